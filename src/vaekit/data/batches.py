@@ -1,0 +1,54 @@
+"""Which rows make the batch of a step, and the raw rows themselves as a tensor."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..noise import fold
+
+
+class Order:
+    """An endless sequence of shuffled epochs, cut into batches of exactly `batch` rows.
+
+    Batch `step` is a pure function of (seed, step): positions step*batch ... of the concatenated permutations. A
+    batch may span two epochs, so none is ever short and every row is used equally often.
+    """
+
+    def __init__(self, n: int, batch: int, seed: int):
+        self.n, self.batch, self.seed = n, min(batch, n), seed
+        self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.long)
+
+    def permutation(self, epoch: int) -> Tensor:
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(fold(self.seed, epoch, 0xBA7C4) & (2**63 - 1))
+            self._epoch, self._permutation = epoch, torch.randperm(self.n, generator=generator)
+        return self._permutation
+
+    def rows(self, step: int) -> Tensor:
+        """The rows of batch `step`, int64 (batch,)."""
+        epoch, offset = divmod(step * self.batch, self.n)
+        head = self.permutation(epoch)[offset : offset + self.batch]
+        missing = self.batch - len(head)
+        return torch.cat([head, self.permutation(epoch + 1)[:missing]]) if missing else head
+
+
+class Rows:
+    """Raw rows by number, as a tensor shaped (n, *event): resident in memory, or read from a memory map."""
+
+    def __init__(self, data, split, device: torch.device | str = "cpu", resident_bytes: float = 4e9):
+        self.data, self.split, self.device = data, split, torch.device(device)
+        raw = split.raw
+        self.resident: Tensor | None = None
+        if not isinstance(raw, np.memmap) and raw[:1].nbytes * len(split) <= resident_bytes:
+            whole = np.array_equal(split.index, np.arange(len(split)))
+            rows = data.events(raw[: len(split)] if whole else raw[split.index])
+            tensor = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
+            self.resident = tensor
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        if self.resident is not None:
+            return self.resident.index_select(0, rows.to(self.device))
+        events = self.data.events(self.split[rows.numpy()])
+        return torch.from_numpy(np.ascontiguousarray(events)).to(self.device)

@@ -1,0 +1,255 @@
+"""Observations: how raw data become the x that a likelihood speaks of.
+
+Raw data stay as they are (uint8, counts, floats). An observation maps them to x on the fly, states the support of
+x, and knows the Jacobian, so that a density of x is reported in the data's own units.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from ..noise import Noise
+
+REFERENCE_SEED = 777
+"""Seed of the frozen binary draw of validation and test images, shared with published Fashion-MNIST tables."""
+
+
+class Observation(nn.Module):
+    """Raw rows (B, *event) -> x (B, *event), float32. Abstract.
+
+    Attributes:
+        kind: its name in protocols.
+        support: where x lies, a torch constraint.
+        stochastic: whether x is a draw given the raw datum. Training draws afresh each step; evaluation draws once.
+    """
+
+    kind: str = ""
+    support: constraints.Constraint = constraints.real
+    stochastic: bool = False
+
+    def fit(self, rows: Callable[[], Tensor]) -> None:
+        """Learn what is to be learned from (a sample of) the raw training rows. Most observations learn nothing."""
+
+    def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
+        raise RuntimeError(f"{type(self).__name__} does not define forward")
+
+    def to_raw(self, x: Tensor) -> Tensor:
+        """x, or a mean of x, back in the data's own units (float32)."""
+        raise RuntimeError(f"{type(self).__name__} does not define to_raw")
+
+    def log_jacobian(self, event: tuple[int, ...]) -> float:
+        """log |dx / draw| of one datum in nats: added to log p(x) it gives the density in the data's own units."""
+        return 0.0
+
+    def _needs(self, noise: Noise | None) -> Noise:
+        if noise is None:
+            raise ValueError(f"the {self.kind!r} observation is a random draw: pass noise=")
+        return noise
+
+
+class Grey(Observation):
+    """x = (raw - low) / (high - low) - shift: [0, 1], or [-1/2, 1/2] with shift 1/2."""
+
+    kind = "grey"
+
+    def __init__(self, low: float = 0.0, high: float = 255.0, shift: float = 0.0):
+        super().__init__()
+        self.low, self.span, self.shift = low, high - low, shift
+        if shift == 0:
+            self.support = constraints.unit_interval
+        else:
+            self.support = constraints.interval(-shift, 1 - shift)
+            self.kind = f"grey shifted to [{-shift:g}, {1 - shift:g}]"
+
+    def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
+        return (raw.float() - self.low) / self.span - self.shift
+
+    def to_raw(self, x: Tensor) -> Tensor:
+        return (x + self.shift) * self.span + self.low
+
+    def log_jacobian(self, event: tuple[int, ...]) -> float:
+        return -math.prod(event) * math.log(self.span)
+
+
+class Binary(Observation):
+    """Pixels drawn 1 with probability (raw - low) / (high - low): afresh each training step, once for evaluation."""
+
+    kind = "binary"
+    support = constraints.boolean
+    stochastic = True
+
+    def __init__(self, low: float = 0.0, high: float = 255.0):
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
+        noise = self._needs(noise)
+        if raw.dtype == torch.uint8 and self.low == 0:
+            return noise.bernoulli_of_bytes(raw, int(self.high))
+        chance = (raw.float() - self.low) / (self.high - self.low)
+        return (noise.uniform(raw.shape[1:]) < chance).float()
+
+    def to_raw(self, x: Tensor) -> Tensor:
+        return x * (self.high - self.low) + self.low
+
+    def chance(self, raw: np.ndarray) -> np.ndarray:
+        return np.clip((raw.astype(np.float64) - self.low) / (self.high - self.low), 0, 1)
+
+
+class Threshold(Observation):
+    """x = 1 where raw lies above the middle of its range."""
+
+    kind = "threshold"
+    support = constraints.boolean
+
+    def __init__(self, low: float = 0.0, high: float = 255.0):
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
+        return (raw.float() > (self.low + self.high) / 2).float()
+
+    def to_raw(self, x: Tensor) -> Tensor:
+        return x * (self.high - self.low) + self.low
+
+
+class Dequantised(Observation):
+    """x = (raw - low + u) / levels with u uniform on [0, 1): a density on [0, 1] that bounds the pmf (Theis et al. 2016)."""
+
+    kind = "dequantised"
+    support = constraints.unit_interval
+    stochastic = True
+
+    def __init__(self, low: float = 0.0, levels: int = 256):
+        super().__init__()
+        self.low, self.levels = low, levels
+
+    def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
+        return (raw.float() - self.low + self._needs(noise).uniform(raw.shape[1:])) / self.levels
+
+    def to_raw(self, x: Tensor) -> Tensor:
+        return x * self.levels - 0.5 + self.low
+
+    def log_jacobian(self, event: tuple[int, ...]) -> float:
+        return -math.prod(event) * math.log(self.levels)
+
+
+class Levels(Observation):
+    """The integers themselves, 0 .. levels-1, for likelihoods that are probabilities of 8-bit data."""
+
+    kind = "levels"
+
+    def __init__(self, levels: int = 256):
+        super().__init__()
+        self.levels = levels
+        self.support = constraints.integer_interval(0, levels - 1)
+
+    def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
+        return raw.float()
+
+    def to_raw(self, x: Tensor) -> Tensor:
+        return x.float()
+
+
+class Identity(Observation):
+    """The data's own units."""
+
+    kind = "raw"
+
+    def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
+        return raw.float()
+
+    def to_raw(self, x: Tensor) -> Tensor:
+        return x.float()
+
+
+class Standardised(Observation):
+    """x = (raw - mean) / std of each feature, measured on the training rows and stored with the run."""
+
+    kind = "standardised"
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, event: tuple[int, ...]):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(event))
+        self.register_buffer("std", torch.ones(event))
+
+    def fit(self, rows: Callable[[], Tensor]) -> None:
+        raw = rows().double()
+        self.mean.copy_(raw.mean(0))
+        std = raw.std(0, correction=0)
+        self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))  # a constant column keeps its units
+
+    def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
+        return (raw.float() - self.mean) / self.std
+
+    def to_raw(self, x: Tensor) -> Tensor:
+        return x * self.std + self.mean
+
+    def log_jacobian(self, event: tuple[int, ...]) -> float:
+        return -float(torch.log(self.std.double()).sum())
+
+
+class Centred(Observation):
+    """x = (raw - mean of each feature) / one scale for all: a shift and an isotropic change of units, nothing more."""
+
+    kind = "centred"
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, event: tuple[int, ...]):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(event))
+        self.register_buffer("scale", torch.ones(()))
+
+    def fit(self, rows: Callable[[], Tensor]) -> None:
+        raw = rows().double()
+        self.mean.copy_(raw.mean(0))
+        self.scale.copy_((raw - raw.mean(0)).square().mean().sqrt())
+
+    def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
+        return (raw.float() - self.mean) / self.scale
+
+    def to_raw(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.mean
+
+    def log_jacobian(self, event: tuple[int, ...]) -> float:
+        return -math.prod(event) * math.log(float(self.scale))
+
+
+class FrozenDraw:
+    """The one draw of every evaluated datum, fixed in advance, with its hash.
+
+    Binary pixels come from numpy's legacy `RandomState(777)`, validation rows first, then test rows, so that
+    Fashion-MNIST gets the reference draw of the literature; they are held packed, one bit a pixel.
+    """
+
+    def __init__(self, observation: Binary, *parts: Callable[[int, int], np.ndarray], sizes: tuple[int, ...]):
+        """`parts[i](a, b)` gives raw rows a..b of part i, which has `sizes[i]` of them."""
+        rng = np.random.RandomState(REFERENCE_SEED)
+        self.parts = []
+        for rows, size in zip(parts, sizes, strict=True):
+            packed = []
+            for a in range(0, size, 1000):
+                chance = observation.chance(rows(a, min(a + 1000, size)))
+                bits = rng.binomial(1, chance).astype(bool)
+                packed.append(np.packbits(bits.reshape(len(bits), -1), axis=1))
+            self.parts.append(np.concatenate(packed))
+
+    def digest(self, part: int, n: int) -> str:
+        """SHA-256 of the packed bits of the first n rows."""
+        return hashlib.sha256(self.parts[part][:n].tobytes()).hexdigest()
+
+    def rows(self, part: int, rows: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
+        bits = np.unpackbits(self.parts[part][rows], axis=1, count=math.prod(event))
+        return bits.reshape(len(rows), *event)

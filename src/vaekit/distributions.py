@@ -1,0 +1,176 @@
+"""Densities that torch lacks, and drawing from any density with keyed noise."""
+
+from __future__ import annotations
+
+import math
+from functools import singledispatch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import (
+    Bernoulli,
+    Distribution,
+    Independent,
+    Laplace,
+    Normal,
+    constraints,
+)
+
+from .noise import Noise
+
+
+class ContinuousBernoulli(Distribution):
+    r"""p(x) = C(l) e^{l x} / (1 + e^l) on [0, 1], with its normaliser C(l) = l / tanh(l / 2).
+
+    Loaiza-Ganem and Cunningham (2019). Given by logits l; the series of log C about l = 0 replaces a 0/0.
+    """
+
+    arg_constraints = {"logits": constraints.real}
+    support = constraints.unit_interval
+    has_rsample = True
+
+    def __init__(self, logits: Tensor, validate_args: bool | None = None):
+        self.logits = logits
+        super().__init__(logits.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape, _instance=None):
+        return ContinuousBernoulli(self.logits.expand(batch_shape), validate_args=False)
+
+    def _series(self) -> tuple[Tensor, Tensor]:
+        """Where the series is used, and logits kept away from 0 so that the other branch has finite gradients."""
+        near = self.logits.abs() < 0.05
+        return near, torch.where(near, torch.ones_like(self.logits), self.logits)
+
+    @property
+    def log_normaliser(self) -> Tensor:
+        near, away = self._series()
+        square = torch.where(near, self.logits, torch.zeros_like(self.logits)) ** 2
+        series = math.log(2) + square / 12 - 7 * square**2 / 1440
+        return torch.where(near, series, torch.log(away / torch.tanh(away / 2)))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return value * self.logits - F.softplus(self.logits) + self.log_normaliser
+
+    @property
+    def mean(self) -> Tensor:
+        near, away = self._series()
+        series = 0.5 + self.logits / 12 - self.logits**3 / 720
+        return torch.where(near, series, -1 / torch.expm1(-away) - 1 / away)
+
+    @property
+    def variance(self) -> Tensor:
+        near, away = self._series()
+        series = 1 / 12 - self.logits**2 / 240
+        return torch.where(near, series, 1 / away**2 - 0.25 / torch.sinh(away / 2) ** 2)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        near, away = self._series()
+        # log1p(u expm1(l)) / l, written for either sign of l so that nothing overflows
+        size = away.abs()
+        up = 1 + torch.log(value + (1 - value) * torch.exp(-size)) / size
+        down = -torch.log1p(value * torch.expm1(-size)) / size
+        far = torch.where(away > 0, up, down)
+        return torch.where(near, value + self.logits * value * (value - 1) / 2, far).clamp(0, 1)
+
+    def rsample(self, sample_shape=torch.Size()) -> Tensor:
+        shape = self._extended_shape(sample_shape)
+        return self.icdf(torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
+
+
+class DiscretisedLogistic(Distribution):
+    r"""A logistic on the real line, collected into the integers 0 .. levels-1: exact edge bins, no density fallback.
+
+    P(x) = s((x + 1/2 - m) / b) - s((x - 1/2 - m) / b), s the logistic function, the first bin open below and the
+    last above (Kingma et al. 2016; Salimans et al. 2017). `loc` and e^`log_scale` are in units of one level.
+    """
+
+    arg_constraints = {"loc": constraints.real, "log_scale": constraints.real}
+    has_enumerate_support = False
+
+    def __init__(self, loc: Tensor, log_scale: Tensor, levels: int = 256, validate_args: bool | None = None):
+        self.loc, self.log_scale = torch.broadcast_tensors(loc, log_scale)
+        self.levels = levels
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    @property
+    def support(self):
+        return constraints.integer_interval(0, self.levels - 1)
+
+    def expand(self, batch_shape, _instance=None):
+        loc, log_scale = self.loc.expand(batch_shape), self.log_scale.expand(batch_shape)
+        return DiscretisedLogistic(loc, log_scale, self.levels, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        centred, inverse = value - self.loc, torch.exp(-self.log_scale)
+        upper, lower = (centred + 0.5) * inverse, (centred - 0.5) * inverse
+        # log(s(u) - s(l)) = log s(u) + log s(-l) + log(1 - e^{l - u})
+        middle = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-inverse))
+        first, last = value <= 0, value >= self.levels - 1
+        return torch.where(first, F.logsigmoid(upper), torch.where(last, F.logsigmoid(-lower), middle))
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x] over the levels, by summing the survival function: sum_{j=1}^{levels-1} P(x >= j)."""
+        edges = torch.arange(1, self.levels, device=self.loc.device, dtype=self.loc.dtype) - 0.5
+        total = torch.zeros_like(self.loc)
+        inverse = torch.exp(-self.log_scale)
+        for edge in edges.split(32):  # bounded memory at any number of levels
+            total = total + torch.sigmoid((self.loc[..., None] - edge) * inverse[..., None]).sum(-1)
+        return total
+
+    def icdf(self, value: Tensor) -> Tensor:
+        real = self.loc + torch.exp(self.log_scale) * torch.logit(value)
+        return real.round().clamp(0, self.levels - 1)
+
+    def sample(self, sample_shape=torch.Size()) -> Tensor:
+        shape = self._extended_shape(sample_shape)
+        with torch.no_grad():
+            u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
+            return self.icdf(u.clamp(2.0**-25, 1 - 2.0**-24))
+
+
+@singledispatch
+def _from_noise(d: Distribution, noise: Noise, event: tuple[int, ...], k: int | None) -> Tensor:
+    """One draw from an elementwise density `d`, of shape (K?, B, *event).
+
+    A density nobody registered is drawn by its own `rsample` under a generator seeded from the noise: repeatable,
+    but then a row's number depends on the batch it stands in.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(int(noise.bits((2,))[0].long().sum().item()))
+        shape = torch.Size((k,) if k is not None and len(d.batch_shape) == len(event) + 1 else ())
+        if not d.batch_shape[: -len(event) or None]:
+            shape = torch.Size((*((k,) if k is not None else ()), len(noise.rows)))
+        return d.rsample(shape) if d.has_rsample else d.sample(shape)
+
+
+@_from_noise.register
+def _(d: Normal, noise: Noise, event, k):
+    return d.loc + d.scale * noise.normal(event, k).to(d.loc.dtype)
+
+
+@_from_noise.register
+def _(d: Bernoulli, noise: Noise, event, k):
+    return (noise.uniform(event, k) < d.probs).to(d.probs.dtype)
+
+
+@_from_noise.register(Laplace)
+@_from_noise.register(ContinuousBernoulli)
+@_from_noise.register(DiscretisedLogistic)
+def _(d, noise: Noise, event, k):
+    return d.icdf(noise.uniform(event, k))
+
+
+def draw(d: Distribution, noise: Noise, k: int | None = None) -> Tensor:
+    """One draw a row of `noise`, or k of them on a leading axis, reparametrised where the density can be.
+
+    `d` has batch shape () (a prior), (B,) or, with k samples already on its leading axis, (K, B); the draw has shape
+    (B, *event) or (K, B, *event).
+    """
+    if len(d.batch_shape) == 2:
+        if k is not None:
+            raise ValueError(f"k={k} samples asked of a density that already has {d.batch_shape[0]}")
+        k = d.batch_shape[0]
+    base = d.base_dist if isinstance(d, Independent) else d
+    return _from_noise(base, noise, tuple(d.event_shape), k)

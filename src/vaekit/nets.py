@@ -1,0 +1,158 @@
+"""Networks from shapes. Each maps (..., *event in) to (..., features out), flat, with any leading axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+}
+
+
+class Gated(nn.Module):
+    """(W x + b) * sigmoid(V x + c): the gated layer of Dauphin et al. (2017)."""
+
+    def __init__(self, features_in: int, features_out: int):
+        super().__init__()
+        self.linear = nn.Linear(features_in, 2 * features_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.glu(self.linear(x), -1)
+
+
+class MLP(nn.Module):
+    """Dense layers over a flattened event.
+
+    Arguments:
+        event: shape of one input.
+        features: numbers put out.
+        hidden: widths of the hidden layers; none makes it an affine map.
+        activation: a name in `ACTIVATIONS`, or `gated`.
+    """
+
+    def __init__(
+        self, event: Sequence[int], features: int, hidden: Sequence[int] = (512,), activation: str = "relu"
+    ):
+        super().__init__()
+        self.dims = len(tuple(event))
+        widths = [math.prod(event), *hidden]
+        layers: list[nn.Module] = []
+        for a, b in zip(widths, widths[1:], strict=False):
+            layers += [Gated(a, b)] if activation == "gated" else [nn.Linear(a, b), ACTIVATIONS[activation]()]
+        self.hidden = nn.Sequential(*layers)
+        self.out = nn.Linear(widths[-1], features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.hidden(x.flatten(-self.dims) if self.dims > 1 else x))
+
+
+def _sizes(size: Sequence[int], levels: int) -> list[tuple[int, ...]]:
+    """The grid after 0, 1, ... levels of halving, rounded up: (28, 20) -> (14, 10) -> (7, 5)."""
+    grids = [tuple(size)]
+    for _ in range(levels):
+        grids.append(tuple((s + 1) // 2 for s in grids[-1]))
+    return grids
+
+
+def default_levels(size: Sequence[int], smallest: int = 4) -> int:
+    """How often an image or signal is halved until its shorter side is `smallest` or less."""
+    levels, side = 0, min(size)
+    while side > smallest:
+        side, levels = (side + 1) // 2, levels + 1
+    return max(levels, 1)
+
+
+class Residual(nn.Module):
+    """x + conv(act(norm(conv(act(norm(x)))))), its last convolution starting at zero."""
+
+    def __init__(self, channels: int, dims: int):
+        super().__init__()
+        conv = nn.Conv1d if dims == 1 else nn.Conv2d
+        self.norm1, self.norm2 = nn.GroupNorm(_groups(channels), channels), nn.GroupNorm(_groups(channels), channels)
+        self.conv1, self.conv2 = conv(channels, channels, 3, padding=1), conv(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+
+
+def _groups(channels: int) -> int:
+    return math.gcd(channels, 8)
+
+
+class ConvEncoder(nn.Module):
+    """Strided convolutions down to a small grid, then a dense layer; any C x H x W or C x L.
+
+    Each level halves the grid (rounding up) with a 4-wide stride-2 convolution, then runs `blocks` residual blocks.
+    """
+
+    def __init__(self, event: Sequence[int], features: int, channels: Sequence[int] = (32, 64, 128, 256), blocks: int = 0):
+        super().__init__()
+        c, *size = event
+        self.dims = len(event)
+        conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
+        layers: list[nn.Module] = []
+        for width in channels:
+            layers += [conv(c, width, 3, stride=2, padding=1), nn.GroupNorm(_groups(width), width), nn.SiLU()]
+            layers += [Residual(width, len(size)) for _ in range(blocks)]
+            c = width
+        self.convs = nn.Sequential(*layers)
+        self.out = nn.Linear(c * math.prod(_sizes(size, len(channels))[-1]), features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead = x.shape[: -self.dims]
+        h = self.convs(x.reshape(-1, *x.shape[-self.dims :]))
+        return self.out(h.flatten(1)).reshape(*lead, -1)
+
+
+class ConvDecoder(nn.Module):
+    """A dense layer onto a small grid, then nearest upsampling and convolutions up to the exact size."""
+
+    def __init__(
+        self,
+        latent: int,
+        event: Sequence[int],
+        params: int = 1,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        blocks: int = 0,
+    ):
+        super().__init__()
+        c, *size = event
+        conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
+        self.grids = _sizes(size, len(channels))[::-1]
+        widths = [*channels][::-1]
+        self.start = (widths[0], *self.grids[0])
+        self.inp = nn.Linear(latent, math.prod(self.start))
+        steps = []
+        for a, b in zip(widths, [*widths[1:], widths[-1]], strict=True):
+            layers: list[nn.Module] = [nn.GroupNorm(_groups(a), a), nn.SiLU(), conv(a, b, 3, padding=1)]
+            steps.append(nn.Sequential(*layers, *[Residual(b, len(size)) for _ in range(blocks)]))
+        self.steps = nn.ModuleList(steps)
+        self.out = nn.Sequential(nn.GroupNorm(_groups(b), b), nn.SiLU(), conv(b, params * c, 3, padding=1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        lead = z.shape[:-1]
+        h = self.inp(z.reshape(-1, z.shape[-1])).reshape(-1, *self.start)
+        for step, grid in zip(self.steps, self.grids[1:], strict=True):
+            h = step(F.interpolate(h, size=grid, mode="nearest"))
+        return self.out(h).reshape(*lead, -1)
+
+
+def set_output_bias(net: nn.Module, bias: Tensor) -> bool:
+    """Copy `bias` into the last affine layer of `net` if it has one of that size; whether it had."""
+    last = [m for m in net.modules() if isinstance(m, nn.Linear) and m.bias is not None]
+    if not last or last[-1].bias.shape != bias.shape:
+        return False
+    with torch.no_grad():
+        last[-1].bias.copy_(bias)
+    return True

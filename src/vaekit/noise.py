@@ -1,0 +1,119 @@
+"""Random numbers that are a pure function of what they are for.
+
+A `Noise` turns (base, row, sample, draw, column) into bits by integer hashing in plain torch operations, so the
+same numbers come out eager or compiled, on any device, in one process or several, and for any batch size.
+Torch's own generators give none of these: they fail inside compiled graphs, and 99 + 1 rows differ from 100.
+
+The mixing functions are Steele, Lea and Flood's SplitMix64 finaliser for the keys (OOPSLA 2014) and two keyed
+rounds of a 32-bit multiply-xorshift finaliser (Wellons' `lowbias32` constants) for the bits of a row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_MASK64 = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def _signed(value: int, bits: int = 64) -> int:
+    """The two's complement reading of an unsigned integer, as torch stores it."""
+    return value - (1 << bits) if value >= 1 << (bits - 1) else value
+
+
+_M1, _M2 = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+_ROW, _SAMPLE = _signed(0xD1342543DE82EF95), _signed(0xAF251AF3B0F025B5)
+_C1, _C2 = _signed(0x7FEB352D, 32), _signed(0x846CA68B, 32)
+_COLUMN = _signed(0x9E3779B9, 32)
+
+
+def fold(*parts: int) -> int:
+    """One signed 64-bit key from several integers, order mattering: `fold(seed, step)`."""
+    h = 0
+    for part in parts:
+        h = (h + _GOLDEN + (part & _MASK64)) & _MASK64
+        h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+        h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & _MASK64
+        h ^= h >> 31
+    return _signed(h)
+
+
+def _mix64(h: Tensor) -> Tensor:
+    h = (h ^ ((h >> 30) & ((1 << 34) - 1))) * _M1
+    h = (h ^ ((h >> 27) & ((1 << 37) - 1))) * _M2
+    return h ^ ((h >> 31) & ((1 << 33) - 1))
+
+
+def _mix32(h: Tensor) -> Tensor:
+    h = (h ^ ((h >> 16) & 0xFFFF)) * _C1
+    h = (h ^ ((h >> 15) & 0x1FFFF)) * _C2
+    return h ^ ((h >> 16) & 0xFFFF)
+
+
+class Noise:
+    """Noise for the rows of one batch.
+
+    Arguments:
+        base: int64 scalar tensor, `fold(seed, step)` in training, `fold(seed)` in evaluation.
+        rows: int64 (B,): the row of the global batch in training, the datum's own number in evaluation.
+        first_sample: the number of the first of the K samples, so that a long K can be drawn in chunks.
+
+    Each call of a method is the next *draw*; a program that makes the same calls gets the same numbers.
+    """
+
+    def __init__(self, base: Tensor, rows: Tensor, first_sample: int | Tensor = 0):
+        self.base, self.rows, self.first_sample = base, rows, first_sample
+        self.draws = 0
+
+    @classmethod
+    def of(cls, seed: int, rows: int | Tensor, *more: int, device: torch.device | str = "cpu") -> Noise:
+        """Noise for `rows` (a count, or datum numbers) under the key (seed, *more)."""
+        index = torch.arange(rows, device=device) if isinstance(rows, int) else rows
+        return cls(torch.tensor(fold(seed, *more), device=index.device), index)
+
+    @classmethod
+    def fresh(cls, rows: int, device: torch.device | str = "cpu") -> Noise:
+        """Noise keyed by torch's global generator: another each time, repeatable by `torch.manual_seed`."""
+        return cls(torch.randint(-(2**62), 2**62, (), device="cpu").to(device), torch.arange(rows, device=device))
+
+    def bits(self, event: Sequence[int], k: int | None = None) -> Tensor:
+        """32 random bits an element, as int32: (B, *event), or (K, B, *event) when `k` is given."""
+        key = _mix64(self.base + _signed((self.draws + 1) * _GOLDEN & _MASK64))
+        self.draws += 1
+        key = _mix64(key + self.rows * _ROW)
+        if k is not None:
+            sample = torch.arange(k, device=self.rows.device) + self.first_sample
+            key = _mix64(key + (sample[:, None] + 1) * _SAMPLE)
+        low, high = key.to(torch.int32)[..., None], (key >> 32).to(torch.int32)[..., None]
+        column = torch.arange(math.prod(event), device=self.rows.device, dtype=torch.int32) * _COLUMN
+        return _mix32(_mix32(column + low) ^ high).reshape(*key.shape, *event)
+
+    def uniform(self, event: Sequence[int], k: int | None = None) -> Tensor:
+        """Uniform on the open interval (0, 1), on a grid of 2^24 points."""
+        return (((self.bits(event, k) >> 8) & 0xFFFFFF).float() + 0.5) * 2.0**-24
+
+    def normal(self, event: Sequence[int], k: int | None = None) -> Tensor:
+        """Standard normal, by Box and Muller (1958): |value| below 5.9."""
+        n = math.prod(event)
+        half = (n + 1) // 2
+        radius = torch.sqrt(-2 * torch.log(self.uniform((half,), k)))
+        angle = (2 * math.pi) * self.uniform((half,), k)
+        pair = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], -1)[..., :n]
+        return pair.reshape(*pair.shape[:-1], *event)
+
+    def bernoulli_of_bytes(self, raw: Tensor, top: int = 255) -> Tensor:
+        """1 with probability raw / top for integers raw (B, *event) in 0..top, exact to 2^-32: float32 0/1.
+
+        A 32-bit draw is below raw * (2^32 - 1) / top with exactly that chance; the compare is done on int32 by
+        shifting both sides down by 2^31.
+        """
+        step, rest = divmod(2**32 - 1, top)
+        bits = self.bits(raw.shape[1:])
+        if rest == 0:  # 255, 15, 3, 1 ...: the grid is exact in 32 bits
+            limit = raw.to(torch.int32) * _signed(step, 32) + _signed(1 << 31, 32)
+            return (bits < limit).float()
+        return (((bits.long() & 0xFFFFFFFF) * top) < raw.long() * (2**32 - 1)).float()

@@ -1,0 +1,87 @@
+"""Schedules: step -> weight, as small modules that work on a number or inside a compiled graph."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Schedule(nn.Module):
+    """A weight that depends on the training step (counted from 0). Abstract: `forward(step) -> scalar tensor`."""
+
+    def forward(self, step: Tensor | float) -> Tensor:
+        raise RuntimeError(f"{type(self).__name__} does not define forward")
+
+
+class Constant(Schedule):
+    """The same value at every step."""
+
+    def __init__(self, value: float):
+        super().__init__()
+        self.value = value
+
+    def forward(self, step: Tensor | float) -> Tensor:
+        return torch.full_like(_tensor(step), self.value)
+
+
+class Linear(Schedule):
+    """From `start` to `value` in equal increments over `steps`, then constant (Bowman et al. 2016)."""
+
+    def __init__(self, value: float, steps: int, start: float = 0.0):
+        super().__init__()
+        self.value, self.steps, self.start = value, steps, start
+
+    def forward(self, step: Tensor | float) -> Tensor:
+        done = torch.clamp(_tensor(step) / max(self.steps, 1), max=1.0)
+        return self.start + (self.value - self.start) * done
+
+
+class Cyclic(Schedule):
+    """`Linear` repeated every `period` steps, rising over the first `share` of it (Fu et al. 2019)."""
+
+    def __init__(self, value: float, period: int, share: float = 0.5, start: float = 0.0):
+        super().__init__()
+        self.value, self.period, self.share, self.start = value, period, share, start
+
+    def forward(self, step: Tensor | float) -> Tensor:
+        phase = torch.remainder(_tensor(step), self.period) / self.period
+        return self.start + (self.value - self.start) * torch.clamp(phase / self.share, max=1.0)
+
+
+class Cosine(Schedule):
+    """From `start` to `value` along half a cosine over `steps`, then constant."""
+
+    def __init__(self, value: float, steps: int, start: float = 0.0):
+        super().__init__()
+        self.value, self.steps, self.start = value, steps, start
+
+    def forward(self, step: Tensor | float) -> Tensor:
+        done = torch.clamp(_tensor(step) / max(self.steps, 1), max=1.0)
+        return self.value + (self.start - self.value) * 0.5 * (1 + torch.cos(math.pi * done))
+
+
+def _tensor(step: Tensor | float) -> Tensor:
+    return step.float() if isinstance(step, Tensor) else torch.tensor(float(step))
+
+
+def learning_rate(name: str, progress: float, warmup: float = 0.01, floor: float = 0.0) -> float:
+    """The factor on the learning rate after `progress` (0 to 1) of the training: `constant`, `linear` or `cosine`.
+
+    Every schedule but `constant` warms up linearly over the first `warmup` of the training.
+    """
+    progress = min(max(progress, 0.0), 1.0)
+    if name == "constant":
+        return 1.0
+    if progress < warmup:
+        return max(progress / warmup, 1e-3)
+    rest = (progress - warmup) / (1 - warmup)
+    if name == "linear":
+        return floor + (1 - floor) * (1 - rest)
+    if name == "cosine":
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * rest))
+    raise ValueError(f"schedule {name!r} is not one of constant, linear, cosine")
+
+
+LEARNING_RATES = ("constant", "linear", "cosine")

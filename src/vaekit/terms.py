@@ -1,0 +1,66 @@
+"""The parts that objectives and estimators are made of: functions of a `Trace`, one number a datum, in nats."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, kl_divergence
+
+from .model import Latent, Trace
+
+
+def _over_samples(values: Tensor, trace: Trace) -> Tensor:
+    """The mean over the K samples of a pass, if it has that axis: (K?, B) -> (B,)."""
+    return values.mean(0) if values.dim() == 2 else values
+
+
+def has_closed_form(q: Distribution, p: Distribution) -> bool:
+    """Whether torch has a registered KL(q || p)."""
+    try:
+        kl_divergence(q, p)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def latent_rate(latent: Latent, analytic: bool = True) -> Tensor:
+    """KL(q(z|x) || p(z)) of one layer: closed form where registered, else log q - log p at the draws. (K?, B)"""
+    if analytic and has_closed_form(latent.q, latent.p):
+        return kl_divergence(latent.q, latent.p)
+    return latent.log_q - latent.log_p
+
+
+def rate(trace: Trace, analytic: bool = True) -> Tensor:
+    """The KL of all layers, nats a datum: (B,)."""
+    return torch.stack([_over_samples(latent_rate(h, analytic), trace) for h in trace.latents]).sum(0)
+
+
+def rate_per_dim(latent: Latent) -> Tensor | None:
+    """The KL of each latent dimension, (B, *event), where q and p both factorise over them; else None."""
+    q, p = latent.q, latent.p
+    if not (isinstance(q, Independent) and isinstance(p, Independent)):
+        return None
+    if not has_closed_form(q.base_dist, p.base_dist):
+        return None
+    return kl_divergence(q.base_dist, p.base_dist)
+
+
+def distortion(trace: Trace, x: Tensor) -> Tensor:
+    """-log p(x | z), nats a datum, averaged over the samples of the pass: (B,)."""
+    return -_over_samples(trace.px.log_prob(x), trace)
+
+
+def log_weights(trace: Trace, x: Tensor) -> Tensor:
+    """log p(x, z) - log q(z | x) at the draws, (K?, B). Monte Carlo in both parts: with a closed-form KL the
+    importance-weighted bound would not be a bound."""
+    total = trace.px.log_prob(x)
+    for h in trace.latents:
+        total = total + h.log_p - h.log_q
+    return total
+
+
+def log_mean_weight(weights: Tensor) -> Tensor:
+    """log 1/K sum_k exp(w_k) over the leading axis: the bound of Burda et al. (2016) when w are log-weights."""
+    return torch.logsumexp(weights, 0) - math.log(len(weights))
