@@ -1,0 +1,13 @@
+"""Data: where they come from, how they are split, and what one datum looks like to a model.
+
+>>> from vaekit.data import load
+>>> data = load("digits")
+>>> data.shape, len(data.train), data.scale
+((1, 8, 8), 1437, (0.0, 16.0))
+"""
+
+from vaekit.data.core import Data, Split
+from vaekit.data.loading import from_arrays, load
+from vaekit.data.named import datasets
+
+__all__ = ["Data", "Split", "datasets", "from_arrays", "load"]

@@ -1,0 +1,269 @@
+"""From arrays of any origin to `Data`: one set of rules and checks for all readers."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaekit.data import splits
+from vaekit.data.core import KINDS, Array, Data, Kind, Split, blocks, cast, digest, layout, row_dtype
+from vaekit.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a reader found, before any check: arrays aligned with the rows of `x`.
+
+    Args:
+        x: (N, ...) the data.
+        label: (N,) integers or strings.
+        columns: whatever else is known, each (N,).
+        splits: rows that the source itself fixes: train and test, or train, valid and test.
+        kind, scale: known from the source; None to find out.
+        Other fields: as in `Data` and `Split`.
+    """
+
+    x: Array
+    label: Array | None = None
+    label_names: list[str] | None = None
+    columns: dict[str, Array] = field(default_factory=dict)
+    names: list[str] | None = None
+    feature_names: list[str] | None = None
+    factor_names: list[str] = field(default_factory=list)
+    splits: dict[str, NDArray[np.int64]] | None = None
+    kind: str | None = None
+    scale: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def build(
+    source: Source,
+    *,
+    name: str,
+    asked: str,
+    kind: str | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    valid: float = splits.FRACTION,
+    test: float = splits.FRACTION,
+    split_seed: int = 0,
+    rows: Mapping[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
+) -> Data:
+    """Checks a source and splits it.
+
+    Args:
+        source: what was read.
+        name, asked: what the data are called, and what was asked for.
+        kind: overrules the guess.
+        label, group: columns to take labels from, and to keep together in one split.
+        valid, test, split_seed, rows: as for `load` (`rows` is its `splits`).
+        options: recorded in the result.
+
+    Raises:
+        DataError: whatever is wrong with the data or the choices, by name.
+    """
+    x = tidy(source.x, name)
+    sort = kind_of(x, kind or source.kind)
+    plan = layout(sort, x.shape[1:])
+    columns = {key: aligned(column, len(x), f"{name}: column {key!r}") for key, column in source.columns.items()}
+    label_names, codes = source.label_names, source.label
+    if label is not None:
+        if label not in columns and label != "label":
+            raise _no_column("label", label, columns)
+        if label in columns:
+            codes, label_names = columns[label], None
+    if codes is not None:
+        codes, label_names = labels(aligned(codes, len(x), f"{name}: label"), label_names)
+    by = None
+    if group is not None:
+        available = columns if codes is None else {"label": codes, **columns}
+        if group not in available:
+            raise _no_column("group", group, available)
+        by = available[group]
+    columns, attributes = _attributes(columns, source.factor_names)
+    if len(x) < 2:
+        raise DataError(f"{name} holds {len(x)} datum, expected at least 3, one for each of train, valid and test")
+    _check(x, sort, name, source.feature_names)
+    if rows is None:
+        parts = splits.assign(len(x), valid=valid, test=test, seed=split_seed, given=source.splits, group=by)
+    else:
+        parts = splits.stored(rows, len(x))
+
+    def split(part: str) -> Split:
+        index = parts[part]
+        return Split(
+            x,
+            index,
+            None if codes is None else codes[index],
+            {key: column[index] for key, column in columns.items()},
+            None if source.names is None else [source.names[i] for i in index],
+        )
+
+    return Data(
+        name=name,
+        source=asked,
+        kind=sort,
+        shape=plan.shape,
+        train=split("train"),
+        valid=split("valid"),
+        test=split("test"),
+        label_names=label_names,
+        feature_names=source.feature_names,
+        factor_names=list(source.factor_names),
+        attribute_names=attributes,
+        scale=source.scale or _scale(x, sort, parts["train"]),
+        digest=digest(x),
+        options=dict(options or {}),
+        notes=source.notes,
+    )
+
+
+def tidy(x: Any, name: str) -> Array:
+    """`x` as an array of numbers: maps are left alone, arrays in memory take their `row_dtype`.
+
+    Raises:
+        DataError: not numbers, no rows, or rows without a single value.
+    """
+    if not isinstance(x, np.ndarray):
+        try:
+            x = np.asarray(x)
+        except ValueError as error:
+            raise DataError(f"{name}: rows must all have one shape ({error})") from error
+    if x.dtype.kind not in "buif" or x.dtype.itemsize > 8:
+        raise DataError(
+            f"{name} must hold real numbers (uint8, integers, float32 or float64), got {x.dtype}; convert it first"
+        )
+    if x.ndim == 0 or not math.prod(x.shape):
+        raise DataError(f"{name} holds no data: got shape {x.shape}, expected (rows, ...) with at least 3 rows")
+    x = x[:, None] if x.ndim == 1 else x
+    return x if is_map(x) else cast(x)
+
+
+def is_map(x: Array) -> bool:
+    """Whether the values lie in a file rather than in memory."""
+    base: Any = x
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap):
+            return True
+        base = base.base
+    return False
+
+
+def kind_of(x: Array, asked: str | None) -> Kind:
+    """The kind asked for, or the one that the shape and type of `x` speak for.
+
+    Raises:
+        DataError: an unknown kind, or a shape that is none.
+    """
+    if asked is not None:
+        for kind in KINDS:
+            if kind == asked:
+                return kind
+        raise DataError(f"kind must be one of {', '.join(KINDS)}, got {asked!r}")
+    if x.ndim == 2:
+        wide = x.dtype.kind in "ui" and x.dtype != np.uint8
+        return "counts" if wide and all(block.min() >= 0 for _, block in blocks(x)) else "vector"
+    row = x.shape[1:]
+    if len(row) == 2 or (len(row) == 3 and (row[2] in (1, 2, 3, 4) or row[0] in (1, 3))):
+        return "image"
+    raise DataError(
+        f"cannot tell what data of shape {x.shape} are: expected (N, D) vectors, (N, H, W) or (N, H, W, C) images "
+        "(C from 1 to 4) or (N, C, H, W) images (C 1 or 3); reshape them, or say kind="
+    )
+
+
+def aligned(column: Any, n: int, what: str) -> Array:
+    """`column` as an array with one value per row.
+
+    Raises:
+        DataError: another shape, or neither numbers nor strings.
+    """
+    column = np.asarray(column)
+    if column.shape == (n, 1):
+        column = column[:, 0]
+    if column.shape != (n,):
+        raise DataError(f"{what} must have one value for each of {n} rows, got shape {column.shape}")
+    if column.dtype.kind not in "buifUT":
+        raise DataError(f"{what} must hold numbers or text, got {column.dtype}")
+    return column.astype(np.int64) if column.dtype.kind in "bui" else column
+
+
+def labels(values: Array, names: list[str] | None) -> tuple[NDArray[np.int64], list[str] | None]:
+    """Labels as class numbers 0..K-1 (-1, unknown, stays), with the names of the classes.
+
+    Raises:
+        DataError: fractions or missing values, or numbers without a name among `names`.
+    """
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all() or (values != np.round(values)).any():
+            odd = values[~np.isfinite(values) | (values != np.round(values))][0]
+            raise DataError(f"labels must be whole numbers or text, got {odd:g}; name another column with label=")
+        values = values.astype(np.int64)
+    if values.dtype.kind in "bui":
+        values = values.astype(np.int64)
+        known = values[values != -1]
+        if names is not None:
+            if len(known) and (known.min() < 0 or known.max() >= len(names)):
+                raise DataError(f"labels must lie in 0..{len(names) - 1} for {len(names)} names, got {known.max()}")
+            return values, list(names)
+        classes = np.unique(known)
+        if np.array_equal(classes, np.arange(len(classes))):
+            return values, None
+        return np.where(values == -1, -1, np.searchsorted(classes, values)), [str(c) for c in classes]
+    classes, codes = np.unique(values, return_inverse=True)
+    return codes.astype(np.int64), [str(c) for c in classes]
+
+
+def _attributes(columns: dict[str, Array], factors: list[str]) -> tuple[dict[str, Array], list[str]]:
+    """The columns of exactly two values, 0 and 1 (or -1 and 1, which become 0 and 1), are attributes."""
+    found = []
+    columns = dict(columns)
+    for name, column in columns.items():
+        if name in factors or name in ("batch", "group") or column.dtype.kind not in "if":
+            continue
+        values = np.unique(column)
+        if np.array_equal(values, [0, 1]) or np.array_equal(values, [-1, 1]):
+            columns[name] = (column == 1).astype(np.int64)
+            found.append(name)
+    return columns, found
+
+
+def _check(x: Array, kind: Kind, name: str, feature_names: list[str] | None) -> None:
+    """Refuses what no model can learn from: values that are not finite, counts that are none, one row repeated."""
+    first, constant = cast(np.asarray(x[:1])), True
+    for start, block in blocks(x):
+        wrong = None
+        if block.dtype.kind == "f":
+            wrong = ~np.isfinite(block)
+            remedy = "drop such rows, or fill the missing values in"
+        if kind == "counts" and not (wrong is not None and wrong.any()):
+            wrong = (block < 0) | (block != np.round(block))
+            remedy = "counts are whole numbers from 0 up; give raw counts, or kind='vector'"
+        if wrong is not None and wrong.any():
+            place = np.argwhere(wrong)[0]
+            row, column = start + int(place[0]), tuple(map(int, place[1:]))
+            where = str(column[0]) if len(column) == 1 else str(column)
+            where = repr(feature_names[column[0]]) if feature_names and len(column) == 1 else where
+            raise DataError(f"{name}: row {row}, column {where} is {block[tuple(place)]:g}; {remedy}")
+        constant = constant and bool((block == first).all())
+    if constant:
+        raise DataError(f"{name}: all {len(x)} data are identical, so there is nothing to learn; check the file")
+
+
+def _scale(x: Array, kind: Kind, train: NDArray[np.int64]) -> tuple[float, float]:
+    """(0, 255) for bytes, (0, 1) for bits (also bits kept in bytes), otherwise what the training rows show."""
+    if x.dtype.kind == "b":
+        return 0.0, 1.0
+    if row_dtype(x.dtype) == np.uint8 and kind != "counts":
+        return (0.0, 1.0) if all(block.max() <= 1 for _, block in blocks(x)) else (0.0, 255.0)
+    ends = [(block.min(), block.max()) for _, block in blocks(x, train)]
+    return float(min(low for low, _ in ends)), float(max(high for _, high in ends))
+
+
+def _no_column(option: str, asked: str, columns: Mapping[str, Any]) -> DataError:
+    there = f"it has {', '.join(sorted(columns))}" if columns else "it has none"
+    return DataError(f"{option}={asked!r}: the data have no such column; {there}")

@@ -1,0 +1,198 @@
+"""Data as the rest of vaekit sees them: raw rows, three splits, and how a raw row is laid out as an event."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaekit.errors import DataError
+
+Array = NDArray[Any]
+Kind = Literal["image", "signal", "vector", "counts"]
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is (0 where unknown)."""
+
+KINDS: tuple[Kind, ...] = ("image", "signal", "vector", "counts")
+HASHED_WHOLE = 256 * 2**20  # bytes; beyond it, hashing would take longer than users wait for a start
+HASHED_ROWS = 4096
+BLOCK = 16 * 2**20  # bytes looked at together when a whole array is passed over
+
+
+def row_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in which rows are handed out: floats as float32, bool as uint8, all in native byte order."""
+    if dtype.kind == "f":
+        return np.dtype(np.float32)
+    if dtype.kind == "b":
+        return np.dtype(np.uint8)
+    return dtype.newbyteorder("=")
+
+
+def cast(x: Array) -> Array:
+    """`x` in its `row_dtype`; a float64 too large for float32 becomes inf, which the checks then refuse."""
+    with np.errstate(over="ignore"):
+        return x.astype(row_dtype(x.dtype), copy=False)
+
+
+def blocks(raw: Array, rows: Array | None = None) -> Iterator[tuple[int, Array]]:
+    """Passes over `raw` (or its `rows`), yielding (position of the first row, some rows), so that a map never loads."""
+    n = len(raw) if rows is None else len(rows)
+    step = max(1, BLOCK // max(1, raw[:1].nbytes))
+    for start in range(0, n, step):
+        part = raw[start : start + step] if rows is None else raw[rows[start : start + step]]
+        yield start, cast(np.asarray(part))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one raw row becomes an event: reshape to `pre`, then permute by `axes`; neither copies."""
+
+    pre: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The event shape: (C, H, W), (C, L) or (D,)."""
+        return tuple(self.pre[axis] for axis in self.axes)
+
+
+def layout(kind: Kind, row: tuple[int, ...]) -> Layout:
+    """The layout of raw rows of shape `row`, read as `kind`.
+
+    Images: (H, W) is grey; (H, W, C) with C in 1..4 is channels last; otherwise (C, H, W) with C in 1, 3 is channels
+    first; anything else of three axes is taken as channels last. Signals: (L,) or (L, C). Vectors: flattened.
+
+    Raises:
+        DataError: rows of this shape cannot be of that kind.
+    """
+    if kind == "image" and len(row) == 2:
+        return Layout((1, *row), (0, 1, 2))
+    if kind == "image" and len(row) == 3:
+        channels_first = row[2] not in (1, 2, 3, 4) and row[0] in (1, 3)
+        return Layout(row, (0, 1, 2) if channels_first else (2, 0, 1))
+    if kind == "signal" and len(row) == 1:
+        return Layout((1, *row), (0, 1))
+    if kind == "signal" and len(row) == 2:
+        return Layout(row, (1, 0))
+    if kind in ("vector", "counts") and row:
+        return Layout((int(np.prod(row)),), (0,))
+    expected = {"image": "(H, W), (H, W, C) or (C, H, W)", "signal": "(L,) or (L, C)"}.get(kind, "(D,)")
+    raise DataError(
+        f"kind {kind!r} needs rows of shape {expected}, got {row}; reshape the array or choose another kind"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One of train, valid and test: some rows of a source array, never copied until they are asked for.
+
+    Args:
+        raw: (N_all, *row) the whole source, in memory or a memory map; uint8 stays uint8.
+        index: (n,) int64 rows of `raw` in this split.
+        label: (n,) int64 class of each datum (-1 where unknown), or None.
+        columns: what else is known of each datum (attributes, factors, batch, group), each (n,).
+        names: file name of each datum, or None.
+    """
+
+    raw: Array
+    index: NDArray[np.int64]
+    label: NDArray[np.int64] | None = None
+    columns: dict[str, Array] = field(default_factory=dict)
+    names: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: Any) -> Array:
+        """The raw rows numbered `rows` (slice, indices or mask) within this split; reads only those."""
+        return cast(np.asarray(self.raw[self.index[rows]]))
+
+    def take(self, rows: Any) -> "Split":
+        """The split of only the rows `rows` (slice, indices or mask), over the same source."""
+        index = self.index[rows]
+        names = None if self.names is None else [self.names[i] for i in np.arange(len(self))[rows]]
+        label = None if self.label is None else self.label[rows]
+        return Split(self.raw, index, label, {name: column[rows] for name, column in self.columns.items()}, names)
+
+    def head(self, n: int) -> "Split":
+        """The first `n` data of this split, or all where there are fewer."""
+        return self.take(slice(0, max(0, n)))
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set: three splits of one source, and what a model must know about one datum.
+
+    Args:
+        name: short name, for titles and file names.
+        source: the name or path that was asked for.
+        kind: "image", "signal", "vector" or "counts".
+        shape: event shape of x: (C, H, W), (C, L) or (D,).
+        train, valid, test: the splits; disjoint, none empty.
+        label_names: name of each class, or None.
+        feature_names: name of each column (table columns, genes), or None.
+        factor_names: the columns that are generative factors.
+        attribute_names: the columns that are two-valued attributes.
+        scale: the lowest and highest value that raw data can take; for floats and wide integers, that the
+            training rows do take.
+        digest: SHA-256 over dtype, shape and content, "sampled:" before it where only some rows were read.
+        options: the arguments of `load` that were not defaults, as JSON, enough to load again.
+        notes: what the reader should tell the user (images skipped, rows unused).
+    """
+
+    name: str
+    source: str
+    kind: Kind
+    shape: tuple[int, ...]
+    train: Split
+    valid: Split
+    test: Split
+    label_names: list[str] | None = None
+    feature_names: list[str] | None = None
+    factor_names: list[str] = field(default_factory=list)
+    attribute_names: list[str] = field(default_factory=list)
+    scale: tuple[float, float] = (0.0, 255.0)
+    digest: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def events(self, raw: Array) -> Array:
+        """Raw rows (B, *row) as events (B, *shape): a view, nothing is copied or cast.
+
+        Raises:
+            DataError: the rows are not shaped as this data set's.
+        """
+        row = self.train.raw.shape[1:]
+        if raw.shape[1:] != row:
+            raise DataError(f"{self.name}: rows must have shape (B, {', '.join(map(str, row))}), got {raw.shape}")
+        plan = layout(self.kind, row)
+        return raw.reshape(len(raw), *plan.pre).transpose(0, *(axis + 1 for axis in plan.axes))
+
+    def image(self, x: Array) -> Array:
+        """Events (B, C, H, W) as pictures: (B, H, W) if grey, else (B, H, W, C); a view.
+
+        Raises:
+            DataError: the data are not images, or `x` is not shaped as their events.
+        """
+        if self.kind != "image":
+            raise DataError(f"{self.name} holds data of kind {self.kind!r}, which cannot be shown as images")
+        if x.shape[1:] != self.shape:
+            raise DataError(f"{self.name}: events must have shape (B, {', '.join(map(str, self.shape))}), got {x.shape}")
+        return x[:, 0] if self.shape[0] == 1 else np.moveaxis(x, 1, -1)
+
+
+def digest(raw: Array) -> str:
+    """SHA-256 (hex) over dtype, shape and content.
+
+    Arrays above 256 MiB are hashed over dtype, shape and 4096 evenly spaced rows, and say so by "sampled:".
+    """
+    sha = hashlib.sha256(f"{raw.dtype.str} {raw.shape}".encode())
+    whole = raw.nbytes <= HASHED_WHOLE or len(raw) <= HASHED_ROWS
+    step = max(1, BLOCK // max(1, raw[:1].nbytes))
+    rows = np.arange(len(raw)) if whole else np.linspace(0, len(raw) - 1, HASHED_ROWS).astype(np.int64)
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        sha.update(np.ascontiguousarray(raw[part[0] : part[-1] + 1] if whole else raw[part]).data)
+    return ("" if whole else "sampled:") + sha.hexdigest()

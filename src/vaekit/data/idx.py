@@ -1,0 +1,161 @@
+"""IDX, the format of MNIST and its descendants: one file, or a folder of train and t10k images and labels."""
+
+import gzip
+import math
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from vaekit.data.arrays import Source
+from vaekit.data.core import Array
+from vaekit.errors import DataError
+
+TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+NAME = re.compile(r"^(?P<set>.*?)(?P<part>train|t10k|test)-(?P<what>images|labels)[-.]idx(?P<axes>\d)-ubyte(\.gz)?$")
+STANDARD = (60_000, 50_000)  # of this many training rows, the rows after so many are by custom the valid split
+
+
+def is_idx(path: Path) -> bool:
+    """Whether the file name is one that IDX files have."""
+    return re.search(r"[-.](idx\d?(-ubyte)?|ubyte)(\.gz)?$", path.name) is not None
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file, unpacked where it is gzip.
+
+    Raises:
+        DataError: the file cannot be read, or its gzip stream is cut short or damaged.
+    """
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged or cut short ({error}): fetch it again") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def header(start: bytes, length: int, path: Path) -> tuple[np.dtype[np.generic], tuple[int, ...], int]:
+    """Type, shape and header length of an IDX file that starts with `start` and has `length` bytes.
+
+    Raises:
+        DataError: no IDX header, or one that does not agree with the length of the file.
+    """
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in TYPES or not start[3]:
+        raise DataError(
+            f"{path} is not an IDX file: expected two zero bytes, a type (one of "
+            f"{', '.join(f'0x{code:02x}' for code in TYPES)}) and a number of axes, got {start[:4].hex(' ') or 'nothing'}"
+        )
+    dtype, axes = np.dtype(TYPES[start[2]]), start[3]
+    offset = 4 + 4 * axes
+    if len(start) < offset:
+        raise DataError(f"{path} is cut short: its header needs {offset} bytes, got {length}; fetch it again")
+    shape = tuple(int.from_bytes(start[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
+    expected = offset + dtype.itemsize * math.prod(shape)
+    if expected != length:
+        raise DataError(
+            f"{path}: its header promises {' x '.join(map(str, shape))} of {dtype.itemsize} byte(s), {expected} bytes "
+            f"in all, got {length}: {'cut short' if length < expected else 'a wrong header'}; fetch it again"
+        )
+    return dtype, shape, offset
+
+
+def parse(data: bytes, path: Path) -> Array:
+    """The array in the (unpacked) bytes of the IDX file `path`."""
+    dtype, shape, offset = header(data[: 4 + 4 * 255], len(data), path)
+    return np.frombuffer(data, dtype, offset=offset).reshape(shape)
+
+
+def read(path: Path) -> Array:
+    """The array in an IDX file: a memory map, or in memory where it is gzip.
+
+    Raises:
+        DataError: the file cannot be read, or its header is wrong.
+    """
+    if path.suffix == ".gz":
+        return parse(content(path), path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4 + 4 * 255)
+        dtype, shape, offset = header(start, path.stat().st_size, path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
+    if not math.prod(shape):
+        return np.empty(shape, dtype)  # nothing to map
+    return np.memmap(path, dtype, mode="r", offset=offset, shape=shape)
+
+
+def source(path: Path) -> Source:
+    """One IDX file of data; labels from the file beside it where the name says which that is."""
+    x = read(path)
+    if x.ndim == 1:
+        raise DataError(f"{path} holds {len(x)} single numbers (labels?), expected data: give the images' file or folder")
+    match = NAME.match(path.name)
+    if match is None:
+        return Source(x)
+    files = _files(path.parent)
+    labels = files.get((match["set"], match["part"], "labels"))
+    return Source(x, label=None if labels is None else _labels(labels, len(x)))
+
+
+def has_idx(path: Path) -> bool:
+    """Whether the folder holds images under MNIST's file names."""
+    return any(what == "images" for _, _, what in _files(path))
+
+
+def folder(path: Path) -> Source:
+    """A folder of MNIST-named files, plain or gzip; train and t10k make the train and test rows.
+
+    Where there are 60,000 training rows the last 10,000 are the valid split, in the order of the file, as is the
+    custom for MNIST and Fashion-MNIST.
+
+    Raises:
+        DataError: no training images, several data sets in one folder, or files that do not fit each other.
+    """
+    files = _files(path)
+    sets = sorted({name for name, _, what in files if what == "images"})
+    if len(sets) > 1:
+        raise DataError(f"{path} holds several IDX data sets ({', '.join(sets)}): give the images' file of one")
+    images = {"test" if part != "train" else part: file for (_, part, what), file in files.items() if what == "images"}
+    if "train" not in images:
+        raise DataError(f"{path} holds {images['test'].name} but no training images (train-images-idx3-ubyte[.gz])")
+    x = {part: read(file) for part, file in images.items()}
+    label = {}
+    for (_, part, what), file in files.items():
+        part = "test" if part != "train" else part
+        if what == "labels" and part in x:
+            label[part] = _labels(file, len(x[part]))
+    return together(x["train"], x.get("test"), label.get("train"), label.get("test"))
+
+
+def together(train: Array, test: Array | None, train_label: Array | None, test_label: Array | None) -> Source:
+    """Training and test arrays as one source with its customary splits."""
+    if test is None:
+        return Source(train, label=train_label)
+    if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
+        raise DataError(
+            f"training and test data must agree: got {train.dtype} {train.shape[1:]} and {test.dtype} {test.shape[1:]}"
+        )
+    n = len(train)
+    given = {"train": np.arange(n), "test": np.arange(n, n + len(test))}
+    if n == STANDARD[0]:
+        given |= {"train": np.arange(STANDARD[1]), "valid": np.arange(STANDARD[1], n)}
+    both = train_label is not None and test_label is not None
+    label = np.concatenate([train_label, test_label]) if both else None  # type: ignore[list-item]
+    return Source(np.concatenate([train, test]), label=label, splits=given)
+
+
+def _files(path: Path) -> dict[tuple[str, str, str], Path]:
+    found: dict[tuple[str, str, str], Path] = {}
+    for file in sorted(path.iterdir(), reverse=True):  # so that a plain file wins over the same in gzip
+        if match := NAME.match(file.name):
+            found[match["set"], match["part"], match["what"]] = file
+    return found
+
+
+def _labels(path: Path, n: int) -> Array:
+    label = read(path)
+    if label.shape != (n,):
+        raise DataError(f"{path} must hold one label for each of {n} images, got shape {label.shape}")
+    return np.asarray(label)

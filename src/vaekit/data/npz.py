@@ -1,0 +1,246 @@
+"""NumPy files: .npy, mapped; .npz, whose members are mapped, unpacked once, or read, whichever serves."""
+
+import hashlib
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaekit.data import cache as caches
+from vaekit.data.arrays import Source
+from vaekit.data.core import Array
+from vaekit.errors import DataError
+
+X = ("x", "counts", "X", "imgs", "images", "data", "arr_0")
+TRAIN, VALID, TEST = ("x_train", "X_train"), ("x_valid", "x_val"), ("x_test", "X_test")
+LABEL = ("label", "y", "labels")
+MAPPED = 64 * 2**20  # bytes from which a member that is stored plainly is mapped, not read
+UNPACKED = 2**30  # bytes from which a compressed member is unpacked into the cache, then mapped
+DSPRITES = ["colour", "shape", "scale", "orientation", "x_position", "y_position"]
+
+
+def npy(path: Path) -> Source:
+    """One array in a .npy file, as a memory map.
+
+    Raises:
+        DataError: not a .npy file, cut short, or Python objects.
+    """
+    with _damage(path):
+        if path.stat().st_size == 0:
+            raise DataError(f"{path} is empty (0 bytes): save the array again with numpy.save")
+        version, shape, dtype = _npy_header(path)
+        if dtype.hasobject:
+            raise _objects(path, "the array")
+        if 0 in shape:
+            return Source(np.empty(shape, dtype))
+        return Source(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def source(path: Path, *, x_key: str | None = None, cache: str | Path | None = None) -> Source:
+    """The arrays of a .npz file: x (or counts, ...), and beside it labels, factors, batches, names.
+
+    Data under x_train and x_test (and x_valid), with y_train and so on, make those splits. Every further array with
+    one number or text per row becomes a column.
+
+    Raises:
+        DataError: not a .npz file, damaged, no array to take as x, or Python objects where data are looked for.
+    """
+    with _damage(path), zipfile.ZipFile(path) as file:
+        store = _Store(path, file, cache)
+        if x_key is not None and x_key not in store.shapes:
+            raise DataError(f"x_key={x_key!r}: {path} has no such array; it has {store.listing()}")
+        train = _first(TRAIN, store)
+        if x_key is None and _first(X, store) is None and train is not None:
+            return _with_splits(store, train)
+        key = x_key or _first(X, store) or (next(iter(store.shapes)) if len(store.shapes) == 1 else None)
+        if key is None:
+            raise DataError(
+                f"{path} has no array named {' or '.join(X[:2])}; it has {store.listing()}: say which with x_key="
+            )
+        return _with_columns(store, key)
+
+
+class _Store:
+    """The members of one .npz file: their headers at once, their content when asked for."""
+
+    def __init__(self, path: Path, file: zipfile.ZipFile, cache: str | Path | None) -> None:
+        self.path, self.file, self.cache = path, file, cache
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, np.dtype[Any]] = {}
+        for member in file.namelist():
+            if member.endswith(".npy"):
+                with file.open(member) as stream:
+                    _, shape, dtype = _header(stream)
+                self.shapes[member[:-4]], self.dtypes[member[:-4]] = shape, dtype
+
+    def listing(self) -> str:
+        return ", ".join(f"{key} {shape}" for key, shape in self.shapes.items()) or "no arrays"
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.shapes
+
+    def read(self, key: str) -> Array:
+        if self.dtypes[key].hasobject:
+            raise _objects(self.path, f"array {key!r}")
+        with self.file.open(f"{key}.npy") as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+
+    def data(self, key: str) -> Array:
+        """A member that may be large: mapped in place, or unpacked into the cache and mapped, or read."""
+        info = self.file.getinfo(f"{key}.npy")
+        if self.dtypes[key].hasobject or 0 in self.shapes[key]:
+            return self.read(key)
+        if info.compress_type == zipfile.ZIP_STORED and info.file_size >= MAPPED:
+            return self._mapped(key, info)
+        if info.file_size >= UNPACKED:
+            return self._unpacked(key, info)
+        return self.read(key)
+
+    def _mapped(self, key: str, info: zipfile.ZipInfo) -> Array:
+        with self.path.open("rb") as file:
+            file.seek(info.header_offset)
+            local = file.read(30)  # name and extra field may differ in length from the central directory's
+            file.seek(int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little"), 1)
+            fortran, shape, dtype = _header(file)
+            order: Any = "F" if fortran else "C"
+            return np.memmap(self.path, dtype, mode="r", offset=file.tell(), shape=shape, order=order)
+
+    def _unpacked(self, key: str, info: zipfile.ZipInfo) -> Array:
+        stat = self.path.stat()
+        identity = f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns} {key} {info.CRC}"
+        target = caches.folder(self.cache) / "npz" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
+        if not target.exists():
+            with caches.writing(target) as out, self.file.open(info) as stream:
+                shutil.copyfileobj(stream, out, 2**20)
+        return np.load(target, mmap_mode="r", allow_pickle=False)
+
+
+def _with_columns(store: _Store, key: str) -> Source:
+    x = store.data(key)
+    n = len(x) if x.ndim else 0
+    used = {key}
+
+    def take(*keys: str) -> Array | None:
+        found = _first(keys, store)
+        if found is None:
+            return None
+        used.add(found)
+        return store.read(found)
+
+    label, factors = take(*LABEL), take("factors", "latents_classes")
+    factor_names, attribute_names = take("factor_names"), take("attribute_names")
+    columns: dict[str, Array] = {}
+    names: list[str] = []
+    if factors is not None:
+        default = DSPRITES if "latents_classes" in used else None
+        names = _spread(columns, factors, _texts(factor_names) or default, "factor", n, store.path)
+    attributes = take("attributes")
+    if attributes is not None:
+        _spread(columns, attributes, _texts(attribute_names), "attribute", n, store.path)
+    file_names = take("names")
+    if file_names is not None and file_names.shape != (n,):
+        file_names = None
+    label_names, feature_names = take("label_names", "class_names"), take("feature_names", "genes")
+    for other, shape in store.shapes.items():
+        if other not in used and shape == (n,) and store.dtypes[other].kind in "buifU" and other not in columns:
+            columns[other] = store.read(other)
+    return Source(
+        x,
+        label=label,
+        label_names=_texts(label_names),
+        columns=columns,
+        names=_texts(file_names),
+        feature_names=_texts(feature_names),
+        factor_names=names,
+        kind="counts" if key == "counts" else None,
+    )
+
+
+def _with_splits(store: _Store, train: str) -> Source:
+    parts = {"train": train, "valid": _first(VALID, store), "test": _first(TEST, store)}
+    found = {part: key for part, key in parts.items() if key is not None}
+    arrays = {part: store.data(key) for part, key in found.items()}
+    keys = {part: _first((f"y{key[1:]}", f"label{key[1:]}"), store) for part, key in found.items()}
+    have = [store.read(key) for key in keys.values() if key is not None]
+    if have and len(have) < len(found):
+        raise DataError(f"{store.path} has labels for some splits only: give y_... for each x_..., or for none")
+    names = _first(("label_names", "class_names"), store)
+    x, given = concatenated(arrays, str(store.path))
+    label = np.concatenate([value.reshape(-1) for value in have]) if have else None
+    return Source(x, label=label, label_names=_texts(store.read(names)) if names else None, splits=given or None)
+
+
+def concatenated(arrays: dict[str, Array], name: str) -> tuple[Array, dict[str, NDArray[np.int64]]]:
+    """The arrays of several splits as one, and the rows of each in it.
+
+    Raises:
+        DataError: rows of different shapes.
+    """
+    rows = {part: array.shape[1:] for part, array in arrays.items()}
+    if len(set(rows.values())) > 1:
+        raise DataError(f"{name}: train, valid and test data must have rows of one shape, got {rows}")
+    if len(arrays) == 1:
+        return next(iter(arrays.values())), {}
+    given, start = {}, 0
+    for part, array in arrays.items():
+        given[part] = np.arange(start, start := start + len(array))
+    return np.concatenate(list(arrays.values())), given
+
+
+def _spread(
+    columns: dict[str, Array], table: Array, names: list[str] | None, what: str, n: int, path: Path
+) -> list[str]:
+    """Puts each column of `table` (N, F) among `columns`, and returns their names."""
+    if table.ndim != 2 or len(table) != n:
+        raise DataError(f"{path}: {what}s must have shape ({n}, number of {what}s), got {table.shape}")
+    width = table.shape[1]
+    if names is None or (names is DSPRITES and width != len(DSPRITES)):
+        names = [f"{what}_{i}" for i in range(width)]
+    if len(names) != width:
+        raise DataError(f"{path}: {what}s has {width} columns, but {what}_names names {len(names)}")
+    columns.update({name: table[:, i] for i, name in enumerate(names)})
+    return list(names)
+
+
+def _first(keys: tuple[str, ...], store: _Store) -> str | None:
+    return next((key for key in keys if key in store), None)
+
+
+def _texts(values: Array | None) -> list[str] | None:
+    return None if values is None else [str(value) for value in values.reshape(-1)]
+
+
+def _header(stream: Any) -> tuple[bool, tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    return fortran, shape, dtype
+
+
+def _npy_header(path: Path) -> tuple[bool, tuple[int, ...], np.dtype[Any]]:
+    with path.open("rb") as stream:
+        return _header(stream)
+
+
+def _objects(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{path}: {what} holds Python objects, which only pickle can read and vaekit never does (it can run code): "
+        "save plain numbers, or text as a string array"
+    )
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turns whatever NumPy and zipfile say of a broken file into one error."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise DataError(f"{path} cannot be read as a NumPy file ({error}): damaged, or another format; save it again") from error

@@ -1,0 +1,131 @@
+"""Splits: deterministic, disjoint, none empty."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vaekit.data.core import Array
+from vaekit.errors import DataError
+
+Rows = NDArray[np.int64]
+FRACTION = 0.1
+PARTS = ("train", "valid", "test")
+
+
+def stored(splits: Mapping[str, ArrayLike], n: int) -> dict[str, Rows]:
+    """The very rows `splits` gives for train, valid and test, as an earlier run stored them.
+
+    Raises:
+        DataError: a part is missing or empty, or rows repeat, overlap or lie outside 0..n-1.
+    """
+    if set(splits) != set(PARTS):
+        raise DataError(f"splits needs exactly the keys train, valid and test, got {sorted(splits)}")
+    rows: dict[str, Rows] = {}
+    for part in PARTS:
+        index = np.asarray(splits[part])
+        if index.ndim != 1 or not len(index) or index.dtype.kind not in "iu":
+            raise DataError(
+                f"splits[{part!r}] must be a non-empty list of row numbers, got {index.dtype} of shape {index.shape}"
+            )
+        if index.min() < 0 or index.max() >= n:
+            outside = index[(index < 0) | (index >= n)][0]
+            raise DataError(
+                f"splits[{part!r}] names row {outside}, but the data have rows 0..{n - 1}: these splits were made "
+                "from other data; load the data they were made from, or leave splits out"
+            )
+        rows[part] = index.astype(np.int64)
+    together = np.concatenate([rows[part] for part in PARTS])
+    values, times = np.unique(together, return_counts=True)
+    if (times > 1).any():
+        raise DataError(
+            f"splits uses row {values[times > 1][0]} more than once ({(times > 1).sum()} such rows): "
+            "train, valid and test must not overlap"
+        )
+    return rows
+
+
+def assign(
+    n: int,
+    *,
+    valid: float = FRACTION,
+    test: float = FRACTION,
+    seed: int = 0,
+    given: Mapping[str, Rows] | None = None,
+    group: Array | None = None,
+) -> dict[str, Rows]:
+    """Rows of train, valid and test; what `given` fixes is kept, the rest is drawn from its "train" rows (or all).
+
+    Args:
+        n: number of rows in all.
+        valid, test: fractions, of the rows drawn from; at least one row each.
+        seed: of the draw.
+        given: parts the source itself fixes.
+        group: (n,) rows with one value stay in one part; the fractions then hold approximately.
+
+    Raises:
+        DataError: fractions out of range, a fraction for a part that is fixed, too few rows or groups.
+    """
+    given = dict(given or {})
+    wanted = {"test": float(test), "valid": float(valid)}
+    for part, fraction in wanted.items():
+        if not 0 <= fraction < 1:
+            raise DataError(f"{part} must be a fraction in [0, 1), got {fraction:g}")
+        if part in given and fraction != FRACTION:
+            raise DataError(
+                f"{part}={fraction:g} cannot be had: the data come with {part} rows of their own "
+                f"({len(given[part])}); leave {part} out, or give splits= with your own rows"
+            )
+    pool = given.pop("train", np.arange(n))
+    wanted = {part: fraction for part, fraction in wanted.items() if part not in given}
+    if sum(wanted.values()) >= 1:
+        raise DataError(f"valid + test must be below 1 to leave rows to train on, got {sum(wanted.values()):g}")
+    need = 1 + len(wanted)
+    if len(pool) < need:
+        raise DataError(
+            f"the data have {len(pool)} row{'s' * (len(pool) != 1)} to make {' and '.join(['train', *wanted])} from, "
+            f"expected at least {need}: every split needs a datum; give more data"
+        )
+    if group is None:
+        parts = _rows(pool, wanted, seed)
+    elif wanted:
+        parts = _groups(pool, group, wanted, seed)
+    else:
+        raise DataError("group cannot be had: the data come with splits of their own; leave group out")
+    return {part: (given | parts)[part].astype(np.int64) for part in PARTS}
+
+
+def _rows(pool: Rows, wanted: Mapping[str, float], seed: int) -> dict[str, Rows]:
+    order = np.random.default_rng(seed).permutation(pool) if wanted else pool
+    sizes = {part: max(1, round(fraction * len(pool))) for part, fraction in wanted.items()}
+    while sizes and sum(sizes.values()) >= len(pool):
+        sizes[max(sizes, key=lambda part: sizes[part])] -= 1
+    parts: dict[str, Rows] = {}
+    for part, size in sizes.items():
+        parts[part], order = np.sort(order[:size]), order[size:]
+    return parts | {"train": np.sort(order) if wanted else pool}
+
+
+def _groups(pool: Rows, group: Array, wanted: Mapping[str, float], seed: int) -> dict[str, Rows]:
+    values, code, sizes = np.unique(group[pool], return_inverse=True, return_counts=True)
+    if len(values) <= len(wanted):
+        raise DataError(
+            f"group has {len(values)} different value{'s' * (len(values) != 1)}, expected at least "
+            f"{1 + len(wanted)}: each split needs a whole group; choose a column with more values"
+        )
+    home: dict[int, str] = {}
+    filled: dict[str, int] = dict.fromkeys(wanted, 0)
+    for g in map(int, np.random.default_rng(seed).permutation(len(values))):
+        fits = (p for p, f in wanted.items() if filled[p] + sizes[g] <= f * len(pool))
+        home[g] = part = next(fits, "train")
+        filled[part] = filled.get(part, 0) + int(sizes[g])
+    for part in (*wanted, "train"):  # groups too large for their part's share, or fractions too small for any
+        if not filled.get(part):
+            counts = {p: sum(h == p for h in home.values()) for p in (*wanted, "train")}
+            spare = [g for g in home if counts[home[g]] > 1]
+            smallest = min(spare, key=lambda g: (int(sizes[g]), g))
+            filled[home[smallest]] -= int(sizes[smallest])
+            home[smallest], filled[part] = part, int(sizes[smallest])
+    owner: NDArray[Any] = np.array([home[g] for g in range(len(values))])[code]
+    return {part: np.sort(pool[owner == part]) for part in (*wanted, "train")}
