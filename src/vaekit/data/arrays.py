@@ -72,7 +72,7 @@ def build(
     columns = {key: aligned(column, len(x), f"{name}: column {key!r}") for key, column in source.columns.items()}
     label_names, codes = source.label_names, source.label
     if label is not None:
-        if label not in columns and label != "label":
+        if label not in columns and (label != "label" or codes is None):
             raise _no_column("label", label, columns)
         if label in columns:
             codes, label_names = columns[label], None

@@ -73,7 +73,7 @@ class Packer:
 
     def add(self, row: Array) -> None:
         """Appends one uint8 row."""
-        assert row.shape == self.row and row.dtype == np.uint8
+        assert (row.shape, row.dtype) == (self.row, np.uint8)
         self.file.write(np.ascontiguousarray(row).data)
         self.n += 1
 

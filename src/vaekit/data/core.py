@@ -22,11 +22,16 @@ BLOCK = 16 * 2**20  # bytes looked at together when a whole array is passed over
 
 
 def row_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The type in which rows are handed out: floats as float32, bool as uint8, all in native byte order."""
+    """The type in which rows are handed out, in native byte order.
+
+    Floats as float32, bool as uint8, wider unsigned integers as signed ones (torch knows few operations on those).
+    """
     if dtype.kind == "f":
         return np.dtype(np.float32)
     if dtype.kind == "b":
         return np.dtype(np.uint8)
+    if dtype.kind == "u" and dtype.itemsize > 1:
+        return np.dtype(np.int32 if dtype.itemsize == 2 else np.int64)
     return dtype.newbyteorder("=")
 
 
@@ -179,7 +184,9 @@ class Data:
         if self.kind != "image":
             raise DataError(f"{self.name} holds data of kind {self.kind!r}, which cannot be shown as images")
         if x.shape[1:] != self.shape:
-            raise DataError(f"{self.name}: events must have shape (B, {', '.join(map(str, self.shape))}), got {x.shape}")
+            raise DataError(
+                f"{self.name}: events must have shape (B, {', '.join(map(str, self.shape))}), got {x.shape}"
+            )
         return x[:, 0] if self.shape[0] == 1 else np.moveaxis(x, 1, -1)
 
 

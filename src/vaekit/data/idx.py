@@ -14,7 +14,10 @@ from vaekit.errors import DataError
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 NAME = re.compile(r"^(?P<set>.*?)(?P<part>train|t10k|test)-(?P<what>images|labels)[-.]idx(?P<axes>\d)-ubyte(\.gz)?$")
-STANDARD = (60_000, 50_000)  # of this many training rows, the rows after so many are by custom the valid split
+STANDARD = (
+    60_000,
+    50_000,
+)  # of this many training rows, the rows after so many are by custom the valid split
 
 
 def is_idx(path: Path) -> bool:
@@ -44,8 +47,8 @@ def header(start: bytes, length: int, path: Path) -> tuple[np.dtype[np.generic],
     """
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in TYPES or not start[3]:
         raise DataError(
-            f"{path} is not an IDX file: expected two zero bytes, a type (one of "
-            f"{', '.join(f'0x{code:02x}' for code in TYPES)}) and a number of axes, got {start[:4].hex(' ') or 'nothing'}"
+            f"{path} is not an IDX file: expected two zero bytes, a type ({', '.join(f'0x{code:02x}' for code in TYPES)}) "
+            f"and a number of axes, got {start[:4].hex(' ') or 'nothing'}; choose another file"
         )
     dtype, axes = np.dtype(TYPES[start[2]]), start[3]
     offset = 4 + 4 * axes
@@ -90,7 +93,9 @@ def source(path: Path) -> Source:
     """One IDX file of data; labels from the file beside it where the name says which that is."""
     x = read(path)
     if x.ndim == 1:
-        raise DataError(f"{path} holds {len(x)} single numbers (labels?), expected data: give the images' file or folder")
+        raise DataError(
+            f"{path} holds {len(x)} single numbers (labels?), expected data: give the images' file or folder"
+        )
     match = NAME.match(path.name)
     if match is None:
         return Source(x)
@@ -141,8 +146,9 @@ def together(train: Array, test: Array | None, train_label: Array | None, test_l
     given = {"train": np.arange(n), "test": np.arange(n, n + len(test))}
     if n == STANDARD[0]:
         given |= {"train": np.arange(STANDARD[1]), "valid": np.arange(STANDARD[1], n)}
-    both = train_label is not None and test_label is not None
-    label = np.concatenate([train_label, test_label]) if both else None  # type: ignore[list-item]
+    label = None
+    if train_label is not None and test_label is not None:
+        label = np.concatenate([train_label, test_label])
     return Source(np.concatenate([train, test]), label=label, splits=given)
 
 

@@ -34,7 +34,7 @@ def npy(path: Path) -> Source:
     with _damage(path):
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty (0 bytes): save the array again with numpy.save")
-        version, shape, dtype = _npy_header(path)
+        _, shape, dtype = _npy_header(path)
         if dtype.hasobject:
             raise _objects(path, "the array")
         if 0 in shape:
@@ -243,4 +243,6 @@ def _damage(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise DataError(f"{path} cannot be read as a NumPy file ({error}): damaged, or another format; save it again") from error
+        raise DataError(
+            f"{path} cannot be read as a NumPy file ({error}): damaged, or another format; save it again"
+        ) from error

@@ -84,7 +84,7 @@ def assign(
     need = 1 + len(wanted)
     if len(pool) < need:
         raise DataError(
-            f"the data have {len(pool)} row{'s' * (len(pool) != 1)} to make {' and '.join(['train', *wanted])} from, "
+            f"the data have {len(pool)} row{'s' * (len(pool) != 1)} to make {', '.join(['train', *wanted])} from, "
             f"expected at least {need}: every split needs a datum; give more data"
         )
     if group is None:

@@ -100,7 +100,11 @@ def _csv(path: Path) -> Table:
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise DataError(f"{path} has two columns named {twice!r}: give each a name of its own")
-    return {name: _typed(list(values)) for name, values in zip(header, zip(*lines, strict=True), strict=True)} if lines else {}
+    return (
+        {name: _typed(list(values)) for name, values in zip(header, zip(*lines, strict=True), strict=True)}
+        if lines
+        else {}
+    )
 
 
 def _is_number(text: str) -> bool:
@@ -130,7 +134,9 @@ def _parquet(path: Path) -> Table:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise DataError(f"reading {path} needs pyarrow: pip install 'vaekit[parquet]', or save the table as CSV") from error
+        raise DataError(
+            f"reading {path} needs pyarrow: pip install 'vaekit[parquet]', or save the table as CSV"
+        ) from error
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
@@ -139,7 +145,9 @@ def _parquet(path: Path) -> Table:
     for name, column in zip(table.column_names, table.columns, strict=True):
         kind: Any = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         if pa.types.is_nested(kind):
-            raise DataError(f"{path}: column {name!r} is nested ({kind}): save arrays as .npz, tables of plain columns as Parquet")
+            raise DataError(
+                f"{path}: column {name!r} is nested ({kind}): save arrays as .npz, tables of plain columns as Parquet"
+            )
         values = column.to_numpy()
         if values.dtype.kind == "b":
             values = values.astype(np.int64)

@@ -1,0 +1,276 @@
+"""`load` and `from_arrays`: whatever the data are, one way in."""
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from vaekit.data import idx, images, named, npz
+from vaekit.data import table as tables
+from vaekit.data.arrays import Source, build
+from vaekit.data.core import Array, Data, Progress
+from vaekit.data.splits import FRACTION
+from vaekit.errors import DataError
+
+FILES = ".npz, .npy, .csv, .parquet, IDX (plain or .gz)"
+
+
+def load(
+    source: str | Path,
+    *,
+    size: str | int | None = None,
+    background: str = "white",
+    skip_bad: bool = False,
+    table: str | Path | None = None,
+    group: str | None = None,
+    x_key: str | None = None,
+    kind: str | None = None,
+    label: str | None = None,
+    valid: float = FRACTION,
+    test: float = FRACTION,
+    split_seed: int = 0,
+    splits: Mapping[str, ArrayLike] | None = None,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Data:
+    """Loads data by name (see `datasets`) or from a path; raw values are neither copied nor changed.
+
+    Args:
+        source: a name, or the path of an IDX, .npy, .npz, .csv or .parquet file, of a folder of IDX files, or of
+            a folder of images. A name wins over a folder of that name: write ./mnist for the folder.
+        size: "64" or "64x48" (height x width): resize images from a folder.
+        background: colour behind transparent images.
+        skip_bad: leave unreadable images out.
+        table: .csv or .parquet with a column `file` that describes the images of a folder; relative to the
+            working directory or the folder.
+        group: column whose rows of one value stay in one split.
+        x_key: name of the data's array in a .npz file.
+        kind: "image", "signal", "vector" or "counts", to overrule the guess.
+        label: column to take labels from.
+        valid, test: fractions; at least one datum each. Data with splits of their own keep them.
+        split_seed: of the random split.
+        splits: the exact rows of train, valid and test.
+        cache: folder for downloads and packed images; else `VAEKIT_CACHE`, else the platform's.
+        progress: called as (what, done, total) through long work.
+
+    Raises:
+        DataError: the data cannot be found, read or used; the message says what to do.
+    """
+    path, asked = Path(source).expanduser(), str(source)
+    known = asked in named.SETS
+    if not known and not path.exists():
+        raise _unknown(asked)
+    is_images = not known and path.is_dir() and not idx.has_idx(path)
+    folder_only = {"size": size, "table": table, "skip_bad": skip_bad or None}
+    folder_only["background"] = None if background == "white" else background
+    _refuse(asked, "a folder of images", {} if is_images else folder_only)
+    _refuse(asked, "a .npz file", {} if path.suffix == ".npz" and not known else {"x_key": x_key})
+    if known:
+        found = named.source(asked, cache=cache, progress=progress)
+    elif is_images:
+        found = images.folder(path, size=size, background=background, skip_bad=skip_bad, cache=cache, progress=progress)
+        if table is not None:
+            where = _table(table, path)
+            found = images.described(found, tables.read(where), where, label)
+    else:
+        found = _from_path(path, x_key=x_key, label=label, group=group, cache=cache)
+    chosen = {
+        "size": None if size is None else str(size),
+        "skip_bad": skip_bad or None,
+        "background": None if background == "white" else background,
+        "table": None if table is None else str(table),
+        "group": group,
+        "x_key": x_key,
+        "kind": kind,
+        "label": label,
+        "valid": None if valid == FRACTION else valid,
+        "test": None if test == FRACTION else test,
+        "split_seed": split_seed or None,
+        "splits": None if splits is None else {part: np.asarray(rows).tolist() for part, rows in splits.items()},
+    }
+    return build(
+        found,
+        name=asked if known else _name(path),
+        asked=asked,
+        kind=kind,
+        label=label,
+        group=group,
+        valid=valid,
+        test=test,
+        split_seed=split_seed,
+        rows=splits,
+        options={name: value for name, value in chosen.items() if value is not None},
+    )
+
+
+def from_arrays(
+    x: Any,
+    *,
+    label: Any = None,
+    name: str = "arrays",
+    columns: Mapping[str, ArrayLike] | None = None,
+    factor_names: Sequence[str] = (),
+    label_names: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
+    kind: str | None = None,
+    group: str | None = None,
+    valid: Any = FRACTION,
+    test: Any = FRACTION,
+    split_seed: int = 0,
+    splits: Mapping[str, ArrayLike] | None = None,
+) -> Data:
+    """Data from NumPy arrays, torch tensors or a torch Dataset, under the same rules and checks as files.
+
+    Args:
+        x: (N, ...) array or tensor; or a map-style Dataset whose items are x, (x, label) or a dict with x or
+            image, and y or label.
+        label: (N,) classes, numbers or text; not where `x` is a Dataset with labels.
+        name: what to call the data.
+        columns: what else is known of each of the N rows.
+        factor_names: the columns that are generative factors.
+        label_names, feature_names: names of the classes and of the columns of `x`.
+        kind, group, split_seed, splits: as for `load`.
+        valid, test: fractions, or data of their own: as `x`, or a pair (x, label).
+
+    Raises:
+        DataError: as `load`.
+    """
+    parts = {"train": _arrays(x, label, name)}
+    fractions = {"valid": FRACTION, "test": FRACTION}
+    for part, given in (("valid", valid), ("test", test)):
+        if isinstance(given, int | float):
+            fractions[part] = given
+        elif given is not None:
+            own, codes = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+            parts[part] = _arrays(own, codes, f"{name}, {part}")
+    have = {part: codes is not None for part, (_, codes) in parts.items()}
+    if len(set(have.values())) > 1:
+        raise DataError(f"{name}: expected labels for all of {', '.join(have)} or for none, got them for some only")
+    joined, given_rows = npz.concatenated({part: values for part, (values, _) in parts.items()}, name)
+    codes = None
+    if have["train"]:
+        for part, (values, some) in parts.items():
+            if len(some) != len(values):
+                raise DataError(f"{name}, {part}: got {len(some)} labels for {len(values)} rows; expected one each")
+        codes = np.concatenate([some for _, some in parts.values()]) if len(parts) > 1 else parts["train"][1]
+    found = Source(
+        joined,
+        label=codes,
+        label_names=None if label_names is None else list(label_names),
+        columns={key: np.asarray(_numpy(column)) for key, column in (columns or {}).items()},
+        feature_names=None if feature_names is None else list(feature_names),
+        factor_names=list(factor_names),
+        splits=given_rows or None,
+    )
+    if missing := [factor for factor in factor_names if factor not in found.columns]:
+        raise DataError(f"factor_names: {missing[0]!r} is no column; columns has {', '.join(found.columns) or 'none'}")
+    return build(
+        found,
+        name=name,
+        asked=name,
+        kind=kind,
+        group=group,
+        valid=fractions["valid"],
+        test=fractions["test"],
+        split_seed=split_seed,
+        rows=splits,
+    )
+
+
+def _from_path(
+    path: Path, *, x_key: str | None, label: str | None, group: str | None, cache: str | Path | None
+) -> Source:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return idx.folder(path)
+    if suffix == ".npy":
+        return npz.npy(path)
+    if suffix == ".npz":
+        return npz.source(path, x_key=x_key, cache=cache)
+    if suffix in (".csv", ".parquet"):
+        return tables.source(path, label=label, group=group)
+    if idx.is_idx(path):
+        return idx.source(path)
+    if suffix in images.SUFFIXES:
+        raise DataError(f"{path} is a single image: give the folder of images")
+    raise DataError(f"{path}: cannot tell the format from its name, expected {FILES} or a folder; convert or rename it")
+
+
+def _unknown(asked: str) -> DataError:
+    close = difflib.get_close_matches(asked.lower(), named.SETS, n=1, cutoff=0.5)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return DataError(
+        f"{asked!r} is neither a data set nor a path that exists; {meant}names are {', '.join(named.SETS)}, and files "
+        f"{FILES} or a folder of images"
+    )
+
+
+def _refuse(asked: str, where: str, options: Mapping[str, Any]) -> None:
+    if used := [name for name, value in options.items() if value is not None]:
+        raise DataError(f"{used[0]} applies to {where} only, and {asked} is none; leave it out")
+
+
+def _table(table: str | Path, folder: Path) -> Path:
+    given = Path(table).expanduser()
+    for place in (given, folder / given):
+        if place.is_file():
+            return place
+    raise DataError(f"table={str(table)!r}: no such file, here or in {folder}")
+
+
+def _name(path: Path) -> str:
+    name = path.resolve().name
+    name = name[:-3] if name.endswith(".gz") else name
+    return name if path.is_dir() else (Path(name).stem or name)
+
+
+def _arrays(x: Any, label: Any, name: str) -> tuple[Array, Any]:
+    """x and label as arrays, from arrays, tensors or a Dataset."""
+    torch = sys.modules.get("torch")  # whoever holds a tensor or a Dataset has imported it
+    if torch is not None and isinstance(x, torch.utils.data.Dataset):
+        x, own = _dataset(x, torch, name)
+        label = own if label is None else label
+    return _numpy(x), None if label is None else np.asarray(_numpy(label))
+
+
+def _numpy(x: Any) -> Any:
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(x, torch.Tensor):
+        return x if isinstance(x, np.ndarray) else _stacked(x)
+    x = x.detach().cpu()
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+
+
+def _stacked(x: Any) -> Array:
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise DataError(f"rows must all have one shape ({error}); resize or pad them") from error
+
+
+def _dataset(data: Any, torch: Any, name: str) -> tuple[Any, Any]:
+    if isinstance(data, torch.utils.data.IterableDataset):
+        raise DataError(f"{name}: an IterableDataset has no rows to split: give a map-style Dataset or arrays")
+    if isinstance(data, torch.utils.data.TensorDataset):
+        if len(data.tensors) > 2:
+            raise DataError(f"{name}: expected a TensorDataset of x or of x and label, got {len(data.tensors)} tensors")
+        return data.tensors[0], data.tensors[1] if len(data.tensors) == 2 else None
+    rows, codes = [], []
+    for i in range(len(data)):
+        item = data[i]
+        if isinstance(item, dict):
+            x = next((item[key] for key in ("x", "image") if key in item), None)
+            code = next((item[key] for key in ("y", "label") if key in item), None)
+            if x is None:
+                raise DataError(f"{name}: items must have a key x or image, got {', '.join(map(str, item))}")
+        else:
+            x, code = (item[0], item[1] if len(item) > 1 else None) if isinstance(item, tuple | list) else (item, None)
+        rows.append(np.asarray(_numpy(x)))
+        codes.append(code if code is None or isinstance(code, str) else np.asarray(_numpy(code)).item())
+    if odd := next((row.shape for row in rows if row.shape != rows[0].shape), None):
+        raise DataError(f"{name}: items must all have one shape, got {rows[0].shape} and {odd}; resize or pad them")
+    return np.stack(rows) if rows else np.empty((0,)), None if not codes or None in codes else np.array(codes)
