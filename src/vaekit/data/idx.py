@@ -47,8 +47,8 @@ def header(start: bytes, length: int, path: Path) -> tuple[np.dtype[np.generic],
     """
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in TYPES or not start[3]:
         raise DataError(
-            f"{path} is not an IDX file: expected two zero bytes, a type ({', '.join(f'0x{code:02x}' for code in TYPES)}) "
-            f"and a number of axes, got {start[:4].hex(' ') or 'nothing'}; choose another file"
+            f"{path} is not an IDX file: expected two zero bytes, a type "
+            f"({', '.join(f'0x{code:02x}' for code in TYPES)}) and a number of axes, got {start[:4].hex(' ') or 'nothing'}"
         )
     dtype, axes = np.dtype(TYPES[start[2]]), start[3]
     offset = 4 + 4 * axes

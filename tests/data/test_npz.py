@@ -1,0 +1,155 @@
+""".npy and .npz: content comes back, maps stay maps, Python objects are never read."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from vaekit.data import load, npz
+from vaekit.errors import DataError
+
+FIXED = settings(
+    max_examples=50, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
+
+
+@FIXED
+@given(
+    x=st.sampled_from("u1 i2 u2 i8 f4 f8 ?".split()).flatmap(
+        lambda kind: hnp.arrays(np.dtype(kind), hnp.array_shapes(min_dims=1, max_dims=4, max_side=5))
+    ),
+    packed=st.booleans(),
+    fortran=st.booleans(),
+)
+def test_every_way_into_a_member_gives_the_same(tmp_path, x, packed, fortran):
+    x = np.asfortranarray(x) if fortran else x
+    path = tmp_path / "a.npz"
+    (np.savez_compressed if packed else np.savez)(path, x=x, label=np.zeros(len(x), int))
+    read = npz.source(path).x
+    np.testing.assert_array_equal(read, x)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(npz, "MAPPED", 0)
+        patch.setattr(npz, "UNPACKED", 0)
+        patch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
+        mapped = npz.source(path).x
+    assert isinstance(mapped, np.memmap)
+    assert mapped.dtype == x.dtype
+    np.testing.assert_array_equal(mapped, x)
+
+
+def test_npy_stays_a_map_of_bytes(tmp_path, rng):
+    x = rng.integers(0, 256, (40, 6, 5, 3), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", x)
+    data = load(tmp_path / "a.npy")
+    assert isinstance(data.train.raw, np.memmap)
+    assert data.train.raw.dtype == np.uint8
+    assert data.shape == (3, 6, 5)
+    np.testing.assert_array_equal(data.events(data.train[[3, 1]]), x[data.train.index[[3, 1]]].transpose(0, 3, 1, 2))
+
+
+def test_npy_of_float64_is_cast_row_by_row(tmp_path, rng):
+    np.save(tmp_path / "a.npy", rng.normal(size=(40, 3)))
+    data = load(tmp_path / "a.npy")
+    assert isinstance(data.train.raw, np.memmap)
+    assert data.train.raw.dtype == np.float64
+    assert data.train[:2].dtype == np.float32
+
+
+def test_compressed_member_is_unpacked_once(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(npz, "UNPACKED", 0)
+    np.savez_compressed(tmp_path / "a.npz", x=rng.integers(0, 9, (20, 4, 4), dtype=np.uint8))
+    load(tmp_path / "a.npz")
+    (entry,) = (tmp_path / "cache" / "npz").iterdir()
+    before = entry.stat().st_mtime_ns
+    assert isinstance(load(tmp_path / "a.npz").train.raw, np.memmap)
+    assert entry.stat().st_mtime_ns == before
+
+
+def test_everything_beside_x_is_found(tmp_path, rng):
+    n = 30
+    np.savez(
+        tmp_path / "cells.npz",
+        counts=rng.poisson(3.0, (n, 4)).astype(np.uint16),
+        genes=np.array(["a", "b", "c", "d"]),
+        label=np.arange(n) % 3,
+        label_names=np.array(["x", "y", "z"]),
+        batch=np.arange(n) % 2,
+        factors=np.stack([np.arange(n) % 2, np.arange(n) % 5], 1),
+        factor_names=np.array(["p", "q"]),
+        smiling=np.arange(n) % 2,
+        donor=np.array([f"d{i % 6}" for i in range(n)]),
+        names=np.array([f"cell{i}" for i in range(n)]),
+        unrelated=np.zeros((3, 3)),
+    )
+    data = load(tmp_path / "cells.npz", group="donor")
+    assert data.kind == "counts"
+    assert data.feature_names == ["a", "b", "c", "d"]
+    assert data.label_names == ["x", "y", "z"]
+    assert data.factor_names == ["p", "q"]
+    assert data.attribute_names == ["smiling"]
+    for split in (data.train, data.valid, data.test):
+        np.testing.assert_array_equal(split.columns["q"], split.index % 5)
+        assert split.names == [f"cell{i}" for i in split.index]
+    assert not set(data.train.columns["donor"]) & set(data.test.columns["donor"])
+    assert load(tmp_path / "cells.npz", label="donor").label_names == [f"d{i}" for i in range(6)]
+    with pytest.raises(DataError, match="label='nothing'.*no such column.*donor"):
+        load(tmp_path / "cells.npz", label="nothing")
+
+
+def test_given_test_rows(tmp_path, rng):
+    arrays = {"x_train": rng.normal(size=(20, 3)), "x_test": rng.normal(size=(5, 3))}
+    np.savez(tmp_path / "a.npz", **arrays, y_train=np.arange(20) % 2, y_test=np.arange(5) % 2)
+    data = load(tmp_path / "a.npz")
+    assert (len(data.train), len(data.valid), len(data.test)) == (18, 2, 5)
+    np.testing.assert_allclose(data.test[:], arrays["x_test"], rtol=1e-6)
+    np.testing.assert_array_equal(data.test.label, np.arange(5) % 2)
+    np.savez(tmp_path / "b.npz", **arrays, y_train=np.arange(20))
+    with pytest.raises(DataError, match="labels for some splits only"):
+        load(tmp_path / "b.npz")
+
+
+def test_x_key(tmp_path, rng):
+    np.savez(tmp_path / "a.npz", first=rng.normal(size=(9, 2)), second=rng.normal(size=(9, 3)))
+    assert load(tmp_path / "a.npz", x_key="second").shape == (3,)
+    with pytest.raises(DataError, match=r"first \(9, 2\), second \(9, 3\).*x_key="):
+        load(tmp_path / "a.npz")
+    with pytest.raises(DataError, match="x_key='third'.*no such array"):
+        load(tmp_path / "a.npz", x_key="third")
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was read",))
+
+
+def test_objects_are_never_unpickled(tmp_path, rng):
+    bombs = np.array([Bomb()] * 4, dtype=object)
+    np.savez(tmp_path / "a.npz", x=bombs)
+    np.save(tmp_path / "a.npy", bombs)
+    for path in (tmp_path / "a.npz", tmp_path / "a.npy"):
+        with pytest.raises(DataError, match="Python objects.*never"):
+            load(path)
+    np.savez(tmp_path / "b.npz", x=rng.normal(size=(9, 2)), metadata=bombs)
+    assert load(tmp_path / "b.npz").shape == (2,)  # not asked for, so left alone
+
+
+def test_damage(tmp_path, rng):
+    np.savez_compressed(tmp_path / "a.npz", x=rng.normal(size=(50, 9)))
+    np.save(tmp_path / "a.npy", rng.normal(size=(50, 9)))
+    for name in ("a.npz", "a.npy"):
+        whole = (tmp_path / name).read_bytes()
+        for broken in (b"", b"other", whole[: len(whole) // 2], whole[:9]):
+            (tmp_path / name).write_bytes(broken)
+            with pytest.raises(DataError, match=name.replace(".", r"\.")):
+                load(tmp_path / name)
