@@ -80,7 +80,7 @@ def test_lying_header_and_wrong_magic(tmp_path):
     with pytest.raises(DataError, match="promises 2147483648"):
         load(path)
     path.write_bytes(b"\x89PNG and so on")
-    with pytest.raises(DataError, match="not an IDX file.*89 50 4e 47"):
+    with pytest.raises(DataError, match=r"not an IDX file.*89 50 4e 47"):
         load(path)
 
 

@@ -35,7 +35,9 @@ def test_numbers_round_trip(tmp_path, x, delimiter):
 
 
 def test_label_and_two_valued_text(tmp_path):
-    path = write(tmp_path / "a.csv", ["a", "sex", "class"], np.linspace(0, 1, 9), ["f", "m", "m"] * 3, ["u", "v", "w"] * 3)
+    path = write(
+        tmp_path / "a.csv", ["a", "sex", "class"], np.linspace(0, 1, 9), ["f", "m", "m"] * 3, ["u", "v", "w"] * 3
+    )
     data = load(path)
     assert (data.kind, data.shape, data.feature_names) == ("vector", (2,), ["a", "sex"])
     assert data.label_names == ["u", "v", "w"]
@@ -53,12 +55,12 @@ def test_a_fractional_y_is_data(tmp_path):
 def test_text_is_refused_by_name_unless_it_is_label_or_group(tmp_path):
     rows = [f"id{i % 5}" for i in range(10)]
     path = write(tmp_path / "a.csv", ["a", "b", "patient"], range(10), np.linspace(0, 1, 10), rows)
-    with pytest.raises(DataError, match="column patient holds text.*label= or group="):
+    with pytest.raises(DataError, match=r"column patient holds text.*label= or group="):
         load(path)
     data = load(path, group="patient")
     assert data.feature_names == ["a", "b"]
     assert not set(data.train.columns["patient"]) & set(data.valid.columns["patient"])
-    with pytest.raises(DataError, match="group='nobody'.*a, b, patient"):
+    with pytest.raises(DataError, match=r"group='nobody'.*a, b, patient"):
         load(path, group="nobody")
 
 

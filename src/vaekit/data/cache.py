@@ -38,15 +38,16 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        try:
+            with part.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def unwritable(path: Path, error: OSError) -> DataError:

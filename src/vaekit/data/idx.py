@@ -46,9 +46,10 @@ def header(start: bytes, length: int, path: Path) -> tuple[np.dtype[np.generic],
         DataError: no IDX header, or one that does not agree with the length of the file.
     """
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in TYPES or not start[3]:
+        types = ", ".join(f"0x{code:02x}" for code in TYPES)
         raise DataError(
-            f"{path} is not an IDX file: expected two zero bytes, a type "
-            f"({', '.join(f'0x{code:02x}' for code in TYPES)}) and a number of axes, got {start[:4].hex(' ') or 'nothing'}"
+            f"{path} is not an IDX file: expected two zero bytes, a type ({types}) and a number of axes, got "
+            f"{start[:4].hex(' ') or 'nothing'}; choose another file, or rename it to its true format"
         )
     dtype, axes = np.dtype(TYPES[start[2]]), start[3]
     offset = 4 + 4 * axes

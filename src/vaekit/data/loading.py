@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from vaekit.data import idx, images, named, npz
 from vaekit.data import table as tables
-from vaekit.data.arrays import Source, build
+from vaekit.data.arrays import Source, aligned, build
 from vaekit.data.core import Array, Data, Progress
 from vaekit.data.splits import FRACTION
 from vaekit.errors import DataError
@@ -153,10 +153,8 @@ def from_arrays(
     joined, given_rows = npz.concatenated({part: values for part, (values, _) in parts.items()}, name)
     codes = None
     if have["train"]:
-        for part, (values, some) in parts.items():
-            if len(some) != len(values):
-                raise DataError(f"{name}, {part}: got {len(some)} labels for {len(values)} rows; expected one each")
-        codes = np.concatenate([some for _, some in parts.values()]) if len(parts) > 1 else parts["train"][1]
+        checked = [aligned(some, len(values), f"{name}, {part}: label") for part, (values, some) in parts.items()]
+        codes = np.concatenate(checked) if len(checked) > 1 else checked[0]
     found = Source(
         joined,
         label=codes,
