@@ -28,7 +28,6 @@ def _signed(value: int, bits: int = 64) -> int:
 _M1, _M2 = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 _ROW, _SAMPLE = _signed(0xD1342543DE82EF95), _signed(0xAF251AF3B0F025B5)
 _C1, _C2 = _signed(0x7FEB352D, 32), _signed(0x846CA68B, 32)
-_COLUMN = _signed(0x9E3779B9, 32)
 
 
 def fold(*parts: int) -> int:
@@ -89,7 +88,7 @@ class Noise:
             sample = torch.arange(k, device=self.rows.device) + self.first_sample
             key = _mix64(key + (sample[:, None] + 1) * _SAMPLE)
         low, high = key.to(torch.int32)[..., None], (key >> 32).to(torch.int32)[..., None]
-        column = torch.arange(math.prod(event), device=self.rows.device, dtype=torch.int32) * _COLUMN
+        column = torch.arange(math.prod(event), device=self.rows.device, dtype=torch.int32)
         return _mix32(_mix32(column + low) ^ high).reshape(*key.shape, *event)
 
     def uniform(self, event: Sequence[int], k: int | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,10 +53,12 @@ def distortion(trace: Trace, x: Tensor) -> Tensor:
     return -_over_samples(trace.px.log_prob(x), trace)
 
 
-def log_weights(trace: Trace, x: Tensor) -> Tensor:
-    """log p(x, z) - log q(z | x) at the draws, (K?, B). Monte Carlo in both parts: with a closed-form KL the
-    importance-weighted bound would not be a bound."""
-    total = trace.px.log_prob(x)
+def log_weights(trace: Trace, x: Tensor, log_px: Tensor | None = None) -> Tensor:
+    """log p(x, z) - log q(z | x) at the draws, (K?, B); `log_px` saves work where log p(x | z) is known already.
+
+    Monte Carlo in both parts: with a closed-form KL the importance-weighted bound would not be a bound.
+    """
+    total = trace.px.log_prob(x) if log_px is None else log_px
     for h in trace.latents:
         total = total + h.log_p - h.log_q
     return total
@@ -64,3 +67,30 @@ def log_weights(trace: Trace, x: Tensor) -> Tensor:
 def log_mean_weight(weights: Tensor) -> Tensor:
     """log 1/K sum_k exp(w_k) over the leading axis: the bound of Burda et al. (2016) when w are log-weights."""
     return torch.logsumexp(weights, 0) - math.log(len(weights))
+
+
+class Weights(NamedTuple):
+    """Log-weights summed on the fly, so that memory does not grow with K: all (B,)."""
+
+    top: Tensor  # the largest log-weight yet
+    total: Tensor  # sum_k exp(w_k - top)
+    squares: Tensor  # sum_k exp(2 (w_k - top))
+
+    @classmethod
+    def none(cls, like: Tensor) -> Weights:
+        return cls(torch.full_like(like, -math.inf), torch.zeros_like(like), torch.zeros_like(like))
+
+    def add(self, weights: Tensor) -> Weights:
+        """With the log-weights (K, B) of more samples."""
+        top = torch.maximum(self.top, weights.max(0).values)
+        shift, fresh = torch.exp(self.top - top), torch.exp(weights - top)
+        return Weights(top, self.total * shift + fresh.sum(0), self.squares * shift**2 + fresh.square().sum(0))
+
+    def log_mean(self, k: int) -> Tensor:
+        """log 1/K sum_k exp(w_k): the same as `log_mean_weight` of all the weights together."""
+        return self.top + torch.log(self.total) - math.log(k)
+
+    @property
+    def ess(self) -> Tensor:
+        """Effective sample size of the normalised weights, (sum w)^2 / sum w^2: between 1 and K."""
+        return self.total**2 / self.squares

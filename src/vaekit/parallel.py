@@ -1,0 +1,49 @@
+"""Several processes on one global batch, by lightning-fabric: gradients are summed, nothing else is shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ChoiceError
+
+
+def launch(devices: int, device: str) -> Any:
+    """A launched Fabric for `devices` processes (or under torchrun), else None.
+
+    The other processes run the same program from its start; each loads the data and builds the same model.
+    """
+    import os
+
+    asked = max(devices, int(os.environ.get("WORLD_SIZE", "1")))
+    if asked == 1:
+        return None
+    try:
+        from lightning_fabric import Fabric
+    except ImportError:
+        raise ChoiceError("--devices above 1 needs lightning-fabric: pip install 'vaekit[parallel]'") from None
+    kind = device.split(":")[0]
+    fabric = Fabric(accelerator=kind, devices=asked, strategy="ddp")
+    fabric.launch()
+    return fabric
+
+
+def rank_and_world(fabric: Any) -> tuple[int, int]:
+    return (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
+
+
+def reducer(fabric: Any) -> Callable[[list[Tensor]], None] | None:
+    """A function that sums tensors over the processes in place, as one message."""
+    if fabric is None:
+        return None
+
+    def reduce(tensors: list[Tensor]) -> None:
+        flat = torch.cat([t.reshape(-1).float() for t in tensors])
+        total = fabric.all_reduce(flat, reduce_op="sum")
+        for t, part in zip(tensors, total.split([t.numel() for t in tensors]), strict=True):
+            t.copy_(part.reshape(t.shape))
+
+    return reduce

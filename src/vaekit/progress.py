@@ -1,0 +1,133 @@
+"""Live progress: a panel on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from abc import ABC, abstractmethod
+from typing import Any
+
+
+class Progress(ABC):
+    """What training tells as it goes on."""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        return None
+
+    @abstractmethod
+    def update(self, step: int, horizon: int, epoch: float, train: dict[str, float], valid: dict[str, float],
+               images_per_second: float) -> None: ...
+
+    @abstractmethod
+    def note(self, text: str) -> None: ...
+
+
+class Silent(Progress):
+    """Says nothing."""
+
+    def update(self, *args: Any) -> None:
+        return None
+
+    def note(self, text: str) -> None:
+        return None
+
+
+def _clock(seconds: float) -> str:
+    seconds = int(max(seconds, 0))
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}" if seconds >= 3600 else f"{seconds // 60}:{seconds % 60:02d}"
+
+
+class _Speed:
+    """Images a second and time left, over the last half minute."""
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[float, int]] = [(time.monotonic(), 0)]
+        self.first: int | None = None
+
+    def left(self, step: int, horizon: int) -> float:
+        now = time.monotonic()
+        self.marks.append((now, step))
+        while len(self.marks) > 2 and now - self.marks[0][0] > 30:
+            self.marks.pop(0)
+        (t0, s0), (t1, s1) = self.marks[0], self.marks[-1]
+        self.per_second = (s1 - s0) / max(t1 - t0, 1e-9)
+        return (horizon - step) / max(self.per_second, 1e-9)
+
+
+class Plain(Progress):
+    """One line at every tenth of the way, and at most one every ten seconds besides."""
+
+    def __init__(self, stream=None) -> None:
+        self.stream = stream or sys.stderr
+        self.last, self.tenth, self.speed = 0.0, -1, _Speed()
+
+    def update(self, step, horizon, epoch, train, valid, images_per_second) -> None:
+        left = self.speed.left(step, horizon)
+        tenth = 10 * step // max(horizon, 1)
+        now = time.monotonic()
+        if tenth == self.tenth and now - self.last < 10:
+            return
+        self.last, self.tenth = now, tenth
+        batch = images_per_second and epoch and step
+        parts = [f"step {step}/{horizon}", f"epoch {epoch:.1f}"]
+        if "elbo" in train:
+            parts.append(f"ELBO {train['elbo']:.2f} (rate {train['rate']:.2f}, distortion {train['distortion']:.2f})")
+        if valid:
+            parts.append(f"valid {valid['elbo']:.2f}")
+        if batch:
+            parts.append(f"{images_per_second:,.0f} images/s")
+        parts.append(f"left {_clock(left)}")
+        print("  ".join(parts), file=self.stream, flush=True)
+
+    def note(self, text: str) -> None:
+        print(text, file=self.stream, flush=True)
+
+
+class Live(Progress):
+    """A bar and the numbers beneath it, drawn anew in place."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live as RichLive
+        from rich.text import Text
+
+        self.console = Console(stderr=True)
+        self.live = RichLive(Text("starting ..."), console=self.console, refresh_per_second=8, transient=False)
+        self.speed = _Speed()
+
+    def __enter__(self) -> Progress:
+        self.live.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.live.stop()
+
+    def note(self, text: str) -> None:
+        self.live.console.print(text, style="dim")
+
+    def update(self, step, horizon, epoch, train, valid, images_per_second) -> None:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        left = self.speed.left(step, horizon)
+        head = Table.grid(padding=(0, 2))
+        head.add_row(f"step {step:,}/{horizon:,}", f"epoch {epoch:.2f}", f"{images_per_second:,.0f} images/s",
+                     f"left {_clock(left)}")
+        numbers = Table.grid(padding=(0, 3))
+        if "elbo" in train:
+            numbers.add_row(Text("ELBO", style="bold"), Text(f"{train['elbo']:.2f}", style="bold cyan"), "rate",
+                            f"{train['rate']:.2f}", "distortion", f"{train['distortion']:.2f}", Text("nats", style="dim"))
+        if valid:
+            numbers.add_row("valid", Text(f"{valid['elbo']:.2f}", style="green"), "rate", f"{valid['rate']:.2f}",
+                            "distortion", f"{valid['distortion']:.2f}", Text(f"step {valid['step']:,}", style="dim"))
+        self.live.update(Group(head, ProgressBar(total=max(horizon, 1), completed=min(step, horizon), width=60), numbers))
+
+
+def progress_for() -> Progress:
+    """A panel where standard error is a terminal, else plain lines."""
+    return Live() if sys.stderr.isatty() else Plain()

@@ -1,0 +1,336 @@
+"""A run: the directory that training leaves, and everything one does with it afterwards.
+
+    run.json            what was asked and decided: recipe, arguments, data, training, versions
+    model.safetensors   the weights to use (averaged or best), objective and observation included
+    checkpoint/         the last two states of training
+    log.jsonl           one line a record
+    metrics.json        measured numbers, each with its protocol
+    splits.safetensors  which rows of the source were train, valid and test
+    figures/, report.html
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data.core import Data, Split, layout
+from .data.observation import Binary, FrozenDraw, REFERENCE_SEED
+from .distributions import draw
+from .errors import ChoiceError, DataError, RunError
+from .files import read_json, read_tensors, write_json
+from .noise import Noise
+from .recipes import Composition, Facts, get_recipe
+
+FORMAT = 1
+NOISE_X, NOISE_Z = 11, 12
+"""What the noise of looking at a run is for: drawing x from p(x|z), drawing z."""
+
+
+class Observed:
+    """The x of evaluated data by row number: drawn once and for all where the observation is a draw.
+
+    Attributes:
+        n: how many data.
+        split: "valid", "test", "train" or "array".
+    """
+
+    def __init__(self, composition: Composition, facts: Facts, split: str, data: Data | None, array: np.ndarray | None):
+        self.observation, self.facts, self.split, self.data = composition.observation, facts, split, data
+        self.array = array  # (N, *event)
+        self.n = len(array) if array is not None else len(getattr(data, split))
+        self._frozen: FrozenDraw | None = None
+        self.part = 0
+
+    def raw(self, rows: np.ndarray) -> np.ndarray:
+        """Raw events (n, *event) of these rows."""
+        if self.array is not None:
+            return self.array[rows]
+        assert self.data is not None
+        return np.ascontiguousarray(self.data.events(getattr(self.data, self.split)[rows]))
+
+    @property
+    def frozen(self) -> FrozenDraw | None:
+        if not isinstance(self.observation, Binary):
+            return None
+        if self._frozen is None:
+            if self.data is not None and self.split in ("valid", "test"):
+                parts = ("valid", "test") if self.split == "test" else ("valid",)
+                readers = [Observed(self._shell(), self.facts, p, self.data, None) for p in parts]
+                self.part = len(parts) - 1
+            else:
+                readers = [self]
+            fetch = [functools.partial(_between, r) for r in readers]
+            self._frozen = FrozenDraw(self.observation, *fetch, sizes=tuple(r.n for r in readers))
+        return self._frozen
+
+    def _shell(self) -> Any:
+        class Shell:
+            observation = self.observation
+
+        return Shell
+
+    def draw_hash(self, n: int) -> str | None:
+        """SHA-256 of the frozen binary draw of the first n rows."""
+        return self.frozen.digest(self.part, n) if self.frozen is not None else None
+
+    def __call__(self, rows: np.ndarray) -> Tensor:
+        """x (n, *event), float32."""
+        if self.frozen is not None:
+            return torch.from_numpy(self.frozen.rows(self.part, rows, self.facts.shape)).float()
+        raw = torch.from_numpy(np.ascontiguousarray(self.raw(rows)))
+        with torch.no_grad():
+            if self.observation.stochastic:
+                return self.observation(raw, Noise.of(REFERENCE_SEED, torch.from_numpy(np.asarray(rows))))
+            return self.observation(raw)
+
+
+def _between(reader: Observed, a: int, b: int) -> np.ndarray:
+    return reader.raw(np.arange(a, b))
+
+
+class Run:
+    """A trained model with its data description, opened from a directory. Use `open_run` (or `vk.open`)."""
+
+    def __init__(self, path: Path, config: dict[str, Any], composition: Composition):
+        self.path, self.config, self.composition = path, config, composition
+        self.facts = Facts.from_json(config["data"]["facts"])
+        self._data: Data | None = None
+
+    # --- what is stored -----------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def model(self):
+        return self.composition.model
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Every record of log.jsonl."""
+        file = self.path / "log.jsonl"
+        if not file.exists():
+            return []
+        return [json.loads(line) for line in file.read_text(encoding="utf8").splitlines() if line.endswith("}")]
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        file = self.path / "metrics.json"
+        return read_json(file) if file.exists() else []
+
+    def add_metrics(self, metrics: list[dict[str, Any]]) -> None:
+        """Store these; one of the same name and protocol is replaced."""
+        key = lambda m: (m["name"], json.dumps(m["protocol"], sort_keys=True))  # noqa: E731
+        kept = {key(m): m for m in [*self.metrics, *metrics]}
+        write_json(self.path / "metrics.json", list(kept.values()))
+
+    @property
+    def data(self) -> Data:
+        """The data it was trained on, loaded again with the same rows in the same splits."""
+        if self._data is None:
+            self.use_data()
+        assert self._data is not None
+        return self._data
+
+    def use_data(self, source: Any = None) -> Data:
+        """Load the run's data, from `source` when they have moved.
+
+        Raises:
+            DataError: they cannot be found, or are other data than the run was trained on.
+        """
+        from .data import load
+
+        stored = self.config["data"]
+        if isinstance(source, Data):
+            self._data = source
+            return source
+        where = source if source is not None else stored["source"]
+        if where is None:
+            raise DataError(f"{self.path} was trained on arrays in memory: pass the data (--data PATH)")
+        splits, _ = read_tensors(self.path / "splits.safetensors")
+        rows = {n: t.numpy() for n, t in splits.items()}
+        try:
+            data = load(where, splits=rows, **stored["options"])
+        except DataError as error:
+            raise DataError(f"{error} (the data of run {self.path}: where have they moved? pass --data PATH)") from None
+        if data.digest != stored["digest"]:
+            raise DataError(f"{where} holds other data than {self.path} was trained on (their digests differ)")
+        self._data = data
+        return data
+
+    # --- raw data in, arrays out --------------------------------------------------------------------------------
+
+    def events(self, raw: np.ndarray) -> np.ndarray:
+        """Raw rows in any layout that this run's data may have -> (N, *event).
+
+        Raises:
+            DataError: wrong shape, or values of another range than the run was trained on.
+        """
+        raw = np.asarray(raw)
+        shape = self.facts.shape
+        if raw.shape[1:] != shape:
+            plan = layout(self.facts.kind, raw.shape[1:])  # type: ignore[arg-type]
+            if plan.shape != shape:
+                raise DataError(f"this run takes data of shape {shape} a datum, got {raw.shape[1:]}")
+            raw = raw.reshape(len(raw), *plan.pre).transpose(0, *(a + 1 for a in plan.axes))
+        if raw.dtype.kind == "f" and not np.isfinite(raw).all():
+            raise DataError("the data hold NaN or infinite values: fill or drop them first")
+        if self.facts.integer and raw.dtype.kind == "f":
+            low, high = self.facts.scale
+            raise DataError(
+                f"this run was trained on whole numbers {low:g}..{high:g}, got {raw.dtype} from {raw.min():g} to "
+                f"{raw.max():g}: pass the raw uint8 data (floats in [0, 1]: (x * {high:g}).round().astype('uint8'))"
+            )
+        if raw.dtype.kind == "b":
+            raw = raw.astype(np.uint8)
+        if raw.dtype == np.float64:
+            raw = raw.astype(np.float32)
+        return raw
+
+    def observed(self, what: str | np.ndarray | Split | Data = "test") -> Observed:
+        """The x of a split of the run's data (`train`, `valid`, `test`), or of an array of raw rows."""
+        if isinstance(what, str):
+            if what not in ("train", "valid", "test"):
+                raise ChoiceError(f"no split {what!r}: there are train, valid, test")
+            return Observed(self.composition, self.facts, what, self.data, None)
+        return Observed(self.composition, self.facts, "array", None, self.events(what))
+
+    def _batches(self, observed: Observed, n: int | None = None, batch: int = 500):
+        n = observed.n if n is None else min(n, observed.n)
+        for a in range(0, n, batch):
+            rows = np.arange(a, min(a + batch, n))
+            yield rows, observed(rows)
+
+    @torch.no_grad()
+    def encode(self, what: str | np.ndarray = "test", n: int | None = None, sample: bool = False, seed: int = 0) -> np.ndarray:
+        """The posterior mean of each datum, (N, D), or a draw from the posterior with `sample`."""
+        found = []
+        for rows, x in self._batches(self.observed(what), n):
+            q = self.model.infer(x)[0]
+            z = draw(q, Noise.of(seed, torch.from_numpy(rows), NOISE_Z)) if sample else q.mean
+            found.append(z.numpy())
+        return np.concatenate(found)
+
+    @torch.no_grad()
+    def decode(self, z: np.ndarray | Tensor, noise: bool = False, seed: int = 0) -> np.ndarray:
+        """The mean of p(x|z) in the data's own units, (N, *event) float32, or a draw from it with `noise`."""
+        z = torch.as_tensor(z, dtype=torch.float32)
+        found = []
+        for a in range(0, len(z), 500):
+            px = self.model.decode(z[a : a + 500])
+            rows = torch.arange(a, a + len(z[a : a + 500]))
+            x = draw(px, Noise.of(seed, rows, NOISE_X)) if noise else px.mean
+            found.append(self.composition.observation.to_raw(x).numpy())
+        return np.concatenate(found)
+
+    def sample_latents(self, n: int, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
+        """n draws from the prior, (n, D)."""
+        if n < 1:
+            raise ChoiceError(f"the number of samples must be 1 or more, got {n}")
+        if not temperature >= 0:
+            raise ChoiceError(f"temperature must be 0 or more, got {temperature:g}")
+        return self.model.sample(n, noise=Noise.of(seed, n, NOISE_Z), temperature=temperature).numpy()
+
+    def sample(self, n: int = 64, temperature: float = 1.0, noise: bool = False, seed: int = 0) -> np.ndarray:
+        """n new data in the data's own units: means of p(x|z), or draws from it with `noise`."""
+        return self.decode(self.sample_latents(n, temperature, seed), noise, seed)
+
+    def reconstruct(
+        self, what: str | np.ndarray = "test", n: int | None = None, sample: bool = False, noise: bool = False, seed: int = 0
+    ) -> np.ndarray:
+        """Encode and decode: (N, *event) in the data's own units."""
+        return self.decode(self.encode(what, n, sample, seed), noise, seed)
+
+    def score(self, what: str | np.ndarray = "test", samples: int = 100, n: int | None = None, seed: int = 0) -> np.ndarray:
+        """log p(x) of each datum by importance sampling, in nats and the data's own units, (N,) float64."""
+        from .metrics.likelihood import per_datum
+
+        return per_datum(self, self.observed(what), samples, n=n, seed=seed).log_px
+
+    def evaluate(self, split: str = "test", samples: int = 100, n: int | None = None, metrics=None, seed: int = 0, **more):
+        """Measure on a split and store in metrics.json; the list of what was measured."""
+        from .metrics import evaluate
+
+        return evaluate(self, split, samples=samples, n=n, names=metrics, seed=seed, **more)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the one-page report; its path."""
+        from .report import write_report
+
+        return write_report([self], path)
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """run.json of a run directory, checked.
+
+    Raises:
+        RunError: no run there, damaged, or written by a newer vaekit.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise RunError(f"no run at {path}: train one with `vaekit fit DATA --out {path}`")
+    config = read_json(path / "run.json")
+    if not isinstance(config, dict) or "format" not in config:
+        raise RunError(f"{path / 'run.json'} is damaged: it has no format number")
+    if config["format"] > FORMAT:
+        raise RunError(f"{path} was written by a newer vaekit (format {config['format']}, this one reads {FORMAT})")
+    try:
+        Facts.from_json(config["data"]["facts"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path / 'run.json'} is damaged: {error} is missing or malformed") from None
+    return config
+
+
+def rebuild(config: dict[str, Any], composition: Composition | None = None) -> Composition:
+    """The composition that a configuration describes, with fresh weights."""
+    if config["recipe"] is None:
+        if composition is None:
+            raise RunError("this run has a network of its own: open it in Python with vk.open(run, model=composition)")
+        return composition
+    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in config["arguments"].items()}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return get_recipe(config["recipe"])(Facts.from_json(config["data"]["facts"]), **arguments)
+
+
+def load_weights(composition: Composition, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put saved tensors into the three parts of a composition, all of them and nothing else."""
+    for part, module in composition.modules.items():
+        mine = {n.removeprefix(part + "."): t for n, t in tensors.items() if n.startswith(part + ".")}
+        own = module.state_dict()
+        wrong = sorted(set(own) ^ set(mine)) or [n for n in own if own[n].shape != mine[n].shape]
+        if wrong:
+            raise RunError(f"{path} does not fit the model that run.json describes: {part}.{wrong[0]} differs")
+        module.load_state_dict(mine)
+
+
+def open_run(path: str | Path, model: Composition | None = None, data: Any = None) -> Run:
+    """Open a run directory.
+
+    Arguments:
+        path: the directory.
+        model: the composition, for a run that was trained from one built by hand.
+        data: the data or their new place, where they have moved.
+
+    Raises:
+        RunError: missing, damaged, written by a newer vaekit, or not fitting `model`.
+    """
+    path = Path(path)
+    config = read_config(path)
+    composition = rebuild(config, model)
+    tensors, _ = read_tensors(path / "model.safetensors")
+    load_weights(composition, tensors, path / "model.safetensors")
+    for module in composition.modules.values():
+        module.eval()
+    run = Run(path, config, composition)
+    if data is not None:
+        run.use_data(data)
+    return run
