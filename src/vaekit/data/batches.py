@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..noise import fold
+from .core import Data, Split
 
 
 class Order:
@@ -37,15 +38,12 @@ class Order:
 class Rows:
     """Raw rows by number, as a tensor shaped (n, *event): resident in memory, or read from a memory map."""
 
-    def __init__(self, data, split, device: torch.device | str = "cpu", resident_bytes: float = 4e9):
+    def __init__(self, data: Data, split: Split, device: torch.device | str = "cpu", resident_bytes: float = 2e9):
         self.data, self.split, self.device = data, split, torch.device(device)
-        raw = split.raw
         self.resident: Tensor | None = None
-        if not isinstance(raw, np.memmap) and raw[:1].nbytes * len(split) <= resident_bytes:
-            whole = np.array_equal(split.index, np.arange(len(split)))
-            rows = data.events(raw[: len(split)] if whole else raw[split.index])
-            tensor = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
-            self.resident = tensor
+        if split.raw[:1].nbytes * len(split) <= resident_bytes:
+            rows = np.ascontiguousarray(data.events(split[:]))
+            self.resident = torch.from_numpy(rows).to(self.device)
 
     def __call__(self, rows: Tensor) -> Tensor:
         if self.resident is not None:

@@ -1,0 +1,119 @@
+"""Measured numbers, each with its protocol, unit and standard error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..data.observation import Binary
+from ..errors import ChoiceError
+from ..run import Run
+from .likelihood import PerDatum, entropy_floor, per_datum, standard_error
+
+NAMES = (
+    "elbo",
+    "rate",
+    "distortion",
+    "log_px_iw",
+    "ess",
+    "bits_per_dim",
+    "active_units",
+    "kl_per_latent",
+    "entropy_floor",
+)
+ACTIVE = 0.01
+"""A latent is active when its posterior mean varies by more than this over the data (Burda et al. 2016)."""
+
+
+def evaluate(
+    run: Run,
+    split: str = "test",
+    samples: int = 100,
+    n: int | None = None,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    store: bool = True,
+) -> list[dict[str, Any]]:
+    """Measure `names` (all that apply, when not given) on the first n data of a split; store them in metrics.json.
+
+    Returns a list of {name, value, se, unit, protocol}: nats a datum, densities in the data's own units.
+
+    Raises:
+        ChoiceError: an unknown metric, K or n below 1, or a metric that this run's likelihood does not have.
+    """
+    unknown = [name for name in names or () if name not in NAMES]
+    if unknown:
+        import difflib
+
+        near = difflib.get_close_matches(unknown[0], NAMES, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ChoiceError(f"no metric {unknown[0]!r}{hint} There are {', '.join(NAMES)}")
+    if n is not None and n < 1:
+        raise ChoiceError(f"the number of data to evaluate must be 1 or more, got {n}")
+    observed = run.observed(split)
+    n = observed.n if n is None else min(n, observed.n)
+    discrete = bool(getattr(getattr(run.model.likelihood, "head", None), "discrete", False))
+    binary = isinstance(run.composition.observation, Binary)
+    refused = {"bits_per_dim": not discrete, "entropy_floor": not binary}
+    for name in names or ():
+        if refused.get(name):
+            need = "a discrete likelihood" if name == "bits_per_dim" else "binarised data"
+            raise ChoiceError(f"{name} needs {need}, which this run does not have")
+    asked = set(names or [name for name in NAMES if not refused.get(name)])
+    protocol = {
+        "data": run.config["data"]["name"],
+        "digest": run.config["data"]["digest"],
+        "split": split,
+        "n": n,
+        "observation": run.composition.observation.kind,
+        "draw": observed.draw_hash(n),
+        "dims": run.facts.dims,
+        "seed": seed,
+        "precision": "fp32",
+        "units": "nats per datum, x in the data's own units",
+    }
+    metrics: list[dict[str, Any]] = []
+
+    def add(name: str, value: Any, se: Any, unit: str, estimator: str, k: int | None = None) -> None:
+        if name in asked:
+            found = {"name": name, "value": value, "se": se, "unit": unit}
+            metrics.append({**found, "protocol": {**protocol, "estimator": estimator, "K": k}})
+
+    if asked - {"entropy_floor"}:
+        scored = per_datum(run, observed, samples, n=n, seed=seed, progress=progress)
+        _from_scores(scored, samples, discrete, run.facts.dims, add)
+    if "entropy_floor" in asked:
+        add("entropy_floor", *entropy_floor(run, observed, n), "nats", "entropy of the frozen draw")
+    if store:
+        run.add_metrics(metrics)
+    return metrics
+
+
+def _from_scores(s: PerDatum, samples: int, discrete: bool, dims: int, add: Callable[..., None]) -> None:
+    sampled = f"mean over K={samples} draws of q"
+    for name, values, estimator in (
+        ("elbo", s.elbo, f"{sampled}, closed-form KL" if s.kl is not None else sampled),
+        ("rate", s.rate, "closed-form KL" if s.kl is not None else sampled),
+        ("distortion", s.distortion, sampled),
+    ):
+        add(name, float(values.mean()), standard_error(values), "nats", estimator, samples)
+    estimator = f"IWAE-{samples}"
+    add("log_px_iw", float(s.log_px.mean()), standard_error(s.log_px), "nats", estimator, samples)
+    add("ess", float(s.ess.mean()), standard_error(s.ess), "samples", estimator, samples)
+    if discrete:
+        bits = -s.log_px / (dims * math.log(2))
+        add("bits_per_dim", float(bits.mean()), standard_error(bits), "bits per dimension", estimator, samples)
+    if len(s.means) > 1:
+        variance = s.means.var(0, ddof=1)
+        estimator = f"posterior means varying by more than {ACTIVE}"
+        add("active_units", int((variance > ACTIVE).sum()), None, f"of {len(variance)} latents", estimator)
+    if s.kl is not None:
+        se = [standard_error(column) for column in s.kl.T]
+        add("kl_per_latent", [float(v) for v in s.kl.mean(0)], se, "nats", "closed-form KL")
+
+
+__all__ = ["NAMES", "PerDatum", "entropy_floor", "evaluate", "per_datum", "standard_error"]

@@ -1,0 +1,171 @@
+"""ELBO, rate, distortion and log p(x) of each datum, streamed over the samples in constant memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Independent, kl_divergence
+
+from ..errors import ChoiceError
+from ..model import Model
+from ..noise import Noise, fold
+from ..run import Observed, Run
+from ..terms import Weights, has_closed_form, log_weights
+
+EVALUATION = 41
+"""What evaluation's noise is for."""
+CHUNK_NUMBERS = 400_000
+"""Numbers of x decoded at once: the activations of such a chunk stay in the cache."""
+
+
+@dataclass
+class PerDatum:
+    """One number a datum, float64 (n,), nats; densities in the data's own units."""
+
+    elbo: np.ndarray
+    rate: np.ndarray
+    distortion: np.ndarray
+    log_px: np.ndarray
+    ess: np.ndarray
+    means: np.ndarray  # (n, D) posterior means
+    kl: np.ndarray | None  # (n, D) KL of each latent, where q and p factorise
+
+
+class _Chunk(torch.nn.Module):
+    """Running sums after k more samples of a batch."""
+
+    def __init__(self, model: Model, k: int):
+        super().__init__()
+        self.model, self.k = model, k
+
+    def forward(
+        self, x: Tensor, base: Tensor, rows: Tensor, first: Tensor, sums: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        trace = self.model.trace(x, k=self.k, noise=Noise(base, rows, first))
+        log_px = trace.px.log_prob(x)  # (K, B)
+        weights = log_weights(trace, x, log_px)
+        top, total, squares, distortion, elbo = sums
+        running = Weights(top, total, squares).add(weights)
+        return (*running, distortion - log_px.sum(0), elbo + weights.sum(0))
+
+
+def _plan(dims: int, samples: int, n: int) -> tuple[int, int]:
+    """(data, samples) decoded at once."""
+    decodes = max(1, CHUNK_NUMBERS // dims)
+    k = min(samples, max(1, decodes // 4), 128)
+    return max(1, min(decodes // k, n)), k
+
+
+def per_datum(
+    run: Run,
+    observed: Observed,
+    samples: int,
+    n: int | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+    compile: bool | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PerDatum:
+    r"""Score the first n data with K importance samples from q each.
+
+    log p(x) >= E log 1/K sum_k p(x, z_k) / q(z_k | x) (Burda et al. 2016); noise is keyed by (seed, datum, sample),
+    so a result does not depend on `batch`, and memory does not grow with K. The distortion is averaged over the same
+    samples; the rate is the closed form where there is one.
+
+    Arguments:
+        compile: run the decoding as a compiled graph; by default where there is enough work to repay it.
+    """
+    if samples < 1:
+        raise ChoiceError(f"the number of importance samples K must be 1 or more, got {samples}")
+    n = observed.n if n is None else min(n, observed.n)
+    if n < 1:
+        raise ChoiceError("the number of data to evaluate must be 1 or more")
+    model = run.model
+    dims = math.prod(run.facts.shape)
+    b, k = _plan(dims, samples, n)
+    b = b if batch is None else batch
+    found: dict[str, list[Tensor]] = {name: [] for name in ("elbo", "rate", "distortion", "log_px", "ess", "means", "kl")}
+    chunks: dict[int, Callable] = {}
+    if compile is None:
+        compile = samples * n * dims > 4e8 and _can_compile()
+    base = torch.tensor(fold(seed, EVALUATION))
+    with torch.no_grad():
+        for a in range(0, n, b):
+            rows = np.arange(a, min(a + b, n))
+            x = observed(rows)
+            padded = x if len(x) == b or not compile else torch.cat([x, x[-1:].expand(b - len(x), *x.shape[1:])])
+            numbers = torch.arange(a, a + len(padded))
+            zero = torch.zeros(len(padded))
+            sums: tuple[Tensor, ...] = (*Weights.none(zero), zero, zero)
+            for first in range(0, samples, k):
+                size = min(k, samples - first)
+                if size not in chunks:
+                    chunk: Callable = _Chunk(model, size)
+                    chunks[size] = torch.compile(chunk, fullgraph=True, dynamic=False) if compile else chunk
+                sums = chunks[size](padded, base, numbers, torch.tensor(first), sums)
+            running = Weights(*(s[: len(x)].double() for s in sums[:3]))
+            distortion, elbo = (s[: len(x)].double() / samples for s in sums[3:])
+            rate, kl, means = _rates(model, x)
+            if rate is None:
+                rate = -elbo - distortion
+            found["rate"].append(rate)
+            found["distortion"].append(distortion)
+            found["elbo"].append(-(rate + distortion))
+            found["log_px"].append(running.log_mean(samples))
+            found["ess"].append(running.ess)
+            found["means"].append(means)
+            if kl is not None:
+                found["kl"].append(kl)
+            if progress:
+                progress(a + len(x), n)
+    arrays = {name: torch.cat(parts).numpy() if parts else None for name, parts in found.items()}
+    jacobian = run.composition.observation.log_jacobian(run.facts.shape)
+    arrays["elbo"] += jacobian
+    arrays["log_px"] += jacobian
+    arrays["distortion"] -= jacobian
+    return PerDatum(**arrays)
+
+
+def _can_compile() -> bool:
+    import shutil
+
+    return any(shutil.which(c) for c in ("g++", "c++", "clang++"))
+
+
+def _rates(model: Model, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Closed-form KL a datum (B,) and a latent (B, D), and posterior means (B, D), for one-layer models."""
+    qs = model.infer(x)
+    q = qs[0]
+    p = model.prior() if len(qs) == 1 else None
+    if p is None or not has_closed_form(q, p):
+        return None, None, q.mean.flatten(1)
+    kl = None
+    if isinstance(q, Independent) and isinstance(p, Independent) and has_closed_form(q.base_dist, p.base_dist):
+        kl = kl_divergence(q.base_dist, p.base_dist).double().flatten(1)
+    return kl_divergence(q, p).double(), kl, q.mean.flatten(1)
+
+
+def entropy_floor(run: Run, observed: Observed, n: int) -> tuple[float, float]:
+    """Mean and standard error of the least negative log-likelihood that pixels drawn independently allow, nats a datum.
+
+    Each binary pixel was drawn with its own probability r; scoring the drawn bit by that very probability,
+    -sum_i log Bernoulli(x_i; r_i), is the best any model could expect on these draws.
+    """
+    floors = []
+    for a in range(0, n, 1000):
+        rows = np.arange(a, min(a + 1000, n))
+        chance = run.composition.observation.chance(observed.raw(rows))
+        x = observed(rows).numpy() > 0.5
+        floors.append(-np.log(np.where(x, chance, 1 - chance)).reshape(len(rows), -1).sum(1))
+    values = np.concatenate(floors)
+    return float(values.mean()), standard_error(values)
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean of independent values; 0 for a single one."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
