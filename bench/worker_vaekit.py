@@ -1,0 +1,133 @@
+"""vaekit's own trainer and scorer and the machine's limits, driven round by round from standard input.
+
+Reads commands, one a line; answers each with a number: seconds, or megabytes for `memory`.
+"""
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+import vaekit as vk
+from vaekit.metrics import per_datum
+from vaekit.parallel import rank_and_world
+from vaekit.progress import Silent
+from vaekit.train import Trainer, describe, prepare
+
+BATCH, STEPS = 100, 200
+SHAPES = ((784, 512), (512, 32), (16, 512), (512, 784))
+
+
+def trainer(data, folder: Path) -> Trainer:
+    torch.manual_seed(0)
+    composition = vk.get_recipe("vae")(vk.Facts.of(data), latent=16, hidden=(512,), activation="relu")
+    options = vk.Options(
+        steps=10**6, batch=BATCH, optimiser="adam", lr=1e-3, schedule="constant", weight_decay=0.0, ema=0.0,
+        compile="on", validate_steps=10**6,
+    ).with_defaults(composition)
+    config = describe(data, "vae", {}, composition, options)
+    prepare(data, composition, options)
+    assert rank_and_world(None) == (0, 1)
+    made = Trainer(composition, data, options, folder, config, Silent())
+    made.engine.module.train()
+    made.engine.compiled()
+    return made
+
+
+def best(functions, repeats: int = 5, n: int = 50) -> float:
+    """Seconds of the fastest function: the median over repeats of its mean over n calls."""
+    found = []
+    for f in functions:
+        for _ in range(10):
+            f()
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            for _ in range(n):
+                f()
+            times.append((time.perf_counter() - start) / n)
+        found.append(sorted(times)[len(times) // 2])
+    return min(found)
+
+
+def product(m: int, k: int, n: int, dtype: torch.dtype, repeats: int = 5, calls: int = 50) -> float:
+    """Seconds of the fastest layout of an (m, k) x (k, n) product with its output in place."""
+    ways = []
+    for a in (torch.randn(m, k).to(dtype), torch.randn(k, m).to(dtype).t()):
+        for b in (torch.randn(k, n).to(dtype), torch.randn(n, k).to(dtype).t()):
+            out, out_t = torch.empty(m, n, dtype=dtype), torch.empty(n, m, dtype=dtype)
+            ways.append(lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
+            ways.append(lambda a=a, b=b, out=out_t: torch.mm(b.t(), a.t(), out=out))
+    return best(ways, repeats, calls)
+
+
+def training_limit() -> float:
+    """Seconds a step: its matrix products in bf16 at their best layouts + 28 bytes a parameter at copy bandwidth."""
+    total = 0.0
+    for i, (k, n) in enumerate(SHAPES):
+        total += product(BATCH, k, n, torch.bfloat16)  # forward
+        total += product(k, BATCH, n, torch.bfloat16)  # gradient of the weights
+        if i:
+            total += product(BATCH, n, k, torch.bfloat16)  # gradient of the input
+    parameters = sum(k * n + n for k, n in SHAPES)
+    source, target = torch.empty(64 << 20), torch.empty(64 << 20)
+    seconds = best([lambda: target.copy_(source)], 5, 3)
+    return total + 28 * parameters * seconds / (8 * (64 << 20))  # a copy reads and writes
+
+
+def scoring_limit(decodes: int) -> float:
+    """Seconds of the decoder's float32 products for so many latents, at the best of several block sizes."""
+    found = []
+    for block in (250, 500, 1000, 2000):
+        seconds = product(block, 16, 512, torch.float32, 3, 10) + product(block, 512, 784, torch.float32, 3, 5)
+        found.append(seconds * decodes / block)
+    return min(found)
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    data = vk.load("fashion-mnist")
+    with tempfile.TemporaryDirectory() as folder:
+        run = None
+        made = None
+        print("ready", flush=True)
+        for line in sys.stdin:
+            command = line.split()
+            if command[0] == "train":
+                made = made or trainer(data, Path(folder))
+                start = time.perf_counter()
+                for _ in range(STEPS):
+                    made._one_step()
+                    if made.step % 50 == 0:
+                        made._flush()
+                value = time.perf_counter() - start
+                made.records.clear()
+            elif command[0] == "train-limit":
+                value = training_limit() * STEPS
+            elif command[0] == "score-limit":
+                value = scoring_limit(int(command[1]) * int(command[2]))
+            else:
+                if run is None:
+                    made = made or trainer(data, Path(folder))
+                    run = vk.Run(Path(folder), json.loads(json.dumps(made.config)), made.composition)
+                    run.use_data(data)
+                    made.engine.module.eval()
+                    observed = run.observed("test")
+                    observed(torch.arange(2).numpy())
+                n, samples = int(command[1]), int(command[2])
+                before = peak_mb()
+                start = time.perf_counter()
+                per_datum(run, observed, samples, n=n, compile=True if command[0] == "score" else None)
+                value = time.perf_counter() - start if command[0] == "score" else peak_mb() - before
+            print(value, flush=True)
+
+
+if __name__ == "__main__":
+    main()
