@@ -1,0 +1,71 @@
+"""The command line: parse, call, print. `vaekit --help` answers without importing torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+import vaekit
+from vaekit.cli import fit, listing, use
+from vaekit.errors import VaekitError
+
+HELP = """Variational autoencoders on your own data: train, measure, look, use.
+
+DATA is a name (`vaekit datasets`) or a path: a folder of images, .npz, .npy, IDX, .csv, .parquet.
+RUN is the directory that `vaekit fit` leaves.
+
+Start with `vaekit fit digits --minutes 1`; `vaekit COMMAND --help` tells the options of a command.
+"""
+
+
+def build(argv: Sequence[str]) -> App:
+    """The program, with the options of the recipe that `argv` asks for where it asks to fit."""
+    app = App(
+        name="vaekit",
+        version=vaekit.__version__,
+        help=HELP,
+        help_format="plaintext",
+        default_parameter=Parameter(negative_iterable=(), negative_none=()),
+        suppress_keyboard_interrupt=False,
+    )
+    app.command(fit.command(argv) if argv[:1] == ["fit"] else fit.placeholder, name="fit")
+    for function in (use.evaluate, use.sample, use.reconstruct, use.interpolate, use.traverse, use.encode, use.score,
+                     use.report, listing.recipes, listing.datasets):
+        app.command(function)
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; the exit status: 0, 2 for what a user can put right, 130 when interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    level = logging.root.manager.disable
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a library's warnings mean nothing to a user
+            logging.disable(logging.WARNING)
+            app = build(argv)
+            result: Any = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+            return result if isinstance(result, int) else 0
+    except (VaekitError, CycloptsError) as error:
+        return _refuse(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `vaekit recipes | head`: who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    finally:
+        logging.disable(level)
+
+
+def _refuse(error: Exception) -> int:
+    if isinstance(error, CycloptsError):
+        error.verbose = False
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,271 @@
+"""`vaekit fit`: its options are those of the chosen recipe, of training and of the data."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+from cyclopts import Group, Parameter
+
+from vaekit.cli.output import check_directory
+from vaekit.cli.parameters import choice, option, split
+from vaekit.errors import ChoiceError, RunError
+
+if TYPE_CHECKING:
+    from vaekit.data import Data
+    from vaekit.recipes import Recipe
+    from vaekit.run import Run
+
+SUMMARY = "Train a model on DATA and leave a run directory."
+FINISHED = ("finished", "stopped early")
+
+TRAINING = {
+    "epochs": "passes through the training data; give one of epochs, steps and minutes",
+    "steps": "training steps",
+    "minutes": "wall-clock time for the whole call",
+    "seed": "of weights, order, noise",
+    "lr": "learning rate",
+    "batch": "data a step",
+    "optimiser": "the update rule",
+    "schedule": "of the learning rate",
+    "weight_decay": "L2 penalty (adamw: decay of the weights)",
+    "clip": "largest norm of the gradient",
+    "ema": "decay of the running average of weights; 0 for none",
+    "patience": "stop after so many validations without a better ELBO, and keep the best weights",
+    "validate_steps": "steps between validations",
+    "checkpoint_steps": "steps between checkpoints, besides one a minute",
+    "device": "auto, cpu, cuda, cuda:1, mps",
+    "devices": "how many devices to train on",
+    "precision": "of the arithmetic; auto takes bf16 where it is compiled and fast",
+    "compile": "compile the training step; auto does where that saves time",
+}
+DATA: dict[str, tuple[Any, str]] = {
+    "size": (str | None, "resize images of a folder: 64 or 64x48 (height x width)"),
+    "background": (str | None, "colour behind transparent images (white)"),
+    "skip_bad": (bool, "leave unreadable images out"),
+    "table": (str | None, ".csv or .parquet with a column `file` that describes the images of a folder"),
+    "group": (str | None, "column whose rows of one value stay in one split"),
+    "x_key": (str | None, "name of the data's array in a .npz file"),
+    "kind": (str | None, "what a datum is, to overrule the guess"),
+    "label": (str | None, "column to take labels from"),
+    "valid": (float | None, "fraction of the data for validation (0.1)"),
+    "test": (float | None, "fraction of the data for testing (0.1)"),
+    "split_seed": (int | None, "seed of the random split"),
+}
+
+
+def placeholder() -> None:
+    pass
+
+
+placeholder.__doc__ = SUMMARY
+
+
+def command(argv: Sequence[str]) -> Callable[..., int]:
+    """The fit function with the signature of the recipe that `argv` names (or that the run to resume has)."""
+    from vaekit.recipes import RECIPES, get_recipe
+
+    out = _peek(argv, "--out")
+    name = _peek(argv, "--recipe")
+    if name is None and "--resume" in argv and out is not None:
+        from vaekit.run import read_config
+
+        name = read_config(out)["recipe"]
+    recipe = get_recipe(name or "vae")
+
+    def fit(*positional: str, **given: Any) -> int:
+        return _fit(positional[0] if positional else None, recipe, given)
+
+    parameters = [
+        inspect.Parameter(
+            "data", inspect.Parameter.POSITIONAL_ONLY, default=None,
+            annotation=Annotated[str | None, Parameter(help="a name or a path; not needed with --resume and --out")],
+        ),
+        *_general(sorted(RECIPES)), *_recipe_options(recipe), *_training_options(recipe), *_data_options(),
+    ]
+    fit.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    fit.__doc__ = f"{SUMMARY}\n\nRecipe {recipe.name}: {recipe.summary}. {recipe.paper}."
+    return fit
+
+
+def _peek(argv: Sequence[str], flag: str) -> str | None:
+    """The value of a flag before the arguments are parsed."""
+    found = None
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        if word == flag:
+            found = following
+        elif word.startswith(f"{flag}="):
+            found = word.removeprefix(f"{flag}=")
+    return found
+
+
+def _general(recipes: list[str]) -> list[inspect.Parameter]:
+    group = Group("Run", sort_key=0)
+    return [
+        option("recipe", str | None, None,
+               f"one of {', '.join(recipes)}; `--recipe NAME --help` shows its options (vae)", group),
+        option("out", str | None, None, "the run directory (runs/DATA-RECIPE)", group),
+        option("resume", Annotated[bool, Parameter(negative="")], False,
+               "go on with the run in --out where it stopped, with its settings", group, show_default=False),
+        option("init_from", str | None, None, "a run of the same shapes whose weights to start from", group),
+        option("dry_run", Annotated[bool, Parameter(negative="")], False,
+               "say what would be done and what it would cost, and write nothing", group, show_default=False),
+    ]
+
+
+def _recipe_options(recipe: Recipe) -> list[inspect.Parameter]:
+    group = Group(f"Recipe {recipe.name}", sort_key=1)
+    return [option(n, p.annotation, p.default, recipe.help.get(n, ""), group) for n, p in recipe.parameters.items()]
+
+
+def _training_options(recipe: Recipe) -> list[inspect.Parameter]:
+    from vaekit.optimisers import OPTIMISERS
+    from vaekit.schedules import LEARNING_RATES
+    from vaekit.train import Options
+
+    group = Group("Training (what is not given comes from the recipe)", sort_key=2)
+    hints = get_type_hints(Options)
+    hints |= {
+        "optimiser": choice(tuple(OPTIMISERS)) | None,
+        "schedule": choice(LEARNING_RATES) | None,
+        "precision": choice(("auto", "fp32", "bf16")),
+        "compile": choice(("auto", "on", "off")),
+    }
+    return [option(n, hints[n], getattr(Options(), n), TRAINING.get(n, ""), group) for n in Options.__dataclass_fields__]
+
+
+def _data_options() -> list[inspect.Parameter]:
+    from vaekit.data.core import KINDS
+
+    group = Group("Data", sort_key=3)
+    hints = {n: hint for n, (hint, _) in DATA.items()}
+    hints |= {"kind": choice(KINDS) | None, "skip_bad": Annotated[bool, Parameter(negative="")]}
+    return [
+        option(n, hints[n], False if n == "skip_bad" else None, text, group, show_default=False)
+        for n, (_, text) in DATA.items()
+    ]
+
+
+# --- what it does -----------------------------------------------------------------------------------------------
+
+
+def _fit(source: str | None, recipe: Recipe, given: dict[str, Any]) -> int:
+    from vaekit.train import Options
+    from vaekit.train import fit as train
+
+    general, training, of_data, arguments = split(
+        given, ("recipe", "out", "resume", "init_from", "dry_run"), tuple(TRAINING), tuple(DATA)
+    )
+    resume, dry, init_from = (general.get(n) for n in ("resume", "dry_run", "init_from"))
+    out = Path(general["out"]) if general.get("out") else None
+    Options(**training).checked()
+    if source is None and not (resume and out):
+        raise ChoiceError("fit needs DATA: a name (`vaekit datasets` lists them) or a path; or --out RUN --resume")
+    if dry and resume:
+        raise ChoiceError("--dry-run describes a new run: leave --resume out")
+    if resume and init_from:
+        raise ChoiceError("--resume goes on with the run's own weights: leave --init-from out")
+    if init_from and not (Path(init_from) / "run.json").exists():
+        raise RunError(f"no run at {init_from} to take weights from (--init-from)")
+    if out is not None and not dry:
+        check_directory(out, resume)
+    data = None
+    if source is not None and not (resume and out):
+        data = load(source, **of_data)
+        if out is None:
+            out = Path("runs") / f"{data.name}-{recipe.name}"
+            if not dry:
+                check_directory(out, resume)
+    assert out is not None
+    if dry:
+        from vaekit.cli.plan import plan
+
+        assert data is not None
+        plan(data, recipe, arguments, Options(**training), out, init_from)
+        return 0
+    if resume:
+        config = _stored(out, general.get("recipe"))
+        if config["state"] in FINISHED:
+            print(f"{out} is {config['state']} after {config['step']:,} steps: there is nothing left to train")
+            _next(out)
+            return 0
+        data = _stored_data(out, config, source, of_data)
+    else:
+        print(f"{recipe.name} on {source}, to {out}", file=sys.stderr)
+    assert data is not None
+    try:
+        run = train(data, recipe.name, out=out, resume=bool(resume), init_from=init_from, **arguments, **training)
+    except KeyboardInterrupt as stop:
+        return _interrupted(stop, out, source)
+    _finished(run, out)
+    return 0
+
+
+def load(source: str, **options: Any) -> Data:
+    """The data, with what a reader should know about them on standard error."""
+    import vaekit.data
+
+    data = vaekit.data.load(source, progress=_tell if sys.stderr.isatty() else None, **options)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        for note in data.notes:
+            print(f"note: {note}", file=sys.stderr)
+    return data
+
+
+def _tell(what: str, done: int, total: int) -> None:
+    share = f"{100 * done // total}%" if total else f"{done:,}"
+    end = "\r\033[K" if total and done >= total else "\r"
+    print(f"{what} {share}", end=end, file=sys.stderr, flush=True)
+
+
+def _stored(out: Path, recipe: str | None) -> dict[str, Any]:
+    from vaekit.run import read_config
+
+    config = read_config(out)
+    if recipe is not None and recipe != config["recipe"]:
+        raise RunError(f"{out} was started with recipe {config['recipe']}, not {recipe}: resume without --recipe")
+    return config
+
+
+def _stored_data(out: Path, config: dict[str, Any], source: str | None, asked: dict[str, Any]) -> Data:
+    """The data of a run in the run's own splits, from `source` where they have moved."""
+    from vaekit.files import read_tensors
+
+    stored = config["data"]
+    for name, value in asked.items():
+        if stored["options"].get(name) != value:
+            kept = stored["options"].get(name, "the default")
+            raise RunError(f"the run was started with {name} {kept}, not {value}: resume without it")
+    where = source if source is not None else stored["source"]
+    if where is None:
+        raise RunError(f"{out} was trained on arrays in memory: resume it in Python with vk.fit(data, ..., resume=True)")
+    rows, _ = read_tensors(out / "splits.safetensors")
+    return load(where, splits={n: t.numpy() for n, t in rows.items()}, **stored["options"])
+
+
+def _interrupted(stop: KeyboardInterrupt, out: Path, source: str | None) -> int:
+    data = f"{shlex.quote(source)} " if source is not None else ""
+    print(f"interrupted: saved in {stop.args[0] if stop.args else out}; go on with", file=sys.stderr)
+    print(f"  vaekit fit {data}--out {shlex.quote(str(out))} --resume", file=sys.stderr)
+    return 130
+
+
+def _finished(run: Run, out: Path) -> None:
+    valid, config = run.config["valid"], run.config
+    minutes, seconds = divmod(round(config["seconds"]), 60)
+    print(
+        f"validation ELBO {valid['elbo']:.2f} nats (rate {valid['rate']:.2f}, distortion {valid['distortion']:.2f}) "
+        f"after {config['step']:,} steps in {minutes}:{seconds:02d}"
+    )
+    print(f"saved in {out}")
+    _next(out)
+
+
+def _next(out: Path) -> None:
+    name = shlex.quote(str(out))
+    print(f"next: vaekit evaluate {name}\n      vaekit report {name}\n      vaekit sample {name} -n 64 --out samples.png")

@@ -1,0 +1,154 @@
+"""Where results go: paths checked before work, pictures, arrays, tables."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaekit.errors import ChoiceError, RunError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vaekit.run import Run
+
+MAX_COLUMNS = 16
+
+
+# --- before work ------------------------------------------------------------------------------------------------
+
+
+def check_file(name: str, suffixes: Sequence[str]) -> Path:
+    """The path of a file to write, or an error that says why it cannot be written there."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise RunError(f"--out {name} is a directory: name a file in it, such as {path / ('out' + suffixes[0])}")
+    if path.suffix.lower() not in suffixes:
+        raise ChoiceError(f"--out {name}: write a {' or '.join(suffixes)} file, such as {path.stem or 'out'}{suffixes[0]}")
+    _check_writable(path.parent, name)
+    return path
+
+
+def check_directory(path: Path, resume: bool | None) -> None:
+    """Refuse a run directory that cannot be made, is somebody's own, or holds (or lacks) a run."""
+    if path.exists() and not path.is_dir():
+        raise RunError(f"--out {path} is a file: choose another --out for the run directory")
+    held = (path / "run.json").exists()
+    if resume and not held:
+        raise RunError(f"no run at {path} to resume: leave --resume out to start one")
+    if held and not resume:
+        raise RunError(f"{path} already holds a run: go on with --resume, or choose another --out")
+    if not held and path.is_dir() and any(not p.name.lstrip(".").startswith("splits.") for p in path.iterdir()):
+        raise RunError(f"--out {path} is a directory with other files in it: name a new one, such as {path / 'run'}")
+    _check_writable(path, str(path))
+
+
+def _check_writable(folder: Path, name: str) -> None:
+    """Try the nearest folder that exists: permissions alone do not tell of read-only file systems."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise RunError(f"--out {name}: {there} is a file, not a directory; choose another --out")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise RunError(f"--out {name}: cannot write in {there} ({error.strerror}); choose another --out") from None
+
+
+def at_least(low: float, **values: float | None) -> None:
+    """Refuse numbers below `low`, by the name of their option."""
+    for name, value in values.items():
+        if value is not None and not (value >= low and math.isfinite(value)):
+            flag = f"-{name}" if len(name) == 1 else f"--{name}"
+            raise ChoiceError(f"{flag} must be {low:g} or more, got {value:g}")
+
+
+def check_picture(run: Run, path: Path) -> None:
+    """Refuse a .png of data that have no picture."""
+    if path.suffix.lower() == ".png" and run.facts.kind not in ("image", "signal"):
+        raise ChoiceError(
+            f"{run.facts.kind} data have no picture: write arrays with --out {path.with_suffix('.npz')}"
+        )
+
+
+# --- after work -------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, run: Run, picture: np.ndarray, columns: int, arrays: dict[str, Any]) -> None:
+    """`picture` (N, *event) as a grid of so many columns where `path` is a .png, else `arrays` as .npz; print the path."""
+    import numpy as np
+
+    from vaekit.files import write_atomically
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {path.parent} ({error.strerror}); choose another --out") from None
+    if path.suffix.lower() == ".npz":
+
+        def save(part: Path) -> None:
+            with open(part, "wb") as file:  # given a name, numpy would append .npz to it
+                np.savez_compressed(file, **arrays)
+
+        write_atomically(path, save)
+    elif run.facts.kind == "image":
+        from vaekit.figures.pictures import channels_last, image_grid, save_png
+
+        save_png(path, image_grid(channels_last(picture), columns, scale=run.facts.scale))
+    else:
+        write_atomically(path, lambda part: _lines(part, picture, columns))
+    print(path)
+
+
+def _lines(path: Path, x: np.ndarray, columns: int) -> None:
+    """Signals (N, C, L) as small plots on one scale."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = math.ceil(len(x) / columns)
+    figure = Figure(figsize=(min(2 * columns, 24), min(1.2 * rows, 24)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, signal in zip(axes, x, strict=False):
+        axis.plot(signal.T, linewidth=0.8)
+    figure.savefig(path, format="png", dpi=120)
+
+
+def in_rows(*groups: np.ndarray) -> tuple[np.ndarray, int]:
+    """Groups (N, *event) of one length in bands: a row of the first, below it the same of the second, and so on.
+
+    Returns the events in the order of a grid and its number of columns.
+    """
+    import numpy as np
+
+    n = len(groups[0])
+    bands = math.ceil(n / MAX_COLUMNS)
+    columns = math.ceil(n / bands)
+    parts = []
+    for a in range(0, n, columns):
+        for group in groups:
+            row = group[a : a + columns]
+            missing = columns - len(row)
+            parts.append(np.concatenate([row, np.repeat(row[-1:] * 0, missing, 0)]) if missing and len(groups) > 1 else row)
+    return np.concatenate(parts), columns
+
+
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """Left-aligned first and last columns, right-aligned numbers between."""
+    cells = [list(row) for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    last = len(widths) - 1
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i in (0, last) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    )

@@ -1,0 +1,65 @@
+"""How options become parameters: choices in any case, lists of numbers, groups of help."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from cyclopts import CoercionError, Group, Parameter, Token
+
+
+def option(
+    name: str, hint: Any, default: Any, help: str, group: Group, *, show_default: bool | None = None
+) -> inspect.Parameter:
+    """A keyword-only parameter `--name` of type `hint`: Literals match in any case, tuples take several values."""
+    plain = _not_none(hint)
+    choices = {"help": help, "group": group, "show_default": show_default}
+    if get_origin(plain) is Literal:
+        choices["converter"] = _any_case
+    elif get_origin(plain) is tuple:
+        choices |= {"converter": _numbers, "consume_multiple": True, "n_tokens": 1}
+    annotation = Annotated[hint, Parameter(**choices)]  # type: ignore[valid-type]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def choice(names: Sequence[str]) -> Any:
+    """The Literal of these names."""
+    return Literal[tuple(names)]  # type: ignore[valid-type]
+
+
+def _not_none(hint: Any) -> Any:
+    """T of `T | None`."""
+    if get_origin(hint) in (Union, types.UnionType):
+        left = [a for a in get_args(hint) if a is not type(None)]
+        return left[0] if len(left) == 1 else hint
+    return hint
+
+
+def _any_case(hint: Any, tokens: Sequence[Token]) -> Any:
+    hint = _not_none(hint)
+    for known in get_args(hint):
+        if str(known).lower() == tokens[0].value.lower():
+            return known
+    raise CoercionError(token=tokens[0], target_type=hint)
+
+
+def _numbers(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
+    """`300 300` and `300,300` alike."""
+    kind = get_args(_not_none(hint))[0]
+    words = [word for token in tokens for word in token.value.split(",") if word]
+    try:
+        return tuple(kind(word) for word in words)
+    except ValueError:
+        wanted = "whole numbers" if kind is int else "numbers" if kind is float else f"values of type {kind.__name__}"
+        raise ValueError(
+            f"expected {wanted} such as 300 300 or 300,300, got {' '.join(words)!r}; DATA stands before the options"
+        ) from None
+
+
+def split(given: Mapping[str, Any], *names: Sequence[str]) -> list[dict[str, Any]]:
+    """`given` parted by these groups of names; what is left comes last."""
+    groups = [{n: given[n] for n in group if n in given} for group in names]
+    taken = {n for group in groups for n in group}
+    return [*groups, {n: v for n, v in given.items() if n not in taken}]

@@ -1,0 +1,177 @@
+"""`vaekit fit --dry-run`: what would be done and what it would cost, from a few real steps; nothing is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vaekit.data import Data
+    from vaekit.recipes import Composition, Recipe
+    from vaekit.train import Options, Trainer
+
+STEPS = 5
+
+
+def plan(
+    data: Data, recipe: Recipe, arguments: dict[str, Any], options: Options, out: Path, init_from: str | None
+) -> None:
+    """Print choices, shapes, parameters, memory and an estimate of the time."""
+    import torch
+
+    from vaekit.progress import Silent
+    from vaekit.recipes import Facts
+    from vaekit.train import Trainer, describe, prepare
+
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        composition = recipe(Facts.of(data), **arguments)
+    options = options.with_defaults(composition)
+    config = describe(data, recipe.name, arguments, composition, options)
+    config["decided"]["compile"], compiled = False, config["decided"]["compile"]  # the few steps here run eagerly
+    if init_from is not None:
+        from vaekit.files import read_tensors
+        from vaekit.run import load_weights
+
+        file = Path(init_from) / "model.safetensors"
+        load_weights(composition, read_tensors(file)[0], file)
+    prepare(data, composition, options, initialise=True)
+    shapes = _shapes(data, composition)
+    trainer = Trainer(composition, data, options, out, config, Silent())
+    seconds = _step_seconds(trainer)
+    for label, text in [
+        *_choices(data, recipe, arguments, composition, options, out, init_from),
+        *_machine(config["decided"], compiled),
+        *shapes,
+        *_sizes(trainer),
+        *_time(trainer, options, seconds, compiled),
+    ]:
+        print(f"{label:<12} {text}")
+    print("dry run: nothing was written")
+
+
+def _choices(data, recipe, arguments, composition: Composition, options: Options, out, init_from):
+    likelihood = getattr(composition.model.likelihood, "head", composition.model.likelihood)
+    taken = {n: arguments.get(n, p.default) for n, p in recipe.parameters.items()}
+    yield "data", (
+        f"{data.name}: {data.kind} {data.shape}, {len(data.train):,} train, {len(data.valid):,} valid, "
+        f"{len(data.test):,} test"
+    )
+    yield "recipe", f"{recipe.name}: {', '.join(f'{n} {_plain(v)}' for n, v in taken.items())}"
+    yield "observation", composition.observation.kind
+    yield "likelihood", type(likelihood).__name__
+    yield "objective", type(composition.objective).__name__
+    yield "optimiser", (
+        f"{options.optimiser}, lr {options.lr:g} ({options.schedule}), weight decay {options.weight_decay or 0:g}, "
+        f"clip {_plain(options.clip)}, averaging {_plain(options.ema)}"
+    )
+    yield "seed", str(options.seed)
+    yield "out", f"{out}" + (f", weights from {init_from}" if init_from else "")
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def _machine(decided: dict[str, Any], compiled: bool):
+    yield "device", f"{decided['device']}, {decided['precision']}, {decided['threads']} threads"
+    yield "compile", f"{'yes' if compiled else 'no'}: {decided['compile_why']}"
+
+
+def _shapes(data: Data, composition: Composition) -> list[tuple[str, str]]:
+    """x, z, and what goes in and out of every layer with weights."""
+    import numpy as np
+    import torch
+
+    from vaekit.noise import Noise
+
+    lines: list[tuple[str, str]] = []
+
+    def note(name: str, module: nn.Module):
+        count = sum(p.numel() for p in module.parameters())
+
+        def hook(_: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+            if given and isinstance(given[0], torch.Tensor) and isinstance(result, torch.Tensor):
+                ins, outs = tuple(given[0].shape[1:]), tuple(result.shape[1:])
+                lines.append(("", f"{name}: {ins} -> {outs}, {count:,} parameters"))
+
+        return module.register_forward_hook(hook)
+
+    model = composition.model
+    leaves = [(n, m) for n, m in model.named_modules() if not list(m.children()) and list(m.parameters())]
+    hooks = [note(n, m) for n, m in leaves]
+    raw = torch.from_numpy(np.ascontiguousarray(data.events(data.train[np.arange(2)])))
+    with torch.no_grad():
+        x = composition.observation(raw, Noise.of(0, len(raw)))
+        qs = model.infer(x)
+        model.decode(*(q.mean for q in qs))
+    for hook in hooks:
+        hook.remove()
+    z = ", ".join(str(tuple(q.event_shape)) for q in qs)
+    return [("shapes", f"x {tuple(x.shape[1:])}, z {z}"), *lines]
+
+
+def _sizes(trainer: Trainer):
+    engine = trainer.engine
+    decided = trainer.config["decided"]
+    weights = sum(p.nbytes for p in engine.parameters.values())
+    memory = sum(t.nbytes for ts in engine.memory.values() for t in ts)
+    average = sum(t.nbytes for t in engine.average.values())
+    resident = trainer.rows.resident
+    rows = resident.nbytes if resident is not None else 0
+    yield "parameters", f"{decided['parameters']:,}"
+    yield "memory", (
+        f"weights {_bytes(weights)}, gradients {_bytes(weights)}, optimiser {_bytes(memory)}, averages "
+        f"{_bytes(average)}, data {_bytes(rows)}{'' if rows else ' (read from disk as needed)'}, in all "
+        f"{_bytes(2 * weights + memory + average + rows)} besides activations"
+    )
+
+
+def _bytes(n: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} GB"
+
+
+def _step_seconds(trainer: Trainer) -> float:
+    """Seconds of an eager step on real rows: the median of a few, the first left out."""
+    print(f"measuring {STEPS} steps ...", file=sys.stderr)
+    trainer.engine.module.train()
+    times = []
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        trainer._one_step()
+        float(trainer.pending[-1][1][0])  # waits for the device
+        times.append(time.perf_counter() - start)
+    return sorted(times[1:])[(STEPS - 1) // 2]
+
+
+def _time(trainer: Trainer, options: Options, seconds: float, compiled: bool):
+    batch = trainer.order.batch
+    yield "batch", f"{batch}, {trainer.epoch_steps:.4g} steps an epoch"
+    per = f"at {1000 * seconds:.2g} ms an eager step"
+    if options.minutes is not None:
+        steps = int(60 * options.minutes / seconds)
+        yield "length", f"{options.minutes:g} minutes, compilation included"
+        yield "time", f"about {steps:,} steps, {steps / trainer.epoch_steps:.3g} epochs {per} (an estimate)"
+        return
+    steps = dataclasses.replace(trainer.plan).horizon
+    total = steps * seconds
+    yield "length", f"{steps:,} steps, {steps / trainer.epoch_steps:.4g} epochs"
+    note = "; compiled steps are shorter, and compiling takes up to a minute" if compiled else ""
+    yield "time", f"about {_duration(total)} {per} (an estimate{note})"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

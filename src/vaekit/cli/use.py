@@ -1,0 +1,409 @@
+"""What one does with a run: measure, sample, reconstruct, interpolate, traverse, encode, score, report."""
+
+from __future__ import annotations
+
+import json as jsons
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from vaekit.cli.output import at_least, check_file, check_picture, in_rows, table, write
+from vaekit.errors import ChoiceError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vaekit.run import Run
+
+SplitName = Literal["train", "valid", "test"]
+Flag = Annotated[bool, Parameter(negative="")]
+N = Parameter(name=("-n", "--n"))
+GRID = (".png", ".npz")
+
+
+def evaluate(
+    run: str,
+    /,
+    *,
+    samples: int = 100,
+    split: SplitName = "test",
+    n: Annotated[int | None, N] = None,
+    metrics: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None,
+    seed: int = 0,
+    data: str | None = None,
+    json: Flag = False,
+) -> None:
+    """Measure a run on data it was not trained on; the numbers go to its metrics.json as well.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    samples
+        K: draws of z a datum.
+    split
+        Which data.
+    n
+        Only the first n data.
+    metrics
+        Names of what to measure; all that apply when not given.
+    seed
+        Of the draws of z.
+    data
+        Where the data are, if they have moved.
+    json
+        Print the list of {name, value, se, unit, protocol} instead of a table.
+    """
+    at_least(1, samples=samples, n=n)
+    names = [name for given in metrics or () for name in given.split(",") if name] or None
+    measured = _open(run, data).evaluate(split, samples=samples, n=n, metrics=names, seed=seed)
+    if json:
+        print(jsons.dumps(measured, indent=1, ensure_ascii=False))
+    else:
+        print(_measured(measured))
+
+
+def _measured(metrics: list[dict[str, Any]]) -> str:
+    """The table of metrics, and below it the protocol they share."""
+    floor = next((m["value"] for m in metrics if m["name"] == "entropy_floor"), None)
+    rows = [("metric", "value", "se", "unit")]
+    for m in metrics:
+        value, se, unit = m["value"], m["se"], m["unit"]
+        if isinstance(value, list):
+            largest = max(range(len(value)), key=value.__getitem__)
+            unit = f"{unit}; the largest of {len(value)}, number {largest}"
+            value, se = value[largest], se[largest] if isinstance(se, list) else se
+        if m["name"] == "elbo" and floor is not None:
+            unit = f"{unit}; no model of this binarised data can expect more than {floor:.2f} (entropy_floor)"
+        rows.append((m["name"], _number(value), "" if se is None else _number(se), unit))
+    protocols = [m["protocol"] for m in metrics]
+    shared = {k: v for k, v in protocols[0].items() if all(p.get(k) == v for p in protocols) and v is not None}
+    k = {p["K"] for p in protocols if p.get("K") is not None}
+    parts = [f"{name} {_short(value)}" for name, value in ({"K": k.pop(), **shared} if len(k) == 1 else shared).items()]
+    return f"{table(rows)}\n{', '.join(parts)}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if abs(value) < 100 else f"{value:.2f}"
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
+
+
+def sample(
+    run: str,
+    /,
+    *,
+    n: Annotated[int, N] = 64,
+    temperature: float = 1.0,
+    noise: Flag = False,
+    seed: int = 0,
+    out: str = "samples.png",
+) -> None:
+    """New data: draws of z from the prior, decoded.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    n
+        How many.
+    temperature
+        Spread of z about the prior's centre.
+    noise
+        Draw x from p(x|z) rather than take its mean.
+    seed
+        Of the draws.
+    out
+        .png (a grid) or .npz (x, z).
+    """
+    at_least(1, n=n)
+    at_least(0, temperature=temperature)
+    path = check_file(out, GRID)
+    opened = _open(run)
+    check_picture(opened, path)
+    z = opened.sample_latents(n, temperature, seed)
+    x = opened.decode(z, noise, seed)
+    write(path, opened, x, max(1, round(n**0.5)), {"x": x, "z": z})
+
+
+def reconstruct(
+    run: str,
+    /,
+    *,
+    split: SplitName = "test",
+    n: Annotated[int, N] = 8,
+    noise: Flag = False,
+    sample: Flag = False,
+    seed: int = 0,
+    data: str | None = None,
+    out: str = "reconstructions.png",
+) -> None:
+    """Data above what the model makes of them.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    split
+        Which data.
+    n
+        The first n.
+    noise
+        Draw x from p(x|z) rather than take its mean.
+    sample
+        Draw z from q(z|x) rather than take its mean.
+    seed
+        Of the draws.
+    data
+        Where the data are, if they have moved.
+    out
+        .png (a grid) or .npz (x, reconstruction, z).
+    """
+    import numpy as np
+
+    at_least(1, n=n)
+    path = check_file(out, GRID)
+    opened = _open(run, data)
+    check_picture(opened, path)
+    observed = opened.observed(split)
+    x = observed.raw(np.arange(min(n, observed.n)))
+    z = opened.encode(split, len(x), sample, seed)
+    made = opened.decode(z, noise, seed)
+    write(path, opened, *in_rows(x, made), {"x": x, "reconstruction": made, "z": z})
+
+
+def interpolate(
+    run: str,
+    a: str,
+    b: str,
+    /,
+    *,
+    steps: int = 11,
+    mode: Literal["auto", "lerp", "slerp"] = "auto",
+    noise: Flag = False,
+    sample: Flag = False,
+    seed: int = 0,
+    data: str | None = None,
+    out: str = "interpolation.png",
+) -> None:
+    """From one datum to another through the latent space.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    a, b
+        An index of the test set, an image file, or a .npy or .npz file (its first row; rows.npy:3 for another).
+    steps
+        How many points, both ends included.
+    mode
+        lerp, slerp, or by the number of latents.
+    noise
+        Draw x from p(x|z) rather than take its mean.
+    sample
+        Draw z from q(z|x) rather than take its mean.
+    seed
+        Of the draws.
+    data
+        Where the data are, if they have moved.
+    out
+        .png (a row) or .npz (x, z).
+    """
+    from vaekit.cli.sources import datum
+    from vaekit.latent import interpolate as way
+
+    at_least(2, steps=steps)
+    path = check_file(out, GRID)
+    opened = _open(run, data)
+    check_picture(opened, path)
+    ends = [opened.encode(datum(opened, end), sample=sample, seed=seed + i)[0] for i, end in enumerate((a, b))]
+    z = way(*ends, steps, mode)
+    x = opened.decode(z, noise, seed)
+    write(path, opened, x, steps, {"x": x, "z": z})
+
+
+def traverse(
+    run: str,
+    /,
+    *,
+    latents: int = 10,
+    range: float | None = None,
+    steps: int = 9,
+    index: int | None = None,
+    noise: Flag = False,
+    seed: int = 0,
+    data: str | None = None,
+    out: str = "traversal.png",
+) -> None:
+    """What each latent does: a row a latent, the ones that vary most over the data first.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    latents
+        How many latents.
+    range
+        From -range to range; the range that the data take when not given.
+    steps
+        Values a latent.
+    index
+        Start from this datum of the test set; from the prior's centre when not given.
+    noise
+        Draw x from p(x|z) rather than take its mean.
+    seed
+        Of the draws.
+    data
+        Where the data are, if they have moved.
+    out
+        .png (a grid) or .npz (x, z, latents, values).
+    """
+    import numpy as np
+
+    from vaekit.cli.sources import datum
+    from vaekit.latent import order_by_kl, traversal_values
+    from vaekit.latent import traverse as walk
+
+    at_least(1, latents=latents)
+    at_least(2, steps=steps)
+    if range is not None and not range > 0:
+        raise ChoiceError(f"--range must be above 0, got {range:g}")
+    path = check_file(out, GRID)
+    opened = _open(run, data)
+    check_picture(opened, path)
+    means = opened.encode("test", 1000)
+    dims = order_by_kl(means.var(0))[:latents]  # the variance of the means orders as the KL does, and is cheap
+    values = traversal_values(means, steps)[dims] if range is None else np.tile(np.linspace(-range, range, steps), (len(dims), 1))
+    start = opened.sample_latents(1, 0.0)[0] if index is None else opened.encode(datum(opened, str(index)))[0]
+    z = walk(start, dims, values).reshape(-1, means.shape[1])
+    x = opened.decode(z, noise, seed)
+    shape = (len(dims), steps)
+    arrays = {"x": x.reshape(*shape, *x.shape[1:]), "z": z.reshape(*shape, -1), "latents": dims, "values": values}
+    write(path, opened, x, steps, arrays)
+
+
+def encode(
+    run: str,
+    source: Annotated[str | None, Parameter(name="DATA")] = None,
+    /,
+    *,
+    split: SplitName | None = None,
+    sample: Flag = False,
+    seed: int = 0,
+    data: str | None = None,
+    out: str = "z.npz",
+) -> None:
+    """The latents of data: posterior means, in the order of the data.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    source
+        A name or a path; the run's own data when not given.
+    split
+        Which of its data (of the run's own: test, of others: all).
+    sample
+        Draw z from q(z|x) rather than take its mean.
+    seed
+        Of the draws.
+    data
+        Where the run's data are, if they have moved.
+    out
+        .npz (z, and label where there is one).
+    """
+    from vaekit.cli.sources import rows
+
+    path = check_file(out, (".npz",))
+    opened = _open(run, data)
+    given = rows(opened, source, split)
+    z = opened.encode(given.x, None, sample, seed)
+    write(path, opened, z, 1, {"z": z} if given.label is None else {"z": z, "label": given.label})
+
+
+def score(
+    run: str,
+    source: Annotated[str | None, Parameter(name="DATA")] = None,
+    /,
+    *,
+    samples: int = 100,
+    split: SplitName | None = None,
+    n: Annotated[int | None, N] = None,
+    seed: int = 0,
+    data: str | None = None,
+    out: str = "scores.csv",
+) -> None:
+    """log p(x) of each datum, in nats and the data's own units: low ones are odd ones.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    source
+        A name or a path; the run's own data when not given.
+    samples
+        K: draws of z a datum for the importance-sampled estimate.
+    split
+        Which of its data (of the run's own: test, of others: all).
+    n
+        Only the first n data.
+    seed
+        Of the draws.
+    data
+        Where the run's data are, if they have moved.
+    out
+        .csv: index, name (of image files), log_px.
+    """
+    import csv
+    import io
+
+    from vaekit.cli.sources import rows
+    from vaekit.files import write_text
+
+    at_least(1, samples=samples, n=n)
+    path = check_file(out, (".csv",))
+    opened = _open(run, data)
+    given = rows(opened, source, split)
+    found = opened.score(given.x, samples, n, seed)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "log_px"] if given.names is None else ["index", "name", "log_px"])
+    for i, value in enumerate(found):
+        writer.writerow([i, *([] if given.names is None else [given.names[i]]), f"{value:.6f}"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text.getvalue())
+    print(path)
+
+
+def report(
+    runs: Annotated[tuple[str, ...], Parameter(name="RUN")], /, *, out: str | None = None, data: str | None = None
+) -> None:
+    """One HTML page about a run, or one that compares several.
+
+    Parameters
+    ----------
+    runs
+        The run directories.
+    out
+        The page; report.html in the run when not given.
+    data
+        Where the data are, if they have moved.
+    """
+    if not runs:
+        raise ChoiceError("report needs a run directory: vaekit report RUN [RUN ...]")
+    path = None if out is None else check_file(out, (".html",))
+    opened = [_open(run, data) for run in runs]
+    from vaekit.report import write_report
+
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    print(write_report(opened, path))
+
+
+def _open(run: str, data: str | None = None) -> Run:
+    from vaekit.run import open_run
+
+    return open_run(run, data=data)
