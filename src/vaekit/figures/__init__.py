@@ -1,0 +1,40 @@
+"""Figures from arrays: `pictures` are uint8 and need no plotting library, the rest are matplotlib figures."""
+
+from __future__ import annotations
+
+from .pictures import channels_last, diverging, error_map, image_grid, png_bytes, save_png, to_uint8
+from .plots import (
+    active_units,
+    compared_curves,
+    histogram,
+    kl_bars,
+    latent_scatter,
+    project,
+    rate_distortion,
+    training_curves,
+)
+from .series import families, heat, lines
+from .style import figure_png, theme
+
+__all__ = [
+    "active_units",
+    "channels_last",
+    "compared_curves",
+    "diverging",
+    "error_map",
+    "families",
+    "figure_png",
+    "heat",
+    "histogram",
+    "image_grid",
+    "kl_bars",
+    "latent_scatter",
+    "lines",
+    "png_bytes",
+    "project",
+    "rate_distortion",
+    "save_png",
+    "theme",
+    "to_uint8",
+    "training_curves",
+]

@@ -1,0 +1,181 @@
+"""What the page shows of one run, computed once: chosen test data, their latents, what can and cannot be had."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.core import Data
+from ..data.observation import Binary
+from ..errors import DataError
+from ..figures import channels_last, image_grid
+from ..figures.pictures import Bytes
+from ..latent import nearest
+from ..metrics import PerDatum, per_datum
+from ..run import Observed, Run
+
+Array = NDArray[Any]
+EXAMPLES = 10
+SCORED = 2000
+SCORE_SAMPLES = 8
+SCORE_NUMBERS = 2e7
+SEARCHED = 20_000
+SEARCHED_BYTES = 200 * 2**20
+TILE = 84  # pixels of the longer side of a tile on the page
+
+
+class Look:
+    """One run under the report's eye.
+
+    Attributes:
+        data: the run's data, or None with the reason in `missing`.
+    """
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.data: Data | None = None
+        self.missing = ""
+        try:
+            self.data = run.data
+        except DataError as error:
+            self.missing = str(error)
+        self.facts = run.facts
+        self.is_image = self.facts.kind == "image"
+        self.scale = self.facts.scale
+
+    # --- latents ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def prior_latents(self) -> Array:
+        """Draws from the prior, (64, ...)."""
+        return self.run.sample_latents(64)
+
+    @property
+    def plain(self) -> bool:
+        """Whether a latent is one vector, as lines and traversals need it."""
+        return self.prior_latents.ndim == 2
+
+    @property
+    def latents(self) -> int:
+        return int(np.prod(self.prior_latents.shape[1:]))
+
+    # --- test data ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def observed(self) -> Observed:
+        return self.run.observed("test")
+
+    @cached_property
+    def examples(self) -> NDArray[np.int64]:
+        """Rows of the test split to show: the first of each class in turn, then the first ones not taken yet."""
+        assert self.data is not None
+        label = self.data.test.label
+        first: list[int] = []
+        if label is not None:
+            classes, rows = np.unique(label, return_index=True)
+            first = [int(r) for c, r in zip(classes, rows, strict=True) if c >= 0][:EXAMPLES]
+        rest = [i for i in range(min(len(self.data.test), 2 * EXAMPLES)) if i not in first]
+        return np.array([*first, *rest][: min(EXAMPLES, len(self.data.test))])
+
+    @cached_property
+    def raw(self) -> Array:
+        """The example data in their own units, (n, *event)."""
+        return self.observed.raw(self.examples)
+
+    @cached_property
+    def means(self) -> Array:
+        """Posterior means of the example data, as evaluation sees them, (n, D)."""
+        import torch
+
+        with torch.no_grad():
+            q = self.run.model.infer(self.observed(self.examples))[0]
+            return q.mean.numpy()
+
+    def name(self, row: int) -> str:
+        """What to call a test datum: its class, else its file, else its number."""
+        assert self.data is not None
+        test = self.data.test
+        if test.label is not None and test.label[row] >= 0:
+            code = int(test.label[row])
+            return str(self.data.label_names[code]) if self.data.label_names else f"class {code}"
+        return str(test.names[row]) if test.names else f"test {row}"
+
+    @property
+    def names(self) -> list[str]:
+        return [self.name(int(r)) for r in self.examples]
+
+    @cached_property
+    def drawn(self) -> Array | None:
+        """The frozen binary draw of the examples in the data's units, where the observation is one."""
+        if not isinstance(self.run.composition.observation, Binary):
+            return None
+        return self.run.composition.observation.to_raw(self.observed(self.examples)).numpy()
+
+    @cached_property
+    def scored(self) -> PerDatum:
+        """ELBO, KL and posterior means of the first test data, with few samples: for pictures, not for tables."""
+        most = int(SCORE_NUMBERS / (SCORE_SAMPLES * self.facts.dims))
+        n = min(SCORED, max(200, most))
+        return per_datum(self.run, self.observed, SCORE_SAMPLES, n=n, compile=False)
+
+    # --- how events are shown -----------------------------------------------------------------------------------
+
+    @cached_property
+    def _units(self) -> tuple[Array, Array]:
+        """Mean and standard deviation of each feature over (some) training data."""
+        assert self.data is not None
+        some = np.asarray(self.searched[:5000], dtype=float)
+        spread = some.std(0)
+        return some.mean(0), np.where(spread > 0, spread, 1.0)
+
+    def shown(self, events: Array) -> Array:
+        """Events as they are drawn: vectors in standard deviations of the training data, the rest in their units."""
+        if self.facts.kind in ("image", "signal") or self.data is None:
+            return events
+        mean, spread = self._units
+        return (events - mean) / spread
+
+    @property
+    def unit(self) -> str:
+        if self.facts.kind in ("image", "signal") or self.data is None:
+            return "data units"
+        return "standard deviations"
+
+    @property
+    def features(self) -> list[str] | None:
+        return None if self.data is None else self.data.feature_names
+
+    def tiles(self, events: Array) -> Bytes:
+        """Image events (N, C, H, W) as one row of tiles with clear gaps."""
+        return self.row(channels_last(events), self.scale)
+
+    def row(self, pictures: Array, scale: tuple[float, float] = (0.0, 255.0)) -> Bytes:
+        """Pictures (N, H, W[, C]) as one row of tiles with clear gaps."""
+        zoom = max(1, math.ceil(TILE / max(pictures.shape[1:3])))
+        return image_grid(pictures, len(pictures), gap=4, background=None, scale=scale, zoom=zoom)
+
+    # --- training data nearby -----------------------------------------------------------------------------------
+
+    @cached_property
+    def searched(self) -> Array:
+        """The training data that are searched for neighbours, (M, *event)."""
+        assert self.data is not None
+        bytes_each = max(1, self.data.train.raw[:1].nbytes)
+        n = min(len(self.data.train), SEARCHED, max(1000, SEARCHED_BYTES // bytes_each))
+        return self.data.events(self.data.train[slice(0, n)])
+
+    def neighbours(self, events: Array) -> tuple[Array, Array]:
+        """The nearest of the searched training data to each, and the RMS difference, as they are shown.
+
+        Returns:
+            (n, *event) and (n,).
+        """
+        if self.facts.kind in ("image", "signal"):
+            index, square = nearest(events, self.searched)
+        else:
+            index, square = nearest(self.shown(events), self.shown(self.searched))
+        return self.searched[index[:, 0]], np.sqrt(square[:, 0] / self.facts.dims)

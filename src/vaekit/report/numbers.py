@@ -1,0 +1,163 @@
+"""Measured numbers as text: values with their errors, protocols, and runs side by side."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from .blocks import Block, Cards, Table, Text
+
+Metric = dict[str, Any]
+MEANINGS = {
+    "elbo": ("ELBO", "lower bound of log p(x); higher is better"),
+    "log_px_iw": ("log p(x)", "a tighter bound by importance weighting; higher is better"),
+    "rate": ("Rate", "KL from the prior: what the latents carry"),
+    "distortion": ("Distortion", "−log p(x|z): what the latents leave out"),
+    "bits_per_dim": ("Bits per dimension", "of a lossless code; lower is better"),
+    "entropy_floor": ("Entropy floor", "noise of the binary draw: no model's −log p(x) can be expected below it"),
+    "active_units": ("Active latents", "posterior mean varies by more than 0.01 over the data"),
+    "ess": ("Effective samples", "of the K importance samples"),
+}
+KEY = ("elbo", "log_px_iw", "rate", "distortion", "bits_per_dim", "active_units", "entropy_floor")
+
+
+def label(name: str) -> str:
+    return MEANINGS[name][0] if name in MEANINGS else name.replace("_", " ")
+
+
+def number(value: float, se: float | None = None) -> str:
+    """A value with as many digits as its standard error allows, two of them uncertain: −279.74 ± 0.97."""
+    if isinstance(value, int) and se is None:
+        return f"{value:,}"
+    if se is not None and se > 0 and math.isfinite(se):
+        digits = min(8, max(0, 1 - math.floor(math.log10(se))))
+        return f"{value:,.{digits}f} ± {se:.{digits}f}".replace("-", "−")
+    return f"{value:,.2f}".replace("-", "−")
+
+
+def unlike(metrics: Sequence[Metric]) -> list[str]:
+    """The keys of the protocols in which these metrics differ."""
+    keys = dict.fromkeys(k for m in metrics for k in m["protocol"])
+    return [k for k in keys if len({json.dumps(m["protocol"].get(k), sort_keys=True) for m in metrics}) > 1]
+
+
+def protocol_text(protocol: dict[str, Any], leave_out: Sequence[str] = ()) -> str:
+    """A protocol as one line: data and split, n, observation and draw, estimator, seed, precision, units."""
+    p = {k: v for k, v in protocol.items() if k not in leave_out and v is not None}
+    parts = []
+    where = " ".join(str(p[k]) for k in ("data", "split") if k in p)
+    if where:
+        parts.append(where)
+    if "n" in p:
+        parts.append(f"n = {p['n']:,}")
+    if "observation" in p:
+        parts.append(f"{p['observation']} data")
+    if "draw" in p:
+        parts.append(f"frozen draw {str(p['draw'])[:8]}")
+    if "estimator" in p:
+        parts.append(str(p["estimator"]))
+    if "K" in p and str(p["K"]) not in str(p.get("estimator", "")):
+        parts.append(f"K = {p['K']}")
+    for key, form in (("dims", "{} dimensions"), ("seed", "seed {}"), ("precision", "{}"), ("units", "{}")):
+        if key in p:
+            parts.append(form.format(p[key]))
+    if "digest" in p:
+        parts.append(f"data digest {str(p['digest'])[:8]}")
+    known = {"data", "split", "n", "observation", "draw", "estimator", "K", "dims", "seed", "precision", "units", "digest"}
+    parts += [f"{k} {v}" for k, v in p.items() if k not in known]
+    return ", ".join(parts)
+
+
+def best_known(metrics: Sequence[Metric]) -> dict[str, Metric]:
+    """One metric a name: of the test split before others, on the most data, the last one measured."""
+    chosen: dict[str, Metric] = {}
+    for m in metrics:
+        old = chosen.get(m["name"])
+        if old is None or _weight(m) >= _weight(old):
+            chosen[m["name"]] = m
+    return chosen
+
+
+def _weight(m: Metric) -> tuple[bool, int]:
+    return m["protocol"].get("split") == "test", m["protocol"].get("n") or 0
+
+
+def key_numbers(metrics: Sequence[Metric]) -> Block:
+    """The cards at the top of a page; what their protocols share is said once below them."""
+    chosen = best_known(metrics)
+    shown = [chosen[name] for name in KEY if name in chosen]
+    apart = ["estimator", "K", *unlike(shown)]
+    cards = []
+    for m in shown:
+        how = protocol_text(m["protocol"], [k for k in m["protocol"] if k not in apart])
+        cards.append((label(m["name"]), number(m["value"], m["se"]), m["unit"], MEANINGS[m["name"]][1], how))
+    shared = protocol_text(shown[0]["protocol"], apart) if shown else ""
+    return Cards(cards, f"Measured on {shared}. ± is the standard error of the mean over the data." if shared else "")
+
+
+def all_numbers(metrics: Sequence[Metric]) -> Table:
+    """Every single number with its whole protocol."""
+    rows = [
+        [label(m["name"]), number(m["value"], m["se"]), m["unit"], protocol_text(m["protocol"])]
+        for m in metrics
+        if isinstance(m["value"], int | float)
+    ]
+    return Table(["metric", "value ± standard error", "unit", "protocol"], rows, numeric=(1,))
+
+
+def comparison(named: dict[str, Sequence[Metric]]) -> list[Block]:
+    """Runs side by side: one column for one metric of one protocol, so that unlike numbers never stand together.
+
+    Arguments:
+        named: run name -> its metrics.
+    """
+    columns: dict[tuple[str, str], dict[str, Metric]] = {}
+    for run, metrics in named.items():
+        for m in metrics:
+            if isinstance(m["value"], int | float):
+                columns.setdefault((m["name"], json.dumps(m["protocol"], sort_keys=True)), {})[run] = m
+    if not columns:
+        return [Text("None of these runs has been measured yet: `vaekit evaluate RUN` for each, then this page again.", "note")]
+    rank = {name: i for i, name in enumerate(KEY)}
+    order = sorted(columns, key=lambda c: (rank.get(c[0], len(rank)), c[0]))
+    several = {name for name, _ in order if sum(other == name for other, _ in order) > 1}
+    letters: dict[str, str] = {}
+    head, notes = ["run"], []
+    for name, protocol in order:
+        unit = next(iter(columns[name, protocol].values()))["unit"]
+        mark = ""
+        if name in several:
+            letters.setdefault(protocol, _letter(len(letters)))
+            mark = f" [{letters[protocol]}]"
+        head.append(f"{label(name)}{mark}, {unit}")
+    rows = []
+    for run in named:
+        cells = (columns[key].get(run) for key in order)
+        rows.append([run, *("" if m is None else number(m["value"], m["se"]) for m in cells)])
+    blocks: list[Block] = []
+    for name in sorted(several, key=lambda s: rank.get(s, len(rank))):
+        found = [next(iter(columns[key].values())) for key in order if key[0] == name]
+        notes.append(f"{label(name)}: {', '.join(unlike(found))}")
+    if notes:
+        blocks.append(
+            Text("Not every number can be compared: protocols differ, and each has a column of its own. They differ in "
+                 f"{'; '.join(notes)}.", "warning")
+        )  # fmt: skip
+    caption = (
+        "Numbers in one column were measured in the same way. ± is each number's own standard error over the data; on "
+        "the same data, the paired difference of two runs is known more sharply than these suggest."
+    )
+    blocks.append(Table(head, rows, caption, numeric=range(1, len(head))))
+    if letters:
+        lines = [[f"[{mark}]", protocol_text(json.loads(protocol))] for protocol, mark in letters.items()]
+        blocks.append(Table(["", "protocol"], lines))
+    else:
+        common = json.loads(order[0][1])
+        blocks.append(Text(f"Protocol: {protocol_text(common, ['estimator', 'K'])}."))
+    return blocks
+
+
+def _letter(i: int) -> str:
+    return chr(ord("a") + i) if i < 26 else f"{i + 1}"

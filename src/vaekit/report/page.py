@@ -1,0 +1,121 @@
+"""From runs to one HTML file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import figures
+from ..errors import ChoiceError, RunError
+from ..files import write_atomically, write_text
+from ..run import Run
+from . import about, numbers, sections
+from .blocks import Block, Chapter, Picture, Section, Strips, Text, plot
+from .look import Look
+
+
+def write_report(runs: Sequence[Run], path: str | Path | None = None) -> Path:
+    """Write one self-contained page about a run, or about several side by side; its path.
+
+    Pictures go into the page and, as PNG files, into each run's figures/. The page asks nothing of the network.
+
+    Arguments:
+        runs: one or more.
+        path: where to; by default report.html in the run, or comparison.html in the first of several.
+
+    Raises:
+        ChoiceError: no runs.
+        RunError: the page or a picture cannot be written.
+    """
+    runs = list(runs)
+    if not runs:
+        raise ChoiceError("a report needs one run or more, got none")
+    place = Path(path) if path is not None else runs[0].path / ("report.html" if len(runs) == 1 else "comparison.html")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the directory {place.parent}: {error.strerror}; choose another place") from error
+    looks = [Look(run) for run in runs]
+    names = distinct([run.name for run in runs])
+    opening = [_compared(looks, names)] if len(runs) > 1 else []
+    chapters = [_chapter(look, name, len(runs) > 1) for look, name in zip(looks, names, strict=True)]
+    heading = about.title(looks[0]) if len(runs) == 1 else f"{len(runs)} runs compared"
+    write_text(place, render(heading, opening, chapters))
+    return place
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names with a number after those that have occurred before."""
+    found: list[str] = []
+    for name in names:
+        unique, i = name, 2
+        while unique in found:
+            unique, i = f"{name} ({i})", i + 1
+        found.append(unique)
+    return found
+
+
+def _chapter(look: Look, name: str, several: bool) -> Chapter:
+    parts = [sections.key_numbers(look), *sections.pictures(look), about.trained(look), about.opening(look)]
+    _store(look.run.path / "figures", parts)
+    key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    for part in parts:
+        part.key = f"{key}-{part.key}" if several else part.key
+    heading = f"{name}: {about.title(look)}" if several else about.title(look)
+    return Chapter(key or "run", heading, about.facts(look), look.run.config["state"], about.warnings(look), parts)
+
+
+def _store(folder: Path, parts: Sequence[Section]) -> None:
+    """Every picture as a PNG file in the run."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {folder}: {error.strerror}; free some space, or make the run writable") from error
+    for part in parts:
+        for block in part.blocks:
+            if isinstance(block, Picture | Strips):
+                content = block.png
+                write_atomically(folder / f"{block.name}.png", lambda file, c=content: file.write_bytes(c) and None)
+
+
+def _compared(looks: Sequence[Look], names: Sequence[str]) -> Section:
+    """The runs side by side: numbers of one protocol in one column, curves, the rate-distortion plane."""
+    by_name = {name: look.run.metrics for name, look in zip(names, looks, strict=True)}
+    blocks: list[Block] = numbers.comparison(by_name)
+    curves = {name: sections.log_series(look, "valid") for name, look in zip(names, looks, strict=True)}
+    curves = {name: series for name, series in curves.items() if "elbo" in series and len(series["step"])}
+    observed = {(look.run.config["data"]["digest"], look.run.config["observation"]) for look in looks}
+    if len(observed) > 1:
+        blocks.append(Text("Validation curves are not drawn together: the runs' data or observations differ.", "note"))
+    elif len(curves) > 1:
+        blocks.append(
+            plot("compared-curves", lambda: figures.compared_curves(curves), "Validation ELBO of each run against the step",
+                 "Validation ELBO (at most 2,000 data, one draw each), nats a datum; higher is better.")
+        )  # fmt: skip
+    points, protocols = {}, []
+    for name, metrics in by_name.items():
+        best = numbers.best_known(metrics)
+        if "rate" in best and "distortion" in best:
+            points[name] = (best["rate"]["value"], best["distortion"]["value"])
+            protocols.append(best["distortion"])
+    if len(points) > 1 and not numbers.unlike(protocols):
+        blocks.append(
+            plot("rate-distortion", lambda: figures.rate_distortion(points), "Scatter of distortion against rate, a point a run",
+                 "Distortion against rate, nats a datum; along a thin line the ELBO is the same, lower left is better.")
+        )  # fmt: skip
+    return Section("compared", "Side by side", blocks)
+
+
+def render(title: str, opening: Sequence[Section], chapters: Sequence[Chapter]) -> str:
+    """The page as text; whatever comes from data is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from .. import __version__
+
+    environment = Environment(
+        loader=PackageLoader("vaekit", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    template = environment.get_template("template.html")
+    return template.render(title=title, opening=opening, chapters=chapters, version=__version__)

@@ -1,0 +1,366 @@
+"""The sections of one run's report: each takes a `Look` and gives a `Section`, or None where it does not apply."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import figures
+from ..latent import chosen_mode, interpolate, manifold_grid, order_by_kl, traversal_values, traverse
+from ..metrics import ACTIVE
+from . import numbers
+from .blocks import Block, Picture, Section, Strip, Strips, Text, plot, still
+from .look import SCORE_SAMPLES, Look
+
+Array = NDArray[Any]
+STEPS = 9
+PAIRS = 5
+TRAVERSED, COLLAPSED = 12, 3
+EACH = 10  # samples shown with their neighbours
+
+
+def key_numbers(look: Look) -> Section:
+    """The numbers first; where nothing was measured, how to measure, and what training saw."""
+    run = look.run
+    section = Section("numbers", "Key numbers")
+    metrics = run.metrics
+    if any(m["name"] in numbers.KEY for m in metrics):
+        section.blocks.append(numbers.key_numbers(metrics))
+    else:
+        section.blocks.append(
+            Text(f"This run has not been measured on test data yet: `vaekit evaluate {run.path}` (or `run.evaluate()`), "
+                 "then write this page again.", "note")
+        )  # fmt: skip
+        valid = run.config.get("valid") or {}
+        if valid:
+            each = ", ".join(f"{numbers.label(k)} {numbers.number(valid[k])}" for k in ("elbo", "rate", "distortion") if k in valid)
+            section.blocks.append(
+                Text(f"At step {valid['step']:,}, on at most 2,000 validation data with one draw each (nats a datum, x as "
+                     f"the model sees it): {each}.")
+            )  # fmt: skip
+    return section
+
+
+def _series(log: list[dict[str, Any]], kind: str, shift: float) -> dict[str, Array]:
+    """Records of one kind as arrays, with densities in the data's own units."""
+    records = [r for r in log if r.get("kind") == kind]
+    found = {"step": np.array([r["step"] for r in records], dtype=float)}
+    for name, sign in (("elbo", 1.0), ("distortion", -1.0), ("rate", 0.0)):
+        if records and all(name in r for r in records):
+            values = [math.nan if r[name] is None else r[name] for r in records]
+            found[name] = np.array(values) + sign * shift
+    found["seconds"] = np.array([r.get("seconds", math.nan) for r in records], dtype=float)
+    return found
+
+
+def log_series(look: Look, kind: str) -> dict[str, Array]:
+    """step, seconds, elbo, distortion and rate of the "train" or "valid" records, in the data's own units."""
+    return _series(look.run.log, kind, look.run.composition.observation.log_jacobian(look.facts.shape))
+
+
+def training(look: Look) -> Section:
+    """ELBO, distortion and rate over training."""
+    train, valid = log_series(look, "train"), log_series(look, "valid")
+    section = Section("training", "Training")
+    if not len(train["step"]) and not len(valid["step"]):
+        section.blocks.append(Text("log.jsonl holds no record of training.", "note"))
+        return section
+    config = look.run.config
+    batch = config["training"]["batch"]
+    epoch_steps = config["data"]["n"]["train"] / batch if batch else None
+    floor = numbers.best_known(look.run.metrics).get("entropy_floor")
+    caption = (
+        "Nats a datum, true ELBO whatever the objective weighs. Training: means over the steps between records, with the "
+        "weights of that moment; validation: the weights that would be used. The first tenth may lie outside the picture."
+    )
+    if floor:
+        caption += f" Dashed: minus the entropy of the binary draw ({numbers.number(floor['value'])} nats), a ceiling."
+    section.blocks.append(
+        plot(
+            "training",
+            lambda: figures.training_curves(train, valid, epoch_steps, None if floor is None else floor["value"]),
+            "Line plots of ELBO, distortion and rate against the training step",
+            caption,
+        )
+    )
+    return section
+
+
+def reconstructions(look: Look) -> Section:
+    """Held-out data, what the model saw of them, their reconstructions and the errors."""
+    section = Section("reconstructions", "Held-out reconstructions")
+    if look.data is None:
+        return _without_data(section, look)
+    rebuilt = look.run.decode(look.means)
+    which = f"The first test datum of each class ({len(look.raw)} at most)" if look.data.test.label is not None else (
+        f"The first {len(look.raw)} test data")  # fmt: skip
+    how = "encoded to the posterior mean, decoded to the mean of p(x|z)."
+    if look.is_image:
+        data, mean = figures.channels_last(look.raw), figures.channels_last(rebuilt)
+        limit = float(look.scale[1] - look.scale[0]) / 2
+        rows = [Strip("data", look.tiles(look.raw))]
+        if look.drawn is not None:
+            rows.append(Strip("binary draw", look.tiles(look.drawn), "what the encoder sees"))
+        rows.append(Strip("reconstruction", look.tiles(rebuilt)))
+        rms = float(np.sqrt(np.mean((mean.astype(float) - data) ** 2)))
+        errors = look.row(figures.error_map(data, mean, limit))
+        rows.append(Strip("error", errors, f"RMS {rms / (2 * limit):.3f} of the range"))
+        caption = (
+            f"{which}, {how} Error: reconstruction − data, red above and blue below, full colour at half the range "
+            f"({numbers.number(limit)})."
+        )
+        alt = f"Rows of {len(data)} test images, their reconstructions and signed errors"
+        section.blocks.append(Strips("reconstructions", rows, alt, caption, look.names))
+        return section
+    data, mean = look.shown(look.raw), look.shown(rebuilt)
+    section.blocks.append(
+        plot(
+            "reconstructions",
+            lambda: figures.lines(data, mean, look.names, names=look.features, unit=look.unit),
+            f"Line plots of {len(data)} test data with their reconstructions on top",
+            f"{which}, {how} Values in {look.unit}.",
+        )
+    )
+    if data.ndim == 2:
+        n = min(40, look.observed.n)
+        more = look.observed.raw(np.arange(n))
+        again = look.run.reconstruct("test", n)
+        left, right = look.shown(more), look.shown(again)
+        section.blocks.append(
+            plot(
+                "reconstruction-heat",
+                lambda: figures.heat(left, right, look.features, look.unit),
+                "Heat maps of data, reconstructions and errors, a row a datum and a column a feature",
+                f"The first {n} test data, a row each; {look.unit} of the training data.",
+            )
+        )
+    return section
+
+
+def samples(look: Look) -> Section:
+    """Draws from the prior, and the training data nearest to them."""
+    section = Section("samples", "Samples from the prior")
+    drawn = look.run.decode(look.prior_latents)
+    means = "Means of p(x|z) for z drawn from the prior at temperature 1; not chosen by hand."
+    few = drawn[:EACH]
+    if look.is_image:
+        pictures = figures.channels_last(drawn[:40])
+        grid = figures.image_grid(pictures, 10, gap=4, background=None, scale=look.scale,
+                                  zoom=max(1, math.ceil(84 / max(pictures.shape[1:3]))))  # fmt: skip
+        section.blocks.append(still("samples", grid, f"A grid of {len(pictures)} sampled images", means))
+    else:
+        section.blocks.append(
+            plot("samples", lambda: figures.lines(look.shown(drawn[:12]), names=look.features, unit=look.unit),
+                 "Line plots of 12 samples", f"{means} Values in {look.unit}.")
+        )  # fmt: skip
+    if look.data is None:
+        section.blocks.append(Text(f"Their nearest training data are not shown: {look.missing}.", "note"))
+        return section
+    close, rms = look.neighbours(few)
+    _, usual = look.neighbours(look.raw)
+    span = (look.scale[1] - look.scale[0]) if look.is_image else 1.0
+    unit = "of the range" if look.is_image else look.unit
+    caption = (
+        f"Samples and the nearest of the first {len(look.searched):,} training data by squared difference. RMS "
+        f"difference: {np.median(rms) / span:.3f} {unit} in the median; from the held-out data above to their nearest "
+        f"training data it is {np.median(usual) / span:.3f}. Samples much nearer than that would be copies."
+    )
+    if look.is_image:
+        rows = [Strip("sample", look.tiles(few)), Strip("nearest in training", look.tiles(close))]
+        heads = [f"{r / span:.3f}" for r in rms]
+        section.blocks.append(Strips("nearest", rows, "Sampled images above their nearest training images", caption, heads))
+    else:
+        section.blocks.append(
+            plot("nearest",
+                 lambda: figures.lines(look.shown(close), look.shown(few), names=look.features, unit=look.unit,
+                                       labels=("nearest in training", "sample")),
+                 "Line plots of samples over their nearest training data", caption)
+        )  # fmt: skip
+    return section
+
+
+
+
+
+def interpolations(look: Look) -> Section:
+    """Ways between test data, decoded."""
+    section = Section("interpolations", "Interpolations")
+    if look.data is None:
+        return _without_data(section, look)
+    if not look.plain:
+        return _not_plain(section)
+    found: list[tuple[str, str, int, int, Array]] = []
+    usual = chosen_mode("auto", look.latents)
+    other = "slerp" if usual == "lerp" else "lerp"
+    pairs = [(2 * i, 2 * i + 1) for i in range(min(PAIRS, len(look.examples) // 2))]
+    for a, b in pairs:
+        for mode in (usual, other) if a == 0 and look.latents > 1 else (usual,):
+            line = interpolate(look.means[a], look.means[b], STEPS, mode)
+            found.append((f"{look.names[a]} → {look.names[b]}", mode, a, b, look.run.decode(line)))
+    caption = (
+        f"From one test datum to another in {STEPS} steps between their posterior means, both ends included; "
+        f"{'lerp: the straight line' if usual == 'lerp' else 'slerp: round the great circle'}, the usual way for "
+        f"{look.latents} latents (the first pair also by {other})."
+    )
+    if look.is_image:
+        rows = [
+            Strip(name, look.tiles(np.concatenate([look.raw[a : a + 1], path, look.raw[b : b + 1]])),
+                  f"{mode}, test {look.examples[a]} to {look.examples[b]}")
+            for name, mode, a, b, path in found
+        ]  # fmt: skip
+        caption += " The outer two columns are the data themselves."
+        heads = ["data", *("" for _ in range(STEPS)), "data"]
+        section.blocks.append(Strips("interpolations", rows, "Rows of images that change from one to another", caption, heads))
+    else:
+        paths = look.shown(np.stack([path for *_, path in found]))
+        titles = [f"{name} ({mode})" for name, mode, *_ in found]
+        section.blocks.append(
+            plot("interpolations", lambda: figures.families(paths, titles, names=look.features, unit=look.unit),
+                 "Line plots that change from one datum to another", f"{caption} Dark to yellow along the way.")
+        )  # fmt: skip
+    return section
+
+
+def _kl(look: Look) -> tuple[Array | None, str]:
+    """KL of each latent, and on what it was measured: from metrics.json, else from the report's own look."""
+    stored = numbers.best_known(look.run.metrics).get("kl_per_latent")
+    if stored is not None:
+        return np.asarray(stored["value"], dtype=float), numbers.protocol_text(stored["protocol"], ["digest", "dims", "units"])
+    if look.data is None or look.scored.kl is None:
+        return None, ""
+    return look.scored.kl.mean(0), f"the first {len(look.scored.kl):,} test data"
+
+
+def traversals(look: Look) -> Section:
+    """One latent at a time moved over the range that data take, largest KL first, collapsed ones greyed."""
+    section = Section("traversals", "Traversals")
+    if not look.plain:
+        return _not_plain(section)
+    kl, _ = _kl(look)
+    if look.data is None:
+        base, values = np.zeros(look.latents), np.tile(np.linspace(-2, 2, STEPS + 2), (look.latents, 1))
+        active = np.ones(look.latents, bool)
+        start = "0, over −2 to 2, since the data cannot be had"
+    else:
+        scored = look.scored.means
+        base, values = look.means[0], traversal_values(scored, STEPS + 2)
+        active = scored.var(0, ddof=1) > ACTIVE if len(scored) > 1 else np.ones(look.latents, bool)
+        start = (
+            f"the posterior mean of test datum {look.examples[0]} ({look.names[0]}), over the middle 98% of the posterior "
+            "means of test data"
+        )
+    order = order_by_kl(kl) if kl is not None and len(kl) == look.latents else np.arange(look.latents)
+    alive, dead = [int(i) for i in order if active[i]], [int(i) for i in order if not active[i]]
+    dims = [*alive[:TRAVERSED], *dead[:COLLAPSED]]
+    decoded = look.run.decode(traverse(base, dims, values[dims]).reshape(-1, look.latents))
+    decoded = decoded.reshape(len(dims), -1, *look.facts.shape)
+    says = [f"KL {kl[i]:.2f} nats" if kl is not None else "" for i in dims]
+    ends = [f"{values[i, 0]:.2f} to {values[i, -1]:.2f}".replace("-", "−") for i in dims]
+    caption = f"One latent at a time, from {start}; {'largest KL first' if kl is not None else 'in order'}."
+    left = len(order) - len(dims)
+    if left:
+        caption += f" {len(alive)} of {len(order)} latents are active; {left} more are not shown."
+    if dead:
+        caption += f" Greyed: collapsed latents (variance of the posterior mean at most {ACTIVE}), which change nothing."
+    if look.is_image:
+        rows = [
+            Strip(f"z {i}", look.tiles(decoded[r]), f"{says[r]}, {ends[r]}".strip(", "), i in dead)
+            for r, i in enumerate(dims)
+        ]
+        section.blocks.append(Strips("traversals", rows, "Rows of images, one latent changing along each", caption))
+    else:
+        titles = [f"z {i}, {says[r]}".strip(", ") for r, i in enumerate(dims)]
+        section.blocks.append(
+            plot("traversals",
+                 lambda: figures.families(look.shown(decoded), titles, [i in dead for i in dims], names=look.features,
+                                          unit=look.unit),
+                 "Line plots, one latent changing in each", f"{caption} Dark to yellow from low to high.")
+        )  # fmt: skip
+    return section
+
+
+def manifold(look: Look) -> Section | None:
+    """The plane of a two-dimensional latent space, decoded on the grid of equal probability."""
+    if not look.plain or look.latents != 2:
+        return None
+    section = Section("manifold", "The manifold")
+    caption = "Decoded on a grid evenly spaced in the probability of the prior, 5% to 95% a side: z 0 to the right, z 1 upwards."
+    if look.is_image:
+        pictures = figures.channels_last(look.run.decode(manifold_grid(20)))
+        zoom = max(1, math.ceil(42 / max(pictures.shape[1:3])))
+        grid = figures.image_grid(pictures, 20, gap=0, scale=look.scale, zoom=zoom)
+        section.blocks.append(still("manifold", grid, "A 20 by 20 grid of images that change smoothly", caption))
+        return section
+    decoded = look.shown(look.run.decode(manifold_grid(6)))
+    section.blocks.append(
+        plot("manifold", lambda: figures.lines(decoded, columns=6), "A 6 by 6 grid of line plots", f"{caption} Values in {look.unit}.")
+    )
+    return section
+
+
+def latent_space(look: Look) -> Section:
+    """Where test data lie, and how much each latent carries."""
+    section = Section("latents", "The latent space")
+    blocks: list[Block] = []
+    if look.data is not None:
+        means = look.scored.means
+        label = look.data.test.label
+        label = None if label is None else label[: len(means)]
+        projected = "" if means.shape[1] <= 2 else ", projected on their two main axes (PCA)"
+        coloured = " Colour and marker tell the class; names stand at the median of each." if label is not None else ""
+        blocks.append(
+            plot(
+                "latent-map",
+                lambda: figures.latent_scatter(means, label, look.data.label_names if look.data else None),
+                "Scatter plot of posterior means of test data, by class",
+                f"Posterior means of the first {len(means):,} test data{projected}.{coloured}",
+            )
+        )
+    kl, where = _kl(look)
+    active = None
+    if look.data is not None and len(look.scored.means) > 1:
+        active = look.scored.means.var(0, ddof=1) > ACTIVE
+    if kl is not None:
+        count = "" if active is None else f" {int(active.sum())} of {len(kl)} latents are active: their posterior mean " \
+            f"varies by more than {ACTIVE} over the data."  # fmt: skip
+        fits = active if active is not None and len(active) == len(kl) else None
+        blocks.append(
+            plot("kl", lambda: figures.kl_bars(kl, fits), "Bars of the KL of each latent, sorted",
+                 f"Mean KL of each latent's posterior from its prior, nats a datum; {where}; {kl.sum():.2f} in all.{count}")
+        )  # fmt: skip
+    if look.data is not None:
+        values = look.scored.elbo
+        blocks.append(
+            plot("elbo-histogram", lambda: figures.histogram(values, "ELBO"), "Histogram of the ELBO of test data",
+                 f"The ELBO of each of the first {len(values):,} test data, {SCORE_SAMPLES} draws each. What lies far to the "
+                 "left is what the model finds unlikely.")
+        )  # fmt: skip
+    else:
+        blocks.append(Text(f"The map of test data is not shown: {look.missing}.", "note"))
+    section.blocks = blocks
+    return section
+
+
+def _without_data(section: Section, look: Look) -> Section:
+    section.blocks.append(Text(f"Not shown, since the data cannot be had: {look.missing}.", "note"))
+    return section
+
+
+def _not_plain(section: Section) -> Section:
+    section.blocks.append(Text("Not shown: the latents of this model are not one vector a datum.", "note"))
+    return section
+
+
+def pictures(look: Look) -> list[Section]:
+    """All sections with pictures, in the order of the page."""
+    found = [
+        training(look), reconstructions(look), samples(look), interpolations(look), traversals(look), manifold(look),
+        latent_space(look),
+    ]  # fmt: skip
+    return [s for s in found if s is not None]
+
+
+__all__ = ["Picture", "key_numbers", "log_series", "pictures"]
