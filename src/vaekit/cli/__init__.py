@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 import vaekit
 from vaekit.cli import fit, listing, use
@@ -67,5 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _refuse(error: Exception) -> int:
     if isinstance(error, CycloptsError):
         error.verbose = False
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    text = str(error)
+    if isinstance(error, UnusedCliTokensError):
+        text = f"unexpected {' '.join(error.unused_tokens or ())!r}: see --help for what the command takes"
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
     return 2

@@ -195,11 +195,12 @@ def _fit(source: str | None, recipe: Recipe, given: dict[str, Any]) -> int:
             _next(out)
             return 0
         data = _stored_data(out, config, source, of_data)
-    else:
-        print(f"{recipe.name} on {source}, to {out}", file=sys.stderr)
     assert data is not None
     try:
-        run = train(data, recipe.name, out=out, resume=bool(resume), init_from=init_from, **arguments, **training)
+        run = train(
+            data, recipe.name, out=out, resume=bool(resume), init_from=init_from, on_start=_started(out), **arguments,
+            **training,
+        )
     except KeyboardInterrupt as stop:
         return _interrupted(stop, out, source)
     _finished(run, out)
@@ -221,6 +222,19 @@ def _tell(what: str, done: int, total: int) -> None:
     share = f"{100 * done // total}%" if total else f"{done:,}"
     end = "\r\033[K" if total and done >= total else "\r"
     print(f"{what} {share}", end=end, file=sys.stderr, flush=True)
+
+
+def _started(out: Path) -> Callable[[dict[str, Any]], None]:
+    def tell(config: dict[str, Any]) -> None:
+        decided = config["decided"]
+        compiled = "compiled" if decided["compile"] else "not compiled"
+        print(
+            f"{config['recipe']} on {config['data']['name']} to {out}: {decided['parameters']:,} parameters, "
+            f"{decided['device']}, {decided['precision']}, {compiled} ({decided['compile_why']})",
+            file=sys.stderr,
+        )
+
+    return tell
 
 
 def _stored(out: Path, recipe: str | None) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def _choices(data, recipe, arguments, composition: Composition, options: Options
         f"{data.name}: {data.kind} {data.shape}, {len(data.train):,} train, {len(data.valid):,} valid, "
         f"{len(data.test):,} test"
     )
-    yield "recipe", f"{recipe.name}: {', '.join(f'{n} {_plain(v)}' for n, v in taken.items())}"
+    yield "recipe", f"{recipe.name}: {', '.join(f'{n} {_plain(v, 'auto')}' for n, v in taken.items())}"
     yield "observation", composition.observation.kind
     yield "likelihood", type(likelihood).__name__
     yield "objective", type(composition.objective).__name__
@@ -74,9 +74,9 @@ def _choices(data, recipe, arguments, composition: Composition, options: Options
     yield "out", f"{out}" + (f", weights from {init_from}" if init_from else "")
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any, none: str = "none") -> str:
     if value is None:
-        return "none"
+        return none
     return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
@@ -158,7 +158,8 @@ def _step_seconds(trainer: Trainer) -> float:
 def _time(trainer: Trainer, options: Options, seconds: float, compiled: bool):
     batch = trainer.order.batch
     yield "batch", f"{batch}, {trainer.epoch_steps:.4g} steps an epoch"
-    per = f"at {1000 * seconds:.2g} ms an eager step"
+    ms = 1000 * seconds
+    per = f"at {ms:.0f} ms an eager step" if ms >= 10 else f"at {ms:.2g} ms an eager step"
     if options.minutes is not None:
         steps = int(60 * options.minutes / seconds)
         yield "length", f"{options.minutes:g} minutes, compilation included"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsons
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -12,7 +11,6 @@ from vaekit.cli.output import at_least, check_file, check_picture, in_rows, tabl
 from vaekit.errors import ChoiceError
 
 if TYPE_CHECKING:
-    import numpy as np
 
     from vaekit.run import Run
 
@@ -75,7 +73,7 @@ def _measured(metrics: list[dict[str, Any]]) -> str:
             unit = f"{unit}; the largest of {len(value)}, number {largest}"
             value, se = value[largest], se[largest] if isinstance(se, list) else se
         if m["name"] == "elbo" and floor is not None:
-            unit = f"{unit}; no model of this binarised data can expect more than {floor:.2f} (entropy_floor)"
+            unit = f"{unit}; at best {-floor:.2f} on data so binarised (entropy_floor)"
         rows.append((m["name"], _number(value), "" if se is None else _number(se), unit))
     protocols = [m["protocol"] for m in metrics]
     shared = {k: v for k, v in protocols[0].items() if all(p.get(k) == v for p in protocols) and v is not None}
