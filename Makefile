@@ -1,0 +1,47 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+RUN := runs/demo
+
+.PHONY: help setup demo test lint bench bench-quality
+
+help:
+	@echo "make setup          an environment in $(VENV) with vaekit and its tools"
+	@echo "make demo           train on Fashion-MNIST for 3 minutes, measure, write a page"
+	@echo "make test, lint     the tests; ruff and mypy"
+	@echo "make bench          speed beside other libraries; bench-quality: quality"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -c constraints.txt -e ".[dev]"
+	@touch $@
+
+# a run that was stopped is gone on with, a finished one measured again
+demo: $(READY)
+	@if [ -f $(RUN)/run.json ]; then \
+	  $(BIN)/vaekit fit --out $(RUN) --resume; \
+	elif $(BIN)/python -c "import vaekit; vaekit.load('fashion-mnist')" 2>/dev/null; then \
+	  $(BIN)/vaekit fit fashion-mnist --recipe vae --minutes 3.2 --out $(RUN); \
+	else \
+	  echo "Fashion-MNIST can be had nowhere: digits instead"; \
+	  $(BIN)/vaekit fit digits --recipe vae --minutes 0.5 --out $(RUN); \
+	fi
+	@$(BIN)/vaekit evaluate $(RUN) --samples 100 -n 2000
+	@$(BIN)/vaekit report $(RUN)
+	@echo "open $(RUN)/report.html in a browser"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python bench/bench.py
+
+bench-quality: $(READY)
+	$(BIN)/python bench/quality.py
