@@ -87,7 +87,9 @@ def main() -> None:
     steps = 200
     print(f"train_step_ms: {1000 * train / steps:.3f}")
     print(f"train_limit_ms: {1000 * limit / steps:.3f}")
-    print("# limit: the step's products in bf16, each alone at its best layout, + 28 bytes a parameter at copy bandwidth")
+    print(
+        "# limit: the step's products in bf16, each alone at its best layout, + 28 bytes a parameter at copy bandwidth"
+    )
     print(f"train_peer_step_ms: {1000 * theirs / steps:.3f}")
     print(f"train_images_per_second: {100 * steps / train:.0f}")
     print(f"train_ratio_pythae: {theirs / train:.3f}")

@@ -61,10 +61,10 @@ def main() -> None:
     decided, config = run.config["decided"], run.config
     lines += [
         "",
-        f"Recipe `vae` with its defaults, {config['training']['minutes']:g} minutes asked, {config['seconds']:.0f} s used,",
-        f"{config['step']:,} steps of {config['training']['batch']}, {decided['parameters']:,} parameters,",
-        f"{decided['precision']}, compiled: {decided['compile']}, {decided['threads']} threads, torch {torch.__version__},",
-        f"Python {platform.python_version()}.",
+        f"Recipe `vae` with its defaults, {config['training']['minutes']:g} minutes asked,",
+        f"{config['seconds']:.0f} s used, {config['step']:,} steps of {config['training']['batch']}, {decided['parameters']:,} parameters,",
+        f"{decided['precision']}, compiled: {decided['compile']}, {decided['threads']} threads,",
+        f"torch {torch.__version__}, Python {platform.python_version()}.",
         "",
         "The standard error above is that of the mean over images; models are compared by paired differences.",
         "",
@@ -83,15 +83,14 @@ def main() -> None:
             pair[precision] = scores(made)
         d = pair["fp32"] - pair["bf16"]
         differences.append(d)
-        lines.append(
-            f"| {seed} | {pair['fp32'].mean():.3f} | {pair['bf16'].mean():.3f} | {d.mean():+.3f} | {standard_error(d):.3f} |"
-        )
+        fp32, bf16 = pair["fp32"].mean(), pair["bf16"].mean()
+        lines.append(f"| {seed} | {fp32:.3f} | {bf16:.3f} | {d.mean():+.3f} | {standard_error(d):.3f} |")
     means = np.array([d.mean() for d in differences])
     overall = np.mean(differences, axis=0)
     lines += [
         "",
-        f"Mean difference over seeds {means.mean():+.3f} nats, standard error {standard_error(overall):.3f} over images",
-        f"and {standard_error(means):.3f} over seeds (positive: fp32 is better).",
+        f"Mean difference over seeds {means.mean():+.3f} nats, standard error {standard_error(overall):.3f} over",
+        f"images and {standard_error(means):.3f} over seeds (positive: fp32 is better).",
         "",
     ]
     (HERE.parent / "docs").mkdir(exist_ok=True)

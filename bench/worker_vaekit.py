@@ -26,8 +26,15 @@ def trainer(data, folder: Path) -> Trainer:
     torch.manual_seed(0)
     composition = vk.get_recipe("vae")(vk.Facts.of(data), latent=16, hidden=(512,), activation="relu")
     options = vk.Options(
-        steps=10**6, batch=BATCH, optimiser="adam", lr=1e-3, schedule="constant", weight_decay=0.0, ema=0.0,
-        compile="on", validate_steps=10**6,
+        steps=10**6,
+        batch=BATCH,
+        optimiser="adam",
+        lr=1e-3,
+        schedule="constant",
+        weight_decay=0.0,
+        ema=0.0,
+        compile="on",
+        validate_steps=10**6,
     ).with_defaults(composition)
     config = describe(data, "vae", {}, composition, options)
     prepare(data, composition, options)

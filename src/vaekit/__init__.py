@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -19,7 +19,7 @@ _HOMES = {
     "Model": "model",
     "Noise": "noise",
     "Objective": "objectives",
-    "Options": "train",
+    "Options": "options",
     "Run": "run",
     "StandardNormal": "priors",
     "Terms": "objectives",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import singledispatch
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from torch.distributions import (
 
 from .noise import Noise
 
+_ONE = torch.Size()
+
 
 class ContinuousBernoulli(Distribution):
     r"""p(x) = C(l) e^{l x} / (1 + e^l) on [0, 1], with its normaliser C(l) = l / tanh(l / 2).
@@ -26,7 +29,7 @@ class ContinuousBernoulli(Distribution):
     Loaiza-Ganem and Cunningham (2019). Given by logits l; the series of log C about l = 0 replaces a 0/0.
     """
 
-    arg_constraints = {"logits": constraints.real}
+    arg_constraints: ClassVar = {"logits": constraints.real}
     support = constraints.unit_interval
     has_rsample = True
 
@@ -73,7 +76,7 @@ class ContinuousBernoulli(Distribution):
         far = torch.where(away > 0, up, down)
         return torch.where(near, value + self.logits * value * (value - 1) / 2, far).clamp(0, 1)
 
-    def rsample(self, sample_shape=torch.Size()) -> Tensor:
+    def rsample(self, sample_shape=_ONE) -> Tensor:
         shape = self._extended_shape(sample_shape)
         return self.icdf(torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
 
@@ -85,7 +88,7 @@ class DiscretisedLogistic(Distribution):
     last above (Kingma et al. 2016; Salimans et al. 2017). `loc` and e^`log_scale` are in units of one level.
     """
 
-    arg_constraints = {"loc": constraints.real, "log_scale": constraints.real}
+    arg_constraints: ClassVar = {"loc": constraints.real, "log_scale": constraints.real}
     has_enumerate_support = False
 
     def __init__(self, loc: Tensor, log_scale: Tensor, levels: int = 256, validate_args: bool | None = None):
@@ -123,7 +126,7 @@ class DiscretisedLogistic(Distribution):
         real = self.loc + torch.exp(self.log_scale) * torch.logit(value)
         return real.round().clamp(0, self.levels - 1)
 
-    def sample(self, sample_shape=torch.Size()) -> Tensor:
+    def sample(self, sample_shape=_ONE) -> Tensor:
         shape = self._extended_shape(sample_shape)
         with torch.no_grad():
             u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
@@ -134,15 +137,14 @@ class DiscretisedLogistic(Distribution):
 def _from_noise(d: Distribution, noise: Noise, event: tuple[int, ...], k: int | None) -> Tensor:
     """One draw from an elementwise density `d`, of shape (K?, B, *event).
 
-    A density nobody registered is drawn by its own `rsample` under a generator seeded from the noise: repeatable,
-    but then a row's number depends on the batch it stands in.
+    A density nobody registered is drawn by its own sampler under a generator seeded from the noise: repeatable, but
+    a row's number then depends on the batch it stands in, and the step cannot be compiled.
     """
+    wanted = torch.Size(((k,) if k is not None else ()) + (len(noise.rows), *event))
+    missing = wanted[: len(wanted) - len(d.batch_shape) - len(d.event_shape)]
     with torch.random.fork_rng():
-        torch.manual_seed(int(noise.bits((2,))[0].long().sum().item()))
-        shape = torch.Size((k,) if k is not None and len(d.batch_shape) == len(event) + 1 else ())
-        if not d.batch_shape[: -len(event) or None]:
-            shape = torch.Size((*((k,) if k is not None else ()), len(noise.rows)))
-        return d.rsample(shape) if d.has_rsample else d.sample(shape)
+        torch.manual_seed(int(noise.bits((1,))[..., 0].long().sum()))
+        return d.rsample(missing) if d.has_rsample else d.sample(missing)
 
 
 @_from_noise.register

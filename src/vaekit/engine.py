@@ -10,7 +10,7 @@ import contextlib
 import math
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -55,7 +55,7 @@ class Settings:
     precision: str = "fp32"
     compile: bool = False
     seed: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     reduce: Callable[[list[Tensor]], None] | None = None  # sums tensors over processes, in place
 
 
@@ -145,7 +145,7 @@ class Engine:
     def compiled(self) -> None:
         """Compile the step. Shapes never change within a run, so the guards are dropped with their cost."""
         self._compiling = True  # torch.autograd.grad inside a graph is behind a switch, set around the calls
-        options = {"guard_filter_fn": lambda entries: [False for _ in entries]}
+        options: dict[str, Any] = {"guard_filter_fn": lambda entries: [False for _ in entries]}
         if self.settings.reduce is None:
             self._run = torch.compile(_own_code(self._whole), fullgraph=True, options=options)
         else:
@@ -209,7 +209,7 @@ class Engine:
     def weights_to_use(self) -> dict[str, Tensor]:
         """The weights for evaluation: running averages where they are kept, plus buffers."""
         weights = {n: self.average.get(n, p) for n, p in self.parameters.items()}
-        kept = {n for n in self.module.state_dict()}
+        kept = set(self.module.state_dict())
         return {**weights, **{n: b for n, b in self.module.named_buffers() if n in kept}}
 
     @contextlib.contextmanager

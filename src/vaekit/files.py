@@ -15,7 +15,7 @@ from torch import Tensor
 from .errors import RunError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a neighbour of `path`, flush it to disk, then rename it into place.
 
     Raises:
@@ -29,14 +29,16 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") from error
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another --out"
+        ) from error
     except SafetensorError as error:  # safetensors wraps the system's errors in its own
         part.unlink(missing_ok=True)
         raise RunError(f"cannot write {path}: {error}; free some space or choose another --out") from error
 
 
 def write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf8") and None)
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf8"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -40,14 +41,12 @@ class MLP(nn.Module):
         activation: a name in `ACTIVATIONS`, or `gated`.
     """
 
-    def __init__(
-        self, event: Sequence[int], features: int, hidden: Sequence[int] = (512,), activation: str = "relu"
-    ):
+    def __init__(self, event: Sequence[int], features: int, hidden: Sequence[int] = (512,), activation: str = "relu"):
         super().__init__()
         self.dims = len(tuple(event))
         widths = [math.prod(event), *hidden]
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in itertools.pairwise(widths):
             layers += [Gated(a, b)] if activation == "gated" else [nn.Linear(a, b), ACTIVATIONS[activation]()]
         self.hidden = nn.Sequential(*layers)
         self.out = nn.Linear(widths[-1], features)
@@ -96,7 +95,9 @@ class ConvEncoder(nn.Module):
     Each level halves the grid (rounding up) with a 4-wide stride-2 convolution, then runs `blocks` residual blocks.
     """
 
-    def __init__(self, event: Sequence[int], features: int, channels: Sequence[int] = (32, 64, 128, 256), blocks: int = 0):
+    def __init__(
+        self, event: Sequence[int], features: int, channels: Sequence[int] = (32, 64, 128, 256), blocks: int = 0
+    ):
         super().__init__()
         c, *size = event
         self.dims = len(event)

@@ -10,6 +10,8 @@ from torch import distributions as D
 class StandardNormal(nn.Module):
     """p(z) = N(0, I) over `event`."""
 
+    zero: Tensor
+
     def __init__(self, event: tuple[int, ...]):
         super().__init__()
         self.event = tuple(event)

@@ -18,8 +18,15 @@ class Progress(ABC):
         return None
 
     @abstractmethod
-    def update(self, step: int, horizon: int, epoch: float, train: dict[str, float], valid: dict[str, float],
-               images_per_second: float) -> None: ...
+    def update(
+        self,
+        step: int,
+        horizon: int,
+        epoch: float,
+        train: dict[str, float],
+        valid: dict[str, float],
+        images_per_second: float,
+    ) -> None: ...
 
     @abstractmethod
     def note(self, text: str) -> None: ...
@@ -37,7 +44,11 @@ class Silent(Progress):
 
 def _clock(seconds: float) -> str:
     seconds = int(max(seconds, 0))
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}" if seconds >= 3600 else f"{seconds // 60}:{seconds % 60:02d}"
+    return (
+        f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        if seconds >= 3600
+        else f"{seconds // 60}:{seconds % 60:02d}"
+    )
 
 
 class _Speed:
@@ -116,16 +127,36 @@ class Live(Progress):
 
         left = self.speed.left(step, horizon)
         head = Table.grid(padding=(0, 2))
-        head.add_row(f"step {step:,}/{horizon:,}", f"epoch {epoch:.2f}", f"{images_per_second:,.0f} images/s",
-                     f"left {_clock(left)}")
+        head.add_row(
+            f"step {step:,}/{horizon:,}",
+            f"epoch {epoch:.2f}",
+            f"{images_per_second:,.0f} images/s",
+            f"left {_clock(left)}",
+        )
         numbers = Table.grid(padding=(0, 3))
         if "elbo" in train:
-            numbers.add_row(Text("ELBO", style="bold"), Text(f"{train['elbo']:.2f}", style="bold cyan"), "rate",
-                            f"{train['rate']:.2f}", "distortion", f"{train['distortion']:.2f}", Text("nats", style="dim"))
+            numbers.add_row(
+                Text("ELBO", style="bold"),
+                Text(f"{train['elbo']:.2f}", style="bold cyan"),
+                "rate",
+                f"{train['rate']:.2f}",
+                "distortion",
+                f"{train['distortion']:.2f}",
+                Text("nats", style="dim"),
+            )
         if valid:
-            numbers.add_row("valid", Text(f"{valid['elbo']:.2f}", style="green"), "rate", f"{valid['rate']:.2f}",
-                            "distortion", f"{valid['distortion']:.2f}", Text(f"step {valid['step']:,}", style="dim"))
-        self.live.update(Group(head, ProgressBar(total=max(horizon, 1), completed=min(step, horizon), width=60), numbers))
+            numbers.add_row(
+                "valid",
+                Text(f"{valid['elbo']:.2f}", style="green"),
+                "rate",
+                f"{valid['rate']:.2f}",
+                "distortion",
+                f"{valid['distortion']:.2f}",
+                Text(f"step {valid['step']:,}", style="dim"),
+            )
+        self.live.update(
+            Group(head, ProgressBar(total=max(horizon, 1), completed=min(step, horizon), width=60), numbers)
+        )
 
 
 def progress_for() -> Progress:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
@@ -228,7 +227,9 @@ def choose_observation(facts: Facts, name: str, likelihood: str, shift: float = 
             name = "binary"
         elif likelihood == "discretised-logistic":
             name = "levels"
-        elif likelihood == "continuous-bernoulli" or (facts.kind == "image" and (facts.integer or facts.scale == (0.0, 1.0))):
+        elif likelihood == "continuous-bernoulli" or (
+            facts.kind == "image" and (facts.integer or facts.scale == (0.0, 1.0))
+        ):
             name = "grey"
         elif facts.kind in ("vector", "counts"):
             name = "standardised"
@@ -325,14 +326,16 @@ def check_support(composition: Composition) -> None:
 
 def _start_at_data_mean(composition: Composition, x: Tensor) -> None:
     """Set the decoder's output bias to the best constant density, so that training starts from the marginals."""
-    net, head = composition.model.likelihood.net, composition.model.likelihood.head
+    likelihood = composition.model.likelihood
+    assert isinstance(likelihood, Conditional)
+    net, head = likelihood.net, likelihood.head
     bias = head.initial_bias(x.mean(0), x.std(0, correction=0))
     if bias is not None:
         nets.set_output_bias(net, bias)
 
 
 def gaussian_vae(encoder: nn.Module, decoder: nn.Module, latent: int, head: Head) -> VAE:
-    """N(0, I) prior, diagonal Gaussian posterior: the encoder puts out 2 * latent numbers, the decoder head.features."""
+    """N(0, I) prior, diagonal Gaussian posterior: the encoder puts out 2 * latent numbers."""
     posterior = Conditional(encoder, heads.Gaussian((latent,), "learned"))
     return VAE(StandardNormal((latent,)), posterior, Conditional(decoder, head))
 
@@ -404,7 +407,7 @@ def _convolutions(
 def kingma2013(
     facts: Facts, *, latent: int = 20, hidden: int = 500, likelihood: LikelihoodName = "auto"
 ) -> Composition:
-    """The model and the training of the paper: one tanh layer, weights of deviation 0.01, Adagrad, a N(0, I) prior on them.
+    """The paper's model and training: one tanh layer, initial deviation 0.01, Adagrad, a N(0, I) prior on the weights.
 
     Arguments:
         latent: latent dimensions.
@@ -511,7 +514,3 @@ def linear(facts: Facts, *, latent: int = 10) -> Composition:
     model = VAE(StandardNormal((latent,)), posterior, likelihood)
     defaults = Defaults("adam", 1e-2, min(500, facts.n), "cosine", epochs=400)
     return Composition(model, ELBO(), Centred(facts.shape), defaults)
-
-
-def as_numpy(x: Tensor) -> np.ndarray:
-    return x.detach().cpu().numpy()

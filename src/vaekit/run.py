@@ -1,12 +1,12 @@
 """A run: the directory that training leaves, and everything one does with it afterwards.
 
-    run.json            what was asked and decided: recipe, arguments, data, training, versions
-    model.safetensors   the weights to use (averaged or best), objective and observation included
-    checkpoint/         the last two states of training
-    log.jsonl           one line a record
-    metrics.json        measured numbers, each with its protocol
-    splits.safetensors  which rows of the source were train, valid and test
-    figures/, report.html
+run.json            what was asked and decided: recipe, arguments, data, training, versions
+model.safetensors   the weights to use (averaged or best), objective and observation included
+checkpoint/         the last two states of training
+log.jsonl           one line a record
+metrics.json        measured numbers, each with its protocol
+splits.safetensors  which rows of the source were train, valid and test
+figures/, report.html
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data.core import Data, Split, layout
-from .data.observation import Binary, FrozenDraw, REFERENCE_SEED
+from .data.core import Data, layout
+from .data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
 from .distributions import draw
 from .errors import ChoiceError, DataError, RunError
 from .files import read_json, read_tensors, write_json
@@ -41,8 +41,10 @@ class Observed:
         split: "valid", "test", "train" or "array".
     """
 
-    def __init__(self, composition: Composition, facts: Facts, split: str, data: Data | None, array: np.ndarray | None):
-        self.observation, self.facts, self.split, self.data = composition.observation, facts, split, data
+    def __init__(
+        self, observation: Observation, facts: Facts, split: str, data: Data | None, array: np.ndarray | None = None
+    ):
+        self.observation, self.facts, self.split, self.data = observation, facts, split, data
         self.array = array  # (N, *event)
         self.n = len(array) if array is not None else len(getattr(data, split))
         self._frozen: FrozenDraw | None = None
@@ -62,19 +64,13 @@ class Observed:
         if self._frozen is None:
             if self.data is not None and self.split in ("valid", "test"):
                 parts = ("valid", "test") if self.split == "test" else ("valid",)
-                readers = [Observed(self._shell(), self.facts, p, self.data, None) for p in parts]
+                readers = [Observed(self.observation, self.facts, p, self.data) for p in parts]
                 self.part = len(parts) - 1
             else:
                 readers = [self]
             fetch = [functools.partial(_between, r) for r in readers]
             self._frozen = FrozenDraw(self.observation, *fetch, sizes=tuple(r.n for r in readers))
         return self._frozen
-
-    def _shell(self) -> Any:
-        class Shell:
-            observation = self.observation
-
-        return Shell
 
     def draw_hash(self, n: int) -> str | None:
         """SHA-256 of the frozen binary draw of the first n rows."""
@@ -195,13 +191,13 @@ class Run:
             raw = raw.astype(np.float32)
         return raw
 
-    def observed(self, what: str | np.ndarray | Split | Data = "test") -> Observed:
+    def observed(self, what: str | np.ndarray = "test") -> Observed:
         """The x of a split of the run's data (`train`, `valid`, `test`), or of an array of raw rows."""
         if isinstance(what, str):
             if what not in ("train", "valid", "test"):
                 raise ChoiceError(f"no split {what!r}: there are train, valid, test")
-            return Observed(self.composition, self.facts, what, self.data, None)
-        return Observed(self.composition, self.facts, "array", None, self.events(what))
+            return Observed(self.composition.observation, self.facts, what, self.data)
+        return Observed(self.composition.observation, self.facts, "array", None, self.events(what))
 
     def _batches(self, observed: Observed, n: int | None = None, batch: int = 500):
         n = observed.n if n is None else min(n, observed.n)
@@ -210,7 +206,9 @@ class Run:
             yield rows, observed(rows)
 
     @torch.no_grad()
-    def encode(self, what: str | np.ndarray = "test", n: int | None = None, sample: bool = False, seed: int = 0) -> np.ndarray:
+    def encode(
+        self, what: str | np.ndarray = "test", n: int | None = None, sample: bool = False, seed: int = 0
+    ) -> np.ndarray:
         """The posterior mean of each datum, (N, D), or a draw from the posterior with `sample`."""
         found = []
         for rows, x in self._batches(self.observed(what), n):
@@ -244,18 +242,27 @@ class Run:
         return self.decode(self.sample_latents(n, temperature, seed), noise, seed)
 
     def reconstruct(
-        self, what: str | np.ndarray = "test", n: int | None = None, sample: bool = False, noise: bool = False, seed: int = 0
+        self,
+        what: str | np.ndarray = "test",
+        n: int | None = None,
+        sample: bool = False,
+        noise: bool = False,
+        seed: int = 0,
     ) -> np.ndarray:
         """Encode and decode: (N, *event) in the data's own units."""
         return self.decode(self.encode(what, n, sample, seed), noise, seed)
 
-    def score(self, what: str | np.ndarray = "test", samples: int = 100, n: int | None = None, seed: int = 0) -> np.ndarray:
+    def score(
+        self, what: str | np.ndarray = "test", samples: int = 100, n: int | None = None, seed: int = 0
+    ) -> np.ndarray:
         """log p(x) of each datum by importance sampling, in nats and the data's own units, (N,) float64."""
         from .metrics.likelihood import per_datum
 
         return per_datum(self, self.observed(what), samples, n=n, seed=seed).log_px
 
-    def evaluate(self, split: str = "test", samples: int = 100, n: int | None = None, metrics=None, seed: int = 0, **more):
+    def evaluate(
+        self, split: str = "test", samples: int = 100, n: int | None = None, metrics=None, seed: int = 0, **more
+    ):
         """Measure on a split and store in metrics.json; the list of what was measured."""
         from .metrics import evaluate
 

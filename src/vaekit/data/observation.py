@@ -121,7 +121,7 @@ class Threshold(Observation):
 
 
 class Dequantised(Observation):
-    """x = (raw - low + u) / levels with u uniform on [0, 1): a density on [0, 1] that bounds the pmf (Theis et al. 2016)."""
+    """x = (raw - low + u) / levels with u uniform on [0, 1): a density that bounds the pmf (Theis et al. 2016)."""
 
     kind = "dequantised"
     support = constraints.unit_interval

@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from ..data.observation import Binary
 from ..errors import ChoiceError
 from ..run import Run

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
+from ..data.observation import Binary
 from ..errors import ChoiceError
-from ..model import Model
+from ..model import VAE, Model
 from ..noise import Noise, fold
 from ..run import Observed, Run
 from ..terms import Weights, has_closed_form, log_weights
@@ -89,7 +90,9 @@ def per_datum(
     dims = math.prod(run.facts.shape)
     b, k = _plan(dims, samples, n)
     b = b if batch is None else batch
-    found: dict[str, list[Tensor]] = {name: [] for name in ("elbo", "rate", "distortion", "log_px", "ess", "means", "kl")}
+    found: dict[str, list[Tensor]] = {
+        name: [] for name in ("elbo", "rate", "distortion", "log_px", "ess", "means", "kl")
+    }
     chunks: dict[int, Callable] = {}
     if compile is None:
         compile = samples * n * dims > 4e8 and _can_compile()
@@ -123,12 +126,12 @@ def per_datum(
                 found["kl"].append(kl)
             if progress:
                 progress(a + len(x), n)
-    arrays = {name: torch.cat(parts).numpy() if parts else None for name, parts in found.items()}
+    whole = {name: torch.cat(parts).numpy() for name, parts in found.items() if parts}
     jacobian = run.composition.observation.log_jacobian(run.facts.shape)
-    arrays["elbo"] += jacobian
-    arrays["log_px"] += jacobian
-    arrays["distortion"] -= jacobian
-    return PerDatum(**arrays)
+    whole["elbo"] += jacobian
+    whole["log_px"] += jacobian
+    whole["distortion"] -= jacobian
+    return PerDatum(**{"kl": None, **whole})  # type: ignore[arg-type]
 
 
 def _can_compile() -> bool:
@@ -141,7 +144,7 @@ def _rates(model: Model, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tenso
     """Closed-form KL a datum (B,) and a latent (B, D), and posterior means (B, D), for one-layer models."""
     qs = model.infer(x)
     q = qs[0]
-    p = model.prior() if len(qs) == 1 else None
+    p = model.prior() if isinstance(model, VAE) else None
     if p is None or not has_closed_form(q, p):
         return None, None, q.mean.flatten(1)
     kl = None
@@ -156,10 +159,13 @@ def entropy_floor(run: Run, observed: Observed, n: int) -> tuple[float, float]:
     Each binary pixel was drawn with its own probability r; scoring the drawn bit by that very probability,
     -sum_i log Bernoulli(x_i; r_i), is the best any model could expect on these draws.
     """
+    observation = run.composition.observation
+    if not isinstance(observation, Binary):
+        raise ChoiceError("the entropy floor needs binarised data")
     floors = []
     for a in range(0, n, 1000):
         rows = np.arange(a, min(a + 1000, n))
-        chance = run.composition.observation.chance(observed.raw(rows))
+        chance = observation.chance(observed.raw(rows))
         x = observed(rows).numpy() > 0.5
         floors.append(-np.log(np.where(x, chance, 1 - chance)).reshape(len(rows), -1).sum(1))
     values = np.concatenate(floors)

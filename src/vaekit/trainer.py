@@ -1,0 +1,345 @@
+"""The training loop: steps, plan, validation, checkpoints. Nothing here knows which model or objective it trains."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import parallel
+from .data.batches import Order, Rows
+from .data.core import Data
+from .engine import Engine, Settings
+from .errors import RunError, TrainingError
+from .files import read_tensors, write_json, write_tensors
+from .noise import Noise
+from .optimisers import optimiser
+from .options import Options, choose_device
+from .progress import Progress
+from .recipes import Composition, Facts
+from .run import Observed
+from .schedules import learning_rate
+from .terms import distortion, rate
+
+CHECKPOINT_SECONDS = 60.0
+PLAN_SECONDS = 10.0
+RECORD_STEPS = 50
+VALID_ROWS = 2000
+
+
+class _Signals:
+    """Turns the first SIGINT or SIGTERM into a flag; a second one gets through."""
+
+    def __enter__(self) -> _Signals:
+        self.asked: str | None = None
+        self.old: dict[int, Any] = {}
+        try:
+            for s in (signal.SIGINT, signal.SIGTERM):
+                self.old[s] = signal.signal(s, self._note)
+        except ValueError:  # not in the main thread: whoever owns it decides
+            self.old = {}
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = signal.Signals(number).name
+
+    def __exit__(self, *error: Any) -> None:
+        for s, handler in self.old.items():
+            signal.signal(s, handler)
+
+
+@dataclass
+class Plan:
+    """How long the run is to be: a horizon in steps, estimated from the clock when minutes were asked for."""
+
+    horizon: int
+    minutes: float | None
+
+    def revise(self, step: int, seconds: float, per_step: float) -> bool:
+        """Set the horizon anew after `seconds` in all; whether it moved by more than a hundredth."""
+        assert self.minutes is not None
+        left = max(self.minutes * 60 - seconds, 0.0)
+        horizon = step + int(left / max(per_step, 1e-9))
+        moved = abs(horizon - self.horizon) > 0.01 * self.horizon
+        if moved:
+            self.horizon = horizon
+        return moved
+
+
+class Trainer:
+    """One training run: owns the engine, the plan and the files. `fit` makes one and calls `run`."""
+
+    def __init__(
+        self,
+        composition: Composition,
+        data: Data,
+        options: Options,
+        path: Path,
+        config: dict[str, Any],
+        progress: Progress,
+        fabric: Any = None,
+    ):
+        self.composition, self.data, self.options, self.path = composition, data, options, path
+        self.config, self.progress, self.fabric = config, progress, fabric
+        self.device = fabric.device if fabric is not None else choose_device(options.device)
+        self.rank, self.world = parallel.rank_and_world(fabric)
+        self.started = time.monotonic()
+        self.spent = 0.0  # seconds of earlier sessions
+        self.order = Order(len(data.train), options.batch or 100, options.seed)
+        self.rows = Rows(data, data.train, self.device)
+        n = len(data.train)
+        self.epoch_steps = n / self.order.batch
+        self.validate_steps = options.validate_steps or int(min(max(self.epoch_steps, 500), 2000))
+        self.plan = Plan(self._asked_steps(), options.minutes)
+        self.step = 0
+        self.best = -math.inf
+        self.best_step = 0
+        self.since_best = 0
+        self.best_weights: dict[str, Tensor] = {}
+        self.valid: dict[str, float] = {}
+        settings = Settings(
+            optimiser=lambda: optimiser(options.optimiser or "adam", options.weight_decay or 0.0),
+            lr=options.lr or 1e-3,
+            clip=options.clip,
+            ema=options.ema or None,
+            precision=config["decided"]["precision"],
+            compile=config["decided"]["compile"],
+            seed=options.seed,
+            device=self.device,
+            reduce=parallel.reducer(fabric),
+        )
+        self.engine = Engine(composition, settings)
+        self.pending: list[tuple[int, Tensor]] = []
+        self.records: list[str] = []
+        self.valid_x: list[tuple[Tensor, Tensor]] | None = None
+
+    def _asked_steps(self) -> int:
+        o = self.options
+        if o.steps is not None:
+            return o.steps
+        if o.epochs is not None:
+            return max(1, math.ceil(o.epochs * self.epoch_steps))
+        return self.config.get("plan", {}).get("horizon", 1000)
+
+    @property
+    def seconds(self) -> float:
+        return self.spent + time.monotonic() - self.started
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Train to the horizon; how it ended: finished, stopped early, or interrupted."""
+        self.engine.module.train()
+        if self.config["decided"]["compile"]:
+            self.progress.note("compiling the training step (once a run; 10 to 60 s) ...")
+            self.engine.compiled()
+        last_save = last_plan = time.monotonic()
+        window = (self.step, time.monotonic())
+        state = "finished"
+        with _Signals() as signals:
+            while self.step < self.plan.horizon:
+                self._one_step()
+                now = time.monotonic()
+                if self.step == 1 or (now - window[1] > 2 and self.step - window[0] > 20 and window[0] == 0):
+                    window = (self.step, now)  # the clock of the plan starts after compilation
+                if self.step % self.validate_steps == 0 or self.step == self.plan.horizon:
+                    self._flush()
+                    if self._validate() and self.options.patience and self.since_best >= self.options.patience:
+                        state = "stopped early"
+                        break
+                elif self.step % RECORD_STEPS == 0:
+                    self._flush()
+                if self.plan.minutes is not None and self.step > 1:
+                    if self.seconds >= self.plan.minutes * 60:
+                        self.plan.horizon = self.step
+                    elif (
+                        now - last_plan > PLAN_SECONDS or (window[0] <= 1 and self.step == 50)
+                    ) and self.step > window[0]:
+                        per_step = (now - window[1]) / (self.step - window[0])
+                        if self.plan.revise(self.step, self.seconds, per_step):
+                            self._record({"kind": "plan", "horizon": self.plan.horizon, "step_ms": 1000 * per_step})
+                        window, last_plan = ((self.step, now), now) if now - window[1] > 60 else (window, now)
+                due = self.options.checkpoint_steps and self.step % self.options.checkpoint_steps == 0
+                if due or (self.world == 1 and now - last_save > CHECKPOINT_SECONDS):
+                    self.save("running")
+                    last_save = time.monotonic()
+                if signals.asked:
+                    state = "interrupted"
+                    break
+        self._flush()
+        if state == "finished" and (not self.valid or self.valid.get("step") != self.step):
+            self._validate()
+        self.save(state)
+        return state
+
+    def _one_step(self) -> None:
+        rows = self.order.rows(self.step)
+        places = torch.arange(len(rows))
+        if self.world > 1:
+            rows, places = rows[self.rank :: self.world], places[self.rank :: self.world]
+        progress = self.step / max(self.plan.horizon, 1)
+        factor = learning_rate(self.options.schedule or "constant", progress)
+        try:
+            values = self.engine.step(self.rows(rows), self.step, factor, places.to(self.device), self.order.batch)
+        except Exception as error:
+            if not self._retreat(error):
+                raise
+            values = self.engine.step(self.rows(rows), self.step, factor, places.to(self.device), self.order.batch)
+        self.pending.append((self.step, values))
+        self.step += 1
+
+    def _retreat(self, error: Exception) -> bool:
+        """Before the first compiled step has run, go back to eager when compiling fails and was not insisted on."""
+        if not self.config["decided"]["compile"] or self.options.compile == "on" or self.pending or self.step > 0:
+            return False
+        if not isinstance(error, torch._dynamo.exc.TorchDynamoException) and "Inductor" not in type(error).__name__:
+            return False
+        self.engine.eager()
+        self.config["decided"] |= {"compile": False, "compile_why": f"compiling failed: {str(error).splitlines()[0]}"}
+        self.progress.note("the step cannot be compiled; training eagerly")
+        return True
+
+    def _flush(self) -> None:
+        """Look at the values since the last flush: stop on a non-finite one, else record their mean."""
+        if not self.pending:
+            return
+        values = torch.stack([v for _, v in self.pending]).double().cpu()
+        finite = torch.isfinite(values)
+        if not bool(finite.all()):
+            row, column = (int(i) for i in (~finite).nonzero()[0])
+            step, term = self.pending[row][0], self.engine.stats[column]
+            self._record({"kind": "non-finite", "step": step, "term": term})
+            self._write_records()
+            self._set_state("failed")
+            good = newest_checkpoint(self.path)
+            kept = f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint"
+            raise TrainingError(
+                f"{term} became {float(values[row, column])} at step {step}; {kept}. "
+                "Try a smaller --lr, --clip 100, or --precision fp32"
+            )
+        means = dict(zip(self.engine.stats, values.mean(0).tolist(), strict=True))
+        self.pending.clear()
+        rate_now = self.step * self.order.batch / max(self.seconds, 1e-9)
+        self._record({"kind": "train", "seconds": round(self.seconds, 3), **means})
+        self.progress.update(self.step, self.plan.horizon, self.step / self.epoch_steps, means, self.valid, rate_now)
+
+    # --- validation ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _validate(self) -> bool:
+        """The ELBO of (at most 2,000) validation data with the weights that would be used now."""
+        if self.rank == 0 or self.world == 1 or self.options.patience:
+            if self.valid_x is None:
+                facts = Facts.of(self.data)
+                observed = Observed(self.composition.observation, facts, "valid", self.data)
+                n = min(observed.n, VALID_ROWS)
+                blocks = [np.arange(a, min(a + 500, n)) for a in range(0, n, 500)]
+                self.valid_x = [(torch.from_numpy(b).to(self.device), observed(b).to(self.device)) for b in blocks]
+            totals = torch.zeros(2, dtype=torch.float64)
+            n = 0
+            with self.engine.using():
+                for rows, x in self.valid_x:
+                    trace = self.composition.model.trace(
+                        x, noise=Noise.of(self.options.seed, rows, 21, device=x.device)
+                    )
+                    totals += torch.stack([distortion(trace, x).double().sum(), rate(trace).double().sum()]).cpu()
+                    n += len(x)
+            d, r = (totals / n).tolist()
+            self.valid = {"step": self.step, "elbo": -(d + r), "rate": r, "distortion": d}
+            self._record({"kind": "valid", "seconds": round(self.seconds, 3), **self.valid})
+            if -(d + r) > self.best:
+                self.best, self.best_step, self.since_best = -(d + r), self.step, 0
+                if self.options.patience:
+                    self.best_weights = {n: w.clone() for n, w in self.engine.weights_to_use().items()}
+            else:
+                self.since_best += 1
+        return True
+
+    # --- files --------------------------------------------------------------------------------------------------
+
+    def _record(self, record: dict[str, Any]) -> None:
+        clean = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in record.items()}
+        self.records.append(json.dumps({"step": self.step, **clean}))
+
+    def _write_records(self) -> None:
+        if self.rank == 0 and self.records:
+            with open(self.path / "log.jsonl", "a", encoding="utf8") as f:
+                f.write("".join(line + "\n" for line in self.records))
+            self.records.clear()
+
+    def _set_state(self, state: str) -> None:
+        if self.rank == 0:
+            self.config |= {
+                "state": state,
+                "step": self.step,
+                "seconds": round(self.seconds, 3),
+                "plan": {"horizon": self.plan.horizon, "epochs": self.plan.horizon / self.epoch_steps},
+                "valid": self.valid,
+            }
+            write_json(self.path / "run.json", self.config)
+
+    def save(self, state: str) -> None:
+        """Write the checkpoint, the weights to use and the log; only then forget the last checkpoint but one."""
+        if self.rank != 0:
+            return
+        self._flush()
+        tensors = self.engine.tensors() | {f"best/{n}": t for n, t in self.best_weights.items()}
+        meta = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "horizon": self.plan.horizon,
+            "best": _finite(self.best),
+            "best_step": self.best_step,
+            "since_best": self.since_best,
+            "valid": self.valid,
+            "state": state,
+        }
+        folder = self.path / "checkpoint"
+        try:
+            folder.mkdir(exist_ok=True)
+            self._write_records()
+        except OSError as error:
+            raise RunError(
+                f"cannot write in {self.path}: {error.strerror}; free some space or use another --out"
+            ) from error
+        write_tensors(folder / f"{self.step:09d}.safetensors", tensors, meta)
+        for old in sorted(folder.glob("*.safetensors"))[:-2]:
+            old.unlink()
+        write_tensors(self.path / "model.safetensors", self.best_weights or self.engine.weights_to_use())
+        self._set_state(state)
+
+    def restore(self, file: Path) -> None:
+        """Take up where a checkpoint left off, and forget what was logged after it."""
+        tensors, meta = read_tensors(file)
+        self.best_weights = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
+        self.engine.load({n: t for n, t in tensors.items() if not n.startswith("best/")})
+        self.step, self.spent = meta["step"], meta["seconds"]
+        self.best = -math.inf if meta["best"] is None else meta["best"]
+        self.best_step, self.since_best, self.valid = meta["best_step"], meta["since_best"], meta["valid"]
+        if self.options.minutes is not None:
+            self.plan.horizon = max(meta["horizon"], self.step + 1)
+        log = self.path / "log.jsonl"
+        if self.rank == 0 and log.exists():
+            lines = [line for line in log.read_text(encoding="utf8").splitlines() if line.endswith("}")]
+            kept = [line for line in lines if json.loads(line)["step"] <= self.step]
+            log.write_text("".join(line + "\n" for line in kept), encoding="utf8")
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def newest_checkpoint(path: Path) -> Path | None:
+    """The last checkpoint of a run directory."""
+    found = sorted((path / "checkpoint").glob("*.safetensors"))
+    return found[-1] if found else None
