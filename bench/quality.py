@@ -62,7 +62,8 @@ def main() -> None:
     lines += [
         "",
         f"Recipe `vae` with its defaults, {config['training']['minutes']:g} minutes asked,",
-        f"{config['seconds']:.0f} s used, {config['step']:,} steps of {config['training']['batch']}, {decided['parameters']:,} parameters,",
+        f"{config['seconds']:.0f} s used, {config['step']:,} steps of {config['training']['batch']},",
+        f"{decided['parameters']:,} parameters,",
         f"{decided['precision']}, compiled: {decided['compile']}, {decided['threads']} threads,",
         f"torch {torch.__version__}, Python {platform.python_version()}.",
         "",

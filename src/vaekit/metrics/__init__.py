@@ -8,8 +8,9 @@ from typing import Any
 
 from ..data.observation import Binary
 from ..errors import ChoiceError
-from ..run import Run
+from ..run import Observed, Run
 from .likelihood import PerDatum, entropy_floor, per_datum, standard_error
+from .protocol import Protocol, check_comparable
 
 NAMES = (
     "elbo",
@@ -62,24 +63,13 @@ def evaluate(
             need = "a discrete likelihood" if name == "bits_per_dim" else "binarised data"
             raise ChoiceError(f"{name} needs {need}, which this run does not have")
     asked = set(names or [name for name in NAMES if not refused.get(name)])
-    protocol = {
-        "data": run.config["data"]["name"],
-        "digest": run.config["data"]["digest"],
-        "split": split,
-        "n": n,
-        "observation": run.composition.observation.kind,
-        "draw": observed.draw_hash(n),
-        "dims": run.facts.dims,
-        "seed": seed,
-        "precision": "fp32",
-        "units": "nats per datum, x in the data's own units",
-    }
+    protocol = _protocol(run, observed, split, n, seed)
     metrics: list[dict[str, Any]] = []
 
     def add(name: str, value: Any, se: Any, unit: str, estimator: str, k: int | None = None) -> None:
         if name in asked:
-            found = {"name": name, "value": value, "se": se, "unit": unit}
-            metrics.append({**found, "protocol": {**protocol, "estimator": estimator, "K": k}})
+            entry = {"name": name, "value": value, "se": se, "unit": unit}
+            metrics.append({**entry, "protocol": protocol.of(estimator, k).as_json()})
 
     if asked - {"entropy_floor"}:
         scored = per_datum(run, observed, samples, n=n, seed=seed, progress=progress)
@@ -89,6 +79,48 @@ def evaluate(
     if store:
         run.add_metrics(metrics)
     return metrics
+
+
+def _protocol(run: Run, observed: Observed, split: str, n: int, seed: int) -> Protocol:
+    return Protocol(
+        data=run.config["data"]["name"],
+        digest=run.config["data"]["digest"],
+        split=split,
+        n=n,
+        observation=run.composition.observation.kind,
+        draw=observed.draw_hash(n),
+        dims=run.facts.dims,
+        seed=seed,
+        precision="fp32",
+        units="nats per datum, x in the data's own units",
+    )
+
+
+def compare(
+    a: Run, b: Run, split: str = "test", samples: int = 100, n: int | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """log p(x) of run a minus run b on the same data: mean paired difference, its standard error, and the protocol.
+
+    Over 10,000 images an unpaired standard error is near a nat; paired by datum it is a few hundredths.
+
+    Raises:
+        ChoiceError: the two runs do not model the same x (other data, observation or draw).
+    """
+    protocols, scores = [], []
+    for run in (a, b):
+        observed = run.observed(split)
+        m = observed.n if n is None else min(n, observed.n)
+        protocols.append(_protocol(run, observed, split, m, seed).of(f"IWAE-{samples}", samples))
+        scores.append(per_datum(run, observed, samples, n=m, seed=seed).log_px)
+    check_comparable(*protocols)
+    difference = scores[0] - scores[1]
+    return {
+        "name": "log_px_iw difference",
+        "value": float(difference.mean()),
+        "se": standard_error(difference),
+        "unit": "nats",
+        "protocol": protocols[0].as_json(),
+    }
 
 
 def _from_scores(s: PerDatum, samples: int, discrete: bool, dims: int, add: Callable[..., None]) -> None:
@@ -114,4 +146,14 @@ def _from_scores(s: PerDatum, samples: int, discrete: bool, dims: int, add: Call
         add("kl_per_latent", [float(v) for v in s.kl.mean(0)], se, "nats", "closed-form KL")
 
 
-__all__ = ["NAMES", "PerDatum", "entropy_floor", "evaluate", "per_datum", "standard_error"]
+__all__ = [
+    "NAMES",
+    "PerDatum",
+    "Protocol",
+    "check_comparable",
+    "compare",
+    "entropy_floor",
+    "evaluate",
+    "per_datum",
+    "standard_error",
+]
