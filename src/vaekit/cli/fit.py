@@ -83,10 +83,15 @@ def command(argv: Sequence[str]) -> Callable[..., int]:
 
     parameters = [
         inspect.Parameter(
-            "data", inspect.Parameter.POSITIONAL_ONLY, default=None,
+            "data",
+            inspect.Parameter.POSITIONAL_ONLY,
+            default=None,
             annotation=Annotated[str | None, Parameter(help="a name or a path; not needed with --resume and --out")],
         ),
-        *_general(sorted(RECIPES)), *_recipe_options(recipe), *_training_options(recipe), *_data_options(),
+        *_general(sorted(RECIPES)),
+        *_recipe_options(recipe),
+        *_training_options(recipe),
+        *_data_options(),
     ]
     fit.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     fit.__doc__ = f"{SUMMARY}\n\nRecipe {recipe.name}: {recipe.summary}. {recipe.paper}."
@@ -107,14 +112,31 @@ def _peek(argv: Sequence[str], flag: str) -> str | None:
 def _general(recipes: list[str]) -> list[inspect.Parameter]:
     group = Group("Run", sort_key=0)
     return [
-        option("recipe", str | None, None,
-               f"one of {', '.join(recipes)}; `--recipe NAME --help` shows its options (vae)", group),
+        option(
+            "recipe",
+            str | None,
+            None,
+            f"one of {', '.join(recipes)}; `--recipe NAME --help` shows its options (vae)",
+            group,
+        ),
         option("out", str | None, None, "the run directory (runs/DATA-RECIPE)", group),
-        option("resume", Annotated[bool, Parameter(negative="")], False,
-               "go on with the run in --out where it stopped, with its settings", group, show_default=False),
+        option(
+            "resume",
+            Annotated[bool, Parameter(negative="")],
+            False,
+            "go on with the run in --out where it stopped, with its settings",
+            group,
+            show_default=False,
+        ),
         option("init_from", str | None, None, "a run of the same shapes whose weights to start from", group),
-        option("dry_run", Annotated[bool, Parameter(negative="")], False,
-               "say what would be done and what it would cost, and write nothing", group, show_default=False),
+        option(
+            "dry_run",
+            Annotated[bool, Parameter(negative="")],
+            False,
+            "say what would be done and what it would cost, and write nothing",
+            group,
+            show_default=False,
+        ),
     ]
 
 
@@ -136,7 +158,8 @@ def _training_options(recipe: Recipe) -> list[inspect.Parameter]:
         "precision": choice(("auto", "fp32", "bf16")),
         "compile": choice(("auto", "on", "off")),
     }
-    return [option(n, hints[n], getattr(Options(), n), TRAINING.get(n, ""), group) for n in Options.__dataclass_fields__]
+    unset = Options()
+    return [option(n, hints[n], getattr(unset, n), TRAINING.get(n, ""), group) for n in Options.__dataclass_fields__]
 
 
 def _data_options() -> list[inspect.Parameter]:
@@ -198,7 +221,13 @@ def _fit(source: str | None, recipe: Recipe, given: dict[str, Any]) -> int:
     assert data is not None
     try:
         run = train(
-            data, recipe.name, out=out, resume=bool(resume), init_from=init_from, on_start=_started(out), **arguments,
+            data,
+            recipe.name,
+            out=out,
+            resume=bool(resume),
+            init_from=init_from,
+            on_start=_started(out),
+            **arguments,
             **training,
         )
     except KeyboardInterrupt as stop:
@@ -257,7 +286,7 @@ def _stored_data(out: Path, config: dict[str, Any], source: str | None, asked: d
             raise RunError(f"the run was started with {name} {kept}, not {value}: resume without it")
     where = source if source is not None else stored["source"]
     if where is None:
-        raise RunError(f"{out} was trained on arrays in memory: resume it in Python with vk.fit(data, ..., resume=True)")
+        raise RunError(f"{out} was trained on arrays in memory: resume it in Python, vk.fit(data, ..., resume=True)")
     rows, _ = read_tensors(out / "splits.safetensors")
     return load(where, splits={n: t.numpy() for n, t in rows.items()}, **stored["options"])
 
@@ -282,4 +311,6 @@ def _finished(run: Run, out: Path) -> None:
 
 def _next(out: Path) -> None:
     name = shlex.quote(str(out))
-    print(f"next: vaekit evaluate {name}\n      vaekit report {name}\n      vaekit sample {name} -n 64 --out samples.png")
+    print(f"next: vaekit evaluate {name}")
+    print(f"      vaekit report {name}")
+    print(f"      vaekit sample {name} -n 64 --out samples.png")

@@ -27,7 +27,8 @@ def check_file(name: str, suffixes: Sequence[str]) -> Path:
     if path.is_dir():
         raise RunError(f"--out {name} is a directory: name a file in it, such as {path / ('out' + suffixes[0])}")
     if path.suffix.lower() not in suffixes:
-        raise ChoiceError(f"--out {name}: write a {' or '.join(suffixes)} file, such as {path.stem or 'out'}{suffixes[0]}")
+        example = f"{path.stem or 'out'}{suffixes[0]}"
+        raise ChoiceError(f"--out {name}: write a {' or '.join(suffixes)} file, such as {example}")
     _check_writable(path.parent, name)
     return path
 
@@ -71,16 +72,14 @@ def at_least(low: float, **values: float | None) -> None:
 def check_picture(run: Run, path: Path) -> None:
     """Refuse a .png of data that have no picture."""
     if path.suffix.lower() == ".png" and run.facts.kind not in ("image", "signal"):
-        raise ChoiceError(
-            f"{run.facts.kind} data have no picture: write arrays with --out {path.with_suffix('.npz')}"
-        )
+        raise ChoiceError(f"{run.facts.kind} data have no picture: write arrays with --out {path.with_suffix('.npz')}")
 
 
 # --- after work -------------------------------------------------------------------------------------------------
 
 
 def write(path: Path, run: Run, picture: np.ndarray, columns: int, arrays: dict[str, Any]) -> None:
-    """`picture` (N, *event) as a grid of so many columns where `path` is a .png, else `arrays` as .npz; print the path."""
+    """`picture` (N, *event) as a grid of so many columns for a .png, else `arrays` as .npz; print the path."""
     import numpy as np
 
     from vaekit.files import write_atomically
@@ -135,8 +134,8 @@ def in_rows(*groups: np.ndarray) -> tuple[np.ndarray, int]:
     for a in range(0, n, columns):
         for group in groups:
             row = group[a : a + columns]
-            missing = columns - len(row)
-            parts.append(np.concatenate([row, np.repeat(row[-1:] * 0, missing, 0)]) if missing and len(groups) > 1 else row)
+            blank = np.repeat(row[-1:] * 0, columns - len(row), 0)  # else the next band would begin in this one
+            parts.append(np.concatenate([row, blank]))
     return np.concatenate(parts), columns
 
 

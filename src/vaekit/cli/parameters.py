@@ -20,13 +20,13 @@ def option(
         choices["converter"] = _any_case
     elif get_origin(plain) is tuple:
         choices |= {"converter": _numbers, "consume_multiple": True, "n_tokens": 1}
-    annotation = Annotated[hint, Parameter(**choices)]  # type: ignore[valid-type]
+    annotation = Annotated[hint, Parameter(**choices)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def choice(names: Sequence[str]) -> Any:
     """The Literal of these names."""
-    return Literal[tuple(names)]  # type: ignore[valid-type]
+    return Literal[tuple(names)]
 
 
 def _not_none(hint: Any) -> Any:

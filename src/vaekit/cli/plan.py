@@ -58,17 +58,24 @@ def plan(
 def _choices(data, recipe, arguments, composition: Composition, options: Options, out, init_from):
     likelihood = getattr(composition.model.likelihood, "head", composition.model.likelihood)
     taken = {n: arguments.get(n, p.default) for n, p in recipe.parameters.items()}
-    yield "data", (
-        f"{data.name}: {data.kind} {data.shape}, {len(data.train):,} train, {len(data.valid):,} valid, "
-        f"{len(data.test):,} test"
+    yield (
+        "data",
+        (
+            f"{data.name}: {data.kind} {data.shape}, {len(data.train):,} train, {len(data.valid):,} valid, "
+            f"{len(data.test):,} test"
+        ),
     )
-    yield "recipe", f"{recipe.name}: {', '.join(f'{n} {_plain(v, 'auto')}' for n, v in taken.items())}"
+    choices = ", ".join(f"{n} {_plain(v, 'auto')}" for n, v in taken.items())
+    yield "recipe", f"{recipe.name}: {choices}"
     yield "observation", composition.observation.kind
     yield "likelihood", type(likelihood).__name__
     yield "objective", type(composition.objective).__name__
-    yield "optimiser", (
-        f"{options.optimiser}, lr {options.lr:g} ({options.schedule}), weight decay {options.weight_decay or 0:g}, "
-        f"clip {_plain(options.clip)}, averaging {_plain(options.ema)}"
+    yield (
+        "optimiser",
+        (
+            f"{options.optimiser}, lr {options.lr:g} ({options.schedule}), weight decay {options.weight_decay or 0:g}, "
+            f"clip {_plain(options.clip)}, averaging {_plain(options.ema)}"
+        ),
     )
     yield "seed", str(options.seed)
     yield "out", f"{out}" + (f", weights from {init_from}" if init_from else "")
@@ -127,10 +134,13 @@ def _sizes(trainer: Trainer):
     resident = trainer.rows.resident
     rows = resident.nbytes if resident is not None else 0
     yield "parameters", f"{decided['parameters']:,}"
-    yield "memory", (
-        f"weights {_bytes(weights)}, gradients {_bytes(weights)}, optimiser {_bytes(memory)}, averages "
-        f"{_bytes(average)}, data {_bytes(rows)}{'' if rows else ' (read from disk as needed)'}, in all "
-        f"{_bytes(2 * weights + memory + average + rows)} besides activations"
+    yield (
+        "memory",
+        (
+            f"weights {_bytes(weights)}, gradients {_bytes(weights)}, optimiser {_bytes(memory)}, averages "
+            f"{_bytes(average)}, data {_bytes(rows)}{'' if rows else ' (read from disk as needed)'}, in all "
+            f"{_bytes(2 * weights + memory + average + rows)} besides activations"
+        ),
     )
 
 

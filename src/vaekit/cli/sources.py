@@ -91,7 +91,8 @@ def _row(run: Run, path: Path, index: int) -> np.ndarray:
     try:
         held = np.load(path, allow_pickle=False)
         if isinstance(held, np.lib.npyio.NpzFile):
-            key = next((k for k in (run.config["data"]["options"].get("x_key"), "x", *held.files) if k in held.files), None)
+            likely = (run.config["data"]["options"].get("x_key"), "x", *held.files)
+            key = next((k for k in likely if k in held.files), None)
             if key is None:
                 raise DataError(f"{path} holds no array")
             held = held[key]

@@ -11,7 +11,6 @@ from vaekit.cli.output import at_least, check_file, check_picture, in_rows, tabl
 from vaekit.errors import ChoiceError
 
 if TYPE_CHECKING:
-
     from vaekit.run import Run
 
 SplitName = Literal["train", "valid", "test"]
@@ -218,7 +217,7 @@ def interpolate(
     opened = _open(run, data)
     check_picture(opened, path)
     ends = [opened.encode(datum(opened, end), sample=sample, seed=seed + i)[0] for i, end in enumerate((a, b))]
-    z = way(*ends, steps, mode)
+    z = way(ends[0], ends[1], steps, mode)
     x = opened.decode(z, noise, seed)
     write(path, opened, x, steps, {"x": x, "z": z})
 
@@ -274,7 +273,10 @@ def traverse(
     check_picture(opened, path)
     means = opened.encode("test", 1000)
     dims = order_by_kl(means.var(0))[:latents]  # the variance of the means orders as the KL does, and is cheap
-    values = traversal_values(means, steps)[dims] if range is None else np.tile(np.linspace(-range, range, steps), (len(dims), 1))
+    if range is None:
+        values = traversal_values(means, steps)[dims]
+    else:
+        values = np.tile(np.linspace(-range, range, steps), (len(dims), 1))
     start = opened.sample_latents(1, 0.0)[0] if index is None else opened.encode(datum(opened, str(index)))[0]
     z = walk(start, dims, values).reshape(-1, means.shape[1])
     x = opened.decode(z, noise, seed)
