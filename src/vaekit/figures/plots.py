@@ -35,12 +35,12 @@ def training_curves(
         epoch_steps: steps an epoch; adds an axis of epochs.
         floor: entropy of the observation in nats a datum: no ELBO can lie above minus this.
     """
-    figure = style.new_figure(9, 3)
+    figure = style.new_figure(9.4, 3)
     titles = {"elbo": "ELBO (higher is better)", "distortion": "distortion, −log p(x|z)", "rate": "rate, KL(q ‖ p)"}
     for axes, (name, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
         axes.set_title(title)
         late: list[float] = []
-        for label, records, colour in (("train", train, style.BLUE), ("valid", valid, style.ORANGE)):
+        for label, records, colour in (("training", train, style.BLUE), ("validation", valid, style.ORANGE)):
             if name not in records or not len(records["step"]):
                 continue
             step, value = np.asarray(records["step"], float), np.asarray(records[name], float)
@@ -71,7 +71,7 @@ def training_curves(
 
 def compared_curves(runs: Mapping[str, Mapping[str, Array]], against: str = "step") -> Any:
     """The validation ELBO of several runs against `against`: "step" or "seconds"."""
-    figure = style.new_figure(9, 3.4)
+    figure = style.new_figure(9.4, 3.4)
     axes = figure.subplots()
     late: list[float] = []
     for i, (name, records) in enumerate(runs.items()):
@@ -124,7 +124,7 @@ def kl_bars(kl: ArrayLike, active: ArrayLike | None = None, most: int = 128) -> 
     values = np.asarray(kl, dtype=float)
     alive = np.ones(len(values), bool) if active is None else np.asarray(active, dtype=bool)
     order = np.argsort(-values, kind="stable")[:most]
-    figure = style.new_figure(9, 2.7)
+    figure = style.new_figure(9.4, 2.7)
     axes = figure.subplots()
     t = style.current()
     axes.bar(np.arange(len(order)), values[order], color=[style.BLUE if alive[i] else t.dead for i in order], width=0.78)
@@ -156,7 +156,7 @@ def active_units(variance: ArrayLike, threshold: float = 0.01) -> Any:
         threshold: above it a latent is active.
     """
     values = np.sort(np.asarray(variance, dtype=float))[::-1]
-    figure = style.new_figure(5.4, 2.7)
+    figure = style.new_figure(4.6, 2.7)
     axes = figure.subplots()
     axes.plot(np.arange(1, len(values) + 1), np.maximum(values, 1e-12), color=style.BLUE, marker="o", markersize=3)
     axes.axhline(threshold, color=style.VERMILLION, linewidth=1, linestyle="--")
@@ -174,10 +174,10 @@ def histogram(values: ArrayLike, name: str, unit: str = "nats a datum") -> Any:
         name, unit: for the axis.
     """
     x = np.asarray(values, dtype=float)
-    figure = style.new_figure(5.4, 2.7)
+    figure = style.new_figure(4.6, 2.7)
     axes = figure.subplots()
     axes.hist(x, bins=max(5, min(60, int(math.sqrt(len(x))))), color=style.BLUE, alpha=0.85)
-    axes.axvline(x.mean(), color=style.ORANGE, linewidth=1.4, label=f"mean {x.mean():,.1f}")
+    axes.axvline(x.mean(), color=style.ORANGE, linewidth=1.4, label=f"mean {x.mean():,.1f}".replace("-", "−"))
     axes.grid(axis="x", visible=False)
     axes.set_xlabel(f"{name}, {unit}")
     axes.set_ylabel("data")
@@ -215,7 +215,7 @@ def latent_scatter(z: ArrayLike, label: ArrayLike | None = None, names: Sequence
         names: name of each class.
     """
     points, shares = project(z)
-    figure = style.new_figure(8, 5.4)
+    figure = style.new_figure(9.4, 5.8)
     axes = figure.subplots()
     t = style.current()
     size = 9 if len(points) > 1500 else 16

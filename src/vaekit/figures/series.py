@@ -27,7 +27,7 @@ def _channels(x: Array) -> Array:
 def _grid(n: int, columns: int, height: float) -> tuple[Any, list[Any]]:
     columns = max(1, min(columns, n))
     rows = math.ceil(n / columns)
-    figure = style.new_figure(9, 0.35 + height * rows)
+    figure = style.new_figure(9.4, 0.35 + height * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel())
     for spare in axes[n:]:
         spare.set_visible(False)
@@ -130,7 +130,7 @@ def heat(data: Array, reconstruction: Array, names: Sequence[str] | None = None,
     if data.ndim != 2 or data.shape != reconstruction.shape:
         raise ChoiceError(f"expected two arrays (N, D) of one shape, got {data.shape} and {reconstruction.shape}")
     named = names is not None and data.shape[1] <= NAMED
-    figure = style.new_figure(9, min(6.0, 1.1 + 0.14 * len(data)) + (0.8 if named else 0))
+    figure = style.new_figure(9.4, min(6.0, 1.1 + 0.14 * len(data)) + (0.8 if named else 0))
     limit = float(np.quantile(np.abs(data), 0.99)) or 1.0
     panels = figure.subplots(1, 3, sharey=True)
     error = reconstruction - data

@@ -21,7 +21,7 @@ from ..run import Observed, Run
 Array = NDArray[Any]
 EXAMPLES = 10
 SCORED = 2000
-SCORE_SAMPLES = 8
+SCORE_SAMPLES = 2
 SCORE_NUMBERS = 2e7
 SEARCHED = 20_000
 SEARCHED_BYTES = 200 * 2**20

@@ -92,7 +92,9 @@ def key_numbers(metrics: Sequence[Metric]) -> Block:
     cards = []
     for m in shown:
         how = protocol_text(m["protocol"], [k for k in m["protocol"] if k not in apart])
-        cards.append((label(m["name"]), number(m["value"], m["se"]), m["unit"], MEANINGS[m["name"]][1], how))
+        name = label(m["name"])
+        unit = "" if m["unit"].lower() == name.lower() else m["unit"]
+        cards.append((name, number(m["value"], m["se"]), unit, MEANINGS[m["name"]][1], how))
     shared = protocol_text(shown[0]["protocol"], apart) if shown else ""
     return Cards(cards, f"Measured on {shared}. ± is the standard error of the mean over the data." if shared else "")
 

@@ -110,7 +110,7 @@ def reconstructions(look: Look) -> Section:
         rows.append(Strip("error", errors, f"RMS {rms / (2 * limit):.3f} of the range"))
         caption = (
             f"{which}, {how} Error: reconstruction − data, red above and blue below, full colour at half the range "
-            f"({numbers.number(limit)})."
+            f"({limit:g})."
         )
         alt = f"Rows of {len(data)} test images, their reconstructions and signed errors"
         section.blocks.append(Strips("reconstructions", rows, alt, caption, look.names))
@@ -267,7 +267,7 @@ def traversals(look: Look) -> Section:
         caption += f" Greyed: collapsed latents (variance of the posterior mean at most {ACTIVE}), which change nothing."
     if look.is_image:
         rows = [
-            Strip(f"z {i}", look.tiles(decoded[r]), f"{says[r]}, {ends[r]}".strip(", "), i in dead)
+            Strip(f"z {i}", look.tiles(decoded[r]), f"{says[r]}\n{ends[r]}".strip(), i in dead)
             for r, i in enumerate(dims)
         ]
         section.blocks.append(Strips("traversals", rows, "Rows of images, one latent changing along each", caption))
@@ -338,6 +338,14 @@ def latent_space(look: Look) -> Section:
                  f"The ELBO of each of the first {len(values):,} test data, {SCORE_SAMPLES} draws each. What lies far to the "
                  "left is what the model finds unlikely.")
         )  # fmt: skip
+        if len(look.scored.means) > 1:
+            variance = look.scored.means.var(0, ddof=1)
+            blocks.append(
+                plot("active-units", lambda: figures.active_units(variance, ACTIVE),
+                     "Variance of each latent's posterior mean over test data, sorted",
+                     f"Variance of each latent's posterior mean over the same data; above the dashed line ({ACTIVE}) a "
+                     "latent is active.")
+            )  # fmt: skip
     else:
         blocks.append(Text(f"The map of test data is not shown: {look.missing}.", "note"))
     section.blocks = blocks
