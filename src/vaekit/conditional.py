@@ -79,7 +79,7 @@ class ContinuousBernoulliHead(Head):
     support = constraints.unit_interval
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
-        return torch.logit(mean.flatten(), eps=1e-2)
+        return ContinuousBernoulli.logits_of_mean(mean.flatten().clamp(1e-2, 1 - 1e-2))
 
     def forward(self, raw: Tensor) -> D.Distribution:
         (logits,) = self.split(raw)

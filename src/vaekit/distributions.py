@@ -40,6 +40,16 @@ class ContinuousBernoulli(Distribution):
     def expand(self, batch_shape, _instance=None):
         return ContinuousBernoulli(self.logits.expand(batch_shape), validate_args=False)
 
+    @classmethod
+    def logits_of_mean(cls, mean: Tensor) -> Tensor:
+        """The logits whose mean is `mean`, in (0.01, 0.99) say, by bisection: the mean rises with the logit."""
+        low, high = torch.full_like(mean, -1000.0), torch.full_like(mean, 1000.0)
+        for _ in range(60):
+            middle = (low + high) / 2
+            above = cls(middle, validate_args=False).mean > mean
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        return (low + high) / 2
+
     def _series(self) -> tuple[Tensor, Tensor]:
         """Where the series is used, and logits kept away from 0 so that the other branch has finite gradients."""
         near = self.logits.abs() < 0.05
@@ -59,13 +69,16 @@ class ContinuousBernoulli(Distribution):
     def mean(self) -> Tensor:
         near, away = self._series()
         series = 0.5 + self.logits / 12 - self.logits**3 / 720
-        return torch.where(near, series, -1 / torch.expm1(-away) - 1 / away)
+        size = away.abs()  # the mean at -l is one minus that at l: no exponential overflows
+        far = -1 / torch.expm1(-size) - 1 / size
+        return torch.where(near, series, torch.where(away > 0, far, 1 - far))
 
     @property
     def variance(self) -> Tensor:
         near, away = self._series()
         series = 1 / 12 - self.logits**2 / 240
-        return torch.where(near, series, 1 / away**2 - 0.25 / torch.sinh(away / 2) ** 2)
+        size = away.abs()
+        return torch.where(near, series, 1 / size**2 - torch.exp(-size) / torch.expm1(-size) ** 2)
 
     def icdf(self, value: Tensor) -> Tensor:
         near, away = self._series()
@@ -74,7 +87,9 @@ class ContinuousBernoulli(Distribution):
         up = 1 + torch.log(value + (1 - value) * torch.exp(-size)) / size
         down = -torch.log1p(value * torch.expm1(-size)) / size
         far = torch.where(away > 0, up, down)
-        return torch.where(near, value + self.logits * value * (value - 1) / 2, far).clamp(0, 1)
+        rest = value * (1 - value)
+        series = value + self.logits * rest / 2 + self.logits**2 * rest * (1 - 2 * value) / 6
+        return torch.where(near, series, far).clamp(0, 1)
 
     def rsample(self, sample_shape=_ONE) -> Tensor:
         shape = self._extended_shape(sample_shape)
