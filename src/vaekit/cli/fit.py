@@ -292,8 +292,12 @@ def _stored_data(out: Path, config: dict[str, Any], source: str | None, asked: d
 
 
 def _interrupted(stop: KeyboardInterrupt, out: Path, source: str | None) -> int:
+    if not (out / "run.json").exists():
+        print("interrupted before training began: nothing was written", file=sys.stderr)
+        return 130
+    saved = f"saved in {stop.args[0]}" if stop.args else f"what was last saved is in {out}"
     data = f"{shlex.quote(source)} " if source is not None else ""
-    print(f"interrupted: saved in {stop.args[0] if stop.args else out}; go on with", file=sys.stderr)
+    print(f"interrupted: {saved}; go on with", file=sys.stderr)
     print(f"  vaekit fit {data}--out {shlex.quote(str(out))} --resume", file=sys.stderr)
     return 130
 

@@ -1,0 +1,409 @@
+"""The command line: every command once, every wrong input answered in one line, nothing half-written."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaekit.cli import main
+from vaekit.cli.fit import DATA, TRAINING
+
+TINY = ("--compile", "off", "--steps", "5")
+SMALL = (*TINY, "--latent", "3", "--hidden", "8")
+METRIC = {"name", "value", "se", "unit", "protocol"}
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+def vaekit(*argv: object) -> Result:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(word) for word in argv])
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def done(*argv: object) -> Result:
+    result = vaekit(*argv)
+    assert result.code == 0, result.err
+    return result
+
+
+def everything(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*")}
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path.parent / "cache"))
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "digits"
+    done("fit", "digits", *SMALL, "--out", run)
+    return run
+
+
+@pytest.fixture
+def run(digits, tmp_path) -> Path:
+    """A run of one's own: commands store metrics and pages in it."""
+    return Path(shutil.copytree(digits, tmp_path / "run"))
+
+
+# --- fit --------------------------------------------------------------------------------------------------------
+
+
+def test_fit_says_what_comes_next():
+    result = done("fit", "digits", *SMALL)
+    assert Path("runs/digits-vae/run.json").exists()
+    assert "validation ELBO -" in result.out
+    for command in ("evaluate", "report", "sample"):
+        assert f"vaekit {command} runs/digits-vae" in result.out
+
+
+def test_options_reach_the_run():
+    done("fit", "digits", *TINY, "--recipe", "kingma2013", "--latent", 2, "--hidden=8", "--optimiser", "ADAM",
+         "--seed", 3, "--valid", 0.2, "--batch", 50, "--out", "r")  # fmt: skip
+    config = json.loads(Path("r/run.json").read_text())
+    assert config["recipe"] == "kingma2013"
+    assert config["arguments"] == {"latent": 2, "hidden": 8}
+    assert (config["training"]["optimiser"], config["training"]["seed"], config["training"]["batch"]) == ("adam", 3, 50)
+    assert config["data"]["options"] == {"valid": 0.2}
+
+
+@pytest.mark.parametrize("widths", [("8", "6"), ("8,6",)])
+def test_lists_of_numbers(widths):
+    done("fit", "digits", *TINY, "--hidden", *widths, "--latent", 2, "--out", "r")
+    assert json.loads(Path("r/run.json").read_text())["arguments"]["hidden"] == [8, 6]
+
+
+def test_help_of_each_recipe():
+    from vaekit.recipes import RECIPES
+
+    for name, recipe in RECIPES.items():
+        shown = done("fit", "digits", "--recipe", name, "--help").out
+        for parameter in recipe.parameters:
+            assert f"--{parameter.replace('_', '-')}" in shown
+        general = {"data", "recipe", "out", "resume", "init_from", "dry_run"}
+        assert not set(recipe.parameters) & (set(TRAINING) | set(DATA) | general), name
+
+
+def test_every_training_option_is_explained():
+    from vaekit.train import Options
+
+    assert set(TRAINING) == set(Options.__dataclass_fields__)
+
+
+def test_dry_run_writes_nothing(tmp_path):
+    before = everything(tmp_path)
+    result = done("fit", "digits", "--dry-run", "--latent", 3, "--hidden", 8, "--epochs", 2, "--out", "r")
+    assert everything(tmp_path) == before
+    for word in (
+        "x (1, 8, 8), z (3,)",
+        "(64,) -> (16,)",
+        "Bernoulli",
+        "adamw",
+        "29 steps",
+        "estimate",
+        "memory",
+        "cpu",
+    ):
+        assert word in result.out, word
+
+
+def test_init_from(run):
+    done("fit", "digits", *SMALL, "--init-from", run, "--out", "r")
+    assert json.loads(Path("r/run.json").read_text())["init_from"] == str(run)
+
+
+def test_resume_of_a_finished_run(run):
+    for argv in (("fit", "--out", run, "--resume"), ("fit", "digits", "--out", run, "--resume")):
+        assert "finished" in done(*argv).out
+
+
+def test_interrupt_saves_and_resume_ends(tmp_path):
+    command = [sys.executable, "-m", "vaekit", "fit"]
+    options = ["digits", "--steps", "400", "--compile", "off", "--latent", "2", "--hidden", "8", "--valid", "0.2",
+               "--checkpoint-steps", "20", "--out", "my run"]  # fmt: skip
+    process = subprocess.Popen(command + options, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 30
+    while not list(tmp_path.glob("my run/checkpoint/*")) and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "saved in my run" in err
+    assert "vaekit fit digits --out 'my run' --resume" in err
+    rows = Path("my run/splits.safetensors").read_bytes()
+    stopped = json.loads(Path("my run/run.json").read_text())
+    assert stopped["state"] == "interrupted"
+    assert vaekit("fit", "--out", "my run", "--resume", "--seed", 1).code == 2  # another run's setting
+    assert vaekit("fit", "digits", "--valid", 0.1, "--out", "my run", "--resume").code == 2
+    assert "validation ELBO" in done("fit", "--out", "my run", "--resume").out
+    config = json.loads(Path("my run/run.json").read_text())
+    assert (config["state"], config["step"]) == ("finished", 400)
+    assert Path("my run/splits.safetensors").read_bytes() == rows
+
+
+# --- using a run ------------------------------------------------------------------------------------------------
+
+
+def test_evaluate(run):
+    shown = done("evaluate", run, "--samples", 3, "-n", 20).out
+    assert "elbo" in shown
+    assert "at best -" in shown
+    assert "K 3" in shown.splitlines()[-1]
+    listed = json.loads(done("evaluate", run, "--samples", 3, "-n", 20, "--metrics", "elbo", "rate", "--json").out)
+    assert [m["name"] for m in listed] == ["elbo", "rate"]
+    assert all(set(m) == METRIC for m in listed)
+    assert json.loads(done("evaluate", run, "--samples", 3, "-n", 20, "--metrics", "elbo,rate", "--json").out) == listed
+    assert any(m["name"] == "elbo" for m in json.loads((run / "metrics.json").read_text()))
+
+
+def test_pictures(run):
+    for argv in (
+        ("sample", run, "-n", 9),
+        ("sample", run, "-n", 9, "--temperature", 0.5, "--noise", "--seed", 1),
+        ("reconstruct", run, "-n", 4),
+        ("interpolate", run, 0, 1, "--steps", 4),
+        ("traverse", run, "--latents", 2),
+        ("traverse", run, "--latents", 2, "--range", 2, "--index", 3),
+    ):
+        path = Path("new/picture.png")
+        assert done(*argv, "--out", path).out == f"{path}\n"
+        with Image.open(path) as image:
+            assert image.mode == "RGB"
+        path.unlink()
+
+
+def test_arrays(run):
+    def arrays(*argv):
+        done(*argv, "--out", "a.npz")
+        return np.load("a.npz")
+
+    sampled = arrays("sample", run, "-n", 9)
+    assert (sampled["x"].shape, sampled["z"].shape) == ((9, 1, 8, 8), (9, 3))
+    assert 0 <= sampled["x"].min() <= sampled["x"].max() <= 16
+    assert arrays("reconstruct", run, "-n", 4)["reconstruction"].shape == (4, 1, 8, 8)
+    assert arrays("interpolate", run, 0, 1, "--mode", "slerp")["z"].shape == (11, 3)
+    assert arrays("traverse", run, "--latents", 2)["x"].shape == (2, 9, 1, 8, 8)
+    encoded = arrays("encode", run)
+    assert (encoded["z"].shape, encoded["label"].shape) == ((180, 3), (180,))
+    again = arrays("encode", run, "digits")
+    assert again["z"].shape == (1797, 3)
+    assert np.allclose(arrays("encode", run, "digits", "--split", "test")["z"].shape, (180, 3))
+
+
+def test_interpolation_between_files(run):
+    Image.fromarray(np.full((8, 8), 200, np.uint8)).save("a.png")
+    np.save("rows.npy", np.zeros((2, 8, 8), np.uint8))
+    np.savez("one.npz", x=np.ones((8, 8), np.uint8))
+    for a, b in (("a.png", "rows.npy"), ("rows.npy:1", "one.npz"), ("0", "a.png")):
+        done("interpolate", run, a, b, "--out", "i.npz")
+    assert vaekit("interpolate", run, "0", "rows.npy:2").code == 2
+
+
+def test_score(run):
+    done("score", run, "--samples", 2, "-n", 7)
+    rows = list(csv.reader(Path("scores.csv").read_text().splitlines()))
+    assert rows[0] == ["index", "log_px"]
+    assert len(rows) == 8
+    assert all(float(value) < 0 for _, value in rows[1:])
+
+
+def test_report(run):
+    assert Path(done("report", run).out.strip()).stat().st_size > 1000
+    done("report", run, run, "--out", "both.html")
+    assert "<html" in Path("both.html").read_text()[:200]
+
+
+@pytest.mark.parametrize("command", ["recipes", "datasets"])
+def test_lists(command):
+    assert ("vae" if command == "recipes" else "digits") in done(command).out
+    for one in json.loads(done(command, "--json").out):
+        assert set(one) == {"name", "summary", "paper", "arguments"}
+
+
+# --- other data -------------------------------------------------------------------------------------------------
+
+
+def test_folder_of_images(tmp_path):
+    (tmp_path / "photos").mkdir()
+    random = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(random.integers(0, 255, (16, 16, 3), np.uint8)).save(tmp_path / f"photos/{i:02}.png")
+    done("fit", "photos", *SMALL, "--size", 8, "--likelihood", "gaussian", "--out", "r")
+    done("score", "r", "photos", "--samples", 2)
+    rows = list(csv.reader(Path("scores.csv").read_text().splitlines()))
+    assert rows[0] == ["index", "name", "log_px"]
+    assert [row[1] for row in rows[1:]] == [f"{i:02}.png" for i in range(12)]
+    done("interpolate", "r", "photos/00.png", "photos/01.png", "--out", "i.png")
+
+
+def test_signals_and_vectors(tmp_path):
+    random = np.random.default_rng(0)
+    np.save("signals.npy", random.normal(size=(40, 2, 16)).astype(np.float32))
+    done("fit", "signals.npy", "--kind", "signal", *SMALL, "--out", "s")
+    done("sample", "s", "-n", 5, "--out", "s.png")
+    np.savetxt("t.csv", random.normal(size=(40, 5)), delimiter=",", header="a,b,c,d,e", comments="")
+    done("fit", "t.csv", *SMALL, "--out", "t")
+    refused = vaekit("sample", "t", "--out", "t.png")
+    assert refused.code == 2
+    assert "t.npz" in refused.err
+    done("sample", "t", "--out", "t.npz")
+    assert np.load("t.npz")["x"].shape == (64, 5)
+
+
+def test_data_that_moved():
+    np.save("x.npy", np.random.default_rng(0).integers(0, 255, (40, 8, 8), np.uint8))
+    done("fit", "x.npy", *SMALL, "--out", "r")
+    Path("x.npy").rename("y.npy")
+    refused = vaekit("evaluate", "r", "--samples", 1)
+    assert refused.code == 2
+    assert "--data" in refused.err
+    for argv in (("evaluate", "r", "--samples", 1), ("reconstruct", "r"), ("encode", "r"), ("interpolate", "r", 0, 1)):
+        done(*argv, "--data", "y.npy")
+
+
+# --- what cannot be done ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("fti digits", 'Did you mean "fit"'),
+        ("fit", "DATA"),
+        ("fit digts", "did you mean 'digits'"),
+        ("fit digits extra", "extra"),
+        ("fit digits --latnt 3", "Did you mean --latent"),
+        ("fit digits --recipe covn", "did you mean 'conv'"),
+        ("fit digits --recipe zzz", "kingma2013"),
+        ("fit digits --activation rellu", 'Did you mean "relu"'),
+        ("fit digits --optimiser adm", 'Did you mean "adam"'),
+        ("fit digits --compile of", 'Did you mean "off"'),
+        ("fit digits --kind imge", 'Did you mean "image"'),
+        ("fit digits --latent 0", "--latent must be 1 or more"),
+        ("fit digits --latent many", "int"),
+        ("fit digits --hidden 3,x", "300,300"),
+        ("fit --hidden 3 digits", "DATA stands before"),
+        ("fit digits --epochs 1 --steps 1", "one of"),
+        ("fit digits --steps 0", "--steps"),
+        ("fit digits --lr nan", "--lr"),
+        ("fit digits --device cudaa", "--device"),
+        ("fit digits --valid 2", "valid"),
+        ("fit digits --size 4", "size"),
+        ("fit digits --likelihood bernoulli --observation levels", "--observation"),
+        ("fit digits --out RUN", "--resume"),
+        ("fit digits --out .", "other files"),
+        ("fit digits --out file", "is a file"),
+        ("fit digits --out file/run", "not a directory"),
+        ("fit digits --init-from nowhere", "nowhere"),
+        ("fit digits --out nowhere --resume", "nowhere"),
+        ("fit digits --out RUN --resume --recipe linear", "--recipe"),
+        ("fit digits --resume --dry-run", "--dry-run"),
+        ("evaluate", "RUN"),
+        ("evaluate nowhere", "vaekit fit"),
+        ("evaluate RUN --samples 0", "--samples"),
+        ("evaluate RUN -n 0", "-n"),
+        ("evaluate RUN --split tset", 'Did you mean "test"'),
+        ("evaluate RUN --metrics elob", "did you mean 'elbo'"),
+        ("sample RUN -n 0", "-n"),
+        ("sample RUN --temperature -1", "--temperature"),
+        ("sample RUN --out x.jpg", ".png"),
+        ("sample RUN --out .", "directory"),
+        ("sample RUN --out file/x.png", "not a directory"),
+        ("reconstruct RUN -n 0", "-n"),
+        ("interpolate RUN 0", "B"),
+        ("interpolate RUN 0 180", "0 to 179"),
+        ("interpolate RUN 0 nothing.png", "neither"),
+        ("interpolate RUN 0 file", "image"),
+        ("interpolate RUN 0 1 --steps 1", "--steps"),
+        ("interpolate RUN 0 1 --mode slrp", 'Did you mean "slerp"'),
+        ("traverse RUN --latents 0", "--latents"),
+        ("traverse RUN --range 0", "--range"),
+        ("traverse RUN --index 999", "0 to 179"),
+        ("encode RUN nothing", "nothing"),
+        ("encode RUN --out z.png", ".npz"),
+        ("score RUN --samples 0", "--samples"),
+        ("report", "RUN"),
+        ("report nowhere", "nowhere"),
+        ("report RUN --out page.pdf", ".html"),
+        ("recipes --jsn", "--json"),
+    ],
+)
+def test_refusals(argv, said, digits, tmp_path):
+    (tmp_path / "file").write_text("no image")
+    before, run_before = everything(tmp_path), everything(digits)
+    result = vaekit(*(str(digits) if word == "RUN" else word for word in argv.split()))
+    assert result.code == 2
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert said in result.err
+    assert result.out == ""
+    assert (everything(tmp_path), everything(digits)) == (before, run_before)
+
+
+def test_damaged_run(run):
+    (run / "run.json").write_text("{")
+    result = vaekit("sample", run)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that refuses new files")
+def test_unwritable_place(run):
+    for argv in (("sample", run, "--out", "/proc/x.png"), ("fit", "digits", "--out", "/proc/run")):
+        result = vaekit(*argv)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert "cannot write" in result.err
+
+
+# --- the start --------------------------------------------------------------------------------------------------
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys, vaekit.cli\n"
+        "for argv in (['--help'], ['--version'], ['sample', '--help']):\n"
+        "    assert vaekit.cli.main(argv) == 0\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'sklearn', 'PIL', 'jinja2'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    for command in ("fit", "evaluate", "recipes"):
+        assert command in done.stdout
+
+
+def test_module_and_version():
+    import vaekit as package
+
+    ran = subprocess.run([sys.executable, "-m", "vaekit", "--version"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout.strip()) == (0, package.__version__)
+
+
+def test_warnings_of_libraries_stay_inside(run):
+    import warnings
+
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        done("sample", run)
+    assert not heard
