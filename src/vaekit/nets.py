@@ -150,10 +150,13 @@ class ConvDecoder(nn.Module):
 
 
 def set_output_bias(net: nn.Module, bias: Tensor) -> bool:
-    """Copy `bias` into the last affine layer of `net` if it has one of that size; whether it had."""
-    last = [m for m in net.modules() if isinstance(m, nn.Linear) and m.bias is not None]
-    if not last or last[-1].bias.shape != bias.shape:
+    """Copy `bias` into the last layer with weights if it is an affine one of that size; whether it was.
+
+    A dense layer before convolutions does not count, though by chance it may have as many numbers.
+    """
+    last = [m for m in net.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)][-1:]
+    if not last or not isinstance(last[0], nn.Linear) or last[0].bias is None or last[0].bias.shape != bias.shape:
         return False
     with torch.no_grad():
-        last[-1].bias.copy_(bias)
+        last[0].bias.copy_(bias)
     return True
