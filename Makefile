@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 RUN := runs/demo
+MINUTES ?= 3.2
 
 .PHONY: help setup demo test lint bench bench-quality
 
@@ -24,7 +25,7 @@ demo: $(READY)
 	@if [ -f $(RUN)/run.json ]; then \
 	  $(BIN)/vaekit fit --out $(RUN) --resume; \
 	elif $(BIN)/python -c "import vaekit; vaekit.load('fashion-mnist')" 2>/dev/null; then \
-	  $(BIN)/vaekit fit fashion-mnist --recipe vae --minutes 3.2 --out $(RUN); \
+	  $(BIN)/vaekit fit fashion-mnist --recipe vae --minutes $(MINUTES) --out $(RUN); \
 	else \
 	  echo "Fashion-MNIST can be had nowhere: digits instead"; \
 	  $(BIN)/vaekit fit digits --recipe vae --minutes 0.5 --out $(RUN); \

@@ -107,7 +107,7 @@ def test_help_of_each_recipe():
 
 
 def test_every_training_option_is_explained():
-    from vaekit.train import Options
+    from vaekit.options import Options
 
     assert set(TRAINING) == set(Options.__dataclass_fields__)
 

@@ -67,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return result if isinstance(result, int) else 0
     except (VaekitError, CycloptsError) as error:
         return _refuse(error)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        print("error: out of memory: take a smaller --batch, model or -n", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

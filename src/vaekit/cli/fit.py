@@ -147,8 +147,8 @@ def _recipe_options(recipe: Recipe) -> list[inspect.Parameter]:
 
 def _training_options(recipe: Recipe) -> list[inspect.Parameter]:
     from vaekit.optimisers import OPTIMISERS
+    from vaekit.options import Options
     from vaekit.schedules import LEARNING_RATES
-    from vaekit.train import Options
 
     group = Group("Training (what is not given comes from the recipe)", sort_key=2)
     hints = get_type_hints(Options)
@@ -178,7 +178,7 @@ def _data_options() -> list[inspect.Parameter]:
 
 
 def _fit(source: str | None, recipe: Recipe, given: dict[str, Any]) -> int:
-    from vaekit.train import Options
+    from vaekit.options import Options
     from vaekit.train import fit as train
 
     general, training, of_data, arguments = split(

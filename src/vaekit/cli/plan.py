@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from vaekit.data import Data
+    from vaekit.options import Options
     from vaekit.recipes import Composition, Recipe
-    from vaekit.train import Options, Trainer
+    from vaekit.trainer import Trainer
 
 STEPS = 5
 
@@ -26,7 +27,8 @@ def plan(
 
     from vaekit.progress import Silent
     from vaekit.recipes import Facts
-    from vaekit.train import Trainer, describe, prepare
+    from vaekit.train import describe, prepare
+    from vaekit.trainer import Trainer
 
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
