@@ -1,0 +1,60 @@
+"""Every command and every line of Python in the README runs, with the long trainings cut short."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf8"), re.S)
+
+
+def commands() -> list[str]:
+    lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("vaekit ")]
+
+
+def test_the_readme_shows_the_whole_path():
+    verbs = [line.split()[1] for line in commands()]
+    assert verbs[0] == "fit"
+    assert {"evaluate", "report", "sample", "reconstruct", "interpolate", "traverse", "encode", "score"} <= set(verbs)
+
+
+def test_commands_run(tmp_path, monkeypatch, fashion_mnist):
+    from vaekit.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    for line in commands():
+        words = shlex.split(line.replace("--minutes 5", "--steps 30 --compile off"))[1:]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
+            status = main(words)
+        assert status == 0, f"{line}: {errors.getvalue()}"
+        if "--out" in words:
+            assert (tmp_path / words[words.index("--out") + 1]).exists(), line
+    assert (tmp_path / "runs/fashion/report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_runs(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(compile(blocks("python")[number], f"README.md, block {number}", "exec"), {})
+    if number == 0:
+        assert "elbo" in out.getvalue()
+    assert list((tmp_path / "runs").glob("*/model.safetensors"))
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    documents = README.read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    for target in set(re.findall(r"^make ([a-z-]+)", documents, re.M)):
+        assert re.search(rf"^{target}:", makefile, re.M), target
