@@ -129,7 +129,7 @@ def png_bytes(array: Array) -> bytes:
     from PIL import Image
 
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
-        raise ChoiceError(f"a picture is uint8 of shape (H, W), (H, W, 3) or (H, W, 4), got {array.dtype} {array.shape}")
+        raise ChoiceError(f"a picture is uint8 (H, W), (H, W, 3) or (H, W, 4), got {array.dtype} {array.shape}")
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(file, "PNG", optimize=True)
     return file.getvalue()

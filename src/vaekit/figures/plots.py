@@ -127,7 +127,8 @@ def kl_bars(kl: ArrayLike, active: ArrayLike | None = None, most: int = 128) -> 
     figure = style.new_figure(9.4, 2.7)
     axes = figure.subplots()
     t = style.current()
-    axes.bar(np.arange(len(order)), values[order], color=[style.BLUE if alive[i] else t.dead for i in order], width=0.78)
+    colours = [style.BLUE if alive[i] else t.dead for i in order]
+    axes.bar(np.arange(len(order)), values[order], color=colours, width=0.78)
     few = len(order) <= 48
     axes.set_xticks(np.arange(len(order)) if few else [], [f"{i}" for i in order] if few else [], fontsize=7.5)
     axes.grid(axis="x", visible=False)
@@ -161,6 +162,9 @@ def active_units(variance: ArrayLike, threshold: float = 0.01) -> Any:
     axes.plot(np.arange(1, len(values) + 1), np.maximum(values, 1e-12), color=style.BLUE, marker="o", markersize=3)
     axes.axhline(threshold, color=style.VERMILLION, linewidth=1, linestyle="--")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    axes.yaxis.set_minor_formatter(lambda v, _: "")
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel(f"latents, sorted: {int((values > threshold).sum())} of {len(values)} active")
     axes.set_ylabel("variance of the mean")
     return figure
@@ -238,7 +242,8 @@ def latent_scatter(z: ArrayLike, label: ArrayLike | None = None, names: Sequence
         handles, texts = axes.get_legend_handles_labels()
         title = f"{NAMED} of {len(texts)} classes" if len(texts) > NAMED else None
         texts = [text if len(text) <= 24 else text[:23] + "…" for text in texts]
-        axes.legend(handles[:NAMED], texts[:NAMED], loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.6, title=title)
+        beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "markerscale": 1.6}
+        axes.legend(handles[:NAMED], texts[:NAMED], title=title, **beside)
     if shares is None:
         axes.set_xlabel("latent 0")
         axes.set_ylabel("latent 1" if np.shape(z)[1] == 2 else "")

@@ -24,20 +24,24 @@ def _channels(x: Array) -> Array:
     return x[:, None] if x.ndim == 2 else x
 
 
-def _grid(n: int, columns: int, height: float) -> tuple[Any, list[Any]]:
+def _grid(n: int, columns: int, named: bool, legend: bool = False) -> tuple[Any, list[Any]]:
+    """n panels with shared axes; margins are set in inches: solving for them takes longer than the drawing."""
     columns = max(1, min(columns, n))
     rows = math.ceil(n / columns)
-    figure = style.new_figure(9.4, 0.35 + height * rows)
+    bottom = 0.35 + 0.85 * named + 0.3 * legend
+    width, height = 9.4, 1.3 * rows + bottom + 0.25
+    figure = style.new_figure(width, height, None)
+    figure.subplots_adjust(0.65 / width, bottom / height, 1 - 0.08 / width, 1 - 0.25 / height, wspace=0.09, hspace=0.36)
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel())
     for spare in axes[n:]:
         spare.set_visible(False)
     return figure, axes[:n]
 
 
-def _name_features(axes: Any, names: Sequence[str] | None, d: int, vertical: bool = True) -> None:
+def _name_features(axes: Any, names: Sequence[str] | None, d: int) -> None:
     if names is not None and len(names) == d and d <= NAMED:
-        short = [name if len(name) <= 18 else name[:17] + "…" for name in map(str, names)]
-        axes.set_xticks(range(d), short, rotation=90 if vertical else 0, fontsize=7)
+        short = [name if len(name) <= 16 else name[:15] + "…" for name in map(str, names)]
+        axes.set_xticks(range(d), short, rotation=90, fontsize=7)
 
 
 def lines(
@@ -61,8 +65,9 @@ def lines(
     """
     first, second = _channels(x), None if other is None else _channels(other)
     if second is not None and second.shape != first.shape:
-        raise ChoiceError(f"the two differ in shape: {x.shape} and {np.shape(other)}")
-    figure, panels = _grid(len(first), columns, 1.35)
+        raise ChoiceError(f"the two differ in shape, as (N, C, L): {first.shape} and {second.shape}")
+    few = x.ndim == 2 and names is not None and first.shape[-1] <= NAMED
+    figure, panels = _grid(len(first), columns, few, second is not None)
     t = style.current()
     marker = "." if first.shape[-1] <= 30 else ""
     for i, axes in enumerate(panels):
@@ -79,9 +84,9 @@ def lines(
         axes.locator_params(axis="y", nbins=3)
     if second is not None:
         handles, texts = panels[0].get_legend_handles_labels()
-        figure.legend(handles[:2], texts[:2], loc="outside lower left", ncols=2)
+        figure.legend(handles[:2], texts[:2], loc="lower left", ncols=2, borderaxespad=0.1)
     if unit:
-        figure.supylabel(unit, fontsize=8.5, color=t.muted)
+        figure.supylabel(unit, x=0.008, fontsize=8.5, color=t.muted)
     return figure
 
 
@@ -104,18 +109,19 @@ def families(
     if x.ndim not in (3, 4):
         raise ChoiceError(f"expected (R, V, D) or (R, V, C, L), got {x.shape}")
     values = x if x.ndim == 3 else x[:, :, 0]
-    figure, panels = _grid(len(values), columns, 1.35)
+    few = x.ndim == 3 and names is not None and values.shape[-1] <= NAMED
+    figure, panels = _grid(len(values), columns, few)
     t = style.current()
     ramp = matplotlib.colormaps["viridis"](np.linspace(0.08, 0.95, values.shape[1]))
     for i, axes in enumerate(panels):
         grey = muted is not None and muted[i]
         for line, colour in zip(values[i], ramp, strict=True):
             axes.plot(line, color=t.dead if grey else colour, linewidth=1.1)
-        axes.set_title(titles[i][:34], fontsize=8.5, color=t.muted if grey else t.text)
+        axes.set_title(titles[i][:30], fontsize=8.5, color=t.muted if grey else t.text)
         _name_features(axes, names if x.ndim == 3 else None, values.shape[-1])
         axes.locator_params(axis="y", nbins=3)
     if unit:
-        figure.supylabel(unit, fontsize=8.5, color=t.muted)
+        figure.supylabel(unit, x=0.008, fontsize=8.5, color=t.muted)
     return figure
 
 

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import ChoiceError
 
@@ -48,7 +48,7 @@ def theme(name: str = "light") -> Iterator[Theme]:
     if name not in THEMES:
         raise ChoiceError(f"no theme {name!r}: there are {', '.join(THEMES)}")
     t = THEMES[name]
-    parameters: dict[str, Any] = {
+    parameters: Any = {
         "figure.facecolor": t.surface,
         "axes.facecolor": t.surface,
         "savefig.facecolor": t.surface,
@@ -85,12 +85,12 @@ def theme(name: str = "light") -> Iterator[Theme]:
         yield t
 
 
-def new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Any:
     """An empty figure of this size in inches on the Agg canvas; pyplot and its global state are left alone."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

@@ -32,7 +32,8 @@ def title(look: Look) -> str:
 
 def date(look: Look) -> str:
     """When the run's state was last written."""
-    return datetime.fromtimestamp((look.run.path / "run.json").stat().st_mtime, UTC).strftime("%-d %B %Y")
+    written = datetime.fromtimestamp((look.run.path / "run.json").stat().st_mtime, UTC)
+    return f"{written.day} {written:%B %Y}"
 
 
 def duration(seconds: float) -> str:
@@ -60,7 +61,8 @@ def warnings(look: Look) -> list[str]:
     if config["state"] in STATES:
         horizon = config.get("plan", {}).get("horizon")
         at = f" at step {config['step']:,} of {horizon:,}" if horizon and "step" in config else ""
-        go_on = f"; go on with `vaekit fit --out {shown_path(look.run.path)} --resume`" if config["state"] != "failed" else ""
+        typed = f"; go on with `vaekit fit --out {shown_path(look.run.path)} --resume`"
+        go_on = "" if config["state"] == "failed" else typed
         found.append(f"{STATES[config['state']].capitalize()}{at}: what follows is of the weights saved last{go_on}.")
     if look.data is None:
         found.append(f"The data cannot be had, so whatever needs them is left out: {look.missing}.")
@@ -94,8 +96,8 @@ def trained(look: Look) -> Section:
         ["digest", data["digest"]],
         ["observation", config["observation"]],
         ["parameters", f"{decided['parameters']:,}"],
-        ["optimiser", f"{training['optimiser']}, learning rate {_text(training['lr'])}, {training['schedule']} schedule, "
-                      f"weight decay {_text(training['weight_decay'])}, clip {_text(training['clip'])}"],
+        ["optimiser", f"{training['optimiser']}, learning rate {_text(training['lr'])}, {training['schedule']} "
+                      f"schedule, weight decay {_text(training['weight_decay'])}, clip {_text(training['clip'])}"],
         ["batch", _text(training["batch"])],
         ["averaged weights", f"EMA {_text(training['ema'])}" if training["ema"] else "no"],
         ["asked for", length or "the recipe's length"],
@@ -118,10 +120,13 @@ def opening(look: Look) -> Section:
     path = shown_path(look.run.path)
     quoted = f'"{path}"'
     composed = "" if look.run.config["recipe"] else ", model=composition"
-    python = (
-        f"import vaekit as vk\n\nrun = vk.open({quoted}{composed})\nz = run.encode(\"test\")        # posterior means, (N, D)\n"
-        "x = run.decode(z)             # in the data's own units\nnew = run.sample(64)\nrun.evaluate(samples=100)     # into metrics.json"
-    )  # fmt: skip
+    python = f"""import vaekit as vk
+
+run = vk.open({quoted}{composed})
+z = run.encode("test")     # posterior means, (N, D)
+x = run.decode(z)          # in the data's own units
+new = run.sample(64)
+run.evaluate(samples=100)  # into metrics.json"""
     typed = f"'{path}'" if any(c in path for c in " '\"$`&;()") else path
     cli = f"vaekit evaluate {typed}\nvaekit sample {typed} -n 64 --out samples.png\nvaekit report {typed}"
     return Section("open", "Open it", [Code("Python", python), Code("Command line", cli)])

@@ -12,6 +12,9 @@ import numpy as np
 from ..figures import figure_png, png_bytes, theme
 from ..figures.pictures import Bytes
 
+VERSIONS = ("light", "dark")
+"""The themes that plots are drawn in; the first must be light."""
+
 
 def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
@@ -148,15 +151,15 @@ class Chapter:
 
 
 def plot(name: str, make: Callable[[], Any], alt: str, caption: str) -> Picture:
-    """A matplotlib figure as a picture in both themes; `make` is called once in each."""
+    """A matplotlib figure as a picture in each of VERSIONS; `make` is called once in each."""
     versions = {}
     width = height = 0
-    for which in ("light", "dark"):
+    for which in VERSIONS:
         with theme(which):
             figure = make()
             width, height = (round(float(inches) * 96) for inches in figure.get_size_inches())
             versions[which] = figure_png(figure)
-    return Picture(name, versions["light"], alt, caption, width, height, dark=versions["dark"])
+    return Picture(name, versions["light"], alt, caption, width, height, dark=versions.get("dark"))
 
 
 def still(name: str, pixels: Bytes, alt: str, caption: str) -> Picture:

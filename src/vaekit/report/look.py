@@ -47,6 +47,11 @@ class Look:
         self.is_image = self.facts.kind == "image"
         self.scale = self.facts.scale
 
+    @property
+    def jacobian(self) -> float:
+        """log |dx / draw|: added to a log density of x it gives that of the data in their own units."""
+        return self.run.composition.observation.log_jacobian(self.facts.shape)
+
     # --- latents ------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .blocks import Block, Cards, Table, Text
@@ -20,6 +20,7 @@ MEANINGS = {
     "active_units": ("Active latents", "posterior mean varies by more than 0.01 over the data"),
     "ess": ("Effective samples", "of the K importance samples"),
 }
+KNOWN = ("data", "split", "n", "observation", "draw", "estimator", "K", "dims", "seed", "precision", "units", "digest")
 KEY = ("elbo", "log_px_iw", "rate", "distortion", "bits_per_dim", "active_units", "entropy_floor")
 
 
@@ -65,8 +66,7 @@ def protocol_text(protocol: dict[str, Any], leave_out: Sequence[str] = ()) -> st
             parts.append(form.format(p[key]))
     if "digest" in p:
         parts.append(f"data digest {str(p['digest'])[:8]}")
-    known = {"data", "split", "n", "observation", "draw", "estimator", "K", "dims", "seed", "precision", "units", "digest"}
-    parts += [f"{k} {v}" for k, v in p.items() if k not in known]
+    parts += [f"{k} {v}" for k, v in p.items() if k not in KNOWN]
     return ", ".join(parts)
 
 
@@ -109,7 +109,7 @@ def all_numbers(metrics: Sequence[Metric]) -> Table:
     return Table(["metric", "value ± standard error", "unit", "protocol"], rows, numeric=(1,))
 
 
-def comparison(named: dict[str, Sequence[Metric]]) -> list[Block]:
+def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
     """Runs side by side: one column for one metric of one protocol, so that unlike numbers never stand together.
 
     Arguments:
@@ -121,7 +121,7 @@ def comparison(named: dict[str, Sequence[Metric]]) -> list[Block]:
             if isinstance(m["value"], int | float):
                 columns.setdefault((m["name"], json.dumps(m["protocol"], sort_keys=True)), {})[run] = m
     if not columns:
-        return [Text("None of these runs has been measured yet: `vaekit evaluate RUN` for each, then this page again.", "note")]
+        return [Text("Nothing is measured yet: `vaekit evaluate RUN` for each, then this page again.", "note")]
     rank = {name: i for i, name in enumerate(KEY)}
     order = sorted(columns, key=lambda c: (rank.get(c[0], len(rank)), c[0]))
     several = {name for name, _ in order if sum(other == name for other, _ in order) > 1}

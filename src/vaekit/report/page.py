@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from .. import figures
@@ -75,8 +76,11 @@ def _store(folder: Path, parts: Sequence[Section]) -> None:
     for part in parts:
         for block in part.blocks:
             if isinstance(block, Picture | Strips):
-                content = block.png
-                write_atomically(folder / f"{block.name}.png", lambda file, c=content: file.write_bytes(c) and None)
+                write_atomically(folder / f"{block.name}.png", partial(_write, block.png))
+
+
+def _write(content: bytes, file: Path) -> None:
+    file.write_bytes(content)
 
 
 def _compared(looks: Sequence[Look], names: Sequence[str]) -> Section:
@@ -90,7 +94,8 @@ def _compared(looks: Sequence[Look], names: Sequence[str]) -> Section:
         blocks.append(Text("Validation curves are not drawn together: the runs' data or observations differ.", "note"))
     elif len(curves) > 1:
         blocks.append(
-            plot("compared-curves", lambda: figures.compared_curves(curves), "Validation ELBO of each run against the step",
+            plot("compared-curves", lambda: figures.compared_curves(curves),
+                 "Line plot of the validation ELBO of each run against the step",
                  "Validation ELBO (at most 2,000 data, one draw each), nats a datum; higher is better.")
         )  # fmt: skip
     points, protocols = {}, []
@@ -101,7 +106,8 @@ def _compared(looks: Sequence[Look], names: Sequence[str]) -> Section:
             protocols.append(best["distortion"])
     if len(points) > 1 and not numbers.unlike(protocols):
         blocks.append(
-            plot("rate-distortion", lambda: figures.rate_distortion(points), "Scatter of distortion against rate, a point a run",
+            plot("rate-distortion", lambda: figures.rate_distortion(points),
+                 "Scatter plot of distortion against rate, a point a run",
                  "Distortion against rate, nats a datum; along a thin line the ELBO is the same, lower left is better.")
         )  # fmt: skip
     return Section("compared", "Side by side", blocks)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import figures
-from ..latent import chosen_mode, interpolate, manifold_grid, order_by_kl, traversal_values, traverse
+from ..latent import Mode, chosen_mode, interpolate, manifold_grid, order_by_kl, traversal_values, traverse
 from ..metrics import ACTIVE
 from . import numbers
 from .blocks import Block, Picture, Section, Strip, Strips, Text, plot, still
@@ -31,15 +31,17 @@ def key_numbers(look: Look) -> Section:
         section.blocks.append(numbers.key_numbers(metrics))
     else:
         section.blocks.append(
-            Text(f"This run has not been measured on test data yet: `vaekit evaluate {run.path}` (or `run.evaluate()`), "
-                 "then write this page again.", "note")
+            Text(f"This run has not been measured on test data yet: `vaekit evaluate {run.path}` (or "
+                 "`run.evaluate()`), then write this page again.", "note")
         )  # fmt: skip
         valid = run.config.get("valid") or {}
         if valid:
-            each = ", ".join(f"{numbers.label(k)} {numbers.number(valid[k])}" for k in ("elbo", "rate", "distortion") if k in valid)
+            shift = look.jacobian
+            own = {"elbo": valid["elbo"] + shift, "rate": valid["rate"], "distortion": valid["distortion"] - shift}
+            each = ", ".join(f"{numbers.label(k)} {numbers.number(v)}" for k, v in own.items())
             section.blocks.append(
-                Text(f"At step {valid['step']:,}, on at most 2,000 validation data with one draw each (nats a datum, x as "
-                     f"the model sees it): {each}.")
+                Text(f"At step {valid['step']:,}, on at most 2,000 validation data with one draw each (nats a datum, "
+                     f"densities in the data's own units): {each}.")
             )  # fmt: skip
     return section
 
@@ -58,7 +60,7 @@ def _series(log: list[dict[str, Any]], kind: str, shift: float) -> dict[str, Arr
 
 def log_series(look: Look, kind: str) -> dict[str, Array]:
     """step, seconds, elbo, distortion and rate of the "train" or "valid" records, in the data's own units."""
-    return _series(look.run.log, kind, look.run.composition.observation.log_jacobian(look.facts.shape))
+    return _series(look.run.log, kind, look.jacobian)
 
 
 def training(look: Look) -> Section:
@@ -73,8 +75,9 @@ def training(look: Look) -> Section:
     epoch_steps = config["data"]["n"]["train"] / batch if batch else None
     floor = numbers.best_known(look.run.metrics).get("entropy_floor")
     caption = (
-        "Nats a datum, true ELBO whatever the objective weighs. Training: means over the steps between records, with the "
-        "weights of that moment; validation: the weights that would be used. The first tenth may lie outside the picture."
+        "Nats a datum, the true ELBO whatever the objective weighs. Training: means over the steps between records, "
+        "with the weights of that moment; validation: the weights that would be used. The first tenth may lie "
+        "outside the picture."
     )
     if floor:
         caption += f" Dashed: minus the entropy of the binary draw ({numbers.number(floor['value'])} nats), a ceiling."
@@ -93,7 +96,7 @@ def reconstructions(look: Look) -> Section:
     """Held-out data, what the model saw of them, their reconstructions and the errors."""
     section = Section("reconstructions", "Held-out reconstructions")
     if look.data is None:
-        return _without_data(section, look)
+        return _without_data(section)
     rebuilt = look.run.decode(look.means)
     which = f"The first test datum of each class ({len(look.raw)} at most)" if look.data.test.label is not None else (
         f"The first {len(look.raw)} test data")  # fmt: skip
@@ -157,7 +160,7 @@ def samples(look: Look) -> Section:
                  "Line plots of 12 samples", f"{means} Values in {look.unit}.")
         )  # fmt: skip
     if look.data is None:
-        section.blocks.append(Text(f"Their nearest training data are not shown: {look.missing}.", "note"))
+        section.blocks.append(Text("Their nearest training data are not shown, since the data cannot be had.", "note"))
         return section
     close, rms = look.neighbours(few)
     _, usual = look.neighbours(look.raw)
@@ -171,7 +174,8 @@ def samples(look: Look) -> Section:
     if look.is_image:
         rows = [Strip("sample", look.tiles(few)), Strip("nearest in training", look.tiles(close))]
         heads = [f"{r / span:.3f}" for r in rms]
-        section.blocks.append(Strips("nearest", rows, "Sampled images above their nearest training images", caption, heads))
+        alt = "Sampled images above their nearest training images"
+        section.blocks.append(Strips("nearest", rows, alt, caption, heads))
     else:
         section.blocks.append(
             plot("nearest",
@@ -189,12 +193,12 @@ def interpolations(look: Look) -> Section:
     """Ways between test data, decoded."""
     section = Section("interpolations", "Interpolations")
     if look.data is None:
-        return _without_data(section, look)
+        return _without_data(section)
     if not look.plain:
         return _not_plain(section)
     found: list[tuple[str, str, int, int, Array]] = []
-    usual = chosen_mode("auto", look.latents)
-    other = "slerp" if usual == "lerp" else "lerp"
+    usual: Mode = chosen_mode("auto", look.latents)
+    other: Mode = "slerp" if usual == "lerp" else "lerp"
     pairs = [(2 * i, 2 * i + 1) for i in range(min(PAIRS, len(look.examples) // 2))]
     for a, b in pairs:
         for mode in (usual, other) if a == 0 and look.latents > 1 else (usual,):
@@ -213,7 +217,8 @@ def interpolations(look: Look) -> Section:
         ]  # fmt: skip
         caption += " The outer two columns are the data themselves."
         heads = ["data", *("" for _ in range(STEPS)), "data"]
-        section.blocks.append(Strips("interpolations", rows, "Rows of images that change from one to another", caption, heads))
+        alt = "Rows of images that change from one to another"
+        section.blocks.append(Strips("interpolations", rows, alt, caption, heads))
     else:
         paths = look.shown(np.stack([path for *_, path in found]))
         titles = [f"{name} ({mode})" for name, mode, *_ in found]
@@ -228,7 +233,8 @@ def _kl(look: Look) -> tuple[Array | None, str]:
     """KL of each latent, and on what it was measured: from metrics.json, else from the report's own look."""
     stored = numbers.best_known(look.run.metrics).get("kl_per_latent")
     if stored is not None:
-        return np.asarray(stored["value"], dtype=float), numbers.protocol_text(stored["protocol"], ["digest", "dims", "units"])
+        where = numbers.protocol_text(stored["protocol"], ["digest", "dims", "units"])
+        return np.asarray(stored["value"], dtype=float), where
     if look.data is None or look.scored.kl is None:
         return None, ""
     return look.scored.kl.mean(0), f"the first {len(look.scored.kl):,} test data"
@@ -249,8 +255,8 @@ def traversals(look: Look) -> Section:
         base, values = look.means[0], traversal_values(scored, STEPS + 2)
         active = scored.var(0, ddof=1) > ACTIVE if len(scored) > 1 else np.ones(look.latents, bool)
         start = (
-            f"the posterior mean of test datum {look.examples[0]} ({look.names[0]}), over the middle 98% of the posterior "
-            "means of test data"
+            f"the posterior mean of test datum {look.examples[0]} ({look.names[0]}), over the middle 98% of the "
+            "posterior means of test data"
         )
     order = order_by_kl(kl) if kl is not None and len(kl) == look.latents else np.arange(look.latents)
     alive, dead = [int(i) for i in order if active[i]], [int(i) for i in order if not active[i]]
@@ -262,9 +268,10 @@ def traversals(look: Look) -> Section:
     caption = f"One latent at a time, from {start}; {'largest KL first' if kl is not None else 'in order'}."
     left = len(order) - len(dims)
     if left:
-        caption += f" {len(alive)} of {len(order)} latents are active; {left} more are not shown."
+        known = f" {len(alive)} of {len(order)} latents are active;" if look.data is not None else ""
+        caption += f"{known} {left} more are not shown."
     if dead:
-        caption += f" Greyed: collapsed latents (variance of the posterior mean at most {ACTIVE}), which change nothing."
+        caption += f" Greyed: collapsed latents (variance of the posterior mean at most {ACTIVE})."
     if look.is_image:
         rows = [
             Strip(f"z {i}", look.tiles(decoded[r]), f"{says[r]}\n{ends[r]}".strip(), i in dead)
@@ -287,7 +294,9 @@ def manifold(look: Look) -> Section | None:
     if not look.plain or look.latents != 2:
         return None
     section = Section("manifold", "The manifold")
-    caption = "Decoded on a grid evenly spaced in the probability of the prior, 5% to 95% a side: z 0 to the right, z 1 upwards."
+    caption = (
+        "Decoded on a grid evenly spaced in the probability of the prior, 5% to 95%: z 0 to the right, z 1 upwards."
+    )
     if look.is_image:
         pictures = figures.channels_last(look.run.decode(manifold_grid(20)))
         zoom = max(1, math.ceil(42 / max(pictures.shape[1:3])))
@@ -296,8 +305,9 @@ def manifold(look: Look) -> Section | None:
         return section
     decoded = look.shown(look.run.decode(manifold_grid(6)))
     section.blocks.append(
-        plot("manifold", lambda: figures.lines(decoded, columns=6), "A 6 by 6 grid of line plots", f"{caption} Values in {look.unit}.")
-    )
+        plot("manifold", lambda: figures.lines(decoded, columns=6), "A 6 by 6 grid of line plots",
+             f"{caption} Values in {look.unit}.")
+    )  # fmt: skip
     return section
 
 
@@ -324,19 +334,22 @@ def latent_space(look: Look) -> Section:
     if look.data is not None and len(look.scored.means) > 1:
         active = look.scored.means.var(0, ddof=1) > ACTIVE
     if kl is not None:
-        count = "" if active is None else f" {int(active.sum())} of {len(kl)} latents are active: their posterior mean " \
-            f"varies by more than {ACTIVE} over the data."  # fmt: skip
+        count = ""
+        if active is not None:
+            some = len(look.scored.means)
+            count = f" On the first {some:,} test data {int(active.sum())} of {len(active)} are active."
         fits = active if active is not None and len(active) == len(kl) else None
         blocks.append(
             plot("kl", lambda: figures.kl_bars(kl, fits), "Bars of the KL of each latent, sorted",
-                 f"Mean KL of each latent's posterior from its prior, nats a datum; {where}; {kl.sum():.2f} in all.{count}")
+                 f"Mean KL of each latent's posterior from its prior, nats a datum ({where}); {kl.sum():.2f} in all."
+                 f"{count}")
         )  # fmt: skip
     if look.data is not None:
         values = look.scored.elbo
         blocks.append(
             plot("elbo-histogram", lambda: figures.histogram(values, "ELBO"), "Histogram of the ELBO of test data",
-                 f"The ELBO of each of the first {len(values):,} test data, {SCORE_SAMPLES} draws each. What lies far to the "
-                 "left is what the model finds unlikely.")
+                 f"The ELBO of each of the first {len(values):,} test data, {SCORE_SAMPLES} draws each. What lies far "
+                 "to the left is what the model finds unlikely.")
         )  # fmt: skip
         if len(look.scored.means) > 1:
             variance = look.scored.means.var(0, ddof=1)
@@ -347,13 +360,13 @@ def latent_space(look: Look) -> Section:
                      "latent is active.")
             )  # fmt: skip
     else:
-        blocks.append(Text(f"The map of test data is not shown: {look.missing}.", "note"))
+        blocks.append(Text("The map of test data is not shown, since the data cannot be had.", "note"))
     section.blocks = blocks
     return section
 
 
-def _without_data(section: Section, look: Look) -> Section:
-    section.blocks.append(Text(f"Not shown, since the data cannot be had: {look.missing}.", "note"))
+def _without_data(section: Section) -> Section:
+    section.blocks.append(Text("Not shown, since the data cannot be had (why: at the top of the page).", "note"))
     return section
 
 
