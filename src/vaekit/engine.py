@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .compiled import whole_graph
 from .errors import TrainingError
 from .noise import Noise, fold
 from .objectives import Batch
@@ -80,7 +80,6 @@ class Engine:
         self.average = {n: self.parameters[n].clone() for n in owned} if settings.ema else {}
         self.stats: list[str] = []
         self._run: Callable[..., Any] | None = None
-        self._compiling = False
 
     def _fresh(self, player: str, names: list[str]):
         return zip(names, self.rules[player].state([self.parameters[n] for n in names]), strict=True)
@@ -143,18 +142,15 @@ class Engine:
     # --- what the loop calls ------------------------------------------------------------------------------------
 
     def compiled(self) -> None:
-        """Compile the step. Shapes never change within a run, so the guards are dropped with their cost."""
-        self._compiling = True  # torch.autograd.grad inside a graph is behind a switch, set around the calls
-        options: dict[str, Any] = {"guard_filter_fn": lambda entries: [False for _ in entries]}
+        """Compile the step, or with several processes its gradients."""
         if self.settings.reduce is None:
-            self._run = torch.compile(_own_code(self._whole), fullgraph=True, options=options)
+            self._run = whole_graph(self._whole)
         else:
-            compiled = torch.compile(_own_code(self._gradients), fullgraph=True, options=options)
-            self._gradients = compiled  # type: ignore[method-assign]
+            self._gradients = whole_graph(self._gradients)  # type: ignore[method-assign]
 
     def eager(self) -> None:
         """Undo `compiled`."""
-        self._run, self._compiling = None, False
+        self._run = None
         self.__dict__.pop("_gradients", None)
 
     def step(
@@ -187,8 +183,7 @@ class Engine:
         ema = self.settings.ema or 0.0
         decay = torch.tensor(1 - min(ema, (1 + step) / (10 + step)), device=device)
         run = self._run or (self._whole if self.settings.reduce is None else self._split)
-        with torch._dynamo.config.patch(trace_autograd_ops=True) if self._compiling else contextlib.nullcontext():
-            return run(raw, base, rows, torch.tensor(step, device=device), c, y, coefficients, decay)
+        return run(raw, base, rows, torch.tensor(step, device=device), c, y, coefficients, decay)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that moves, by name: weights, buffers, memory, averages."""
@@ -210,7 +205,10 @@ class Engine:
         """The weights for evaluation: running averages where they are kept, plus buffers."""
         weights = {n: self.average.get(n, p) for n, p in self.parameters.items()}
         kept = set(self.module.state_dict())
-        return {**weights, **{n: b for n, b in self.module.named_buffers() if n in kept}}
+        names = {id(p): n for n, p in self.module.named_parameters()}
+        # a layer that stands in the model twice is one parameter with two names
+        tied = {n: weights[names[id(p)]] for n, p in self.module.named_parameters(remove_duplicate=False)}
+        return {**tied, **{n: b for n, b in self.module.named_buffers(remove_duplicate=False) if n in kept}}
 
     @contextlib.contextmanager
     def using(self, weights: dict[str, Tensor] | None = None):
@@ -227,14 +225,6 @@ class Engine:
             for n, p in self.parameters.items():
                 p.copy_(held[n])
             self.module.train(training)
-
-
-def _own_code(method: Any) -> Any:
-    """The bound method with a code object of its own: compiled graphs are cached by code object, and with the guards
-    dropped a second engine would be given the first one's graph."""
-    function = method.__func__
-    copy = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-    return types.MethodType(copy, method.__self__)
 
 
 def count(parameters) -> int:

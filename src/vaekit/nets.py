@@ -55,6 +55,17 @@ class MLP(nn.Module):
         return self.out(self.hidden(x.flatten(-self.dims) if self.dims > 1 else x))
 
 
+class Rescaled(nn.Module):
+    """`net` on x with low..high brought to -1..1: networks want numbers about 1, not the 0..255 of a likelihood."""
+
+    def __init__(self, net: nn.Module, low: float, high: float):
+        super().__init__()
+        self.net, self.low, self.half = net, low, (high - low) / 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net((x - self.low) / self.half - 1)
+
+
 def _sizes(size: Sequence[int], levels: int) -> list[tuple[int, ...]]:
     """The grid after 0, 1, ... levels of halving, rounded up: (28, 20) -> (14, 10) -> (7, 5)."""
     grids = [tuple(size)]

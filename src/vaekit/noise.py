@@ -92,7 +92,7 @@ class Noise:
         return _mix32(_mix32(column + low) ^ high).reshape(*key.shape, *event)
 
     def uniform(self, event: Sequence[int], k: int | None = None) -> Tensor:
-        """Uniform on the open interval (0, 1), on a grid of 2^23 points: with the half, all that float32 holds exactly."""
+        """Uniform on the open interval (0, 1), on a grid of 2^23 points, as fine as float32 holds exactly."""
         return (((self.bits(event, k) >> 9) & 0x7FFFFF).float() + 0.5) * 2.0**-23
 
     def normal(self, event: Sequence[int], k: int | None = None) -> Tensor:

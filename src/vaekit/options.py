@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .compiled import has_compiler
 from .errors import ChoiceError
 from .optimisers import OPTIMISERS
 from .recipes import Composition
@@ -117,11 +118,9 @@ def decide_compile(asked: str, steps: float, parameters: int, batch: int, device
     An eager step is put at 2 ms plus its matrix products at 100 GFLOP/s (a GPU: 2 ms), of which a graph saves two
     fifths; a compilation at 45 s. The decision is recorded, since compiled and eager weights differ in the last bits.
     """
-    import shutil
-
     if asked == "off":
         return False, "asked for"
-    if device.type == "cpu" and not any(shutil.which(c) for c in ("g++", "c++", "clang++")):
+    if device.type == "cpu" and not has_compiler():
         if asked == "on":
             raise ChoiceError("--compile on needs a C++ compiler (g++); install one or write --compile auto")
         return False, "no C++ compiler here"

@@ -197,7 +197,7 @@ def get_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, 1, 0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ChoiceError(f"no recipe {name!r}{hint} There are {', '.join(sorted(RECIPES))}")
+        raise ChoiceError(f"no recipe {name!r}{hint or ';'} there are {', '.join(sorted(RECIPES))}")
     return RECIPES[name]
 
 
@@ -334,10 +334,27 @@ def _start_at_data_mean(composition: Composition, x: Tensor) -> None:
         nets.set_output_bias(net, bias)
 
 
-def gaussian_vae(encoder: nn.Module, decoder: nn.Module, latent: int, head: Head) -> VAE:
-    """N(0, I) prior, diagonal Gaussian posterior: the encoder puts out 2 * latent numbers."""
+def gaussian_vae(
+    encoder: nn.Module, decoder: nn.Module, latent: int, head: Head, observation: Observation | None = None
+) -> VAE:
+    """N(0, I) prior, diagonal Gaussian posterior: the encoder puts out 2 * latent numbers.
+
+    Where x are whole levels (0 .. 255), the encoder sees them scaled into [-1, 1].
+    """
+    if isinstance(observation, Levels):
+        encoder = nets.Rescaled(encoder, 0, observation.levels - 1)
     posterior = Conditional(encoder, heads.Gaussian((latent,), "learned"))
     return VAE(StandardNormal((latent,)), posterior, Conditional(decoder, head))
+
+
+def convolutions(
+    facts: Facts, latent: int, head: Head, channels: tuple[int, ...] | None, blocks: int = 0
+) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder for images or signals; by default 32, 64, 128, 256 channels as far as the size goes."""
+    if channels is None:
+        channels = tuple(min(32 * 2**i, 256) for i in range(nets.default_levels(facts.shape[1:])))
+    encoder = nets.ConvEncoder(facts.shape, 2 * latent, channels, blocks)
+    return encoder, nets.ConvDecoder(latent, facts.shape, head.params, channels, blocks)
 
 
 # --- the recipes ------------------------------------------------------------------------------------------------
@@ -375,32 +392,22 @@ def vae(
         latent = (40 if facts.dims >= 256 else max(1, min(16, facts.dims // 4))) if dense else 128
     _positive(latent=latent, samples=samples)
     name = default_likelihood(facts) if likelihood == "auto" else likelihood
-    head = choose_head(facts, name, sigma)
+    head, seen = choose_head(facts, name, sigma), choose_observation(facts, observation, name)
     if dense:
         hidden = hidden if hidden is not None else (300, 300)
         encoder: nn.Module = nets.MLP(facts.shape, 2 * latent, hidden, activation)
         decoder: nn.Module = nets.MLP((latent,), head.features, hidden[::-1], activation)
         defaults = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, clip=None, ema=0.999, epochs=50)
     else:
-        encoder, decoder = _convolutions(facts, latent, head, hidden)
+        encoder, decoder = convolutions(facts, latent, head, hidden)
         defaults = Defaults("adamw", 1e-3, 64, "cosine", weight_decay=1e-4, clip=10000.0, ema=0.999, epochs=50)
     return Composition(
-        gaussian_vae(encoder, decoder, latent, head),
+        gaussian_vae(encoder, decoder, latent, head, seen),
         ELBO(_beta(beta, warmup), samples),
-        choose_observation(facts, observation, name),
+        seen,
         defaults,
         _start_at_data_mean,
     )
-
-
-def _convolutions(
-    facts: Facts, latent: int, head: Head, channels: tuple[int, ...] | None
-) -> tuple[nn.Module, nn.Module]:
-    size = facts.shape[1:]
-    if channels is None:
-        channels = tuple(min(32 * 2**i, 256) for i in range(nets.default_levels(size)))
-    encoder = nets.ConvEncoder(facts.shape, 2 * latent, channels)
-    return encoder, nets.ConvDecoder(latent, facts.shape, head.params, channels)
 
 
 @recipe("kingma2013", "Kingma and Welling 2013, arXiv:1312.6114")
@@ -418,19 +425,20 @@ def kingma2013(
     name = likelihood
     if likelihood == "auto":
         name = "bernoulli" if default_likelihood(facts) == "bernoulli" else "gaussian"
-    head = choose_head(facts, name, "learned")
+    head, seen = choose_head(facts, name, "learned"), choose_observation(facts, "auto", name)
     model = gaussian_vae(
         nets.MLP(facts.shape, 2 * latent, (hidden,), "tanh"),
         nets.MLP((latent,), head.features, (hidden,), "tanh"),
         latent,
         head,
+        seen,
     )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.01)
     # log N(theta; 0, I) / N on the mean loss has the gradient theta / N: a weight decay of 1 / N
     defaults = Defaults("adagrad", 0.02, 100, "constant", weight_decay=1 / facts.n, epochs=100)
-    return Composition(model, ELBO(), choose_observation(facts, "auto", name), defaults)
+    return Composition(model, ELBO(), seen, defaults)
 
 
 @recipe("unit-gaussian", "ethanluoyc/pytorch-vae, vae.py")
@@ -486,15 +494,14 @@ def conv(
         raise ChoiceError(f"recipe 'conv' needs images or signals, but these are {facts.kind} data: use --recipe vae")
     name = default_likelihood(facts) if likelihood == "auto" else likelihood
     head = choose_head(facts, name, sigma)
-    if channels is None:
-        channels = tuple(min(32 * 2**i, 256) for i in range(nets.default_levels(facts.shape[1:])))
-    encoder = nets.ConvEncoder(facts.shape, 2 * latent, channels, blocks)
-    decoder = nets.ConvDecoder(latent, facts.shape, head.params, channels, blocks)
+    encoder, decoder = convolutions(facts, latent, head, channels, blocks)
+    seen = choose_observation(facts, observation, name)
     return Composition(
-        gaussian_vae(encoder, decoder, latent, head),
+        gaussian_vae(encoder, decoder, latent, head, seen),
         ELBO(_beta(beta, warmup)),
-        choose_observation(facts, observation, name),
+        seen,
         Defaults("adamw", 1e-3, 64, "cosine", weight_decay=1e-4, ema=0.999, epochs=50),
+        _start_at_data_mean,
     )
 
 

@@ -164,6 +164,7 @@ def fit(
         if config["state"] in ("finished", "stopped early"):
             return _opened(path, recipe, data)
         _same_settings(config, recipe, choices, options, data)
+        recipe = config["recipe"] or recipe
         options = Options(**config["training"])
         composition = rebuild(config, recipe if isinstance(recipe, Composition) else None)
         choices = config["arguments"]
@@ -215,6 +216,10 @@ def _tuples(choices: dict[str, Any]) -> dict[str, Any]:
 
 def _same_settings(config, recipe, choices, options: Options, data: Data) -> None:
     """A resumed run keeps its settings: refuse others rather than mix two runs."""
+    own = isinstance(recipe, Composition)
+    if own != (config["recipe"] is None) or (not own and recipe not in ("vae", config["recipe"])):
+        started = f"recipe {config['recipe']}" if config["recipe"] else "a composition of its own"
+        raise RunError(f"the run was started with {started}, not {'another' if own else recipe}: resume with the same")
     if data.digest != config["data"]["digest"]:
         raise RunError("the data differ from those the run was started on: give the same, or another --out")
     asked = {k: v for k, v in dataclasses.asdict(options).items() if v != getattr(Options(), k)}

@@ -19,7 +19,7 @@ from .data.batches import Order, Rows
 from .data.core import Data
 from .engine import Engine, Settings
 from .errors import RunError, TrainingError
-from .files import read_tensors, write_json, write_tensors
+from .files import read_tensors, write_json, write_tensors, write_text
 from .noise import Noise
 from .optimisers import optimiser
 from .options import Options, choose_device
@@ -147,7 +147,9 @@ class Trainer:
         window = (self.step, time.monotonic())
         state = "finished"
         with _Signals() as signals:
-            while self.step < self.plan.horizon:
+            if self.options.patience and self.since_best >= self.options.patience:
+                state = "stopped early"  # restored from the checkpoint of an early stop
+            while state == "finished" and self.step < self.plan.horizon:
                 self._one_step()
                 now = time.monotonic()
                 if self.step == 1 or (now - window[1] > 2 and self.step - window[0] > 20 and window[0] == 0):
@@ -217,21 +219,29 @@ class Trainer:
         finite = torch.isfinite(values)
         if not bool(finite.all()):
             row, column = (int(i) for i in (~finite).nonzero()[0])
-            step, term = self.pending[row][0], self.engine.stats[column]
-            self._record({"kind": "non-finite", "step": step, "term": term})
-            self._write_records()
-            self._set_state("failed")
-            good = newest_checkpoint(self.path)
-            kept = f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint"
-            raise TrainingError(
-                f"{term} became {float(values[row, column])} at step {step}; {kept}. "
-                "Try a smaller --lr, --clip 100, or --precision fp32"
-            )
+            self._fail(self.engine.stats[column], float(values[row, column]), self.pending[row][0])
         means = dict(zip(self.engine.stats, values.mean(0).tolist(), strict=True))
         self.pending.clear()
         rate_now = self.step * self.order.batch / max(self.seconds, 1e-9)
         self._record({"kind": "train", "seconds": round(self.seconds, 3), **means})
         self.progress.update(self.step, self.plan.horizon, self.step / self.epoch_steps, means, self.valid, rate_now)
+
+    def _fail(self, term: str, value: float, step: int) -> None:
+        """Record what became non-finite, and stop."""
+        self._record({"kind": "non-finite", "step": step, "term": term})
+        self._write_records()
+        self._set_state("failed")
+        good = newest_checkpoint(self.path)
+        kept = f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint"
+        raise TrainingError(
+            f"{term} became {value} at step {step}; {kept}. Try a smaller --lr, --clip 100, or --precision fp32"
+        )
+
+    def _check_weights(self) -> None:
+        """A finite loss may have had a non-finite gradient: such weights must not be saved as a good checkpoint."""
+        for name, weight in self.engine.parameters.items():
+            if not bool(torch.isfinite(weight).all()):
+                self._fail(f"the weight {name}", float(weight[~torch.isfinite(weight)][0]), self.step - 1)
 
     # --- validation ---------------------------------------------------------------------------------------------
 
@@ -293,6 +303,7 @@ class Trainer:
         if self.rank != 0:
             return
         self._flush()
+        self._check_weights()
         tensors = self.engine.tensors() | {f"best/{n}": t for n, t in self.best_weights.items()}
         meta = {
             "step": self.step,
@@ -332,7 +343,7 @@ class Trainer:
         if self.rank == 0 and log.exists():
             lines = [line for line in log.read_text(encoding="utf8").splitlines() if line.endswith("}")]
             kept = [line for line in lines if json.loads(line)["step"] <= self.step]
-            log.write_text("".join(line + "\n" for line in kept), encoding="utf8")
+            write_text(log, "".join(line + "\n" for line in kept))
 
 
 def _finite(value: float) -> float | None:

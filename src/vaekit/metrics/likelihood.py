@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
+from ..compiled import has_compiler, whole_graph
 from ..data.observation import Binary
 from ..errors import ChoiceError
 from ..model import VAE, Model
@@ -37,22 +38,20 @@ class PerDatum:
     kl: np.ndarray | None  # (n, D) KL of each latent, where q and p factorise
 
 
-class _Chunk(torch.nn.Module):
-    """Running sums after k more samples of a batch."""
+class _Chunk:
+    """k more samples of a batch added to its running sums."""
 
-    def __init__(self, model: Model, k: int):
-        super().__init__()
+    def __init__(self, model: Model, k: int, compile: bool):
         self.model, self.k = model, k
+        self.call = whole_graph(self.add) if compile else self.add
 
-    def forward(
-        self, x: Tensor, base: Tensor, rows: Tensor, first: Tensor, sums: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
+    def add(self, x: Tensor, base: Tensor, rows: Tensor, first: Tensor, sums: list[Tensor]) -> list[Tensor]:
         trace = self.model.trace(x, k=self.k, noise=Noise(base, rows, first))
         log_px = trace.px.log_prob(x)  # (K, B)
         weights = log_weights(trace, x, log_px)
         top, total, squares, distortion, elbo = sums
         running = Weights(top, total, squares).add(weights)
-        return (*running, distortion - log_px.sum(0), elbo + weights.sum(0))
+        return [*running, distortion - log_px.sum(0), elbo + weights.sum(0)]
 
 
 def _plan(dims: int, samples: int, n: int) -> tuple[int, int]:
@@ -93,9 +92,9 @@ def per_datum(
     found: dict[str, list[Tensor]] = {
         name: [] for name in ("elbo", "rate", "distortion", "log_px", "ess", "means", "kl")
     }
-    chunks: dict[int, Callable] = {}
+    chunks: dict[int, _Chunk] = {}
     if compile is None:
-        compile = samples * n * dims > 4e8 and _can_compile()
+        compile = samples * n * dims > 4e8 and has_compiler()
     base = torch.tensor(fold(seed, EVALUATION))
     with torch.no_grad():
         for a in range(0, n, b):
@@ -104,13 +103,12 @@ def per_datum(
             padded = x if len(x) == b or not compile else torch.cat([x, x[-1:].expand(b - len(x), *x.shape[1:])])
             numbers = torch.arange(a, a + len(padded))
             zero = torch.zeros(len(padded))
-            sums: tuple[Tensor, ...] = (*Weights.none(zero), zero, zero)
+            sums = [*Weights.none(zero), zero.clone(), zero.clone()]
             for first in range(0, samples, k):
                 size = min(k, samples - first)
                 if size not in chunks:
-                    chunk: Callable = _Chunk(model, size)
-                    chunks[size] = torch.compile(chunk, fullgraph=True, dynamic=False) if compile else chunk
-                sums = chunks[size](padded, base, numbers, torch.tensor(first), sums)
+                    chunks[size] = _Chunk(model, size, compile)
+                sums = chunks[size].call(padded, base, numbers, torch.tensor(first), sums)
             running = Weights(*(s[: len(x)].double() for s in sums[:3]))
             distortion, elbo = (s[: len(x)].double() / samples for s in sums[3:])
             rate, kl, means = _rates(model, x)
@@ -132,12 +130,6 @@ def per_datum(
     whole["log_px"] += jacobian
     whole["distortion"] -= jacobian
     return PerDatum(**{"kl": None, **whole})  # type: ignore[arg-type]
-
-
-def _can_compile() -> bool:
-    import shutil
-
-    return any(shutil.which(c) for c in ("g++", "c++", "clang++"))
 
 
 def _rates(model: Model, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:

@@ -118,7 +118,7 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
     columns: dict[tuple[str, str], dict[str, Metric]] = {}
     for run, metrics in named.items():
         for m in metrics:
-            if isinstance(m["value"], int | float):
+            if isinstance(m["value"], int | float) and m["name"] != "ess":  # that one tells of the estimator, not the run
                 columns.setdefault((m["name"], json.dumps(m["protocol"], sort_keys=True)), {})[run] = m
     if not columns:
         return [Text("Nothing is measured yet: `vaekit evaluate RUN` for each, then this page again.", "note")]
@@ -128,16 +128,14 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
     letters: dict[str, str] = {}
     head, notes = ["run"], []
     for name, protocol in order:
-        unit = next(iter(columns[name, protocol].values()))["unit"]
-        mark = ""
+        mark, unit = "", shared_unit(columns[name, protocol])
         if name in several:
             letters.setdefault(protocol, _letter(len(letters)))
             mark = f" [{letters[protocol]}]"
-        head.append(f"{label(name)}{mark}, {unit}")
+        head.append(f"{label(name)}{mark}" + (f", {unit}" if unit else ""))
     rows = []
     for run in named:
-        cells = (columns[key].get(run) for key in order)
-        rows.append([run, *("" if m is None else number(m["value"], m["se"]) for m in cells)])
+        rows.append([run, *(_cell(columns[key], run) for key in order)])
     blocks: list[Block] = []
     for name in sorted(several, key=lambda s: rank.get(s, len(rank))):
         found = [next(iter(columns[key].values())) for key in order if key[0] == name]
@@ -159,6 +157,21 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
         common = json.loads(order[0][1])
         blocks.append(Text(f"Protocol: {protocol_text(common, ['estimator', 'K'])}."))
     return blocks
+
+
+def shared_unit(column: Mapping[str, Metric]) -> str:
+    """The unit of all runs in a column, or "" where each has its own or the metric's name says it."""
+    units = {m["unit"] for m in column.values()}
+    name = label(next(iter(column.values()))["name"])
+    return "" if len(units) > 1 or units == {name.lower()} else units.pop()
+
+
+def _cell(column: Mapping[str, Metric], run: str) -> str:
+    m = column.get(run)
+    if m is None:
+        return ""
+    apart = len({other["unit"] for other in column.values()}) > 1
+    return number(m["value"], m["se"]) + (f" {m['unit']}" if apart else "")
 
 
 def _letter(i: int) -> str:

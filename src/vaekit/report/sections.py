@@ -98,8 +98,9 @@ def reconstructions(look: Look) -> Section:
     if look.data is None:
         return _without_data(section)
     rebuilt = look.run.decode(look.means)
-    which = f"The first test datum of each class ({len(look.raw)} at most)" if look.data.test.label is not None else (
-        f"The first {len(look.raw)} test data")  # fmt: skip
+    which = f"The first {len(look.raw)} test data"
+    if look.data.test.label is not None:
+        which = "The first test datum of each class, then the first others, ten in all"
     how = "encoded to the posterior mean, decoded to the mean of p(x|z)."
     if look.is_image:
         data, mean = figures.channels_last(look.raw), figures.channels_last(rebuilt)
@@ -169,7 +170,8 @@ def samples(look: Look) -> Section:
     caption = (
         f"Samples and the nearest of the first {len(look.searched):,} training data by squared difference. RMS "
         f"difference: {np.median(rms) / span:.3f} {unit} in the median; from the held-out data above to their nearest "
-        f"training data it is {np.median(usual) / span:.3f}. Samples much nearer than that would be copies."
+        f"training data it is {np.median(usual) / span:.3f}. Copies of training data would be far "
+        "nearer; blur alone makes it a little less."
     )
     if look.is_image:
         rows = [Strip("sample", look.tiles(few)), Strip("nearest in training", look.tiles(close))]
