@@ -115,10 +115,10 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
     Arguments:
         named: run name -> its metrics.
     """
-    columns: dict[tuple[str, str], dict[str, Metric]] = {}
+    columns: dict[tuple[str, str], dict[str, Metric]] = {}  # ess is left out: it tells of the estimator, not the run
     for run, metrics in named.items():
         for m in metrics:
-            if isinstance(m["value"], int | float) and m["name"] != "ess":  # that one tells of the estimator, not the run
+            if isinstance(m["value"], int | float) and m["name"] != "ess":
                 columns.setdefault((m["name"], json.dumps(m["protocol"], sort_keys=True)), {})[run] = m
     if not columns:
         return [Text("Nothing is measured yet: `vaekit evaluate RUN` for each, then this page again.", "note")]

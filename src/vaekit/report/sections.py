@@ -12,6 +12,7 @@ from .. import figures
 from ..latent import Mode, chosen_mode, interpolate, manifold_grid, order_by_kl, traversal_values, traverse
 from ..metrics import ACTIVE
 from . import numbers
+from .about import shown_path
 from .blocks import Block, Picture, Section, Strip, Strips, Text, plot, still
 from .look import SCORE_SAMPLES, Look
 
@@ -31,7 +32,7 @@ def key_numbers(look: Look) -> Section:
         section.blocks.append(numbers.key_numbers(metrics))
     else:
         section.blocks.append(
-            Text(f"This run has not been measured on test data yet: `vaekit evaluate {run.path}` (or "
+            Text(f"This run has not been measured on test data yet: `vaekit evaluate {shown_path(run.path)}` (or "
                  "`run.evaluate()`), then write this page again.", "note")
         )  # fmt: skip
         valid = run.config.get("valid") or {}
