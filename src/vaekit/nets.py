@@ -60,10 +60,10 @@ class Rescaled(nn.Module):
 
     def __init__(self, net: nn.Module, low: float, high: float):
         super().__init__()
-        self.net, self.low, self.half = net, low, (high - low) / 2
+        self.net, self.low, self.reach = net, low, (high - low) / 2
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net((x - self.low) / self.half - 1)
+        return self.net((x - self.low) / self.reach - 1)
 
 
 def _sizes(size: Sequence[int], levels: int) -> list[tuple[int, ...]]:
