@@ -98,6 +98,7 @@ class Run:
         self.path, self.config, self.composition = path, config, composition
         self.facts = Facts.from_json(config["data"]["facts"])
         self._data: Data | None = None
+        self.graphs: dict[Any, Any] = {}  # what the estimators compiled for this model
 
     # --- what is stored -----------------------------------------------------------------------------------------
 
@@ -285,13 +286,16 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if not path.is_dir():
         raise RunError(f"no run at {path}: train one with `vaekit fit DATA --out {path}`")
     config = read_json(path / "run.json")
-    if not isinstance(config, dict) or "format" not in config:
+    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
         raise RunError(f"{path / 'run.json'} is damaged: it has no format number")
     if config["format"] > FORMAT:
         raise RunError(f"{path} was written by a newer vaekit (format {config['format']}, this one reads {FORMAT})")
     try:
         Facts.from_json(config["data"]["facts"])
-    except (KeyError, TypeError) as error:
+        missing = [part for part in ("recipe", "arguments", "training", "state") if part not in config]
+        if missing:
+            raise KeyError(missing[0])
+    except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path / 'run.json'} is damaged: {error} is missing or malformed") from None
     return config
 

@@ -169,7 +169,7 @@ def from_arrays(
     return build(
         found,
         name=name,
-        asked=name,
+        asked="",  # a name of the user's own is nowhere to load from
         kind=kind,
         group=group,
         valid=fractions["valid"],
