@@ -1,0 +1,141 @@
+"""The files of a run: damaged ones are told apart, and none is pickle."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from core_helpers import QUIET, blobs, tensors
+
+import vaekit as vk
+from vaekit.errors import DataError, RunError, VaekitError
+from vaekit.files import write_tensors
+from vaekit.train import fit
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("files") / "run"
+    fit(blobs(40), "vae", out=out, steps=3, latent=2, hidden=(8,), batch=16, **QUIET)
+    return out
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+@pytest.mark.parametrize("left", [0, 5, 100, -1])
+def test_truncated_weights(run, left):
+    file = run / "model.safetensors"
+    file.write_bytes(file.read_bytes()[: left if left >= 0 else file.stat().st_size - 1])
+    with pytest.raises(RunError, match=r"model\.safetensors is not a whole"):
+        vk.open(run)
+
+
+def test_a_pickle_in_the_weights_place_is_not_run(run, tmp_path):
+    mark = tmp_path / "executed"
+
+    class Evil:
+        def __reduce__(self):
+            return (mark.touch, ())
+
+    (run / "model.safetensors").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(RunError, match="not a whole safetensors"):
+        vk.open(run)
+    torch.save({"weight": torch.zeros(3)}, run / "model.safetensors")
+    with pytest.raises(RunError, match="not a whole safetensors"):
+        vk.open(run)
+    assert not mark.exists()
+
+
+def test_weights_of_other_shapes_or_names(run):
+    file = run / "model.safetensors"
+    held = tensors(file)
+    name = sorted(held)[0]
+    for wrong in (held | {name: torch.zeros(2, 3)}, {n: t for n, t in held.items() if n != name},
+                  held | {name + "x": torch.zeros(1)}):
+        write_tensors(file, wrong)
+        with pytest.raises(RunError, match="does not fit"):
+            vk.open(run)
+
+
+def test_missing_files(run, tmp_path):
+    with pytest.raises(RunError, match="no run at"):
+        vk.open(tmp_path / "nowhere")
+    (run / "model.safetensors").unlink()
+    with pytest.raises(RunError, match=r"model\.safetensors is missing"):
+        vk.open(run)
+    (run / "run.json").unlink()
+    with pytest.raises(RunError, match="not a vaekit run"):
+        vk.open(run)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"format": 1}', '{"format": "one"}', "\x00\x01", '{"format": null}'])
+def test_a_damaged_description(run, text):
+    (run / "run.json").write_text(text)
+    with pytest.raises(RunError, match="damaged"):
+        vk.open(run)
+
+
+def test_a_description_without_one_of_its_parts(run):
+    config = json.loads((run / "run.json").read_text())
+    for part in ("recipe", "arguments", "data", "training", "state"):
+        (run / "run.json").write_text(json.dumps({k: v for k, v in config.items() if k != part}))
+        with pytest.raises(RunError, match="damaged"):
+            vk.open(run)
+    (run / "run.json").write_text(json.dumps(config | {"recipe": "vea"}))
+    with pytest.raises(VaekitError, match="'vae'"):
+        vk.open(run)
+    (run / "run.json").write_text(json.dumps(config | {"arguments": {"latent": 3, "hidden": [8]}}))
+    with pytest.raises(RunError, match="does not fit"):
+        vk.open(run)
+
+
+def test_a_newer_format_is_refused(run):
+    config = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(config | {"format": config["format"] + 1}))
+    with pytest.raises(RunError, match="newer vaekit"):
+        vk.open(run)
+
+
+def test_a_damaged_checkpoint_is_told_when_resuming(run):
+    config = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(config | {"state": "running"}))
+    newest = sorted((run / "checkpoint").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:-9])
+    with pytest.raises(RunError, match="not a whole safetensors"):
+        fit(blobs(40), out=run, resume=True, progress=False)
+
+
+def test_no_file_of_a_run_is_pickle(run):
+    vk.open(run, data=vk.from_arrays(blobs(40))).evaluate(samples=2)
+    files = [f for f in run.rglob("*") if f.is_file()]
+    assert {"run.json", "model.safetensors", "log.jsonl", "metrics.json", "splits.safetensors"} <= {f.name for f in files}
+    for file in files:
+        start = file.read_bytes()[:16]
+        assert start[:1] != b"\x80", f"{file} is a pickle"
+        assert start[:2] != b"PK", f"{file} is a zip archive, as torch.save writes"
+        assert start[:1] in b"{[" or start[8:9] == b"{", file  # JSON, or safetensors with its JSON header
+
+
+def test_the_data_of_a_run_in_memory_must_be_given_back(run):
+    opened = vk.open(run)
+    with pytest.raises(DataError, match="pass the data"):
+        _ = opened.data
+    assert opened.score(blobs(4), samples=2).shape == (4,)
+    assert np.isfinite(opened.sample(2)).all()
+
+
+def test_a_named_source_gives_the_same_splits_back(tmp_path):
+    np.save(tmp_path / "x.npy", blobs(40))
+    data = vk.load(tmp_path / "x.npy", split_seed=5)
+    run = fit(data, "vae", out=tmp_path / "run", steps=1, latent=2, hidden=(8,), **QUIET)
+    assert run.config["data"]["source"]
+    again = vk.open(tmp_path / "run").data
+    assert np.array_equal(again.test.index, data.test.index)
+    np.save(tmp_path / "x.npy", blobs(40, seed=1))
+    with pytest.raises(DataError, match="other data"):
+        _ = vk.open(tmp_path / "run").data
