@@ -111,9 +111,9 @@ def main() -> None:
                 made = made or trainer(data, Path(folder))
                 start = time.perf_counter()
                 for _ in range(STEPS):
-                    made._one_step()
+                    made.one_step()
                     if made.step % 50 == 0:
-                        made._flush()
+                        made.flush()
                 value = time.perf_counter() - start
                 made.records.clear()
             elif command[0] == "train-limit":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch import distributions as D
 from torch.distributions import constraints
 
-from .distributions import ContinuousBernoulli, DiscretisedLogistic
+from .distributions import ContinuousBernoulli, DiscretisedLogistic, Pixels
 
 LOG_SCALE_FLOOR = -6.0
 
@@ -70,7 +70,7 @@ class Bernoulli(Head):
 
     def forward(self, raw: Tensor) -> D.Distribution:
         (logits,) = self.split(raw)
-        return self.independent(D.Bernoulli(logits=logits, validate_args=False))
+        return Pixels(logits, len(self.event))
 
 
 class ContinuousBernoulliHead(Head):

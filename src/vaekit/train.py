@@ -7,6 +7,7 @@ one that was not.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import math
 import platform
 from collections.abc import Callable
@@ -118,6 +119,7 @@ def describe(
             "threads": torch.get_num_threads(),
         },
         "versions": {"vaekit": vaekit.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "state": "new",
     }
 
@@ -163,7 +165,7 @@ def fit(
         config = read_config(path)
         if config["state"] in ("finished", "stopped early"):
             return _opened(path, recipe, data)
-        _same_settings(config, recipe, choices, options, data)
+        _same_settings(config, recipe, choices, options, set(given), data)
         recipe = config["recipe"] or recipe
         options = Options(**config["training"])
         composition = rebuild(config, recipe if isinstance(recipe, Composition) else None)
@@ -214,7 +216,7 @@ def _tuples(choices: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in choices.items()}
 
 
-def _same_settings(config, recipe, choices, options: Options, data: Data) -> None:
+def _same_settings(config, recipe, choices, options: Options, given: set[str], data: Data) -> None:
     """A resumed run keeps its settings: refuse others rather than mix two runs."""
     own = isinstance(recipe, Composition)
     if own != (config["recipe"] is None) or (not own and recipe not in ("vae", config["recipe"])):
@@ -222,7 +224,7 @@ def _same_settings(config, recipe, choices, options: Options, data: Data) -> Non
         raise RunError(f"the run was started with {started}, not {'another' if own else recipe}: resume with the same")
     if data.digest != config["data"]["digest"]:
         raise RunError("the data differ from those the run was started on: give the same, or another --out")
-    asked = {k: v for k, v in dataclasses.asdict(options).items() if v != getattr(Options(), k)}
+    asked = {k: v for k, v in dataclasses.asdict(options).items() if k in given or v != getattr(Options(), k)}
     stored = config["training"]
     for name, value in asked.items():
         if stored.get(name) != value:

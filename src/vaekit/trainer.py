@@ -150,17 +150,17 @@ class Trainer:
             if self.options.patience and self.since_best >= self.options.patience:
                 state = "stopped early"  # restored from the checkpoint of an early stop
             while state == "finished" and self.step < self.plan.horizon:
-                self._one_step()
+                self.one_step()
                 now = time.monotonic()
                 if self.step == 1 or (now - window[1] > 2 and self.step - window[0] > 20 and window[0] == 0):
                     window = (self.step, now)  # the clock of the plan starts after compilation
                 if self.step % self.validate_steps == 0 or self.step == self.plan.horizon:
-                    self._flush()
+                    self.flush()
                     if self._validate() and self.options.patience and self.since_best >= self.options.patience:
                         state = "stopped early"
                         break
                 elif self.step % RECORD_STEPS == 0:
-                    self._flush()
+                    self.flush()
                 if self.plan.minutes is not None and self.step > 1:
                     if self.seconds >= self.plan.minutes * 60:
                         self.plan.horizon = self.step
@@ -178,13 +178,13 @@ class Trainer:
                 if signals.asked:
                     state = "interrupted"
                     break
-        self._flush()
+        self.flush()
         if state == "finished" and (not self.valid or self.valid.get("step") != self.step):
             self._validate()
         self.save(state)
         return state
 
-    def _one_step(self) -> None:
+    def one_step(self) -> None:
         rows = self.order.rows(self.step)
         places = torch.arange(len(rows))
         if self.world > 1:
@@ -211,7 +211,7 @@ class Trainer:
         self.progress.note("the step cannot be compiled; training eagerly")
         return True
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Look at the values since the last flush: stop on a non-finite one, else record their mean."""
         if not self.pending:
             return
@@ -302,7 +302,7 @@ class Trainer:
         """Write the checkpoint, the weights to use and the log; only then forget the last checkpoint but one."""
         if self.rank != 0:
             return
-        self._flush()
+        self.flush()
         self._check_weights()
         tensors = self.engine.tensors() | {f"best/{n}": t for n, t in self.best_weights.items()}
         meta = {

@@ -161,7 +161,7 @@ def _step_seconds(trainer: Trainer) -> float:
     times = []
     for _ in range(STEPS):
         start = time.perf_counter()
-        trainer._one_step()
+        trainer.one_step()
         float(trainer.pending[-1][1][0])  # waits for the device
         times.append(time.perf_counter() - start)
     return sorted(times[1:])[(STEPS - 1) // 2]

@@ -143,7 +143,7 @@ def _pack(
             if skip_bad:
                 return None
             raise DataError(
-                f"{path / name} cannot be read as an image ({error}): repair or remove it, or pass skip_bad=True"
+                f"{path / name} cannot be read as an image ({error}): repair or remove it, or pass --skip-bad (skip_bad=True)"
             ) from error
 
     def each(names: list[str], job: Any, what: str) -> Any:
@@ -188,7 +188,7 @@ def _common_size(path: Path, heads: dict[str, _Head]) -> tuple[int, int]:
         (height, width), _ = common[0]
         raise DataError(
             f"{path} holds images of {len(sizes)} sizes (height x width): {shown}{more}; expected one: pass "
-            f"size='{height}x{width}' to resize them all"
+            f"--size {height}x{width} (in Python size='{height}x{width}') to resize them all"
         )
     return common[0][0]
 

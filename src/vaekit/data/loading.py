@@ -82,7 +82,7 @@ def load(
         "size": None if size is None else str(size),
         "skip_bad": skip_bad or None,
         "background": None if background == "white" else background,
-        "table": None if table is None else str(table),
+        "table": None if table is None else _table_to_keep(table, path),
         "group": group,
         "x_key": x_key,
         "kind": kind,
@@ -95,7 +95,7 @@ def load(
     return build(
         found,
         name=asked if known else _name(path),
-        asked=asked,
+        asked=asked if known else str(path.absolute()),  # a run must find its data from any folder
         kind=kind,
         label=label,
         group=group,
@@ -218,6 +218,12 @@ def _table(table: str | Path, folder: Path) -> Path:
         if place.is_file():
             return place
     raise DataError(f"table={str(table)!r}: no such file, here or in {folder}")
+
+
+def _table_to_keep(table: str | Path, folder: Path) -> str:
+    """How to find the table again: relative to the folder where it lies in it, so that both can move together."""
+    place = _table(table, folder).absolute()
+    return str(place.relative_to(folder.absolute())) if place.is_relative_to(folder.absolute()) else str(place)
 
 
 def _name(path: Path) -> str:

@@ -92,7 +92,6 @@ def per_datum(
     found: dict[str, list[Tensor]] = {
         name: [] for name in ("elbo", "rate", "distortion", "log_px", "ess", "means", "kl")
     }
-    chunks: dict[int, _Chunk] = {}
     if compile is None:
         compile = samples * n * dims > 4e8 and has_compiler()
     base = torch.tensor(fold(seed, EVALUATION))
@@ -106,9 +105,10 @@ def per_datum(
             sums = [*Weights.none(zero), zero.clone(), zero.clone()]
             for first in range(0, samples, k):
                 size = min(k, samples - first)
-                if size not in chunks:
-                    chunks[size] = _Chunk(model, size, compile)
-                sums = chunks[size].call(padded, base, numbers, torch.tensor(first), sums)
+                key = (size, len(padded) if compile else 0)
+                if key not in run.graphs:  # compiled once a run and shape
+                    run.graphs[key] = _Chunk(model, size, compile)
+                sums = run.graphs[key].call(padded, base, numbers, torch.tensor(first), sums)
             running = Weights(*(s[: len(x)].double() for s in sums[:3]))
             distortion, elbo = (s[: len(x)].double() / samples for s in sums[3:])
             rate, kl, means = _rates(model, x)
