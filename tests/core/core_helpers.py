@@ -117,8 +117,9 @@ def own_network(shape=(6, 5), dropout: float = 0.2, seed: int = 3) -> Compositio
     """A composition of a user's own: a net with dropout and batch normalisation that no recipe knows."""
     torch.manual_seed(seed)
     dims, event = math.prod(shape), (1, *shape)
-    encoder = nn.Sequential(nn.Flatten(1), nn.Linear(dims, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(dropout),
-                            nn.Linear(12, 4))
+    encoder = nn.Sequential(
+        nn.Flatten(1), nn.Linear(dims, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(dropout), nn.Linear(12, 4)
+    )
     decoder = nn.Sequential(nn.Linear(2, 12), nn.ReLU(), nn.Dropout(dropout), nn.Linear(12, dims))
     from vaekit.data.observation import Binary
 

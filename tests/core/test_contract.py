@@ -35,8 +35,17 @@ def data():
 @pytest.fixture(scope="module", params=NAMES)
 def run(request, data, tmp_path_factory):
     out = tmp_path_factory.mktemp(request.param) / "run"
-    return fit(data, request.param, out=out, steps=STEPS, batch=16, seed=2, checkpoint_steps=3, **QUIET,
-               **choices(request.param))
+    return fit(
+        data,
+        request.param,
+        out=out,
+        steps=STEPS,
+        batch=16,
+        seed=2,
+        checkpoint_steps=3,
+        **QUIET,
+        **choices(request.param),
+    )
 
 
 def test_its_terms_are_finite_and_add_up(run):
@@ -51,8 +60,14 @@ def test_its_terms_are_finite_and_add_up(run):
 def test_it_opens_to_the_same_outputs(run, data):
     again = vk.open(run.path, data=data)
     x = data.test[:]
-    for f in (lambda r: r.encode(x), lambda r: r.reconstruct(x), lambda r: r.sample(5), lambda r: r.score(x, samples=3),
-              lambda r: r.encode(x, sample=True), lambda r: r.sample(5, noise=True, seed=4)):
+    for f in (
+        lambda r: r.encode(x),
+        lambda r: r.reconstruct(x),
+        lambda r: r.sample(5),
+        lambda r: r.score(x, samples=3),
+        lambda r: r.encode(x, sample=True),
+        lambda r: r.sample(5, noise=True, seed=4),
+    ):
         assert np.array_equal(f(run), f(again))
     assert again.config["recipe"] == run.config["recipe"]
 

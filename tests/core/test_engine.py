@@ -22,8 +22,9 @@ DIMS, LATENT, ROWS = 6, 2, 10
 def model(seed=0, dtype=torch.float64, head=None):
     torch.manual_seed(seed)
     head = head or heads.Gaussian((DIMS,), "shared")
-    return gaussian_vae(nets.MLP((DIMS,), 2 * LATENT, (7,), "tanh"), nets.MLP((LATENT,), head.features, (5,), "tanh"),
-                        LATENT, head).to(dtype)
+    return gaussian_vae(
+        nets.MLP((DIMS,), 2 * LATENT, (7,), "tanh"), nets.MLP((LATENT,), head.features, (5,), "tanh"), LATENT, head
+    ).to(dtype)
 
 
 class Doubles(Identity):
@@ -61,13 +62,17 @@ def test_two_players_each_follow_their_own_loss_at_the_same_parameters():
     trace = m.trace(x, noise=Noise.of(5, ROWS, 0, TRAIN))
     d, r = distortion(trace, x).mean(), rate(trace).mean()
     encoder, decoder = list(m.posterior.parameters()), list(m.likelihood.net.parameters())
-    by_hand = [*torch.autograd.grad(d + 3 * r, encoder, retain_graph=True),
-               *torch.autograd.grad(d * d / 10 - r, decoder, allow_unused=True)]
+    by_hand = [
+        *torch.autograd.grad(d + 3 * r, encoder, retain_graph=True),
+        *torch.autograd.grad(d * d / 10 - r, decoder, allow_unused=True),
+    ]
     wanted = [p.detach() - 0.1 * g for p, g in zip([*encoder, *decoder], by_hand, strict=True)]
     step = engine(Composition(m, TwoPlayers(), Doubles()), seed=5)
     values = step.step(x, 0, 1.0)
     assert step.stats == ["loss/encoder", "loss/decoder", "rate"]
-    torch.testing.assert_close(values.double(), torch.stack([d + 3 * r, d * d / 10 - r, r]).detach(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        values.double(), torch.stack([d + 3 * r, d * d / 10 - r, r]).detach(), rtol=1e-6, atol=1e-6
+    )
     for p, w in zip([*encoder, *decoder], wanted, strict=True):
         torch.testing.assert_close(p.detach(), w, rtol=1e-6, atol=1e-8)  # lr travels as float32
         assert not any(torch.equal(p, b) for b in before.values())
@@ -120,7 +125,9 @@ def test_each_player_is_clipped_by_its_own_norm():
     (x,) = data()
     engine(Composition(m, TwoPlayers(), Doubles()), clip=1e-2).step(x, 0, 1.0)
     for part in ("posterior", "likelihood"):
-        moved = [(a - b).flatten() for a, b in zip(getattr(m, part).parameters(), getattr(n, part).parameters(), strict=True)]
+        moved = [
+            (a - b).flatten() for a, b in zip(getattr(m, part).parameters(), getattr(n, part).parameters(), strict=True)
+        ]
         assert float(torch.cat(moved).detach().norm()) == pytest.approx(0.1 * 1e-2, rel=1e-3)
 
 
@@ -176,7 +183,10 @@ def test_a_layer_under_two_names_is_saved_under_both():
 
 @needs_compiler
 def test_compiled_steps_equal_eager_ones():
-    raw = [torch.randint(0, 256, (ROWS, DIMS), generator=torch.Generator().manual_seed(t)).to(torch.uint8) for t in range(5)]
+    raw = [
+        torch.randint(0, 256, (ROWS, DIMS), generator=torch.Generator().manual_seed(t)).to(torch.uint8)
+        for t in range(5)
+    ]
 
     def make(compiled):
         torch.manual_seed(0)  # nets without hidden layers: a compilation's time goes by the number of kernels
@@ -203,7 +213,9 @@ def test_a_second_engine_does_not_get_the_first_ones_graph(monkeypatch):
     Graphs are captured and run by torch's `eager` backend, which needs no C++ compiler.
     """
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **more: real(f, backend="eager", fullgraph=True, options=more["options"]))
+    monkeypatch.setattr(
+        torch, "compile", lambda f, **more: real(f, backend="eager", fullgraph=True, options=more["options"])
+    )
     torch._dynamo.reset()
     (x,) = data()
     found = {}

@@ -37,15 +37,20 @@ def steps_of(path):
 
 def test_one_seed_is_one_run(images, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        torch.manual_seed(np.random.default_rng(len(name) + seed).integers(1000))  # the caller's generator is no part of it
+        torch.manual_seed(
+            np.random.default_rng(len(name) + seed).integers(1000)
+        )  # the caller's generator is no part of it
         fit(images, "vae", out=tmp_path / name, steps=12, seed=seed, **TINY)
     assert same(tmp_path / "a", tmp_path / "b")
     assert not same(tmp_path / "a", tmp_path / "c")
 
 
 def test_looking_does_not_change_training(images, tmp_path):
-    for name, more in (("often", {"validate_steps": 3}), ("once", {"validate_steps": 30}),
-                       ("saved", {"validate_steps": 7, "checkpoint_steps": 4})):
+    for name, more in (
+        ("often", {"validate_steps": 3}),
+        ("once", {"validate_steps": 30}),
+        ("saved", {"validate_steps": 7, "checkpoint_steps": 4}),
+    ):
         torch.manual_seed(0)
         fit(images, own_network(), out=tmp_path / name, steps=30, seed=1, ema=0.9, **QUIET, **more)
     assert same(tmp_path / "often", tmp_path / "once")
@@ -134,8 +139,10 @@ def test_killed_at_any_moment_and_resumed_it_ends_in_the_same_weights(kind, tmp_
     assert same(whole, killed)
     assert same(whole, killed, "checkpoint/000000090.safetensors")
     read = lambda path: [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]  # noqa: E731
-    valid = [[{k: v for k, v in r.items() if k != "seconds"} for r in read(p) if r["kind"] == "valid"]
-             for p in (whole, killed)]
+    valid = [
+        [{k: v for k, v in r.items() if k != "seconds"} for r in read(p) if r["kind"] == "valid"]
+        for p in (whole, killed)
+    ]
     assert valid[0] == valid[1]
     assert json.loads((killed / "run.json").read_text())["state"] == "finished"
 
@@ -161,8 +168,14 @@ def interrupted(images, out, **more):
 def test_resuming_needs_no_settings_and_takes_no_others(images, tmp_path):
     out = tmp_path / "run"
     whole = interrupted(images, out, lr=2e-3)
-    for other, named in (({"lr": 1e-3}, "lr"), ({"latent": 3}, "latent"), ({"steps": 20}, "steps"),
-                         ({"optimiser": "sgd"}, "optimiser"), ({"seed": 4}, "seed"), ({"beta": 2.0}, "beta")):
+    for other, named in (
+        ({"lr": 1e-3}, "lr"),
+        ({"latent": 3}, "latent"),
+        ({"steps": 20}, "steps"),
+        ({"optimiser": "sgd"}, "optimiser"),
+        ({"seed": 4}, "seed"),
+        ({"beta": 2.0}, "beta"),
+    ):
         with pytest.raises(RunError, match=named):
             fit(images, "vae", out=out, resume=True, progress=False, **other)
     with pytest.raises(RunError, match="data differ"):
@@ -203,7 +216,9 @@ def test_an_early_stop_that_was_not_recorded_is_kept(images, tmp_path):
 
 def test_init_from_starts_from_the_weights_of_another_run(images, tmp_path):
     fit(images, "vae", out=tmp_path / "a", steps=5, **TINY)
-    fit(images, "vae", out=tmp_path / "b", steps=1, lr=1e-12, weight_decay=0.0, init_from=tmp_path / "a", seed=9, **TINY)
+    fit(
+        images, "vae", out=tmp_path / "b", steps=1, lr=1e-12, weight_decay=0.0, init_from=tmp_path / "a", seed=9, **TINY
+    )
     a, b = tensors(tmp_path / "a/model.safetensors"), tensors(tmp_path / "b/model.safetensors")
     for n in a:
         torch.testing.assert_close(a[n], b[n], atol=1e-9, rtol=1e-6)
@@ -237,8 +252,19 @@ def test_a_non_finite_term_stops_naming_step_and_term(images, tmp_path):
 def test_a_huge_learning_rate_stops_and_leaves_no_broken_weights(images, tmp_path, checkpoint_steps):
     out = tmp_path / "run"
     with pytest.raises(TrainingError, match=r"at step \d+.*--lr"):
-        fit(images, "kingma2013", out=out, steps=200, lr=1e30, optimiser="sgd", latent=2, hidden=8, batch=16,
-            checkpoint_steps=checkpoint_steps, **QUIET)
+        fit(
+            images,
+            "kingma2013",
+            out=out,
+            steps=200,
+            lr=1e30,
+            optimiser="sgd",
+            latent=2,
+            hidden=8,
+            batch=16,
+            checkpoint_steps=checkpoint_steps,
+            **QUIET,
+        )
     for file in (out / "checkpoint").glob("*.safetensors"):
         assert all(bool(torch.isfinite(t).all()) for t in tensors(file).values()), file
 
@@ -269,9 +295,11 @@ def test_a_full_disk_is_told_and_the_earlier_files_still_open(images, tmp_path, 
     def full(path, write):
         config = json.loads((out / "run.json").read_text()) if (out / "run.json").exists() else {}
         if config.get("step", 0) >= 4 and path.suffix == "." + refused:
+
             def write(part):
                 part.write_bytes(b"half of it")
                 raise OSError(errno.ENOSPC, "No space left on device")
+
         return kept(path, write)
 
     monkeypatch.setattr(files, "write_atomically", full)
@@ -297,7 +325,9 @@ def test_patience_stops_early_and_keeps_the_best_weights(images, tmp_path):
     valid = [(r["step"], r["elbo"]) for r in run.log if r["kind"] == "valid"]
     best, elbo = max(valid, key=lambda v: v[1])
     assert valid[-1][0] - best == 2 * 2
-    again = fit(images, "vae", out=tmp_path / "again", steps=best, lr=0.5, schedule="constant", validate_steps=2, **TINY)
+    again = fit(
+        images, "vae", out=tmp_path / "again", steps=best, lr=0.5, schedule="constant", validate_steps=2, **TINY
+    )
     if run.config["training"]["schedule"] == "constant":
         assert same(tmp_path / "run", tmp_path / "again")
     assert again.config["step"] == best
@@ -344,13 +374,20 @@ def test_a_last_batch_of_one_is_evaluated_like_any_other(tmp_path):
     run = fit(data, "vae", out=tmp_path / "run", steps=3, **TINY)
     recorded = next(r for r in run.log if r["kind"] == "valid")
     run.use_data(data)
-    assert recorded["rate"] == pytest.approx(next(m for m in run.evaluate("valid", samples=1) if m["name"] == "rate")["value"])
+    assert recorded["rate"] == pytest.approx(
+        next(m for m in run.evaluate("valid", samples=1) if m["name"] == "rate")["value"]
+    )
 
 
 SHAPES = {
-    "colour image": ((3, 20, 14), "image"), "grey image": ((9, 16), "image"), "bytes": ((7,), "vector"),
+    "colour image": ((3, 20, 14), "image"),
+    "grey image": ((9, 16), "image"),
+    "bytes": ((7,), "vector"),
     "colour channels last": ((10, 6, 3), "image"),
-    "signal": ((50,), "signal"), "signal of two": ((33, 2), "signal"), "floats": ((11,), "vector"),
+    "large colour image": ((34, 22, 3), "image"),
+    "signal": ((50,), "signal"),
+    "signal of two": ((33, 2), "signal"),
+    "floats": ((11,), "vector"),
 }
 
 
@@ -363,16 +400,14 @@ def test_every_recipe_takes_every_shape_it_says(name, kind, tmp_path):
         raw = (raw.astype(np.float32) - 30) / 17
     data = vk.from_arrays(raw, kind=sort)
     choices = {"latent": 2} if "latent" in RECIPES[name].parameters else {}
-    try:
-        run = fit(data, name, out=tmp_path / "run", steps=2, batch=8, **QUIET, **choices)
-    except ChoiceError as error:
-        # refused before anything is written, for a reason that names what it needs
-        assert any(word in str(error) for word in ("needs", "support")), error
+    cannot = {("conv", "bytes"), ("conv", "floats"), ("unit-gaussian", "floats"), ("unit-gaussian", "signal")}
+    cannot |= {("unit-gaussian", "signal of two")}
+    if (name, kind) in cannot:  # refused before anything is written, for a reason that says what it needs
+        with pytest.raises(ChoiceError, match="needs"):
+            fit(data, name, out=tmp_path / "run", steps=2, batch=8, **QUIET, **choices)
         assert not (tmp_path / "run").exists()
-        allowed = {("conv", "bytes"), ("conv", "floats"), ("unit-gaussian", "floats"), ("unit-gaussian", "signal"),
-                   ("unit-gaussian", "signal of two")}
-        assert (name, kind) in allowed or name not in ("vae", "conv", "kingma2013", "linear", "unit-gaussian")
         return
+    run = fit(data, name, out=tmp_path / "run", steps=2, batch=8, **QUIET, **choices)
     assert run.sample(3).shape == (3, *data.shape)
     assert run.reconstruct(data.test[:2]).shape == (2, *data.shape)
     assert np.isfinite(run.score(data.test[:2], samples=2)).all()

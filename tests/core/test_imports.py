@@ -33,9 +33,11 @@ def area(module: str) -> str:
 
 
 def imports() -> dict[str, set[str]]:
-    """For each module of the package, the modules it imports at its top level (not inside functions or TYPE_CHECKING)."""
+    """The modules that each module of the package imports at its top level, not inside functions or TYPE_CHECKING."""
     found: dict[str, set[str]] = {}
-    modules = {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for f in ROOT.rglob("*.py")}
+    modules = {
+        ".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for f in ROOT.rglob("*.py")
+    }
     for file in sorted(ROOT.rglob("*.py")):
         parts = list(file.relative_to(ROOT).with_suffix("").parts)
         package = parts[:-1]
@@ -87,7 +89,7 @@ def test_no_modules_import_each_other_in_a_circle():
     state: dict[str, int] = {}
 
     def visit(name, path):
-        assert state.get(name) != 1, "circle: " + " -> ".join([*path[path.index(name):], name])
+        assert state.get(name) != 1, "circle: " + " -> ".join([*path[path.index(name) :], name])
         if state.get(name) == 2:
             return
         state[name] = 1
@@ -101,8 +103,18 @@ def test_no_modules_import_each_other_in_a_circle():
 
 @pytest.mark.parametrize(
     ("below", "above"),
-    [("model", "objectives"), ("model", "terms"), ("latent", "train"), ("latent", "trainer"), ("figures", "train"),
-     ("figures", "trainer"), ("objectives", "recipes"), ("metrics", "train"), ("terms", "objectives"), ("data", "recipes")],
+    [
+        ("model", "objectives"),
+        ("model", "terms"),
+        ("latent", "train"),
+        ("latent", "trainer"),
+        ("figures", "train"),
+        ("figures", "trainer"),
+        ("objectives", "recipes"),
+        ("metrics", "train"),
+        ("terms", "objectives"),
+        ("data", "recipes"),
+    ],
 )
 def test_what_must_never_import_what(below, above):
     for name, targets in GRAPH.items():

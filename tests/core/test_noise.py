@@ -64,7 +64,7 @@ def test_no_two_sources_of_variation_are_correlated():
 
 
 def test_no_number_comes_twice():
-    """2^18 draws of 32 bits collide about 2^36 / 2^33 = 8 times by chance; a repeated row or column would by thousands."""
+    """2^18 draws of 32 bits collide 2^36 / 2^33 = 8 times by chance; a repeated row or column would by thousands."""
     noise = Noise.of(7, 256)
     bits = torch.cat([noise.bits((16, 32)).flatten(), noise.bits((32,), k=16).flatten()])
     assert len(bits) == 2**18
@@ -83,7 +83,7 @@ def test_bytes_turn_to_ones_with_exactly_their_chance(monkeypatch):
             signed = ((wanted - shift + 2**31) % 2**32 - 2**31).to(torch.int32)[None]
             monkeypatch.setattr(Noise, "bits", lambda self, event, k=None, signed=signed: signed)
             got = Noise.of(0, 1).bernoulli_of_bytes(values[None], top)[0]
-            keep = torch.tensor([0 < v for v in limit])  # a chance of 0 has no draw below it
+            keep = torch.tensor([v > 0 for v in limit])  # a chance of 0 has no draw below it
             assert bool((got[keep] == expected).all()), (top, offset)
             assert float(got[0]) == 0.0
 
@@ -142,7 +142,18 @@ def test_compiled_bits_are_the_eager_bits():
 
 
 def test_fold_tells_orders_and_signs_apart():
-    keys = [fold(), fold(0), fold(0, 0), fold(1), fold(1, 2), fold(2, 1), fold(1, 2, 0), fold(-1), fold(2**63), fold(0, 1)]
+    keys = [
+        fold(),
+        fold(0),
+        fold(0, 0),
+        fold(1),
+        fold(1, 2),
+        fold(2, 1),
+        fold(1, 2, 0),
+        fold(-1),
+        fold(2**63),
+        fold(0, 1),
+    ]
     assert len(set(keys)) == len(keys)
     assert all(-(2**63) <= k < 2**63 for k in keys)
     assert fold(3, 4) == fold(3, 4)

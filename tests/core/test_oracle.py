@@ -101,8 +101,11 @@ def test_a_density_integrates_to_one_over_the_raw_data(name):
     """p(x) of one-dimensional data in their own units: raw temperatures about 300, or pixels of 0..255."""
     world = LinearGaussian(dims=1, latent=1, sigma=0.5, dtype=torch.float32)
     observation = {
-        "raw": Identity, "standardised": lambda: Standardised((1,)), "centred": lambda: Centred((1,)),
-        "grey": lambda: Grey(0, 255), "grey shifted": lambda: Grey(10, 200, 0.5),
+        "raw": Identity,
+        "standardised": lambda: Standardised((1,)),
+        "centred": lambda: Centred((1,)),
+        "grey": lambda: Grey(0, 255),
+        "grey shifted": lambda: Grey(10, 200, 0.5),
     }[name]()
     g = torch.Generator().manual_seed(0)
     rows = 300 + 17 * torch.randn(500, 1, generator=g)

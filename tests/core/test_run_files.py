@@ -55,8 +55,11 @@ def test_weights_of_other_shapes_or_names(run):
     file = run / "model.safetensors"
     held = tensors(file)
     name = sorted(held)[0]
-    for wrong in (held | {name: torch.zeros(2, 3)}, {n: t for n, t in held.items() if n != name},
-                  held | {name + "x": torch.zeros(1)}):
+    for wrong in (
+        held | {name: torch.zeros(2, 3)},
+        {n: t for n, t in held.items() if n != name},
+        held | {name + "x": torch.zeros(1)},
+    ):
         write_tensors(file, wrong)
         with pytest.raises(RunError, match="does not fit"):
             vk.open(run)
@@ -73,7 +76,9 @@ def test_missing_files(run, tmp_path):
         vk.open(run)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"format": 1}', '{"format": "one"}', "\x00\x01", '{"format": null}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "3", '{"format": 1}', '{"format": "one"}', "\x00\x01", '{"format": null}']
+)
 def test_a_damaged_description(run, text):
     (run / "run.json").write_text(text)
     with pytest.raises(RunError, match="damaged"):
@@ -113,7 +118,9 @@ def test_a_damaged_checkpoint_is_told_when_resuming(run):
 def test_no_file_of_a_run_is_pickle(run):
     vk.open(run, data=vk.from_arrays(blobs(40))).evaluate(samples=2)
     files = [f for f in run.rglob("*") if f.is_file()]
-    assert {"run.json", "model.safetensors", "log.jsonl", "metrics.json", "splits.safetensors"} <= {f.name for f in files}
+    assert {"run.json", "model.safetensors", "log.jsonl", "metrics.json", "splits.safetensors"} <= {
+        f.name for f in files
+    }
     for file in files:
         start = file.read_bytes()[:16]
         assert start[:1] != b"\x80", f"{file} is a pickle"
