@@ -6,16 +6,18 @@ single times mean little on a shared machine. Pythae 0.1.2 gets an environment o
 
 from __future__ import annotations
 
-import statistics
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 HERE = Path(__file__).parent
 ENV = HERE / ".env"
-ROUNDS = 7
+ROUNDS = 9
+LOAD = os.getloadavg()[0]
 SCORED, SAMPLES = 1000, 1000
 PEER_SCORED = 20  # the peer scores one image at a time; its cost is linear in them
 
@@ -62,15 +64,36 @@ def peer_python() -> str:
     return str(python)
 
 
-def alternate(*asks) -> list[float]:
-    """The median over the rounds of each question, asked in turn; one round to warm up."""
+def alternate(*asks: tuple[Worker, str]) -> list[np.ndarray]:
+    """The answers to each question, asked in turn, one a round; one round before them to warm up."""
     found: list[list[float]] = [[] for _ in asks]
     for i in range(ROUNDS + 1):
         for values, (worker, command) in zip(found, asks, strict=True):
             value = worker.ask(command)
             if i:
                 values.append(value)
-    return [statistics.median(v) for v in found]
+    return [np.array(v) for v in found]
+
+
+class Sheet:
+    """`name: value` lines, printed as they come and kept for docs/speed.md."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        print(line, flush=True)
+        self.lines.append(line)
+
+    def value(self, name: str, value: float, digits: int = 3) -> None:
+        self.say(f"{name}: {value:.{digits}f}")
+
+    def ratio(self, name: str, above: np.ndarray, below: np.ndarray) -> None:
+        """The median over rounds of the ratio within a round, and the range of the middle half."""
+        ratios = above / below
+        low, high = np.quantile(ratios, [0.25, 0.75])
+        self.value(name, float(np.median(ratios)))
+        self.say(f"# {name}: middle half of {len(ratios)} rounds {low:.3f} to {high:.3f}")
 
 
 def main() -> None:
@@ -82,36 +105,49 @@ def main() -> None:
     np.save(images, data.train[:20000])
     ours = Worker(sys.executable, str(HERE / "worker_vaekit.py"))
     peer = Worker(python, str(HERE / "worker_pythae.py"), str(images), str(ENV / "out"))
+    sheet = Sheet()
 
-    train, limit, theirs = alternate((ours, "train"), (ours, "train-limit"), (peer, "train"))
-    steps = 200
-    print(f"train_step_ms: {1000 * train / steps:.3f}")
-    print(f"train_limit_ms: {1000 * limit / steps:.3f}")
-    print(
-        "# limit: the step's products in bf16, each alone at its best layout, + 28 bytes a parameter at copy bandwidth"
+    sheet.say("# training: 784-512-z16-512-784, batch 100, Adam; vaekit compiled in bf16, Pythae's own trainer in fp32")
+    train, limit, cached, theirs = alternate(
+        (ours, "train"), (ours, "train-limit"), (ours, "train-limit-cached"), (peer, "train")
     )
-    print(f"train_peer_step_ms: {1000 * theirs / steps:.3f}")
-    print(f"train_images_per_second: {100 * steps / train:.0f}")
-    print(f"train_ratio_pythae: {theirs / train:.3f}")
-    print(f"train_fraction_of_limit: {limit / train:.3f}", flush=True)
+    steps = 200
+    sheet.value("train_step_ms", 1000 * float(np.median(train)) / steps)
+    sheet.value("train_peer_step_ms", 1000 * float(np.median(theirs)) / steps)
+    sheet.value("train_limit_ms", 1000 * float(np.median(limit)) / steps)
+    sheet.say("# limit: the step's products in bf16, each alone at its best layout, + 28 bytes a parameter at the")
+    sheet.say("# bandwidth of a copy of 256 MB; `cached`: at that of a copy as large as the parameters")
+    sheet.ratio("train_ratio_pythae", theirs, train)
+    sheet.ratio("train_fraction_of_limit", limit, train)
+    sheet.ratio("train_fraction_of_limit_cached", cached, train)
 
     n = 100  # of the 1,000 images: each round a tenth, so that the three alternate closely
+    sheet.say("# scoring: IWAE with K=1000, fp32; the same decoder")
     score, limit, theirs = alternate(
         (ours, f"score {n} {SAMPLES}"), (ours, f"score-limit {n} {SAMPLES}"), (peer, f"score {PEER_SCORED} {SAMPLES}")
     )
-    theirs *= n / PEER_SCORED
-    whole = ours.ask(f"score {SCORED} {SAMPLES}")
-    print(f"score_seconds_1000x1000: {whole:.2f}")
-    print("# limit: the decoder's fp32 products alone, at the best of several block sizes")
-    print(f"score_fraction_of_limit: {limit / score:.3f}")
-    print(f"score_ratio_pythae: {theirs / score:.3f}", flush=True)
+    sheet.value("score_seconds_1000x1000", ours.ask(f"score {SCORED} {SAMPLES}"), 2)
+    sheet.say("# limit: the decoder's fp32 products alone, at the best of several block sizes and layouts")
+    sheet.ratio("score_fraction_of_limit", limit, score)
+    sheet.ratio("score_ratio_pythae", theirs * n / PEER_SCORED, score)
     ours.close()
     peer.close()
+    sheet.say("# extra memory: peak while scoring 100 images, above the loaded program")
     for k in (100, 5000):  # a fresh process each, so that the peak is this call's
         fresh = Worker(sys.executable, str(HERE / "worker_vaekit.py"))
-        print(f"score_extra_mb_k{k}: {fresh.ask(f'memory 100 {k}'):.1f}", flush=True)
+        sheet.value(f"score_extra_mb_k{k}", fresh.ask(f"memory 100 {k}"), 1)
         fresh.close()
     images.unlink()
+    document = HERE.parent / "docs" / "speed.md"
+    document.parent.mkdir(exist_ok=True)
+    cores = os.cpu_count()
+    document.write_text(
+        "# Speed\n\nMade by `make bench` on Fashion-MNIST: ratios taken in alternation within one run.\n\n"
+        f"{cores} cores, load before the run {LOAD:.2f}, torch {torch.__version__}, Pythae 0.1.2.\n\n```text\n"
+        + "\n".join(sheet.lines)
+        + "\n```\n",
+        encoding="utf8",
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -43,6 +44,8 @@ class Silent(Progress):
 
 
 def _clock(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "?"
     seconds = int(max(seconds, 0))
     return (
         f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
@@ -55,8 +58,7 @@ class _Speed:
     """Images a second and time left, over the last half minute."""
 
     def __init__(self) -> None:
-        self.marks: list[tuple[float, int]] = [(time.monotonic(), 0)]
-        self.first: int | None = None
+        self.marks: list[tuple[float, int]] = []
 
     def left(self, step: int, horizon: int) -> float:
         now = time.monotonic()
@@ -64,8 +66,8 @@ class _Speed:
         while len(self.marks) > 2 and now - self.marks[0][0] > 30:
             self.marks.pop(0)
         (t0, s0), (t1, s1) = self.marks[0], self.marks[-1]
-        self.per_second = (s1 - s0) / max(t1 - t0, 1e-9)
-        return (horizon - step) / max(self.per_second, 1e-9)
+        per_second = (s1 - s0) / (t1 - t0) if t1 > t0 else 0.0
+        return (horizon - step) / per_second if per_second else math.nan
 
 
 class Plain(Progress):
@@ -82,13 +84,12 @@ class Plain(Progress):
         if tenth == self.tenth and now - self.last < 10:
             return
         self.last, self.tenth = now, tenth
-        batch = images_per_second and epoch and step
         parts = [f"step {step}/{horizon}", f"epoch {epoch:.1f}"]
         if "elbo" in train:
             parts.append(f"ELBO {train['elbo']:.2f} (rate {train['rate']:.2f}, distortion {train['distortion']:.2f})")
         if valid:
             parts.append(f"valid {valid['elbo']:.2f}")
-        if batch:
+        if images_per_second:
             parts.append(f"{images_per_second:,.0f} images/s")
         parts.append(f"left {_clock(left)}")
         print("  ".join(parts), file=self.stream, flush=True)

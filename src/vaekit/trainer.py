@@ -32,6 +32,7 @@ from .terms import distortion, rate
 CHECKPOINT_SECONDS = 60.0
 PLAN_SECONDS = 10.0
 RECORD_STEPS = 50
+AGREE_STEPS = 20
 VALID_ROWS = 2000
 
 
@@ -76,6 +77,32 @@ class Plan:
         return moved
 
 
+class _Clock:
+    """Seconds a step of the last minute or so, told every ten seconds; compilation and first steps do not count."""
+
+    WARM = 20  # steps
+
+    def __init__(self, step: int):
+        self.first = step
+        self.since: tuple[int, float] | None = None
+        self.told = -math.inf
+
+    def per_step(self, step: int) -> float | None:
+        """The present estimate where it is time for one."""
+        now = time.monotonic()
+        if self.since is None:
+            if step - self.first >= self.WARM:
+                self.since = (step, now)
+            return None
+        if step - self.since[0] < self.WARM or now - self.told < PLAN_SECONDS:
+            return None
+        estimate = (now - self.since[1]) / (step - self.since[0])
+        self.told = now
+        if now - self.since[1] > 60:
+            self.since = (step, now)
+        return estimate
+
+
 class Trainer:
     """One training run: owns the engine, the plan and the files. `fit` makes one and calls `run`."""
 
@@ -95,6 +122,7 @@ class Trainer:
         self.rank, self.world = parallel.rank_and_world(fabric)
         self.started = time.monotonic()
         self.spent = 0.0  # seconds of earlier sessions
+        self.flushed = time.monotonic()
         self.order = Order(len(data.train), options.batch or 100, options.seed)
         self.rows = Rows(data, data.train, self.device)
         n = len(data.train)
@@ -143,17 +171,14 @@ class Trainer:
         if self.config["decided"]["compile"]:
             self.progress.note("compiling the training step (once a run; 10 to 60 s) ...")
             self.engine.compiled()
-        last_save = last_plan = time.monotonic()
-        window = (self.step, time.monotonic())
+        last_save = time.monotonic()
+        clock = _Clock(self.step)
         state = "finished"
         with _Signals() as signals:
             if self.options.patience and self.since_best >= self.options.patience:
                 state = "stopped early"  # restored from the checkpoint of an early stop
             while state == "finished" and self.step < self.plan.horizon:
                 self.one_step()
-                now = time.monotonic()
-                if self.step == 1 or (now - window[1] > 2 and self.step - window[0] > 20 and window[0] == 0):
-                    window = (self.step, now)  # the clock of the plan starts after compilation
                 if self.step % self.validate_steps == 0 or self.step == self.plan.horizon:
                     self.flush()
                     if self._validate() and self.options.patience and self.since_best >= self.options.patience:
@@ -161,21 +186,19 @@ class Trainer:
                         break
                 elif self.step % RECORD_STEPS == 0:
                     self.flush()
-                if self.plan.minutes is not None and self.step > 1:
-                    if self.seconds >= self.plan.minutes * 60:
-                        self.plan.horizon = self.step
-                    elif (
-                        now - last_plan > PLAN_SECONDS or (window[0] <= 1 and self.step == 50)
-                    ) and self.step > window[0]:
-                        per_step = (now - window[1]) / (self.step - window[0])
-                        if self.plan.revise(self.step, self.seconds, per_step):
-                            self._record({"kind": "plan", "horizon": self.plan.horizon, "step_ms": 1000 * per_step})
-                        window, last_plan = ((self.step, now), now) if now - window[1] > 60 else (window, now)
+                # several processes must take the same number of steps: now and then the first one says how many
+                together = self.world == 1 or self.step % AGREE_STEPS == 0
+                stop = together and signals.asked is not None
+                if self.plan.minutes is not None and together:
+                    self._plan(clock)
+                if self.world > 1 and together:
+                    self.plan.horizon, stop = self.fabric.broadcast((self.plan.horizon, stop), src=0)
+                now = time.monotonic()
                 due = self.options.checkpoint_steps and self.step % self.options.checkpoint_steps == 0
                 if due or (self.world == 1 and now - last_save > CHECKPOINT_SECONDS):
                     self.save("running")
                     last_save = time.monotonic()
-                if signals.asked:
+                if stop:
                     state = "interrupted"
                     break
         self.flush()
@@ -183,6 +206,14 @@ class Trainer:
             self._validate()
         self.save(state)
         return state
+
+    def _plan(self, clock: _Clock) -> None:
+        """In a run bounded by minutes: end it when they are over, and now and then set the horizon anew."""
+        assert self.plan.minutes is not None
+        if self.seconds >= self.plan.minutes * 60:
+            self.plan.horizon = self.step
+        elif (per_step := clock.per_step(self.step)) and self.plan.revise(self.step, self.seconds, per_step):
+            self._record({"kind": "plan", "horizon": self.plan.horizon, "step_ms": 1000 * per_step})
 
     def one_step(self) -> None:
         rows = self.order.rows(self.step)
@@ -220,11 +251,17 @@ class Trainer:
         if not bool(finite.all()):
             row, column = (int(i) for i in (~finite).nonzero()[0])
             self._fail(self.engine.stats[column], float(values[row, column]), self.pending[row][0])
-        means = dict(zip(self.engine.stats, values.mean(0).tolist(), strict=True))
+        means = self._own_units(dict(zip(self.engine.stats, values.mean(0).tolist(), strict=True)))
+        rate_now = len(self.pending) * self.order.batch / max(time.monotonic() - self.flushed, 1e-9)
+        self.flushed = time.monotonic()
         self.pending.clear()
-        rate_now = self.step * self.order.batch / max(self.seconds, 1e-9)
         self._record({"kind": "train", "seconds": round(self.seconds, 3), **means})
         self.progress.update(self.step, self.plan.horizon, self.step / self.epoch_steps, means, self.valid, rate_now)
+
+    def _own_units(self, stats: dict[str, float]) -> dict[str, float]:
+        """Densities of x as densities of the data in their own units."""
+        jacobian = self.composition.observation.log_jacobian(self.data.shape)
+        return {n: v + {"elbo": jacobian, "distortion": -jacobian}.get(n, 0.0) for n, v in stats.items()}
 
     def _fail(self, term: str, value: float, step: int) -> None:
         """Record what became non-finite, and stop."""
@@ -265,10 +302,10 @@ class Trainer:
                     totals += torch.stack([distortion(trace, x).double().sum(), rate(trace).double().sum()]).cpu()
                     n += len(x)
             d, r = (totals / n).tolist()
-            self.valid = {"step": self.step, "elbo": -(d + r), "rate": r, "distortion": d}
+            self.valid = {"step": self.step, **self._own_units({"elbo": -(d + r), "rate": r, "distortion": d})}
             self._record({"kind": "valid", "seconds": round(self.seconds, 3), **self.valid})
-            if -(d + r) > self.best:
-                self.best, self.best_step, self.since_best = -(d + r), self.step, 0
+            if self.valid["elbo"] > self.best:
+                self.best, self.best_step, self.since_best = self.valid["elbo"], self.step, 0
                 if self.options.patience:
                     self.best_weights = {n: w.clone() for n, w in self.engine.weights_to_use().items()}
             else:

@@ -54,9 +54,10 @@ def build(argv: Sequence[str]) -> App:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; the exit status: 0, 2 for what a user can put right, 130 when interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    # torch's threads wait by spinning unless told otherwise before it is imported: beside another busy program on two
-    # cores a step then takes 870 ms instead of 20
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # torch's threads wait by spinning, which is fastest on free cores; beside other busy programs a step can then take
+    # forty times as long, so on a busy machine they are told to sleep (it must be said before torch is imported)
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.75 * (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     level = logging.root.manager.disable
     try:
         with warnings.catch_warnings():

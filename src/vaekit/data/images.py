@@ -143,7 +143,8 @@ def _pack(
             if skip_bad:
                 return None
             raise DataError(
-                f"{path / name} cannot be read as an image ({error}): repair or remove it, or pass --skip-bad (skip_bad=True)"
+                f"{path / name} cannot be read as an image ({error}): repair or remove it, "
+                "or pass --skip-bad (skip_bad=True)"
             ) from error
 
     def each(names: list[str], job: Any, what: str) -> Any:
