@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,11 @@ class Observed:
         """x (n, *event), float32."""
         if self.frozen is not None:
             return torch.from_numpy(self.frozen.rows(self.part, rows, self.facts.shape)).float()
-        raw = torch.from_numpy(np.ascontiguousarray(self.raw(rows)))
+        device = next((b.device for b in self.observation.buffers()), torch.device("cpu"))
+        raw = torch.from_numpy(np.ascontiguousarray(self.raw(rows))).to(device)
         with torch.no_grad():
             if self.observation.stochastic:
-                return self.observation(raw, Noise.of(REFERENCE_SEED, torch.from_numpy(np.asarray(rows))))
+                return self.observation(raw, Noise.of(REFERENCE_SEED, torch.from_numpy(np.asarray(rows)).to(device)))
             return self.observation(raw)
 
 
@@ -99,6 +101,7 @@ class Run:
         self.facts = Facts.from_json(config["data"]["facts"])
         self._data: Data | None = None
         self.graphs: dict[Any, Any] = {}  # what the estimators compiled for this model
+        self.device = torch.device("cpu")
 
     # --- what is stored -----------------------------------------------------------------------------------------
 
@@ -163,6 +166,13 @@ class Run:
         self._data = data
         return data
 
+    def to(self, device: str | torch.device) -> Run:
+        """Move the model; data are observed on the CPU and results come back there."""
+        self.device = torch.device(device)
+        self.model.to(self.device)
+        self.graphs.clear()
+        return self
+
     # --- raw data in, arrays out --------------------------------------------------------------------------------
 
     def events(self, raw: np.ndarray) -> np.ndarray:
@@ -204,7 +214,7 @@ class Run:
         n = observed.n if n is None else min(n, observed.n)
         for a in range(0, n, batch):
             rows = np.arange(a, min(a + batch, n))
-            yield rows, observed(rows)
+            yield rows, observed(rows).to(self.device)
 
     @torch.no_grad()
     def encode(
@@ -214,20 +224,20 @@ class Run:
         found = []
         for rows, x in self._batches(self.observed(what), n):
             q = self.model.infer(x)[0]
-            z = draw(q, Noise.of(seed, torch.from_numpy(rows), NOISE_Z)) if sample else q.mean
-            found.append(z.numpy())
+            z = draw(q, Noise.of(seed, torch.from_numpy(rows).to(self.device), NOISE_Z)) if sample else q.mean
+            found.append(z.cpu().numpy())
         return np.concatenate(found)
 
     @torch.no_grad()
     def decode(self, z: np.ndarray | Tensor, noise: bool = False, seed: int = 0) -> np.ndarray:
         """The mean of p(x|z) in the data's own units, (N, *event) float32, or a draw from it with `noise`."""
-        z = torch.as_tensor(z, dtype=torch.float32)
+        z = torch.as_tensor(z, dtype=torch.float32).to(self.device)
         found = []
         for a in range(0, len(z), 500):
             px = self.model.decode(z[a : a + 500])
-            rows = torch.arange(a, a + len(z[a : a + 500]))
+            rows = torch.arange(a, a + len(z[a : a + 500]), device=self.device)
             x = draw(px, Noise.of(seed, rows, NOISE_X)) if noise else px.mean
-            found.append(self.composition.observation.to_raw(x).numpy())
+            found.append(self.composition.observation.to_raw(x.cpu()).numpy())
         return np.concatenate(found)
 
     def sample_latents(self, n: int, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -236,7 +246,11 @@ class Run:
             raise ChoiceError(f"the number of samples must be 1 or more, got {n}")
         if not temperature >= 0:
             raise ChoiceError(f"temperature must be 0 or more, got {temperature:g}")
-        return self.model.sample(n, noise=Noise.of(seed, n, NOISE_Z), temperature=temperature).numpy()
+        return (
+            self.model.sample(n, noise=Noise.of(seed, n, NOISE_Z, device=self.device), temperature=temperature)
+            .cpu()
+            .numpy()
+        )
 
     def sample(self, n: int = 64, temperature: float = 1.0, noise: bool = False, seed: int = 0) -> np.ndarray:
         """n new data in the data's own units: means of p(x|z), or draws from it with `noise`."""
@@ -254,20 +268,31 @@ class Run:
         return self.decode(self.encode(what, n, sample, seed), noise, seed)
 
     def score(
-        self, what: str | np.ndarray = "test", samples: int = 100, n: int | None = None, seed: int = 0
+        self,
+        what: str | np.ndarray = "test",
+        samples: int = 100,
+        n: int | None = None,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
         """log p(x) of each datum by importance sampling, in nats and the data's own units, (N,) float64."""
         from .metrics.likelihood import per_datum
 
-        return per_datum(self, self.observed(what), samples, n=n, seed=seed).log_px
+        return per_datum(self, self.observed(what), samples, n=n, seed=seed, progress=progress).log_px
 
     def evaluate(
-        self, split: str = "test", samples: int = 100, n: int | None = None, metrics=None, seed: int = 0, **more
-    ):
-        """Measure on a split and store in metrics.json; the list of what was measured."""
+        self,
+        split: str = "test",
+        samples: int = 100,
+        n: int | None = None,
+        metrics: Sequence[str] | None = None,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Measure on a split and store in metrics.json; the list of what was measured (see `vaekit.metrics`)."""
         from .metrics import evaluate
 
-        return evaluate(self, split, samples=samples, n=n, names=metrics, seed=seed, **more)
+        return evaluate(self, split, samples=samples, n=n, names=metrics, seed=seed, progress=progress)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the one-page report; its path."""

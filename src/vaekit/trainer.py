@@ -246,7 +246,7 @@ class Trainer:
         """Look at the values since the last flush: stop on a non-finite one, else record their mean."""
         if not self.pending:
             return
-        values = torch.stack([v for _, v in self.pending]).double().cpu()
+        values = torch.stack([v for _, v in self.pending]).cpu().double()
         finite = torch.isfinite(values)
         if not bool(finite.all()):
             row, column = (int(i) for i in (~finite).nonzero()[0])
@@ -299,7 +299,7 @@ class Trainer:
                     trace = self.composition.model.trace(
                         x, noise=Noise.of(self.options.seed, rows, 21, device=x.device)
                     )
-                    totals += torch.stack([distortion(trace, x).double().sum(), rate(trace).double().sum()]).cpu()
+                    totals += torch.stack([distortion(trace, x), rate(trace)]).cpu().double().sum(1)
                     n += len(x)
             d, r = (totals / n).tolist()
             self.valid = {"step": self.step, **self._own_units({"elbo": -(d + r), "rate": r, "distortion": d})}

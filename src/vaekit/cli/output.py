@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -151,3 +152,29 @@ def table(rows: Iterable[Sequence[str]]) -> str:
         ).rstrip()
         for row in cells
     )
+
+
+class Bar:
+    """Called with (done, of): a bar on standard error where that is a terminal, else nothing."""
+
+    def __init__(self, title: str):
+        self.title = title
+        self.progress: Any = None
+
+    def __enter__(self) -> Bar:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self.progress = Progress(console=Console(stderr=True), transient=True)
+            self.task = self.progress.add_task(self.title, total=None)
+            self.progress.start()
+        return self
+
+    def __call__(self, done: int, of: int) -> None:
+        if self.progress is not None:
+            self.progress.update(self.task, completed=done, total=of)
+
+    def __exit__(self, *error: object) -> None:
+        if self.progress is not None:
+            self.progress.stop()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from vaekit.cli.output import at_least, check_file, check_picture, in_rows, table, write
+from vaekit.cli.output import Bar, at_least, check_file, check_picture, in_rows, table, write
 from vaekit.errors import ChoiceError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def evaluate(
     n: Annotated[int | None, N] = None,
     metrics: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None,
     seed: int = 0,
+    device: str = "cpu",
     data: str | None = None,
     json: Flag = False,
 ) -> None:
@@ -47,6 +48,8 @@ def evaluate(
         Names of what to measure; all that apply when not given.
     seed
         Of the draws of z.
+    device
+        auto, cpu, cuda or mps.
     data
         Where the data are, if they have moved.
     json
@@ -54,7 +57,9 @@ def evaluate(
     """
     at_least(1, samples=samples, n=n)
     names = [name for given in metrics or () for name in given.split(",") if name] or None
-    measured = _open(run, data).evaluate(split, samples=samples, n=n, metrics=names, seed=seed)
+    opened = _open(run, data, device)
+    with Bar("measuring") as bar:
+        measured = opened.evaluate(split, samples=samples, n=n, metrics=names, seed=seed, progress=bar)
     if json:
         print(jsons.dumps(measured, indent=1, ensure_ascii=False))
     else:
@@ -333,6 +338,7 @@ def score(
     split: SplitName | None = None,
     n: Annotated[int | None, N] = None,
     seed: int = 0,
+    device: str = "cpu",
     data: str | None = None,
     out: str = "scores.csv",
 ) -> None:
@@ -352,6 +358,8 @@ def score(
         Only the first n data.
     seed
         Of the draws.
+    device
+        auto, cpu, cuda or mps.
     data
         Where the run's data are, if they have moved.
     out
@@ -365,9 +373,10 @@ def score(
 
     at_least(1, samples=samples, n=n)
     path = check_file(out, (".csv",))
-    opened = _open(run, data)
+    opened = _open(run, data, device)
     given = rows(opened, source, split)
-    found = opened.score(given.x, samples, n, seed)
+    with Bar("scoring") as bar:
+        found = opened.score(given.x, samples, n, seed, bar)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["index", "log_px"] if given.names is None else ["index", "name", "log_px"])
@@ -403,7 +412,8 @@ def report(
     print(write_report(opened, path))
 
 
-def _open(run: str, data: str | None = None) -> Run:
+def _open(run: str, data: str | None = None, device: str = "cpu") -> Run:
+    from vaekit.options import choose_device
     from vaekit.run import open_run
 
-    return open_run(run, data=data)
+    return open_run(run, data=data).to(choose_device(device))

@@ -94,23 +94,23 @@ def per_datum(
     }
     if compile is None:
         compile = samples * n * dims > 4e8 and has_compiler()
-    base = torch.tensor(fold(seed, EVALUATION))
+    base = torch.tensor(fold(seed, EVALUATION), device=run.device)
     with torch.no_grad():
         for a in range(0, n, b):
             rows = np.arange(a, min(a + b, n))
-            x = observed(rows)
+            x = observed(rows).to(run.device)
             padded = x if len(x) == b or not compile else torch.cat([x, x[-1:].expand(b - len(x), *x.shape[1:])])
-            numbers = torch.arange(a, a + len(padded))
-            zero = torch.zeros(len(padded))
+            numbers = torch.arange(a, a + len(padded), device=run.device)
+            zero = torch.zeros(len(padded), device=run.device)
             sums = [*Weights.none(zero), zero.clone(), zero.clone()]
             for first in range(0, samples, k):
                 size = min(k, samples - first)
                 key = (size, len(padded) if compile else 0)
                 if key not in run.graphs:  # compiled once a run and shape
                     run.graphs[key] = _Chunk(model, size, compile)
-                sums = run.graphs[key].call(padded, base, numbers, torch.tensor(first), sums)
-            running = Weights(*(s[: len(x)].double() for s in sums[:3]))
-            distortion, elbo = (s[: len(x)].double() / samples for s in sums[3:])
+                sums = run.graphs[key].call(padded, base, numbers, torch.tensor(first, device=run.device), sums)
+            running = Weights(*(s[: len(x)].cpu().double() for s in sums[:3]))
+            distortion, elbo = (s[: len(x)].cpu().double() / samples for s in sums[3:])
             rate, kl, means = _rates(model, x)
             if rate is None:
                 rate = -elbo - distortion
@@ -124,7 +124,7 @@ def per_datum(
                 found["kl"].append(kl)
             if progress:
                 progress(a + len(x), n)
-    whole = {name: torch.cat(parts).numpy() for name, parts in found.items() if parts}
+    whole = {name: torch.cat(parts).cpu().numpy() for name, parts in found.items() if parts}
     jacobian = run.composition.observation.log_jacobian(run.facts.shape)
     whole["elbo"] += jacobian
     whole["log_px"] += jacobian
@@ -141,8 +141,8 @@ def _rates(model: Model, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tenso
         return None, None, q.mean.flatten(1)
     kl = None
     if isinstance(q, Independent) and isinstance(p, Independent) and has_closed_form(q.base_dist, p.base_dist):
-        kl = kl_divergence(q.base_dist, p.base_dist).double().flatten(1)
-    return kl_divergence(q, p).double(), kl, q.mean.flatten(1)
+        kl = kl_divergence(q.base_dist, p.base_dist).cpu().double().flatten(1)
+    return kl_divergence(q, p).cpu().double(), kl, q.mean.flatten(1)
 
 
 def entropy_floor(run: Run, observed: Observed, n: int) -> tuple[float, float]:

@@ -189,9 +189,6 @@ def samples(look: Look) -> Section:
     return section
 
 
-
-
-
 def interpolations(look: Look) -> Section:
     """Ways between test data, decoded."""
     section = Section("interpolations", "Interpolations")
