@@ -103,7 +103,7 @@ def _groups(channels: int) -> int:
 class ConvEncoder(nn.Module):
     """Strided convolutions down to a small grid, then a dense layer; any C x H x W or C x L.
 
-    Each level halves the grid (rounding up) with a 4-wide stride-2 convolution, then runs `blocks` residual blocks.
+    Each level halves the grid (rounding up) with a 3-wide stride-2 convolution, then runs `blocks` residual blocks.
     """
 
     def __init__(

@@ -62,7 +62,7 @@ class Options:
                 raise ChoiceError(f"--{name.replace('_', '-')} must be above 0, got {value}")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ChoiceError(f"--ema must lie in [0, 1), got {self.ema}")
-        if self.weight_decay is not None and self.weight_decay < 0:
+        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
             raise ChoiceError(f"--weight-decay must be 0 or more, got {self.weight_decay}")
         for name, known in (
             ("optimiser", tuple(OPTIMISERS)),

@@ -19,6 +19,7 @@ from torch.distributions import constraints
 from . import conditional as heads
 from . import nets
 from .conditional import Conditional, Head
+from .data.core import row_dtype
 from .data.observation import (
     Binary,
     Centred,
@@ -52,8 +53,7 @@ class Facts:
 
     @classmethod
     def of(cls, data) -> Facts:
-        raw = data.train.raw
-        integer = raw.dtype.kind in "ub"
+        integer = row_dtype(data.train.raw.dtype).name == "uint8"  # of rows as handed out: the same for maps
         low, high = (float(v) for v in data.scale)
         if not integer and low >= 0 and high <= 1:
             low, high = 0.0, 1.0  # floats in the unit interval are taken for intensities of that range
@@ -275,20 +275,25 @@ def choose_head(facts: Facts, likelihood: str, sigma: str) -> Head:
         number = float(sigma)
     except ValueError:
         number = math.nan
-    if not number > 0:
+    if not 0 < number < math.inf:
         raise ChoiceError(f"sigma {sigma!r} is not unit, shared, learned or a number above 0")
     return heads.Gaussian(facts.shape, "fixed", number)
 
 
-def _positive(**values: int) -> None:
+def _positive(**values: int | tuple[int, ...] | None) -> None:
+    """Refuse sizes below 1, and lists that hold one; what is None is yet to be chosen."""
     for name, value in values.items():
-        if value < 1:
-            raise ChoiceError(f"--{name} must be 1 or more, got {value}")
+        sizes = value if isinstance(value, tuple | list) else () if value is None else (value,)
+        for size in sizes:
+            if size < 1:
+                raise ChoiceError(f"--{name.replace('_', '-')} must be 1 or more, got {size}")
 
 
 def _beta(beta: float, warmup: int) -> Schedule:
-    if beta < 0:
+    if not 0 <= beta < math.inf:
         raise ChoiceError(f"--beta must be 0 or more, got {beta:g}")
+    if warmup < 0:
+        raise ChoiceError(f"--warmup must be 0 or more steps, got {warmup}")
     return Linear(beta, warmup) if warmup else Constant(beta)
 
 
@@ -390,7 +395,7 @@ def vae(
     dense = facts.kind in ("vector", "counts") or facts.dims <= 1024
     if latent is None:
         latent = (40 if facts.dims >= 256 else max(1, min(16, facts.dims // 4))) if dense else 128
-    _positive(latent=latent, samples=samples)
+    _positive(latent=latent, hidden=hidden, samples=samples)
     name = default_likelihood(facts) if likelihood == "auto" else likelihood
     head, seen = choose_head(facts, name, sigma), choose_observation(facts, observation, name)
     if dense:
@@ -452,7 +457,7 @@ def unit_gaussian(
         hidden: widths of the encoder's layers.
         decoder_hidden: widths of the decoder's layers.
     """
-    _positive(latent=latent)
+    _positive(latent=latent, hidden=hidden, decoder_hidden=decoder_hidden)
     head = heads.Gaussian(facts.shape, "unit", squash="tanh")
     model = gaussian_vae(
         nets.MLP(facts.shape, 2 * latent, hidden, "relu"),
@@ -489,7 +494,9 @@ def conv(
         beta: weight of the KL.
         warmup: steps over which beta rises from 0.
     """
-    _positive(latent=latent)
+    _positive(latent=latent, channels=channels)
+    if blocks < 0:
+        raise ChoiceError(f"--blocks must be 0 or more, got {blocks}")
     if facts.kind not in ("image", "signal"):
         raise ChoiceError(f"recipe 'conv' needs images or signals, but these are {facts.kind} data: use --recipe vae")
     name = default_likelihood(facts) if likelihood == "auto" else likelihood

@@ -6,8 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vaekit.data import load, npz
+from vaekit.data import from_arrays, load, npz
 from vaekit.errors import DataError
+from vaekit.recipes import Facts
 
 FIXED = settings(
     max_examples=50, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -153,3 +154,12 @@ def test_damage(tmp_path, rng):
             (tmp_path / name).write_bytes(broken)
             with pytest.raises(DataError, match=name.replace(".", r"\.")):
                 load(tmp_path / name)
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.uint16, ">u2", np.int16, np.float64])
+def test_a_map_gives_the_facts_of_the_same_array_in_memory(tmp_path, rng, dtype):
+    x = rng.integers(0, 2, (9, 4, 4)).astype(dtype) * np.ones((), dtype)
+    np.save(tmp_path / "x.npy", x)
+    mapped, held = Facts.of(load(tmp_path / "x.npy")), Facts.of(from_arrays(x))
+    assert mapped == held
+    assert mapped.integer == (np.dtype(dtype).itemsize == 1)
