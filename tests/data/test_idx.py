@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vaekit.data import idx, load
+from vaekit.data import cache, idx, load
+from vaekit.data.arrays import is_map
 from vaekit.errors import DataError
 
 CODES = {np.dtype(kind): code for code, kind in idx.TYPES.items()}
@@ -129,3 +130,20 @@ def test_wide_big_endian_files_are_handed_out_in_native_order(tmp_path):
     assert data.train[:].dtype == np.float32
     assert data.train[:].dtype.isnative
     np.testing.assert_allclose(data.train[:], x[data.train.index], rtol=1e-6)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_large_folder_is_mapped(tmp_path, monkeypatch, pack):
+    write_mnist(tmp_path / "a", pack=pack)
+    held = load(tmp_path / "a")
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "LARGE", 1)
+    mapped = load(tmp_path / "a")
+    assert is_map(mapped.train.raw)
+    assert mapped.digest == held.digest
+    np.testing.assert_array_equal(mapped.test[:], held.test[:])
+    if pack:
+        file = tmp_path / "a" / "train-images-idx3-ubyte.gz"
+        file.write_bytes(file.read_bytes()[:-20])
+        with pytest.raises(DataError, match=r"train-images.*damaged"):
+            load(tmp_path / "a")

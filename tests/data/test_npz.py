@@ -6,7 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vaekit.data import from_arrays, load, npz
+from vaekit.data import cache as caches
+from vaekit.data import from_arrays, load, load_rows, npz
+from vaekit.data.arrays import is_map
+from vaekit.data.core import row_dtype
 from vaekit.errors import DataError
 from vaekit.recipes import Facts
 
@@ -40,7 +43,7 @@ def test_every_way_into_a_member_gives_the_same(tmp_path, x, packed, fortran):
     read = npz.source(path).x
     np.testing.assert_array_equal(read, x)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(npz, "MAPPED", 0)
+        patch.setattr(caches, "LARGE", 0)
         patch.setattr(npz, "UNPACKED", 0)
         patch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
         mapped = npz.source(path).x
@@ -163,3 +166,50 @@ def test_a_map_gives_the_facts_of_the_same_array_in_memory(tmp_path, rng, dtype)
     mapped, held = Facts.of(load(tmp_path / "x.npy")), Facts.of(from_arrays(x))
     assert mapped == held
     assert mapped.integer == (np.dtype(dtype).itemsize == 1)
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.uint16, np.float32, np.float64])
+def test_large_parts_are_joined_in_the_cache_once_and_mapped(tmp_path, rng, monkeypatch, dtype):
+    parts = {f"x_{part}": rng.integers(0, 9, (n, 4, 3)).astype(dtype) for part, n in (("train", 20), ("test", 5))}
+    np.savez(tmp_path / "a.npz", **parts)
+    held = load(tmp_path / "a.npz")
+    monkeypatch.setattr(caches, "LARGE", 1)
+    seen = []
+    mapped = load(tmp_path / "a.npz", progress=lambda *told: seen.append(told))
+    assert seen[-1][1:] == (25, 25)
+    assert is_map(mapped.train.raw)
+    assert not is_map(held.train.raw)
+    assert (mapped.digest, mapped.scale) == (held.digest, held.scale)
+    for part in ("train", "valid", "test"):
+        np.testing.assert_array_equal(getattr(mapped, part)[:], getattr(held, part)[:])
+    seen.clear()
+    load(tmp_path / "a.npz", progress=lambda *told: seen.append(told))
+    assert not seen
+    arrays = from_arrays(parts["x_train"], test=parts["x_test"])
+    assert arrays.digest == held.digest
+    changed = from_arrays(parts["x_train"][::-1].copy(), test=parts["x_test"])
+    assert changed.digest != held.digest
+
+
+def test_rows_without_a_split(tmp_path, rng):
+    for n in (1, 2):
+        x = np.repeat(rng.integers(0, 9, (1, 4, 4), np.uint8), n, 0)
+        np.savez(tmp_path / "a.npz", x=x, label=np.full(n, 7))
+        raw, names, label = load_rows(tmp_path / "a.npz")
+        np.testing.assert_array_equal(raw, x)
+        assert names is None
+        assert label.tolist() == [7] * n
+    raw, _, label = load_rows("digits")
+    assert raw.shape == (1797, 8, 8)
+    assert label.shape == (1797,)
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.float32, np.float64, ">u2"])
+def test_rows_of_a_large_map_are_not_loaded(tmp_path, rng, monkeypatch, dtype):
+    monkeypatch.setattr(caches, "LARGE", 1)
+    x = rng.integers(0, 9, (6, 4, 4)).astype(dtype)
+    np.save(tmp_path / "a.npy", x)
+    raw, _, _ = load_rows(tmp_path / "a.npy")
+    assert is_map(raw)
+    assert raw.dtype == row_dtype(x.dtype)
+    np.testing.assert_array_equal(raw, x)

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vaekit.data import load, table
+from vaekit.data import load, load_rows, table
 from vaekit.errors import DataError
 
 FIXED = settings(
@@ -111,3 +111,10 @@ def test_parquet(tmp_path):
     (tmp_path / "d.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         load(tmp_path / "d.parquet")
+
+
+def test_columns_that_new_rows_lack(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    raw, _, label = load_rows(tmp_path / "a.csv", label="kind", group="donor")
+    assert raw.tolist() == [[1, 2]]
+    assert label is None

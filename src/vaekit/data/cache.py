@@ -1,16 +1,19 @@
 """Where vaekit keeps what it would otherwise compute or download again, and how it writes there."""
 
+import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
-from vaekit.data.core import Array
+from vaekit.data.core import Array, Progress, blocks, row_dtype
 from vaekit.errors import DataError
+
+LARGE = 64 * 2**20  # bytes from which arrays are mapped from a file, not held in memory
 
 
 def folder(cache: str | Path | None = None) -> Path:
@@ -56,6 +59,55 @@ def unwritable(path: Path, error: OSError) -> DataError:
         f"cannot write {path} ({error.strerror or error}): set VAEKIT_CACHE (or cache=) to a folder you may write, "
         "with room enough"
     )
+
+
+def joined(parts: Sequence[Array], cache: str | Path | None = None, progress: Progress | None = None) -> Array:
+    """The rows of all parts in one array of their `row_dtype`: large ones are written to the cache once, then mapped.
+
+    Args:
+        parts: (N_i, *row), maps or in memory.
+        cache: as for `folder`.
+        progress: called while they are written.
+
+    Raises:
+        DataError: the cache cannot be written.
+    """
+    dtype = row_dtype(np.result_type(*(part.dtype for part in parts)))
+    shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
+    if dtype.kind not in "uif" or sum(part.nbytes for part in parts) < LARGE:
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        with np.errstate(over="ignore"):
+            return np.asarray(whole) if dtype.kind not in "uif" else np.asarray(whole).astype(dtype, copy=False)
+    key = hashlib.sha256(" ".join([dtype.str, *map(_identity, parts)]).encode()).hexdigest()[:32]
+    path = folder(cache) / "joined" / f"{key}.npy"
+    if not path.exists():
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        done = 0
+        with writing(path) as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in parts:
+                for _, block in blocks(part):
+                    file.write(np.ascontiguousarray(block, dtype).data)
+                    done += len(block)
+                    if progress is not None:
+                        progress("writing the data to the cache", done, shape[0])
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _identity(x: Array) -> str:
+    """What tells an array from others: its place in a file that is only read, else its content."""
+    base: Any = x
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    if isinstance(base, np.memmap) and base.mode == "r" and base.filename is not None:
+        stat = os.stat(base.filename)
+        place = x.__array_interface__["data"][0] - base.__array_interface__["data"][0] + base.offset
+        file = [Path(base.filename).resolve(), stat.st_size, stat.st_mtime_ns]
+        return f"{file} {place} {x.dtype.str} {x.shape} {x.strides}"
+    sha = hashlib.sha256()
+    for _, block in blocks(x):
+        sha.update(np.ascontiguousarray(block).data)
+    return f"{x.dtype.str} {x.shape} {sha.hexdigest()}"
 
 
 class Packer:

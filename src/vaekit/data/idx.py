@@ -1,15 +1,18 @@
 """IDX, the format of MNIST and its descendants: one file, or a folder of train and t10k images and labels."""
 
 import gzip
+import hashlib
 import math
 import re
+import shutil
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from vaekit.data import cache as caches
 from vaekit.data.arrays import Source
-from vaekit.data.core import Array
+from vaekit.data.core import Array, Progress
 from vaekit.errors import DataError
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -71,14 +74,46 @@ def parse(data: bytes, path: Path) -> Array:
     return np.frombuffer(data, dtype, offset=offset).reshape(shape)
 
 
-def read(path: Path) -> Array:
-    """The array in an IDX file: a memory map, or in memory where it is gzip.
+def _unpacked(path: Path, cache: str | Path | None) -> Path:
+    """A gzip file unpacked into the cache, once."""
+    try:
+        stat = path.stat()
+        identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+        target = caches.folder(cache) / "idx" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.idx"
+        if not target.exists():
+            with gzip.open(path) as stream, caches.writing(target) as out:
+                shutil.copyfileobj(stream, out, 2**20)
+        return target
+    except (EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged or cut short ({error}): fetch it again") from error
+
+
+def _is_large(path: Path) -> bool:
+    """Whether a gzip file holds much: its last four bytes tell the length (modulo 4 GiB)."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - 4))
+        return max(size, int.from_bytes(file.read(4), "little")) >= caches.LARGE
+
+
+def read(path: Path, cache: str | Path | None = None) -> Array:
+    """The array in an IDX file: a memory map (of a large gzip file, unpacked in the cache), or in memory.
 
     Raises:
         DataError: the file cannot be read, or its header is wrong.
     """
     if path.suffix == ".gz":
-        return parse(content(path), path)
+        try:
+            large = _is_large(path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
+        if not large:
+            return parse(content(path), path)
+        try:
+            return read(_unpacked(path, cache))
+        except DataError:
+            parse(content(path), path)  # says what is wrong by the name of the user's own file
+            raise
     try:
         with path.open("rb") as file:
             start = file.read(4 + 4 * 255)
@@ -90,9 +125,9 @@ def read(path: Path) -> Array:
     return np.memmap(path, dtype, mode="r", offset=offset, shape=shape)
 
 
-def source(path: Path) -> Source:
+def source(path: Path, *, cache: str | Path | None = None) -> Source:
     """One IDX file of data; labels from the file beside it where the name says which that is."""
-    x = read(path)
+    x = read(path, cache)
     if x.ndim == 1:
         raise DataError(
             f"{path} holds {len(x)} single numbers (labels?), expected data: give the images' file or folder"
@@ -110,7 +145,7 @@ def has_idx(path: Path) -> bool:
     return any(what == "images" for _, _, what in _files(path))
 
 
-def folder(path: Path) -> Source:
+def folder(path: Path, *, cache: str | Path | None = None, progress: Progress | None = None) -> Source:
     """A folder of MNIST-named files, plain or gzip; train and t10k make the train and test rows.
 
     Where there are 60,000 training rows the last 10,000 are the valid split, in the order of the file, as is the
@@ -126,17 +161,24 @@ def folder(path: Path) -> Source:
     images = {"test" if part != "train" else part: file for (_, part, what), file in files.items() if what == "images"}
     if "train" not in images:
         raise DataError(f"{path} holds {images['test'].name} but no training images (train-images-idx3-ubyte[.gz])")
-    x = {part: read(file) for part, file in images.items()}
+    x = {part: read(file, cache) for part, file in images.items()}
     label = {}
     for (_, part, what), file in files.items():
         part = "test" if part != "train" else part
         if what == "labels" and part in x:
             label[part] = _labels(file, len(x[part]))
-    return together(x["train"], x.get("test"), label.get("train"), label.get("test"))
+    return together(x["train"], x.get("test"), label.get("train"), label.get("test"), cache, progress)
 
 
-def together(train: Array, test: Array | None, train_label: Array | None, test_label: Array | None) -> Source:
-    """Training and test arrays as one source with its customary splits."""
+def together(
+    train: Array,
+    test: Array | None,
+    train_label: Array | None,
+    test_label: Array | None,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Source:
+    """Training and test arrays (large ones through the cache) as one source with its customary splits."""
     if test is None:
         return Source(train, label=train_label)
     if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
@@ -150,7 +192,7 @@ def together(train: Array, test: Array | None, train_label: Array | None, test_l
     label = None
     if train_label is not None and test_label is not None:
         label = np.concatenate([train_label, test_label])
-    return Source(np.concatenate([train, test]), label=label, splits=given)
+    return Source(caches.joined([train, test], cache, progress), label=label, splits=given)
 
 
 def _files(path: Path) -> dict[tuple[str, str, str], Path]:

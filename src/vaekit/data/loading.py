@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vaekit.data import cache as caches
 from vaekit.data import idx, images, named, npz
 from vaekit.data import table as tables
-from vaekit.data.arrays import Source, aligned, build
-from vaekit.data.core import Array, Data, Progress
+from vaekit.data.arrays import Source, aligned, build, tidy
+from vaekit.data.core import Array, Data, Progress, row_dtype
 from vaekit.data.splits import FRACTION
 from vaekit.errors import DataError
 
@@ -62,22 +63,18 @@ def load(
     """
     path, asked = Path(source).expanduser(), str(source)
     known = asked in named.SETS
-    if not known and not path.exists():
-        raise _unknown(asked)
-    is_images = not known and path.is_dir() and not idx.has_idx(path)
     folder_only = {"size": size, "table": table, "skip_bad": skip_bad or None}
     folder_only["background"] = None if background == "white" else background
-    _refuse(asked, "a folder of images", {} if is_images else folder_only)
-    _refuse(asked, "a .npz file", {} if path.suffix == ".npz" and not known else {"x_key": x_key})
-    if known:
-        found = named.source(asked, cache=cache, progress=progress)
-    elif is_images:
+    if known or path.exists():
+        _refuse(asked, "a folder of images", {} if not known and _is_images(path) else folder_only)
+        _refuse(asked, "a .npz file", {} if path.suffix == ".npz" and not known else {"x_key": x_key})
+    if not known and path.exists() and _is_images(path):
         found = images.folder(path, size=size, background=background, skip_bad=skip_bad, cache=cache, progress=progress)
         if table is not None:
             where = _table(table, path)
             found = images.described(found, tables.read(where), where, label)
     else:
-        found = _from_path(path, x_key=x_key, label=label, group=group, cache=cache)
+        found = _found(asked, x_key=x_key, label=label, group=group, cache=cache, progress=progress)
     chosen = {
         "size": None if size is None else str(size),
         "skip_bad": skip_bad or None,
@@ -105,6 +102,46 @@ def load(
         rows=splits,
         options={name: value for name, value in chosen.items() if value is not None},
     )
+
+
+def load_rows(
+    source: str | Path,
+    *,
+    size: str | int | None = None,
+    background: str = "white",
+    skip_bad: bool = False,
+    x_key: str | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Array, list[str] | None, Array | None]:
+    """All rows of a source in its own order, for use with a trained model: without splits, and any number of them.
+
+    Args:
+        source, size, background, skip_bad, x_key, cache, progress: as for `load`.
+        label: column to take labels from, where the data have it.
+        group: column of a table that is no datum, where the data have it.
+
+    Returns:
+        (N, *row) raw rows in their `row_dtype`, mapped where they are large; the names of files or None; the (N,)
+        labels as they are written there or None.
+
+    Raises:
+        DataError: the data cannot be found or read.
+    """
+    path, asked = Path(source).expanduser(), str(source)
+    if asked not in named.SETS and path.exists() and _is_images(path):
+        found = images.folder(path, size=size, background=background, skip_bad=skip_bad, cache=cache, progress=progress)
+    else:
+        found = _found(asked, x_key=x_key, label=label, group=group, strict=False, cache=cache, progress=progress)
+    x = tidy(found.x, asked)
+    if x.dtype.kind == "b":
+        x = x.view(np.uint8)
+    elif x.dtype != row_dtype(x.dtype):
+        x = caches.joined([x], cache, progress)
+    codes = found.label if label is None else found.columns.get(label, found.label)
+    return x, found.names, None if codes is None else aligned(codes, len(x), f"{asked}: label")
 
 
 def from_arrays(
@@ -179,20 +216,37 @@ def from_arrays(
     )
 
 
-def _from_path(
-    path: Path, *, x_key: str | None, label: str | None, group: str | None, cache: str | Path | None
+def _is_images(path: Path) -> bool:
+    return path.is_dir() and not idx.has_idx(path)
+
+
+def _found(
+    asked: str,
+    *,
+    x_key: str | None,
+    label: str | None,
+    group: str | None,
+    strict: bool = True,
+    cache: str | Path | None,
+    progress: Progress | None,
 ) -> Source:
+    """What a name or a path other than a folder of images holds; `strict` insists on the columns named."""
+    if asked in named.SETS:
+        return named.source(asked, cache=cache, progress=progress)
+    path = Path(asked).expanduser()
+    if not path.exists():
+        raise _unknown(asked)
     suffix = path.suffix.lower()
     if path.is_dir():
-        return idx.folder(path)
+        return idx.folder(path, cache=cache, progress=progress)
     if suffix == ".npy":
         return npz.npy(path)
     if suffix == ".npz":
-        return npz.source(path, x_key=x_key, cache=cache)
+        return npz.source(path, x_key=x_key, cache=cache, progress=progress)
     if suffix in (".csv", ".parquet"):
-        return tables.source(path, label=label, group=group)
+        return tables.source(path, label=label, group=group, strict=strict)
     if idx.is_idx(path):
-        return idx.source(path)
+        return idx.source(path, cache=cache)
     if suffix in images.SUFFIXES:
         raise DataError(f"{path} is a single image: give the folder of images")
     raise DataError(f"{path}: cannot tell the format from its name, expected {FILES} or a folder; convert or rename it")

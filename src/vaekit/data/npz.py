@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from vaekit.data import cache as caches
 from vaekit.data.arrays import Source
-from vaekit.data.core import Array
+from vaekit.data.core import Array, Progress
 from vaekit.errors import DataError
 
 X = ("x", "counts", "X", "imgs", "images", "data", "arr_0")
 TRAIN, VALID, TEST = ("x_train", "X_train"), ("x_valid", "x_val"), ("x_test", "X_test")
 LABEL = ("label", "y", "labels")
-MAPPED = 64 * 2**20  # bytes from which a member that is stored plainly is mapped, not read
 UNPACKED = 2**30  # bytes from which a compressed member is unpacked into the cache, then mapped
 DSPRITES = ["colour", "shape", "scale", "orientation", "x_position", "y_position"]
 
@@ -42,7 +41,9 @@ def npy(path: Path) -> Source:
         return Source(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
-def source(path: Path, *, x_key: str | None = None, cache: str | Path | None = None) -> Source:
+def source(
+    path: Path, *, x_key: str | None = None, cache: str | Path | None = None, progress: Progress | None = None
+) -> Source:
     """The arrays of a .npz file: x (or counts, ...), and beside it labels, factors, batches, names.
 
     Data under x_train and x_test (and x_valid), with y_train and so on, make those splits. Every further array with
@@ -57,7 +58,7 @@ def source(path: Path, *, x_key: str | None = None, cache: str | Path | None = N
             raise DataError(f"x_key={x_key!r}: {path} has no such array; it has {store.listing()}")
         train = _first(TRAIN, store)
         if x_key is None and _first(X, store) is None and train is not None:
-            return _with_splits(store, train)
+            return _with_splits(store, train, progress)
         key = x_key or _first(X, store) or (next(iter(store.shapes)) if len(store.shapes) == 1 else None)
         if key is None:
             raise DataError(
@@ -96,7 +97,7 @@ class _Store:
         info = self.file.getinfo(f"{key}.npy")
         if self.dtypes[key].hasobject or 0 in self.shapes[key]:
             return self.read(key)
-        if info.compress_type == zipfile.ZIP_STORED and info.file_size >= MAPPED:
+        if info.compress_type == zipfile.ZIP_STORED and info.file_size >= caches.LARGE:
             return self._mapped(key, info)
         if info.file_size >= UNPACKED:
             return self._unpacked(key, info)
@@ -162,7 +163,7 @@ def _with_columns(store: _Store, key: str) -> Source:
     )
 
 
-def _with_splits(store: _Store, train: str) -> Source:
+def _with_splits(store: _Store, train: str, progress: Progress | None) -> Source:
     parts = {"train": train, "valid": _first(VALID, store), "test": _first(TEST, store)}
     found = {part: key for part, key in parts.items() if key is not None}
     arrays = {part: store.data(key) for part, key in found.items()}
@@ -171,13 +172,15 @@ def _with_splits(store: _Store, train: str) -> Source:
     if have and len(have) < len(found):
         raise DataError(f"{store.path} has labels for some splits only: give y_... for each x_..., or for none")
     names = _first(("label_names", "class_names"), store)
-    x, given = concatenated(arrays, str(store.path))
+    x, given = concatenated(arrays, str(store.path), store.cache, progress)
     label = np.concatenate([value.reshape(-1) for value in have]) if have else None
     return Source(x, label=label, label_names=_texts(store.read(names)) if names else None, splits=given or None)
 
 
-def concatenated(arrays: dict[str, Array], name: str) -> tuple[Array, dict[str, NDArray[np.int64]]]:
-    """The arrays of several splits as one, and the rows of each in it.
+def concatenated(
+    arrays: dict[str, Array], name: str, cache: str | Path | None = None, progress: Progress | None = None
+) -> tuple[Array, dict[str, NDArray[np.int64]]]:
+    """The arrays of several splits as one (large ones through the cache), and the rows of each in it.
 
     Raises:
         DataError: rows of different shapes.
@@ -190,7 +193,7 @@ def concatenated(arrays: dict[str, Array], name: str) -> tuple[Array, dict[str, 
     given, start = {}, 0
     for part, array in arrays.items():
         given[part] = np.arange(start, start := start + len(array))
-    return np.concatenate(list(arrays.values())), given
+    return caches.joined(list(arrays.values()), cache, progress), given
 
 
 def _spread(

@@ -28,15 +28,18 @@ def read(path: Path) -> Table:
     return table
 
 
-def source(path: Path, *, label: str | None = None, group: str | None = None) -> Source:
+def source(path: Path, *, label: str | None = None, group: str | None = None, strict: bool = True) -> Source:
     """A table whose numeric columns are the data; labels from `label`, or a column named label, y or class.
 
     A column of two texts becomes 0 and 1 in the order of the alphabet. A `y` of fractions is taken as data.
+    Where not `strict`, columns that are named but missing are passed over.
 
     Raises:
         DataError: a named column is missing, or columns of text that are neither label nor group nor two-valued.
     """
     table = read(path)
+    if not strict:
+        label, group = (name if name in table else None for name in (label, group))
     for option, column in (("label", label), ("group", group)):
         if column is not None and column not in table:
             raise DataError(f"{option}={column!r}: {path} has no such column; it has {_some(list(table))}")
