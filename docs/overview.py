@@ -21,7 +21,7 @@ def main(path: str) -> None:
     data, scale = run.data, run.facts.scale
     rows = np.array([int(np.flatnonzero(data.test.label == i % 10)[i // 10]) for i in range(COLUMNS)])
     raw = data.events(data.test[rows])
-    z = run.encode(data.test[rows])
+    z = run.encode("test", rows=rows)
     between = run.decode(interpolate(z[2], z[9], COLUMNS))
     bands = [np.concatenate([raw, run.decode(z)]), run.sample(3 * COLUMNS, seed=4), between]
     pictures = [image_grid(to_uint8(channels_last(band), scale), COLUMNS, gap=2, zoom=2) for band in bands]

@@ -222,6 +222,66 @@ def test_interpolation_between_files(run):
     assert vaekit("interpolate", run, "0", "rows.npy:2").code == 2
 
 
+def test_indices_see_the_draw_of_their_split(run):
+    """The digits are binarised by a draw: an index must not be drawn anew."""
+    assert json.loads((run / "run.json").read_text())["observation"] == "binary"
+    for options in ((), ("--sample", "--seed", 3)):
+        done("reconstruct", run, "-n", 20, *options, "--out", "r.npz")
+        done("interpolate", run, 3, 14, *options, "--out", "i.npz")
+        made, way = np.load("r.npz"), np.load("i.npz")
+        np.testing.assert_allclose(way["z"][[0, -1]], made["z"][[3, 14]], atol=1e-5)  # one row rounds otherwise
+        np.testing.assert_allclose(way["x"][[0, -1]], made["reconstruction"][[3, 14]], rtol=1e-4)
+    done("reconstruct", run, "-n", 20, "--out", "r.npz")
+    made = np.load("r.npz")
+    done("traverse", run, "--index", 7, "--steps", 2, "--latents", 1, "--out", "t.npz")
+    walked = np.load("t.npz")
+    others = np.delete(np.arange(3), walked["latents"])
+    np.testing.assert_allclose(walked["z"][0, 0, others], made["z"][7, others], atol=1e-5)
+
+
+def test_a_split_of_the_runs_own_data_by_name(run):
+    done("encode", run, "--out", "own.npz")
+    done("encode", run, "digits", "--split", "test", "--out", "named.npz")
+    own, named = np.load("own.npz"), np.load("named.npz")
+    for key in ("z", "label"):
+        np.testing.assert_array_equal(named[key], own[key])
+
+
+def test_traversal_is_in_the_order_of_the_mean_kl(run):
+    from vaekit.run import open_run
+
+    done("traverse", run, "--latents", 3, "--out", "t.npz")
+    kl = open_run(run).kl_per_latent(1000)
+    np.testing.assert_array_equal(np.load("t.npz")["latents"], np.argsort(-kl))
+
+
+def test_any_number_of_new_rows(run):
+    Image.fromarray(np.full((8, 8), 200, np.uint8)).save("one.png")
+    Path("folder").mkdir()
+    Image.fromarray(np.full((9, 8), 200, np.uint8)).save("folder/a.png")
+    x = np.full((8, 8), 3, np.uint8)
+    np.save("one.npy", x)
+    np.save("two.npy", np.stack([x, x]))
+    np.savez("labelled.npz", x=np.stack([x, x]), label=np.array([7, 7]))
+    for source, n in (("one.png", 1), ("one.npy", 1), ("two.npy", 2), ("labelled.npz", 2)):
+        done("score", run, source, "--samples", 2)
+        rows = list(csv.reader(Path("scores.csv").read_text().splitlines()))
+        assert len(rows) == 1 + n, source
+        assert rows[0] == (["index", "name", "log_px"] if source == "one.png" else ["index", "log_px"])
+        done("encode", run, source)
+        assert np.load("z.npz")["z"].shape == (n, 3)
+    assert np.load("z.npz")["label"].tolist() == [7, 7]
+    assert vaekit("score", run, "folder").code == 2  # bytes to 255, where the run knows 0 to 16
+    np.save("wide.npy", np.zeros((2, 9, 9), np.uint8))
+    assert "shape" in vaekit("score", run, "wide.npy").err
+
+
+def test_measured_numbers_in_a_file_of_ones_own(run):
+    listed = done("evaluate", run, "--samples", 2, "-n", 9, "--json", "--out", "new/metrics.json").out
+    assert json.loads(Path("new/metrics.json").read_text()) == json.loads(listed)
+    assert vaekit("evaluate", run, "--out", "m.txt").code == 2
+
+
 def test_score(run):
     done("score", run, "--samples", 2, "-n", 7)
     rows = list(csv.reader(Path("scores.csv").read_text().splitlines()))
@@ -257,6 +317,10 @@ def test_folder_of_images(tmp_path):
     assert rows[0] == ["index", "name", "log_px"]
     assert [row[1] for row in rows[1:]] == [f"{i:02}.png" for i in range(12)]
     done("interpolate", "r", "photos/00.png", "photos/01.png", "--out", "i.png")
+    (tmp_path / "one").mkdir()
+    Image.fromarray(random.integers(0, 255, (12, 16), np.uint8)).save(tmp_path / "one/grey.png")
+    done("score", "r", "one", "--samples", 2)
+    assert "grey.png" in Path("scores.csv").read_text()
 
 
 def test_signals_and_vectors(tmp_path):

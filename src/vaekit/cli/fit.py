@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from vaekit.cli.output import check_directory
+from vaekit.cli.output import Doing, check_directory
 from vaekit.cli.parameters import choice, option, split
 from vaekit.errors import ChoiceError, RunError
 
@@ -240,17 +240,13 @@ def load(source: str, **options: Any) -> Data:
     """The data, with what a reader should know about them on standard error."""
     import vaekit.data
 
-    data = vaekit.data.load(source, progress=_tell if sys.stderr.isatty() else None, **options)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    with Doing() as doing:
+        data = vaekit.data.load(source, progress=doing if first else None, **options)
+    if first:
         for note in data.notes:
             print(f"note: {note}", file=sys.stderr)
     return data
-
-
-def _tell(what: str, done: int, total: int) -> None:
-    share = f"{100 * done // total}%" if total else f"{done:,}"
-    end = "\r\033[K" if total and done >= total else "\r"
-    print(f"{what} {share}", end=end, file=sys.stderr, flush=True)
 
 
 def _started(out: Path) -> Callable[[dict[str, Any]], None]:
@@ -303,7 +299,9 @@ def _interrupted(stop: KeyboardInterrupt, out: Path, source: str | None) -> int:
 
 
 def _finished(run: Run, out: Path) -> None:
-    valid, config = run.config["valid"], run.config
+    config = run.config
+    valid = config.get("best") if config["training"]["patience"] else None  # then the best weights are saved
+    valid = valid or config["valid"]
     minutes, seconds = divmod(round(config["seconds"]), 60)
     print(
         f"validation ELBO {valid['elbo']:.2f} nats (rate {valid['rate']:.2f}, distortion {valid['distortion']:.2f}) "

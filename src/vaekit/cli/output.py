@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,16 +80,21 @@ def check_picture(run: Run, path: Path) -> None:
 # --- after work -------------------------------------------------------------------------------------------------
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder that a file is to be written into."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {path.parent} ({error.strerror}); choose another --out") from None
+
+
 def write(path: Path, run: Run, picture: np.ndarray, columns: int, arrays: dict[str, Any]) -> None:
     """`picture` (N, *event) as a grid of so many columns for a .png, else `arrays` as .npz; print the path."""
     import numpy as np
 
     from vaekit.files import write_atomically
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make {path.parent} ({error.strerror}); choose another --out") from None
+    make_folder(path)
     if path.suffix.lower() == ".npz":
 
         def save(part: Path) -> None:
@@ -152,6 +158,46 @@ def table(rows: Iterable[Sequence[str]]) -> str:
         ).rstrip()
         for row in cells
     )
+
+
+class Doing:
+    """Called with (what, done, of) through long work on data: a bar on a terminal, else lines on standard error."""
+
+    EVERY = 2.0  # seconds between lines
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+        self.tasks: dict[str, Any] = {}
+        self.told: dict[str, tuple[float, int]] = {}  # when, and how many tenths
+
+    def __enter__(self) -> Doing:
+        return self
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        if sys.stderr.isatty():
+            self._draw(what, done, of)
+            return
+        now, tenths = time.monotonic(), 10 * done // of if of else -1
+        when, before = self.told.get(what, (-math.inf, -2))
+        if tenths > before and (now - when >= self.EVERY or done == of):
+            self.told[what] = now, tenths
+            share = f"{100 * done // of}%" if of else ""
+            print(f"{what} {share}".rstrip(), file=sys.stderr, flush=True)
+
+    def _draw(self, what: str, done: int, of: int) -> None:
+        if self.bar is None:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self.bar = Progress(console=Console(stderr=True), transient=True)
+            self.bar.start()
+        if what not in self.tasks:
+            self.tasks[what] = self.bar.add_task(what, total=of or None)
+        self.bar.update(self.tasks[what], completed=done, total=of or None)
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
 
 
 class Bar:

@@ -12,7 +12,6 @@ import numpy as np
 from vaekit.errors import DataError
 
 if TYPE_CHECKING:
-    from vaekit.data import Data
     from vaekit.run import Run
 
 
@@ -26,45 +25,83 @@ class Rows:
 
 
 def rows(run: Run, source: str | None, split: str | None) -> Rows:
-    """A split of the run's own data (test), or all rows (or a split) of other data, read with the run's options."""
+    """A split of the run's own data (test), or all rows (or a split) of other data, read with the run's options.
+
+    A split of other data that turn out to be the run's own is the run's split.
+    """
     if source is None:
-        part = getattr(run.data, split or "test")
-        return Rows(split or "test", part.label, part.names)
-    data = _like(run, source)
-    if split is not None:
-        part = getattr(data, split)
-        return Rows(part[:], part.label, part.names)
-    whole = [data.train, data.valid, data.test]
-    order = np.argsort(np.concatenate([part.index for part in whole]))  # back into the order of the source
-    x = np.concatenate([part[:] for part in whole])[order]
-    label = None if data.train.label is None else np.concatenate([np.asarray(p.label) for p in whole])[order]
-    names = [name for part in whole for name in part.names or ()]
-    return Rows(x, label, [names[i] for i in order] if names else None)
-
-
-def _like(run: Run, source: str) -> Data:
-    """Other data, with those of the run's options that say how to read them."""
+        return _own(run, split or "test")
+    if split is None:
+        return _all(run, source)
     from vaekit.cli.fit import load
 
+    data = load(source, kind=run.facts.kind, **_options(run, source))
+    if data.digest == run.config["data"]["digest"]:
+        run.use_data(source)
+        return _own(run, split)
+    part = getattr(data, split)
+    return Rows(part[:], part.label, part.names)
+
+
+def _own(run: Run, split: str) -> Rows:
+    part = getattr(run.data, split)
+    return Rows(split, part.label, part.names)
+
+
+def _all(run: Run, source: str) -> Rows:
+    """All rows of a name or a path, in their order there; one image file or one datum of an array is one row."""
+    from vaekit.cli.output import Doing
+    from vaekit.data import load_rows
+    from vaekit.data.images import SUFFIXES
+
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        return Rows(_picture(run, path), None, [path.name])
+    with Doing() as doing:
+        x, names, label = load_rows(source, **_options(run, source), progress=doing)
+    if path.is_dir() and names is not None and x.ndim == 3 and run.facts.shape[0] == 3:
+        x = np.broadcast_to(x[..., None], (*x.shape, 3))  # only grey images, for a run of coloured ones
+    shape = x.shape[:1] if x.shape[1:] == (1,) else x.shape  # numbers without rows come as rows of one
+    return Rows(x.reshape(1, *shape)) if _is_one(run, shape) else Rows(x, label, names)
+
+
+def _options(run: Run, source: str) -> dict[str, Any]:
+    """Those of the run's options that say how to read other data."""
+    from vaekit.data.idx import has_idx
+
     path, stored = Path(source).expanduser(), run.config["data"]["options"]
-    taken = {"kind": run.facts.kind}
-    if path.is_dir() and run.facts.kind == "image":
-        taken |= {n: stored[n] for n in ("size", "background", "skip_bad") if n in stored}
-        from vaekit.data.idx import has_idx
-
-        if not has_idx(path):
-            taken["size"] = "x".join(map(str, run.facts.shape[1:]))
-        else:
-            taken = {"kind": run.facts.kind}
-    elif path.suffix == ".npz" and "x_key" in stored:
-        taken["x_key"] = stored["x_key"]
+    taken: tuple[str, ...] = ()
+    if path.is_dir() and run.facts.kind == "image" and not has_idx(path):
+        size = "x".join(map(str, run.facts.shape[1:]))
+        return {"size": size} | {n: stored[n] for n in ("background", "skip_bad") if n in stored}
+    if path.suffix == ".npz":
+        taken = ("x_key",)
     elif path.suffix in (".csv", ".parquet"):
-        taken |= {n: stored[n] for n in ("label", "group") if n in stored}
-    return load(source, **taken)
+        taken = ("label", "group")
+    return {n: stored[n] for n in taken if n in stored}
 
 
-def datum(run: Run, given: str) -> np.ndarray:
-    """One raw datum (1, *row): an index of the test set, an image file, or a row of a .npy or .npz file.
+def _is_one(run: Run, shape: tuple[int, ...]) -> bool:
+    """Whether an array of this shape is one datum of the run rather than rows of them."""
+    return _fits(run, shape) and not _fits(run, shape[1:])
+
+
+def _fits(run: Run, row: tuple[int, ...]) -> bool:
+    from vaekit.data.core import layout
+
+    if row == run.facts.shape:
+        return True
+    try:
+        return layout(run.facts.kind, row).shape == run.facts.shape  # type: ignore[arg-type]
+    except DataError:
+        return False
+
+
+def latent(run: Run, given: str, sample: bool = False, seed: int = 0, place: int = 0) -> np.ndarray:
+    """The latent (D,) of one datum: an index of the test set, an image file, or a row of a .npy or .npz file.
+
+    An index sees what `Run.encode("test")` sees of that row: of binarised data the split's one frozen draw, and with
+    `sample` the same draw of z. `place` tells the draws for several files apart.
 
     Raises:
         DataError: no such index or file, or one that holds no datum of this run's shape.
@@ -74,7 +111,7 @@ def datum(run: Run, given: str) -> np.ndarray:
         index, n = int(given), len(run.data.test)
         if not 0 <= index < n:
             raise DataError(f"no datum {index} in the test set: indices run from 0 to {n - 1}")
-        return run.data.test[np.array([index])]
+        return run.encode("test", sample=sample, seed=seed, rows=np.array([index]))[0]
     name, colon, row = given.rpartition(":")
     if not path.exists() and colon and row.isdigit():
         path, index = Path(name).expanduser(), int(row)
@@ -82,14 +119,13 @@ def datum(run: Run, given: str) -> np.ndarray:
         index = 0
     if not path.is_file():
         raise DataError(f"{given!r} is neither an index of the test set nor a file")
-    if path.suffix.lower() in (".npy", ".npz"):
-        return _row(run, path, index)
-    return _picture(run, path)
+    x = _row(run, path, index) if path.suffix.lower() in (".npy", ".npz") else _picture(run, path)
+    return run.encode(x, sample=sample, seed=seed + place)[0]
 
 
 def _row(run: Run, path: Path, index: int) -> np.ndarray:
     try:
-        held = np.load(path, allow_pickle=False)
+        held = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
         if isinstance(held, np.lib.npyio.NpzFile):
             likely = (run.config["data"]["options"].get("x_key"), "x", *held.files)
             key = next((k for k in likely if k in held.files), None)
@@ -100,11 +136,12 @@ def _row(run: Run, path: Path, index: int) -> np.ndarray:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} cannot be read as an array ({error})") from None
-    one = held.ndim == run.data.train.raw.ndim - 1 or held.shape == run.facts.shape
-    x = held[None] if one else held
+    x = held[None] if _is_one(run, held.shape) or not held.ndim else held
     if not index < len(x):
         raise DataError(f"{path} has {len(x)} rows: there is no row {index}")
-    return x[index : index + 1]
+    from vaekit.data.core import cast
+
+    return cast(np.array(x[index : index + 1]))
 
 
 def _picture(run: Run, path: Path) -> np.ndarray:

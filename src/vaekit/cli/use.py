@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from vaekit.cli.output import Bar, at_least, check_file, check_picture, in_rows, table, write
+from vaekit.cli.output import Bar, at_least, check_file, check_picture, in_rows, make_folder, table, write
 from vaekit.errors import ChoiceError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def evaluate(
     device: str = "cpu",
     data: str | None = None,
     json: Flag = False,
+    out: str | None = None,
 ) -> None:
     """Measure a run on data it was not trained on; the numbers go to its metrics.json as well.
 
@@ -54,12 +55,20 @@ def evaluate(
         Where the data are, if they have moved.
     json
         Print the list of {name, value, se, unit, protocol} instead of a table.
+    out
+        Write that list to this .json file as well.
     """
+    from vaekit.files import write_json
+
     at_least(1, samples=samples, n=n)
+    path = None if out is None else check_file(out, (".json",))
     names = [name for given in metrics or () for name in given.split(",") if name] or None
     opened = _open(run, data, device)
     with Bar("measuring") as bar:
         measured = opened.evaluate(split, samples=samples, n=n, metrics=names, seed=seed, progress=bar)
+    if path is not None:
+        make_folder(path)
+        write_json(path, measured)
     if json:
         print(jsons.dumps(measured, indent=1, ensure_ascii=False))
     else:
@@ -214,14 +223,14 @@ def interpolate(
     out
         .png (a row) or .npz (x, z).
     """
-    from vaekit.cli.sources import datum
+    from vaekit.cli.sources import latent
     from vaekit.latent import interpolate as way
 
     at_least(2, steps=steps)
     path = check_file(out, GRID)
     opened = _open(run, data)
     check_picture(opened, path)
-    ends = [opened.encode(datum(opened, end), sample=sample, seed=seed + i)[0] for i, end in enumerate((a, b))]
+    ends = [latent(opened, end, sample, seed, place) for place, end in enumerate((a, b))]
     z = way(ends[0], ends[1], steps, mode)
     x = opened.decode(z, noise, seed)
     write(path, opened, x, steps, {"x": x, "z": z})
@@ -240,7 +249,7 @@ def traverse(
     data: str | None = None,
     out: str = "traversal.png",
 ) -> None:
-    """What each latent does: a row a latent, the ones that vary most over the data first.
+    """What each latent does: a row a latent, those of the largest mean KL over (1,000) test data first.
 
     Parameters
     ----------
@@ -265,7 +274,7 @@ def traverse(
     """
     import numpy as np
 
-    from vaekit.cli.sources import datum
+    from vaekit.cli.sources import latent
     from vaekit.latent import order_by_kl, traversal_values
     from vaekit.latent import traverse as walk
 
@@ -277,12 +286,12 @@ def traverse(
     opened = _open(run, data)
     check_picture(opened, path)
     means = opened.encode("test", 1000)
-    dims = order_by_kl(means.var(0))[:latents]  # the variance of the means orders as the KL does, and is cheap
+    dims = order_by_kl(opened.kl_per_latent(1000))[:latents]
     if range is None:
         values = traversal_values(means, steps)[dims]
     else:
         values = np.tile(np.linspace(-range, range, steps), (len(dims), 1))
-    start = opened.sample_latents(1, 0.0)[0] if index is None else opened.encode(datum(opened, str(index)))[0]
+    start = opened.sample_latents(1, 0.0)[0] if index is None else latent(opened, str(index))
     z = walk(start, dims, values).reshape(-1, means.shape[1])
     x = opened.decode(z, noise, seed)
     shape = (len(dims), steps)
@@ -308,7 +317,7 @@ def encode(
     run
         The run directory.
     source
-        A name or a path; the run's own data when not given.
+        A name or a path (also of one image); the run's own data when not given.
     split
         Which of its data (of the run's own: test, of others: all).
     sample
@@ -349,7 +358,7 @@ def score(
     run
         The run directory.
     source
-        A name or a path; the run's own data when not given.
+        A name or a path (also of one image); the run's own data when not given.
     samples
         K: draws of z a datum for the importance-sampled estimate.
     split
@@ -382,7 +391,7 @@ def score(
     writer.writerow(["index", "log_px"] if given.names is None else ["index", "name", "log_px"])
     for i, value in enumerate(found):
         writer.writerow([i, *([] if given.names is None else [given.names[i]]), f"{value:.6f}"])
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     write_text(path, text.getvalue())
     print(path)
 
@@ -408,7 +417,7 @@ def report(
     from vaekit.report import write_report
 
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
     print(write_report(opened, path))
 
 
