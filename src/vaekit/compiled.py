@@ -54,6 +54,11 @@ def whole_graph(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def is_compile_error(error: Exception) -> bool:
+    """Whether a call failed because its graph could not be made, rather than in running."""
+    return isinstance(error, torch._dynamo.exc.TorchDynamoException) or "Inductor" in type(error).__name__
+
+
 def has_compiler() -> bool:
     """Whether torch can compile for the CPU here."""
     return any(shutil.which(c) for c in ("g++", "c++", "clang++"))

@@ -157,11 +157,9 @@ class DiscretisedLogistic(Distribution):
     @property
     def mean(self) -> Tensor:
         """E[x] over the levels, by summing the survival function: sum_{j=1}^{levels-1} P(x >= j)."""
-        edges = torch.arange(1, self.levels, device=self.loc.device, dtype=self.loc.dtype) - 0.5
-        total = torch.zeros_like(self.loc)
-        inverse = torch.exp(-self.log_scale)
-        for edge in edges.split(32):  # bounded memory at any number of levels
-            total = total + torch.sigmoid((self.loc[..., None] - edge) * inverse[..., None]).sum(-1)
+        total, inverse = torch.zeros_like(self.loc), torch.exp(-self.log_scale)
+        for level in range(1, self.levels):  # one at a time: memory is that of the mean alone
+            total += torch.sigmoid((self.loc - (level - 0.5)) * inverse)
         return total
 
     def icdf(self, value: Tensor) -> Tensor:

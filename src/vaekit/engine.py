@@ -7,7 +7,6 @@ compiled graph the optimiser's arithmetic fuses with the casts of the weights, w
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -175,6 +174,8 @@ class Engine:
         torch.default_generator.manual_seed(fold(seed, step, 3) & (2**63 - 1))
         if device.type == "cuda":
             torch.cuda.manual_seed(fold(seed, step, 3) & (2**63 - 1))
+        elif device.type == "mps":
+            torch.mps.manual_seed(fold(seed, step, 3) & (2**63 - 1))
         base = torch.tensor([fold(seed, step, OBSERVE), fold(seed, step, TRAIN)], device=device)
         lr = self.settings.lr * lr_factor
         coefficients = {
@@ -225,7 +226,3 @@ class Engine:
             for n, p in self.parameters.items():
                 p.copy_(held[n])
             self.module.train(training)
-
-
-def count(parameters) -> int:
-    return sum(math.prod(p.shape) for p in parameters)

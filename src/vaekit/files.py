@@ -52,6 +52,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf8"))
     except FileNotFoundError:
         raise RunError(f"{path} is missing: {path.parent} is not a vaekit run") from None
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise RunError(f"{path} is damaged ({error}): restore it or train again") from None
 

@@ -86,5 +86,5 @@ class VAE(Model):
     def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
         p = self.prior(*(() if c is None else (c,)))
         with torch.no_grad():
-            z = draw(p, noise or Noise.fresh(n))
+            z = draw(p, noise or Noise.fresh(n, p.mean.device))
             return z if temperature == 1.0 else p.mean + temperature * (z - p.mean)

@@ -28,6 +28,7 @@ from .errors import ChoiceError, DataError, RunError
 from .files import read_json, read_tensors, write_json
 from .noise import Noise
 from .recipes import Composition, Facts, get_recipe
+from .terms import rate_per_dim
 
 FORMAT = 1
 NOISE_X, NOISE_Z = 11, 12
@@ -101,6 +102,7 @@ class Run:
         self.facts = Facts.from_json(config["data"]["facts"])
         self._data: Data | None = None
         self.graphs: dict[Any, Any] = {}  # what the estimators compiled for this model
+        self._observed: dict[str, Observed] = {}
         self.device = torch.device("cpu")
 
     # --- what is stored -----------------------------------------------------------------------------------------
@@ -150,7 +152,7 @@ class Run:
 
         stored = self.config["data"]
         if isinstance(source, Data):
-            self._data = source
+            self._keep_data(source, source.name)
             return source
         where = source if source is not None else stored["source"]
         if where is None:
@@ -161,10 +163,17 @@ class Run:
             data = load(where, splits=rows, **stored["options"])
         except DataError as error:
             raise DataError(f"{error} (the data of run {self.path}: where have they moved? pass --data PATH)") from None
-        if data.digest != stored["digest"]:
-            raise DataError(f"{where} holds other data than {self.path} was trained on (their digests differ)")
-        self._data = data
+        self._keep_data(data, str(where))
         return data
+
+    def _keep_data(self, data: Data, where: str) -> None:
+        if data.digest != self.config["data"]["digest"]:
+            raise DataError(f"{where} holds other data than {self.path} was trained on (their digests differ)")
+        file = self.path / "splits.safetensors"
+        if file.exists():
+            check_splits(data, read_tensors(file)[0], self.path)
+        self._data = data
+        self._observed.clear()
 
     def to(self, device: str | torch.device) -> Run:
         """Move the model; data are observed on the CPU and results come back there."""
@@ -200,6 +209,12 @@ class Run:
             raw = raw.astype(np.uint8)
         if raw.dtype == np.float64:
             raw = raw.astype(np.float32)
+        low, high = self.facts.scale
+        if self.composition.observation.bounded and len(raw) and (raw.min() < low or raw.max() > high):
+            raise DataError(
+                f"this run was trained on values {low:g}..{high:g}, got {raw.dtype} from {raw.min():g} to "
+                f"{raw.max():g}: bring the data into that range first"
+            )
         return raw
 
     def observed(self, what: str | np.ndarray = "test") -> Observed:
@@ -207,24 +222,42 @@ class Run:
         if isinstance(what, str):
             if what not in ("train", "valid", "test"):
                 raise ChoiceError(f"no split {what!r}: there are train, valid, test")
-            return Observed(self.composition.observation, self.facts, what, self.data)
+            if what not in self._observed:  # kept, since its binary draw is
+                self._observed[what] = Observed(self.composition.observation, self.facts, what, self.data)
+            return self._observed[what]
         return Observed(self.composition.observation, self.facts, "array", None, self.events(what))
 
-    def _batches(self, observed: Observed, n: int | None = None, batch: int = 500):
-        n = observed.n if n is None else min(n, observed.n)
-        for a in range(0, n, batch):
-            rows = np.arange(a, min(a + batch, n))
-            yield rows, observed(rows).to(self.device)
+    def _batches(self, observed: Observed, rows: np.ndarray | None, n: int | None):
+        """(row numbers, x) a block: of the given rows, or of the first n."""
+        if rows is None:
+            rows = np.arange(observed.n if n is None else min(n, observed.n))
+        elif len(rows) and not (rows.min() >= 0 and rows.max() < observed.n):
+            raise ChoiceError(f"rows must lie in 0..{observed.n - 1}, got {rows.min()} to {rows.max()}")
+        block = _block(self.facts.dims)
+        for a in range(0, len(rows), block):
+            some = rows[a : a + block]
+            yield some, observed(some).to(self.device)
 
     @torch.no_grad()
     def encode(
-        self, what: str | np.ndarray = "test", n: int | None = None, sample: bool = False, seed: int = 0
+        self,
+        what: str | np.ndarray = "test",
+        n: int | None = None,
+        sample: bool = False,
+        seed: int = 0,
+        rows: np.ndarray | Sequence[int] | None = None,
     ) -> np.ndarray:
-        """The posterior mean of each datum, (N, D), or a draw from the posterior with `sample`."""
+        """The posterior mean of each datum, (N, D), or a draw from the posterior with `sample`.
+
+        Arguments:
+            what: a split of the run's data, or an array of raw rows.
+            n: only the first n data.
+            rows: only the data of these numbers; binarised ones as the split's frozen draw has them.
+        """
         found = []
-        for rows, x in self._batches(self.observed(what), n):
+        for some, x in self._batches(self.observed(what), None if rows is None else np.asarray(rows), n):
             q = self.model.infer(x)[0]
-            z = draw(q, Noise.of(seed, torch.from_numpy(rows).to(self.device), NOISE_Z)) if sample else q.mean
+            z = draw(q, Noise.of(seed, torch.from_numpy(some).to(self.device), NOISE_Z)) if sample else q.mean
             found.append(z.cpu().numpy())
         return np.concatenate(found)
 
@@ -233,12 +266,29 @@ class Run:
         """The mean of p(x|z) in the data's own units, (N, *event) float32, or a draw from it with `noise`."""
         z = torch.as_tensor(z, dtype=torch.float32).to(self.device)
         found = []
-        for a in range(0, len(z), 500):
-            px = self.model.decode(z[a : a + 500])
-            rows = torch.arange(a, a + len(z[a : a + 500]), device=self.device)
+        block = _block(self.facts.dims)
+        for a in range(0, len(z), block):
+            px = self.model.decode(z[a : a + block])
+            rows = torch.arange(a, a + len(z[a : a + block]), device=self.device)
             x = draw(px, Noise.of(seed, rows, NOISE_X)) if noise else px.mean
             found.append(self.composition.observation.to_raw(x.cpu()).numpy())
         return np.concatenate(found)
+
+    @torch.no_grad()
+    def kl_per_latent(self, n: int = 1000, split: str = "test") -> np.ndarray:
+        """The mean KL of each latent over the first n data of a split, nats, (D,).
+
+        Raises:
+            ChoiceError: posterior or prior does not factorise over the latents.
+        """
+        total, count = np.zeros(()), 0
+        for _, x in self._batches(self.observed(split), None, n):
+            (latent,) = self.model.trace(x, noise=Noise.of(0, len(x), device=self.device)).latents
+            kl = rate_per_dim(latent)
+            if kl is None:
+                raise ChoiceError("this run's posterior and prior have no KL for each latent apart")
+            total, count = total + kl.sum(0).cpu().double().numpy(), count + len(x)
+        return total / count
 
     def sample_latents(self, n: int, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
         """n draws from the prior, (n, D)."""
@@ -299,6 +349,21 @@ class Run:
         from .report import write_report
 
         return write_report([self], path)
+
+
+def _block(dims: int) -> int:
+    """How many data are encoded or decoded at once: a few million numbers of x."""
+    return max(1, min(500, 4_000_000 // dims))
+
+
+def check_splits(data: Data, stored: dict[str, Tensor], path: Path) -> None:
+    """Raises RunError unless the data's splits are the rows that the run at `path` was trained on."""
+    for part, rows in stored.items():
+        if not np.array_equal(rows.numpy(), getattr(data, part).index):
+            raise RunError(
+                f"the {part} rows of these data are not those that {path} was trained on: load them with the same "
+                "split options, or give their path and the stored rows are used"
+            )
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -365,7 +430,7 @@ def open_run(path: str | Path, model: Composition | None = None, data: Any = Non
     tensors, _ = read_tensors(path / "model.safetensors")
     load_weights(composition, tensors, path / "model.safetensors")
     for module in composition.modules.values():
-        module.eval()
+        module.cpu().eval()  # a composition built by hand may have been trained elsewhere
     run = Run(path, config, composition)
     if data is not None:
         run.use_data(data)

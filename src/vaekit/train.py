@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import math
 import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from .objectives import Batch
 from .options import Options, choose_device, decide_compile, has_bf16
 from .progress import Progress, Silent, progress_for
 from .recipes import Composition, Facts, get_recipe
-from .run import FORMAT, Run, load_weights, open_run, read_config, rebuild
-from .trainer import Trainer, newest_checkpoint
+from .run import FORMAT, Run, check_splits, load_weights, open_run, read_config, rebuild
+from .trainer import Trainer, checkpoints
 
 
 def check_first_batch(composition: Composition, raw: Tensor, seed: int) -> None:
@@ -62,21 +63,19 @@ def check_first_batch(composition: Composition, raw: Tensor, seed: int) -> None:
 def prepare(data: Data, composition: Composition, options: Options, initialise: bool = True) -> None:
     """Fit the observation, start the output at the data's mean, and check one batch."""
     n = len(data.train)
-    rows = np.linspace(0, n - 1, min(n, 20000)).astype(np.int64)
+
+    def read(rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(data.events(data.train[rows])))
+
     if initialise:
-        whole = np.arange(n) if data.train.raw[:1].nbytes * n < 1e9 else rows
-
-        def read(which: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(data.events(data.train[which])))
-
-        composition.observation.fit(lambda: read(whole))
+        block = max(1, int(5e6) // max(1, math.prod(data.shape)))
+        composition.observation.fit(lambda: (read(np.arange(a, min(a + block, n))) for a in range(0, n, block)))
         if composition.start is not None:
-            some = rows[:: max(1, len(rows) // 5000)]
+            some = np.linspace(0, n - 1, min(n, 5000, block)).astype(np.int64)
             with torch.no_grad():
                 x = composition.observation(read(some), Noise.of(options.seed, len(some), 31))
                 composition.start(composition, x)
-    first = torch.from_numpy(np.ascontiguousarray(data.events(data.train[rows[: min(n, 8)]])))
-    check_first_batch(composition, first, options.seed)
+    check_first_batch(composition, read(np.linspace(0, n - 1, min(n, 8)).astype(np.int64)), options.seed)
 
 
 def describe(
@@ -119,6 +118,7 @@ def describe(
             "threads": torch.get_num_threads(),
         },
         "versions": {"vaekit": vaekit.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "plan": {"horizon": max(1, math.ceil(guess))},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "state": "new",
     }
@@ -152,27 +152,28 @@ def fit(
     Raises:
         VaekitError: whatever cannot work, before anything is written.
     """
-    from .data import from_arrays, load
-
+    started = time.monotonic()
     names = {f.name for f in dataclasses.fields(Options)}
     given = {k: choices.pop(k) for k in list(choices) if k in names}
     options = dataclasses.replace(options or Options(), **given).checked()
     path = Path(out)
+    config = read_config(path) if resume else None
     if not isinstance(data, Data):
-        data = load(str(data)) if isinstance(data, str | Path) else from_arrays(data)
-    config: dict[str, Any] | None = None
-    if resume:
-        config = read_config(path)
+        data = _loaded(data, path, config)
+    if config is not None:
         if config["state"] in ("finished", "stopped early"):
             return _opened(path, recipe, data)
         _same_settings(config, recipe, choices, options, set(given), data)
+        check_splits(data, read_tensors(path / "splits.safetensors")[0], path)
+        init_from = config.get("init_from")
         recipe = config["recipe"] or recipe
         options = Options(**config["training"])
         composition = rebuild(config, recipe if isinstance(recipe, Composition) else None)
         choices = config["arguments"]
     elif (path / "run.json").exists():
         raise RunError(f"{path} already holds a run: go on with --resume, or choose another --out")
-    if config is None or newest_checkpoint(path) is None:
+    begun = bool(resume and checkpoints(path))
+    if not begun:
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)  # before the model is built, so that one seed is one run
             if isinstance(recipe, Composition):
@@ -182,23 +183,24 @@ def fit(
         if config is None:
             options = options.with_defaults(composition)
             config = describe(data, None if isinstance(recipe, Composition) else recipe, choices, composition, options)
-    prepare(data, composition, options, initialise=newest_checkpoint(path) is None)
-    if init_from is not None:
+    assert config is not None
+    prepare(data, composition, options, initialise=not begun)
+    if init_from is not None and not begun:
         tensors, _ = read_tensors(Path(init_from) / "model.safetensors")
         load_weights(composition, tensors, Path(init_from) / "model.safetensors")
         config["init_from"] = str(init_from)
     fabric = parallel.launch(options.devices, config["decided"]["device"])
     rank, _ = parallel.rank_and_world(fabric)
     if rank == 0:
-        _make_directory(path, data, config)
+        if not begun:
+            _make_directory(path, data, config)
         if on_start:
             on_start(config)
     if not isinstance(progress, Progress):
         progress = progress_for() if progress and rank == 0 else Silent()
-    trainer = Trainer(composition, data, options, path, config, progress, fabric)
-    checkpoint = newest_checkpoint(path) if resume else None
-    if checkpoint is not None:
-        trainer.restore(checkpoint)
+    trainer = Trainer(composition, data, options, path, config, progress, fabric, started)
+    if begun:
+        trainer.restore()
     with progress:
         state = trainer.run()
     if rank != 0:
@@ -206,6 +208,18 @@ def fit(
     if state == "interrupted":
         raise KeyboardInterrupt(str(path))
     return _opened(path, recipe, data)
+
+
+def _loaded(source: Any, path: Path, config: dict[str, Any] | None) -> Data:
+    """The data of a new run, or of one to go on with: then with its own options and in its own splits."""
+    from .data import from_arrays, load
+
+    if not isinstance(source, str | Path):
+        return from_arrays(source)
+    if config is None:
+        return load(source)
+    rows, _ = read_tensors(path / "splits.safetensors")
+    return load(source, splits={n: t.numpy() for n, t in rows.items()}, **config["data"]["options"])
 
 
 def _opened(path: Path, recipe: str | Composition, data: Data) -> Run:
@@ -227,7 +241,7 @@ def _same_settings(config, recipe, choices, options: Options, given: set[str], d
     asked = {k: v for k, v in dataclasses.asdict(options).items() if k in given or v != getattr(Options(), k)}
     stored = config["training"]
     for name, value in asked.items():
-        if stored.get(name) != value:
+        if stored.get(name) != (value.lower() if isinstance(value, str) else value):
             raise RunError(
                 f"the run was started with {name} {stored.get(name)}, not {value}: "
                 "resume without it, or start another run with --out and --init-from"
@@ -243,6 +257,7 @@ def _make_directory(path: Path, data: Data, config: dict[str, Any]) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the directory {path}: {error.strerror}; choose another --out") from error
+    (path / "log.jsonl").unlink(missing_ok=True)  # of a start that left no checkpoint
     splits = {n: torch.from_numpy(np.asarray(getattr(data, n).index)) for n in ("train", "valid", "test")}
     write_tensors(path / "splits.safetensors", splits)
     write_json(path / "run.json", config)

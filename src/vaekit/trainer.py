@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import parallel
+from .compiled import is_compile_error
 from .data.batches import Order, Rows
 from .data.core import Data
 from .engine import Engine, Settings
@@ -115,12 +116,13 @@ class Trainer:
         config: dict[str, Any],
         progress: Progress,
         fabric: Any = None,
+        started: float | None = None,
     ):
         self.composition, self.data, self.options, self.path = composition, data, options, path
         self.config, self.progress, self.fabric = config, progress, fabric
         self.device = fabric.device if fabric is not None else choose_device(options.device)
         self.rank, self.world = parallel.rank_and_world(fabric)
-        self.started = time.monotonic()
+        self.started = time.monotonic() if started is None else started
         self.spent = 0.0  # seconds of earlier sessions
         self.flushed = time.monotonic()
         self.order = Order(len(data.train), options.batch or 100, options.seed)
@@ -130,8 +132,8 @@ class Trainer:
         self.validate_steps = options.validate_steps or int(min(max(self.epoch_steps, 500), 2000))
         self.plan = Plan(self._asked_steps(), options.minutes)
         self.step = 0
-        self.best = -math.inf
-        self.best_step = 0
+        self.first = 0  # the step this session began with
+        self.best: dict[str, float] = {}
         self.since_best = 0
         self.best_weights: dict[str, Tensor] = {}
         self.valid: dict[str, float] = {}
@@ -166,7 +168,14 @@ class Trainer:
     # --- the loop -----------------------------------------------------------------------------------------------
 
     def run(self) -> str:
-        """Train to the horizon; how it ended: finished, stopped early, or interrupted."""
+        """Train to the horizon; how it ended: finished, stopped early, or interrupted.
+
+        Torch's global generator, which each step seeds for layers that draw from it, is put back in the end.
+        """
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            return self._run()
+
+    def _run(self) -> str:
         self.engine.module.train()
         if self.config["decided"]["compile"]:
             self.progress.note("compiling the training step (once a run; 10 to 60 s) ...")
@@ -181,7 +190,8 @@ class Trainer:
                 self.one_step()
                 if self.step % self.validate_steps == 0 or self.step == self.plan.horizon:
                     self.flush()
-                    if self._validate() and self.options.patience and self.since_best >= self.options.patience:
+                    self._validate()
+                    if self.options.patience and self.since_best >= self.options.patience:
                         state = "stopped early"
                         break
                 elif self.step % RECORD_STEPS == 0:
@@ -195,7 +205,7 @@ class Trainer:
                     self.plan.horizon, stop = self.fabric.broadcast((self.plan.horizon, stop), src=0)
                 now = time.monotonic()
                 due = self.options.checkpoint_steps and self.step % self.options.checkpoint_steps == 0
-                if due or (self.world == 1 and now - last_save > CHECKPOINT_SECONDS):
+                if due or now - last_save > CHECKPOINT_SECONDS:
                     self.save("running")
                     last_save = time.monotonic()
                 if stop:
@@ -212,6 +222,7 @@ class Trainer:
         assert self.plan.minutes is not None
         if self.seconds >= self.plan.minutes * 60:
             self.plan.horizon = self.step
+            self._record({"kind": "plan", "horizon": self.step, "step_ms": 1000 * self.seconds / self.step})
         elif (per_step := clock.per_step(self.step)) and self.plan.revise(self.step, self.seconds, per_step):
             self._record({"kind": "plan", "horizon": self.plan.horizon, "step_ms": 1000 * per_step})
 
@@ -233,10 +244,15 @@ class Trainer:
 
     def _retreat(self, error: Exception) -> bool:
         """Before the first compiled step has run, go back to eager when compiling fails and was not insisted on."""
-        if not self.config["decided"]["compile"] or self.options.compile == "on" or self.pending or self.step > 0:
+        if not self.config["decided"]["compile"] or self.options.compile == "on" or self.step > self.first:
             return False
-        if not isinstance(error, torch._dynamo.exc.TorchDynamoException) and "Inductor" not in type(error).__name__:
+        if not is_compile_error(error):
             return False
+        if self.first:
+            raise RunError(
+                f"this run was compiled, and its step cannot be compiled here ({str(error).splitlines()[0]}): "
+                "resume it where it was begun, or start another with --init-from and --compile off"
+            ) from error
         self.engine.eager()
         self.config["decided"] |= {"compile": False, "compile_why": f"compiling failed: {str(error).splitlines()[0]}"}
         self.progress.note("the step cannot be compiled; training eagerly")
@@ -261,15 +277,16 @@ class Trainer:
     def _own_units(self, stats: dict[str, float]) -> dict[str, float]:
         """Densities of x as densities of the data in their own units."""
         jacobian = self.composition.observation.log_jacobian(self.data.shape)
-        return {n: v + {"elbo": jacobian, "distortion": -jacobian}.get(n, 0.0) for n, v in stats.items()}
+        sign = self.composition.objective.densities
+        return {n: v + sign.get(n, 0) * jacobian for n, v in stats.items()}
 
     def _fail(self, term: str, value: float, step: int) -> None:
         """Record what became non-finite, and stop."""
         self._record({"kind": "non-finite", "step": step, "term": term})
         self._write_records()
         self._set_state("failed")
-        good = newest_checkpoint(self.path)
-        kept = f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint"
+        good = checkpoints(self.path)
+        kept = f"the last good checkpoint is {good[-1]}" if good else "there is no earlier checkpoint"
         raise TrainingError(
             f"{term} became {value} at step {step}; {kept}. Try a smaller --lr, --clip 100, or --precision fp32"
         )
@@ -283,9 +300,9 @@ class Trainer:
     # --- validation ---------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _validate(self) -> bool:
+    def _validate(self) -> None:
         """The ELBO of (at most 2,000) validation data with the weights that would be used now."""
-        if self.rank == 0 or self.world == 1 or self.options.patience:
+        if self.rank == 0 or self.options.patience:
             if self.valid_x is None:
                 facts = Facts.of(self.data)
                 observed = Observed(self.composition.observation, facts, "valid", self.data)
@@ -302,15 +319,17 @@ class Trainer:
                     totals += torch.stack([distortion(trace, x), rate(trace)]).cpu().double().sum(1)
                     n += len(x)
             d, r = (totals / n).tolist()
-            self.valid = {"step": self.step, **self._own_units({"elbo": -(d + r), "rate": r, "distortion": d})}
+            if not math.isfinite(d + r):
+                self._fail("the validation ELBO", -(d + r), self.step)
+            jacobian = self.composition.observation.log_jacobian(self.data.shape)
+            self.valid = {"step": self.step, "elbo": jacobian - (d + r), "rate": r, "distortion": d - jacobian}
             self._record({"kind": "valid", "seconds": round(self.seconds, 3), **self.valid})
-            if self.valid["elbo"] > self.best:
-                self.best, self.best_step, self.since_best = self.valid["elbo"], self.step, 0
+            if not self.best or self.valid["elbo"] > self.best["elbo"]:
+                self.best, self.since_best = self.valid, 0
                 if self.options.patience:
                     self.best_weights = {n: w.clone() for n, w in self.engine.weights_to_use().items()}
             else:
                 self.since_best += 1
-        return True
 
     # --- files --------------------------------------------------------------------------------------------------
 
@@ -332,22 +351,22 @@ class Trainer:
                 "seconds": round(self.seconds, 3),
                 "plan": {"horizon": self.plan.horizon, "epochs": self.plan.horizon / self.epoch_steps},
                 "valid": self.valid,
+                "best": self.best,
             }
             write_json(self.path / "run.json", self.config)
 
     def save(self, state: str) -> None:
         """Write the checkpoint, the weights to use and the log; only then forget the last checkpoint but one."""
-        if self.rank != 0:
-            return
         self.flush()
         self._check_weights()
+        if self.rank != 0:
+            return
         tensors = self.engine.tensors() | {f"best/{n}": t for n, t in self.best_weights.items()}
         meta = {
             "step": self.step,
             "seconds": self.seconds,
             "horizon": self.plan.horizon,
-            "best": _finite(self.best),
-            "best_step": self.best_step,
+            "best": self.best,
             "since_best": self.since_best,
             "valid": self.valid,
             "state": state,
@@ -366,14 +385,26 @@ class Trainer:
         write_tensors(self.path / "model.safetensors", self.best_weights or self.engine.weights_to_use())
         self._set_state(state)
 
-    def restore(self, file: Path) -> None:
-        """Take up where a checkpoint left off, and forget what was logged after it."""
-        tensors, meta = read_tensors(file)
+    def restore(self) -> None:
+        """Take up where the last whole checkpoint left off, and forget what was logged after it.
+
+        Raises:
+            RunError: there are checkpoints, but none can be read.
+        """
+        files = checkpoints(self.path)
+        for file in reversed(files):
+            try:
+                tensors, meta = read_tensors(file)
+                break
+            except RunError as error:
+                if file == files[0]:
+                    raise
+                self.progress.note(f"{error}; going back to the checkpoint before it")
         self.best_weights = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
         self.engine.load({n: t for n, t in tensors.items() if not n.startswith("best/")})
         self.step, self.spent = meta["step"], meta["seconds"]
-        self.best = -math.inf if meta["best"] is None else meta["best"]
-        self.best_step, self.since_best, self.valid = meta["best_step"], meta["since_best"], meta["valid"]
+        self.first = self.step
+        self.best, self.since_best, self.valid = meta["best"], meta["since_best"], meta["valid"]
         if self.options.minutes is not None:
             self.plan.horizon = max(meta["horizon"], self.step + 1)
         log = self.path / "log.jsonl"
@@ -383,11 +414,6 @@ class Trainer:
             write_text(log, "".join(line + "\n" for line in kept))
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def newest_checkpoint(path: Path) -> Path | None:
-    """The last checkpoint of a run directory."""
-    found = sorted((path / "checkpoint").glob("*.safetensors"))
-    return found[-1] if found else None
+def checkpoints(path: Path) -> list[Path]:
+    """The checkpoints of a run directory, the last one last."""
+    return sorted((path / "checkpoint").glob("*.safetensors"))

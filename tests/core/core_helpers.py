@@ -23,7 +23,7 @@ from vaekit.model import VAE
 from vaekit.objectives import ELBO
 from vaekit.priors import StandardNormal
 from vaekit.recipes import Composition, Defaults, Facts
-from vaekit.run import Run
+from vaekit.run import Observed, Run
 
 QUIET = {"progress": False, "compile": "off", "device": "cpu"}
 
@@ -136,3 +136,8 @@ def python(script: str, *arguments: str, timeout: int = 120) -> subprocess.Compl
     return subprocess.run(
         [sys.executable, script, *arguments], capture_output=True, text=True, timeout=timeout, env=environment
     )
+
+
+def observed_of(run: Run, raw: np.ndarray) -> Observed:
+    """x of any raw rows (n, *event), also outside the range a run would accept from a user."""
+    return Observed(run.composition.observation, run.facts, "array", None, raw)

@@ -18,7 +18,8 @@ from vaekit.data.observation import Binary, Grey
 from vaekit.errors import ChoiceError, RunError, TrainingError, VaekitError
 from vaekit.objectives import ELBO, Batch, Terms
 from vaekit.recipes import RECIPES, Composition, Defaults, gaussian_vae
-from vaekit.train import fit, newest_checkpoint
+from vaekit.train import fit
+from vaekit.trainer import checkpoints
 
 TINY = {**QUIET, "latent": 2, "hidden": (8,), "batch": 16}
 
@@ -79,7 +80,8 @@ import torch
 torch.set_num_threads(1)
 import vaekit as vk
 from core_helpers import blobs, own_network
-from vaekit.train import fit, newest_checkpoint
+from vaekit.train import fit
+from vaekit.trainer import checkpoints
 
 def train(kind, out, resume):
     data = vk.from_arrays(blobs(61), name="blobs")
@@ -109,7 +111,7 @@ for target in (1, 20, 45, 70):  # checkpoints to have passed before each kill; t
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         assert not done, f"ended before the kill at {target}: {status}"
-        newest = newest_checkpoint(folder / "killed") if folder.joinpath("killed").exists() else None
+        newest = next(iter(checkpoints(folder / "killed")[-1:]), None)
         if newest is not None and int(newest.stem) >= target:
             break
         time.sleep(0.0005)
@@ -117,7 +119,7 @@ for target in (1, 20, 45, 70):  # checkpoints to have passed before each kill; t
     os.kill(pid, signal.SIGKILL)
     status = os.waitpid(pid, 0)[1]
     if os.WIFSIGNALED(status):
-        kills.append(int(newest_checkpoint(folder / "killed").stem))
+        kills.append(int(checkpoints(folder / "killed")[-1].stem))
     pid = child(kind, folder / "killed", True)
     if not os.WIFSIGNALED(status):
         break
@@ -308,7 +310,7 @@ def test_a_full_disk_is_told_and_the_earlier_files_still_open(images, tmp_path, 
     monkeypatch.undo()
     assert not list(out.rglob("*.part"))
     assert vk.open(out).config["step"] == 4
-    assert tensors(newest_checkpoint(out))
+    assert tensors(checkpoints(out)[-1])
     run = fit(images, out=out, resume=True, progress=False)
     assert run.config["step"] == 20
 

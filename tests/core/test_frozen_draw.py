@@ -18,6 +18,7 @@ from vaekit.recipes import Composition
 
 def binary_run(data):
     run = run_of(own_network(data.shape[1:]), data.shape, "image", (0.0, 255.0), True)
+    run.config["data"]["digest"] = data.digest
     run.use_data(data)
     return run
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from core_helpers import LinearGaussian, run_of
+from core_helpers import LinearGaussian, observed_of, run_of
 from scipy import stats
 from torch import nn
 
@@ -109,12 +109,12 @@ def test_a_density_integrates_to_one_over_the_raw_data(name):
     }[name]()
     g = torch.Generator().manual_seed(0)
     rows = 300 + 17 * torch.randn(500, 1, generator=g)
-    observation.fit(lambda: rows)
+    observation.fit(lambda: [rows])
     run = run_of(Composition(world.model, ELBO(), observation), (1,))
     spread = float(world.W[0, 0] ** 2 + world.sigma**2) ** 0.5
     ends = [float(observation.to_raw(world.b.float() + s * 9 * spread)) for s in (-1, 1)]
     grid = np.linspace(*ends, 3001, dtype=np.float32)[:, None]
-    scored = per_datum(run, run.observed(grid), 3)
+    scored = per_datum(run, observed_of(run, grid), 3)
     # sums of 3,000 points over 18 standard deviations are exact; what is left is the float32 of x and of the scores
     total = np.trapezoid(np.exp(scored.log_px), grid[:, 0].astype(np.float64))
     assert total == pytest.approx(1, abs=2e-3)
@@ -144,7 +144,7 @@ def test_scores_of_pixels_in_0_255_carry_the_jacobian_of_the_unit_interval():
     grey = run_of(Composition(world.model, ELBO(), Grey(0, 255)), (3,))
     unit = run_of(Composition(world.model, ELBO(), Identity()), (3,))
     x = world.data(10).float()
-    a = per_datum(grey, grey.observed((255 * x).numpy()), 5)
+    a = per_datum(grey, observed_of(grey, (255 * x).numpy()), 5)
     b = per_datum(unit, unit.observed(x.numpy()), 5)
     np.testing.assert_allclose(a.log_px, b.log_px - 3 * math.log(255), atol=1e-3)
     np.testing.assert_allclose(a.elbo, b.elbo - 3 * math.log(255), atol=1e-3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -21,6 +21,18 @@ REFERENCE_SEED = 777
 """Seed of the frozen binary draw of validation and test images, shared with published Fashion-MNIST tables."""
 
 
+def moments(blocks: Callable[[], Iterable[Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each element over all rows, float64, in two passes that hold one block at a time."""
+    n, total = 0, torch.zeros((), dtype=torch.float64)
+    for block in blocks():
+        n, total = n + len(block), total + block.double().sum(0)
+    mean = total / n
+    squares = torch.zeros_like(mean)
+    for block in blocks():
+        squares = squares + (block.double() - mean).square().sum(0)
+    return mean, squares / n
+
+
 class Observation(nn.Module):
     """Raw rows (B, *event) -> x (B, *event), float32. Abstract.
 
@@ -28,14 +40,16 @@ class Observation(nn.Module):
         kind: its name in protocols.
         support: where x lies, a torch constraint.
         stochastic: whether x is a draw given the raw datum. Training draws afresh each step; evaluation draws once.
+        bounded: whether raw values must lie in the range the run was trained on.
     """
 
     kind: str = ""
     support: constraints.Constraint = constraints.real
     stochastic: bool = False
+    bounded: bool = False
 
-    def fit(self, rows: Callable[[], Tensor]) -> None:
-        """Learn what is to be learned from (a sample of) the raw training rows. Most observations learn nothing."""
+    def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
+        """Learn what is to be learned from the raw training rows, passed over in blocks. Most learn nothing."""
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         raise RuntimeError(f"{type(self).__name__} does not define forward")
@@ -58,6 +72,7 @@ class Grey(Observation):
     """x = (raw - low) / (high - low) - shift: [0, 1], or [-1/2, 1/2] with shift 1/2."""
 
     kind = "grey"
+    bounded = True
 
     def __init__(self, low: float = 0.0, high: float = 255.0, shift: float = 0.0):
         super().__init__()
@@ -82,6 +97,7 @@ class Binary(Observation):
     """Pixels drawn 1 with probability (raw - low) / (high - low): afresh each training step, once for evaluation."""
 
     kind = "binary"
+    bounded = True
     support = constraints.boolean
     stochastic = True
 
@@ -107,6 +123,7 @@ class Threshold(Observation):
     """x = 1 where raw lies above the middle of its range."""
 
     kind = "threshold"
+    bounded = True
     support = constraints.boolean
 
     def __init__(self, low: float = 0.0, high: float = 255.0):
@@ -124,6 +141,7 @@ class Dequantised(Observation):
     """x = (raw - low + u) / levels with u uniform on [0, 1): a density that bounds the pmf (Theis et al. 2016)."""
 
     kind = "dequantised"
+    bounded = True
     support = constraints.unit_interval
     stochastic = True
 
@@ -145,6 +163,7 @@ class Levels(Observation):
     """The integers themselves, 0 .. levels-1, for likelihoods that are probabilities of 8-bit data."""
 
     kind = "levels"
+    bounded = True
 
     def __init__(self, levels: int = 256):
         super().__init__()
@@ -183,10 +202,10 @@ class Standardised(Observation):
         self.register_buffer("mean", torch.zeros(event))
         self.register_buffer("std", torch.ones(event))
 
-    def fit(self, rows: Callable[[], Tensor]) -> None:
-        raw = rows().double()
-        self.mean.copy_(raw.mean(0))
-        std = raw.std(0, correction=0)
+    def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
+        mean, variance = moments(blocks)
+        self.mean.copy_(mean)
+        std = variance.sqrt()
         self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))  # a constant column keeps its units
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
@@ -196,7 +215,7 @@ class Standardised(Observation):
         return x * self.std + self.mean
 
     def log_jacobian(self, event: tuple[int, ...]) -> float:
-        return -float(torch.log(self.std.double()).sum())
+        return -float(torch.log(self.std.cpu().double()).sum())
 
 
 class Centred(Observation):
@@ -212,10 +231,11 @@ class Centred(Observation):
         self.register_buffer("mean", torch.zeros(event))
         self.register_buffer("scale", torch.ones(()))
 
-    def fit(self, rows: Callable[[], Tensor]) -> None:
-        raw = rows().double()
-        self.mean.copy_(raw.mean(0))
-        self.scale.copy_((raw - raw.mean(0)).square().mean().sqrt())
+    def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
+        mean, variance = moments(blocks)
+        self.mean.copy_(mean)
+        scale = variance.mean().sqrt()
+        self.scale.copy_(scale if scale > 0 else torch.ones_like(scale))
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         return (raw.float() - self.mean) / self.scale
@@ -231,25 +251,36 @@ class FrozenDraw:
     """The one draw of every evaluated datum, fixed in advance, with its hash.
 
     Binary pixels come from numpy's legacy `RandomState(777)`, validation rows first, then test rows, so that
-    Fashion-MNIST gets the reference draw of the literature; they are held packed, one bit a pixel.
+    Fashion-MNIST gets the reference draw of the literature. They are drawn as far as they are asked for and held
+    packed, one bit a pixel.
     """
+
+    BLOCK = 1000
 
     def __init__(self, observation: Binary, *parts: Callable[[int, int], np.ndarray], sizes: tuple[int, ...]):
         """`parts[i](a, b)` gives raw rows a..b of part i, which has `sizes[i]` of them."""
-        rng = np.random.RandomState(REFERENCE_SEED)
-        self.parts = []
-        for rows, size in zip(parts, sizes, strict=True):
-            packed = []
-            for a in range(0, size, 1000):
-                chance = observation.chance(rows(a, min(a + 1000, size)))
-                bits = rng.binomial(1, chance).astype(bool)
-                packed.append(np.packbits(bits.reshape(len(bits), -1), axis=1))
-            self.parts.append(np.concatenate(packed))
+        self.observation, self.readers, self.sizes = observation, parts, sizes
+        self.rng = np.random.RandomState(REFERENCE_SEED)
+        self.packed: list[np.ndarray] = []
+        self.done = [0] * len(sizes)
+
+    def _part(self, part: int, n: int) -> np.ndarray:
+        """The packed bits of the first n rows (or more) of a part, every earlier part drawn whole before it."""
+        for i in range(part + 1):
+            while (a := self.done[i]) < (n if i == part else self.sizes[i]):
+                b = min(a + self.BLOCK, self.sizes[i])
+                chance = self.observation.chance(self.readers[i](a, b))
+                bits = np.packbits(self.rng.binomial(1, chance).astype(bool).reshape(b - a, -1), axis=1)
+                if a == 0:
+                    self.packed.append(np.empty((self.sizes[i], bits.shape[1]), np.uint8))
+                self.packed[i][a:b] = bits
+                self.done[i] = b
+        return self.packed[part]
 
     def digest(self, part: int, n: int) -> str:
         """SHA-256 of the packed bits of the first n rows."""
-        return hashlib.sha256(self.parts[part][:n].tobytes()).hexdigest()
+        return hashlib.sha256(self._part(part, n)[:n].tobytes()).hexdigest()
 
     def rows(self, part: int, rows: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
-        bits = np.unpackbits(self.parts[part][rows], axis=1, count=math.prod(event))
+        bits = np.unpackbits(self._part(part, int(rows.max()) + 1)[rows], axis=1, count=math.prod(event))
         return bits.reshape(len(rows), *event)

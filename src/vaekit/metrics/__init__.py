@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import torch
+
 from ..data.observation import Binary
 from ..errors import ChoiceError
 from ..run import Observed, Run
@@ -55,12 +58,12 @@ def evaluate(
         raise ChoiceError(f"the number of data to evaluate must be 1 or more, got {n}")
     observed = run.observed(split)
     n = observed.n if n is None else min(n, observed.n)
-    discrete = bool(getattr(getattr(run.model.likelihood, "head", None), "discrete", False))
+    discrete = is_discrete(run, observed)
     binary = isinstance(run.composition.observation, Binary)
-    refused = {"bits_per_dim": not discrete, "entropy_floor": not binary}
+    refused = {"bits_per_dim": not discrete, "entropy_floor": not (binary and discrete)}
     for name in names or ():
         if refused.get(name):
-            need = "a discrete likelihood" if name == "bits_per_dim" else "binarised data"
+            need = "a discrete likelihood" if name == "bits_per_dim" else "binarised data and a Bernoulli likelihood"
             raise ChoiceError(f"{name} needs {need}, which this run does not have")
     asked = set(names or [name for name in NAMES if not refused.get(name)])
     protocol = _protocol(run, observed, split, n, seed)
@@ -79,6 +82,14 @@ def evaluate(
     if store:
         run.add_metrics(metrics)
     return metrics
+
+
+def is_discrete(run: Run, observed: Observed) -> bool:
+    """Whether p(x|z) is a probability of whole values, so that bits per dimension mean something."""
+    with torch.no_grad():
+        x = observed(np.arange(1)).to(run.device)
+        support = run.model.decode(*(q.mean for q in run.model.infer(x))).support
+    return support is not None and bool(support.is_discrete)
 
 
 def _protocol(run: Run, observed: Observed, split: str, n: int, seed: int) -> Protocol:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Independent, kl_divergence
 
-from ..compiled import has_compiler, whole_graph
+from ..compiled import has_compiler, is_compile_error, whole_graph
 from ..data.observation import Binary
 from ..errors import ChoiceError
-from ..model import VAE, Model
+from ..model import VAE, Latent, Model
 from ..noise import Noise, fold
 from ..run import Observed, Run
-from ..terms import Weights, has_closed_form, log_weights
+from ..terms import Weights, has_closed_form, latent_rate, log_weights, rate_per_dim
 
 EVALUATION = 41
 """What evaluation's noise is for."""
@@ -43,7 +43,17 @@ class _Chunk:
 
     def __init__(self, model: Model, k: int, compile: bool):
         self.model, self.k = model, k
-        self.call = whole_graph(self.add) if compile else self.add
+        self.graph = whole_graph(self.add) if compile else None
+
+    def __call__(self, *arguments: Any) -> list[Tensor]:
+        if self.graph is not None:
+            try:
+                return self.graph(*arguments)
+            except Exception as error:
+                if not is_compile_error(error):
+                    raise
+                self.graph = None  # a network of one's own that does not trace: the same sums, only slower
+        return self.add(*arguments)
 
     def add(self, x: Tensor, base: Tensor, rows: Tensor, first: Tensor, sums: list[Tensor]) -> list[Tensor]:
         trace = self.model.trace(x, k=self.k, noise=Noise(base, rows, first))
@@ -108,7 +118,7 @@ def per_datum(
                 key = (size, len(padded) if compile else 0)
                 if key not in run.graphs:  # compiled once a run and shape
                     run.graphs[key] = _Chunk(model, size, compile)
-                sums = run.graphs[key].call(padded, base, numbers, torch.tensor(first, device=run.device), sums)
+                sums = run.graphs[key](padded, base, numbers, torch.tensor(first, device=run.device), sums)
             running = Weights(*(s[: len(x)].cpu().double() for s in sums[:3]))
             distortion, elbo = (s[: len(x)].cpu().double() / samples for s in sums[3:])
             rate, kl, means = _rates(model, x)
@@ -139,13 +149,12 @@ def _rates(model: Model, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tenso
     p = model.prior() if isinstance(model, VAE) else None
     if p is None or not has_closed_form(q, p):
         return None, None, q.mean.flatten(1)
-    kl = None
-    if isinstance(q, Independent) and isinstance(p, Independent) and has_closed_form(q.base_dist, p.base_dist):
-        kl = kl_divergence(q.base_dist, p.base_dist).cpu().double().flatten(1)
-    return kl_divergence(q, p).cpu().double(), kl, q.mean.flatten(1)
+    latent = Latent(q.mean, q, p)
+    kl = rate_per_dim(latent)
+    return latent_rate(latent).cpu().double(), None if kl is None else kl.cpu().double().flatten(1), q.mean.flatten(1)
 
 
-def entropy_floor(run: Run, observed: Observed, n: int) -> tuple[float, float]:
+def entropy_floor(run: Run, observed: Observed, n: int) -> tuple[float, float | None]:
     """Mean and standard error of the least negative log-likelihood that pixels drawn independently allow, nats a datum.
 
     Each binary pixel was drawn with its own probability r; scoring the drawn bit by that very probability,
@@ -164,6 +173,6 @@ def entropy_floor(run: Run, observed: Observed, n: int) -> tuple[float, float]:
     return float(values.mean()), standard_error(values)
 
 
-def standard_error(values: np.ndarray) -> float:
-    """Of the mean of independent values; 0 for a single one."""
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+def standard_error(values: np.ndarray) -> float | None:
+    """Of the mean of independent values; unknown for a single one."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -33,7 +33,12 @@ class Objective(nn.Module):
 
     `players` names disjoint sets of parameters; `forward` returns one loss for each, and a loss reaches its own
     player's parameters only. All gradients are taken at the same parameters, then all players step.
+
+    Attributes:
+        densities: the recorded stats that hold log p(x), with its sign: they are told in the data's own units.
     """
+
+    densities: ClassVar[dict[str, int]] = {"elbo": 1, "distortion": -1}
 
     def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
         return {"model": [p for p in model.parameters() if p.requires_grad]}
