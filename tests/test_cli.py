@@ -102,7 +102,7 @@ def test_help_of_each_recipe():
         shown = done("fit", "digits", "--recipe", name, "--help").out
         for parameter in recipe.parameters:
             assert f"--{parameter.replace('_', '-')}" in shown
-        general = {"data", "recipe", "out", "resume", "init_from", "dry_run"}
+        general = {"data", "recipe", "out", "resume", "moved", "init_from", "dry_run"}
         assert not set(recipe.parameters) & (set(TRAINING) | set(DATA) | general), name
 
 
@@ -346,6 +346,68 @@ def test_data_that_moved():
     assert "--data" in refused.err
     for argv in (("evaluate", "r", "--samples", 1), ("reconstruct", "r"), ("encode", "r"), ("interpolate", "r", 0, 1)):
         done(*argv, "--data", "y.npy")
+
+
+def test_resume_of_a_run_whose_data_moved(tmp_path, monkeypatch):
+    from vaekit.files import read_json, write_json
+
+    np.save("x.npy", np.random.default_rng(0).integers(0, 255, (40, 8, 8), np.uint8))
+    done("fit", "x.npy", *SMALL, "--checkpoint-steps", 2, "--out", "r")
+    last = max(Path("r/checkpoint").glob("*"))
+    last.unlink()  # as if it had stopped one checkpoint earlier
+    write_json(Path("r/run.json"), read_json(Path("r/run.json")) | {"state": "interrupted"})
+    Path("x.npy").rename("y.npy")
+    refused = vaekit("fit", "--out", "r", "--resume")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "--data PATH" in refused.err
+    assert "one" in vaekit("fit", "y.npy", "--out", "r", "--resume", "--data", "y.npy").err
+    assert "--resume" in vaekit("fit", "--data", "y.npy").err
+    assert "validation ELBO" in done("fit", "--out", "r", "--resume", "--data", "y.npy").out
+    assert read_json(Path("r/run.json"))["state"] == "finished"
+
+
+def test_named_data_that_can_be_had_nowhere(monkeypatch, tmp_path):
+    from vaekit.data import named
+
+    monkeypatch.setattr(named, "SYSTEM", tmp_path / "nowhere")
+    monkeypatch.setenv("VAEKIT_MIRROR", (tmp_path / "nowhere").as_uri())
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "empty"))
+    result = vaekit("fit", "fashion-mnist", *SMALL)
+    assert result.code == 3
+    assert result.err.startswith("error: fashion-mnist: ")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "file"))
+    assert vaekit("fit", "fashion-mnist", *SMALL).code == 2
+
+
+def test_progress_of_long_work(monkeypatch):
+    from vaekit.cli.output import Doing
+
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err), Doing() as doing:
+        for i in range(1, 101):
+            doing("downloading a", i, 100)
+        doing("downloading b", 5, 0)
+    assert err.getvalue().splitlines() == ["downloading a 1%", "downloading a 100%", "downloading b"]
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    with contextlib.redirect_stderr(terminal), Doing() as doing:
+        doing("downloading a", 50, 100)
+    assert "downloading a" in terminal.getvalue()
+
+
+def test_the_elbo_told_is_that_of_the_saved_weights(capsys):
+    from types import SimpleNamespace
+
+    from vaekit.cli.fit import _finished
+
+    def record(elbo):
+        return {"elbo": elbo, "rate": 1.0, "distortion": 2.0}
+
+    for patience, told in ((None, "-5.00"), (3, "-4.00")):
+        config = {"training": {"patience": patience}, "valid": record(-5.0), "best": record(-4.0)}
+        _finished(SimpleNamespace(config={**config, "seconds": 1, "step": 2}), Path("r"))
+        assert told in capsys.readouterr().out
 
 
 # --- what cannot be done ----------------------------------------------------------------------------------------

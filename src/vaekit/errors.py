@@ -13,6 +13,10 @@ class DataError(VaekitError):
     """The data cannot be found, read or used."""
 
 
+class UnavailableError(DataError):
+    """A named data set is not on this machine and can be downloaded from nowhere: the program ends with status 3."""
+
+
 class RunError(VaekitError):
     """A run directory is missing, damaged or does not fit what is asked of it."""
 

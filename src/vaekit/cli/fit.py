@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter
 
 from vaekit.cli.output import Doing, check_directory
 from vaekit.cli.parameters import choice, option, split
-from vaekit.errors import ChoiceError, RunError
+from vaekit.errors import ChoiceError, DataError, RunError, UnavailableError
 
 if TYPE_CHECKING:
     from vaekit.data import Data
@@ -128,6 +128,14 @@ def _general(recipes: list[str]) -> list[inspect.Parameter]:
             group,
             show_default=False,
         ),
+        option(
+            "moved",
+            str | None,
+            None,
+            "with --resume: where the run's data are, if they have moved",
+            group,
+            flag="--data",
+        ),
         option("init_from", str | None, None, "a run of the same shapes whose weights to start from", group),
         option(
             "dry_run",
@@ -182,11 +190,18 @@ def _fit(source: str | None, recipe: Recipe, given: dict[str, Any]) -> int:
     from vaekit.train import fit as train
 
     general, training, of_data, arguments = split(
-        given, ("recipe", "out", "resume", "init_from", "dry_run"), tuple(TRAINING), tuple(DATA)
+        given, ("recipe", "out", "resume", "moved", "init_from", "dry_run"), tuple(TRAINING), tuple(DATA)
     )
-    resume, dry, init_from = (general.get(n) for n in ("resume", "dry_run", "init_from"))
+    resume, moved, dry, init_from = (general.get(n) for n in ("resume", "moved", "dry_run", "init_from"))
     out = Path(general["out"]) if general.get("out") else None
     Options(**training).checked()
+    if moved is not None and not resume:
+        raise ChoiceError(
+            "--data tells --resume where a run's data have moved: a new run takes DATA before the options"
+        )
+    if moved is not None and source is not None:
+        raise ChoiceError(f"both {source!r} and --data {moved!r} were given: --resume takes one")
+    source = source if source is not None else moved
     if source is None and not (resume and out):
         raise ChoiceError("fit needs DATA: a name (`vaekit datasets` lists them) or a path; or --out RUN --resume")
     if dry and resume:
@@ -284,7 +299,12 @@ def _stored_data(out: Path, config: dict[str, Any], source: str | None, asked: d
     if where is None:
         raise RunError(f"{out} was trained on arrays in memory: resume it in Python, vk.fit(data, ..., resume=True)")
     rows, _ = read_tensors(out / "splits.safetensors")
-    return load(where, splits={n: t.numpy() for n, t in rows.items()}, **stored["options"])
+    try:
+        return load(where, splits={n: t.numpy() for n, t in rows.items()}, **stored["options"])
+    except UnavailableError:
+        raise
+    except DataError as error:
+        raise DataError(f"{error} (the data of run {out}: where have they moved? pass --data PATH)") from None
 
 
 def _interrupted(stop: KeyboardInterrupt, out: Path, source: str | None) -> int:
@@ -292,7 +312,7 @@ def _interrupted(stop: KeyboardInterrupt, out: Path, source: str | None) -> int:
         print("interrupted before training began: nothing was written", file=sys.stderr)
         return 130
     saved = f"saved in {stop.args[0]}" if stop.args else f"what was last saved is in {out}"
-    data = f"{shlex.quote(source)} " if source is not None else ""
+    data = f"{shlex.quote(source)} " if source is not None else ""  # where they have moved to, too
     print(f"interrupted: {saved}; go on with", file=sys.stderr)
     print(f"  vaekit fit {data}--out {shlex.quote(str(out))} --resume", file=sys.stderr)
     return 130

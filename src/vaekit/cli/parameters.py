@@ -11,11 +11,20 @@ from cyclopts import CoercionError, Group, Parameter, Token
 
 
 def option(
-    name: str, hint: Any, default: Any, help: str, group: Group, *, show_default: bool | None = None
+    name: str,
+    hint: Any,
+    default: Any,
+    help: str,
+    group: Group,
+    *,
+    show_default: bool | None = None,
+    flag: str | None = None,
 ) -> inspect.Parameter:
-    """A keyword-only parameter `--name` of type `hint`: Literals match in any case, tuples take several values."""
+    """A keyword-only parameter `--name` (or `flag`): Literals match in any case, tuples take several values."""
     plain = _not_none(hint)
     choices = {"help": help, "group": group, "show_default": show_default}
+    if flag is not None:
+        choices["name"] = flag
     if get_origin(plain) is Literal:
         choices["converter"] = _any_case
     elif get_origin(plain) is tuple:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vaekit.data import cache as caches
 from vaekit.data.core import Progress
-from vaekit.errors import DataError
+from vaekit.errors import UnavailableError
 
 TIMEOUT = 30.0  # seconds without a single byte
 CHUNK = 2**18
@@ -63,7 +63,8 @@ def fetch(
     its checksum is right.
 
     Raises:
-        DataError: no mirror yields it; says what each did, and how to go on without them.
+        UnavailableError: no mirror yields it; says what each did.
+        DataError: the folder cannot be written.
     """
     path, part = folder / file.name, folder / f"{file.name}.part"
     tried = []
@@ -83,7 +84,7 @@ def fetch(
                 return path
             if not continued:
                 tried.append(f"{address}: {problem}")
-    raise DataError(f"{file.name} could not be downloaded ({'; '.join(tried) or 'no mirrors'})")
+    raise UnavailableError(f"{file.name} could not be downloaded ({'; '.join(tried) or 'no mirrors'})")
 
 
 def _attempt(

@@ -16,7 +16,7 @@ from vaekit.data import idx
 from vaekit.data.arrays import Source
 from vaekit.data.core import Array, Progress
 from vaekit.data.download import File, fetch
-from vaekit.errors import DataError
+from vaekit.errors import DataError, UnavailableError
 
 SYSTEM = Path("/usr/share/datasets")  # where Debian's dataset-* packages put theirs
 Reader = Callable[[Path, Sequence[File]], tuple[Array, Array]]
@@ -167,7 +167,8 @@ def source(
         progress: called while downloading.
 
     Raises:
-        DataError: the files are nowhere to be had, or damaged.
+        UnavailableError: the files are nowhere to be had.
+        DataError: they are damaged, or the cache cannot be written.
     """
     known = SETS[name]
     if known.read is None or known.splits is None:
@@ -206,9 +207,9 @@ def _locate(name: str, known: Named, folder: Path, mirrors: Sequence[str] | None
             continue
         try:
             fetch(file, folder, mirrors, progress=progress)
-        except DataError as error:
+        except UnavailableError as error:
             package = f"apt-get install {known.package}, or " if known.package else ""
-            raise DataError(
+            raise UnavailableError(
                 f"{name}: {error}; {package}put {', '.join(file.name for file in known.files)} into {folder} by hand, "
                 "or set VAEKIT_MIRROR to a server that has them"
             ) from error
