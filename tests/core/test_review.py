@@ -5,9 +5,11 @@ import pytest
 import torch
 
 import vaekit as vk
+from vaekit.compiled import has_compiler
 from vaekit.data.observation import moments
 from vaekit.errors import DataError, RunError
-from vaekit.files import read_json
+from vaekit.files import read_json, write_json
+from vaekit.metrics import likelihood, per_datum
 
 TINY = {"compile": "off", "progress": False, "hidden": (8,), "latent": 2}
 
@@ -44,8 +46,6 @@ def test_the_same_rows_split_otherwise_are_refused(tmp_path):
 
 
 def test_a_run_started_from_another_starts_over_from_it(run, tmp_path):
-    from vaekit.files import write_json
-
     data = run.data
     straight = vk.fit(data, "vae", out=tmp_path / "a", steps=6, init_from=run.path, **TINY)
     again = vk.fit(data, "vae", out=tmp_path / "b", steps=6, init_from=run.path, **TINY)
@@ -58,8 +58,6 @@ def test_a_run_started_from_another_starts_over_from_it(run, tmp_path):
 
 
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(run, tmp_path):
-    from vaekit.files import write_json
-
     made = vk.fit(run.data, "vae", out=tmp_path / "a", steps=8, checkpoint_steps=3, **TINY)
     last = sorted((made.path / "checkpoint").iterdir())[-1]
     last.write_bytes(last.read_bytes()[:100])
@@ -78,8 +76,6 @@ def test_values_outside_the_range_of_training_are_refused(tmp_path):
 
 
 def test_a_network_that_does_not_trace_is_scored_all_the_same(run, monkeypatch):
-    from vaekit.metrics import likelihood, per_datum
-
     def graph(*arguments):
         raise torch._dynamo.exc.Unsupported("no such graph")
 
@@ -114,3 +110,38 @@ def test_moments_in_blocks_are_those_of_the_whole():
 def test_the_error_of_one_datum_is_unknown(run):
     for m in run.evaluate("test", samples=2, n=1):
         assert m["se"] is None or all(s is None for s in m["se"])
+
+
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler here")
+def test_compiled_scores_are_those_of_eager_ones_last_short_batch_included(run):
+    plain = per_datum(run, run.observed("train"), 5, n=17, batch=5, compile=False)
+    run.graphs.clear()
+    scored = per_datum(run, run.observed("train"), 5, n=17, batch=5, compile=True)
+    run.graphs.clear()
+    for name in ("log_px", "elbo", "distortion", "ess"):
+        np.testing.assert_allclose(getattr(scored, name), getattr(plain, name), rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_compiler_training_is_eager_and_says_why(monkeypatch):
+    from vaekit import options
+
+    monkeypatch.setattr(options, "has_compiler", lambda: False)
+    decided, why = options.decide_compile("auto", 1e9, 10**6, 100, torch.device("cpu"))
+    assert not decided
+    assert "compiler" in why
+    with pytest.raises(vk.VaekitError, match="compiler"):
+        options.decide_compile("on", 1e9, 10**6, 100, torch.device("cpu"))
+
+
+def test_a_step_that_cannot_be_compiled_is_run_eagerly(tmp_path, run, monkeypatch):
+    from vaekit import engine
+
+    def graph(*arguments):
+        raise torch._dynamo.exc.Unsupported("no such graph")
+
+    monkeypatch.setattr(engine, "whole_graph", lambda method: graph)
+    monkeypatch.setattr("vaekit.train.decide_compile", lambda *a: (True, "for the test"))
+    tried = vk.fit(run.data, "vae", out=tmp_path / "a", steps=5, **{**TINY, "compile": "auto"}, precision="fp32")
+    assert not tried.config["decided"]["compile"]
+    for a, b in zip(tried.model.parameters(), run.model.parameters(), strict=True):
+        assert torch.equal(a, b)

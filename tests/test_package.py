@@ -1,0 +1,29 @@
+"""What the built package must carry."""
+
+import fnmatch
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_file_that_is_no_module_is_packaged():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["vaekit"]
+    package = ROOT / "src" / "vaekit"
+    others = [f.relative_to(package) for f in package.rglob("*") if f.is_file() and f.suffix not in (".py", ".pyc")]
+    assert others
+    for file in others:
+        assert any(fnmatch.fnmatch(file.as_posix(), p) for p in patterns), f"{file} is missing from package-data"
+
+
+def test_versions_agree():
+    import vaekit
+
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == vaekit.__version__
+
+
+def test_nothing_unpickles_and_nothing_is_left_undone():
+    for file in (ROOT / "src").rglob("*.py"):
+        text = file.read_text(encoding="utf8")
+        for word in ("import pickle", "allow_pickle=True", "TODO", "FIXME", "NotImplementedError(", "torch.load("):
+            assert word not in text, f"{file.name} holds {word!r}"
