@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 RUN := runs/demo
+# more options for pip, such as an index of CPU wheels of torch: make setup PIP_OPTIONS="--extra-index-url ..."
+PIP_OPTIONS ?=
 MINUTES ?= 3.2
 
 .PHONY: help setup demo test lint bench bench-quality
@@ -17,7 +19,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[dev]"
 	@touch $@
 
 # a run that was stopped is gone on with, a finished one measured again; status 3: the data can be had nowhere

@@ -9,12 +9,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Batch": "objectives",
-    "Composition": "recipes",
+    "Composition": "composition",
     "Conditional": "conditional",
     "Data": "data",
-    "Defaults": "recipes",
+    "Defaults": "composition",
     "ELBO": "objectives",
-    "Facts": "recipes",
+    "Facts": "composition",
     "Latent": "model",
     "Model": "model",
     "Noise": "noise",

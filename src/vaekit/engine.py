@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .compiled import whole_graph
+from .composition import Composition
 from .errors import TrainingError
 from .noise import Noise, fold
 from .objectives import Batch
 from .optimisers import Optimiser
-from .recipes import Composition
 
 OBSERVE, TRAIN = 1, 2
 """What a step's noise is for: the draw of x, and everything inside the objective."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from .compiled import has_compiler
+from .composition import Composition
 from .errors import ChoiceError
 from .optimisers import OPTIMISERS
-from .recipes import Composition
 from .schedules import LEARNING_RATES
 
 

@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data.core import Data, layout
+from .composition import Composition, Facts
+from .data.core import Data, blocks, layout
 from .data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
 from .distributions import draw
 from .errors import ChoiceError, DataError, RunError
 from .files import read_json, read_tensors, write_json
 from .noise import Noise
-from .recipes import Composition, Facts, get_recipe
+from .recipes import get_recipe
 from .terms import rate_per_dim
 
 FORMAT = 1
@@ -197,7 +198,7 @@ class Run:
             if plan.shape != shape:
                 raise DataError(f"this run takes data of shape {shape} a datum, got {raw.shape[1:]}")
             raw = raw.reshape(len(raw), *plan.pre).transpose(0, *(a + 1 for a in plan.axes))
-        if raw.dtype.kind == "f" and not np.isfinite(raw).all():
+        if raw.dtype.kind == "f" and not all(np.isfinite(part).all() for _, part in blocks(raw)):
             raise DataError("the data hold NaN or infinite values: fill or drop them first")
         if self.facts.integer and raw.dtype.kind == "f":
             low, high = self.facts.scale

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from . import parallel
+from .composition import Composition, Facts
 from .data.core import Data
 from .errors import ChoiceError, RunError, TrainingError
 from .files import read_tensors, write_json, write_tensors
@@ -27,7 +28,7 @@ from .noise import Noise
 from .objectives import Batch
 from .options import Options, choose_device, decide_compile, has_bf16
 from .progress import Progress, Silent, progress_for
-from .recipes import Composition, Facts, get_recipe
+from .recipes import get_recipe
 from .run import FORMAT, Run, check_splits, load_weights, open_run, read_config, rebuild
 from .trainer import Trainer, checkpoints
 
@@ -166,6 +167,7 @@ def fit(
         _same_settings(config, recipe, choices, options, set(given), data)
         check_splits(data, read_tensors(path / "splits.safetensors")[0], path)
         init_from = config.get("init_from")
+        config["data"]["source"] = data.source or None  # where they are now
         recipe = config["recipe"] or recipe
         options = Options(**config["training"])
         composition = rebuild(config, recipe if isinstance(recipe, Composition) else None)

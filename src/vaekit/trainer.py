@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import parallel
 from .compiled import is_compile_error
+from .composition import Composition, Facts
 from .data.batches import Order, Rows
 from .data.core import Data
 from .engine import Engine, Settings
@@ -25,7 +26,6 @@ from .noise import Noise
 from .optimisers import optimiser
 from .options import Options, choose_device
 from .progress import Progress
-from .recipes import Composition, Facts
 from .run import Observed
 from .schedules import learning_rate
 from .terms import distortion, rate

@@ -1,0 +1,122 @@
+"""What is trained: a model, an objective and an observation that fit together, and the facts a recipe may know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from .conditional import Head
+from .data.core import row_dtype
+from .data.observation import Observation
+from .errors import ChoiceError
+from .model import Model
+from .objectives import Objective
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a recipe may know of the data: enough to rebuild the model without them.
+
+    `shape` is the event of x (C, H, W), (C, L) or (D,); `scale` the lowest and highest raw value; `integer` whether
+    the raw data are whole numbers of a known range (uint8, bool); `n` the number of training data.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    n: int
+    scale: tuple[float, float]
+    integer: bool
+
+    @classmethod
+    def of(cls, data) -> Facts:
+        integer = row_dtype(data.train.raw.dtype).name == "uint8"  # of rows as handed out: the same for maps
+        low, high = (float(v) for v in data.scale)
+        if not integer and low >= 0 and high <= 1:
+            low, high = 0.0, 1.0  # floats in the unit interval are taken for intensities of that range
+        return cls(data.kind, tuple(data.shape), len(data.train), (low, high), integer)
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.__dict__, "shape": list(self.shape), "scale": list(self.scale)}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Facts:
+        return cls(stored["kind"], tuple(stored["shape"]), stored["n"], tuple(stored["scale"]), stored["integer"])
+
+    @property
+    def dims(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """A recipe's training defaults; every one can be overridden by the flag of its name."""
+
+    optimiser: str = "adam"
+    lr: float = 1e-3
+    batch: int = 100
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    clip: float | None = None
+    ema: float | None = None
+    epochs: float = 20
+
+
+@dataclass
+class Composition:
+    """Everything that `fit` trains: build one by a recipe or by hand.
+
+    Arguments:
+        model: the latent-variable model.
+        objective: what is minimised.
+        observation: how raw data become x.
+        defaults: training defaults.
+        start: called as start(composition, x) with a sample of training x (n, *event) before the first step.
+    """
+
+    model: Model
+    objective: Objective
+    observation: Observation
+    defaults: Defaults = field(default_factory=Defaults)
+    start: Callable[[Composition, Tensor], None] | None = None
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The three parts whose tensors make up a saved run, by name."""
+        return {"model": self.model, "objective": self.objective, "observation": self.observation}
+
+
+_INCLUDES = {
+    "boolean": ("boolean",),
+    "unit": ("boolean", "unit"),
+    "real": ("boolean", "unit", "levels", "real"),
+    "levels": ("boolean", "levels"),
+}
+
+
+def _support_name(support: constraints.Constraint) -> str:
+    if support is constraints.boolean:
+        return "boolean"
+    if support is constraints.unit_interval:
+        return "unit"
+    if isinstance(support, type(constraints.integer_interval(0, 1))):
+        return "levels"
+    return "real"
+
+
+def check_support(composition: Composition) -> None:
+    """Refuse an observation whose x the likelihood has no density for, and say what to write instead."""
+    head = getattr(composition.model.likelihood, "head", None)
+    if not isinstance(head, Head):
+        return  # somebody's own likelihood: held against its distribution's support on the first batch
+    have, want = _support_name(composition.observation.support), _support_name(head.support)
+    if have not in _INCLUDES[want]:
+        fits = {"boolean": "binary", "unit": "grey", "levels": "levels", "real": "standardised"}[want]
+        raise ChoiceError(
+            f"likelihood {type(head).__name__} has support {want!r} but the {composition.observation.kind!r} "
+            f"observation gives {have!r} values: write --observation {fits}, or choose another --likelihood"
+        )
