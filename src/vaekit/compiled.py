@@ -46,10 +46,16 @@ def whole_graph(method: Callable[..., Any]) -> Callable[..., Any]:
     bound = types.MethodType(copy, method.__self__)  # type: ignore[attr-defined]
     graph = torch.compile(bound, fullgraph=True, dynamic=False, options=options)
 
+    made = False
+
     def call(*arguments: Any) -> Any:
-        # torch.autograd.grad inside a graph stands behind this switch
-        with torch._dynamo.config.patch(trace_autograd_ops=True):
+        nonlocal made
+        if made:
             return graph(*arguments)
+        with torch._dynamo.config.patch(trace_autograd_ops=True):  # torch.autograd.grad in a graph is behind a switch
+            result = graph(*arguments)
+        made = True
+        return result
 
     return call
 
