@@ -57,14 +57,15 @@ def main() -> None:
     for name in ("elbo", "rate", "distortion", "log_px_iw", "bits_per_dim", "ess", "active_units", "entropy_floor"):
         m = found[name]
         se = "" if m["se"] is None else f"{m['se']:.3f}"
-        lines.append(f"| {name} | {m['value']:.3f} | {se} | {m['protocol']['estimator']} |")
+        value = m["value"] if isinstance(m["value"], int) else f"{m['value']:.3f}"
+        lines.append(f"| {name} | {value} | {se} | {m['protocol']['estimator']} |")
     decided, config = run.config["decided"], run.config
     lines += [
         "",
         f"Recipe `vae` with its defaults, {config['training']['minutes']:g} minutes asked,",
         f"{config['seconds']:.0f} s used, {config['step']:,} steps of {config['training']['batch']},",
-        f"{decided['parameters']:,} parameters,",
-        f"{decided['precision']}, compiled: {decided['compile']}, {decided['threads']} threads,",
+        f"{decided['parameters']:,} parameters, {decided['precision']}, compiled: {decided['compile']},",
+        f"{decided['threads']} threads,",
         f"torch {torch.__version__}, Python {platform.python_version()}.",
         "",
         "The standard error above is that of the mean over images; models are compared by paired differences.",
