@@ -139,7 +139,8 @@ def test_resume_of_a_finished_run(run):
         assert "finished" in done(*argv).out
 
 
-def test_interrupt_saves_and_resume_ends(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_saves_and_resume_ends(sent, tmp_path):
     command = [sys.executable, "-m", "vaekit", "fit"]
     options = ["digits", "--steps", "400", "--compile", "off", "--latent", "2", "--hidden", "8", "--valid", "0.2",
                "--checkpoint-steps", "20", "--out", "my run"]  # fmt: skip
@@ -147,7 +148,7 @@ def test_interrupt_saves_and_resume_ends(tmp_path):
     end = time.monotonic() + 30
     while not list(tmp_path.glob("my run/checkpoint/*")) and time.monotonic() < end:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in err
