@@ -52,7 +52,6 @@ class Settings:
     clip: float | None = None
     ema: float | None = None
     precision: str = "fp32"
-    compile: bool = False
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     reduce: Callable[[list[Tensor]], None] | None = None  # sums tensors over processes, in place

@@ -143,7 +143,6 @@ class Trainer:
             clip=options.clip,
             ema=options.ema or None,
             precision=config["decided"]["precision"],
-            compile=config["decided"]["compile"],
             seed=options.seed,
             device=self.device,
             reduce=parallel.reducer(fabric),

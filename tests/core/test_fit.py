@@ -3,7 +3,7 @@
 import errno
 import json
 import shutil
-import time
+import types
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from vaekit.errors import ChoiceError, RunError, TrainingError, VaekitError
 from vaekit.objectives import ELBO, Batch, Terms
 from vaekit.recipes import RECIPES, Composition, Defaults, gaussian_vae
 from vaekit.train import fit
-from vaekit.trainer import checkpoints
+from vaekit.trainer import Trainer, checkpoints
 
 TINY = {**QUIET, "latent": 2, "hidden": (8,), "batch": 16}
 
@@ -336,16 +336,30 @@ def test_patience_stops_early_and_keeps_the_best_weights(images, tmp_path):
     assert elbo > valid[-1][1]
 
 
-def test_minutes_end_in_time_and_log_their_plans(images, tmp_path):
-    began = time.monotonic()
-    run = fit(images, "vae", out=tmp_path / "run", minutes=0.03, **TINY)
+@pytest.mark.parametrize("step_seconds", [0.01, 0.05])
+def test_minutes_end_in_time_and_log_their_plans(images, tmp_path, monkeypatch, step_seconds):
+    """On a clock that only training steps move, the plan is exact: a run of 3 s has as many steps as fit into it."""
+    now = [100.0]
+    clock = types.SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("vaekit.train.time", clock)
+    monkeypatch.setattr("vaekit.trainer.time", clock)
+    one_step = Trainer.one_step
+
+    def timed(trainer):
+        one_step(trainer)
+        now[0] += step_seconds
+
+    monkeypatch.setattr(Trainer, "one_step", timed)
+    run = fit(images, "vae", out=tmp_path / "run", minutes=0.05, **TINY)
     assert run.config["state"] == "finished"
-    assert run.config["step"] == run.config["plan"]["horizon"] > 50
+    steps = round(3 / step_seconds)
+    assert abs(run.config["step"] - steps) <= 1  # the sum of float steps may round to either side
+    assert run.config["step"] == run.config["plan"]["horizon"]
+    assert run.config["seconds"] == pytest.approx(3, abs=1.01 * step_seconds)
     plans = [r for r in run.log if r["kind"] == "plan"]
     assert plans
-    assert all(r["horizon"] > 0 and r["step_ms"] > 0 for r in plans)
-    assert 0.9 < run.config["seconds"] <= time.monotonic() - began
-    assert run.config["seconds"] < 30  # asked for 1.8 s; the machine may be busy
+    assert all(abs(r["horizon"] - steps) <= 1 for r in plans)
+    assert all(r["step_ms"] == pytest.approx(1000 * step_seconds, rel=1e-6) for r in plans)
 
 
 def test_only_one_length_is_taken(images, tmp_path):

@@ -43,10 +43,6 @@ class Protocol:
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
-    @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> Protocol:
-        return cls(**stored)
-
     def differences(self, other: Protocol) -> list[str]:
         """The names of the entries in which two protocols differ; empty when their numbers may be compared."""
         return [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != getattr(other, f.name)]
