@@ -107,7 +107,9 @@ def main() -> None:
     peer = Worker(python, str(HERE / "worker_pythae.py"), str(images), str(ENV / "out"))
     sheet = Sheet()
 
-    sheet.say("# training: 784-512-z16-512-784, batch 100, Adam; vaekit compiled in bf16, Pythae's own trainer in fp32")
+    arithmetic = "bf16" if ours.ask("precision") == 16 else "fp32"
+    sheet.say("# training: 784-512-z16-512-784, batch 100, Adam; Pythae's own trainer in fp32,")
+    sheet.say(f"# vaekit compiled in {arithmetic}, which `--precision auto` takes on this machine")
     train, limit, cached, theirs = alternate(
         (ours, "train"), (ours, "train-limit"), (ours, "train-limit-cached"), (peer, "train")
     )
@@ -115,11 +117,12 @@ def main() -> None:
     sheet.value("train_step_ms", 1000 * float(np.median(train)) / steps)
     sheet.value("train_peer_step_ms", 1000 * float(np.median(theirs)) / steps)
     sheet.value("train_limit_ms", 1000 * float(np.median(limit)) / steps)
-    sheet.say("# limit: the step's products in bf16, each alone at its best layout, + 28 bytes a parameter at the")
+    sheet.say(f"# limit: the step's products in {arithmetic} at their best layouts, + 28 bytes a parameter at the")
     sheet.say("# bandwidth of a copy of 256 MB; `cached`: at that of a copy as large as the parameters")
     sheet.ratio("train_ratio_pythae", theirs, train)
     sheet.ratio("train_fraction_of_limit", limit, train)
     sheet.ratio("train_fraction_of_limit_cached", cached, train)
+    sheet.ratio("train_limit_ratio_pythae", theirs, limit)
 
     n = 100  # of the 1,000 images: each round a tenth, so that the three alternate closely
     sheet.say("# scoring: IWAE with K=1000, fp32; the same decoder")

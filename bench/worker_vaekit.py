@@ -3,6 +3,7 @@
 Reads commands, one a line; answers each with a number: seconds, or megabytes for `memory`.
 """
 
+import functools
 import json
 import resource
 import sys
@@ -45,58 +46,67 @@ def trainer(data, folder: Path) -> Trainer:
     return made
 
 
-def best(functions, repeats: int = 5, n: int = 50) -> float:
-    """Seconds of the fastest function: the median over repeats of its mean over n calls."""
-    found = []
-    for f in functions:
-        for _ in range(10):
-            f()
-        times = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            for _ in range(n):
+def seconds(functions, repeats: int = 5, n: int = 20) -> float:
+    """Seconds of one pass through all the functions: the median over repeats of the mean over n passes."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for _ in range(n):
+            for f in functions:
                 f()
-            times.append((time.perf_counter() - start) / n)
-        found.append(sorted(times)[len(times) // 2])
-    return min(found)
+        times.append((time.perf_counter() - start) / n)
+    return sorted(times)[len(times) // 2]
 
 
-def product(m: int, k: int, n: int, dtype: torch.dtype, repeats: int = 5, calls: int = 50) -> float:
-    """Seconds of the fastest layout of an (m, k) x (k, n) product with its output in place."""
+@functools.cache
+def product(m: int, k: int, n: int, dtype: torch.dtype):
+    """An (m, k) x (k, n) product at its fastest layout, its output in place.
+
+    The layout is chosen once, before the rounds, and not as the luckiest time of each: a minimum over noisy times
+    would set a limit that no product reaches.
+    """
     ways = []
     for a in (torch.randn(m, k).to(dtype), torch.randn(k, m).to(dtype).t()):
         for b in (torch.randn(k, n).to(dtype), torch.randn(n, k).to(dtype).t()):
             out, out_t = torch.empty(m, n, dtype=dtype), torch.empty(n, m, dtype=dtype)
             ways.append(lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
             ways.append(lambda a=a, b=b, out=out_t: torch.mm(b.t(), a.t(), out=out))
-    return best(ways, repeats, calls)
+    for way in ways:
+        seconds([way], 1, 5)
+    return min(ways, key=lambda way: seconds([way], 7, 10))
 
 
-def training_limit(cached: bool) -> float:
-    """Seconds a step: its matrix products in bf16 at their best layouts + 28 bytes a parameter at copy bandwidth.
-
-    The bandwidth is that of a copy of 256 MB, or with `cached` of one as large as the parameters.
+def training_limit(cached: bool, dtype: torch.dtype) -> float:
+    """Seconds a step: its matrix products at their best layouts, one after another, + 28 bytes a parameter at copy
+    bandwidth: that of a copy of 256 MB, or with `cached` of one as large as the parameters.
     """
-    total = 0.0
+    products = []
     for i, (k, n) in enumerate(SHAPES):
-        total += product(BATCH, k, n, torch.bfloat16)  # forward
-        total += product(k, BATCH, n, torch.bfloat16)  # gradient of the weights
+        products.append(product(BATCH, k, n, dtype))  # forward
+        products.append(product(k, BATCH, n, dtype))  # gradient of the weights
         if i:
-            total += product(BATCH, n, k, torch.bfloat16)  # gradient of the input
+            products.append(product(BATCH, n, k, dtype))  # gradient of the input
     parameters = sum(k * n + n for k, n in SHAPES)
     size = parameters if cached else 64 << 20
     source, target = torch.ones(size), torch.ones(size)
-    seconds = best([lambda: target.copy_(source)], 5, 100 if cached else 3)
-    return total + 28 * parameters * seconds / (8 * size)  # a copy reads and writes
+    copy = seconds([lambda: target.copy_(source)], 5, 100 if cached else 3)
+    return seconds(products, 5, 50) + 28 * parameters * copy / (8 * size)  # a copy reads and writes
+
+
+@functools.cache
+def scoring_block() -> int:
+    """The block of latents whose decoder products are fastest a latent."""
+    return min((250, 500, 1000, 2000, 4000), key=lambda b: seconds(decoder(b), 5, 5) / b)
+
+
+def decoder(block: int):
+    return [product(block, 16, 512, torch.float32), product(block, 512, 784, torch.float32)]
 
 
 def scoring_limit(decodes: int) -> float:
-    """Seconds of the decoder's float32 products for so many latents, at the best of several block sizes."""
-    found = []
-    for block in (250, 500, 1000, 2000):
-        seconds = product(block, 16, 512, torch.float32, 3, 10) + product(block, 512, 784, torch.float32, 3, 5)
-        found.append(seconds * decodes / block)
-    return min(found)
+    """Seconds of the decoder's float32 products for so many latents, at the best block size and layouts."""
+    block = scoring_block()
+    return seconds(decoder(block), 3, decodes // block // 3) * decodes / block
 
 
 def peak_mb() -> float:
@@ -121,7 +131,12 @@ def main() -> None:
                 value = time.perf_counter() - start
                 made.records.clear()
             elif command[0].startswith("train-limit"):
-                value = training_limit("cached" in command[0]) * STEPS
+                made = made or trainer(data, Path(folder))
+                dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[made.config["decided"]["precision"]]
+                value = training_limit("cached" in command[0], dtype) * STEPS
+            elif command[0] == "precision":
+                made = made or trainer(data, Path(folder))
+                value = 16 if made.config["decided"]["precision"] == "bf16" else 32
             elif command[0] == "score-limit":
                 value = scoring_limit(int(command[1]) * int(command[2]))
             else:

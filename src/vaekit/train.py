@@ -26,7 +26,7 @@ from .errors import ChoiceError, RunError, TrainingError
 from .files import read_tensors, write_json, write_tensors
 from .noise import Noise
 from .objectives import Batch
-from .options import Options, choose_device, decide_compile, has_bf16
+from .options import Options, choose_device, decide_compile, bf16_pays
 from .progress import Progress, Silent, progress_for
 from .recipes import get_recipe
 from .run import FORMAT, Run, check_splits, load_weights, open_run, read_config, rebuild
@@ -94,7 +94,7 @@ def describe(
     compile_it, why = decide_compile(options.compile, guess, parameters, batch, device)
     precision = options.precision
     if precision == "auto":
-        precision = "bf16" if compile_it and has_bf16(device) else "fp32"
+        precision = "bf16" if compile_it and bf16_pays(device) else "fp32"
     return {
         "format": FORMAT,
         "recipe": recipe,

@@ -65,11 +65,18 @@ class _Chunk:
 
 
 def _plan(dims: int, samples: int, n: int) -> tuple[int, int]:
-    """(data, samples) decoded at once."""
+    """(data, samples) decoded at once: as many as a chunk holds, with the least padding of a last batch."""
     decodes = max(1, CHUNK_NUMBERS // dims)
     most = min(samples, max(1, decodes // 4), 256)
-    k = next((k for k in range(most, most // 2, -1) if samples % k == 0), most)  # chunks of one size where it can be
-    return max(1, min(decodes // k, n)), k
+    # chunks of one size where it can be: each size is compiled
+    ks = [k for k in range(most, most // 2, -1) if samples % k == 0] or [most]
+
+    def batch(k: int) -> int:
+        batches = math.ceil(n / max(1, min(decodes // k, n)))
+        return math.ceil(n / batches)  # spread evenly
+
+    k = min(ks, key=lambda k: (math.ceil(n / batch(k)) * batch(k), -batch(k) * k))
+    return batch(k), k
 
 
 def per_datum(
