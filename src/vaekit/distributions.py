@@ -50,6 +50,28 @@ class Pixels(Independent):
         return (value.flatten(first) * logits - logits.clamp(min=0)).sum(-1) - torch.log(products).sum(-1)
 
 
+class Point(Distribution):
+    """All probability at one place: what an autoencoder has for a posterior. It has no density."""
+
+    arg_constraints: ClassVar = {"loc": constraints.real}
+    support = constraints.real
+    has_rsample = True
+
+    def __init__(self, loc: Tensor, validate_args: bool | None = None):
+        self.loc = loc
+        super().__init__(loc.shape, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    def expand(self, batch_shape, _instance=None):
+        return Point(self.loc.expand(batch_shape))
+
+    def rsample(self, sample_shape=_ONE) -> Tensor:
+        return self.loc.expand(self._extended_shape(sample_shape))
+
+
 class ContinuousBernoulli(Distribution):
     r"""p(x) = C(l) e^{l x} / (1 + e^l) on [0, 1], with its normaliser C(l) = l / tanh(l / 2).
 
@@ -193,6 +215,11 @@ def _(d: Normal, noise: Noise, event, k):
 
 
 @_from_noise.register
+def _(d: Point, noise: Noise, event, k):
+    return d.loc.expand((*(() if k is None else (k,)), *d.loc.shape[-len(event) - 1 :]))
+
+
+@_from_noise.register
 def _(d: Bernoulli, noise: Noise, event, k):
     return (noise.uniform(event, k) < d.probs).to(d.probs.dtype)
 
@@ -216,3 +243,9 @@ def draw(d: Distribution, noise: Noise, k: int | None = None) -> Tensor:
         k = d.batch_shape[0]
     base = d.base_dist if isinstance(d, Independent) else d
     return _from_noise(base, noise, tuple(d.event_shape), k)
+
+
+def draw_with_density(d: Distribution, noise: Noise, k: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """`draw`, and log d(draw) (K?, B) where drawing yields it (`d.draw_with_density`: a flow), else None."""
+    own = getattr(d, "draw_with_density", None)
+    return own(noise, k) if own is not None else (draw(d, noise, k), None)

@@ -20,7 +20,7 @@ from .composition import Composition
 from .errors import TrainingError
 from .noise import Noise, fold
 from .objectives import Batch
-from .optimisers import Optimiser
+from .optimisers import Optimiser, optimiser
 
 OBSERVE, TRAIN = 1, 2
 """What a step's noise is for: the draw of x, and everything inside the objective."""
@@ -73,11 +73,16 @@ class Engine:
         owned = [n for ns in self.players.values() for n in ns]
         if len(owned) != len(set(owned)):
             raise TrainingError("players must own disjoint sets of parameters")
-        self.rules = {player: settings.optimiser() for player in self.players}
+        self.tuning = composition.objective.tuning
+        self.rules = {player: self._rule(player) for player in self.players}
         self.memory = {n: s for pl, ns in self.players.items() for n, s in self._fresh(pl, ns)}
         self.average = {n: self.parameters[n].clone() for n in owned} if settings.ema else {}
         self.stats: list[str] = []
         self._run: Callable[..., Any] | None = None
+
+    def _rule(self, player: str) -> Optimiser:
+        tuning = self.tuning.get(player)
+        return optimiser(tuning.optimiser, **(tuning.options or {})) if tuning else self.settings.optimiser()
 
     def _fresh(self, player: str, names: list[str]):
         return zip(names, self.rules[player].state([self.parameters[n] for n in names]), strict=True)
@@ -176,10 +181,10 @@ class Engine:
         elif device.type == "mps":
             torch.mps.manual_seed(fold(seed, step, 3) & (2**63 - 1))
         base = torch.tensor([fold(seed, step, OBSERVE), fold(seed, step, TRAIN)], device=device)
-        lr = self.settings.lr * lr_factor
-        coefficients = {
-            player: torch.tensor(rule.coefficients(lr, step + 1), device=device) for player, rule in self.rules.items()
-        }
+        coefficients = {}
+        for player, rule in self.rules.items():
+            lr = t.lr if (t := self.tuning.get(player)) else self.settings.lr * lr_factor
+            coefficients[player] = torch.tensor(rule.coefficients(lr, step + 1), device=device)
         ema = self.settings.ema or 0.0
         decay = torch.tensor(1 - min(ema, (1 + step) / (10 + step)), device=device)
         run = self._run or (self._whole if self.settings.reduce is None else self._split)

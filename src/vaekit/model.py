@@ -8,22 +8,26 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from .distributions import draw
+from .distributions import draw, draw_with_density
 from .noise import Noise
 
 
 @dataclass
 class Latent:
-    """One latent layer of one pass: its draw `z` (K?, B, *event), posterior `q` and prior `p`."""
+    """One latent layer of one pass: its draw `z` (K?, B, *event), posterior `q` and prior `p`.
+
+    `known_log_q` is log q(z | x) where drawing gave it (a flow, whose density is dear at a z from elsewhere).
+    """
 
     z: Tensor
     q: Distribution
     p: Distribution
+    known_log_q: Tensor | None = None
 
     @property
     def log_q(self) -> Tensor:
         """log q(z | x), (K?, B)."""
-        return self.q.log_prob(self.z)
+        return self.q.log_prob(self.z) if self.known_log_q is None else self.known_log_q
 
     @property
     def log_p(self) -> Tensor:
@@ -42,43 +46,58 @@ class Trace:
 class Model(nn.Module):
     """A latent-variable model with its inference network. Abstract.
 
-    Shapes: x (B, *event); latents (B, D), or (K, B, D) with `k` samples; `c` is an optional condition (B, ...).
+    Shapes: x (B, *event); a code z is one flat vector a datum, (B, D), whatever the latents are (a hierarchy lays its
+    layers side by side); `k` puts a sample axis before: (K, B, D). `c` is the condition of a conditional model (B, C).
+
+    Attributes:
+        no_density: why the model has no log p(x), or None where it has one.
     """
 
     likelihood: nn.Module
+    no_density: str | None = None
 
     def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
         """Draw z from q(z | x) and hold what every objective and estimator needs."""
         raise RuntimeError(f"{type(self).__name__} does not define trace")
 
-    def infer(self, x: Tensor, c: Tensor | None = None) -> tuple[Distribution, ...]:
-        """The posterior over each latent layer."""
-        raise RuntimeError(f"{type(self).__name__} does not define infer")
+    def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
+        """The code of each datum, (B, D): the posterior's centre, or with `noise` a draw from the posterior."""
+        raise RuntimeError(f"{type(self).__name__} does not define encode")
 
     def decode(self, z: Tensor, c: Tensor | None = None) -> Distribution:
-        """p(x | z)."""
+        """p(x | z) for codes (K?, B, D)."""
         raise RuntimeError(f"{type(self).__name__} does not define decode")
 
     def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
-        """n draws of z from the prior, (n, D), spread by `temperature` about the prior's centre."""
+        """n codes drawn from the prior, (n, D), spread by `temperature` about the prior's centre."""
         raise RuntimeError(f"{type(self).__name__} does not define sample")
 
 
+def tempered(p: Distribution, z: Tensor, temperature: float) -> Tensor:
+    """Draws `z` of `p` brought nearer to its mean: the deviations times `temperature`."""
+    return z if temperature == 1.0 else p.mean + temperature * (z - p.mean)
+
+
 class VAE(Model):
-    """Prior p(z), posterior q(z | x), likelihood p(x | z): Kingma and Welling (2013), whatever the three are."""
+    """Prior p(z), posterior q(z | x), likelihood p(x | z): Kingma and Welling (2013), whatever the three are.
+
+    A prior, posterior or likelihood that is given c as well takes it as its last argument, where there is one.
+    """
 
     def __init__(self, prior: nn.Module, posterior: nn.Module, likelihood: nn.Module):
         super().__init__()
         self.prior, self.posterior, self.likelihood = prior, posterior, likelihood
+        self.no_density = getattr(posterior, "no_density", None)
 
     def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
         given = () if c is None else (c,)
         q = self.posterior(x, *given)
-        z = draw(q, noise or Noise.fresh(len(x), x.device), k)
-        return Trace((Latent(z, q, self.prior(*given)),), self.likelihood(z, *given))
+        z, log_q = draw_with_density(q, noise or Noise.fresh(len(x), x.device), k)
+        return Trace((Latent(z, q, self.prior(*given), log_q),), self.likelihood(z, *given))
 
-    def infer(self, x: Tensor, c: Tensor | None = None) -> tuple[Distribution, ...]:
-        return (self.posterior(x, *(() if c is None else (c,))),)
+    def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
+        q = self.posterior(x, *(() if c is None else (c,)))
+        return q.mean if noise is None else draw(q, noise)
 
     def decode(self, z: Tensor, c: Tensor | None = None) -> Distribution:
         return self.likelihood(z, *(() if c is None else (c,)))
@@ -86,5 +105,6 @@ class VAE(Model):
     def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
         p = self.prior(*(() if c is None else (c,)))
         with torch.no_grad():
-            z = draw(p, noise or Noise.fresh(n, p.mean.device))
-            return z if temperature == 1.0 else p.mean + temperature * (z - p.mean)
+            if temperature != 1.0 and hasattr(p, "tempered"):  # a density that knows better than its mean
+                return draw(p.tempered(temperature), noise or Noise.fresh(n))
+            return tempered(p, draw(p, noise or Noise.fresh(n)), temperature)

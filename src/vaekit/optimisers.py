@@ -122,8 +122,8 @@ OPTIMISERS: dict[str, type[Optimiser]] = {
 }
 
 
-def optimiser(name: str, weight_decay: float = 0.0) -> Optimiser:
+def optimiser(name: str, weight_decay: float = 0.0, **options: float) -> Optimiser:
     """The rule of this name (any case)."""
     if name.lower() not in OPTIMISERS:
         raise ChoiceError(f"no optimiser {name!r}: there are {', '.join(OPTIMISERS)}")
-    return OPTIMISERS[name.lower()](weight_decay)
+    return OPTIMISERS[name.lower()](weight_decay, **options)

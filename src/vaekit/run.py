@@ -257,8 +257,8 @@ class Run:
         """
         found = []
         for some, x in self._batches(self.observed(what), None if rows is None else np.asarray(rows), n):
-            q = self.model.infer(x)[0]
-            z = draw(q, Noise.of(seed, torch.from_numpy(some).to(self.device), NOISE_Z)) if sample else q.mean
+            noise = Noise.of(seed, torch.from_numpy(some).to(self.device), NOISE_Z) if sample else None
+            z = self.model.encode(x, noise=noise)
             found.append(z.cpu().numpy())
         return np.concatenate(found)
 

@@ -26,7 +26,7 @@ from .errors import ChoiceError, RunError, TrainingError
 from .files import read_tensors, write_json, write_tensors
 from .noise import Noise
 from .objectives import Batch
-from .options import Options, choose_device, decide_compile, bf16_pays
+from .options import Options, bf16_pays, choose_device, decide_compile
 from .progress import Progress, Silent, progress_for
 from .recipes import get_recipe
 from .run import FORMAT, Run, check_splits, load_weights, open_run, read_config, rebuild
@@ -42,7 +42,7 @@ def check_first_batch(composition: Composition, raw: Tensor, seed: int) -> None:
     noise = Noise.of(seed, len(raw))
     with torch.no_grad():
         x = composition.observation(raw, noise)
-        px = composition.model.decode(*(q.mean for q in composition.model.infer(x)))
+        px = composition.model.decode(composition.model.encode(x))
         if tuple(px.event_shape) != tuple(x.shape[1:]):
             raise ChoiceError(
                 f"p(x|z) is over events of shape {tuple(px.event_shape)} but x has {tuple(x.shape[1:])}: "

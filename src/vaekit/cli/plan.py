@@ -119,12 +119,11 @@ def _shapes(data: Data, composition: Composition) -> list[tuple[str, str]]:
     raw = torch.from_numpy(np.ascontiguousarray(data.events(data.train[np.arange(2)])))
     with torch.no_grad():
         x = composition.observation(raw, Noise.of(0, len(raw)))
-        qs = model.infer(x)
-        model.decode(*(q.mean for q in qs))
+        z = model.encode(x)
+        model.decode(z)
     for hook in hooks:
         hook.remove()
-    z = ", ".join(str(tuple(q.event_shape)) for q in qs)
-    return [("shapes", f"x {tuple(x.shape[1:])}, z {z}"), *lines]
+    return [("shapes", f"x {tuple(x.shape[1:])}, z {tuple(z.shape[1:])}"), *lines]
 
 
 def _sizes(trainer: Trainer):

@@ -88,7 +88,7 @@ def is_discrete(run: Run, observed: Observed) -> bool:
     """Whether p(x|z) is a probability of whole values, so that bits per dimension mean something."""
     with torch.no_grad():
         x = observed(np.arange(1)).to(run.device)
-        support = run.model.decode(*(q.mean for q in run.model.infer(x))).support
+        support = run.model.decode(run.model.encode(x)).support
     return support is not None and bool(support.is_discrete)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..compiled import has_compiler, is_compile_error, whole_graph
 from ..data.observation import Binary
 from ..errors import ChoiceError
-from ..model import VAE, Latent, Model
+from ..model import Model
 from ..noise import Noise, fold
 from ..run import Observed, Run
 from ..terms import Weights, has_closed_form, latent_rate, log_weights, rate_per_dim
@@ -151,15 +151,13 @@ def per_datum(
 
 
 def _rates(model: Model, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """Closed-form KL a datum (B,) and a latent (B, D), and posterior means (B, D), for one-layer models."""
-    qs = model.infer(x)
-    q = qs[0]
-    p = model.prior() if isinstance(model, VAE) else None
-    if p is None or not has_closed_form(q, p):
-        return None, None, q.mean.flatten(1)
-    latent = Latent(q.mean, q, p)
-    kl = rate_per_dim(latent)
-    return latent_rate(latent).cpu().double(), None if kl is None else kl.cpu().double().flatten(1), q.mean.flatten(1)
+    """Closed-form KL a datum (B,) and a latent (B, D) where there is one, and the codes of the data (B, D)."""
+    codes = model.encode(x)
+    latents = model.trace(x, noise=Noise.of(0, len(x), device=x.device)).latents
+    if len(latents) > 1 or not has_closed_form(latents[0].q, latents[0].p):
+        return None, None, codes
+    kl = rate_per_dim(latents[0])
+    return latent_rate(latents[0]).cpu().double(), None if kl is None else kl.cpu().double().flatten(1), codes
 
 
 def entropy_floor(run: Run, observed: Observed, n: int) -> tuple[float, float | None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from ..model import Model
+from ..model import Model, Trace
 from ..noise import Noise
 
 
@@ -28,6 +30,14 @@ class Terms(NamedTuple):
     stats: dict[str, Tensor]
 
 
+class Tuning(NamedTuple):
+    """How a player of the objective's own is trained, whatever the model's optimiser is."""
+
+    optimiser: str = "adam"
+    lr: float = 1e-3
+    options: Mapping[str, float] | None = None
+
+
 class Objective(nn.Module):
     """What is minimised. It stands outside the model and may own parameters (a critic, a multiplier). Abstract.
 
@@ -36,12 +46,31 @@ class Objective(nn.Module):
 
     Attributes:
         densities: the recorded stats that hold log p(x), with its sign: they are told in the data's own units.
+        tuning: the training of players that do not follow the run's optimiser and learning rate.
+        corruption: what is done to x before it is encoded in training, called as corruption(x, noise); the target
+            stays the clean x.
     """
 
     densities: ClassVar[dict[str, int]] = {"elbo": 1, "distortion": -1}
+    tuning: ClassVar[dict[str, Tuning]] = {}
+    corruption: nn.Module | None = None
 
     def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
         return {"model": [p for p in model.parameters() if p.requires_grad]}
 
+    def check(self, model: Model) -> None:
+        """Raises ChoiceError where this objective cannot train this model, with the reason and what to write."""
+
+    def trace(self, model: Model, batch: Batch, k: int | None = None) -> Trace:
+        """A pass through the model, its input corrupted where that is asked for."""
+        x = batch.x if self.corruption is None else self.corruption(batch.x, batch.noise)
+        return model.trace(x, batch.c, k=k, noise=batch.noise)
+
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
         raise RuntimeError(f"{type(self).__name__} does not define forward")
+
+
+def frozen(module: nn.Module) -> Callable[..., Any]:
+    """The module as a function: its parameters get no gradient, what is put in still does."""
+    tensors = {n: t.detach() for n, t in [*module.named_parameters(), *module.named_buffers()]}
+    return lambda *given, **named: functional_call(module, tensors, given, named)

@@ -29,7 +29,7 @@ class ELBO(Objective):
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
         k = None if self.samples == 1 else self.samples
-        trace = model.trace(batch.x, batch.c, k=k, noise=batch.noise)
+        trace = self.trace(model, batch, k)
         d, r = distortion(trace, batch.x), rate(trace, self.analytic)
         loss = (d + self.beta(step) * r).mean()
         return Terms({"model": loss}, {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()})

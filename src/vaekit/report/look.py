@@ -97,8 +97,7 @@ class Look:
         import torch
 
         with torch.no_grad():
-            q = self.run.model.infer(self.observed(self.examples).to(self.run.device))[0]
-            return q.mean.cpu().numpy()
+            return self.run.model.encode(self.observed(self.examples).to(self.run.device)).cpu().numpy()
 
     def name(self, row: int) -> str:
         """What to call a test datum: its class, else its file, else its number."""
