@@ -18,7 +18,9 @@ from torch.distributions import (
     constraints,
 )
 
-from .noise import Noise
+from ..noise import Noise
+from .gamma import log_standard_gamma as log_standard_gamma
+from .gamma import standard_gamma as standard_gamma
 
 _ONE = torch.Size()
 
