@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from .conditional import Head
+from .data.condition import Condition, Targets
 from .data.core import row_dtype
 from .data.observation import Observation
 from .errors import ChoiceError
@@ -23,7 +24,8 @@ class Facts:
     """What a recipe may know of the data: enough to rebuild the model without them.
 
     `shape` is the event of x (C, H, W), (C, L) or (D,); `scale` the lowest and highest raw value; `integer` whether
-    the raw data are whole numbers of a known range (uint8, bool); `n` the number of training data.
+    the raw data are whole numbers of a known range (uint8, bool); `n` the number of training data; `classes` the names
+    of the labels' classes and `attributes` those of the two-valued attributes, where there are any.
     """
 
     kind: str
@@ -31,6 +33,8 @@ class Facts:
     n: int
     scale: tuple[float, float]
     integer: bool
+    classes: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, data) -> Facts:
@@ -38,18 +42,39 @@ class Facts:
         low, high = (float(v) for v in data.scale)
         if not integer and low >= 0 and high <= 1:
             low, high = 0.0, 1.0  # floats in the unit interval are taken for intensities of that range
-        return cls(data.kind, tuple(data.shape), len(data.train), (low, high), integer)
+        return cls(
+            data.kind,
+            tuple(data.shape),
+            len(data.train),
+            (low, high),
+            integer,
+            classes=_classes(data),
+            attributes=tuple(data.attribute_names),
+        )
 
     def as_json(self) -> dict[str, Any]:
-        return {**self.__dict__, "shape": list(self.shape), "scale": list(self.scale)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in self.__dict__.items()}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Facts:
-        return cls(stored["kind"], tuple(stored["shape"]), stored["n"], tuple(stored["scale"]), stored["integer"])
+        missing = {"kind", "shape", "n", "scale", "integer"} - set(stored)
+        if missing:
+            raise KeyError(min(missing))
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
 
     @property
     def dims(self) -> int:
         return math.prod(self.shape)
+
+
+def _classes(data) -> tuple[str, ...]:
+    """The names of the classes that the training labels belong to; none where there are no labels."""
+    labels = data.train.label
+    if labels is None or not (labels >= 0).any():
+        return ()
+    count = max(int(max(s.label.max(initial=-1) for s in (data.train, data.valid, data.test))) + 1, 1)
+    names = data.label_names
+    return tuple(names) if names and len(names) >= count else tuple(f"class {i}" for i in range(count))
 
 
 @dataclass(frozen=True)
@@ -76,6 +101,8 @@ class Composition:
         observation: how raw data become x.
         defaults: training defaults.
         start: called as start(composition, x) with a sample of training x (n, *event) before the first step.
+        condition: what the model is given beside x, if it is conditional.
+        targets: which labels the objective sees as y, if it uses any.
     """
 
     model: Model
@@ -83,6 +110,8 @@ class Composition:
     observation: Observation
     defaults: Defaults = field(default_factory=Defaults)
     start: Callable[[Composition, Tensor], None] | None = None
+    condition: Condition | None = None
+    targets: Targets | None = None
 
     @property
     def modules(self) -> dict[str, nn.Module]:

@@ -47,7 +47,8 @@ class Model(nn.Module):
     """A latent-variable model with its inference network. Abstract.
 
     Shapes: x (B, *event); a code z is one flat vector a datum, (B, D), whatever the latents are (a hierarchy lays its
-    layers side by side); `k` puts a sample axis before: (K, B, D). `c` is the condition of a conditional model (B, C).
+    layers side by side); `k` puts a sample axis before: (K, B, D). `c` is the condition of a conditional model (B, C),
+    which becomes part of the code.
 
     Attributes:
         no_density: why the model has no log p(x), or None where it has one.
@@ -64,7 +65,7 @@ class Model(nn.Module):
         """The code of each datum, (B, D): the posterior's centre, or with `noise` a draw from the posterior."""
         raise RuntimeError(f"{type(self).__name__} does not define encode")
 
-    def decode(self, z: Tensor, c: Tensor | None = None) -> Distribution:
+    def decode(self, z: Tensor) -> Distribution:
         """p(x | z) for codes (K?, B, D)."""
         raise RuntimeError(f"{type(self).__name__} does not define decode")
 
@@ -81,30 +82,42 @@ def tempered(p: Distribution, z: Tensor, temperature: float) -> Tensor:
 class VAE(Model):
     """Prior p(z), posterior q(z | x), likelihood p(x | z): Kingma and Welling (2013), whatever the three are.
 
-    A prior, posterior or likelihood that is given c as well takes it as its last argument, where there is one.
+    With `condition` numbers c a datum it is conditional: posterior and likelihood are given c after x or z (Sohn et
+    al. 2015), the prior stays p(z), and the code of a datum is [z, c], so that a code still says all that is decoded.
     """
 
-    def __init__(self, prior: nn.Module, posterior: nn.Module, likelihood: nn.Module):
+    def __init__(self, prior: nn.Module, posterior: nn.Module, likelihood: nn.Module, condition: int = 0):
         super().__init__()
-        self.prior, self.posterior, self.likelihood = prior, posterior, likelihood
+        self.prior, self.posterior, self.likelihood, self.condition = prior, posterior, likelihood, condition
         self.no_density = getattr(posterior, "no_density", None)
 
+    def _given(self, c: Tensor | None) -> tuple[Tensor, ...]:
+        if (c is None) != (self.condition == 0):
+            raise ValueError("this model is conditional: give c" if c is None else "this model takes no condition c")
+        return () if c is None else (c,)
+
     def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
-        given = () if c is None else (c,)
+        given = self._given(c)
         q = self.posterior(x, *given)
         z, log_q = draw_with_density(q, noise or Noise.fresh(len(x), x.device), k)
-        return Trace((Latent(z, q, self.prior(*given), log_q),), self.likelihood(z, *given))
+        return Trace((Latent(z, q, self.prior(), log_q),), self.likelihood(z, *given))
 
     def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
-        q = self.posterior(x, *(() if c is None else (c,)))
-        return q.mean if noise is None else draw(q, noise)
+        given = self._given(c)
+        q = self.posterior(x, *given)
+        return torch.cat([q.mean if noise is None else draw(q, noise), *given], -1)
 
-    def decode(self, z: Tensor, c: Tensor | None = None) -> Distribution:
-        return self.likelihood(z, *(() if c is None else (c,)))
+    def decode(self, z: Tensor) -> Distribution:
+        if not self.condition:
+            return self.likelihood(z)
+        return self.likelihood(z[..., : -self.condition], z[..., -self.condition :])
 
     def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
-        p = self.prior(*(() if c is None else (c,)))
+        p = self.prior()
+        given = self._given(c)
         with torch.no_grad():
             if temperature != 1.0 and hasattr(p, "tempered"):  # a density that knows better than its mean
-                return draw(p.tempered(temperature), noise or Noise.fresh(n))
-            return tempered(p, draw(p, noise or Noise.fresh(n)), temperature)
+                z = draw(p.tempered(temperature), noise or Noise.fresh(n))
+            else:
+                z = tempered(p, draw(p, noise or Noise.fresh(n)), temperature)
+            return torch.cat([z, *given], -1)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .composition import Composition, Facts
 from .data.core import Data, blocks, layout
-from .data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
+from .data.observation import REFERENCE_SEED, Binary, FrozenDraw
 from .distributions import draw
 from .errors import ChoiceError, DataError, RunError
 from .files import read_json, read_tensors, write_json
@@ -45,10 +45,18 @@ class Observed:
     """
 
     def __init__(
-        self, observation: Observation, facts: Facts, split: str, data: Data | None, array: np.ndarray | None = None
+        self,
+        composition: Composition,
+        facts: Facts,
+        split: str,
+        data: Data | None,
+        array: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
     ):
-        self.observation, self.facts, self.split, self.data = observation, facts, split, data
-        self.array = array  # (N, *event)
+        self.composition, self.observation = composition, composition.observation
+        self.facts, self.split, self.data = facts, split, data
+        self.array, self.labels = array, labels  # (N, *event), (N,)
+        self._conditions: np.ndarray | None = None
         self.n = len(array) if array is not None else len(getattr(data, split))
         self._frozen: FrozenDraw | None = None
         self.part = 0
@@ -67,7 +75,7 @@ class Observed:
         if self._frozen is None:
             if self.data is not None and self.split in ("valid", "test"):
                 parts = ("valid", "test") if self.split == "test" else ("valid",)
-                readers = [Observed(self.observation, self.facts, p, self.data) for p in parts]
+                readers = [Observed(self.composition, self.facts, p, self.data) for p in parts]
                 self.part = len(parts) - 1
             else:
                 readers = [self]
@@ -78,6 +86,30 @@ class Observed:
     def draw_hash(self, n: int) -> str | None:
         """SHA-256 of the frozen binary draw of the first n rows."""
         return self.frozen.digest(self.part, n) if self.frozen is not None else None
+
+    def condition(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor | None:
+        """What a conditional model is given of these rows, (n, C); None for other models.
+
+        Raises:
+            ChoiceError: the model is conditional on something these data do not have.
+        """
+        wanted = self.composition.condition
+        if wanted is None:
+            return None
+        if self._conditions is None:
+            if self.array is None:
+                assert self.data is not None
+                self._conditions = wanted.of(getattr(self.data, self.split))
+            elif self.labels is None:
+                raise ChoiceError(
+                    f"this run is conditional on {wanted.kind}s: it needs one for each datum "
+                    "(labels= in Python; on the command line data that carry them)"
+                )
+            elif wanted.kind == "label":
+                self._conditions = wanted.of_labels(self.labels)
+            else:
+                self._conditions = np.asarray(self.labels, np.float32).reshape(self.n, wanted.size)
+        return torch.from_numpy(self._conditions[rows]).to(device)
 
     def __call__(self, rows: np.ndarray) -> Tensor:
         """x (n, *event), float32."""
@@ -218,18 +250,18 @@ class Run:
             )
         return raw
 
-    def observed(self, what: str | np.ndarray = "test") -> Observed:
-        """The x of a split of the run's data (`train`, `valid`, `test`), or of an array of raw rows."""
+    def observed(self, what: str | np.ndarray = "test", labels: np.ndarray | None = None) -> Observed:
+        """The x of a split of the run's data (`train`, `valid`, `test`), or of an array of raw rows (with labels)."""
         if isinstance(what, str):
             if what not in ("train", "valid", "test"):
                 raise ChoiceError(f"no split {what!r}: there are train, valid, test")
             if what not in self._observed:  # kept, since its binary draw is
-                self._observed[what] = Observed(self.composition.observation, self.facts, what, self.data)
+                self._observed[what] = Observed(self.composition, self.facts, what, self.data)
             return self._observed[what]
-        return Observed(self.composition.observation, self.facts, "array", None, self.events(what))
+        return Observed(self.composition, self.facts, "array", None, self.events(what), labels)
 
     def _batches(self, observed: Observed, rows: np.ndarray | None, n: int | None):
-        """(row numbers, x) a block: of the given rows, or of the first n."""
+        """(row numbers, x, c) a block: of the given rows, or of the first n."""
         if rows is None:
             rows = np.arange(observed.n if n is None else min(n, observed.n))
         elif len(rows) and not (rows.min() >= 0 and rows.max() < observed.n):
@@ -237,7 +269,7 @@ class Run:
         block = _block(self.facts.dims)
         for a in range(0, len(rows), block):
             some = rows[a : a + block]
-            yield some, observed(some).to(self.device)
+            yield some, observed(some).to(self.device), observed.condition(some, self.device)
 
     @torch.no_grad()
     def encode(
@@ -247,18 +279,22 @@ class Run:
         sample: bool = False,
         seed: int = 0,
         rows: np.ndarray | Sequence[int] | None = None,
+        labels: np.ndarray | None = None,
     ) -> np.ndarray:
         """The posterior mean of each datum, (N, D), or a draw from the posterior with `sample`.
+
+        The code of a conditional model ends in its condition.
 
         Arguments:
             what: a split of the run's data, or an array of raw rows.
             n: only the first n data.
             rows: only the data of these numbers; binarised ones as the split's frozen draw has them.
+            labels: classes (or attributes) of an array of raw rows, for a conditional run.
         """
         found = []
-        for some, x in self._batches(self.observed(what), None if rows is None else np.asarray(rows), n):
+        for some, x, c in self._batches(self.observed(what, labels), None if rows is None else np.asarray(rows), n):
             noise = Noise.of(seed, torch.from_numpy(some).to(self.device), NOISE_Z) if sample else None
-            z = self.model.encode(x, noise=noise)
+            z = self.model.encode(x, c, noise)
             found.append(z.cpu().numpy())
         return np.concatenate(found)
 
@@ -282,30 +318,54 @@ class Run:
         Raises:
             ChoiceError: posterior or prior does not factorise over the latents.
         """
-        total, count = np.zeros(()), 0
-        for _, x in self._batches(self.observed(split), None, n):
-            (latent,) = self.model.trace(x, noise=Noise.of(0, len(x), device=self.device)).latents
-            kl = rate_per_dim(latent)
-            if kl is None:
+        total: np.ndarray = np.zeros(())
+        count = 0
+        for some, x, c in self._batches(self.observed(split), None, n):
+            noise = Noise.of(0, torch.from_numpy(some).to(self.device))
+            kls = [rate_per_dim(latent) for latent in self.model.trace(x, c, noise=noise).latents]
+            if any(kl is None for kl in kls):
                 raise ChoiceError("this run's posterior and prior have no KL for each latent apart")
+            kl = torch.cat([kl.flatten(1) for kl in kls if kl is not None], 1)
             total, count = total + kl.sum(0).cpu().double().numpy(), count + len(x)
         return total / count
 
-    def sample_latents(self, n: int, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
-        """n draws from the prior, (n, D)."""
+    def sample_latents(
+        self, n: int, temperature: float = 1.0, seed: int = 0, labels: np.ndarray | None = None
+    ) -> np.ndarray:
+        """n codes drawn from the prior, (n, D); of a conditional run for these labels, else for each class in turn."""
         if n < 1:
             raise ChoiceError(f"the number of samples must be 1 or more, got {n}")
         if not temperature >= 0:
             raise ChoiceError(f"temperature must be 0 or more, got {temperature:g}")
-        return (
-            self.model.sample(n, noise=Noise.of(seed, n, NOISE_Z, device=self.device), temperature=temperature)
-            .cpu()
-            .numpy()
-        )
+        noise = Noise.of(seed, n, NOISE_Z, device=self.device)
+        return self.model.sample(n, self._wanted(n, labels), noise, temperature).cpu().numpy()
 
-    def sample(self, n: int = 64, temperature: float = 1.0, noise: bool = False, seed: int = 0) -> np.ndarray:
+    def _wanted(self, n: int, labels: np.ndarray | None) -> Tensor | None:
+        """The conditions of n new data."""
+        condition = self.composition.condition
+        if condition is None:
+            if labels is not None:
+                raise ChoiceError("this run is not conditional: it takes no labels")
+            return None
+        if condition.kind == "label":
+            codes = np.arange(n) % condition.size if labels is None else np.broadcast_to(labels, (n,))
+            c = condition.of_labels(codes)
+        elif labels is None:  # combinations of attributes that occur
+            c = np.resize(condition.of(self.data.test), (n, condition.size))
+        else:
+            c = np.broadcast_to(np.asarray(labels, np.float32), (n, condition.size)).copy()
+        return torch.from_numpy(c).to(self.device)
+
+    def sample(
+        self,
+        n: int = 64,
+        temperature: float = 1.0,
+        noise: bool = False,
+        seed: int = 0,
+        labels: np.ndarray | None = None,
+    ) -> np.ndarray:
         """n new data in the data's own units: means of p(x|z), or draws from it with `noise`."""
-        return self.decode(self.sample_latents(n, temperature, seed), noise, seed)
+        return self.decode(self.sample_latents(n, temperature, seed, labels), noise, seed)
 
     def reconstruct(
         self,
@@ -314,9 +374,10 @@ class Run:
         sample: bool = False,
         noise: bool = False,
         seed: int = 0,
+        labels: np.ndarray | None = None,
     ) -> np.ndarray:
         """Encode and decode: (N, *event) in the data's own units."""
-        return self.decode(self.encode(what, n, sample, seed), noise, seed)
+        return self.decode(self.encode(what, n, sample, seed, labels=labels), noise, seed)
 
     def score(
         self,
@@ -325,11 +386,18 @@ class Run:
         n: int | None = None,
         seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
+        labels: np.ndarray | None = None,
     ) -> np.ndarray:
-        """log p(x) of each datum by importance sampling, in nats and the data's own units, (N,) float64."""
+        """log p(x) of each datum by importance sampling, in nats and the data's own units, (N,) float64.
+
+        Of a conditional run log p(x | c).
+
+        Raises:
+            ChoiceError: the model has no density (an autoencoder).
+        """
         from .metrics.likelihood import per_datum
 
-        return per_datum(self, self.observed(what), samples, n=n, seed=seed, progress=progress).log_px
+        return per_datum(self, self.observed(what, labels), samples, n=n, seed=seed, progress=progress).log_px
 
     def evaluate(
         self,

@@ -33,7 +33,9 @@ from .run import FORMAT, Run, check_splits, load_weights, open_run, read_config,
 from .trainer import Trainer, checkpoints
 
 
-def check_first_batch(composition: Composition, raw: Tensor, seed: int) -> None:
+def check_first_batch(
+    composition: Composition, raw: Tensor, seed: int, c: Tensor | None = None, y: Tensor | None = None
+) -> None:
     """Trace one small batch before anything is written: shapes, support and finite terms.
 
     Raises:
@@ -42,7 +44,7 @@ def check_first_batch(composition: Composition, raw: Tensor, seed: int) -> None:
     noise = Noise.of(seed, len(raw))
     with torch.no_grad():
         x = composition.observation(raw, noise)
-        px = composition.model.decode(composition.model.encode(x))
+        px = composition.model.decode(composition.model.encode(x, c))
         if tuple(px.event_shape) != tuple(x.shape[1:]):
             raise ChoiceError(
                 f"p(x|z) is over events of shape {tuple(px.event_shape)} but x has {tuple(x.shape[1:])}: "
@@ -55,7 +57,7 @@ def check_first_batch(composition: Composition, raw: Tensor, seed: int) -> None:
                 f"{type(px).__name__} ({px.support}): scale the data into it (0..255 images: x / 255, or uint8 "
                 "with the binary or grey observation), or choose a Gaussian likelihood"
             )
-        terms = composition.objective(composition.model, Batch(x, noise), torch.tensor(0))
+        terms = composition.objective(composition.model, Batch(x, noise, c, y), torch.tensor(0))
         for name, value in {**terms.losses, **terms.stats}.items():
             if not bool(torch.isfinite(value)):
                 raise TrainingError(f"{name} is {float(value)} before the first step: check the data and --lr")
@@ -76,7 +78,15 @@ def prepare(data: Data, composition: Composition, options: Options, initialise: 
             with torch.no_grad():
                 x = composition.observation(read(some), Noise.of(options.seed, len(some), 31))
                 composition.start(composition, x)
-    check_first_batch(composition, read(np.linspace(0, n - 1, min(n, 8)).astype(np.int64)), options.seed)
+    few = np.linspace(0, n - 1, min(n, 8)).astype(np.int64)
+    c, y = composition.condition, composition.targets
+    check_first_batch(
+        composition,
+        read(few),
+        options.seed,
+        torch.from_numpy(c.of(data.train)[few]) if c else None,
+        torch.from_numpy(y.of(data.train)[few]) if y else None,
+    )
 
 
 def describe(

@@ -127,6 +127,9 @@ class Trainer:
         self.flushed = time.monotonic()
         self.order = Order(len(data.train), options.batch or 100, options.seed)
         self.rows = Rows(data, data.train, self.device)
+        given, targets = composition.condition, composition.targets
+        self.c = torch.from_numpy(given.of(data.train)).to(self.device) if given else None
+        self.y = torch.from_numpy(targets.of(data.train)).to(self.device) if targets else None
         n = len(data.train)
         self.epoch_steps = n / self.order.batch
         self.validate_steps = options.validate_steps or int(min(max(self.epoch_steps, 500), 2000))
@@ -150,7 +153,7 @@ class Trainer:
         self.engine = Engine(composition, settings)
         self.pending: list[tuple[int, Tensor]] = []
         self.records: list[str] = []
-        self.valid_x: list[tuple[Tensor, Tensor]] | None = None
+        self.valid_x: list[tuple[Tensor, Tensor, Tensor | None]] | None = None
 
     def _asked_steps(self) -> int:
         o = self.options
@@ -232,12 +235,16 @@ class Trainer:
             rows, places = rows[self.rank :: self.world], places[self.rank :: self.world]
         progress = self.step / max(self.plan.horizon, 1)
         factor = learning_rate(self.options.schedule or "constant", progress)
+        here = rows.to(self.device)
+        c = None if self.c is None else self.c.index_select(0, here)
+        y = None if self.y is None else self.y.index_select(0, here)
+        given = (self.rows(rows), self.step, factor, places.to(self.device), self.order.batch, c, y)
         try:
-            values = self.engine.step(self.rows(rows), self.step, factor, places.to(self.device), self.order.batch)
+            values = self.engine.step(*given)
         except Exception as error:
             if not self._retreat(error):
                 raise
-            values = self.engine.step(self.rows(rows), self.step, factor, places.to(self.device), self.order.batch)
+            values = self.engine.step(*given)
         self.pending.append((self.step, values))
         self.step += 1
 
@@ -300,30 +307,42 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> None:
-        """The ELBO of (at most 2,000) validation data with the weights that would be used now."""
+        """ELBO, rate and distortion of (at most 2,000) validation data with the weights that would be used now.
+
+        A model without a density has a distortion only.
+        """
         if self.rank == 0 or self.options.patience:
+            model = self.composition.model
             if self.valid_x is None:
-                facts = Facts.of(self.data)
-                observed = Observed(self.composition.observation, facts, "valid", self.data)
+                observed = Observed(self.composition, Facts.of(self.data), "valid", self.data)
                 n = min(observed.n, VALID_ROWS)
                 blocks = [np.arange(a, min(a + 500, n)) for a in range(0, n, 500)]
-                self.valid_x = [(torch.from_numpy(b).to(self.device), observed(b).to(self.device)) for b in blocks]
+                self.valid_x = [
+                    (
+                        torch.from_numpy(b).to(self.device),
+                        observed(b).to(self.device),
+                        observed.condition(b, self.device),
+                    )
+                    for b in blocks
+                ]
             totals = torch.zeros(2, dtype=torch.float64)
             n = 0
             with self.engine.using():
-                for rows, x in self.valid_x:
-                    trace = self.composition.model.trace(
-                        x, noise=Noise.of(self.options.seed, rows, 21, device=x.device)
-                    )
-                    totals += torch.stack([distortion(trace, x), rate(trace)]).cpu().double().sum(1)
+                for rows, x, c in self.valid_x:
+                    trace = model.trace(x, c, noise=Noise.of(self.options.seed, rows, 21, device=x.device))
+                    d = distortion(trace, x)
+                    r = rate(trace) if model.no_density is None else torch.zeros_like(d)
+                    totals += torch.stack([d, r]).cpu().double().sum(1)
                     n += len(x)
             d, r = (totals / n).tolist()
             if not math.isfinite(d + r):
                 self._fail("the validation ELBO", -(d + r), self.step)
             jacobian = self.composition.observation.log_jacobian(self.data.shape)
-            self.valid = {"step": self.step, "elbo": jacobian - (d + r), "rate": r, "distortion": d - jacobian}
+            self.valid = {"step": self.step, "distortion": d - jacobian}
+            if model.no_density is None:
+                self.valid |= {"elbo": jacobian - (d + r), "rate": r}
             self._record({"kind": "valid", "seconds": round(self.seconds, 3), **self.valid})
-            if not self.best or self.valid["elbo"] > self.best["elbo"]:
+            if not self.best or _figure(self.valid) > _figure(self.best):
                 self.best, self.since_best = self.valid, 0
                 if self.options.patience:
                     self.best_weights = {n: w.clone() for n, w in self.engine.weights_to_use().items()}
@@ -411,6 +430,11 @@ class Trainer:
             lines = [line for line in log.read_text(encoding="utf8").splitlines() if line.endswith("}")]
             kept = [line for line in lines if json.loads(line)["step"] <= self.step]
             write_text(log, "".join(line + "\n" for line in kept))
+
+
+def _figure(valid: dict[str, float]) -> float:
+    """What early stopping raises: the ELBO, or for a model that has none the negative distortion."""
+    return valid.get("elbo", -valid["distortion"])
 
 
 def checkpoints(path: Path) -> list[Path]:

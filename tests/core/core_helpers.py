@@ -140,4 +140,4 @@ def python(script: str, *arguments: str, timeout: int = 120) -> subprocess.Compl
 
 def observed_of(run: Run, raw: np.ndarray) -> Observed:
     """x of any raw rows (n, *event), also outside the range a run would accept from a user."""
-    return Observed(run.composition.observation, run.facts, "array", None, raw)
+    return Observed(run.composition, run.facts, "array", None, raw)

@@ -26,6 +26,8 @@ NAMES = (
     "kl_per_latent",
     "entropy_floor",
 )
+WITHOUT_DENSITY = ("distortion", "active_units", "entropy_floor")
+"""What a model without log p(x) still has."""
 ACTIVE = 0.01
 """A latent is active when its posterior mean varies by more than this over the data (Burda et al. 2016)."""
 
@@ -60,11 +62,16 @@ def evaluate(
     n = observed.n if n is None else min(n, observed.n)
     discrete = is_discrete(run, observed)
     binary = isinstance(run.composition.observation, Binary)
-    refused = {"bits_per_dim": not discrete, "entropy_floor": not (binary and discrete)}
+    refused = {}
+    if not discrete:
+        refused["bits_per_dim"] = "bits_per_dim needs a discrete likelihood, which this run does not have"
+    if not (binary and discrete):
+        refused["entropy_floor"] = "entropy_floor needs binarised data and a Bernoulli likelihood"
+    if run.model.no_density is not None:
+        refused |= {name: f"{run.model.no_density}: it has no {name}" for name in NAMES if name not in WITHOUT_DENSITY}
     for name in names or ():
-        if refused.get(name):
-            need = "a discrete likelihood" if name == "bits_per_dim" else "binarised data and a Bernoulli likelihood"
-            raise ChoiceError(f"{name} needs {need}, which this run does not have")
+        if name in refused:
+            raise ChoiceError(refused[name])
     asked = set(names or [name for name in NAMES if not refused.get(name)])
     protocol = _protocol(run, observed, split, n, seed)
     metrics: list[dict[str, Any]] = []
@@ -74,7 +81,9 @@ def evaluate(
             entry = {"name": name, "value": value, "se": se, "unit": unit}
             metrics.append({**entry, "protocol": protocol.of(estimator, k).as_json()})
 
-    if asked - {"entropy_floor"}:
+    if run.model.no_density is not None:
+        _of_codes(run, observed, n, add)
+    elif asked - {"entropy_floor"}:
         scored = per_datum(run, observed, samples, n=n, seed=seed, progress=progress)
         _from_scores(scored, samples, discrete, run.facts.dims, add)
     if "entropy_floor" in asked:
@@ -84,11 +93,34 @@ def evaluate(
     return metrics
 
 
+def _of_codes(run: Run, observed: Observed, n: int, add: Callable[..., None]) -> None:
+    """What can be measured of a model that has codes but no density."""
+    distortions, codes = [], []
+    with torch.no_grad():
+        for a in range(0, n, 500):
+            rows = np.arange(a, min(a + 500, n))
+            x, c = observed(rows).to(run.device), observed.condition(rows, run.device)
+            codes.append(run.model.encode(x, c))
+            distortions.append(-run.model.decode(codes[-1]).log_prob(x))
+    jacobian = run.composition.observation.log_jacobian(run.facts.shape)
+    values = torch.cat(distortions).double().cpu().numpy() - jacobian
+    add("distortion", float(values.mean()), standard_error(values), "nats", "at the code")
+    _active_units(torch.cat(codes).cpu().numpy(), add)
+
+
+def _active_units(codes: np.ndarray, add: Callable[..., None]) -> None:
+    if len(codes) > 1:
+        variance = codes.var(0, ddof=1)
+        estimator = f"posterior means varying by more than {ACTIVE}"
+        add("active_units", int((variance > ACTIVE).sum()), None, f"of {len(variance)} latents", estimator)
+
+
 def is_discrete(run: Run, observed: Observed) -> bool:
     """Whether p(x|z) is a probability of whole values, so that bits per dimension mean something."""
     with torch.no_grad():
-        x = observed(np.arange(1)).to(run.device)
-        support = run.model.decode(run.model.encode(x)).support
+        one = np.arange(1)
+        x = observed(one).to(run.device)
+        support = run.model.decode(run.model.encode(x, observed.condition(one, run.device))).support
     return support is not None and bool(support.is_discrete)
 
 
@@ -148,10 +180,7 @@ def _from_scores(s: PerDatum, samples: int, discrete: bool, dims: int, add: Call
     if discrete:
         bits = -s.log_px / (dims * math.log(2))
         add("bits_per_dim", float(bits.mean()), standard_error(bits), "bits per dimension", estimator, samples)
-    if len(s.means) > 1:
-        variance = s.means.var(0, ddof=1)
-        estimator = f"posterior means varying by more than {ACTIVE}"
-        add("active_units", int((variance > ACTIVE).sum()), None, f"of {len(variance)} latents", estimator)
+    _active_units(s.means, add)
     if s.kl is not None:
         se = [standard_error(column) for column in s.kl.T]
         add("kl_per_latent", [float(v) for v in s.kl.mean(0)], se, "nats", "closed-form KL")

@@ -55,8 +55,10 @@ class _Chunk:
                 self.graph = None  # a network of one's own that does not trace: the same sums, only slower
         return self.add(*arguments)
 
-    def add(self, x: Tensor, base: Tensor, rows: Tensor, first: Tensor, sums: list[Tensor]) -> list[Tensor]:
-        trace = self.model.trace(x, k=self.k, noise=Noise(base, rows, first))
+    def add(
+        self, x: Tensor, c: Tensor | None, base: Tensor, rows: Tensor, first: Tensor, sums: list[Tensor]
+    ) -> list[Tensor]:
+        trace = self.model.trace(x, c, k=self.k, noise=Noise(base, rows, first))
         log_px = trace.px.log_prob(x)  # (K, B)
         weights = log_weights(trace, x, log_px)
         top, total, squares, distortion, elbo = sums
@@ -104,6 +106,8 @@ def per_datum(
     if n < 1:
         raise ChoiceError("the number of data to evaluate must be 1 or more")
     model = run.model
+    if model.no_density is not None:
+        raise ChoiceError(f"{model.no_density}: there is nothing to score it by; `--metrics distortion` works")
     dims = math.prod(run.facts.shape)
     b, k = _plan(dims, samples, n)
     b = b if batch is None else batch
@@ -117,7 +121,9 @@ def per_datum(
         for a in range(0, n, b):
             rows = np.arange(a, min(a + b, n))
             x = observed(rows).to(run.device)
-            padded = x if len(x) == b or not compile else torch.cat([x, x[-1:].expand(b - len(x), *x.shape[1:])])
+            c = observed.condition(rows, run.device)
+            short = b - len(x) if compile else 0
+            padded, given = _pad(x, short), None if c is None else _pad(c, short)
             numbers = torch.arange(a, a + len(padded), device=run.device)
             zero = torch.zeros(len(padded), device=run.device)
             sums = [*Weights.none(zero), zero.clone(), zero.clone()]
@@ -126,10 +132,10 @@ def per_datum(
                 key = (size, len(padded) if compile else 0)
                 if key not in run.graphs:  # compiled once a run and shape
                     run.graphs[key] = _Chunk(model, size, compile)
-                sums = run.graphs[key](padded, base, numbers, torch.tensor(first, device=run.device), sums)
+                sums = run.graphs[key](padded, given, base, numbers, torch.tensor(first, device=run.device), sums)
             running = Weights(*(s[: len(x)].cpu().double() for s in sums[:3]))
             distortion, elbo = (s[: len(x)].cpu().double() / samples for s in sums[3:])
-            rate, kl, means = _rates(model, x)
+            rate, kl, means = _rates(model, x, c)
             if rate is None:
                 rate = -elbo - distortion
             found["rate"].append(rate)
@@ -150,10 +156,15 @@ def per_datum(
     return PerDatum(**{"kl": None, **whole})  # type: ignore[arg-type]
 
 
-def _rates(model: Model, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
+def _pad(x: Tensor, short: int) -> Tensor:
+    """x with its last row repeated `short` times."""
+    return torch.cat([x, x[-1:].expand(short, *x.shape[1:])]) if short else x
+
+
+def _rates(model: Model, x: Tensor, c: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor]:
     """Closed-form KL a datum (B,) and a latent (B, D) where there is one, and the codes of the data (B, D)."""
-    codes = model.encode(x)
-    latents = model.trace(x, noise=Noise.of(0, len(x), device=x.device)).latents
+    codes = model.encode(x, c)
+    latents = model.trace(x, c, noise=Noise.of(0, len(x), device=x.device)).latents
     if len(latents) > 1 or not has_closed_form(latents[0].q, latents[0].p):
         return None, None, codes
     kl = rate_per_dim(latents[0])

@@ -97,7 +97,8 @@ class Look:
         import torch
 
         with torch.no_grad():
-            return self.run.model.encode(self.observed(self.examples).to(self.run.device)).cpu().numpy()
+            x = self.observed(self.examples).to(self.run.device)
+            return self.run.model.encode(x, self.observed.condition(self.examples, self.run.device)).cpu().numpy()
 
     def name(self, row: int) -> str:
         """What to call a test datum: its class, else its file, else its number."""
