@@ -15,6 +15,7 @@ from torch.distributions import (
     Independent,
     Laplace,
     Normal,
+    OneHotCategorical,
     constraints,
 )
 
@@ -224,6 +225,13 @@ def _(d: Point, noise: Noise, event, k):
 @_from_noise.register
 def _(d: Bernoulli, noise: Noise, event, k):
     return (noise.uniform(event, k) < d.probs).to(d.probs.dtype)
+
+
+@_from_noise.register
+def _(d: OneHotCategorical, noise: Noise, event, k):
+    below = torch.cumsum(d.probs, -1)[..., :-1]  # the class is how many steps of the distribution function u passes
+    place = (noise.uniform((1,), k) > below).sum(-1)
+    return F.one_hot(place, event[0]).to(d.probs.dtype)
 
 
 @_from_noise.register(Laplace)
