@@ -13,7 +13,7 @@ ROOT = Path(vaekit.__file__).parent
 LAYERS = [
     {"errors", "schedules", "progress", "noise"},
     {"files", "nets", "distributions", "optimisers", "parallel", "data", "compiled"},
-    {"conditional", "priors", "quantize", "model", "hierarchy"},
+    {"conditional", "priors", "quantize", "model", "hierarchy", "semi"},
     {"terms"},
     {"objectives"},
     {"composition"},

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vaekit.data.core import Array
-from vaekit.errors import DataError
+from vaekit.errors import ChoiceError, DataError
 
 Rows = NDArray[np.int64]
 FRACTION = 0.1
@@ -129,3 +129,35 @@ def _groups(pool: Rows, group: Array, wanted: Mapping[str, float], seed: int) ->
             home[smallest], filled[part] = part, int(sizes[smallest])
     owner: NDArray[Any] = np.array([home[g] for g in range(len(values))])[code]
     return {part: np.sort(pool[owner == part]) for part in (*wanted, "train")}
+
+
+def labelled_rows(labels: Array, count: int, seed: int) -> Rows:
+    """The rows whose label a semi-supervised model sees: `count` in all, equally many of each class, ascending.
+
+    Rows are dealt out one of each class in turn, so no two classes differ by more than one unless a class has no more
+    to give, and the rows of a smaller `count` are among those of a larger one.
+
+    Args:
+        labels: (n,) class numbers; rows of -1 have none and are not chosen.
+        count: how many rows.
+        seed: of the choice.
+
+    Raises:
+        ChoiceError: fewer than one row a class, or more than have a label.
+    """
+    labels = np.asarray(labels)
+    known = np.flatnonzero(labels != -1)
+    values, codes = np.unique(labels[known], return_inverse=True)
+    if not max(len(values), 1) <= count <= len(known):
+        raise ChoiceError(
+            f"the number of labelled data must lie in {max(len(values), 1)}..{len(known)} (each of {len(values)} "
+            f"classes once; all that have a label), got {count}"
+        )
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(known))
+    turn = np.empty(len(known), np.int64)  # 0 for the first of its class, 1 for the second, ...
+    for c in range(len(values)):
+        mine = order[codes[order] == c]
+        turn[mine] = np.arange(len(mine))
+    rank = rng.permutation(len(values))[codes]
+    return np.sort(known[np.lexsort((rank, turn))[:count]]).astype(np.int64)

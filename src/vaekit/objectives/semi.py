@@ -1,0 +1,93 @@
+"""The semi-supervised bound: classes summed over where they are not known."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from ..errors import ChoiceError
+from ..model import Model
+from ..semi import M2
+from ..terms import latent_rate
+from .base import Batch, Objective, Terms
+
+
+class SemiSupervised(Objective):
+    r"""The objective of Kingma et al. (2014), arXiv:1406.5298, per datum, for an `M2`.
+
+    With L(x, y) = E_{q(z|x,y)}[-log p(x|z,y)] + KL(q(z|x,y) || p(z)) - log p(y), a bound on -log p(x, y), and
+    U(x) = sum_y q(y|x) (L(x, y) + log q(y|x)), a bound on -log p(x), both with the classes enumerated,
+
+        loss = 1/B sum_i [ L(x_i, y_i) where y_i is known, else U(x_i) ]
+               + alpha / (B labelled) sum_{i known} -log q(y_i | x_i).
+
+    `labelled` is the share of the *training data* whose class is known, not of the batch. A row of a random batch is
+    known with that chance, so the expectation of the second sum is alpha times the mean cross-entropy of the known
+    data, however few they are; dividing by the count in the batch would not give that, and fails where it is 0.
+    The paper's alpha, which multiplies the same mean beside sums over N data, is N times this one: 0.1 N there.
+
+    The recorded `elbo` is the mean of -U over all rows, known or not. `accuracy` is the share of the known rows that
+    q(y|x) classifies rightly, divided in the same way: its mean over steps is the accuracy, one step's may exceed 1.
+
+    Arguments:
+        alpha: weight of the cross-entropy.
+        labelled: share of the training data whose class is known, in (0, 1].
+        samples: draws of z a datum and class.
+    """
+
+    def __init__(self, alpha: float = 0.1, labelled: float = 1.0, samples: int = 1):
+        super().__init__()
+        if not alpha >= 0:
+            raise ValueError(f"alpha must be 0 or more, got {alpha}")
+        if not 0 < labelled <= 1:
+            raise ValueError(f"labelled must be a share of the data in (0, 1], got {labelled}")
+        if samples < 1:
+            raise ValueError(f"samples must be 1 or more, got {samples}")
+        self.alpha, self.labelled, self.samples = alpha, labelled, samples
+
+    def check(self, model: Model) -> None:
+        if not isinstance(model, M2):
+            raise ChoiceError(
+                f"SemiSupervised trains an M2, which has a class among its latents, not {type(model).__name__}: "
+                "build one with vaekit.semi.m2, or choose another objective"
+            )
+
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+        """`batch.y` (B,): class numbers, -1 where unknown; without it none is known."""
+        m2 = cast(M2, model)
+        x = batch.x
+        seen = x if self.corruption is None else self.corruption(x, batch.noise)
+        trace = m2.trace(seen, m2.each_class(seen, self.samples), noise=batch.noise)
+        (style,) = trace.latents
+
+        def by_class(values: Tensor) -> Tensor:
+            return values.unflatten(0, (self.samples, m2.classes)).mean(0).T  # (B, C)
+
+        d, r = by_class(-trace.px.log_prob(x)), by_class(latent_rate(style))
+        q, p = m2.classifier(seen), m2.class_prior()
+        distortion = (q.probs * d).sum(-1)
+        rate = (q.probs * r).sum(-1) + kl_divergence(q, p)
+        y = batch.y if batch.y is not None else torch.full((len(x),), -1, device=x.device)
+        known, place = y >= 0, y.clamp(min=0)
+
+        def at_class(values: Tensor) -> Tensor:
+            return values.gather(-1, place[:, None])[:, 0]
+
+        labelled_bound = at_class(d + r - p.logits)
+        cross_entropy = F.cross_entropy(q.logits, place, reduction="none")
+        bound = torch.where(known, labelled_bound, distortion + rate)
+        loss = (bound + self.alpha / self.labelled * torch.where(known, cross_entropy, 0.0)).mean()
+        right = known & (q.logits.argmax(-1) == place)
+        return Terms(
+            {"model": loss},
+            {
+                "elbo": -(distortion + rate).mean(),
+                "rate": rate.mean(),
+                "distortion": distortion.mean(),
+                "accuracy": right.float().mean() / self.labelled,
+            },
+        )
