@@ -87,8 +87,10 @@ class Plain(Progress):
         parts = [f"step {step}/{horizon}", f"epoch {epoch:.1f}"]
         if "elbo" in train:
             parts.append(f"ELBO {train['elbo']:.2f} (rate {train['rate']:.2f}, distortion {train['distortion']:.2f})")
+        elif "distortion" in train:
+            parts.append(f"distortion {train['distortion']:.2f}")
         if valid:
-            parts.append(f"valid {valid['elbo']:.2f}")
+            parts.append(f"valid {valid.get('elbo', valid['distortion']):.2f}")
         if images_per_second:
             parts.append(f"{images_per_second:,.0f} images/s")
         parts.append(f"left {_clock(left)}")
@@ -135,26 +137,16 @@ class Live(Progress):
             f"left {_clock(left)}",
         )
         numbers = Table.grid(padding=(0, 3))
-        if "elbo" in train:
-            numbers.add_row(
-                Text("ELBO", style="bold"),
-                Text(f"{train['elbo']:.2f}", style="bold cyan"),
-                "rate",
-                f"{train['rate']:.2f}",
-                "distortion",
-                f"{train['distortion']:.2f}",
-                Text("nats", style="dim"),
-            )
-        if valid:
-            numbers.add_row(
-                "valid",
-                Text(f"{valid['elbo']:.2f}", style="green"),
-                "rate",
-                f"{valid['rate']:.2f}",
-                "distortion",
-                f"{valid['distortion']:.2f}",
-                Text(f"step {valid['step']:,}", style="dim"),
-            )
+        for what, style, values, unit in (
+            ("train", "bold cyan", train, "nats"),
+            ("valid", "green", valid, f"step {valid['step']:,}" if valid else ""),
+        ):
+            cells: list[Any] = [what]
+            for name, heading in (("elbo", "ELBO"), ("rate", "rate"), ("distortion", "distortion")):
+                if name in values:
+                    cells += [heading, Text(f"{values[name]:.2f}", style=style if len(cells) == 1 else "")]
+            if len(cells) > 1:
+                numbers.add_row(*cells, Text(unit, style="dim"))
         self.live.update(
             Group(head, ProgressBar(total=max(horizon, 1), completed=min(step, horizon), width=60), numbers)
         )

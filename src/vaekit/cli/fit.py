@@ -323,10 +323,10 @@ def _finished(run: Run, out: Path) -> None:
     valid = config.get("best") if config["training"]["patience"] else None  # then the best weights are saved
     valid = valid or config["valid"]
     minutes, seconds = divmod(round(config["seconds"]), 60)
-    print(
-        f"validation ELBO {valid['elbo']:.2f} nats (rate {valid['rate']:.2f}, distortion {valid['distortion']:.2f}) "
-        f"after {config['step']:,} steps in {minutes}:{seconds:02d}"
-    )
+    figures = f"distortion {valid['distortion']:.2f}"
+    if "elbo" in valid:
+        figures = f"ELBO {valid['elbo']:.2f} nats (rate {valid['rate']:.2f}, {figures})"
+    print(f"validation {figures} after {config['step']:,} steps in {minutes}:{seconds:02d}")
     print(f"saved in {out}")
     _next(out)
 

@@ -11,6 +11,8 @@ from vaekit.cli.output import Bar, at_least, check_file, check_picture, in_rows,
 from vaekit.errors import ChoiceError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vaekit.run import Run
 
 SplitName = Literal["train", "valid", "test"]
@@ -275,7 +277,7 @@ def traverse(
     import numpy as np
 
     from vaekit.cli.sources import latent
-    from vaekit.latent import order_by_kl, traversal_values
+    from vaekit.latent import traversal_values
     from vaekit.latent import traverse as walk
 
     at_least(1, latents=latents)
@@ -286,7 +288,7 @@ def traverse(
     opened = _open(run, data)
     check_picture(opened, path)
     means = opened.encode("test", 1000)
-    dims = order_by_kl(opened.kl_per_latent(1000))[:latents]
+    dims = _most_telling(opened, means)[:latents]
     if range is None:
         values = traversal_values(means, steps)[dims]
     else:
@@ -334,7 +336,8 @@ def encode(
     path = check_file(out, (".npz",))
     opened = _open(run, data)
     given = rows(opened, source, split)
-    z = opened.encode(given.x, None, sample, seed)
+    labels = None if isinstance(given.x, str) else given.label
+    z = opened.encode(given.x, None, sample, seed, labels=labels)
     write(path, opened, z, 1, {"z": z} if given.label is None else {"z": z, "label": given.label})
 
 
@@ -385,7 +388,7 @@ def score(
     opened = _open(run, data, device)
     given = rows(opened, source, split)
     with Bar("scoring") as bar:
-        found = opened.score(given.x, samples, n, seed, bar)
+        found = opened.score(given.x, samples, n, seed, bar, None if isinstance(given.x, str) else given.label)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["index", "log_px"] if given.names is None else ["index", "name", "log_px"])
@@ -419,6 +422,20 @@ def report(
     if path is not None:
         make_folder(path)
     print(write_report(opened, path))
+
+
+def _most_telling(run: Run, means: np.ndarray) -> np.ndarray:
+    """Latents by KL, largest first; where they have none apart, by the spread of their means."""
+    import numpy as np
+
+    from vaekit.latent import order_by_kl
+
+    if run.model.no_density is None:
+        try:
+            return order_by_kl(run.kl_per_latent(1000))
+        except ChoiceError:
+            pass
+    return np.argsort(-means.var(0))
 
 
 def _open(run: str, data: str | None = None, device: str = "cpu") -> Run:

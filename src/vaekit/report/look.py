@@ -120,12 +120,23 @@ class Look:
             return None
         return self.run.composition.observation.to_raw(self.observed(self.examples)).numpy()
 
+    @property
+    def has_density(self) -> bool:
+        return self.run.model.no_density is None
+
+    @property
+    def _scored_rows(self) -> int:
+        return min(SCORED, max(200, int(SCORE_NUMBERS / (SCORE_SAMPLES * self.facts.dims))))
+
     @cached_property
     def scored(self) -> PerDatum:
         """ELBO, KL and posterior means of the first test data, with few samples: for pictures, not for tables."""
-        most = int(SCORE_NUMBERS / (SCORE_SAMPLES * self.facts.dims))
-        n = min(SCORED, max(200, most))
-        return per_datum(self.run, self.observed, SCORE_SAMPLES, n=n, compile=False)
+        return per_datum(self.run, self.observed, SCORE_SAMPLES, n=self._scored_rows, compile=False)
+
+    @cached_property
+    def codes(self) -> Array:
+        """Posterior means of the same data, (n, D); codes where the posterior is a point."""
+        return self.scored.means if self.has_density else self.run.encode("test", self._scored_rows)
 
     # --- how events are shown -----------------------------------------------------------------------------------
 

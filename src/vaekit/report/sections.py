@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .. import figures
 from ..latent import Mode, chosen_mode, interpolate, manifold_grid, order_by_kl, traversal_values, traverse
 from ..metrics import ACTIVE
+from ..priors import StandardNormal
 from . import numbers
 from .about import shown_path
 from .blocks import Block, Picture, Section, Strip, Strips, Text, plot, still
@@ -37,8 +38,7 @@ def key_numbers(look: Look) -> Section:
         )  # fmt: skip
         valid = run.config.get("valid") or {}
         if valid:
-            shift = look.jacobian
-            own = {"elbo": valid["elbo"] + shift, "rate": valid["rate"], "distortion": valid["distortion"] - shift}
+            own = {k: valid[k] for k in ("elbo", "rate", "distortion") if k in valid}
             each = ", ".join(f"{numbers.label(k)} {numbers.number(v)}" for k, v in own.items())
             section.blocks.append(
                 Text(f"At step {valid['step']:,}, on at most 2,000 validation data with one draw each (nats a datum, "
@@ -47,21 +47,15 @@ def key_numbers(look: Look) -> Section:
     return section
 
 
-def _series(log: list[dict[str, Any]], kind: str, shift: float) -> dict[str, Array]:
-    """Records of one kind as arrays, with densities in the data's own units."""
-    records = [r for r in log if r.get("kind") == kind]
+def log_series(look: Look, kind: str) -> dict[str, Array]:
+    """step, seconds and what there is of elbo, distortion and rate in the "train" or "valid" records."""
+    records = [r for r in look.run.log if r.get("kind") == kind]
     found = {"step": np.array([r["step"] for r in records], dtype=float)}
-    for name, sign in (("elbo", 1.0), ("distortion", -1.0), ("rate", 0.0)):
+    for name in ("elbo", "distortion", "rate"):
         if records and all(name in r for r in records):
-            values = [math.nan if r[name] is None else r[name] for r in records]
-            found[name] = np.array(values) + sign * shift
+            found[name] = np.array([math.nan if r[name] is None else r[name] for r in records])
     found["seconds"] = np.array([r.get("seconds", math.nan) for r in records], dtype=float)
     return found
-
-
-def log_series(look: Look, kind: str) -> dict[str, Array]:
-    """step, seconds, elbo, distortion and rate of the "train" or "valid" records, in the data's own units."""
-    return _series(look.run.log, kind, look.jacobian)
 
 
 def training(look: Look) -> Section:
@@ -235,7 +229,7 @@ def _kl(look: Look) -> tuple[Array | None, str]:
     if stored is not None:
         where = numbers.protocol_text(stored["protocol"], ["digest", "dims", "units"])
         return np.asarray(stored["value"], dtype=float), where
-    if look.data is None or look.scored.kl is None:
+    if look.data is None or not look.has_density or look.scored.kl is None:
         return None, ""
     return look.scored.kl.mean(0), f"the first {len(look.scored.kl):,} test data"
 
@@ -251,21 +245,25 @@ def traversals(look: Look) -> Section:
         active = np.ones(look.latents, bool)
         start = "0, over −2 to 2, since the data cannot be had"
     else:
-        scored = look.scored.means
+        scored = look.codes
         base, values = look.means[0], traversal_values(scored, STEPS + 2)
         active = scored.var(0, ddof=1) > ACTIVE if len(scored) > 1 else np.ones(look.latents, bool)
         start = (
             f"the posterior mean of test datum {look.examples[0]} ({look.names[0]}), over the middle 98% of the "
             "posterior means of test data"
         )
-    order = order_by_kl(kl) if kl is not None and len(kl) == look.latents else np.arange(look.latents)
+    if kl is not None:  # of a conditional model the condition's places in the code have none
+        order = np.concatenate([order_by_kl(kl), np.arange(len(kl), look.latents)])
+        kl = np.concatenate([kl, np.zeros(look.latents - len(kl))])
+    else:
+        order = np.argsort(-look.codes.var(0)) if look.data is not None else np.arange(look.latents)
     alive, dead = [int(i) for i in order if active[i]], [int(i) for i in order if not active[i]]
     dims = [*alive[:TRAVERSED], *dead[:COLLAPSED]]
     decoded = look.run.decode(traverse(base, dims, values[dims]).reshape(-1, look.latents))
     decoded = decoded.reshape(len(dims), -1, *look.facts.shape)
     says = [f"KL {kl[i]:.2f} nats" if kl is not None else "" for i in dims]
     ends = [f"{values[i, 0]:.2f} to {values[i, -1]:.2f}".replace("-", "−") for i in dims]
-    caption = f"One latent at a time, from {start}; {'largest KL first' if kl is not None else 'in order'}."
+    caption = f"One latent at a time, from {start}; {'largest KL first' if kl is not None else 'largest spread first'}."
     left = len(order) - len(dims)
     if left:
         known = f" {len(alive)} of {len(order)} latents are active;" if look.data is not None else ""
@@ -291,7 +289,8 @@ def traversals(look: Look) -> Section:
 
 def manifold(look: Look) -> Section | None:
     """The plane of a two-dimensional latent space, decoded on the grid of equal probability."""
-    if not look.plain or look.latents != 2:
+    model = look.run.model
+    if look.latents != 2 or not isinstance(getattr(model, "prior", None), StandardNormal) or not look.has_density:
         return None
     section = Section("manifold", "The manifold")
     caption = (
@@ -316,7 +315,7 @@ def latent_space(look: Look) -> Section:
     section = Section("latents", "The latent space")
     blocks: list[Block] = []
     if look.data is not None:
-        means = look.scored.means
+        means = look.codes
         label = look.data.test.label
         label = None if label is None else label[: len(means)]
         projected = "" if means.shape[1] <= 2 else ", projected on their two main axes (PCA)"
@@ -331,12 +330,12 @@ def latent_space(look: Look) -> Section:
         )
     kl, where = _kl(look)
     active = None
-    if look.data is not None and len(look.scored.means) > 1:
-        active = look.scored.means.var(0, ddof=1) > ACTIVE
+    if look.data is not None and len(look.codes) > 1:
+        active = look.codes.var(0, ddof=1) > ACTIVE
     if kl is not None:
         count = ""
         if active is not None:
-            some = len(look.scored.means)
+            some = len(look.codes)
             count = f" On the first {some:,} test data {int(active.sum())} of {len(active)} are active."
         fits = active if active is not None and len(active) == len(kl) else None
         blocks.append(
@@ -344,23 +343,23 @@ def latent_space(look: Look) -> Section:
                  f"Mean KL of each latent's posterior from its prior, nats a datum ({where}); {kl.sum():.2f} in all."
                  f"{count}")
         )  # fmt: skip
-    if look.data is not None:
+    if look.data is None:
+        blocks.append(Text("The map of test data is not shown, since the data cannot be had.", "note"))
+    elif look.has_density:
         values = look.scored.elbo
         blocks.append(
             plot("elbo-histogram", lambda: figures.histogram(values, "ELBO"), "Histogram of the ELBO of test data",
                  f"The ELBO of each of the first {len(values):,} test data, {SCORE_SAMPLES} draws each. What lies far "
                  "to the left is what the model finds unlikely.")
         )  # fmt: skip
-        if len(look.scored.means) > 1:
-            variance = look.scored.means.var(0, ddof=1)
-            blocks.append(
-                plot("active-units", lambda: figures.active_units(variance, ACTIVE),
-                     "Variance of each latent's posterior mean over test data, sorted",
-                     f"Variance of each latent's posterior mean over the same data; above the dashed line ({ACTIVE}) a "
-                     "latent is active.")
-            )  # fmt: skip
-    else:
-        blocks.append(Text("The map of test data is not shown, since the data cannot be had.", "note"))
+    if look.data is not None and len(look.codes) > 1:
+        variance = look.codes.var(0, ddof=1)
+        blocks.append(
+            plot("active-units", lambda: figures.active_units(variance, ACTIVE),
+                 "Variance of each latent's posterior mean over test data, sorted",
+                 f"Variance of each latent's posterior mean over the same data; above the dashed line ({ACTIVE}) a "
+                 "latent is active.")
+        )  # fmt: skip
     section.blocks = blocks
     return section
 
