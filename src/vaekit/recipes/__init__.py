@@ -1,0 +1,24 @@
+"""Recipes: named compositions of prior, posterior, likelihood, objective and observation."""
+
+from ..composition import Composition, Defaults, Facts
+from . import classic, named, special
+from .classic import gaussian_vae
+from .compose import compose
+from .registry import RECIPES, Argument, Recipe, get_recipe, recipe, setting
+
+__all__ = [
+    "RECIPES",
+    "Argument",
+    "Composition",
+    "Defaults",
+    "Facts",
+    "Recipe",
+    "classic",
+    "compose",
+    "gaussian_vae",
+    "get_recipe",
+    "named",
+    "recipe",
+    "setting",
+    "special",
+]

@@ -1,0 +1,110 @@
+"""Recipes that fix a published model as it was: Kingma and Welling's, the seed script's, probabilistic PCA."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .. import conditional as heads
+from .. import nets
+from ..composition import Composition, Defaults, Facts
+from ..conditional import Conditional, Head
+from ..data.observation import Centred, Grey, Levels, Observation
+from ..errors import ChoiceError
+from ..model import VAE
+from ..objectives import ELBO
+from ..priors import StandardNormal
+from .parts import (
+    LikelihoodName,
+    choose_head,
+    choose_observation,
+    default_likelihood,
+    positive,
+    whole_range,
+)
+from .registry import recipe
+
+
+def gaussian_vae(
+    encoder: nn.Module, decoder: nn.Module, latent: int, head: Head, observation: Observation | None = None
+) -> VAE:
+    """N(0, I) prior, diagonal Gaussian posterior: the encoder puts out 2 * latent numbers.
+
+    Where x are whole levels (0 .. 255), the encoder sees them scaled into [-1, 1].
+    """
+    if isinstance(observation, Levels):
+        encoder = nets.Rescaled(encoder, 0, observation.levels - 1)
+    posterior = Conditional(encoder, heads.Gaussian((latent,), "learned"))
+    return VAE(StandardNormal((latent,)), posterior, Conditional(decoder, head))
+
+
+@recipe("kingma2013", "Kingma and Welling 2013, arXiv:1312.6114")
+def kingma2013(
+    facts: Facts, *, latent: int = 20, hidden: int = 500, likelihood: LikelihoodName = "auto"
+) -> Composition:
+    """The paper's model and training: one tanh layer, initial deviation 0.01, Adagrad, a N(0, I) prior on the weights.
+
+    Arguments:
+        latent: latent dimensions.
+        hidden: width of the one hidden layer of encoder and decoder.
+        likelihood: Bernoulli for grey images, else a Gaussian with learned mean and variance.
+    """
+    positive(latent=latent, hidden=hidden)
+    name = likelihood
+    if likelihood == "auto":
+        name = "bernoulli" if default_likelihood(facts) == "bernoulli" else "gaussian"
+    head, seen = choose_head(facts, name, "learned"), choose_observation(facts, "auto", name)
+    model = gaussian_vae(
+        nets.MLP(facts.shape, 2 * latent, (hidden,), "tanh"),
+        nets.MLP((latent,), head.features, (hidden,), "tanh"),
+        latent,
+        head,
+        seen,
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.01)
+    # log N(theta; 0, I) / N on the mean loss has the gradient theta / N: a weight decay of 1 / N
+    defaults = Defaults("adagrad", 0.02, 100, "constant", weight_decay=1 / facts.n, epochs=100)
+    return Composition(model, ELBO(), seen, defaults)
+
+
+@recipe("unit-gaussian", "ethanluoyc/pytorch-vae, vae.py")
+def unit_gaussian(
+    facts: Facts, *, latent: int = 8, hidden: tuple[int, ...] = (512, 512), decoder_hidden: tuple[int, ...] = (512,)
+) -> Composition:
+    """Pixels shifted to [-0.5, 0.5], ReLU layers, tanh on the output mean, unit variance.
+
+    Arguments:
+        latent: latent dimensions.
+        hidden: widths of the encoder's layers.
+        decoder_hidden: widths of the decoder's layers.
+    """
+    positive(latent=latent, hidden=hidden, decoder_hidden=decoder_hidden)
+    head = heads.Gaussian(facts.shape, "unit", squash="tanh")
+    model = gaussian_vae(
+        nets.MLP(facts.shape, 2 * latent, hidden, "relu"),
+        nets.MLP((latent,), head.features, decoder_hidden, "relu"),
+        latent,
+        head,
+    )
+    low, high = whole_range(facts, "the 'unit-gaussian' recipe")
+    return Composition(model, ELBO(), Grey(low, high, 0.5), Defaults("adam", 1e-3, 128, epochs=100))
+
+
+@recipe("linear", "Tipping and Bishop 1999; Lucas et al. 2019, arXiv:1911.02469")
+def linear(facts: Facts, *, latent: int = 10) -> Composition:
+    """Linear encoder and decoder with one free sigma: its optimum is probabilistic PCA, reached here by gradients.
+
+    Arguments:
+        latent: latent dimensions, at most the data's minus one.
+    """
+    positive(latent=latent)
+    if latent >= facts.dims:
+        raise ChoiceError(f"recipe 'linear' needs fewer latents than data dimensions: --latent below {facts.dims}")
+    # shift and one isotropic scale leave the model class as it is; the Jacobian goes into every reported number
+    posterior = Conditional(nets.MLP(facts.shape, latent, ()), heads.Gaussian((latent,), "each"))
+    likelihood = Conditional(nets.MLP((latent,), facts.dims, ()), heads.Gaussian(facts.shape, "shared"))
+    model = VAE(StandardNormal((latent,)), posterior, likelihood)
+    defaults = Defaults("adam", 1e-2, min(500, facts.n), "cosine", epochs=400)
+    return Composition(model, ELBO(), Centred(facts.shape), defaults)

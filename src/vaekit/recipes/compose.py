@@ -1,0 +1,235 @@
+"""The general recipe: any prior, posterior, likelihood and objective that fit together.
+
+Every named recipe that shares its networks is a setting of this one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from torch import nn
+
+from .. import nets
+from ..composition import Composition, Defaults, Facts
+from ..conditional import Conditional, Gaussian
+from ..corruption import corruption as make_corruption
+from ..data.condition import Condition
+from ..data.observation import Observation
+from ..errors import ChoiceError
+from ..model import VAE, Model
+from ..posteriors import PointPosterior
+from ..priors import FlowPrior, Mixture, StandardNormal, UniformSphere, Vamp
+from . import networks
+from .choices import OBJECTIVE_CHOICES, OBJECTIVES, POSTERIORS, ObjectiveName, PosteriorName, PriorName, chosen
+from .parts import (
+    Activation,
+    LikelihoodName,
+    ObservationName,
+    positive,
+    seen_as,
+    start,
+    x_range,
+)
+
+Network = Literal["auto", "dense", "conv"]
+ConditionName = Literal["none", "label", "attributes"]
+CorruptionName = Literal["none", "gaussian", "masking", "salt-and-pepper"]
+
+
+def compose(
+    facts: Facts,
+    *,
+    prior: PriorName = "auto",
+    posterior: PosteriorName = "gaussian",
+    likelihood: LikelihoodName = "auto",
+    objective: ObjectiveName = "elbo",
+    latent: int | None = None,
+    hidden: tuple[int, ...] | None = None,
+    network: Network = "auto",
+    activation: Activation = "gated",
+    blocks: int = 0,
+    sigma: str = "shared",
+    observation: ObservationName = "auto",
+    condition: ConditionName = "none",
+    corruption: CorruptionName = "none",
+    corruption_level: float | None = None,
+    components: int | None = None,
+    transforms: int | None = None,
+    beta: float | None = None,
+    warmup: int | None = None,
+    cycles: int | None = None,
+    free_bits: float | None = None,
+    samples: int | None = None,
+    gradient: Literal["plain", "dreg"] | None = None,
+    groups: int | None = None,
+    mix: float | None = None,
+    alpha: float | None = None,
+    gamma: float | None = None,
+    capacity: float | None = None,
+    capacity_steps: int | None = None,
+    hold: Literal["distortion", "rate"] | None = None,
+    target: float | None = None,
+    dip: Literal["i", "ii"] | None = None,
+    off_diagonal: float | None = None,
+    diagonal: float | None = None,
+    weight: float | None = None,
+    kernel: Literal["imq", "gaussian"] | None = None,
+    l1: float | None = None,
+    l2: float | None = None,
+    gradient_penalty: float | None = None,
+) -> Composition:
+    """The default: dense networks for small images and vectors, convolutions above; a likelihood that fits the data.
+
+    ELBO(x) = E_{q(z|x)}[log p(x|z)] - KL(q(z|x) || p(z)), with any prior, posterior, likelihood and objective that fit
+    together: `--prior vamp --posterior iaf --objective iwae`.
+
+    Arguments:
+        prior: p(z); auto is N(0, I), or uniform on the sphere for a posterior on it.
+        posterior: q(z|x): diagonal or full-covariance Gaussian, a flow (iaf, nsf), on the sphere, or a point.
+        likelihood: p(x|z); auto is Bernoulli for grey images, discretised logistic for colour, else Gaussian.
+        objective: what is minimised; each takes some of the weights below.
+        latent: latent dimensions (from the data's size when not given).
+        hidden: widths of the hidden layers, or channels of the convolutions, finest first.
+        network: dense or convolutional; auto goes by the data's size.
+        activation: the dense layers' nonlinearity.
+        blocks: residual blocks a level of the convolutions.
+        sigma: the Gaussian's: unit, shared (one learned number), learned (a number an element), optimal, or a value.
+        observation: how raw data become x; auto is the likelihood's natural one.
+        condition: what else encoder and decoder are given of a datum.
+        corruption: what is done to x before it is encoded in training; the target stays clean.
+        corruption_level: standard deviation of the noise, or share of the elements that are corrupted (0.3).
+        components: of the prior: how many Gaussians (100) or pseudo-inputs (500).
+        transforms: layers of a flow.
+        beta: weight of the KL (1), or of the total correlation in objective tc (6).
+        warmup: steps over which beta rises from 0.
+        cycles: length of a cycle in steps, for a rise that is repeated.
+        free_bits: nats a latent below which its KL costs nothing more.
+        samples: draws of z a datum in training: L (1) of the ELBO, K (50) of importance-weighted objectives.
+        gradient: of the importance-weighted bound: plain, or doubly reparametrised.
+        groups: of the K samples, in the encoder's bound of piwae.
+        mix: weight of the ELBO beside the importance-weighted bound in ciwae.
+        alpha: weight of the mutual information in tc, of the KL's absence in info.
+        gamma: weight of |KL - C| in capacity, of the dimensions' KL in tc, of the total correlation in factor.
+        capacity: C in nats at the end.
+        capacity_steps: steps over which C rises from 0.
+        hold: what the constraint holds at its target.
+        target: nats a datum at which it is held.
+        dip: which DIP-VAE: i on the means' covariance, ii on that of the draws.
+        off_diagonal: DIP's penalty on covariances.
+        diagonal: DIP's penalty on variances other than 1.
+        weight: of the MMD in info and wae, of the critic in aae.
+        kernel: of the MMD: inverse multiquadratic or Gaussian.
+        l1: penalty on the code's size, for a sparse autoencoder.
+        l2: penalty on the code's square.
+        gradient_penalty: penalty on the decoder's slope.
+    """
+    named = locals()
+    given = {n: named[n] for n in OBJECTIVE_CHOICES}
+    dense = networks.is_dense(facts, network)
+    latent = latent if latent is not None else networks.default_latent(facts, dense)
+    positive(latent=latent, hidden=hidden, components=components, transforms=transforms)
+    if blocks < 0:
+        raise ChoiceError(f"--blocks must be 0 or more, got {blocks}")
+    seen, head, event, wrap = seen_as(facts, likelihood, sigma, observation)
+    wanted = choose_condition(facts, condition)
+    size = wanted.size if wanted else 0
+    prior = choose_prior_name(prior, posterior, objective, wanted)
+    if components is not None and prior not in ("mixture", "vamp"):
+        raise ChoiceError(f"--components belongs to the priors mixture and vamp, and this prior is {prior}")
+    if transforms is not None and prior != "flow" and posterior not in ("iaf", "nsf"):
+        raise ChoiceError("--transforms belongs to a flow: --prior flow, --posterior iaf or nsf")
+
+    flow = {} if transforms is None or posterior not in ("iaf", "nsf") else {"transforms": transforms}
+    q_head = POSTERIORS[posterior](latent, **flow)
+    if dense:
+        widths = hidden if hidden is not None else (300, 300)
+        encoder = networks.dense_encoder(event, q_head.features, widths, activation, size)
+        decoder = networks.dense_decoder(latent, head, widths, activation, size)
+        defaults = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
+    else:
+        widths = hidden if hidden is not None else networks.default_channels(facts)
+        encoder = networks.conv_encoder(event, q_head.features, widths, blocks, size)
+        decoder = networks.conv_decoder(latent, facts.shape, head, widths, blocks, size)
+        defaults = Defaults("adamw", 1e-3, 64, "cosine", weight_decay=1e-4, clip=10000.0, ema=0.999, epochs=50)
+    encoder = wrap(encoder)
+    q = PointPosterior(encoder, (latent,)) if posterior == "point" else Conditional(encoder, q_head)
+    px = Conditional(decoder, head)
+    if prior == "hierarchical":
+        from ..hierarchy import Chain
+
+        width = widths[-1] if dense else 300
+        top = max(1, latent // 2)
+        model: Model = Chain(
+            StandardNormal((top,)),
+            Conditional(nets.MLP((top,), 2 * latent, (width,), activation), Gaussian((latent,), "learned")),
+            px,
+            q,
+            Conditional(nets.MLP((latent,), 2 * top, (width,), activation), Gaussian((top,), "learned")),
+        )
+    else:
+        model = VAE(choose_prior(facts, prior, latent, q, seen, components, transforms), q, px, size)
+    build = OBJECTIVES[objective]
+    loss = build(facts.n, latent, **chosen("objective", objective, build, given))
+    if corruption != "none":
+        loss.corruption = choose_corruption(corruption, corruption_level, seen)
+    elif corruption_level is not None:
+        raise ChoiceError("--corruption-level needs a --corruption: gaussian, masking or salt-and-pepper")
+    return Composition(model, loss, seen, defaults, start, wanted)
+
+
+def choose_condition(facts: Facts, name: str) -> Condition | None:
+    """What the model is to be given beside x."""
+    if name == "none":
+        return None
+    names = facts.classes if name == "label" else facts.attributes
+    if not names:
+        raise ChoiceError(
+            f"a model conditional on {'labels' if name == 'label' else 'attributes'} needs data that have them, and "
+            "these have none: name a column (--label COLUMN), give --table attributes.csv, or use --recipe vae"
+        )
+    return Condition(name, names)
+
+
+def choose_prior_name(prior: str, posterior: str, objective: str, condition: Condition | None) -> str:
+    """The prior that `auto` stands for; a prior that cannot work with the rest is refused."""
+    if prior == "auto":
+        return "sphere" if posterior == "sphere" else "normal"
+    if (prior == "sphere") != (posterior == "sphere"):
+        raise ChoiceError(
+            "a prior on the sphere and a posterior on the sphere need each other: --posterior sphere alone"
+        )
+    if prior == "vamp" and condition:
+        raise ChoiceError("the pseudo-inputs of a vamp prior have no condition: write --prior mixture or flow")
+    if prior == "hierarchical" and condition:
+        raise ChoiceError("a hierarchical prior cannot be conditional: write --prior flow")
+    if posterior == "point" and prior in ("vamp", "hierarchical"):
+        raise ChoiceError(f"an autoencoder has no density that a {prior} prior could be made of: write --prior normal")
+    return prior
+
+
+def choose_prior(
+    facts: Facts,
+    name: str,
+    latent: int,
+    posterior: Conditional,
+    observation: Observation,
+    components: int | None,
+    transforms: int | None,
+) -> nn.Module:
+    """p(z) of this name over `latent` dimensions."""
+    if name == "mixture":
+        return Mixture((latent,), components or 100)
+    if name == "vamp":
+        return Vamp(posterior, facts.shape, components or 500, *(x_range(observation) or (None, None)))
+    if name == "flow":
+        return FlowPrior((latent,), **({} if transforms is None else {"transforms": transforms}))
+    return UniformSphere((latent,)) if name == "sphere" else StandardNormal((latent,))
+
+
+def choose_corruption(name: str, level: float | None, observation: Observation) -> nn.Module:
+    """What spoils the encoder's input in training."""
+    level = 0.3 if level is None else level
+    if not 0 < level < math.inf or (name != "gaussian" and level > 1):
+        raise ChoiceError(f"--corruption-level must be above 0 (a share up to 1 for {name}), got {level:g}")
+    return make_corruption(name, level, *(x_range(observation) or (-1.0, 1.0)))

@@ -1,0 +1,319 @@
+"""Named recipes that are good settings of `compose`, each with its equation and paper."""
+
+from __future__ import annotations
+
+from .compose import compose
+from .registry import recipe, setting
+
+recipe("vae", "Kingma and Welling 2013, arXiv:1312.6114")(compose)
+
+setting(
+    "conv",
+    compose,
+    "Kingma and Welling 2013, arXiv:1312.6114",
+    """Convolutions for images (or signals) of any size and channels, made for 64x64x3 with 512 latents.
+
+    The model of `vae` with strided convolutions down to a small grid and transposed ones up again.
+    """,
+    network="conv",
+    latent=512,
+)
+
+# --- autoencoders -----------------------------------------------------------------------------------------------
+
+setting(
+    "ae",
+    compose,
+    "Rumelhart, Hinton and Williams 1986, doi:10.1038/323533a0",
+    """An autoencoder: no prior, no noise in the code; under-complete by default, over-complete by --latent.
+
+    loss = -log p(x | z = f(x)). It has no log p(x), and codes between those of data may decode to anything.
+    """,
+    posterior="point",
+    objective="autoencoder",
+)
+setting(
+    "sparse",
+    compose,
+    "Ng 2011, CS294A lecture notes; Ranzato et al. 2007",
+    """A sparse, over-complete autoencoder: few entries of the code are large for any one datum.
+
+    loss = -log p(x | z) + l1 sum_j |z_j|.
+    """,
+    posterior="point",
+    objective="autoencoder",
+    latent=256,
+    l1=0.5,
+)
+setting(
+    "denoising",
+    compose,
+    "Vincent et al. 2008, doi:10.1145/1390156.1390294",
+    """A denoising autoencoder: it encodes a spoilt x and must give back the clean one.
+
+    loss = -log p(x | z = f(x~)), x~ drawn from the corruption: masking, Gaussian or salt-and-pepper noise.
+    """,
+    posterior="point",
+    objective="autoencoder",
+    corruption="masking",
+    corruption_level=0.3,
+)
+setting(
+    "rae-l2",
+    compose,
+    "Ghosh et al. 2020, arXiv:1903.12436",
+    """A regularised autoencoder: the code kept small, the decoder smooth by weight decay.
+
+    loss = -log p(x | z) + l2/2 |z|^2; sample from a density fitted to the codes (--latents gmm).
+    """,
+    posterior="point",
+    objective="autoencoder",
+    l2=1.0,
+)
+setting(
+    "rae-gp",
+    compose,
+    "Ghosh et al. 2020, arXiv:1903.12436",
+    """A regularised autoencoder with a gradient penalty: the decoder's slope kept small.
+
+    loss = -log p(x | z) + l2/2 |z|^2 + gradient_penalty |d decoder(z) / dz|^2.
+    """,
+    posterior="point",
+    objective="autoencoder",
+    l2=1.0,
+    gradient_penalty=0.1,
+)
+
+# --- the weight of the KL ---------------------------------------------------------------------------------------
+
+setting(
+    "beta",
+    compose,
+    "Higgins et al. 2017, openreview Sy2fzU9gl",
+    """beta-VAE: a KL of weight beta.
+
+    loss = E_q[-log p(x|z)] + beta KL(q(z|x) || p(z)).
+    """,
+    beta=4.0,
+)
+setting(
+    "annealed",
+    compose,
+    "Burgess et al. 2018, arXiv:1804.03599",
+    """Annealed capacity: the KL is drawn to a number of nats that grows in training.
+
+    loss = E_q[-log p(x|z)] + gamma |KL - C(step)|, C from 0 to `capacity` over `capacity_steps`.
+    """,
+    objective="capacity",
+)
+setting(
+    "constrained",
+    compose,
+    "Rezende and Viola 2018, arXiv:1810.00597",
+    """A constraint instead of a weight: a learned multiplier holds the distortion or the rate at a target.
+
+    min rate subject to distortion <= target (or the other way round), by the multiplier of the KKT conditions.
+    """,
+    objective="constrained",
+)
+setting(
+    "free-bits",
+    compose,
+    "Kingma et al. 2016, arXiv:1606.04934",
+    """Free bits: each latent may spend some nats before its KL costs anything.
+
+    loss = E_q[-log p(x|z)] + sum_j max(free_bits, KL_j averaged over the batch).
+    """,
+    free_bits=0.1,
+)
+
+# --- disentangling, and other distances to the prior ------------------------------------------------------------
+
+setting(
+    "tc",
+    compose,
+    "Chen et al. 2018, arXiv:1802.04942",
+    """beta-TCVAE: the KL of the aggregate posterior taken apart, its total correlation weighted.
+
+    loss = E_q[-log p(x|z)] + alpha I(x; z) + beta KL(q(z) || prod_j q(z_j)) + gamma sum_j KL(q(z_j) || p(z_j)).
+    """,
+    objective="tc",
+)
+setting(
+    "factor",
+    compose,
+    "Kim and Mnih 2018, arXiv:1802.05983",
+    """FactorVAE: total correlation by a critic that tells codes from codes with shuffled dimensions.
+
+    loss = E_q[-log p(x|z)] + KL + gamma E_q[critic's log-odds that z is not shuffled].
+    """,
+    objective="factor",
+)
+setting(
+    "dip",
+    compose,
+    "Kumar et al. 2018, arXiv:1711.00848",
+    """DIP-VAE: the covariance of the codes over the data drawn to the identity.
+
+    loss = -ELBO + off_diagonal sum_{i != j} Cov_ij^2 + diagonal sum_i (Cov_ii - 1)^2.
+    """,
+    objective="dip",
+)
+setting(
+    "info",
+    compose,
+    "Zhao et al. 2019, arXiv:1706.02262",
+    """InfoVAE: less KL for each datum, and an MMD that holds the aggregate posterior to the prior.
+
+    loss = E_q[-log p(x|z)] + (1 - alpha) KL + (alpha + weight - 1) MMD(q(z), p(z)).
+    """,
+    objective="info",
+)
+setting(
+    "wae",
+    compose,
+    "Tolstikhin et al. 2018, arXiv:1711.01558",
+    """Wasserstein autoencoder with the MMD: deterministic codes whose aggregate is held to the prior.
+
+    loss = -log p(x | z) + weight MMD(q(z), p(z)).
+    """,
+    posterior="point",
+    objective="wae",
+)
+setting(
+    "aae",
+    compose,
+    "Makhzani et al. 2016, arXiv:1511.05644",
+    """Adversarial autoencoder: a critic that tells codes from draws of the prior holds their aggregate to it.
+
+    loss = -log p(x | z) - weight log D(z); the critic D is trained apart.
+    """,
+    posterior="point",
+    objective="aae",
+)
+
+# --- tighter bounds ---------------------------------------------------------------------------------------------
+
+setting(
+    "iwae",
+    compose,
+    "Burda et al. 2016, arXiv:1509.00519; Tucker et al. 2019, arXiv:1810.04152",
+    """Importance-weighted autoencoder: a bound of K samples.
+
+    log p(x) >= E log 1/K sum_k p(x, z_k) / q(z_k | x); --gradient dreg for the doubly reparametrised gradient.
+    """,
+    objective="iwae",
+    samples=20,
+)
+setting(
+    "piwae",
+    compose,
+    "Rainforth et al. 2018, arXiv:1802.04537",
+    """Partially importance-weighted: the decoder trains on K samples, the encoder on groups of them.""",
+    objective="piwae",
+    samples=20,
+    groups=4,
+)
+setting(
+    "ciwae",
+    compose,
+    "Rainforth et al. 2018, arXiv:1802.04537",
+    """Combined: `mix` of the ELBO and 1 - mix of the importance-weighted bound.""",
+    objective="ciwae",
+    samples=20,
+)
+setting(
+    "wake-sleep",
+    compose,
+    "Hinton et al. 1995, doi:10.1126/science.7761831",
+    """Wake-sleep: the decoder learns from data, the encoder from the decoder's own dreams.
+
+    wake: -log p(x, z), z ~ q(z|x); sleep: -log q(z|x), (x, z) ~ p(x, z). Two players, no common bound.
+    """,
+    objective="wake-sleep",
+)
+
+# --- priors and posteriors --------------------------------------------------------------------------------------
+
+setting(
+    "mixture",
+    compose,
+    "Dilokthanakul et al. 2016, arXiv:1611.02648; Tomczak and Welling 2018",
+    """A learned mixture of Gaussians for a prior.
+
+    p(z) = sum_k pi_k N(z; m_k, s_k^2).
+    """,
+    prior="mixture",
+)
+setting(
+    "vamp",
+    compose,
+    "Tomczak and Welling 2018, arXiv:1705.07120",
+    """VampPrior: the posterior's own mixture over learned pseudo-inputs.
+
+    p(z) = 1/K sum_k q(z | u_k).
+    """,
+    prior="vamp",
+)
+setting(
+    "flow-prior",
+    compose,
+    "Chen et al. 2017, arXiv:1611.02731; Durkan et al. 2019, arXiv:1906.04032",
+    """A normalising flow for a prior.
+
+    log p(z) = log N(f(z); 0, I) + log |det df/dz|.
+    """,
+    prior="flow",
+)
+setting(
+    "hierarchical",
+    compose,
+    "Burda et al. 2016; Tomczak and Welling 2018, section 3",
+    """A hierarchical prior: the latents of x have latents of their own.
+
+    p(z1) = integral p(z1 | z2) N(z2; 0, I) dz2, with q(z1 | x) q(z2 | z1).
+    """,
+    prior="hierarchical",
+)
+setting(
+    "full-covariance",
+    compose,
+    "Kingma and Welling 2019, arXiv:1906.02691, section 2.5",
+    """A posterior with full covariance.
+
+    q(z|x) = N(m(x), L(x) L(x)^T).
+    """,
+    posterior="full",
+)
+setting(
+    "iaf",
+    compose,
+    "Kingma et al. 2016, arXiv:1606.04934",
+    """An inverse autoregressive flow for a posterior.""",
+    posterior="iaf",
+)
+setting(
+    "nsf",
+    compose,
+    "Rezende and Mohamed 2015, arXiv:1505.05770; Durkan et al. 2019, arXiv:1906.04032",
+    """A coupling flow for a posterior, its density as cheap as its draws.""",
+    posterior="nsf",
+)
+setting(
+    "hyperspherical",
+    compose,
+    "Davidson et al. 2018, arXiv:1804.00891; De Cao and Aziz 2020, arXiv:2006.04437",
+    """Codes on the unit sphere, uniform under the prior.""",
+    posterior="sphere",
+    latent=16,
+)
+setting(
+    "conditional",
+    compose,
+    "Sohn, Lee and Yan 2015",
+    """A conditional VAE: encoder and decoder are told the label (or the attributes, --condition attributes).
+
+    log p(x|c) >= E_{q(z|x,c)}[log p(x|z,c)] - KL(q(z|x,c) || p(z)).
+    """,
+    condition="label",
+)

@@ -1,0 +1,208 @@
+"""The choices that recipes share: observation and likelihood by name, and checks of sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor
+
+from .. import conditional as heads
+from .. import nets
+from ..composition import Composition, Facts
+from ..conditional import Conditional, Head
+from ..data.observation import (
+    Binary,
+    Centred,
+    Counts,
+    Dequantised,
+    Grey,
+    Levels,
+    MixedTable,
+    Observation,
+    Standardised,
+    Threshold,
+)
+from ..errors import ChoiceError
+from ..mixed import Dress, MixedHead, dress, is_mixed, start_bias
+from ..schedules import Constant, Cyclic, Linear, Schedule
+
+LikelihoodName = Literal[
+    "auto", "bernoulli", "continuous-bernoulli", "beta", "gaussian", "laplace", "student-t", "discretised-logistic",
+    "logistic-mixture", "categorical", "poisson", "negative-binomial", "zero-inflated", "mixed",
+]  # fmt: skip
+ObservationName = Literal[
+    "auto", "binary", "threshold", "grey", "dequantised", "levels", "standardised", "centred", "counts", "mixed"
+]
+COUNTED = ("poisson", "negative-binomial", "zero-inflated")
+Activation = Literal["relu", "tanh", "silu", "gelu", "elu", "softplus", "gated"]
+
+
+def whole_range(facts: Facts, wanted: str) -> tuple[float, float]:
+    """The known range of the raw data, for observations that scale by it."""
+    low, high = facts.scale
+    if not facts.integer and (low < 0 or high > 1):
+        raise ChoiceError(
+            f"{wanted} needs data of a known range, but these are floats from {low:g} to {high:g}: "
+            "store them as uint8, or divide them into [0, 1] (for 0..255 images: x / 255), "
+            "or choose --likelihood gaussian"
+        )
+    return low, high
+
+
+def choose_observation(facts: Facts, name: str, likelihood: str, shift: float = 0.0) -> Observation:
+    """The observation of this name, or the natural one of the likelihood for `auto`."""
+    if name == "auto":
+        natural = {
+            "bernoulli": "binary",
+            "beta": "dequantised",
+            "mixed": "mixed",
+            **dict.fromkeys(("discretised-logistic", "logistic-mixture", "categorical"), "levels"),
+            **dict.fromkeys(COUNTED, "counts"),
+        }
+        if likelihood in natural:
+            name = natural[likelihood]
+        elif likelihood == "continuous-bernoulli" or (
+            facts.kind == "image" and (facts.integer or facts.scale == (0.0, 1.0))
+        ):
+            name = "grey"
+        elif facts.kind in ("vector", "counts"):
+            name = "standardised"
+        else:
+            name = "centred"
+    if name == "standardised":
+        return Standardised(facts.shape)
+    if name == "mixed":
+        if not facts.columns:
+            raise ChoiceError("the 'mixed' observation is for tables (.csv, .parquet), whose columns differ in kind")
+        return MixedTable(facts.columns)
+    if name == "counts":
+        if facts.scale[0] < 0 or not (facts.kind == "counts" or facts.integer):
+            raise ChoiceError("the 'counts' observation needs whole numbers from 0: load the data with --kind counts")
+        return Counts()
+    if name == "centred":
+        return Centred(facts.shape)
+    low, high = whole_range(facts, f"the {name!r} observation")
+    if name in ("levels", "dequantised"):
+        if not facts.integer or low != 0:
+            raise ChoiceError(f"the {name!r} observation needs whole numbers from 0 (uint8); use --observation grey")
+        return Levels(int(high) + 1) if name == "levels" else Dequantised(low, int(high) + 1)
+    if name == "grey":
+        return Grey(low, high, shift)
+    return {"binary": Binary, "threshold": Threshold}[name](low, high)
+
+
+def default_likelihood(facts: Facts) -> str:
+    """Bernoulli for grey images of a known range, discretised logistic for colour bytes, negative binomial for counts,
+    each column its own for tables of several kinds, Gaussian for the rest.
+    """
+    if facts.kind == "counts":
+        return "negative-binomial"
+    if is_mixed(facts):
+        return "mixed"
+    known = facts.integer or facts.scale == (0.0, 1.0)
+    if facts.integer and facts.scale == (0.0, 1.0):
+        return "bernoulli"
+    if facts.kind == "image" and known and facts.shape[0] == 1:
+        return "bernoulli"
+    if facts.kind == "image" and facts.integer:
+        return "discretised-logistic"
+    return "gaussian"
+
+
+def choose_head(facts: Facts, likelihood: str, sigma: str) -> Head:
+    """The head of a likelihood; `sigma` is for those with a scale: unit, shared, learned, optimal or a number."""
+    if likelihood == "mixed":
+        if not facts.columns:
+            raise ChoiceError("likelihood 'mixed' is for tables (.csv, .parquet), whose columns differ in kind")
+        return MixedHead(facts.columns)
+    plain: dict[str, Callable[..., Head]] = {
+        "bernoulli": heads.Bernoulli,
+        "continuous-bernoulli": heads.ContinuousBernoulliHead,
+        "beta": heads.BetaHead,
+        "poisson": heads.PoissonHead,
+        "negative-binomial": heads.NegativeBinomialHead,
+        "zero-inflated": heads.ZeroInflatedNegativeBinomialHead,
+    }
+    if likelihood in plain:
+        return plain[likelihood](facts.shape)
+    levels = int(facts.scale[1]) + 1 if facts.integer else 256
+    of_levels: dict[str, Callable[..., Head]] = {
+        "discretised-logistic": heads.DiscretisedLogisticHead,
+        "logistic-mixture": heads.LogisticMixtureHead,
+        "categorical": heads.CategoricalHead,
+    }
+    if likelihood in of_levels:
+        return of_levels[likelihood](facts.shape, levels)
+    scaled: dict[str, Callable[..., Head]] = {
+        "gaussian": heads.Gaussian,
+        "laplace": heads.LaplaceHead,
+        "student-t": lambda event, *scale: heads.StudentTHead(event, "shared", *scale),
+    }
+    if sigma in ("unit", "shared", "learned") or (sigma == "optimal" and likelihood == "gaussian"):
+        return scaled[likelihood](facts.shape, sigma)
+    try:
+        number = float(sigma)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        also = ", optimal" if likelihood == "gaussian" else ""
+        raise ChoiceError(f"sigma {sigma!r} is not unit, shared, learned{also} or a number above 0")
+    return scaled[likelihood](facts.shape, "fixed", number)
+
+
+def seen_as(facts: Facts, likelihood: str, sigma: str, observation: str) -> Dress:
+    """Observation, head and what the encoder sees of x, for a likelihood and an observation by name.
+
+    Counts are shown to it as logarithms, categories one-hot, levels within [-1, 1], missing values with their mask.
+    """
+    name = default_likelihood(facts) if likelihood == "auto" else likelihood
+    made = dress(facts, choose_observation(facts, observation, name), choose_head(facts, name, sigma))
+    if not isinstance(made.observation, Levels):
+        return made
+    top = made.observation.levels - 1
+    return made._replace(wrap=lambda net: nets.Rescaled(made.wrap(net), 0, top))
+
+
+def x_range(observation: Observation) -> tuple[float, float] | None:
+    """The lowest and the highest x an observation gives, where it has such."""
+    if isinstance(observation, Levels):
+        return 0.0, observation.levels - 1.0
+    if isinstance(observation, Grey):
+        return -observation.shift, 1.0 - observation.shift
+    return (0.0, 1.0) if observation.bounded else None
+
+
+def positive(**values: int | tuple[int, ...] | None) -> None:
+    """Refuse sizes below 1, and lists that hold one; what is None is yet to be chosen."""
+    for name, value in values.items():
+        sizes = value if isinstance(value, tuple | list) else () if value is None else (value,)
+        for size in sizes:
+            if size < 1:
+                raise ChoiceError(f"--{name.replace('_', '-')} must be 1 or more, got {size}")
+
+
+def kl_weight(beta: float, warmup: int, cycles: int = 0) -> Schedule:
+    """beta at every step; risen from 0 over `warmup` steps; or that rise repeated every `cycles` steps."""
+    if not 0 <= beta < math.inf:
+        raise ChoiceError(f"--beta must be 0 or more, got {beta:g}")
+    if warmup < 0 or cycles < 0:
+        raise ChoiceError(f"--warmup and --cycles must be 0 or more steps, got {min(warmup, cycles)}")
+    if cycles:
+        if warmup > cycles:
+            raise ChoiceError(f"--warmup {warmup} must fit into a cycle of --cycles {cycles} steps")
+        return Cyclic(beta, cycles, warmup / cycles if warmup else 0.5)
+    return Linear(beta, warmup) if warmup else Constant(beta)
+
+
+def start(composition: Composition, x: Tensor) -> None:
+    """Start from the data: the output's bias at the best constant density, and whatever has a `start(x)` of its own."""
+    likelihood = composition.model.likelihood
+    if isinstance(likelihood, Conditional) and isinstance(likelihood.head, Head):
+        bias = start_bias(likelihood.head, x)
+        if bias is not None:
+            nets.set_output_bias(likelihood.net, bias)
+    for module in composition.model.modules():
+        if hasattr(module, "start"):
+            module.start(x)

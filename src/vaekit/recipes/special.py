@@ -1,0 +1,205 @@
+"""Recipes whose latents are not one real vector: discrete codes, classes, several layers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..composition import Composition, Defaults, Facts
+from ..data.condition import Targets
+from ..data.observation import Levels, Observation
+from ..errors import ChoiceError
+from ..mixed import Dress
+from ..model import VAE
+from ..objectives import Quantised, SemiSupervised
+from ..quantize import AutoregressiveCodes, IndependentCodes, fsq_vae, vq_vae
+from ..semi import m2
+from .parts import (
+    Activation,
+    LikelihoodName,
+    ObservationName,
+    positive,
+    seen_as,
+    start,
+)
+from .registry import recipe
+
+CodePriorName = Literal["autoregressive", "independent"]
+_CODE_PRIORS = {"autoregressive": AutoregressiveCodes, "independent": IndependentCodes}
+
+
+def _plain(facts: Facts, likelihood: str, sigma: str, observation: str) -> Dress:
+    """`seen_as` where the encoder has a network of its own and sees x as it is."""
+    made = seen_as(facts, likelihood, sigma, observation)
+    if made.event != facts.shape:
+        raise ChoiceError("discrete codes are for images, signals and plain vectors: use --recipe vae for such tables")
+    return made
+
+
+def _scale(observation: Observation) -> tuple[float, float] | None:
+    """The range of x where a network should not be given it as it is."""
+    return (0.0, observation.levels - 1.0) if isinstance(observation, Levels) else None
+
+
+def _positions(facts: Facts, positions: int | None) -> int | None:
+    """Images and signals have a grid of codes; a vector has as many as asked, by default a quarter of its size."""
+    if positions is not None or facts.kind in ("image", "signal"):
+        return positions
+    return max(1, min(16, facts.dims // 4))
+
+
+def _quantised(model: VAE, observation: Observation) -> Composition:
+    defaults = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
+    return Composition(model, Quantised(), observation, defaults, start)
+
+
+@recipe("vq", "van den Oord et al. 2017, arXiv:1711.00937")
+def vq(
+    facts: Facts,
+    *,
+    codes: int = 128,
+    dim: int = 16,
+    codebook: Literal["ema", "gradient"] = "ema",
+    commitment: float = 0.25,
+    prior: CodePriorName = "autoregressive",
+    hidden: tuple[int, ...] | None = None,
+    positions: int | None = None,
+    blocks: int = 1,
+    likelihood: LikelihoodName = "auto",
+    sigma: str = "shared",
+    observation: ObservationName = "auto",
+) -> Composition:
+    """VQ-VAE: discrete codes, the nearest entries of a learned codebook, with a learned prior over them.
+
+    log p(x) >= log p(x | c(x)) + log P(c(x)): the code is a choice, so this is a bound with no KL to estimate. The
+    prior is trained beside the rest as a player of its own.
+
+    Arguments:
+        codes: entries of the codebook.
+        dim: numbers an entry.
+        codebook: learned by running averages (ema) or by gradient.
+        commitment: weight that ties the encoder to its entries.
+        prior: over the sequence of codes.
+        hidden: channels of the convolutions, finest first, or widths of dense networks.
+        positions: codes a datum, by dense networks; images and signals have a grid of them when not given.
+        blocks: residual blocks at the grid of codes.
+        likelihood: p(x|z); auto is Bernoulli for grey images, discretised logistic for colour, else Gaussian.
+        sigma: the Gaussian's: unit, shared (one learned number), learned (a number an element), or a value.
+        observation: how raw data become x; auto is the likelihood's natural one.
+    """
+    positive(codes=codes, dim=dim, hidden=hidden, positions=positions)
+    if not commitment >= 0:
+        raise ChoiceError(f"--commitment must be 0 or more, got {commitment:g}")
+    seen, head, _, _ = _plain(facts, likelihood, sigma, observation)
+    model = vq_vae(
+        facts.shape,
+        head,
+        codes=codes,
+        dim=dim,
+        decay=0.99 if codebook == "ema" else None,
+        commitment=commitment,
+        channels=hidden or (32, 64),
+        hidden=hidden or (300, 300),
+        blocks=blocks,
+        positions=_positions(facts, positions),
+        prior=_CODE_PRIORS[prior],
+        scale=_scale(seen),
+    )
+    return _quantised(model, seen)
+
+
+@recipe("fsq", "Mentzer et al. 2023, arXiv:2309.15505")
+def fsq(
+    facts: Facts,
+    *,
+    levels: tuple[int, ...] = (8, 6, 5),
+    prior: CodePriorName = "autoregressive",
+    hidden: tuple[int, ...] | None = None,
+    positions: int | None = None,
+    blocks: int = 1,
+    likelihood: LikelihoodName = "auto",
+    sigma: str = "shared",
+    observation: ObservationName = "auto",
+) -> Composition:
+    """Finite scalar quantisation: each number of the code rounded to a few levels; no codebook to learn.
+
+    log p(x) >= log p(x | c(x)) + log P(c(x)), as for `vq`.
+
+    Arguments:
+        levels: how many levels each number of a code has; their product is the number of codes.
+        prior: over the sequence of codes.
+        hidden: channels of the convolutions, finest first, or widths of dense networks.
+        positions: codes a datum, by dense networks; images and signals have a grid of them when not given.
+        blocks: residual blocks at the grid of codes.
+        likelihood: p(x|z); auto is Bernoulli for grey images, discretised logistic for colour, else Gaussian.
+        sigma: the Gaussian's: unit, shared (one learned number), learned (a number an element), or a value.
+        observation: how raw data become x; auto is the likelihood's natural one.
+    """
+    positive(hidden=hidden, positions=positions)
+    if not levels or min(levels) < 2:
+        raise ChoiceError(f"--levels must be 2 or more each, got {levels}")
+    seen, head, _, _ = _plain(facts, likelihood, sigma, observation)
+    model = fsq_vae(
+        facts.shape,
+        head,
+        levels=levels,
+        channels=hidden or (32, 64),
+        hidden=hidden or (300, 300),
+        blocks=blocks,
+        positions=_positions(facts, positions),
+        prior=_CODE_PRIORS[prior],
+        scale=_scale(seen),
+    )
+    return _quantised(model, seen)
+
+
+@recipe("semi-supervised", "Kingma et al. 2014, arXiv:1406.5298")
+def semi_supervised(
+    facts: Facts,
+    *,
+    labelled: int | None = None,
+    label_seed: int = 0,
+    alpha: float = 10.0,
+    latent: int = 40,
+    hidden: tuple[int, ...] = (300, 300),
+    activation: Activation = "gated",
+    likelihood: LikelihoodName = "auto",
+    sigma: str = "shared",
+    observation: ObservationName = "auto",
+) -> Composition:
+    """M2: the class is a latent too, known for some of the data.
+
+    p(x) = sum_y p(y) integral p(z) p(x | y, z) dz, with q(y|x) q(z|x,y); q(y|x) classifies.
+
+    Arguments:
+        labelled: how many labels it may see, equally many of each class (a hundredth of the data).
+        label_seed: of the choice of labels.
+        alpha: weight of the classification loss, nats a datum.
+        latent: latent dimensions beside the class.
+        hidden: widths of the hidden layers.
+        activation: the layers' nonlinearity.
+        likelihood: p(x|y,z); auto is Bernoulli for grey images, discretised logistic for colour, else Gaussian.
+        sigma: the Gaussian's: unit, shared (one learned number), learned (a number an element), or a value.
+        observation: how raw data become x; auto is the likelihood's natural one.
+    """
+    positive(latent=latent, hidden=hidden, labelled=labelled)
+    classes = len(facts.classes)
+    if classes < 2:
+        raise ChoiceError(
+            "recipe 'semi-supervised' needs labels of two classes or more, and these data have none: name a column "
+            "(--label COLUMN), or use --recipe vae"
+        )
+    if labelled is not None and labelled > facts.n:
+        raise ChoiceError(f"--labelled {labelled} is more than the {facts.n} training data")
+    count = labelled if labelled is not None else max(classes, facts.n // 100)
+    seen, head, event, wrap = seen_as(facts, likelihood, sigma, observation)
+    model = m2(event, classes, latent, hidden, activation, head)
+    for part in (model.classifier, model.posterior):
+        part.net = wrap(part.net)
+    return Composition(
+        model,
+        SemiSupervised(alpha, count / facts.n),
+        seen,
+        Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50),
+        start,
+        targets=Targets(classes, count, label_seed),
+    )
