@@ -53,6 +53,8 @@ DATA: dict[str, tuple[Any, str]] = {
     "x_key": (str | None, "name of the data's array in a .npz file"),
     "kind": (str | None, "what a datum is, to overrule the guess"),
     "label": (str | None, "column to take labels from"),
+    "types": (str | None, "what columns of a table are: NAME=KIND,... of real, binary, categorical, counts, drop"),
+    "missing": (str | None, "nan and empty cells: refuse them, or mask them, as missing values (refuse)"),
     "valid": (float | None, "fraction of the data for validation (0.1)"),
     "test": (float | None, "fraction of the data for testing (0.1)"),
     "split_seed": (int | None, "seed of the random split"),
@@ -94,7 +96,7 @@ def command(argv: Sequence[str]) -> Callable[..., int]:
         *_data_options(),
     ]
     fit.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    fit.__doc__ = f"{SUMMARY}\n\nRecipe {recipe.name}: {recipe.summary}. {recipe.paper}."
+    fit.__doc__ = f"{SUMMARY}\n\nRecipe {recipe.name}: {recipe.description}\n\n{recipe.paper}."
     return fit
 
 
@@ -171,11 +173,13 @@ def _training_options(recipe: Recipe) -> list[inspect.Parameter]:
 
 
 def _data_options() -> list[inspect.Parameter]:
+    from vaekit.data.arrays import MISSING
     from vaekit.data.core import KINDS
 
     group = Group("Data", sort_key=3)
     hints = {n: hint for n, (hint, _) in DATA.items()}
     hints |= {"kind": choice(KINDS) | None, "skip_bad": Annotated[bool, Parameter(negative="")]}
+    hints |= {"missing": choice(MISSING) | None}
     return [
         option(n, hints[n], False if n == "skip_bad" else None, text, group, show_default=False)
         for n, (_, text) in DATA.items()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json as jsons
-import textwrap
-from typing import Any
 
 
 def recipes(*, json: bool = False) -> None:
@@ -31,8 +29,11 @@ def recipes(*, json: bool = False) -> None:
     if json:
         print(jsons.dumps(listed, indent=1, ensure_ascii=False))
         return
-    _print(listed, [" ".join(f"--{a.name.replace('_', '-')}" for a in r.arguments) for r in known])
-    print("\nvaekit fit DATA --recipe NAME --help explains a recipe's options")
+    width = max(len(r.name) for r in known)
+    for r in known:
+        made = " ".join(f"--{n.replace('_', '-')} {v}" for n, v in r.settings.items())
+        print(f"{r.name:<{width}}  {r.summary}{f'  [{made}]' if made else ''}")
+    print("\nin brackets: the settings of `vae` that a recipe is; vaekit fit DATA --recipe NAME --help explains each")
 
 
 def datasets(*, json: bool = False) -> None:
@@ -49,14 +50,7 @@ def datasets(*, json: bool = False) -> None:
     if json:
         print(jsons.dumps(listed, indent=1, ensure_ascii=False))
         return
-    _print(listed, ["" for _ in listed])
-    print("\nYour own: a folder of images, .npz, .npy, IDX (plain or .gz), .csv, .parquet")
-
-
-def _print(listed: list[dict[str, Any]], options: list[str]) -> None:
     width = max(len(one["name"]) for one in listed)
-    for one, more in zip(listed, options, strict=True):
-        print(f"{one['name']:<{width}}  {one['summary']}")
-        print(f"{'':<{width}}  {one['paper']}")
-        for line in textwrap.wrap(more, 100, break_on_hyphens=False):
-            print(f"{'':<{width}}  {line}")
+    for one in listed:
+        print(f"{one['name']:<{width}}  {one['summary']}  [{one['paper']}]")
+    print("\nYour own: a folder of images, .npz, .npy, IDX (plain or .gz), .csv, .parquet")

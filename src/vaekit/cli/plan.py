@@ -119,7 +119,8 @@ def _shapes(data: Data, composition: Composition) -> list[tuple[str, str]]:
     raw = torch.from_numpy(np.ascontiguousarray(data.events(data.train[np.arange(2)])))
     with torch.no_grad():
         x = composition.observation(raw, Noise.of(0, len(raw)))
-        z = model.encode(x)
+        c = composition.condition
+        z = model.encode(x, torch.from_numpy(c.of(data.train.head(2))) if c else None)
         model.decode(z)
     for hook in hooks:
         hook.remove()

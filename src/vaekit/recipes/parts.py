@@ -204,5 +204,5 @@ def start(composition: Composition, x: Tensor) -> None:
         if bias is not None:
             nets.set_output_bias(likelihood.net, bias)
     for module in composition.model.modules():
-        if hasattr(module, "start"):
+        if callable(getattr(module, "start", None)):
             module.start(x)
