@@ -44,6 +44,7 @@ OWN = {
     "conv": {"hidden": (4, 8)},
     "vq": {"hidden": (4, 8)},
     "fsq": {"hidden": (4, 8)},
+    "ladder": {"layers": (1, 1)},
 }
 STEPS = 6
 

@@ -17,6 +17,7 @@ from ..corruption import corruption as make_corruption
 from ..data.condition import Condition
 from ..data.observation import Observation
 from ..errors import ChoiceError
+from ..hierarchy import Chain
 from ..model import VAE, Model
 from ..posteriors import PointPosterior
 from ..priors import FlowPrior, Mixture, StandardNormal, UniformSphere, Vamp
@@ -156,17 +157,11 @@ def compose(
     q = PointPosterior(encoder, (latent,)) if posterior == "point" else Conditional(encoder, q_head)
     px = Conditional(decoder, head)
     if prior == "hierarchical":
-        from ..hierarchy import Chain
-
         width = widths[-1] if dense else 300
         top = max(1, latent // 2)
-        model: Model = Chain(
-            StandardNormal((top,)),
-            Conditional(nets.MLP((top,), 2 * latent, (width,), activation), Gaussian((latent,), "learned")),
-            px,
-            q,
-            Conditional(nets.MLP((latent,), 2 * top, (width,), activation), Gaussian((top,), "learned")),
-        )
+        down = Conditional(nets.MLP((top,), 2 * latent, (width,), activation), Gaussian((latent,), "learned"))
+        up = Conditional(nets.MLP((latent,), 2 * top, (width,), activation), Gaussian((top,), "learned"))
+        model: Model = Chain(StandardNormal((top,)), [down], [q, up], px)
     else:
         model = VAE(choose_prior(facts, prior, latent, q, seen, components, transforms), q, px, size)
     build = OBJECTIVES[objective]
@@ -205,6 +200,11 @@ def choose_prior_name(prior: str, posterior: str, objective: str, condition: Con
         raise ChoiceError("a hierarchical prior cannot be conditional: write --prior flow")
     if posterior == "point" and prior in ("vamp", "hierarchical"):
         raise ChoiceError(f"an autoencoder has no density that a {prior} prior could be made of: write --prior normal")
+    if prior == "vamp" and posterior != "gaussian":
+        raise ChoiceError(
+            "a vamp prior is a mixture of diagonal Gaussian posteriors: write --posterior gaussian with it, or --prior "
+            "mixture or flow"
+        )
     return prior
 
 

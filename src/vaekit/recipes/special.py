@@ -8,15 +8,17 @@ from ..composition import Composition, Defaults, Facts
 from ..data.condition import Targets
 from ..data.observation import Levels, Observation
 from ..errors import ChoiceError
+from ..hierarchy import top_down
 from ..mixed import Dress
 from ..model import VAE
-from ..objectives import Quantised, SemiSupervised
+from ..objectives import ELBO, Quantised, SemiSupervised
 from ..quantize import AutoregressiveCodes, IndependentCodes, fsq_vae, vq_vae
 from ..semi import m2
 from .parts import (
     Activation,
     LikelihoodName,
     ObservationName,
+    kl_weight,
     positive,
     seen_as,
     start,
@@ -202,4 +204,51 @@ def semi_supervised(
         Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50),
         start,
         targets=Targets(classes, count, label_seed),
+    )
+
+
+@recipe("ladder", "Sonderby et al. 2016, arXiv:1602.02282; Child 2021, arXiv:2011.10650")
+def ladder(
+    facts: Facts,
+    *,
+    layers: tuple[int, ...] | None = None,
+    width: int | None = None,
+    latent: int | None = None,
+    blocks: int = 1,
+    likelihood: LikelihoodName = "auto",
+    sigma: str = "shared",
+    observation: ObservationName = "auto",
+    beta: float = 1.0,
+    warmup: int = 0,
+    free_bits: float = 0.0,
+) -> Composition:
+    """A hierarchy of latent layers inferred from the top down, each posterior beside its prior.
+
+    p(x, z) = p(z_L) prod_l p(z_l | z_>l) p(x | z), with q(z_l | z_>l, x): generation and inference walk down together.
+
+    Arguments:
+        layers: stochastic layers on each grid, coarsest first, the first number without a grid (by the data's size).
+        width: channels on the finest grid, doubled on coarser ones; of vectors, of all layers.
+        latent: latent channels a layer; of vectors, latents a layer.
+        blocks: residual blocks on each grid of the encoder.
+        likelihood: p(x|z); auto is Bernoulli for grey images, discretised logistic for colour, else Gaussian.
+        sigma: the Gaussian's: unit, shared (one learned number), learned (a number an element), or a value.
+        observation: how raw data become x; auto is the likelihood's natural one.
+        beta: weight of the KL.
+        warmup: steps over which beta rises from 0.
+        free_bits: nats a layer below which its KL costs nothing more.
+    """
+    positive(width=width, latent=latent, blocks=blocks)
+    if not free_bits >= 0:
+        raise ChoiceError(f"--free-bits must be 0 or more, got {free_bits:g}")
+    if layers is not None and (not layers or min(layers) < 0 or sum(layers) < 1):
+        raise ChoiceError(f"--layers must be counts of layers, one or more in all, got {layers}")
+    seen, head, _, _ = _plain(facts, likelihood, sigma, observation)
+    model = top_down(facts.shape, head, layers, width, latent, blocks, values=_scale(seen))
+    return Composition(
+        model,
+        ELBO(kl_weight(beta, warmup), free_bits=free_bits),
+        seen,
+        Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, clip=200.0, ema=0.999, epochs=50),
+        start,
     )

@@ -1,0 +1,166 @@
+"""Recipes: whatever is composed trains, or is refused before training with the reason and a remedy."""
+
+import itertools
+import re
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from core_helpers import blobs
+
+import vaekit as vk
+from vaekit.errors import ChoiceError
+from vaekit.noise import Noise
+from vaekit.objectives import Batch
+from vaekit.recipes import RECIPES, Facts, get_recipe
+from vaekit.recipes.choices import OBJECTIVES, ObjectiveName, PosteriorName, PriorName, takes
+from vaekit.recipes.parts import LikelihoodName
+from vaekit.terms import log_weights
+
+FACTS = Facts("vector", (6,), 50, (0.0, 1.0), False, classes=("a", "b", "c"))
+SMALL = {"latent": 3, "hidden": (5,), "activation": "tanh"}
+
+
+def small(prior="auto", posterior="gaussian", objective="elbo", **more):
+    parts = {"prior": prior, "posterior": posterior, "objective": objective}
+    if prior in ("mixture", "vamp"):
+        parts["components"] = 4
+    if prior == "flow" or posterior in ("iaf", "nsf"):
+        parts["transforms"] = 1
+    if objective in ("iwae", "ciwae"):
+        parts["samples"] = 3
+    if objective == "piwae":
+        parts |= {"samples": 4, "groups": 2}
+    torch.manual_seed(0)
+    return get_recipe("vae")(FACTS, **SMALL, **parts, **more)
+
+
+def batch(composition, n=7):
+    raw = torch.from_numpy(np.random.default_rng(0).uniform(size=(n, 6)).astype(np.float32))
+    noise = Noise.of(0, n)
+    return Batch(composition.observation(raw, noise), Noise.of(1, n))
+
+
+@pytest.mark.parametrize("objective", get_args(ObjectiveName))
+def test_any_prior_and_posterior_train_with_it_or_are_refused_with_a_remedy(objective):
+    worked, refusals = 0, []
+    for prior, posterior in itertools.product(get_args(PriorName), get_args(PosteriorName)):
+        try:
+            composition = small(prior, posterior, objective)
+        except ChoiceError as error:
+            refusals.append(str(error))
+            continue
+        model = composition.model.train()
+        terms = composition.objective(model, batch(composition), torch.tensor(2))
+        players = composition.objective.players(model)
+        for player, loss in terms.losses.items():
+            grads = torch.autograd.grad(loss, players[player], retain_graph=True, allow_unused=True)
+            assert torch.isfinite(loss), (prior, posterior)
+            assert any(g is not None and bool(g.any()) for g in grads), (prior, posterior, player)
+            assert all(bool(torch.isfinite(g).all()) for g in grads if g is not None), (prior, posterior, player)
+        worked += 1
+    assert worked >= 3
+    assert all(re.search("write|give|use|need", refusal) for refusal in refusals)
+
+
+@pytest.mark.parametrize("likelihood", [n for n in get_args(LikelihoodName) if n != "auto"])
+def test_every_likelihood_composes_with_data_that_fit_it(likelihood, tmp_path):
+    rng = np.random.default_rng(0)
+    if likelihood == "mixed":
+        lines = ["size,colour,kept,label"]
+        lines += [f"{rng.normal():.3f},{('red', 'green', 'blue')[i % 3]},{i % 2},{i % 2}" for i in range(60)]
+        path = tmp_path / "table.csv"
+        path.write_text("\n".join(lines))
+        data = vk.load(str(path))
+    elif likelihood in ("poisson", "negative-binomial", "zero-inflated"):
+        data = vk.from_arrays(rng.poisson(3.0, (60, 6)).astype(np.int64), kind="counts")
+    else:
+        data = vk.from_arrays(blobs(60, 6, 5))
+    run = vk.fit(
+        data, "vae", out=tmp_path / "run", likelihood=likelihood, latent=2, hidden=(6,), steps=3, batch=10,
+        progress=False, compile="off",
+    )  # fmt: skip
+    scores = run.score("test", samples=3)
+    assert scores.shape == (len(data.test),)
+    assert np.isfinite(scores).all()
+    assert run.sample(4).shape == (4, *data.shape)
+    assert np.isfinite(run.sample(4, noise=True)).all()
+
+
+@pytest.mark.parametrize(
+    ("choices", "says"),
+    [
+        ({"objective": "iwae", "gamma": 3.0}, "takes no --gamma"),
+        ({"components": 4}, "--components belongs"),
+        ({"transforms": 4}, "--transforms belongs"),
+        ({"posterior": "sphere", "prior": "normal"}, "sphere"),
+        ({"posterior": "sphere", "latent": 1}, "--latent 2"),
+        ({"posterior": "point"}, "Gaussian posterior"),
+        ({"objective": "autoencoder"}, "point"),
+        ({"posterior": "point", "objective": "autoencoder", "prior": "vamp"}, "--prior normal"),
+        ({"objective": "tc", "prior": "hierarchical"}, "one"),
+        ({"objective": "tc", "posterior": "full"}, "diagonal"),
+        ({"posterior": "iaf", "objective": "iwae", "gradient": "dreg"}, "plain"),
+        ({"condition": "attributes"}, "--table"),
+        ({"condition": "label", "prior": "vamp"}, "--prior mixture"),
+        ({"network": "conv"}, "--network dense"),
+        ({"likelihood": "mixed"}, "tables"),
+        ({"likelihood": "poisson"}, "--kind counts"),
+        ({"likelihood": "bernoulli", "observation": "grey"}, "--observation binary"),
+        ({"corruption_level": 0.2}, "--corruption"),
+        ({"corruption": "masking", "corruption_level": 1.5}, "above 0"),
+        ({"beta": -1.0}, "--beta"),
+        ({"objective": "piwae", "samples": 5, "groups": 2}, "evenly"),
+        ({"objective": "ciwae", "mix": 2.0}, "--mix"),
+        ({"samples": 0}, "--samples"),
+        ({"latent": 0}, "--latent"),
+        ({"prior": "vampp"}, "did you mean 'vamp'"),
+        ({"betta": 2.0}, "did you mean 'beta'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(choices, says):
+    with pytest.raises(ChoiceError, match=says):
+        get_recipe("vae")(FACTS, **{**SMALL, **choices})
+
+
+def test_labels_are_needed_where_they_are_used():
+    bare = Facts("vector", (6,), 50, (0.0, 1.0), False)
+    for name in ("conditional", "semi-supervised"):
+        with pytest.raises(ChoiceError, match="label"):
+            get_recipe(name)(bare)
+
+
+def test_a_linear_recipe_refuses_more_latents_than_data_have_dimensions():
+    with pytest.raises(ChoiceError, match="--latent below 6"):
+        get_recipe("linear")(FACTS, latent=6)
+
+
+def test_named_recipes_are_settings_of_the_general_one():
+    for recipe in RECIPES.values():
+        assert set(recipe.settings) <= set(recipe.parameters)
+        if recipe.settings:
+            objective = recipe.settings.get("objective", "elbo")
+            own = {n for n in recipe.settings if n in {c for o in OBJECTIVES.values() for c in takes(o)}}
+            assert own <= set(takes(OBJECTIVES[objective])), recipe.name
+    with_beta, plain = get_recipe("beta"), get_recipe("vae")
+    torch.manual_seed(0)
+    one = with_beta(FACTS, **SMALL)
+    torch.manual_seed(0)
+    two = plain(FACTS, **SMALL, beta=4.0)
+    losses = [c.objective(c.model, batch(c), torch.tensor(0)).losses["model"] for c in (one, two)]
+    assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize("prior", [p for p in get_args(PriorName) if p not in ("auto", "sphere")])
+def test_importance_weights_never_use_a_closed_form(prior):
+    """With KL(q || p) in place of log q - log p the weights of one datum would all share it."""
+    composition = small(prior)
+    x = batch(composition).x
+    trace = composition.model.trace(x, k=4, noise=Noise.of(3, len(x)))
+    by_hand = trace.px.log_prob(x)
+    for latent in trace.latents:
+        by_hand = by_hand + latent.p.log_prob(latent.z) - latent.q.log_prob(latent.z)
+    torch.testing.assert_close(log_weights(trace, x), by_hand, rtol=1e-4, atol=1e-4)
+    inner = log_weights(trace, x) - trace.px.log_prob(x)
+    assert (inner.std(0) > 1e-4).all()
