@@ -7,13 +7,13 @@ RUN := runs/demo
 PIP_OPTIONS ?=
 MINUTES ?= 3.2
 
-.PHONY: help setup demo test lint bench bench-quality
+.PHONY: help setup demo test lint bench bench-quality bench-recipes
 
 help:
 	@echo "make setup          an environment in $(VENV) with vaekit and its tools"
 	@echo "make demo           train on Fashion-MNIST for 3 minutes, measure, write a page"
 	@echo "make test, lint     the tests; ruff and mypy"
-	@echo "make bench          speed beside other libraries; bench-quality: quality"
+	@echo "make bench          speed beside other libraries; bench-quality, bench-recipes: quality"
 
 setup: $(READY)
 
@@ -49,3 +49,6 @@ bench: $(READY)
 
 bench-quality: $(READY)
 	$(BIN)/python bench/quality.py
+
+bench-recipes: $(READY)
+	$(BIN)/python bench/recipes.py

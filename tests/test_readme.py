@@ -58,3 +58,10 @@ def test_make_targets_exist():
     documents = README.read_text() + (ROOT / "CONTRIBUTING.md").read_text()
     for target in set(re.findall(r"^make ([a-z-]+)", documents, re.M)):
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_the_family_page_is_that_of_the_recipes():
+    import runpy
+
+    page = runpy.run_path(str(ROOT / "docs" / "family.py"))["page"]
+    assert (ROOT / "docs" / "family.md").read_text(encoding="utf8") == page(), "run: python docs/family.py"

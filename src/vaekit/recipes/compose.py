@@ -83,7 +83,7 @@ def compose(
     """The default: dense networks for small images and vectors, convolutions above; a likelihood that fits the data.
 
     ELBO(x) = E_{q(z|x)}[log p(x|z)] - KL(q(z|x) || p(z)), with any prior, posterior, likelihood and objective that fit
-    together: `--prior vamp --posterior iaf --objective iwae`.
+    together.
 
     Arguments:
         prior: p(z); auto is N(0, I), or uniform on the sphere for a posterior on it.
