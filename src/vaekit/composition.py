@@ -13,7 +13,8 @@ from torch.distributions import constraints
 from .conditional import Head
 from .data.condition import Condition, Targets
 from .data.core import row_dtype
-from .data.observation import Observation
+from .data.observation import Dequantised, Observation
+from .distributions import OpenUnit
 from .errors import ChoiceError
 from .model import Model
 from .objectives import Objective
@@ -121,9 +122,11 @@ class Composition:
 
 _INCLUDES = {
     "boolean": ("boolean",),
-    "unit": ("boolean", "unit"),
-    "real": ("boolean", "unit", "levels", "real"),
+    "unit": ("boolean", "unit", "open-unit"),
+    "open-unit": ("open-unit",),
+    "real": ("boolean", "unit", "open-unit", "levels", "counts", "real"),
     "levels": ("boolean", "levels"),
+    "counts": ("boolean", "levels", "counts"),
 }
 
 
@@ -132,8 +135,12 @@ def _support_name(support: constraints.Constraint) -> str:
         return "boolean"
     if support is constraints.unit_interval:
         return "unit"
+    if isinstance(support, OpenUnit):
+        return "open-unit"
     if isinstance(support, type(constraints.integer_interval(0, 1))):
         return "levels"
+    if support is constraints.nonnegative_integer:
+        return "counts"
     return "real"
 
 
@@ -143,8 +150,17 @@ def check_support(composition: Composition) -> None:
     if not isinstance(head, Head):
         return  # somebody's own likelihood: held against its distribution's support on the first batch
     have, want = _support_name(composition.observation.support), _support_name(head.support)
+    if isinstance(composition.observation, Dequantised):
+        have = "open-unit"  # noise has moved every value off the ends
     if have not in _INCLUDES[want]:
-        fits = {"boolean": "binary", "unit": "grey", "levels": "levels", "real": "standardised"}[want]
+        fits = {
+            "boolean": "binary",
+            "unit": "grey",
+            "open-unit": "dequantised",
+            "levels": "levels",
+            "real": "standardised",
+            "counts": "counts",
+        }[want]
         raise ChoiceError(
             f"likelihood {type(head).__name__} has support {want!r} but the {composition.observation.kind!r} "
             f"observation gives {have!r} values: write --observation {fits}, or choose another --likelihood"

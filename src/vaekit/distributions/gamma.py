@@ -73,3 +73,16 @@ def standard_gamma(noise: Noise, concentration: Tensor, event: tuple[int, ...], 
     """
     x = torch.exp(log_standard_gamma(noise, concentration, event, k))
     return x.clamp_min(torch.finfo(x.dtype).tiny)
+
+
+def standard_beta(noise: Noise, a: Tensor, b: Tensor, event: tuple[int, ...], k: int | None = None) -> Tensor:
+    """Draws from the beta density with concentrations a (of x) and b (of 1 - x), reparametrised, strictly inside."""
+    log_odds = log_standard_gamma(noise, a, event, k) - log_standard_gamma(noise, b, event, k)
+    info = torch.finfo(log_odds.dtype)
+    return torch.sigmoid(log_odds).clamp(info.tiny, 1 - info.eps / 2)
+
+
+def standard_t(noise: Noise, df: Tensor, event: tuple[int, ...], k: int | None = None) -> Tensor:
+    """Draws from Student's t, a normal over the root of a mean square, reparametrised in `df` too."""
+    log_square = log_standard_gamma(noise, df / 2, event, k) - torch.log(df / 2)
+    return noise.normal(event, k).to(log_square.dtype) * torch.exp(-log_square / 2)
