@@ -196,6 +196,34 @@ def test_pictures(run):
         path.unlink()
 
 
+def test_samples_of_latents_fitted_to_the_codes(run, monkeypatch):
+    from vaekit.resample import NormalisingFlow, SecondStage
+
+    monkeypatch.setattr(NormalisingFlow, "STEPS", 5)
+    monkeypatch.setattr(SecondStage, "STEPS", 5)
+    for name in ("gmm", "flow", "two-stage"):
+        first = done("sample", run, "--latents", name, "-n", 9, "--out", "a.npz")
+        line, path = first.out.splitlines()
+        assert line.startswith(f"{name}: ")
+        assert "1,437 codes of the training split" in line
+        assert "under N(0, I)" in line
+        assert path == "a.npz"
+        assert f"fitting {name}" in first.err
+        a = np.load("a.npz")
+        assert (a["x"].shape, a["z"].shape) == ((9, 1, 8, 8), (9, 3))
+        again = done("sample", run, "--latents", name.upper(), "-n", 9, "--out", "b.npz")
+        assert again.out.splitlines()[0] == line
+        assert "fitting" not in again.err
+        assert np.array_equal(np.load("b.npz")["x"], a["x"])
+    other = vaekit("sample", run, "--latents", "gmm", "--components", 3)
+    assert other.code == 2
+    assert "--refit" in other.err
+    assert "gmm: 3 Gaussians" in done("sample", run, "--latents", "gmm", "--components", 3, "--refit").out
+    cold = done("sample", run, "--latents", "gmm", "--temperature", 0, "-n", 2, "--out", "c.npz")
+    assert "gmm: 3 Gaussians" in cold.out
+    assert np.allclose(*np.load("c.npz")["z"])
+
+
 def test_arrays(run):
     def arrays(*argv):
         done(*argv, "--out", "a.npz")
@@ -468,6 +496,11 @@ def test_the_elbo_told_is_that_of_the_saved_weights(capsys):
         ("evaluate RUN --metrics elob", "did you mean 'elbo'"),
         ("sample RUN -n 0", "-n"),
         ("sample RUN --temperature -1", "--temperature"),
+        ("sample RUN --latents gm", "did you mean 'gmm'"),
+        ("sample RUN --latents flow --components 3", "--components is for gmm"),
+        ("sample RUN --latents gmm --components 0", "--components must be 1 or more"),
+        ("sample RUN --components 3", "add --latents gmm"),
+        ("sample RUN --refit", "add --latents gmm"),
         ("sample RUN --out x.jpg", ".png"),
         ("sample RUN --out .", "directory"),
         ("sample RUN --out file/x.png", "not a directory"),

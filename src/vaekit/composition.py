@@ -12,8 +12,8 @@ from torch.distributions import constraints
 
 from .conditional import Head
 from .data.condition import Condition, Targets
-from .data.core import row_dtype
-from .data.observation import Dequantised, Observation
+from .data.core import Column, row_dtype
+from .data.observation import Dequantised, Observation, TableSupport
 from .distributions import OpenUnit
 from .errors import ChoiceError
 from .model import Model
@@ -26,7 +26,8 @@ class Facts:
 
     `shape` is the event of x (C, H, W), (C, L) or (D,); `scale` the lowest and highest raw value; `integer` whether
     the raw data are whole numbers of a known range (uint8, bool); `n` the number of training data; `classes` the names
-    of the labels' classes and `attributes` those of the two-valued attributes, where there are any.
+    of the labels' classes and `attributes` those of the two-valued attributes, where there are any; `columns` what each
+    column of a table is, with its categories; `missing` whether nan stands for a value that is missing.
     """
 
     kind: str
@@ -36,6 +37,8 @@ class Facts:
     integer: bool
     classes: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    missing: bool = False
 
     @classmethod
     def of(cls, data) -> Facts:
@@ -51,17 +54,21 @@ class Facts:
             integer,
             classes=_classes(data),
             attributes=tuple(data.attribute_names),
+            columns=tuple(data.schema),
+            missing=data.missing,
         )
 
     def as_json(self) -> dict[str, Any]:
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in self.__dict__.items()}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in self.__dict__.items()}
+        return plain | {"columns": [column.as_json() for column in self.columns]}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Facts:
         missing = {"kind", "shape", "n", "scale", "integer"} - set(stored)
         if missing:
             raise KeyError(min(missing))
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+        return cls(**plain | {"columns": tuple(Column.from_json(c) for c in stored.get("columns", ()))})
 
     @property
     def dims(self) -> int:
@@ -127,6 +134,7 @@ _INCLUDES = {
     "real": ("boolean", "unit", "open-unit", "levels", "counts", "real"),
     "levels": ("boolean", "levels"),
     "counts": ("boolean", "levels", "counts"),
+    "mixed": ("mixed",),
 }
 
 
@@ -141,7 +149,7 @@ def _support_name(support: constraints.Constraint) -> str:
         return "levels"
     if support is constraints.nonnegative_integer:
         return "counts"
-    return "real"
+    return "mixed" if isinstance(support, TableSupport) else "real"
 
 
 def check_support(composition: Composition) -> None:
@@ -160,6 +168,7 @@ def check_support(composition: Composition) -> None:
             "levels": "levels",
             "real": "standardised",
             "counts": "counts",
+            "mixed": "mixed",
         }[want]
         raise ChoiceError(
             f"likelihood {type(head).__name__} has support {want!r} but the {composition.observation.kind!r} "

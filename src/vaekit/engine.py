@@ -134,11 +134,17 @@ class Engine:
     def _split(self, raw, base, rows, step, c, y, coefficients, decay):
         """The same with a sum over processes between gradients and update, each process weighted by its rows."""
         assert self.settings.reduce is not None
+        buffers = [b for b in self.module.buffers() if b.is_floating_point()]
+        before = [b.clone() for b in buffers]
         values, gradients = self._gradients(raw, base, rows, step, c, y)
         with torch.no_grad():
             share = len(rows) / self._global_rows
-            shared = [values.mul_(share), *(g.mul_(share) for g in gradients.values())]
+            # running statistics move by the mean over all rows; what stood still stays as it is, to the last bit
+            moves = [torch.where(b == a, 0, b - a).mul_(share) for b, a in zip(buffers, before, strict=True)]
+            shared = [values.mul_(share), *(g.mul_(share) for g in gradients.values()), *moves]
             self.settings.reduce(shared)
+            for b, a, move in zip(buffers, before, moves, strict=True):
+                b.copy_(a + move)
             self._update(gradients, coefficients, decay)
         return values
 

@@ -56,14 +56,17 @@ class MLP(nn.Module):
 
 
 class Rescaled(nn.Module):
-    """`net` on x with low..high brought to -1..1: networks want numbers about 1, not the 0..255 of a likelihood."""
+    """`net` on x with low..high brought to -1..1: networks want numbers about 1, not the 0..255 of a likelihood.
+
+    What `net` takes beside x is passed on as it is.
+    """
 
     def __init__(self, net: nn.Module, low: float, high: float):
         super().__init__()
         self.net, self.low, self.reach = net, low, (high - low) / 2
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net((x - self.low) / self.reach - 1)
+    def forward(self, x: Tensor, *more: Tensor) -> Tensor:
+        return self.net((x - self.low) / self.reach - 1, *more)
 
 
 def _sizes(size: Sequence[int], levels: int) -> list[tuple[int, ...]]:
@@ -128,7 +131,12 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """A dense layer onto a small grid, then nearest upsampling and convolutions up to the exact size."""
+    """A dense layer onto a small grid, then transposed convolutions up to the exact size: any C x H x W or C x L.
+
+    Each level runs `blocks` residual blocks and doubles the grid by a 4-wide stride-2 transposed convolution, cropped
+    where the size is odd; the last goes straight to the output. An output is then a sum over 4 taps (2 x 2) where a
+    convolution after upsampling takes 9, and the kernel's width is a multiple of its stride, so no checkerboard.
+    """
 
     def __init__(
         self,
@@ -140,33 +148,61 @@ class ConvDecoder(nn.Module):
     ):
         super().__init__()
         c, *size = event
-        conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
         self.grids = _sizes(size, len(channels))[::-1]
         widths = [*channels][::-1]
         self.start = (widths[0], *self.grids[0])
         self.inp = nn.Linear(latent, math.prod(self.start))
         steps = []
-        for a, b in zip(widths, [*widths[1:], widths[-1]], strict=True):
-            layers: list[nn.Module] = [nn.GroupNorm(_groups(a), a), nn.SiLU(), conv(a, b, 3, padding=1)]
-            steps.append(nn.Sequential(*layers, *[Residual(b, len(size)) for _ in range(blocks)]))
+        for a, b in itertools.pairwise([*widths, params * c]):
+            layers: list[nn.Module] = [Residual(a, len(size)) for _ in range(blocks)]
+            layers += [nn.GroupNorm(_groups(a), a), nn.SiLU(), doubling(a, b, len(size))]
+            steps.append(nn.Sequential(*layers))
         self.steps = nn.ModuleList(steps)
-        self.out = nn.Sequential(nn.GroupNorm(_groups(b), b), nn.SiLU(), conv(b, params * c, 3, padding=1))
 
     def forward(self, z: Tensor) -> Tensor:
         lead = z.shape[:-1]
         h = self.inp(z.reshape(-1, z.shape[-1])).reshape(-1, *self.start)
         for step, grid in zip(self.steps, self.grids[1:], strict=True):
-            h = step(F.interpolate(h, size=grid, mode="nearest"))
-        return self.out(h).reshape(*lead, -1)
+            h = cropped(step(h), grid)
+        return h.reshape(*lead, -1)
+
+
+def doubling(channels_in: int, channels_out: int, dims: int) -> nn.Module:
+    """A transposed convolution that doubles a grid; its weights' deviation goes by the taps an output really sums."""
+    conv = (nn.ConvTranspose1d if dims == 1 else nn.ConvTranspose2d)(channels_in, channels_out, 4, stride=2, padding=1)
+    with torch.no_grad():
+        bound = (channels_in * 2**dims) ** -0.5
+        conv.weight.uniform_(-bound, bound)
+    return conv
+
+
+def cropped(h: Tensor, grid: Sequence[int]) -> Tensor:
+    """The first rows and columns of h (N, C, *larger), as many as `grid` has."""
+    for axis, size in enumerate(grid, 2):
+        h = h.narrow(axis, 0, size)
+    return h
+
+
+class Bias(nn.Module):
+    """x + bias, one number a feature: what a convolution's output lacks, which knows channels but no places."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias
 
 
 def set_output_bias(net: nn.Module, bias: Tensor) -> bool:
-    """Copy `bias` into the last layer with weights if it is an affine one of that size; whether it was.
+    """Copy `bias` into the last layer with weights if it is an affine one of that size, or a `Bias`; whether it was.
 
     A dense layer before convolutions does not count, though by chance it may have as many numbers.
     """
-    last = [m for m in net.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)][-1:]
-    if not last or not isinstance(last[0], nn.Linear) or last[0].bias is None or last[0].bias.shape != bias.shape:
+    last = [m for m in net.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd | Bias)][-1:]
+    if not last or not isinstance(last[0], nn.Linear | Bias) or last[0].bias is None:
+        return False
+    if last[0].bias.shape != bias.shape:
         return False
     with torch.no_grad():
         last[0].bias.copy_(bias)

@@ -6,6 +6,7 @@ checkpoint/         the last two states of training
 log.jsonl           one line a record
 metrics.json        measured numbers, each with its protocol
 splits.safetensors  which rows of the source were train, valid and test
+latents/            densities fitted to the codes, to sample from
 figures/, report.html
 """
 
@@ -15,7 +16,7 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ from .files import read_json, read_tensors, write_json
 from .noise import Noise
 from .recipes import get_recipe
 from .terms import rate_per_dim
+
+if TYPE_CHECKING:
+    from .resample import Latents
 
 FORMAT = 1
 NOISE_X, NOISE_Z = 11, 12
@@ -230,8 +234,15 @@ class Run:
             if plan.shape != shape:
                 raise DataError(f"this run takes data of shape {shape} a datum, got {raw.shape[1:]}")
             raw = raw.reshape(len(raw), *plan.pre).transpose(0, *(a + 1 for a in plan.axes))
-        if raw.dtype.kind == "f" and not all(np.isfinite(part).all() for _, part in blocks(raw)):
-            raise DataError("the data hold NaN or infinite values: fill or drop them first")
+        for first, part in blocks(raw) if raw.dtype.kind == "f" else ():
+            wrong = np.isinf(part) if self.facts.missing else ~np.isfinite(part)
+            if wrong.any():
+                place = tuple(int(i) for i in np.argwhere(wrong)[0])
+                where = f"column {self.facts.columns[place[1]].name!r}" if self.facts.columns else f"at {place[1:]}"
+                raise DataError(
+                    f"the data hold NaN or infinite values (row {first + place[0]}, {where}, is {part[place]:g}): fill or "
+                    "drop them first, or train with missing values: --missing mask"
+                )
         if self.facts.integer and raw.dtype.kind == "f":
             low, high = self.facts.scale
             raise DataError(
@@ -243,11 +254,14 @@ class Run:
         if raw.dtype == np.float64:
             raw = raw.astype(np.float32)
         low, high = self.facts.scale
-        if self.composition.observation.bounded and len(raw) and (raw.min() < low or raw.max() > high):
-            raise DataError(
-                f"this run was trained on values {low:g}..{high:g}, got {raw.dtype} from {raw.min():g} to "
-                f"{raw.max():g}: bring the data into that range first"
-            )
+        if self.composition.observation.bounded and len(raw):
+            least, most = np.fmin.reduce(raw, None), np.fmax.reduce(raw, None)  # of the values that are there
+            if least < low or most > high:
+                raise DataError(
+                    f"this run was trained on values {low:g}..{high:g}, got {raw.dtype} from {least:g} to {most:g}: "
+                    "bring the data into that range first"
+                )
+        self.composition.observation.check(raw)
         return raw
 
     def observed(self, what: str | np.ndarray = "test", labels: np.ndarray | None = None) -> Observed:
@@ -329,16 +343,46 @@ class Run:
             total, count = total + kl.sum(0).cpu().double().numpy(), count + len(x)
         return total / count
 
+    def fit_latents(
+        self,
+        name: str,
+        *,
+        components: int | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        refit: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Latents:
+        """A density of the run's codes to sample from (gmm, flow or two-stage): fitted once and kept with the run.
+
+        See `vaekit.resample.fit_latents`.
+        """
+        from .resample import fit_latents
+
+        return fit_latents(self, name, components=components, steps=steps, seed=seed, refit=refit, told=progress)
+
     def sample_latents(
-        self, n: int, temperature: float = 1.0, seed: int = 0, labels: np.ndarray | None = None
+        self,
+        n: int,
+        temperature: float = 1.0,
+        seed: int = 0,
+        labels: np.ndarray | None = None,
+        latents: str | None = None,
     ) -> np.ndarray:
-        """n codes drawn from the prior, (n, D); of a conditional run for these labels, else for each class in turn."""
+        """n codes (n, D) drawn from the prior, or from the density `latents` of the run's codes (`fit_latents`).
+
+        Of a conditional run they are for these labels, else for each class in turn.
+        """
         if n < 1:
             raise ChoiceError(f"the number of samples must be 1 or more, got {n}")
         if not temperature >= 0:
             raise ChoiceError(f"temperature must be 0 or more, got {temperature:g}")
+        c = self._wanted(n, labels)
+        if latents is not None:
+            z = self.fit_latents(latents).sample(n, temperature, seed)
+            return z if c is None else np.concatenate([z, c.cpu().numpy()], 1)
         noise = Noise.of(seed, n, NOISE_Z, device=self.device)
-        return self.model.sample(n, self._wanted(n, labels), noise, temperature).cpu().numpy()
+        return self.model.sample(n, c, noise, temperature).cpu().numpy()
 
     def _wanted(self, n: int, labels: np.ndarray | None) -> Tensor | None:
         """The conditions of n new data."""
@@ -363,9 +407,13 @@ class Run:
         noise: bool = False,
         seed: int = 0,
         labels: np.ndarray | None = None,
+        latents: str | None = None,
     ) -> np.ndarray:
-        """n new data in the data's own units: means of p(x|z), or draws from it with `noise`."""
-        return self.decode(self.sample_latents(n, temperature, seed, labels), noise, seed)
+        """n new data in the data's own units: means of p(x|z), or draws from it with `noise`.
+
+        Codes are drawn from the prior, or from what `latents` names (`fit_latents`).
+        """
+        return self.decode(self.sample_latents(n, temperature, seed, labels, latents), noise, seed)
 
     def reconstruct(
         self,

@@ -27,15 +27,17 @@ class Constant(Schedule):
 
 
 class Linear(Schedule):
-    """From `start` to `value` in equal increments over `steps`, then constant (Bowman et al. 2016)."""
+    """From `start` to `value` in equal increments over `steps`, then constant; at once where `steps` is 0.
+
+    The warm-up of the KL of Bowman et al. (2016) and Sønderby et al. (2016).
+    """
 
     def __init__(self, value: float, steps: int, start: float = 0.0):
         super().__init__()
-        self.value, self.steps, self.start = value, steps, start
+        self.value, self.steps, self.start = value, _not_negative(steps), start
 
     def forward(self, step: Tensor | float) -> Tensor:
-        done = torch.clamp(_tensor(step) / max(self.steps, 1), max=1.0)
-        return self.start + (self.value - self.start) * done
+        return self.start + (self.value - self.start) * _done(step, self.steps)
 
 
 class Cyclic(Schedule):
@@ -43,6 +45,8 @@ class Cyclic(Schedule):
 
     def __init__(self, value: float, period: int, share: float = 0.5, start: float = 0.0):
         super().__init__()
+        if period < 1 or not 0 < share <= 1:
+            raise ValueError(f"period must be 1 step or more and share in (0, 1], got {period} and {share}")
         self.value, self.period, self.share, self.start = value, period, share, start
 
     def forward(self, step: Tensor | float) -> Tensor:
@@ -51,19 +55,30 @@ class Cyclic(Schedule):
 
 
 class Cosine(Schedule):
-    """From `start` to `value` along half a cosine over `steps`, then constant."""
+    """From `start` to `value` along half a cosine over `steps`, then constant; at once where `steps` is 0."""
 
     def __init__(self, value: float, steps: int, start: float = 0.0):
         super().__init__()
-        self.value, self.steps, self.start = value, steps, start
+        self.value, self.steps, self.start = value, _not_negative(steps), start
 
     def forward(self, step: Tensor | float) -> Tensor:
-        done = torch.clamp(_tensor(step) / max(self.steps, 1), max=1.0)
-        return self.value + (self.start - self.value) * 0.5 * (1 + torch.cos(math.pi * done))
+        return self.value + (self.start - self.value) * 0.5 * (1 + torch.cos(math.pi * _done(step, self.steps)))
 
 
 def _tensor(step: Tensor | float) -> Tensor:
     return step.float() if isinstance(step, Tensor) else torch.tensor(float(step))
+
+
+def _not_negative(steps: int) -> int:
+    if steps < 0:
+        raise ValueError(f"steps must be 0 or more, got {steps}")
+    return steps
+
+
+def _done(step: Tensor | float, steps: int) -> Tensor:
+    """How much of a rise over `steps` is done at this step: 0 at the first, 1 from number `steps` on."""
+    now = _tensor(step)
+    return torch.clamp(now / steps, max=1.0) if steps else torch.ones_like(now)
 
 
 def learning_rate(name: str, progress: float, warmup: float = 0.01, floor: float = 0.0) -> float:

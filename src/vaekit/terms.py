@@ -48,6 +48,36 @@ def rate_per_dim(latent: Latent) -> Tensor | None:
     return kl_divergence(q.base_dist, p.base_dist)
 
 
+def _sampled_rate_per_dim(latent: Latent) -> Tensor | None:
+    """log q - log p of each latent dimension at the draws, (K?, B, *event), where q and p factorise over them."""
+    q, p = latent.q, latent.p
+    if not (isinstance(q, Independent) and isinstance(p, Independent)):
+        return None
+    if q.base_dist.event_shape or p.base_dist.event_shape:
+        return None
+    return q.base_dist.log_prob(latent.z) - p.base_dist.log_prob(latent.z)
+
+
+def rate_groups(trace: Trace, analytic: bool = True) -> Tensor:
+    """The KL averaged over batch and samples, in parts that sum to the mean of `rate`.
+
+    One part a latent dimension where there is one layer that factorises, else one part a layer.
+    """
+    if len(trace.latents) == 1:
+        (h,) = trace.latents
+        parts = rate_per_dim(h) if analytic else None
+        if parts is None:
+            parts = _sampled_rate_per_dim(h)
+        if parts is not None:
+            return parts.reshape(-1, h.q.event_shape.numel()).mean(0)
+    return torch.stack([latent_rate(h, analytic).mean() for h in trace.latents])
+
+
+def free_rate(trace: Trace, free: float, analytic: bool = True) -> Tensor:
+    """sum_j max(free, KL_j) over the `rate_groups`, in nats: a scalar (Kingma et al. 2016, equation 15)."""
+    return rate_groups(trace, analytic).clamp(min=free).sum()
+
+
 def distortion(trace: Trace, x: Tensor) -> Tensor:
     """-log p(x | z), nats a datum, averaged over the samples of the pass: (B,)."""
     return -_over_samples(trace.px.log_prob(x), trace)
@@ -67,6 +97,12 @@ def log_weights(trace: Trace, x: Tensor, log_px: Tensor | None = None) -> Tensor
 def log_mean_weight(weights: Tensor) -> Tensor:
     """log 1/K sum_k exp(w_k) over the leading axis: the bound of Burda et al. (2016) when w are log-weights."""
     return torch.logsumexp(weights, 0) - math.log(len(weights))
+
+
+def grouped_bound(weights: Tensor, groups: int = 1) -> Tensor:
+    """`log_mean_weight` within each of the groups that the K samples are shared out to, averaged: (K, B) -> (B,)."""
+    parts = weights.unflatten(0, (groups, -1))  # (M, K / M, B)
+    return (torch.logsumexp(parts, 1) - math.log(parts.shape[1])).mean(0)
 
 
 class Weights(NamedTuple):

@@ -326,18 +326,20 @@ class Trainer:
                     for b in blocks
                 ]
             totals = torch.zeros(2, dtype=torch.float64)
-            n = 0
+            n, units = 0, 0.0
             with self.engine.using():
                 for rows, x, c in self.valid_x:
                     trace = model.trace(x, c, noise=Noise.of(self.options.seed, rows, 21, device=x.device))
                     d = distortion(trace, x)
                     r = rate(trace) if model.no_density is None else torch.zeros_like(d)
                     totals += torch.stack([d, r]).cpu().double().sum(1)
+                    if self.data.missing:
+                        units += float(self.composition.observation.log_jacobian_of(x).sum())
                     n += len(x)
             d, r = (totals / n).tolist()
             if not math.isfinite(d + r):
                 self._fail("the validation ELBO", -(d + r), self.step)
-            jacobian = self.composition.observation.log_jacobian(self.data.shape)
+            jacobian = units / n if self.data.missing else self.composition.observation.log_jacobian(self.data.shape)
             self.valid = {"step": self.step, "distortion": d - jacobian}
             if model.no_density is None:
                 self.valid |= {"elbo": jacobian - (d + r), "rate": r}

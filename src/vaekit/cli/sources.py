@@ -68,6 +68,7 @@ def _all(run: Run, source: str) -> Rows:
 def _options(run: Run, source: str) -> dict[str, Any]:
     """Those of the run's options that say how to read other data."""
     from vaekit.data.idx import has_idx
+    from vaekit.data.table import SUFFIXES
 
     path, stored = Path(source).expanduser(), run.config["data"]["options"]
     taken: tuple[str, ...] = ()
@@ -76,9 +77,10 @@ def _options(run: Run, source: str) -> dict[str, Any]:
         return {"size": size} | {n: stored[n] for n in ("background", "skip_bad") if n in stored}
     if path.suffix == ".npz":
         taken = ("x_key",)
-    elif path.suffix in (".csv", ".parquet"):
+    elif path.suffix.lower() in SUFFIXES:
         taken = ("label", "group")
-    return {n: stored[n] for n in taken if n in stored}
+    known = {"schema": run.facts.columns} if run.facts.columns and path.suffix.lower() in SUFFIXES else {}
+    return known | {n: stored[n] for n in (*taken, "missing") if n in stored}
 
 
 def _is_one(run: Run, shape: tuple[int, ...]) -> bool:

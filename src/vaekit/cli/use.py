@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from vaekit.cli.output import Bar, at_least, check_file, check_picture, in_rows, make_folder, table, write
+from vaekit.cli.output import Bar, Doing, at_least, check_file, check_picture, in_rows, make_folder, table, write
 from vaekit.errors import ChoiceError
 
 if TYPE_CHECKING:
@@ -112,10 +112,15 @@ def sample(
     n: Annotated[int, N] = 64,
     temperature: float = 1.0,
     noise: Flag = False,
+    latents: str | None = None,
+    components: int | None = None,
+    refit: Flag = False,
     seed: int = 0,
+    device: str = "cpu",
+    data: str | None = None,
     out: str = "samples.png",
 ) -> None:
-    """New data: draws of z from the prior, decoded.
+    """New data: draws of z decoded, from the prior or from a density fitted to the codes of the training data.
 
     Parameters
     ----------
@@ -124,20 +129,42 @@ def sample(
     n
         How many.
     temperature
-        Spread of z about the prior's centre.
+        Spread of z about the prior's centre, or about the mean of the codes.
     noise
         Draw x from p(x|z) rather than take its mean.
+    latents
+        gmm, flow or two-stage: draw z from a Gaussian mixture, a normalising flow or a second VAE of the codes; it is
+        fitted once and kept with the run.
+    components
+        Gaussians of the gmm (10).
+    refit
+        Fit the latents anew.
     seed
         Of the draws.
+    device
+        auto, cpu, cuda or mps.
+    data
+        Where the data are, if they have moved.
     out
         .png (a grid) or .npz (x, z).
     """
-    at_least(1, n=n)
+    at_least(1, n=n, components=components)
     at_least(0, temperature=temperature)
+    if latents is None and (components is not None or refit):
+        raise ChoiceError(f"{'--refit' if refit else '--components'} is for latents: add --latents gmm")
     path = check_file(out, GRID)
-    opened = _open(run)
+    if latents is not None:
+        from vaekit.resample import check_name
+
+        latents = latents.lower()
+        check_name(latents)
+    opened = _open(run, data, device)
     check_picture(opened, path)
-    z = opened.sample_latents(n, temperature, seed)
+    if latents is not None:
+        with Doing() as doing:
+            fitted = opened.fit_latents(latents, components=components, refit=refit, progress=doing)
+        print(fitted)
+    z = opened.sample_latents(n, temperature, seed, latents=latents)
     x = opened.decode(z, noise, seed)
     write(path, opened, x, max(1, round(n**0.5)), {"x": x, "z": z})
 

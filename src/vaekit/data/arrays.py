@@ -9,8 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.data import splits
-from vaekit.data.core import KINDS, Array, Data, Kind, Split, blocks, cast, digest, layout, row_dtype
+from vaekit.data.core import (
+    KINDS,
+    Array,
+    Column,
+    Data,
+    Kind,
+    Split,
+    blocks,
+    cast,
+    check_columns,
+    digest,
+    layout,
+    row_dtype,
+)
 from vaekit.errors import DataError
+
+
+MISSING = ("refuse", "mask")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +52,7 @@ class Source:
     splits: dict[str, NDArray[np.int64]] | None = None
     kind: str | None = None
     scale: tuple[float, float] | None = None
+    schema: tuple[Column, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -51,6 +68,7 @@ def build(
     test: float = splits.FRACTION,
     split_seed: int = 0,
     rows: Mapping[str, Any] | None = None,
+    missing: str = "refuse",
     options: dict[str, Any] | None = None,
 ) -> Data:
     """Checks a source and splits it.
@@ -60,14 +78,19 @@ def build(
         name, asked: what the data are called, and what was asked for.
         kind: overrules the guess.
         label, group: columns to take labels from, and to keep together in one split.
-        valid, test, split_seed, rows: as for `load` (`rows` is its `splits`).
+        valid, test, split_seed, rows, missing: as for `load` (`rows` is its `splits`).
         options: recorded in the result.
 
     Raises:
         DataError: whatever is wrong with the data or the choices, by name.
     """
+    if missing not in MISSING:
+        raise DataError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
+    masked = missing == "mask"
     x = tidy(source.x, name)
     sort = kind_of(x, kind or source.kind)
+    if source.schema:
+        sort = kind_of(x, source.kind)  # what was asked for went into the columns already
     plan = layout(sort, x.shape[1:])
     columns = {key: aligned(column, len(x), f"{name}: column {key!r}") for key, column in source.columns.items()}
     label_names, codes = source.label_names, source.label
@@ -87,7 +110,15 @@ def build(
     columns, attributes = _attributes(columns, source.factor_names)
     if len(x) < 2:
         raise DataError(f"{name} holds {len(x)} datum, expected at least 3, one for each of train, valid and test")
-    _check(x, sort, name, source.feature_names)
+    notes = source.notes
+    if masked and x.dtype.kind != "f":
+        if source.schema:
+            x = x.astype(np.float32)  # rows of another table may lack what all of these have
+        else:
+            masked, notes = False, (*notes, f"no value can be missing: {x.dtype} has no nan")
+    _check(x, sort, name, source.feature_names, masked)
+    for start, block in blocks(x) if source.schema else ():
+        check_columns(source.schema, block, name, start)
     if rows is None:
         parts = splits.assign(len(x), valid=valid, test=test, seed=split_seed, given=source.splits, group=by)
     else:
@@ -118,7 +149,9 @@ def build(
         scale=source.scale or _scale(x, sort, parts["train"]),
         digest=digest(x),
         options=dict(options or {}),
-        notes=source.notes,
+        schema=source.schema,
+        missing=masked,
+        notes=notes,
     )
 
 
@@ -232,26 +265,41 @@ def _attributes(columns: dict[str, Array], factors: list[str]) -> tuple[dict[str
     return columns, found
 
 
-def _check(x: Array, kind: Kind, name: str, feature_names: list[str] | None) -> None:
-    """Refuses what no model can learn from: values that are not finite, counts that are none, one row repeated."""
+def _check(x: Array, kind: Kind, name: str, feature_names: list[str] | None, masked: bool) -> None:
+    """Refuses what no model can learn from: values that are not finite, counts that are none, one row repeated.
+
+    Where `masked`, nan is a missing value; then something must be known of every column of vectors.
+    """
     first, constant = cast(np.asarray(x[:1])), True
+    known = np.zeros(x.shape[1:], bool)
     for start, block in blocks(x):
-        wrong = None
+        wrong, missing = np.zeros((), bool), np.zeros((), bool)
         if block.dtype.kind == "f":
-            wrong = ~np.isfinite(block)
-            remedy = "drop such rows, or fill the missing values in"
-        if kind == "counts" and not (wrong is not None and wrong.any()):
-            wrong = (block < 0) | (block != np.round(block))
+            missing = np.isnan(block)
+            wrong = np.isinf(block) if masked else ~np.isfinite(block)
+            remedy = "drop such rows, fill the missing values in, or have them left out of account: missing='mask'"
+            remedy = f"{remedy} (--missing mask)" if missing.any() else "drop such rows, or mend them"
+            known |= ~missing.all(0)
+        if kind == "counts" and not wrong.any():
+            wrong = ~missing & ((block < 0) | (block != np.round(block)))
             remedy = "counts are whole numbers from 0 up; give raw counts, or kind='vector'"
-        if wrong is not None and wrong.any():
+        if wrong.any():
             place = np.argwhere(wrong)[0]
             row, column = start + int(place[0]), tuple(map(int, place[1:]))
-            where = str(column[0]) if len(column) == 1 else str(column)
-            where = repr(feature_names[column[0]]) if feature_names and len(column) == 1 else where
+            where = _place(column, feature_names)
             raise DataError(f"{name}: row {row}, column {where} is {block[tuple(place)]:g}; {remedy}")
-        constant = constant and bool((block == first).all())
+        constant = constant and bool(((block == first) | (missing & np.isnan(first))).all())
     if constant:
         raise DataError(f"{name}: all {len(x)} data are identical, so there is nothing to learn; check the file")
+    if x.dtype.kind == "f" and kind in ("vector", "counts") and not known.all():
+        column = tuple(map(int, np.argwhere(~known)[0]))
+        raise DataError(f"{name}: column {_place(column, feature_names)} holds no value at all; drop it")
+
+
+def _place(column: tuple[int, ...], feature_names: list[str] | None) -> str:
+    if len(column) != 1:
+        return str(column)
+    return repr(feature_names[column[0]]) if feature_names else str(column[0])
 
 
 def _scale(x: Array, kind: Kind, train: NDArray[np.int64]) -> tuple[float, float]:
@@ -260,8 +308,9 @@ def _scale(x: Array, kind: Kind, train: NDArray[np.int64]) -> tuple[float, float
         return 0.0, 1.0
     if row_dtype(x.dtype) == np.uint8 and kind != "counts":
         return (0.0, 1.0) if all(block.max() <= 1 for _, block in blocks(x)) else (0.0, 255.0)
-    ends = [(block.min(), block.max()) for _, block in blocks(x, train)]
-    return float(min(low for low, _ in ends)), float(max(high for _, high in ends))
+    ends = [(np.fmin.reduce(block, None), np.fmax.reduce(block, None)) for _, block in blocks(x, train)]
+    low, high = np.fmin.reduce([low for low, _ in ends]), np.fmax.reduce([high for _, high in ends])
+    return (float(low), float(high)) if low == low else (0.0, 1.0)  # nan: the training rows lack every value
 
 
 def _no_column(option: str, asked: str, columns: Mapping[str, Any]) -> DataError:

@@ -1,9 +1,9 @@
 """Data as the rest of vaekit sees them: raw rows, three splits, and how a raw row is laid out as an event."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from vaekit.errors import DataError
 
 Array = NDArray[Any]
 Kind = Literal["image", "signal", "vector", "counts"]
+ColumnKind = Literal["real", "binary", "categorical", "counts"]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is (0 where unknown)."""
 
@@ -48,6 +49,84 @@ def blocks(raw: Array, rows: Array | None = None) -> Iterator[tuple[int, Array]]
     for start in range(0, n, step):
         part = raw[start : start + step] if rows is None else raw[rows[start : start + step]]
         yield start, cast(np.asarray(part))
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: what its numbers are, and which texts they stand for.
+
+    Args:
+        name: as in the table's header.
+        kind: "real"; "binary", 0 or 1; "categorical", codes 0..C-1; "counts", whole numbers from 0.
+        categories: `categories[i]` is what code i stands for: of every categorical column, and of two-valued ones
+            that were not written as 0 and 1.
+    """
+
+    name: str
+    kind: ColumnKind
+    categories: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ColumnKind):
+            raise DataError(f"column {self.name!r}: kind must be one of {', '.join(get_args(ColumnKind))}")
+        n = len(self.categories)
+        fits = {"real": n == 0, "counts": n == 0, "binary": n in (0, 2), "categorical": n > 0}[self.kind]
+        if not fits or len(set(self.categories)) < n:
+            raise DataError(f"column {self.name!r} is {self.kind}, which categories {self.categories} do not fit")
+
+    def as_json(self) -> dict[str, Any]:
+        plain: dict[str, Any] = {"name": self.name, "kind": self.kind}
+        return plain | {"categories": list(self.categories)} if self.categories else plain
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "Column":
+        return cls(stored["name"], stored["kind"], tuple(stored.get("categories", ())))
+
+    @property
+    def width(self) -> int:
+        """How many numbers a network sees of it: one for each category, else one."""
+        return len(self.categories) if self.kind == "categorical" else 1
+
+    @property
+    def allowed(self) -> str:
+        """What its numbers may be, for messages."""
+        if self.kind == "categorical":
+            return f"a code 0..{len(self.categories) - 1} of {some(self.categories)}"
+        if self.kind == "binary":
+            return f"0 or 1 ({some(self.categories)})" if self.categories else "0 or 1"
+        return "a whole number from 0 up" if self.kind == "counts" else "a finite number"
+
+    def outside(self, values: Array) -> NDArray[np.bool_]:
+        """Where numbers are none that this column can hold; nan, which is a missing value, is never outside."""
+        present = ~np.isnan(values)
+        if self.kind == "real":
+            return present & ~np.isfinite(values)
+        top = {"binary": 1, "categorical": len(self.categories) - 1}.get(self.kind, np.inf)
+        with np.errstate(invalid="ignore"):
+            return present & ~((values >= 0) & (values <= top) & (values == np.round(values)) & np.isfinite(values))
+
+
+def some(names: Sequence[str], most: int = 12) -> str:
+    """A list for a message: the first few, and how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def check_columns(columns: Sequence[Column], raw: Array, name: str, first: int = 0) -> None:
+    """Refuses rows (N, D) with a number that its column cannot hold; missing values pass.
+
+    Args:
+        first: number of the first row, for the message.
+
+    Raises:
+        DataError: naming row, column and value.
+    """
+    for j, column in enumerate(columns):
+        wrong = column.outside(raw[:, j])
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise DataError(
+                f"{name}: row {first + row}, column {column.name!r} is {raw[row, j]:g}, expected {column.allowed}"
+            )
 
 
 @dataclass(frozen=True)
@@ -144,6 +223,8 @@ class Data:
             training rows do take.
         digest: SHA-256 over dtype, shape and content, "sampled:" before it where only some rows were read.
         options: the arguments of `load` that were not defaults, as JSON, enough to load again.
+        schema: what each column of a table is, in the order of x; none for other data.
+        missing: whether nan stands for a missing value (else there is none).
         notes: what the reader should tell the user (images skipped, rows unused).
     """
 
@@ -161,6 +242,8 @@ class Data:
     scale: tuple[float, float] = (0.0, 255.0)
     digest: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    schema: tuple[Column, ...] = ()
+    missing: bool = False
     notes: tuple[str, ...] = ()
 
     def events(self, raw: Array) -> Array:

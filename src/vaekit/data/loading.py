@@ -13,7 +13,7 @@ from vaekit.data import cache as caches
 from vaekit.data import idx, images, named, npz
 from vaekit.data import table as tables
 from vaekit.data.arrays import Source, aligned, build, tidy
-from vaekit.data.core import Array, Data, Progress, row_dtype
+from vaekit.data.core import Array, Column, Data, Progress, row_dtype
 from vaekit.data.splits import FRACTION
 from vaekit.errors import DataError
 
@@ -31,6 +31,9 @@ def load(
     x_key: str | None = None,
     kind: str | None = None,
     label: str | None = None,
+    types: str | Mapping[str, str] | None = None,
+    schema: Sequence[Column] = (),
+    missing: str = "refuse",
     valid: float = FRACTION,
     test: float = FRACTION,
     split_seed: int = 0,
@@ -52,6 +55,11 @@ def load(
         x_key: name of the data's array in a .npz file.
         kind: "image", "signal", "vector" or "counts", to overrule the guess.
         label: column to take labels from.
+        types: what columns of a table are, where they should not be what they look like: "age=counts,zip=categorical"
+            or {"age": "counts"}, of real, binary, categorical, counts, and drop.
+        schema: the columns of a table as another has them (its `Data.schema`, a run's `facts.columns`): only these are
+            read, and coded by their own categories.
+        missing: "mask" takes nan (an empty cell) for a value that is missing; "refuse" is an error.
         valid, test: fractions; at least one datum each. Data with splits of their own keep them.
         split_seed: of the random split.
         splits: the exact rows of train, valid and test.
@@ -65,7 +73,9 @@ def load(
     known = asked in named.SETS
     folder_only = {"size": size, "table": table, "skip_bad": skip_bad or None}
     folder_only["background"] = None if background == "white" else background
+    is_table = not known and path.suffix.lower() in tables.SUFFIXES
     if known or path.exists():
+        _refuse(asked, "a .csv or .parquet file", {} if is_table else {"types": types or None})
         _refuse(asked, "a folder of images", {} if not known and _is_images(path) else folder_only)
         _refuse(asked, "a .npz file", {} if path.suffix == ".npz" and not known else {"x_key": x_key})
     if not known and path.exists() and _is_images(path):
@@ -74,7 +84,8 @@ def load(
             where = _table(table, path)
             found = images.described(found, tables.read(where), where, label)
     else:
-        found = _found(asked, x_key=x_key, label=label, group=group, cache=cache, progress=progress)
+        in_table = {"kind": kind, "types": types, "schema": schema, "missing": missing == "mask"}
+        found = _found(asked, x_key=x_key, label=label, group=group, table=in_table, cache=cache, progress=progress)
     chosen = {
         "size": None if size is None else str(size),
         "skip_bad": skip_bad or None,
@@ -84,6 +95,8 @@ def load(
         "x_key": x_key,
         "kind": kind,
         "label": label,
+        "types": (types if isinstance(types, str) else dict(types)) if types else None,
+        "missing": None if missing == "refuse" else missing,
         "valid": None if valid == FRACTION else valid,
         "test": None if test == FRACTION else test,
         "split_seed": split_seed or None,
@@ -100,6 +113,7 @@ def load(
         test=test,
         split_seed=split_seed,
         rows=splits,
+        missing=missing,
         options={name: value for name, value in chosen.items() if value is not None},
     )
 
@@ -113,6 +127,8 @@ def load_rows(
     x_key: str | None = None,
     label: str | None = None,
     group: str | None = None,
+    schema: Sequence[Column] = (),
+    missing: str = "refuse",
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Array, list[str] | None, Array | None]:
@@ -122,6 +138,9 @@ def load_rows(
         source, size, background, skip_bad, x_key, cache, progress: as for `load`.
         label: column to take labels from, where the data have it.
         group: column of a table that is no datum, where the data have it.
+        schema: as for `load`: a table is then read by the columns and categories that a run knows. Without it, columns
+            of more than two texts are refused.
+        missing: with "mask", a text that is no category of its column is a missing value.
 
     Returns:
         (N, *row) raw rows in their `row_dtype`, mapped where they are large; the names of files or None; the (N,)
@@ -134,7 +153,8 @@ def load_rows(
     if asked not in named.SETS and path.exists() and _is_images(path):
         found = images.folder(path, size=size, background=background, skip_bad=skip_bad, cache=cache, progress=progress)
     else:
-        found = _found(asked, x_key=x_key, label=label, group=group, strict=False, cache=cache, progress=progress)
+        in_table = {"schema": schema, "missing": missing == "mask", "strict": False}
+        found = _found(asked, x_key=x_key, label=label, group=group, table=in_table, cache=cache, progress=progress)
     x = tidy(found.x, asked)
     if x.dtype.kind == "b":
         x = x.view(np.uint8)
@@ -155,6 +175,8 @@ def from_arrays(
     feature_names: Sequence[str] | None = None,
     kind: str | None = None,
     group: str | None = None,
+    schema: Sequence[Column] = (),
+    missing: str = "refuse",
     valid: Any = FRACTION,
     test: Any = FRACTION,
     split_seed: int = 0,
@@ -170,7 +192,8 @@ def from_arrays(
         columns: what else is known of each of the N rows.
         factor_names: the columns that are generative factors.
         label_names, feature_names: names of the classes and of the columns of `x`.
-        kind, group, split_seed, splits: as for `load`.
+        kind, group, missing, split_seed, splits: as for `load`.
+        schema: what each column of `x` (N, D) is, where they are not all numbers of one kind; x then holds the codes.
         valid, test: fractions, or data of their own: as `x`, or a pair (x, label).
 
     Raises:
@@ -192,17 +215,24 @@ def from_arrays(
     if have["train"]:
         checked = [aligned(some, len(values), f"{name}, {part}: label") for part, (values, some) in parts.items()]
         codes = np.concatenate(checked) if len(checked) > 1 else checked[0]
+    names = None if feature_names is None else list(feature_names)
+    if schema:
+        names = [column.name for column in schema]
+        if joined.shape[1:] != (len(schema),):
+            raise DataError(f"{name}: schema has {len(schema)} columns, x has rows of shape {joined.shape[1:]}")
     found = Source(
         joined,
         label=codes,
         label_names=None if label_names is None else list(label_names),
         columns={key: np.asarray(_numpy(column)) for key, column in (columns or {}).items()},
-        feature_names=None if feature_names is None else list(feature_names),
+        feature_names=names,
         factor_names=list(factor_names),
         splits=given_rows or None,
+        kind=None if not schema else "counts" if all(c.kind == "counts" for c in schema) else "vector",
+        schema=tuple(schema),
     )
-    if missing := [factor for factor in factor_names if factor not in found.columns]:
-        raise DataError(f"factor_names: {missing[0]!r} is no column; columns has {', '.join(found.columns) or 'none'}")
+    if lacking := [factor for factor in factor_names if factor not in found.columns]:
+        raise DataError(f"factor_names: {lacking[0]!r} is no column; columns has {', '.join(found.columns) or 'none'}")
     return build(
         found,
         name=name,
@@ -213,6 +243,7 @@ def from_arrays(
         test=fractions["test"],
         split_seed=split_seed,
         rows=splits,
+        missing=missing,
     )
 
 
@@ -226,11 +257,11 @@ def _found(
     x_key: str | None,
     label: str | None,
     group: str | None,
-    strict: bool = True,
+    table: dict[str, Any],
     cache: str | Path | None,
     progress: Progress | None,
 ) -> Source:
-    """What a name or a path other than a folder of images holds; `strict` insists on the columns named."""
+    """What a name or a path other than a folder of images holds; `table` is for the reader of tables."""
     if asked in named.SETS:
         return named.source(asked, cache=cache, progress=progress)
     path = Path(asked).expanduser()
@@ -243,8 +274,8 @@ def _found(
         return npz.npy(path)
     if suffix == ".npz":
         return npz.source(path, x_key=x_key, cache=cache, progress=progress)
-    if suffix in (".csv", ".parquet"):
-        return tables.source(path, label=label, group=group, strict=strict)
+    if suffix in tables.SUFFIXES:
+        return tables.source(path, label=label, group=group, **table)
     if idx.is_idx(path):
         return idx.source(path, cache=cache)
     if suffix in images.SUFFIXES:

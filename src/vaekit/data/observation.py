@@ -1,36 +1,64 @@
 """Observations: how raw data become the x that a likelihood speaks of.
 
 Raw data stay as they are (uint8, counts, floats). An observation maps them to x on the fly, states the support of
-x, and knows the Jacobian, so that a density of x is reported in the data's own units.
+x, and knows the Jacobian, so that a density of x is reported in the data's own units. Where a raw value is missing, nan,
+x is nan too, whatever the observation; a likelihood of the observed elements alone is `vaekit.mixed.Masked`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from ..errors import DataError
 from ..noise import Noise
+from .core import Column, check_columns
 
 REFERENCE_SEED = 777
 """Seed of the frozen binary draw of validation and test images, shared with published Fashion-MNIST tables."""
 
 
 def moments(blocks: Callable[[], Iterable[Tensor]]) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each element over all rows, float64, in two passes that hold one block at a time."""
-    n, total = 0, torch.zeros((), dtype=torch.float64)
+    """Mean and variance of each element over all rows, float64, in two passes that hold one block at a time.
+
+    Missing values (nan) do not count; an element that no row has gets 0 and 0.
+    """
+    n, total = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for block in blocks():
-        n, total = n + len(block), total + block.double().sum(0)
-    mean = total / n
+        seen = ~torch.isnan(block)
+        n, total = n + seen.sum(0), total + torch.where(seen, block, 0).double().sum(0)
+    mean = total / n.clamp_min(1)
     squares = torch.zeros_like(mean)
     for block in blocks():
-        squares = squares + (block.double() - mean).square().sum(0)
-    return mean, squares / n
+        squares = squares + torch.where(torch.isnan(block), 0, block.double() - mean).square().sum(0)
+    return mean, squares / n.clamp_min(1)
+
+
+class TableSupport(constraints.Constraint):
+    """Where the rows of a mixed table lie: each column in its own set of numbers."""
+
+    event_dim = 1
+
+    def __init__(self, columns: Sequence[Column]):
+        self.is_discrete = all(column.kind != "real" for column in columns)
+        tops = {"binary": 1.0, "real": math.inf, "counts": math.inf}
+        self.top = torch.tensor([tops.get(column.kind, len(column.categories) - 1) for column in columns])
+        self.real = torch.tensor([column.kind == "real" for column in columns])
+
+    def each(self, value: Tensor) -> Tensor:
+        """Whether each element of (..., D) lies in its column's set."""
+        top, real = self.top.to(value.device), self.real.to(value.device)
+        whole = (value >= 0) & (value <= top) & (value == value.round())
+        return (real | whole) & torch.isfinite(value)
+
+    def check(self, value: Tensor) -> Tensor:
+        return self.each(value).all(-1)
 
 
 class Observation(nn.Module):
@@ -48,19 +76,51 @@ class Observation(nn.Module):
     stochastic: bool = False
     bounded: bool = False
 
+    seen: Tensor
+
+    def masked(self, event: tuple[int, ...]) -> Observation:
+        """Self, for data with missing values: the share of the rows that have an element is learned with the rest."""
+        self.register_buffer("seen", torch.ones(event))
+        return self
+
     def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
-        """Learn what is to be learned from the raw training rows, passed over in blocks. Most learn nothing."""
+        """Learn what is to be learned from the raw training rows, passed over in blocks. Most learn nothing else."""
+        if "seen" in self._buffers:
+            n, seen = 0, torch.zeros(self.seen.shape, dtype=torch.float64)
+            for block in blocks():
+                n, seen = n + len(block), seen + (~torch.isnan(block)).sum(0)
+            self.seen.copy_(seen / n)
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         raise RuntimeError(f"{type(self).__name__} does not define forward")
+
+    def check(self, raw: np.ndarray) -> None:
+        """Refuse raw rows (N, *event) that cannot be observed, whatever their range; missing values can.
+
+        Raises:
+            DataError: naming the first such value.
+        """
 
     def to_raw(self, x: Tensor) -> Tensor:
         """x, or a mean of x, back in the data's own units (float32)."""
         raise RuntimeError(f"{type(self).__name__} does not define to_raw")
 
+    def log_units(self, event: tuple[int, ...]) -> Tensor:
+        """log |dx / draw| of each element, float64 (*event)."""
+        return torch.zeros(event, dtype=torch.float64)
+
     def log_jacobian(self, event: tuple[int, ...]) -> float:
-        """log |dx / draw| of one datum in nats: added to log p(x) it gives the density in the data's own units."""
-        return 0.0
+        """log |dx / draw| of one datum in nats: added to log p(x) it gives the density in the data's own units.
+
+        Where values are missing, that of a training datum on average; `log_jacobian_of` has each datum's own.
+        """
+        units = self.log_units(event)
+        return float((units * self.seen.cpu() if "seen" in self._buffers else units).sum())
+
+    def log_jacobian_of(self, x: Tensor) -> Tensor:
+        """log |dx / draw| of each datum x (B, *event) over the elements it has, float64 (B,)."""
+        units = self.log_units(tuple(x.shape[1:])).to(x.device)
+        return torch.where(torch.isnan(x), 0.0, units).flatten(1).sum(1)
 
     def _needs(self, noise: Noise | None) -> Noise:
         if noise is None:
@@ -89,8 +149,8 @@ class Grey(Observation):
     def to_raw(self, x: Tensor) -> Tensor:
         return (x + self.shift) * self.span + self.low
 
-    def log_jacobian(self, event: tuple[int, ...]) -> float:
-        return -math.prod(event) * math.log(self.span)
+    def log_units(self, event: tuple[int, ...]) -> Tensor:
+        return torch.full(event, -math.log(self.span), dtype=torch.float64)
 
 
 class Binary(Observation):
@@ -110,7 +170,8 @@ class Binary(Observation):
         if raw.dtype == torch.uint8 and self.low == 0:
             return noise.bernoulli_of_bytes(raw, int(self.high))
         chance = (raw.float() - self.low) / (self.high - self.low)
-        return (noise.uniform(raw.shape[1:]) < chance).float()
+        drawn = (noise.uniform(raw.shape[1:]) < chance).float()
+        return drawn if not raw.is_floating_point() else torch.where(torch.isnan(raw), raw.float(), drawn)
 
     def to_raw(self, x: Tensor) -> Tensor:
         return x * (self.high - self.low) + self.low
@@ -131,7 +192,8 @@ class Threshold(Observation):
         self.low, self.high = low, high
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
-        return (raw.float() > (self.low + self.high) / 2).float()
+        high = (raw.float() > (self.low + self.high) / 2).float()
+        return high if not raw.is_floating_point() else torch.where(torch.isnan(raw), raw.float(), high)
 
     def to_raw(self, x: Tensor) -> Tensor:
         return x * (self.high - self.low) + self.low
@@ -155,8 +217,8 @@ class Dequantised(Observation):
     def to_raw(self, x: Tensor) -> Tensor:
         return x * self.levels - 0.5 + self.low
 
-    def log_jacobian(self, event: tuple[int, ...]) -> float:
-        return -math.prod(event) * math.log(self.levels)
+    def log_units(self, event: tuple[int, ...]) -> Tensor:
+        return torch.full(event, -math.log(self.levels), dtype=torch.float64)
 
 
 class Levels(Observation):
@@ -203,6 +265,7 @@ class Standardised(Observation):
         self.register_buffer("std", torch.ones(event))
 
     def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
+        super().fit(blocks)
         mean, variance = moments(blocks)
         self.mean.copy_(mean)
         std = variance.sqrt()
@@ -214,8 +277,50 @@ class Standardised(Observation):
     def to_raw(self, x: Tensor) -> Tensor:
         return x * self.std + self.mean
 
-    def log_jacobian(self, event: tuple[int, ...]) -> float:
-        return -float(torch.log(self.std.cpu().double()).sum())
+    def log_units(self, event: tuple[int, ...]) -> Tensor:
+        return -torch.log(self.std.cpu().double())
+
+
+class MixedTable(Standardised):
+    """Real columns standardised; two-valued ones, categories' codes and counts left alone.
+
+    Arguments:
+        columns: of the table, in the order of x.
+    """
+
+    kind = "mixed table"
+
+    def __init__(self, columns: Sequence[Column]):
+        super().__init__((len(columns),))
+        self.columns, self.support = tuple(columns), TableSupport(columns)
+
+    def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
+        super().fit(blocks)
+        coded = ~self.support.real.to(self.mean.device)
+        self.mean[coded], self.std[coded] = 0.0, 1.0
+
+    def check(self, raw: np.ndarray) -> None:
+        check_columns(self.columns, raw, "the data")
+
+
+class Counts(Observation):
+    """Counts as they are, whole numbers from 0 up."""
+
+    kind = "counts"
+    support = constraints.nonnegative_integer
+
+    def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
+        return raw.float()
+
+    def check(self, raw: np.ndarray) -> None:
+        with np.errstate(invalid="ignore"):
+            wrong = ~np.isnan(raw) & ~((raw >= 0) & (raw == np.round(raw)) & np.isfinite(raw))
+        if wrong.any():
+            place = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise DataError(f"counts are whole numbers from 0 up, got {raw[place]:g} in row {place[0]}")
+
+    def to_raw(self, x: Tensor) -> Tensor:
+        return x.float()
 
 
 class Centred(Observation):
@@ -232,6 +337,7 @@ class Centred(Observation):
         self.register_buffer("scale", torch.ones(()))
 
     def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
+        super().fit(blocks)
         mean, variance = moments(blocks)
         self.mean.copy_(mean)
         scale = variance.mean().sqrt()
@@ -243,8 +349,8 @@ class Centred(Observation):
     def to_raw(self, x: Tensor) -> Tensor:
         return x * self.scale + self.mean
 
-    def log_jacobian(self, event: tuple[int, ...]) -> float:
-        return -math.prod(event) * math.log(float(self.scale))
+    def log_units(self, event: tuple[int, ...]) -> Tensor:
+        return torch.full(event, -math.log(float(self.scale)), dtype=torch.float64)
 
 
 class FrozenDraw:
@@ -262,6 +368,7 @@ class FrozenDraw:
         self.observation, self.readers, self.sizes = observation, parts, sizes
         self.rng = np.random.RandomState(REFERENCE_SEED)
         self.packed: list[np.ndarray] = []
+        self.holes: list[np.ndarray | None] = []  # which elements are missing, packed; None where none are
         self.done = [0] * len(sizes)
 
     def _part(self, part: int, n: int) -> np.ndarray:
@@ -270,10 +377,17 @@ class FrozenDraw:
             while (a := self.done[i]) < (n if i == part else self.sizes[i]):
                 b = min(a + self.BLOCK, self.sizes[i])
                 chance = self.observation.chance(self.readers[i](a, b))
-                bits = np.packbits(self.rng.binomial(1, chance).astype(bool).reshape(b - a, -1), axis=1)
+                holes = np.isnan(chance)
+                drawn = self.rng.binomial(1, np.where(holes, 0.0, chance)).astype(bool)
+                bits = np.packbits(drawn.reshape(b - a, -1), axis=1)
                 if a == 0:
                     self.packed.append(np.empty((self.sizes[i], bits.shape[1]), np.uint8))
+                    self.holes.append(None)
                 self.packed[i][a:b] = bits
+                if holes.any():
+                    mine = self.holes[i]
+                    self.holes[i] = mine = np.zeros_like(self.packed[i]) if mine is None else mine
+                    mine[a:b] = np.packbits(holes.reshape(b - a, -1), axis=1)
                 self.done[i] = b
         return self.packed[part]
 
@@ -282,5 +396,10 @@ class FrozenDraw:
         return hashlib.sha256(self._part(part, n)[:n].tobytes()).hexdigest()
 
     def rows(self, part: int, rows: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
+        """The drawn pixels of these rows, (n, *event): uint8, or float32 with nan where pixels are missing."""
         bits = np.unpackbits(self._part(part, int(rows.max()) + 1)[rows], axis=1, count=math.prod(event))
+        holes = self.holes[part]
+        if holes is not None:
+            missing = np.unpackbits(holes[rows], axis=1, count=math.prod(event))
+            bits = np.where(missing.astype(bool), np.float32(np.nan), bits.astype(np.float32))
         return bits.reshape(len(rows), *event)

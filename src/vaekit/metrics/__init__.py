@@ -65,6 +65,8 @@ def evaluate(
     refused = {}
     if not discrete:
         refused["bits_per_dim"] = "bits_per_dim needs a discrete likelihood, which this run does not have"
+    elif run.facts.missing:
+        refused["bits_per_dim"] = "bits_per_dim needs data of as many values each, and some of these are missing"
     if not (binary and discrete):
         refused["entropy_floor"] = "entropy_floor needs binarised data and a Bernoulli likelihood"
     if run.model.no_density is not None:
@@ -95,14 +97,17 @@ def evaluate(
 
 def _of_codes(run: Run, observed: Observed, n: int, add: Callable[..., None]) -> None:
     """What can be measured of a model that has codes but no density."""
-    distortions, codes = [], []
+    distortions, codes, units = [], [], []
+    observation = run.composition.observation
     with torch.no_grad():
         for a in range(0, n, 500):
             rows = np.arange(a, min(a + 500, n))
             x, c = observed(rows).to(run.device), observed.condition(rows, run.device)
             codes.append(run.model.encode(x, c))
             distortions.append(-run.model.decode(codes[-1]).log_prob(x))
-    jacobian = run.composition.observation.log_jacobian(run.facts.shape)
+            if run.facts.missing:
+                units.append(observation.log_jacobian_of(x))
+    jacobian = torch.cat(units).cpu().numpy() if units else observation.log_jacobian(run.facts.shape)
     values = torch.cat(distortions).double().cpu().numpy() - jacobian
     add("distortion", float(values.mean()), standard_error(values), "nats", "at the code")
     _active_units(torch.cat(codes).cpu().numpy(), add)

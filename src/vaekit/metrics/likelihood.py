@@ -117,6 +117,7 @@ def per_datum(
     if compile is None:
         compile = samples * n * dims > 4e8 and has_compiler()
     base = torch.tensor(fold(seed, EVALUATION), device=run.device)
+    units: list[Tensor] = []
     with torch.no_grad():
         for a in range(0, n, b):
             rows = np.arange(a, min(a + b, n))
@@ -146,10 +147,14 @@ def per_datum(
             found["means"].append(means)
             if kl is not None:
                 found["kl"].append(kl)
+            if run.facts.missing:  # each datum lacks values of its own
+                units.append(run.composition.observation.log_jacobian_of(x))
             if progress:
                 progress(a + len(x), n)
     whole = {name: torch.cat(parts).cpu().numpy() for name, parts in found.items() if parts}
-    jacobian = run.composition.observation.log_jacobian(run.facts.shape)
+    jacobian: float | np.ndarray = run.composition.observation.log_jacobian(run.facts.shape)
+    if units:
+        jacobian = torch.cat(units).cpu().numpy()
     whole["elbo"] += jacobian
     whole["log_px"] += jacobian
     whole["distortion"] -= jacobian
@@ -185,7 +190,7 @@ def entropy_floor(run: Run, observed: Observed, n: int) -> tuple[float, float | 
         rows = np.arange(a, min(a + 1000, n))
         chance = observation.chance(observed.raw(rows))
         x = observed(rows).numpy() > 0.5
-        floors.append(-np.log(np.where(x, chance, 1 - chance)).reshape(len(rows), -1).sum(1))
+        floors.append(-np.nansum(np.log(np.where(x, chance, 1 - chance)).reshape(len(rows), -1), 1))  # nan is missing
     values = np.concatenate(floors)
     return float(values.mean()), standard_error(values)
 

@@ -1,7 +1,40 @@
 """Objectives: what is minimised, apart from the model that is trained."""
 
+from .adversarial import Adversarial
+from .autoencoder import Autoencoder
 from .base import Batch, Objective, Terms, Tuning, frozen
+from .capacity import Capacity
+from .constrained import Constrained
+from .dip import DIP
 from .elbo import ELBO
+from .factor import FactorVAE
+from .importance import CIWAE, IWAE, PIWAE
+from .mmd import WAE, InfoVAE
+from .quantised import Quantised
 from .semi import SemiSupervised
+from .total_correlation import TotalCorrelation
+from .wake_sleep import WakeSleep
 
-__all__ = ["ELBO", "Batch", "Objective", "SemiSupervised", "Terms", "Tuning", "frozen"]
+__all__ = [
+    "CIWAE",
+    "DIP",
+    "ELBO",
+    "IWAE",
+    "PIWAE",
+    "WAE",
+    "Adversarial",
+    "Autoencoder",
+    "Batch",
+    "Capacity",
+    "Constrained",
+    "FactorVAE",
+    "InfoVAE",
+    "Objective",
+    "Quantised",
+    "SemiSupervised",
+    "Terms",
+    "TotalCorrelation",
+    "Tuning",
+    "WakeSleep",
+    "frozen",
+]

@@ -6,30 +6,43 @@ from torch import Tensor
 
 from ..model import Model
 from ..schedules import Constant, Schedule
-from ..terms import distortion, rate
-from .base import Batch, Objective, Terms
+from ..terms import distortion, free_rate, rate
+from .base import Batch, Terms
+from .parts import Denoising, needs_density
 
 
-class ELBO(Objective):
+class ELBO(Denoising):
     r"""loss = E_q[-log p(x|z)] + beta KL(q(z|x) || p(z)), averaged over the batch.
 
+    With free bits f > 0 the KL in the loss is sum_j max(f, KL_j), KL_j being the batch's mean in latent dimension j:
+    up to f nats each are free (Kingma et al. 2016, arXiv:1606.04934, equation 15). Where the posterior does not
+    factorise, or the model has several layers, j runs over layers.
+
     Arguments:
-        beta: the KL's weight, a number or a schedule of the step. The recorded `elbo` has weight 1 whatever it is.
+        beta: the KL's weight, a number or a schedule of the step: `Linear` warms up (Bowman et al. 2016), `Cyclic`
+            does so again and again (Fu et al. 2019). The recorded `elbo` has weight 1 whatever it is.
         samples: L draws of z a datum for the expectation.
         analytic: use the closed form of the KL where torch has one (equation 10 of Kingma and Welling 2013) instead
             of log q - log p at the draws (their equation 8's first estimator).
+        free_bits: f, in nats. The recorded `elbo` and `rate` are the true ones.
     """
 
-    def __init__(self, beta: float | Schedule = 1.0, samples: int = 1, analytic: bool = True):
+    def __init__(self, beta: float | Schedule = 1.0, samples: int = 1, analytic: bool = True, free_bits: float = 0.0):
         super().__init__()
         if samples < 1:
             raise ValueError(f"samples must be 1 or more, got {samples}")
+        if not free_bits >= 0:
+            raise ValueError(f"free_bits must be 0 or more, got {free_bits}")
         self.beta = beta if isinstance(beta, Schedule) else Constant(beta)
-        self.samples, self.analytic = samples, analytic
+        self.samples, self.analytic, self.free_bits = samples, analytic, free_bits
+
+    def check(self, model: Model) -> None:
+        needs_density(self, model)
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
         k = None if self.samples == 1 else self.samples
         trace = self.trace(model, batch, k)
         d, r = distortion(trace, batch.x), rate(trace, self.analytic)
-        loss = (d + self.beta(step) * r).mean()
+        weighed = r if self.free_bits == 0 else free_rate(trace, self.free_bits, self.analytic)
+        loss = (d + self.beta(step) * weighed).mean()
         return Terms({"model": loss}, {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()})

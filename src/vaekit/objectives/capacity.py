@@ -1,0 +1,56 @@
+"""A KL that is held to a capacity which grows in training."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..model import Model
+from ..schedules import Linear, Schedule
+from ..terms import distortion, rate
+from .base import Batch, Terms
+from .parts import Denoising, needs_density
+
+
+class Capacity(Denoising):
+    r"""loss = E_q[-log p(x|z)] + gamma |KL(q(z|x) || p(z)) - C(step)| (Burgess et al. 2018, arXiv:1804.03599).
+
+    The KL inside the bars is the batch's mean, as in disentanglement_lib: data may then take what they need of the
+    capacity, where the absolute value of each datum's difference would give every datum the same. Recorded beside the
+    true `elbo`, `rate` and `distortion`: `capacity`, C in nats.
+
+    Arguments:
+        gamma: weight of the difference.
+        capacity: C in nats at the end of its rise, or a schedule of the step.
+        over: steps of the linear rise from 0, where `capacity` is a number.
+        samples: draws of z a datum.
+        analytic: use the closed form of the KL where there is one.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 1000.0,
+        capacity: float | Schedule = 25.0,
+        over: int = 100_000,
+        samples: int = 1,
+        analytic: bool = True,
+    ):
+        super().__init__()
+        if not gamma >= 0:
+            raise ValueError(f"gamma must be 0 or more, got {gamma}")
+        if not isinstance(capacity, Schedule) and not capacity >= 0:
+            raise ValueError(f"capacity must be 0 nats or more, got {capacity}")
+        if samples < 1:
+            raise ValueError(f"samples must be 1 or more, got {samples}")
+        self.gamma, self.samples, self.analytic = gamma, samples, analytic
+        self.capacity = capacity if isinstance(capacity, Schedule) else Linear(capacity, over)
+
+    def check(self, model: Model) -> None:
+        needs_density(self, model)
+
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+        trace = self.trace(model, batch, None if self.samples == 1 else self.samples)
+        d, r = distortion(trace, batch.x), rate(trace, self.analytic)
+        capacity = self.capacity(step)
+        loss = d.mean() + self.gamma * (r.mean() - capacity).abs()
+        stats = {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean(), "capacity": capacity}
+        return Terms({"model": loss}, stats)

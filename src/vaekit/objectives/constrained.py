@@ -1,0 +1,84 @@
+"""One part of the bound made small while the other keeps to a target, by a multiplier that is learned."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..model import Model
+from ..terms import distortion, rate
+from .base import Batch, Terms, Tuning
+from .parts import Denoising, needs_density
+
+LOG_LIMIT = math.log(1e6)
+
+
+class Constrained(Denoising):
+    r"""min rate subject to distortion <= target, or min distortion subject to rate <= target.
+
+    The model minimises  rate + lambda (distortion - target)  (or the other way round) with the multiplier
+    lambda > 0 held; the player `multiplier` minimises -log lambda (distortion - target) with the difference held, so
+    that lambda grows by a factor while the constraint is violated and shrinks while there is slack: the update
+    lambda <- lambda exp(lr C) of GECO (Rezende and Viola 2018, arXiv:1810.00597, algorithm 1). Their moving average of
+    C is Adam's here, whose step is at most about `lr` whatever unit C has. lambda stays within 1e-6 .. 1e6: a target
+    out of reach leaves it at the end, and does not wind it up beyond.
+
+    Recorded beside the true `elbo`, `rate` and `distortion`: `multiplier`, and `violation`, the difference from the
+    target in nats. The target of a distortion is in nats of x as the model sees it, without the Jacobian of the
+    observation that a recorded `distortion` of continuous data is told with.
+
+    Arguments:
+        on: what is held to the target: `distortion` or `rate`.
+        target: in nats a datum.
+        lr: learning rate of log lambda.
+        start: lambda at the start; 1 is the plain bound.
+        samples: draws of z a datum.
+        analytic: use the closed form of the KL where there is one.
+    """
+
+    def __init__(
+        self,
+        on: Literal["distortion", "rate"],
+        target: float,
+        lr: float = 1e-2,
+        start: float = 1.0,
+        samples: int = 1,
+        analytic: bool = True,
+    ):
+        super().__init__()
+        if on not in ("distortion", "rate"):
+            raise ValueError(f"on must be distortion or rate, got {on!r}")
+        if not math.isfinite(target) or (on == "rate" and target < 0):
+            raise ValueError(f"target must be a number of nats, for a rate 0 or more, got {target}")
+        if not lr > 0:
+            raise ValueError(f"lr must be above 0, got {lr}")
+        if not 0 < start <= math.exp(LOG_LIMIT):
+            raise ValueError(f"start must be above 0 and at most 1e6, got {start}")
+        if samples < 1:
+            raise ValueError(f"samples must be 1 or more, got {samples}")
+        self.on, self.target, self.samples, self.analytic = on, target, samples, analytic
+        self.log_multiplier = nn.Parameter(torch.tensor(math.log(start)))
+        self.tuning = {"multiplier": Tuning("adam", lr)}  # type: ignore[misc]
+
+    def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
+        return {**super().players(model), "multiplier": [self.log_multiplier]}
+
+    def check(self, model: Model) -> None:
+        needs_density(self, model)
+
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+        trace = self.trace(model, batch, None if self.samples == 1 else self.samples)
+        d, r = distortion(trace, batch.x), rate(trace, self.analytic)
+        free, held = (r, d) if self.on == "distortion" else (d, r)
+        violation = held.mean() - self.target
+        log_multiplier = self.log_multiplier.detach()
+        multiplier = torch.exp(log_multiplier.clamp(-LOG_LIMIT, LOG_LIMIT))
+        push = violation.detach()
+        outwards = (log_multiplier.abs() >= LOG_LIMIT) & (log_multiplier * push > 0)
+        push = torch.where(outwards, 0.0, push)
+        losses = {"model": free.mean() + multiplier * violation, "multiplier": -self.log_multiplier * push}
+        stats = {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()}
+        return Terms(losses, {**stats, "multiplier": multiplier, "violation": violation})

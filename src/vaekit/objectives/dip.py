@@ -1,0 +1,77 @@
+"""The evidence lower bound with a penalty on the covariance of the codes."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..aggregate import covariance, posterior_covariance, posterior_mean
+from ..errors import ChoiceError
+from ..model import VAE, Model
+from ..schedules import Schedule
+from .base import Batch, Terms
+from .one_layer import OneLayer, scheduled
+from .parts import example
+
+KINDS = {"i": 10.0, "ii": 1.0}
+"""What `diagonal` is in units of `off_diagonal` when it is not given."""
+
+
+class DIP(OneLayer):
+    r"""loss = -ELBO + off_diagonal sum_{i != j} C_ij^2 + diagonal sum_i (C_ii - 1)^2, C the covariance of the codes.
+
+    Kumar et al. (2018, arXiv:1711.00848), for a prior N(0, I). Kind i takes the covariance of the posterior means,
+    C = Cov_x[mu(x)]; kind ii that of the aggregate posterior, C = Cov_x[mu(x)] + E_x[Cov q(z|x)]. Covariances are
+    the batch's unbiased ones; with one row Cov_x[mu] is zero. Squared, they are too large by what they scatter, about
+    1/B each.
+
+    Recorded beside the true `elbo`, `rate` and `distortion`: `off_diagonal` and `diagonal`, the two sums without their
+    weights (they are not in nats).
+
+    Arguments:
+        kind: `i` or `ii`.
+        off_diagonal: weight of the squared covariances, a number or a schedule of the step.
+        diagonal: weight of the variances' squared distance from 1; by default 10 times `off_diagonal` for kind i and
+            as much as it for kind ii.
+    """
+
+    def __init__(
+        self, kind: str = "i", off_diagonal: float | Schedule = 10.0, diagonal: float | Schedule | None = None
+    ):
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
+        self.kind = kind
+        self.off_diagonal = scheduled("off_diagonal", off_diagonal)
+        self.diagonal = None if diagonal is None else scheduled("diagonal", diagonal)
+
+    def check(self, model: Model) -> None:
+        super().check(model)
+        assert isinstance(model, VAE)
+        q = example(model.posterior)
+        if q is not None:
+            self._covariance(q)
+
+    def _covariance(self, q: Distribution) -> Tensor:
+        """C, (D, D)."""
+        try:
+            total = covariance(posterior_mean(q))
+            return total if self.kind == "i" else total + posterior_covariance(q)
+        except NotImplementedError:
+            raise ChoiceError(
+                f"DIP needs the {'mean' if self.kind == 'i' else 'covariance'} of q(z | x), which this posterior "
+                f"({type(q).__name__}) does not give: use a Gaussian posterior, diagonal or full, or the objective "
+                "FactorVAE, which asks for draws only"
+            ) from None
+
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+        latent, d, r, stats = self.one_pass(model, batch)
+        assert r is not None
+        total = self._covariance(latent.q)
+        diagonal = total.diagonal()
+        apart = total.square().sum() - diagonal.square().sum()
+        aside = (diagonal - 1).square().sum()
+        weight = self.off_diagonal(step)
+        own = KINDS[self.kind] * weight if self.diagonal is None else self.diagonal(step)
+        stats["off_diagonal"], stats["diagonal"] = apart, aside
+        return Terms({"model": (d + r).mean() + weight * apart + own * aside}, stats)

@@ -1,0 +1,220 @@
+"""Importance-weighted bounds on log p(x), and estimators of their gradients."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..distributions import draw_with_density
+from ..model import Latent, Model
+from ..terms import grouped_bound, log_weights
+from .base import Batch, Objective, Terms
+from .parts import Denoising, example, needs_density, needs_density_anywhere, one_layer, two_players
+
+Gradient = Literal["plain", "dreg"]
+
+
+def _check(samples: int, groups: int = 1, gradient: str = "plain") -> None:
+    if samples < 1 or groups < 1 or samples % groups:
+        raise ValueError(f"samples must be a multiple of groups, both 1 or more, got {samples} and {groups}")
+    if gradient not in ("plain", "dreg"):
+        raise ValueError(f"gradient {gradient!r} is not one of plain, dreg")
+
+
+def _stats(weights: Tensor, log_px: Tensor, bound: Tensor) -> dict[str, Tensor]:
+    """From log-weights and log p(x | z), (K, B): the ELBO by Monte Carlo over all the draws, its parts, the bound."""
+    return {
+        "elbo": weights.mean(),
+        "rate": (log_px - weights).mean(),
+        "distortion": -log_px.mean(),
+        "iwae": bound.mean(),
+    }
+
+
+def _carrying(value: Tensor, carrier: Tensor) -> Tensor:
+    """The value of one tensor with the gradient of another."""
+    return value.detach() + (carrier - carrier.detach())
+
+
+class _Apart(NamedTuple):
+    """K draws a datum, and the model's densities at a copy of them, which cuts the graph between the networks."""
+
+    latent: Latent  # the draws (K, B, *event), through which the encoder is reached
+    copy: Latent  # the same numbers as a leaf of the graph: what reaches it can be weighed before it goes on
+    log_px: Tensor  # (K, B), at the copy
+    joint: Tensor  # log p(x, z), (K, B), at the copy
+
+    @classmethod
+    def of(cls, objective: Denoising, model: Model, batch: Batch, samples: int) -> _Apart:
+        vae = one_layer(objective, model)
+        given = () if batch.c is None else (batch.c,)
+        q, p = vae.posterior(objective.seen(batch.x, batch.noise), *given), vae.prior()
+        z, log_q = draw_with_density(q, batch.noise, samples)
+        copy = Latent(z.detach().requires_grad_(), q, p)
+        log_px = vae.likelihood(copy.z, *given).log_prob(batch.x)
+        return cls(Latent(z, q, p, log_q), copy, log_px, log_px + copy.log_p)
+
+    def slope(self, total: Tensor) -> Tensor:
+        """The derivative of a scalar with respect to every draw, held: (K, B, *event)."""
+        (slope,) = torch.autograd.grad(total, self.copy.z, retain_graph=True)
+        return slope.detach()
+
+    def through(self, slope: Tensor) -> Tensor:
+        """What has this slope with respect to the draws: its gradient reaches the encoder, (K, B)."""
+        return (slope * self.latent.z).flatten(2).sum(2)
+
+    def doubly(self, share: Tensor, groups: int) -> Tensor:
+        """What has the doubly reparametrised gradient of the bound for the encoder, (K, B).
+
+        Its value is of no interest. `share` are the weights normalised over all groups, (K, B). Only the slope with
+        respect to z is taken, so q's own parameters are held, without a second pass through its network.
+        """
+        slope = self.slope((share * (self.joint - self.copy.log_q)).sum())
+        return self.through(_over(share * groups, slope) * slope)
+
+
+def _over(weights: Tensor, like: Tensor) -> Tensor:
+    """(K, B) -> (K, B, 1, ...)."""
+    return weights.reshape(*weights.shape, *(1,) * (like.dim() - 2))
+
+
+def _shares(weights: Tensor, groups: int) -> Tensor:
+    """The slope of the grouped bound with respect to each log-weight, held: (K, B), with sum 1 over K."""
+    parts = torch.softmax(weights.detach().unflatten(0, (groups, -1)), 1)
+    return parts.flatten(0, 1) / groups
+
+
+class IWAE(Denoising):
+    r"""loss = -log 1/K sum_k w_k, w_k = p(x, z_k) / q(z_k | x), z_k ~ q(z | x) (Burda et al. 2016, arXiv:1509.00519).
+
+    With M `groups` the K draws are shared out and the bounds of the groups averaged: MIWAE of Rainforth et al. (2018,
+    arXiv:1802.04537), the plain ELBO by Monte Carlo where M = K. The weights never hold a closed-form KL, with which
+    they would not give a bound.
+
+    `dreg` replaces the encoder's gradient by the doubly reparametrised one of Tucker et al. (2019, arXiv:1810.04152),
+    with the same mean and, for many samples, a far smaller variance: with v_k = w_k / sum w over a group and the
+    parameters of q held inside log w,
+
+        sum_k v_k^2 (d log w_k / d z_k) (d z_k / d phi);
+
+    prior and likelihood keep theirs, sum_k v_k d log p(x, z_k) / d theta.
+
+    Recorded: `iwae`, the bound, and over all draws the true `elbo` (K = 1), `rate` and `distortion`, by Monte Carlo.
+
+    Arguments:
+        samples: K, the draws a datum, of all groups together.
+        gradient: `plain` or `dreg`; the latter takes a VAE with one latent layer and a posterior that has a density at
+            any z, not a flow.
+        groups: M, which divides K.
+    """
+
+    densities: ClassVar[dict[str, int]] = {**Objective.densities, "iwae": 1}
+
+    def __init__(self, samples: int = 50, gradient: Gradient = "plain", groups: int = 1):
+        super().__init__()
+        _check(samples, groups, gradient)
+        self.samples, self.gradient, self.groups = samples, gradient, groups
+
+    def check(self, model: Model) -> None:
+        needs_density(self, model)
+        if self.gradient == "dreg":
+            posterior = one_layer(self, model).posterior
+            needs_density_anywhere(self, example(posterior), "write gradient='plain'")
+
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+        if self.gradient == "dreg" and torch.is_grad_enabled():
+            return self._doubly(model, batch)
+        trace = self.trace(model, batch, self.samples)
+        log_px = trace.px.log_prob(batch.x)
+        weights = log_weights(trace, batch.x, log_px)
+        bound = grouped_bound(weights, self.groups)
+        return Terms({"model": -bound.mean()}, _stats(weights, log_px, bound))
+
+    def _doubly(self, model: Model, batch: Batch) -> Terms:
+        apart = _Apart.of(self, model, batch, self.samples)
+        needs_density_anywhere(self, apart.latent.q, "write gradient='plain'")
+        weights = (apart.joint - apart.copy.log_q).detach()
+        share, bound = _shares(weights, self.groups), grouped_bound(weights, self.groups)
+        carrier = (share * apart.joint + apart.doubly(share, self.groups)).sum(0)
+        return Terms({"model": -_carrying(bound, carrier).mean()}, _stats(weights, apart.log_px, bound))
+
+
+class CIWAE(Denoising):
+    r"""loss = -(mix ELBO + (1 - mix) log 1/K sum_k w_k): Rainforth et al. (2018, arXiv:1802.04537), equation 14.
+
+    Both by the same K draws, without a closed-form KL. Recorded as by `IWAE`.
+
+    Arguments:
+        samples: K.
+        mix: weight of the ELBO, in [0, 1]: 0 is IWAE, 1 the plain bound.
+    """
+
+    densities: ClassVar[dict[str, int]] = IWAE.densities
+
+    def __init__(self, samples: int = 50, mix: float = 0.05):
+        super().__init__()
+        _check(samples)
+        if not 0 <= mix <= 1:
+            raise ValueError(f"mix must be in [0, 1], got {mix}")
+        self.samples, self.mix = samples, mix
+
+    def check(self, model: Model) -> None:
+        needs_density(self, model)
+
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+        trace = self.trace(model, batch, self.samples)
+        log_px = trace.px.log_prob(batch.x)
+        weights = log_weights(trace, batch.x, log_px)
+        bound = grouped_bound(weights)
+        loss = -(self.mix * weights.mean(0) + (1 - self.mix) * bound).mean()
+        return Terms({"model": loss}, _stats(weights, log_px, bound))
+
+
+class PIWAE(Denoising):
+    r"""A bound for each network: IWAE over all K draws for `decoder`, MIWAE of M groups for `encoder`.
+
+    Rainforth et al. (2018, arXiv:1802.04537): a tighter bound helps the generative network, but the signal in the
+    gradient of the inference network drowns in noise as K grows. The decoder's player has prior and likelihood.
+
+    Recorded as by `IWAE`; `iwae` is the decoder's bound.
+
+    Arguments:
+        samples: K, the draws a datum, of all groups together.
+        groups: M, which divides K.
+        gradient: the encoder's, as of `IWAE`.
+    """
+
+    densities: ClassVar[dict[str, int]] = IWAE.densities
+
+    def __init__(self, samples: int = 48, groups: int = 6, gradient: Gradient = "plain"):
+        super().__init__()
+        _check(samples, groups, gradient)
+        self.samples, self.groups, self.gradient = samples, groups, gradient
+
+    def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
+        return two_players(one_layer(self, model))
+
+    def check(self, model: Model) -> None:
+        needs_density(self, model)
+        posterior = one_layer(self, model).posterior
+        if self.gradient == "dreg":
+            needs_density_anywhere(self, example(posterior), "write gradient='plain'")
+
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+        apart = _Apart.of(self, model, batch, self.samples)
+        if self.gradient == "dreg":
+            needs_density_anywhere(self, apart.latent.q, "write gradient='plain'")
+        log_q = apart.latent.log_q
+        weights = apart.joint - log_q.detach()  # reaches the decoder only
+        bound, grouped = grouped_bound(weights), grouped_bound(weights, self.groups).detach()
+        losses = {"encoder": -grouped.mean(), "decoder": -bound.mean()}
+        if torch.is_grad_enabled():
+            share = _shares(weights, self.groups)
+            if self.gradient == "dreg":
+                carrier = apart.doubly(share, self.groups)
+            else:
+                carrier = apart.through(apart.slope((share * apart.joint).sum())) - share * log_q
+            losses["encoder"] = -_carrying(grouped, carrier.sum(0)).mean()
+        return Terms(losses, _stats(weights, apart.log_px, bound))

@@ -1,0 +1,100 @@
+"""Objectives that hold the aggregate posterior against the prior by the maximum mean discrepancy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..aggregate import KERNELS, mmd
+from ..distributions import draw
+from ..errors import ChoiceError
+from ..model import Latent, Model
+from ..noise import Noise
+from ..schedules import Schedule
+from .base import Batch, Terms
+from .one_layer import OneLayer, learns_prior, scheduled
+
+Kernel = Callable[[Tensor, float], Tensor]
+
+
+def _kernel(name: str) -> Kernel:
+    if name not in KERNELS:
+        raise ValueError(f"kernel {name!r} is not one of {', '.join(KERNELS)}")
+    return KERNELS[name]
+
+
+def _discrepancy(name: str, model: Model, latent: Latent, noise: Noise, kernel: Kernel, rate: bool) -> Tensor:
+    """MMD(q(z), p(z)) from the draws of the batch and as many of the prior; `rate`: whether the loss has a KL too."""
+    prior = draw(latent.p, noise).to(latent.z.dtype)
+    if not rate and torch.is_grad_enabled() and learns_prior(model) and not prior.requires_grad:
+        raise ChoiceError(
+            f"{name} trains a learned prior through its draws, and those of {type(latent.p).__name__} carry no "
+            "gradient, so it would stay as it began: use the prior N(0, I), or InfoVAE with alpha below 1"
+        )
+    return mmd(latent.z.flatten(1), prior.flatten(1), kernel)
+
+
+class InfoVAE(OneLayer):
+    r"""loss = E_q[-log p(x|z)] + (1 - alpha) KL(q(z|x) || p(z)) + (alpha + weight - 1) MMD(q(z), p(z)).
+
+    Zhao et al. (2019, arXiv:1706.02262), with `weight` for their lambda. alpha = 0 and weight = 1 is the plain bound;
+    alpha = 1 has no KL and takes any encoder, also one without a density. The MMD is squared, unbiased (so it may fall
+    below zero), of kernels between 0 and 1. It has no unit: a weight about 1000 makes it count beside the nats of a
+    28 x 28 image. The prior is drawn from, whatever it is, and a learned one is trained by the MMD as far as its draws
+    are reparametrised: the means and scales of a mixture, not its weights, for which there is the KL.
+
+    Recorded beside the true `elbo`, `rate` and `distortion` (without a density `distortion` only): `mmd`.
+
+    Arguments:
+        alpha: how much of the KL is left out, at most 1.
+        weight: lambda, at least 1 - alpha: a number, or a schedule of the step (whose MMD weight is cut off at 0).
+        kernel: `imq` (inverse multiquadratic) or `gaussian`, each averaged over seven widths about 2 D.
+    """
+
+    def __init__(self, alpha: float = 0.0, weight: float | Schedule = 1000.0, kernel: str = "imq"):
+        super().__init__()
+        if not alpha <= 1:
+            raise ValueError(f"alpha must be 1 or less, got {alpha}: above 1 the KL would be made large")
+        self.alpha, self.weight, self.kernel = alpha, scheduled("weight", weight, 1 - alpha), _kernel(kernel)
+
+    def needs_density(self) -> bool:
+        return self.alpha < 1
+
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+        latent, d, r, stats = self.one_pass(model, batch)
+        loss = d.mean()
+        if self.alpha < 1:
+            assert r is not None
+            loss = loss + (1 - self.alpha) * r.mean()
+        name = "InfoVAE with alpha = 1"
+        stats["mmd"] = _discrepancy(name, model, latent, batch.noise, self.kernel, self.alpha < 1)
+        return Terms({"model": loss + (self.alpha + self.weight(step) - 1).clamp(min=0) * stats["mmd"]}, stats)
+
+
+class WAE(OneLayer):
+    r"""loss = E_q[-log p(x|z)] + weight MMD(q(z), p(z)), of a deterministic or a random encoder.
+
+    Tolstikhin et al. (2018, arXiv:1711.01558), WAE-MMD. The reconstruction cost is the likelihood's, in nats; theirs is
+    the squared error, which a Gaussian of fixed sigma gives times 1 / (2 sigma^2). The kernel is the mean over the
+    seven widths that their code sums over. A learned prior is trained as far as its draws are reparametrised.
+
+    Recorded: `distortion`, `mmd`, and where the encoder has a density the true `elbo` and `rate`.
+
+    Arguments:
+        weight: of the squared, unbiased MMD, a number or a schedule of the step.
+        kernel: `imq` (inverse multiquadratic) or `gaussian`.
+    """
+
+    def __init__(self, weight: float | Schedule = 1000.0, kernel: str = "imq"):
+        super().__init__()
+        self.weight, self.kernel = scheduled("weight", weight), _kernel(kernel)
+
+    def needs_density(self) -> bool:
+        return False
+
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+        latent, d, _, stats = self.one_pass(model, batch)
+        stats["mmd"] = _discrepancy("WAE", model, latent, batch.noise, self.kernel, False)
+        return Terms({"model": d.mean() + self.weight(step) * stats["mmd"]}, stats)

@@ -1,0 +1,70 @@
+"""What objectives share that look at the aggregate posterior of one latent layer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..errors import ChoiceError
+from ..model import VAE, Latent, Model
+from ..schedules import Constant, Schedule
+from ..terms import distortion, rate
+from .base import Batch
+from .parts import Denoising
+
+
+class Pass(NamedTuple):
+    """One pass through a model with one latent layer."""
+
+    latent: Latent
+    distortion: Tensor  # (B,)
+    rate: Tensor | None  # (B,), or None where the model has no density
+    stats: dict[str, Tensor]  # the true elbo, rate and distortion; without a density the distortion only
+
+
+class OneLayer(Denoising):
+    """An objective of distortion, rate and something of q(z) = 1/N sum_i q(z | x_i), for one latent layer. Abstract."""
+
+    def needs_density(self) -> bool:
+        """Whether the loss holds log q(z | x)."""
+        return True
+
+    def check(self, model: Model) -> None:
+        name = type(self).__name__
+        if not isinstance(model, VAE):
+            raise ChoiceError(
+                f"{name} holds the aggregate posterior of one latent layer against its prior, and "
+                f"{type(model).__name__} is not a VAE of one layer: use the objective ELBO, with beta to weigh the KL "
+                "of all layers, or a recipe with one layer"
+            )
+        if self.needs_density() and model.no_density is not None:
+            raise ChoiceError(
+                f"{name} has log q(z | x) in its loss, and this model has none ({model.no_density}): give it a "
+                "Gaussian posterior, or use an objective that asks for draws only, WAE or Adversarial"
+            )
+
+    def one_pass(self, model: Model, batch: Batch) -> Pass:
+        """Trace a batch and take its parts."""
+        OneLayer.check(self, model)
+        trace = self.trace(model, batch)
+        d = distortion(trace, batch.x)
+        if model.no_density is not None:
+            return Pass(trace.latents[0], d, None, {"distortion": d.mean()})
+        r = rate(trace)
+        stats = {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()}
+        return Pass(trace.latents[0], d, r, stats)
+
+
+def learns_prior(model: Model) -> bool:
+    """Whether the prior has weights to train."""
+    return isinstance(model, VAE) and any(p.requires_grad for p in model.prior.parameters())
+
+
+def scheduled(name: str, value: float | Schedule, least: float = 0.0) -> Schedule:
+    """A weight as a schedule; a number below `least` is refused."""
+    if isinstance(value, Schedule):
+        return value
+    if not value >= least:
+        raise ValueError(f"{name} must be {least:g} or more, got {value}")
+    return Constant(value)

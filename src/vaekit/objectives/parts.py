@@ -1,0 +1,89 @@
+"""What several objectives ask of a model, and the input that its encoder sees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent
+
+from ..conditional import Conditional
+from ..distributions import Point
+from ..errors import ChoiceError
+from ..flows import Flow
+from ..model import VAE, Model
+from ..noise import Noise
+from .base import Objective
+
+
+class Denoising(Objective):
+    """An objective whose encoder may be shown a corrupted x. Abstract.
+
+    A module set on an instance is looked up after the attributes of its class, so `corruption` has to be a property
+    here: the class attribute `corruption = None` would hide it.
+    """
+
+    @property
+    def corruption(self) -> nn.Module | None:
+        return self._modules.get("corruption")
+
+    @corruption.setter
+    def corruption(self, value: nn.Module | None) -> None:  # reached for None only: Module registers the rest
+        self._modules["corruption"] = value
+
+    def seen(self, x: Tensor, noise: Noise) -> Tensor:
+        """What the encoder sees of x."""
+        return x if self.corruption is None else self.corruption(x, noise)
+
+
+def one_layer(objective: Objective, model: Model) -> VAE:
+    """The model as one whose prior, posterior and likelihood can be called apart.
+
+    Raises:
+        ChoiceError: it is another kind of model.
+    """
+    if not isinstance(model, VAE):
+        raise ChoiceError(
+            f"{type(objective).__name__} takes prior, posterior and likelihood apart, and {type(model).__name__} is "
+            "not a VAE of one latent layer: use the objective ELBO, or IWAE with gradient='plain'"
+        )
+    return model
+
+
+def needs_density(objective: Objective, model: Model) -> None:
+    """Refuse a model without log p(x)."""
+    if model.no_density is not None:
+        raise ChoiceError(
+            f"{type(objective).__name__} needs log q(z | x), and this model has none ({model.no_density}): give it a "
+            "Gaussian posterior, or use the objective Autoencoder"
+        )
+
+
+def example(posterior: nn.Module) -> Distribution | None:
+    """A distribution as this posterior gives it, or None where only a datum could tell."""
+    if not isinstance(posterior, Conditional):
+        return None
+    with torch.no_grad():
+        like = next(posterior.parameters(), torch.zeros(()))
+        return posterior.head(torch.zeros(1, posterior.head.features, dtype=like.dtype, device=like.device))
+
+
+def needs_density_anywhere(objective: Objective, q: Distribution | None, instead: str) -> None:
+    """Refuse a posterior that is cheap to draw from, but has to be inverted for log q(z | x) at another z: a flow."""
+    if isinstance(q, Flow):
+        raise ChoiceError(
+            f"{type(objective).__name__} takes log q(z | x) at a z that was not just drawn from it, for which a flow "
+            f"has to be inverted: {instead}, or give the model a Gaussian posterior, diagonal or full"
+        )
+
+
+def is_point(q: Distribution) -> bool:
+    """Whether a posterior is one point a datum."""
+    return isinstance(q.base_dist if isinstance(q, Independent) else q, Point)
+
+
+def two_players(model: VAE) -> dict[str, list[nn.Parameter]]:
+    """`encoder`: what the posterior is made of; `decoder`: prior and likelihood, less what they share with it."""
+    encoder = [p for p in model.posterior.parameters() if p.requires_grad]
+    taken = {id(p) for p in encoder}
+    generative = dict.fromkeys([*model.prior.parameters(), *model.likelihood.parameters()])
+    return {"encoder": encoder, "decoder": [p for p in generative if p.requires_grad and id(p) not in taken]}

@@ -1,0 +1,74 @@
+"""The evidence lower bound with a weight on each part of its KL."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..aggregate import factorises, split_rate
+from ..errors import ChoiceError
+from ..model import VAE, Model
+from ..schedules import Schedule
+from .base import Batch, Terms
+from .one_layer import OneLayer, scheduled
+from .parts import example
+
+
+class TotalCorrelation(OneLayer):
+    r"""loss = E_q[-log p(x|z)] + alpha I(x; z) + beta KL(q(z) || prod_j q(z_j)) + gamma sum_j KL(q(z_j) || p(z_j)).
+
+    Chen et al. (2018, arXiv:1802.04942): with all weights 1 the parts are the KL of the bound. q(z) and q(z_j) are
+    estimated from the batch by stratified weights (`aggregate.stratified_log_weights`): the densities without bias,
+    their logarithms a little too low, the more so the smaller the batch. With one row the estimate of q(z) is q(z|x):
+    no information, no correlation, and the loss of a plain VAE with weight gamma.
+
+    Recorded beside the true `elbo`, `rate` and `distortion`: `information`, `correlation` and `dimension_kl`.
+
+    The estimate takes the rows of a batch for different data. With several processes each estimates from its own rows,
+    so their number is B in the weights, and the gradient is the mean of those of smaller batches.
+
+    Arguments:
+        n: how many data there are to train on (N).
+        alpha: weight of the mutual information between datum and code.
+        beta: weight of the total correlation.
+        gamma: weight of the dimension-wise KL. Each a number or a schedule of the step.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        alpha: float | Schedule = 1.0,
+        beta: float | Schedule = 6.0,
+        gamma: float | Schedule = 1.0,
+    ):
+        super().__init__()
+        if n < 1:
+            raise ValueError(f"n, the number of training data, must be 1 or more, got {n}")
+        self.n = n
+        self.alpha, self.beta = scheduled("alpha", alpha), scheduled("beta", beta)
+        self.gamma = scheduled("gamma", gamma)
+
+    def check(self, model: Model) -> None:
+        super().check(model)
+        assert isinstance(model, VAE)
+        self._check_posterior(example(model.posterior))
+
+    def _check_posterior(self, q: Distribution | None) -> None:
+        if q is not None and not factorises(q):
+            raise ChoiceError(
+                "TotalCorrelation needs the density q(z_j | x) of every latent dimension, which this posterior "
+                f"({type(q).__name__}) does not give: use a Gaussian posterior with a diagonal covariance, or the "
+                "objective FactorVAE, which estimates the total correlation from draws"
+            )
+
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+        latent, d, _, stats = self.one_pass(model, batch)
+        self._check_posterior(latent.q)
+        parts = split_rate(latent, self.n)
+        weighted = (
+            self.alpha(step) * parts.information
+            + self.beta(step) * parts.correlation
+            + self.gamma(step) * parts.dimensions
+        )
+        stats["information"], stats["correlation"], stats["dimension_kl"] = (p.mean() for p in parts)
+        return Terms({"model": (d + weighted).mean()}, stats)

@@ -1,0 +1,48 @@
+"""The wake-sleep algorithm."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..distributions import draw
+from ..model import Latent, Model
+from ..terms import latent_rate
+from .base import Batch, Terms
+from .parts import Denoising, example, needs_density, needs_density_anywhere, one_layer, two_players
+
+
+class WakeSleep(Denoising):
+    r"""Two phases, two players (Hinton, Dayan, Frey and Neal 1995, doi:10.1126/science.7761831).
+
+    Wake: `decoder` (prior and likelihood) minimises E_{q(z|x)}[-log p(x, z)] on data, the draws held. Sleep: `encoder`
+    minimises E_{p(x, z)}[-log q(z|x)] on as many dreams, z drawn from the prior and x from the likelihood, both held.
+    The sleep phase fits q in the other direction than a bound does, KL(p(z|x) || q(z|x)), and on what the model
+    dreams, not on data; so it needs no reparametrised draws, and is no descent on the ELBO.
+
+    Recorded: the true `elbo`, `rate` and `distortion` of the wake phase.
+    """
+
+    def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
+        return two_players(one_layer(self, model))
+
+    def check(self, model: Model) -> None:
+        needs_density(self, model)
+        posterior = one_layer(self, model).posterior
+        needs_density_anywhere(self, example(posterior), "use the objective ELBO")
+
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+        vae = one_layer(self, model)
+        given = () if batch.c is None else (batch.c,)
+        with torch.no_grad():
+            q = vae.posterior(self.seen(batch.x, batch.noise), *given)
+            z = draw(q, batch.noise)
+            dream_z = draw(vae.prior(), batch.noise)
+            dream_x = draw(vae.likelihood(dream_z, *given), batch.noise)
+        needs_density_anywhere(self, q, "use the objective ELBO")
+        awake = Latent(z, q, vae.prior())
+        d = -vae.likelihood(z, *given).log_prob(batch.x)
+        asleep = vae.posterior(self.seen(dream_x, batch.noise), *given)
+        losses = {"encoder": -asleep.log_prob(dream_z).mean(), "decoder": (d - awake.log_p).mean()}
+        r = latent_rate(awake)
+        return Terms(losses, {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()})
