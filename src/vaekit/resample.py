@@ -85,9 +85,13 @@ class Scale:
         return -float(torch.log(self.scale[self.varies].double()).sum())
 
 
+def _generator(*key: int) -> np.random.Generator:
+    return np.random.default_rng(fold(SHUFFLE, *key) & (2**64 - 1))
+
+
 def _rows(n: int, most: int, seed: int) -> np.ndarray:
     """All of n rows, or so many of them."""
-    return np.arange(n) if n <= most else np.sort(np.random.default_rng([SHUFFLE, seed]).choice(n, most, replace=False))
+    return np.arange(n) if n <= most else np.sort(_generator(seed).choice(n, most, replace=False))
 
 
 def codes(run: Run, split: str, most: int, seed: int, told: Told | None = None) -> Tensor:
@@ -298,7 +302,7 @@ class NormalisingFlow(Density):
         transforms: int = 6,
         hidden: tuple[int, ...] = (128, 128),
     ) -> NormalisingFlow:
-        rng = np.random.default_rng([SHUFFLE, seed, 1])
+        rng = _generator(seed, 1)
         order = torch.from_numpy(rng.permutation(len(u)))
         apart = max(1, len(u) // 10)
         watched, fitted = u[order[:apart]].to(device), u[order[apart:]].to(device)

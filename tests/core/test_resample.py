@@ -24,6 +24,7 @@ from vaekit.errors import ChoiceError, RunError
 from vaekit.model import VAE
 from vaekit.objectives import ELBO, Objective, SemiSupervised, Terms
 from vaekit.priors import StandardNormal
+from vaekit.recipes import RECIPES
 from vaekit.resample import Gaussians, NormalisingFlow, Scale, SecondStage, codes
 from vaekit.semi import m2
 from vaekit.terms import distortion
@@ -108,7 +109,9 @@ def test_at_most_so_many_codes(run, monkeypatch):
     assert len(some) == 50
     assert set(map(tuple, some)) <= set(map(tuple, whole))  # the same draws of other data
     monkeypatch.setattr(resample, "MOST", 60)
-    assert run.fit_latents("gmm", components=2).record["n"] == 60
+    monkeypatch.setattr(resample, "MOST_HELD_OUT", 20)
+    record = run.fit_latents("gmm", components=2, seed=-1).record
+    assert (record["n"], record["held_out"]["n"]) == (60, 20)
 
 
 def test_what_does_not_vary_stays_what_it_is(tmp_path):
@@ -373,13 +376,25 @@ def test_a_conditional_run_draws_the_latents_and_is_given_the_class(tmp_path):
     assert run.sample(6, latents="gmm").shape == (6, 2)
 
 
-def test_a_recipe(tmp_path):
-    run = vk.fit(blobs(80), "vae", out=tmp_path / "run", latent=3, hidden=(8,), steps=5, **QUIET)
-    for name in FEW:
-        x = run.sample(4, latents=name) if name == "gmm" else run.decode(run.fit_latents(name, steps=5).sample(4))
-        assert x.shape == (4, 1, 6, 5)
-        assert x.min() >= 0
-        assert x.max() <= 255
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_every_recipe_has_latents_or_says_why_not(tmp_path, recipe):
+    label = np.arange(60) % 2
+    data = vk.from_arrays(blobs(60, 8, 8), label=label, columns={"big": label})
+    choices = {"labelled": 10} if recipe == "semi-supervised" else {}
+    run = vk.fit(data, recipe, out=tmp_path / "run", steps=2, **choices, **QUIET)
+    reason = {"vq": "discrete", "fsq": "discrete", "semi-supervised": "discrete", "hyperspherical": "sphere"}.get(
+        recipe
+    )
+    if reason is not None:
+        with pytest.raises(ChoiceError, match=reason):
+            run.fit_latents("gmm")
+        assert not list(run.path.glob("latents/*"))
+        return
+    fitted = run.fit_latents("gmm", components=2)
+    x = run.sample(3, latents="gmm")
+    assert x.shape == (3, 1, 8, 8)
+    assert np.isfinite(x).all()
+    assert math.isfinite(fitted.record["held_out"]["log_density"])
 
 
 def test_codes_without_a_density_are_refused_with_the_reason(tmp_path):
@@ -393,12 +408,6 @@ def test_codes_without_a_density_are_refused_with_the_reason(tmp_path):
         with pytest.raises(ChoiceError, match=reason):
             run.fit_latents("gmm")
         assert not list(run.path.glob("latents/*"))
-
-
-def test_quantised_codes_are_refused(tmp_path):
-    run = vk.fit(blobs(80, 8, 8), "vq", out=tmp_path / "run", steps=3, **QUIET)
-    with pytest.raises(ChoiceError, match="discrete"):
-        run.fit_latents("flow")
 
 
 @pytest.mark.parametrize(("name", "near"), [("gm", "gmm"), ("twostage", "two-stage"), ("floe", "flow")])
