@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from .compiled import whole_graph
 from .composition import Composition
 from .errors import TrainingError
+from .functional import call, places
 from .noise import Noise, fold
 from .objectives import Batch
 from .optimisers import Optimiser, optimiser
@@ -69,6 +69,7 @@ class Engine:
         players = composition.objective.players(composition.model)
         names = {id(p): n for n, p in self.module.named_parameters()}
         self.parameters = {n: p.detach() for n, p in self.module.named_parameters()}
+        self.places = {place: names[id(t)] for place, t in places(self.module).items() if id(t) in names}
         self.players = {player: [names[id(p)] for p in ps] for player, ps in players.items()}
         owned = [n for ns in self.players.values() for n in ns]
         if len(owned) != len(set(owned)):
@@ -95,7 +96,8 @@ class Engine:
         leaves = {n: p.detach().requires_grad_(n in owned) for n, p in self.parameters.items()}
         bf16 = self.settings.precision == "bf16"
         with torch.autocast(raw.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
-            losses, stats = functional_call(self.module, leaves, (raw, base, rows, step, c, y))
+            put = {place: leaves[n] for place, n in self.places.items()}
+            losses, stats = call(self.module, put, raw, base, rows, step, c, y)
         gradients: dict[str, Tensor] = {}
         left = len(losses)
         for player, names in self.players.items():

@@ -60,6 +60,12 @@ class FullNormal(Drawn):
         return self.factor.square().sum(-1)
 
     @property
+    def diagonal(self) -> D.Independent:
+        """The Gaussian of the same mean and variances whose latents are independent."""
+        scale = self.variance.sqrt()
+        return D.Independent(D.Normal(self.loc, scale, validate_args=False), 1, validate_args=False)
+
+    @property
     def covariance_matrix(self) -> Tensor:
         return self.factor @ self.factor.mT
 
@@ -144,10 +150,18 @@ class _FlowHead(VectorHead):
         super().__init__(event, dims, dims, context)
         self.register_buffer("zero", torch.zeros(dims), persistent=False)
 
+    def _elementwise(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, raw_scale, h = self.split(raw)
+        return mean, LOG_SCALE_FLOOR + F.softplus(raw_scale - LOG_SCALE_FLOOR), h
+
+    def gaussian(self, raw: Tensor) -> D.Independent:
+        """The diagonal Gaussian that the flow is where its steps do nothing."""
+        mean, log_scale, _ = self._elementwise(raw)
+        return D.Independent(D.Normal(mean, torch.exp(log_scale), validate_args=False), 1, validate_args=False)
+
     def maps(self, raw: Tensor) -> tuple[Map, list[Map], Tensor]:
         """The elementwise map of mean and scale, those of the steps, and a zero of the right kind."""
-        mean, raw_scale, h = self.split(raw)
-        log_scale = LOG_SCALE_FLOOR + F.softplus(raw_scale - LOG_SCALE_FLOOR)
+        mean, log_scale, h = self._elementwise(raw)
         with exact(raw):
             steps = [step.bind(h if h.shape[-1] else None) for step in self.steps]  # type: ignore[operator]
         return affine_map(mean, log_scale), steps, self.zero.to(mean.dtype)

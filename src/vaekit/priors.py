@@ -136,8 +136,10 @@ class Mixture(nn.Module):
 class Vamp(nn.Module):
     r"""The variational mixture of posteriors: p(z) = sum_c w_c q(z | u_c) at learned pseudo-inputs u_c.
 
-    Tomczak and Welling (2018). The posterior is the model's own, and trained through the prior as well; it must be a
-    diagonal Gaussian given x alone. Call `start` with training data before training, as the paper advises.
+    Tomczak and Welling (2018). The posterior is the model's own, and trained through the prior as well; it must be
+    given x alone. Of a full-covariance posterior the components have its mean and variances, of a flow they are the
+    diagonal Gaussian it starts from: the flow itself would have to be inverted for each pseudo-input at every z.
+    Call `start` with training data before training, as the paper advises.
 
     Arguments:
         posterior: the module q(z | x) that the model uses.
@@ -161,7 +163,9 @@ class Vamp(nn.Module):
             raise ValueError(f"a mixture has 1 component or more, got {components}")
         if (low is None) != (high is None) or (low is not None and high is not None and not low < high):
             raise ValueError(f"the range of x is given by low < high, or by neither, got {low} and {high}")
-        self.posterior, self.low, self.high = posterior, low, high
+        self.low, self.high = low, high
+        self._of_model = (posterior,)  # in a tuple, so that it is not registered
+        self.of_flow = hasattr(getattr(posterior, "head", None), "gaussian")
         centre, reach = (0.0, 1.0) if low is None or high is None else ((low + high) / 2, (high - low) / 2)
         self.pseudo = nn.Parameter(centre + 0.1 * reach * torch.randn(components, *event))
         logits = torch.zeros(components)
@@ -169,6 +173,11 @@ class Vamp(nn.Module):
             self.logits = nn.Parameter(logits)
         else:
             self.register_buffer("logits", logits, persistent=False)
+
+    @property
+    def posterior(self) -> nn.Module:
+        """The model's own. Registered here too, torch's `functional_call` would not put its parameters back."""
+        return self._of_model[0]
 
     @property
     def inputs(self) -> Tensor:
@@ -191,12 +200,16 @@ class Vamp(nn.Module):
             self.pseudo.copy_(start if self.low is None else start.clamp(self.low, self.high))
 
     def forward(self, *given: Tensor) -> GaussianMixture:
-        q = self.posterior(self.inputs)
+        if self.of_flow:
+            q = self.posterior.head.gaussian(self.posterior.net(self.inputs))  # type: ignore[union-attr,operator]
+        else:
+            q = self.posterior(self.inputs)
+            q = q if isinstance(q, D.Independent) else getattr(q, "diagonal", q)
         normal = q.base_dist if isinstance(q, D.Independent) else None
         if not isinstance(normal, D.Normal) or len(q.event_shape) != 1:
             raise ChoiceError(
-                f"the vamp prior is a mixture of diagonal Gaussian posteriors, but this one is {type(q).__name__}: "
-                "choose another prior, or a Gaussian posterior"
+                f"the vamp prior is a mixture of Gaussian posteriors, but this one is {type(q).__name__}: "
+                "choose another prior, or a Gaussian or flow posterior"
             )
         return GaussianMixture(self.logits, normal.loc, normal.scale)
 

@@ -237,3 +237,22 @@ def test_noise_of_a_step_follows_from_its_seed_and_number():
     one, two, other = a.step(x, 7, 1.0), b.step(x, 7, 1.0), c.step(x, 7, 1.0)
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
+
+
+def test_a_submodule_in_two_places_keeps_its_parameters():
+    """As a Vamp prior's posterior stands in the prior and in the model: torch's own swap would leave others behind."""
+    from vaekit.functional import call, places
+    from vaekit.objectives import frozen
+
+    shared = torch.nn.Linear(3, 3)
+    tied = torch.nn.Linear(3, 3)
+    tied.weight = shared.weight
+    module = torch.nn.Sequential(torch.nn.Sequential(shared, torch.nn.Tanh()), shared, tied)
+    before = dict(module.named_parameters())
+    x = torch.randn(4, 3)
+    fresh = {p: torch.zeros_like(t) for p, t in places(module).items()}
+    assert not call(module, fresh, x).any()
+    frozen(module)(x)
+    after = dict(module.named_parameters())
+    assert all(after[n] is before[n] for n in before)
+    assert frozen(module)(x.requires_grad_()).grad_fn is not None

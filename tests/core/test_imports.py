@@ -12,7 +12,7 @@ import vaekit
 ROOT = Path(vaekit.__file__).parent
 LAYERS = [
     {"errors", "schedules", "progress", "noise"},
-    {"files", "nets", "distributions", "optimisers", "parallel", "data", "compiled"},
+    {"files", "nets", "distributions", "optimisers", "parallel", "data", "compiled", "functional"},
     {"conditional", "mixed", "priors", "quantize", "model", "hierarchy", "semi"},
     {"terms", "impute"},
     {"objectives"},

@@ -124,6 +124,13 @@ def test_what_cannot_work_is_refused_before_training(choices, says):
         get_recipe("vae")(FACTS, **{**SMALL, **choices})
 
 
+def test_the_combination_that_the_documentation_shows_trains():
+    composition = small("vamp", "iaf", "iwae", likelihood="gaussian")
+    terms = composition.objective(composition.model.train(), batch(composition), torch.tensor(0))
+    assert torch.isfinite(terms.losses["model"])
+    assert set(terms.losses) == {"model"}
+
+
 def test_labels_are_needed_where_they_are_used():
     bare = Facts("vector", (6,), 50, (0.0, 1.0), False)
     for name in ("conditional", "semi-supervised"):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from ..functional import call, places
 from ..model import Model, Trace
 from ..noise import Noise
 
@@ -72,5 +72,5 @@ class Objective(nn.Module):
 
 def frozen(module: nn.Module) -> Callable[..., Any]:
     """The module as a function: its parameters get no gradient, what is put in still does."""
-    tensors = {n: t.detach() for n, t in [*module.named_parameters(), *module.named_buffers()]}
-    return lambda *given, **named: functional_call(module, tensors, given, named)
+    tensors = {place: t.detach() for place, t in places(module).items()}
+    return lambda *given, **named: call(module, tensors, *given, **named)

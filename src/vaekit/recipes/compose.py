@@ -200,11 +200,6 @@ def choose_prior_name(prior: str, posterior: str, objective: str, condition: Con
         raise ChoiceError("a hierarchical prior cannot be conditional: write --prior flow")
     if posterior == "point" and prior in ("vamp", "hierarchical"):
         raise ChoiceError(f"an autoencoder has no density that a {prior} prior could be made of: write --prior normal")
-    if prior == "vamp" and posterior != "gaussian":
-        raise ChoiceError(
-            "a vamp prior is a mixture of diagonal Gaussian posteriors: write --posterior gaussian with it, or --prior "
-            "mixture or flow"
-        )
     return prior
 
 
