@@ -1,5 +1,6 @@
 """Likelihoods and their keyed draws against scipy, enumeration and quadrature."""
 
+import json
 import math
 
 import numpy as np
@@ -755,9 +756,16 @@ def test_the_optimal_sigma_is_restored_and_used_by_a_saved_run(tmp_path):
     assert np.isfinite(both[0]).all()
     assert float(head.log_scale) == float(saved[name])
     assert run.model.likelihood.head.log_scale == head.log_scale
-    # a run that stops and goes on ends with the same sigma, bit for bit
-    vk.fit(data, composition(), out=tmp_path / "b", steps=60, batch=50, checkpoint_steps=20, **QUIET)
-    assert float(tensors(tmp_path / "b" / "model.safetensors")[name]) == float(saved[name])
+    # killed after step 40 and gone on with, it ends with the same sigma, bit for bit
+    b = tmp_path / "b"
+    vk.fit(data, composition(), out=b, steps=60, batch=50, checkpoint_steps=20, **QUIET)
+    last = b / "checkpoint" / "000000060.safetensors"
+    last.unlink()
+    config = json.loads((b / "run.json").read_text())
+    (b / "run.json").write_text(json.dumps(config | {"state": "running"}))
+    vk.fit(data, composition(), out=b, resume=True, progress=False)
+    assert last.exists()
+    assert torch.equal(tensors(b / "model.safetensors")[name], saved[name])
 
 
 # --- in training ------------------------------------------------------------------------------------------------
@@ -766,7 +774,7 @@ def test_the_optimal_sigma_is_restored_and_used_by_a_saved_run(tmp_path):
 def a_step(name, compiled):
     head = ALL[name]((6,)).train()
     observation = Dequantised(0, 7) if name in UNIT else Levels(7) if name in {**LEVELS, **COUNTING} else Identity()
-    made = Engine(Composition(vae(head), ELBO(), observation), Settings(optimiser=lambda: optimiser("sgd"), lr=1e-2))
+    made = Engine(Composition(vae(head), ELBO(), observation), Settings(optimiser=lambda: optimiser("sgd"), lr=1e-5))
     made.module.train()
     if compiled:
         made.compiled()
@@ -785,7 +793,7 @@ def test_every_head_trains_as_one_graph(name, monkeypatch):
     torch._dynamo.reset()
     values, parameters = a_step(name, False)
     again, others = a_step(name, True)
-    assert bool(torch.isfinite(values).all())
+    assert bool((values.abs() < 1e5).all())  # numbers of a training, not of one that blew up
     torch.testing.assert_close(values, again, rtol=1e-4, atol=1e-4)
     for n, p in parameters.items():
         torch.testing.assert_close(p, others[n], rtol=1e-4, atol=1e-5)
