@@ -25,8 +25,9 @@ def stratified_log_weights(rows: int, n: int, like: Tensor) -> Tensor:
     """Logarithms of w_ij, the weight of q(z_i | x_j) in the estimate of q(z_i) from a batch: (B, B).
 
     Of n data, the one that z_i was drawn from counts 1/n, and the B - 1 others of the batch stand for the n - 1 others
-    of the data: 1/n on the diagonal, (n - 1) / (n (B - 1)) off it (Chen et al. 2018, appendix C.1). A row sums to one
-    whatever B and n are; so a batch of one, in which nothing stands for the others, has weight one.
+    of the data: 1/n on the diagonal, (n - 1) / (n (B - 1)) off it. This is the stratified estimate of Chen et al.
+    (2018, appendix C), averaged over which of the others bears their odd weight. A row sums to one whatever B and n
+    are; so a batch of one, in which nothing stands for the others, has weight one.
     """
     if rows == 1:
         return torch.zeros(1, 1, dtype=like.dtype, device=like.device)

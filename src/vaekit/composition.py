@@ -67,7 +67,7 @@ class Facts:
         missing = {"kind", "shape", "n", "scale", "integer"} - set(stored)
         if missing:
             raise KeyError(min(missing))
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
         return cls(**plain | {"columns": tuple(Column.from_json(c) for c in stored.get("columns", ()))})
 
     @property

@@ -17,6 +17,7 @@ from torch.distributions import Distribution, Independent, Normal
 from . import nets
 from .conditional import Conditional, Head
 from .distributions import draw, draw_with_density
+from .errors import ChoiceError
 from .model import Latent, Model, Trace, tempered
 from .noise import Noise
 from .priors import StandardNormal
@@ -289,7 +290,7 @@ class TopDown(Model):
     Arguments:
         event: shape of x, (D,), (C, L) or (C, H, W).
         head: of the likelihood.
-        layers: stochastic layers on each grid, coarsest first. The first "grid" is none: vectors, dense. Then come
+        layers: stochastic layers on each grid, coarsest first, 0 for a grid that is only passed. The first "grid" is none: vectors, dense. Then come
             grids each twice as fine, the last half the size of x. Vectors have the first only.
         widths: channels of the state and the features on each grid.
         latents: latent channels on each grid (latents, on the first).
@@ -315,12 +316,12 @@ class TopDown(Model):
             raise ValueError(
                 f"layers, widths and latents are for the same grids, got {len(layers)}, {len(widths)}, {len(latents)}"
             )
-        if min(*layers, *widths, *latents) < 1:
-            raise ValueError("every grid needs at least one layer, channel and latent")
+        if min(layers) < 0 or sum(layers) < 1 or min(*widths, *latents) < 1:
+            raise ChoiceError(f"a model needs a layer, and every grid channels and latents: got {layers} layers")
         if len(event) == 1 and len(layers) > 1:
-            raise ValueError(f"vectors have no grids: give one number of layers, not {len(layers)}")
+            raise ChoiceError(f"vectors have no grids: give one number of layers, not {len(layers)}")
         if len(event) > 1 and len(layers) < 2:
-            raise ValueError("images and signals need layers for a grid: give two or more numbers of layers")
+            raise ChoiceError("images and signals have grids: give two or more numbers of layers, such as 2 2 1")
         grids = [(), *nets._sizes(event[1:], len(layers) - 1)[:0:-1]] if len(event) > 1 else [()]
         depth = sum(layers)
         features: nn.Module = _Features(event, grids, widths, blocks)

@@ -23,10 +23,10 @@ FILLING = 61
 def fill(
     model: Model, x: Tensor, c: Tensor | None = None, samples: int | None = None, noise: Noise | None = None
 ) -> Tensor:
-    r"""x (B, *event) with its missing values, nan, replaced by E[x_missing | x_observed]; of categories the most probable.
+    r"""x (B, *event) with its missing values, nan, filled in by E[x_missing | x_observed]; of categories the likeliest.
 
     Without `samples` the mean of p(x | z) at the code of the observed values. With K samples the self-normalised
-    importance-weighted mean of sum_k w_k E[x | z_k], w_k in proportion to p(x_observed, z_k) / q(z_k | x), which tends to
+    importance-weighted mean sum_k w_k E[x | z_k], w_k in proportion to p(x_observed, z_k) / q(z_k | x), which tends to
     the expectation as K grows (Mattei and Frellsen 2019, MIWAE).
     """
     with torch.no_grad():

@@ -111,7 +111,7 @@ class Marginal(Distribution):
 
     arg_constraints: ClassVar = {}
 
-    def __init__(self, whole: Distribution, fill: float = 0.0):
+    def __init__(self, whole: Mixed | Independent, fill: float = 0.0):
         self.whole, self.fill = whole, fill
         super().__init__(whole.batch_shape, whole.event_shape, validate_args=False)
 
@@ -145,6 +145,7 @@ class _WhereThere(constraints.Constraint):
     """The support of a density with nan allowed anywhere."""
 
     def __init__(self, whole: Distribution, fill: float):
+        assert whole.support is not None
         self.inner, self.fill = whole.support, fill
         self.event_dim, self.is_discrete = len(whole.event_shape), self.inner.is_discrete
 
@@ -177,12 +178,15 @@ class MixedHead(Head):
         super().__init__((len(columns),))
         if counts not in ("negative-binomial", "poisson"):
             raise ValueError(f"counts {counts!r} is not one of negative-binomial, poisson")
-        self.columns, self.support = tuple(columns), TableSupport(columns)
-        self.discrete = self.support.is_discrete
+        self.columns, self.rows = tuple(columns), TableSupport(columns)
+        self.support, self.discrete = self.rows, self.rows.is_discrete
         count = heads.PoissonHead if counts == "poisson" else heads.NegativeBinomialHead
-        build = {"real": lambda n: heads.Gaussian((n,), scale), "binary": lambda n: heads.Bernoulli((n,)),
-                 "categorical": lambda n: CategoriesHead([c.width for c in columns if c.kind == "categorical"]),
-                 "counts": lambda n: count((n,))}  # fmt: skip
+        build: dict[str, Callable[[int], Head]] = {
+            "real": lambda n: heads.Gaussian((n,), scale),
+            "binary": lambda n: heads.Bernoulli((n,)),
+            "categorical": lambda n: CategoriesHead([c.width for c in columns if c.kind == "categorical"]),
+            "counts": lambda n: count((n,)),
+        }
         self.groups = nn.ModuleDict()
         grouped: list[int] = []
         for kind, head in build.items():
@@ -194,8 +198,13 @@ class MixedHead(Head):
         self.register_buffer("order", torch.tensor(grouped).argsort(), persistent=False)
 
     @property
+    def shared(self) -> list[tuple[Tensor, Head]]:
+        """The columns of each kind, and the head that they share."""
+        return [(self.which(kind), head) for kind, head in self.groups.items() if isinstance(head, Head)]
+
+    @property
     def features(self) -> int:
-        return sum(head.features for head in self.groups.values())
+        return sum(head.features for _, head in self.shared)
 
     def which(self, kind: str) -> Tensor:
         """The columns of this kind."""
@@ -209,14 +218,14 @@ class MixedHead(Head):
         return self._gathered(lambda head, which: start_bias(head, x[:, which]))
 
     def _gathered(self, of: Callable[[Head, Tensor], Tensor | None]) -> Tensor | None:
-        found = [of(head, self.which(kind)) for kind, head in self.groups.items()]
-        return None if any(bias is None for bias in found) else torch.cat(found)
+        found = [of(head, which) for which, head in self.shared]
+        known = [bias for bias in found if bias is not None]
+        return torch.cat(known) if len(known) == len(found) else None
 
     def forward(self, raw: Tensor) -> Distribution:
-        sizes = [head.features for head in self.groups.values()]
-        given = zip(self.groups.items(), raw.split(sizes, -1), strict=True)
-        parts = [(self.which(kind), head(part).base_dist) for (kind, head), part in given]
-        return Mixed(parts, self.get_buffer("order"), self.support)
+        split = raw.split([head.features for _, head in self.shared], -1)
+        parts = [(which, head(part).base_dist) for (which, head), part in zip(self.shared, split, strict=True)]
+        return Mixed(parts, self.get_buffer("order"), self.rows)
 
 
 class CategoriesHead(Head):
@@ -235,10 +244,9 @@ class CategoriesHead(Head):
         self.support = constraints.integer_interval(0, most - 1)
         starts = torch.tensor([0, *sizes]).cumsum(0)[:-1]
         place = torch.arange(most).expand(len(sizes), most)
-        self.register_buffer("none", place >= torch.tensor(sizes)[:, None], persistent=False)
-        self.register_buffer(
-            "place", (starts[:, None] + place).masked_fill(self.get_buffer("none"), 0), persistent=False
-        )
+        none = place >= torch.tensor(sizes)[:, None]
+        self.register_buffer("none", none, persistent=False)
+        self.register_buffer("place", (starts[:, None] + place).masked_fill(none, 0), persistent=False)
 
     @property
     def features(self) -> int:
@@ -280,8 +288,8 @@ class Masked(Head):
         elements = isinstance(whole, Independent) and not whole.base_dist.event_shape
         if not isinstance(whole, Mixed) and (not elements or isinstance(whole.base_dist, OptimalNormal)):
             raise ChoiceError(
-                f"likelihood {type(head).__name__} does not factorise over the elements of x, so it cannot leave missing "
-                "ones out: take another --likelihood (gaussian with --sigma shared, bernoulli, ...)"
+                f"likelihood {type(head).__name__} does not factorise over the elements of x, so it cannot leave "
+                "missing ones out: take another --likelihood (gaussian with --sigma shared, bernoulli, ...)"
             )
         self.fill = 0.0 if isinstance(whole, Mixed) else _inside(whole.base_dist.support)
 
@@ -321,21 +329,28 @@ def start_bias(head: Head, x: Tensor) -> Tensor | None:
 
 
 class Log1p(nn.Module):
-    """`net` on log(1 + x): counts span orders of magnitude, and networks want numbers about 1."""
+    """`net` on log(1 + x): counts span orders of magnitude, and networks want numbers about 1.
+
+    Below 0, where only corrupted counts lie, x is read as 0.
+    """
 
     def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net
 
     def forward(self, x: Tensor, *given: Tensor) -> Tensor:
-        return self.net(torch.log1p(x), *given)
+        return self.net(_log1p(x), *given)
+
+
+def _log1p(x: Tensor) -> Tensor:
+    return torch.log1p(x.clamp_min(0))
 
 
 class OneHot(nn.Module):
     """`net` on the rows of a mixed table: categories one-hot, counts as log(1 + x), the rest as they are.
 
-    A missing value stays nan, in every number made of it; what the net sees is sorted by kind: real, two-valued, counts,
-    categories.
+    A missing value stays nan, in every number made of it. What the net sees is sorted by kind: real, two-valued,
+    counts, categories.
 
     Attributes:
         width: how many numbers the net sees of a row.
@@ -360,7 +375,7 @@ class OneHot(nn.Module):
         plain, counts, of, codes = (self.get_buffer(n) for n in ("plain", "counts", "of", "codes"))
         picked = x.index_select(-1, of)
         hot = torch.where(torch.isnan(picked), picked, (picked == codes).to(x.dtype))
-        seen = [x.index_select(-1, plain), torch.log1p(x.index_select(-1, counts)), hot]
+        seen = [x.index_select(-1, plain), _log1p(x.index_select(-1, counts)), hot]
         return self.net(torch.cat(seen, -1), *given)
 
 
@@ -377,6 +392,8 @@ class WithMask(nn.Module):
         which: of a vector, the elements whose mask the net sees; all where not given.
     """
 
+    which: Tensor | None
+
     def __init__(self, net: nn.Module, dims: int, which: Sequence[int] | None = None):
         super().__init__()
         self.net, self.dims = net, dims
@@ -385,8 +402,7 @@ class WithMask(nn.Module):
 
     def forward(self, x: Tensor, *given: Tensor) -> Tensor:
         there = ~torch.isnan(x)
-        which = self.which
-        mask = (there if which is None else there.index_select(-1, which)).to(x.dtype)
+        mask = (there if self.which is None else there.index_select(-1, self.which)).to(x.dtype)
         return self.net(torch.cat([torch.where(there, x, 0.0), mask], -self.dims), *given)
 
 

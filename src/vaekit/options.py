@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -129,11 +131,49 @@ def bf16_pays(device: torch.device) -> bool:
     return seconds(torch.bfloat16) < 0.8 * seconds(torch.float32)
 
 
-def decide_compile(asked: str, steps: float, parameters: int, batch: int, device: torch.device) -> tuple[bool, str]:
+class Work(NamedTuple):
+    """Multiply-adds of encoding and decoding one datum, the forward pass of a training step."""
+
+    dense: int
+    convolved: int
+
+    def seconds(self, batch: int) -> float:
+        """A rough time of one eager training step on a CPU: 2 ms plus three passes at 100 GFLOP/s."""
+        return 0.002 + 6e-11 * (self.dense + self.convolved) * batch
+
+
+def work(composition: Composition, shape: Sequence[int]) -> Work:
+    """What a model costs a datum, counted on zeros of this shape; nothing of the model is changed.
+
+    A model that does not run on them is put at one multiply-add a parameter: what is wrong is told when its first
+    batch is checked.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = composition.model
+    c = torch.zeros(1, composition.condition.size) if composition.condition is not None else None
+    training = {m: m.training for m in model.modules()}
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model.decode(model.encode(composition.observation(torch.zeros(1, *shape)), c), c)
+    except Exception:
+        return Work(sum(p.numel() for p in model.parameters()), 0)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    counts = counter.get_flop_counts().get("Global", {})
+    convolved = sum(n for op, n in counts.items() if "convolution" in str(op)) // 2
+    return Work(counter.get_total_flops() // 2 - convolved, convolved)
+
+
+def decide_compile(asked: str, steps: float, cost: Work, batch: int, device: torch.device) -> tuple[bool, str]:
     """Whether to compile, and why: by the time it can save in this run, from a cost model and not from a clock.
 
-    An eager step is put at 2 ms plus its matrix products at 100 GFLOP/s (a GPU: 2 ms), of which a graph saves two
-    fifths; a compilation at 45 s. The decision is recorded, since compiled and eager weights differ in the last bits.
+    A graph saves two fifths of what an eager step spends beside its convolutions: 2 ms plus its matrix products at
+    100 GFLOP/s (a GPU: 2 ms). Convolutions themselves were never faster in a graph on a CPU: the same library
+    computes them. A compilation is put at 45 s. The decision is recorded, since compiled and eager weights differ in
+    the last bits.
     """
     if asked == "off":
         return False, "asked for"
@@ -145,8 +185,7 @@ def decide_compile(asked: str, steps: float, parameters: int, batch: int, device
         return True, "asked for"
     if device.type == "mps":
         return False, "not on MPS"
-    flops = 6.0 * parameters * batch if device.type == "cpu" else 0.0
-    saves = 0.4 * steps * (0.002 + flops / 1e11)
+    saves = 0.4 * steps * (cost._replace(convolved=0).seconds(batch) if device.type == "cpu" else 0.002)
     if saves < 45:
         return False, f"it would save about {saves:.0f} s and cost 45 s"
     return True, f"it should save about {saves:.0f} s for the 45 s it costs"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch import distributions as D
 from torch.distributions import constraints
 
-from .conditional import LOG_SCALE_FLOOR
+from .conditional import _floored
 from .distributions import _from_noise, draw, standard_gamma
 from .errors import ChoiceError
 from .flows import Coupling, Drawn, Flow, affine_map
@@ -86,14 +86,14 @@ class GaussianMixture(D.Distribution):
             far = ((value[..., None, :] - self.loc) / self.scale).square().sum(-1)
             constant = torch.log(self.scale).sum(-1) + 0.5 * dims * math.log(2 * math.pi)
             return torch.logsumexp(self.logits - constant - 0.5 * far, -1)
-        z, loc, scale = (t.double() for t in (value, self.loc, self.scale))
+        z, loc, scale, logits = (t.double() for t in (value, self.loc, self.scale, self.logits))
         precision = scale.square().reciprocal()
-        constant = (
-            0.5 * (loc.square() * precision).sum(-1) + torch.log(scale).sum(-1) + 0.5 * dims * math.log(2 * math.pi)
-        )
-        natural = torch.cat([-0.5 * precision, loc * precision], -1)
-        each = torch.cat([z.square(), z], -1) @ natural.T - constant
-        return torch.logsumexp(self.logits + each.to(self.loc.dtype), -1)
+        constant = (0.5 * loc.square() * precision + torch.log(scale)).sum(-1) + 0.5 * dims * math.log(2 * math.pi)
+        # a column for what does not depend on z: its gradient, a sum over z, is then of the product as well. Added to
+        # the product it is a sum that inductor fuses with an optimiser's update of loc, and fails at (torch 2.13)
+        natural = torch.cat([-0.5 * precision, loc * precision, (logits - constant)[:, None]], -1)
+        each = torch.cat([z.square(), z, torch.ones_like(z[..., :1])], -1) @ natural.T
+        return torch.logsumexp(each.to(self.loc.dtype), -1)
 
     def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008
         shape = torch.Size(sample_shape)
@@ -129,8 +129,7 @@ class Mixture(nn.Module):
         self.log_scale = nn.Parameter(torch.full((components, dims), 0.5 * math.log(0.75)))
 
     def forward(self, *given: Tensor) -> GaussianMixture:
-        log_scale = LOG_SCALE_FLOOR + F.softplus(self.log_scale - LOG_SCALE_FLOOR)
-        return GaussianMixture(self.logits, self.loc, torch.exp(log_scale))
+        return GaussianMixture(self.logits, self.loc, torch.exp(_floored(self.log_scale)))
 
 
 class Vamp(nn.Module):

@@ -148,10 +148,10 @@ class VectorQuantiser(Quantiser):
         return total / usage.clamp_min(torch.finfo(usage.dtype).tiny)[:, None]
 
     def nearest(self, v: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(v.device.type, enabled=False):
-            flat, codebook = _exact(v.detach()).reshape(-1, self.dim), self.codebook.detach()
-            distance = torch.cdist(flat.to(codebook.dtype), codebook, compute_mode="donot_use_mm_for_euclid_dist")
-            return distance.argmin(-1).reshape(v.shape[:-1])
+        codebook = self.codebook.detach()
+        flat = v.detach().reshape(-1, self.dim).to(codebook.dtype)
+        distance = torch.cdist(flat, codebook, compute_mode="donot_use_mm_for_euclid_dist")  # float32 in autocast too
+        return distance.argmin(-1).reshape(v.shape[:-1])
 
     def lookup(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self.codebook.detach())

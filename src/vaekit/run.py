@@ -240,8 +240,8 @@ class Run:
                 place = tuple(int(i) for i in np.argwhere(wrong)[0])
                 where = f"column {self.facts.columns[place[1]].name!r}" if self.facts.columns else f"at {place[1:]}"
                 raise DataError(
-                    f"the data hold NaN or infinite values (row {first + place[0]}, {where}, is {part[place]:g}): fill or "
-                    "drop them first, or train with missing values: --missing mask"
+                    f"the data hold NaN or infinite values (row {first + place[0]}, {where}, is {part[place]:g}): fill "
+                    "or drop them first, or train with missing values: --missing mask"
                 )
         if self.facts.integer and raw.dtype.kind == "f":
             low, high = self.facts.scale

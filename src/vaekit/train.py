@@ -26,7 +26,7 @@ from .errors import ChoiceError, RunError, TrainingError
 from .files import read_tensors, write_json, write_tensors
 from .noise import Noise
 from .objectives import Batch
-from .options import Options, bf16_pays, choose_device, decide_compile
+from .options import Options, bf16_pays, choose_device, decide_compile, work
 from .progress import Progress, Silent, progress_for
 from .recipes import get_recipe
 from .run import FORMAT, Run, check_splits, load_weights, open_run, read_config, rebuild
@@ -100,8 +100,9 @@ def describe(
     batch = min(options.batch or 100, n)
     steps = options.steps or (math.ceil(options.epochs * n / batch) if options.epochs else None)
     parameters = sum(p.numel() for p in composition.model.parameters())
-    guess = steps if steps is not None else 60 * (options.minutes or 0) / (0.002 + 6e-11 * parameters * batch)
-    compile_it, why = decide_compile(options.compile, guess, parameters, batch, device)
+    cost = work(composition, data.shape)
+    guess = steps if steps is not None else 60 * (options.minutes or 0) / cost.seconds(batch)
+    compile_it, why = decide_compile(options.compile, guess, cost, batch, device)
     precision = options.precision
     if precision == "auto":
         precision = "bf16" if compile_it and bf16_pays(device) else "fp32"

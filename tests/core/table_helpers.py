@@ -15,6 +15,7 @@ from vaekit.conditional import Conditional
 from vaekit.data.observation import Identity
 from vaekit.distributions import Point
 from vaekit.engine import Engine, Settings
+from vaekit.hierarchy import top_down
 from vaekit.model import VAE, Model
 from vaekit.noise import Noise
 from vaekit.objectives import Batch, Objective
@@ -117,8 +118,9 @@ def correlated(n: int, latent: int, seed: int = 0) -> VAE:
     return VAE(model.prior, Correlated(net, latent), model.likelihood).double()
 
 
-class Ladder(Model):
-    """A model that is not a VAE of one layer."""
+def ladder(n: int, latent: int) -> Model:
+    """A model of two latent layers."""
+    return top_down((n,), heads.Gaussian((n,), "unit"), layers=(2,), width=8, latent=latent)
 
 
 class LearnedNormal(nn.Module):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from table_helpers import (
     STEP,
-    Ladder,
     LearnedMixture,
     LearnedNormal,
     batch,
@@ -16,6 +15,7 @@ from table_helpers import (
     correlated,
     deterministic,
     gradients,
+    ladder,
     random_table,
     student,
     table,
@@ -452,8 +452,8 @@ def test_the_encoder_sees_the_corrupted_input(name):
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_model_of_several_layers_is_refused(name):
-    with pytest.raises(ChoiceError, match=r"one latent layer.*Ladder.*ELBO, with beta"):
-        OBJECTIVES[name]().check(Ladder())
+    with pytest.raises(ChoiceError, match=r"one latent layer.*TopDown.*ELBO, with beta"):
+        OBJECTIVES[name]().check(ladder(6, 2))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

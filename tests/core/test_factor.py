@@ -7,13 +7,13 @@ import torch
 from core_helpers import needs_compiler
 from table_helpers import (
     STEP,
-    Ladder,
     batch,
     captured,
     compiled_equals_eager,
     correlated,
     deterministic,
     gradients,
+    ladder,
     random_table,
     student,
     table,
@@ -244,8 +244,8 @@ def test_any_posterior_with_a_density_will_do(build):
 
 
 def test_what_cannot_work_is_refused_with_what_to_write():
-    with pytest.raises(ChoiceError, match=r"one latent layer.*Ladder"):
-        small().check(Ladder())
+    with pytest.raises(ChoiceError, match=r"one latent layer.*TopDown"):
+        small().check(ladder(6, 2))
     with pytest.raises(ChoiceError, match=r"deterministic.*WAE or Adversarial"):
         small().check(deterministic(N, LATENT))
     round_codes = with_head(Sphere((LATENT,)), N, UniformSphere((LATENT,)))

@@ -15,7 +15,7 @@ from torch import nn
 import vaekit as vk
 from vaekit import conditional as heads
 from vaekit import nets
-from vaekit.cli import sources
+from vaekit.cli import main, sources
 from vaekit.composition import Composition, Facts, check_support
 from vaekit.conditional import Conditional
 from vaekit.data import from_arrays, load
@@ -351,7 +351,8 @@ def test_one_hot_and_mask():
     shown = WithMask(Spy(), 3)(picture)
     assert shown.shape == (2, 6, 4, 5)
     assert (float(shown[0, 1, 2, 3]), float(shown[0, 4, 2, 3]), float(shown[1, 4, 2, 3])) == (0, 0, 1)
-    torch.testing.assert_close(Log1p(Spy())(torch.tensor([[0.0, 99.0]])), torch.log(torch.tensor([[1.0, 100.0]])))
+    logs = Log1p(Spy())(torch.tensor([[0.0, 99.0, -1.0, NAN]]))
+    torch.testing.assert_close(logs, torch.tensor([[0.0, math.log(100), 0.0, NAN]]), equal_nan=True)
 
 
 def facts_of(columns=(), missing=False, kind="vector", shape=None):
@@ -467,7 +468,7 @@ def test_counts_are_whole_numbers():
     seen.check(raw)
     seen.check(np.array([[0.0, NAN]]))
     for wrong in (-1.0, 0.5, math.inf):
-        with pytest.raises(DataError, match="counts are whole numbers from 0 up, got .* in row 1"):
+        with pytest.raises(DataError, match=r"counts are whole numbers from 0 up, got .* in row 1"):
             seen.check(np.array([[1.0], [wrong]]))
 
 
@@ -498,7 +499,7 @@ def test_support_must_agree():
     check_support(composition(heads.PoissonHead((4,)), Counts()))
     with pytest.raises(ChoiceError, match="support 'mixed'"):
         check_support(composition(MixedHead(COLUMNS), Standardised((4,))))
-    with pytest.raises(ChoiceError, match="support 'counts'.*--observation counts"):
+    with pytest.raises(ChoiceError, match=r"support 'counts'.*--observation counts"):
         check_support(composition(heads.PoissonHead((4,)), Standardised((4,))))
 
 
@@ -567,7 +568,7 @@ def test_a_table_from_the_file_to_the_score(tmp_path, missing):
         with pytest.raises(DataError, match="row 0, column 'city' is 'Oslo', expected one of Bern, Lyon, Rome"):
             sources.rows(run, str(strange), None)
         lacking = table(tmp_path / "d.csv", 30, seed=3, holes=0.3)
-        with pytest.raises(DataError, match="row .*column .* is nan.*--missing mask"):
+        with pytest.raises(DataError, match=r"row .*column .* is nan.*--missing mask"):
             run.score(sources.rows(run, str(lacking), None).x)
     else:
         x = sources.rows(run, str(strange), None).x
@@ -615,7 +616,7 @@ def test_training_on_incomplete_images(tmp_path):
     rng = np.random.default_rng(0)
     x = np.clip(rng.random((60, 1)) * np.ones((60, 16)) + 0.1 * rng.normal(size=(60, 16)), 0, 1).astype(np.float32)
     x = np.where(rng.random(x.shape) < 0.2, np.float32(NAN), x).reshape(60, 4, 4)
-    with pytest.raises(DataError, match="is nan.*--missing mask"):
+    with pytest.raises(DataError, match=r"is nan.*--missing mask"):
         from_arrays(x)
     data = from_arrays(x, missing="mask")
     facts = Facts.of(data)
@@ -646,3 +647,27 @@ def test_it_compiles(tmp_path):
     compiled, eager = ([r for r in r.log if r["kind"] == "train"][-1]["elbo"] for r in (run, plain))
     assert compiled == pytest.approx(eager, rel=1e-3)
     assert isinstance(run.model.decode(torch.zeros(1, 2)).whole, Mixed)
+
+
+def test_the_command_line_reads_such_tables(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table(tmp_path / "a.csv", holes=0.2)
+    table(tmp_path / "b.csv", 20, seed=5, holes=0.2, extra="Oslo")
+    small = ("--out", "run", "--steps", "5", "--compile", "off", "--hidden", "8", "--latent", "2")
+    assert main(["fit", "a.csv", *small]) == 2
+    told = capsys.readouterr().err
+    assert "is nan" in told
+    assert "--missing mask" in told
+    assert not (tmp_path / "run").exists()
+    assert main(["fit", "a.csv", "--missing", "mask", "--types", "visits=counts", *small]) == 0
+    told = capsys.readouterr().err
+    assert "categorical city (Bern, Lyon, Rome); counts visits" in told
+    assert "values are missing, in 4 columns" in told
+    assert main(["score", "run", "b.csv", "--samples", "3", "--out", "scores.csv"]) == 0
+    with open("scores.csv") as file:
+        scores = [float(row["log_px"]) for row in csv.DictReader(file)]
+    assert len(scores) == 20
+    assert np.isfinite(scores).all()
+    run = vk.open("run")
+    assert [c.kind for c in run.facts.columns] == ["categorical", "real", "counts", "binary"]
+    assert np.isfinite([m["value"] for m in run.evaluate(samples=3) if isinstance(m["value"], float)]).all()

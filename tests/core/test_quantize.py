@@ -136,17 +136,20 @@ def test_entries_that_hardly_differ_are_told_apart_far_from_zero():
     assert torch.equal(codes, torch.arange(4))
 
 
-def test_distances_are_in_float32_whatever_the_network_runs_in():
+def test_codes_and_codebook_are_in_float32_whatever_the_network_runs_in():
     torch.manual_seed(0)
-    quantiser = VectorQuantiser(64, 4)
-    e = torch.randn(300, 4)
-    plain = quantiser(e)
+    plain = VectorQuantiser(64, 4, decay=0.5)
+    inside = VectorQuantiser(64, 4, decay=0.5)
+    inside.load_state_dict(plain.state_dict())
+    e = torch.randn(300, 2, 4)
+    q = Coded(plain(e))
+    plain.learn(q, Noise.of(0, 300))
     with torch.autocast("cpu", torch.bfloat16):
-        inside = quantiser(e)
-        q = Coded(quantiser(e.bfloat16()[:, None]))
-        quantiser.learn(q, Noise.of(0, 300))
-    assert torch.equal(plain.codes, inside.codes)
-    assert q.loc.dtype == quantiser.codebook.dtype == torch.float32
+        cast = Coded(inside(e))
+        inside.learn(cast, Noise.of(0, 300))
+        assert inside(e.bfloat16()).entries.dtype == torch.float32
+    assert torch.equal(q.codes, cast.codes)
+    assert torch.equal(plain.codebook, inside.codebook)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -320,6 +323,16 @@ def test_probabilities_of_all_sequences_sum_to_one(kind, temperature):
 
 
 @pytest.mark.parametrize("kind", ["independent", "autoregressive"])
+@pytest.mark.parametrize("temperature", [0.3, 2.0])
+def test_a_temperature_divides_the_logits_of_every_code(kind, temperature):
+    p = sequence(kind)
+    logits = p.net(ALL)
+    shares = torch.softmax(logits, -1) ** (1 / temperature)
+    by_hand = torch.log(shares / shares.sum(-1, keepdim=True)).gather(-1, ALL[..., None]).sum((1, 2))
+    torch.testing.assert_close(p.tempered(temperature).log_prob_of(ALL), by_hand)
+
+
+@pytest.mark.parametrize("kind", ["independent", "autoregressive"])
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_sampled_sequences_follow_their_probabilities(kind, temperature):
     p = sequence(kind).tempered(temperature)
@@ -333,8 +346,8 @@ def test_sampled_sequences_follow_their_probabilities(kind, temperature):
     kept = expected >= 5
     statistic = ((counts - expected) ** 2 / expected)[kept].sum()
     f = int(kept.sum())
-    assert float(statistic) < f + 5 * math.sqrt(2 * f)
-    assert float(counts[~kept].sum()) <= float(expected[~kept].sum()) + 5 * math.sqrt(n * 5e-4) + 5
+    assert float(statistic.detach()) < f + 5 * math.sqrt(2 * f)
+    assert float(counts[~kept].sum()) <= float(expected[~kept].detach().sum()) + 5 * math.sqrt(n * 5e-4) + 5
 
 
 def test_a_code_depends_on_those_before_it_alone():
@@ -596,6 +609,19 @@ def test_the_codebooks_gradient_draws_entries_to_what_chose_them():
     chosen = nn.functional.one_hot(q.codes.flatten(), 6).double()
     by_hand = 2 * chosen.T @ (q.entries - q.encoded).detach().flatten(0, 1) / 6
     torch.testing.assert_close(g, by_hand)
+
+
+@pytest.mark.parametrize("kind", ["vq", "gradient"])
+def test_the_encoder_follows_distortion_and_commitment_alone(kind):
+    model = small(kind).double()
+    x = pixels(6, dtype=torch.float64)
+    weights = list(model.posterior.net.parameters())
+    q = model.posterior(x)
+    square = (q.encoded - q.entries.detach()).square().sum((1, 2))
+    by_hand = torch.autograd.grad((-model.likelihood(q.loc).log_prob(x) + 0.25 * square).mean(), weights)
+    terms = Quantised()(model, batch_of(x), torch.tensor(0))
+    for g, wanted in zip(torch.autograd.grad(terms.losses["model"], weights), by_hand, strict=True):
+        torch.testing.assert_close(g, wanted)
 
 
 def test_a_prior_that_does_not_learn_is_no_player():

@@ -7,7 +7,6 @@ import pytest
 import torch
 from table_helpers import (
     STEP,
-    Ladder,
     LearnedMixture,
     batch,
     captured,
@@ -15,6 +14,7 @@ from table_helpers import (
     correlated,
     deterministic,
     gradients,
+    ladder,
     random_table,
     student,
     table,
@@ -246,8 +246,8 @@ def test_what_cannot_work_is_refused_with_what_to_write():
     objective = TotalCorrelation(6)
     objective.check(random_table(6, 2))
     objective.check(student(6, 2))
-    with pytest.raises(ChoiceError, match=r"one latent layer.*Ladder.*ELBO, with beta"):
-        objective.check(Ladder())
+    with pytest.raises(ChoiceError, match=r"one latent layer.*TopDown.*ELBO, with beta"):
+        objective.check(ladder(6, 2))
     with pytest.raises(ChoiceError, match=r"deterministic.*WAE or Adversarial"):
         objective.check(deterministic(6, 2))
     model = correlated(6, 2)

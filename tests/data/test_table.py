@@ -1,14 +1,16 @@
-"""Tables: numbers are data, a label is a label, text is refused by the name of its column."""
+"""Tables: what each column is, labels apart, texts coded once and for all, missing values only where asked for."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vaekit.data import load, load_rows, table
+from vaekit.data import from_arrays, load, load_rows, table
+from vaekit.data.core import Column, digest
 from vaekit.errors import DataError
 
 FIXED = settings(
@@ -118,3 +120,296 @@ def test_columns_that_new_rows_lack(tmp_path):
     raw, _, label = load_rows(tmp_path / "a.csv", label="kind", group="donor")
     assert raw.tolist() == [[1, 2]]
     assert label is None
+
+
+# --- what the columns are ---------------------------------------------------------------------------------------
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]), min_size=1, max_size=6)
+CELLS = {
+    "real": [0.5, 1.25, -3.0, 2.0, 7.5, 0.1, 9.0, 4.0, 2.5],
+    "whole": [3, 1, 4, 1, 5, 9, 2, 6, 5],
+    "bits": [0, 1, 1, 0, 1, 0, 0, 1, 1],
+    "two": ["f", "m", "m", "f", "f", "m", "f", "m", "f"],
+    "three": ["u", "v", "w"] * 3,
+    "names": [f"id{i}" for i in range(9)],
+    "one": ["same"] * 9,
+}
+
+
+def schema_of(tmp_path, columns, **options):
+    return load(write(tmp_path / "a.csv", columns, *(CELLS[name] for name in columns)), **options).schema
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "kinds"),
+    [
+        (["real", "whole"], {}, ["real", "real"]),
+        (["real", "bits"], {}, ["real", "binary"]),
+        (["whole", "two", "three"], {}, ["real", "binary", "categorical"]),
+        (["whole", "bits"], {}, ["counts", "counts"]),
+        (["whole", "bits"], {"kind": "vector"}, ["real", "binary"]),
+        (["bits"], {}, ["binary"]),
+        (["bits", "whole"], {"types": "bits=binary"}, ["binary", "real"]),
+        (["real", "whole"], {"types": "whole=counts"}, ["real", "counts"]),
+        (
+            ["real", "whole", "bits"],
+            {"types": {"whole": "categorical", "bits": "real"}},
+            ["real", "categorical", "real"],
+        ),
+        (["real", "names"], {"types": " names = drop "}, ["real"]),
+        (["real", "names"], {"types": "names=categorical"}, ["real", "categorical"]),
+        (["real", "two"], {"types": "two=categorical"}, ["real", "categorical"]),
+        (["real", "whole"], {"kind": "signal"}, []),
+    ],
+)
+def test_kinds_are_inferred_or_chosen(tmp_path, columns, options, kinds):
+    assert [column.kind for column in schema_of(tmp_path, columns, **options)] == kinds
+
+
+def test_kinds_and_notes(tmp_path):
+    path = write(tmp_path / "a.csv", CELLS, *CELLS.values())
+    data = load(path, types="names=drop,one=drop,whole=counts")
+    assert data.kind == "vector"
+    assert data.feature_names == ["real", "whole", "bits", "two", "three"]
+    assert data.schema == (
+        Column("real", "real"),
+        Column("whole", "counts"),
+        Column("bits", "binary"),
+        Column("two", "binary", ("f", "m")),
+        Column("three", "categorical", ("u", "v", "w")),
+    )
+    assert data.notes == ("columns: real real; binary bits, two (f, m); categorical three (u, v, w); counts whole",)
+    assert load(write(tmp_path / "b.csv", ["a"], CELLS["real"])).notes == ()
+    counts = load(write(tmp_path / "c.csv", ["a", "b"], CELLS["whole"], CELLS["bits"]))
+    assert (counts.kind, counts.train.raw.dtype) == ("counts", np.int64)
+
+
+@pytest.mark.parametrize(
+    ("types", "message"),
+    [
+        ("names=words", "types: expected NAME=KIND with KIND one of real, binary, categorical, counts, drop"),
+        ("names", "types: expected NAME=KIND"),
+        ({"nothing": "real"}, "types: .* has no column 'nothing' to learn from; it has real, whole"),
+        ("names=real", "row 0, column 'names' is 'id0', expected a finite number"),
+        ("names=counts", "row 0, column 'names' is 'id0', expected a whole number from 0 up"),
+        ("real=counts,names=drop,one=drop", "row 0, column 'real' is 0.5, expected a whole number from 0 up"),
+        ("three=binary,names=drop,one=drop", "column 'three' of .* has 3 different values, a binary one has 2"),
+        ("one=drop", r"column names holds text.*9 different texts in 9 rows.*types=names=drop.*names=categorical"),
+        ("names=drop", "column one holds text.*1 different text in 9 rows"),
+        ("", r"columns names, one hold text"),
+    ],
+)
+def test_types_that_do_not_fit(tmp_path, types, message):
+    with pytest.raises(DataError, match=message):
+        load(write(tmp_path / "a.csv", CELLS, *CELLS.values()), types=types)
+
+
+def test_types_belong_to_tables(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(9, 3)))
+    with pytest.raises(DataError, match=r"types applies to a \.csv or \.parquet file only"):
+        load(tmp_path / "a.npy", types="a=real")
+
+
+def test_tables_of_numbers_have_the_digest_they_always_had(tmp_path):
+    """Runs of earlier versions find their data by it."""
+    a, b, sex = np.linspace(0, 1, 9), np.arange(9), ["f", "m", "m"] * 3
+    data = load(write(tmp_path / "a.csv", ["a", "b", "sex"], a, b, sex))
+    expected = np.stack([a, b, np.array([0, 1, 1] * 3)], 1).astype(np.float32)
+    assert data.digest == digest(expected)
+    data = load(write(tmp_path / "b.csv", ["b", "sex"], b, sex))
+    assert data.digest == digest(np.stack([b, np.array([0, 1, 1] * 3)], 1))
+
+
+# --- codes ------------------------------------------------------------------------------------------------------
+
+
+@FIXED
+@given(alphabet=st.lists(TEXT, min_size=2, max_size=6, unique=True), data=st.data())
+def test_a_second_table_is_coded_by_the_categories_of_the_first(tmp_path, alphabet, data):
+    """Whatever the texts look like (numbers, "NA", quotes), and however the second table is ordered."""
+    cells = alphabet + data.draw(st.lists(st.sampled_from(alphabet), min_size=4, max_size=20))
+    assume(any(not table._is_number(text) for text in alphabet))
+    assume(not all(text.lower() in table.MISSING or table._is_number(text) for text in alphabet))
+    numbers = np.arange(len(cells)) / 4
+    first = load(write(tmp_path / "a.csv", ["text", "b"], cells, numbers), types="text=categorical")
+    (column, _) = first.schema
+    assert set(column.categories) == set(alphabet)
+    coded = np.concatenate([first.train[:], first.valid[:], first.test[:]])
+    order = np.concatenate([first.train.index, first.valid.index, first.test.index])
+    assert [column.categories[int(code)] for code in coded[:, 0]] == [cells[i] for i in order]
+    some = data.draw(st.lists(st.sampled_from(alphabet), min_size=1, max_size=5))
+    second = write(tmp_path / "b.csv", ["other", "b", "text"], some, numbers[: len(some)], some)
+    x, _, _ = load_rows(second, schema=first.schema)
+    assert [column.categories[int(code)] for code in x[:, 0]] == some
+    np.testing.assert_array_equal(x[:, 1], numbers[: len(some)].astype(x.dtype))
+
+
+def test_numbers_as_categories_are_one_however_written(tmp_path):
+    cells = ["1", "2", "10"] * 3
+    path = write(tmp_path / "a.csv", ["a", "b"], cells, CELLS["real"])
+    data = load(path, types="a=categorical")
+    assert data.schema[0].categories == ("1", "2", "10")
+    (tmp_path / "b.csv").write_text("a,b\n10.0,1\n02,1\n1,1\n")
+    x, _, _ = load_rows(tmp_path / "b.csv", schema=data.schema)
+    assert x[:, 0].tolist() == [2, 1, 0]
+    (tmp_path / "b.csv").write_text("a,b\n3,1\n")
+    with pytest.raises(DataError, match="row 0, column 'a' is '3', expected one of 1, 2, 10"):
+        load_rows(tmp_path / "b.csv", schema=data.schema)
+
+
+def test_rows_without_a_schema_hold_no_categories(tmp_path):
+    path = write(tmp_path / "a.csv", ["real", "three"], CELLS["real"], CELLS["three"])
+    with pytest.raises(DataError, match="column three holds text"):
+        load_rows(path)
+    x, _, _ = load_rows(path, schema=(Column("three", "categorical", ("w", "u", "v")),))
+    assert x[:3, 0].tolist() == [1, 2, 0]
+
+
+def test_a_split_of_other_data_is_coded_alike(tmp_path):
+    schema = (Column("three", "categorical", ("w", "u", "v", "never")), Column("real", "real"))
+    data = load(write(tmp_path / "a.csv", ["real", "three"], CELLS["real"], CELLS["three"]), schema=schema)
+    assert data.schema == schema
+    np.testing.assert_array_equal(data.train[:][:, 0], (data.train.index + 1) % 3)
+    with pytest.raises(DataError, match=r"has no column 'real'; expected three, real"):
+        load(write(tmp_path / "b.csv", ["three"], CELLS["three"]), schema=schema)
+
+
+@FIXED
+@given(
+    codes=hnp.arrays(np.int64, (7, 2), elements=st.integers(0, 2)),
+    real=hnp.arrays(np.float32, (7, 1), elements=st.floats(-1e6, 1e6, width=32)),
+    holes=hnp.arrays(bool, (7, 4)),
+)
+def test_rows_are_written_as_they_are_read(tmp_path, codes, real, holes):
+    schema = (
+        Column("a", "categorical", ("x", 'say "y"', "1,5")),
+        Column("b", "counts"),
+        Column("c", "real"),
+        Column("d", "binary", ("no", "yes")),
+    )
+    x = np.concatenate([codes, real, codes[:, :1] % 2], 1).astype(np.float32)
+    x = np.where(holes, np.float32(np.nan), x)
+    table.write(tmp_path / "a.csv", schema, x)
+    back, _, _ = load_rows(tmp_path / "a.csv", schema=schema, missing="mask")
+    np.testing.assert_array_equal(back, x)
+
+
+def test_arrays_of_codes(tmp_path):
+    schema = (Column("a", "categorical", ("x", "y", "z")), Column("b", "real"))
+    x = np.array([[0, 0.5], [2, 1.5], [1, -3], [0, 4]])
+    data = from_arrays(x, schema=schema)
+    assert (data.kind, data.schema, data.feature_names) == ("vector", schema, ["a", "b"])
+    x[2, 0] = 3
+    with pytest.raises(DataError, match=r"arrays: row 2, column 'a' is 3, expected a code 0\.\.2 of x, y, z"):
+        from_arrays(x, schema=schema)
+    with pytest.raises(DataError, match="schema has 1 columns"):
+        from_arrays(x, schema=schema[:1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "categories"),
+    [("real", ("a",)), ("counts", ("a",)), ("binary", ("a",)), ("categorical", ()), ("categorical", ("a", "a"))],
+)
+def test_columns_that_cannot_be(kind, categories):
+    with pytest.raises(DataError, match=f"column 'n' is {kind}, which categories"):
+        Column("n", kind, categories)
+    with pytest.raises(DataError, match="kind must be one of"):
+        Column("n", "colour")
+
+
+# --- missing values ---------------------------------------------------------------------------------------------
+
+
+@FIXED
+@given(holes=hnp.arrays(bool, (12, 4)), word=st.sampled_from(["", "NA", "n/a", "NaN", "null", "None", "?"]))
+def test_missing_cells_are_nan_and_nothing_else_is(tmp_path, holes, word):
+    holes[:3] = False  # something is known of every column
+    columns = {
+        "a": np.arange(12) / 4,
+        "b": np.arange(12) + 1,
+        "c": np.array(["u", "v", "w"] * 4),
+        "d": np.arange(12) % 2,
+    }
+    cells = [
+        [("" if name == "c" else word) if hole else str(cell) for hole, cell in zip(holes[:, i], column, strict=True)]
+        for i, (name, column) in enumerate(columns.items())
+    ]
+    path = write(tmp_path / "a.csv", columns, *cells)
+    types = "c=categorical"
+    data = load(path, types=types, missing="mask")
+    assert data.missing
+    assert [column.kind for column in data.schema] == ["real", "real", "categorical", "binary"]
+    x, _, _ = load_rows(path, schema=data.schema, missing="mask")
+    np.testing.assert_array_equal(np.isnan(x), holes)
+    assert any("values are missing" in note for note in data.notes) == holes.any()
+    if holes.any():
+        row, column = np.argwhere(holes)[0]
+        with pytest.raises(DataError, match=f"row {row}, column {list(columns)[column]!r} is nan.*--missing mask"):
+            load(path, types=types)
+    else:
+        assert not load(path, types=types).missing
+
+
+def test_an_unknown_category_is_missing_where_values_may_be(tmp_path):
+    data = load(write(tmp_path / "a.csv", ["real", "three"], CELLS["real"], CELLS["three"]), missing="mask")
+    (tmp_path / "b.csv").write_text("real,three\n1,x\n,w\n")
+    x, _, _ = load_rows(tmp_path / "b.csv", schema=data.schema, missing="mask")
+    np.testing.assert_array_equal(x, np.array([[1, np.nan], [np.nan, 2]], np.float32))
+    with pytest.raises(DataError, match="row 0, column 'three' is 'x', expected one of u, v, w"):
+        load_rows(tmp_path / "b.csv", schema=data.schema)
+
+
+def test_what_masking_does_not_excuse(tmp_path):
+    x = np.arange(20.0).reshape(5, 4)
+    x[1, 2] = np.nan
+    assert from_arrays(x, missing="mask").missing
+    known = from_arrays(x, missing="mask")
+    assert known.scale == (np.nanmin(known.train[:]), np.nanmax(known.train[:]))
+    x[3, 1] = np.inf
+    with pytest.raises(DataError, match="row 3, column 1 is inf"):
+        from_arrays(x, missing="mask")
+    x[3, 1], x[:, 0] = 2.0, np.nan
+    with pytest.raises(DataError, match="column 'a' holds no value at all; drop it"):
+        from_arrays(x, missing="mask", feature_names=list("abcd"))
+    with pytest.raises(DataError, match="missing must be one of refuse, mask, got 'drop'"):
+        from_arrays(x, missing="drop")
+    counts = np.where(np.arange(20).reshape(5, 4) == 7, np.nan, np.arange(20.0).reshape(5, 4))
+    assert from_arrays(counts, kind="counts", missing="mask").missing
+    with pytest.raises(DataError, match=r"row 0, column 1 is 0\.5; counts are whole"):
+        from_arrays(counts / 2, kind="counts", missing="mask")
+    bytes_ = from_arrays(np.arange(20, dtype=np.uint8).reshape(5, 4), missing="mask")
+    assert not bytes_.missing
+    assert bytes_.notes == ("no value can be missing: uint8 has no nan",)
+
+
+def test_rows_that_only_lack_the_same_are_identical():
+    x = np.full((4, 3), np.nan)
+    x[:, 1:] = 2
+    with pytest.raises(DataError, match="all 4 data are identical"):
+        from_arrays(x, missing="mask", kind="signal")
+
+
+def test_options_of_tables_load_the_same_again(tmp_path):
+    path = write(tmp_path / "a.csv", ["a", "b", "three"], ["", *CELLS["real"][1:]], CELLS["whole"], CELLS["three"])
+    for types in ("b=counts", {"b": "counts"}):
+        data = load(path, types=types, missing="mask")
+        assert data.options == {"types": types, "missing": "mask"}
+        again = load(data.source, **json.loads(json.dumps(data.options)))
+        assert (again.digest, again.schema, again.missing) == (data.digest, data.schema, True)
+
+
+def test_parquet_columns_of_every_type(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    columns = {
+        "small": pa.array([1, 2, 3] * 3, pa.uint8()),
+        "flag": pa.array([True, None, False] * 3),
+        "word": pa.array(["u", None, "v"] * 3),
+        "kind": pa.array([" x", "y", "z"] * 3).dictionary_encode(),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    data = load(tmp_path / "a.parquet", types="kind=categorical", missing="mask")
+    assert [column.kind for column in data.schema] == ["real", "binary", "binary", "categorical"]
+    assert data.schema[3].categories == ("x", "y", "z")
+    x, _, _ = load_rows(tmp_path / "a.parquet", schema=data.schema, missing="mask")
+    np.testing.assert_array_equal(x[:3], [[1, 1, 0, 0], [2, np.nan, np.nan, 1], [3, 0, 1, 2]])

@@ -25,7 +25,6 @@ from vaekit.data.core import (
 )
 from vaekit.errors import DataError
 
-
 MISSING = ("refuse", "mask")
 
 

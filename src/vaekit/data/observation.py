@@ -1,8 +1,8 @@
 """Observations: how raw data become the x that a likelihood speaks of.
 
 Raw data stay as they are (uint8, counts, floats). An observation maps them to x on the fly, states the support of
-x, and knows the Jacobian, so that a density of x is reported in the data's own units. Where a raw value is missing, nan,
-x is nan too, whatever the observation; a likelihood of the observed elements alone is `vaekit.mixed.Masked`.
+x, and knows the Jacobian, so that a density of x is reported in the data's own units. Where a raw value is missing,
+nan, x is nan too, whatever the observation; a likelihood of the observed elements alone is `vaekit.mixed.Masked`.
 """
 
 from __future__ import annotations
@@ -118,9 +118,9 @@ class Observation(nn.Module):
         return float((units * self.seen.cpu() if "seen" in self._buffers else units).sum())
 
     def log_jacobian_of(self, x: Tensor) -> Tensor:
-        """log |dx / draw| of each datum x (B, *event) over the elements it has, float64 (B,)."""
-        units = self.log_units(tuple(x.shape[1:])).to(x.device)
-        return torch.where(torch.isnan(x), 0.0, units).flatten(1).sum(1)
+        """log |dx / draw| of each datum x (B, *event) over the elements it has, float64 (B,), on the CPU."""
+        units = self.log_units(tuple(x.shape[1:]))
+        return torch.where(torch.isnan(x).cpu(), 0.0, units).flatten(1).sum(1)
 
     def _needs(self, noise: Noise | None) -> Noise:
         if noise is None:
@@ -296,8 +296,9 @@ class MixedTable(Standardised):
 
     def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
         super().fit(blocks)
-        coded = ~self.support.real.to(self.mean.device)
-        self.mean[coded], self.std[coded] = 0.0, 1.0
+        for i, column in enumerate(self.columns):
+            if column.kind != "real":
+                self.mean[i], self.std[i] = 0.0, 1.0
 
     def check(self, raw: np.ndarray) -> None:
         check_columns(self.columns, raw, "the data")

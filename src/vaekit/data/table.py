@@ -148,12 +148,16 @@ def chosen_types(types: str | Mapping[str, str] | None) -> dict[str, str]:
         DataError: not of that form, or no such kind.
     """
     kinds = (*get_args(ColumnKind), "drop")
-    words = [] if types is None else types.split(",") if isinstance(types, str) else types.items()
+    if isinstance(types, str):
+        given = [(name, kind) for name, _, kind in (word.rpartition("=") for word in types.split(",") if types)]
+    else:
+        given = list((types or {}).items())
     found = {}
-    for word in words:
-        name, _, kind = word.rpartition("=") if isinstance(word, str) else (word[0], "", word[1])
+    for name, kind in given:
         if kind.strip() not in kinds or not name.strip():
-            raise DataError(f"types: expected NAME=KIND with KIND one of {', '.join(kinds)}, got {name}={kind}")
+            raise DataError(
+                f"types: expected NAME=KIND with KIND one of {', '.join(kinds)}, got {name and name + '='}{kind}"
+            )
         found[name.strip()] = kind.strip()
     return found
 
@@ -212,7 +216,7 @@ def _kind(values: Array, texts: bool) -> str | None:
 def _column(name: str, values: Array, kind: str, path: Path) -> Column:
     number = values.dtype.kind in "if"
     if kind in ("real", "counts"):
-        column = Column(name, kind)
+        column = Column(name, "counts" if kind == "counts" else "real")
         code(column, values, path)  # refuses text
         if kind == "counts" and column.outside(values).any():
             row = int(column.outside(values).argmax())

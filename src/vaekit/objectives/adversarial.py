@@ -30,13 +30,14 @@ class Adversarial(OneLayer):
 
     Arguments:
         latent: latent dimensions.
-        weight: of the term that fools the critic, a number or a schedule of the step.
+        weight: of the term that fools the critic, a number or a schedule of the step. A large one (10, for 28 x 28
+            images) lets the adversaries chase each other at the reconstruction's cost.
         hidden: widths of the critic's layers.
     """
 
     tuning: ClassVar[dict[str, Tuning]] = {"critic": Tuning("adam", 5e-4, {"beta1": 0.5})}
 
-    def __init__(self, latent: int, weight: float | Schedule = 10.0, hidden: Sequence[int] = (512,) * 4):
+    def __init__(self, latent: int, weight: float | Schedule = 1.0, hidden: Sequence[int] = (512,) * 4):
         super().__init__()
         self.weight = scheduled("weight", weight)
         self.critic = Critic(latent, hidden)

@@ -20,11 +20,12 @@ class Constrained(Denoising):
     r"""min rate subject to distortion <= target, or min distortion subject to rate <= target.
 
     The model minimises  rate + lambda (distortion - target)  (or the other way round) with the multiplier
-    lambda > 0 held; the player `multiplier` minimises -log lambda (distortion - target) with the difference held, so
-    that lambda grows by a factor while the constraint is violated and shrinks while there is slack: the update
-    lambda <- lambda exp(lr C) of GECO (Rezende and Viola 2018, arXiv:1810.00597, algorithm 1). Their moving average of
-    C is Adam's here, whose step is at most about `lr` whatever unit C has. lambda stays within 1e-6 .. 1e6: a target
-    out of reach leaves it at the end, and does not wind it up beyond.
+    lambda > 0 held; the player `multiplier` minimises -log lambda C, with C = distortion - target held and cut off at
+    one nat either way, by gradient descent. That is the update lambda <- lambda exp(lr C) of GECO (Rezende and Viola
+    2018, arXiv:1810.00597, algorithm 1): lambda grows by a factor while the constraint is violated and shrinks while
+    there is slack, by 1 % a step at most where `lr` is 0.01, so that a start far from the target does not wind it up.
+    Within the last nat the step goes by C itself, without which lambda would swing about the target for ever. It
+    stays within 1e-6 .. 1e6, also where the target is out of reach.
 
     Recorded beside the true `elbo`, `rate` and `distortion`: `multiplier`, and `violation`, the difference from the
     target in nats. The target of a distortion is in nats of x as the model sees it, without the Jacobian of the
@@ -33,7 +34,7 @@ class Constrained(Denoising):
     Arguments:
         on: what is held to the target: `distortion` or `rate`.
         target: in nats a datum.
-        lr: learning rate of log lambda.
+        lr: learning rate of log lambda, a nat: less where the two parts react slowly or by many nats and lambda swings.
         start: lambda at the start; 1 is the plain bound.
         samples: draws of z a datum.
         analytic: use the closed form of the KL where there is one.
@@ -61,7 +62,7 @@ class Constrained(Denoising):
             raise ValueError(f"samples must be 1 or more, got {samples}")
         self.on, self.target, self.samples, self.analytic = on, target, samples, analytic
         self.log_multiplier = nn.Parameter(torch.tensor(math.log(start)))
-        self.tuning = {"multiplier": Tuning("adam", lr)}  # type: ignore[misc]
+        self.tuning = {"multiplier": Tuning("sgd", lr)}  # type: ignore[misc]
 
     def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
         return {**super().players(model), "multiplier": [self.log_multiplier]}
@@ -76,7 +77,7 @@ class Constrained(Denoising):
         violation = held.mean() - self.target
         log_multiplier = self.log_multiplier.detach()
         multiplier = torch.exp(log_multiplier.clamp(-LOG_LIMIT, LOG_LIMIT))
-        push = violation.detach()
+        push = violation.detach().clamp(-1, 1)
         outwards = (log_multiplier.abs() >= LOG_LIMIT) & (log_multiplier * push > 0)
         push = torch.where(outwards, 0.0, push)
         losses = {"model": free.mean() + multiplier * violation, "multiplier": -self.log_multiplier * push}

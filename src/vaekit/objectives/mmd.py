@@ -41,9 +41,11 @@ class InfoVAE(OneLayer):
 
     Zhao et al. (2019, arXiv:1706.02262), with `weight` for their lambda. alpha = 0 and weight = 1 is the plain bound;
     alpha = 1 has no KL and takes any encoder, also one without a density. The MMD is squared, unbiased (so it may fall
-    below zero), of kernels between 0 and 1. It has no unit: a weight about 1000 makes it count beside the nats of a
-    28 x 28 image. The prior is drawn from, whatever it is, and a learned one is trained by the MMD as far as its draws
-    are reparametrised: the means and scales of a mixture, not its weights, for which there is the KL.
+    below zero), of kernels between 0 and 1; it has no unit, so its weight is in nats a datum. The noise of its estimate
+    from a batch grows with the weight too, and where that exceeds the nats that a code is worth, codes are given up:
+    8 x 8 digits bear 100, not 1000. The prior is drawn from, whatever it is, and a learned one is trained by the MMD
+    as far as its draws are reparametrised: the means and scales of a mixture, not its weights, for which there is the
+    KL.
 
     Recorded beside the true `elbo`, `rate` and `distortion` (without a density `distortion` only): `mmd`.
 
@@ -53,7 +55,7 @@ class InfoVAE(OneLayer):
         kernel: `imq` (inverse multiquadratic) or `gaussian`, each averaged over seven widths about 2 D.
     """
 
-    def __init__(self, alpha: float = 0.0, weight: float | Schedule = 1000.0, kernel: str = "imq"):
+    def __init__(self, alpha: float = 0.0, weight: float | Schedule = 100.0, kernel: str = "imq"):
         super().__init__()
         if not alpha <= 1:
             raise ValueError(f"alpha must be 1 or less, got {alpha}: above 1 the KL would be made large")
@@ -87,7 +89,7 @@ class WAE(OneLayer):
         kernel: `imq` (inverse multiquadratic) or `gaussian`.
     """
 
-    def __init__(self, weight: float | Schedule = 1000.0, kernel: str = "imq"):
+    def __init__(self, weight: float | Schedule = 100.0, kernel: str = "imq"):
         super().__init__()
         self.weight, self.kernel = scheduled("weight", weight), _kernel(kernel)
 

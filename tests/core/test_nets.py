@@ -1,0 +1,129 @@
+"""Networks from shapes: what they put out, what they cost, and where they start."""
+
+import math
+
+import pytest
+import torch
+from core_helpers import own_network
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vaekit import conditional as heads
+from vaekit import nets
+from vaekit.data.observation import Identity
+from vaekit.objectives import ELBO
+from vaekit.options import Work, decide_compile, work
+from vaekit.recipes import Composition, gaussian_vae
+
+EVENTS = [(1, 28, 28), (3, 64, 64), (2, 17, 9), (1, 6, 5), (4, 50), (1, 7)]
+
+
+def macs(net: nn.Module, x: torch.Tensor) -> float:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(x)
+    return counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_convolutions_take_any_shape_with_any_leading_axes(event, blocks):
+    torch.manual_seed(0)
+    encoder = nets.ConvEncoder(event, 6, (8, 12), blocks).eval()
+    decoder = nets.ConvDecoder(3, event, 2, (8, 12), blocks).eval()
+    x, z = torch.randn(2, 4, *event), torch.randn(2, 4, 3)
+    with torch.no_grad():
+        assert encoder(x).shape == (2, 4, 6)
+        out = decoder(z)
+        assert out.shape == (2, 4, 2 * math.prod(event))
+        # GroupNorm is a datum's own: no row depends on its batch
+        torch.testing.assert_close(decoder(z[1, 2]), out[1, 2], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(encoder(x[1, 2]), encoder(x)[1, 2], rtol=1e-4, atol=1e-5)
+
+
+def test_every_output_is_reached_by_the_code_and_every_weight_by_the_output():
+    """Odd sizes are cropped: nothing must be left a constant."""
+    for event in EVENTS:
+        decoder = nets.ConvDecoder(3, event, 1, (8, 12), 1)
+        z = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
+        out = decoder(z)
+        assert float(out.detach().std(0).min()) > 0, event
+        gradients = torch.autograd.grad(out.square().sum(), list(decoder.parameters()))
+        # the first convolution of a residual block waits for its last to leave zero
+        assert all(bool(g.any()) for (n, _), g in zip(decoder.named_parameters(), gradients, strict=True) if "1." not in n)
+
+
+def test_a_decoder_costs_less_than_a_third_of_convolving_after_upsampling():
+    channels, latent = (32, 64, 128, 256), 512
+    decoder = nets.ConvDecoder(latent, (3, 64, 64), 2, channels)
+    cost = macs(decoder, torch.randn(1, latent))
+    # 4 taps an output and the dense layer
+    by_hand = 4 * (64 * 256 * 128 + 256 * 128 * 64 + 1024 * 64 * 32 + 4096 * 32 * 6) + latent * 4096
+    assert cost == by_hand
+    upsampled = 9 * (64 * 256 * 128 + 256 * 128 * 64 + 1024 * 64 * 32 + 4096 * 32 * 32 + 4096 * 32 * 6) + latent * 4096
+    assert cost < upsampled / 3
+
+
+def test_its_layers_keep_the_size_of_what_goes_through():
+    """The deviation after each level stays of the order of 1: the taps an output really sums set the weights."""
+    torch.manual_seed(0)
+    layer = nets.doubling(64, 32, 2)
+    h = layer(torch.randn(8, 64, 8, 8))
+    # torch's bound sqrt(1 / n) of uniform weights over n inputs gives a deviation of sqrt(1 / 3)
+    assert float(h[..., 1:-1, 1:-1].detach().std()) == pytest.approx(3**-0.5, rel=0.1)
+    assert h.shape == (8, 32, 16, 16)
+
+
+def test_a_grid_is_cropped_to_its_first_rows():
+    h = torch.arange(24.0).reshape(1, 1, 4, 6)
+    assert torch.equal(nets.cropped(h, (3, 5)), h[:, :, :3, :5])
+    assert nets.cropped(h, (4, 6)).shape == h.shape
+
+
+def test_a_bias_of_places_is_found_as_the_output_bias():
+    net = nn.Sequential(nets.ConvDecoder(2, (1, 6, 5), 1, (4,)), nets.Bias(30))
+    before = net[0](torch.zeros(1, 2))
+    assert nets.set_output_bias(net, torch.arange(30.0))
+    torch.testing.assert_close(net(torch.zeros(1, 2)), before + torch.arange(30.0))
+    assert not nets.set_output_bias(net, torch.zeros(7))
+
+
+# --- what a step costs, and whether to compile it ---------------------------------------------------------------
+
+
+def test_work_is_counted_in_multiply_adds_and_changes_nothing():
+    event = (1, 8, 8)
+    torch.manual_seed(0)
+    encoder, decoder = nets.ConvEncoder(event, 4, (4,)), nets.ConvDecoder(2, event, 1, (4,))
+    model = gaussian_vae(encoder, decoder, 2, heads.Bernoulli(event))
+    counted = work(Composition(model, ELBO(), Identity()), event)
+    assert counted == Work(64 * 4 + 2 * 64, 16 * 4 * 9 + 16 * 4 * 16)
+    dense = gaussian_vae(nets.MLP((7,), 4, (5,)), nets.MLP((2,), 7, (3,)), 2, heads.Bernoulli((7,)))
+    assert work(Composition(dense, ELBO(), Identity()), (7,)) == Work(7 * 5 + 5 * 4 + 2 * 3 + 3 * 7, 0)
+
+
+def test_work_leaves_modes_statistics_and_random_numbers_alone():
+    composition = own_network()  # dropout and batch normalisation
+    frozen = composition.model.posterior.net[2]
+    frozen.eval()
+    before = {n: t.clone() for n, t in composition.model.state_dict().items()}
+    state = torch.get_rng_state()
+    assert work(composition, (1, 6, 5)).dense == 30 * 12 + 12 * 4 + 2 * 12 + 12 * 30
+    assert torch.equal(state, torch.get_rng_state())
+    assert composition.model.training
+    assert not frozen.training
+    assert all(torch.equal(before[n], t) for n, t in composition.model.state_dict().items())
+    # of a shape it does not take: a number, and the error waits for the check of the first batch
+    assert work(composition, (1, 9, 9)) == Work(sum(p.numel() for p in composition.model.parameters()), 0)
+
+
+def test_compiling_is_decided_by_the_dense_products():
+    cpu = torch.device("cpu")
+    small, large = Work(10**6, 0), Work(2 * 10**8, 0)
+    assert not decide_compile("off", 1e9, large, 100, cpu)[0]
+    if not decide_compile("auto", 1e9, small, 100, cpu)[0]:
+        pytest.skip("no C++ compiler here")
+    assert not decide_compile("auto", 1000, small, 100, cpu)[0]
+    assert decide_compile("auto", 1000, large, 100, cpu)[0]
+    # convolutions are no faster in a graph
+    assert not decide_compile("auto", 1000, Work(0, 2 * 10**8), 100, cpu)[0]
+    assert large.seconds(100) == Work(0, 2 * 10**8).seconds(100) == pytest.approx(1.202)
