@@ -189,8 +189,8 @@ def _bounded(raw: Tensor) -> Tensor:
 
 
 def _affine(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    """x scaled and shifted elementwise by raw (..., 2), or back; and log d forward / dx of each element."""
-    shift, raw_scale = raw.unbind(-1)
+    """x (..., m) scaled and shifted elementwise by raw (..., 2, m), or back; and log d forward / dx of each element."""
+    shift, raw_scale = raw.unbind(-2)
     log_scale = _bounded(raw_scale)
     if inverse:
         return (x - shift) * torch.exp(-log_scale), log_scale
@@ -198,27 +198,26 @@ def _affine(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
 
 
 def _spline(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    """Monotone rational-quadratic splines of each element, raw (..., 3 BINS - 1), the identity where raw is zero.
+    """Monotone rational-quadratic splines of each element, raw (..., 3 BINS - 1, m), the identity where raw is zero.
 
-    Durkan et al. (2019), with identity tails; raw numbers are bounded, so that no bin is too steep for float32. A bin's
-    numbers are picked by a sum over bins, since that fuses.
+    Durkan et al. (2019), with identity tails; raw numbers are bounded, so that no bin is too steep for float32. Bins
+    are gone through one by one, since a number for all elements is then one vector: scans and gathers would not fuse.
     """
-    raw_widths, raw_heights, raw_slopes = _bounded(raw).split((BINS, BINS, BINS - 1), -1)
-    widths, heights = torch.softmax(raw_widths, -1), torch.softmax(raw_heights, -1)
-    slopes = torch.exp(raw_slopes)
-    # knots from the left, in the unit square
-    left, low = torch.cumsum(widths, -1) - widths, torch.cumsum(heights, -1) - heights
+    sizes = torch.exp(_bounded(raw)).unbind(-2)
+    widths, heights, slopes = sizes[:BINS], sizes[BINS : 2 * BINS], sizes[2 * BINS :]
+    wide, high = (1 / torch.stack(s).sum(0) for s in (widths, heights))  # so that the bins fill the unit square
     inside = x.abs() < BOUND
     u = (x.clamp(-BOUND, BOUND) + BOUND) / (2 * BOUND)
-    passed = u[..., None] >= (low if inverse else left)
-    passed = torch.cat([torch.ones_like(passed[..., :1]), passed[..., 1:]], -1)  # a rounded first knot may exceed 0
-    here = passed & ~F.pad(passed[..., 1:], (0, 1))
-
-    def pick(values: Tensor) -> Tensor:
-        return torch.where(here, values, 0).sum(-1)
-
-    x0, w, y0, h = pick(left), pick(widths), pick(low), pick(heights)
-    d0, d1 = pick(F.pad(slopes, (1, 0), value=1.0)), pick(F.pad(slopes, (0, 1), value=1.0))
+    one = torch.ones_like(u)
+    # the bin that u is in: its lower left corner, its sides, its slopes at both ends
+    x0, y0, w, h, d0, d1 = 0 * one, 0 * one, widths[0] * wide, heights[0] * high, one, slopes[0]
+    right, top = w, h
+    for i in range(1, BINS):
+        past = u >= (top if inverse else right)
+        last = i == BINS - 1
+        found = (right, top, widths[i] * wide, heights[i] * high, slopes[i - 1], one if last else slopes[i])
+        x0, y0, w, h, d0, d1 = (torch.where(past, a, b) for a, b in zip(found, (x0, y0, w, h, d0, d1), strict=True))
+        right, top = right + found[2], top + found[3]
     s = h / w
     bend = d0 + d1 - 2 * s
     if inverse:
@@ -231,8 +230,8 @@ def _spline(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         place = ((u - x0) / w).clamp(0, 1)
         image = y0 + h * (s * place**2 + d0 * place * (1 - place)) / (s + bend * place * (1 - place))
     between = place * (1 - place)
-    slope_top = d1 * place**2 + 2 * s * between + d0 * (1 - place) ** 2
-    log_slope = 2 * torch.log(s) + torch.log(slope_top) - 2 * torch.log(s + bend * between)
+    rise = d1 * place**2 + 2 * s * between + d0 * (1 - place) ** 2
+    log_slope = 2 * torch.log(s) + torch.log(rise) - 2 * torch.log(s + bend * between)
     return torch.where(inside, 2 * BOUND * image - BOUND, x), torch.where(inside, log_slope, 0)
 
 
@@ -274,7 +273,7 @@ class Coupling(nn.Module):
         def run(x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
             kept, moved = self._split(x)
             raw = net(kept if kept.shape[-1] else torch.zeros_like(moved))  # one dimension: nothing to go by
-            raw = raw.unflatten(-1, (-1, self.params))
+            raw = raw.unflatten(-1, (self.params, -1))
             image, log_slope = elementwise(moved, raw, inverse)
             if kept.shape[:-1] != image.shape[:-1]:
                 kept = kept.expand(*image.shape[:-1], -1)  # a value with fewer axes than the context

@@ -5,7 +5,6 @@ The only file that knows a walk over many layers. A `Trace` of these models hold
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -83,8 +82,8 @@ class Chain(Model):
         super().__init__()
         if len(posteriors) != len(generators) + 1:
             raise ValueError(
-                f"a chain with {len(posteriors)} posteriors has {len(posteriors)} latent layers and needs one generator "
-                f"fewer, p(z_l | z_l+1), got {len(generators)}"
+                f"a chain with {len(posteriors)} posteriors has {len(posteriors)} latent layers and needs one "
+                f"generator fewer, p(z_l | z_l+1), got {len(generators)}"
             )
         self.prior, self.likelihood = prior, likelihood
         self.generators, self.posteriors = nn.ModuleList(generators), nn.ModuleList(posteriors)
@@ -198,7 +197,9 @@ class _Layer(nn.Module):
 class _Stage(nn.Module):
     """All layers of one grid, and the way onto it from the coarser one: dense from no grid, else nearest upsampling."""
 
-    def __init__(self, grid, width: int, latent: int, layers: int, depth: int, above: tuple[int, tuple[int, ...]] | None):
+    def __init__(
+        self, grid, width: int, latent: int, layers: int, depth: int, above: tuple[int, tuple[int, ...]] | None
+    ):
         super().__init__()
         self.grid, self.width = grid, width
         self.enter: nn.Module | None = None
@@ -227,14 +228,14 @@ class _Features(nn.Module):
         halve = nn.Conv1d if dims == 1 else nn.Conv2d
         ups: list[nn.Module] = []
         into: list[nn.Module] = []
-        c: int | None = None
+        c, below = event[0], tuple(event[1:])
         for grid, width in reversed(list(zip(grids, widths, strict=True))):
             if self.flat:
                 into.append(nn.Linear(math.prod(event), width))
             elif not grid:
                 into.append(nn.Sequential(nn.SiLU(), nn.Flatten(), nn.Linear(c * math.prod(below), width)))
-            elif c is None:
-                into.append(halve(event[0], width, 3, stride=2, padding=1))
+            elif not into:
+                into.append(halve(c, width, 3, stride=2, padding=1))
             else:
                 into.append(nn.Sequential(nn.SiLU(), halve(c, width, 3, stride=2, padding=1)))
             ups.append(nn.Sequential(*[_Block(width, len(grid), 1.0) for _ in range(blocks)]))
@@ -290,8 +291,9 @@ class TopDown(Model):
     Arguments:
         event: shape of x, (D,), (C, L) or (C, H, W).
         head: of the likelihood.
-        layers: stochastic layers on each grid, coarsest first, 0 for a grid that is only passed. The first "grid" is none: vectors, dense. Then come
-            grids each twice as fine, the last half the size of x. Vectors have the first only.
+        layers: stochastic layers on each grid, coarsest first, 0 for a grid that is only passed. The first "grid" is
+            none: vectors, dense. Then come grids each twice as fine, the last half the size of x. Vectors have the
+            first only.
         widths: channels of the state and the features on each grid.
         latents: latent channels on each grid (latents, on the first).
         blocks: residual blocks on each grid of the way up.
@@ -328,10 +330,10 @@ class TopDown(Model):
         self.features = nets.Rescaled(features, *values) if values is not None else features
         self.start = nn.Parameter(torch.zeros(widths[0]))
         self.given = nn.Linear(condition, widths[0]) if condition else None
-        above = [None, *zip(widths, grids, strict=True)]
+        above: list[tuple[int, tuple[int, ...]] | None] = [None, *zip(widths, grids, strict=True)]
         self.stages = nn.ModuleList(
-            _Stage(*parts, depth, over)
-            for *parts, over in zip(grids, widths, latents, layers, above, strict=False)
+            _Stage(grid, width, latent, count, depth, over)
+            for grid, width, latent, count, over in zip(grids, widths, latents, layers, above[:-1], strict=True)
         )
         self.likelihood = Conditional(_Output(widths[-1], grids[-1], event, head.params), head)
         self.shapes = [layer.prior.event for _, layer in self._layers()]
@@ -339,20 +341,26 @@ class TopDown(Model):
 
     def _layers(self) -> Iterator[tuple[_Stage, _Layer]]:
         for stage in self.stages:
+            assert isinstance(stage, _Stage)
             for layer in stage.layers:
+                assert isinstance(layer, _Layer)
                 yield stage, layer
 
-    def _walk(self, c: Tensor | None, lead: Sequence[int], pick: Callable[[int, _Layer, Tensor], Tensor]) -> Distribution:
+    def _walk(
+        self, c: Tensor | None, lead: Sequence[int], pick: Callable[[int, _Layer, Tensor], Tensor]
+    ) -> Distribution:
         """p(x | z) at the end of the walk down; `pick(stage, layer, h)` says z (N, *shape). `lead` is (K?, B)."""
-        h = self.start
+        h: Tensor = self.start
         if self.given is not None:
             if c is None:
                 raise ValueError("this model is conditional: it needs c")
             h = h + self.given(c)
         h = h.expand(*lead, -1).reshape(-1, h.shape[-1])
         for number, stage in enumerate(self.stages):
+            assert isinstance(stage, _Stage)
             h = stage.entered(h)
             for layer in stage.layers:
+                assert isinstance(layer, _Layer)
                 h = layer(h, pick(number, layer, h))
         return self.likelihood(h.unflatten(0, tuple(lead)))
 
@@ -383,16 +391,19 @@ class TopDown(Model):
             return z
 
         self._walk(c, (len(x),), pick)
-        return torch.cat(found, -1)
+        return torch.cat([*found, *(() if c is None else (c,))], -1)
 
-    def decode(self, z: Tensor, c: Tensor | None = None) -> Distribution:
-        parts = zip(z.flatten(0, -2).split(self.sizes, -1), self.shapes, strict=True)
-        return self._walk(c, z.shape[:-1], lambda *_: (lambda part, shape: part.unflatten(-1, shape))(*next(parts)))
+    def decode(self, z: Tensor) -> Distribution:
+        c = z[..., sum(self.sizes) :] if self.given is not None else None
+        flat = z[..., : sum(self.sizes)].flatten(0, -2).split(self.sizes, -1)
+        shaped = iter([part.unflatten(-1, shape) for part, shape in zip(flat, self.shapes, strict=True)])
+        return self._walk(c, z.shape[:-1], lambda *_: next(shaped))
 
     def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
         noise = noise or Noise.fresh(n, self.start.device)
         with torch.no_grad():
-            return temperature * noise.normal((sum(self.sizes),)).to(self.start.dtype)
+            z = temperature * noise.normal((sum(self.sizes),)).to(self.start.dtype)
+            return torch.cat([z, *(() if c is None else (c,))], -1)
 
 
 def top_down(

@@ -113,6 +113,7 @@ class Noise:
         step, rest = divmod(2**32 - 1, top)
         bits = self.bits(raw.shape[1:])
         if rest == 0:  # 255, 15, 3, 1 ...: the grid is exact in 32 bits
-            limit = raw.to(torch.int32) * _signed(step, 32) + _signed(1 << 31, 32)
+            # in 64 bits until it fits: a compiler may take it that a sum of signed integers does not overflow
+            limit = (raw.long() * step - (1 << 31)).to(torch.int32)
             return (bits < limit).float()
         return (((bits.long() & 0xFFFFFFFF) * top) < raw.long() * (2**32 - 1)).float()

@@ -156,7 +156,7 @@ def work(composition: Composition, shape: Sequence[int]) -> Work:
     model.eval()
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model.decode(model.encode(composition.observation(torch.zeros(1, *shape)), c), c)
+            model.decode(model.encode(composition.observation(torch.zeros(1, *shape)), c))
     except Exception:
         return Work(sum(p.numel() for p in model.parameters()), 0)
     finally:

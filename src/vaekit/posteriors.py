@@ -13,11 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch import distributions as D
 
-from .conditional import LOG_SCALE_CEILING, LOG_SCALE_FLOOR, Conditional, Head, _floored
+from .conditional import LOG_SCALE_FLOOR, Conditional, Head, _floored
 from .distributions import Point
 from .flows import Autoregressive, Coupling, Drawn, Flow, Map, affine_map, exact
 from .noise import Noise
 from .priors import PowerSpherical, _flat
+
+CEILING = 12.0
+"""Of a flow's log-scale, out of reach as well: its networks multiply by z, and gradients go by powers of it."""
 
 
 class VectorHead(Head):
@@ -152,7 +155,7 @@ class _FlowHead(VectorHead):
 
     def _elementwise(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean, raw_scale, h = self.split(raw)
-        return mean, _floored(raw_scale).clamp_max(LOG_SCALE_CEILING), h
+        return mean, _floored(raw_scale).clamp_max(CEILING), h
 
     def gaussian(self, raw: Tensor) -> D.Independent:
         """The diagonal Gaussian that the flow is where its steps do nothing."""

@@ -74,7 +74,7 @@ def rate_groups(trace: Trace, analytic: bool = True) -> Tensor:
 
 
 def free_rate(trace: Trace, free: float, analytic: bool = True) -> Tensor:
-    """sum_j max(free, KL_j) over the `rate_groups`, in nats: a scalar (Kingma et al. 2016, equation 15)."""
+    """sum_j max(free, KL_j) over the `rate_groups`, in nats: a scalar (Kingma et al. 2016)."""
     return rate_groups(trace, analytic).clamp(min=free).sum()
 
 

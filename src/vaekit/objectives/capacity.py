@@ -7,11 +7,11 @@ from torch import Tensor
 from ..model import Model
 from ..schedules import Linear, Schedule
 from ..terms import distortion, rate
-from .base import Batch, Terms
-from .parts import Denoising, needs_density
+from .base import Batch, Objective, Terms
+from .parts import needs_density
 
 
-class Capacity(Denoising):
+class Capacity(Objective):
     r"""loss = E_q[-log p(x|z)] + gamma |KL(q(z|x) || p(z)) - C(step)| (Burgess et al. 2018, arXiv:1804.03599).
 
     The KL inside the bars is the batch's mean, as in disentanglement_lib: data may then take what they need of the

@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 from ..model import Model
 from ..terms import distortion, rate
-from .base import Batch, Terms, Tuning
-from .parts import Denoising, needs_density
+from .base import Batch, Objective, Terms, Tuning
+from .parts import needs_density
 
 LOG_LIMIT = math.log(1e6)
 
 
-class Constrained(Denoising):
+class Constrained(Objective):
     r"""min rate subject to distortion <= target, or min distortion subject to rate <= target.
 
     The model minimises  rate + lambda (distortion - target)  (or the other way round) with the multiplier
     lambda > 0 held; the player `multiplier` minimises -log lambda C, with C = distortion - target held and cut off at
     one nat either way, by gradient descent. That is the update lambda <- lambda exp(lr C) of GECO (Rezende and Viola
-    2018, arXiv:1810.00597, algorithm 1): lambda grows by a factor while the constraint is violated and shrinks while
+    2018, arXiv:1810.00597): lambda grows by a factor while the constraint is violated and shrinks while
     there is slack, by 1 % a step at most where `lr` is 0.01, so that a start far from the target does not wind it up.
     Within the last nat the step goes by C itself, without which lambda would swing about the target for ever. It
     stays within 1e-6 .. 1e6, also where the target is out of reach.

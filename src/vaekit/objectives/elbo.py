@@ -7,15 +7,15 @@ from torch import Tensor
 from ..model import Model
 from ..schedules import Constant, Schedule
 from ..terms import distortion, free_rate, rate
-from .base import Batch, Terms
-from .parts import Denoising, needs_density
+from .base import Batch, Objective, Terms
+from .parts import needs_density
 
 
-class ELBO(Denoising):
+class ELBO(Objective):
     r"""loss = E_q[-log p(x|z)] + beta KL(q(z|x) || p(z)), averaged over the batch.
 
     With free bits f > 0 the KL in the loss is sum_j max(f, KL_j), KL_j being the batch's mean in latent dimension j:
-    up to f nats each are free (Kingma et al. 2016, arXiv:1606.04934, equation 15). Where the posterior does not
+    up to f nats each are free (Kingma et al. 2016, arXiv:1606.04934). Where the posterior does not
     factorise, or the model has several layers, j runs over layers.
 
     Arguments:

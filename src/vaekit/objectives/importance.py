@@ -11,7 +11,7 @@ from ..distributions import draw_with_density
 from ..model import Latent, Model
 from ..terms import grouped_bound, log_weights
 from .base import Batch, Objective, Terms
-from .parts import Denoising, example, needs_density, needs_density_anywhere, one_layer, two_players
+from .parts import example, needs_density, needs_density_anywhere, one_layer, two_players
 
 Gradient = Literal["plain", "dreg"]
 
@@ -47,7 +47,7 @@ class _Apart(NamedTuple):
     joint: Tensor  # log p(x, z), (K, B), at the copy
 
     @classmethod
-    def of(cls, objective: Denoising, model: Model, batch: Batch, samples: int) -> _Apart:
+    def of(cls, objective: Objective, model: Model, batch: Batch, samples: int) -> _Apart:
         vae = one_layer(objective, model)
         given = () if batch.c is None else (batch.c,)
         q, p = vae.posterior(objective.seen(batch.x, batch.noise), *given), vae.prior()
@@ -86,7 +86,7 @@ def _shares(weights: Tensor, groups: int) -> Tensor:
     return parts.flatten(0, 1) / groups
 
 
-class IWAE(Denoising):
+class IWAE(Objective):
     r"""loss = -log 1/K sum_k w_k, w_k = p(x, z_k) / q(z_k | x), z_k ~ q(z | x) (Burda et al. 2016, arXiv:1509.00519).
 
     With M `groups` the K draws are shared out and the bounds of the groups averaged: MIWAE of Rainforth et al. (2018,
@@ -141,8 +141,8 @@ class IWAE(Denoising):
         return Terms({"model": -_carrying(bound, carrier).mean()}, _stats(weights, apart.log_px, bound))
 
 
-class CIWAE(Denoising):
-    r"""loss = -(mix ELBO + (1 - mix) log 1/K sum_k w_k): Rainforth et al. (2018, arXiv:1802.04537), equation 14.
+class CIWAE(Objective):
+    r"""loss = -(mix ELBO + (1 - mix) log 1/K sum_k w_k): Rainforth et al. (2018, arXiv:1802.04537).
 
     Both by the same K draws, without a closed-form KL. Recorded as by `IWAE`.
 
@@ -172,7 +172,7 @@ class CIWAE(Denoising):
         return Terms({"model": loss}, _stats(weights, log_px, bound))
 
 
-class PIWAE(Denoising):
+class PIWAE(Objective):
     r"""A bound for each network: IWAE over all K draws for `decoder`, MIWAE of M groups for `encoder`.
 
     Rainforth et al. (2018, arXiv:1802.04537): a tighter bound helps the generative network, but the signal in the

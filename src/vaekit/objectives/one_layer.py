@@ -10,8 +10,7 @@ from ..errors import ChoiceError
 from ..model import VAE, Latent, Model
 from ..schedules import Constant, Schedule
 from ..terms import distortion, rate
-from .base import Batch
-from .parts import Denoising
+from .base import Batch, Objective
 
 
 class Pass(NamedTuple):
@@ -23,7 +22,7 @@ class Pass(NamedTuple):
     stats: dict[str, Tensor]  # the true elbo, rate and distortion; without a density the distortion only
 
 
-class OneLayer(Denoising):
+class OneLayer(Objective):
     """An objective of distortion, rate and something of q(z) = 1/N sum_i q(z | x_i), for one latent layer. Abstract."""
 
     def needs_density(self) -> bool:

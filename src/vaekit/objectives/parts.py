@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Distribution, Independent
 
 from ..conditional import Conditional
@@ -11,28 +11,7 @@ from ..distributions import Point
 from ..errors import ChoiceError
 from ..flows import Flow
 from ..model import VAE, Model
-from ..noise import Noise
 from .base import Objective
-
-
-class Denoising(Objective):
-    """An objective whose encoder may be shown a corrupted x. Abstract.
-
-    A module set on an instance is looked up after the attributes of its class, so `corruption` has to be a property
-    here: the class attribute `corruption = None` would hide it.
-    """
-
-    @property
-    def corruption(self) -> nn.Module | None:
-        return self._modules.get("corruption")
-
-    @corruption.setter
-    def corruption(self, value: nn.Module | None) -> None:  # reached for None only: Module registers the rest
-        self._modules["corruption"] = value
-
-    def seen(self, x: Tensor, noise: Noise) -> Tensor:
-        """What the encoder sees of x."""
-        return x if self.corruption is None else self.corruption(x, noise)
 
 
 def one_layer(objective: Objective, model: Model) -> VAE:

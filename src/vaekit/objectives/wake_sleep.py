@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from ..distributions import draw
 from ..model import Latent, Model
 from ..terms import latent_rate
-from .base import Batch, Terms
-from .parts import Denoising, example, needs_density, needs_density_anywhere, one_layer, two_players
+from .base import Batch, Objective, Terms
+from .parts import example, needs_density, needs_density_anywhere, one_layer, two_players
 
 
-class WakeSleep(Denoising):
+class WakeSleep(Objective):
     r"""Two phases, two players (Hinton, Dayan, Frey and Neal 1995, doi:10.1126/science.7761831).
 
     Wake: `decoder` (prior and likelihood) minimises E_{q(z|x)}[-log p(x, z)] on data, the draws held. Sleep: `encoder`

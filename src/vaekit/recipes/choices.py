@@ -131,18 +131,18 @@ def dip(
 
 
 def info(
-    n: int, latent: int, *, alpha: float = 0.0, weight: float = 1000.0, kernel: Literal["imq", "gaussian"] = "imq"
+    n: int, latent: int, *, alpha: float = 0.0, weight: float = 100.0, kernel: Literal["imq", "gaussian"] = "imq"
 ) -> Objective:
     _at_least(0, weight=weight)
     return InfoVAE(alpha, weight, kernel)
 
 
-def wae(n: int, latent: int, *, weight: float = 1000.0, kernel: Literal["imq", "gaussian"] = "imq") -> Objective:
+def wae(n: int, latent: int, *, weight: float = 100.0, kernel: Literal["imq", "gaussian"] = "imq") -> Objective:
     _at_least(0, weight=weight)
     return WAE(weight, kernel)
 
 
-def aae(n: int, latent: int, *, weight: float = 10.0) -> Objective:
+def aae(n: int, latent: int, *, weight: float = 1.0) -> Objective:
     _at_least(0, weight=weight)
     return Adversarial(latent, weight)
 

@@ -11,6 +11,7 @@ from ..composition import Composition, Defaults, Facts
 from ..conditional import Conditional, Head
 from ..data.observation import Centred, Grey, Levels, Observation
 from ..errors import ChoiceError
+from ..mixed import is_mixed
 from ..model import VAE
 from ..objectives import ELBO
 from ..priors import StandardNormal
@@ -23,6 +24,12 @@ from .parts import (
     whole_range,
 )
 from .registry import recipe
+
+
+def complete(facts: Facts, name: str) -> None:
+    """Refuse data that a published model was not made for."""
+    if facts.missing or is_mixed(facts):
+        raise ChoiceError(f"recipe {name!r} is for numbers without missing values: use --recipe vae for this table")
 
 
 def gaussian_vae(
@@ -49,6 +56,7 @@ def kingma2013(
         hidden: width of the one hidden layer of encoder and decoder.
         likelihood: Bernoulli for grey images, else a Gaussian with learned mean and variance.
     """
+    complete(facts, "kingma2013")
     positive(latent=latent, hidden=hidden)
     name = likelihood
     if likelihood == "auto":
@@ -80,6 +88,7 @@ def unit_gaussian(
         hidden: widths of the encoder's layers.
         decoder_hidden: widths of the decoder's layers.
     """
+    complete(facts, "unit-gaussian")
     positive(latent=latent, hidden=hidden, decoder_hidden=decoder_hidden)
     head = heads.Gaussian(facts.shape, "unit", squash="tanh")
     model = gaussian_vae(
@@ -99,6 +108,7 @@ def linear(facts: Facts, *, latent: int = 10) -> Composition:
     Arguments:
         latent: latent dimensions, at most the data's minus one.
     """
+    complete(facts, "linear")
     positive(latent=latent)
     if latent >= facts.dims:
         raise ChoiceError(f"recipe 'linear' needs fewer latents than data dimensions: --latent below {facts.dims}")

@@ -18,6 +18,7 @@ from ..data.condition import Condition
 from ..data.observation import Observation
 from ..errors import ChoiceError
 from ..hierarchy import Chain
+from ..mixed import is_mixed
 from ..model import VAE, Model
 from ..posteriors import PointPosterior
 from ..priors import FlowPrior, Mixture, StandardNormal, UniformSphere, Vamp
@@ -135,10 +136,15 @@ def compose(
     seen, head, event, wrap = seen_as(facts, likelihood, sigma, observation)
     wanted = choose_condition(facts, condition)
     size = wanted.size if wanted else 0
-    prior = choose_prior_name(prior, posterior, objective, wanted)
-    if components is not None and prior not in ("mixture", "vamp"):
-        raise ChoiceError(f"--components belongs to the priors mixture and vamp, and this prior is {prior}")
-    if transforms is not None and prior != "flow" and posterior not in ("iaf", "nsf"):
+    chosen_prior = choose_prior_name(prior, posterior, wanted)
+    if chosen_prior == "vamp" and (facts.missing or is_mixed(facts)):
+        raise ChoiceError(
+            "the pseudo-inputs of a vamp prior are rows of data, which cannot be learned where columns hold categories "
+            "or values are missing: write --prior mixture or flow"
+        )
+    if components is not None and chosen_prior not in ("mixture", "vamp"):
+        raise ChoiceError(f"--components belongs to the priors mixture and vamp, and this prior is {chosen_prior}")
+    if transforms is not None and chosen_prior != "flow" and posterior not in ("iaf", "nsf"):
         raise ChoiceError("--transforms belongs to a flow: --prior flow, --posterior iaf or nsf")
 
     flow = {} if transforms is None or posterior not in ("iaf", "nsf") else {"transforms": transforms}
@@ -156,17 +162,19 @@ def compose(
     encoder = wrap(encoder)
     q = PointPosterior(encoder, (latent,)) if posterior == "point" else Conditional(encoder, q_head)
     px = Conditional(decoder, head)
-    if prior == "hierarchical":
+    if chosen_prior == "hierarchical":
         width = widths[-1] if dense else 300
         top = max(1, latent // 2)
         down = Conditional(nets.MLP((top,), 2 * latent, (width,), activation), Gaussian((latent,), "learned"))
         up = Conditional(nets.MLP((latent,), 2 * top, (width,), activation), Gaussian((top,), "learned"))
         model: Model = Chain(StandardNormal((top,)), [down], [q, up], px)
     else:
-        model = VAE(choose_prior(facts, prior, latent, q, seen, components, transforms), q, px, size)
+        model = VAE(choose_prior(facts, chosen_prior, latent, q, seen, components, transforms), q, px, size)
     build = OBJECTIVES[objective]
     loss = build(facts.n, latent, **chosen("objective", objective, build, given))
     if corruption != "none":
+        if facts.missing or is_mixed(facts):
+            raise ChoiceError("corruption is for images and plain vectors, not for tables of mixed or missing values")
         loss.corruption = choose_corruption(corruption, corruption_level, seen)
     elif corruption_level is not None:
         raise ChoiceError("--corruption-level needs a --corruption: gaussian, masking or salt-and-pepper")
@@ -186,7 +194,7 @@ def choose_condition(facts: Facts, name: str) -> Condition | None:
     return Condition(name, names)
 
 
-def choose_prior_name(prior: str, posterior: str, objective: str, condition: Condition | None) -> str:
+def choose_prior_name(prior: str, posterior: str, condition: Condition | None) -> str:
     """The prior that `auto` stands for; a prior that cannot work with the rest is refused."""
     if prior == "auto":
         return "sphere" if posterior == "sphere" else "normal"
@@ -218,7 +226,7 @@ def choose_prior(
     if name == "vamp":
         return Vamp(posterior, facts.shape, components or 500, *(x_range(observation) or (None, None)))
     if name == "flow":
-        return FlowPrior((latent,), **({} if transforms is None else {"transforms": transforms}))
+        return FlowPrior((latent,)) if transforms is None else FlowPrior((latent,), transforms)
     return UniformSphere((latent,)) if name == "sphere" else StandardNormal((latent,))
 
 

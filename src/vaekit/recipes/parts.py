@@ -117,6 +117,10 @@ def choose_head(facts: Facts, likelihood: str, sigma: str) -> Head:
         if not facts.columns:
             raise ChoiceError("likelihood 'mixed' is for tables (.csv, .parquet), whose columns differ in kind")
         return MixedHead(facts.columns)
+    if any(column.kind == "categorical" for column in facts.columns):
+        raise ChoiceError(
+            f"this table has columns of categories, which {likelihood} would take for numbers: write mixed"
+        )
     plain: dict[str, Callable[..., Head]] = {
         "bernoulli": heads.Bernoulli,
         "continuous-bernoulli": heads.ContinuousBernoulliHead,
@@ -204,5 +208,6 @@ def start(composition: Composition, x: Tensor) -> None:
         if bias is not None:
             nets.set_output_bias(likelihood.net, bias)
     for module in composition.model.modules():
-        if callable(getattr(module, "start", None)):
-            module.start(x)
+        begin = getattr(module, "start", None)
+        if callable(begin):
+            begin(x)

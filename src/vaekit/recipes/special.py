@@ -196,7 +196,7 @@ def semi_supervised(
     seen, head, event, wrap = seen_as(facts, likelihood, sigma, observation)
     model = m2(event, classes, latent, hidden, activation, head)
     for part in (model.classifier, model.posterior):
-        part.net = wrap(part.net)
+        part.net = wrap(part.net)  # type: ignore[arg-type]
     return Composition(
         model,
         SemiSupervised(alpha, count / facts.n),
