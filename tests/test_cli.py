@@ -465,7 +465,7 @@ def test_the_elbo_told_is_that_of_the_saved_weights(capsys):
         ("fit digits --beta -1", "--beta"),
         ("fit digits --warmup -1", "--warmup"),
         ("fit digits --likelihood gaussian --sigma inf", "sigma"),
-        ("fit digits --recipe conv --channels 8 -2", "--channels must be 1 or more, got -2"),
+        ("fit digits --recipe conv --hidden 8 -2", "--hidden must be 1 or more, got -2"),
         ("fit digits --recipe conv --blocks -1", "--blocks"),
         ("fit digits --recipe unit-gaussian --decoder-hidden 0", "--decoder-hidden"),
         ("fit digits --recipe kingma2013 --hidden 0", "--hidden"),

@@ -97,10 +97,10 @@ def posterior_mean(q: Distribution) -> Tensor:
     """The mean of q(z | x) of each datum, (B, D).
 
     Raises:
-        NotImplementedError: q does not know it. A flow does not: what it has for a mean is the image of its base's.
+        ValueError: q does not know it. A flow does not: what it has for a mean is the image of its base's.
     """
     if not factorises(q) and not isinstance(q, MultivariateNormal | FullNormal):
-        raise NotImplementedError(f"no mean of {type(q).__name__}")
+        raise ValueError(f"the mean of {type(q).__name__} is not known")
     return q.mean.flatten(1)
 
 
@@ -108,13 +108,13 @@ def posterior_covariance(q: Distribution) -> Tensor:
     """E_x of the covariance of q(z | x), (D, D).
 
     Raises:
-        NotImplementedError: q does not know it.
+        ValueError: q does not know it.
     """
     if isinstance(q, MultivariateNormal | FullNormal):
         with exact(q.mean):
             return q.covariance_matrix.mean(0)
     if not factorises(q):
-        raise NotImplementedError(f"no covariance of {type(q).__name__}")
+        raise ValueError(f"no covariance of {type(q).__name__}")
     return torch.diag(q.variance.flatten(1).mean(0))
 
 

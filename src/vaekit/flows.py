@@ -70,7 +70,7 @@ class Drawn(Distribution):
         if not self.batch_shape:
             return draw(self, Noise.fresh(n)).reshape(self._extended_shape(shape))
         if len(self.batch_shape) == 2 and n != 1:
-            raise NotImplementedError("several samples of a density that has a sample axis already")
+            raise ValueError("several samples of a density that has a sample axis already")
         k = n if len(self.batch_shape) == 1 else None
         return draw(self, Noise.fresh(self.batch_shape[-1]), k).reshape(self._extended_shape(shape))
 

@@ -14,6 +14,7 @@ import torch
 from .compiled import has_compiler
 from .composition import Composition
 from .errors import ChoiceError
+from .noise import Noise
 from .optimisers import OPTIMISERS
 from .schedules import LEARNING_RATES
 
@@ -156,7 +157,7 @@ def work(composition: Composition, shape: Sequence[int]) -> Work:
     model.eval()
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model.decode(model.encode(composition.observation(torch.zeros(1, *shape)), c))
+            model.decode(model.encode(composition.observation(torch.zeros(1, *shape), Noise.of(0, 1)), c))
     except Exception:
         return Work(sum(p.numel() for p in model.parameters()), 0)
     finally:

@@ -137,7 +137,7 @@ class Vamp(nn.Module):
 
     Tomczak and Welling (2018). The posterior is the model's own, and trained through the prior as well; it must be
     given x alone. Of a full-covariance posterior the components have its mean and variances, of a flow they are the
-    diagonal Gaussian it starts from: the flow itself would have to be inverted for each pseudo-input at every z.
+    diagonal Gaussian before its steps: the flow itself would have to be inverted for each pseudo-input at every z.
     Call `start` with training data before training, as the paper advises.
 
     Arguments:

@@ -12,9 +12,20 @@ import vaekit
 ROOT = Path(vaekit.__file__).parent
 LAYERS = [
     {"errors", "schedules", "progress", "noise"},
-    {"files", "nets", "distributions", "optimisers", "parallel", "data", "compiled", "functional"},
-    {"conditional", "mixed", "priors", "quantize", "model", "hierarchy", "semi"},
-    {"terms", "impute"},
+    {
+        "files",
+        "nets",
+        "distributions",
+        "optimisers",
+        "parallel",
+        "data",
+        "compiled",
+        "functional",
+        "flows",
+        "corruption",
+    },
+    {"conditional", "mixed", "priors", "posteriors", "quantize", "model", "hierarchy", "semi"},
+    {"terms", "aggregate", "impute"},
     {"objectives"},
     {"composition"},
     {"recipes"},

@@ -105,5 +105,5 @@ class Elementwise(Distribution):
 
     def rsample(self, sample_shape=_ONE) -> Tensor:
         if not self.has_rsample:
-            raise NotImplementedError(f"draws of {type(self).__name__} carry no gradient")
+            raise ValueError(f"draws of {type(self).__name__} carry no gradient")
         return _from_noise(self, Noise.fresh(1), tuple(self._extended_shape(sample_shape)), None)[0]

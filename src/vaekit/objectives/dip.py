@@ -57,7 +57,7 @@ class DIP(OneLayer):
         try:
             total = covariance(posterior_mean(q))
             return total if self.kind == "i" else total + posterior_covariance(q)
-        except NotImplementedError:
+        except ValueError:
             raise ChoiceError(
                 f"DIP needs the {'mean' if self.kind == 'i' else 'covariance'} of q(z | x), which this posterior "
                 f"({type(q).__name__}) does not give: use a Gaussian posterior, diagonal or full, or the objective "

@@ -226,7 +226,7 @@ def choose_prior(
     if name == "vamp":
         return Vamp(posterior, facts.shape, components or 500, *(x_range(observation) or (None, None)))
     if name == "flow":
-        return FlowPrior((latent,)) if transforms is None else FlowPrior((latent,), transforms)
+        return FlowPrior((latent,), transforms or 4, (128,), "spline")
     return UniformSphere((latent,)) if name == "sphere" else StandardNormal((latent,))
 
 
