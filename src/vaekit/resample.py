@@ -17,6 +17,7 @@ import difflib
 import hashlib
 import math
 import shutil
+import tempfile
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -289,7 +290,7 @@ class NormalisingFlow(Density):
 
     def __init__(self, choices: dict[str, Any]):
         self.choices, self.steps = choices, 0
-        self.prior = FlowPrior((choices["dims"],), choices["transforms"], tuple(choices["hidden"]))
+        self.prior = FlowPrior((choices["dims"],), choices["transforms"], tuple(choices["hidden"]), choices["kind"])
 
     @classmethod
     def fit(
@@ -301,6 +302,7 @@ class NormalisingFlow(Density):
         device: torch.device | str = "cpu",
         transforms: int = 6,
         hidden: tuple[int, ...] = (128, 128),
+        kind: str = "affine",
     ) -> NormalisingFlow:
         rng = _generator(seed, 1)
         order = torch.from_numpy(rng.permutation(len(u)))
@@ -308,7 +310,7 @@ class NormalisingFlow(Density):
         watched, fitted = u[order[:apart]].to(device), u[order[apart:]].to(device)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            flow = cls({"dims": u.shape[1], "transforms": transforms, "hidden": list(hidden)})
+            flow = cls({"dims": u.shape[1], "transforms": transforms, "hidden": list(hidden), "kind": kind})
         prior = flow.prior.to(device)
         batch = min(cls.BATCH, len(fitted))
         every = int(min(max(len(fitted) // batch, 50), 250, most))
@@ -357,7 +359,7 @@ class NormalisingFlow(Density):
 
     @property
     def line(self) -> str:
-        return f"a flow of {self.choices['transforms']} couplings"
+        return f"a flow of {self.choices['transforms']} {self.choices['kind']} couplings"
 
 
 class _Fitting(Progress):
@@ -399,18 +401,22 @@ class SecondStage(Density):
 
         shutil.rmtree(folder, ignore_errors=True)
         options = Options(steps=most, batch=500, lr=2e-3, seed=seed, validate_steps=250, patience=8, device=str(device))
-        run = fit(
-            from_arrays(u.numpy(), name="codes", kind="vector", split_seed=seed % 2**32),
-            "vae",
-            out=folder,
-            progress=_Fitting(told),
-            options=options,
-            latent=u.shape[1],
-            hidden=cls.HIDDEN,
-            likelihood="gaussian",
-            sigma="learned",
-            warmup=most // 5,
-        )
+        try:
+            run = fit(
+                from_arrays(u.numpy(), name="codes", kind="vector", split_seed=seed % 2**32),
+                "vae",
+                out=folder,
+                progress=_Fitting(told),
+                options=options,
+                latent=u.shape[1],
+                hidden=cls.HIDDEN,
+                likelihood="gaussian",
+                sigma="learned",
+                warmup=most // 5,
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # of no use half-trained
+            raise
         return cls(run)
 
     def log_prob(self, u: Tensor) -> Tensor:
@@ -539,13 +545,16 @@ def _kept(run: Run, name: str, weights: str) -> Latents | None:
     if not file.exists():
         return None
     record = read_json(file)
-    if record["format"] > FORMAT:
-        raise RunError(f"{file} was written by a newer vaekit: fit anew with --refit")
-    if record["weights"] != weights:
-        return None
-    tensors, _ = read_tensors(folder / f"{name}.safetensors")
-    scale = Scale(tensors.pop("codes.loc"), tensors.pop("codes.scale"))
-    return Latents(KINDS[name].open(folder, tensors, record["choices"]), scale, record)
+    try:
+        if record["format"] > FORMAT:
+            raise RunError(f"{file} was written by a newer vaekit: fit anew with --refit")
+        if record["weights"] != weights:
+            return None
+        tensors, _ = read_tensors(folder / f"{name}.safetensors")
+        scale = Scale(tensors.pop("codes.loc"), tensors.pop("codes.scale"))
+        return Latents(KINDS[name].open(folder, tensors, record["choices"]), scale, record)
+    except (KeyError, TypeError, RuntimeError) as error:  # of a file that is whole, but not what it should be
+        raise RunError(f"{file} or what it describes is damaged ({error}): fit anew with --refit") from error
 
 
 def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, told: Told | None) -> Latents:
@@ -555,10 +564,12 @@ def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, told: Told
     held = codes(run, "valid", MOST_HELD_OUT, fold(seed, HELD_OUT), told)
     scale, folder = Scale.of(z), run.path / "latents"
     u = scale.standardise(z)
-    try:
+    try:  # before the work of minutes
         folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise RunError(f"cannot make {folder}: {error.strerror}; copy the run to where it can be written") from None
+        raise RunError(f"cannot write in {folder}: {error.strerror}; copy the run to where one can") from None
     density: Density
     if name == "gmm":
         density = Gaussians.fit(u, asked["components"], most, seed, told)

@@ -328,12 +328,47 @@ def test_a_fit_that_was_stopped_is_begun_again(run, monkeypatch):
     assert [p.name for p in (run.path / "latents").iterdir() if p.is_dir()] == ["two-stage"]
 
 
-def test_damaged_files(run):
-    run.fit_latents("gmm", components=2)
-    (run.path / "latents" / "gmm.safetensors").write_bytes(b"no")
-    with pytest.raises(RunError, match=r"gmm\.safetensors"):
-        run.sample(3, latents="gmm")
-    assert run.fit_latents("gmm", refit=True).sample(2).shape == (2, 2)
+@pytest.mark.parametrize("name", ["gmm", "flow"])
+def test_damaged_files(run, name):
+    run.fit_latents(name, steps=2)
+    file = run.path / "latents" / f"{name}.safetensors"
+    whole = file.read_bytes()
+    for content, reason in ((b"no", "not a whole safetensors file"), (None, "damaged")):
+        if content is None:
+            file.write_bytes(whole)
+            tensors, _ = resample.read_tensors(file)
+            resample.write_tensors(file, {n: t for n, t in tensors.items() if n.startswith("codes.")})
+        else:
+            file.write_bytes(content)
+        with pytest.raises(RunError, match=reason):
+            run.sample(3, latents=name)
+    record = run.path / "latents" / f"{name}.json"
+    record.write_text("[1]")
+    with pytest.raises(RunError, match="--refit"):
+        run.fit_latents(name)
+    assert run.fit_latents(name, steps=2, refit=True).sample(2).shape == (2, 2)
+    stored = json.loads(record.read_text())
+    record.write_text(json.dumps(stored | {"format": 99}))
+    with pytest.raises(RunError, match="newer vaekit"):
+        run.fit_latents(name)
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(run):
+    (run.path / "latents").write_text("in the way")
+    heard: list[str] = []
+    with pytest.raises(RunError, match="cannot write in"):
+        run.fit_latents("gmm", progress=lambda what, done, of: heard.append(what))
+    assert not any(what.startswith("fitting") for what in heard)
+
+
+def test_an_interrupted_second_stage_leaves_nothing(run):
+    def stop(what, done, of):
+        if what == "fitting two-stage":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.fit_latents("two-stage", steps=60, progress=stop)
+    assert list((run.path / "latents").iterdir()) == []
 
 
 def test_progress_is_told(run):

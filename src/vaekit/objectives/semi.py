@@ -60,7 +60,7 @@ class SemiSupervised(Objective):
         """`batch.y` (B,): class numbers, -1 where unknown; without it none is known."""
         m2 = cast(M2, model)
         x = batch.x
-        seen = x if self.corruption is None else self.corruption(x, batch.noise)
+        seen = self.seen(x, batch.noise)
         trace = m2.trace(seen, m2.each_class(seen, self.samples), noise=batch.noise)
         (style,) = trace.latents
 
