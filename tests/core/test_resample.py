@@ -115,12 +115,14 @@ def test_at_most_so_many_codes(run, monkeypatch):
 
 
 def test_what_does_not_vary_stays_what_it_is(tmp_path):
-    x = np.concatenate([ring(), np.full((600, 1), 7.0, np.float32)], 1)
+    still = np.full((600, 1), 7.0, np.float32)
+    still[::2] = np.nextafter(still[::2], 8)  # but for rounding
+    x = np.concatenate([ring(), still], 1)
     run = run_of(tmp_path, x, as_they_are(PointHead((3,)), 3))
     for name in ("gmm", "flow", "two-stage"):
         fitted = run.fit_latents(name, steps=5)
         z = fitted.sample(20)
-        assert (z[:, 2] == 7).all()
+        np.testing.assert_allclose(z[:, 2], 7, atol=1e-6)
         assert fitted.record["constant"] == [2]
         assert np.isfinite(fitted.log_prob(z)).all()
 
@@ -143,7 +145,8 @@ def test_scale_and_back():
 def test_a_mixture_is_sampled_as_it_was_fitted(full, monkeypatch):
     monkeypatch.setattr(Gaussians, "FULL", 64 if full else 0)
     rng = np.random.default_rng(0)
-    u = torch.from_numpy(rng.normal(0, [0.3, 1.0, 0.5], (900, 3)) + rng.choice([-1.5, 1.0], (900, 1))).float()
+    turned = np.array([[0.3, 0.0, 0.0], [0.8, 0.6, 0.0], [-0.4, 0.3, 0.2]])  # so that directions go together
+    u = torch.from_numpy(rng.normal(size=(900, 3)) @ turned.T + rng.choice([-1.5, 1.0], (900, 1))).float()
     found = Gaussians.fit(u, 3, 100, 0)
     assert found.choices["covariance"] == ("full" if full else "diagonal")
     w, m, f = found.weights, found.means, found.factors
@@ -319,13 +322,21 @@ def test_latents_of_other_weights_are_fitted_anew(run):
     np.testing.assert_allclose(found.sample(500).mean(0) - first.sample(500).mean(0), 5, atol=1e-3)
 
 
-def test_a_fit_that_was_stopped_is_begun_again(run, monkeypatch):
-    with monkeypatch.context() as m:
-        m.setattr(resample, "write_json", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            run.fit_latents("two-stage", steps=5)
-    assert run.fit_latents("two-stage", steps=6).record["steps"] == 6
-    assert [p.name for p in (run.path / "latents").iterdir() if p.is_dir()] == ["two-stage"]
+@pytest.mark.parametrize("name", list(FEW))
+def test_a_fit_that_was_stopped_is_begun_again(run, monkeypatch, name):
+    """Stopped between two of its files, whether there was an earlier fit or not: never half of one."""
+    for before in (None, 3):
+        if before:
+            run.fit_latents(name, steps=before, refit=True)
+        with monkeypatch.context() as m:
+            m.setattr(resample, "write_json", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                run.fit_latents(name, steps=5, refit=True)
+        assert not (run.path / "latents" / f"{name}.json").exists()
+    assert run.fit_latents(name, steps=6).record["asked"]["steps"] == 6
+    assert [p.name for p in (run.path / "latents").glob("*stage*") if p.is_dir()] == ["two-stage"] * (
+        name == "two-stage"
+    )
 
 
 @pytest.mark.parametrize("name", ["gmm", "flow"])
@@ -462,10 +473,13 @@ def test_wrong_choices(run):
         run.fit_latents("flow", steps=0)
 
 
-def test_a_flow_that_finds_nothing_better_stays_at_its_start():
-    """N(0, I) is the best density of normal codes: early stopping keeps the start, or what is as good."""
-    u = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
-    found = NormalisingFlow.fit(u, 60, 0)
-    fresh = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(1))
-    normal = -0.5 * fresh.square().sum(-1) - math.log(2 * math.pi)
-    assert float((found.log_prob(fresh) - normal).mean()) > -0.1
+def test_a_flow_stops_before_it_learns_the_codes_by_heart(monkeypatch):
+    """N(0, I) is the best density of normal codes; of 60 of them alone a flow would make spikes."""
+    monkeypatch.setattr(NormalisingFlow, "RATE", 5e-3)
+    u = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    found = NormalisingFlow.fit(u, 500, 0)
+    fresh = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(1))
+    normal = -0.5 * fresh.square().sum(-1) - 2 * math.log(2 * math.pi)
+    assert float((found.log_prob(fresh) - normal).mean()) > -0.3
+    monkeypatch.setattr(NormalisingFlow, "PATIENCE", 10**9)
+    assert NormalisingFlow.fit(u, 500, 0).steps == found.steps < 500  # the best is kept, however long it goes on

@@ -273,7 +273,10 @@ def test_labelled_rows_are_balanced_seeded_and_nested():
     assert np.bincount(labels[more]).tolist() == [15] * 4
     assert set(few) <= set(more)
     assert np.array_equal(few, labelled_rows(labels, 10, 0))
-    assert not np.array_equal(few, labelled_rows(labels, 10, 1))
+    # the seed chooses the rows of each class, and the classes that give one more
+    assert not np.array_equal(labelled_rows(labels, 8, 0), labelled_rows(labels, 8, 1))
+    more = {tuple(np.bincount(labels[labelled_rows(labels, 10, seed)])) for seed in range(20)}
+    assert len(more) > 3  # of 6
 
 
 def test_a_class_with_few_rows_gives_what_it_has():
