@@ -63,7 +63,7 @@ class Chain(Model):
     r"""p(z_L) p(z_{L-1} | z_L) ... p(x | z_1) with q(z_1 | x) q(z_2 | z_1) ... q(z_L | z_{L-1}).
 
     Burda, Grosse and Salakhutdinov (2016, arXiv:1509.00519), figure 1 with L = 2. The code of a datum is z_1, which
-    alone decides p(x | z_1). What is conditional on c as well is given it as the last argument.
+    alone decides p(x | z_1). A chain takes no condition c.
 
     Arguments:
         prior: p(z_L), given nothing.
@@ -89,40 +89,45 @@ class Chain(Model):
         self.generators, self.posteriors = nn.ModuleList(generators), nn.ModuleList(posteriors)
         self.no_density = next((r for q in posteriors if (r := getattr(q, "no_density", None)) is not None), None)
 
+    def _refuse(self, c: Tensor | None) -> None:
+        if c is not None:
+            raise ValueError("a chain of latents takes no condition c")
+
     def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
-        given = () if c is None else (c,)
+        self._refuse(c)
         noise = noise or Noise.fresh(len(x), x.device)
         below, inferred = x, []
         for layer, posterior in enumerate(self.posteriors):
-            q = posterior(below, *given)
+            q = posterior(below)
             below, log_q = draw_with_density(q, noise, k if layer == 0 else None)  # later ones have the sample axis
             inferred.append((below, q, log_q))
-        p, latents = self.prior(*given), []
+        p, latents = self.prior(), []
         for layer in reversed(range(len(inferred))):
             z, q, log_q = inferred[layer]
             latents.append(Latent(z, q, p, log_q))
             if layer:
-                p = AtDraws(self.generators[-layer](z, *given))
-        return Trace(tuple(latents), self.likelihood(z, *given))
+                p = AtDraws(self.generators[-layer](z))
+        return Trace(tuple(latents), self.likelihood(z))
 
     def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
-        q = self.posteriors[0](x, *(() if c is None else (c,)))
+        self._refuse(c)
+        q = self.posteriors[0](x)
         return q.mean if noise is None else draw(q, noise)
 
-    def decode(self, z: Tensor, c: Tensor | None = None) -> Distribution:
-        return self.likelihood(z, *(() if c is None else (c,)))
+    def decode(self, z: Tensor) -> Distribution:
+        return self.likelihood(z)
 
     def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
-        given = () if c is None else (c,)
+        self._refuse(c)
         noise = noise or Noise.fresh(n)
         with torch.no_grad():
-            p = self.prior(*given)
+            p = self.prior()
             if temperature != 1.0 and hasattr(p, "tempered"):  # a density that knows better than its mean
                 z = draw(p.tempered(temperature), noise)
             else:
                 z = tempered(p, draw(p, noise), temperature)
             for generator in self.generators:
-                p = generator(z, *given)
+                p = generator(z)
                 z = tempered(p, draw(p, noise), temperature)
         return z
 
@@ -350,10 +355,10 @@ class TopDown(Model):
         self, c: Tensor | None, lead: Sequence[int], pick: Callable[[int, _Layer, Tensor], Tensor]
     ) -> Distribution:
         """p(x | z) at the end of the walk down; `pick(stage, layer, h)` says z (N, *shape). `lead` is (K?, B)."""
+        if (c is None) != (self.given is None):
+            raise ValueError("this model is conditional: it needs c" if c is None else "this model takes no condition c")
         h: Tensor = self.start
         if self.given is not None:
-            if c is None:
-                raise ValueError("this model is conditional: it needs c")
             h = h + self.given(c)
         h = h.expand(*lead, -1).reshape(-1, h.shape[-1])
         for number, stage in enumerate(self.stages):

@@ -122,6 +122,9 @@ def test_codes_and_samples_of_a_chain():
         assert float(z.var()) == pytest.approx(1.0, abs=5 * math.sqrt(2 / 40_000))  # 0.8^2 + 0.6^2
         cold = model.sample(40_000, noise=Noise.of(0, 40_000), temperature=0.5)
         torch.testing.assert_close(cold, z / 2)  # linear: the deviations of both layers are halved
+    for call in (model.encode, model.trace):
+        with pytest.raises(ValueError, match="no condition"):
+            call(x, x)
     with pytest.raises(ValueError, match="one generator fewer"):
         Chain(StandardNormal((1,)), [], [nn.Identity(), nn.Identity()], nn.Identity())
 
