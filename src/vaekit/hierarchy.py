@@ -160,7 +160,7 @@ class _Block(nn.Module):
 
     def __init__(self, width: int, dims: int, start: float):
         super().__init__()
-        middle = width if dims == 0 else max(width // 2, 4)
+        middle = width if dims == 0 else max(width // 4, 4)
         self.narrow = _affine(width, middle, dims)
         self.mix = _affine(middle, middle, dims, 3) if dims else nn.Identity()
         self.wide = _shrunk(_affine(middle, width, dims), start)
@@ -178,7 +178,7 @@ class _Layer(nn.Module):
     def __init__(self, width: int, latent: int, grid: tuple[int, ...], depth: int):
         super().__init__()
         dims = len(grid)
-        middle = width if dims == 0 else max(width // 2, 4)
+        middle = width if dims == 0 else max(width // 4, 4)
         self.seen, self.above = _affine(width, middle, dims), _affine(width, middle, dims)
         self.mix = _affine(middle, middle, dims, 3)
         self.out = _shrunk(_affine(middle, 2 * latent, dims), 0.0)
@@ -356,7 +356,9 @@ class TopDown(Model):
     ) -> Distribution:
         """p(x | z) at the end of the walk down; `pick(stage, layer, h)` says z (N, *shape). `lead` is (K?, B)."""
         if (c is None) != (self.given is None):
-            raise ValueError("this model is conditional: it needs c" if c is None else "this model takes no condition c")
+            raise ValueError(
+                "this model is conditional: it needs c" if c is None else "this model takes no condition c"
+            )
         h: Tensor = self.start
         if self.given is not None:
             h = h + self.given(c)

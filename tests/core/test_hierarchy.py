@@ -346,21 +346,18 @@ def steps(model, compiled, raw, observation):
     return made, [made.step(x, t, 1.0) for t, x in enumerate(raw)]
 
 
-def test_training_it_raises_the_elbo_and_uses_every_layer():
+def test_training_it_finds_out_where_a_patch_is():
+    """A 3 x 3 patch in one of 36 places: log p(x) is -3.6 at best; independent pixels reach -24.4."""
     torch.manual_seed(0)
     event = (1, 8, 8)
-    g = torch.Generator().manual_seed(0)
-    place = torch.randint(0, 6, (40, 64, 2), generator=g)
-    at = torch.arange(8)
-    down, right = (((at - p) >= 0) & ((at - p) < 3) for p in place.split(1, -1))
-    raw = (down[..., :, None] & right[..., None, :])[:, :, None].to(torch.uint8) * 255  # a 3 x 3 patch somewhere
+    place = torch.randint(0, 6, (200, 64, 2), generator=torch.Generator().manual_seed(0))
+    down, right = (((torch.arange(8) - p) >= 0) & ((torch.arange(8) - p) < 3) for p in place.split(1, -1))
+    raw = (down[..., :, None] & right[..., None, :])[:, :, None].to(torch.uint8) * 255
     model = top_down(event, heads.Bernoulli(event), layers=(1, 1), width=16, latent=1)
     made, values = steps(model, False, raw, Binary())
     elbo = [float(v[made.stats.index("elbo")]) for v in values]
-    assert sum(elbo[-5:]) / 5 > elbo[0] + 10
-    with made.using(), torch.no_grad():
-        trace = model.trace((raw[0] > 0).float(), noise=Noise.of(0, 64))
-        assert float(latent_rate(trace.latents[0]).mean()) + float(latent_rate(trace.latents[1]).mean()) > 0.1
+    assert elbo[0] < -30
+    assert sum(elbo[-10:]) / 10 > -15
 
 
 @needs_compiler
