@@ -379,9 +379,8 @@ class _Fitting(Progress):
 class SecondStage(Density):
     """A small VAE of codes: as many latents as codes have dimensions.
 
-    Codes have variance 1 in every direction, so that to explain nothing is where a VAE's objective is flat at first:
-    a KL that rises from 0 takes it away from there. The decoder gives a deviation a dimension for each datum; the one
-    number of Dai and Wipf (2019) costs likelihood.
+    The decoder gives a deviation a dimension for each datum. With the one number for all of Dai and Wipf (2019), codes
+    of an autoencoder of Fashion-MNIST have a nat less, and codes on a ring none more than under one Gaussian.
     """
 
     bound = True
@@ -412,7 +411,6 @@ class SecondStage(Density):
                 hidden=cls.HIDDEN,
                 likelihood="gaussian",
                 sigma="learned",
-                warmup=most // 5,
             )
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)  # of no use half-trained
