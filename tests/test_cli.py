@@ -197,7 +197,7 @@ def test_pictures(run):
 
 
 def test_samples_of_latents_fitted_to_the_codes(run, monkeypatch):
-    from vaekit.resample import NormalisingFlow, SecondStage
+    from vaekit.resample.densities import NormalisingFlow, SecondStage
 
     monkeypatch.setattr(NormalisingFlow, "STEPS", 5)
     monkeypatch.setattr(SecondStage, "STEPS", 5)

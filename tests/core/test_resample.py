@@ -21,11 +21,14 @@ from vaekit.data.condition import Condition
 from vaekit.data.observation import Identity
 from vaekit.distributions import Point
 from vaekit.errors import ChoiceError, RunError
+from vaekit.files import read_tensors, write_tensors
 from vaekit.model import VAE
+from vaekit.noise import fold
 from vaekit.objectives import ELBO, Objective, SemiSupervised, Terms
 from vaekit.priors import StandardNormal
 from vaekit.recipes import RECIPES
-from vaekit.resample import Gaussians, NormalisingFlow, Scale, SecondStage, codes
+from vaekit.resample import Scale, codes, densities
+from vaekit.resample.densities import Gaussians, NormalisingFlow, SecondStage
 from vaekit.semi import m2
 from vaekit.terms import distortion
 
@@ -207,7 +210,7 @@ def test_a_better_density_than_the_normal_is_found(run, name, steps):
     assert better.mean() > 2 * better.std() / math.sqrt(len(held))
     radius = np.sqrt((((fitted.sample(4000) - LOC) / SPREAD) ** 2).sum(1) / 2)  # 1 on the ring
     assert (radius < 0.5).mean() < 0.11  # that Gaussian has 1 - exp(-1/4) = 0.22 there
-    scored = codes(run, "valid", 1000, resample.fold(0, resample.HELD_OUT)).numpy()
+    scored = codes(run, "valid", 1000, fold(0, resample.HELD_OUT)).numpy()
     normal = stats.multivariate_normal([0, 0]).logpdf(scored)
     assert found["log_density_normal"] == pytest.approx(normal.mean(), abs=1e-4)
 
@@ -250,7 +253,7 @@ def test_the_noise_of_a_second_stage_is_not_that_of_the_data(run):
     z = run.sample_latents(2000, latents="two-stage")
     x = run.decode(z, noise=True) - run.decode(z)
     second = fitted.density.run
-    inner = u - second.decode(second.sample_latents(2000, seed=resample.fold(0, resample.SECOND)))
+    inner = u - second.decode(second.sample_latents(2000, seed=fold(0, densities.SECOND)))
     for a in inner.T:
         for b in x.T:
             assert abs(np.corrcoef(a, b)[0, 1]) < 5 / math.sqrt(2000)
@@ -314,9 +317,9 @@ def test_other_choices_than_those_kept_are_refused_unless_fitted_anew(run):
 def test_latents_of_other_weights_are_fitted_anew(run):
     first = run.fit_latents("gmm", components=2)
     file = run.path / "model.safetensors"
-    tensors, meta = resample.read_tensors(file)
+    tensors, meta = read_tensors(file)
     tensors["model.posterior.net.out.bias"] += 5
-    resample.write_tensors(file, tensors, meta)
+    write_tensors(file, tensors, meta)
     moved = vk.open(run.path, model=as_they_are(), data=run.data)
     found = moved.fit_latents("gmm", components=2)
     np.testing.assert_allclose(found.sample(500).mean(0) - first.sample(500).mean(0), 5, atol=1e-3)
@@ -347,8 +350,8 @@ def test_damaged_files(run, name):
     for content, reason in ((b"no", "not a whole safetensors file"), (None, "damaged")):
         if content is None:
             file.write_bytes(whole)
-            tensors, _ = resample.read_tensors(file)
-            resample.write_tensors(file, {n: t for n, t in tensors.items() if n.startswith("codes.")})
+            tensors, _ = read_tensors(file)
+            write_tensors(file, {n: t for n, t in tensors.items() if n.startswith("codes.")})
         else:
             file.write_bytes(content)
         with pytest.raises(RunError, match=reason):

@@ -1,0 +1,305 @@
+"""Better samples from a trained run: a density fitted to its codes, to draw from in place of the prior.
+
+A decoder knows the codes of data, and these follow the aggregate posterior q(z) = E_x q(z | x), which the prior need
+not match. Here q(z) is fitted after training, from draws of q(z | x) over the training split (at most `MOST` codes),
+by a Gaussian mixture, by a normalising flow, or by a second VAE (Dai and Wipf 2019, arXiv:1903.05789; Ghosh et al.
+2020, arXiv:1903.12436). The fit is kept with the run and found again:
+
+RUN/latents/NAME.json           how it was fitted, and the log-density of codes of the validation split
+RUN/latents/NAME.safetensors    its numbers
+RUN/latents/two-stage/          the second VAE, a run like any other
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..distributions import Point
+from ..errors import ChoiceError, RunError
+from ..files import read_json, read_tensors, write_json
+from ..metrics.likelihood import standard_error
+from ..noise import Noise, fold
+from ..quantize import Coded
+from ..run import Run
+from .densities import BLOCK, Density, Gaussians, NormalisingFlow, SecondStage, Told, generator
+
+FORMAT = 1
+MOST, MOST_HELD_OUT, MOST_NUMBERS = 50_000, 5_000, 50_000_000
+"""Codes fitted to, codes held out, and numbers in either: of codes of over 1,000 dimensions fewer are taken."""
+HELD_OUT = 52
+"""What the key of held-out codes' draws is for."""
+
+KINDS: dict[str, type[Gaussians] | type[NormalisingFlow] | type[SecondStage]] = {
+    "gmm": Gaussians,
+    "flow": NormalisingFlow,
+    "two-stage": SecondStage,
+}
+
+
+# --- codes ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Codes z to standardised ones u = (z - loc) / scale of the dimensions that vary, and back."""
+
+    loc: Tensor  # (D,)
+    scale: Tensor  # (D,), 0 where a code never varied
+
+    @classmethod
+    def of(cls, z: Tensor) -> Scale:
+        spread = z.double().std(0, correction=0)
+        return cls(z.double().mean(0).float(), torch.where(spread > 1e-6 * spread.max(), spread, 0.0).float())
+
+    @property
+    def varies(self) -> Tensor:
+        return self.scale > 0
+
+    def standardise(self, z: Tensor) -> Tensor:
+        return ((z - self.loc) / self.scale)[:, self.varies]
+
+    def restore(self, u: Tensor, temperature: float = 1.0) -> Tensor:
+        """u (n, d) as codes (n, D), their deviations from the mean times `temperature`."""
+        z = self.loc.expand(len(u), -1).clone()
+        z[:, self.varies] += temperature * u * self.scale[self.varies]
+        return z
+
+    @property
+    def log_jacobian(self) -> float:
+        """log |du / dz|."""
+        return -float(torch.log(self.scale[self.varies].double()).sum())
+
+
+def _rows(n: int, most: int, seed: int) -> np.ndarray:
+    """All of n rows, or so many of them."""
+    return np.arange(n) if n <= most else np.sort(generator(seed).choice(n, most, replace=False))
+
+
+def codes(run: Run, split: str, most: int, seed: int, told: Told | None = None) -> Tensor:
+    """One draw of q(z | x) for each of (at most `most`) data of a split: (n, D), without a conditional run's condition.
+
+    Of a point posterior the codes themselves.
+    """
+    dims = run.encode(split, 1).shape[1]
+    rows = _rows(run.observed(split).n, min(most, max(1000, MOST_NUMBERS // dims)), seed)
+    found: list[np.ndarray] = []
+    for a in range(0, len(rows), BLOCK):
+        found.append(run.encode(split, sample=True, seed=seed, rows=rows[a : a + BLOCK]))
+        if told:
+            told(f"encoding the {split} split", min(a + BLOCK, len(rows)), len(rows))
+    condition = run.composition.condition
+    z = torch.from_numpy(np.concatenate(found))[:, : dims - (0 if condition is None else condition.size)]
+    if not bool(torch.isfinite(z).all()):
+        raise RunError(f"some codes of {run.path} are not finite: no density can be fitted to them")
+    return z
+
+
+def check_codes(run: Run, z: Tensor) -> None:
+    """Refuse codes that have no density in R^D, with the reason.
+
+    Raises:
+        ChoiceError: they are discrete, lie on a sphere, or do not vary.
+    """
+    observed, few = run.observed("train"), np.arange(2)
+    with torch.no_grad():
+        x, c = observed(few).to(run.device), observed.condition(few, run.device)
+        latents = run.model.trace(x, c, noise=Noise.of(0, 2, device=run.device)).latents
+    first = 0
+    for latent in latents:
+        q = latent.q
+        support = None if isinstance(q, Coded | Point) else q.support
+        if isinstance(q, Coded) or (support is not None and support.is_discrete):
+            raise ChoiceError(
+                "some of this run's codes are discrete, so they have no density to fit: sample from its prior "
+                "(without --latents)"
+            )
+        size = q.event_shape.numel()
+        part = z[:, first : first + size].double()
+        first += size
+        norm = part.norm(dim=-1)
+        if size > 1 and float(norm.std(correction=0)) < 1e-3 * float(norm.mean()):
+            raise ChoiceError(
+                "this run's codes lie on a sphere, so they have no density in all of space to fit: sample from its "
+                "prior (without --latents)"
+            )
+    if not bool((z.double().std(0, correction=0) > 0).any()):
+        raise ChoiceError("all codes of this run are one and the same: it has learned nothing to sample")
+
+
+# --- what a run keeps -------------------------------------------------------------------------------------------
+
+
+class Latents:
+    """A density fitted to the codes of a run.
+
+    Attributes:
+        name: gmm, flow or two-stage.
+        record: how it was fitted, as its JSON file has it.
+    """
+
+    def __init__(self, density: Density, scale: Scale, record: dict[str, Any]):
+        self.density, self.scale, self.record = density, scale, record
+        self.name: str = record["name"]
+
+    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
+        """n codes (n, D), their deviations from the mean of the codes times `temperature`."""
+        return self.scale.restore(self.density.draw(n, seed), temperature).numpy()
+
+    def log_prob(self, z: np.ndarray) -> np.ndarray:
+        """The log-density of codes (n, D) over the dimensions that vary, nats, (n,); of two-stage a lower bound."""
+        u = self.scale.standardise(torch.as_tensor(z, dtype=torch.float32))
+        return self.density.log_prob(u).numpy() + self.scale.log_jacobian
+
+    def __str__(self) -> str:
+        r = self.record
+        least = "at least " if r["held_out"]["bound"] else ""
+        return (
+            f"{self.name}: {self.density.line}, fitted to {r['n']:,} codes of the training split (seed {r['seed']}, "
+            f"{r['steps']:,} steps); {r['held_out']['n']:,} validation codes have {least}"
+            f"{r['held_out']['log_density']:.2f} nats, under N(0, I) {r['held_out']['log_density_normal']:.2f}"
+        )
+
+
+def check_name(name: str) -> None:
+    """Raises ChoiceError for a name that is none, with the nearest."""
+    if name not in KINDS:
+        near = difflib.get_close_matches(name.lower(), KINDS, 1, 0.3)
+        hint = f"; did you mean {near[0]!r}?" if near else ";"
+        raise ChoiceError(f"no latents {name!r}{hint} there are {', '.join(KINDS)}")
+
+
+def fit_latents(
+    run: Run,
+    name: str,
+    *,
+    components: int | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    refit: bool = False,
+    told: Told | None = None,
+) -> Latents:
+    """The density `name` of a run's codes: the one kept with the run, else fitted now and kept.
+
+    A kept one counts only if the run's weights are still those it was fitted to.
+
+    Arguments:
+        name: gmm, flow or two-stage.
+        components: Gaussians of a gmm (10).
+        steps: at most so many, of expectation maximisation or of an optimiser.
+        seed: of the codes drawn and of the fit (0).
+        refit: fit anew what is there already.
+        told: called with (what, done, of) as it goes on.
+
+    Raises:
+        ChoiceError: no such density; components for another than gmm; codes that have no density; or a kept one that
+            was fitted with other choices than are asked for.
+    """
+    check_name(name)
+    if components is not None and name != "gmm":
+        raise ChoiceError(f"--components is for gmm: {name} has none")
+    for what, value in (("components", components), ("steps", steps)):
+        if value is not None and value < 1:
+            raise ChoiceError(f"--{what} must be 1 or more, got {value}")
+    defaults = {"steps": KINDS[name].STEPS, "seed": 0} | ({"components": Gaussians.COMPONENTS} if name == "gmm" else {})
+    given = {k: v for k, v in {"components": components, "steps": steps, "seed": seed}.items() if v is not None}
+    with open(run.path / "model.safetensors", "rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    kept = None if refit else _kept(run, name, weights)
+    if kept is None:
+        return _fitted(run, name, {**defaults, **given}, weights, told)
+    for what, value in given.items():
+        if value != kept.record["asked"][what]:
+            raise ChoiceError(
+                f"the {name} kept with {run.path} was fitted with {what} {kept.record['asked'][what]}, not {value}: "
+                "leave it out, or fit anew with --refit"
+            )
+    return kept
+
+
+def _kept(run: Run, name: str, weights: str) -> Latents | None:
+    """The density that was fitted to the run's present weights, if any was."""
+    folder = run.path / "latents"
+    file = folder / f"{name}.json"
+    if not file.exists():
+        return None
+    record = read_json(file)
+    try:
+        if record["format"] > FORMAT:
+            raise RunError(f"{file} was written by a newer vaekit: fit anew with --refit")
+        if record["weights"] != weights:
+            return None
+        tensors, _ = read_tensors(folder / f"{name}.safetensors")
+        scale = Scale(tensors.pop("codes.loc"), tensors.pop("codes.scale"))
+        return Latents(KINDS[name].open(folder, tensors, record["choices"]), scale, record)
+    except (KeyError, TypeError, RuntimeError) as error:  # of a file that is whole, but not what it should be
+        raise RunError(f"{file} or what it describes is damaged ({error}): fit anew with --refit") from error
+
+
+def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, told: Told | None) -> Latents:
+    started, seed, most = time.monotonic(), asked["seed"], asked["steps"]
+    z = codes(run, "train", MOST, seed, told)
+    check_codes(run, z)
+    held = codes(run, "valid", MOST_HELD_OUT, fold(seed, HELD_OUT), told)
+    scale, folder = Scale.of(z), run.path / "latents"
+    u = scale.standardise(z)
+    try:  # before the work of minutes
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunError(f"cannot write in {folder}: {error.strerror}; copy the run to where one can") from None
+    density: Density
+    if name == "gmm":
+        density = Gaussians.fit(u, asked["components"], most, seed, told)
+    elif name == "flow":
+        density = NormalisingFlow.fit(u, most, seed, told, run.device)
+    else:
+        density = SecondStage.fit(u, folder / ".two-stage.part", most, seed, told, run.device)
+    record = {
+        "format": FORMAT,
+        "name": name,
+        "split": "train",
+        "n": len(z),
+        "seed": seed,
+        "steps": density.steps,
+        "choices": density.choices,
+        "asked": asked,
+        "constant": (~scale.varies).nonzero()[:, 0].tolist(),
+        "weights": weights,
+    }
+    found = Latents(density, scale, record)
+    record["held_out"] = _held_out(found, held)
+    record["seconds"] = round(time.monotonic() - started, 1)
+    file = folder / f"{name}.json"
+    file.unlink(missing_ok=True)  # written last: where it stands, all of the fit does
+    density.save(folder, name, {"codes.loc": scale.loc, "codes.scale": scale.scale})
+    write_json(file, record)
+    return found
+
+
+def _held_out(latents: Latents, z: Tensor) -> dict[str, Any]:
+    """Mean log-density of codes that were not fitted, and under N(0, I): nats a code, with standard errors."""
+    found = latents.log_prob(z.numpy())
+    varying = z[:, latents.scale.varies].double()
+    normal = (-0.5 * varying.square().sum(-1) - 0.5 * varying.shape[1] * math.log(2 * math.pi)).numpy()
+    return {
+        "split": "valid",
+        "n": len(z),
+        "log_density": float(found.mean()),
+        "se": standard_error(found),
+        "log_density_normal": float(normal.mean()),
+        "se_normal": standard_error(normal),
+        "se_difference": standard_error(found - normal),
+        "bound": latents.density.bound,
+        "unit": "nats a code",
+    }
