@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     # torch's threads wait by spinning, which is fastest on free cores; beside other busy programs a step can then take
     # forty times as long, so on a busy machine they are told to sleep (it must be said before torch is imported)
-    if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.75 * (os.cpu_count() or 1):
+    if _busy():
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     level = logging.root.manager.disable
     try:
@@ -85,6 +85,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     finally:
         logging.disable(level)
+
+
+def _busy() -> bool:
+    """Whether other programs want most of the cores: over the last minute, and still now where that can be seen."""
+    most = 0.75 * (os.cpu_count() or 1)
+    if not hasattr(os, "getloadavg") or os.getloadavg()[0] <= most:
+        return False
+    try:
+        with open("/proc/loadavg", encoding="ascii") as file:  # ... running/all ...: this program is one that runs
+            return int(file.read().split()[3].split("/")[0]) - 1 > most
+    except (OSError, IndexError, ValueError):
+        return True
 
 
 def _refuse(error: Exception) -> int:
