@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .augment import Augment
 from .compiled import whole_graph
 from .composition import Composition
 from .errors import TrainingError
@@ -22,22 +23,24 @@ from .noise import Noise, fold
 from .objectives import Batch
 from .optimisers import Optimiser, optimiser
 
-OBSERVE, TRAIN = 1, 2
-"""What a step's noise is for: the draw of x, and everything inside the objective."""
+OBSERVE, TRAIN, AUGMENT = 1, 2, 4
+"""What a step's noise is for: the draw of x, everything inside the objective, and moving images."""
 
 
 class _Pass(nn.Module):
     """From raw rows to the objective's terms: the one module whose parameters a step differentiates."""
 
-    def __init__(self, composition: Composition):
+    def __init__(self, composition: Composition, augment: Augment | None = None):
         super().__init__()
         self.model, self.objective = composition.model, composition.objective
-        self.observation = composition.observation
+        self.observation, self.augment = composition.observation, augment
 
     def forward(
         self, raw: Tensor, base: Tensor, rows: Tensor, step: Tensor, c: Tensor | None, y: Tensor | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         with torch.autocast(raw.device.type, enabled=False):
+            if self.augment is not None:
+                raw = self.augment(raw, Noise(base[2], rows))
             x = self.observation(raw, Noise(base[0], rows) if self.observation.stochastic else None)
         terms = self.objective(self.model, Batch(x, Noise(base[1], rows), c, y), step)
         return terms.losses, terms.stats
@@ -52,6 +55,7 @@ class Settings:
     clip: float | None = None
     ema: float | None = None
     precision: str = "fp32"
+    augment: Augment | None = None
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     reduce: Callable[[list[Tensor]], None] | None = None  # sums tensors over processes, in place
@@ -65,7 +69,7 @@ class Engine:
 
     def __init__(self, composition: Composition, settings: Settings):
         self.settings = settings
-        self.module = _Pass(composition).to(settings.device)
+        self.module = _Pass(composition, settings.augment).to(settings.device)
         players = composition.objective.players(composition.model)
         names = {id(p): n for n, p in self.module.named_parameters()}
         self.parameters = {n: p.detach() for n, p in self.module.named_parameters()}
@@ -188,7 +192,8 @@ class Engine:
             torch.cuda.manual_seed(fold(seed, step, 3) & (2**63 - 1))
         elif device.type == "mps":
             torch.mps.manual_seed(fold(seed, step, 3) & (2**63 - 1))
-        base = torch.tensor([fold(seed, step, OBSERVE), fold(seed, step, TRAIN)], device=device)
+        uses = (OBSERVE, TRAIN) if self.settings.augment is None else (OBSERVE, TRAIN, AUGMENT)
+        base = torch.tensor([fold(seed, step, use) for use in uses], device=device)
         coefficients = {}
         for player, rule in self.rules.items():
             lr = t.lr if (t := self.tuning.get(player)) else self.settings.lr * lr_factor

@@ -37,6 +37,7 @@ class Options:
     weight_decay: float | None = None
     clip: float | None = None
     ema: float | None = None
+    augment: str | None = None
     patience: int | None = None
     validate_steps: int | None = None
     checkpoint_steps: int | None = None

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from . import parallel
+from .augment import Augment
 from .composition import Composition, Facts
 from .data.core import Data
 from .errors import ChoiceError, RunError, TrainingError
@@ -66,6 +67,8 @@ def check_first_batch(
 def prepare(data: Data, composition: Composition, options: Options, initialise: bool = True) -> None:
     """Fit the observation, start the output at the data's mean, and check one batch."""
     n = len(data.train)
+    if options.augment:
+        Augment.parse(options.augment, data.kind, data.shape)
 
     def read(rows: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(data.events(data.train[rows])))
@@ -86,6 +89,24 @@ def prepare(data: Data, composition: Composition, options: Options, initialise: 
         options.seed,
         torch.from_numpy(c.of(data.train)[few]) if c else None,
         torch.from_numpy(y.of(data.train)[few]) if y else None,
+    )
+
+
+FEW = 2000
+"""Training images fewer than this, and than the numbers of one image, are few."""
+
+
+def small_set(data: Data, options: Options) -> str | None:
+    """What so few images can and cannot give, and what helps; None where there are enough or no images."""
+    n = len(data.train)
+    if data.kind != "image" or n >= min(FEW, math.prod(data.shape)):
+        return None
+    helps = {"augment": "--augment flip,shift", "patience": "--patience 10 (keeps the best weights)"}
+    missing = [text for name, text in helps.items() if getattr(options, name) is None]
+    return (
+        f"{n:,} training images are few: such a model gives maps, scores and clean copies of images much like these, "
+        "but it blurs or misses what is new in others (the validation ELBO tells) and its samples look like blends of "
+        f"training images. What helps: {', '.join([*missing, 'a smaller --latent', 'more images'])}"
     )
 
 
@@ -214,6 +235,8 @@ def fit(
     trainer = Trainer(composition, data, options, path, config, progress, fabric, started)
     if begun:
         trainer.restore()
+    elif (few := small_set(data, options)) is not None:
+        progress.note(f"note: {few}")
     with progress:
         state = trainer.run()
     if rank != 0:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import parallel
+from .augment import Augment
 from .compiled import is_compile_error
 from .composition import Composition, Facts
 from .data.batches import Order, Rows
@@ -146,6 +147,7 @@ class Trainer:
             clip=options.clip,
             ema=options.ema or None,
             precision=config["decided"]["precision"],
+            augment=Augment.parse(options.augment, data.kind, data.shape) if options.augment else None,
             seed=options.seed,
             device=self.device,
             reduce=parallel.reducer(fabric),

@@ -23,6 +23,7 @@ LAYERS = [
         "functional",
         "flows",
         "corruption",
+        "augment",
     },
     {"conditional", "mixed", "priors", "posteriors", "quantize", "model", "hierarchy", "semi"},
     {"terms", "aggregate", "impute"},

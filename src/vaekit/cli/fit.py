@@ -36,6 +36,7 @@ TRAINING = {
     "weight_decay": "L2 penalty (adamw: decay of the weights)",
     "clip": "largest norm of the gradient",
     "ema": "decay of the running average of weights; 0 for none",
+    "augment": "move training images at random: flip (left-right), shift, shift:PIXELS, joined by commas",
     "patience": "stop after so many validations without a better ELBO, and keep the best weights",
     "validate_steps": "steps between validations",
     "checkpoint_steps": "steps between checkpoints, besides one a minute",
