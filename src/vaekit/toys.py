@@ -1,0 +1,218 @@
+r"""Latent-variable models small enough to know everything about: the lessons' examples and the tests' oracle.
+
+With one or two latents every integral over z is a sum over a grid, to ten digits: log p(x), the posterior p(z | x), and
+the evidence lower bound with its gap. `Quadrature` does this for any model of vaekit with a continuous latent; `curve`
+is a model whose data lie about a curve in the plane, and `MixtureOfGaussians` has a discrete z and needs no grid.
+The order of ideas follows Prince, Understanding Deep Learning (2023), chapter 17.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch import distributions as D
+
+from .conditional import Conditional, Gaussian
+from .distributions import draw
+from .errors import ChoiceError
+from .model import VAE, Model
+from .nets import MLP
+from .noise import Noise
+from .priors import StandardNormal
+
+BLOCK = 4_000_000
+"""Numbers of log p(x | z) held at once."""
+
+
+class MixtureOfGaussians:
+    r"""p(x) = sum_z w_z N(x; loc_z, scale_z^2) on the line, z in 0..K-1: a marginal over a discrete latent.
+
+    Arguments:
+        weights: (K,), positive; brought to sum to 1.
+        loc, scale: (K,) means and standard deviations.
+    """
+
+    def __init__(self, weights: Tensor, loc: Tensor, scale: Tensor):
+        w, self.loc, self.scale = (torch.as_tensor(t, dtype=torch.float64) for t in (weights, loc, scale))
+        if not (w.shape == self.loc.shape == self.scale.shape and w.dim() == 1):
+            raise ChoiceError("a mixture takes one weight, mean and deviation a component: three lists of one length")
+        if bool((w <= 0).any()) or bool((self.scale <= 0).any()):
+            raise ChoiceError("weights and deviations of a mixture must be above 0")
+        self.weights = w / w.sum()
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """log p(x, z) = log w_z + log N(x; loc_z, scale_z^2) for x (N,): (N, K)."""
+        x = torch.as_tensor(x, dtype=torch.float64)
+        return torch.log(self.weights) + D.Normal(self.loc, self.scale).log_prob(x[..., None])
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x), the sum over z taken: (N,)."""
+        return torch.logsumexp(self.log_joint(x), -1)
+
+    def posterior(self, x: Tensor) -> Tensor:
+        """p(z | x) = p(x, z) / p(x), by Bayes' rule: (N, K)."""
+        return torch.softmax(self.log_joint(x), -1)
+
+    def sample(self, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """n ancestral draws: z (n,) from its weights, then x (n,) from the component that z names."""
+        noise = Noise.of(seed, n)
+        z = (noise.uniform((1,)).double() > torch.cumsum(self.weights, 0)[:-1]).sum(-1)
+        return z, self.loc[z] + self.scale[z] * noise.normal(()).double()
+
+
+def curve(sigma: float = 0.3, hidden: int = 8, seed: int = 3, observed: int = 2) -> VAE:
+    r"""z ~ N(0, 1), x | z ~ N(f(z), sigma^2 I) in the plane: data about a curve, f a fixed network of one tanh layer.
+
+    The weights of f are a function of `seed`; the posterior is a diagonal Gaussian by a small network, not yet trained.
+    In float64. The nonlinear latent-variable model of Prince (2023), section 17.2.
+    """
+    noise = Noise.of(seed, 1, 71)
+    f = MLP((1,), observed, (hidden,), "tanh")
+    first, last = (m for m in f.modules() if isinstance(m, nn.Linear))
+    with torch.no_grad():
+        for weight, spread in ((first.weight, 1.5), (first.bias, 1.5), (last.weight, 1.2), (last.bias, 0.0)):
+            weight.copy_(spread * noise.normal(weight.shape)[0])
+    posterior = Conditional(MLP((observed,), 2, (32,), "tanh"), Gaussian((1,)))
+    return VAE(StandardNormal((1,)), posterior, Conditional(f, Gaussian((observed,), "fixed", sigma))).double()
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """Integrals over a latent space of few dimensions as sums over a grid: the trapezoidal rule.
+
+    Of functions that are smooth and die away at the ends its error falls faster than any power of the step (Trefethen
+    and Weideman 2014, doi:10.1137/130932132); the number of points is points^dims, which is why it stops at few.
+
+    Attributes:
+        z: (M, D) float64.
+        cell: the volume a point stands for.
+    """
+
+    z: Tensor
+    cell: float
+
+    @classmethod
+    def over(cls, dims: int, points: int | None = None, reach: float = 8.0) -> Quadrature:
+        """An even grid on [-reach, reach]^dims, by default of 4,001 points a side in one dimension, 401 in two.
+
+        Raises:
+            ChoiceError: more than 10^7 points.
+        """
+        points = points or {1: 4001, 2: 401, 3: 101}.get(dims, 41)
+        if dims < 1 or points < 2 or points**dims > 10_000_000:
+            raise ChoiceError(f"a grid of {points} points a side in {dims} dimensions cannot be summed over")
+        side = torch.linspace(-reach, reach, points, dtype=torch.float64)
+        z = torch.cartesian_prod(*[side] * dims).reshape(-1, dims)
+        return cls(z, (2 * reach / (points - 1)) ** dims)
+
+    def _blocks(self, x: Tensor) -> Iterator[Tensor]:
+        yield from x.split(max(1, BLOCK // (len(self.z) * max(1, x[0].numel()))))
+
+    def log_joint(self, model: Model, x: Tensor) -> Tensor:
+        """log p(x, z) = log p(z) + log p(x | z) of x (N, *event) at every point: (N, M)."""
+        if not isinstance(model, VAE) or model.condition:
+            raise ChoiceError("quadrature takes a VAE with one latent layer and no condition")
+        with torch.no_grad():
+            z = self.z.to(next(model.parameters()).dtype)
+            px, log_pz = model.decode(z), model.prior().log_prob(z)
+            return torch.cat([log_pz + px.log_prob(some[:, None]) for some in self._blocks(x)])
+
+    def log_px(self, model: Model, x: Tensor) -> Tensor:
+        r"""log p(x) = log \int p(z) p(x | z) dz, (N,)."""
+        parts = [torch.logsumexp(self.log_joint(model, some).double(), -1) for some in self._blocks(x)]
+        return torch.cat(parts) + math.log(self.cell)
+
+    def log_posterior(self, model: Model, x: Tensor) -> Tensor:
+        """log p(z | x), densities at every point: (N, M)."""
+        joint = self.log_joint(model, x).double()
+        return joint - torch.logsumexp(joint, -1, keepdim=True) - math.log(self.cell)
+
+    def gap(self, model: Model, x: Tensor, q: D.Distribution) -> Tensor:
+        r"""KL(q || p(z | x)) = \int q (log q - log p(z | x)) dz, what the bound lacks: (N,).
+
+        It uses nothing of the bound, so that log p(x) - gap is the bound found by another way.
+
+        Arguments:
+            q: densities over (D,), batch shape (N,).
+        """
+        log_q = q.log_prob(self.z[:, None]).T  # (N, M)
+        return (torch.exp(log_q) * (log_q - self.log_posterior(model, x))).sum(-1) * self.cell
+
+
+def bound(model: VAE, x: Tensor, loc: Tensor, scale: Tensor, points: int | None = None, joint: bool = False) -> Tensor:
+    r"""The evidence lower bound of x (N, *event) for q = N(loc, scale scale^T), exact up to quadrature: (N,).
+
+    By default E_q[log p(x | z)] - KL(q || p(z)); with `joint` E_q[log p(x, z)] + H(q), which is the same number. Both
+    are differentiable in all that they depend on.
+
+    Arguments:
+        loc: (N, D).
+        scale: (N, D) deviations of a diagonal q, or (N, D, D) a lower triangle for full covariance.
+    """
+    grid = Quadrature.over(loc.shape[-1], points)
+    if scale.dim() == loc.dim():
+        q: D.Distribution = D.Independent(D.Normal(loc, scale, validate_args=False), 1)
+        z = loc + scale * grid.z[:, None]  # (M, N, D)
+    else:
+        q = D.MultivariateNormal(loc, scale_tril=scale, validate_args=False)
+        z = loc + torch.einsum("nij,mj->mni", scale, grid.z)
+    weights = grid.cell * torch.exp(-0.5 * grid.z.square().sum(-1)) / (2 * math.pi) ** (grid.z.shape[-1] / 2)
+    log_px = (weights @ model.decode(z).log_prob(x)).to(loc.dtype)
+    if joint:
+        return log_px + weights @ model.prior().log_prob(z) + q.entropy()
+    prior = model.prior()
+    if isinstance(q, D.MultivariateNormal) and isinstance(prior, D.Independent):  # the pair torch knows
+        base = prior.base_dist
+        assert isinstance(base, D.Normal)
+        prior = D.MultivariateNormal(base.loc, scale_tril=torch.diag_embed(base.scale))
+    return log_px - D.kl_divergence(q, prior)
+
+
+def best_gaussian(
+    model: VAE, x: Tensor, full: bool = False, steps: int = 200, points: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The Gaussian q of each datum on its own that has the highest bound: (loc, scale) as `bound` takes them.
+
+    What an encoder's bound lacks to this one is the amortisation gap (Cremer, Li and Duvenaud 2018, arXiv:1801.03558);
+    what this one lacks to log p(x) is the price of the family.
+
+    Arguments:
+        full: a full covariance rather than a diagonal one.
+        steps: of L-BFGS, from the mean and the deviation of the exact posterior.
+    """
+    dims = model.prior().event_shape.numel()
+    grid = Quadrature.over(dims, points)
+    mass = torch.exp(grid.log_posterior(model, x)) * grid.cell  # (N, M)
+    mean = mass @ grid.z
+    spread = (mass @ grid.z.square() - mean.square()).clamp(min=1e-8).sqrt()
+    loc, log_scale = mean.clone().requires_grad_(), torch.log(spread).requires_grad_()
+    below = torch.zeros(len(x), dims, dims, dtype=mean.dtype, requires_grad=full and dims > 1)
+
+    def scale() -> Tensor:
+        if not full:
+            return torch.exp(log_scale)
+        return torch.tril(below, -1) + torch.diag_embed(torch.exp(log_scale))
+
+    wanted = [loc, log_scale, *([below] if below.requires_grad else [])]
+    rule = torch.optim.LBFGS(wanted, max_iter=steps, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        rule.zero_grad()
+        value = -bound(model, x, loc, scale(), points).sum()
+        for t, g in zip(wanted, torch.autograd.grad(value, wanted), strict=True):
+            t.grad = g
+        return value
+
+    rule.step(loss)
+    return loc.detach(), scale().detach()
+
+
+def sample(model: VAE, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """n ancestral draws: z (n, D) from the prior, then x (n, *event) from p(x | z)."""
+    with torch.no_grad():
+        z = draw(model.prior(), Noise.of(seed, n, 1)).to(next(model.parameters()).dtype)
+        return z, draw(model.decode(z), Noise.of(seed, n, 2)).to(z.dtype)
