@@ -183,6 +183,48 @@ def order_by_kl(kl: ArrayLike) -> NDArray[np.int64]:
     return np.argsort(-_floats(kl), kind="stable")
 
 
+def attribute_direction(
+    codes: ArrayLike, has: ArrayLike, others: ArrayLike | None = None, groups: ArrayLike | None = None
+) -> Array:
+    r"""The way through the latent space from data without an attribute to data with it, all else equal: (D,).
+
+    The coefficient of the attribute in the least-squares regression of the codes on it and on `others`. Without others
+    that is the difference of the two means; with them it is balanced: what comes along with the attribute in these
+    data, because the two occur together, is left out (White 2016, arXiv:1609.04468, balances by resampling).
+    With `groups` only differences within a group count, as between two versions of one drawing.
+
+    Arguments:
+        codes: (N, D) posterior means.
+        has: (N,) 0 or 1 (or any number: the direction is then of one unit).
+        others: (N, M) other attributes, numbers.
+        groups: (N,) whole numbers; data of one number are compared with one another alone.
+
+    Raises:
+        ChoiceError: the attribute does not vary (in any group), or the others determine it.
+    """
+    z, a = np.asarray(codes, float), np.asarray(has, float)
+    if z.ndim != 2 or a.shape != z.shape[:1]:
+        raise ChoiceError(f"codes (N, D) and an attribute (N,) are needed, got {z.shape} and {a.shape}")
+    rest = np.zeros((len(a), 0)) if others is None else np.asarray(others, float).reshape(len(a), -1)
+    inside = np.zeros(len(a), int) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
+    z, a, rest = _centred(z, inside), _centred(a[:, None], inside)[:, 0], _centred(rest, inside)
+    spread = a @ a
+    if not spread > 1e-9 * len(a):
+        where = "within any group" if groups is not None else "in these data"
+        raise ChoiceError(f"the attribute does not vary {where}: there is no direction to find")
+    alone = a - rest @ np.linalg.lstsq(rest, a, rcond=None)[0]
+    if not alone @ alone > 1e-6 * spread:
+        raise ChoiceError("the other attributes determine this one, so it has no direction of its own: do not balance")
+    return alone @ z / (alone @ alone)
+
+
+def _centred(values: Array, groups: Array) -> Array:
+    """Rows (N, M) less the mean of their group."""
+    sums = np.zeros((int(groups.max(initial=0)) + 1, values.shape[1]))
+    np.add.at(sums, groups, values)
+    return values - (sums / np.maximum(np.bincount(groups, minlength=len(sums)), 1)[:, None])[groups]
+
+
 def nearest(x: Array, candidates: Array, k: int = 1) -> tuple[NDArray[np.int64], Array]:
     """The k candidates nearest to each datum in squared Euclidean distance.
 

@@ -33,6 +33,8 @@ from .recipes import get_recipe
 from .terms import rate_per_dim
 
 if TYPE_CHECKING:
+    from .infill import Infilled
+    from .latent import Mode
     from .resample import Latents
 
 FORMAT = 1
@@ -460,6 +462,61 @@ class Run:
         from .metrics import evaluate
 
         return evaluate(self, split, samples=samples, n=n, names=metrics, seed=seed, progress=progress)
+
+    def interpolate(
+        self, a: int | np.ndarray, b: int | np.ndarray, steps: int = 11, mode: Mode = "auto"
+    ) -> np.ndarray:
+        """From one datum to another through the latent space, (steps, *event): see `vaekit.latent.interpolate`.
+
+        Arguments:
+            a, b: the number of a row of the test set, or a raw datum.
+        """
+        from .editing import code_of
+        from .latent import interpolate
+
+        return self.decode(interpolate(code_of(self, a), code_of(self, b), steps, mode))
+
+    def edit(
+        self,
+        datum: int | np.ndarray,
+        attribute: str,
+        strength: float = 1.0,
+        steps: int = 9,
+        against: str | None = None,
+        balance: bool = True,
+    ) -> np.ndarray:
+        """A datum moved along an attribute (or class) of the data, from -strength to strength, (steps, *event).
+
+        See `vaekit.editing.direction` for the arguments.
+        """
+        from .editing import code_of, direction, edited
+
+        way = direction(self, attribute, against, balance)
+        return self.decode(edited(code_of(self, datum), way, strength, steps)[0])
+
+    def fill(
+        self,
+        what: int | np.ndarray,
+        mask: str | np.ndarray = "half",
+        draws: int = 8,
+        seed: int = 0,
+        labels: np.ndarray | None = None,
+    ) -> Infilled:
+        """Masked parts of data filled in by posterior inference, whatever the model was trained on.
+
+        Arguments:
+            what: the number of a row of the test set, or raw rows.
+            mask: half, box, or bool (*event) (or one a row) of what is hidden.
+            draws: how many answers.
+
+        See `vaekit.infill.fill_masked`.
+        """
+        from .editing import named_mask, raw_of
+        from .infill import fill_masked
+
+        raw = raw_of(self, what) if isinstance(what, int | np.integer) else what
+        hidden = named_mask(mask, self.facts.shape) if isinstance(mask, str) else mask
+        return fill_masked(self, raw, hidden, labels, draws, seed=seed)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the one-page report; its path."""

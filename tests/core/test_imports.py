@@ -31,7 +31,7 @@ LAYERS = [
     {"composition"},
     {"recipes"},
     {"run", "engine", "options"},
-    {"metrics", "trainer", "latent", "resample"},
+    {"metrics", "trainer", "latent", "resample", "infill", "editing"},
     {"train"},
     {"figures"},
     {"doctor", "sklearn", "studies", "toys"},

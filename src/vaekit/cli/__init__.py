@@ -12,7 +12,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 import vaekit
-from vaekit.cli import fit, listing, use
+from vaekit.cli import change, fit, listing, use
 from vaekit.errors import UnavailableError, VaekitError
 
 HELP = """Variational autoencoders on your own data: train, measure, look, use.
@@ -42,6 +42,8 @@ def build(argv: Sequence[str]) -> App:
         use.reconstruct,
         use.interpolate,
         use.traverse,
+        change.edit,
+        change.fill,
         use.encode,
         use.score,
         use.report,

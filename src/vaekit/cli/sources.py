@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaekit.errors import DataError
+from vaekit.errors import ChoiceError, DataError
 
 if TYPE_CHECKING:
     from vaekit.run import Run
@@ -108,12 +108,24 @@ def latent(run: Run, given: str, sample: bool = False, seed: int = 0, place: int
     Raises:
         DataError: no such index or file, or one that holds no datum of this run's shape.
     """
+    found = datum(run, given)
+    if isinstance(found, int):
+        return run.encode("test", sample=sample, seed=seed, rows=np.array([found]))[0]
+    return run.encode(found, sample=sample, seed=seed + place)[0]
+
+
+def datum(run: Run, given: str) -> int | np.ndarray:
+    """One datum as the user names it: the number of a row of the test set, or raw (1, *row) read from a file.
+
+    Raises:
+        DataError: no such index or file, or one that holds no datum of this run's shape.
+    """
     path = Path(given).expanduser()
     if re.fullmatch(r"[+-]?\d+", given) and not path.exists():
         index, n = int(given), len(run.data.test)
         if not 0 <= index < n:
             raise DataError(f"no datum {index} in the test set: indices run from 0 to {n - 1}")
-        return run.encode("test", sample=sample, seed=seed, rows=np.array([index]))[0]
+        return index
     name, colon, row = given.rpartition(":")
     if not path.exists() and colon and row.isdigit():
         path, index = Path(name).expanduser(), int(row)
@@ -121,8 +133,41 @@ def latent(run: Run, given: str, sample: bool = False, seed: int = 0, place: int
         index = 0
     if not path.is_file():
         raise DataError(f"{given!r} is neither an index of the test set nor a file")
-    x = _row(run, path, index) if path.suffix.lower() in (".npy", ".npz") else _picture(run, path)
-    return run.encode(x, sample=sample, seed=seed + place)[0]
+    return _row(run, path, index) if path.suffix.lower() in (".npy", ".npz") else _picture(run, path)
+
+
+def mask(run: Run, given: str) -> str | np.ndarray:
+    """A named mask as it is; a file as what it hides, bool (*event): bright pixels, or what is not 0 in a .npy file.
+
+    Raises:
+        ChoiceError: neither.
+        DataError: a file that cannot be read, or of another shape.
+    """
+    from vaekit.editing import MASKS
+
+    path, shape = Path(given).expanduser(), run.facts.shape
+    if given.lower() in MASKS and not path.exists():
+        return given.lower()
+    if not path.is_file():
+        raise ChoiceError(f"--mask {given!r} is neither {' nor '.join(MASKS)} nor a file")
+    if path.suffix.lower() == ".npy":
+        try:
+            held = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise DataError(f"{path} cannot be read as an array ({error})") from None
+        try:
+            return np.broadcast_to(held != 0, shape)
+        except ValueError:
+            raise DataError(f"{path} is of shape {held.shape}, and a datum of this run of {shape}") from None
+    from vaekit.data import images
+
+    if run.facts.kind != "image":
+        raise DataError(f"{path}: this run takes {run.facts.kind} data: give the mask as a .npy file")
+    try:
+        pixels = images._decode(path, (shape[1], shape[2]), images._colour("black"), True)
+    except images._unreadable() as error:
+        raise DataError(f"{path} cannot be read as an image ({error})") from None
+    return np.broadcast_to(pixels.reshape(shape[1:]) > 127, shape)
 
 
 def _row(run: Run, path: Path, index: int) -> np.ndarray:

@@ -166,9 +166,14 @@ class LogisticMixture(Distribution):
         """The components, elementwise: (..., components, channels, *space)."""
         return DiscretisedLogistic(self.loc, self.log_scale, self.levels, validate_args=False)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Tensor, there: Tensor | None = None) -> Tensor:
+        """log P(x); with `there`, bool of the event's shape, that of those elements alone, whatever the others are."""
         value = value.unsqueeze(-self.space - 1) if self.vector else value  # (..., channels, *space)
-        each = self.components.log_prob(value.unsqueeze(-self.space - 2)).sum(-self.space - 1)
+        each = self.components.log_prob(value.unsqueeze(-self.space - 2))
+        if there is not None:
+            there = there.unsqueeze(-self.space - 1) if self.vector else there
+            each = each * there.unsqueeze(-self.space - 2)
+        each = each.sum(-self.space - 1)
         weights = torch.log_softmax(self.logits, -self.space - 1)
         return torch.logsumexp(weights + each, -self.space - 1).flatten(-self.space).sum(-1)
 

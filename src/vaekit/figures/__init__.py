@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .panels import Line, bars, curves, maps, matrices, scatter
 from .pictures import channels_last, diverging, error_map, image_grid, png_bytes, save_png, to_uint8
 from .plots import (
     active_units,
@@ -17,9 +18,12 @@ from .series import families, heat, lines
 from .style import figure_png, theme
 
 __all__ = [
+    "Line",
     "active_units",
+    "bars",
     "channels_last",
     "compared_curves",
+    "curves",
     "diverging",
     "error_map",
     "families",
@@ -30,10 +34,13 @@ __all__ = [
     "kl_bars",
     "latent_scatter",
     "lines",
+    "maps",
+    "matrices",
     "png_bytes",
     "project",
     "rate_distortion",
     "save_png",
+    "scatter",
     "theme",
     "to_uint8",
     "training_curves",

@@ -1,0 +1,137 @@
+"""What changes one datum through its code: edit, fill."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vaekit.cli.output import at_least, check_file, check_picture, write
+from vaekit.cli.use import GRID, Flag, _open
+from vaekit.errors import ChoiceError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vaekit.run import Run
+
+
+def edit(
+    run: str,
+    image: str,
+    /,
+    *,
+    attribute: str,
+    strength: float = 1.0,
+    against: str | None = None,
+    unbalanced: Flag = False,
+    steps: int = 9,
+    data: str | None = None,
+    out: str = "edit.png",
+) -> None:
+    """One datum with more or less of an attribute: itself, then a strip from -strength to strength.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    image
+        An index of the test set, an image file, or a .npy or .npz file (its first row; rows.npy:3 for another).
+    attribute
+        A two-valued column or a class of the run's data.
+    strength
+        How far at the end of the strip: 1 is the way from the mean without to the mean with the attribute.
+    against
+        Another attribute or class: the way from that one to this.
+    unbalanced
+        Leave in the direction what only comes along with the attribute in these data.
+    steps
+        How many points of the strip.
+    data
+        Where the data are, if they have moved.
+    out
+        .png (a row) or .npz (x, z, strengths, direction).
+    """
+    from vaekit.cli.sources import datum
+    from vaekit.editing import code_of, direction, edited
+
+    at_least(2, steps=steps)
+    path = check_file(out, GRID)
+    opened = _open(run, data)
+    check_picture(opened, path)
+    given = datum(opened, image)
+    _unconditional(opened, "edit")
+    way = direction(opened, attribute, against, not unbalanced)
+    z, strengths = edited(code_of(opened, given), way, strength, steps)
+    x = opened.decode(z)
+    picture = _beside(opened, given, x)
+    write(path, opened, picture, len(picture), {"x": x, "z": z, "strengths": strengths, "direction": way})
+
+
+def fill(
+    run: str,
+    image: str,
+    /,
+    *,
+    mask: str = "half",
+    draws: int = 8,
+    seed: int = 0,
+    data: str | None = None,
+    out: str = "fill.png",
+) -> None:
+    """Masked parts of one datum filled in from the rest, by inference of its code from what is visible.
+
+    The picture: the datum, what is visible of it, the expectation of the hidden part, then some single answers.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    image
+        An index of the test set, an image file, or a .npy or .npz file (its first row; rows.npy:3 for another).
+    mask
+        half (the lower one is hidden), box (the middle), or a file: an image whose bright pixels are hidden, or .npy.
+    draws
+        How many answers the expectation is over.
+    seed
+        Of the draws.
+    data
+        Where the data are, if they have moved.
+    out
+        .png (a row) or .npz (x, hidden, filled, draws).
+    """
+    import numpy as np
+
+    from vaekit.cli.sources import datum
+    from vaekit.cli.sources import mask as read_mask
+    from vaekit.editing import named_mask, raw_of
+
+    at_least(2, draws=draws)
+    path = check_file(out, GRID)
+    opened = _open(run, data)
+    check_picture(opened, path)
+    given = datum(opened, image)
+    _unconditional(opened, "fill")
+    hidden = read_mask(opened, mask)
+    hidden = named_mask(hidden, opened.facts.shape) if isinstance(hidden, str) else hidden
+    raw = raw_of(opened, given)
+    found = opened.fill(raw, hidden, draws, seed)
+    low, high = opened.facts.scale
+    shown = np.where(hidden, np.float32((low + high) / 2), raw.astype(np.float32))
+    picture = np.concatenate([raw.astype(np.float32), shown, found.filled, found.draws[:4, 0]])
+    arrays = {"x": raw[0], "hidden": hidden, "filled": found.filled[0], "draws": found.draws[:, 0]}
+    write(path, opened, picture, len(picture), arrays)
+
+
+def _beside(run: Run, given: int | np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The datum before its strip."""
+    import numpy as np
+
+    from vaekit.editing import raw_of
+
+    return np.concatenate([raw_of(run, given).astype(x.dtype), x])
+
+
+def _unconditional(run: Run, command: str) -> None:
+    if run.composition.condition is not None:
+        raise ChoiceError(
+            f"{command} on the command line takes no conditional run, whose data need conditions: use Python"
+        )

@@ -1,0 +1,209 @@
+"""Plots for comparing models: curves with their spread, bars, matrices, maps. Arrays in, a matplotlib figure out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import ChoiceError
+from . import style
+
+Array = NDArray[Any]
+WIDTH = 9.4  # inches: a page's column
+
+
+@dataclass(frozen=True)
+class Line:
+    """y over x, both (n,), with a band from `low` to `high` where given; `dashed` tells a second kind of line.
+
+    `like` names the line whose colour it takes (its partner of the other kind).
+    """
+
+    x: ArrayLike
+    y: ArrayLike
+    low: ArrayLike | None = None
+    high: ArrayLike | None = None
+    dashed: bool = False
+    like: str | None = None
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, Line]],
+    x: str,
+    y: str | Sequence[str],
+    log_x: bool = False,
+    log_y: bool = False,
+    levels: Mapping[str, float] | None = None,
+    height: float = 3.3,
+    marked: bool = True,
+) -> Any:
+    """Lines in panels side by side, one legend for all of them below.
+
+    Arguments:
+        panels: title -> name -> line; a name has one colour and marker in all panels.
+        x, y: what the axes show, with units; y one a panel or one for all.
+        levels: horizontal lines in every panel, by name.
+        marked: mark the points of lines that have few.
+    """
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    own = [name for name in names if all(lines[name].like is None for lines in panels.values() if name in lines)]
+    figure = style.new_figure(WIDTH if len(panels) > 1 else 6.6, height + 0.22 * math.ceil(len(names) / 4))
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    t = style.current()
+    for place, (axes, (title, lines)) in enumerate(zip(all_axes, panels.items(), strict=True)):
+        for name, line in lines.items():
+            colour, marker = style.class_style(own.index(line.like or name))
+            few = marked and np.size(line.x) <= 24
+            axes.plot(
+                line.x, line.y, color=colour, marker=marker if few else "", markersize=4, label=name,
+                linestyle="--" if line.dashed else "-",
+            )  # fmt: skip
+            if line.low is not None and line.high is not None:
+                axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
+        for name, value in (levels or {}).items():
+            axes.axhline(value, color=t.muted, linewidth=1, linestyle=":")
+            axes.annotate(name, (1, value), xycoords=("axes fraction", "data"), fontsize=7.5, color=t.muted,
+                          ha="right", va="bottom")  # fmt: skip
+        if log_x:
+            axes.set_xscale("log")
+        if log_y:
+            axes.set_yscale("log")
+        axes.set_title(title)
+        axes.set_xlabel(x)
+        label = y if isinstance(y, str) else y[place]
+        if place == 0 or not isinstance(y, str):
+            axes.set_ylabel(label)
+    _legend(figure, all_axes)
+    return figure
+
+
+def _legend(figure: Any, all_axes: Any) -> None:
+    found: dict[str, Any] = {}
+    for axes in all_axes:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    if len(found) > 1:
+        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=min(4, len(found)))
+
+
+def scatter(
+    groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str, y: str, joined: bool = False, equal_sum: bool = False
+) -> Any:
+    """Points of several groups in one plane, each group in its colour and marker.
+
+    Arguments:
+        groups: name -> (x, y), each (n,).
+        joined: with a thin line through the points of a group, in their order.
+        equal_sum: with thin lines along which x + y is the same, as the ELBO is in the plane of rate and distortion.
+    """
+    figure = style.new_figure(6.2, 4.2)
+    axes = figure.subplots()
+    t = style.current()
+    for i, (name, (a, b)) in enumerate(groups.items()):
+        colour, marker = style.class_style(i)
+        axes.plot(a, b, color=colour, marker=marker, markersize=6, linewidth=0.9 if joined else 0, label=name, zorder=3)
+    if equal_sum:
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        for total in np.linspace(left + low, right + high, 9)[1:-1]:
+            axes.axline((left, total - left), slope=-1, color=t.line, linewidth=0.9, zorder=1)
+        axes.set_xlim(left, right)
+        axes.set_ylim(low, high)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.legend(loc="best")
+    return figure
+
+
+def bars(
+    groups: Mapping[str, Sequence[float]], names: Sequence[str], y: str, errors: Mapping[str, ArrayLike] | None = None
+) -> Any:
+    """Bars side by side for each of `names`, a colour a group.
+
+    Arguments:
+        groups: name -> one value for each of `names`.
+        errors: standard errors of the same shape.
+    """
+    figure = style.new_figure(WIDTH, 3.0)
+    axes = figure.subplots()
+    width = 0.8 / len(groups)
+    for i, (group, values) in enumerate(groups.items()):
+        place = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * width
+        error = None if errors is None else np.nan_to_num(np.asarray(errors[group], float))
+        axes.bar(place, values, 0.92 * width, color=style.class_style(i)[0], label=group, yerr=error,
+                 error_kw={"elinewidth": 1, "ecolor": style.current().muted})  # fmt: skip
+    axes.set_xticks(np.arange(len(names)), [n if len(n) <= 22 else n[:21] + "…" for n in names])
+    axes.grid(axis="x", visible=False)
+    axes.set_ylabel(y)
+    if len(groups) > 1:
+        axes.legend(loc="best", ncols=min(4, len(groups)))
+    return figure
+
+
+def matrices(
+    panels: Mapping[str, Array], rows: Sequence[str], columns: Sequence[str], unit: str, top: float | None = None
+) -> Any:
+    """Matrices (R, C) of numbers from 0 up as heat maps on one scale, the numbers in their cells where there is room.
+
+    Arguments:
+        top: the number of the darkest colour; the largest there is when not given.
+    """
+    shapes = {values.shape for values in panels.values()}
+    if shapes != {(len(rows), len(columns))}:
+        raise ChoiceError(f"matrices of {len(rows)} rows and {len(columns)} columns are needed, got {shapes}")
+    top = top or max(float(np.nanmax(values)) for values in panels.values()) or 1.0
+    across = min(len(panels), 3)
+    down = math.ceil(len(panels) / across)
+    figure = style.new_figure(WIDTH, down * (0.9 + 0.26 * len(rows)))
+    grid = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    for axes, (title, values) in zip(grid, panels.items(), strict=False):
+        image = axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
+        axes.set_title(title)
+        axes.grid(visible=False)
+        axes.set_xticks(np.arange(len(columns)), columns, fontsize=7.5)
+        axes.set_yticks(np.arange(len(rows)), rows, fontsize=7.5)
+        if len(columns) * across <= 24:
+            for (r, c), value in np.ndenumerate(values):
+                colour = "#ffffff" if value > 0.6 * top else "#1d2329"
+                axes.text(c, r, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
+    for spare in grid[len(panels) :]:
+        spare.set_visible(False)
+    figure.colorbar(image, ax=list(grid), label=unit, fraction=0.025, pad=0.01)
+    return figure
+
+
+def maps(panels: Mapping[str, Array], label: ArrayLike | None = None, names: Sequence[str] | None = None) -> Any:
+    """Maps (N, 2) of the same data side by side, one colour and marker a class; their axes mean nothing.
+
+    Arguments:
+        label: (N,) class numbers, -1 where unknown.
+        names: of the classes.
+    """
+    across = min(len(panels), 3)
+    down = math.ceil(len(panels) / across)
+    codes = np.full(len(next(iter(panels.values()))), -1) if label is None else np.asarray(label)
+    classes = [int(c) for c in np.unique(codes)]
+    figure = style.new_figure(WIDTH, 3.2 * down + (0.22 * math.ceil(len(classes) / 5) if classes != [-1] else 0))
+    grid = figure.subplots(down, across, squeeze=False).ravel()
+    for axes, (title, points) in zip(grid, panels.items(), strict=False):
+        for c in classes:
+            colour, marker = (style.current().muted, "o") if c < 0 else style.class_style(c)
+            name = "no label" if c < 0 else str(names[c])[:24] if names is not None else str(c)
+            axes.scatter(
+                *points[codes == c].T, s=9, color=colour, marker=marker, alpha=0.7, linewidths=0, label=name,
+                rasterized=True,
+            )  # fmt: skip
+        axes.set_title(title)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.grid(visible=False)
+    for spare in grid[len(panels) :]:
+        spare.set_visible(False)
+    if classes != [-1]:
+        handles, texts = grid[0].get_legend_handles_labels()
+        figure.legend(handles[:25], texts[:25], loc="outside lower center", ncols=5, markerscale=1.8)
+    return figure

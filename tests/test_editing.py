@@ -1,0 +1,225 @@
+"""Attribute directions, masks and filling in, against closed forms."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vaekit as vk
+from vaekit.cli import main
+from vaekit.editing import named_mask
+from vaekit.errors import ChoiceError
+from vaekit.infill import infer_visible, visible_log_prob
+from vaekit.latent import attribute_direction
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+# --- directions -------------------------------------------------------------------------------------------------
+
+
+def test_direction_without_others_is_the_difference_of_means(rng):
+    z, has = rng.normal(size=(200, 4)), rng.random(200) < 0.3
+    np.testing.assert_allclose(attribute_direction(z, has), z[has].mean(0) - z[~has].mean(0), atol=1e-12)
+
+
+def test_balance_takes_out_what_only_comes_along(rng):
+    """Codes made of two effects whose attributes occur together: each direction is its own effect alone."""
+    a = rng.random(500) < 0.5
+    b = np.where(rng.random(500) < 0.9, a, ~a)
+    effects = np.array([[1.0, 0, 2], [0, 3.0, 0]])
+    z = a[:, None] * effects[0] + b[:, None] * effects[1] + 5
+    np.testing.assert_allclose(attribute_direction(z, a, b[:, None]), effects[0], atol=1e-9)
+    assert attribute_direction(z, a)[1] > 2  # unbalanced, most of the other's effect is taken for its own
+
+
+def test_groups_compare_data_with_their_own_kind_alone(rng):
+    group = np.arange(300) // 3
+    has = np.arange(300) % 3 == 0
+    z = rng.normal(size=(100, 5))[group] * 10 + has[:, None] * np.array([0, 0, 0, 0, 0.1])
+    np.testing.assert_allclose(attribute_direction(z, has, groups=group), [0, 0, 0, 0, 0.1], atol=1e-9)
+
+
+def test_a_direction_that_is_not_there_is_refused(rng):
+    z, has = rng.normal(size=(50, 2)), rng.random(50) < 0.5
+    with pytest.raises(ChoiceError, match="does not vary"):
+        attribute_direction(z, np.ones(50))
+    with pytest.raises(ChoiceError, match="within any group"):
+        attribute_direction(z, has, groups=has)
+    with pytest.raises(ChoiceError, match="determine"):
+        attribute_direction(z, has, 1.0 - has[:, None])
+
+
+# --- masks ------------------------------------------------------------------------------------------------------
+
+
+def test_named_masks():
+    half = named_mask("half", (3, 6, 4))
+    assert not half[:, :3].any()
+    assert half[:, 3:].all()
+    box = named_mask("box", (1, 8, 8))
+    assert box.sum() == 16
+    assert box[0, 2:6, 2:6].all()
+    assert named_mask("half", (5,)).tolist() == [False, False, True, True, True]
+    assert named_mask("box", (2, 8)).sum() == 8
+    with pytest.raises(ChoiceError, match="half, box"):
+        named_mask("whole", (3,))
+
+
+# --- filling in -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory):
+    """A linear Gaussian model with weights that couple its latents."""
+    rng = np.random.default_rng(1)
+    x = (rng.normal(size=(300, 2)) @ rng.normal(size=(2, 6)) + 0.3 * rng.normal(size=(300, 6))).astype(np.float32)
+    out = tmp_path_factory.mktemp("runs") / "linear"
+    return vk.fit(vk.from_arrays(x * 2 + 7), "linear", latent=2, out=out, steps=400, compile="off", progress=False)
+
+
+def parts(run):
+    """W (D, L), b (D,), sigma of p(x | z) = N(Wz + b, sigma^2), as the model sees x."""
+    with torch.no_grad():
+        px = run.model.decode(torch.cat([torch.zeros(1, 2), torch.eye(2)]))
+    mean = px.mean.double().numpy()
+    return (mean[1:] - mean[0]).T, mean[0], float(px.base_dist.scale.flatten()[0])
+
+
+def test_filling_in_a_linear_gaussian_model_is_its_conditional_mean(linear):
+    w, b, sigma = parts(linear)
+    raw = linear.observed("test").raw(np.arange(25))
+    x = linear.observed("test")(np.arange(25)).double().numpy()
+    hidden = np.array([False, True, False, True, True, False])
+    wo, wm = w[~hidden], w[hidden]
+    precision = np.eye(2) + wo.T @ wo / sigma**2
+    mean = np.linalg.solve(precision, wo.T @ (x[:, ~hidden] - b[~hidden]).T / sigma**2).T  # p(z | x_visible)
+    spoilt = np.where(hidden, np.float32(1000), raw)  # what is hidden is not looked at
+    found = linear.fill(spoilt, hidden)
+    scale = float(linear.composition.observation.scale)
+    want = (mean @ wm.T + b[hidden]) * scale + linear.composition.observation.mean.numpy()[hidden]
+    np.testing.assert_allclose(found.filled[:, hidden], want, atol=2e-3 * scale)
+    np.testing.assert_array_equal(found.filled[:, ~hidden], raw[:, ~hidden])
+    again = linear.fill(raw, hidden)
+    np.testing.assert_array_equal(found.filled[:, hidden], again.filled[:, hidden])
+    # the best diagonal Gaussian: variances from the diagonal of the precision; its bound in closed form
+    covariance = wo @ wo.T + sigma**2 * np.eye(3)
+    off = x[:, ~hidden] - b[~hidden]
+    log_p = -0.5 * (
+        np.einsum("ni,ij,nj->n", off, np.linalg.inv(covariance), off) + np.linalg.slogdet(2 * np.pi * covariance)[1]
+    )
+    gap = 0.5 * (np.log(np.diag(precision)).sum() - np.linalg.slogdet(precision)[1])
+    assert gap > 0.01
+    visible = torch.from_numpy(~np.broadcast_to(hidden, raw.shape))
+    seen = torch.from_numpy(x).float()
+    q, bound = infer_visible(linear.model, seen, visible, pairs=64)
+    np.testing.assert_allclose(q.stddev.numpy() ** -2, np.broadcast_to(np.diag(precision), (25, 2)), rtol=0.1)
+    # a bound's quadratic part, about 1 nat in each of 64 draws and 25 data: its mean is known to 0.025
+    np.testing.assert_allclose(bound.numpy().mean(), (log_p - gap).mean(), atol=0.1)
+
+
+def test_draws_spread_as_the_posterior_does(linear):
+    w, _, sigma = parts(linear)
+    hidden = np.array([False, False, False, False, True, True])
+    raw = linear.observed("test").raw(np.arange(1))
+    wo = w[~hidden]
+    deviation = 1 / np.sqrt(np.diag(np.eye(2) + wo.T @ wo / sigma**2))  # of the best diagonal Gaussian
+    found = linear.fill(raw, hidden, draws=400)
+    scale = float(linear.composition.observation.scale)
+    want = np.sqrt(w[hidden] ** 2 @ deviation**2) * scale
+    np.testing.assert_allclose(found.draws[:, 0, hidden].std(0), want, rtol=0.15)
+
+
+def test_the_likelihood_of_all_elements_is_the_likelihood(linear):
+    x = linear.observed("test")(np.arange(3))
+    px = linear.model.decode(torch.zeros(3, 2))
+    everything = torch.ones_like(x, dtype=torch.bool)
+    torch.testing.assert_close(visible_log_prob(px, x, everything), px.log_prob(x))
+
+
+def test_a_mixture_of_logistics_without_some_pixels_sums_over_the_others():
+    from vaekit.distributions import LogisticMixture
+
+    torch.manual_seed(0)
+    px = LogisticMixture(torch.randn(1, 4, 2, 2), 5 + 3 * torch.randn(1, 4, 3, 2, 2), torch.zeros(1, 4, 3, 2, 2), 4, 2)
+    x = torch.randint(0, 4, (1, 3, 2, 2)).float()
+    there = torch.ones(1, 3, 2, 2, dtype=torch.bool)
+    there[0, 1, 0, 1] = False  # one channel of one pixel
+    total = torch.stack([px.log_prob(torch.where(there, x, v)) for v in range(4)]).logsumexp(0)
+    torch.testing.assert_close(visible_log_prob(px, x, there), total)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    return vk.fit("digits", out=out, steps=1000, latent=8, hidden=(128,), compile="off", progress=False)
+
+
+def test_filled_digits_are_nearer_than_the_mean_image(digits):
+    raw = digits.observed("test").raw(np.arange(100)).astype(float)
+    hidden = named_mask("half", digits.facts.shape)
+    found = digits.fill(raw.astype(np.uint8), "half", draws=8)
+    mean = digits.data.events(digits.data.train[:]).mean(0)
+    ours = ((found.filled - raw)[:, hidden] ** 2).mean()
+    assert ours < 0.8 * ((mean - raw)[:, hidden] ** 2).mean()
+
+
+def test_edit_moves_towards_the_class(digits):
+    z = digits.encode("test")
+    label = digits.data.test.label
+    three = int(np.flatnonzero(label == 3)[0])
+    strip = digits.edit(three, "8", strength=1.0, steps=3, against="3")
+    assert strip.shape == (3, 1, 8, 8)
+    eights = digits.decode(z[label == 8]).mean(0)
+    distance = ((strip - eights) ** 2).mean((1, 2, 3))
+    assert distance[2] < distance[1] < distance[0]
+
+
+def test_interpolate_by_number_and_by_array(digits):
+    raw = digits.observed("test").raw(np.arange(2))
+    line = digits.interpolate(0, raw[1], 5, "slerp")
+    assert line.shape == (5, 1, 8, 8)
+    np.testing.assert_allclose(line[0], digits.reconstruct("test", 1)[0], atol=1e-3)
+
+
+def test_what_cannot_be_filled_is_refused(digits, tmp_path):
+    with pytest.raises(ChoiceError, match="some of the datum"):
+        digits.fill(0, np.ones((1, 8, 8), bool))
+    with pytest.raises(ChoiceError, match="some of the datum"):
+        digits.fill(0, np.zeros((1, 8, 8), bool))
+    with pytest.raises(ChoiceError, match="no attribute 'hat'"):
+        digits.edit(0, "hat")
+
+
+def test_on_the_command_line(digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = str(digits.path)
+    assert main(["edit", run, "3", "--attribute", "8", "--strength", "2", "--out", "e.npz"]) == 0
+    with np.load("e.npz") as held:
+        assert held["strengths"].tolist() == np.linspace(-2, 2, 9).tolist()
+        np.testing.assert_allclose(held["z"][8] - held["z"][0], 4 * held["direction"], atol=1e-5)
+    assert main(["edit", run, "3", "--attribute", "8"]) == 0
+    assert Image.open("edit.png").size[0] > 9 * 56
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, :2] = 255
+    Image.fromarray(mask).save("mask.png")
+    Image.fromarray(np.full((8, 8), 128, np.uint8)).save("grey.png")
+    assert main(["fill", run, "3", "--mask", "mask.png", "--out", "f.npz"]) == 0
+    with np.load("f.npz") as held:
+        assert held["hidden"][0].tolist() == (mask > 0).tolist()
+        np.testing.assert_array_equal(held["filled"][~held["hidden"]], held["x"][~held["hidden"]])
+        assert held["draws"].shape == (8, 1, 8, 8)
+    assert main(["fill", run, "grey.png", "--mask", "box"]) == 0
+    capsys.readouterr()
+    for words, said in (
+        (["edit", run, "3", "--attribute", "hat"], "no attribute 'hat'"),
+        (["fill", run, "3", "--mask", "nowhere.png"], "neither half nor box nor a file"),
+        (["fill", run, "3000"], "no datum 3000"),
+    ):
+        assert main(words) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.count("\n") == 1
