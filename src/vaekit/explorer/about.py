@@ -1,0 +1,111 @@
+"""What the page says of a run: its name, its numbers, its latents, how to open it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from ..data.core import Column
+from ..errors import ChoiceError
+from ..hierarchy import TopDown
+from ..metrics import ACTIVE
+from ..priors import StandardNormal
+from ..report.about import shown_path
+from ..run import Run
+from ..semi import M2
+from .maps import _discrete, _plain
+
+DEAD = 0.01
+"""A latent with a KL below this, in nats, says nothing of the data."""
+
+
+def title(run: Run) -> str:
+    return f"{run.config['data']['name']} · {run.config['recipe'] or 'a model of its own'}"
+
+
+def of_run(run: Run) -> dict[str, Any]:
+    config = run.config
+    written = datetime.fromtimestamp((run.path / "run.json").stat().st_mtime, UTC)
+    return {
+        "name": run.name,
+        "recipe": config["recipe"],
+        "arguments": config["arguments"],
+        "steps": config.get("step"),
+        "seconds": config.get("seconds"),
+        "state": config["state"],
+        "date": f"{written:%Y-%m-%d}",
+        "vaekit": config["versions"]["vaekit"],
+        "data": config["data"]["name"],
+        "n": config["data"]["n"],
+        "observation": config["observation"],
+        "parameters": config["decided"]["parameters"],
+        "path": shown_path(run.path),
+    }
+
+
+def python(run: Run) -> str:
+    """The line that opens the run."""
+    composed = "" if run.config["recipe"] else ", model=composition"
+    return f"run = vk.open({shown_path(run.path)!r}{composed})"
+
+
+def event(run: Run, columns: list[str] | None) -> dict[str, Any]:
+    """The shape and the range of a datum; `columns` are the names of a vector's elements where they are known."""
+    facts = run.facts
+    kind = facts.kind if facts.kind in ("image", "signal") else "vector"
+    channels, height, width = (*facts.shape, 1, 1)[:3] if kind == "image" else (1, 1, facts.dims)
+    if kind == "signal":
+        channels, width = facts.shape
+    low, high = facts.scale
+    return {
+        "kind": kind, "shape": list(facts.shape), "height": height, "width": width, "channels": channels,
+        "low": low, "high": high, "integer": facts.integer, "missing": facts.missing, "columns": columns,
+        "schema": [column.as_json() for column in facts.columns if isinstance(column, Column)],
+    }  # fmt: skip
+
+
+def latents(run: Run, z: np.ndarray) -> dict[str, Any]:
+    """Names, KL, order and spread of the latents, of the codes z (n, D) of data."""
+    condition = run.composition.condition
+    size = 0 if condition is None else condition.size
+    dims = z.shape[1]
+    mean, spread = z.mean(0), z.std(0)
+    kl: np.ndarray | None
+    try:
+        kl = run.kl_per_latent(min(1000, len(run.data.test)))
+    except ChoiceError:  # posterior or prior does not factorise over the latents
+        kl = None
+    if kl is not None and len(kl) != dims - size:
+        kl = None
+    classes = run.model.classes if isinstance(run.model, M2) else 0
+    dead = np.zeros(dims, bool)
+    dead[: dims - size] = spread[: dims - size] ** 2 < ACTIVE if kl is None else kl < DEAD
+    dead[:classes] = False
+    worth = spread if kl is None else np.concatenate([kl, np.zeros(size)])
+    order = [int(i) for i in np.argsort(-worth[: dims - size], kind="stable")]
+    names = [f"z{i + 1}" for i in range(dims - size)] + ([] if condition is None else list(condition.names))
+    if classes:
+        names[:classes] = list(run.facts.classes)
+        names[classes:] = [f"z{i + 1}" for i in range(dims - classes)]
+    model = run.model
+    return {
+        "dims": dims,
+        "condition": size,
+        "condition_kind": None if condition is None else condition.kind,
+        "classes": classes,
+        "names": names,
+        "kl": None if kl is None else _plain(np.concatenate([kl, np.zeros(size)])),
+        "dead": [bool(d) for d in dead],
+        "order": order + list(range(dims - size, dims)),
+        "centre": _plain(mean),
+        "scale": _plain(spread),
+        "gaussian_prior": isinstance(model, TopDown) or type(getattr(model, "prior", None)) is StandardNormal,
+        "discrete": _discrete(run),
+    }
+
+
+def metrics(run: Run) -> list[dict[str, Any]]:
+    """What was measured, single numbers only, as stored."""
+    return [m for m in run.metrics if isinstance(m.get("value"), int | float)]

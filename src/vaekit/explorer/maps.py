@@ -1,0 +1,107 @@
+"""Views of the codes: planes through them, t-SNE, how far from them a code lies, directions of attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..run import Run
+from .points import Points
+
+BINS, REACH = 41, 4.1
+"""Of the histogram of each latent, in deviations about its mean."""
+MOST_TSNE, TSNE_DIMS = 5000, 50
+PRIOR, PRIOR_NUMBERS = 2000, 400_000
+
+
+def plane(z: np.ndarray, live: np.ndarray) -> dict[str, Any]:
+    """The first two principal components of codes (n, D) over the latents that are `live`: a map for the page."""
+    mean = z.mean(0)
+    components, explained = np.zeros((2, z.shape[1])), [0.0, 0.0]
+    there = np.flatnonzero(live)
+    if len(there):
+        some = z[:20_000, there] - mean[there]
+        values, vectors = np.linalg.eigh(some.T @ some / len(some))
+        for i in range(min(2, len(there))):
+            axis = vectors[:, -1 - i]
+            components[i, there] = axis * np.sign(axis[np.abs(axis).argmax()])  # else its sign would be the solver's
+            explained[i] = float(values[-1 - i] / values.sum()) if values.sum() > 0 else 0.0
+    return {
+        "id": "pca",
+        "title": "PCA of the codes",
+        "mean": _plain(mean),
+        "components": [_plain(c) for c in components],
+        "explained": explained,
+    }
+
+
+def tsne(z: np.ndarray, live: np.ndarray, n: int, told: Callable[[str, int, int], None]) -> np.ndarray:
+    """t-SNE (van der Maaten and Hinton 2008) of the first n codes: (n, 2) float32, about 0 with deviation 1."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    x = z[:n, live].astype(np.float32)
+    n = len(x)
+    if n < 10 or x.shape[1] < 2:
+        return np.zeros((0, 2), np.float32)
+    told("t-SNE", 0, 0)
+    if x.shape[1] > TSNE_DIMS:
+        x = PCA(min(TSNE_DIMS, n), random_state=0).fit_transform(x)
+    y = TSNE(2, perplexity=min(30, (n - 1) / 3), init="pca", random_state=0, n_jobs=1).fit_transform(x)
+    return ((y - y.mean(0)) / np.maximum(y.std(), 1e-6)).astype(np.float32)
+
+
+def away(z: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> dict[str, Any]:
+    """How far codes lie from their mean, in deviations of each latent: what the page holds a code against."""
+    used = spread > 1e-6
+    distance = np.sqrt((((z - mean) / np.where(used, spread, 1))[:, used] ** 2).sum(1))
+    return {
+        "mean": _plain(mean),
+        "sd": _plain(spread),
+        "distance_quantiles": _plain(np.quantile(distance, np.linspace(0, 1, 101))),
+    }
+
+
+def histogram(z: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Counts (D, BINS) uint16 of (z - mean) / spread on [-REACH, REACH], scaled down where they would not fit."""
+    u = (z - mean) / np.where(spread > 0, spread, 1)
+    bins = np.floor((u + REACH) / (2 * REACH) * BINS).astype(int)
+    counts = np.stack([np.bincount(b[(b >= 0) & (b < BINS)], minlength=BINS) for b in bins.T])
+    return (counts if counts.max() < 65536 else counts * 65535 // counts.max()).astype(np.uint16)
+
+
+def prior(run: Run, dims: int) -> np.ndarray:
+    """Draws of the prior (up to PRIOR, fewer where they are long), to 1/64: (p, D) float16."""
+    z = run.sample_latents(max(50, min(PRIOR, PRIOR_NUMBERS // dims)))
+    return (z if _discrete(run) else np.round(z * 64) / 64).astype(np.float16)
+
+
+def _discrete(run: Run) -> bool:
+    from ..quantize import CodePrior
+
+    return isinstance(getattr(run.model, "prior", None), CodePrior)
+
+
+def directions(run: Run, points: Points) -> list[dict[str, Any]]:
+    """The mean code of the data that have an attribute minus that of those that have not, of each attribute."""
+    found, z = [], points.z.astype(np.float32)
+    size = 0 if run.composition.condition is None else run.composition.condition.size
+    for name in run.facts.attributes:
+        parts = [np.asarray(getattr(run.data, s).columns[name])[rows] for s, rows in points.parts]
+        value = np.concatenate(parts).astype(np.float64)
+        with_, without = value > 0, value <= 0
+        if not with_.any() or not without.any():
+            continue
+        vector = z[with_].mean(0) - z[without].mean(0)
+        vector[len(vector) - size :] = 0.0  # the condition is told, not found
+        found.append({
+            "name": name, "vector": _plain(vector), "n_with": int(with_.sum()), "n_without": int(without.sum())
+        })  # fmt: skip
+    return found
+
+
+def _plain(x: np.ndarray) -> list[float]:
+    """As JSON numbers of six digits."""
+    return [float(f"{v:.6g}") for v in np.asarray(x, dtype=float)]

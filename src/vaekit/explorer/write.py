@@ -1,0 +1,129 @@
+"""From a run to the explorer's page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ChoiceError, RunError
+from ..export import Exported, export_graphs
+from ..files import write_text
+from ..run import Run
+from . import about, maps
+from .pack import Blobs, add_runtime, page
+from .points import UNLABELLED, Points, gather
+
+POINTS = 60_000
+SIZE = 14_700_000
+"""Bytes of a page, where the model leaves room for its data."""
+PAGE = 300_000
+"""Bytes of the page itself and what it says."""
+LEAST = 4_000_000
+"""Bytes that data get however large the model is."""
+
+
+def write_explorer(
+    run: Run,
+    path: str | Path | None = None,
+    *,
+    points: int = POINTS,
+    tsne: int = maps.MOST_TSNE,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Path:
+    """Write one page in which a person moves about in the run's latent space, decoding live; its path.
+
+    It holds the run's graphs, a runtime for them, codes and thumbnails of its data, and asks nothing of the network.
+
+    Arguments:
+        path: where to; by default explorer.html in the run.
+        points: data on the map at most, test data first.
+        tsne: of how many of them to compute a t-SNE map; 0 for none.
+        progress: called as progress(what, done, of), `of` 0 where unknown.
+
+    Raises:
+        ChoiceError: the run's decoder or encoder cannot be exported, onnx is not installed, or a number out of range.
+        DataError: the run's data cannot be had.
+        RunError: the page cannot be written.
+    """
+    if points < 1 or not 0 <= tsne <= maps.MOST_TSNE:
+        raise ChoiceError(f"points must be 1 or more and tsne 0..{maps.MOST_TSNE}, got {points} and {tsne}")
+    place = Path(path) if path is not None else run.path / "explorer.html"
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the directory {place.parent}: {error.strerror}; choose another place") from error
+    told = progress or (lambda what, done, of: None)
+    data = run.data
+    exported = export_graphs(run, half=True, progress=told)
+    for name in ("decode", "encode"):
+        if isinstance(exported.graphs[name], str):
+            raise ChoiceError(f"{run.path} has no explorer: {exported.graphs[name]}")
+    blobs = Blobs()
+    runtime = add_runtime(blobs)
+    for name, raw in exported.files().items():
+        blobs.add_bytes(name, raw)
+    shown = gather(run, points, max(SIZE - PAGE - blobs.size, LEAST), told)
+    meta = _meta(run, exported, shown, runtime, data.feature_names)
+    _add_points(run, blobs, shown, meta, tsne, told)
+    meta["blobs"] = blobs.shapes
+    write_text(place, page(meta["title"], meta, blobs))
+    return place
+
+
+def _meta(
+    run: Run, exported: Exported, shown: Points, runtime: dict[str, str], columns: list[str] | None
+) -> dict[str, Any]:
+    z = shown.z.astype(np.float32)
+    names = run.data.label_names or list(run.facts.classes)
+    return {
+        "format": 1,
+        "title": about.title(run),
+        "made": time.strftime("%Y-%m-%d", time.gmtime()),
+        "run": about.of_run(run),
+        "python": about.python(run),
+        "event": about.event(run, columns),
+        "latent": about.latents(run, z),
+        "labels": {"names": list(names)} if shown.label is not None and names else None,
+        "directions": maps.directions(run, shown),
+        "maps": [{"id": "pair", "title": "Two latents"}],
+        "metrics": about.metrics(run),
+        "graphs": exported.as_json(),
+        "precision": "float16" if exported.store.half else "float32",
+        "points": {"test": shown.test, "train": len(shown.row) - shown.test},
+        "runtime": runtime,
+        "limits": {"points": len(shown.row), "thumbs": len(shown.thumbs)},
+    }
+
+
+def _add_points(
+    run: Run,
+    blobs: Blobs,
+    shown: Points,
+    meta: dict[str, Any],
+    tsne: int,
+    told: Callable[[str, int, int], None],
+) -> None:
+    z = shown.z.astype(np.float32)
+    mean, spread = z.mean(0), z.std(0)
+    dims = z.shape[1] - meta["latent"]["condition"]
+    live = ~np.array(meta["latent"]["dead"]) & (np.arange(z.shape[1]) < dims)
+    meta["maps"].append(maps.plane(z, live))
+    embedded = maps.tsne(z, live, min(tsne, len(z)), told)
+    if len(embedded):
+        meta["maps"].append({"id": "tsne", "title": "t-SNE of the codes"})
+        blobs.add("map.tsne", embedded)
+    meta["limits"]["tsne"] = len(embedded)
+    meta["off"] = maps.away(z, mean, spread)
+    label = np.full(len(z), -1) if shown.label is None else shown.label
+    blobs.add("points.z", shown.z)
+    blobs.add("points.label", np.where(label < 0, UNLABELLED, label).astype(np.uint16))
+    blobs.add("points.row", shown.row)
+    blobs.add("points.logpx", shown.logpx)
+    blobs.add("points.error", shown.error)
+    blobs.add("thumbs", shown.thumbs)
+    blobs.add("prior", maps.prior(run, z.shape[1]))
+    blobs.add("hist", maps.histogram(z, mean, spread))

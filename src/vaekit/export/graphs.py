@@ -1,0 +1,288 @@
+"""What of a run can stand alone: decoding, drawing, encoding and weighing, each a module from tensors to tensors.
+
+Such a graph takes and gives the data's own units. It holds no random numbers: where the run would draw, the graph takes
+uniform or standard normal numbers as further inputs, so that whoever runs it decides what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from ..data.observation import Binary, Dequantised, Observation
+from ..distributions import draw
+from ..errors import ChoiceError
+from ..hierarchy import Chain, TopDown
+from ..model import VAE, Model, Trace
+from ..noise import Noise
+from ..posteriors import FullNormal
+from ..run import Run
+
+NAMES = ("decode", "draw", "encode", "weights")
+EXAMPLE = 3
+"""Rows of the example a graph is traced with: neither 0 nor 1, for which tracers make special cases."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output: its name, its shape a datum (the batch axis is left out), and what it holds.
+
+    `kind` is "x" (the data's own units), "z" (a code), "c" (a condition), "uniform" (in (0, 1)), "normal" (standard
+    normal), or for outputs what the name says.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "shape": list(self.shape), "kind": self.kind}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A module with its ports; all float32, the leading axis a free number of data. `says` tells a person about it."""
+
+    name: str
+    module: nn.Module
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    says: str
+
+    def example(self, n: int = EXAMPLE, seed: int = 0) -> tuple[Tensor, ...]:
+        """Inputs of n data that the graph can be tried with: x all at one value, codes and noise drawn."""
+        g = torch.Generator().manual_seed(seed)
+
+        def of(port: Port) -> Tensor:
+            shape = (n, *port.shape)
+            if port.kind == "uniform":
+                return torch.rand(shape, generator=g).clamp(1e-6, 1 - 1e-6)
+            if port.kind == "c":
+                return torch.eye(port.shape[0])[torch.arange(n) % port.shape[0]]
+            return torch.zeros(shape) if port.kind == "x" else torch.randn(shape, generator=g)
+
+        return tuple(of(port) for port in self.inputs)
+
+    def as_json(self) -> dict[str, Any]:
+        ports = {"inputs": [p.as_json() for p in self.inputs], "outputs": [p.as_json() for p in self.outputs]}
+        return {**ports, "says": self.says}
+
+
+# --- noise that comes from outside ------------------------------------------------------------------------------
+
+
+class _Noted(Noise):
+    """Notes what is asked of it: a pass with it tells which noise a graph needs."""
+
+    def __init__(self, n: int):
+        super().__init__(torch.tensor(0), torch.arange(n))
+        self.asked: list[tuple[str, tuple[int, ...]]] = []
+
+    def bits(self, event, k=None) -> Tensor:
+        raise ChoiceError("its draws come from a sampler of their own, which no graph can hold")
+
+    def uniform(self, event, k=None) -> Tensor:
+        self.asked.append(("uniform", tuple(event)))
+        return torch.full((len(self.rows), *event), 0.5)
+
+    def normal(self, event, k=None) -> Tensor:
+        self.asked.append(("normal", tuple(event)))
+        return torch.zeros(len(self.rows), *event)
+
+
+class _Given(Noise):
+    """The numbers of these tensors, one tensor a draw."""
+
+    def __init__(self, tensors: tuple[Tensor, ...]):
+        super().__init__(torch.zeros((), dtype=torch.int64), torch.arange(tensors[0].shape[0] if tensors else 0))
+        self.tensors: Iterator[Tensor] = iter(tensors)
+
+    def bits(self, event, k=None) -> Tensor:
+        raise ChoiceError("its draws come from a sampler of their own, which no graph can hold")
+
+    def uniform(self, event, k=None) -> Tensor:
+        return next(self.tensors)
+
+    normal = uniform
+
+
+class _Centre(Noise):
+    """Normal draws all zero: a Gaussian's draw is then its mean."""
+
+    def __init__(self, x: Tensor):
+        super().__init__(torch.zeros((), dtype=torch.int64), torch.arange(x.shape[0]))
+        self.x = x
+
+    def normal(self, event, k=None) -> Tensor:
+        return self.x.new_zeros(self.x.shape[0], *event)
+
+
+# --- the modules ------------------------------------------------------------------------------------------------
+
+
+class Decode(nn.Module):
+    """z (N, D) -> the mean of p(x|z), (N, *event)."""
+
+    def __init__(self, model: Model, observation: Observation):
+        super().__init__()
+        self.model, self.observation = model, observation
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.observation.to_raw(self.model.decode(z).mean)
+
+
+class Draw(Decode):
+    """z (N, D) and noise -> a draw from p(x|z), (N, *event)."""
+
+    def forward(self, z: Tensor, *noise: Tensor) -> Tensor:
+        return self.observation.to_raw(draw(self.model.decode(z), _Given(noise)))
+
+
+class Encode(nn.Module):
+    """x (N, *event) and a condition, if any -> the code (N, D), and q's deviations (N, D) where it has them."""
+
+    def __init__(self, model: Model, observation: Observation):
+        super().__init__()
+        self.model, self.observation = model, observation
+
+    def forward(self, raw: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        x, c = expected(self.observation, raw), given[0] if given else None
+        if isinstance(self.model, TopDown):
+            found = self.model.trace(x, c, noise=_Centre(x)).latents
+            means, spreads = ([getattr(h.q, n).flatten(1) for h in found] for n in ("mean", "stddev"))
+        else:
+            spread = _spread(_posterior(self.model, x, c))
+            if spread is None:
+                return (self.model.encode(x, c),)
+            means, spreads = [self.model.encode(x)] if c is None else [self.model.encode(x, c)], [spread]
+            return means[0], torch.cat([*spreads, *(torch.zeros_like(g) for g in given)], -1)
+        return torch.cat([*means, *given], -1), torch.cat([*spreads, *(torch.zeros_like(g) for g in given)], -1)
+
+
+class Weights(nn.Module):
+    """x (N, *event), a condition, if any, and noise -> a draw z of q(z|x), log p(x|z), log p(z), log q(z|x).
+
+    In nats and the data's own units. With K draws for one x, the log of the mean of exp(log p(x|z) + log p(z) -
+    log q(z|x)) estimates log p(x) from below (Burda et al. 2016).
+    """
+
+    def __init__(self, model: Model, observation: Observation, event: tuple[int, ...], conditional: bool):
+        super().__init__()
+        self.model, self.observation, self.conditional = model, observation, conditional
+        self.register_buffer("units", observation.log_units(event).float(), persistent=False)
+
+    def forward(self, raw: Tensor, *more: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        x = certain(self.observation, raw)
+        c, noise = (more[0], more[1:]) if self.conditional else (None, more)
+        trace = self.model.trace(x, c, noise=_Given(noise))
+        units = torch.where(torch.isnan(x), 0.0, self.get_buffer("units")).flatten(1).sum(1)
+        log_pz = torch.stack([h.log_p.expand(x.shape[0]) for h in trace.latents]).sum(0)
+        log_qz = torch.stack([h.log_q.expand(x.shape[0]) for h in trace.latents]).sum(0)
+        return _code(self.model, trace, c), trace.px.log_prob(x) + units, log_pz, log_qz
+
+
+def _code(model: Model, trace: Trace, c: Tensor | None) -> Tensor:
+    """The flat code of one pass: of a chain the lowest layer, which alone is decoded, else all layers side by side."""
+    latents = trace.latents[-1:] if isinstance(model, Chain) else trace.latents
+    return torch.cat([*(h.z.flatten(1) for h in latents), *(() if c is None else (c,))], -1)
+
+
+def _posterior(model: Model, x: Tensor, c: Tensor | None) -> Distribution | None:
+    """q of the code where it is one density of vectors."""
+    if isinstance(model, VAE):
+        return model.posterior(x) if c is None else model.posterior(x, c)
+    return model.posteriors[0](x) if isinstance(model, Chain) else None
+
+
+def _spread(q: Distribution | None) -> Tensor | None:
+    """The deviation of each latent, (N, D), where q is a Gaussian."""
+    gaussian = isinstance(q, FullNormal) or (isinstance(q, Independent) and isinstance(q.base_dist, Normal))
+    return torch.sqrt(q.variance) if q is not None and gaussian else None
+
+
+# --- observations without chance --------------------------------------------------------------------------------
+
+
+def expected(observation: Observation, raw: Tensor) -> Tensor:
+    """x of raw data, or where x is drawn, its expectation over the draw."""
+    if isinstance(observation, Binary):
+        return (raw - observation.low) / (observation.high - observation.low)
+    if isinstance(observation, Dequantised):
+        return (raw - observation.low + 0.5) / observation.levels
+    return observation(raw)
+
+
+def certain(observation: Observation, raw: Tensor) -> Tensor:
+    """x of raw data that the likelihood has a density for: what is drawn 0 or 1 is thresholded in the middle."""
+    x = expected(observation, raw)
+    return torch.where(torch.isnan(x), x, (x > 0.5).to(x.dtype)) if isinstance(observation, Binary) else x
+
+
+_SEEN = {
+    Binary: (
+        " x is taken as the chance that a pixel is drawn 1, the expectation of what training drew.",
+        " A pixel above the middle is taken for 1, any other for 0: draw the pixels before, to weigh a draw.",
+    ),
+    Dequantised: (
+        " x is taken at the middle of its level, the expectation of what training drew.",
+        " x is taken at the middle of its level.",
+    ),
+}
+
+
+# --- of a run ---------------------------------------------------------------------------------------------------
+
+
+def build(run: Run, name: str) -> Graph:
+    """The graph of this name (`NAMES`) of a run.
+
+    Raises:
+        ChoiceError: the run has no such graph; it says why.
+    """
+    if name not in NAMES:
+        raise ChoiceError(f"no graph {name!r}: there are {', '.join(NAMES)}")
+    model, observation, event = run.model, run.composition.observation, tuple(run.facts.shape)
+    condition = run.composition.condition
+    given = () if condition is None else (Port("c", (condition.size,), "c"),)
+    example = torch.full((EXAMPLE, *event), float(run.facts.scale[0]))
+    c = None if condition is None else torch.eye(condition.size)[torch.zeros(EXAMPLE, dtype=torch.long)]
+    x, z = Port("x", event, "x"), Port("z", (code_size(run),), "z")
+    expected_says, certain_says = _SEEN.get(type(observation), ("", ""))
+    with torch.no_grad():
+        if name == "decode":
+            return Graph(name, Decode(model, observation), (z,), (x,), "The mean of p(x|z) in the data's own units.")
+        if name == "draw":
+            noted = _Noted(EXAMPLE)
+            draw(model.decode(torch.zeros(EXAMPLE, *z.shape)), noted)
+            says = "A draw from p(x|z) in the data's own units, made of the uniform and normal numbers it is given."
+            return Graph(name, Draw(model, observation), (z, *_noise_ports(noted)), (x,), says)
+        if name == "encode":
+            module = Encode(model, observation)
+            spread = (Port("sd", z.shape, "sd"),) if len(module(example, *(() if c is None else (c,)))) > 1 else ()
+            says = "The centre of q(z|x)" + (" and the deviation of each latent." if spread else ".") + expected_says
+            return Graph(name, module, (x, *given), (z, *spread), says)
+        if model.no_density is not None:
+            raise ChoiceError(model.no_density)
+        noted = _Noted(EXAMPLE)
+        model.trace(certain(observation, example), c, noise=noted)
+        weights = Weights(model, observation, event, condition is not None)
+        numbers = tuple(Port(n, (), n) for n in ("log_px", "log_pz", "log_qz"))
+        says = "A draw z of q(z|x) with log p(x|z), log p(z) and log q(z|x), nats, in the data's own units."
+        return Graph(name, weights, (x, *given, *_noise_ports(noted)), (z, *numbers), says + certain_says)
+
+
+def _noise_ports(noted: _Noted) -> tuple[Port, ...]:
+    return tuple(Port(f"u{i}", shape, kind) for i, (kind, shape) in enumerate(noted.asked))
+
+
+def code_size(run: Run) -> int:
+    """D, how many numbers a code has, its condition included."""
+    condition = run.composition.condition
+    c = None if condition is None else torch.eye(condition.size)[:1]
+    with torch.no_grad():
+        return run.model.sample(1, c, Noise.of(0, 1)).shape[-1]
