@@ -40,6 +40,7 @@ _HOMES = {
     "open": "run",
     "priors": "",
     "schedules": "",
+    "studies": "",
     "terms": "",
 }
 

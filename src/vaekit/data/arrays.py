@@ -13,6 +13,7 @@ from vaekit.data.core import (
     KINDS,
     Array,
     Column,
+    Computed,
     Data,
     Kind,
     Split,
@@ -115,7 +116,8 @@ def build(
             x = x.astype(np.float32)  # rows of another table may lack what all of these have
         else:
             masked, notes = False, (*notes, f"no value can be missing: {x.dtype} has no nan")
-    _check(x, sort, name, source.feature_names, masked)
+    if not isinstance(x, Computed):  # to look at all of those would be to compute them all
+        _check(x, sort, name, source.feature_names, masked)
     for start, block in blocks(x) if source.schema else ():
         check_columns(source.schema, block, name, start)
     if rows is None:
@@ -154,12 +156,14 @@ def build(
     )
 
 
-def tidy(x: Any, name: str) -> Array:
+def tidy(x: Any, name: str) -> Any:
     """`x` as an array of numbers: maps are left alone, arrays in memory take their `row_dtype`.
 
     Raises:
         DataError: not numbers, no rows, or rows without a single value.
     """
+    if isinstance(x, Computed):
+        return x
     if not isinstance(x, np.ndarray):
         try:
             x = np.asarray(x)

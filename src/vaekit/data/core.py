@@ -22,6 +22,35 @@ HASHED_ROWS = 4096
 BLOCK = 16 * 2**20  # bytes looked at together when a whole array is passed over
 
 
+class Computed:
+    """Rows that are computed when asked for, in the place of an array (N, *row). Abstract: `rows` computes them.
+
+    It answers to what the readers of raw data ask of an array: its length, shape and type, and indexing by its rows.
+    """
+
+    shape: tuple[int, ...] = ()
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def rows(self, index: NDArray[np.int64]) -> Array:
+        """The rows of these numbers, (n, *row)."""
+        raise RuntimeError(f"{type(self).__name__} does not define rows")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def __getitem__(self, index: Any) -> Array:
+        found = np.arange(len(self))[index]
+        return self.rows(found) if found.ndim else self.rows(found[None])[0]
+
+
 def row_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The type in which rows are handed out, in native byte order.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vaekit.data import cache as caches
-from vaekit.data import idx
+from vaekit.data import dsprites, idx
 from vaekit.data.arrays import Source
 from vaekit.data.core import Array, Progress
 from vaekit.data.download import File, fetch
@@ -127,6 +127,11 @@ SETS = {
         mirrors=("https://www.cs.toronto.edu/~kriz",),
         read=read_cifar,
     ),
+    "dsprites": Named(
+        "737,280 binary 64x64 pictures of one shape with six factors, drawn when asked for",
+        "Matthey, Higgins, Hassabis, Lerchner (2017), dSprites; drawn anew from its geometry",
+        dsprites.SHAPES,
+    ),
     "digits": Named(
         "1,797 grey 8x8 pictures of handwritten digits with values 0 to 16, 10 classes; comes with scikit-learn",
         "Alpaydin, Kaynak (1998), Optical recognition of handwritten digits, UCI repository",
@@ -143,7 +148,7 @@ def datasets() -> list[dict[str, Any]]:
             "name": name,
             "summary": known.summary,
             "paper": known.paper,
-            "arguments": ["splits", "cache"] if known.files else random,
+            "arguments": ["splits", "cache"] if known.files else ["splits"] if name == "dsprites" else random,
         }
         for name, known in SETS.items()
     ]
@@ -171,6 +176,8 @@ def source(
         DataError: they are damaged, or the cache cannot be written.
     """
     known = SETS[name]
+    if name == "dsprites":
+        return dsprites.source()
     if known.read is None or known.splits is None:
         return _digits()
     folder = caches.folder(cache) / name

@@ -113,7 +113,7 @@ def _compared(looks: Sequence[Look], names: Sequence[str]) -> Section:
     return Section("compared", "Side by side", blocks)
 
 
-def render(title: str, opening: Sequence[Section], chapters: Sequence[Chapter]) -> str:
+def render(title: str, opening: Sequence[Section], chapters: Sequence[Chapter], kicker: str = "vaekit report") -> str:
     """The page as text; whatever comes from data is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -124,4 +124,4 @@ def render(title: str, opening: Sequence[Section], chapters: Sequence[Chapter]) 
         lstrip_blocks=True,
     )  # fmt: skip
     template = environment.get_template("template.html")
-    return template.render(title=title, opening=opening, chapters=chapters, version=__version__)
+    return template.render(title=title, opening=opening, chapters=chapters, version=__version__, kicker=kicker)

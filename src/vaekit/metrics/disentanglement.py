@@ -1,0 +1,187 @@
+"""Whether single latents carry single factors: MIG in its two versions, and the FactorVAE score. Arrays in.
+
+The two versions of MIG differ in codes, in the estimate and in the factors counted, and must not be mixed: `mig_lib` is
+what disentanglement_lib (Locatello et al. 2019) reports, `mig_chen` what the paper defines.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ChoiceError
+
+Array = NDArray[Any]
+BINS = 20
+PRUNED = 0.05
+"""A latent whose standard deviation is below this share of the prior's is noise to the FactorVAE score."""
+GRID = 6000  # points at most, on which densities of one latent are integrated
+REACH = 6.0  # standard deviations beyond the outermost code
+
+
+class Score(NamedTuple):
+    """A score with what it was made of.
+
+    `each` (F,) is the score of every factor, `matrix` (D, F) what each latent tells of each factor: mutual information
+    in shares of the factor's entropy for MIG, the share of votes for the FactorVAE score.
+    """
+
+    value: float
+    each: Array
+    matrix: Array
+
+
+def _checked(codes: Array, factors: Array) -> tuple[Array, Array]:
+    z, v = np.asarray(codes, float), np.asarray(factors)
+    v = v[:, None] if v.ndim == 1 else v
+    if z.ndim != 2 or v.ndim != 2 or len(z) != len(v) or not len(z):
+        raise ChoiceError(f"codes (N, D) and factors (N, F) are needed, got {z.shape} and {v.shape}")
+    whole = np.stack([np.unique(column, return_inverse=True)[1].ravel() for column in v.T], 1)
+    return z, whole
+
+
+def binned(codes: Array, bins: int = BINS) -> NDArray[np.int64]:
+    """Codes (N, D) as numbers of equally wide bins between the least and the largest of each latent."""
+    z = np.asarray(codes, float)
+    low, span = z.min(0), np.ptp(z, axis=0)
+    return np.minimum((z - low) / np.where(span > 0, span, 1) * bins, bins - 1).astype(np.int64)
+
+
+def mutual_information(a: NDArray[np.int64], b: NDArray[np.int64]) -> Array:
+    """I(a_i; b_k) in nats of whole numbers a (N, D), b (N, F) from their joint counts: (D, F), one count for all."""
+    n, d, f = len(a), a.shape[1], b.shape[1]
+    wide, long = int(a.max()) + 1, int(b.max()) + 1
+    places = (np.arange(d)[:, None] * f + np.arange(f)) * wide * long  # an offset for each pair
+    index = (a * long)[:, :, None] + b[:, None, :] + places
+    joint = np.bincount(index.ravel(), minlength=d * f * wide * long).reshape(d, f, wide, long) / n
+    product = joint.sum(3, keepdims=True) * joint.sum(2, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = np.where(joint > 0, joint * np.log(joint / product), 0.0)
+    return np.maximum(parts.sum((2, 3)), 0.0)
+
+
+def entropies(factors: NDArray[np.int64]) -> Array:
+    """The entropy of each column of whole numbers (N, F), in nats."""
+    return np.diagonal(mutual_information(factors, factors)).copy()
+
+
+def _gap(information: Array, entropy: Array) -> Score:
+    """The mean over factors of (largest - second largest information of a latent) / entropy."""
+    if (entropy <= 0).any():
+        raise ChoiceError("a factor that takes one value alone cannot be scored: leave it out")
+    shares = information / entropy
+    ordered = np.sort(np.concatenate([shares, np.zeros((1, shares.shape[1]))]), 0)  # one latent: the next tells nothing
+    each = ordered[-1] - ordered[-2]
+    return Score(float(each.mean()), each, shares)
+
+
+def mig_lib(means: Array, factors: Array, bins: int = BINS) -> Score:
+    """The mutual information gap of posterior means in bins (Locatello et al. 2019, disentanglement_lib).
+
+    Factors with more values than bins bound it below 1: on dSprites at 0.90 for a perfect code.
+
+    Arguments:
+        means: (N, D); the library takes 10,000.
+        factors: (N, F) of any values.
+    """
+    z, v = _checked(means, factors)
+    return _gap(mutual_information(binned(z, bins), v), entropies(v))
+
+
+def mig_chen(means: Array, scales: Array, factors: Array) -> Score:
+    r"""The mutual information gap of Chen et al. (2018): I(z_j; v_k) = H(z_j) - H(z_j | v_k) with z_j ~ q(z_j).
+
+    q(z_j) = 1/N sum_n N(mean_nj, scale_nj^2) and q(z_j | v_k), the same over the data of that value, are integrated on
+    a grid, not sampled. The paper counts scale, orientation and the two positions of dSprites, not the shape.
+
+    Arguments:
+        means, scales: of the posteriors, (N, D).
+        factors: (N, F).
+    """
+    z, v = _checked(means, factors)
+    s = np.asarray(scales, float)
+    if s.shape != z.shape or not (s > 0).all():
+        raise ChoiceError(f"scales above 0 of the shape of the means {z.shape} are needed, got {s.shape}")
+    information = np.zeros((z.shape[1], v.shape[1]))
+    for j in range(z.shape[1]):
+        low, high = (z[:, j] - REACH * s[:, j]).min(), (z[:, j] + REACH * s[:, j]).max()
+        points = int(min(GRID, max(200, math.ceil((high - low) / (0.5 * s[:, j].min())))))
+        grid = np.linspace(low, high, points)
+        step = grid[1] - grid[0]
+        sums = [np.zeros((int(v[:, k].max()) + 1, points)) for k in range(v.shape[1])]
+        block = max(1, 4_000_000 // points)
+        for a in range(0, len(z), block):
+            mean, scale = z[a : a + block, j, None], np.maximum(s[a : a + block, j, None], 0.5 * step)
+            density = np.exp(-0.5 * ((grid - mean) / scale) ** 2) / (scale * math.sqrt(2 * math.pi))
+            for k, found in enumerate(sums):
+                order = np.argsort(v[a : a + block, k], kind="stable")
+                values, first = np.unique(v[a : a + block, k][order], return_index=True)
+                found[values] += np.add.reduceat(density[order], first, axis=0)
+        whole = _entropy(sums[0].sum(0) / len(z), step)
+        for k, found in enumerate(sums):
+            counts = np.bincount(v[:, k], minlength=len(found))
+            inside = [_entropy(f / c, step) for f, c in zip(found, counts, strict=True)]
+            information[j, k] = max(whole - float(counts @ inside) / len(z), 0.0)
+    return _gap(information, entropies(v))
+
+
+def _entropy(density: Array, step: float) -> float:
+    """-int p log p of a density on an even grid."""
+    positive = density[density > 0]
+    return float(-(positive * np.log(positive)).sum() * step)
+
+
+def factor_score(
+    means: Array, factors: Array, votes: int = 10_000, tests: int = 5_000, size: int = 64, seed: int = 0
+) -> Score:
+    """The FactorVAE score (Kim and Mnih 2018): one factor held, the latent that varies least votes for it.
+
+    Codes are divided by their standard deviation over all data; latents with next to none are left out; a majority
+    vote, learned from `votes`, names the factor of each latent, and its accuracy on `tests` is the score. By chance it
+    is the share of the most frequent factor, 1/F.
+
+    Arguments:
+        means: (N, D).
+        factors: (N, F) of any values.
+        size: data with one value of the factor that a vote looks at; drawn again where there are fewer.
+    """
+    z, v = _checked(means, factors)
+    spread = z.std(0)
+    alive = np.flatnonzero(spread > PRUNED)
+    if not len(alive):  # a collapsed code tells nothing: every vote is a guess
+        return Score(1 / v.shape[1], np.full(v.shape[1], 1 / v.shape[1]), np.zeros((z.shape[1], v.shape[1])))
+    z = z[:, alive] / spread[alive]
+    rng = np.random.default_rng(seed)
+    order = [np.argsort(v[:, k], kind="stable") for k in range(v.shape[1])]
+    counts = [np.bincount(v[:, k]) for k in range(v.shape[1])]
+    firsts = [np.concatenate([[0], np.cumsum(c)[:-1]]) for c in counts]
+
+    def cast(n: int) -> tuple[Array, Array]:
+        """The latents voted for and the factors held, (n,)."""
+        held = rng.integers(v.shape[1], size=n)
+        latent = np.zeros(n, int)
+        for k in range(v.shape[1]):
+            mine = np.flatnonzero(held == k)
+            usable = np.flatnonzero(counts[k] > 1)
+            if not len(usable):
+                raise ChoiceError("a factor all of whose values occur once cannot be held: give more data")
+            value = rng.choice(usable, len(mine))
+            for a in range(0, len(mine), 1000):
+                some = value[a : a + 1000]
+                place = (rng.random((len(some), size)) * counts[k][some, None]).astype(int) + firsts[k][some, None]
+                latent[mine[a : a + 1000]] = z[order[k][place]].var(1).argmin(1)
+        return latent, held
+
+    latent, held = cast(votes)
+    table = np.zeros((len(alive), v.shape[1]))
+    np.add.at(table, (latent, held), 1)
+    named = table.argmax(1)
+    latent, held = cast(tests)
+    right = named[latent] == held
+    each = np.array([right[held == k].mean() if (held == k).any() else 0.0 for k in range(v.shape[1])])
+    matrix = np.zeros((len(spread), v.shape[1]))
+    matrix[alive] = table / np.maximum(table.sum(0), 1)
+    return Score(float(right.mean()), each, matrix)

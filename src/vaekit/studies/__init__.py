@@ -1,0 +1,65 @@
+"""The experiments of the literature on anybody's data: each trains a few models and writes a page that reads them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ..data import load
+from ..data.core import Data
+from ..errors import ChoiceError, RunError
+from ..files import write_json
+from . import ae_vs_vae, beta, interpolation, kl_weight  # noqa: F401
+from .bench import Bench, Plan, Told
+from .page import write_page
+from .registry import STUDIES, Findings, Study, get_study
+
+MINUTES = 7.0
+LEAST_MINUTES = 0.25
+
+
+def study(
+    name: str,
+    data: Data | str | Path | None = None,
+    *,
+    minutes: float = MINUTES,
+    out: str | Path | None = None,
+    progress: Told | None = None,
+) -> Path:
+    """Run a study and write its page; the path of that.
+
+    The models are kept in a folder beside the page (PAGE.runs) and used again: the same call for more minutes trains
+    them on, after an interruption it goes on where it stopped.
+
+    Arguments:
+        name: of one of STUDIES.
+        data: a name, a path or `Data`; the study's own when not given.
+        minutes: for everything, training, measuring and drawing.
+        out: the page; study-NAME-DATA.html here when not given.
+        progress: called with (what, done, of).
+
+    Raises:
+        ChoiceError: no such study, data that it cannot use, or too few minutes.
+        RunError: the page cannot be written, or its kept models are of other data.
+    """
+    started = time.monotonic()
+    chosen = get_study(name)
+    if not minutes >= LEAST_MINUTES or minutes == float("inf"):
+        raise ChoiceError(f"a study takes {LEAST_MINUTES:g} minutes or more (--minutes), got {minutes:g}")
+    if not isinstance(data, Data):
+        data = load(str(data) if data is not None else chosen.data)
+    path = Path(out) if out is not None else Path(f"study-{name}-{data.name}.html")
+    folder = path.with_suffix(".runs")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the directory {folder}: {error.strerror}; choose another --out") from error
+    bench = Bench(data, minutes, folder, progress, started)
+    findings = chosen.work(bench)
+    bench.stage("drawing")
+    write_json(folder / "findings.json", {"sentences": findings.sentences, "numbers": findings.numbers})
+    write_page(chosen, bench, findings, path)
+    return path
+
+
+__all__ = ["STUDIES", "Bench", "Findings", "Plan", "Study", "get_study", "study"]

@@ -1,0 +1,259 @@
+"""What a study works with: its data, its time, and models that are trained together and kept."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..composition import Facts
+from ..data.core import Data
+from ..data.observation import Binary, FrozenDraw
+from ..errors import RunError
+from ..files import read_json, write_json
+from ..metrics import PerDatum, per_datum
+from ..options import choose_device, work
+from ..progress import Progress
+from ..recipes import get_recipe
+from ..run import Observed, Run, open_run, read_config
+from ..train import fit
+
+Told = Callable[[str, int, int], None]
+PILOT = 25  # steps, to learn how long one takes
+LEAST = 50  # steps that are worth a round of their own
+ROOM = 0.9  # of the time that is left, what a round may take by its estimate
+QUICK, FULL = 0.5, 8.0  # minutes between which sizes grow
+DEFAULTS: dict[str, Any] = {"schedule": "constant", "compile": "off"}
+"""Of training: a study that is run again for longer goes on where it stopped, which only a constant rate allows."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model to train: a recipe with its choices, and options of training."""
+
+    recipe: str = "vae"
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> str:
+        """Recipe and settings as one would type them."""
+        given = {**self.choices, **{k: v for k, v in self.training.items() if DEFAULTS.get(k) != v}}
+        words = [f"--{k.replace('_', '-')} {_typed(v)}" for k, v in given.items()]
+        return " ".join([self.recipe, *words])
+
+    def cost(self, data: Data) -> float:
+        """A rough time of a training step, from a count of its products."""
+        composition = get_recipe(self.recipe)(Facts.of(data), **self.choices)
+        samples = self.choices.get("samples") or 1
+        batch = self.training.get("batch") or composition.defaults.batch
+        return work(composition, data.shape).seconds(batch * samples)
+
+
+def _typed(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+class Speed(NamedTuple):
+    """Seconds a step, and seconds that a training takes besides its steps."""
+
+    step: float
+    fixed: float
+
+
+class _Watch(Progress):
+    """Tells the steps of one training as part of all, and times those up to the last record."""
+
+    def __init__(self, tell: Callable[[int], None]):
+        self.tell = tell
+        self.begun, self.seconds, self.steps = time.monotonic(), 0.0, 0
+
+    def start(self, config: dict[str, Any]) -> None:
+        self.begun = time.monotonic()
+
+    def update(self, step, horizon, epoch, train, valid, images_per_second) -> None:
+        self.seconds, self.steps = time.monotonic() - self.begun, step
+        self.tell(step)
+
+    def note(self, text: str) -> None:
+        return None
+
+
+class Bench:
+    """A study's data, time and models.
+
+    Attributes:
+        data: what it runs on.
+        minutes: for the whole study, in all its sessions.
+        folder: where the models are kept.
+        plans, runs: the models by name, in the order they were asked for.
+    """
+
+    def __init__(
+        self, data: Data, minutes: float, folder: Path, told: Told | None = None, started: float | None = None
+    ):
+        self.data, self.minutes, self.folder = data, minutes, folder
+        self.told = told or (lambda what, done, of: None)
+        self.started = time.monotonic() if started is None else started
+        self.plans: dict[str, Plan] = {}
+        self.runs: dict[str, Run] = {}
+        self._draws: dict[Any, tuple[FrozenDraw, int]] = {}
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    @property
+    def left(self) -> float:
+        """Seconds left of this session."""
+        return 60 * self.minutes - (time.monotonic() - self.started)
+
+    def sized(self, quick: int, full: int) -> int:
+        """A size between that of a quick look (half a minute) and that of a full study (8 minutes or more).
+
+        It depends on the minutes asked for alone, not on the machine: the same command measures the same data.
+        """
+        share = math.log(self.minutes / QUICK) / math.log(FULL / QUICK)
+        return round(quick * (full / quick) ** min(max(share, 0.0), 1.0))
+
+    def stage(self, what: str) -> None:
+        """Tell what is being done."""
+        self.told(what, 0, 0)
+
+    def decided(self, name: str, decide: Callable[[], Any]) -> Any:
+        """A choice made once and kept beside the models, so that a longer study goes on with the same models."""
+        file = self.folder / "study.json"
+        kept = read_json(file) if file.exists() else {}
+        if name not in kept:
+            kept[name] = decide()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(file, kept)
+        return kept[name]
+
+    def steps_within(self, plan: Plan, models: int, share: float = 0.6) -> int:
+        """About how many steps each of so many models like this one can be trained: `plan` is tried for a few."""
+        path = self.folder / "pilot"
+        speed = self._advance(path, plan, _stored(path, plan)[0] + PILOT, lambda step: None)
+        return max(LEAST, int((60 * share * self.minutes / models - speed.fixed) / speed.step))
+
+    # --- models -------------------------------------------------------------------------------------------------
+
+    def train(self, plans: Mapping[str, Plan], share: float = 0.6) -> dict[str, Run]:
+        """Train these models, all for the same number of steps, in this share of the study's time; kept ones go on.
+
+        The dearest model is tried for a few steps, which tells how many all can take. What earlier sessions spent
+        counts, so that a study run again for as long trains no more, and for longer trains on.
+
+        Raises:
+            RunError: a kept model is of other data or settings.
+            KeyboardInterrupt: training was interrupted; what was trained is kept.
+        """
+        self.plans |= plans
+        paths = {name: self.folder / slug(name) for name in plans}
+        stored = {name: _stored(paths[name], plan) for name, plan in plans.items()}
+        steps = {name: done for name, (done, _) in stored.items()}
+        wanted = share * 60 * self.minutes
+        spent, begun = sum(seconds for _, seconds in stored.values()), time.monotonic()
+        end = begun + min(wanted - spent, self.left - 60 * self.minutes * (1 - share))
+
+        def advance(names: Sequence[str], target: int, of: int) -> Speed | None:
+            """Train these to `target`, telling of all as part of `of` steps each; the speed of the last one trained."""
+            speed = None
+            for name in names:
+                if steps[name] < target:
+                    others = sum(steps.values()) - steps[name]
+                    tell = functools.partial(self._tell_steps, others, of * len(plans))
+                    speed = self._advance(paths[name], plans[name], target, tell)
+                    steps[name] = target
+            return speed
+
+        first, *rest = sorted(plans, key=lambda name: plans[name].cost(self.data), reverse=True)
+        advance([first, *rest], max(steps.values()), max(steps.values()))
+        while steps[first] == 0 or end - time.monotonic() > 0.15 * wanted:
+            speed = advance([first], steps[first] + PILOT, steps[first] + PILOT)
+            assert speed is not None
+            more = int((ROOM * (end - time.monotonic()) / len(plans) - speed.fixed) / speed.step)
+            target = steps[first] + (more if more >= LEAST else 0)
+            advance([first, *rest], target, target)
+            if more < LEAST:
+                break
+        found = {name: open_run(paths[name], data=self.data).to(choose_device("auto")) for name in plans}
+        self.runs |= found
+        return found
+
+    def _tell_steps(self, before: int, of: int, step: int) -> None:
+        self.told("training", min(before + step, of), of)
+
+    def _advance(self, path: Path, plan: Plan, steps: int, tell: Callable[[int], None]) -> Speed:
+        """Train one model until it has had so many steps."""
+        begun = time.monotonic()
+        started_at, _ = _stored(path, plan)
+        resume = (path / "run.json").exists()
+        if resume:
+            config = read_config(path)
+            config["training"]["steps"], config["state"] = steps, "interrupted"
+            write_json(path / "run.json", config)
+        watch = _Watch(tell)
+        try:
+            fit(
+                self.data,
+                plan.recipe,
+                out=path,
+                resume=resume,
+                progress=watch,
+                on_start=watch.start,
+                steps=steps,
+                **{**DEFAULTS, **plan.training},
+                **plan.choices,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(str(self.folder)) from None
+        step = watch.seconds / max(watch.steps - started_at, 1)
+        return Speed(step, max(time.monotonic() - begun - step * (steps - started_at), 0.0))
+
+    def observed(self, run: Run, split: str = "test") -> Observed:
+        """The x of a split as this run's model sees it; models that see binary pixels share one draw."""
+        mine = run.observed(split)
+        if isinstance(mine.observation, Binary):
+            key = (split, mine.observation.low, mine.observation.high)
+            if key in self._draws:
+                mine._frozen, mine.part = self._draws[key]
+            elif mine.frozen is not None:
+                self._draws[key] = (mine.frozen, mine.part)
+        return mine
+
+    def score(self, run: Run, n: int, samples: int = 1, split: str = "test", seed: int = 0) -> PerDatum:
+        """ELBO, rate, distortion, log p(x) and codes of the first n data of a split (`vaekit.metrics`)."""
+        return per_datum(run, self.observed(run, split), samples, n=n, seed=seed, compile=False)
+
+    @property
+    def trained_steps(self) -> int:
+        """How many steps each model has had, the fewest if they differ."""
+        return min((run.config.get("step", 0) for run in self.runs.values()), default=0)
+
+
+def _stored(path: Path, plan: Plan) -> tuple[int, float]:
+    """Steps and seconds that a kept model has been trained.
+
+    Raises:
+        RunError: what is kept there is another model.
+    """
+    if not (path / "run.json").exists():
+        return 0, 0.0
+    config = read_config(path)
+    choices = {k: list(v) if isinstance(v, tuple) else v for k, v in plan.choices.items()}
+    training = {**DEFAULTS, **plan.training}
+    same = all(config["training"].get(k) == v for k, v in training.items())
+    if config["recipe"] != plan.recipe or config["arguments"] != choices or not same:
+        raise RunError(
+            f"{path} holds another model than this study trains: remove {path.parent}, or take another --out"
+        )
+    return config.get("step", 0), config.get("seconds", 0.0)
+
+
+def slug(name: str) -> str:
+    """A name as a folder's."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "model"

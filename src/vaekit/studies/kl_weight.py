@@ -1,0 +1,186 @@
+"""What the weight of the KL does, and its warm-up."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import figures
+from ..figures import Line
+from ..metrics import ACTIVE
+from ..report.blocks import Section, Table, plot
+from ..run import Run
+from .bench import Bench, Plan
+from .registry import Findings, study
+from .words import Estimate, choose, estimate, listed, number, sign
+
+SEEDS = 3
+FIXED = (0.25, 1.0, 4.0)
+LINEAR, CYCLIC = "linear warm-up", "cyclic warm-up"
+PLAIN = "fixed 1"
+
+
+@study("kl-weight", "Bowman et al. 2016, arXiv:1511.06349; Fu et al. 2019, arXiv:1903.10145; Alemi et al. 2018")
+def kl_weight(bench: Bench) -> Findings:
+    """The weight of the KL fixed, warmed up and cycled: what is learned, how steadily, what collapses.
+
+    The same model is trained with the KL weighted by fixed numbers, by a weight that rises linearly to 1 over a third
+    of training, and by one that rises again and again (four times), each from three seeds. The ELBO shown is the bound
+    itself, with weight 1, whatever was trained.
+    """
+    latent = 16
+    horizon = bench.decided(
+        "steps", lambda: bench.steps_within(Plan("vae", {"latent": latent}), SEEDS * (len(FIXED) + 2))
+    )
+    weights = {f"fixed {beta:g}": {"beta": beta} for beta in FIXED}
+    weights[LINEAR] = {"beta": 1.0, "warmup": max(1, horizon // 3)}
+    weights[CYCLIC] = {"beta": 1.0, "warmup": max(1, horizon // 8), "cycles": max(1, horizon // 4)}
+    plans = {
+        f"{name}, seed {seed}": Plan("vae", {"latent": latent, **choices}, {"seed": seed})
+        for seed in range(SEEDS)
+        for name, choices in weights.items()
+    }
+    runs = bench.train(plans)
+    bench.stage("measuring")
+    n = bench.sized(500, 4000)
+    measured = {name: [measure(bench, runs[f"{name}, seed {s}"], n) for s in range(SEEDS)] for name in weights}
+    numbers = {name: {k: [m[k] for m in found] for k in found[0]} for name, found in measured.items()}
+    logs = {name: [log_of(runs[f"{name}, seed {s}"]) for s in range(SEEDS)] for name in weights}
+    for name, found in logs.items():
+        numbers[name]["spread"] = [spread(found)]
+    return Findings(
+        read(numbers),
+        [_curves(logs), _plane(numbers, n), _table(numbers, latent)],
+        numbers,
+        [f"Learning in numbers: ELBO, rate and distortion of the first {n:,} test data, mean ± its standard error "
+         f"over {SEEDS} seeds."],
+    )  # fmt: skip
+
+
+def measure(bench: Bench, run: Run, n: int) -> dict[str, float]:
+    """ELBO, rate, distortion, active latents of a run."""
+    scored = bench.score(run, n, samples=4)
+    return {
+        "elbo": float(scored.elbo.mean()),
+        "rate": float(scored.rate.mean()),
+        "distortion": float(scored.distortion.mean()),
+        "active": float((scored.means.var(0, ddof=1) > ACTIVE).sum()),
+    }
+
+
+def log_of(run: Run) -> dict[str, np.ndarray]:
+    """Steps, rate and distortion of training batches, as recorded."""
+    records = [r for r in run.log if r["kind"] == "train" and r.get("rate") is not None]
+    steps, first = np.unique([r["step"] for r in records], return_index=True)
+    return {"step": steps, **{k: np.array([records[i][k] for i in first]) for k in ("rate", "distortion")}}
+
+
+def together(logs: list[dict[str, np.ndarray]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps that all seeds recorded (n,), and their values (seeds, n)."""
+    steps = logs[0]["step"]
+    for log in logs[1:]:
+        steps = np.intersect1d(steps, log["step"])
+    return steps, np.stack([log[name][np.searchsorted(log["step"], steps)] for log in logs])
+
+
+def spread(logs: list[dict[str, np.ndarray]]) -> float:
+    """How far seeds lie apart in the course of learning: the deviation of the ELBO between seeds, averaged over steps.
+
+    The first fifth is left out, in which every weight falls from where it started.
+    """
+    steps, rate = together(logs, "rate")
+    _, distortion = together(logs, "distortion")
+    late = steps >= 0.2 * steps.max()
+    return float((rate + distortion)[:, late].std(0, ddof=1).mean())
+
+
+def read(numbers: dict[str, dict[str, list[float]]]) -> list[str]:
+    """What the numbers say of warm-ups, of the weight, and of what collapses."""
+    elbo = {name: estimate(found["elbo"]) for name, found in numbers.items()}
+    best = max(elbo, key=lambda name: elbo[name].value)
+    ties = [name for name in elbo if name != best and sign(elbo[best], elbo[name]) == 0]
+    said = [
+        f"The best ELBO is that of `{best}`, {elbo[best].text()} nats"
+        + (f"; {listed([f'`{t}`' for t in ties])} cannot be told from it." if ties else ", above all others.")
+    ]
+    for name in (LINEAR, CYCLIC):
+        which = sign(elbo[name], elbo[PLAIN])
+        difference = abs(elbo[name].value - elbo[PLAIN].value)
+        how = numbers[name]["spread"][0] / max(numbers[PLAIN]["spread"][0], 1e-12)
+        steady = -1 if how < 0.8 else 1 if how > 1.25 else 0
+        gain = choose(
+            which,
+            f"ended {number(difference)} nats above a weight fixed at 1",
+            f"ended {number(difference)} nats below a weight fixed at 1",
+            "ended no better and no worse than a weight fixed at 1",
+        )
+        steadier = choose(
+            steady,
+            f"less steady: its seeds lay {number(how)} times as far apart on the way",
+            f"steadier: its seeds lay {number(how)} times as far apart on the way",
+            f"neither steadier nor less steady: its seeds lay {number(how)} times as far apart on the way",
+        )
+        claim = choose(
+            steady,
+            "which is the opposite of what is often claimed for it",
+            "as is often claimed for it",
+            "so the steadiness often claimed for it is not seen here",
+        )
+        said.append(f"A {name} {gain}. Learning was {steadier}, {claim}.")
+    fixed = sorted((float(name.split()[1]), name) for name in numbers if name.startswith("fixed"))
+    active = [float(np.mean(numbers[name]["active"])) for _, name in fixed]
+    rates = [float(np.mean(numbers[name]["rate"])) for _, name in fixed]
+    low, high = fixed[0][0], fixed[-1][0]
+    fewer = sign(Estimate(active[-1]), Estimate(active[0]))
+    said.append(
+        f"From weight {low:g} to {high:g} the rate went from {number(rates[0])} to {number(rates[-1])} nats, and "
+        + choose(
+            fewer,
+            f"more latents were active, not fewer ({active[0]:.3g} to {active[-1]:.3g}): nothing collapsed.",
+            f"latents collapsed: {active[0]:.3g} were active at the one and {active[-1]:.3g} at the other.",
+            f"no latent collapsed: {active[0]:.3g} were active at both.",
+        )
+    )
+    return said
+
+
+# --- figures ----------------------------------------------------------------------------------------------------
+
+
+def _curves(logs: dict[str, list[dict[str, np.ndarray]]]) -> Section:
+    panels: dict[str, dict[str, Line]] = {"rate, KL(q ‖ p)": {}, "distortion, −log p(x|z)": {}}
+    for title, key in zip(panels, ("rate", "distortion"), strict=True):
+        for name, found in logs.items():
+            steps, values = together(found, key)
+            panels[title][name] = Line(steps, values.mean(0), values.min(0), values.max(0))
+    picture = plot(
+        "curves", lambda: figures.curves(panels, "training step", "nats a datum"),
+        "Rate and distortion against the training step for each weight, with bands over seeds",
+        f"Training batches; the line is the mean of {SEEDS} seeds, the band from the lowest to the highest of them.",
+    )  # fmt: skip
+    return Section("curves", "In the course of training", [picture])
+
+
+def _plane(numbers: dict[str, dict[str, list[float]]], n: int) -> Section:
+    points = {name: (found["rate"], found["distortion"]) for name, found in numbers.items()}
+    picture = plot(
+        "rate-distortion",
+        lambda: figures.scatter(points, "rate, nats a datum", "distortion, nats a datum", equal_sum=True),
+        "Distortion against rate, a point a trained model",
+        f"Each point is one trained model on the first {n:,} test data. Along a thin line the ELBO is the same; nearer "
+        "the lower left it is better. The weight slides a model along the curve, from much rate to little.",
+    )  # fmt: skip
+    return Section("plane", "Rate against distortion", [picture])
+
+
+def _table(numbers: dict[str, dict[str, list[float]]], latent: int) -> Section:
+    rows = [
+        [name, *(estimate(found[k]).text() for k in ("elbo", "rate", "distortion")),
+         f"{np.mean(found['active']):.1f} of {latent}", number(found["spread"][0])]
+        for name, found in numbers.items()
+    ]  # fmt: skip
+    head = ["weight", "ELBO", "rate", "distortion", "active latents", "spread on the way"]
+    caption = (
+        "nats a datum. Spread on the way: the standard deviation of the training ELBO between seeds, averaged over the "
+        f"last four fifths of training. Active: variance of the posterior mean above {ACTIVE}."
+    )
+    return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(1, 2, 3, 4, 5))])
