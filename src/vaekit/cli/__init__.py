@@ -12,7 +12,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 import vaekit
-from vaekit.cli import change, fit, listing, study, use
+from vaekit.cli import change, fit, listing, live, study, use
 from vaekit.errors import UnavailableError, VaekitError
 
 HELP = """Variational autoencoders on your own data: train, measure, look, use.
@@ -47,6 +47,8 @@ def build(argv: Sequence[str]) -> App:
         use.encode,
         use.score,
         use.report,
+        live.explore,
+        live.export,
         study.study,
         listing.recipes,
         listing.datasets,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.core import Column
 from ..errors import ChoiceError
+from ..example import NAME, PLACE
 from ..hierarchy import TopDown
 from ..metrics import ACTIVE
 from ..priors import StandardNormal
@@ -16,6 +16,7 @@ from ..report.about import shown_path
 from ..run import Run
 from ..semi import M2
 from .maps import _discrete, _plain
+from .points import Points
 
 DEAD = 0.01
 """A latent with a KL below this, in nats, says nothing of the data."""
@@ -41,19 +42,26 @@ def of_run(run: Run) -> dict[str, Any]:
         "n": config["data"]["n"],
         "observation": config["observation"],
         "parameters": config["decided"]["parameters"],
-        "path": shown_path(run.path),
+        "path": _path(run),
     }
 
 
 def python(run: Run) -> str:
     """The line that opens the run."""
     composed = "" if run.config["recipe"] else ", model=composition"
-    return f"run = vk.open({shown_path(run.path)!r}{composed})"
+    return f"run = vk.open({_path(run)!r}{composed})"
 
 
-def event(run: Run, columns: list[str] | None) -> dict[str, Any]:
-    """The shape and the range of a datum; `columns` are the names of a vector's elements where they are known."""
+def _path(run: Run) -> str:
+    return NAME if run.path == PLACE else shown_path(run.path)
+
+
+def event(run: Run) -> dict[str, Any]:
+    """The shape and the range of a datum, and the names of a vector's elements where they are known."""
     facts = run.facts
+    columns = [column.name for column in facts.columns] or None
+    if columns is None and facts.kind in ("vector", "counts"):
+        columns = run.data.feature_names
     kind = facts.kind if facts.kind in ("image", "signal") else "vector"
     channels, height, width = (*facts.shape, 1, 1)[:3] if kind == "image" else (1, 1, facts.dims)
     if kind == "signal":
@@ -62,19 +70,21 @@ def event(run: Run, columns: list[str] | None) -> dict[str, Any]:
     return {
         "kind": kind, "shape": list(facts.shape), "height": height, "width": width, "channels": channels,
         "low": low, "high": high, "integer": facts.integer, "missing": facts.missing, "columns": columns,
-        "schema": [column.as_json() for column in facts.columns if isinstance(column, Column)],
+        "schema": [column.as_json() for column in facts.columns],
     }  # fmt: skip
 
 
-def latents(run: Run, z: np.ndarray) -> dict[str, Any]:
-    """Names, KL, order and spread of the latents, of the codes z (n, D) of data."""
+def latents(run: Run, points: Points) -> dict[str, Any]:
+    """Names, KL, order and spread of the latents, of the codes of data."""
+    z, source = points.z.astype(np.float32), points.sources[0]
     condition = run.composition.condition
     size = 0 if condition is None else condition.size
     dims = z.shape[1]
     mean, spread = z.mean(0), z.std(0)
     kl: np.ndarray | None
     try:
-        kl = run.kl_per_latent(min(1000, len(run.data.test)))
+        what: Any = "test" if source.observed.array is None else source.observed.array
+        kl = run.kl_per_latent(1000, what)
     except ChoiceError:  # posterior or prior does not factorise over the latents
         kl = None
     if kl is not None and len(kl) != dims - size:

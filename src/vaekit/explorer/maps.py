@@ -89,16 +89,15 @@ def directions(run: Run, points: Points) -> list[dict[str, Any]]:
     found, z = [], points.z.astype(np.float32)
     size = 0 if run.composition.condition is None else run.composition.condition.size
     for name in run.facts.attributes:
-        parts = [np.asarray(getattr(run.data, s).columns[name])[rows] for s, rows in points.parts]
-        value = np.concatenate(parts).astype(np.float64)
-        with_, without = value > 0, value <= 0
-        if not with_.any() or not without.any():
+        if any(name not in source.columns for source in points.sources):
             continue
-        vector = z[with_].mean(0) - z[without].mean(0)
+        value = np.concatenate([source.columns[name] for source in points.sources]).astype(np.float64)
+        has, lacks = value > 0, value <= 0
+        if not has.any() or not lacks.any():
+            continue
+        vector = z[has].mean(0) - z[lacks].mean(0)
         vector[len(vector) - size :] = 0.0  # the condition is told, not found
-        found.append({
-            "name": name, "vector": _plain(vector), "n_with": int(with_.sum()), "n_without": int(without.sum())
-        })  # fmt: skip
+        found.append({"name": name, "vector": _plain(vector), "n_with": int(has.sum()), "n_without": int(lacks.sum())})
     return found
 
 

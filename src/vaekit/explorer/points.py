@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from ..figures.pictures import channels_last, to_uint8
 from ..metrics.likelihood import EVALUATION
 from ..noise import Noise, fold
-from ..run import Observed, Run
+from ..observed import Observed
+from ..run import Run
 from ..terms import log_mean_weight, log_weights
 
 Told = Callable[[str, int, int], None]
@@ -24,40 +26,110 @@ BLOCK_NUMBERS = 1_000_000
 SAMPLES, SECONDS = 8, 60.0
 """Importance samples of log p(x) a datum, and how long is spent on them at most."""
 BASE64 = 4 / 3
+SHOWN = "shown.npz"
+"""Data to show that a run may bring with it: x (n, *row), label (n,), row (n,), tsne (m, 2)."""
+
+
+@dataclass
+class Source:
+    """Some data of one split.
+
+    Attributes:
+        name: "test" or "train".
+        observed: gives x and raw events by place.
+        place: (n,) the places of these data in `observed`.
+        row: (n,) their rows in the split.
+        label: (n,) int64, -1 where unknown, or None.
+        columns: what else is known, each (n,).
+    """
+
+    name: str
+    observed: Observed
+    place: np.ndarray
+    row: np.ndarray
+    label: np.ndarray | None
+    columns: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def head(self, n: int) -> Source:
+        label = None if self.label is None else self.label[:n]
+        columns = {name: column[:n] for name, column in self.columns.items()}
+        return Source(self.name, self.observed, self.place[:n], self.row[:n], label, columns)
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Their places, `size` at a time."""
+        yield from (self.place[a : a + size] for a in range(0, len(self), size))
+
+
+def sources(run: Run, n: int, seed: int = 0) -> list[Source]:
+    """n data, or all there are, in the order the page shows them: test data, shuffled, then training data.
+
+    A run that brings data to show with it (`SHOWN`, as the packaged example does) shows those.
+    """
+    if (run.path / SHOWN).exists():
+        return [_stored(run, n)]
+    rng = np.random.default_rng(seed)
+    found: list[Source] = []
+    for name, split in (("test", run.data.test), ("train", run.data.train)):
+        row = rng.permutation(len(split))[: n - sum(len(s) for s in found)]
+        if len(row):
+            label = None if split.label is None else split.label[row]
+            columns = {k: np.asarray(column)[row] for k, column in split.columns.items()}
+            found.append(Source(name, run.observed(name), row, row, label, columns))
+    return found
+
+
+def _stored(run: Run, n: int) -> Source:
+    with np.load(run.path / SHOWN, allow_pickle=False) as held:
+        x, label, row = (held[key][:n] for key in ("x", "label", "row"))
+    observed = run.observed(x, label if run.composition.condition is not None else None)
+    return Source("test", observed, np.arange(len(x)), row, label.astype(np.int64), {})
+
+
+def stored_tsne(run: Run) -> np.ndarray | None:
+    """The t-SNE map that a run brings with its data to show, (m, 2), if it does."""
+    if not (run.path / SHOWN).exists():
+        return None
+    with np.load(run.path / SHOWN, allow_pickle=False) as held:
+        return held["tsne"].astype(np.float32) if "tsne" in held.files else None
 
 
 @dataclass
 class Points:
-    """Data in the order in which the page shows them: rows of the test set, then of the training set.
+    """The data of the page.
 
     Attributes:
-        z: (n, D) codes. label: (n,) int64, -1 where unknown, or None.
-        row: (n,) rows in their split; the first `test` are of the test set.
+        sources: where they are from, in order.
+        z: (n, D) codes, float16.
         logpx, error: (n,) float32, nan where not measured: nats; root mean square error in the data's own units.
-        thumbs: (t, h, w, c) uint8.
+        thumbs: (t, h, w, c) uint8 of the first t.
     """
 
+    sources: list[Source]
     z: np.ndarray
-    row: np.ndarray
-    test: int
-    label: np.ndarray | None
     logpx: np.ndarray
     error: np.ndarray
     thumbs: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.z)
+
     @property
-    def parts(self) -> list[tuple[str, np.ndarray]]:
-        """(split, rows) of the two splits, those that have rows."""
-        both = [("test", self.row[: self.test]), ("train", self.row[self.test :])]
-        return [(split, rows) for split, rows in both if len(rows)]
+    def row(self) -> np.ndarray:
+        """(n,) int32 rows in their split."""
+        return np.concatenate([s.row for s in self.sources]).astype(np.int32)
 
+    @property
+    def label(self) -> np.ndarray | None:
+        """(n,) int64, -1 where unknown; None where no datum has a label."""
+        if all(s.label is None for s in self.sources):
+            return None
+        return np.concatenate([np.full(len(s), -1) if s.label is None else s.label for s in self.sources])
 
-def chosen(run: Run, n: int, seed: int = 0) -> tuple[np.ndarray, int]:
-    """Rows of n data, or of all there are, shuffled: (rows, how many of them are test rows, which come first)."""
-    rng = np.random.default_rng(seed)
-    test = rng.permutation(len(run.data.test))[:n]
-    train = rng.permutation(len(run.data.train))[: n - len(test)]
-    return np.concatenate([test, train]).astype(np.int32), len(test)
+    def count(self, name: str) -> int:
+        return sum(len(s) for s in self.sources if s.name == name)
 
 
 def gather(run: Run, n: int, room: float, told: Told, samples: int = SAMPLES) -> Points:
@@ -65,26 +137,25 @@ def gather(run: Run, n: int, room: float, told: Told, samples: int = SAMPLES) ->
 
     Half of the room may go to thumbnails; the codes get what is left.
     """
-    row, test = chosen(run, n)
-    parts = [("test", row[:test]), ("train", row[test:])]
-    parts = [(split, rows) for split, rows in parts if len(rows)]
-    step = rounding(run)
-    first = _rounded(run.encode("test", rows=row[: min(500, test)]), step)
-    each = _packed(first) + 6.0  # and label, log p(x), error and row
-    thumbs = _thumbs(run, row[: min(test, 200)])
-    per_thumb = _packed(thumbs)
-    count = min(MOST_THUMBS, test, len(row), int(room / 2 / per_thumb) if per_thumb else 0)
-    left = max(500, int((room - count * per_thumb) / each))
-    if left < len(row):
-        row, test = row[:left], min(test, left)
-    points = Points(first, row, test, _labels(run, row, test), *(np.full(len(row), np.nan, np.float32),) * 2, thumbs)
-    points.logpx = points.logpx.copy()
-    points.z = _rounded(_codes(run, points, told), step)
-    points.thumbs = _thumbs(run, row[: min(count, test)])
+    found = sources(run, n)
+    step, tried = rounding(run, found[0]), found[0].head(300)
+    each = _packed(_rounded(_codes(run, [tried], lambda *_: None), step)) + 6.0  # and label, log p(x), error and row
+    per_thumb = _packed(_thumbs(run, tried))
+    thumbs = min(MOST_THUMBS, len(found[0]), int(room / 2 / per_thumb) if per_thumb else 0)
+    left = max(500, int((room - thumbs * per_thumb) / each))
+    kept = [s.head(left - before) for s, before in zip(found, _before(found), strict=True) if left > before]
+    z = _rounded(_codes(run, kept, told), step)
+    unknown = np.full(len(z), np.nan, np.float32)
+    points = Points(kept, z, unknown, unknown.copy(), _thumbs(run, kept[0].head(thumbs)))
     _errors(run, points, told)
     if run.model.no_density is None and samples > 0:
         _densities(run, points, samples, told)
     return points
+
+
+def _before(found: list[Source]) -> list[int]:
+    """How many data stand before each source."""
+    return [0, *itertools.accumulate(map(len, found))][: len(found)]
 
 
 def _packed(x: np.ndarray) -> float:
@@ -95,7 +166,7 @@ def _packed(x: np.ndarray) -> float:
 # --- codes ------------------------------------------------------------------------------------------------------
 
 
-def rounding(run: Run) -> np.ndarray | None:
+def rounding(run: Run, source: Source) -> np.ndarray | None:
     """A step of each latent that is small against q's deviation there, a power of two: (D,), or None to round nothing.
 
     Codes are known to no more than q's deviation, and rounded ones compress.
@@ -105,10 +176,9 @@ def rounding(run: Run) -> np.ndarray | None:
     graph = build(run, "encode")
     if len(graph.outputs) < 2:
         return None
-    observed = run.observed("test")
-    rows = np.arange(min(200, observed.n))
-    raw = torch.from_numpy(np.ascontiguousarray(observed.raw(rows))).float()
-    c = observed.condition(rows)
+    place = source.place[:200]
+    raw = torch.from_numpy(np.ascontiguousarray(source.observed.raw(place))).float()
+    c = source.observed.condition(place)
     with torch.no_grad():
         spread = graph.module(raw, *(() if c is None else (c,)))[1].numpy()
     middle = np.median(spread, 0).astype(np.float64)
@@ -123,12 +193,14 @@ def _block(run: Run, samples: int = 1) -> int:
     return max(1, min(1000, BLOCK_NUMBERS // (run.facts.dims * samples)))
 
 
-def _codes(run: Run, points: Points, told: Told) -> np.ndarray:
-    found, done, n = [], 0, len(points.row)
-    for split, rows in points.parts:
-        for a in range(0, len(rows), 1000):
-            found.append(run.encode(split, rows=rows[a : a + 1000]))
-            done += len(found[-1])
+@torch.no_grad()
+def _codes(run: Run, some: list[Source], told: Told) -> np.ndarray:
+    """The posteriors' centres, as `Run.encode` has them: (n, D)."""
+    found, done, n = [], 0, sum(map(len, some))
+    for source in some:
+        for place in source.blocks(_block(run)):
+            found.append(run.model.encode(source.observed(place), source.observed.condition(place)).numpy())
+            done += len(place)
             told("encoding", done, n)
     return np.concatenate(found)
 
@@ -138,30 +210,28 @@ def _codes(run: Run, points: Points, told: Told) -> np.ndarray:
 
 def _errors(run: Run, points: Points, told: Told) -> None:
     done, block = 0, _block(run)
-    for split, rows in points.parts:
-        observed = run.observed(split)
-        for a in range(0, len(rows), block):
-            some = rows[a : a + block]
-            made = run.decode(points.z[done : done + len(some)].astype(np.float32))
-            off = (made - observed.raw(some).astype(np.float32)).reshape(len(some), -1)
-            with np.errstate(invalid="ignore"):
-                points.error[done : done + len(some)] = _short(np.sqrt(np.nanmean(off**2, 1)))
-            done += len(some)
-            told("reconstructing", done, len(points.row))
+    for source in points.sources:
+        for place in source.blocks(block):
+            here = slice(done, done + len(place))
+            made = run.decode(points.z[here].astype(np.float32))
+            off = (made - source.observed.raw(place).astype(np.float32)).reshape(len(place), -1)
+            there = ~np.isnan(off)
+            square = np.where(there, off, 0.0) ** 2
+            points.error[here] = _short(np.sqrt(square.sum(1) / np.maximum(there.sum(1), 1)))
+            done += len(place)
+            told("reconstructing", done, len(points))
 
 
 def _densities(run: Run, points: Points, samples: int, told: Told) -> None:
     """log p(x) of the points in order, until the time for it is over."""
     done, block, over = 0, _block(run, samples), time.monotonic() + SECONDS
-    for split, rows in points.parts:
-        observed = run.observed(split)
-        for a in range(0, len(rows), block):
+    for source in points.sources:
+        for place in source.blocks(block):
             if time.monotonic() > over:
                 return
-            some = rows[a : a + block]
-            points.logpx[done : done + len(some)] = _short(log_px(run, observed, some, samples))
-            done += len(some)
-            told("log p(x)", done, len(points.row))
+            points.logpx[done : done + len(place)] = _short(log_px(run, source.observed, place, samples))
+            done += len(place)
+            told("log p(x)", done, len(points))
 
 
 @torch.no_grad()
@@ -184,22 +254,16 @@ def _short(values: np.ndarray) -> np.ndarray:
     return (np.round(values / step) * step).astype(np.float32)
 
 
-def _labels(run: Run, row: np.ndarray, test: int) -> np.ndarray | None:
-    if run.data.test.label is None or run.data.train.label is None:
-        return None
-    return np.concatenate([run.data.test.label[row[:test]], run.data.train.label[row[test:]]])
-
-
 # --- thumbnails -------------------------------------------------------------------------------------------------
 
 
-def _thumbs(run: Run, rows: np.ndarray) -> np.ndarray:
-    """Pictures of test rows, at most THUMB a side: (t, h, w, 1 or 3) uint8; t = 0 for other data."""
-    if run.facts.kind != "image" or not len(rows):
+def _thumbs(run: Run, source: Source) -> np.ndarray:
+    """Pictures of the data, at most THUMB a side: (t, h, w, 1 or 3) uint8; t = 0 for data that are no images."""
+    if run.facts.kind != "image" or not len(source):
         return np.zeros((0, 1, 1, 1), np.uint8)
     found = []
-    for a in range(0, len(rows), 500):
-        raw = np.nan_to_num(run.observed("test").raw(rows[a : a + 500]), nan=run.facts.scale[0])
+    for place in source.blocks(500):
+        raw = np.nan_to_num(source.observed.raw(place), nan=run.facts.scale[0])
         pictures = to_uint8(channels_last(raw), run.facts.scale)
         found.append(_small(pictures[..., :1] if run.facts.shape[0] == 1 else pictures))
     return np.concatenate(found)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import ChoiceError, RunError
+from ..example import NAME, PLACE
 from ..export import Exported, export_graphs
 from ..files import write_text
 from ..run import Run
 from . import about, maps
 from .pack import Blobs, add_runtime, page
-from .points import UNLABELLED, Points, gather
+from .points import UNLABELLED, Points, gather, stored_tsne
 
 POINTS = 60_000
 SIZE = 14_700_000
@@ -39,7 +40,7 @@ def write_explorer(
     It holds the run's graphs, a runtime for them, codes and thumbnails of its data, and asks nothing of the network.
 
     Arguments:
-        path: where to; by default explorer.html in the run.
+        path: where to; by default explorer.html in the run (example.html here for the packaged one).
         points: data on the map at most, test data first.
         tsne: of how many of them to compute a t-SNE map; 0 for none.
         progress: called as progress(what, done, of), `of` 0 where unknown.
@@ -51,13 +52,13 @@ def write_explorer(
     """
     if points < 1 or not 0 <= tsne <= maps.MOST_TSNE:
         raise ChoiceError(f"points must be 1 or more and tsne 0..{maps.MOST_TSNE}, got {points} and {tsne}")
-    place = Path(path) if path is not None else run.path / "explorer.html"
+    beside = Path(f"{NAME}.html") if run.path == PLACE else run.path / "explorer.html"
+    place = beside if path is None else Path(path)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the directory {place.parent}: {error.strerror}; choose another place") from error
     told = progress or (lambda what, done, of: None)
-    data = run.data
     exported = export_graphs(run, half=True, progress=told)
     for name in ("decode", "encode"):
         if isinstance(exported.graphs[name], str):
@@ -67,35 +68,32 @@ def write_explorer(
     for name, raw in exported.files().items():
         blobs.add_bytes(name, raw)
     shown = gather(run, points, max(SIZE - PAGE - blobs.size, LEAST), told)
-    meta = _meta(run, exported, shown, runtime, data.feature_names)
+    meta = _meta(run, exported, shown, runtime)
     _add_points(run, blobs, shown, meta, tsne, told)
     meta["blobs"] = blobs.shapes
     write_text(place, page(meta["title"], meta, blobs))
     return place
 
 
-def _meta(
-    run: Run, exported: Exported, shown: Points, runtime: dict[str, str], columns: list[str] | None
-) -> dict[str, Any]:
-    z = shown.z.astype(np.float32)
-    names = run.data.label_names or list(run.facts.classes)
+def _meta(run: Run, exported: Exported, shown: Points, runtime: dict[str, str]) -> dict[str, Any]:
+    names = run.config["data"].get("label_names") or list(run.facts.classes)
     return {
         "format": 1,
         "title": about.title(run),
         "made": time.strftime("%Y-%m-%d", time.gmtime()),
         "run": about.of_run(run),
         "python": about.python(run),
-        "event": about.event(run, columns),
-        "latent": about.latents(run, z),
+        "event": about.event(run),
+        "latent": about.latents(run, shown),
         "labels": {"names": list(names)} if shown.label is not None and names else None,
         "directions": maps.directions(run, shown),
         "maps": [{"id": "pair", "title": "Two latents"}],
         "metrics": about.metrics(run),
         "graphs": exported.as_json(),
         "precision": "float16" if exported.store.half else "float32",
-        "points": {"test": shown.test, "train": len(shown.row) - shown.test},
+        "points": {name: shown.count(name) for name in ("test", "train")},
         "runtime": runtime,
-        "limits": {"points": len(shown.row), "thumbs": len(shown.thumbs)},
+        "limits": {"points": len(shown), "thumbs": len(shown.thumbs)},
     }
 
 
@@ -112,7 +110,8 @@ def _add_points(
     dims = z.shape[1] - meta["latent"]["condition"]
     live = ~np.array(meta["latent"]["dead"]) & (np.arange(z.shape[1]) < dims)
     meta["maps"].append(maps.plane(z, live))
-    embedded = maps.tsne(z, live, min(tsne, len(z)), told)
+    known = stored_tsne(run)
+    embedded = maps.tsne(z, live, min(tsne, len(z)), told) if known is None else known[: min(tsne, len(z))]
     if len(embedded):
         meta["maps"].append({"id": "tsne", "title": "t-SNE of the codes"})
         blobs.add("map.tsne", embedded)

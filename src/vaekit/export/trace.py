@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.export import Dim, ExportedProgram
 
 from ..errors import ChoiceError
@@ -38,7 +40,7 @@ def trace(graph: Graph) -> ExportedProgram:
     axis = Dim("n", min=1, max=MOST)
     shapes = (tuple({0: axis} for _ in graph.inputs),)
     module, example = _Fixed(graph).eval(), graph.example()
-    with quiet(), torch.no_grad():
+    with quiet(), _unvalidated(), torch.no_grad():
         try:
             return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
         except Exception:  # `len(x)` is a fixed number there; where code is read rather than run it is not
@@ -54,6 +56,8 @@ def unexportable(graph: Graph, error: Exception) -> ChoiceError:
     cause = error.__cause__ or error
     if isinstance(error, ChoiceError):
         return error
+    if operator := re.search(r"target=torch\.ops\.([\w.]+)", str(cause)):
+        return ChoiceError(f"its {graph.name} graph needs {operator[1]}, which ONNX does not have")
     reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
     return ChoiceError(f"PyTorch cannot export its {graph.name} graph ({reason})")
 
@@ -64,8 +68,20 @@ def quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        nowhere = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
+
+
+@contextlib.contextmanager
+def _unvalidated() -> Iterator[None]:
+    """Densities that do not look at their arguments, for which a program would need numbers it has not yet."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)

@@ -1,118 +1,120 @@
-"""All graphs of a run together, checked, with the numbers they share."""
+"""A run's graphs on disk, in one format or the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 
-from ..errors import ChoiceError, DataError
+from ..errors import ChoiceError, RunError
+from ..files import write_atomically, write_json
 from ..run import Run
 from .graphs import NAMES, Graph, build
-from .onnx import Session, Store, check, convert, difference, require
+from .onnx import TOLERANCE
+from .several import check_names, export_graphs, feeds
+from .trace import quiet, trace
 
-if TYPE_CHECKING:
-    from onnx import ModelProto
-
-SHARP = 1e-3
-"""How far float16 numbers may move what a graph gives, of its size: a quarter of a grey level."""
-TRIED = 64
-"""Data that a graph is tried on."""
+Format = Literal["onnx", "torch"]
+SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
 
 
-@dataclass
-class Exported:
-    """The graphs of a run that can be had, and of the others why not.
+def write_export(
+    run: Run,
+    out: str | Path,
+    format: Format = "onnx",
+    graphs: Sequence[str] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[list[Path], dict[str, str]]:
+    """Write the run's graphs for other programs, each held against PyTorch before it is written.
 
-    Attributes:
-        graphs: by name (`NAMES`), a `Graph` or a sentence.
-        models: the ONNX models of the former, their large tensors in `store`.
-    """
-
-    graphs: dict[str, Graph | str]
-    models: dict[str, ModelProto]
-    store: Store
-
-    def files(self) -> dict[str, bytes]:
-        """decode.onnx, ..., and the weights they share."""
-        made = {f"{name}.onnx": model.SerializeToString() for name, model in self.models.items()}
-        return made | {self.store.file: bytes(self.store.bytes)}
-
-    def as_json(self) -> dict[str, Any]:
-        return {n: {"why": g} if isinstance(g, str) else g.as_json() for n, g in self.graphs.items()}
-
-
-def export_graphs(
-    run: Run, half: bool = False, progress: Callable[[str, int, int], None] | None = None, names=NAMES
-) -> Exported:
-    """The run's graphs as ONNX, each held against PyTorch on data of the run.
+    `onnx` is run by onnxruntime and others; `torch` is a program of torch.export (`torch.export.load(path).module()`),
+    written without any pickle inside. The files need nothing of vaekit. graphs.json beside them says what each takes
+    and gives.
 
     Arguments:
-        half: keep the weights as float16 where that moves nothing by more than 1e-3 of its size.
-        progress: called as progress(what, done, of).
+        out: a folder for NAME.onnx or NAME.pt2 of each graph; or a file with that suffix, for one graph.
+        graphs: some of decode, draw, encode and weights; all that there are when not given, into a file decode.
+
+    Returns:
+        the files written, and of each graph that there is not the reason.
 
     Raises:
-        ChoiceError: onnx is not installed.
+        ChoiceError: an unknown format or graph, none that can be exported, or onnx is not installed.
+        RunError: they cannot be written.
     """
-    require()
-    graphs: dict[str, Graph | str] = {}
-    plain: dict[str, ModelProto] = {}
-    given: dict[str, tuple[torch.Tensor, ...]] = {}
+    if format not in get_args(Format):
+        raise ChoiceError(f"no format {format!r}: there are {', '.join(get_args(Format))}")
+    path, suffix = Path(out), SUFFIX[format]
+    one = path.suffix in SUFFIX.values()
+    if one and path.suffix != suffix:
+        raise ChoiceError(f"the {format} format is written to {suffix} files or to a folder, not to {path.name}")
+    names = check_names(graphs or (("decode",) if one else NAMES))
+    if one and len(names) > 1:
+        raise ChoiceError(f"{path} is one file, for one graph: name a folder, or one of {', '.join(names)}")
+    make = _onnx if format == "onnx" else _torch
+    writers, why, ports = make(run, names, progress)
+    if not writers:
+        raise ChoiceError(f"{run.path} cannot be exported: {'; '.join(dict.fromkeys(why.values()))}")
+    folder = path.parent if one else path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the directory {folder}: {error.strerror}; choose another place") from error
+    files = {name: path if one else folder / f"{name}{suffix}" for name in writers}
+    for name, write in writers.items():
+        write_atomically(files[name], write)
+    if not one:
+        config = run.config
+        about = {"run": run.name, "recipe": config["recipe"], "data": config["data"]["name"], "graphs": ports}
+        write_json(folder / "graphs.json", about | {"missing": why})
+    return list(files.values()), why
+
+
+Writers = dict[str, Callable[[Path], object]]
+
+
+def _onnx(run: Run, names: Sequence[str], progress: Any) -> tuple[Writers, dict[str, str], dict[str, Any]]:
+    made = export_graphs(run, progress=progress, names=names, shared=False)
+    why = {name: graph for name, graph in made.graphs.items() if isinstance(graph, str)}
+    raw = {name: model.SerializeToString() for name, model in made.models.items()}
+    writers: Writers = {name: lambda part, b=b: part.write_bytes(b) for name, b in raw.items()}  # type: ignore[misc]
+    return writers, why, {name: made.as_json()[name] for name in writers}
+
+
+def _torch(run: Run, names: Sequence[str], progress: Any) -> tuple[Writers, dict[str, str], dict[str, Any]]:
+    writers: Writers = {}
+    why: dict[str, str] = {}
+    ports: dict[str, Any] = {}
     run.to("cpu")
     for done, name in enumerate(names):
         if progress:
             progress("exporting", done, len(names))
         try:
             graph = build(run, name)
-            model = slim(convert(graph))
-            given[name] = feeds(run, graph)
-            check(graph, Session(model), given[name])
+            program = trace(graph)
+            _check(graph, program.module(), feeds(run, graph))
         except ChoiceError as error:
-            graphs[name] = str(error)
-        else:
-            graphs[name], plain[name] = graph, model
+            why[name] = str(error)
+            continue
+        program._example_inputs = None  # torch would pickle them
+        writers[name] = lambda part, program=program: _save(program, part)  # type: ignore[misc]
+        ports[name] = graph.as_json()
     if progress:
         progress("exporting", len(names), len(names))
-    for store in (Store(half=True), Store()) if half else (Store(),):
-        models = {name: store.take(model) for name, model in plain.items()}
-        if not store.half or all(_sharp(graphs[n], Session(m, store), given[n]) for n, m in models.items()):
-            break
-    return Exported(graphs, models, store)
+    return writers, why, ports
 
 
-def _sharp(graph: Graph | str, session: Session, given: tuple[torch.Tensor, ...]) -> bool:
-    """Whether float16 weights cost nothing visible. A draw may jump where its chance moves by a little: not asked."""
-    assert isinstance(graph, Graph)
-    return graph.name == "draw" or max(difference(graph, session, given)) < SHARP
+def _save(program: torch.export.ExportedProgram, part: Path) -> None:
+    with quiet(), open(part, "wb") as file:  # given a name, torch would have it end in .pt2
+        torch.export.save(program, file)
 
 
-def feeds(run: Run, graph: Graph, n: int = TRIED) -> tuple[torch.Tensor, ...]:
-    """Inputs to try a graph with: x and codes of test data where they can be had, else of the prior; drawn noise."""
-    example = list(graph.example(n))
-    try:
-        observed = run.observed("test")
-        rows = np.arange(n) % observed.n
-        raw = torch.from_numpy(np.ascontiguousarray(observed.raw(rows))).float()
-        z, c = torch.from_numpy(run.encode("test", rows=rows)), observed.condition(rows)
-    except DataError:
-        z, c = torch.from_numpy(run.sample_latents(n)), None
-        raw = torch.from_numpy(run.decode(z))
-    for i, port in enumerate(graph.inputs):
-        held = {"x": raw, "z": z, "c": c}.get(port.kind)
-        example[i] = example[i] if held is None else held
-    return tuple(example)
-
-
-def slim(model: ModelProto) -> ModelProto:
-    """The model without what torch notes of where each node came from."""
-    for node in model.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    del model.graph.value_info[:]
-    del model.graph.metadata_props[:]
-    del model.metadata_props[:]
-    model.doc_string = model.graph.doc_string = ""
-    return model
+def _check(graph: Graph, program: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+    """Raises ChoiceError where the program gives something else than the run."""
+    with torch.no_grad():
+        ours, theirs = graph.module(*given), program(*given)
+    for want, have in zip(*(o if isinstance(o, tuple) else (o,) for o in (ours, theirs)), strict=True):
+        if not torch.allclose(want, have, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+            raise ChoiceError(f"its exported {graph.name} graph differs from the run")
