@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal
 
+from .distributions.special import log_sum_exp
 from .flows import exact
 from .model import Latent
 from .posteriors import FullNormal
@@ -61,8 +62,8 @@ def aggregate_densities(latent: Latent, n: int) -> Densities:
     pairs = q.base_dist.log_prob(latent.z.unsqueeze(1)).flatten(2)  # (B, B, D): log q(z_id | x_j)
     weights = stratified_log_weights(len(pairs), n, pairs)
     whole = pairs.sum(-1)
-    joint = torch.logsumexp(weights + whole, 1)
-    each = torch.logsumexp(weights.unsqueeze(-1) + pairs, 1)
+    joint = log_sum_exp(weights + whole, 1)
+    each = log_sum_exp(weights.unsqueeze(-1) + pairs, 1)
     return Densities(whole.diagonal(), joint, each)
 
 

@@ -14,6 +14,7 @@ from torch.distributions import constraints
 
 from .conditional import _floored
 from .distributions import _from_noise, draw, standard_gamma
+from .distributions.special import log_sum_exp
 from .errors import ChoiceError
 from .flows import Coupling, Drawn, Flow, affine_map
 from .noise import Noise
@@ -85,7 +86,7 @@ class GaussianMixture(D.Distribution):
         if value.device.type == "mps":  # which has no float64
             far = ((value[..., None, :] - self.loc) / self.scale).square().sum(-1)
             constant = torch.log(self.scale).sum(-1) + 0.5 * dims * math.log(2 * math.pi)
-            return torch.logsumexp(self.logits - constant - 0.5 * far, -1)
+            return log_sum_exp(self.logits - constant - 0.5 * far, -1)
         z, loc, scale, logits = (t.double() for t in (value, self.loc, self.scale, self.logits))
         precision = scale.square().reciprocal()
         constant = (0.5 * loc.square() * precision + torch.log(scale)).sum(-1) + 0.5 * dims * math.log(2 * math.pi)
@@ -93,7 +94,7 @@ class GaussianMixture(D.Distribution):
         # the product it is a sum that inductor fuses with an optimiser's update of loc, and fails at (torch 2.13)
         natural = torch.cat([-0.5 * precision, loc * precision, (logits - constant)[:, None]], -1)
         each = torch.cat([z.square(), z, torch.ones_like(z[..., :1])], -1) @ natural.T
-        return torch.logsumexp(each.to(self.loc.dtype), -1)
+        return log_sum_exp(each.to(self.loc.dtype), -1)
 
     def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008
         shape = torch.Size(sample_shape)

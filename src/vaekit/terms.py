@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
+from .distributions.special import log_sum_exp
 from .model import Latent, Trace
 
 
@@ -96,13 +97,13 @@ def log_weights(trace: Trace, x: Tensor, log_px: Tensor | None = None) -> Tensor
 
 def log_mean_weight(weights: Tensor) -> Tensor:
     """log 1/K sum_k exp(w_k) over the leading axis: the bound of Burda et al. (2016) when w are log-weights."""
-    return torch.logsumexp(weights, 0) - math.log(len(weights))
+    return log_sum_exp(weights, 0) - math.log(len(weights))
 
 
 def grouped_bound(weights: Tensor, groups: int = 1) -> Tensor:
     """`log_mean_weight` within each of the groups that the K samples are shared out to, averaged: (K, B) -> (B,)."""
     parts = weights.unflatten(0, (groups, -1))  # (M, K / M, B)
-    return (torch.logsumexp(parts, 1) - math.log(parts.shape[1])).mean(0)
+    return (log_sum_exp(parts, 1) - math.log(parts.shape[1])).mean(0)
 
 
 class Weights(NamedTuple):

@@ -27,10 +27,11 @@ from .errors import ChoiceError, RunError, TrainingError
 from .files import read_tensors, write_json, write_tensors
 from .noise import Noise
 from .objectives import Batch
-from .options import Options, bf16_pays, choose_device, decide_compile, work
+from .options import Options, bf16_pays, choose_device, decide_compile, subnormals_as_zero, work
 from .progress import Progress, Silent, progress_for
 from .recipes import get_recipe
-from .run import FORMAT, Run, check_splits, load_weights, open_run, read_config, rebuild
+from .run import Run, open_run
+from .stored import FORMAT, check_splits, load_weights, read_config, rebuild
 from .trainer import Trainer, checkpoints
 
 
@@ -157,6 +158,7 @@ def describe(
     }
 
 
+@subnormals_as_zero()
 def fit(
     data: Data | Any,
     recipe: str | Composition = "vae",

@@ -71,18 +71,20 @@ placeholder.__doc__ = SUMMARY
 
 def command(argv: Sequence[str]) -> Callable[..., int]:
     """The fit function with the signature of the recipe that `argv` names (or that the run to resume has)."""
+    from vaekit.options import subnormals_as_zero
     from vaekit.recipes import RECIPES, get_recipe
 
     out = _peek(argv, "--out")
     name = _peek(argv, "--recipe")
     if name is None and "--resume" in argv and out is not None:
-        from vaekit.run import read_config
+        from vaekit.stored import read_config
 
         name = read_config(out)["recipe"]
     recipe = get_recipe(name or "vae")
 
     def fit(*positional: str, **given: Any) -> int:
-        return _fit(positional[0] if positional else None, recipe, given)
+        with subnormals_as_zero():
+            return _fit(positional[0] if positional else None, recipe, given)
 
     parameters = [
         inspect.Parameter(
@@ -283,7 +285,7 @@ def _started(out: Path) -> Callable[[dict[str, Any]], None]:
 
 
 def _stored(out: Path, recipe: str | None) -> dict[str, Any]:
-    from vaekit.run import read_config
+    from vaekit.stored import read_config
 
     config = read_config(out)
     if recipe is not None and recipe != config["recipe"]:

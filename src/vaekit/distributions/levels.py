@@ -11,6 +11,7 @@ from torch.distributions import Distribution, constraints
 
 from ..noise import Noise
 from .drawing import Elementwise, _from_noise
+from .special import log_sum_exp
 
 _ONE = torch.Size()
 
@@ -175,7 +176,7 @@ class LogisticMixture(Distribution):
             each = each * there.unsqueeze(-self.space - 2)
         each = each.sum(-self.space - 1)
         weights = torch.log_softmax(self.logits, -self.space - 1)
-        return torch.logsumexp(weights + each, -self.space - 1).flatten(-self.space).sum(-1)
+        return log_sum_exp(weights + each, -self.space - 1).flatten(-self.space).sum(-1)
 
     def _over_components(self, values: Tensor) -> Tensor:
         weights = torch.softmax(self.logits, -self.space - 1).unsqueeze(-self.space - 1)

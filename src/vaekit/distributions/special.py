@@ -1,4 +1,4 @@
-"""Differences of large log-gammas that float32 can hold."""
+"""Sums of exponentials, and differences of large log-gammas that float32 can hold."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ import torch
 from torch import Tensor
 
 HALF_LOG_TWO_PI = math.log(2 * math.pi) / 2
+
+
+def what_shows(x: Tensor, dim: int) -> Tensor:
+    """x with -inf for what no sum of exp(x) over `dim` can show: 1e-5 of the precision of the largest term, or less.
+
+    The sum is the same, and so are its gradients but for those terms, which get an exact 0. Without this they are
+    subnormal numbers where terms lie 90 nats apart, and products of such take seven times as long on a CPU.
+    """
+    low = x.detach().amax(dim, keepdim=True) + math.log(torch.finfo(x.dtype).eps * 1e-5)
+    return torch.where(x < low, -math.inf, x)  # NaN stays
+
+
+def log_sum_exp(x: Tensor, dim: int) -> Tensor:
+    """log sum exp(x) over `dim`, with gradients that are never subnormal (`what_shows`)."""
+    return torch.logsumexp(what_shows(x, dim), dim)
 
 
 def stirling_rest(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..distributions import draw_with_density
+from ..distributions.special import what_shows
 from ..model import Latent, Model
 from ..terms import grouped_bound, log_weights
 from .base import Batch, Objective, Terms
@@ -82,7 +83,7 @@ def _over(weights: Tensor, like: Tensor) -> Tensor:
 
 def _shares(weights: Tensor, groups: int) -> Tensor:
     """The slope of the grouped bound with respect to each log-weight, held: (K, B), with sum 1 over K."""
-    parts = torch.softmax(weights.detach().unflatten(0, (groups, -1)), 1)
+    parts = torch.softmax(what_shows(weights.detach().unflatten(0, (groups, -1)), 1), 1)
     return parts.flatten(0, 1) / groups
 
 
