@@ -12,24 +12,24 @@ figures/, report.html
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .composition import Composition, Facts
-from .data.core import Data, blocks, layout
-from .data.observation import REFERENCE_SEED, Binary, FrozenDraw
+from .data.core import Data
 from .distributions import draw
-from .errors import ChoiceError, DataError, RunError
+from .errors import ChoiceError, DataError
+from .example import place
 from .files import read_json, read_tensors, write_json
 from .noise import Noise
-from .recipes import get_recipe
+from .observed import Observed, block_of, events
+from .stored import check_splits, load_weights, read_config, rebuild
 from .terms import rate_per_dim
 
 if TYPE_CHECKING:
@@ -37,100 +37,8 @@ if TYPE_CHECKING:
     from .latent import Mode
     from .resample import Latents
 
-FORMAT = 1
 NOISE_X, NOISE_Z = 11, 12
 """What the noise of looking at a run is for: drawing x from p(x|z), drawing z."""
-
-
-class Observed:
-    """The x of evaluated data by row number: drawn once and for all where the observation is a draw.
-
-    Attributes:
-        n: how many data.
-        split: "valid", "test", "train" or "array".
-    """
-
-    def __init__(
-        self,
-        composition: Composition,
-        facts: Facts,
-        split: str,
-        data: Data | None,
-        array: np.ndarray | None = None,
-        labels: np.ndarray | None = None,
-    ):
-        self.composition, self.observation = composition, composition.observation
-        self.facts, self.split, self.data = facts, split, data
-        self.array, self.labels = array, labels  # (N, *event), (N,)
-        self._conditions: np.ndarray | None = None
-        self.n = len(array) if array is not None else len(getattr(data, split))
-        self._frozen: FrozenDraw | None = None
-        self.part = 0
-
-    def raw(self, rows: np.ndarray) -> np.ndarray:
-        """Raw events (n, *event) of these rows."""
-        if self.array is not None:
-            return self.array[rows]
-        assert self.data is not None
-        return np.ascontiguousarray(self.data.events(getattr(self.data, self.split)[rows]))
-
-    @property
-    def frozen(self) -> FrozenDraw | None:
-        if not isinstance(self.observation, Binary):
-            return None
-        if self._frozen is None:
-            if self.data is not None and self.split in ("valid", "test"):
-                parts = ("valid", "test") if self.split == "test" else ("valid",)
-                readers = [Observed(self.composition, self.facts, p, self.data) for p in parts]
-                self.part = len(parts) - 1
-            else:
-                readers = [self]
-            fetch = [functools.partial(_between, r) for r in readers]
-            self._frozen = FrozenDraw(self.observation, *fetch, sizes=tuple(r.n for r in readers))
-        return self._frozen
-
-    def draw_hash(self, n: int) -> str | None:
-        """SHA-256 of the frozen binary draw of the first n rows."""
-        return self.frozen.digest(self.part, n) if self.frozen is not None else None
-
-    def condition(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor | None:
-        """What a conditional model is given of these rows, (n, C); None for other models.
-
-        Raises:
-            ChoiceError: the model is conditional on something these data do not have.
-        """
-        wanted = self.composition.condition
-        if wanted is None:
-            return None
-        if self._conditions is None:
-            if self.array is None:
-                assert self.data is not None
-                self._conditions = wanted.of(getattr(self.data, self.split))
-            elif self.labels is None:
-                raise ChoiceError(
-                    f"this run is conditional on {wanted.kind}s: it needs one for each datum "
-                    "(labels= in Python; on the command line data that carry them)"
-                )
-            elif wanted.kind == "label":
-                self._conditions = wanted.of_labels(self.labels)
-            else:
-                self._conditions = np.asarray(self.labels, np.float32).reshape(self.n, wanted.size)
-        return torch.from_numpy(self._conditions[rows]).to(device)
-
-    def __call__(self, rows: np.ndarray) -> Tensor:
-        """x (n, *event), float32."""
-        if self.frozen is not None:
-            return torch.from_numpy(self.frozen.rows(self.part, rows, self.facts.shape)).float()
-        device = next((b.device for b in self.observation.buffers()), torch.device("cpu"))
-        raw = torch.from_numpy(np.ascontiguousarray(self.raw(rows))).to(device)
-        with torch.no_grad():
-            if self.observation.stochastic:
-                return self.observation(raw, Noise.of(REFERENCE_SEED, torch.from_numpy(np.asarray(rows)).to(device)))
-            return self.observation(raw)
-
-
-def _between(reader: Observed, a: int, b: int) -> np.ndarray:
-    return reader.raw(np.arange(a, b))
 
 
 class Run:
@@ -224,47 +132,8 @@ class Run:
     # --- raw data in, arrays out --------------------------------------------------------------------------------
 
     def events(self, raw: np.ndarray) -> np.ndarray:
-        """Raw rows in any layout that this run's data may have -> (N, *event).
-
-        Raises:
-            DataError: wrong shape, or values of another range than the run was trained on.
-        """
-        raw = np.asarray(raw)
-        shape = self.facts.shape
-        if raw.shape[1:] != shape:
-            plan = layout(self.facts.kind, raw.shape[1:])  # type: ignore[arg-type]
-            if plan.shape != shape:
-                raise DataError(f"this run takes data of shape {shape} a datum, got {raw.shape[1:]}")
-            raw = raw.reshape(len(raw), *plan.pre).transpose(0, *(a + 1 for a in plan.axes))
-        for first, part in blocks(raw) if raw.dtype.kind == "f" else ():
-            wrong = np.isinf(part) if self.facts.missing else ~np.isfinite(part)
-            if wrong.any():
-                place = tuple(int(i) for i in np.argwhere(wrong)[0])
-                where = f"column {self.facts.columns[place[1]].name!r}" if self.facts.columns else f"at {place[1:]}"
-                raise DataError(
-                    f"the data hold NaN or infinite values (row {first + place[0]}, {where}, is {part[place]:g}): fill "
-                    "or drop them first, or train with missing values: --missing mask"
-                )
-        if self.facts.integer and raw.dtype.kind == "f":
-            low, high = self.facts.scale
-            raise DataError(
-                f"this run was trained on whole numbers {low:g}..{high:g}, got {raw.dtype} from {raw.min():g} to "
-                f"{raw.max():g}: pass the raw uint8 data (floats in [0, 1]: (x * {high:g}).round().astype('uint8'))"
-            )
-        if raw.dtype.kind == "b":
-            raw = raw.astype(np.uint8)
-        if raw.dtype == np.float64:
-            raw = raw.astype(np.float32)
-        low, high = self.facts.scale
-        if self.composition.observation.bounded and len(raw):
-            least, most = np.fmin.reduce(raw, None), np.fmax.reduce(raw, None)  # of the values that are there
-            if least < low or most > high:
-                raise DataError(
-                    f"this run was trained on values {low:g}..{high:g}, got {raw.dtype} from {least:g} to {most:g}: "
-                    "bring the data into that range first"
-                )
-        self.composition.observation.check(raw)
-        return raw
+        """Raw rows in any layout that this run's data may have -> (N, *event); see `vaekit.observed.events`."""
+        return events(raw, self.facts, self.composition.observation)
 
     def observed(self, what: str | np.ndarray = "test", labels: np.ndarray | None = None) -> Observed:
         """The x of a split of the run's data (`train`, `valid`, `test`), or of an array of raw rows (with labels)."""
@@ -275,17 +144,6 @@ class Run:
                 self._observed[what] = Observed(self.composition, self.facts, what, self.data)
             return self._observed[what]
         return Observed(self.composition, self.facts, "array", None, self.events(what), labels)
-
-    def _batches(self, observed: Observed, rows: np.ndarray | None, n: int | None):
-        """(row numbers, x, c) a block: of the given rows, or of the first n."""
-        if rows is None:
-            rows = np.arange(observed.n if n is None else min(n, observed.n))
-        elif len(rows) and not (rows.min() >= 0 and rows.max() < observed.n):
-            raise ChoiceError(f"rows must lie in 0..{observed.n - 1}, got {rows.min()} to {rows.max()}")
-        block = _block(self.facts.dims)
-        for a in range(0, len(rows), block):
-            some = rows[a : a + block]
-            yield some, observed(some).to(self.device), observed.condition(some, self.device)
 
     @torch.no_grad()
     def encode(
@@ -307,8 +165,9 @@ class Run:
             rows: only the data of these numbers; binarised ones as the split's frozen draw has them.
             labels: classes (or attributes) of an array of raw rows, for a conditional run.
         """
+        rows = None if rows is None else np.asarray(rows)
         found = []
-        for some, x, c in self._batches(self.observed(what, labels), None if rows is None else np.asarray(rows), n):
+        for some, x, c in self.observed(what, labels).batches(rows, n, self.device):
             noise = Noise.of(seed, torch.from_numpy(some).to(self.device), NOISE_Z) if sample else None
             z = self.model.encode(x, c, noise)
             found.append(z.cpu().numpy())
@@ -319,7 +178,7 @@ class Run:
         """The mean of p(x|z) in the data's own units, (N, *event) float32, or a draw from it with `noise`."""
         z = torch.as_tensor(z, dtype=torch.float32).to(self.device)
         found = []
-        block = _block(self.facts.dims)
+        block = block_of(self.facts.dims)
         for a in range(0, len(z), block):
             px = self.model.decode(z[a : a + block])
             rows = torch.arange(a, a + len(z[a : a + block]), device=self.device)
@@ -336,7 +195,7 @@ class Run:
         """
         total: np.ndarray = np.zeros(())
         count = 0
-        for some, x, c in self._batches(self.observed(split), None, n):
+        for some, x, c in self.observed(split).batches(None, n, self.device):
             noise = Noise.of(0, torch.from_numpy(some).to(self.device))
             kls = [rate_per_dim(latent) for latent in self.model.trace(x, c, noise=noise).latents]
             if any(kl is None for kl in kls):
@@ -463,9 +322,7 @@ class Run:
 
         return evaluate(self, split, samples=samples, n=n, names=metrics, seed=seed, progress=progress)
 
-    def interpolate(
-        self, a: int | np.ndarray, b: int | np.ndarray, steps: int = 11, mode: Mode = "auto"
-    ) -> np.ndarray:
+    def interpolate(self, a: int | np.ndarray, b: int | np.ndarray, steps: int = 11, mode: Mode = "auto") -> np.ndarray:
         """From one datum to another through the latent space, (steps, *event): see `vaekit.latent.interpolate`.
 
         Arguments:
@@ -524,81 +381,40 @@ class Run:
 
         return write_report([self], path)
 
+    def explore(
+        self,
+        path: str | Path | None = None,
+        *,
+        points: int = 60_000,
+        tsne: int = 5000,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Path:
+        """Write the page that decodes live in the browser; its path. See `vaekit.explorer.write_explorer`."""
+        from .explorer import write_explorer
 
-def _block(dims: int) -> int:
-    """How many data are encoded or decoded at once: a few million numbers of x."""
-    return max(1, min(500, 4_000_000 // dims))
+        return write_explorer(self, path, points=points, tsne=tsne, progress=progress)
 
+    def export(
+        self, out: str | Path, format: Literal["onnx", "torch"] = "onnx", graphs: Sequence[str] | None = None
+    ) -> list[Path]:
+        """Write decoder, encoder and densities for other programs; the files. See `vaekit.export.write_export`."""
+        from .export import write_export
 
-def check_splits(data: Data, stored: dict[str, Tensor], path: Path) -> None:
-    """Raises RunError unless the data's splits are the rows that the run at `path` was trained on."""
-    for part, rows in stored.items():
-        if not np.array_equal(rows.numpy(), getattr(data, part).index):
-            raise RunError(
-                f"the {part} rows of these data are not those that {path} was trained on: load them with the same "
-                "split options, or give their path and the stored rows are used"
-            )
-
-
-def read_config(path: str | Path) -> dict[str, Any]:
-    """run.json of a run directory, checked.
-
-    Raises:
-        RunError: no run there, damaged, or written by a newer vaekit.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise RunError(f"no run at {path}: train one with `vaekit fit DATA --out {path}`")
-    config = read_json(path / "run.json")
-    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
-        raise RunError(f"{path / 'run.json'} is damaged: it has no format number")
-    if config["format"] > FORMAT:
-        raise RunError(f"{path} was written by a newer vaekit (format {config['format']}, this one reads {FORMAT})")
-    try:
-        Facts.from_json(config["data"]["facts"])
-        missing = [part for part in ("recipe", "arguments", "training", "state") if part not in config]
-        if missing:
-            raise KeyError(missing[0])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path / 'run.json'} is damaged: {error} is missing or malformed") from None
-    return config
-
-
-def rebuild(config: dict[str, Any], composition: Composition | None = None) -> Composition:
-    """The composition that a configuration describes, with fresh weights."""
-    if config["recipe"] is None:
-        if composition is None:
-            raise RunError("this run has a network of its own: open it in Python with vk.open(run, model=composition)")
-        return composition
-    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in config["arguments"].items()}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return get_recipe(config["recipe"])(Facts.from_json(config["data"]["facts"]), **arguments)
-
-
-def load_weights(composition: Composition, tensors: dict[str, Tensor], path: Path) -> None:
-    """Put saved tensors into the three parts of a composition, all of them and nothing else."""
-    for part, module in composition.modules.items():
-        mine = {n.removeprefix(part + "."): t for n, t in tensors.items() if n.startswith(part + ".")}
-        own = module.state_dict()
-        wrong = sorted(set(own) ^ set(mine)) or [n for n in own if own[n].shape != mine[n].shape]
-        if wrong:
-            raise RunError(f"{path} does not fit the model that run.json describes: {part}.{wrong[0]} differs")
-        module.load_state_dict(mine)
+        return write_export(self, out, format, graphs)[0]
 
 
 def open_run(path: str | Path, model: Composition | None = None, data: Any = None) -> Run:
     """Open a run directory.
 
     Arguments:
-        path: the directory.
+        path: the directory; `example` is the run that comes with vaekit.
         model: the composition, for a run that was trained from one built by hand.
         data: the data or their new place, where they have moved.
 
     Raises:
         RunError: missing, damaged, written by a newer vaekit, or not fitting `model`.
     """
-    path = Path(path)
+    path = place(path)
     config = read_config(path)
     composition = rebuild(config, model)
     tensors, _ = read_tensors(path / "model.safetensors")

@@ -24,10 +24,10 @@ from .engine import Engine, Settings
 from .errors import RunError, TrainingError
 from .files import read_tensors, write_json, write_tensors, write_text
 from .noise import Noise
+from .observed import Observed
 from .optimisers import optimiser
 from .options import Options, choose_device
 from .progress import Progress
-from .run import Observed
 from .schedules import learning_rate
 from .terms import distortion, rate
 

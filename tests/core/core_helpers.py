@@ -21,9 +21,10 @@ from vaekit.conditional import LOG_SCALE_FLOOR, Conditional
 from vaekit.files import read_tensors
 from vaekit.model import VAE
 from vaekit.objectives import ELBO
+from vaekit.observed import Observed
 from vaekit.priors import StandardNormal
 from vaekit.recipes import Composition, Defaults, Facts
-from vaekit.run import Observed, Run
+from vaekit.run import Run
 
 QUIET = {"progress": False, "compile": "off", "device": "cpu"}
 

@@ -30,7 +30,7 @@ LAYERS = [
     {"objectives"},
     {"composition"},
     {"recipes"},
-    {"run", "engine", "options"},
+    {"run", "stored", "observed", "engine", "options"},
     {"metrics", "trainer", "latent", "resample", "infill", "editing"},
     {"train"},
     {"figures"},

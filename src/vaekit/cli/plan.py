@@ -38,7 +38,7 @@ def plan(
     config["decided"]["compile"], compiled = False, config["decided"]["compile"]  # the few steps here run eagerly
     if init_from is not None:
         from vaekit.files import read_tensors
-        from vaekit.run import load_weights
+        from vaekit.stored import load_weights
 
         file = Path(init_from) / "model.safetensors"
         load_weights(composition, read_tensors(file)[0], file)

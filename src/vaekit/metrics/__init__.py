@@ -11,7 +11,8 @@ import torch
 
 from ..data.observation import Binary
 from ..errors import ChoiceError
-from ..run import Observed, Run
+from ..observed import Observed
+from ..run import Run
 from .likelihood import PerDatum, entropy_floor, per_datum, standard_error
 from .protocol import Protocol, check_comparable
 

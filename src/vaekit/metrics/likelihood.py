@@ -16,7 +16,8 @@ from ..data.observation import Binary
 from ..errors import ChoiceError
 from ..model import Model
 from ..noise import Noise, fold
-from ..run import Observed, Run
+from ..observed import Observed
+from ..run import Run
 from ..terms import Weights, has_closed_form, latent_rate, log_weights, rate_per_dim
 
 EVALUATION = 41

@@ -16,7 +16,8 @@ from ..figures import channels_last, image_grid
 from ..figures.pictures import Bytes
 from ..latent import nearest
 from ..metrics import PerDatum, per_datum
-from ..run import Observed, Run
+from ..observed import Observed
+from ..run import Run
 
 Array = NDArray[Any]
 EXAMPLES = 10

@@ -1,0 +1,174 @@
+"""Raw data as a trained model sees them: checked, laid out, observed, and told by row number."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .composition import Composition, Facts
+from .data.core import Data, blocks, layout
+from .data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
+from .errors import ChoiceError, DataError
+from .noise import Noise
+
+Batch = tuple[np.ndarray, Tensor, Tensor | None]
+"""Row numbers (n,), x (n, *event), what a conditional model is given of them (n, C)."""
+
+
+class Observed:
+    """The x of evaluated data by row number: drawn once and for all where the observation is a draw.
+
+    Attributes:
+        n: how many data.
+        split: "valid", "test", "train" or "array".
+    """
+
+    def __init__(
+        self,
+        composition: Composition,
+        facts: Facts,
+        split: str,
+        data: Data | None,
+        array: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+    ):
+        self.composition, self.observation = composition, composition.observation
+        self.facts, self.split, self.data = facts, split, data
+        self.array, self.labels = array, labels  # (N, *event), (N,)
+        self._conditions: np.ndarray | None = None
+        self.n = len(array) if array is not None else len(getattr(data, split))
+        self._frozen: FrozenDraw | None = None
+        self.part = 0
+
+    def raw(self, rows: np.ndarray) -> np.ndarray:
+        """Raw events (n, *event) of these rows."""
+        if self.array is not None:
+            return self.array[rows]
+        assert self.data is not None
+        return np.ascontiguousarray(self.data.events(getattr(self.data, self.split)[rows]))
+
+    @property
+    def frozen(self) -> FrozenDraw | None:
+        if not isinstance(self.observation, Binary):
+            return None
+        if self._frozen is None:
+            if self.data is not None and self.split in ("valid", "test"):
+                parts = ("valid", "test") if self.split == "test" else ("valid",)
+                readers = [Observed(self.composition, self.facts, p, self.data) for p in parts]
+                self.part = len(parts) - 1
+            else:
+                readers = [self]
+            fetch = [functools.partial(_between, r) for r in readers]
+            self._frozen = FrozenDraw(self.observation, *fetch, sizes=tuple(r.n for r in readers))
+        return self._frozen
+
+    def draw_hash(self, n: int) -> str | None:
+        """SHA-256 of the frozen binary draw of the first n rows."""
+        return self.frozen.digest(self.part, n) if self.frozen is not None else None
+
+    def condition(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor | None:
+        """What a conditional model is given of these rows, (n, C); None for other models.
+
+        Raises:
+            ChoiceError: the model is conditional on something these data do not have.
+        """
+        wanted = self.composition.condition
+        if wanted is None:
+            return None
+        if self._conditions is None:
+            if self.array is None:
+                assert self.data is not None
+                self._conditions = wanted.of(getattr(self.data, self.split))
+            elif self.labels is None:
+                raise ChoiceError(
+                    f"this run is conditional on {wanted.kind}s: it needs one for each datum "
+                    "(labels= in Python; on the command line data that carry them)"
+                )
+            elif wanted.kind == "label":
+                self._conditions = wanted.of_labels(self.labels)
+            else:
+                self._conditions = np.asarray(self.labels, np.float32).reshape(self.n, wanted.size)
+        return torch.from_numpy(self._conditions[rows]).to(device)
+
+    def __call__(self, rows: np.ndarray) -> Tensor:
+        """x (n, *event), float32."""
+        if self.frozen is not None:
+            return torch.from_numpy(self.frozen.rows(self.part, rows, self.facts.shape)).float()
+        device = next((b.device for b in self.observation.buffers()), torch.device("cpu"))
+        raw = torch.from_numpy(np.ascontiguousarray(self.raw(rows))).to(device)
+        with torch.no_grad():
+            if self.observation.stochastic:
+                return self.observation(raw, Noise.of(REFERENCE_SEED, torch.from_numpy(np.asarray(rows)).to(device)))
+            return self.observation(raw)
+
+    def batches(self, rows: np.ndarray | None, n: int | None, device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """(row numbers, x, c) a block: of the given rows, or of the first n.
+
+        Raises:
+            ChoiceError: a row that is not there.
+        """
+        if rows is None:
+            rows = np.arange(self.n if n is None else min(n, self.n))
+        elif len(rows) and not (rows.min() >= 0 and rows.max() < self.n):
+            raise ChoiceError(f"rows must lie in 0..{self.n - 1}, got {rows.min()} to {rows.max()}")
+        block = block_of(self.facts.dims)
+        for a in range(0, len(rows), block):
+            some = rows[a : a + block]
+            yield some, self(some).to(device), self.condition(some, device)
+
+
+def _between(reader: Observed, a: int, b: int) -> np.ndarray:
+    return reader.raw(np.arange(a, b))
+
+
+def block_of(dims: int) -> int:
+    """How many data are encoded or decoded at once: a few million numbers of x."""
+    return max(1, min(500, 4_000_000 // dims))
+
+
+def events(raw: np.ndarray, facts: Facts, observation: Observation) -> np.ndarray:
+    """Raw rows in any layout that a run's data may have -> (N, *event).
+
+    Raises:
+        DataError: wrong shape, or values of another range than the run was trained on.
+    """
+    raw = np.asarray(raw)
+    shape = facts.shape
+    if raw.shape[1:] != shape:
+        plan = layout(facts.kind, raw.shape[1:])  # type: ignore[arg-type]
+        if plan.shape != shape:
+            raise DataError(f"this run takes data of shape {shape} a datum, got {raw.shape[1:]}")
+        raw = raw.reshape(len(raw), *plan.pre).transpose(0, *(a + 1 for a in plan.axes))
+    for first, part in blocks(raw) if raw.dtype.kind == "f" else ():
+        wrong = np.isinf(part) if facts.missing else ~np.isfinite(part)
+        if wrong.any():
+            place = tuple(int(i) for i in np.argwhere(wrong)[0])
+            where = f"column {facts.columns[place[1]].name!r}" if facts.columns else f"at {place[1:]}"
+            raise DataError(
+                f"the data hold NaN or infinite values (row {first + place[0]}, {where}, is {part[place]:g}): fill "
+                "or drop them first, or train with missing values: --missing mask"
+            )
+    if facts.integer and raw.dtype.kind == "f":
+        low, high = facts.scale
+        raise DataError(
+            f"this run was trained on whole numbers {low:g}..{high:g}, got {raw.dtype} from {raw.min():g} to "
+            f"{raw.max():g}: pass the raw uint8 data (floats in [0, 1]: (x * {high:g}).round().astype('uint8'))"
+        )
+    if raw.dtype.kind == "b":
+        raw = raw.astype(np.uint8)
+    if raw.dtype == np.float64:
+        raw = raw.astype(np.float32)
+    low, high = facts.scale
+    if observation.bounded and len(raw):
+        least, most = np.fmin.reduce(raw, None), np.fmax.reduce(raw, None)  # of the values that are there
+        if least < low or most > high:
+            raise DataError(
+                f"this run was trained on values {low:g}..{high:g}, got {raw.dtype} from {least:g} to {most:g}: "
+                "bring the data into that range first"
+            )
+    observation.check(raw)
+    return raw
