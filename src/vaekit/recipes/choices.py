@@ -100,7 +100,7 @@ def elbo(
 
 
 def capacity(
-    n: int, latent: int, *, gamma: float = 100.0, capacity: float = 25.0, capacity_steps: int = 10000
+    n: int, latent: int, *, gamma: float = 5.0, capacity: float = 25.0, capacity_steps: int = 10000
 ) -> Objective:
     _at_least(0, gamma=gamma, capacity=capacity)
     positive(capacity_steps=capacity_steps)
