@@ -11,7 +11,7 @@ MINUTES ?= 3.2
 
 help:
 	@echo "make setup          an environment in $(VENV) with vaekit and its tools"
-	@echo "make demo           train on Fashion-MNIST for 3 minutes, measure, write a page"
+	@echo "make demo           train on Fashion-MNIST for 3 minutes, measure, write its pages"
 	@echo "make test, lint     the tests; ruff and mypy"
 	@echo "make bench          speed beside other libraries; bench-quality, bench-recipes: quality"
 
@@ -34,14 +34,15 @@ demo: $(READY)
 	fi
 	@$(BIN)/vaekit evaluate $(RUN) --samples 100 -n 2000
 	@$(BIN)/vaekit report $(RUN)
-	@echo "open $(RUN)/report.html in a browser"
+	@$(BIN)/vaekit explore $(RUN) --tsne 2000
+	@echo "open $(RUN)/report.html and $(RUN)/explorer.html in a browser"
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: $(READY)
-	$(BIN)/ruff check src tests bench docs
-	$(BIN)/ruff format --check src tests bench docs
+	$(BIN)/ruff check src tests bench docs tools
+	$(BIN)/ruff format --check src tests bench docs tools
 	$(BIN)/mypy
 
 bench: $(READY)

@@ -34,7 +34,9 @@ def test_commands_run(tmp_path, monkeypatch, fashion_mnist):
 
     monkeypatch.chdir(tmp_path)
     for line in commands():
-        words = shlex.split(line.replace("--minutes 5", "--steps 30 --compile off"))[1:]
+        line = line.replace("--minutes 5", "--steps 30 --compile off")
+        line = line.replace("explore runs/fashion", "explore runs/fashion --points 500 --tsne 0")
+        words = shlex.split(line)[1:]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
             status = main(words)
         assert status == 0, f"{line}: {errors.getvalue()}"
