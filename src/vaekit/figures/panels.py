@@ -41,6 +41,7 @@ def curves(
     levels: Mapping[str, float] | None = None,
     height: float = 3.3,
     marked: bool = True,
+    limits: tuple[float, float] | None = None,
 ) -> Any:
     """Lines in panels side by side, one legend for all of them below.
 
@@ -49,6 +50,7 @@ def curves(
         x, y: what the axes show, with units; y one a panel or one for all.
         levels: horizontal lines in every panel, by name.
         marked: mark the points of lines that have few.
+        limits: of y, in all panels.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     own = [name for name in names if all(lines[name].like is None for lines in panels.values() if name in lines)]
@@ -67,12 +69,17 @@ def curves(
                 axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
         for name, value in (levels or {}).items():
             axes.axhline(value, color=t.muted, linewidth=1, linestyle=":")
-            axes.annotate(name, (1, value), xycoords=("axes fraction", "data"), fontsize=7.5, color=t.muted,
-                          ha="right", va="bottom")  # fmt: skip
+            if place == 0:
+                axes.annotate(name, (0.02, value), xycoords=("axes fraction", "data"), fontsize=7.5, color=t.muted,
+                              va="bottom", annotation_clip=False)  # fmt: skip
         if log_x:
-            axes.set_xscale("log")
+            _logarithmic(axes, len(panels))
         if log_y:
             axes.set_yscale("log")
+        if limits is not None:
+            axes.set_ylim(*limits)
+            if place:
+                axes.tick_params(labelleft=False)
         axes.set_title(title)
         axes.set_xlabel(x)
         label = y if isinstance(y, str) else y[place]
@@ -80,6 +87,26 @@ def curves(
             axes.set_ylabel(label)
     _legend(figure, all_axes)
     return figure
+
+
+def _logarithmic(axes: Any, panels: int) -> None:
+    """A logarithmic x axis with few labels, whatever its range: 500, 20k, 1M."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    decades = math.log10(high / low)
+    subs = (1.0,) if decades > 1.5 else (1.0, 3.0) if decades > 0.7 else (1.0, 2.0, 5.0)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=max(3, 12 // panels)))
+    axes.xaxis.set_major_formatter(lambda v, _: _short(v))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _short(value: float) -> str:
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:g}{letter}"
+    return f"{value:g}"
 
 
 def _legend(figure: Any, all_axes: Any) -> None:

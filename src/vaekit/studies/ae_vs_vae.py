@@ -38,8 +38,8 @@ def ae_vs_vae(bench: Bench) -> Findings:
         {AE: Plan("ae", shared), FREE: Plan("vae", {**shared, "beta": 0.0}), VAE: Plan("vae", {**shared, "beta": 1.0})}
     )
     bench.stage("measuring")
-    n_train, n = bench.sized(2000, 10_000), bench.sized(500, 2000)
-    train, test = labelled(bench, "train", n_train), labelled(bench, "test", n)
+    train, test = labelled(bench, "train", bench.sized(2000, 10_000)), labelled(bench, "test", bench.sized(500, 2000))
+    n_train, n = len(train), len(test)
     numbers: dict[str, Any] = {}
     codes: dict[str, np.ndarray] = {}
     components = Components(bench.data.events(bench.data.train[train]), COMPONENTS)
@@ -107,7 +107,13 @@ def read(numbers: dict[str, Any]) -> list[str]:
             f"{number(numbers[AE]['code_std'])} in the {AE} and {number(numbers[FREE]['code_std'])} in the {FREE}, "
             f"against {number(numbers[VAE]['code_std'])} in the VAE, so most draws fall where no datum is encoded."
             if best == VAE
-            else "So here the KL did not make better samples; the model may be too young, or its codes collapsed."
+            else "So here the KL did not make better samples."
+            + (
+                f" The codes of the VAE have a standard deviation of {number(numbers[VAE]['code_std'])} only: they "
+                "tell little of a datum yet, and draws of N(0, I) decode to much the same."
+                if numbers[VAE]["code_std"] < 0.3
+                else ""
+            )
         )
     ]
     for key, what in (("knn", "Ten nearest neighbours"), ("probe", "A linear probe")):
@@ -127,7 +133,7 @@ def read(numbers: dict[str, Any]) -> list[str]:
     signs = {direction(g) for g in gain.values()}
     points = ", ".join(f"{100 * g.value:+.1f} points ({name})".replace("-", "−") for name, g in gain.items())
     said.append(
-        f"On the layer before the code the probe does otherwise by {points}: "
+        f"On the layer before the code the accuracy of the probe differs by {points}: "
         + (
             choose(
                 signs.pop(),

@@ -26,8 +26,8 @@ WITHIN, BETWEEN = "within a class", "between classes"
 def interpolation(bench: Bench) -> Findings:
     """Lerp, slerp and the midpoint between two data: how smooth the way is, within a class and between classes.
 
-    A VAE and an autoencoder of the same shape. The way is even in the latent space; how even it is in pixels, and how
-    likely the data on it are to be taken for real ones, is measured on many pairs.
+    A VAE and an autoencoder of the same shape. The way is even in the latent space; how even and how straight it is in
+    pixels is measured on many pairs.
     """
     latent = 20
     runs = bench.train({"VAE": Plan("vae", {"latent": latent}), "autoencoder": Plan("ae", {"latent": latent})})

@@ -41,7 +41,7 @@ def kl_weight(bench: Bench) -> Findings:
     }
     runs = bench.train(plans)
     bench.stage("measuring")
-    n = bench.sized(500, 4000)
+    n = min(bench.sized(500, 4000), len(bench.data.test))
     measured = {name: [measure(bench, runs[f"{name}, seed {s}"], n) for s in range(SEEDS)] for name in weights}
     numbers = {name: {k: [m[k] for m in found] for k in found[0]} for name, found in measured.items()}
     logs = {name: [log_of(runs[f"{name}, seed {s}"]) for s in range(SEEDS)] for name in weights}
@@ -51,8 +51,7 @@ def kl_weight(bench: Bench) -> Findings:
         read(numbers),
         [_curves(logs), _plane(numbers, n), _table(numbers, latent)],
         numbers,
-        [f"Learning in numbers: ELBO, rate and distortion of the first {n:,} test data, mean ± its standard error "
-         f"over {SEEDS} seeds."],
+        [f"ELBO, rate, distortion: the first {n:,} test data, mean over {SEEDS} seeds ± its standard error."],
     )  # fmt: skip
 
 

@@ -20,8 +20,7 @@ TILE = 84  # pixels of the longer side of a tile
 
 def write_page(study: Study, bench: Bench, findings: Findings, path: Path) -> None:
     """One self-contained page: what was found, the figures, and how it was done."""
-    heading, *rest = findings.sentences
-    found = Section("found", "What was found", [Text(heading), *(Text(s) for s in rest)])
+    found = Section("found", "What was found", [Text(s) for s in findings.sentences])
     found.blocks += [Text(note, "note") for note in findings.notes]
     sections = [found, *findings.sections, _how(study, bench, path)]
     now = datetime.now(UTC)
@@ -29,9 +28,9 @@ def write_page(study: Study, bench: Bench, findings: Findings, path: Path) -> No
     each = f"{steps[0]:,}" if len(set(steps)) == 1 else f"{min(steps):,} to {max(steps):,}" if steps else "0"
     models = "1 model" if len(steps) == 1 else f"{len(steps)} models"
     facts = [f"{now.day} {now:%B %Y}", bench.data.name, f"{models}, {each} steps each", _minutes(bench.minutes)]
-    title = f"{study.name}: {study.summary.rstrip('.')}"
+    title = f"{study.name} on {bench.data.name}"
     chapter = Chapter(study.name, title, facts, "finished", _warnings(bench), sections)
-    write_text(path, render(f"{study.name} on {bench.data.name}", [], [chapter], "vaekit study"))
+    write_text(path, render(title, [], [chapter], "vaekit study"))
 
 
 def _minutes(minutes: float) -> str:
@@ -69,7 +68,7 @@ def _how(study: Study, bench: Bench, path: Path) -> Section:
     source = shlex.quote(str(data.source)) if data.source else "DATA"
     again = f"vaekit study {study.name} {source} --minutes {bench.minutes:g} --out {shlex.quote(shown_path(path))}"
     blocks: list[Block] = [
-        *([Text(study.description)] if study.description else []),
+        Text(f"{study.summary} {study.description}"),
         Table(["model", "recipe and settings", "steps", "epochs", "trained for", "parameters"], rows,
               "Every model of this page. They are kept beside it and trained on when the study is run for longer.",
               numeric=(2, 3, 4, 5)),

@@ -1,0 +1,82 @@
+"""How near pictures are to one another: PSNR, SSIM, power spectra. Arrays (N, C, H, W) in, one number a picture out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ChoiceError
+
+Array = NDArray[Any]
+WINDOW, SIGMA = 11, 1.5
+K1, K2 = 0.01, 0.03
+
+
+def _pair(a: Array, b: Array) -> tuple[Array, Array]:
+    if a.shape != b.shape or a.ndim != 4:
+        raise ChoiceError(f"two arrays of images (N, C, H, W) of one shape are needed, got {a.shape} and {b.shape}")
+    return np.asarray(a, float), np.asarray(b, float)
+
+
+def psnr(clean: Array, other: Array, span: float) -> Array:
+    """Peak signal-to-noise ratio 10 log10(span^2 / mean squared error), dB, (N,); infinite where they agree.
+
+    Arguments:
+        span: from black to white, in the units of the images.
+    """
+    a, b = _pair(clean, other)
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(span**2 / ((a - b) ** 2).mean((1, 2, 3)))
+
+
+def ssim(clean: Array, other: Array, span: float) -> Array:
+    """Structural similarity (Wang et al. 2004), (N,): 1 where they agree.
+
+    Gaussian windows of 11 pixels and deviation 1.5, or as large an odd window as a smaller image holds, inside the
+    image alone; the mean over pixels and channels.
+    """
+    a, b = _pair(clean, other)
+    side = min(WINDOW, *(s - 1 + s % 2 for s in a.shape[2:]))
+    weights = np.exp(-0.5 * ((np.arange(side) - side // 2) / SIGMA) ** 2)
+    weights /= weights.sum()
+
+    def blurred(x: Array) -> Array:
+        for axis in (2, 3):
+            x = np.lib.stride_tricks.sliding_window_view(x, side, axis) @ weights
+        return x
+
+    c1, c2 = (K1 * span) ** 2, (K2 * span) ** 2
+    mean_a, mean_b = blurred(a), blurred(b)
+    var_a, var_b = blurred(a * a) - mean_a**2, blurred(b * b) - mean_b**2
+    both = blurred(a * b) - mean_a * mean_b
+    found = (2 * mean_a * mean_b + c1) * (2 * both + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    return found.mean((1, 2, 3))
+
+
+def median_filter(images: Array, side: int = 3) -> Array:
+    """Each pixel the median of the square about it, edges repeated: (N, C, H, W) -> the same."""
+    if side < 1 or side % 2 == 0:
+        raise ChoiceError(f"the side of a median filter is an odd number of pixels, got {side}")
+    padded = np.pad(images, ((0, 0), (0, 0), (side // 2,) * 2, (side // 2,) * 2), "edge")
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, (side, side), (2, 3)), (4, 5))
+
+
+def radial_power(images: Array) -> tuple[Array, Array]:
+    """Spatial frequencies (F,) in cycles a pixel, and the power at each averaged over direction and channels, (N, F).
+
+    Power is |FFT|^2 / (H W)^2 of an image less its mean, so that the sum over all frequencies of the plane is its
+    variance; rings are one step of the shorter side wide, up to half a cycle a pixel.
+    """
+    x = np.asarray(images, float)
+    if x.ndim != 4:
+        raise ChoiceError(f"images (N, C, H, W) are needed, got {x.shape}")
+    height, width = x.shape[2:]
+    power = np.abs(np.fft.fft2(x - x.mean((2, 3), keepdims=True)) / (height * width)) ** 2
+    across, down = np.fft.fftfreq(width), np.fft.fftfreq(height)
+    radius = np.hypot(across, down[:, None])
+    side = min(height, width)
+    ring = np.round(radius * side).astype(int)
+    rings = np.arange(1, side // 2 + 1)
+    return rings / side, np.stack([power[:, :, ring == r].mean((1, 2)) for r in rings], 1)

@@ -1,0 +1,200 @@
+"""Autoencoders with fewer and with more latents than data dimensions, with and without denoising."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..corruption import corruption
+from ..errors import ChoiceError
+from ..metrics.codes import knn_correct
+from ..noise import Noise
+from ..report.blocks import Block, Section, Strips, Table
+from ..run import Run
+from .ae_vs_vae import labelled
+from .bench import Bench, Plan
+from .denoising import denoise
+from .page import strip
+from .registry import Findings, study
+from .words import choose, direction, estimate, number, paired
+
+UNDER, OVER, DENOISED = "under-complete", "over-complete", ", denoising"
+MODELS = (UNDER, UNDER + DENOISED, OVER, OVER + DENOISED)
+RATIO, MOST = 1.25, 4096
+MASKED = 0.3
+SHOWN, LATENTS = 10, 12
+COPY = 0.5
+"""A model that gives back pictures with their pixels shuffled with less than this share of their variance lost."""
+
+
+@study("complete", "Vincent et al. 2010, Stacked denoising autoencoders, JMLR 11; Bengio et al. 2013, arXiv:1206.5538")
+def complete(bench: Bench) -> Findings:
+    """Under- against over-complete autoencoders, with and without denoising: what the over-complete one learns.
+
+    One hidden layer each, of as many units as the larger code. With more latents than data dimensions nothing forces an
+    autoencoder to learn what data look like: it may copy. Whether it does shows on pictures with their pixels shuffled,
+    which no training saw; what else it learned shows in its neighbours' classes and in what single latents draw.
+    """
+    dims = int(np.prod(bench.data.shape))
+    if dims > MOST:
+        raise ChoiceError(f"complete needs data of up to {MOST:,} numbers, got {dims:,}: give smaller images")
+    over, under = int(np.ceil(RATIO * dims)), max(2, min(32, dims // 8))
+    shape: dict[str, Any] = {"hidden": (over,), "network": "dense", "likelihood": "gaussian"}
+    if bench.data.kind == "image":
+        shape["observation"] = "grey"
+    noisy = {"corruption": "masking", "corruption_level": MASKED}
+    runs = bench.train(
+        {
+            UNDER: Plan("ae", {**shape, "latent": under}),
+            UNDER + DENOISED: Plan("denoising", {**shape, **noisy, "latent": under}),
+            OVER: Plan("ae", {**shape, "latent": over}),
+            OVER + DENOISED: Plan("denoising", {**shape, **noisy, "latent": over}),
+        }
+    )
+    bench.stage("measuring")
+    n = min(bench.sized(300, 2000), len(bench.data.test))
+    numbers: dict[str, Any] = {"dims": dims, "under": under, "over": over, "models": {}}
+    x = runs[UNDER].observed("test")(np.arange(n))
+    shuffled = x.flatten(1)[:, torch.from_numpy(np.random.default_rng(0).permutation(dims))].reshape(x.shape)
+    spoilt = corruption("masking", MASKED)(x, Noise.of(82, n))
+    variance = ((x - x.mean(0)) ** 2).mean((*range(1, x.dim()),)).mean()
+    pictures: dict[str, list[np.ndarray]] = {}
+    for name, run in runs.items():
+        made = [torch.from_numpy(rebuild(run, t)) for t in (x, shuffled, spoilt)]
+        lost = [((m - t) ** 2).flatten(1).mean(1) / variance for m, t in zip(made, (x, shuffled, x), strict=True)]
+        numbers["models"][name] = {
+            key: values.tolist() for key, values in zip(("data", "shuffled", "masked"), lost, strict=True)
+        } | {"knn": neighbours(bench, run, bench.sized(2000, 10_000), n)}
+        pictures[name] = [m[:SHOWN].numpy() for m in made]
+    sections = [_table(numbers, n)]
+    if bench.data.kind == "image":
+        inputs = [t[:SHOWN].numpy() for t in (x, shuffled, spoilt)]
+        sections = [_pictures(bench, inputs, pictures), _latents(bench, runs), *sections]
+    return Findings(read(numbers), sections, numbers)
+
+
+def rebuild(run: Run, x: torch.Tensor) -> np.ndarray:
+    """Encoded and decoded, as the model sees x."""
+    if run.facts.kind == "image":
+        return denoise(run, x.numpy()).astype(np.float32)
+    with torch.no_grad():
+        return run.model.decode(run.model.encode(x)).mean.numpy()
+
+
+def neighbours(bench: Bench, run: Run, n_train: int, n: int) -> list[bool]:
+    """Whether ten neighbours among the codes find the class of each test datum; nothing where there are no classes."""
+    if bench.data.test.label is None or bench.data.train.label is None:
+        return []
+    train, test = labelled(bench, "train", n_train), labelled(bench, "test", n)
+    if not len(train) or not len(test):
+        return []
+    known, new = run.encode("train", rows=train), run.encode("test", rows=test)
+    return knn_correct(known, bench.data.train.label[train], new, bench.data.test.label[test]).tolist()
+
+
+def read(numbers: dict[str, Any]) -> list[str]:
+    """What the numbers say: who copies, what denoising changes, what the codes know."""
+    models = numbers["models"]
+    lost = {name: {k: float(np.mean(models[name][k])) for k in ("data", "shuffled", "masked")} for name in MODELS}
+    copies = lost[OVER]["shuffled"] < COPY
+    said = [
+        f"With {numbers['over']} latents for {numbers['dims']} data dimensions the plain autoencoder loses "
+        f"{lost[OVER]['data']:.1%} of the variance of test data (with {numbers['under']} latents "
+        f"{lost[UNDER]['data']:.1%}) and {lost[OVER]['shuffled']:.0%} of that of shuffled pictures: "
+        + (
+            "it gives back what no datum looks like, so it has learned to copy more than to know."
+            if copies
+            else "it does not give back what no datum looks like, so in this much training it has not learned to copy."
+        )
+    ]
+    before, after = lost[OVER]["shuffled"], lost[OVER + DENOISED]["shuffled"]
+    which = direction(paired(models[OVER + DENOISED]["shuffled"], models[OVER]["shuffled"]))
+    said.append(
+        f"Trained to undo masks of {MASKED:.0%} of the elements, it loses {after:.0%} of shuffled pictures instead of "
+        f"{before:.0%}: "
+        + choose(
+            which,
+            "to denoise it had to learn what data look like, and copies less.",
+            "denoising made it copy more, not less.",
+            "denoising changed nothing in this.",
+        )
+    )
+    mend = direction(paired(models[OVER]["masked"], models[OVER + DENOISED]["masked"]))
+    said.append(
+        f"Of masked test data the denoising one loses {lost[OVER + DENOISED]['masked']:.1%}, the plain one "
+        f"{lost[OVER]['masked']:.1%}; "
+        + choose(mend, "it fills holes.", "it fills holes less well.", "neither fills holes better.")
+    )
+    if models[OVER]["knn"]:
+        share = {name: f"{np.mean(models[name]['knn']):.1%}" for name in MODELS}
+        gain = paired(models[OVER + DENOISED]["knn"], models[OVER]["knn"])
+        said.append(
+            f"Ten neighbours among its codes find the class of {share[OVER]} of test data, with denoising "
+            f"{share[OVER + DENOISED]} (under-complete: {share[UNDER]} and {share[UNDER + DENOISED]}): "
+            + choose(
+                direction(gain),
+                "denoising made the code know more of the classes.",
+                "denoising cost some of what the code knows of the classes.",
+                f"a difference of {number(abs(100 * gain.value))} points, which these data cannot tell from none.",
+            )
+        )
+    return said
+
+
+# --- figures ----------------------------------------------------------------------------------------------------
+
+
+def _raw(bench: Bench, x: np.ndarray) -> np.ndarray:
+    low, high = bench.data.scale
+    return low + x * (high - low)
+
+
+def _pictures(bench: Bench, inputs: list[np.ndarray], pictures: dict[str, list[np.ndarray]]) -> Section:
+    titles = {"data": "Test data", "shuffled": "Pixels shuffled", "masked": f"{MASKED:.0%} of the pixels masked"}
+    blocks: list[Block] = []
+    for i, (key, title) in enumerate(titles.items()):
+        rows = [strip(bench, "input", _raw(bench, inputs[i]))]
+        rows += [strip(bench, name, _raw(bench, made[i])) for name, made in pictures.items()]
+        blocks.append(Strips(f"rebuilt-{key}", rows, f"{title} and what each model gives back", f"{title}."))
+    return Section("pictures", "What comes back", blocks)
+
+
+def _latents(bench: Bench, runs: dict[str, Run]) -> Section:
+    """What the latents that vary most draw: the mean code with one of them two deviations up, less the mean picture."""
+    rows = []
+    low, high = bench.data.scale
+    for name, run in runs.items():
+        codes = run.encode("test", min(1000, len(bench.data.test)))
+        spread = codes.std(0)
+        most = np.argsort(-spread)[:LATENTS]
+        moved = np.tile(codes.mean(0), (len(most) + 1, 1))
+        moved[np.arange(len(most)), most] += 2 * spread[most]
+        x = run.decode(moved.astype(np.float32))
+        change = x[:-1] - x[-1:]
+        limit = max(float(np.abs(change).max()), 1e-6)
+        rows.append(strip(bench, name, (low + high) / 2 + change / limit * (high - low) / 2))
+    caption = (
+        f"For each model the {LATENTS} latents that vary most: the mean code with one of them two standard deviations "
+        "up, less the picture of the mean code; grey is no change, each row on its own scale."
+    )
+    return Section(
+        "latents", "What single latents draw", [Strips("latents", rows, "Changes by single latents", caption)]
+    )
+
+
+def _table(numbers: dict[str, Any], n: int) -> Section:
+    rows = []
+    for name in MODELS:
+        m = numbers["models"][name]
+        shares = [estimate(m[k]) for k in ("data", "shuffled", "masked")]
+        knn = f"{np.mean(m['knn']):.1%}" if m["knn"] else "no classes"
+        rows.append([name, *(f"{100 * e.value:.1f} ± {100 * e.se:.1f}" for e in shares), knn])
+    head = ["model", "data, % lost", "shuffled, % lost", "masked, % lost", "10 neighbours"]
+    caption = (
+        f"{n:,} test data, mean ± standard error. Lost: mean squared error as a share of the data's variance; of "
+        f"masked data against the whole ones. {numbers['under']} and {numbers['over']} latents for {numbers['dims']} "
+        "data dimensions."
+    )
+    return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(1, 2, 3, 4))])

@@ -1,0 +1,163 @@
+"""Models of a study: trained together, kept, gone on with; and the page."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+import vaekit as vk
+from vaekit.cli import main
+from vaekit.errors import ChoiceError, RunError
+from vaekit.studies import STUDIES, Bench, Plan, registry, study
+from vaekit.studies.bench import slug
+
+SMALL = {"latent": 2, "hidden": (8,)}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return vk.load("digits")
+
+
+def steps(folder):
+    return {p.parent.name: json.loads(p.read_text())["step"] for p in folder.glob("*/run.json")}
+
+
+def test_all_models_get_the_same_steps_and_go_on_when_there_is_more_time(digits, tmp_path):
+    plans = {"one": Plan("vae", SMALL), "Two!": Plan("ae", SMALL), "three": Plan("vae", {**SMALL, "beta": 2.0})}
+    told = []
+    runs = Bench(digits, 0.06, tmp_path, lambda *words: told.append(words)).train(plans)
+    first = steps(tmp_path)
+    assert set(first) == {"one", "two", "three"}
+    assert len(set(first.values())) == 1
+    assert min(first.values()) >= 25
+    assert {run.config["step"] for run in runs.values()} == set(first.values())
+    assert all(0 <= done <= of for _, done, of in told)
+    weights = {name: run.encode("test", 5) for name, run in runs.items()}
+    # as long again trains no more; for longer, on
+    again = Bench(digits, 0.04, tmp_path).train(plans)
+    assert steps(tmp_path) == first
+    np.testing.assert_array_equal(again["one"].encode("test", 5), weights["one"])
+    Bench(digits, 0.3, tmp_path).train(plans)
+    later = steps(tmp_path)
+    assert len(set(later.values())) == 1
+    assert min(later.values()) > min(first.values())
+    with pytest.raises(RunError, match="another model"):
+        Bench(digits, 0.06, tmp_path).train({"one": Plan("vae", {**SMALL, "beta": 3.0})})
+
+
+def test_gone_on_with_is_the_same_as_trained_at_once(digits, tmp_path):
+    bench, plan = Bench(digits, 1.0, tmp_path), Plan("vae", SMALL)
+    for target in (30, 55, 80):
+        bench._advance(tmp_path / "pieces", plan, target, lambda step: None)
+    bench._advance(tmp_path / "whole", plan, 80, lambda step: None)
+    a, b = (vk.open(tmp_path / name) for name in ("pieces", "whole"))
+    np.testing.assert_array_equal(a.encode("test", 5), b.encode("test", 5))
+
+
+def test_one_that_fell_behind_catches_up(digits, tmp_path):
+    plans = {"one": Plan("vae", SMALL), "two": Plan("vae", {**SMALL, "beta": 2.0})}
+    Bench(digits, 1.0, tmp_path)._advance(tmp_path / "one", plans["one"], 70, lambda step: None)
+    Bench(digits, 0.01, tmp_path).train(plans)
+    assert len(set(steps(tmp_path).values())) == 1
+    assert min(steps(tmp_path).values()) >= 70
+
+
+def test_an_interrupt_keeps_what_was_trained(digits, tmp_path, monkeypatch):
+    from vaekit.studies import bench as module
+
+    real, calls = module.fit, []
+
+    def fit(*given, **named):
+        calls.append(named["out"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*given, **named)
+
+    monkeypatch.setattr(module, "fit", fit)
+    plans = {"one": Plan("vae", SMALL), "two": Plan("vae", SMALL)}
+    with pytest.raises(KeyboardInterrupt):
+        Bench(digits, 0.05, tmp_path).train(plans)
+    kept = steps(tmp_path)
+    assert kept
+    monkeypatch.setattr(module, "fit", real)
+    Bench(digits, 0.05, tmp_path).train(plans)
+    assert all(steps(tmp_path)[name] >= done for name, done in kept.items())
+    assert len(steps(tmp_path)) == 2
+
+
+def test_sizes_grow_with_the_minutes_alone(digits, tmp_path):
+    at = [Bench(digits, m, tmp_path).sized(100, 1600) for m in (0.1, 0.5, 2.0, 8.0, 60.0)]
+    assert at == [100, 100, 400, 1600, 1600]
+
+
+def test_what_was_decided_stays_decided(digits, tmp_path):
+    assert Bench(digits, 1.0, tmp_path).decided("steps", lambda: 7) == 7
+    assert Bench(digits, 9.0, tmp_path).decided("steps", lambda: 8) == 7
+
+
+def test_names_become_folders():
+    assert slug("fixed 0.25, seed 1") == "fixed-0.25-seed-1"
+    assert slug("../É!") not in ("", "..", ".")
+
+
+# --- the whole --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A study of one small model, whose sentence holds what must be escaped."""
+
+    def work(bench):
+        """One small model: a test.
+
+        Nothing else."""
+        runs = bench.train({"<b>model</b>": Plan("vae", SMALL)})
+        return registry.Findings(
+            ["It says <script>alert(1)</script>."], [], {"steps": bench.trained_steps, "n": len(runs)}
+        )
+
+    monkeypatch.setitem(STUDIES, "tiny", registry.Study("tiny", "Somebody 2026", "digits", work))
+
+
+def test_a_study_writes_a_page_that_needs_nothing_else(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    begun = time.monotonic()
+    path = study("tiny", minutes=0.25)
+    assert time.monotonic() - begun < 60
+    assert path.name == "study-tiny-digits.html"
+    page = path.read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "<b>model" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    found = json.loads((tmp_path / "study-tiny-digits.runs" / "findings.json").read_text())
+    assert f"{found['numbers']['steps']:,}" in page
+    assert "vaekit study tiny digits --minutes 0.25" in page
+
+
+def test_on_the_command_line(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study"]) == 0
+    out = capsys.readouterr().out
+    for name in STUDIES:
+        assert name in out
+    for words, said in (
+        (["study", "kl-wieght"], "did you mean 'kl-weight'"),
+        (["study", "tiny", "digits", "--minutes", "0"], "0.25 minutes or more"),
+        (["study", "tiny", "digits", "--out", "page.pdf"], ".html"),
+        (["study", "tiny", "nowhere"], "neither a data set nor a path"),
+    ):
+        assert main(words) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.count("\n") == 1
+    assert not list(tmp_path.glob("*.html"))
+
+
+def test_studies_refuse_data_they_cannot_use(tmp_path):
+    table = vk.from_arrays(np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32))
+    for name, said in (("denoising", "images"), ("ae-vs-vae", "classes")):
+        with pytest.raises(ChoiceError, match=said):
+            study(name, table, minutes=0.25, out=tmp_path / "page.html")
