@@ -9,7 +9,7 @@ from ..data import load
 from ..data.core import Data
 from ..errors import ChoiceError, RunError
 from ..files import write_json
-from . import ae_vs_vae, beta, blur, collapse, complete, denoising, interpolation, kingma2013, kl_weight  # noqa: F401
+from . import ae_vs_vae, beta, blur, collapse, complete, denoising, importance, interpolation, kingma2013, kl_weight  # noqa: F401
 from .bench import Bench, Plan, Told
 from .page import write_page
 from .registry import STUDIES, Findings, Study, get_study

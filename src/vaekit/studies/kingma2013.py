@@ -119,7 +119,8 @@ def read(numbers: dict[str, Any]) -> list[str]:
         found = numbers["curves"][f"{AEVB}, {d}"]
         over[d] = found["train"]["elbo"][-1] - found["valid"]["elbo"][-1]
     said.append(
-        f"The bound on training data less that on validation data is {listed([number(over[d]) for d in LATENTS])} nats: "
+        f"The bound on training data less that on validation data is {listed([number(over[d]) for d in LATENTS])} "
+        "nats: "
         + choose(
             trend(LATENTS, list(over.values())),
             "more latents overfit more.",

@@ -1,0 +1,299 @@
+"""log p(x) by importance sampling, and whether it tells what a model has not seen."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import figures
+from ..data import named
+from ..data.observation import Binary
+from ..distributions import draw
+from ..errors import DataError
+from ..figures import Line
+from ..noise import Noise
+from ..report.blocks import Block, Section, Strips, Table, Text, plot
+from ..run import Run
+from ..terms import log_weights
+from .bench import Bench, Plan
+from .page import strip
+from .registry import Findings, study
+from .words import choose, direction, estimate, listed, number, paired
+
+LATENT, SHOWN = 16, 8
+PLAIN, MIXTURE, LOGISTIC = "N(0, I) prior", "mixture prior", "another likelihood"
+FROM_Q, FROM_P = "from q(z|x)", "from the prior"
+NOISE = 83
+OTHERS = ("fashion-mnist", "mnist")
+SCORES = {"log_px": "log p(x)", "typicality": "typicality", "ratio": "ratio to pixels apart"}
+
+
+@study("importance", "Burda et al. 2016, arXiv:1509.00519; Nalisnick et al. 2019, arXiv:1810.09136, arXiv:1906.02994")
+def importance(bench: Bench) -> Findings:
+    """log p(x) by importance sampling against the number of samples, and as a score of what is out of distribution.
+
+    Three models: one with a N(0, I) prior, one with a learned mixture for a prior, one with another likelihood. Of each
+    log p(x) of held-out data is estimated with K draws from q(z|x), and with K draws from the prior. Then the first
+    model scores other data: altered test data, and of 28x28 grey pictures the other of MNIST and Fashion-MNIST where it
+    is at hand (run the study on that one for the reverse).
+    """
+    shape = {"latent": LATENT}
+    grey = bench.data.kind == "image" and bench.data.shape[0] == 1
+    other = {"likelihood": "continuous-bernoulli"} if grey else {"likelihood": "student-t"}
+    if bench.data.kind == "counts":
+        other = {"likelihood": "poisson"}
+    runs = bench.train(
+        {
+            PLAIN: Plan("vae", shape),
+            MIXTURE: Plan("mixture", {**shape, "components": 20}),
+            LOGISTIC: Plan("vae", {**shape, **other}),
+        }
+    )
+    bench.stage("measuring")
+    n, k = min(bench.sized(50, 200), len(bench.data.test)), bench.sized(256, 4096)
+    counts = [2**i for i in range(int(math.log2(k)) + 1)]
+    numbers: dict[str, Any] = {"counts": counts, "n": n, "models": {}}
+    for name, run in runs.items():
+        weights = {FROM_Q: weights_of(bench, run, n, counts[-1]), FROM_P: prior_weights(bench, run, n, counts[-1])}
+        best = bounds(weights[FROM_Q], counts[-1])
+        numbers["models"][name] = {
+            "likelihood": other["likelihood"] if name == LOGISTIC else "the default one",
+            "curves": {kind: [float((bounds(w, c) - best).mean()) for c in counts] for kind, w in weights.items()},
+            "gap": {kind: (bounds(w, counts[-1]) - best).tolist() for kind, w in weights.items()},
+            "first": (bounds(weights[FROM_Q], 1) - best).tolist(),
+            "ess": {kind: effective(w).tolist() for kind, w in weights.items()},
+        }
+    sections = [_curves(numbers), _table(numbers)]
+    if bench.data.kind == "image":
+        bench.stage("scoring other data")
+        numbers["out"], pictures, notes = outside(bench, runs[PLAIN])
+        sections.append(_outside(bench, numbers["out"], pictures))
+    else:
+        numbers["out"], notes = {}, ["Other data are scored for images only."]
+    return Findings(read(numbers), sections, numbers, notes)
+
+
+# --- log p(x) ---------------------------------------------------------------------------------------------------
+
+
+def weights_of(bench: Bench, run: Run, n: int, k: int) -> np.ndarray:
+    """log p(x, z) - log q(z|x) at k draws from q for each of the first n test data, (n, k)."""
+    x = bench.observed(run)(np.arange(n)).to(run.device)
+    return importance_weights(run, x, k)
+
+
+def importance_weights(run: Run, x: Tensor, k: int) -> np.ndarray:
+    """The same for given x (n, *event)."""
+    found = []
+    size = max(1, min(k, 4_000_000 // (len(x) * run.facts.dims)))
+    noise = Noise.of(NOISE, len(x), device=run.device)
+    with torch.no_grad():
+        for first in range(0, k, size):
+            some = Noise(noise.base, noise.rows, first)
+            trace = run.model.trace(x, k=min(size, k - first), noise=some)
+            found.append(log_weights(trace, x).cpu().double().numpy())
+    return np.concatenate(found).T
+
+
+def prior_weights(bench: Bench, run: Run, n: int, k: int) -> np.ndarray:
+    """log p(x|z) at k draws from the prior, the same for all data, (n, k)."""
+    x = bench.observed(run)(np.arange(n)).to(run.device)
+    found = []
+    size = max(1, 4_000_000 // (n * run.facts.dims))
+    with torch.no_grad():
+        z = draw(run.model.prior(), Noise.of(NOISE + 1, k, device=run.device))
+        for a in range(0, k, size):
+            px = run.model.decode(z[a : a + size])
+            found.append(px.log_prob(x.unsqueeze(1)).cpu().double().numpy())
+    return np.concatenate(found, 1)
+
+
+def bounds(weights: np.ndarray, k: int) -> np.ndarray:
+    """log 1/k sum exp w of each datum, averaged over the disjoint groups of k draws: (n, K) -> (n,)."""
+    groups = weights[:, : weights.shape[1] // k * k].reshape(len(weights), -1, k)
+    top = groups.max(-1, keepdims=True)
+    return (np.log(np.exp(groups - top).mean(-1)) + top[..., 0]).mean(1)
+
+
+def effective(weights: np.ndarray) -> np.ndarray:
+    """Effective sample size (sum w)^2 / sum w^2 of each datum, (n,)."""
+    w = np.exp(weights - weights.max(1, keepdims=True))
+    return w.sum(1) ** 2 / (w**2).sum(1)
+
+
+# --- out of distribution ----------------------------------------------------------------------------------------
+
+
+def outside(bench: Bench, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray], list[str]]:
+    """Scores of other data beside those of test data, with the areas under their ROC curves."""
+    data, notes = bench.data, []
+    n, k = min(bench.sized(200, 2000), len(data.test)), bench.sized(8, 64)
+    low, high = data.scale
+    test = np.ascontiguousarray(data.events(data.test[:n]))
+    mixed = np.random.default_rng(0).permutation(run.facts.dims)
+    sets = {
+        "test data": test,
+        "darkened to a quarter": (low + (test - low) * 0.25).astype(test.dtype),
+        "inverted": (low + high - test.astype(float)).astype(test.dtype),
+        "pixels shuffled": test.reshape(n, -1)[:, mixed].reshape(test.shape),
+    }
+    if data.shape == (1, 28, 28) and data.scale == (0.0, 255.0):
+        for name in OTHERS:
+            if name != data.name:
+                try:
+                    found = named.source(name, mirrors=())
+                    assert found.splits is not None
+                    sets[name] = np.ascontiguousarray(found.x[found.splits["test"][:n]])[:, None]
+                except DataError:
+                    notes.append(f"{name} is not at hand, so it was not scored; `vaekit fit {name}` fetches it.")
+    trained = np.ascontiguousarray(data.events(data.train[:n]))
+    usual = float(scores(run, trained, k)[0].mean())
+    background = np.clip((data.events(data.train[:5000]).astype(float) - low).mean(0) / (high - low), 1e-3, 1 - 1e-3)
+    result: dict[str, Any] = {}
+    inside: dict[str, np.ndarray] = {}
+    for name, x in sets.items():
+        log_px, seen = scores(run, x, k)
+        found_scores = {"log_px": log_px, "typicality": -np.abs(log_px - usual)}
+        if isinstance(run.composition.observation, Binary):
+            apart = seen * np.log(background) + (1 - seen) * np.log(1 - background)
+            found_scores["ratio"] = log_px - apart.reshape(len(x), -1).sum(1)
+        inside = inside or found_scores
+        result[name] = {"mean": float(log_px.mean())} | {
+            key: area(inside[key], values) for key, values in found_scores.items()
+        }
+    return result, {name: x[:SHOWN] for name, x in sets.items()}, notes
+
+
+def scores(run: Run, raw: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """log p(x) of raw data by importance sampling, (n,), and x as the model saw it."""
+    observed = run.observed(raw)
+    found, seen = [], []
+    for a in range(0, len(raw), 200):
+        x = observed(np.arange(a, min(a + 200, len(raw)))).to(run.device)
+        found.append(bounds(importance_weights(run, x, k), k))
+        seen.append(x.cpu().double().numpy())
+    return np.concatenate(found), np.concatenate(seen)
+
+
+def area(inside: np.ndarray, out: np.ndarray) -> float:
+    """The chance that a datum from inside scores above one from outside, ties by half: the area under the ROC curve."""
+    above = np.searchsorted(np.sort(out), inside, "left").mean()
+    level = np.searchsorted(np.sort(out), inside, "right").mean()
+    return float(above + level) / (2 * len(out))
+
+
+# --- what it says -----------------------------------------------------------------------------------------------
+
+
+def read(numbers: dict[str, Any]) -> list[str]:
+    """What the numbers say of K, of draws from the prior, of priors, and of other data."""
+    k = numbers["counts"][-1]
+    plain = numbers["models"][PLAIN]
+    rise = -estimate(plain["first"]).value
+    short = estimate(plain["gap"][FROM_P])
+    ess = {kind: estimate(plain["ess"][kind]) for kind in (FROM_Q, FROM_P)}
+    said = [
+        f"From one draw of q(z|x) to {k:,} the estimate of log p(x) rises by {number(rise)} nats: so much the ELBO "
+        "lies below. "
+        + choose(
+            direction(short),
+            f"As many draws from the prior give {number(short.value)} nats more: q misses where p(z|x) has its mass.",
+            f"As many draws from the prior still lie {number(-short.value)} nats below, since next to none of them "
+            "decodes to anything like the datum.",
+            "As many draws from the prior give the same.",
+        ),
+        f"Of {k:,} draws {number(ess[FROM_Q].value)} count in effect when they are from q(z|x) and "
+        f"{number(ess[FROM_P].value)} when they are from the prior: "
+        + (
+            "the encoder earns its keep."
+            if ess[FROM_Q].value > 2 * ess[FROM_P].value
+            else "the encoder is hardly better than blind guesses here."
+        ),
+    ]
+    loose = paired(numbers["models"][MIXTURE]["first"], plain["first"])
+    said.append(
+        f"With a mixture for a prior the rise is {number(-estimate(numbers['models'][MIXTURE]['first']).value)} nats: "
+        + choose(
+            direction(loose),
+            "its ELBO is the tighter one.",
+            "its ELBO is the looser one.",
+            "its ELBO is as tight.",
+        )
+    )
+    out = {name: found for name, found in numbers["out"].items() if name != "test data"}
+    if out:
+        fooled = [name for name, found in out.items() if found["log_px"] < 0.5]
+        said.append(
+            f"log p(x) is higher than that of test data for {listed(fooled)} (area "
+            f"{listed([number(out[name]['log_px']) for name in fooled])}, where 0.5 is chance): it does not tell "
+            "what the model has not seen."
+            if fooled
+            else "log p(x) is lower for all other data than for test data, as one would hope."
+        )
+        for name in fooled:
+            mended = {key: out[name][key] for key in ("typicality", "ratio") if key in out[name]}
+            best = max(mended, key=mended.__getitem__)
+            said.append(
+                f"For {name} {SCORES[best]} brings it from {number(out[name]['log_px'])} to {number(mended[best])}"
+                + (
+                    ", which tells them apart."
+                    if mended[best] > 0.8
+                    else ", which is no cure."
+                    if mended[best] < 0.6
+                    else "."
+                )
+            )
+    return said
+
+
+# --- figures ----------------------------------------------------------------------------------------------------
+
+
+def _curves(numbers: dict[str, Any]) -> Section:
+    panels = {
+        name: {kind: Line(numbers["counts"], found["curves"][kind]) for kind in (FROM_Q, FROM_P)}
+        for name, found in numbers["models"].items()
+    }
+    k = numbers["counts"][-1]
+    picture = plot(
+        "samples",
+        lambda: figures.curves(panels, "samples K", "log p(x) less the best estimate, nats", log_x=True),
+        "Estimates of log p(x) against the number of samples",
+        f"The mean over {numbers['n']} test data of the estimate with K draws, less the one with {k:,} draws from "
+        "q(z|x). Every estimate is a lower bound on average; the higher line is the nearer one.",
+    )  # fmt: skip
+    return Section("samples", "log p(x) against the number of samples", [picture])
+
+
+def _table(numbers: dict[str, Any]) -> Section:
+    rows = [
+        [name, found["likelihood"], number(-estimate(found["first"]).value), estimate(found["gap"][FROM_P]).text(),
+         *(number(estimate(found["ess"][kind]).value) for kind in (FROM_Q, FROM_P))]
+        for name, found in numbers["models"].items()
+    ]  # fmt: skip
+    k = numbers["counts"][-1]
+    head = ["model", "likelihood", f"rise from K = 1 to {k:,}", "prior less q", "effective, q", "effective, prior"]
+    caption = f"nats a datum, {numbers['n']} test data; effective sample sizes of {k:,} draws."
+    return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(2, 3, 4, 5))])
+
+
+def _outside(bench: Bench, out: dict[str, Any], pictures: dict[str, np.ndarray]) -> Section:
+    keys = [key for key in SCORES if key in out["test data"]]
+    rows = [
+        [name, number(found["mean"]), *(f"{found[key]:.3f}" if name != "test data" else "" for key in keys)]
+        for name, found in out.items()
+    ]
+    caption = (
+        "Mean log p(x) in nats, then for each score the area under the ROC curve of test data against these: 1 tells "
+        "all apart, 0.5 none, below 0.5 the score prefers what it has not seen. Typicality: how near log p(x) is to "
+        "its mean over training data. Ratio: log p(x) less that of a model of each pixel apart."
+    )
+    strips = Strips("others", [strip(bench, name, x) for name, x in pictures.items()], "The data that were scored",
+                    "The data that were scored, as they are before any draw.")  # fmt: skip
+    table = Table(["data", "log p(x)", *(SCORES[key] for key in keys)], rows, caption, numeric=(1, 2, 3, 4))
+    blocks: list[Block] = [Text("Scored by the model with the N(0, I) prior."), strips, table]
+    return Section("outside", "What the model has not seen", blocks)
