@@ -101,7 +101,8 @@ def test_other_kinds_of_codes(tmp_path, recipe, choices):
     assert np.isfinite(points.logpx).all()
     assert maps.prior(run, points.z.shape[1]).shape[1] == points.z.shape[1]
     if recipe == "vq":  # discrete codes are kept exactly, but for float16
-        np.testing.assert_array_equal(points.z, run.encode("test", rows=points.sources[0].row)[:20].astype(np.float16))
+        rows = points.sources[0].row
+        np.testing.assert_array_equal(points.z[: len(rows)], run.encode("test", rows=rows).astype(np.float16))
 
 
 def test_a_small_page_gets_fewer_data(run):

@@ -31,7 +31,7 @@ class Blobs:
     def add(self, name: str, x: np.ndarray) -> None:
         """An array, little endian."""
         little = np.ascontiguousarray(x).astype(x.dtype.newbyteorder("<"), copy=False)
-        self._put(name, gzip.compress(little.tobytes(), 9, mtime=0), str(x.dtype), list(x.shape))
+        self._put(name, gzip.compress(little.tobytes(), 9, mtime=0), x.dtype.name, list(x.shape))
 
     def add_bytes(self, name: str, raw: bytes) -> None:
         self.add_packed(name, gzip.compress(raw, 9, mtime=0), len(raw))

@@ -16,7 +16,7 @@ from ..files import write_text
 from ..run import Run
 from . import about, maps
 from .pack import Blobs, add_runtime, page
-from .points import UNLABELLED, Points, gather, stored_tsne
+from .points import UNLABELLED, Points, Told, gather, sources, stored_tsne
 
 POINTS = 60_000
 SIZE = 14_700_000
@@ -58,7 +58,18 @@ def write_explorer(
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the directory {place.parent}: {error.strerror}; choose another place") from error
-    told = progress or (lambda what, done, of: None)
+    told, device = progress or (lambda what, done, of: None), run.device
+    try:
+        title, meta, blobs = _contents(run.to("cpu"), points, tsne, told)
+    finally:
+        run.to(device)
+    write_text(place, page(title, meta, blobs))
+    return place
+
+
+def _contents(run: Run, points: int, tsne: int, told: Told) -> tuple[str, dict[str, Any], Blobs]:
+    """The page's title, what it says, and its bytes."""
+    sources(run, 1)  # data that cannot be had are told of at once
     exported = export_graphs(run, half=True, progress=told)
     for name in ("decode", "encode"):
         if isinstance(exported.graphs[name], str):
@@ -71,8 +82,7 @@ def write_explorer(
     meta = _meta(run, exported, shown, runtime)
     _add_points(run, blobs, shown, meta, tsne, told)
     meta["blobs"] = blobs.shapes
-    write_text(place, page(meta["title"], meta, blobs))
-    return place
+    return meta["title"], meta, blobs
 
 
 def _meta(run: Run, exported: Exported, shown: Points, runtime: dict[str, str]) -> dict[str, Any]:
@@ -97,21 +107,14 @@ def _meta(run: Run, exported: Exported, shown: Points, runtime: dict[str, str]) 
     }
 
 
-def _add_points(
-    run: Run,
-    blobs: Blobs,
-    shown: Points,
-    meta: dict[str, Any],
-    tsne: int,
-    told: Callable[[str, int, int], None],
-) -> None:
+def _add_points(run: Run, blobs: Blobs, shown: Points, meta: dict[str, Any], tsne: int, told: Told) -> None:
     z = shown.z.astype(np.float32)
     mean, spread = z.mean(0), z.std(0)
     dims = z.shape[1] - meta["latent"]["condition"]
     live = ~np.array(meta["latent"]["dead"]) & (np.arange(z.shape[1]) < dims)
     meta["maps"].append(maps.plane(z, live))
-    known = stored_tsne(run)
-    embedded = maps.tsne(z, live, min(tsne, len(z)), told) if known is None else known[: min(tsne, len(z))]
+    known, n = stored_tsne(run), min(tsne, len(z))
+    embedded = maps.tsne(z, live, n, told) if known is None else known[:n]
     if len(embedded):
         meta["maps"].append({"id": "tsne", "title": "t-SNE of the codes"})
         blobs.add("map.tsne", embedded)

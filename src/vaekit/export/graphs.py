@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from ..data.observation import Binary, Dequantised, Observation
+from ..data.observation import Binary, Counts, Dequantised, Levels, Observation
 from ..distributions import draw
 from ..errors import ChoiceError
 from ..hierarchy import Chain, TopDown
@@ -218,9 +218,16 @@ def expected(observation: Observation, raw: Tensor) -> Tensor:
 
 
 def certain(observation: Observation, raw: Tensor) -> Tensor:
-    """x of raw data that the likelihood has a density for: what is drawn 0 or 1 is thresholded in the middle."""
+    """x of raw data that the likelihood has a density for: thresholded in the middle where it is drawn, else rounded.
+
+    Rounded only where x is whole numbers.
+    """
     x = expected(observation, raw)
-    return torch.where(torch.isnan(x), x, (x > 0.5).to(x.dtype)) if isinstance(observation, Binary) else x
+    if isinstance(observation, Binary):
+        return torch.where(torch.isnan(x), x, (x > 0.5).to(x.dtype))
+    if isinstance(observation, Levels | Counts):
+        return x.round().clamp(0, observation.levels - 1 if isinstance(observation, Levels) else None)
+    return x
 
 
 _SEEN = {

@@ -60,7 +60,7 @@ def export_graphs(
     names: Sequence[str] = NAMES,
     shared: bool = True,
 ) -> Exported:
-    """The run's graphs as ONNX, each held against PyTorch on data of the run.
+    """The run's graphs as ONNX, each held against PyTorch on data of the run, whose model must be on the CPU.
 
     Arguments:
         half: keep the weights as float16 where that moves nothing by more than 1e-3 of its size.
@@ -75,7 +75,6 @@ def export_graphs(
     graphs: dict[str, Graph | str] = {}
     plain: dict[str, ModelProto] = {}
     given: dict[str, tuple[torch.Tensor, ...]] = {}
-    run.to("cpu")
     for done, name in enumerate(names):
         if progress:
             progress("exporting", done, len(names))

@@ -53,8 +53,11 @@ def write_export(
     names = check_names(graphs or (("decode",) if one else NAMES))
     if one and len(names) > 1:
         raise ChoiceError(f"{path} is one file, for one graph: name a folder, or one of {', '.join(names)}")
-    make = _onnx if format == "onnx" else _torch
-    writers, why, ports = make(run, names, progress)
+    make, device = _onnx if format == "onnx" else _torch, run.device
+    try:
+        writers, why, ports = make(run.to("cpu"), names, progress)
+    finally:
+        run.to(device)
     if not writers:
         raise ChoiceError(f"{run.path} cannot be exported: {'; '.join(dict.fromkeys(why.values()))}")
     folder = path.parent if one else path
@@ -87,7 +90,6 @@ def _torch(run: Run, names: Sequence[str], progress: Any) -> tuple[Writers, dict
     writers: Writers = {}
     why: dict[str, str] = {}
     ports: dict[str, Any] = {}
-    run.to("cpu")
     for done, name in enumerate(names):
         if progress:
             progress("exporting", done, len(names))
