@@ -203,7 +203,7 @@ def test_digits():
 
 def test_list_of_datasets():
     listed = datasets()
-    assert [entry["name"] for entry in listed] == ["fashion-mnist", "mnist", "cifar10", "digits"]
+    assert [entry["name"] for entry in listed] == ["fashion-mnist", "mnist", "cifar10", "dsprites", "digits"]
     assert all(set(entry) == {"name", "summary", "paper", "arguments"} for entry in listed)
 
 

@@ -10,9 +10,11 @@ from vaekit.studies import (
     STUDIES,
     ae_vs_vae,
     beta,
+    blur,
     collapse,
     complete,
     denoising,
+    importance,
     interpolation,
     kingma2013,
     kl_weight,
@@ -73,7 +75,8 @@ def test_kl_weight_reads_warm_ups_both_ways():
 
 
 def models():
-    base = {"knn": [1, 0] * 50, "probe": [1, 0] * 50, "probe_penultimate": [1, 0] * 50, "frechet": 1.0, "code_std": 4.0}
+    base = {"knn": [1, 0] * 50, "probe": [1, 0] * 50, "probe_penultimate": [1, 0] * 50, "frechet": 1.0, "code_std": 4.0,
+            "holes": 0.4}  # fmt: skip
     return {name: copy.deepcopy(base) for name in (ae_vs_vae.AE, ae_vs_vae.FREE, ae_vs_vae.VAE)} | {
         "data": {"frechet": 0.01}
     }
@@ -81,17 +84,19 @@ def models():
 
 def test_ae_vs_vae_reads_holes_and_classes_both_ways():
     good, bad = models(), models()
-    good["VAE"] |= {"frechet": 0.1, "knn": [1] * 100, "code_std": 1.0}
+    good["VAE"] |= {"holes": 0.1, "frechet": 0.1, "knn": [1] * 100, "code_std": 1.0}
     bad["VAE"] |= {"frechet": 3.0, "knn": [0] * 100, "code_std": 0.1, "probe_penultimate": [1] * 100}
     up, down = ae_vs_vae.read(good), ae_vs_vae.read(bad)
     assert "nearest to the data for the VAE" in up[0]
-    assert "most draws fall where no datum is encoded" in up[0]
+    assert "The KL made the better samples" in up[0]
+    assert "closed them" in up[1]
+    assert "did not close them" in down[1]
     assert "did not make better samples" in down[0]
     assert "tell little" in down[0]
-    assert "easier to read off" in up[1]
-    assert "cost some" in down[1]
-    assert "passes on all" in up[3]
-    assert "differ in what they pass on" in down[3]
+    assert "easier to read off" in up[2]
+    assert "cost some" in down[2]
+    assert "passes on all" in up[4]
+    assert "differ in what they pass on" in down[4]
 
 
 def ways(detour, across, uneven=1.5):
@@ -216,6 +221,64 @@ def test_complete_reads_copying_both_ways():
     assert "copy more, not less" in down[1]
     assert "it fills holes." in up[2]
     assert "know more of the classes" in up[3]
+
+
+def test_blur_reads_both_ways():
+    def numbers(unit, few, many, drawn):
+        found = {}
+        for name in blur.LIKELIHOODS:
+            for latent in blur.LATENTS:
+                kept = unit if name == "unit Gaussian" else few if latent == blur.LATENTS[0] else many
+                found[f"{name}, {latent} latents"] = {"kept": {"mean": [kept, kept + 0.01], "drawn": [drawn] * 2}}
+        return {"models": found}
+
+    up, down = blur.read(numbers(0.2, 0.3, 0.6, 1.1)), blur.read(numbers(0.9, 0.8, 0.5, 0.1))
+    assert "Every model's mean reconstruction loses" in up[0]
+    assert "no room for" in up[1]
+    assert "less sharp" in down[1]
+    assert "weighs the KL too heavily" in up[2]
+    assert "blurs more here" in down[2]
+    assert "as grain, not as detail" in up[3]
+    assert "puts none of it back" in down[3]
+    assert "No model's" in blur.read(numbers(1.1, 1.1, 1.1, 1.2))[0]
+
+
+def test_importance_reads_both_ways():
+    def numbers(prior, ess, mixture, outside):
+        def model(first):
+            return {"first": [first, first - 0.1], "gap": {"from the prior": [prior, prior + 0.1]},
+                    "ess": {"from q(z|x)": [50.0] * 2, "from the prior": [ess] * 2}}  # fmt: skip
+
+        models = {importance.PLAIN: model(-5.0), importance.MIXTURE: model(mixture)}
+        return {"counts": [1, 256], "models": models, "out": {"test data": {}, "others": outside}}
+
+    up = importance.read(numbers(-30.0, 1.0, -3.0, {"log_px": 0.1, "typicality": 0.9, "ratio": 0.7}))
+    down = importance.read(numbers(3.0, 40.0, -9.0, {"log_px": 0.9, "typicality": 0.9}))
+    assert "still lie" in up[0]
+    assert "nats more" in down[0]
+    assert "earns its keep" in up[1]
+    assert "blind guesses" in down[1]
+    assert "the tighter one" in up[2]
+    assert "the looser one" in down[2]
+    assert "higher than that of test data for others" in up[3]
+    assert "as one would hope" in down[3]
+    assert "typicality brings it from 0.100 to 0.900, which tells them apart" in up[4]
+    none = importance.read(numbers(-30.0, 1.0, -3.0, {"log_px": 0.1, "typicality": 0.5}))
+    assert "no cure" in none[4]
+
+
+def test_estimates_from_weights_against_a_closed_form():
+    """Log-normal weights: the mean of exp(w) is known, one draw gives its logarithm's mean, and areas count pairs."""
+    rng = np.random.default_rng(0)
+    w = rng.normal(0, 0.5, (400, 256))
+    assert importance.bounds(w, 1) == pytest.approx(w.mean(1))
+    assert importance.bounds(w, 256).mean() == pytest.approx(0.125, abs=0.01)
+    assert importance.bounds(w, 4).mean() < importance.bounds(w, 64).mean()
+    assert importance.effective(np.zeros((2, 7))) == pytest.approx([7, 7])
+    inside, out = rng.normal(size=30), np.round(rng.normal(size=40), 1)
+    inside[:5] = out[:5]
+    pairs = (inside[:, None] > out).mean() + 0.5 * (inside[:, None] == out).mean()
+    assert importance.area(inside, out) == pytest.approx(pairs)
 
 
 def test_every_study_has_a_line_and_a_paper():

@@ -90,12 +90,13 @@ class Strips:
 
 @dataclass
 class Table:
-    """Rows of text under `head` (which may be empty); `numeric` columns are set to the right."""
+    """Rows of text under `head` (which may be empty); `numeric` columns are set to the right, `wide` ones kept wide."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
     numeric: Sequence[int] = ()
+    wide: Sequence[int] = ()
     kind: str = "table"
 
 

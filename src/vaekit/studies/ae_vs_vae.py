@@ -10,6 +10,7 @@ from torch import nn
 
 from .. import figures
 from ..errors import ChoiceError
+from ..latent import nearest
 from ..metrics.codes import cluster_agreement, knn_correct, probe_correct, silhouettes, tsne
 from ..metrics.samples import Components, frechet
 from ..report.blocks import Block, Section, Strips, Table, plot
@@ -60,6 +61,7 @@ def ae_vs_vae(bench: Bench) -> Findings:
             "rand": cluster_agreement(codes[name], y_new).tolist(),
             "frechet": frechet(components(drawn), real) / components.total,
             "code_std": float(codes[name].std(0).mean()),
+            "holes": holes(known, codes[name], z),
         }
     numbers["data"] = {
         "frechet": frechet(components(bench.data.events(bench.data.train[train])), real) / components.total
@@ -92,20 +94,24 @@ def encode(bench: Bench, run: Run, split: str, rows: np.ndarray) -> tuple[np.nda
     return codes, torch.cat(seen).flatten(1).numpy()
 
 
+def holes(known: np.ndarray, codes: np.ndarray, z: np.ndarray) -> float:
+    """The share of draws z that lie farther from every known code than 95% of new codes do."""
+    usual = np.quantile(nearest(codes, known)[1], 0.95)
+    return float((nearest(z, known)[1] > usual).mean())
+
+
 def read(numbers: dict[str, Any]) -> list[str]:
     """What the numbers say of holes, of classes in the codes, and of the layer before."""
-    holes = {name: numbers[name]["frechet"] for name in (AE, FREE, VAE)}
-    floor = numbers["data"]["frechet"]
-    best = min(holes, key=holes.__getitem__)
+    far = {name: numbers[name]["frechet"] for name in (AE, FREE, VAE)}
+    best = min(far, key=far.__getitem__)
+    lost = {name: numbers[name]["holes"] for name in (AE, FREE, VAE)}
     said = [
-        f"Decoded draws of N(0, I) lie nearest to the data for the {best} (Fréchet distance {number(holes[best])}, "
-        f"training data {number(floor)}): "
-        + ", ".join(f"{number(holes[name])} for the {name}" for name in holes if name != best)
+        f"Decoded draws of N(0, I) lie nearest to the data for the {best} (Fréchet distance {number(far[best])}, "
+        f"training data {number(numbers['data']['frechet'])}): "
+        + ", ".join(f"{number(far[name])} for the {name}" for name in far if name != best)
         + ". "
         + (
-            f"Without the KL nothing holds the codes to N(0, I): their standard deviation is "
-            f"{number(numbers[AE]['code_std'])} in the {AE} and {number(numbers[FREE]['code_std'])} in the {FREE}, "
-            f"against {number(numbers[VAE]['code_std'])} in the VAE, so most draws fall where no datum is encoded."
+            "The KL made the better samples."
             if best == VAE
             else "So here the KL did not make better samples."
             + (
@@ -114,13 +120,25 @@ def read(numbers: dict[str, Any]) -> list[str]:
                 if numbers[VAE]["code_std"] < 0.3
                 else ""
             )
-        )
+        ),
+        f"Of these draws {lost[AE]:.0%} ({AE}), {lost[FREE]:.0%} ({FREE}) and {lost[VAE]:.0%} ({VAE}) fall in holes, "
+        "farther from every code of training data than 95% of test data are; "
+        + (
+            "the KL closed them."
+            if lost[VAE] < 0.5 * min(lost[AE], lost[FREE])
+            else "the KL did not close them."
+            if max(lost.values()) > 0.1
+            else "none of the three has holes to speak of."
+        ),
     ]
-    for key, what in (("knn", "Ten nearest neighbours"), ("probe", "A linear probe")):
+    for key, what in (
+        ("knn", "Ten nearest neighbours on the codes find"),
+        ("probe", "A linear probe on the codes finds"),
+    ):
         difference = paired(numbers[VAE][key], numbers[AE][key])
         share = {name: f"{np.mean(numbers[name][key]):.1%}" for name in (AE, FREE, VAE)}
         said.append(
-            f"{what} on the codes find the class of {share[AE]} of test data ({AE}), {share[FREE]} ({FREE}) and "
+            f"{what} the class of {share[AE]} of test data ({AE}), {share[FREE]} ({FREE}) and "
             f"{share[VAE]} ({VAE}): "
             + choose(
                 direction(difference),

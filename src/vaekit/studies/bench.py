@@ -257,4 +257,4 @@ def _stored(path: Path, plan: Plan) -> tuple[int, float]:
 
 def slug(name: str) -> str:
     """A name as a folder's."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "model"
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "model"

@@ -26,7 +26,7 @@ RATIO, MOST = 1.25, 4096
 MASKED = 0.3
 SHOWN, LATENTS = 10, 12
 COPY = 0.5
-"""A model that gives back pictures with their pixels shuffled with less than this share of their variance lost."""
+"""Of what the under-complete model loses of shuffled pictures: who loses less than this share of it copies."""
 
 
 @study("complete", "Vincent et al. 2010, Stacked denoising autoencoders, JMLR 11; Bengio et al. 2013, arXiv:1206.5538")
@@ -80,7 +80,7 @@ def rebuild(run: Run, x: torch.Tensor) -> np.ndarray:
     if run.facts.kind == "image":
         return denoise(run, x.numpy()).astype(np.float32)
     with torch.no_grad():
-        return run.model.decode(run.model.encode(x)).mean.numpy()
+        return run.model.decode(run.model.encode(x.to(run.device))).mean.cpu().numpy()
 
 
 def neighbours(bench: Bench, run: Run, n_train: int, n: int) -> list[bool]:
@@ -98,15 +98,19 @@ def read(numbers: dict[str, Any]) -> list[str]:
     """What the numbers say: who copies, what denoising changes, what the codes know."""
     models = numbers["models"]
     lost = {name: {k: float(np.mean(models[name][k])) for k in ("data", "shuffled", "masked")} for name in MODELS}
-    copies = lost[OVER]["shuffled"] < COPY
+    ratio = lost[OVER]["shuffled"] / max(lost[UNDER]["shuffled"], 1e-12)
     said = [
         f"With {numbers['over']} latents for {numbers['dims']} data dimensions the plain autoencoder loses "
         f"{lost[OVER]['data']:.1%} of the variance of test data (with {numbers['under']} latents "
-        f"{lost[UNDER]['data']:.1%}) and {lost[OVER]['shuffled']:.0%} of that of shuffled pictures: "
+        f"{lost[UNDER]['data']:.1%}), and of that of pictures with their pixels shuffled {lost[OVER]['shuffled']:.0%} "
+        f"({lost[UNDER]['shuffled']:.0%}): "
         + (
-            "it gives back what no datum looks like, so it has learned to copy more than to know."
-            if copies
-            else "it does not give back what no datum looks like, so in this much training it has not learned to copy."
+            "it gives back even what no datum looks like, so it has learned to copy more than to know."
+            if ratio < COPY
+            else "what no datum looks like it gives back no better than the under-complete one, so in this much "
+            "training it has not learned to copy."
+            if ratio > 0.8
+            else "it gives back some of what no datum looks like: it has begun to copy."
         )
     ]
     before, after = lost[OVER]["shuffled"], lost[OVER + DENOISED]["shuffled"]

@@ -118,13 +118,14 @@ def read(numbers: dict[str, Any]) -> list[str]:
         means = {name: f"{np.mean(found['psnr'][name]):.1f}" for name in (NOISY, AUTO, rival)}
         alike = direction(paired(found["ssim"][AUTO], found["ssim"][rival]))
         agrees = "SSIM says the same." if alike == which else "SSIM does not say the same."
+        named = f"the {rival}" if rival == MEDIAN else rival
         said.append(
-            f"{title.capitalize()}: from {means[NOISY]} dB the autoencoder comes to {means[AUTO]} dB, the {rival}, the "
+            f"{title.capitalize()}: from {means[NOISY]} dB the autoencoder comes to {means[AUTO]} dB, {named}, the "
             f"better of the other two, to {means[rival]} dB; "
             + choose(
                 which,
                 f"the autoencoder is ahead by {number(difference.value)} dB. ",
-                f"the {rival} is ahead by {number(-difference.value)} dB. ",
+                f"{named} is ahead by {number(-difference.value)} dB. ",
                 "the two cannot be told apart. ",
             )
             + agrees

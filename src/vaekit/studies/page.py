@@ -71,7 +71,7 @@ def _how(study: Study, bench: Bench, path: Path) -> Section:
         Text(f"{study.summary} {study.description}"),
         Table(["model", "recipe and settings", "steps", "epochs", "trained for", "parameters"], rows,
               "Every model of this page. They are kept beside it and trained on when the study is run for longer.",
-              numeric=(2, 3, 4, 5)),
+              numeric=(2, 3, 4, 5), wide=(1,)),
         Text(f"Data: {data.name}, {shape}; {sizes}. After {study.paper}."),
         Code("Again", again),
     ]  # fmt: skip
