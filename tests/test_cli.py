@@ -106,6 +106,25 @@ def test_help_of_each_recipe():
         assert not set(recipe.parameters) & (set(TRAINING) | set(DATA) | general), name
 
 
+def test_the_options_of_the_general_recipe_come_in_groups():
+    from vaekit.recipes import get_recipe
+    from vaekit.recipes.choices import OBJECTIVES, takes
+
+    recipe = get_recipe("vae")
+    assert [n for names in recipe.groups.values() for n in names] == list(recipe.help)
+    assert set(recipe.help) == set(recipe.parameters)
+    assert max(len(names) for names in recipe.groups.values()) <= 10
+    shown = done("fit", "digits", "--help").out
+    places = [shown.index(f"─ {heading}"[:60]) for heading in recipe.groups]
+    assert places == sorted(places)
+    assert shown.index("─ Run ") < places[0]
+    assert places[-1] < shown.index("─ Training ") < shown.index("─ Data ")
+    told = {n: f"{heading} {text}" for heading, names in recipe.groups.items() for n, text in names.items()}
+    for objective, part in OBJECTIVES.items():  # each choice says which objectives take it, in its line or its heading
+        for name in takes(part):
+            assert objective in told[name], f"{name} of {objective}"
+
+
 def test_every_training_option_is_explained():
     from vaekit.options import Options
 

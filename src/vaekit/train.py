@@ -77,6 +77,7 @@ def prepare(data: Data, composition: Composition, options: Options, initialise: 
     if initialise:
         block = max(1, int(5e6) // max(1, math.prod(data.shape)))
         composition.observation.fit(lambda: (read(np.arange(a, min(a + block, n))) for a in range(0, n, block)))
+        composition.objective.in_units(composition.observation.log_jacobian(data.shape))
         if composition.start is not None:
             some = np.linspace(0, n - 1, min(n, 5000, block)).astype(np.int64)
             with torch.no_grad():

@@ -210,26 +210,32 @@ def test_running_means_of_shares_do_not_depend_on_how_a_batch_is_cut():
         torch.testing.assert_close(parts[0].codebook, whole.codebook)
 
 
-def dying(batch=40, codes=5):
+@torch.no_grad()
+def dying(batch=40, codes=5, decay=0.5):
     """A codebook in which only entry 0 is chosen, and the batch that does so."""
-    quantiser = VectorQuantiser(codes, 2, decay=0.5, restart=0.2)
+    quantiser = VectorQuantiser(codes, 2, decay=decay, restart=0.2)
     far = torch.full((codes, 2), 100.0) + torch.arange(codes)[:, None]
     far[0] = 0
-    quantiser.total.copy_(far / codes)
+    if decay is None:
+        quantiser.entries.copy_(far)
+    else:
+        quantiser.total.copy_(far / codes)
     g = torch.Generator().manual_seed(0)
     return quantiser, 0.1 * torch.randn(batch, 3, 2, generator=g)
 
 
-def test_dead_entries_become_vectors_of_the_batch():
-    quantiser, e = dying()
-    before = quantiser.codebook.clone()
-    quantiser.learn(Coded(quantiser(e)), Noise.of(1, len(e)))
-    torch.testing.assert_close(quantiser.codebook[1:], before[1:])  # half of an even share is left: not dead yet
-    for step in range(2, 4):
+@pytest.mark.parametrize(("decay", "steps"), [(0.5, 2), (None, 160)])
+def test_dead_entries_become_vectors_of_the_batch(decay, steps):
+    """0.5^2 of an even share is above the fifth at which an entry dies, and so is 0.99^160; a step later neither is."""
+    quantiser, e = dying(decay=decay)
+    before = quantiser.codebook.detach().clone()
+    for step in range(steps):
         quantiser.learn(Coded(quantiser(e)), Noise.of(step, len(e)))
-    alive = quantiser.codebook[1:]
+    torch.testing.assert_close(quantiser.codebook[1:], before[1:])
+    quantiser.learn(Coded(quantiser(e)), Noise.of(steps, len(e)))
+    alive = quantiser.codebook[1:].detach()
     offered = (alive[:, None] - e.flatten(0, 1)).abs().amax(-1).amin(1)
-    torch.testing.assert_close(offered, torch.zeros(4), atol=1e-6, rtol=0)
+    torch.testing.assert_close(offered, torch.zeros(4), atol=1e-5, rtol=0)  # 104 and what it was moved by, in float32
     assert len(torch.unique(alive, dim=0)) == 4
     assert len(quantiser(e).codes.unique()) > 1
 
@@ -257,6 +263,22 @@ def test_a_batch_smaller_than_the_codebook_restarts_it_over_several_steps():
     for step in range(60):
         quantiser.learn(Coded(quantiser(e)), Noise.of(step, len(e)))
     assert quantiser.codebook.abs().max() < 1
+
+
+def test_an_entry_restarted_goes_on_learning_by_gradients():
+    """Its place is a buffer's and a parameter's sum: what the parameter moves by, the entry moves by."""
+    quantiser, e = dying(decay=None)
+    for step in range(170):
+        quantiser.learn(Coded(quantiser(e)), Noise.of(step, len(e)))
+    restarted = quantiser.codebook.detach().clone()
+    assert quantiser.moved[1:].abs().min() > 90
+    q = Coded(quantiser(e))
+    (g,) = torch.autograd.grad(quantiser.penalties(q)[1].sum(), [quantiser.entries])
+    chosen = nn.functional.one_hot(q.codes.flatten(), 5).float()
+    torch.testing.assert_close(g, 2 * (chosen.sum(0)[:, None] * restarted - chosen.T @ e.flatten(0, 1)))
+    with torch.no_grad():
+        quantiser.entries.sub_(0.1 * g)
+    torch.testing.assert_close(quantiser.codebook.detach(), restarted - 0.1 * g, atol=3e-5, rtol=0)
 
 
 def test_without_restarts_a_dead_entry_stays_finite():

@@ -33,7 +33,7 @@ def small(prior="auto", posterior="gaussian", objective="elbo", **more):
     if objective == "piwae":
         parts |= {"samples": 4, "groups": 2}
     torch.manual_seed(0)
-    return get_recipe("vae")(FACTS, **SMALL, **parts, **more)
+    return get_recipe("vae")(FACTS, **{**SMALL, **parts, **more})
 
 
 def batch(composition, n=7):
@@ -117,6 +117,14 @@ def test_every_likelihood_composes_with_data_that_fit_it(likelihood, tmp_path):
         ({"latent": 0}, "--latent"),
         ({"prior": "vampp"}, "did you mean 'vamp'"),
         ({"betta": 2.0}, "did you mean 'beta'"),
+        ({"objective": "iwae", "samples": 5, "groups": 2}, "evenly"),
+        ({"objective": "constrained", "target": -1.0}, "--target"),
+        ({"objective": "constrained", "hold": "distortion", "target": float("nan")}, "--target"),
+        ({"objective": "constrained", "multiplier": 0.0}, "--multiplier"),
+        ({"objective": "constrained", "multiplier_lr": 0.0}, "--multiplier-lr"),
+        ({"objective": "info", "alpha": 1.5}, "--alpha"),
+        ({"posterior": "point", "objective": "autoencoder", "sparsity": -1.0}, "--sparsity"),
+        ({"posterior": "point", "objective": "autoencoder", "activity": 1.0}, "--activity"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(choices, says):
@@ -129,6 +137,37 @@ def test_the_combination_that_the_documentation_shows_trains():
     terms = composition.objective(composition.model.train(), batch(composition), torch.tensor(0))
     assert torch.isfinite(terms.losses["model"])
     assert set(terms.losses) == {"model"}
+
+
+def test_choices_reach_their_objective():
+    miwae = small(objective="iwae", samples=6, groups=3).objective
+    assert (miwae.samples, miwae.groups, miwae.gradient) == (6, 3, "plain")
+    piwae = small(objective="piwae", gradient="dreg").objective
+    assert (piwae.samples, piwae.groups, piwae.gradient) == (4, 2, "dreg")
+    held = small(objective="constrained", hold="distortion", target=-3.0, multiplier=2.0, multiplier_lr=0.05, samples=2)
+    held = held.objective
+    assert (held.on, held.target, held.samples, held.tuning["multiplier"].lr) == ("distortion", -3.0, 2, 0.05)
+    assert float(held.log_multiplier.detach()) == pytest.approx(np.log(2.0))
+    assert small(objective="capacity", samples=4).objective.samples == 4
+    assert small(posterior="point", objective="autoencoder", sparsity=2.0).objective.sparsity == (0.05, 2.0)
+    assert small(posterior="point", objective="autoencoder", l1=2.0).objective.sparsity is None
+
+
+@pytest.mark.parametrize("hold", ["distortion", "rate"])
+def test_a_constraint_is_told_in_the_units_that_are_reported(hold, tmp_path):
+    """Data of a spread of 1000 are standardised: their distortion is 30 log 1000 nats above that of x."""
+    raw = 1000 * np.random.default_rng(0).standard_normal((80, 30)).astype(np.float32)
+    run = vk.fit(
+        vk.from_arrays(raw), "constrained", out=tmp_path / "run", hold=hold, target=150.0, latent=2, hidden=(6,),
+        steps=60, batch=20, progress=False, compile="off",
+    )  # fmt: skip
+    records = [r for r in run.log if r["kind"] == "train"]
+    for record in records:
+        assert record["violation"] == pytest.approx(record[hold] - 150.0, abs=1e-2)
+    assert records[-1]["distortion"] == pytest.approx(30 * (np.log(1000) + 0.5 * np.log(2 * np.pi) + 0.5), abs=15)
+    again = vk.open(run.path)
+    shift = float(again.composition.objective.log_jacobian)
+    assert shift == pytest.approx(again.composition.observation.log_jacobian((30,)), abs=1e-3)
 
 
 def test_labels_are_needed_where_they_are_used():

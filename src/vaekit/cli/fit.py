@@ -115,7 +115,7 @@ def _peek(argv: Sequence[str], flag: str) -> str | None:
 
 
 def _general(recipes: list[str]) -> list[inspect.Parameter]:
-    group = Group("Run", sort_key=0)
+    group = Group("Run", sort_key=(0,))
     return [
         option(
             "recipe",
@@ -154,8 +154,13 @@ def _general(recipes: list[str]) -> list[inspect.Parameter]:
 
 
 def _recipe_options(recipe: Recipe) -> list[inspect.Parameter]:
-    group = Group(f"Recipe {recipe.name}", sort_key=1)
-    return [option(n, p.annotation, p.default, recipe.help.get(n, ""), group) for n, p in recipe.parameters.items()]
+    found = []
+    for place, (heading, names) in enumerate(recipe.groups.items()):
+        group = Group(heading or f"Recipe {recipe.name}", sort_key=(1, place))
+        for name, text in names.items():
+            parameter = recipe.parameters[name]
+            found.append(option(name, parameter.annotation, parameter.default, text, group))
+    return found
 
 
 def _training_options(recipe: Recipe) -> list[inspect.Parameter]:
@@ -163,7 +168,7 @@ def _training_options(recipe: Recipe) -> list[inspect.Parameter]:
     from vaekit.options import Options
     from vaekit.schedules import LEARNING_RATES
 
-    group = Group("Training (what is not given comes from the recipe)", sort_key=2)
+    group = Group("Training (what is not given comes from the recipe)", sort_key=(2,))
     hints = get_type_hints(Options)
     hints |= {
         "optimiser": choice(tuple(OPTIMISERS)) | None,
@@ -179,7 +184,7 @@ def _data_options() -> list[inspect.Parameter]:
     from vaekit.data.arrays import MISSING
     from vaekit.data.core import KINDS
 
-    group = Group("Data", sort_key=3)
+    group = Group("Data", sort_key=(3,))
     hints = {n: hint for n, (hint, _) in DATA.items()}
     hints |= {"kind": choice(KINDS) | None, "skip_bad": Annotated[bool, Parameter(negative="")]}
     hints |= {"missing": choice(MISSING) | None}

@@ -72,6 +72,9 @@ class Objective(nn.Module):
     def check(self, model: Model) -> None:
         """Raises ChoiceError where this objective cannot train this model, with the reason and what to write."""
 
+    def in_units(self, log_jacobian: float) -> None:
+        """Told before training: log |dx / draw| of a datum, nats; log p(x) and it are log p of the data's own units."""
+
     def trace(self, model: Model, batch: Batch, k: int | None = None) -> Trace:
         """A pass through the model, its input corrupted where that is asked for."""
         return model.trace(self.seen(batch.x, batch.noise), batch.c, k=k, noise=batch.noise)

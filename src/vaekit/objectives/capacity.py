@@ -25,7 +25,6 @@ class Capacity(Objective):
         capacity: C in nats at the end of its rise, or a schedule of the step.
         over: steps of the linear rise from 0, where `capacity` is a number.
         samples: draws of z a datum.
-        analytic: use the closed form of the KL where there is one.
     """
 
     def __init__(
@@ -34,7 +33,6 @@ class Capacity(Objective):
         capacity: float | Schedule = 25.0,
         over: int = 100_000,
         samples: int = 1,
-        analytic: bool = True,
     ):
         super().__init__()
         if not gamma >= 0:
@@ -43,7 +41,7 @@ class Capacity(Objective):
             raise ValueError(f"capacity must be 0 nats or more, got {capacity}")
         if samples < 1:
             raise ValueError(f"samples must be 1 or more, got {samples}")
-        self.gamma, self.samples, self.analytic = gamma, samples, analytic
+        self.gamma, self.samples = gamma, samples
         self.capacity = capacity if isinstance(capacity, Schedule) else Linear(capacity, over)
 
     def check(self, model: Model) -> None:
@@ -51,7 +49,7 @@ class Capacity(Objective):
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
         trace = self.trace(model, batch, None if self.samples == 1 else self.samples)
-        d, r = distortion(trace, batch.x), rate(trace, self.analytic)
+        d, r = distortion(trace, batch.x), rate(trace)
         capacity = self.capacity(step)
         loss = d.mean() + self.gamma * (r.mean() - capacity).abs()
         stats = {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean(), "capacity": capacity}

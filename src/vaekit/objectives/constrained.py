@@ -28,17 +28,18 @@ class Constrained(Objective):
     stays within 1e-6 .. 1e6, also where the target is out of reach.
 
     Recorded beside the true `elbo`, `rate` and `distortion`: `multiplier`, and `violation`, the difference from the
-    target in nats. The target of a distortion is in nats of x as the model sees it, without the Jacobian of the
-    observation that a recorded `distortion` of continuous data is told with.
+    target in nats. The target of a distortion is that of the data in their own units, as it is recorded and reported:
+    training tells the Jacobian of the observation (`in_units`), by which -log p(x|z) of x as the model sees it differs.
 
     Arguments:
         on: what is held to the target: `distortion` or `rate`.
-        target: in nats a datum.
+        target: in nats a datum, of a distortion those of the data's own units.
         lr: learning rate of log lambda, a nat: less where the two parts react slowly or by many nats and lambda swings.
         start: lambda at the start; 1 is the plain bound.
         samples: draws of z a datum.
-        analytic: use the closed form of the KL where there is one.
     """
+
+    log_jacobian: Tensor
 
     def __init__(
         self,
@@ -47,7 +48,6 @@ class Constrained(Objective):
         lr: float = 1e-2,
         start: float = 1.0,
         samples: int = 1,
-        analytic: bool = True,
     ):
         super().__init__()
         if on not in ("distortion", "rate"):
@@ -60,8 +60,9 @@ class Constrained(Objective):
             raise ValueError(f"start must be above 0 and at most 1e6, got {start}")
         if samples < 1:
             raise ValueError(f"samples must be 1 or more, got {samples}")
-        self.on, self.target, self.samples, self.analytic = on, target, samples, analytic
+        self.on, self.target, self.samples = on, target, samples
         self.log_multiplier = nn.Parameter(torch.tensor(math.log(start)))
+        self.register_buffer("log_jacobian", torch.zeros(()))
         self.tuning = {"multiplier": Tuning("sgd", lr)}  # type: ignore[misc]
 
     def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
@@ -70,10 +71,13 @@ class Constrained(Objective):
     def check(self, model: Model) -> None:
         needs_density(self, model)
 
+    def in_units(self, log_jacobian: float) -> None:
+        self.log_jacobian.fill_(log_jacobian)
+
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
         trace = self.trace(model, batch, None if self.samples == 1 else self.samples)
-        d, r = distortion(trace, batch.x), rate(trace, self.analytic)
-        free, held = (r, d) if self.on == "distortion" else (d, r)
+        d, r = distortion(trace, batch.x), rate(trace)
+        free, held = (r, d - self.log_jacobian) if self.on == "distortion" else (d, r)
         violation = held.mean() - self.target
         log_multiplier = self.log_multiplier.detach()
         multiplier = torch.exp(log_multiplier.clamp(-LOG_LIMIT, LOG_LIMIT))

@@ -40,6 +40,7 @@ ObjectiveName = Literal[
     "elbo", "capacity", "constrained", "tc", "factor", "dip", "info", "wae", "aae", "iwae", "piwae", "ciwae",
     "wake-sleep", "autoencoder",
 ]  # fmt: skip
+Gradient = Literal["plain", "dreg"]
 
 
 # --- posteriors: latent dimensions -> head -----------------------------------------------------------------------
@@ -100,17 +101,30 @@ def elbo(
 
 
 def capacity(
-    n: int, latent: int, *, gamma: float = 5.0, capacity: float = 25.0, capacity_steps: int = 10000
+    n: int, latent: int, *, gamma: float = 5.0, capacity: float = 25.0, capacity_steps: int = 10000, samples: int = 1
 ) -> Objective:
     _at_least(0, gamma=gamma, capacity=capacity)
-    positive(capacity_steps=capacity_steps)
-    return Capacity(gamma, Linear(capacity, capacity_steps))
+    positive(capacity_steps=capacity_steps, samples=samples)
+    return Capacity(gamma, Linear(capacity, capacity_steps), samples=samples)
 
 
 def constrained(
-    n: int, latent: int, *, hold: Literal["distortion", "rate"] = "rate", target: float = 20.0
+    n: int,
+    latent: int,
+    *,
+    hold: Literal["distortion", "rate"] = "rate",
+    target: float = 20.0,
+    multiplier: float = 1.0,
+    multiplier_lr: float = 0.01,
+    samples: int = 1,
 ) -> Objective:
-    return Constrained(hold, target)
+    _at_least(0 if hold == "rate" else -math.inf, target=target)
+    positive(samples=samples)
+    if not 0 < multiplier <= 1e6:
+        raise ChoiceError(f"--multiplier must be above 0 and at most 1e6, got {multiplier:g}")
+    if not 0 < multiplier_lr < math.inf:
+        raise ChoiceError(f"--multiplier-lr must be above 0, got {multiplier_lr:g}")
+    return Constrained(hold, target, multiplier_lr, multiplier, samples)
 
 
 def tc(n: int, latent: int, *, alpha: float = 1.0, beta: float = 6.0, gamma: float = 1.0) -> Objective:
@@ -134,6 +148,8 @@ def info(
     n: int, latent: int, *, alpha: float = 0.0, weight: float = 100.0, kernel: Literal["imq", "gaussian"] = "imq"
 ) -> Objective:
     _at_least(0, weight=weight)
+    if not -math.inf < alpha <= 1:
+        raise ChoiceError(f"--alpha must be 1 or less in info, above which the KL would be made large, got {alpha:g}")
     return InfoVAE(alpha, weight, kernel)
 
 
@@ -147,16 +163,14 @@ def aae(n: int, latent: int, *, weight: float = 1.0) -> Objective:
     return Adversarial(latent, weight)
 
 
-def iwae(n: int, latent: int, *, samples: int = 50, gradient: Literal["plain", "dreg"] = "plain") -> Objective:
-    positive(samples=samples)
-    return IWAE(samples, gradient)
+def iwae(n: int, latent: int, *, samples: int = 50, gradient: Gradient = "plain", groups: int = 1) -> Objective:
+    _shared(samples, groups)
+    return IWAE(samples, gradient, groups)
 
 
-def piwae(n: int, latent: int, *, samples: int = 48, groups: int = 6) -> Objective:
-    positive(samples=samples, groups=groups)
-    if samples % groups:
-        raise ChoiceError(f"--samples {samples} cannot be shared over --groups {groups} evenly")
-    return PIWAE(samples, groups)
+def piwae(n: int, latent: int, *, samples: int = 48, groups: int = 6, gradient: Gradient = "plain") -> Objective:
+    _shared(samples, groups)
+    return PIWAE(samples, groups, gradient)
 
 
 def ciwae(n: int, latent: int, *, samples: int = 50, mix: float = 0.05) -> Objective:
@@ -170,9 +184,20 @@ def wake_sleep(n: int, latent: int) -> Objective:
     return WakeSleep()
 
 
-def autoencoder(n: int, latent: int, *, l1: float = 0.0, l2: float = 0.0, gradient_penalty: float = 0.0) -> Objective:
-    _at_least(0, l1=l1, l2=l2, gradient_penalty=gradient_penalty)
-    return Autoencoder(l1=l1, l2=l2, gradient_penalty=gradient_penalty)
+def autoencoder(
+    n: int,
+    latent: int,
+    *,
+    l1: float = 0.0,
+    l2: float = 0.0,
+    gradient_penalty: float = 0.0,
+    sparsity: float = 0.0,
+    activity: float = 0.05,
+) -> Objective:
+    _at_least(0, l1=l1, l2=l2, gradient_penalty=gradient_penalty, sparsity=sparsity)
+    if not 0 < activity < 1:
+        raise ChoiceError(f"--activity must lie between 0 and 1, got {activity:g}")
+    return Autoencoder(l2, gradient_penalty, l1, (activity, sparsity) if sparsity else None)
 
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
@@ -216,7 +241,14 @@ def chosen(what: str, name: str, part: Callable[..., Any], given: Mapping[str, A
     return found
 
 
+def _shared(samples: int, groups: int) -> None:
+    positive(samples=samples, groups=groups)
+    if samples % groups:
+        raise ChoiceError(f"--samples {samples} cannot be shared over --groups {groups} evenly")
+
+
 def _at_least(least: float, **values: float) -> None:
     for name, value in values.items():
-        if not least <= value < math.inf:
-            raise ChoiceError(f"--{name.replace('_', '-')} must be {least:g} or more, got {value:g}")
+        if not (least <= value and math.isfinite(value)):
+            wanted = f"{least:g} or more" if math.isfinite(least) else "a number"
+            raise ChoiceError(f"--{name.replace('_', '-')} must be {wanted}, got {value:g}")

@@ -23,7 +23,16 @@ from ..model import VAE, Model
 from ..posteriors import PointPosterior
 from ..priors import FlowPrior, Mixture, StandardNormal, UniformSphere, Vamp
 from . import networks
-from .choices import OBJECTIVE_CHOICES, OBJECTIVES, POSTERIORS, ObjectiveName, PosteriorName, PriorName, chosen
+from .choices import (
+    OBJECTIVE_CHOICES,
+    OBJECTIVES,
+    POSTERIORS,
+    Gradient,
+    ObjectiveName,
+    PosteriorName,
+    PriorName,
+    chosen,
+)
 from .parts import (
     Activation,
     LikelihoodName,
@@ -63,7 +72,7 @@ def compose(
     cycles: int | None = None,
     free_bits: float | None = None,
     samples: int | None = None,
-    gradient: Literal["plain", "dreg"] | None = None,
+    gradient: Gradient | None = None,
     groups: int | None = None,
     mix: float | None = None,
     alpha: float | None = None,
@@ -72,6 +81,8 @@ def compose(
     capacity_steps: int | None = None,
     hold: Literal["distortion", "rate"] | None = None,
     target: float | None = None,
+    multiplier: float | None = None,
+    multiplier_lr: float | None = None,
     dip: Literal["i", "ii"] | None = None,
     off_diagonal: float | None = None,
     diagonal: float | None = None,
@@ -79,6 +90,8 @@ def compose(
     kernel: Literal["imq", "gaussian"] | None = None,
     l1: float | None = None,
     l2: float | None = None,
+    sparsity: float | None = None,
+    activity: float | None = None,
     gradient_penalty: float | None = None,
 ) -> Composition:
     """The default: dense networks for small images and vectors, convolutions above; a likelihood that fits the data.
@@ -87,44 +100,63 @@ def compose(
     together.
 
     Arguments:
+        Model:
         prior: p(z); auto is N(0, I), or uniform on the sphere for a posterior on it.
+        components: of the prior: how many Gaussians or pseudo-inputs (100 of either; the paper of Vamp takes 500, which
+            makes a step on a CPU four times as dear).
         posterior: q(z|x): diagonal or full-covariance Gaussian, a flow (iaf, nsf), on the sphere, or a point.
+        transforms: layers of a flow (4 of a prior, 2 of a posterior).
         likelihood: p(x|z); auto is Bernoulli for grey images, discretised logistic for colour, else Gaussian.
+        sigma: the Gaussian's: unit, shared (one learned number), learned (a number an element), optimal, or a value.
         objective: what is minimised; each takes some of the weights below.
+
+        Networks:
         latent: latent dimensions (from the data's size when not given).
         hidden: widths of the hidden layers, or channels of the convolutions, finest first.
         network: dense or convolutional; auto goes by the data's size.
         activation: the dense layers' nonlinearity.
         blocks: residual blocks a level of the convolutions.
-        sigma: the Gaussian's: unit, shared (one learned number), learned (a number an element), optimal, or a value.
+
+        What the model sees:
         observation: how raw data become x; auto is the likelihood's natural one.
         condition: what else encoder and decoder are given of a datum.
         corruption: what is done to x before it is encoded in training; the target stays clean.
         corruption_level: standard deviation of the noise, or share of the elements that are corrupted (0.3).
-        components: of the prior: how many Gaussians or pseudo-inputs (100 of either; the paper of Vamp takes 500, which
-            makes a step on a CPU four times as dear).
-        transforms: layers of a flow.
-        beta: weight of the KL (1), or of the total correlation in objective tc (6).
+
+        The weight of the KL (objectives elbo, capacity, constrained):
+        beta: weight of the KL (1), or of the total correlation in tc (6).
         warmup: steps over which beta rises from 0.
         cycles: length of a cycle in steps, for a rise that is repeated.
         free_bits: nats a latent below which its KL costs nothing more.
-        samples: draws of z a datum in training: L (1) of the ELBO, K (50) of importance-weighted objectives.
-        gradient: of the importance-weighted bound: plain, or doubly reparametrised.
-        groups: of the K samples, in the encoder's bound of piwae.
-        mix: weight of the ELBO beside the importance-weighted bound in ciwae.
-        alpha: weight of the mutual information in tc, of the KL's absence in info.
-        gamma: weight of |KL - C| in capacity, of the dimensions' KL in tc, of the total correlation in factor.
-        capacity: C in nats at the end.
-        capacity_steps: steps over which C rises from 0.
-        hold: what the constraint holds at its target.
-        target: nats a datum at which it is held.
-        dip: which DIP-VAE: i on the means' covariance, ii on that of the draws.
-        off_diagonal: DIP's penalty on covariances.
-        diagonal: DIP's penalty on variances other than 1.
-        weight: of the MMD in info and wae, of the critic in aae.
-        kernel: of the MMD: inverse multiquadratic or Gaussian.
+        capacity: C in nats at the end (25).
+        capacity_steps: steps over which C rises from 0 (10000).
+        hold: what the constraint holds at its target (rate).
+        target: nats a datum at which it is held, in the data's own units, as evaluate reports them (20).
+        multiplier: of the constraint, at the start (1).
+        multiplier_lr: how fast the multiplier's logarithm moves (0.01); less where it swings.
+
+        Draws a datum (objectives iwae, piwae, ciwae):
+        samples: draws of z a datum in training: 50, in piwae 48; in elbo, capacity and constrained 1.
+        groups: that the draws are shared out over: the mean of their bounds is what iwae trains on (1), and the encoder
+            in piwae (6).
+        gradient: of the encoder in iwae and piwae: plain (when not given), or doubly reparametrised.
+        mix: weight of the ELBO beside the importance-weighted bound in ciwae (0.05).
+
+        The codes of all data together (tc, factor, dip, info, wae, aae):
+        alpha: weight of the mutual information in tc (1), of the KL's absence in info (0).
+        gamma: weight of |KL - C| in capacity (5), of the dimensions' KL in tc (1), of the total correlation in factor
+            (10).
+        dip: which DIP-VAE: i on the means' covariance, ii on that of the draws (ii).
+        off_diagonal: DIP's penalty on covariances (10).
+        diagonal: DIP's penalty on variances other than 1 (10).
+        weight: of the MMD in info and wae (100), of the critic in aae (1).
+        kernel: of the MMD: inverse multiquadratic (imq) or Gaussian.
+
+        Autoencoders (objective autoencoder):
         l1: penalty on the code's size, for a sparse autoencoder.
         l2: penalty on the code's square.
+        sparsity: penalty on units of the code that are active more, or less, than `activity` of the time.
+        activity: that share (0.05).
         gradient_penalty: penalty on the decoder's slope.
     """
     named = locals()

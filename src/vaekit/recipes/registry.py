@@ -65,17 +65,24 @@ class Recipe:
     @property
     def help(self) -> dict[str, str]:
         """One line an argument, from the `Arguments:` block of the function's docstring."""
+        return {name: text for group in self.groups.values() for name, text in group.items()}
+
+    @property
+    def groups(self) -> dict[str, dict[str, str]]:
+        """The `Arguments:` block by its headings: lines that end in a colon. What stands before the first has ""."""
         block = (inspect.getdoc(self.function) or "").partition("Arguments:")[2]
         names = set(inspect.signature(self.function).parameters)
-        found: dict[str, str] = {}
-        name = None
-        for line in block.splitlines():
-            head, colon, rest = line.strip().partition(": ")
+        found: dict[str, dict[str, str]] = {}
+        heading, name = "", ""
+        for line in (line.strip() for line in block.splitlines()):
+            head, colon, rest = line.partition(": ")
             if colon and head in names:
                 name = head
-                found[name] = rest
-            elif name and line.strip():
-                found[name] += " " + line.strip()
+                found.setdefault(heading, {})[name] = rest
+            elif line.endswith(":"):
+                heading = line.removesuffix(":")
+            elif line and name:
+                found[heading][name] += " " + line
         return found
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from ..composition import Composition, Defaults, Facts
@@ -42,16 +44,32 @@ def _scale(observation: Observation) -> tuple[float, float] | None:
     return (0.0, observation.levels - 1.0) if isinstance(observation, Levels) else None
 
 
-def _positions(facts: Facts, positions: int | None) -> int | None:
-    """Images and signals have a grid of codes; a vector has as many as asked, by default a quarter of its size."""
-    if positions is not None or facts.kind in ("image", "signal"):
-        return positions
-    return max(1, min(16, facts.dims // 4))
-
-
-def _quantised(model: VAE, observation: Observation) -> Composition:
+def _quantised(
+    facts: Facts,
+    build: Callable[..., VAE],
+    prior: str,
+    hidden: tuple[int, ...] | None,
+    positions: int | None,
+    blocks: int,
+    seen_by: tuple[str, str, str],
+) -> Composition:
+    """What `build` makes of a quantiser, as a recipe; `seen_by` are the names of likelihood, sigma and observation."""
+    positive(hidden=hidden, positions=positions)
+    seen, head, _, _ = _plain(facts, *seen_by)
+    if positions is None and facts.kind not in ("image", "signal"):
+        positions = max(1, min(16, facts.dims // 4))  # of a vector; images and signals have a grid of codes
+    model = build(
+        facts.shape,
+        head,
+        channels=hidden or (32, 64),
+        hidden=hidden or (300, 300),
+        blocks=blocks,
+        positions=positions,
+        prior=_CODE_PRIORS[prior],
+        scale=_scale(seen),
+    )
     defaults = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
-    return Composition(model, Quantised(), observation, defaults, start)
+    return Composition(model, Quantised(), seen, defaults, start)
 
 
 @recipe("vq", "van den Oord et al. 2017, arXiv:1711.00937")
@@ -88,25 +106,12 @@ def vq(
         sigma: the Gaussian's: unit, shared (one learned number), learned (a number an element), or a value.
         observation: how raw data become x; auto is the likelihood's natural one.
     """
-    positive(codes=codes, dim=dim, hidden=hidden, positions=positions)
+    positive(codes=codes, dim=dim)
     if not commitment >= 0:
         raise ChoiceError(f"--commitment must be 0 or more, got {commitment:g}")
-    seen, head, _, _ = _plain(facts, likelihood, sigma, observation)
-    model = vq_vae(
-        facts.shape,
-        head,
-        codes=codes,
-        dim=dim,
-        decay=0.99 if codebook == "ema" else None,
-        commitment=commitment,
-        channels=hidden or (32, 64),
-        hidden=hidden or (300, 300),
-        blocks=blocks,
-        positions=_positions(facts, positions),
-        prior=_CODE_PRIORS[prior],
-        scale=_scale(seen),
-    )
-    return _quantised(model, seen)
+    decay = 0.99 if codebook == "ema" else None
+    build = partial(vq_vae, codes=codes, dim=dim, decay=decay, commitment=commitment)
+    return _quantised(facts, build, prior, hidden, positions, blocks, (likelihood, sigma, observation))
 
 
 @recipe("fsq", "Mentzer et al. 2023, arXiv:2309.15505")
@@ -136,22 +141,10 @@ def fsq(
         sigma: the Gaussian's: unit, shared (one learned number), learned (a number an element), or a value.
         observation: how raw data become x; auto is the likelihood's natural one.
     """
-    positive(hidden=hidden, positions=positions)
     if not levels or min(levels) < 2:
         raise ChoiceError(f"--levels must be 2 or more each, got {levels}")
-    seen, head, _, _ = _plain(facts, likelihood, sigma, observation)
-    model = fsq_vae(
-        facts.shape,
-        head,
-        levels=levels,
-        channels=hidden or (32, 64),
-        hidden=hidden or (300, 300),
-        blocks=blocks,
-        positions=_positions(facts, positions),
-        prior=_CODE_PRIORS[prior],
-        scale=_scale(seen),
-    )
-    return _quantised(model, seen)
+    build = partial(fsq_vae, levels=levels)
+    return _quantised(facts, build, prior, hidden, positions, blocks, (likelihood, sigma, observation))
 
 
 @recipe("semi-supervised", "Kingma et al. 2014, arXiv:1406.5298")
