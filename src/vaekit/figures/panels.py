@@ -42,6 +42,7 @@ def curves(
     height: float = 3.3,
     marked: bool = True,
     limits: tuple[float, float] | None = None,
+    shared: bool = False,
 ) -> Any:
     """Lines in panels side by side, one legend for all of them below.
 
@@ -51,11 +52,12 @@ def curves(
         levels: horizontal lines in every panel, by name.
         marked: mark the points of lines that have few.
         limits: of y, in all panels.
+        shared: one range of y for all panels.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     own = [name for name in names if all(lines[name].like is None for lines in panels.values() if name in lines)]
     figure = style.new_figure(WIDTH if len(panels) > 1 else 6.6, height + 0.22 * math.ceil(len(names) / 4))
-    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=shared or limits is not None)[0]
     t = style.current()
     for place, (axes, (title, lines)) in enumerate(zip(all_axes, panels.items(), strict=True)):
         for name, line in lines.items():
@@ -76,10 +78,10 @@ def curves(
             _logarithmic(axes, len(panels))
         if log_y:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
+            axes.yaxis.set_minor_formatter(lambda v, _: "")
         if limits is not None:
             axes.set_ylim(*limits)
-            if place:
-                axes.tick_params(labelleft=False)
         axes.set_title(title)
         axes.set_xlabel(x)
         label = y if isinstance(y, str) else y[place]

@@ -141,7 +141,7 @@ def _spectra(frequency: np.ndarray, data: np.ndarray, spectra: dict[str, dict[st
             panels[title][name] = Line(frequency, of[kind], dashed=name != first, like=None if name == first else first)
     picture = plot(
         "spectra",
-        lambda: figures.curves(panels, "cycles a pixel", "power", log_y=True, marked=False, height=3.6),
+        lambda: figures.curves(panels, "cycles a pixel", "power", log_y=True, marked=False, height=3.6, shared=True),
         "Radially averaged power spectra of data, reconstructions and samples",
         "Power at each spatial frequency, averaged over direction and pictures, values in [0, 1]; dashed: "
         f"{LATENTS[1]} latents. A line below that of the data lacks detail of that size, one above has too much.",

@@ -202,8 +202,8 @@ def read(numbers: dict[str, Any]) -> list[str]:
         + choose(
             direction(short),
             f"As many draws from the prior give {number(short.value)} nats more: q misses where p(z|x) has its mass.",
-            f"As many draws from the prior still lie {number(-short.value)} nats below, since next to none of them "
-            "decodes to anything like the datum.",
+            f"As many draws from the prior still lie {number(-short.value)} nats below: too few of them decode to "
+            "anything like the datum.",
             "As many draws from the prior give the same.",
         ),
         f"Of {k:,} draws {number(ess[FROM_Q].value)} count in effect when they are from q(z|x) and "
@@ -294,6 +294,8 @@ def _outside(bench: Bench, out: dict[str, Any], pictures: dict[str, np.ndarray])
     )
     strips = Strips("others", [strip(bench, name, x) for name, x in pictures.items()], "The data that were scored",
                     "The data that were scored, as they are before any draw.")  # fmt: skip
-    table = Table(["data", "log p(x)", *(SCORES[key] for key in keys)], rows, caption, numeric=(1, 2, 3, 4))
+    table = Table(
+        ["data", "mean log p(x)", *(f"area, {SCORES[key]}" for key in keys)], rows, caption, numeric=(1, 2, 3, 4)
+    )
     blocks: list[Block] = [Text("Scored by the model with the N(0, I) prior."), strips, table]
     return Section("outside", "What the model has not seen", blocks)
