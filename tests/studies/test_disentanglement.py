@@ -187,3 +187,4 @@ def test_dsprites_by_name_are_never_in_memory():
     np.testing.assert_array_equal(some, dsprites.draw(data.train.index[rows]))
     assert [data.train.columns["x"][r] for r in rows] == dsprites.factors(data.train.index[rows])[:, 3].tolist()
     assert data.digest == load("dsprites").digest
+    assert all(len(np.unique(data.test.columns[f][:500])) > 2 for f in data.factor_names)

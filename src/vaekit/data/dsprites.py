@@ -93,7 +93,7 @@ def source() -> Source:
         list(SHAPES),
         columns={name: all_factors[:, i].copy() for i, name in enumerate(NAMES)},
         factor_names=list(NAMES),
-        splits={part: np.sort(index) for part, index in splits.items()},
+        splits=splits,  # in the order drawn: the first of a split are of all factors
         kind="image",
         scale=(0.0, 1.0),
     )

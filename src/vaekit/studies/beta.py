@@ -19,7 +19,7 @@ from .page import strip
 from .registry import Findings, study
 from .words import choose, listed, number, trend
 
-LATENT, STEPS, RANGE = 10, 7, 3.0
+LATENT, STEPS, RANGE = 10, 11, 3.0
 BETAS = (1, 2, 4, 8)
 TC = "tc 6"
 CARRIES = 0.1  # of a factor's entropy, from which a latent is said to carry it
@@ -43,7 +43,7 @@ def beta(bench: Bench) -> Findings:
     plans = {f"beta {b}": Plan("vae", {**shape, "beta": float(b)}) for b in BETAS}
     runs = bench.train({**plans, TC: Plan("tc", {**shape, "beta": 6.0})})
     bench.stage("measuring")
-    n = min(bench.sized(1000, 10_000), len(data.test))
+    n = min(bench.sized(2000, 10_000), len(data.test))
     factors, names = known_factors(bench, n)
     numbers: dict[str, Any] = {"models": {}, "factors": names, "steps": bench.trained_steps}
     codes, shares = {}, {}
