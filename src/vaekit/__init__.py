@@ -41,6 +41,7 @@ _HOMES = {
     "priors": "",
     "schedules": "",
     "studies": "",
+    "study": "studies",
     "terms": "",
 }
 
