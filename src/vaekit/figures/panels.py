@@ -93,22 +93,25 @@ def curves(
 
 def _logarithmic(axes: Any, panels: int) -> None:
     """A logarithmic x axis with few labels, whatever its range: 500, 20k, 1M."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    decades = math.log10(high / low)
-    subs = (1.0,) if decades > 1.5 else (1.0, 3.0) if decades > 0.7 else (1.0, 2.0, 5.0)
-    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=max(3, 12 // panels)))
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks: list[float] = []
+    for subs in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [s * 10.0**p for p in powers for s in subs if low <= s * 10.0**p <= high]
+        if len(ticks) > 1:
+            break
+    ticks = ticks or [low, high]
+    axes.set_xticks(ticks[:: math.ceil(len(ticks) / max(3, 12 // panels))], minor=False)
+    axes.set_xticks([], minor=True)
     axes.xaxis.set_major_formatter(lambda v, _: _short(v))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _short(value: float) -> str:
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= unit:
-            return f"{value / unit:g}{letter}"
-    return f"{value:g}"
+            return f"{value / unit:.3g}{letter}"
+    return f"{value:.3g}"
 
 
 def _legend(figure: Any, all_axes: Any) -> None:
