@@ -207,7 +207,7 @@ def test_on_the_command_line(digits, tmp_path, monkeypatch, capsys):
     mask[:, :2] = 255
     Image.fromarray(mask).save("mask.png")
     Image.fromarray(np.full((8, 8), 128, np.uint8)).save("grey.png")
-    assert main(["fill", run, "3", "--mask", "mask.png", "--out", "f.npz"]) == 0
+    assert main(["fill", run, "3", "--mask", "mask.png", "--draws", "8", "--out", "f.npz"]) == 0
     with np.load("f.npz") as held:
         assert held["hidden"][0].tolist() == (mask > 0).tolist()
         np.testing.assert_array_equal(held["filled"][~held["hidden"]], held["x"][~held["hidden"]])

@@ -152,7 +152,7 @@ def fill_masked(
     raw: np.ndarray,
     hidden: np.ndarray,
     labels: np.ndarray | None = None,
-    draws: int = 8,
+    draws: int = 32,
     steps: int = 200,
     seed: int = 0,
 ) -> Infilled:

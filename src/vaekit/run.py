@@ -355,7 +355,7 @@ class Run:
         self,
         what: int | np.ndarray,
         mask: str | np.ndarray = "half",
-        draws: int = 8,
+        draws: int = 32,
         seed: int = 0,
         labels: np.ndarray | None = None,
     ) -> Infilled:

@@ -72,7 +72,7 @@ def fill(
     /,
     *,
     mask: str = "half",
-    draws: int = 8,
+    draws: int = 32,
     seed: int = 0,
     data: str | None = None,
     out: str = "fill.png",
