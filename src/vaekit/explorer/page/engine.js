@@ -1,0 +1,99 @@
+// Asking the worker. Of requests on one channel only the newest is kept waiting: dragging never makes a queue.
+import { bytes, meta } from "./blobs.js";
+import { normals, uniforms } from "./maths.js";
+
+let worker = null, count = 0;
+const open = new Map(), channels = new Map();
+export const timing = { decodes: 0, ms: 0, first: null };
+
+function ask(message, transfer = []) {
+  const id = ++count;
+  return new Promise((done, failed) => {
+    open.set(id, { done, failed });
+    worker.postMessage({ id, ...message }, transfer);
+  });
+}
+
+export async function start() {
+  const [code, wasm, weights] = await Promise.all(["ort.mjs", "ort.wasm", "weights.bin"].map(bytes)), graphs = {};
+  for (const name of Object.keys(meta.graphs)) {
+    const raw = await bytes(`${name}.onnx`);
+    if (raw) graphs[name] = raw;
+  }
+  worker = new Worker(globalThis.vaekitModules["worker.js"]);
+  worker.onmessage = ({ data }) => {
+    const { done, failed } = open.get(data.id);
+    open.delete(data.id);
+    if (data.error) failed(new Error(data.error));
+    else done(data);
+  };
+  worker.onerror = (event) => {
+    for (const { failed } of open.values()) failed(new Error(event.message || "the worker could not be started"));
+    open.clear();
+  };
+  // a page opened from a file may import into a worker from data: addresses only, not from blob: ones
+  const ort = await new Promise((done, failed) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.onerror = () => failed(reader.error);
+    reader.readAsDataURL(new Blob([code], { type: "text/javascript" }));
+  });
+  await ask({ kind: "start", ort, wasm, graphs, weights }, [wasm.buffer, weights.buffer]);
+}
+
+/** Whether the page has this graph; else `meta.graphs[name].why` says why not. */
+export const has = (name) => Boolean(meta.graphs[name]?.inputs);
+
+/** Run a graph on n rows. `given` has x, z or c as (n * size) numbers; noise is drawn by the seed. */
+async function run(graph, given, n, seed) {
+  const feeds = {};
+  for (const { name, shape, kind } of meta.graphs[graph].inputs) {
+    const size = shape.reduce((a, b) => a * b, 1);
+    let values = given[kind];
+    if (kind === "uniform" || kind === "normal") {
+      const next = (kind === "uniform" ? uniforms : normals)(seed * 7919 + name.length * 31 + Number(name.replace(/\D/g, "") || 0) + 1);
+      values = new Float32Array(n * size);
+      for (let i = 0; i < values.length; i++) values[i] = next();
+    }
+    feeds[name] = { values: Float32Array.from(values), shape: [n, ...shape] };
+  }
+  const { result, ms } = await ask({ kind: "run", graph, feeds });
+  return { result, ms };
+}
+
+/** Run a graph on a channel; null where a newer request has taken this one's place. */
+export function request(channel, graph, given, n, seed = 1) {
+  const line = channels.get(channel) ?? { busy: false, next: null };
+  channels.set(channel, line);
+  return new Promise((done, failed) => {
+    line.next?.done(null);
+    line.next = { graph, given, n, seed, done, failed };
+    if (!line.busy) drain(line);
+  });
+}
+
+async function drain(line) {
+  line.busy = true;
+  while (line.next) {
+    const { graph, given, n, seed, done, failed } = line.next;
+    line.next = null;
+    try {
+      const { result, ms } = await run(graph, given, n, seed);
+      if (graph === "decode" && n === 1) {
+        timing.decodes++;
+        timing.ms += ms;
+      }
+      done(result);
+    } catch (error) {
+      failed(error);
+    }
+  }
+  line.busy = false;
+}
+
+/** x of codes (n, D) flat: the mean of p(x|z), or a draw from it. */
+export async function decode(channel, z, n = 1, drawn = false, seed = 1) {
+  const graph = drawn && has("draw") ? "draw" : "decode";
+  const result = await request(channel, graph, { z }, n, seed);
+  return result && result.x;
+}

@@ -1,0 +1,93 @@
+// Puts the page together: first what is known, then, once the graphs run, what is decoded.
+import { meta } from "./blobs.js";
+import { build as between } from "./between.js";
+import { code, load } from "./data.js";
+import { build as edit } from "./edit.js";
+import { start, timing } from "./engine.js";
+import { build as map, frames } from "./map.js";
+import { build as numbers } from "./numbers.js";
+import { build as own } from "./own.js";
+import { build as share } from "./share.js";
+import { build as sliders } from "./sliders.js";
+import { change, fromHash, hash, hear, state } from "./state.js";
+import { button, h, settled, tell } from "./ui.js";
+import { build as view } from "./view.js";
+
+const $ = (id) => document.getElementById(id);
+const TABS = { sliders: ["Latents", sliders], between: ["Between", between], edit: ["Edit", edit], own: ["Your own", own], numbers: ["Numbers", numbers] };
+
+function tabs() {
+  const list = h("div", { class: "tabs", role: "tablist", "aria-label": "What to do" }), panels = {};
+  for (const [name, [title, build]] of Object.entries(TABS)) {
+    const panel = (panels[name] = h("section", { role: "tabpanel", id: `panel-${name}`, "aria-labelledby": `tab-${name}`, tabIndex: -1 }));
+    list.append(h("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `panel-${name}`, onclick: () => change({ tab: name }) }, title));
+    panel.build = build;
+  }
+  const sync = () => {
+    for (const [name, panel] of Object.entries(panels)) {
+      const open = name === state.tab, tab = list.querySelector(`#tab-${name}`);
+      panel.hidden = !open;
+      tab.setAttribute("aria-selected", String(open));
+      tab.tabIndex = open ? 0 : -1;
+      if (open && panel.build) {
+        const { build } = panel;
+        panel.build = null;
+        build(panel);
+      }
+    }
+  };
+  list.addEventListener("keydown", (event) => {
+    const names = Object.keys(TABS), step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    change({ tab: names[(names.indexOf(state.tab) + step + names.length) % names.length] });
+    list.querySelector("[aria-selected=true]").focus();
+  });
+  $("work").append(list, ...Object.values(panels));
+  hear((changed) => changed.has("tab") && sync());
+  return sync;
+}
+
+function theme() {
+  const system = matchMedia("(prefers-color-scheme: dark)"), now = () => document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light");
+  const toggle = button("", () => {
+    document.documentElement.dataset.theme = now() === "dark" ? "light" : "dark";
+    say();
+    change({ theme: now() });
+  });
+  const say = () => (toggle.textContent = now() === "dark" ? "Light" : "Dark");
+  system.addEventListener("change", () => (say(), change({ theme: now() })));
+  say();
+  $("actions").append(toggle);
+}
+
+async function open() {
+  const begun = performance.now();
+  $("facts").textContent = `${meta.run.name} · ${(meta.run.steps ?? 0).toLocaleString("en")} steps · ${meta.latent.dims - meta.latent.condition} latents`;
+  const given = fromHash(location.hash), ready = start();
+  await load();
+  Object.assign(state, { z: code(0), anchor: 0 }, given);
+  if (given.z && !("anchor" in given)) state.anchor = -1;
+  theme();
+  share($("actions"));
+  const plot = map($("map")), sync = tabs();
+  $("loading").textContent = "starting the decoder ...";
+  await ready;
+  await view($("view"));
+  timing.first = performance.now() - begun;
+  $("loading").remove();
+  document.body.dataset.ready = "1";
+  sync();
+  const remember = settled(() => history.replaceState(null, "", `#${hash()}`), 250);
+  hear((names) => ["z", "anchor", "map", "pair", "colour", "drawn", "seed", "tab", "a", "b"].some((n) => names.has(n)) && remember());
+  addEventListener("hashchange", () => {
+    const found = fromHash(location.hash);
+    if (Object.keys(found).length) change(found);
+  });
+  globalThis.vaekit = { state, change, timing, frames, plot, meta, hash };
+}
+
+addEventListener("unhandledrejection", (event) => tell(String(event.reason?.message ?? event.reason)));
+open().catch((error) => {
+  $("loading").textContent = `This page cannot run here: ${error.message}`;
+  console.error(error);
+});

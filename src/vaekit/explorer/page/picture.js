@@ -1,0 +1,98 @@
+// One datum on a canvas: an image as its pixels, a signal as lines, a vector as bars with their names.
+import { meta } from "./blobs.js";
+import { diverging } from "./colours.js";
+import { h, said } from "./ui.js";
+
+const { kind, height: H, width: W, channels: C, low, high, columns } = meta.event;
+export const SIZE = meta.event.shape.reduce((a, b) => a * b, 1);
+export const isImage = kind === "image";
+const byte = (v) => (255 * (v - low)) / (high - low);
+
+/** Pixels (H, W, 4) of x (C, H, W) at an offset. */
+export function pixels(x, at = 0) {
+  const out = new Uint8ClampedArray(4 * H * W), plane = H * W;
+  for (let i = 0; i < plane; i++) {
+    for (let k = 0; k < 3; k++) out[4 * i + k] = byte(x[at + (C >= 3 ? k : 0) * plane + i]);
+    out[4 * i + 3] = 255;
+  }
+  return new ImageData(out, W, H);
+}
+
+let small = null;
+function stamp(context, data, left, top, width, height) {
+  small ??= h("canvas", { width: W, height: H });
+  small.getContext("2d").putImageData(data, 0, 0);
+  context.imageSmoothingEnabled = width < W;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(small, left, top, width, height);
+}
+
+/** Draw datum number `at` of x into a box of the canvas; by default all of it. */
+export function draw(canvas, x, at = 0, box = [0, 0, canvas.width, canvas.height]) {
+  const context = canvas.getContext("2d"), [left, top, width, height] = box;
+  context.clearRect(left, top, width, height);
+  if (isImage) stamp(context, pixels(x, at * SIZE), left, top, width, height);
+  else bars(context, x.subarray(at * SIZE, (at + 1) * SIZE), box);
+}
+
+/** How x differs from y, point by point: blue where less, orange where more. */
+export function drawDifference(canvas, x, y) {
+  const context = canvas.getContext("2d"), span = high - low || 1, plane = H * W;
+  if (!isImage) return bars(context, Float32Array.from(x, (v, i) => v - y[i]), [0, 0, canvas.width, canvas.height]);
+  const out = new Uint8ClampedArray(4 * plane);
+  for (let i = 0; i < plane; i++) {
+    let sum = 0;
+    for (let k = 0; k < C; k++) sum += (x[k * plane + i] - y[k * plane + i]) / (span * C);
+    out.set(diverging(sum), 4 * i);
+    out[4 * i + 3] = 255;
+  }
+  stamp(context, new ImageData(out, W, H), 0, 0, canvas.width, canvas.height);
+}
+
+function bars(context, x, [left, top, width, height]) {
+  const style = getComputedStyle(document.documentElement), n = x.length;
+  let least = kind === "signal" ? Math.min(...x) : Math.min(0, ...x), most = Math.max(0, ...x);
+  if (!(most > least)) most = least + 1;
+  const y = (v) => top + height - (height * (v - least)) / (most - least);
+  context.fillStyle = context.strokeStyle = style.getPropertyValue("--accent");
+  if (kind === "signal") {
+    for (let k = 0; k < C; k++) {
+      context.beginPath();
+      for (let i = 0; i < W; i++) context.lineTo(left + (width * (i + 0.5)) / W, y(x[k * W + i]));
+      context.globalAlpha = 1 - (0.6 * k) / Math.max(C, 1);
+      context.stroke();
+    }
+    context.globalAlpha = 1;
+    return;
+  }
+  for (let i = 0; i < n; i++) {
+    const a = y(Math.max(x[i], 0)), b = y(Math.min(x[i], 0));
+    context.fillRect(left + (width * i) / n, a, Math.max(1, (0.8 * width) / n), Math.max(1, b - a));
+  }
+}
+
+/** A canvas for a datum, `edge` CSS pixels wide, with as many real ones. */
+export function canvas(edge, attributes = {}) {
+  const ratio = isImage ? H / W : kind === "signal" ? 0.5 : 0.7, dense = Math.min(2, devicePixelRatio || 1);
+  const made = h("canvas", { role: "img", ...attributes, width: Math.round(edge * dense), height: Math.round(edge * ratio * dense) });
+  made.style.aspectRatio = `${W_of(ratio)}`;
+  return made;
+}
+const W_of = (ratio) => 1 / ratio;
+
+/** A table of a vector's values by name, for the reader who wants numbers; null for images and signals. */
+export function table(x) {
+  if (kind !== "vector" || x.length > 200) return null;
+  const rows = Array.from(x, (v, i) => h("tr", {}, h("th", { scope: "row" }, columns?.[i] ?? `x${i + 1}`), h("td", {}, said(v, Math.abs(v) < 100 ? 3 : 1))));
+  return h("table", { class: "values" }, h("tbody", {}, rows));
+}
+
+/** x (C, H, W) in the data's own units from pixels (H, W, 4): grey by the luma of Rec. 601. */
+export function fromPixels({ data }) {
+  const x = new Float32Array(SIZE), plane = H * W, unit = (v) => low + ((high - low) * v) / 255;
+  for (let i = 0; i < plane; i++) {
+    if (C === 1) x[i] = unit(0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2]);
+    else for (let k = 0; k < C; k++) x[k * plane + i] = unit(k < 3 ? data[4 * i + k] : 255);
+  }
+  return x;
+}
