@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from vaekit.cli.output import Doing, at_least, check_file
+from vaekit.cli.output import Doing, check_file
 
 
 def study(
@@ -32,6 +32,7 @@ def study(
         The page (study-NAME-DATA.html); its models are kept beside it in PAGE.runs.
     """
     from vaekit import studies
+    from vaekit.cli.fit import load
 
     if name is None:
         width = max(map(len, studies.STUDIES))
@@ -39,13 +40,13 @@ def study(
             print(f"{one.name:<{width}}  {one.summary}  [{one.paper}]")
         print("\nvaekit study NAME [DATA] [--minutes M] [--out PAGE.html]")
         return 0
-    at_least(0, minutes=minutes)
-    studies.get_study(name)
+    chosen = studies.get_study(name)
+    minutes = studies.checked_minutes(studies.MINUTES if minutes is None else minutes)
     path = None if out is None else check_file(out, (".html",))
+    data = load(source if source is not None else chosen.data)
     try:
         with Doing() as doing:
-            given = {} if minutes is None else {"minutes": minutes}
-            print(studies.study(name, source, out=path, progress=doing, **given))
+            print(studies.study(name, data, minutes=minutes, out=path, progress=doing))
     except KeyboardInterrupt:
         print("interrupted: what was trained is kept; the same command goes on from there", file=sys.stderr)
         return 130

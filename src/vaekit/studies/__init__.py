@@ -44,8 +44,7 @@ def study(
     """
     started = time.monotonic()
     chosen = get_study(name)
-    if not minutes >= LEAST_MINUTES or minutes == float("inf"):
-        raise ChoiceError(f"a study takes {LEAST_MINUTES:g} minutes or more (--minutes), got {minutes:g}")
+    minutes = checked_minutes(minutes)
     if not isinstance(data, Data):
         data = load(str(data) if data is not None else chosen.data)
     path = Path(out) if out is not None else Path(f"study-{name}-{data.name}.html")
@@ -62,4 +61,11 @@ def study(
     return path
 
 
-__all__ = ["STUDIES", "Bench", "Findings", "Plan", "Study", "get_study", "study"]
+def checked_minutes(minutes: float) -> float:
+    """The same minutes, or a ChoiceError where a study cannot be done in so few."""
+    if not LEAST_MINUTES <= minutes < float("inf"):
+        raise ChoiceError(f"a study takes {LEAST_MINUTES:g} minutes or more (--minutes), got {minutes:g}")
+    return minutes
+
+
+__all__ = ["STUDIES", "Bench", "Findings", "Plan", "Study", "checked_minutes", "get_study", "study"]
