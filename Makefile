@@ -34,7 +34,7 @@ demo: $(READY)
 	fi
 	@$(BIN)/vaekit evaluate $(RUN) --samples 100 -n 2000
 	@$(BIN)/vaekit report $(RUN)
-	@$(BIN)/vaekit explore $(RUN) --tsne 2000
+	@$(BIN)/vaekit explore $(RUN)
 	@echo "open $(RUN)/report.html and $(RUN)/explorer.html in a browser"
 
 test: $(READY)

@@ -17,7 +17,7 @@ from vaekit.data.observation import Binary, Identity
 from vaekit.errors import ChoiceError
 from vaekit.export import build, export_graphs, write_export
 from vaekit.export.graphs import Graph, Port, certain, expected
-from vaekit.export.onnx import Session, Store, convert, difference
+from vaekit.export.onnx import Session, convert, difference
 from vaekit.export.several import check_names
 from vaekit.model import VAE
 from vaekit.objectives import ELBO
@@ -126,6 +126,14 @@ def test_a_binarised_image_may_be_grey_or_drawn():
             torch.testing.assert_close(grey, black)
 
 
+def test_whole_numbers_are_rounded_to():
+    observation = made_up("vae", likelihood="categorical").composition.observation
+    x = torch.tensor([[-0.2, 0.4, 0.6, 254.7, 256.0]])
+    assert certain(observation, x).tolist() == [[0, 0, 1, 255, 255]]
+    counts = made_up("vae", "counts").composition.observation
+    assert certain(counts, x).tolist() == [[0, 0, 1, 255, 256]]
+
+
 def test_log_gamma_in_onnx():
     class LogGamma(torch.nn.Module):
         def forward(self, x):
@@ -154,12 +162,9 @@ def test_half_precision_only_where_it_costs_nothing():
 def test_graphs_share_their_numbers():
     run = made_up("vae", latent=8, hidden=(32,))
     exported = export_graphs(run, names=("decode", "draw"))
-    store = Store()
-    one = store.take(exported.models["decode"])  # its tensors are elsewhere already
-    assert not store.bytes
-    assert len(one.SerializeToString()) < 8000
     parameters = sum(p.numel() for p in run.model.likelihood.parameters())
-    assert len(exported.store.bytes) < 4.1 * parameters
+    assert 3.9 * parameters < len(exported.store.bytes) < 4.1 * parameters  # once, though two graphs hold them
+    assert all(len(model.SerializeToString()) < 8000 for model in exported.models.values())
 
 
 def test_what_cannot_be_exported_says_why(tmp_path):

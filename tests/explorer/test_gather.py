@@ -106,7 +106,7 @@ def test_other_kinds_of_codes(tmp_path, recipe, choices):
 
 
 def test_a_small_page_gets_fewer_data(run):
-    small = gather(run, 1000, 3e3, quiet, samples=0)
+    small = gather(run, 1000, 300.0, quiet, samples=0)
     assert len(small) == 120 - len(run.data.valid)  # never fewer than 500, where there are as many
     assert len(small.thumbs) < len(run.data.test) <= MOST_THUMBS
     assert np.isnan(small.logpx).all()

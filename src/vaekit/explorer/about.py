@@ -11,6 +11,7 @@ from ..errors import ChoiceError
 from ..example import NAME, PLACE
 from ..hierarchy import TopDown
 from ..metrics import ACTIVE
+from ..model import VAE
 from ..priors import StandardNormal
 from ..report.about import shown_path
 from ..run import Run
@@ -100,6 +101,7 @@ def latents(run: Run, points: Points) -> dict[str, Any]:
         names[:classes] = list(run.facts.classes)
         names[classes:] = [f"z{i + 1}" for i in range(dims - classes)]
     model = run.model
+    gaussian = isinstance(model, TopDown) or (isinstance(model, VAE) and type(model.prior) is StandardNormal)
     return {
         "dims": dims,
         "condition": size,
@@ -111,7 +113,7 @@ def latents(run: Run, points: Points) -> dict[str, Any]:
         "order": order + list(range(dims - size, dims)),
         "centre": _plain(mean),
         "scale": _plain(spread),
-        "gaussian_prior": isinstance(model, TopDown) or type(getattr(model, "prior", None)) is StandardNormal,
+        "gaussian_prior": gaussian,
         "discrete": _discrete(run),
     }
 
