@@ -49,11 +49,16 @@ class Opened:
         self.page = self.context.new_page()
         self.asked, self.wrong = [], []
         self.page.on("request", lambda r: self.asked.append(r.url))
-        self.page.on("console", lambda m: self.wrong.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("console", self._heard)
         self.page.on("pageerror", lambda e: self.wrong.append(str(e)))
         self.page.on("dialog", lambda d: (self.wrong.append(f"dialog: {d.message}"), d.dismiss()))
         self.page.goto(f"file://{path}{hash}")
         self.page.wait_for_selector("body[data-ready]", timeout=60_000)
+
+    def _heard(self, message):
+        own = "willReadFrequently" in message.text  # the tests read canvases, the page hardly does
+        if message.type in ("error", "warning") and not own:
+            self.wrong.append(message.text)
 
     def __enter__(self):
         return self
@@ -78,7 +83,7 @@ class Opened:
     def saved(self, click):
         with self.page.expect_download() as waiting:
             click()
-        return open(waiting.value.path(), "rb").read()  # noqa: SIM115
+        return open(waiting.value.path(), "rb").read()
 
 
 @pytest.fixture
@@ -165,7 +170,8 @@ def test_a_datum_is_picked_by_its_point_and_seen_on_hover(opened):
         """() => {
             const f = document.querySelector(".field"), r = f.getBoundingClientRect();
             for (let y = 10; y < r.height; y += 6) for (let x = 10; x < r.width; x += 6) {
-                f.dispatchEvent(new PointerEvent("pointermove", {clientX: r.left + x, clientY: r.top + y, pointerId: 1}));
+                const place = {clientX: r.left + x, clientY: r.top + y, pointerId: 1};
+                f.dispatchEvent(new PointerEvent("pointermove", place));
                 if (!document.querySelector(".hover").hidden) return [x, y];
             }
         }"""
@@ -174,7 +180,6 @@ def test_a_datum_is_picked_by_its_point_and_seen_on_hover(opened):
     assert opened.js("vaekit.state.anchor") >= 0
     assert "datum" in page.locator(".original").inner_text()
     page.get_by_role("button", name="Posterior draw").click()
-    page.wait_for_function("vaekit.state.z.some((v, k) => true)")
     page.get_by_role("button", name="Reset").click()
     page.get_by_role("radio", name="Draw").click()
     page.get_by_role("button", name="Draw again").click()
@@ -221,6 +226,7 @@ def test_paths_are_scrubbed_played_and_saved(opened):
     still = opened.z
     page.wait_for_timeout(150)
     np.testing.assert_array_equal(opened.z, still)
+    opened.js("[-4, 4].forEach((v, i) => vaekit.change({['ab'[i]]: new Float32Array(3).fill(v)}))")
     film = Image.open(io.BytesIO(opened.saved(lambda: page.get_by_role("button", name="Save GIF").click())))
     assert film.n_frames == 46
     first = np.asarray(film.convert("L"), float)
@@ -288,7 +294,7 @@ def test_a_picture_of_ones_own(opened, tmp_path):
     file = tmp_path / "mine.png"
     Image.fromarray(pictures(1, seed=5)[0]).resize((50, 60)).save(file)
     page.set_input_files("#panel-own input[type=file]", str(file))
-    page.wait_for_function("document.querySelector('.own-results').innerText.includes('log p(x) ≥')")
+    page.wait_for_function("() => document.querySelector('.own-results').innerText.includes('log p(x) ≥')")
     assert page.locator(".neighbours button").count() == 6
     pad = page.locator(".pad")
     pad.scroll_into_view_if_needed()
@@ -300,7 +306,7 @@ def test_a_picture_of_ones_own(opened, tmp_path):
     page.wait_for_timeout(400)
     (tmp_path / "not.png").write_text("no image")
     page.set_input_files("#panel-own input[type=file]", str(tmp_path / "not.png"))
-    page.wait_for_function("document.getElementById('told').innerText.includes('cannot be read')")
+    page.wait_for_function("() => document.getElementById('told').innerText.includes('cannot be read')")
 
 
 def test_a_link_brings_back_what_was_seen(browser, made, opened):
@@ -374,7 +380,7 @@ def test_other_runs_have_pages_too(browser, tmp_path, kind):
             page.tab("own")
             page.page.get_by_label("Numbers of one datum").fill("1, 2, 3, 4")
             page.page.get_by_role("button", name="Look").click()
-            page.page.wait_for_function("document.querySelector('.own-results').innerText.includes('nats')")
+            page.page.wait_for_function("() => document.querySelector('.own-results').innerText.includes('nats')")
         if kind == "two":
             page.page.get_by_role("radio", name="Two latents").click()
             page.page.wait_for_function(
@@ -382,9 +388,7 @@ def test_other_runs_have_pages_too(browser, tmp_path, kind):
                 return c.getContext("2d").getImageData(0, 0, c.width, c.height).data.some((v) => v > 0); }"""
             )
         if kind == "ae":
-            assert "No log p" in page.js("vaekit.meta.graphs.weights.why ?? ''") or page.js(
-                "!vaekit.meta.graphs.weights.inputs"
-            )
+            assert page.js("!vaekit.meta.graphs.weights.inputs && vaekit.meta.graphs.weights.why.length > 20")
 
 
 def test_the_pages_mathematics(opened):

@@ -91,13 +91,16 @@ export function build(place) {
   }
   async function saveGif() {
     if (!state.a || !state.b) return tell("Keep an A and a B first.");
-    const x = await frames(FRAMES), one = picture(112), context = one.getContext("2d"), found = [];
+    const x = await frames(FRAMES), one = picture(112), context = one.getContext("2d", { willReadFrequently: true }), found = [];
     if (!x) return;
     for (let k = 0; k < FRAMES; k++) {
-      if (!isImage) {
-        context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--card");
-      }
       draw(one, x, k);
+      if (!isImage) {
+        context.globalCompositeOperation = "destination-over"; // bars stand on nothing, and a GIF has no such colour
+        context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--card");
+        context.fillRect(0, 0, one.width, one.height);
+        context.globalCompositeOperation = "source-over";
+      }
       found.push(context.getImageData(0, 0, one.width, one.height));
     }
     save("between.gif", gif([...found, ...found.slice(1, -1).reverse()]));

@@ -3,7 +3,7 @@ import { meta } from "./blobs.js";
 import { build as between } from "./between.js";
 import { code, load } from "./data.js";
 import { build as edit } from "./edit.js";
-import { start, timing } from "./engine.js";
+import { decode, request, start, timing } from "./engine.js";
 import { build as map, frames } from "./map.js";
 import { build as numbers } from "./numbers.js";
 import { build as own } from "./own.js";
@@ -83,7 +83,7 @@ async function open() {
     const found = fromHash(location.hash);
     if (Object.keys(found).length) change(found);
   });
-  globalThis.vaekit = { state, change, timing, frames, plot, meta, hash };
+  globalThis.vaekit = { state, change, decode, request, timing, frames, plot, meta, hash }; // for the curious, and for tests
 }
 
 addEventListener("unhandledrejection", (event) => tell(String(event.reason?.message ?? event.reason)));

@@ -229,7 +229,7 @@ export function build(place) {
       lasso = null;
       paintPoints();
     } else if (event.type === "pointerup" && moves <= 3 && doing !== "pan") {
-      const [u, v] = toMap(...from), i = near(u, v, ...reach(12));
+      const [u, v] = toMap(...from), i = near(u, v, ...reach(14));
       if (i >= 0) change({ z: code(i), anchor: i });
       else walk(...from);
     }
