@@ -37,10 +37,8 @@ def steps_of(path):
 
 
 def test_one_seed_is_one_run(images, tmp_path):
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        torch.manual_seed(
-            np.random.default_rng(len(name) + seed).integers(1000)
-        )  # the caller's generator is no part of it
+    for place, (name, seed) in enumerate((("a", 1), ("b", 1), ("c", 2))):
+        torch.manual_seed(place)  # the caller's generator is no part of it
         fit(images, "vae", out=tmp_path / name, steps=12, seed=seed, **TINY)
     assert same(tmp_path / "a", tmp_path / "b")
     assert not same(tmp_path / "a", tmp_path / "c")

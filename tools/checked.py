@@ -1,0 +1,356 @@
+"""Bugs that peers have, put into a copy of this code one by one: the named test must fail. Writes docs/checked.md.
+
+python tools/checked.py            write the page
+python tools/checked.py --try      try every bug in a copy of the tree first, and stop where a test does not notice
+python tools/checked.py --try NLL  only those whose text begins so
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "checked.md"
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One bug: what peers do, what stands here instead, what is put into which file, and the test that must fail."""
+
+    bug: str
+    instead: str
+    tried: str
+    file: str  # below src/vaekit
+    swaps: tuple[tuple[str, str], ...]  # text that stands there once, and what is put in its place
+    test: str  # below tests, file::name
+
+
+BUGS = [
+    Bug(
+        "NLL returned with the wrong sign",
+        "`score` and `log_px_iw` are log p(x), held against closed forms",
+        "the sign turned",
+        "metrics/likelihood.py",
+        (('whole["log_px"] += jacobian', 'whole["log_px"] = jacobian - whole["log_px"]'),),
+        "core/test_oracle.py::test_the_evaluator_gives_the_exact_log_p_and_the_elbo_below_it",
+    ),
+    Bug(
+        "NLL averaged with the wrong sample count",
+        "the mean of the weights is over the K samples of the datum, streamed in chunks or not",
+        "divided by the number of data of the block",
+        "metrics/likelihood.py",
+        (("running.log_mean(samples)", "running.log_mean(len(x))"),),
+        "core/test_oracle.py::test_the_evaluator_gives_the_exact_log_p_and_the_elbo_below_it",
+    ),
+    Bug(
+        "TC weights in the wrong place",
+        "alpha weighs the mutual information, beta the total correlation, gamma the dimensions",
+        "alpha and beta exchanged",
+        "objectives/total_correlation.py",
+        (
+            ("self.alpha(step) * parts.information", "self.beta(step) * parts.information"),
+            ("+ self.beta(step) * parts.correlation", "+ self.alpha(step) * parts.correlation"),
+        ),
+        "core/test_total_correlation.py::test_the_loss_weighs_the_parts_and_the_record_does_not",
+    ),
+    Bug(
+        "TC weights in the wrong place: those of the stratified estimate",
+        "one weight a pair of data, inside the sum of each density; unbiased over batches",
+        "the weight counted once a dimension in log q(z)",
+        "aggregate.py",
+        (("log_sum_exp(weights + whole, 1)", "log_sum_exp((weights.unsqueeze(-1) + pairs).sum(-1), 1)"),),
+        "core/test_total_correlation.py::test_over_all_batches_the_density_is_unbiased",
+    ),
+    Bug(
+        "FactorVAE's critic trains the encoder",
+        "the critic is a player of its own: its classification loss sees detached codes",
+        "the codes not detached",
+        "objectives/factor.py",
+        (("codes = latent.z.detach()", "codes = latent.z"),),
+        "core/test_factor.py::test_the_critic_s_loss_never_reaches_the_encoder_and_the_model_s_never_the_critic",
+    ),
+    Bug(
+        "FactorVAE's critic and encoder cut apart altogether",
+        "the total correlation reaches the encoder through the frozen critic",
+        "the codes detached there",
+        "objectives/factor.py",
+        (("frozen(self.critic)(latent.z).mean()", "frozen(self.critic)(latent.z.detach()).mean()"),),
+        "core/test_factor.py::test_the_total_correlation_reaches_the_encoder_through_the_frozen_critic",
+    ),
+    Bug(
+        "VQ commitment depends on the batch size",
+        "summed over the datum, averaged over the batch once",
+        "summed over the batch",
+        "quantize/quantisers.py",
+        (
+            (
+                "(q.encoded - q.entries.detach()).square().flatten(1).sum(1)\n",
+                "(q.encoded - q.entries.detach()).square().sum().expand(len(q.codes))\n",
+            ),
+        ),
+        "core/test_quantize.py::test_the_loss_of_a_batch_is_the_mean_of_its_datas_own",
+    ),
+    Bug(
+        "a reported IWAE loss that is not the bound",
+        "the loss is minus the importance-weighted bound, and is recorded as `iwae`",
+        "the weighted mean of the log-weights in its place",
+        "objectives/importance.py",
+        (
+            (
+                'Terms({"model": -bound.mean()}, _stats(weights, log_px, bound))',
+                'Terms({"model": -(torch.softmax(weights, 0).detach() * weights).sum(0).mean()}, '
+                "_stats(weights, log_px, (torch.softmax(weights, 0) * weights).sum(0)))",
+            ),
+        ),
+        "core/test_objectives.py::test_the_bound_rises_with_the_samples_to_log_p",
+    ),
+    Bug(
+        "the best model picked by a loss that is not the bound",
+        "picked by the ELBO of validation data, whatever was minimised",
+        "picked by the distortion, which is the loss of `--beta 0`",
+        "trainer.py",
+        (('return valid.get("elbo", -valid["distortion"])', 'return -valid["distortion"]'),),
+        "core/test_peers.py::test_the_best_weights_are_those_of_the_best_bound_whatever_was_minimised",
+    ),
+    Bug(
+        "a last batch of one crashes",
+        "every recipe trains on it, with finite gradients",
+        "batch normalisation in the dense networks",
+        "nets.py",
+        (("self.hidden = nn.Sequential(*layers)", "self.hidden = nn.Sequential(*layers, nn.BatchNorm1d(widths[-1]))"),),
+        "core/test_contract.py::test_a_last_batch_of_one[ae]",
+    ),
+    Bug(
+        "NaN leaves nothing on disk",
+        "the term, the step and the last good checkpoint are named, recorded, and the run opens",
+        "the record and the state not written",
+        "trainer.py",
+        (
+            ('        self._record({"kind": "non-finite", "step": step, "term": term})\n', ""),
+            ('        self._write_records()\n        self._set_state("failed")\n', ""),
+        ),
+        "core/test_fit.py::test_a_non_finite_term_stops_naming_step_and_term",
+    ),
+    Bug(
+        "0..255 data train silently against a sigmoid",
+        "refused before training, with what to write: of a recipe",
+        "the range of the raw data not looked at",
+        "recipes/parts.py",
+        (("if not facts.integer and (low < 0 or high > 1):", "if False:"),),
+        "core/test_fit.py::test_bytes_as_floats_are_refused_with_the_remedy",
+    ),
+    Bug(
+        "0..255 data train silently against a sigmoid: a network of one's own",
+        "refused before training by the support of its distribution",
+        "the support not held against the first batch",
+        "train.py",
+        (("if not bool(inside.all()):", "if False:"),),
+        "core/test_fit.py::test_bytes_as_floats_are_refused_with_the_remedy",
+    ),
+    Bug(
+        "the seed set after the model is built",
+        "set before: one seed is one run, whatever the caller drew",
+        "set after",
+        "train.py",
+        (("            torch.manual_seed(options.seed)  # before", "            pass  # before"),),
+        "core/test_fit.py::test_one_seed_is_one_run",
+    ),
+    Bug(
+        "encode and reconstruct random",
+        "the posterior's mean, unless a draw is asked for",
+        "a draw always",
+        "model.py",
+        (
+            (
+                "q.mean if noise is None else draw(q, noise), *given",
+                "draw(q, noise or Noise.fresh(len(x), x.device)), *given",
+            ),
+        ),
+        "core/test_contract.py::test_encoding_and_reconstructing_draw_nothing_unless_asked[vae]",
+    ),
+    Bug(
+        "evaluation is the mean of batch means",
+        "the mean over data: a short last block counts by its size",
+        "the mean of the blocks' means",
+        "trainer.py",
+        (
+            ("torch.stack([d, r]).cpu().double().sum(1)", "torch.stack([d, r]).cpu().double().mean(1)"),
+            ("(totals / n).tolist()", "(totals / len(self.valid_x)).tolist()"),
+        ),
+        "core/test_fit.py::test_a_last_batch_of_one_is_evaluated_like_any_other",
+    ),
+    Bug(
+        "networks pickled",
+        "a run is JSON and safetensors",
+        "a checkpoint written by torch.save beside the weights",
+        "trainer.py",
+        (
+            (
+                '        write_tensors(self.path / "model.safetensors"',
+                '        torch.save(self.engine.tensors(), self.path / "model.pt")\n'
+                '        write_tensors(self.path / "model.safetensors"',
+            ),
+        ),
+        "core/test_run_files.py::test_no_file_of_a_run_is_pickle",
+    ),
+    Bug(
+        "a TensorDataset refused",
+        "any map-style Dataset is data",
+        "refused",
+        "data/loading.py",
+        (
+            (
+                "        if len(data.tensors) > 2:\n",
+                '        raise DataError("its items are no dictionaries")\n        if len(data.tensors) > 2:\n',
+            ),
+        ),
+        "data/test_arrays.py::test_tensors_and_datasets",
+    ),
+    Bug(
+        "mean-reduced MSE beside a KL weight with no unit",
+        "the distortion is -log p(x|z) of the whole datum, with its constants",
+        "divided by the number of elements",
+        "terms.py",
+        (
+            (
+                "return -_over_samples(trace.px.log_prob(x), trace)",
+                "return -_over_samples(trace.px.log_prob(x), trace) / x[0].numel()",
+            ),
+        ),
+        "core/test_oracle.py::test_the_bound_is_below_log_p_and_rises_to_it_with_the_samples",
+    ),
+    Bug(
+        "the ELBO evaluated at the posterior mean",
+        "an expectation over draws of q, in the evaluator",
+        "log p(x|z) at the code",
+        "metrics/likelihood.py",
+        (
+            (
+                "log_px = trace.px.log_prob(x)  # (K, B)",
+                "log_px = self.model.decode(self.model.encode(x, c)).log_prob(x).expand(self.k, -1)",
+            ),
+        ),
+        "core/test_oracle.py::test_the_evaluator_gives_the_exact_log_p_and_the_elbo_below_it",
+    ),
+    Bug(
+        "the ELBO evaluated at the posterior mean: while training",
+        "an expectation over draws of q, in validation",
+        "the distortion at the code",
+        "trainer.py",
+        (("d = distortion(trace, x)", "d = -model.decode(model.encode(x, c)).log_prob(x)"),),
+        "core/test_peers.py::test_the_bound_of_validation_is_an_expectation_over_draws",
+    ),
+    Bug(
+        "state left in class attributes",
+        "what a training moves belongs to it: the next one in the process starts afresh",
+        "the optimiser's memory kept by the class",
+        "engine.py",
+        (
+            (
+                "        self.memory = {n: s for pl, ns in self.players.items() for n, s in self._fresh(pl, ns)}",
+                '        Engine.kept = getattr(Engine, "kept", {})\n'
+                "        fresh = [(n, s) for pl, ns in self.players.items() for n, s in self._fresh(pl, ns)]\n"
+                "        self.memory = {n: Engine.kept.setdefault((n, s[0].shape), s) for n, s in fresh}",
+            ),
+        ),
+        "core/test_peers.py::test_a_training_leaves_nothing_behind_for_the_next",
+    ),
+    Bug(
+        "hard-wired 64x64 inputs",
+        "networks are built from the shape of the data",
+        "the grid of 64x64 in the encoder",
+        "nets.py",
+        (
+            (
+                "math.prod(_sizes(size, len(channels))[-1]), features)",
+                "math.prod(_sizes((64, 64), len(channels))[-1]), features)",
+            ),
+        ),
+        "core/test_fit.py::test_every_network_takes_every_shape_it_says[conv-grey image]",
+    ),
+    Bug(
+        "hard-wired square inputs",
+        "height and width are two numbers",
+        "the first of them taken for both",
+        "nets.py",
+        (
+            (
+                "math.prod(_sizes(size, len(channels))[-1]), features)",
+                "math.prod(_sizes(size[:1] * len(size), len(channels))[-1]), features)",
+            ),
+        ),
+        "core/test_fit.py::test_every_network_takes_every_shape_it_says[conv-grey image]",
+    ),
+]
+
+
+def page() -> str:
+    rows = [f"| {b.bug} | {b.instead} | `{b.file}`: {b.tried} | `tests/{b.test}` |" for b in BUGS]
+    return "\n".join(
+        [
+            "# Checked: bugs of peers that a test here would catch",
+            "",
+            "The first column is what a reading of Pythae 0.1.2 and of other libraries of the kind found wrong (of all",
+            "of them together: it does not say which library has which). Each was put into a copy of this code, as",
+            "the third column says, and the test in the fourth was seen to fail; `python tools/checked.py --try` does",
+            "it again. A test holds this page to that list.",
+            "",
+            "| bug | here | put in | test that fails |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def spoil(bug: Bug, source: Path) -> tuple[Path, str]:
+    """Put the bug into the copy at `source`; the file and what it held."""
+    file = source / "src" / "vaekit" / bug.file
+    held = text = file.read_text(encoding="utf8")
+    for old, new in bug.swaps:
+        if text.count(old) != 1:
+            raise SystemExit(f"{bug.file} holds {text.count(old)} times: {old}")
+        text = text.replace(old, new)
+    file.write_text(text, encoding="utf8")
+    return file, held
+
+
+def run(bug: Bug, source: Path) -> tuple[bool, str]:
+    """Whether the named test passes on the copy, and its last line."""
+    environment = {**os.environ, "PYTHONPATH": str(source / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{bug.test}"]
+    done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{bug.test} could not be run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return done.returncode == 0, (failed or done.stdout.splitlines())[-1]
+
+
+def try_all(bugs: list[Bug]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("src", "tests", "docs", "pyproject.toml"):
+            place = ROOT / name
+            shutil.copytree(place, copy / name) if place.is_dir() else shutil.copy(place, copy / name)
+        for bug in bugs:
+            begun = time.monotonic()
+            file, held = spoil(bug, copy)
+            passed, said = run(bug, copy)
+            file.write_text(held, encoding="utf8")
+            print(f"{time.monotonic() - begun:5.1f} s  {bug.bug}: {said}", flush=True)
+            if passed:
+                raise SystemExit(f"{bug.test} does not notice: {bug.bug} ({bug.tried})")
+
+
+if __name__ == "__main__":
+    if "--try" in sys.argv:
+        start = " ".join(sys.argv[sys.argv.index("--try") + 1 :])
+        try_all([bug for bug in BUGS if bug.bug.startswith(start)])
+    PAGE.write_text(page(), encoding="utf8")
