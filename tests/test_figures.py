@@ -34,6 +34,21 @@ def test_to_uint8_of_grey_colour_and_floats():
         figures.to_uint8(grey, (1, 1))
 
 
+def test_what_is_missing_has_a_colour_of_its_own():
+    sand = figures.pictures.MISSING
+    grey = np.array([[[0.0, np.nan], [0.5, 1.0]]], np.float32)
+    shown = figures.to_uint8(grey, (0, 1))
+    assert shown[0].tolist() == [[[0, 0, 0], [*sand]], [[128] * 3, [255] * 3]]
+    colour = np.zeros((1, 2, 2, 3))
+    colour[0, 1, 0, 2] = np.nan
+    assert [tuple(v) for v in figures.to_uint8(colour, (0, 1))[0, 1]] == [sand, (0, 0, 0)]
+    errors = figures.error_map(grey, np.ones_like(grey))
+    assert tuple(errors[0, 0, 1]) == sand
+    assert tuple(errors[0, 0, 0]) == (178, 24, 43)  # the largest error that there is
+    assert tuple(errors[0, 1, 1]) == (247, 247, 247)
+    assert figures.error_map(np.full((1, 2, 2), np.nan), np.ones((1, 2, 2))).shape == (1, 2, 2, 3)
+
+
 @pytest.mark.parametrize("shape", [(7, 28, 28), (7, 5, 9, 3), (7, 100, 60, 1)])
 def test_image_grid_sizes(shape):
     images = np.full(shape, 255, np.uint8)

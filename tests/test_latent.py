@@ -158,6 +158,20 @@ def test_nearest_agrees_with_brute_force_whatever_the_blocks(rng, monkeypatch, b
     np.testing.assert_array_equal(distance, np.take_along_axis(square, want, 1))
 
 
+def test_nearest_goes_by_the_elements_that_both_have(rng):
+    x, candidates = rng.normal(size=(5, 2, 3)), rng.normal(size=(9, 2, 3))
+    x[rng.random(x.shape) < 0.3] = np.nan
+    candidates[rng.random(candidates.shape) < 0.3] = np.nan
+    candidates[4] = np.nan
+    index, square = nearest(x, candidates, 9)
+    for i in range(5):
+        by_hand = [np.nanmean((x[i] - c) ** 2) * 6 if (~np.isnan(x[i] - c)).any() else np.inf for c in candidates]
+        np.testing.assert_allclose(square[i], np.sort(by_hand))
+        np.testing.assert_array_equal(index[i], np.argsort(by_hand, kind="stable"))
+    assert index[0, -1] == 4
+    assert np.isinf(square[0, -1])
+
+
 def test_nearest_refuses_other_shapes_and_too_many(rng):
     with pytest.raises(ChoiceError, match="shape"):
         nearest(np.zeros((2, 3)), np.zeros((4, 2)))

@@ -156,7 +156,17 @@ KINDS = {
     "signal": lambda rng: vk.from_arrays(rng.normal(size=(60, 16, 2)), kind="signal"),
     "counts": lambda rng: vk.from_arrays(rng.poisson(3, (60, 40)).astype(np.int32), kind="counts"),
     "colour": lambda rng: images(60, (6, 10, 3)),
+    "images with gaps": lambda rng: vk.from_arrays(holes(rng.random((60, 6, 10)), rng), missing="mask"),
+    "vectors with gaps": lambda rng: vk.from_arrays(holes(rng.normal(size=(60, 6)), rng), missing="mask"),
 }
+
+
+def holes(x, rng):
+    """With a tenth of the values missing, and in the first row of the data all but one."""
+    x = x.astype(np.float32)
+    x[rng.random(x.shape) < 0.1] = np.nan
+    x.reshape(len(x), -1)[0, 1:] = np.nan
+    return x
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -170,7 +180,11 @@ def test_every_kind_of_data(kind, tmp_path):
     assert "vaekit evaluate" in p.words  # nothing measured yet
     assert "cannot be had" not in p.words
     assert (tmp_path / "run" / "figures" / "reconstructions.png").exists()
-    assert (tmp_path / "run" / "figures" / "reconstruction-heat.png").exists() == (kind in ("vector", "counts"))
+    assert (tmp_path / "run" / "figures" / "reconstruction-heat.png").exists() == (
+        kind in ("vector", "counts", "vectors with gaps")
+    )
+    assert ("missing" in p.words) == ("gaps" in kind)
+    assert "nan" not in p.words.lower().split()
     assert (tmp_path / "run" / "figures" / "manifold.png").exists() == (latent == 2)
 
 

@@ -228,6 +228,9 @@ def _centred(values: Array, groups: Array) -> Array:
 def nearest(x: Array, candidates: Array, k: int = 1) -> tuple[NDArray[np.int64], Array]:
     """The k candidates nearest to each datum in squared Euclidean distance.
 
+    Where values are missing (nan), the mean squared difference of the elements that both have stands for the others
+    (Dixon 1979); two data that share none are infinitely far apart.
+
     Goes through the candidates in blocks, so memory does not grow with their number and a memory map is never loaded.
 
     Arguments:
@@ -256,13 +259,23 @@ def nearest(x: Array, candidates: Array, k: int = 1) -> tuple[NDArray[np.int64],
         where = np.zeros((len(some), 0), dtype=np.int64)
         for b in range(0, len(candidates), rows):
             block = np.asarray(candidates[b : b + rows], dtype=float).reshape(-1, dims)
-            square = np.sum(some**2, 1)[:, None] - 2 * some @ block.T + np.sum(block**2, 1)
+            square = _squares(some, block)
             best = np.concatenate([best, np.maximum(square, 0)], 1)
             where = np.concatenate([where, np.tile(np.arange(b, b + len(block)), (len(some), 1))], 1)
             keep = np.argsort(best, axis=1, kind="stable")[:, :k]
             best, where = np.take_along_axis(best, keep, 1), np.take_along_axis(where, keep, 1)
         index[a : a + queries], distance[a : a + queries] = where, best
     return index, distance
+
+
+def _squares(a: Array, b: Array) -> Array:
+    """Squared distances of rows (N, D) and (M, D): (N, M)."""
+    there, also = ~np.isnan(a), ~np.isnan(b)
+    if there.all() and also.all():
+        return np.sum(a**2, 1)[:, None] - 2 * a @ b.T + np.sum(b**2, 1)
+    a, b, has, owns = np.nan_to_num(a), np.nan_to_num(b), there.astype(float), also.astype(float)
+    square, shared = a**2 @ owns.T - 2 * a @ b.T + has @ (b**2).T, has @ owns.T
+    return np.where(shared > 0, square * a.shape[1] / np.maximum(shared, 1), np.inf)
 
 
 def _floats(z: ArrayLike) -> Array:

@@ -17,6 +17,8 @@ Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
 TILE = 56  # pixels that the longer side of a tile takes at least
 _BELOW, _ZERO, _ABOVE = (33, 102, 172), (247, 247, 247), (178, 24, 43)  # ColorBrewer RdBu: safe for colour-blind eyes
+MISSING = (222, 184, 110)
+"""The colour of what is missing, nan: sand, which neither grey images nor error maps have."""
 
 
 def channels_last(events: Array) -> Array:
@@ -30,7 +32,7 @@ def to_uint8(images: Array, scale: tuple[float, float] = (0.0, 255.0)) -> Bytes:
     """Images in their own units as RGB bytes: (N, H, W[, C]) -> (N, H, W, 3).
 
     Grey is repeated; of two channels the third colour is black; a fourth channel (alpha) is left out. Values outside
-    `scale` are clipped, which is for the eye only.
+    `scale` are clipped, which is for the eye only. A pixel with a missing value (nan) has the colour `MISSING`.
 
     Arguments:
         images: (N, H, W) or (N, H, W, C) with C from 1 to 4.
@@ -47,6 +49,11 @@ def to_uint8(images: Array, scale: tuple[float, float] = (0.0, 255.0)) -> Bytes:
     low, high = scale
     if not high > low:
         raise ChoiceError(f"scale must be (black, white) with black < white, got {scale}")
+    gone = np.isnan(x).any(-1) if x.dtype.kind == "f" else None
+    if gone is not None and gone.any():
+        found = to_uint8(np.nan_to_num(x, nan=low), scale)
+        found[gone] = MISSING
+        return found
     if x.dtype != np.uint8 or (low, high) != (0, 255):
         x = np.round(np.clip((x.astype(np.float32) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     if x.shape[-1] == 1:
@@ -96,7 +103,7 @@ def image_grid(
 
 
 def diverging(values: ArrayLike, limit: float) -> Bytes:
-    """Signed numbers as colours, blue below 0, near white at 0, red above: (...,) -> uint8 (..., 3).
+    """Signed numbers as colours, blue below 0, near white at 0, red above, nan `MISSING`: (...,) -> uint8 (..., 3).
 
     Arguments:
         values: any numbers.
@@ -106,7 +113,8 @@ def diverging(values: ArrayLike, limit: float) -> Bytes:
         raise ChoiceError(f"limit must be above 0, got {limit:g}")
     t = np.clip(np.asarray(values, dtype=float) / limit, -1, 1)[..., None]
     end = np.where(t < 0, _BELOW, _ABOVE)
-    return np.round(np.abs(t) * end + (1 - np.abs(t)) * np.array(_ZERO)).astype(np.uint8)
+    mixed = np.abs(t) * end + (1 - np.abs(t)) * np.array(_ZERO)
+    return np.round(np.where(np.isnan(t), MISSING, mixed)).astype(np.uint8)
 
 
 def error_map(data: Array, reconstruction: Array, limit: float | None = None) -> Bytes:
@@ -121,7 +129,7 @@ def error_map(data: Array, reconstruction: Array, limit: float | None = None) ->
     error = reconstruction.astype(float) - data.astype(float)
     if error.ndim == 4:
         error = error.mean(-1)
-    return diverging(error, limit or float(np.abs(error).max()) or 1.0)
+    return diverging(error, limit or float(np.nanmax(np.abs(error), initial=0.0)) or 1.0)
 
 
 def png_bytes(array: Array) -> bytes:

@@ -128,6 +128,8 @@ def families(
 def heat(data: Array, reconstruction: Array, names: Sequence[str] | None = None, unit: str = "") -> Any:
     """Vectors, their reconstructions and the errors side by side, a row a datum, one diverging scale for all three.
 
+    What is missing, nan, is left empty.
+
     Arguments:
         data, reconstruction: (N, D) in one unit, best standardised.
         names: of the features.
@@ -137,7 +139,7 @@ def heat(data: Array, reconstruction: Array, names: Sequence[str] | None = None,
         raise ChoiceError(f"expected two arrays (N, D) of one shape, got {data.shape} and {reconstruction.shape}")
     named = names is not None and data.shape[1] <= NAMED
     figure = style.new_figure(9.4, min(6.0, 1.1 + 0.14 * len(data)) + (0.8 if named else 0))
-    limit = float(np.quantile(np.abs(data), 0.99)) or 1.0
+    limit = float(np.nanquantile(np.abs(data), 0.99)) or 1.0
     panels = figure.subplots(1, 3, sharey=True)
     error = reconstruction - data
     shown = (("data", data), ("reconstruction", reconstruction), ("reconstruction − data", error))

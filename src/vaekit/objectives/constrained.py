@@ -62,7 +62,7 @@ class Constrained(Objective):
             raise ValueError(f"samples must be 1 or more, got {samples}")
         self.on, self.target, self.samples = on, target, samples
         self.log_multiplier = nn.Parameter(torch.tensor(math.log(start)))
-        self.register_buffer("log_jacobian", torch.zeros(()))
+        self.register_buffer("log_jacobian", torch.zeros(()), persistent=False)  # a checkpoint has it, a run no need
         self.tuning = {"multiplier": Tuning("sgd", lr)}  # type: ignore[misc]
 
     def players(self, model: Model) -> dict[str, list[nn.Parameter]]:

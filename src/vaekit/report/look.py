@@ -146,8 +146,8 @@ class Look:
         """Mean and standard deviation of each feature over (some) training data."""
         assert self.data is not None
         some = np.asarray(self.searched[:5000], dtype=float)
-        spread = some.std(0)
-        return some.mean(0), np.where(spread > 0, spread, 1.0)
+        spread = np.nanstd(some, 0)
+        return np.nanmean(some, 0), np.where(spread > 0, spread, 1.0)
 
     def shown(self, events: Array) -> Array:
         """Events as they are drawn: vectors in standard deviations of the training data, the rest in their units."""
@@ -161,6 +161,13 @@ class Look:
         if self.facts.kind in ("image", "signal") or self.data is None:
             return "data units"
         return "standard deviations"
+
+    @property
+    def gaps(self) -> str:
+        """A sentence on what missing values look like, where data have such."""
+        if not self.facts.missing:
+            return ""
+        return " Sand-coloured: values that are missing." if self.is_image else " Gaps are values that are missing."
 
     @property
     def features(self) -> list[str] | None:

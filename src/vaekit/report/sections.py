@@ -104,12 +104,12 @@ def reconstructions(look: Look) -> Section:
         if look.drawn is not None:
             rows.append(Strip("binary draw", look.tiles(look.drawn), "what the encoder sees"))
         rows.append(Strip("reconstruction", look.tiles(rebuilt)))
-        rms = float(np.sqrt(np.mean((mean.astype(float) - data) ** 2)))
+        rms = float(np.sqrt(np.nanmean((mean.astype(float) - data) ** 2)))
         errors = look.row(figures.error_map(data, mean, limit))
         rows.append(Strip("error", errors, f"RMS {rms / (2 * limit):.3f} of the range"))
         caption = (
             f"{which}, {how} Error: reconstruction − data, red above and blue below, full colour at half the range "
-            f"({limit:g})."
+            f"({limit:g}).{look.gaps}"
         )
         alt = f"Rows of {len(data)} test images, their reconstructions and signed errors"
         section.blocks.append(Strips("reconstructions", rows, alt, caption, look.names))
@@ -120,7 +120,7 @@ def reconstructions(look: Look) -> Section:
             "reconstructions",
             lambda: figures.lines(data, mean, look.names, names=look.features, unit=look.unit),
             f"Line plots of {len(data)} test data with their reconstructions on top",
-            f"{which}, {how} Values in {look.unit}.",
+            f"{which}, {how} Values in {look.unit}.{look.gaps}",
         )
     )
     if data.ndim == 2:
@@ -133,7 +133,7 @@ def reconstructions(look: Look) -> Section:
                 "reconstruction-heat",
                 lambda: figures.heat(left, right, look.features, look.unit),
                 "Heat maps of data, reconstructions and errors, a row a datum and a column a feature",
-                f"The first {n} test data, a row each; {look.unit} of the training data.",
+                f"The first {n} test data, a row each; {look.unit} of the training data.{look.gaps}",
             )
         )
     return section
@@ -166,7 +166,7 @@ def samples(look: Look) -> Section:
         f"Samples and the nearest of the first {len(look.searched):,} training data by squared difference. RMS "
         f"difference: {np.median(rms) / span:.3f} {unit} in the median; from the held-out data above to their nearest "
         f"training data it is {np.median(usual) / span:.3f}. Copies of training data would be far "
-        "nearer; blur alone makes it a little less."
+        f"nearer; blur alone makes it a little less.{look.gaps}"
     )
     if look.is_image:
         rows = [Strip("sample", look.tiles(few)), Strip("nearest in training", look.tiles(close))]
@@ -209,7 +209,7 @@ def interpolations(look: Look) -> Section:
                   f"{mode}, test {look.examples[a]} to {look.examples[b]}")
             for name, mode, a, b, path in found
         ]  # fmt: skip
-        caption += " The outer two columns are the data themselves."
+        caption += f" The outer two columns are the data themselves.{look.gaps}"
         heads = ["data", *("" for _ in range(STEPS)), "data"]
         alt = "Rows of images that change from one to another"
         section.blocks.append(Strips("interpolations", rows, alt, caption, heads))
