@@ -142,9 +142,9 @@ def test_beta_reads_scores_both_ways():
     assert "fell with beta" in down[0]
     assert "distortion rose" in up[1]
     assert "distortion fell" in down[1]
-    assert "several share x" in up[2]
+    assert "several latents share x" in up[2]
     assert "one latent alone tells most of y" in up[2]
-    assert "none tells of y" in down[2]
+    assert "no latent tells of y" in down[2]
     assert "the mechanism, not disentanglement" in up[3]
     assert "published" in down[3]
     numbers = disentangled([0.1] * 5, [10] * 5) | {"factors": []}

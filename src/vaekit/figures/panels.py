@@ -196,7 +196,9 @@ def matrices(
         image = axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
         axes.set_title(title)
         axes.grid(visible=False)
-        axes.set_xticks(np.arange(len(columns)), columns, fontsize=7.5)
+        narrow = across * max(map(len, columns)) * len(columns) > 100
+        turned = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if narrow else {}
+        axes.set_xticks(np.arange(len(columns)), columns, fontsize=7.5, **turned)
         axes.set_yticks(np.arange(len(rows)), rows, fontsize=7.5)
         if len(columns) * across <= 24:
             for (r, c), value in np.ndenumerate(values):

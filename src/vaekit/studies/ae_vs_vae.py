@@ -61,7 +61,7 @@ def ae_vs_vae(bench: Bench) -> Findings:
             "rand": cluster_agreement(codes[name], y_new).tolist(),
             "frechet": frechet(components(drawn), real) / components.total,
             "code_std": float(codes[name].std(0).mean()),
-            "holes": holes(known, codes[name], z),
+            "holes": holes(run.encode("train", sample=True, rows=train), run.encode("test", sample=True, rows=test), z),
         }
     numbers["data"] = {
         "frechet": frechet(components(bench.data.events(bench.data.train[train])), real) / components.total
@@ -95,7 +95,7 @@ def encode(bench: Bench, run: Run, split: str, rows: np.ndarray) -> tuple[np.nda
 
 
 def holes(known: np.ndarray, codes: np.ndarray, z: np.ndarray) -> float:
-    """The share of draws z that lie farther from every known code than 95% of new codes do."""
+    """The share of draws z that lie farther from every known code than 95% of new codes do, all drawn from q(z|x)."""
     usual = np.quantile(nearest(codes, known)[1], 0.95)
     return float((nearest(z, known)[1] > usual).mean())
 
@@ -122,7 +122,7 @@ def read(numbers: dict[str, Any]) -> list[str]:
             )
         ),
         f"Of these draws {lost[AE]:.0%} ({AE}), {lost[FREE]:.0%} ({FREE}) and {lost[VAE]:.0%} ({VAE}) fall in holes, "
-        "farther from every code of training data than 95% of test data are; "
+        "farther from every drawn code of training data than those of 95% of test data are; "
         + (
             "the KL closed them."
             if lost[VAE] < 0.5 * min(lost[AE], lost[FREE])
@@ -157,7 +157,7 @@ def read(numbers: dict[str, Any]) -> list[str]:
                 signs.pop(),
                 "the encoder knows more of the class than it passes on.",
                 "the code is the better place to read the class.",
-                "the code passes on all of what the encoder knows of the class.",
+                "as far as these data tell, the code passes on all of what the encoder knows of the class.",
             )
             if len(signs) == 1
             else "the models differ in what they pass on."

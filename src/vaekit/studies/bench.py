@@ -176,7 +176,10 @@ class Bench:
         while misses < 2 and (steps[first] == 0 or end - time.monotonic() > 0.15 * wanted):
             speed = advance([first], steps[first] + PILOT, steps[first] + PILOT)
             assert speed is not None
-            more = int((ROOM * (end - time.monotonic()) / len(plans) - speed.fixed) / speed.step)
+            left = end - time.monotonic()
+            # a machine that others come to use is noticed after half of the time, where stopping to look costs little
+            careful = left > 0.3 * wanted and len(plans) * speed.fixed < 0.1 * left
+            more = int(((0.5 if careful else ROOM) * left / len(plans) - speed.fixed) / speed.step)
             enough = more >= LEAST  # a first try on a cold or busy machine may tell far too little
             misses = 0 if enough else misses + 1
             target = steps[first] + (more if enough else 0)

@@ -157,7 +157,8 @@ def read(numbers: dict[str, Any]) -> list[str]:
     said.insert(
         0,
         f"The highest MIG (lib) is that of `{best}`, {number(scores[best])}; a perfect code of these factors has "
-        f"{number(perfect)}, the same code rotated {number(rotated)}. "
+        f"{number(perfect)}"
+        + (f", the same code rotated {number(rotated)}. " if len(numbers["factors"]) > 1 else ". ")
         + choose(
             trend(BETAS, [scores[w] for w in weights]),
             "It grew with beta all along.",
@@ -172,8 +173,8 @@ def read(numbers: dict[str, Any]) -> list[str]:
         f"{what} {listed(which)}"
         for what, which in (
             ("one latent alone tells most of", one_each),
-            ("several share", several),
-            ("none tells of", none),
+            ("several latents share", several),
+            ("no latent tells of", none),
         )
         if which
     ]
