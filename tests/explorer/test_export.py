@@ -163,7 +163,7 @@ def test_graphs_share_their_numbers():
     run = made_up("vae", latent=8, hidden=(32,))
     exported = export_graphs(run, names=("decode", "draw"))
     parameters = sum(p.numel() for p in run.model.likelihood.parameters())
-    assert 3.9 * parameters < len(exported.store.bytes) < 4.1 * parameters  # once, though two graphs hold them
+    assert 3.5 * parameters < len(exported.store.bytes) < 4.1 * parameters  # once (but for biases, which stay inside)
     assert all(len(model.SerializeToString()) < 8000 for model in exported.models.values())
 
 
