@@ -36,7 +36,7 @@ def study(
 
     if name is None:
         width = max(map(len, studies.STUDIES))
-        for one in studies.STUDIES.values():
+        for _, one in sorted(studies.STUDIES.items()):
             print(f"{one.name:<{width}}  {one.summary}  [{one.paper}]")
         print("\nvaekit study NAME [DATA] [--minutes M] [--out PAGE.html]")
         return 0
