@@ -228,8 +228,8 @@ def _centred(values: Array, groups: Array) -> Array:
 def nearest(x: Array, candidates: Array, k: int = 1) -> tuple[NDArray[np.int64], Array]:
     """The k candidates nearest to each datum in squared Euclidean distance.
 
-    Where values are missing (nan), the mean squared difference of the elements that both have stands for the others
-    (Dixon 1979); two data that share none are infinitely far apart.
+    A value that is missing (nan) is one drawn as the candidates' own at its place, and the distance its expectation
+    (Eirola et al. 2013, Information Sciences 240): gaps make a datum no nearer.
 
     Goes through the candidates in blocks, so memory does not grow with their number and a memory map is never loaded.
 
@@ -253,13 +253,15 @@ def nearest(x: Array, candidates: Array, k: int = 1) -> tuple[NDArray[np.int64],
     queries = max(1, BLOCK // (8 * (rows + k)))
     index = np.empty((len(x), k), dtype=np.int64)
     distance = np.empty((len(x), k))
+    gaps = any(part.dtype.kind == "f" and bool(np.isnan(part).any()) for part in (x, candidates))
+    moments = _moments(candidates, dims, rows) if gaps else None
     for a in range(0, len(x), queries):
         some = np.asarray(x[a : a + queries], dtype=float).reshape(-1, dims)
         best = np.full((len(some), 0), np.inf)
         where = np.zeros((len(some), 0), dtype=np.int64)
         for b in range(0, len(candidates), rows):
             block = np.asarray(candidates[b : b + rows], dtype=float).reshape(-1, dims)
-            square = _squares(some, block)
+            square = _squares(some, block, moments)
             best = np.concatenate([best, np.maximum(square, 0)], 1)
             where = np.concatenate([where, np.tile(np.arange(b, b + len(block)), (len(some), 1))], 1)
             keep = np.argsort(best, axis=1, kind="stable")[:, :k]
@@ -268,14 +270,31 @@ def nearest(x: Array, candidates: Array, k: int = 1) -> tuple[NDArray[np.int64],
     return index, distance
 
 
-def _squares(a: Array, b: Array) -> Array:
-    """Squared distances of rows (N, D) and (M, D): (N, M)."""
-    there, also = ~np.isnan(a), ~np.isnan(b)
-    if there.all() and also.all():
-        return np.sum(a**2, 1)[:, None] - 2 * a @ b.T + np.sum(b**2, 1)
-    a, b, has, owns = np.nan_to_num(a), np.nan_to_num(b), there.astype(float), also.astype(float)
-    square, shared = a**2 @ owns.T - 2 * a @ b.T + has @ (b**2).T, has @ owns.T
-    return np.where(shared > 0, square * a.shape[1] / np.maximum(shared, 1), np.inf)
+Moments = tuple[Array, Array]
+
+
+def _moments(candidates: Array, dims: int, rows: int) -> Moments:
+    """Mean and variance of each element over the candidates that have it, (D,) each, 0 where none has."""
+    n, total, squares = np.zeros(dims), np.zeros(dims), np.zeros(dims)
+    blocks = range(0, len(candidates), rows)
+    for b in blocks:
+        block = np.asarray(candidates[b : b + rows], dtype=float).reshape(-1, dims)
+        n, total = n + (~np.isnan(block)).sum(0), total + np.nansum(block, 0)
+    mean = total / np.maximum(n, 1)
+    for b in blocks:
+        block = np.asarray(candidates[b : b + rows], dtype=float).reshape(-1, dims)
+        squares = squares + np.nansum((block - mean) ** 2, 0)
+    return mean, squares / np.maximum(n, 1)
+
+
+def _squares(a: Array, b: Array, moments: Moments | None) -> Array:
+    """Squared distances of rows (N, D) and (M, D), where values are missing their expectation: (N, M)."""
+    more: Array | float = 0.0
+    if moments is not None:
+        mean, variance = moments
+        more = (np.isnan(a) @ variance)[:, None] + np.isnan(b) @ variance
+        a, b = np.where(np.isnan(a), mean, a), np.where(np.isnan(b), mean, b)
+    return np.sum(a**2, 1)[:, None] - 2 * a @ b.T + np.sum(b**2, 1) + more
 
 
 def _floats(z: ArrayLike) -> Array:

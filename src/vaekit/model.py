@@ -57,6 +57,11 @@ class Model(nn.Module):
     likelihood: nn.Module
     no_density: str | None = None
 
+    @property
+    def latent_places(self) -> slice:
+        """The places of a code whose numbers vary freely: not those of a condition or of a class."""
+        return slice(None)
+
     def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
         """Draw z from q(z | x) and hold what every objective and estimator needs."""
         raise RuntimeError(f"{type(self).__name__} does not define trace")
@@ -90,6 +95,10 @@ class VAE(Model):
         super().__init__()
         self.prior, self.posterior, self.likelihood, self.condition = prior, posterior, likelihood, condition
         self.no_density = getattr(posterior, "no_density", None)
+
+    @property
+    def latent_places(self) -> slice:
+        return slice(0, -self.condition or None)
 
     def _given(self, c: Tensor | None) -> tuple[Tensor, ...]:
         if (c is None) != (self.condition == 0):

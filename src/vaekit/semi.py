@@ -88,6 +88,10 @@ class M2(Model):
         z = draw(q, noise, None if len(q.batch_shape) > 1 else k)  # classes on a leading axis: a draw for each
         return Trace((*above, Latent(z, q, self.prior())), self.likelihood(z, c))
 
+    @property
+    def latent_places(self) -> slice:
+        return slice(self.classes, None)
+
     def each_class(self, x: Tensor, samples: int = 1) -> Tensor:
         """Every class for every datum, as `c` of a pass: one-hot (samples * C, B, C), the classes in turn."""
         every = torch.eye(self.classes, dtype=x.dtype, device=x.device).repeat(samples, 1)

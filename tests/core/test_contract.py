@@ -244,6 +244,8 @@ def test_its_metrics_carry_their_protocol(run, data):
     if has_density(run):
         assert found["elbo"]["value"] == pytest.approx(-(found["rate"]["value"] + found["distortion"]["value"]))
     assert "distortion" in found
+    if run.config["recipe"] in ("conditional", "semi-supervised"):  # their codes hold a class beside two latents
+        assert found["active_units"]["unit"] == "of 2 latents"
     for metric in found.values():
         assert metric["protocol"]["n"] == len(data.test)
         assert metric["protocol"]["digest"] == data.digest

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import ChoiceError
 from . import style
+from .pictures import MISSING
 
 Array = NDArray[Any]
 NAMED = 14
@@ -128,23 +129,26 @@ def families(
 def heat(data: Array, reconstruction: Array, names: Sequence[str] | None = None, unit: str = "") -> Any:
     """Vectors, their reconstructions and the errors side by side, a row a datum, one diverging scale for all three.
 
-    What is missing, nan, is left empty.
+    What is missing, nan, has the colour `pictures.MISSING`.
 
     Arguments:
         data, reconstruction: (N, D) in one unit, best standardised.
         names: of the features.
         unit: of the values.
     """
+    import matplotlib
+
     if data.ndim != 2 or data.shape != reconstruction.shape:
         raise ChoiceError(f"expected two arrays (N, D) of one shape, got {data.shape} and {reconstruction.shape}")
     named = names is not None and data.shape[1] <= NAMED
     figure = style.new_figure(9.4, min(6.0, 1.1 + 0.14 * len(data)) + (0.8 if named else 0))
     limit = float(np.nanquantile(np.abs(data), 0.99)) or 1.0
     panels = figure.subplots(1, 3, sharey=True)
+    colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad="#{:02x}{:02x}{:02x}".format(*MISSING))
     error = reconstruction - data
     shown = (("data", data), ("reconstruction", reconstruction), ("reconstruction − data", error))
     for axes, (title, values) in zip(panels, shown, strict=True):
-        image = axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+        image = axes.imshow(values, cmap=colours, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
         axes.set_title(title)
         axes.grid(visible=False)
         axes.set_yticks([])

@@ -89,6 +89,7 @@ def evaluate(
     elif asked - {"entropy_floor"}:
         scored = per_datum(run, observed, samples, n=n, seed=seed, progress=progress)
         _from_scores(scored, samples, discrete, run.facts.dims, add)
+        _active_units(scored.means[:, run.model.latent_places], add)
     if "entropy_floor" in asked:
         add("entropy_floor", *entropy_floor(run, observed, n), "nats", "entropy of the frozen draw")
     if store:
@@ -111,7 +112,7 @@ def _of_codes(run: Run, observed: Observed, n: int, add: Callable[..., None]) ->
     jacobian = torch.cat(units).cpu().numpy() if units else observation.log_jacobian(run.facts.shape)
     values = torch.cat(distortions).double().cpu().numpy() - jacobian
     add("distortion", float(values.mean()), standard_error(values), "nats", "at the code")
-    _active_units(torch.cat(codes).cpu().numpy(), add)
+    _active_units(torch.cat(codes).cpu().numpy()[:, run.model.latent_places], add)
 
 
 def _active_units(codes: np.ndarray, add: Callable[..., None]) -> None:
@@ -186,7 +187,6 @@ def _from_scores(s: PerDatum, samples: int, discrete: bool, dims: int, add: Call
     if discrete:
         bits = -s.log_px / (dims * math.log(2))
         add("bits_per_dim", float(bits.mean()), standard_error(bits), "bits per dimension", estimator, samples)
-    _active_units(s.means, add)
     if s.kl is not None:
         se = [standard_error(column) for column in s.kl.T]
         add("kl_per_latent", [float(v) for v in s.kl.mean(0)], se, "nats", "closed-form KL")

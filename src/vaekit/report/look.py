@@ -66,8 +66,18 @@ class Look:
         return self.prior_latents.ndim == 2
 
     @property
-    def latents(self) -> int:
+    def width(self) -> int:
+        """Numbers a code, those of a condition or class included."""
         return int(np.prod(self.prior_latents.shape[1:]))
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """The places of a code that are latents."""
+        return np.arange(self.width)[self.run.model.latent_places]
+
+    @property
+    def latents(self) -> int:
+        return len(self.places)
 
     # --- test data ----------------------------------------------------------------------------------------------
 
@@ -139,6 +149,12 @@ class Look:
         """Posterior means of the same data, (n, D); codes where the posterior is a point."""
         return self.scored.means if self.has_density else self.run.encode("test", self._scored_rows)
 
+    @property
+    def spread(self) -> Array:
+        """The variance of each latent over those data, (latents,); one datum has none."""
+        some = self.codes[:, self.places]
+        return some.var(0, ddof=1) if len(some) > 1 else np.zeros(self.latents)
+
     # --- how events are shown -----------------------------------------------------------------------------------
 
     @cached_property
@@ -168,6 +184,13 @@ class Look:
         if not self.facts.missing:
             return ""
         return " Sand-coloured: values that are missing." if self.is_image else " Gaps are values that are missing."
+
+    @property
+    def kinds(self) -> str:
+        """A sentence on columns whose numbers are names, where a table has such."""
+        named = [column.name for column in self.facts.columns if column.kind == "categorical"]
+        some = f"{', '.join(named[:3])}{' and others' if len(named) > 3 else ''}"
+        return f" Of categories ({some}) the number is shown, whose order means nothing." if named else ""
 
     @property
     def features(self) -> list[str] | None:

@@ -106,7 +106,7 @@ def all_numbers(metrics: Sequence[Metric]) -> Table:
         for m in metrics
         if isinstance(m["value"], int | float)
     ]
-    return Table(["metric", "value ± standard error", "unit", "protocol"], rows, numeric=(1,))
+    return Table(["metric", "value ± standard error", "unit", "protocol"], rows, numeric=(1,), wide=(3,))
 
 
 def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:

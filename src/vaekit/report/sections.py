@@ -120,7 +120,7 @@ def reconstructions(look: Look) -> Section:
             "reconstructions",
             lambda: figures.lines(data, mean, look.names, names=look.features, unit=look.unit),
             f"Line plots of {len(data)} test data with their reconstructions on top",
-            f"{which}, {how} Values in {look.unit}.{look.gaps}",
+            f"{which}, {how} Values in {look.unit}.{look.kinds}{look.gaps}",
         )
     )
     if data.ndim == 2:
@@ -133,7 +133,8 @@ def reconstructions(look: Look) -> Section:
                 "reconstruction-heat",
                 lambda: figures.heat(left, right, look.features, look.unit),
                 "Heat maps of data, reconstructions and errors, a row a datum and a column a feature",
-                f"The first {n} test data, a row each; {look.unit} of the training data.{look.gaps}",
+                f"The first {n} test data, a row each; {look.unit} of the training data."
+                + (" Sand-coloured: values that are missing." if look.facts.missing else ""),
             )
         )
     return section
@@ -201,7 +202,7 @@ def interpolations(look: Look) -> Section:
     caption = (
         f"From one test datum to another in {STEPS} steps between their posterior means, both ends included; "
         f"{'lerp: the straight line' if usual == 'lerp' else 'slerp: round the great circle'}, the usual way for "
-        f"{look.latents} latents (the first pair also by {other})."
+        + (f"{look.latents} latents (the first pair also by {other})." if look.latents > 1 else "one latent.")
     )
     if look.is_image:
         rows = [
@@ -241,34 +242,32 @@ def traversals(look: Look) -> Section:
         return _not_plain(section)
     kl, _ = _kl(look)
     if look.data is None:
-        base, values = np.zeros(look.latents), np.tile(np.linspace(-2, 2, STEPS + 2), (look.latents, 1))
+        base, values = np.zeros(look.width), np.tile(np.linspace(-2, 2, STEPS + 2), (look.width, 1))
         active = np.ones(look.latents, bool)
         start = "0, over −2 to 2, since the data cannot be had"
     else:
-        scored = look.codes
-        base, values = look.means[0], traversal_values(scored, STEPS + 2)
-        active = scored.var(0, ddof=1) > ACTIVE if len(scored) > 1 else np.ones(look.latents, bool)
+        base, values = look.means[0], traversal_values(look.codes, STEPS + 2)
+        active = look.spread > ACTIVE if len(look.codes) > 1 else np.ones(look.latents, bool)
         start = (
             f"the posterior mean of test datum {look.examples[0]} ({look.names[0]}), over the middle 98% of the "
             "posterior means of test data"
         )
-    if kl is not None:  # of a conditional model the condition's places in the code have none
-        order = np.concatenate([order_by_kl(kl), np.arange(len(kl), look.latents)])
-        kl = np.concatenate([kl, np.zeros(look.latents - len(kl))])
-    else:
-        order = np.argsort(-look.codes.var(0)) if look.data is not None else np.arange(look.latents)
-    alive, dead = [int(i) for i in order if active[i]], [int(i) for i in order if not active[i]]
-    dims = [*alive[:TRAVERSED], *dead[:COLLAPSED]]
-    decoded = look.run.decode(traverse(base, dims, values[dims]).reshape(-1, look.latents))
+    order = np.arange(look.latents) if look.data is None else np.argsort(-look.spread, kind="stable")
+    if kl is not None:
+        order = order_by_kl(kl)
+    alive, dead = order[active[order]], order[~active[order]]
+    chosen = [*alive[:TRAVERSED], *dead[:COLLAPSED]]  # among the latents
+    says = [f"KL {kl[i]:.2f} nats" if kl is not None else "" for i in chosen]
+    dims, dead = [int(look.places[i]) for i in chosen], look.places[dead]  # in the code
+    decoded = look.run.decode(traverse(base, dims, values[dims]).reshape(-1, look.width))
     decoded = decoded.reshape(len(dims), -1, *look.facts.shape)
-    says = [f"KL {kl[i]:.2f} nats" if kl is not None else "" for i in dims]
     ends = [f"{values[i, 0]:.2f} to {values[i, -1]:.2f}".replace("-", "−") for i in dims]
     caption = f"One latent at a time, from {start}; {'largest KL first' if kl is not None else 'largest spread first'}."
     left = len(order) - len(dims)
     if left:
         known = f" {len(alive)} of {len(order)} latents are active;" if look.data is not None else ""
         caption += f"{known} {left} more are not shown."
-    if dead:
+    if len(dead):
         caption += f" Greyed: collapsed latents (variance of the posterior mean at most {ACTIVE})."
     if look.is_image:
         rows = [
@@ -290,7 +289,7 @@ def traversals(look: Look) -> Section:
 def manifold(look: Look) -> Section | None:
     """The plane of a two-dimensional latent space, decoded on the grid of equal probability."""
     model = look.run.model
-    if look.latents != 2 or not isinstance(getattr(model, "prior", None), StandardNormal) or not look.has_density:
+    if look.width != 2 or not isinstance(getattr(model, "prior", None), StandardNormal) or not look.has_density:
         return None
     section = Section("manifold", "The manifold")
     caption = (
@@ -315,7 +314,7 @@ def latent_space(look: Look) -> Section:
     section = Section("latents", "The latent space")
     blocks: list[Block] = []
     if look.data is not None:
-        means = look.codes
+        means = look.codes[:, look.places]
         label = look.data.test.label
         label = None if label is None else label[: len(means)]
         projected = "" if means.shape[1] <= 2 else ", projected on their two main axes (PCA)"
@@ -331,7 +330,7 @@ def latent_space(look: Look) -> Section:
     kl, where = _kl(look)
     active = None
     if look.data is not None and len(look.codes) > 1:
-        active = look.codes.var(0, ddof=1) > ACTIVE
+        active = look.spread > ACTIVE
     if kl is not None:
         count = ""
         if active is not None:
@@ -353,7 +352,7 @@ def latent_space(look: Look) -> Section:
                  "to the left is what the model finds unlikely.")
         )  # fmt: skip
     if look.data is not None and len(look.codes) > 1:
-        variance = look.codes.var(0, ddof=1)
+        variance = look.spread
         blocks.append(
             plot("active-units", lambda: figures.active_units(variance, ACTIVE),
                  "Variance of each latent's posterior mean over test data, sorted",
