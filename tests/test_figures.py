@@ -130,6 +130,16 @@ def test_every_plot_draws_in_its_theme_and_leaves_no_trace(name, rng):
     assert dict(matplotlib.rcParams) == before
 
 
+def test_curves_that_there_are_none_of_have_no_panel():
+    step = np.arange(5.0)
+    with figures.theme("light"):
+        alone = figures.training_curves({"step": step, "distortion": step}, {"step": step[:0]})
+        whole = figures.training_curves({"step": step, "distortion": step, "elbo": -step, "rate": step}, {"step": step})
+    assert [axes.get_title(loc="left") for axes in alone.axes] == ["distortion, −log p(x|z)"]
+    assert alone.axes[0].get_ylabel() == "nats a datum"
+    assert len(whole.axes) == 3
+
+
 def test_an_unknown_theme_is_refused():
     with pytest.raises(ChoiceError, match="sepia"), figures.theme("sepia"):
         pass

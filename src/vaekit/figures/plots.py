@@ -26,7 +26,7 @@ def training_curves(
     epoch_steps: float | None = None,
     floor: float | None = None,
 ) -> Any:
-    """ELBO, distortion and rate against the step, each in its own panel, training and validation together.
+    """ELBO, distortion and rate against the step, those there are, a panel each, training and validation together.
 
     The vertical range is that of the last nine tenths of training, or the steep start would flatten all the rest.
 
@@ -35,9 +35,10 @@ def training_curves(
         epoch_steps: steps an epoch; adds an axis of epochs.
         floor: entropy of the observation in nats a datum: no ELBO can lie above minus this.
     """
-    figure = style.new_figure(9.4, 3)
     titles = {"elbo": "ELBO (higher is better)", "distortion": "distortion, −log p(x|z)", "rate": "rate, KL(q ‖ p)"}
-    for axes, (name, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
+    titles = {name: title for name, title in titles.items() if name in train or name in valid} or titles
+    figure = style.new_figure(9.4 if len(titles) > 1 else 5.4, 3)
+    for axes, (name, title) in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles.items(), strict=True):
         axes.set_title(title)
         late: list[float] = []
         for label, records, colour in (("training", train, style.BLUE), ("validation", valid, style.ORANGE)):
@@ -57,7 +58,7 @@ def training_curves(
             axes.set_ylim(low - pad, high + pad)
         axes.set_xlabel("step")
         axes.locator_params(axis="x", nbins=5)
-        if name == "elbo":
+        if name == next(iter(titles)):
             axes.set_ylabel("nats a datum")
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(loc="best")

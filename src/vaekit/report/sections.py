@@ -69,18 +69,19 @@ def training(look: Look) -> Section:
     batch = config["training"]["batch"]
     epoch_steps = config["data"]["n"]["train"] / batch if batch else None
     floor = numbers.best_known(look.run.metrics).get("entropy_floor")
+    bound = "elbo" in train or "elbo" in valid
     caption = (
-        "Nats a datum, the true ELBO whatever the objective weighs. Training: means over the steps between records, "
-        "with the weights of that moment; validation: the weights that would be used. The first tenth may lie "
-        "outside the picture."
+        f"Nats a datum{', the true ELBO whatever the objective weighs' if bound else ''}. Training: means over the "
+        "steps between records, with the weights of that moment; validation: the weights that would be used. The first "
+        "tenth may lie outside the picture."
     )
-    if floor:
+    if floor and bound:
         caption += f" Dashed: minus the entropy of the binary draw ({numbers.number(floor['value'])} nats), a ceiling."
     section.blocks.append(
         plot(
             "training",
             lambda: figures.training_curves(train, valid, epoch_steps, None if floor is None else floor["value"]),
-            "Line plots of ELBO, distortion and rate against the training step",
+            f"Line plots of {'ELBO, distortion and rate' if bound else 'the distortion'} against the training step",
             caption,
         )
     )
