@@ -7,13 +7,14 @@ RUN := runs/demo
 PIP_OPTIONS ?=
 MINUTES ?= 3.2
 
-.PHONY: help setup demo test lint bench bench-quality bench-recipes
+.PHONY: help setup demo test lint bench bench-quality bench-recipes bench-explorer
 
 help:
 	@echo "make setup          an environment in $(VENV) with vaekit and its tools"
 	@echo "make demo           train on Fashion-MNIST for 3 minutes, measure, write its pages"
 	@echo "make test, lint     the tests; ruff and mypy"
-	@echo "make bench          speed beside other libraries; bench-quality, bench-recipes: quality"
+	@echo "make bench          speed beside other libraries; bench-quality, bench-recipes: quality;"
+	@echo "                    bench-explorer: the live page"
 
 setup: $(READY)
 
@@ -53,3 +54,6 @@ bench-quality: $(READY)
 
 bench-recipes: $(READY)
 	$(BIN)/python bench/recipes.py
+
+bench-explorer: $(READY)
+	$(BIN)/python bench/explorer.py

@@ -151,14 +151,20 @@ def bf16_pays(device: torch.device) -> bool:
 
 
 class Work(NamedTuple):
-    """Multiply-adds of encoding and decoding one datum, the forward pass of a training step."""
+    """Multiply-adds of encoding and decoding one datum, the forward pass of a step; and its layers with weights."""
 
     dense: int
     convolved: int
+    layers: int = 6
 
     def seconds(self, batch: int) -> float:
         """A rough time of one eager training step on a CPU: 2 ms plus three passes at 100 GFLOP/s."""
         return 0.002 + 6e-11 * (self.dense + self.convolved) * batch
+
+    @property
+    def compilation(self) -> float:
+        """A rough time of compiling the step, seconds: minutes for a deep hierarchy (153 were seen for 58 layers)."""
+        return max(45.0, 2.6 * self.layers)
 
 
 def work(composition: Composition, shape: Sequence[int]) -> Work:
@@ -171,19 +177,21 @@ def work(composition: Composition, shape: Sequence[int]) -> Work:
 
     model = composition.model
     c = torch.zeros(1, composition.condition.size) if composition.condition is not None else None
+    parts = (model, composition.objective)
+    layers = sum(bool(list(m.parameters(recurse=False))) for part in parts for m in part.modules())
     training = {m: m.training for m in model.modules()}
     model.eval()
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), FlopCounterMode(display=False) as counter:
             model.decode(model.encode(composition.observation(torch.zeros(1, *shape), Noise.of(0, 1)), c))
     except Exception:
-        return Work(sum(p.numel() for p in model.parameters()), 0)
+        return Work(sum(p.numel() for p in model.parameters()), 0, layers)
     finally:
         for module, mode in training.items():
             module.training = mode
     counts = counter.get_flop_counts().get("Global", {})
     convolved = sum(n for op, n in counts.items() if "convolution" in str(op)) // 2
-    return Work(counter.get_total_flops() // 2 - convolved, convolved)
+    return Work(counter.get_total_flops() // 2 - convolved, convolved, layers)
 
 
 def decide_compile(asked: str, steps: float, cost: Work, batch: int, device: torch.device) -> tuple[bool, str]:
@@ -191,7 +199,7 @@ def decide_compile(asked: str, steps: float, cost: Work, batch: int, device: tor
 
     A graph saves two fifths of what an eager step spends beside its convolutions: 2 ms plus its matrix products at
     100 GFLOP/s (a GPU: 2 ms). Convolutions themselves were never faster in a graph on a CPU: the same library
-    computes them. A compilation is put at 45 s. The decision is recorded, since compiled and eager weights differ in
+    computes them. The decision is recorded, since compiled and eager weights differ in
     the last bits.
     """
     if asked == "off":
@@ -205,6 +213,7 @@ def decide_compile(asked: str, steps: float, cost: Work, batch: int, device: tor
     if device.type == "mps":
         return False, "not on MPS"
     saves = 0.4 * steps * (cost._replace(convolved=0).seconds(batch) if device.type == "cpu" else 0.002)
-    if saves < 45:
-        return False, f"it would save about {saves:.0f} s and cost 45 s"
-    return True, f"it should save about {saves:.0f} s for the 45 s it costs"
+    price = cost.compilation
+    if saves < price:
+        return False, f"it would save about {saves:.0f} s and cost {price:.0f} s"
+    return True, f"it should save about {saves:.0f} s for the {price:.0f} s it costs"

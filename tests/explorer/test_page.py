@@ -134,7 +134,6 @@ def test_names_from_data_are_text(opened):
 def test_the_map_is_walked_on_with_mouse_keys_and_wheel(opened):
     page, field = opened.page, opened.page.locator(".field")
     box = field.bounding_box()
-    assert opened.js("vaekit.plot.drawing.kind") == "webgl2"
     before = opened.z
     page.mouse.move(box["x"] + 200, box["y"] + 200)
     page.mouse.down()
@@ -161,6 +160,17 @@ def test_the_map_is_walked_on_with_mouse_keys_and_wheel(opened):
     page.locator(".chip").first.click()
     assert page.locator(".chip").first.get_attribute("aria-pressed") == "false"
     assert np.isfinite(drawn).all()
+
+
+@pytest.mark.parametrize("kind", ["webgl2", "2d"])
+def test_points_are_drawn_either_way(browser, made, kind):
+    with Opened(browser, made[1], f"?points={kind}") as page:
+        assert page.js("vaekit.plot.drawing.kind") == kind
+        page.js("vaekit.change({colour: 'label'})")
+        page.page.wait_for_timeout(300)
+        shot = Image.open(io.BytesIO(page.page.locator(".field").screenshot())).convert("RGB")
+        x = np.asarray(shot, int)
+        assert ((x.max(-1) - x.min(-1)) > 80).sum() > 200  # pixels with a colour: those of points
 
 
 def test_a_datum_is_picked_by_its_point_and_seen_on_hover(opened):

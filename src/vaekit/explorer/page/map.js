@@ -20,7 +20,7 @@ export function build(place) {
   card.append(face, words);
   const field = h("div", { class: "field", tabIndex: 0, role: "application", "aria-label": "Map of the codes. Arrow keys walk, plus and minus zoom, 0 shows all." }, back, front, top, card);
   const drawing = scatter(front), hidden = new Set();
-  let at = null, near = () => -1, view = { x: 0, y: 0, zoom: 1 }, box = null, tool = "walk", waiting = false, lasso = null;
+  let at = null, near = () => -1, view = { x: 0, y: 0, zoom: 1 }, box = null, tool = "walk", waiting = false, stale = true, lasso = null;
 
   // --- places, colours, view ------------------------------------------------------------------------------------
 
@@ -92,12 +92,16 @@ export function build(place) {
 
   // --- drawing --------------------------------------------------------------------------------------------------
 
-  function render() {
+  /** At the next frame: the points where they have moved, and the marks above them. */
+  function render(points = true) {
+    stale ||= points;
     if (waiting) return;
     waiting = true;
     requestAnimationFrame(() => {
       waiting = false;
       const start = performance.now(), [sx, sy] = scale(), dense = front.width / Math.max(1, field.clientWidth);
+      if (!stale) return mark(dense);
+      stale = false;
       const size = Math.max(2.2, Math.min(9, (data.n > 20000 ? 2.4 : data.n > 4000 ? 3.4 : 5) * Math.sqrt(view.zoom))) * dense;
       drawing.draw({ scale: [sx, sy], shift: [-view.x * sx, -view.y * sy], size });
       mark(dense);
@@ -216,7 +220,7 @@ export function build(place) {
       manifold();
     } else if (lasso) {
       lasso.push(place);
-      render();
+      render(false);
     } else if (moves > 3) walk(...place);
   });
   const end = (event) => {
@@ -369,7 +373,7 @@ export function build(place) {
       near = finder(at, shown);
       paintPoints();
     }
-    if (names.has("z") || names.has("a") || names.has("b")) render();
+    if (names.has("z") || names.has("a") || names.has("b")) render(false);
   });
   return { render, drawing, zoom };
 }

@@ -1,4 +1,4 @@
-// Many points, quickly: WebGL2 where there is one, else a plain canvas.
+// Many points, quickly: by the graphics card through WebGL2, else, where that is only imitated, on a plain canvas.
 
 const VERTEX = `#version 300 es
 in vec2 place; in vec4 colour; uniform vec2 scale, shift; uniform float size; out vec4 tint;
@@ -9,7 +9,8 @@ void main() { float r = length(gl_PointCoord - 0.5); float a = tint.a * smoothst
 
 /** A drawing of points on a canvas: `.points(places)`, `.colours(rgba bytes)`, `.draw({scale, shift, size})` in clip space. */
 export function scatter(canvas) {
-  const gl = canvas.getContext("webgl2", { antialias: false, premultipliedAlpha: true, preserveDrawingBuffer: true });
+  const wanted = new URLSearchParams(location.search).get("points"); // page.html?points=webgl2 or 2d insists on one
+  const gl = wanted === "2d" ? null : canvas.getContext("webgl2", { antialias: false, premultipliedAlpha: true, failIfMajorPerformanceCaveat: wanted !== "webgl2" });
   return gl ? webgl(canvas, gl) : plain(canvas);
 }
 
