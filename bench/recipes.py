@@ -113,7 +113,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
     for row in sorted(rows, key=lambda r: -r.get("log_px_iw", -1e9)):
         lines.append(
-            f"| `{row['recipe']}` | {row['steps']:,} | {row['started']:.0f} | {row['parameters']:,} | "
+            f"| `{row['recipe']}` | {row['steps']:,} | {row.get('started') or 0:.0f} | {row['parameters']:,} | "
             f"{cell(row, 'elbo')} | {cell(row, 'log_px_iw')} | {cell(row, 'rate')} | {cell(row, 'distortion')} | "
             f"{'0' if row['recipe'] == 'vae' else cell(row, 'to_vae', 3, '+')} |"
         )

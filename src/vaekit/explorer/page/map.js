@@ -18,7 +18,8 @@ export function build(place) {
   const back = h("canvas", { class: "back" }), front = h("canvas", { class: "points" }), top = h("canvas", { class: "top" });
   const card = h("div", { class: "hover", hidden: true }), face = picture(112), words = h("p", {});
   card.append(face, words);
-  const field = h("div", { class: "field", tabIndex: 0, role: "application", "aria-label": "Map of the codes. Arrow keys walk, plus and minus zoom, 0 shows all." }, back, front, top, card);
+  const rings = { a: h("span", { class: "ring", "aria-hidden": "true" }, h("b", {}, "A")), b: h("span", { class: "ring", "aria-hidden": "true" }, h("b", {}, "B")), here: h("span", { class: "ring here", "aria-hidden": "true" }) };
+  const field = h("div", { class: "field", tabIndex: 0, role: "application", "aria-label": "Map of the codes. Arrow keys walk, plus and minus zoom, 0 shows all." }, back, front, top, Object.values(rings), card);
   const drawing = scatter(front), hidden = new Set();
   let at = null, near = () => -1, view = { x: 0, y: 0, zoom: 1 }, box = null, tool = "walk", waiting = false, stale = true, lasso = null;
 
@@ -110,49 +111,39 @@ export function build(place) {
     });
   }
 
+  /** The rings of the present code, A and B: small elements, so that moving them draws nothing else anew. */
   function mark(dense) {
-    const c = top.getContext("2d"), place = here(), style = getComputedStyle(document.documentElement);
+    const of = (z) => (state.map === "pair" ? [z[state.pair[0]], z[state.pair[1]]] : state.map === "pca" ? project(z) : null);
+    const put = (ring, place) => {
+      ring.hidden = !place;
+      if (!place) return;
+      const [x, y] = toScreen(...place);
+      ring.style.transform = `translate(${x.toFixed(1)}px, ${y.toFixed(1)}px)`;
+    };
+    put(rings.here, here());
+    put(rings.a, state.a && of(state.a));
+    put(rings.b, state.b && of(state.b));
+    top.hidden = !lasso;
+    if (!lasso) return;
+    const c = top.getContext("2d");
     c.setTransform(dense, 0, 0, dense, 0, 0);
     c.clearRect(0, 0, field.clientWidth, field.clientHeight);
-    const ring = (u, v, r, colour, text) => {
-      const [x, y] = toScreen(u, v);
-      for (const [width, tint] of [[5, style.getPropertyValue("--card")], [2.5, colour]]) {
-        c.lineWidth = width;
-        c.strokeStyle = tint;
-        c.beginPath();
-        c.arc(x, y, r, 0, 2 * Math.PI);
-        c.stroke();
-      }
-      if (text) {
-        c.font = "600 12px system-ui, sans-serif";
-        c.lineWidth = 4;
-        c.strokeStyle = style.getPropertyValue("--card");
-        c.strokeText(text, x + r + 4, y + 4);
-        c.fillStyle = colour;
-        c.fillText(text, x + r + 4, y + 4);
-      }
-    };
-    const of = (z) => (state.map === "pair" ? [z[state.pair[0]], z[state.pair[1]]] : state.map === "pca" ? project(z) : null);
-    for (const [name, z] of [["A", state.a], ["B", state.b]]) if (z && of(z)) ring(...of(z), 6, style.getPropertyValue("--text"), name);
-    if (place) ring(...place, 9, style.getPropertyValue("--accent"), "");
-    if (lasso) {
-      c.beginPath();
-      for (const [x, y] of lasso) c.lineTo(x, y);
-      c.closePath();
-      c.lineWidth = 1.5;
-      c.strokeStyle = style.getPropertyValue("--accent");
-      c.stroke();
-      c.globalAlpha = 0.12;
-      c.fillStyle = style.getPropertyValue("--accent");
-      c.fill();
-      c.globalAlpha = 1;
-    }
+    c.beginPath();
+    for (const [x, y] of lasso) c.lineTo(x, y);
+    c.closePath();
+    c.lineWidth = 1.5;
+    c.strokeStyle = c.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent");
+    c.stroke();
+    c.globalAlpha = 0.12;
+    c.fill();
+    c.globalAlpha = 1;
   }
 
   /** With two latents all that can be decoded lies behind the points. */
   const manifold = settled(async () => {
     const context = back.getContext("2d");
     context.clearRect(0, 0, back.width, back.height);
+    back.hidden = state.map !== "pair" || live.length !== 2;
     if (state.map !== "pair" || live.length !== 2 || meta.event.kind !== "image") return;
     const codes = new Float32Array(TILES * TILES * D);
     for (let r = 0; r < TILES; r++) for (let q = 0; q < TILES; q++) {
