@@ -158,6 +158,7 @@ def test_a_page_holds_the_run(run, folder, tmp_path, monkeypatch):
     assert meta["points"]["test"] + meta["points"]["train"] == n == len(parts.array(meta, "points.z"))
     assert meta["limits"]["tsne"] == len(parts.array(meta, "map.tsne")) == 20
     assert [m["id"] for m in meta["maps"]] == ["pair", "pca", "tsne"]
+    assert all(sd >= 1 for sd, dead in zip(meta["off"]["sd"], meta["latent"]["dead"], strict=True) if dead)
     # its decoder is the run's
     options = onnxruntime.SessionOptions()
     weights = parts.blobs["weights.bin"]

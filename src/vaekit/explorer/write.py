@@ -119,7 +119,8 @@ def _add_points(run: Run, blobs: Blobs, shown: Points, meta: dict[str, Any], tsn
         meta["maps"].append({"id": "tsne", "title": "t-SNE of the codes"})
         blobs.add("map.tsne", embedded)
     meta["limits"]["tsne"] = len(embedded)
-    meta["off"] = maps.away(z, mean, spread)
+    # a dead latent's codes hardly vary, but its posterior is the prior: it may be anywhere there
+    meta["off"] = maps.away(z, mean, np.where(meta["latent"]["dead"], np.maximum(spread, 1.0), spread))
     label = np.full(len(z), -1) if shown.label is None else shown.label
     blobs.add("points.z", shown.z)
     blobs.add("points.label", np.where(label < 0, UNLABELLED, label).astype(np.uint16))
