@@ -273,7 +273,7 @@ export function build(place) {
     hovered = i;
     const scores = [];
     if (data.logpx && Number.isFinite(data.logpx[i])) scores.push(`log p(x) ≥ ${said(data.logpx[i], 1)}`);
-    if (data.error && Number.isFinite(data.error[i])) scores.push(`error ${data.error[i].toPrecision(3)}`);
+    if (data.error && Number.isFinite(data.error[i])) scores.push(`error ${data.error[i].toPrecision(3)} (rms)`);
     const seen = hasThumb(i);
     words.replaceChildren(h("b", {}, describe(i)), ...scores.map((s) => h("span", {}, s)), h("span", { class: "muted" }, seen ? "the datum itself" : "its reconstruction"));
     if (seen) {
@@ -319,7 +319,7 @@ export function build(place) {
     } else if (steps) {
       const bar = h("span", { class: "ramp", style: `background:linear-gradient(90deg,${Array.from({ length: 9 }, (_, i) => css(sequence(i / 8))).join(",")})` });
       const digits = Math.abs(steps[50]) < 10 ? 3 : 0;
-      legend.append(h("span", { class: "muted" }, said(steps[1], digits)), bar, h("span", { class: "muted" }, said(steps[99], digits)), h("span", { class: "muted" }, state.colour === "logpx" ? "nats, a bound from few samples; by rank" : "mean squared error of the reconstruction; by rank"));
+      legend.append(h("span", { class: "muted" }, said(steps[1], digits)), bar, h("span", { class: "muted" }, said(steps[99], digits)), h("span", { class: "muted" }, state.colour === "logpx" ? "nats, a bound from few samples; colours by rank" : "root mean squared error of the reconstruction, in the data's units; colours by rank"));
     }
   }
 
