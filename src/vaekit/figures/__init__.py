@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .diagrams import Node, Plate, draw_graph
+from .notebook import show, show_pictures, table
 from .panels import Line, bars, curves, maps, matrices, scatter
 from .pictures import channels_last, diverging, error_map, image_grid, png_bytes, save_png, to_uint8
 from .plots import (
@@ -15,16 +17,21 @@ from .plots import (
     training_curves,
 )
 from .series import families, heat, lines
-from .style import figure_png, theme
+from .style import PALETTE, current, figure_png, theme
 
 __all__ = [
     "Line",
+    "Node",
+    "PALETTE",
+    "Plate",
     "active_units",
     "bars",
     "channels_last",
     "compared_curves",
+    "current",
     "curves",
     "diverging",
+    "draw_graph",
     "error_map",
     "families",
     "figure_png",
@@ -41,6 +48,9 @@ __all__ = [
     "rate_distortion",
     "save_png",
     "scatter",
+    "show",
+    "show_pictures",
+    "table",
     "theme",
     "to_uint8",
     "training_curves",

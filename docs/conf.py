@@ -1,0 +1,59 @@
+"""The documentation's settings: `make docs`. Lessons are run when they are built; what they show is computed there."""
+
+import hashlib
+from pathlib import Path
+
+import vaekit
+
+HERE = Path(__file__).parent
+SOURCES = sorted([*(HERE.parent / "src").rglob("*.py"), *(HERE / "runs").rglob("*.safetensors")])
+
+project = "vaekit"
+copyright = "the authors of vaekit, Apache License 2.0"
+author = "the authors of vaekit"
+version = release = vaekit.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
+    "sphinx_design",
+]
+exclude_patterns = ["_build", "runs/**/*.md"]
+suppress_warnings = ["mystnb.unknown_mime_type"]
+
+html_theme = "furo"
+html_title = "vaekit"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
+html_theme_options = {
+    "top_of_page_buttons": [],
+    "light_css_variables": {"color-brand-primary": "#2468a0", "color-brand-content": "#2468a0"},
+    "dark_css_variables": {"color-brand-primary": "#7db9ea", "color-brand-content": "#7db9ea"},
+}
+
+myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence"]
+myst_heading_anchors = 3
+myst_links_external_new_tab = True
+
+# a page is run anew when its code, or vaekit's, has changed
+nb_execution_mode = "cache"
+_code = hashlib.sha256(b"".join(f.read_bytes() for f in SOURCES)).hexdigest()[:12]
+nb_execution_cache_path = str(HERE / "_build" / "cache" / _code)
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_merge_streams = True
+nb_code_prompt_show = "how the figure is drawn"
+nb_code_prompt_hide = "fold it away"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": False}
+napoleon_use_rtype = False
+napoleon_use_param = False

@@ -1,0 +1,109 @@
+"""Graphical models as pictures: circles for random variables, boxes for networks, plates for repetition.
+
+The signs are those of Bishop (2006), chapter 8: an observed variable is filled, a parameter is a dot, a rounded
+rectangle repeats what stands in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ChoiceError
+from .style import BLUE, current
+
+RADIUS = 0.34
+KINDS = ("latent", "observed", "parameter", "function", "text")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One variable or function at (x, y), in units of about the distance between neighbours.
+
+    Attributes:
+        kind: `latent` (an empty circle), `observed` (a filled one), `parameter` (a dot), `function` (a box) or `text`.
+        label: what it is called; the node's own name when empty.
+        width: of a box.
+    """
+
+    x: float
+    y: float
+    kind: str = "latent"
+    label: str = ""
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ChoiceError(f"a node is one of {', '.join(KINDS)}, got {self.kind!r}")
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A rounded rectangle around nodes that are repeated, `label` saying how often."""
+
+    nodes: Sequence[str]
+    label: str
+
+
+def draw_graph(
+    axes: Any,
+    nodes: Mapping[str, Node],
+    arrows: Sequence[tuple[str, str]] = (),
+    dashed: Sequence[tuple[str, str]] = (),
+    plates: Sequence[Plate] = (),
+) -> None:
+    """A directed graph on matplotlib axes.
+
+    Arguments:
+        arrows: (from, to), drawn whole: the generative model.
+        dashed: (from, to), drawn broken and bent, so that both directions of a pair are seen: inference.
+    """
+    from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
+
+    t = current()
+    patches: dict[str, Any] = {}
+    for name, node in nodes.items():
+        text = node.label or name
+        place = (node.x, node.y)
+        if node.kind in ("latent", "observed"):
+            face = t.line if node.kind == "observed" else t.surface
+            patches[name] = Circle(place, RADIUS, facecolor=face, edgecolor=t.text, linewidth=1.2, zorder=3)
+        elif node.kind == "parameter":
+            patches[name] = Circle(place, 0.07, facecolor=t.text, edgecolor=t.text, zorder=3)
+        else:
+            box = (node.x - node.width / 2, node.y - 0.26)
+            edge = BLUE if node.kind == "function" else "none"
+            patches[name] = FancyBboxPatch(box, node.width, 0.52, "round,pad=0.02,rounding_size=0.08",
+                                           facecolor=t.surface, edgecolor=edge, linewidth=1.2, zorder=3)  # fmt: skip
+        axes.add_patch(patches[name])
+        if node.kind == "parameter":
+            axes.text(node.x, node.y + 0.17, text, ha="center", va="bottom", zorder=4)
+        else:
+            axes.text(*place, text, ha="center", va="center", zorder=4)
+    for bent, pairs in ((False, arrows), (True, dashed)):
+        for a, b in pairs:
+            axes.add_patch(FancyArrowPatch(
+                (nodes[a].x, nodes[a].y), (nodes[b].x, nodes[b].y), patchA=patches[a], patchB=patches[b],
+                arrowstyle="-|>", mutation_scale=11, shrinkA=2, shrinkB=2, color=t.muted if bent else t.text,
+                linestyle=(0, (4, 3)) if bent else "-", linewidth=1.2, zorder=2,
+                connectionstyle="arc3,rad=0.35" if bent else "arc3",
+            ))  # fmt: skip
+    left, right, low, high = [], [], [], []
+    for node in nodes.values():
+        half = node.width / 2 if node.kind in ("function", "text") else RADIUS
+        left.append(node.x - half), right.append(node.x + half)
+        low.append(node.y - RADIUS), high.append(node.y + RADIUS + (0.12 if node.kind == "parameter" else 0))
+    for depth, plate in enumerate(plates):
+        inside = [nodes[n] for n in plate.nodes]
+        pad = 0.5 + 0.14 * depth
+        x0, x1 = min(n.x for n in inside) - pad, max(n.x for n in inside) + pad
+        y0, y1 = min(n.y for n in inside) - pad - 0.2, max(n.y for n in inside) + pad
+        axes.add_patch(FancyBboxPatch((x0, y0), x1 - x0, y1 - y0, "round,pad=0,rounding_size=0.12",
+                                      facecolor="none", edgecolor=t.muted, linewidth=1, zorder=1))  # fmt: skip
+        axes.text(x1 - 0.1, y0 + 0.07, plate.label, ha="right", va="bottom", color=t.muted, fontsize=8)
+        left.append(x0), right.append(x1), low.append(y0), high.append(y1)
+    axes.set_xlim(min(left) - 0.1, max(right) + 0.1)
+    axes.set_ylim(min(low) - 0.1, max(high) + 0.1)
+    axes.set_aspect("equal")
+    axes.axis("off")

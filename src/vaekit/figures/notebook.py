@@ -1,0 +1,98 @@
+"""Figures and tables for notebooks and the documentation: each in a light and a dark version, readable on a phone.
+
+A page of the documentation shows the version that its reader has chosen; a plain notebook shows the light one.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .pictures import Bytes, png_bytes
+from .style import Theme, figure_png, new_figure, theme
+
+Draw = Callable[[Any], None]
+"""Draws on matplotlib axes."""
+
+
+class Shown:
+    """What a notebook shows as HTML. Its text, for readers of plain text and of the page aloud, is `alt`."""
+
+    def __init__(self, content: str, alt: str):
+        self.content, self.alt = content, alt
+
+    def _repr_html_(self) -> str:
+        return self.content
+
+    def __repr__(self) -> str:
+        return self.alt
+
+
+def _image(png: bytes, alt: str, kind: str, width: float) -> str:
+    # a page with both versions hides one of them; anywhere else the dark one stays hidden
+    hidden = ' style="display:none"' if kind == "only-dark" else ""
+    data = base64.b64encode(png).decode()
+    return f'<img class="{kind}" alt="{html.escape(alt)}" width="{width:.0f}"{hidden} src="data:image/png;base64,{data}">'
+
+
+def _side_by_side(parts: Sequence[str]) -> str:
+    style = "display:flex;flex-wrap:wrap;gap:8px;align-items:flex-start"
+    return f'<div class="vaekit-figure" style="{style}">' + "".join(parts) + "</div>"
+
+
+def show(*panels: Draw, alt: str, width: float | None = None, height: float = 2.9) -> Shown:
+    """Panels side by side where there is room, one below the other where there is not.
+
+    Arguments:
+        panels: each draws on the axes it is given; called once for each theme.
+        alt: what is to be seen, for those who do not see it.
+        width, height: inches of one panel; by default as many as stand in one row of a page.
+    """
+    width = width or {1: 5.6, 2: 3.75}.get(len(panels), 2.5)
+    parts = []
+    for i, draw in enumerate(panels):
+        images = []
+        for name in ("light", "dark"):
+            with theme(name):
+                figure = new_figure(width, height)
+                draw(figure.subplots())
+                images.append(_image(figure_png(figure, 190), alt if i == 0 else "", f"only-{name}", width * 96))
+        parts.append(f'<div style="flex:0 1 {width * 96:.0f}px">{"".join(images)}</div>')
+    return Shown(_side_by_side(parts), alt)
+
+
+def show_pictures(pictures: Mapping[str, Bytes], alt: str, width: float | None = None) -> Shown:
+    """Pictures of pixels, uint8 (H, W[, C]), each under its name; the same in both themes.
+
+    Arguments:
+        width: CSS pixels of one picture; by default its own.
+    """
+    parts = []
+    for i, (name, pixels) in enumerate(pictures.items()):
+        wide = width or pixels.shape[1]
+        image = _image(png_bytes(pixels), f"{alt}: {name}" if name else alt if i == 0 else "", "picture", wide)
+        caption = f'<div style="font-size:.85em">{html.escape(name)}</div>' if name else ""
+        parts.append(f'<div style="flex:0 1 {wide:.0f}px">{caption}{image}</div>')
+    return Shown(_side_by_side(parts), alt)
+
+
+def table(rows: Sequence[Mapping[str, Any]], digits: int = 3, alt: str = "") -> Shown:
+    """Rows as a table, one column a key of the first row; floats with `digits` places, other values as they are."""
+
+    def cell(value: Any) -> str:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        text = f"{value:,.{digits}f}" if isinstance(value, float) else f"{value:,}" if number else str(value)
+        side = ' style="text-align:right"' if number else ' style="text-align:left"'
+        return f"<td{side}>{html.escape(text)}</td>"
+
+    names = list(rows[0])
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    body = "".join("<tr>" + "".join(cell(row[name]) for name in names) + "</tr>" for row in rows)
+    plain = "\n".join(", ".join(f"{name}: {row[name]}" for name in names) for row in rows)
+    content = f'<table class="docutils"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return Shown(content, alt or plain)
+
+
+__all__ = ["Draw", "Shown", "Theme", "show", "show_pictures", "table"]
