@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -19,6 +20,9 @@ from .errors import ChoiceError
 from .model import Model
 from .objectives import Objective
 
+FEW = 64
+"""Distinct values of a column that may be told to a model as classes."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -26,8 +30,9 @@ class Facts:
 
     `shape` is the event of x (C, H, W), (C, L) or (D,); `scale` the lowest and highest raw value; `integer` whether
     the raw data are whole numbers of a known range (uint8, bool); `n` the number of training data; `classes` the names
-    of the labels' classes and `attributes` those of the two-valued attributes, where there are any; `columns` what each
-    column of a table is, with its categories; `missing` whether nan stands for a value that is missing.
+    of the labels' classes and `attributes` those of the two-valued attributes, where there are any; `categories` the
+    values of the columns beside x that hold a few names or codes; `columns` what each column of a table is, with its
+    categories; `missing` whether nan stands for a value that is missing.
     """
 
     kind: str
@@ -39,6 +44,7 @@ class Facts:
     attributes: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
     missing: bool = False
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data) -> Facts:
@@ -56,6 +62,7 @@ class Facts:
             attributes=tuple(data.attribute_names),
             columns=tuple(data.schema),
             missing=data.missing,
+            categories=_categories(data),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -68,7 +75,9 @@ class Facts:
         if missing:
             raise KeyError(min(missing))
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-        return cls(**plain | {"columns": tuple(Column.from_json(c) for c in stored.get("columns", ()))})
+        columns = tuple(Column.from_json(c) for c in stored.get("columns", ()))
+        categories = {name: tuple(values) for name, values in stored.get("categories", {}).items()}
+        return cls(**plain | {"columns": columns, "categories": categories})
 
     @property
     def dims(self) -> int:
@@ -83,6 +92,18 @@ def _classes(data) -> tuple[str, ...]:
     count = max(int(max(s.label.max(initial=-1) for s in (data.train, data.valid, data.test))) + 1, 1)
     names = data.label_names
     return tuple(names) if names and len(names) >= count else tuple(f"class {i}" for i in range(count))
+
+
+def _categories(data) -> dict[str, tuple[str, ...]]:
+    """The values of each column of 2 to `FEW` distinct names or whole numbers, in order; attributes apart."""
+    found = {}
+    for name, column in data.train.columns.items():
+        if name in data.attribute_names or np.asarray(column).dtype.kind not in "buiU":
+            continue
+        values = np.unique(np.concatenate([np.unique(s.columns[name]) for s in (data.train, data.valid, data.test)]))
+        if 2 <= len(values) <= FEW:
+            found[name] = tuple(str(v) for v in values.tolist())
+    return found
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ def test_every_likelihood_composes_with_data_that_fit_it(likelihood, tmp_path):
         ({"objective": "tc", "posterior": "full"}, "diagonal"),
         ({"posterior": "iaf", "objective": "iwae", "gradient": "dreg"}, "plain"),
         ({"condition": "attributes"}, "--table"),
+        ({"condition": "batch"}, "no such column"),
         ({"condition": "label", "prior": "vamp"}, "--prior mixture"),
         ({"network": "conv"}, "--network dense"),
         ({"likelihood": "mixed"}, "tables"),
@@ -172,6 +173,26 @@ def test_labels_are_needed_where_they_are_used():
     for name in ("conditional", "semi-supervised"):
         with pytest.raises(ChoiceError, match="label"):
             get_recipe(name)(bare)
+
+
+def test_a_column_of_a_few_classes_can_be_the_condition(tmp_path):
+    rng = np.random.default_rng(0)
+    batch = rng.integers(0, 3, 120)
+    x = rng.normal(size=(120, 5)) + 4 * batch[:, None]
+    names = np.array(["p1", "p2", "p3"])
+    np.savez(tmp_path / "a.npz", x=x, batch=batch, batch_names=names, label=rng.integers(0, 2, 120))
+    data = vk.load(tmp_path / "a.npz")
+    np.testing.assert_array_equal(data.test.columns["batch"], names[batch[data.test.index]])
+    run = vk.fit(data, "vae", condition="batch", latent=2, hidden=(8,), steps=20, out=tmp_path / "run")
+    run = vk.open(tmp_path / "run")
+    assert run.composition.condition.names == ("p1", "p2", "p3")
+    c = run.observed("test").condition(np.arange(len(data.test)))
+    np.testing.assert_array_equal(c.argmax(1), batch[data.test.index])
+    # a new datum is told its batch by number
+    again = run.encode(data.events(data.test[:4]), labels=batch[data.test.index[:4]])
+    np.testing.assert_allclose(again, run.encode("test", n=4), atol=1e-6)
+    with pytest.raises(ChoiceError, match=r"0\.\.2"):
+        run.encode(data.events(data.test[:4]), labels=np.array([0, 1, 2, 3]))
 
 
 def test_a_linear_recipe_refuses_more_latents_than_data_have_dimensions():

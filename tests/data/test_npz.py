@@ -88,7 +88,8 @@ def test_everything_beside_x_is_found(tmp_path, rng):
         genes=np.array(["a", "b", "c", "d"]),
         label=np.arange(n) % 3,
         label_names=np.array(["x", "y", "z"]),
-        batch=np.arange(n) % 2,
+        batch=np.arange(n) % 3,
+        batch_names=np.array(["left", "right", "none"]),
         factors=np.stack([np.arange(n) % 2, np.arange(n) % 5], 1),
         factor_names=np.array(["p", "q"]),
         smiling=np.arange(n) % 2,
@@ -106,6 +107,8 @@ def test_everything_beside_x_is_found(tmp_path, rng):
         np.testing.assert_array_equal(split.columns["q"], split.index % 5)
         assert split.names == [f"cell{i}" for i in split.index]
     assert not set(data.train.columns["donor"]) & set(data.test.columns["donor"])
+    assert load(tmp_path / "cells.npz", label="batch").label_names == ["left", "none", "right"]
+    assert data.test.columns["batch"].tolist() == [["left", "right", "none"][i % 3] for i in data.test.index]
     assert load(tmp_path / "cells.npz", label="donor").label_names == [f"d{i}" for i in range(6)]
     with pytest.raises(DataError, match=r"label='nothing'.*no such column.*donor"):
         load(tmp_path / "cells.npz", label="nothing")

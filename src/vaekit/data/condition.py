@@ -18,10 +18,12 @@ class Condition:
     Args:
         kind: "label" or "attributes".
         names: of the classes, or of the attributes' columns.
+        column: where the classes are found, when they are not the data's labels.
     """
 
     kind: str
     names: tuple[str, ...]
+    column: str | None = None
 
     @property
     def size(self) -> int:
@@ -38,6 +40,10 @@ class Condition:
             if missing:
                 raise ChoiceError(f"a conditional run needs the column {missing[0]!r}, which these data do not have")
             return np.stack([np.asarray(split.columns[n], np.float32) for n in self.names], 1)
+        if self.column is not None:
+            if self.column not in split.columns:
+                raise ChoiceError(f"a run conditional on the column {self.column!r} needs it, and these data have none")
+            return self.of_labels(coded(split.columns[self.column], self.names))
         return self.of_labels(split.label if split.label is not None else np.full(len(split), -1))
 
     def of_labels(self, labels: np.ndarray) -> np.ndarray:
@@ -49,6 +55,13 @@ class Condition:
                 "give labels to all, leave such rows out, or train --recipe semi-supervised"
             )
         return np.eye(self.size, dtype=np.float32)[labels]
+
+
+def coded(values: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Class codes of a column's values by the names of the classes, -1 where a value is none of them: (n,) int64."""
+    distinct, place = np.unique(values, return_inverse=True)
+    known = {name: i for i, name in enumerate(names)}
+    return np.array([known.get(str(value), -1) for value in distinct.tolist()], np.int64)[place]
 
 
 @dataclass(frozen=True)

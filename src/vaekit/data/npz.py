@@ -47,7 +47,7 @@ def source(
     """The arrays of a .npz file: x (or counts, ...), and beside it labels, factors, batches, names.
 
     Data under x_train and x_test (and x_valid), with y_train and so on, make those splits. Every further array with
-    one number or text per row becomes a column.
+    one number or text per row becomes a column, by name where its codes have names (batch and batch_names).
 
     Raises:
         DataError: not a .npz file, damaged, no array to take as x, or Python objects where data are looked for.
@@ -150,7 +150,7 @@ def _with_columns(store: _Store, key: str) -> Source:
     label_names, feature_names = take("label_names", "class_names"), take("feature_names", "genes")
     for other, shape in store.shapes.items():
         if other not in used and shape == (n,) and store.dtypes[other].kind in "buifU" and other not in columns:
-            columns[other] = store.read(other)
+            columns[other] = _named(store.read(other), take(f"{other}_names"))
     return Source(
         x,
         label=label,
@@ -161,6 +161,15 @@ def _with_columns(store: _Store, key: str) -> Source:
         factor_names=names,
         kind="counts" if key == "counts" else None,
     )
+
+
+def _named(codes: Array, names: Array | None) -> Array:
+    """The names of codes 0..K-1 where the file has K of them, else the codes."""
+    known = _texts(names)
+    if known is None or codes.dtype.kind not in "ui":
+        return codes
+    fit = codes.min(initial=0) >= 0 and codes.max(initial=0) < len(known)
+    return np.array(known)[codes] if fit else codes
 
 
 def _with_splits(store: _Store, train: str, progress: Progress | None) -> Source:

@@ -20,9 +20,9 @@ from .series import families, heat, lines
 from .style import PALETTE, current, figure_png, theme
 
 __all__ = [
+    "PALETTE",
     "Line",
     "Node",
-    "PALETTE",
     "Plate",
     "active_units",
     "bars",

@@ -89,11 +89,11 @@ def draw_graph(
                 linestyle=(0, (4, 3)) if bent else "-", linewidth=1.2, zorder=2,
                 connectionstyle="arc3,rad=0.35" if bent else "arc3",
             ))  # fmt: skip
-    left, right, low, high = [], [], [], []
+    boxes = []  # (left, low, right, high) of all that is drawn
     for node in nodes.values():
         half = node.width / 2 if node.kind in ("function", "text") else RADIUS
-        left.append(node.x - half), right.append(node.x + half)
-        low.append(node.y - RADIUS), high.append(node.y + RADIUS + (0.12 if node.kind == "parameter" else 0))
+        above = RADIUS + (0.12 if node.kind == "parameter" else 0)
+        boxes.append((node.x - half, node.y - RADIUS, node.x + half, node.y + above))
     for depth, plate in enumerate(plates):
         inside = [nodes[n] for n in plate.nodes]
         pad = 0.5 + 0.14 * depth
@@ -102,7 +102,8 @@ def draw_graph(
         axes.add_patch(FancyBboxPatch((x0, y0), x1 - x0, y1 - y0, "round,pad=0,rounding_size=0.12",
                                       facecolor="none", edgecolor=t.muted, linewidth=1, zorder=1))  # fmt: skip
         axes.text(x1 - 0.1, y0 + 0.07, plate.label, ha="right", va="bottom", color=t.muted, fontsize=8)
-        left.append(x0), right.append(x1), low.append(y0), high.append(y1)
+        boxes.append((x0, y0, x1, y1))
+    left, low, right, high = zip(*boxes, strict=True)
     axes.set_xlim(min(left) - 0.1, max(right) + 0.1)
     axes.set_ylim(min(low) - 0.1, max(high) + 0.1)
     axes.set_aspect("equal")

@@ -34,7 +34,8 @@ def _image(png: bytes, alt: str, kind: str, width: float) -> str:
     # a page with both versions hides one of them; anywhere else the dark one stays hidden
     hidden = ' style="display:none"' if kind == "only-dark" else ""
     data = base64.b64encode(png).decode()
-    return f'<img class="{kind}" alt="{html.escape(alt)}" width="{width:.0f}"{hidden} src="data:image/png;base64,{data}">'
+    size = f'width="{width:.0f}"'
+    return f'<img class="{kind}" alt="{html.escape(alt)}" {size}{hidden} src="data:image/png;base64,{data}">'
 
 
 def _side_by_side(parts: Sequence[str]) -> str:

@@ -44,7 +44,6 @@ from .parts import (
 )
 
 Network = Literal["auto", "dense", "conv"]
-ConditionName = Literal["none", "label", "attributes"]
 CorruptionName = Literal["none", "gaussian", "masking", "salt-and-pepper"]
 
 
@@ -62,7 +61,7 @@ def compose(
     blocks: int = 0,
     sigma: str = "shared",
     observation: ObservationName = "auto",
-    condition: ConditionName = "none",
+    condition: str = "none",
     corruption: CorruptionName = "none",
     corruption_level: float | None = None,
     components: int | None = None,
@@ -119,7 +118,7 @@ def compose(
 
         What the model sees:
         observation: how raw data become x; auto is the likelihood's natural one.
-        condition: what else encoder and decoder are given of a datum.
+        condition: what else encoder and decoder are given of a datum: label, attributes, or a column of a few classes.
         corruption: what is done to x before it is encoded in training; the target stays clean.
         corruption_level: standard deviation of the noise, or share of the elements that are corrupted (0.3).
 
@@ -218,6 +217,13 @@ def choose_condition(facts: Facts, name: str) -> Condition | None:
     """What the model is to be given beside x."""
     if name == "none":
         return None
+    if name in facts.categories:
+        return Condition("label", facts.categories[name], name)
+    if name not in ("label", "attributes"):
+        raise ChoiceError(
+            f"--condition {name}: the data have no such column of a few classes; there is label, attributes"
+            + "".join(f", {column}" for column in facts.categories)
+        )
     names = facts.classes if name == "label" else facts.attributes
     if not names:
         raise ChoiceError(
