@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,38 @@ class MixtureOfGaussians:
     def posterior(self, x: Tensor) -> Tensor:
         """p(z | x) = p(x, z) / p(x), by Bayes' rule: (N, K)."""
         return torch.softmax(self.log_joint(x), -1)
+
+    def bound(self, x: Tensor, q: Tensor, samples: int = 1) -> Tensor:
+        r"""E[log 1/S sum_s p(x, z_s) / q(z_s)] over S = `samples` draws z_s ~ q, exact: (N,).
+
+        With one sample it is the evidence lower bound E_q[log p(x, z) - log q(z)], with more the bound of Burda et al.
+        (2016, arXiv:1509.00519). The value depends on how often each component was drawn alone, and all ways in which
+        that can come out are summed over. Differentiable in q where q > 0.
+
+        Arguments:
+            q: (N, K) or (K,) probabilities of the components; where one is 0 it is never drawn.
+
+        Raises:
+            ChoiceError: more than 10^5 ways.
+        """
+        kinds = len(self.weights)
+        ways = math.comb(samples + kinds - 1, kinds - 1) if samples >= 1 else 0
+        if not 0 < ways <= 100_000:
+            raise ChoiceError(f"{samples} draws of {kinds} components: their {ways} outcomes cannot be summed over")
+        log_joint = self.log_joint(x)
+        q = torch.as_tensor(q, dtype=torch.float64).expand(log_joint.shape)
+        # stars and bars: where the kinds - 1 bars stand among the samples says how often each component was drawn
+        bars = torch.tensor(list(combinations(range(samples + kinds - 1), kinds - 1))).reshape(ways, kinds - 1)
+        ends = torch.full((ways, 1), samples + kinds - 1)
+        counts = (torch.diff(torch.cat([torch.full((ways, 1), -1), bars, ends], 1), dim=1) - 1).double()  # (M, K)
+        chance = torch.exp(
+            math.lgamma(samples + 1)
+            - torch.lgamma(counts + 1).sum(-1)
+            + torch.xlogy(counts, q[..., None, :]).sum(-1)  # (N, M)
+        )
+        log_weight = torch.where(q > 0, log_joint - torch.log(torch.where(q > 0, q, 1)), 0)
+        value = torch.logsumexp(torch.log(counts) + log_weight[..., None, :], -1) - math.log(samples)
+        return (chance * value).sum(-1)
 
     def sample(self, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """n ancestral draws: z (n,) from its weights, then x (n,) from the component that z names."""
@@ -131,6 +164,10 @@ class Quadrature:
         joint = self.log_joint(model, x).double()
         return joint - torch.logsumexp(joint, -1, keepdim=True) - math.log(self.cell)
 
+    def kl(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        r"""KL(q || p) = \int q (log q - log p) dz of two log-densities (..., M), given at every point: (...)."""
+        return (torch.exp(log_q) * (log_q - log_p)).sum(-1) * self.cell
+
     def gap(self, model: Model, x: Tensor, q: D.Distribution) -> Tensor:
         r"""KL(q || p(z | x)) = \int q (log q - log p(z | x)) dz, what the bound lacks: (N,).
 
@@ -139,8 +176,7 @@ class Quadrature:
         Arguments:
             q: densities over (D,), batch shape (N,).
         """
-        log_q = q.log_prob(self.z[:, None]).T  # (N, M)
-        return (torch.exp(log_q) * (log_q - self.log_posterior(model, x))).sum(-1) * self.cell
+        return self.kl(q.log_prob(self.z[:, None]).T, self.log_posterior(model, x))
 
 
 def bound(model: VAE, x: Tensor, loc: Tensor, scale: Tensor, points: int | None = None, joint: bool = False) -> Tensor:

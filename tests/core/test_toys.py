@@ -55,6 +55,34 @@ def test_a_wrong_mixture_is_refused(wrong):
         toys.MixtureOfGaussians(*wrong)
 
 
+def test_the_bound_of_a_mixture_is_exact_for_any_number_of_samples():
+    m = toys.MixtureOfGaussians([0.5, 0.3, 0.2], [-2, 0.5, 3], [0.6, 1, 0.5])
+    x = torch.tensor([-1.0, 1.9], dtype=torch.float64)
+    q = torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]], dtype=torch.float64)
+    posterior, log_p = m.posterior(x), m.log_prob(x)
+    # one sample: log p(x) less the KL to the posterior, and log p(x) itself at the posterior
+    gap = D.kl_divergence(D.Categorical(q), D.Categorical(posterior))
+    torch.testing.assert_close(m.bound(x, q), log_p - gap)
+    for samples in (1, 3):
+        torch.testing.assert_close(m.bound(x, posterior, samples), log_p)
+    # a q that leaves a component out, and one q for all
+    torch.testing.assert_close(m.bound(x, torch.tensor([1.0, 0, 0])), m.log_joint(x)[:, 0])
+    # three samples: all 27 triples one by one
+    weights = torch.exp(m.log_joint(x) - torch.log(q))
+    triples = torch.cartesian_prod(*[torch.arange(3)] * 3)
+    slow = (q[:, triples].prod(-1) * torch.log(weights[:, triples].mean(-1))).sum(-1)
+    torch.testing.assert_close(m.bound(x, q, 3), slow)
+    # it rises to log p(x), the gap being Var[w] / (2 S p(x)^2) in the end (Domke and Sheldon 2018)
+    rising = torch.stack([m.bound(x, q, s) for s in (1, 2, 4, 16, 64)])
+    assert bool((rising.diff(dim=0) > 0).all())
+    assert bool((rising < log_p).all())
+    variance = (q * (weights / torch.exp(log_p)[:, None]).square()).sum(-1) - 1
+    torch.testing.assert_close(log_p - m.bound(x, q, 300), variance / 600, rtol=0.05, atol=0)
+    for wrong in (0, 10_000):
+        with pytest.raises(ChoiceError, match="cannot be summed over"):
+            m.bound(x, q, wrong)
+
+
 # --- quadrature -------------------------------------------------------------------------------------------------
 
 
@@ -131,6 +159,12 @@ def test_the_best_gaussian_beats_its_neighbours_and_a_full_one_the_diagonal():
         loc, scale = diagonal
         assert bool((toys.bound(model, x, loc + step, scale, points=201) < values[0]).all())
         assert bool((toys.bound(model, x, loc, scale * (1 + step), points=201) < values[0]).all())
+
+
+def test_the_kl_of_two_gaussians_by_quadrature_is_its_closed_form():
+    q, p = D.Normal(torch.tensor([0.5, -1.0]).double(), 0.6), D.Normal(torch.tensor([0.0, 0.3]).double(), 1.3)
+    found = GRID.kl(q.log_prob(GRID.z).T, p.log_prob(GRID.z).T)
+    torch.testing.assert_close(found, D.kl_divergence(q, p), atol=1e-9, rtol=0)
 
 
 def test_grids_too_large_and_models_of_another_kind_are_refused():
