@@ -159,8 +159,8 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
         if "spoilt_distortion" in row:
             lines += [
                 "",
-                f"`{row['recipe']}` has its distortion of {row['distortion']:.2f} on clean images, which it never saw in",
-                "training: masking makes them darker. Of images that were spoilt as in training its distortion is",
+                f"`{row['recipe']}` has its distortion of {row['distortion']:.2f} on clean images, which it never saw",
+                "in training: masking makes them darker. Of images that were spoilt as in training its distortion is",
                 f"{row['spoilt_distortion']:.2f}.",
             ]
     loads = [r["load"] for r in rows.values()]
