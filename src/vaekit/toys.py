@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch import distributions as D
 
@@ -66,7 +67,7 @@ class MixtureOfGaussians:
         that can come out are summed over. Differentiable in q where q > 0.
 
         Arguments:
-            q: (N, K) or (K,) probabilities of the components; where one is 0 it is never drawn.
+            q: (N, K) probabilities of the components, or (K,) for all x alike; where one is 0 it is never drawn.
 
         Raises:
             ChoiceError: more than 10^5 ways.
@@ -75,8 +76,7 @@ class MixtureOfGaussians:
         ways = math.comb(samples + kinds - 1, kinds - 1) if samples >= 1 else 0
         if not 0 < ways <= 100_000:
             raise ChoiceError(f"{samples} draws of {kinds} components: their {ways} outcomes cannot be summed over")
-        log_joint = self.log_joint(x)
-        q = torch.as_tensor(q, dtype=torch.float64).expand(log_joint.shape)
+        log_joint, q = torch.broadcast_tensors(self.log_joint(x), torch.as_tensor(q, dtype=torch.float64))
         # stars and bars: where the kinds - 1 bars stand among the samples says how often each component was drawn
         bars = torch.tensor(list(combinations(range(samples + kinds - 1), kinds - 1))).reshape(ways, kinds - 1)
         ends = torch.full((ways, 1), samples + kinds - 1)
@@ -97,20 +97,46 @@ class MixtureOfGaussians:
         return z, self.loc[z] + self.scale[z] * noise.normal(()).double()
 
 
-def curve(sigma: float = 0.3, hidden: int = 8, seed: int = 3, observed: int = 2) -> VAE:
-    r"""z ~ N(0, 1), x | z ~ N(f(z), sigma^2 I) in the plane: data about a curve, f a fixed network of one tanh layer.
+def curve(sigma: float = 0.3, hidden: int = 8, seed: int = 3, observed: int = 2, latent: int = 1) -> VAE:
+    r"""z ~ N(0, I), x | z ~ N(f(z), sigma^2 I): data about a curve in the plane, f a fixed network of one tanh layer.
 
     The weights of f are a function of `seed`; the posterior is a diagonal Gaussian by a small network, not yet trained.
     In float64. The nonlinear latent-variable model of Prince (2023), section 17.2.
+
+    Arguments:
+        observed: numbers a datum; 2 is the plane.
+        latent: 1 for a curve, 2 for a surface, or where x is one number for a landscape over the two.
     """
     noise = Noise.of(seed, 1, 71)
-    f = MLP((1,), observed, (hidden,), "tanh")
+    f = MLP((latent,), observed, (hidden,), "tanh")
     first, last = (m for m in f.modules() if isinstance(m, nn.Linear))
     with torch.no_grad():
         for weight, spread in ((first.weight, 1.5), (first.bias, 1.5), (last.weight, 1.2), (last.bias, 0.0)):
             weight.copy_(spread * noise.normal(weight.shape)[0])
-    posterior = Conditional(MLP((observed,), 2, (32,), "tanh"), Gaussian((1,)))
-    return VAE(StandardNormal((1,)), posterior, Conditional(f, Gaussian((observed,), "fixed", sigma))).double()
+    posterior = Conditional(MLP((observed,), 2 * latent, (32,), "tanh"), Gaussian((latent,)))
+    likelihood = Conditional(f, Gaussian((observed,), "fixed", sigma))
+    return VAE(StandardNormal((latent,)), posterior, likelihood).double()
+
+
+def linear(weight: Tensor, sigma: float) -> VAE:
+    r"""z ~ N(0, I), x | z ~ N(W z, sigma^2 I): all of it Gaussian, p(z | x) = N(P^-1 W^T x / sigma^2, P^-1).
+
+    P = I + W^T W / sigma^2. Where the columns of W are not orthogonal, the latents depend on each other given x. The
+    posterior is a diagonal Gaussian whose mean is linear in x and whose deviations are one for all x, not yet trained.
+    In float64.
+
+    Arguments:
+        weight: W, (D, latents).
+    """
+    weight = torch.as_tensor(weight, dtype=torch.float64)
+    observed, latent = weight.shape
+    net = MLP((latent,), observed, ()).double()
+    with torch.no_grad():
+        net.out.weight.copy_(weight)
+        net.out.bias.zero_()
+    posterior = Conditional(MLP((observed,), latent, ()), Gaussian((latent,), "each"))
+    model = VAE(StandardNormal((latent,)), posterior, Conditional(net, Gaussian((observed,), "fixed", sigma)))
+    return model.double()
 
 
 @dataclass(frozen=True)
@@ -214,37 +240,72 @@ def best_gaussian(
     """The Gaussian q of each datum on its own that has the highest bound: (loc, scale) as `bound` takes them.
 
     What an encoder's bound lacks to this one is the amortisation gap (Cremer, Li and Duvenaud 2018, arXiv:1801.03558);
-    what this one lacks to log p(x) is the price of the family.
+    what this one lacks to log p(x) is the price of the family. Of a posterior with several modes the bound has several
+    maxima in q; they are all climbed, and the highest is kept.
 
     Arguments:
         full: a full covariance rather than a diagonal one.
-        steps: of L-BFGS, from the mean and the deviation of the exact posterior.
+        steps: of L-BFGS, from the mean and the deviation of the exact posterior and from each of its modes.
+        points: a side of the grid that the bound is taken on.
     """
     dims = model.prior().event_shape.numel()
-    grid = Quadrature.over(dims, points)
-    mass = torch.exp(grid.log_posterior(model, x)) * grid.cell  # (N, M)
-    mean = mass @ grid.z
-    spread = (mass @ grid.z.square() - mean.square()).clamp(min=1e-8).sqrt()
-    loc, log_scale = mean.clone().requires_grad_(), torch.log(spread).requires_grad_()
-    below = torch.zeros(len(x), dims, dims, dtype=mean.dtype, requires_grad=full and dims > 1)
+    of, start, unit = _starts(model, x)
+    # in units of the start's own spread the bound is about equally curved in all directions and for all data
+    shift, log_scale = torch.zeros_like(start).requires_grad_(), torch.zeros_like(start).requires_grad_()
+    below = torch.zeros(len(of), dims, dims, dtype=start.dtype, requires_grad=full and dims > 1)
 
-    def scale() -> Tensor:
+    def q() -> tuple[Tensor, Tensor]:
+        scale = torch.exp(log_scale)
         if not full:
-            return torch.exp(log_scale)
-        return torch.tril(below, -1) + torch.diag_embed(torch.exp(log_scale))
+            return start + unit * shift, unit * scale
+        return start + unit * shift, unit[..., None] * (torch.tril(below, -1) + torch.diag_embed(scale))
 
-    wanted = [loc, log_scale, *([below] if below.requires_grad else [])]
+    wanted = [shift, log_scale, *([below] if below.requires_grad else [])]
     rule = torch.optim.LBFGS(wanted, max_iter=steps, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         rule.zero_grad()
-        value = -bound(model, x, loc, scale(), points).sum()
+        value = -bound(model, x[of], *q(), points).sum()
         for t, g in zip(wanted, torch.autograd.grad(value, wanted), strict=True):
             t.grad = g
         return value
 
     rule.step(loss)
-    return loc.detach(), scale().detach()
+    with torch.no_grad():
+        loc, scale = q()
+        reached = bound(model, x[of], loc, scale, points)
+        best = torch.stack([torch.where(of == n, reached, -torch.inf).argmax() for n in range(len(x))])
+        return loc[best], scale[best]
+
+
+def _starts(model: VAE, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where to look for the best q: data numbers (S,), and means and deviations (S, D).
+
+    One start a datum is the mean and the deviation of its posterior. Where that has several modes on the grid each is
+    one more, with the deviation that the curvature there says (in three dimensions at most).
+    """
+    dims = model.prior().event_shape.numel()
+    grid = Quadrature.over(dims)
+    log_p = grid.log_posterior(model, x)  # (N, M)
+    mass = torch.exp(log_p) * grid.cell
+    mean = mass @ grid.z
+    spread = (mass @ grid.z.square() - mean.square()).clamp(min=1e-8).sqrt()
+    of = torch.arange(len(x))
+    if dims > 3:
+        return of, mean, spread
+    side = round(len(grid.z) ** (1 / dims))
+    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[dims - 1]
+    highest = pool(log_p.reshape(-1, 1, *[side] * dims), 3, 1, 1).reshape(log_p.shape)
+    peaks = (log_p == highest) & (log_p > log_p.max(-1, keepdim=True).values - 8)
+    datum, place = torch.nonzero(peaks & (peaks.sum(-1, keepdim=True) > 1), as_tuple=True)
+    step = grid.cell ** (1 / dims)
+    curvature = []
+    for axis in range(dims):
+        stride = side ** (dims - 1 - axis)
+        ends = [log_p[datum, (place + s * stride).clamp(0, len(grid.z) - 1)] for s in (-1, 1)]
+        curvature.append((2 * log_p[datum, place] - ends[0] - ends[1]) / step**2)
+    narrow = torch.stack(curvature, -1).clamp(min=0.01).rsqrt()
+    return torch.cat([of, datum]), torch.cat([mean, grid.z[place]]), torch.cat([spread, narrow])
 
 
 def sample(model: VAE, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:

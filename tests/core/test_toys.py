@@ -65,6 +65,7 @@ def test_the_bound_of_a_mixture_is_exact_for_any_number_of_samples():
     torch.testing.assert_close(m.bound(x, q), log_p - gap)
     for samples in (1, 3):
         torch.testing.assert_close(m.bound(x, posterior, samples), log_p)
+    torch.testing.assert_close(m.bound(x[0], q), torch.cat([m.bound(x[:1], row) for row in q]))
     # a q that leaves a component out, and one q for all
     torch.testing.assert_close(m.bound(x, torch.tensor([1.0, 0, 0])), m.log_joint(x)[:, 0])
     # three samples: all 27 triples one by one
@@ -159,6 +160,37 @@ def test_the_best_gaussian_beats_its_neighbours_and_a_full_one_the_diagonal():
         loc, scale = diagonal
         assert bool((toys.bound(model, x, loc + step, scale, points=201) < values[0]).all())
         assert bool((toys.bound(model, x, loc, scale * (1 + step), points=201) < values[0]).all())
+
+
+def test_the_best_gaussian_of_a_posterior_with_several_modes_is_the_highest_of_all(curve):
+    _, x = toys.sample(curve, 60, seed=1)
+    log_p = GRID.log_posterior(curve, x)
+    inner = log_p[:, 1:-1]
+    modes = ((inner > log_p[:, :-2]) & (inner > log_p[:, 2:]) & (inner > log_p.max(1, keepdim=True).values - 4)).sum(1)
+    assert int((modes > 1).sum()) > 15
+    with torch.no_grad():
+        reached = toys.bound(curve, x, *toys.best_gaussian(curve, x, points=61))
+        # every Gaussian on a grid of means and deviations
+        for loc in torch.arange(-2.5, 2.5, 0.05, dtype=torch.float64):
+            for scale in (0.04, 0.08, 0.12, 0.2, 0.35):
+                q = loc.expand(60, 1), torch.full((60, 1), scale, dtype=torch.float64)
+                assert bool((toys.bound(curve, x, *q, points=61) <= reached + 1e-9).all())
+
+
+def test_the_linear_model_and_its_best_gaussians_are_their_closed_forms():
+    weight = torch.tensor([[1.0, 1.0]]).double()
+    model, x = toys.linear(weight, 0.5), torch.tensor([[1.0], [-0.4]]).double()
+    precision = torch.eye(2).double() + weight.T @ weight / 0.25
+    covariance = torch.linalg.inv(precision)
+    grid = toys.Quadrature.over(2)
+    torch.testing.assert_close(grid.log_px(model, x), D.Normal(0, 1.5).log_prob(x)[:, 0], atol=1e-6, rtol=0)
+    mean = x @ weight @ covariance / 0.25
+    for full in (False, True):
+        loc, scale = toys.best_gaussian(model, x, full, points=101)
+        torch.testing.assert_close(loc, mean, atol=1e-5, rtol=0)
+        spread = scale @ scale.mT if full else torch.diag_embed(scale.square())
+        wanted = covariance if full else torch.diag(1 / precision.diagonal())
+        torch.testing.assert_close(spread, wanted.expand(2, 2, 2), atol=1e-5, rtol=0)
 
 
 def test_the_kl_of_two_gaussians_by_quadrature_is_its_closed_form():
