@@ -1,6 +1,7 @@
 """The documentation's settings: `make docs`. Lessons are run when they are built; what they show is computed there."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import vaekit
@@ -52,8 +53,22 @@ nb_merge_streams = True
 nb_code_prompt_show = "how the figure is drawn"
 nb_code_prompt_hide = "fold it away"
 
+default_role = "code"  # docstrings are plain text with `names` in it
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": False}
 napoleon_use_rtype = False
 napoleon_use_param = False
+
+
+def _plain(app, what, name, obj, options, lines):
+    """Docstrings are plain text: nothing in them but backticks and headings of blocks is markup."""
+    for i, line in enumerate(lines):
+        parts = line.replace("``", "`").split("`")
+        for j in range(0, len(parts), 2):
+            parts[j] = re.sub(r"([\\\\*|]|_(?=\W|$))", r"\\\1", parts[j])
+        lines[i] = "`".join(parts)
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", _plain, priority=100)

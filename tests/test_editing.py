@@ -1,5 +1,7 @@
 """Attribute directions, masks and filling in, against closed forms."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -223,3 +225,54 @@ def test_on_the_command_line(digits, tmp_path, monkeypatch, capsys):
         err = capsys.readouterr().err
         assert said in err
         assert err.count("\n") == 1
+
+
+# --- tables -----------------------------------------------------------------------------------------------------
+
+
+def test_a_table_end_to_end(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    n = 400
+    kind = rng.integers(0, 3, n)
+    size = 10.0 * kind + rng.normal(size=n)
+    count = rng.poisson(2 + 5 * kind)
+    names, ready = np.array(["bee", "ant", "wasp"])[kind], np.where(kind > 0, "yes", "no")
+    holes = rng.random((n, 4)) < 0.1
+    holes[0], holes[1] = True, False
+    lines = ["kind,size,count,ready"]
+    for i in range(n):
+        row = [names[i], f"{size[i]:.3f}", str(count[i]), ready[i]]
+        lines.append(",".join("" if h else v for h, v in zip(holes[i], row, strict=True)))
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text("\n".join(lines) + "\n")
+    fit = ["fit", "a.csv", "--missing", "mask", "--latent", "2", "--steps", "600", "--hidden", "32", "--compile", "off"]
+    assert main([*fit, "--out", "run"]) == 0
+    assert main(["evaluate", "run", "--samples", "10"]) == 0
+    capsys.readouterr()
+    assert main(["fill", "run", "a.csv", "--out", "filled.csv", "--draws", "8"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "filled.csv\n"
+    assert f"{holes[2:].sum():,} values filled in" in said.err
+    assert "1 rows hold nothing" in said.err
+    filled = [line.split(",") for line in Path("filled.csv").read_text().splitlines()]
+    assert filled[0] == ["kind", "size", "count", "ready"]
+    given = [line.split(",") for line in lines]
+    for row, before, hole in zip(filled[1:], given[1:], holes, strict=True):
+        for value, old, hidden in zip(row, before, hole, strict=True):
+            if old and not hidden:  # what was there is there
+                assert value == old or float(value) == pytest.approx(float(old), rel=1e-5)
+    # categories, counts and numbers that were missing are close to what they were
+    lost = np.flatnonzero(holes[:, 0] & ~holes[:, 1])
+    assert np.mean([filled[1 + i][0] == names[i] for i in lost]) > 0.8
+    lost = np.flatnonzero(holes[:, 1] & ~holes[:, 0])
+    assert np.std([float(filled[1 + i][1]) - size[i] for i in lost]) < 3 < size.std()
+    lost = np.flatnonzero(holes[:, 2] & ~holes[:, 0])
+    assert np.corrcoef([float(filled[1 + i][2]) for i in lost], count[lost])[0, 1] > 0.6
+    assert main(["sample", "run", "-n", "7", "--noise", "--out", "new.csv"]) == 0
+    new = [line.split(",") for line in Path("new.csv").read_text().splitlines()]
+    assert len(new) == 8
+    assert {row[0] for row in new[1:]} <= {"bee", "ant", "wasp"}
+    assert {row[3] for row in new[1:]} <= {"yes", "no"}
+    assert main(["sample", "run", "--out", "new.png"]) == 2
+    assert "new.csv" in capsys.readouterr().err
+    assert main(["score", "run", "--data", "a.csv", "--out", "scores.csv", "--samples", "5"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from .priors import UniformSphere
 from .terms import has_closed_form
 
 if TYPE_CHECKING:
+    from .data.core import Column
     from .run import Run
 
 INFILL = 71
@@ -32,9 +34,9 @@ START_SCALE = 0.3
 class Infilled(NamedTuple):
     """What is known of data whose hidden parts were inferred, in the data's own units.
 
-    `filled` (B, *event) has the expectation of the hidden parts, `draws` (K, B, *event) has K answers, each the mean of
-    p(x|z) at one draw of q(z); visible elements are as given in both. `bound` (B,) is the ELBO of what is visible, in
-    nats, x as the model sees it.
+    `filled` (B, *event) has the expectation of the hidden parts (of a category, the likeliest), `draws` (K, B, *event)
+    has K answers, each the mean of p(x|z) at one draw of q(z); visible elements are as given in both. `bound` (B,) is
+    the ELBO of what is visible, in nats, x as the model sees it.
     """
 
     filled: np.ndarray
@@ -147,6 +149,17 @@ def infer_visible(
         return Normal(m.detach(), log_s.detach().exp() * (0.0 if point else 1.0), validate_args=False), found
 
 
+def _expected(decoded: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
+    """The mean over draws (K, B, *event); of a table's categories the most frequent one, codes having no mean."""
+    found = decoded.mean(0)
+    for j, column in enumerate(columns):
+        if column.kind == "categorical":
+            codes = decoded[..., j].round().astype(int)
+            times = np.stack([(codes == code).sum(0) for code in range(len(column.categories))])
+            found[:, j] = times.argmax(0)
+    return found
+
+
 def fill_masked(
     run: Run,
     raw: np.ndarray,
@@ -195,5 +208,5 @@ def fill_masked(
         z = torch.cat([z, c.expand(*z.shape[:-1], c.shape[1])], -1) if c is not None else z
         decoded = np.stack([run.decode(some) for some in z])
     given = events.astype(np.float32)
-    filled = np.where(hidden, decoded.mean(0), given)
+    filled = np.where(hidden, _expected(decoded, run.facts.columns), given)
     return Infilled(filled, np.where(hidden, decoded, given), bound.cpu().numpy())

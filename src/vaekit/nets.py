@@ -69,6 +69,23 @@ class Rescaled(nn.Module):
         return self.net((x - self.low) / self.reach - 1, *more)
 
 
+class Batched(nn.Module):
+    """A network that knows one batch axis, under any leading axes (samples, batch): out comes (..., features).
+
+    Arguments:
+        net: (N, *event) -> (N, ...).
+        event: how many axes an event has: 1 for latents (D,), 3 for images (C, H, W).
+    """
+
+    def __init__(self, net: nn.Module, event: int = 1):
+        super().__init__()
+        self.net, self.event = net, event
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead = x.shape[: x.dim() - self.event]
+        return self.net(x.reshape(-1, *x.shape[len(lead) :])).reshape(*lead, -1)
+
+
 def _sizes(size: Sequence[int], levels: int) -> list[tuple[int, ...]]:
     """The grid after 0, 1, ... levels of halving, rounded up: (28, 20) -> (14, 10) -> (7, 5)."""
     grids = [tuple(size)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import math
 import time
@@ -11,11 +12,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .compiled import has_compiler
 from .composition import Composition
 from .errors import ChoiceError
 from .noise import Noise
+from .objectives import Batch
 from .optimisers import OPTIMISERS
 from .schedules import LEARNING_RATES
 
@@ -151,24 +155,30 @@ def bf16_pays(device: torch.device) -> bool:
 
 
 class Work(NamedTuple):
-    """Multiply-adds of encoding and decoding one datum, the forward pass of a step; and its layers with weights."""
+    """What a training step is: multiply-adds of encoding and decoding one datum (the forward pass), and operations.
+
+    `operations` is how many tensor operations a step dispatches, forward and backward, whatever the batch.
+    """
 
     dense: int
     convolved: int
-    layers: int = 6
+    operations: int = 300
 
     def seconds(self, batch: int) -> float:
-        """A rough time of one eager training step on a CPU: 2 ms plus three passes at 100 GFLOP/s."""
-        return 0.002 + 6e-11 * (self.dense + self.convolved) * batch
+        """A rough time of one eager training step on a CPU: 6 us an operation plus three passes at 100 GFLOP/s."""
+        return 6e-6 * self.operations + 6e-11 * (self.dense + self.convolved) * batch
 
     @property
     def compilation(self) -> float:
-        """A rough time of compiling the step, seconds: minutes for a deep hierarchy (153 were seen for 58 layers)."""
-        return max(45.0, 2.6 * self.layers)
+        """A rough time of compiling the step, seconds.
+
+        20 to 30 were seen for the 300 operations of a plain step on 2 cores, 72 and 133 for 2,700 of two kinds.
+        """
+        return 15.0 + 0.04 * self.operations
 
 
 def work(composition: Composition, shape: Sequence[int]) -> Work:
-    """What a model costs a datum, counted on zeros of this shape; nothing of the model is changed.
+    """What a model costs, counted on zeros of this shape; nothing of the model is changed.
 
     A model that does not run on them is put at one multiply-add a parameter: what is wrong is told when its first
     batch is checked.
@@ -176,31 +186,57 @@ def work(composition: Composition, shape: Sequence[int]) -> Work:
     from torch.utils.flop_counter import FlopCounterMode
 
     model = composition.model
-    c = torch.zeros(1, composition.condition.size) if composition.condition is not None else None
-    parts = (model, composition.objective)
-    layers = sum(bool(list(m.parameters(recurse=False))) for part in parts for m in part.modules())
+    size = composition.condition.size if composition.condition is not None else 0
+    c = torch.zeros(2, size) if size else None
     training = {m: m.training for m in model.modules()}
     model.eval()
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model.decode(model.encode(composition.observation(torch.zeros(1, *shape), Noise.of(0, 1)), c))
+        with torch.random.fork_rng(devices=[]), FlopCounterMode(display=False) as counter:  # it needs gradients
+            x = composition.observation(torch.zeros(2, *shape), Noise.of(0, 2)).detach()
+            model.decode(model.encode(x[:1], None if c is None else c[:1]))
     except Exception:
-        return Work(sum(p.numel() for p in model.parameters()), 0, layers)
+        return Work(sum(p.numel() for p in model.parameters()), 0)
     finally:
         for module, mode in training.items():
             module.training = mode
     counts = counter.get_flop_counts().get("Global", {})
     convolved = sum(n for op, n in counts.items() if "convolution" in str(op)) // 2
-    return Work(counter.get_total_flops() // 2 - convolved, convolved, layers)
+    return Work(counter.get_total_flops() // 2 - convolved, convolved, _operations(composition, x, c))
+
+
+class _Count(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.found += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _operations(composition: Composition, x: Tensor, c: Tensor | None) -> int:
+    """Operations of a training step, forward and backward, counted on two data and on a copy of the model."""
+    model, objective = copy.deepcopy((composition.model, composition.objective))
+    y = torch.zeros(len(x), dtype=torch.long) if composition.targets is not None else None
+    try:
+        with torch.random.fork_rng(devices=[]), _Count() as count:
+            losses = objective(model, Batch(x, Noise.of(0, len(x)), c, y), torch.zeros(())).losses
+            players = objective.players(model)
+            for name, loss in losses.items():
+                if loss.requires_grad and players[name]:
+                    torch.autograd.grad(loss, players[name], retain_graph=True, allow_unused=True)
+    except Exception:
+        return 50 * sum(bool(list(m.parameters(recurse=False))) for m in model.modules())
+    return count.found
 
 
 def decide_compile(asked: str, steps: float, cost: Work, batch: int, device: torch.device) -> tuple[bool, str]:
     """Whether to compile, and why: by the time it can save in this run, from a cost model and not from a clock.
 
-    A graph saves two fifths of what an eager step spends beside its convolutions: 2 ms plus its matrix products at
-    100 GFLOP/s (a GPU: 2 ms). Convolutions themselves were never faster in a graph on a CPU: the same library
-    computes them. The decision is recorded, since compiled and eager weights differ in
-    the last bits.
+    A graph saves two fifths of what an eager step spends beside its convolutions: 6 us an operation plus its matrix
+    products at 100 GFLOP/s (a GPU: the operations alone). Convolutions themselves were never faster in a graph on a
+    CPU: the same library computes them. The decision is recorded, since compiled and eager weights differ in the last
+    bits.
     """
     if asked == "off":
         return False, "asked for"
@@ -212,7 +248,7 @@ def decide_compile(asked: str, steps: float, cost: Work, batch: int, device: tor
         return True, "asked for"
     if device.type == "mps":
         return False, "not on MPS"
-    saves = 0.4 * steps * (cost._replace(convolved=0).seconds(batch) if device.type == "cpu" else 0.002)
+    saves = 0.4 * steps * cost._replace(convolved=0, dense=cost.dense if device.type == "cpu" else 0).seconds(batch)
     price = cost.compilation
     if saves < price:
         return False, f"it would save about {saves:.0f} s and cost {price:.0f} s"

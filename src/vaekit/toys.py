@@ -2,7 +2,8 @@ r"""Latent-variable models small enough to know everything about: the lessons' e
 
 With one or two latents every integral over z is a sum over a grid, to ten digits: log p(x), the posterior p(z | x), and
 the evidence lower bound with its gap. `Quadrature` does this for any model of vaekit with a continuous latent; `curve`
-is a model whose data lie about a curve in the plane, and `MixtureOfGaussians` has a discrete z and needs no grid.
+is a model whose data lie about a curve in the plane, `linear` one whose integrals have closed forms, too, and
+`MixtureOfGaussians` has a discrete z and needs no grid.
 The order of ideas follows Prince, Understanding Deep Learning (2023), chapter 17.
 """
 
@@ -250,15 +251,20 @@ def best_gaussian(
     """
     dims = model.prior().event_shape.numel()
     of, start, unit = _starts(model, x)
+    if full:  # a full q is never worse than the best diagonal one
+        loc, scale = best_gaussian(model, x, False, steps, points)
+        of = torch.cat([of, torch.arange(len(x))])
+        start, unit = torch.cat([start, loc]), torch.cat([unit, torch.diag_embed(scale)])
+    else:
+        unit = torch.diag_embed(unit.square().sum(-1).sqrt())
     # in units of the start's own spread the bound is about equally curved in all directions and for all data
     shift, log_scale = torch.zeros_like(start).requires_grad_(), torch.zeros_like(start).requires_grad_()
-    below = torch.zeros(len(of), dims, dims, dtype=start.dtype, requires_grad=full and dims > 1)
+    below = torch.zeros_like(unit, requires_grad=full and dims > 1)
 
     def q() -> tuple[Tensor, Tensor]:
-        scale = torch.exp(log_scale)
-        if not full:
-            return start + unit * shift, unit * scale
-        return start + unit * shift, unit[..., None] * (torch.tril(below, -1) + torch.diag_embed(scale))
+        factor = unit @ (torch.tril(below, -1) + torch.diag_embed(torch.exp(log_scale)))
+        loc = start + (unit @ shift[..., None])[..., 0]
+        return loc, factor if full else factor.diagonal(dim1=-2, dim2=-1)
 
     wanted = [shift, log_scale, *([below] if below.requires_grad else [])]
     rule = torch.optim.LBFGS(wanted, max_iter=steps, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
@@ -279,20 +285,22 @@ def best_gaussian(
 
 
 def _starts(model: VAE, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where to look for the best q: data numbers (S,), and means and deviations (S, D).
+    """Where to look for the best q: data numbers (S,), means (S, D) and lower triangles (S, D, D).
 
-    One start a datum is the mean and the deviation of its posterior. Where that has several modes on the grid each is
-    one more, with the deviation that the curvature there says (in three dimensions at most).
+    One start a datum is the mean and the covariance of its posterior. Where that has several modes on the grid each is
+    one more, with the deviations that the curvature there says (in three dimensions at most).
     """
     dims = model.prior().event_shape.numel()
     grid = Quadrature.over(dims)
     log_p = grid.log_posterior(model, x)  # (N, M)
     mass = torch.exp(log_p) * grid.cell
     mean = mass @ grid.z
-    spread = (mass @ grid.z.square() - mean.square()).clamp(min=1e-8).sqrt()
+    second = (mass @ (grid.z[:, :, None] * grid.z[:, None]).flatten(1)).reshape(-1, dims, dims)
+    covariance = second - mean[:, :, None] * mean[:, None]
+    factor = torch.linalg.cholesky(covariance + 1e-8 * torch.eye(dims, dtype=mean.dtype))
     of = torch.arange(len(x))
     if dims > 3:
-        return of, mean, spread
+        return of, mean, factor
     side = round(len(grid.z) ** (1 / dims))
     pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[dims - 1]
     highest = pool(log_p.reshape(-1, 1, *[side] * dims), 3, 1, 1).reshape(log_p.shape)
@@ -304,8 +312,8 @@ def _starts(model: VAE, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         stride = side ** (dims - 1 - axis)
         ends = [log_p[datum, (place + s * stride).clamp(0, len(grid.z) - 1)] for s in (-1, 1)]
         curvature.append((2 * log_p[datum, place] - ends[0] - ends[1]) / step**2)
-    narrow = torch.stack(curvature, -1).clamp(min=0.01).rsqrt()
-    return torch.cat([of, datum]), torch.cat([mean, grid.z[place]]), torch.cat([spread, narrow])
+    narrow = torch.diag_embed(torch.stack(curvature, -1).clamp(min=0.01).rsqrt())
+    return torch.cat([of, datum]), torch.cat([mean, grid.z[place]]), torch.cat([factor, narrow])
 
 
 def sample(model: VAE, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from vaekit import nets
 from vaekit.data.observation import Identity
 from vaekit.objectives import ELBO
 from vaekit.options import Work, decide_compile, work
-from vaekit.recipes import Composition, gaussian_vae
+from vaekit.recipes import Composition, Facts, gaussian_vae, get_recipe
 
 EVENTS = [(1, 28, 28), (3, 64, 64), (2, 17, 9), (1, 6, 5), (4, 50), (1, 7)]
 
@@ -89,6 +89,16 @@ def test_a_bias_of_places_is_found_as_the_output_bias():
     assert not nets.set_output_bias(net, torch.zeros(7))
 
 
+def test_a_network_of_one_batch_axis_serves_samples_too():
+    net = nn.Sequential(nn.Linear(3, 8), nn.Unflatten(1, (2, 2, 2)), nn.ConvTranspose2d(2, 1, 2, 2))
+    z = torch.randn(5, 4, 3)
+    found = nets.Batched(net)(z)
+    assert found.shape == (5, 4, 16)
+    torch.testing.assert_close(found[2], net(z[2]).flatten(1))
+    images = torch.randn(5, 4, 1, 6, 6)
+    assert nets.Batched(nn.Conv2d(1, 2, 3), 3)(images).shape == (5, 4, 32)
+
+
 # --- what a step costs, and whether to compile it ---------------------------------------------------------------
 
 
@@ -100,7 +110,20 @@ def test_work_is_counted_in_multiply_adds_and_changes_nothing():
     counted = work(Composition(model, ELBO(), Identity()), event)
     assert counted[:2] == (64 * 4 + 2 * 64, 16 * 4 * 9 + 16 * 4 * 16)
     dense = gaussian_vae(nets.MLP((7,), 4, (5,)), nets.MLP((2,), 7, (3,)), 2, heads.Bernoulli((7,)))
-    assert work(Composition(dense, ELBO(), Identity()), (7,)) == Work(7 * 5 + 5 * 4 + 2 * 3 + 3 * 7, 0, 4)
+    assert work(Composition(dense, ELBO(), Identity()), (7,))[:2] == (7 * 5 + 5 * 4 + 2 * 3 + 3 * 7, 0)
+
+
+def test_the_operations_of_a_step_are_counted_forward_and_backward():
+    facts = Facts("image", (1, 8, 8), 100, (0.0, 255.0), True)
+    plain = work(get_recipe("vae")(facts), (1, 8, 8)).operations
+    assert 150 < plain < 600
+    deep, sphere = (work(get_recipe(name)(facts), (1, 8, 8)).operations for name in ("ladder", "hyperspherical"))
+    assert min(deep, sphere) > 4 * plain
+    quantised = get_recipe("vq")(facts)  # averages that a step updates stay as they are
+    before = {n: t.clone() for n, t in quantised.model.state_dict().items()}
+    assert work(quantised, (1, 8, 8)).operations > 100
+    assert all(torch.equal(before[n], t) for n, t in quantised.model.state_dict().items())
+    assert all(p.grad is None for p in quantised.model.parameters())
 
 
 def test_work_leaves_modes_statistics_and_random_numbers_alone():
@@ -120,14 +143,14 @@ def test_work_leaves_modes_statistics_and_random_numbers_alone():
 
 def test_compiling_is_decided_by_the_dense_products():
     cpu = torch.device("cpu")
-    small, large = Work(10**6, 0), Work(2 * 10**8, 0)
+    small, large = Work(10**6, 0, 333), Work(2 * 10**8, 0, 333)
     assert not decide_compile("off", 1e9, large, 100, cpu)[0]
     if not decide_compile("auto", 1e9, small, 100, cpu)[0]:
         pytest.skip("no C++ compiler here")
     assert not decide_compile("auto", 1000, small, 100, cpu)[0]
     assert decide_compile("auto", 1000, large, 100, cpu)[0]
-    assert not decide_compile("auto", 100, large._replace(layers=58), 100, cpu)[0]  # a deep model takes minutes
+    assert not decide_compile("auto", 100, large._replace(operations=6000), 100, cpu)[0]  # such a graph takes minutes
     assert decide_compile("auto", 100, large, 100, cpu)[0]
     # convolutions are no faster in a graph
-    assert not decide_compile("auto", 1000, Work(0, 2 * 10**8), 100, cpu)[0]
-    assert large.seconds(100) == Work(0, 2 * 10**8).seconds(100) == pytest.approx(1.202)
+    assert not decide_compile("auto", 1000, Work(0, 2 * 10**8, 333), 100, cpu)[0]
+    assert large.seconds(100) == Work(0, 2 * 10**8, 333).seconds(100) == pytest.approx(1.202, abs=1e-4)

@@ -177,6 +177,17 @@ def test_the_best_gaussian_of_a_posterior_with_several_modes_is_the_highest_of_a
                 assert bool((toys.bound(curve, x, *q, points=61) <= reached + 1e-9).all())
 
 
+def test_the_best_full_gaussian_is_never_worse_than_the_best_diagonal_one():
+    for seed in (3, 5):
+        model = toys.curve(seed=seed, observed=1, latent=2)
+        _, x = toys.sample(model, 4, seed=5)
+        log_p = toys.Quadrature.over(2).log_px(model, x)
+        with torch.no_grad():
+            values = [toys.bound(model, x, *toys.best_gaussian(model, x, f, points=61)) for f in (False, True)]
+        assert bool((values[1] > values[0]).all())
+        assert bool((log_p > values[1]).all())
+
+
 def test_the_linear_model_and_its_best_gaussians_are_their_closed_forms():
     weight = torch.tensor([[1.0, 1.0]]).double()
     model, x = toys.linear(weight, 0.5), torch.tensor([[1.0], [-0.4]]).double()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaekit.cli.output import at_least, check_file, check_picture, write
-from vaekit.cli.use import GRID, Flag, _open
+from vaekit.cli.use import GRID, ROWS, Flag, _open
 from vaekit.errors import ChoiceError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from vaekit.run import Run
+
+BLOCK = 2000
+"""Rows of a table filled in at once."""
 
 
 def edit(
@@ -80,13 +85,15 @@ def fill(
     """Masked parts of one datum filled in from the rest, by inference of its code from what is visible.
 
     The picture: the datum, what is visible of it, the expectation of the hidden part, then some single answers.
+    Of a table (`vaekit fill RUN rows.csv --out filled.csv`) all missing values of all rows are filled in.
 
     Parameters
     ----------
     run
         The run directory.
     image
-        An index of the test set, an image file, or a .npy or .npz file (its first row; rows.npy:3 for another).
+        An index of the test set, an image file, a .npy or .npz file (its first row; rows.npy:3 for another), or a table
+        (.csv, .parquet) with missing values.
     mask
         half (the lower one is hidden), box (the middle), or a file: an image whose bright pixels are hidden, or .npy.
     draws
@@ -96,18 +103,21 @@ def fill(
     data
         Where the data are, if they have moved.
     out
-        .png (a row) or .npz (x, hidden, filled, draws).
+        .png (a row) or .npz (x, hidden, filled, draws); of a table .csv.
     """
     import numpy as np
 
     from vaekit.cli.sources import datum
     from vaekit.cli.sources import mask as read_mask
+    from vaekit.data.table import SUFFIXES
     from vaekit.editing import named_mask, raw_of
 
     at_least(2, draws=draws)
-    path = check_file(out, GRID)
+    path = check_file(out, ROWS)
     opened = _open(run, data)
     check_picture(opened, path)
+    if image.lower().endswith(tuple(SUFFIXES)):
+        return _fill_table(opened, image, path, draws, seed)
     given = datum(opened, image)
     _unconditional(opened, "fill")
     hidden = read_mask(opened, mask)
@@ -119,6 +129,29 @@ def fill(
     picture = np.concatenate([raw.astype(np.float32), shown, found.filled, found.draws[:4, 0]])
     arrays = {"x": raw[0], "hidden": hidden, "filled": found.filled[0], "draws": found.draws[:, 0]}
     write(path, opened, picture, len(picture), arrays)
+
+
+def _fill_table(run: Run, source: str, path: Path, draws: int, seed: int) -> None:
+    """The rows of a table with their missing values filled in, as .csv or .npz."""
+    import numpy as np
+
+    from vaekit.cli.output import Doing
+    from vaekit.cli.sources import rows
+
+    _unconditional(run, "fill")
+    raw = np.asarray(rows(run, source, None).x, np.float32)
+    hidden = np.isnan(raw)
+    filled = raw.copy()
+    some = np.flatnonzero(hidden.any(1) & ~hidden.all(1))
+    with Doing() as doing:
+        for a in range(0, len(some), BLOCK):
+            part = some[a : a + BLOCK]
+            filled[part] = run.fill(raw[part], hidden[part], draws, seed).filled
+            doing("filling rows", a + len(part), len(some))
+    write(path, run, filled, 1, {"x": raw, "hidden": hidden, "filled": filled})
+    empty = int(hidden.all(1).sum())
+    left = f"; {empty} rows hold nothing and stay empty" if empty else ""
+    print(f"{int(hidden[some].sum()):,} values filled in, in {len(some):,} of {len(raw):,} rows{left}", file=sys.stderr)
 
 
 def _beside(run: Run, given: int | np.ndarray, x: np.ndarray) -> np.ndarray:

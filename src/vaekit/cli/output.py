@@ -72,9 +72,15 @@ def at_least(low: float, **values: float | None) -> None:
 
 
 def check_picture(run: Run, path: Path) -> None:
-    """Refuse a .png of data that have no picture."""
-    if path.suffix.lower() == ".png" and run.facts.kind not in ("image", "signal"):
-        raise ChoiceError(f"{run.facts.kind} data have no picture: write arrays with --out {path.with_suffix('.npz')}")
+    """Refuse a .png of data that have no picture, and a .csv of data that are no rows."""
+    pictured = run.facts.kind in ("image", "signal")
+    if path.suffix.lower() == ".png" and not pictured:
+        raise ChoiceError(
+            f"{run.facts.kind} data have no picture: write a table with --out {path.with_suffix('.csv')}, or arrays "
+            f"with {path.with_suffix('.npz')}"
+        )
+    if path.suffix.lower() == ".csv" and pictured:
+        raise ChoiceError(f"{run.facts.kind}s are no table: write --out {path.with_suffix('.png')}, or .npz for arrays")
 
 
 # --- after work -------------------------------------------------------------------------------------------------
@@ -89,7 +95,10 @@ def make_folder(path: Path) -> None:
 
 
 def write(path: Path, run: Run, picture: np.ndarray, columns: int, arrays: dict[str, Any]) -> None:
-    """`picture` (N, *event) as a grid of so many columns for a .png, else `arrays` as .npz; print the path."""
+    """`picture` (N, *event) as a grid of so many columns for a .png, as rows for a .csv, else `arrays` as .npz.
+
+    Prints the path.
+    """
     import numpy as np
 
     from vaekit.files import write_atomically
@@ -102,6 +111,8 @@ def write(path: Path, run: Run, picture: np.ndarray, columns: int, arrays: dict[
                 np.savez_compressed(file, **arrays)
 
         write_atomically(path, save)
+    elif path.suffix.lower() == ".csv":
+        write_table(path, run, picture)
     elif run.facts.kind == "image":
         from vaekit.figures.pictures import channels_last, image_grid, save_png
 
@@ -109,6 +120,19 @@ def write(path: Path, run: Run, picture: np.ndarray, columns: int, arrays: dict[
     else:
         write_atomically(path, lambda part: _lines(part, picture, columns))
     print(path)
+
+
+def write_table(path: Path, run: Run, rows: np.ndarray) -> None:
+    """Rows (N, D) in the data's own units as .csv, by the names of their columns and categories."""
+    from vaekit.data.core import Column
+    from vaekit.data.table import write
+    from vaekit.files import write_atomically
+
+    columns = run.facts.columns
+    if not columns:
+        names = run.data.feature_names or [f"x{i}" for i in range(rows.shape[1])]
+        columns = tuple(Column(name, "counts" if run.facts.kind == "counts" else "real") for name in names)
+    write_atomically(path, lambda part: write(part, columns, rows))
 
 
 def _lines(path: Path, x: np.ndarray, columns: int) -> None:

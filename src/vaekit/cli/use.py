@@ -19,6 +19,7 @@ SplitName = Literal["train", "valid", "test"]
 Flag = Annotated[bool, Parameter(negative="")]
 N = Parameter(name=("-n", "--n"))
 GRID = (".png", ".npz")
+ROWS = (*GRID, ".csv")
 
 
 def evaluate(
@@ -146,13 +147,13 @@ def sample(
     data
         Where the data are, if they have moved.
     out
-        .png (a grid) or .npz (x, z).
+        .png (a grid), .npz (x, z), or .csv (rows of a table).
     """
     at_least(1, n=n, components=components)
     at_least(0, temperature=temperature)
     if latents is None and (components is not None or refit):
         raise ChoiceError(f"{'--refit' if refit else '--components'} is for latents: add --latents gmm")
-    path = check_file(out, GRID)
+    path = check_file(out, ROWS)
     if latents is not None:
         from vaekit.resample import check_name
 
@@ -200,12 +201,12 @@ def reconstruct(
     data
         Where the data are, if they have moved.
     out
-        .png (a grid) or .npz (x, reconstruction, z).
+        .png (a grid), .npz (x, reconstruction, z), or .csv (rows of a table: each datum, then its reconstruction).
     """
     import numpy as np
 
     at_least(1, n=n)
-    path = check_file(out, GRID)
+    path = check_file(out, ROWS)
     opened = _open(run, data)
     check_picture(opened, path)
     observed = opened.observed(split)

@@ -200,7 +200,7 @@ def _cells(column: Column, values: Array) -> list[str]:
         top = len(column.categories) - 1
         return ["" if np.isnan(v) else column.categories[min(max(round(v), 0), top)] for v in values.tolist()]
     whole = column.kind in ("binary", "counts")
-    return ["" if np.isnan(v) else str(round(v)) if whole else repr(v) for v in values.tolist()]
+    return ["" if np.isnan(v) else str(round(v)) if whole else str(v) for v in values]  # of the dtype's own digits
 
 
 def _kind(values: Array, texts: bool) -> str | None:
