@@ -140,6 +140,32 @@ def linear(weight: Tensor, sigma: float) -> VAE:
     return model.double()
 
 
+class _SideBySide(nn.Module):
+    """One net on each of `times` equal parts of its input, what it puts out side by side."""
+
+    def __init__(self, net: nn.Module, times: int):
+        super().__init__()
+        self.net, self.times = net, times
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.net(z.unflatten(-1, (self.times, -1))).flatten(-2)
+
+
+def copies(model: VAE, times: int) -> VAE:
+    r"""`times` independent copies of a `curve` or a `linear` as one model: z and x are theirs, side by side.
+
+    log p(x) is the sum of theirs, so that it is known in any number of dimensions; somebody who did not know that the
+    model falls apart would need a grid of points^times. The posterior is a network as in `curve`, not yet trained.
+    """
+    net, head = model.likelihood.net, model.likelihood.head
+    if not isinstance(net, nn.Module) or not isinstance(head, Gaussian) or head.scale != "fixed":
+        raise ChoiceError("copies are made of a model with one fixed deviation, a curve or a linear one")
+    observed, latent = times * math.prod(head.event), times * model.prior().event_shape.numel()
+    likelihood = Conditional(_SideBySide(net, times), Gaussian((observed,), "fixed", float(head.log_scale.exp())))
+    posterior = Conditional(MLP((observed,), 2 * latent, (32,), "tanh"), Gaussian((latent,)))
+    return VAE(StandardNormal((latent,)), posterior, likelihood).double()
+
+
 @dataclass(frozen=True)
 class Quadrature:
     """Integrals over a latent space of few dimensions as sums over a grid: the trapezoidal rule.
@@ -302,11 +328,12 @@ def _starts(model: VAE, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if dims > 3:
         return of, mean, factor
     side = round(len(grid.z) ** (1 / dims))
+    step = grid.cell ** (1 / dims)
+    about = max(1, round(0.15 / step))  # how far a mode is the highest: on a narrow ridge a grid has false peaks
     pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[dims - 1]
-    highest = pool(log_p.reshape(-1, 1, *[side] * dims), 3, 1, 1).reshape(log_p.shape)
+    highest = pool(log_p.reshape(-1, 1, *[side] * dims), 2 * about + 1, 1, about).reshape(log_p.shape)
     peaks = (log_p == highest) & (log_p > log_p.max(-1, keepdim=True).values - 8)
     datum, place = torch.nonzero(peaks & (peaks.sum(-1, keepdim=True) > 1), as_tuple=True)
-    step = grid.cell ** (1 / dims)
     curvature = []
     for axis in range(dims):
         stride = side ** (dims - 1 - axis)
