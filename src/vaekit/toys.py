@@ -267,12 +267,12 @@ def best_gaussian(
     """The Gaussian q of each datum on its own that has the highest bound: (loc, scale) as `bound` takes them.
 
     What an encoder's bound lacks to this one is the amortisation gap (Cremer, Li and Duvenaud 2018, arXiv:1801.03558);
-    what this one lacks to log p(x) is the price of the family. Of a posterior with several modes the bound has several
-    maxima in q; they are all climbed, and the highest is kept.
+    what this one lacks to log p(x) is the price of the family. Of a posterior that has several modes, or is bent, the
+    bound has several maxima in q; it is climbed from many places, and the highest found is kept.
 
     Arguments:
         full: a full covariance rather than a diagonal one.
-        steps: of L-BFGS, from the mean and the deviation of the exact posterior and from each of its modes.
+        steps: of L-BFGS, from the mean and the spread of the exact posterior, from its modes and along its ridges.
         points: a side of the grid that the bound is taken on.
     """
     dims = model.prior().event_shape.numel()
@@ -313,8 +313,9 @@ def best_gaussian(
 def _starts(model: VAE, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Where to look for the best q: data numbers (S,), means (S, D) and lower triangles (S, D, D).
 
-    One start a datum is the mean and the covariance of its posterior. Where that has several modes on the grid each is
-    one more, with the deviations that the curvature there says (in three dimensions at most).
+    One start a datum is the mean and the covariance of its posterior. Up to three dimensions further ones are the modes
+    of the posterior, if there are several, and in two and three dimensions places along its ridges: the bound of a
+    diagonal q may have a maximum on either arm of a bent ridge.
     """
     dims = model.prior().event_shape.numel()
     grid = Quadrature.over(dims)
@@ -327,19 +328,31 @@ def _starts(model: VAE, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     of = torch.arange(len(x))
     if dims > 3:
         return of, mean, factor
-    side = round(len(grid.z) ** (1 / dims))
-    step = grid.cell ** (1 / dims)
+    side, step = round(len(grid.z) ** (1 / dims)), grid.cell ** (1 / dims)
     about = max(1, round(0.15 / step))  # how far a mode is the highest: on a narrow ridge a grid has false peaks
     pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[dims - 1]
     highest = pool(log_p.reshape(-1, 1, *[side] * dims), 2 * about + 1, 1, about).reshape(log_p.shape)
-    peaks = (log_p == highest) & (log_p > log_p.max(-1, keepdim=True).values - 8)
-    datum, place = torch.nonzero(peaks & (peaks.sum(-1, keepdim=True) > 1), as_tuple=True)
+    top = log_p.max(-1, keepdim=True).values
+    chosen = (log_p == highest) & (log_p > top - 8)
+    chosen &= chosen.sum(-1, keepdim=True) > 1
+    if dims > 1:
+        free = log_p > top - 4
+        for n in range(len(x)):
+            away = torch.linalg.solve_triangular(factor[n], grid.z.T, upper=False)  # in units of the posterior's spread
+            for _ in range(8):
+                if not bool(free[n].any()):
+                    break
+                at = torch.where(free[n], log_p[n], -torch.inf).argmax()
+                chosen[n, at] = True
+                free[n] &= (away - away[:, at, None]).square().sum(0) > 0.5
+    datum, place = torch.nonzero(chosen, as_tuple=True)
     curvature = []
     for axis in range(dims):
         stride = side ** (dims - 1 - axis)
         ends = [log_p[datum, (place + s * stride).clamp(0, len(grid.z) - 1)] for s in (-1, 1)]
         curvature.append((2 * log_p[datum, place] - ends[0] - ends[1]) / step**2)
-    narrow = torch.diag_embed(torch.stack(curvature, -1).clamp(min=0.01).rsqrt())
+    spread = factor[datum].square().sum(-1).sqrt()
+    narrow = torch.diag_embed(torch.minimum(torch.stack(curvature, -1).clamp(min=1e-8).rsqrt(), spread))
     return torch.cat([of, datum]), torch.cat([mean, grid.z[place]]), torch.cat([factor, narrow])
 
 

@@ -99,7 +99,7 @@ def test_a_linear_model_by_quadrature_is_its_closed_form(latent):
     # the exact posterior has no gap, and the best Gaussian is that posterior
     assert float(grid.gap(world.model, x, gaussian(exact.mean.detach(), exact.stddev.detach())).abs().max()) < 1e-6
     for full in (False, True):
-        loc, scale = toys.best_gaussian(world.model, x[:3], full, points=201 if latent == 2 else None)
+        loc, scale = toys.best_gaussian(world.model, x[:3], full, points=61 if latent == 2 else None)
         torch.testing.assert_close(loc, exact.mean[:3].detach(), atol=1e-4, rtol=0)
         spread = scale.diagonal(dim1=-2, dim2=-1) if full else scale
         torch.testing.assert_close(spread, exact.stddev[:3].detach(), atol=1e-4, rtol=0)
@@ -185,6 +185,16 @@ def test_the_best_full_gaussian_is_never_worse_than_the_best_diagonal_one():
         values = [toys.bound(model, x, *toys.best_gaussian(model, x, f, points=41), points=101) for f in (False, True)]
     assert bool((values[1] > values[0]).all())
     assert bool((log_p > values[1]).all())
+
+
+def test_the_best_diagonal_gaussian_of_a_bent_ridge_is_found():
+    model, x = toys.curve(seed=11, observed=1, latent=2), torch.tensor([[2.46]]).double()
+    with torch.no_grad():
+        reached = toys.bound(model, x, *toys.best_gaussian(model, x, points=41), points=41)
+        places = toys.Quadrature.over(2, 41, 2.0).z
+        for sizes in ((0.1, 0.1), (0.1, 0.4), (0.2, 0.2), (0.2, 0.7), (0.4, 0.1), (0.4, 0.4), (0.7, 0.2)):
+            q = places, torch.tensor(sizes).double().expand_as(places)
+            assert float(toys.bound(model, x.expand(len(places), 1), *q, points=41).max()) <= float(reached) + 1e-9
 
 
 def test_the_linear_model_and_its_best_gaussians_are_their_closed_forms():
