@@ -57,7 +57,11 @@ def _path(run: Run) -> str:
     return NAME if run.path == PLACE else shown_path(run.path)
 
 
-def event(run: Run) -> dict[str, Any]:
+USUAL = 2000
+"""Data of which a vector's usual values are taken."""
+
+
+def event(run: Run, points: Points) -> dict[str, Any]:
     """The shape and the range of a datum, and the names of a vector's elements where they are known."""
     facts = run.facts
     columns = [column.name for column in facts.columns] or None
@@ -68,7 +72,15 @@ def event(run: Run) -> dict[str, Any]:
     if kind == "signal":
         channels, width = facts.shape
     low, high = facts.scale
+    usual = None
+    if kind == "vector":  # what is usual of each element, on whose scale it is drawn
+        observed = points.sources[0].observed
+        some = np.ma.masked_invalid(
+            observed.raw(np.arange(min(USUAL, observed.n))).reshape(-1, facts.dims).astype(float)
+        )
+        usual = [_plain(some.mean(0).filled(0.0)), _plain(some.std(0).filled(0.0))]
     return {
+        "usual": usual,
         "kind": kind, "shape": list(facts.shape), "height": height, "width": width, "channels": channels,
         "low": low, "high": high, "integer": facts.integer, "missing": facts.missing, "columns": columns,
         "schema": [column.as_json() for column in facts.columns],

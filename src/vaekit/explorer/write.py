@@ -93,7 +93,7 @@ def _meta(run: Run, exported: Exported, shown: Points, runtime: dict[str, str]) 
         "made": time.strftime("%Y-%m-%d", time.gmtime()),
         "run": about.of_run(run),
         "python": about.python(run),
-        "event": about.event(run),
+        "event": about.event(run, shown),
         "latent": about.latents(run, shown),
         "labels": {"names": list(names)} if shown.label is not None and names else None,
         "directions": maps.directions(run, shown),

@@ -3,7 +3,7 @@ import { meta } from "./blobs.js";
 import { diverging } from "./colours.js";
 import { h, said } from "./ui.js";
 
-const { kind, height: H, width: W, channels: C, low, high, columns } = meta.event;
+const { kind, height: H, width: W, channels: C, low, high, columns, usual } = meta.event;
 export const SIZE = meta.event.shape.reduce((a, b) => a * b, 1);
 export const isImage = kind === "image";
 const byte = (v) => (255 * (v - low)) / (high - low);
@@ -38,7 +38,10 @@ export function draw(canvas, x, at = 0, box = [0, 0, canvas.width, canvas.height
 /** How x differs from y, point by point: blue where less, orange where more. */
 export function drawDifference(canvas, x, y) {
   const context = canvas.getContext("2d"), span = high - low || 1, plane = H * W;
-  if (!isImage) return bars(context, Float32Array.from(x, (v, i) => v - y[i]), [0, 0, canvas.width, canvas.height]);
+  if (!isImage) {
+    const from = kind === "vector" ? usual[0] : 0; // a difference is drawn as if it stood on what is usual
+    return bars(context, Float32Array.from(x, (v, i) => v - y[i] + (from ? from[i] : 0)), [0, 0, canvas.width, canvas.height]);
+  }
   const out = new Uint8ClampedArray(4 * plane);
   for (let i = 0; i < plane; i++) {
     let sum = 0;
@@ -49,26 +52,35 @@ export function drawDifference(canvas, x, y) {
   stamp(context, new ImageData(out, W, H), 0, 0, canvas.width, canvas.height);
 }
 
-function bars(context, x, [left, top, width, height]) {
-  const style = getComputedStyle(document.documentElement), n = x.length;
-  let least = kind === "signal" ? Math.min(...x) : Math.min(0, ...x), most = Math.max(0, ...x);
-  if (!(most > least)) most = least + 1;
-  const y = (v) => top + height - (height * (v - least)) / (most - least);
+/** A signal as lines on one scale; a vector as bars up and down from what is usual, each element in its own deviations. */
+function bars(context, x, box) {
+  const style = getComputedStyle(document.documentElement);
   context.fillStyle = context.strokeStyle = style.getPropertyValue("--accent");
-  if (kind === "signal") {
-    for (let k = 0; k < C; k++) {
-      context.beginPath();
-      for (let i = 0; i < W; i++) context.lineTo(left + (width * (i + 0.5)) / W, y(x[k * W + i]));
-      context.globalAlpha = 1 - (0.6 * k) / Math.max(C, 1);
-      context.stroke();
-    }
-    context.globalAlpha = 1;
-    return;
+  (kind === "signal" ? lines : deviations)(context, x, box, style);
+}
+
+function lines(context, x, [left, top, width, height]) {
+  const least = Math.min(...x), most = Math.max(0, ...x, least + 1e-9);
+  const y = (v) => top + height - (height * (v - least)) / (most - least);
+  for (let k = 0; k < C; k++) {
+    context.beginPath();
+    for (let i = 0; i < W; i++) context.lineTo(left + (width * (i + 0.5)) / W, y(x[k * W + i]));
+    context.globalAlpha = 1 - (0.6 * k) / Math.max(C, 1);
+    context.stroke();
   }
+  context.globalAlpha = 1;
+}
+
+const REACH = 3; // deviations at the edge
+
+function deviations(context, x, [left, top, width, height], style) {
+  const n = x.length, middle = top + height / 2, [mean, spread] = usual;
   for (let i = 0; i < n; i++) {
-    const a = y(Math.max(x[i], 0)), b = y(Math.min(x[i], 0));
-    context.fillRect(left + (width * i) / n, a, Math.max(1, (0.8 * width) / n), Math.max(1, b - a));
+    const t = Math.max(-1, Math.min(1, (x[i] - mean[i]) / ((spread[i] || 1) * REACH))), tall = (height / 2) * Math.abs(t);
+    context.fillRect(left + (width * (i + 0.1)) / n, t > 0 ? middle - tall : middle, Math.max(1, (0.8 * width) / n), Math.max(1, tall));
   }
+  context.fillStyle = style.getPropertyValue("--muted");
+  context.fillRect(left, middle - 0.5, width, 1);
 }
 
 /** A canvas for a datum, `edge` CSS pixels wide, with as many real ones. */
@@ -84,7 +96,8 @@ const W_of = (ratio) => 1 / ratio;
 export function table(x) {
   if (kind !== "vector" || x.length > 200) return null;
   const rows = Array.from(x, (v, i) => h("tr", {}, h("th", { scope: "row" }, columns?.[i] ?? `x${i + 1}`), h("td", {}, said(v, Math.abs(v) < 100 ? 3 : 1))));
-  return h("table", { class: "values" }, h("tbody", {}, rows));
+  const scale = `bars: up and down from the mean of the data, to ${REACH} deviations`;
+  return h("table", { class: "values" }, h("caption", { class: "muted" }, scale), h("tbody", {}, rows));
 }
 
 /** x (C, H, W) in the data's own units from pixels (H, W, 4): grey by the luma of Rec. 601. */
