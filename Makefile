@@ -7,12 +7,15 @@ RUN := runs/demo
 PIP_OPTIONS ?=
 MINUTES ?= 3.2
 
-.PHONY: help setup demo test lint bench bench-quality bench-recipes bench-explorer
+DOCS := $(VENV)/.docs
+
+.PHONY: help setup demo test lint docs bench bench-quality bench-recipes bench-explorer
 
 help:
 	@echo "make setup          an environment in $(VENV) with vaekit and its tools"
 	@echo "make demo           train on Fashion-MNIST for 3 minutes, measure, write its pages"
 	@echo "make test, lint     the tests; ruff and mypy"
+	@echo "make docs           the lessons, guides and reference as a site in docs/_build/html, every page run"
 	@echo "make bench          speed beside other libraries; bench-quality, bench-recipes: quality;"
 	@echo "                    bench-explorer: the live page"
 
@@ -45,6 +48,15 @@ lint: $(READY)
 	$(BIN)/ruff check src tests bench docs tools
 	$(BIN)/ruff format --check src tests bench docs tools
 	$(BIN)/mypy
+
+$(DOCS): $(READY)
+	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[docs]"
+	@touch $@
+
+# pages run vaekit as a reader would: from the environment's own programs
+docs: $(DOCS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html in a browser"
 
 bench: $(READY)
 	$(BIN)/python bench/bench.py

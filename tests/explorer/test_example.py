@@ -56,3 +56,16 @@ def test_it_is_sampled_on_the_command_line(tmp_path, capsys):
     assert main(["sample", "example", "-n", "4", "--out", str(out)]) == 0
     assert str(out) in capsys.readouterr().out
     assert Image.open(out).size[0] > 56
+
+
+def test_it_stays_as_it_came(tmp_path, monkeypatch, capsys, fashion_mnist):
+    from vaekit.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    before = {f.name: f.stat().st_mtime_ns for f in PLACE.iterdir() if f.is_file()}
+    assert main(["evaluate", "example", "-n", "50", "--samples", "2"]) == 0
+    assert main(["report", "example"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "example-report.html"
+    assert (tmp_path / "example-report.html").stat().st_size > 10_000
+    assert {f.name: f.stat().st_mtime_ns for f in PLACE.iterdir() if f.is_file()} == before
+    assert not (PLACE / "figures").exists()

@@ -11,6 +11,7 @@ import torch
 
 from ..data.observation import Binary
 from ..errors import ChoiceError
+from ..example import PLACE
 from ..observed import Observed
 from ..run import Run
 from .likelihood import PerDatum, entropy_floor, per_datum, standard_error
@@ -92,7 +93,7 @@ def evaluate(
         _active_units(scored.means[:, run.model.latent_places], add)
     if "entropy_floor" in asked:
         add("entropy_floor", *entropy_floor(run, observed, n), "nats", "entropy of the frozen draw")
-    if store:
+    if store and run.path != PLACE:  # the packaged run stays as it came
         run.add_metrics(metrics)
     return metrics
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .. import figures
 from ..errors import ChoiceError, RunError
+from ..example import NAME, PLACE
 from ..files import write_atomically, write_text
 from ..run import Run
 from . import about, numbers, sections
@@ -23,7 +24,8 @@ def write_report(runs: Sequence[Run], path: str | Path | None = None) -> Path:
 
     Arguments:
         runs: one or more.
-        path: where to; by default report.html in the run, or comparison.html in the first of several.
+        path: where to; by default report.html in the run, or comparison.html in the first of several (of the packaged
+            run, example-report.html here).
 
     Raises:
         ChoiceError: no runs.
@@ -32,7 +34,9 @@ def write_report(runs: Sequence[Run], path: str | Path | None = None) -> Path:
     runs = list(runs)
     if not runs:
         raise ChoiceError("a report needs one run or more, got none")
-    place = Path(path) if path is not None else runs[0].path / ("report.html" if len(runs) == 1 else "comparison.html")
+    name = "report.html" if len(runs) == 1 else "comparison.html"
+    beside = Path(f"{NAME}-{name}") if runs[0].path == PLACE else runs[0].path / name
+    place = beside if path is None else Path(path)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,7 +63,8 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 def _chapter(look: Look, name: str, several: bool) -> Chapter:
     parts = [sections.key_numbers(look), *sections.pictures(look), about.trained(look), about.opening(look)]
-    _store(look.run.path / "figures", parts)
+    if look.run.path != PLACE:  # the packaged run stays as it came
+        _store(look.run.path / "figures", parts)
     key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     for part in parts:
         part.key = f"{key}-{part.key}" if several else part.key
