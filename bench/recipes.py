@@ -157,20 +157,20 @@ def why(rows: dict[str, dict[str, Any]], floor: float) -> list[str]:
     coded = {n: short[n] for n in ("vq", "fsq") if n in short}
     if coded:
         told = " and ".join(f"{r['distortion']:.0f}" for r in coded.values())
-        lines.append(
-            f"- {listed(coded)}: nothing charges their encoder for the rate. Their distortions ({told} nats) lie below the "
-            f"entropy {-floor:.0f} of the draw, so that their codes hold its noise, which the prior then pays for."
-        )
+        lines += [
+            f"- {listed(coded)}: nothing charges their encoder for the rate. Their distortions ({told} nats) lie below",
+            f"  the entropy {-floor:.0f} of the draw: the codes hold its noise, which the prior then pays for.",
+        ]
     warm, cold = (short.get(f"full-covariance{end}") for end in (" --warmup 3000", ""))
     if warm and cold and "vae --warmup 3000" in short:
-        lines.append(
-            "- Richer posteriors (`full-covariance`, `nsf`, `iaf`) contain the diagonal one and can be below it only by "
-            f"where training ends: `full-covariance` keeps a rate of {cold['rate']:.1f} nats, `vae` "
-            f"{short['vae']['rate']:.1f}. Directions of the latent space that carry nothing early on are given up before "
-            "the decoder has learned to use them. A KL that is warmed up over 3,000 steps keeps them: the difference to "
-            f"`vae` goes from {cold['to_vae']:+.2f} to {warm['to_vae']:+.2f} (rate {warm['rate']:.1f}); `vae` itself gains "
-            f"{short['vae --warmup 3000']['to_vae']:+.2f}."
-        )
+        lines += [
+            "- Richer posteriors (`full-covariance`, `nsf`, `iaf`) contain the diagonal one and can be below it only by",
+            f"  where training ends: `full-covariance` keeps a rate of {cold['rate']:.1f} nats, `vae`",
+            f"  {short['vae']['rate']:.1f}. Directions of the latent space that carry nothing early on are given up",
+            "  before the decoder has learned to use them. A KL that is warmed up over 3,000 steps keeps them: the",
+            f"  difference to `vae` goes from {cold['to_vae']:+.2f} to {warm['to_vae']:+.2f} (rate {warm['rate']:.1f}); so",
+            f"  does `vae` itself: {short['vae --warmup 3000']['to_vae']:+.2f}.",
+        ]
     return lines
 
 
