@@ -164,12 +164,12 @@ def why(rows: dict[str, dict[str, Any]], floor: float) -> list[str]:
     warm, cold = (short.get(f"full-covariance{end}") for end in (" --warmup 3000", ""))
     if warm and cold and "vae --warmup 3000" in short:
         lines += [
-            "- Richer posteriors (`full-covariance`, `nsf`, `iaf`) contain the diagonal one and can be below it only by",
-            f"  where training ends: `full-covariance` keeps a rate of {cold['rate']:.1f} nats, `vae`",
+            "- Richer posteriors (`full-covariance`, `nsf`, `iaf`) contain the diagonal one and can be below it only",
+            f"  by where training ends: `full-covariance` keeps a rate of {cold['rate']:.1f} nats, `vae`",
             f"  {short['vae']['rate']:.1f}. Directions of the latent space that carry nothing early on are given up",
             "  before the decoder has learned to use them. A KL that is warmed up over 3,000 steps keeps them: the",
-            f"  difference to `vae` goes from {cold['to_vae']:+.2f} to {warm['to_vae']:+.2f} (rate {warm['rate']:.1f}); so",
-            f"  does `vae` itself: {short['vae --warmup 3000']['to_vae']:+.2f}.",
+            f"  difference to `vae` goes from {cold['to_vae']:+.2f} to {warm['to_vae']:+.2f}, the rate to",
+            f"  {warm['rate']:.1f}; `vae` itself gains {short['vae --warmup 3000']['to_vae']:+.2f} by it.",
         ]
     return lines
 
