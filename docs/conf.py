@@ -70,5 +70,11 @@ def _plain(app, what, name, obj, options, lines):
         lines[i] = "`".join(parts)
 
 
+def _skipped(app, what, name, obj, skip, options):
+    """What scikit-learn gives every estimator is documented there."""
+    return True if name.startswith("set_") and name.endswith("_request") else None
+
+
 def setup(app):
+    app.connect("autodoc-skip-member", _skipped)
     app.connect("autodoc-process-docstring", _plain, priority=100)
