@@ -155,7 +155,7 @@ def gradients(loss: torch.Tensor, module: nn.Module) -> float:
     return max((float(g.abs().max()) for g in found if g is not None), default=0.0)
 
 
-def compiled_equals_eager(
+def assert_compiled_equals_eager(
     model: Model, objective: Objective, x: torch.Tensor, rule: str = "adam", steps: int = 3
 ) -> None:
     """The same steps, compiled and eager: the same values and weights but for the last bits."""

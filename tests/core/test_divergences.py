@@ -9,9 +9,9 @@ from table_helpers import (
     STEP,
     LearnedMixture,
     LearnedNormal,
+    assert_compiled_equals_eager,
     batch,
     captured,
-    compiled_equals_eager,
     correlated,
     deterministic,
     gradients,
@@ -460,7 +460,7 @@ def test_a_model_of_several_layers_is_refused(name):
 def test_the_step_is_one_graph(name, monkeypatch):
     captured(monkeypatch)
     model = deterministic(N, LATENT) if name == "wae" else random_table(N, LATENT)
-    compiled_equals_eager(model.float(), OBJECTIVES[name]().float(), torch.eye(N))
+    assert_compiled_equals_eager(model.float(), OBJECTIVES[name]().float(), torch.eye(N))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import torch
 from core_helpers import needs_compiler
 from table_helpers import (
     STEP,
+    assert_compiled_equals_eager,
     batch,
     captured,
-    compiled_equals_eager,
     correlated,
     deterministic,
     gradients,
@@ -266,9 +266,9 @@ def test_what_cannot_work_is_refused_with_what_to_write():
 
 def test_the_step_is_one_graph(monkeypatch):
     captured(monkeypatch)
-    compiled_equals_eager(random_table(N, LATENT).float(), small(hidden=(4,)).float(), torch.eye(N))
+    assert_compiled_equals_eager(random_table(N, LATENT).float(), small(hidden=(4,)).float(), torch.eye(N))
 
 
 @needs_compiler
 def test_compiled_steps_equal_eager_ones():
-    compiled_equals_eager(random_table(N, LATENT).float(), small(hidden=()).float(), torch.eye(N), "sgd")
+    assert_compiled_equals_eager(random_table(N, LATENT).float(), small(hidden=()).float(), torch.eye(N), "sgd")

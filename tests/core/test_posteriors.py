@@ -397,7 +397,7 @@ def data(seed=1):
     return torch.randn(10, 6, generator=torch.Generator().manual_seed(seed))
 
 
-def compiled_equals_eager(name):
+def assert_compiled_equals_eager(name):
     torch._dynamo.reset()
     one, two = engine(name), engine(name)
     two.compiled()
@@ -413,13 +413,13 @@ def test_a_training_step_is_one_graph(name, monkeypatch):
     """Captured whole, gradients and update included, and run by a backend that needs no C++ compiler."""
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **more: real(f, backend="aot_eager", fullgraph=True))
-    compiled_equals_eager(name)
+    assert_compiled_equals_eager(name)
 
 
 @needs_compiler
 def test_a_compiled_mixture_under_adam_equals_an_eager_one():
     """Inductor of torch 2.13 fails where a sum over the batch is fused with an update in place of the means."""
-    compiled_equals_eager("mixture")
+    assert_compiled_equals_eager("mixture")
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -8,9 +8,9 @@ import torch
 from table_helpers import (
     STEP,
     LearnedMixture,
+    assert_compiled_equals_eager,
     batch,
     captured,
-    compiled_equals_eager,
     correlated,
     deterministic,
     gradients,
@@ -296,4 +296,4 @@ def test_latents_of_more_than_one_axis_are_dimensions_all_the_same():
 
 def test_the_step_is_one_graph(monkeypatch):
     captured(monkeypatch)
-    compiled_equals_eager(random_table(6, 2).float(), TotalCorrelation(100), torch.eye(6)[:5])
+    assert_compiled_equals_eager(random_table(6, 2).float(), TotalCorrelation(100), torch.eye(6)[:5])

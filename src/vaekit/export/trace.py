@@ -41,10 +41,9 @@ def trace(graph: Graph) -> ExportedProgram:
     shapes = (tuple({0: axis} for _ in graph.inputs),)
     module, example = _Fixed(graph).eval(), graph.example()
     with quiet(), _unvalidated(), torch.no_grad():
-        try:
+        # `len(x)` is a fixed number where code is run, as here; where it is read, as in the second way, it is not
+        with contextlib.suppress(Exception):
             return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
-        except Exception:  # `len(x)` is a fixed number there; where code is read rather than run it is not
-            pass
         try:
             return torch.export.export(module, example, dynamic_shapes=shapes, strict=True)
         except Exception as error:  # whatever torch stumbles over: a sampler, a shape that depends on data
