@@ -37,6 +37,12 @@ LONG = ("vae", "mixture", "vamp", "flow-prior")
 SAMPLES = 100
 VARIANTS = {f"{name} --warmup 3000": (name, ["--warmup", "3000"]) for name in ("vae", "full-covariance")}
 """Other settings, measured to find out why a recipe does as it does."""
+OWN = {
+    "kingma2013": "- `kingma2013` is the paper's small net with its Adagrad and its prior on the weights.",
+    "wake-sleep": "- `wake-sleep` trains its encoder on the decoder's dreams: no bound is maximised by it.",
+    "hierarchical": "- `hierarchical` has a second layer to learn, by fewer steps, and no more than two minutes for it.",
+}
+"""What else a recipe's theory says of its place."""
 COMMON = "Binary"
 """The observation whose figures stand beside one another."""
 
@@ -154,6 +160,7 @@ def why(rows: dict[str, dict[str, Any]], floor: float) -> list[str]:
         f"- Dearer steps: {listed(slow)} did less than half of the {steps:,} steps that `vae` did in the same time.",
         f"- Another objective than the bound: {listed(other)} trade log p(x) for what they weigh besides it.",
     ]
+    lines += [text for name, text in OWN.items() if name in below]
     coded = {n: short[n] for n in ("vq", "fsq") if n in short}
     if coded:
         told = " and ".join(f"{r['distortion']:.0f}" for r in coded.values())
