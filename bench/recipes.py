@@ -40,7 +40,7 @@ VARIANTS = {f"{name} --warmup 3000": (name, ["--warmup", "3000"]) for name in ("
 OWN = {
     "kingma2013": "- `kingma2013` is the paper's small net with its Adagrad and its prior on the weights.",
     "wake-sleep": "- `wake-sleep` trains its encoder on the decoder's dreams: no bound is maximised by it.",
-    "hierarchical": "- `hierarchical` has a second layer to learn, by fewer steps, and no more than two minutes for it.",
+    "hierarchical": "- `hierarchical` has a second layer to learn, and fewer steps to do it in.",
 }
 """What else a recipe's theory says of its place."""
 COMMON = "Binary"
