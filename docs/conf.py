@@ -1,13 +1,16 @@
 """The documentation's settings: `make docs`. Lessons are run when they are built; what they show is computed there."""
 
 import hashlib
+import os
 import re
+import shutil
 from pathlib import Path
 
 import vaekit
 
 HERE = Path(__file__).parent
-SOURCES = sorted([*(HERE.parent / "src").rglob("*.py"), *(HERE / "runs").rglob("*.safetensors")])
+MAGIC = HERE / "bash_magic.py"
+SOURCES = sorted([MAGIC, *(HERE.parent / "src").rglob("*.py"), *(HERE / "runs").rglob("*.safetensors")])
 
 project = "vaekit"
 copyright = "the authors of vaekit, Apache License 2.0"
@@ -46,11 +49,16 @@ myst_links_external_new_tab = True
 nb_execution_mode = "cache"
 _code = hashlib.sha256(b"".join(f.read_bytes() for f in SOURCES)).hexdigest()[:12]
 nb_execution_cache_path = str(HERE / "_build" / "cache" / _code)
+# kernels start with a %%bash that keeps the order of what is said
+_startup = HERE / "_build" / "ipython" / "profile_default" / "startup"
+_startup.mkdir(parents=True, exist_ok=True)
+shutil.copy(MAGIC, _startup)
+os.environ["IPYTHONDIR"] = str(_startup.parents[1])
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
-nb_code_prompt_show = "how the figure is drawn"
+nb_code_prompt_show = "the code behind it"
 nb_code_prompt_hide = "fold it away"
 
 default_role = "code"  # docstrings are plain text with `names` in it
