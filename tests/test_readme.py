@@ -52,7 +52,10 @@ def test_python_runs(number, tmp_path, monkeypatch):
         exec(compile(blocks("python")[number], f"README.md, block {number}", "exec"), {})
     if number == 0:
         assert "elbo" in out.getvalue()
-    assert list((tmp_path / "runs").glob("*/model.safetensors"))
+    if "sklearn" in blocks("python")[number]:
+        assert float(out.getvalue()) > 0.8  # the accuracy it prints; its run was a temporary one
+    else:
+        assert list((tmp_path / "runs").glob("*/model.safetensors"))
 
 
 def test_make_targets_exist():
