@@ -273,6 +273,13 @@ def test_a_table_end_to_end(tmp_path, monkeypatch, capsys):
     assert len(new) == 8
     assert {row[0] for row in new[1:]} <= {"bee", "ant", "wasp"}
     assert {row[3] for row in new[1:]} <= {"yes", "no"}
+    assert main(["reconstruct", "run", "-n", "3", "--out", "both.csv"]) == 0
+    both = [line.split(",") for line in Path("both.csv").read_text().splitlines()][1:]
+    rows = vk.open("run").data.test.index[:3]
+    assert len(both) == 6
+    for i, row in enumerate(rows):  # each datum, then its reconstruction, which has no holes
+        assert [bool(v) for v in both[2 * i]] == (~holes[row]).tolist()
+        assert all(both[2 * i + 1])
     assert main(["sample", "run", "--out", "new.png"]) == 2
     assert "new.csv" in capsys.readouterr().err
     assert main(["score", "run", "--data", "a.csv", "--out", "scores.csv", "--samples", "5"]) == 0

@@ -19,7 +19,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .data import from_arrays
-from .errors import ChoiceError
 from .run import open_run
 from .train import fit
 
@@ -86,8 +85,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             ValueError: X is no matrix of numbers, has too few rows, or does not suit the recipe.
         """
         x = validate_data(self, X, dtype="numeric", ensure_min_samples=3)
-        seed = 0 if self.random_state is None else check_random_state(self.random_state).randint(2**31 - 1)
-        seed = self.random_state if isinstance(self.random_state, int) else seed
+        seed = self.random_state or 0
+        if not isinstance(seed, int | np.integer):
+            seed = check_random_state(seed).randint(2**31 - 1)
         order = np.random.default_rng(seed).permutation(len(x))
         held = min(max(1, round(self.valid * len(x))), len(x) - 2)
         # a run has test rows as well: here one, since whoever calls keeps data to test on away
@@ -98,8 +98,6 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         given = {k: v for k, v in lengths.items() if v is not None} | dict(self.settings or {})
         path = Path(self._folder.name) / "run" if self._folder else Path(self.out or "")
         self.run_ = fit(data, self.recipe, out=path, seed=int(seed), progress=self.verbose, **given)
-        if self.run_.composition.condition is not None:
-            raise ChoiceError(f"the recipe {self.recipe} is told a label, which a transformer has not: use vaekit.fit")
         self._n_features_out = self.run_.encode(self._events(x[:1])).shape[1]
         return self
 

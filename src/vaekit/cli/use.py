@@ -213,7 +213,11 @@ def reconstruct(
     x = observed.raw(np.arange(min(n, observed.n)))
     z = opened.encode(split, len(x), sample, seed)
     made = opened.decode(z, noise, seed)
-    write(path, opened, *in_rows(x, made), {"x": x, "reconstruction": made, "z": z})
+    if path.suffix.lower() == ".csv":  # a row and below it what is made of it
+        picture, columns = np.stack([x, made], 1).reshape(-1, *made.shape[1:]), 1
+    else:
+        picture, columns = in_rows(x, made)
+    write(path, opened, picture, columns, {"x": x, "reconstruction": made, "z": z})
 
 
 def interpolate(
