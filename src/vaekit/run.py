@@ -54,6 +54,16 @@ class Run:
 
     # --- what is stored -----------------------------------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        """What it is, with its settings and the day it was made: a line or two to print on a page."""
+        config, training = self.config, self.config["training"]
+        choices = ", ".join(f"{k}={v}" for k, v in config["arguments"].items())
+        return (
+            f"{config['recipe'] or 'own composition'}({choices}) on {config['data']['name']}: "
+            f"{config['step']:,} steps of {training['batch']} in {config['seconds']:,.0f} s, seed {training['seed']}, "
+            f"{config['decided']['parameters']:,} parameters, {config['state']}, made {config['created'][:10]}"
+        )
+
     @property
     def name(self) -> str:
         return self.path.name

@@ -27,6 +27,12 @@ def run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
+def test_a_run_says_what_it_is(run):
+    text = repr(vk.open(run))
+    assert text.startswith("vae(latent=2, hidden=[8]) on ") and "3 steps of 16" in text and "finished" in text
+    assert vk.open(run).config["created"][:10] in text
+
+
 @pytest.mark.parametrize("left", [0, 5, 100, -1])
 def test_truncated_weights(run, left):
     file = run / "model.safetensors"

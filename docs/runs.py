@@ -1,0 +1,87 @@
+"""Train the small models that the lessons open: `make docs-runs` (about 20 minutes on 2 cores, resumable).
+
+Each is a run directory in docs/runs without its checkpoints, under 3 MB. Lessons open them with `stored` and compute
+their numbers from them anew. All settings that matter are written out, so that a run does not change with vaekit's
+defaults; one whose settings here differ from its own is trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+import vaekit as vk
+from vaekit.files import read_json
+
+HERE = Path(__file__).parent
+RUNS, WORK = HERE / "runs", HERE / "_build" / "runs"
+KEPT = ("run.json", "log.jsonl", "model.safetensors", "splits.safetensors")
+LIMIT = 3e6  # bytes of weights
+
+FASHION: dict[str, Any] = {"data": "fashion-mnist", "steps": 6000, "hidden": (128,), "latent": 16}
+WARM: dict[str, Any] = {**FASHION, "warmup": 1500}
+SPRITES: dict[str, Any] = {"data": "dsprites", "steps": 6000, "hidden": (16, 32, 32, 64), "latent": 10}
+
+PLANS: dict[str, dict[str, Any]] = {
+    # lessons 8, 11, 13, 15
+    "vae": {"recipe": "vae", **WARM},
+    "vae-2d": {"recipe": "vae", **WARM, "latent": 2},
+    "ae": {"recipe": "ae", **FASHION},
+    "ae-2d": {"recipe": "ae", **FASHION, "latent": 2},
+    "denoising": {"recipe": "denoising", **FASHION},
+    # lesson 12
+    **{f"weight-{beta:g}": {"recipe": "vae", **WARM, "beta": beta} for beta in (0.1, 0.3, 3.0, 10.0, 30.0)},
+    "no-warm-up": {"recipe": "vae", **FASHION, "warmup": 0},
+    "held-rate": {"recipe": "constrained", **FASHION, "hold": "rate", "target": 10.0},
+    "sprites-1": {"recipe": "vae", **SPRITES, "beta": 1.0},
+    "sprites-4": {"recipe": "vae", **SPRITES, "beta": 4.0},
+    "sprites-tc": {"recipe": "tc", **SPRITES, "beta": 6.0},
+    # lesson 14
+    "mixture": {"recipe": "mixture", **WARM, "components": 50},
+    "vamp": {"recipe": "vamp", **WARM, "components": 50},
+    "flow-prior": {"recipe": "flow-prior", **WARM},
+    "iaf": {"recipe": "iaf", **WARM},
+    "hierarchical": {"recipe": "hierarchical", **WARM},
+    "ladder": {"recipe": "ladder", "data": "fashion-mnist", "steps": 6000, "width": 96, "warmup": 1500},
+}
+
+
+def current(name: str, plan: dict[str, Any]) -> bool:
+    """Whether the stored run was made by these settings."""
+    path = RUNS / name
+    if not (path / "run.json").exists():
+        return False
+    config = read_json(path / "run.json")
+    held = {**config["arguments"], **config["training"], "recipe": config["recipe"], "data": config["data"]["source"]}
+    return all(held.get(k) == (list(v) if isinstance(v, tuple) else v) for k, v in plan.items())
+
+
+def train(name: str, plan: dict[str, Any]) -> None:
+    path, choices = WORK / name, dict(plan)
+    data, recipe = choices.pop("data"), choices.pop("recipe")
+    resume = (path / "run.json").exists()
+    run = vk.fit(data, recipe, out=path, resume=resume, **choices)
+    RUNS.mkdir(exist_ok=True)
+    held = RUNS / name
+    shutil.rmtree(held, ignore_errors=True)
+    held.mkdir()
+    for file in KEPT:
+        shutil.copyfile(run.path / file, held / file)
+    if (size := (held / "model.safetensors").stat().st_size) > LIMIT:
+        raise SystemExit(f"{name}: the weights take {size / 1e6:.1f} MB, more than {LIMIT / 1e6:g}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="of the runs to train; all that are missing if none is given")
+    names = parser.parse_args().names or list(PLANS)
+    for name in names:
+        if not current(name, PLANS[name]):
+            print(f"{name}: {PLANS[name]}", flush=True)
+            train(name, PLANS[name])
+
+
+if __name__ == "__main__":
+    main()
