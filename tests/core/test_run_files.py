@@ -29,7 +29,8 @@ def run(trained, tmp_path):
 
 def test_a_run_says_what_it_is(run):
     text = repr(vk.open(run))
-    assert text.startswith("vae(latent=2, hidden=[8]) on ") and "3 steps of 16" in text
+    assert text.startswith("vae(latent=2, hidden=[8]) on ")
+    assert "3 steps of 16" in text
     assert "finished" in text
     assert vk.open(run).config["created"][:10] in text
 
