@@ -124,13 +124,21 @@ class ConvEncoder(nn.Module):
     """Strided convolutions down to a small grid, then a dense layer; any C x H x W or C x L.
 
     Each level halves the grid (rounding up) with a 3-wide stride-2 convolution, then runs `blocks` residual blocks.
+    With `direct` > 0 a `DirectIn` of the first so many channels is added: what is linear in x need not be learned by
+    convolutions.
     """
 
     def __init__(
-        self, event: Sequence[int], features: int, channels: Sequence[int] = (32, 64, 128, 256), blocks: int = 0
+        self,
+        event: Sequence[int],
+        features: int,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        blocks: int = 0,
+        direct: int = 0,
     ):
         super().__init__()
         c, *size = event
+        self.direct = DirectIn((direct, *size), features) if direct else None
         self.dims = len(event)
         conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
         layers: list[nn.Module] = []
@@ -143,8 +151,11 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         lead = x.shape[: -self.dims]
-        h = self.convs(x.reshape(-1, *x.shape[-self.dims :]))
-        return self.out(h.flatten(1)).reshape(*lead, -1)
+        x = x.reshape(-1, *x.shape[-self.dims :])
+        h = self.out(self.convs(x).flatten(1))
+        if self.direct is not None:
+            h = h + self.direct(x[:, : self.direct.channels])
+        return h.reshape(*lead, -1)
 
 
 class ConvDecoder(nn.Module):
@@ -153,6 +164,9 @@ class ConvDecoder(nn.Module):
     Each level runs `blocks` residual blocks and doubles the grid by a 4-wide stride-2 transposed convolution, cropped
     where the size is odd; the last goes straight to the output. An output is then a sum over 4 taps (2 x 2) where a
     convolution after upsampling takes 9, and the kernel's width is a multiple of its stride, so no checkerboard.
+
+    With `direct` > 0 a `DirectOut` of so many channels is added: what is linear in z need not be learned by
+    convolutions.
     """
 
     def __init__(
@@ -162,9 +176,11 @@ class ConvDecoder(nn.Module):
         params: int = 1,
         channels: Sequence[int] = (32, 64, 128, 256),
         blocks: int = 0,
+        direct: int = 0,
     ):
         super().__init__()
         c, *size = event
+        self.direct = DirectOut(latent, (direct, *size), params * c) if direct else None
         self.grids = _sizes(size, len(channels))[::-1]
         widths = [*channels][::-1]
         self.start = (widths[0], *self.grids[0])
@@ -181,7 +197,60 @@ class ConvDecoder(nn.Module):
         h = self.inp(z.reshape(-1, z.shape[-1])).reshape(-1, *self.start)
         for step, grid in zip(self.steps, self.grids[1:], strict=True):
             h = cropped(step(h), grid)
+        if self.direct is not None:
+            h = h + self.direct(z.reshape(-1, z.shape[-1]))
         return h.reshape(*lead, -1)
+
+
+DIRECT = 2**14
+"""Numbers of an image up to which a dense layer reads or makes it whole; a larger one is halved until it is below."""
+
+
+def _halvings(event: Sequence[int]) -> list[tuple[int, ...]]:
+    """The grids from an image's own to the first that has at most `DIRECT` numbers."""
+    c, *size = event
+    grids = _sizes(size, 64)
+    return grids[: 1 + next(i for i, g in enumerate(grids) if c * math.prod(g) <= DIRECT or math.prod(g) == 1)]
+
+
+class DirectIn(nn.Module):
+    """x (N, C, *size) to features (N, features) by a dense layer; a large x is first halved by linear convolutions."""
+
+    def __init__(self, event: Sequence[int], features: int):
+        super().__init__()
+        self.channels, *size = event
+        grids = _halvings(event)
+        conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
+        c = self.channels
+        self.shrink = nn.Sequential(*(conv(c, c, 3, stride=2, padding=1, bias=False) for _ in grids[1:]))
+        self.dense = nn.Linear(c * math.prod(grids[-1]), features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(self.shrink(x).flatten(1))
+
+
+class DirectOut(nn.Module):
+    """z (N, latent) to planes (N, planes, *size): a dense layer makes an image of few channels, mixed at each place.
+
+    The dense layer starts at zero. A large image is made small and doubled by linear convolutions.
+    """
+
+    def __init__(self, latent: int, event: Sequence[int], planes: int):
+        super().__init__()
+        channels, *size = event
+        self.grids = _halvings(event)[::-1]
+        self.start = (channels, *self.grids[0])
+        self.image = nn.Linear(latent, math.prod(self.start))
+        nn.init.zeros_(self.image.weight)
+        nn.init.zeros_(self.image.bias)
+        self.enlarge = nn.ModuleList(doubling(channels, channels, len(size)) for _ in self.grids[1:])
+        self.mix = (nn.Conv1d if len(size) == 1 else nn.Conv2d)(channels, planes, 1, bias=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = self.image(z).reshape(-1, *self.start)
+        for double, grid in zip(self.enlarge, self.grids[1:], strict=True):
+            h = cropped(double(h), grid)
+        return self.mix(h)
 
 
 def doubling(channels_in: int, channels_out: int, dims: int) -> nn.Module:

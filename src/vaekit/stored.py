@@ -59,10 +59,13 @@ def rebuild(config: dict[str, Any], composition: Composition | None = None) -> C
         if composition is None:
             raise RunError("this run has a network of its own: open it in Python with vk.open(run, model=composition)")
         return composition
-    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in config["arguments"].items()}
+    recipe = get_recipe(config["recipe"])
+    # the defaults of its day, so that a later version's do not change a model that was trained
+    then = {k: v for k, v in config.get("defaults", {}).items() if k in recipe.parameters}
+    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in {**then, **config["arguments"]}.items()}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return get_recipe(config["recipe"])(Facts.from_json(config["data"]["facts"]), **arguments)
+        return recipe(Facts.from_json(config["data"]["facts"]), **arguments)
 
 
 def load_weights(composition: Composition, tensors: dict[str, Tensor], path: Path) -> None:

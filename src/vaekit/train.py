@@ -112,6 +112,10 @@ def small_set(data: Data, options: Options) -> str | None:
     )
 
 
+def _jsonable(choices: dict[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in choices.items()}
+
+
 def describe(
     data: Data, recipe: str | None, arguments: dict[str, Any], composition: Composition, options: Options
 ) -> dict[str, Any]:
@@ -132,7 +136,8 @@ def describe(
     return {
         "format": FORMAT,
         "recipe": recipe,
-        "arguments": {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()},
+        "arguments": _jsonable(arguments),
+        "defaults": _jsonable({} if recipe is None else get_recipe(recipe).defaults),
         "data": {
             "name": data.name,
             "source": data.source if isinstance(data.source, str) and data.source else None,

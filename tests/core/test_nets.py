@@ -25,11 +25,14 @@ def macs(net: nn.Module, x: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("event", EVENTS)
-@pytest.mark.parametrize("blocks", [0, 1])
-def test_convolutions_take_any_shape_with_any_leading_axes(event, blocks):
+@pytest.mark.parametrize(("blocks", "direct", "most"), [(0, 0, 1), (1, 0, 1), (0, 1, 10**6), (0, 1, 20)])
+def test_convolutions_take_any_shape_with_any_leading_axes(event, blocks, direct, most, monkeypatch):
+    monkeypatch.setattr(nets, "DIRECT", most)
     torch.manual_seed(0)
-    encoder = nets.ConvEncoder(event, 6, (8, 12), blocks).eval()
-    decoder = nets.ConvDecoder(3, event, 2, (8, 12), blocks).eval()
+    encoder = nets.ConvEncoder(event, 6, (8, 12), blocks, direct * event[0]).eval()
+    decoder = nets.ConvDecoder(3, event, 2, (8, 12), blocks, direct * event[0]).eval()
+    if direct:
+        nn.init.normal_(decoder.direct.image.weight)
     x, z = torch.randn(2, 4, *event), torch.randn(2, 4, 3)
     with torch.no_grad():
         assert encoder(x).shape == (2, 4, 6)
@@ -38,6 +41,24 @@ def test_convolutions_take_any_shape_with_any_leading_axes(event, blocks):
         # GroupNorm is a datum's own: no row depends on its batch
         torch.testing.assert_close(decoder(z[1, 2]), out[1, 2], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(encoder(x[1, 2]), encoder(x)[1, 2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("most", [10**6, 20])
+def test_what_is_beside_the_convolutions_is_linear(most, monkeypatch):
+    """DirectIn and DirectOut are affine maps, of small images or large; the last is nought at the start."""
+    monkeypatch.setattr(nets, "DIRECT", most)
+    torch.manual_seed(0)
+    for event in EVENTS:
+        into, out = nets.DirectIn(event, 5), nets.DirectOut(4, event, 2 * event[0])
+        assert math.prod(out.start) <= most or math.prod(out.start[1:]) == 1
+        x, y, z = torch.randn(3, *event), torch.randn(3, *event), torch.randn(3, 4)
+        torch.testing.assert_close(into(2 * x - y), 2 * into(x) - into(y), rtol=1e-4, atol=1e-5)
+        assert out(z).shape == (3, 2 * event[0], *event[1:])
+        bias = out(torch.zeros(1, 4))
+        torch.testing.assert_close(out(z), bias.expand_as(out(z)), rtol=0, atol=0)
+        nn.init.normal_(out.image.weight)
+        torch.testing.assert_close(out(3 * z) - bias, 3 * (out(z) - bias), rtol=1e-4, atol=1e-4)
+        assert float((out(z) - bias).detach().std(0).min()) > 0  # every place is reached
 
 
 def test_every_output_is_reached_by_the_code_and_every_weight_by_the_output():

@@ -1,5 +1,6 @@
 """The files of a run: damaged ones are told apart, and none is pickle."""
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -33,6 +34,16 @@ def test_a_run_says_what_it_is(run):
     assert "3 steps of 16" in text
     assert "finished" in text
     assert vk.open(run).config["created"][:10] in text
+
+
+def test_a_run_keeps_the_defaults_of_its_day(run, monkeypatch):
+    """A later version with other defaults opens it as it was trained."""
+    from vaekit.recipes import registry
+
+    was = vk.open(run).decode(np.zeros((1, 2), np.float32))
+    ours = registry.RECIPES["vae"]
+    monkeypatch.setitem(registry.RECIPES, "vae", dataclasses.replace(ours, settings={"activation": "relu"}))
+    np.testing.assert_array_equal(vk.open(run).decode(np.zeros((1, 2), np.float32)), was)
 
 
 @pytest.mark.parametrize("left", [0, 5, 100, -1])

@@ -59,6 +59,7 @@ def compose(
     network: Network = "auto",
     activation: Activation = "gated",
     blocks: int = 0,
+    direct: bool = True,
     sigma: str = "shared",
     observation: ObservationName = "auto",
     condition: str = "none",
@@ -115,6 +116,7 @@ def compose(
         network: dense or convolutional; auto goes by the data's size.
         activation: the dense layers' nonlinearity.
         blocks: residual blocks a level of the convolutions.
+        direct: dense layers beside the convolutions, from the image to the code and from the code to the image.
 
         What the model sees:
         observation: how raw data become x; auto is the likelihood's natural one.
@@ -188,8 +190,8 @@ def compose(
         defaults = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
     else:
         widths = hidden if hidden is not None else networks.default_channels(facts)
-        encoder = networks.conv_encoder(event, q_head.features, widths, blocks, size)
-        decoder = networks.conv_decoder(latent, facts.shape, head, widths, blocks, size)
+        encoder = networks.conv_encoder(event, q_head.features, widths, blocks, direct, size)
+        decoder = networks.conv_decoder(latent, facts.shape, head, widths, blocks, direct, size)
         defaults = Defaults("adamw", 1e-3, 64, "cosine", weight_decay=1e-4, clip=10000.0, ema=0.999, epochs=50)
     encoder = wrap(encoder)
     q = PointPosterior(encoder, (latent,)) if posterior == "point" else Conditional(encoder, q_head)

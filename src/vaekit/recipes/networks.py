@@ -55,11 +55,16 @@ def dense_encoder(
 
 
 def conv_encoder(
-    event: tuple[int, ...], features: int, channels: tuple[int, ...], blocks: int = 0, condition: int = 0
+    event: tuple[int, ...],
+    features: int,
+    channels: tuple[int, ...],
+    blocks: int = 0,
+    direct: bool = True,
+    condition: int = 0,
 ) -> nn.Module:
-    """x (, c) -> features by convolutions."""
+    """x (, c) -> features by convolutions, with a dense layer beside them if `direct`."""
     c, *size = event
-    net = nets.ConvEncoder((c + condition, *size), features, channels, blocks)
+    net = nets.ConvEncoder((c + condition, *size), features, channels, blocks, c if direct else 0)
     return Planes(net, len(event)) if condition else net
 
 
@@ -70,10 +75,16 @@ def dense_decoder(latent: int, head: Head, hidden: tuple[int, ...], activation: 
 
 
 def conv_decoder(
-    latent: int, event: tuple[int, ...], head: Head, channels: tuple[int, ...], blocks: int = 0, condition: int = 0
+    latent: int,
+    event: tuple[int, ...],
+    head: Head,
+    channels: tuple[int, ...],
+    blocks: int = 0,
+    direct: bool = True,
+    condition: int = 0,
 ) -> nn.Module:
-    """z (, c) -> the head's raw parameters by convolutions."""
+    """z (, c) -> the head's raw parameters by convolutions, with a dense layer beside them if `direct`."""
     size = event[1:]
     planes = head.features // math.prod(size)
-    net = nets.ConvDecoder(latent + condition, (planes, *size), 1, channels, blocks)
+    net = nets.ConvDecoder(latent + condition, (planes, *size), 1, channels, blocks, event[0] if direct else 0)
     return Joined(net, (1, 1)) if condition else net

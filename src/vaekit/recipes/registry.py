@@ -63,6 +63,11 @@ class Recipe:
         }
 
     @property
+    def defaults(self) -> dict[str, Any]:
+        """What each choice is when it is not given, where that is known."""
+        return {n: p.default for n, p in self.parameters.items() if p.default is not p.empty}
+
+    @property
     def help(self) -> dict[str, str]:
         """One line an argument, from the `Arguments:` block of the function's docstring."""
         return {name: text for group in self.groups.values() for name, text in group.items()}
