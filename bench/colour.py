@@ -94,7 +94,7 @@ def edits(run: vk.Run, data: vk.Data) -> tuple[dict[str, Any], np.ndarray]:
 
 def trained(data: vk.Data, name: str, **options: Any) -> vk.Run:
     path = RUNS / name
-    return vk.fit(data, "conv", out=path, resume=(path / "run.json").exists(), **options)
+    return vk.fit(data, "conv", out=path, resume=(path / "run.json").exists(), augment="flip", **options)
 
 
 def subset(data: vk.Data, n: int) -> vk.Data:
@@ -138,7 +138,7 @@ def main() -> None:
         "",
         f"Made by `python bench/colour.py FOLDER`: {len(data.train):,} emoji of two artists to train on, {len(test)}",
         "to test, split by drawing: `vaekit fit FOLDER --recipe conv --table attributes.csv --group name",
-        f"--minutes {asked.minutes:g}`. Pixels are in [0, 1], reconstructions clamped to it.",
+        f"--augment flip --minutes {asked.minutes:g}`. Pixels are in [0, 1], reconstructions clamped to it.",
         "",
         "| reconstruction of test images | mean squared error | standard error |",
         "|---|---|---|",
