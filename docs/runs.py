@@ -44,7 +44,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "flow-prior": {"recipe": "flow-prior", **WARM},
     "iaf": {"recipe": "iaf", **WARM},
     "hierarchical": {"recipe": "hierarchical", **WARM},
-    "ladder": {"recipe": "ladder", "data": "fashion-mnist", "steps": 2000, "width": 96, "warmup": 500},
+    "ladder": {"recipe": "ladder", "data": "fashion-mnist", "steps": 2000, "width": 24, "warmup": 500},
 }
 
 
