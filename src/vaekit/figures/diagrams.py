@@ -46,6 +46,25 @@ class Plate:
     label: str
 
 
+def _half(node: Node) -> float:
+    return node.width / 2 if node.kind in ("function", "text") else RADIUS
+
+
+def _around(
+    plate: Plate, nodes: Mapping[str, Node], drawn: Sequence[tuple[set[str], tuple[float, ...]]]
+) -> tuple[float, float, float, float]:
+    """Left, low, right, high of a plate: around its nodes and around the plates before it that lie in it.
+
+    Each keeps room for its own label at its foot, and is as wide as that at least.
+    """
+    boxes = [(n.x - _half(n), n.y - RADIUS, n.x + _half(n), n.y + RADIUS) for n in (nodes[k] for k in plate.nodes)]
+    boxes += [box for inside, box in drawn if inside <= set(plate.nodes)]
+    left, low, right, high = zip(*boxes, strict=True)
+    x0, x1 = min(left) - 0.16, max(right) + 0.16
+    short = max(0.2 + 0.11 * len(plate.label) - (x1 - x0), 0) / 2
+    return x0 - short, min(low) - 0.36, x1 + short, max(high) + 0.16
+
+
 def draw_graph(
     axes: Any,
     nodes: Mapping[str, Node],
@@ -91,14 +110,13 @@ def draw_graph(
             ))  # fmt: skip
     boxes = []  # (left, low, right, high) of all that is drawn
     for node in nodes.values():
-        half = node.width / 2 if node.kind in ("function", "text") else RADIUS
-        above = RADIUS + (0.12 if node.kind == "parameter" else 0)
-        boxes.append((node.x - half, node.y - RADIUS, node.x + half, node.y + above))
-    for depth, plate in enumerate(plates):
-        inside = [nodes[n] for n in plate.nodes]
-        pad = 0.5 + 0.14 * depth
-        x0, x1 = min(n.x for n in inside) - pad, max(n.x for n in inside) + pad
-        y0, y1 = min(n.y for n in inside) - pad - 0.2, max(n.y for n in inside) + pad
+        above = 0.12 if node.kind == "parameter" else 0
+        half = _half(node)
+        boxes.append((node.x - half, node.y - RADIUS, node.x + half, node.y + RADIUS + above))
+    drawn: list[tuple[set[str], tuple[float, ...]]] = []
+    for plate in plates:
+        x0, y0, x1, y1 = _around(plate, nodes, drawn)
+        drawn.append((set(plate.nodes), (x0, y0, x1, y1)))
         axes.add_patch(FancyBboxPatch((x0, y0), x1 - x0, y1 - y0, "round,pad=0,rounding_size=0.12",
                                       facecolor="none", edgecolor=t.muted, linewidth=1, zorder=1))  # fmt: skip
         axes.text(x1 - 0.1, y0 + 0.07, plate.label, ha="right", va="bottom", color=t.muted, fontsize=8)
