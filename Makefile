@@ -9,13 +9,14 @@ MINUTES ?= 3.2
 
 DOCS := $(VENV)/.docs
 
-.PHONY: help setup demo test lint docs docs-runs bench bench-quality bench-recipes bench-explorer
+.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer
 
 help:
 	@echo "make setup          an environment in $(VENV) with vaekit and its tools"
 	@echo "make demo           train on Fashion-MNIST for 3 minutes, measure, write its pages"
 	@echo "make test, lint     the tests; ruff and mypy"
 	@echo "make docs           the lessons, guides and reference as a site in docs/_build/html, every page run"
+	@echo "make docs-look      every page of it in Chromium, wide and narrow, light and dark; faults and pictures"
 	@echo "make docs-runs      the small models that the lessons open, in docs/runs; only what is missing or has changed"
 	@echo "make bench          speed beside other libraries; bench-quality, bench-recipes: quality;"
 	@echo "                    bench-explorer: the live page"
@@ -58,6 +59,9 @@ $(DOCS): $(READY)
 docs: $(DOCS)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html in a browser"
+
+docs-look: $(READY)
+	$(BIN)/python docs/look.py
 
 docs-runs: $(READY)
 	$(BIN)/python docs/runs.py

@@ -14,6 +14,7 @@ from ..errors import ChoiceError
 from .style import BLUE, current
 
 RADIUS = 0.34
+Box = tuple[float, float, float, float]  # left, low, right, high
 KINDS = ("latent", "observed", "parameter", "function", "text")
 
 
@@ -50,9 +51,7 @@ def _half(node: Node) -> float:
     return node.width / 2 if node.kind in ("function", "text") else RADIUS
 
 
-def _around(
-    plate: Plate, nodes: Mapping[str, Node], drawn: Sequence[tuple[set[str], tuple[float, ...]]]
-) -> tuple[float, float, float, float]:
+def _around(plate: Plate, nodes: Mapping[str, Node], drawn: Sequence[tuple[set[str], Box]]) -> Box:
     """Left, low, right, high of a plate: around its nodes and around the plates before it that lie in it.
 
     Each keeps room for its own label at its foot, and is as wide as that at least.
@@ -113,7 +112,7 @@ def draw_graph(
         above = 0.12 if node.kind == "parameter" else 0
         half = _half(node)
         boxes.append((node.x - half, node.y - RADIUS, node.x + half, node.y + RADIUS + above))
-    drawn: list[tuple[set[str], tuple[float, ...]]] = []
+    drawn: list[tuple[set[str], Box]] = []
     for plate in plates:
         x0, y0, x1, y1 = _around(plate, nodes, drawn)
         drawn.append((set(plate.nodes), (x0, y0, x1, y1)))
