@@ -164,6 +164,31 @@ def describe(
     }
 
 
+def past_its_best(run: Run) -> str | None:
+    """What to say of a run whose validation ELBO ended well below its best; None where it did not.
+
+    Well below: by more than a nat and more than a twentieth of all that it rose since the first validation. Runs whose
+    KL has another weight than 1 train on something else, and those with patience keep their best weights.
+    """
+    config, options = run.config, run.config["training"]
+    elbo = [(r["elbo"], r["step"]) for r in run.log if r["kind"] == "valid" and r.get("elbo") is not None]
+    chosen = {**config.get("defaults", {}), **config["arguments"]}
+    plain = chosen.get("objective", "elbo") == "elbo" and chosen.get("beta") in (None, 1)
+    if options["patience"] or not plain or not elbo:
+        return None
+    best, step = max(elbo)
+    fallen = best - elbo[-1][0]
+    if fallen <= max(1.0, 0.05 * (best - elbo[0][0])):
+        return None
+    helps = ["--patience 5 keeps the best weights"]
+    if config["data"]["facts"]["kind"] == "image" and not options["augment"]:
+        helps.append("--augment flip,shift puts it off")
+    return (
+        f"the validation ELBO was best at step {step:,} ({best:.2f} nats) and has fallen by {fallen:.2f} since: the "
+        f"training data are being learned by heart. {'; '.join([*helps, 'so do more data, or a smaller --latent'])}"
+    )
+
+
 @subnormals_as_zero()
 def fit(
     data: Data | Any,

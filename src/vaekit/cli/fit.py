@@ -331,6 +331,8 @@ def _interrupted(stop: KeyboardInterrupt, out: Path, source: str | None) -> int:
 
 
 def _finished(run: Run, out: Path) -> None:
+    from vaekit.train import past_its_best
+
     config = run.config
     valid = config.get("best") if config["training"]["patience"] else None  # then the best weights are saved
     valid = valid or config["valid"]
@@ -339,6 +341,8 @@ def _finished(run: Run, out: Path) -> None:
     if "elbo" in valid:
         figures = f"ELBO {valid['elbo']:.2f} nats (rate {valid['rate']:.2f}, {figures})"
     print(f"validation {figures} after {config['step']:,} steps in {minutes}:{seconds:02d}")
+    if warning := past_its_best(run):
+        print(f"note: {warning}")
     print(f"saved in {out}")
     _next(out)
 

@@ -12,6 +12,7 @@ from .. import figures
 from ..latent import Mode, chosen_mode, interpolate, manifold_grid, order_by_kl, traversal_values, traverse
 from ..metrics import ACTIVE
 from ..priors import StandardNormal
+from ..train import past_its_best
 from . import numbers
 from .about import shown_path
 from .blocks import Block, Picture, Section, Strip, Strips, Text, plot, still
@@ -85,6 +86,8 @@ def training(look: Look) -> Section:
             caption,
         )
     )
+    if warning := past_its_best(look.run):
+        section.blocks.append(Text(f"{warning[0].upper()}{warning[1:]}.", "note"))
     return section
 
 
