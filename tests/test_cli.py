@@ -453,8 +453,8 @@ def test_the_elbo_told_is_that_of_the_saved_weights(capsys):
         return {"elbo": elbo, "rate": 1.0, "distortion": 2.0}
 
     for patience, told in ((None, "-5.00"), (3, "-4.00")):
-        config = {"training": {"patience": patience}, "valid": record(-5.0), "best": record(-4.0)}
-        _finished(SimpleNamespace(config={**config, "seconds": 1, "step": 2}), Path("r"))
+        config = {"arguments": {}, "training": {"patience": patience}, "valid": record(-5.0), "best": record(-4.0)}
+        _finished(SimpleNamespace(log=[], config={**config, "seconds": 1, "step": 2}), Path("r"))
         assert told in capsys.readouterr().out
 
 
