@@ -1,8 +1,8 @@
-"""Train the small models that the lessons open: `make docs-runs` (about 20 minutes on 2 cores, resumable).
+"""Train the small models that the lessons open: `make docs-runs`, resumable.
 
-Each is a run directory in docs/runs without its checkpoints, under 3 MB. Lessons open them with `stored` and compute
-their numbers from them anew. All settings that matter are written out, so that a run does not change with vaekit's
-defaults; one whose settings here differ from its own is trained again.
+Each is a run directory in docs/runs without its checkpoints, its weights under 3 MB. Lessons open
+them with `vk.open` and compute their numbers from them anew. All settings that matter are written out, so that a run
+does not change with vaekit's defaults; one whose settings here differ from its own is trained again.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ PLANS: dict[str, dict[str, Any]] = {
 }
 
 
-def current(name: str, plan: dict[str, Any]) -> bool:
-    """Whether the stored run was made by these settings."""
-    path = RUNS / name
+def is_of(path: Path, plan: dict[str, Any]) -> bool:
+    """Whether a run is there that was started with these settings."""
     if not (path / "run.json").exists():
         return False
     config = read_json(path / "run.json")
@@ -59,18 +58,18 @@ def current(name: str, plan: dict[str, Any]) -> bool:
 
 
 def train(name: str, plan: dict[str, Any]) -> None:
-    path, choices = WORK / name, dict(plan)
+    path, held, choices = WORK / name, RUNS / name, dict(plan)
     data, recipe = choices.pop("data"), choices.pop("recipe")
-    resume = (path / "run.json").exists()
+    resume = is_of(path, plan)
+    if not resume:
+        shutil.rmtree(path, ignore_errors=True)
     run = vk.fit(data, recipe, out=path, resume=resume, **choices)
-    RUNS.mkdir(exist_ok=True)
-    held = RUNS / name
+    if (size := (run.path / "model.safetensors").stat().st_size) > LIMIT:
+        raise SystemExit(f"{name}: the weights take {size / 1e6:.1f} MB, more than {LIMIT / 1e6:g}")
     shutil.rmtree(held, ignore_errors=True)
-    held.mkdir()
+    held.mkdir(parents=True)
     for file in KEPT:
         shutil.copyfile(run.path / file, held / file)
-    if (size := (held / "model.safetensors").stat().st_size) > LIMIT:
-        raise SystemExit(f"{name}: the weights take {size / 1e6:.1f} MB, more than {LIMIT / 1e6:g}")
 
 
 def main() -> None:
@@ -78,7 +77,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="of the runs to train; all that are missing if none is given")
     names = parser.parse_args().names or list(PLANS)
     for name in names:
-        if not current(name, PLANS[name]):
+        if not is_of(RUNS / name, PLANS[name]):
             print(f"{name}: {PLANS[name]}", flush=True)
             train(name, PLANS[name])
 

@@ -29,7 +29,7 @@ from .example import place
 from .files import read_json, read_tensors, write_json
 from .noise import Noise
 from .observed import Observed, block_of, events
-from .stored import check_splits, load_weights, read_config, rebuild
+from .stored import SPLITS, check_splits, load_weights, read_config, read_splits, rebuild
 from .terms import rate_per_dim
 
 if TYPE_CHECKING:
@@ -114,8 +114,7 @@ class Run:
         where = source if source is not None else stored["source"]
         if where is None:
             raise DataError(f"{self.path} was trained on arrays in memory: pass the data (--data PATH)")
-        splits, _ = read_tensors(self.path / "splits.safetensors")
-        rows = {n: t.numpy() for n, t in splits.items()}
+        rows = read_splits(self.path)
         try:
             data = load(where, splits=rows, **stored["options"])
         except DataError as error:
@@ -126,9 +125,8 @@ class Run:
     def _keep_data(self, data: Data, where: str) -> None:
         if data.digest != self.config["data"]["digest"]:
             raise DataError(f"{where} holds other data than {self.path} was trained on (their digests differ)")
-        file = self.path / "splits.safetensors"
-        if file.exists():
-            check_splits(data, read_tensors(file)[0], self.path)
+        if (self.path / SPLITS).exists():
+            check_splits(data, self.path)
         self._data = data
         self._observed.clear()
 

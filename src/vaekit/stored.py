@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,49 @@ from torch import Tensor
 from .composition import Composition, Facts
 from .data.core import Data
 from .errors import RunError
-from .files import read_json
+from .files import read_json, read_tensors, write_tensors
 from .recipes import get_recipe
 
-FORMAT = 1
-"""Of run.json: a run of a higher one was written by a newer vaekit."""
+FORMAT = 2
+"""Of a run directory: one of a higher was written by a newer vaekit; 1 wrote every row of its splits."""
+SPLITS = "splits.safetensors"
 
 
-def check_splits(data: Data, stored: dict[str, Tensor], path: Path) -> None:
+def write_splits(path: Path, splits: Mapping[str, np.ndarray]) -> None:
+    """The rows of each split to splits.safetensors: as they are, or as (k, 2) first and last + 1 of their runs.
+
+    Rows of 1, 2, 3, 7, 8 are the runs [1, 4) and [7, 9). Whichever is shorter is written.
+    """
+    tensors = {}
+    for part, rows in splits.items():
+        rows = np.asarray(rows, np.int64)
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        starts, ends = np.r_[0, breaks], np.r_[breaks, len(rows)] - 1
+        runs = np.stack([rows[starts], rows[ends] + 1], 1) if len(rows) else np.zeros((0, 2), np.int64)
+        kept = runs if runs.size < rows.size or not rows.size else rows
+        tensors[part] = torch.from_numpy(kept.astype(np.int32 if rows.max(initial=0) < 2**31 - 1 else np.int64))
+    write_tensors(path / SPLITS, tensors)
+
+
+def read_splits(path: Path) -> dict[str, np.ndarray]:
+    """The rows of each split of the run at `path`, int64.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    found = {}
+    for part, kept in read_tensors(path / SPLITS)[0].items():
+        rows = kept.numpy().astype(np.int64)
+        if rows.ndim == 2:
+            rows = np.concatenate([np.arange(a, b) for a, b in rows] or [rows[:, 0]])
+        found[part] = rows
+    return found
+
+
+def check_splits(data: Data, path: Path) -> None:
     """Raises RunError unless the data's splits are the rows that the run at `path` was trained on."""
-    for part, rows in stored.items():
-        if not np.array_equal(rows.numpy(), getattr(data, part).index):
+    for part, rows in read_splits(path).items():
+        if not np.array_equal(rows, getattr(data, part).index):
             raise RunError(
                 f"the {part} rows of these data are not those that {path} was trained on: load them with the same "
                 "split options, or give their path and the stored rows are used"

@@ -24,14 +24,14 @@ from .augment import Augment
 from .composition import Composition, Facts
 from .data.core import Data
 from .errors import ChoiceError, RunError, TrainingError
-from .files import read_tensors, write_json, write_tensors
+from .files import read_tensors, write_json
 from .noise import Noise
 from .objectives import Batch
 from .options import Options, bf16_pays, choose_device, decide_compile, subnormals_as_zero, work
 from .progress import Progress, Silent, progress_for
 from .recipes import get_recipe
 from .run import Run, open_run
-from .stored import FORMAT, check_splits, load_weights, read_config, rebuild
+from .stored import FORMAT, check_splits, load_weights, read_config, read_splits, rebuild, write_splits
 from .trainer import Trainer, checkpoints
 
 
@@ -230,7 +230,7 @@ def fit(
         if config["state"] in ("finished", "stopped early"):
             return _opened(path, recipe, data)
         _same_settings(config, recipe, choices, options, set(given), data)
-        check_splits(data, read_tensors(path / "splits.safetensors")[0], path)
+        check_splits(data, path)
         init_from = config.get("init_from")
         config["data"]["source"] = data.source or None  # where they are now
         recipe = config["recipe"] or recipe
@@ -287,8 +287,7 @@ def _loaded(source: Any, path: Path, config: dict[str, Any] | None) -> Data:
         return from_arrays(source)
     if config is None:
         return load(source)
-    rows, _ = read_tensors(path / "splits.safetensors")
-    return load(source, splits={n: t.numpy() for n, t in rows.items()}, **config["data"]["options"])
+    return load(source, splits=read_splits(path), **config["data"]["options"])
 
 
 def _opened(path: Path, recipe: str | Composition, data: Data) -> Run:
@@ -327,6 +326,5 @@ def _make_directory(path: Path, data: Data, config: dict[str, Any]) -> None:
     except OSError as error:
         raise RunError(f"cannot make the directory {path}: {error.strerror}; choose another --out") from error
     (path / "log.jsonl").unlink(missing_ok=True)  # of a start that left no checkpoint
-    splits = {n: torch.from_numpy(np.asarray(getattr(data, n).index)) for n in ("train", "valid", "test")}
-    write_tensors(path / "splits.safetensors", splits)
+    write_splits(path, {part: getattr(data, part).index for part in ("train", "valid", "test")})
     write_json(path / "run.json", config)

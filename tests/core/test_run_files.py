@@ -4,15 +4,20 @@ import dataclasses
 import json
 import pickle
 import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from core_helpers import QUIET, blobs, tensors
+from hypothesis import given
+from hypothesis import strategies as st
 
 import vaekit as vk
 from vaekit.errors import DataError, RunError, VaekitError
 from vaekit.files import write_tensors
+from vaekit.stored import read_splits, write_splits
 from vaekit.train import fit
 
 
@@ -34,6 +39,28 @@ def test_a_run_says_what_it_is(run):
     assert "3 steps of 16" in text
     assert "finished" in text
     assert vk.open(run).config["created"][:10] in text
+
+
+@given(st.lists(st.integers(0, 40), unique=True), st.booleans())
+def test_rows_of_splits_come_back_in_their_order(rows, ordered):
+    rows = np.array(sorted(rows) if ordered else rows, np.int64)
+    with tempfile.TemporaryDirectory() as folder:
+        write_splits(Path(folder), {"train": rows, "valid": np.arange(5, 50_000), "test": np.zeros(0, np.int64)})
+        found = read_splits(Path(folder))
+        assert (Path(folder) / "splits.safetensors").stat().st_size < 1000
+    np.testing.assert_array_equal(found["train"], rows)
+    np.testing.assert_array_equal(found["valid"], np.arange(5, 50_000))
+    assert found["test"].shape == (0,)
+    assert {v.dtype for v in found.values()} == {np.dtype(np.int64)}
+
+
+def test_splits_of_the_first_format_are_read(run):
+    data = vk.from_arrays(blobs(40))
+    rows = {part: torch.from_numpy(np.asarray(getattr(data, part).index)) for part in ("train", "valid", "test")}
+    write_tensors(run / "splits.safetensors", rows)  # every row, as it was written then
+    for part, kept in read_splits(run).items():
+        np.testing.assert_array_equal(kept, rows[part])
+    assert vk.open(run, data=data).data is data
 
 
 def test_a_run_keeps_the_defaults_of_its_day(run, monkeypatch):

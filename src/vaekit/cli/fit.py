@@ -300,7 +300,7 @@ def _stored(out: Path, recipe: str | None) -> dict[str, Any]:
 
 def _stored_data(out: Path, config: dict[str, Any], source: str | None, asked: dict[str, Any]) -> Data:
     """The data of a run in the run's own splits, from `source` where they have moved."""
-    from vaekit.files import read_tensors
+    from vaekit.stored import read_splits
 
     stored = config["data"]
     for name, value in asked.items():
@@ -310,9 +310,9 @@ def _stored_data(out: Path, config: dict[str, Any], source: str | None, asked: d
     where = source if source is not None else stored["source"]
     if where is None:
         raise RunError(f"{out} was trained on arrays in memory: resume it in Python, vk.fit(data, ..., resume=True)")
-    rows, _ = read_tensors(out / "splits.safetensors")
+    rows = read_splits(out)
     try:
-        return load(where, splits={n: t.numpy() for n, t in rows.items()}, **stored["options"])
+        return load(where, splits=rows, **stored["options"])
     except UnavailableError:
         raise
     except DataError as error:

@@ -86,14 +86,14 @@ def source() -> Source:
     n = Sprites.shape[0]
     all_factors = factors(np.arange(n))
     order = np.random.default_rng(SPLIT_SEED).permutation(n)
-    splits = {"test": order[:TEST], "valid": order[TEST : TEST + VALID], "train": order[TEST + VALID :]}
+    splits = {"test": order[:TEST], "valid": order[TEST : TEST + VALID], "train": np.sort(order[TEST + VALID :])}
     return Source(
         Sprites(),  # type: ignore[arg-type]
         all_factors[:, 0].copy(),
         list(SHAPES),
         columns={name: all_factors[:, i].copy() for i, name in enumerate(NAMES)},
         factor_names=list(NAMES),
-        splits=splits,  # in the order drawn: the first of a split are of all factors
+        splits=splits,  # valid and test in the order drawn: their first are of all factors
         kind="image",
         scale=(0.0, 1.0),
     )
