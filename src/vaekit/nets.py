@@ -124,8 +124,8 @@ class ConvEncoder(nn.Module):
     """Strided convolutions down to a small grid, then a dense layer; any C x H x W or C x L.
 
     Each level halves the grid (rounding up) with a 3-wide stride-2 convolution, then runs `blocks` residual blocks.
-    With `direct` > 0 a `DirectIn` of the first so many channels is added: what is linear in x need not be learned by
-    convolutions.
+    With `direct` > 0 a `DirectIn` of the first so many channels is added to the first `linear` features (all of them
+    if None): what is linear in x need not be learned by convolutions.
     """
 
     def __init__(
@@ -135,10 +135,11 @@ class ConvEncoder(nn.Module):
         channels: Sequence[int] = (32, 64, 128, 256),
         blocks: int = 0,
         direct: int = 0,
+        linear: int | None = None,
     ):
         super().__init__()
         c, *size = event
-        self.direct = DirectIn((direct, *size), features) if direct else None
+        self.direct = DirectIn((direct, *size), features if linear is None else linear) if direct else None
         self.dims = len(event)
         conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
         layers: list[nn.Module] = []
@@ -154,7 +155,8 @@ class ConvEncoder(nn.Module):
         x = x.reshape(-1, *x.shape[-self.dims :])
         h = self.out(self.convs(x).flatten(1))
         if self.direct is not None:
-            h = h + self.direct(x[:, : self.direct.channels])
+            straight = self.direct(x[:, : self.direct.channels])
+            h = h + F.pad(straight, (0, h.shape[1] - straight.shape[1]))
         return h.reshape(*lead, -1)
 
 
@@ -216,29 +218,29 @@ def _halvings(event: Sequence[int]) -> list[tuple[int, ...]]:
 class DirectIn(nn.Module):
     """x (N, C, *size) to features (N, features) by a dense layer; a large x is first halved by linear convolutions.
 
-    Its weights are of the order of 1 and their product with n inputs is divided by the root of n, so that a step of
-    Adam, of one size for every weight, moves the features by a root of n less (Yang and Hu 2021, arXiv:2011.14522).
+    `centre` is taken from x first. It is zero until it is put at the data's mean, which makes the layer quick to learn:
+    images differ from nought far more than from each other, in one direction that all weights would follow.
     """
 
     def __init__(self, event: Sequence[int], features: int):
         super().__init__()
         self.channels, *size = event
+        self.register_buffer("centre", torch.zeros(*event))
         grids = _halvings(event)
         conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
         c = self.channels
         self.shrink = nn.Sequential(*(conv(c, c, 3, stride=2, padding=1, bias=False) for _ in grids[1:]))
-        n = c * math.prod(grids[-1])
-        self.dense, self.scale = nn.Linear(n, features, bias=False), n**-0.5
-        nn.init.uniform_(self.dense.weight, -1, 1)
+        self.dense = nn.Linear(c * math.prod(grids[-1]), features, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dense(self.shrink(x).flatten(1) * self.scale)
+        return self.dense(self.shrink(x - self.centre).flatten(1))
 
 
 class DirectOut(nn.Module):
     """z (N, latent) to planes (N, planes, *size): a dense layer makes an image of few channels, mixed at each place.
 
-    The dense layer starts at zero. A large image is made small and doubled by linear convolutions.
+    The dense layer starts at zero, and the image is the first planes at the start: a likelihood's location. A large
+    image is made small and doubled by linear convolutions.
     """
 
     def __init__(self, latent: int, event: Sequence[int], planes: int):
@@ -251,7 +253,7 @@ class DirectOut(nn.Module):
         nn.init.zeros_(self.image.bias)
         self.enlarge = nn.ModuleList(doubling(channels, channels, len(size)) for _ in self.grids[1:])
         self.mix = (nn.Conv1d if len(size) == 1 else nn.Conv2d)(channels, planes, 1, bias=False)
-        nn.init.orthogonal_(self.mix.weight)
+        nn.init.dirac_(self.mix.weight)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.image(z).reshape(-1, *self.start)

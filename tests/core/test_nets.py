@@ -45,7 +45,7 @@ def test_convolutions_take_any_shape_with_any_leading_axes(event, blocks, direct
 
 @pytest.mark.parametrize("most", [10**6, 20])
 def test_what_is_beside_the_convolutions_is_linear(most, monkeypatch):
-    """DirectIn and DirectOut are affine maps, of small images or large; the last is nought at the start."""
+    """DirectIn and DirectOut are affine maps, of small images or large; the last is nought at the start, and a location."""
     monkeypatch.setattr(nets, "DIRECT", most)
     torch.manual_seed(0)
     for event in EVENTS:
@@ -53,12 +53,42 @@ def test_what_is_beside_the_convolutions_is_linear(most, monkeypatch):
         assert math.prod(out.start) <= most or math.prod(out.start[1:]) == 1
         x, y, z = torch.randn(3, *event), torch.randn(3, *event), torch.randn(3, 4)
         torch.testing.assert_close(into(2 * x - y), 2 * into(x) - into(y), rtol=1e-4, atol=1e-5)
+        into.centre.copy_(y[0])
+        torch.testing.assert_close(into(y[:1]), torch.zeros(1, 5))
         assert out(z).shape == (3, 2 * event[0], *event[1:])
         bias = out(torch.zeros(1, 4))
         torch.testing.assert_close(out(z), bias.expand_as(out(z)), rtol=0, atol=0)
         nn.init.normal_(out.image.weight)
         torch.testing.assert_close(out(3 * z) - bias, 3 * (out(z) - bias), rtol=1e-4, atol=1e-4)
-        assert float((out(z) - bias).detach().std(0).min()) > 0  # every place is reached
+        location, scale = (out(z) - bias).detach().split(event[0], 1)
+        assert float(location.std(0).min()) > 0  # every place is reached
+        assert not scale.any()
+        nn.init.normal_(out.mix.weight)
+        assert float((out(z) - bias).detach().std(0).min()) > 0
+
+
+def test_what_is_linear_reaches_the_first_features_alone():
+    torch.manual_seed(0)
+    for event in EVENTS:
+        net = nets.ConvEncoder(event, 6, (8,), direct=event[0], linear=2)
+        x = torch.randn(3, *event)
+        before = net(x)
+        nn.init.normal_(net.direct.dense.weight)
+        moved = (net(x) - before).detach()
+        assert bool(moved[:, :2].all())
+        assert not moved[:, 2:].any()
+
+
+@pytest.mark.parametrize("condition", ["none", "label"])
+def test_the_dense_layer_is_centred_on_what_the_encoder_sees(condition):
+    """It sees bytes as -1..1, whatever else it is given beside them."""
+    facts = Facts("image", (3, 8, 8), 40, (0.0, 255.0), True, classes=("a", "b"))
+    made = get_recipe("conv")(facts, latent=4, hidden=(4,), condition=condition)
+    x = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(0)).float()
+    with torch.no_grad():
+        made.start(made, x)
+    (into,) = (m for m in made.model.modules() if isinstance(m, nets.DirectIn))
+    torch.testing.assert_close(into.centre, (x / 127.5 - 1).mean(0), rtol=1e-5, atol=1e-6)
 
 
 def test_every_output_is_reached_by_the_code_and_every_weight_by_the_output():

@@ -6,6 +6,7 @@ Every named recipe that shares its networks is a setting of this one.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 from torch import nn
@@ -190,7 +191,7 @@ def compose(
         defaults = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
     else:
         widths = hidden if hidden is not None else networks.default_channels(facts)
-        encoder = networks.conv_encoder(event, q_head.features, widths, blocks, direct, size)
+        encoder = networks.conv_encoder(event, q_head.features, widths, blocks, latent if direct else 0, size)
         decoder = networks.conv_decoder(latent, facts.shape, head, widths, blocks, direct, size)
         defaults = Defaults("adamw", 1e-3, 64, "cosine", weight_decay=1e-4, clip=10000.0, ema=0.999, epochs=50)
     encoder = wrap(encoder)
@@ -212,7 +213,7 @@ def compose(
         loss.corruption = choose_corruption(corruption, corruption_level, seen)
     elif corruption_level is not None:
         raise ChoiceError("--corruption-level needs a --corruption: gaussian, masking or salt-and-pepper")
-    return Composition(model, loss, seen, defaults, start, wanted)
+    return Composition(model, loss, seen, defaults, partial(start, wrap=wrap), wanted)
 
 
 def choose_condition(facts: Facts, name: str) -> Condition | None:

@@ -59,12 +59,12 @@ def conv_encoder(
     features: int,
     channels: tuple[int, ...],
     blocks: int = 0,
-    direct: bool = True,
+    direct: int = 0,
     condition: int = 0,
 ) -> nn.Module:
-    """x (, c) -> features by convolutions, with a dense layer beside them if `direct`."""
+    """x (, c) -> features by convolutions, with a dense layer beside them for the first `direct` features."""
     c, *size = event
-    net = nets.ConvEncoder((c + condition, *size), features, channels, blocks, c if direct else 0)
+    net = nets.ConvEncoder((c + condition, *size), features, channels, blocks, c if direct else 0, direct)
     return Planes(net, len(event)) if condition else net
 
 

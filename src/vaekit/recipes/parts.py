@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import conditional as heads
 from .. import nets
@@ -200,14 +200,18 @@ def kl_weight(beta: float, warmup: int, cycles: int = 0) -> Schedule:
     return Linear(beta, warmup) if warmup else Constant(beta)
 
 
-def start(composition: Composition, x: Tensor) -> None:
-    """Start from the data: the output's bias at the best constant density, and whatever has a `start(x)` of its own."""
+def start(composition: Composition, x: Tensor, wrap: Callable[[nn.Module], nn.Module] | None = None) -> None:
+    """Start from the data: the output's bias at the best constant density, the centre of what the encoder sees of x
+    (`wrap` makes an encoder of a network), and whatever has a `start(x)` of its own.
+    """
     likelihood = composition.model.likelihood
     if isinstance(likelihood, Conditional) and isinstance(likelihood.head, Head):
         bias = start_bias(likelihood.head, x)
         if bias is not None:
             nets.set_output_bias(likelihood.net, bias)
     for module in composition.model.modules():
+        if wrap and isinstance(module, nets.DirectIn):
+            module.centre.copy_(wrap(nn.Identity())(x).mean(0)[: module.channels])
         begin = getattr(module, "start", None)
         if callable(begin):
             begin(x)
