@@ -9,7 +9,7 @@ MINUTES ?= 3.2
 
 DOCS := $(VENV)/.docs
 
-.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer
+.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies
 
 help:
 	@echo "make setup          an environment in $(VENV) with vaekit and its tools"
@@ -19,7 +19,7 @@ help:
 	@echo "make docs-look      every page of it in Chromium, wide and narrow, light and dark; faults and pictures"
 	@echo "make docs-runs      the small models that the lessons open, in docs/runs; only what is missing or has changed"
 	@echo "make bench          speed beside other libraries; bench-quality, bench-recipes: quality;"
-	@echo "                    bench-explorer: the live page"
+	@echo "                    bench-explorer: the live page; bench-studies: the studies at full length, 2.5 hours"
 
 setup: $(READY)
 
@@ -77,3 +77,6 @@ bench-recipes: $(READY)
 
 bench-explorer: $(READY)
 	$(BIN)/python bench/explorer.py
+
+bench-studies: $(READY)
+	$(BIN)/python bench/studies.py

@@ -126,8 +126,9 @@ def main() -> None:
     edit, shown = edits(run, data)
     rows = np.arange(0, len(test), max(1, len(test) // 20))[:20]
     raw = data.events(data.test[rows]).astype(np.float32)
-    bands = [np.concatenate([raw[:10], run.reconstruct("test")[rows][:10]]),
-             np.concatenate([raw[10:], run.reconstruct("test")[rows][10:]]), shown, run.sample(20, seed=1)]  # fmt: skip
+    back = run.reconstruct("test")[rows]
+    bands = [raw[:10], back[:10], raw[10:], back[10:], shown]
+    bands += [run.sample(10, seed=1), run.sample(10, seed=1, latents="gmm")]
     (DOCS / "images").mkdir(exist_ok=True)
     save_png(DOCS / "images" / "colour.png", image_grid(channels_last(np.concatenate(bands)), 10, zoom=1))
     listed = {k: v.tolist() for k, v in errors.items()}
@@ -157,7 +158,8 @@ def main() -> None:
     out += [
         "",
         "![Test images and their reconstructions, two pairs of rows; then for either edit four rows: the image, its",
-        "reconstruction, the edited one, the true partner; last two rows of new images](images/colour.png)",
+        "reconstruction, the edited one, the true partner; then new images, decoded from N(0, I) and from a mixture of",
+        "Gaussians that was fitted to the codes](images/colour.png)",
         "",
         "Images by Twemoji, (c) Twitter, Inc and other contributors, and EmojiOne 2.2.7, (c) Emoji One, CC BY 4.0.",
         "",

@@ -31,6 +31,7 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 html_theme = "furo"
 html_title = "vaekit"
 html_static_path = ["_static"]
+html_extra_path = ["extra"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
@@ -54,7 +55,7 @@ _startup = HERE / "_build" / "ipython" / "profile_default" / "startup"
 _startup.mkdir(parents=True, exist_ok=True)
 shutil.copy(MAGIC, _startup)
 os.environ["IPYTHONDIR"] = str(_startup.parents[1])
-nb_execution_timeout = 300
+nb_execution_timeout = 1200  # seconds; the machine may be slow or busy
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True

@@ -222,6 +222,8 @@ class DirectIn(nn.Module):
     images differ from nought far more than from each other, in one direction that all weights would follow.
     """
 
+    centre: Tensor
+
     def __init__(self, event: Sequence[int], features: int):
         super().__init__()
         self.channels, *size = event

@@ -45,7 +45,7 @@ def test_convolutions_take_any_shape_with_any_leading_axes(event, blocks, direct
 
 @pytest.mark.parametrize("most", [10**6, 20])
 def test_what_is_beside_the_convolutions_is_linear(most, monkeypatch):
-    """DirectIn and DirectOut are affine maps, of small images or large; the last is nought at the start, and a location."""
+    """DirectIn and DirectOut are affine maps, of small images or large; the last starts at nought, for locations."""
     monkeypatch.setattr(nets, "DIRECT", most)
     torch.manual_seed(0)
     for event in EVENTS:
