@@ -133,7 +133,9 @@ class Trainer:
         self.y = torch.from_numpy(targets.of(data.train)).to(self.device) if targets else None
         n = len(data.train)
         self.epoch_steps = n / self.order.batch
-        self.validate_steps = options.validate_steps or int(min(max(self.epoch_steps, 500), 2000))
+        # patience with few data needs to look often: they are learned by heart within a few hundred steps
+        least = 100 if options.patience else 500
+        self.validate_steps = options.validate_steps or int(min(max(self.epoch_steps, least), 2000))
         self.plan = Plan(self._asked_steps(), options.minutes)
         self.step = 0
         self.first = 0  # the step this session began with
