@@ -27,14 +27,16 @@ def kingma2013_bound(bench: Bench) -> Findings:
     """Figure 2 of the paper: the bound against samples seen, AEVB beside wake-sleep; and figure 4, the manifold.
 
     The paper's networks (one tanh layer, 500 wide, trained by Adagrad with 100 data a step) with 3, 5, 10, 20 and 200
-    latents, by AEVB and by wake-sleep from the same initial weights. The lower bound on training and validation data is
-    recorded as they learn. The manifold is that of the recipe `kingma2013`.
+    latents, by AEVB and by wake-sleep from the same initial weights. The rate is 0.005: on Fashion-MNIST the best of
+    0.005, 0.01 and 0.02 for either method after a thousand steps, where at 0.02, one of the paper's, wake-sleep breaks
+    down. The lower bound on training and validation data is recorded as they learn. The manifold is that of the recipe
+    `kingma2013`.
     """
     width = 500 if len(bench.data.train) > 5000 else 200
     training = {
         "validate_steps": 100,
         "optimiser": "adagrad",
-        "lr": 0.02,
+        "lr": 0.005,
         "batch": 100,
         "ema": 0.0,
         "weight_decay": 0.0,
