@@ -1,6 +1,6 @@
 """The studies at their full length, as pages of the documentation: python bench/studies.py [NAME ...]
 
-Without names all ten on Fashion-MNIST, 7 minutes each, and `beta` for an hour on dSprites; one at a time, so let the
+Without names all ten on Fashion-MNIST, 7 minutes each, and `beta` on dSprites for an hour; one at a time, so let the
 machine do nothing else. Models are kept in bench/.runs/studies, and what is there goes on. Writes
 docs/extra/studies/*.html, docs/studies.json and docs/studies.md, the last with every page made so far.
 """
@@ -24,7 +24,8 @@ RUNS, DOCS = HERE / ".runs" / "studies", HERE.parent / "docs"
 BUILT = DOCS / "extra" / "studies"  # what is in docs/extra comes into the site as it is
 PAGES: dict[str, tuple[str, str, float]] = {  # name of the page: study, data, minutes
     **{name: (name, get_study(name).data, MINUTES) for name in STUDIES},
-    "beta-dsprites": ("beta", "dsprites", 60.0),
+    "beta": ("beta", "dsprites", 60.0),
+    "beta-fashion-mnist": ("beta", "fashion-mnist", MINUTES),
 }
 
 
