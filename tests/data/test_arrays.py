@@ -264,3 +264,12 @@ def test_the_package_is_light():
     code = f"import sys, vaekit.data; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_data_say_what_they_are_in_a_line(rng):
+    x = rng.integers(0, 256, (1000, 3, 8, 8)).astype(np.uint8)
+    data = from_arrays(x, label=np.arange(1000) % 4, name="squares", label_names=["a", "b", "c", "d"])
+    assert repr(data) == (
+        "squares: image data of 3 x 8 x 8, values 0 to 255; 800 train, 100 valid, 100 test, 4 classes"
+    )
+    assert repr(data.valid) == "100 rows of 3 x 8 x 8 uint8, classes"

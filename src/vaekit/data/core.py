@@ -197,7 +197,7 @@ def layout(kind: Kind, row: tuple[int, ...]) -> Layout:
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """One of train, valid and test: some rows of a source array, never copied until they are asked for.
 
@@ -214,6 +214,12 @@ class Split:
     label: NDArray[np.int64] | None = None
     columns: dict[str, Array] = field(default_factory=dict)
     names: list[str] | None = None
+
+    def __repr__(self) -> str:
+        """How many rows of what, in a line to print."""
+        beside = [w for w, there in (("classes", self.label is not None), ("file names", bool(self.names))) if there]
+        known = "".join(f", {word}" for word in [*beside, *self.columns])
+        return f"{len(self):,} rows of {' x '.join(map(str, self.raw.shape[1:]))} {self.raw.dtype}{known}"
 
     def __len__(self) -> int:
         return len(self.index)
@@ -234,7 +240,7 @@ class Split:
         return self.take(slice(0, max(0, n)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Data:
     """A data set: three splits of one source, and what a model must know about one datum.
 
@@ -274,6 +280,21 @@ class Data:
     schema: tuple[Column, ...] = ()
     missing: bool = False
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """What they are, in a line to print."""
+        sizes = ", ".join(f"{len(getattr(self, part)):,} {part}" for part in ("train", "valid", "test"))
+        low, high = self.scale
+        known = {
+            "classes": self.label_names,
+            "attributes": self.attribute_names,
+            "factors": self.factor_names,
+            "columns": self.schema,
+        }
+        more = "".join(f", {len(names)} {what}" for what, names in known.items() if names)
+        shape = " x ".join(map(str, self.shape))
+        values = f"{low:g} to {high:g}{', some missing' if self.missing else ''}"
+        return f"{self.name}: {self.kind} data of {shape}, values {values}; {sizes}{more}"
 
     def events(self, raw: Array) -> Array:
         """Raw rows (B, *row) as events (B, *shape): a view, nothing is copied or cast.
