@@ -83,6 +83,9 @@ def main() -> None:
     file = DOCS / "studies.json"
     for page in parser.parse_args().names or PAGES:
         it = run(page)
+        last = read_json(file).get(page) if file.exists() else None
+        if last and last["steps"] == it["steps"]:  # measured again, not trained
+            it |= {key: last[key] for key in ("took", "resumed", "load")}
         print(f"{page}: {it['took'] / 60:.2f} of {it['minutes']:g} minutes; {it['sentences'][0]}", flush=True)
         found = {**(read_json(file) if file.exists() else {}), page: it}
         write_json(file, found)

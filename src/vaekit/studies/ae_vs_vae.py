@@ -137,8 +137,7 @@ def read(numbers: dict[str, Any]) -> list[str]:
             )
         ),
         f"Of these draws {lost[AE]:.0%} ({AE}), {lost[FREE]:.0%} ({FREE}) and {lost[VAE]:.0%} ({VAE}) fall in holes, "
-        "farther from every drawn code of training data than those of 95% of test data are; "
-        + _closed(lost),
+        "farther from every drawn code of training data than those of 95% of test data are; " + _closed(lost),
     ]
     for key, what in (
         ("knn", "Ten nearest neighbours on the codes find"),
