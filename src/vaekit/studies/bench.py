@@ -119,6 +119,11 @@ class Bench:
         share = math.log(self.minutes / QUICK) / math.log(FULL / QUICK)
         return round(quick * (full / quick) ** min(max(share, 0.0), 1.0))
 
+    @property
+    def share(self) -> float:
+        """How much of the time is for training: measuring takes the larger part of a quick look than of a full study."""
+        return self.sized(60, 76) / 100
+
     def stage(self, what: str) -> None:
         """Tell what is being done."""
         self.told(what, 0, 0)
@@ -133,16 +138,16 @@ class Bench:
             write_json(file, kept)
         return kept[name]
 
-    def steps_within(self, plan: Plan, models: int, share: float = 0.6) -> int:
+    def steps_within(self, plan: Plan, models: int) -> int:
         """About how many steps each of so many models like this one can be trained: `plan` is tried for a few."""
         path = self.folder / "pilot"
         speed = self._advance(path, plan, _stored(path, plan)[0] + PILOT, lambda step: None)
-        return max(LEAST, int((60 * share * self.minutes / models - speed.fixed) / speed.step))
+        return max(LEAST, int((60 * self.share * self.minutes / models - speed.fixed) / speed.step))
 
     # --- models -------------------------------------------------------------------------------------------------
 
-    def train(self, plans: Mapping[str, Plan], share: float = 0.6) -> dict[str, Run]:
-        """Train these models, all for the same number of steps, in this share of the study's time; kept ones go on.
+    def train(self, plans: Mapping[str, Plan]) -> dict[str, Run]:
+        """Train these models, all for the same number of steps, in their share of the study's time; kept ones go on.
 
         The dearest model is tried for a few steps, which tells how many all can take. What earlier sessions spent
         counts, so that a study run again for as long trains no more, and for longer trains on.
@@ -155,9 +160,9 @@ class Bench:
         paths = {name: self.folder / slug(name) for name in plans}
         stored = {name: _stored(paths[name], plan) for name, plan in plans.items()}
         steps = {name: done for name, (done, _) in stored.items()}
-        wanted = share * 60 * self.minutes
+        wanted = 60 * self.share * self.minutes
         spent, begun = sum(seconds for _, seconds in stored.values()), time.monotonic()
-        end = begun + min(wanted - spent, self.left - 60 * self.minutes * (1 - share))
+        end = begun + min(wanted - spent, self.left - 60 * self.minutes * (1 - self.share))
 
         def advance(names: Sequence[str], target: int, of: int) -> Speed | None:
             """Train these to `target`, telling of all as part of `of` steps each; the speed of the last one trained."""

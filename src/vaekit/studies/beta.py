@@ -41,7 +41,7 @@ def beta(bench: Bench) -> Findings:
     if data.kind == "image" and min(data.shape[1:]) >= 48:
         shape |= {"network": "conv", "hidden": (32, 32, 64, 64)}  # Locatello et al.'s widths
     plans = {f"beta {b}": Plan("vae", {**shape, "beta": float(b)}) for b in BETAS}
-    runs = bench.train({**plans, TC: Plan("tc", {**shape, "beta": 6.0})}, share=0.75)
+    runs = bench.train({**plans, TC: Plan("tc", {**shape, "beta": 6.0})})
     bench.stage("measuring")
     n = min(bench.sized(2000, 10_000), len(data.test))
     factors, names = known_factors(bench, n)

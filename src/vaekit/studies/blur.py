@@ -43,7 +43,7 @@ def blur(bench: Bench) -> Findings:
         for latent in LATENTS
         for name, choices in LIKELIHOODS.items()
     }
-    runs = bench.train(plans, share=0.8)
+    runs = bench.train(plans)
     bench.stage("measuring")
     n = min(bench.sized(200, 2000), len(data.test))
     low, high = data.scale

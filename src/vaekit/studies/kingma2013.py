@@ -49,7 +49,7 @@ def kingma2013_bound(bench: Bench) -> Findings:
     manifold = bench.data.kind == "image"
     if manifold:
         plans["manifold"] = Plan("kingma2013", {"latent": 2, "hidden": width}, {"validate_steps": 100})
-    runs = bench.train(plans, share=0.75)
+    runs = bench.train(plans)
     bench.stage("measuring")
     batch = min(100, len(bench.data.train))
     numbers: dict[str, Any] = {"curves": {}, "floor": None}
