@@ -121,7 +121,7 @@ class Bench:
 
     @property
     def share(self) -> float:
-        """How much of the time is for training: measuring takes the larger part of a quick look than of a full study."""
+        """How much of the time is for training: measuring takes more of a quick look than of a full study."""
         return self.sized(60, 76) / 100
 
     def stage(self, what: str) -> None:
