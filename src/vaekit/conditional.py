@@ -46,6 +46,11 @@ def _raw_of_floored(value: Tensor, low: float = LOG_SCALE_FLOOR) -> Tensor:
     return above + torch.log(-torch.expm1(-above)) + low
 
 
+def _raw_of_scale(scale: Tensor) -> Tensor:
+    """The raw number of a scale, of e^-4 where it is less: near the floor there is little gradient."""
+    return _raw_of_floored(torch.log(scale.clamp_min(math.exp(-4))))
+
+
 def _within(raw: Tensor, low: float, high: float) -> Tensor:
     """Softly between `low` and `high`: `raw` itself far from both."""
     return low + F.softplus(high - F.softplus(high - raw) - low)
@@ -163,11 +168,31 @@ class LocationScale(Head):
             log_scale = _floored(log_scale)
         return location, torch.exp(log_scale).to(location.dtype).expand(location.shape), rest
 
-    def bias(self, location: Tensor, scale: Tensor) -> list[Tensor]:
-        """Raw parameters of a location and scale, those that the network gives."""
+    def scale_of(self, std: Tensor) -> Tensor:
+        """The scale at which the density has this standard deviation."""
+        return std
+
+    def bias(self, mean: Tensor, std: Tensor) -> list[Tensor]:
+        """Raw parameters of the density of this mean and deviation, those that the network gives."""
         if self.scale != "learned":
-            return [location.flatten()]
-        return [location.flatten(), _raw_of_floored(torch.log(scale.flatten().clamp_min(math.exp(-4))))]
+            return [mean.flatten()]
+        return [mean.flatten(), _raw_of_scale(self.scale_of(std).flatten())]
+
+    @torch.no_grad()
+    def start_scale(self, x: Tensor) -> None:
+        """Put a learned number at the scale of the best constant density for x (n, *event), where nan is missing.
+
+        An optimiser moves log s by about its rate a step, so that from s = 1 it would be long on its way.
+        """
+        if self.scale not in ("shared", "each"):
+            return
+        there = ~torch.isnan(x)
+        n = there.sum(0).clamp_min(1)
+        mean = torch.where(there, x, 0.0).sum(0) / n
+        variance = torch.where(there, (x - mean).square(), 0.0).sum(0) / n
+        if self.scale == "shared":
+            variance = (variance * there.sum(0)).sum() / there.sum().clamp_min(1)
+        self.log_scale.copy_(_raw_of_scale(self.scale_of(variance.sqrt())))
 
 
 class Gaussian(LocationScale):
@@ -208,7 +233,10 @@ class LaplaceHead(LocationScale):
     """p(x) = e^{-|x - m| / b} / 2b: the likelihood of the absolute error."""
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
-        return torch.cat(self.bias(mean, std / 2**0.5))
+        return torch.cat(self.bias(mean, std))
+
+    def scale_of(self, std: Tensor) -> Tensor:
+        return std / 2**0.5
 
     def forward(self, raw: Tensor) -> D.Distribution:
         location, scale, _ = self.location_and_scale(*self.split(raw))
@@ -245,11 +273,18 @@ class StudentTHead(LocationScale):
         return torch.tensor(float(self.df))
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
-        df = 10.0 if isinstance(self.df, str) else self.df
-        found = self.bias(mean, std * math.sqrt(max(df - 2, 0.5) / df))
+        found = self.bias(mean, std)
         if self.df == "learned":
-            found.append(_raw_of_within(torch.full_like(found[0], math.log(df - 2)), self.LOWEST, self.HIGHEST))
+            start = torch.full_like(found[0], math.log(self.start_df - 2))
+            found.append(_raw_of_within(start, self.LOWEST, self.HIGHEST))
         return torch.cat(found)
+
+    @property
+    def start_df(self) -> float:
+        return 10.0 if isinstance(self.df, str) else self.df
+
+    def scale_of(self, std: Tensor) -> Tensor:
+        return std * math.sqrt(max(self.start_df - 2, 0.5) / self.start_df)
 
     def forward(self, raw: Tensor) -> D.Distribution:
         location, scale, rest = self.location_and_scale(*self.split(raw))

@@ -585,6 +585,27 @@ def test_the_initial_bias_gives_the_moments_of_the_data_back(name):
             np.testing.assert_allclose(d.stddev[0], std, rtol=0.01)
 
 
+@pytest.mark.parametrize("scale", ["shared", "each"])
+@pytest.mark.parametrize("make_head", [heads.Gaussian, heads.LaplaceHead, heads.StudentTHead])
+def test_a_learned_number_starts_at_the_deviation_of_the_data(make_head, scale):
+    """The best of a constant Gaussian, and the same deviation of the others. Missing values do not count."""
+    head = make_head((3,), scale=scale).double()
+    x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor(
+        [0.1, 0.3, 2]
+    )
+    x[:100, 2] = math.nan
+    head.start_scale(x)
+    each = torch.stack([column[~column.isnan()].var(correction=0) for column in x.T])
+    variance = each if scale == "each" else (each @ torch.tensor([5.0, 5.0, 4.0]).double()) / 14
+    with torch.no_grad():
+        found = head(torch.zeros(1, 3).double()).variance[0]
+    torch.testing.assert_close(found, variance.expand(3), rtol=1e-3, atol=0)
+    fixed = make_head((3,), scale="fixed", sigma=0.7)
+    before = fixed.log_scale.clone()
+    fixed.start_scale(x)
+    assert torch.equal(fixed.log_scale, before)
+
+
 @pytest.mark.parametrize("make_head", [heads.CategoricalHead, heads.LogisticMixtureHead])
 @pytest.mark.parametrize("event", [(3, 2, 2), (5,)])
 def test_the_initial_bias_of_levels(make_head, event):

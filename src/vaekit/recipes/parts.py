@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .. import conditional as heads
 from .. import nets
 from ..composition import Composition, Facts
-from ..conditional import Conditional, Head
+from ..conditional import Conditional, Head, LocationScale
 from ..data.observation import (
     Binary,
     Centred,
@@ -25,7 +25,7 @@ from ..data.observation import (
     Threshold,
 )
 from ..errors import ChoiceError
-from ..mixed import Dress, MixedHead, dress, is_mixed, start_bias
+from ..mixed import Dress, Masked, MixedHead, dress, is_mixed, start_bias
 from ..schedules import Constant, Cyclic, Linear, Schedule
 
 LikelihoodName = Literal[
@@ -201,7 +201,7 @@ def kl_weight(beta: float, warmup: int, cycles: int = 0) -> Schedule:
 
 
 def start(composition: Composition, x: Tensor, wrap: Callable[[nn.Module], nn.Module] | None = None) -> None:
-    """Start from the data: the output's bias at the best constant density, the centre of what the encoder sees of x
+    """Start from the data: the output at the best constant density, the centre of what the encoder sees of x
     (`wrap` makes an encoder of a network), and whatever has a `start(x)` of its own.
     """
     likelihood = composition.model.likelihood
@@ -209,6 +209,9 @@ def start(composition: Composition, x: Tensor, wrap: Callable[[nn.Module], nn.Mo
         bias = start_bias(likelihood.head, x)
         if bias is not None:
             nets.set_output_bias(likelihood.net, bias)
+        head = likelihood.head.head if isinstance(likelihood.head, Masked) else likelihood.head
+        if isinstance(head, LocationScale):
+            head.start_scale(x)
     for module in composition.model.modules():
         if wrap and isinstance(module, nets.DirectIn):
             module.centre.copy_(wrap(nn.Identity())(x).mean(0)[: module.channels])
