@@ -56,7 +56,7 @@ def written(found: dict[str, dict[str, Any]]) -> str:
         "# The studies",
         "",
         "`vaekit study NAME [DATA]` trains a few models, measures them and writes a page that reads its own numbers.",
-        "These are the pages of all of them, as `python bench/studies.py` made them on two cores of a CPU: what a",
+        "These are such pages, as `python bench/studies.py` made them on two cores of a CPU: what a",
         "study finds in as many minutes on a machine like that. A page says how many steps its models had; with",
         "`--minutes` they have more.",
         "",
