@@ -105,6 +105,17 @@ class Head(nn.Module):
         raise RuntimeError(f"{type(self).__name__} does not define forward")
 
 
+def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How many data of x (n, *event) have each element, its mean and its variance; missing values are nan.
+
+    Of an element that no datum has, the mean and the variance are taken to be 0.
+    """
+    there = ~torch.isnan(x)
+    n = there.sum(0)
+    mean = torch.where(there, x, 0.0).sum(0) / n.clamp_min(1)
+    return n, mean, torch.where(there, (x - mean).square(), 0.0).sum(0) / n.clamp_min(1)
+
+
 class Bernoulli(Head):
     r"""P(x = 1) = sigmoid(raw), on {0, 1}."""
 
@@ -186,12 +197,9 @@ class LocationScale(Head):
         """
         if self.scale not in ("shared", "each"):
             return
-        there = ~torch.isnan(x)
-        n = there.sum(0).clamp_min(1)
-        mean = torch.where(there, x, 0.0).sum(0) / n
-        variance = torch.where(there, (x - mean).square(), 0.0).sum(0) / n
+        n, _, variance = moments(x)
         if self.scale == "shared":
-            variance = (variance * there.sum(0)).sum() / there.sum().clamp_min(1)
+            variance = (variance * n).sum() / n.sum().clamp_min(1)
         self.log_scale.copy_(_raw_of_scale(self.scale_of(variance.sqrt())))
 
 

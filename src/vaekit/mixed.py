@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints
 
 from . import conditional as heads
-from .conditional import Head
+from .conditional import Head, moments
 from .data.core import Column
 from .data.observation import Counts, MixedTable, Observation, TableSupport
 from .distributions import Categorical, OptimalNormal, _from_noise
@@ -318,10 +318,7 @@ def start_bias(head: Head, x: Tensor) -> Tensor | None:
         return start_bias(head.head, x)
     if isinstance(head, MixedHead | CategoriesHead):
         return head.bias_of(x)
-    there = ~torch.isnan(x)
-    n = there.sum(0).clamp_min(1)
-    mean = torch.where(there, x, 0.0).sum(0) / n
-    variance = torch.where(there, (x - mean).square(), 0.0).sum(0) / n
+    _, mean, variance = moments(x)
     return head.initial_bias(mean, variance.sqrt())
 
 
