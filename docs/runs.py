@@ -22,7 +22,7 @@ LIMIT = 3e6  # bytes of weights
 
 FASHION: dict[str, Any] = {"data": "fashion-mnist", "steps": 6000, "hidden": (128,), "latent": 16}
 WARM: dict[str, Any] = {**FASHION, "warmup": 1500}
-SPRITES: dict[str, Any] = {"data": "dsprites", "steps": 3000, "hidden": (16, 32, 32, 64), "latent": 10}
+SPRITES: dict[str, Any] = {"data": "dsprites", "steps": 3000, "hidden": (16, 32, 32, 64), "latent": 10, "direct": False}
 
 PLANS: dict[str, dict[str, Any]] = {
     # lessons 8, 11, 13, 15

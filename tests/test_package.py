@@ -27,3 +27,13 @@ def test_nothing_unpickles_and_nothing_is_left_undone():
         text = file.read_text(encoding="utf8")
         for word in ("import pickle", "allow_pickle=True", "TODO", "FIXME", "NotImplementedError(", "torch.load("):
             assert word not in text, f"{file.name} holds {word!r}"
+
+
+def test_every_run_that_the_lessons_open_fits_the_code():
+    """A change of the networks shows here, not in a page: train them again with `make docs-runs`."""
+    import vaekit as vk
+
+    runs = sorted(f.parent for f in (ROOT / "docs" / "runs").glob("*/run.json"))
+    assert runs
+    for path in runs:
+        assert vk.open(path).model is not None, path.name
