@@ -94,6 +94,9 @@ def test_ae_vs_vae_reads_holes_and_classes_both_ways():
     for share, said in ((0.06, "closed them"), (0.25, "closed some of them"), (0.36, "did not close them")):
         good["VAE"]["holes"] = share
         assert said in ae_vs_vae.read(good)[1]
+    for name in (ae_vs_vae.AE, ae_vs_vae.FREE):  # no holes but those of the VAE
+        good[name]["holes"] = ae_vs_vae.CHANCE
+    assert "did not close them" in ae_vs_vae.read(good)[1]
     assert "did not make better samples" in down[0]
     assert "tell little" in down[0]
     assert "easier to read off" in up[2]

@@ -108,10 +108,10 @@ def _closed(lost: dict[str, float]) -> str:
     """What the KL did to the holes, by the shares that fall in them beyond the 5% that would without any."""
     if max(lost.values()) <= 2 * CHANCE:
         return "none of the three has holes to speak of."
-    left = (lost[VAE] - CHANCE) / (min(lost[AE], lost[FREE]) - CHANCE)
-    if min(lost[AE], lost[FREE]) <= CHANCE or left > 0.8:
+    without, left = min(lost[AE], lost[FREE]) - CHANCE, lost[VAE] - CHANCE
+    if left > 0.8 * without:
         return "the KL did not close them."
-    much = "" if left < 0.1 else "most of " if left < 0.5 else "some of "
+    much = "" if left < 0.1 * without else "most of " if left < 0.5 * without else "some of "
     return f"5% would without holes, so the KL closed {much}them."
 
 
