@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch import distributions as D
 
-from .conditional import LOG_SCALE_FLOOR, Conditional, Head, _floored
+from .conditional import LOG_SCALE_FLOOR, Conditional, Head, floored
 from .distributions import Point
 from .flows import Autoregressive, Coupling, Drawn, Flow, Map, affine_map, exact
 from .noise import Noise
@@ -155,7 +155,7 @@ class _FlowHead(VectorHead):
 
     def _elementwise(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean, raw_scale, h = self.split(raw)
-        return mean, _floored(raw_scale).clamp_max(CEILING), h
+        return mean, floored(raw_scale).clamp_max(CEILING), h
 
     def gaussian(self, raw: Tensor) -> D.Independent:
         """The diagonal Gaussian that the flow is where its steps do nothing."""

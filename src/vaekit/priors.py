@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch import distributions as D
 from torch.distributions import constraints
 
-from .conditional import _floored
+from .conditional import floored
 from .distributions import _from_noise, draw, standard_gamma
 from .distributions.special import log_sum_exp
 from .errors import ChoiceError
@@ -130,7 +130,7 @@ class Mixture(nn.Module):
         self.log_scale = nn.Parameter(torch.full((components, dims), 0.5 * math.log(0.75)))
 
     def forward(self, *given: Tensor) -> GaussianMixture:
-        return GaussianMixture(self.logits, self.loc, torch.exp(_floored(self.log_scale)))
+        return GaussianMixture(self.logits, self.loc, torch.exp(floored(self.log_scale)))
 
 
 class Vamp(nn.Module):

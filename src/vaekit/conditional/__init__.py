@@ -1,0 +1,62 @@
+"""A conditional density is a network and a head: `forward(*given) -> Distribution`.
+
+Prior, posterior and likelihood are all this one thing. The network emits raw parameters, flat on the last axis; the
+head alone turns them into a distribution, wrapped in `Independent` once, so that its batch shape is (B,) or (K, B)
+and `log_prob` gives one number a datum.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch import distributions as D
+
+from .base import LOG_SCALE_CEILING, LOG_SCALE_FLOOR, Head, floored, moments
+from .counts import (
+    DISPERSIONS,
+    Counts,
+    NegativeBinomialHead,
+    OverdispersedCounts,
+    PoissonHead,
+    ZeroInflatedNegativeBinomialHead,
+)
+from .levels import CategoricalHead, DiscretisedLogisticHead, LogisticMixtureHead
+from .real import SCALES, Gaussian, LaplaceHead, LocationScale, StudentTHead
+from .unit import Bernoulli, BetaHead, ContinuousBernoulliHead
+
+
+class Conditional(nn.Module):
+    """p(. | given): `head(net(*given))`. Any module with this `forward` fits the same hole, a zuko flow too."""
+
+    def __init__(self, net: nn.Module, head: Head):
+        super().__init__()
+        self.net, self.head = net, head
+
+    def forward(self, *given: Tensor) -> D.Distribution:
+        return self.head(self.net(*given))
+
+
+__all__ = [
+    "DISPERSIONS",
+    "LOG_SCALE_CEILING",
+    "LOG_SCALE_FLOOR",
+    "SCALES",
+    "Bernoulli",
+    "BetaHead",
+    "CategoricalHead",
+    "Conditional",
+    "ContinuousBernoulliHead",
+    "Counts",
+    "DiscretisedLogisticHead",
+    "Gaussian",
+    "Head",
+    "LaplaceHead",
+    "LocationScale",
+    "LogisticMixtureHead",
+    "NegativeBinomialHead",
+    "OverdispersedCounts",
+    "PoissonHead",
+    "StudentTHead",
+    "ZeroInflatedNegativeBinomialHead",
+    "floored",
+    "moments",
+]
