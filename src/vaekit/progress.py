@@ -10,7 +10,13 @@ from typing import Any
 
 
 class Progress(ABC):
-    """What training tells as it goes on."""
+    """What training tells as it goes on.
+
+    Attributes:
+        stop: set it to end the training after the step at hand as an interrupt would, everything kept.
+    """
+
+    stop = False
 
     def __enter__(self) -> Progress:
         return self

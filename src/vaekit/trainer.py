@@ -204,7 +204,7 @@ class Trainer:
                     self.flush()
                 # several processes must take the same number of steps: now and then the first one says how many
                 together = self.world == 1 or self.step % AGREE_STEPS == 0
-                stop = together and signals.asked is not None
+                stop = together and (signals.asked is not None or self.progress.stop)
                 if self.plan.minutes is not None and together:
                     self._plan(clock)
                 if self.world > 1 and together:

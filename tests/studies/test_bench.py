@@ -87,6 +87,42 @@ def test_an_interrupt_keeps_what_was_trained(digits, tmp_path, monkeypatch):
     assert len(steps(tmp_path)) == 2
 
 
+def test_a_machine_that_slows_down_while_a_model_trains_does_not_break_the_bound(digits, tmp_path, monkeypatch):
+    """After the first tries a step takes 20 times as long: the round is cut short, and all have the same steps."""
+    from vaekit.studies import bench as module
+
+    real, calls = module.fit, []
+
+    def fit(*given, progress, **named):
+        calls.append(named["steps"])
+        tell = progress.update
+
+        def update(*words):
+            if len(calls) > 1:
+                time.sleep(1.0)
+            tell(*words)
+
+        monkeypatch.setattr(progress, "update", update)
+        return real(*given, progress=progress, **named)
+
+    monkeypatch.setattr(module, "fit", fit)
+    plans = {"one": Plan("vae", SMALL), "two": Plan("vae", SMALL)}
+    begun = time.monotonic()
+    runs = Bench(digits, 0.3, tmp_path).train(plans)
+    assert time.monotonic() - begun < 1.5 * 60 * 0.3
+    reached = steps(tmp_path)
+    assert max(calls) > 2 * max(reached.values()), "the test did not ask for more than there was time for"
+    assert len(set(reached.values())) == 1
+    assert {run.config["step"] for run in runs.values()} == set(reached.values())
+
+
+def test_the_clock_ends_a_model_where_it_is(digits, tmp_path):
+    bench = Bench(digits, 1.0, tmp_path)
+    bench._advance(tmp_path / "one", Plan("vae", SMALL), 10_000_000, lambda step: None, time.monotonic() + 0.5)
+    assert 50 <= steps(tmp_path)["one"] < 100_000
+    assert len(vk.open(tmp_path / "one").encode("test", 5)) == 5
+
+
 def test_sizes_grow_with_the_minutes_alone(digits, tmp_path):
     at = [Bench(digits, m, tmp_path).sized(100, 1600) for m in (0.1, 0.5, 2.0, 8.0, 60.0)]
     assert at == [100, 100, 400, 1600, 1600]

@@ -26,6 +26,7 @@ from ..train import fit
 Told = Callable[[str, int, int], None]
 PILOT = 25  # steps, to learn how long one takes
 LEAST = 50  # steps that are worth a round of their own
+LATE = 1.5  # times its estimate, after which a training is ended where it is
 ROOM = 0.9  # of the time that is left, what a round may take by its estimate
 QUICK, FULL = 0.5, 8.0  # minutes between which sizes grow
 DEFAULTS: dict[str, Any] = {"schedule": "constant", "compile": "off"}
@@ -67,10 +68,10 @@ class Speed(NamedTuple):
 
 
 class _Watch(Progress):
-    """Tells the steps of one training as part of all, and times those up to the last record."""
+    """Tells the steps of one training as part of all, times those up to the last record, and ends it in time."""
 
-    def __init__(self, tell: Callable[[int], None]):
-        self.tell = tell
+    def __init__(self, tell: Callable[[int], None], until: float):
+        self.tell, self.until = tell, until
         self.begun, self.seconds, self.steps = time.monotonic(), 0.0, 0
 
     def start(self, config: dict[str, Any]) -> None:
@@ -78,6 +79,7 @@ class _Watch(Progress):
 
     def update(self, step, horizon, epoch, train, valid, images_per_second) -> None:
         self.seconds, self.steps = time.monotonic() - self.begun, step
+        self.stop = time.monotonic() > self.until
         self.tell(step)
 
     def note(self, text: str) -> None:
@@ -164,15 +166,15 @@ class Bench:
         spent, begun = sum(seconds for _, seconds in stored.values()), time.monotonic()
         end = begun + min(wanted - spent, self.left - 60 * self.minutes * (1 - self.share))
 
-        def advance(names: Sequence[str], target: int, of: int) -> Speed | None:
-            """Train these to `target`, telling of all as part of `of` steps each; the speed of the last one trained."""
+        def advance(names: Sequence[str], target: int, of: int, until: float = math.inf) -> Speed | None:
+            """Train these to `target` or `until`, telling of all as part of `of` steps each; the last one's speed."""
             speed = None
             for name in names:
                 if steps[name] < target:
                     others = sum(steps.values()) - steps[name]
                     tell = functools.partial(self._tell_steps, others, of * len(plans))
-                    speed = self._advance(paths[name], plans[name], target, tell)
-                    steps[name] = target
+                    speed = self._advance(paths[name], plans[name], target, tell, until)
+                    steps[name] = _stored(paths[name], plans[name])[0]
             return speed
 
         first, *rest = sorted(plans, key=lambda name: plans[name].cost(self.data), reverse=True)
@@ -184,11 +186,14 @@ class Bench:
             left = end - time.monotonic()
             # a machine that others come to use is noticed after half of the time, where stopping to look costs little
             careful = left > 0.3 * wanted and len(plans) * speed.fixed < 0.1 * left
-            more = int(((0.5 if careful else ROOM) * left / len(plans) - speed.fixed) / speed.step)
+            mine = (0.5 if careful else ROOM) * left / len(plans)
+            more = int((mine - speed.fixed) / speed.step)
             enough = more >= LEAST  # a first try on a cold or busy machine may tell far too little
             misses = 0 if enough else misses + 1
             target = steps[first] + (more if enough else 0)
-            advance([first, *rest], target, target)
+            # or at once: the others go as far as the first came, and all end in time, even if not all come so far
+            advance([first], target, target, time.monotonic() + LATE * mine)
+            advance(rest, steps[first], steps[first], end + 0.1 * wanted)
         found = {name: open_run(paths[name], data=self.data).to(choose_device("auto")) for name in plans}
         self.runs |= found
         return found
@@ -196,8 +201,10 @@ class Bench:
     def _tell_steps(self, before: int, of: int, step: int) -> None:
         self.told("training", min(before + step, of), of)
 
-    def _advance(self, path: Path, plan: Plan, steps: int, tell: Callable[[int], None]) -> Speed:
-        """Train one model until it has had so many steps."""
+    def _advance(
+        self, path: Path, plan: Plan, steps: int, tell: Callable[[int], None], until: float = math.inf
+    ) -> Speed:
+        """Train one model until it has had so many steps, or to the first record after `until` (monotonic seconds)."""
         begun = time.monotonic()
         started_at, _ = _stored(path, plan)
         resume = (path / "run.json").exists()
@@ -205,7 +212,7 @@ class Bench:
             config = read_config(path)
             config["training"]["steps"], config["state"] = steps, "interrupted"
             write_json(path / "run.json", config)
-        watch = _Watch(tell)
+        watch = _Watch(tell, until)
         try:
             fit(
                 self.data,
@@ -219,7 +226,8 @@ class Bench:
                 **plan.choices,
             )
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(str(self.folder)) from None
+            if not watch.stop:
+                raise KeyboardInterrupt(str(self.folder)) from None
         step = watch.seconds / max(watch.steps - started_at, 1)
         return Speed(step, max(time.monotonic() - begun - step * (steps - started_at), 0.0))
 
