@@ -9,7 +9,7 @@ MINUTES ?= 3.2
 
 DOCS := $(VENV)/.docs
 
-.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies
+.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads
 
 help:
 	@echo "make setup          an environment in $(VENV) with vaekit and its tools"
@@ -19,7 +19,8 @@ help:
 	@echo "make docs-look      every page of it in Chromium, wide and narrow, light and dark; faults and pictures"
 	@echo "make docs-runs      the small models that the lessons open, in docs/runs; only what is missing or has changed"
 	@echo "make bench          speed beside other libraries; bench-quality, bench-recipes: quality;"
-	@echo "                    bench-explorer: the live page; bench-studies: the studies at full length, 2.5 hours"
+	@echo "                    bench-explorer: the live page; bench-studies: the studies at full length, 2.5 hours;"
+	@echo "                    bench-threads: training alone and beside other programs"
 
 setup: $(READY)
 
@@ -80,3 +81,6 @@ bench-explorer: $(READY)
 
 bench-studies: $(READY)
 	$(BIN)/python bench/studies.py
+
+bench-threads: $(READY)
+	$(BIN)/python bench/threads.py

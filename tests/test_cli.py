@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaekit.cli import _busy, main
+from vaekit.cli import main
 from vaekit.cli.fit import DATA, TRAINING
 
 TINY = ("--compile", "off", "--steps", "5")
@@ -601,11 +601,14 @@ def test_warnings_of_libraries_stay_inside(run):
     assert not heard
 
 
-@pytest.mark.parametrize(("load", "running", "busy"), [(0.0, 99, False), (99.0, 1, False), (99.0, 99, True)])
-def test_a_machine_is_busy_by_what_runs_now_not_only_by_the_last_minute(monkeypatch, load, running, busy):
-    """The load average still counts a training that has just ended."""
-    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
-    with monkeypatch.context() as patched:
-        patched.setattr("builtins.open", lambda *_, **__: io.StringIO(f"{load} 0.1 0.1 {running}/200 4711\n"))
-        found = _busy()
-    assert found is busy
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_do_not_spin_for_ever_unless_the_environment_says_so(monkeypatch, given, count):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    done("recipes")
+    assert os.environ.get("GOMP_SPINCOUNT") == count

@@ -9,6 +9,7 @@ from PIL import Image
 
 import vaekit as vk
 from vaekit.cli import main
+from vaekit.data.condition import Condition
 from vaekit.editing import named_mask
 from vaekit.errors import ChoiceError
 from vaekit.infill import infer_visible, visible_log_prob
@@ -225,6 +226,57 @@ def test_on_the_command_line(digits, tmp_path, monkeypatch, capsys):
         err = capsys.readouterr().err
         assert said in err
         assert err.count("\n") == 1
+
+
+def test_conditional_runs_take_the_condition_of_the_test_set_or_a_label(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--steps", "60", "--latent", "2", "--hidden", "16", "--compile", "off"]
+    assert main(["fit", "digits", "--recipe", "conditional", "--out", "run", *words]) == 0
+    run = vk.open("run")
+    own = int(run.data.test.label[3])
+    np.save("row.npy", run.observed("test").raw(np.array([3])))
+    for image, label in (("3", None), ("row.npy", str(own))):
+        told = [] if label is None else ["--label", label]
+        assert main(["edit", "run", image, "--attribute", "8", "--out", "e.npz", *told]) == 0
+        with np.load("e.npz") as held:
+            np.testing.assert_allclose(held["z"][4, 2:], np.eye(10)[own], atol=1e-6)  # strength 0: its own class
+            np.testing.assert_allclose(held["z"][-1, 2:] - held["z"][4, 2:], held["direction"][2:], atol=1e-5)
+            assert held["direction"][2 + 8] > 0.9
+        assert main(["fill", "run", image, "--out", "f.npz", "--draws", "8", *told]) == 0
+        with np.load("f.npz") as held:
+            filled = held["filled"]
+        np.testing.assert_array_equal(filled, run.fill(3, draws=8).filled[0])
+    other = str((own + 1) % 10)
+    assert main(["fill", "run", "row.npy", "--out", "f.npz", "--draws", "8", "--label", other]) == 0
+    with np.load("f.npz") as held:
+        assert not np.array_equal(held["filled"], filled)
+    assert main(["sample", "run", "-n", "5", "--label", "7", "--out", "s.npz"]) == 0
+    with np.load("s.npz") as held:
+        np.testing.assert_array_equal(held["z"][:, 2:], np.eye(10, dtype=np.float32)[[7] * 5])
+    capsys.readouterr()
+    for words, said in (
+        (["fill", "run", "row.npy"], "--label"),
+        (["edit", "run", "row.npy", "--attribute", "8"], "--label"),
+        (["sample", "run", "--label", "hat"], "no class 'hat': there are 0, 1"),
+    ):
+        assert main(words) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_condition_is_read_by_name_code_or_values():
+    classes = Condition("label", ("bee", "ant", "3"))
+    assert [int(classes.read(given)[0]) for given in ("ant", "0", "3")] == [1, 0, 2]
+    attributes = Condition("attributes", ("dark", "size"))
+    np.testing.assert_array_equal(attributes.read("1,0.5"), [[1, 0.5]])
+    for condition, given in (
+        (classes, "7"),
+        (classes, "-1"),
+        (attributes, "1"),
+        (attributes, "1,x"),
+        (attributes, "1,nan"),
+    ):
+        with pytest.raises(ChoiceError):
+            condition.read(given)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------

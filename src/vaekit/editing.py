@@ -36,11 +36,14 @@ def named_mask(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return hidden
 
 
-def code_of(run: Run, datum: int | np.ndarray) -> np.ndarray:
-    """The posterior mean (D,) of a row of the test set by its number, or of a raw datum, (*row) or (1, *row)."""
+def code_of(run: Run, datum: int | np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    """The posterior mean (D,) of a row of the test set by its number, or of a raw datum, (*row) or (1, *row).
+
+    That of a conditional run ends in its condition, which a raw datum needs: a class or attributes, (1, ...).
+    """
     if isinstance(datum, int | np.integer):
         return run.encode("test", rows=[int(datum)])[0]
-    return run.encode(one_row(run, datum))[0]
+    return run.encode(one_row(run, datum), labels=labels)[0]
 
 
 def raw_of(run: Run, datum: int | np.ndarray) -> np.ndarray:

@@ -86,7 +86,7 @@ class Observed:
             elif self.labels is None:
                 raise ChoiceError(
                     f"this run is conditional on {wanted.kind}s: it needs one for each datum "
-                    "(labels= in Python; on the command line data that carry them)"
+                    "(labels= in Python; on the command line --label, or data that carry them)"
                 )
             elif wanted.kind == "label":
                 self._conditions = wanted.of_labels(self.labels)

@@ -349,15 +349,17 @@ class Run:
         steps: int = 9,
         against: str | None = None,
         balance: bool = True,
+        labels: np.ndarray | None = None,
     ) -> np.ndarray:
         """A datum moved along an attribute (or class) of the data, from -strength to strength, (steps, *event).
 
-        See `vaekit.editing.direction` for the arguments.
+        See `vaekit.editing.direction` for the arguments. In a conditional run the condition moves with the code; a raw
+        datum needs its own (`labels`).
         """
         from .editing import code_of, direction, edited
 
         way = direction(self, attribute, against, balance)
-        return self.decode(edited(code_of(self, datum), way, strength, steps)[0])
+        return self.decode(edited(code_of(self, datum, labels), way, strength, steps)[0])
 
     def fill(
         self,
@@ -373,6 +375,7 @@ class Run:
             what: the number of a row of the test set, or raw rows.
             mask: half, box, or bool (*event) (or one a row) of what is hidden.
             draws: how many answers.
+            labels: classes (or attributes) of raw rows, for a conditional run.
 
         See `vaekit.infill.fill_masked`.
         """
@@ -380,6 +383,8 @@ class Run:
         from .infill import fill_masked
 
         raw = raw_of(self, what) if isinstance(what, int | np.integer) else what
+        if isinstance(what, int | np.integer) and self.composition.condition is not None:
+            labels = self.composition.condition.labels(self.data.test, int(what))
         hidden = named_mask(mask, self.facts.shape) if isinstance(mask, str) else mask
         return fill_masked(self, raw, hidden, labels, draws, seed=seed)
 

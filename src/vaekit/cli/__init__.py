@@ -63,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     The exit status: 0; 2 for what a user can put right; 3 where named data can be had nowhere; 130 when interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    # torch's threads wait by spinning, which is fastest on free cores; beside other busy programs a step can then take
-    # forty times as long, so on a busy machine they are told to sleep (it must be said before torch is imported)
-    if _busy():
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # the threads of torch wait for one another by spinning, without an end unless told before it is imported: beside
+    # another program on the same cores a step then takes up to a hundred times as long (docs/threads.md)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     level = logging.root.manager.disable
     try:
         with warnings.catch_warnings():
@@ -90,18 +90,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     finally:
         logging.disable(level)
-
-
-def _busy() -> bool:
-    """Whether other programs want most of the cores: over the last minute, and still now where that can be seen."""
-    most = 0.75 * (os.cpu_count() or 1)
-    if not hasattr(os, "getloadavg") or os.getloadavg()[0] <= most:
-        return False
-    try:
-        with open("/proc/loadavg", encoding="ascii") as file:  # ... running/all ...: this program is one that runs
-            return int(file.read().split()[3].split("/")[0]) - 1 > most
-    except (OSError, IndexError, ValueError):
-        return True
 
 
 def _refuse(error: Exception) -> int:

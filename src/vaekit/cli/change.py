@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from vaekit.cli.output import at_least, check_file, check_picture, write
 from vaekit.cli.use import GRID, ROWS, Flag, _open
-from vaekit.errors import ChoiceError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +26,7 @@ def edit(
     attribute: str,
     strength: float = 1.0,
     against: str | None = None,
+    label: str | None = None,
     unbalanced: Flag = False,
     steps: int = 9,
     data: str | None = None,
@@ -46,6 +46,8 @@ def edit(
         How far at the end of the strip: 1 is the way from the mean without to the mean with the attribute.
     against
         Another attribute or class: the way from that one to this.
+    label
+        The class (or the attributes, a,b,c) of a datum that comes from a file, for a conditional run.
     unbalanced
         Leave in the direction what only comes along with the attribute in these data.
     steps
@@ -55,17 +57,16 @@ def edit(
     out
         .png (a row) or .npz (x, z, strengths, direction).
     """
-    from vaekit.cli.sources import datum
+    from vaekit.cli.sources import condition, datum
     from vaekit.editing import code_of, direction, edited
 
     at_least(2, steps=steps)
     path = check_file(out, GRID)
     opened = _open(run, data)
     check_picture(opened, path)
-    given = datum(opened, image)
-    _unconditional(opened, "edit")
+    given, labels = datum(opened, image), condition(opened, label)
     way = direction(opened, attribute, against, not unbalanced)
-    z, strengths = edited(code_of(opened, given), way, strength, steps)
+    z, strengths = edited(code_of(opened, given, labels), way, strength, steps)
     x = opened.decode(z)
     picture = _beside(opened, given, x)
     write(path, opened, picture, len(picture), {"x": x, "z": z, "strengths": strengths, "direction": way})
@@ -77,6 +78,7 @@ def fill(
     /,
     *,
     mask: str = "half",
+    label: str | None = None,
     draws: int = 32,
     seed: int = 0,
     data: str | None = None,
@@ -96,6 +98,8 @@ def fill(
         (.csv, .parquet) with missing values.
     mask
         half (the lower one is hidden), box (the middle), or a file: an image whose bright pixels are hidden, or .npy.
+    label
+        The class (or the attributes, a,b,c) of what comes from a file, for a conditional run.
     draws
         How many answers the expectation is over.
     seed
@@ -107,7 +111,7 @@ def fill(
     """
     import numpy as np
 
-    from vaekit.cli.sources import datum
+    from vaekit.cli.sources import condition, datum
     from vaekit.cli.sources import mask as read_mask
     from vaekit.data.table import SUFFIXES
     from vaekit.editing import named_mask, raw_of
@@ -116,14 +120,14 @@ def fill(
     path = check_file(out, ROWS)
     opened = _open(run, data)
     check_picture(opened, path)
+    labels = condition(opened, label)
     if image.lower().endswith(tuple(SUFFIXES)):
-        return _fill_table(opened, image, path, draws, seed)
+        return _fill_table(opened, image, path, draws, seed, labels)
     given = datum(opened, image)
-    _unconditional(opened, "fill")
     hidden = read_mask(opened, mask)
     hidden = named_mask(hidden, opened.facts.shape) if isinstance(hidden, str) else hidden
     raw = raw_of(opened, given)
-    found = opened.fill(raw, hidden, draws, seed)
+    found = opened.fill(given if isinstance(given, int) else raw, hidden, draws, seed, labels)
     low, high = opened.facts.scale
     shown = np.where(hidden, np.float32((low + high) / 2), raw.astype(np.float32))
     picture = np.concatenate([raw.astype(np.float32), shown, found.filled, found.draws[:4, 0]])
@@ -131,22 +135,28 @@ def fill(
     write(path, opened, picture, len(picture), arrays)
 
 
-def _fill_table(run: Run, source: str, path: Path, draws: int, seed: int) -> None:
+def _fill_table(run: Run, source: str, path: Path, draws: int, seed: int, labels: np.ndarray | None) -> None:
     """The rows of a table with their missing values filled in, as .csv or .npz."""
     import numpy as np
 
     from vaekit.cli.output import Doing
     from vaekit.cli.sources import rows
 
-    _unconditional(run, "fill")
-    raw = np.asarray(rows(run, source, None).x, np.float32)
+    given = rows(run, source, None)
+    raw = np.asarray(given.x, np.float32)
+    condition = run.composition.condition
+    if labels is not None:
+        labels = np.repeat(labels, len(raw), 0)
+    elif condition is not None and condition.kind == "label" and condition.column is None:
+        labels = given.label
     hidden = np.isnan(raw)
     filled = raw.copy()
     some = np.flatnonzero(hidden.any(1) & ~hidden.all(1))
     with Doing() as doing:
         for a in range(0, len(some), BLOCK):
             part = some[a : a + BLOCK]
-            filled[part] = run.fill(raw[part], hidden[part], draws, seed).filled
+            of_these = None if labels is None else labels[part]
+            filled[part] = run.fill(raw[part], hidden[part], draws, seed, of_these).filled
             doing("filling rows", a + len(part), len(some))
     write(path, run, filled, 1, {"x": raw, "hidden": hidden, "filled": filled})
     empty = int(hidden.all(1).sum())
@@ -161,10 +171,3 @@ def _beside(run: Run, given: int | np.ndarray, x: np.ndarray) -> np.ndarray:
     from vaekit.editing import raw_of
 
     return np.concatenate([raw_of(run, given).astype(x.dtype), x])
-
-
-def _unconditional(run: Run, command: str) -> None:
-    if run.composition.condition is not None:
-        raise ChoiceError(
-            f"{command} on the command line takes no conditional run, whose data need conditions: use Python"
-        )

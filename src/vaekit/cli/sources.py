@@ -114,6 +114,19 @@ def latent(run: Run, given: str, sample: bool = False, seed: int = 0, place: int
     return run.encode(found, sample=sample, seed=seed + place)[0]
 
 
+def condition(run: Run, given: str | None) -> np.ndarray | None:
+    """What `--label` tells of a datum that is not the run's own, for a conditional run.
+
+    Raises:
+        ChoiceError: the run is not conditional, or there is no such class.
+    """
+    if given is None:
+        return None
+    if run.composition.condition is None:
+        raise ChoiceError("--label is for a conditional run, and this one is not")
+    return run.composition.condition.read(given)
+
+
 def datum(run: Run, given: str) -> int | np.ndarray:
     """One datum as the user names it: the number of a row of the test set, or raw (1, *row) read from a file.
 

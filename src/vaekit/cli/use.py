@@ -112,6 +112,7 @@ def sample(
     *,
     n: Annotated[int, N] = 64,
     temperature: float = 1.0,
+    label: str | None = None,
     noise: Flag = False,
     latents: str | None = None,
     components: int | None = None,
@@ -131,6 +132,8 @@ def sample(
         How many.
     temperature
         Spread of z about the prior's centre, or about the mean of the codes.
+    label
+        Of a conditional run: the class (or the attributes, a,b,c) of all of them; else each class in turn.
     noise
         Draw x from p(x|z) rather than take its mean.
     latents
@@ -149,6 +152,8 @@ def sample(
     out
         .png (a grid), .npz (x, z), or .csv (rows of a table).
     """
+    from vaekit.cli.sources import condition
+
     at_least(1, n=n, components=components)
     at_least(0, temperature=temperature)
     if latents is None and (components is not None or refit):
@@ -161,11 +166,12 @@ def sample(
         check_name(latents)
     opened = _open(run, data, device)
     check_picture(opened, path)
+    labels = condition(opened, label)
     if latents is not None:
         with Doing() as doing:
             fitted = opened.fit_latents(latents, components=components, refit=refit, progress=doing)
         print(fitted)
-    z = opened.sample_latents(n, temperature, seed, latents=latents)
+    z = opened.sample_latents(n, temperature, seed, labels, latents)
     x = opened.decode(z, noise, seed)
     write(path, opened, x, max(1, round(n**0.5)), {"x": x, "z": z})
 

@@ -46,6 +46,31 @@ class Condition:
             return self.of_labels(coded(split.columns[self.column], self.names))
         return self.of_labels(split.label if split.label is not None else np.full(len(split), -1))
 
+    def read(self, given: str) -> np.ndarray:
+        """What a user calls the condition of one datum: a class by name or code; attributes' values a,b,c; (1, ...).
+
+        Raises:
+            ChoiceError: no such class, or not a number for each attribute.
+        """
+        if self.kind == "label":
+            known = ", ".join(self.names[:20]) + (", ..." if self.size > 20 else "")
+            code = self.names.index(given) if given in self.names else int(given) if given.isdecimal() else -1
+            if not 0 <= code < self.size:
+                raise ChoiceError(f"no class {given!r}: there are {known}, or their codes 0..{self.size - 1}")
+            return np.array([code])
+        try:
+            values = np.array([[float(v) for v in given.split(",")]], np.float32)
+        except ValueError:
+            values = np.empty((1, 0), np.float32)
+        if values.shape[1] != self.size or not np.isfinite(values).all():
+            raise ChoiceError(f"--label takes a number for each of {', '.join(self.names)}, with commas between them")
+        return values
+
+    def labels(self, split: Split, row: int) -> np.ndarray:
+        """The condition of one datum of a split as `read` gives it."""
+        c = self.of(split)[row : row + 1]
+        return c.argmax(1) if self.kind == "label" else c
+
     def of_labels(self, labels: np.ndarray) -> np.ndarray:
         """One-hot rows for class codes (n,)."""
         labels = np.asarray(labels)
