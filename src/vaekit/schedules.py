@@ -40,6 +40,23 @@ class Linear(Schedule):
         return self.start + (self.value - self.start) * _done(step, self.steps)
 
 
+class Geometric(Schedule):
+    """From `start` to `value` in equal ratios over `steps`, then constant; at once where `steps` is 0. Both above 0.
+
+    From far above, a KL weight that falls lets latents into use one at a time (Wu et al. 2021, arXiv:2102.03986).
+    """
+
+    def __init__(self, value: float, steps: int, start: float):
+        super().__init__()
+        if not (value > 0 and start > 0):
+            raise ValueError(f"start and value must be above 0, got {start} and {value}")
+        self.value, self.steps, self.start = value, _not_negative(steps), start
+
+    def forward(self, step: Tensor | float) -> Tensor:
+        done = _done(step, self.steps)
+        return torch.exp((1 - done) * math.log(self.start) + done * math.log(self.value))
+
+
 class Cyclic(Schedule):
     """`Linear` repeated every `period` steps, rising over the first `share` of it (Fu et al. 2019)."""
 

@@ -131,7 +131,7 @@ def test_interpolation_reads_ways_both_ways():
 
 
 def disentangled(migs, distortions, steps=1000):
-    names = [*(f"beta {b}" for b in beta.BETAS), beta.TC]
+    names = [*(f"beta {b}" for b in beta.BETAS), beta.TC, beta.COOLING]
     found = {
         name: {"mig_lib": m, "active": 5, "distortion": d, "carries": ["x", "y", "", "x"] if i == 3 else ["x"] * 4}
         for i, (name, m, d) in enumerate(zip(names, migs, distortions, strict=True))
@@ -141,19 +141,23 @@ def disentangled(migs, distortions, steps=1000):
 
 
 def test_beta_reads_scores_both_ways():
-    up = beta.read(disentangled([0.1, 0.2, 0.3, 0.4, 0.35], [10, 11, 12, 13, 12]))
-    down = beta.read(disentangled([0.4, 0.3, 0.2, 0.1, 0.05], [13, 12, 11, 10, 9], steps=400_000))
+    up = beta.read(disentangled([0.1, 0.2, 0.3, 0.4, 0.35, 0.39], [10, 11, 12, 13, 12, 12]))
+    down = beta.read(disentangled([0.4, 0.3, 0.2, 0.1, 0.05, 0.1], [13, 12, 11, 10, 9, 9], steps=400_000))
     assert "that of `beta 8`" in up[0]
     assert "grew with beta" in up[0]
     assert "fell with beta" in down[0]
     assert "distortion rose" in up[1]
     assert "distortion fell" in down[1]
-    assert "several latents share x" in up[2]
-    assert "one latent alone tells most of y" in up[2]
-    assert "no latent tells of y" in down[2]
-    assert "the mechanism, not disentanglement" in up[3]
-    assert "published" in down[3]
-    numbers = disentangled([0.1] * 5, [10] * 5) | {"factors": []}
+    assert "one at a time" in up[2]
+    assert "has not helped" in down[2]
+    assert "several latents share x" in up[3]
+    assert "one latent alone tells most of y" in up[3]
+    assert "no latent tells of y" in down[3]
+    assert "the mechanism, not disentanglement" in up[4]
+    assert "published" in down[4]
+    same = beta.read(disentangled([0.1] * 6, [10] * 6))
+    assert "no difference to speak of" in same[2]
+    numbers = disentangled([0.1] * 6, [10] * 6) | {"factors": []}
     assert "no factors" in beta.read(numbers)[-1]
 
 

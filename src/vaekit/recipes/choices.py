@@ -91,13 +91,14 @@ def elbo(
     *,
     beta: float = 1.0,
     warmup: int = 0,
+    beta_from: float = 0.0,
     cycles: int = 0,
     samples: int = 1,
     free_bits: float = 0.0,
 ) -> Objective:
     _at_least(0, free_bits=free_bits)
     positive(samples=samples)
-    return ELBO(kl_weight(beta, warmup, cycles), samples, free_bits=free_bits)
+    return ELBO(kl_weight(beta, warmup, cycles, beta_from), samples, free_bits=free_bits)
 
 
 def capacity(

@@ -70,6 +70,7 @@ def compose(
     transforms: int | None = None,
     beta: float | None = None,
     warmup: int | None = None,
+    beta_from: float | None = None,
     cycles: int | None = None,
     free_bits: float | None = None,
     samples: int | None = None,
@@ -127,7 +128,8 @@ def compose(
 
         The weight of the KL (objectives elbo, capacity, constrained):
         beta: weight of the KL (1), or of the total correlation in tc (6).
-        warmup: steps over which beta rises from 0.
+        warmup: steps over which beta rises from 0, or moves from `beta_from`.
+        beta_from: a weight to start from; far above beta it lets latents into use one at a time, which disentangles.
         cycles: length of a cycle in steps, for a rise that is repeated.
         free_bits: nats a latent below which its KL costs nothing more.
         capacity: C in nats at the end (25).

@@ -26,7 +26,7 @@ from ..data.observation import (
 )
 from ..errors import ChoiceError
 from ..mixed import Dress, Masked, MixedHead, dress, is_mixed, start_bias
-from ..schedules import Constant, Cyclic, Linear, Schedule
+from ..schedules import Constant, Cyclic, Geometric, Linear, Schedule
 
 LikelihoodName = Literal[
     "auto", "bernoulli", "continuous-bernoulli", "beta", "gaussian", "laplace", "student-t", "discretised-logistic",
@@ -187,16 +187,25 @@ def positive(**values: int | tuple[int, ...] | None) -> None:
                 raise ChoiceError(f"--{name.replace('_', '-')} must be 1 or more, got {size}")
 
 
-def kl_weight(beta: float, warmup: int, cycles: int = 0) -> Schedule:
-    """beta at every step; risen from 0 over `warmup` steps; or that rise repeated every `cycles` steps."""
+def kl_weight(beta: float, warmup: int, cycles: int = 0, start: float = 0.0) -> Schedule:
+    """beta at every step, or reached from `start` over `warmup` steps, or risen to in every cycle of `cycles` steps.
+
+    From 0 it rises evenly; from any other start it moves in equal ratios.
+    """
     if not 0 <= beta < math.inf:
         raise ChoiceError(f"--beta must be 0 or more, got {beta:g}")
+    if not 0 <= start < math.inf:
+        raise ChoiceError(f"--beta-from must be 0 or more, got {start:g}")
+    if start and (not warmup or cycles or not beta):
+        raise ChoiceError("--beta-from takes the steps to --beta as --warmup, a --beta above 0 and no --cycles")
     if warmup < 0 or cycles < 0:
         raise ChoiceError(f"--warmup and --cycles must be 0 or more steps, got {min(warmup, cycles)}")
     if cycles:
         if warmup > cycles:
             raise ChoiceError(f"--warmup {warmup} must fit into a cycle of --cycles {cycles} steps")
         return Cyclic(beta, cycles, warmup / cycles if warmup else 0.5)
+    if start:
+        return Geometric(beta, warmup, start)
     return Linear(beta, warmup) if warmup else Constant(beta)
 
 

@@ -118,8 +118,8 @@ def read(numbers: dict[str, Any]) -> list[str]:
     drawn = {name: kept(numbers, name, "drawn") for name in models}
     nearest = min(drawn, key=lambda name: abs(np.log(max(drawn[name], 1e-9))))
     said.append(
-        f"Draws from p(x|z) have {drawn[nearest]:.2g} times the data's power at high frequencies at best ({nearest}), "
-        f"and {drawn[unit]:.2g} times for the {unit}: "
+        f"Draws from p(x|z) have {number(drawn[nearest])} times the data's power at high frequencies at best "
+        f"({nearest}), and {number(drawn[unit])} times for the {unit}: "
         + (
             "what the mean lacks the noise of a pixel puts in, but as grain, not as detail."
             if drawn[nearest] > share[nearest]
