@@ -25,6 +25,7 @@ from ..train import fit
 
 Told = Callable[[str, int, int], None]
 PILOT = 25  # steps, to learn how long one takes
+COMPILED_PILOT = 150  # the same where the first takes as long as a thousand others
 LEAST = 50  # steps that are worth a round of their own
 LATE = 1.5  # times its estimate, after which a training is ended where it is
 ROOM = 0.9  # of the time that is left, what a round may take by its estimate
@@ -40,6 +41,11 @@ class Plan:
     recipe: str = "vae"
     choices: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def pilot(self) -> int:
+        """Steps that tell how long one takes."""
+        return COMPILED_PILOT if self.training.get("compile") == "on" else PILOT
 
     @property
     def settings(self) -> str:
@@ -72,18 +78,29 @@ class _Watch(Progress):
 
     def __init__(self, tell: Callable[[int], None], until: float):
         self.tell, self.until = tell, until
-        self.begun, self.seconds, self.steps = time.monotonic(), 0.0, 0
+        self.begun, self.first = time.monotonic(), 0
+        self.marks: list[tuple[int, float]] = []
 
     def start(self, config: dict[str, Any]) -> None:
-        self.begun = time.monotonic()
+        self.begun, self.first = time.monotonic(), config.get("step", 0)
 
     def update(self, step, horizon, epoch, train, valid, images_per_second) -> None:
-        self.seconds, self.steps = time.monotonic() - self.begun, step
+        self.marks.append((step, time.monotonic()))
         self.stop = time.monotonic() > self.until
         self.tell(step)
 
     def note(self, text: str) -> None:
         return None
+
+    @property
+    def per_step(self) -> float:
+        """Seconds a step between records, since the first steps are slow; from the beginning if there was but one."""
+        if not self.marks:
+            return 0.0
+        (a, begun), (b, ended) = self.marks[0], self.marks[-1]
+        if a == b:
+            a, begun = self.first, self.begun
+        return (ended - begun) / max(b - a, 1)
 
 
 class Bench:
@@ -143,7 +160,7 @@ class Bench:
     def steps_within(self, plan: Plan, models: int) -> int:
         """About how many steps each of so many models like this one can be trained: `plan` is tried for a few."""
         path = self.folder / "pilot"
-        speed = self._advance(path, plan, _stored(path, plan)[0] + PILOT, lambda step: None)
+        speed = self._advance(path, plan, _stored(path, plan)[0] + plan.pilot, lambda step: None)
         return max(LEAST, int((60 * self.share * self.minutes / models - speed.fixed) / speed.step))
 
     # --- models -------------------------------------------------------------------------------------------------
@@ -181,7 +198,7 @@ class Bench:
         advance([first, *rest], max(steps.values()), max(steps.values()))
         misses = 0
         while misses < 2 and (steps[first] == 0 or end - time.monotonic() > 0.15 * wanted):
-            speed = advance([first], steps[first] + PILOT, steps[first] + PILOT)
+            speed = advance([first], steps[first] + plans[first].pilot, steps[first] + plans[first].pilot)
             assert speed is not None
             left = end - time.monotonic()
             # a machine that others come to use is noticed after half of the time, where stopping to look costs little
@@ -228,8 +245,8 @@ class Bench:
         except KeyboardInterrupt:
             if not watch.stop:
                 raise KeyboardInterrupt(str(self.folder)) from None
-        step = watch.seconds / max(watch.steps - started_at, 1)
-        return Speed(step, max(time.monotonic() - begun - step * (steps - started_at), 0.0))
+        trained = watch.marks[-1][0] - started_at if watch.marks else 0
+        return Speed(watch.per_step, max(time.monotonic() - begun - watch.per_step * trained, 0.0))
 
     def observed(self, run: Run, split: str = "test") -> Observed:
         """The x of a split as this run's model sees it; models that see binary pixels share one draw."""
