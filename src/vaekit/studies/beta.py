@@ -250,9 +250,10 @@ def _scores(numbers: dict[str, Any], n: int) -> Section:
         f"{n:,} test data; factors: {listed(numbers['factors'])}. Known codes are made from the same factors, with a "
         "posterior of deviation 0.05 (collapsed: 1). MIG (lib): posterior means in 20 bins, all factors, bounded below "
         "1 where a factor has more values than bins. MIG (Chen): the aggregate posterior integrated, on dSprites "
-        "without the shape. The two are not to be mixed. FactorVAE score: by chance "
-        f"{number(1 / len(numbers['factors']))}."
+        "without the shape. The two are not to be mixed."
     )
+    if "factor" in keys:
+        caption += f" FactorVAE score: by chance {number(1 / len(numbers['factors']))}."
     return Section("scores", "Scores", [Table(["code", *(SCORES[k] for k in keys)], rows, caption, numeric=(1, 2, 3))])
 
 
