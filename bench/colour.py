@@ -2,9 +2,11 @@
 
 FOLDER holds images/ and attributes.csv (a row a file; `name` the drawing, `vendor`, `skin_tone` 1 to 5 or 0). The
 drawings of the test set are not in the training set in any tone. Resumable; runs are kept in bench/.runs/colour. Writes
-docs/colour.md and docs/images/colour.png:
+docs/colour.md, docs/images/colour.png and docs/images/fill.png:
 - squared error of held-out reconstructions, clamped to [0, 1], beside PCA with 128, 256 and 512 components;
 - editing: a drawing in light skin tone moved towards dark, against its own dark version, and the other way;
+- filling in: the hidden half, or middle, of held-out images from the rest, against the mean image, the nearest training
+  image and what probabilistic PCA expects;
 - 800 images instead of all.
 """
 
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 
 import vaekit as vk
-from vaekit.editing import direction
+from vaekit.editing import direction, named_mask
 from vaekit.figures import channels_last, image_grid, save_png
 from vaekit.files import write_json, write_text
 from vaekit.metrics import standard_error
@@ -28,6 +30,7 @@ HERE = Path(__file__).parent
 RUNS, DOCS = HERE / ".runs" / "colour", HERE.parent / "docs"
 COMPONENTS = (128, 256, 512)
 SMALL = 800
+FILLED, MASKS = 50, ("half", "box")
 
 
 def unit(raw: np.ndarray) -> np.ndarray:
@@ -40,14 +43,62 @@ def events(data: vk.Data, split: str, rows: np.ndarray | None = None) -> np.ndar
     return unit(data.events(part[np.arange(len(part)) if rows is None else rows]))
 
 
-def pca(train: np.ndarray, test: np.ndarray) -> dict[int, np.ndarray]:
-    """Mean squared error of each test image behind its first k principal components, clamped."""
+def principal(train: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean (d,), the first k principal axes (d, k), and all variances along such axes, the largest last."""
     mean = train.mean(0)
     centred = (train - mean).astype(np.float64)
     values, vectors = np.linalg.eigh(centred @ centred.T)  # of the Gram matrix: there are fewer images than pixels
+    return mean, centred.T @ vectors[:, -k:] / np.sqrt(values[-k:]), values / len(train)
+
+
+def expected(train: np.ndarray, test: np.ndarray, hidden: np.ndarray, k: int) -> np.ndarray:
+    """What probabilistic PCA with k components (Tipping and Bishop 1999) expects of hidden pixels (d,) given the rest.
+
+    x = mean + W z + sigma eps: z has posterior mean (W_v' W_v + sigma^2)^-1 W_v' (x_v - mean_v) given what is visible.
+    """
+    mean, axes, variances = principal(train, k)
+    noise = variances[:-k].sum() / (train.shape[1] - k)
+    w = axes * np.sqrt(np.maximum(variances[-k:] - noise, 0))
+    seen = w[~hidden]
+    z = np.linalg.solve(seen.T @ seen + noise * np.eye(k), seen.T @ (test - mean)[:, ~hidden].T.astype(np.float64))
+    return np.where(hidden, np.clip(mean + (w @ z).T, 0, 1), test).astype(np.float32)
+
+
+def nearest(train: np.ndarray, test: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """The hidden pixels of the training image whose visible ones are nearest."""
+    a, b = test[:, ~hidden], train[:, ~hidden]
+    distance = (b**2).sum(1) - 2 * a @ b.T
+    return np.where(hidden, train[distance.argmin(1)], test)
+
+
+def fills(runs: dict[str, vk.Run], data: vk.Data) -> tuple[dict[str, Any], np.ndarray]:
+    """Squared error of the hidden pixels of test images, clamped, by what fills them in; and pictures of some."""
+    train = events(data, "train")
+    rows = np.linspace(0, len(data.test) - 1, FILLED).astype(int)
+    raw = data.events(data.test[rows])
+    test, mean = unit(raw), train.mean(0)
+    found: dict[str, Any] = {}
+    shown = []
+    for mask in MASKS:
+        event = named_mask(mask, data.shape)
+        hidden = event.reshape(-1)
+        answers = {name: unit(run.fill(raw, event).filled) for name, run in runs.items()}
+        bands = (np.where(hidden, 0.5, test), *answers.values(), test)
+        shown += [255 * a[:: FILLED // 10].reshape(-1, *data.shape) for a in bands]
+        answers |= {f"PPCA, {k} components": expected(train, test, hidden, k) for k in COMPONENTS}
+        answers |= {"nearest training image": nearest(train, test, hidden)}
+        answers |= {"mean image": np.where(hidden, mean, test)}
+        found[mask] = {name: ((a - test)[:, hidden] ** 2).mean(1).tolist() for name, a in answers.items()}
+    return found, np.concatenate(shown)
+
+
+def pca(train: np.ndarray, test: np.ndarray) -> dict[int, np.ndarray]:
+    """Mean squared error of each test image behind its first k principal components, clamped."""
+    most = [k for k in COMPONENTS if k < len(train)]
+    mean, all_axes, _ = principal(train, most[-1])
     found = {}
-    for k in (k for k in COMPONENTS if k < len(train)):
-        axes = centred.T @ vectors[:, -k:] / np.sqrt(values[-k:])
+    for k in most:
+        axes = all_axes[:, -k:]
         back = mean + ((test - mean) @ axes) @ axes.T
         found[k] = ((np.clip(back, 0, 1) - test) ** 2).mean(1)
     return found
@@ -168,6 +219,24 @@ def page(data: vk.Data, found: dict[str, Any]) -> str:
         closer = np.mean(np.array(e["edited"]) < np.array(e["plain"]))
         out.append(f"| {name} | {e['pairs']} | {e['strength']:.2f} | {np.mean(e['edited']):.5f} | "
                    f"{np.mean(e['plain']):.5f} | {np.mean(e['own']):.5f} | {100 * closer:.0f} % |")  # fmt: skip
+    out += [
+        "",
+        f"Filling in: what is hidden of {FILLED} test images, the lower half or a box in the middle, from the rest",
+        "alone: a Gaussian q(z) is found for each by raising the bound on what is visible, and draws of it decoded.",
+        "Squared error of a hidden pixel of the expectation; PPCA is the conditional mean of a Gaussian, from the same",
+        "training images.",
+        "",
+        f"| filled in by | {' | '.join(MASKS)} |",
+        "|---" * (1 + len(MASKS)) + "|",
+    ]
+    for name in found["fills"][MASKS[0]]:
+        errors = [np.array(found["fills"][mask][name]) for mask in MASKS]
+        out.append(f"| {name} | {' | '.join(f'{e.mean():.4f} ± {standard_error(e):.4f}' for e in errors)} |")
+    out += [
+        "",
+        "![For either mask: what is visible of ten test images, filled in by the default likelihood and by the",
+        "Gaussian, and the images](images/fill.png)",
+    ]
     return "\n".join([
         *out,
         "",
@@ -219,9 +288,11 @@ def main() -> None:
     linear = {f"PCA, {k} components": e.tolist() for k, e in pca(events(data, "train"), test).items()}
     linear |= {f"PCA of {SMALL} images, {k} components": e.tolist() for k, e in pca(events(few, "train"), test).items()}
     shades, shown = edits(runs["`conv`"], data)
-    found = {"models": models, "pca": linear, "edits": shades}
+    filled, strips = fills({name: runs[name] for name in [*runs][:2]}, data)
+    found = {"models": models, "pca": linear, "edits": shades, "fills": filled}
     (DOCS / "images").mkdir(exist_ok=True)
     save_png(DOCS / "images" / "colour.png", picture(data, [*runs.values()][:2], shown))
+    save_png(DOCS / "images" / "fill.png", image_grid(channels_last(strips), 10, zoom=1))
     write_json(DOCS / "colour.json", found)
     write_text(DOCS / "colour.md", page(data, found))
     print(page(data, found))
