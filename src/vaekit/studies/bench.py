@@ -196,21 +196,23 @@ class Bench:
 
         first, *rest = sorted(plans, key=lambda name: plans[name].cost(self.data), reverse=True)
         advance([first, *rest], max(steps.values()), max(steps.values()))
-        misses = 0
+        misses = whole = 0
         while misses < 2 and (steps[first] == 0 or end - time.monotonic() > 0.15 * wanted):
-            speed = advance([first], steps[first] + plans[first].pilot, steps[first] + plans[first].pilot)
+            tried = steps[first] + plans[first].pilot
+            speed = advance([first], tried, max(tried, whole))
             assert speed is not None
             left = end - time.monotonic()
             # a machine that others come to use is noticed after half of the time, where stopping to look costs little
             careful = left > 0.3 * wanted and len(plans) * speed.fixed < 0.1 * left
             mine = (0.5 if careful else ROOM) * left / len(plans)
             more = int((mine - speed.fixed) / speed.step)
+            whole = steps[first] + int(max(ROOM * left / len(plans) - speed.fixed, 0) / speed.step)  # a guess, to tell
             enough = more >= LEAST  # a first try on a cold or busy machine may tell far too little
             misses = 0 if enough else misses + 1
             target = steps[first] + (more if enough else 0)
             # or at once: the others go as far as the first came, and all end in time, even if not all come so far
-            advance([first], target, target, time.monotonic() + LATE * mine)
-            advance(rest, steps[first], steps[first], end + 0.1 * wanted)
+            advance([first], target, max(target, whole), time.monotonic() + LATE * mine)
+            advance(rest, steps[first], max(steps[first], whole), end + 0.1 * wanted)
         found = {name: open_run(paths[name], data=self.data).to(choose_device("auto")) for name in plans}
         self.runs |= found
         return found
