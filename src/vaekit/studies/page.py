@@ -16,6 +16,7 @@ from .bench import Bench
 from .registry import Findings, Study
 
 TILE = 84  # pixels of the longer side of a tile
+YOUNG, OLD = 5, 20_000  # epochs below which a model is young, and steps from which it is not
 
 
 def write_page(study: Study, bench: Bench, findings: Findings, path: Path) -> None:
@@ -43,7 +44,7 @@ def _warnings(bench: Bench) -> list[str]:
     if run is None:
         return []
     epochs = run.config["step"] * min(run.config["training"]["batch"], len(bench.data.train)) / len(bench.data.train)
-    if epochs >= 5:
+    if epochs >= YOUNG or run.config["step"] >= OLD:  # of very many data no one waits for five times
         return []
     return [
         f"A quick look: each model saw its training data {epochs:.2g} times. What is said below holds of models so "
