@@ -226,12 +226,16 @@ def page(data: vk.Data, found: dict[str, Any]) -> str:
         "Squared error of a hidden pixel of the expectation; PPCA is the conditional mean of a Gaussian, from the same",
         "training images.",
         "",
-        f"| filled in by | {' | '.join(MASKS)} |",
-        "|---" * (1 + len(MASKS)) + "|",
+        f"| filled in by | {' | '.join(f'{mask} | more than the first' for mask in MASKS)} |",
+        "|---" * (1 + 2 * len(MASKS)) + "|",
     ]
-    for name in found["fills"][MASKS[0]]:
-        errors = [np.array(found["fills"][mask][name]) for mask in MASKS]
-        out.append(f"| {name} | {' | '.join(f'{e.mean():.4f} ± {standard_error(e):.4f}' for e in errors)} |")
+    shown = lambda e: f"{e.mean():.4f} ± {standard_error(e):.4f}"  # noqa: E731
+    first, *others = found["fills"][MASKS[0]]
+    errors = {name: [np.array(found["fills"][mask][name]) for mask in MASKS] for name in (first, *others)}
+    out.append(f"| {first} | {' | '.join(f'{shown(e)} |' for e in errors[first])} |")
+    for name in others:
+        pairs = zip(errors[name], errors[first], strict=True)
+        out.append(f"| {name} | {' | '.join(f'{shown(e)} | {shown(e - least)}' for e, least in pairs)} |")
     out += [
         "",
         "![For either mask: what is visible of ten test images, filled in by the default likelihood and by the",
