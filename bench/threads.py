@@ -106,8 +106,8 @@ def main() -> None:
                 print(f"{model}; {setting}; {'beside' if beside else 'alone'}: {values[-1]:.1f} ms", flush=True)
         out += ["", f"## {model}", "", "| setting | alone, ms | beside another, ms |", "|---|---|---|"]
         for setting in SETTINGS:
-            alone, beside = (float(np.mean(found[setting, b])) for b in (False, True))
-            out.append(f"| {setting} | {alone:.1f} | {beside:.1f} |")
+            means = [float(np.mean(found[setting, beside])) for beside in (False, True)]
+            out.append(f"| {setting} | {means[0]:.1f} | {means[1]:.1f} |")
         write_text(DOCS / "threads.md", "\n".join([*out, ""]))
 
 
