@@ -126,12 +126,14 @@ def compose(
         corruption: what is done to x before it is encoded in training; the target stays clean.
         corruption_level: standard deviation of the noise, or share of the elements that are corrupted (0.3).
 
-        The weight of the KL (objectives elbo, capacity, constrained):
+        The weight of the KL (objective elbo):
         beta: weight of the KL (1), or of the total correlation in tc (6).
         warmup: steps over which beta rises from 0, or moves from `beta_from`.
         beta_from: a weight to start from; far above beta it lets latents into use one at a time, which disentangles.
         cycles: length of a cycle in steps, for a rise that is repeated.
         free_bits: nats a latent below which its KL costs nothing more.
+
+        A KL that is held (objectives capacity, constrained):
         capacity: C in nats at the end (25).
         capacity_steps: steps over which C rises from 0 (10000).
         hold: what the constraint holds at its target (rate).
