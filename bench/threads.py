@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vaekit.files import write_text
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -93,7 +91,7 @@ def main() -> None:
         "",
         "Made by `python bench/threads.py` on Fashion-MNIST: how the threads of OpenMP, which torch computes with,",
         "wait for one another. Milliseconds of a training step alone, and beside a second training of the same",
-        f"setting, which at best takes twice as long. Means of {ROUNDS} rounds, the settings in turn;",
+        f"setting, which at best takes twice as long. Each of {ROUNDS} rounds, the settings in turn;",
         f"{os.cpu_count()} cores, load before the run {load:.2f}. `vaekit` on the command line sets",
         "GOMP_SPINCOUNT=10000 unless the environment says otherwise; in Python it is yours to set before torch is",
         "imported.",
@@ -106,8 +104,8 @@ def main() -> None:
                 print(f"{model}; {setting}; {'beside' if beside else 'alone'}: {values[-1]:.1f} ms", flush=True)
         out += ["", f"## {model}", "", "| setting | alone, ms | beside another, ms |", "|---|---|---|"]
         for setting in SETTINGS:
-            means = [float(np.mean(found[setting, beside])) for beside in (False, True)]
-            out.append(f"| {setting} | {means[0]:.1f} | {means[1]:.1f} |")
+            rounds = (", ".join(f"{ms:.1f}" for ms in found[setting, beside]) for beside in (False, True))
+            out.append(f"| {setting} | {' | '.join(rounds)} |")
         write_text(DOCS / "threads.md", "\n".join([*out, ""]))
 
 

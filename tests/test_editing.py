@@ -257,6 +257,8 @@ def test_conditional_runs_take_the_condition_of_the_test_set_or_a_label(tmp_path
     for words, said in (
         (["fill", "run", "row.npy"], "--label"),
         (["edit", "run", "row.npy", "--attribute", "8"], "--label"),
+        (["fill", "run", "3", "--label", "7"], "its own condition"),
+        (["edit", "run", "3", "--attribute", "8", "--label", "7"], "its own condition"),
         (["sample", "run", "--label", "hat"], "no class 'hat': there are 0, 1"),
     ):
         assert main(words) == 2

@@ -383,7 +383,7 @@ class Run:
         from .infill import fill_masked
 
         raw = raw_of(self, what) if isinstance(what, int | np.integer) else what
-        if isinstance(what, int | np.integer) and self.composition.condition is not None:
+        if isinstance(what, int | np.integer) and labels is None and self.composition.condition is not None:
             labels = self.composition.condition.labels(self.data.test, int(what))
         hidden = named_mask(mask, self.facts.shape) if isinstance(mask, str) else mask
         return fill_masked(self, raw, hidden, labels, draws, seed=seed)

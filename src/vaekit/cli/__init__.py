@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     # the threads of torch wait for one another by spinning, without an end unless told before it is imported: beside
-    # another program on the same cores a step then takes up to a hundred times as long (docs/threads.md)
+    # another program on the same cores a step then can take dozens of times as long (docs/threads.md)
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     level = logging.root.manager.disable

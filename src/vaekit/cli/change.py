@@ -64,7 +64,8 @@ def edit(
     path = check_file(out, GRID)
     opened = _open(run, data)
     check_picture(opened, path)
-    given, labels = datum(opened, image), condition(opened, label)
+    given = datum(opened, image)
+    labels = condition(opened, label, given)
     way = direction(opened, attribute, against, not unbalanced)
     z, strengths = edited(code_of(opened, given, labels), way, strength, steps)
     x = opened.decode(z)
@@ -120,10 +121,10 @@ def fill(
     path = check_file(out, ROWS)
     opened = _open(run, data)
     check_picture(opened, path)
-    labels = condition(opened, label)
     if image.lower().endswith(tuple(SUFFIXES)):
-        return _fill_table(opened, image, path, draws, seed, labels)
+        return _fill_table(opened, image, path, draws, seed, condition(opened, label))
     given = datum(opened, image)
+    labels = condition(opened, label, given)
     hidden = read_mask(opened, mask)
     hidden = named_mask(hidden, opened.facts.shape) if isinstance(hidden, str) else hidden
     raw = raw_of(opened, given)

@@ -114,14 +114,16 @@ def latent(run: Run, given: str, sample: bool = False, seed: int = 0, place: int
     return run.encode(found, sample=sample, seed=seed + place)[0]
 
 
-def condition(run: Run, given: str | None) -> np.ndarray | None:
-    """What `--label` tells of a datum that is not the run's own, for a conditional run.
+def condition(run: Run, given: str | None, row: int | np.ndarray | None = None) -> np.ndarray | None:
+    """What `--label` tells of data that are not the run's own, for a conditional run.
 
     Raises:
-        ChoiceError: the run is not conditional, or there is no such class.
+        ChoiceError: the run is not conditional, there is no such class, or `row` is one of the test set.
     """
     if given is None:
         return None
+    if isinstance(row, int):
+        raise ChoiceError(f"row {row} of the test set has its own condition: --label is for a datum from a file")
     if run.composition.condition is None:
         raise ChoiceError("--label is for a conditional run, and this one is not")
     return run.composition.condition.read(given)

@@ -129,7 +129,7 @@ def compose(
         The weight of the KL (objective elbo):
         beta: weight of the KL (1), or of the total correlation in tc (6).
         warmup: steps over which beta rises from 0, or moves from `beta_from`.
-        beta_from: a weight to start from; far above beta it lets latents into use one at a time, which disentangles.
+        beta_from: a weight to start from; far above beta it lets latents into use one at a time, which may disentangle.
         cycles: length of a cycle in steps, for a rise that is repeated.
         free_bits: nats a latent below which its KL costs nothing more.
 
