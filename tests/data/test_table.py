@@ -166,6 +166,19 @@ def test_kinds_are_inferred_or_chosen(tmp_path, columns, options, kinds):
     assert [column.kind for column in schema_of(tmp_path, columns, **options)] == kinds
 
 
+def test_a_column_records_whether_its_numbers_are_whole_and_their_range(tmp_path):
+    names = ["age", "x", "holes", "visits", "sex"]
+    cells = [range(20, 29), CELLS["real"], ["", *range(-4, 4)], CELLS["whole"], CELLS["two"]]
+    data = load(write(tmp_path / "a.csv", names, *cells), types="visits=counts", missing="mask")
+    seen = [(column.integer, column.low, column.high) for column in data.schema]
+    assert seen == [(True, 20, 28), (False, -3, 9), (True, -4, 3), (True, 1, 9), (False, None, None)]
+    again = [Column.from_json(json.loads(json.dumps(column.as_json()))) for column in data.schema]
+    assert [(column.integer, column.low, column.high) for column in again] == seen
+    assert tuple(again) == data.schema
+    old = Column.from_json({"name": "age", "kind": "real"})  # as runs stored it before
+    assert (old.integer, old.low, old.high) == (False, None, None)
+
+
 def test_kinds_and_notes(tmp_path):
     path = write(tmp_path / "a.csv", CELLS, *CELLS.values())
     data = load(path, types="names=drop,one=drop,whole=counts")

@@ -89,11 +89,18 @@ class Column:
         kind: "real"; "binary", 0 or 1; "categorical", codes 0..C-1; "counts", whole numbers from 0.
         categories: `categories[i]` is what code i stands for: of every categorical column, and of two-valued ones
             that were not written as 0 and 1.
+        integer: whether all its numbers were whole when the column was first read.
+        low, high: the lowest and highest number it then held; None where nothing is known of them.
+
+    Columns are equal where their name, kind and categories are; `integer`, `low` and `high` describe one file.
     """
 
     name: str
     kind: ColumnKind
     categories: tuple[str, ...] = ()
+    integer: bool = field(default=False, compare=False)
+    low: float | None = field(default=None, compare=False)
+    high: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ColumnKind):
@@ -105,11 +112,14 @@ class Column:
 
     def as_json(self) -> dict[str, Any]:
         plain: dict[str, Any] = {"name": self.name, "kind": self.kind}
-        return plain | {"categories": list(self.categories)} if self.categories else plain
+        seen = {"integer": self.integer or None, "low": self.low, "high": self.high}
+        plain |= {"categories": list(self.categories)} if self.categories else {}
+        return plain | {name: value for name, value in seen.items() if value is not None}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "Column":
-        return cls(stored["name"], stored["kind"], tuple(stored.get("categories", ())))
+        seen = {name: stored[name] for name in ("integer", "low", "high") if name in stored}
+        return cls(stored["name"], stored["kind"], tuple(stored.get("categories", ())), **seen)
 
     @property
     def width(self) -> int:

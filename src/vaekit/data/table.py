@@ -216,7 +216,7 @@ def _kind(values: Array, texts: bool) -> str | None:
 def _column(name: str, values: Array, kind: str, path: Path) -> Column:
     number = values.dtype.kind in "if"
     if kind in ("real", "counts"):
-        column = Column(name, "counts" if kind == "counts" else "real")
+        column = Column(name, "counts" if kind == "counts" else "real", **_seen(values))
         code(column, values, path)  # refuses text
         if kind == "counts" and column.outside(values).any():
             row = int(column.outside(values).argmax())
@@ -230,6 +230,18 @@ def _column(name: str, values: Array, kind: str, path: Path) -> Column:
     if not categories:
         raise DataError(f"{path}: column {name!r} is empty; drop it (types={name}=drop)")
     return Column(name, "binary" if kind == "binary" else "categorical", tuple(categories))
+
+
+def _seen(values: Array) -> dict[str, Any]:
+    """Whether the numbers of a column are whole, and the lowest and highest of them."""
+    present = values[np.isfinite(values)] if values.dtype.kind in "if" else values[:0]
+    if not len(present):
+        return {}
+    return {
+        "integer": bool((present == np.round(present)).all()),
+        "low": float(present.min()),
+        "high": float(present.max()),
+    }
 
 
 def _alphabet(values: Array) -> list[str]:
