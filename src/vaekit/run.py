@@ -30,7 +30,6 @@ from .files import read_json, read_tensors, write_json
 from .noise import Noise
 from .observed import Observed, block_of, events
 from .stored import SPLITS, check_splits, load_weights, read_config, read_splits, rebuild
-from .terms import rate_per_dim
 
 if TYPE_CHECKING:
     from .infill import Infilled
@@ -201,16 +200,15 @@ class Run:
         Raises:
             ChoiceError: posterior or prior does not factorise over the latents.
         """
-        total: np.ndarray = np.zeros(())
-        count = 0
+        from .metrics.latents import kl_of
+
+        found = []
         for some, x, c in self.observed(split).batches(None, n, self.device):
-            noise = Noise.of(0, torch.from_numpy(some).to(self.device))
-            kls = [rate_per_dim(latent) for latent in self.model.trace(x, c, noise=noise).latents]
-            if any(kl is None for kl in kls):
+            kl = kl_of(self, some, x, c)
+            if kl is None:
                 raise ChoiceError("this run's posterior and prior have no KL for each latent apart")
-            kl = torch.cat([kl.flatten(1) for kl in kls if kl is not None], 1)
-            total, count = total + kl.sum(0).cpu().double().numpy(), count + len(x)
-        return total / count
+            found.append(kl)
+        return np.concatenate(found).mean(0)
 
     def fit_latents(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsons
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -11,8 +12,6 @@ from vaekit.cli.output import Bar, Doing, at_least, check_file, check_picture, i
 from vaekit.errors import ChoiceError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from vaekit.run import Run
 
 SplitName = Literal["train", "valid", "test"]
@@ -289,7 +288,7 @@ def traverse(
     data: str | None = None,
     out: str = "traversal.png",
 ) -> None:
-    """What each latent does: a row a latent, those of the largest mean KL over (1,000) test data first.
+    """What each latent does: one row per latent, those of the largest mean KL over test data first.
 
     Parameters
     ----------
@@ -310,13 +309,14 @@ def traverse(
     data
         Where the data are, if they have moved.
     out
-        .png (a grid) or .npz (x, z, latents, values).
+        .png (a grid) or .npz (x, z, latents, names, values); `latents` are columns of z.
     """
     import numpy as np
 
     from vaekit.cli.sources import latent
     from vaekit.latent import traversal_values
     from vaekit.latent import traverse as walk
+    from vaekit.metrics import survey
 
     at_least(1, latents=latents)
     at_least(2, steps=steps)
@@ -326,7 +326,9 @@ def traverse(
     opened = _open(run, data)
     check_picture(opened, path)
     means = opened.encode("test", 1000)
-    dims = _most_telling(opened, means)[:latents]
+    found = survey(opened)
+    chosen = found.order[:latents]
+    dims = found.places[chosen]
     if range is None:
         values = traversal_values(means, steps)[dims]
     else:
@@ -335,8 +337,10 @@ def traverse(
     z = walk(start, dims, values).reshape(-1, means.shape[1])
     x = opened.decode(z, noise, seed)
     shape = (len(dims), steps)
+    names = [found.names[i] for i in chosen]
     arrays = {"x": x.reshape(*shape, *x.shape[1:]), "z": z.reshape(*shape, -1), "latents": dims, "values": values}
-    write(path, opened, x, steps, arrays)
+    write(path, opened, x, steps, {**arrays, "names": np.array(names)})
+    print(f"note: latents from the first row to the last: {', '.join(names)}", file=sys.stderr)
 
 
 def encode(
@@ -460,20 +464,6 @@ def report(
     if path is not None:
         make_folder(path)
     print(write_report(opened, path))
-
-
-def _most_telling(run: Run, means: np.ndarray) -> np.ndarray:
-    """Latents by KL, largest first; where they have none apart, by the spread of their means."""
-    import numpy as np
-
-    from vaekit.latent import order_by_kl
-
-    if run.model.no_density is None:
-        try:
-            return order_by_kl(run.kl_per_latent(1000))
-        except ChoiceError:
-            pass
-    return np.argsort(-means.var(0))
 
 
 def _open(run: str, data: str | None = None, device: str = "cpu") -> Run:

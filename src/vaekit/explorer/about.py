@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ChoiceError
 from ..example import NAME, PLACE
 from ..hierarchy import TopDown
-from ..metrics import ACTIVE
+from ..metrics import ACTIVE, latent_names, survey
 from ..model import VAE
 from ..priors import StandardNormal
 from ..report.about import shown_path
@@ -18,9 +17,6 @@ from ..run import Run
 from ..semi import M2
 from .maps import _discrete, _plain
 from .points import Points
-
-DEAD = 0.01
-"""A latent with a KL below this, in nats, says nothing of the data."""
 
 
 def title(run: Run) -> str:
@@ -94,24 +90,14 @@ def latents(run: Run, points: Points) -> dict[str, Any]:
     size = 0 if condition is None else condition.size
     dims = z.shape[1]
     mean, spread = z.mean(0), z.std(0)
-    kl: np.ndarray | None
-    try:
-        what: Any = "test" if source.observed.array is None else source.observed.array
-        kl = run.kl_per_latent(1000, what)
-    except ChoiceError:  # posterior or prior does not factorise over the latents
-        kl = None
-    if kl is not None and len(kl) != dims - size:
-        kl = None
+    found = survey(run, source.observed)
     classes = run.model.classes if isinstance(run.model, M2) else 0
     dead = np.zeros(dims, bool)
-    dead[: dims - size] = spread[: dims - size] ** 2 < ACTIVE if kl is None else kl < DEAD
-    dead[:classes] = False
-    worth = spread if kl is None else np.concatenate([kl, np.zeros(size)])
-    order = [int(i) for i in np.argsort(-worth[: dims - size], kind="stable")]
-    names = [f"z{i + 1}" for i in range(dims - size)] + ([] if condition is None else list(condition.names))
-    if classes:
-        names[:classes] = list(run.facts.classes)
-        names[classes:] = [f"z{i + 1}" for i in range(dims - classes)]
+    dead[found.places] = ~found.active
+    kl = np.zeros(dims)
+    if found.kl is not None:
+        kl[found.places] = found.kl
+    given = [i for i in range(dims) if i not in set(found.places.tolist())]
     model = run.model
     gaussian = isinstance(model, TopDown) or (isinstance(model, VAE) and type(model.prior) is StandardNormal)
     return {
@@ -119,10 +105,11 @@ def latents(run: Run, points: Points) -> dict[str, Any]:
         "condition": size,
         "condition_kind": None if condition is None else condition.kind,
         "classes": classes,
-        "names": names,
-        "kl": None if kl is None else _plain(np.concatenate([kl, np.zeros(size)])),
+        "names": latent_names(run, dims),
+        "kl": None if found.kl is None else _plain(kl),
         "dead": [bool(d) for d in dead],
-        "order": order + list(range(dims - size, dims)),
+        "active": ACTIVE,
+        "order": [*found.places[found.order].tolist(), *given],
         "centre": _plain(mean),
         "scale": _plain(spread),
         "gaussian_prior": gaussian,

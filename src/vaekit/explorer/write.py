@@ -112,6 +112,8 @@ def _add_points(run: Run, blobs: Blobs, shown: Points, meta: dict[str, Any], tsn
     mean, spread = z.mean(0), z.std(0)
     dims = z.shape[1] - meta["latent"]["condition"]
     live = ~np.array(meta["latent"]["dead"]) & (np.arange(z.shape[1]) < dims)
+    if live.sum() < 2:  # a young or collapsed model: its codes are mapped as they are
+        live = np.arange(z.shape[1]) < dims
     meta["maps"].append(maps.plane(z, live))
     known, n = stored_tsne(run), min(tsne, len(z))
     embedded = maps.tsne(z, live, n, told) if known is None else known[:n]

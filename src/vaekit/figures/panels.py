@@ -177,21 +177,28 @@ def bars(
 
 
 def matrices(
-    panels: Mapping[str, Array], rows: Sequence[str], columns: Sequence[str], unit: str, top: float | None = None
+    panels: Mapping[str, Array],
+    rows: Sequence[str] | Mapping[str, Sequence[str]],
+    columns: Sequence[str],
+    unit: str,
+    top: float | None = None,
 ) -> Any:
     """Matrices (R, C) of numbers from 0 up as heat maps on one scale, the numbers in their cells where there is room.
 
     Arguments:
+        rows: names of the rows, of all panels or of each by its name.
         top: the number of the darkest colour; the largest there is when not given.
     """
+    named = rows if isinstance(rows, Mapping) else dict.fromkeys(panels, rows)
     shapes = {values.shape for values in panels.values()}
-    if shapes != {(len(rows), len(columns))}:
-        raise ChoiceError(f"matrices of {len(rows)} rows and {len(columns)} columns are needed, got {shapes}")
+    high = len(next(iter(named.values())))
+    if shapes != {(high, len(columns))} or {len(names) for names in named.values()} != {high}:
+        raise ChoiceError(f"matrices of {high} rows and {len(columns)} columns are needed, got {shapes}")
     top = top or max(float(np.nanmax(values)) for values in panels.values()) or 1.0
     across = min(len(panels), 3)
     down = math.ceil(len(panels) / across)
-    figure = style.new_figure(WIDTH, down * (0.9 + 0.26 * len(rows)))
-    grid = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    figure = style.new_figure(WIDTH, down * (0.9 + 0.26 * high))
+    grid = figure.subplots(down, across, squeeze=False, sharey=named is not rows).ravel()
     for axes, (title, values) in zip(grid, panels.items(), strict=False):
         image = axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
         axes.set_title(title)
@@ -199,7 +206,7 @@ def matrices(
         narrow = across * max(map(len, columns)) * len(columns) > 100
         turned = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if narrow else {}
         axes.set_xticks(np.arange(len(columns)), columns, fontsize=7.5, **turned)
-        axes.set_yticks(np.arange(len(rows)), rows, fontsize=7.5)
+        axes.set_yticks(np.arange(high), named[title], fontsize=7.5)
         if len(columns) * across <= 24:
             for (r, c), value in np.ndenumerate(values):
                 colour = "#ffffff" if value > 0.6 * top else "#1d2329"

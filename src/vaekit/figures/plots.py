@@ -131,7 +131,7 @@ def kl_bars(kl: ArrayLike, active: ArrayLike | None = None, most: int = 128) -> 
     colours = [style.BLUE if alive[i] else t.dead for i in order]
     axes.bar(np.arange(len(order)), values[order], color=colours, width=0.78)
     few = len(order) <= 48
-    axes.set_xticks(np.arange(len(order)) if few else [], [f"{i}" for i in order] if few else [], fontsize=7.5)
+    axes.set_xticks(np.arange(len(order)) if few else [], [f"z{i}" for i in order] if few else [], fontsize=7.5)
     axes.grid(axis="x", visible=False)
     axes.set_xlim(-0.8, len(order) - 0.2)
     axes.set_xlabel("latent" if few else f"latents, sorted ({len(order)} of {len(values)})")

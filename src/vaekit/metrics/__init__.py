@@ -14,6 +14,7 @@ from ..errors import ChoiceError
 from ..example import PLACE
 from ..observed import Observed
 from ..run import Run
+from .latents import ACTIVE, is_active, latent_names, survey
 from .likelihood import PerDatum, entropy_floor, per_datum, standard_error
 from .protocol import Protocol, check_comparable
 
@@ -30,8 +31,6 @@ NAMES = (
 )
 WITHOUT_DENSITY = ("distortion", "active_units", "entropy_floor")
 """What a model without log p(x) still has."""
-ACTIVE = 0.01
-"""A latent is active when its posterior mean varies by more than this over the data (Burda et al. 2016)."""
 
 
 def evaluate(
@@ -118,9 +117,9 @@ def _of_codes(run: Run, observed: Observed, n: int, add: Callable[..., None]) ->
 
 def _active_units(codes: np.ndarray, add: Callable[..., None]) -> None:
     if len(codes) > 1:
-        variance = codes.var(0, ddof=1)
+        active = is_active(codes)
         estimator = f"posterior means varying by more than {ACTIVE}"
-        add("active_units", int((variance > ACTIVE).sum()), None, f"of {len(variance)} latents", estimator)
+        add("active_units", int(active.sum()), None, f"of {len(active)} latents", estimator)
 
 
 def is_discrete(run: Run, observed: Observed) -> bool:
@@ -194,6 +193,7 @@ def _from_scores(s: PerDatum, samples: int, discrete: bool, dims: int, add: Call
 
 
 __all__ = [
+    "ACTIVE",
     "NAMES",
     "PerDatum",
     "Protocol",
@@ -201,6 +201,9 @@ __all__ = [
     "compare",
     "entropy_floor",
     "evaluate",
+    "is_active",
+    "latent_names",
     "per_datum",
     "standard_error",
+    "survey",
 ]

@@ -15,7 +15,8 @@ from ..errors import DataError
 from ..figures import channels_last, image_grid
 from ..figures.pictures import Bytes
 from ..latent import nearest
-from ..metrics import PerDatum, per_datum
+from ..metrics import PerDatum, latent_names, per_datum, survey
+from ..metrics.latents import Survey
 from ..observed import Observed
 from ..run import Run
 
@@ -78,6 +79,12 @@ class Look:
     @property
     def latents(self) -> int:
         return len(self.places)
+
+    @property
+    def latent_names(self) -> list[str]:
+        """z0, z1, ...: what each latent is called, (latents,)."""
+        names = latent_names(self.run, self.width)
+        return [names[i] for i in self.places]
 
     # --- test data ----------------------------------------------------------------------------------------------
 
@@ -149,11 +156,10 @@ class Look:
         """Posterior means of the same data, (n, D); codes where the posterior is a point."""
         return self.scored.means if self.has_density else self.run.encode("test", self._scored_rows)
 
-    @property
-    def spread(self) -> Array:
-        """The variance of each latent over those data, (latents,); one datum has none."""
-        some = self.codes[:, self.places]
-        return some.var(0, ddof=1) if len(some) > 1 else np.zeros(self.latents)
+    @cached_property
+    def survey(self) -> Survey:
+        """Names, KL, variance and order of the latents over test data."""
+        return survey(self.run, self.observed)
 
     # --- how events are shown -----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..metrics.latents import ACTIVE
 from .blocks import Block, Cards, Table, Text
 
 Metric = dict[str, Any]
@@ -17,7 +18,7 @@ MEANINGS = {
     "distortion": ("Distortion", "−log p(x|z): what the latents leave out"),
     "bits_per_dim": ("Bits per dimension", "of a lossless code; lower is better"),
     "entropy_floor": ("Entropy floor", "noise of the binary draw: no model's −log p(x) can be expected below it"),
-    "active_units": ("Active latents", "posterior mean varies by more than 0.01 over the data"),
+    "active_units": ("Active latents", f"variance of the posterior mean above {ACTIVE} over the data"),
     "ess": ("Effective samples", "of the K importance samples"),
 }
 KNOWN = ("data", "split", "n", "observation", "draw", "estimator", "K", "dims", "seed", "precision", "units", "digest")

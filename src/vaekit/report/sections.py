@@ -229,14 +229,14 @@ def interpolations(look: Look) -> Section:
 
 
 def _kl(look: Look) -> tuple[Array | None, str]:
-    """KL of each latent, and on what it was measured: from metrics.json, else from the report's own look."""
+    """KL of each latent, and on what it was measured: test data, or metrics.json where they cannot be had."""
+    if look.data is not None:
+        return look.survey.kl, f"the first {look.survey.n:,} test data"
     stored = numbers.best_known(look.run.metrics).get("kl_per_latent")
-    if stored is not None:
-        where = numbers.protocol_text(stored["protocol"], ["digest", "dims", "units"])
-        return np.asarray(stored["value"], dtype=float), where
-    if look.data is None or not look.has_density or look.scored.kl is None:
+    if stored is None:
         return None, ""
-    return look.scored.kl.mean(0), f"the first {len(look.scored.kl):,} test data"
+    where = numbers.protocol_text(stored["protocol"], ["digest", "dims", "units"])
+    return np.asarray(stored["value"], dtype=float), where
 
 
 def traversals(look: Look) -> Section:
@@ -251,17 +251,18 @@ def traversals(look: Look) -> Section:
         start = "0, over −2 to 2, since the data cannot be had"
     else:
         base, values = look.means[0], traversal_values(look.codes, STEPS + 2)
-        active = look.spread > ACTIVE if len(look.codes) > 1 else np.ones(look.latents, bool)
+        active = look.survey.active
         start = (
             f"the posterior mean of test datum {look.examples[0]} ({look.names[0]}), over the middle 98% of the "
             "posterior means of test data"
         )
-    order = np.arange(look.latents) if look.data is None else np.argsort(-look.spread, kind="stable")
-    if kl is not None:
-        order = order_by_kl(kl)
+    order = np.arange(look.latents) if kl is None else order_by_kl(kl)
+    if look.data is not None:
+        order = look.survey.order
     alive, dead = order[active[order]], order[~active[order]]
     chosen = [*alive[:TRAVERSED], *dead[:COLLAPSED]]  # among the latents
     says = [f"KL {kl[i]:.2f} nats" if kl is not None else "" for i in chosen]
+    names = [look.latent_names[i] for i in chosen]
     dims, dead = [int(look.places[i]) for i in chosen], look.places[dead]  # in the code
     decoded = look.run.decode(traverse(base, dims, values[dims]).reshape(-1, look.width))
     decoded = decoded.reshape(len(dims), -1, *look.facts.shape)
@@ -275,12 +276,12 @@ def traversals(look: Look) -> Section:
         caption += f" Greyed: collapsed latents (variance of the posterior mean at most {ACTIVE})."
     if look.is_image:
         rows = [
-            Strip(f"z {i}", look.tiles(decoded[r]), f"{says[r]}\n{ends[r]}".strip(), i in dead)
+            Strip(names[r], look.tiles(decoded[r]), f"{says[r]}\n{ends[r]}".strip(), i in dead)
             for r, i in enumerate(dims)
         ]
         section.blocks.append(Strips("traversals", rows, "Rows of images, one latent changing along each", caption))
     else:
-        titles = [f"z {i}, {says[r]}".strip(", ") for r, i in enumerate(dims)]
+        titles = [f"{name}, {said}".strip(", ") for name, said in zip(names, says, strict=True)]
         section.blocks.append(
             plot("traversals",
                  lambda: figures.families(look.shown(decoded), titles, [i in dead for i in dims], names=look.features,
@@ -296,9 +297,7 @@ def manifold(look: Look) -> Section | None:
     if look.width != 2 or not isinstance(getattr(model, "prior", None), StandardNormal) or not look.has_density:
         return None
     section = Section("manifold", "The manifold")
-    caption = (
-        "Decoded on a grid evenly spaced in the probability of the prior, 5% to 95%: z 0 to the right, z 1 upwards."
-    )
+    caption = "Decoded on a grid evenly spaced in the probability of the prior, 5% to 95%: z0 to the right, z1 upwards."
     if look.is_image:
         pictures = figures.channels_last(look.run.decode(manifold_grid(20)))
         zoom = max(1, math.ceil(42 / max(pictures.shape[1:3])))
@@ -332,17 +331,13 @@ def latent_space(look: Look) -> Section:
             )
         )
     kl, where = _kl(look)
-    active = None
-    if look.data is not None and len(look.codes) > 1:
-        active = look.spread > ACTIVE
+    active = look.survey.active if look.data is not None else None
     if kl is not None:
         count = ""
         if active is not None:
-            some = len(look.codes)
-            count = f" On the first {some:,} test data {int(active.sum())} of {len(active)} are active."
-        fits = active if active is not None and len(active) == len(kl) else None
+            count = f" {int(active.sum())} of {len(active)} are active."
         blocks.append(
-            plot("kl", lambda: figures.kl_bars(kl, fits), "Bars of the KL of each latent, sorted",
+            plot("kl", lambda: figures.kl_bars(kl, active), "Bars of the KL of each latent, sorted",
                  f"Mean KL of each latent's posterior from its prior, nats a datum ({where}); {kl.sum():.2f} in all."
                  f"{count}")
         )  # fmt: skip
@@ -355,13 +350,13 @@ def latent_space(look: Look) -> Section:
                  f"The ELBO of each of the first {len(values):,} test data, {SCORE_SAMPLES} draws each. What lies far "
                  "to the left is what the model finds unlikely.")
         )  # fmt: skip
-    if look.data is not None and len(look.codes) > 1:
-        variance = look.spread
+    if look.data is not None and look.survey.n > 1:
+        variance = look.survey.variance
         blocks.append(
             plot("active-units", lambda: figures.active_units(variance, ACTIVE),
                  "Variance of each latent's posterior mean over test data, sorted",
-                 f"Variance of each latent's posterior mean over the same data; above the dashed line ({ACTIVE}) a "
-                 "latent is active.")
+                 f"Variance of each latent's posterior mean over the first {look.survey.n:,} test data; above the "
+                 f"dashed line ({ACTIVE}) a latent is active.")
         )  # fmt: skip
     section.blocks = blocks
     return section

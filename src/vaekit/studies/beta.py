@@ -10,7 +10,7 @@ import torch
 from .. import figures
 from ..figures import Line
 from ..latent import order_by_kl, traverse
-from ..metrics import ACTIVE
+from ..metrics import ACTIVE, is_active
 from ..metrics.disentanglement import Score, factor_score, mig_chen, mig_lib
 from ..options import has_compiler
 from ..report.blocks import Block, Section, Strips, Table, Text, plot
@@ -68,7 +68,7 @@ def beta(bench: Bench) -> Findings:
     n = min(bench.sized(2000, 10_000), len(data.test))
     factors, names = known_factors(bench, n)
     numbers: dict[str, Any] = {"models": {}, "factors": names, "steps": bench.trained_steps}
-    codes, shares = {}, {}
+    codes, shares, rows = {}, {}, {}
     for name, run in runs.items():
         means, scales, kl = posterior(bench, run, n)
         codes[name] = means
@@ -76,7 +76,7 @@ def beta(bench: Bench) -> Findings:
         scored = bench.score(run, min(n, 1000))
         found: dict[str, Any] = {
             "kl": kl.tolist(),
-            "active": int((means.var(0, ddof=1) > ACTIVE).sum()),
+            "active": int(is_active(means).sum()),
             "rate": float(scored.rate.mean()),
             "distortion": float(scored.distortion.mean()),
         }
@@ -85,6 +85,7 @@ def beta(bench: Bench) -> Findings:
             found |= {key: score.value for key, score in scores.items()}
             found["carries"] = carried(scores["mig_lib"].matrix, names)
             shares[name] = scores["mig_lib"].matrix[order]
+            rows[name] = [f"z{j}" for j in order]
         numbers["models"][name] = found
     sections = [_traversals(bench, run, numbers["models"][name], name, codes[name]) for name, run in runs.items()]
     if factors is not None:
@@ -92,7 +93,7 @@ def beta(bench: Bench) -> Findings:
             name: {k: s.value for k, s in scores.items()}
             for name, scores in synthetic(factors, names, data.name).items()
         }
-        sections = [_scores(numbers, n), _matrices(shares, numbers, names), *sections]
+        sections = [_scores(numbers, n), _matrices(shares, rows, names), *sections]
     return Findings(read(numbers), [_weights(numbers), *sections], numbers)
 
 
@@ -161,7 +162,7 @@ def read(numbers: dict[str, Any]) -> list[str]:
     active = [models[w]["active"] for w in weights]
     distortion = [models[w]["distortion"] for w in weights]
     said = [
-        f"From beta {BETAS[0]} to {BETAS[-1]} the latents in use went from {active[0]} to {active[-1]} of {LATENT}, "
+        f"From beta {BETAS[0]} to {BETAS[-1]} the active latents went from {active[0]} to {active[-1]} of {LATENT}, "
         + choose(
             trend(BETAS, distortion),
             f"and the distortion rose at every step, by {number(distortion[-1] - distortion[0])} nats in all: the "
@@ -231,15 +232,15 @@ def _weights(numbers: dict[str, Any]) -> Section:
     models = numbers["models"]
     lines = {name: Line(np.arange(1, LATENT + 1), np.sort(found["kl"])[::-1]) for name, found in models.items()}
     picture = plot(
-        "kl", lambda: figures.curves({"": lines}, "latent, sorted by KL", "KL, nats a datum"),
+        "kl", lambda: figures.curves({"": lines}, "latents, sorted by KL", "KL, nats a datum"),
         "KL of each latent, sorted, for each model",
-        "Mean KL of each latent from N(0, 1) on test data: how many are in use.",
+        "Mean KL of each latent from N(0, 1) on test data: how many are used.",
     )  # fmt: skip
     rows = [
         [name, number(f["rate"]), number(f["distortion"]), f"{f['active']} of {LATENT}"] for name, f in models.items()
     ]
-    head = ["model", "rate", "distortion", "latents in use"]
-    caption = f"nats a datum, test data. In use: variance of the posterior mean above {ACTIVE}."
+    head = ["model", "rate", "distortion", "active latents"]
+    caption = f"nats a datum, test data. Active: variance of the posterior mean above {ACTIVE}."
     return Section("weights", "What the weight costs", [picture, Table(head, rows, caption, numeric=(1, 2, 3))])
 
 
@@ -258,10 +259,9 @@ def _scores(numbers: dict[str, Any], n: int) -> Section:
     return Section("scores", "Scores", [Table(["code", *(SCORES[k] for k in keys)], rows, caption, numeric=(1, 2, 3))])
 
 
-def _matrices(shares: dict[str, np.ndarray], numbers: dict[str, Any], names: list[str]) -> Section:
-    labels = [f"{i + 1}" for i in range(LATENT)]
+def _matrices(shares: dict[str, np.ndarray], rows: dict[str, list[str]], names: list[str]) -> Section:
     picture = plot(
-        "information", lambda: figures.matrices(shares, labels, names, "share of the factor's entropy", 1.0),
+        "information", lambda: figures.matrices(shares, rows, names, "share of the factor's entropy", 1.0),
         "Heat maps of what each latent tells of each factor, a map a model",
         "Mutual information of each latent (a row, largest KL first) with each factor, as a share of the factor's "
         "entropy; posterior means in 20 bins. Disentangled: one dark cell in each column.",
@@ -281,9 +281,9 @@ def _traversals(bench: Bench, run: Run, found: dict[str, Any], name: str, means:
         LATENT, STEPS, *bench.data.shape
     )
     carries = found.get("carries", [""] * LATENT)
-    dead = means.var(0, ddof=1) <= ACTIVE
+    dead = ~is_active(means)
     rows = [
-        strip(bench, f"{place + 1}: KL {kl[j]:.2f}", decoded[place], carries[j], bool(dead[j]))
+        strip(bench, f"z{j}: KL {kl[j]:.2f}", decoded[place], carries[j], bool(dead[j]))
         for place, j in enumerate(order)
     ]
     heads = [f"{v:g}".replace("-", "−") for v in values]

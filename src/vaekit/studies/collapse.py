@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import figures
 from ..figures import Line
-from ..metrics import ACTIVE
+from ..metrics import ACTIVE, is_active
 from ..report.blocks import Section, Strips, Table, plot
 from .bench import Bench, Plan
 from .kl_weight import log_of
@@ -54,7 +54,7 @@ def collapse(bench: Bench) -> Findings:
             "log_px": float(scored.log_px.mean()),
             "rate": float(scored.rate.mean()),
             "distortion": float(scored.distortion.mean()),
-            "active": int((scored.means.var(0, ddof=1) > ACTIVE).sum()),
+            "active": int(is_active(scored.means).sum()),
             "kl": [] if scored.kl is None else scored.kl.mean(0).tolist(),
         }
         rebuilt[name] = run.decode(scored.means[:SHOWN])

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import figures
 from ..figures import Line
-from ..metrics import ACTIVE
+from ..metrics import ACTIVE, is_active
 from ..report.blocks import Section, Table, plot
 from ..run import Run
 from .bench import Bench, Plan
@@ -62,7 +62,7 @@ def measure(bench: Bench, run: Run, n: int) -> dict[str, float]:
         "elbo": float(scored.elbo.mean()),
         "rate": float(scored.rate.mean()),
         "distortion": float(scored.distortion.mean()),
-        "active": float((scored.means.var(0, ddof=1) > ACTIVE).sum()),
+        "active": float(is_active(scored.means).sum()),
     }
 
 

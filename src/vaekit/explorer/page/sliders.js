@@ -126,7 +126,7 @@ export function build(place) {
     place.append(h("details", { ontoggle: () => {
       if (!quiet.children.length) for (const i of silent.slice(0, 100)) quiet.append(watch(row(i, true)));
       sync();
-    } }, h("summary", {}, `${silent.length} latent${silent.length > 1 ? "s" : ""} that tell nothing (KL below 0.01 nats or hardly any spread)`), quiet));
+    } }, h("summary", {}, `${silent.length} unused latent${silent.length > 1 ? "s" : ""} (variance of the posterior mean at most ${L.active})`), quiet));
   }
   const all = () => {
     sync();
