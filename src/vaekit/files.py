@@ -1,9 +1,15 @@
-"""Files that are there whole or not at all."""
+"""Files that are written atomically: whole, or not at all."""
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
+import re
+import socket
+import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,27 +20,99 @@ from torch import Tensor
 
 from .errors import RunError
 
+A_DAY = 24 * 3600.0
+_numbers = itertools.count()
+_PART = re.compile(r"\.vaekit-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-\d+\.part|\..+\.part")
+
+
+def part_of(path: Path) -> Path:
+    """An unused name beside `path` for its unfinished content; no other thread or process is given the same."""
+    return path.with_name(f".vaekit-{_host()}-{os.getpid()}-{next(_numbers)}.part")
+
+
+def is_part(name: str) -> bool:
+    """Whether a file of this name is the unfinished content of another."""
+    return _PART.fullmatch(name) is not None
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes left unfinished in `folder`; what may still be written is kept."""
+    for part in folder.glob(".*.part"):
+        named = _PART.fullmatch(part.name)
+        if named is None or part.is_dir():
+            continue
+        try:
+            if named["host"] == _host():
+                left = not is_running(int(named["pid"]))
+            else:  # of another machine on a shared disk, or of an earlier version
+                left = time.time() - part.stat().st_mtime > A_DAY
+            if left:
+                part.unlink()
+        except OSError:  # gone by now, or not ours to remove
+            continue
+
+
+def is_running(pid: int) -> bool:
+    """Whether this machine has a process of this number; where it cannot tell, yes."""
+    if os.name == "nt":  # there, signal 0 is Ctrl-C
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _host() -> str:
+    """Eight hex digits for the machine: process numbers of others mean nothing here."""
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a neighbour of `path`, flush it to disk, then rename it into place.
+    """Let `write` fill a neighbour of `path`, flush it to disk, then rename it into place, with the umask's mode.
 
     Raises:
         RunError: the disk is full or the place cannot be written; what stood at `path` is untouched.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     try:
+        with open(part, "xb") as made:
+            mode = os.fstat(made.fileno()).st_mode
         write(part)
+        os.chmod(part, mode)  # safetensors makes files that only their owner reads
         with open(part, "rb+") as f:
             os.fsync(f.fileno())
         os.replace(part, path)
+        _flush_folder(path.parent)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise RunError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another --out"
-        ) from error
+        raise unwritable(path, error) from error
     except SafetensorError as error:  # safetensors wraps the system's errors in its own
+        raise RunError(f"cannot write {path}: {error}; free some space or choose another place") from error
+    finally:
         part.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error}; free some space or choose another --out") from error
+
+
+def unwritable(path: Path, error: OSError) -> RunError:
+    """The error to raise where `path` cannot be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "free some space, or choose another place" if full else "choose another place"
+    return RunError(f"cannot write {path}: {error.strerror or error}; {what}")
+
+
+def _flush_folder(folder: Path) -> None:
+    """Let a rename survive a power cut, where the system can be asked for that."""
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(fd)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
 
 
 def write_text(path: Path, text: str) -> None:

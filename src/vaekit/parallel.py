@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,6 @@ def launch(devices: int, device: str) -> Any:
 
     The other processes run the same program from its start; each loads the data and builds the same model.
     """
-    import os
-
     asked = max(devices, int(os.environ.get("WORLD_SIZE", "1")))
     if asked == 1:
         return None
@@ -29,6 +28,11 @@ def launch(devices: int, device: str) -> Any:
     fabric = Fabric(accelerator=kind, devices=asked, strategy="ddp")
     fabric.launch()
     return fabric
+
+
+def is_first() -> bool:
+    """Whether this process is the first, or only, one of those that train together, told before they are joined."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def rank_and_world(fabric: Any) -> tuple[int, int]:

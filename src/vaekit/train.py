@@ -6,6 +6,7 @@ one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import math
@@ -24,7 +25,8 @@ from .augment import Augment
 from .composition import Composition, Facts
 from .data.core import Data
 from .errors import ChoiceError, RunError, TrainingError
-from .files import read_tensors, write_json
+from .files import read_tensors, remove_parts, write_json
+from .lock import only_trainer
 from .noise import Noise
 from .objectives import Batch
 from .options import Options, bf16_pays, choose_device, decide_compile, subnormals_as_zero, work
@@ -94,6 +96,8 @@ def prepare(data: Data, composition: Composition, options: Options, initialise: 
     )
 
 
+FINISHED = ("finished", "stopped early")
+"""States of a run in which nothing is left to train."""
 FEW = 2000
 """Training images fewer than this, and than the numbers of one image, are few."""
 
@@ -223,60 +227,77 @@ def fit(
     given = {k: choices.pop(k) for k in list(choices) if k in names}
     options = dataclasses.replace(options or Options(), **given).checked()
     path = Path(out)
-    config = read_config(path) if resume else None
-    if not isinstance(data, Data):
-        data = _loaded(data, path, config)
-    if config is not None:
-        if config["state"] in ("finished", "stopped early"):
-            return _opened(path, recipe, data)
-        _same_settings(config, recipe, choices, options, set(given), data)
-        check_splits(data, path)
-        init_from = config.get("init_from")
-        config["data"]["source"] = data.source or None  # where they are now
-        recipe = config["recipe"] or recipe
-        options = Options(**config["training"])
-        composition = rebuild(config, recipe if isinstance(recipe, Composition) else None)
-        choices = config["arguments"]
-    elif (path / "run.json").exists():
-        raise RunError(f"{path} already holds a run: go on with --resume, or choose another --out")
-    begun = bool(resume and checkpoints(path))
-    if not begun:
-        with torch.random.fork_rng():
-            torch.manual_seed(options.seed)  # before the model is built, so that one seed is one run
-            if isinstance(recipe, Composition):
-                composition = recipe
-            else:
-                composition = get_recipe(recipe)(Facts.of(data), **_tuples(choices))
-        if config is None:
-            options = options.with_defaults(composition)
-            config = describe(data, None if isinstance(recipe, Composition) else recipe, choices, composition, options)
-    assert config is not None
-    prepare(data, composition, options, initialise=not begun)
-    if init_from is not None and not begun:
-        tensors, _ = read_tensors(Path(init_from) / "model.safetensors")
-        load_weights(composition, tensors, Path(init_from) / "model.safetensors")
-        config["init_from"] = str(init_from)
-    fabric = parallel.launch(options.devices, config["decided"]["device"])
-    rank, _ = parallel.rank_and_world(fabric)
-    if rank == 0:
+    with contextlib.ExitStack() as locked:
+        config = read_config(path) if resume else None
+        if config is not None and config["state"] not in FINISHED and parallel.is_first():
+            locked.enter_context(only_trainer(path))
+            config = read_config(path)  # as the one before left it
+        if not isinstance(data, Data):
+            data = _loaded(data, path, config)
+        if config is not None:
+            if config["state"] in FINISHED:
+                return _opened(path, recipe, data)
+            _same_settings(config, recipe, choices, options, set(given), data)
+            check_splits(data, path)
+            init_from = config.get("init_from")
+            config["data"]["source"] = data.source or None  # where they are now
+            recipe = config["recipe"] or recipe
+            options = Options(**config["training"])
+            composition = rebuild(config, recipe if isinstance(recipe, Composition) else None)
+            choices = config["arguments"]
+        else:
+            _no_run_at(path)
+        begun = bool(resume and checkpoints(path))
         if not begun:
-            _make_directory(path, data, config)
-        if on_start:
-            on_start(config)
-    if not isinstance(progress, Progress):
-        progress = progress_for() if progress and rank == 0 else Silent()
-    trainer = Trainer(composition, data, options, path, config, progress, fabric, started)
-    if begun:
-        trainer.restore()
-    elif (few := small_set(data, options)) is not None:
-        progress.note(f"note: {few}")
-    with progress:
-        state = trainer.run()
+            with torch.random.fork_rng():
+                torch.manual_seed(options.seed)  # before the model is built, so that one seed is one run
+                if isinstance(recipe, Composition):
+                    composition = recipe
+                else:
+                    composition = get_recipe(recipe)(Facts.of(data), **_tuples(choices))
+            if config is None:
+                options = options.with_defaults(composition)
+                config = describe(
+                    data, None if isinstance(recipe, Composition) else recipe, choices, composition, options
+                )
+        assert config is not None
+        prepare(data, composition, options, initialise=not begun)
+        if init_from is not None and not begun:
+            tensors, _ = read_tensors(Path(init_from) / "model.safetensors")
+            load_weights(composition, tensors, Path(init_from) / "model.safetensors")
+            config["init_from"] = str(init_from)
+        fabric = parallel.launch(options.devices, config["decided"]["device"])
+        rank, _ = parallel.rank_and_world(fabric)
+        if rank == 0:
+            if not resume:
+                _make_directory(path)
+                locked.enter_context(only_trainer(path))
+                _no_run_at(path)  # made since by another process
+            remove_parts(path)
+            remove_parts(path / "checkpoint")
+            if not begun:
+                _begin(path, data, config)
+            if on_start:
+                on_start(config)
+        if not isinstance(progress, Progress):
+            progress = progress_for() if progress and rank == 0 else Silent()
+        trainer = Trainer(composition, data, options, path, config, progress, fabric, started)
+        if begun:
+            trainer.restore()
+        elif (few := small_set(data, options)) is not None:
+            progress.note(f"note: {few}")
+        with progress:
+            state = trainer.run()
     if rank != 0:
         raise SystemExit(0)
     if state == "interrupted":
         raise KeyboardInterrupt(str(path))
     return _opened(path, recipe, data)
+
+
+def _no_run_at(path: Path) -> None:
+    if (path / "run.json").exists():
+        raise RunError(f"{path} already holds a run: go on with --resume, or choose another --out")
 
 
 def _loaded(source: Any, path: Path, config: dict[str, Any] | None) -> Data:
@@ -320,11 +341,15 @@ def _same_settings(config, recipe, choices, options: Options, given: set[str], d
             raise RunError(f"the run was started with {name} {kept}, not {value}: resume without it")
 
 
-def _make_directory(path: Path, data: Data, config: dict[str, Any]) -> None:
+def _make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make the directory {path}: {error.strerror}; choose another --out") from error
+        raise RunError(f"cannot make the directory {path}: {error.strerror}; choose another out") from error
+
+
+def _begin(path: Path, data: Data, config: dict[str, Any]) -> None:
+    """The files of a run before its first step, run.json last: without it there is no run."""
     (path / "log.jsonl").unlink(missing_ok=True)  # of a start that left no checkpoint
     write_splits(path, {part: getattr(data, part).index for part in ("train", "valid", "test")})
     write_json(path / "run.json", config)

@@ -22,7 +22,7 @@ from .data.batches import Order, Rows
 from .data.core import Data
 from .engine import Engine, Settings
 from .errors import RunError, TrainingError
-from .files import read_tensors, write_json, write_tensors, write_text
+from .files import read_tensors, unwritable, write_json, write_tensors, write_text
 from .noise import Noise
 from .observed import Observed
 from .optimisers import optimiser
@@ -400,9 +400,7 @@ class Trainer:
             folder.mkdir(exist_ok=True)
             self._write_records()
         except OSError as error:
-            raise RunError(
-                f"cannot write in {self.path}: {error.strerror}; free some space or use another --out"
-            ) from error
+            raise unwritable(folder, error) from error
         write_tensors(folder / f"{self.step:09d}.safetensors", tensors, meta)
         for old in sorted(folder.glob("*.safetensors"))[:-2]:
             old.unlink()

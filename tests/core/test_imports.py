@@ -14,6 +14,7 @@ LAYERS = [
     {"errors", "schedules", "progress", "noise"},
     {
         "files",
+        "lock",
         "example",
         "nets",
         "distributions",

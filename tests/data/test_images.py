@@ -1,5 +1,7 @@
 """Folders of images: every mode is flattened as it should be, decoded once, and trouble is named."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -212,6 +214,14 @@ def test_an_interrupted_decoding_leaves_nothing_behind(folder, tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         load(folder)
     assert not [*(tmp_path / "cache" / "images").iterdir()]
+
+
+def test_threads_that_decode_one_folder_at_once_have_the_same_data(folder, tmp_path):
+    with ThreadPoolExecutor(6) as pool:
+        digests = {data.digest for data in pool.map(lambda _: load(folder), range(18))}
+    assert len(digests) == 1
+    left = [p.suffix for p in (tmp_path / "cache" / "images").iterdir()]
+    assert sorted(left) == [".json", ".npy"]
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):

@@ -35,6 +35,14 @@ def check_file(name: str, suffixes: Sequence[str]) -> Path:
     return path
 
 
+def is_of_a_start(name: str) -> bool:
+    """Whether a file of this name may be what a training leaves that was killed before it wrote run.json."""
+    from vaekit.files import is_part
+    from vaekit.lock import LOCK
+
+    return name in (LOCK, "splits.safetensors") or is_part(name)
+
+
 def check_directory(path: Path, resume: bool | None) -> None:
     """Refuse a run directory that cannot be made, is somebody's own, or holds (or lacks) a run."""
     if path.exists() and not path.is_dir():
@@ -44,7 +52,7 @@ def check_directory(path: Path, resume: bool | None) -> None:
         raise RunError(f"no run at {path} to resume: leave --resume out to start one")
     if held and not resume:
         raise RunError(f"{path} already holds a run: go on with --resume, or choose another --out")
-    if not held and path.is_dir() and any(not p.name.lstrip(".").startswith("splits.") for p in path.iterdir()):
+    if not held and path.is_dir() and any(not is_of_a_start(p.name) for p in path.iterdir()):
         raise RunError(f"--out {path} is a directory with other files in it: name a new one, such as {path / 'run'}")
     _check_writable(path, str(path))
 

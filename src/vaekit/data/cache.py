@@ -12,6 +12,7 @@ import numpy as np
 
 from vaekit.data.core import Array, Progress, blocks, row_dtype
 from vaekit.errors import DataError
+from vaekit.files import part_of, remove_parts
 
 LARGE = 64 * 2**20  # bytes from which arrays are mapped from a file, not held in memory
 
@@ -38,9 +39,10 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         DataError: the cache cannot be written.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_parts(path.parent)
         try:
             with part.open("wb") as file:
                 yield file
