@@ -12,6 +12,7 @@ from torch import Tensor
 from .composition import Composition, Facts
 from .data.core import Data, blocks, layout
 from .data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
+from .data.sparse import Sparse, is_sparse
 from .errors import ChoiceError, DataError
 from .noise import Noise
 
@@ -136,7 +137,7 @@ def events(raw: np.ndarray, facts: Facts, observation: Observation) -> np.ndarra
     Raises:
         DataError: wrong shape, or values of another range than the run was trained on.
     """
-    raw = np.asarray(raw)
+    raw = np.asarray(Sparse(raw) if is_sparse(raw) else raw)
     shape = facts.shape
     if raw.shape[1:] != shape:
         plan = layout(facts.kind, raw.shape[1:])  # type: ignore[arg-type]

@@ -1,7 +1,11 @@
 """.npy and .npz: content comes back, maps stay maps, Python objects are never read."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -216,3 +220,169 @@ def test_rows_of_a_large_map_are_not_loaded(tmp_path, rng, monkeypatch, dtype):
     assert is_map(raw)
     assert raw.dtype == row_dtype(x.dtype)
     np.testing.assert_array_equal(raw, x)
+
+
+SPARSE = {
+    "csr": lambda m: m.tocsr(),
+    "csc": lambda m: m.tocsc(),
+    "coo": lambda m: m.tocoo(),
+    "bsr": lambda m: m.tobsr((2, 5)),
+    "dia": lambda m: sp.diags_array([np.arange(1.0, 41.0), np.ones(40)], offsets=[0, 1], shape=(40, 50)),
+    "matrix": lambda m: sp.csr_matrix(m),
+}
+
+
+@pytest.mark.parametrize("form", SPARSE)
+def test_a_sparse_matrix_is_its_dense_one(tmp_path, form):
+    matrix = SPARSE[form](sp.random_array((40, 50), density=0.1, format="csr", rng=np.random.default_rng(0)))
+    sp.save_npz(tmp_path / "s.npz", matrix)
+    dense = matrix.toarray()
+    for data in (load(tmp_path / "s.npz"), from_arrays(matrix)):
+        assert data.shape == (50,)
+        for split in (data.train, data.valid, data.test):
+            np.testing.assert_allclose(split[:], dense[split.index], rtol=1e-6)
+    assert data.scale == (dense[data.train.index].min(), pytest.approx(dense[data.train.index].max()))
+    np.testing.assert_allclose(np.asarray(load_rows(tmp_path / "s.npz")[0]), dense, rtol=1e-6)
+
+
+def test_a_sparse_matrix_may_have_labels_beside_it(tmp_path):
+    sp.save_npz(tmp_path / "s.npz", sp.eye_array(12, format="csr"))
+    parts = dict(np.load(tmp_path / "s.npz"))
+    np.savez(tmp_path / "s.npz", **parts, label=np.arange(12) % 3)
+    data = load(tmp_path / "s.npz")
+    assert not data.notes
+    for split in (data.train, data.test):
+        np.testing.assert_array_equal(split.label, split.index % 3)
+
+
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [("indices", [0, 1, 50]), ("indptr", [0, 2, 99]), ("indptr", [0, 3, 2]), ("shape", [2, -1]), ("shape", [2, 3, 4])],
+)
+def test_a_sparse_matrix_whose_parts_do_not_fit_is_refused(tmp_path, part, values):
+    sp.save_npz(tmp_path / "s.npz", sp.csr_array(np.array([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]])))
+    parts = dict(np.load(tmp_path / "s.npz")) | {part: np.array(values)}
+    np.savez(tmp_path / "s.npz", **parts)
+    with pytest.raises(DataError, match=r"sparse matrix"):
+        load(tmp_path / "s.npz")
+
+
+def test_sparse_validation_data_of_their_own(rng):
+    train, valid = (sp.random_array((n, 6), density=0.5, format="csr", rng=rng) for n in (30, 8))
+    data = from_arrays(train, valid=valid)
+    np.testing.assert_allclose(data.valid[:], valid.toarray(), rtol=1e-6)
+    np.testing.assert_allclose(data.train[:], train.toarray()[data.train.index], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ("{}_images", "{}_labels"),
+        ("X_{}", "y_{}"),
+        ("x{}", "y{}"),
+        ("{}_x", "{}_y"),
+        ("{}_data", "{}_label"),
+        ("{}", "{}Labels"),
+        ("images-{}", "targets-{}"),
+    ],
+)
+def test_splits_and_labels_by_many_names(tmp_path, rng, x, y):
+    parts, sizes = {}, {"train": 20, "val": 6, "test": 5}
+    for part, n in sizes.items():
+        parts[x.format(part)] = rng.integers(0, 256, (n, 4, 4), dtype=np.uint8)
+        parts[y.format(part)] = rng.integers(0, 3, (n, 1), dtype=np.uint8)
+    np.savez(tmp_path / "m.npz", **parts)
+    data = load(tmp_path / "m.npz")
+    for part, split in (("train", data.train), ("val", data.valid), ("test", data.test)):
+        np.testing.assert_array_equal(split[:], parts[x.format(part)])
+        np.testing.assert_array_equal(split.label, parts[y.format(part)][:, 0])
+    one = load(tmp_path / "m.npz", x_key=x.format("train"))  # only this array, with its own labels
+    np.testing.assert_array_equal(one.test.label, parts[y.format("train")][one.test.index, 0])
+    assert any("not used" in note and y.format("test") in note for note in one.notes)
+
+
+def test_two_arrays_that_both_may_be_the_training_data(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((5, 2)), train_images=np.zeros((5, 2)), x_test=np.zeros((5, 2)))
+    with pytest.raises(DataError, match=r"both 'x_train' and 'train_images' may be the train data"):
+        load(tmp_path / "a.npz")
+
+
+def test_labels_of_a_split_must_be_as_many_as_its_rows(tmp_path, rng):
+    x = rng.normal(size=(20, 3))
+    np.savez(tmp_path / "a.npz", x_train=x[:12], x_test=x[12:], y_train=np.arange(11) % 2, y_test=np.arange(9) % 2)
+    with pytest.raises(DataError, match=r"y_train must have one label for each of 12 rows"):
+        load(tmp_path / "a.npz")
+
+
+def test_one_hot_labels_are_classes_and_others_columns(tmp_path, rng):
+    x, codes = rng.normal(size=(30, 3)), np.arange(30) % 3
+    np.savez(tmp_path / "a.npz", x=x, y=np.eye(3)[codes])
+    data = load(tmp_path / "a.npz")
+    np.testing.assert_array_equal(data.test.label, codes[data.test.index])
+    assert "one-hot" in data.notes[0]
+    several = (rng.random((30, 4)) < 0.5).astype(np.uint8)
+    np.savez(tmp_path / "b.npz", x=x, labels=several)
+    data = load(tmp_path / "b.npz")
+    assert data.train.label is None
+    assert data.attribute_names == [f"label_{i}" for i in range(4)]
+    np.testing.assert_array_equal(data.test.columns["label_2"], several[data.test.index, 2])
+    target = rng.normal(size=30)
+    np.savez(tmp_path / "c.npz", x=x, y=target)
+    data = load(tmp_path / "c.npz")
+    assert data.train.label is None
+    np.testing.assert_array_equal(data.valid.columns["y"], target[data.valid.index])
+    assert "fractions" in data.notes[0]
+    np.savez(tmp_path / "d.npz", x=x, y=np.arange(31))
+    with pytest.raises(DataError, match=r"one value for each of 30 rows, got shape \(31,\)"):
+        load(tmp_path / "d.npz")
+
+
+def test_what_is_not_used_is_said(tmp_path, rng):
+    np.savez(tmp_path / "a.npz", x=rng.normal(size=(9, 2)), mask=np.zeros((9, 2)), note=np.array("text"))
+    (note,) = load(tmp_path / "a.npz").notes
+    assert "mask (9, 2), note ()" in note
+
+
+@pytest.mark.parametrize("large", [0, 2**40])
+@pytest.mark.parametrize("claimed", [b"(29, 4)", b"(31, 4)"])
+def test_a_member_that_claims_other_rows_than_it_has(tmp_path, rng, monkeypatch, large, claimed):
+    monkeypatch.setattr(caches, "LARGE", large)
+    out = io.BytesIO()
+    np.save(out, rng.normal(size=(30, 4)))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("x.npy", out.getvalue().replace(b"(30, 4)", claimed))
+        file.writestr("other.npy", out.getvalue())
+    with pytest.raises(DataError, match=r"array 'x' says it has"):
+        load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("large", [0, 2**40])
+def test_a_changed_byte_is_noticed_also_where_the_member_is_mapped(tmp_path, rng, monkeypatch, large):
+    monkeypatch.setattr(caches, "LARGE", large)
+    x = rng.normal(size=(30, 4))
+    np.savez(tmp_path / "a.npz", x=x)
+    np.testing.assert_allclose(load(tmp_path / "a.npz").train[:3], x[load(tmp_path / "a.npz").train.index[:3]], 1e-6)
+    content = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(content.replace(x[7].tobytes(), x[8].tobytes()))
+    with pytest.raises(DataError, match=r"Bad CRC-32.*damaged"):
+        load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (np.ones((5, 2), complex), "real and imaginary"),
+        (np.zeros((5, 2), "M8[s]"), "timedelta64"),
+        (np.zeros(5, [("a", "f4"), ("b", "f4")]), "structured_to_unstructured"),
+        (np.full((5, 2), "a"), "texts are read from tables"),
+        (np.array(3.0), "holds no data"),
+        (np.empty((0, 4)), "holds no data"),
+        (np.array([[0, 1, 7], [1, 0, 0], [1, 1, 0]], np.uint8).view(bool), "bytes other than 0 and 1"),
+    ],
+)
+def test_what_are_no_numbers_is_refused_with_what_to_do(tmp_path, x, says):
+    np.save(tmp_path / "a.npy", x)
+    np.savez(tmp_path / "a.npz", x=x)
+    for path in (tmp_path / "a.npy", tmp_path / "a.npz"):
+        with pytest.raises(DataError, match=says):
+            load(path)

@@ -23,10 +23,20 @@ from vaekit.data.core import (
     digest,
     layout,
     row_dtype,
+    some,
 )
 from vaekit.errors import DataError
 
 MISSING = ("refuse", "mask")
+REMEDIES = {
+    "c": "save real and imaginary parts as channels: np.stack([x.real, x.imag], -1)",
+    "M": "save times as numbers: (x - x.min()) / np.timedelta64(1, 's')",
+    "m": "save durations as numbers: x / np.timedelta64(1, 's')",
+    "V": "save its fields as one array: numpy.lib.recfunctions.structured_to_unstructured(x)",
+    "U": "texts are read from tables (.csv, .parquet); save numbers",
+    "S": "texts are read from tables (.csv, .parquet); save numbers",
+}
+"""What to do about arrays that hold no real numbers, by the kind of their type."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +103,10 @@ def build(
         sort = kind_of(x, source.kind)  # what was asked for went into the columns already
     plan = layout(sort, x.shape[1:])
     columns = {key: aligned(column, len(x), f"{name}: column {key!r}") for key, column in source.columns.items()}
-    label_names, codes = source.label_names, source.label
+    label_names, codes, notes = source.label_names, source.label, source.notes
+    if codes is not None and np.ndim(codes) == 2:
+        codes, label_names, beside, note = several_labels(np.asarray(codes), len(x), label_names, f"{name}: label")
+        columns, notes = columns | beside, (*notes, *note)
     if label is not None:
         if label not in columns and (label != "label" or codes is None):
             raise _no_column("label", label, columns)
@@ -110,13 +123,12 @@ def build(
     columns, attributes = _attributes(columns, source.factor_names)
     if len(x) < 2:
         raise DataError(f"{name} holds {len(x)} datum, expected at least 3, one for each of train, valid and test")
-    notes = source.notes
     if masked and x.dtype.kind != "f":
         if source.schema:
             x = x.astype(np.float32)  # rows of another table may lack what all of these have
         else:
             masked, notes = False, (*notes, f"no value can be missing: {x.dtype} has no nan")
-    if not isinstance(x, Computed):  # to look at all of those would be to compute them all
+    if not (isinstance(x, Computed) and x.trusted):  # to look at all of those would be to compute them all
         _check(x, sort, name, source.feature_names, masked)
     for start, block in blocks(x) if source.schema else ():
         check_columns(source.schema, block, name, start)
@@ -162,19 +174,26 @@ def tidy(x: Any, name: str) -> Any:
     Raises:
         DataError: not numbers, no rows, or rows without a single value.
     """
-    if isinstance(x, Computed):
-        return x
-    if not isinstance(x, np.ndarray):
+    if not isinstance(x, np.ndarray | Computed):
         try:
             x = np.asarray(x)
         except ValueError as error:
             raise DataError(f"{name}: rows must all have one shape ({error})") from error
-    if x.dtype.kind not in "buif" or x.dtype.itemsize > 8:
+    if x.dtype.kind not in "buif":
         raise DataError(
-            f"{name} must hold real numbers (uint8, integers, float32 or float64), got {x.dtype}; convert it first"
+            f"{name} must hold real numbers (uint8, integers, float32 or float64), got {x.dtype}; "
+            f"{REMEDIES.get(x.dtype.kind, 'convert it first')}"
         )
     if x.ndim == 0 or not math.prod(x.shape):
         raise DataError(f"{name} holds no data: got shape {x.shape}, expected (rows, ...) with at least 3 rows")
+    if isinstance(x, Computed):
+        return x
+    if x.dtype.kind == "b" and any(part.max() > 1 for _, part in blocks(x.view(np.uint8))):
+        raise DataError(
+            f"{name} is of type bool but holds bytes other than 0 and 1: the file is damaged, or was not saved from "
+            "bool; save it as uint8"
+        )
+    x = x.astype(np.float64) if x.dtype.itemsize > 8 else x  # float128
     x = x[:, None] if x.ndim == 1 else x
     return x if is_map(x) else cast(x)
 
@@ -237,7 +256,10 @@ def labels(values: Array, names: list[str] | None) -> tuple[NDArray[np.int64], l
     if values.dtype.kind == "f":
         if not np.isfinite(values).all() or (values != np.round(values)).any():
             odd = values[~np.isfinite(values) | (values != np.round(values))][0]
-            raise DataError(f"labels must be whole numbers or text, got {odd:g}; name another column with label=")
+            raise DataError(
+                f"labels must be whole numbers or text, got {odd:g}: write -1 where one is unknown, or name another "
+                "column with label="
+            )
         values = values.astype(np.int64)
     if values.dtype.kind in "bui":
         values = values.astype(np.int64)
@@ -252,6 +274,32 @@ def labels(values: Array, names: list[str] | None) -> tuple[NDArray[np.int64], l
         return np.where(values == -1, -1, np.searchsorted(classes, values)), [str(c) for c in classes]
     classes, codes = np.unique(values, return_inverse=True)
     return codes.astype(np.int64), [str(c) for c in classes]
+
+
+def several_labels(
+    values: Array, n: int, names: list[str] | None, what: str
+) -> tuple[Array | None, list[str] | None, dict[str, Array], list[str]]:
+    """Labels (n, K): one column, or one-hot, as classes; anything else as K columns of the data.
+
+    Returns:
+        Labels (n,) and names of the classes, or None; columns by name; what to tell the user.
+
+    Raises:
+        DataError: another number of rows, or no numbers.
+    """
+    if len(values) != n:
+        raise DataError(f"{what} must have one value for each of {n} rows, got shape {values.shape}")
+    count = values.shape[1]
+    if count == 1:
+        return values[:, 0], names, {}, []
+    if not count or values.dtype.kind not in "buif":
+        raise DataError(f"{what} must hold one class for each row, got {values.dtype} of shape {values.shape}")
+    one_hot = bool(((values == 0) | (values == 1)).all() and (values.sum(1) == 1).all())
+    if one_hot:
+        return values.argmax(1), names, {}, [f"one-hot labels of {count} columns were read as {count} classes"]
+    titles = names if names and len(names) == count else [f"label_{i}" for i in range(count)]
+    columns = {title: aligned(values[:, i], n, what) for i, title in enumerate(titles)}
+    return None, None, columns, [f"labels of shape {values.shape} are no classes: kept as columns {some(titles)}"]
 
 
 def _attributes(columns: dict[str, Array], factors: list[str]) -> tuple[dict[str, Array], list[str]]:

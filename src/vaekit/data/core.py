@@ -26,7 +26,12 @@ class Computed:
     """Rows that are computed when asked for, in the place of an array (N, *row). Abstract: `rows` computes them.
 
     It answers to what the readers of raw data ask of an array: its length, shape and type, and indexing by its rows.
+
+    Attributes:
+        trusted: whether the values need no check, so that they are not all computed before the first step.
     """
+
+    trusted = True
 
     shape: tuple[int, ...] = ()
     dtype: np.dtype[Any] = np.dtype(np.uint8)
@@ -45,6 +50,9 @@ class Computed:
     @property
     def nbytes(self) -> int:
         return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.asarray(self.rows(np.arange(len(self))), dtype)
 
     def __getitem__(self, index: Any) -> Array:
         found = np.arange(len(self))[index]

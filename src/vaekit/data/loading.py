@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vaekit.data import cache as caches
-from vaekit.data import idx, images, named, npz
+from vaekit.data import idx, images, named, npz, sparse
 from vaekit.data import table as tables
-from vaekit.data.arrays import Source, aligned, build, tidy
-from vaekit.data.core import Array, Column, Data, Progress, row_dtype
+from vaekit.data.arrays import Source, aligned, build, several_labels, tidy
+from vaekit.data.core import Array, Column, Computed, Data, Progress, row_dtype
 from vaekit.data.splits import FRACTION
 from vaekit.errors import DataError
 
@@ -161,6 +161,8 @@ def load_rows(
     elif x.dtype != row_dtype(x.dtype):
         x = caches.joined([x], cache, progress)
     codes = found.label if label is None else found.columns.get(label, found.label)
+    if codes is not None and np.ndim(codes) == 2:
+        codes = several_labels(np.asarray(codes), len(x), None, f"{asked}: label")[0]
     return x, found.names, None if codes is None else aligned(codes, len(x), f"{asked}: label")
 
 
@@ -213,8 +215,12 @@ def from_arrays(
     joined, given_rows = npz.concatenated({part: values for part, (values, _) in parts.items()}, name)
     codes = None
     if have["train"]:
-        checked = [aligned(some, len(values), f"{name}, {part}: label") for part, (values, some) in parts.items()]
-        codes = np.concatenate(checked) if len(checked) > 1 else checked[0]
+        for part, (values, some) in parts.items():
+            if np.shape(some)[:1] != values.shape[:1]:
+                raise DataError(
+                    f"{name}, {part}: label must have one value for each of {len(values)} rows, got {np.shape(some)}"
+                )
+        codes = np.concatenate([some for _, some in parts.values()])
     names = None if feature_names is None else list(feature_names)
     if schema:
         names = [column.name for column in schema]
@@ -327,9 +333,11 @@ def _arrays(x: Any, label: Any, name: str) -> tuple[Array, Any]:
 
 
 def _numpy(x: Any) -> Any:
+    if sparse.is_sparse(x):
+        return sparse.Sparse(x)
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(x, torch.Tensor):
-        return x if isinstance(x, np.ndarray) else _stacked(x)
+        return x if isinstance(x, np.ndarray | Computed) else _stacked(x)
     x = x.detach().cpu()
     return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
 

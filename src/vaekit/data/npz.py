@@ -1,11 +1,13 @@
 """NumPy files: .npy, mapped; .npz, whose members are mapped, unpacked once, or read, whichever serves."""
 
 import hashlib
+import math
+import re
 import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.data import cache as caches
+from vaekit.data import sparse
 from vaekit.data.arrays import Source
-from vaekit.data.core import Array, Progress
+from vaekit.data.core import Array, Progress, some
 from vaekit.errors import DataError
 
 X = ("x", "counts", "X", "imgs", "images", "data", "arr_0")
-TRAIN, VALID, TEST = ("x_train", "X_train"), ("x_valid", "x_val"), ("x_test", "X_test")
 LABEL = ("label", "y", "labels")
+PARTS = {
+    **dict.fromkeys(("train", "training", "trainset"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev", "valset", "validset"), "valid"),
+    **dict.fromkeys(("test", "testing", "testset"), "test"),
+}
+WHATS = {
+    **dict.fromkeys(("", "x", "data", "image", "images", "img", "imgs", "feature", "features", "input", "inputs"), "x"),
+    **dict.fromkeys(("y", "label", "labels", "target", "targets", "class", "classes"), "label"),
+}
+SPLIT_NAMES = {
+    name: (what, part)
+    for word, what in WHATS.items()
+    for split, part in PARTS.items()
+    for name in (word + split, split + word)
+}
+"""Names of arrays, without capitals and signs, that say what they hold and of which split."""
 UNPACKED = 2**30  # bytes from which a compressed member is unpacked into the cache, then mapped
 DSPRITES = ["colour", "shape", "scale", "orientation", "x_position", "y_position"]
 
@@ -46,8 +64,10 @@ def source(
 ) -> Source:
     """The arrays of a .npz file: x (or counts, ...), and beside it labels, factors, batches, names.
 
-    Data under x_train and x_test (and x_valid), with y_train and so on, make those splits. Every further array with
-    one number or text per row becomes a column, by name where its codes have names (batch and batch_names).
+    Data under x_train and x_test (and x_valid), with y_train and so on, make those splits; train_images, Xtest or
+    val_labels are names of that kind too. A sparse matrix as `scipy.sparse.save_npz` writes it is read as one. Every
+    further array with one number or text per row becomes a column, by name where its codes have names (batch and
+    batch_names); a note lists what is not used.
 
     Raises:
         DataError: not a .npz file, damaged, no array to take as x, or Python objects where data are looked for.
@@ -56,15 +76,41 @@ def source(
         store = _Store(path, file, cache)
         if x_key is not None and x_key not in store.shapes:
             raise DataError(f"x_key={x_key!r}: {path} has no such array; it has {store.listing()}")
-        train = _first(TRAIN, store)
-        if x_key is None and _first(X, store) is None and train is not None:
-            return _with_splits(store, train, progress)
+        if x_key is None and sparse.saved(store.shapes):
+            matrix, used = sparse.read(str(path), store.read)
+            return _with_columns(store, matrix, used)
+        parts = _parts(store)
+        if x_key is None and _first(X, store) is None and ("x", "train") in parts:
+            return _with_splits(store, parts, progress)
         key = x_key or _first(X, store) or (next(iter(store.shapes)) if len(store.shapes) == 1 else None)
         if key is None:
             raise DataError(
                 f"{path} has no array named {' or '.join(X[:2])}; it has {store.listing()}: say which with x_key="
             )
-        return _with_columns(store, key)
+        return _with_columns(store, store.data(key), {key}, key)
+
+
+def part_of(key: str) -> tuple[str, str] | None:
+    """What an array's name says that it holds, "x" or "label", and of which split: x_train, testLabels, val_images."""
+    return SPLIT_NAMES.get(re.sub("[^a-z0-9]", "", key.lower()))
+
+
+def _parts(store: "_Store") -> dict[tuple[str, str], str]:
+    """The names of the arrays that hold x or labels of a split.
+
+    Raises:
+        DataError: two arrays claim the same.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for key in store.shapes:
+        if (place := part_of(key)) is not None:
+            if place in found:
+                raise DataError(
+                    f"{store.path}: both {found[place]!r} and {key!r} may be the {place[1]} "
+                    f"{'data' if place[0] == 'x' else 'labels'}: leave one out of the file, or rename it"
+                )
+            found[place] = key
+    return found
 
 
 class _Store:
@@ -74,11 +120,18 @@ class _Store:
         self.path, self.file, self.cache = path, file, cache
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, np.dtype[Any]] = {}
-        for member in file.namelist():
-            if member.endswith(".npy"):
+        for member in file.infolist():
+            if member.filename.endswith(".npy"):
+                key = member.filename[:-4]
                 with file.open(member) as stream:
                     _, shape, dtype = _header(stream)
-                self.shapes[member[:-4]], self.dtypes[member[:-4]] = shape, dtype
+                    expected = stream.tell() + math.prod(shape) * dtype.itemsize
+                if not dtype.hasobject and expected != member.file_size:
+                    raise DataError(
+                        f"{path}: array {key!r} says it has {shape} of {dtype}, {expected} bytes with its header, but "
+                        f"there are {member.file_size}: the file is damaged; save it again"
+                    )
+                self.shapes[key], self.dtypes[key] = shape, dtype
 
     def listing(self) -> str:
         return ", ".join(f"{key} {shape}" for key, shape in self.shapes.items()) or "no arrays"
@@ -90,7 +143,9 @@ class _Store:
         if self.dtypes[key].hasobject:
             raise _objects(self.path, f"array {key!r}")
         with self.file.open(f"{key}.npy") as stream:
-            return np.lib.format.read_array(stream, allow_pickle=False)
+            values: Array = np.lib.format.read_array(stream, allow_pickle=False)
+            stream.read()  # to the end, where the checksum is compared
+            return values
 
     def data(self, key: str) -> Array:
         """A member that may be large: mapped in place, or unpacked into the cache and mapped, or read."""
@@ -104,6 +159,7 @@ class _Store:
         return self.read(key)
 
     def _mapped(self, key: str, info: zipfile.ZipInfo) -> Array:
+        self._check_sum(key, info)
         with self.path.open("rb") as file:
             file.seek(info.header_offset)
             local = file.read(30)  # name and extra field may differ in length from the central directory's
@@ -112,20 +168,33 @@ class _Store:
             order: Any = "F" if fortran else "C"
             return np.memmap(self.path, dtype, mode="r", offset=file.tell(), shape=shape, order=order)
 
-    def _unpacked(self, key: str, info: zipfile.ZipInfo) -> Array:
+    def _check_sum(self, key: str, info: zipfile.ZipInfo) -> None:
+        """Reads a member through once, which compares its checksum; the cache remembers that it was right."""
+        passed = self._in_cache(key, info).with_suffix(".ok")
+        if not passed.exists():
+            with self.file.open(info) as stream:
+                while stream.read(2**24):
+                    pass
+            with suppress(DataError), caches.writing(passed):
+                pass  # a cache that cannot be written only means to look again
+
+    def _in_cache(self, key: str, info: zipfile.ZipInfo) -> Path:
         stat = self.path.stat()
         identity = f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns} {key} {info.CRC}"
-        target = caches.folder(self.cache) / "npz" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
+        return caches.folder(self.cache) / "npz" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
+
+    def _unpacked(self, key: str, info: zipfile.ZipInfo) -> Array:
+        target = self._in_cache(key, info)
         if not target.exists():
             with caches.writing(target) as out, self.file.open(info) as stream:
                 shutil.copyfileobj(stream, out, 2**20)
         return np.load(target, mmap_mode="r", allow_pickle=False)
 
 
-def _with_columns(store: _Store, key: str) -> Source:
-    x = store.data(key)
+def _with_columns(store: _Store, x: Any, used: set[str], key: str = "") -> Source:
+    """x, lying in the arrays `used` (of the name `key`), with what else is known of its rows."""
     n = len(x) if x.ndim else 0
-    used = {key}
+    part = (part_of(key) or ("", ""))[1]
 
     def take(*keys: str) -> Array | None:
         found = _first(keys, store)
@@ -134,10 +203,15 @@ def _with_columns(store: _Store, key: str) -> Source:
         used.add(found)
         return store.read(found)
 
-    label, factors = take(*LABEL), take("factors", "latents_classes")
+    label = take(*LABEL, *(other for other in store.shapes if part and part_of(other) == ("label", part)))
+    factors = take("factors", "latents_classes")
     factor_names, attribute_names = take("factor_names"), take("attribute_names")
     columns: dict[str, Array] = {}
     names: list[str] = []
+    notes: list[str] = []
+    if label is not None and label.shape == (n,) and label.dtype.kind == "f" and not _whole(label):
+        notes.append("labels that are fractions are no classes: they were kept as the column 'y'")
+        columns["y"], label = label, None
     if factors is not None:
         default = DSPRITES if "latents_classes" in used else None
         names = _spread(columns, factors, _texts(factor_names) or default, "factor", n, store.path)
@@ -146,11 +220,13 @@ def _with_columns(store: _Store, key: str) -> Source:
         _spread(columns, attributes, _texts(attribute_names), "attribute", n, store.path)
     file_names = take("names")
     if file_names is not None and file_names.shape != (n,):
+        notes.append(f"names has shape {file_names.shape}, expected ({n},): it is not used")
         file_names = None
     label_names, feature_names = take("label_names", "class_names"), take("feature_names", "genes")
     for other, shape in store.shapes.items():
         if other not in used and shape == (n,) and store.dtypes[other].kind in "buifU" and other not in columns:
             columns[other] = _named(store.read(other), take(f"{other}_names"))
+            used.add(other)
     return Source(
         x,
         label=label,
@@ -160,7 +236,20 @@ def _with_columns(store: _Store, key: str) -> Source:
         feature_names=_texts(feature_names),
         factor_names=names,
         kind="counts" if key == "counts" else None,
+        notes=(*notes, *_unused(store, used)),
     )
+
+
+def _whole(values: Array) -> bool:
+    """Whether all values that are there are whole numbers."""
+    known = values[~np.isnan(values)]
+    return bool((known == np.round(known)).all())
+
+
+def _unused(store: _Store, used: set[str]) -> list[str]:
+    """A note on the arrays that are not used, if there are any."""
+    left = [f"{key} {shape}" for key, shape in store.shapes.items() if key not in used]
+    return [f"{store.path.name}: not used: {some(left)}"] if left else []
 
 
 def _named(codes: Array, names: Array | None) -> Array:
@@ -172,18 +261,29 @@ def _named(codes: Array, names: Array | None) -> Array:
     return np.array(known)[codes] if fit else codes
 
 
-def _with_splits(store: _Store, train: str, progress: Progress | None) -> Source:
-    parts = {"train": train, "valid": _first(VALID, store), "test": _first(TEST, store)}
-    found = {part: key for part, key in parts.items() if key is not None}
+def _with_splits(store: _Store, parts: dict[tuple[str, str], str], progress: Progress | None) -> Source:
+    """The splits that the file itself makes, with their labels."""
+    found = {part: parts["x", part] for part in ("train", "valid", "test") if ("x", part) in parts}
     arrays = {part: store.data(key) for part, key in found.items()}
-    keys = {part: _first((f"y{key[1:]}", f"label{key[1:]}"), store) for part, key in found.items()}
-    have = [store.read(key) for key in keys.values() if key is not None]
+    keys = {part: parts.get(("label", part)) for part in found}
+    have = {part: store.read(key) for part, key in keys.items() if key is not None}
     if have and len(have) < len(found):
         raise DataError(f"{store.path} has labels for some splits only: give y_... for each x_..., or for none")
+    for part, values in have.items():
+        if values.shape[:1] != arrays[part].shape[:1]:
+            raise DataError(
+                f"{store.path}: {keys[part]} must have one label for each of {len(arrays[part])} rows of "
+                f"{found[part]}, got shape {values.shape}"
+            )
     names = _first(("label_names", "class_names"), store)
     x, given = concatenated(arrays, str(store.path), store.cache, progress)
-    label = np.concatenate([value.reshape(-1) for value in have]) if have else None
-    return Source(x, label=label, label_names=_texts(store.read(names)) if names else None, splits=given or None)
+    return Source(
+        x,
+        label=np.concatenate(list(have.values())) if have else None,
+        label_names=_texts(store.read(names)) if names else None,
+        splits=given or None,
+        notes=tuple(_unused(store, {*found.values(), *(key for key in (*keys.values(), names) if key is not None)})),
+    )
 
 
 def concatenated(
@@ -202,6 +302,8 @@ def concatenated(
     given, start = {}, 0
     for part, array in arrays.items():
         given[part] = np.arange(start, start := start + len(array))
+    if any(isinstance(array, sparse.Sparse) for array in arrays.values()):
+        return sparse.stacked(list(arrays.values())), given  # type: ignore[return-value]
     return caches.joined(list(arrays.values()), cache, progress), given
 
 

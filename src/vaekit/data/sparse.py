@@ -1,0 +1,97 @@
+"""Sparse matrices: held as they are, their rows made dense when they are asked for."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaekit.data.core import Array, Computed, row_dtype
+from vaekit.errors import DataError
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "csr": ("indices", "indptr"),
+    "csc": ("indices", "indptr"),
+    "bsr": ("indices", "indptr"),
+    "coo": ("row", "col"),
+    "dia": ("offsets",),
+}
+"""The arrays that `scipy.sparse.save_npz` writes for each format, beside format, shape and data."""
+
+
+class Sparse(Computed):
+    """A SciPy sparse matrix as an array (N, D) in its `row_dtype`.
+
+    Raises:
+        DataError: not of two axes, or not of numbers.
+    """
+
+    trusted = False
+
+    def __init__(self, matrix: Any, name: str = "x") -> None:
+        if matrix.ndim != 2 or matrix.dtype.kind not in "buif":
+            raise DataError(
+                f"{name}: a sparse matrix must hold real numbers in 2 axes (rows, columns), got {matrix.dtype} of "
+                f"shape {matrix.shape}"
+            )
+        matrix = matrix.tocsr()
+        self.matrix = matrix.astype(row_dtype(matrix.dtype), copy=False)
+        self.shape, self.dtype = self.matrix.shape, self.matrix.dtype
+
+    def rows(self, index: NDArray[np.int64]) -> Array:
+        found: Array = self.matrix[index].toarray()
+        return found
+
+
+def is_sparse(x: Any) -> bool:
+    """Whether `x` is a SciPy sparse matrix or array; SciPy is not imported to find out."""
+    scipy = sys.modules.get("scipy.sparse")
+    return scipy is not None and scipy.issparse(x)
+
+
+def stacked(parts: Sequence[Any]) -> Sparse:
+    """The rows of all parts, of which some are sparse, as one."""
+    from scipy.sparse import csr_array, vstack
+
+    return Sparse(vstack([csr_array(part.matrix if isinstance(part, Sparse) else part) for part in parts]))
+
+
+def saved(keys: Mapping[str, Any]) -> bool:
+    """Whether arrays of these names are what `scipy.sparse.save_npz` writes."""
+    return {"format", "shape", "data"} <= set(keys) and any(set(parts) <= set(keys) for parts in PARTS.values())
+
+
+def read(where: str, array: Callable[[str], Array]) -> tuple[Sparse, set[str]]:
+    """The matrix that `scipy.sparse.save_npz` wrote, and the names of the arrays it lies in.
+
+    Arguments:
+        where: the file, for messages.
+        array: gives the array of a name.
+
+    Raises:
+        DataError: an unknown format, or indices and shape that do not belong together.
+    """
+    from scipy import sparse
+
+    kind = array("format")
+    name = kind.item() if kind.ndim == 0 else ""
+    name = name.decode("ascii", "replace") if isinstance(name, bytes) else str(name)
+    if name not in PARTS:
+        raise DataError(f"{where}: unknown sparse format {name!r}, expected {', '.join(PARTS)}")
+    try:
+        shape = tuple(int(side) for side in array("shape"))
+        data, parts = array("data"), [array(part) for part in PARTS[name]]
+        if name == "coo":
+            matrix = sparse.coo_array((data, tuple(parts)), shape=shape)
+        else:
+            matrix = getattr(sparse, f"{name}_array")((data, *parts), shape=shape)
+        if name in ("csr", "csc", "bsr"):
+            matrix.check_format(full_check=True)  # SciPy's own loops trust the indices
+        return Sparse(matrix, where), {"format", "shape", "data", *PARTS[name], "_is_array"}
+    except DataError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError) as error:
+        raise DataError(
+            f"{where}: its sparse matrix is damaged ({error}); save it again with scipy.sparse.save_npz"
+        ) from error
