@@ -10,7 +10,7 @@ from PIL import Image
 import vaekit as vk
 from vaekit.cli import main
 from vaekit.data.condition import Condition
-from vaekit.editing import named_mask
+from vaekit.editing import named_mask, own_class, walk_start
 from vaekit.errors import ChoiceError
 from vaekit.infill import infer_visible, visible_log_prob
 from vaekit.latent import attribute_direction
@@ -181,6 +181,27 @@ def test_edit_moves_towards_the_class(digits):
     assert distance[2] < distance[1] < distance[0]
 
 
+def test_towards_a_class_a_row_of_the_test_set_moves_against_its_own(digits):
+    label = digits.data.test.label
+    three = int(np.flatnonzero(label == 3)[0])
+    np.testing.assert_array_equal(digits.edit(three, "8"), digits.edit(three, "8", against="3"))
+    assert own_class(digits, three, "3") is None  # more of its own class: away from all others
+    assert own_class(digits, digits.observed("test").raw(np.array([three])), "8") is None  # of a file it is unknown
+
+
+def test_a_walk_starts_at_a_datum_where_the_priors_centre_shows_little(digits, monkeypatch):
+    means = digits.encode("test", 100)
+    start, row = walk_start(digits, means)
+    assert row is None
+    assert not start.any()
+    decode = digits.decode
+    flat = lambda z, *rest: decode(z, *rest) * (np.abs(z).sum(1) > 0)[:, None, None, None]  # noqa: E731
+    monkeypatch.setattr(digits, "decode", flat)  # nothing to see at the centre
+    start, row = walk_start(digits, means)
+    np.testing.assert_array_equal(start, means[row])
+    assert np.square(start - means.mean(0)).sum() == np.square(means - means.mean(0)).sum(1).min()
+
+
 def test_interpolate_by_number_and_by_array(digits):
     raw = digits.observed("test").raw(np.arange(2))
     line = digits.interpolate(0, raw[1], 5, "slerp")
@@ -205,7 +226,10 @@ def test_on_the_command_line(digits, tmp_path, monkeypatch, capsys):
         assert held["strengths"].tolist() == np.linspace(-2, 2, 9).tolist()
         np.testing.assert_allclose(held["z"][8] - held["z"][0], 4 * held["direction"], atol=1e-5)
     assert main(["edit", run, "3", "--attribute", "8"]) == 0
-    assert Image.open("edit.png").size[0] > 9 * 56
+    labelled = Image.open("edit.png").size
+    assert labelled[0] > 10 * 96
+    assert main(["edit", run, "3", "--attribute", "8", "--bare"]) == 0
+    assert Image.open("edit.png").size[0] < labelled[0]
     mask = np.zeros((8, 8), np.uint8)
     mask[:, :2] = 255
     Image.fromarray(mask).save("mask.png")

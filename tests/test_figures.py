@@ -60,6 +60,22 @@ def test_image_grid_sizes(shape):
     assert (grid[0, 0] == 255).all()
 
 
+def test_labels_take_room_beside_pictures_and_change_none():
+    """Every tile stands whole and enlarged in the grid, with its words outside of it."""
+    tiles = np.arange(6, dtype=np.uint8)[:, None, None] * np.ones((8, 8), np.uint8) * 20 + 60
+    labels = figures.Labels("a title", rows=["one", "two"], columns=["a", "a rather long label", "c"])
+    grid = figures.labelled_grid(tiles, 3, labels)
+    for tile in tiles:
+        rows, columns = np.nonzero((grid == tile[0, 0]).all(-1))
+        assert np.ptp(rows) + 1 == np.ptp(columns) + 1 == 96
+        assert (grid[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] == tile[0, 0]).all()
+    bare = figures.labelled_grid(tiles, 3, figures.Labels())
+    assert bare.shape[0] < grid.shape[0]
+    assert bare.shape[1] < grid.shape[1]
+    with pytest.raises(ChoiceError, match="4 labels of columns"):
+        figures.labelled_grid(tiles, 3, figures.Labels(columns=["a"] * 4))
+
+
 def test_image_grid_puts_tiles_row_by_row_and_clears_gaps():
     images = np.arange(4, dtype=np.uint8)[:, None, None].repeat(2, 1).repeat(2, 2)
     grid = figures.image_grid(images, 2, gap=1, background=None, zoom=1)

@@ -35,6 +35,7 @@ def test_commands_run(tmp_path, monkeypatch, fashion_mnist):
     monkeypatch.chdir(tmp_path)
     for line in commands():
         line = line.replace("--minutes 5", "--steps 30 --compile off").replace("--minutes 2", "--minutes 0.25")
+        line = line.replace("--epochs 60", "--epochs 2")
         line = line.replace("explore runs/fashion", "explore runs/fashion --points 500 --tsne 0")
         words = shlex.split(line)[1:]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:

@@ -61,6 +61,27 @@ def one_row(run: Run, datum: np.ndarray) -> np.ndarray:
     return datum if len(datum) == 1 and datum.ndim > 1 else datum[None]
 
 
+def walk_start(run: Run, means: np.ndarray) -> tuple[np.ndarray, int | None]:
+    """Where a walk through the latents begins: the prior's centre, or a datum where the centre shows little.
+
+    The centre shows little when what it decodes to varies less than half as much within itself as the reconstructions
+    of typical data do: of an image then no shape can be seen that a latent could change.
+
+    Arguments:
+        means: (N, D) codes of the first N test data.
+
+    Returns:
+        The code (D,), and the number of the test datum, None for the centre.
+    """
+    centre = run.sample_latents(1, 0.0)[0]
+    some = means[:: max(1, len(means) // 64)]
+    within = lambda x: x.reshape(len(x), -1).std(1)  # noqa: E731
+    if float(within(run.decode(centre[None]))[0]) >= 0.5 * float(np.median(within(run.decode(some)))):
+        return centre, None
+    row = int(((means - means.mean(0)) ** 2).sum(1).argmin())
+    return means[row], row
+
+
 def choices(data: Data) -> list[str]:
     """What there are directions for: the two-valued attributes, and the classes."""
     return [*data.attribute_names, *(data.label_names or [])]
@@ -90,7 +111,7 @@ def direction(run: Run, attribute: str, against: str | None = None, balance: boo
 
     Arguments:
         attribute: the name of a two-valued attribute or of a class.
-        against: another such name: from that to this, by the data that have one of the two.
+        against: another such name: from that to this, by the data that have one of the two (see `own_class`).
         balance: hold the others equal.
         n: learn from the first n training data.
 
@@ -122,6 +143,19 @@ def direction(run: Run, attribute: str, against: str | None = None, balance: boo
         if both.any():
             return attribute_direction(codes, has[rows], rest, groups)
     return attribute_direction(codes, has[rows], rest)
+
+
+def own_class(run: Run, datum: int | np.ndarray, attribute: str) -> str | None:
+    """The class of a row of the test set where `attribute` names another class, else None.
+
+    The way to a class begins at the class that the datum has: from the mean of all the others it would be a mixture
+    of ways, of which most do not begin at this datum.
+    """
+    data = run.data
+    if not isinstance(datum, int | np.integer) or attribute in data.attribute_names or data.test.label is None:
+        return None
+    names, code = [str(n) for n in data.label_names or []], int(data.test.label[int(datum)])
+    return names[code] if 0 <= code < len(names) and attribute in names and names[code] != attribute else None
 
 
 def edited(z: np.ndarray, way: np.ndarray, strength: float, steps: int) -> tuple[np.ndarray, np.ndarray]:

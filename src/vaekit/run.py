@@ -351,12 +351,13 @@ class Run:
     ) -> np.ndarray:
         """A datum moved along an attribute (or class) of the data, from -strength to strength, (steps, *event).
 
-        See `vaekit.editing.direction` for the arguments. In a conditional run the condition moves with the code; a raw
-        datum needs its own (`labels`).
+        See `vaekit.editing.direction` for the arguments. Towards a class, a row of the test set moves against its own
+        class unless `against` names another. In a conditional run the condition moves with the code; a raw datum
+        needs its own (`labels`).
         """
-        from .editing import code_of, direction, edited
+        from .editing import code_of, direction, edited, own_class
 
-        way = direction(self, attribute, against, balance)
+        way = direction(self, attribute, against or own_class(self, datum, attribute), balance)
         return self.decode(edited(code_of(self, datum, labels), way, strength, steps)[0])
 
     def fill(

@@ -30,6 +30,7 @@ def edit(
     unbalanced: Flag = False,
     steps: int = 9,
     data: str | None = None,
+    bare: Flag = False,
     out: str = "edit.png",
 ) -> None:
     """One datum with more or less of an attribute: itself, then a strip from -strength to strength.
@@ -45,7 +46,8 @@ def edit(
     strength
         How far at the end of the strip: 1 is the way from the mean without to the mean with the attribute.
     against
-        Another attribute or class: the way from that one to this.
+        Another attribute or class: the way from that one to this; the datum's own class when --attribute is another
+        class and the datum is of the test set.
     label
         The class (or the attributes, a,b,c) of a datum that comes from a file, for a conditional run.
     unbalanced
@@ -54,11 +56,14 @@ def edit(
         How many points of the strip.
     data
         Where the data are, if they have moved.
+    bare
+        The pictures alone, without labels and at a smaller size.
     out
         .png (a row) or .npz (x, z, strengths, direction).
     """
+    from vaekit.cli.pictures import of_edit
     from vaekit.cli.sources import condition, datum
-    from vaekit.editing import code_of, direction, edited
+    from vaekit.editing import code_of, direction, edited, own_class
 
     at_least(2, steps=steps)
     path = check_file(out, GRID)
@@ -66,11 +71,13 @@ def edit(
     check_picture(opened, path)
     given = datum(opened, image)
     labels = condition(opened, label, given)
+    against = against or own_class(opened, given, attribute)
     way = direction(opened, attribute, against, not unbalanced)
     z, strengths = edited(code_of(opened, given, labels), way, strength, steps)
     x = opened.decode(z)
     picture = _beside(opened, given, x)
-    write(path, opened, picture, len(picture), {"x": x, "z": z, "strengths": strengths, "direction": way})
+    arrays = {"x": x, "z": z, "strengths": strengths, "direction": way}
+    write(path, opened, picture, len(picture), arrays, None if bare else of_edit(attribute, against, strengths))
 
 
 def fill(
@@ -83,6 +90,7 @@ def fill(
     draws: int = 32,
     seed: int = 0,
     data: str | None = None,
+    bare: Flag = False,
     out: str = "fill.png",
 ) -> None:
     """Masked parts of one datum filled in from the rest, by inference of its code from what is visible.
@@ -107,11 +115,14 @@ def fill(
         Of the draws.
     data
         Where the data are, if they have moved.
+    bare
+        The pictures alone, without labels and at a smaller size.
     out
         .png (a row) or .npz (x, hidden, filled, draws); of a table .csv.
     """
     import numpy as np
 
+    from vaekit.cli.pictures import of_fill
     from vaekit.cli.sources import condition, datum
     from vaekit.cli.sources import mask as read_mask
     from vaekit.data.table import SUFFIXES
@@ -133,7 +144,8 @@ def fill(
     shown = np.where(hidden, np.float32((low + high) / 2), raw.astype(np.float32))
     picture = np.concatenate([raw.astype(np.float32), shown, found.filled, found.draws[:4, 0]])
     arrays = {"x": raw[0], "hidden": hidden, "filled": found.filled[0], "draws": found.draws[:, 0]}
-    write(path, opened, picture, len(picture), arrays)
+    words = of_fill(draws, len(picture) - 3)
+    write(path, opened, picture, len(picture), arrays, None if bare else words)
 
 
 def _fill_table(run: Run, source: str, path: Path, draws: int, seed: int, labels: np.ndarray | None) -> None:

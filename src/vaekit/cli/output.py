@@ -15,6 +15,7 @@ from vaekit.errors import ChoiceError, RunError
 if TYPE_CHECKING:
     import numpy as np
 
+    from vaekit.figures.labelled import Labels
     from vaekit.run import Run
 
 MAX_COLUMNS = 16
@@ -102,10 +103,12 @@ def make_folder(path: Path) -> None:
         raise RunError(f"cannot make {path.parent} ({error.strerror}); choose another --out") from None
 
 
-def write(path: Path, run: Run, picture: np.ndarray, columns: int, arrays: dict[str, Any]) -> None:
+def write(
+    path: Path, run: Run, picture: np.ndarray, columns: int, arrays: dict[str, Any], labels: Labels | None = None
+) -> None:
     """`picture` (N, *event) as a grid of so many columns for a .png, as rows for a .csv, else `arrays` as .npz.
 
-    Prints the path.
+    Prints the path. Pictures in a grid are labelled and enlarged where there are labels; without, they stand bare.
     """
     import numpy as np
 
@@ -122,11 +125,15 @@ def write(path: Path, run: Run, picture: np.ndarray, columns: int, arrays: dict[
     elif path.suffix.lower() == ".csv":
         write_table(path, run, picture)
     elif run.facts.kind == "image":
-        from vaekit.figures.pictures import channels_last, image_grid, save_png
+        from vaekit.figures import channels_last, image_grid, labelled_grid, save_png
 
-        save_png(path, image_grid(channels_last(picture), columns, scale=run.facts.scale))
+        tiles, scale = channels_last(picture), run.facts.scale
+        grid = (
+            image_grid(tiles, columns, scale=scale) if labels is None else labelled_grid(tiles, columns, labels, scale)
+        )
+        save_png(path, grid)
     else:
-        write_atomically(path, lambda part: _lines(part, picture, columns))
+        write_atomically(path, lambda part: _lines(part, picture, columns, labels))
     print(path)
 
 
@@ -143,8 +150,8 @@ def write_table(path: Path, run: Run, rows: np.ndarray) -> None:
     write_atomically(path, lambda part: write(part, columns, rows))
 
 
-def _lines(path: Path, x: np.ndarray, columns: int) -> None:
-    """Signals (N, C, L) as small plots on one scale."""
+def _lines(path: Path, x: np.ndarray, columns: int, labels: Labels | None) -> None:
+    """Signals (N, C, L) as small plots on one scale, with the labels of their rows and columns, or of each."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -156,6 +163,12 @@ def _lines(path: Path, x: np.ndarray, columns: int) -> None:
         axis.set_axis_off()
     for axis, signal in zip(axes, x, strict=False):
         axis.plot(signal.T, linewidth=0.8)
+    if labels is not None:
+        figure.suptitle(labels.title, x=0.01, ha="left", fontsize=9)
+        for axis, word in zip(axes, labels.tiles or labels.columns, strict=False):
+            axis.set_title(word, fontsize=7)
+        for axis, word in zip(axes[::columns], labels.rows, strict=False):
+            axis.text(-0.02, 0.5, word, transform=axis.transAxes, ha="right", va="center", fontsize=7)
     figure.savefig(path, format="png", dpi=120)
 
 

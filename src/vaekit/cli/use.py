@@ -119,6 +119,7 @@ def sample(
     seed: int = 0,
     device: str = "cpu",
     data: str | None = None,
+    bare: Flag = False,
     out: str = "samples.png",
 ) -> None:
     """New data: draws of z decoded, from the prior or from a density fitted to the codes of the training data.
@@ -148,9 +149,12 @@ def sample(
         auto, cpu, cuda or mps.
     data
         Where the data are, if they have moved.
+    bare
+        The pictures alone, without labels and at a smaller size.
     out
         .png (a grid), .npz (x, z), or .csv (rows of a table).
     """
+    from vaekit.cli import pictures
     from vaekit.cli.sources import condition
 
     at_least(1, n=n, components=components)
@@ -172,7 +176,8 @@ def sample(
         print(fitted)
     z = opened.sample_latents(n, temperature, seed, labels, latents)
     x = opened.decode(z, noise, seed)
-    write(path, opened, x, max(1, round(n**0.5)), {"x": x, "z": z})
+    columns, words = pictures.of_samples(opened, n, label, latents, temperature, noise)
+    write(path, opened, x, columns, {"x": x, "z": z}, None if bare else words)
 
 
 def reconstruct(
@@ -185,6 +190,7 @@ def reconstruct(
     sample: Flag = False,
     seed: int = 0,
     data: str | None = None,
+    bare: Flag = False,
     out: str = "reconstructions.png",
 ) -> None:
     """Data above what the model makes of them.
@@ -205,10 +211,14 @@ def reconstruct(
         Of the draws.
     data
         Where the data are, if they have moved.
+    bare
+        The pictures alone, without labels and at a smaller size.
     out
         .png (a grid), .npz (x, reconstruction, z), or .csv (rows of a table: each datum, then its reconstruction).
     """
     import numpy as np
+
+    from vaekit.cli import pictures
 
     at_least(1, n=n)
     path = check_file(out, ROWS)
@@ -222,7 +232,8 @@ def reconstruct(
         picture, columns = np.stack([x, made], 1).reshape(-1, *made.shape[1:]), 1
     else:
         picture, columns = in_rows(x, made)
-    write(path, opened, picture, columns, {"x": x, "reconstruction": made, "z": z})
+    words = pictures.of_reconstructions(split, len(picture) // columns)
+    write(path, opened, picture, columns, {"x": x, "reconstruction": made, "z": z}, None if bare else words)
 
 
 def interpolate(
@@ -237,6 +248,7 @@ def interpolate(
     sample: Flag = False,
     seed: int = 0,
     data: str | None = None,
+    bare: Flag = False,
     out: str = "interpolation.png",
 ) -> None:
     """From one datum to another through the latent space.
@@ -259,10 +271,14 @@ def interpolate(
         Of the draws.
     data
         Where the data are, if they have moved.
+    bare
+        The pictures alone, without labels and at a smaller size.
     out
         .png (a row) or .npz (x, z).
     """
+    from vaekit.cli import pictures
     from vaekit.cli.sources import latent
+    from vaekit.latent import chosen_mode
     from vaekit.latent import interpolate as way
 
     at_least(2, steps=steps)
@@ -272,7 +288,8 @@ def interpolate(
     ends = [latent(opened, end, sample, seed, place) for place, end in enumerate((a, b))]
     z = way(ends[0], ends[1], steps, mode)
     x = opened.decode(z, noise, seed)
-    write(path, opened, x, steps, {"x": x, "z": z})
+    words = pictures.of_interpolation(a, b, steps, chosen_mode(mode, z.shape[1]))
+    write(path, opened, x, steps, {"x": x, "z": z}, None if bare else words)
 
 
 def traverse(
@@ -286,9 +303,10 @@ def traverse(
     noise: Flag = False,
     seed: int = 0,
     data: str | None = None,
+    bare: Flag = False,
     out: str = "traversal.png",
 ) -> None:
-    """What each latent does: one row per latent, those of the largest mean KL over test data first.
+    """Show what each latent does: one row per latent, largest mean KL over (1,000) test data first.
 
     Parameters
     ----------
@@ -301,19 +319,24 @@ def traverse(
     steps
         Values a latent.
     index
-        Start from this datum of the test set; from the prior's centre when not given.
+        Start from this datum of the test set; when not given, from the prior's centre, or from the test datum nearest
+        to the mean of the codes where the centre shows little.
     noise
         Draw x from p(x|z) rather than take its mean.
     seed
         Of the draws.
     data
         Where the data are, if they have moved.
+    bare
+        The pictures alone, without labels and at a smaller size.
     out
         .png (a grid) or .npz (x, z, latents, names, values); `latents` are columns of z.
     """
     import numpy as np
 
+    from vaekit.cli import pictures
     from vaekit.cli.sources import latent
+    from vaekit.editing import walk_start
     from vaekit.latent import traversal_values
     from vaekit.latent import traverse as walk
     from vaekit.metrics import survey
@@ -333,14 +356,21 @@ def traverse(
         values = traversal_values(means, steps)[dims]
     else:
         values = np.tile(np.linspace(-range, range, steps), (len(dims), 1))
-    start = opened.sample_latents(1, 0.0)[0] if index is None else latent(opened, str(index))
+    origin = None if index is None else f"test datum {index}"
+    if index is None:
+        start, row = walk_start(opened, means)
+        origin = "the prior's centre" if row is None else f"test datum {row}, since the prior's centre shows little"
+    else:
+        start = latent(opened, str(index))
     z = walk(start, dims, values).reshape(-1, means.shape[1])
     x = opened.decode(z, noise, seed)
     shape = (len(dims), steps)
     names = [found.names[i] for i in chosen]
     arrays = {"x": x.reshape(*shape, *x.shape[1:]), "z": z.reshape(*shape, -1), "latents": dims, "values": values}
-    write(path, opened, x, steps, {**arrays, "names": np.array(names)})
-    print(f"note: latents from the first row to the last: {', '.join(names)}", file=sys.stderr)
+    words = pictures.of_traversal(names, None if found.kl is None else found.kl[chosen], values, str(origin))
+    write(path, opened, x, steps, {**arrays, "names": np.array(names)}, None if bare else words)
+    if index is None and row is not None:
+        print(f"note: starts at {origin} (--index chooses another)", file=sys.stderr)
 
 
 def encode(

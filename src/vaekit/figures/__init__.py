@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .diagrams import Node, Plate, draw_graph
+from .labelled import Labels, labelled_grid
 from .notebook import show, show_pictures, table
 from .panels import Line, bars, curves, maps, matrices, scatter
 from .pictures import channels_last, diverging, error_map, image_grid, png_bytes, save_png, to_uint8
@@ -21,6 +22,7 @@ from .style import PALETTE, current, figure_png, theme
 
 __all__ = [
     "PALETTE",
+    "Labels",
     "Line",
     "Node",
     "Plate",
@@ -39,6 +41,7 @@ __all__ = [
     "histogram",
     "image_grid",
     "kl_bars",
+    "labelled_grid",
     "latent_scatter",
     "lines",
     "maps",
