@@ -12,13 +12,14 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from .errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor  # whoever only reads data waits for no torch
 
 A_DAY = 24 * 3600.0
 _numbers = itertools.count()
@@ -138,6 +139,8 @@ def read_json(path: Path) -> Any:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any] | None = None) -> None:
     """Tensors as safetensors with `meta` as JSON in the header."""
+    from safetensors.torch import save_file
+
     flat = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
     header = {"vaekit": json.dumps(meta or {}, allow_nan=False)}
     write_atomically(path, lambda part: save_file(flat, str(part), metadata=header))
