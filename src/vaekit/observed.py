@@ -67,6 +67,11 @@ class Observed:
             self._frozen = FrozenDraw(self.observation, *fetch, sizes=tuple(r.n for r in readers))
         return self._frozen
 
+    def groups(self, n: int | None = None) -> np.ndarray | None:
+        """The group of each of the first n data, (n,); None where data were not split by group."""
+        group = None if self.data is None else getattr(self.data, self.split).group
+        return None if group is None else group[: self.n if n is None else n]
+
     def draw_hash(self, n: int) -> str | None:
         """SHA-256 of the frozen binary draw of the first n rows."""
         return self.frozen.digest(self.part, n) if self.frozen is not None else None

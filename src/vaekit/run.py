@@ -86,7 +86,9 @@ class Run:
 
     def add_metrics(self, metrics: list[dict[str, Any]]) -> None:
         """Store these; one of the same name and protocol is replaced."""
-        key = lambda m: (m["name"], json.dumps(m["protocol"], sort_keys=True))  # noqa: E731
+        # one measured before errors were by group gives way, too
+        plain = lambda p: {k: v for k, v in p.items() if k != "groups"}  # noqa: E731
+        key = lambda m: (m["name"], json.dumps(plain(m["protocol"]), sort_keys=True))  # noqa: E731
         kept = {key(m): m for m in [*self.metrics, *metrics]}
         write_json(self.path / "metrics.json", list(kept.values()))
 

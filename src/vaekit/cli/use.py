@@ -79,22 +79,28 @@ def evaluate(
 
 def _measured(metrics: list[dict[str, Any]]) -> str:
     """The table of metrics, and below it the protocol they share."""
+    from vaekit.report.numbers import beyond_floor, few_groups
+
     floor = next((m["value"] for m in metrics if m["name"] == "entropy_floor"), None)
+    groups = next((m["protocol"]["groups"] for m in metrics if m["protocol"].get("groups")), None)
     rows = [("metric", "value", "se", "unit")]
     for m in metrics:
         value, se, unit = m["value"], m["se"], m["unit"]
         if isinstance(value, list):
             largest = max(range(len(value)), key=value.__getitem__)
-            unit = f"{unit}; the largest of {len(value)}, number {largest}"
+            unit = f"{unit}; the largest of {len(value)}, z{largest}"
             value, se = value[largest], se[largest] if isinstance(se, list) else se
         if m["name"] == "elbo" and floor is not None:
-            unit = f"{unit}; at best {-floor:.2f} on data so binarised (entropy_floor)"
+            unit = f"{unit}; in expectation at most {-floor:.2f} on data so binarised (entropy_floor)"
+        if m["name"] == "floor_gap":
+            unit = f"{unit}; {beyond_floor(m)}"
         rows.append((m["name"], _number(value), "" if se is None else _number(se), unit))
     protocols = [m["protocol"] for m in metrics]
     shared = {k: v for k, v in protocols[0].items() if all(p.get(k) == v for p in protocols) and v is not None}
     k = {p["K"] for p in protocols if p.get("K") is not None}
     parts = [f"{name} {_short(value)}" for name, value in ({"K": k.pop(), **shared} if len(k) == 1 else shared).items()]
-    return f"{table(rows)}\n{', '.join(parts)}"
+    few = [] if groups is None else [few_groups(groups)]
+    return "\n".join([table(rows), ", ".join(parts), *filter(None, few)])
 
 
 def _number(value: Any) -> str:

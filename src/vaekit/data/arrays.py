@@ -119,7 +119,7 @@ def build(
         available = columns if codes is None else {"label": codes, **columns}
         if group not in available:
             raise _no_column("group", group, available)
-        by = available[group]
+        by = np.unique(available[group], return_inverse=True)[1].ravel().astype(np.int64)
     columns, attributes = _attributes(columns, source.factor_names)
     if len(x) < 2:
         raise DataError(f"{name} holds {len(x)} datum, expected at least 3, one for each of train, valid and test")
@@ -145,6 +145,7 @@ def build(
             None if codes is None else codes[index],
             {key: column[index] for key, column in columns.items()},
             None if source.names is None else [source.names[i] for i in index],
+            None if by is None else by[index],
         )
 
     return Data(

@@ -225,6 +225,7 @@ class Split:
         label: (n,) int64 class of each datum (-1 where unknown), or None.
         columns: what else is known of each datum (attributes, factors, batch, group), each (n,).
         names: file name of each datum, or None.
+        group: (n,) int64 number of the group that each datum belongs to, where the data were split by group.
     """
 
     raw: Array
@@ -232,6 +233,7 @@ class Split:
     label: NDArray[np.int64] | None = None
     columns: dict[str, Array] = field(default_factory=dict)
     names: list[str] | None = None
+    group: NDArray[np.int64] | None = None
 
     def __repr__(self) -> str:
         """How many rows of what, in a line to print."""
@@ -251,7 +253,8 @@ class Split:
         index = self.index[rows]
         names = None if self.names is None else [self.names[i] for i in np.arange(len(self))[rows]]
         label = None if self.label is None else self.label[rows]
-        return Split(self.raw, index, label, {name: column[rows] for name, column in self.columns.items()}, names)
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Split(self.raw, index, label, columns, names, None if self.group is None else self.group[rows])
 
     def head(self, n: int) -> "Split":
         """The first `n` data of this split, or all where there are fewer."""

@@ -89,7 +89,7 @@ def latents(run: Run, points: Points) -> dict[str, Any]:
     condition = run.composition.condition
     size = 0 if condition is None else condition.size
     dims = z.shape[1]
-    mean, spread = z.mean(0), z.std(0)
+    mean, spread = z.mean(0, dtype=np.float64), z.std(0, dtype=np.float64)
     found = survey(run, source.observed)
     classes = run.model.classes if isinstance(run.model, M2) else 0
     dead = np.zeros(dims, bool)

@@ -18,7 +18,7 @@ PRIOR, PRIOR_NUMBERS = 2000, 400_000
 
 def plane(z: np.ndarray, live: np.ndarray) -> dict[str, Any]:
     """The first two principal components of codes (n, D) over the latents that are `live`: a map for the page."""
-    mean = z.mean(0)
+    mean = z.mean(0, dtype=np.float64)
     components, explained = np.zeros((2, z.shape[1])), [0.0, 0.0]
     there = np.flatnonzero(live)
     if len(there):
@@ -95,7 +95,7 @@ def directions(run: Run, points: Points) -> list[dict[str, Any]]:
         has, lacks = value > 0, value <= 0
         if not has.any() or not lacks.any():
             continue
-        vector = z[has].mean(0) - z[lacks].mean(0)
+        vector = z[has].mean(0, dtype=np.float64) - z[lacks].mean(0, dtype=np.float64)
         vector[len(vector) - size :] = 0.0  # the condition is told, not found
         found.append({"name": name, "vector": _plain(vector), "n_with": int(has.sum()), "n_without": int(lacks.sum())})
     return found

@@ -109,7 +109,7 @@ def _meta(run: Run, exported: Exported, shown: Points, runtime: dict[str, str]) 
 
 def _add_points(run: Run, blobs: Blobs, shown: Points, meta: dict[str, Any], tsne: int, told: Told) -> None:
     z = shown.z.astype(np.float32)
-    mean, spread = z.mean(0), z.std(0)
+    mean, spread = z.mean(0, dtype=np.float64), z.std(0, dtype=np.float64)
     dims = z.shape[1] - meta["latent"]["condition"]
     live = ~np.array(meta["latent"]["dead"]) & (np.arange(z.shape[1]) < dims)
     if live.sum() < 2:  # a young or collapsed model: its codes are mapped as they are

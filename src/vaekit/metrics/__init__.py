@@ -15,8 +15,9 @@ from ..example import PLACE
 from ..observed import Observed
 from ..run import Run
 from .latents import ACTIVE, is_active, latent_names, survey
-from .likelihood import PerDatum, entropy_floor, per_datum, standard_error
+from .likelihood import PerDatum, entropy_floor, floors, per_datum
 from .protocol import Protocol, check_comparable
+from .uncertainty import area, standard_error, units
 
 NAMES = (
     "elbo",
@@ -28,6 +29,7 @@ NAMES = (
     "active_units",
     "kl_per_latent",
     "entropy_floor",
+    "floor_gap",
 )
 WITHOUT_DENSITY = ("distortion", "active_units", "entropy_floor")
 """What a model without log p(x) still has."""
@@ -45,7 +47,8 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Measure `names` (all that apply, when not given) on the first n data of a split; store them in metrics.json.
 
-    Returns a list of {name, value, se, unit, protocol}: nats a datum, densities in the data's own units.
+    Returns a list of {name, value, se, unit, protocol}: nats per datum, densities in the data's own units. Data split
+    by group have standard errors by group, and the protocol says how many groups there are.
 
     Raises:
         ChoiceError: an unknown metric, K or n below 1, or a metric that this run's likelihood does not have.
@@ -69,7 +72,8 @@ def evaluate(
     elif run.facts.missing:
         refused["bits_per_dim"] = "bits_per_dim needs data of as many values each, and some of these are missing"
     if not (binary and discrete):
-        refused["entropy_floor"] = "entropy_floor needs binarised data and a Bernoulli likelihood"
+        for name in ("entropy_floor", "floor_gap"):
+            refused[name] = f"{name} needs binarised data and a Bernoulli likelihood"
     if run.model.no_density is not None:
         refused |= {name: f"{run.model.no_density}: it has no {name}" for name in NAMES if name not in WITHOUT_DENSITY}
     for name in names or ():
@@ -84,14 +88,20 @@ def evaluate(
             entry = {"name": name, "value": value, "se": se, "unit": unit}
             metrics.append({**entry, "protocol": protocol.of(estimator, k).as_json()})
 
+    group = observed.groups(n)
+    scored = None
     if run.model.no_density is not None:
         _of_codes(run, observed, n, add)
     elif asked - {"entropy_floor"}:
         scored = per_datum(run, observed, samples, n=n, seed=seed, progress=progress)
-        _from_scores(scored, samples, discrete, run.facts.dims, add)
+        _from_scores(scored, samples, discrete, run.facts.dims, group, add)
         _active_units(scored.means[:, run.model.latent_places], add)
-    if "entropy_floor" in asked:
-        add("entropy_floor", *entropy_floor(run, observed, n), "nats", "entropy of the frozen draw")
+    if asked & {"entropy_floor", "floor_gap"}:
+        floor = floors(run, observed, n)
+        add("entropy_floor", _mean(floor), standard_error(floor, group), "nats", "entropy of the frozen draw")
+        if scored is not None:
+            gap = -scored.log_px - floor
+            add("floor_gap", _mean(gap), standard_error(gap, group), "nats", f"IWAE-{samples}", samples)
     if store and run.path != PLACE:  # the packaged run stays as it came
         run.add_metrics(metrics)
     return metrics
@@ -111,7 +121,7 @@ def _of_codes(run: Run, observed: Observed, n: int, add: Callable[..., None]) ->
                 units.append(observation.log_jacobian_of(x))
     jacobian = torch.cat(units).cpu().numpy() if units else observation.log_jacobian(run.facts.shape)
     values = torch.cat(distortions).double().cpu().numpy() - jacobian
-    add("distortion", float(values.mean()), standard_error(values), "nats", "at the code")
+    add("distortion", _mean(values), standard_error(values, observed.groups(n)), "nats", "at the code")
     _active_units(torch.cat(codes).cpu().numpy()[:, run.model.latent_places], add)
 
 
@@ -132,6 +142,7 @@ def is_discrete(run: Run, observed: Observed) -> bool:
 
 
 def _protocol(run: Run, observed: Observed, split: str, n: int, seed: int) -> Protocol:
+    group = observed.groups(n)
     return Protocol(
         data=run.config["data"]["name"],
         digest=run.config["data"]["digest"],
@@ -143,6 +154,7 @@ def _protocol(run: Run, observed: Observed, split: str, n: int, seed: int) -> Pr
         seed=seed,
         precision="fp32",
         units="nats per datum, x in the data's own units",
+        groups=None if group is None else units(n, group),
     )
 
 
@@ -151,45 +163,61 @@ def compare(
 ) -> dict[str, Any]:
     """log p(x) of run a minus run b on the same data: mean paired difference, its standard error, and the protocol.
 
-    Over 10,000 images an unpaired standard error is near a nat; paired by datum it is a few hundredths.
+    Over 10,000 images an unpaired standard error is near a nat; paired by datum it is a few hundredths. By group where
+    the data were split by group.
 
     Raises:
-        ChoiceError: the two runs do not model the same x (other data, observation or draw).
+        ChoiceError: the two runs do not model the same x (other data, rows, observation or draw).
     """
-    protocols, scores = [], []
+    protocols, rows, groups, checked = [], [], [], []
     for run in (a, b):
         observed = run.observed(split)
         m = observed.n if n is None else min(n, observed.n)
         protocols.append(_protocol(run, observed, split, m, seed).of(f"IWAE-{samples}", samples))
-        scores.append(per_datum(run, observed, samples, n=m, seed=seed).log_px)
+        rows.append(getattr(run.data, split).index[:m])
+        groups.append(observed.groups(m))
+        checked.append((run, observed, m))
     check_comparable(*protocols)
+    if not np.array_equal(*rows):
+        raise ChoiceError(
+            f"the {split} rows of the two runs are not the same: train both with the same --valid, --test, "
+            "--split-seed and --group"
+        )
+    scores = [per_datum(run, observed, samples, n=m, seed=seed).log_px for run, observed, m in checked]
     difference = scores[0] - scores[1]
+    group = next((g for g in groups if g is not None), None)
     return {
         "name": "log_px_iw difference",
-        "value": float(difference.mean()),
-        "se": standard_error(difference),
+        "value": _mean(difference),
+        "se": standard_error(difference, group),
         "unit": "nats",
         "protocol": protocols[0].as_json(),
     }
 
 
-def _from_scores(s: PerDatum, samples: int, discrete: bool, dims: int, add: Callable[..., None]) -> None:
+def _from_scores(
+    s: PerDatum, samples: int, discrete: bool, dims: int, group: np.ndarray | None, add: Callable[..., None]
+) -> None:
     sampled = f"mean over K={samples} draws of q"
-    for name, values, estimator in (
-        ("elbo", s.elbo, f"{sampled}, closed-form KL" if s.kl is not None else sampled),
-        ("rate", s.rate, "closed-form KL" if s.kl is not None else sampled),
-        ("distortion", s.distortion, sampled),
-    ):
-        add(name, float(values.mean()), standard_error(values), "nats", estimator, samples)
     estimator = f"IWAE-{samples}"
-    add("log_px_iw", float(s.log_px.mean()), standard_error(s.log_px), "nats", estimator, samples)
-    add("ess", float(s.ess.mean()), standard_error(s.ess), "samples", estimator, samples)
+    found = [
+        ("elbo", s.elbo, "nats", f"{sampled}, closed-form KL" if s.kl is not None else sampled),
+        ("rate", s.rate, "nats", "closed-form KL" if s.kl is not None else sampled),
+        ("distortion", s.distortion, "nats", sampled),
+        ("log_px_iw", s.log_px, "nats", estimator),
+        ("ess", s.ess, "samples", estimator),
+    ]
     if discrete:
-        bits = -s.log_px / (dims * math.log(2))
-        add("bits_per_dim", float(bits.mean()), standard_error(bits), "bits per dimension", estimator, samples)
+        found.append(("bits_per_dim", -s.log_px / (dims * math.log(2)), "bits per dimension", estimator))
+    for name, values, unit, how in found:
+        add(name, _mean(values), standard_error(values, group), unit, how, samples)
     if s.kl is not None:
-        se = [standard_error(column) for column in s.kl.T]
-        add("kl_per_latent", [float(v) for v in s.kl.mean(0)], se, "nats", "closed-form KL")
+        se = [standard_error(column, group) for column in s.kl.T]
+        add("kl_per_latent", [_mean(column) for column in s.kl.T], se, "nats", "closed-form KL")
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values, dtype=np.float64))
 
 
 __all__ = [
@@ -197,13 +225,16 @@ __all__ = [
     "NAMES",
     "PerDatum",
     "Protocol",
+    "area",
     "check_comparable",
     "compare",
     "entropy_floor",
     "evaluate",
+    "floors",
     "is_active",
     "latent_names",
     "per_datum",
     "standard_error",
     "survey",
+    "units",
 ]

@@ -19,6 +19,7 @@ from ..noise import Noise, fold
 from ..observed import Observed
 from ..run import Run
 from ..terms import Weights, has_closed_form, latent_rate, log_weights, rate_per_dim
+from .uncertainty import standard_error
 
 EVALUATION = 41
 """What evaluation's noise is for."""
@@ -64,7 +65,8 @@ class _Chunk:
         weights = log_weights(trace, x, log_px)
         top, total, squares, distortion, elbo = sums
         running = Weights(top, total, squares).add(weights)
-        return [*running, distortion - log_px.sum(0), elbo + weights.sum(0)]
+        wide = distortion.dtype
+        return [*running, distortion - log_px.sum(0, dtype=wide), elbo + weights.sum(0, dtype=wide)]
 
 
 def _plan(dims: int, samples: int, n: int) -> tuple[int, int]:
@@ -118,6 +120,7 @@ def per_datum(
     if compile is None:
         compile = samples * n * dims > 4e8 and has_compiler()
     base = torch.tensor(fold(seed, EVALUATION), device=run.device)
+    wide = torch.float32 if run.device.type == "mps" else torch.float64  # of sums over many samples
     units: list[Tensor] = []
     with torch.no_grad():
         for a in range(0, n, b):
@@ -128,7 +131,7 @@ def per_datum(
             padded, given = _pad(x, short), None if c is None else _pad(c, short)
             numbers = torch.arange(a, a + len(padded), device=run.device)
             zero = torch.zeros(len(padded), device=run.device)
-            sums = [*Weights.none(zero), zero.clone(), zero.clone()]
+            sums = [*Weights.none(zero), zero.to(wide), zero.to(wide)]
             for first in range(0, samples, k):
                 size = min(k, samples - first)
                 key = (size, len(padded) if compile else 0)
@@ -178,24 +181,24 @@ def _rates(model: Model, x: Tensor, c: Tensor | None) -> tuple[Tensor | None, Te
 
 
 def entropy_floor(run: Run, observed: Observed, n: int) -> tuple[float, float | None]:
-    """Mean and standard error of the least negative log-likelihood that pixels drawn independently allow, nats a datum.
+    """Mean and standard error of the `floors` of the first n data, nats a datum."""
+    values = floors(run, observed, n)
+    return float(values.mean()), standard_error(values, observed.groups(n))
 
-    Each binary pixel was drawn with its own probability r; scoring the drawn bit by that very probability,
-    -sum_i log Bernoulli(x_i; r_i), is the best any model could expect on these draws.
+
+def floors(run: Run, observed: Observed, n: int) -> np.ndarray:
+    """The negative log-likelihood of the first n binary draws under the chances they were drawn with, nats, (n,).
+
+    Each binary pixel was drawn with its own probability r. In expectation over draws no model's -log p(x) lies below
+    -sum_i log Bernoulli(x_i; r_i); on given draws the mean may, by chance, by a few standard errors of the difference.
     """
     observation = run.composition.observation
     if not isinstance(observation, Binary):
         raise ChoiceError("the entropy floor needs binarised data")
-    floors = []
+    found = []
     for a in range(0, n, 1000):
         rows = np.arange(a, min(a + 1000, n))
         chance = observation.chance(observed.raw(rows))
         x = observed(rows).numpy() > 0.5
-        floors.append(-np.nansum(np.log(np.where(x, chance, 1 - chance)).reshape(len(rows), -1), 1))  # nan is missing
-    values = np.concatenate(floors)
-    return float(values.mean()), standard_error(values)
-
-
-def standard_error(values: np.ndarray) -> float | None:
-    """Of the mean of independent values; unknown for a single one."""
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+        found.append(-np.nansum(np.log(np.where(x, chance, 1 - chance)).reshape(len(rows), -1), 1))  # nan is missing
+    return np.concatenate(found)

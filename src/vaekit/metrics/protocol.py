@@ -21,6 +21,7 @@ class Protocol:
         dims: dimensions of one datum.
         seed, precision: of the evaluation.
         units: what one unit of x is.
+        groups: in how many groups the data lie, where they were split by group and standard errors are by group.
     """
 
     data: str
@@ -35,13 +36,17 @@ class Protocol:
     units: str
     estimator: str = ""
     K: int | None = None
+    groups: int | None = None
 
     def of(self, estimator: str, k: int | None) -> Protocol:
         """The same for one estimator."""
         return dataclasses.replace(self, estimator=estimator, K=k)
 
     def as_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        plain = dataclasses.asdict(self)
+        if self.groups is None:  # as it was before there were errors by group
+            del plain["groups"]
+        return plain
 
     def differences(self, other: Protocol) -> list[str]:
         """The names of the entries in which two protocols differ; empty when their numbers may be compared."""

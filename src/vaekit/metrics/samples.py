@@ -19,6 +19,7 @@ def frechet(a: Array, b: Array) -> float:
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ChoiceError(f"two samples (N, D), (M, D) of two rows or more are needed, got {a.shape} and {b.shape}")
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     first, second = np.atleast_2d(np.cov(a.T)), np.atleast_2d(np.cov(b.T))
     values, vectors = np.linalg.eigh(first)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..metrics.latents import ACTIVE
+from ..metrics.uncertainty import FEW, t_quantile
 from .blocks import Block, Cards, Table, Text
 
 Metric = dict[str, Any]
@@ -18,11 +19,13 @@ MEANINGS = {
     "distortion": ("Distortion", "−log p(x|z): what the latents leave out"),
     "bits_per_dim": ("Bits per dimension", "of a lossless code; lower is better"),
     "entropy_floor": ("Entropy floor", "noise of the binary draw: no model's −log p(x) can be expected below it"),
+    "floor_gap": ("Above the floor", "−log p(x) less the entropy floor, paired by datum; expected to be 0 or more"),
     "active_units": ("Active latents", f"variance of the posterior mean above {ACTIVE} over the data"),
     "ess": ("Effective samples", "of the K importance samples"),
 }
-KNOWN = ("data", "split", "n", "observation", "draw", "estimator", "K", "dims", "seed", "precision", "units", "digest")
-KEY = ("elbo", "log_px_iw", "rate", "distortion", "bits_per_dim", "active_units", "entropy_floor")
+KNOWN = ("data", "split", "n", "observation", "draw", "estimator", "K", "dims", "seed", "precision", "units", "digest",
+         "groups")  # fmt: skip
+KEY = ("elbo", "log_px_iw", "rate", "distortion", "bits_per_dim", "active_units", "entropy_floor", "floor_gap")
 
 
 def label(name: str) -> str:
@@ -65,10 +68,40 @@ def protocol_text(protocol: dict[str, Any], leave_out: Sequence[str] = ()) -> st
     for key, form in (("dims", "{} dimensions"), ("seed", "seed {}"), ("precision", "{}"), ("units", "{}")):
         if key in p:
             parts.append(form.format(p[key]))
+    if "groups" in p:
+        parts.append(f"standard errors by group, {p['groups']:,} groups")
     if "digest" in p:
         parts.append(f"data digest {str(p['digest'])[:8]}")
     parts += [f"{k} {v}" for k, v in p.items() if k not in KNOWN]
     return ", ".join(parts)
+
+
+def beyond_floor(gap: Metric) -> str:
+    """How far -log p(x) is from the entropy floor, in standard errors of the paired difference, in words."""
+    value, se = gap["value"], gap["se"]
+    if not se:
+        return "-log p(x) less the floor"
+    times = value / se
+    if value >= 0:
+        return f"-log p(x) lies {times:.3g} standard errors above the floor"
+    if times > -3:
+        return f"-log p(x) lies {-times:.2g} standard errors below the floor: as chance allows on these draws"
+    return (
+        f"-log p(x) lies {-times:.3g} standard errors below the floor, which chance does not explain: the measurement "
+        "is wrong, or these very draws were trained on"
+    )
+
+
+def few_groups(groups: int) -> str:
+    """A note where standard errors are by so few groups that two of them are no 95% interval; else none."""
+    if groups >= FEW:
+        return ""
+    if groups < 2:
+        return "standard errors are by group, and there is one group: nothing is known of the error"
+    return (
+        f"standard errors are by group, and {groups} groups are few: a 95% interval is ± "
+        f"{t_quantile(0.05, groups - 1):.1f} of them (Student's t)"
+    )
 
 
 def best_known(metrics: Sequence[Metric]) -> dict[str, Metric]:
@@ -93,11 +126,16 @@ def key_numbers(metrics: Sequence[Metric]) -> Block:
     cards = []
     for m in shown:
         how = protocol_text(m["protocol"], [k for k in m["protocol"] if k not in apart])
+        how = f"{how}; {beyond_floor(m)}" if m["name"] == "floor_gap" else how
         name = label(m["name"])
         unit = "" if m["unit"].lower() == name.lower() else m["unit"]
         cards.append((name, number(m["value"], m["se"]), unit, MEANINGS[m["name"]][1], how))
     shared = protocol_text(shown[0]["protocol"], apart) if shown else ""
-    return Cards(cards, f"Measured on {shared}. ± is the standard error of the mean over the data." if shared else "")
+    note = f"Measured on {shared}. ± is the standard error of the mean over the data." if shared else ""
+    groups = {m["protocol"]["groups"] for m in shown if m["protocol"].get("groups")}
+    if few := few_groups(min(groups)) if groups else "":
+        note += f" {few[0].upper()}{few[1:]}."
+    return Cards(cards, note)
 
 
 def all_numbers(metrics: Sequence[Metric]) -> Table:
@@ -148,7 +186,7 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
         )  # fmt: skip
     caption = (
         "Numbers in one column were measured in the same way. ± is each number's own standard error over the data; on "
-        "the same data, the paired difference of two runs is known more sharply than these suggest."
+        "the same data, the paired difference of two runs has a smaller standard error (`vaekit.metrics.compare`)."
     )
     blocks.append(Table(head, rows, caption, numeric=range(1, len(head))))
     if letters:

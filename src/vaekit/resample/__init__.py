@@ -27,7 +27,7 @@ from torch import Tensor
 from ..distributions import Point
 from ..errors import ChoiceError, RunError
 from ..files import read_json, read_tensors, write_json
-from ..metrics.likelihood import standard_error
+from ..metrics.uncertainty import standard_error
 from ..noise import Noise, fold
 from ..quantize import Coded
 from ..run import Run
@@ -278,7 +278,7 @@ def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, told: Told
         "weights": weights,
     }
     found = Latents(density, scale, record)
-    record["held_out"] = _held_out(found, held)
+    record["held_out"] = _held_out(found, held, run.observed("valid").groups(len(held)))
     record["seconds"] = round(time.monotonic() - started, 1)
     file = folder / f"{name}.json"
     file.unlink(missing_ok=True)  # written last: where it stands, all of the fit does
@@ -287,7 +287,7 @@ def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, told: Told
     return found
 
 
-def _held_out(latents: Latents, z: Tensor) -> dict[str, Any]:
+def _held_out(latents: Latents, z: Tensor, group: np.ndarray | None = None) -> dict[str, Any]:
     """Mean log-density of codes that were not fitted, and under N(0, I): nats a code, with standard errors."""
     found = latents.log_prob(z.numpy())
     varying = z[:, latents.scale.varies].double()
@@ -296,10 +296,10 @@ def _held_out(latents: Latents, z: Tensor) -> dict[str, Any]:
         "split": "valid",
         "n": len(z),
         "log_density": float(found.mean()),
-        "se": standard_error(found),
+        "se": standard_error(found, group),
         "log_density_normal": float(normal.mean()),
-        "se_normal": standard_error(normal),
-        "se_difference": standard_error(found - normal),
+        "se_normal": standard_error(normal, group),
+        "se_difference": standard_error(found - normal, group),
         "bound": latents.density.bound,
         "unit": "nats a code",
     }
