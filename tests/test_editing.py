@@ -283,19 +283,22 @@ def test_conditional_runs_take_the_condition_of_the_test_set_or_a_label(tmp_path
         (["edit", "run", "row.npy", "--attribute", "8"], "--label"),
         (["fill", "run", "3", "--label", "7"], "its own condition"),
         (["edit", "run", "3", "--attribute", "8", "--label", "7"], "its own condition"),
-        (["sample", "run", "--label", "hat"], "no class 'hat': there are 0, 1"),
+        (["sample", "run", "--label", "hat"], "no class 'hat': choose from 0, 1"),
     ):
         assert main(words) == 2
         assert said in capsys.readouterr().err
 
 
 def test_a_condition_is_read_by_name_code_or_values():
-    classes = Condition("label", ("bee", "ant", "3"))
-    assert [int(classes.read(given)[0]) for given in ("ant", "0", "3")] == [1, 0, 2]
+    classes = Condition("label", ("bee", "ant", "wasp"))
+    assert [int(classes.encoded(classes.read(given)).argmax()) for given in ("ant", "0", "wasp")] == [1, 0, 2]
+    numbered = Condition("label", ("1", "2", "3"))  # there a number is a name, never a place
+    assert int(numbered.encoded(numbered.read("1")).argmax()) == 0
     attributes = Condition("attributes", ("dark", "size"))
     np.testing.assert_array_equal(attributes.read("1,0.5"), [[1, 0.5]])
     for condition, given in (
         (classes, "7"),
+        (numbered, "0"),
         (classes, "-1"),
         (attributes, "1"),
         (attributes, "1,x"),

@@ -11,6 +11,7 @@ from .latent import attribute_direction
 
 if TYPE_CHECKING:
     from .data import Data
+    from .data.condition import Labels
     from .run import Run
 
 MASKS = ("half", "box")
@@ -36,7 +37,7 @@ def named_mask(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return hidden
 
 
-def code_of(run: Run, datum: int | np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+def code_of(run: Run, datum: int | np.ndarray, labels: Labels | None = None) -> np.ndarray:
     """The posterior mean (D,) of a row of the test set by its number, or of a raw datum, (*row) or (1, *row).
 
     That of a conditional run ends in its condition, which a raw datum needs: a class or attributes, (1, ...).

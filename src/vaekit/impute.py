@@ -14,6 +14,7 @@ from .noise import Noise
 from .terms import log_weights
 
 if TYPE_CHECKING:
+    from .data.condition import Labels
     from .run import Run
 
 FILLING = 61
@@ -45,13 +46,13 @@ def fill(
 
 
 def fill_rows(
-    run: Run, raw: np.ndarray, labels: np.ndarray | None = None, samples: int | None = None, seed: int = 0
+    run: Run, raw: np.ndarray, labels: Labels | None = None, samples: int | None = None, seed: int = 0
 ) -> np.ndarray:
     """Raw rows with missing values, as (N, *event) float32 in the data's own units with those filled in.
 
     Arguments:
         raw: rows in any layout that the run's data may have.
-        labels: classes (or attributes) of a conditional run.
+        labels: of a conditional run, as for `Run.encode`.
         samples, seed: as for `fill`; without `samples` nothing is drawn.
     """
     observed = run.observed(raw, labels)

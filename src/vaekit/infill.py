@@ -21,6 +21,7 @@ from .priors import UniformSphere
 from .terms import has_closed_form
 
 if TYPE_CHECKING:
+    from .data.condition import Labels
     from .data.core import Column
     from .run import Run
 
@@ -164,7 +165,7 @@ def fill_masked(
     run: Run,
     raw: np.ndarray,
     hidden: np.ndarray,
-    labels: np.ndarray | None = None,
+    labels: Labels | None = None,
     draws: int = 32,
     steps: int = 200,
     seed: int = 0,
@@ -174,7 +175,7 @@ def fill_masked(
     Arguments:
         raw: rows in any layout that the run's data may have; what is hidden is not looked at.
         hidden: bool (*event), or one for each row.
-        labels: classes of a conditional run.
+        labels: of a conditional run, as for `Run.encode`.
         draws: K, how many draws of q(z) the expectation is over.
         steps: of the inference.
         seed: of its noise.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ class Observed:
     Attributes:
         n: how many data.
         split: "valid", "test", "train" or "array".
+        labels: of an array, what `Condition.encoded` takes.
     """
 
     def __init__(
@@ -35,11 +37,11 @@ class Observed:
         split: str,
         data: Data | None,
         array: np.ndarray | None = None,
-        labels: np.ndarray | None = None,
+        labels: Any = None,
     ):
         self.composition, self.observation = composition, composition.observation
         self.facts, self.split, self.data = facts, split, data
-        self.array, self.labels = array, labels  # (N, *event), (N,)
+        self.array, self.labels = array, labels
         self._conditions: np.ndarray | None = None
         self.n = len(array) if array is not None else len(getattr(data, split))
         self._frozen: FrozenDraw | None = None
@@ -88,16 +90,14 @@ class Observed:
         if self._conditions is None:
             if self.array is None:
                 assert self.data is not None
-                self._conditions = wanted.of(getattr(self.data, self.split))
+                self._conditions = wanted.of(getattr(self.data, self.split), self.data.label_names)
             elif self.labels is None:
                 raise ChoiceError(
-                    f"this run is conditional on {wanted.kind}s: it needs one for each datum "
-                    "(labels= in Python; on the command line --label, or data that carry them)"
+                    f"this run is conditional on {'attributes' if wanted.kind == 'attributes' else 'labels'}: give "
+                    f"each datum its own by labels=; {wanted.expected}"
                 )
-            elif wanted.kind == "label":
-                self._conditions = wanted.of_labels(self.labels)
             else:
-                self._conditions = np.asarray(self.labels, np.float32).reshape(self.n, wanted.size)
+                self._conditions = wanted.encoded(self.labels, self.n)
         return torch.from_numpy(self._conditions[rows]).to(device)
 
     def __call__(self, rows: np.ndarray) -> Tensor:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from .composition import Composition, Facts
+from .data.condition import Labels
 from .data.core import Data
 from .distributions import draw
 from .errors import ChoiceError, DataError
@@ -144,8 +145,8 @@ class Run:
         """Raw rows in any layout that this run's data may have -> (N, *event); see `vaekit.observed.events`."""
         return events(raw, self.facts, self.composition.observation)
 
-    def observed(self, what: str | np.ndarray = "test", labels: np.ndarray | None = None) -> Observed:
-        """The x of a split of the run's data (`train`, `valid`, `test`), or of an array of raw rows (with labels)."""
+    def observed(self, what: str | np.ndarray = "test", labels: Labels | None = None) -> Observed:
+        """The x of a split of the run's data (`train`, `valid`, `test`), or of raw rows (`labels` as for `encode`)."""
         if isinstance(what, str):
             if what not in ("train", "valid", "test"):
                 raise ChoiceError(f"no split {what!r}: there are train, valid, test")
@@ -162,7 +163,7 @@ class Run:
         sample: bool = False,
         seed: int = 0,
         rows: np.ndarray | Sequence[int] | None = None,
-        labels: np.ndarray | None = None,
+        labels: Labels | None = None,
     ) -> np.ndarray:
         """The posterior mean of each datum, (N, D), or a draw from the posterior with `sample`.
 
@@ -172,7 +173,8 @@ class Run:
             what: a split of the run's data, or an array of raw rows.
             n: only the first n data.
             rows: only the data of these numbers; binarised ones as the split's frozen draw has them.
-            labels: classes (or attributes) of an array of raw rows, for a conditional run.
+            labels: of an array of raw rows, for a conditional run: a class for each, or one for all, by name or (where
+                no class is named by a whole number) by code; of attributes numbers (n, size).
         """
         rows = None if rows is None else np.asarray(rows)
         found = []
@@ -235,7 +237,7 @@ class Run:
         n: int,
         temperature: float = 1.0,
         seed: int = 0,
-        labels: np.ndarray | None = None,
+        labels: Labels | None = None,
         latents: str | None = None,
     ) -> np.ndarray:
         """n codes (n, D) drawn from the prior, or from the density `latents` of the run's codes (`fit_latents`).
@@ -253,20 +255,19 @@ class Run:
         noise = Noise.of(seed, n, NOISE_Z, device=self.device)
         return self.model.sample(n, c, noise, temperature).cpu().numpy()
 
-    def _wanted(self, n: int, labels: np.ndarray | None) -> Tensor | None:
+    def _wanted(self, n: int, labels: Labels | None) -> Tensor | None:
         """The conditions of n new data."""
         condition = self.composition.condition
         if condition is None:
             if labels is not None:
                 raise ChoiceError("this run is not conditional: it takes no labels")
             return None
-        if condition.kind == "label":
-            codes = np.arange(n) % condition.size if labels is None else np.broadcast_to(labels, (n,))
-            c = condition.of_labels(codes)
-        elif labels is None:  # combinations of attributes that occur
+        if labels is not None:
+            c = condition.encoded(labels, n)
+        elif condition.kind == "label":
+            c = np.eye(condition.size, dtype=np.float32)[np.arange(n) % condition.size]
+        else:  # combinations of attributes that occur
             c = np.resize(condition.of(self.data.test), (n, condition.size))
-        else:
-            c = np.broadcast_to(np.asarray(labels, np.float32), (n, condition.size)).copy()
         return torch.from_numpy(c).to(self.device)
 
     def sample(
@@ -275,7 +276,7 @@ class Run:
         temperature: float = 1.0,
         noise: bool = False,
         seed: int = 0,
-        labels: np.ndarray | None = None,
+        labels: Labels | None = None,
         latents: str | None = None,
     ) -> np.ndarray:
         """n new data in the data's own units: means of p(x|z), or draws from it with `noise`.
@@ -291,7 +292,7 @@ class Run:
         sample: bool = False,
         noise: bool = False,
         seed: int = 0,
-        labels: np.ndarray | None = None,
+        labels: Labels | None = None,
     ) -> np.ndarray:
         """Encode and decode: (N, *event) in the data's own units."""
         return self.decode(self.encode(what, n, sample, seed, labels=labels), noise, seed)
@@ -303,7 +304,7 @@ class Run:
         n: int | None = None,
         seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
-        labels: np.ndarray | None = None,
+        labels: Labels | None = None,
     ) -> np.ndarray:
         """log p(x) of each datum by importance sampling, in nats and the data's own units, (N,) float64.
 
@@ -318,17 +319,27 @@ class Run:
 
     def evaluate(
         self,
-        split: str = "test",
+        split: str | np.ndarray = "test",
         samples: int = 100,
         n: int | None = None,
         metrics: Sequence[str] | None = None,
         seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
+        labels: Labels | None = None,
+        name: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Measure on a split and store in metrics.json; the list of what was measured (see `vaekit.metrics`)."""
+        """Measure on a split and store in metrics.json; the list of what was measured (see `vaekit.metrics`).
+
+        Arguments:
+            split: of the run's data, or raw rows of other data; what is measured on those is not stored.
+            labels: of raw rows, for a conditional run, as for `encode`.
+            name: what the protocol calls raw rows.
+        """
         from .metrics import evaluate
 
-        return evaluate(self, split, samples=samples, n=n, names=metrics, seed=seed, progress=progress)
+        return evaluate(
+            self, split, samples=samples, n=n, names=metrics, seed=seed, progress=progress, labels=labels, name=name
+        )
 
     def interpolate(self, a: int | np.ndarray, b: int | np.ndarray, steps: int = 11, mode: Mode = "auto") -> np.ndarray:
         """From one datum to another through the latent space, (steps, *event): see `vaekit.latent.interpolate`.
@@ -349,7 +360,7 @@ class Run:
         steps: int = 9,
         against: str | None = None,
         balance: bool = True,
-        labels: np.ndarray | None = None,
+        labels: Labels | None = None,
     ) -> np.ndarray:
         """A datum moved along an attribute (or class) of the data, from -strength to strength, (steps, *event).
 
@@ -368,7 +379,7 @@ class Run:
         mask: str | np.ndarray = "half",
         draws: int = 32,
         seed: int = 0,
-        labels: np.ndarray | None = None,
+        labels: Labels | None = None,
     ) -> Infilled:
         """Masked parts of data filled in by posterior inference, whatever the model was trained on.
 
@@ -376,7 +387,7 @@ class Run:
             what: the number of a row of the test set, or raw rows.
             mask: half, box, or bool (*event) (or one a row) of what is hidden.
             draws: how many answers.
-            labels: classes (or attributes) of raw rows, for a conditional run.
+            labels: of raw rows, for a conditional run, as for `encode`.
 
         See `vaekit.infill.fill_masked`.
         """
@@ -384,8 +395,11 @@ class Run:
         from .infill import fill_masked
 
         raw = raw_of(self, what) if isinstance(what, int | np.integer) else what
-        if isinstance(what, int | np.integer) and labels is None and self.composition.condition is not None:
-            labels = self.composition.condition.labels(self.data.test, int(what))
+        condition = self.composition.condition
+        if isinstance(what, int | np.integer) and labels is None and condition is not None:
+            own = self.observed("test").condition(np.array([int(what)]))
+            assert own is not None
+            labels = condition.decoded(own.numpy())
         hidden = named_mask(mask, self.facts.shape) if isinstance(mask, str) else mask
         return fill_masked(self, raw, hidden, labels, draws, seed=seed)
 

@@ -40,7 +40,8 @@ def edit(
     run
         The run directory.
     image
-        An index of the test set, an image file, or a .npy or .npz file (its first row; rows.npy:3 for another).
+        An index of the test set, an image file, or a .npy, .npz, .csv or .parquet file (its first row; rows.npy:3 for
+        another).
     attribute
         A two-valued column or a class of the run's data.
     strength
@@ -49,7 +50,7 @@ def edit(
         Another attribute or class: the way from that one to this; the datum's own class when --attribute is another
         class and the datum is of the test set.
     label
-        The class (or the attributes, a,b,c) of a datum that comes from a file, for a conditional run.
+        The class (or the attributes a,b,c) of a datum that comes from a file, for a conditional run.
     unbalanced
         Leave in the direction what only comes along with the attribute in these data.
     steps
@@ -62,15 +63,16 @@ def edit(
         .png (a row) or .npz (x, z, strengths, direction).
     """
     from vaekit.cli.pictures import of_edit
-    from vaekit.cli.sources import condition, datum
+    from vaekit.cli.sources import datum
+    from vaekit.cli.sources import labels as classes
     from vaekit.editing import code_of, direction, edited, own_class
 
     at_least(2, steps=steps)
     path = check_file(out, GRID)
     opened = _open(run, data)
     check_picture(opened, path)
-    given = datum(opened, image)
-    labels = condition(opened, label, given)
+    found = datum(opened, image)
+    labels, given = classes(opened, found, label), found if isinstance(found, int) else found.x
     against = against or own_class(opened, given, attribute)
     way = direction(opened, attribute, against, not unbalanced)
     z, strengths = edited(code_of(opened, given, labels), way, strength, steps)
@@ -108,7 +110,8 @@ def fill(
     mask
         half (the lower one is hidden), box (the middle), or a file: an image whose bright pixels are hidden, or .npy.
     label
-        The class (or the attributes, a,b,c) of what comes from a file, for a conditional run.
+        Of what comes from a file, for a conditional run: the column of the rows' classes, or one class (or attributes
+        a,b,c) of them all.
     draws
         How many answers the expectation is over.
     seed
@@ -123,7 +126,8 @@ def fill(
     import numpy as np
 
     from vaekit.cli.pictures import of_fill
-    from vaekit.cli.sources import condition, datum
+    from vaekit.cli.sources import datum
+    from vaekit.cli.sources import labels as classes
     from vaekit.cli.sources import mask as read_mask
     from vaekit.data.table import SUFFIXES
     from vaekit.editing import named_mask, raw_of
@@ -133,9 +137,9 @@ def fill(
     opened = _open(run, data)
     check_picture(opened, path)
     if image.lower().endswith(tuple(SUFFIXES)):
-        return _fill_table(opened, image, path, draws, seed, condition(opened, label))
-    given = datum(opened, image)
-    labels = condition(opened, label, given)
+        return _fill_table(opened, image, path, draws, seed, label)
+    one = datum(opened, image)
+    labels, given = classes(opened, one, label), one if isinstance(one, int) else one.x
     hidden = read_mask(opened, mask)
     hidden = named_mask(hidden, opened.facts.shape) if isinstance(hidden, str) else hidden
     raw = raw_of(opened, given)
@@ -148,20 +152,16 @@ def fill(
     write(path, opened, picture, len(picture), arrays, None if bare else words)
 
 
-def _fill_table(run: Run, source: str, path: Path, draws: int, seed: int, labels: np.ndarray | None) -> None:
+def _fill_table(run: Run, source: str, path: Path, draws: int, seed: int, label: str | None) -> None:
     """The rows of a table with their missing values filled in, as .csv or .npz."""
     import numpy as np
 
     from vaekit.cli.output import Doing
+    from vaekit.cli.sources import labels as classes
     from vaekit.cli.sources import rows
 
     given = rows(run, source, None)
-    raw = np.asarray(given.x, np.float32)
-    condition = run.composition.condition
-    if labels is not None:
-        labels = np.repeat(labels, len(raw), 0)
-    elif condition is not None and condition.kind == "label" and condition.column is None:
-        labels = given.label
+    raw, labels = np.asarray(given.x, np.float32), classes(run, given, label)
     hidden = np.isnan(raw)
     filled = raw.copy()
     some = np.flatnonzero(hidden.any(1) & ~hidden.all(1))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,66 +18,145 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """What to encode or score: a split of the run's data by name, or raw rows (N, *row), and what is known of them."""
+    """What to encode or score: a split of the run's data by name, or raw rows (N, *row), and what is known of them.
+
+    `label` has the classes as the data name them, of the run's own split their codes.
+    """
 
     x: Any
     label: np.ndarray | None = None
     names: list[str] | None = None
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def rows(run: Run, source: str | None, split: str | None) -> Rows:
+def rows(run: Run, source: str | None, split: str | None, table: str | None = None) -> Rows:
     """A split of the run's own data (test), or all rows (or a split) of other data, read with the run's options.
 
-    A split of other data that turn out to be the run's own is the run's split.
+    A split of other data that turn out to be the run's own is the run's split. `table` describes a folder of images.
     """
     if source is None:
+        if table is not None:
+            raise ChoiceError("--table describes a folder of new images: name the folder, too")
         return _own(run, split or "test")
     if split is None:
-        return _all(run, source)
+        return _all(run, source, table)
     from vaekit.cli.fit import load
+    from vaekit.data.condition import named
 
-    data = load(source, kind=run.facts.kind, **_options(run, source))
+    data = load(source, kind=run.facts.kind, **_options(run, source, table))
     if data.digest == run.config["data"]["digest"]:
         run.use_data(source)
         return _own(run, split)
     part = getattr(data, split)
-    return Rows(part[:], part.label, part.names)
+    label = part.label
+    if label is not None and data.label_names is not None:
+        label = named(label, data.label_names)
+    return Rows(part[:], label, part.names, part.columns)
+
+
+def labels(run: Run, given: Rows | int, told: str | None = None) -> np.ndarray | None:
+    """What a conditional run is given of new rows: what they carry, or what `--label` says of them.
+
+    Arguments:
+        told: a class (or attributes a,b,c) of all rows, or the column that holds the rows' classes.
+
+    Raises:
+        ChoiceError: the run is not conditional, or the rows have no such condition.
+    """
+    condition = run.composition.condition
+    if told is not None and condition is None:
+        raise ChoiceError("--label is for a conditional run, and this one is not")
+    if isinstance(given, int):
+        if told is not None:
+            raise ChoiceError(f"row {given} of the test set has its own condition: --label is for a datum from a file")
+        return None
+    if isinstance(given.x, str):
+        if told is not None:
+            raise ChoiceError("the run's own data have their own conditions: --label is for data from elsewhere")
+        return None
+    if condition is None:
+        return None
+    n = len(given.x)
+    if told is not None:
+        column = given.columns.get(told) if condition.kind == "label" and told not in condition.names else None
+        found = condition.read(told) if column is None else column
+    else:
+        try:
+            found = condition.carried(given.label, given.columns)
+        except ChoiceError as error:
+            example = condition.names[0] if condition.kind == "label" else ",".join("0" for _ in condition.names)
+            raise ChoiceError(f"{error}; for all rows alike by --label, such as --label {example}") from None
+    return condition.decoded(condition.encoded(found, n))
+
+
+def condition(run: Run, given: str | None) -> np.ndarray | None:
+    """What `--label` says of new samples.
+
+    Raises:
+        ChoiceError: the run is not conditional, or there is no such class.
+    """
+    if given is None:
+        return None
+    if run.composition.condition is None:
+        raise ChoiceError("--label is for a conditional run, and this one is not")
+    return run.composition.condition.read(given)
 
 
 def _own(run: Run, split: str) -> Rows:
     part = getattr(run.data, split)
-    return Rows(split, part.label, part.names)
+    return Rows(split, part.label, part.names, part.columns)
 
 
-def _all(run: Run, source: str) -> Rows:
+def _all(run: Run, source: str, table: str | None = None) -> Rows:
     """All rows of a name or a path, in their order there; one image file or one datum of an array is one row."""
     from vaekit.cli.output import Doing
-    from vaekit.data import load_rows
     from vaekit.data.images import SUFFIXES
+    from vaekit.data.loading import read_rows
 
     path = Path(source).expanduser()
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return Rows(_picture(run, path), None, [path.name])
     with Doing() as doing:
-        x, names, label = load_rows(source, **_options(run, source), progress=doing)
-    if path.is_dir() and names is not None and x.ndim == 3 and run.facts.shape[0] == 3:
-        x = np.broadcast_to(x[..., None], (*x.shape, 3))  # only grey images, for a run of coloured ones
+        found = read_rows(source, **_options(run, source, table), progress=doing)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    x, label = found.x, found.label
+    if path.is_dir() and found.names is not None:
+        if x.ndim == 3 and run.facts.shape[0] == 3:
+            x = np.broadcast_to(x[..., None], (*x.shape, 3))  # only grey images, for a run of coloured ones
+        label = label if label is not None else _folder_class(run, path, found.names)
     shape = x.shape[:1] if x.shape[1:] == (1,) else x.shape  # numbers without rows come as rows of one
-    return Rows(x.reshape(1, *shape)) if _is_one(run, shape) else Rows(x, label, names)
+    return Rows(x.reshape(1, *shape)) if _is_one(run, shape) else Rows(x, label, found.names, found.columns)
 
 
-def _options(run: Run, source: str) -> dict[str, Any]:
+def _folder_class(run: Run, path: Path, names: list[str]) -> np.ndarray | None:
+    """The class of images that all lie in the folder of one of the run's classes."""
+    shared = [
+        parts for parts in zip(*(Path(name).parent.parts for name in names), strict=False) if len(set(parts)) == 1
+    ]
+    known = [folder for folder in (path.resolve().name, *(parts[0] for parts in shared)) if folder in run.facts.classes]
+    return np.full(len(names), known[-1]) if known else None
+
+
+def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
     """Those of the run's options that say how to read other data."""
     from vaekit.data.idx import has_idx
     from vaekit.data.table import SUFFIXES
 
     path, stored = Path(source).expanduser(), run.config["data"]["options"]
     taken: tuple[str, ...] = ()
-    if path.is_dir() and run.facts.kind == "image" and not has_idx(path):
+    images = path.is_dir() and run.facts.kind == "image" and not has_idx(path)
+    if table is not None and not images:
+        raise ChoiceError(f"--table describes a folder of images, and {source} is none")
+    if images:
+        own = stored.get("table", "") if run.composition.condition is not None else ""
+        # the table that described the training images may describe these, or one of its name lie among them
+        beside = table or (own if own and ((path / own).is_file() or Path(own).is_file()) else None)
         size = "x".join(map(str, run.facts.shape[1:]))
-        return {"size": size} | {n: stored[n] for n in ("background", "skip_bad") if n in stored}
+        kept = {n: stored[n] for n in ("background", "skip_bad", *(("label",) if beside else ())) if n in stored}
+        return {"size": size, "table": beside} | kept
     if path.suffix == ".npz":
-        taken = ("x_key",)
+        taken = ("x_key", "label")
     elif path.suffix.lower() in SUFFIXES:
         taken = ("label", "group")
     known = {"schema": run.facts.columns} if run.facts.columns and path.suffix.lower() in SUFFIXES else {}
@@ -99,8 +179,10 @@ def _fits(run: Run, row: tuple[int, ...]) -> bool:
         return False
 
 
-def latent(run: Run, given: str, sample: bool = False, seed: int = 0, place: int = 0) -> np.ndarray:
-    """The latent (D,) of one datum: an index of the test set, an image file, or a row of a .npy or .npz file.
+def latent(
+    run: Run, given: str, sample: bool = False, seed: int = 0, place: int = 0, label: str | None = None
+) -> np.ndarray:
+    """The latent (D,) of one datum: see `datum`.
 
     An index sees what `Run.encode("test")` sees of that row: of binarised data the split's one frozen draw, and with
     `sample` the same draw of z. `place` tells the draws for several files apart.
@@ -111,30 +193,19 @@ def latent(run: Run, given: str, sample: bool = False, seed: int = 0, place: int
     found = datum(run, given)
     if isinstance(found, int):
         return run.encode("test", sample=sample, seed=seed, rows=np.array([found]))[0]
-    return run.encode(found, sample=sample, seed=seed + place)[0]
+    return run.encode(found.x, sample=sample, seed=seed + place, labels=labels(run, found, label))[0]
 
 
-def condition(run: Run, given: str | None, row: int | np.ndarray | None = None) -> np.ndarray | None:
-    """What `--label` tells of data that are not the run's own, for a conditional run.
+def datum(run: Run, given: str) -> int | Rows:
+    """One datum as the user names it: the number of a row of the test set, or one row read from a file.
 
-    Raises:
-        ChoiceError: the run is not conditional, there is no such class, or `row` is one of the test set.
-    """
-    if given is None:
-        return None
-    if isinstance(row, int):
-        raise ChoiceError(f"row {row} of the test set has its own condition: --label is for a datum from a file")
-    if run.composition.condition is None:
-        raise ChoiceError("--label is for a conditional run, and this one is not")
-    return run.composition.condition.read(given)
-
-
-def datum(run: Run, given: str) -> int | np.ndarray:
-    """One datum as the user names it: the number of a row of the test set, or raw (1, *row) read from a file.
+    The file is an image, or a .npy, .npz, .csv or .parquet file: its first row, or that of a number (rows.npy:3).
 
     Raises:
         DataError: no such index or file, or one that holds no datum of this run's shape.
     """
+    from vaekit.data.table import SUFFIXES
+
     path = Path(given).expanduser()
     if re.fullmatch(r"[+-]?\d+", given) and not path.exists():
         index, n = int(given), len(run.data.test)
@@ -148,7 +219,17 @@ def datum(run: Run, given: str) -> int | np.ndarray:
         index = 0
     if not path.is_file():
         raise DataError(f"{given!r} is neither an index of the test set nor a file")
-    return _row(run, path, index) if path.suffix.lower() in (".npy", ".npz") else _picture(run, path)
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return Rows(_row(run, path, index))
+    if suffix != ".npz" and suffix not in SUFFIXES:
+        return Rows(_picture(run, path))
+    found = _all(run, str(path))
+    if not index < len(found.x):
+        raise DataError(f"{path} has {len(found.x)} rows: there is no row {index}")
+    one = slice(index, index + 1)
+    label = None if found.label is None else found.label[one]
+    return Rows(np.array(found.x[one]), label, None, {name: values[one] for name, values in found.columns.items()})
 
 
 def mask(run: Run, given: str) -> str | np.ndarray:
@@ -186,17 +267,10 @@ def mask(run: Run, given: str) -> str | np.ndarray:
 
 
 def _row(run: Run, path: Path, index: int) -> np.ndarray:
+    """One row of a .npy file, (1, *row), without reading the others."""
     try:
-        held = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
-        if isinstance(held, np.lib.npyio.NpzFile):
-            likely = (run.config["data"]["options"].get("x_key"), "x", *held.files)
-            key = next((k for k in likely if k in held.files), None)
-            if key is None:
-                raise DataError(f"{path} holds no array")
-            held = held[key]
+        held = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path} cannot be read as an array ({error})") from None
     x = held[None] if _is_one(run, held.shape) or not held.ndim else held
     if not index < len(x):

@@ -23,51 +23,65 @@ ROWS = (*GRID, ".csv")
 
 def evaluate(
     run: str,
+    source: Annotated[str | None, Parameter(name="DATA")] = None,
     /,
     *,
     samples: int = 100,
-    split: SplitName = "test",
+    split: SplitName | None = None,
     n: Annotated[int | None, N] = None,
     metrics: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None,
     seed: int = 0,
+    label: str | None = None,
+    table: str | None = None,
     device: str = "cpu",
     data: str | None = None,
     json: Flag = False,
     out: str | None = None,
 ) -> None:
-    """Measure a run on data it was not trained on; the numbers go to its metrics.json as well.
+    """Measure a run on data it was not trained on; numbers of its own data are also saved to its metrics.json.
 
     Parameters
     ----------
     run
         The run directory.
+    source
+        A name or a path of other data; the run's own when not given.
     samples
-        K: draws of z a datum.
+        K: draws of z per datum.
     split
-        Which data.
+        Which of its data (of the run's own: test, of others: all).
     n
         Only the first n data.
     metrics
         Names of what to measure; all that apply when not given.
     seed
         Of the draws of z.
+    label
+        Of new data for a conditional run: the column of their classes, or one class (or attributes a,b,c) of them all.
+    table
+        .csv or .parquet with a column `file` that describes a folder of new images.
     device
         auto, cpu, cuda or mps.
     data
-        Where the data are, if they have moved.
+        Where the run's data are, if they have moved.
     json
         Print the list of {name, value, se, unit, protocol} instead of a table.
     out
         Write that list to this .json file as well.
     """
+    from vaekit.cli.sources import labels, rows
     from vaekit.files import write_json
 
     at_least(1, samples=samples, n=n)
     path = None if out is None else check_file(out, (".json",))
     names = [name for given in metrics or () for name in given.split(",") if name] or None
     opened = _open(run, data, device)
+    given = rows(opened, source, split, table)
+    classes = labels(opened, given, label)
     with Bar("measuring") as bar:
-        measured = opened.evaluate(split, samples=samples, n=n, metrics=names, seed=seed, progress=bar)
+        measured = opened.evaluate(
+            given.x, samples=samples, n=n, metrics=names, seed=seed, progress=bar, labels=classes, name=source
+        )
     if path is not None:
         make_folder(path)
         write_json(path, measured)
@@ -250,6 +264,7 @@ def interpolate(
     *,
     steps: int = 11,
     mode: Literal["auto", "lerp", "slerp"] = "auto",
+    label: str | None = None,
     noise: Flag = False,
     sample: Flag = False,
     seed: int = 0,
@@ -264,11 +279,14 @@ def interpolate(
     run
         The run directory.
     a, b
-        An index of the test set, an image file, or a .npy or .npz file (its first row; rows.npy:3 for another).
+        An index of the test set, an image file, or a .npy, .npz, .csv or .parquet file (its first row; rows.npy:3 for
+        another).
     steps
         How many points, both ends included.
     mode
         lerp, slerp, or by the number of latents.
+    label
+        The class (or the attributes a,b,c) of both ends, where they come from files, for a conditional run.
     noise
         Draw x from p(x|z) rather than take its mean.
     sample
@@ -291,7 +309,7 @@ def interpolate(
     path = check_file(out, GRID)
     opened = _open(run, data)
     check_picture(opened, path)
-    ends = [latent(opened, end, sample, seed, place) for place, end in enumerate((a, b))]
+    ends = [latent(opened, end, sample, seed, place, label) for place, end in enumerate((a, b))]
     z = way(ends[0], ends[1], steps, mode)
     x = opened.decode(z, noise, seed)
     words = pictures.of_interpolation(a, b, steps, chosen_mode(mode, z.shape[1]))
@@ -387,6 +405,8 @@ def encode(
     split: SplitName | None = None,
     sample: Flag = False,
     seed: int = 0,
+    label: str | None = None,
+    table: str | None = None,
     data: str | None = None,
     out: str = "z.npz",
 ) -> None:
@@ -404,18 +424,21 @@ def encode(
         Draw z from q(z|x) rather than take its mean.
     seed
         Of the draws.
+    label
+        Of new data for a conditional run: the column of their classes, or one class (or attributes a,b,c) of them all.
+    table
+        .csv or .parquet with a column `file` that describes a folder of new images.
     data
         Where the run's data are, if they have moved.
     out
         .npz (z, and label where there is one).
     """
-    from vaekit.cli.sources import rows
+    from vaekit.cli.sources import labels, rows
 
     path = check_file(out, (".npz",))
     opened = _open(run, data)
-    given = rows(opened, source, split)
-    labels = None if isinstance(given.x, str) else given.label
-    z = opened.encode(given.x, None, sample, seed, labels=labels)
+    given = rows(opened, source, split, table)
+    z = opened.encode(given.x, None, sample, seed, labels=labels(opened, given, label))
     write(path, opened, z, 1, {"z": z} if given.label is None else {"z": z, "label": given.label})
 
 
@@ -428,11 +451,15 @@ def score(
     split: SplitName | None = None,
     n: Annotated[int | None, N] = None,
     seed: int = 0,
+    label: str | None = None,
+    table: str | None = None,
     device: str = "cpu",
     data: str | None = None,
     out: str = "scores.csv",
 ) -> None:
-    """log p(x) of each datum, in nats and the data's own units: low ones are odd ones.
+    """log p(x) of each datum, in nats and the data's own units: low scores mark unusual data.
+
+    Of a conditional run it is log p(x | condition).
 
     Parameters
     ----------
@@ -448,6 +475,10 @@ def score(
         Only the first n data.
     seed
         Of the draws.
+    label
+        Of new data for a conditional run: the column of their classes, or one class (or attributes a,b,c) of them all.
+    table
+        .csv or .parquet with a column `file` that describes a folder of new images.
     device
         auto, cpu, cuda or mps.
     data
@@ -458,15 +489,16 @@ def score(
     import csv
     import io
 
-    from vaekit.cli.sources import rows
+    from vaekit.cli.sources import labels, rows
     from vaekit.files import write_text
 
     at_least(1, samples=samples, n=n)
     path = check_file(out, (".csv",))
     opened = _open(run, data, device)
-    given = rows(opened, source, split)
+    given = rows(opened, source, split, table)
+    classes = labels(opened, given, label)
     with Bar("scoring") as bar:
-        found = opened.score(given.x, samples, n, seed, bar, None if isinstance(given.x, str) else given.label)
+        found = opened.score(given.x, samples, n, seed, bar, classes)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["index", "log_px"] if given.names is None else ["index", "name", "log_px"])

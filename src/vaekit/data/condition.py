@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from vaekit.errors import ChoiceError
 
-from .core import Split
+from .core import Split, some
+
+Labels = np.ndarray | Sequence[Any] | str | int
+"""Classes by name or code, or attributes: see `Condition.encoded`."""
 
 
 @dataclass(frozen=True)
@@ -29,22 +34,79 @@ class Condition:
     def size(self) -> int:
         return len(self.names)
 
-    def of(self, split: Split) -> np.ndarray:
+    def of(self, split: Split, label_names: Sequence[str] | None = None) -> np.ndarray:
         """The conditions of all data of a split.
 
+        Args:
+            label_names: the names of the classes that the split's labels number, where they have names.
+
         Raises:
-            ChoiceError: some datum has no label or attribute.
+            ChoiceError: some datum has no label or attribute, or one that this run does not know.
         """
-        if self.kind == "attributes":
-            missing = [n for n in self.names if n not in split.columns]
-            if missing:
-                raise ChoiceError(f"a conditional run needs the column {missing[0]!r}, which these data do not have")
-            return np.stack([np.asarray(split.columns[n], np.float32) for n in self.names], 1)
-        if self.column is not None:
-            if self.column not in split.columns:
-                raise ChoiceError(f"a run conditional on the column {self.column!r} needs it, and these data have none")
-            return self.of_labels(coded(split.columns[self.column], self.names))
-        return self.of_labels(split.label if split.label is not None else np.full(len(split), -1))
+        if self.kind == "attributes" or self.column is not None:
+            return self.encoded(self.carried(None, split.columns))
+        if split.label is None:
+            return self.encoded(np.full(len(split), ""))
+        if label_names is None or tuple(label_names) == self.names:
+            return self._one_hot(split.label, split.label)
+        return self.encoded(named(split.label, label_names))
+
+    def carried(self, label: np.ndarray | None, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What data carry of this condition, for `encoded`: their labels, a column, or attributes side by side.
+
+        Args:
+            label: (n,) classes by name or number, or None.
+            columns: what else is known of the data, each (n,).
+
+        Raises:
+            ChoiceError: the data do not have it.
+        """
+        if self.kind == "label" and self.column is None:
+            if label is None:
+                raise ChoiceError(f"this run is conditional on labels and these data have none; {self.expected}")
+            return label
+        wanted = self.names if self.column is None else (self.column,)
+        if lacking := [name for name in wanted if name not in columns]:
+            raise ChoiceError(
+                f"this run is conditional on the column {lacking[0]!r} and these data do not have it; {self.expected}"
+            )
+        if self.kind == "label":
+            return columns[wanted[0]]
+        return np.stack([_attribute(columns[name], str(name)) for name in wanted], 1)
+
+    def encoded(self, given: Labels, n: int | None = None) -> np.ndarray:
+        """The condition as the model takes it, (n, size) float32.
+
+        Args:
+            given: (n,) classes by name, or by code 0..size-1 where no class is named by a whole number; of attributes
+                (n, size) numbers. One class, or one row of attributes, is that of all n data.
+            n: how many data there are, where that is known.
+
+        Raises:
+            ChoiceError: another shape, a class that this run does not know, or a datum without one.
+        """
+        values = np.asarray(given)
+        shape = () if self.kind == "label" else (self.size,)
+        if n is not None and values.shape in (shape, (1, *shape)):
+            values = np.broadcast_to(values, (n, *shape))
+        if values.ndim == 2 and values.shape[1] == 1 and not shape:
+            values = values[:, 0]
+        if values.ndim == 1 and shape == (1,):
+            values = values[:, None]
+        if values.ndim != 1 + len(shape) or values.shape[1:] != shape or (n is not None and len(values) != n):
+            expected = f"({'n' if n is None else n}{', ' if shape else ','}{', '.join(map(str, shape))})"
+            raise ChoiceError(f"labels must have shape {expected}, one for each datum, got {values.shape}")
+        if self.kind == "label":
+            return self._one_hot(class_codes(values, self.names), values)
+        c = values.astype(np.float32)
+        if not np.isfinite(c).all():
+            row, column = np.argwhere(~np.isfinite(c))[0]
+            raise ChoiceError(f"row {row} has no value of the attribute {self.names[column]!r}; {self.expected}")
+        return c
+
+    def decoded(self, c: np.ndarray) -> np.ndarray:
+        """Conditions (n, size) as `encoded` takes them: the names of classes, or the attributes' numbers."""
+        return np.array(self.names)[c.argmax(1)] if self.kind == "label" else c
 
     def read(self, given: str) -> np.ndarray:
         """What a user calls the condition of one datum: a class by name or code; attributes' values a,b,c; (1, ...).
@@ -53,11 +115,9 @@ class Condition:
             ChoiceError: no such class, or not a number for each attribute.
         """
         if self.kind == "label":
-            known = ", ".join(self.names[:20]) + (", ..." if self.size > 20 else "")
-            code = self.names.index(given) if given in self.names else int(given) if given.isdecimal() else -1
-            if not 0 <= code < self.size:
-                raise ChoiceError(f"no class {given!r}: there are {known}, or their codes 0..{self.size - 1}")
-            return np.array([code])
+            if class_codes(np.array([given]), self.names)[0] < 0:
+                raise ChoiceError(f"no class {given!r}: {self.expected}")
+            return np.array([given])
         try:
             values = np.array([[float(v) for v in given.split(",")]], np.float32)
         except ValueError:
@@ -66,27 +126,88 @@ class Condition:
             raise ChoiceError(f"--label takes a number for each of {', '.join(self.names)}, with commas between them")
         return values
 
-    def labels(self, split: Split, row: int) -> np.ndarray:
-        """The condition of one datum of a split as `read` gives it."""
-        c = self.of(split)[row : row + 1]
-        return c.argmax(1) if self.kind == "label" else c
+    @property
+    def expected(self) -> str:
+        """What may be given, for messages."""
+        if self.kind == "attributes":
+            return f"expected a number for each of {some(self.names)}"
+        codes = "" if _numbered(self.names) else f", or their codes 0..{self.size - 1}"
+        return f"choose from {some(self.names, 20)}{codes}"
 
-    def of_labels(self, labels: np.ndarray) -> np.ndarray:
-        """One-hot rows for class codes (n,)."""
-        labels = np.asarray(labels)
-        if len(labels) and not (labels.min() >= 0 and labels.max() < self.size):
-            raise ChoiceError(
-                f"a run conditional on labels needs one for every datum, in 0..{self.size - 1}; some have none: "
-                "give labels to all, leave such rows out, or train --recipe semi-supervised"
-            )
-        return np.eye(self.size, dtype=np.float32)[labels]
+    def _one_hot(self, codes: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """One-hot rows for class codes (n,), read from these values."""
+        wrong = (codes < 0) | (codes >= self.size)
+        if wrong.any():
+            row = int(wrong.argmax())
+            value = values[row].item()
+            if value == "" or value == -1 or value != value:
+                what = "label" if self.column is None else f"value of {self.column!r}"
+                raise ChoiceError(
+                    f"row {row} has no {what}, and this run is conditional on it: {self.expected}, leave such rows "
+                    "out, or train --recipe semi-supervised"
+                )
+            raise ChoiceError(f"row {row} is of class {value!r}, which this run was not trained on: {self.expected}")
+        return np.eye(self.size, dtype=np.float32)[codes]
 
 
-def coded(values: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """Class codes of a column's values by the names of the classes, -1 where a value is none of them: (n,) int64."""
-    distinct, place = np.unique(values, return_inverse=True)
-    known = {name: i for i, name in enumerate(names)}
-    return np.array([known.get(str(value), -1) for value in distinct.tolist()], np.int64)[place]
+def named(codes: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Class numbers as the names of their classes, "" for -1."""
+    return np.array([*names, ""])[codes]
+
+
+def class_codes(values: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """The place of each value among the names of classes, -1 where it is none of them: (n,) int64.
+
+    3, 3.0 and "3" are one name. Numbers are the classes' codes where no class is named by a whole number.
+    """
+    place = {name: i for i, name in enumerate(names)}
+    numbered = _numbered(names)
+
+    def code(value: object) -> int:
+        text = str(value).strip()
+        text = text if text in place else as_name(value)
+        if text in place or numbered or not text.isdecimal():
+            return place.get(text, -1)
+        return int(text) if int(text) < len(names) else -1
+
+    distinct, inverse = np.unique(values, return_inverse=True)
+    return np.array([code(value) for value in distinct.tolist()], np.int64)[inverse.reshape(-1)]
+
+
+def _numbered(names: Sequence[str]) -> bool:
+    """Whether a number names a class rather than counts it."""
+    return any(name.lstrip("-").isdecimal() for name in names)
+
+
+def as_name(value: object) -> str:
+    """A class as its name: whole numbers without a fraction, missing values as ""."""
+    text = str(value).strip()
+    if isinstance(value, float) and value != value:
+        return ""
+    if isinstance(value, int) or "_" in text:  # Python reads 1_2 as 12
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return str(int(number)) if number.is_integer() else text
+
+
+def _attribute(values: np.ndarray, name: str) -> np.ndarray:
+    """An attribute's values as 0 and 1, written so or as -1 and 1, whichever of them there are; nan where missing.
+
+    Raises:
+        ChoiceError: other values, which no attribute has.
+    """
+    values = np.asarray(values)
+    if values.dtype.kind not in "buif":
+        raise ChoiceError(f"attribute {name!r}: row 0 is {values[0].item()!r}, expected 0 or 1")
+    known = values[values == values]
+    low = -1 if (known == -1).any() else 0
+    if (wrong := (values == values) & (values != low) & (values != 1)).any():
+        row = int(wrong.argmax())
+        raise ChoiceError(f"attribute {name!r}: row {row} is {values[row]:g}, expected {low} or 1")
+    return np.where(values == values, (values == 1).astype(np.float32), np.nan)
 
 
 @dataclass(frozen=True)

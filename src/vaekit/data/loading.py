@@ -3,6 +3,7 @@
 import difflib
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from vaekit.data import cache as caches
 from vaekit.data import idx, images, named, npz, sparse
 from vaekit.data import table as tables
 from vaekit.data.arrays import Source, aligned, build, several_labels, tidy
+from vaekit.data.condition import named as class_names
 from vaekit.data.core import Array, Column, Computed, Data, Progress, row_dtype
 from vaekit.data.splits import FRACTION
 from vaekit.errors import DataError
@@ -124,6 +126,7 @@ def load_rows(
     size: str | int | None = None,
     background: str = "white",
     skip_bad: bool = False,
+    table: str | Path | None = None,
     x_key: str | None = None,
     label: str | None = None,
     group: str | None = None,
@@ -135,7 +138,7 @@ def load_rows(
     """All rows of a source in its own order, for use with a trained model: without splits, and any number of them.
 
     Args:
-        source, size, background, skip_bad, x_key, cache, progress: as for `load`.
+        source, size, background, skip_bad, table, x_key, cache, progress: as for `load`.
         label: column to take labels from, where the data have it.
         group: column of a table that is no datum, where the data have it.
         schema: as for `load`: a table is then read by the columns and categories that a run knows. Without it, columns
@@ -144,14 +147,50 @@ def load_rows(
 
     Returns:
         (N, *row) raw rows in their `row_dtype`, mapped where they are large; the names of files or None; the (N,)
-        labels as they are written there or None.
+        labels or None: the names of the classes where the source names them, else as they are written there.
 
     Raises:
         DataError: the data cannot be found or read.
     """
+    found = read_rows(
+        source,
+        size=size,
+        background=background,
+        skip_bad=skip_bad,
+        table=table,
+        x_key=x_key,
+        label=label,
+        group=group,
+        schema=schema,
+        missing=missing,
+        cache=cache,
+        progress=progress,
+    )
+    return found.x, found.names, found.label
+
+
+def read_rows(
+    source: str | Path,
+    *,
+    size: str | int | None = None,
+    background: str = "white",
+    skip_bad: bool = False,
+    table: str | Path | None = None,
+    x_key: str | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    schema: Sequence[Column] = (),
+    missing: str = "refuse",
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Source:
+    """What `load_rows` gives, with all else that is known of the rows; arguments as there."""
     path, asked = Path(source).expanduser(), str(source)
     if asked not in named.SETS and path.exists() and _is_images(path):
         found = images.folder(path, size=size, background=background, skip_bad=skip_bad, cache=cache, progress=progress)
+        if table is not None:
+            where = _table(table, path)
+            found = images.described(found, tables.read(where), where, label)
     else:
         in_table = {"schema": schema, "missing": missing == "mask", "strict": False}
         found = _found(asked, x_key=x_key, label=label, group=group, table=in_table, cache=cache, progress=progress)
@@ -160,10 +199,27 @@ def load_rows(
         x = x.view(np.uint8)
     elif x.dtype != row_dtype(x.dtype):
         x = caches.joined([x], cache, progress)
-    codes = found.label if label is None else found.columns.get(label, found.label)
+    n, columns = len(x), dict(found.columns)
+    codes, names = found.label, found.label_names
     if codes is not None and np.ndim(codes) == 2:
-        codes = several_labels(np.asarray(codes), len(x), None, f"{asked}: label")[0]
-    return x, found.names, None if codes is None else aligned(codes, len(x), f"{asked}: label")
+        given = np.asarray(codes)
+        codes, names, several, _ = several_labels(given, n, names, f"{asked}: label")
+        if codes is not None and given.shape[1] > 1:  # one-hot in these rows, perhaps not in others
+            titles = names if names and len(names) == given.shape[1] else [f"label_{i}" for i in range(given.shape[1])]
+            several = {title: given[:, i] for i, title in enumerate(titles)}
+        columns |= several
+    if codes is not None and names is not None and codes.dtype.kind in "iu":
+        codes = class_names(codes, names)
+    if label in columns:
+        codes = columns[label]
+    elif label not in (None, "label"):
+        codes = None
+    return replace(
+        found,
+        x=x,
+        label=None if codes is None else aligned(codes, n, f"{asked}: label"),
+        columns={name: aligned(values, n, f"{asked}: column {name!r}") for name, values in columns.items()},
+    )
 
 
 def from_arrays(

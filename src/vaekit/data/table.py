@@ -65,7 +65,7 @@ def source(
     Raises:
         DataError: a column is missing, or does not hold what it should; texts too many to be categories.
     """
-    table = read(path, [column.name for column in schema if column.categories])
+    table, told = read(path, [column.name for column in schema if column.categories]), bool(schema)
     if not strict:
         label, group = (name if name in table else None for name in (label, group))
     for option, column in (("label", label), ("group", group)):
@@ -74,8 +74,10 @@ def source(
     target = label or next((name for name in LABEL if name in table and _codes(table[name])), None)
     if schema and label is None and target in {column.name for column in schema}:
         target = None
-    beside = {name: table[name] for name in {target, group} if name is not None}
-    if not schema:
+    beside = {name: table[name] for name in (target, group) if name is not None}
+    if schema:  # of new rows, whatever else is known of them
+        beside = {name: values for name, values in table.items() if name not in {column.name for column in schema}}
+    else:
         data = {name: values for name, values in table.items() if name not in beside}
         schema = infer(data, path, types=types, kind=kind, texts=strict)
     names = [column.name for column in schema]
@@ -85,7 +87,7 @@ def source(
     if kind in ("image", "signal"):
         schema, notes = (), []  # the columns are places of one thing
     else:
-        notes = list(_notes(schema, coded))
+        notes = list(_notes(() if told else schema, coded))
     return Source(
         np.stack(coded, axis=1),
         label=None if target is None else table[target],

@@ -84,7 +84,8 @@ def sources(run: Run, n: int, seed: int = 0) -> list[Source]:
 def _stored(run: Run, n: int) -> Source:
     with np.load(run.path / SHOWN, allow_pickle=False) as held:
         x, label, row = (held[key][:n] for key in ("x", "label", "row"))
-    observed = run.observed(x, label if run.composition.condition is not None else None)
+    condition = run.composition.condition
+    observed = run.observed(x, None if condition is None else np.array(condition.names)[label])
     return Source("test", observed, np.arange(len(x)), row, label.astype(np.int64), {})
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.condition import Labels
+from ..data.core import digest
 from ..data.observation import Binary
 from ..errors import ChoiceError
 from ..example import PLACE
@@ -37,15 +39,20 @@ WITHOUT_DENSITY = ("distortion", "active_units", "entropy_floor")
 
 def evaluate(
     run: Run,
-    split: str = "test",
+    split: str | np.ndarray = "test",
     samples: int = 100,
     n: int | None = None,
     names: Sequence[str] | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     store: bool = True,
+    labels: Labels | None = None,
+    name: str | None = None,
 ) -> list[dict[str, Any]]:
     """Measure `names` (all that apply, when not given) on the first n data of a split; store them in metrics.json.
+
+    Raw rows of other data (called `name`, with `labels` for a conditional run) may stand in place of the split; what is
+    measured on them is not stored.
 
     Returns a list of {name, value, se, unit, protocol}: nats per datum, densities in the data's own units. Data split
     by group have standard errors by group, and the protocol says how many groups there are.
@@ -62,7 +69,7 @@ def evaluate(
         raise ChoiceError(f"no metric {unknown[0]!r}{hint} There are {', '.join(NAMES)}")
     if n is not None and n < 1:
         raise ChoiceError(f"the number of data to evaluate must be 1 or more, got {n}")
-    observed = run.observed(split)
+    observed = run.observed(split, labels)
     n = observed.n if n is None else min(n, observed.n)
     discrete = is_discrete(run, observed)
     binary = isinstance(run.composition.observation, Binary)
@@ -76,11 +83,11 @@ def evaluate(
             refused[name] = f"{name} needs binarised data and a Bernoulli likelihood"
     if run.model.no_density is not None:
         refused |= {name: f"{run.model.no_density}: it has no {name}" for name in NAMES if name not in WITHOUT_DENSITY}
-    for name in names or ():
-        if name in refused:
-            raise ChoiceError(refused[name])
+    for metric in names or ():
+        if metric in refused:
+            raise ChoiceError(refused[metric])
     asked = set(names or [name for name in NAMES if not refused.get(name)])
-    protocol = _protocol(run, observed, split, n, seed)
+    protocol = _protocol(run, observed, n, seed, name)
     metrics: list[dict[str, Any]] = []
 
     def add(name: str, value: Any, se: Any, unit: str, estimator: str, k: int | None = None) -> None:
@@ -102,7 +109,7 @@ def evaluate(
         if scored is not None:
             gap = -scored.log_px - floor
             add("floor_gap", _mean(gap), standard_error(gap, group), "nats", f"IWAE-{samples}", samples)
-    if store and run.path != PLACE:  # the packaged run stays as it came
+    if store and observed.array is None and run.path != PLACE:  # the packaged run stays as it came
         run.add_metrics(metrics)
     return metrics
 
@@ -141,12 +148,13 @@ def is_discrete(run: Run, observed: Observed) -> bool:
     return support is not None and bool(support.is_discrete)
 
 
-def _protocol(run: Run, observed: Observed, split: str, n: int, seed: int) -> Protocol:
+def _protocol(run: Run, observed: Observed, n: int, seed: int, name: str | None = None) -> Protocol:
     group = observed.groups(n)
+    new, stored = observed.array, run.config["data"]
     return Protocol(
-        data=run.config["data"]["name"],
-        digest=run.config["data"]["digest"],
-        split=split,
+        data=stored["name"] if new is None else name or "array",
+        digest=stored["digest"] if new is None else digest(new),
+        split=observed.split if new is None else "all",
         n=n,
         observation=run.composition.observation.kind,
         draw=observed.draw_hash(n),
@@ -173,7 +181,7 @@ def compare(
     for run in (a, b):
         observed = run.observed(split)
         m = observed.n if n is None else min(n, observed.n)
-        protocols.append(_protocol(run, observed, split, m, seed).of(f"IWAE-{samples}", samples))
+        protocols.append(_protocol(run, observed, m, seed).of(f"IWAE-{samples}", samples))
         rows.append(getattr(run.data, split).index[:m])
         groups.append(observed.groups(m))
         checked.append((run, observed, m))

@@ -1,0 +1,191 @@
+"""New data given to a trained run: mapped by the run's own names, or refused by name."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaekit as vk
+from vaekit.cli import main
+from vaekit.data.condition import Condition, class_codes
+from vaekit.errors import ChoiceError
+
+QUIET = {"progress": False, "compile": "off"}
+TINY = {"latent": 2, "hidden": (8,), "steps": 40, **QUIET}
+OUT = {"score": "scores.csv", "encode": "z.npz", "fill": "filled.csv"}
+GRADES = np.array(["low", "mid", "high"])
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path, columns):
+    with open(path, "w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(columns)
+        out.writerows(zip(*columns.values(), strict=True))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("new-data")
+
+
+@pytest.fixture(scope="module")
+def graded(folder):
+    """A run conditional on the label of a table, whose classes differ much."""
+    rng = np.random.default_rng(0)
+    g = rng.integers(0, 3, 240)
+    a, b = 6.0 * g + rng.normal(size=240), rng.normal(size=240) - 6 * g
+    path = write(folder / "grades.csv", {"a": a.round(3), "b": b.round(3), "grade": GRADES[g]})
+    data = vk.load(path, label="grade")
+    return vk.fit(data, "vae", condition="label", out=folder / "graded", lr=0.02, **TINY | {"steps": 300})
+
+
+@pytest.fixture(scope="module")
+def new(folder):
+    """Rows of a subset of the classes, in another order than the alphabet's."""
+    return write(
+        folder / "new.csv", {"a": [12.1, 11.8, 0.1], "b": [-12.0, -11.7, 0.2], "grade": ["high", "high", "low"]}
+    )
+
+
+X = np.array([[12.1, -12.0], [11.8, -11.7], [0.1, 0.2]], np.float32)
+
+
+def test_classes_are_mapped_by_name_whatever_a_file_has_of_them(graded, new, folder, capsys):
+    """log p(x | c) of a row is one number, whichever rows and classes stand beside it."""
+    run = str(graded.path)
+    assert main(["score", run, str(new), "--out", str(folder / "s.csv"), "--samples", "20"]) == 0
+    all_rows = [float(row["log_px"]) for row in read(folder / "s.csv")]
+    expected = graded.score(X, 20, labels=["high", "high", "low"])
+    np.testing.assert_allclose(all_rows, expected, atol=2e-6)
+    swapped = graded.score(X, 20, labels=["low", "low", "high"])
+    assert (expected > swapped + 5).all()  # the classes do matter
+    for i, row in enumerate(read(new)):
+        one = write(folder / "one.csv", {name: [value] for name, value in row.items()})
+        assert main(["score", run, str(one), "--out", str(folder / "s.csv"), "--samples", "20"]) == 0
+        # the noise belongs to a row's place: the estimate differs a little, the class does not
+        assert float(read(folder / "s.csv")[0]["log_px"]) == pytest.approx(expected[i], abs=1.0)
+    codes = [graded.facts.classes.index(name) for name in ("high", "high", "low")]
+    np.testing.assert_array_equal(graded.score(X, 20, labels=codes), expected)
+    assert main(["encode", run, str(new), "--out", str(folder / "z.npz")]) == 0
+    with np.load(folder / "z.npz") as held:
+        np.testing.assert_array_equal(held["z"], graded.encode(X, labels=np.array(["high", "high", "low"])))
+        np.testing.assert_array_equal(held["z"][:, 2:].argmax(1), codes)
+    assert main(["evaluate", run, str(new), "--samples", "20", "--json"]) == 0
+    measured = {m["name"]: m for m in vk.open(run).evaluate(X, 20, labels=["high", "high", "low"])}
+    assert measured["log_px_iw"]["value"] == pytest.approx(expected.mean(), abs=1e-5)
+    assert f"{measured['log_px_iw']['value']:.6f}"[:7] in capsys.readouterr().out
+    assert not (graded.path / "metrics.json").exists()  # of other data
+
+
+def test_what_a_conditional_run_cannot_know_is_refused_by_name_and_row(graded, folder, capsys):
+    run = str(graded.path)
+    unknown = write(folder / "u.csv", {"a": [1, 2, 3], "b": [1, 2, 3], "grade": ["low", "worst", "mid"]})
+    empty = write(folder / "e.csv", {"a": [1, 2, 3], "b": [1, 2, 3], "grade": ["low", "mid", ""]})
+    bare = write(folder / "b.csv", {"a": [1, 2, 3], "b": [1, 2, 3]})
+    for path, said in (
+        (unknown, "row 1 is of class 'worst', which this run was not trained on: choose from high, low, mid"),
+        (empty, "row 2 has no label"),
+        (bare, "--label high"),
+    ):
+        for command in ("score", "encode", "evaluate", "fill"):
+            out = () if command == "evaluate" else ("--out", str(folder / OUT[command]))
+            assert main([command, run, str(path), *out]) == 2
+            assert said in capsys.readouterr().err
+    for labels, said in (
+        (["low", "worst", "mid"], "'worst'"),
+        ([0, 1, 3], "row 2 is of class 3"),
+        (["low", "mid"], r"shape \(3,\)"),
+        (None, "labels="),
+    ):
+        with pytest.raises(ChoiceError, match=said):
+            graded.score(X, 5, labels=labels)
+    # one class of all rows, as the message says
+    assert main(["score", run, str(bare), "--label", "mid", "--out", str(folder / "m.csv"), "--samples", "5"]) == 0
+    x = np.array([[1, 1], [2, 2], [3, 3]], np.float32)
+    found = [float(row["log_px"]) for row in read(folder / "m.csv")]
+    np.testing.assert_allclose(found, graded.score(x, 5, labels="mid"), atol=2e-6)
+
+
+def test_a_split_is_coded_by_the_names_of_the_run(graded):
+    """The same rows under names in another order, as somebody's own `Data`."""
+    names = ["mid", "high", "low"]
+    own, train = graded.data, graded.data.train
+    code = np.array([names.index(own.label_names[i]) for i in train.label])
+    data = vk.from_arrays(train[:], label=code, label_names=names)
+    condition = graded.composition.condition
+    c = condition.of(data.train, data.label_names)
+    want = np.array(own.label_names)[train.label[data.train.index]]
+    assert np.array(condition.names)[c.argmax(1)].tolist() == want.tolist()
+
+
+def test_class_folders_that_are_a_subset(folder, capsys):
+    rng = np.random.default_rng(1)
+    shades = {"apple": 40, "berry": 120, "cherry": 220}
+    images = {
+        name: (shade + rng.normal(0, 4, (12, 6, 6))).clip(0, 255).astype(np.uint8) for name, shade in shades.items()
+    }
+
+    def save(place, classes):
+        for name in classes:
+            (place / name).mkdir(parents=True)
+            for i, image in enumerate(images[name]):
+                Image.fromarray(image).save(place / name / f"{i:02d}.png")
+        return place
+
+    data = vk.load(save(folder / "fruit", shades))
+    run = vk.fit(data, "vae", condition="label", likelihood="gaussian", out=folder / "fruits", **TINY)
+    whole = np.concatenate([images["berry"], images["cherry"]])
+    expected = run.score(whole, 10, labels=["berry"] * 12 + ["cherry"] * 12)
+    for place, some in (
+        (save(folder / "two", ("berry", "cherry")), slice(0, 24)),
+        (save(folder / "one", ("berry",)), slice(0, 12)),
+        (folder / "one" / "berry", slice(0, 12)),
+    ):
+        assert main(["score", str(run.path), str(place), "--samples", "10", "--out", str(folder / "f.csv")]) == 0
+        found = [float(row["log_px"]) for row in read(folder / "f.csv")]
+        np.testing.assert_allclose(found, expected[some], atol=2e-6)
+
+
+def test_label_arrays_are_read_by_name_or_by_value(folder):
+    rng = np.random.default_rng(2)
+    digit = rng.choice([3, 7, 9], 150)
+    x = (digit[:, None] + rng.normal(0, 0.2, (150, 3))).astype(np.float32)
+    np.savez(folder / "n.npz", x=x, label=digit)
+    run = vk.fit(vk.load(folder / "n.npz"), "vae", condition="label", out=folder / "numbers", **TINY)
+    np.savez(folder / "m.npz", x=x[digit != 3][:8], label=digit[digit != 3][:8])
+    assert main(["score", str(run.path), str(folder / "m.npz"), "--samples", "5", "--out", str(folder / "n.csv")]) == 0
+    expected = run.score(x[digit != 3][:8], 5, labels=digit[digit != 3][:8])
+    np.testing.assert_allclose([float(row["log_px"]) for row in read(folder / "n.csv")], expected, atol=2e-6)
+    np.savez(folder / "k.npz", x=x[:4], label=np.array([1, 0, 1, 0]), label_names=np.array(["9", "7"]))
+    assert main(["encode", str(run.path), str(folder / "k.npz"), "--out", str(folder / "k-z.npz")]) == 0
+    with np.load(folder / "k-z.npz") as held:
+        assert held["z"][:, 2:].argmax(1).tolist() == [1, 2, 1, 2]
+    with pytest.raises(ChoiceError, match="row 0 is of class 0"):  # a place is no name here
+        run.score(x[:2], 5, labels=[0, 1])
+
+
+def test_values_that_name_classes():
+    assert class_codes(np.array(["b", "a", "c", ""]), ("a", "b")).tolist() == [1, 0, -1, -1]
+    assert class_codes(np.array([3.0, 1.0, np.nan]), ("1", "3")).tolist() == [1, 0, -1]
+    assert class_codes(np.array(["3.0", "1_0", "007"]), ("3", "10", "7")).tolist() == [0, -1, 2]
+    assert class_codes(np.array([2, 0, 3]), ("class 0", "class 1", "class 2")).tolist() == [2, 0, -1]
+
+
+def test_attributes_are_read_as_they_were_written():
+    """-1 and 1, or 0 and 1: also where new rows have only one of the two."""
+    condition = Condition("attributes", ("hat", "beard"))
+    for hat, want in (([-1, -1], [0, 0]), ([1, 1], [1, 1]), ([0, 1], [0, 1]), ([-1, 1], [0, 1])):
+        c = condition.encoded(condition.carried(None, {"hat": np.array(hat), "beard": np.array([0, 1])}))
+        np.testing.assert_array_equal(c, np.stack([want, [0, 1]], 1))
+    for hat, said in (([-1, 0], "row 1 is 0, expected -1 or 1"), ([0, 2], "row 1 is 2, expected 0 or 1")):
+        with pytest.raises(ChoiceError, match=said):
+            condition.carried(None, {"hat": np.array(hat), "beard": np.array([0, 1])})
+    with pytest.raises(ChoiceError, match="column 'beard'"):
+        condition.carried(None, {"hat": np.array([0, 1])})
