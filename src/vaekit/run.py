@@ -326,19 +326,19 @@ class Run:
         seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
         labels: Labels | None = None,
-        name: str | None = None,
+        source: str | None = None,
     ) -> list[dict[str, Any]]:
         """Measure on a split and store in metrics.json; the list of what was measured (see `vaekit.metrics`).
 
         Arguments:
             split: of the run's data, or raw rows of other data; what is measured on those is not stored.
             labels: of raw rows, for a conditional run, as for `encode`.
-            name: what the protocol calls raw rows.
+            source: what the protocol calls raw rows.
         """
         from .metrics import evaluate
 
         return evaluate(
-            self, split, samples=samples, n=n, names=metrics, seed=seed, progress=progress, labels=labels, name=name
+            self, split, samples=samples, n=n, names=metrics, seed=seed, progress=progress, labels=labels, source=source
         )
 
     def interpolate(self, a: int | np.ndarray, b: int | np.ndarray, steps: int = 11, mode: Mode = "auto") -> np.ndarray:

@@ -80,7 +80,7 @@ def evaluate(
     classes = labels(opened, given, label)
     with Bar("measuring") as bar:
         measured = opened.evaluate(
-            given.x, samples=samples, n=n, metrics=names, seed=seed, progress=bar, labels=classes, name=source
+            given.x, samples=samples, n=n, metrics=names, seed=seed, progress=bar, labels=classes, source=source
         )
     if path is not None:
         make_folder(path)

@@ -47,11 +47,11 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     store: bool = True,
     labels: Labels | None = None,
-    name: str | None = None,
+    source: str | None = None,
 ) -> list[dict[str, Any]]:
     """Measure `names` (all that apply, when not given) on the first n data of a split; store them in metrics.json.
 
-    Raw rows of other data (called `name`, with `labels` for a conditional run) may stand in place of the split; what is
+    Raw rows of other data (called `source`, with `labels` for a conditional run) may stand in place of the split; what is
     measured on them is not stored.
 
     Returns a list of {name, value, se, unit, protocol}: nats per datum, densities in the data's own units. Data split
@@ -87,7 +87,7 @@ def evaluate(
         if metric in refused:
             raise ChoiceError(refused[metric])
     asked = set(names or [name for name in NAMES if not refused.get(name)])
-    protocol = _protocol(run, observed, n, seed, name)
+    protocol = _protocol(run, observed, n, seed, source)
     metrics: list[dict[str, Any]] = []
 
     def add(name: str, value: Any, se: Any, unit: str, estimator: str, k: int | None = None) -> None:
@@ -148,11 +148,11 @@ def is_discrete(run: Run, observed: Observed) -> bool:
     return support is not None and bool(support.is_discrete)
 
 
-def _protocol(run: Run, observed: Observed, n: int, seed: int, name: str | None = None) -> Protocol:
+def _protocol(run: Run, observed: Observed, n: int, seed: int, source: str | None = None) -> Protocol:
     group = observed.groups(n)
     new, stored = observed.array, run.config["data"]
     return Protocol(
-        data=stored["name"] if new is None else name or "array",
+        data=stored["name"] if new is None else source or "array",
         digest=stored["digest"] if new is None else digest(new),
         split=observed.split if new is None else "all",
         n=n,
