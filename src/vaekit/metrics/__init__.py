@@ -51,8 +51,8 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Measure `names` (all that apply, when not given) on the first n data of a split; store them in metrics.json.
 
-    Raw rows of other data (called `source`, with `labels` for a conditional run) may stand in place of the split; what is
-    measured on them is not stored.
+    Raw rows of other data (called `source`, with `labels` for a conditional run) may stand in place of the split; what
+    is measured on them is not stored.
 
     Returns a list of {name, value, se, unit, protocol}: nats per datum, densities in the data's own units. Data split
     by group have standard errors by group, and the protocol says how many groups there are.
