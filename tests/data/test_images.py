@@ -379,6 +379,7 @@ def test_images_outside_the_splits_are_left_out_and_counted(tmp_path):
     data = load(tree(tmp_path / "set", [*names, "single_prediction/x.png", "y.png"]))
     assert (len(data.test), sum(map(len, (data.train, data.valid, data.test)))) == (12, 24)
     assert any("2 images outside the folders of the splits" in note for note in data.notes)
+    assert len(load_rows(tmp_path / "set")[0]) == 26  # new data for a trained model are all wanted
 
 
 def test_images_without_a_class_folder_have_no_label(tmp_path):

@@ -62,7 +62,7 @@ def folder(
     size: str | int | None = None,
     background: str = "white",
     pixel_range: str | None = None,
-    spread: bool = True,
+    to_train: bool = True,
     skip_bad: bool = False,
     cache: str | Path | None = None,
     progress: Progress | None = None,
@@ -74,8 +74,9 @@ def folder(
         size: "64" or "64x48" (height x width): resize to exactly this (Lanczos).
         background: colour behind transparent images.
         pixel_range: "LOW,HIGH": what becomes 0 and 255 of images with more than 8 bits.
-        spread: whether to find that range from the images, where all have more than 8 bits and 0..65535 would leave
-            few levels of them; what was found is among the source's options.
+        to_train: whether to find that range from the images, where all have more than 8 bits and 0..65535 would leave
+            few levels of them (it is then among the source's options), and to leave out images that belong to no
+            split where folders make splits. For use with a trained model neither is wanted.
         skip_bad: leave images out that cannot be read, and count them in the notes, rather than stop.
         cache: where the packed images go.
         progress: called while images are opened and decoded.
@@ -92,15 +93,15 @@ def folder(
             f"{path} holds no images: expected .png, .jpg, .webp, .tif or others that Pillow reads, in it or in class "
             f"folders, but {there}; give the folder of images, or the file of data itself"
         )
-    files, outside = folders.chosen(files)
+    files, outside = folders.chosen(files) if to_train else (files, [])
     stats = [_stat(path / name) for name in files]
-    identity: Any = [VERSION, str(path.resolve()), target, colour, skip_bad, span, spread]
+    identity: Any = [VERSION, str(path.resolve()), target, colour, skip_bad, span, to_train]
     identity += [[name, *stat] for name, stat in zip(files, stats, strict=True)]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     packed = caches.folder(cache) / "images" / f"{key}.npy"
     about = packed.with_suffix(".json")
     if not packed.exists() or not about.exists():
-        _Packing(path, target, colour, span, skip_bad, progress).pack(files, packed, about, spread)
+        _Packing(path, target, colour, span, skip_bad, progress).pack(files, packed, about, to_train)
     kept = json.loads(about.read_text())
     names: list[str] = kept["names"]
     told = folders.told(names)

@@ -207,7 +207,7 @@ def read_rows(
             size=size,
             background=background,
             pixel_range=pixel_range,
-            spread=False,
+            to_train=False,
             skip_bad=skip_bad,
             cache=cache,
             progress=progress,
