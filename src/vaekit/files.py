@@ -77,6 +77,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         RunError: the disk is full or the place cannot be written; what stood at `path` is untouched.
     """
+    if path.exists() and not path.is_file():
+        raise RunError(f"cannot write {path}: it is a folder or a device, not a file; choose another name")
     part = part_of(path)
     try:
         with open(part, "xb") as made:
@@ -125,16 +127,54 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Raises RunError when the file is missing or is not JSON."""
+LONGEST = 2**28
+"""Bytes of a JSON file; those of a run have a few thousand, its log a few million."""
+
+
+def read_text(path: Path) -> str:
+    """A file of a run as text.
+
+    Raises:
+        RunError: it is missing, no file, too long or not UTF-8.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf8"))
+        if path.exists() and not path.is_file():
+            raise RunError(f"{path} is a folder or a device, expected a file: restore it or train again")
+        if path.stat().st_size > LONGEST:
+            raise RunError(f"{path} is larger than {LONGEST:,} bytes: restore it or train again")
+        return path.read_text(encoding="utf8")
     except FileNotFoundError:
         raise RunError(f"{path} is missing: {path.parent} is not a vaekit run") from None
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise RunError(f"{path} is damaged ({error}): restore it or train again") from None
+
+
+def parse_json(text: str, path: Path | str) -> Any:
+    """JSON as RFC 8259 has it: no NaN, no infinity, no half of a character.
+
+    Raises:
+        RunError: `text`, read from `path`, is none.
+    """
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is no JSON")
+
+    try:
+        value = json.loads(text, parse_constant=refuse)
+        if "\\u" in text:  # an escape may stand for half of a character, which could not be written again
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except RecursionError:
+        raise RunError(f"{path} is damaged (nested too deeply): restore it or train again") from None
+    except ValueError as error:  # of JSON, of numbers of thousands of digits, of halves of characters
+        raise RunError(f"{path} is damaged ({error}): restore it or train again") from None
+
+
+def read_json(path: Path) -> Any:
+    """Raises RunError when the file is missing or is not JSON."""
+    return parse_json(read_text(path), path)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any] | None = None) -> None:
@@ -152,7 +192,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise RunError(f"{path} is missing: the run was stopped before anything was saved, or is damaged")
     try:
         with safe_open(str(path), framework="pt") as f:
-            meta = json.loads((f.metadata() or {}).get("vaekit", "{}"))
+            meta = parse_json((f.metadata() or {}).get("vaekit", "{}"), path)
             return {n: f.get_tensor(n) for n in f.keys()}, meta  # noqa: SIM118
+    except RunError:
+        raise
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} is not a whole safetensors file ({error}): restore it or train again") from None

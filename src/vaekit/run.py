@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from .composition import Composition, Facts
+from .configuration import Metrics, check
 from .data.condition import Labels
 from .data.core import Data
 from .distributions import draw
@@ -30,7 +31,7 @@ from .example import place
 from .files import read_json, read_tensors, write_json
 from .noise import Noise
 from .observed import Observed, block_of, events
-from .stored import SPLITS, check_splits, load_weights, read_config, read_splits, rebuild
+from .stored import SPLITS, check_source, check_splits, load_weights, read_config, read_log, rebuild, stored_splits
 
 if TYPE_CHECKING:
     from .infill import Infilled
@@ -75,15 +76,15 @@ class Run:
     @property
     def log(self) -> list[dict[str, Any]]:
         """Every record of log.jsonl."""
-        file = self.path / "log.jsonl"
-        if not file.exists():
-            return []
-        return [json.loads(line) for line in file.read_text(encoding="utf8").splitlines() if line.endswith("}")]
+        return read_log(self.path)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
+        """What metrics.json holds: each number with its protocol."""
         file = self.path / "metrics.json"
-        return read_json(file) if file.exists() else []
+        held = read_json(file) if file.exists() else []
+        check({"metrics": held}, Metrics, file)
+        return held
 
     def add_metrics(self, metrics: list[dict[str, Any]]) -> None:
         """Store these; one of the same name and protocol is replaced."""
@@ -114,9 +115,11 @@ class Run:
             self._keep_data(source, source.name)
             return source
         where = source if source is not None else stored["source"]
+        if source is None and where is not None:
+            check_source(where, self.path)
         if where is None:
             raise DataError(f"{self.path} was trained on arrays in memory: pass the data (--data PATH)")
-        rows = read_splits(self.path)
+        rows = stored_splits(self.path)
         try:
             data = load(where, splits=rows, **stored["options"])
         except DataError as error:
@@ -125,6 +128,11 @@ class Run:
         return data
 
     def _keep_data(self, data: Data, where: str) -> None:
+        if (data.kind, tuple(data.shape)) != (self.facts.kind, self.facts.shape):
+            raise DataError(
+                f"{where} holds {data.kind} data of shape {tuple(data.shape)}, and {self.path} was trained on "
+                f"{self.facts.kind} data of shape {self.facts.shape}"
+            )
         if data.digest != self.config["data"]["digest"]:
             raise DataError(f"{where} holds other data than {self.path} was trained on (their digests differ)")
         if (self.path / SPLITS).exists():
@@ -444,8 +452,8 @@ def open_run(path: str | Path, model: Composition | None = None, data: Any = Non
     """
     path = place(path)
     config = read_config(path)
-    composition = rebuild(config, model)
     tensors, _ = read_tensors(path / "model.safetensors")
+    composition = rebuild(config, model, (path / "model.safetensors").stat().st_size)
     load_weights(composition, tensors, path / "model.safetensors")
     for module in composition.modules.values():
         module.cpu().eval()  # a composition built by hand may have been trained elsewhere

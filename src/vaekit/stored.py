@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .allocation import Bounded
 from .composition import Composition, Facts
+from .configuration import Record, check, check_configuration
 from .data.core import Data
-from .errors import RunError
-from .files import read_json, read_tensors, write_tensors
+from .data.loading import known_path
+from .data.named import SETS
+from .data.splits import PARTS, count_of, rows_of
+from .errors import DataError, RunError
+from .files import parse_json, read_json, read_tensors, read_text, write_tensors
 from .recipes import get_recipe
 
 FORMAT = 2
 """Of a run directory: one of a higher was written by a newer vaekit; 1 wrote every row of its splits."""
 SPLITS = "splits.safetensors"
+SYSTEM_FOLDERS = ("/dev", "/proc", "/sys")
 
 
 def write_splits(path: Path, splits: Mapping[str, np.ndarray]) -> None:
@@ -37,29 +44,78 @@ def write_splits(path: Path, splits: Mapping[str, np.ndarray]) -> None:
     write_tensors(path / SPLITS, tensors)
 
 
-def read_splits(path: Path) -> dict[str, np.ndarray]:
-    """The rows of each split of the run at `path`, int64.
+def stored_splits(path: Path) -> dict[str, np.ndarray]:
+    """The rows of each split of the run at `path`, int64, as they are kept: (n,) rows, or (k, 2) runs of them.
+
+    A few runs may stand for any number of rows: `load` takes them as they are, and holds them against its data.
 
     Raises:
         RunError: the file is missing or damaged.
     """
     found = {}
     for part, kept in read_tensors(path / SPLITS)[0].items():
-        rows = kept.numpy().astype(np.int64)
-        if rows.ndim == 2:
-            rows = np.concatenate([np.arange(a, b) for a, b in rows] or [rows[:, 0]])
-        found[part] = rows
+        if kept.dtype not in (torch.int32, torch.int64) or not (kept.dim() == 1 or kept.shape[1:] == (2,)):
+            raise RunError(
+                f"{path / SPLITS} is damaged: {part} is {kept.dtype} of shape {tuple(kept.shape)}, expected rows or "
+                "runs of rows; restore it or train again"
+            )
+        found[part] = kept.numpy().astype(np.int64)
+    if set(found) != set(PARTS):
+        raise RunError(
+            f"{path / SPLITS} is damaged: it has {', '.join(found) or 'nothing'}, expected {', '.join(PARTS)}"
+        )
     return found
+
+
+def read_splits(path: Path) -> dict[str, np.ndarray]:
+    """The rows of each split of the run at `path`, int64 (n,).
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    return {part: rows_of(kept) for part, kept in stored_splits(path).items()}
 
 
 def check_splits(data: Data, path: Path) -> None:
     """Raises RunError unless the data's splits are the rows that the run at `path` was trained on."""
-    for part, rows in read_splits(path).items():
-        if not np.array_equal(rows, getattr(data, part).index):
+    for part, kept in stored_splits(path).items():
+        index = getattr(data, part).index
+        if count_of(kept) != len(index) or not np.array_equal(rows_of(kept), index):
             raise RunError(
                 f"the {part} rows of these data are not those that {path} was trained on: load them with the same "
                 "split options, or give their path and the stored rows are used"
             )
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Every record of the log of the run at `path`; a last line that was cut short is none.
+
+    Raises:
+        RunError: another line is damaged.
+    """
+    file = path / "log.jsonl"
+    lines = read_text(file).split("\n") if file.exists() else []
+    records = []
+    for i, line in enumerate(lines):
+        whole = i < len(lines) - 1 or line.endswith("}")
+        if line and whole:
+            record = parse_json(line, f"{file}, line {i + 1},")
+            check(record, Record, f"{file}, line {i + 1},")
+            records.append(record)
+    return records
+
+
+def check_source(source: str, path: Path) -> None:
+    """Refuse the place that run.json names for its data where nothing should be read unasked.
+
+    Raises:
+        DataError: the root of the file system, or devices and what the system tells of itself.
+    """
+    place = known_path(source)
+    if source not in SETS and place.is_dir():
+        full = place.resolve()
+        if full == Path(full.anchor) or any(full.is_relative_to(system) for system in SYSTEM_FOLDERS):
+            raise DataError(f"{path} names {source} for its data, which is no folder of data: pass --data PATH")
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -72,22 +128,26 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if not path.is_dir():
         raise RunError(f"no run at {path}: train one with `vaekit fit DATA --out {path}`")
     config = read_json(path / "run.json")
-    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
+    if not isinstance(config, dict) or type(config.get("format")) is not int:
         raise RunError(f"{path / 'run.json'} is damaged: it has no format number")
     if config["format"] > FORMAT:
         raise RunError(f"{path} was written by a newer vaekit (format {config['format']}, this one reads {FORMAT})")
-    try:
-        Facts.from_json(config["data"]["facts"])
-        missing = [part for part in ("recipe", "arguments", "training", "state") if part not in config]
-        if missing:
-            raise KeyError(missing[0])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path / 'run.json'} is damaged: {error} is missing or malformed") from None
+    check_configuration(config, path / "run.json")
     return config
 
 
-def rebuild(config: dict[str, Any], composition: Composition | None = None) -> Composition:
-    """The composition that a configuration describes, with fresh weights."""
+def rebuild(config: dict[str, Any], composition: Composition | None = None, held: int | None = None) -> Composition:
+    """The composition that a configuration describes, with fresh weights.
+
+    Arguments:
+        config: of run.json, checked.
+        composition: of a run that was trained from one built by hand.
+        held: bytes of the file that its weights are in, where there is one; a model much larger is refused.
+
+    Raises:
+        RunError: the model is larger than its weights, or a network of its own was not given.
+        ChoiceError: no such recipe or choice.
+    """
     if config["recipe"] is None:
         if composition is None:
             raise RunError("this run has a network of its own: open it in Python with vk.open(run, model=composition)")
@@ -96,7 +156,9 @@ def rebuild(config: dict[str, Any], composition: Composition | None = None) -> C
     # the defaults of its day, so that a later version's do not change a model that was trained
     then = {k: v for k, v in config.get("defaults", {}).items() if k in recipe.parameters}
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in {**then, **config["arguments"]}.items()}
-    with torch.random.fork_rng():
+    why = "run.json describes a model far larger than the weights beside it: restore it or train again"
+    bound = contextlib.nullcontext() if held is None else Bounded(held, why)
+    with torch.random.fork_rng(), bound:
         torch.manual_seed(0)
         return recipe(Facts.from_json(config["data"]["facts"]), **arguments)
 
@@ -109,4 +171,9 @@ def load_weights(composition: Composition, tensors: dict[str, Tensor], path: Pat
         wrong = sorted(set(own) ^ set(mine)) or [n for n in own if own[n].shape != mine[n].shape]
         if wrong:
             raise RunError(f"{path} does not fit the model that run.json describes: {part}.{wrong[0]} differs")
+        for n, t in mine.items():
+            if own[n].is_floating_point() != t.is_floating_point() or t.is_complex():
+                raise RunError(f"{path} is damaged: {part}.{n} is {t.dtype}, expected {own[n].dtype}")
+            if t.is_floating_point() and not bool(torch.isfinite(t.float()).all()):
+                raise RunError(f"{path} is damaged: {part}.{n} is not finite everywhere; restore it or train again")
         module.load_state_dict(mine)

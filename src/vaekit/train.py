@@ -33,7 +33,7 @@ from .options import Options, bf16_pays, choose_device, decide_compile, subnorma
 from .progress import Progress, Silent, progress_for
 from .recipes import get_recipe
 from .run import Run, open_run
-from .stored import FORMAT, check_splits, load_weights, read_config, read_splits, rebuild, write_splits
+from .stored import FORMAT, check_splits, load_weights, read_config, rebuild, stored_splits, write_splits
 from .trainer import Trainer, checkpoints
 
 
@@ -308,7 +308,7 @@ def _loaded(source: Any, path: Path, config: dict[str, Any] | None) -> Data:
         return from_arrays(source)
     if config is None:
         return load(source)
-    return load(source, splits=read_splits(path), **config["data"]["options"])
+    return load(source, splits=stored_splits(path), **config["data"]["options"])
 
 
 def _opened(path: Path, recipe: str | Composition, data: Data) -> Run:

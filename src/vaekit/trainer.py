@@ -18,6 +18,7 @@ from . import parallel
 from .augment import Augment
 from .compiled import is_compile_error
 from .composition import Composition, Facts
+from .configuration import Checkpoint, check
 from .data.batches import Order, Rows
 from .data.core import Data
 from .engine import Engine, Settings
@@ -29,6 +30,7 @@ from .optimisers import optimiser
 from .options import Options, choose_device
 from .progress import Progress
 from .schedules import learning_rate
+from .stored import read_log
 from .terms import distortion, rate
 
 CHECKPOINT_SECONDS = 60.0
@@ -417,6 +419,7 @@ class Trainer:
         for file in reversed(files):
             try:
                 tensors, meta = read_tensors(file)
+                check(meta, Checkpoint, file)
                 break
             except RunError as error:
                 if file == files[0]:
@@ -431,8 +434,7 @@ class Trainer:
             self.plan.horizon = max(meta["horizon"], self.step + 1)
         log = self.path / "log.jsonl"
         if self.rank == 0 and log.exists():
-            lines = [line for line in log.read_text(encoding="utf8").splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["step"] <= self.step]
+            kept = [json.dumps(record) for record in read_log(self.path) if record["step"] <= self.step]
             write_text(log, "".join(line + "\n" for line in kept))
 
 

@@ -11,7 +11,7 @@ import vaekit
 
 ROOT = Path(vaekit.__file__).parent
 LAYERS = [
-    {"errors", "schedules", "progress", "noise"},
+    {"errors", "schedules", "progress", "noise", "typed", "allocation"},
     {
         "files",
         "lock",
@@ -32,7 +32,7 @@ LAYERS = [
     {"objectives"},
     {"composition"},
     {"recipes"},
-    {"run", "stored", "observed", "engine", "options"},
+    {"run", "stored", "configuration", "observed", "engine", "options"},
     {"metrics", "trainer", "latent", "resample", "infill", "editing"},
     {"train"},
     {"figures"},

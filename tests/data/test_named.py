@@ -7,6 +7,7 @@ import http.server
 import io
 import tarfile
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +37,16 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         if wanted := self.headers.get("Range"):
             first = int(wanted.removeprefix("bytes=").rstrip("-"))
         self.send_response(206 if first else 200)
-        self.send_header("Content-Length", str(len(body) - first))
+        if self.server.length != "unsaid":
+            self.send_header("Content-Length", self.server.length or str(len(body) - first))
         self.end_headers()
+        if self.server.slow:
+            try:
+                for byte in body:
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(0.05)
+            except OSError:
+                return
         self.wfile.write(body[first : len(body) // 2 if self.path.startswith("/short/") else None])
 
     def log_message(self, *_):
@@ -53,7 +62,7 @@ def server(tmp_path):
     (root / "wrong" / "a.bin").write_bytes(b"x" * len(CONTENT))
     handler = functools.partial(Handler, directory=str(root))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        running.asked, running.root = [], root
+        running.asked, running.root, running.length, running.slow = [], root, None, False
         running.address = f"http://127.0.0.1:{running.server_port}"
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -102,6 +111,31 @@ def test_part_of_something_else_is_started_again(server, tmp_path):
     (tmp_path / "in" / "a.bin.part").write_bytes(b"rubbish")
     assert fetch(GOOD, tmp_path / "in", [server.address]).read_bytes() == CONTENT
     assert [wanted for _, wanted in server.asked] == ["bytes=7-", None]
+
+
+def test_a_length_that_is_no_number_or_too_large(server, tmp_path):
+    for length, says in (("many", "'many' bytes"), ("-1", "'-1' bytes"), (str(10**12), "300001 at most")):
+        server.length = length
+        with pytest.raises(DataError, match=says):
+            fetch(replace(GOOD, most=300_001), tmp_path / "in", [server.address])
+        assert not [*(tmp_path / "in").iterdir()]
+
+
+def test_more_than_a_file_can_have_is_not_kept(server, tmp_path):
+    server.length = "unsaid"
+    with pytest.raises(DataError, match="more than the 1000 bytes"):
+        fetch(replace(GOOD, most=1000), tmp_path / "in", [server.address])
+    assert not [*(tmp_path / "in").iterdir()]
+
+
+def test_a_server_that_drips_is_left_in_time(server, tmp_path):
+    server.slow = True
+    started = time.monotonic()
+    with pytest.raises(DataError, match=r"could not be downloaded"):
+        fetch(replace(GOOD, seconds=0.3), tmp_path / "in", [server.address, server.address], timeout=10)
+    assert time.monotonic() - started < 9  # before the first timeout
+    server.slow = False
+    assert fetch(GOOD, tmp_path / "in", [server.address]).read_bytes() == CONTENT  # goes on, or starts again
 
 
 def encode(x: np.ndarray) -> bytes:

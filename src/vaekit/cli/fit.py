@@ -48,7 +48,6 @@ TRAINING = {
 DATA: dict[str, tuple[Any, str]] = {
     "size": (str | None, "resize images of a folder: 64 or 64x48 (height x width)"),
     "background": (str | None, "colour behind transparent images (white)"),
-    "pixel_range": (str | None, "LOW,HIGH: what becomes black and white of images with more than 8 bits (found)"),
     "skip_bad": (bool, "leave unreadable images out"),
     "table": (str | None, ".csv or .parquet with a column `file` that describes the images of a folder"),
     "group": (str | None, "column whose rows of one value stay in one split"),
@@ -301,7 +300,7 @@ def _stored(out: Path, recipe: str | None) -> dict[str, Any]:
 
 def _stored_data(out: Path, config: dict[str, Any], source: str | None, asked: dict[str, Any]) -> Data:
     """The data of a run in the run's own splits, from `source` where they have moved."""
-    from vaekit.stored import read_splits
+    from vaekit.stored import stored_splits
 
     stored = config["data"]
     for name, value in asked.items():
@@ -311,7 +310,7 @@ def _stored_data(out: Path, config: dict[str, Any], source: str | None, asked: d
     where = source if source is not None else stored["source"]
     if where is None:
         raise RunError(f"{out} was trained on arrays in memory: resume it in Python, vk.fit(data, ..., resume=True)")
-    rows = read_splits(out)
+    rows = stored_splits(out)
     try:
         return load(where, splits=rows, **stored["options"])
     except UnavailableError:

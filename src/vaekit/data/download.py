@@ -1,15 +1,21 @@
 """Files from the internet: from several mirrors in turn, checked, resumed, and never half there."""
 
+import contextlib
 import gzip
 import hashlib
 import http.client
 import os
+import socket
+import threading
+import time
 import urllib.error
 import urllib.request
+import weakref
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vaekit.data import cache as caches
 from vaekit.data.core import Progress
@@ -17,6 +23,7 @@ from vaekit.errors import UnavailableError
 
 TIMEOUT = 30.0  # seconds without a single byte
 CHUNK = 2**18
+PACKED = 16  # times as large as packed may be what a .gz file unpacks to; images and labels are under 6
 
 
 @dataclass(frozen=True)
@@ -28,20 +35,28 @@ class File:
         algorithm: "sha256" or "md5".
         checksum: in hex.
         unpacked: whether the checksum is of the content of a .gz file: packing differs between mirrors.
+        most: bytes that a download of it may have.
+        seconds: how long the download may take in all, from all mirrors.
     """
 
     name: str
     algorithm: str
     checksum: str
     unpacked: bool = False
+    most: int = 2**30
+    seconds: float = 3600.0
 
     def problem(self, path: Path) -> str | None:
         """What is wrong with the file at `path`, or None if it is what it should be."""
         hashed = hashlib.new(self.algorithm, usedforsecurity=False)
         try:
+            left = PACKED * self.most if self.unpacked else self.most
             with gzip.open(path) if self.unpacked else path.open("rb") as file:
                 while part := file.read(CHUNK):
                     hashed.update(part)
+                    left -= len(part)
+                    if left < 0:
+                        return "larger than this file can be"
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             return f"damaged or cut short ({error})"
         if hashed.hexdigest() == self.checksum:
@@ -62,12 +77,15 @@ def fetch(
     What an earlier attempt left in NAME.part is continued where the mirror can; the file takes its name only once
     its checksum is right.
 
+    It may have `file.most` bytes and take `file.seconds` in all.
+
     Raises:
         UnavailableError: no mirror yields it; says what each did.
         DataError: the folder cannot be written.
     """
     path, part = folder / file.name, folder / f"{file.name}.part"
     tried = []
+    deadline = time.monotonic() + file.seconds
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,7 +96,7 @@ def fetch(
             continued = resume and part.exists() and part.stat().st_size > 0
             if resume and not continued:
                 continue
-            problem = _attempt(address, part, file, continued, progress, timeout)
+            problem = _attempt(address, part, file, continued, progress, timeout, deadline)
             if problem is None:
                 part.replace(path)
                 return path
@@ -88,26 +106,39 @@ def fetch(
 
 
 def _attempt(
-    address: str, part: Path, file: File, resume: bool, progress: Progress | None, timeout: float
+    address: str, part: Path, file: File, resume: bool, progress: Progress | None, timeout: float, deadline: float
 ) -> str | None:
     """Downloads to `part` and checks it; what went wrong, or None. What fails its checksum is removed."""
+    if time.monotonic() > deadline:
+        return f"no time is left of the {file.seconds:g} s for this file"
     done = part.stat().st_size if resume else 0
     request = urllib.request.Request(address, headers={"User-Agent": "vaekit"})
     if done:
         request.add_header("Range", f"bytes={done}-")
+    problem: str | None = None
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with _opener(deadline).open(request, timeout=timeout) as answer:
             done = done if answer.status == 206 else 0
-            length = answer.headers.get("Content-Length")
-            total = done + int(length) if length else 0
+            length = answer.headers.get("Content-Length") or "0"
+            if not (length.isascii() and length.isdigit()):
+                return f"the server says that it has {length!r} bytes"
+            total = done + int(length) if int(length) else 0
+            if total > file.most:
+                return f"the server has {total} bytes, and this file has {file.most} at most"
             try:
                 out = part.open("ab" if done else "wb")
             except OSError as error:
                 raise caches.unwritable(part, error) from error
             with out:
-                while chunk := answer.read(CHUNK):
-                    out.write(chunk)
+                while chunk := answer.read1(CHUNK):  # what has come so far: a slow server is noticed in time
                     done += len(chunk)
+                    if done > file.most:
+                        problem = f"it sends more than the {file.most} bytes that this file has at most"
+                        break
+                    if time.monotonic() > deadline:
+                        problem = f"not finished after {file.seconds:g} s"
+                        break
+                    out.write(chunk)
                     if progress is not None:
                         progress(f"downloading {file.name}", done, total)
                 out.flush()
@@ -116,9 +147,52 @@ def _attempt(
         return f"the server answers {error.code} {error.reason}"
     except (OSError, http.client.HTTPException) as error:
         return f"{type(error).__name__}: {getattr(error, 'reason', None) or error}"
+    if problem is not None:
+        if done > file.most:
+            part.unlink()
+        return problem
     if total and done < total:
         return f"cut short, {done} of {total} bytes"
     if problem := file.problem(part):
         part.unlink()
         return problem
     return None
+
+
+def _opener(deadline: float) -> urllib.request.OpenerDirector:
+    """Opens addresses on connections that are cut at the deadline, whatever the server is doing then."""
+
+    class Plain(http.client.HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            _cut(self.sock, deadline)
+
+    class Secure(http.client.HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            _cut(self.sock, deadline)
+
+    class PlainHandler(urllib.request.HTTPHandler):
+        def http_open(self, request: urllib.request.Request) -> Any:
+            return self.do_open(Plain, request)
+
+    class SecureHandler(urllib.request.HTTPSHandler):
+        def https_open(self, request: urllib.request.Request) -> Any:
+            return self.do_open(Secure, request, context=self._context)  # type: ignore[attr-defined]
+
+    return urllib.request.build_opener(PlainHandler, SecureHandler)
+
+
+def _cut(connected: socket.socket, deadline: float) -> None:
+    """Cuts the connection at the deadline, unless it is closed before."""
+    known = weakref.ref(connected)
+
+    def cut() -> None:
+        if (there := known()) is not None:
+            with contextlib.suppress(OSError):  # closed already
+                there.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), cut)
+    timer.daemon = True
+    timer.start()
+    weakref.finalize(connected, timer.cancel)

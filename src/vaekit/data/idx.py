@@ -4,9 +4,11 @@ import gzip
 import hashlib
 import math
 import re
-import shutil
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -28,18 +30,29 @@ def is_idx(path: Path) -> bool:
     return re.search(r"[-.](idx\d?(-ubyte)?|ubyte)(\.gz)?$", path.name) is not None
 
 
-def content(path: Path) -> bytes:
-    """The bytes of a file, unpacked where it is gzip.
+START = 4 + 4 * 255  # bytes of the longest header
 
-    Raises:
-        DataError: the file cannot be read, or its gzip stream is cut short or damaged.
-    """
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turns what gzip and the system say of a file into one error."""
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged or cut short ({error}): fetch it again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def _unpacked_size(path: Path) -> int:
+    """Bytes that the IDX file in a gzip file has, by its own header: gzip's word for it may be wrong.
+
+    Raises:
+        DataError: it cannot be read, or has no IDX header.
+    """
+    with _damage(path), gzip.open(path) as stream:
+        dtype, shape, offset = _promised(stream.read(START), path)
+        return offset + dtype.itemsize * math.prod(shape)
 
 
 def header(start: bytes, length: int, path: Path) -> tuple[np.dtype[np.generic], tuple[int, ...], int]:
@@ -48,17 +61,7 @@ def header(start: bytes, length: int, path: Path) -> tuple[np.dtype[np.generic],
     Raises:
         DataError: no IDX header, or one that does not agree with the length of the file.
     """
-    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in TYPES or not start[3]:
-        types = ", ".join(f"0x{code:02x}" for code in TYPES)
-        raise DataError(
-            f"{path} is not an IDX file: expected two zero bytes, a type ({types}) and a number of axes, got "
-            f"{start[:4].hex(' ') or 'nothing'}; choose another file, or rename it to its true format"
-        )
-    dtype, axes = np.dtype(TYPES[start[2]]), start[3]
-    offset = 4 + 4 * axes
-    if len(start) < offset:
-        raise DataError(f"{path} is cut short: its header needs {offset} bytes, got {length}; fetch it again")
-    shape = tuple(int.from_bytes(start[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
+    dtype, shape, offset = _promised(start, path)
     expected = offset + dtype.itemsize * math.prod(shape)
     if expected != length:
         raise DataError(
@@ -68,32 +71,46 @@ def header(start: bytes, length: int, path: Path) -> tuple[np.dtype[np.generic],
     return dtype, shape, offset
 
 
+def _promised(start: bytes, path: Path) -> tuple[np.dtype[np.generic], tuple[int, ...], int]:
+    """Type, shape and header length that the first bytes of an IDX file promise."""
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in TYPES or not start[3]:
+        types = ", ".join(f"0x{code:02x}" for code in TYPES)
+        raise DataError(
+            f"{path} is not an IDX file: expected two zero bytes, a type ({types}) and a number of axes, got "
+            f"{start[:4].hex(' ') or 'nothing'}; choose another file, or rename it to its true format"
+        )
+    dtype, axes = np.dtype(TYPES[start[2]]), start[3]
+    offset = 4 + 4 * axes
+    if len(start) < offset:
+        raise DataError(f"{path} is cut short: its header needs {offset} bytes, got {len(start)}; fetch it again")
+    shape = tuple(int.from_bytes(start[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
+    return dtype, shape, offset
+
+
 def parse(data: bytes, path: Path) -> Array:
     """The array in the (unpacked) bytes of the IDX file `path`."""
-    dtype, shape, offset = header(data[: 4 + 4 * 255], len(data), path)
+    dtype, shape, offset = header(data[:START], len(data), path)
     return np.frombuffer(data, dtype, offset=offset).reshape(shape)
 
 
-def _unpacked(path: Path, cache: str | Path | None) -> Path:
-    """A gzip file unpacked into the cache, once."""
+def _unpacked(path: Path, size: int, cache: str | Path | None) -> Path:
+    """A gzip file unpacked into the cache, once: at most one byte more than `size`."""
     try:
         stat = path.stat()
         identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
         target = caches.folder(cache) / "idx" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.idx"
         if not target.exists():
             with gzip.open(path) as stream, caches.writing(target) as out:
-                shutil.copyfileobj(stream, out, 2**20)
+                _copy(stream, out, size + 1)
         return target
     except (EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged or cut short ({error}): fetch it again") from error
 
 
-def _is_large(path: Path) -> bool:
-    """Whether a gzip file holds much: its last four bytes tell the length (modulo 4 GiB)."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(max(0, size - 4))
-        return max(size, int.from_bytes(file.read(4), "little")) >= caches.LARGE
+def _copy(stream: gzip.GzipFile, out: IO[bytes], most: int) -> None:
+    while most > 0 and (part := stream.read(min(most, 2**20))):
+        out.write(part)
+        most -= len(part)
 
 
 def read(path: Path, cache: str | Path | None = None) -> Array:
@@ -103,17 +120,14 @@ def read(path: Path, cache: str | Path | None = None) -> Array:
         DataError: the file cannot be read, or its header is wrong.
     """
     if path.suffix == ".gz":
-        try:
-            large = _is_large(path)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
-        if not large:
-            return parse(content(path), path)
-        try:
-            return read(_unpacked(path, cache))
-        except DataError:
-            parse(content(path), path)  # says what is wrong by the name of the user's own file
-            raise
+        size = _unpacked_size(path)
+        if size < caches.LARGE:
+            with _damage(path), gzip.open(path) as stream:
+                return parse(stream.read(size + 1), path)
+        unpacked = _unpacked(path, size, cache)
+        with unpacked.open("rb") as file:
+            header(file.read(START), unpacked.stat().st_size, path)  # by the name of the user's own file
+        return read(unpacked)
     try:
         with path.open("rb") as file:
             start = file.read(4 + 4 * 255)

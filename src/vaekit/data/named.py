@@ -21,6 +21,8 @@ from vaekit.errors import DataError, UnavailableError
 SYSTEM = Path("/usr/share/datasets")  # where Debian's dataset-* packages put theirs
 Reader = Callable[[Path, Sequence[File]], tuple[Array, Array]]
 DIGITS = tuple("0123456789")
+MNIST_BYTES, CIFAR_BYTES = 40_000_000, 200_000_000
+"""Most that a download of one file may have: the largest has 26 million bytes, and 170 million."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Named:
 def _idx_files(*checksums: str) -> tuple[File, ...]:
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     return tuple(
-        File(f"{name}-ubyte.gz", "sha256", checksum, unpacked=True)
+        File(f"{name}-ubyte.gz", "sha256", checksum, unpacked=True, most=MNIST_BYTES)
         for name, checksum in zip(names, checksums, strict=True)
     )
 
@@ -123,7 +125,7 @@ SETS = {
         "Krizhevsky (2009), Learning multiple layers of features from tiny images",
         ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         splits=(45_000, 50_000, 60_000),
-        files=(File("cifar-10-binary.tar.gz", "md5", "c32a1d4ab5d03f1284b67883e8d87530"),),
+        files=(File("cifar-10-binary.tar.gz", "md5", "c32a1d4ab5d03f1284b67883e8d87530", most=CIFAR_BYTES),),
         mirrors=("https://www.cs.toronto.edu/~kriz",),
         read=read_cifar,
     ),

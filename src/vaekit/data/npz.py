@@ -1,9 +1,13 @@
 """NumPy files: .npy, mapped; .npz, whose members are mapped, unpacked once, or read, whichever serves."""
 
 import hashlib
+import io
+import lzma
 import math
 import re
 import shutil
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,11 +22,15 @@ from vaekit.data import cache as caches
 from vaekit.data import sparse
 from vaekit.data.arrays import Source
 from vaekit.data.core import Array, Progress, some
-from vaekit.data.splits import WORDS
 from vaekit.errors import DataError
 
 X = ("x", "counts", "X", "imgs", "images", "data", "arr_0")
 LABEL = ("label", "y", "labels")
+PARTS = {
+    **dict.fromkeys(("train", "training", "trainset"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev", "valset", "validset"), "valid"),
+    **dict.fromkeys(("test", "testing", "testset"), "test"),
+}
 WHATS = {
     **dict.fromkeys(("", "x", "data", "image", "images", "img", "imgs", "feature", "features", "input", "inputs"), "x"),
     **dict.fromkeys(("y", "label", "labels", "target", "targets", "class", "classes"), "label"),
@@ -30,12 +38,26 @@ WHATS = {
 SPLIT_NAMES = {
     name: (what, part)
     for word, what in WHATS.items()
-    for split, part in WORDS.items()
-    for end in ("", "set")
-    for name in (word + split + end, split + end + word)
+    for split, part in PARTS.items()
+    for name in (word + split, split + word)
 }
 """Names of arrays, without capitals and signs, that say what they hold and of which split."""
+MOST_HEADER = 2**16  # bytes
+BAD_HEADER = (TypeError, ArithmeticError, LookupError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
+"""What NumPy raises on headers that are no literals, or none of an array, beside ValueError."""
 UNPACKED = 2**30  # bytes from which a compressed member is unpacked into the cache, then mapped
+DAMAGE = (
+    ValueError,
+    TypeError,
+    EOFError,
+    OSError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+)
+"""What NumPy, zipfile and the packers below it raise on files that are damaged."""
 DSPRITES = ["colour", "shape", "scale", "orientation", "x_position", "y_position"]
 
 
@@ -328,9 +350,23 @@ def _texts(values: Array | None) -> list[str] | None:
 
 
 def _header(stream: Any) -> tuple[bool, tuple[int, ...], np.dtype[Any]]:
+    """Order, shape and type by the header at the stream's beginning, which is left behind it.
+
+    Raises:
+        ValueError: it is none.
+    """
     version = np.lib.format.read_magic(stream)
+    size = stream.read(2 if version == (1, 0) else 4)
+    if int.from_bytes(size, "little") > MOST_HEADER:
+        raise ValueError(f"its header is {int.from_bytes(size, 'little')} bytes long")
+    whole = io.BytesIO(size + stream.read(int.from_bytes(size, "little")))
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
+    try:
+        shape, fortran, dtype = read(whole)
+    except BAD_HEADER as error:
+        raise ValueError(f"its header is damaged: {error}") from error
+    if any(n < 0 for n in shape):
+        raise ValueError(f"its header promises the shape {shape}")
     return fortran, shape, dtype
 
 
@@ -353,7 +389,9 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except RuntimeError as error:  # of zipfile, where a password is needed
+        raise DataError(f"{path} cannot be read as a NumPy file ({error}): save it without a password") from error
+    except DAMAGE as error:
         raise DataError(
             f"{path} cannot be read as a NumPy file ({error}): damaged, or another format; save it again"
         ) from error

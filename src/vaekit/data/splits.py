@@ -1,6 +1,5 @@
 """Splits: deterministic, disjoint, none empty."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,23 +12,22 @@ from vaekit.errors import ChoiceError, DataError
 Rows = NDArray[np.int64]
 FRACTION = 0.1
 PARTS = ("train", "valid", "test")
-WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-"""How people call the splits."""
 
 
-def part_named(name: str) -> str | None:
-    """The split that a name such as Train, test_set, val2017 or validation-images means, if any."""
-    word = re.sub("[^a-z]", "", name.lower())
-    endings = ("", "set", "data", "images", "imgs", "split")
-    return next((WORDS[w] for end in endings if (w := word.removesuffix(end)) in WORDS and word.endswith(end)), None)
+def count_of(kept: Rows) -> int:
+    """How many rows (n,) rows or (k, 2) runs of them, first and last + 1, stand for."""
+    return len(kept) if kept.ndim == 1 else int((kept[:, 1] - kept[:, 0]).clip(0).sum())
+
+
+def rows_of(kept: Rows) -> Rows:
+    """The rows (n,) that rows or runs of them stand for."""
+    return kept if kept.ndim == 1 else np.concatenate([np.arange(a, b) for a, b in kept] or [kept[:, 0]])
 
 
 def stored(splits: Mapping[str, ArrayLike], n: int) -> dict[str, Rows]:
     """The very rows `splits` gives for train, valid and test, as an earlier run stored them.
+
+    A part may be (k, 2) runs of rows, first and last + 1.
 
     Raises:
         DataError: a part is missing or empty, or rows repeat, overlap or lie outside 0..n-1.
@@ -39,6 +37,14 @@ def stored(splits: Mapping[str, ArrayLike], n: int) -> dict[str, Rows]:
     rows: dict[str, Rows] = {}
     for part in PARTS:
         index = np.asarray(splits[part])
+        if index.ndim == 2 and index.shape[1] == 2 and index.dtype.kind in "iu":
+            if len(index) and (index.min() < 0 or index.max() > n or count_of(index) > n):
+                raise DataError(
+                    f"splits[{part!r}] names rows {index.min()} to {index.max() - 1}, but the data have rows "
+                    f"0..{n - 1}: these splits were made from other data; load the data they were made from, or leave "
+                    "splits out"
+                )
+            index = rows_of(index)
         if index.ndim != 1 or not len(index) or index.dtype.kind not in "iu":
             raise DataError(
                 f"splits[{part!r}] must be a non-empty list of row numbers, got {index.dtype} of shape {index.shape}"
@@ -108,14 +114,6 @@ def assign(
     else:
         raise DataError("group cannot be had: the data come with splits of their own; leave group out")
     return {part: (given | parts)[part].astype(np.int64) for part in PARTS}
-
-
-def drawn(given: Mapping[str, Rows] | None, parts: Mapping[str, Rows]) -> list[str]:
-    """A note on the parts that were drawn from the training rows of data with some splits of their own."""
-    lacking = [f"{part} ({len(parts[part]):,} rows)" for part in PARTS if given and part not in given]
-    if not given or not lacking:
-        return []
-    return [f"the data come with {' and '.join(given)} of their own; {' and '.join(lacking)} drawn from train"]
 
 
 def _rows(pool: Rows, wanted: Mapping[str, float], seed: int) -> dict[str, Rows]:

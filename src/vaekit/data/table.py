@@ -17,6 +17,8 @@ MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
 """Cells (in lower case) that are missing values among numbers; among texts only the empty one is."""
 MOST_CATEGORIES, ROWS_A_CATEGORY = 256, 3
 """Text is categorical up to so many different values, each there so often on average; else it is names or prose."""
+LONG = 1000
+"""Characters from which a cell is prose: neither a number nor the name of anything."""
 Table = dict[str, Array]
 
 
@@ -75,8 +77,11 @@ def source(
     if schema and label is None and target in {column.name for column in schema}:
         target = None
     beside = {name: table[name] for name in (target, group) if name is not None}
+    for name, values in beside.items():
+        _check_short(name, values, path)
     if schema:  # of new rows, whatever else is known of them
-        beside = {name: values for name, values in table.items() if name not in {column.name for column in schema}}
+        known = {column.name for column in schema}
+        beside = {name: values for name, values in table.items() if name not in known and values.dtype.kind != "O"}
     else:
         data = {name: values for name, values in table.items() if name not in beside}
         schema = infer(data, path, types=types, kind=kind, texts=strict)
@@ -209,6 +214,8 @@ def _kind(values: Array, texts: bool) -> str | None:
     """What a column is that nobody said anything about; None for text that is nothing."""
     if values.dtype.kind in "if":
         return "binary" if _bits(values) else "real"
+    if values.dtype.kind == "O":
+        return None
     different, n = len(_alphabet(values)), int((values != "").sum())
     if different == 2:
         return "binary"
@@ -224,6 +231,7 @@ def _column(name: str, values: Array, kind: str, path: Path) -> Column:
             row = int(column.outside(values).argmax())
             raise DataError(f"{path}: row {row}, column {name!r} is {values[row]:g}, expected {column.allowed}")
         return column
+    _check_short(name, values, path)
     if kind == "binary" and number and _bits(values):
         return Column(name, "binary")
     categories = _alphabet(values)
@@ -244,6 +252,13 @@ def _seen(values: Array) -> dict[str, Any]:
         "low": float(present.min()),
         "high": float(present.max()),
     }
+
+
+def _check_short(name: str, values: Array, path: Path) -> None:
+    """Refuses prose where names are expected."""
+    if values.dtype.kind == "O":
+        longest = max(map(len, values))
+        raise DataError(f"{path}: column {name!r} has a text of {longest:,} characters, expected short names")
 
 
 def _alphabet(values: Array) -> list[str]:
@@ -335,12 +350,16 @@ def _is_number(text: str) -> bool:
 
 
 def _stripped(values: Sequence[str]) -> Array:
-    return np.array([value.strip() for value in values])
+    """Cells without blanks around them; as objects where one is long, since all cells of a text array are as wide."""
+    cells = [value.strip() for value in values]
+    return np.array(cells, object if max(map(len, cells), default=0) > LONG else None)
 
 
 def _typed(values: Sequence[str]) -> Array:
     """Whole numbers where all are, else numbers (missing ones are nan) where all are, else text."""
     text = _stripped(values)
+    if text.dtype.kind == "O":
+        return text
     try:
         return text.astype(np.int64)
     except (ValueError, OverflowError):
@@ -362,10 +381,11 @@ def _parquet(path: Path, texts: Collection[str]) -> Table:
         ) from error
     try:
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+        names = table.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}): damaged, or another format") from error
     columns: Table = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
+    for name, column in zip(names, table.columns, strict=True):
         kind: Any = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         if pa.types.is_nested(kind):
             raise DataError(
@@ -377,6 +397,6 @@ def _parquet(path: Path, texts: Collection[str]) -> Table:
         elif values.dtype.kind == "O" and (pa.types.is_boolean(kind) or pa.types.is_decimal(kind)):
             values = np.array([np.nan if value is None else float(value) for value in values])
         elif values.dtype.kind not in "if":
-            values = np.array(["" if value is None else str(value).strip() for value in values])
+            values = _stripped(["" if value is None else str(value) for value in values])
         columns[name] = _texts(values) if name in texts else values
     return columns

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..composition import Composition, Facts, check_support
 from ..errors import ChoiceError
+from ..typed import mismatch
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,13 @@ class Recipe:
                 hint = f"; did you mean {near[0]!r}?" if near else ";"
                 raise ChoiceError(f"recipe {self.name!r} has no choice {name!r}{hint} it takes {', '.join(parameters)}")
             annotation = parameters[name].annotation
-            if get_origin(annotation) is Literal and value not in get_args(annotation):
+            if get_origin(annotation) is Literal and not (isinstance(value, str) and value in get_args(annotation)):
                 options = [str(c) for c in get_args(annotation)]
                 near = difflib.get_close_matches(str(value), options, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ";"
                 raise ChoiceError(f"no {name} {value!r}{hint} there are {', '.join(options)}")
+            if wrong := mismatch(value, annotation, name):
+                raise ChoiceError(f"recipe {self.name!r}: {wrong}")
         composition = self.function(facts, **{**self.settings, **choices})
         check_support(composition)
         composition.objective.check(composition.model)
