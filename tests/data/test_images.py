@@ -1,12 +1,13 @@
 """Folders of images: every mode is flattened as it should be, decoded once, and trouble is named."""
 
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from vaekit.data import cache, images, load
+from vaekit.data import cache, folders, images, load, load_rows
 from vaekit.errors import DataError
 
 
@@ -230,3 +231,193 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.delenv("VAEKIT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache.folder() == tmp_path / "xdg" / "vaekit"
+
+
+def wide(path, ranges, mode="I;16", suffix="tif"):
+    """Images 5x5 whose values run over these ranges, of more than 8 bits; the arrays."""
+    path.mkdir()
+    arrays = []
+    for i, (low, high) in enumerate(ranges):
+        values = np.linspace(low, high, 25).reshape(5, 5).astype({"F": "f4", "I": "i4", "I;16B": ">u2"}.get(mode, "u2"))
+        Image.fromarray(values).save(path / f"{i}.{suffix}")
+        arrays.append(values)
+    return np.stack(arrays).astype(float)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F"])
+def test_wide_images_are_spread_over_the_range_of_all(tmp_path, mode):
+    values = wide(tmp_path / "set", [(100, 700), (300, 900), (200, 500), (150, 600)], mode)
+    data = load(tmp_path / "set")
+    expected = np.floor((values - 100) / 800 * 255 + 0.5)
+    np.testing.assert_array_equal(data.train[:], expected[data.train.index])
+    assert data.options["pixel_range"] == "100.0,900.0"
+    assert any("values 100..900 were brought to 0..255" in note for note in data.notes)
+    again = load(tmp_path / "set", **data.options)
+    assert again.digest == data.digest
+    few = wide(tmp_path / "new", [(100, 500)], mode)  # new rows are read by the run's range, not by their own
+    found, _, _ = load_rows(tmp_path / "new", pixel_range=data.options["pixel_range"])
+    np.testing.assert_array_equal(found, np.floor((few - 100) / 800 * 255 + 0.5))
+
+
+def test_wide_images_that_use_their_range_keep_it(tmp_path):
+    values = wide(tmp_path / "set", [(0, 65535), (10, 60000), (0, 30000)])
+    data = load(tmp_path / "set")
+    assert "pixel_range" not in data.options
+    np.testing.assert_array_equal(data.train[:], np.floor(values / 257 + 0.5)[data.train.index])
+    wide(tmp_path / "hot", [(100, 900), (100, 800), (90, 900)])
+    for i in range(3):
+        pixels = np.array(Image.open(tmp_path / "hot" / f"{i}.tif").resize((20, 20)))
+        pixels[0, 0] = 65535
+        Image.fromarray(pixels).save(tmp_path / "hot" / f"{i}.tif")
+    assert any("--pixel-range" in note and "few of 256 levels" in note for note in load(tmp_path / "hot").notes)
+    with pytest.raises(DataError, match=r"pixel_range must be 'LOW,HIGH'"):
+        load(tmp_path / "set", pixel_range="9,3")
+
+
+def test_colour_of_16_bits_is_told(tmp_path):
+    (tmp_path / "set").mkdir()
+    for i in range(4):
+        rows = b"".join(b"\0" + np.full((4, 3), 1000 * i + 7, ">u2").tobytes() for _ in range(4))
+        chunks = [
+            (b"IHDR", np.array([4, 4], ">u4").tobytes() + bytes([16, 2, 0, 0, 0])),
+            (b"IDAT", zlib.compress(rows)),
+        ]
+        content = b"\x89PNG\r\n\x1a\n" + b"".join(
+            len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+            for name, body in [*chunks, (b"IEND", b"")]
+        )
+        (tmp_path / "set" / f"{i}.png").write_bytes(content)
+    data = load(tmp_path / "set")
+    assert data.notes == ("4 of 4 images are of 16 bits in colour: only the higher 8 were read",)
+
+
+def test_every_format_that_pillow_reads_is_read(tmp_path):
+    formats = {"jfif": "JPEG", "bmp": "BMP", "tga": "TGA", "PNG": "PNG", "ppm": "PPM", "jp2": "JPEG2000", "Tif": "TIFF"}
+    formats |= {"avif": "AVIF"} if features.check("avif") else {}
+    (tmp_path / "set").mkdir()
+    for i, (suffix, name) in enumerate(formats.items()):
+        Image.new("RGB", (8, 8), (30 * i, 99, 200)).save(tmp_path / "set" / f"{i}.{suffix}", format=name)
+    for name in ("photo.heic", "photo2.HEIC", "scan", "labels.csv", "Thumbs.db", ".hidden.png"):
+        (tmp_path / "set" / name).write_bytes(b"")
+    (tmp_path / "set" / "__MACOSX").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "set" / "__MACOSX" / "a.png")
+    data = load(tmp_path / "set")
+    assert sum(map(len, (data.train, data.valid, data.test))) == len(formats)
+    assert data.notes == ("3 files of other formats left out: .heic (2), without a suffix (1)",)
+
+
+def test_pages_and_frames_that_are_left_out_are_counted(tmp_path):
+    (tmp_path / "set").mkdir()
+    pages = [Image.new("L", (4, 4), 20 * i) for i in range(5)]
+    pages[0].save(tmp_path / "set" / "a.tif", save_all=True, append_images=pages[1:])
+    pages[1].save(tmp_path / "set" / "b.gif", save_all=True, append_images=pages[2:])
+    pages[2].save(tmp_path / "set" / "c.png")
+    (note,) = load(tmp_path / "set").notes
+    assert note.startswith("2 of 3 files hold several images (pages, frames): the first of each was read, 7 were left")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
+@pytest.mark.parametrize("turn", [3, 6, 8])
+def test_every_format_stands_upright(tmp_path, suffix, turn):
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    upright = np.zeros((24, 16, 3), np.uint8)
+    upright[:8] = (200, 30, 30)
+    upright[:, :4] = (20, 220, 40)
+    turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    (tmp_path / "set").mkdir()
+    for i in range(3):
+        exif = Image.Exif()
+        exif[images.ORIENTATION] = turn
+        made = Image.fromarray((upright * (1 - i / 9)).astype(np.uint8)).transpose(turns[turn])
+        options = {"lossless": True} if suffix == "webp" else {} if suffix in ("png", "tif") else {"quality": 95}
+        made.save(tmp_path / "set" / f"{i}.{suffix}", exif=exif, **options)
+    data = load(tmp_path / "set")
+    assert data.shape == (3, 24, 16)
+    first = data.train.raw[0].astype(int)
+    assert np.abs(first - upright).mean() < (0.01 if suffix in ("png", "tif", "webp") else 6)
+
+
+def tree(path, names):
+    rng = np.random.default_rng(0)
+    for name in names:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (3, 3), dtype=np.uint8)).save(path / name)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "test"),
+    [
+        ("Train", None, "Test"),
+        ("training", "validation", "testing"),
+        ("train_set", "val_set", "test_set"),
+        ("train2017", "val2017", None),
+        ("TRAIN", "dev", None),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_splits_by_many_names(tmp_path, train, valid, test, inside):
+    parts = {"train": (train, 12), "valid": (valid, 5), "test": (test, 4)}
+    made = [(part, c, i) for part, n in parts.values() if part for i in range(n) for c in "ab"]
+    names = [f"{c}/{part}/{i}.png" if inside else f"{part}/{c}/{i}.png" for part, c, i in made]
+    data = load(tree(tmp_path / "set", names))
+    assert data.label_names == ["a", "b"]
+    for part, (word, n) in parts.items():
+        split = getattr(data, part)
+        if word:
+            assert all(word in name.split("/") for name in split.names)
+            assert part == "train" or len(split) == 2 * n
+        else:
+            assert all(train in name.split("/") for name in split.names)  # drawn from train, and said
+            assert any(f"{part} ({len(split)} rows) drawn from train" in note for note in data.notes)
+        assert all(("a", "b")[label] in name.split("/") for name, label in zip(split.names, split.label, strict=True))
+
+
+def test_images_outside_the_splits_are_left_out_and_counted(tmp_path):
+    names = [f"{part}/{c}{i}.png" for part in ("training_set", "test_set") for c in "ab" for i in range(6)]
+    data = load(tree(tmp_path / "set", [*names, "single_prediction/x.png", "y.png"]))
+    assert (len(data.test), sum(map(len, (data.train, data.valid, data.test)))) == (12, 24)
+    assert any("2 images outside the folders of the splits" in note for note in data.notes)
+    assert len(load_rows(tmp_path / "set")[0]) == 26  # new data for a trained model are all wanted
+
+
+def test_images_without_a_class_folder_have_no_label(tmp_path):
+    names = [f"{part}/{c}/{i}.png" for part in ("train",) for c in "ab" for i in range(6)]
+    data = load(tree(tmp_path / "set", [*names, *(f"test/{i}.png" for i in range(3))]))
+    assert data.label_names == ["a", "b"]
+    assert data.test.label.tolist() == [-1, -1, -1]
+    assert "3 images in no class folder: without a label" in data.notes
+    assert load(tree(tmp_path / "classes", ["train/0.png", "train/1.png", "bus/2.png"])).label_names == ["bus", "train"]
+
+
+def test_folders_inside_class_folders_are_told(tmp_path):
+    data = load(tree(tmp_path / "set", ["pets/cat/0.png", "pets/dog/1.png", "cars/2.png"]))
+    assert data.label_names == ["cars", "pets"]
+    assert any("folders inside them (pets/cat, pets/dog) were not used" in note for note in data.notes)
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    tree(tmp_path / "other", [f"{i}.png" for i in range(3)])
+    path = tree(tmp_path / "set", [f"a/{i}.png" for i in range(3)])
+    (path / "b").symlink_to(tmp_path / "other")
+    (path / "a" / "loop").symlink_to(path)
+    data = load(path)
+    assert data.label_names == ["a", "b"]
+    assert len(data.train) == 4
+    (path / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match=r"gone\.png cannot be read as an image"):
+        load(path)
+
+
+def test_a_word_for_a_split():
+    known = ["Train", "test_set", "val2017", "validation-images", "TestData", "dev", "trainings", "contest", "tests"]
+    assert [folders.part_named(name) for name in known] == [
+        "train",
+        "test",
+        "valid",
+        "valid",
+        "test",
+        "valid",
+        *3 * [None],
+    ]

@@ -48,6 +48,7 @@ TRAINING = {
 DATA: dict[str, tuple[Any, str]] = {
     "size": (str | None, "resize images of a folder: 64 or 64x48 (height x width)"),
     "background": (str | None, "colour behind transparent images (white)"),
+    "pixel_range": (str | None, "LOW,HIGH: what becomes black and white of images with more than 8 bits (found)"),
     "skip_bad": (bool, "leave unreadable images out"),
     "table": (str | None, ".csv or .parquet with a column `file` that describes the images of a folder"),
     "group": (str | None, "column whose rows of one value stay in one split"),

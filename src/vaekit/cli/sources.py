@@ -110,7 +110,7 @@ def _own(run: Run, split: str) -> Rows:
 def _all(run: Run, source: str, table: str | None = None) -> Rows:
     """All rows of a name or a path, in their order there; one image file or one datum of an array is one row."""
     from vaekit.cli.output import Doing
-    from vaekit.data.images import SUFFIXES
+    from vaekit.data.folders import SUFFIXES
     from vaekit.data.loading import read_rows
 
     path = Path(source).expanduser()
@@ -153,8 +153,8 @@ def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
         # the table that described the training images may describe these, or one of its name lie among them
         beside = table or (own if own and ((path / own).is_file() or Path(own).is_file()) else None)
         size = "x".join(map(str, run.facts.shape[1:]))
-        kept = {n: stored[n] for n in ("background", "skip_bad", *(("label",) if beside else ())) if n in stored}
-        return {"size": size, "table": beside} | kept
+        ways = ("background", "pixel_range", "skip_bad", *(("label",) if beside else ()))
+        return {"size": size, "table": beside} | {n: stored[n] for n in ways if n in stored}
     if path.suffix == ".npz":
         taken = ("x_key", "label")
     elif path.suffix.lower() in SUFFIXES:
@@ -290,9 +290,10 @@ def _picture(run: Run, path: Path) -> np.ndarray:
     channels, *size = facts.shape
     if channels not in (1, 3):
         raise DataError(f"{path}: this run takes images of {channels} channels; give a .npy or .npz file")
-    background = images._colour(run.config["data"]["options"].get("background", "white"))
+    stored = run.config["data"]["options"]
+    background, span = images._colour(stored.get("background", "white")), images.parse_range(stored.get("pixel_range"))
     try:
-        pixels = images._decode(path, (size[0], size[1]), background, channels == 1)
+        pixels = images._decode(path, (size[0], size[1]), background, channels == 1, span)
     except images._unreadable() as error:
         raise DataError(f"{path} cannot be read as an image ({error})") from None
     x = pixels[None] if channels == 3 else pixels[None, ..., None]

@@ -49,6 +49,7 @@ class Source:
         columns: whatever else is known, each (N,).
         splits: rows that the source itself fixes: train and test, or train, valid and test.
         kind, scale: known from the source; None to find out.
+        options: those of `load` that the reader chose by itself, so that data are read alike again.
         Other fields: as in `Data` and `Split`.
     """
 
@@ -63,6 +64,7 @@ class Source:
     kind: str | None = None
     scale: tuple[float, float] | None = None
     schema: tuple[Column, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -134,6 +136,7 @@ def build(
         check_columns(source.schema, block, name, start)
     if rows is None:
         parts = splits.assign(len(x), valid=valid, test=test, seed=split_seed, given=source.splits, group=by)
+        notes = (*notes, *splits.drawn(source.splits, parts))
     else:
         parts = splits.stored(rows, len(x))
 
@@ -162,7 +165,7 @@ def build(
         attribute_names=attributes,
         scale=source.scale or _scale(x, sort, parts["train"]),
         digest=digest(x),
-        options=dict(options or {}),
+        options=dict(options or {}) | source.options,
         schema=source.schema,
         missing=masked,
         notes=notes,

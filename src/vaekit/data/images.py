@@ -3,19 +3,21 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vaekit.data import cache as caches
+from vaekit.data import folders
 from vaekit.data.arrays import Source
 from vaekit.data.core import Array, Progress
 from vaekit.errors import DataError
@@ -23,13 +25,12 @@ from vaekit.errors import DataError
 if TYPE_CHECKING:
     from PIL import Image
 
-SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"])
-PARTS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
-VERSION = 1  # of the packed files: raised when decoding changes
+VERSION = 2  # of the packed files: raised when decoding changes
 CHUNK = 256  # images decoded before they are written: bounds the memory
 MOST_PIXELS, BIG = 2**26, 2**22  # of an image; an image of more than so many is decoded alone, to bound the memory
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
-GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+FULL, FEW_LEVELS = 65535, 128  # the range of 16 bits; levels of 256 below which 16-bit values are spread
 
 
 _alone = threading.Lock()
@@ -37,12 +38,28 @@ _alone = threading.Lock()
 
 @dataclass(frozen=True)
 class _Head:
-    """What the start of an image file tells: its size, and whether it is grey and opaque."""
+    """What the start of an image file tells.
+
+    Attributes:
+        height, width: as the image stands upright.
+        grey, opaque: whether it is.
+        mode: Pillow's.
+        deep: whether it is a colour image of 16 bits, of which Pillow reads 8.
+        frames: how many images (pages, frames) the file holds.
+    """
 
     height: int
     width: int
     grey: bool
     opaque: bool
+    mode: str
+    deep: bool
+    frames: int
+
+    @property
+    def wide(self) -> bool:
+        """Whether its values are of more than 8 bits."""
+        return self.mode.startswith("I") or self.mode == "F"
 
 
 def folder(
@@ -50,6 +67,8 @@ def folder(
     *,
     size: str | int | None = None,
     background: str = "white",
+    pixel_range: str | None = None,
+    to_train: bool = True,
     skip_bad: bool = False,
     cache: str | Path | None = None,
     progress: Progress | None = None,
@@ -60,6 +79,10 @@ def folder(
         path: the folder; hidden files and files that are no images are passed over.
         size: "64" or "64x48" (height x width): resize to exactly this (Lanczos).
         background: colour behind transparent images.
+        pixel_range: "LOW,HIGH": what becomes 0 and 255 of images with more than 8 bits.
+        to_train: whether to find that range from the images, where all have more than 8 bits and 0..65535 would leave
+            few levels of them (it is then among the source's options), and to leave out images that belong to no
+            split where folders make splits. For use with a trained model neither is wanted.
         skip_bad: leave images out that cannot be read, and count them in the notes, rather than stop.
         cache: where the packed images go.
         progress: called while images are opened and decoded.
@@ -67,35 +90,60 @@ def folder(
     Raises:
         DataError: no images, images of several sizes and no `size`, an unreadable image, an unknown colour or size.
     """
-    colour, target = _colour(background), parse_size(size)
-    files = _listing(path)
+    colour, target, span = _colour(background), parse_size(size), parse_range(pixel_range)
+    files, left = folders.listing(path)
     if not files:
         others = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
         there = f"it holds {', '.join(others[:6])}{' ...' * (len(others) > 6)}" if others else "it is empty"
         raise DataError(
-            f"{path} holds no images: expected {', '.join(sorted(SUFFIXES))} files in it or in class folders, but "
-            f"{there}; give the folder of images, or the file of data itself"
+            f"{path} holds no images: expected .png, .jpg, .webp, .tif or others that Pillow reads, in it or in class "
+            f"folders, but {there}; give the folder of images, or the file of data itself"
         )
-    stats = [(path / name).stat() for name in files]
-    identity: Any = [VERSION, str(path.resolve()), target, colour, skip_bad]
-    identity += [[name, stat.st_size, stat.st_mtime_ns] for name, stat in zip(files, stats, strict=True)]
+    files, outside = folders.chosen(files) if to_train else (files, [])
+    stats = [_stat(path / name) for name in files]
+    identity: Any = [VERSION, str(path.resolve()), target, colour, skip_bad, span, to_train]
+    identity += [[name, *stat] for name, stat in zip(files, stats, strict=True)]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     packed = caches.folder(cache) / "images" / f"{key}.npy"
-    listing = packed.with_suffix(".json")
-    if not packed.exists() or not listing.exists():
-        _pack(path, files, packed, listing, target, colour, skip_bad, progress)
-    names: list[str] = json.loads(listing.read_text())
-    label, label_names, splits = _classes(names)
-    skipped = len(files) - len(names)
+    about = packed.with_suffix(".json")
+    if not packed.exists() or not about.exists():
+        _Packing(path, target, colour, span, skip_bad, progress).pack(files, packed, about, to_train)
+    kept = json.loads(about.read_text())
+    names: list[str] = kept["names"]
+    told = folders.told(names)
+    found = kept["range"] if span is None else None
     return Source(
         np.load(packed, mmap_mode="r", allow_pickle=False),
-        label=label,
-        label_names=label_names,
+        label=told.label,
+        label_names=told.label_names,
         names=names,
-        splits=splits,
+        splits=told.splits,
         kind="image",
-        notes=(f"{skipped} of {len(files)} images could not be read and were left out",) if skipped else (),
+        options={} if found is None else {"pixel_range": f"{found[0]!r},{found[1]!r}"},
+        notes=(*left, *outside, *kept["notes"], *told.notes),
     )
+
+
+def _stat(file: Path) -> tuple[int, int]:
+    """Size and time of a file; of a link into nowhere, which `_Packing` will complain of, zeros."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+def parse_range(pixel_range: str | None) -> tuple[float, float] | None:
+    """(low, high) from "LOW,HIGH"."""
+    if pixel_range is None:
+        return None
+    try:
+        low, high = (float(side) for side in str(pixel_range).split(","))
+    except ValueError:
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise DataError(f"pixel_range must be 'LOW,HIGH' such as '0,4095', got {pixel_range!r}")
+    return low, high
 
 
 def parse_size(size: str | int | None) -> tuple[int, int] | None:
@@ -121,71 +169,110 @@ def _colour(name: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _listing(path: Path) -> list[str]:
-    """Names of the image files below `path`, relative to it and sorted, hidden ones left out."""
-    found = []
-    for parent, folders, files in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
-                found.append((Path(parent) / name).relative_to(path).as_posix())
-    return sorted(found)
+@dataclass
+class _Packing:
+    """Decodes images below `path` into one packed array.
 
+    Attributes:
+        path, target, colour, skip_bad, progress: as for `folder`, parsed.
+        span: what becomes black and white of images with more than 8 bits; None for 0..65535.
+        notes: what the user should know.
+    """
 
-def _pack(
-    path: Path,
-    files: list[str],
-    packed: Path,
-    listing: Path,
-    target: tuple[int, int] | None,
-    colour: tuple[int, int, int],
-    skip_bad: bool,
-    progress: Progress | None,
-) -> None:
-    """Decodes all images into `packed`, and writes the names of those that could be read to `listing`."""
+    path: Path
+    target: tuple[int, int] | None
+    colour: tuple[int, int, int]
+    span: tuple[float, float] | None
+    skip_bad: bool
+    progress: Progress | None
+    notes: list[str] = field(default_factory=list)
 
-    def attempt(task: Any) -> Any:
-        name, job = task
-        try:
-            return job(path / name)
-        except _unreadable() as error:
-            if skip_bad:
-                return None
-            raise DataError(
-                f"{path / name} cannot be read as an image ({error}): repair or remove it, "
-                "or pass --skip-bad (skip_bad=True)"
-            ) from error
+    def pack(self, files: list[str], packed: Path, about: Path, spread: bool) -> None:
+        """Writes the images to `packed`; names of those that could be read, the range and notes to `about`."""
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            heads = {n: head for n, head in self._each(pool, files, _head, "opening images") if head is not None}
+            if not heads:
+                raise DataError(f"{self.path}: none of its {len(files)} images can be read")
+            height, width = self.target or _common_size(self.path, heads)
+            neutral = len(set(self.colour)) == 1
+            grey = all(head.grey and (head.opaque or neutral) for head in heads.values())
+            wide = [name for name, head in heads.items() if head.wide]
+            if spread and self.span is None and len(wide) == len(heads):
+                self._find_span(pool, wide)
+            span, resize = self.span, self.target is not None
 
-    def each(names: list[str], job: Any, what: str) -> Any:
+            def decode(file: Path) -> Array:
+                return _decode(file, (height, width), self.colour, grey, span, resize)
+
+            kept = []
+            with caches.writing(packed) as out:
+                packer = caches.Packer(out, (height, width) if grey else (height, width, 3))
+                for name, image in self._each(pool, list(heads), decode, "decoding images"):
+                    if image is not None:
+                        packer.add(image)
+                        kept.append(name)
+                if not kept:
+                    raise DataError(f"{self.path}: none of its {len(files)} images can be read")
+                packer.close()
+                self._note(len(files), kept, heads)
+                told = {"names": kept, "range": self.span, "notes": self.notes}
+                with caches.writing(about) as text:  # first, so that a packed file never stands without it
+                    text.write(json.dumps(told).encode())
+
+    def _each(self, pool: ThreadPoolExecutor, names: list[str], job: Any, what: str) -> Iterator[tuple[str, Any]]:
+        """(name, job's result) of each file; None where it cannot be read and may be left out."""
+
+        def attempt(name: str) -> Any:
+            try:
+                return job(self.path / name)
+            except _unreadable() as error:
+                if self.skip_bad:
+                    return None
+                raise DataError(
+                    f"{self.path / name} cannot be read as an image ({error}): repair or remove it, "
+                    "or pass --skip-bad (skip_bad=True)"
+                ) from error
+
         for start in range(0, len(names), CHUNK):
             part = names[start : start + CHUNK]
-            yield from zip(part, pool.map(attempt, ((name, job) for name in part)), strict=True)
-            if progress is not None:
-                progress(what, min(start + CHUNK, len(names)), len(names))
+            yield from zip(part, pool.map(attempt, part), strict=True)
+            if self.progress is not None:
+                self.progress(what, min(start + CHUNK, len(names)), len(names))
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        heads = {name: head for name, head in each(files, _head, "opening images") if head is not None}
-        if not heads:
-            raise DataError(f"{path}: none of its {len(files)} images can be read")
-        height, width = target or _common_size(path, heads)
-        neutral = len(set(colour)) == 1
-        grey = all(head.grey and (head.opaque or neutral) for head in heads.values())
+    def _find_span(self, pool: ThreadPoolExecutor, names: list[str]) -> None:
+        """The range of all values, where 0..65535 does not hold them or leaves few levels of them."""
+        each = [ends for _, ends in self._each(pool, names, _ends, "measuring images") if ends is not None]
+        if not each:
+            return
+        low, high = min(ends[0] for ends in each), max(ends[1] for ends in each)
+        whole = all(ends[4] for ends in each)
+        if whole and low >= 0 and high <= FULL and high - low >= FEW_LEVELS * 257:
+            most_low, most_high = min(ends[2] for ends in each), max(ends[3] for ends in each)
+            if most_high - most_low < FEW_LEVELS * 257:
+                self.notes.append(
+                    f"98 of 100 values of each image lie in {most_low:g}..{most_high:g}, which are few of 256 levels: "
+                    f"--pixel-range {most_low:g},{most_high:g} (in Python pixel_range=) spreads them"
+                )
+        else:
+            self.span = (low, high if high > low else low + 1)
 
-        def decode(file: Path) -> Array:
-            return _decode(file, (height, width), colour, grey)
-
-        kept = []
-        with caches.writing(packed) as out:
-            packer = caches.Packer(out, (height, width) if grey else (height, width, 3))
-            for name, image in each(list(heads), decode, "decoding images"):
-                if image is not None:
-                    packer.add(image)
-                    kept.append(name)
-            if not kept:
-                raise DataError(f"{path}: none of its {len(files)} images can be read")
-            packer.close()
-            with caches.writing(listing) as names:  # first, so that a packed file never stands without it
-                names.write(json.dumps(kept).encode())
+    def _note(self, files: int, kept: list[str], heads: dict[str, _Head]) -> None:
+        """Tells of what was read otherwise than as it stands."""
+        read = [heads[name] for name in kept]
+        if files > len(kept):
+            self.notes.insert(0, f"{files - len(kept)} of {files} images could not be read and were left out")
+        if wide := sum(head.wide for head in read):
+            low, high = self.span or (0, FULL)
+            self.notes.append(
+                f"{wide} of {len(read)} images have more than 8 bits: values {low:g}..{high:g} were brought to 0..255"
+            )
+        if deep := sum(head.deep for head in read):
+            self.notes.append(f"{deep} of {len(read)} images are of 16 bits in colour: only the higher 8 were read")
+        if several := [head.frames - 1 for head in read if head.frames > 1]:
+            self.notes.append(
+                f"{len(several)} of {len(read)} files hold several images (pages, frames): the first of each was read, "
+                f"{sum(several)} were left out; save them as files of their own to use them"
+            )
 
 
 def _common_size(path: Path, heads: dict[str, _Head]) -> tuple[int, int]:
@@ -213,78 +300,104 @@ def _unreadable() -> tuple[type[Exception], ...]:
 
 
 def _turn(image: "Image.Image") -> int:
-    """The EXIF orientation of a photograph; other formats would have to be decoded to ask."""
-    return image.getexif().get(ORIENTATION, 1) if image.format in ("JPEG", "MPO") else 1
+    """The EXIF orientation that is still to be carried out."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns those as it loads them
+    if image.format == "PNG" and not any("exif" in str(key) or "xmp" in str(key) for key in image.info):
+        return 1  # to ask further, Pillow would decode the image
+    return image.getexif().get(ORIENTATION, 1)
 
 
-def _head(file: Path) -> _Head:
+@contextlib.contextmanager
+def _opened(file: Path) -> "Iterator[Image.Image]":
+    """An image file, alone where it is big.
+
+    Raises:
+        ValueError: it has too many pixels; and what Pillow raises (`_unreadable`).
+    """
     from PIL import Image
 
     with Image.open(file) as image:
+        pixels = image.width * image.height
+        if pixels > MOST_PIXELS:
+            raise ValueError(f"{image.width}x{image.height} pixels, expected at most {MOST_PIXELS:,}")
+        with _alone if pixels > BIG else contextlib.nullcontext():
+            yield image
+
+
+def _head(file: Path) -> _Head:
+    with _opened(file) as image:
         width, height = image.size
-        if width * height > MOST_PIXELS:
-            raise ValueError(f"{width}x{height} pixels, expected at most {MOST_PIXELS:,}")
-        if _turn(image) in TURNED:
+        turn = _turn(image)
+        if image.format == "TIFF":
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            (width, height), turn = (tags[256], tags[257]), tags.get(ORIENTATION, 1)
+        if turn in TURNED:
             width, height = height, width
         grey = image.mode in GREY
         if image.mode == "P" and image.palette is not None:
             palette = np.array(image.getpalette("RGB") or [0, 0, 1], np.uint8).reshape(-1, 3)
             grey = bool((palette == palette[:, :1]).all())
-        return _Head(height, width, grey, not image.has_transparency_data)
+        deep = not image.mode.startswith("I") and any("16" in str(tile[3]) for tile in image.tile)
+        frames = 1 if image.format in ("MPO", "ICO", "ICNS", "PSD") else _frames(image)
+        return _Head(height, width, grey, not image.has_transparency_data, image.mode, deep, frames)
 
 
-def _decode(file: Path, size: tuple[int, int], colour: tuple[int, int, int], grey: bool) -> Array:
-    """One image as (H, W) if `grey`, else (H, W, 3), uint8."""
+def _frames(image: "Image.Image") -> int:
+    """How many images a file holds; 1 where that is damaged beyond the first."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except _unreadable():
+        return 1
+
+
+def _ends(file: Path) -> tuple[float, float, float, float, bool]:
+    """Least and largest value of an image, the same of its middle 98 percent, and whether its values are whole."""
+    with _opened(file) as image:
+        values = _values(image)
+        low, high = np.percentile(values, (1, 99))
+        return float(values.min()), float(values.max()), float(low), float(high), image.mode != "F"
+
+
+def _values(image: "Image.Image") -> Array:
+    """The values of an image with more than 8 bits, (H, W) float64."""
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it has values that are nan or infinite")
+    return values
+
+
+def _decode(
+    file: Path,
+    size: tuple[int, int],
+    colour: tuple[int, int, int],
+    grey: bool,
+    span: tuple[float, float] | None = None,
+    resize: bool = True,
+) -> Array:
+    """One image as (H, W) if `grey`, else (H, W, 3), uint8; values of more than 8 bits from `span` to 0..255."""
     from PIL import Image, ImageOps
 
-    with Image.open(file) as opened, _alone if opened.width * opened.height > BIG else contextlib.nullcontext():
-        if opened.width * opened.height > MOST_PIXELS:
-            raise ValueError(f"{opened.width}x{opened.height} pixels, expected at most {MOST_PIXELS:,}")
+    with _opened(file) as opened:
         image: Image.Image = opened
+        image.load()
         if _turn(image) != 1:
             image = ImageOps.exif_transpose(image)
-        if image.mode == "F":
-            raise ValueError("floating-point pixels have no fixed range; save such images as a .npy array")
-        if image.mode.startswith("I"):
-            wide = np.asarray(image).astype(np.int64)
-            image = Image.fromarray(((np.clip(wide, 0, 65535) + 128) // 257).astype(np.uint8))
+        if image.mode == "F" and span is None:
+            raise ValueError("floating-point pixels have no fixed range; say it with pixel_range='LOW,HIGH'")
+        if image.mode == "F" or image.mode.startswith("I"):
+            low, high = span or (0, FULL)
+            share = (_values(image) - low) / (high - low)
+            image = Image.fromarray(np.floor(np.clip(share, 0, 1) * 255 + 0.5).astype(np.uint8))
         elif image.has_transparency_data:
             over = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", over.size, (*colour, 255)), over)
         image = image.convert("RGB").convert("L") if grey else image.convert("RGB")
         if image.size != size[::-1]:
+            if not resize:
+                raise ValueError(f"it is {image.height}x{image.width}, and its header says {size[0]}x{size[1]}")
             image = image.resize(size[::-1], Image.Resampling.LANCZOS)
         return np.array(image)
-
-
-def _classes(names: list[str]) -> tuple[Array | None, list[str] | None, dict[str, NDArray[np.int64]] | None]:
-    """Labels from the first folder that tells images apart, and splits from folders named train, test and so on."""
-    parents = [PurePosixPath(name).parent.parts for name in names]
-    parents = _strip(parents)
-    tops = {parent[0] if parent else "" for parent in parents}
-    splits = None
-    if {"train", "test"} <= {PARTS.get(top) for top in tops} and tops <= set(PARTS):
-        part = np.array([PARTS[parent[0]] for parent in parents])
-        splits = {name: np.flatnonzero(part == name) for name in ("train", "valid", "test") if (part == name).any()}
-        parents = _strip([parent[1:] for parent in parents])
-    classes = sorted({parent[0] if parent else "" for parent in parents})
-    if len(classes) < 2 or "" in classes:
-        return None, None, splits
-    return np.array([classes.index(parent[0]) for parent in parents]), classes, splits
-
-
-def _strip(parents: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The folders below the one in which all images lie."""
-    shared = _shared(parents)
-    return [parent[shared:] for parent in parents]
-
-
-def _shared(parents: list[tuple[str, ...]]) -> int:
-    """How many folders, from the top, all of `parents` have in common."""
-    first, last = min(parents), max(parents)
-    return next(
-        (i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), min(len(first), len(last))
-    )
 
 
 def described(source: Source, table: dict[str, Array], where: Path, label: str | None = None) -> Source:
@@ -304,7 +417,7 @@ def described(source: Source, table: dict[str, Array], where: Path, label: str |
     if len(row) < len(files):
         twice = next(name for name, count in Counter(files).items() if count > 1)
         raise DataError(f"{where} has several rows for the image {twice!r}: expected one row for each image")
-    shared = _shared([PurePosixPath(name).parent.parts for name in source.names])
+    shared = folders.shared_folders([PurePosixPath(name).parent.parts for name in source.names])
     short = [str(PurePosixPath(*PurePosixPath(name).parts[shared:])) for name in source.names]
     found = [row.get(name, row.get(below)) for name, below in zip(source.names, short, strict=True)]
     missing = [name for name, i in zip(source.names, found, strict=True) if i is None]

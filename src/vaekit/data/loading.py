@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vaekit.data import cache as caches
-from vaekit.data import idx, images, named, npz, sparse
+from vaekit.data import folders, idx, images, named, npz, sparse
 from vaekit.data import table as tables
 from vaekit.data.arrays import Source, aligned, build, several_labels, tidy
 from vaekit.data.condition import named as class_names
@@ -27,6 +27,7 @@ def load(
     *,
     size: str | int | None = None,
     background: str = "white",
+    pixel_range: str | None = None,
     skip_bad: bool = False,
     table: str | Path | None = None,
     group: str | None = None,
@@ -50,6 +51,8 @@ def load(
             a folder of images. A name wins over a folder of that name: write ./mnist for the folder.
         size: "64" or "64x48" (height x width): resize images from a folder.
         background: colour behind transparent images.
+        pixel_range: "LOW,HIGH": what becomes black and white of images with more than 8 bits; else 0..65535, or the
+            range of all images of the folder where that would leave few levels of them.
         skip_bad: leave unreadable images out.
         table: .csv or .parquet with a column `file` that describes the images of a folder; relative to the
             working directory or the folder.
@@ -73,7 +76,7 @@ def load(
     """
     path, asked = known_path(source), str(source)
     known = asked in named.SETS
-    folder_only = {"size": size, "table": table, "skip_bad": skip_bad or None}
+    folder_only = {"size": size, "table": table, "skip_bad": skip_bad or None, "pixel_range": pixel_range}
     folder_only["background"] = None if background == "white" else background
     is_table = not known and path.suffix.lower() in tables.SUFFIXES
     if known or path.exists():
@@ -81,7 +84,15 @@ def load(
         _refuse(asked, "a folder of images", {} if not known and _is_images(path) else folder_only)
         _refuse(asked, "a .npz file", {} if path.suffix == ".npz" and not known else {"x_key": x_key})
     if not known and path.exists() and _is_images(path):
-        found = images.folder(path, size=size, background=background, skip_bad=skip_bad, cache=cache, progress=progress)
+        found = images.folder(
+            path,
+            size=size,
+            background=background,
+            pixel_range=pixel_range,
+            skip_bad=skip_bad,
+            cache=cache,
+            progress=progress,
+        )
         if table is not None:
             where = _table(table, path)
             found = images.described(found, tables.read(where), where, label)
@@ -92,6 +103,7 @@ def load(
         "size": None if size is None else str(size),
         "skip_bad": skip_bad or None,
         "background": None if background == "white" else background,
+        "pixel_range": pixel_range,
         "table": None if table is None else _table_to_keep(table, path),
         "group": group,
         "x_key": x_key,
@@ -125,6 +137,7 @@ def load_rows(
     *,
     size: str | int | None = None,
     background: str = "white",
+    pixel_range: str | None = None,
     skip_bad: bool = False,
     table: str | Path | None = None,
     x_key: str | None = None,
@@ -138,7 +151,7 @@ def load_rows(
     """All rows of a source in its own order, for use with a trained model: without splits, and any number of them.
 
     Args:
-        source, size, background, skip_bad, table, x_key, cache, progress: as for `load`.
+        source, size, background, pixel_range, skip_bad, table, x_key, cache, progress: as for `load`.
         label: column to take labels from, where the data have it.
         group: column of a table that is no datum, where the data have it.
         schema: as for `load`: a table is then read by the columns and categories that a run knows. Without it, columns
@@ -156,6 +169,7 @@ def load_rows(
         source,
         size=size,
         background=background,
+        pixel_range=pixel_range,
         skip_bad=skip_bad,
         table=table,
         x_key=x_key,
@@ -174,6 +188,7 @@ def read_rows(
     *,
     size: str | int | None = None,
     background: str = "white",
+    pixel_range: str | None = None,
     skip_bad: bool = False,
     table: str | Path | None = None,
     x_key: str | None = None,
@@ -187,7 +202,16 @@ def read_rows(
     """What `load_rows` gives, with all else that is known of the rows; arguments as there."""
     path, asked = known_path(source), str(source)
     if asked not in named.SETS and path.exists() and _is_images(path):
-        found = images.folder(path, size=size, background=background, skip_bad=skip_bad, cache=cache, progress=progress)
+        found = images.folder(
+            path,
+            size=size,
+            background=background,
+            pixel_range=pixel_range,
+            to_train=False,
+            skip_bad=skip_bad,
+            cache=cache,
+            progress=progress,
+        )
         if table is not None:
             where = _table(table, path)
             found = images.described(found, tables.read(where), where, label)
@@ -356,7 +380,7 @@ def _found(
         return tables.source(path, label=label, group=group, **table)
     if idx.is_idx(path):
         return idx.source(path, cache=cache)
-    if suffix in images.SUFFIXES:
+    if suffix in folders.SUFFIXES:
         raise DataError(f"{path} is a single image: give the folder of images")
     raise DataError(f"{path}: cannot tell the format from its name, expected {FILES} or a folder; convert or rename it")
 

@@ -22,15 +22,11 @@ from vaekit.data import cache as caches
 from vaekit.data import sparse
 from vaekit.data.arrays import Source
 from vaekit.data.core import Array, Progress, some
+from vaekit.data.splits import WORDS
 from vaekit.errors import DataError
 
 X = ("x", "counts", "X", "imgs", "images", "data", "arr_0")
 LABEL = ("label", "y", "labels")
-PARTS = {
-    **dict.fromkeys(("train", "training", "trainset"), "train"),
-    **dict.fromkeys(("valid", "val", "validation", "dev", "valset", "validset"), "valid"),
-    **dict.fromkeys(("test", "testing", "testset"), "test"),
-}
 WHATS = {
     **dict.fromkeys(("", "x", "data", "image", "images", "img", "imgs", "feature", "features", "input", "inputs"), "x"),
     **dict.fromkeys(("y", "label", "labels", "target", "targets", "class", "classes"), "label"),
@@ -38,8 +34,9 @@ WHATS = {
 SPLIT_NAMES = {
     name: (what, part)
     for word, what in WHATS.items()
-    for split, part in PARTS.items()
-    for name in (word + split, split + word)
+    for split, part in WORDS.items()
+    for end in ("", "set")
+    for name in (word + split + end, split + end + word)
 }
 """Names of arrays, without capitals and signs, that say what they hold and of which split."""
 MOST_HEADER = 2**16  # bytes

@@ -1,5 +1,6 @@
 """Splits: deterministic, disjoint, none empty."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,19 @@ from vaekit.errors import ChoiceError, DataError
 Rows = NDArray[np.int64]
 FRACTION = 0.1
 PARTS = ("train", "valid", "test")
+WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""How people call the splits."""
+
+
+def part_named(name: str) -> str | None:
+    """The split that a name such as Train, test_set, val2017 or validation-images means, if any."""
+    word = re.sub("[^a-z]", "", name.lower())
+    endings = ("", "set", "data", "images", "imgs", "split")
+    return next((WORDS[w] for end in endings if (w := word.removesuffix(end)) in WORDS and word.endswith(end)), None)
 
 
 def count_of(kept: Rows) -> int:
@@ -114,6 +128,14 @@ def assign(
     else:
         raise DataError("group cannot be had: the data come with splits of their own; leave group out")
     return {part: (given | parts)[part].astype(np.int64) for part in PARTS}
+
+
+def drawn(given: Mapping[str, Rows] | None, parts: Mapping[str, Rows]) -> list[str]:
+    """A note on the parts that were drawn from the training rows of data with some splits of their own."""
+    lacking = [f"{part} ({len(parts[part]):,} rows)" for part in PARTS if given and part not in given]
+    if not given or not lacking:
+        return []
+    return [f"the data come with {' and '.join(given)} of their own; {' and '.join(lacking)} drawn from train"]
 
 
 def _rows(pool: Rows, wanted: Mapping[str, float], seed: int) -> dict[str, Rows]:
