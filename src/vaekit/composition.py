@@ -32,7 +32,8 @@ class Facts:
     the raw data are whole numbers of a known range (uint8, bool); `n` the number of training data; `classes` the names
     of the labels' classes and `attributes` those of the two-valued attributes, where there are any; `categories` the
     values of the columns beside x that hold a few names or codes; `columns` what each column of a table is, with its
-    categories; `missing` whether nan stands for a value that is missing.
+    categories; `missing` whether nan stands for a value that is missing. `scaled_counts` is false of runs trained
+    before heads over counts were scaled by the data (`conditional.count_range`).
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Facts:
     columns: tuple[Column, ...] = ()
     missing: bool = False
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    scaled_counts: bool = field(default=True, compare=False)
 
     @classmethod
     def of(cls, data) -> Facts:
@@ -77,6 +79,7 @@ class Facts:
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
         columns = tuple(Column.from_json(c) for c in stored.get("columns", ()))
         categories = {name: tuple(values) for name, values in stored.get("categories", {}).items()}
+        plain.setdefault("scaled_counts", False)
         return cls(**plain | {"columns": columns, "categories": categories})
 
     @property

@@ -172,9 +172,16 @@ class MixedHead(Head):
         scale: the Gaussians' sigma, as for `Gaussian`: `each` (one learned number a column), `learned` (a raw number,
             so by row as well), `shared` or `unit`.
         counts: "negative-binomial" (one learned dispersion a column) or "poisson".
+        scaled: of count columns, see `conditional.count_range`.
     """
 
-    def __init__(self, columns: Sequence[Column], scale: str = "each", counts: str = "negative-binomial"):
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        scale: str = "each",
+        counts: str = "negative-binomial",
+        scaled: bool = True,
+    ):
         super().__init__((len(columns),))
         if counts not in ("negative-binomial", "poisson"):
             raise ValueError(f"counts {counts!r} is not one of negative-binomial, poisson")
@@ -185,7 +192,7 @@ class MixedHead(Head):
             "real": lambda n: heads.Gaussian((n,), scale),
             "binary": lambda n: heads.Bernoulli((n,)),
             "categorical": lambda n: CategoriesHead([c.width for c in columns if c.kind == "categorical"]),
-            "counts": lambda n: count((n,)),
+            "counts": lambda n: count((n,), **heads.count_range(scaled)),
         }
         self.groups = nn.ModuleDict()
         grouped: list[int] = []
@@ -209,6 +216,12 @@ class MixedHead(Head):
     def which(self, kind: str) -> Tensor:
         """The columns of this kind."""
         return self.get_buffer(f"which_{kind}")
+
+    def start_numbers(self, x: Tensor) -> None:
+        if "counts" in self.groups:  # a real column is standardised: its deviation is where it starts
+            head = self.groups["counts"]
+            assert isinstance(head, Head)
+            head.start_numbers(x[:, self.which("counts")])
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor | None:
         return self._gathered(lambda head, which: head.initial_bias(mean[which], std[which]))

@@ -194,30 +194,35 @@ def test_a_zero_inflated_negative_binomial_is_the_mixture_that_it_says():
 
 
 def test_float32_keeps_its_nats_where_log_gammas_are_huge():
-    """Tolerances are those of the input: a log rate of 14 is known to 5e-7, at a count of 1e6 it weighs 1e3 or more."""
+    """The same numbers in float64 and float32, so that only the arithmetic differs; counts are in test_counts.py."""
     many = np.random.default_rng(0)
-    mean = np.exp(many.uniform(-3, 14, 4000))
-    x = many.poisson(mean).astype(float)
-    ours = Poisson(torch.tensor(np.log(mean)).float()).log_prob(torch.tensor(x).float())
-    np.testing.assert_allclose(ours, stats.poisson(mean).logpmf(x), atol=5e-3)
-    r = np.exp(many.uniform(-2, 12, 4000))
-    mean = np.minimum(mean, 3e3)
-    x = many.poisson(many.gamma(r) * mean / r).astype(float)
-    ours = NegativeBinomial(torch.tensor(np.log(mean)).float(), torch.tensor(np.log(r)).float())
-    np.testing.assert_allclose(
-        ours.log_prob(torch.tensor(x).float()), stats.nbinom(r, r / (r + mean)).logpmf(x), atol=2e-2
-    )
+
+    def both(build, x, *raw):
+        """Log densities in float64, and how far those in float32 are from them."""
+        found = []
+        for dtype in (torch.float64, torch.float32):
+            given = [torch.tensor(np.float32(r)).to(dtype) for r in raw]
+            found.append(build(*given).log_prob(torch.tensor(np.float32(x)).to(dtype)).double().numpy())
+        return found[0], np.abs(found[1] - found[0]).max()
+
     df, y = torch.tensor([1e4, 1e6, 1e8]), torch.tensor(0.3)
     np.testing.assert_allclose(
         StudentT(df, torch.zeros(3), torch.ones(3)).log_prob(y), stats.norm.logpdf(0.3), atol=1e-4
     )
-    a, b = np.exp(many.uniform(-4, 11, (2, 4000)))
-    x = np.clip(many.beta(a, b), 1e-6, 1 - 1e-3).astype(np.float32).astype(float)
-    ours = Beta(torch.tensor(a), torch.tensor(b)).log_prob(torch.tensor(x))
-    single = Beta(torch.tensor(a).float(), torch.tensor(b).float()).log_prob(torch.tensor(x).float())
-    near = np.abs(ours.numpy()) < 30
-    assert near.mean() > 0.5
-    np.testing.assert_allclose(single[near], ours[near], atol=5e-2)  # a + b = 1e5 times a rounding of log x
+    excess = many.uniform(-4, 10, 4000)  # the range of `StudentTHead`
+    t = many.standard_t(2 + np.exp(excess))
+    assert (
+        both(lambda e: StudentT(2 + e.exp(), torch.zeros((), dtype=e.dtype), torch.ones((), dtype=e.dtype)), t, excess)[
+            1
+        ]
+        < 1e-5
+    )
+    log_a, log_b = many.uniform(-5, 12, (2, 4000))  # the range of `BetaHead`
+    x = np.clip(many.beta(np.exp(log_a), np.exp(log_b)), 1e-6, 1 - 2.0**-24)
+    exact, off = both(lambda a, b: Beta(a.exp(), b.exp()), x, log_a, log_b)
+    single = [np.exp(np.float64(np.float32(v))) for v in (log_a, log_b)]
+    np.testing.assert_allclose(exact, stats.beta(*single).logpdf(np.float32(x).astype(float)), atol=1e-8)
+    assert off < 2e-4
 
 
 # --- heads: mass one, moments -----------------------------------------------------------------------------------
@@ -594,7 +599,7 @@ def test_a_learned_number_starts_at_the_deviation_of_the_data(make_head, scale):
         [0.1, 0.3, 2]
     )
     x[:100, 2] = math.nan
-    head.start_scale(x)
+    head.start_numbers(x)
     each = torch.stack([column[~column.isnan()].var(correction=0) for column in x.T])
     variance = each if scale == "each" else (each @ torch.tensor([5.0, 5.0, 4.0]).double()) / 14
     with torch.no_grad():
@@ -602,7 +607,7 @@ def test_a_learned_number_starts_at_the_deviation_of_the_data(make_head, scale):
     torch.testing.assert_close(found, variance.expand(3), rtol=1e-3, atol=0)
     fixed = make_head((3,), scale="fixed", sigma=0.7)
     before = fixed.log_scale.clone()
-    fixed.start_scale(x)
+    fixed.start_numbers(x)
     assert torch.equal(fixed.log_scale, before)
 
 

@@ -18,6 +18,7 @@ from .counts import (
     OverdispersedCounts,
     PoissonHead,
     ZeroInflatedNegativeBinomialHead,
+    count_range,
 )
 from .levels import CategoricalHead, DiscretisedLogisticHead, LogisticMixtureHead
 from .real import SCALES, Gaussian, LaplaceHead, LocationScale, StudentTHead
@@ -57,6 +58,7 @@ __all__ = [
     "PoissonHead",
     "StudentTHead",
     "ZeroInflatedNegativeBinomialHead",
+    "count_range",
     "floored",
     "moments",
 ]

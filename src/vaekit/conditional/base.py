@@ -32,8 +32,11 @@ def raw_of_scale(scale: Tensor) -> Tensor:
 
 
 def within(raw: Tensor, low: float, high: float) -> Tensor:
-    """Softly between `low` and `high`: `raw` itself far from both."""
-    return low + F.softplus(high - F.softplus(high - raw) - low)
+    """Softly between `low` and `high`: `raw` itself, to the last bit, far from both."""
+    past = raw > high
+    below = torch.where(past, high, raw) - F.softplus(torch.where(past, high - raw, raw - high))
+    past = below < low
+    return torch.where(past, low, below) + F.softplus(torch.where(past, below - low, low - below))
 
 
 def raw_of_within(value: Tensor, low: float, high: float) -> Tensor:
@@ -80,6 +83,12 @@ class Head(nn.Module):
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor | None:
         """Raw parameters (features,) of the best constant density for data of this mean and std, if it has one."""
         return None
+
+    def start_numbers(self, x: Tensor) -> None:
+        """Put the numbers that the head itself learns at the best constant density for x (n, *event); nan is missing.
+
+        An optimiser moves the logarithm of a scale by about its rate per step, so a far start would cost many steps.
+        """
 
     def forward(self, raw: Tensor) -> D.Distribution:
         raise RuntimeError(f"{type(self).__name__} does not define forward")

@@ -59,11 +59,7 @@ class LocationScale(Head):
         return [mean.flatten(), raw_of_scale(self.scale_of(std).flatten())]
 
     @torch.no_grad()
-    def start_scale(self, x: Tensor) -> None:
-        """Put a learned number at the scale of the best constant density for x (n, *event), where nan is missing.
-
-        An optimiser moves log s by about its rate a step, so that from s = 1 it would be long on its way.
-        """
+    def start_numbers(self, x: Tensor) -> None:
         if self.scale not in ("shared", "each"):
             return
         n, _, variance = moments(x)

@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from ..noise import Noise
 from .drawing import Elementwise, _from_noise
 from .gamma import log_standard_gamma
-from .special import log_beta, poisson_log_pmf
+from .special import negative_binomial_log_pmf, poisson_log_pmf
 
 FEW, TERMS, ROUNDS = 10.0, 34, 20
 """Below a rate of 10 counts are drawn by inversion over 34 terms, above by at most 20 proposals: at a rate of 10 one is
@@ -63,7 +63,11 @@ def _(d: TorchPoisson, noise: Noise, event, k):
 
 
 class Poisson(Elementwise):
-    """P(x) = e^{-rate} rate^x / x!, given by log rate; in float32 exact to a few 1e-4 nats up to counts of 1e6."""
+    """P(x) = e^{-rate} rate^x / x!, given by log rate.
+
+    In float32, for counts that this rate makes likely: exact to 1e-4 nats up to rates of 1e6 and to 3e-3 at 1e8, where
+    e^`log_rate` itself is known to 6 counts. There a log rate is stored in steps of 2e-6, which are 0.02 deviations.
+    """
 
     arg_constraints: ClassVar = {"log_rate": constraints.real}
     support = constraints.nonnegative_integer
@@ -95,7 +99,8 @@ def _(d: Poisson, noise: Noise, event, k):
 class NegativeBinomial(Elementwise):
     r"""A Poisson whose rate is Gamma with mean m and shape r: variance m + m^2 / r, r the inverse dispersion.
 
-    P(x) = Gamma(x + r) / (Gamma(r) x!) (r / (r + m))^r (m / (r + m))^x, given by log m and log r.
+    P(x) = Gamma(x + r) / (Gamma(r) x!) (r / (r + m))^r (m / (r + m))^x, given by log m and log r. It is Poisson's where
+    r is far above m. In float32 exact to 1e-4 nats up to means of 1e6 and to 3e-3 at 1e8, whatever r is.
     """
 
     arg_constraints: ClassVar = {"log_mean": constraints.real, "log_inverse_dispersion": constraints.real}
@@ -118,10 +123,7 @@ class NegativeBinomial(Elementwise):
         return self.mean + torch.exp(2 * self.log_mean - self.log_inverse_dispersion)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        r, odds = torch.exp(self.log_inverse_dispersion), self.log_mean - self.log_inverse_dispersion
-        # Gamma(x + r) / (Gamma(r) x!) = 1 / ((x + r) B(r, x + 1))
-        combinations = -log_beta(r, value + 1) - torch.log(value + r)
-        return combinations - r * F.softplus(odds) - value * F.softplus(-odds)
+        return negative_binomial_log_pmf(value, self.log_mean, self.log_inverse_dispersion)
 
 
 def _negative_binomial(noise: Noise, log_mean: Tensor, log_r: Tensor, event, k) -> Tensor:

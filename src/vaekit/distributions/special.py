@@ -1,4 +1,4 @@
-"""Sums of exponentials, and differences of large log-gammas that float32 can hold."""
+"""Sums of exponentials, and differences of large log-gammas without their cancellation."""
 
 from __future__ import annotations
 
@@ -36,19 +36,44 @@ def stirling_rest(x: Tensor) -> Tensor:
     return torch.where(large, series, direct)
 
 
-def log_beta(a: Tensor, b: Tensor) -> Tensor:
-    """log B(a, b) = log Gamma(a) + log Gamma(b) - log Gamma(a + b)."""
-    rest = stirling_rest(a) + stirling_rest(b) - stirling_rest(a + b) + HALF_LOG_TWO_PI
-    return rest - (a - 0.5) * torch.log1p(b / a) - (b - 0.5) * torch.log1p(a / b) - torch.log(a + b) / 2
+def deviance(x: Tensor, mean: Tensor, off: Tensor) -> Tensor:
+    """x log(x / mean) - off with off = x - mean, for x and mean above 0: at least 0, and exact to a few roundings.
+
+    Loader (2000)'s bd0. The terms cancel where x is near the mean; there a series in v = off / (x + mean) replaces
+    them, and the caller gives `off` where it is known more exactly than as a difference.
+    """
+    v = off / (x + mean)
+    near = v.abs() < 0.1
+    small = torch.where(near, v, 0.0)
+    square = small**2
+    tail = torch.full_like(square, 1 / 15)
+    for odd in (13, 11, 9, 7, 5, 3):  # log((1 + v) / (1 - v)) / 2 - v; the next term: 6e-17 of the whole
+        tail = 1 / odd + square * tail
+    series = torch.where(near, off, 0.0) * small + 2 * x * small * square * tail
+    return torch.where(near, series, x * torch.log(x / mean) - off)
 
 
 def poisson_log_pmf(x: Tensor, log_rate: Tensor) -> Tensor:
     """x log rate - rate - log x! by its deviance (Loader 2000), for whole x >= 0."""
     rate = torch.exp(log_rate)
-    some = torch.where(x > 0, x, torch.ones_like(x))
-    off = (some - rate) / rate
-    near = off.abs() < 0.5
-    log_ratio = torch.where(near, torch.log1p(torch.where(near, off, torch.zeros_like(off))), some.log() - log_rate)
-    deviance = some * log_ratio - (some - rate)
-    above = -deviance - torch.log(some) / 2 - HALF_LOG_TWO_PI - stirling_rest(some)
+    some = torch.where(x > 0, x, 1.0)
+    above = -deviance(some, rate, some - rate) - torch.log(some) / 2 - HALF_LOG_TWO_PI - stirling_rest(some)
     return torch.where(x > 0, above, -rate)
+
+
+def negative_binomial_log_pmf(x: Tensor, log_mean: Tensor, log_r: Tensor) -> Tensor:
+    r"""log of Gamma(x + r) / (Gamma(r) x!) (r / (r + m))^r (m / (r + m))^x for whole x >= 0, m the mean.
+
+    Loader's saddle point form of the binomial with n = x + r, whose deviances are both at least 0: of r from
+    n r / (r + m) and of x from n m / (r + m). Their distances, -d r / (r + m) and d r / (r + m) with d = x - m, are
+    formed without a difference of large numbers, so that nothing cancels for r far below m or far above, where it is
+    Poisson's.
+    """
+    mean, r = torch.exp(log_mean), torch.exp(log_r)
+    some = torch.where(x > 0, x, 1.0)
+    n, share = some + r, r / (r + mean)
+    off = share * (some - mean)
+    apart = deviance(r, share * n, -off) + deviance(some, n * mean / (r + mean), off)
+    rest = stirling_rest(n) - stirling_rest(r) - stirling_rest(some)
+    above = rest - apart - (torch.log(some) + torch.log1p(some / r)) / 2 - HALF_LOG_TWO_PI
+    return torch.where(x > 0, above, -r * torch.log1p(mean / r))

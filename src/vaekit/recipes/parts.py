@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .. import conditional as heads
 from .. import nets
 from ..composition import Composition, Facts
-from ..conditional import Conditional, Head, LocationScale
+from ..conditional import Conditional, Head
 from ..data.observation import (
     Binary,
     Centred,
@@ -116,7 +116,7 @@ def choose_head(facts: Facts, likelihood: str, sigma: str) -> Head:
     if likelihood == "mixed":
         if not facts.columns:
             raise ChoiceError("likelihood 'mixed' is for tables (.csv, .parquet), whose columns differ in kind")
-        return MixedHead(facts.columns)
+        return MixedHead(facts.columns, scaled=facts.scaled_counts)
     if any(column.kind == "categorical" for column in facts.columns):
         raise ChoiceError(
             f"this table has columns of categories, which {likelihood} would take for numbers: write mixed"
@@ -125,12 +125,16 @@ def choose_head(facts: Facts, likelihood: str, sigma: str) -> Head:
         "bernoulli": heads.Bernoulli,
         "continuous-bernoulli": heads.ContinuousBernoulliHead,
         "beta": heads.BetaHead,
+    }
+    if likelihood in plain:
+        return plain[likelihood](facts.shape)
+    counted: dict[str, Callable[..., Head]] = {
         "poisson": heads.PoissonHead,
         "negative-binomial": heads.NegativeBinomialHead,
         "zero-inflated": heads.ZeroInflatedNegativeBinomialHead,
     }
-    if likelihood in plain:
-        return plain[likelihood](facts.shape)
+    if likelihood in counted:
+        return counted[likelihood](facts.shape, **heads.count_range(facts.scaled_counts))
     levels = int(facts.scale[1]) + 1 if facts.integer else 256
     of_levels: dict[str, Callable[..., Head]] = {
         "discretised-logistic": heads.DiscretisedLogisticHead,
@@ -215,12 +219,11 @@ def start(composition: Composition, x: Tensor, wrap: Callable[[nn.Module], nn.Mo
     """
     likelihood = composition.model.likelihood
     if isinstance(likelihood, Conditional) and isinstance(likelihood.head, Head):
-        bias = start_bias(likelihood.head, x)
+        head = likelihood.head.head if isinstance(likelihood.head, Masked) else likelihood.head
+        head.start_numbers(x)
+        bias = start_bias(head, x)
         if bias is not None:
             nets.set_output_bias(likelihood.net, bias)
-        head = likelihood.head.head if isinstance(likelihood.head, Masked) else likelihood.head
-        if isinstance(head, LocationScale):
-            head.start_scale(x)
     for module in composition.model.modules():
         if wrap and isinstance(module, nets.DirectIn):
             module.centre.copy_(wrap(nn.Identity())(x).mean(0)[: module.channels])
