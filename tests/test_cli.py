@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vaekit import catalogue
 from vaekit.cli import main
 from vaekit.cli.fit import DATA, TRAINING
 
@@ -99,27 +101,61 @@ def test_help_of_each_recipe():
     from vaekit.recipes import RECIPES
 
     for name, recipe in RECIPES.items():
-        shown = done("fit", "digits", "--recipe", name, "--help").out
+        shown = done("fit", "digits", "--recipe", name, "--help-all").out
         for parameter in recipe.parameters:
             assert f"--{parameter.replace('_', '-')}" in shown
         general = {"data", "recipe", "out", "resume", "moved", "init_from", "dry_run"}
         assert not set(recipe.parameters) & (set(TRAINING) | set(DATA) | general), name
 
 
+def test_help_shows_what_the_chosen_recipe_uses_and_help_all_the_rest():
+    def shown(*argv):
+        return set(re.findall(r"(?<=│ )--[a-z0-9-]+", done("fit", *argv).out))
+
+    tc, everything = shown("--recipe", "tc", "--help"), shown("--recipe", "tc", "--help-all")
+    assert {"--alpha", "--beta", "--gamma", "--latent", "--out", "--epochs"} <= tc
+    assert not {"--l1", "--kernel", "--components", "--transforms", "--mix", "--clip"} & tc
+    assert {"--l1", "--kernel", "--components", "--clip"} <= everything
+    assert tc < everything
+    assert {"--components"} <= shown("--prior", "vamp", "--help")
+    assert {"--samples", "--groups"} <= shown("--objective=iwae", "--help")
+    first = done("fit", "--recipe", "tc", "--help").out.split("\n\n")
+    assert "Example: vaekit fit digits --recipe tc" in first[2]
+
+
+def test_the_catalogue_is_what_the_registers_say():
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+    try:
+        from catalogue import text
+    finally:
+        sys.path.pop(0)
+    assert json.loads(text()) == json.loads(catalogue.FILE.read_text()), "run python tools/catalogue.py"
+
+
+def test_recipes_in_the_catalogue_have_the_types_of_their_functions():
+    from vaekit.recipes import RECIPES
+
+    for name, recipe in RECIPES.items():
+        described = {a.name: a for a in catalogue.recipe(name).arguments}
+        for parameter in recipe.parameters.values():
+            argument = described[parameter.name]
+            assert argument.hint == parameter.annotation, (name, parameter)
+            assert argument.default == parameter.default, (name, parameter)
+
+
 def test_the_options_of_the_general_recipe_come_in_groups():
     from vaekit.recipes import get_recipe
     from vaekit.recipes.choices import OBJECTIVES, takes
 
-    recipe = get_recipe("vae")
-    assert [n for names in recipe.groups.values() for n in names] == list(recipe.help)
-    assert set(recipe.help) == set(recipe.parameters)
-    assert max(len(names) for names in recipe.groups.values()) <= 10
-    shown = done("fit", "digits", "--help").out
+    recipe = catalogue.recipe("vae")
+    assert {a.name for a in recipe.arguments} == set(get_recipe("vae").parameters)
+    assert max(len(group) for group in recipe.groups.values()) <= 10
+    shown = done("fit", "digits", "--help-all").out
     places = [shown.index(f"─ {heading}"[:60]) for heading in recipe.groups]
     assert places == sorted(places)
     assert shown.index("─ Run ") < places[0]
     assert places[-1] < shown.index("─ Training ") < shown.index("─ Data ")
-    told = {n: f"{heading} {text}" for heading, names in recipe.groups.items() for n, text in names.items()}
+    told = {a.name: f"{heading} {a.help}" for heading, group in recipe.groups.items() for a in group}
     for objective, part in OBJECTIVES.items():  # each choice says which objectives take it, in its line or its heading
         for name in takes(part):
             assert objective in told[name], f"{name} of {objective}"
@@ -190,7 +226,7 @@ def test_interrupt_saves_and_resume_ends(sent, tmp_path):
 def test_evaluate(run):
     shown = done("evaluate", run, "--samples", 3, "-n", 20).out
     assert "elbo" in shown
-    assert "at best -" in shown
+    assert "in expectation at most -" in shown
     assert "K 3" in shown.splitlines()[-1]
     listed = json.loads(done("evaluate", run, "--samples", 3, "-n", 20, "--metrics", "elbo", "rate", "--json").out)
     assert [m["name"] for m in listed] == ["elbo", "rate"]
@@ -464,11 +500,34 @@ def test_the_elbo_told_is_that_of_the_saved_weights(capsys):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ("fti digits", 'Did you mean "fit"'),
+        ("fti digits", "did you mean 'fit'"),
+        ("train digits", "did you mean 'fit'"),
+        ("generate RUN", "did you mean 'sample'"),
+        ("digits", "vaekit fit digits"),
+        ("RUN", "vaekit report"),
+        ("fit RUN", "--resume"),
+        ("fit digits --recipe tc --codes 5", "--recipe vq"),
+        ("fit digits --learning-rate 1", "did you mean --lr?"),
+        ("fit digits --batch-size 1", "did you mean --batch?"),
+        ("fit digits --latent-dim 1", "did you mean --latent?"),
+        ("fit digits --hidden-dims 1", "did you mean --hidden?"),
+        ("fit digits --optimizer adam", "did you mean --optimiser?"),
+        ("fit digits --num-epochs 1", "did you mean --epochs?"),
+        ("fit digits --gpu", "did you mean --device?"),
+        ("fit digits --lr-schedule cosine", "did you mean --schedule?"),
+        ("fit digits --epochs", "--epochs needs a value"),
+        ("fit digits --resume=perhaps", "--resume"),
+        ("sample digits", "vaekit fit digits"),
+        ("sample file", "is a file, not a run"),
+        ("sample RUN/..", "name one"),
+        ("sample RUN --output x.png", "did you mean --out?"),
+        ("study zzz", "kl-weight"),
+        ("study interpolaton", "did you mean 'interpolation'"),
+        ("study beta nowhere.csv", "neither a data set nor a path"),
         ("fit", "DATA"),
         ("fit digts", "did you mean 'digits'"),
         ("fit digits extra", "extra"),
-        ("fit digits --latnt 3", "Did you mean --latent"),
+        ("fit digits --latnt 3", "did you mean --latent"),
         ("fit digits --recipe covn", "did you mean 'conv'"),
         ("fit digits --recipe zzz", "kingma2013"),
         ("fit digits --activation rellu", 'Did you mean "relu"'),
@@ -545,7 +604,7 @@ def test_the_elbo_told_is_that_of_the_saved_weights(capsys):
 def test_refusals(argv, said, digits, tmp_path):
     (tmp_path / "file").write_text("no image")
     before, run_before = everything(tmp_path), everything(digits)
-    result = vaekit(*(str(digits) if word == "RUN" else word for word in argv.split()))
+    result = vaekit(*(word.replace("RUN", str(digits)) for word in argv.split()))
     assert result.code == 2
     assert result.err.startswith("error: ")
     assert result.err.count("\n") == 1
@@ -572,12 +631,22 @@ def test_unwritable_place(run):
 
 
 def test_help_imports_nothing_heavy():
+    Path("other").mkdir()
+    Path("other/run.json").touch()
     program = (
         "import sys, vaekit.cli\n"
-        "for argv in (['--help'], ['--version'], ['sample', '--help']):\n"
-        "    assert vaekit.cli.main(argv) == 0\n"
-        "heavy = {'torch', 'numpy', 'matplotlib', 'sklearn', 'PIL', 'jinja2'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
+        "def heavy(*names): return set(names) & set(sys.modules)\n"
+        "def told(line): return vaekit.cli.main(line.split())\n"
+        "for line in ('--help', '--version', 'sample --help', 'fit --help', 'fit --recipe tc --help', 'recipes',\n"
+        "             'study', 'fit --help-all'):\n"
+        "    assert told(line) == 0, line\n"
+        "    assert not heavy('torch', 'matplotlib', 'sklearn', 'PIL', 'jinja2'), line\n"
+        "assert told('datasets') == 0\n"
+        "for line in ('fit nowhere.csv', 'fit digits --recipe covn', 'fit digits --bta 3', 'fit digts', 'fit other',\n"
+        "             'fit digits --out other', 'fit digits --epochs 1 --steps 1', 'sample nowhere', 'report .',\n"
+        "             'study zzz', 'study beta nowhere', 'train', 'explore x.csv', 'export nowhere --out x'):\n"
+        "    assert told(line) == 2, line\n"
+        "    assert not heavy('torch', 'matplotlib', 'sklearn', 'pandas', 'scipy', 'jinja2'), line\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr

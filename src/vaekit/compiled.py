@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._inductor.custom_graph_pass import CustomGraphPass
 
 
-class _BiasApart(CustomGraphPass):
-    """Split addmm into a product and a sum: the bias then fuses with the activation instead of being copied first."""
+@functools.cache
+def _bias_apart() -> Any:
+    """Splits addmm into a product and a sum: the bias then fuses with the activation instead of being copied first."""
+    from torch._inductor.custom_graph_pass import CustomGraphPass  # a second of imports, which eager runs do without
 
-    def __call__(self, graph: torch.fx.Graph) -> None:
-        aten = torch.ops.aten
-        for node in list(graph.nodes):
-            if node.op == "call_function" and node.target is aten.addmm.default and not node.kwargs:
-                bias, a, b = node.args
-                with graph.inserting_before(node):
-                    product = graph.call_function(aten.mm.default, (a, b))
-                    total = graph.call_function(aten.add.Tensor, (product, bias))
-                product.meta.update(node.meta)
-                total.meta.update(node.meta)
-                node.replace_all_uses_with(total)
-                graph.erase_node(node)
+    class BiasApart(CustomGraphPass):
+        def __call__(self, graph: torch.fx.Graph) -> None:
+            aten = torch.ops.aten
+            for node in list(graph.nodes):
+                if node.op == "call_function" and node.target is aten.addmm.default and not node.kwargs:
+                    bias, a, b = node.args
+                    with graph.inserting_before(node):
+                        product = graph.call_function(aten.mm.default, (a, b))
+                        total = graph.call_function(aten.add.Tensor, (product, bias))
+                    product.meta.update(node.meta)
+                    total.meta.update(node.meta)
+                    node.replace_all_uses_with(total)
+                    graph.erase_node(node)
 
-    def uuid(self) -> Any:
-        return "vaekit-bias-apart-1"
+        def uuid(self) -> Any:
+            return "vaekit-bias-apart-1"
+
+    return BiasApart()
 
 
 def whole_graph(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,7 +47,7 @@ def whole_graph(method: Callable[..., Any]) -> Callable[..., Any]:
     copy = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
     options: dict[str, Any] = {
         "guard_filter_fn": lambda entries: [False for _ in entries],
-        "post_grad_custom_post_pass": _BiasApart(),
+        "post_grad_custom_post_pass": _bias_apart(),
     }
     bound = types.MethodType(copy, method.__self__)  # type: ignore[attr-defined]
     graph = torch.compile(bound, fullgraph=True, dynamic=False, options=options)
@@ -62,7 +68,9 @@ def whole_graph(method: Callable[..., Any]) -> Callable[..., Any]:
 
 def is_compile_error(error: Exception) -> bool:
     """Whether a call failed because its graph could not be made, rather than in running."""
-    return isinstance(error, torch._dynamo.exc.TorchDynamoException) or "Inductor" in type(error).__name__
+    dynamo = sys.modules.get("torch._dynamo")  # whoever compiled has imported it
+    failed = dynamo is not None and isinstance(error, dynamo.exc.TorchDynamoException)
+    return failed or "Inductor" in type(error).__name__
 
 
 def has_compiler() -> bool:

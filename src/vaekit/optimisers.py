@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .errors import ChoiceError
+from .suggest import unknown
 
 
 class Optimiser(ABC):
@@ -125,5 +126,5 @@ OPTIMISERS: dict[str, type[Optimiser]] = {
 def optimiser(name: str, weight_decay: float = 0.0, **options: float) -> Optimiser:
     """The rule of this name (any case)."""
     if name.lower() not in OPTIMISERS:
-        raise ChoiceError(f"no optimiser {name!r}: there are {', '.join(OPTIMISERS)}")
+        raise ChoiceError(unknown("`optimiser`", name, OPTIMISERS))
     return OPTIMISERS[name.lower()](weight_decay, **options)

@@ -114,6 +114,3 @@ def learning_rate(name: str, progress: float, warmup: float = 0.01, floor: float
     if name == "cosine":
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * rest))
     raise ValueError(f"schedule {name!r} is not one of constant, linear, cosine")
-
-
-LEARNING_RATES = ("constant", "linear", "cosine")

@@ -20,6 +20,7 @@ from .data.named import SETS
 from .data.splits import PARTS, count_of, rows_of
 from .errors import DataError, RunError
 from .files import parse_json, read_json, read_tensors, read_text, write_tensors
+from .find import find_run
 from .recipes import get_recipe
 
 FORMAT = 2
@@ -124,9 +125,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     Raises:
         RunError: no run there, damaged, or written by a newer vaekit.
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise RunError(f"no run at {path}: train one with `vaekit fit DATA --out {path}`")
+    path = find_run(path)
     config = read_json(path / "run.json")
     if not isinstance(config, dict) or type(config.get("format")) is not int:
         raise RunError(f"{path / 'run.json'} is damaged: it has no format number")

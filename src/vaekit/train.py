@@ -26,10 +26,11 @@ from .composition import Composition, Facts
 from .data.core import Data
 from .errors import ChoiceError, RunError, TrainingError
 from .files import read_tensors, remove_parts, write_json
+from .hardware import bf16_pays, choose_device, decide_compile, subnormals_as_zero, work
 from .lock import only_trainer
 from .noise import Noise
 from .objectives import Batch
-from .options import Options, bf16_pays, choose_device, decide_compile, subnormals_as_zero, work
+from .options import Options
 from .progress import Progress, Silent, progress_for
 from .recipes import get_recipe
 from .run import Run, open_run

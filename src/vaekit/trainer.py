@@ -24,10 +24,11 @@ from .data.core import Data
 from .engine import Engine, Settings
 from .errors import RunError, TrainingError
 from .files import read_tensors, unwritable, write_json, write_tensors, write_text
+from .hardware import choose_device
 from .noise import Noise
 from .observed import Observed
 from .optimisers import optimiser
-from .options import Options, choose_device
+from .options import Options
 from .progress import Progress
 from .schedules import learning_rate
 from .stored import read_log

@@ -11,10 +11,11 @@ import vaekit
 
 ROOT = Path(vaekit.__file__).parent
 LAYERS = [
-    {"errors", "schedules", "progress", "noise", "typed", "allocation"},
+    {"errors", "suggest", "options", "schedules", "progress", "noise", "typed", "allocation"},
     {
         "files",
         "lock",
+        "catalogue",
         "example",
         "nets",
         "distributions",
@@ -32,7 +33,7 @@ LAYERS = [
     {"objectives"},
     {"composition"},
     {"recipes"},
-    {"run", "stored", "configuration", "observed", "engine", "options"},
+    {"run", "stored", "configuration", "observed", "engine", "hardware"},
     {"metrics", "trainer", "latent", "resample", "infill", "editing"},
     {"train"},
     {"figures"},

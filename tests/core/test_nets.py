@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vaekit import conditional as heads
 from vaekit import nets
 from vaekit.data.observation import Identity
+from vaekit.hardware import Work, decide_compile, work
 from vaekit.objectives import ELBO
-from vaekit.options import Work, decide_compile, work
 from vaekit.recipes import Composition, Facts, gaussian_vae, get_recipe
 
 EVENTS = [(1, 28, 28), (3, 64, 64), (2, 17, 9), (1, 6, 5), (4, 50), (1, 7)]

@@ -123,14 +123,14 @@ def test_compiled_scores_are_those_of_eager_ones_last_short_batch_included(run):
 
 
 def test_without_a_compiler_training_is_eager_and_says_why(monkeypatch):
-    from vaekit import options
+    from vaekit import hardware
 
-    monkeypatch.setattr(options, "has_compiler", lambda: False)
-    decided, why = options.decide_compile("auto", 1e9, options.Work(10**6, 0), 100, torch.device("cpu"))
+    monkeypatch.setattr(hardware, "has_compiler", lambda: False)
+    decided, why = hardware.decide_compile("auto", 1e9, hardware.Work(10**6, 0), 100, torch.device("cpu"))
     assert not decided
     assert "compiler" in why
     with pytest.raises(vk.VaekitError, match="compiler"):
-        options.decide_compile("on", 1e9, options.Work(10**6, 0), 100, torch.device("cpu"))
+        hardware.decide_compile("on", 1e9, hardware.Work(10**6, 0), 100, torch.device("cpu"))
 
 
 def test_a_step_that_cannot_be_compiled_is_run_eagerly(tmp_path, run, monkeypatch):

@@ -10,10 +10,10 @@ from torch import distributions as D
 
 from vaekit.distributions import draw
 from vaekit.distributions.special import log_sum_exp
+from vaekit.hardware import subnormals_as_zero
 from vaekit.model import Latent, Trace
 from vaekit.noise import Noise
 from vaekit.objectives import ELBO, Batch
-from vaekit.options import subnormals_as_zero
 from vaekit.terms import (
     Weights,
     distortion,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import logging
 import os
 import sys
@@ -9,20 +11,45 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Parameter
 
 import vaekit
+from vaekit import catalogue
 from vaekit.cli import change, fit, listing, live, study, use
+from vaekit.cli.mistakes import check_command, explained
+from vaekit.cli.parameters import as_flags
 from vaekit.errors import UnavailableError, VaekitError
+from vaekit.options import Options
 
 HELP = """Variational autoencoders on your own data: train, measure, look, use.
 
 DATA is a name (`vaekit datasets`) or a path: a folder of images, .npz, .npy, IDX, .csv, .parquet.
 RUN is the directory that `vaekit fit` leaves.
 
-It ends with status 0, with 2 after an error, with 3 where a named data set is neither here nor to be downloaded.
-Start with `vaekit fit digits --minutes 1`; `vaekit COMMAND --help` tells the options of a command.
+Start with `vaekit fit digits --minutes 1`. `vaekit COMMAND --help` shows the options of a command, `vaekit recipes`
+which model suits which data.
+
+Exit status: 0; 2 after an error; 3 if a named data set is neither cached nor downloadable; 130 when interrupted.
 """
+
+COMMANDS = (
+    use.evaluate,
+    use.sample,
+    use.reconstruct,
+    use.interpolate,
+    use.traverse,
+    change.edit,
+    change.fill,
+    use.encode,
+    use.score,
+    use.report,
+    live.explore,
+    live.export,
+    study.study,
+    listing.recipes,
+    listing.datasets,
+)
+"""Besides fit."""
 
 
 def build(argv: Sequence[str]) -> App:
@@ -35,26 +62,18 @@ def build(argv: Sequence[str]) -> App:
         default_parameter=Parameter(negative_iterable=(), negative_none=()),
         suppress_keyboard_interrupt=False,
     )
-    app.command(fit.command(argv) if argv[:1] == ["fit"] else fit.placeholder, name="fit")
-    for function in (
-        use.evaluate,
-        use.sample,
-        use.reconstruct,
-        use.interpolate,
-        use.traverse,
-        change.edit,
-        change.fill,
-        use.encode,
-        use.score,
-        use.report,
-        live.explore,
-        live.export,
-        study.study,
-        listing.recipes,
-        listing.datasets,
-    ):
+    everything = "--help-all" in argv
+    app.command(fit.command(argv, everything) if argv[:1] == ["fit"] else fit.placeholder, name="fit")
+    for function in COMMANDS:
         app.command(function)
     return app
+
+
+def arguments() -> set[str]:
+    """All arguments that are options of some command, by their names in Python."""
+    recipes = {a.name for recipe in catalogue.recipes().values() for a in recipe.arguments}
+    commands = {name for function in COMMANDS for name in inspect.signature(function).parameters}
+    return recipes | commands | {f.name for f in dataclasses.fields(Options)} | set(fit.DATA) | fit.GENERAL
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a library's warnings mean nothing to a user
             logging.disable(logging.WARNING)
+            if argv and not argv[0].startswith("-"):
+                check_command(argv[0], ["fit", *(function.__name__ for function in COMMANDS)])
             app = build(argv)
+            argv = ["--help" if word == "--help-all" else word for word in argv]
             result: Any = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
             return result if isinstance(result, int) else 0
     except (VaekitError, CycloptsError) as error:
@@ -93,10 +115,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse(error: Exception) -> int:
-    if isinstance(error, CycloptsError):
-        error.verbose = False
-    text = str(error)
-    if isinstance(error, UnusedCliTokensError):
-        text = f"unexpected {' '.join(error.unused_tokens or ())!r}: see --help for what the command takes"
+    text = explained(error) if isinstance(error, CycloptsError) else as_flags(str(error), arguments())
     print(f"error: {' '.join(text.split())}", file=sys.stderr)
     return 3 if isinstance(error, UnavailableError) else 2

@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from vaekit.cli.output import Doing, check_directory
+from vaekit import catalogue
+from vaekit.catalogue import Described
+from vaekit.cli.output import Doing, check_directory, check_source
 from vaekit.cli.parameters import choice, option, split
 from vaekit.errors import ChoiceError, DataError, RunError, UnavailableError
+from vaekit.find import find_run
+from vaekit.options import Options
 
 if TYPE_CHECKING:
     from vaekit.data import Data
-    from vaekit.recipes import Recipe
     from vaekit.run import Run
 
 SUMMARY = "Train a model on DATA and leave a run directory."
 FINISHED = ("finished", "stopped early")
 
+GENERAL = {"recipe", "out", "resume", "moved", "init_from", "dry_run"}
 TRAINING = {
     "epochs": "passes through the training data; give one of epochs, steps and minutes",
     "steps": "training steps",
@@ -62,6 +66,12 @@ DATA: dict[str, tuple[Any, str]] = {
     "split_seed": (int | None, "seed of the random split"),
 }
 
+OFTEN = {
+    *("epochs", "minutes", "seed", "lr", "batch", "augment", "patience", "device"),
+    *("size", "table", "label", "types", "missing", "valid", "test"),
+}
+"""The options of training and data that the short help shows."""
+
 
 def placeholder() -> None:
     pass
@@ -70,22 +80,21 @@ def placeholder() -> None:
 placeholder.__doc__ = SUMMARY
 
 
-def command(argv: Sequence[str]) -> Callable[..., int]:
-    """The fit function with the signature of the recipe that `argv` names (or that the run to resume has)."""
-    from vaekit.options import subnormals_as_zero
-    from vaekit.recipes import RECIPES, get_recipe
+def command(argv: Sequence[str], everything: bool = False) -> Callable[..., int]:
+    """The fit function with the signature of the recipe that `argv` names (or that the run to resume has).
 
+    Its help shows what means something for that recipe and what is often needed, or `everything`.
+    """
     out = _peek(argv, "--out")
     name = _peek(argv, "--recipe")
     if name is None and "--resume" in argv and out is not None:
-        from vaekit.stored import read_config
+        from vaekit.files import read_json
 
-        name = read_config(out)["recipe"]
-    recipe = get_recipe(name or "vae")
+        name = read_json(find_run(out) / "run.json").get("recipe")
+    recipe = catalogue.recipe(name or "vae")
 
     def fit(*positional: str, **given: Any) -> int:
-        with subnormals_as_zero():
-            return _fit(positional[0] if positional else None, recipe, given)
+        return _fit(positional[0] if positional else None, recipe, given)
 
     parameters = [
         inspect.Parameter(
@@ -94,13 +103,22 @@ def command(argv: Sequence[str]) -> Callable[..., int]:
             default=None,
             annotation=Annotated[str | None, Parameter(help="a name or a path; not needed with --resume and --out")],
         ),
-        *_general(sorted(RECIPES)),
-        *_recipe_options(recipe),
-        *_training_options(recipe),
-        *_data_options(),
+        *_general(),
+        *_recipe_options(recipe, argv, everything),
+        *_training_options(everything),
+        *_data_options(everything),
     ]
     fit.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    fit.__doc__ = f"{SUMMARY}\n\nRecipe {recipe.name}: {recipe.description}\n\n{recipe.paper}."
+    written = "" if recipe.name == "vae" else f" --recipe {recipe.name}"
+    more = (
+        "all options" if everything else "what this recipe uses and what is often needed; --help-all shows all options"
+    )
+    fit.__doc__ = (
+        f"{SUMMARY}\n\n"
+        f"Example: vaekit fit digits{written} --minutes 1 --out runs/digits\n\n"
+        f"Recipe {recipe.name}: {recipe.description}\n\n{recipe.paper}.\n\n"
+        f"Shown are {more}. `vaekit recipes` lists the recipes; `vaekit fit --recipe NAME --help` explains one."
+    )
     return fit
 
 
@@ -115,25 +133,17 @@ def _peek(argv: Sequence[str], flag: str) -> str | None:
     return found
 
 
-def _general(recipes: list[str]) -> list[inspect.Parameter]:
+def _general() -> list[inspect.Parameter]:
     group = Group("Run", sort_key=(0,))
+    switch = Annotated[bool, Parameter(negative="")]
+
+    def flag(name: str, help: str) -> inspect.Parameter:
+        return option(name, switch, False, help, group, show_default=False)
+
     return [
-        option(
-            "recipe",
-            str | None,
-            None,
-            f"one of {', '.join(recipes)}; `--recipe NAME --help` shows its options (vae)",
-            group,
-        ),
+        option("recipe", str | None, None, "a name of `vaekit recipes` (vae)", group),
         option("out", str | None, None, "the run directory (runs/DATA-RECIPE)", group),
-        option(
-            "resume",
-            Annotated[bool, Parameter(negative="")],
-            False,
-            "go on with the run in --out where it stopped, with its settings",
-            group,
-            show_default=False,
-        ),
+        flag("resume", "resume the run in --out where it stopped, with its settings"),
         option(
             "moved",
             str | None,
@@ -143,45 +153,32 @@ def _general(recipes: list[str]) -> list[inspect.Parameter]:
             flag="--data",
         ),
         option("init_from", str | None, None, "a run of the same shapes whose weights to start from", group),
-        option(
-            "dry_run",
-            Annotated[bool, Parameter(negative="")],
-            False,
-            "say what would be done and what it would cost, and write nothing",
-            group,
-            show_default=False,
-        ),
+        flag("dry_run", "say what would be done and what it would cost, and write nothing"),
     ]
 
 
-def _recipe_options(recipe: Recipe) -> list[inspect.Parameter]:
+def _recipe_options(recipe: Described, argv: Sequence[str], everything: bool) -> list[inspect.Parameter]:
+    """Those of the recipe; help shows the ones that apply beside its settings and the choices in `argv`."""
+    chosen = {a.name: _peek(argv, f"--{a.name}") or a.default for a in recipe.arguments}
     found = []
-    for place, (heading, names) in enumerate(recipe.groups.items()):
+    for place, (heading, arguments) in enumerate(recipe.groups.items()):
         group = Group(heading or f"Recipe {recipe.name}", sort_key=(1, place))
-        for name, text in names.items():
-            parameter = recipe.parameters[name]
-            found.append(option(name, parameter.annotation, parameter.default, text, group))
+        for a in arguments:
+            show = everything or a.applies(chosen)
+            found.append(option(a.name, a.hint, a.default, a.help, group, show=show))
     return found
 
 
-def _training_options(recipe: Recipe) -> list[inspect.Parameter]:
-    from vaekit.optimisers import OPTIMISERS
-    from vaekit.options import Options
-    from vaekit.schedules import LEARNING_RATES
-
+def _training_options(everything: bool) -> list[inspect.Parameter]:
     group = Group("Training (what is not given comes from the recipe)", sort_key=(2,))
-    hints = get_type_hints(Options)
-    hints |= {
-        "optimiser": choice(tuple(OPTIMISERS)) | None,
-        "schedule": choice(LEARNING_RATES) | None,
-        "precision": choice(("auto", "fp32", "bf16")),
-        "compile": choice(("auto", "on", "off")),
-    }
-    unset = Options()
-    return [option(n, hints[n], getattr(unset, n), TRAINING.get(n, ""), group) for n in Options.__dataclass_fields__]
+    hints, unset = get_type_hints(Options), Options()
+    return [
+        option(n, hints[n], getattr(unset, n), TRAINING.get(n, ""), group, show=everything or n in OFTEN)
+        for n in Options.__dataclass_fields__
+    ]
 
 
-def _data_options() -> list[inspect.Parameter]:
+def _data_options(everything: bool) -> list[inspect.Parameter]:
     from vaekit.data.arrays import MISSING
     from vaekit.data.core import KINDS
 
@@ -190,7 +187,15 @@ def _data_options() -> list[inspect.Parameter]:
     hints |= {"kind": choice(KINDS) | None, "skip_bad": Annotated[bool, Parameter(negative="")]}
     hints |= {"missing": choice(MISSING) | None}
     return [
-        option(n, hints[n], False if n == "skip_bad" else None, text, group, show_default=False)
+        option(
+            n,
+            hints[n],
+            False if n == "skip_bad" else None,
+            text,
+            group,
+            show_default=False,
+            show=everything or n in OFTEN,
+        )
         for n, (_, text) in DATA.items()
     ]
 
@@ -198,13 +203,8 @@ def _data_options() -> list[inspect.Parameter]:
 # --- what it does -----------------------------------------------------------------------------------------------
 
 
-def _fit(source: str | None, recipe: Recipe, given: dict[str, Any]) -> int:
-    from vaekit.options import Options
-    from vaekit.train import fit as train
-
-    general, training, of_data, arguments = split(
-        given, ("recipe", "out", "resume", "moved", "init_from", "dry_run"), tuple(TRAINING), tuple(DATA)
-    )
+def _fit(source: str | None, recipe: Described, given: dict[str, Any]) -> int:
+    general, training, of_data, arguments = split(given, tuple(GENERAL), tuple(TRAINING), tuple(DATA))
     resume, moved, dry, init_from = (general.get(n) for n in ("resume", "moved", "dry_run", "init_from"))
     out = Path(general["out"]) if general.get("out") else None
     Options(**training).checked()
@@ -221,8 +221,10 @@ def _fit(source: str | None, recipe: Recipe, given: dict[str, Any]) -> int:
         raise ChoiceError("--dry-run describes a new run: leave --resume out")
     if resume and init_from:
         raise ChoiceError("--resume goes on with the run's own weights: leave --init-from out")
-    if init_from and not (Path(init_from) / "run.json").exists():
-        raise RunError(f"no run at {init_from} to take weights from (--init-from)")
+    if init_from:
+        find_run(init_from)
+    if source is not None:
+        check_source(source)
     if out is not None and not dry:
         check_directory(out, resume)
     data = None
@@ -235,9 +237,11 @@ def _fit(source: str | None, recipe: Recipe, given: dict[str, Any]) -> int:
     assert out is not None
     if dry:
         from vaekit.cli.plan import plan
+        from vaekit.hardware import subnormals_as_zero
 
         assert data is not None
-        plan(data, recipe, arguments, Options(**training), out, init_from)
+        with subnormals_as_zero():
+            plan(data, recipe.name, arguments, Options(**training), out, init_from)
         return 0
     if resume:
         config = _stored(out, general.get("recipe"))
@@ -247,6 +251,8 @@ def _fit(source: str | None, recipe: Recipe, given: dict[str, Any]) -> int:
             return 0
         data = _stored_data(out, config, source, of_data)
     assert data is not None
+    from vaekit.train import fit as train  # torch is imported from here on: what is wrong above is answered at once
+
     try:
         run = train(
             data,

@@ -14,9 +14,9 @@ def recipes(*, json: bool = False) -> None:
     json
         Print a list of objects {name, summary, paper, arguments} instead.
     """
-    from vaekit.recipes import RECIPES
+    from vaekit import catalogue
 
-    known = sorted(RECIPES.values(), key=lambda r: (r.name != "vae", r.name))
+    known = sorted(catalogue.recipes().values(), key=lambda r: (r.name != "vae", r.name))
     listed = [
         {
             "name": r.name,

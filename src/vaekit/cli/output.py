@@ -58,6 +58,18 @@ def check_directory(path: Path, resume: bool | None) -> None:
     _check_writable(path, str(path))
 
 
+def check_source(source: str) -> None:
+    """Refuse data that are neither a name nor a path, or that are a run, before anything else is done."""
+    from vaekit.data.loading import check_exists
+
+    check_exists(source)
+    if (Path(source).expanduser() / "run.json").is_file():
+        raise RunError(
+            f"{source} is a run, not data: `vaekit fit --out {source} --resume` resumes it, `vaekit evaluate {source}` "
+            "measures it, and `vaekit fit DATA` starts another"
+        )
+
+
 def _check_writable(folder: Path, name: str) -> None:
     """Try the nearest folder that exists: permissions alone do not tell of read-only file systems."""
     there = folder

@@ -1,10 +1,13 @@
-"""How options become parameters: choices in any case, lists of numbers, groups of help."""
+"""How options become parameters: choices in any case, lists of numbers, groups of help; and arguments flags."""
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
+import shlex
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import CoercionError, Group, Parameter, Token
@@ -19,10 +22,11 @@ def option(
     *,
     show_default: bool | None = None,
     flag: str | None = None,
+    show: bool = True,
 ) -> inspect.Parameter:
     """A keyword-only parameter `--name` (or `flag`): Literals match in any case, tuples take several values."""
     plain = _not_none(hint)
-    choices = {"help": help, "group": group, "show_default": show_default}
+    choices = {"help": help, "group": group, "show_default": show_default, "show": show}
     if flag is not None:
         choices["name"] = flag
     if get_origin(plain) is Literal:
@@ -72,3 +76,35 @@ def split(given: Mapping[str, Any], *names: Sequence[str]) -> list[dict[str, Any
     groups = [{n: given[n] for n in group if n in given} for group in names]
     taken = {n for group in groups for n in group}
     return [*groups, {n: v for n, v in given.items() if n not in taken}]
+
+
+ARGUMENT = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
+"""How the library writes of an argument in errors and notes: `beta`, or with a value `likelihood='gaussian'`."""
+
+
+def as_flags(text: str, known: Container[str]) -> str:
+    """A text of the library for the command line: its Python arguments as flags, where they are `known` ones.
+
+    `beta` becomes --beta, `likelihood='gaussian'` --likelihood gaussian, `hidden=[300, 300]` --hidden 300 300,
+    `skip_bad=True` --skip-bad and `direct=False` --no-direct.
+    """
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name not in known:
+            return found.group()
+        dashed = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
+        return dashed if value is None else _with_value(dashed, value)
+
+    return ARGUMENT.sub(flag, text)
+
+
+def _with_value(flag: str, written: str) -> str:
+    try:
+        value = ast.literal_eval(written)
+    except (ValueError, SyntaxError):
+        return f"{flag} {written}"  # a word for what to put there, such as PATH
+    if isinstance(value, bool):
+        return flag if value else f"--no-{flag.removeprefix('--')}"
+    parts = value if isinstance(value, list | tuple) else [value]
+    return " ".join([flag, *(shlex.quote(str(part)) for part in parts)])

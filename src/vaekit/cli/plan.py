@@ -13,23 +13,22 @@ if TYPE_CHECKING:
 
     from vaekit.data import Data
     from vaekit.options import Options
-    from vaekit.recipes import Composition, Recipe
+    from vaekit.recipes import Composition
     from vaekit.trainer import Trainer
 
 STEPS = 5
 
 
-def plan(
-    data: Data, recipe: Recipe, arguments: dict[str, Any], options: Options, out: Path, init_from: str | None
-) -> None:
+def plan(data: Data, name: str, arguments: dict[str, Any], options: Options, out: Path, init_from: str | None) -> None:
     """Print choices, shapes, parameters, memory and an estimate of the time."""
     import torch
 
     from vaekit.progress import Silent
-    from vaekit.recipes import Facts
+    from vaekit.recipes import Facts, get_recipe
     from vaekit.train import describe, prepare
     from vaekit.trainer import Trainer
 
+    recipe = get_recipe(name)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         composition = recipe(Facts.of(data), **arguments)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from vaekit.cli.output import Doing, check_file
+from vaekit.cli.output import Doing, check_file, check_source
 
 
 def study(
@@ -18,7 +18,7 @@ def study(
     minutes: float | None = None,
     out: str | None = None,
 ) -> int:
-    """An experiment of the literature on DATA as a page; without a name, which there are.
+    """Reproduce an experiment from the literature on DATA and write it as a page; without a name, list the studies.
 
     Parameters
     ----------
@@ -27,23 +27,28 @@ def study(
     source
         A name or a path; the study's own data when not given.
     minutes
-        For everything: training, measuring, drawing (7). Run again for longer, it goes on with the models it kept.
+        Total time budget for training, measuring and drawing (7). Run again for longer, it trains the kept models on.
     out
         The page (study-NAME-DATA.html); its models are kept beside it in PAGE.runs.
     """
-    from vaekit import studies
+    from vaekit import catalogue
     from vaekit.cli.fit import load
 
     if name is None:
-        width = max(map(len, studies.STUDIES))
-        for _, one in sorted(studies.STUDIES.items()):
+        known = catalogue.studies()
+        width = max(map(len, known))
+        for _, one in sorted(known.items()):
             print(f"{one.name:<{width}}  {one.summary}  [{one.paper}]")
         print("\nvaekit study NAME [DATA] [--minutes M] [--out PAGE.html]")
         return 0
-    chosen = studies.get_study(name)
-    minutes = studies.checked_minutes(studies.MINUTES if minutes is None else minutes)
+    chosen = catalogue.study(name)
+    wanted = source if source is not None else chosen.data
+    check_source(wanted)
     path = None if out is None else check_file(out, (".html",))
-    data = load(source if source is not None else chosen.data)
+    from vaekit import studies  # torch is imported from here on
+
+    minutes = studies.checked_minutes(studies.MINUTES if minutes is None else minutes)
+    data = load(wanted)
     try:
         with Doing() as doing:
             print(studies.study(name, data, minutes=minutes, out=path, progress=doing))

@@ -8,8 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from vaekit.cli.output import Bar, Doing, at_least, check_file, check_picture, in_rows, make_folder, table, write
+from vaekit.cli.output import (
+    Bar,
+    Doing,
+    at_least,
+    check_file,
+    check_picture,
+    check_source,
+    in_rows,
+    make_folder,
+    table,
+    write,
+)
 from vaekit.errors import ChoiceError
+from vaekit.find import find_run
 
 if TYPE_CHECKING:
     from vaekit.run import Run
@@ -182,6 +194,7 @@ def sample(
     if latents is None and (components is not None or refit):
         raise ChoiceError(f"{'--refit' if refit else '--components'} is for latents: add --latents gmm")
     path = check_file(out, ROWS)
+    find_run(run)
     if latents is not None:
         from vaekit.resample import check_name
 
@@ -526,6 +539,8 @@ def report(
     if not runs:
         raise ChoiceError("report needs a run directory: vaekit report RUN [RUN ...]")
     path = None if out is None else check_file(out, (".html",))
+    for run in runs:
+        find_run(run)
     opened = [_open(run, data) for run in runs]
     from vaekit.report import write_report
 
@@ -535,7 +550,10 @@ def report(
 
 
 def _open(run: str, data: str | None = None, device: str = "cpu") -> Run:
-    from vaekit.options import choose_device
+    find_run(run)  # before torch is imported
+    if data is not None:
+        check_source(data)
+    from vaekit.hardware import choose_device
     from vaekit.run import open_run
 
     return open_run(run, data=data).to(choose_device(device))

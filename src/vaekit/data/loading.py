@@ -366,9 +366,8 @@ def _found(
     """What a name or a path other than a folder of images holds; `table` is for the reader of tables."""
     if asked in named.SETS:
         return named.source(asked, cache=cache, progress=progress)
+    check_exists(asked)
     path = known_path(asked)
-    if not path.exists():
-        raise _unknown(asked)
     suffix = path.suffix.lower()
     if path.is_dir():
         return idx.folder(path, cache=cache, progress=progress)
@@ -383,6 +382,12 @@ def _found(
     if suffix in folders.SUFFIXES:
         raise DataError(f"{path} is a single image: give the folder of images")
     raise DataError(f"{path}: cannot tell the format from its name, expected {FILES} or a folder; convert or rename it")
+
+
+def check_exists(asked: str) -> None:
+    """Raises DataError for what is neither a name nor a path, with the names and what may have been meant."""
+    if asked not in named.SETS and not known_path(asked).exists():
+        raise _unknown(asked)
 
 
 def _unknown(asked: str) -> DataError:

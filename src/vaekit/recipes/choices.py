@@ -219,6 +219,22 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
 }
 
 
+BELONGS = {
+    "components": {"prior": ["mixture", "vamp"]},
+    "transforms": {"prior": ["flow"], "posterior": ["iaf", "nsf"]},
+    "corruption_level": {"corruption": ["gaussian", "masking", "salt-and-pepper"]},
+    "blocks": {"network": ["auto", "conv"]},
+    "direct": {"network": ["auto", "conv"]},
+}
+"""Choices of `compose` that mean something only beside one of these other choices."""
+
+
+def belongs(name: str) -> dict[str, list[str]]:
+    """Beside which other choices one of `compose` means something; empty where beside any."""
+    objectives = [objective for objective, part in OBJECTIVES.items() if name in takes(part)]
+    return {"objective": objectives} if objectives else BELONGS.get(name, {})
+
+
 def takes(part: Callable[..., Any]) -> list[str]:
     """The choices a part takes by name."""
     return [n for n, p in inspect.signature(part).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]

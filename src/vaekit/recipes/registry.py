@@ -6,26 +6,18 @@ run is rebuilt by calling the function again. Several recipes may share a functi
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from ..catalogue import Argument, arguments
 from ..composition import Composition, Facts, check_support
 from ..errors import ChoiceError
+from ..options import Options
+from ..suggest import unknown
 from ..typed import mismatch
-
-
-@dataclass(frozen=True)
-class Argument:
-    """One choice a recipe takes, as `vaekit recipes --json` lists it."""
-
-    name: str
-    type: str
-    default: Any
-    choices: list[str] | None
-    help: str
 
 
 @dataclass(frozen=True)
@@ -69,39 +61,10 @@ class Recipe:
         return {n: p.default for n, p in self.parameters.items() if p.default is not p.empty}
 
     @property
-    def help(self) -> dict[str, str]:
-        """One line an argument, from the `Arguments:` block of the function's docstring."""
-        return {name: text for group in self.groups.values() for name, text in group.items()}
-
-    @property
-    def groups(self) -> dict[str, dict[str, str]]:
-        """The `Arguments:` block by its headings: lines that end in a colon. What stands before the first has ""."""
-        block = (inspect.getdoc(self.function) or "").partition("Arguments:")[2]
-        names = set(inspect.signature(self.function).parameters)
-        found: dict[str, dict[str, str]] = {}
-        heading, name = "", ""
-        for line in (line.strip() for line in block.splitlines()):
-            head, colon, rest = line.partition(": ")
-            if colon and head in names:
-                name = head
-                found.setdefault(heading, {})[name] = rest
-            elif line.endswith(":"):
-                heading = line.removesuffix(":")
-            elif line and name:
-                found[heading][name] += " " + line
-        return found
-
-    @property
     def arguments(self) -> list[Argument]:
-        listed = []
-        for name, p in self.parameters.items():
-            literal = get_origin(p.annotation) is Literal
-            kind = "choice" if literal else getattr(p.annotation, "__name__", str(p.annotation))
-            if get_origin(p.annotation) not in (None, Literal):
-                kind = str(p.annotation)
-            choices = [str(c) for c in get_args(p.annotation)] if literal else None
-            listed.append(Argument(name, kind, p.default, choices, self.help.get(name, "")))
-        return listed
+        """What it takes, in the order of its docstring."""
+        own = [argument for group in arguments(self.function).values() for argument in group]
+        return [dataclasses.replace(a, default=self.settings.get(a.name, a.default)) for a in own]
 
     def __call__(self, facts: Facts, **choices: Any) -> Composition:
         """Build it.
@@ -112,21 +75,25 @@ class Recipe:
         parameters = self.parameters
         for name, value in choices.items():
             if name not in parameters:
-                near = difflib.get_close_matches(name, parameters, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ";"
-                raise ChoiceError(f"recipe {self.name!r} has no choice {name!r}{hint} it takes {', '.join(parameters)}")
+                raise ChoiceError(self._no_argument(name))
             annotation = parameters[name].annotation
             if get_origin(annotation) is Literal and not (isinstance(value, str) and value in get_args(annotation)):
-                options = [str(c) for c in get_args(annotation)]
-                near = difflib.get_close_matches(str(value), options, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ";"
-                raise ChoiceError(f"no {name} {value!r}{hint} there are {', '.join(options)}")
-            if wrong := mismatch(value, annotation, name):
+                raise ChoiceError(unknown(f"`{name}`", value, map(str, get_args(annotation))))
+            if wrong := mismatch(value, annotation, f"`{name}`"):
                 raise ChoiceError(f"recipe {self.name!r}: {wrong}")
         composition = self.function(facts, **{**self.settings, **choices})
         check_support(composition)
         composition.objective.check(composition.model)
         return composition
+
+    def _no_argument(self, name: str) -> str:
+        """What to say of an argument that is none of this recipe's."""
+        from ..data import load
+
+        if name in inspect.signature(load).parameters:
+            return f"{name!r} is about reading the data: give it to vk.load(source, {name}=...), and its result to fit"
+        training = (f.name for f in dataclasses.fields(Options))
+        return unknown(f"argument of recipe {self.name!r}", name, [*self.parameters, *training])
 
 
 RECIPES: dict[str, Recipe] = {}
@@ -150,7 +117,5 @@ def setting(name: str, function: Callable[..., Composition], paper: str, text: s
 def get_recipe(name: str) -> Recipe:
     """The recipe of this name; an unknown one is answered with the nearest."""
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, 1, 0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ChoiceError(f"no recipe {name!r}{hint or ';'} there are {', '.join(sorted(RECIPES))}")
+        raise ChoiceError(unknown("recipe", name, sorted(RECIPES), 0.4))
     return RECIPES[name]

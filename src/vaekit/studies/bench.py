@@ -16,8 +16,8 @@ from ..data.core import Data
 from ..data.observation import Binary, FrozenDraw
 from ..errors import RunError
 from ..files import read_json, write_json
+from ..hardware import choose_device, work
 from ..metrics import PerDatum, per_datum
-from ..options import choose_device, work
 from ..progress import Progress
 from ..recipes import get_recipe
 from ..run import Observed, Run, open_run, read_config

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from .. import figures
+from ..compiled import has_compiler
 from ..figures import Line
 from ..latent import order_by_kl, traverse
 from ..metrics import ACTIVE, is_active
 from ..metrics.disentanglement import Score, factor_score, mig_chen, mig_lib
-from ..options import has_compiler
 from ..report.blocks import Block, Section, Strips, Table, Text, plot
 from ..run import Run
 from .bench import Bench, Plan

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ChoiceError
+from ..suggest import unknown
 
 if TYPE_CHECKING:
     from ..report.blocks import Section
@@ -78,7 +78,5 @@ def get_study(name: str) -> Study:
         ChoiceError: there is none.
     """
     if name not in STUDIES:
-        near = difflib.get_close_matches(name, STUDIES, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ChoiceError(f"no study {name!r}{hint} There are {', '.join(STUDIES)}")
+        raise ChoiceError(unknown("study", name, STUDIES, 0.4))
     return STUDIES[name]

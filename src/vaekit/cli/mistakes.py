@@ -1,0 +1,105 @@
+"""What is answered to a wrong command line: one line that says what to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
+
+from vaekit import catalogue
+from vaekit.errors import ChoiceError
+from vaekit.suggest import meant, unknown
+
+COMMANDS = {
+    "anomaly": "score",
+    "compare": "report",
+    "data": "datasets",
+    "decode": "sample",
+    "detect": "score",
+    "edit-image": "edit",
+    "embed": "encode",
+    "eval": "evaluate",
+    "experiment": "study",
+    "generate": "sample",
+    "impute": "fill",
+    "inpaint": "fill",
+    "likelihood": "score",
+    "list": "recipes",
+    "measure": "evaluate",
+    "models": "recipes",
+    "morph": "interpolate",
+    "onnx": "export",
+    "plot": "report",
+    "predict": "encode",
+    "recon": "reconstruct",
+    "resume": "fit",
+    "run": "fit",
+    "save": "export",
+    "serve": "explore",
+    "show": "report",
+    "studies": "study",
+    "test": "evaluate",
+    "train": "fit",
+    "transform": "encode",
+    "validate": "evaluate",
+    "view": "explore",
+    "visualise": "explore",
+    "visualize": "explore",
+}
+"""What other programs call a command, and its name here."""
+NEEDS = {
+    "RUN": "RUN, a directory that `vaekit fit` leaves",
+    "IMAGE": "IMAGE, an index of the test set or a file",
+    "A": "two examples, A and B: an index of the test set or a file each",
+    "B": "two examples, A and B: an index of the test set or a file each",
+}
+
+
+def check_command(word: str, known: Iterable[str]) -> None:
+    """Raises ChoiceError for what is no command, with the one that was meant."""
+    known = list(known)
+    if word in known:
+        return
+    if here := COMMANDS.get(word.lower()):
+        raise ChoiceError(f"unknown command {word!r}: did you mean {here!r}? See `vaekit {here} --help`")
+    from vaekit.data.named import SETS
+
+    if word in SETS or Path(word).exists():
+        use = "report" if (Path(word) / "run.json").exists() else "fit"
+        raise ChoiceError(f"{word!r} is no command: write `vaekit {use} {word}`, or another of {', '.join(known)}")
+    raise ChoiceError(unknown("command", word, ["--help", *known]))
+
+
+def explained(error: CycloptsError) -> str:
+    """The line for what could not be parsed."""
+    error.verbose = False
+    command = " ".join(error.command_chain or ())
+    if isinstance(error, UnknownOptionError):
+        return _option(error, command)
+    if isinstance(error, UnusedCliTokensError):
+        extra = " ".join(error.unused_tokens or ())
+        return f"unexpected {extra!r}: `vaekit {command} --help` shows what it takes"
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        name = error.keyword or error.argument.name
+        if name.startswith("-"):
+            flag = "a value" if error.keyword else name
+            return f"{name} needs {flag}" if error.keyword else f"{command} needs {flag}: see `vaekit {command} --help`"
+        return f"{command} needs {NEEDS.get(name, name)}: see `vaekit {command} --help`"
+    text = str(error)
+    return text if isinstance(error, CoercionError) else text.replace('Did you mean "', 'did you mean "')
+
+
+def _option(error: UnknownOptionError, command: str) -> str:
+    """An option that the command does not have: another recipe's, or one that was meant."""
+    flag = (error.token.keyword or error.token.value or "").partition("=")[0]
+    known = sorted(name for argument in error.argument_collection for name in argument.names if name.startswith("-"))
+    bare = {name.lstrip("-"): name for name in known}
+    plain = flag.lstrip("-").replace("-", "_")
+    if command == "fit":
+        others = [r.name for r in catalogue.recipes().values() if plain in (a.name for a in r.arguments)]
+        if others:
+            return f"{flag} belongs to other recipes: add --recipe {' or '.join(others[:4])}, or leave it out"
+    near = meant(flag.lstrip("-"), bare)
+    hint = f"did you mean {bare[near]}?" if near else f"`vaekit {command} --help` shows the options"
+    return f"unknown option {flag}: {hint}"

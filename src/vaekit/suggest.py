@@ -1,0 +1,138 @@
+"""What a name that does not exist was probably meant to be."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+ELSEWHERE = {
+    "activation_fn": "activation",
+    "augmentation": "augment",
+    "batchsize": "batch",
+    "batch_size": "batch",
+    "beta_start": "beta_from",
+    "bs": "batch",
+    "checkpoint_dir": "out",
+    "checkpoint_every": "checkpoint_steps",
+    "checkpoint_interval": "checkpoint_steps",
+    "class": "label",
+    "clip_grad": "clip",
+    "clip_grad_norm": "clip",
+    "continue": "resume",
+    "cuda": "device",
+    "decay": "weight_decay",
+    "dir": "out",
+    "dtype": "precision",
+    "early_stopping": "patience",
+    "early_stopping_patience": "patience",
+    "ema_decay": "ema",
+    "embedding_dim": "latent",
+    "epoch": "epochs",
+    "eval_every": "validate_steps",
+    "fp16": "precision",
+    "gpu": "device",
+    "gpus": "devices",
+    "grad_clip": "clip",
+    "gradient_clip_val": "clip",
+    "hidden_dim": "hidden",
+    "hidden_dims": "hidden",
+    "hidden_layers": "hidden",
+    "hidden_size": "hidden",
+    "hidden_sizes": "hidden",
+    "image_size": "size",
+    "img_size": "size",
+    "init": "init_from",
+    "iterations": "steps",
+    "iters": "steps",
+    "kl_weight": "beta",
+    "label_column": "label",
+    "labels": "label",
+    "latent_dim": "latent",
+    "latent_dims": "latent",
+    "latent_size": "latent",
+    "latents": "latent",
+    "layers": "hidden",
+    "learning_rate": "lr",
+    "learningrate": "lr",
+    "logdir": "out",
+    "loss": "objective",
+    "lr_schedule": "schedule",
+    "lr_scheduler": "schedule",
+    "max_epochs": "epochs",
+    "max_iter": "epochs",
+    "max_steps": "steps",
+    "method": "recipe",
+    "missing_values": "missing",
+    "model": "recipe",
+    "n_components": "latent",
+    "n_epochs": "epochs",
+    "n_hidden": "hidden",
+    "n_iter": "epochs",
+    "n_latent": "latent",
+    "n_samples": "n",
+    "n_steps": "steps",
+    "nb_epoch": "epochs",
+    "nb_epochs": "epochs",
+    "num_devices": "devices",
+    "num_epochs": "epochs",
+    "num_gpus": "devices",
+    "num_hidden": "hidden",
+    "num_latents": "latent",
+    "num_samples": "n",
+    "num_steps": "steps",
+    "opt": "optimiser",
+    "optim": "optimiser",
+    "optimizer": "optimiser",
+    "out_dir": "out",
+    "outdir": "out",
+    "output": "out",
+    "output_dir": "out",
+    "random_seed": "seed",
+    "random_state": "seed",
+    "recon_loss": "likelihood",
+    "reconstruction_loss": "likelihood",
+    "restore": "resume",
+    "save_dir": "out",
+    "scheduler": "schedule",
+    "target": "label",
+    "test_fraction": "test",
+    "test_size": "test",
+    "test_split": "test",
+    "val_fraction": "valid",
+    "val_size": "valid",
+    "val_split": "valid",
+    "valid_size": "valid",
+    "validation": "valid",
+    "validation_split": "valid",
+    "warm_up": "warmup",
+    "warmup_steps": "warmup",
+    "wd": "weight_decay",
+    "widths": "hidden",
+    "y": "label",
+    "z_dim": "latent",
+    "zdim": "latent",
+}
+"""What other libraries and papers call an argument, and its name here."""
+FEW = 15
+"""Names that are listed even beside the one that was meant."""
+
+
+def meant(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The one of `known` that `name` most likely means: the same thing by another name, else the nearest spelling."""
+    known = list(known)
+    plain = name.lower().replace("-", "_")
+    if (here := ELSEWHERE.get(plain)) in known:
+        return here
+    by_plain = {one.lower().replace("-", "_"): one for one in reversed(known)}
+    near = difflib.get_close_matches(plain, by_plain, 1, cutoff)
+    return by_plain[near[0]] if near else None
+
+
+def unknown(what: str, name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Says that there is no `what` of this name, and what was meant, or else what to choose from."""
+    known = list(known)
+    near = meant(str(name), known, cutoff)
+    if near is None:
+        return f"unknown {what} {name!r}; choose from {', '.join(known)}"
+    rest = f" Choose from {', '.join(known)}" if len(known) <= FEW else ""
+    return f"unknown {what} {name!r}: did you mean {near!r}?{rest}"
