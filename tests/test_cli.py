@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -77,8 +78,36 @@ def test_fit_says_what_comes_next():
     result = done("fit", "digits", *SMALL)
     assert Path("runs/digits-vae/run.json").exists()
     assert "validation ELBO -" in result.out
-    for command in ("evaluate", "report", "sample"):
+    for command in ("evaluate", "report", "explore", "sample"):
         assert f"vaekit {command} runs/digits-vae" in result.out
+    assert "images/s" in result.err
+    again = done("fit", "--out", "runs/digits-vae", "--resume").out
+    assert again.partition("next:")[2] == result.out.partition("next:")[2]
+
+
+def sampled(shown: str) -> list[str]:
+    """The words of the line that offers new data, which is run here."""
+    (line,) = (line for line in shown.splitlines() if "vaekit sample" in line)
+    words = shlex.split(line.partition("vaekit ")[2])
+    assert Path(done(*words).out.splitlines()[-1]) == Path(words[-1])
+    assert Path(words[-1]).stat().st_size
+    return words
+
+
+def test_what_comes_next_fits_the_run():
+    random = np.random.default_rng(0)
+    lines = [f"{a:.3f},{'red' if a > 0 else 'dark blue'},{a * a:.2f}" for a in random.normal(size=60)]
+    Path("t.csv").write_text("\n".join(["size,colour,area", *lines]))
+    result = done("fit", "t.csv", *SMALL, "--out", "my table")
+    assert sampled(result.out)[-1] == "samples.csv"
+    assert "rows/s" in result.err
+    words = sampled(done("fit", "t.csv", *SMALL, "--condition", "colour", "--label", "colour", "--out", "c").out)
+    assert words[words.index("--label") + 1] in ("red", "dark blue")
+    assert "--latents" in sampled(done("fit", "digits", *SMALL, "--recipe", "ae", "--out", "ae").out)
+    np.save("photos.npy", random.integers(0, 255, (40, 16, 16, 3), np.uint8))
+    small = (*TINY, "--recipe", "conv", "--latent", 3, "--hidden", 4, "--likelihood", "gaussian")
+    assert "--latents" in sampled(done("fit", "photos.npy", *small, "--out", "p").out)
+    assert "--latents" not in sampled(done("fit", "digits", *SMALL, "--recipe", "wae", "--out", "w").out)
 
 
 def test_options_reach_the_run():
@@ -180,6 +209,7 @@ def test_dry_run_writes_nothing(tmp_path):
         "estimate",
         "memory",
         "cpu",
+        "images/s",
     ):
         assert word in result.out, word
 

@@ -14,9 +14,11 @@ class Progress(ABC):
 
     Attributes:
         stop: set it to end the training after the step at hand as an interrupt would, everything kept.
+        unit: what the data are: images, signals or rows.
     """
 
     stop = False
+    unit = "images"
 
     def __enter__(self) -> Progress:
         return self
@@ -32,11 +34,16 @@ class Progress(ABC):
         epoch: float,
         train: dict[str, float],
         valid: dict[str, float],
-        images_per_second: float,
+        per_second: float,
     ) -> None: ...
 
     @abstractmethod
     def note(self, text: str) -> None: ...
+
+
+def unit(kind: str) -> str:
+    """What data of this kind are called in the plural."""
+    return f"{kind}s" if kind in ("image", "signal") else "rows"
 
 
 class Silent(Progress):
@@ -61,7 +68,7 @@ def _clock(seconds: float) -> str:
 
 
 class _Speed:
-    """Images a second and time left, over the last half minute."""
+    """Data per second and time left, over the last half minute."""
 
     def __init__(self) -> None:
         self.marks: list[tuple[float, int]] = []
@@ -83,7 +90,7 @@ class Plain(Progress):
         self.stream = stream or sys.stderr
         self.last, self.tenth, self.speed = 0.0, -1, _Speed()
 
-    def update(self, step, horizon, epoch, train, valid, images_per_second) -> None:
+    def update(self, step, horizon, epoch, train, valid, per_second) -> None:
         left = self.speed.left(step, horizon)
         tenth = 10 * step // max(horizon, 1)
         now = time.monotonic()
@@ -97,8 +104,8 @@ class Plain(Progress):
             parts.append(f"distortion {train['distortion']:.2f}")
         if valid:
             parts.append(f"valid {valid.get('elbo', valid['distortion']):.2f}")
-        if images_per_second:
-            parts.append(f"{images_per_second:,.0f} images/s")
+        if per_second:
+            parts.append(f"{per_second:,.0f} {self.unit}/s")
         parts.append(f"left {_clock(left)}")
         print("  ".join(parts), file=self.stream, flush=True)
 
@@ -128,7 +135,7 @@ class Live(Progress):
     def note(self, text: str) -> None:
         self.live.console.print(text, style="dim")
 
-    def update(self, step, horizon, epoch, train, valid, images_per_second) -> None:
+    def update(self, step, horizon, epoch, train, valid, per_second) -> None:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -139,7 +146,7 @@ class Live(Progress):
         head.add_row(
             f"step {step:,}/{horizon:,}",
             f"epoch {epoch:.2f}",
-            f"{images_per_second:,.0f} images/s",
+            f"{per_second:,.0f} {self.unit}/s",
             f"left {_clock(left)}",
         )
         numbers = Table.grid(padding=(0, 3))

@@ -31,7 +31,7 @@ from .lock import only_trainer
 from .noise import Noise
 from .objectives import Batch
 from .options import Options
-from .progress import Progress, Silent, progress_for
+from .progress import Progress, Silent, progress_for, unit
 from .recipes import get_recipe
 from .run import Run, open_run
 from .stored import FORMAT, check_splits, load_weights, read_config, rebuild, stored_splits, write_splits
@@ -282,6 +282,7 @@ def fit(
                 on_start(config)
         if not isinstance(progress, Progress):
             progress = progress_for() if progress and rank == 0 else Silent()
+        progress.unit = unit(data.kind)
         trainer = Trainer(composition, data, options, path, config, progress, fabric, started)
         if begun:
             trainer.restore()

@@ -34,7 +34,7 @@ LAYERS = [
     {"composition"},
     {"recipes"},
     {"run", "stored", "configuration", "observed", "engine", "hardware"},
-    {"metrics", "trainer", "latent", "resample", "infill", "editing"},
+    {"metrics", "trainer", "latent", "resample", "infill", "editing", "commands"},
     {"train"},
     {"figures"},
     {"doctor", "sklearn", "toys"},

@@ -246,8 +246,10 @@ def _fit(source: str | None, recipe: Described, given: dict[str, Any]) -> int:
     if resume:
         config = _stored(out, general.get("recipe"))
         if config["state"] in FINISHED:
+            from vaekit.run import open_run
+
             print(f"{out} is {config['state']} after {config['step']:,} steps: there is nothing left to train")
-            _next(out)
+            _next(open_run(out), out)
             return 0
         data = _stored_data(out, config, source, of_data)
     assert data is not None
@@ -267,6 +269,7 @@ def _fit(source: str | None, recipe: Described, given: dict[str, Any]) -> int:
     except KeyboardInterrupt as stop:
         return _interrupted(stop, out, source)
     _finished(run, out)
+    _next(run, out)
     return 0
 
 
@@ -351,11 +354,9 @@ def _finished(run: Run, out: Path) -> None:
     if warning := past_its_best(run):
         print(f"note: {warning}")
     print(f"saved in {out}")
-    _next(out)
 
 
-def _next(out: Path) -> None:
-    name = shlex.quote(str(out))
-    print(f"next: vaekit evaluate {name}")
-    print(f"      vaekit report {name}")
-    print(f"      vaekit sample {name} -n 64 --out samples.png")
+def _next(run: Run, out: Path) -> None:
+    from vaekit.commands import following
+
+    print("next: " + "\n      ".join(following(run, str(out))))

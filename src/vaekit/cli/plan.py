@@ -167,10 +167,13 @@ def _step_seconds(trainer: Trainer) -> float:
 
 
 def _time(trainer: Trainer, options: Options, seconds: float, compiled: bool):
+    from vaekit.progress import unit
+
     batch = trainer.order.batch
-    yield "batch", f"{batch}, {trainer.epoch_steps:.4g} steps an epoch"
+    yield "batch", f"{batch}, {trainer.epoch_steps:.4g} steps per epoch"
     ms = 1000 * seconds
-    per = f"at {ms:.0f} ms an eager step" if ms >= 10 else f"at {ms:.2g} ms an eager step"
+    speed = f"{batch / seconds:,.0f} {unit(trainer.data.kind)}/s"
+    per = f"at {f'{ms:.0f}' if ms >= 10 else f'{ms:.2g}'} ms per eager step, {speed}"
     if options.minutes is not None:
         steps = int(60 * options.minutes / seconds)
         yield "length", f"{options.minutes:g} minutes, compilation included"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..commands import following
 from . import numbers
 from .blocks import Code, Section, Table, Text
 from .look import Look
@@ -127,6 +128,7 @@ z = run.encode("test")     # posterior means, (N, D)
 x = run.decode(z)          # in the data's own units
 new = run.sample(64)
 run.evaluate(samples=100)  # into metrics.json"""
-    typed = f"'{path}'" if any(c in path for c in " '\"$`&;()") else path
-    cli = f"vaekit evaluate {typed}\nvaekit sample {typed} -n 64 --out samples.png\nvaekit report {typed}"
-    return Section("open", "Open it", [Code("Python", python), Code("Command line", cli)])
+    blocks = [Code("Python", python)]
+    if not composed:  # the command line cannot rebuild a network of one's own
+        blocks.append(Code("Command line", "\n".join(following(look.run, path))))
+    return Section("open", "Open it", list(blocks))

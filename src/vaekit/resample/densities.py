@@ -257,7 +257,7 @@ class _Fitting(Progress):
     def __init__(self, told: Told | None):
         self.told = told
 
-    def update(self, step, horizon, epoch, train, valid, images_per_second) -> None:
+    def update(self, step, horizon, epoch, train, valid, per_second) -> None:
         if self.told:
             self.told("fitting two-stage", step, horizon)
 

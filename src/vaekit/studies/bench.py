@@ -84,7 +84,7 @@ class _Watch(Progress):
     def start(self, config: dict[str, Any]) -> None:
         self.begun, self.first = time.monotonic(), config.get("step", 0)
 
-    def update(self, step, horizon, epoch, train, valid, images_per_second) -> None:
+    def update(self, step, horizon, epoch, train, valid, per_second) -> None:
         self.marks.append((step, time.monotonic()))
         self.stop = time.monotonic() > self.until
         self.tell(step)
