@@ -32,8 +32,9 @@ class Facts:
     the raw data are whole numbers of a known range (uint8, bool); `n` the number of training data; `classes` the names
     of the labels' classes and `attributes` those of the two-valued attributes, where there are any; `categories` the
     values of the columns beside x that hold a few names or codes; `columns` what each column of a table is, with its
-    categories; `missing` whether nan stands for a value that is missing. `scaled_counts` is false of runs trained
-    before heads over counts were scaled by the data (`conditional.count_range`).
+    categories; `missing` whether nan stands for a value that is missing; `double` whether float32 would blur the raw
+    data. `scaled_counts` is false of runs trained before heads over counts were scaled by the data
+    (`conditional.count_range`).
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Facts:
     attributes: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
     missing: bool = False
+    double: bool = False
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     scaled_counts: bool = field(default=True, compare=False)
 
@@ -64,6 +66,7 @@ class Facts:
             attributes=tuple(data.attribute_names),
             columns=tuple(data.schema),
             missing=data.missing,
+            double=data.train.double,
             categories=_categories(data),
         )
 

@@ -19,12 +19,14 @@ from .noise import Noise
 from .objectives import Batch
 
 
-def choose_device(name: str) -> torch.device:
-    """CUDA, then MPS, then CPU for `auto`; otherwise the device of that name."""
+def choose_device(name: str, double: bool = False) -> torch.device:
+    """CUDA, then MPS (which lacks float64, `double`), then CPU for `auto`; otherwise the device of that name."""
+    if double and name.startswith("mps"):
+        raise ChoiceError("these data need float64, which --device mps lacks: use cpu or cuda")
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("mps" if torch.backends.mps.is_available() and not double else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -48,7 +48,7 @@ def fill(
 def fill_rows(
     run: Run, raw: np.ndarray, labels: Labels | None = None, samples: int | None = None, seed: int = 0
 ) -> np.ndarray:
-    """Raw rows with missing values, as (N, *event) float32 in the data's own units with those filled in.
+    """Raw rows with missing values, as (N, *event) floats in the data's own units with those filled in.
 
     Arguments:
         raw: rows in any layout that the run's data may have.
@@ -63,6 +63,6 @@ def fill_rows(
         x, c = observed(rows).to(run.device), observed.condition(rows, run.device)
         noise = Noise.of(seed, torch.from_numpy(rows).to(run.device), FILLING)
         filled = run.composition.observation.to_raw(fill(run.model, x, c, samples, noise).cpu()).numpy()
-        given = observed.raw(rows).astype(np.float32)
+        given = observed.raw(rows).astype(filled.dtype)
         found.append(np.where(np.isnan(given), filled, given))
     return np.concatenate(found)

@@ -193,10 +193,12 @@ def fill_masked(
     hidden = np.broadcast_to(np.asarray(hidden, bool), events.shape)
     if hidden.all((*range(1, hidden.ndim),)).any() or not hidden.any():
         raise ChoiceError("a mask must hide some of the datum and leave some visible")
-    events[hidden] = run.facts.scale[0] if run.facts.kind == "image" else 0  # what was there must not show in any draw
+    seen = run.composition.observation
+    at_mean = np.broadcast_to(seen.to_raw(torch.zeros(events.shape[1:])).numpy(), events.shape)
+    bare = run.facts.scale[0] if run.facts.kind == "image" else 0
+    events[hidden] = at_mean[hidden] if seen.in_double else bare  # what was there must not show in any draw
     observed = run.observed(events, labels)
     rows = np.arange(len(events))
-    seen = run.composition.observation
     # of grey pixels seen as binary ones: their chances, which make log p linear in x its mean over all draws, not one
     x = torch.from_numpy(seen.chance(events)).float() if isinstance(seen, Binary) else observed(rows)
     x, c = x.to(run.device), observed.condition(rows, run.device)
@@ -208,6 +210,6 @@ def fill_masked(
         z = q.mean + q.stddev * torch.cat([noise, -noise]).to(q.mean.dtype)
         z = torch.cat([z, c.expand(*z.shape[:-1], c.shape[1])], -1) if c is not None else z
         decoded = np.stack([run.decode(some) for some in z])
-    given = events.astype(np.float32)
+    given = events.astype(decoded.dtype)
     filled = np.where(hidden, _expected(decoded, run.facts.columns), given)
     return Infilled(filled, np.where(hidden, decoded, given), bound.cpu().numpy())

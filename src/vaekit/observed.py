@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .composition import Composition, Facts
-from .data.core import Data, blocks, layout
+from .data.core import Data, blocks, cast, layout
 from .data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
 from .data.sparse import Sparse, is_sparse
 from .errors import ChoiceError, DataError
@@ -142,21 +142,25 @@ def events(raw: np.ndarray, facts: Facts, observation: Observation) -> np.ndarra
     Raises:
         DataError: wrong shape, or values of another range than the run was trained on.
     """
-    raw = np.asarray(Sparse(raw) if is_sparse(raw) else raw)
+    raw = cast(np.asarray(Sparse(raw) if is_sparse(raw) else raw), double=True)
     shape = facts.shape
     if raw.shape[1:] != shape:
         plan = layout(facts.kind, raw.shape[1:])  # type: ignore[arg-type]
         if plan.shape != shape:
             raise DataError(f"this run takes data of shape {shape} a datum, got {raw.shape[1:]}")
         raw = raw.reshape(len(raw), *plan.pre).transpose(0, *(a + 1 for a in plan.axes))
-    for first, part in blocks(raw) if raw.dtype.kind == "f" else ():
-        wrong = np.isinf(part) if facts.missing else ~np.isfinite(part)
-        if wrong.any():
-            place = tuple(int(i) for i in np.argwhere(wrong)[0])
+    for first, part in blocks(raw, double=True) if raw.dtype.kind == "f" else ():
+        wrong, single = np.isinf(part) if facts.missing else ~np.isfinite(part), cast(part)
+        large = np.isinf(single) & ~np.isinf(part) & ~wrong
+        if wrong.any() or (large.any() and not facts.double):
+            place = tuple(int(i) for i in np.argwhere(wrong | large)[0])
             where = f"column {facts.columns[place[1]].name!r}" if facts.columns else f"at {place[1:]}"
             raise DataError(
-                f"the data hold NaN or infinite values (row {first + place[0]}, {where}, is {part[place]:g}): fill "
-                "or drop them first, or train with missing values: --missing mask"
+                f"row {first + place[0]}, {where}, is {part[place]:g}, beyond all that this run was trained on "
+                f"({facts.scale[0]:g}..{facts.scale[1]:g}) and what float32 holds: is it a mistake?"
+                if large.any()
+                else f"the data hold NaN or infinite values (row {first + place[0]}, {where}, is {part[place]:g}): "
+                "fill or drop them first, or train with missing values: --missing mask"
             )
     if facts.integer and raw.dtype.kind == "f":
         low, high = facts.scale
@@ -164,10 +168,8 @@ def events(raw: np.ndarray, facts: Facts, observation: Observation) -> np.ndarra
             f"this run was trained on whole numbers {low:g}..{high:g}, got {raw.dtype} from {raw.min():g} to "
             f"{raw.max():g}: pass the raw uint8 data (floats in [0, 1]: (x * {high:g}).round().astype('uint8'))"
         )
-    if raw.dtype.kind == "b":
-        raw = raw.astype(np.uint8)
-    if raw.dtype == np.float64:
-        raw = raw.astype(np.float32)
+    if not facts.double:
+        raw = cast(raw)
     low, high = facts.scale
     if observation.bounded and len(raw):
         least, most = np.fmin.reduce(raw, None), np.fmax.reduce(raw, None)  # of the values that are there

@@ -133,7 +133,7 @@ class Run:
                 f"{where} holds {data.kind} data of shape {tuple(data.shape)}, and {self.path} was trained on "
                 f"{self.facts.kind} data of shape {self.facts.shape}"
             )
-        if data.digest != self.config["data"]["digest"]:
+        if not data.is_same(self.config["data"]["digest"]):
             raise DataError(f"{where} holds other data than {self.path} was trained on (their digests differ)")
         if (self.path / SPLITS).exists():
             check_splits(data, self.path)

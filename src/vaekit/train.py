@@ -127,7 +127,7 @@ def describe(
     """run.json before the first step: what was asked, what was decided, with which versions."""
     import vaekit
 
-    device = choose_device(options.device)
+    device = choose_device(options.device, composition.observation.in_double)
     n = len(data.train)
     batch = min(options.batch or 100, n)
     steps = options.steps or (math.ceil(options.epochs * n / batch) if options.epochs else None)
@@ -327,7 +327,7 @@ def _same_settings(config, recipe, choices, options: Options, given: set[str], d
     if own != (config["recipe"] is None) or (not own and recipe not in ("vae", config["recipe"])):
         started = f"recipe {config['recipe']}" if config["recipe"] else "a composition of its own"
         raise RunError(f"the run was started with {started}, not {'another' if own else recipe}: resume with the same")
-    if data.digest != config["data"]["digest"]:
+    if not data.is_same(config["data"]["digest"]):
         raise RunError("the data differ from those the run was started on: give the same, or another --out")
     asked = {k: v for k, v in dataclasses.asdict(options).items() if k in given or v != getattr(Options(), k)}
     stored = config["training"]

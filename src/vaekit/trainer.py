@@ -124,7 +124,9 @@ class Trainer:
     ):
         self.composition, self.data, self.options, self.path = composition, data, options, path
         self.config, self.progress, self.fabric = config, progress, fabric
-        self.device = fabric.device if fabric is not None else choose_device(options.device)
+        self.device = (
+            fabric.device if fabric is not None else choose_device(options.device, composition.observation.in_double)
+        )
         self.rank, self.world = parallel.rank_and_world(fabric)
         self.started = time.monotonic() if started is None else started
         self.spent = 0.0  # seconds of earlier sessions

@@ -161,7 +161,7 @@ def _fill_table(run: Run, source: str, path: Path, draws: int, seed: int, label:
     from vaekit.cli.sources import rows
 
     given = rows(run, source, None)
-    raw, labels = np.asarray(given.x, np.float32), classes(run, given, label)
+    raw, labels = np.asarray(given.x, np.result_type(given.x.dtype, np.float32)), classes(run, given, label)
     hidden = np.isnan(raw)
     filled = raw.copy()
     some = np.flatnonzero(hidden.any(1) & ~hidden.all(1))

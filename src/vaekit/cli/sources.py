@@ -44,7 +44,7 @@ def rows(run: Run, source: str | None, split: str | None, table: str | None = No
     from vaekit.data.condition import named
 
     data = load(source, kind=run.facts.kind, **_options(run, source, table))
-    if data.digest == run.config["data"]["digest"]:
+    if data.is_same(run.config["data"]["digest"]):
         run.use_data(source)
         return _own(run, split)
     part = getattr(data, split)
@@ -277,7 +277,7 @@ def _row(run: Run, path: Path, index: int) -> np.ndarray:
         raise DataError(f"{path} has {len(x)} rows: there is no row {index}")
     from vaekit.data.core import cast
 
-    return cast(np.array(x[index : index + 1]))
+    return cast(np.array(x[index : index + 1]), double=True)
 
 
 def _picture(run: Run, path: Path) -> np.ndarray:

@@ -28,6 +28,7 @@ from vaekit.data.core import (
 from vaekit.errors import DataError
 
 MISSING = ("refuse", "mask")
+MOST_COUNTED = 2**24  # up to which float32 holds every whole number
 REMEDIES = {
     "c": "save real and imaginary parts as channels: np.stack([x.real, x.imag], -1)",
     "M": "save times as numbers: (x - x.min()) / np.timedelta64(1, 's')",
@@ -125,14 +126,17 @@ def build(
     columns, attributes = _attributes(columns, source.factor_names)
     if len(x) < 2:
         raise DataError(f"{name} holds {len(x)} datum, expected at least 3, one for each of train, valid and test")
+    untrusted = not (isinstance(x, Computed) and x.trusted)  # to look at all of the others would be to compute them
+    if untrusted:
+        _check(x, sort, name, source.feature_names, masked)
+    double = untrusted and needs_double(x, sort, name)
+    x = x if double or is_map(x) or isinstance(x, Computed) else cast(x)
     if masked and x.dtype.kind != "f":
-        if source.schema:
-            x = x.astype(np.float32)  # rows of another table may lack what all of these have
+        if source.schema:  # rows of another table may lack what all of these have
+            x = x.astype(np.float64 if double else np.float32)
         else:
             masked, notes = False, (*notes, f"no value can be missing: {x.dtype} has no nan")
-    if not (isinstance(x, Computed) and x.trusted):  # to look at all of those would be to compute them all
-        _check(x, sort, name, source.feature_names, masked)
-    for start, block in blocks(x) if source.schema else ():
+    for start, block in blocks(x, double=double) if source.schema else ():
         check_columns(source.schema, block, name, start)
     if rows is None:
         parts = splits.assign(len(x), valid=valid, test=test, seed=split_seed, given=source.splits, group=by)
@@ -149,6 +153,7 @@ def build(
             {key: column[index] for key, column in columns.items()},
             None if source.names is None else [source.names[i] for i in index],
             None if by is None else by[index],
+            double,
         )
 
     return Data(
@@ -163,7 +168,7 @@ def build(
         feature_names=source.feature_names,
         factor_names=list(source.factor_names),
         attribute_names=attributes,
-        scale=source.scale or _scale(x, sort, parts["train"]),
+        scale=source.scale or _scale(x, sort, parts["train"], double),
         digest=digest(x),
         options=dict(options or {}) | source.options,
         schema=source.schema,
@@ -173,7 +178,7 @@ def build(
 
 
 def tidy(x: Any, name: str) -> Any:
-    """`x` as an array of numbers: maps are left alone, arrays in memory take their `row_dtype`.
+    """`x` as an array of numbers: maps are left alone, arrays in memory take their `row_dtype`, float64 as it is.
 
     Raises:
         DataError: not numbers, no rows, or rows without a single value.
@@ -197,9 +202,50 @@ def tidy(x: Any, name: str) -> Any:
             f"{name} is of type bool but holds bytes other than 0 and 1: the file is damaged, or was not saved from "
             "bool; save it as uint8"
         )
-    x = x.astype(np.float64) if x.dtype.itemsize > 8 else x  # float128
+    if x.dtype.itemsize > 8 or (x.dtype.kind == "u" and x.dtype.itemsize == 8 and x.max() > np.iinfo(np.int64).max):
+        x = x.astype(np.float64)  # float128, and what no int64 holds
     x = x[:, None] if x.ndim == 1 else x
-    return x if is_map(x) else cast(x)
+    return x if is_map(x) else cast(x, double=True)
+
+
+SAMPLED = 20_000  # rows looked at to tell whether float32 will do
+BLURRED = 2.0**-17  # of an element's deviation: the rounding to float32 that is too much
+LEAST, LARGEST = 1e-150, 1e150  # between them squares are float64 numbers
+
+
+def needs_double(x: Any, kind: Kind, name: str) -> bool:
+    """Whether float32 would blur what tells rows apart: time stamps, whose digits before the last all agree.
+
+    It would where rounding to it moves some element by more than 2^-17 of the deviation over the rows, of an image by
+    more than that of its elements on average. Counts are whole, and small enough.
+
+    Raises:
+        DataError: an element differs from row to row by less than float64 can square.
+    """
+    if kind == "counts" or not (x.dtype.kind in "fiu" and x.dtype.itemsize >= 4) or x.dtype == np.float32:
+        return False
+    rows = np.linspace(0, len(x) - 1, min(len(x), SAMPLED)).astype(np.int64)
+    first = x[:1].astype(np.float64)[0]
+    first = np.where(np.isnan(first), 0, first)
+    n, total, squares, moved = (np.zeros(first.shape) for _ in range(4))
+    least, most = np.full(first.shape, np.inf), np.full(first.shape, -np.inf)
+    for _, block in blocks(x, rows, double=True):
+        values = block.astype(np.float64)
+        with np.errstate(over="ignore"):
+            rounded = np.abs(values - values.astype(np.float32))
+        apart = values - first
+        n += (~np.isnan(values)).sum(0)
+        total, squares = total + np.nansum(apart, 0), squares + np.nansum(apart**2, 0)
+        moved, least = np.fmax(moved, np.fmax.reduce(rounded)), np.fmin(least, np.fmin.reduce(values))
+        most = np.fmax(most, np.fmax.reduce(values))
+    n = np.maximum(n, 1)
+    deviation = np.sqrt(np.maximum(squares / n - (total / n) ** 2, 0))
+    if kind in ("image", "signal"):
+        deviation, moved = np.sqrt((deviation**2).mean()), moved.max()
+        least, most = least.min(), most.max()
+    if ((deviation < LEAST) & (most > least) & (most - least < LEAST)).any():
+        raise DataError(f"{name}: some element differs from row to row by less than {LEAST:g}: multiply the data first")
+    return bool((moved > BLURRED * np.where(deviation > 0, deviation, 1)).any())
 
 
 def is_map(x: Array) -> bool:
@@ -225,7 +271,8 @@ def kind_of(x: Array, asked: str | None) -> Kind:
         raise DataError(f"kind must be one of {', '.join(KINDS)}, got {asked!r}")
     if x.ndim == 2:
         wide = x.dtype.kind in "ui" and x.dtype != np.uint8
-        return "counts" if wide and all(block.min() >= 0 for _, block in blocks(x)) else "vector"
+        counts = wide and all(block.min() >= 0 and block.max() < MOST_COUNTED for _, block in blocks(x))
+        return "counts" if counts else "vector"
     row = x.shape[1:]
     if len(row) == 2 or (len(row) == 3 and (row[2] in (1, 2, 3, 4) or row[0] in (1, 3))):
         return "image"
@@ -325,19 +372,24 @@ def _check(x: Array, kind: Kind, name: str, feature_names: list[str] | None, mas
 
     Where `masked`, nan is a missing value; then something must be known of every column of vectors.
     """
-    first, constant = cast(np.asarray(x[:1])), True
+    first, constant = cast(np.asarray(x[:1]), double=True), True
     known = np.zeros(x.shape[1:], bool)
-    for start, block in blocks(x):
+    for start, block in blocks(x, double=True):
         wrong, missing = np.zeros((), bool), np.zeros((), bool)
         if block.dtype.kind == "f":
             missing = np.isnan(block)
             wrong = np.isinf(block) if masked else ~np.isfinite(block)
             remedy = "drop such rows, fill the missing values in, or have them left out of account: missing='mask'"
             remedy = f"{remedy} (--missing mask)" if missing.any() else "drop such rows, or mend them"
+            if not wrong.any() and block.dtype == np.float64 and (wrong := np.abs(block) > LARGEST).any():
+                remedy = f"numbers beyond {LARGEST:g} have no square: divide the data, or take logarithms"
             known |= ~missing.all(0)
         if kind == "counts" and not wrong.any():
             wrong = ~missing & ((block < 0) | (block != np.round(block)))
             remedy = "counts are whole numbers from 0 up; give raw counts, or kind='vector'"
+            if not wrong.any():
+                wrong = ~missing & (block >= MOST_COUNTED)
+                remedy = f"counts must be below {MOST_COUNTED:,}, up to which float32 counts; give kind='vector'"
         if wrong.any():
             place = np.argwhere(wrong)[0]
             row, column = start + int(place[0]), tuple(map(int, place[1:]))
@@ -357,13 +409,13 @@ def _place(column: tuple[int, ...], feature_names: list[str] | None) -> str:
     return repr(feature_names[column[0]]) if feature_names else str(column[0])
 
 
-def _scale(x: Array, kind: Kind, train: NDArray[np.int64]) -> tuple[float, float]:
+def _scale(x: Array, kind: Kind, train: NDArray[np.int64], double: bool) -> tuple[float, float]:
     """(0, 255) for bytes, (0, 1) for bits (also bits kept in bytes), otherwise what the training rows show."""
     if x.dtype.kind == "b":
         return 0.0, 1.0
     if row_dtype(x.dtype) == np.uint8 and kind != "counts":
         return (0.0, 1.0) if all(block.max() <= 1 for _, block in blocks(x)) else (0.0, 255.0)
-    ends = [(np.fmin.reduce(block, None), np.fmax.reduce(block, None)) for _, block in blocks(x, train)]
+    ends = [(np.fmin.reduce(block, None), np.fmax.reduce(block, None)) for _, block in blocks(x, train, double)]
     low, high = np.fmin.reduce([low for low, _ in ends]), np.fmax.reduce([high for _, high in ends])
     return (float(low), float(high)) if low == low else (0.0, 1.0)  # nan: the training rows lack every value
 

@@ -64,7 +64,9 @@ def unwritable(path: Path, error: OSError) -> DataError:
 
 
 def joined(parts: Sequence[Array], cache: str | Path | None = None, progress: Progress | None = None) -> Array:
-    """The rows of all parts in one array of their `row_dtype`: large ones are written to the cache once, then mapped.
+    """The rows of all parts in one array: large ones are written to the cache once, then mapped.
+
+    The array is of their common `row_dtype`, float64 as it is.
 
     Args:
         parts: (N_i, *row), maps or in memory.
@@ -74,7 +76,7 @@ def joined(parts: Sequence[Array], cache: str | Path | None = None, progress: Pr
     Raises:
         DataError: the cache cannot be written.
     """
-    dtype = row_dtype(np.result_type(*(part.dtype for part in parts)))
+    dtype = row_dtype(np.result_type(*(part.dtype for part in parts)), double=True)
     shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
     if dtype.kind not in "uif" or sum(part.nbytes for part in parts) < LARGE:
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -88,7 +90,7 @@ def joined(parts: Sequence[Array], cache: str | Path | None = None, progress: Pr
         with writing(path) as file:
             np.lib.format.write_array_header_1_0(file, header)
             for part in parts:
-                for _, block in blocks(part):
+                for _, block in blocks(part, double=True):
                     file.write(np.ascontiguousarray(block, dtype).data)
                     done += len(block)
                     if progress is not None:
@@ -107,7 +109,7 @@ def _identity(x: Array) -> str:
         file = [Path(base.filename).resolve(), stat.st_size, stat.st_mtime_ns]
         return f"{file} {place} {x.dtype.str} {x.shape} {x.strides}"
     sha = hashlib.sha256()
-    for _, block in blocks(x):
+    for _, block in blocks(x, double=True):
         sha.update(np.ascontiguousarray(block).data)
     return f"{x.dtype.str} {x.shape} {sha.hexdigest()}"
 

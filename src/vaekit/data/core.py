@@ -1,6 +1,7 @@
 """Data as the rest of vaekit sees them: raw rows, three splits, and how a raw row is laid out as an event."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -59,13 +60,14 @@ class Computed:
         return self.rows(found) if found.ndim else self.rows(found[None])[0]
 
 
-def row_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def row_dtype(dtype: np.dtype[Any], double: bool = False) -> np.dtype[Any]:
     """The type in which rows are handed out, in native byte order.
 
-    Floats as float32, bool as uint8, wider unsigned integers as signed ones (torch knows few operations on those).
+    Floats as float32 (with `double`, float64 as it is), bool as uint8, wider unsigned integers as signed ones (torch
+    knows few operations on those).
     """
     if dtype.kind == "f":
-        return np.dtype(np.float32)
+        return np.dtype(np.float64 if double and dtype.itemsize >= 8 else np.float32)
     if dtype.kind == "b":
         return np.dtype(np.uint8)
     if dtype.kind == "u" and dtype.itemsize > 1:
@@ -73,19 +75,22 @@ def row_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("=")
 
 
-def cast(x: Array) -> Array:
-    """`x` in its `row_dtype`; a float64 too large for float32 becomes inf, which the checks then refuse."""
+def cast(x: Array, double: bool = False) -> Array:
+    """`x` in its `row_dtype`; without `double` a float64 too large for float32 becomes inf."""
     with np.errstate(over="ignore"):
-        return x.astype(row_dtype(x.dtype), copy=False)
+        return x.astype(row_dtype(x.dtype, double), copy=False)
 
 
-def blocks(raw: Array, rows: Array | None = None) -> Iterator[tuple[int, Array]]:
-    """Passes over `raw` (or its `rows`), yielding (position of the first row, some rows), so that a map never loads."""
+def blocks(raw: Array, rows: Array | None = None, double: bool = False) -> Iterator[tuple[int, Array]]:
+    """Passes over `raw` (or its `rows`), yielding (position of the first row, some rows), so that a map never loads.
+
+    Rows are in their `row_dtype`.
+    """
     n = len(raw) if rows is None else len(rows)
     step = max(1, BLOCK // max(1, raw[:1].nbytes))
     for start in range(0, n, step):
         part = raw[start : start + step] if rows is None else raw[rows[start : start + step]]
-        yield start, cast(np.asarray(part))
+        yield start, cast(np.asarray(part), double)
 
 
 @dataclass(frozen=True)
@@ -226,6 +231,7 @@ class Split:
         columns: what else is known of each datum (attributes, factors, batch, group), each (n,).
         names: file name of each datum, or None.
         group: (n,) int64 number of the group that each datum belongs to, where the data were split by group.
+        double: whether float64 is handed out as it is, since float32 would blur what tells rows apart.
     """
 
     raw: Array
@@ -234,6 +240,7 @@ class Split:
     columns: dict[str, Array] = field(default_factory=dict)
     names: list[str] | None = None
     group: NDArray[np.int64] | None = None
+    double: bool = False
 
     def __repr__(self) -> str:
         """How many rows of what, in a line to print."""
@@ -246,7 +253,7 @@ class Split:
 
     def __getitem__(self, rows: Any) -> Array:
         """The raw rows numbered `rows` (slice, indices or mask) within this split; reads only those."""
-        return cast(np.asarray(self.raw[self.index[rows]]))
+        return cast(np.asarray(self.raw[self.index[rows]]), self.double)
 
     def take(self, rows: Any) -> "Split":
         """The split of only the rows `rows` (slice, indices or mask), over the same source."""
@@ -254,7 +261,8 @@ class Split:
         names = None if self.names is None else [self.names[i] for i in np.arange(len(self))[rows]]
         label = None if self.label is None else self.label[rows]
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return Split(self.raw, index, label, columns, names, None if self.group is None else self.group[rows])
+        group = None if self.group is None else self.group[rows]
+        return Split(self.raw, index, label, columns, names, group, self.double)
 
     def head(self, n: int) -> "Split":
         """The first `n` data of this split, or all where there are fewer."""
@@ -317,6 +325,11 @@ class Data:
         values = f"{low:g} to {high:g}{', some missing' if self.missing else ''}"
         return f"{self.name}: {self.kind} data of {shape}, values {values}; {sizes}{more}"
 
+    def is_same(self, known: str) -> bool:
+        """Whether `known` is the digest of these data, or of their float64 as float32, as earlier versions had it."""
+        raw = self.train.raw
+        return known == self.digest or (raw.dtype == np.float64 and known == digest(raw, np.dtype(np.float32)))
+
     def events(self, raw: Array) -> Array:
         """Raw rows (B, *row) as events (B, *shape): a view, nothing is copied or cast.
 
@@ -344,16 +357,20 @@ class Data:
         return x[:, 0] if self.shape[0] == 1 else np.moveaxis(x, 1, -1)
 
 
-def digest(raw: Array) -> str:
-    """SHA-256 (hex) over dtype, shape and content.
+def digest(raw: Array, dtype: np.dtype[Any] | None = None) -> str:
+    """SHA-256 (hex) over dtype, shape and content, as they are or in another `dtype`.
 
     Arrays above 256 MiB are hashed over dtype, shape and 4096 evenly spaced rows, and say so by "sampled:".
     """
-    sha = hashlib.sha256(f"{raw.dtype.str} {raw.shape}".encode())
-    whole = raw.nbytes <= HASHED_WHOLE or len(raw) <= HASHED_ROWS
+    dtype = dtype or raw.dtype
+    sha = hashlib.sha256(f"{dtype.str} {raw.shape}".encode())
+    size = math.prod(raw.shape) * dtype.itemsize
+    whole = size <= HASHED_WHOLE or len(raw) <= HASHED_ROWS
     step = max(1, BLOCK // max(1, raw[:1].nbytes))
     rows = np.arange(len(raw)) if whole else np.linspace(0, len(raw) - 1, HASHED_ROWS).astype(np.int64)
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
-        sha.update(np.ascontiguousarray(raw[part[0] : part[-1] + 1] if whole else raw[part]).data)
+        with np.errstate(over="ignore"):
+            found = (raw[part[0] : part[-1] + 1] if whole else raw[part]).astype(dtype, copy=False)
+        sha.update(np.ascontiguousarray(found).data)
     return ("" if whole else "sampled:") + sha.hexdigest()

@@ -221,7 +221,7 @@ def read_rows(
     x = tidy(found.x, asked)
     if x.dtype.kind == "b":
         x = x.view(np.uint8)
-    elif x.dtype != row_dtype(x.dtype):
+    elif x.dtype != row_dtype(x.dtype, double=True):
         x = caches.joined([x], cache, progress)
     n, columns = len(x), dict(found.columns)
     codes, names = found.label, found.label_names

@@ -30,10 +30,14 @@ def moments(blocks: Callable[[], Iterable[Tensor]]) -> tuple[Tensor, Tensor]:
     Missing values (nan) do not count; an element that no row has gets 0 and 0.
     """
     n, total = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    base: Tensor | None = None  # near the values: what is summed is small, and nothing where an element is constant
     for block in blocks():
         seen = ~torch.isnan(block)
-        n, total = n + seen.sum(0), total + torch.where(seen, block, 0).double().sum(0)
-    mean = total / n.clamp_min(1)
+        if base is None:
+            least = torch.where(seen, block.double(), math.inf).amin(0)
+            base = torch.where(torch.isfinite(least), least, 0)
+        n, total = n + seen.sum(0), total + torch.where(seen, block.double() - base, 0).sum(0)
+    mean = total / n.clamp_min(1) + (0 if base is None else base)
     squares = torch.zeros_like(mean)
     for block in blocks():
         squares = squares + torch.where(torch.isnan(block), 0, block.double() - mean).square().sum(0)
@@ -78,6 +82,11 @@ class Observation(nn.Module):
 
     seen: Tensor
 
+    @property
+    def in_double(self) -> bool:
+        """Whether raw data are taken in float64, since float32 would blur what tells them apart."""
+        return any(buffer.dtype == torch.float64 for buffer in self.buffers())
+
     def masked(self, event: tuple[int, ...]) -> Observation:
         """Self, for data with missing values: the share of the rows that have an element is learned with the rest."""
         self.register_buffer("seen", torch.ones(event))
@@ -102,7 +111,7 @@ class Observation(nn.Module):
         """
 
     def to_raw(self, x: Tensor) -> Tensor:
-        """x, or a mean of x, back in the data's own units (float32)."""
+        """x, or a mean of x, back in the data's own units: float32, or float64 where the data need that."""
         raise RuntimeError(f"{type(self).__name__} does not define to_raw")
 
     def log_units(self, event: tuple[int, ...]) -> Tensor:
@@ -253,17 +262,21 @@ class Identity(Observation):
 
 
 class Standardised(Observation):
-    """x = (raw - mean) / std of each feature, measured on the training rows and stored with the run."""
+    """x = (raw - mean) / std of each feature, measured on the training rows and stored with the run.
+
+    With `double` the raw rows and the arithmetic on them are float64; x is float32 all the same.
+    """
 
     kind = "standardised"
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, event: tuple[int, ...]):
+    def __init__(self, event: tuple[int, ...], double: bool = False):
         super().__init__()
-        self.register_buffer("mean", torch.zeros(event))
-        self.register_buffer("std", torch.ones(event))
+        dtype = torch.float64 if double else torch.float32
+        self.register_buffer("mean", torch.zeros(event, dtype=dtype))
+        self.register_buffer("std", torch.ones(event, dtype=dtype))
 
     def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
         super().fit(blocks)
@@ -273,10 +286,10 @@ class Standardised(Observation):
         self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))  # a constant column keeps its units
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
-        return (raw.float() - self.mean) / self.std
+        return ((raw.to(self.mean.dtype) - self.mean) / self.std).float()
 
     def to_raw(self, x: Tensor) -> Tensor:
-        return x * self.std + self.mean
+        return x.to(self.mean.dtype) * self.std + self.mean
 
     def log_units(self, event: tuple[int, ...]) -> Tensor:
         return -torch.log(self.std.cpu().double())
@@ -291,8 +304,8 @@ class MixedTable(Standardised):
 
     kind = "mixed table"
 
-    def __init__(self, columns: Sequence[Column]):
-        super().__init__((len(columns),))
+    def __init__(self, columns: Sequence[Column], double: bool = False):
+        super().__init__((len(columns),), double)
         self.columns, self.support = tuple(columns), TableSupport(columns)
 
     def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
@@ -333,10 +346,11 @@ class Centred(Observation):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, event: tuple[int, ...]):
+    def __init__(self, event: tuple[int, ...], double: bool = False):
         super().__init__()
-        self.register_buffer("mean", torch.zeros(event))
-        self.register_buffer("scale", torch.ones(()))
+        dtype = torch.float64 if double else torch.float32
+        self.register_buffer("mean", torch.zeros(event, dtype=dtype))
+        self.register_buffer("scale", torch.ones((), dtype=dtype))
 
     def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
         super().fit(blocks)
@@ -346,10 +360,10 @@ class Centred(Observation):
         self.scale.copy_(scale if scale > 0 else torch.ones_like(scale))
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
-        return (raw.float() - self.mean) / self.scale
+        return ((raw.to(self.mean.dtype) - self.mean) / self.scale).float()
 
     def to_raw(self, x: Tensor) -> Tensor:
-        return x * self.scale + self.mean
+        return x.to(self.mean.dtype) * self.scale + self.mean
 
     def log_units(self, event: tuple[int, ...]) -> Tensor:
         return torch.full(event, -math.log(float(self.scale)), dtype=torch.float64)

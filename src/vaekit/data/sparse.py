@@ -21,7 +21,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 
 class Sparse(Computed):
-    """A SciPy sparse matrix as an array (N, D) in its `row_dtype`.
+    """A SciPy sparse matrix as an array (N, D) in its `row_dtype`, float64 as it is.
 
     Raises:
         DataError: not of two axes, or not of numbers.
@@ -36,7 +36,7 @@ class Sparse(Computed):
                 f"shape {matrix.shape}"
             )
         matrix = matrix.tocsr()
-        self.matrix = matrix.astype(row_dtype(matrix.dtype), copy=False)
+        self.matrix = matrix.astype(row_dtype(matrix.dtype, double=True), copy=False)
         self.shape, self.dtype = self.matrix.shape, self.matrix.dtype
 
     def rows(self, index: NDArray[np.int64]) -> Array:

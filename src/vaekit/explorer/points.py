@@ -215,7 +215,7 @@ def _errors(run: Run, points: Points, told: Told) -> None:
         for place in source.blocks(block):
             here = slice(done, done + len(place))
             made = run.decode(points.z[here].astype(np.float32))
-            off = (made - source.observed.raw(place).astype(np.float32)).reshape(len(place), -1)
+            off = (made - source.observed.raw(place).astype(made.dtype)).reshape(len(place), -1)
             there = ~np.isnan(off)
             square = np.where(there, off, 0.0) ** 2
             points.error[here] = _short(np.sqrt(square.sum(1) / np.maximum(there.sum(1), 1)))

@@ -6,6 +6,7 @@ uniform or standard normal numbers as further inputs, so that whoever runs it de
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -208,6 +209,11 @@ def _spread(q: Distribution | None) -> Tensor | None:
 # --- observations without chance --------------------------------------------------------------------------------
 
 
+def _single(observation: Observation) -> Observation:
+    """The observation in float32, which all graphs are in: of data that need more, they see as much as it holds."""
+    return copy.deepcopy(observation).float() if observation.in_double else observation
+
+
 def expected(observation: Observation, raw: Tensor) -> Tensor:
     """x of raw data, or where x is drawn, its expectation over the draw."""
     if isinstance(observation, Binary):
@@ -253,7 +259,7 @@ def build(run: Run, name: str) -> Graph:
     """
     if name not in NAMES:
         raise ChoiceError(f"no graph {name!r}: there are {', '.join(NAMES)}")
-    model, observation, event = run.model, run.composition.observation, tuple(run.facts.shape)
+    model, observation, event = run.model, _single(run.composition.observation), tuple(run.facts.shape)
     condition = run.composition.condition
     given = () if condition is None else (Port("c", (condition.size,), "c"),)
     example = torch.full((EXAMPLE, *event), float(run.facts.scale[0]))

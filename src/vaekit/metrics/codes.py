@@ -40,7 +40,7 @@ def probe_correct(train: Array, train_label: Array, codes: Array, label: Array) 
 
     z, y = _checked(train, train_label)
     z_new, y_new = _checked(codes, label)
-    mean, std = z.mean(0), z.std(0)
+    mean, std = (s.astype(z.dtype) for s in (z.mean(0, dtype=float), z.std(0, dtype=float)))
     std = np.where(std > 0, std, 1.0)
     fitted = LogisticRegression(max_iter=200, tol=1e-3).fit((z - mean) / std, y)
     return fitted.predict((z_new - mean) / std) == y_new

@@ -77,7 +77,7 @@ def survey(run: Run, observed: Observed | None = None) -> Survey:
             kls.append(kl_of(run, some, x, c))
     codes = np.concatenate(means)
     places = np.arange(codes.shape[1])[run.model.latent_places]
-    kl = None if any(k is None for k in kls) else np.concatenate([k for k in kls if k is not None]).mean(0)
+    kl = None if any(k is None for k in kls) else np.concatenate([k for k in kls if k is not None]).mean(0, dtype=float)
     if kl is not None and len(kl) != len(places):  # of layers that are no part of the code
         kl = None
     names = latent_names(run, codes.shape[1])

@@ -117,4 +117,4 @@ def linear(facts: Facts, *, latent: int = 10) -> Composition:
     likelihood = Conditional(nets.MLP((latent,), facts.dims, ()), heads.Gaussian(facts.shape, "shared"))
     model = VAE(StandardNormal((latent,)), posterior, likelihood)
     defaults = Defaults("adam", 1e-2, min(500, facts.n), "cosine", epochs=400)
-    return Composition(model, ELBO(), Centred(facts.shape), defaults)
+    return Composition(model, ELBO(), Centred(facts.shape, facts.double), defaults)

@@ -72,17 +72,17 @@ def choose_observation(facts: Facts, name: str, likelihood: str, shift: float = 
         else:
             name = "centred"
     if name == "standardised":
-        return Standardised(facts.shape)
+        return Standardised(facts.shape, facts.double)
     if name == "mixed":
         if not facts.columns:
             raise ChoiceError("the 'mixed' observation is for tables (.csv, .parquet), whose columns differ in kind")
-        return MixedTable(facts.columns)
+        return MixedTable(facts.columns, facts.double)
     if name == "counts":
         if facts.scale[0] < 0 or not (facts.kind == "counts" or facts.integer):
             raise ChoiceError("the 'counts' observation needs whole numbers from 0: load the data with --kind counts")
         return Counts()
     if name == "centred":
-        return Centred(facts.shape)
+        return Centred(facts.shape, facts.double)
     low, high = whole_range(facts, f"the {name!r} observation")
     if name in ("levels", "dequantised"):
         if not facts.integer or low != 0:
