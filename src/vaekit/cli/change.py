@@ -169,7 +169,10 @@ def _fill_table(run: Run, source: str, path: Path, draws: int, seed: int, label:
         for a in range(0, len(some), BLOCK):
             part = some[a : a + BLOCK]
             of_these = None if labels is None else labels[part]
-            filled[part] = run.fill(raw[part], hidden[part], draws, seed, of_these).filled
+            found = run.fill(raw[part], hidden[part], draws, seed, of_these).filled
+            filled[part] = np.where(
+                hidden[part], found.astype(str).astype(raw.dtype), raw[part]
+            )  # in found's own digits
             doing("filling rows", a + len(part), len(some))
     write(path, run, filled, 1, {"x": raw, "hidden": hidden, "filled": filled})
     empty = int(hidden.all(1).sum())

@@ -338,7 +338,7 @@ def _head(file: Path) -> _Head:
         if image.mode == "P" and image.palette is not None:
             palette = np.array(image.getpalette("RGB") or [0, 0, 1], np.uint8).reshape(-1, 3)
             grey = bool((palette == palette[:, :1]).all())
-        deep = not image.mode.startswith("I") and any("16" in str(tile[3]) for tile in image.tile)
+        deep = not image.mode.startswith("I") and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
         frames = 1 if image.format in ("MPO", "ICO", "ICNS", "PSD") else _frames(image)
         return _Head(height, width, grey, not image.has_transparency_data, image.mode, deep, frames)
 
