@@ -4,6 +4,7 @@ import base64
 import copy
 import io
 import re
+import shutil
 import warnings
 from html.parser import HTMLParser
 
@@ -222,10 +223,44 @@ def test_numbers_of_unlike_protocols_never_share_a_column(digits):
     assert all(all(row) for row in table.rows)
     table = next(b for b in different if b.kind == "table")
     for column in range(1, len(table.head)):
-        assert sum(bool(row[column]) for row in table.rows) == 1
+        assert sum(row[column] != "–" for row in table.rows) == 1
     (warning,) = [b for b in different if b.kind == "text" and b.tone == "warning"]
     assert "ELBO: n" in warning.text
-    assert "Nothing is measured" in numbers.comparison({"a": [], "b": []})[0].text
+    assert "No run has been evaluated" in numbers.comparison({"a": [], "b": []})[0].text
+
+
+def test_a_comparison_says_what_was_not_measured(digits):
+    few = [m for m in digits.metrics if m["name"] in ("elbo", "rate")]
+    blocks = numbers.comparison({"all": digits.metrics, "few": few, "none": []})
+    (note,) = [b.text for b in blocks if b.kind == "text" and b.tone == "note"]
+    assert "few has no Distortion, log p(x)" in note
+    assert "none has no ELBO" in note
+    assert "all has" not in note
+    assert "vaekit evaluate" in note
+
+
+def test_the_table_of_numbers_reads_on_a_phone(digits, tmp_path):
+    """No cell is cut off at the width of a phone, and each says its column."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("the page's tests need chromium")
+    path = write_report([digits, digits], tmp_path / "both.html")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_context(viewport={"width": 375, "height": 800}, offline=True).new_page()
+        page.goto(f"file://{path}")
+        cells = page.evaluate(
+            """() => [...document.querySelectorAll('.stacks td')].filter(e => e.offsetParent).map(e => [
+                e.getBoundingClientRect().right, e.scrollWidth - e.clientWidth, getComputedStyle(e, '::before').content
+            ])"""
+        )
+        browser.close()
+    assert len(cells) > 10
+    for right, over, head in cells:
+        assert right <= 375
+        assert over <= 1
+        assert len(head) > 3
 
 
 @pytest.mark.parametrize(

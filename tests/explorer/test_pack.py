@@ -52,7 +52,7 @@ class Parts(html.parser.HTMLParser):
 def folder(tmp_path):
     (tmp_path / "template.html").write_text(
         '<!doctype html><html><head><meta charset="utf-8"><title><!--title--></title><!--style--></head>'
-        "<body><!--data--><!--modules--></body></html>"
+        "<body><!--first--><!--data--><!--modules--></body></html>"
     )
     (tmp_path / "style.css").write_text("body { margin: 0 }")
     (tmp_path / "main.js").write_text('import { b } from "./b.js";\nimport "./a.js";\nb();\n')
@@ -107,7 +107,7 @@ def test_modules_that_cannot_be_packed(folder):
 
 
 def test_a_template_without_a_place_is_refused(folder):
-    (folder / "template.html").write_text("<!--title--><!--style--><!--data-->")
+    (folder / "template.html").write_text("<!--title--><!--style--><!--first--><!--data-->")
     with pytest.raises(ValueError, match="modules"):
         page("T", {}, Blobs(), folder)
 

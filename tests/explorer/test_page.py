@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
@@ -200,7 +201,7 @@ def test_off_the_data_is_said(opened):
     opened.js("vaekit.change({z: new Float32Array(vaekit.state.z.length).fill(9), anchor: -1})")
     assert "Off the data" in opened.page.locator(".where").inner_text()
     opened.js("vaekit.change({z: Float32Array.from(vaekit.meta.latent.centre)})")
-    assert "Among the data" in opened.page.locator(".where").inner_text()
+    assert "A usual code" in opened.page.locator(".where").inner_text()
 
 
 def test_sliders_move_one_latent_and_show_its_film(opened):
@@ -317,6 +318,34 @@ def test_a_picture_of_ones_own(opened, tmp_path):
     (tmp_path / "not.png").write_text("no image")
     page.set_input_files("#panel-own input[type=file]", str(tmp_path / "not.png"))
     page.wait_for_function("() => document.getElementById('told').innerText.includes('cannot be read')")
+
+
+def test_the_first_picture_is_there_before_anything_runs(browser, made):
+    run, path = made
+    context = browser.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.goto(f"file://{path}")
+    picture = page.locator("#view img")
+    assert picture.bounding_box()["width"] > 100
+    stored = Image.open(io.BytesIO(base64.b64decode(picture.get_attribute("src").split(",")[1])))
+    context.close()
+    expected = run.decode(run.encode("test", 1))[0, 0]
+    np.testing.assert_allclose(np.asarray(stored.convert("L"), float), expected, atol=4)  # codes in it are rounded
+
+
+def test_a_foreign_picture_is_not_called_one_of_the_data(opened, tmp_path):
+    """Noise has a code among those of the data, as anything has, and a log p(x) far below theirs."""
+    page = opened.page
+    opened.tab("own")
+    noise = np.random.default_rng(3).integers(0, 256, (6, 5), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    page.set_input_files("#panel-own input[type=file]", str(tmp_path / "noise.png"))
+    page.wait_for_function("() => vaekit.state.own && vaekit.state.own.share !== null")
+    assert "Unlike the data" in page.locator(".where").inner_text()
+    assert "of your own" in page.locator(".original").inner_text()
+    opened.js("vaekit.change({z: Float32Array.from(vaekit.meta.latent.centre)})")
+    assert opened.js("vaekit.state.own") is None
+    assert "A usual code" in page.locator(".where").inner_text()
 
 
 def test_a_link_brings_back_what_was_seen(browser, made, opened):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-HOLES = ("title", "style", "data", "modules")
+HOLES = ("title", "style", "first", "data", "modules")
 """Comments in the template that are replaced: <!--title-->, ..."""
 _IMPORT = re.compile(r'(?:\bfrom|\bimport)\s*"\./([\w.-]+)"')
 _HERE = files(__package__)
@@ -63,7 +63,9 @@ def add_runtime(blobs: Blobs) -> dict[str, str]:
     return {"name": "ONNX Runtime Web", "version": about["version"], "licence": licence}
 
 
-def page(title: str, meta: Mapping[str, Any], blobs: Blobs, folder: Traversable | None = None) -> str:
+def page(
+    title: str, meta: Mapping[str, Any], blobs: Blobs, folder: Traversable | None = None, first: bytes | None = None
+) -> str:
     """The page.
 
     Arguments:
@@ -71,6 +73,7 @@ def page(title: str, meta: Mapping[str, Any], blobs: Blobs, folder: Traversable 
         meta: JSON for the page; NaN and infinities are refused.
         blobs: its bytes.
         folder: of the template, the style and the modules; by default the package's own.
+        first: a PNG file, the picture that is there before anything runs.
     """
     folder = _HERE / "page" if folder is None else folder
     template = (folder / "template.html").read_text(encoding="utf8")
@@ -83,13 +86,19 @@ def page(title: str, meta: Mapping[str, Any], blobs: Blobs, folder: Traversable 
     parts = {
         "title": html.escape(title),
         "style": f"<style>\n{(folder / 'style.css').read_text(encoding='utf8')}</style>",
+        "first": "" if first is None else _picture(first),
         "data": "\n".join(data),
         "modules": "\n".join([*modules, f'<script type="module">{safe_script(boot)}</script>']),
     }
     missing = [name for name in HOLES if f"<!--{name}-->" not in template]
     if missing:
         raise ValueError(f"the template has no <!--{missing[0]}-->")
-    return re.sub(r"<!--(title|style|data|modules)-->", lambda m: parts[m[1]], template)
+    return re.sub(rf"<!--({'|'.join(HOLES)})-->", lambda m: parts[m[1]], template)
+
+
+def _picture(png: bytes) -> str:
+    source = base64.b64encode(png).decode("ascii")
+    return f'<img alt="The decoded datum" src="data:image/png;base64,{source}">'
 
 
 def safe_json(value: Any) -> str:

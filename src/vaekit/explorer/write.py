@@ -60,15 +60,15 @@ def write_explorer(
         raise RunError(f"cannot make the directory {place.parent}: {error.strerror}; choose another place") from error
     told, device = progress or (lambda what, done, of: None), run.device
     try:
-        title, meta, blobs = _contents(run.to("cpu"), points, tsne, told)
+        title, meta, blobs, first = _contents(run.to("cpu"), points, tsne, told)
     finally:
         run.to(device)
-    write_text(place, page(title, meta, blobs))
+    write_text(place, page(title, meta, blobs, first=first))
     return place
 
 
-def _contents(run: Run, points: int, tsne: int, told: Told) -> tuple[str, dict[str, Any], Blobs]:
-    """The page's title, what it says, and its bytes."""
+def _contents(run: Run, points: int, tsne: int, told: Told) -> tuple[str, dict[str, Any], Blobs, bytes | None]:
+    """The page's title, what it says, its bytes, and its first picture."""
     sources(run, 1)  # data that cannot be had are told of at once
     exported = export_graphs(run, half=True, progress=told)
     for name in ("decode", "encode"):
@@ -81,8 +81,19 @@ def _contents(run: Run, points: int, tsne: int, told: Told) -> tuple[str, dict[s
     shown = gather(run, points, max(SIZE - PAGE - blobs.size, LEAST), told)
     meta = _meta(run, exported, shown, runtime)
     _add_points(run, blobs, shown, meta, tsne, told)
+    x = run.decode(shown.z[:1].astype(np.float32))  # shown until the page decodes by itself
+    blobs.add("first", x.astype(np.float32))
     meta["blobs"] = blobs.shapes
-    return meta["title"], meta, blobs
+    return meta["title"], meta, blobs, first_picture(run, x)
+
+
+def first_picture(run: Run, x: np.ndarray) -> bytes | None:
+    """The picture x (1, *event) as a PNG file; None of data that are no images."""
+    if run.facts.kind != "image":
+        return None
+    from ..figures.pictures import channels_last, png_bytes, to_uint8
+
+    return png_bytes(to_uint8(channels_last(x), run.facts.scale)[0])
 
 
 def _meta(run: Run, exported: Exported, shown: Points, runtime: dict[str, str]) -> dict[str, Any]:

@@ -160,7 +160,9 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
             if isinstance(m["value"], int | float) and m["name"] != "ess":
                 columns.setdefault((m["name"], json.dumps(m["protocol"], sort_keys=True)), {})[run] = m
     if not columns:
-        return [Text("Nothing is measured yet: `vaekit evaluate RUN` for each, then this page again.", "note")]
+        return [
+            Text("No run has been evaluated: run `vaekit evaluate RUN` for each, then write this page again.", "note")
+        ]
     rank = {name: i for i, name in enumerate(KEY)}
     order = sorted(columns, key=lambda c: (rank.get(c[0], len(rank)), c[0]))
     several = {name for name, _ in order if sum(other == name for other, _ in order) > 1}
@@ -189,6 +191,7 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
         "the same data, the paired difference of two runs has a smaller standard error (`vaekit.metrics.compare`)."
     )
     blocks.append(Table(head, rows, caption, numeric=range(1, len(head))))
+    blocks += _not_measured(named, columns)
     if letters:
         lines = [[f"[{mark}]", protocol_text(json.loads(protocol))] for protocol, mark in letters.items()]
         blocks.append(Table(["", "protocol"], lines))
@@ -196,6 +199,20 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
         common = json.loads(order[0][1])
         blocks.append(Text(f"Protocol: {protocol_text(common, ['estimator', 'K'])}."))
     return blocks
+
+
+def _not_measured(
+    named: Mapping[str, Sequence[Metric]], columns: Mapping[tuple[str, str], Mapping[str, Metric]]
+) -> list[Block]:
+    """Which runs have no number of a metric that another run has, under any protocol."""
+    measured = {run: {name for (name, _), column in columns.items() if run in column} for run in named}
+    names = list(dict.fromkeys(name for name, _ in columns))
+    lacking = {run: [label(n) for n in names if n not in has] for run, has in measured.items()}
+    notes = [f"{run} has no {', '.join(words)}" for run, words in lacking.items() if words]
+    if not notes:
+        return []
+    return [Text(f"Not measured: {'; '.join(notes)}. Run `vaekit evaluate RUN` for these runs (a metric that a model "
+                 "cannot have stays empty), then write this page again.", "note")]  # fmt: skip
 
 
 def shared_unit(column: Mapping[str, Metric]) -> str:
@@ -208,7 +225,7 @@ def shared_unit(column: Mapping[str, Metric]) -> str:
 def _cell(column: Mapping[str, Metric], run: str) -> str:
     m = column.get(run)
     if m is None:
-        return ""
+        return "–"
     apart = len({other["unit"] for other in column.values()}) > 1
     return number(m["value"], m["se"]) + (f" {m['unit']}" if apart else "")
 

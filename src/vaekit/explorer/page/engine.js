@@ -2,7 +2,8 @@
 import { bytes, meta } from "./blobs.js";
 import { normals, uniforms } from "./maths.js";
 
-let worker = null, count = 0;
+let worker = null, count = 0, ready;
+const begun = new Promise((done) => (ready = done)); // what is asked for before the graphs run waits for them
 const open = new Map(), channels = new Map();
 export const timing = { decodes: 0, ms: 0, first: null };
 
@@ -39,6 +40,7 @@ export async function start() {
     reader.readAsDataURL(new Blob([code], { type: "text/javascript" }));
   });
   await ask({ kind: "start", ort, wasm, graphs, weights }, [wasm.buffer, weights.buffer]);
+  ready();
 }
 
 /** Whether the page has this graph; else `meta.graphs[name].why` says why not. */
@@ -46,6 +48,7 @@ export const has = (name) => Boolean(meta.graphs[name]?.inputs);
 
 /** Run a graph on n rows. `given` has x, z or c as (n * size) numbers; noise is drawn by the seed. */
 async function run(graph, given, n, seed) {
+  await begun;
   const feeds = {};
   for (const { name, shape, kind } of meta.graphs[graph].inputs) {
     const size = shape.reduce((a, b) => a * b, 1);

@@ -69,10 +69,10 @@ async function open() {
   if (given.z && !("anchor" in given)) state.anchor = -1;
   theme();
   share($("actions"));
-  const plot = map($("map")), sync = tabs();
+  const plot = map($("map")), sync = tabs(), painted = view($("view"));
   $("loading").textContent = "starting the decoder ...";
   await ready;
-  await view($("view"));
+  await painted;
   timing.first = performance.now() - begun;
   $("loading").remove();
   document.body.dataset.ready = "1";

@@ -10,6 +10,8 @@ import { button, h, said, tell } from "./ui.js";
 const { height: H, width: W, columns, missing } = meta.event;
 const DRAWS = 64, MOST = 40_000_000;
 
+const quantiles = (sorted) => Array.from({ length: 101 }, (_, i) => quantile(sorted, i / 100));
+
 export function build(place) {
   const results = h("div", { class: "own-results", "aria-live": "polite" });
   let source = null, invert = false;
@@ -116,7 +118,7 @@ export function build(place) {
     const titles = ["Yours, prepared", "Reconstruction", "Error: blue too dark, orange too bright"];
     const score = h("p", {}, "log p(x) ..."), neighbours = h("div", { class: "neighbours" });
     results.replaceChildren(h("div", { class: "faces" }, faces.map((f, i) => h("figure", {}, f, h("figcaption", {}, titles[i])))), score, h("h3", {}, "Nearest data, by their codes"), neighbours);
-    change({ z, anchor: -1 });
+    change({ z, anchor: -1, own: byError(x, back) });
     for (const { index, distance } of nearest(data.z, D, z, meta.latent.scale, 6)) {
       const figure = h("figure", {});
       if (hasThumb(index)) {
@@ -132,10 +134,19 @@ export function build(place) {
       figure.append(h("figcaption", {}, `${name} · ${said(distance, 1)}`));
       neighbours.append(h("button", { type: "button", title: describe(index), onclick: () => change({ z: data.z.slice(index * D, (index + 1) * D), anchor: index }) }, figure));
     }
-    await estimate(x, c, score);
+    await estimate(x, c, score, state.own);
   }
 
-  async function estimate(x, c, score) {
+  /** What share of the data have a larger error of reconstruction, by which a model without a density is judged. */
+  function byError(x, y) {
+    const known = data.error ? Float32Array.from(data.error).filter(Number.isFinite).sort() : null;
+    if (has("weights") || !known?.length) return { share: null };
+    let sum = 0, there = 0;
+    for (let i = 0; i < SIZE; i++) if (Number.isFinite(x[i])) (sum += (x[i] - y[i]) ** 2), there++;
+    return { share: 1 - shareBelow(quantiles(known), Math.sqrt(sum / Math.max(there, 1))), by: "reconstruction" };
+  }
+
+  async function estimate(x, c, score, own) {
     if (!has("weights")) return void (score.textContent = `No log p(x): ${meta.graphs.weights?.why ?? "this model has no density."}`);
     const weights = [];
     for (let first = 0; first < DRAWS; first += 16) {
@@ -151,7 +162,8 @@ export function build(place) {
     const value = logMeanExp(weights), known = data.logpx ? Float32Array.from(data.logpx).filter(Number.isFinite).sort() : null;
     const parts = [`log p(x) ≥ ${said(value, 1)} nats, from ${DRAWS} draws of q(z|x) of which ${said(effective(weights), 1)} count.`];
     if (known?.length) {
-      const share = shareBelow(Array.from({ length: 101 }, (_, i) => quantile(known, i / 100)), value);
+      const share = shareBelow(quantiles(known), value);
+      if (own && state.own === own) change({ own: { share, by: "log p(x)" } }); // unless another code is shown by now
       parts.push(share < 0.005 ? "Lower than all but a few of the data here: strange to this model." : `${Math.round(100 * share)} % of the data here score lower.`);
     }
     score.textContent = parts.join(" ");

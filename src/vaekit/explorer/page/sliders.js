@@ -10,7 +10,9 @@ const STOPS = 7, REACH = 3.2, FIRST = 12;
 const L = meta.latent;
 
 export function build(place) {
-  const rows = new Map(), told = L.order.filter((i) => i < free && !L.dead[i] && i >= L.classes), silent = L.order.filter((i) => i < free && L.dead[i] && i >= L.classes);
+  const rows = new Map(), latents = L.order.filter((i) => i < free && i >= L.classes), active = latents.filter((i) => !L.dead[i]);
+  // of a model that uses none yet, all are shown
+  const told = active.length ? active : latents, silent = active.length ? latents.filter((i) => L.dead[i]) : [];
   const low = (i) => L.centre[i] - REACH * Math.max(L.scale[i], 0.05), high = (i) => L.centre[i] + REACH * Math.max(L.scale[i], 0.05);
   const set = (i, v) => {
     const z = Float32Array.from(state.z);

@@ -14,6 +14,7 @@ export const state = {
   tab: "sliders",
   a: null, // codes kept by the reader
   b: null,
+  own: null, // {share, by} of the reader's own datum that z was taken from: the share of the data with a worse score
 };
 
 const hearers = new Set();
@@ -21,6 +22,7 @@ export const hear = (f) => hearers.add(f);
 
 /** Change some of the state; everyone who hears is told the names of what changed. */
 export function change(some) {
+  if ("z" in some && !("own" in some)) some = { ...some, own: null };
   Object.assign(state, some);
   const names = new Set(Object.keys(some));
   for (const f of hearers) f(names);

@@ -16,6 +16,7 @@ export function build(place) {
   if (!has("draw")) kind.querySelectorAll("button")[1].disabled = true;
 
   async function paint() {
+    if (data.first && state.anchor === 0 && !state.drawn && shown.x === null) draw(face, data.first);
     const x = await decode("main", state.z, 1, state.drawn, state.seed);
     if (!x) return;
     shown.x = x;
@@ -25,17 +26,25 @@ export function build(place) {
     for (const f of afterwards) f(x);
   }
 
+  /** What is said of a reader's own datum: its code may be a usual one while the datum is like none of the data. */
+  function ofOwn({ share, by }, away) {
+    if (share === null) return [away, "Your own. ", away ? "Its code lies off those of the data: " : "Its code lies among those of the data: "];
+    if (share < 0.01) return [true, "Unlike the data. ", `Its ${by} is worse than that of ${share > 0 ? "99 %" : "all"} of the data here. Its code: `];
+    return [away, away ? "Off the data. " : "Like the data. ", `${Math.round(100 * share)} % of the data here have a worse ${by}. Its code: `];
+  }
+
   function where() {
     const w = whereabouts(state.z), share = Math.round(100 * w.share);
+    const [away, verdict, before] = state.own ? ofOwn(state.own, w.away) : [w.away, w.away ? "Off the data. " : "A usual code. ", ""];
     const near = w.share >= 0.995 ? "farther from the centre of the data than 99.5 % of them" : `${share} % of the data lie nearer to their centre`;
     const density = w.density === null ? "" : `; log p(z) = ${said(w.density, 1)} nats, draws of the prior ${said(w.range[0], 0)} to ${said(w.range[1], 0)}`;
-    warning.className = w.away ? "where away" : "where";
-    warning.replaceChildren(h("b", {}, w.away ? "Off the data. " : "Among the data. "), `${near}${density}.`);
+    warning.className = away ? "where away" : "where";
+    warning.replaceChildren(h("b", {}, verdict), `${before}${near}${density}.`);
   }
 
   function beside() {
     original.replaceChildren();
-    if (state.anchor < 0) return void original.append(h("figcaption", { class: "muted" }, "No datum: a code of your own."));
+    if (state.anchor < 0) return void original.append(h("figcaption", { class: "muted" }, state.own ? "A datum of your own." : "No datum: a code of your own."));
     if (hasThumb(state.anchor)) {
       const image = thumb(state.anchor), c = h("canvas", { width: image.width, height: image.height, class: "thumb", role: "img", "aria-label": "The datum itself" });
       c.getContext("2d").putImageData(image, 0, 0);
@@ -65,14 +74,14 @@ export function build(place) {
     button("Reset", () => change({ z: state.anchor >= 0 ? code(state.anchor) : Float32Array.from(meta.latent.centre) }), { title: "back to the datum's code, or to the centre" }));
   if (!data.prior) actions.firstChild.disabled = true;
 
-  place.append(h("div", { class: "stage" }, face, h("div", { class: "side" }, original, warning, h("div", { class: "bar" }, kind, redraw), actions)), values);
+  place.replaceChildren(h("div", { class: "stage" }, face, h("div", { class: "side" }, original, warning, h("div", { class: "bar" }, kind, redraw), actions)), values);
   const sync = () => {
     redraw.disabled = !state.drawn || !has("draw");
     posterior.disabled = state.anchor < 0 || !has("weights");
     kind.set(state.drawn ? "drawn" : "mean");
   };
   hear((names) => {
-    if (names.has("z")) where();
+    if (names.has("z") || names.has("own")) where();
     if (names.has("anchor")) beside();
     if (names.has("z") || names.has("drawn") || names.has("seed")) paint().catch((e) => tell(e.message));
     sync();
