@@ -163,6 +163,11 @@ def some(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """A number of things for a message: "1 column", "2,000 columns"."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
 def check_columns(columns: Sequence[Column], raw: Array, name: str, first: int = 0) -> None:
     """Refuses rows (N, D) with a number that its column cannot hold; missing values pass.
 

@@ -1,0 +1,119 @@
+"""Files of text as people have them: compressed or not, in UTF-8, UTF-16 or an older encoding."""
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+from vaekit.errors import DataError
+
+PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | {  # the longer ones first
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+OTHERS = {
+    b"PK\x03\x04": "an Excel workbook or a .zip archive: save the sheet as CSV, or unpack it",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook: save the sheet as CSV",
+    b"SQLite format 3": "an SQLite data base: export the table as CSV",
+    b"\x89HDF": "an HDF5 file: save the table as CSV or Parquet",
+    b"ARROW1": "an Arrow file: save the table as Parquet",
+    b"\x93NUMPY": "a NumPy array: name it .npy",
+    b"%PDF": "a PDF: save the table as CSV",
+}
+BLOCK = 2**20
+
+
+@dataclass(frozen=True)
+class Text:
+    """A file of text and how to read it.
+
+    Args:
+        path: of the file.
+        encoding: a codec of Python's.
+        notes: what the user should know of it.
+    """
+
+    path: Path
+    encoding: str
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, path: Path) -> "Text":
+        """Looks through the whole file, a block at a time.
+
+        Raises:
+            DataError: it cannot be read, or is not text; the message says what it is, where that is plain.
+        """
+        try:
+            with unpacked(path) as file:
+                return _examined(path, file)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise DataError(f"{path} cannot be read ({why})") from error
+
+    def open(self) -> TextIO:
+        """The file from its beginning, its line ends as they are."""
+        return io.TextIOWrapper(unpacked(self.path), self.encoding, newline="")
+
+
+def unpacked(path: Path) -> IO[bytes]:
+    """The bytes of a file, of what is in it where it is compressed with gzip, bzip2 or xz."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    opener = next((found for magic, found in PACKED.items() if start.startswith(magic)), None)
+    return path.open("rb") if opener is None else opener(path, "rb")
+
+
+def _examined(path: Path, file: IO[bytes]) -> Text:
+    start = file.read(BLOCK)
+    if what := next((what for magic, what in OTHERS.items() if start.startswith(magic)), None):
+        raise DataError(f"{path} is {what}")
+    visible = start.removeprefix(codecs.BOM_UTF8).lstrip()
+    if visible[:1] == b"<":
+        raise DataError(f"{path} is a web page or XML, not a table: download the file itself, or save the table as CSV")
+    if visible[:1] in (b"{", b"[") and visible[1:2] not in (b"", b","):
+        raise DataError(f"{path} looks like JSON: save the table as CSV or Parquet")
+    if visible[:9].lower() == b"@relation":
+        raise DataError(f"{path} is an ARFF file: save the table as CSV")
+    marked = next((encoding for mark, encoding in MARKS.items() if start.startswith(mark)), None)
+    if marked is None and start.count(b"\0", 1, 200) > len(start[:200]) // 4:  # Latin text in two bytes a character
+        marked = "utf-16-le" if start[1:2] == b"\0" else "utf-16-be"
+    if marked:
+        return Text(path, marked, (f"{path.name} is read as {marked[:6].upper()}",))
+    return _eight_bits(path, file, start)
+
+
+def _eight_bits(path: Path, file: IO[bytes], block: bytes) -> Text:
+    """UTF-8 where all bytes are; Windows-1252 where those that are not ASCII are none of it; else the file is damaged."""
+    decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+    good = bad = line = 0
+    first_bad, undefined = 0, False
+    while block:
+        if b"\0" in block:
+            raise DataError(f"{path} is not text (it holds zero bytes): expected CSV in UTF-8, or .parquet")
+        if not block.isascii() or bad:
+            for char in filter(lambda c: c > "\x7f", text := decode(block)):
+                escaped = "\udc80" <= char <= "\udcff"
+                if escaped and not bad:
+                    first_bad = line + 1 + text[: text.index(char)].count("\n")
+                bad, good = bad + escaped, good + (not escaped)
+            undefined = undefined or any(byte in block for byte in (0x81, 0x8D, 0x8F, 0x90, 0x9D))
+        line += block.count(b"\n")
+        block = file.read(BLOCK)
+    if not bad:
+        return Text(path, "utf-8-sig")
+    if good >= bad:
+        raise DataError(f"{path}, line {first_bad}: not UTF-8, though the rest is: mend that line, or save as UTF-8")
+    encoding, name = ("latin-1", "Latin-1") if undefined else ("cp1252", "Windows-1252 (Latin-1)")
+    return Text(
+        path,
+        encoding,
+        (f"{path.name} is not UTF-8 (line {first_bad}) and is read as {name}: if texts look wrong, save it as UTF-8",),
+    )
