@@ -31,7 +31,17 @@ from .example import place
 from .files import read_json, read_tensors, write_json
 from .noise import Noise
 from .observed import Observed, block_of, events
-from .stored import SPLITS, check_source, check_splits, load_weights, read_config, read_log, rebuild, stored_splits
+from .stored import (
+    SPLITS,
+    check_source,
+    check_splits,
+    data_options,
+    load_weights,
+    read_config,
+    read_log,
+    rebuild,
+    stored_splits,
+)
 
 if TYPE_CHECKING:
     from .infill import Infilled
@@ -121,7 +131,7 @@ class Run:
             raise DataError(f"{self.path} was trained on arrays in memory: pass the data (--data PATH)")
         rows = stored_splits(self.path)
         try:
-            data = load(where, splits=rows, **stored["options"])
+            data = load(where, splits=rows, **data_options(self.config))
         except DataError as error:
             raise DataError(f"{error} (the data of run {self.path}: where have they moved? pass --data PATH)") from None
         self._keep_data(data, str(where))

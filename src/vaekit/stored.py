@@ -68,6 +68,13 @@ def stored_splits(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
+def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `load` that read a run's data again as they were read: its options, and what they were."""
+    facts = Facts.from_json(config["data"]["facts"])
+    known = {"schema": facts.columns} if facts.columns else {"kind": facts.kind}
+    return known | config["data"]["options"]
+
+
 def read_splits(path: Path) -> dict[str, np.ndarray]:
     """The rows of each split of the run at `path`, int64 (n,).
 

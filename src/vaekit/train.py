@@ -34,7 +34,7 @@ from .options import Options
 from .progress import Progress, Silent, progress_for, unit
 from .recipes import get_recipe
 from .run import Run, open_run
-from .stored import FORMAT, check_splits, load_weights, read_config, rebuild, stored_splits, write_splits
+from .stored import FORMAT, check_splits, data_options, load_weights, read_config, rebuild, stored_splits, write_splits
 from .trainer import Trainer, checkpoints
 
 
@@ -310,7 +310,7 @@ def _loaded(source: Any, path: Path, config: dict[str, Any] | None) -> Data:
         return from_arrays(source)
     if config is None:
         return load(source)
-    return load(source, splits=stored_splits(path), **config["data"]["options"])
+    return load(source, splits=stored_splits(path), **data_options(config))
 
 
 def _opened(path: Path, recipe: str | Composition, data: Data) -> Run:

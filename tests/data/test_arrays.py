@@ -230,9 +230,9 @@ def test_options_that_do_not_apply(tmp_path):
     for option, value in {"size": "3", "table": "t.csv", "skip_bad": True, "background": "red", "x_key": "x"}.items():
         with pytest.raises(DataError, match=f"{option} applies to"):
             load(tmp_path / "a.npy", **{option: value})
-    (tmp_path / "a.txt").write_text("1 2 3")
+    (tmp_path / "a.bin").write_text("1 2 3")
     with pytest.raises(DataError, match="cannot tell the format"):
-        load(tmp_path / "a.txt")
+        load(tmp_path / "a.bin")
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match="a single image: give the folder"):
         load(tmp_path / "a.png")

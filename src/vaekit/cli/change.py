@@ -129,14 +129,14 @@ def fill(
     from vaekit.cli.sources import datum
     from vaekit.cli.sources import labels as classes
     from vaekit.cli.sources import mask as read_mask
-    from vaekit.data.table import SUFFIXES
+    from vaekit.data.table import is_table
     from vaekit.editing import named_mask, raw_of
 
     at_least(2, draws=draws)
     path = check_file(out, ROWS)
     opened = _open(run, data)
     check_picture(opened, path)
-    if image.lower().endswith(tuple(SUFFIXES)):
+    if is_table(Path(image)):
         return _fill_table(opened, image, path, draws, seed, label)
     one = datum(opened, image)
     labels, given = classes(opened, one, label), one if isinstance(one, int) else one.x

@@ -60,6 +60,13 @@ DATA: dict[str, tuple[Any, str]] = {
     "kind": (str | None, "what a datum is, to overrule the guess"),
     "label": (str | None, "column to take labels from"),
     "types": (str | None, "what columns of a table are: NAME=KIND,... of real, binary, categorical, counts, drop"),
+    "drop": (list[str] | None, "a column of a table to leave out; may be given several times"),
+    "delimiter": (
+        str | None,
+        "between the cells of a table: a character, tab, semicolon, pipe, comma or blank (found)",
+    ),
+    "header": (str | None, "whether the first line of a table holds the names of its columns (found)"),
+    "decimal": (str | None, "what separates fractions in a table (found)"),
     "missing": (str | None, "nan and empty cells: refuse them, or mask them, as missing values (refuse)"),
     "valid": (float | None, "fraction of the data for validation (0.1)"),
     "test": (float | None, "fraction of the data for testing (0.1)"),
@@ -181,11 +188,13 @@ def _training_options(everything: bool) -> list[inspect.Parameter]:
 def _data_options(everything: bool) -> list[inspect.Parameter]:
     from vaekit.data.arrays import MISSING
     from vaekit.data.core import KINDS
+    from vaekit.data.dialect import DECIMALS, HEADERS
 
     group = Group("Data", sort_key=(3,))
     hints = {n: hint for n, (hint, _) in DATA.items()}
     hints |= {"kind": choice(KINDS) | None, "skip_bad": Annotated[bool, Parameter(negative="")]}
-    hints |= {"missing": choice(MISSING) | None}
+    hints |= {"missing": choice(MISSING) | None, "header": choice(HEADERS) | None, "decimal": choice(DECIMALS) | None}
+    hints |= {"drop": Annotated[list[str] | None, Parameter(negative="")]}
     return [
         option(
             n,
@@ -310,7 +319,7 @@ def _stored(out: Path, recipe: str | None) -> dict[str, Any]:
 
 def _stored_data(out: Path, config: dict[str, Any], source: str | None, asked: dict[str, Any]) -> Data:
     """The data of a run in the run's own splits, from `source` where they have moved."""
-    from vaekit.stored import stored_splits
+    from vaekit.stored import data_options, stored_splits
 
     stored = config["data"]
     for name, value in asked.items():
@@ -322,7 +331,7 @@ def _stored_data(out: Path, config: dict[str, Any], source: str | None, asked: d
         raise RunError(f"{out} was trained on arrays in memory: resume it in Python, vk.fit(data, ..., resume=True)")
     rows = stored_splits(out)
     try:
-        return load(where, splits=rows, **stored["options"])
+        return load(where, splits=rows, **data_options(config))
     except UnavailableError:
         raise
     except DataError as error:

@@ -141,7 +141,7 @@ def _folder_class(run: Run, path: Path, names: list[str]) -> np.ndarray | None:
 def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
     """Those of the run's options that say how to read other data."""
     from vaekit.data.idx import has_idx
-    from vaekit.data.table import SUFFIXES
+    from vaekit.data.table import is_table
 
     path, stored = Path(source).expanduser(), run.config["data"]["options"]
     taken: tuple[str, ...] = ()
@@ -157,9 +157,9 @@ def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
         return {"size": size, "table": beside} | {n: stored[n] for n in ways if n in stored}
     if path.suffix == ".npz":
         taken = ("x_key", "label")
-    elif path.suffix.lower() in SUFFIXES:
-        taken = ("label", "group")
-    known = {"schema": run.facts.columns} if run.facts.columns and path.suffix.lower() in SUFFIXES else {}
+    elif is_table(path):
+        taken = ("label", "group", "delimiter", "header", "decimal")
+    known = {"schema": run.facts.columns} if run.facts.columns and is_table(path) else {}
     return known | {n: stored[n] for n in (*taken, "missing") if n in stored}
 
 
@@ -204,7 +204,7 @@ def datum(run: Run, given: str) -> int | Rows:
     Raises:
         DataError: no such index or file, or one that holds no datum of this run's shape.
     """
-    from vaekit.data.table import SUFFIXES
+    from vaekit.data.table import is_table
 
     path = Path(given).expanduser()
     if re.fullmatch(r"[+-]?\d+", given) and not path.exists():
@@ -222,7 +222,7 @@ def datum(run: Run, given: str) -> int | Rows:
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return Rows(_row(run, path, index))
-    if suffix != ".npz" and suffix not in SUFFIXES:
+    if suffix != ".npz" and not is_table(path):
         return Rows(_picture(run, path))
     found = _all(run, str(path))
     if not index < len(found.x):

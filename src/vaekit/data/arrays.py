@@ -35,6 +35,7 @@ REMEDIES = {
     "m": "save durations as numbers: x / np.timedelta64(1, 's')",
     "V": "save its fields as one array: numpy.lib.recfunctions.structured_to_unstructured(x)",
     "U": "texts are read from tables (.csv, .parquet); save numbers",
+    "O": "give a frame (pandas, polars) as it is, or convert it to numbers",
     "S": "texts are read from tables (.csv, .parquet); save numbers",
 }
 """What to do about arrays that hold no real numbers, by the kind of their type."""
@@ -299,7 +300,7 @@ def aligned(column: Any, n: int, what: str) -> Array:
 
 
 def labels(values: Array, names: list[str] | None) -> tuple[NDArray[np.int64], list[str] | None]:
-    """Labels as class numbers 0..K-1 (-1, unknown, stays), with the names of the classes.
+    """Labels as class numbers 0..K-1 (-1, unknown, stays; an empty text is unknown), with the names of the classes.
 
     Raises:
         DataError: fractions or missing values, or numbers without a name among `names`.
@@ -324,6 +325,8 @@ def labels(values: Array, names: list[str] | None) -> tuple[NDArray[np.int64], l
             return values, None
         return np.where(values == -1, -1, np.searchsorted(classes, values)), [str(c) for c in classes]
     classes, codes = np.unique(values, return_inverse=True)
+    if len(classes) and not classes[0]:  # an empty text, the first in any order: an unknown label
+        classes, codes = classes[1:], codes - 1
     return codes.astype(np.int64), [str(c) for c in classes]
 
 

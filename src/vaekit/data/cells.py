@@ -15,6 +15,10 @@ MISSING = frozenset(
     ("", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "none", "?", "-", "--", ".")
 )
 """Texts, in lower case, that stand for a missing value; see `missing_words` for the exceptions among texts."""
+LONG = 1000
+"""Characters from which a cell is prose: neither a number nor the name of anything."""
+LARGE = 2**31
+"""Bytes that a text array may take."""
 CURRENCIES = "$€£¥₹₽₩"
 CODES = ("USD", "EUR", "GBP", "CHF", "JPY")
 MINUS = "\u2212"
@@ -101,7 +105,8 @@ class Table:
     Args:
         columns: (N,) each, by name.
         names: of all columns that there are, also of those not read.
-        unnamed: the columns whose names were made up.
+        unnamed: the columns, of those read, whose names stand where the header has none.
+        nameless: whether there are such, read or not.
         words: how missing numbers were written.
         notes: what the user should know of the reading.
         options: what was decided about the file and must hold for others like it, as arguments of `load`.
@@ -110,6 +115,7 @@ class Table:
     columns: dict[str, Array]
     names: tuple[str, ...]
     unnamed: tuple[str, ...] = ()
+    nameless: bool = False
     words: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
@@ -151,7 +157,7 @@ class Cells:
         if simple:
             for read, dtype in ((int, np.int64), (float, np.float64)):
                 try:
-                    return np.fromiter(map(read, plain), dtype, len(cells))  # type: ignore[arg-type]
+                    return np.fromiter(map(read, plain), dtype, len(cells))
                 except (ValueError, OverflowError):
                     pass  # not all are whole, or not all are numbers
         return self._one_by_one(cells)
@@ -175,6 +181,22 @@ class Cells:
                     self.read_as = cell.strip(), value
                 found[i] = value
         return found
+
+
+def as_text(cells: Sequence[str]) -> Array:
+    """Cells without blanks around them; as objects where one is long, since all cells of a text array are as wide."""
+    texts = [cell.strip() for cell in cells]
+    longest = max(map(len, texts), default=0)
+    return np.array(texts, object if longest > LONG else str)
+
+
+def joined(parts: Sequence[Array]) -> Array:
+    """The parts of one column; text as objects where an array of text would be large."""
+    if parts[0].dtype.kind in "UO":
+        widest = max(part.dtype.itemsize if part.dtype.kind == "U" else LARGE for part in parts)
+        if widest * sum(map(len, parts)) > LARGE:
+            parts = [part.astype(object) for part in parts]
+    return np.concatenate(parts)
 
 
 def _is_simple(text: str) -> bool:

@@ -1,25 +1,23 @@
 """Tables of delimited text (.csv, .tsv, .txt, .data, compressed or not), read in blocks of rows."""
 
 import csv
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from vaekit.data.cells import Cells, Table, is_missing, is_number, number
+from vaekit.data.cells import Cells, Table, as_text, is_missing, is_number, joined, number
 from vaekit.data.core import Array, counted
 from vaekit.data.dialect import Dialect, find, split, two_conventions
 from vaekit.data.encoding import Text
 from vaekit.errors import DataError
 
 BLOCK_CELLS = 200_000
-LONGEST = 2**31
-"""Bytes that the texts of one column may take; each takes as much as the longest."""
 _FAULTS = {
-    "unexpected end of data": "a quote (\") opens a value and is never closed: close or delete it",
-    "field larger": f"a value has more than {csv.field_size_limit():,} characters: shorten it, or close its quote (\")",
-    "expected after": "a value goes on after its closing quote: write a quote within a value twice (\"\")",
+    "unexpected end of data": 'a quote (") opens a value and is never closed: close or delete it',
+    "field larger": f'a value has more than {csv.field_size_limit():,} characters: shorten it, or close its quote (")',
+    "expected after": 'a value goes on after its closing quote: write a quote within a value twice ("")',
 }
 
 
@@ -30,9 +28,8 @@ def read(
     header: str | None = None,
     decimal: str | None = None,
     texts: Collection[str] = (),
-    settled: Collection[str] = (),
     drop: Collection[str] = (),
-    only: Collection[str] = (),
+    heard: Callable[[str], bool] = lambda name: True,
     expected: Sequence[str] = (),
 ) -> Table:
     """The columns of a file of delimited text.
@@ -41,9 +38,8 @@ def read(
         path: of the file.
         delimiter, header, decimal: as for `load`; None to find them out.
         texts: columns to keep as text.
-        settled: columns that say nothing about the decimal sign.
         drop: columns not to read.
-        only: if any, the columns to read.
+        heard: whether a column of this name says something about the decimal sign.
         expected: names that tell a header from data.
 
     Raises:
@@ -51,12 +47,12 @@ def read(
     """
     text = Text.of(path)
     try:
-        dialect = find(text, delimiter=delimiter, header=header, decimal=decimal, expected=expected, settled=settled)
+        dialect = find(text, delimiter=delimiter, header=header, decimal=decimal, expected=expected, heard=heard)
         left_out = set(drop) | (set(dialect.unnamed) if "" in drop else set())
-        taken = [name for name in dialect.names if name not in left_out and (not only or name in only)]
+        taken = [name for name in dialect.names if name not in left_out]
         reading = _Reading(text, dialect, taken, texts)
         columns = reading.columns()
-        free = {name: columns[name] for name in taken if name not in texts and name not in settled}
+        free = {name: columns[name] for name in taken if name not in texts and heard(name)}
         if decimal is None and (found := _otherwise(free, dialect)):
             plain = _a_fraction(free) if dialect.certain or dialect.decimal == "point" else None
             if plain is not None:
@@ -72,6 +68,7 @@ def read(
         columns,
         names=dialect.names,
         unnamed=tuple(name for name in dialect.unnamed if name in columns),
+        nameless=bool(dialect.unnamed),
         words=frozenset(word for cells in reading.cells.values() for word in cells.words),
         notes=(*text.notes, *dialect.notes, *reading.notes()),
         options={"decimal": "comma"} if dialect.decimal == "comma" else {},
@@ -146,7 +143,7 @@ class _Reading:
                     continue
                 if found is None:
                     texts.add(name)
-                    found = self._texts(name, values, parts[name])
+                    found = as_text(values)
                 parts[name].append(found)
         if late:
             self.comments, self.blank = self.dialect.comments, 0
@@ -155,9 +152,9 @@ class _Reading:
                 parts[name].clear()
             for block in self.blocks():
                 for name in late:
-                    parts[name].append(self._texts(name, block[name], parts[name]))
+                    parts[name].append(as_text(block[name]))
         self.named = texts | late
-        return {name: np.concatenate(found) if found else np.empty(0) for name, found in parts.items()}
+        return {name: joined(found) if found else np.empty(0) for name, found in parts.items()}
 
     def blocks(self) -> Iterator[dict[str, tuple[str, ...]]]:
         """The cells of the columns to read, some rows at a time.
@@ -207,7 +204,7 @@ class _Reading:
                 raise DataError(f"{self.text.path}, line {last + 1}: {why}") from error
 
     def _of_other_length(self, row: list[str], line: int, last: int, width: int) -> DataError:
-        where = f"line {line}" if last == line else f"lines {line} to {last}, which a quote (\") joins"
+        where = f"line {line}" if last == line else f'lines {line} to {last}, which a quote (") joins'
         hint = ""
         if width == 1 and self.dialect.delimiter == "," and all(map(is_number, row)):
             hint = "; where the comma is the decimal sign, say delimiter=';' (--delimiter ';')"
@@ -222,19 +219,9 @@ class _Reading:
             cells = next(split([within], self.dialect.delimiter, strict=False), [])
             if len(cells) == len(row) > 1 and any(n and is_number(c) for n, c in zip(numeric, cells, strict=True)):
                 raise DataError(
-                    f"{self.text.path}, line {line}: a quote (\") opens a value that ends in line {last} only and holds "
+                    f'{self.text.path}, line {line}: a quote (") opens a value that ends in line {last} only and holds '
                     "what looks like rows of the table: close or delete it"
                 )
-
-    def _texts(self, name: str, values: Sequence[str], before: Sequence[Array]) -> Array:
-        stripped = [value.strip() for value in values]
-        longest = max([max(map(len, stripped)), *(part.dtype.itemsize // 4 for part in before)])
-        if 4 * longest * (len(values) + sum(map(len, before))) > LONGEST:
-            raise DataError(
-                f"{self.text.path}: column {name!r} holds a text of {longest:,} characters, too long for a category or "
-                f"a label: drop it (drop=[{name!r}], --drop)"
-            )
-        return np.array(stripped, str)
 
     def notes(self) -> Iterator[str]:
         """What was read otherwise than it is written."""

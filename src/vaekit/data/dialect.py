@@ -3,13 +3,13 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from vaekit.data.cells import Decimal, is_missing, number
-from vaekit.data.core import counted, some
+from vaekit.data.core import some
 from vaekit.data.encoding import Text
 from vaekit.errors import DataError
 
@@ -67,7 +67,7 @@ def find(
     header: str | None,
     decimal: str | None,
     expected: Sequence[str] = (),
-    settled: Collection[str] = (),
+    heard: Callable[[str], bool] = lambda name: True,
 ) -> Dialect:
     """The dialect of a file; arguments as for `delimited.read`.
 
@@ -109,7 +109,7 @@ def find(
         found = replace(found, comments=len(comments) - 1)
     if decimal is not None:
         return replace(found, decimal="comma" if decimal == "comma" else "point", certain=True)
-    return _with_decimal(text, found, rows[:SAMPLED], settled)
+    return _with_decimal(text, found, rows[:SAMPLED], heard)
 
 
 def _delimiter(given: str | None) -> str | None:
@@ -117,7 +117,7 @@ def _delimiter(given: str | None) -> str | None:
     if given is None:
         return None
     found = {"\\t": "\t", "space": " "}.get(given, DELIMITERS.get(given, given))
-    if len(found) != 1 or found.isalnum() or found in "\"\r\n":
+    if len(found) != 1 or found.isalnum() or found in '"\r\n':
         raise DataError(f"delimiter must be one character or one of {', '.join(DELIMITERS)}, got {given!r}")
     return found
 
@@ -153,7 +153,7 @@ def _numeric(cell: str) -> bool:
 
 def _likeliest(lines: Sequence[str]) -> str:
     """What divides all lines into equally many cells, then what makes most of these numbers."""
-    best, best_rank = ",", (0.5, 0.0)
+    best, best_rank = ",", (0.5, float("inf"))
     for delimiter in DELIMITERS.values():
         rows, _ = _rows(lines, delimiter)
         width, times = Counter(map(len, rows)).most_common(1)[0] if rows else (1, 0)
@@ -161,7 +161,7 @@ def _likeliest(lines: Sequence[str]) -> str:
             continue
         some = [row[:COMPARED] for row in rows[1 : COMPARED // 2] if len(row) == width] or rows[:1]
         numeric = [sum(map(_numeric, column)) / len(some) for column in zip(*some, strict=True)]
-        if delimiter == " " and 1.0 not in numeric:
+        if delimiter == " " and (1.0 not in numeric or times < 0.9 * len(rows)):
             continue  # prose
         rank = (times / len(rows), sum(numeric) / len(numeric))
         if rank > best_rank:
@@ -193,7 +193,9 @@ def _names(
     how, note = (False, "") if header == "no" else _header(first, [row for row in rest if len(row) == len(first)])
     if how:
         return first, [note] if note else []
-    note = "there is no header" if header == "no" else f"the first line ({some(first, 4)}) is data, so there is no header"
+    note = (
+        "there is no header" if header == "no" else f"the first line ({some(first, 4)}) is data, so there is no header"
+    )
     note += ": the columns are named column1, column2, ..."
     return None, [note if header == "no" else f"{note}; header='yes' (--header yes) takes it for names"]
 
@@ -253,14 +255,14 @@ def _made(j: int, names: Sequence[str]) -> str:
     return name
 
 
-def _with_decimal(text: Text, found: Dialect, rows: list[list[str]], settled: Collection[str]) -> Dialect:
+def _with_decimal(text: Text, found: Dialect, rows: list[list[str]], heard: Callable[[str], bool]) -> Dialect:
     """The dialect with the decimal sign for which its columns speak; a column that is not all numbers says nothing."""
     if not any("," in cell for row in rows for cell in row) and found.delimiter != ";":
         return found
     speaks: dict[str, tuple[str, str]] = {}  # comma, point or either, and the first column and cell that do
     for name, cells in zip(found.names, zip(*rows, strict=False), strict=False):
         present = [cell for cell in cells if not is_missing(cell)]
-        if name in settled or not any("," in cell or "." in cell for cell in present):
+        if not heard(name) or not any("," in cell or "." in cell for cell in present):
             continue
         comma, point = ([number(cell, decimal) for cell in present] for decimal in ("comma", "point"))
         unlike = next((cell for cell, a, b in zip(present, comma, point, strict=True) if a != b), None)

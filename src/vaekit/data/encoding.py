@@ -91,7 +91,7 @@ def _examined(path: Path, file: IO[bytes]) -> Text:
 
 
 def _eight_bits(path: Path, file: IO[bytes], block: bytes) -> Text:
-    """UTF-8 where all bytes are; Windows-1252 where those that are not ASCII are none of it; else the file is damaged."""
+    """UTF-8 where all bytes are; Windows-1252 where no letter beyond ASCII is; else the file is damaged."""
     decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
     good = bad = line = 0
     first_bad, undefined = 0, False

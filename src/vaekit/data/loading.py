@@ -1,8 +1,9 @@
 """`load` and `from_arrays`: whatever the data are, one way in."""
 
 import difflib
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vaekit.data import cache as caches
-from vaekit.data import folders, idx, images, named, npz, sparse
+from vaekit.data import folders, frames, idx, images, named, npz, sparse
 from vaekit.data import table as tables
 from vaekit.data.arrays import Source, aligned, build, several_labels, tidy
 from vaekit.data.condition import named as class_names
@@ -19,11 +20,11 @@ from vaekit.data.core import Array, Column, Computed, Data, Progress, row_dtype
 from vaekit.data.splits import FRACTION
 from vaekit.errors import DataError
 
-FILES = ".npz, .npy, .csv, .parquet, IDX (plain or .gz)"
+FILES = ".npz, .npy, .csv, .tsv, .txt, .data (plain or .gz), .parquet, IDX (plain or .gz)"
 
 
 def load(
-    source: str | Path,
+    source: Any,
     *,
     size: str | int | None = None,
     background: str = "white",
@@ -35,6 +36,10 @@ def load(
     kind: str | None = None,
     label: str | None = None,
     types: str | Mapping[str, str] | None = None,
+    drop: str | Sequence[str] | None = None,
+    delimiter: str | None = None,
+    header: str | bool | None = None,
+    decimal: str | None = None,
     schema: Sequence[Column] = (),
     missing: str = "refuse",
     valid: float = FRACTION,
@@ -47,8 +52,9 @@ def load(
     """Loads data by name (see `datasets`) or from a path; raw values are neither copied nor changed.
 
     Args:
-        source: a name, or the path of an IDX, .npy, .npz, .csv or .parquet file, of a folder of IDX files, or of
-            a folder of images. A name wins over a folder of that name: write ./mnist for the folder.
+        source: a name, or the path of an IDX, .npy or .npz file, of a table (.csv, .tsv, .txt, .data, plain or
+            compressed, or .parquet), of a folder of IDX files, or of a folder of images; or a frame of pandas or
+            polars, or a table of pyarrow. A name wins over a folder of that name: write ./mnist for the folder.
         size: "64" or "64x48" (height x width): resize images from a folder.
         background: colour behind transparent images.
         pixel_range: "LOW,HIGH": what becomes black and white of images with more than 8 bits; else 0..65535, or the
@@ -61,7 +67,13 @@ def load(
         kind: "image", "signal", "vector" or "counts", to overrule the guess.
         label: column to take labels from.
         types: what columns of a table are, where they should not be what they look like: "age=counts,zip=categorical"
-            or {"age": "counts"}, of real, binary, categorical, counts, and drop.
+            or {"age": "counts"}, of real, binary, categorical, counts, and drop; in the first form a name that holds
+            a comma is quoted as in CSV.
+        drop: columns of a table to leave out.
+        delimiter: of the cells of a table, one character or tab, semicolon, pipe, comma or blank; else found out, as
+            are the next two.
+        header: "yes" or "no" (or a bool): whether the first line of a table holds the names of its columns.
+        decimal: "point" or "comma", what separates fractions in a table.
         schema: the columns of a table as another has them (its `Data.schema`, a run's `facts.columns`): only these are
             read, and coded by their own categories.
         missing: "mask" takes nan (an empty cell) for a value that is missing; "refuse" is an error.
@@ -74,13 +86,23 @@ def load(
     Raises:
         DataError: the data cannot be found, read or used; the message says what to do.
     """
+    in_table: dict[str, Any] = {"kind": kind, "types": types, "schema": schema, "missing": missing == "mask"}
+    dialect = {"delimiter": delimiter, "header": header, "decimal": decimal}
+    in_table |= {"drop": [drop] if isinstance(drop, str) else list(drop or ()), **dialect}
+    parts: dict[str, Any] = {"valid": valid, "test": test, "split_seed": split_seed, "rows": splits}
+    parts["missing"] = missing
+    if frames.is_frame(source):
+        found = tables.source(source, name="the frame", label=label, group=group, **in_table)
+        return build(found, name="frame", asked="", kind=kind, label=label, group=group, **parts)
     path, asked = known_path(source), str(source)
     known = asked in named.SETS
     folder_only = {"size": size, "table": table, "skip_bad": skip_bad or None, "pixel_range": pixel_range}
     folder_only["background"] = None if background == "white" else background
-    is_table = not known and path.suffix.lower() in tables.SUFFIXES
+    is_table = not known and path.is_file() and tables.is_table(path)
     if known or path.exists():
-        _refuse(asked, "a .csv or .parquet file", {} if is_table else {"types": types or None})
+        _refuse(
+            asked, "a table (.csv, .parquet)", {} if is_table else {"types": types, "drop": drop or None, **dialect}
+        )
         _refuse(asked, "a folder of images", {} if not known and _is_images(path) else folder_only)
         _refuse(asked, "a .npz file", {} if path.suffix == ".npz" and not known else {"x_key": x_key})
     if not known and path.exists() and _is_images(path):
@@ -95,9 +117,8 @@ def load(
         )
         if table is not None:
             where = _table(table, path)
-            found = images.described(found, tables.read(where), where, label)
+            found = images.described(found, tables.read(where).columns, where, label)
     else:
-        in_table = {"kind": kind, "types": types, "schema": schema, "missing": missing == "mask"}
         found = _found(asked, x_key=x_key, label=label, group=group, table=in_table, cache=cache, progress=progress)
     chosen = {
         "size": None if size is None else str(size),
@@ -110,6 +131,8 @@ def load(
         "kind": kind,
         "label": label,
         "types": (types if isinstance(types, str) else dict(types)) if types else None,
+        "drop": in_table["drop"] or None,
+        **dialect,
         "missing": None if missing == "refuse" else missing,
         "valid": None if valid == FRACTION else valid,
         "test": None if test == FRACTION else test,
@@ -123,17 +146,13 @@ def load(
         kind=kind,
         label=label,
         group=group,
-        valid=valid,
-        test=test,
-        split_seed=split_seed,
-        rows=splits,
-        missing=missing,
+        **parts,
         options={name: value for name, value in chosen.items() if value is not None},
     )
 
 
 def load_rows(
-    source: str | Path,
+    source: Any,
     *,
     size: str | int | None = None,
     background: str = "white",
@@ -143,6 +162,9 @@ def load_rows(
     x_key: str | None = None,
     label: str | None = None,
     group: str | None = None,
+    delimiter: str | None = None,
+    header: str | bool | None = None,
+    decimal: str | None = None,
     schema: Sequence[Column] = (),
     missing: str = "refuse",
     cache: str | Path | None = None,
@@ -151,7 +173,8 @@ def load_rows(
     """All rows of a source in its own order, for use with a trained model: without splits, and any number of them.
 
     Args:
-        source, size, background, pixel_range, skip_bad, table, x_key, cache, progress: as for `load`.
+        source, size, background, pixel_range, skip_bad, table, x_key, delimiter, header, decimal, cache, progress: as
+            for `load`.
         label: column to take labels from, where the data have it.
         group: column of a table that is no datum, where the data have it.
         schema: as for `load`: a table is then read by the columns and categories that a run knows. Without it, columns
@@ -175,6 +198,9 @@ def load_rows(
         x_key=x_key,
         label=label,
         group=group,
+        delimiter=delimiter,
+        header=header,
+        decimal=decimal,
         schema=schema,
         missing=missing,
         cache=cache,
@@ -184,7 +210,7 @@ def load_rows(
 
 
 def read_rows(
-    source: str | Path,
+    source: Any,
     *,
     size: str | int | None = None,
     background: str = "white",
@@ -194,14 +220,21 @@ def read_rows(
     x_key: str | None = None,
     label: str | None = None,
     group: str | None = None,
+    delimiter: str | None = None,
+    header: str | bool | None = None,
+    decimal: str | None = None,
     schema: Sequence[Column] = (),
     missing: str = "refuse",
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Source:
     """What `load_rows` gives, with all else that is known of the rows; arguments as there."""
-    path, asked = known_path(source), str(source)
-    if asked not in named.SETS and path.exists() and _is_images(path):
+    in_table: dict[str, Any] = {"schema": schema, "missing": missing == "mask", "strict": False}
+    in_table |= {"delimiter": delimiter, "header": header, "decimal": decimal}
+    path, asked = (Path(), "the frame") if frames.is_frame(source) else (known_path(source), str(source))
+    if frames.is_frame(source):
+        found = tables.source(source, name=asked, label=label, group=group, **in_table)
+    elif asked not in named.SETS and path.exists() and _is_images(path):
         found = images.folder(
             path,
             size=size,
@@ -214,9 +247,8 @@ def read_rows(
         )
         if table is not None:
             where = _table(table, path)
-            found = images.described(found, tables.read(where), where, label)
+            found = images.described(found, tables.read(where).columns, where, label)
     else:
-        in_table = {"schema": schema, "missing": missing == "mask", "strict": False}
         found = _found(asked, x_key=x_key, label=label, group=group, table=in_table, cache=cache, progress=progress)
     x = tidy(found.x, asked)
     if x.dtype.kind == "b":
@@ -257,6 +289,8 @@ def from_arrays(
     feature_names: Sequence[str] | None = None,
     kind: str | None = None,
     group: str | None = None,
+    types: str | Mapping[str, str] | None = None,
+    drop: str | Sequence[str] | None = None,
     schema: Sequence[Column] = (),
     missing: str = "refuse",
     valid: Any = FRACTION,
@@ -264,23 +298,33 @@ def from_arrays(
     split_seed: int = 0,
     splits: Mapping[str, ArrayLike] | None = None,
 ) -> Data:
-    """Data from NumPy arrays, torch tensors or a torch Dataset, under the same rules and checks as files.
+    """Data from NumPy arrays, torch tensors, a torch Dataset or a frame, under the same rules and checks as files.
 
     Args:
         x: (N, ...) array or tensor; or a map-style Dataset whose items are x, (x, label) or a dict with x or
-            image, and y or label.
-        label: (N,) classes, numbers or text; not where `x` is a Dataset with labels.
+            image, and y or label; or a frame of pandas or polars, which is read as the same CSV would be.
+        label: (N,) classes, numbers or text; not where `x` is a Dataset with labels. Of a frame also the name of a
+            column.
         name: what to call the data.
         columns: what else is known of each of the N rows.
         factor_names: the columns that are generative factors.
         label_names, feature_names: names of the classes and of the columns of `x`.
-        kind, group, missing, split_seed, splits: as for `load`.
+        kind, group, missing, split_seed, splits: as for `load`; types and drop too, of a frame.
         schema: what each column of `x` (N, D) is, where they are not all numbers of one kind; x then holds the codes.
         valid, test: fractions, or data of their own: as `x`, or a pair (x, label).
 
     Raises:
         DataError: as `load`.
     """
+    framed = None
+    if frames.is_frame(x):
+        in_table = {"group": group, "kind": kind, "missing": missing == "mask"}
+        dropped = [drop] if isinstance(drop, str) else list(drop or ())
+        framed = _of_frame(x, label, name, types=types, drop=dropped, schema=schema, **in_table)
+        x, label, schema = framed.x, framed.label, framed.schema
+        columns = {**framed.columns, **(columns or {})}
+    else:
+        _refuse(name, "a frame", {"types": types, "drop": drop})
     parts = {"train": _arrays(x, label, name)}
     fractions = {"valid": FRACTION, "test": FRACTION}
     for part, given in (("valid", valid), ("test", test)):
@@ -288,6 +332,9 @@ def from_arrays(
             fractions[part] = given
         elif given is not None:
             own, codes = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+            if framed is not None and frames.is_frame(own):
+                other = _of_frame(own, codes, f"{name}, {part}", schema=schema, missing=missing == "mask")
+                own, codes = other.x, other.label
             parts[part] = _arrays(own, codes, f"{name}, {part}")
     have = {part: codes is not None for part, (_, codes) in parts.items()}
     if len(set(have.values())) > 1:
@@ -302,6 +349,8 @@ def from_arrays(
                 )
         codes = np.concatenate([some for _, some in parts.values()])
     names = None if feature_names is None else list(feature_names)
+    if framed is not None and names is None:
+        names = framed.feature_names
     if schema:
         names = [column.name for column in schema]
         if joined.shape[1:] != (len(schema),):
@@ -310,12 +359,13 @@ def from_arrays(
         joined,
         label=codes,
         label_names=None if label_names is None else list(label_names),
-        columns={key: np.asarray(_numpy(column)) for key, column in (columns or {}).items()},
+        columns={key: _column(column, f"{name}: column {key!r}") for key, column in (columns or {}).items()},
         feature_names=names,
         factor_names=list(factor_names),
         splits=given_rows or None,
         kind=None if not schema else "counts" if all(c.kind == "counts" for c in schema) else "vector",
         schema=tuple(schema),
+        notes=() if framed is None else framed.notes,
     )
     if lacking := [factor for factor in factor_names if factor not in found.columns]:
         raise DataError(f"factor_names: {lacking[0]!r} is no column; columns has {', '.join(found.columns) or 'none'}")
@@ -333,12 +383,17 @@ def from_arrays(
     )
 
 
-def known_path(source: str | Path) -> Path:
+def known_path(source: Any) -> Path:
     """`source` as a path, which need not exist.
 
     Raises:
-        DataError: no path can be written so, or it is a device or a pipe.
+        DataError: no path can be written so, it is a device or a pipe, or it is data.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise DataError(
+            f"load takes a name, a path or a frame, got {type(source).__name__}: give arrays, tensors and datasets to "
+            "from_arrays"
+        )
     try:
         path = Path(source).expanduser()
         special = path.exists() and not (path.is_file() or path.is_dir())
@@ -375,12 +430,14 @@ def _found(
         return npz.npy(path)
     if suffix == ".npz":
         return npz.source(path, x_key=x_key, cache=cache, progress=progress)
-    if suffix in tables.SUFFIXES:
+    if tables.is_table(path):
         return tables.source(path, label=label, group=group, **table)
     if idx.is_idx(path):
         return idx.source(path, cache=cache)
     if suffix in folders.SUFFIXES:
         raise DataError(f"{path} is a single image: give the folder of images")
+    if suffix in (".xlsx", ".xls", ".ods"):
+        raise DataError(f"{path} is a spreadsheet: save the sheet as CSV (UTF-8)")
     raise DataError(f"{path}: cannot tell the format from its name, expected {FILES} or a folder; convert or rename it")
 
 
@@ -424,13 +481,35 @@ def _name(path: Path) -> str:
     return name if path.is_dir() else (Path(name).stem or name)
 
 
+def _of_frame(frame: Any, label: Any, name: str, **options: Any) -> Source:
+    """A frame as the same CSV would be read, with the labels of one of its columns or those given."""
+    column: Any = label if label is None or isinstance(label, str) else False
+    found = tables.source(frame, name=name, label=column, **options)
+    return found if column is not False else replace(found, label=label)
+
+
+def _column(values: Any, what: str) -> Array:
+    """One value for each row: of a series or a list of anything, the cells that a CSV file would hold."""
+    if frames.is_series(values):
+        return frames.values_of(values, what)
+    found = np.asarray(_numpy(values))
+    return frames.values_of(found.tolist(), what) if found.dtype.kind == "O" and found.ndim == 1 else found
+
+
 def _arrays(x: Any, label: Any, name: str) -> tuple[Array, Any]:
     """x and label as arrays, from arrays, tensors or a Dataset."""
     torch = sys.modules.get("torch")  # whoever holds a tensor or a Dataset has imported it
+    if torch is not None and isinstance(x, torch.utils.data.DataLoader):
+        raise DataError(f"{name}: a DataLoader gives batches, not rows: give its dataset (loader.dataset) or arrays")
+    if isinstance(x, str | os.PathLike):
+        raise DataError(f"{name}: from_arrays takes arrays, got {str(x)!r}: give names and paths to load")
+    if isinstance(x, Iterator):
+        raise DataError(f"{name}: an iterator gives its rows only once and has no length: give list(...) or an array")
     if torch is not None and isinstance(x, torch.utils.data.Dataset):
         x, own = _dataset(x, torch, name)
         label = own if label is None else label
-    return _numpy(x), None if label is None else np.asarray(_numpy(label))
+    x = frames.values_of(x, name) if frames.is_series(x) else _numpy(x)
+    return x, None if label is None else _column(label, f"{name}: label")
 
 
 def _numpy(x: Any) -> Any:
