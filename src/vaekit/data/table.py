@@ -104,9 +104,10 @@ def source(
     else:
         header = {True: "yes", False: "no"}.get(header, header) if isinstance(header, bool) else header
         settled = {*beside, *(name for name, as_kind in chosen.items() if as_kind in ("categorical", "binary"))}
+        numbers = {column.name for column in schema if not column.categories}
 
         def heard(name: str) -> bool:
-            return name not in settled and (not schema or name in named)
+            return name not in settled if not schema else name in numbers
 
         table = read(Path(given), **options, delimiter=delimiter, header=header, expected=named, heard=heard)
     chosen = {real: kind for name, kind in chosen.items() for real in ([name] if name else table.unnamed or [name])}
