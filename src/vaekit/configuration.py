@@ -50,6 +50,10 @@ class Valid(TypedDict, total=False):
     distortion: float
 
 
+Leg = TypedDict("Leg", {"asked": dict[str, float], "started": str, "from": int, "to": int})
+"""A length that a run was given, when it began, its first step and its last so far."""
+
+
 class Configuration(TypedDict):
     """run.json."""
 
@@ -64,6 +68,7 @@ class Configuration(TypedDict):
     versions: dict[str, str]
     plan: NotRequired[Plan]
     created: str
+    legs: NotRequired[list[Leg]]
     state: Literal["new", "running", "interrupted", "finished", "stopped early", "failed"]
     step: NotRequired[int]
     seconds: NotRequired[float]

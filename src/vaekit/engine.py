@@ -19,6 +19,7 @@ from .compiled import whole_graph
 from .composition import Composition
 from .errors import TrainingError
 from .functional import call, places
+from .isolation import seeded
 from .noise import Noise, fold
 from .objectives import Batch
 from .optimisers import Optimiser, optimiser
@@ -186,12 +187,6 @@ class Engine:
         rows = torch.arange(len(raw), device=device) if rows is None else rows
         self._global_rows = global_rows or len(rows)
         seed = self.settings.seed
-        # layers with noise of their own (dropout) draw from torch's generator: a function of the step as well
-        torch.default_generator.manual_seed(fold(seed, step, 3) & (2**63 - 1))
-        if device.type == "cuda":
-            torch.cuda.manual_seed(fold(seed, step, 3) & (2**63 - 1))
-        elif device.type == "mps":
-            torch.mps.manual_seed(fold(seed, step, 3) & (2**63 - 1))
         uses = (OBSERVE, TRAIN) if self.settings.augment is None else (OBSERVE, TRAIN, AUGMENT)
         base = torch.tensor([fold(seed, step, use) for use in uses], device=device)
         coefficients = {}
@@ -201,7 +196,9 @@ class Engine:
         ema = self.settings.ema or 0.0
         decay = torch.tensor(1 - min(ema, (1 + step) / (10 + step)), device=device)
         run = self._run or (self._whole if self.settings.reduce is None else self._split)
-        return run(raw, base, rows, torch.tensor(step, device=device), c, y, coefficients, decay)
+        # layers with noise of their own (dropout) draw from torch's generator: a function of the step as well
+        with seeded(fold(seed, step, 3) & (2**63 - 1), device):
+            return run(raw, base, rows, torch.tensor(step, device=device), c, y, coefficients, decay)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that moves, by name: weights, buffers, memory, averages."""

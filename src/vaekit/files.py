@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import socket
 import time
 import zlib
@@ -40,14 +41,16 @@ def remove_parts(folder: Path) -> None:
     """Remove what killed processes left unfinished in `folder`; what may still be written is kept."""
     for part in folder.glob(".*.part"):
         named = _PART.fullmatch(part.name)
-        if named is None or part.is_dir():
+        if named is None:
             continue
         try:
             if named["host"] == _host():
                 left = not is_running(int(named["pid"]))
             else:  # of another machine on a shared disk, or of an earlier version
                 left = time.time() - part.stat().st_mtime > A_DAY
-            if left:
+            if left and part.is_dir():
+                shutil.rmtree(part)
+            elif left:
                 part.unlink()
         except OSError:  # gone by now, or not ours to remove
             continue
@@ -69,6 +72,30 @@ def is_running(pid: int) -> bool:
 def _host() -> str:
     """Eight hex digits for the machine: process numbers of others mean nothing here."""
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def checked_path(name: str | Path) -> Path:
+    """`name` as a path, ~ and all.
+
+    Raises:
+        RunError: no file can have such a name, or one that its owner could type or run.json could hold.
+    """
+    text = os.fspath(name)
+    try:
+        text.encode()
+        os.lstat(text)
+    except UnicodeEncodeError:
+        raise RunError(f"the name {os.fsencode(text)!r} is not UTF-8: choose another out") from None
+    except ValueError:
+        raise RunError(f"the name {text!r} holds a null character: choose another out") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise RunError(
+                f"the name {text[:40]}... is too long ({len(text)} characters): choose another out"
+            ) from None
+        if not text:
+            raise RunError("the name of the run directory is empty: give out a name, such as runs/first") from None
+    return Path(text).expanduser()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .compiled import has_compiler
 from .composition import Composition
 from .errors import ChoiceError
+from .isolation import seeded
 from .noise import Noise
 from .objectives import Batch
 
@@ -112,7 +113,7 @@ def work(composition: Composition, shape: Sequence[int]) -> Work:
     training = {m: m.training for m in model.modules()}
     model.eval()
     try:
-        with torch.random.fork_rng(devices=[]), FlopCounterMode(display=False) as counter:  # it needs gradients
+        with seeded(0), FlopCounterMode(display=False) as counter:  # it needs gradients
             x = composition.observation(torch.zeros(2, *shape), Noise.of(0, 2)).detach()
             model.decode(model.encode(x[:1], None if c is None else c[:1]))
     except Exception:
@@ -140,7 +141,7 @@ def _operations(composition: Composition, x: Tensor, c: Tensor | None) -> int:
     model, objective = copy.deepcopy((composition.model, composition.objective))
     y = torch.zeros(len(x), dtype=torch.long) if composition.targets is not None else None
     try:
-        with torch.random.fork_rng(devices=[]), _Count() as count:
+        with seeded(0), _Count() as count:
             losses = objective(model, Batch(x, Noise.of(0, len(x)), c, y), torch.zeros(())).losses
             players = objective.players(model)
             for name, loss in losses.items():

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import math
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line to standard error; where nobody can read it any more (a closed pipe or terminal), go on without."""
+    stream = sys.stderr if stream is None else stream
+    with unless_broken(stream):
+        print(text, file=stream, flush=True)
+
+
+@contextlib.contextmanager
+def unless_broken(stream: TextIO) -> Iterator[None]:
+    """Where writing to `stream` fails meanwhile, let that and whatever is written to it from now on vanish."""
+    try:
+        yield
+    except (OSError, ValueError, SystemExit):  # rich exits on a broken pipe
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+def is_interactive() -> bool:
+    """Whether somebody types at this program, in a notebook or at Python's prompt."""
+    return hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")
 
 
 class Progress(ABC):
@@ -107,10 +135,10 @@ class Plain(Progress):
         if per_second:
             parts.append(f"{per_second:,.0f} {self.unit}/s")
         parts.append(f"left {_clock(left)}")
-        print("  ".join(parts), file=self.stream, flush=True)
+        say("  ".join(parts), self.stream)
 
     def note(self, text: str) -> None:
-        print(text, file=self.stream, flush=True)
+        say(text, self.stream)
 
 
 class Live(Progress):
@@ -126,14 +154,17 @@ class Live(Progress):
         self.speed = _Speed()
 
     def __enter__(self) -> Progress:
-        self.live.start()
+        with unless_broken(sys.stderr):
+            self.live.start()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.live.stop()
+        with unless_broken(sys.stderr):
+            self.live.stop()
 
     def note(self, text: str) -> None:
-        self.live.console.print(text, style="dim")
+        with unless_broken(sys.stderr):
+            self.live.console.print(text, style="dim")
 
     def update(self, step, horizon, epoch, train, valid, per_second) -> None:
         from rich.console import Group

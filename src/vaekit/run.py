@@ -29,6 +29,7 @@ from .distributions import draw
 from .errors import ChoiceError, DataError
 from .example import place
 from .files import read_json, read_tensors, write_json
+from .isolation import check_default_dtype
 from .noise import Noise
 from .observed import Observed, block_of, events
 from .stored import (
@@ -78,6 +79,11 @@ class Run:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def state(self) -> str:
+        """new, running, finished, stopped early, interrupted or failed."""
+        return self.config["state"]
 
     @property
     def model(self):
@@ -460,6 +466,7 @@ def open_run(path: str | Path, model: Composition | None = None, data: Any = Non
     Raises:
         RunError: missing, damaged, written by a newer vaekit, or not fitting `model`.
     """
+    check_default_dtype()
     path = place(path)
     config = read_config(path)
     tensors, _ = read_tensors(path / "model.safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,15 @@ from .data.splits import PARTS, count_of, rows_of
 from .errors import DataError, RunError
 from .files import parse_json, read_json, read_tensors, read_text, write_tensors
 from .find import find_run
+from .isolation import seeded
 from .recipes import get_recipe
 
 FORMAT = 2
 """Of a run directory: one of a higher was written by a newer vaekit; 1 wrote every row of its splits."""
 SPLITS = "splits.safetensors"
 SYSTEM_FOLDERS = ("/dev", "/proc", "/sys")
+OWN = ("model.safetensors", "checkpoint", "log.jsonl", "metrics.json", "latents")
+"""Of a run, besides run.json and its splits: without a run.json beside them the directory is not for a new run."""
 
 
 def write_splits(path: Path, splits: Mapping[str, np.ndarray]) -> None:
@@ -142,13 +146,26 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return config
 
 
-def rebuild(config: dict[str, Any], composition: Composition | None = None, held: int | None = None) -> Composition:
+def clear(path: Path) -> None:
+    """Remove what a run directory holds, except run.json: until that is replaced the directory has a run."""
+    pages, pictures = ("report.html", "explorer.html"), (path / "figures").glob("*.png")
+    for file in (*(path / name for name in (*OWN, *pages)), *pictures):
+        if file.is_dir():
+            shutil.rmtree(file, ignore_errors=True)
+        else:
+            file.unlink(missing_ok=True)
+
+
+def rebuild(
+    config: dict[str, Any], composition: Composition | None = None, held: int | None = None, seed: int = 0
+) -> Composition:
     """The composition that a configuration describes, with fresh weights.
 
     Arguments:
         config: of run.json, checked.
         composition: of a run that was trained from one built by hand.
         held: bytes of the file that its weights are in, where there is one; a model much larger is refused.
+        seed: of the weights.
 
     Raises:
         RunError: the model is larger than its weights, or a network of its own was not given.
@@ -164,8 +181,7 @@ def rebuild(config: dict[str, Any], composition: Composition | None = None, held
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in {**then, **config["arguments"]}.items()}
     why = "run.json describes a model far larger than the weights beside it: restore it or train again"
     bound = contextlib.nullcontext() if held is None else Bounded(held, why)
-    with torch.random.fork_rng(), bound:
-        torch.manual_seed(0)
+    with seeded(seed), bound:
         return recipe(Facts.from_json(config["data"]["facts"]), **arguments)
 
 

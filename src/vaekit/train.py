@@ -11,10 +11,12 @@ import dataclasses
 import datetime
 import math
 import platform
+import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,16 +27,18 @@ from .augment import Augment
 from .composition import Composition, Facts
 from .data.core import Data
 from .errors import ChoiceError, RunError, TrainingError
-from .files import read_tensors, remove_parts, write_json
+from .files import checked_path, read_tensors, remove_parts, write_json
 from .hardware import bf16_pays, choose_device, decide_compile, subnormals_as_zero, work
+from .isolation import seeded, undisturbed
 from .lock import only_trainer
 from .noise import Noise
 from .objectives import Batch
 from .options import Options
-from .progress import Progress, Silent, progress_for, unit
+from .progress import Progress, Silent, is_interactive, progress_for, say, unit
 from .recipes import get_recipe
+from .resume import FINISHED, Asked, check_data, check_settings, leg, lengthen, schedule_note
 from .run import Run, open_run
-from .stored import FORMAT, check_splits, data_options, load_weights, read_config, rebuild, stored_splits, write_splits
+from .stored import FORMAT, OWN, clear, data_options, load_weights, read_config, rebuild, stored_splits, write_splits
 from .trainer import Trainer, checkpoints
 
 
@@ -97,8 +101,6 @@ def prepare(data: Data, composition: Composition, options: Options, initialise: 
     )
 
 
-FINISHED = ("finished", "stopped early")
-"""States of a run in which nothing is left to train."""
 FEW = 2000
 """Training images fewer than this, and than the numbers of one image, are few."""
 
@@ -165,6 +167,7 @@ def describe(
         "versions": {"vaekit": vaekit.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "plan": {"horizon": max(1, math.ceil(guess))},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "legs": [leg(dataclasses.asdict(options), 0)],
         "state": "new",
     }
 
@@ -194,153 +197,206 @@ def past_its_best(run: Run) -> str | None:
     )
 
 
+@undisturbed()
 @subnormals_as_zero()
 def fit(
-    data: Data | Any,
-    recipe: str | Composition = "vae",
+    data: Data | Any = None,
+    recipe: str | Composition | None = None,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     resume: bool = False,
+    extend: bool = False,
+    exists: Literal["error", "resume", "replace"] = "error",
     init_from: str | Path | None = None,
     progress: bool | Progress = True,
     on_start: Callable[[dict[str, Any]], None] | None = None,
+    on_interrupt: Literal["auto", "return", "raise"] = "auto",
     options: Options | None = None,
     **choices: Any,
 ) -> Run:
     """Train a model and leave a run directory.
 
     Arguments:
-        data: `Data`, or what `load` or `from_arrays` take: a name, a path, an array, a torch Dataset.
-        recipe: a recipe's name, or a `Composition` built by hand.
-        out: the run directory; must not hold a run unless `resume`.
-        resume: go on from the last checkpoint in `out` with the same settings.
+        data: `Data`, or what `load` or `from_arrays` take: a name, a path, an array, a torch Dataset. A run that goes
+            on finds its own, unless they were arrays in memory.
+        recipe: a recipe's name ("vae" when None), or a `Composition` built by hand.
+        out: the run directory; runs/DATA-RECIPE when None.
+        resume: go on with the run in `out` from its last checkpoint with its settings; one that is finished is opened.
+        extend: train the run in `out` longer, to `epochs`, `steps` or `minutes` counted from its beginning.
+        exists: what to do where `out` holds a run: refuse, resume it, or replace it once the new one can start.
         init_from: a run whose weights to start from (same shapes).
         progress: show progress; or a `Progress` of one's own.
         on_start: called with the configuration before the first step.
+        on_interrupt: after Ctrl-C, SIGTERM or SIGHUP the run is saved: return it, or raise KeyboardInterrupt. `auto`
+            returns it in notebooks and interactive sessions, and raises in scripts, which would go on otherwise.
         options: training options; single ones may be given as keywords too.
         choices: the recipe's choices and training options by name.
 
     Raises:
         VaekitError: whatever cannot work, before anything is written.
+        KeyboardInterrupt: see `on_interrupt`; its argument is the path of the run.
     """
     started = time.monotonic()
+    _check_ways(exists, on_interrupt, resume, extend)
     names = {f.name for f in dataclasses.fields(Options)}
-    given = {k: choices.pop(k) for k in list(choices) if k in names}
-    options = dataclasses.replace(options or Options(), **given).checked()
-    path = Path(out)
-    with contextlib.ExitStack() as locked:
-        config = read_config(path) if resume else None
-        if config is not None and config["state"] not in FINISHED and parallel.is_first():
-            locked.enter_context(only_trainer(path))
-            config = read_config(path)  # as the one before left it
-        if not isinstance(data, Data):
-            data = _loaded(data, path, config)
-        if config is not None:
-            if config["state"] in FINISHED:
-                return _opened(path, recipe, data)
-            _same_settings(config, recipe, choices, options, set(given), data)
-            check_splits(data, path)
-            init_from = config.get("init_from")
-            config["data"]["source"] = data.source or None  # where they are now
-            recipe = config["recipe"] or recipe
-            options = Options(**config["training"])
-            composition = rebuild(config, recipe if isinstance(recipe, Composition) else None)
-            choices = config["arguments"]
+    named = {k: choices.pop(k) for k in list(choices) if k in names}
+    options = dataclasses.replace(options or Options(), **named).checked()
+    asked = Asked(recipe, choices, options, frozenset(named))
+    if out is None:
+        data = data if isinstance(data, Data) else _loaded(data)
+        out = default_out(data, recipe)
+    path, own = checked_path(out), recipe if isinstance(recipe, Composition) else None
+    goes_on = resume or extend or (exists == "resume" and (path / "run.json").exists())
+    with contextlib.ExitStack() as held:
+        if goes_on:
+            start = _going_on(path, data, asked, extend, init_from, held)
         else:
-            _no_run_at(path)
-        begun = bool(resume and checkpoints(path))
-        if not begun:
-            with torch.random.fork_rng():
-                torch.manual_seed(options.seed)  # before the model is built, so that one seed is one run
-                if isinstance(recipe, Composition):
-                    composition = recipe
-                else:
-                    composition = get_recipe(recipe)(Facts.of(data), **_tuples(choices))
-            if config is None:
-                options = options.with_defaults(composition)
-                config = describe(
-                    data, None if isinstance(recipe, Composition) else recipe, choices, composition, options
-                )
-        assert config is not None
-        prepare(data, composition, options, initialise=not begun)
-        if init_from is not None and not begun:
-            tensors, _ = read_tensors(Path(init_from) / "model.safetensors")
-            load_weights(composition, tensors, Path(init_from) / "model.safetensors")
-            config["init_from"] = str(init_from)
+            start = _new(path, data, asked, exists == "replace", init_from)
+        config, composition, data = start.config, start.composition, start.data
+        if not start.left:
+            return open_run(path, own, data)
+        assert composition is not None
+        assert data is not None
+        options = Options(**config["training"])
         fabric = parallel.launch(options.devices, config["decided"]["device"])
         rank, _ = parallel.rank_and_world(fabric)
         if rank == 0:
-            if not resume:
+            if not goes_on:
                 _make_directory(path)
-                locked.enter_context(only_trainer(path))
-                _no_run_at(path)  # made since by another process
-            remove_parts(path)
-            remove_parts(path / "checkpoint")
-            if not begun:
-                _begin(path, data, config)
+                held.enter_context(only_trainer(path))
+                _check_free(path, exists == "replace")  # another process may have come first
+            start.write(path)
             if on_start:
                 on_start(config)
         if not isinstance(progress, Progress):
             progress = progress_for() if progress and rank == 0 else Silent()
         progress.unit = unit(data.kind)
         trainer = Trainer(composition, data, options, path, config, progress, fabric, started)
-        if begun:
+        if start.begun:
             trainer.restore()
-        elif (few := small_set(data, options)) is not None:
-            progress.note(f"note: {few}")
+        for note in start.notes:
+            progress.note(f"note: {note}")
         with progress:
             state = trainer.run()
     if rank != 0:
         raise SystemExit(0)
     if state == "interrupted":
-        raise KeyboardInterrupt(str(path))
-    return _opened(path, recipe, data)
+        if on_interrupt == "raise" or (on_interrupt == "auto" and not is_interactive()):
+            raise KeyboardInterrupt(str(path))
+        say(f"interrupted: saved in {path}; go on with vk.fit(data, out={str(path)!r}, resume=True)")
+    return open_run(path, own, data)
 
 
-def _no_run_at(path: Path) -> None:
+def _check_ways(exists: str, on_interrupt: str, resume: bool, extend: bool) -> None:
+    for name, value, known in (
+        ("exists", exists, ("error", "resume", "replace")),
+        ("on_interrupt", on_interrupt, ("auto", "return", "raise")),
+    ):
+        if value not in known:
+            raise ChoiceError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    if exists == "replace" and (resume or extend):
+        raise ChoiceError(f"{'resume' if resume else 'extend'} goes on with a run that exists='replace' would remove")
+
+
+@dataclass
+class _Start:
+    """What a training begins with, checked while nothing is written."""
+
+    config: dict[str, Any]
+    data: Data | None
+    composition: Composition | None = None
+    left: bool = True  # to train
+    begun: bool = False
+    changed: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        """The files of a run before its next step; a new run.json comes last, since without it there is no run."""
+        remove_parts(path)
+        remove_parts(path / "checkpoint")
+        if not self.begun:
+            assert self.data is not None
+            if (path / "run.json").exists():
+                clear(path)
+            write_splits(path, {part: getattr(self.data, part).index for part in ("train", "valid", "test")})
+        if self.changed or not self.begun:
+            write_json(path / "run.json", self.config)
+
+
+def _new(path: Path, data: Any, asked: Asked, replace: bool, init_from: str | Path | None) -> _Start:
+    _check_free(path, replace)
+    data = data if isinstance(data, Data) else _loaded(data)
+    recipe = asked.recipe or "vae"
+    if isinstance(recipe, Composition):
+        composition, name = recipe, None
+        _check_own(composition)
+    else:
+        name = recipe
+        with seeded(asked.options.seed):  # so that one seed is one run
+            composition = get_recipe(name)(Facts.of(data), **_tuples(asked.choices))
+    options = asked.options.with_defaults(composition)
+    config = describe(data, name, asked.choices, composition, options)
+    prepare(data, composition, options)
+    if init_from is not None:
+        _take_weights(composition, init_from)
+        config["init_from"] = str(init_from)
+    few = small_set(data, options)
+    return _Start(config, data, composition, notes=[few] if few else [])
+
+
+def _going_on(path: Path, data: Any, asked: Asked, extend: bool, init_from: Any, held: contextlib.ExitStack) -> _Start:
+    config = read_config(path)
+    check_settings(config, asked, extend=extend)
+    if init_from is not None and str(init_from) != config.get("init_from"):
+        raise RunError(f"the run was started from {config.get('init_from') or 'fresh weights'}, not from {init_from}")
+    over = config["state"] in FINISHED and not extend
+    if not over and parallel.is_first():
+        held.enter_context(only_trainer(path))
+        config = read_config(path)  # as the one before left it
+        over = config["state"] in FINISHED and not extend
+    if not over or data is not None:
+        data = data if isinstance(data, Data) else _loaded(data, path, config)
+        check_data(config, data, path)
+    saved = checkpoints(path)
+    horizon, done = config.get("plan", {}).get("horizon", 0), int(saved[-1].stem) if saved else 0
+    if over or (extend and not lengthen(config, asked.options, done)):
+        return _Start(config, data, left=False)
+    config["data"]["source"] = data.source or None  # where they are now
+    options = Options(**config["training"])
+    own = asked.recipe if isinstance(asked.recipe, Composition) else None
+    composition = rebuild(config, own, seed=options.seed)
+    prepare(data, composition, options, initialise=not saved)
+    if not saved and "init_from" in config:
+        _take_weights(composition, config["init_from"])
+    note = schedule_note(config, horizon, done) if extend else None
+    return _Start(config, data, composition, True, bool(saved), extend, [note] if note else [])
+
+
+def _take_weights(composition: Composition, run: str | Path) -> None:
+    file = Path(run) / "model.safetensors"
+    load_weights(composition, read_tensors(file)[0], file)
+
+
+def _check_own(composition: Composition) -> None:
+    """Raises ChoiceError where a composition built by hand cannot be trained."""
+    for part, module in composition.modules.items():
+        for name, p in module.named_parameters():
+            if p.is_inference():
+                raise ChoiceError(f"{part}.{name} was made in torch.inference_mode: build the composition outside it")
+            if p.is_floating_point() and p.dtype != torch.float32:
+                raise ChoiceError(f"{part}.{name} is {p.dtype}, and vaekit trains in float32: call .float() on it")
+
+
+def _check_free(path: Path, replace: bool) -> None:
+    """Raises RunError where a new run would mix with what is in its directory."""
     if (path / "run.json").exists():
-        raise RunError(f"{path} already holds a run: go on with --resume, or choose another --out")
-
-
-def _loaded(source: Any, path: Path, config: dict[str, Any] | None) -> Data:
-    """The data of a new run, or of one to go on with: then with its own options and in its own splits."""
-    from .data import from_arrays, load
-
-    if not isinstance(source, str | Path):
-        return from_arrays(source)
-    if config is None:
-        return load(source)
-    return load(source, splits=stored_splits(path), **data_options(config))
-
-
-def _opened(path: Path, recipe: str | Composition, data: Data) -> Run:
-    return open_run(path, recipe if isinstance(recipe, Composition) else None, data)
-
-
-def _tuples(choices: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in choices.items()}
-
-
-def _same_settings(config, recipe, choices, options: Options, given: set[str], data: Data) -> None:
-    """A resumed run keeps its settings: refuse others rather than mix two runs."""
-    own = isinstance(recipe, Composition)
-    if own != (config["recipe"] is None) or (not own and recipe not in ("vae", config["recipe"])):
-        started = f"recipe {config['recipe']}" if config["recipe"] else "a composition of its own"
-        raise RunError(f"the run was started with {started}, not {'another' if own else recipe}: resume with the same")
-    if not data.is_same(config["data"]["digest"]):
-        raise RunError("the data differ from those the run was started on: give the same, or another --out")
-    asked = {k: v for k, v in dataclasses.asdict(options).items() if k in given or v != getattr(Options(), k)}
-    stored = config["training"]
-    for name, value in asked.items():
-        if stored.get(name) != (value.lower() if isinstance(value, str) else value):
+        if not replace:
             raise RunError(
-                f"the run was started with {name} {stored.get(name)}, not {value}: "
-                "resume without it, or start another run with --out and --init-from"
+                f"{path} already holds a run: exists='resume' goes on with it, exists='replace' starts it anew; "
+                "or choose another out"
             )
-    for name, value in choices.items():
-        kept = config["arguments"].get(name)
-        if kept != (list(value) if isinstance(value, tuple) else value):
-            raise RunError(f"the run was started with {name} {kept}, not {value}: resume without it")
+    elif found := next((name for name in OWN if (path / name).exists()), None):
+        raise RunError(f"{path} holds {found} but no run.json: restore that, or choose another out")
 
 
 def _make_directory(path: Path) -> None:
@@ -350,8 +406,29 @@ def _make_directory(path: Path) -> None:
         raise RunError(f"cannot make the directory {path}: {error.strerror}; choose another out") from error
 
 
-def _begin(path: Path, data: Data, config: dict[str, Any]) -> None:
-    """The files of a run before its first step, run.json last: without it there is no run."""
-    (path / "log.jsonl").unlink(missing_ok=True)  # of a start that left no checkpoint
-    write_splits(path, {part: getattr(data, part).index for part in ("train", "valid", "test")})
-    write_json(path / "run.json", config)
+def default_out(data: Data, recipe: str | Composition | None) -> Path:
+    """Where a run goes that is given no place: runs/DATA-RECIPE."""
+    name = recipe if isinstance(recipe, str) else "vae" if recipe is None else "own"
+    of = re.sub(r"[^\w.-]+", "-", data.name).strip("-.") or "data"
+    return Path("runs") / f"{of}-{name}"
+
+
+def _loaded(source: Any, path: Path | None = None, config: dict[str, Any] | None = None) -> Data:
+    """The data of a new run, or of one to go on with: then with its own options and in its own splits."""
+    from .data import from_arrays, load
+
+    if source is None:
+        if config is None:
+            raise ChoiceError("fit needs data: a name, a path, arrays or Data")
+        source = config["data"]["source"]
+        if source is None:
+            raise RunError(f"{path} was trained on arrays in memory: give the same data to go on with it")
+    if not isinstance(source, str | Path):
+        return from_arrays(source)
+    if config is None or path is None:
+        return load(source)
+    return load(source, splits=stored_splits(path), **data_options(config))
+
+
+def _tuples(choices: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in choices.items()}

@@ -42,14 +42,17 @@ VALID_ROWS = 2000
 
 
 class _Signals:
-    """Turns the first SIGINT or SIGTERM into a flag; a second one gets through."""
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a flag; a second one gets through."""
+
+    HANG_UP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
 
     def __enter__(self) -> _Signals:
         self.asked: str | None = None
         self.old: dict[int, Any] = {}
         try:
-            for s in (signal.SIGINT, signal.SIGTERM):
-                self.old[s] = signal.signal(s, self._note)
+            for s in (signal.SIGINT, signal.SIGTERM, *self.HANG_UP):
+                if s not in self.HANG_UP or signal.getsignal(s) != signal.SIG_IGN:  # nohup lets it go on
+                    self.old[s] = signal.signal(s, self._note)
         except ValueError:  # not in the main thread: whoever owns it decides
             self.old = {}
         return self
@@ -61,7 +64,7 @@ class _Signals:
 
     def __exit__(self, *error: Any) -> None:
         for s, handler in self.old.items():
-            signal.signal(s, handler)
+            signal.signal(s, signal.SIG_DFL if handler is None else handler)  # None: not one of Python's
 
 
 @dataclass
@@ -179,14 +182,7 @@ class Trainer:
     # --- the loop -----------------------------------------------------------------------------------------------
 
     def run(self) -> str:
-        """Train to the horizon; how it ended: finished, stopped early, or interrupted.
-
-        Torch's global generator, which each step seeds for layers that draw from it, is put back in the end.
-        """
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            return self._run()
-
-    def _run(self) -> str:
+        """Train to the horizon; how it ended: finished, stopped early, or interrupted."""
         self.engine.module.train()
         if self.config["decided"]["compile"]:
             self.progress.note("compiling the training step (once a run; 10 to 60 s) ...")
@@ -374,6 +370,8 @@ class Trainer:
 
     def _set_state(self, state: str) -> None:
         if self.rank == 0:
+            if legs := self.config.get("legs"):
+                legs[-1]["to"] = self.step
             self.config |= {
                 "state": state,
                 "step": self.step,
@@ -434,7 +432,7 @@ class Trainer:
         self.first = self.step
         self.best, self.since_best, self.valid = meta["best"], meta["since_best"], meta["valid"]
         if self.options.minutes is not None:
-            self.plan.horizon = max(meta["horizon"], self.step + 1)
+            self.plan.horizon = max(meta["horizon"], self.plan.horizon, self.step + 1)
         log = self.path / "log.jsonl"
         if self.rank == 0 and log.exists():
             kept = [json.dumps(record) for record in read_log(self.path) if record["step"] <= self.step]

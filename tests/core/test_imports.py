@@ -11,7 +11,7 @@ import vaekit
 
 ROOT = Path(vaekit.__file__).parent
 LAYERS = [
-    {"errors", "suggest", "options", "schedules", "progress", "noise", "typed", "allocation"},
+    {"errors", "suggest", "options", "schedules", "progress", "noise", "typed", "allocation", "isolation"},
     {
         "files",
         "lock",
@@ -34,7 +34,7 @@ LAYERS = [
     {"composition"},
     {"recipes"},
     {"run", "stored", "configuration", "observed", "engine", "hardware"},
-    {"metrics", "trainer", "latent", "resample", "infill", "editing", "commands"},
+    {"resume", "metrics", "trainer", "latent", "resample", "infill", "editing", "commands"},
     {"train"},
     {"figures"},
     {"doctor", "sklearn", "toys"},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -19,6 +18,7 @@ from vaekit.cli.parameters import choice, option, split
 from vaekit.errors import ChoiceError, DataError, RunError, UnavailableError
 from vaekit.find import find_run
 from vaekit.options import Options
+from vaekit.progress import say
 
 if TYPE_CHECKING:
     from vaekit.data import Data
@@ -291,7 +291,7 @@ def load(source: str, **options: Any) -> Data:
         data = vaekit.data.load(source, progress=doing if first else None, **options)
     if first:
         for note in data.notes:
-            print(f"note: {note}", file=sys.stderr)
+            say(f"note: {note}")
     return data
 
 
@@ -299,10 +299,9 @@ def _started(out: Path) -> Callable[[dict[str, Any]], None]:
     def tell(config: dict[str, Any]) -> None:
         decided = config["decided"]
         compiled = "compiled" if decided["compile"] else "not compiled"
-        print(
+        say(
             f"{config['recipe']} on {config['data']['name']} to {out}: {decided['parameters']:,} parameters, "
-            f"{decided['device']}, {decided['precision']}, {compiled} ({decided['compile_why']})",
-            file=sys.stderr,
+            f"{decided['device']}, {decided['precision']}, {compiled} ({decided['compile_why']})"
         )
 
     return tell
@@ -340,12 +339,12 @@ def _stored_data(out: Path, config: dict[str, Any], source: str | None, asked: d
 
 def _interrupted(stop: KeyboardInterrupt, out: Path, source: str | None) -> int:
     if not (out / "run.json").exists():
-        print("interrupted before training began: nothing was written", file=sys.stderr)
+        say("interrupted before training began: nothing was written")
         return 130
     saved = f"saved in {stop.args[0]}" if stop.args else f"what was last saved is in {out}"
     data = f"{shlex.quote(source)} " if source is not None else ""  # where they have moved to, too
-    print(f"interrupted: {saved}; go on with", file=sys.stderr)
-    print(f"  vaekit fit {data}--out {shlex.quote(str(out))} --resume", file=sys.stderr)
+    say(f"interrupted: {saved}; go on with")
+    say(f"  vaekit fit {data}--out {shlex.quote(str(out))} --resume")
     return 130
 
 

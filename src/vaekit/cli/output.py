@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaekit.errors import ChoiceError, RunError
+from vaekit.progress import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -239,7 +240,7 @@ class Doing:
         if tenths > before and (now - when >= self.EVERY or done == of):
             self.told[what] = now, tenths
             share = f"{100 * done // of}%" if of else ""
-            print(f"{what} {share}".rstrip(), file=sys.stderr, flush=True)
+            say(f"{what} {share}".rstrip())
 
     def _draw(self, what: str, done: int, of: int) -> None:
         if self.bar is None:

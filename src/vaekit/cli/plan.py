@@ -21,16 +21,14 @@ STEPS = 5
 
 def plan(data: Data, name: str, arguments: dict[str, Any], options: Options, out: Path, init_from: str | None) -> None:
     """Print choices, shapes, parameters, memory and an estimate of the time."""
-    import torch
-
+    from vaekit.isolation import seeded
     from vaekit.progress import Silent
     from vaekit.recipes import Facts, get_recipe
     from vaekit.train import describe, prepare
     from vaekit.trainer import Trainer
 
     recipe = get_recipe(name)
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
+    with seeded(options.seed):
         composition = recipe(Facts.of(data), **arguments)
     options = options.with_defaults(composition)
     config = describe(data, recipe.name, arguments, composition, options)

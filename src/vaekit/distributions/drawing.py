@@ -19,6 +19,7 @@ from torch.distributions import (
     StudentT,
 )
 
+from ..isolation import seeded
 from ..noise import Noise
 from .gamma import standard_beta, standard_gamma, standard_t
 
@@ -34,8 +35,7 @@ def _from_noise(d: Distribution, noise: Noise, event: tuple[int, ...], k: int | 
     """
     wanted = torch.Size(((k,) if k is not None else ()) + (len(noise.rows), *event))
     missing = wanted[: len(wanted) - len(d.batch_shape) - len(d.event_shape)]
-    with torch.random.fork_rng():
-        torch.manual_seed(int(noise.bits((1,))[..., 0].long().sum()))
+    with seeded(int(noise.bits((1,))[..., 0].long().sum()), noise.rows.device):
         return d.rsample(missing) if d.has_rsample else d.sample(missing)
 
 

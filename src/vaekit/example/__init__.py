@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..files import checked_path
+
 NAME = "example"
 PLACE = Path(__file__).parent
 
 
 def place(path: str | Path) -> Path:
     """The path of a run; `example` is the packaged one where there is no such directory."""
-    path = Path(path)
+    path = checked_path(path)
     return PLACE if str(path) == NAME and not path.exists() else path

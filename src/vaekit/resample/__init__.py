@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..distributions import Point
 from ..errors import ChoiceError, RunError
-from ..files import read_json, read_tensors, write_json
+from ..files import part_of, read_json, read_tensors, remove_parts, write_json
 from ..metrics.uncertainty import standard_error
 from ..noise import Noise, fold
 from ..quantize import Coded
@@ -254,6 +254,7 @@ def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, told: Told
     u = scale.standardise(z)
     try:  # before the work of minutes
         folder.mkdir(exist_ok=True)
+        remove_parts(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -264,7 +265,7 @@ def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, told: Told
     elif name == "flow":
         density = NormalisingFlow.fit(u, most, seed, told, run.device)
     else:
-        density = SecondStage.fit(u, folder / ".two-stage.part", most, seed, told, run.device)
+        density = SecondStage.fit(u, part_of(folder / "two-stage"), most, seed, told, run.device)
     record = {
         "format": FORMAT,
         "name": name,

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..distributions import draw
 from ..errors import ChoiceError
 from ..files import write_tensors
+from ..isolation import seeded
 from ..noise import Noise, fold
 from ..options import Options
 from ..priors import FlowPrior
@@ -197,8 +198,7 @@ class NormalisingFlow(Density):
         order = torch.from_numpy(rng.permutation(len(u)))
         apart = max(1, len(u) // 10)
         watched, fitted = u[order[:apart]].to(device), u[order[apart:]].to(device)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed):
             flow = cls({"dims": u.shape[1], "transforms": transforms, "hidden": list(hidden), "kind": kind})
         prior = flow.prior.to(device)
         batch = min(cls.BATCH, len(fitted))
@@ -283,11 +283,10 @@ class SecondStage(Density):
     def fit(
         cls, u: Tensor, folder: Path, most: int, seed: int, told: Told | None = None, device: str | torch.device = "cpu"
     ) -> SecondStage:
-        """Trained in `folder`, which is made; what is there is removed."""
+        """Trained in `folder`, which is made."""
         from ..data import from_arrays
         from ..train import fit
 
-        shutil.rmtree(folder, ignore_errors=True)
         options = Options(steps=most, batch=500, lr=2e-3, seed=seed, validate_steps=250, patience=8, device=str(device))
         try:
             run = fit(
@@ -295,6 +294,7 @@ class SecondStage(Density):
                 "vae",
                 out=folder,
                 progress=_Fitting(told),
+                on_interrupt="raise",
                 options=options,
                 latent=u.shape[1],
                 hidden=cls.HIDDEN,

@@ -226,20 +226,16 @@ class Bench:
         """Train one model until it has had so many steps, or to the first record after `until` (monotonic seconds)."""
         begun = time.monotonic()
         started_at, _ = _stored(path, plan)
-        resume = (path / "run.json").exists()
-        if resume:
-            config = read_config(path)
-            config["training"]["steps"], config["state"] = steps, "interrupted"
-            write_json(path / "run.json", config)
         watch = _Watch(tell, until)
         try:
             fit(
                 self.data,
                 plan.recipe,
                 out=path,
-                resume=resume,
+                extend=(path / "run.json").exists(),
                 progress=watch,
                 on_start=watch.start,
+                on_interrupt="raise",
                 steps=steps,
                 **{**DEFAULTS, **plan.training},
                 **plan.choices,
