@@ -27,6 +27,17 @@ def is_series(x: Any) -> bool:
     return _is_one(x, SERIES) or _is_one(x, (("pandas", "Index"), ("pandas", "Categorical")))
 
 
+def names_of(frame: Any) -> list[str]:
+    """The names of the columns of a frame."""
+    return [name for name, _ in _columns(frame)]
+
+
+def only_column(frame: Any) -> Any:
+    """The one column of a frame that has no other, else all as an array (N, K)."""
+    columns = [series for _, series in _columns(frame)]
+    return columns[0] if len(columns) == 1 else np.stack([np.asarray(series) for series in columns], 1)
+
+
 def values_of(x: Any, what: str) -> Array:
     """The cells of a series, as those of a column of a table."""
     return _cells(x, what, Cells())
@@ -81,7 +92,7 @@ def parquet(path: Path) -> Any:
             f"reading {path} needs pyarrow: pip install 'vaekit[parquet]', or save the table as CSV"
         ) from error
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()  # read_table fails where two columns have one name
         _ = table.column_names
     except UnicodeDecodeError as error:
         raise DataError(

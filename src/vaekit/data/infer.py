@@ -211,8 +211,8 @@ def on_counts(
         )
     elif all(map(_whole, data.values())) and not all(map(_bits, data.values())):
         yield (
-            "all columns hold whole numbers from 0 up and are modelled as real numbers; kind='counts' (--kind counts) "
-            "takes them for counts of events"
+            "the table holds only whole numbers from 0 up, which are modelled as real numbers; kind='counts' (--kind "
+            "counts) takes them for counts"
         )
 
 

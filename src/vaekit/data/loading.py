@@ -92,6 +92,7 @@ def load(
     parts: dict[str, Any] = {"valid": valid, "test": test, "split_seed": split_seed, "rows": splits}
     parts["missing"] = missing
     if frames.is_frame(source):
+        _refuse("the frame", "a file or a folder", {"size": size, "table": table, "x_key": x_key, **dialect, "decimal": None})
         found = tables.source(source, name="the frame", label=label, group=group, **in_table)
         return build(found, name="frame", asked="", kind=kind, label=label, group=group, **parts)
     path, asked = known_path(source), str(source)
@@ -317,16 +318,19 @@ def from_arrays(
         DataError: as `load`.
     """
     framed = None
+    if frames.is_frame(label):  # of one column, or one-hot
+        label_names = frames.names_of(label) if label_names is None and len(frames.names_of(label)) > 1 else label_names
+        label = frames.only_column(label)
     if frames.is_frame(x):
         in_table = {"group": group, "kind": kind, "missing": missing == "mask"}
         dropped = [drop] if isinstance(drop, str) else list(drop or ())
         framed = _of_frame(x, label, name, types=types, drop=dropped, schema=schema, **in_table)
         x, label, schema = framed.x, framed.label, framed.schema
-        columns = {**framed.columns, **(columns or {})}
     else:
         _refuse(name, "a frame", {"types": types, "drop": drop})
     parts = {"train": _arrays(x, label, name)}
     fractions = {"valid": FRACTION, "test": FRACTION}
+    beside = [] if framed is None else [framed.columns]
     for part, given in (("valid", valid), ("test", test)):
         if isinstance(given, int | float):
             fractions[part] = given
@@ -335,10 +339,14 @@ def from_arrays(
             if framed is not None and frames.is_frame(own):
                 other = _of_frame(own, codes, f"{name}, {part}", schema=schema, missing=missing == "mask")
                 own, codes = other.x, other.label
+                beside.append(other.columns)
             parts[part] = _arrays(own, codes, f"{name}, {part}")
     have = {part: codes is not None for part, (_, codes) in parts.items()}
     if len(set(have.values())) > 1:
         raise DataError(f"{name}: expected labels for all of {', '.join(have)} or for none, got them for some only")
+    if len(beside) == len(parts):
+        shared = [key for key in beside[0] if all(key in one for one in beside)]
+        columns = {key: np.concatenate([one[key] for one in beside]) for key in shared} | dict(columns or {})
     joined, given_rows = npz.concatenated({part: values for part, (values, _) in parts.items()}, name)
     codes = None
     if have["train"]:
