@@ -208,6 +208,8 @@ class _Reading:
         hint = ""
         if width == 1 and self.dialect.delimiter == "," and all(map(is_number, row)):
             hint = "; where the comma is the decimal sign, say delimiter=';' (--delimiter ';')"
+        elif width == 1:
+            hint = "; where lines stand above the header, delete them"
         return DataError(
             f"{self.text.path}, {where}: expected {counted(width, 'value')}, as in the header, got {len(row)}{hint}"
         )

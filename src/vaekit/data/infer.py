@@ -223,7 +223,7 @@ def indices(columns: Mapping[str, Array]) -> Iterator[tuple[str, str]]:
         if values.dtype.kind == "f" and np.isnan(values).all():
             yield name, f"{shown} holds nothing and is left out"
         elif values.dtype.kind in "iU" and len(values) > 1 and len(np.unique(values)) == len(values):
-            kept = f"types={_typed_as(name, 'real')} (--types) keeps it"
+            kept = f"types={_typed_as(name, 'categorical' if values.dtype.kind == 'U' else 'real')} (--types) keeps it"
             yield name, f"{shown} numbers or names the rows and is left out; {kept}"
 
 
@@ -258,10 +258,10 @@ def on_columns(schema: Sequence[Column], coded: Sequence[Array]) -> Iterator[str
     known = [(c, values[~np.isnan(values)]) for c, values in zip(schema, coded, strict=True)]
     if same := [(c, values[0]) for c, values in known if len(values) and (values == values[0]).all()]:
         shown = [f"{c.name} ({c.categories[int(v)] if c.categories else f'{v:g}'})" for c, v in same]
-        yield f"the same value in every row: {some(shown, 8)}; such a column tells nothing, drop it or keep it"
+        yield f"{counted(len(same), 'constant column')}: {some(shown, 8)}; a constant carries no information"
     for column in schema:
         if kept := [text for text in column.categories if is_missing(text)]:
-            yield f"column {column.name!r}: {some(kept)} is taken for a category, not for a missing value"
+            yield f"column {column.name!r}: {some([*map(repr, kept)])} is taken for a category, not for a missing value"
 
 
 def on_missing(

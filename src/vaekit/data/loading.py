@@ -2,8 +2,7 @@
 
 import difflib
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vaekit.data import cache as caches
-from vaekit.data import folders, frames, idx, images, named, npz, sparse
+from vaekit.data import folders, frames, idx, images, named, npz
 from vaekit.data import table as tables
 from vaekit.data.arrays import Source, aligned, build, several_labels, tidy
 from vaekit.data.condition import named as class_names
-from vaekit.data.core import Array, Column, Computed, Data, Progress, row_dtype
+from vaekit.data.core import Array, Column, Data, Progress, row_dtype
+from vaekit.data.memory import arrays_of, column_of
 from vaekit.data.splits import FRACTION
 from vaekit.errors import DataError
 
@@ -92,7 +92,8 @@ def load(
     parts: dict[str, Any] = {"valid": valid, "test": test, "split_seed": split_seed, "rows": splits}
     parts["missing"] = missing
     if frames.is_frame(source):
-        _refuse("the frame", "a file or a folder", {"size": size, "table": table, "x_key": x_key, **dialect, "decimal": None})
+        of_files = {"size": size, "table": table, "x_key": x_key, "delimiter": delimiter, "header": header}
+        _refuse("the frame", "a file or a folder", of_files)
         found = tables.source(source, name="the frame", label=label, group=group, **in_table)
         return build(found, name="frame", asked="", kind=kind, label=label, group=group, **parts)
     path, asked = known_path(source), str(source)
@@ -328,7 +329,7 @@ def from_arrays(
         x, label, schema = framed.x, framed.label, framed.schema
     else:
         _refuse(name, "a frame", {"types": types, "drop": drop})
-    parts = {"train": _arrays(x, label, name)}
+    parts = {"train": arrays_of(x, label, name)}
     fractions = {"valid": FRACTION, "test": FRACTION}
     beside = [] if framed is None else [framed.columns]
     for part, given in (("valid", valid), ("test", test)):
@@ -340,7 +341,7 @@ def from_arrays(
                 other = _of_frame(own, codes, f"{name}, {part}", schema=schema, missing=missing == "mask")
                 own, codes = other.x, other.label
                 beside.append(other.columns)
-            parts[part] = _arrays(own, codes, f"{name}, {part}")
+            parts[part] = arrays_of(own, codes, f"{name}, {part}")
     have = {part: codes is not None for part, (_, codes) in parts.items()}
     if len(set(have.values())) > 1:
         raise DataError(f"{name}: expected labels for all of {', '.join(have)} or for none, got them for some only")
@@ -367,7 +368,7 @@ def from_arrays(
         joined,
         label=codes,
         label_names=None if label_names is None else list(label_names),
-        columns={key: _column(column, f"{name}: column {key!r}") for key, column in (columns or {}).items()},
+        columns={key: column_of(column, f"{name}: column {key!r}") for key, column in (columns or {}).items()},
         feature_names=names,
         factor_names=list(factor_names),
         splits=given_rows or None,
@@ -494,68 +495,3 @@ def _of_frame(frame: Any, label: Any, name: str, **options: Any) -> Source:
     column: Any = label if label is None or isinstance(label, str) else False
     found = tables.source(frame, name=name, label=column, **options)
     return found if column is not False else replace(found, label=label)
-
-
-def _column(values: Any, what: str) -> Array:
-    """One value for each row: of a series or a list of anything, the cells that a CSV file would hold."""
-    if frames.is_series(values):
-        return frames.values_of(values, what)
-    found = np.asarray(_numpy(values))
-    return frames.values_of(found.tolist(), what) if found.dtype.kind == "O" and found.ndim == 1 else found
-
-
-def _arrays(x: Any, label: Any, name: str) -> tuple[Array, Any]:
-    """x and label as arrays, from arrays, tensors or a Dataset."""
-    torch = sys.modules.get("torch")  # whoever holds a tensor or a Dataset has imported it
-    if torch is not None and isinstance(x, torch.utils.data.DataLoader):
-        raise DataError(f"{name}: a DataLoader gives batches, not rows: give its dataset (loader.dataset) or arrays")
-    if isinstance(x, str | os.PathLike):
-        raise DataError(f"{name}: from_arrays takes arrays, got {str(x)!r}: give names and paths to load")
-    if isinstance(x, Iterator):
-        raise DataError(f"{name}: an iterator gives its rows only once and has no length: give list(...) or an array")
-    if torch is not None and isinstance(x, torch.utils.data.Dataset):
-        x, own = _dataset(x, torch, name)
-        label = own if label is None else label
-    x = frames.values_of(x, name) if frames.is_series(x) else _numpy(x)
-    return x, None if label is None else _column(label, f"{name}: label")
-
-
-def _numpy(x: Any) -> Any:
-    if sparse.is_sparse(x):
-        return sparse.Sparse(x)
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(x, torch.Tensor):
-        return x if isinstance(x, np.ndarray | Computed) else _stacked(x)
-    x = x.detach().cpu()
-    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
-
-
-def _stacked(x: Any) -> Array:
-    try:
-        return np.asarray(x)
-    except ValueError as error:
-        raise DataError(f"rows must all have one shape ({error}); resize or pad them") from error
-
-
-def _dataset(data: Any, torch: Any, name: str) -> tuple[Any, Any]:
-    if isinstance(data, torch.utils.data.IterableDataset):
-        raise DataError(f"{name}: an IterableDataset has no rows to split: give a map-style Dataset or arrays")
-    if isinstance(data, torch.utils.data.TensorDataset):
-        if len(data.tensors) > 2:
-            raise DataError(f"{name}: expected a TensorDataset of x or of x and label, got {len(data.tensors)} tensors")
-        return data.tensors[0], data.tensors[1] if len(data.tensors) == 2 else None
-    rows, codes = [], []
-    for i in range(len(data)):
-        item = data[i]
-        if isinstance(item, dict):
-            x = next((item[key] for key in ("x", "image") if key in item), None)
-            code = next((item[key] for key in ("y", "label") if key in item), None)
-            if x is None:
-                raise DataError(f"{name}: items must have a key x or image, got {', '.join(map(str, item))}")
-        else:
-            x, code = (item[0], item[1] if len(item) > 1 else None) if isinstance(item, tuple | list) else (item, None)
-        rows.append(np.asarray(_numpy(x)))
-        codes.append(code if code is None or isinstance(code, str) else np.asarray(_numpy(code)).item())
-    if odd := next((row.shape for row in rows if row.shape != rows[0].shape), None):
-        raise DataError(f"{name}: items must all have one shape, got {rows[0].shape} and {odd}; resize or pad them")
-    return np.stack(rows) if rows else np.empty((0,)), None if not codes or None in codes else np.array(codes)
