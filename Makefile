@@ -9,7 +9,7 @@ MINUTES ?= 3.2
 
 DOCS := $(VENV)/.docs
 
-.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads
+.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup catalogue
 
 help:
 	@echo "make setup          an environment in $(VENV) with vaekit and its tools"
@@ -20,7 +20,9 @@ help:
 	@echo "make docs-runs      the small models that the lessons open, in docs/runs; only what is missing or has changed"
 	@echo "make bench          speed beside other libraries; bench-quality, bench-recipes: quality;"
 	@echo "                    bench-explorer: the live page; bench-studies: the studies at full length, 2.5 hours;"
-	@echo "                    bench-threads: training alone and beside other programs"
+	@echo "                    bench-threads: training alone and beside other programs;"
+	@echo "                    bench-startup: CPU time of help, lists and refusals"
+	@echo "make catalogue      what help and lists say, from the recipes and studies: run it after a change of theirs"
 
 setup: $(READY)
 
@@ -29,14 +31,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[dev]"
 	@touch $@
 
-# a run that was stopped is gone on with, a finished one measured again; status 3: the data can be had nowhere
+# a stopped run is resumed, a finished one measured again; status 3: the data are unavailable
 demo: $(READY)
 	@if [ -f $(RUN)/run.json ]; then \
 	  $(BIN)/vaekit fit --out $(RUN) --resume; \
 	else \
 	  $(BIN)/vaekit fit fashion-mnist --recipe vae --minutes $(MINUTES) --out $(RUN); status=$$?; \
 	  if [ $$status -ne 3 ]; then exit $$status; fi; \
-	  echo "Fashion-MNIST can be had nowhere: digits instead"; \
+	  echo "Fashion-MNIST is unavailable: digits instead"; \
 	  $(BIN)/vaekit fit digits --recipe vae --minutes 0.5 --out $(RUN); \
 	fi
 	@$(BIN)/vaekit evaluate $(RUN) --samples 100 -n 2000
@@ -84,3 +86,9 @@ bench-studies: $(READY)
 
 bench-threads: $(READY)
 	$(BIN)/python bench/threads.py
+
+bench-startup: $(READY)
+	$(BIN)/python bench/startup.py
+
+catalogue: $(READY)
+	$(BIN)/python tools/catalogue.py

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
+from vaekit.guide import FITTING, PURPOSES
 from vaekit.recipes import RECIPES, Recipe
 from vaekit.recipes.choices import OBJECTIVES, POSTERIORS, PriorName, takes
 from vaekit.recipes.parts import LikelihoodName
@@ -31,14 +32,24 @@ def entry(recipe: Recipe) -> list[str]:
     return [*lines, ""]
 
 
+def fitting() -> list[str]:
+    """The table of what to write for which data."""
+    return ["| you have, or want | write |", "|---|---|", *(f"| {have} | `{command}` |" for have, command in FITTING)]
+
+
 def page() -> str:
-    known = sorted(RECIPES.values(), key=lambda r: (r.name != "vae", r.name))
     objectives = "\n".join(
         f"| `{name}` | {', '.join(f'`--{c}`'.replace('_', '-') for c in takes(part)) or '-'} |"
         for name, part in OBJECTIVES.items()
     )
     lines = [
         "# The family",
+        "",
+        "## Which recipe for my data",
+        "",
+        *fitting(),
+        "",
+        "## How a model is composed",
         "",
         "A variational autoencoder is four choices: a prior p(z), a posterior q(z|x), a likelihood p(x|z) and an",
         "objective. They compose freely; what cannot work together is refused before training, with the reason:",
@@ -58,13 +69,14 @@ def page() -> str:
         objectives,
         "",
         "A named recipe is a good setting of these, or a model of its own where the latents are not one real vector.",
-        "How they do on Fashion-MNIST is in [recipes.md](recipes.md). This page is written by `python docs/family.py`.",
-        "",
-        "## Recipes",
+        "How they perform on Fashion-MNIST is in [recipes.md](recipes.md). This page is written by",
+        "`python docs/family.py`.",
         "",
     ]
-    for recipe in known:
-        lines += entry(recipe)
+    for purpose, names in PURPOSES.items():
+        lines += [f"## {purpose}", ""]
+        for name in names:
+            lines += entry(RECIPES[name])
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -417,6 +417,24 @@ def test_lists(command):
         assert set(one) == {"name", "summary", "paper", "arguments"}
 
 
+def test_recipes_are_listed_once_by_purpose_and_every_suggestion_can_be_typed():
+    from vaekit.guide import FITTING, PURPOSES
+
+    assert sorted(name for names in PURPOSES.values() for name in names) == sorted(catalogue.recipes())
+    shown = done("recipes").out
+    for purpose, names in PURPOSES.items():
+        assert shown.index(purpose) < min(shown.index(f"  {name} ") for name in names)
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    options = {"recipe", *TRAINING, *DATA}
+    for have, command in FITTING:
+        assert f"| {have} | `{command}` |" in readme
+        assert f"{command}\n" in shown
+        flags = re.findall(r"--([a-z-]+)", command)
+        own = re.search(r"--recipe ([a-z-]+)", command)
+        taken = {a.name for a in catalogue.recipe(own[1] if own else "vae").arguments} | options
+        assert {flag.replace("-", "_") for flag in flags} <= taken, command
+
+
 # --- other data -------------------------------------------------------------------------------------------------
 
 
@@ -682,6 +700,17 @@ def test_help_imports_nothing_heavy():
     assert done.returncode == 0, done.stderr
     for command in ("fit", "evaluate", "recipes"):
         assert command in done.stdout
+
+
+def test_opening_a_run_and_drawing_from_it_imports_no_more_than_torch_itself():
+    program = (
+        "import sys, vaekit.cli\n"
+        "assert vaekit.cli.main(['sample', 'example', '-n', '2']) == 0\n"
+        "heavy = {'torch._dynamo', 'torch._inductor', 'sympy', 'matplotlib', 'sklearn', 'scipy', 'pandas', 'jinja2'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
 
 
 def test_module_and_version():

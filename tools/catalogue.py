@@ -27,7 +27,8 @@ def text() -> str:
         for name, groups in held["functions"].items()
     )
     rest = ",\n".join(f' "{key}": [\n{lines(held[key], "  ")}\n ]' for key in ("recipes", "studies"))
-    return f'{{\n "functions": {{\n{functions}\n }},\n{rest}\n}}\n'
+    data = ",\n".join(f"  {json.dumps(name)}: {json.dumps(names)}" for name, names in held["data"].items())
+    return f'{{\n "functions": {{\n{functions}\n }},\n{rest},\n "data": {{\n{data}\n }}\n}}\n'
 
 
 if __name__ == "__main__":

@@ -138,6 +138,11 @@ def _argument(name: str, hint: Any, default: Any, text: str, when: Mapping[str, 
 
 def written(recipes: Iterable[Any], studies: Iterable[Any]) -> dict[str, Any]:
     """What catalogue.json holds, from the registers of `vaekit.recipes` and `vaekit.studies`."""
+    from .data.arrays import MISSING
+    from .data.core import KINDS
+    from .data.dialect import DECIMALS, HEADERS
+
+    data = {"kind": list(KINDS), "missing": list(MISSING), "header": list(HEADERS), "decimal": list(DECIMALS)}
     functions: dict[str, Any] = {}
     entries = []
     for recipe in recipes:
@@ -155,7 +160,7 @@ def written(recipes: Iterable[Any], studies: Iterable[Any]) -> dict[str, Any]:
             }
         )
     experiments = [{"name": s.name, "paper": s.paper, "data": s.data, "summary": s.summary} for s in studies]
-    return {"functions": functions, "recipes": entries, "studies": experiments}
+    return {"functions": functions, "recipes": entries, "studies": experiments, "data": data}
 
 
 @functools.cache
@@ -191,6 +196,11 @@ def _tuple(value: Any) -> Any:
 def studies() -> dict[str, Experiment]:
     """The studies by name."""
     return {entry["name"]: Experiment(**entry) for entry in _read()["studies"]}
+
+
+def data_choices() -> dict[str, list[str]]:
+    """The options of reading data that take one of a few names, and those names."""
+    return _read()["data"]
 
 
 def recipe(name: str) -> Described:

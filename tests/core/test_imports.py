@@ -11,7 +11,7 @@ import vaekit
 
 ROOT = Path(vaekit.__file__).parent
 LAYERS = [
-    {"errors", "suggest", "options", "schedules", "progress", "noise", "typed", "allocation", "isolation"},
+    {"errors", "suggest", "guide", "options", "schedules", "progress", "noise", "typed", "allocation", "isolation"},
     {
         "files",
         "lock",

@@ -186,14 +186,10 @@ def _training_options(everything: bool) -> list[inspect.Parameter]:
 
 
 def _data_options(everything: bool) -> list[inspect.Parameter]:
-    from vaekit.data.arrays import MISSING
-    from vaekit.data.core import KINDS
-    from vaekit.data.dialect import DECIMALS, HEADERS
-
     group = Group("Data", sort_key=(3,))
     hints = {n: hint for n, (hint, _) in DATA.items()}
-    hints |= {"kind": choice(KINDS) | None, "skip_bad": Annotated[bool, Parameter(negative="")]}
-    hints |= {"missing": choice(MISSING) | None, "header": choice(HEADERS) | None, "decimal": choice(DECIMALS) | None}
+    hints |= {name: choice(names) | None for name, names in catalogue.data_choices().items()}
+    hints |= {"skip_bad": Annotated[bool, Parameter(negative="")]}
     hints |= {"drop": Annotated[list[str] | None, Parameter(negative="")]}
     return [
         option(

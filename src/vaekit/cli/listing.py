@@ -7,7 +7,7 @@ import json as jsons
 
 
 def recipes(*, json: bool = False) -> None:
-    """List the recipes and their options.
+    """List the recipes by what they are for, and which one suits which data.
 
     Parameters
     ----------
@@ -29,11 +29,24 @@ def recipes(*, json: bool = False) -> None:
     if json:
         print(jsons.dumps(listed, indent=1, ensure_ascii=False))
         return
-    width = max(len(r.name) for r in known)
-    for r in known:
-        made = " ".join(f"--{n.replace('_', '-')} {v}" for n, v in r.settings.items())
-        print(f"{r.name:<{width}}  {r.summary}{f'  [{made}]' if made else ''}")
-    print("\nin brackets: the settings of `vae` that a recipe is; vaekit fit DATA --recipe NAME --help explains each")
+    from vaekit.guide import FITTING, PURPOSES
+
+    by_name = {r.name: r for r in known}
+    width = max(map(len, by_name))
+    for purpose, names in PURPOSES.items():
+        print(purpose)
+        for name in names:
+            r = by_name[name]
+            made = " ".join(f"--{n.replace('_', '-')} {v}" for n, v in r.settings.items())
+            print(f"  {name:<{width}}  {r.summary}{f'  [{made}]' if made else ''}")
+        print()
+    print(
+        "In brackets: the options of `vae` that a recipe sets. `vaekit fit --recipe NAME --help` explains a recipe.\n"
+    )
+    print("Which recipe for your data:")
+    width = max(len(have) for have, _ in FITTING)
+    for have, command in FITTING:
+        print(f"  {have:<{width}}  {command}")
 
 
 def datasets(*, json: bool = False) -> None:
