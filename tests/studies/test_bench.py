@@ -9,7 +9,7 @@ import pytest
 import vaekit as vk
 from vaekit.cli import main
 from vaekit.errors import ChoiceError, RunError
-from vaekit.studies import STUDIES, Bench, Plan, registry, study
+from vaekit.studies import EARLY, STUDIES, Bench, Plan, interpolation, registry, study
 from vaekit.studies.bench import slug
 
 SMALL = {"latent": 2, "hidden": (8,)}
@@ -192,8 +192,68 @@ def test_on_the_command_line(tiny, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.glob("*.html"))
 
 
-def test_studies_refuse_data_they_cannot_use(tmp_path):
-    table = vk.from_arrays(np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32))
-    for name, said in (("denoising", "images"), ("ae-vs-vae", "classes")):
-        with pytest.raises(ChoiceError, match=said):
-            study(name, table, minutes=0.25, out=tmp_path / "page.html")
+def pictures(n, side=8, classes=2, **given):
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, classes, n) if classes else None
+    return vk.from_arrays(rng.integers(0, 256, (n, side, side)).astype(np.uint8), label=label, name="small", **given)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "said"),
+    [
+        ("kl-weight", lambda: pictures(72, classes=8), "needs 30 test data or more, and small has 7: give 300"),
+        ("interpolation", lambda: pictures(40), "needs 30 test data or more, and small has 4"),
+        ("ae-vs-vae", lambda: pictures(400, classes=0), "two classes or more, and the test data of small have 0"),
+        ("ae-vs-vae", lambda: pictures(400, classes=1), "two classes or more, and the test data of small have 1"),
+        (
+            "ae-vs-vae",
+            lambda: pictures(400, classes=300),
+            r"needs \d+ test data with a class \(\d+ classes\), and small has 40",
+        ),
+        ("blur", lambda: pictures(400, side=4), "images of 8 pixels a side or more, and these are 4x4"),
+        ("denoising", lambda: pictures(400, side=2), "images of 4 pixels a side or more, and these are 2x2"),
+        ("complete", lambda: pictures(400, side=1), "data of 4 numbers or more, and those of small have 1"),
+        ("denoising", lambda: table(), "needs images, and arrays holds data of kind vector"),
+        ("ae-vs-vae", lambda: table(), "needs data of two classes or more"),
+        ("complete", lambda: table(np.nan, missing="mask"), "without missing values"),
+    ],
+)
+def test_studies_refuse_data_they_cannot_use_before_anything_is_trained(name, make, said, tmp_path):
+    with pytest.raises(ChoiceError, match=said):
+        study(name, make(), minutes=0.25, out=tmp_path / "page.html")
+    assert not any(tmp_path.iterdir())
+
+
+def table(first=0.0, **given):
+    x = np.random.default_rng(0).normal(size=(400, 5)).astype(np.float32)
+    x[0, 0] = first
+    return vk.from_arrays(x, **given)
+
+
+def test_groups_of_test_data_are_counted(tmp_path):
+    data = pictures(400, columns={"who": np.arange(400) // 10}, group="who")
+    with pytest.raises(
+        ChoiceError, match="test data of 10 groups or more, since errors are by group, and those of small are of 4"
+    ):
+        study("kl-weight", data, minutes=0.25, out=tmp_path / "page.html")
+
+
+def test_a_page_of_few_steps_makes_no_claim(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(Bench, "train", lambda self, plans: self.runs)
+    monkeypatch.setattr(Bench, "trained_steps", EARLY - 1)
+    page = study("tiny", minutes=0.25, out=tmp_path / "page.html").read_text()
+    assert "too early to say anything: each model had 499 training steps" in page
+    assert "alert(1)" not in page
+    monkeypatch.setattr(Bench, "trained_steps", EARLY)
+    assert "alert(1)" in study("tiny", minutes=0.25, out=tmp_path / "page.html").read_text()
+
+
+def test_pairs_share_no_datum_and_no_group():
+    data = pictures(900, classes=3, columns={"who": np.arange(900) // 3}, group="who")
+    pairs = interpolation.pick_pairs(data, 100)
+    assert set(pairs) == {interpolation.WITHIN, interpolation.BETWEEN}
+    label, used = data.test.label, np.concatenate([rows for ends in pairs.values() for rows in ends])
+    assert len(np.unique(data.test.group[used])) == len(used)
+    for kind, (a, b) in pairs.items():
+        assert len(a) >= 5
+        assert ((label[a] == label[b]) == (kind == interpolation.WITHIN)).all()

@@ -7,7 +7,15 @@ import pytest
 
 from vaekit.data import dsprites, load
 from vaekit.errors import ChoiceError
-from vaekit.metrics.disentanglement import binned, entropies, factor_score, mig_chen, mig_lib, mutual_information
+from vaekit.metrics.disentanglement import (
+    binned,
+    entropies,
+    factor_score,
+    mig_ceiling,
+    mig_chen,
+    mig_lib,
+    mutual_information,
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +111,15 @@ def test_bins_bound_the_score_of_a_perfect_code_of_dsprites():
     angle = math.log(20) / math.log(40)
     place = (math.log(32) - 24 / 32 * math.log(2)) / math.log(32)
     np.testing.assert_allclose(mig_lib(factors.astype(float), factors).each, [1, 1, angle, place], atol=1e-9)
+
+
+def test_the_ceiling_is_the_score_of_a_perfect_code_over_all_combinations():
+    factors = np.stack(np.unravel_index(np.arange(3 * 25 * 32), (3, 25, 32)), 1)
+    assert mig_ceiling([3, 25, 32]) == pytest.approx(mig_lib(factors.astype(float), factors).value)
+    assert mig_ceiling([3, 6, 40, 32, 32]) == pytest.approx(0.9024, abs=5e-5)  # dSprites
+    assert mig_ceiling([2, 20]) == 1
+    with pytest.raises(ChoiceError, match="two values or more"):
+        mig_ceiling([3, 1])
 
 
 def test_what_cannot_be_scored_is_refused(grid):

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from vaekit.studies import (
     STUDIES,
@@ -19,22 +20,80 @@ from vaekit.studies import (
     kingma2013,
     kl_weight,
 )
-from vaekit.studies.words import Estimate, choose, estimate, listed, number, paired, sign, trend
+from vaekit.studies.words import (
+    Estimate,
+    beside,
+    choose,
+    difference,
+    direction,
+    estimate,
+    listed,
+    number,
+    paired,
+    ratio,
+    spread_ratio,
+    trend,
+)
 
 
-def test_estimates_and_signs():
+def test_estimates_and_directions():
     e = estimate([1.0, 2.0, 3.0])
     assert e.value == 2
     assert e.se == pytest.approx(1 / math.sqrt(3))
-    assert sign(Estimate(2.0, 0.1), Estimate(1.0, 0.1)) == 1
-    assert sign(Estimate(1.0, 0.1), Estimate(2.0, 0.1)) == -1
-    assert sign(Estimate(1.1, 0.1), Estimate(1.0, 0.1)) == 0
-    assert sign(Estimate(1.1), Estimate(1.0)) == 1  # errors unknown: as they stand
-    assert paired([1, 2, 3], [0, 1, 2]) == Estimate(1.0, 0.0)
+    assert e.degrees == 2
+    assert e.interval() == pytest.approx((2 - 4.303 / math.sqrt(3), 2 + 4.303 / math.sqrt(3)), abs=1e-3)
+    assert direction(e) == 0  # two standard errors and more, but of three values
+    assert direction(estimate([1.0, 1.1, 0.9])) == 1
+    assert direction(estimate([-1.0, -1.1, -0.9])) == -1
+    assert direction(Estimate(5.0)) == 0  # an error that is unknown
+    assert direction(estimate([3.0])) == 0
+    assert direction(paired([1, 2, 3], [0, 1, 2])) == 0  # three alike may be chance
+    assert direction(paired([1, 2, 3] * 2, [0, 1, 2] * 2)) == 1
+    copies = estimate(np.repeat([1.0, 2.0, 3.0], 9), np.repeat([0, 1, 2], 9))
+    assert copies == pytest.approx(e)
     assert choose(-1, "more", "less", "same") == "less"
-    assert trend([4, 1, 2], [9, 1, 5]) == 1
-    assert trend([1, 2, 3], [3, 2, 1]) == -1
-    assert trend([1, 2, 3], [1, 3, 2]) == 0
+
+
+def test_counts_of_few_seeds_are_not_taken_for_exact():
+    assert estimate([1, 1, 1], step=1.0).se == pytest.approx(0.5 / math.sqrt(3))
+    assert direction(paired([11, 11, 11], [10, 10, 10], step=1.0)) == 0
+    assert direction(paired([2, 2, 2], [10, 10, 10], step=1.0)) == -1
+
+
+def test_differences_of_unlike_errors_have_welchs_degrees():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 1, 5), rng.normal(1, 4, 9)
+    d = difference(estimate(a), estimate(b))
+    expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+    assert d.interval() == pytest.approx((expected.low, expected.high))
+
+
+def test_ratios_have_fiellers_interval():
+    rng = np.random.default_rng(1)
+    b = rng.normal(3, 1, 30)
+    a = 0.5 * b + rng.normal(0, 0.3, 30)
+    value, low, high = ratio(a, b)
+    assert low < value < high
+    for end in (low, high):  # the ends are the ratios that a t test just refuses
+        t = stats.ttest_1samp(a - end * b, 0)
+        assert t.pvalue == pytest.approx(0.05)
+    assert ratio(a, b - b.mean())[1:] == (-math.inf, math.inf)
+    assert beside(low, high, 0.2) == 1
+    assert beside(low, high, 0.9) == -1
+    assert beside(low, high, 0.5) == 0
+
+
+def test_ratios_of_spreads_have_fishers_interval():
+    value, low, high = spread_ratio(1.0, 2.0, 3)
+    assert value == 0.5
+    assert (low, high) == pytest.approx((0.5 / math.sqrt(39), 0.5 * math.sqrt(39)))  # F(2, 2) exceeds 39 in 2.5%
+
+
+def test_trends_need_every_step():
+    up = Estimate(1.0, 0.1, 50)
+    assert trend([up, up]) == 1
+    assert trend([up, Estimate(0.1, 0.1, 50)]) == 0
+    assert trend([Estimate(-1.0, 0.1, 50)]) == -1
 
 
 def test_numbers_as_they_are_written():
@@ -57,52 +116,74 @@ def weights():
 
 def test_kl_weight_reads_warm_ups_both_ways():
     better, worse = weights(), weights()
-    better[kl_weight.LINEAR] |= {"elbo": [-90.0, -90.1, -89.9], "spread": [0.5]}
-    worse[kl_weight.LINEAR] |= {"elbo": [-110.0, -110.1, -109.9], "spread": [2.0]}
+    better[kl_weight.LINEAR] |= {"elbo": [-90.0, -90.1, -89.89], "spread": [0.05]}
+    worse[kl_weight.LINEAR] |= {"elbo": [-110.0, -110.1, -109.89], "spread": [20.0]}
     up, down = kl_weight.read(better), kl_weight.read(worse)
-    assert "`linear warm-up`, −90" in up[0]
+    assert "`linear warm-up`, −89.997" in up[0]
     assert "above a weight fixed at 1" in up[1]
-    assert "steadier" in up[1]
+    assert "was steadier" in up[1]
     assert "as is often claimed" in up[1]
     assert "below a weight fixed at 1" in down[1]
     assert "less steady" in down[1]
     assert "the opposite of what is often claimed" in down[1]
-    assert "no better and no worse" in kl_weight.read(weights())[1]
+    same = kl_weight.read(weights())
+    assert "3 seeds cannot tell from none" in same[1]
+    assert "steadier, as is often claimed for it, 3 seeds cannot tell" in same[1]
     healthy = weights()
     healthy["fixed 4"]["active"] = [10] * 3
     assert "latents collapsed" in up[3]
-    assert "no latent collapsed" in kl_weight.read(healthy)[3]
+    assert "no collapse is to be told from chance" in kl_weight.read(healthy)[3]
+
+
+def test_three_seeds_claim_nothing_of_a_ratio_of_two():
+    """Spreads of three seeds that differ by half are what chance gives: there is no verdict."""
+    numbers = weights()
+    numbers[kl_weight.CYCLIC]["spread"] = [0.5]
+    assert "3 seeds cannot tell" in kl_weight.read(numbers)[2]
+
+
+def boot(value, wide=0.01):
+    rng = np.random.default_rng(0)
+    return {"value": value, "draws": (value + wide * rng.normal(size=50)).tolist()}
 
 
 def models():
-    base = {"knn": [1, 0] * 50, "probe": [1, 0] * 50, "probe_penultimate": [1, 0] * 50, "frechet": 1.0, "code_std": 4.0,
-            "holes": 0.4}  # fmt: skip
+    base = {"knn": [1, 0] * 50, "probe": [1, 0] * 50, "probe_penultimate": [1, 0] * 50, "frechet": boot(1.0),
+            "code_std": 4.0, "holes": boot(0.4)}  # fmt: skip
     return {name: copy.deepcopy(base) for name in (ae_vs_vae.AE, ae_vs_vae.FREE, ae_vs_vae.VAE)} | {
-        "data": {"frechet": 0.01}
+        "data": {"frechet": 0.01, "group": None}
     }
+
+
+def unlike(value, seed, wide=0.01):
+    """The same with draws of its own."""
+    return {"value": value, "draws": (value + wide * np.random.default_rng(seed).normal(size=50)).tolist()}
 
 
 def test_ae_vs_vae_reads_holes_and_classes_both_ways():
     good, bad = models(), models()
-    good["VAE"] |= {"holes": 0.1, "frechet": 0.1, "knn": [1] * 100, "code_std": 1.0}
-    bad["VAE"] |= {"frechet": 3.0, "knn": [0] * 100, "code_std": 0.1, "probe_penultimate": [1] * 100}
+    good["VAE"] |= {"holes": unlike(0.1, 1), "frechet": unlike(0.1, 1), "knn": [1] * 100, "code_std": 1.0}
+    bad["VAE"] |= {"holes": unlike(0.4, 1), "frechet": unlike(3.0, 1), "knn": [0] * 100, "code_std": 0.1}
+    bad["VAE"]["probe_penultimate"] = [1] * 100
     up, down = ae_vs_vae.read(good), ae_vs_vae.read(bad)
     assert "nearest to the data for the VAE" in up[0]
-    assert "The KL made the better samples" in up[0]
+    assert "The VAE made the better samples" in up[0]
     assert "closed most of them" in up[1]
     assert "did not close them" in down[1]
-    for share, said in ((0.06, "closed them"), (0.25, "closed some of them"), (0.36, "did not close them")):
-        good["VAE"]["holes"] = share
+    for share, said in ((0.055, "closed them"), (0.25, "closed some of them"), (0.39, "did not close them")):
+        good["VAE"]["holes"] = unlike(share, 1, 0.002)
         assert said in ae_vs_vae.read(good)[1]
-    for name in (ae_vs_vae.AE, ae_vs_vae.FREE):  # no holes but those of the VAE
-        good[name]["holes"] = ae_vs_vae.CHANCE
-    assert "did not close them" in ae_vs_vae.read(good)[1]
+    good["VAE"]["holes"] = unlike(0.33, 1, 0.05)
+    assert "these data do not tell" in ae_vs_vae.read(good)[1]
     assert "did not make better samples" in down[0]
     assert "tell little" in down[0]
     assert "easier to read off" in up[2]
-    assert "cost some" in down[2]
+    assert "tell less of the classes" in down[2]
     assert "passes on all" in up[4]
-    assert "differ in what they pass on" in down[4]
+    assert "of some of the models only" in down[4]
+    near = models()
+    near["VAE"]["frechet"] = unlike(0.99, 1, 0.1)
+    assert "these data do not tell" in ae_vs_vae.read(near)[0]
 
 
 def ways(detour, across, uneven=1.5):
@@ -132,11 +213,14 @@ def test_interpolation_reads_ways_both_ways():
 
 def disentangled(migs, distortions, steps=1000):
     names = [*(f"beta {b}" for b in beta.BETAS), beta.TC, beta.COOLING]
+    rng = np.random.default_rng(0)
     found = {
-        name: {"mig_lib": m, "active": 5, "distortion": d, "carries": ["x", "y", "", "x"] if i == 3 else ["x"] * 4}
+        name: {"mig_lib": m, "active": 5, "distortion": (d + 0.1 * rng.normal(size=40)).tolist(),
+               "draws": (m + 0.002 * rng.normal(size=40)).tolist(),
+               "carries": ["x", "y", "", "x"] if i == 3 else ["x"] * 4}
         for i, (name, m, d) in enumerate(zip(names, migs, distortions, strict=True))
     }  # fmt: skip
-    return {"models": found, "factors": ["x", "y"], "steps": steps,
+    return {"models": found, "factors": ["x", "y"], "steps": steps, "degrees": 1999, "ceiling": 0.9024,
             "known": {"perfect": {"mig_lib": 0.9}, "rotated": {"mig_lib": 0.1}}}  # fmt: skip
 
 
@@ -144,28 +228,37 @@ def test_beta_reads_scores_both_ways():
     up = beta.read(disentangled([0.1, 0.2, 0.3, 0.4, 0.35, 0.39], [10, 11, 12, 13, 12, 12]))
     down = beta.read(disentangled([0.4, 0.3, 0.2, 0.1, 0.05, 0.1], [13, 12, 11, 10, 9, 9], steps=400_000))
     assert "that of `beta 8`" in up[0]
+    assert "a perfect code of these factors has 0.902 (0.900 on these data)" in up[0]
     assert "grew with beta" in up[0]
     assert "fell with beta" in down[0]
     assert "distortion rose" in up[1]
     assert "distortion fell" in down[1]
-    assert "one at a time" in up[2]
+    assert "one at a time scored higher here" in up[2]
     assert "has not helped" in down[2]
     assert "several latents share x" in up[3]
     assert "one latent alone tells most of y" in up[3]
     assert "no latent tells of y" in down[3]
     assert "the mechanism, not disentanglement" in up[4]
     assert "published" in down[4]
+    assert "each model here is one seed" in up[4]
     same = beta.read(disentangled([0.1] * 6, [10] * 6))
-    assert "no difference to speak of" in same[2]
+    assert "cannot tell from none" in same[2]
+    assert "not surely go one way" in same[0]
+    assert "not surely one way" in same[1]
+    assert "cannot tell from that of" in same[0]
     numbers = disentangled([0.1] * 6, [10] * 6) | {"factors": []}
     assert "no factors" in beta.read(numbers)[-1]
 
 
 def test_collapse_reads_cures_both_ways():
+    wobble = np.random.default_rng(0).normal(size=40)
+
     def numbers(ill, cured, elbo):
-        base = {"elbo": [-100.0, -101.0], "rate": 10.0, "active": 20}
-        found = {name: copy.deepcopy(base) | {"active": cured, "elbo": [elbo, elbo - 1]} for name in collapse.CURES}
-        return found | {collapse.PLAIN: base, collapse.ILL: base | {"active": ill, "rate": 0.0}}
+        base = {"elbo": (-100 + wobble).tolist(), "rate": 10.0, "active": 20, "bounds": (20, 20)}
+        more = {"active": cured, "bounds": (cured, cured), "elbo": (elbo + wobble[::-1]).tolist()}
+        found = dict.fromkeys(collapse.CURES, base | more)
+        bad = base | {"active": ill, "bounds": (ill, ill), "rate": 0.0}
+        return {"models": found | {collapse.PLAIN: base, collapse.ILL: bad}}
 
     up, down = collapse.read(numbers(0, 30, -90.0)), collapse.read(numbers(0, 30, -120.0))
     assert "the posterior has collapsed" in up[0]
@@ -175,15 +268,23 @@ def test_collapse_reads_cures_both_ways():
     none = collapse.read(numbers(20, 20, -100.0))
     assert "has not collapsed" in none[0]
     assert "None of the four cures" in none[1]
+    unsure = numbers(0, 30, -90.0)
+    unsure["models"][collapse.ILL]["bounds"] = (0, 30)  # near the threshold all of them
+    assert "has not collapsed, or not yet" in collapse.read(unsure)[0]
+    assert "None of the four cures surely" in collapse.read(unsure)[1]
 
 
 def bounds(aevb, sleep, train):
-    def ends(value, plus=0.0):
-        return {"train": {"elbo": [value + plus]}, "valid": {"elbo": [value]}}
+    rng = np.random.default_rng(0)
+    wobble = rng.normal(size=50)
 
-    curves = {f"AEVB, {d}": ends(a, t) for d, a, t in zip(kingma2013.LATENTS, aevb, train, strict=True)}
-    curves |= {f"wake-sleep, {d}": ends(s) for d, s in zip(kingma2013.LATENTS, sleep, strict=True)}
-    return {"curves": curves, "floor": -80.0}
+    def ends(value, plus=0.0):
+        return {part: (value + more + wobble + 0.01 * rng.normal(size=50)).tolist()
+                for part, more in (("train", plus), ("valid", 0.0))}  # fmt: skip
+
+    elbo = {f"AEVB, {d}": ends(a, t) for d, a, t in zip(kingma2013.LATENTS, aevb, train, strict=True)}
+    elbo |= {f"wake-sleep, {d}": ends(s) for d, s in zip(kingma2013.LATENTS, sleep, strict=True)}
+    return {"elbo": elbo, "floor": (80 - wobble).tolist()}
 
 
 def test_the_bound_of_2013_reads_both_ways():
@@ -195,24 +296,35 @@ def test_the_bound_of_2013_reads_both_ways():
     assert "did cost" in down[1]
     assert "overfit more." in up[2]
     assert "overfit less." in down[2]
-    assert "19.0 nats below it" in up[3]
+    assert "In expectation no bound" in up[3]
+    assert "is 18.99" in up[3]
+    same = kingma2013.read(bounds([-100] * 5, [-100] * 5, [1] * 5))
+    assert "too near it for these data to tell" in same[0]
+    assert "these data cannot tell from" in same[1]
+    assert "whether more latents overfit more" in same[2]
 
 
 def test_denoising_reads_both_ways():
+    wobble = np.random.default_rng(0).normal(size=40)
+
     def numbers(auto):
         psnr = {
-            "noisy": [10.0, 11.0],
-            "autoencoder": [auto, auto + 1],
-            "median filter": [15.0, 16.0],
-            "PCA": [14.0, 15.0],
+            "noisy": (10 + wobble).tolist(),
+            "autoencoder": (auto + wobble[::-1]).tolist(),
+            "median filter": (15 + wobble).tolist(),
+            "PCA": (14 + wobble).tolist(),
         }
-        return {"masked pixels": {"psnr": psnr, "ssim": psnr}}
+        return {"noises": {"masked pixels": {"psnr": psnr, "ssim": psnr}}}
 
     up, down = denoising.read(numbers(20.0)), denoising.read(numbers(12.0))
     assert "beats both simple methods on every" in up[0]
     assert "the autoencoder is ahead by 5.00 dB" in up[1]
-    assert "hold against the learned network" in down[0]
+    assert "SSIM says the same" in up[1]
+    assert "simple method beats the learned network" in down[0]
     assert "the median filter is ahead by 3.00 dB" in down[1]
+    near = denoising.read(numbers(15.05))
+    assert "cannot be told apart" in near[1]
+    assert "on 0 of 1 kinds of noise" in near[0]
 
 
 def test_complete_reads_copying_both_ways():
@@ -228,19 +340,28 @@ def test_complete_reads_copying_both_ways():
     assert "copy more than to know" in up[0]
     assert "has not learned to copy" in down[0]
     assert "copies less" in up[1]
-    assert "copy more, not less" in down[1]
+    assert "copies more, not less" in down[1]
     assert "it fills holes." in up[2]
-    assert "know more of the classes" in up[3]
+    assert "knows more of the classes" in up[3]
+    unsure = complete.read(numbers([0.1, 1.3] * 10, [0.1, 1.3] * 10))
+    assert "these data do not tell" in unsure[0]
+    assert "cannot tell from none" in unsure[1]
 
 
 def test_blur_reads_both_ways():
+    rng = np.random.default_rng(0)
+
     def numbers(unit, few, many, drawn):
         found = {}
         for name in blur.LIKELIHOODS:
             for latent in blur.LATENTS:
                 kept = unit if name == "unit Gaussian" else few if latent == blur.LATENTS[0] else many
-                found[f"{name}, {latent} latents"] = {"kept": {"mean": [kept, kept + 0.01], "drawn": [drawn] * 2}}
-        return {"models": found}
+                found[f"{name}, {latent} latents"] = {
+                    "kept": {
+                        k: (v + 0.01 * rng.normal(size=40)).tolist() for k, v in (("mean", kept), ("drawn", drawn))
+                    }
+                }
+        return {"models": found, "fine": (1 + 0.01 * rng.normal(size=40)).tolist()}
 
     up, down = blur.read(numbers(0.2, 0.3, 0.6, 1.1)), blur.read(numbers(0.9, 0.8, 0.5, 0.1))
     assert "Every model's mean reconstruction loses" in up[0]
@@ -251,44 +372,58 @@ def test_blur_reads_both_ways():
     assert "as grain, not as detail" in up[3]
     assert "puts none of it back" in down[3]
     assert "No model's" in blur.read(numbers(1.1, 1.1, 1.1, 1.2))[0]
+    same = blur.read(numbers(0.5, 0.5, 0.5, 0.5))
+    assert all("these data do not tell" in said for said in same[1:])
 
 
 def test_importance_reads_both_ways():
+    wobble = np.random.default_rng(0).normal(size=40)
+
+    def about(value, off=0.05):
+        return {"value": value, "low": value - off, "high": value + off}
+
     def numbers(prior, ess, mixture, outside):
         def model(first):
-            return {"first": [first, first - 0.1], "gap": {"from the prior": [prior, prior + 0.1]},
-                    "ess": {"from q(z|x)": [50.0] * 2, "from the prior": [ess] * 2}}  # fmt: skip
+            return {
+                "first": (first + wobble).tolist(),
+                "gap": {"from the prior": (prior + wobble).tolist()},
+                "ess": {"from q(z|x)": (50 + wobble).tolist(), "from the prior": (ess + 0.1 * wobble).tolist()},
+            }
 
         models = {importance.PLAIN: model(-5.0), importance.MIXTURE: model(mixture)}
+        models[importance.MIXTURE]["first"] = (mixture + wobble[::-1]).tolist()
         return {"counts": [1, 256], "models": models, "out": {"test data": {}, "others": outside}}
 
-    up = importance.read(numbers(-30.0, 1.0, -3.0, {"log_px": 0.1, "typicality": 0.9, "ratio": 0.7}))
-    down = importance.read(numbers(3.0, 40.0, -9.0, {"log_px": 0.9, "typicality": 0.9}))
+    up = importance.read(
+        numbers(-30.0, 1.0, -3.0, {"log_px": about(0.1), "typicality": about(0.9), "ratio": about(0.7)})
+    )
+    down = importance.read(numbers(3.0, 40.0, -9.0, {"log_px": about(0.9), "typicality": about(0.9)}))
     assert "still lie" in up[0]
     assert "nats more" in down[0]
-    assert "earns its keep" in up[1]
+    assert "more than twice as many count." in up[1]
     assert "blind guesses" in down[1]
     assert "the tighter one" in up[2]
     assert "the looser one" in down[2]
     assert "higher than that of test data for others" in up[3]
     assert "as one would hope" in down[3]
-    assert "typicality brings it from 0.100 to 0.900, which tells them apart" in up[4]
-    none = importance.read(numbers(-30.0, 1.0, -3.0, {"log_px": 0.1, "typicality": 0.5}))
+    assert "typicality brings it from 0.100 to 0.900 (0.850 to 0.950), which tells them apart" in up[4]
+    none = importance.read(numbers(-30.0, 1.0, -3.0, {"log_px": about(0.1), "typicality": about(0.5)}))
     assert "no cure" in none[4]
+    unsure = importance.read(numbers(0.1, 25.0, -5.05, {"log_px": about(0.48), "typicality": about(0.5)}))
+    assert "as far as these data tell" in unsure[0]
+    assert "these data do not tell" in unsure[1]
+    assert "these data do not tell" in unsure[2]
+    assert "it cannot be said whether it is higher or lower" in unsure[3]
 
 
 def test_estimates_from_weights_against_a_closed_form():
-    """Log-normal weights: the mean of exp(w) is known, one draw gives its logarithm's mean, and areas count pairs."""
+    """Log-normal weights: the mean of exp(w) is known, and one draw gives its logarithm's mean."""
     rng = np.random.default_rng(0)
     w = rng.normal(0, 0.5, (400, 256))
     assert importance.bounds(w, 1) == pytest.approx(w.mean(1))
     assert importance.bounds(w, 256).mean() == pytest.approx(0.125, abs=0.01)
     assert importance.bounds(w, 4).mean() < importance.bounds(w, 64).mean()
     assert importance.effective(np.zeros((2, 7))) == pytest.approx([7, 7])
-    inside, out = rng.normal(size=30), np.round(rng.normal(size=40), 1)
-    inside[:5] = out[:5]
-    pairs = (inside[:, None] > out).mean() + 0.5 * (inside[:, None] == out).mean()
-    assert importance.area(inside, out) == pytest.approx(pairs)
 
 
 def test_every_study_has_a_line_and_a_paper():

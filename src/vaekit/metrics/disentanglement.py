@@ -7,6 +7,7 @@ what disentanglement_lib (Locatello et al. 2019) reports, `mig_chen` what the pa
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,7 +82,7 @@ def _gap(information: Array, entropy: Array) -> Score:
 def mig_lib(means: Array, factors: Array, bins: int = BINS) -> Score:
     """The mutual information gap of posterior means in bins (Locatello et al. 2019, disentanglement_lib).
 
-    Factors with more values than bins bound it below 1: on dSprites at 0.90 for a perfect code.
+    Factors with more values than bins bound it below 1: on dSprites at 0.9024 for a perfect code (`mig_ceiling`).
 
     Arguments:
         means: (N, D); the library takes 10,000.
@@ -89,6 +90,22 @@ def mig_lib(means: Array, factors: Array, bins: int = BINS) -> Score:
     """
     z, v = _checked(means, factors)
     return _gap(mutual_information(binned(z, bins), v), entropies(v))
+
+
+def mig_ceiling(values: Sequence[int], bins: int = BINS) -> float:
+    """The `mig_lib` of a perfect code over every combination of factors of so many evenly spaced values each.
+
+    The bins of one width share the values out unevenly, so a factor of more values than bins stays below 1: on dSprites
+    (3, 6, 40, 32 and 32 values) the mean over factors is 0.9024.
+    """
+    found = []
+    for count in values:
+        if count < 2:
+            raise ChoiceError(f"a factor needs two values or more to be scored, got {count}")
+        shares = np.bincount(binned(np.arange(count, dtype=float)[:, None], bins)[:, 0]) / count
+        shares = shares[shares > 0]
+        found.append(float(-(shares * np.log(shares)).sum() / math.log(count)))
+    return float(np.mean(found))
 
 
 def mig_chen(means: Array, scales: Array, factors: Array) -> Score:

@@ -16,6 +16,7 @@ from ..noise import Noise
 from ..observed import Observed
 from ..run import Run
 from ..terms import rate_per_dim
+from .uncertainty import standard_error, t_quantile, units
 
 Array = NDArray[Any]
 ACTIVE = 0.01
@@ -33,6 +34,21 @@ def variances(means: ArrayLike) -> Array:
 def is_active(means: ArrayLike) -> NDArray[np.bool_]:
     """Which latents are active over posterior means (N, D): (D,). Of a single datum nothing is known, and all are."""
     return ~(variances(means) <= ACTIVE)
+
+
+def active_bounds(means: ArrayLike, group: ArrayLike | None, level: float) -> tuple[int, int]:
+    """How many latents are surely active and how many may be, over all data like these means (N, D).
+
+    The interval of each variance is Student's t on its logarithm, at its share of `level`.
+    """
+    z = np.asarray(means, np.float64)
+    n, square = units(len(z), group), (z - z.mean(0)) ** 2
+    if n < 3:
+        return 0, z.shape[1]
+    variance = variances(z)
+    se = np.array([standard_error(column, group) for column in square.T], float)
+    reach = np.exp(t_quantile(level / z.shape[1], n - 1) * se / np.maximum(variance, 1e-300))
+    return int((variance / reach > ACTIVE).sum()), int((variance * reach > ACTIVE).sum())
 
 
 def latent_names(run: Run, width: int) -> list[str]:

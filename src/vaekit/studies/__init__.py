@@ -11,11 +11,14 @@ from ..errors import ChoiceError, RunError
 from ..files import write_json
 from . import ae_vs_vae, beta, blur, collapse, complete, denoising, importance, interpolation, kingma2013, kl_weight  # noqa: F401
 from .bench import Bench, Plan, Told
+from .needs import check_sizes
 from .page import write_page
 from .registry import STUDIES, Findings, Study, get_study
 
 MINUTES = 7.0
 LEAST_MINUTES = 0.25
+EARLY = 500
+"""Training steps of the model that had fewest, below which a page makes no claim."""
 
 
 def study(
@@ -39,7 +42,7 @@ def study(
         progress: called with (what, done, of).
 
     Raises:
-        ChoiceError: no such study, data that it cannot use, or too few minutes.
+        ChoiceError: no such study, data that it cannot use or that are too few, or too few minutes.
         RunError: the page cannot be written, or its kept models are of other data.
     """
     started = time.monotonic()
@@ -47,6 +50,8 @@ def study(
     minutes = checked_minutes(minutes)
     if not isinstance(data, Data):
         data = load(str(data) if data is not None else chosen.data)
+    check_sizes(data, name)
+    chosen.check(data)
     path = Path(out) if out is not None else Path(f"study-{name}-{data.name}.html")
     folder = path.with_suffix(".runs")
     try:
@@ -56,6 +61,11 @@ def study(
     bench = Bench(data, minutes, folder, progress, started)
     findings = chosen.work(bench)
     bench.stage("drawing")
+    if bench.trained_steps < EARLY:
+        findings.sentences = [
+            f"It is too early to say anything: each model had {bench.trained_steps:,} training steps, and this page "
+            f"makes no claim below {EARLY:,}. A larger --minutes trains the same models on."
+        ]
     write_json(folder / "findings.json", {"sentences": findings.sentences, "numbers": findings.numbers})
     write_page(chosen, bench, findings, path)
     return path
@@ -68,4 +78,4 @@ def checked_minutes(minutes: float) -> float:
     return minutes
 
 
-__all__ = ["STUDIES", "Bench", "Findings", "Plan", "Study", "checked_minutes", "get_study", "study"]
+__all__ = ["EARLY", "STUDIES", "Bench", "Findings", "Plan", "Study", "checked_minutes", "get_study", "study"]

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..composition import Facts
 from ..data.core import Data
 from ..data.observation import Binary, FrozenDraw
@@ -260,6 +262,13 @@ class Bench:
     def score(self, run: Run, n: int, samples: int = 1, split: str = "test", seed: int = 0) -> PerDatum:
         """ELBO, rate, distortion, log p(x) and codes of the first n data of a split (`vaekit.metrics`)."""
         return per_datum(run, self.observed(run, split), samples, n=n, seed=seed, compile=False)
+
+    def groups(self, rows: np.ndarray | int, split: str = "test") -> list[int] | None:
+        """The group of each of these data (or of the first so many); None where data were not split by group."""
+        group = getattr(self.data, split).group
+        if group is None:
+            return None
+        return group[np.arange(rows) if isinstance(rows, int) else rows].tolist()
 
     @property
     def trained_steps(self) -> int:

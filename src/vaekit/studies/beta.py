@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ from ..compiled import has_compiler
 from ..figures import Line
 from ..latent import order_by_kl, traverse
 from ..metrics import ACTIVE, is_active
-from ..metrics.disentanglement import Score, factor_score, mig_chen, mig_lib
+from ..metrics.disentanglement import Score, factor_score, mig_ceiling, mig_chen, mig_lib
+from ..metrics.uncertainty import units
 from ..report.blocks import Block, Section, Strips, Table, Text, plot
 from ..run import Run
 from .bench import Bench, Plan
 from .page import strip
 from .registry import Findings, study
-from .words import choose, listed, number, trend
+from .words import LEVEL, Estimate, choose, direction, estimate, listed, number, paired, resampled, trend
 
 LATENT, STEPS, RANGE = 10, 11, 3.0
 BETAS = (1, 2, 4, 8)
@@ -27,8 +29,8 @@ HOT, COOLED = 40, 4
 COOLING = f"beta {COOLED} from {HOT}"
 COOLS = 0.6  # of the training, over which the weight falls
 COMPILED = 20.0  # minutes, from which it pays to compile
-CLOSE = 0.05  # of a MIG, below which two models of one seed are not told apart
-CARRIES = 0.1  # of a factor's entropy, from which a latent is said to carry it
+DRAWS = 100  # of the bootstrap of a score
+CARRIES = 0.1  # of a factor's entropy beyond what chance shows, from which a latent is said to carry it
 LIB_STEPS = 300_000  # of the literature's protocol
 SCORES = {"mig_lib": "MIG (lib)", "mig_chen": "MIG (Chen)", "factor": "FactorVAE score"}
 
@@ -67,7 +69,14 @@ def beta(bench: Bench) -> Findings:
     bench.stage("measuring")
     n = min(bench.sized(2000, 10_000), len(data.test))
     factors, names = known_factors(bench, n)
-    numbers: dict[str, Any] = {"models": {}, "factors": names, "steps": bench.trained_steps}
+    group = bench.groups(n)
+    numbers: dict[str, Any] = {
+        "models": {},
+        "factors": names,
+        "steps": bench.trained_steps,
+        "group": bench.groups(min(n, 1000)),
+        "degrees": units(n, group) - 1,
+    }
     codes, shares, rows = {}, {}, {}
     for name, run in runs.items():
         means, scales, kl = posterior(bench, run, n)
@@ -78,17 +87,19 @@ def beta(bench: Bench) -> Findings:
             "kl": kl.tolist(),
             "active": int(is_active(means).sum()),
             "rate": float(scored.rate.mean()),
-            "distortion": float(scored.distortion.mean()),
+            "distortion": scored.distortion.tolist(),
         }
         if factors is not None:
             scores = measure(means, scales, factors, names, data.name)
             found |= {key: score.value for key, score in scores.items()}
-            found["carries"] = carried(scores["mig_lib"].matrix, names)
+            found["carries"] = carried(scores["mig_lib"].matrix - by_chance(means, factors), names)
+            found["draws"] = [mig_lib(means[i], factors[i]).value for i in resampled(n, group, DRAWS)]
             shares[name] = scores["mig_lib"].matrix[order]
             rows[name] = [f"z{j}" for j in order]
         numbers["models"][name] = found
     sections = [_traversals(bench, run, numbers["models"][name], name, codes[name]) for name, run in runs.items()]
     if factors is not None:
+        numbers["ceiling"] = mig_ceiling([len(np.unique(column)) for column in factors.T])
         numbers["known"] = {
             name: {k: s.value for k, s in scores.items()}
             for name, scores in synthetic(factors, names, data.name).items()
@@ -130,6 +141,12 @@ def measure(
     return found | ({"factor": factor_score(means, factors)} if len(names) > 1 else {})
 
 
+def by_chance(means: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """What the latents seem to tell of factors that are shuffled, so that they tell nothing: (D, F), the least bias."""
+    shuffled = np.random.default_rng(5).permutation(factors)
+    return mig_lib(means, shuffled).matrix
+
+
 def carried(matrix: np.ndarray, names: list[str]) -> list[str]:
     """For each latent the factor it tells most of, where that is worth naming, else an empty text."""
     best = matrix.argmax(1)
@@ -155,64 +172,44 @@ def synthetic(factors: np.ndarray, names: list[str], data: str) -> dict[str, dic
     }
 
 
+CLAIMS = 4  # the best, the trends of scores and of distortions, the falling weight
+
+
 def read(numbers: dict[str, Any]) -> list[str]:
     """What the numbers say of the weight, of what single latents carry, and of how far training has come."""
-    models = numbers["models"]
+    models, level, group = numbers["models"], LEVEL / CLAIMS, numbers.get("group")
     weights = [f"beta {b}" for b in BETAS]
     active = [models[w]["active"] for w in weights]
-    distortion = [models[w]["distortion"] for w in weights]
+    lost = [np.array(models[w]["distortion"], float) for w in weights]
+    mean = [float(d.mean()) for d in lost]
     said = [
         f"From beta {BETAS[0]} to {BETAS[-1]} the active latents went from {active[0]} to {active[-1]} of {LATENT}, "
         + choose(
-            trend(BETAS, distortion),
-            f"and the distortion rose at every step, by {number(distortion[-1] - distortion[0])} nats in all: the "
-            "price of the weight.",
-            f"and the distortion fell at every step, by {number(distortion[0] - distortion[-1])} nats in all, which no "
-            "longer training would show.",
-            f"and the distortion went from {number(distortion[0])} to {number(distortion[-1])} nats, not all one way.",
+            trend([paired(b, a, group) for a, b in itertools.pairwise(lost)], level),
+            f"and the distortion rose at every step, by {number(mean[-1] - mean[0])} nats in all: the price of the "
+            "weight.",
+            f"and the distortion fell at every step, by {number(mean[0] - mean[-1])} nats in all, which no longer "
+            "training would show.",
+            f"and the distortion went from {number(mean[0])} to {number(mean[-1])} nats, not surely one way all along.",
         )
     ]
     if not numbers["factors"]:
         return [*said, "These data name no factors, so no score can say which latent carries what."]
-    scores = {name: found["mig_lib"] for name, found in models.items()}
-    best = max(scores, key=scores.__getitem__)
-    perfect, rotated = numbers["known"]["perfect"]["mig_lib"], numbers["known"]["rotated"]["mig_lib"]
-    said.insert(
-        0,
-        f"The highest MIG (lib) is that of `{best}`, {number(scores[best])}; a perfect code of these factors has "
-        f"{number(perfect)}"
-        + (f", the same code rotated {number(rotated)}. " if len(numbers["factors"]) > 1 else ". ")
-        + choose(
-            trend(BETAS, [scores[w] for w in weights]),
-            "It grew with beta all along.",
-            "It fell with beta all along: here more weight cost information before it sorted it.",
-            f"It did not go one way with beta ({', '.join(number(scores[w]) for w in weights)}).",
-        ),
-    )
-    cooled, fixed = scores[COOLING], scores[f"beta {COOLED}"]
+    said.insert(0, _best(numbers, level))
+    cooled, fixed = models[COOLING]["mig_lib"], models[f"beta {COOLED}"]["mig_lib"]
+    gap = _gap(models, COOLING, f"beta {COOLED}", numbers["degrees"])
     said.append(
-        f"A weight that falls from {HOT} to {COOLED} ends with a MIG (lib) of {number(cooled)}, and one that is "
+        f"A weight that falls from {HOT} to {COOLED} ended with a MIG (lib) of {number(cooled)}, and one that is "
         f"{COOLED} from the start with {number(fixed)}: "
         + choose(
-            int(np.sign(cooled - fixed)) if abs(cooled - fixed) > CLOSE else 0,
-            "with the same weight in the end, letting latents into use one at a time made the difference here.",
+            direction(gap, level),
+            "with the same weight in the end, the model whose latents came into use one at a time scored higher here.",
             "letting latents into use one at a time has not helped here.",
-            "no difference to speak of.",
+            "a difference that these data cannot tell from none.",
         )
     )
-    one_each = [f for f in numbers["factors"] if models[best]["carries"].count(f) == 1]
-    none = [f for f in numbers["factors"] if f not in models[best]["carries"]]
-    several = [f for f in numbers["factors"] if models[best]["carries"].count(f) > 1]
-    parts = [
-        f"{what} {listed(which)}"
-        for what, which in (
-            ("one latent alone tells most of", one_each),
-            ("several latents share", several),
-            ("no latent tells of", none),
-        )
-        if which
-    ]
-    said.append(f"In `{best}` {'; '.join(parts)}.")
+    best = max(models, key=lambda name: models[name]["mig_lib"])
+    said.append(_carried(models[best]["carries"], numbers["factors"], best))
     steps = numbers["steps"]
     said.append(
         f"The models had {steps:,} steps; the literature gives them {LIB_STEPS:,}. "
@@ -221,8 +218,53 @@ def read(numbers: dict[str, Any]) -> list[str]:
             if steps < 0.1 * LIB_STEPS
             else "The scores may be held against published ones, of one seed here."
         )
+        + " Scores of one weight differ widely between seeds (Locatello et al. 2019), and each model here is one seed: "
+        "what is told apart are these models, not the weights."
     )
     return said
+
+
+def _gap(models: dict[str, Any], a: str, b: str, degrees: float) -> Estimate:
+    """The MIG (lib) of one model less that of another, by bootstrap draws of the data that they share."""
+    draws = np.array(models[a]["draws"], float) - np.array(models[b]["draws"], float)
+    return Estimate(models[a]["mig_lib"] - models[b]["mig_lib"], float(draws.std(ddof=1)), degrees)
+
+
+def _best(numbers: dict[str, Any], level: float) -> str:
+    """The highest score, what a perfect code has, and whether the score goes with the weight."""
+    models, degrees = numbers["models"], numbers["degrees"]
+    weights = [f"beta {b}" for b in BETAS]
+    scores = {name: found["mig_lib"] for name, found in models.items()}
+    best = max(scores, key=scores.__getitem__)
+    share = level / (len(scores) * (len(scores) - 1) / 2)
+    ties = [n for n in scores if n != best and direction(_gap(models, best, n, degrees), share) <= 0]
+    perfect, rotated = numbers["known"]["perfect"]["mig_lib"], numbers["known"]["rotated"]["mig_lib"]
+    return (
+        f"The highest MIG (lib) is that of `{best}`, {number(scores[best])}"
+        + (f", which these data cannot tell from that of {listed([f'`{n}`' for n in ties])}" if ties else "")
+        + f"; a perfect code of these factors has {number(numbers['ceiling'])} ({number(perfect)} on these data)"
+        + (f", the same code rotated {number(rotated)}. " if len(numbers["factors"]) > 1 else ". ")
+        + choose(
+            trend([_gap(models, b, a, degrees) for a, b in itertools.pairwise(weights)], level),
+            "It grew with beta all along.",
+            "It fell with beta all along: here more weight cost information before it sorted it.",
+            f"It did not surely go one way with beta ({', '.join(number(scores[w]) for w in weights)}).",
+        )
+    )
+
+
+def _carried(carries: list[str], factors: list[str], name: str) -> str:
+    """Which factors one latent, several or none tell of."""
+    parts = [
+        f"{what} {listed(which)}"
+        for what, which in (
+            ("one latent alone tells most of", [f for f in factors if carries.count(f) == 1]),
+            ("several latents share", [f for f in factors if carries.count(f) > 1]),
+            ("no latent tells of", [f for f in factors if f not in carries]),
+        )
+        if which
+    ]
+    return f"In `{name}` {'; '.join(parts)}."
 
 
 # --- figures ----------------------------------------------------------------------------------------------------
@@ -237,7 +279,8 @@ def _weights(numbers: dict[str, Any]) -> Section:
         "Mean KL of each latent from N(0, 1) on test data: how many are used.",
     )  # fmt: skip
     rows = [
-        [name, number(f["rate"]), number(f["distortion"]), f"{f['active']} of {LATENT}"] for name, f in models.items()
+        [name, number(f["rate"]), estimate(f["distortion"], numbers["group"]).text(), f"{f['active']} of {LATENT}"]
+        for name, f in models.items()
     ]
     head = ["model", "rate", "distortion", "active latents"]
     caption = f"nats a datum, test data. Active: variance of the posterior mean above {ACTIVE}."
@@ -250,9 +293,9 @@ def _scores(numbers: dict[str, Any], n: int) -> Section:
     rows += [[f"known: {name}", *(number(f[k], 3) for k in keys)] for name, f in numbers["known"].items()]
     caption = (
         f"{n:,} test data; factors: {listed(numbers['factors'])}. Known codes are made from the same factors, with a "
-        "posterior of deviation 0.05 (collapsed: 1). MIG (lib): posterior means in 20 bins, all factors, bounded below "
-        "1 where a factor has more values than bins. MIG (Chen): the aggregate posterior integrated, on dSprites "
-        "without the shape. The two are not to be mixed."
+        "posterior of deviation 0.05 (collapsed: 1). MIG (lib): posterior means in 20 bins, all factors; over all "
+        f"combinations of factors a perfect code has {numbers['ceiling']:.4f}, below 1 where a factor has more values "
+        "than bins. MIG (Chen): the aggregate posterior integrated, on dSprites without the shape. Do not mix the two."
     )
     if "factor" in keys:
         caption += f" FactorVAE score: by chance {number(1 / len(numbers['factors']))}."

@@ -9,12 +9,13 @@ import numpy as np
 from .. import figures
 from ..figures import Line
 from ..metrics import ACTIVE, is_active
+from ..metrics.latents import active_bounds
 from ..report.blocks import Section, Strips, Table, plot
 from .bench import Bench, Plan
 from .kl_weight import log_of
 from .page import strip
 from .registry import Findings, study
-from .words import Estimate, choose, direction, listed, number, paired, sign
+from .words import LEVEL, choose, direction, estimate, listed, number, paired
 
 LATENT, SHOWN = 32, 10
 HEAVY = 100.0
@@ -45,21 +46,23 @@ def collapse(bench: Bench) -> Findings:
     )
     bench.stage("measuring")
     n = min(bench.sized(500, 5000), len(bench.data.test))
-    numbers: dict[str, Any] = {}
+    group = bench.groups(n)
+    models: dict[str, Any] = {}
     rebuilt = {}
     for name, run in runs.items():
         scored = bench.score(run, n, samples=bench.sized(8, 64))
-        numbers[name] = {
+        models[name] = {
             "elbo": scored.elbo.tolist(),
             "log_px": float(scored.log_px.mean()),
             "rate": float(scored.rate.mean()),
             "distortion": float(scored.distortion.mean()),
             "active": int(is_active(scored.means).sum()),
+            "bounds": active_bounds(scored.means, group, LEVEL / CLAIMS / len(runs)),
             "kl": [] if scored.kl is None else scored.kl.mean(0).tolist(),
         }
         rebuilt[name] = run.decode(scored.means[:SHOWN])
     logs = {name: log_of(run) for name, run in runs.items()}
-    sections = [_course(logs), _latents(numbers)]
+    sections = [_course(logs), _latents(models)]
     if bench.data.kind == "image":
         data = bench.observed(runs[ILL]).raw(np.arange(len(rebuilt[ILL])))
         rows = [strip(bench, "data", data), *(strip(bench, name, x) for name, x in rebuilt.items())]
@@ -67,45 +70,51 @@ def collapse(bench: Bench) -> Findings:
                          "Decoded posterior means of the first test data: a collapsed model gives every datum the same "
                          "picture.")  # fmt: skip
         sections.append(Section("pictures", "What it looks like", [picture]))
-    return Findings(read(numbers), [*sections, _table(numbers, n)], numbers)
+    numbers = {"models": models, "group": group}
+    return Findings(read(numbers), [*sections, _table(models, n, group)], numbers)
+
+
+CLAIMS = 2 * len(CURES)  # each cure's latents, and its bound
 
 
 def read(numbers: dict[str, Any]) -> list[str]:
-    """What the numbers say of the illness and of each cure."""
-    ill, plain = numbers[ILL], numbers[PLAIN]
+    """What the numbers say of the illness and of each cure; `active` is how many latents are, surely and perhaps."""
+    models, group = numbers["models"], numbers.get("group")
+    ill, plain = models[ILL], models[PLAIN]
+    level = LEVEL / CLAIMS
     said = [
         f"With weight {HEAVY:g} the code carries {number(ill['rate'])} nats in {ill['active']} of {LATENT} latents: "
         + (
             "the posterior has collapsed."
-            if ill["active"] == 0
-            else "the posterior has not collapsed, or not yet."
-            if ill["active"] >= plain["active"]
+            if ill["bounds"][1] == 0
             else f"it has collapsed in part, where a weight of 1 uses {plain['active']}."
+            if ill["bounds"][1] < plain["bounds"][0]
+            else "the posterior has not collapsed, or not yet."
         )
     ]
-    cured = [name for name in CURES if sign(Estimate(numbers[name]["active"]), Estimate(ill["active"])) > 0]
+    cured = [name for name in CURES if models[name]["bounds"][0] > ill["bounds"][1]]
     failed = [name for name in CURES if name not in cured]
+    gain = {name: paired(models[name]["elbo"], plain["elbo"], group) for name in CURES}
     if cured:
-        best = max(cured, key=lambda name: float(np.mean(numbers[name]["elbo"])))
-        difference = paired(numbers[best]["elbo"], plain["elbo"])
+        best = max(cured, key=lambda name: gain[name].value)
         said.append(
             f"{_upper(listed(cured))} {'keep' if len(cured) > 1 else 'keeps'} latents in use "
-            f"({listed([str(numbers[name]['active']) for name in cured])} of {LATENT})"
-            + (f"; {listed(failed)} did not." if failed else ".")
+            f"({listed([str(models[name]['active']) for name in cured])} of {LATENT})"
+            + (f"; of {listed(failed)} that cannot be said." if failed else ".")
         )
         said.append(
             f"The best bound among them is that of {best}, "
             + choose(
-                direction(difference),
-                f"{number(difference.value)} nats above the plain model's: the cure pays even where nothing was ill.",
-                f"{number(-difference.value)} nats below the plain model's: latents in use are not yet a better model.",
-                "no better and no worse than the plain model's.",
+                direction(gain[best], level),
+                f"{number(gain[best].value)} nats above the plain model's: the cure pays even where nothing was ill.",
+                f"{number(-gain[best].value)} nats below the plain model's: latents in use are not yet a better model.",
+                "which these data cannot tell from the plain model's.",
             )
         )
     else:
-        said.append("None of the four cures keeps more latents in use than the collapsed model has.")
-    more = [name for name in CURES if numbers[name]["active"] > plain["active"]]
-    lower = [name for name in more if direction(paired(numbers[name]["elbo"], plain["elbo"])) < 0]
+        said.append("None of the four cures surely keeps more latents in use than the collapsed model has.")
+    more = [name for name in CURES if models[name]["bounds"][0] > plain["bounds"][1]]
+    lower = [name for name in more if direction(gain[name], level) < 0]
     if lower:
         said.append(
             f"{_upper(listed(lower))} {'use' if len(lower) > 1 else 'uses'} more latents than the plain model and "
@@ -147,15 +156,16 @@ def _latents(numbers: dict[str, Any]) -> Section:
     return Section("latents", "Latent by latent", [picture])
 
 
-def _table(numbers: dict[str, Any], n: int) -> Section:
+def _table(numbers: dict[str, Any], n: int, group: list[int] | None) -> Section:
     rows = [
-        [name, number(float(np.mean(f["elbo"])), 2), number(f["log_px"], 2), number(f["rate"]), number(f["distortion"]),
-         f"{f['active']} of {LATENT}"]
+        [name, estimate(f["elbo"], group).text(2), number(f["log_px"], 2), number(f["rate"]), number(f["distortion"]),
+         f"{f['active']} ({f['bounds'][0]} to {f['bounds'][1]}) of {LATENT}"]
         for name, f in numbers.items()
     ]  # fmt: skip
     head = ["model", "ELBO", "log p(x)", "rate", "distortion", "active latents"]
     caption = (
         f"{n:,} test data, nats a datum; the ELBO is the bound itself whatever was trained. Active: variance of the "
-        f"posterior mean above {ACTIVE}."
+        f"posterior mean above {ACTIVE}; in brackets how many surely are and how many may be; ± is the "
+        "standard error over the data."
     )
     return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(1, 2, 3, 4, 5))])

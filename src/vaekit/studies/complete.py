@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..corruption import corruption
+from ..data.core import Data
 from ..errors import ChoiceError
 from ..metrics.codes import knn_correct
 from ..noise import Noise
@@ -16,20 +17,33 @@ from ..run import Run
 from .ae_vs_vae import labelled
 from .bench import Bench, Plan
 from .denoising import denoise
+from .needs import check_whole
 from .page import strip
 from .registry import Findings, study
-from .words import choose, direction, estimate, number, paired
+from .words import LEVEL, between, choose, direction, estimate, number, paired, ratio
 
 UNDER, OVER, DENOISED = "under-complete", "over-complete", ", denoising"
 MODELS = (UNDER, UNDER + DENOISED, OVER, OVER + DENOISED)
-RATIO, MOST = 1.25, 4096
+RATIO, FEWEST, MOST = 1.25, 4, 4096
 MASKED = 0.3
 SHOWN, LATENTS = 10, 12
 COPY = 0.5
 """Of what the under-complete model loses of shuffled pictures: who loses less than this share of it copies."""
+HARDLY = 0.8
+"""The same: who loses more than this share of it does not."""
 
 
-@study("complete", "Vincent et al. 2010, Stacked denoising autoencoders, JMLR 11; Bengio et al. 2013, arXiv:1206.5538")
+def _check(data: Data) -> None:
+    dims = int(np.prod(data.shape))
+    if dims > MOST:
+        raise ChoiceError(f"complete needs data of up to {MOST:,} numbers, got {dims:,}: give smaller images")
+    if dims < FEWEST:
+        raise ChoiceError(f"complete needs data of {FEWEST} numbers or more, and those of {data.name} have {dims}")
+    check_whole(data, "complete")
+
+
+@study("complete", "Vincent et al. 2010, Stacked denoising autoencoders, JMLR 11; Bengio et al. 2013, arXiv:1206.5538",
+       check=_check)  # fmt: skip
 def complete(bench: Bench) -> Findings:
     """Under- against over-complete autoencoders, with and without denoising: what the over-complete one learns.
 
@@ -38,8 +52,6 @@ def complete(bench: Bench) -> Findings:
     which no training saw; what else it learned shows in its neighbours' classes and in what single latents draw.
     """
     dims = int(np.prod(bench.data.shape))
-    if dims > MOST:
-        raise ChoiceError(f"complete needs data of up to {MOST:,} numbers, got {dims:,}: give smaller images")
     over, under = int(np.ceil(RATIO * dims)), max(2, min(32, dims // 8))
     shape: dict[str, Any] = {"hidden": (over,), "network": "dense", "likelihood": "gaussian"}
     if bench.data.kind == "image":
@@ -55,7 +67,9 @@ def complete(bench: Bench) -> Findings:
     )
     bench.stage("measuring")
     n = min(bench.sized(300, 2000), len(bench.data.test))
-    numbers: dict[str, Any] = {"dims": dims, "under": under, "over": over, "models": {}}
+    numbers: dict[str, Any] = {"dims": dims, "under": under, "over": over, "models": {}, "group": bench.groups(n)}
+    if bench.data.test.label is not None:
+        numbers["labelled"] = bench.groups(labelled(bench, "test", n))
     x = runs[UNDER].observed("test")(np.arange(n))
     shuffled = x.flatten(1)[:, torch.from_numpy(np.random.default_rng(0).permutation(dims))].reshape(x.shape)
     spoilt = corruption("masking", MASKED)(x, Noise.of(82, n))
@@ -94,11 +108,14 @@ def neighbours(bench: Bench, run: Run, n_train: int, n: int) -> list[bool]:
     return knn_correct(known, bench.data.train.label[train], new, bench.data.test.label[test]).tolist()
 
 
+CLAIMS = 4  # copying, and what denoising does to it, to holes, and to classes
+
+
 def read(numbers: dict[str, Any]) -> list[str]:
     """What the numbers say: who copies, what denoising changes, what the codes know."""
-    models = numbers["models"]
+    models, group, level = numbers["models"], numbers.get("group"), LEVEL / CLAIMS
     lost = {name: {k: float(np.mean(models[name][k])) for k in ("data", "shuffled", "masked")} for name in MODELS}
-    ratio = lost[OVER]["shuffled"] / max(lost[UNDER]["shuffled"], 1e-12)
+    _, low, high = ratio(models[OVER]["shuffled"], models[UNDER]["shuffled"], group, level)
     said = [
         f"With {numbers['over']} latents for {numbers['dims']} data dimensions the plain autoencoder loses "
         f"{lost[OVER]['data']:.1%} of the variance of test data (with {numbers['under']} latents "
@@ -106,41 +123,43 @@ def read(numbers: dict[str, Any]) -> list[str]:
         f"({lost[UNDER]['shuffled']:.0%}): "
         + (
             "it gives back even what no datum looks like, so it has learned to copy more than to know."
-            if ratio < COPY
-            else "what no datum looks like it gives back no better than the under-complete one, so in this much "
+            if high < COPY
+            else "what no datum looks like it gives back hardly better than the under-complete one, so in this much "
             "training it has not learned to copy."
-            if ratio > 0.8
+            if low > HARDLY
             else "it gives back some of what no datum looks like: it has begun to copy."
+            if high < HARDLY
+            else f"whether it has begun to copy these data do not tell (it loses {between(low, high)} times as much)."
         )
     ]
     before, after = lost[OVER]["shuffled"], lost[OVER + DENOISED]["shuffled"]
-    which = direction(paired(models[OVER + DENOISED]["shuffled"], models[OVER]["shuffled"]))
+    which = direction(paired(models[OVER + DENOISED]["shuffled"], models[OVER]["shuffled"], group), level)
     said.append(
         f"Trained to undo masks of {MASKED:.0%} of the elements, it loses {after:.0%} of shuffled pictures instead of "
         f"{before:.0%}: "
         + choose(
             which,
-            "to denoise it had to learn what data look like, and copies less.",
-            "denoising made it copy more, not less.",
-            "denoising changed nothing in this.",
+            "trained to denoise, it copies less.",
+            "trained to denoise, it copies more, not less.",
+            "a difference that these data cannot tell from none.",
         )
     )
-    mend = direction(paired(models[OVER]["masked"], models[OVER + DENOISED]["masked"]))
+    mend = direction(paired(models[OVER]["masked"], models[OVER + DENOISED]["masked"], group), level)
     said.append(
         f"Of masked test data the denoising one loses {lost[OVER + DENOISED]['masked']:.1%}, the plain one "
         f"{lost[OVER]['masked']:.1%}; "
-        + choose(mend, "it fills holes.", "it fills holes less well.", "neither fills holes better.")
+        + choose(mend, "it fills holes.", "it fills holes less well.", "these data do not tell which is better at it.")
     )
     if models[OVER]["knn"]:
         share = {name: f"{np.mean(models[name]['knn']):.1%}" for name in MODELS}
-        gain = paired(models[OVER + DENOISED]["knn"], models[OVER]["knn"])
+        gain = paired(models[OVER + DENOISED]["knn"], models[OVER]["knn"], numbers.get("labelled"), step=1.0)
         said.append(
             f"Ten neighbours among its codes find the class of {share[OVER]} of test data, with denoising "
             f"{share[OVER + DENOISED]} (under-complete: {share[UNDER]} and {share[UNDER + DENOISED]}): "
             + choose(
-                direction(gain),
-                "denoising made the code know more of the classes.",
-                "denoising cost some of what the code knows of the classes.",
+                direction(gain, level),
+                "the denoising code knows more of the classes.",
+                "the denoising code knows less of the classes.",
                 f"a difference of {number(abs(100 * gain.value))} points, which these data cannot tell from none.",
             )
         )
@@ -192,7 +211,7 @@ def _table(numbers: dict[str, Any], n: int) -> Section:
     rows = []
     for name in MODELS:
         m = numbers["models"][name]
-        shares = [estimate(m[k]) for k in ("data", "shuffled", "masked")]
+        shares = [estimate(m[k], numbers.get("group")) for k in ("data", "shuffled", "masked")]
         knn = f"{np.mean(m['knn']):.1%}" if m["knn"] else "no classes"
         rows.append([name, *(f"{100 * e.value:.1f} ± {100 * e.se:.1f}" for e in shares), knn])
     head = ["model", "data, % lost", "shuffled, % lost", "masked, % lost", "10 neighbours"]

@@ -8,16 +8,17 @@ import numpy as np
 import torch
 
 from ..corruption import corruption
-from ..errors import ChoiceError
+from ..data.core import Data
 from ..metrics.images import median_filter, psnr, ssim
 from ..metrics.samples import Components
 from ..noise import Noise
 from ..report.blocks import Section, Strips, Table
 from ..run import Run
 from .bench import Bench, Plan
+from .needs import check_images
 from .page import strip
 from .registry import Findings, study
-from .words import choose, direction, estimate, number, paired
+from .words import LEVEL, choose, direction, estimate, number, paired
 
 LEVELS = {"gaussian": 0.3, "masking": 0.5, "salt-and-pepper": 0.3}
 TITLES = {"gaussian": "Gaussian noise", "masking": "masked pixels", "salt-and-pepper": "salt and pepper"}
@@ -25,9 +26,15 @@ LATENT, SHOWN = 64, 10
 WINDOWS, COMPONENTS = (3, 5), (5, 10, 20, 40, 80, 160)
 AUTO, MEDIAN, PCA, NOISY = "autoencoder", "median filter", "PCA", "noisy"
 NOISE = 81
+BEST = 100.0  # dB, of a picture given back without any error
+SIDE = 4  # pixels that an image needs
 
 
-@study("denoising", "Vincent et al. 2008, doi:10.1145/1390156.1390294; Wang et al. 2004 (SSIM)")
+def _check(data: Data) -> None:
+    check_images(data, "denoising", SIDE)
+
+
+@study("denoising", "Vincent et al. 2008, doi:10.1145/1390156.1390294; Wang et al. 2004 (SSIM)", check=_check)
 def denoising(bench: Bench) -> Findings:
     """Denoising autoencoders for three kinds of noise, beside a median filter and PCA: PSNR and SSIM.
 
@@ -36,8 +43,6 @@ def denoising(bench: Bench) -> Findings:
     components are the best of several on the same noise in validation data.
     """
     data = bench.data
-    if data.kind != "image":
-        raise ChoiceError(f"denoising needs images, and {data.name} holds data of kind {data.kind}")
     shape = {"latent": LATENT, "likelihood": "gaussian", "observation": "grey"}
     plans = {
         TITLES[kind]: Plan("denoising", {**shape, "corruption": kind, "corruption_level": level})
@@ -49,7 +54,8 @@ def denoising(bench: Bench) -> Findings:
     low, high = data.scale
     learned = (data.events(data.train[: bench.sized(3000, 20_000)]) - low) / (high - low)
     components = Components(learned, max(COMPONENTS))
-    numbers: dict[str, Any] = {}
+    noises: dict[str, Any] = {}
+    group = bench.groups(n)
     sections = []
     for kind, title in TITLES.items():
         run = runs[title]
@@ -58,20 +64,21 @@ def denoising(bench: Bench) -> Findings:
         window, k = tuned(run, kind, components, min(n, len(data.valid)))
         made[MEDIAN] = median_filter(spoilt, window).clip(0, 1)
         made[PCA] = project(components, spoilt, k)
-        numbers[title] = {
+        noises[title] = {
             "window": window,
             "components": k,
-            "psnr": {name: psnr(clean, x, 1.0).tolist() for name, x in made.items()},
+            "psnr": {name: np.minimum(psnr(clean, x, 1.0), BEST).tolist() for name, x in made.items()},
             "ssim": {name: ssim(clean, x, 1.0).tolist() for name, x in made.items()},
         }
         shown = {"clean": clean[:SHOWN], **{name: x[:SHOWN] for name, x in made.items()}}
-        rows = [strip(bench, name, low + x * (high - low), _note(numbers[title], name)) for name, x in shown.items()]
+        rows = [strip(bench, name, low + x * (high - low), _note(noises[title], name)) for name, x in shown.items()]
         caption = (
             "The first test data; beside each name its PSNR over all of them. Noise beyond black and white is cut."
         )
         block = Strips(f"denoised-{kind}", rows, f"Pictures with {title}, and what each method makes of them", caption)
         sections.append(Section(kind, title.capitalize(), [block]))
-    return Findings(read(numbers), [_table(numbers, n), *sections], numbers)
+    numbers = {"noises": noises, "group": group}
+    return Findings(read(numbers), [_table(noises, n, group), *sections], numbers)
 
 
 def spoil(run: Run, kind: str, split: str, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,40 +110,56 @@ def tuned(run: Run, kind: str, components: Components, n: int) -> tuple[int, int
     """The window and the number of components of the best PSNR on noisy validation data."""
     clean, spoilt = spoil(run, kind, "valid", n)
     window = max(WINDOWS, key=lambda side: psnr(clean, median_filter(spoilt, side).clip(0, 1), 1.0).mean())
-    counts = [k for k in COMPONENTS if k <= components.k]
+    counts = [k for k in COMPONENTS if k <= components.k] or [components.k]
     return window, max(counts, key=lambda k: psnr(clean, project(components, spoilt, k), 1.0).mean())
+
+
+CLAIMS = 4 * len(LEVELS)  # PSNR and SSIM against each of two methods, for each noise
 
 
 def read(numbers: dict[str, Any]) -> list[str]:
     """For each noise, whether the autoencoder or the better of the other two wins, and by how much."""
-    said, wins = [], 0
-    for title, found in numbers.items():
-        rival = max((MEDIAN, PCA), key=lambda name: float(np.mean(found["psnr"][name])))
-        difference = paired(found["psnr"][AUTO], found["psnr"][rival])
-        which = direction(difference)
-        wins += which > 0
+    said, wins, losses = [], 0, 0
+    group, level = numbers.get("group"), LEVEL / CLAIMS
+    for title, found in numbers["noises"].items():
+        against = {name: paired(found["psnr"][AUTO], found["psnr"][name], group) for name in (MEDIAN, PCA)}
+        rival = min(against, key=lambda name: against[name].value)
+        signs = [direction(gain, level) for gain in against.values()]
+        which = -1 if min(signs) < 0 else min(signs)  # ahead: of both
+        wins, losses = wins + (which > 0), losses + (which < 0)
         means = {name: f"{np.mean(found['psnr'][name]):.1f}" for name in (NOISY, AUTO, rival)}
-        alike = direction(paired(found["ssim"][AUTO], found["ssim"][rival]))
-        agrees = "SSIM says the same." if alike == which else "SSIM does not say the same."
+        alike = direction(paired(found["ssim"][AUTO], found["ssim"][rival], group), level)
+        agrees = (
+            "SSIM says the same."
+            if alike == which
+            else "SSIM cannot tell them apart."
+            if alike == 0
+            else "SSIM does not say the same."
+        )
         named = f"the {rival}" if rival == MEDIAN else rival
+        gap = against[rival].value
         said.append(
             f"{title.capitalize()}: from {means[NOISY]} dB the autoencoder comes to {means[AUTO]} dB, {named}, the "
             f"better of the other two, to {means[rival]} dB; "
             + choose(
                 which,
-                f"the autoencoder is ahead by {number(difference.value)} dB. ",
-                f"{named} is ahead by {number(-difference.value)} dB. ",
+                f"the autoencoder is ahead by {number(gap)} dB. ",
+                f"{named} is ahead by {number(-gap)} dB. ",
                 "the two cannot be told apart. ",
             )
             + agrees
         )
-    total = len(numbers)
-    head = {total: "A learned network beats both simple methods on every kind of noise.",
-            0: "The simple methods hold against the learned network on every kind of noise."}  # fmt: skip
-    return [
-        head.get(wins, f"The learned network beats both simple methods on {wins} of {total} kinds of noise."),
-        *said,
-    ]
+    total = len(numbers["noises"])
+    if wins == total:
+        head = "A learned network beats both simple methods on every kind of noise."
+    elif losses == total:
+        head = "A simple method beats the learned network on every kind of noise."
+    else:
+        head = (
+            f"The learned network beats both simple methods on {wins} of {total} kinds of noise and is beaten on "
+            f"{losses}."
+        )
+    return [head, *said]
 
 
 # --- figures ----------------------------------------------------------------------------------------------------
@@ -147,9 +170,9 @@ def _note(found: dict[str, Any], name: str) -> str:
     return f"{np.mean(found['psnr'][name]):.1f} dB{extra.get(name, '')}" if name in found["psnr"] else ""
 
 
-def _table(numbers: dict[str, Any], n: int) -> Section:
+def _table(numbers: dict[str, Any], n: int, group: list[int] | None) -> Section:
     rows = [
-        [title, name, estimate(found["psnr"][name]).text(2), estimate(found["ssim"][name]).text(3)]
+        [title, name, estimate(found["psnr"][name], group).text(2), estimate(found["ssim"][name], group).text(3)]
         for title, found in numbers.items()
         for name in found["psnr"]
     ]

@@ -15,24 +15,31 @@ from ..data.observation import Binary
 from ..distributions import draw
 from ..errors import DataError
 from ..figures import Line
+from ..metrics.uncertainty import area
 from ..noise import Noise
 from ..report.blocks import Block, Section, Strips, Table, Text, plot
 from ..run import Run
 from ..terms import log_weights
 from .bench import Bench, Plan
+from .needs import check_kinds
 from .page import strip
 from .registry import Findings, study
-from .words import choose, direction, estimate, listed, number, paired
+from .words import LEVEL, beside, choose, direction, estimate, listed, number, paired, ratio
 
 LATENT, SHOWN = 16, 8
 PLAIN, MIXTURE, LOGISTIC = "N(0, I) prior", "mixture prior", "another likelihood"
 FROM_Q, FROM_P = "from q(z|x)", "from the prior"
 NOISE = 83
 OTHERS = ("fashion-mnist", "mnist")
+CLAIMS = 3 + 3 * (3 + len(OTHERS))  # of K and priors three; three scores of each of the other data
 SCORES = {"log_px": "log p(x)", "typicality": "typicality", "ratio": "ratio to pixels apart"}
 
 
-@study("importance", "Burda et al. 2016, arXiv:1509.00519; Nalisnick et al. 2019, arXiv:1810.09136, arXiv:1906.02994")
+@study(
+    "importance",
+    "Burda et al. 2016, arXiv:1509.00519; Nalisnick et al. 2019, arXiv:1810.09136, arXiv:1906.02994",
+    check=lambda data: check_kinds(data, "importance"),
+)
 def importance(bench: Bench) -> Findings:
     """log p(x) by importance sampling against the number of samples, and as a score of what is out of distribution.
 
@@ -56,7 +63,7 @@ def importance(bench: Bench) -> Findings:
     bench.stage("measuring")
     n, k = min(bench.sized(50, 200), len(bench.data.test)), bench.sized(256, 4096)
     counts = [2**i for i in range(int(math.log2(k)) + 1)]
-    numbers: dict[str, Any] = {"counts": counts, "n": n, "models": {}}
+    numbers: dict[str, Any] = {"counts": counts, "n": n, "models": {}, "group": bench.groups(n)}
     for name, run in runs.items():
         weights = {FROM_Q: weights_of(bench, run, n, counts[-1]), FROM_P: prior_weights(bench, run, n, counts[-1])}
         best = bounds(weights[FROM_Q], counts[-1])
@@ -150,6 +157,9 @@ def outside(bench: Bench, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarra
                     sets[name] = np.ascontiguousarray(found.x[found.splits["test"][:n]])[:, None]
                 except DataError:
                     notes.append(f"{name} is not at hand, so it was not scored; `vaekit fit {name}` fetches it.")
+    own = np.arange(n) if (group := bench.groups(n)) is None else np.array(group)
+    altered = ("test data", "darkened to a quarter", "inverted", "pixels shuffled")  # an image and its copies: one unit
+    like = {name: own if name in altered else own.max() + 1 + np.arange(len(x)) for name, x in sets.items()}
     trained = np.ascontiguousarray(data.events(data.train[:n]))
     usual = float(scores(run, trained, k)[0].mean())
     background = np.clip((data.events(data.train[:5000]).astype(float) - low).mean(0) / (high - low), 1e-3, 1 - 1e-3)
@@ -163,7 +173,8 @@ def outside(bench: Bench, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarra
             found_scores["ratio"] = log_px - apart.reshape(len(x), -1).sum(1)
         inside = inside or found_scores
         result[name] = {"mean": float(log_px.mean())} | {
-            key: area(inside[key], values) for key, values in found_scores.items()
+            key: area(inside[key], values, own, like[name], LEVEL / CLAIMS)._asdict()
+            for key, values in found_scores.items()
         }
     return result, {name: x[:SHOWN] for name, x in sets.items()}, notes
 
@@ -179,75 +190,80 @@ def scores(run: Run, raw: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(found), np.concatenate(seen)
 
 
-def area(inside: np.ndarray, out: np.ndarray) -> float:
-    """The chance that a datum from inside scores above one from outside, ties by half: the area under the ROC curve."""
-    above = np.searchsorted(np.sort(out), inside, "left").mean()
-    level = np.searchsorted(np.sort(out), inside, "right").mean()
-    return float(above + level) / (2 * len(out))
-
-
 # --- what it says -----------------------------------------------------------------------------------------------
 
 
 def read(numbers: dict[str, Any]) -> list[str]:
     """What the numbers say of K, of draws from the prior, of priors, and of other data."""
-    k = numbers["counts"][-1]
+    k, group, level = numbers["counts"][-1], numbers.get("group"), LEVEL / CLAIMS
     plain = numbers["models"][PLAIN]
-    rise = -estimate(plain["first"]).value
-    short = estimate(plain["gap"][FROM_P])
-    ess = {kind: estimate(plain["ess"][kind]) for kind in (FROM_Q, FROM_P)}
+    rise = estimate(-np.array(plain["first"]), group)
+    short = estimate(plain["gap"][FROM_P], group)
+    ess = {kind: estimate(plain["ess"][kind], group) for kind in (FROM_Q, FROM_P)}
+    _, low, high = ratio(plain["ess"][FROM_Q], plain["ess"][FROM_P], group, level)
     said = [
-        f"From one draw of q(z|x) to {k:,} the estimate of log p(x) rises by {number(rise)} nats: so much the ELBO "
+        f"From one draw of q(z|x) to {k:,} the estimate of log p(x) rises by {rise.text()} nats: so much the ELBO "
         "lies below. "
         + choose(
-            direction(short),
+            direction(short, level),
             f"As many draws from the prior give {number(short.value)} nats more: q misses where p(z|x) has its mass.",
             f"As many draws from the prior still lie {number(-short.value)} nats below: too few of them decode to "
             "anything like the datum.",
-            "As many draws from the prior give the same.",
+            "As many draws from the prior give the same, as far as these data tell.",
         ),
         f"Of {k:,} draws {number(ess[FROM_Q].value)} count in effect when they are from q(z|x) and "
         f"{number(ess[FROM_P].value)} when they are from the prior: "
-        + (
-            "the encoder earns its keep."
-            if ess[FROM_Q].value > 2 * ess[FROM_P].value
-            else "the encoder is hardly better than blind guesses here."
+        + choose(
+            beside(low, high, 2.0),
+            "the encoder makes more than twice as many count.",
+            "the encoder is hardly better than blind guesses here.",
+            "whether the encoder makes more than twice as many count these data do not tell.",
         ),
     ]
-    loose = paired(numbers["models"][MIXTURE]["first"], plain["first"])
+    loose = paired(numbers["models"][MIXTURE]["first"], plain["first"], group)
+    rise = estimate(-np.array(numbers["models"][MIXTURE]["first"]), group)
     said.append(
-        f"With a mixture for a prior the rise is {number(-estimate(numbers['models'][MIXTURE]['first']).value)} nats: "
+        f"With a mixture for a prior the rise is {rise.text()} nats: "
         + choose(
-            direction(loose),
+            direction(loose, level),
             "its ELBO is the tighter one.",
             "its ELBO is the looser one.",
-            "its ELBO is as tight.",
+            "whether its ELBO is tighter or looser these data do not tell.",
         )
     )
     out = {name: found for name, found in numbers["out"].items() if name != "test data"}
-    if out:
-        fooled = [name for name, found in out.items() if found["log_px"] < 0.5]
-        said.append(
-            f"log p(x) is higher than that of test data for {listed(fooled)} (area "
-            f"{listed([number(out[name]['log_px']) for name in fooled])}, where 0.5 is chance): it does not tell "
-            "what the model has not seen."
-            if fooled
-            else "log p(x) is lower for all other data than for test data, as one would hope."
+    return [*said, *_read_outside(out)] if out else said
+
+
+def _area(found: dict[str, float]) -> str:
+    return f"{number(found['value'])} ({number(found['low'])} to {number(found['high'])})"
+
+
+def _read_outside(out: dict[str, dict[str, Any]]) -> list[str]:
+    """What the areas say: which data score above test data, and what mends that."""
+    side = {name: beside(found["log_px"]["low"], found["log_px"]["high"], 0.5) for name, found in out.items()}
+    fooled, hidden = ([name for name in out if side[name] == s] for s in (-1, 0))
+    areas = f"(area {listed([_area(out[name]['log_px']) for name in fooled])}, where 0.5 is chance)"
+    said = (
+        f"log p(x) is higher than that of test data for {listed(fooled)} {areas}: it does not tell what the model has "
+        "not seen."
+        if fooled
+        else "log p(x) is lower for all other data than for test data, as one would hope."
+        if not hidden
+        else "log p(x) is surely higher than that of test data for none of the other data."
+    )
+    if hidden:
+        said += f" Of {listed(hidden)} it cannot be said whether it is higher or lower."
+    sentences = [said]
+    for name in fooled:
+        mended = {key: out[name][key] for key in ("typicality", "ratio") if key in out[name]}
+        best = max(mended, key=lambda key: mended[key]["value"])
+        low, high = mended[best]["low"], mended[best]["high"]
+        sentences.append(
+            f"For {name} {SCORES[best]} brings it from {number(out[name]['log_px']['value'])} to {_area(mended[best])}"
+            + (", which tells them apart." if low > 0.8 else ", which is no cure." if high < 0.6 else ".")
         )
-        for name in fooled:
-            mended = {key: out[name][key] for key in ("typicality", "ratio") if key in out[name]}
-            best = max(mended, key=mended.__getitem__)
-            said.append(
-                f"For {name} {SCORES[best]} brings it from {number(out[name]['log_px'])} to {number(mended[best])}"
-                + (
-                    ", which tells them apart."
-                    if mended[best] > 0.8
-                    else ", which is no cure."
-                    if mended[best] < 0.6
-                    else "."
-                )
-            )
-    return said
+    return sentences
 
 
 # --- figures ----------------------------------------------------------------------------------------------------
@@ -271,7 +287,8 @@ def _curves(numbers: dict[str, Any]) -> Section:
 
 def _table(numbers: dict[str, Any]) -> Section:
     rows = [
-        [name, found["likelihood"], number(-estimate(found["first"]).value), estimate(found["gap"][FROM_P]).text(),
+        [name, found["likelihood"], estimate(-np.array(found["first"]), numbers["group"]).text(),
+         estimate(found["gap"][FROM_P], numbers["group"]).text(),
          *(number(estimate(found["ess"][kind]).value) for kind in (FROM_Q, FROM_P))]
         for name, found in numbers["models"].items()
     ]  # fmt: skip
@@ -284,13 +301,14 @@ def _table(numbers: dict[str, Any]) -> Section:
 def _outside(bench: Bench, out: dict[str, Any], pictures: dict[str, np.ndarray]) -> Section:
     keys = [key for key in SCORES if key in out["test data"]]
     rows = [
-        [name, number(found["mean"]), *(f"{found[key]:.3f}" if name != "test data" else "" for key in keys)]
+        [name, number(found["mean"]), *(_area(found[key]) if name != "test data" else "" for key in keys)]
         for name, found in out.items()
     ]
     caption = (
-        "Mean log p(x) in nats, then for each score the area under the ROC curve of test data against these: 1 tells "
-        "all apart, 0.5 none, below 0.5 the score prefers what it has not seen. Typicality: how near log p(x) is to "
-        "its mean over training data. Ratio: log p(x) less that of a model of each pixel apart."
+        "Mean log p(x) in nats, then for each score the area under the ROC curve of test data against these, with the "
+        f"interval that holds all areas of this page but for a chance of {LEVEL:.0%}: 1 tells all apart, 0.5 none, "
+        "below 0.5 the score prefers what it has not seen. Typicality: how near log p(x) is to its mean over training "
+        "data. Ratio: log p(x) less that of a model of each pixel apart."
     )
     strips = Strips("others", [strip(bench, name, x) for name, x in pictures.items()], "The data that were scored",
                     "The data that were scored, as they are before any draw.")  # fmt: skip

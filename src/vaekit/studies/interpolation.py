@@ -7,22 +7,29 @@ from typing import Any
 import numpy as np
 
 from .. import figures
+from ..data.core import Data
 from ..errors import ChoiceError
 from ..figures import Line
 from ..latent import interpolate, lerp, midpoint, slerp
 from ..report.blocks import Section, Strips, Table, plot
 from ..run import Run
 from .bench import Bench, Plan
+from .needs import check_whole
 from .page import strip
 from .registry import Findings, study
-from .words import choose, direction, estimate, listed, number, paired, sign
+from .words import LEVEL, choose, difference, direction, estimate, listed, number, paired
 
 STEPS, SHOWN, VARIATIONS = 9, 3, 8
 SPREAD = 0.5  # of the variations about a midpoint, in standard deviations of the codes
 WITHIN, BETWEEN = "within a class", "between classes"
+LEAST_PAIRS = 5  # of a kind
 
 
-@study("interpolation", "White 2016, arXiv:1609.04468; Kingma and Welling 2013, arXiv:1312.6114")
+@study(
+    "interpolation",
+    "White 2016, arXiv:1609.04468; Kingma and Welling 2013, arXiv:1312.6114",
+    check=lambda data: _check(data),
+)
 def interpolation(bench: Bench) -> Findings:
     """Lerp, slerp and the midpoint between two data: how smooth the way is, within a class and between classes.
 
@@ -33,7 +40,7 @@ def interpolation(bench: Bench) -> Findings:
     runs = bench.train({"VAE": Plan("vae", {"latent": latent}), "autoencoder": Plan("ae", {"latent": latent})})
     bench.stage("measuring")
     n = bench.sized(60, 400)
-    pairs = pick_pairs(bench, n)
+    pairs = pick_pairs(bench.data, n)
     numbers: dict[str, Any] = {}
     ways: dict[str, dict[str, np.ndarray]] = {}
     for name, run in runs.items():
@@ -59,19 +66,52 @@ def interpolation(bench: Bench) -> Findings:
     )
 
 
-def pick_pairs(bench: Bench, n: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Rows of test data to go between, n pairs of each kind; without classes there is one kind."""
-    label, rng = bench.data.test.label, np.random.default_rng(0)
+def pick_pairs(data: Data, n: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Rows of test data to go between, up to n pairs of each kind; without classes there is one kind.
+
+    No datum (and where data are split by group, no group) is in two pairs, so that all pairs are independent.
+    """
+    label, group, rng = data.test.label, data.test.group, np.random.default_rng(0)
     if label is None or len(np.unique(label[label >= 0])) < 2:
-        order = rng.permutation(len(bench.data.test))[: 2 * n]
-        half = len(order) // 2
-        return {BETWEEN: (order[:half], order[half : 2 * half])}
-    rows = np.flatnonzero(label >= 0)
-    if len(rows) < 4:
-        raise ChoiceError("interpolation needs more test data: give more data, or a larger --test")
-    a, b = rng.choice(rows, 20 * n), rng.choice(rows, 20 * n)
-    same = (label[a] == label[b]) & (a != b)
-    return {kind: (a[these][:n], b[these][:n]) for kind, these in ((WITHIN, same), (BETWEEN, label[a] != label[b]))}
+        rows = _one_of_each(rng.permutation(len(data.test)), group)
+        pairs = {BETWEEN: rows[: len(rows) // 2 * 2].reshape(-1, 2)}
+    else:
+        rows = _one_of_each(rng.permutation(np.flatnonzero(label >= 0)), group)
+        half = len(rows) // 2
+        pairs = {WITHIN: _alike(rows[:half], label), BETWEEN: _unlike(rows[half:], label)}
+    return {kind: (p[:n, 0], p[:n, 1]) for kind, p in pairs.items() if kind == BETWEEN or len(p) >= LEAST_PAIRS}
+
+
+def _one_of_each(rows: np.ndarray, group: np.ndarray | None) -> np.ndarray:
+    """The first row of each group, in the order given; all rows where there are none."""
+    return rows if group is None else rows[np.sort(np.unique(group[rows], return_index=True)[1])]
+
+
+def _alike(rows: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Disjoint pairs (P, 2) of rows of one class, in mixed order."""
+    found = [np.zeros((0, 2), np.int64)]
+    for c in np.unique(label[rows]):
+        mine = rows[label[rows] == c]
+        found.append(mine[: len(mine) // 2 * 2].reshape(-1, 2))
+    return np.random.default_rng(1).permutation(np.concatenate(found))
+
+
+def _unlike(rows: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Disjoint pairs (P, 2) of rows of two classes: sorted by class, the first half beside the second; mixed order."""
+    order = rows[np.argsort(label[rows], kind="stable")]
+    half = len(order) // 2
+    pairs = np.stack([order[:half], order[len(order) - half :]], 1)
+    return np.random.default_rng(2).permutation(pairs[label[pairs[:, 0]] != label[pairs[:, 1]]])
+
+
+def _check(data: Data) -> None:
+    check_whole(data, "interpolation")
+    found = len(pick_pairs(data, LEAST_PAIRS)[BETWEEN][0])
+    if found < LEAST_PAIRS:
+        raise ChoiceError(
+            f"interpolation needs {LEAST_PAIRS} pairs of test data of two classes (of groups of their own), and "
+            f"{data.name} has {found}: give more data, or leave the classes out"
+        )
 
 
 def along(run: Run, a: np.ndarray, b: np.ndarray, mode: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -95,8 +135,12 @@ def along(run: Run, a: np.ndarray, b: np.ndarray, mode: str) -> tuple[dict[str, 
     return found, x
 
 
+CLAIMS = 4  # the bend, the classes, and two of the models
+
+
 def read(numbers: dict[str, Any]) -> list[str]:
     """What the numbers say of lerp against slerp, of classes, and of the two models."""
+    level = LEVEL / CLAIMS
     vae, ae = numbers["VAE"], numbers["autoencoder"]
     kinds = [kind for kind in (WITHIN, BETWEEN) if f"{kind}, lerp" in vae]
     bend = paired(vae[f"{BETWEEN}, slerp"]["detour"], vae[f"{BETWEEN}, lerp"]["detour"])
@@ -105,7 +149,7 @@ def read(numbers: dict[str, Any]) -> list[str]:
         f"Half way between two data of the VAE a straight line is at {shrink['lerp']:.0%} of a code's usual norm, a "
         f"great circle at {shrink['slerp']:.0%}. In pixels the great circle's way was "
         + choose(
-            direction(bend),
+            direction(bend, level),
             f"longer, by {number(bend.value)} of the distance between the ends: the straight line is the shorter way.",
             f"shorter, by {number(-bend.value)} of the distance between the ends, in spite of its bend.",
             "as long as the straight line's, as far as these pairs can tell.",
@@ -113,31 +157,35 @@ def read(numbers: dict[str, Any]) -> list[str]:
     ]
     if len(kinds) == 2:
         inside, across = (estimate(vae[f"{kind}, lerp"]["unevenness"]) for kind in kinds)
-        gap = sign(across, inside)
         said.append(
             f"Its largest pixel step is {inside.text()} times the mean one within a class and {across.text()} times "
             "between classes: "
             + choose(
-                gap,
+                direction(difference(across, inside), level),
                 "between classes the picture changes more at once, where one class gives way to the other.",
                 "between classes the way is the more even one.",
-                "a change of class makes the way no less even.",
+                "whether a change of class makes the way less even these pairs cannot tell.",
             )
         )
-    even = paired(ae[f"{BETWEEN}, lerp"]["unevenness"], vae[f"{BETWEEN}, lerp"]["unevenness"])
+    ways = {name: found[f"{BETWEEN}, lerp"] for name, found in (("VAE", vae), ("autoencoder", ae))}
+    even, straight = (paired(ways["autoencoder"][key], ways["VAE"][key]) for key in ("unevenness", "detour"))
+    text = {name: [estimate(way[key]).text() for key in ("unevenness", "detour")] for name, way in ways.items()}
     said.append(
         "Between the same data the autoencoder's way is "
-        + choose(direction(even), "less even than the VAE's", "more even than the VAE's", "as even as the VAE's")
-        + f" ({estimate(ae[f'{BETWEEN}, lerp']['unevenness']).text()} against "
-        f"{estimate(vae[f'{BETWEEN}, lerp']['unevenness']).text()}), "
         + choose(
-            direction(paired(ae[f"{BETWEEN}, lerp"]["detour"], vae[f"{BETWEEN}, lerp"]["detour"])),
+            direction(even, level),
+            "less even than the VAE's",
+            "more even than the VAE's",
+            "as even as the VAE's, as far as these pairs can tell",
+        )
+        + f" ({text['autoencoder'][0]} against {text['VAE'][0]}), "
+        + choose(
+            direction(straight, level),
             "and it goes the longer way round",
             "and it goes the straighter way",
-            "and it is as straight",
+            "and as straight, as far as they can tell",
         )
-        + f" ({estimate(ae[f'{BETWEEN}, lerp']['detour']).text()} against "
-        f"{estimate(vae[f'{BETWEEN}, lerp']['detour']).text()} times the distance of its ends)."
+        + f" ({text['autoencoder'][1]} against {text['VAE'][1]} times the distance of its ends)."
     )
     return said
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,12 @@ from .. import figures
 from ..data.observation import Binary
 from ..figures import Line
 from ..latent import manifold_grid
-from ..metrics import entropy_floor
+from ..metrics import floors
 from ..report.blocks import Section, Table, Text, plot, still
 from ..run import Run
 from .bench import Bench, Plan
 from .registry import Findings, study
-from .words import choose, listed, number, trend
+from .words import LEVEL, Estimate, choose, difference, direction, estimate, highest, listed, number, paired, trend
 
 LATENTS = (3, 5, 10, 20, 200)
 AEVB, SLEEP = "AEVB", "wake-sleep"
@@ -52,14 +53,19 @@ def kingma2013_bound(bench: Bench) -> Findings:
     runs = bench.train(plans)
     bench.stage("measuring")
     batch = min(100, len(bench.data.train))
-    numbers: dict[str, Any] = {"curves": {}, "floor": None}
+    sizes = {part: min(bench.sized(300, 2000), len(getattr(bench.data, part))) for part in ("train", "valid")}
+    numbers: dict[str, Any] = {"curves": {}, "elbo": {}, "floor": None}
+    numbers |= {"group": bench.groups(sizes["valid"], "valid"), "train_group": bench.groups(sizes["train"], "train")}
     for name in plans:
         if name != "manifold":
             numbers["curves"][name] = {kind: curve(runs[name], kind, batch) for kind in ("train", "valid")}
+            numbers["elbo"][name] = {
+                part: bench.score(runs[name], n, split=part).elbo.tolist() for part, n in sizes.items()
+            }
     first = runs[f"{AEVB}, {LATENTS[0]}"]
     if isinstance(first.composition.observation, Binary):
         observed = bench.observed(first, "valid")
-        numbers["floor"] = -entropy_floor(first, observed, min(observed.n, 2000))[0]
+        numbers["floor"] = floors(first, observed, sizes["valid"]).tolist()
     sections = [_figure2(numbers), _table(numbers)]
     if manifold:
         sections.append(_figure4(bench, runs["manifold"]))
@@ -79,63 +85,85 @@ def curve(run: Run, kind: str, batch: int) -> dict[str, list[float]]:
     return {"samples": [float(s * batch) for s in sorted(found)], "elbo": [found[s] for s in sorted(found)]}
 
 
-def last(numbers: dict[str, Any], method: str, d: int) -> float:
-    """The validation bound at the end."""
-    return numbers["curves"][f"{method}, {d}"]["valid"]["elbo"][-1]
+def scored(numbers: dict[str, Any], method: str, d: int, part: str = "valid") -> np.ndarray:
+    """The ELBO of each datum at the end of training, (n,)."""
+    return np.array(numbers["elbo"][f"{method}, {d}"][part], float)
+
+
+CLAIMS = len(LATENTS) + 3  # the methods at each number of latents, the best, its lead, overfitting
+LITTLE = 0.05  # of the bound, below which superfluous latents are said to cost little
 
 
 def read(numbers: dict[str, Any]) -> list[str]:
-    """What the curves say of the two methods, of superfluous latents, and of overfitting."""
-    gaps = {d: last(numbers, AEVB, d) - last(numbers, SLEEP, d) for d in LATENTS}
-    ahead, behind = [d for d in LATENTS if gaps[d] > 0], [d for d in LATENTS if gaps[d] <= 0]
+    """What the bounds say of the two methods, of superfluous latents, and of overfitting."""
+    level, group = LEVEL / CLAIMS, numbers.get("group")
+    ends = {str(d): scored(numbers, AEVB, d) for d in LATENTS}
+    best, ties = highest(ends, group, level)
+    cost = paired(ends[best], ends[str(LATENTS[-1])], group)
+    over, steps = _over(numbers)
     said = [
-        (
-            "AEVB ends above wake-sleep at every number of latents"
-            if not behind
-            else "Wake-sleep ends above AEVB at every number of latents, the opposite of the paper"
-            if not ahead
-            else f"AEVB ends above wake-sleep with {listed([str(d) for d in ahead])} latents, below with "
-            f"{listed([str(d) for d in behind])}"
-        )
-        + f" (AEVB less wake-sleep: {listed([number(gaps[d]) for d in LATENTS])} nats with "
-        f"{listed([str(d) for d in LATENTS])} latents)."
-    ]
-    ends = [last(numbers, AEVB, d) for d in LATENTS]
-    best = LATENTS[int(np.argmax(ends))]
-    cost = max(ends) - ends[-1]
-    said.append(
-        f"The bound of AEVB is best with {best} latents. "
-        + (
-            "The most latents are the best: nothing was superfluous."
-            if best == LATENTS[-1]
-            else f"{LATENTS[-1]} latents lie {number(cost)} nats below it: "
-            + (
-                "superfluous latents cost little, as the paper says, since the KL switches them off."
-                if cost < 0.05 * abs(max(ends))
-                else "here superfluous latents did cost, which the paper did not see."
-            )
-        )
-    )
-    over = {}
-    for d in LATENTS:
-        found = numbers["curves"][f"{AEVB}, {d}"]
-        over[d] = found["train"]["elbo"][-1] - found["valid"]["elbo"][-1]
-    said.append(
-        f"The bound on training data less that on validation data is {listed([number(over[d]) for d in LATENTS])} "
-        "nats: "
+        _methods(numbers, level),
+        f"The bound of AEVB is best with {best} latents"
+        + (f", which these data cannot tell from {listed(ties)}. " if ties else ". ")
+        + _superfluous(best, bool(ties), cost, float(np.mean(ends[best])), level),
+        f"The bound on training data less that on validation data is {listed([e.text() for e in over])} nats: "
         + choose(
-            trend(LATENTS, list(over.values())),
+            trend(steps, level),
             "more latents overfit more.",
             "more latents overfit less.",
-            "more latents do not overfit more.",
-        )
-    )
+            "whether more latents overfit more these data do not tell.",
+        ),
+    ]
     if numbers["floor"] is not None:
+        below = paired(-np.array(numbers["floor"], float), ends[best], group)
         said.append(
-            f"No bound can lie above {number(numbers['floor'])} nats, the entropy of the binary draw itself; the best "
-            f"here is {number(numbers['floor'] - max(ends))} nats below it."
+            f"In expectation no bound can lie above {number(-float(np.mean(numbers['floor'])))} nats, the entropy of "
+            f"the binary draw itself; the best here is {below.text()} nats below it."
         )
     return said
+
+
+def _methods(numbers: dict[str, Any], level: float) -> str:
+    """Which of the two methods ends above the other."""
+    gaps = {d: paired(scored(numbers, AEVB, d), scored(numbers, SLEEP, d), numbers.get("group")) for d in LATENTS}
+    signs = {d: direction(gap, level) for d, gap in gaps.items()}
+    ahead, behind, unclear = ([str(d) for d in LATENTS if signs[d] == s] for s in (1, -1, 0))
+    if len(ahead) == len(LATENTS):
+        said = "AEVB ends above wake-sleep at every number of latents"
+    elif len(behind) == len(LATENTS):
+        said = "Wake-sleep ends above AEVB at every number of latents, the opposite of the paper"
+    else:
+        places = (("above wake-sleep", ahead), ("below it", behind), ("too near it for these data to tell", unclear))
+        said = "AEVB ends " + ", ".join(f"{what} with {listed(which)} latents" for what, which in places if which)
+    values = listed([gap.text() for gap in gaps.values()])
+    return f"{said} (AEVB less wake-sleep: {values} nats with {listed([str(d) for d in LATENTS])} latents)."
+
+
+def _over(numbers: dict[str, Any]) -> tuple[list[Estimate], list[Estimate]]:
+    """The bound of AEVB on training data less that on validation data, and its steps from each number of latents on."""
+    groups = {"train": numbers.get("train_group"), "valid": numbers.get("group")}
+    of = {d: {part: scored(numbers, AEVB, d, part) for part in groups} for d in LATENTS}
+    over = [difference(*(estimate(of[d][part], group) for part, group in groups.items())) for d in LATENTS]
+    steps = [
+        difference(*(paired(of[b][part], of[a][part], group) for part, group in groups.items()))
+        for a, b in itertools.pairwise(LATENTS)
+    ]
+    return over, steps
+
+
+def _superfluous(best: str, tied: bool, cost: Estimate, bound: float, level: float) -> str:
+    """What the most latents cost against the best number of them."""
+    if best == str(LATENTS[-1]):
+        return "Whether any are superfluous is open." if tied else "The most are the best: nothing was superfluous."
+    low, high = cost.interval(level)
+    line = LITTLE * abs(bound)
+    return f"{LATENTS[-1]} latents lie {cost.text()} nats below it: " + (
+        "superfluous latents cost little, as the paper says, since the KL switches them off."
+        if high < line
+        else "here superfluous latents did cost, which the paper did not see."
+        if low > line
+        else f"whether that is more than {LITTLE:.0%} of the bound these data do not tell."
+    )
 
 
 # --- figures ----------------------------------------------------------------------------------------------------
@@ -153,7 +181,10 @@ def _figure2(numbers: dict[str, Any]) -> Section:
                 lines[name] = Line(found["samples"], found["elbo"], dashed=kind == "valid", like=partner)
         panels[f"{d} latents"] = lines
     ends = [y for lines in panels.values() for line in lines.values() for y in np.asarray(line.y)[1:]]
-    levels = {"entropy of the draw": numbers["floor"]} if numbers["floor"] is not None else None
+    if not ends:
+        return Section("figure2", "The bound against samples seen", [Text("Too few steps for a curve.", "note")])
+    floor = numbers["floor"]
+    levels = None if floor is None else {"entropy of the draw": -float(np.mean(floor))}
     low, high = np.quantile(ends, 0.05), max([*ends, *(levels or {}).values()])
     limits = (float(low - 0.1 * (high - low)), float(high + 0.06 * (high - low)))
     picture = plot(
@@ -168,13 +199,15 @@ def _figure2(numbers: dict[str, Any]) -> Section:
 
 
 def _table(numbers: dict[str, Any]) -> Section:
+    group = numbers["group"]
     rows = [
-        [f"{d}", *(number(last(numbers, m, d), 2) for m in (AEVB, SLEEP)),
-         number(last(numbers, AEVB, d) - last(numbers, SLEEP, d), 2)]
+        [f"{d}", *(estimate(scored(numbers, m, d), group).text() for m in (AEVB, SLEEP)),
+         paired(scored(numbers, AEVB, d), scored(numbers, SLEEP, d), group).text()]
         for d in LATENTS
     ]  # fmt: skip
     head = ["latents", AEVB, SLEEP, "difference"]
-    caption = "Lower bound on validation data at the end, nats a datum."
+    n = len(scored(numbers, AEVB, LATENTS[0]))
+    caption = f"Lower bound on the first {n:,} validation data at the end, nats a datum, ± standard error."
     return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(1, 2, 3))])
 
 

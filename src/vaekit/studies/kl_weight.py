@@ -11,7 +11,7 @@ from ..report.blocks import Section, Table, plot
 from ..run import Run
 from .bench import Bench, Plan
 from .registry import Findings, study
-from .words import Estimate, choose, estimate, listed, number, sign
+from .words import LEVEL, beside, choose, direction, estimate, highest, listed, number, paired, spread_ratio
 
 SEEDS = 3
 FIXED = (0.25, 1.0, 4.0)
@@ -92,51 +92,54 @@ def spread(logs: list[dict[str, np.ndarray]]) -> float:
     return float((rate + distortion)[:, late].std(0, ddof=1).mean())
 
 
+CLAIMS = 6  # the best, two gains, two ratios of spreads, the active latents
+
+
 def read(numbers: dict[str, dict[str, list[float]]]) -> list[str]:
-    """What the numbers say of warm-ups, of the weight, and of what collapses."""
-    elbo = {name: estimate(found["elbo"]) for name, found in numbers.items()}
-    best = max(elbo, key=lambda name: elbo[name].value)
-    ties = [name for name in elbo if name != best and sign(elbo[best], elbo[name]) == 0]
+    """What the numbers say of warm-ups, of the weight, and of what collapses; seeds are paired."""
+    level = LEVEL / CLAIMS
+    elbo = {name: np.array(found["elbo"], float) for name, found in numbers.items()}
+    best, ties = highest(elbo, level=level)
     said = [
-        f"The best ELBO is that of `{best}`, {elbo[best].text()} nats"
-        + (f"; {listed([f'`{t}`' for t in ties])} cannot be told from it." if ties else ", above all others.")
+        f"The best ELBO is that of `{best}`, {estimate(elbo[best]).text()} nats"
+        + (
+            f"; {SEEDS} seeds cannot tell {listed([f'`{t}`' for t in ties])} from it."
+            if ties
+            else ", above all others."
+        )
     ]
     for name in (LINEAR, CYCLIC):
-        which = sign(elbo[name], elbo[PLAIN])
-        difference = abs(elbo[name].value - elbo[PLAIN].value)
-        how = numbers[name]["spread"][0] / max(numbers[PLAIN]["spread"][0], 1e-12)
-        steady = -1 if how < 0.8 else 1 if how > 1.25 else 0
-        gain = choose(
-            which,
-            f"ended {number(difference)} nats above a weight fixed at 1",
-            f"ended {number(difference)} nats below a weight fixed at 1",
-            "ended no better and no worse than a weight fixed at 1",
+        gain = paired(elbo[name], elbo[PLAIN])
+        ended = choose(
+            direction(gain, level),
+            f"ended {number(gain.value)} nats above a weight fixed at 1",
+            f"ended {number(-gain.value)} nats below a weight fixed at 1",
+            f"ended {number(abs(gain.value))} nats {'above' if gain.value > 0 else 'below'} a weight fixed at 1, which "
+            f"{SEEDS} seeds cannot tell from none",
         )
+        how, low, high = spread_ratio(numbers[name]["spread"][0], numbers[PLAIN]["spread"][0], SEEDS, level)
+        apart = f"its seeds lay {number(how)} times as far apart on the way"
         steadier = choose(
-            steady,
-            f"less steady: its seeds lay {number(how)} times as far apart on the way",
-            f"steadier: its seeds lay {number(how)} times as far apart on the way",
-            f"neither steadier nor less steady: its seeds lay {number(how)} times as far apart on the way",
+            beside(low, high),
+            f"Learning was less steady: {apart}, the opposite of what is often claimed for it.",
+            f"Learning was steadier: {apart}, as is often claimed for it.",
+            f"Whether learning was steadier, as is often claimed for it, {SEEDS} seeds cannot tell: {apart} "
+            f"(interval {number(low)} to {number(high)}).",
         )
-        claim = choose(
-            steady,
-            "which is the opposite of what is often claimed for it",
-            "as is often claimed for it",
-            "so the steadiness often claimed for it is not seen here",
-        )
-        said.append(f"A {name} {gain}. Learning was {steadier}, {claim}.")
+        said.append(f"A {name} {ended}. {steadier}")
     fixed = sorted((float(name.split()[1]), name) for name in numbers if name.startswith("fixed"))
-    active = [float(np.mean(numbers[name]["active"])) for _, name in fixed]
-    rates = [float(np.mean(numbers[name]["rate"])) for _, name in fixed]
-    low, high = fixed[0][0], fixed[-1][0]
-    fewer = sign(Estimate(active[-1]), Estimate(active[0]))
+    (low_weight, first), (high_weight, last) = fixed[0], fixed[-1]
+    active = [float(np.mean(numbers[name]["active"])) for name in (first, last)]
+    rates = [float(np.mean(numbers[name]["rate"])) for name in (first, last)]
     said.append(
-        f"From weight {low:g} to {high:g} the rate went from {number(rates[0])} to {number(rates[-1])} nats, and "
+        f"From weight {low_weight:g} to {high_weight:g} the rate went from {number(rates[0])} to {number(rates[1])} "
+        "nats, and "
         + choose(
-            fewer,
-            f"more latents were active, not fewer ({active[0]:.3g} to {active[-1]:.3g}): nothing collapsed.",
-            f"latents collapsed: {active[0]:.3g} were active at the one and {active[-1]:.3g} at the other.",
-            f"no latent collapsed: {active[0]:.3g} were active at both.",
+            direction(paired(numbers[last]["active"], numbers[first]["active"], step=1.0), level),
+            f"more latents were active, not fewer ({active[0]:.3g} to {active[1]:.3g}): nothing collapsed.",
+            f"latents collapsed: {active[0]:.3g} were active at the one and {active[1]:.3g} at the other.",
+            f"no collapse is to be told from chance: {active[0]:.3g} latents were active at the one and "
+            f"{active[1]:.3g} at the other.",
         )
     )
     return said

@@ -9,11 +9,13 @@ from pathlib import Path
 from .. import figures
 from ..figures.pictures import Bytes
 from ..files import write_text
+from ..metrics.uncertainty import units
 from ..report.about import duration, shown_path
 from ..report.blocks import Block, Chapter, Code, Section, Strip, Table, Text
 from ..report.page import render
 from .bench import Bench
 from .registry import Findings, Study
+from .words import LEVEL
 
 TILE = 84  # pixels of the longer side of a tile
 YOUNG, OLD = 5, 20_000  # epochs below which a model is young, and steps from which it is not
@@ -22,7 +24,7 @@ YOUNG, OLD = 5, 20_000  # epochs below which a model is young, and steps from wh
 def write_page(study: Study, bench: Bench, findings: Findings, path: Path) -> None:
     """One self-contained page: what was found, the figures, and how it was done."""
     found = Section("found", "What was found", [Text(s) for s in findings.sentences])
-    found.blocks += [Text(note, "note") for note in findings.notes]
+    found.blocks += [Text(note, "note") for note in [*findings.notes, _claims(bench)]]
     sections = [found, *findings.sections, _how(study, bench, path)]
     now = datetime.now(UTC)
     steps = [run.config.get("step", 0) for run in bench.runs.values()]
@@ -32,6 +34,23 @@ def write_page(study: Study, bench: Bench, findings: Findings, path: Path) -> No
     title = f"{study.name} on {bench.data.name}"
     chapter = Chapter(study.name, title, facts, "finished", _warnings(bench), sections)
     write_text(path, render(title, [], [chapter], "vaekit study"))
+
+
+def _claims(bench: Bench) -> str:
+    """How the sentences above were judged."""
+    seeds = {plan.training.get("seed", 0) for plan in bench.plans.values()}
+    group = bench.data.test.group
+    by = "data" if group is None else f"groups ({units(len(group), group):,} of them in the test data)"
+    over = f"seeds ({len(seeds)})" if len(seeds) > 1 else by
+    alone = (
+        ""
+        if len(seeds) > 1
+        else " Each model was trained once: what is said holds of these models, and another seed may reverse it."
+    )
+    return (
+        f"A difference is claimed where Student's t over {over} tells it from none; all claims of this page together "
+        f"are made by chance in {LEVEL:.0%} of pages where there is nothing to find.{alone}"
+    )
 
 
 def _minutes(minutes: float) -> str:

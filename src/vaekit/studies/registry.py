@@ -10,6 +10,7 @@ from ..errors import ChoiceError
 from ..suggest import unknown
 
 if TYPE_CHECKING:
+    from ..data.core import Data
     from ..report.blocks import Section
     from .bench import Bench
 
@@ -41,12 +42,14 @@ class Study:
         data: the data set it runs on by default.
         summary, description: of the docstring of `work`.
         work: called with a `Bench`; trains, measures and reads.
+        check: refuses data that `work` cannot use, before anything is trained; beside what all studies need.
     """
 
     name: str
     paper: str
     data: str
     work: Callable[[Bench], Findings]
+    check: Callable[[Data], None] = lambda data: None
 
     @property
     def summary(self) -> str:
@@ -61,11 +64,11 @@ class Study:
 STUDIES: dict[str, Study] = {}
 
 
-def study(name: str, paper: str, data: str = "fashion-mnist"):
+def study(name: str, paper: str, data: str = "fashion-mnist", check: Callable[[Data], None] = lambda data: None):
     """Register a function as the study of this name; its docstring's first line is what `vaekit study` lists."""
 
     def keep(work: Callable[[Bench], Findings]) -> Callable[[Bench], Findings]:
-        STUDIES[name] = Study(name, paper, data, work)
+        STUDIES[name] = Study(name, paper, data, work, check)
         return work
 
     return keep

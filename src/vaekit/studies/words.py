@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-SURE = 2.0
-"""Standard errors of a difference beyond which it is called one."""
+from ..metrics.uncertainty import f_quantile, standard_error, t_quantile, units
+
+LEVEL = 0.05
+"""The chance with which a page claims a difference where there is none, all its claims together."""
 
 
 class Estimate(NamedTuple):
-    """A mean with its standard error; of a single number the error is unknown, nan."""
+    """A mean with its standard error; where that is unknown, nan, no difference is claimed of it.
+
+    Attributes:
+        degrees: of freedom of the error: one fewer than the independent units (data, groups, seeds) behind it.
+        slack: by how much the mean may be off because its values are whole steps (counts, hits).
+    """
 
     value: float
     se: float = math.nan
+    degrees: float = math.inf
+    slack: float = 0.0
 
     def text(self, digits: int | None = None) -> str:
         """`12.3 ± 0.4`, with two digits of the error where it is known."""
@@ -26,11 +35,28 @@ class Estimate(NamedTuple):
         places = digits if digits is not None else max(0, min(4, 1 - math.floor(math.log10(self.se))))
         return f"{self.value:.{places}f} ± {self.se:.{places}f}".replace("-", "−")
 
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Where the mean lies but for a chance of `level`, by Student's t."""
+        if not math.isfinite(self.se):
+            return -math.inf, math.inf
+        if self.se == 0 and 2 * 0.5 ** (self.degrees + 1) > level:  # as many alike may be chance: a sign test
+            return -math.inf, math.inf
+        reach = self.slack + (t_quantile(level, self.degrees) * self.se if self.se > 0 else 0.0)
+        return self.value - reach, self.value + reach
 
-def estimate(values: ArrayLike) -> Estimate:
-    """The mean over independent values (N,), such as seeds or data, with its standard error."""
+
+def estimate(values: ArrayLike, group: ArrayLike | None = None, step: float = 0.0) -> Estimate:
+    """The mean over values (N,) of independent units, such as seeds or data, with its standard error.
+
+    Arguments:
+        group: of each value, where those of one group are not independent.
+        step: what all values are whole multiples of (1 of counts and hits); their error is then not taken for less
+            than half a step each, and a claim allows for the step.
+    """
     x = np.asarray(values, float).ravel()
-    return Estimate(float(x.mean()), float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else math.nan)
+    se, n = standard_error(x, group), units(len(x), group)
+    found = math.nan if se is None else max(se, 0.5 * step / math.sqrt(n))
+    return Estimate(float(x.mean()), found, n - 1, step / n)
 
 
 def number(value: float, digits: int | None = None) -> str:
@@ -42,23 +68,68 @@ def number(value: float, digits: int | None = None) -> str:
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
-def sign(a: Estimate, b: Estimate) -> int:
-    """1 where a is surely above b, -1 where below, 0 where the difference is within its error.
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """a - b of independent estimates, with the degrees of freedom of Welch and Satterthwaite."""
+    square = a.se**2 + b.se**2
+    parts = sum(e.se**4 / e.degrees for e in (a, b) if e.degrees > 0 and math.isfinite(e.degrees))
+    degrees = square**2 / parts if parts > 0 else min(a.degrees, b.degrees)
+    return Estimate(a.value - b.value, math.sqrt(square), degrees, a.slack + b.slack)
 
-    Independent estimates whose errors are unknown are compared as they stand.
+
+def paired(a: ArrayLike, b: ArrayLike, group: ArrayLike | None = None, step: float = 0.0) -> Estimate:
+    """The mean of a - b over pairs (N,), with its standard error; `group` and `step` as of `estimate`."""
+    return estimate(np.asarray(a, float) - np.asarray(b, float), group, step)
+
+
+def direction(found: Estimate, level: float = LEVEL) -> int:
+    """1 where the mean is above 0 but for a chance of `level`, -1 where it is below, else 0."""
+    low, high = found.interval(level)
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def ratio(
+    a: ArrayLike, b: ArrayLike, group: ArrayLike | None = None, level: float = LEVEL
+) -> tuple[float, float, float]:
+    """mean a / mean b over pairs (N,) and the interval that misses it with a chance of `level` (Fieller 1954).
+
+    The ratios r whose mean of a - r b is not told from 0; unbounded where the mean of b is not told from 0.
     """
-    error = math.hypot(*(0.0 if math.isnan(e.se) else e.se for e in (a, b)))
-    return int(np.sign(a.value - b.value)) if abs(a.value - b.value) > SURE * error else 0
+    x, y = np.asarray(a, float), np.asarray(b, float)
+    mean = (float(x.mean()), float(y.mean()))
+    value = mean[0] / mean[1] if mean[1] else math.nan
+    both, each = (standard_error(v, group) for v in (x + y, y))
+    first = standard_error(x, group)
+    if first is None or both is None or each is None or not mean[1]:
+        return value, -math.inf, math.inf
+    square = t_quantile(level, units(len(x), group) - 1) ** 2
+    shared = (both**2 - first**2 - each**2) / 2
+    # mean_a^2 - 2 r mean_a mean_b + r^2 mean_b^2 = t^2 (var_a - 2 r cov + r^2 var_b)
+    top, middle, bottom = mean[1] ** 2 - square * each**2, mean[0] * mean[1] - square * shared, mean[0] ** 2
+    bottom -= square * first**2
+    inside = middle**2 - top * bottom
+    if top <= 0 or inside < 0:
+        return value, -math.inf, math.inf
+    return value, (middle - math.sqrt(inside)) / top, (middle + math.sqrt(inside)) / top
 
 
-def paired(a: ArrayLike, b: ArrayLike) -> Estimate:
-    """The mean of a - b over pairs (N,), with its standard error."""
-    return estimate(np.asarray(a, float) - np.asarray(b, float))
+def spread_ratio(a: float, b: float, seeds: int, level: float = LEVEL) -> tuple[float, float, float]:
+    """a / b of two standard deviations between so many seeds each, and the interval by Fisher's F."""
+    if not b > 0:
+        return math.nan, 0.0, math.inf
+    reach = math.sqrt(f_quantile(level / 2, seeds - 1, seeds - 1))
+    return a / b, a / b / reach, a / b * reach
 
 
-def direction(difference: Estimate) -> int:
-    """1, -1 or 0 of a difference."""
-    return sign(difference, Estimate(0.0, 0.0))
+def beside(low: float, high: float, line: float = 1.0) -> int:
+    """1 where an interval lies above a line, -1 where below, 0 where it holds it."""
+    return 1 if low > line else -1 if high < line else 0
+
+
+def between(low: float, high: float) -> str:
+    """An interval in words."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "with no bound that these data set"
+    return f"95% interval {number(low)} to {number(high)}"
 
 
 def choose(which: int, more: str, less: str, same: str) -> str:
@@ -72,7 +143,36 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
 
 
-def trend(x: ArrayLike, y: ArrayLike) -> int:
-    """1 where y grows with x all along, -1 where it falls all along, 0 where it does neither."""
-    steps = np.diff(np.asarray(y, float)[np.argsort(np.asarray(x, float), kind="stable")])
-    return 1 if (steps > 0).all() else -1 if (steps < 0).all() else 0
+def trend(steps: Sequence[Estimate], level: float = LEVEL) -> int:
+    """1 where every step surely rises, -1 where every one surely falls, 0 where neither can be said.
+
+    Each step is judged at `level`: all of them go one way by chance less often than any one does.
+    """
+    signs = {direction(step, level) for step in steps}
+    return signs.pop() if len(signs) == 1 else 0
+
+
+def highest(
+    values: dict[str, np.ndarray], group: ArrayLike | None = None, level: float = LEVEL
+) -> tuple[str, list[str]]:
+    """The name of the largest mean over pairs (N,), and the names of those that it cannot be told from.
+
+    Every two names are compared, so each pair at its share of `level`.
+    """
+    best = max(values, key=lambda name: float(np.mean(values[name])))
+    share = level / max(1, len(values) * (len(values) - 1) // 2)
+    return best, [
+        name for name in values if name != best and direction(paired(values[best], values[name], group), share) <= 0
+    ]
+
+
+def resampled(n: int, group: ArrayLike | None, draws: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Bootstrap draws of n rows, whole groups where there are such: row numbers, about n of them each."""
+    rng = np.random.default_rng(seed)
+    if group is None:
+        yield from (rng.integers(n, size=n) for _ in range(draws))
+        return
+    codes = np.unique(np.asarray(group), return_inverse=True)[1].ravel()
+    members = [np.flatnonzero(codes == g) for g in range(codes.max() + 1)]
+    for _ in range(draws):
+        yield np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])
