@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import vaekit as vk
+from vaekit import catalogue
 from vaekit.cli import main
 from vaekit.errors import ChoiceError, RunError
 from vaekit.studies import EARLY, STUDIES, Bench, Plan, interpolation, registry, study
@@ -154,7 +155,10 @@ def tiny(monkeypatch):
             ["It says <script>alert(1)</script>."], [], {"steps": bench.trained_steps, "n": len(runs)}
         )
 
-    monkeypatch.setitem(STUDIES, "tiny", registry.Study("tiny", "Somebody 2026", "digits", work))
+    made = registry.Study("tiny", "Somebody 2026", "digits", work)
+    monkeypatch.setitem(STUDIES, "tiny", made)
+    known = catalogue.studies() | {"tiny": catalogue.Experiment("tiny", made.paper, made.data, made.summary)}
+    monkeypatch.setattr(catalogue, "studies", lambda: known)
 
 
 def test_a_study_writes_a_page_that_needs_nothing_else(tiny, tmp_path, monkeypatch):
