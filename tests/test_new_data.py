@@ -189,3 +189,64 @@ def test_attributes_are_read_as_they_were_written():
             condition.carried(None, {"hat": np.array(hat), "beard": np.array([0, 1])})
     with pytest.raises(ChoiceError, match="column 'beard'"):
         condition.carried(None, {"hat": np.array([0, 1])})
+
+
+# --- a column of the table itself as the condition --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def birds(folder):
+    rng = np.random.default_rng(3)
+    k = rng.integers(0, 3, 240)
+    names = np.array(["adelie", "gentoo", "chinstrap"])
+    columns = {"bill": (40 + 6 * k + rng.normal(size=240)).round(1), "species": names[k], "flipper": 190 + 9 * k}
+    write(folder / "birds.csv", columns | {"flipper": (columns["flipper"] + rng.normal(size=240)).round(1)})
+    words = ["--latent", "2", "--hidden", "8", "--steps", "300", "--compile", "off", "--lr", "0.02"]
+    assert (
+        main(["fit", str(folder / "birds.csv"), "--condition", "species", "--out", str(folder / "birds"), *words]) == 0
+    )
+    return folder / "birds"
+
+
+def test_a_column_of_the_table_is_the_condition(birds, folder, capsys):
+    """It leaves what is modelled, and everything that takes a condition takes its names."""
+    run = vk.open(birds)
+    assert [column.name for column in run.facts.columns] == ["bill", "flipper"]
+    assert run.composition.condition.names == ("adelie", "chinstrap", "gentoo")
+    assert run.data.shape == (2,)
+    x = np.array([[52.0, 208.0], [46.0, 199.0]], np.float32)
+    expected = run.score(x, 20, labels=["chinstrap", "gentoo"])
+    assert (expected > run.score(x, 20, labels=["adelie", "chinstrap"]) + 5).all()
+    new = write(folder / "nb.csv", {"species": ["chinstrap", "gentoo"], "flipper": [208, 199], "bill": [52, 46]})
+    assert main(["score", str(birds), str(new), "--samples", "20", "--out", str(folder / "nb-s.csv")]) == 0
+    np.testing.assert_allclose([float(r["log_px"]) for r in read(folder / "nb-s.csv")], expected, atol=2e-6)
+    means = {name: run.sample(200, labels=name).mean(0) for name in run.composition.condition.names}
+    assert means["adelie"][0] < means["gentoo"][0] < means["chinstrap"][0]
+    assert main(["sample", str(birds), "-n", "3", "--label", "gentoo", "--out", str(folder / "nb.npz")]) == 0
+    with np.load(folder / "nb.npz") as held:
+        assert held["z"][:, 2:].argmax(1).tolist() == [2, 2, 2]
+    assert main(["evaluate", str(birds), "--samples", "5"]) == 0
+    holes = write(folder / "hb.csv", {"bill": ["", "46"], "flipper": [208, ""], "species": ["chinstrap", "gentoo"]})
+    assert main(["fill", str(birds), str(holes), "--out", str(folder / "hb-f.csv")]) == 0
+    filled = read(folder / "hb-f.csv")
+    assert float(filled[0]["bill"]) == pytest.approx(52, abs=3)
+    assert float(filled[1]["flipper"]) == pytest.approx(199, abs=3)
+    lacking = write(folder / "lb.csv", {"bill": [52], "flipper": [208]})
+    capsys.readouterr()
+    assert main(["score", str(birds), str(lacking), "--out", str(folder / "no.csv")]) == 2
+    told = capsys.readouterr().err
+    assert "column 'species'" in told
+    assert "--label adelie" in told
+
+
+def test_the_same_from_python(folder, birds, tmp_path):
+    """`Data` as they were loaded, resumed as trained: the run takes the column out again."""
+    data = vk.load(folder / "birds.csv")
+    assert data.shape == (3,)
+    run = vk.fit(data, "vae", condition="species", out=tmp_path / "run", **TINY | {"steps": 5})
+    assert run.facts.shape == (2,)
+    assert vk.open(run.path, data=data).data.shape == (2,)
+    assert vk.fit(data, "vae", condition="species", out=run.path, resume=True, **TINY | {"steps": 5}).data.shape == (2,)
+    with pytest.raises(ChoiceError, match="'bill': the column holds"):
+        vk.fit(data, "vae", condition="bill", out=tmp_path / "none", **TINY)
+    assert not (tmp_path / "none").exists()

@@ -12,16 +12,13 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from .conditional import Head
-from .data.condition import Condition, Targets
-from .data.core import Column, row_dtype
+from .data.condition import FEW, Condition, Targets
+from .data.core import Column, Computed, blocks, row_dtype
 from .data.observation import Dequantised, Observation, TableSupport
 from .distributions import OpenUnit
 from .errors import ChoiceError
 from .model import Model
 from .objectives import Objective
-
-FEW = 64
-"""Distinct values of a column that may be told to a model as classes."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,8 @@ class Facts:
     of the labels' classes and `attributes` those of the two-valued attributes, where there are any; `categories` the
     values of the columns beside x that hold a few names or codes; `columns` what each column of a table is, with its
     categories; `missing` whether nan stands for a value that is missing; `double` whether float32 would blur the raw
-    data. `scaled_counts` is false of runs trained before heads over counts were scaled by the data
+    data; `constant` the elements of vectors and counts that are the same in every training row, by place, with their
+    value. `scaled_counts` is false of runs trained before heads over counts were scaled by the data
     (`conditional.count_range`).
     """
 
@@ -48,6 +46,7 @@ class Facts:
     missing: bool = False
     double: bool = False
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    constant: tuple[tuple[int, float], ...] = ()
     scaled_counts: bool = field(default=True, compare=False)
 
     @classmethod
@@ -68,6 +67,7 @@ class Facts:
             missing=data.missing,
             double=data.train.double,
             categories=_categories(data),
+            constant=_constant(data),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -83,7 +83,8 @@ class Facts:
         columns = tuple(Column.from_json(c) for c in stored.get("columns", ()))
         categories = {name: tuple(values) for name, values in stored.get("categories", {}).items()}
         plain.setdefault("scaled_counts", False)
-        return cls(**plain | {"columns": columns, "categories": categories})
+        constant = tuple((int(place), float(value)) for place, value in stored.get("constant", ()))
+        return cls(**plain | {"columns": columns, "categories": categories, "constant": constant})
 
     @property
     def dims(self) -> int:
@@ -107,9 +108,25 @@ def _categories(data) -> dict[str, tuple[str, ...]]:
         if name in data.attribute_names or np.asarray(column).dtype.kind not in "buiU":
             continue
         values = np.unique(np.concatenate([np.unique(s.columns[name]) for s in (data.train, data.valid, data.test)]))
+        values = values[values != ""] if values.dtype.kind == "U" else values  # a missing one is no class
         if 2 <= len(values) <= FEW:
             found[name] = tuple(str(v) for v in values.tolist())
     return found
+
+
+def _constant(data) -> tuple[tuple[int, float], ...]:
+    """The elements of vectors and counts that are the same in every training row, and the value of each."""
+    raw = data.train.raw
+    if data.kind not in ("vector", "counts") or isinstance(raw, Computed):
+        return ()
+    low, high = np.full(data.shape, np.nan), np.full(data.shape, np.nan)
+    for _, block in blocks(raw, data.train.index, data.train.double):
+        rows = data.events(block)
+        low, high = np.fmin(low, np.fmin.reduce(rows)), np.fmax(high, np.fmax.reduce(rows))  # of what is not nan
+        if (low < high).all():
+            return ()
+    places = np.flatnonzero(low == high)
+    return tuple((int(place), float(low.flat[place])) for place in places)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def fill(
             else:
                 lifted = weights.reshape(*weights.shape, *(1 for _ in whole.event_shape))
                 expected = (lifted * whole.mean).sum(0)
+            expected = trace.px.put(expected) if isinstance(trace.px, Marginal) else expected
         return torch.where(torch.isnan(x), expected, x)
 
 

@@ -17,6 +17,7 @@ from .errors import ChoiceError
 from .mixed import Marginal, Mixed
 from .model import VAE
 from .noise import Noise
+from .observed import laid_out
 from .priors import UniformSphere
 from .terms import has_closed_form
 
@@ -56,11 +57,9 @@ def visible_log_prob(px: Distribution, x: Tensor, visible: Tensor) -> Tensor:
     Raises:
         ChoiceError: p(x | z) does not factorise, so that its marginals are not known.
     """
-    if isinstance(px, Marginal):
-        px = px.whole
     if isinstance(px, LogisticMixture):
         return px.log_prob(x, visible)
-    if isinstance(px, Mixed):
+    if isinstance(px, Mixed | Marginal):
         each = px.each(x)
     elif isinstance(px, Independent) and not px.base_dist.event_shape:
         each = px.base_dist.log_prob(x)
@@ -161,6 +160,22 @@ def _expected(decoded: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
     return found
 
 
+def blanked(run: Run, raw: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Raw rows as events (N, *event) with a number that every run takes where they are hidden, and what is hidden.
+
+    Raises:
+        DataError: rows of another shape, or visible values that are none of this run's.
+    """
+    laid = laid_out(raw, run.facts)
+    hidden = np.broadcast_to(np.asarray(hidden, bool), laid.shape)
+    # what was there must not show in any draw
+    blank = np.asarray(run.facts.scale[0] if run.facts.kind == "image" else 0)
+    seen = run.composition.observation
+    if seen.in_double:
+        blank = seen.to_raw(torch.zeros(laid.shape[1:])).numpy()
+    return run.events(np.where(hidden, blank.astype(laid.dtype), laid)), hidden
+
+
 def fill_masked(
     run: Run,
     raw: np.ndarray,
@@ -189,16 +204,11 @@ def fill_masked(
         raise ChoiceError(
             "fill needs a model whose code is one vector of real numbers: not a hierarchy, discrete codes or a sphere"
         )
-    events = run.events(raw).copy()
-    hidden = np.broadcast_to(np.asarray(hidden, bool), events.shape)
+    events, hidden = blanked(run, raw, hidden)
     if hidden.all((*range(1, hidden.ndim),)).any() or not hidden.any():
         raise ChoiceError("a mask must hide some of the datum and leave some visible")
-    seen = run.composition.observation
-    at_mean = np.broadcast_to(seen.to_raw(torch.zeros(events.shape[1:])).numpy(), events.shape)
-    bare = run.facts.scale[0] if run.facts.kind == "image" else 0
-    events[hidden] = at_mean[hidden] if seen.in_double else bare  # what was there must not show in any draw
     observed = run.observed(events, labels)
-    rows = np.arange(len(events))
+    rows, seen = np.arange(len(events)), run.composition.observation
     # of grey pixels seen as binary ones: their chances, which make log p linear in x its mean over all draws, not one
     x = torch.from_numpy(seen.chance(events)).float() if isinstance(seen, Binary) else observed(rows)
     x, c = x.to(run.device), observed.condition(rows, run.device)

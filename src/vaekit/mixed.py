@@ -8,7 +8,7 @@ together what the facts of the data call for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
@@ -99,20 +99,28 @@ def _(d: Mixed, noise: Noise, event, k):
     return d._whole([_from_noise(part, noise, (len(which),), k) for which, part in d.parts])
 
 
+DIFFERS = 1000.0
+"""Nats that a value costs which differs from the one that its element has in every training row."""
+
+
 class Marginal(Distribution):
     """The density of those elements of x that are there, whatever the others are: nan in x marks a missing one.
 
     For a density that factorises this is the marginal, exactly. Its mean and its draws are those of all elements.
 
+    An element may be held at one value, which it has with probability 1: its log-density is 0 there and, so that means
+    over data stay finite, -`DIFFERS` elsewhere.
+
     Arguments:
         whole: the density of all elements: `Mixed`, or independent elements.
         fill: a number inside the support of every element, put in place of nan while nothing is made of it.
+        held: the values of elements that are held, (*event), nan of the others.
     """
 
     arg_constraints: ClassVar = {}
 
-    def __init__(self, whole: Mixed | Independent, fill: float = 0.0):
-        self.whole, self.fill = whole, fill
+    def __init__(self, whole: Mixed | Independent, fill: float = 0.0, held: Tensor | None = None):
+        self.whole, self.fill, self.held = whole, fill, held
         super().__init__(whole.batch_shape, whole.event_shape, validate_args=False)
 
     @property
@@ -120,25 +128,33 @@ class Marginal(Distribution):
         return _WhereThere(self.whole, self.fill)
 
     def expand(self, batch_shape, _instance=None):
-        return Marginal(self.whole.expand(batch_shape), self.fill)
+        return Marginal(self.whole.expand(batch_shape), self.fill, self.held)
 
     def each(self, value: Tensor) -> Tensor:
         """The log-density of each element, 0 of a missing one: (..., *event)."""
         there = ~torch.isnan(value)
         value = torch.where(there, value, self.fill)  # a nan, times 0 in the gradient, would still be nan
         found = self.whole.each(value) if isinstance(self.whole, Mixed) else self.whole.base_dist.log_prob(value)
+        if self.held is not None:
+            certain = torch.where(value == self.held, 0.0, -DIFFERS).to(found.dtype)
+            found = torch.where(torch.isnan(self.held), found, certain)
         return torch.where(there, found, 0.0)
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.each(value).flatten(-len(self.event_shape)).sum(-1)
 
+    def put(self, x: Tensor) -> Tensor:
+        """x (..., *event) with its held elements at their values."""
+        return x if self.held is None else torch.where(torch.isnan(self.held), x, self.held.to(x.dtype))
+
     @property
     def mean(self) -> Tensor:
-        return self.whole.mean
+        return self.put(self.whole.mean)
 
     @property
     def variance(self) -> Tensor:
-        return self.whole.variance
+        variance = self.whole.variance
+        return variance if self.held is None else torch.where(torch.isnan(self.held), variance, 0.0)
 
 
 class _WhereThere(constraints.Constraint):
@@ -155,7 +171,7 @@ class _WhereThere(constraints.Constraint):
 
 @_from_noise.register
 def _(d: Marginal, noise: Noise, event, k):
-    return _from_noise(d.whole.base_dist if isinstance(d.whole, Independent) else d.whole, noise, event, k)
+    return d.put(_from_noise(d.whole.base_dist if isinstance(d.whole, Independent) else d.whole, noise, event, k))
 
 
 # --- heads ------------------------------------------------------------------------------------------------------
@@ -286,25 +302,28 @@ class Masked(Head):
 
     Arguments:
         head: one that factorises over the elements of x.
+        held: elements that have one value in all training data, by place, with that value of x: see `Marginal`.
 
     Raises:
         ChoiceError: it does not, so that leaving elements out needs an integral.
     """
 
-    def __init__(self, head: Head):
+    held: Tensor | None
+
+    def __init__(self, head: Head, held: Mapping[int, float] | None = None):
         super().__init__(head.event)
         self.head, self.support, self.discrete, self.params = head, head.support, head.discrete, head.params
-        training = head.training
-        with torch.no_grad():
-            whole = head.eval()(torch.zeros(1, head.features))
-        head.train(training)
-        elements = isinstance(whole, Independent) and not whole.base_dist.event_shape
-        if not isinstance(whole, Mixed) and (not elements or isinstance(whole.base_dist, OptimalNormal)):
+        whole = _elements(head)
+        if whole is None:
             raise ChoiceError(
                 f"likelihood {type(head).__name__} does not factorise over the elements of x, so it cannot leave "
                 "missing ones out: take another --likelihood (gaussian with --sigma shared, bernoulli, ...)"
             )
         self.fill = 0.0 if isinstance(whole, Mixed) else _inside(whole.base_dist.support)
+        values = torch.full(head.event, torch.nan)
+        for place, value in (held or {}).items():
+            values.view(-1)[place] = value
+        self.register_buffer("held", values if held else None, persistent=False)
 
     @property
     def features(self) -> int:
@@ -314,7 +333,19 @@ class Masked(Head):
         return self.head.initial_bias(mean, std)
 
     def forward(self, raw: Tensor) -> Distribution:
-        return Marginal(self.head(raw), self.fill)
+        return Marginal(self.head(raw), self.fill, self.held)
+
+
+def _elements(head: Head) -> Mixed | Independent | None:
+    """A density that a head gives, if it factorises over the elements of x."""
+    training = head.training
+    with torch.no_grad():
+        whole = head.eval()(torch.zeros(1, head.features))
+    head.train(training)
+    if isinstance(whole, Mixed):
+        return whole
+    apart = isinstance(whole, Independent) and not whole.base_dist.event_shape
+    return whole if apart and not isinstance(whole.base_dist, OptimalNormal) else None
 
 
 def _inside(support: constraints.Constraint) -> float:
@@ -436,6 +467,17 @@ class Dress(NamedTuple):
     wrap: Callable[[nn.Module], nn.Module]
 
 
+def hold(facts: Facts, observation: Observation, head: Head) -> Head:
+    """`head` with the elements held that have one value in all training data, where the observation calls for that.
+
+    A head that does not factorise over the elements comes back as it was, and takes them like any others.
+    """
+    if not facts.constant or _elements(head) is None:
+        return head
+    held = observation.hold(facts.constant)
+    return Masked(head, held) if held else head
+
+
 def dress(facts: Facts, observation: Observation, head: Head) -> Dress:
     """An observation and a head fit for the data's missing values, and what the encoder is to see of x.
 
@@ -444,8 +486,8 @@ def dress(facts: Facts, observation: Observation, head: Head) -> Dress:
 
     Counts are shown to the encoder as log(1 + x), categories one-hot. With missing values the observation learns how
     often each element is there, the head becomes `Masked`, and the encoder sees zeros (the means of standardised data)
-    and the mask. Where the facts call for none of this, everything comes back as it was: `event` is the data's shape,
-    `wrap` gives its argument.
+    and the mask. Elements that have one value in all training data are held at it. Where the facts call for none of
+    this, everything comes back as it was: `event` is the data's shape, `wrap` gives its argument.
 
     Raises:
         ChoiceError: values are missing and the head does not factorise.
@@ -459,8 +501,9 @@ def dress(facts: Facts, observation: Observation, head: Head) -> Dress:
         event, which = (plan.width,), plan.firsts
     elif isinstance(observation, Counts):
         layers.append(Log1p)
+    head = hold(facts, observation, head)
     if facts.missing:
-        observation, head = observation.masked(tuple(facts.shape)), Masked(head)
+        observation, head = observation.masked(tuple(facts.shape)), head if isinstance(head, Masked) else Masked(head)
         dims, shown = len(event), which
         layers.append(lambda net: WithMask(net, dims, shown))
         event = (event[0] + (event[0] if which is None else len(which)), *event[1:])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .composition import Composition, Facts
-from .data.core import Data, blocks, cast, layout
+from .data.core import Data, blocks, cast, layout, some
 from .data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
 from .data.sparse import Sparse, is_sparse
 from .errors import ChoiceError, DataError
@@ -136,19 +136,29 @@ def block_of(dims: int) -> int:
     return max(1, min(500, 4_000_000 // dims))
 
 
+def laid_out(raw: np.ndarray, facts: Facts) -> np.ndarray:
+    """Raw rows in any layout that a run's data may have -> (N, *event), whatever their values.
+
+    Raises:
+        DataError: rows of another shape.
+    """
+    raw, shape = np.asarray(Sparse(raw) if is_sparse(raw) else raw), facts.shape
+    if raw.shape[1:] == shape:
+        return raw
+    plan = layout(facts.kind, raw.shape[1:])  # type: ignore[arg-type]
+    if plan.shape != shape:
+        named = f": its columns are {some([c.name for c in facts.columns])}" if facts.columns else ""
+        raise DataError(f"this run takes rows of shape {shape}, got {raw.shape[1:]}{named}")
+    return raw.reshape(len(raw), *plan.pre).transpose(0, *(a + 1 for a in plan.axes))
+
+
 def events(raw: np.ndarray, facts: Facts, observation: Observation) -> np.ndarray:
     """Raw rows in any layout that a run's data may have -> (N, *event).
 
     Raises:
         DataError: wrong shape, or values of another range than the run was trained on.
     """
-    raw = cast(np.asarray(Sparse(raw) if is_sparse(raw) else raw), double=True)
-    shape = facts.shape
-    if raw.shape[1:] != shape:
-        plan = layout(facts.kind, raw.shape[1:])  # type: ignore[arg-type]
-        if plan.shape != shape:
-            raise DataError(f"this run takes data of shape {shape} a datum, got {raw.shape[1:]}")
-        raw = raw.reshape(len(raw), *plan.pre).transpose(0, *(a + 1 for a in plan.axes))
+    raw = cast(laid_out(raw, facts), double=True)
     for first, part in blocks(raw, double=True) if raw.dtype.kind == "f" else ():
         wrong, single = np.isinf(part) if facts.missing else ~np.isfinite(part), cast(part)
         large = np.isinf(single) & ~np.isinf(part) & ~wrong

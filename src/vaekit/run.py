@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .composition import Composition, Facts
 from .configuration import Metrics, check
-from .data.condition import Labels
+from .data.condition import Labels, set_apart
 from .data.core import Data
 from .distributions import draw
 from .errors import ChoiceError, DataError
@@ -128,8 +128,7 @@ class Run:
 
         stored = self.config["data"]
         if isinstance(source, Data):
-            self._keep_data(source, source.name)
-            return source
+            return self._keep_data(source, source.name)
         where = source if source is not None else stored["source"]
         if source is None and where is not None:
             check_source(where, self.path)
@@ -140,10 +139,11 @@ class Run:
             data = load(where, splits=rows, **data_options(self.config))
         except DataError as error:
             raise DataError(f"{error} (the data of run {self.path}: where have they moved? pass --data PATH)") from None
-        self._keep_data(data, str(where))
-        return data
+        return self._keep_data(data, str(where))
 
-    def _keep_data(self, data: Data, where: str) -> None:
+    def _keep_data(self, data: Data, where: str) -> Data:
+        condition = self.composition.condition
+        data = set_apart(data, None if condition is None else condition.column)
         if (data.kind, tuple(data.shape)) != (self.facts.kind, self.facts.shape):
             raise DataError(
                 f"{where} holds {data.kind} data of shape {tuple(data.shape)}, and {self.path} was trained on "
@@ -155,6 +155,7 @@ class Run:
             check_splits(data, self.path)
         self._data = data
         self._observed.clear()
+        return data
 
     def to(self, device: str | torch.device) -> Run:
         """Move the model; data are observed on the CPU and results come back there."""

@@ -25,12 +25,14 @@ from torch import Tensor
 from . import parallel
 from .augment import Augment
 from .composition import Composition, Facts
-from .data.core import Data
+from .data.condition import set_apart
+from .data.core import Data, some
 from .errors import ChoiceError, RunError, TrainingError
 from .files import checked_path, read_tensors, remove_parts, write_json
 from .hardware import bf16_pays, choose_device, decide_compile, subnormals_as_zero, work
 from .isolation import seeded, undisturbed
 from .lock import only_trainer
+from .mixed import DIFFERS, Masked
 from .noise import Noise
 from .objectives import Batch
 from .options import Options
@@ -117,6 +119,26 @@ def small_set(data: Data, options: Options) -> str | None:
         "but it blurs or misses what is new in others (the validation ELBO tells) and its samples look like blends of "
         f"training images. What helps: {', '.join([*missing, 'a smaller --latent', 'more images'])}"
     )
+
+
+def constants(data: Data, composition: Composition) -> str | None:
+    """What is done about elements that have one value in all training data; None where nothing is."""
+    head = getattr(composition.model.likelihood, "head", None)
+    held = head.held if isinstance(head, Masked) else None
+    if held is None:
+        return None
+    places = np.flatnonzero(~torch.isnan(held).numpy().ravel())
+    value = composition.observation.to_raw(torch.nan_to_num(held)).numpy().ravel()[places]
+    rest = [data.events(split[:]).reshape(len(split), -1)[:, places] for split in (data.valid, data.test)]
+    others = sum(int(((rows != value) & (rows == rows)).any(1).sum()) for rows in rest)
+    names = [data.feature_names[i] if data.feature_names else str(i) for i in places]
+    if len(places) == 1:
+        what = f"column {names[0]!r} is {value[0]:g} in every training row: it is reproduced exactly and adds"
+    else:
+        what = f"{len(places):,} columns ({some(names, 6)}) hold one value each in all training rows: they are "
+        what += "reproduced exactly and add"
+    differ = f" ({others:,} of {sum(map(len, rest)):,} validation and test rows differ)" if others else ""
+    return f"{what} nothing to log p(x); each value that differs from it costs {DIFFERS:,.0f} nats{differ}"
 
 
 def _jsonable(choices: dict[str, Any]) -> dict[str, Any]:
@@ -327,6 +349,7 @@ def _new(path: Path, data: Any, asked: Asked, replace: bool, init_from: str | Pa
     _check_free(path, replace)
     data = data if isinstance(data, Data) else _loaded(data)
     recipe = asked.recipe or "vae"
+    data = set_apart(data, _condition_column(recipe, asked.choices))
     if isinstance(recipe, Composition):
         composition, name = recipe, None
         _check_own(composition)
@@ -340,8 +363,8 @@ def _new(path: Path, data: Any, asked: Asked, replace: bool, init_from: str | Pa
     if init_from is not None:
         _take_weights(composition, init_from)
         config["init_from"] = str(init_from)
-    few = small_set(data, options)
-    return _Start(config, data, composition, notes=[few] if few else [])
+    notes = [note for note in (small_set(data, options), constants(data, composition)) if note]
+    return _Start(config, data, composition, notes=notes)
 
 
 def _going_on(path: Path, data: Any, asked: Asked, extend: bool, init_from: Any, held: contextlib.ExitStack) -> _Start:
@@ -356,6 +379,7 @@ def _going_on(path: Path, data: Any, asked: Asked, extend: bool, init_from: Any,
         over = config["state"] in FINISHED and not extend
     if not over or data is not None:
         data = data if isinstance(data, Data) else _loaded(data, path, config)
+        data = set_apart(data, _condition_column(asked.recipe, config["arguments"]))
         check_data(config, data, path)
     saved = checkpoints(path)
     horizon, done = config.get("plan", {}).get("horizon", 0), int(saved[-1].stem) if saved else 0
@@ -411,6 +435,13 @@ def default_out(data: Data, recipe: str | Composition | None) -> Path:
     name = recipe if isinstance(recipe, str) else "vae" if recipe is None else "own"
     of = re.sub(r"[^\w.-]+", "-", data.name).strip("-.") or "data"
     return Path("runs") / f"{of}-{name}"
+
+
+def _condition_column(recipe: str | Composition | None, choices: dict[str, Any]) -> str | None:
+    """The column that a model is to be conditional on, perhaps one of the table itself."""
+    if isinstance(recipe, Composition):
+        return None if recipe.condition is None else recipe.condition.column
+    return choices.get("condition")
 
 
 def _loaded(source: Any, path: Path | None = None, config: dict[str, Any] | None = None) -> Data:

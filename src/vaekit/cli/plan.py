@@ -21,12 +21,14 @@ STEPS = 5
 
 def plan(data: Data, name: str, arguments: dict[str, Any], options: Options, out: Path, init_from: str | None) -> None:
     """Print choices, shapes, parameters, memory and an estimate of the time."""
+    from vaekit.data.condition import set_apart
     from vaekit.isolation import seeded
     from vaekit.progress import Silent
     from vaekit.recipes import Facts, get_recipe
     from vaekit.train import describe, prepare
     from vaekit.trainer import Trainer
 
+    data = set_apart(data, arguments.get("condition"))
     recipe = get_recipe(name)
     with seeded(options.seed):
         composition = recipe(Facts.of(data), **arguments)

@@ -89,6 +89,29 @@ def labels(run: Run, given: Rows | int, told: str | None = None) -> np.ndarray |
     return condition.decoded(condition.encoded(found, n))
 
 
+def note_differing(run: Run, given: Rows) -> None:
+    """Says how many rows differ from the training data in what had one value in all of these, which costs them much."""
+    from vaekit.mixed import DIFFERS, Masked
+
+    head = getattr(run.model.likelihood, "head", None)
+    if not isinstance(head, Masked) or head.held is None:
+        return
+    held = head.held.cpu().numpy().ravel()
+    observed = run.observed(given.x)
+    x = observed(np.arange(observed.n)).numpy().reshape(observed.n, -1)
+    differ = (x != held) & (held == held) & (x == x)
+    if not differ.any():
+        return
+    names = [column.name for column in run.facts.columns] or [str(i) for i in range(len(held))]
+    n, where = int(differ.any(1).sum()), [names[i] for i in np.flatnonzero(differ.any(0))]
+    print(
+        f"note: {n:,} row{'s differ' if n > 1 else ' differs'} from the training data in column"
+        f"{'s' * (len(where) > 1)} {', '.join(map(repr, where[:6]))}{' ...' * (len(where) > 6)}, of one value in them: "
+        f"that costs {DIFFERS:,.0f} nats per value",
+        file=sys.stderr,
+    )
+
+
 def condition(run: Run, given: str | None) -> np.ndarray | None:
     """What `--label` says of new samples.
 

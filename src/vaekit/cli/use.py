@@ -81,7 +81,7 @@ def evaluate(
     out
         Write that list to this .json file as well.
     """
-    from vaekit.cli.sources import labels, rows
+    from vaekit.cli.sources import labels, note_differing, rows
     from vaekit.files import write_json
 
     at_least(1, samples=samples, n=n)
@@ -90,6 +90,7 @@ def evaluate(
     opened = _open(run, data, device)
     given = rows(opened, source, split, table)
     classes = labels(opened, given, label)
+    note_differing(opened, given)
     with Bar("measuring") as bar:
         measured = opened.evaluate(
             given.x, samples=samples, n=n, metrics=names, seed=seed, progress=bar, labels=classes, source=source
@@ -502,7 +503,7 @@ def score(
     import csv
     import io
 
-    from vaekit.cli.sources import labels, rows
+    from vaekit.cli.sources import labels, note_differing, rows
     from vaekit.files import write_text
 
     at_least(1, samples=samples, n=n)
@@ -510,6 +511,7 @@ def score(
     opened = _open(run, data, device)
     given = rows(opened, source, split, table)
     classes = labels(opened, given, label)
+    note_differing(opened, given)
     with Bar("scoring") as bar:
         found = opened.score(given.x, samples, n, seed, bar, classes)
     text = io.StringIO()

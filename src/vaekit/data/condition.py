@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from vaekit.errors import ChoiceError
 
-from .core import Split, some
+from .core import Column, Data, Split, cast, digest, some
 
+FEW = 64
+"""Distinct values of a column that may be told to a model as classes."""
 Labels = np.ndarray | Sequence[Any] | str | int
 """Classes by name or code, or attributes: see `Condition.encoded`."""
 
@@ -44,12 +46,12 @@ class Condition:
             ChoiceError: some datum has no label or attribute, or one that this run does not know.
         """
         if self.kind == "attributes" or self.column is not None:
-            return self.encoded(self.carried(None, split.columns))
+            return self.encoded(self.carried(None, split.columns), rows=split.index)
         if split.label is None:
-            return self.encoded(np.full(len(split), ""))
+            return self.encoded(np.full(len(split), ""), rows=split.index)
         if label_names is None or tuple(label_names) == self.names:
-            return self._one_hot(split.label, split.label)
-        return self.encoded(named(split.label, label_names))
+            return self._one_hot(split.label, split.label, split.index)
+        return self.encoded(named(split.label, label_names), rows=split.index)
 
     def carried(self, label: np.ndarray | None, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """What data carry of this condition, for `encoded`: their labels, a column, or attributes side by side.
@@ -74,13 +76,14 @@ class Condition:
             return columns[wanted[0]]
         return np.stack([_attribute(columns[name], str(name)) for name in wanted], 1)
 
-    def encoded(self, given: Labels, n: int | None = None) -> np.ndarray:
+    def encoded(self, given: Labels, n: int | None = None, rows: np.ndarray | None = None) -> np.ndarray:
         """The condition as the model takes it, (n, size) float32.
 
         Args:
             given: (n,) classes by name, or by code 0..size-1 where no class is named by a whole number; of attributes
                 (n, size) numbers. One class, or one row of attributes, is that of all n data.
             n: how many data there are, where that is known.
+            rows: their numbers for messages, where they are not 0..n-1.
 
         Raises:
             ChoiceError: another shape, a class that this run does not know, or a datum without one.
@@ -97,10 +100,11 @@ class Condition:
             expected = f"({'n' if n is None else n}{', ' if shape else ','}{', '.join(map(str, shape))})"
             raise ChoiceError(f"labels must have shape {expected}, one for each datum, got {values.shape}")
         if self.kind == "label":
-            return self._one_hot(class_codes(values, self.names), values)
+            return self._one_hot(class_codes(values, self.names), values, rows)
         c = values.astype(np.float32)
         if not np.isfinite(c).all():
             row, column = np.argwhere(~np.isfinite(c))[0]
+            row = row if rows is None else rows[row]
             raise ChoiceError(f"row {row} has no value of the attribute {self.names[column]!r}; {self.expected}")
         return c
 
@@ -134,12 +138,12 @@ class Condition:
         codes = "" if _numbered(self.names) else f", or their codes 0..{self.size - 1}"
         return f"choose from {some(self.names, 20)}{codes}"
 
-    def _one_hot(self, codes: np.ndarray, values: np.ndarray) -> np.ndarray:
+    def _one_hot(self, codes: np.ndarray, values: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
         """One-hot rows for class codes (n,), read from these values."""
         wrong = (codes < 0) | (codes >= self.size)
         if wrong.any():
-            row = int(wrong.argmax())
-            value = values[row].item()
+            first = int(wrong.argmax())
+            row, value = first if rows is None else int(rows[first]), values[first].item()
             if value == "" or value == -1 or value != value:
                 what = "label" if self.column is None else f"value of {self.column!r}"
                 raise ChoiceError(
@@ -148,6 +152,54 @@ class Condition:
                 )
             raise ChoiceError(f"row {row} is of class {value!r}, which this run was not trained on: {self.expected}")
         return np.eye(self.size, dtype=np.float32)[codes]
+
+
+def set_apart(data: Data, name: str | None) -> Data:
+    """The data with the column `name` of their table beside x instead of in it, for a model to be conditional on.
+
+    Data whose table has no such column come back as they are.
+
+    Raises:
+        ChoiceError: the column holds more than a few classes, or is all that there is.
+    """
+    place = next((i for i, column in enumerate(data.schema) if column.name == name), None)
+    if place is None or name is None or name in data.train.columns:
+        return data
+    if len(data.schema) == 1:
+        raise ChoiceError(f"condition={name!r}: the table has no other column to learn from")
+    raw = data.train.raw
+    values = _classes(data.schema[place], np.asarray(raw[:, place]))
+    x = cast(np.delete(np.asarray(raw), place, 1), data.train.double)
+    low, high = np.nanmin(x[data.train.index]), np.nanmax(x[data.train.index])
+
+    def without(split: Split) -> Split:
+        return replace(split, raw=x, columns={**split.columns, name: values[split.index]})
+
+    return replace(
+        data,
+        shape=(len(data.schema) - 1,),
+        train=without(data.train),
+        valid=without(data.valid),
+        test=without(data.test),
+        feature_names=[column.name for column in data.schema if column.name != name],
+        scale=(float(low), float(high)) if low == low else data.scale,
+        digest=digest(x),
+        schema=tuple(column for column in data.schema if column.name != name),
+    )
+
+
+def _classes(column: Column, values: np.ndarray) -> np.ndarray:
+    """The cells of a column of few classes as whole numbers, or as text where they are names or some are missing."""
+    known = values[values == values]
+    if len(np.unique(known)) > FEW or (known != np.round(known)).any():
+        raise ChoiceError(
+            f"condition={column.name!r}: the column holds {len(np.unique(known)):,} different numbers, and a condition "
+            f"is one of at most {FEW} classes: make a column of classes of it first"
+        )
+    if len(known) == len(values) and not column.categories:
+        return values.astype(np.int64)
+    names = column.categories or tuple(str(i) for i in range(int(known.max(initial=0)) + 1))
+    return named(np.where(values == values, values, -1).astype(np.int64), names)
 
 
 def named(codes: np.ndarray, names: Sequence[str]) -> np.ndarray:

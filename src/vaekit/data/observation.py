@@ -92,6 +92,14 @@ class Observation(nn.Module):
         self.register_buffer("seen", torch.ones(event))
         return self
 
+    def hold(self, constant: Sequence[tuple[int, float]]) -> dict[int, float]:
+        """Takes note of elements (by place) that have one raw value in all training rows; those to be held at it.
+
+        Such an element has no scale to measure others by. Returns the x of each that the likelihood is to hold: of the
+        kinds that know the range of their data, or have one scale for all, none.
+        """
+        return {}
+
     def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
         """Learn what is to be learned from the raw training rows, passed over in blocks. Most learn nothing else."""
         if "seen" in self._buffers:
@@ -265,6 +273,8 @@ class Standardised(Observation):
     """x = (raw - mean) / std of each feature, measured on the training rows and stored with the run.
 
     With `double` the raw rows and the arithmetic on them are float64; x is float32 all the same.
+    A feature that is the same in all training rows has std 0: its x is raw - mean, and comes back as its mean whatever
+    the model makes of it.
     """
 
     kind = "standardised"
@@ -277,22 +287,34 @@ class Standardised(Observation):
         dtype = torch.float64 if double else torch.float32
         self.register_buffer("mean", torch.zeros(event, dtype=dtype))
         self.register_buffer("std", torch.ones(event, dtype=dtype))
+        self.held: dict[int, float] = {}
+
+    def hold(self, constant: Sequence[tuple[int, float]]) -> dict[int, float]:
+        self.held = dict(constant)
+        return dict.fromkeys(self.held, 0.0)
 
     def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
         super().fit(blocks)
         mean, variance = moments(blocks)
         self.mean.copy_(mean)
         std = variance.sqrt()
-        self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))  # a constant column keeps its units
+        self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
+        for place, value in self.held.items():
+            self.mean.view(-1)[place], self.std.view(-1)[place] = value, 0.0
+
+    @property
+    def unit(self) -> Tensor:
+        """What one unit of x is, in the data's own: 1 of a feature without a spread."""
+        return torch.where(self.std > 0, self.std, 1.0)
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
-        return ((raw.to(self.mean.dtype) - self.mean) / self.std).float()
+        return ((raw.to(self.mean.dtype) - self.mean) / self.unit).float()
 
     def to_raw(self, x: Tensor) -> Tensor:
         return x.to(self.mean.dtype) * self.std + self.mean
 
     def log_units(self, event: tuple[int, ...]) -> Tensor:
-        return -torch.log(self.std.cpu().double())
+        return -torch.log(self.unit.cpu().double())
 
 
 class MixedTable(Standardised):
@@ -307,6 +329,10 @@ class MixedTable(Standardised):
     def __init__(self, columns: Sequence[Column], double: bool = False):
         super().__init__((len(columns),), double)
         self.columns, self.support = tuple(columns), TableSupport(columns)
+
+    def hold(self, constant: Sequence[tuple[int, float]]) -> dict[int, float]:
+        found = super().hold([(i, value) for i, value in constant if self.columns[i].kind == "real"])
+        return found | Counts.above_nothing([(i, v) for i, v in constant if self.columns[i].kind == "counts"])
 
     def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
         super().fit(blocks)
@@ -323,6 +349,14 @@ class Counts(Observation):
 
     kind = "counts"
     support = constraints.nonnegative_integer
+
+    @staticmethod
+    def above_nothing(constant: Sequence[tuple[int, float]]) -> dict[int, float]:
+        """Those that are not 0: what was never counted yet may be, and densities of counts say how unlikely that is."""
+        return {place: value for place, value in constant if value > 0}
+
+    def hold(self, constant: Sequence[tuple[int, float]]) -> dict[int, float]:
+        return self.above_nothing(constant)
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         return raw.float()

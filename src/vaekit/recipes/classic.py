@@ -11,7 +11,7 @@ from ..composition import Composition, Defaults, Facts
 from ..conditional import Conditional, Head
 from ..data.observation import Centred, Grey, Levels, Observation
 from ..errors import ChoiceError
-from ..mixed import is_mixed
+from ..mixed import hold, is_mixed
 from ..model import VAE
 from ..objectives import ELBO
 from ..priors import StandardNormal
@@ -61,7 +61,8 @@ def kingma2013(
     name = likelihood
     if likelihood == "auto":
         name = "bernoulli" if default_likelihood(facts) == "bernoulli" else "gaussian"
-    head, seen = choose_head(facts, name, "learned"), choose_observation(facts, "auto", name)
+    seen = choose_observation(facts, "auto", name)
+    head = hold(facts, seen, choose_head(facts, name, "learned"))
     model = gaussian_vae(
         nets.MLP(facts.shape, 2 * latent, (hidden,), "tanh"),
         nets.MLP((latent,), head.features, (hidden,), "tanh"),
