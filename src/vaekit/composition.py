@@ -31,8 +31,8 @@ class Facts:
     values of the columns beside x that hold a few names or codes; `columns` what each column of a table is, with its
     categories; `missing` whether nan stands for a value that is missing; `double` whether float32 would blur the raw
     data; `constant` the elements of vectors and counts that are the same in every training row, by place, with their
-    value. `scaled_counts` is false of runs trained before heads over counts were scaled by the data
-    (`conditional.count_range`).
+    value; `class_counts` how many training rows each class has. `rules` is 1 of runs trained before heads over counts
+    were scaled by the data and continuous Bernoullis saw dequantised values, 2 of all others.
     """
 
     kind: str
@@ -47,7 +47,8 @@ class Facts:
     double: bool = False
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     constant: tuple[tuple[int, float], ...] = ()
-    scaled_counts: bool = field(default=True, compare=False)
+    class_counts: tuple[int, ...] = ()
+    rules: int = field(default=2, compare=False)
 
     @classmethod
     def of(cls, data) -> Facts:
@@ -61,7 +62,8 @@ class Facts:
             len(data.train),
             (low, high),
             integer,
-            classes=_classes(data),
+            classes=(classes := _classes(data)),
+            class_counts=_class_counts(data, len(classes)),
             attributes=tuple(data.attribute_names),
             columns=tuple(data.schema),
             missing=data.missing,
@@ -82,7 +84,7 @@ class Facts:
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
         columns = tuple(Column.from_json(c) for c in stored.get("columns", ()))
         categories = {name: tuple(values) for name, values in stored.get("categories", {}).items()}
-        plain.setdefault("scaled_counts", False)
+        plain.setdefault("rules", 1)
         constant = tuple((int(place), float(value)) for place, value in stored.get("constant", ()))
         return cls(**plain | {"columns": columns, "categories": categories, "constant": constant})
 
@@ -99,6 +101,14 @@ def _classes(data) -> tuple[str, ...]:
     count = max(int(max(s.label.max(initial=-1) for s in (data.train, data.valid, data.test))) + 1, 1)
     names = data.label_names
     return tuple(names) if names and len(names) >= count else tuple(f"class {i}" for i in range(count))
+
+
+def _class_counts(data, classes: int) -> tuple[int, ...]:
+    """How many training rows have each class; rows without a label count nowhere."""
+    if not classes:
+        return ()
+    labels = np.asarray(data.train.label)
+    return tuple(np.bincount(labels[labels >= 0], minlength=classes).tolist())
 
 
 def _categories(data) -> dict[str, tuple[str, ...]]:

@@ -210,7 +210,7 @@ class CouplingFlow(_FlowHead):
     def __init__(
         self,
         event: Sequence[int],
-        transforms: int = 4,
+        transforms: int = 2,
         hidden: Sequence[int] = (128,),
         context: int = 64,
         kind: str = "spline",

@@ -153,7 +153,7 @@ class Vamp(nn.Module):
         self,
         posterior: nn.Module,
         event: Sequence[int],
-        components: int = 500,
+        components: int = 100,
         low: float | None = None,
         high: float | None = None,
         weighted: bool = False,
@@ -231,9 +231,7 @@ class FlowPrior(nn.Module):
 
     zero: Tensor
 
-    def __init__(
-        self, event: Sequence[int], transforms: int = 6, hidden: Sequence[int] = (128, 128), kind: str = "affine"
-    ):
+    def __init__(self, event: Sequence[int], transforms: int = 4, hidden: Sequence[int] = (128,), kind: str = "spline"):
         super().__init__()
         dims = _flat(event)
         if transforms < 1:

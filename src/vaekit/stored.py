@@ -23,7 +23,7 @@ from .errors import DataError, RunError
 from .files import parse_json, read_json, read_tensors, read_text, write_tensors
 from .find import find_run
 from .isolation import seeded
-from .recipes import get_recipe
+from .recipes import BEFORE, get_recipe
 
 FORMAT = 2
 """Of a run directory: one of a higher was written by a newer vaekit; 1 wrote every row of its splits."""
@@ -177,7 +177,7 @@ def rebuild(
         return composition
     recipe = get_recipe(config["recipe"])
     # the defaults of its day, so that a later version's do not change a model that was trained
-    then = {k: v for k, v in config.get("defaults", {}).items() if k in recipe.parameters}
+    then = {k: v for k, v in {**BEFORE, **config.get("defaults", {})}.items() if k in recipe.parameters}
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in {**then, **config["arguments"]}.items()}
     why = "run.json describes a model far larger than the weights beside it: restore it or train again"
     bound = contextlib.nullcontext() if held is None else Bounded(held, why)

@@ -145,12 +145,12 @@ def test_counts_of_ten_million_are_learned(likelihood, tmp_path):
 def test_a_run_from_before_counts_were_scaled_keeps_its_head():
     facts = Facts("counts", (3,), 50, (0.0, 1e9), False)
     stored = facts.as_json()
-    del stored["scaled_counts"]
+    del stored["rules"]
     old, new = (get_recipe("vae")(f, latent=1, hidden=(4,)).model for f in (Facts.from_json(stored), facts))
     assert "likelihood.head.spread" in new.state_dict()
     assert "likelihood.head.spread" not in old.state_dict()
     assert old.likelihood.head.highest == 16.0
-    assert Facts.from_json(facts.as_json()).scaled_counts
+    assert Facts.from_json(facts.as_json()).rules == facts.rules
 
 
 def test_a_count_column_of_a_table_starts_at_its_size():

@@ -147,7 +147,7 @@ def test_choices_reach_their_objective():
     assert (piwae.samples, piwae.groups, piwae.gradient) == (4, 2, "dreg")
     held = small(objective="constrained", hold="distortion", target=-3.0, multiplier=2.0, multiplier_lr=0.05, samples=2)
     held = held.objective
-    assert (held.on, held.target, held.samples, held.tuning["multiplier"].lr) == ("distortion", -3.0, 2, 0.05)
+    assert (held.hold, held.target, held.samples, held.tuning["multiplier"].lr) == ("distortion", -3.0, 2, 0.05)
     assert float(held.log_multiplier.detach()) == pytest.approx(np.log(2.0))
     assert small(objective="capacity", samples=4).objective.samples == 4
     assert small(posterior="point", objective="autoencoder", sparsity=2.0).objective.sparsity == (0.05, 2.0)

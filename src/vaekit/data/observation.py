@@ -217,26 +217,35 @@ class Threshold(Observation):
 
 
 class Dequantised(Observation):
-    """x = (raw - low + u) / levels with u uniform on [0, 1): a density that bounds the pmf (Theis et al. 2016)."""
+    """x = ((raw - low) / step + u) / levels, u uniform on [0, 1): its density bounds the pmf (Theis et al. 2016).
+
+    Raw values are whole numbers of steps from `low`; a density of x cannot grow without bound on values that repeat.
+    Of other raw values in the range it is the density of the value with noise one step wide.
+
+    Arguments:
+        low: the lowest raw value.
+        levels: how many values there are.
+        step: from one to the next, in raw units.
+    """
 
     kind = "dequantised"
     bounded = True
     support = constraints.unit_interval
     stochastic = True
 
-    def __init__(self, low: float = 0.0, levels: int = 256):
+    def __init__(self, low: float = 0.0, levels: int = 256, step: float = 1.0):
         super().__init__()
-        self.low, self.levels = low, levels
+        self.low, self.levels, self.step = low, levels, step
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
-        x = (raw.float() - self.low + self._needs(noise).uniform(raw.shape[1:])) / self.levels
+        x = ((raw.float() - self.low) / self.step + self._needs(noise).uniform(raw.shape[1:])) / self.levels
         return x.clamp(max=1 - 2.0**-24)  # 255 + u may round up to 256 in float32
 
     def to_raw(self, x: Tensor) -> Tensor:
-        return x * self.levels - 0.5 + self.low
+        return (x * self.levels - 0.5) * self.step + self.low
 
     def log_units(self, event: tuple[int, ...]) -> Tensor:
-        return torch.full(event, -math.log(self.levels), dtype=torch.float64)
+        return torch.full(event, -math.log(self.levels * self.step), dtype=torch.float64)
 
 
 class Levels(Observation):

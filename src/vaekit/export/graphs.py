@@ -219,7 +219,7 @@ def expected(observation: Observation, raw: Tensor) -> Tensor:
     if isinstance(observation, Binary):
         return (raw - observation.low) / (observation.high - observation.low)
     if isinstance(observation, Dequantised):
-        return (raw - observation.low + 0.5) / observation.levels
+        return ((raw - observation.low) / observation.step + 0.5) / observation.levels
     return observation(raw)
 
 

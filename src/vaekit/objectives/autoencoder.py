@@ -17,13 +17,14 @@ from .parts import example, is_point, one_layer
 
 
 class Autoencoder(Objective):
-    r"""loss = -log p(x|z) + l2/2 |z|^2 + l1 sum_j |z_j| + gradient_penalty |dD/dz|^2 + w sum_j KL(rho || rho_j).
+    r"""loss = -log p(x|z) + l2/2 |z|^2 + decay/2 |W|^2 + l1 sum_j |z_j| + g |dD/dz|^2 + w sum_j KL(rho || rho_j).
 
-    z = f(x) is the one point of the posterior and D(z) the mean of p(x|z). l2 and the gradient penalty (the squared
-    Frobenius norm of the Jacobian) make the regularised autoencoder of Ghosh et al. (2020, arXiv:1903.12436), whose
-    third remedy, weight decay of the decoder, is the optimiser's. l1 asks for sparse codes (Ranzato et al. 2007);
-    `sparsity` for units s(z_j), s the logistic function, that are active a share rho of the time, rho_j being the
-    batch's mean of s(z_j) and the KL that of Bernoulli variables (Lee et al. 2008; Ng 2011).
+    z = f(x) is the one point of the posterior, D(z) the mean of p(x|z), W the weights of the likelihood's network (its
+    matrices and kernels, not its biases). l2 with the decay, or with the gradient penalty g (on the squared Frobenius
+    norm of the Jacobian), makes the regularised autoencoders of Ghosh et al. (2020, arXiv:1903.12436). l1 asks for
+    sparse codes (Ranzato et al. 2007); `sparsity` for units s(z_j), s the logistic function, that are active a share
+    rho of the time, rho_j being the batch's mean of s(z_j) and the KL that of Bernoulli variables (Lee et al. 2008; Ng
+    2011).
 
     The Jacobian's norm is estimated without bias by one random projection a datum and step, E_u |J^T u|^2 = |J|^2 for
     random signs u over x. The gradient of the sum of all outputs, u = 1, which some call this penalty, is not it.
@@ -35,6 +36,8 @@ class Autoencoder(Objective):
         gradient_penalty: weight of the decoder's squared slope, the outputs being in the units of x.
         l1: weight of the code's absolute value.
         sparsity: (rho, weight) with rho in (0, 1), or None.
+        decay: weight of half the square of the decoder's weights, in nats a datum. An optimiser's `weight_decay` is no
+            such term: AdamW takes that share of the learning rate off per step, whatever the data say.
     """
 
     densities: ClassVar[dict[str, int]] = {"distortion": -1}
@@ -45,14 +48,16 @@ class Autoencoder(Objective):
         gradient_penalty: float = 0.0,
         l1: float = 0.0,
         sparsity: tuple[float, float] | None = None,
+        decay: float = 0.0,
     ):
         super().__init__()
-        for name, weight in (("l2", l2), ("gradient_penalty", gradient_penalty), ("l1", l1)):
+        for name, weight in (("l2", l2), ("gradient_penalty", gradient_penalty), ("l1", l1), ("decay", decay)):
             if not weight >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {weight}")
         if sparsity is not None and not (0 < sparsity[0] < 1 and sparsity[1] >= 0):
             raise ValueError(f"sparsity must be (rho in (0, 1), weight of 0 or more), got {sparsity}")
         self.l2, self.gradient_penalty, self.l1, self.sparsity = l2, gradient_penalty, l1, sparsity
+        self.decay = decay
 
     def check(self, model: Model) -> None:
         q = example(one_layer(self, model).posterior)
@@ -73,6 +78,9 @@ class Autoencoder(Objective):
             penalty = penalty + self.l1 * z.abs().flatten(1).sum(1).mean()
         if self.gradient_penalty:
             penalty = penalty + self.gradient_penalty * _squared_slope(model, trace, batch).mean()
+        if self.decay:
+            weights = [w for w in one_layer(self, model).likelihood.parameters() if w.dim() > 1]
+            penalty = penalty + self.decay * 0.5 * torch.stack([w.square().sum() for w in weights]).sum()
         if self.sparsity is not None:
             rho, weight = self.sparsity
             penalty = penalty + weight * activity_kl(z, rho)

@@ -31,7 +31,7 @@ class Capacity(Objective):
         self,
         gamma: float = 5.0,
         capacity: float | Schedule = 25.0,
-        over: int = 100_000,
+        over: int = 10_000,
         samples: int = 1,
     ):
         super().__init__()

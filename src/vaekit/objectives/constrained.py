@@ -32,7 +32,7 @@ class Constrained(Objective):
     training tells the Jacobian of the observation (`in_units`), by which -log p(x|z) of x as the model sees it differs.
 
     Arguments:
-        on: what is held to the target: `distortion` or `rate`.
+        hold: what is held to the target: `distortion` or `rate`.
         target: in nats a datum, of a distortion those of the data's own units.
         lr: learning rate of log lambda, a nat: less where the two parts react slowly or by many nats and lambda swings.
         start: lambda at the start; 1 is the plain bound.
@@ -43,16 +43,16 @@ class Constrained(Objective):
 
     def __init__(
         self,
-        on: Literal["distortion", "rate"],
-        target: float,
+        hold: Literal["distortion", "rate"] = "rate",
+        target: float = 20.0,
         lr: float = 1e-2,
         start: float = 1.0,
         samples: int = 1,
     ):
         super().__init__()
-        if on not in ("distortion", "rate"):
-            raise ValueError(f"on must be distortion or rate, got {on!r}")
-        if not math.isfinite(target) or (on == "rate" and target < 0):
+        if hold not in ("distortion", "rate"):
+            raise ValueError(f"hold must be distortion or rate, got {hold!r}")
+        if not math.isfinite(target) or (hold == "rate" and target < 0):
             raise ValueError(f"target must be a number of nats, for a rate 0 or more, got {target}")
         if not lr > 0:
             raise ValueError(f"lr must be above 0, got {lr}")
@@ -60,7 +60,7 @@ class Constrained(Objective):
             raise ValueError(f"start must be above 0 and at most 1e6, got {start}")
         if samples < 1:
             raise ValueError(f"samples must be 1 or more, got {samples}")
-        self.on, self.target, self.samples = on, target, samples
+        self.hold, self.target, self.samples = hold, target, samples
         self.log_multiplier = nn.Parameter(torch.tensor(math.log(start)))
         self.register_buffer("log_jacobian", torch.zeros(()), persistent=False)  # a checkpoint has it, a run no need
         self.tuning = {"multiplier": Tuning("sgd", lr)}  # type: ignore[misc]
@@ -77,7 +77,7 @@ class Constrained(Objective):
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
         trace = self.trace(model, batch, None if self.samples == 1 else self.samples)
         d, r = distortion(trace, batch.x), rate(trace)
-        free, held = (r, d - self.log_jacobian) if self.on == "distortion" else (d, r)
+        free, held = (r, d - self.log_jacobian) if self.hold == "distortion" else (d, r)
         violation = held.mean() - self.target
         log_multiplier = self.log_multiplier.detach()
         multiplier = torch.exp(log_multiplier.clamp(-LOG_LIMIT, LOG_LIMIT))

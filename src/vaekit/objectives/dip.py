@@ -13,8 +13,7 @@ from .base import Batch, Terms
 from .one_layer import OneLayer, scheduled
 from .parts import example
 
-KINDS = {"i": 10.0, "ii": 1.0}
-"""What `diagonal` is in units of `off_diagonal` when it is not given."""
+KINDS = ("i", "ii")
 
 
 class DIP(OneLayer):
@@ -31,19 +30,17 @@ class DIP(OneLayer):
     Arguments:
         kind: `i` or `ii`.
         off_diagonal: weight of the squared covariances, a number or a schedule of the step.
-        diagonal: weight of the variances' squared distance from 1; by default 10 times `off_diagonal` for kind i and
-            as much as it for kind ii.
+        diagonal: weight of the variances' squared distance from 1, likewise. The paper has 10 times `off_diagonal`
+            for kind i.
     """
 
-    def __init__(
-        self, kind: str = "i", off_diagonal: float | Schedule = 10.0, diagonal: float | Schedule | None = None
-    ):
+    def __init__(self, kind: str = "ii", off_diagonal: float | Schedule = 10.0, diagonal: float | Schedule = 10.0):
         super().__init__()
         if kind not in KINDS:
             raise ValueError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
         self.kind = kind
         self.off_diagonal = scheduled("off_diagonal", off_diagonal)
-        self.diagonal = None if diagonal is None else scheduled("diagonal", diagonal)
+        self.diagonal = scheduled("diagonal", diagonal)
 
     def check(self, model: Model) -> None:
         super().check(model)
@@ -71,7 +68,6 @@ class DIP(OneLayer):
         diagonal = total.diagonal()
         apart = total.square().sum() - diagonal.square().sum()
         aside = (diagonal - 1).square().sum()
-        weight = self.off_diagonal(step)
-        own = KINDS[self.kind] * weight if self.diagonal is None else self.diagonal(step)
         stats["off_diagonal"], stats["diagonal"] = apart, aside
-        return Terms({"model": (d + r).mean() + weight * apart + own * aside}, stats)
+        penalty = self.off_diagonal(step) * apart + self.diagonal(step) * aside
+        return Terms({"model": (d + r).mean() + penalty}, stats)

@@ -39,7 +39,7 @@ class SemiSupervised(Objective):
         samples: draws of z a datum and class.
     """
 
-    def __init__(self, alpha: float = 0.1, labelled: float = 1.0, samples: int = 1):
+    def __init__(self, alpha: float = 10.0, labelled: float = 1.0, samples: int = 1):
         super().__init__()
         if not alpha >= 0:
             raise ValueError(f"alpha must be 0 or more, got {alpha}")

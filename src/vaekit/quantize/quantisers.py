@@ -207,7 +207,7 @@ class FiniteScalarQuantiser(Quantiser):
     sizes: Tensor
     strides: Tensor
 
-    def __init__(self, levels: Sequence[int] = (8, 5, 5, 5)):
+    def __init__(self, levels: Sequence[int] = (8, 6, 5)):
         super().__init__()
         if not levels or min(levels) < 2:
             raise ValueError(f"every number needs 2 or more levels, got {tuple(levels)}")

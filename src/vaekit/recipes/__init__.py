@@ -5,9 +5,10 @@ from ..composition import Composition, Defaults, Facts
 from . import classic, named, special
 from .classic import gaussian_vae
 from .compose import compose
-from .registry import RECIPES, Recipe, get_recipe, recipe, setting
+from .registry import BEFORE, RECIPES, Recipe, get_recipe, recipe, setting
 
 __all__ = [
+    "BEFORE",
     "RECIPES",
     "Argument",
     "Composition",

@@ -194,11 +194,12 @@ def autoencoder(
     gradient_penalty: float = 0.0,
     sparsity: float = 0.0,
     activity: float = 0.05,
+    decoder_decay: float = 0.0,
 ) -> Objective:
-    _at_least(0, l1=l1, l2=l2, gradient_penalty=gradient_penalty, sparsity=sparsity)
+    _at_least(0, l1=l1, l2=l2, gradient_penalty=gradient_penalty, sparsity=sparsity, decoder_decay=decoder_decay)
     if not 0 < activity < 1:
         raise ChoiceError(f"--activity must lie between 0 and 1, got {activity:g}")
-    return Autoencoder(l2, gradient_penalty, l1, (activity, sparsity) if sparsity else None)
+    return Autoencoder(l2, gradient_penalty, l1, (activity, sparsity) if sparsity else None, decoder_decay)
 
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {

@@ -95,6 +95,7 @@ def compose(
     sparsity: float | None = None,
     activity: float | None = None,
     gradient_penalty: float | None = None,
+    decoder_decay: float | None = None,
 ) -> Composition:
     """The default: dense networks for small images and vectors, convolutions above; a likelihood that fits the data.
 
@@ -164,6 +165,7 @@ def compose(
         sparsity: penalty on units of the code that are active more, or less, than `activity` of the time.
         activity: that share (0.05).
         gradient_penalty: penalty on the decoder's slope.
+        decoder_decay: penalty on half the square of the decoder's weights.
     """
     named = locals()
     given = {n: named[n] for n in OBJECTIVE_CHOICES}
@@ -272,7 +274,7 @@ def choose_prior(
     if name == "vamp":
         return Vamp(posterior, facts.shape, components or 100, *(x_range(observation) or (None, None)))
     if name == "flow":
-        return FlowPrior((latent,), transforms or 4, (128,), "spline")
+        return FlowPrior((latent,), transforms or 4)
     return UniformSphere((latent,)) if name == "sphere" else StandardNormal((latent,))
 
 

@@ -36,7 +36,7 @@ setting(
     "sparse",
     compose,
     "Ng 2011, CS294A lecture notes; Ranzato et al. 2007",
-    """A sparse, over-complete autoencoder: few entries of the code are large for any one datum.
+    """A sparse autoencoder with a wide code, 256 numbers: few of them are large for any one datum.
 
     loss = -log p(x | z) + l1 sum_j |z_j|.
     """,
@@ -49,7 +49,7 @@ setting(
     "denoising",
     compose,
     "Vincent et al. 2008, doi:10.1145/1390156.1390294",
-    """A denoising autoencoder: it encodes a spoilt x and must give back the clean one.
+    """A denoising autoencoder: it encodes a corrupted x and is trained to give back the clean one.
 
     loss = -log p(x | z = f(x~)), x~ drawn from the corruption: masking, Gaussian or salt-and-pepper noise.
     """,
@@ -62,13 +62,15 @@ setting(
     "rae-l2",
     compose,
     "Ghosh et al. 2020, arXiv:1903.12436",
-    """A regularised autoencoder: the code kept small, the decoder smooth by weight decay.
+    """A regularised autoencoder: the code kept small, and the decoder smooth by small weights W.
 
-    loss = -log p(x | z) + l2/2 |z|^2; sample from a density fitted to the codes (--latents gmm).
+    loss = -log p(x | z) + l2/2 |z|^2 + decoder_decay/2 |W|^2; sample from a density fitted to the codes
+    (--latents gmm).
     """,
     posterior="point",
     objective="autoencoder",
     l2=1.0,
+    decoder_decay=0.1,
 )
 setting(
     "rae-gp",

@@ -57,15 +57,14 @@ def choose_observation(facts: Facts, name: str, likelihood: str, shift: float = 
         natural = {
             "bernoulli": "binary",
             "beta": "dequantised",
+            "continuous-bernoulli": "dequantised" if facts.rules > 1 else "grey",
             "mixed": "mixed",
             **dict.fromkeys(("discretised-logistic", "logistic-mixture", "categorical"), "levels"),
             **dict.fromkeys(COUNTED, "counts"),
         }
         if likelihood in natural:
             name = natural[likelihood]
-        elif likelihood == "continuous-bernoulli" or (
-            facts.kind == "image" and (facts.integer or facts.scale == (0.0, 1.0))
-        ):
+        elif facts.kind == "image" and (facts.integer or facts.scale == (0.0, 1.0)):
             name = "grey"
         elif facts.kind in ("vector", "counts"):
             name = "standardised"
@@ -84,9 +83,14 @@ def choose_observation(facts: Facts, name: str, likelihood: str, shift: float = 
     if name == "centred":
         return Centred(facts.shape, facts.double)
     low, high = whole_range(facts, f"the {name!r} observation")
+    if name == "dequantised" and not facts.integer:
+        return Dequantised(0.0, 256, 1 / 255)  # of 8-bit images divided by 255 these are the levels
     if name in ("levels", "dequantised"):
         if not facts.integer or low != 0:
-            raise ChoiceError(f"the {name!r} observation needs whole numbers from 0 (uint8); use --observation grey")
+            raise ChoiceError(
+                f"the {name!r} observation needs whole numbers from 0 (uint8): store the data as uint8, or choose "
+                "--likelihood continuous-bernoulli or gaussian"
+            )
         return Levels(int(high) + 1) if name == "levels" else Dequantised(low, int(high) + 1)
     if name == "grey":
         return Grey(low, high, shift)
@@ -116,7 +120,7 @@ def choose_head(facts: Facts, likelihood: str, sigma: str) -> Head:
     if likelihood == "mixed":
         if not facts.columns:
             raise ChoiceError("likelihood 'mixed' is for tables (.csv, .parquet), whose columns differ in kind")
-        return MixedHead(facts.columns, scaled=facts.scaled_counts)
+        return MixedHead(facts.columns, scaled=facts.rules > 1)
     if any(column.kind == "categorical" for column in facts.columns):
         raise ChoiceError(
             f"this table has columns of categories, which {likelihood} would take for numbers: write mixed"
@@ -134,7 +138,7 @@ def choose_head(facts: Facts, likelihood: str, sigma: str) -> Head:
         "zero-inflated": heads.ZeroInflatedNegativeBinomialHead,
     }
     if likelihood in counted:
-        return counted[likelihood](facts.shape, **heads.count_range(facts.scaled_counts))
+        return counted[likelihood](facts.shape, **heads.count_range(scaled=facts.rules > 1))
     levels = int(facts.scale[1]) + 1 if facts.integer else 256
     of_levels: dict[str, Callable[..., Head]] = {
         "discretised-logistic": heads.DiscretisedLogisticHead,

@@ -96,6 +96,9 @@ class Recipe:
         return unknown(f"argument of recipe {self.name!r}", name, [*self.parameters, *training])
 
 
+BEFORE: dict[str, Any] = {"decoder_decay": None}
+"""What choices amounted to before they existed: a run whose run.json does not know one was trained so."""
+
 RECIPES: dict[str, Recipe] = {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -153,6 +154,8 @@ def semi_supervised(
     *,
     labelled: int | None = None,
     label_seed: int = 0,
+    class_prior: Literal["labels", "uniform"] = "labels",
+    frequencies: tuple[float, ...] | None = None,
     alpha: float = 10.0,
     latent: int = 40,
     hidden: tuple[int, ...] = (300, 300),
@@ -166,8 +169,12 @@ def semi_supervised(
     p(x) = sum_y p(y) integral p(z) p(x | y, z) dz, with q(y|x) q(z|x,y); q(y|x) classifies.
 
     Arguments:
-        labelled: how many labels it may see, equally many of each class (a hundredth of the data).
+        labelled: how many labels it may see, equally many of each class (a hundredth of the data; all labels where some
+            rows have none).
         label_seed: of the choice of labels.
+        class_prior: p(y): the frequencies of all labels in the training rows (those that --labelled hides too), or
+            uniform.
+        frequencies: p(y) itself, a number for each class in the order of their codes, up to a common factor.
         alpha: weight of the classification loss, nats a datum.
         latent: latent dimensions beside the class.
         hidden: widths of the hidden layers.
@@ -183,11 +190,14 @@ def semi_supervised(
             "recipe 'semi-supervised' needs labels of two classes or more, and these data have none: name a column "
             "(--label COLUMN), or use --recipe vae"
         )
-    if labelled is not None and labelled > facts.n:
-        raise ChoiceError(f"--labelled {labelled} is more than the {facts.n} training data")
-    count = labelled if labelled is not None else max(classes, facts.n // 100)
+    known = sum(facts.class_counts) or facts.n
+    if labelled is not None and labelled > known:
+        raise ChoiceError(f"--labelled {labelled} is more than the {known} training data that have a label")
+    usual = known if known < facts.n else max(classes, facts.n // 100)
+    count = labelled if labelled is not None else usual
+    shares = class_frequencies(facts, class_prior, frequencies)
     seen, head, event, wrap = seen_as(facts, likelihood, sigma, observation)
-    model = m2(event, classes, latent, hidden, activation, head)
+    model = m2(event, classes, latent, hidden, activation, head, shares)
     for part in (model.classifier, model.posterior):
         part.net = wrap(part.net)  # type: ignore[arg-type]
     return Composition(
@@ -198,6 +208,24 @@ def semi_supervised(
         start,
         targets=Targets(classes, count, label_seed),
     )
+
+
+def class_frequencies(facts: Facts, name: str, given: tuple[float, ...] | None) -> list[float]:
+    """p(y) of the classes up to a common factor; a class that no training row has counts as one row.
+
+    Raises:
+        ChoiceError: the numbers given are not one above 0 for each class.
+    """
+    classes = len(facts.classes)
+    if given is not None:
+        if len(given) != classes or not all(0 < f < math.inf for f in given):
+            raise ChoiceError(
+                f"--frequencies must be {classes} numbers above 0, one for each of {', '.join(facts.classes)}, "
+                f"got {', '.join(f'{f:g}' for f in given)}"
+            )
+        return list(given)
+    counts = facts.class_counts if name == "labels" else ()
+    return [float(max(n, 1)) for n in counts or (1,) * classes]
 
 
 @recipe("ladder", "Sonderby et al. 2016, arXiv:1602.02282; Child 2021, arXiv:2011.10650")
