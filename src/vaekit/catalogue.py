@@ -19,7 +19,14 @@ from .errors import ChoiceError
 from .suggest import unknown
 
 FILE = Path(__file__).with_name("catalogue.json")
-PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "tuple[int, ...]": tuple[int, ...]}
+PLAIN = {
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "str": str,
+    "tuple[int, ...]": tuple[int, ...],
+    "tuple[float, ...]": tuple[float, ...],
+}
 
 
 @dataclass(frozen=True)
