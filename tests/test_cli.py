@@ -133,7 +133,7 @@ def test_help_of_each_recipe():
         shown = done("fit", "digits", "--recipe", name, "--help-all").out
         for parameter in recipe.parameters:
             assert f"--{parameter.replace('_', '-')}" in shown
-        general = {"data", "recipe", "out", "resume", "moved", "init_from", "dry_run"}
+        general = {"data", "recipe", "out", "resume", "extend", "exists", "moved", "init_from", "dry_run"}
         assert not set(recipe.parameters) & (set(TRAINING) | set(DATA) | general), name
 
 
@@ -217,6 +217,35 @@ def test_dry_run_writes_nothing(tmp_path):
 def test_init_from(run):
     done("fit", "digits", *SMALL, "--init-from", run, "--out", "r")
     assert json.loads(Path("r/run.json").read_text())["init_from"] == str(run)
+
+
+def test_names_of_runs_that_cannot_be(tmp_path):
+    for name, said in (("", "empty"), ("a\udcff", "UTF-8"), ("y" * 256, "too long")):
+        for words in (
+            ("fit", "digits", *SMALL, "--out", name),
+            ("sample", "example", "--out", name + ".png"[: len(name)]),
+        ):
+            refused = vaekit(*words)
+            assert (refused.code, refused.err.count("\n")) == (2, 1)
+            assert said in refused.err
+    assert not everything(tmp_path)
+
+
+def test_extend_and_exists(tmp_path):
+    done("fit", "digits", *SMALL, "--out", "r")
+    first = json.loads(Path("r/run.json").read_text())
+    longer = done("fit", "--out", "r", "--extend", "--steps", first["step"] + 3)
+    assert "extended from step" in longer.err
+    assert "validation ELBO" in longer.out
+    again = done("fit", "--out", "r", "--extend", "--steps", first["step"] + 3)
+    assert "nothing left to train" in again.out
+    legs = json.loads(Path("r/run.json").read_text())["legs"]
+    assert [(leg["from"], leg["to"]) for leg in legs] == [(0, first["step"]), (first["step"], first["step"] + 3)]
+    for place in ("s", "s"):  # a job that may be submitted again as it is
+        job = done("fit", "digits", *SMALL, "--out", place, "--exists", "resume")
+    assert "nothing left to train" in job.out
+    done("fit", "digits", *SMALL, "--out", "r", "--exists", "replace")
+    assert len(json.loads(Path("r/run.json").read_text())["legs"]) == 1
 
 
 def test_resume_of_a_finished_run(run):
@@ -614,6 +643,15 @@ def test_the_elbo_told_is_that_of_the_saved_weights(capsys):
         ("fit digits --out nowhere --resume", "nowhere"),
         ("fit digits --out RUN --resume --recipe linear", "--recipe"),
         ("fit digits --resume --dry-run", "--dry-run"),
+        ("fit --out RUN --resume --steps 40", "--extend"),
+        ("fit --out RUN --resume --lr 0.5", "--lr"),
+        ("fit --out RUN --resume --latent 9", "--latent"),
+        ("fit --out RUN --resume --valid 0.3", "valid"),
+        ("fit --out RUN --extend", "--epochs, --steps or --minutes"),
+        ("fit --out RUN --extend --steps 1", "--steps 1 counts from"),
+        ("fit --out nowhere --extend --steps 9", "nowhere"),
+        ("fit digits --out RUN --exists replace --latent 0", "--latent"),
+        (f"fit digits --out {'x' * 300}", "too long"),
         ("evaluate", "RUN"),
         ("evaluate nowhere", "vaekit fit"),
         ("evaluate RUN --samples 0", "--samples"),

@@ -85,16 +85,18 @@ def checked_path(name: str | Path) -> Path:
         text.encode()
         os.lstat(text)
     except UnicodeEncodeError:
-        raise RunError(f"the name {os.fsencode(text)!r} is not UTF-8: choose another out") from None
+        raise RunError(f"the name {os.fsencode(text)!r} is not UTF-8: choose another `out`") from None
     except ValueError:
-        raise RunError(f"the name {text!r} holds a null character: choose another out") from None
+        raise RunError(f"the name {text!r} holds a null character: choose another `out`") from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise RunError(
-                f"the name {text[:40]}... is too long ({len(text)} characters): choose another out"
+                f"the name {text[:40]}... is too long ({len(text)} characters): choose another `out`"
             ) from None
         if not text:
-            raise RunError("the name of the run directory is empty: give out a name, such as runs/first") from None
+            raise RunError(
+                "the name of the file or directory is empty: give `out` a name, such as runs/first"
+            ) from None
     return Path(text).expanduser()
 
 

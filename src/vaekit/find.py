@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from .errors import RunError
 from .example import place
+from .files import checked_path
 from .suggest import meant
+
+
+def is_run(path: str | Path | None) -> bool:
+    """Whether a run is there."""
+    return path is not None and (checked_path(path) / "run.json").is_file()
+
+
+def default_out(data: str, recipe: str) -> Path:
+    """Where a run goes that is given no place: runs/DATA-RECIPE."""
+    of = re.sub(r"[^\w.-]+", "-", data).strip("-.") or "data"
+    return Path("runs") / f"{of}-{recipe}"
 
 
 def find_run(path: str | Path) -> Path:

@@ -138,6 +138,6 @@ def _busy(path: Path, owner: dict[str, Any]) -> str:
         who = f"process {owner['pid']} on {owner.get('host')} (since {owner.get('since')})"
         who = f"this process ({owner['pid']})" if owner["pid"] == os.getpid() else who
     return (
-        f"{path.parent} is being trained by {who}: wait until it ends, stop it, or choose another out "
+        f"{path.parent} is being trained by {who}: wait until it ends, stop it, or choose another `out` "
         f"(if it no longer runs, remove {path})"
     )

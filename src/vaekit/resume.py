@@ -45,7 +45,7 @@ def check_settings(config: dict[str, Any], asked: Asked, *, extend: bool = False
     recipe, own = asked.recipe, isinstance(asked.recipe, Composition)
     if recipe is not None and (own != (config["recipe"] is None) or (not own and recipe != config["recipe"])):
         started = f"recipe {config['recipe']}" if config["recipe"] else "a composition built by hand"
-        raise RunError(f"the run was started with {started}, not {'another' if own else recipe}: give the same or none")
+        raise RunError(f"the run was started with {started}, not {'another' if own else recipe}: leave `recipe` out")
     free = (*LENGTHS, "patience") if extend else ()
     stored = {**config.get("defaults", {}), **config["arguments"]}
     pairs = [(n, config["training"].get(n), v, True) for n, v in asked.training().items() if n not in free]
@@ -53,11 +53,12 @@ def check_settings(config: dict[str, Any], asked: Asked, *, extend: bool = False
     for name, kept, value, training in pairs:
         if _plain(kept) == _plain(value):
             continue
-        longer = "to train longer give extend=True; " if name in LENGTHS else ""
-        other = "start another run (init_from takes this one's weights)" if training else "start another run"
+        was = f"without `{name}`" if kept is None else f"with `{name}={_plain(kept)!r}`"
+        longer = "to train longer add `extend=True`; " if name in LENGTHS else ""
+        other = "start another run (`init_from` takes this one's weights)" if training else "start another run"
         raise RunError(
-            f"the run was started with {name}={_plain(kept)}, not {_plain(value)}: {longer}to go on leave {name} out, "
-            f"for another {name} {other}"
+            f"the run was started {was}, not {_plain(value)!r}: {longer}to go on leave `{name}` out, for another "
+            f"`{name}` {other}"
         )
 
 
@@ -70,7 +71,7 @@ def _plain(value: Any) -> Any:
 def check_data(config: dict[str, Any], data: Data, path: Path) -> None:
     """Raises RunError unless these are the data, in the splits, that the run at `path` was started on."""
     if not data.is_same(config["data"]["digest"]):
-        raise RunError("the data differ from those the run was started on: give the same, or another out")
+        raise RunError("the data differ from those the run was started on: give the same, or another `out`")
     check_splits(data, path)
 
 
@@ -94,9 +95,11 @@ def lengthen(config: dict[str, Any], options: Options, done: int) -> bool:
     lengths = {n: getattr(options, n) for n in LENGTHS}
     given = {n: v for n, v in lengths.items() if v is not None}
     if not given and options.patience is None:
-        raise ChoiceError("extend needs a length: give epochs, steps or minutes, counted from the run's beginning")
+        raise ChoiceError(
+            "`extend` needs a length: give `epochs`, `steps` or `minutes`, counted from the run's beginning"
+        )
     if done == 0 and config.get("step", 0) > 0:
-        raise RunError("the run's checkpoint is missing, so it cannot be extended: start another run with init_from")
+        raise RunError("the run's checkpoint is missing, so it cannot be extended: start another run with `init_from`")
     more = _patience(config, options.patience)
     if not given:
         given = {n: training[n] for n in LENGTHS if training.get(n) is not None}
@@ -117,14 +120,14 @@ def _patience(config: dict[str, Any], patience: int | None) -> dict[str, int]:
     before = config["training"].get("patience")
     if patience is not None and patience != before:
         if before is None:
-            raise ChoiceError("the run has no patience, and so did not keep its best weights: leave patience out")
+            raise ChoiceError("the run has no patience, and so did not keep its best weights: leave `patience` out")
         if patience < before:
-            raise ChoiceError(f"extend can raise the run's patience of {before}, not lower it to {patience}")
+            raise ChoiceError(f"`extend` can raise the run's patience of {before}, not lower it to {patience}")
         return {"patience": patience}
     if config["state"] == "stopped early":
         raise RunError(
             f"the run stopped early at step {config['step']:,}, after {before} validations without a better one: "
-            f"to go on give a larger patience, such as patience={2 * before}"
+            f"to go on give a larger patience, such as `patience={2 * before}`"
         )
     return {}
 
@@ -138,7 +141,7 @@ def _horizon(config: dict[str, Any], given: dict[str, Any], done: int) -> int | 
             return None
         if wanted <= spent:
             raise ChoiceError(
-                f"the run has been trained for {spent / 60:.1f} minutes already: minutes={given['minutes']:g} counts "
+                f"the run has been trained for {spent / 60:.1f} minutes already: `minutes={given['minutes']:g}` counts "
                 "from its beginning, give more"
             )
         return done + max(1, int((wanted - spent) * done / spent)) if spent and done else done + 1000
@@ -148,8 +151,8 @@ def _horizon(config: dict[str, Any], given: dict[str, Any], done: int) -> int | 
     if steps < done:
         ((name, value),) = given.items()
         raise ChoiceError(
-            f"the run has had {done:,} steps ({done * batch / n:.3g} epochs) already: {name}={value:g} counts from its "
-            "beginning, give more"
+            f"the run has had {done:,} steps ({done * batch / n:.3g} epochs) already: `{name}={value:g}` counts from "
+            "its beginning, give more"
         )
     return None if finished and steps == done else steps
 

@@ -11,7 +11,6 @@ import dataclasses
 import datetime
 import math
 import platform
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from .data.condition import set_apart
 from .data.core import Data, some
 from .errors import ChoiceError, RunError, TrainingError
 from .files import checked_path, read_tensors, remove_parts, write_json
+from .find import default_out
 from .hardware import bf16_pays, choose_device, decide_compile, subnormals_as_zero, work
 from .isolation import seeded, undisturbed
 from .lock import only_trainer
@@ -266,7 +266,7 @@ def fit(
     asked = Asked(recipe, choices, options, frozenset(named))
     if out is None:
         data = data if isinstance(data, Data) else _loaded(data)
-        out = default_out(data, recipe)
+        out = default_out(data.name, "own" if isinstance(recipe, Composition) else recipe or "vae")
     path, own = checked_path(out), recipe if isinstance(recipe, Composition) else None
     goes_on = resume or extend or (exists == "resume" and (path / "run.json").exists())
     with contextlib.ExitStack() as held:
@@ -315,9 +315,11 @@ def _check_ways(exists: str, on_interrupt: str, resume: bool, extend: bool) -> N
         ("on_interrupt", on_interrupt, ("auto", "return", "raise")),
     ):
         if value not in known:
-            raise ChoiceError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+            raise ChoiceError(f"`{name}` must be one of {', '.join(known)}, got {value!r}")
     if exists == "replace" and (resume or extend):
-        raise ChoiceError(f"{'resume' if resume else 'extend'} goes on with a run that exists='replace' would remove")
+        raise ChoiceError(
+            f"`{'resume' if resume else 'extend'}` goes on with a run that `exists='replace'` would remove"
+        )
 
 
 @dataclass
@@ -416,25 +418,18 @@ def _check_free(path: Path, replace: bool) -> None:
     if (path / "run.json").exists():
         if not replace:
             raise RunError(
-                f"{path} already holds a run: exists='resume' goes on with it, exists='replace' starts it anew; "
-                "or choose another out"
+                f"{path} already holds a run: `exists='resume'` goes on with it, `exists='replace'` starts it anew; "
+                "or choose another `out`"
             )
     elif found := next((name for name in OWN if (path / name).exists()), None):
-        raise RunError(f"{path} holds {found} but no run.json: restore that, or choose another out")
+        raise RunError(f"{path} holds {found} but no run.json: restore that, or choose another `out`")
 
 
 def _make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make the directory {path}: {error.strerror}; choose another out") from error
-
-
-def default_out(data: Data, recipe: str | Composition | None) -> Path:
-    """Where a run goes that is given no place: runs/DATA-RECIPE."""
-    name = recipe if isinstance(recipe, str) else "vae" if recipe is None else "own"
-    of = re.sub(r"[^\w.-]+", "-", data.name).strip("-.") or "data"
-    return Path("runs") / f"{of}-{name}"
+        raise RunError(f"cannot make the directory {path}: {error.strerror}; choose another `out`") from error
 
 
 def _condition_column(recipe: str | Composition | None, choices: dict[str, Any]) -> str | None:

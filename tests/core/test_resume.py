@@ -48,7 +48,7 @@ def config(path):
 def test_a_finished_run_refuses_what_differs(images, finished, other):
     before = (finished / "run.json").read_bytes()
     for way in ({"resume": True}, {"exists": "resume"}):
-        with pytest.raises(RunError, match=f"started with {next(iter(other))}"):
+        with pytest.raises(RunError, match=f"started with(out)? `?{next(iter(other))}"):
             fit(images, out=finished, progress=False, **way, **other)
     with pytest.raises(RunError, match="data differ"):
         fit(blobs(61, seed=2), out=finished, resume=True, progress=False)
@@ -130,13 +130,13 @@ def test_extending_again_to_the_same_length_trains_no_more(images, finished):
 
 def test_what_cannot_be_extended_says_why(images, finished, tmp_path):
     for given, said in (
-        ({}, "epochs, steps or minutes"),
+        ({}, "`epochs`, `steps` or `minutes`"),
         ({"steps": 11}, "has had 12 steps"),
         ({"epochs": 2}, "has had 12 steps"),
-        ({"steps": 20, "lr": 1e-4}, "started with lr"),
-        ({"steps": 20, "latent": 3}, "started with latent"),
+        ({"steps": 20, "lr": 1e-4}, "started with `lr"),
+        ({"steps": 20, "latent": 3}, "started with `latent"),
         ({"steps": 20, "patience": 3}, "has no patience"),
-        ({"steps": 20, "exists": "replace"}, "extend goes on"),
+        ({"steps": 20, "exists": "replace"}, "`extend` goes on"),
         ({"minutes": 1e-9}, "minutes already"),
     ):
         with pytest.raises((ChoiceError, RunError), match=said):
@@ -224,7 +224,7 @@ def test_a_cell_that_runs_again(images, tmp_path, monkeypatch):
     assert [int(f.stem) for f in checkpoints(run.path)] == [2]
     assert not (run.path / "metrics.json").exists()
     assert (run.path / "mine.txt").read_text() == "the user's"
-    with pytest.raises(ChoiceError, match="exists must be one of"):
+    with pytest.raises(ChoiceError, match="`exists` must be one of"):
         fit(images, steps=3, exists="overwrite", **TINY)
 
 

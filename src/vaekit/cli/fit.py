@@ -16,7 +16,8 @@ from vaekit.catalogue import Described
 from vaekit.cli.output import Doing, check_directory, check_source
 from vaekit.cli.parameters import choice, option, split
 from vaekit.errors import ChoiceError, DataError, RunError, UnavailableError
-from vaekit.find import find_run
+from vaekit.files import checked_path
+from vaekit.find import default_out, find_run, is_run
 from vaekit.options import Options
 from vaekit.progress import say
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 SUMMARY = "Train a model on DATA and leave a run directory."
 FINISHED = ("finished", "stopped early")
 
-GENERAL = {"recipe", "out", "resume", "moved", "init_from", "dry_run"}
+GENERAL = {"recipe", "out", "resume", "extend", "exists", "moved", "init_from", "dry_run"}
 TRAINING = {
     "epochs": "passes through the training data; give one of epochs, steps and minutes",
     "steps": "training steps",
@@ -94,7 +95,8 @@ def command(argv: Sequence[str], everything: bool = False) -> Callable[..., int]
     """
     out = _peek(argv, "--out")
     name = _peek(argv, "--recipe")
-    if name is None and "--resume" in argv and out is not None:
+    goes_on = "--resume" in argv or "--extend" in argv or (_peek(argv, "--exists") == "resume" and is_run(out))
+    if name is None and goes_on and out is not None:
         from vaekit.files import read_json
 
         name = read_json(find_run(out) / "run.json").get("recipe")
@@ -151,11 +153,19 @@ def _general() -> list[inspect.Parameter]:
         option("recipe", str | None, None, "a name of `vaekit recipes` (vae)", group),
         option("out", str | None, None, "the run directory (runs/DATA-RECIPE)", group),
         flag("resume", "resume the run in --out where it stopped, with its settings"),
+        flag("extend", "train the run in --out longer: to --epochs, --steps or --minutes counted from its beginning"),
+        option(
+            "exists",
+            choice(("error", "resume", "replace")) | None,
+            None,
+            "if --out holds a run: refuse (error), resume it, or replace it once the new one can start",
+            group,
+        ),
         option(
             "moved",
             str | None,
             None,
-            "with --resume: where the run's data are, if they have moved",
+            "with --resume or --extend: where the run's data are, if they have moved",
             group,
             flag="--data",
         ),
@@ -210,71 +220,79 @@ def _data_options(everything: bool) -> list[inspect.Parameter]:
 
 def _fit(source: str | None, recipe: Described, given: dict[str, Any]) -> int:
     general, training, of_data, arguments = split(given, tuple(GENERAL), tuple(TRAINING), tuple(DATA))
-    resume, moved, dry, init_from = (general.get(n) for n in ("resume", "moved", "dry_run", "init_from"))
-    out = Path(general["out"]) if general.get("out") else None
+    dry, init_from, exists = (general.get(n) for n in ("dry_run", "init_from", "exists"))
+    out = checked_path(general["out"]) if general.get("out") is not None else None
     Options(**training).checked()
-    if moved is not None and not resume:
-        raise ChoiceError(
-            "--data tells --resume where a run's data have moved: a new run takes DATA before the options"
-        )
-    if moved is not None and source is not None:
-        raise ChoiceError(f"both {source!r} and --data {moved!r} were given: --resume takes one")
-    source = source if source is not None else moved
-    if source is None and not (resume and out):
-        raise ChoiceError("fit needs DATA: a name (`vaekit datasets` lists them) or a path; or --out RUN --resume")
-    if dry and resume:
-        raise ChoiceError("--dry-run describes a new run: leave --resume out")
-    if resume and init_from:
-        raise ChoiceError("--resume goes on with the run's own weights: leave --init-from out")
+    way = next((f"--{n}" for n in ("resume", "extend") if general.get(n)), None)
+    source = _source(source, general.get("moved"), way, out)
+    if way and dry:
+        raise ChoiceError(f"--dry-run describes a new run: leave {way} out")
     if init_from:
         find_run(init_from)
     if source is not None:
         check_source(source)
-    if out is not None and not dry:
-        check_directory(out, resume)
     data = None
-    if source is not None and not (resume and out):
+    if source is not None and (out is None or not (way or exists == "resume")):
         data = load(source, **of_data)
-        if out is None:
-            out = Path("runs") / f"{data.name}-{recipe.name}"
-            if not dry:
-                check_directory(out, resume)
+        out = out or default_out(data.name, recipe.name)
     assert out is not None
+    held = (out / "run.json").exists()
+    goes_on = way is not None or (exists == "resume" and held)
     if dry:
-        from vaekit.cli.plan import plan
-        from vaekit.hardware import subnormals_as_zero
-
-        assert data is not None
-        with subnormals_as_zero():
-            plan(data, recipe.name, arguments, Options(**training), out, init_from)
-        return 0
-    if resume:
-        config = _stored(out, general.get("recipe"))
-        if config["state"] in FINISHED:
-            from vaekit.run import open_run
-
-            print(f"{out} is {config['state']} after {config['step']:,} steps: there is nothing left to train")
-            _next(open_run(out), out)
-            return 0
-        data = _stored_data(out, config, source, of_data)
-    assert data is not None
+        return _dry(data or load(source or "", **of_data), recipe, arguments, training, out, init_from)
+    check_directory(out, goes_on, exists == "replace")
+    if goes_on:
+        data = _stored_data(out, source, of_data, bool(general.get("extend")))
+    elif data is None:
+        data = load(source or "", **of_data)
     from vaekit.train import fit as train  # torch is imported from here on: what is wrong above is answered at once
 
+    started = _Started(out)
     try:
         run = train(
             data,
-            recipe.name,
+            general.get("recipe") if goes_on else recipe.name,
             out=out,
-            resume=bool(resume),
+            resume=bool(general.get("resume")),
+            extend=bool(general.get("extend")),
+            exists=exists or "error",
             init_from=init_from,
-            on_start=_started(out),
+            on_start=started,
+            on_interrupt="raise",
             **arguments,
             **training,
         )
     except KeyboardInterrupt as stop:
         return _interrupted(stop, out, source)
-    _finished(run, out)
+    if started.trained:
+        _finished(run, out)
+    else:
+        print(f"{out} is {run.state} after {run.config['step']:,} steps: there is nothing left to train")
     _next(run, out)
+    return 0
+
+
+def _source(source: str | None, moved: str | None, way: str | None, out: Path | None) -> str | None:
+    """Where the data are, if the command says it."""
+    if moved is not None and not way:
+        raise ChoiceError(
+            "--data tells --resume and --extend where a run's data have moved: a new run takes DATA before the options"
+        )
+    if moved is not None and source is not None:
+        raise ChoiceError(f"both {source!r} and --data {moved!r} were given: {way} takes one")
+    if source is None and moved is None and not (way and out):
+        raise ChoiceError("fit needs DATA: a name (`vaekit datasets` lists them) or a path; or --out RUN --resume")
+    return source if source is not None else moved
+
+
+def _dry(
+    data: Data, recipe: Described, arguments: dict[str, Any], training: dict[str, Any], out: Path, init_from: str | None
+) -> int:
+    from vaekit.cli.plan import plan
+    from vaekit.hardware import subnormals_as_zero
+
+    with subnormals_as_zero():
+        plan(data, recipe.name, arguments, Options(**training), out, init_from)
     return 0
 
 
@@ -291,36 +309,37 @@ def load(source: str, **options: Any) -> Data:
     return data
 
 
-def _started(out: Path) -> Callable[[dict[str, Any]], None]:
-    def tell(config: dict[str, Any]) -> None:
+class _Started:
+    """Called before the first step: says what is trained."""
+
+    def __init__(self, out: Path):
+        self.out, self.trained = out, False
+
+    def __call__(self, config: dict[str, Any]) -> None:
+        self.trained = True
         decided = config["decided"]
         compiled = "compiled" if decided["compile"] else "not compiled"
         say(
-            f"{config['recipe']} on {config['data']['name']} to {out}: {decided['parameters']:,} parameters, "
+            f"{config['recipe']} on {config['data']['name']} to {self.out}: {decided['parameters']:,} parameters, "
             f"{decided['device']}, {decided['precision']}, {compiled} ({decided['compile_why']})"
         )
+        if len(legs := config.get("legs", [])) > 1:
+            to = ", ".join(f"{value:g} {name}" for name, value in legs[-1]["asked"].items())
+            say(f"extended from step {legs[-1]['from']:,} to {to} in all")
 
-    return tell
 
-
-def _stored(out: Path, recipe: str | None) -> dict[str, Any]:
-    from vaekit.stored import read_config
+def _stored_data(out: Path, source: str | None, asked: dict[str, Any], extend: bool) -> Data | None:
+    """The data of a run in the run's own splits, from `source` where they have moved; None where none are needed."""
+    from vaekit.stored import data_options, read_config, stored_splits
 
     config = read_config(out)
-    if recipe is not None and recipe != config["recipe"]:
-        raise RunError(f"{out} was started with recipe {config['recipe']}, not {recipe}: resume without --recipe")
-    return config
-
-
-def _stored_data(out: Path, config: dict[str, Any], source: str | None, asked: dict[str, Any]) -> Data:
-    """The data of a run in the run's own splits, from `source` where they have moved."""
-    from vaekit.stored import data_options, stored_splits
-
     stored = config["data"]
     for name, value in asked.items():
         if stored["options"].get(name) != value:
             kept = stored["options"].get(name, "the default")
             raise RunError(f"the run was started with {name} {kept}, not {value}: resume without it")
+    if config["state"] in FINISHED and not extend and source is None:
+        return None
     where = source if source is not None else stored["source"]
     if where is None:
         raise RunError(f"{out} was trained on arrays in memory: resume it in Python, vk.fit(data, ..., resume=True)")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaekit.errors import ChoiceError, RunError
+from vaekit.files import checked_path
 from vaekit.progress import say
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ MAX_COLUMNS = 16
 
 def check_file(name: str, suffixes: Sequence[str]) -> Path:
     """The path of a file to write, or an error that says why it cannot be written there."""
-    path = Path(name).expanduser()
+    path = checked_path(name)
     if path.is_dir():
         raise RunError(f"--out {name} is a directory: name a file in it, such as {path / ('out' + suffixes[0])}")
     if path.suffix.lower() not in suffixes:
@@ -45,15 +46,18 @@ def is_of_a_start(name: str) -> bool:
     return name in (LOCK, "splits.safetensors") or is_part(name)
 
 
-def check_directory(path: Path, resume: bool | None) -> None:
-    """Refuse a run directory that cannot be made, is somebody's own, or holds (or lacks) a run."""
+def check_directory(path: Path, goes_on: bool, replace: bool = False) -> None:
+    """Refuse a run directory that cannot be made, has unrelated files, or holds (or lacks) a run."""
     if path.exists() and not path.is_dir():
         raise RunError(f"--out {path} is a file: choose another --out for the run directory")
     held = (path / "run.json").exists()
-    if resume and not held:
-        raise RunError(f"no run at {path} to resume: leave --resume out to start one")
-    if held and not resume:
-        raise RunError(f"{path} already holds a run: go on with --resume, or choose another --out")
+    if goes_on and not held:
+        raise RunError(f"no run at {path} to go on with: leave --resume and --extend out to start one")
+    if held and not goes_on and not replace:
+        raise RunError(
+            f"{path} already holds a run: go on with --resume, train it longer with --extend, replace it with "
+            "--exists replace, or choose another --out"
+        )
     if not held and path.is_dir() and any(not is_of_a_start(p.name) for p in path.iterdir()):
         raise RunError(f"--out {path} is a directory with other files in it: name a new one, such as {path / 'run'}")
     _check_writable(path, str(path))
