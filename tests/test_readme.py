@@ -36,7 +36,10 @@ def test_commands_run(tmp_path, monkeypatch, fashion_mnist):
     for line in commands():
         line = line.replace("--minutes 5", "--steps 30 --compile off").replace("--minutes 2", "--minutes 0.25")
         line = line.replace("--epochs 60", "--epochs 2")
-        line = line.replace("explore runs/fashion", "explore runs/fashion --points 500 --tsne 0")
+        line = re.sub(r"explore (\S+)", r"explore \1 --points 300 --tsne 0", line)
+        line = line.replace("--samples 100 -n 1000", "--samples 10 -n 100").replace(
+            "-n 200 --samples 50", "-n 20 --samples 10"
+        )
         words = shlex.split(line)[1:]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
             status = main(words)

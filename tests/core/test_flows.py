@@ -111,7 +111,8 @@ def test_a_spline_is_continuous_monotone_and_the_identity_outside(dtype):
     e = torch.linspace(-1.5 * BOUND, 1.5 * BOUND, 20_001, dtype=dtype)[:, None]
     z, log_slope = f.forward(e)
     z = z[:, 0].detach()
-    assert bool((z.diff() >= 0).all())
+    # monotone, to the rounding of a few operations on numbers of the size of the interval
+    assert float(z.diff().min()) >= -8 * BOUND * torch.finfo(dtype).eps
     outside = e[:, 0].abs() >= BOUND
     assert torch.equal(z[outside], e[outside, 0])
     steps = z.double().diff()

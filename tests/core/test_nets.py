@@ -56,13 +56,13 @@ def test_what_is_beside_the_convolutions_is_linear(most, monkeypatch):
         into.centre.copy_(y[0])
         torch.testing.assert_close(into(y[:1]), torch.zeros(1, 5))
         assert out(z).shape == (3, 2 * event[0], *event[1:])
-        bias = out(torch.zeros(1, 4))
-        torch.testing.assert_close(out(z), bias.expand_as(out(z)), rtol=0, atol=0)
+        bias = out(torch.zeros(1, 4))  # one row takes another route through a matrix product than three
+        torch.testing.assert_close(out(z), bias.expand_as(out(z)), rtol=1e-5, atol=1e-6)
         nn.init.normal_(out.image.weight)
         torch.testing.assert_close(out(3 * z) - bias, 3 * (out(z) - bias), rtol=1e-4, atol=1e-4)
         location, scale = (out(z) - bias).detach().split(event[0], 1)
         assert float(location.std(0).min()) > 0  # every place is reached
-        assert not scale.any()
+        assert float(scale.abs().max()) < 1e-5  # of a difference of numbers of order one
         nn.init.normal_(out.mix.weight)
         assert float((out(z) - bias).detach().std(0).min()) > 0
 

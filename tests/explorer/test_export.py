@@ -29,24 +29,25 @@ pytest.importorskip("onnxscript", reason="needs vaekit[onnx]")
 pytest.importorskip("onnxruntime", reason="needs vaekit[onnx]")
 
 N = 7
+# `weights` encodes and decodes within itself: graphs apart are exported where they have a form of their own
 MATRIX = [
     ("vae", "image", {}, "decode draw encode weights"),
-    ("vae", "image", {"likelihood": "gaussian", "observation": "dequantised"}, "draw encode weights"),
+    ("vae", "image", {"likelihood": "gaussian", "observation": "dequantised"}, "draw weights"),
     ("vae", "image", {"likelihood": "student-t"}, "weights"),
     ("ae", "image", {}, "decode encode"),
     ("mixture", "image", {"components": 4}, "weights"),
-    ("hierarchical", "image", {}, "encode weights"),
-    ("full-covariance", "image", {}, "encode weights"),
-    ("iaf", "image", {"transforms": 2}, "encode weights"),
-    ("hyperspherical", "image", {}, "encode weights"),
-    ("conditional", "image", {}, "decode encode weights"),
+    ("hierarchical", "image", {}, "weights"),
+    ("full-covariance", "image", {}, "weights"),
+    ("iaf", "image", {"transforms": 2}, "weights"),
+    ("hyperspherical", "image", {}, "weights"),
+    ("conditional", "image", {}, "encode weights"),
     ("semi-supervised", "image", {}, "encode weights"),
-    ("vq", "image", {"hidden": (4, 8)}, "decode encode weights"),
-    ("ladder", "image", {"layers": (1, 1)}, "decode encode weights"),
+    ("vq", "image", {"hidden": (4, 8)}, "decode weights"),
+    ("ladder", "image", {"layers": (1, 1)}, "decode weights"),
     ("vae", "signal", {}, "decode encode"),
     ("vae", "counts", {"likelihood": "poisson"}, "decode weights"),
     ("vae", "table", {}, "decode weights"),
-    ("vae", "missing", {}, "decode encode weights"),
+    ("vae", "missing", {}, "encode weights"),
 ]
 
 
