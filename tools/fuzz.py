@@ -1,0 +1,296 @@
+"""Damaged files for every reader of vaekit: what is neither read nor refused in words is kept, to be replayed.
+
+    python tools/fuzz.py --minutes 5
+    python tools/fuzz.py --inputs 100000 --seed 3
+    python tools/fuzz.py --replay fuzz-findings/FILE.zip
+
+An input is a function of (seed, number). Each is tried in a forked worker under a watch: a traceback other than a
+VaekitError, more than 20 s, or more than 1 GB of memory beyond the file's size is a finding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import faulthandler
+import io
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fuzz_seeds import SEEDS, Seed, make
+from mutators import mutate, of_bytes  # noqa: E402
+
+SECONDS, MEMORY, ADDRESSES = 20.0, 10**9, 8 * 10**9
+"""How long an input may take, and how many bytes of memory and of addresses beyond its own size."""
+KEPT = 3
+"""Files kept of one finding."""
+READERS = 0.75
+"""Share of inputs that are data files; the others are run directories."""
+
+
+@dataclass
+class Input:
+    """A damaged copy of a seed: its files by relative path, and the key of the choices made with them."""
+
+    seed: str
+    key: str
+    files: dict[str, bytes]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.files.values()))
+
+
+def make_input(number: int, seed: int, seeds: dict[str, Seed], only: str | None) -> Input:
+    """Input `number`: one file of a seed damaged, seldom two."""
+    key = f"{seed}-{number}"
+    rng = random.Random(key)
+    kinds = [s for s in seeds.values() if s.is_run == (rng.random() >= READERS)]
+    if only:
+        kinds = [s for s in seeds.values() if s.name.startswith(only)]
+    chosen = rng.choice(kinds)
+    files = dict(chosen.files)
+    for _ in range(rng.choice((1, 1, 1, 1, 2))):
+        name = rng.choice(chosen.damaged)
+        if chosen.is_run and rng.random() < 0.01:
+            files.pop(name, None)
+        elif name in files:
+            whole = files[name] is chosen.files[name]
+            files[name] = mutate(name, files[name], rng) if whole else of_bytes(files[name], rng)
+    return Input(chosen.name, key, files)
+
+
+# --- one input ----------------------------------------------------------------------------------------------------
+
+
+def attempt(given: Input, folder: Path) -> tuple[str, str]:
+    """Put the files into `folder` and use them: ("accepted" or "refused", message), or ("traceback", its text)."""
+    from vaekit.errors import VaekitError
+
+    for name, content in given.files.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    rng = random.Random(f"use {given.key}")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        try:
+            SEEDS[given.seed](rng)
+            return "accepted", ""
+        except VaekitError as error:
+            str(error).encode()  # it must be possible to print
+            return "refused", f"{type(error).__name__}: {error}"
+    except Exception:
+        return "traceback", traceback.format_exc()
+    finally:
+        os.chdir(before)
+
+
+def grown() -> tuple[int, int]:
+    """Bytes of memory now, and at most since the last call."""
+    status = Path("/proc/self/status").read_text()
+    found = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if line.startswith(("VmHWM", "VmRSS"))}
+    Path("/proc/self/clear_refs").write_text("5")
+    return 1024 * int(found["VmRSS"]), 1024 * int(found["VmHWM"])
+
+
+# --- workers ------------------------------------------------------------------------------------------------------
+
+
+def work(numbers: Any, told: Any, current: Any, folder: Path, make_one: Callable[[int], Input]) -> None:
+    """A worker's life: take a number, try its input, tell what came of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESSES, used + ADDRESSES))
+    where = open(folder.with_suffix(".trace"), "w+")  # noqa: SIM115
+    while (number := numbers()) is not None:
+        with current.get_lock():
+            current[0], current[1] = number, time.time()
+        given = make_one(number)
+        here = folder / str(number)
+        here.mkdir(parents=True)
+        faulthandler.dump_traceback_later(SECONDS - 2, file=where)
+        before, _ = grown()
+        outcome, text = attempt(given, here)
+        after, most = grown()
+        faulthandler.cancel_dump_traceback_later()
+        if most - before > MEMORY + given.size:
+            outcome, text = "memory", f"{(most - before) / 1e9:.2f} GB for {given.size} bytes\n{text}"
+        told.send((number, given.seed, outcome, text))
+        shutil.rmtree(here, ignore_errors=True)
+        if after > 3 * 10**9:  # what leaked is somebody else's
+            break
+    told.close()
+
+
+class Pool:
+    """Workers, the watch over them, and the count of what they tell."""
+
+    def __init__(self, size: int, make_one: Callable[[int], Input], keep: Path, last: int | None, until: float):
+        self.make_one, self.keep, self.last, self.until = make_one, keep, last, until
+        self.context = multiprocessing.get_context("fork")
+        self.next = self.context.Value("q", 0)
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="vaekit-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+        )
+        self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
+        self.findings: collections.Counter[str] = collections.Counter()
+        self.size, self.workers, self.made = size, [], 0
+
+    def _numbers(self) -> int | None:
+        with self.next.get_lock():
+            number = self.next.value
+            if time.time() > self.until or (self.last is not None and number >= self.last):
+                return None
+            self.next.value += 1
+            return number
+
+    def start(self) -> None:
+        hear, tell = self.context.Pipe(duplex=False)
+        current = self.context.Array("d", [-1.0, 0.0])
+        self.made += 1
+        folder = self.folder / str(self.made)
+        process = self.context.Process(target=work, args=(self._numbers, tell, current, folder, self.make_one))
+        process.start()
+        tell.close()
+        self.workers.append((process, hear, current, folder))
+
+    def run(self) -> None:
+        for _ in range(self.size):
+            self.start()
+        while self.workers:
+            for ready in wait([hear for _, hear, _, _ in self.workers], timeout=1.0):
+                worker = next(w for w in self.workers if w[1] is ready)
+                try:
+                    self.count(*ready.recv())
+                except EOFError:
+                    self._ended(worker)
+            for worker in list(self.workers):
+                started = worker[2][1]
+                if started and time.time() - started > SECONDS:
+                    trace = worker[3].with_suffix(".trace")
+                    self.count(int(worker[2][0]), "", "hang", trace.read_text() if trace.exists() else "")
+                    worker[2][0] = -1
+                    worker[0].kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _ended(self, worker: Any) -> None:
+        self.workers.remove(worker)
+        process, _, current, _ = worker
+        process.join()
+        if process.exitcode and int(current[0]) >= 0:
+            self.count(int(current[0]), "", "crash", f"the process ended with {process.exitcode}")
+        with self.next.get_lock():
+            over = time.time() > self.until or (self.last is not None and self.next.value >= self.last)
+        if not over:
+            self.start()
+
+    def count(self, number: int, seed: str, outcome: str, text: str) -> None:
+        given = self.make_one(number) if outcome not in ("accepted", "refused") else None
+        self.counts[seed or (given.seed if given else ""), outcome] += 1
+        if given is not None:
+            name = f"{outcome}: {summary(text)}"
+            self.findings[name] += 1
+            if self.findings[name] <= KEPT:
+                file = save(given, self.keep, outcome, text)
+                print(f"{name}\n    {file}", flush=True)
+
+
+def summary(text: str) -> str:
+    """A finding in a line: the innermost line of vaekit, and what was raised there."""
+    lines = text.strip().splitlines()
+    ours = [line.strip() for line in lines if "/vaekit/" in line and "line" in line]
+    place = ours[-1].split("/vaekit/")[-1].replace('"', "") if ours else ""
+    return f"{place} {lines[-1][:150] if lines else ''}"
+
+
+def save(given: Input, keep: Path, outcome: str, text: str) -> Path:
+    keep.mkdir(parents=True, exist_ok=True)
+    file = keep / f"{outcome}-{given.seed}-{given.key}.zip"
+    with zipfile.ZipFile(file, "w") as out:
+        out.writestr("finding.json", json.dumps({"seed": given.seed, "key": given.key, "text": text}))
+        for name, content in given.files.items():
+            out.writestr(f"files/{name}", content)
+    return file
+
+
+def replay(file: Path) -> int:
+    """Try a kept input again, here, and show what comes of it."""
+    with zipfile.ZipFile(file) as held:
+        told = json.loads(held.read("finding.json"))
+        files = {n.removeprefix("files/"): held.read(n) for n in held.namelist() if n.startswith("files/")}
+    with tempfile.TemporaryDirectory(prefix="vaekit-fuzz-") as folder:
+        before, _ = grown()
+        started = time.time()
+        outcome, text = attempt(Input(told["seed"], told["key"], files), Path(folder))
+        _, most = grown()
+    print(text)
+    print(f"{outcome}, {time.time() - started:.1f} s, {(most - before) / 1e6:.0f} MB more than before")
+    return outcome not in ("accepted", "refused")
+
+
+def fuzz(inputs: int | None, minutes: float, seed: int, workers: int, keep: Path, only: str | None = None) -> Pool:
+    """Try so many inputs, or for so many minutes; the pool with its counts."""
+    import torch
+
+    torch.set_num_threads(1)
+    np.seterr(all="ignore")
+    seeds = make()
+    until = float("inf") if inputs is not None else time.time() + 60 * minutes
+    pool = Pool(workers, lambda number: make_input(number, seed, seeds, only), keep, inputs, until)
+    pool.run()
+    return pool
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, help="how many; by default as many as there is time for")
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) // 2))
+    parser.add_argument("--only", help="only seeds whose name begins so: npy, csv, run, ...")
+    parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), help="where findings go")
+    parser.add_argument("--replay", type=Path, help="a kept finding to try again")
+    asked = parser.parse_args()
+    if asked.replay:
+        return replay(asked.replay)
+    started = time.time()
+    pool = fuzz(asked.inputs, asked.minutes, asked.seed, asked.workers, asked.keep, asked.only)
+    outcomes = ("accepted", "refused", "traceback", "hang", "memory", "crash")
+    out = io.StringIO()
+    print(f"{'seed':24}" + "".join(f"{o:>11}" for o in outcomes), file=out)
+    for name in [*sorted({s for s, _ in pool.counts}), "all"]:
+        row = [
+            sum(n for (s, o), n in pool.counts.items() if o == outcome and name in (s, "all")) for outcome in outcomes
+        ]
+        print(f"{name:24}" + "".join(f"{n:>11,}" for n in row), file=out)
+    print(out.getvalue() + f"{sum(pool.counts.values()):,} inputs in {time.time() - started:.0f} s")
+    for name, n in pool.findings.most_common():
+        print(f"{n:6} {name}")
+    return bool(pool.findings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

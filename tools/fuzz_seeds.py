@@ -1,0 +1,215 @@
+"""Small whole files of every format and small trained runs, made here, and what is done with damaged copies of them."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+import random
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Use = Callable[[random.Random], object]
+
+
+@dataclass
+class Seed:
+    """Files by relative path, and those of them that are to be damaged."""
+
+    name: str
+    files: dict[str, bytes]
+    damaged: list[str]
+    is_run: bool = False
+
+
+def table(n: int = 30) -> str:
+    rng = np.random.default_rng(1)
+    rows = [f"{rng.normal():.3f},{rng.integers(0, 9)},{'abc'[i % 3]},{i % 2},{rng.integers(0, 4)}" for i in range(n)]
+    return "\n".join(["size,number,kind,flag,label", *rows]) + "\n"
+
+
+def saved(save: Callable[..., Any], *what: Any, **more: Any) -> bytes:
+    out = io.BytesIO()
+    save(out, *what, **more)
+    return out.getvalue()
+
+
+def idx_bytes(x: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, x.ndim]) + np.array(x.shape, ">u4").tobytes() + x.tobytes()
+
+
+def pictures(form: str, mode: str = "RGB", **more: Any) -> dict[str, bytes]:
+    from PIL import Image
+
+    rng = np.random.default_rng(2)
+    found = {}
+    for i in range(4):
+        x = rng.integers(0, 256, (7, 6, 4), dtype=np.uint8)
+        image = Image.fromarray(x[..., :3]).convert("RGBA" if mode == "RGBA" else "RGB").convert(mode)
+        name = f"pictures/{'ab'[i % 2]}/{i}.{form}"
+        found[name] = saved(
+            lambda out, im=image: im.save(out, format={"jpg": "jpeg", "tif": "tiff"}.get(form, form), **more)
+        )
+    return found
+
+
+# --- what is done with data -----------------------------------------------------------------------------------------
+
+
+def _options(rng: random.Random, **more: tuple[Any, ...]) -> dict[str, Any]:
+    """Some of the options that the readers take."""
+    more = {"kind": (None, None, None, "image", "signal", "vector", "counts"), "missing": ("refuse", "mask"), **more}
+    return {name: rng.choice(values) for name, values in more.items() if rng.random() < 0.5}
+
+
+def loading(name: str, **more: tuple[Any, ...]) -> Use:
+    """Load a file with options drawn, use a row, or read it as new rows for a model."""
+
+    def use(rng: random.Random) -> object:
+        from vaekit.data import load, load_rows
+        from vaekit.data.core import Column
+
+        if rng.random() < 0.3:
+            schema = (Column("size", "real"), Column("kind", "categorical", ("a", "b", "c")), Column("flag", "binary"))
+            tabular = name.endswith((".csv", ".parquet"))
+            return load_rows(name, cache="cache", **({"schema": schema, "missing": "mask"} if tabular else {}))
+        data = load(name, cache="cache", **_options(rng, **more))
+        return data.events(data.train[:3]), repr(data), repr(data.test)
+
+    return use
+
+
+# --- what is done with runs -----------------------------------------------------------------------------------------
+
+
+def _page(rng: random.Random, run: Any) -> object:
+    return run.report("page.html") if rng.random() < 0.7 else run.explore("explorer.html", points=8, tsne=0)
+
+
+USES: list[tuple[float, Callable[[random.Random, Any], object]]] = [
+    (1.0, lambda rng, run: (repr(run), run.log, run.metrics)),
+    (0.7, lambda rng, run: run.data),
+    (0.5, lambda rng, run: run.decode(run.encode("test", 3))),
+    (0.3, lambda rng, run: run.evaluate(samples=2, n=3)),
+    (0.3, lambda rng, run: run.sample(3)),
+    (0.3, lambda rng, run: run.sample(3, latents=rng.choice(("gmm", "flow")))),
+    (0.2, lambda rng, run: run.reconstruct("valid", 2)),
+    (0.04, _page),
+]
+
+
+def opening(rng: random.Random) -> object:
+    """Open a run, and do some of what is done with runs; or resume it."""
+    import vaekit as vk
+    from vaekit.train import fit
+
+    if rng.random() < 0.15:
+        return fit("x.npy" if rng.random() < 0.5 else "table.csv", out="run", resume=True, progress=False)
+    run = vk.open("run")
+    return [use(rng, run) for chance, use in USES if rng.random() < chance]
+
+
+SEEDS: dict[str, Use] = {
+    "npy": loading("a.npy"),
+    "npz": loading("a.npz", x_key=(None, "x", "y"), label=(None, "label", "batch"), group=(None, "batch")),
+    "npz-packed": loading("a.npz", x_key=(None, "x")),
+    "csv": loading(
+        "a.csv", label=(None, "kind", "label"), group=(None, "label"), types=(None, "kind=drop", "number=counts")
+    ),
+    "parquet": loading("a.parquet", label=(None, "kind"), types=(None, "kind=drop")),
+    "idx": loading("a-idx3-ubyte.idx"),
+    "idx-gz": loading("a-idx3-ubyte.gz"),
+    "mnist": loading("mnist-like"),
+    "sparse": loading("a.npz"),
+    **{
+        f"pictures-{form}": loading(
+            "pictures", size=(None, "7x6", "4"), skip_bad=(False, True), background=("white", "#102030")
+        )
+        for form in ("png", "png-grey", "png-alpha", "jpg", "gif", "tif", "bmp", "webp", "ppm")
+    },
+    "described": loading("pictures", table=("about.csv",), label=(None, "label")),
+    "run": opening,
+    "run-table": opening,
+}
+
+
+def make() -> dict[str, Seed]:
+    """All seeds: files of every format, and two trained runs with all that a run may hold."""
+    rng = np.random.default_rng(0)
+    x = rng.random((30, 4))
+    images = rng.integers(0, 256, (24, 5, 4), dtype=np.uint8)
+    arrays = {
+        "x": images,
+        "label": np.arange(24) % 3,
+        "batch": np.arange(24) % 4,
+        "batch_names": np.array(list("abcd")),
+    }
+    found = {
+        "npy": {"a.npy": saved(np.save, x)},
+        "npz": {"a.npz": saved(np.savez, **arrays)},
+        "npz-packed": {"a.npz": saved(np.savez_compressed, x_train=x, x_test=x[:5], y_train=np.arange(30) % 2,
+                                      y_test=np.arange(5) % 2)},
+        "csv": {"a.csv": table().encode()},
+        "parquet": {"a.parquet": _parquet()},
+        "idx": {"a-idx3-ubyte.idx": idx_bytes(images)},
+        "idx-gz": {"a-idx3-ubyte.gz": gzip.compress(idx_bytes(images), 1)},
+        "mnist": {f"mnist-like/{name}.gz": gzip.compress(idx_bytes(array), 1) for name, array in (
+            ("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", np.arange(24, dtype=np.uint8) % 3),
+            ("t10k-images-idx3-ubyte", images[:6]), ("t10k-labels-idx1-ubyte", np.arange(6, dtype=np.uint8) % 3))},
+        "sparse": {"a.npz": _sparse(x)},
+        "pictures-png-grey": pictures("png", "L"), "pictures-png-alpha": pictures("png", "RGBA"),
+        **{f"pictures-{form}": pictures(form) for form in ("png", "jpg", "tif", "bmp", "webp", "ppm")},
+        "pictures-gif": pictures("gif", "P"),
+    }  # fmt: skip
+    about = "file,label,text\n" + "".join(f"{'ab'[i % 2]}/{i}.png,{i % 2},t{i}\n" for i in range(4))
+    found["described"] = {**pictures("png"), "about.csv": about.encode()}
+    seeds = {name: Seed(name, files, list(files)) for name, files in found.items() if all(files.values())}
+    seeds["described"].damaged = ["about.csv"]
+    with tempfile.TemporaryDirectory(prefix="vaekit-fuzz-") as folder, contextlib.chdir(folder):
+        np.save("x.npy", images)
+        Path("table.csv").write_text(table())
+        for name, source, choices in (("run", "x.npy", {}), ("run-table", "table.csv", {"condition": "label"})):
+            seeds[name] = _trained(name, source, choices)
+    return seeds
+
+
+def _parquet() -> bytes:
+    try:
+        import pyarrow as pa
+        import pyarrow.csv as pc
+        import pyarrow.parquet as pq
+    except ImportError:
+        return b""
+    read = pc.read_csv(pa.BufferReader(table().encode()))
+    return saved(lambda out: pq.write_table(read, out, compression="none"))
+
+
+def _sparse(x: np.ndarray) -> bytes:
+    import scipy.sparse as sp
+
+    return saved(sp.save_npz, sp.csr_matrix(np.where(x > 0.6, x, 0)))
+
+
+def _trained(name: str, source: str, choices: dict[str, Any]) -> Seed:
+    """A run that was stopped before its end, with checkpoints, metrics and fitted latents."""
+    from vaekit.train import fit
+
+    options = {"progress": False, "compile": "off", "device": "cpu", "batch": 8, "latent": 2, "hidden": (4,)}
+    run = fit(source, "vae", out=name, steps=4, checkpoint_steps=2, **options, **choices)
+    run.evaluate(samples=2, n=3)
+    for latents in ("gmm", "flow"):
+        run.fit_latents(latents, steps=3, **({"components": 2} if latents == "gmm" else {}))
+    text = (run.path / "run.json").read_text().replace(os.fspath(Path(source).absolute()), source)
+    (run.path / "run.json").write_text(text)
+    kept = {p.relative_to(run.path): p.read_bytes() for p in sorted(run.path.rglob("*")) if p.is_file()}
+    files = {
+        f"run/{path}": content for path, content in kept.items() if path.suffix in (".json", ".jsonl", ".safetensors")
+    }
+    damaged = [*files, "run/run.json", "run/run.json", "run/model.safetensors"]
+    return Seed(name, files | {source: Path(source).read_bytes()}, damaged, is_run=True)
