@@ -64,7 +64,8 @@ def make_input(number: int, seed: int, seeds: dict[str, Seed], only: str | None)
     """Input `number`: one file of a seed damaged, seldom two."""
     key = f"{seed}-{number}"
     rng = random.Random(key)
-    kinds = [s for s in seeds.values() if s.is_run == (rng.random() >= READERS)]
+    runs = rng.random() >= READERS
+    kinds = [s for s in seeds.values() if s.is_run == runs]
     if only:
         kinds = [s for s in seeds.values() if s.name.startswith(only)]
     chosen = rng.choice(kinds)

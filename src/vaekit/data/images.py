@@ -296,7 +296,8 @@ def _unreadable() -> tuple[type[Exception], ...]:
 
     from PIL import Image
 
-    return OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError
+    damage = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, struct.error)
+    return *damage, Image.DecompressionBombError
 
 
 def _turn(image: "Image.Image") -> int:

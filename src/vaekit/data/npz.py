@@ -45,6 +45,7 @@ BAD_HEADER = (TypeError, ArithmeticError, LookupError, SyntaxError, tokenize.Tok
 UNPACKED = 2**30  # bytes from which a compressed member is unpacked into the cache, then mapped
 DAMAGE = (
     ValueError,
+    ArithmeticError,
     TypeError,
     EOFError,
     OSError,
@@ -161,6 +162,7 @@ class _Store:
         with self.file.open(f"{key}.npy") as stream:
             values: Array = np.lib.format.read_array(stream, allow_pickle=False)
             stream.read()  # to the end, where the checksum is compared
+            _check_text(values, key)
             return values
 
     def data(self, key: str) -> Array:
@@ -344,6 +346,14 @@ def _first(keys: tuple[str, ...], store: _Store) -> str | None:
 
 def _texts(values: Array | None) -> list[str] | None:
     return None if values is None else [str(value) for value in values.reshape(-1)]
+
+
+def _check_text(values: Array, key: str) -> None:
+    """Raises ValueError where a text array holds what is no character: Python stops at some of those."""
+    if values.dtype.kind == "U" and values.nbytes:
+        codes = np.frombuffer(np.ascontiguousarray(values).tobytes(), values.dtype.str[0] + "u4")
+        if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF))).any():
+            raise ValueError(f"array {key!r} holds what is no text")
 
 
 def _header(stream: Any) -> tuple[bool, tuple[int, ...], np.dtype[Any]]:
