@@ -37,10 +37,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fuzz_seeds import SEEDS, Seed, make
-from mutators import mutate, of_bytes  # noqa: E402
+from mutators import mutate, of_bytes
 
 SECONDS, MEMORY, ADDRESSES = 20.0, 10**9, 8 * 10**9
-"""How long an input may take, and how many bytes of memory and of addresses beyond its own size."""
+"""Seconds of processor that an input may take (ten times as many by the clock); bytes beyond its own size that it may
+have of memory and of addresses."""
 KEPT = 3
 """Files kept of one finding."""
 READERS = 0.75
@@ -128,11 +129,11 @@ def work(numbers: Any, told: Any, current: Any, folder: Path, make_one: Callable
     where = open(folder.with_suffix(".trace"), "w+")  # noqa: SIM115
     while (number := numbers()) is not None:
         with current.get_lock():
-            current[0], current[1] = number, time.time()
+            current[0], current[1], current[2] = number, time.time(), time.process_time()
         given = make_one(number)
         here = folder / str(number)
         here.mkdir(parents=True)
-        faulthandler.dump_traceback_later(SECONDS - 2, file=where)
+        faulthandler.dump_traceback_later(SECONDS - 2, repeat=True, file=where)
         before, _ = grown()
         outcome, text = attempt(given, here)
         after, most = grown()
@@ -170,7 +171,7 @@ class Pool:
 
     def start(self) -> None:
         hear, tell = self.context.Pipe(duplex=False)
-        current = self.context.Array("d", [-1.0, 0.0])
+        current = self.context.Array("d", [-1.0, 0.0, 0.0])
         self.made += 1
         folder = self.folder / str(self.made)
         process = self.context.Process(target=work, args=(self._numbers, tell, current, folder, self.make_one))
@@ -189,10 +190,10 @@ class Pool:
                 except EOFError:
                     self._ended(worker)
             for worker in list(self.workers):
-                started = worker[2][1]
-                if started and time.time() - started > SECONDS:
+                number, started, used = worker[2]
+                if number >= 0 and (cpu_of(worker[0].pid) - used > SECONDS or time.time() - started > 10 * SECONDS):
                     trace = worker[3].with_suffix(".trace")
-                    self.count(int(worker[2][0]), "", "hang", trace.read_text() if trace.exists() else "")
+                    self.count(int(number), "", "hang", trace.read_text() if trace.exists() else "")
                     worker[2][0] = -1
                     worker[0].kill()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -217,6 +218,15 @@ class Pool:
             if self.findings[name] <= KEPT:
                 file = save(given, self.keep, outcome, text)
                 print(f"{name}\n    {file}", flush=True)
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of processor that a process has used: beside other programs, the clock says little."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def summary(text: str) -> str:

@@ -92,13 +92,20 @@ def _page(rng: random.Random, run: Any) -> object:
     return run.report("page.html") if rng.random() < 0.7 else run.explore("explorer.html", points=8, tsne=0)
 
 
+def _latents(rng: random.Random, run: Any) -> Any:
+    """Samples from the density kept with the run, or from a quick one where that is of other weights."""
+    name = rng.choice(("gmm", "flow"))
+    run.fit_latents(name, steps=3, **({"components": 2} if name == "gmm" else {}))
+    return run.sample(3, latents=name)
+
+
 USES: list[tuple[float, Callable[[random.Random, Any], object]]] = [
     (1.0, lambda rng, run: (repr(run), run.log, run.metrics)),
     (0.7, lambda rng, run: run.data),
     (0.5, lambda rng, run: run.decode(run.encode("test", 3))),
     (0.3, lambda rng, run: run.evaluate(samples=2, n=3)),
     (0.3, lambda rng, run: run.sample(3)),
-    (0.3, lambda rng, run: run.sample(3, latents=rng.choice(("gmm", "flow")))),
+    (0.3, _latents),
     (0.2, lambda rng, run: run.reconstruct("valid", 2)),
     (0.04, _page),
 ]

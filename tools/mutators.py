@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import io
 import json
@@ -17,12 +18,18 @@ CONFUSED: tuple[Any, ...] = (
     float("nan"), float("inf"), "", "x", "0", "nan", "../x", "/dev/zero", "a" * 5000, "\ud800", "\x00", "é\u2028",
     [], [0], [[]], ["x"], [None], [1, 28, 28], [10**9], {}, {"x": 1}, {"": None},
 )  # fmt: skip
-DTYPES = ("<f8", ">f8", "<f4", "<f2", "<f16", "|u1", "<u8", ">i2", "|b1", "<U3", "|S5", "|O", "<c16", "<M8[s]", "|V7",
-          "<U0", "|V0", "<U99999999", "q", "", "<f80", [("a", "<f8")], [], [[]], ("<f8", (2, 2)), None, 5)  # fmt: skip
-SHAPES: tuple[Any, ...] = ((), (0,), (1,), (-1,), (3, -4), (2**40,), (2**62, 4), (1, 1, 1, 1, 1, 1, 1, 1), 5, [4, 5], "x",
-                           (1.5,), (True,), (10**30,), (0, 2**62))  # fmt: skip
-CELLS = ("", "nan", "NA", "inf", "-inf", "1e999", "-1e308", "0x10", "1_000", "1,5", "١٢", "\x00", '"', '""', "a" * 3000,
-         "a" * 140_000, "\ufeff", "é", "2020-01-01", "True", "9" * 30, "9" * 400, "-0", "1e-400", "a\nb", "\u2028", "?", " ")  # fmt: skip
+DTYPES: tuple[Any, ...] = (
+    "<f8", ">f8", "<f4", "<f2", "<f16", "|u1", "<u8", ">i2", "|b1", "<U3", "|S5", "|O", "<c16", "<M8[s]", "|V7", "<U0",
+    "|V0", "<U99999999", "q", "", "<f80", [("a", "<f8")], [], [[]], ("<f8", (2, 2)), None, 5,
+)  # fmt: skip
+SHAPES: tuple[Any, ...] = (
+    (), (0,), (1,), (-1,), (3, -4), (2**40,), (2**62, 4), (1, 1, 1, 1, 1, 1, 1, 1), 5, [4, 5], "x", (1.5,), (True,),
+    (10**30,), (0, 2**62),
+)  # fmt: skip
+CELLS = (
+    "", "nan", "NA", "inf", "-inf", "1e999", "-1e308", "0x10", "1_000", "1,5", "١٢", "\x00", '"', '""', "a" * 3000,
+    "a" * 140_000, "\ufeff", "é", "2020-01-01", "True", "9" * 30, "9" * 400, "-0", "1e-400", "a\nb", "\u2028", "?", " ",
+)  # fmt: skip
 
 
 def of_bytes(raw: bytes, rng: random.Random) -> bytes:
@@ -67,19 +74,19 @@ def of_json(value: Any, rng: random.Random) -> Any:
 
     walk(value)
     if not places or rng.random() < 0.02:
-        return rng.choice(CONFUSED)
+        return copy.copy(rng.choice(CONFUSED))
     node, key = rng.choice(places)
     way = rng.random()
     if way < 0.75:
-        node[key] = rng.choice(CONFUSED)
+        node[key] = copy.copy(rng.choice(CONFUSED))
     elif way < 0.85:
         del node[key]
     elif way < 0.95 and isinstance(node[key], int | float) and not isinstance(node[key], bool):
         node[key] = rng.choice((-node[key], node[key] + 1, node[key] * 1000, str(node[key]), [node[key]]))
     elif isinstance(node, dict):
-        node[rng.choice(("cache", "splits", "x", "latent", "prior", ""))] = rng.choice(CONFUSED)
+        node[rng.choice(("cache", "splits", "x", "latent", "prior", ""))] = copy.copy(rng.choice(CONFUSED))
     else:
-        node.append(rng.choice(CONFUSED))
+        node.append(copy.copy(rng.choice(CONFUSED)))
     return value
 
 

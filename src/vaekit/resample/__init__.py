@@ -18,7 +18,7 @@ import math
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from ..metrics.uncertainty import standard_error
 from ..noise import Noise, fold
 from ..quantize import Coded
 from ..run import Run
+from ..typed import mismatch
 from .densities import BLOCK, Density, Gaussians, NormalisingFlow, SecondStage, Told, generator
 
 FORMAT = 1
@@ -134,6 +135,27 @@ def check_codes(run: Run, z: Tensor) -> None:
             )
     if not bool((z.double().std(0, correction=0) > 0).any()):
         raise ChoiceError("all codes of this run are one and the same: it has learned nothing to sample")
+
+
+class HeldOut(TypedDict):
+    n: int
+    log_density: float
+    log_density_normal: float
+    bound: bool
+
+
+class Record(TypedDict):
+    """latents/NAME.json."""
+
+    format: int
+    name: str
+    n: int
+    seed: int
+    steps: int
+    choices: dict[str, Any]
+    asked: dict[str, Any]
+    weights: str
+    held_out: HeldOut
 
 
 # --- what a run keeps -------------------------------------------------------------------------------------------
@@ -240,9 +262,25 @@ def _kept(run: Run, name: str, weights: str) -> Latents | None:
             return None
         tensors, _ = read_tensors(folder / f"{name}.safetensors")
         scale = Scale(tensors.pop("codes.loc"), tensors.pop("codes.scale"))
-        return Latents(KINDS[name].open(folder, tensors, record["choices"]), scale, record)
-    except (KeyError, TypeError, RuntimeError) as error:  # of a file that is whole, but not what it should be
+        kept = Latents(KINDS[name].open(folder, tensors, record["choices"]), scale, record)
+        _check_kept(run, kept)
+        return kept
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:  # of a whole file that is not what it should be
+        if isinstance(error, RunError):
+            raise
         raise RunError(f"{file} or what it describes is damaged ({error}): fit anew with --refit") from error
+
+
+def _check_kept(run: Run, kept: Latents) -> None:
+    """Raises a ValueError unless a kept density gives codes of the run's model, and says how it was fitted."""
+    if wrong := mismatch(kept.record, Record):
+        raise ValueError(wrong)
+    condition = run.composition.condition
+    dims = run.sample_latents(1).shape[1] - (0 if condition is None else condition.size)
+    if kept.scale.loc.shape != (dims,) or kept.scale.scale.shape != (dims,):
+        raise ValueError(f"it is of codes of {tuple(kept.scale.loc.shape)} dimensions, and the run's have {dims}")
+    if not np.isfinite(kept.sample(8)).all():
+        raise ValueError("its samples are not finite")
 
 
 def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, told: Told | None) -> Latents:
