@@ -199,3 +199,5 @@ def load_weights(composition: Composition, tensors: dict[str, Tensor], path: Pat
             if t.is_floating_point() and not bool(torch.isfinite(t.float()).all()):
                 raise RunError(f"{path} is damaged: {part}.{n} is not finite everywhere; restore it or train again")
         module.load_state_dict(mine)
+    if not composition.observation.sound:
+        raise RunError(f"{path} is damaged: its observation is one that no data give; restore it or train again")

@@ -118,6 +118,11 @@ class Observation(nn.Module):
             DataError: naming the first such value.
         """
 
+    @property
+    def sound(self) -> bool:
+        """Whether what it learned, or was loaded, is what it can have learned."""
+        return "seen" not in self._buffers or bool(((self.seen >= 0) & (self.seen <= 1)).all())
+
     def to_raw(self, x: Tensor) -> Tensor:
         """x, or a mean of x, back in the data's own units: float32, or float64 where the data need that."""
         raise RuntimeError(f"{type(self).__name__} does not define to_raw")
@@ -316,6 +321,10 @@ class Standardised(Observation):
         """What one unit of x is, in the data's own: 1 of a feature without a spread."""
         return torch.where(self.std > 0, self.std, 1.0)
 
+    @property
+    def sound(self) -> bool:
+        return super().sound and bool((self.std > 0).all())
+
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         return ((raw.to(self.mean.dtype) - self.mean) / self.unit).float()
 
@@ -348,6 +357,11 @@ class MixedTable(Standardised):
         for i, column in enumerate(self.columns):
             if column.kind != "real":
                 self.mean[i], self.std[i] = 0.0, 1.0
+
+    @property
+    def sound(self) -> bool:
+        alone = torch.tensor([column.kind != "real" for column in self.columns])
+        return super().sound and bool((self.mean[alone] == 0).all() and (self.std[alone] == 1).all())
 
     def check(self, raw: np.ndarray) -> None:
         check_columns(self.columns, raw, "the data")
@@ -401,6 +415,10 @@ class Centred(Observation):
         self.mean.copy_(mean)
         scale = variance.mean().sqrt()
         self.scale.copy_(scale if scale > 0 else torch.ones_like(scale))
+
+    @property
+    def sound(self) -> bool:
+        return super().sound and bool(self.scale > 0)
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         return ((raw.to(self.mean.dtype) - self.mean) / self.scale).float()
