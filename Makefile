@@ -6,15 +6,19 @@ RUN := runs/demo
 # more options for pip, such as an index of CPU wheels of torch: make setup PIP_OPTIONS="--extra-index-url ..."
 PIP_OPTIONS ?=
 MINUTES ?= 3.2
+FUZZ_MINUTES ?= 5
+KILLS ?= 200
+SEED ?= 0
 
 DOCS := $(VENV)/.docs
 
-.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup catalogue
+.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup catalogue fuzz torture
 
 help:
 	@echo "make setup          an environment in $(VENV) with vaekit and its tools"
 	@echo "make demo           train on Fashion-MNIST for 3 minutes, measure, write its pages"
 	@echo "make test, lint     the tests; ruff and mypy"
+	@echo "make fuzz           damaged files for every reader, for FUZZ_MINUTES=5; make torture: kills, full disks, crowds"
 	@echo "make docs           the lessons, guides and reference as a site in docs/_build/html, every page run"
 	@echo "make docs-look      every page of it in Chromium, wide and narrow, light and dark; faults and pictures"
 	@echo "make docs-runs      the small models that the lessons open, in docs/runs; only what is missing or has changed"
@@ -92,3 +96,9 @@ bench-startup: $(READY)
 
 catalogue: $(READY)
 	$(BIN)/python tools/catalogue.py
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/fuzz.py --minutes $(FUZZ_MINUTES) --seed $(SEED)
+
+torture: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/torture.py --kills $(KILLS) --seed $(SEED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import inspect
 import logging
 import os
@@ -50,6 +51,7 @@ COMMANDS = (
     listing.datasets,
 )
 """Besides fit."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def build(argv: Sequence[str]) -> App:
@@ -96,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             app = build(argv)
             argv = ["--help" if word == "--help-all" else word for word in argv]
             result: Any = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+            sys.stdout.flush()
             return result if isinstance(result, int) else 0
     except (VaekitError, CycloptsError) as error:
         return _refuse(error)
@@ -110,6 +113,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `vaekit recipes | head`: who reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"error: the output cannot be written: {error.strerror}; free some space", file=sys.stderr)
+        return 2
     finally:
         logging.disable(level)
 
