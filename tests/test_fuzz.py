@@ -28,16 +28,17 @@ def test_whole_files_are_accepted(seeds, tmp_path, monkeypatch):
             assert outcome == ("accepted", ""), (name, key)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged tags
 def test_damaged_files_are_read_or_refused(seeds, tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz_seeds, "USES", [pair for pair in fuzz_seeds.USES if pair[0] > 0.1])  # no pages
     counts = dict.fromkeys(("accepted", "refused"), 0)
     with np.errstate(all="ignore"):
-        for number in range(260):
+        for number in range(200):
             given = fuzz.make_input(number, 0, seeds, None)
             outcome, text = fuzz.attempt(given, tmp_path / str(number))
             assert outcome in counts, f"{given.seed}, input {number} of seed 0: {text}"
             counts[outcome] += 1
-    assert min(counts.values()) > 40  # neither everything nor nothing is damage
+    assert min(counts.values()) > 30  # neither everything nor nothing is damage
 
 
 def test_an_input_is_a_function_of_its_number(seeds):

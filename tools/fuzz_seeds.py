@@ -117,7 +117,8 @@ def opening(rng: random.Random) -> object:
     from vaekit.train import fit
 
     if rng.random() < 0.15:
-        return fit("x.npy" if rng.random() < 0.5 else "table.csv", out="run", resume=True, progress=False)
+        source = "x.npy" if Path("x.npy").exists() else "table.csv"
+        return fit(source, out="run", resume=True, progress=False)
     run = vk.open("run")
     return [use(rng, run) for chance, use in USES if rng.random() < chance]
 
