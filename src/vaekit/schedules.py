@@ -82,6 +82,19 @@ class Cosine(Schedule):
         return self.value + (self.start - self.value) * 0.5 * (1 + torch.cos(math.pi * _done(step, self.steps)))
 
 
+def unfinished(objective: nn.Module, steps: int) -> str | None:
+    """A note where a weight or a capacity of the objective is still on its way when a run of so many steps ends."""
+    options = {"beta": "--warmup", "capacity": "--capacity-steps"}
+    for name, schedule in objective.named_modules():
+        if isinstance(schedule, Linear | Geometric | Cosine) and schedule.steps > steps:
+            shorter = f", or a smaller {options[name]}" if name in options else ""
+            return (
+                f"{name} ends at {float(schedule(steps)):.3g} instead of {schedule.value:g}: it takes {schedule.steps:,} "
+                f"steps to get there, and this run has {steps:,}; what helps: more steps{shorter}"
+            )
+    return None
+
+
 def _tensor(step: Tensor | float) -> Tensor:
     return step.float() if isinstance(step, Tensor) else torch.tensor(float(step))
 

@@ -40,6 +40,7 @@ from .progress import Progress, Silent, is_interactive, progress_for, say, unit
 from .recipes import get_recipe
 from .resume import FINISHED, Asked, check_data, check_settings, leg, lengthen, schedule_note
 from .run import Run, open_run
+from .schedules import unfinished
 from .stored import FORMAT, OWN, clear, data_options, load_weights, read_config, rebuild, stored_splits, write_splits
 from .trainer import Trainer, checkpoints
 
@@ -365,7 +366,8 @@ def _new(path: Path, data: Any, asked: Asked, replace: bool, init_from: str | Pa
     if init_from is not None:
         _take_weights(composition, init_from)
         config["init_from"] = str(init_from)
-    notes = [note for note in (small_set(data, options), constants(data, composition)) if note]
+    ends = None if options.minutes is not None else unfinished(composition.objective, config["plan"]["horizon"])
+    notes = [note for note in (small_set(data, options), constants(data, composition), ends) if note]
     return _Start(config, data, composition, notes=notes)
 
 

@@ -120,7 +120,7 @@ def test_every_likelihood_composes_with_data_that_fit_it(likelihood, tmp_path):
         ({"betta": 2.0}, "did you mean 'beta'"),
         ({"objective": "iwae", "samples": 5, "groups": 2}, "evenly"),
         ({"objective": "constrained", "target": -1.0}, "--target"),
-        ({"objective": "constrained", "hold": "distortion", "target": float("nan")}, "target is nan"),
+        ({"objective": "constrained", "hold": "distortion", "target": float("nan")}, "target. is nan"),
         ({"objective": "constrained", "multiplier": 0.0}, "--multiplier"),
         ({"objective": "constrained", "multiplier_lr": 0.0}, "--multiplier-lr"),
         ({"objective": "info", "alpha": 1.5}, "--alpha"),

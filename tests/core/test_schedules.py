@@ -5,8 +5,8 @@ import torch
 from core_helpers import LinearGaussian
 
 from vaekit.noise import Noise
-from vaekit.objectives import ELBO, Batch
-from vaekit.schedules import Constant, Cosine, Cyclic, Geometric, Linear, Schedule, learning_rate
+from vaekit.objectives import ELBO, Batch, Capacity
+from vaekit.schedules import Constant, Cosine, Cyclic, Geometric, Linear, Schedule, learning_rate, unfinished
 
 ALL = [
     Constant(0.7), Linear(2.0, 10, 0.5), Linear(2.0, 0, 0.5), Cyclic(1.0, 8, 0.5, 0.1), Cosine(3.0, 10, 1.0),
@@ -89,3 +89,13 @@ def test_learning_rate_factors():
             assert learning_rate(name, end, floor=0.1) == pytest.approx(0.1)
     with pytest.raises(ValueError, match="not one of"):
         learning_rate("steps", 0.5)
+
+
+def test_a_run_that_ends_before_its_schedule_is_noted():
+    note = unfinished(Capacity(), 2000)
+    assert note is not None
+    assert "capacity ends at 5 instead of 25" in note
+    assert "--capacity-steps" in note
+    assert "beta ends at 0.5 instead of 1" in str(unfinished(ELBO(Linear(1.0, 100)), 50))
+    assert unfinished(Capacity(), 10_000) is None
+    assert unfinished(ELBO(Cyclic(1.0, 1000)), 10) is None
