@@ -751,6 +751,82 @@ def test_opening_a_run_and_drawing_from_it_imports_no_more_than_torch_itself():
     assert done.returncode == 0, done.stderr
 
 
+MARKED = re.compile(r"`([a-z][a-z0-9_]*)(?:=[^`]*)?`")
+
+
+def texts_of_the_library():
+    """The strings of the library that are neither docstrings nor command lines; {} stands for what is put in."""
+    import ast
+
+    import vaekit as package
+
+    root = Path(package.__file__).parent
+    lines = {"commands.py", "guide.py", "report/about.py", "studies/page.py", "explorer/pack.py", "recipes/named.py"}
+    for file in sorted(root.rglob("*.py")):
+        if file.is_relative_to(root / "cli") or str(file.relative_to(root)) in lines:
+            continue
+        tree = ast.parse(file.read_text())
+        scopes = (n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef))
+        skipped = {n.value for scope in scopes for n in scope.body if isinstance(n, ast.Expr)}
+        joined = [n for n in ast.walk(tree) if isinstance(n, ast.JoinedStr)]
+        skipped |= {part for one in joined for part in ast.walk(one) if part is not one}
+        for node in ast.walk(tree):
+            if node in skipped:
+                continue
+            if isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+                yield f"{file.relative_to(root)}:{node.lineno}", "".join(map(str, parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield f"{file.relative_to(root)}:{node.lineno}", node.value
+
+
+def test_library_texts_name_arguments_and_never_flags():
+    """A flag means nothing in Python: texts mark `arguments`, which the command line writes as flags."""
+    from vaekit.cli import arguments
+
+    marked = set()
+    for where, text in texts_of_the_library():
+        outside = re.sub(r"`vaekit [^`]*`", "", text)  # command lines may be named
+        assert not re.search(r"(?<![\w-])--[a-z]", outside), f"{where}: {text}"
+        marked |= set(MARKED.findall(text))
+    assert {"beta", "likelihood", "missing", "out"} <= marked
+    assert {"latent", "hidden", "lr", "kind", "data", "run", "n"} <= arguments()
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("`beta` must be above 0", "--beta must be above 0"),
+        ("`beta_from` takes `warmup`", "--beta-from takes --warmup"),
+        ("use `likelihood='gaussian'`", "use --likelihood gaussian"),
+        ("`hidden=[300, 200]`, `hidden=(8,)`", "--hidden 300 200, --hidden 8"),
+        ("`latent=2` or `sigma=0.5`", "--latent 2 or --sigma 0.5"),
+        ("`skip_bad=True`, `direct=False`", "--skip-bad, --no-direct"),
+        ("`delimiter=';'`", "--delimiter ';'"),
+        ("`types={'zip': 'categorical', 'age': 'counts'}`", "--types zip=categorical,age=counts"),
+        ("`data=PATH`", "--data PATH"),
+        ("`n` is 0", "-n is 0"),
+        ("`vaekit fit DATA` and `vk.fit(data)` and `nothing`", "`vaekit fit DATA` and `vk.fit(data)` and `nothing`"),
+    ],
+)
+def test_arguments_of_the_library_are_flags_on_the_command_line(said, shown):
+    from vaekit.cli import arguments
+    from vaekit.cli.parameters import as_flags
+
+    assert as_flags(said, arguments()) == shown
+
+
+def test_notes_are_worded_for_who_reads_them(capsys):
+    from vaekit.progress import Plain, say
+    from vaekit.wording import wording
+
+    with wording(str.upper):
+        say("note")
+        Plain().note("another")
+    say("last")
+    assert capsys.readouterr().err == "NOTE\nANOTHER\nlast\n"
+
+
 def test_module_and_version():
     import vaekit as package
 

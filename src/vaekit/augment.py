@@ -37,7 +37,7 @@ class Augment:
             ChoiceError: another word, too wide a shift, or data that are not images.
         """
         if kind != "image" or len(shape) != 3:
-            raise ChoiceError(f"--augment moves images, and these data are of kind {kind}: leave it out")
+            raise ChoiceError(f"`augment` moves images, and these data are of kind {kind}: leave it out")
         most = min(shape[1:]) // 2
         found = cls()
         for word in (w.strip().lower() for w in text.split(",")):
@@ -48,12 +48,12 @@ class Augment:
                 found.shift = int(size) if size else max(1, min(shape[1:]) // 16)
                 if not 1 <= found.shift <= most:
                     raise ChoiceError(
-                        f"--augment shift:{size} must lie in 1..{most} for images of {shape[1]}x{shape[2]} pixels"
+                        f"`augment='shift:{size}'` must lie in 1..{most} for images of {shape[1]}x{shape[2]} pixels"
                     )
             else:
                 near = difflib.get_close_matches(name, KINDS, 1)
                 hint = f"; did you mean {near[0]}?" if near and near[0] != name else ""
-                raise ChoiceError(f"--augment {word!r} is not one of flip, shift, shift:PIXELS{hint}")
+                raise ChoiceError(f"`augment={word!r}` is not one of flip, shift, shift:PIXELS{hint}")
         return found
 
     def __call__(self, raw: Tensor, noise: Noise) -> Tensor:

@@ -226,5 +226,5 @@ def check_support(composition: Composition) -> None:
         }[want]
         raise ChoiceError(
             f"likelihood {type(head).__name__} has support {want!r} but the {composition.observation.kind!r} "
-            f"observation gives {have!r} values: write --observation {fits}, or choose another --likelihood"
+            f"observation gives {have!r} values: write `observation={fits!r}`, or choose another `likelihood`"
         )

@@ -23,7 +23,7 @@ from .objectives import Batch
 def choose_device(name: str, double: bool = False) -> torch.device:
     """CUDA, then MPS (which lacks float64, `double`), then CPU for `auto`; otherwise the device of that name."""
     if double and name.startswith("mps"):
-        raise ChoiceError("these data need float64, which --device mps lacks: use cpu or cuda")
+        raise ChoiceError("these data need float64, which `device='mps'` lacks: use cpu or cuda")
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

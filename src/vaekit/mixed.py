@@ -317,7 +317,7 @@ class Masked(Head):
         if whole is None:
             raise ChoiceError(
                 f"likelihood {type(head).__name__} does not factorise over the elements of x, so it cannot leave "
-                "missing ones out: take another --likelihood (gaussian with --sigma shared, bernoulli, ...)"
+                "missing ones out: take another `likelihood` (gaussian with `sigma='shared'`, bernoulli, ...)"
             )
         self.fill = 0.0 if isinstance(whole, Mixed) else _inside(whole.base_dist.support)
         values = torch.full(head.event, torch.nan)

@@ -170,7 +170,7 @@ def events(raw: np.ndarray, facts: Facts, observation: Observation) -> np.ndarra
                 f"({facts.scale[0]:g}..{facts.scale[1]:g}) and what float32 holds: is it a mistake?"
                 if large.any()
                 else f"the data hold NaN or infinite values (row {first + place[0]}, {where}, is {part[place]:g}): "
-                "fill or drop them first, or train with missing values: --missing mask"
+                "fill or drop them first, or train with missing values: `missing='mask'`"
             )
     if facts.integer and raw.dtype.kind == "f":
         low, high = facts.scale

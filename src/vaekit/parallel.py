@@ -23,7 +23,7 @@ def launch(devices: int, device: str) -> Any:
     try:
         from lightning_fabric import Fabric
     except ImportError:
-        raise ChoiceError("--devices above 1 needs lightning-fabric: pip install 'vaekit[parallel]'") from None
+        raise ChoiceError("`devices` above 1 needs lightning-fabric: pip install 'vaekit[parallel]'") from None
     kind = device.split(":")[0]
     fabric = Fabric(accelerator=kind, devices=asked, strategy="ddp")
     fabric.launch()

@@ -12,12 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from .wording import worded
+
 
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print a line to standard error; where nobody can read it any more (a closed pipe or terminal), go on without."""
     stream = sys.stderr if stream is None else stream
     with unless_broken(stream):
-        print(text, file=stream, flush=True)
+        print(worded(text), file=stream, flush=True)
 
 
 @contextlib.contextmanager
@@ -164,7 +166,7 @@ class Live(Progress):
 
     def note(self, text: str) -> None:
         with unless_broken(sys.stderr):
-            self.live.console.print(text, style="dim")
+            self.live.console.print(worded(text), style="dim")
 
     def update(self, step, horizon, epoch, train, valid, per_second) -> None:
         from rich.console import Group

@@ -133,12 +133,12 @@ class Run:
         if source is None and where is not None:
             check_source(where, self.path)
         if where is None:
-            raise DataError(f"{self.path} was trained on arrays in memory: pass the data (--data PATH)")
+            raise DataError(f"{self.path} was trained on arrays in memory: pass the data (`data=PATH`)")
         rows = stored_splits(self.path)
         try:
             data = load(where, splits=rows, **data_options(self.config))
         except DataError as error:
-            raise DataError(f"{error} (the data of run {self.path}: where have they moved? pass --data PATH)") from None
+            raise DataError(f"{error} (the data of run {self.path}: where have they moved? pass `data=PATH`)") from None
         return self._keep_data(data, str(where))
 
     def _keep_data(self, data: Data, where: str) -> Data:

@@ -84,13 +84,13 @@ class Cosine(Schedule):
 
 def unfinished(objective: nn.Module, steps: int) -> str | None:
     """A note where a weight or a capacity of the objective is still on its way when a run of so many steps ends."""
-    options = {"beta": "--warmup", "capacity": "--capacity-steps"}
+    options = {"beta": "`warmup`", "capacity": "`capacity_steps`"}
     for name, schedule in objective.named_modules():
         if isinstance(schedule, Linear | Geometric | Cosine) and schedule.steps > steps:
             shorter = f", or a smaller {options[name]}" if name in options else ""
             return (
-                f"{name} ends at {float(schedule(steps)):.3g} instead of {schedule.value:g}: it takes {schedule.steps:,} "
-                f"steps to get there, and this run has {steps:,}; what helps: more steps{shorter}"
+                f"{name} ends at {float(schedule(steps)):.3g} instead of {schedule.value:g}: it takes "
+                f"{schedule.steps:,} steps to get there, and this run has {steps:,}; what helps: more steps{shorter}"
             )
     return None
 

@@ -127,7 +127,7 @@ def check_source(source: str, path: Path) -> None:
     if source not in SETS and place.is_dir():
         full = place.resolve()
         if full == Path(full.anchor) or any(full.is_relative_to(system) for system in SYSTEM_FOLDERS):
-            raise DataError(f"{path} names {source} for its data, which is no folder of data: pass --data PATH")
+            raise DataError(f"{path} names {source} for its data, which is no folder of data: pass `data=PATH`")
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def check_first_batch(
         terms = composition.objective(composition.model, Batch(x, noise, c, y), torch.tensor(0))
         for name, value in {**terms.losses, **terms.stats}.items():
             if not bool(torch.isfinite(value)):
-                raise TrainingError(f"{name} is {float(value)} before the first step: check the data and --lr")
+                raise TrainingError(f"{name} is {float(value)} before the first step: check the data and `lr`")
 
 
 def prepare(data: Data, composition: Composition, options: Options, initialise: bool = True) -> None:
@@ -113,12 +113,12 @@ def small_set(data: Data, options: Options) -> str | None:
     n = len(data.train)
     if data.kind != "image" or n >= min(FEW, math.prod(data.shape)):
         return None
-    helps = {"augment": "--augment flip,shift", "patience": "--patience 10 (keeps the best weights)"}
+    helps = {"augment": "`augment='flip,shift'`", "patience": "`patience=10` (keeps the best weights)"}
     missing = [text for name, text in helps.items() if getattr(options, name) is None]
     return (
         f"{n:,} training images are few: such a model gives maps, scores and clean copies of images much like these, "
         "but it blurs or misses what is new in others (the validation ELBO tells) and its samples look like blends of "
-        f"training images. What helps: {', '.join([*missing, 'a smaller --latent', 'more images'])}"
+        f"training images. What helps: {', '.join([*missing, 'a smaller `latent`', 'more images'])}"
     )
 
 
@@ -211,12 +211,12 @@ def past_its_best(run: Run) -> str | None:
     fallen = best - elbo[-1][0]
     if fallen <= max(1.0, 0.05 * (best - elbo[0][0])):
         return None
-    helps = ["--patience 5 keeps the best weights"]
+    helps = ["`patience=5` keeps the best weights"]
     if config["data"]["facts"]["kind"] == "image" and not options["augment"]:
-        helps.append("--augment flip,shift puts it off")
+        helps.append("`augment='flip,shift'` puts it off")
     return (
         f"the validation ELBO was best at step {step:,} ({best:.2f} nats) and has fallen by {fallen:.2f} since: the "
-        f"training data are being learned by heart. {'; '.join([*helps, 'so do more data, or a smaller --latent'])}"
+        f"training data are being learned by heart. {'; '.join([*helps, 'so do more data, or a smaller `latent`'])}"
     )
 
 

@@ -262,7 +262,7 @@ class Trainer:
         if self.first:
             raise RunError(
                 f"this run was compiled, and its step cannot be compiled here ({str(error).splitlines()[0]}): "
-                "resume it where it was begun, or start another with --init-from and --compile off"
+                "resume it where it was begun, or start another with `init_from` and `compile='off'`"
             ) from error
         self.engine.eager()
         self.config["decided"] |= {"compile": False, "compile_why": f"compiling failed: {str(error).splitlines()[0]}"}
@@ -299,7 +299,7 @@ class Trainer:
         good = checkpoints(self.path)
         kept = f"the last good checkpoint is {good[-1]}" if good else "there is no earlier checkpoint"
         raise TrainingError(
-            f"{term} became {value} at step {step}; {kept}. Try a smaller --lr, --clip 100, or --precision fp32"
+            f"{term} became {value} at step {step}; {kept}. Try a smaller `lr`, `clip=100`, or `precision='fp32'`"
         )
 
     def _check_weights(self) -> None:

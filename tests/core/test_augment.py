@@ -118,10 +118,10 @@ def test_a_small_set_of_images_is_told_what_it_can_give(tmp_path):
     (told,) = heard.notes
     n = len(few.train)
     assert f"{n} training images are few" in told
-    assert "--augment" in told
-    assert "--patience" in told
-    assert "--augment" not in small_set(few, Options(augment="flip"))
-    assert "--patience" not in small_set(few, Options(patience=3))
+    assert "`augment=" in told
+    assert "`patience=" in told
+    assert "`augment=" not in small_set(few, Options(augment="flip"))
+    assert "`patience=" not in small_set(few, Options(patience=3))
     assert small_set(vk.from_arrays(blobs(300, 10, 10)), Options()) is None  # more images than numbers in one
     assert small_set(vk.from_arrays(np.random.default_rng(0).normal(size=(300, 900))), Options()) is None
 
@@ -143,9 +143,9 @@ def recorded(elbos, training=None, **arguments):
 def test_a_run_that_fell_from_its_best_says_so():
     said = past_its_best(recorded([-300.0, -250.0, -240.0, -260.0]))
     assert "step 300 (-240.00 nats) and has fallen by 20.00" in said
-    assert "--patience" in said
-    assert "--augment" in said
-    assert "--augment" not in past_its_best(recorded([-300.0, -240.0, -260.0], {"augment": "flip"}))
+    assert "`patience=" in said
+    assert "`augment=" in said
+    assert "`augment=" not in past_its_best(recorded([-300.0, -240.0, -260.0], {"augment": "flip"}))
     assert past_its_best(recorded([-300.0, -250.0, -240.0])) is None  # it rose to the end
     assert past_its_best(recorded([-300.0, -240.0, -242.0])) is None  # by less than a twentieth of its rise
     assert past_its_best(recorded([-300.0, -299.9, -300.5])) is None  # by less than a nat

@@ -251,7 +251,7 @@ def test_a_non_finite_term_stops_naming_step_and_term(images, tmp_path):
 @pytest.mark.parametrize("checkpoint_steps", [1, None])
 def test_a_huge_learning_rate_stops_and_leaves_no_broken_weights(images, tmp_path, checkpoint_steps):
     out = tmp_path / "run"
-    with pytest.raises(TrainingError, match=r"at step \d+.*--lr"):
+    with pytest.raises(TrainingError, match=r"at step \d+.*`lr`"):
         fit(
             images,
             "kingma2013",

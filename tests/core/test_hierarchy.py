@@ -299,7 +299,7 @@ def test_its_output_starts_at_the_datas_mean_and_its_support_is_checked():
         mean = torch.linspace(0.1, 0.9, math.prod(event)).reshape(event)
         assert nets.set_output_bias(model.likelihood.net, head.initial_bias(mean, mean))
         check_support(Composition(model, ELBO(), Binary()))
-        with pytest.raises(ChoiceError, match="--observation binary"):
+        with pytest.raises(ChoiceError, match="`observation='binary'`"):
             check_support(Composition(model, ELBO(), Levels(256)))
         with torch.no_grad():
             for p in model.parameters():

@@ -11,7 +11,8 @@ import vaekit
 
 ROOT = Path(vaekit.__file__).parent
 LAYERS = [
-    {"errors", "suggest", "guide", "options", "schedules", "progress", "noise", "typed", "allocation", "isolation"},
+    {"errors", "suggest", "wording", "guide", "options"},
+    {"schedules", "progress", "noise", "typed", "allocation", "isolation"},
     {
         "files",
         "lock",

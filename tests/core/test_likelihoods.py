@@ -664,7 +664,7 @@ def vae(head, latent=2, dtype=torch.float32, seed=0):
 def test_a_beta_is_refused_where_data_may_be_0_or_1():
     model = vae(heads.BetaHead((3,)))
     check_support(Composition(model, ELBO(), Dequantised(0, 256)))
-    with pytest.raises(ChoiceError, match=r"open-unit.*write --observation dequantised"):
+    with pytest.raises(ChoiceError, match=r"open-unit.*write `observation='dequantised'`"):
         check_support(Composition(model, ELBO(), Grey()))
     assert not bool(model.likelihood(torch.zeros(2, 2)).support.check(torch.tensor([0.0, 0.5, 0.5])).any())
 
@@ -675,7 +675,7 @@ def test_levels_fit_levels_and_counts(name):
     with pytest.raises(ChoiceError):
         check_support(Composition(vae(ALL[name]((3,))), ELBO(), Grey()))
     if name in COUNTING:
-        with pytest.raises(ChoiceError, match="write --observation counts"):
+        with pytest.raises(ChoiceError, match="write `observation='counts'`"):
             check_support(Composition(vae(ALL[name]((3,))), ELBO(), Identity()))
 
 

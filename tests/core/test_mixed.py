@@ -499,7 +499,7 @@ def test_support_must_agree():
     check_support(composition(heads.PoissonHead((4,)), Counts()))
     with pytest.raises(ChoiceError, match="support 'mixed'"):
         check_support(composition(MixedHead(COLUMNS), Standardised((4,))))
-    with pytest.raises(ChoiceError, match=r"support 'counts'.*--observation counts"):
+    with pytest.raises(ChoiceError, match=r"support 'counts'.*`observation='counts'`"):
         check_support(composition(heads.PoissonHead((4,)), Standardised((4,))))
 
 
@@ -568,7 +568,7 @@ def test_a_table_from_the_file_to_the_score(tmp_path, missing):
         with pytest.raises(DataError, match="row 0, column 'city' is 'Oslo', expected one of Bern, Lyon, Rome"):
             sources.rows(run, str(strange), None)
         lacking = table(tmp_path / "d.csv", 30, seed=3, holes=0.3)
-        with pytest.raises(DataError, match=r"row .*column .* is nan.*--missing mask"):
+        with pytest.raises(DataError, match=r"row .*column .* is nan.*`missing='mask'`"):
             run.score(sources.rows(run, str(lacking), None).x)
     else:
         x = sources.rows(run, str(strange), None).x
@@ -616,7 +616,7 @@ def test_training_on_incomplete_images(tmp_path):
     rng = np.random.default_rng(0)
     x = np.clip(rng.random((60, 1)) * np.ones((60, 16)) + 0.1 * rng.normal(size=(60, 16)), 0, 1).astype(np.float32)
     x = np.where(rng.random(x.shape) < 0.2, np.float32(NAN), x).reshape(60, 4, 4)
-    with pytest.raises(DataError, match=r"is nan.*--missing mask"):
+    with pytest.raises(DataError, match=r"is nan.*`missing='mask'`"):
         from_arrays(x)
     data = from_arrays(x, missing="mask")
     facts = Facts.of(data)
@@ -657,7 +657,7 @@ def test_the_command_line_reads_such_tables(tmp_path, capsys, monkeypatch):
     assert main(["fit", "a.csv", *small]) == 2
     told = capsys.readouterr().err
     assert "is nan" in told
-    assert "--missing mask" in told
+    assert "`missing='mask'`" in told
     assert not (tmp_path / "run").exists()
     assert main(["fit", "a.csv", "--missing", "mask", "--types", "visits=counts", *small]) == 0
     told = capsys.readouterr().err

@@ -91,41 +91,41 @@ def test_every_likelihood_composes_with_data_that_fit_it(likelihood, tmp_path):
 @pytest.mark.parametrize(
     ("choices", "says"),
     [
-        ({"objective": "iwae", "gamma": 3.0}, "takes no --gamma"),
-        ({"components": 4}, "--components belongs"),
-        ({"transforms": 4}, "--transforms belongs"),
+        ({"objective": "iwae", "gamma": 3.0}, "takes no `gamma`"),
+        ({"components": 4}, "`components` belongs"),
+        ({"transforms": 4}, "`transforms` belongs"),
         ({"posterior": "sphere", "prior": "normal"}, "sphere"),
-        ({"posterior": "sphere", "latent": 1}, "--latent 2"),
+        ({"posterior": "sphere", "latent": 1}, "`latent=2`"),
         ({"posterior": "point"}, "Gaussian posterior"),
         ({"objective": "autoencoder"}, "point"),
-        ({"posterior": "point", "objective": "autoencoder", "prior": "vamp"}, "--prior normal"),
+        ({"posterior": "point", "objective": "autoencoder", "prior": "vamp"}, "`prior='normal'`"),
         ({"objective": "tc", "prior": "hierarchical"}, "one"),
         ({"objective": "tc", "posterior": "full"}, "diagonal"),
         ({"posterior": "iaf", "objective": "iwae", "gradient": "dreg"}, "plain"),
-        ({"condition": "attributes"}, "--table"),
+        ({"condition": "attributes"}, "`table="),
         ({"condition": "batch"}, "no such column"),
-        ({"condition": "label", "prior": "vamp"}, "--prior mixture"),
-        ({"network": "conv"}, "--network dense"),
+        ({"condition": "label", "prior": "vamp"}, "`prior='mixture'`"),
+        ({"network": "conv"}, "`network='dense'`"),
         ({"likelihood": "mixed"}, "tables"),
-        ({"likelihood": "poisson"}, "--kind counts"),
-        ({"likelihood": "bernoulli", "observation": "grey"}, "--observation binary"),
-        ({"corruption_level": 0.2}, "--corruption"),
+        ({"likelihood": "poisson"}, "`kind='counts'`"),
+        ({"likelihood": "bernoulli", "observation": "grey"}, "`observation='binary'`"),
+        ({"corruption_level": 0.2}, "`corruption"),
         ({"corruption": "masking", "corruption_level": 1.5}, "above 0"),
-        ({"beta": -1.0}, "--beta"),
+        ({"beta": -1.0}, "`beta`"),
         ({"objective": "piwae", "samples": 5, "groups": 2}, "evenly"),
-        ({"objective": "ciwae", "mix": 2.0}, "--mix"),
-        ({"samples": 0}, "--samples"),
-        ({"latent": 0}, "--latent"),
+        ({"objective": "ciwae", "mix": 2.0}, "`mix`"),
+        ({"samples": 0}, "`samples`"),
+        ({"latent": 0}, "`latent`"),
         ({"prior": "vampp"}, "did you mean 'vamp'"),
         ({"betta": 2.0}, "did you mean 'beta'"),
         ({"objective": "iwae", "samples": 5, "groups": 2}, "evenly"),
-        ({"objective": "constrained", "target": -1.0}, "--target"),
+        ({"objective": "constrained", "target": -1.0}, "`target`"),
         ({"objective": "constrained", "hold": "distortion", "target": float("nan")}, "target. is nan"),
-        ({"objective": "constrained", "multiplier": 0.0}, "--multiplier"),
-        ({"objective": "constrained", "multiplier_lr": 0.0}, "--multiplier-lr"),
-        ({"objective": "info", "alpha": 1.5}, "--alpha"),
-        ({"posterior": "point", "objective": "autoencoder", "sparsity": -1.0}, "--sparsity"),
-        ({"posterior": "point", "objective": "autoencoder", "activity": 1.0}, "--activity"),
+        ({"objective": "constrained", "multiplier": 0.0}, "`multiplier`"),
+        ({"objective": "constrained", "multiplier_lr": 0.0}, "`multiplier_lr`"),
+        ({"objective": "info", "alpha": 1.5}, "`alpha`"),
+        ({"posterior": "point", "objective": "autoencoder", "sparsity": -1.0}, "`sparsity`"),
+        ({"posterior": "point", "objective": "autoencoder", "activity": 1.0}, "`activity`"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(choices, says):
@@ -196,7 +196,7 @@ def test_a_column_of_a_few_classes_can_be_the_condition(tmp_path):
 
 
 def test_a_linear_recipe_refuses_more_latents_than_data_have_dimensions():
-    with pytest.raises(ChoiceError, match="--latent below 6"):
+    with pytest.raises(ChoiceError, match="`latent` below 6"):
         get_recipe("linear")(FACTS, latent=6)
 
 

@@ -308,7 +308,7 @@ def test_other_choices_than_those_kept_are_refused_unless_fitted_anew(run):
     run.fit_latents("gmm", components=3)
     assert run.fit_latents("gmm", components=3, seed=0).record["choices"]["components"] == 3
     for other in ({"components": 4}, {"seed": 1}, {"steps": 7}):
-        with pytest.raises(ChoiceError, match=f"{next(iter(other))} .*--refit"):
+        with pytest.raises(ChoiceError, match=f"{next(iter(other))} .*`refit=True`"):
             run.fit_latents("gmm", **other)
     assert run.fit_latents("gmm", components=4, refit=True).record["choices"]["components"] == 4
     assert len(run.fit_latents("gmm").density.weights) == 4
@@ -358,7 +358,7 @@ def test_damaged_files(run, name):
             run.sample(3, latents=name)
     record = run.path / "latents" / f"{name}.json"
     record.write_text("[1]")
-    with pytest.raises(RunError, match="--refit"):
+    with pytest.raises(RunError, match="`refit=True`"):
         run.fit_latents(name)
     assert run.fit_latents(name, steps=2, refit=True).sample(2).shape == (2, 2)
     stored = json.loads(record.read_text())
@@ -466,7 +466,7 @@ def test_unknown_names(run, name, near):
 
 
 def test_wrong_choices(run):
-    with pytest.raises(ChoiceError, match="components is for gmm"):
+    with pytest.raises(ChoiceError, match="`components` is for gmm"):
         run.fit_latents("flow", components=3)
     with pytest.raises(ChoiceError, match="components must be 1 or more"):
         run.fit_latents("gmm", components=0)

@@ -168,5 +168,5 @@ def test_moments_lose_nothing_over_many_rows():
 
 
 def test_a_device_without_float64():
-    with pytest.raises(ChoiceError, match=r"need float64, which --device mps lacks"):
+    with pytest.raises(ChoiceError, match=r"need float64, which `device='mps'` lacks"):
         choose_device("mps", double=True)

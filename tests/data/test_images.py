@@ -269,7 +269,7 @@ def test_wide_images_that_use_their_range_keep_it(tmp_path):
         pixels = np.array(Image.open(tmp_path / "hot" / f"{i}.tif").resize((20, 20)))
         pixels[0, 0] = 65535
         Image.fromarray(pixels).save(tmp_path / "hot" / f"{i}.tif")
-    assert any("--pixel-range" in note and "few of 256 levels" in note for note in load(tmp_path / "hot").notes)
+    assert any("`pixel_range=" in note and "few of 256 levels" in note for note in load(tmp_path / "hot").notes)
     with pytest.raises(DataError, match=r"pixel_range must be 'LOW,HIGH'"):
         load(tmp_path / "set", pixel_range="9,3")
 

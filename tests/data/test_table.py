@@ -58,7 +58,7 @@ def test_a_fractional_y_is_data(tmp_path):
 def test_text_is_refused_by_name_unless_it_is_label_or_group(tmp_path):
     rows = [f"id{i % 5}" for i in range(10)]
     path = write(tmp_path / "a.csv", ["a", "b", "patient"], range(10), np.linspace(0, 1, 10), rows)
-    with pytest.raises(DataError, match=r"column patient holds text.*label= or group="):
+    with pytest.raises(DataError, match=r"column patient holds text.*`label` or `group`"):
         load(path)
     data = load(path, group="patient")
     assert data.feature_names == ["a", "b"]
@@ -357,7 +357,7 @@ def test_missing_cells_are_nan_and_nothing_else_is(tmp_path, holes, word):
     assert any("values are missing" in note for note in data.notes) == holes.any()
     if holes.any():
         row, column = np.argwhere(holes)[0]
-        with pytest.raises(DataError, match=f"row {row}, column {list(columns)[column]!r} is nan.*--missing mask"):
+        with pytest.raises(DataError, match=f"row {row}, column {list(columns)[column]!r} is nan.*`missing='mask'`"):
             load(path, types=types)
     else:
         assert not load(path, types=types).missing

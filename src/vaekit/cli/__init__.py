@@ -21,6 +21,7 @@ from vaekit.cli.mistakes import check_command, explained
 from vaekit.cli.parameters import as_flags
 from vaekit.errors import UnavailableError, VaekitError
 from vaekit.options import Options
+from vaekit.wording import wording
 
 HELP = """Variational autoencoders on your own data: train, measure, look, use.
 
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     level = logging.root.manager.disable
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), wording(_as_flags):
             warnings.simplefilter("ignore")  # a library's warnings mean nothing to a user
             logging.disable(logging.WARNING)
             if argv and not argv[0].startswith("-"):
@@ -123,7 +124,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.disable(level)
 
 
+def _as_flags(text: str) -> str:
+    return as_flags(text, arguments()) if "`" in text else text
+
+
 def _refuse(error: Exception) -> int:
-    text = explained(error) if isinstance(error, CycloptsError) else as_flags(str(error), arguments())
+    text = explained(error) if isinstance(error, CycloptsError) else _as_flags(str(error))
     print(f"error: {' '.join(text.split())}", file=sys.stderr)
     return 3 if isinstance(error, UnavailableError) else 2

@@ -20,6 +20,7 @@ from vaekit.files import checked_path
 from vaekit.find import default_out, find_run, is_run
 from vaekit.options import Options
 from vaekit.progress import say
+from vaekit.wording import worded
 
 if TYPE_CHECKING:
     from vaekit.data import Data
@@ -375,7 +376,7 @@ def _finished(run: Run, out: Path) -> None:
         figures = f"ELBO {valid['elbo']:.2f} nats (rate {valid['rate']:.2f}, {figures})"
     print(f"validation {figures} after {config['step']:,} steps in {minutes}:{seconds:02d}")
     if warning := past_its_best(run):
-        print(f"note: {warning}")
+        print(worded(f"note: {warning}"))
     print(f"saved in {out}")
 
 

@@ -86,7 +86,7 @@ def as_flags(text: str, known: Container[str]) -> str:
     """A text of the library for the command line: its Python arguments as flags, where they are `known` ones.
 
     `beta` becomes --beta, `likelihood='gaussian'` --likelihood gaussian, `hidden=[300, 300]` --hidden 300 300,
-    `skip_bad=True` --skip-bad and `direct=False` --no-direct.
+    `skip_bad=True` --skip-bad, `direct=False` --no-direct and `types={'age': 'counts'}` --types age=counts.
     """
 
     def flag(found: re.Match[str]) -> str:
@@ -106,5 +106,7 @@ def _with_value(flag: str, written: str) -> str:
         return f"{flag} {written}"  # a word for what to put there, such as PATH
     if isinstance(value, bool):
         return flag if value else f"--no-{flag.removeprefix('--')}"
+    if isinstance(value, dict):
+        value = ",".join(f"{key}={one}" for key, one in value.items())
     parts = value if isinstance(value, list | tuple) else [value]
     return " ".join([flag, *(shlex.quote(str(part)) for part in parts)])

@@ -127,7 +127,7 @@ class Condition:
         except ValueError:
             values = np.empty((1, 0), np.float32)
         if values.shape[1] != self.size or not np.isfinite(values).all():
-            raise ChoiceError(f"--label takes a number for each of {', '.join(self.names)}, with commas between them")
+            raise ChoiceError(f"`label` takes a number for each of {', '.join(self.names)}, with commas between them")
         return values
 
     @property
@@ -148,7 +148,7 @@ class Condition:
                 what = "label" if self.column is None else f"value of {self.column!r}"
                 raise ChoiceError(
                     f"row {row} has no {what}, and this run is conditional on it: {self.expected}, leave such rows "
-                    "out, or train --recipe semi-supervised"
+                    "out, or train `recipe='semi-supervised'`"
                 )
             raise ChoiceError(f"row {row} is of class {value!r}, which this run was not trained on: {self.expected}")
         return np.eye(self.size, dtype=np.float32)[codes]
@@ -276,7 +276,7 @@ class Targets:
 
         labels = np.full(len(split), -1) if split.label is None else np.asarray(split.label)
         if not (labels >= 0).any():
-            raise ChoiceError("a semi-supervised run needs labels, and these data have none: use --recipe vae")
+            raise ChoiceError("a semi-supervised run needs labels, and these data have none: use `recipe='vae'`")
         if self.count is None:
             return labels.astype(np.int64)
         seen = np.full(len(labels), -1, np.int64)

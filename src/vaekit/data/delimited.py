@@ -207,7 +207,7 @@ class _Reading:
         where = f"line {line}" if last == line else f'lines {line} to {last}, which a quote (") joins'
         hint = ""
         if width == 1 and self.dialect.delimiter == "," and all(map(is_number, row)):
-            hint = "; where the comma is the decimal sign, say delimiter=';' (--delimiter ';')"
+            hint = "; where the comma is the decimal sign, write `delimiter=';'`"
         elif width == 1:
             hint = "; where lines stand above the header, delete them"
         return DataError(

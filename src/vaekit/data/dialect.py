@@ -197,7 +197,7 @@ def _names(
         "there is no header" if header == "no" else f"the first line ({some(first, 4)}) is data, so there is no header"
     )
     note += ": the columns are named column1, column2, ..."
-    return None, [note if header == "no" else f"{note}; header='yes' (--header yes) takes it for names"]
+    return None, [note if header == "no" else f"{note}; `header='yes'` takes it for names"]
 
 
 def _header(first: list[str], rest: list[list[str]]) -> tuple[bool, str]:
@@ -217,8 +217,7 @@ def _header(first: list[str], rest: list[list[str]]) -> tuple[bool, str]:
         return True, ""
     if _counts_up(heads) and not all(_by_one([number(c) for c in row]) for row in rest[:COMPARED]):
         return True, (
-            f"the first line ({some(first, 4)}) is taken for the names of the columns; "
-            "header='no' (--header no) takes it for data"
+            f"the first line ({some(first, 4)}) is taken for the names of the columns; `header='no'` takes it for data"
         )
     return False, ""
 
@@ -282,7 +281,7 @@ def _with_decimal(text: Text, found: Dialect, rows: list[list[str]], heard: Call
     chosen: Decimal = "comma" if "," in cell and found.delimiter == ";" else "point"
     other: Decimal = "point" if chosen == "comma" else "comma"
     note = (
-        f"{cell!r} in column {name!r} is read as {number(cell, chosen):g}; decimal={other!r} (--decimal {other}) reads "
+        f"{cell!r} in column {name!r} is read as {number(cell, chosen):g}; `decimal={other!r}` reads "
         f"it as {number(cell, other):g}"
     )
     return replace(found, decimal=chosen, notes=(*found.notes, note))
@@ -292,13 +291,13 @@ def two_conventions(text: Text, comma: tuple[str, str], point: tuple[str, str]) 
     """The error of a table of decimal commas and decimal points; (column, cell) of each."""
     return DataError(
         f"{text.path}: {comma[1]!r} in column {comma[0]!r} has a decimal comma and {point[1]!r} in column {point[0]!r} "
-        f"a decimal point: write all numbers alike, drop a column (drop=[{comma[0]!r}]), or say which are numbers: "
-        "decimal='comma' or 'point' (--decimal)"
+        f"a decimal point: write all numbers alike, drop a column (`drop=[{comma[0]!r}]`), or say which are numbers: "
+        "`decimal='comma'` or `decimal='point'`"
     )
 
 
 def comma_note(column: str, cell: str) -> str:
     return (
         f"numbers have a decimal comma: {cell!r} in column {column!r} is read as {number(cell, 'comma'):g}; "
-        "decimal='point' (--decimal point) would not"
+        "`decimal='point'` would not"
     )

@@ -230,7 +230,7 @@ class _Packing:
                     return None
                 raise DataError(
                     f"{self.path / name} cannot be read as an image ({error}): repair or remove it, "
-                    "or pass --skip-bad (skip_bad=True)"
+                    "or pass `skip_bad=True`"
                 ) from error
 
         for start in range(0, len(names), CHUNK):
@@ -251,7 +251,7 @@ class _Packing:
             if most_high - most_low < FEW_LEVELS * 257:
                 self.notes.append(
                     f"98 of 100 values of each image lie in {most_low:g}..{most_high:g}, which are few of 256 levels: "
-                    f"--pixel-range {most_low:g},{most_high:g} (in Python pixel_range=) spreads them"
+                    f"`pixel_range='{most_low:g},{most_high:g}'` spreads them"
                 )
         else:
             self.span = (low, high if high > low else low + 1)
@@ -285,7 +285,7 @@ def _common_size(path: Path, heads: dict[str, _Head]) -> tuple[int, int]:
         (height, width), _ = common[0]
         raise DataError(
             f"{path} holds images of {len(sizes)} sizes (height x width): {shown}{more}; expected one: pass "
-            f"--size {height}x{width} (in Python size='{height}x{width}') to resize them all"
+            f"`size='{height}x{width}'` to resize them all"
         )
     return common[0][0]
 

@@ -54,13 +54,13 @@ def infer(
             f"{where}: column{'s' * (len(odd) > 1)} {some(odd)} hold{'s' * (len(odd) == 1)} text, expected numbers or "
             f"categories that recur, got {counted(different, 'different text')} in {counted(n, 'row')} "
             f"({some([repr(text[:40]) for text in shown], 3)}): drop them ({_drop(odd[0])}), say that they are "
-            f"categories (types={_typed_as(odd[0], 'categorical')}), or name one with label= or group="
+            f"categories (`types={_typed_as(odd[0], 'categorical')!r}`), or name one with `label` or `group`"
         )
     return tuple(found)
 
 
 def _drop(name: str) -> str:
-    return f"drop=[{name!r}], --drop {name!r}"
+    return f"`drop=[{name!r}]`"
 
 
 def _typed_as(name: str, kind: str) -> str:
@@ -108,7 +108,7 @@ def _kind(name: str, values: Array, texts: bool, where: str) -> str | None:
         raise DataError(
             f"{where}: column {name!r} holds dates or times ({found[0]!r}): drop it ({_drop(name)}), convert it to "
             f"numbers (days since a date, hour of the day), or take them for categories "
-            f"(types={_typed_as(name, 'categorical')})"
+            f"(`types={_typed_as(name, 'categorical')!r}`)"
         )
     _refuse_stray_texts(name, values, found, where)
     different, n = len(found), int(np.isin(values, found).sum())
@@ -128,7 +128,7 @@ def _refuse_stray_texts(name: str, values: Array, found: Sequence[str], where: s
         raise DataError(
             f"{where}: column {name!r} holds numbers, but row {row} is {str(values[row])!r}{more}: correct it, leave "
             f"the cell empty where the value is missing, say that all are categories "
-            f"(types={_typed_as(name, 'categorical')}), or drop the column ({_drop(name)})"
+            f"(`types={_typed_as(name, 'categorical')!r}`), or drop the column ({_drop(name)})"
         )
 
 
@@ -207,12 +207,12 @@ def on_counts(
     if all(column.kind == "counts" for column in schema):
         yield (
             f"{counted(len(schema), 'column')} of whole numbers from 0 up, many of them 0, are taken for counts; "
-            "kind='vector' (--kind vector) takes them for real numbers"
+            "`kind='vector'` takes them for real numbers"
         )
     elif all(map(_whole, data.values())) and not all(map(_bits, data.values())):
         yield (
-            "the table holds only whole numbers from 0 up, which are modelled as real numbers; kind='counts' (--kind "
-            "counts) takes them for counts"
+            "the table holds only whole numbers from 0 up, which are modelled as real numbers; `kind='counts'` "
+            "takes them for counts"
         )
 
 
@@ -223,7 +223,7 @@ def indices(columns: Mapping[str, Array]) -> Iterator[tuple[str, str]]:
         if values.dtype.kind == "f" and np.isnan(values).all():
             yield name, f"{shown} holds nothing and is left out"
         elif values.dtype.kind in "iU" and len(values) > 1 and len(np.unique(values)) == len(values):
-            kept = f"types={_typed_as(name, 'categorical' if values.dtype.kind == 'U' else 'real')} (--types) keeps it"
+            kept = f"`types={_typed_as(name, 'categorical' if values.dtype.kind == 'U' else 'real')!r}` keeps it"
             yield name, f"{shown} numbers or names the rows and is left out; {kept}"
 
 

@@ -467,7 +467,7 @@ def _unknown(asked: str) -> DataError:
 
 def _refuse(asked: str, where: str, options: Mapping[str, Any]) -> None:
     if used := [name for name, value in options.items() if value is not None]:
-        raise DataError(f"{used[0]} applies to {where} only, and {asked} is none; leave it out")
+        raise DataError(f"`{used[0]}` applies to {where} only, and {asked} is none; leave it out")
 
 
 def _table(table: str | Path, folder: Path) -> Path:
@@ -475,7 +475,7 @@ def _table(table: str | Path, folder: Path) -> Path:
     for place in (given, folder / given):
         if place.is_file():
             return place
-    raise DataError(f"table={str(table)!r}: no such file, here or in {folder}")
+    raise DataError(f"`table={str(table)!r}`: no such file, here or in {folder}")
 
 
 def _table_to_keep(table: str | Path, folder: Path) -> str:

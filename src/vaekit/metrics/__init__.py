@@ -188,8 +188,8 @@ def compare(
     check_comparable(*protocols)
     if not np.array_equal(*rows):
         raise ChoiceError(
-            f"the {split} rows of the two runs are not the same: train both with the same --valid, --test, "
-            "--split-seed and --group"
+            f"the {split} rows of the two runs are not the same: train both with the same `valid`, `test`, "
+            "`split_seed` and `group`"
         )
     scores = [per_datum(run, observed, samples, n=m, seed=seed).log_px for run, observed, m in checked]
     difference = scores[0] - scores[1]

@@ -110,7 +110,7 @@ def per_datum(
         raise ChoiceError("the number of data to evaluate must be 1 or more")
     model = run.model
     if model.no_density is not None:
-        raise ChoiceError(f"{model.no_density}: there is nothing to score it by; `--metrics distortion` works")
+        raise ChoiceError(f"{model.no_density}: there is nothing to score it by; `metrics='distortion'` works")
     dims = math.prod(run.facts.shape)
     b, k = _plan(dims, samples, n)
     b = b if batch is None else batch

@@ -64,7 +64,7 @@ def nsf(latent: int, *, transforms: int = 2) -> Head:
 
 def sphere(latent: int) -> Head:
     if latent < 2:
-        raise ChoiceError("a sphere needs at least two dimensions: write --latent 2 or more")
+        raise ChoiceError("a sphere needs at least two dimensions: write `latent=2` or more")
     return Sphere((latent,))
 
 
@@ -122,9 +122,9 @@ def constrained(
     _at_least(0 if hold == "rate" else -math.inf, target=target)
     positive(samples=samples)
     if not 0 < multiplier <= 1e6:
-        raise ChoiceError(f"--multiplier must be above 0 and at most 1e6, got {multiplier:g}")
+        raise ChoiceError(f"`multiplier` must be above 0 and at most 1e6, got {multiplier:g}")
     if not 0 < multiplier_lr < math.inf:
-        raise ChoiceError(f"--multiplier-lr must be above 0, got {multiplier_lr:g}")
+        raise ChoiceError(f"`multiplier_lr` must be above 0, got {multiplier_lr:g}")
     return Constrained(hold, target, multiplier_lr, multiplier, samples)
 
 
@@ -150,7 +150,7 @@ def info(
 ) -> Objective:
     _at_least(0, weight=weight)
     if not -math.inf < alpha <= 1:
-        raise ChoiceError(f"--alpha must be 1 or less in info, above which the KL would be made large, got {alpha:g}")
+        raise ChoiceError(f"`alpha` must be 1 or less in info, above which the KL would be made large, got {alpha:g}")
     return InfoVAE(alpha, weight, kernel)
 
 
@@ -177,7 +177,7 @@ def piwae(n: int, latent: int, *, samples: int = 48, groups: int = 6, gradient: 
 def ciwae(n: int, latent: int, *, samples: int = 50, mix: float = 0.05) -> Objective:
     positive(samples=samples)
     if not 0 <= mix <= 1:
-        raise ChoiceError(f"--mix must lie in 0..1, got {mix:g}")
+        raise ChoiceError(f"`mix` must lie in 0..1, got {mix:g}")
     return CIWAE(samples, mix)
 
 
@@ -198,7 +198,7 @@ def autoencoder(
 ) -> Objective:
     _at_least(0, l1=l1, l2=l2, gradient_penalty=gradient_penalty, sparsity=sparsity, decoder_decay=decoder_decay)
     if not 0 < activity < 1:
-        raise ChoiceError(f"--activity must lie between 0 and 1, got {activity:g}")
+        raise ChoiceError(f"`activity` must lie between 0 and 1, got {activity:g}")
     return Autoencoder(l2, gradient_penalty, l1, (activity, sparsity) if sparsity else None, decoder_decay)
 
 
@@ -254,19 +254,19 @@ def chosen(what: str, name: str, part: Callable[..., Any], given: Mapping[str, A
     own = takes(part)
     for n in found:
         if n not in own:
-            flags = ", ".join(f"--{o.replace('_', '-')}" for o in own) or "none of these"
-            raise ChoiceError(f"{what} {name!r} takes no --{n.replace('_', '-')}; it takes {flags}")
+            flags = ", ".join(f"`{o}`" for o in own) or "none of these"
+            raise ChoiceError(f"{what} {name!r} takes no `{n}`; it takes {flags}")
     return found
 
 
 def _shared(samples: int, groups: int) -> None:
     positive(samples=samples, groups=groups)
     if samples % groups:
-        raise ChoiceError(f"--samples {samples} cannot be shared over --groups {groups} evenly")
+        raise ChoiceError(f"`samples={samples}` cannot be shared over `groups={groups}` evenly")
 
 
 def _at_least(least: float, **values: float) -> None:
     for name, value in values.items():
         if not (least <= value and math.isfinite(value)):
             wanted = f"{least:g} or more" if math.isfinite(least) else "a number"
-            raise ChoiceError(f"--{name.replace('_', '-')} must be {wanted}, got {value:g}")
+            raise ChoiceError(f"`{name}` must be {wanted}, got {value:g}")

@@ -29,7 +29,7 @@ from .registry import recipe
 def complete(facts: Facts, name: str) -> None:
     """Refuse data that a published model was not made for."""
     if facts.missing or is_mixed(facts):
-        raise ChoiceError(f"recipe {name!r} is for numbers without missing values: use --recipe vae for this table")
+        raise ChoiceError(f"recipe {name!r} is for numbers without missing values: use `recipe='vae'` for this table")
 
 
 def gaussian_vae(
@@ -112,7 +112,7 @@ def linear(facts: Facts, *, latent: int = 10) -> Composition:
     complete(facts, "linear")
     positive(latent=latent)
     if latent >= facts.dims:
-        raise ChoiceError(f"recipe 'linear' needs fewer latents than data dimensions: --latent below {facts.dims}")
+        raise ChoiceError(f"recipe 'linear' needs fewer latents than data dimensions: `latent` below {facts.dims}")
     # shift and one isotropic scale leave the model class as it is; the Jacobian goes into every reported number
     posterior = Conditional(nets.MLP(facts.shape, latent, ()), heads.Gaussian((latent,), "each"))
     likelihood = Conditional(nets.MLP((latent,), facts.dims, ()), heads.Gaussian(facts.shape, "shared"))

@@ -173,7 +173,7 @@ def compose(
     latent = latent if latent is not None else networks.default_latent(facts, dense)
     positive(latent=latent, hidden=hidden, components=components, transforms=transforms)
     if blocks < 0:
-        raise ChoiceError(f"--blocks must be 0 or more, got {blocks}")
+        raise ChoiceError(f"`blocks` must be 0 or more, got {blocks}")
     seen, head, event, wrap = seen_as(facts, likelihood, sigma, observation)
     wanted = choose_condition(facts, condition)
     size = wanted.size if wanted else 0
@@ -181,12 +181,12 @@ def compose(
     if chosen_prior == "vamp" and (facts.missing or is_mixed(facts)):
         raise ChoiceError(
             "the pseudo-inputs of a vamp prior are rows of data, which cannot be learned where columns hold categories "
-            "or values are missing: write --prior mixture or flow"
+            "or values are missing: write `prior='mixture'` or `prior='flow'`"
         )
     if components is not None and chosen_prior not in ("mixture", "vamp"):
-        raise ChoiceError(f"--components belongs to the priors mixture and vamp, and this prior is {chosen_prior}")
+        raise ChoiceError(f"`components` belongs to the priors mixture and vamp, and this prior is {chosen_prior}")
     if transforms is not None and chosen_prior != "flow" and posterior not in ("iaf", "nsf"):
-        raise ChoiceError("--transforms belongs to a flow: --prior flow, --posterior iaf or nsf")
+        raise ChoiceError("`transforms` belongs to a flow: `prior='flow'`, `posterior='iaf'` or `posterior='nsf'`")
 
     flow = {} if transforms is None or posterior not in ("iaf", "nsf") else {"transforms": transforms}
     q_head = POSTERIORS[posterior](latent, **flow)
@@ -218,7 +218,7 @@ def compose(
             raise ChoiceError("corruption is for images and plain vectors, not for tables of mixed or missing values")
         loss.corruption = choose_corruption(corruption, corruption_level, seen)
     elif corruption_level is not None:
-        raise ChoiceError("--corruption-level needs a --corruption: gaussian, masking or salt-and-pepper")
+        raise ChoiceError("`corruption_level` needs a `corruption`: gaussian, masking or salt-and-pepper")
     return Composition(model, loss, seen, defaults, partial(start, wrap=wrap), wanted)
 
 
@@ -230,14 +230,14 @@ def choose_condition(facts: Facts, name: str) -> Condition | None:
         return Condition("label", facts.categories[name], name)
     if name not in ("label", "attributes"):
         raise ChoiceError(
-            f"--condition {name}: the data have no such column of a few classes; there is label, attributes"
+            f"`condition={name!r}`: the data have no such column of a few classes; there is label, attributes"
             + "".join(f", {column}" for column in facts.categories)
         )
     names = facts.classes if name == "label" else facts.attributes
     if not names:
         raise ChoiceError(
             f"a model conditional on {'labels' if name == 'label' else 'attributes'} needs data that have them, and "
-            "these have none: name a column (--label COLUMN), give --table attributes.csv, or use --recipe vae"
+            "these have none: name a column (`label=COLUMN`), give `table='attributes.csv'`, or use `recipe='vae'`"
         )
     return Condition(name, names)
 
@@ -248,14 +248,14 @@ def choose_prior_name(prior: str, posterior: str, condition: Condition | None) -
         return "sphere" if posterior == "sphere" else "normal"
     if (prior == "sphere") != (posterior == "sphere"):
         raise ChoiceError(
-            "a prior on the sphere and a posterior on the sphere need each other: --posterior sphere alone"
+            "a prior on the sphere and a posterior on the sphere need each other: `posterior='sphere'` alone"
         )
     if prior == "vamp" and condition:
-        raise ChoiceError("the pseudo-inputs of a vamp prior have no condition: write --prior mixture or flow")
+        raise ChoiceError("pseudo-inputs of a vamp prior have no condition: write `prior='mixture'` or `prior='flow'`")
     if prior == "hierarchical" and condition:
-        raise ChoiceError("a hierarchical prior cannot be conditional: write --prior flow")
+        raise ChoiceError("a hierarchical prior cannot be conditional: write `prior='flow'`")
     if posterior == "point" and prior in ("vamp", "hierarchical"):
-        raise ChoiceError(f"an autoencoder has no density that a {prior} prior could be made of: write --prior normal")
+        raise ChoiceError(f"an autoencoder has no density to make a {prior} prior of: write `prior='normal'`")
     return prior
 
 
@@ -282,5 +282,5 @@ def choose_corruption(name: str, level: float | None, observation: Observation) 
     """What spoils the encoder's input in training."""
     level = 0.3 if level is None else level
     if not 0 < level < math.inf or (name != "gaussian" and level > 1):
-        raise ChoiceError(f"--corruption-level must be above 0 (a share up to 1 for {name}), got {level:g}")
+        raise ChoiceError(f"`corruption_level` must be above 0 (a share up to 1 for {name}), got {level:g}")
     return make_corruption(name, level, *(x_range(observation) or (-1.0, 1.0)))

@@ -30,7 +30,7 @@ class Planes(nn.Module):
 def is_dense(facts: Facts, network: str) -> bool:
     """Whether the networks are dense: for vectors and small images, unless asked otherwise."""
     if network == "conv" and facts.kind not in ("image", "signal"):
-        raise ChoiceError(f"convolutions need images or signals, but these are {facts.kind} data: --network dense")
+        raise ChoiceError(f"convolutions need images or signals; these are {facts.kind} data: use `network='dense'`")
     if network != "auto":
         return network == "dense"
     return facts.kind in ("vector", "counts") or facts.dims <= 1024

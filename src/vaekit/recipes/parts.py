@@ -46,7 +46,7 @@ def whole_range(facts: Facts, wanted: str) -> tuple[float, float]:
         raise ChoiceError(
             f"{wanted} needs data of a known range, but these are floats from {low:g} to {high:g}: "
             "store them as uint8, or divide them into [0, 1] (for 0..255 images: x / 255), "
-            "or choose --likelihood gaussian"
+            "or choose `likelihood='gaussian'`"
         )
     return low, high
 
@@ -78,7 +78,7 @@ def choose_observation(facts: Facts, name: str, likelihood: str, shift: float = 
         return MixedTable(facts.columns, facts.double)
     if name == "counts":
         if facts.scale[0] < 0 or not (facts.kind == "counts" or facts.integer):
-            raise ChoiceError("the 'counts' observation needs whole numbers from 0: load the data with --kind counts")
+            raise ChoiceError("the 'counts' observation needs whole numbers from 0: load the data with `kind='counts'`")
         return Counts()
     if name == "centred":
         return Centred(facts.shape, facts.double)
@@ -89,7 +89,7 @@ def choose_observation(facts: Facts, name: str, likelihood: str, shift: float = 
         if not facts.integer or low != 0:
             raise ChoiceError(
                 f"the {name!r} observation needs whole numbers from 0 (uint8): store the data as uint8, or choose "
-                "--likelihood continuous-bernoulli or gaussian"
+                "`likelihood='continuous-bernoulli'` or gaussian"
             )
         return Levels(int(high) + 1) if name == "levels" else Dequantised(low, int(high) + 1)
     if name == "grey":
@@ -192,7 +192,7 @@ def positive(**values: int | tuple[int, ...] | None) -> None:
         sizes = value if isinstance(value, tuple | list) else () if value is None else (value,)
         for size in sizes:
             if size < 1:
-                raise ChoiceError(f"--{name.replace('_', '-')} must be 1 or more, got {size}")
+                raise ChoiceError(f"`{name}` must be 1 or more, got {size}")
 
 
 def kl_weight(beta: float, warmup: int, cycles: int = 0, start: float = 0.0) -> Schedule:
@@ -201,16 +201,16 @@ def kl_weight(beta: float, warmup: int, cycles: int = 0, start: float = 0.0) -> 
     From 0 it rises evenly; from any other start it moves in equal ratios.
     """
     if not 0 <= beta < math.inf:
-        raise ChoiceError(f"--beta must be 0 or more, got {beta:g}")
+        raise ChoiceError(f"`beta` must be 0 or more, got {beta:g}")
     if not 0 <= start < math.inf:
-        raise ChoiceError(f"--beta-from must be 0 or more, got {start:g}")
+        raise ChoiceError(f"`beta_from` must be 0 or more, got {start:g}")
     if start and (not warmup or cycles or not beta):
-        raise ChoiceError("--beta-from takes the steps to --beta as --warmup, a --beta above 0 and no --cycles")
+        raise ChoiceError("`beta_from` takes the steps to `beta` as `warmup`, a `beta` above 0 and no `cycles`")
     if warmup < 0 or cycles < 0:
-        raise ChoiceError(f"--warmup and --cycles must be 0 or more steps, got {min(warmup, cycles)}")
+        raise ChoiceError(f"`warmup` and `cycles` must be 0 or more steps, got {min(warmup, cycles)}")
     if cycles:
         if warmup > cycles:
-            raise ChoiceError(f"--warmup {warmup} must fit into a cycle of --cycles {cycles} steps")
+            raise ChoiceError(f"`warmup={warmup}` must fit into a cycle of `cycles={cycles}` steps")
         return Cyclic(beta, cycles, warmup / cycles if warmup else 0.5)
     if start:
         return Geometric(beta, warmup, start)

@@ -36,7 +36,7 @@ def _plain(facts: Facts, likelihood: str, sigma: str, observation: str) -> Dress
     """`seen_as` where the encoder has a network of its own and sees x as it is."""
     made = seen_as(facts, likelihood, sigma, observation)
     if made.event != facts.shape:
-        raise ChoiceError("discrete codes are for images, signals and plain vectors: use --recipe vae for such tables")
+        raise ChoiceError("discrete codes are for images, signals and plain vectors: use `recipe='vae'` for tables")
     return made
 
 
@@ -109,7 +109,7 @@ def vq(
     """
     positive(codes=codes, dim=dim)
     if not commitment >= 0:
-        raise ChoiceError(f"--commitment must be 0 or more, got {commitment:g}")
+        raise ChoiceError(f"`commitment` must be 0 or more, got {commitment:g}")
     decay = 0.99 if codebook == "ema" else None
     build = partial(vq_vae, codes=codes, dim=dim, decay=decay, commitment=commitment)
     return _quantised(facts, build, prior, hidden, positions, blocks, (likelihood, sigma, observation))
@@ -143,7 +143,7 @@ def fsq(
         observation: how raw data become x; auto is the likelihood's natural one.
     """
     if not levels or min(levels) < 2:
-        raise ChoiceError(f"--levels must be 2 or more each, got {levels}")
+        raise ChoiceError(f"`levels` must be 2 or more each, got {levels}")
     build = partial(fsq_vae, levels=levels)
     return _quantised(facts, build, prior, hidden, positions, blocks, (likelihood, sigma, observation))
 
@@ -188,11 +188,11 @@ def semi_supervised(
     if classes < 2:
         raise ChoiceError(
             "recipe 'semi-supervised' needs labels of two classes or more, and these data have none: name a column "
-            "(--label COLUMN), or use --recipe vae"
+            "(`label=COLUMN`), or use `recipe='vae'`"
         )
     known = sum(facts.class_counts) or facts.n
     if labelled is not None and labelled > known:
-        raise ChoiceError(f"--labelled {labelled} is more than the {known} training data that have a label")
+        raise ChoiceError(f"`labelled={labelled}` is more than the {known} training data that have a label")
     usual = known if known < facts.n else max(classes, facts.n // 100)
     count = labelled if labelled is not None else usual
     shares = class_frequencies(facts, class_prior, frequencies)
@@ -220,7 +220,7 @@ def class_frequencies(facts: Facts, name: str, given: tuple[float, ...] | None) 
     if given is not None:
         if len(given) != classes or not all(0 < f < math.inf for f in given):
             raise ChoiceError(
-                f"--frequencies must be {classes} numbers above 0, one for each of {', '.join(facts.classes)}, "
+                f"`frequencies` must be {classes} numbers above 0, one for each of {', '.join(facts.classes)}, "
                 f"got {', '.join(f'{f:g}' for f in given)}"
             )
         return list(given)
@@ -261,9 +261,9 @@ def ladder(
     """
     positive(width=width, latent=latent, blocks=blocks)
     if not free_bits >= 0:
-        raise ChoiceError(f"--free-bits must be 0 or more, got {free_bits:g}")
+        raise ChoiceError(f"`free_bits` must be 0 or more, got {free_bits:g}")
     if layers is not None and (not layers or min(layers) < 0 or sum(layers) < 1):
-        raise ChoiceError(f"--layers must be counts of layers, one or more in all, got {layers}")
+        raise ChoiceError(f"`layers` must be counts of layers, one or more in all, got {layers}")
     seen, head, _, _ = _plain(facts, likelihood, sigma, observation)
     model = top_down(facts.shape, head, layers, width, latent, blocks, values=_scale(seen))
     return Composition(

@@ -122,7 +122,7 @@ def check_codes(run: Run, z: Tensor) -> None:
         if isinstance(q, Coded) or (support is not None and support.is_discrete):
             raise ChoiceError(
                 "some of this run's codes are discrete, so they have no density to fit: sample from its prior "
-                "(without --latents)"
+                "(without `latents`)"
             )
         size = q.event_shape.numel()
         part = z[:, first : first + size].double()
@@ -131,7 +131,7 @@ def check_codes(run: Run, z: Tensor) -> None:
         if size > 1 and float(norm.std(correction=0)) < 1e-3 * float(norm.mean()):
             raise ChoiceError(
                 "this run's codes lie on a sphere, so they have no density in all of space to fit: sample from its "
-                "prior (without --latents)"
+                "prior (without `latents`)"
             )
     if not bool((z.double().std(0, correction=0) > 0).any()):
         raise ChoiceError("all codes of this run are one and the same: it has learned nothing to sample")
@@ -228,10 +228,10 @@ def fit_latents(
     """
     check_name(name)
     if components is not None and name != "gmm":
-        raise ChoiceError(f"--components is for gmm: {name} has none")
+        raise ChoiceError(f"`components` is for gmm: {name} has none")
     for what, value in (("components", components), ("steps", steps)):
         if value is not None and value < 1:
-            raise ChoiceError(f"--{what} must be 1 or more, got {value}")
+            raise ChoiceError(f"`{what}` must be 1 or more, got {value}")
     defaults = {"steps": KINDS[name].STEPS, "seed": 0} | ({"components": Gaussians.COMPONENTS} if name == "gmm" else {})
     given = {k: v for k, v in {"components": components, "steps": steps, "seed": seed}.items() if v is not None}
     with open(run.path / "model.safetensors", "rb") as file:
@@ -243,7 +243,7 @@ def fit_latents(
         if value != kept.record["asked"][what]:
             raise ChoiceError(
                 f"the {name} kept with {run.path} was fitted with {what} {kept.record['asked'][what]}, not {value}: "
-                "leave it out, or fit anew with --refit"
+                "leave it out, or fit anew with `refit=True`"
             )
     return kept
 
@@ -257,7 +257,7 @@ def _kept(run: Run, name: str, weights: str) -> Latents | None:
     record = read_json(file)
     try:
         if record["format"] > FORMAT:
-            raise RunError(f"{file} was written by a newer vaekit: fit anew with --refit")
+            raise RunError(f"{file} was written by a newer vaekit: fit anew with `refit=True`")
         if record["weights"] != weights:
             return None
         tensors, _ = read_tensors(folder / f"{name}.safetensors")
@@ -268,7 +268,7 @@ def _kept(run: Run, name: str, weights: str) -> Latents | None:
     except (LookupError, TypeError, ValueError, RuntimeError) as error:  # of a whole file that is not what it should be
         if isinstance(error, RunError):
             raise
-        raise RunError(f"{file} or what it describes is damaged ({error}): fit anew with --refit") from error
+        raise RunError(f"{file} or what it describes is damaged ({error}): fit anew with `refit=True`") from error
 
 
 def _check_kept(run: Run, kept: Latents) -> None:

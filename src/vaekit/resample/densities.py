@@ -109,7 +109,7 @@ class Gaussians(Density):
 
         n, dims = u.shape
         if not 1 <= components <= n:
-            raise ChoiceError(f"--components must lie in 1..{n} (the codes there are), got {components}")
+            raise ChoiceError(f"`components` must lie in 1..{n} (the codes there are), got {components}")
         full = dims <= cls.FULL and n >= 5 * components * dims
         together = min(cls.TOGETHER, most)
         mixture = GaussianMixture(

@@ -57,14 +57,14 @@ def study(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make the directory {folder}: {error.strerror}; choose another --out") from error
+        raise RunError(f"cannot make the directory {folder}: {error.strerror}; choose another `out`") from error
     bench = Bench(data, minutes, folder, progress, started)
     findings = chosen.work(bench)
     bench.stage("drawing")
     if bench.trained_steps < EARLY:
         findings.sentences = [
             f"It is too early to say anything: each model had {bench.trained_steps:,} training steps, and this page "
-            f"makes no claim below {EARLY:,}. A larger --minutes trains the same models on."
+            f"makes no claim below {EARLY:,}. A longer run (`minutes`) trains the same models on."
         ]
     write_json(folder / "findings.json", {"sentences": findings.sentences, "numbers": findings.numbers})
     write_page(chosen, bench, findings, path)
@@ -74,7 +74,7 @@ def study(
 def checked_minutes(minutes: float) -> float:
     """The same minutes, or a ChoiceError where a study cannot be done in so few."""
     if not LEAST_MINUTES <= minutes < float("inf"):
-        raise ChoiceError(f"a study takes {LEAST_MINUTES:g} minutes or more (--minutes), got {minutes:g}")
+        raise ChoiceError(f"a study takes {LEAST_MINUTES:g} minutes or more (`minutes`), got {minutes:g}")
     return minutes
 
 

@@ -290,7 +290,7 @@ def _stored(path: Path, plan: Plan) -> tuple[int, float]:
     same = all(config["training"].get(k) == v for k, v in training.items())
     if config["recipe"] != plan.recipe or config["arguments"] != choices or not same:
         raise RunError(
-            f"{path} holds another model than this study trains: remove {path.parent}, or take another --out"
+            f"{path} holds another model than this study trains: remove {path.parent}, or take another `out`"
         )
     return config.get("step", 0), config.get("seconds", 0.0)
 

@@ -42,7 +42,7 @@ def check_classes(data: Data, name: str) -> None:
         if classes < 2:
             raise ChoiceError(
                 f"{name} needs data of two classes or more, and the {part} data of {data.name} have {classes}: give a "
-                "folder of class folders, or name a column of classes (--label)"
+                "folder of class folders, or name a column of classes (`label`)"
             )
         need = max(LEAST[part][0], EACH * classes)
         if len(known) < need:
