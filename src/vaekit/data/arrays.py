@@ -28,7 +28,8 @@ from vaekit.data.core import (
 from vaekit.errors import DataError
 
 MISSING = ("refuse", "mask")
-MOST_COUNTED = 2**24  # up to which float32 holds every whole number
+MOST_COUNTED = 2**24  # up to which float32 holds every whole number: counts unless another kind is asked for
+LARGEST_COUNT = 1e12  # where likelihoods of counts end; float32 rounds by 6e-8 of a count, far below its deviation
 REMEDIES = {
     "c": "save real and imaginary parts as channels: np.stack([x.real, x.imag], -1)",
     "M": "save times as numbers: (x - x.min()) / np.timedelta64(1, 's')",
@@ -391,8 +392,8 @@ def _check(x: Array, kind: Kind, name: str, feature_names: list[str] | None, mas
             wrong = ~missing & ((block < 0) | (block != np.round(block)))
             remedy = "counts are whole numbers from 0 up; give raw counts, or kind='vector'"
             if not wrong.any():
-                wrong = ~missing & (block >= MOST_COUNTED)
-                remedy = f"counts must be below {MOST_COUNTED:,}, up to which float32 counts; give kind='vector'"
+                wrong = ~missing & (block > LARGEST_COUNT)
+                remedy = f"counts are at most {LARGEST_COUNT:g}; count in larger units, or give kind='vector'"
         if wrong.any():
             place = np.argwhere(wrong)[0]
             row, column = start + int(place[0]), tuple(map(int, place[1:]))
