@@ -43,7 +43,8 @@ class Linear(Schedule):
 class Geometric(Schedule):
     """From `start` to `value` in equal ratios over `steps`, then constant; at once where `steps` is 0. Both above 0.
 
-    From far above, a KL weight that falls lets latents into use one at a time (Wu et al. 2021, arXiv:2102.03986).
+    From far above, a KL weight that falls lets latents into use one at a time, as in the annealing test of Wu et al.
+    (2021, DEFT, arXiv:2102.03986).
     """
 
     def __init__(self, value: float, steps: int, start: float):

@@ -20,7 +20,7 @@ from .one_layer import OneLayer, learns_prior, scheduled
 class Adversarial(OneLayer):
     r"""loss = E_q[-log p(x|z)] + weight E_q(z)[-log sigmoid(critic(z))], of a deterministic or a random encoder.
 
-    The adversarial autoencoder of Makhzani et al. (2015, arXiv:1511.05644), which is the WAE-GAN of Tolstikhin et al.
+    The adversarial autoencoder of Makhzani et al. (2016, arXiv:1511.05644), which is the WAE-GAN of Tolstikhin et al.
     (2018, arXiv:1711.01558). The critic's logit tells draws of the prior from codes z ~ q(z). It is a player of its
     own, with the training of WAE-GAN: the codes it learns from are detached, while the model's loss goes through a
     frozen critic and never reaches the critic.

@@ -77,7 +77,8 @@ def training(look: Look) -> Section:
         "tenth may lie outside the picture."
     )
     if floor and bound:
-        caption += f" Dashed: minus the entropy of the binary draw ({numbers.number(floor['value'])} nats), a ceiling."
+        entropy = numbers.number(floor["value"], floor["se"])
+        caption += f" Dashed: minus the entropy of the binary draw ({entropy} nats), in expectation a ceiling."
     section.blocks.append(
         plot(
             "training",
