@@ -1,18 +1,29 @@
 """The estimator: scikit-learn's own checks, a pipeline, a search, and that it is the run it says it is."""
 
+import copy
+import gc
+import os
 import pickle
+import signal
 
+import joblib
 import numpy as np
 import pytest
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from vaekit.errors import ChoiceError
+import vaekit as vk
+from vaekit.errors import ChoiceError, RunError
 from vaekit.sklearn import VAE
+from vaekit.trainer import Trainer
 
 SMALL = {"hidden": (8,), "compile": "off", "batch": 50}
 
@@ -81,3 +92,181 @@ def test_images_and_recipes_with_labels(blobs):
     assert found.inverse_transform(found.transform(x[:3])).shape == (3, 64)
     with pytest.raises(ChoiceError, match="label"):
         VAE("conditional", steps=2, settings=SMALL).fit(blobs[0])
+
+
+# --- how people use estimators ----------------------------------------------------------------------------------
+
+
+def tiny(**more):
+    return VAE(**{"latent": 2, "steps": 4, "settings": SMALL, "samples": 2, **more})
+
+
+@pytest.fixture(scope="module")
+def fitted(blobs):
+    return tiny().fit(blobs[0][:80])
+
+
+def test_before_fit_and_with_other_widths_it_says_so(blobs, fitted):
+    x = blobs[0][:5]
+    for use in ("transform", "score_samples", "inverse_transform", "score"):
+        with pytest.raises(NotFittedError):
+            getattr(tiny(), use)(x)
+    for use in (tiny().sample, tiny().get_feature_names_out):
+        with pytest.raises(NotFittedError):
+            use()
+    for use in ("transform", "score_samples", "score"):
+        with pytest.raises(ValueError, match=r"X has 6 features.*7"):
+            getattr(fitted, use)(x[:, :6])
+    with pytest.raises(ValueError, match=r"3 columns, expected the 2"):
+        fitted.inverse_transform(x[:, :3])
+    with pytest.raises(ChoiceError, match=r"\(1, 8, 8\) has 64 numbers, a row of X 7"):
+        tiny(shape=(1, 8, 8)).fit(x)
+
+
+@pytest.mark.parametrize("valid", [-0.1, 1.0, 2, float("nan"), "some"])
+def test_shares_for_validation_that_cannot_be(blobs, valid):
+    with pytest.raises(ChoiceError, match=r"valid must lie in \[0, 1\)"):
+        tiny(valid=valid).fit(blobs[0])
+
+
+@pytest.mark.parametrize("valid", [0, 0.5, 0.99])
+def test_any_share_leaves_rows_to_train_and_to_validate_on(blobs, valid):
+    n = tiny(valid=valid).fit(blobs[0][:40]).run_.config["data"]["n"]
+    assert min(n.values()) >= 1
+    assert n["valid"] == min(max(1, round(valid * 40)), 38)
+
+
+def test_settings_are_given_once_and_by_their_own_names(blobs):
+    for wrong, said in (
+        (tiny(settings={**SMALL, "latent": 3}), "latent stands in settings"),
+        (tiny(settings={**SMALL, "seed": 3}), "random_state"),
+        (tiny(settings={**SMALL, "resume": True}), "cannot have 'resume'"),
+        (tiny(epochs=3), "several"),
+    ):
+        with pytest.raises(ChoiceError, match=said):
+            wrong.fit(blobs[0])
+
+
+def test_a_later_fit_replaces_its_run_and_nobody_elses(blobs, tmp_path):
+    x, out = blobs[0][:60], tmp_path / "run"
+    found = tiny(out=out).fit(x)
+    assert found.set_params(latent=3).fit(x).transform(x).shape == (60, 3)
+    assert clone(found).fit(x).run_.path == out
+    with pytest.raises(ChoiceError):  # and one that fails leaves it as it was
+        found.set_params(latent=0).fit(x)
+    assert found.transform(x).shape == (60, 3)
+    np.save(tmp_path / "x.npy", x)
+    vk.fit(tmp_path / "x.npy", out=tmp_path / "other", steps=2, progress=False, **SMALL)
+    with pytest.raises(RunError, match="already holds a run"):
+        tiny(out=tmp_path / "other").fit(x)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))], ids=["deepcopy", "pickle"])
+def test_copies_are_fitted_and_need_the_first_no_more(blobs, copied):
+    x = blobs[0][:50]
+    first = tiny().fit(x)
+    codes, scores = first.transform(x), first.score_samples(x)
+    again = copied(copied(first))
+    del first
+    gc.collect()
+    np.testing.assert_array_equal(again.transform(x), codes)
+    np.testing.assert_array_equal(again.score_samples(x), scores)
+    assert not hasattr(clone(again), "run_")
+
+
+def test_joblib_keeps_it(blobs, fitted, tmp_path):
+    joblib.dump(fitted, tmp_path / "vae.joblib")
+    x = blobs[0][:9]
+    np.testing.assert_array_equal(joblib.load(tmp_path / "vae.joblib").transform(x), fitted.transform(x))
+
+
+def test_the_run_outlives_its_estimator(blobs):
+    run = tiny().fit(blobs[0][:50]).run_
+    gc.collect()
+    assert run.log
+    assert run.evaluate("valid", samples=2)
+
+
+def test_data_frames_in_and_out(blobs):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(blobs[0][:60], columns=list("abcdefg"), index=range(100, 160))
+    found = tiny().set_output(transform="pandas").fit(frame)
+    assert list(found.feature_names_in_) == list("abcdefg")
+    codes = found.transform(frame)
+    assert list(codes.columns) == list(found.get_feature_names_out()) == ["vae0", "vae1"]
+    assert list(codes.index) == list(frame.index)
+    for wrong in (frame[list("gfedcba")], frame.rename(columns={"a": "z"})):
+        with pytest.raises(ValueError, match="feature names"):
+            found.transform(wrong)
+    with pytest.raises(ValueError, match="could not convert"):
+        tiny().fit(frame.assign(a="word"))
+
+
+def test_what_it_does_not_take_is_refused_in_words(blobs):
+    x = blobs[0][:40]
+    with pytest.raises(TypeError, match="sample_weight"):
+        tiny().fit(x, sample_weight=np.ones(40))
+    with pytest.raises(TypeError, match="sample_weight"):
+        make_pipeline(StandardScaler(), tiny()).fit(x, vae__sample_weight=np.ones(40))
+    with pytest.raises(TypeError, match="dense"):
+        tiny().fit(sparse.csr_matrix(x))
+    with pytest.raises(ValueError, match="NaN"):
+        tiny().fit(np.where(x > 3, np.nan, x))
+    with pytest.raises(ValueError, match="infinity"):
+        tiny().fit(np.where(x > 3, np.inf, x))
+    with pytest.raises(ValueError, match="Expected 2D"):
+        tiny().fit(x[0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "uint8", "bool"])
+def test_numbers_of_any_type(blobs, dtype):
+    x = np.abs(blobs[0][:40] * 10).clip(0, 200)
+    x = x > 30 if dtype == "bool" else x.astype(dtype)
+    found = tiny().fit(x)
+    assert found.transform(x).dtype == np.float32
+    assert np.isfinite(found.score_samples(x)).all()
+    assert found.inverse_transform(found.transform(x)).shape == x.shape
+
+
+def test_seeds(blobs):
+    x = blobs[0][:40]
+    codes = [tiny(random_state=state).fit_transform(x) for state in (0, 0, 1, None, None, np.random.RandomState(0))]
+    np.testing.assert_array_equal(codes[0], codes[1])
+    assert not np.array_equal(codes[0], codes[2])
+    assert not np.array_equal(codes[3], codes[4])
+    found = tiny().fit(x)
+    np.testing.assert_array_equal(found.sample(3, random_state=1), found.sample(3, random_state=1))
+
+
+def test_columns_unions_searches_and_cross_validation(blobs):
+    x, y = blobs[0][:90], blobs[1][:90]
+    columns = ColumnTransformer([("codes", tiny(), [0, 1, 2, 3]), ("rest", "passthrough", [4, 5])])
+    assert columns.fit_transform(x).shape == (90, 4)
+    assert list(columns.get_feature_names_out()) == ["codes__vae0", "codes__vae1", "rest__x4", "rest__x5"]
+    assert make_union(tiny(), PCA(2)).fit_transform(x).shape == (90, 4)
+    with joblib.parallel_config("threading"):
+        search = GridSearchCV(tiny(), {"latent": [1, 2]}, cv=2, n_jobs=2, error_score="raise").fit(x)
+    alone = GridSearchCV(tiny(), {"latent": [1, 2]}, cv=2, error_score="raise").fit(x)
+    for name in ("mean_test_score", "std_test_score"):
+        np.testing.assert_array_equal(search.cv_results_[name], alone.cv_results_[name])
+    model = make_pipeline(StandardScaler(), tiny(), LogisticRegression())
+    assert len(cross_val_score(model, x, y, cv=2, error_score="raise")) == 2
+    cached = Pipeline([("vae", tiny()), ("clf", LogisticRegression())], memory=None).fit(x, y)
+    assert cached.predict(x).shape == (90,)
+
+
+def test_an_interrupted_fit_raises_and_keeps_what_was_fitted(blobs, monkeypatch):
+    x = blobs[0][:40]
+    found = tiny().fit(x)
+    codes = found.transform(x)
+
+    def interrupt(trainer):
+        os.kill(os.getpid(), signal.SIGINT)
+        return one_step(trainer)
+
+    one_step = Trainer.one_step
+    monkeypatch.setattr(Trainer, "one_step", interrupt)
+    monkeypatch.setattr("builtins.__IPYTHON__", True, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        found.fit(x)
+    np.testing.assert_array_equal(found.transform(x), codes)

@@ -63,6 +63,7 @@ class Run:
         self.graphs: dict[Any, Any] = {}  # what the estimators compiled for this model
         self._observed: dict[str, Observed] = {}
         self.device = torch.device("cpu")
+        self.folder: Any = None  # a temporary directory around it, which goes when it does
 
     # --- what is stored -----------------------------------------------------------------------------------------
 

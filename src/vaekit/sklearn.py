@@ -1,4 +1,4 @@
-"""vaekit in a scikit-learn pipeline: `VAE` is a transformer and a density with the estimators' manners.
+"""vaekit in a scikit-learn pipeline: `VAE` is a transformer and a density with the scikit-learn estimator API.
 
     make_pipeline(StandardScaler(), VAE(latent=8, epochs=30), LogisticRegression()).fit(x, y)
 
@@ -7,6 +7,7 @@ What it trains is a run like any other: `estimator.run_` has the rest (evaluate,
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .data import from_arrays
+from .errors import ChoiceError
+from .find import is_run
 from .run import open_run
+from .stored import read_config
 from .train import fit
 
 Array = NDArray[Any]
@@ -37,14 +41,16 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         shape: what a row of X is, such as (1, 28, 28) for images; a vector when None.
         kind: `counts` for rows of counts; guessed from X when None.
         samples: importance samples of `score_samples`.
-        valid: share of the rows that training is watched on and not fitted to.
-        random_state: seed of the weights, the batches, the noise and the validation rows.
-        out: directory to leave the run in; a temporary one when None.
+        valid: share of the rows, in [0, 1), to validate on instead of training on them; at least one row.
+        random_state: seed of the weights, the batches, the noise and the validation rows; another each time when None.
+        out: directory to leave the run in, where a later fit replaces it; a temporary one when None, as searches and
+            cross-validation need it, which fit several estimators.
         verbose: show training's progress.
 
     Attributes:
         run_: the trained `vaekit.Run`.
         n_features_in_: columns of X.
+        feature_names_in_: their names, where X is a data frame with names.
     """
 
     def __init__(
@@ -78,14 +84,22 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.out = out
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: Any = None) -> VAE:
+    def fit(self, X: ArrayLike, y: Any = None, **unknown: Any) -> VAE:
         """Train on the rows of X (N, D); y is not looked at.
 
         Raises:
-            ValueError: X is no matrix of numbers, has too few rows, or does not suit the recipe.
+            ValueError: X is no dense matrix of numbers without NaN, has too few rows, or does not suit the recipe.
+            TypeError: weights of rows, or another argument that it does not take, are given.
+            KeyboardInterrupt: training was interrupted; an estimator that was fitted before stays as it was.
         """
+        if unknown:
+            why = (
+                "every row counts the same: repeat rows to weight them" if "sample_weight" in unknown else "it takes X"
+            )
+            raise TypeError(f"VAE.fit does not take {', '.join(unknown)}: {why}")
+        given = self._given()
         x = validate_data(self, X, dtype="numeric", ensure_min_samples=3)
-        seed = self.random_state or 0
+        seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
         order = np.random.default_rng(seed).permutation(len(x))
@@ -93,16 +107,49 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         # a run has test rows as well: here one, since whoever calls keeps data to test on away
         rows = {"valid": order[:held], "test": order[held : held + 1], "train": np.sort(order[held + 1 :])}
         data = from_arrays(self._events(x), kind=self.kind, splits=rows, name="X")
-        self._folder = tempfile.TemporaryDirectory(prefix="vaekit-") if self.out is None else None
-        lengths = {"epochs": self.epochs, "steps": self.steps, "minutes": self.minutes, "latent": self.latent}
-        given = {k: v for k, v in lengths.items() if v is not None} | dict(self.settings or {})
-        path = Path(self._folder.name) / "run" if self._folder else Path(self.out or "")
-        self.run_ = fit(data, self.recipe, out=path, seed=int(seed), progress=self.verbose, **given)
-        self._n_features_out = self.run_.encode(self._events(x[:1])).shape[1]
+        folder = tempfile.TemporaryDirectory(prefix="vaekit-") if self.out is None else None
+        path = Path(folder.name) / "run" if folder else Path(self.out or "")
+        run = fit(
+            data,
+            self.recipe,
+            out=path,
+            exists="replace" if _is_ours(path) else "error",
+            seed=int(seed),
+            progress=self.verbose,
+            on_interrupt="raise",
+            **given,
+        )
+        run.folder = folder
+        self.run_ = run
+        self._n_features_out = run.encode(self._events(x[:1])).shape[1]
         return self
 
+    def _given(self) -> dict[str, Any]:
+        """Choices of the recipe and options of training, each given once."""
+        own = {"epochs": self.epochs, "steps": self.steps, "minutes": self.minutes, "latent": self.latent}
+        given, settings = {k: v for k, v in own.items() if v is not None}, dict(self.settings or {})
+        if twice := sorted(set(given) & set(settings)):
+            raise ChoiceError(f"{', '.join(twice)} stands in settings as well: give it once")
+        instead = {
+            "seed": "random_state",
+            "out": "out",
+            "progress": "verbose",
+            "options": "settings",
+            "recipe": "recipe",
+        }
+        for name in settings:
+            if name in instead or name in ("data", "resume", "extend", "exists", "on_start", "on_interrupt"):
+                raise ChoiceError(f"settings cannot have {name!r}: it is for {instead.get(name, 'vaekit.fit')}")
+        if not (isinstance(self.valid, float | int) and 0 <= self.valid < 1):
+            raise ChoiceError(f"valid must lie in [0, 1), got {self.valid!r}")
+        return given | settings
+
     def _events(self, x: Array) -> Array:
-        return x if self.shape is None else x.reshape(len(x), *self.shape)
+        if self.shape is None:
+            return x
+        if math.prod(self.shape) != x.shape[1]:
+            raise ChoiceError(f"shape {tuple(self.shape)} has {math.prod(self.shape)} numbers, a row of X {x.shape[1]}")
+        return x.reshape(len(x), *self.shape)
 
     def _checked(self, X: ArrayLike) -> Array:
         check_is_fitted(self, "run_")
@@ -110,12 +157,15 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def transform(self, X: ArrayLike) -> Array:
         """The posterior mean of each row: (N, latent)."""
-        return self.run_.encode(self._checked(X))
+        x = self._checked(X)
+        return self.run_.encode(x)
 
     def inverse_transform(self, Z: ArrayLike) -> Array:
         """The decoder's mean for codes (N, latent), in the units of X: (N, D)."""
         check_is_fitted(self, "run_")
-        z = np.asarray(Z, np.float32)
+        z = check_array(Z, dtype=np.float32)
+        if z.shape[1] != self._n_features_out:
+            raise ValueError(f"Z has {z.shape[1]} columns, expected the {self._n_features_out} of a code")
         return self.run_.decode(z).reshape(len(z), -1)
 
     def score_samples(self, X: ArrayLike) -> Array:
@@ -123,7 +173,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         The samples' noise belongs to a row's place in X: the same X gives the same numbers.
         """
-        return self.run_.score(self._checked(X), samples=self.samples)
+        x = self._checked(X)
+        return self.run_.score(x, samples=self.samples)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """The mean of `score_samples`: what a search over settings maximises."""
@@ -145,14 +196,23 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         state = dict(super().__getstate__())
         if "run_" in state:
             path = state.pop("run_").path
-            state["_folder"] = {name: (path / name).read_bytes() for name in KEPT if (path / name).exists()}
+            state["_files"] = {name: (path / name).read_bytes() for name in KEPT if (path / name).exists()}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        files = state.pop("_folder", None)
+        files = state.pop("_files", None) or state.pop("_folder", None)
         super().__setstate__(state)
         if isinstance(files, dict):
-            self._folder = tempfile.TemporaryDirectory(prefix="vaekit-")
+            folder = tempfile.TemporaryDirectory(prefix="vaekit-")
             for name, content in files.items():
-                (Path(self._folder.name) / name).write_bytes(content)
-            self.run_ = open_run(self._folder.name)
+                (Path(folder.name) / name).write_bytes(content)
+            self.run_ = open_run(folder.name)
+            self.run_.folder = folder
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether the run there, if any, was left by an estimator: its data were a matrix X in memory."""
+    if not is_run(path):
+        return False
+    data = read_config(path)["data"]
+    return data["name"] == "X" and data["source"] is None
