@@ -43,7 +43,7 @@ class Progress(ABC):
     """What training tells as it goes on.
 
     Attributes:
-        stop: set it to end the training after the step at hand as an interrupt would, everything kept.
+        stop: set it to end the training after the present step; the run is saved and given back as `interrupted`.
         unit: what the data are: images, signals or rows.
     """
 

@@ -251,7 +251,8 @@ def fit(
         progress: show progress; or a `Progress` of one's own.
         on_start: called with the configuration before the first step.
         on_interrupt: after Ctrl-C, SIGTERM or SIGHUP the run is saved: return it, or raise KeyboardInterrupt. `auto`
-            returns it in notebooks and interactive sessions, and raises in scripts, which would go on otherwise.
+            returns it in notebooks and interactive sessions, and raises in scripts, which would go on otherwise. (A
+            `Progress` that stops the training has the run back.)
         options: training options; single ones may be given as keywords too.
         choices: the recipe's choices and training options by name.
 
@@ -300,10 +301,10 @@ def fit(
         for note in start.notes:
             progress.note(f"note: {note}")
         with progress:
-            state = trainer.run()
+            trainer.run()
     if rank != 0:
         raise SystemExit(0)
-    if state == "interrupted":
+    if trainer.signalled:
         if on_interrupt == "raise" or (on_interrupt == "auto" and not is_interactive()):
             raise KeyboardInterrupt(str(path))
         say(f"interrupted: saved in {path}; go on with vk.fit(data, out={str(path)!r}, resume=True)")

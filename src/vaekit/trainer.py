@@ -147,6 +147,7 @@ class Trainer:
         self.plan = Plan(self._asked_steps(), options.minutes)
         self.step = 0
         self.first = 0  # the step this session began with
+        self.signalled = False  # whether a signal ended it
         self.best: dict[str, float] = {}
         self.since_best = 0
         self.best_weights: dict[str, Tensor] = {}
@@ -216,7 +217,7 @@ class Trainer:
                     self.save("running")
                     last_save = time.monotonic()
                 if stop:
-                    state = "interrupted"
+                    state, self.signalled = "interrupted", signals.asked is not None
                     break
         self.flush()
         if state == "finished" and (not self.valid or self.valid.get("step") != self.step):

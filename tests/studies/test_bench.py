@@ -1,7 +1,8 @@
 """Models of a study: trained together, kept, gone on with; and the page."""
 
 import json
-import time
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from vaekit.cli import main
 from vaekit.errors import ChoiceError, RunError
 from vaekit.studies import EARLY, STUDIES, Bench, Plan, interpolation, registry, study
 from vaekit.studies.bench import slug
+from vaekit.trainer import Trainer
 
 SMALL = {"latent": 2, "hidden": (8,)}
 
@@ -19,6 +21,36 @@ SMALL = {"latent": 2, "hidden": (8,)}
 @pytest.fixture(scope="module")
 def digits():
     return vk.load("digits")
+
+
+class Clock:
+    """Stands for the module `time` where studies and training read it: only steps and starts move it."""
+
+    def __init__(self):
+        self.now, self.per_step, self.per_start = 1000.0, 0.03, 0.05
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """Studies on a clock of their own do the same on any machine."""
+    found, step, run = Clock(), Trainer.one_step, Trainer.run
+
+    def one_step(trainer):
+        found.now += found.per_step
+        step(trainer)
+
+    def started(trainer):
+        found.now += found.per_start
+        return run(trainer)
+
+    monkeypatch.setattr(Trainer, "one_step", one_step)
+    monkeypatch.setattr(Trainer, "run", started)
+    for module in ("vaekit.train", "vaekit.trainer", "vaekit.studies", "vaekit.studies.bench"):
+        monkeypatch.setattr(f"{module}.time", found)
+    return found
 
 
 def steps(folder):
@@ -88,39 +120,48 @@ def test_an_interrupt_keeps_what_was_trained(digits, tmp_path, monkeypatch):
     assert len(steps(tmp_path)) == 2
 
 
-def test_a_machine_that_slows_down_while_a_model_trains_does_not_break_the_bound(digits, tmp_path, monkeypatch):
+def test_an_interrupt_is_not_mistaken_for_the_end_of_the_time(digits, tmp_path, clock, monkeypatch):
+    """A signal arrives in the very step after which the clock would end the training."""
+    step, taken = Trainer.one_step, []
+
+    def interrupted(trainer):
+        step(trainer)
+        taken.append(trainer.step)
+        if trainer.step == 50:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "one_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Bench(digits, 1.0, tmp_path)._advance(tmp_path / "one", Plan("vae", SMALL), 500, lambda step: None, clock.now)
+    assert (taken[-1], steps(tmp_path)["one"]) == (50, 50)
+
+
+def test_a_machine_that_slows_down_while_a_model_trains_does_not_break_the_bound(digits, tmp_path, clock, monkeypatch):
     """After the first tries a step takes 20 times as long: the round is cut short, and all have the same steps."""
     from vaekit.studies import bench as module
 
     real, calls = module.fit, []
 
-    def fit(*given, progress, **named):
+    def fit(*given, **named):
         calls.append(named["steps"])
-        tell = progress.update
-
-        def update(*words):
-            if len(calls) > 1:
-                time.sleep(1.0)
-            tell(*words)
-
-        monkeypatch.setattr(progress, "update", update)
-        return real(*given, progress=progress, **named)
+        clock.per_step = 0.001 if len(calls) == 1 else 0.02
+        return real(*given, **named)
 
     monkeypatch.setattr(module, "fit", fit)
     plans = {"one": Plan("vae", SMALL), "two": Plan("vae", SMALL)}
-    begun = time.monotonic()
+    begun = clock.now
     runs = Bench(digits, 0.3, tmp_path).train(plans)
-    assert time.monotonic() - begun < 1.5 * 60 * 0.3
+    assert clock.now - begun < 1.5 * 60 * 0.3
     reached = steps(tmp_path)
     assert max(calls) > 2 * max(reached.values()), "the test did not ask for more than there was time for"
     assert len(set(reached.values())) == 1
     assert {run.config["step"] for run in runs.values()} == set(reached.values())
 
 
-def test_the_clock_ends_a_model_where_it_is(digits, tmp_path):
-    bench = Bench(digits, 1.0, tmp_path)
-    bench._advance(tmp_path / "one", Plan("vae", SMALL), 10_000_000, lambda step: None, time.monotonic() + 0.5)
-    assert 50 <= steps(tmp_path)["one"] < 100_000
+def test_the_clock_ends_a_model_where_it_is(digits, tmp_path, clock):
+    bench, clock.per_step = Bench(digits, 1.0, tmp_path), 0.01
+    bench._advance(tmp_path / "one", Plan("vae", SMALL), 10_000_000, lambda step: None, clock.now + 0.6)
+    assert steps(tmp_path)["one"] == 100  # the first record after 0.6 s, at 0.01 s a step
     assert len(vk.open(tmp_path / "one").encode("test", 5)) == 5
 
 
@@ -161,11 +202,11 @@ def tiny(monkeypatch):
     monkeypatch.setattr(catalogue, "studies", lambda: known)
 
 
-def test_a_study_writes_a_page_that_needs_nothing_else(tiny, tmp_path, monkeypatch):
+def test_a_study_writes_a_page_that_needs_nothing_else(tiny, tmp_path, clock, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    begun = time.monotonic()
+    begun = clock.now
     path = study("tiny", minutes=0.25)
-    assert time.monotonic() - begun < 60
+    assert clock.now - begun < 15
     assert path.name == "study-tiny-digits.html"
     page = path.read_text()
     assert "<script" not in page

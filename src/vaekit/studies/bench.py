@@ -243,8 +243,7 @@ class Bench:
                 **plan.choices,
             )
         except KeyboardInterrupt:
-            if not watch.stop:
-                raise KeyboardInterrupt(str(self.folder)) from None
+            raise KeyboardInterrupt(str(self.folder)) from None
         trained = watch.marks[-1][0] - started_at if watch.marks else 0
         return Speed(watch.per_step, max(time.monotonic() - begun - watch.per_step * trained, 0.0))
 
