@@ -32,7 +32,7 @@ class Facts:
     categories; `missing` whether nan stands for a value that is missing; `double` whether float32 would blur the raw
     data; `constant` the elements of vectors and counts that are the same in every training row, by place, with their
     value; `class_counts` how many training rows each class has. `rules` is 1 of runs trained before heads over counts
-    were scaled by the data and continuous Bernoullis saw dequantised values, 2 of all others.
+    were scaled by the data, continuous Bernoullis saw dequantised values and wide inputs were scaled, 2 of all others.
     """
 
     kind: str

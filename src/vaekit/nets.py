@@ -20,6 +20,10 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+WIDE = 2048
+"""Numbers of an input up to which its first layer is as it comes; published figures are of narrower ones."""
+
+
 class Gated(nn.Module):
     """(W x + b) * sigmoid(V x + c): the gated layer of Dauphin et al. (2017)."""
 
@@ -39,20 +43,34 @@ class MLP(nn.Module):
         features: numbers put out.
         hidden: widths of the hidden layers; none makes it an affine map.
         activation: a name in `ACTIVATIONS`, or `gated`.
+        wide: whether inputs of more than `WIDE` numbers are scaled down by WIDE / numbers, and the first weights up.
+            At the start the network is the same; but an optimiser moves each weight by about the learning rate,
+            whatever their number, so that without it one step moves the features by a multiple of the width.
     """
 
-    def __init__(self, event: Sequence[int], features: int, hidden: Sequence[int] = (512,), activation: str = "relu"):
+    def __init__(
+        self,
+        event: Sequence[int],
+        features: int,
+        hidden: Sequence[int] = (512,),
+        activation: str = "relu",
+        wide: bool = False,
+    ):
         super().__init__()
         self.dims = len(tuple(event))
+        self.share = min(1.0, WIDE / math.prod(event)) if wide else 1.0
         widths = [math.prod(event), *hidden]
         layers: list[nn.Module] = []
         for a, b in itertools.pairwise(widths):
             layers += [Gated(a, b)] if activation == "gated" else [nn.Linear(a, b), ACTIVATIONS[activation]()]
         self.hidden = nn.Sequential(*layers)
         self.out = nn.Linear(widths[-1], features)
+        with torch.no_grad():
+            next(self.parameters()).div_(self.share)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.hidden(x.flatten(-self.dims) if self.dims > 1 else x))
+        x = x.flatten(-self.dims) if self.dims > 1 else x
+        return self.out(self.hidden(x * self.share if self.share < 1 else x))
 
 
 class Rescaled(nn.Module):

@@ -152,6 +152,7 @@ def m2(
     activation: str,
     head: Head,
     frequencies: Sequence[float] | None = None,
+    wide: bool = False,
 ) -> M2:
     """M2 with dense networks: three of the same hidden layers, the decoder's in reverse order.
 
@@ -160,11 +161,12 @@ def m2(
         classes, latent: C and D.
         head: of p(x | z, y).
         frequencies: p(y), uniform where not given.
+        wide: as for `nets.MLP`.
     """
     return M2(
-        Conditional(nets.MLP(event, classes, hidden, activation), Classes(classes)),
+        Conditional(nets.MLP(event, classes, hidden, activation, wide), Classes(classes)),
         Conditional(
-            Joined(nets.MLP((math.prod(event) + classes,), 2 * latent, hidden, activation), (len(event), 1)),
+            Joined(nets.MLP((math.prod(event) + classes,), 2 * latent, hidden, activation, wide), (len(event), 1)),
             heads.Gaussian((latent,), "learned"),
         ),
         Conditional(Joined(nets.MLP((latent + classes,), head.features, hidden[::-1], activation), (1, 1)), head),

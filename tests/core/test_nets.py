@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from core_helpers import own_network
@@ -9,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vaekit import conditional as heads
-from vaekit import nets
+from vaekit import fit, nets
 from vaekit.data.observation import Identity
 from vaekit.hardware import Work, decide_compile, work
 from vaekit.objectives import ELBO
@@ -205,3 +206,37 @@ def test_compiling_is_decided_by_the_dense_products():
     # convolutions are no faster in a graph
     assert not decide_compile("auto", 1000, Work(0, 2 * 10**8, 333), 100, cpu)[0]
     assert large.seconds(100) == Work(0, 2 * 10**8, 333).seconds(100) == pytest.approx(1.202, abs=1e-4)
+
+
+@pytest.mark.parametrize("hidden", [(), (7,)])
+@pytest.mark.parametrize("activation", ["relu", "gated"])
+def test_a_wide_input_starts_alike_and_moves_as_one_of_2048_numbers(hidden, activation):
+    n = 3 * nets.WIDE
+    x = torch.randn(5, n)
+    made = []
+    for wide in (False, True):
+        torch.manual_seed(0)
+        made.append(nets.MLP((n,), 4, hidden, activation, wide))
+    plain, scaled = made
+    torch.testing.assert_close(scaled(x), plain(x), rtol=1e-4, atol=1e-5)
+    rate, first = 1e-3, next(scaled.parameters())
+    before = scaled.hidden[0](x * scaled.share) if hidden and activation == "relu" else None
+    with torch.no_grad():
+        first += rate * x[0].sign()  # what Adam does at first: every weight by the learning rate
+    if hidden and activation == "relu":
+        moved = (nets.F.linear(x[:1] * scaled.share, first) + scaled.hidden[0].bias - before[:1]).abs().max()
+        assert float(moved) == pytest.approx(rate * nets.WIDE * float(x[0].abs().mean()), rel=1e-3)
+    torch.manual_seed(0)
+    narrow = nets.MLP((nets.WIDE,), 4, hidden, activation, True)
+    torch.manual_seed(0)
+    for a, b in zip(narrow.parameters(), nets.MLP((nets.WIDE,), 4, hidden, activation).parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_wide_data_start_with_a_small_kl(tmp_path):
+    x = np.random.default_rng(0).normal(size=(30, 12_000)).astype(np.float32)
+    run = fit(
+        x, out=tmp_path / "r", latent=4, hidden=(8, 8), steps=4, batch=24, validate_steps=1, progress=False, seed=0
+    )
+    rates = [record["rate"] for record in run.log if record["kind"] == "train"]
+    assert max(rates) < 10  # nats; without the scaled input 100 at the second step

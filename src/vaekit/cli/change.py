@@ -170,9 +170,8 @@ def _fill_table(run: Run, source: str, path: Path, draws: int, seed: int, label:
             part = some[a : a + BLOCK]
             of_these = None if labels is None else labels[part]
             found = run.fill(raw[part], hidden[part], draws, seed, of_these).filled
-            filled[part] = np.where(
-                hidden[part], found.astype(str).astype(raw.dtype), raw[part]
-            )  # in found's own digits
+            digits = found.astype(str).astype(raw.dtype)  # as many as it has, also where raw has more
+            filled[part] = np.where(hidden[part], digits, raw[part])
             doing("filling rows", a + len(part), len(some))
     write(path, run, filled, 1, {"x": raw, "hidden": hidden, "filled": filled})
     empty = int(hidden.all(1).sum())

@@ -64,7 +64,7 @@ def kingma2013(
     seen = choose_observation(facts, "auto", name)
     head = hold(facts, seen, choose_head(facts, name, "learned"))
     model = gaussian_vae(
-        nets.MLP(facts.shape, 2 * latent, (hidden,), "tanh"),
+        nets.MLP(facts.shape, 2 * latent, (hidden,), "tanh", facts.rules > 1),
         nets.MLP((latent,), head.features, (hidden,), "tanh"),
         latent,
         head,
@@ -93,7 +93,7 @@ def unit_gaussian(
     positive(latent=latent, hidden=hidden, decoder_hidden=decoder_hidden)
     head = heads.Gaussian(facts.shape, "unit", squash="tanh")
     model = gaussian_vae(
-        nets.MLP(facts.shape, 2 * latent, hidden, "relu"),
+        nets.MLP(facts.shape, 2 * latent, hidden, "relu", facts.rules > 1),
         nets.MLP((latent,), head.features, decoder_hidden, "relu"),
         latent,
         head,
@@ -114,7 +114,7 @@ def linear(facts: Facts, *, latent: int = 10) -> Composition:
     if latent >= facts.dims:
         raise ChoiceError(f"recipe 'linear' needs fewer latents than data dimensions: `latent` below {facts.dims}")
     # shift and one isotropic scale leave the model class as it is; the Jacobian goes into every reported number
-    posterior = Conditional(nets.MLP(facts.shape, latent, ()), heads.Gaussian((latent,), "each"))
+    posterior = Conditional(nets.MLP(facts.shape, latent, (), wide=facts.rules > 1), heads.Gaussian((latent,), "each"))
     likelihood = Conditional(nets.MLP((latent,), facts.dims, ()), heads.Gaussian(facts.shape, "shared"))
     model = VAE(StandardNormal((latent,)), posterior, likelihood)
     defaults = Defaults("adam", 1e-2, min(500, facts.n), "cosine", epochs=400)

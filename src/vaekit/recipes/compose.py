@@ -192,7 +192,7 @@ def compose(
     q_head = POSTERIORS[posterior](latent, **flow)
     if dense:
         widths = hidden if hidden is not None else (300, 300)
-        encoder = networks.dense_encoder(event, q_head.features, widths, activation, size)
+        encoder = networks.dense_encoder(event, q_head.features, widths, activation, size, facts.rules > 1)
         decoder = networks.dense_decoder(latent, head, widths, activation, size)
         defaults = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
     else:

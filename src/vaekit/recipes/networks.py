@@ -46,12 +46,17 @@ def default_channels(facts: Facts) -> tuple[int, ...]:
 
 
 def dense_encoder(
-    event: tuple[int, ...], features: int, hidden: tuple[int, ...], activation: str, condition: int = 0
+    event: tuple[int, ...],
+    features: int,
+    hidden: tuple[int, ...],
+    activation: str,
+    condition: int = 0,
+    wide: bool = True,
 ) -> nn.Module:
     """x (, c) -> features by dense layers."""
     if not condition:
-        return nets.MLP(event, features, hidden, activation)
-    return Joined(nets.MLP((math.prod(event) + condition,), features, hidden, activation), (len(event), 1))
+        return nets.MLP(event, features, hidden, activation, wide)
+    return Joined(nets.MLP((math.prod(event) + condition,), features, hidden, activation, wide), (len(event), 1))
 
 
 def conv_encoder(

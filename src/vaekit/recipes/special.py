@@ -197,7 +197,7 @@ def semi_supervised(
     count = labelled if labelled is not None else usual
     shares = class_frequencies(facts, class_prior, frequencies)
     seen, head, event, wrap = seen_as(facts, likelihood, sigma, observation)
-    model = m2(event, classes, latent, hidden, activation, head, shares)
+    model = m2(event, classes, latent, hidden, activation, head, shares, facts.rules > 1)
     for part in (model.classifier, model.posterior):
         part.net = wrap(part.net)  # type: ignore[arg-type]
     return Composition(
