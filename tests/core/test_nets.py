@@ -225,7 +225,7 @@ def test_a_wide_input_starts_alike_and_moves_as_one_of_2048_numbers(hidden, acti
         first += rate * x[0].sign()  # what Adam does at first: every weight by the learning rate
     if hidden and activation == "relu":
         moved = (nets.F.linear(x[:1] * scaled.share, first) + scaled.hidden[0].bias - before[:1]).abs().max()
-        assert float(moved) == pytest.approx(rate * nets.WIDE * float(x[0].abs().mean()), rel=1e-3)
+        assert moved.item() == pytest.approx(rate * nets.WIDE * float(x[0].abs().mean()), rel=1e-3)
     torch.manual_seed(0)
     narrow = nets.MLP((nets.WIDE,), 4, hidden, activation, True)
     torch.manual_seed(0)
@@ -236,7 +236,7 @@ def test_a_wide_input_starts_alike_and_moves_as_one_of_2048_numbers(hidden, acti
 def test_wide_data_start_with_a_small_kl(tmp_path):
     x = np.random.default_rng(0).normal(size=(30, 12_000)).astype(np.float32)
     run = fit(
-        x, out=tmp_path / "r", latent=4, hidden=(8, 8), steps=4, batch=24, validate_steps=1, progress=False, seed=0
+        x, out=tmp_path / "r", latent=20, hidden=(32,), steps=4, batch=24, validate_steps=1, progress=False, seed=0
     )
     rates = [record["rate"] for record in run.log if record["kind"] == "train"]
-    assert max(rates) < 10  # nats; without the scaled input 100 at the second step
+    assert max(rates) < 3  # nats; where the input is not scaled, 15 from the second step on
