@@ -36,7 +36,8 @@ def read(
 
     Args:
         path: of the file.
-        delimiter, header, decimal: as for `load`; None to find them out.
+        delimiter, header, decimal: as for `load`; None to find them out. Where names are expected, `decimal` is what
+            decides where the file does not.
         texts: columns to keep as text.
         drop: columns not to read.
         heard: whether a column of this name says something about the decimal sign.
@@ -53,11 +54,11 @@ def read(
         reading = _Reading(text, dialect, taken, texts)
         columns = reading.columns()
         free = {name: columns[name] for name in taken if name not in texts and heard(name)}
-        if decimal is None and (found := _otherwise(free, dialect)):
+        if (decimal is None or expected) and (found := _otherwise(free, dialect)):
             plain = _a_fraction(free) if dialect.certain or dialect.decimal == "point" else None
             if plain is not None:
                 raise two_conventions(text, *((found, plain) if dialect.decimal == "point" else (plain, found)))
-            dialect = dialect.with_decimal("comma" if dialect.decimal == "point" else "point", *found)
+            dialect = dialect.with_decimal("comma" if dialect.decimal == "point" else "point", *found, not expected)
             reading = _Reading(text, dialect, taken, texts)
             columns = reading.columns()
     except UnicodeError as error:
@@ -233,7 +234,12 @@ class _Reading:
             yield f"skipped {counted(self.blank, 'blank line')} between the values"
         if n := len(self.long_rows):
             yield f"a value of several lines in {counted(n, 'row')}, the first in line {self.long_rows[0]}"
-        unusual = [(name, *cells.read_as) for name, cells in self.cells.items() if cells.read_as]
+        noted = " ".join(self.dialect.notes)
+        unusual = [
+            (name, *cells.read_as)
+            for name, cells in self.cells.items()
+            if cells.read_as and f"in column {name!r}" not in noted
+        ]
         for name, text, value in unusual[:3]:
             yield f"column {name!r}: {text!r} is read as the number {value:g}"
         if len(unusual) > 3:

@@ -47,9 +47,10 @@ class Dialect:
     comments: int = 0
     notes: tuple[str, ...] = ()
 
-    def with_decimal(self, decimal: Decimal, column: str, cell: str) -> "Dialect":
-        """The same but for the decimal sign, for which a cell speaks."""
-        notes = (*self.notes, *([comma_note(column, cell)] if decimal == "comma" else []))
+    def with_decimal(self, decimal: Decimal, column: str, cell: str, ask: bool) -> "Dialect":
+        """The same but for the decimal sign, for which a cell speaks; `ask` says how to have it otherwise."""
+        hint = "; `decimal='point'` would take such cells for text" if ask else ""
+        notes = (*self.notes, *([comma_note(column, cell) + hint] if decimal == "comma" else []))
         return replace(self, decimal=decimal, certain=True, notes=notes)
 
 
@@ -107,9 +108,10 @@ def find(
     found = Dialect(chosen, tuple(names), skip, unnamed=unnamed, comments=len(comments), notes=(*notes, *more))
     if comments and notes and "comment" in notes[0]:
         found = replace(found, comments=len(comments) - 1)
-    if decimal is not None:
-        return replace(found, decimal="comma" if decimal == "comma" else "point", certain=True)
-    return _with_decimal(text, found, rows[:SAMPLED], heard)
+    chosen_decimal: Decimal | None = None if decimal is None else "comma" if decimal == "comma" else "point"
+    if chosen_decimal and not expected:
+        return replace(found, decimal=chosen_decimal, certain=True)
+    return _with_decimal(text, found, rows[:SAMPLED], heard, chosen_decimal, not expected)
 
 
 def _delimiter(given: str | None) -> str | None:
@@ -254,9 +256,16 @@ def _made(j: int, names: Sequence[str]) -> str:
     return name
 
 
-def _with_decimal(text: Text, found: Dialect, rows: list[list[str]], heard: Callable[[str], bool]) -> Dialect:
-    """The dialect with the decimal sign for which its columns speak; a column that is not all numbers says nothing."""
-    if not any("," in cell for row in rows for cell in row) and found.delimiter != ";":
+def _with_decimal(
+    text: Text, found: Dialect, rows: list[list[str]], heard: Callable[[str], bool], usual: Decimal | None, ask: bool
+) -> Dialect:
+    """The dialect with the decimal sign for which its columns speak; a column that is not all numbers says nothing.
+
+    Where none speaks, it is the `usual` one; but not a comma in a file without any whose cells commas separate.
+    """
+    commas = any("," in cell for row in rows for cell in row)
+    usual = "point" if found.delimiter == "," and not commas else usual
+    if not commas and found.delimiter != ";" and usual != "comma":
         return found
     speaks: dict[str, tuple[str, str]] = {}  # comma, point or either, and the first column and cell that do
     for name, cells in zip(found.names, zip(*rows, strict=False), strict=False):
@@ -274,16 +283,16 @@ def _with_decimal(text: Text, found: Dialect, rows: list[list[str]], heard: Call
     if "comma" in speaks and "point" in speaks:
         raise two_conventions(text, speaks["comma"], speaks["point"])
     if "comma" in speaks:
-        return found.with_decimal("comma", *speaks["comma"])
-    if "point" in speaks or "either" not in speaks:
-        return replace(found, certain="point" in speaks)
+        return found.with_decimal("comma", *speaks["comma"], ask)
+    if "point" in speaks:
+        return replace(found, certain=True)
+    if "either" not in speaks:
+        return replace(found, decimal=usual or "point")
     name, cell = speaks["either"]
-    chosen: Decimal = "comma" if "," in cell and found.delimiter == ";" else "point"
+    chosen: Decimal = usual or ("comma" if "," in cell and found.delimiter == ";" else "point")
     other: Decimal = "point" if chosen == "comma" else "comma"
-    note = (
-        f"{cell!r} in column {name!r} is read as {number(cell, chosen):g}; `decimal={other!r}` reads "
-        f"it as {number(cell, other):g}"
-    )
+    note = f"{cell!r} in column {name!r} is read as {number(cell, chosen):g}"
+    note += f"; `decimal={other!r}` reads it as {number(cell, other):g}" if ask else ""
     return replace(found, decimal=chosen, notes=(*found.notes, note))
 
 
@@ -291,13 +300,11 @@ def two_conventions(text: Text, comma: tuple[str, str], point: tuple[str, str]) 
     """The error of a table of decimal commas and decimal points; (column, cell) of each."""
     return DataError(
         f"{text.path}: {comma[1]!r} in column {comma[0]!r} has a decimal comma and {point[1]!r} in column {point[0]!r} "
-        f"a decimal point: write all numbers alike, drop a column (`drop=[{comma[0]!r}]`), or say which are numbers: "
+        f"a decimal point: write all numbers alike, drop a column (`drop=[{comma[0]!r}]`) or "
+        f"say that it holds categories, or say which are numbers: "
         "`decimal='comma'` or `decimal='point'`"
     )
 
 
 def comma_note(column: str, cell: str) -> str:
-    return (
-        f"numbers have a decimal comma: {cell!r} in column {column!r} is read as {number(cell, 'comma'):g}; "
-        "`decimal='point'` would not"
-    )
+    return f"numbers have a decimal comma: {cell!r} in column {column!r} is read as {number(cell, 'comma'):g}"
