@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from vaekit.data import from_arrays, load, load_rows, table
 from vaekit.data.cells import is_missing, is_number
 from vaekit.data.core import Column, digest
+from vaekit.data.loading import read_rows
 from vaekit.errors import DataError
 
 FIXED = settings(
@@ -426,3 +427,140 @@ def test_parquet_columns_of_every_type(tmp_path):
     assert data.schema[3].categories == ("x", "y", "z")
     x, _, _ = load_rows(tmp_path / "a.parquet", schema=data.schema, missing="mask")
     np.testing.assert_array_equal(x[:3], [[1, 1, 0, 0], [2, np.nan, np.nan, 1], [3, 0, 1, 2]])
+
+
+# --- what is noted or refused -----------------------------------------------------------------------------------
+
+N = 40
+WAVE = np.round(np.sin(np.arange(N)), 3)
+
+
+def of_columns(tmp_path, name="a.csv", **columns):
+    return write(tmp_path / name, columns, *columns.values())
+
+
+@pytest.mark.parametrize("word", ["NA", "?", "nan", "", "-", "null", "N/A", ".", "NULL", "<NA>"])
+def test_missing_words_mean_the_same_among_numbers_and_texts(tmp_path, word):
+    path = of_columns(tmp_path, dose=[word, 1.5, 2.5, 0.5] * 10, smoker=["no", "yes", word, "no"] * 10)
+    with pytest.raises(DataError, match="row 0, column 'dose' is nan"):
+        load(path)
+    data = load(path, missing="mask")
+    assert data.schema == (Column("dose", "real"), Column("smoker", "binary", ("no", "yes")))
+    x, _, _ = load_rows(path, schema=data.schema, missing="mask")
+    np.testing.assert_array_equal(np.isnan(x), [[i % 4 == 0, i % 4 == 2] for i in range(N)])
+    said = f" (written {word})" if word not in ("", "nan") else ""
+    assert data.notes[-1].startswith("20 of 80 values are missing, in 2 columns" + said)
+
+
+def test_words_that_may_be_categories_stay_so(tmp_path):
+    path = of_columns(tmp_path, x=WAVE, rh=["+", "-"] * 20, pain=["none", "mild", "severe", "mild"] * 10)
+    data = load(path)
+    assert [column.categories for column in data.schema[1:]] == [("+", "-"), ("mild", "none", "severe")]
+    assert "column 'rh': '-' is taken for a category, not for a missing value" in data.notes
+    assert "column 'pain': 'none' is taken for a category, not for a missing value" in data.notes
+    old = (Column("x", "real"), Column("work", "categorical", ("?", "Private")))  # as runs stored it before
+    x, _, _ = load_rows(of_columns(tmp_path, x=[1, 2], work=["?", "Private"]), schema=old)
+    assert x[:, 1].tolist() == [0, 1]
+
+
+def test_labels_may_be_missing(tmp_path):
+    data = load(of_columns(tmp_path, x=WAVE, label=["u", "NA", "v", ""] * 10))
+    assert data.label_names == ["u", "v"]
+    np.testing.assert_array_equal(data.train.label, np.array([0, -1, 1, -1])[data.train.index % 4])
+    assert data.notes == ("20 of 40 labels in column 'label' are missing",)
+    data = load(of_columns(tmp_path, x=WAVE, label=[0, "NA", 1, 2] * 10))
+    np.testing.assert_array_equal(data.train.label, np.array([0, -1, 1, 2])[data.train.index % 4])
+    data = load(of_columns(tmp_path, x=WAVE, y=[1, -1] * 20))  # two classes, neither of them unknown
+    assert data.label_names == ["-1", "1"]
+    assert load(of_columns(tmp_path, x=WAVE, **{"class": ["+", "-"] * 20})).label_names == ["+", "-"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (
+            [f"2020-01-{i % 28 + 1:02}" for i in range(N)],
+            r"holds dates or times \('2020-01-01'\): drop it \(drop=\['c'\]",
+        ),
+        ([f"{i % 4}:30" for i in range(N)], r"holds dates or times .* \(types=c=categorical\)"),
+        (["unknown" if i == 7 else i for i in range(N)], "holds numbers, but row 7 is 'unknown': correct it"),
+        ([("x", "y")[i] if i < 2 else i for i in range(N)], "row 0 is 'x' and 1 other value are no numbers either"),
+        ([f"{i:032x}" for i in range(N)], "column c holds text.*40 different texts in 40 rows"),
+        ([hex(i) for i in range(N)], r"column c holds text.*\('0x0', '0x1', '0x10' and 37 more\)"),
+        (["inf" if i == 5 else i for i in range(N)], "row 5, column 'c' is inf"),
+    ],
+)
+def test_columns_that_are_neither_numbers_nor_categories(tmp_path, cells, message):
+    path = of_columns(tmp_path, x=WAVE, c=cells)
+    with pytest.raises(DataError, match=message):
+        load(path)
+    assert load(path, drop="c").shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("columns", "notes"),
+    [
+        ({"c": [7] * N}, ["1 constant column: c (7); a constant carries no information"]),
+        ({"c": ["same"] * N, "d": [0] * N}, ["2 constant columns: c (same), d (0)"]),
+        (
+            {"patient_id": list(range(100, 100 + N))[::-1]},
+            ["column 'patient_id' holds a different whole number in every"],
+        ),
+        ({"c": [10**15 + 7 * i for i in range(N)]}, ["column 'c' holds a different whole number in every row"]),
+        ({"age": [20 + 37 * i for i in range(N)]}, []),
+        ({"c": ["Yes", "yes", "no", "no"] * 10}, ["column 'c': 'Yes' and 'yes' are different categories"]),
+        ({"c": ['a"', "a", "b", "b"] * 10}, ["column 'c': 'a' and 'a\"' are different categories"]),
+        ({"c": ["$1,234.50", "$3"] * 20}, ["column 'c': '$1,234.50' is read as the number 1234.5"]),
+    ],
+)
+def test_what_is_worth_a_look_is_noted(tmp_path, columns, notes):
+    said = [note for note in load(of_columns(tmp_path, x=WAVE, **columns)).notes if not note.startswith("columns: ")]
+    assert len(said) == len(notes)
+    assert all(note.startswith(start) for note, start in zip(said, notes, strict=True))
+
+
+def test_counts_are_recognised_only_where_they_are_plain(tmp_path):
+    rng = np.random.default_rng(0)
+    few, many = rng.poisson(0.5, (N, 5)), rng.poisson(0.5, (N, 30))
+
+    def load_of(x, **options):
+        return load(write(tmp_path / "a.csv", [f"g{j}" for j in range(x.shape[1])], *x.T), **options)
+
+    assert load_of(few).kind == "vector"
+    assert load_of(few).notes[0].startswith("the table holds only whole numbers from 0 up, which are modelled as real")
+    assert load_of(few, kind="counts").kind == "counts"
+    assert load_of(few, kind="vector").notes == ()
+    assert load_of(many).kind == "counts"
+    assert (
+        load_of(many).notes[0].startswith("30 columns of whole numbers from 0 up, many of them 0, are taken for counts")
+    )
+    assert load_of(many, kind="vector").kind == "vector"
+    assert load_of(many + 5).kind == "vector"  # ages, not events
+    assert load_of(255 * np.minimum(many, 1)).kind == "vector"  # pixels
+    counts = load_of(few, kind="counts")
+    again = load(tmp_path / "a.csv", schema=counts.schema)  # as a run reads its data again
+    assert (again.kind, again.digest) == ("counts", counts.digest)
+
+
+def test_truth_is_read_however_it_is_written(tmp_path):
+    schema = load(of_columns(tmp_path, x=WAVE, b=["True", "False"] * 20)).schema
+    assert schema[1] == Column("b", "binary", ("False", "True"))
+    for cells in (["False", "True"], ["false", "TRUE"], [0, 1], ["0.0", "1.0"]):
+        x, _, _ = load_rows(of_columns(tmp_path, x=[1, 2], b=cells), schema=schema)
+        assert x[:, 1].tolist() == [0, 1]
+    x, _, _ = load_rows(of_columns(tmp_path, b=["false", "True"]), schema=(Column("b", "binary"),))
+    assert x[:, 0].tolist() == [0, 1]
+
+
+def test_unknown_categories_that_count_as_missing_are_noted(tmp_path):
+    schema = (Column("x", "real"), Column("c", "categorical", ("u", "v")))
+    found = read_rows(of_columns(tmp_path, x=[1, 2, 3], c=["u", "w", "NA"]), schema=schema, missing="mask")
+    assert found.notes == (
+        "column 'c': 1 value such as 'w', unknown when the model was trained, taken for missing",
+        "2 of 6 values are missing, in 1 column (written NA)",
+    )
+
+
+def test_one_row_of_new_data_makes_no_notes(tmp_path):
+    schema = load(of_columns(tmp_path, x=WAVE, c=["u", "v"] * 20)).schema
+    assert read_rows(of_columns(tmp_path, x=[1], c=["u"]), schema=schema).notes == ()

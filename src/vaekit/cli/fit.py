@@ -77,7 +77,7 @@ DATA: dict[str, tuple[Any, str]] = {
 
 OFTEN = {
     *("epochs", "minutes", "seed", "lr", "batch", "augment", "patience", "device"),
-    *("size", "table", "label", "types", "missing", "valid", "test"),
+    *("size", "table", "label", "types", "drop", "missing", "valid", "test"),
 }
 """The options of training and data that the short help shows."""
 
