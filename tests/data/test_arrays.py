@@ -228,7 +228,7 @@ def test_options_load_the_same_again(tmp_path, rng):
 def test_options_that_do_not_apply(tmp_path):
     np.save(tmp_path / "a.npy", random(9, 3))
     for option, value in {"size": "3", "table": "t.csv", "skip_bad": True, "background": "red", "x_key": "x"}.items():
-        with pytest.raises(DataError, match=f"{option} applies to"):
+        with pytest.raises(DataError, match=f"`{option}` applies to"):
             load(tmp_path / "a.npy", **{option: value})
     (tmp_path / "a.bin").write_text("1 2 3")
     with pytest.raises(DataError, match="cannot tell the format"):

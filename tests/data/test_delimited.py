@@ -148,7 +148,7 @@ def test_a_header_is_told_from_data(tmp_path, text, names, rows):
     table = read(tmp_path, text)
     assert list(table.columns) == (names or [f"column{j + 1}" for j in range(len(table.columns))])
     assert {len(values) for values in table.columns.values()} == {rows}
-    assert any("header='yes' (--header yes)" in note for note in table.notes) == (names is None)
+    assert any("`header='yes'`" in note for note in table.notes) == (names is None)
 
 
 def test_the_header_can_be_said(tmp_path):
@@ -215,13 +215,13 @@ def test_the_decimal_comma_may_come_late(tmp_path):
 @pytest.mark.parametrize(
     ("by", "cell", "decimal", "value", "note"),
     [
-        (",", '"1,234"', None, 1234, "'1,234' in column 'a' is read as 1234; decimal='comma' (--decimal comma) reads"),
+        (",", '"1,234"', None, 1234, "'1,234' in column 'a' is read as 1234; `decimal='comma'` reads"),
         (",", '"1,234"', "comma", 1.234, ""),
-        (";", "1,234", None, 1.234, "'1,234' in column 'a' is read as 1.234; decimal='point' (--decimal point) reads"),
+        (";", "1,234", None, 1.234, "'1,234' in column 'a' is read as 1.234; `decimal='point'` reads"),
         (";", "1,234", "point", 1234, "column 'a': '1,234' is read as the number 1234"),
-        (";", "1.234", None, 1.234, "'1.234' in column 'a' is read as 1.234; decimal='comma' (--decimal comma) reads"),
+        (";", "1.234", None, 1.234, "'1.234' in column 'a' is read as 1.234; `decimal='comma'` reads"),
         (";", "1.234", "comma", 1234, "column 'a': '1.234' is read as the number 1234"),
-        ("\t", "1,234", None, 1234, "'1,234' in column 'a' is read as 1234; decimal='comma' (--decimal comma) reads"),
+        ("\t", "1,234", None, 1234, "'1,234' in column 'a' is read as 1234; `decimal='comma'` reads"),
         (",", "1.234", None, 1.234, ""),
     ],
 )
@@ -281,7 +281,10 @@ def quoted(**at):
         (quoted(_60="60.5"), "line 62: expected 2 values, as in the header, got 1"),
         (quoted(_60="60.5,a,b"), "line 62: expected 2 values, as in the header, got 3"),
         (quoted(_60='60.5,"' + "a" * 140_000 + '"'), "line 62: a value has more than 131,072 characters"),
-        ("x\n1,5\n2,5\n", "line 2: expected 1 value, .* got 2; where the comma is the decimal sign, say delimiter=';'"),
+        (
+            "x\n1,5\n2,5\n",
+            "line 2: expected 1 value, .* got 2; where the comma is the decimal sign, write `delimiter=';'`",
+        ),
         ("My report\n\na,b\n1,x\n", "line 3: expected 1 value, .* where lines stand above the header, delete them"),
         ("a,a\n1,2\n", "two columns named 'a'"),
     ],
@@ -389,7 +392,7 @@ def test_what_cannot_be_dropped_is_said(tmp_path):
     path = saved(tmp_path, "a,b\n" + lines(WAVE, WAVE))
     with pytest.raises(DataError, match=r"drop: .* has no column 'c'; it has a, b"):
         load(path, drop="c")
-    with pytest.raises(DataError, match="drop applies to a table"):
+    with pytest.raises(DataError, match="`drop` applies to a table"):
         load("digits", drop=["c"])
     assert load(path, drop="b").options == {"drop": ["b"]}
 

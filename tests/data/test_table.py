@@ -220,7 +220,7 @@ def test_types_that_do_not_fit(tmp_path, types, message):
 
 def test_types_belong_to_tables(tmp_path):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(9, 3)))
-    with pytest.raises(DataError, match=r"types applies to a table \(\.csv, \.parquet\) only"):
+    with pytest.raises(DataError, match=r"`types` applies to a table \(\.csv, \.parquet\) only"):
         load(tmp_path / "a.npy", types="a=real")
 
 
@@ -480,9 +480,9 @@ def test_labels_may_be_missing(tmp_path):
     [
         (
             [f"2020-01-{i % 28 + 1:02}" for i in range(N)],
-            r"holds dates or times \('2020-01-01'\): drop it \(drop=\['c'\]",
+            r"holds dates or times \('2020-01-01'\): drop it \(`drop=\['c'\]`",
         ),
-        ([f"{i % 4}:30" for i in range(N)], r"holds dates or times .* \(types=c=categorical\)"),
+        ([f"{i % 4}:30" for i in range(N)], r"holds dates or times .* \(`types='c=categorical'`\)"),
         (["unknown" if i == 7 else i for i in range(N)], "holds numbers, but row 7 is 'unknown': correct it"),
         ([("x", "y")[i] if i < 2 else i for i in range(N)], "row 0 is 'x' and 1 other value are no numbers either"),
         ([f"{i:032x}" for i in range(N)], "column c holds text.*40 different texts in 40 rows"),

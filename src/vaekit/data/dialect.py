@@ -301,7 +301,7 @@ def two_conventions(text: Text, comma: tuple[str, str], point: tuple[str, str]) 
     return DataError(
         f"{text.path}: {comma[1]!r} in column {comma[0]!r} has a decimal comma and {point[1]!r} in column {point[0]!r} "
         f"a decimal point: write all numbers alike, drop a column (`drop=[{comma[0]!r}]`) or "
-        f"say that it holds categories, or say which are numbers: "
+        "say that it holds categories, or say which are numbers: "
         "`decimal='comma'` or `decimal='point'`"
     )
 
