@@ -302,3 +302,18 @@ def test_pairs_share_no_datum_and_no_group():
     for kind, (a, b) in pairs.items():
         assert len(a) >= 5
         assert ((label[a] == label[b]) == (kind == interpolation.WITHIN)).all()
+
+
+def test_groups_and_classes_of_a_table_by_name(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"p{i // 10},{i % 7}.5,{i % 2}\n" for i in range(600))
+    (tmp_path / "rows.csv").write_text("who,a,b\n" + rows)
+    assert main(["study", "tiny", "rows.csv", "--group", "who"]) == 2
+    assert "test data of 10 groups or more" in capsys.readouterr().err
+    seen = []
+    monkeypatch.setattr(Bench, "train", lambda self, plans: seen.append(self.data) or {})
+    (tmp_path / "rows.csv").write_text("who,a,b\n" + rows + rows.replace("p", "q"))
+    assert main(["study", "tiny", "rows.csv", "--group", "who", "--label", "b"]) == 0
+    assert len(np.unique(seen[0].test.group)) == 12
+    assert set(seen[0].test.label) == {0, 1}
+    assert "rows.csv --label b --group who --minutes 7" in (tmp_path / "study-tiny-rows.html").read_text()

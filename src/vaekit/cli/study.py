@@ -16,6 +16,8 @@ def study(
     /,
     *,
     minutes: float | None = None,
+    label: str | None = None,
+    group: str | None = None,
     out: str | None = None,
 ) -> int:
     """Reproduce an experiment from the literature on DATA and write it as a page; without a name, list the studies.
@@ -28,6 +30,10 @@ def study(
         A name or a path; the study's own data when not given.
     minutes
         Total time budget for training, measuring and drawing (7). Run again for longer, it trains the kept models on.
+    label
+        Column to take classes from.
+    group
+        Column whose rows of one value stay in one split; errors are then by group.
     out
         The page (study-NAME-DATA.html); its models are kept beside it in PAGE.runs.
     """
@@ -48,7 +54,8 @@ def study(
     from vaekit import studies  # torch is imported from here on
 
     minutes = studies.checked_minutes(studies.MINUTES if minutes is None else minutes)
-    data = load(wanted)
+    asked = {"label": label, "group": group}
+    data = load(wanted, **{name: column for name, column in asked.items() if column is not None})
     try:
         with Doing() as doing:
             print(studies.study(name, data, minutes=minutes, out=path, progress=doing))

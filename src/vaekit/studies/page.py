@@ -86,6 +86,8 @@ def _how(study: Study, bench: Bench, path: Path) -> Section:
     shape = " × ".join(map(str, data.shape))
     sizes = ", ".join(f"{len(getattr(data, part)):,} {part}" for part in ("train", "valid", "test"))
     source = shlex.quote(str(data.source)) if data.source else "DATA"
+    columns = {name: data.options[name] for name in ("label", "group") if name in data.options}
+    source += "".join(f" --{name} {shlex.quote(column)}" for name, column in columns.items())
     again = f"vaekit study {study.name} {source} --minutes {bench.minutes:g} --out {shlex.quote(shown_path(path))}"
     blocks: list[Block] = [
         Text(f"{study.summary} {study.description}"),
