@@ -250,3 +250,165 @@ def test_the_same_from_python(folder, birds, tmp_path):
     with pytest.raises(ChoiceError, match="'bill': the column holds"):
         vk.fit(data, "vae", condition="bill", out=tmp_path / "none", **TINY)
     assert not (tmp_path / "none").exists()
+
+
+# --- rows of tables come back as rows of tables -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def people(folder):
+    """Whole numbers in a range, categories, an identifier that is not modelled, and a label."""
+    rng = np.random.default_rng(4)
+    n = 300
+    columns = {
+        "person": [f"00{i}" for i in range(n)],
+        "age": rng.integers(18, 90, n),
+        "gain": np.maximum(0, rng.normal(100, 400, n)).astype(int),
+        "x": rng.normal(size=n).round(2),
+        "kind": np.array(["a", "b", "c"])[rng.integers(0, 3, n)],
+        "grade": GRADES[rng.integers(0, 3, n)],
+    }
+    write(folder / "people.csv", columns)
+    words = ["--label", "grade", "--drop", "person", "--latent", "2", "--hidden", "8", "--steps", "60"]
+    run = folder / "people"
+    assert main(["fit", str(folder / "people.csv"), "--out", str(run), "--compile", "off", *words]) == 0
+    return run
+
+
+def test_whole_numbers_stay_whole_and_within_their_range(people, folder):
+    run = vk.open(people)
+    age, gain = (next(c for c in run.facts.columns if c.name == name) for name in ("age", "gain"))
+    assert age.integer
+    assert (gain.low, gain.high) == (0, max(int(row["gain"]) for row in read(folder / "people.csv")))
+    assert main(["sample", str(people), "-n", "200", "--noise", "--out", str(folder / "p.csv")]) == 0
+    found = read(folder / "p.csv")
+    assert {row["age"].isdigit() and row["gain"].isdigit() for row in found} == {True}
+    assert all(age.low <= int(row["age"]) <= age.high for row in found)
+    assert main(["sample", str(people), "-n", "200", "--noise", "--beyond-range", "--out", str(folder / "p.csv")]) == 0
+    beyond = read(folder / "p.csv")
+    assert min(int(row["gain"]) for row in beyond) < 0
+    x, free = run.sample(200, noise=True), run.sample(200, noise=True, beyond_range=True)
+    assert [int(row["gain"]) for row in beyond] == free[:, 1].tolist()
+    np.testing.assert_array_equal(x[:, 1], free[:, 1].clip(gain.low, gain.high))
+    assert (x[:, :2] == x[:, :2].round()).all()
+    assert (x[:, 2] != x[:, 2].round()).any()
+
+
+LINES = [  # columns in another order, one that the run does not know, blanks and digits as somebody wrote them
+    "note,kind,x,gain,age,grade,person",
+    '"one, ""quoted""",a,1.50,0,33,low,0007',
+    ",b,-0.3, 181,,high,0012",
+    "x,,NA,7.0,40,mid,0003",
+]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_fill_gives_back_the_file_with_its_holes_filled(people, folder, delimiter, capsys):
+    """Text for text: every column, in the file's order, as it stood there; for a run that was trained without holes."""
+    rows = list(csv.reader(LINES))
+    with open(folder / "h.csv", "w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    assert main(["fill", str(people), str(folder / "h.csv"), "--out", str(folder / "f.csv")]) == 0
+    with open(folder / "f.csv", newline="") as file:
+        filled = list(csv.reader(file, delimiter=delimiter))
+    holes = {(2, 4), (3, 1), (3, 2)}
+    assert len(filled) == len(rows)
+    for i, (row, made) in enumerate(zip(rows, filled, strict=True)):
+        assert len(row) == len(made)
+        for j, (cell, new) in enumerate(zip(row, made, strict=True)):
+            assert (new == cell) == ((i, j) not in holes)
+    assert 18 <= int(filled[2][4]) <= 89
+    assert filled[3][1] in "abc"
+    float(filled[3][2])
+    assert "3 values filled in, in 2 of 3 rows" in capsys.readouterr().err
+
+
+def test_messages_count_the_rows_of_the_file(people, folder, capsys):
+    """From 0, whichever rows are worked on."""
+    lines = [*LINES[:2], *LINES[1:2] * 3, *LINES[2:]]  # the first hole is in row 4
+    (folder / "r.csv").write_text("\n".join(lines) + "\n")
+    assert main(["score", str(people), str(folder / "r.csv"), "--out", str(folder / "s.csv")]) == 2
+    assert "row 4, column 'age'" in capsys.readouterr().err
+    lines[5] = lines[5].replace(" 181", "inf")
+    (folder / "r.csv").write_text("\n".join(lines) + "\n")
+    assert main(["fill", str(people), str(folder / "r.csv"), "--out", str(folder / "s.csv")]) == 2
+    assert "row 4, column 'gain'" in capsys.readouterr().err
+
+
+def test_what_is_not_modelled_is_carried_along(people, folder):
+    out = folder / "c.csv"
+    (folder / "w.csv").write_text("\n".join(LINES[:2]) + "\n")
+    assert main(["score", str(people), str(folder / "w.csv"), "--samples", "5", "--out", str(out)]) == 0
+    (row,) = read(out)
+    assert list(row) == ["index", "note", "grade", "person", "log_px"]
+    assert (row["note"], row["grade"], row["person"]) == ('one, "quoted"', "low", "0007")
+    assert main(["encode", str(people), str(folder / "w.csv"), "--out", str(out)]) == 0
+    (row,) = read(out)
+    assert list(row) == ["index", "note", "grade", "person", "z0", "z1"]
+    assert main(["encode", str(people), str(folder / "w.csv"), "--out", str(folder / "c.npz")]) == 0
+    with np.load(folder / "c.npz") as held:
+        assert held["person"].tolist() == ["0007"]
+        np.testing.assert_allclose(held["z"][0], [float(row["z0"]), float(row["z1"])], rtol=1e-4)
+
+
+def test_columns_are_found_by_name_or_refused_by_name(people, folder, capsys):
+    """In files, in frames, and in .npz files that name them."""
+    run = vk.open(people)
+    assert main(["encode", str(people), str(folder / "people.csv"), "--out", str(folder / "z.npz")]) == 0
+    with np.load(folder / "z.npz") as held:
+        z = held["z"]
+    table = read(folder / "people.csv")
+    reordered = {name: [row[name] for row in table[:9]] for name in ("kind", "grade", "x", "age", "gain")}
+    write(folder / "o.csv", reordered)
+    assert main(["encode", str(people), str(folder / "o.csv"), "--out", str(folder / "z.npz")]) == 0
+    with np.load(folder / "z.npz") as held:
+        np.testing.assert_allclose(held["z"], z[:9], atol=1e-6)
+    lacking = write(folder / "l.csv", {name: cells for name, cells in reordered.items() if name != "age"})
+    capsys.readouterr()
+    assert main(["evaluate", str(people), str(lacking)]) == 2
+    assert "no column 'age'; expected age, gain, x, kind" in capsys.readouterr().err
+    with pytest.raises(vk.VaekitError, match=r"rows of shape \(4,\), got \(3,\): its columns are age, gain, x, kind"):
+        run.score(np.zeros((2, 3), np.float32))
+
+
+def test_arrays_with_names_are_mapped_by_them(folder, capsys):
+    rng = np.random.default_rng(5)
+    x = (rng.normal(size=(80, 3)) * [1, 5, 20]).astype(np.float32)
+    np.savez(folder / "g.npz", x=x, feature_names=np.array(["p", "q", "r"]))
+    run = vk.fit(vk.load(folder / "g.npz"), "vae", out=folder / "genes", **TINY)
+    z = run.encode(x[:6])
+    np.savez(folder / "g2.npz", x=x[:6, [2, 0, 1]], feature_names=np.array(["r", "p", "q"]))
+    write(folder / "g2.csv", {"q": x[:6, 1], "id": list("abcdef"), "r": x[:6, 2], "p": x[:6, 0]})
+    for name in ("g2.npz", "g2.csv"):
+        assert main(["encode", str(run.path), str(folder / name), "--out", str(folder / "gz.npz")]) == 0
+        with np.load(folder / "gz.npz") as held:
+            np.testing.assert_allclose(held["z"], z, atol=1e-5)
+    np.savez(folder / "g3.npz", x=x[:6], feature_names=np.array(["p", "q", "other"]))
+    capsys.readouterr()
+    assert main(["score", str(run.path), str(folder / "g3.npz"), "--out", str(folder / "g.csv")]) == 2
+    assert "no column 'r'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("library", ["pandas", "pyarrow"])
+def test_columns_of_frames_are_found_by_name(people, birds, folder, library):
+    module = pytest.importorskip(library)
+    table = read(folder / "people.csv")[:9]
+    columns = {
+        "kind": [row["kind"] for row in table],
+        "x": [float(row["x"]) for row in table],
+        "gain": [int(row["gain"]) for row in table],
+        "age": [int(row["age"]) for row in table],
+    }
+    make = module.DataFrame if library == "pandas" else module.table
+    run = vk.open(people)
+    code = {"a": 0, "b": 1, "c": 2}
+    x = np.array([[row["age"], row["gain"], row["x"], code[row["kind"]]] for row in table], np.float32)
+    np.testing.assert_allclose(run.encode(make(columns)), run.encode(x), atol=1e-6)
+    del columns["age"]
+    with pytest.raises(vk.VaekitError, match="'age'"):
+        run.score(make(columns))
+    # the condition of a conditional run is in the frame, too
+    bird = vk.open(birds)
+    rows = make({"species": ["gentoo", "adelie"], "flipper": [199.0, 190.0], "bill": [46.0, 40.0]})
+    values = np.array([[46, 199], [40, 190]], np.float32)
+    np.testing.assert_array_equal(bird.score(rows, 5), bird.score(values, 5, labels=["gentoo", "adelie"]))

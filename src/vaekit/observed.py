@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from .data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
 from .data.sparse import Sparse, is_sparse
 from .errors import ChoiceError, DataError
 from .noise import Noise
+
+if TYPE_CHECKING:
+    from .run import Run
 
 Batch = tuple[np.ndarray, Tensor, Tensor | None]
 """Row numbers (n,), x (n, *event), what a conditional model is given of them (n, C)."""
@@ -134,6 +137,25 @@ def _between(reader: Observed, a: int, b: int) -> np.ndarray:
 def block_of(dims: int) -> int:
     """How many data are encoded or decoded at once: a few million numbers of x."""
     return max(1, min(500, 4_000_000 // dims))
+
+
+def of_frame(run: Run, frame: Any, labels: Any = None) -> tuple[np.ndarray, Any]:
+    """Rows of a frame of pandas, polars or pyarrow as the run's table would be read, and their labels.
+
+    Without `labels` those of a conditional run are taken from the frame.
+
+    Raises:
+        DataError: a column is missing, or holds what the run's does not.
+        ChoiceError: the run is conditional on something that the frame does not have.
+    """
+    from .data.table import source
+
+    options, condition = run.config["data"]["options"], run.composition.condition
+    beside = {name: options.get(name) for name in ("label", "group")}
+    found = source(frame, name="the frame", schema=run.columns, missing=run.facts.missing, strict=False, **beside)
+    if labels is None and condition is not None:
+        labels = condition.carried(found.label, found.columns)
+    return found.x, labels
 
 
 def laid_out(raw: np.ndarray, facts: Facts) -> np.ndarray:

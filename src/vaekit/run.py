@@ -24,14 +24,15 @@ from torch import Tensor
 from .composition import Composition, Facts
 from .configuration import Metrics, check
 from .data.condition import Labels, set_apart
-from .data.core import Data
+from .data.core import Column, ColumnKind, Data
+from .data.frames import is_frame
 from .distributions import draw
 from .errors import ChoiceError, DataError
 from .example import place
 from .files import read_json, read_tensors, write_json
 from .isolation import check_default_dtype
 from .noise import Noise
-from .observed import Observed, block_of, events
+from .observed import Observed, block_of, events, of_frame
 from .stored import (
     SPLITS,
     check_source,
@@ -179,6 +180,8 @@ class Run:
             if what not in self._observed:  # kept, since its binary draw is
                 self._observed[what] = Observed(self.composition, self.facts, what, self.data)
             return self._observed[what]
+        if is_frame(what):
+            what, labels = of_frame(self, what, labels)
         return Observed(self.composition, self.facts, "array", None, self.events(what), labels)
 
     @torch.no_grad()
@@ -196,7 +199,7 @@ class Run:
         The code of a conditional model ends in its condition.
 
         Arguments:
-            what: a split of the run's data, or an array of raw rows.
+            what: a split of the run's data, or raw rows: an array, or a frame, whose columns are found by name.
             n: only the first n data.
             rows: only the data of these numbers; binarised ones as the split's frozen draw has them.
             labels: of an array of raw rows, for a conditional run: a class for each, or one for all, by name or (where
@@ -304,12 +307,27 @@ class Run:
         seed: int = 0,
         labels: Labels | None = None,
         latents: str | None = None,
+        beyond_range: bool = False,
     ) -> np.ndarray:
         """n new data in the data's own units: means of p(x|z), or draws from it with `noise`.
 
-        Codes are drawn from the prior, or from what `latents` names (`fit_latents`).
+        Codes are drawn from the prior, or from what `latents` names (`fit_latents`). Rows of a table are whole where
+        the table's own are and, unless `beyond_range`, within the range of its columns.
         """
-        return self.decode(self.sample_latents(n, temperature, seed, labels, latents), noise, seed)
+        x = self.decode(self.sample_latents(n, temperature, seed, labels, latents), noise, seed)
+        return self.as_rows(x, beyond_range)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What each column of x is: the table's own, or numbers of the names that the data had; none without names."""
+        kind: ColumnKind = "counts" if self.facts.kind == "counts" else "real"
+        names = self.config["data"].get("feature_names") or ()
+        return self.facts.columns or tuple(Column(name, kind) for name in names)
+
+    def as_rows(self, x: np.ndarray, beyond_range: bool = False) -> np.ndarray:
+        """Decoded rows (N, D) as the run's table would hold them (`Column.fitted`); other data as they are."""
+        columns = self.facts.columns
+        return np.stack([c.fitted(x[:, j], beyond_range) for j, c in enumerate(columns)], 1) if columns else x
 
     def reconstruct(
         self,
@@ -421,6 +439,8 @@ class Run:
         from .infill import fill_masked
 
         raw = raw_of(self, what) if isinstance(what, int | np.integer) else what
+        if is_frame(raw):
+            raw, labels = of_frame(self, raw, labels)
         condition = self.composition.condition
         if isinstance(what, int | np.integer) and labels is None and condition is not None:
             own = self.observed("test").condition(np.array([int(what)]))

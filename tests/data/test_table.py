@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vaekit.data import from_arrays, load, load_rows, table
+from vaekit.data import from_arrays, load, load_rows, table, writing
 from vaekit.data.cells import is_missing, is_number
 from vaekit.data.core import Column, digest
 from vaekit.data.loading import read_rows
@@ -303,7 +303,7 @@ def test_rows_are_written_as_they_are_read(tmp_path, codes, real, holes):
     )
     x = np.concatenate([codes, real, codes[:, :1] % 2], 1).astype(np.float32)
     x = np.where(holes, np.float32(np.nan), x)
-    table.write(tmp_path / "a.csv", schema, x)
+    writing.write(tmp_path / "a.csv", schema, x)
     back, _, _ = load_rows(tmp_path / "a.csv", schema=schema, missing="mask")
     np.testing.assert_array_equal(back.astype(np.float32), x)
 

@@ -91,6 +91,7 @@ def fill(
     label: str | None = None,
     draws: int = 32,
     seed: int = 0,
+    beyond_range: Flag = False,
     data: str | None = None,
     bare: Flag = False,
     out: str = "fill.png",
@@ -98,7 +99,8 @@ def fill(
     """Masked parts of one datum filled in from the rest, by inference of its code from what is visible.
 
     The picture: the datum, what is visible of it, the expectation of the hidden part, then some single answers.
-    Of a table (`vaekit fill RUN rows.csv --out filled.csv`) all missing values of all rows are filled in.
+    Of a table (`vaekit fill RUN rows.csv --out filled.csv`) all missing values of all rows are filled in; all else is
+    written as it stands in the file, columns that the run does not model too.
 
     Parameters
     ----------
@@ -116,6 +118,8 @@ def fill(
         How many answers the expectation is over.
     seed
         Of the draws.
+    beyond_range
+        Let the values of a table lie outside the range that its columns have.
     data
         Where the data are, if they have moved.
     bare
@@ -137,7 +141,7 @@ def fill(
     opened = _open(run, data)
     check_picture(opened, path)
     if is_table(Path(image)):
-        return _fill_table(opened, image, path, draws, seed, label)
+        return _fill_table(opened, image, path, draws, seed, label, beyond_range)
     one = datum(opened, image)
     labels, given = classes(opened, one, label), one if isinstance(one, int) else one.x
     hidden = read_mask(opened, mask)
@@ -152,17 +156,23 @@ def fill(
     write(path, opened, picture, len(picture), arrays, None if bare else words)
 
 
-def _fill_table(run: Run, source: str, path: Path, draws: int, seed: int, label: str | None) -> None:
-    """The rows of a table with their missing values filled in, as .csv or .npz."""
+def _fill_table(
+    run: Run, source: str, path: Path, draws: int, seed: int, label: str | None, beyond_range: bool
+) -> None:
+    """A table with its missing values filled in, as .csv, all else as it stands in the file; or its numbers as .npz."""
     import numpy as np
 
-    from vaekit.cli.output import Doing
+    from vaekit.cli.output import Doing, make_folder
+    from vaekit.cli.sources import filled_cells, rows
     from vaekit.cli.sources import labels as classes
-    from vaekit.cli.sources import rows
+    from vaekit.data.writing import write_texts
+    from vaekit.files import write_atomically
+    from vaekit.infill import blanked
 
     given = rows(run, source, None)
     raw, labels = np.asarray(given.x, np.result_type(given.x.dtype, np.float32)), classes(run, given, label)
     hidden = np.isnan(raw)
+    blanked(run, raw, hidden)  # says what is wrong by the rows of the file
     filled = raw.copy()
     some = np.flatnonzero(hidden.any(1) & ~hidden.all(1))
     with Doing() as doing:
@@ -170,10 +180,17 @@ def _fill_table(run: Run, source: str, path: Path, draws: int, seed: int, label:
             part = some[a : a + BLOCK]
             of_these = None if labels is None else labels[part]
             found = run.fill(raw[part], hidden[part], draws, seed, of_these).filled
-            digits = found.astype(str).astype(raw.dtype)  # as many as it has, also where raw has more
+            # as many digits as it has, also where raw has more
+            digits = run.as_rows(found, beyond_range).astype(str).astype(raw.dtype)
             filled[part] = np.where(hidden[part], digits, raw[part])
             doing("filling rows", a + len(part), len(some))
-    write(path, run, filled, 1, {"x": raw, "hidden": hidden, "filled": filled})
+    if path.suffix.lower() == ".csv" and run.columns:
+        cells, delimiter = filled_cells(run, Path(source).expanduser(), filled, hidden, beyond_range)
+        make_folder(path)
+        write_atomically(path, lambda part: write_texts(part, cells, delimiter))
+        print(path)
+    else:
+        write(path, run, filled, 1, {"x": raw, "hidden": hidden, "filled": filled})
     empty = int(hidden.all(1).sum())
     left = f"; {empty} rows hold nothing and stay empty" if empty else ""
     print(f"{int(hidden[some].sum()):,} values filled in, in {len(some):,} of {len(raw):,} rows{left}", file=sys.stderr)

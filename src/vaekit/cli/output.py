@@ -6,7 +6,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,9 +121,17 @@ def make_folder(path: Path) -> None:
 
 
 def write(
-    path: Path, run: Run, picture: np.ndarray, columns: int, arrays: dict[str, Any], labels: Labels | None = None
+    path: Path,
+    run: Run,
+    picture: np.ndarray,
+    columns: int,
+    arrays: dict[str, Any],
+    labels: Labels | None = None,
+    beside: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """`picture` (N, *event) as a grid of so many columns for a .png, as rows for a .csv, else `arrays` as .npz.
+
+    Rows of a .csv have columns `beside` theirs, after them.
 
     Prints the path. Pictures in a grid are labelled and enlarged where there are labels; without, they stand bare.
     """
@@ -140,7 +148,7 @@ def write(
 
         write_atomically(path, save)
     elif path.suffix.lower() == ".csv":
-        write_table(path, run, picture)
+        write_table(path, run, picture, beside)
     elif run.facts.kind == "image":
         from vaekit.figures import channels_last, image_grid, labelled_grid, save_png
 
@@ -154,17 +162,17 @@ def write(
     print(path)
 
 
-def write_table(path: Path, run: Run, rows: np.ndarray) -> None:
+def write_table(path: Path, run: Run, rows: np.ndarray, beside: Mapping[str, Sequence[str]] | None = None) -> None:
     """Rows (N, D) in the data's own units as .csv, by the names of their columns and categories."""
     from vaekit.data.core import Column
-    from vaekit.data.table import write
+    from vaekit.data.writing import write
     from vaekit.files import write_atomically
 
-    columns = run.facts.columns
+    columns = run.columns
     if not columns:
         names = run.data.feature_names or [f"x{i}" for i in range(rows.shape[1])]
         columns = tuple(Column(name, "counts" if run.facts.kind == "counts" else "real") for name in names)
-    write_atomically(path, lambda part: write(part, columns, rows))
+    write_atomically(path, lambda part: write(part, columns, rows, beside))
 
 
 def _lines(path: Path, x: np.ndarray, columns: int, labels: Labels | None) -> None:

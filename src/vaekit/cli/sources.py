@@ -20,13 +20,19 @@ if TYPE_CHECKING:
 class Rows:
     """What to encode or score: a split of the run's data by name, or raw rows (N, *row), and what is known of them.
 
-    `label` has the classes as the data name them, of the run's own split their codes.
+    `label` has the classes as the data name them, of the run's own split their codes; `texts` the cells of a table's
+    columns that the run does not model, as they are written.
     """
 
     x: Any
     label: np.ndarray | None = None
     names: list[str] | None = None
     columns: dict[str, np.ndarray] = field(default_factory=dict)
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+    def carried(self, *own: str) -> dict[str, list[str]]:
+        """The texts by names that are none of these."""
+        return {f"{name} (of the data)" if name in own else name: cells for name, cells in self.texts.items()}
 
 
 def rows(run: Run, source: str | None, split: str | None, table: str | None = None) -> Rows:
@@ -102,7 +108,7 @@ def note_differing(run: Run, given: Rows) -> None:
     differ = (x != held) & (held == held) & (x == x)
     if not differ.any():
         return
-    names = [column.name for column in run.facts.columns] or [str(i) for i in range(len(held))]
+    names = [column.name for column in run.columns] or [str(i) for i in range(len(held))]
     n, where = int(differ.any(1).sum()), [names[i] for i in np.flatnonzero(differ.any(0))]
     print(
         f"note: {n:,} row{'s differ' if n > 1 else ' differs'} from the training data in column"
@@ -125,6 +131,15 @@ def condition(run: Run, given: str | None) -> np.ndarray | None:
     return run.composition.condition.read(given)
 
 
+def told(run: Run, z: np.ndarray) -> dict[str, list[str]]:
+    """The classes that codes (N, D) of a conditional run of a table end in, as a column of text."""
+    condition = run.composition.condition
+    if condition is None or condition.kind != "label" or run.facts.kind not in ("vector", "counts"):
+        return {}
+    name = condition.column or run.config["data"]["options"].get("label", "label")
+    return {name: condition.decoded(z[:, -condition.size :]).tolist()}
+
+
 def _own(run: Run, split: str) -> Rows:
     part = getattr(run.data, split)
     return Rows(split, part.label, part.names, part.columns)
@@ -133,8 +148,12 @@ def _own(run: Run, split: str) -> Rows:
 def _all(run: Run, source: str, table: str | None = None) -> Rows:
     """All rows of a name or a path, in their order there; one image file or one datum of an array is one row."""
     from vaekit.cli.output import Doing
+    from vaekit.data.arrays import in_order
+    from vaekit.data.core import some
     from vaekit.data.folders import SUFFIXES
     from vaekit.data.loading import read_rows
+    from vaekit.data.table import is_table
+    from vaekit.data.writing import texts
 
     path = Path(source).expanduser()
     if path.is_file() and path.suffix.lower() in SUFFIXES:
@@ -143,13 +162,29 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
         found = read_rows(source, **_options(run, source, table), progress=doing)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
+    if is_table(path) and not run.columns and run.facts.kind in ("vector", "counts"):
+        shown = some(found.feature_names or [])
+        print(
+            f"note: this run knows no names of columns: {path.name} is read in its own order, {shown}", file=sys.stderr
+        )
+    found = in_order(found, [column.name for column in run.columns], source)
     x, label = found.x, found.label
     if path.is_dir() and found.names is not None:
         if x.ndim == 3 and run.facts.shape[0] == 3:
             x = np.broadcast_to(x[..., None], (*x.shape, 3))  # only grey images, for a run of coloured ones
         label = label if label is not None else _folder_class(run, path, found.names)
+    if is_table(path):
+        beside, _ = texts(path, found.feature_names or (), **_dialect(run))
+        return Rows(x, label, None, found.columns, beside)
     shape = x.shape[:1] if x.shape[1:] == (1,) else x.shape  # numbers without rows come as rows of one
     return Rows(x.reshape(1, *shape)) if _is_one(run, shape) else Rows(x, label, found.names, found.columns)
+
+
+def _dialect(run: Run) -> dict[str, Any]:
+    """How the run's table was read, where that was said or decided, and the names that tell a header."""
+    stored = run.config["data"]["options"]
+    kept = {name: stored[name] for name in ("delimiter", "header", "decimal") if name in stored}
+    return kept | {"expected": [column.name for column in run.columns]}
 
 
 def _folder_class(run: Run, path: Path, names: list[str]) -> np.ndarray | None:
@@ -182,7 +217,7 @@ def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
         taken = ("x_key", "label")
     elif is_table(path):
         taken = ("label", "group", "delimiter", "header", "decimal")
-    known = {"schema": run.facts.columns} if run.facts.columns and is_table(path) else {}
+    known = {"schema": run.columns} if run.columns and is_table(path) else {}
     return known | {n: stored[n] for n in (*taken, "missing") if n in stored}
 
 
@@ -253,6 +288,24 @@ def datum(run: Run, given: str) -> int | Rows:
     one = slice(index, index + 1)
     label = None if found.label is None else found.label[one]
     return Rows(np.array(found.x[one]), label, None, {name: values[one] for name, values in found.columns.items()})
+
+
+def filled_cells(
+    run: Run, path: Path, filled: np.ndarray, hidden: np.ndarray, beyond_range: bool
+) -> tuple[dict[str, list[str]], str]:
+    """The cells of a file with those `hidden` (N, D) replaced by what was filled in, and the file's delimiter.
+
+    All others are as the file has them.
+    """
+    from vaekit.data.writing import shown, texts
+
+    cells, delimiter = texts(path, **_dialect(run))
+    decimal = run.config["data"]["options"].get("decimal", "point")
+    for j, column in enumerate(run.columns):
+        new = shown(column, column.fitted(filled[:, j], beyond_range), decimal)
+        for i in np.flatnonzero(hidden[:, j] & ~np.isnan(filled[:, j])):
+            cells[column.name][i] = new[i]
+    return cells, delimiter
 
 
 def mask(run: Run, given: str) -> str | np.ndarray:

@@ -24,6 +24,9 @@ from vaekit.errors import ChoiceError
 from vaekit.find import find_run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vaekit.cli.sources import Rows
     from vaekit.run import Run
 
 SplitName = Literal["train", "valid", "test"]
@@ -149,6 +152,7 @@ def sample(
     latents: str | None = None,
     components: int | None = None,
     refit: Flag = False,
+    beyond_range: Flag = False,
     seed: int = 0,
     device: str = "cpu",
     data: str | None = None,
@@ -176,6 +180,8 @@ def sample(
         Gaussians of the gmm (10).
     refit
         Fit the latents anew.
+    beyond_range
+        Let the values of a table lie outside the range that its columns have.
     seed
         Of the draws.
     device
@@ -188,7 +194,7 @@ def sample(
         .png (a grid), .npz (x, z), or .csv (rows of a table).
     """
     from vaekit.cli import pictures
-    from vaekit.cli.sources import condition
+    from vaekit.cli.sources import condition, told
 
     at_least(1, n=n, components=components)
     at_least(0, temperature=temperature)
@@ -209,9 +215,9 @@ def sample(
             fitted = opened.fit_latents(latents, components=components, refit=refit, progress=doing)
         print(fitted)
     z = opened.sample_latents(n, temperature, seed, labels, latents)
-    x = opened.decode(z, noise, seed)
+    x = opened.as_rows(opened.decode(z, noise, seed), beyond_range)
     columns, words = pictures.of_samples(opened, n, label, latents, temperature, noise)
-    write(path, opened, x, columns, {"x": x, "z": z}, None if bare else words)
+    write(path, opened, x, columns, {"x": x, "z": z}, None if bare else words, told(opened, z))
 
 
 def reconstruct(
@@ -445,15 +451,23 @@ def encode(
     data
         Where the run's data are, if they have moved.
     out
-        .npz (z, and label where there is one).
+        .npz (z, and label where there is one), or .csv: index, name (of image files), the columns of a table that the
+        run does not model, z0, z1, ...
     """
+    import numpy as np
+
     from vaekit.cli.sources import labels, rows
 
-    path = check_file(out, (".npz",))
+    path = check_file(out, (".npz", ".csv"))
     opened = _open(run, data)
     given = rows(opened, source, split, table)
     z = opened.encode(given.x, None, sample, seed, labels=labels(opened, given, label))
-    write(path, opened, z, 1, {"z": z} if given.label is None else {"z": z, "label": given.label})
+    if path.suffix.lower() == ".csv":
+        _write_rows(path, given, {f"z{i}": [f"{v:.6g}" for v in column] for i, column in enumerate(z.T)})
+    else:
+        beside = {name: np.array(cells) for name, cells in given.carried("z", "label").items()}
+        known = {} if given.label is None else {"label": given.label}
+        write(path, opened, z, 1, {"z": z, **known, **beside})
 
 
 def score(
@@ -498,13 +512,9 @@ def score(
     data
         Where the run's data are, if they have moved.
     out
-        .csv: index, name (of image files), log_px.
+        .csv: index (from 0), name (of image files), the columns of a table that the run does not model, log_px.
     """
-    import csv
-    import io
-
     from vaekit.cli.sources import labels, note_differing, rows
-    from vaekit.files import write_text
 
     at_least(1, samples=samples, n=n)
     path = check_file(out, (".csv",))
@@ -514,13 +524,20 @@ def score(
     note_differing(opened, given)
     with Bar("scoring") as bar:
         found = opened.score(given.x, samples, n, seed, bar, classes)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "log_px"] if given.names is None else ["index", "name", "log_px"])
-    for i, value in enumerate(found):
-        writer.writerow([i, *([] if given.names is None else [given.names[i]]), f"{value:.6f}"])
+    _write_rows(path, given, {"log_px": [f"{value:.6f}" for value in found]})
+
+
+def _write_rows(path: Path, given: Rows, found: dict[str, list[str]]) -> None:
+    """One row per datum as .csv: its place, what it is called, what was found of it."""
+    from vaekit.data.writing import write_texts
+    from vaekit.files import write_atomically
+
+    n = len(next(iter(found.values())))
+    called = {} if given.names is None else {"name": given.names[:n]}
+    beside = {name: cells[:n] for name, cells in given.carried("index", "name", *found).items()}
+    columns = {"index": [str(i) for i in range(n)], **called, **beside, **found}
     make_folder(path)
-    write_text(path, text.getvalue())
+    write_atomically(path, lambda part: write_texts(part, columns))
     print(path)
 
 

@@ -1,8 +1,8 @@
 """From arrays of any origin to `Data`: one set of rules and checks for all readers."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,21 @@ class Source:
     schema: tuple[Column, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def in_order(source: Source, names: Sequence[str], where: str) -> Source:
+    """A source whose columns have names, with those of a run in its order; without names as it is.
+
+    Raises:
+        DataError: a column is missing.
+    """
+    have = source.feature_names
+    if not names or have is None or len(set(have)) < len(have) or np.ndim(source.x) != 2 or list(names) == have:
+        return source
+    if lacking := [name for name in names if name not in have]:
+        raise DataError(f"{where} has no column {lacking[0]!r}; expected {some(names)}")
+    place = {name: i for i, name in enumerate(have)}
+    return replace(source, x=source.x[:, [place[name] for name in names]], feature_names=list(names))
 
 
 def build(

@@ -148,6 +148,17 @@ class Column:
             return f"0 or 1 ({some(self.categories)})" if self.categories else "0 or 1"
         return "a whole number from 0 up" if self.kind == "counts" else "a finite number"
 
+    def fitted(self, values: Array, beyond_range: bool = False) -> Array:
+        """Numbers of a model as this column would hold them: whole where its own are, and within the range of its own.
+
+        With `beyond_range` they may lie outside that. Two-valued columns and categories come back as they are.
+        """
+        if self.kind in ("binary", "categorical"):
+            return values
+        if not beyond_range and self.low is not None and self.high is not None:
+            values = np.clip(values, self.low, self.high)
+        return np.round(values) if self.integer and self.kind == "real" else values
+
     def outside(self, values: Array) -> NDArray[np.bool_]:
         """Where numbers are none that this column can hold; nan, which is a missing value, is never outside."""
         present = ~np.isnan(values)

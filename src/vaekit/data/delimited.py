@@ -76,6 +76,32 @@ def read(
     )
 
 
+def texts(
+    path: Path,
+    *,
+    delimiter: str | None = None,
+    header: str | None = None,
+    decimal: str | None = None,
+    without: Collection[str] = (),
+    expected: Sequence[str] = (),
+) -> tuple[dict[str, list[str]], str]:
+    """The cells of a file as they are written, by column in its order, and its delimiter; arguments as for `read`.
+
+    Args:
+        without: columns to leave out.
+    """
+    text = Text.of(path)
+    dialect = find(text, delimiter=delimiter, header=header, decimal=decimal, expected=expected)
+    taken = [name for name in dialect.names if name not in without]
+    found = _Reading(text, dialect, taken, ()).written()
+    try:
+        padded = _Reading(text, dialect, taken, (), padded=True).written()
+    except DataError:  # blanks before a quote
+        return found, dialect.delimiter
+    same = all([a.strip() for a in padded[name]] == [b.strip() for b in cells] for name, cells in found.items())
+    return padded if same else found, dialect.delimiter
+
+
 def _otherwise(columns: dict[str, Array], dialect: Dialect) -> tuple[str, str] | None:
     """The first column of text that the other decimal sign makes numbers, and a cell of it."""
     other = "comma" if dialect.decimal == "point" else "point"
@@ -110,6 +136,7 @@ class _Reading:
         text, dialect: of the file.
         taken: the columns to read.
         texts: those to keep as text.
+        padded: whether cells keep the blanks before them.
 
     Attributes:
         cells: the readers of numbers, by column.
@@ -127,6 +154,15 @@ class _Reading:
     blank: int = 0
     long_rows: list[int] = field(default_factory=list)
     named: set[str] = field(default_factory=set)
+    padded: bool = False
+
+    def written(self) -> dict[str, list[str]]:
+        """The cells as they are written."""
+        found: dict[str, list[str]] = {name: [] for name in self.taken}
+        for block in self.blocks():
+            for name, cells in block.items():
+                found[name] += cells
+        return found
 
     def columns(self) -> dict[str, Array]:
         """A second pass gets the texts of columns in which text appears after the first block."""
@@ -182,7 +218,7 @@ class _Reading:
         with self.text.open() as file:
             for _ in range(skip):
                 file.readline()
-            reader = split(file, self.dialect.delimiter)
+            reader = split(file, self.dialect.delimiter, padded=self.padded)
             blank = 0
             try:
                 for row in reader:

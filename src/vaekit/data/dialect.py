@@ -54,11 +54,11 @@ class Dialect:
         return replace(self, decimal=decimal, certain=True, notes=notes)
 
 
-def split(lines: Iterable[str], delimiter: str, strict: bool = True) -> Iterator[list[str]]:
+def split(lines: Iterable[str], delimiter: str, strict: bool = True, padded: bool = False) -> Iterator[list[str]]:
     """The cells of lines, by the quoting rules of CSV; a csv.reader, which knows its line number."""
     if delimiter == " ":
         lines = (line.replace("\t", " ").rstrip(" \r\n") + "\n" for line in lines)
-    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=not padded, strict=strict)
 
 
 def find(

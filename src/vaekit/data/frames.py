@@ -78,6 +78,16 @@ def read(
     return Table(columns, tuple(names), unnamed, words=frozenset(words), notes=tuple(notes))
 
 
+def texts(frame: Any, where: str, without: Collection[str] = ()) -> dict[str, list[str]]:
+    """The cells of a frame as the same CSV has them, by column."""
+    found = {}
+    for name, series in _columns(frame):
+        if name not in without:
+            values = series.to_pylist() if hasattr(series, "to_pylist") else list(_listed(series))
+            found[name] = [_text(value, f"{where}: column {name!r}") for value in values]
+    return found
+
+
 def parquet(path: Path) -> Any:
     """The table in a Parquet file.
 

@@ -1,6 +1,5 @@
 """Tables: what each column is, and its cells as numbers. Of files, of frames, or beside the images in a folder."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +27,12 @@ def is_table(path: Path) -> bool:
     return bool(suffixes) and suffixes[-1] in SUFFIXES
 
 
+def is_parquet(path: Path) -> bool:
+    """Whether a file is in the format of Parquet, by its first bytes or its name."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq")
+
+
 def read(path: Path, **options: Any) -> Table:
     """The columns of a file; options as for `delimited.read`, which reads all but Parquet.
 
@@ -36,9 +41,7 @@ def read(path: Path, **options: Any) -> Table:
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
-    with path.open("rb") as file:
-        is_parquet = file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq")
-    if is_parquet:
+    if is_parquet(path):
         kept = {name: options[name] for name in ("texts", "drop", "only") if name in options}
         table = frames.read(frames.parquet(path), str(path), **kept)
     else:
@@ -178,21 +181,6 @@ def _source(
         notes=tuple(notes),
         options=table.options,
     )
-
-
-def write(path: Path, columns: Sequence[Column], x: Array) -> None:
-    """Rows (N, D) as a .csv file: categories by name, counts and 0/1 rounded, missing values as empty cells."""
-    cells = [_cells(column, x[:, j]) for j, column in enumerate(columns)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([[column.name for column in columns], *zip(*cells, strict=True)])
-
-
-def _cells(column: Column, values: Array) -> list[str]:
-    if column.categories:
-        top = len(column.categories) - 1
-        return ["" if np.isnan(v) else column.categories[min(max(round(v), 0), top)] for v in values.tolist()]
-    whole = column.kind in ("binary", "counts")
-    return ["" if np.isnan(v) else str(round(v)) if whole else str(v) for v in values]  # of the dtype's own digits
 
 
 def _classes(values: Array) -> tuple[Array, int]:
