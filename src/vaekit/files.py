@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -131,6 +132,15 @@ def unwritable(path: Path, error: OSError) -> RunError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     what = "free some space, or choose another place" if full else "choose another place"
     return RunError(f"cannot write {path}: {error.strerror or error}; {what}")
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in `folder`: permissions alone do not tell of read-only file systems."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _flush_folder(folder: Path) -> None:

@@ -28,11 +28,12 @@ from .data.core import Column, ColumnKind, Data
 from .data.frames import is_frame
 from .distributions import draw
 from .errors import ChoiceError, DataError
-from .example import place
-from .files import read_json, read_tensors, write_json
+from .example import PLACE, place
+from .files import is_writable, read_json, read_tensors, write_json
 from .isolation import check_default_dtype
 from .noise import Noise
 from .observed import Observed, block_of, events, of_frame
+from .progress import say
 from .stored import (
     SPLITS,
     check_source,
@@ -158,6 +159,14 @@ class Run:
         self._data = data
         self._observed.clear()
         return data
+
+    def place_of(self, page: str) -> Path:
+        """Where a page goes that is given no place: into the run, or here as RUN-PAGE where that cannot be written."""
+        if self.path != PLACE and is_writable(self.path):
+            return self.path / page
+        if self.path != PLACE:
+            say(f"note: {self.path} cannot be written, so the page goes to {self.name}-{page}")
+        return Path(f"{self.name}-{page}")
 
     def to(self, device: str | torch.device) -> Run:
         """Move the model; data are observed on the CPU and results come back there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import signal
@@ -295,8 +296,9 @@ class Trainer:
     def _fail(self, term: str, value: float, step: int) -> None:
         """Record what became non-finite, and stop."""
         self._record({"kind": "non-finite", "step": step, "term": term})
-        self._write_records()
-        self._set_state("failed")
+        with contextlib.suppress(RunError):  # a full disk must not hide what failed
+            self._write_records()
+            self._set_state("failed")
         good = checkpoints(self.path)
         kept = f"the last good checkpoint is {good[-1]}" if good else "there is no earlier checkpoint"
         raise TrainingError(
@@ -365,8 +367,12 @@ class Trainer:
 
     def _write_records(self) -> None:
         if self.rank == 0 and self.records:
-            with open(self.path / "log.jsonl", "a", encoding="utf8") as f:
-                f.write("".join(line + "\n" for line in self.records))
+            log = self.path / "log.jsonl"
+            try:
+                with open(log, "a", encoding="utf8") as f:
+                    f.write("".join(line + "\n" for line in self.records))
+            except OSError as error:
+                raise unwritable(log, error) from error
             self.records.clear()
 
     def _set_state(self, state: str) -> None:
@@ -402,9 +408,9 @@ class Trainer:
         folder = self.path / "checkpoint"
         try:
             folder.mkdir(exist_ok=True)
-            self._write_records()
         except OSError as error:
             raise unwritable(folder, error) from error
+        self._write_records()
         write_tensors(folder / f"{self.step:09d}.safetensors", tensors, meta)
         for old in sorted(folder.glob("*.safetensors"))[:-2]:
             old.unlink()

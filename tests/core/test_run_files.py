@@ -1,20 +1,24 @@
 """The files of a run: damaged ones are told apart, and none is pickle."""
 
 import dataclasses
+import errno
 import json
+import os
 import pickle
 import shutil
 import tempfile
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from core_helpers import QUIET, blobs, tensors
+from core_helpers import QUIET, blobs, same, tensors
 from hypothesis import given
 from hypothesis import strategies as st
 
 import vaekit as vk
+from vaekit import files, trainer
 from vaekit.errors import DataError, RunError, VaekitError
 from vaekit.files import write_tensors
 from vaekit.stored import read_splits, write_splits
@@ -192,3 +196,77 @@ def test_a_named_source_gives_the_same_splits_back(tmp_path):
     np.save(tmp_path / "x.npy", blobs(40, seed=1))
     with pytest.raises(DataError, match="other data"):
         _ = vk.open(tmp_path / "run").data
+
+
+@pytest.fixture
+def read_only(run, monkeypatch):
+    """A run on a file system that refuses to be written, as it does for any user."""
+
+    def refused(place):
+        if run in [Path(place), *Path(place).parents]:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+    def opened(path, mode="r", *given, **named):
+        if set(mode) & set("wax+"):
+            refused(path)
+        return open(path, mode, *given, **named)
+
+    def temporary(dir):
+        refused(dir)
+        return tempfile.TemporaryFile(dir=dir)
+
+    for module in (files, trainer):
+        monkeypatch.setattr(module, "open", opened, raising=False)
+    monkeypatch.setattr(files, "tempfile", types.SimpleNamespace(TemporaryFile=temporary))
+    return run
+
+
+def test_a_read_only_run_is_opened_measured_and_reported(read_only, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path / "run" / "..")
+    before = {p: p.read_bytes() for p in read_only.rglob("*") if p.is_file()}
+    opened = vk.open(read_only, data=vk.from_arrays(blobs(40)))
+    measured = opened.evaluate(samples=2)
+    assert np.isfinite(next(m["value"] for m in measured if m["name"] == "elbo"))
+    said = capsys.readouterr().err
+    assert "Read-only file system" in said
+    assert "not stored" in said
+    page = opened.report()
+    assert page.as_posix() == "run-report.html"
+    assert page.exists()
+    assert "goes to run-report.html" in capsys.readouterr().err
+    assert fit(blobs(40), out=read_only, resume=True, progress=False).state == "finished"
+    with pytest.raises(RunError, match="Read-only file system"):
+        fit(blobs(40), out=read_only, extend=True, steps=5, progress=False)
+    assert {p: p.read_bytes() for p in read_only.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("full", ["log.jsonl", "checkpoint", "model.safetensors", "run.json"])
+def test_a_full_disk_costs_what_came_after_the_last_checkpoint(tmp_path, monkeypatch, full):
+    """Whatever file the disk is full at, the message names it, earlier files stay whole, and the run can go on."""
+    settings = {"latent": 2, "hidden": (8,), "batch": 16, "steps": 12, "checkpoint_steps": 3, **QUIET}
+    out, renamed = tmp_path / "run", os.replace
+
+    def at_capacity(path):
+        done = json.loads((out / "run.json").read_text()).get("step", 0) if (out / "run.json").exists() else 0
+        return done >= 6 and full in (Path(path).name, Path(path).parent.name)
+
+    def replace(part, path):
+        if at_capacity(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        renamed(part, path)
+
+    def opened(path, mode="r", *given, **named):
+        if at_capacity(path) and "a" in mode:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return open(path, mode, *given, **named)
+
+    with monkeypatch.context() as m:
+        m.setattr(os, "replace", replace)
+        m.setattr(trainer, "open", opened, raising=False)
+        with pytest.raises(RunError, match=rf"cannot write .*{full}.*No space left on device; free some space"):
+            fit(blobs(40), "vae", out=out, **settings)
+    assert not list(out.rglob("*.part"))
+    assert vk.open(out).config["step"] == 6
+    fit(blobs(40), out=out, resume=True, progress=False)
+    fit(blobs(40), "vae", out=tmp_path / "whole", **settings)
+    assert same(out, tmp_path / "whole")

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ChoiceError, RunError
 from ..example import NAME, PLACE
 from ..export import Exported, export_graphs
-from ..files import write_text
+from ..files import checked_path, write_text
 from ..run import Run
 from . import about, maps
 from .pack import Blobs, add_runtime, page
@@ -52,8 +52,9 @@ def write_explorer(
     """
     if points < 1 or not 0 <= tsne <= maps.MOST_TSNE:
         raise ChoiceError(f"points must be 1 or more and tsne 0..{maps.MOST_TSNE}, got {points} and {tsne}")
-    beside = Path(f"{NAME}.html") if run.path == PLACE else run.path / "explorer.html"
-    place = beside if path is None else Path(path)
+    if path is None:
+        path = f"{NAME}.html" if run.path == PLACE else run.place_of("explorer.html")
+    place = checked_path(path)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

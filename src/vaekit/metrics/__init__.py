@@ -12,9 +12,10 @@ import torch
 from ..data.condition import Labels
 from ..data.core import digest
 from ..data.observation import Binary
-from ..errors import ChoiceError
+from ..errors import ChoiceError, RunError
 from ..example import PLACE
 from ..observed import Observed
+from ..progress import say
 from ..run import Run
 from .latents import ACTIVE, is_active, latent_names, survey
 from .likelihood import PerDatum, entropy_floor, floors, per_datum
@@ -110,7 +111,10 @@ def evaluate(
             gap = -scored.log_px - floor
             add("floor_gap", _mean(gap), standard_error(gap, group), "nats", f"IWAE-{samples}", samples)
     if store and observed.array is None and run.path != PLACE:  # the packaged run stays as it came
-        run.add_metrics(metrics)
+        try:
+            run.add_metrics(metrics)
+        except RunError as error:  # of a read-only run, or a full disk: the numbers are given all the same
+            say(f"note: {error}; the numbers are not stored with the run")
     return metrics
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from .. import figures
 from ..errors import ChoiceError, RunError
-from ..example import NAME, PLACE
-from ..files import write_atomically, write_text
+from ..example import PLACE
+from ..files import checked_path, is_writable, write_atomically, write_text
 from ..run import Run
 from . import about, numbers, sections
 from .blocks import Block, Chapter, Picture, Section, Strips, Text, plot
@@ -35,8 +35,7 @@ def write_report(runs: Sequence[Run], path: str | Path | None = None) -> Path:
     if not runs:
         raise ChoiceError("a report needs one run or more, got none")
     name = "report.html" if len(runs) == 1 else "comparison.html"
-    beside = Path(f"{NAME}-{name}") if runs[0].path == PLACE else runs[0].path / name
-    place = beside if path is None else Path(path)
+    place = runs[0].place_of(name) if path is None else checked_path(path)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -63,7 +62,7 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 def _chapter(look: Look, name: str, several: bool) -> Chapter:
     parts = [sections.key_numbers(look), *sections.pictures(look), about.trained(look), about.opening(look)]
-    if look.run.path != PLACE:  # the packaged run stays as it came
+    if look.run.path != PLACE and is_writable(look.run.path):  # the packaged run stays as it came
         _store(look.run.path / "figures", parts)
     key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     for part in parts:
