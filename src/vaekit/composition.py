@@ -26,13 +26,15 @@ class Facts:
     """What a recipe may know of the data: enough to rebuild the model without them.
 
     `shape` is the event of x (C, H, W), (C, L) or (D,); `scale` the lowest and highest raw value; `integer` whether
-    the raw data are whole numbers of a known range (uint8, bool); `n` the number of training data; `classes` the names
-    of the labels' classes and `attributes` those of the two-valued attributes, where there are any; `categories` the
-    values of the columns beside x that hold a few names or codes; `columns` what each column of a table is, with its
-    categories; `missing` whether nan stands for a value that is missing; `double` whether float32 would blur the raw
-    data; `constant` the elements of vectors and counts that are the same in every training row, by place, with their
-    value; `class_counts` how many training rows each class has. `rules` is 1 of runs trained before heads over counts
-    were scaled by the data, continuous Bernoullis saw dequantised values and wide inputs were scaled, 2 of all others.
+    the raw data are whole numbers of a known range (uint8, bool, or 0 and 1 of any type); `n` the number of
+    training data; `classes` the names of the labels' classes and `attributes` those of the two-valued attributes,
+    where there are any; `categories` the values of the columns beside x that hold a few names or codes; `columns`
+    what each column of a table is, with its categories; `missing` whether nan stands for a value that is missing;
+    `double` whether float32 would blur the raw data; `row` how raw images and signals are shaped, so that flat rows
+    can be taken for them; `constant` the elements of vectors and counts that are the same in every training row, by
+    place, with their value; `class_counts` how many training rows each class has. `rules` is 1 of runs trained
+    before heads over counts were scaled by the data, continuous Bernoullis saw dequantised values and wide inputs
+    were scaled, 2 of all others.
     """
 
     kind: str
@@ -45,6 +47,7 @@ class Facts:
     columns: tuple[Column, ...] = ()
     missing: bool = False
     double: bool = False
+    row: tuple[int, ...] = ()
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     constant: tuple[tuple[int, float], ...] = ()
     class_counts: tuple[int, ...] = ()
@@ -52,7 +55,8 @@ class Facts:
 
     @classmethod
     def of(cls, data) -> Facts:
-        integer = row_dtype(data.train.raw.dtype).name == "uint8"  # of rows as handed out: the same for maps
+        # of rows as handed out: the same for maps
+        integer = data.bits or row_dtype(data.train.raw.dtype).name == "uint8"
         low, high = (float(v) for v in data.scale)
         if not integer and low >= 0 and high <= 1:
             low, high = 0.0, 1.0  # floats in the unit interval are taken for intensities of that range
@@ -68,6 +72,7 @@ class Facts:
             columns=tuple(data.schema),
             missing=data.missing,
             double=data.train.double,
+            row=tuple(data.train.raw.shape[1:]) if data.kind in ("image", "signal") else (),
             categories=_categories(data),
             constant=_constant(data),
         )

@@ -167,11 +167,20 @@ def laid_out(raw: np.ndarray, facts: Facts) -> np.ndarray:
     raw, shape = np.asarray(Sparse(raw) if is_sparse(raw) else raw), facts.shape
     if raw.shape[1:] == shape:
         return raw
+    if raw.shape[1:] == (facts.dims,) and facts.kind in ("image", "signal"):  # flat, as `load(shape=)` takes them
+        row = facts.row or (shape[1:] if shape[0] == 1 else ())
+        raw = raw.reshape(len(raw), *row) if row else raw
     plan = layout(facts.kind, raw.shape[1:])  # type: ignore[arg-type]
     if plan.shape != shape:
         named = f": its columns are {some([c.name for c in facts.columns])}" if facts.columns else ""
         raise DataError(f"this run takes rows of shape {shape}, got {raw.shape[1:]}{named}")
     return raw.reshape(len(raw), *plan.pre).transpose(0, *(a + 1 for a in plan.axes))
+
+
+def _whole(raw: np.ndarray, high: float) -> bool:
+    """Whether floats are whole numbers of the range 0..high after all, rather than shares of it in [0, 1]."""
+    known = raw[~np.isnan(raw)]
+    return bool((known == np.round(known)).all()) and (high <= 1 or not len(known) or bool(known.max() > 1))
 
 
 def events(raw: np.ndarray, facts: Facts, observation: Observation) -> np.ndarray:
@@ -194,15 +203,14 @@ def events(raw: np.ndarray, facts: Facts, observation: Observation) -> np.ndarra
                 else f"the data hold NaN or infinite values (row {first + place[0]}, {where}, is {part[place]:g}): "
                 "fill or drop them first, or train with missing values: `missing='mask'`"
             )
-    if facts.integer and raw.dtype.kind == "f":
-        low, high = facts.scale
+    low, high = facts.scale
+    if facts.integer and raw.dtype.kind == "f" and not _whole(raw, high):
         raise DataError(
             f"this run was trained on whole numbers {low:g}..{high:g}, got {raw.dtype} from {raw.min():g} to "
             f"{raw.max():g}: pass the raw uint8 data (floats in [0, 1]: (x * {high:g}).round().astype('uint8'))"
         )
     if not facts.double:
         raw = cast(raw)
-    low, high = facts.scale
     if observation.bounded and len(raw):
         least, most = np.fmin.reduce(raw, None), np.fmax.reduce(raw, None)  # of the values that are there
         if least < low or most > high:

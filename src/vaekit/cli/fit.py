@@ -59,6 +59,7 @@ DATA: dict[str, tuple[Any, str]] = {
     "table": (str | None, ".csv or .parquet with a column `file` that describes the images of a folder"),
     "group": (str | None, "column whose rows of one value stay in one split"),
     "x_key": (str | None, "name of the data's array in a .npz file"),
+    "shape": (str | None, "shape of flat rows of pixels: 28x28; with channels 28x28x3 or 3x28x28"),
     "kind": (str | None, "what a datum is, to overrule the guess"),
     "label": (str | None, "column to take labels from"),
     "types": (str | None, "what columns of a table are: NAME=KIND,... of real, binary, categorical, counts, drop"),

@@ -143,6 +143,7 @@ def build(
     columns, attributes = _attributes(columns, source.factor_names)
     if len(x) < 2:
         raise DataError(f"{name} holds {len(x)} datum, expected at least 3, one for each of train, valid and test")
+    bits = sort != "counts" and not source.schema and is_bits(x)
     untrusted = not (isinstance(x, Computed) and x.trusted)  # to look at all of the others would be to compute them
     if untrusted:
         _check(x, sort, name, source.feature_names, masked)
@@ -185,11 +186,12 @@ def build(
         feature_names=source.feature_names,
         factor_names=list(source.factor_names),
         attribute_names=attributes,
-        scale=source.scale or _scale(x, sort, parts["train"], double),
+        scale=source.scale or ((0.0, 1.0) if bits else _scale(x, sort, parts["train"], double)),
         digest=digest(x),
         options=dict(options or {}) | source.options,
         schema=source.schema,
         missing=masked,
+        bits=bits,
         notes=notes,
     )
 
@@ -228,6 +230,13 @@ def tidy(x: Any, name: str) -> Any:
 SAMPLED = 20_000  # rows looked at to tell whether float32 will do
 BLURRED = 2.0**-17  # of an element's deviation: the rounding to float32 that is too much
 LEAST, LARGEST = 1e-150, 1e150  # between them squares are float64 numbers
+
+
+def is_bits(x: Any) -> bool:
+    """Whether every value is 0 or 1, or nan."""
+    if isinstance(x, Computed) and x.trusted:
+        return False
+    return all(bool(((block == 0) | (block == 1) | (block != block)).all()) for _, block in blocks(x, double=True))
 
 
 def needs_double(x: Any, kind: Kind, name: str) -> bool:
@@ -289,6 +298,7 @@ def kind_of(x: Array, asked: str | None) -> Kind:
     if x.ndim == 2:
         wide = x.dtype.kind in "ui" and x.dtype != np.uint8
         counts = wide and all(block.min() >= 0 and block.max() < MOST_COUNTED for _, block in blocks(x))
+        counts = counts and not is_bits(x)
         return "counts" if counts else "vector"
     row = x.shape[1:]
     if len(row) == 2 or (len(row) == 3 and (row[2] in (1, 2, 3, 4) or row[0] in (1, 3))):

@@ -305,6 +305,7 @@ class Data:
         options: the arguments of `load` that were not defaults, as JSON, enough to load again.
         schema: what each column of a table is, in the order of x; none for other data.
         missing: whether nan stands for a missing value (else there is none).
+        bits: whether every value is 0 or 1 (or missing), whatever their type.
         notes: what the reader should tell the user (images skipped, rows unused).
     """
 
@@ -324,6 +325,7 @@ class Data:
     options: dict[str, Any] = field(default_factory=dict)
     schema: tuple[Column, ...] = ()
     missing: bool = False
+    bits: bool = False
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vaekit.data import cache as caches
-from vaekit.data import folders, frames, idx, images, named, npz
+from vaekit.data import folders, frames, idx, images, named, npz, shapes
 from vaekit.data import table as tables
 from vaekit.data.arrays import Source, aligned, build, several_labels, tidy
 from vaekit.data.condition import named as class_names
@@ -32,6 +32,7 @@ def load(
     skip_bad: bool = False,
     table: str | Path | None = None,
     group: str | None = None,
+    shape: shapes.Shape | None = None,
     x_key: str | None = None,
     kind: str | None = None,
     label: str | None = None,
@@ -64,6 +65,8 @@ def load(
             working directory or the folder.
         group: column whose rows of one value stay in one split.
         x_key: name of the data's array in a .npz file.
+        shape: "28x28" or (28, 28): the shape of flat rows, channels last "28x28x3" or first "3x28x28", of an array or a
+            table of pixels; new rows for a run may then be flat or shaped.
         kind: "image", "signal", "vector" or "counts", to overrule the guess.
         label: column to take labels from.
         types: what columns of a table are, where they should not be what they look like: "age=counts,zip=categorical"
@@ -86,7 +89,12 @@ def load(
     Raises:
         DataError: the data cannot be found, read or used; the message says what to do.
     """
-    in_table: dict[str, Any] = {"kind": kind, "types": types, "schema": schema, "missing": missing == "mask"}
+    in_table: dict[str, Any] = {
+        "kind": kind or (None if shape is None else "image"),
+        "types": types,
+        "schema": schema,
+        "missing": missing == "mask",
+    }
     dialect = {"delimiter": delimiter, "header": header, "decimal": decimal}
     in_table |= {"drop": [drop] if isinstance(drop, str) else list(drop or ()), **dialect}
     parts: dict[str, Any] = {"valid": valid, "test": test, "split_seed": split_seed, "rows": splits}
@@ -122,7 +130,14 @@ def load(
             found = images.described(found, tables.read(where).columns, where, label)
     else:
         found = _found(asked, x_key=x_key, label=label, group=group, table=in_table, cache=cache, progress=progress)
+    if shape is not None:
+        if path.is_dir() and not known and _is_images(path):
+            raise DataError(f"shape is for flat rows of numbers, and {source} is a folder of images: write size=")
+        found = shapes.shaped(found, shape, asked)
+    elif not known and kind is None:
+        found = replace(found, notes=(*found.notes, *shapes.hint(found)))
     chosen = {
+        "shape": None if shape is None else shapes.text(shape),
         "size": None if size is None else str(size),
         "skip_bad": skip_bad or None,
         "background": None if background == "white" else background,
@@ -289,6 +304,7 @@ def from_arrays(
     factor_names: Sequence[str] = (),
     label_names: Sequence[str] | None = None,
     feature_names: Sequence[str] | None = None,
+    shape: shapes.Shape | None = None,
     kind: str | None = None,
     group: str | None = None,
     types: str | Mapping[str, str] | None = None,
@@ -311,7 +327,7 @@ def from_arrays(
         columns: what else is known of each of the N rows.
         factor_names: the columns that are generative factors.
         label_names, feature_names: names of the classes and of the columns of `x`.
-        kind, group, missing, split_seed, splits: as for `load`; types and drop too, of a frame.
+        shape, kind, group, missing, split_seed, splits: as for `load`; types and drop too, of a frame.
         schema: what each column of `x` (N, D) is, where they are not all numbers of one kind; x then holds the codes.
         valid, test: fractions, or data of their own: as `x`, or a pair (x, label).
 
@@ -376,6 +392,8 @@ def from_arrays(
         schema=tuple(schema),
         notes=() if framed is None else framed.notes,
     )
+    if shape is not None:
+        found = shapes.shaped(found, shape, name)
     if lacking := [factor for factor in factor_names if factor not in found.columns]:
         raise DataError(f"factor_names: {lacking[0]!r} is no column; columns has {', '.join(found.columns) or 'none'}")
     return build(
@@ -389,6 +407,7 @@ def from_arrays(
         split_seed=split_seed,
         rows=splits,
         missing=missing,
+        options={} if shape is None else {"shape": shapes.text(shape)},
     )
 
 

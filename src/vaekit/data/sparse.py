@@ -21,7 +21,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 
 class Sparse(Computed):
-    """A SciPy sparse matrix as an array (N, D) in its `row_dtype`, float64 as it is.
+    """A SciPy sparse matrix as an array (N, D), or (N, *row), in its `row_dtype`, float64 as it is.
 
     Raises:
         DataError: not of two axes, or not of numbers.
@@ -29,7 +29,7 @@ class Sparse(Computed):
 
     trusted = False
 
-    def __init__(self, matrix: Any, name: str = "x") -> None:
+    def __init__(self, matrix: Any, name: str = "x", row: tuple[int, ...] | None = None) -> None:
         if matrix.ndim != 2 or matrix.dtype.kind not in "buif":
             raise DataError(
                 f"{name}: a sparse matrix must hold real numbers in 2 axes (rows, columns), got {matrix.dtype} of "
@@ -37,11 +37,12 @@ class Sparse(Computed):
             )
         matrix = matrix.tocsr()
         self.matrix = matrix.astype(row_dtype(matrix.dtype, double=True), copy=False)
-        self.shape, self.dtype = self.matrix.shape, self.matrix.dtype
+        self.shape = self.matrix.shape if row is None else (self.matrix.shape[0], *row)
+        self.dtype = self.matrix.dtype
 
     def rows(self, index: NDArray[np.int64]) -> Array:
         found: Array = self.matrix[index].toarray()
-        return found
+        return found.reshape(len(found), *self.shape[1:])
 
 
 def is_sparse(x: Any) -> bool:
