@@ -62,6 +62,9 @@ def test_hits_of_two_classifiers(rate):
     rng = np.random.default_rng(0)
     hits = rng.random((1000, 2, 300)) < rate
     at_most(np.mean([direction(paired(a, b, step=1.0)) != 0 for a, b in hits]), 1000)
+    better = rng.random((100, 300)) < 0.4  # of a fifth that is wrong: eight points in a hundred are seen
+    wrong = rng.random((100, 300)) < 0.2
+    assert np.mean([direction(paired(a | ~b, ~b, step=1.0), 0.004) for a, b in zip(better, wrong, strict=True)]) > 0.9
 
 
 def test_differences_by_group():

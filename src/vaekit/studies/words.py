@@ -50,12 +50,12 @@ def estimate(values: ArrayLike, group: ArrayLike | None = None, step: float = 0.
 
     Arguments:
         group: of each value, where those of one group are not independent.
-        step: what all values are whole multiples of (1 of counts and hits); their error is then not taken for less
-            than half a step each, and a claim allows for the step.
+        step: what all values are whole multiples of (1 of counts and hits): the mean of n of them is then not known to
+            better than step / n, which is added to the error, and a claim allows for as much besides.
     """
     x = np.asarray(values, float).ravel()
     se, n = standard_error(x, group), units(len(x), group)
-    found = math.nan if se is None else max(se, 0.5 * step / math.sqrt(n))
+    found = math.nan if se is None else math.hypot(se, step / n)
     return Estimate(float(x.mean()), found, n - 1, step / n)
 
 
