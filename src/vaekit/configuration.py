@@ -27,6 +27,7 @@ class DataPart(TypedDict):
     facts: dict[str, Any]
     n: dict[str, int]
     label_names: NotRequired[list[str] | None]
+    grouped: NotRequired[bool]
 
 
 class Decided(TypedDict):

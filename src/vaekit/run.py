@@ -156,6 +156,11 @@ class Run:
             raise DataError(f"{where} holds other data than {self.path} was trained on (their digests differ)")
         if (self.path / SPLITS).exists():
             check_splits(data, self.path)
+        if self.config["data"].get("grouped") and data.test.group is None:
+            raise DataError(
+                f"{self.path} was trained on data split by group, and {where} was read without groups, by which errors "
+                "are: load the data with the same group and pass them"
+            )
         self._data = data
         self._observed.clear()
         return data

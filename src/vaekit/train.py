@@ -176,6 +176,7 @@ def describe(
             "facts": Facts.of(data).as_json(),
             "n": {"train": n, "valid": len(data.valid), "test": len(data.test)},
             "label_names": data.label_names,
+            **({"grouped": True} if data.test.group is not None else {}),
             "feature_names": None if data.schema else data.feature_names,
         },
         "observation": composition.observation.kind,

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import vaekit as vk
-from vaekit.errors import ChoiceError
+from vaekit.errors import ChoiceError, DataError
 from vaekit.metrics import compare, evaluate, per_datum
 from vaekit.metrics.uncertainty import area, f_quantile, standard_error, t_quantile, units
 from vaekit.report.numbers import beyond_floor, few_groups, protocol_text
@@ -156,3 +156,16 @@ def test_runs_on_other_rows_are_not_compared(table, tmp_path):
     other = vk.fit(data, "vae", out=tmp_path / "run", **plain)
     with pytest.raises(ChoiceError, match="rows of the two runs are not the same"):
         compare(runs[0], other, samples=2)
+
+
+def test_data_without_their_groups_are_refused(table):
+    folder, runs = table
+    run = vk.open(runs[0].path)
+    data = vk.load(folder / "rows.csv", group="patient")
+    parts = {part: getattr(data, part).index for part in ("train", "valid", "test")}
+    x = data.train.raw
+    names = data.feature_names
+    alone = vk.from_arrays(x, feature_names=names, schema=data.schema, splits=parts)
+    with pytest.raises(DataError, match="split by group"):
+        run.use_data(alone)
+    assert run.use_data(data).test.group is not None
