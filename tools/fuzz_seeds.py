@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+PICTURES = ("jpg", "tif", "bmp", "webp", "ppm", "tga", "pcx", "ico", "jp2", "sgi", "qoi", "im", "dds", "dib")
+BITMAPS = ("xbm", "msp")
 Use = Callable[[random.Random], object]
 
 
@@ -48,14 +50,12 @@ def pictures(form: str, mode: str = "RGB", **more: Any) -> dict[str, bytes]:
     from PIL import Image
 
     rng = np.random.default_rng(2)
-    found = {}
+    found, names = {}, {"jpg": "jpeg", "tif": "tiff", "jp2": "jpeg2000"}
     for i in range(4):
         x = rng.integers(0, 256, (7, 6, 4), dtype=np.uint8)
         image = Image.fromarray(x[..., :3]).convert("RGBA" if mode == "RGBA" else "RGB").convert(mode)
         name = f"pictures/{'ab'[i % 2]}/{i}.{form}"
-        found[name] = saved(
-            lambda out, im=image: im.save(out, format={"jpg": "jpeg", "tif": "tiff"}.get(form, form), **more)
-        )
+        found[name] = saved(lambda out, im=image: im.save(out, format=names.get(form, form), **more))
     return found
 
 
@@ -139,7 +139,7 @@ SEEDS: dict[str, Use] = {
         f"pictures-{form}": loading(
             "pictures", size=(None, "7x6", "4"), skip_bad=(False, True), background=("white", "#102030")
         )
-        for form in ("png", "png-grey", "png-alpha", "jpg", "gif", "tif", "bmp", "webp", "ppm")
+        for form in ("png", "png-grey", "png-alpha", "gif", *PICTURES, *BITMAPS)
     },
     "described": loading("pictures", table=("about.csv",), label=(None, "label")),
     "run": opening,
@@ -172,8 +172,9 @@ def make() -> dict[str, Seed]:
             ("t10k-images-idx3-ubyte", images[:6]), ("t10k-labels-idx1-ubyte", np.arange(6, dtype=np.uint8) % 3))},
         "sparse": {"a.npz": _sparse(x)},
         "pictures-png-grey": pictures("png", "L"), "pictures-png-alpha": pictures("png", "RGBA"),
-        **{f"pictures-{form}": pictures(form) for form in ("png", "jpg", "tif", "bmp", "webp", "ppm")},
-        "pictures-gif": pictures("gif", "P"),
+        "pictures-png": pictures("png"), "pictures-gif": pictures("gif", "P"),
+        **{f"pictures-{form}": pictures(form) for form in PICTURES},
+        **{f"pictures-{form}": pictures(form, "1") for form in BITMAPS},
     }  # fmt: skip
     about = "file,label,text\n" + "".join(f"{'ab'[i % 2]}/{i}.png,{i % 2},t{i}\n" for i in range(4))
     found["described"] = {**pictures("png"), "about.csv": about.encode()}

@@ -135,3 +135,12 @@ def test_what_is_neither_file_nor_folder(tmp_path):
     for source in ("a" * 5000, "~nobody-of-this-name/x.npy", "a\0b"):
         with pytest.raises(DataError, match=r"neither a data set nor a path|cannot be a path"):
             load(source)
+
+
+def test_a_picture_that_is_a_program_is_not_run(tmp_path):
+    """Pillow would hand PostScript, whatever its name, to another program."""
+    text = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 7\n%%EndComments\nshowpage\n%%EOF\n"
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(text)
+    with pytest.raises(DataError, match=r"0\.png cannot be read as an image"):
+        load(tmp_path, cache=tmp_path / ".cache")

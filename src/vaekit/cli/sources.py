@@ -323,10 +323,9 @@ def mask(run: Run, given: str) -> str | np.ndarray:
     if not path.is_file():
         raise ChoiceError(f"--mask {given!r} is neither {' nor '.join(MASKS)} nor a file")
     if path.suffix.lower() == ".npy":
-        try:
-            held = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise DataError(f"{path} cannot be read as an array ({error})") from None
+        from vaekit.data import npz
+
+        held = npz.array(path)
         try:
             return np.broadcast_to(held != 0, shape)
         except ValueError:
@@ -344,10 +343,9 @@ def mask(run: Run, given: str) -> str | np.ndarray:
 
 def _row(run: Run, path: Path, index: int) -> np.ndarray:
     """One row of a .npy file, (1, *row), without reading the others."""
-    try:
-        held = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as an array ({error})") from None
+    from vaekit.data import npz
+
+    held = npz.array(path)
     x = held[None] if _is_one(run, held.shape) or not held.ndim else held
     if not index < len(x):
         raise DataError(f"{path} has {len(x)} rows: there is no row {index}")

@@ -1,6 +1,7 @@
 """A folder of image files: decoded once into a packed uint8 .npy in the cache, then memory mapped."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -26,6 +27,27 @@ if TYPE_CHECKING:
     from PIL import Image
 
 VERSION = 2  # of the packed files: raised when decoding changes
+FORMATS = (
+    *(
+        "PNG",
+        "JPEG",
+        "BMP",
+        "DIB",
+        "GIF",
+        "WEBP",
+        "TIFF",
+        "PPM",
+        "AVIF",
+        "JPEG2000",
+        "TGA",
+        "ICO",
+        "ICNS",
+        "PCX",
+        "DDS",
+    ),
+    *("SGI", "QOI", "PSD", "IM", "MSP", "XBM"),
+)
+"""Formats that are tried whatever a file's name: not those that run another program, as PostScript does."""
 CHUNK = 256  # images decoded before they are written: bounds the memory
 MOST_PIXELS, BIG = 2**26, 2**22  # of an image; an image of more than so many is decoded alone, to bound the memory
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
@@ -309,6 +331,15 @@ def _turn(image: "Image.Image") -> int:
     return image.getexif().get(ORIENTATION, 1)
 
 
+@functools.cache
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow has."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
 @contextlib.contextmanager
 def _opened(file: Path) -> "Iterator[Image.Image]":
     """An image file, alone where it is big.
@@ -318,7 +349,7 @@ def _opened(file: Path) -> "Iterator[Image.Image]":
     """
     from PIL import Image
 
-    with Image.open(file) as image:
+    with Image.open(file, formats=_formats()) as image:
         pixels = image.width * image.height
         if pixels > MOST_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels, expected at most {MOST_PIXELS:,}")

@@ -60,6 +60,22 @@ DSPRITES = ["colour", "shape", "scale", "orientation", "x_position", "y_position
 
 
 def npy(path: Path) -> Source:
+    """One array in a .npy file, as data; see `array`."""
+    return Source(array(path))
+
+
+def arrays(path: Path) -> dict[str, Array]:
+    """All arrays of a .npz file, in memory.
+
+    Raises:
+        DataError: not a .npz file, damaged, or Python objects.
+    """
+    with _damage(path), zipfile.ZipFile(path) as file:
+        store = _Store(path, file, None)
+        return {key: store.read(key) for key in store.shapes}
+
+
+def array(path: Path) -> Array:
     """One array in a .npy file, as a memory map.
 
     Raises:
@@ -72,8 +88,8 @@ def npy(path: Path) -> Source:
         if dtype.hasobject:
             raise _objects(path, "the array")
         if 0 in shape:
-            return Source(np.empty(shape, dtype))
-        return Source(np.load(path, mmap_mode="r", allow_pickle=False))
+            return np.empty(shape, dtype)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def source(

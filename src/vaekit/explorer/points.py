@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..data.npz import arrays
+from ..errors import DataError
 from ..figures.pictures import channels_last, to_uint8
 from ..metrics.likelihood import EVALUATION
 from ..noise import Noise, fold
@@ -82,8 +84,8 @@ def sources(run: Run, n: int, seed: int = 0) -> list[Source]:
 
 
 def _stored(run: Run, n: int) -> Source:
-    with np.load(run.path / SHOWN, allow_pickle=False) as held:
-        x, label, row = (held[key][:n] for key in ("x", "label", "row"))
+    held = _shown(run)
+    x, label, row = (held[key][:n] for key in ("x", "label", "row"))
     condition = run.composition.condition
     observed = run.observed(x, None if condition is None else np.array(condition.names)[label])
     return Source("test", observed, np.arange(len(x)), row, label.astype(np.int64), {})
@@ -93,8 +95,28 @@ def stored_tsne(run: Run) -> np.ndarray | None:
     """The t-SNE map that a run brings with its data to show, (m, 2), if it does."""
     if not (run.path / SHOWN).exists():
         return None
-    with np.load(run.path / SHOWN, allow_pickle=False) as held:
-        return held["tsne"].astype(np.float32) if "tsne" in held.files else None
+    held = _shown(run)
+    return held["tsne"].astype(np.float32) if "tsne" in held else None
+
+
+def _shown(run: Run) -> dict[str, np.ndarray]:
+    """The arrays of `SHOWN`.
+
+    Raises:
+        DataError: they are not what they should be.
+    """
+    path = run.path / SHOWN
+    held = arrays(path)
+    whole = {name: held[name].dtype.kind in "iu" and held[name].ndim == 1 for name in ("label", "row") if name in held}
+    n = len(held["row"]) if whole.get("row") else 0
+    fits = n and whole.get("label") and "x" in held and held["x"].ndim and len(held["x"]) == len(held["label"]) == n
+    tsne = held.get("tsne", np.zeros((0, 2)))
+    classes = len(run.facts.classes)
+    if not fits or tsne.ndim != 2 or tsne.shape[1] != 2 or tsne.dtype.kind != "f" or len(tsne) > n:
+        raise DataError(f"{path} is damaged: expected x (n, ...), whole numbers label (n,) and row (n,), tsne (m, 2)")
+    if held["label"].min() < -1 or (classes and held["label"].max() >= classes):
+        raise DataError(f"{path} is damaged: labels must lie in -1..{classes - 1}")
+    return held
 
 
 @dataclass
