@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, get_type_hints
@@ -124,7 +125,7 @@ def check(value: Any, annotation: Any, file: Path | str) -> None:
 def check_configuration(config: dict[str, Any], file: Path) -> None:
     """Raises RunError, naming the entry, unless run.json is whole, in its types and in what they must be."""
     check(config, Configuration, file)
-    kept = {name: hint for name, hint in get_type_hints(load).items() if name not in NOT_KEPT}
+    kept = _options_kept()
     for name, value in config["data"]["options"].items():
         if name not in kept:
             raise RunError(
@@ -142,6 +143,12 @@ def check_configuration(config: dict[str, Any], file: Path) -> None:
             raise RunError(f"{file} is damaged: {name} is {config[name]}, expected 0 or more")
     if ("step" in config) != ("seconds" in config):
         raise RunError(f"{file} is damaged: it has one of step and seconds without the other")
+
+
+@functools.cache
+def _options_kept() -> dict[str, Any]:
+    """The arguments of `load` that a run.json may carry, with their types."""
+    return {name: hint for name, hint in get_type_hints(load).items() if name not in NOT_KEPT}
 
 
 def _check_facts(stored: dict[str, Any]) -> None:

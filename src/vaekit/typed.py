@@ -6,6 +6,7 @@ An annotation is a plain type, a union, a Literal, a list, tuple or dict of such
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import numbers
 import types
@@ -30,13 +31,9 @@ def mismatch(value: Any, annotation: Any, where: str = "it") -> str | None:
         inside = [text for text in found if text is not None and not text.startswith(f"{where} is ")]
         return inside[0] if inside else _wrong(value, annotation, where)
     if is_typeddict(annotation):
-        hints = get_type_hints(annotation, include_extras=True)
-        optional = {name for name, hint in hints.items() if get_origin(hint) is NotRequired}
-        required = set(hints) - optional if annotation.__total__ else set()
-        return _record(value, get_type_hints(annotation), required, where)
+        return _record(value, *_fields(annotation), where)
     if dataclasses.is_dataclass(annotation):
-        hints = get_type_hints(annotation)
-        required = {f.name for f in dataclasses.fields(annotation) if _required(f)}
+        hints, required = _fields(annotation)  # type: ignore[arg-type]
         if isinstance(value, Mapping) and (unknown := sorted(set(value) - set(hints))):
             return f"{_below(where, unknown[0])} is unknown, expected one of {', '.join(hints)}"
         return _record(value, hints, required, where)
@@ -53,6 +50,16 @@ def mismatch(value: Any, annotation: Any, where: str = "it") -> str | None:
         check = _PLAIN.get(annotation)
         fits = check is None or check(value)
     return None if fits else _wrong(value, annotation, where)
+
+
+@functools.cache
+def _fields(annotation: Any) -> tuple[dict[str, Any], set[str]]:
+    """The annotations of a TypedDict or a dataclass by name, and which of them must be there."""
+    if dataclasses.is_dataclass(annotation):
+        return get_type_hints(annotation), {f.name for f in dataclasses.fields(annotation) if _required(f)}
+    hints = get_type_hints(annotation, include_extras=True)
+    optional = {name for name, hint in hints.items() if get_origin(hint) is NotRequired}
+    return get_type_hints(annotation), set(hints) - optional if annotation.__total__ else set()
 
 
 def _record(value: Any, hints: Mapping[str, Any], required: set[str], where: str) -> str | None:

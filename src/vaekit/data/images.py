@@ -318,8 +318,8 @@ def _unreadable() -> tuple[type[Exception], ...]:
 
     from PIL import Image
 
-    damage = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, struct.error)
-    return *damage, Image.DecompressionBombError
+    damage = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, NotImplementedError)
+    return *damage, struct.error, Image.DecompressionBombError
 
 
 def _turn(image: "Image.Image") -> int:

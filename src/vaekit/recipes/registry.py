@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..catalogue import Argument, arguments
@@ -47,7 +48,7 @@ class Recipe:
     def summary(self) -> str:
         return self.description.split("\n")[0].rstrip(".")
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
         hints = get_type_hints(self.function)
         found = list(inspect.signature(self.function).parameters.values())[1:]
