@@ -95,7 +95,7 @@ def test_a_run_that_ends_before_its_schedule_is_noted():
     note = unfinished(Capacity(), 2000)
     assert note is not None
     assert "capacity ends at 5 instead of 25" in note
-    assert "--capacity-steps" in note
+    assert "`capacity_steps`" in note
     assert "beta ends at 0.5 instead of 1" in str(unfinished(ELBO(Linear(1.0, 100)), 50))
     assert unfinished(Capacity(), 10_000) is None
     assert unfinished(ELBO(Cyclic(1.0, 1000)), 10) is None
