@@ -214,7 +214,7 @@ def test_what_cannot_be_filled_is_refused(digits, tmp_path):
         digits.fill(0, np.ones((1, 8, 8), bool))
     with pytest.raises(ChoiceError, match="some of the datum"):
         digits.fill(0, np.zeros((1, 8, 8), bool))
-    with pytest.raises(ChoiceError, match="no attribute 'hat'"):
+    with pytest.raises(ChoiceError, match="unknown attribute 'hat'"):
         digits.edit(0, "hat")
 
 
@@ -242,7 +242,7 @@ def test_on_the_command_line(digits, tmp_path, monkeypatch, capsys):
     assert main(["fill", run, "grey.png", "--mask", "box"]) == 0
     capsys.readouterr()
     for words, said in (
-        (["edit", run, "3", "--attribute", "hat"], "no attribute 'hat'"),
+        (["edit", run, "3", "--attribute", "hat"], "unknown attribute 'hat'"),
         (["fill", run, "3", "--mask", "nowhere.png"], "neither half nor box nor a file"),
         (["fill", run, "3000"], "no datum 3000"),
     ):

@@ -6,7 +6,6 @@ repeats it to the bit. Validation and test data are never touched. (Simard et al
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from .errors import ChoiceError
 from .noise import Noise
+from .suggest import meant
 
 KINDS = ("flip", "shift")
 
@@ -51,8 +51,8 @@ class Augment:
                         f"`augment='shift:{size}'` must lie in 1..{most} for images of {shape[1]}x{shape[2]} pixels"
                     )
             else:
-                near = difflib.get_close_matches(name, KINDS, 1)
-                hint = f"; did you mean {near[0]}?" if near and near[0] != name else ""
+                near = meant(name, KINDS)
+                hint = f": did you mean {near!r}?" if near and near != name else ""
                 raise ChoiceError(f"`augment={word!r}` is not one of flip, shift, shift:PIXELS{hint}")
         return found
 

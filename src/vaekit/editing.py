@@ -8,6 +8,7 @@ import numpy as np
 
 from .errors import ChoiceError
 from .latent import attribute_direction
+from .suggest import unknown
 
 if TYPE_CHECKING:
     from .data import Data
@@ -96,10 +97,9 @@ def _has(data: Data, name: str) -> np.ndarray:
     names = [str(n) for n in data.label_names or []]
     if train.label is None or name not in names:
         known = choices(data)
-        listed = (
-            f"there are {', '.join(map(str, known[:20]))}" if known else "the data have no attributes and no classes"
-        )
-        raise ChoiceError(f"no attribute {name!r}: {listed}")
+        if not known:
+            raise ChoiceError(f"unknown attribute {name!r}: the data have no attributes and no classes")
+        raise ChoiceError(unknown("attribute", name, map(str, known)))
     return (train.label == names.index(name)).astype(float)
 
 

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 ELSEWHERE = {
+    **{"b": "batch", "d": "device", "e": "epochs", "o": "out", "s": "seed"},
     "activation_fn": "activation",
     "augmentation": "augment",
     "batchsize": "batch",
@@ -16,6 +17,7 @@ ELSEWHERE = {
     "checkpoint_every": "checkpoint_steps",
     "checkpoint_interval": "checkpoint_steps",
     "class": "label",
+    "count": "n",
     "clip_grad": "clip",
     "clip_grad_norm": "clip",
     "continue": "resume",
@@ -73,6 +75,8 @@ ELSEWHERE = {
     "n_steps": "steps",
     "nb_epoch": "epochs",
     "nb_epochs": "epochs",
+    "num": "n",
+    "number": "n",
     "num_devices": "devices",
     "num_epochs": "epochs",
     "num_gpus": "devices",
@@ -113,6 +117,33 @@ ELSEWHERE = {
     "zdim": "latent",
 }
 """What other libraries and papers call an argument, and its name here."""
+MODELS = {
+    "autoencoder": "ae",
+    "betatcvae": "tc",
+    "cnn": "conv",
+    "convvae": "conv",
+    "cvae": "conditional",
+    "dae": "denoising",
+    "dipvae": "dip",
+    "factorvae": "factor",
+    "gmvae": "mixture",
+    "hvae": "ladder",
+    "infovae": "info",
+    "lvae": "ladder",
+    "m2": "semi-supervised",
+    "nvae": "ladder",
+    "pca": "linear",
+    "ppca": "linear",
+    "rae": "rae-l2",
+    "ssvae": "semi-supervised",
+    "svae": "hyperspherical",
+    "tcvae": "tc",
+    "vampprior": "vamp",
+    "vanilla": "vae",
+    "vqvae": "vq",
+    "wasserstein": "wae",
+}
+"""What papers call a model, without hyphens, and the recipe here."""
 FEW = 15
 """Names that are listed even beside the one that was meant."""
 
@@ -121,8 +152,9 @@ def meant(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The one of `known` that `name` most likely means: the same thing by another name, else the nearest spelling."""
     known = list(known)
     plain = name.lower().replace("-", "_")
-    if (here := ELSEWHERE.get(plain)) in known:
-        return here
+    for here in (ELSEWHERE.get(plain), MODELS.get(plain.replace("_", ""))):
+        if here in known:
+            return here
     by_plain = {one.lower().replace("-", "_"): one for one in reversed(known)}
     near = difflib.get_close_matches(plain, by_plain, 1, cutoff)
     return by_plain[near[0]] if near else None

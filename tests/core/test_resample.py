@@ -461,18 +461,18 @@ def test_codes_without_a_density_are_refused_with_the_reason(tmp_path):
 
 @pytest.mark.parametrize(("name", "near"), [("gm", "gmm"), ("twostage", "two-stage"), ("floe", "flow")])
 def test_unknown_names(run, name, near):
-    with pytest.raises(ChoiceError, match=f"no latents '{name}'; did you mean '{near}'"):
+    with pytest.raises(ChoiceError, match=f"unknown .latents. '{name}': did you mean '{near}'"):
         run.sample(3, latents=name)
 
 
 def test_wrong_choices(run):
     with pytest.raises(ChoiceError, match="`components` is for gmm"):
         run.fit_latents("flow", components=3)
-    with pytest.raises(ChoiceError, match="components must be 1 or more"):
+    with pytest.raises(ChoiceError, match="`components` must be 1 or more"):
         run.fit_latents("gmm", components=0)
     with pytest.raises(ChoiceError, match=r"must lie in 1\.\.480"):
         run.fit_latents("gmm", components=481)
-    with pytest.raises(ChoiceError, match="steps must be 1 or more"):
+    with pytest.raises(ChoiceError, match="`steps` must be 1 or more"):
         run.fit_latents("flow", steps=0)
 
 

@@ -18,7 +18,7 @@ import vaekit
 from vaekit import catalogue
 from vaekit.cli import change, fit, listing, live, study, use
 from vaekit.cli.mistakes import check_command, explained
-from vaekit.cli.parameters import as_flags
+from vaekit.cli.parameters import as_flags, exact
 from vaekit.errors import UnavailableError, VaekitError
 from vaekit.options import Options
 from vaekit.wording import wording
@@ -68,6 +68,8 @@ def build(argv: Sequence[str]) -> App:
     everything = "--help-all" in argv
     app.command(fit.command(argv, everything) if argv[:1] == ["fit"] else fit.placeholder, name="fit")
     for function in COMMANDS:
+        if argv[:1] == [function.__name__]:
+            exact(function)
         app.command(function)
     return app
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 
 from vaekit import catalogue
 from vaekit.errors import ChoiceError
+from vaekit.example import place
 from vaekit.suggest import meant, unknown
 
 COMMANDS = {
@@ -65,8 +65,8 @@ def check_command(word: str, known: Iterable[str]) -> None:
         raise ChoiceError(f"unknown command {word!r}: did you mean {here!r}? See `vaekit {here} --help`")
     from vaekit.data.named import SETS
 
-    if word in SETS or Path(word).exists():
-        use = "report" if (Path(word) / "run.json").exists() else "fit"
+    if word in SETS or place(word).exists():
+        use = "report" if (place(word) / "run.json").exists() else "fit"
         raise ChoiceError(f"{word!r} is no command: write `vaekit {use} {word}`, or another of {', '.join(known)}")
     raise ChoiceError(unknown("command", word, ["--help", *known]))
 
@@ -94,7 +94,7 @@ def _option(error: UnknownOptionError, command: str) -> str:
     """An option that the command does not have: another recipe's, or one that was meant."""
     flag = (error.token.keyword or error.token.value or "").partition("=")[0]
     known = sorted(name for argument in error.argument_collection for name in argument.names if name.startswith("-"))
-    bare = {name.lstrip("-"): name for name in known}
+    bare = {name.lstrip("-"): name for name in (*known, "--help", *(["--help-all"] if command == "fit" else []))}
     plain = flag.lstrip("-").replace("-", "_")
     if command == "fit":
         others = [r.name for r in catalogue.recipes().values() if plain in (a.name for a in r.arguments)]

@@ -7,8 +7,8 @@ import inspect
 import re
 import shlex
 import types
-from collections.abc import Container, Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cyclopts import CoercionError, Group, Parameter, Token
 
@@ -29,12 +29,30 @@ def option(
     choices = {"help": help, "group": group, "show_default": show_default, "show": show}
     if flag is not None:
         choices["name"] = flag
-    if get_origin(plain) is Literal:
+    if plain is int:
+        choices["converter"] = whole
+    elif get_origin(plain) is Literal:
         choices["converter"] = _any_case
     elif get_origin(plain) is tuple:
         choices |= {"converter": _numbers, "consume_multiple": True, "n_tokens": 1}
     annotation = Annotated[hint, Parameter(**choices)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def exact(function: Callable[..., Any]) -> None:
+    """Let the whole numbers that a command takes be whole numbers, where cyclopts would round others."""
+    for name, hint in get_type_hints(function, include_extras=True).items():
+        bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if _not_none(bare) is int:
+            function.__annotations__[name] = Annotated[hint, Parameter(converter=whole)]
+
+
+def whole(hint: Any, tokens: Sequence[Token]) -> int:
+    """A whole number, written as one."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"expected a whole number, got {tokens[0].value!r}") from None
 
 
 def choice(names: Sequence[str]) -> Any:

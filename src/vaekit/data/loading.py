@@ -1,6 +1,6 @@
 """`load` and `from_arrays`: whatever the data are, one way in."""
 
-import difflib
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +19,7 @@ from vaekit.data.core import Array, Column, Data, Progress, row_dtype
 from vaekit.data.memory import arrays_of, column_of
 from vaekit.data.splits import FRACTION
 from vaekit.errors import DataError
+from vaekit.suggest import meant
 
 FILES = ".npz, .npy, .csv, .tsv, .txt, .data (plain or .gz), .parquet, IDX (plain or .gz)"
 
@@ -476,12 +477,20 @@ def check_exists(asked: str) -> None:
 
 
 def _unknown(asked: str) -> DataError:
-    close = difflib.get_close_matches(asked.lower(), named.SETS, n=1, cutoff=0.5)
-    meant = f"did you mean {close[0]!r}? " if close else ""
+    near = meant(asked, [*named.SETS, *_beside(Path(asked))], 0.5)
+    hint = f"did you mean {near!r}? Data sets" if near else "data sets"
     return DataError(
-        f"{asked!r} is neither a data set nor a path that exists; {meant}names are {', '.join(named.SETS)}, and files "
-        f"{FILES} or a folder of images"
+        f"{asked!r} is neither a data set nor a path that exists: {hint} are {', '.join(named.SETS)}; paths are of "
+        f"{FILES}, or of a folder of images"
     )
+
+
+def _beside(path: Path) -> list[str]:
+    """The files in the folder where a file was looked for, as paths written alike."""
+    try:
+        return [str(path.with_name(other.name)) for other in itertools.islice(path.expanduser().parent.iterdir(), 1000)]
+    except (OSError, ValueError, RuntimeError):
+        return []
 
 
 def _refuse(asked: str, where: str, options: Mapping[str, Any]) -> None:

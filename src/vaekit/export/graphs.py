@@ -23,6 +23,7 @@ from ..model import VAE, Model, Trace
 from ..noise import Noise
 from ..posteriors import FullNormal
 from ..run import Run
+from ..suggest import unknown
 
 NAMES = ("decode", "draw", "encode", "weights")
 EXAMPLE = 3
@@ -258,7 +259,7 @@ def build(run: Run, name: str) -> Graph:
         ChoiceError: the run has no such graph; it says why.
     """
     if name not in NAMES:
-        raise ChoiceError(f"no graph {name!r}: there are {', '.join(NAMES)}")
+        raise ChoiceError(unknown("graph", name, NAMES))
     model, observation, event = run.model, _single(run.composition.observation), tuple(run.facts.shape)
     condition = run.composition.condition
     given = () if condition is None else (Port("c", (condition.size,), "c"),)

@@ -11,6 +11,7 @@ import torch
 
 from ..errors import ChoiceError, DataError, RunError
 from ..run import Run
+from ..suggest import unknown
 from .graphs import NAMES, Graph, build
 from .onnx import Session, Store, check, convert, difference, require
 
@@ -49,7 +50,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     """Raises ChoiceError for a name of no graph."""
     for name in names:
         if name not in NAMES:
-            raise ChoiceError(f"no graph {name!r}: there are {', '.join(NAMES)}")
+            raise ChoiceError(unknown("graph", name, NAMES))
     return tuple(dict.fromkeys(names))
 
 

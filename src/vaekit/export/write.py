@@ -11,6 +11,7 @@ import torch
 from ..errors import ChoiceError, RunError
 from ..files import write_atomically, write_json
 from ..run import Run
+from ..suggest import unknown
 from .graphs import NAMES, Graph, build
 from .onnx import TOLERANCE
 from .several import check_names, export_graphs, feeds
@@ -45,7 +46,7 @@ def write_export(
         RunError: they cannot be written.
     """
     if format not in get_args(Format):
-        raise ChoiceError(f"no format {format!r}: there are {', '.join(get_args(Format))}")
+        raise ChoiceError(unknown("`format`", format, get_args(Format)))
     path, suffix = Path(out), SUFFIX[format]
     one = path.suffix in SUFFIX.values()
     if one and path.suffix != suffix:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import ChoiceError
+from ..suggest import unknown
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def theme(name: str = "light") -> Iterator[Theme]:
     import matplotlib
 
     if name not in THEMES:
-        raise ChoiceError(f"no theme {name!r}: there are {', '.join(THEMES)}")
+        raise ChoiceError(unknown("theme", name, THEMES))
     t = THEMES[name]
     parameters: Any = {
         "figure.facecolor": t.surface,

@@ -17,6 +17,7 @@ from ..example import PLACE
 from ..observed import Observed
 from ..progress import say
 from ..run import Run
+from ..suggest import unknown
 from .latents import ACTIVE, is_active, latent_names, survey
 from .likelihood import PerDatum, entropy_floor, floors, per_datum
 from .protocol import Protocol, check_comparable
@@ -61,13 +62,8 @@ def evaluate(
     Raises:
         ChoiceError: an unknown metric, K or n below 1, or a metric that this run's likelihood does not have.
     """
-    unknown = [name for name in names or () if name not in NAMES]
-    if unknown:
-        import difflib
-
-        near = difflib.get_close_matches(unknown[0], NAMES, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ChoiceError(f"no metric {unknown[0]!r}{hint} There are {', '.join(NAMES)}")
+    if wrong := [name for name in names or () if name not in NAMES]:
+        raise ChoiceError(unknown("metric", wrong[0], NAMES))
     if n is not None and n < 1:
         raise ChoiceError(f"the number of data to evaluate must be 1 or more, got {n}")
     observed = run.observed(split, labels)

@@ -94,7 +94,7 @@ class Recipe:
         if name in inspect.signature(load).parameters:
             return f"{name!r} is about reading the data: give it to vk.load(source, {name}=...), and its result to fit"
         training = (f.name for f in dataclasses.fields(Options))
-        return unknown(f"argument of recipe {self.name!r}", name, [*self.parameters, *training])
+        return unknown(f"argument of {self.name}", name, [*self.parameters, *training])
 
 
 BEFORE: dict[str, Any] = {"decoder_decay": None}

@@ -12,7 +12,6 @@ RUN/latents/two-stage/          the second VAE, a run like any other
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 import tempfile
@@ -31,6 +30,7 @@ from ..metrics.uncertainty import standard_error
 from ..noise import Noise, fold
 from ..quantize import Coded
 from ..run import Run
+from ..suggest import unknown
 from ..typed import mismatch
 from .densities import BLOCK, Density, Gaussians, NormalisingFlow, SecondStage, Told, generator
 
@@ -195,9 +195,7 @@ class Latents:
 def check_name(name: str) -> None:
     """Raises ChoiceError for a name that is none, with the nearest."""
     if name not in KINDS:
-        near = difflib.get_close_matches(name.lower(), KINDS, 1, 0.3)
-        hint = f"; did you mean {near[0]!r}?" if near else ";"
-        raise ChoiceError(f"no latents {name!r}{hint} there are {', '.join(KINDS)}")
+        raise ChoiceError(unknown("`latents`", name, KINDS, 0.3))
 
 
 def fit_latents(
