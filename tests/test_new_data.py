@@ -102,7 +102,7 @@ def test_what_a_conditional_run_cannot_know_is_refused_by_name_and_row(graded, f
         (["low", "worst", "mid"], "'worst'"),
         ([0, 1, 3], "row 2 is of class 3"),
         (["low", "mid"], r"shape \(3,\)"),
-        (None, "labels="),
+        (None, "`labels`"),
     ):
         with pytest.raises(ChoiceError, match=said):
             graded.score(X, 5, labels=labels)
@@ -247,7 +247,7 @@ def test_the_same_from_python(folder, birds, tmp_path):
     assert run.facts.shape == (2,)
     assert vk.open(run.path, data=data).data.shape == (2,)
     assert vk.fit(data, "vae", condition="species", out=run.path, resume=True, **TINY | {"steps": 5}).data.shape == (2,)
-    with pytest.raises(ChoiceError, match="'bill': the column holds"):
+    with pytest.raises(ChoiceError, match="'bill'`: the column holds"):
         vk.fit(data, "vae", condition="bill", out=tmp_path / "none", **TINY)
     assert not (tmp_path / "none").exists()
 

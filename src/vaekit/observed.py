@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .composition import Composition, Facts
-from .data.core import Data, blocks, cast, layout, some
+from .data.core import Column, ColumnKind, Data, blocks, cast, layout, some
 from .data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
 from .data.sparse import Sparse, is_sparse
 from .errors import ChoiceError, DataError
@@ -97,7 +97,7 @@ class Observed:
             elif self.labels is None:
                 raise ChoiceError(
                     f"this run is conditional on {'attributes' if wanted.kind == 'attributes' else 'labels'}: give "
-                    f"each datum its own by labels=; {wanted.expected}"
+                    f"each datum its own by `labels`; {wanted.expected}"
                 )
             else:
                 self._conditions = wanted.encoded(self.labels, self.n)
@@ -139,6 +139,19 @@ def block_of(dims: int) -> int:
     return max(1, min(500, 4_000_000 // dims))
 
 
+def columns_of(run: Run) -> tuple[Column, ...]:
+    """What each column of x is: the table's own, or numbers of the names that the data had; none without names."""
+    kind: ColumnKind = "counts" if run.facts.kind == "counts" else "real"
+    names = run.config["data"].get("feature_names") or ()
+    return run.facts.columns or tuple(Column(name, kind) for name in names)
+
+
+def as_rows(run: Run, x: np.ndarray, beyond_range: bool = False) -> np.ndarray:
+    """Decoded rows (N, D) as the run's table would hold them (`Column.fitted`); other data as they are."""
+    columns = run.facts.columns
+    return np.stack([c.fitted(x[:, j], beyond_range) for j, c in enumerate(columns)], 1) if columns else x
+
+
 def of_frame(run: Run, frame: Any, labels: Any = None) -> tuple[np.ndarray, Any]:
     """Rows of a frame of pandas, polars or pyarrow as the run's table would be read, and their labels.
 
@@ -152,7 +165,7 @@ def of_frame(run: Run, frame: Any, labels: Any = None) -> tuple[np.ndarray, Any]
 
     options, condition = run.config["data"]["options"], run.composition.condition
     beside = {name: options.get(name) for name in ("label", "group")}
-    found = source(frame, name="the frame", schema=run.columns, missing=run.facts.missing, strict=False, **beside)
+    found = source(frame, name="the frame", schema=columns_of(run), missing=run.facts.missing, strict=False, **beside)
     if labels is None and condition is not None:
         labels = condition.carried(found.label, found.columns)
     return found.x, labels

@@ -24,7 +24,7 @@ from torch import Tensor
 from .composition import Composition, Facts
 from .configuration import Metrics, check
 from .data.condition import Labels, set_apart
-from .data.core import Column, ColumnKind, Data
+from .data.core import Data
 from .data.frames import is_frame
 from .distributions import draw
 from .errors import ChoiceError, DataError
@@ -32,7 +32,7 @@ from .example import PLACE, place
 from .files import is_writable, read_json, read_tensors, write_json
 from .isolation import check_default_dtype
 from .noise import Noise
-from .observed import Observed, block_of, events, of_frame
+from .observed import Observed, as_rows, block_of, events, of_frame
 from .progress import say
 from .stored import (
     SPLITS,
@@ -329,19 +329,7 @@ class Run:
         the table's own are and, unless `beyond_range`, within the range of its columns.
         """
         x = self.decode(self.sample_latents(n, temperature, seed, labels, latents), noise, seed)
-        return self.as_rows(x, beyond_range)
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """What each column of x is: the table's own, or numbers of the names that the data had; none without names."""
-        kind: ColumnKind = "counts" if self.facts.kind == "counts" else "real"
-        names = self.config["data"].get("feature_names") or ()
-        return self.facts.columns or tuple(Column(name, kind) for name in names)
-
-    def as_rows(self, x: np.ndarray, beyond_range: bool = False) -> np.ndarray:
-        """Decoded rows (N, D) as the run's table would hold them (`Column.fitted`); other data as they are."""
-        columns = self.facts.columns
-        return np.stack([c.fitted(x[:, j], beyond_range) for j, c in enumerate(columns)], 1) if columns else x
+        return as_rows(self, x, beyond_range)
 
     def reconstruct(
         self,

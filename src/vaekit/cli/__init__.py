@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import vaekit
 from vaekit import catalogue
-from vaekit.cli import change, fit, listing, live, study, use
+from vaekit.cli import change, fit, listing, live, measure, study, use
 from vaekit.cli.mistakes import check_command, explained
 from vaekit.cli.parameters import as_flags, exact
 from vaekit.errors import UnavailableError, VaekitError
@@ -26,7 +26,7 @@ from vaekit.wording import wording
 HELP = """Variational autoencoders on your own data: train, measure, look, use.
 
 DATA is a name (`vaekit datasets`) or a path: a folder of images, .npz, .npy, IDX, .csv, .parquet.
-RUN is the directory that `vaekit fit` leaves.
+RUN is the directory that `vaekit fit` leaves. Rows are counted from 0, those of a table without its header.
 
 Start with `vaekit fit digits --minutes 1`. `vaekit COMMAND --help` shows the options of a command, `vaekit recipes`
 which model suits which data.
@@ -35,15 +35,15 @@ Exit status: 0; 2 after an error; 3 if a named data set is neither cached nor do
 """
 
 COMMANDS = (
-    use.evaluate,
+    measure.evaluate,
     use.sample,
     use.reconstruct,
     use.interpolate,
     use.traverse,
     change.edit,
     change.fill,
-    use.encode,
-    use.score,
+    measure.encode,
+    measure.score,
     use.report,
     live.explore,
     live.export,

@@ -168,6 +168,7 @@ def _fill_table(
     from vaekit.data.writing import write_texts
     from vaekit.files import write_atomically
     from vaekit.infill import blanked
+    from vaekit.observed import as_rows, columns_of
 
     given = rows(run, source, None)
     raw, labels = np.asarray(given.x, np.result_type(given.x.dtype, np.float32)), classes(run, given, label)
@@ -181,10 +182,10 @@ def _fill_table(
             of_these = None if labels is None else labels[part]
             found = run.fill(raw[part], hidden[part], draws, seed, of_these).filled
             # as many digits as it has, also where raw has more
-            digits = run.as_rows(found, beyond_range).astype(str).astype(raw.dtype)
+            digits = as_rows(run, found, beyond_range).astype(str).astype(raw.dtype)
             filled[part] = np.where(hidden[part], digits, raw[part])
             doing("filling rows", a + len(part), len(some))
-    if path.suffix.lower() == ".csv" and run.columns:
+    if path.suffix.lower() == ".csv" and columns_of(run):
         cells, delimiter = filled_cells(run, Path(source).expanduser(), filled, hidden, beyond_range)
         make_folder(path)
         write_atomically(path, lambda part: write_texts(part, cells, delimiter))

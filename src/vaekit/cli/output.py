@@ -167,8 +167,9 @@ def write_table(path: Path, run: Run, rows: np.ndarray, beside: Mapping[str, Seq
     from vaekit.data.core import Column
     from vaekit.data.writing import write
     from vaekit.files import write_atomically
+    from vaekit.observed import columns_of
 
-    columns = run.columns
+    columns = columns_of(run)
     if not columns:
         names = run.data.feature_names or [f"x{i}" for i in range(rows.shape[1])]
         columns = tuple(Column(name, "counts" if run.facts.kind == "counts" else "real") for name in names)

@@ -98,6 +98,7 @@ def labels(run: Run, given: Rows | int, told: str | None = None) -> np.ndarray |
 def note_differing(run: Run, given: Rows) -> None:
     """Says how many rows differ from the training data in what had one value in all of these, which costs them much."""
     from vaekit.mixed import DIFFERS, Masked
+    from vaekit.observed import columns_of
 
     head = getattr(run.model.likelihood, "head", None)
     if not isinstance(head, Masked) or head.held is None:
@@ -108,7 +109,7 @@ def note_differing(run: Run, given: Rows) -> None:
     differ = (x != held) & (held == held) & (x == x)
     if not differ.any():
         return
-    names = [column.name for column in run.columns] or [str(i) for i in range(len(held))]
+    names = [column.name for column in columns_of(run)] or [str(i) for i in range(len(held))]
     n, where = int(differ.any(1).sum()), [names[i] for i in np.flatnonzero(differ.any(0))]
     print(
         f"note: {n:,} row{'s differ' if n > 1 else ' differs'} from the training data in column"
@@ -154,6 +155,7 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
     from vaekit.data.loading import read_rows
     from vaekit.data.table import is_table
     from vaekit.data.writing import texts
+    from vaekit.observed import columns_of
 
     path = Path(source).expanduser()
     if path.is_file() and path.suffix.lower() in SUFFIXES:
@@ -162,12 +164,12 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
         found = read_rows(source, **_options(run, source, table), progress=doing)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
-    if is_table(path) and not run.columns and run.facts.kind in ("vector", "counts"):
+    if is_table(path) and not columns_of(run) and run.facts.kind in ("vector", "counts"):
         shown = some(found.feature_names or [])
         print(
             f"note: this run knows no names of columns: {path.name} is read in its own order, {shown}", file=sys.stderr
         )
-    found = in_order(found, [column.name for column in run.columns], source)
+    found = in_order(found, [column.name for column in columns_of(run)], source)
     x, label = found.x, found.label
     if path.is_dir() and found.names is not None:
         if x.ndim == 3 and run.facts.shape[0] == 3:
@@ -182,9 +184,11 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
 
 def _dialect(run: Run) -> dict[str, Any]:
     """How the run's table was read, where that was said or decided, and the names that tell a header."""
+    from vaekit.observed import columns_of
+
     stored = run.config["data"]["options"]
     kept = {name: stored[name] for name in ("delimiter", "header", "decimal") if name in stored}
-    return kept | {"expected": [column.name for column in run.columns]}
+    return kept | {"expected": [column.name for column in columns_of(run)]}
 
 
 def _folder_class(run: Run, path: Path, names: list[str]) -> np.ndarray | None:
@@ -200,6 +204,7 @@ def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
     """Those of the run's options that say how to read other data."""
     from vaekit.data.idx import has_idx
     from vaekit.data.table import is_table
+    from vaekit.observed import columns_of
 
     path, stored = Path(source).expanduser(), run.config["data"]["options"]
     taken: tuple[str, ...] = ()
@@ -217,7 +222,7 @@ def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
         taken = ("x_key", "label")
     elif is_table(path):
         taken = ("label", "group", "delimiter", "header", "decimal")
-    known = {"schema": run.columns} if run.columns and is_table(path) else {}
+    known = {"schema": columns_of(run)} if columns_of(run) and is_table(path) else {}
     return known | {n: stored[n] for n in (*taken, "missing") if n in stored}
 
 
@@ -298,10 +303,11 @@ def filled_cells(
     All others are as the file has them.
     """
     from vaekit.data.writing import shown, texts
+    from vaekit.observed import columns_of
 
     cells, delimiter = texts(path, **_dialect(run))
     decimal = run.config["data"]["options"].get("decimal", "point")
-    for j, column in enumerate(run.columns):
+    for j, column in enumerate(columns_of(run)):
         new = shown(column, column.fitted(filled[:, j], beyond_range), decimal)
         for i in np.flatnonzero(hidden[:, j] & ~np.isnan(filled[:, j])):
             cells[column.name][i] = new[i]

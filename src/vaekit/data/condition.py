@@ -166,7 +166,7 @@ def set_apart(data: Data, name: str | None) -> Data:
     if place is None or name is None or name in data.train.columns:
         return data
     if len(data.schema) == 1:
-        raise ChoiceError(f"condition={name!r}: the table has no other column to learn from")
+        raise ChoiceError(f"`condition={name!r}`: the table has no other column to learn from")
     raw = data.train.raw
     values = _classes(data.schema[place], np.asarray(raw[:, place]))
     x = cast(np.delete(np.asarray(raw), place, 1), data.train.double)
@@ -193,7 +193,7 @@ def _classes(column: Column, values: np.ndarray) -> np.ndarray:
     known = values[values == values]
     if len(np.unique(known)) > FEW or (known != np.round(known)).any():
         raise ChoiceError(
-            f"condition={column.name!r}: the column holds {len(np.unique(known)):,} different numbers, and a condition "
+            f"`condition={column.name!r}`: the column holds {len(np.unique(known)):,} different numbers, and a condition "
             f"is one of at most {FEW} classes: make a column of classes of it first"
         )
     if len(known) == len(values) and not column.categories:

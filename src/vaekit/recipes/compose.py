@@ -230,8 +230,8 @@ def choose_condition(facts: Facts, name: str) -> Condition | None:
         return Condition("label", facts.categories[name], name)
     if name not in ("label", "attributes"):
         raise ChoiceError(
-            f"`condition={name!r}`: the data have no such column of a few classes; there is label, attributes"
-            + "".join(f", {column}" for column in facts.categories)
+            f"`condition={name!r}`: the data have no such column of a few classes; choose from label, attributes"
+            + "".join(f", {column}" for column in (*facts.categories, *(c.name for c in facts.columns if c.categories)))
         )
     names = facts.classes if name == "label" else facts.attributes
     if not names:
