@@ -193,8 +193,8 @@ def _classes(column: Column, values: np.ndarray) -> np.ndarray:
     known = values[values == values]
     if len(np.unique(known)) > FEW or (known != np.round(known)).any():
         raise ChoiceError(
-            f"`condition={column.name!r}`: the column holds {len(np.unique(known)):,} different numbers, and a condition "
-            f"is one of at most {FEW} classes: make a column of classes of it first"
+            f"`condition={column.name!r}`: the column holds {len(np.unique(known)):,} different numbers, and a "
+            f"condition is one of at most {FEW} classes: make a column of classes of it first"
         )
     if len(known) == len(values) and not column.categories:
         return values.astype(np.int64)
