@@ -129,7 +129,7 @@ HUGE[6, 2] = 1e300
         (HUGE, {}, r"row 6, column 2 is 1e\+300; numbers beyond"),
         (NAN.reshape(10, 2, 2), {}, r"row 6, column \(1, 0\) is nan"),
         (np.ones((10, 3)), {}, "all 10 data are identical"),
-        (np.ones((1, 3)), {}, "1 datum, expected at least 3"),
+        (np.ones((1, 3)), {}, "1 row, expected at least 3"),
         (np.arange(2)[:, None], {}, "2 rows to make.*at least 3"),
         (np.empty((0, 3)), {}, r"no data: got shape \(0, 3\)"),
         (np.empty((5, 0)), {}, "no data"),

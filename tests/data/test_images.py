@@ -181,7 +181,7 @@ def test_table(folder):
     (folder / "about.csv").write_text("\n".join(["file,smiling,age,person,mood", *rows, "gone.png,0,0,0,u"]))
     data = load(folder, table="about.csv", group="person")
     assert data.attribute_names == ["smiling"]
-    assert data.notes == ("1 rows of about.csv belong to no image and were not used",)
+    assert data.notes == ("not used, since they belong to no image: 1 row of about.csv",)
     assert data.options == {"table": "about.csv", "group": "person"}
     for split in (data.train, data.valid, data.test):
         number = np.array([int(name[7]) for name in split.names])

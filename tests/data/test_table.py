@@ -355,7 +355,7 @@ def test_missing_cells_are_nan_and_nothing_else_is(tmp_path, holes, word):
     assert [column.kind for column in data.schema] == ["real", "real", "categorical", "binary"]
     x, _, _ = load_rows(path, schema=data.schema, missing="mask")
     np.testing.assert_array_equal(np.isnan(x), holes)
-    assert any("values are missing" in note for note in data.notes) == holes.any()
+    assert any(" missing, in " in note for note in data.notes) == holes.any()
     if holes.any():
         row, column = np.argwhere(holes)[0]
         with pytest.raises(DataError, match=f"row {row}, column {list(columns)[column]!r} is nan.*`missing='mask'`"):

@@ -165,6 +165,7 @@ def _fill_table(
     from vaekit.cli.output import Doing, make_folder
     from vaekit.cli.sources import filled_cells, rows
     from vaekit.cli.sources import labels as classes
+    from vaekit.data.core import counted
     from vaekit.data.writing import write_texts
     from vaekit.files import write_atomically
     from vaekit.infill import blanked
@@ -193,8 +194,9 @@ def _fill_table(
     else:
         write(path, run, filled, 1, {"x": raw, "hidden": hidden, "filled": filled})
     empty = int(hidden.all(1).sum())
-    left = f"; {empty} rows hold nothing and stay empty" if empty else ""
-    print(f"{int(hidden[some].sum()):,} values filled in, in {len(some):,} of {len(raw):,} rows{left}", file=sys.stderr)
+    left = f"; nothing is known of {counted(empty, 'row')}, left empty" if empty else ""
+    values, all_rows = counted(int(hidden[some].sum()), "value"), counted(len(raw), "row")
+    print(f"{values} filled in, in {len(some):,} of {all_rows}{left}", file=sys.stderr)
 
 
 def _beside(run: Run, given: int | np.ndarray, x: np.ndarray) -> np.ndarray:

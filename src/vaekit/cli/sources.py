@@ -188,7 +188,9 @@ def _dialect(run: Run) -> dict[str, Any]:
 
     stored = run.config["data"]["options"]
     kept = {name: stored[name] for name in ("delimiter", "header", "decimal") if name in stored}
-    return kept | {"expected": [column.name for column in columns_of(run)]}
+    columns = columns_of(run)
+    numbers = {column.name for column in columns if not column.categories}
+    return kept | {"expected": [column.name for column in columns], "heard": numbers.__contains__}
 
 
 def _folder_class(run: Run, path: Path, names: list[str]) -> np.ndarray | None:
@@ -267,6 +269,7 @@ def datum(run: Run, given: str) -> int | Rows:
     Raises:
         DataError: no such index or file, or one that holds no datum of this run's shape.
     """
+    from vaekit.data.core import counted
     from vaekit.data.table import is_table
 
     path = Path(given).expanduser()
@@ -289,7 +292,7 @@ def datum(run: Run, given: str) -> int | Rows:
         return Rows(_picture(run, path))
     found = _all(run, str(path))
     if not index < len(found.x):
-        raise DataError(f"{path} has {len(found.x)} rows: there is no row {index}")
+        raise DataError(f"{path} has {counted(len(found.x), 'row')}, numbered from 0: there is no row {index}")
     one = slice(index, index + 1)
     label = None if found.label is None else found.label[one]
     return Rows(np.array(found.x[one]), label, None, {name: values[one] for name, values in found.columns.items()})
@@ -305,13 +308,12 @@ def filled_cells(
     from vaekit.data.writing import shown, texts
     from vaekit.observed import columns_of
 
-    cells, delimiter = texts(path, **_dialect(run))
-    decimal = run.config["data"]["options"].get("decimal", "point")
+    cells, dialect = texts(path, **_dialect(run))
     for j, column in enumerate(columns_of(run)):
-        new = shown(column, column.fitted(filled[:, j], beyond_range), decimal)
+        new = shown(column, column.fitted(filled[:, j], beyond_range), dialect.decimal)
         for i in np.flatnonzero(hidden[:, j] & ~np.isnan(filled[:, j])):
             cells[column.name][i] = new[i]
-    return cells, delimiter
+    return cells, dialect.delimiter
 
 
 def mask(run: Run, given: str) -> str | np.ndarray:
@@ -350,12 +352,12 @@ def mask(run: Run, given: str) -> str | np.ndarray:
 def _row(run: Run, path: Path, index: int) -> np.ndarray:
     """One row of a .npy file, (1, *row), without reading the others."""
     from vaekit.data import npz
+    from vaekit.data.core import cast, counted
 
     held = npz.array(path)
     x = held[None] if _is_one(run, held.shape) or not held.ndim else held
     if not index < len(x):
-        raise DataError(f"{path} has {len(x)} rows: there is no row {index}")
-    from vaekit.data.core import cast
+        raise DataError(f"{path} has {counted(len(x), 'row')}, numbered from 0: there is no row {index}")
 
     return cast(np.array(x[index : index + 1]), double=True)
 

@@ -20,6 +20,7 @@ from vaekit.data.core import (
     blocks,
     cast,
     check_columns,
+    counted,
     digest,
     layout,
     row_dtype,
@@ -142,7 +143,9 @@ def build(
         by = np.unique(available[group], return_inverse=True)[1].ravel().astype(np.int64)
     columns, attributes = _attributes(columns, source.factor_names)
     if len(x) < 2:
-        raise DataError(f"{name} holds {len(x)} datum, expected at least 3, one for each of train, valid and test")
+        raise DataError(
+            f"{name} holds {counted(len(x), 'row')}, expected at least 3, one for each of train, valid and test"
+        )
     bits = sort != "counts" and not source.schema and is_bits(x)
     untrusted = not (isinstance(x, Computed) and x.trusted)  # to look at all of the others would be to compute them
     if untrusted:

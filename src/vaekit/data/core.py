@@ -262,7 +262,7 @@ class Split:
         """How many rows of what, in a line to print."""
         beside = [w for w, there in (("classes", self.label is not None), ("file names", bool(self.names))) if there]
         known = "".join(f", {word}" for word in [*beside, *self.columns])
-        return f"{len(self):,} rows of {' x '.join(map(str, self.raw.shape[1:]))} {self.raw.dtype}{known}"
+        return f"{counted(len(self), 'row')} of {' x '.join(map(str, self.raw.shape[1:]))} {self.raw.dtype}{known}"
 
     def __len__(self) -> int:
         return len(self.index)
@@ -333,12 +333,12 @@ class Data:
         sizes = ", ".join(f"{len(getattr(self, part)):,} {part}" for part in ("train", "valid", "test"))
         low, high = self.scale
         known = {
-            "classes": self.label_names,
-            "attributes": self.attribute_names,
-            "factors": self.factor_names,
-            "columns": self.schema,
+            ("class", "classes"): self.label_names,
+            ("attribute", ""): self.attribute_names,
+            ("factor", ""): self.factor_names,
+            ("column", ""): self.schema,
         }
-        more = "".join(f", {len(names)} {what}" for what, names in known.items() if names)
+        more = "".join(f", {counted(len(names), what, plural)}" for (what, plural), names in known.items() if names)
         shape = " x ".join(map(str, self.shape))
         values = f"{low:g} to {high:g}{', some missing' if self.missing else ''}"
         return f"{self.name}: {self.kind} data of {shape}, values {values}; {sizes}{more}"

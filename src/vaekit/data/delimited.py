@@ -83,23 +83,24 @@ def texts(
     header: str | None = None,
     decimal: str | None = None,
     without: Collection[str] = (),
+    heard: Callable[[str], bool] = lambda name: True,
     expected: Sequence[str] = (),
-) -> tuple[dict[str, list[str]], str]:
-    """The cells of a file as they are written, by column in its order, and its delimiter; arguments as for `read`.
+) -> tuple[dict[str, list[str]], Dialect]:
+    """The cells of a file as they are written, by column in its order, and its dialect; arguments as for `read`.
 
     Args:
         without: columns to leave out.
     """
     text = Text.of(path)
-    dialect = find(text, delimiter=delimiter, header=header, decimal=decimal, expected=expected)
+    dialect = find(text, delimiter=delimiter, header=header, decimal=decimal, expected=expected, heard=heard)
     taken = [name for name in dialect.names if name not in without]
     found = _Reading(text, dialect, taken, ()).written()
     try:
         padded = _Reading(text, dialect, taken, (), padded=True).written()
     except DataError:  # blanks before a quote
-        return found, dialect.delimiter
+        return found, dialect
     same = all([a.strip() for a in padded[name]] == [b.strip() for b in cells] for name, cells in found.items())
-    return padded if same else found, dialect.delimiter
+    return padded if same else found, dialect
 
 
 def _otherwise(columns: dict[str, Array], dialect: Dialect) -> tuple[str, str] | None:

@@ -20,7 +20,7 @@ import numpy as np
 from vaekit.data import cache as caches
 from vaekit.data import folders
 from vaekit.data.arrays import Source
-from vaekit.data.core import Array, Progress
+from vaekit.data.core import Array, Progress, counted
 from vaekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -467,7 +467,7 @@ def described(source: Source, table: dict[str, Array], where: Path, label: str |
     unused = len(files) - len(found)
     notes = source.notes
     if unused:
-        notes += (f"{unused} rows of {where.name} belong to no image and were not used",)
+        notes += (f"not used, since they belong to no image: {counted(unused, 'row')} of {where.name}",)
     if prose:
         notes += (f"columns of long texts in {where.name} were not used: {', '.join(prose)}",)
     return Source(source.x, codes, names, columns, source.names, splits=source.splits, kind=source.kind, notes=notes)

@@ -286,6 +286,6 @@ def on_missing(
     if sum(holes):
         how = f" (written {some(sorted(written - {''}), 6)})" if written - {""} else ""
         yield (
-            f"{sum(holes):,} of {sum(map(len, coded)):,} values are missing, in "
+            f"{sum(holes):,} of {sum(map(len, coded)):,} values {'is' if sum(holes) == 1 else 'are'} missing, in "
             f"{counted(sum(map(bool, holes)), 'column')}{how}"
         )

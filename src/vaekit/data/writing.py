@@ -7,21 +7,22 @@ from typing import Any
 
 from vaekit.data import delimited, frames
 from vaekit.data.core import Array, Column
+from vaekit.data.dialect import Dialect
 from vaekit.data.table import is_parquet
 
 Texts = dict[str, list[str]]
 """The cells of a table by column, as they are written."""
 
 
-def texts(path: Path, without: Collection[str] = (), **dialect: Any) -> tuple[Texts, str]:
-    """The cells of a file as they are written, by column in its order, and its delimiter.
+def texts(path: Path, without: Collection[str] = (), **dialect: Any) -> tuple[Texts, Dialect]:
+    """The cells of a file as they are written, by column in its order, and its dialect.
 
     Args:
         without: columns to leave out.
-        dialect: delimiter, header, decimal and expected, as for `delimited.read`.
+        dialect: delimiter, header, decimal, heard and expected, as for `delimited.read`.
     """
     if is_parquet(path):
-        return frames.texts(frames.parquet(path), str(path), without), ","
+        return frames.texts(frames.parquet(path), str(path), without), Dialect(",", ())
     return delimited.texts(path, without=without, **dialect)
 
 
