@@ -168,6 +168,9 @@ def _check_facts(stored: dict[str, Any]) -> None:
         raise RunError(f"data.facts.scale is {stored['scale']}, expected the lowest value and the highest")
     if columns and len(columns) != shape[0]:
         raise RunError(f"data.facts.columns has {len(columns)} columns, and the shape says {shape[0]}")
+    counts = stored.get("class_counts", [])
+    if counts and (len(counts) != len(stored.get("classes", [])) or min(counts) < 0):
+        raise RunError(f"data.facts.class_counts is {counts}, expected a number from 0 up for each class")
     if stored["n"] < 1:
         raise RunError(f"data.facts.n is {stored['n']}, expected 1 or more")
     Facts.from_json(stored)

@@ -453,3 +453,18 @@ def test_a_tempered_sphere_draws_to_one_place():
     np.testing.assert_allclose(still.numpy(), np.eye(6)[:1].repeat(9, 0), atol=1e-6)
     assert float(draw(d.tempered(0.5), Noise.of(0, 500))[:, 0].mean()) > 0.5
     torch.testing.assert_close(d.tempered(1.0).log_prob(still), d.log_prob(still))
+
+
+@pytest.mark.parametrize("dims", [2, 64, 512])
+def test_a_power_spherical_density_in_float32_is_the_closed_form(dims):
+    """Against scipy's normaliser in float64; the length of z is known to 1e-7, which a concentration c multiplies."""
+    c = torch.exp(torch.linspace(-3, 10, 200))
+    loc = torch.eye(dims)[:1].expand(200, dims)
+    z = draw(PowerSpherical(loc, c), Noise.of(0, 200))
+    beta = (dims - 1) / 2
+    alpha = beta + c.double().numpy()
+    area = (alpha + beta) * np.log(2) + beta * np.log(np.pi) + special.gammaln(alpha) - special.gammaln(alpha + beta)
+    far = (z.double() + loc.double()).square().sum(-1).numpy() / 2  # 1 + t where z is of length 1
+    exact = c.double().numpy() * np.log(far) - area
+    off = np.abs(PowerSpherical(loc, c).log_prob(z).double().numpy() - exact)
+    assert (off < 1e-4 + 2e-7 * c.double().numpy()).all()
