@@ -25,10 +25,12 @@ def mismatch(value: Any, annotation: Any, where: str = "it") -> str | None:
     """
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
-        found = [mismatch(value, option, where) for option in get_args(annotation)]
-        if None in found:
-            return None
-        inside = [text for text in found if text is not None and not text.startswith(f"{where} is ")]
+        found = []
+        for option in get_args(annotation):
+            if (wrong := mismatch(value, option, where)) is None:
+                return None
+            found.append(wrong)
+        inside = [wrong for wrong in found if not wrong.startswith(f"{where} is ")]
         return inside[0] if inside else _wrong(value, annotation, where)
     if is_typeddict(annotation):
         return _record(value, *_fields(annotation), where)

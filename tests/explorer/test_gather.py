@@ -6,6 +6,7 @@ from explorer_helpers import HOSTILE, QUIET, pictures, trained
 from sklearn.decomposition import PCA
 
 import vaekit as vk
+from vaekit.errors import DataError
 from vaekit.explorer import about, maps
 from vaekit.explorer.points import MOST_THUMBS, SHOWN, gather, rounding, sources, stored_tsne
 
@@ -195,3 +196,19 @@ def test_a_run_that_brings_its_data_needs_no_others(run, tmp_path):
     np.testing.assert_array_equal(points.thumbs[..., 0], test[:8])
     assert stored_tsne(alone).shape == (4, 2)
     assert about.latents(alone, points)["kl"] is not None
+
+
+@pytest.mark.parametrize(
+    "change", [{"label": None}, {"row": np.zeros((5, 2))}, {"label": np.full(5, 99)}, {"tsne": np.eye(9)}]
+)
+def test_data_that_a_run_brings_are_checked(run, tmp_path, change):
+    for name in ("run.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((run.path / name).read_bytes())
+    test = run.data.test.head(5)
+    whole = {"x": test[:], "label": test.label, "row": np.arange(5)}
+    np.savez(tmp_path / SHOWN, **{name: value for name, value in {**whole, **change}.items() if value is not None})
+    with pytest.raises(DataError, match=r"shown\.npz is damaged"):
+        sources(vk.open(tmp_path), 5)
+    (tmp_path / SHOWN).write_bytes((tmp_path / SHOWN).read_bytes()[:-30])
+    with pytest.raises(DataError, match=r"shown\.npz cannot be read"):
+        sources(vk.open(tmp_path), 5)
