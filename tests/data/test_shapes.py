@@ -64,12 +64,12 @@ def test_shapes_that_do_not_fit(rng, shape):
 
 def test_flat_images_are_hinted_at(tmp_path, rng):
     np.save(tmp_path / "a.npy", rng.integers(0, 256, (9, 784), dtype=np.uint8))
-    assert "--shape 28x28 (shape=(28, 28))" in load(tmp_path / "a.npy").notes[0]
+    assert "`shape='28x28'`" in load(tmp_path / "a.npy").notes[0]
     assert not load(tmp_path / "a.npy", kind="vector").notes
     np.save(tmp_path / "b.npy", rng.normal(size=(9, 784)))
     assert not load(tmp_path / "b.npy").notes
     np.save(tmp_path / "c.npy", rng.random((9, 3072)))
-    assert "--shape 32x32x3" in load(tmp_path / "c.npy").notes[0]
+    assert "`shape='32x32x3'`" in load(tmp_path / "c.npy").notes[0]
 
 
 BITS = {

@@ -79,10 +79,7 @@ def hint(source: Source) -> list[str]:
         side = math.isqrt(x.shape[1] // channels)
         if side >= 8 and channels * side**2 == x.shape[1] and _grey(x):
             told = f"{side}x{side}" + ("x3" if channels == 3 else "")
-            python = ", ".join(told.split("x"))
-            return [
-                f"rows of {x.shape[1]} numbers are taken as vectors; of images, say --shape {told} (shape=({python}))"
-            ]
+            return [f"rows of {x.shape[1]} numbers are taken as vectors; of images, say `shape='{told}'`"]
     return []
 
 
