@@ -171,6 +171,76 @@ def test_label_arrays_are_read_by_name_or_by_value(folder):
         run.score(x[:2], 5, labels=[0, 1])
 
 
+def test_idx_pairs_and_single_rows_of_files(folder, capsys):
+    """Labels beside images as in MNIST's files, with only some classes; and one row of a file, with its class."""
+
+    def idx(path, array):
+        sizes = b"".join(int(size).to_bytes(4, "big") for size in array.shape)
+        path.write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes())
+
+    def pair(name, images, label):
+        (folder / name).mkdir()
+        idx(folder / name / "train-images-idx3-ubyte", images)
+        idx(folder / name / "train-labels-idx1-ubyte", label)
+        return folder / name
+
+    rng = np.random.default_rng(6)
+    digit = rng.choice([2, 5, 7], 60)
+    images = 30 * digit[:, None, None] + rng.integers(0, 9, (60, 5, 5))
+    data = vk.load(pair("idx", images, digit))
+    run = vk.fit(data, "vae", condition="label", likelihood="gaussian", out=folder / "idx-run", **TINY)
+    some = digit != 2
+    where = ["2", "5", "7"].index
+    expected = [where(str(d)) for d in digit[some]]
+    assert (
+        main(["encode", str(run.path), str(pair("idx2", images[some], digit[some])), "--out", str(folder / "i.npz")])
+        == 0
+    )
+    with np.load(folder / "i.npz") as held:
+        assert held["z"][:, 2:].argmax(1).tolist() == expected
+    np.savez(folder / "i-rows.npz", x=images[some].astype(np.uint8), label=digit[some])
+    ends = [f"{folder / 'i-rows.npz'}:{i}" for i in (0, 3)]
+    assert main(["interpolate", str(run.path), *ends, "--out", str(folder / "i.npz")]) == 0
+    with np.load(folder / "i.npz") as held:
+        assert held["z"][[0, -1], 2:].argmax(1).tolist() == [expected[0], expected[3]]
+    np.save(folder / "i.npy", images[:2].astype(np.uint8))
+    capsys.readouterr()
+    assert main(["interpolate", str(run.path), f"{folder / 'i.npy'}:0", "1", "--out", str(folder / "i.npz")]) == 2
+    assert "--label 2" in capsys.readouterr().err
+    ends = images[:2].astype(np.uint8)
+    assert run.interpolate(ends[0], ends[1], 3, labels=5).shape == (3, 1, 5, 5)
+
+
+def test_attributes_of_new_images_come_from_their_own_table(folder, capsys):
+    """Where all new images have the attribute, and it was written as -1 and 1 in training."""
+    rng = np.random.default_rng(7)
+    for name, n in (("faces", 40), ("new-faces", 4)):
+        (folder / name).mkdir()
+        for i in range(n):
+            Image.fromarray(rng.integers(0, 255, (6, 6), dtype=np.uint8)).save(folder / name / f"{i:02d}.png")
+        hat = [1] * n if n == 4 else [(-1, 1)[i % 2] for i in range(n)]
+        table = {
+            "file": [f"{i:02d}.png" for i in range(n)],
+            "hat": hat,
+            "beard": [(0, 1)[i // 2 % 2] for i in range(n)],
+        }
+        write(folder / name / "about.csv", table)
+    data = vk.load(folder / "faces", table="about.csv")
+    run = vk.fit(data, "vae", condition="attributes", likelihood="gaussian", out=folder / "faces-run", **TINY)
+    out, new = ["--out", str(folder / "a.npz")], folder / "new-faces"
+    assert main(["encode", str(run.path), str(new), *out]) == 0  # a table of the same name, beside the images
+    with np.load(folder / "a.npz") as held:
+        assert held["z"][:, 2:].tolist() == [[1, 0], [1, 0], [1, 1], [1, 1]]
+    (new / "about.csv").rename(folder / "other.csv")
+    capsys.readouterr()
+    assert main(["encode", str(run.path), str(new), *out]) == 2
+    assert "--label 0,0" in capsys.readouterr().err
+    assert main(["encode", str(run.path), str(new), "--table", str(folder / "other.csv"), *out]) == 0
+    assert main(["encode", str(run.path), str(new), "--label", "0,1", *out]) == 0
+    with np.load(folder / "a.npz") as held:
+        assert held["z"][:, 2:].tolist() == [[0, 1]] * 4
+
+
 def test_values_that_name_classes():
     assert class_codes(np.array(["b", "a", "c", ""]), ("a", "b")).tolist() == [1, 0, -1, -1]
     assert class_codes(np.array([3.0, 1.0, np.nan]), ("1", "3")).tolist() == [1, 0, -1]

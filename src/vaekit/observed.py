@@ -103,6 +103,11 @@ class Observed:
                 self._conditions = wanted.encoded(self.labels, self.n)
         return torch.from_numpy(self._conditions[rows]).to(device)
 
+    def given(self, row: int) -> np.ndarray | None:
+        """The condition of one datum as `labels` of raw data take it; None for other models."""
+        wanted, c = self.composition.condition, self.condition(np.array([row]))
+        return None if wanted is None or c is None else wanted.decoded(c.numpy())
+
     def __call__(self, rows: np.ndarray) -> Tensor:
         """x (n, *event), float32."""
         if self.frozen is not None:

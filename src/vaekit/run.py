@@ -387,16 +387,16 @@ class Run:
             self, split, samples=samples, n=n, names=metrics, seed=seed, progress=progress, labels=labels, source=source
         )
 
-    def interpolate(self, a: int | np.ndarray, b: int | np.ndarray, steps: int = 11, mode: Mode = "auto") -> np.ndarray:
+    def interpolate(self, a: Any, b: Any, steps: int = 11, mode: Mode = "auto", labels: Any = None) -> np.ndarray:
         """From one datum to another through the latent space, (steps, *event): see `vaekit.latent.interpolate`.
 
         Arguments:
-            a, b: the number of a row of the test set, or a raw datum.
+            a, b: the number of a row of the test set, or a raw datum; raw ones of a conditional run are of `labels`.
         """
         from .editing import code_of
         from .latent import interpolate
 
-        return self.decode(interpolate(code_of(self, a), code_of(self, b), steps, mode))
+        return self.decode(interpolate(code_of(self, a, labels), code_of(self, b, labels), steps, mode))
 
     def edit(
         self,
@@ -443,11 +443,8 @@ class Run:
         raw = raw_of(self, what) if isinstance(what, int | np.integer) else what
         if is_frame(raw):
             raw, labels = of_frame(self, raw, labels)
-        condition = self.composition.condition
-        if isinstance(what, int | np.integer) and labels is None and condition is not None:
-            own = self.observed("test").condition(np.array([int(what)]))
-            assert own is not None
-            labels = condition.decoded(own.numpy())
+        if isinstance(what, int | np.integer) and labels is None:
+            labels = self.observed("test").given(int(what))
         hidden = named_mask(mask, self.facts.shape) if isinstance(mask, str) else mask
         return fill_masked(self, raw, hidden, labels, draws, seed=seed)
 

@@ -216,7 +216,8 @@ def score(
     data
         Where the run's data are, if they have moved.
     out
-        .csv: index (from 0), name (of image files), the columns of a table that the run does not model, log_px.
+        .csv: index (from 0; of a split the place in it), name (of image files), the columns of a table that the run
+        does not model, log_px.
     """
     from vaekit.cli.sources import labels, note_differing, rows
 
