@@ -94,7 +94,8 @@ def test_a_column_that_never_changes_is_exactly_nothing(x):
     raw = np.column_stack([x, np.full(len(x), 0.1), np.full(len(x), CLOCK + 0.3)])
     seen, observation = standardised(from_arrays(raw))
     assert not seen[:, 2:].any()
-    np.testing.assert_array_equal(observation.std[2:], 1)
+    np.testing.assert_array_equal(observation.unit[2:], 1)
+    np.testing.assert_array_equal(observation.to_raw(torch.from_numpy(seen))[:, 2:], raw[: len(seen), 2:])
 
 
 def test_tables_keep_their_digits_too(tmp_path, x):
