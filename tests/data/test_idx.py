@@ -147,3 +147,18 @@ def test_a_large_folder_is_mapped(tmp_path, monkeypatch, pack):
         file.write_bytes(file.read_bytes()[:-20])
         with pytest.raises(DataError, match=r"train-images.*damaged"):
             load(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("lacking", "part"), [("t10k-labels-idx1-ubyte.gz", "test"), ("train-labels-idx1-ubyte.gz", "train")]
+)
+def test_labels_of_one_part_only_are_kept(tmp_path, lacking, part):
+    arrays = write_mnist(tmp_path / "m")
+    (tmp_path / "m" / lacking).unlink()
+    data = load(tmp_path / "m")
+    assert f"the {part} data have no labels" in data.notes
+    known = {"train": data.train.label, "test": data.test.label}
+    assert (known.pop(part) == -1).all()
+    ((kept, label),) = known.items()
+    whole = arrays[f"{'train' if kept == 'train' else 't10k'}-labels-idx1-ubyte"]
+    np.testing.assert_array_equal(label, whole[data.train.index] if kept == "train" else whole)

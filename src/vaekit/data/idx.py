@@ -203,10 +203,12 @@ def together(
     given = {"train": np.arange(n), "test": np.arange(n, n + len(test))}
     if n == STANDARD[0]:
         given |= {"train": np.arange(STANDARD[1]), "valid": np.arange(STANDARD[1], n)}
-    label = None
-    if train_label is not None and test_label is not None:
-        label = np.concatenate([train_label, test_label])
-    return Source(caches.joined([train, test], cache, progress), label=label, splits=given)
+    label, notes = None, []
+    if train_label is not None or test_label is not None:
+        parts = {"train": (train, train_label), "test": (test, test_label)}
+        label = np.concatenate([np.full(len(x), -1) if known is None else known for x, known in parts.values()])
+        notes = [f"the {part} data have no labels" for part, (_, known) in parts.items() if known is None]
+    return Source(caches.joined([train, test], cache, progress), label=label, splits=given, notes=tuple(notes))
 
 
 def _files(path: Path) -> dict[tuple[str, str, str], Path]:
