@@ -357,3 +357,13 @@ def test_holes_and_classes():
             "the models differ",
         ),
     )
+
+
+def test_a_value_too_rare_to_be_drawn_again_leaves_no_verdict():
+    factors = np.zeros((40, 1), int)
+    factors[7] = 1
+    drawn = beta.redrawn(factors, None)
+    assert 0.5 * beta.DRAWS < len(drawn) < 0.75 * beta.DRAWS  # 1 - 1/e of them
+    assert all((factors[i] == 1).any() for i in drawn)
+    models = {"a": {"mig_lib": 0.9, "draws": [0.9, 0.91]}, "b": {"mig_lib": 0.1, "draws": [0.1, 0.1]}}
+    assert direction(beta._gap(models, "a", "b", 39)) == 0

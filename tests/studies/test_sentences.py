@@ -216,7 +216,7 @@ def disentangled(migs, distortions, steps=1000):
     rng = np.random.default_rng(0)
     found = {
         name: {"mig_lib": m, "active": 5, "distortion": (d + 0.1 * rng.normal(size=40)).tolist(),
-               "draws": (m + 0.002 * rng.normal(size=40)).tolist(),
+               "draws": (m + 0.002 * rng.normal(size=beta.DRAWS)).tolist(),
                "carries": ["x", "y", "", "x"] if i == 3 else ["x"] * 4}
         for i, (name, m, d) in enumerate(zip(names, migs, distortions, strict=True))
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 
 from .. import figures
 from ..compiled import has_compiler
+from ..data.core import Data
+from ..errors import ChoiceError
 from ..figures import Line
 from ..latent import order_by_kl, traverse
 from ..metrics import ACTIVE, is_active
@@ -40,6 +43,7 @@ SCORES = {"mig_lib": "MIG (lib)", "mig_chen": "MIG (Chen)", "factor": "FactorVAE
     "Higgins et al. 2017; Chen et al. 2018, arXiv:1802.04942; Locatello et al. 2019, arXiv:1811.12359; Wu et al. 2021 "
     "(DEFT), arXiv:2102.03986",
     data="dsprites",
+    check=lambda data: _check(data),
 )
 def beta(bench: Bench) -> Findings:
     """beta-VAE and beta-TCVAE with ten latents: which latent carries what, and the scores of disentanglement.
@@ -79,6 +83,7 @@ def beta(bench: Bench) -> Findings:
         "group": bench.groups(min(n, 1000)),
         "degrees": units(n, group) - 1,
     }
+    drawn = [] if factors is None else redrawn(factors, group)
     codes, shares, rows = {}, {}, {}
     for name, run in runs.items():
         means, scales, kl = posterior(bench, run, n)
@@ -95,7 +100,7 @@ def beta(bench: Bench) -> Findings:
             scores = measure(means, scales, factors, names, data.name)
             found |= {key: score.value for key, score in scores.items()}
             found["carries"] = carried(scores["mig_lib"].matrix - by_chance(means, factors), names)
-            found["draws"] = [mig_lib(means[i], factors[i]).value for i in resampled(n, group, DRAWS)]
+            found["draws"] = [mig_lib(means[i], factors[i]).value for i in drawn]
             shares[name] = scores["mig_lib"].matrix[order]
             rows[name] = [f"z{j}" for j in order]
         numbers["models"][name] = found
@@ -108,6 +113,15 @@ def beta(bench: Bench) -> Findings:
         }
         sections = [_scores(numbers, n), _matrices(shares, rows, names), *sections]
     return Findings(read(numbers), [_weights(numbers), *sections], numbers)
+
+
+def _check(data: Data) -> None:
+    for name in data.factor_names:
+        if len(data.test) == len(np.unique(data.test.columns[name])):
+            raise ChoiceError(
+                f"beta needs factors whose values recur, and every test datum of {data.name} has a {name!r} of its "
+                "own: give more data, or leave that factor out"
+            )
 
 
 def known_factors(bench: Bench, n: int) -> tuple[np.ndarray | None, list[str]]:
@@ -141,6 +155,12 @@ def measure(
     counted = [i for i, name in enumerate(names) if not (data == "dsprites" and name == "shape")]
     found = {"mig_lib": mig_lib(means, factors), "mig_chen": mig_chen(means, scales, factors[:, counted])}
     return found | ({"factor": factor_score(means, factors)} if len(names) > 1 else {})
+
+
+def redrawn(factors: np.ndarray, group: list[int] | None) -> list[np.ndarray]:
+    """Bootstrap draws of rows in which every factor varies; a draw that lost a rare value has no score."""
+    draws = resampled(len(factors), group, DRAWS)
+    return [i for i in draws if (factors[i] != factors[i[0]]).any(0).all()]
 
 
 def by_chance(means: np.ndarray, factors: np.ndarray) -> np.ndarray:
@@ -229,7 +249,8 @@ def read(numbers: dict[str, Any]) -> list[str]:
 def _gap(models: dict[str, Any], a: str, b: str, degrees: float) -> Estimate:
     """The MIG (lib) of one model less that of another, by bootstrap draws of the data that they share."""
     draws = np.array(models[a]["draws"], float) - np.array(models[b]["draws"], float)
-    return Estimate(models[a]["mig_lib"] - models[b]["mig_lib"], float(draws.std(ddof=1)), degrees)
+    se = float(draws.std(ddof=1)) if len(draws) >= DRAWS / 2 else math.nan  # else a value is too rare to tell
+    return Estimate(models[a]["mig_lib"] - models[b]["mig_lib"], se, degrees)
 
 
 def _best(numbers: dict[str, Any], level: float) -> str:
