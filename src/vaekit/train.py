@@ -24,8 +24,10 @@ from torch import Tensor
 from . import parallel
 from .augment import Augment
 from .composition import Composition, Facts
+from .conditional import ContinuousBernoulliHead, LocationScale
 from .data.condition import set_apart
 from .data.core import Data, some
+from .data.observation import Grey
 from .errors import ChoiceError, RunError, TrainingError
 from .files import checked_path, read_tensors, remove_parts, write_json
 from .find import default_out
@@ -140,6 +142,24 @@ def constants(data: Data, composition: Composition) -> str | None:
         what += "reproduced exactly and add"
     differ = f" ({others:,} of {sum(map(len, rest)):,} validation and test rows differ)" if others else ""
     return f"{what} nothing to log p(x); each value that differs from it costs {DIFFERS:,.0f} nats{differ}"
+
+
+def piled_up(data: Data, composition: Composition) -> str | None:
+    """What a sharp density means where many grey values are exactly at an end of their range; None where few are."""
+    head, seen = getattr(composition.model.likelihood, "head", None), composition.observation
+    head = head.head if isinstance(head, Masked) else head
+    sharp = isinstance(head, LocationScale) and head.scale in ("learned", "each")
+    if not isinstance(seen, Grey) or not (sharp or isinstance(head, ContinuousBernoulliHead)):
+        return None
+    rows = data.train[np.linspace(0, len(data.train) - 1, min(len(data.train), 500)).astype(np.int64)]
+    share = float(((rows == seen.low) | (rows == seen.low + seen.span)).mean())
+    if share < 0.01:
+        return None
+    return (
+        f"{share:.0%} of the values are exactly the lowest or the highest: a density of learned sharpness rises there "
+        f"to its limit (about {5 if sharp else 7} nats per value), so log p(x) grows as long as one trains; "
+        "`observation='dequantised'` or `likelihood='discretised-logistic'` has no such limit to climb to"
+    )
 
 
 def _jsonable(choices: dict[str, Any]) -> dict[str, Any]:
@@ -370,7 +390,11 @@ def _new(path: Path, data: Any, asked: Asked, replace: bool, init_from: str | Pa
         _take_weights(composition, init_from)
         config["init_from"] = str(init_from)
     ends = None if options.minutes is not None else unfinished(composition.objective, config["plan"]["horizon"])
-    notes = [note for note in (small_set(data, options), constants(data, composition), ends) if note]
+    notes = [
+        note
+        for note in (small_set(data, options), constants(data, composition), piled_up(data, composition), ends)
+        if note
+    ]
     return _Start(config, data, composition, notes=notes)
 
 

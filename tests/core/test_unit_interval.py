@@ -12,6 +12,7 @@ from vaekit.conditional import ContinuousBernoulliHead
 from vaekit.data.observation import Dequantised
 from vaekit.noise import Noise
 from vaekit.recipes import Facts, get_recipe
+from vaekit.train import piled_up
 
 
 def binary(dtype=np.uint8):
@@ -64,3 +65,24 @@ def test_logits_are_themselves_until_near_their_bound(end):
     log_p = head(far).log_prob(torch.full((1, 1), end))
     assert float(log_p.detach().max()) == pytest.approx(math.log(1000), abs=1e-3)
     assert bool(torch.isfinite(torch.autograd.grad(log_p.sum(), far)[0]).all())
+
+
+@pytest.mark.parametrize(
+    ("choices", "limit"),
+    [
+        ({"likelihood": "continuous-bernoulli", "observation": "grey"}, "7 nats"),
+        ({"likelihood": "gaussian", "sigma": "learned"}, "5 nats"),
+        ({"likelihood": "continuous-bernoulli"}, None),
+        ({"likelihood": "gaussian"}, None),
+        ({"likelihood": "bernoulli"}, None),
+    ],
+)
+def test_values_piled_up_at_the_ends_are_noted(choices, limit):
+    data = vk.from_arrays(binary(), kind="image")
+    note = piled_up(data, get_recipe("vae")(Facts.of(data), latent=1, hidden=(4,), **choices))
+    assert (note is None) == (limit is None)
+    if limit is not None:
+        assert note.startswith("100% of the values")
+        assert limit in note
+    data = vk.from_arrays(np.random.default_rng(0).integers(3, 250, (60, 4, 4), dtype=np.uint8), kind="image")
+    assert piled_up(data, get_recipe("vae")(Facts.of(data), latent=1, hidden=(4,), **choices)) is None
