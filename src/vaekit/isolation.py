@@ -51,11 +51,19 @@ def undisturbed() -> Iterator[None]:
     with contextlib.ExitStack() as held:
         held.enter_context(torch.inference_mode(False))
         held.enter_context(torch.enable_grad())
+        held.enter_context(in_full_precision())
+        if torch.get_default_device().type != "cpu":
+            held.enter_context(torch.device("cpu"))
+        yield
+
+
+@contextlib.contextmanager
+def in_full_precision() -> Iterator[None]:
+    """No autocast, whatever the caller has around this."""
+    with contextlib.ExitStack() as held:
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
                 held.enter_context(torch.autocast(kind, enabled=False))
-        if torch.get_default_device().type != "cpu":
-            held.enter_context(torch.device("cpu"))
         yield
 
 

@@ -30,7 +30,7 @@ from .distributions import draw
 from .errors import ChoiceError, DataError
 from .example import PLACE, place
 from .files import is_writable, read_json, read_tensors, write_json
-from .isolation import check_default_dtype
+from .isolation import check_default_dtype, in_full_precision
 from .noise import Noise
 from .observed import Observed, as_rows, block_of, events, of_frame
 from .progress import say
@@ -199,6 +199,7 @@ class Run:
         return Observed(self.composition, self.facts, "array", None, self.events(what), labels)
 
     @torch.no_grad()
+    @in_full_precision()
     def encode(
         self,
         what: str | np.ndarray = "test",
@@ -228,6 +229,7 @@ class Run:
         return np.concatenate(found)
 
     @torch.no_grad()
+    @in_full_precision()
     def decode(self, z: np.ndarray | Tensor, noise: bool = False, seed: int = 0) -> np.ndarray:
         """The mean of p(x|z) in the data's own units, (N, *event) float32, or a draw from it with `noise`."""
         z = torch.as_tensor(z, dtype=torch.float32).to(self.device)
@@ -241,6 +243,7 @@ class Run:
         return np.concatenate(found)
 
     @torch.no_grad()
+    @in_full_precision()
     def kl_per_latent(self, n: int = 1000, split: str = "test") -> np.ndarray:
         """The mean KL of each latent over the first n data of a split, nats, (D,).
 

@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 from core_helpers import QUIET, blobs, own_network, same
@@ -35,6 +36,14 @@ def test_whatever_is_around_training_changes_nothing(images, alone, tmp_path, ar
     with around():
         fit(images, "vae", out=tmp_path / "run", **TINY)
     assert same(tmp_path / "run", alone)
+
+
+def test_a_run_computes_alike_under_autocast(alone):
+    run, raw = vk.open(alone), blobs(9)
+    z, x, scores = run.encode(raw), run.reconstruct(raw), run.score(raw, samples=3)
+    with torch.autocast("cpu", torch.bfloat16):
+        for there, here in ((run.encode(raw), z), (run.reconstruct(raw), x), (run.score(raw, samples=3), scores)):
+            np.testing.assert_array_equal(there, here)
 
 
 def test_another_default_dtype_is_refused_in_words(images, alone, tmp_path):

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..compiled import has_compiler, is_compile_error, whole_graph
 from ..data.observation import Binary
 from ..errors import ChoiceError
+from ..isolation import in_full_precision
 from ..model import Model
 from ..noise import Noise, fold
 from ..observed import Observed
@@ -84,6 +85,7 @@ def _plan(dims: int, samples: int, n: int) -> tuple[int, int]:
     return batch(k), k
 
 
+@in_full_precision()
 def per_datum(
     run: Run,
     observed: Observed,
