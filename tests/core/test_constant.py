@@ -50,6 +50,9 @@ def test_a_standardised_constant_comes_back_exactly_and_adds_no_units():
     assert (seen.to_raw(x + 5)[:, 1] == raw[:, 1]).all()
     assert float(seen.log_units((2,))[1]) == 0
     assert float(seen(torch.tensor([[1.0, 0.6]]))[0, 1]) == pytest.approx(0.5)  # in its own units
+    assert seen.sound
+    seen.std[0] = 0.0  # which only a damaged file has
+    assert not seen.sound
 
 
 @pytest.mark.parametrize(

@@ -323,7 +323,9 @@ class Standardised(Observation):
 
     @property
     def sound(self) -> bool:
-        return super().sound and bool((self.std > 0).all())
+        still = torch.zeros(self.std.shape, dtype=torch.bool)
+        still.view(-1)[list(self.held)] = True
+        return super().sound and bool(((self.std > 0) | (still & (self.std == 0))).all())
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         return ((raw.to(self.mean.dtype) - self.mean) / self.unit).float()
