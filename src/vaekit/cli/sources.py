@@ -236,7 +236,7 @@ def _is_one(run: Run, shape: tuple[int, ...]) -> bool:
 def _fits(run: Run, row: tuple[int, ...]) -> bool:
     from vaekit.data.core import layout
 
-    if row == run.facts.shape:
+    if row in (run.facts.shape, (run.facts.dims,)):
         return True
     try:
         return layout(run.facts.kind, row).shape == run.facts.shape  # type: ignore[arg-type]
