@@ -84,7 +84,7 @@ def arguments() -> set[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program.
 
-    The exit status: 0; 2 for what a user can put right; 3 where named data can be had nowhere; 130 when interrupted.
+    The exit status: 0; 2 for what a user can put right; 3 where a named data set is unavailable; 130 when interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     # the threads of torch wait for one another by spinning, without an end unless told before it is imported: beside

@@ -200,7 +200,7 @@ def score(
     source
         A name or a path (also of one image); the run's own data when not given.
     samples
-        K: draws of z a datum for the importance-sampled estimate.
+        K: draws of z per example for the importance-sampled estimate.
     split
         Which of its data (of the run's own: test, of others: all).
     n
