@@ -426,6 +426,7 @@ def test_whatever_csv_writes_comes_back(tmp_path, numbers, words, delimiter, quo
 
 def test_text_that_appears_far_down_is_read_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("vaekit.data.delimited.BLOCK_CELLS", 8)
+    monkeypatch.setattr("vaekit.data.delimited.BLOCK_ROWS", 4)
     cells = [*map(str, range(30)), "x", "NA"]
     table = read(tmp_path, "a,b\n# note\n" + lines(cells, [*range(31), 0.5]))
     assert table.columns["a"].tolist() == cells

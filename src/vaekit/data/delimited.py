@@ -13,7 +13,8 @@ from vaekit.data.dialect import Dialect, find, split, two_conventions
 from vaekit.data.encoding import Text
 from vaekit.errors import DataError
 
-BLOCK_CELLS = 200_000
+BLOCK_CELLS, BLOCK_ROWS = 200_000, 64
+"""About so many cells are read at a time, but at least so many rows."""
 _FAULTS = {
     "unexpected end of data": 'a quote (") opens a value and is never closed: close or delete it',
     "field larger": f'a value has more than {csv.field_size_limit():,} characters: shorten it, or close its quote (")',
@@ -201,9 +202,10 @@ class _Reading:
             DataError: a row of another length, or quotes that do not pair.
         """
         names, width = self.dialect.names, len(self.dialect.names)
-        places = [(names.index(name), name) for name in self.taken]
+        place = {name: j for j, name in enumerate(names)}
+        places = [(place[name], name) for name in self.taken]
         rows: list[list[str]] = []
-        most = max(1, BLOCK_CELLS // max(1, width))
+        most = max(BLOCK_ROWS, BLOCK_CELLS // max(1, width))
         for row in self.rows(width):
             rows.append(row)
             if len(rows) == most:

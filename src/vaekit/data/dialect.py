@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -101,10 +101,13 @@ def find(
         rows, skip = rows[1:], skip + ends[0]
     names, more = _fitted(names, rows, chosen)
     made = [j for j, name in enumerate(names) if not name and "" not in expected]
-    names = [_made(j, names) if j in made else name for j, name in enumerate(names)]
+    given = set(names)
+    for j in made:
+        names[j] = _made(j, given)
     if twice := next((name for name, times in Counter(names).items() if times > 1), None):
         raise DataError(f"{text.path} has two columns named {twice!r}: give each a name of its own")
-    unnamed = tuple(name for j, name in enumerate(names) if has_header and (j in made or INDEX.fullmatch(name)))
+    nameless = {names[j] for j in made}
+    unnamed = tuple(name for name in names if has_header and (name in nameless or INDEX.fullmatch(name)))
     found = Dialect(chosen, tuple(names), skip, unnamed=unnamed, comments=len(comments), notes=(*notes, *more))
     if comments and notes and "comment" in notes[0]:
         found = replace(found, comments=len(comments) - 1)
@@ -248,7 +251,7 @@ def _fitted(names: list[str], rows: list[list[str]], delimiter: str) -> tuple[li
     return names, []
 
 
-def _made(j: int, names: Sequence[str]) -> str:
+def _made(j: int, names: Collection[str]) -> str:
     """A name for column j."""
     name = f"column{j + 1}"
     while name in names:

@@ -1,6 +1,7 @@
 """Tables in memory and in Parquet: frames of pandas and polars, tables of pyarrow, read as the same CSV would be."""
 
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal as Exact
@@ -58,7 +59,7 @@ def read(
     """
     given = list(_columns(frame))
     names = [name for name, _ in given]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if twice := next((name for name, times in Counter(names).items() if times > 1), None):
         raise DataError(f"{where} has two columns named {twice!r}: give each a name of its own")
     columns, words, notes = {}, set[str](), []
     chosen: Decimal = "comma" if decimal == "comma" else "point"
