@@ -107,7 +107,7 @@ USES: list[tuple[float, Callable[[random.Random, Any], object]]] = [
     (0.3, lambda rng, run: run.sample(3)),
     (0.3, _latents),
     (0.2, lambda rng, run: run.reconstruct("valid", 2)),
-    (0.04, _page),
+    (0.01, _page),
 ]
 
 

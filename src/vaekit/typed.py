@@ -25,7 +25,7 @@ def mismatch(value: Any, annotation: Any, where: str = "it") -> str | None:
     """
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
-        found = []
+        found: list[str] = []
         for option in get_args(annotation):
             if (wrong := mismatch(value, option, where)) is None:
                 return None
@@ -44,8 +44,8 @@ def mismatch(value: Any, annotation: Any, where: str = "it") -> str | None:
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             return _wrong(value, annotation, where)
-        found = [mismatch(v, get_args(annotation)[1], _below(where, k)) for k, v in value.items()]
-        return next((text for text in found if text is not None), None)
+        below = (mismatch(v, get_args(annotation)[1], _below(where, k)) for k, v in value.items())
+        return next((wrong for wrong in below if wrong is not None), None)
     if origin is Literal:
         fits = any(value == option and type(value) is type(option) for option in get_args(annotation))
     else:

@@ -392,11 +392,23 @@ def _ends(file: Path) -> tuple[float, float, float, float, bool]:
 
 
 def _values(image: "Image.Image") -> Array:
-    """The values of an image with more than 8 bits, (H, W) float64."""
-    values = np.asarray(image).astype(np.float64)
+    """The values of an image with more than 8 bits, (H, W): whole numbers as they are, others as float64."""
+    values = np.asarray(image)
+    if values.dtype.kind != "f":
+        return values
     if not np.isfinite(values).all():
         raise ValueError("it has values that are nan or infinite")
-    return values
+    return values.astype(np.float64)
+
+
+def _spread(values: Array, low: float, high: float) -> Array:
+    """Values from low..high to 0..255, a few rows at a time, since float64 takes eight times the memory."""
+    found = np.empty(values.shape, np.uint8)
+    rows = max(1, BIG // max(1, values.shape[1]))
+    for a in range(0, len(values), rows):
+        share = (values[a : a + rows].astype(np.float64) - low) / (high - low)
+        found[a : a + rows] = np.floor(np.clip(share, 0, 1) * 255 + 0.5)
+    return found
 
 
 def _decode(
@@ -419,8 +431,7 @@ def _decode(
             raise ValueError("floating-point pixels have no fixed range; say it with pixel_range='LOW,HIGH'")
         if image.mode == "F" or image.mode.startswith("I"):
             low, high = span or (0, FULL)
-            share = (_values(image) - low) / (high - low)
-            image = Image.fromarray(np.floor(np.clip(share, 0, 1) * 255 + 0.5).astype(np.uint8))
+            image = Image.fromarray(_spread(_values(image), low, high))
         elif image.has_transparency_data:
             over = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", over.size, (*colour, 255)), over)
