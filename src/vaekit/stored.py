@@ -16,8 +16,8 @@ from .allocation import Bounded
 from .composition import Composition, Facts
 from .configuration import Record, check, check_configuration
 from .data.core import Data
-from .data.loading import known_path
 from .data.named import SETS
+from .data.paths import known_path
 from .data.splits import PARTS, count_of, rows_of
 from .errors import DataError, RunError
 from .files import parse_json, read_json, read_tensors, read_text, write_tensors

@@ -65,7 +65,7 @@ def check_directory(path: Path, goes_on: bool, replace: bool = False) -> None:
 
 def check_source(source: str) -> None:
     """Refuse data that are neither a name nor a path, or that are a run, before anything else is done."""
-    from vaekit.data.loading import check_exists
+    from vaekit.data.paths import check_exists
 
     check_exists(source)
     if (Path(source).expanduser() / "run.json").is_file():

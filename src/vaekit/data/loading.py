@@ -1,7 +1,5 @@
 """`load` and `from_arrays`: whatever the data are, one way in."""
 
-import itertools
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +15,9 @@ from vaekit.data.arrays import Source, aligned, build, several_labels, tidy
 from vaekit.data.condition import named as class_names
 from vaekit.data.core import Array, Column, Data, Progress, row_dtype
 from vaekit.data.memory import arrays_of, column_of
+from vaekit.data.paths import FILES, check_exists, known_path, name_of, table_path, table_to_keep
 from vaekit.data.splits import FRACTION
 from vaekit.errors import DataError
-from vaekit.suggest import meant
-
-FILES = ".npz, .npy, .csv, .tsv, .txt, .data (plain or .gz), .parquet, IDX (plain or .gz)"
 
 
 def load(
@@ -127,7 +123,7 @@ def load(
             progress=progress,
         )
         if table is not None:
-            where = _table(table, path)
+            where = table_path(table, path)
             found = images.described(found, tables.read(where).columns, where, label)
     else:
         found = _found(asked, x_key=x_key, label=label, group=group, table=in_table, cache=cache, progress=progress)
@@ -143,7 +139,7 @@ def load(
         "skip_bad": skip_bad or None,
         "background": None if background == "white" else background,
         "pixel_range": pixel_range,
-        "table": None if table is None else _table_to_keep(table, path),
+        "table": None if table is None else table_to_keep(table, path),
         "group": group,
         "x_key": x_key,
         "kind": kind,
@@ -159,7 +155,7 @@ def load(
     }
     return build(
         found,
-        name=asked if known else _name(path),
+        name=asked if known else name_of(path),
         asked=asked if known else str(path.absolute()),  # a run must find its data from any folder
         kind=kind,
         label=label,
@@ -264,7 +260,7 @@ def read_rows(
             progress=progress,
         )
         if table is not None:
-            where = _table(table, path)
+            where = table_path(table, path)
             found = images.described(found, tables.read(where).columns, where, label)
     else:
         found = _found(asked, x_key=x_key, label=label, group=group, table=in_table, cache=cache, progress=progress)
@@ -412,27 +408,6 @@ def from_arrays(
     )
 
 
-def known_path(source: Any) -> Path:
-    """`source` as a path, which need not exist.
-
-    Raises:
-        DataError: no path can be written so, it is a device or a pipe, or it is data.
-    """
-    if not isinstance(source, str | os.PathLike):
-        raise DataError(
-            f"load takes a name, a path or a frame, got {type(source).__name__}: give arrays, tensors and datasets to "
-            "from_arrays"
-        )
-    try:
-        path = Path(source).expanduser()
-        special = path.exists() and not (path.is_file() or path.is_dir())
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long; ~somebody unknown; half a character
-        raise DataError(f"{str(source)[:100]!r} cannot be a path ({error})") from None
-    if special:
-        raise DataError(f"{source} is a device or a pipe, expected a file or a folder: copy it to a file first")
-    return path
-
-
 def _is_images(path: Path) -> bool:
     return path.is_dir() and not idx.has_idx(path)
 
@@ -470,52 +445,9 @@ def _found(
     raise DataError(f"{path}: cannot tell the format from its name, expected {FILES} or a folder; convert or rename it")
 
 
-def check_exists(asked: str) -> None:
-    """Raises DataError for what is neither a name nor a path, with the names and what may have been meant."""
-    if asked not in named.SETS and not known_path(asked).exists():
-        raise _unknown(asked)
-
-
-def _unknown(asked: str) -> DataError:
-    near = meant(asked, [*named.SETS, *_beside(Path(asked))], 0.5)
-    hint = f"did you mean {near!r}? Data sets" if near else "data sets"
-    return DataError(
-        f"{asked!r} is neither a data set nor a path that exists: {hint} are {', '.join(named.SETS)}; paths are of "
-        f"{FILES}, or of a folder of images"
-    )
-
-
-def _beside(path: Path) -> list[str]:
-    """The files in the folder where a file was looked for, as paths written alike."""
-    try:
-        return [str(path.with_name(other.name)) for other in itertools.islice(path.expanduser().parent.iterdir(), 1000)]
-    except (OSError, ValueError, RuntimeError):
-        return []
-
-
 def _refuse(asked: str, where: str, options: Mapping[str, Any]) -> None:
     if used := [name for name, value in options.items() if value is not None]:
         raise DataError(f"`{used[0]}` applies to {where} only, and {asked} is none; leave it out")
-
-
-def _table(table: str | Path, folder: Path) -> Path:
-    given = Path(table).expanduser()
-    for place in (given, folder / given):
-        if place.is_file():
-            return place
-    raise DataError(f"`table={str(table)!r}`: no such file, here or in {folder}")
-
-
-def _table_to_keep(table: str | Path, folder: Path) -> str:
-    """How to find the table again: relative to the folder where it lies in it, so that both can move together."""
-    place = _table(table, folder).absolute()
-    return str(place.relative_to(folder.absolute())) if place.is_relative_to(folder.absolute()) else str(place)
-
-
-def _name(path: Path) -> str:
-    name = path.resolve().name
-    name = name[:-3] if name.endswith(".gz") else name
-    return name if path.is_dir() else (Path(name).stem or name)
 
 
 def _of_frame(frame: Any, label: Any, name: str, **options: Any) -> Source:
