@@ -323,7 +323,7 @@ class Standardised(Observation):
 
     @property
     def sound(self) -> bool:
-        still = torch.zeros(self.std.shape, dtype=torch.bool)
+        still = torch.zeros_like(self.std, dtype=torch.bool)
         still.view(-1)[list(self.held)] = True
         return super().sound and bool(((self.std > 0) | (still & (self.std == 0))).all())
 
