@@ -411,8 +411,8 @@ def _check(x: Array, kind: Kind, name: str, feature_names: list[str] | None, mas
         if block.dtype.kind == "f":
             missing = np.isnan(block)
             wrong = np.isinf(block) if masked else ~np.isfinite(block)
-            remedy = "drop such rows, fill the missing values in, or have them left out of account: missing='mask'"
-            remedy = f"{remedy} (`missing='mask'`)" if missing.any() else "drop such rows, or mend them"
+            remedy = "drop such rows, fill the missing values in, or have them left out of account: `missing='mask'`"
+            remedy = remedy if missing.any() else "drop such rows, or mend them"
             if not wrong.any() and block.dtype == np.float64 and (wrong := np.abs(block) > LARGEST).any():
                 remedy = f"numbers beyond {LARGEST:g} have no square: divide the data, or take logarithms"
             known |= ~missing.all(0)

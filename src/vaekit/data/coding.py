@@ -22,7 +22,7 @@ def code(column: Column, values: Array, where: Any, missing: bool = False) -> Ar
     unique, inverse = np.unique(texts, return_inverse=True)
     if {category.lower() for category in column.categories} == {"false", "true"}:
         said = {category.lower(): i for category, i in place.items()}
-        place |= {text: said[text.lower()] for text in unique.tolist() if text.lower() in said}
+        place |= {text: said[text.lower()] for text in unique.tolist() if text.lower() in said and text not in place}
         place |= {"0": said["false"], "1": said["true"]}
     found = {text: place.get(text, place.get(_plain(text))) for text in unique.tolist()}
     if unknown := [text for text, at in found.items() if at is None and not is_missing(text) and not missing]:
