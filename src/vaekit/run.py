@@ -13,6 +13,7 @@ figures/, report.html
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,7 +28,7 @@ from .data.condition import Labels, set_apart
 from .data.core import Data
 from .data.frames import is_frame
 from .distributions import draw
-from .errors import ChoiceError, DataError
+from .errors import ChoiceError, DataError, RunError
 from .example import PLACE, place
 from .files import is_writable, read_json, read_tensors, write_json
 from .isolation import check_default_dtype, in_full_precision
@@ -106,7 +107,17 @@ class Run:
         return held
 
     def add_metrics(self, metrics: list[dict[str, Any]]) -> None:
-        """Store these; one of the same name and protocol is replaced."""
+        """Store these; one of the same name and protocol is replaced.
+
+        Raises:
+            RunError: one of them is not finite.
+        """
+        for m in metrics:
+            if isinstance(m["value"], float) and not math.isfinite(m["value"]):
+                raise RunError(
+                    f"{self.path}: {m['name']} is {m['value']}: the weights are damaged, or these data are far from "
+                    "those of training"
+                )
         # one measured before errors were by group gives way, too
         plain = lambda p: {k: v for k, v in p.items() if k != "groups"}  # noqa: E731
         key = lambda m: (m["name"], json.dumps(plain(m["protocol"]), sort_keys=True))  # noqa: E731

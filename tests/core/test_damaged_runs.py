@@ -190,3 +190,21 @@ def test_a_checkpoint_whose_description_is_damaged_is_passed_over(trained, tmp_p
     fit(source, "vae", out=run, resume=True, **QUIET)
     for name, tensor in tensors(whole.path / "model.safetensors").items():
         torch.testing.assert_close(tensors(run / "model.safetensors")[name], tensor)
+
+
+def test_a_kept_density_larger_than_its_numbers(run):
+    opened = vk.open(run)
+    opened.fit_latents("flow", steps=1)
+    file = run / "latents" / "flow.json"
+    record = json.loads(file.read_text())
+    record["choices"]["transforms"] = 10**9
+    file.write_text(json.dumps(record))
+    with pytest.raises(RunError, match="far larger than its numbers"):
+        opened.fit_latents("flow")
+
+
+def test_a_number_that_is_not_finite_is_not_stored(run):
+    opened = vk.open(run)
+    with pytest.raises(RunError, match="elbo is -inf"):
+        opened.add_metrics([{"name": "elbo", "value": float("-inf"), "se": None, "unit": "nats", "protocol": {}}])
+    assert opened.metrics == []

@@ -12,6 +12,7 @@ RUN/latents/two-stage/          the second VAE, a run like any other
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import tempfile
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..allocation import Bounded
 from ..distributions import Point
 from ..errors import ChoiceError, RunError
 from ..files import part_of, read_json, read_tensors, remove_parts, write_json
@@ -260,7 +262,12 @@ def _kept(run: Run, name: str, weights: str) -> Latents | None:
             return None
         tensors, _ = read_tensors(folder / f"{name}.safetensors")
         scale = Scale(tensors.pop("codes.loc"), tensors.pop("codes.scale"))
-        kept = Latents(KINDS[name].open(folder, tensors, record["choices"]), scale, record)
+        stored = (folder / f"{name}.safetensors").stat().st_size
+        why = f"{file} describes a density far larger than its numbers: fit anew with --refit"
+        bound = Bounded(stored, why) if name != "two-stage" else contextlib.nullcontext()  # a run has its own
+        with bound:
+            density = KINDS[name].open(folder, tensors, record["choices"])
+        kept = Latents(density, scale, record)
         _check_kept(run, kept)
         return kept
     except (LookupError, TypeError, ValueError, RuntimeError) as error:  # of a whole file that is not what it should be
