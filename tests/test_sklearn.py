@@ -132,8 +132,8 @@ def test_shares_for_validation_that_cannot_be(blobs, valid):
 @pytest.mark.parametrize("valid", [0, 0.5, 0.99])
 def test_any_share_leaves_rows_to_train_and_to_validate_on(blobs, valid):
     n = tiny(valid=valid).fit(blobs[0][:40]).run_.config["data"]["n"]
-    assert min(n.values()) >= 1
-    assert n["valid"] == min(max(1, round(valid * 40)), 38)
+    assert (n["train"] >= 2, n["test"]) == (True, 1)
+    assert n["valid"] == min(max(1, round(valid * 40)), 37)
 
 
 def test_settings_are_given_once_and_by_their_own_names(blobs):

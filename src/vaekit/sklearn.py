@@ -98,12 +98,12 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             )
             raise TypeError(f"VAE.fit does not take {', '.join(unknown)}: {why}")
         given = self._given()
-        x = validate_data(self, X, dtype="numeric", ensure_min_samples=3)
+        x = validate_data(self, X, dtype="numeric", ensure_min_samples=4)
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
         order = np.random.default_rng(seed).permutation(len(x))
-        held = min(max(1, round(self.valid * len(x))), len(x) - 2)
+        held = min(max(1, round(self.valid * len(x))), len(x) - 3)  # two to train on, one to test
         # a run has test rows as well: here one, since whoever calls keeps data to test on away
         rows = {"valid": order[:held], "test": order[held : held + 1], "train": np.sort(order[held + 1 :])}
         data = from_arrays(self._events(x), kind=self.kind, splits=rows, name="X")
