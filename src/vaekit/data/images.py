@@ -319,7 +319,7 @@ def _unreadable() -> tuple[type[Exception], ...]:
     from PIL import Image
 
     damage = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, NotImplementedError)
-    return *damage, struct.error, Image.DecompressionBombError
+    return *damage, AssertionError, struct.error, Image.DecompressionBombError
 
 
 def _turn(image: "Image.Image") -> int:

@@ -280,6 +280,9 @@ def _check_kept(run: Run, kept: Latents) -> None:
     """Raises a ValueError unless a kept density gives codes of the run's model, and says how it was fitted."""
     if wrong := mismatch(kept.record, Record):
         raise ValueError(wrong)
+    asked = {"steps", "seed"} | ({"components"} if kept.name == "gmm" else set())
+    if lacking := sorted(asked - set(kept.record["asked"])):
+        raise ValueError(f"asked.{lacking[0]} is missing")
     condition = run.composition.condition
     dims = run.sample_latents(1).shape[1] - (0 if condition is None else condition.size)
     if kept.scale.loc.shape != (dims,) or kept.scale.scale.shape != (dims,):
