@@ -4,7 +4,16 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait must not spin beside other tests
 
+import getpass
+import tempfile
+
 import pytest
+import torch
+
+# compiled code is kept apart by the processor's instructions: torch's cache of graphs does not tell them apart
+CAPABILITY = torch.backends.cpu.get_cpu_capability().lower()
+OWN = f"vaekit-tests-{getpass.getuser()}-{CAPABILITY}"
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), OWN))
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import torch
 @functools.cache
 def _bias_apart() -> Any:
     """Splits addmm into a product and a sum: the bias then fuses with the activation instead of being copied first."""
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
     from torch._inductor.custom_graph_pass import CustomGraphPass  # a second of imports, which eager runs do without
 
     class BiasApart(CustomGraphPass):
@@ -32,7 +33,9 @@ def _bias_apart() -> Any:
                     graph.erase_node(node)
 
         def uuid(self) -> Any:
-            return "vaekit-bias-apart-1"
+            # part of the key of torch's cache of graphs, which leaves out the processor's vector instructions: code
+            # written for those of one processor and built for those of another reads and writes beyond its arrays
+            return f"vaekit-bias-apart-1-{pick_vec_isa()}"
 
     return BiasApart()
 

@@ -256,3 +256,18 @@ def test_a_submodule_in_two_places_keeps_its_parameters():
     after = dict(module.named_parameters())
     assert all(after[n] is before[n] for n in before)
     assert frozen(module)(x.requires_grad_()).grad_fn is not None
+
+
+def test_the_key_of_the_cache_of_graphs_names_the_processors_instructions(monkeypatch):
+    """torch's own key leaves them out, and code for vectors of 8 numbers, built for 16, writes beyond its arrays."""
+    from torch._inductor import cpu_vec_isa
+
+    from vaekit.compiled import _bias_apart
+
+    keys = []
+    for isa in (cpu_vec_isa.VecAVX2(), cpu_vec_isa.VecAVX512()):
+        monkeypatch.setattr(cpu_vec_isa, "pick_vec_isa", lambda isa=isa: isa)
+        _bias_apart.cache_clear()
+        keys.append(_bias_apart().uuid())
+    _bias_apart.cache_clear()
+    assert keys[0] != keys[1]
