@@ -45,7 +45,7 @@ def whole_range(facts: Facts, wanted: str) -> tuple[float, float]:
     if not facts.integer and (low < 0 or high > 1):
         raise ChoiceError(
             f"{wanted} needs uint8 or numbers in [0, 1], whose range is known, but these run from {low:g} to {high:g}: "
-            f"{high:g}: store them as uint8 (of 16 bits: round((x - low) / (high - low) * 255)), divide them into [0, 1] (for "
+            "store them as uint8 (of 16 bits: round((x - low) / (high - low) * 255)), divide them into [0, 1] (for "
             "0..255 images: x / 255), or choose `likelihood='gaussian'`"
         )
     return low, high
