@@ -482,3 +482,28 @@ def test_columns_of_frames_are_found_by_name(people, birds, folder, library):
     rows = make({"species": ["gentoo", "adelie"], "flipper": [199.0, 190.0], "bill": [46.0, 40.0]})
     values = np.array([[46, 199], [40, 190]], np.float32)
     np.testing.assert_array_equal(bird.score(rows, 5), bird.score(values, 5, labels=["gentoo", "adelie"]))
+
+
+def test_labels_that_a_run_cannot_use_are_refused(graded, folder):
+    plain = vk.fit(vk.from_arrays(np.random.default_rng(3).normal(size=(40, 2))), "vae", out=folder / "plain", **TINY)
+    x = np.zeros((3, 2), np.float32)
+    for use in (
+        lambda: plain.encode(x, labels=[0, 1, 1]),
+        lambda: plain.encode("test", labels=[0, 1, 1]),
+        lambda: plain.score(x, 5, labels="a"),
+        lambda: plain.reconstruct(x, labels=0),
+        lambda: plain.evaluate(x, 5, labels=[0, 0, 0]),
+        lambda: plain.fill(x, np.array([True, False]), labels=[0, 0, 0]),
+        lambda: plain.fill(0, np.array([True, False]), labels=0),
+        lambda: plain.sample(3, labels=0),
+        lambda: plain.interpolate(x[0], x[1], labels=0),
+    ):
+        with pytest.raises(ChoiceError, match="not conditional, so it takes no `labels`"):
+            use()
+    with pytest.raises(ChoiceError, match="the test data have their own conditions"):
+        graded.score("test", 5, labels="low")
+    with pytest.raises(ChoiceError, match="row 0 of the test set has its own condition"):
+        graded.interpolate(0, 1, labels="low")
+    ends = graded.interpolate(0, X[0], 2, labels="high")  # of the raw end alone
+    expected = [graded.reconstruct("test", 1), graded.reconstruct(X[:1], labels="high")]
+    np.testing.assert_allclose(ends, np.concatenate(expected), atol=1e-4)

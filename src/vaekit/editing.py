@@ -44,8 +44,19 @@ def code_of(run: Run, datum: int | np.ndarray, labels: Labels | None = None) -> 
     That of a conditional run ends in its condition, which a raw datum needs: a class or attributes, (1, ...).
     """
     if isinstance(datum, int | np.integer):
+        if labels is not None:
+            raise ChoiceError(f"row {datum} of the test set has its own condition: `labels` is for raw data")
         return run.encode("test", rows=[int(datum)])[0]
     return run.encode(one_row(run, datum), labels=labels)[0]
+
+
+def codes_of(
+    run: Run, a: int | np.ndarray, b: int | np.ndarray, labels: Labels | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`code_of` two data, of which the raw ones are of `labels`."""
+    own = [isinstance(datum, int | np.integer) for datum in (a, b)]
+    first, second = (None if mine and not all(own) else labels for mine in own)
+    return code_of(run, a, first), code_of(run, b, second)
 
 
 def raw_of(run: Run, datum: int | np.ndarray) -> np.ndarray:

@@ -16,10 +16,12 @@ from .data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
 from .data.sparse import Sparse, is_sparse
 from .errors import ChoiceError, DataError
 from .noise import Noise
+from .progress import say
 
 if TYPE_CHECKING:
     from .run import Run
 
+UNCONDITIONAL = "this run is not conditional, so it takes no `labels`: leave them out"
 Batch = tuple[np.ndarray, Tensor, Tensor | None]
 """Row numbers (n,), x (n, *event), what a conditional model is given of them (n, C)."""
 
@@ -31,6 +33,9 @@ class Observed:
         n: how many data.
         split: "valid", "test", "train" or "array".
         labels: of an array, what `Condition.encoded` takes.
+
+    Raises:
+        ChoiceError: `labels` for a model that is not conditional.
     """
 
     def __init__(
@@ -42,6 +47,8 @@ class Observed:
         array: np.ndarray | None = None,
         labels: Any = None,
     ):
+        if labels is not None and composition.condition is None:
+            raise ChoiceError(UNCONDITIONAL)
         self.composition, self.observation = composition, composition.observation
         self.facts, self.split, self.data = facts, split, data
         self.array, self.labels = array, labels
@@ -160,7 +167,7 @@ def as_rows(run: Run, x: np.ndarray, beyond_range: bool = False) -> np.ndarray:
 def of_frame(run: Run, frame: Any, labels: Any = None) -> tuple[np.ndarray, Any]:
     """Rows of a frame of pandas, polars or pyarrow as the run's table would be read, and their labels.
 
-    Without `labels` those of a conditional run are taken from the frame.
+    Without `labels` those of a conditional run are taken from the frame. Notes on it go to standard error.
 
     Raises:
         DataError: a column is missing, or holds what the run's does not.
@@ -171,6 +178,8 @@ def of_frame(run: Run, frame: Any, labels: Any = None) -> tuple[np.ndarray, Any]
     options, condition = run.config["data"]["options"], run.composition.condition
     beside = {name: options.get(name) for name in ("label", "group")}
     found = source(frame, name="the frame", schema=columns_of(run), missing=run.facts.missing, strict=False, **beside)
+    for note in found.notes:
+        say(f"note: the frame: {note}")
     if labels is None and condition is not None:
         labels = condition.carried(found.label, found.columns)
     return found.x, labels

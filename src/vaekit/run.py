@@ -33,7 +33,7 @@ from .example import PLACE, place
 from .files import is_writable, read_json, read_tensors, write_json
 from .isolation import check_default_dtype, in_full_precision
 from .noise import Noise
-from .observed import Observed, as_rows, block_of, events, of_frame
+from .observed import UNCONDITIONAL, Observed, as_rows, block_of, events, of_frame
 from .progress import say
 from .stored import (
     SPLITS,
@@ -202,6 +202,12 @@ class Run:
         if isinstance(what, str):
             if what not in ("train", "valid", "test"):
                 raise ChoiceError(f"no split {what!r}: there are train, valid, test")
+            if labels is not None:
+                raise ChoiceError(
+                    UNCONDITIONAL
+                    if self.composition.condition is None
+                    else f"the {what} data have their own conditions: `labels` is for raw rows"
+                )
             if what not in self._observed:  # kept, since its binary draw is
                 self._observed[what] = Observed(self.composition, self.facts, what, self.data)
             return self._observed[what]
@@ -228,8 +234,13 @@ class Run:
             what: a split of the run's data, or raw rows: an array, or a frame, whose columns are found by name.
             n: only the first n data.
             rows: only the data of these numbers; binarised ones as the split's frozen draw has them.
-            labels: of an array of raw rows, for a conditional run: a class for each, or one for all, by name or (where
-                no class is named by a whole number) by code; of attributes numbers (n, size).
+            labels: of an array of raw rows, for a conditional run: a class for each, or one for all, by name or by
+                code 0..size-1; of attributes numbers (n, size). Where any class is named by a whole number, numbers are
+                names, never codes: with classes "3", "7" and "9" the 0 is no class and 3 is the class "3".
+
+        Raises:
+            ChoiceError: `labels` for a run that is not conditional, or with a split; a class that is unknown.
+            DataError: rows that are none of this run's.
         """
         rows = None if rows is None else np.asarray(rows)
         found = []
@@ -317,7 +328,7 @@ class Run:
         condition = self.composition.condition
         if condition is None:
             if labels is not None:
-                raise ChoiceError("this run is not conditional: it takes no labels")
+                raise ChoiceError(UNCONDITIONAL)
             return None
         if labels is not None:
             c = condition.encoded(labels, n)
@@ -407,10 +418,10 @@ class Run:
         Arguments:
             a, b: the number of a row of the test set, or a raw datum; raw ones of a conditional run are of `labels`.
         """
-        from .editing import code_of
+        from .editing import codes_of
         from .latent import interpolate
 
-        return self.decode(interpolate(code_of(self, a, labels), code_of(self, b, labels), steps, mode))
+        return self.decode(interpolate(*codes_of(self, a, b, labels), steps, mode))
 
     def edit(
         self,

@@ -16,7 +16,7 @@ from vaekit.distributions import NegativeBinomial, Poisson, ZeroInflatedNegative
 from vaekit.mixed import MixedHead, start_bias
 from vaekit.recipes import Facts, get_recipe
 
-WORST = {1e2: 1e-4, 1e4: 1e-4, 1e6: 1e-4, 1e8: 3e-3}
+WORST = {1e2: 1e-4, 1e4: 1e-4, 1e6: 2e-4, 1e8: 3e-3}
 """Nats that the docstrings promise in float32, by mean."""
 RATIOS = [1e-6, 1e-3, 0.1, 1.0, 30.0, 1e4]  # of r to the mean
 N = 2000

@@ -51,6 +51,7 @@ def edit(
         class and the datum is of the test set.
     label
         The class (or the attributes a,b,c) of a datum that comes from a file, for a conditional run.
+        A number is a name where any class is named by one, else a code 0, 1, ...
     unbalanced
         Leave in the direction what only comes along with the attribute in these data.
     steps
@@ -113,7 +114,7 @@ def fill(
         half (the lower one is hidden), box (the middle), or a file: an image whose bright pixels are hidden, or .npy.
     label
         Of what comes from a file, for a conditional run: the column of the rows' classes, or one class (or attributes
-        a,b,c) of them all.
+        a,b,c) of them all. A number is a name where any class is named by one, else a code 0, 1, ...
     draws
         How many answers the expectation is over.
     seed

@@ -53,6 +53,7 @@ def evaluate(
         Of the draws of z.
     label
         Of new data for a conditional run: the column of their classes, or one class (or attributes a,b,c) of them all.
+        A number is a name where any class is named by one, else a code 0, 1, ...
     table
         .csv or .parquet with a column `file` that describes a folder of new images.
     device
@@ -150,6 +151,7 @@ def encode(
         Of the draws.
     label
         Of new data for a conditional run: the column of their classes, or one class (or attributes a,b,c) of them all.
+        A number is a name where any class is named by one, else a code 0, 1, ...
     table
         .csv or .parquet with a column `file` that describes a folder of new images.
     data
@@ -209,6 +211,7 @@ def score(
         Of the draws.
     label
         Of new data for a conditional run: the column of their classes, or one class (or attributes a,b,c) of them all.
+        A number is a name where any class is named by one, else a code 0, 1, ...
     table
         .csv or .parquet with a column `file` that describes a folder of new images.
     device

@@ -60,6 +60,7 @@ def sample(
         Spread of z about the prior's centre, or about the mean of the codes.
     label
         Of a conditional run: the class (or the attributes, a,b,c) of all of them; else each class in turn.
+        A number is a name where any class is named by one, else a code 0, 1, ...
     noise
         Draw x from p(x|z) rather than take its mean.
     latents
@@ -198,6 +199,7 @@ def interpolate(
         lerp, slerp, or by the number of latents.
     label
         The class (or the attributes a,b,c) of both ends, where they come from files, for a conditional run.
+        A number is a name where any class is named by one, else a code 0, 1, ...
     noise
         Draw x from p(x|z) rather than take its mean.
     sample
