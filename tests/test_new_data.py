@@ -8,6 +8,7 @@ from PIL import Image
 
 import vaekit as vk
 from vaekit.cli import main
+from vaekit.data import read_rows
 from vaekit.data.condition import Condition, class_codes
 from vaekit.errors import ChoiceError
 
@@ -507,3 +508,61 @@ def test_labels_that_a_run_cannot_use_are_refused(graded, folder):
     ends = graded.interpolate(0, X[0], 2, labels="high")  # of the raw end alone
     expected = [graded.reconstruct("test", 1), graded.reconstruct(X[:1], labels="high")]
     np.testing.assert_allclose(ends, np.concatenate(expected), atol=1e-4)
+
+
+def test_new_images_that_are_not_taken_as_they_are_are_told(folder, capsys, monkeypatch):
+    """Another size, values beyond the run's range, fewer bits: counted in a note, for a folder and for one image."""
+    monkeypatch.setenv("VAEKIT_CACHE", str(folder / "cache"))
+    rng = np.random.default_rng(4)
+
+    def save(place, images):
+        (folder / place).mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(folder / place / f"{i:02d}.tif")
+        return str(folder / place)
+
+    wide = [rng.integers(100, 900, (6, 6)).astype(np.uint16) for _ in range(12)]
+    wide[0][0, :2] = 100, 900
+    run = vk.fit(vk.load(save("wide", wide)), "vae", likelihood="gaussian", out=folder / "deep", **TINY)
+    assert run.config["data"]["options"]["pixel_range"] == "100.0,900.0"
+    beyond = wide[1].copy()
+    beyond[0, :3] = 99, 901, 5000
+    new = save("odd", [wide[2], beyond, np.full((9, 12), 500, np.uint16), np.zeros((6, 6), np.uint8)])
+    told = (
+        "3 of 4 images have more than 8 bits: values 100..900",
+        "1 of 4 images have 8 bits",
+        "1 of 4 images have values outside 100..900, which were clipped to it: 3 values, 1.7% of all",
+        "1 of 4 images were of another size (9x12) and resized to 6x6",
+    )
+    for command in ("score", "encode"):
+        assert main([command, str(run.path), new, "--out", str(folder / f"odd-{OUT[command]}")]) == 0
+        err = capsys.readouterr().err
+        assert all(f"note: {note}" in err for note in told), err
+    assert set(told) <= {
+        note[: len(t)] for note in read_rows(new, size="6x6", pixel_range="100,900").notes for t in told
+    }
+    for i, note in ((1, "01.tif: the image has values outside 100..900"), (2, "02.tif: the image was of another size")):
+        picture = f"{new}/{i:02d}.tif"
+        assert main(["score", str(run.path), picture, "--out", str(folder / "one.csv")]) == 0
+        assert f"note: {note}" in capsys.readouterr().err
+    other = save("other", [7 * image for image in wide])
+    assert main(["score", str(run.path), other, "--split", "test", "--out", str(folder / "o.csv")]) == 0
+    assert "values outside 100..900" in capsys.readouterr().err
+    plain = [image.astype(np.uint8) for image in wide]
+    run = vk.fit(vk.load(save("narrow", plain)), "vae", likelihood="gaussian", out=folder / "shallow", **TINY)
+    assert main(["score", str(run.path), other, "--split", "test", "--out", str(folder / "o.csv")]) == 2
+    assert "a range of their own" in capsys.readouterr().err
+
+
+def test_notes_on_new_rows_are_given(graded, folder, capsys):
+    """One-hot labels, labels that are missing: what `fit` says of data is said of new ones, too."""
+    np.savez(folder / "hot.npz", x=X, label=np.eye(3)[[0, 1, 2]], beside=np.zeros((2, 2)))
+    told = ("one-hot labels of 3 columns were read as 3 classes", "hot.npz: not used: beside (2, 2)")
+    assert set(told) <= set(read_rows(folder / "hot.npz").notes)
+    hot = ["encode", str(graded.path), str(folder / "hot.npz"), "--label", "mid"]
+    assert main([*hot, "--out", str(folder / "hot-z.npz")]) == 0
+    err = capsys.readouterr().err
+    assert all(f"note: {note}" in err for note in told), err
+    arrow = pytest.importorskip("pyarrow")
+    graded.encode(arrow.table({"a": ["$1", "$2", "$3"], "b": [1.0, 2.0, 3.0], "grade": GRADES}))
+    assert "note: the frame: " in capsys.readouterr().err

@@ -387,3 +387,32 @@ def test_what_are_no_numbers_is_refused_with_what_to_do(tmp_path, x, says):
     for path in (tmp_path / "a.npy", tmp_path / "a.npz"):
         with pytest.raises(DataError, match=says):
             load(path)
+
+
+@pytest.mark.parametrize("dtype", ["U3", "S3"])
+@pytest.mark.parametrize("key", ["y", "label", "labels"])
+def test_labels_that_are_texts_name_the_classes(tmp_path, key, dtype):
+    names = np.array(["cat", "dog", "ant"] * 4)
+    np.savez(tmp_path / "a.npz", x=np.arange(24.0).reshape(12, 2), **{key: names.astype(dtype)})
+    data = load(tmp_path / "a.npz")
+    assert (data.label_names, data.notes) == (["ant", "cat", "dog"], ())
+    assert [data.label_names[c] for c in data.train.label] == names[data.train.index].tolist()
+    assert load_rows(tmp_path / "a.npz")[2].tolist() == names.tolist()
+
+
+def test_texts_that_may_be_labels_are_told_and_objects_are_not_read(tmp_path):
+    x, names = np.arange(24.0).reshape(12, 2), np.array(["cat", "dog", "ant"] * 4)
+    for key, values in (("species", names), ("target", np.arange(12) % 3), ("class", names[:, None].astype("S"))):
+        np.savez(tmp_path / "a.npz", x=x, **{key: values})
+        (note,) = load(tmp_path / "a.npz").notes
+        assert note.endswith(f"write `label={key!r}`")
+        data = load(tmp_path / "a.npz", label=key)
+        assert len(np.unique(np.concatenate([data.train.label, data.valid.label, data.test.label]))) == 3
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(12) % 3, label_names=np.unique(names).astype("S"))
+    assert load(tmp_path / "a.npz").label_names == ["ant", "cat", "dog"]
+    for key in ("y", "target", "classes"):
+        np.savez(tmp_path / "a.npz", x=x, **{key: names.astype(object)})
+        with pytest.raises(DataError, match=f"array '{key}' holds Python objects"):
+            load(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", x=x, species=names.astype(object))
+    assert "('species': Python objects, which are never read; save texts" in load(tmp_path / "a.npz").notes[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaekit.errors import ChoiceError, DataError
+from vaekit.progress import say
 
 if TYPE_CHECKING:
     from vaekit.run import Run
@@ -49,10 +49,17 @@ def rows(run: Run, source: str | None, split: str | None, table: str | None = No
     from vaekit.cli.fit import load
     from vaekit.data.condition import named
 
-    data = load(source, kind=run.facts.kind, **_options(run, source, table))
+    options = _options(run, source, table)
+    data = load(source, kind=run.facts.kind, **options)
     if data.is_same(run.config["data"]["digest"]):
         run.use_data(source)
         return _own(run, split)
+    own = data.options.get("pixel_range")
+    if own != options.get("pixel_range"):
+        raise DataError(
+            f"the images in {source} have more than 8 bits and a range of their own, {own}, and this run was trained "
+            "on images of 8 bits, or of the whole range 0..65535: leave --split out to read them so"
+        )
     part = getattr(data, split)
     label = part.label
     if label is not None and data.label_names is not None:
@@ -111,11 +118,10 @@ def note_differing(run: Run, given: Rows) -> None:
         return
     names = [column.name for column in columns_of(run)] or [str(i) for i in range(len(held))]
     n, where = int(differ.any(1).sum()), [names[i] for i in np.flatnonzero(differ.any(0))]
-    print(
+    say(
         f"note: {n:,} row{'s differ' if n > 1 else ' differs'} from the training data in column"
         f"{'s' * (len(where) > 1)} {', '.join(map(repr, where[:6]))}{' ...' * (len(where) > 6)}, of one value in them: "
-        f"that costs {DIFFERS:,.0f} nats per value",
-        file=sys.stderr,
+        f"that costs {DIFFERS:,.0f} nats per value"
     )
 
 
@@ -163,12 +169,10 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
     with Doing() as doing:
         found = read_rows(source, **_options(run, source, table), progress=doing)
     for note in found.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     if is_table(path) and not columns_of(run) and run.facts.kind in ("vector", "counts"):
         shown = some(found.feature_names or [])
-        print(
-            f"note: this run knows no names of columns: {path.name} is read in its own order, {shown}", file=sys.stderr
-        )
+        say(f"note: this run knows no names of columns: {path.name} is read in its own order, {shown}")
     found = in_order(found, [column.name for column in columns_of(run)], source)
     x, label = found.x, found.label
     if path.is_dir() and found.names is not None:
@@ -342,10 +346,9 @@ def mask(run: Run, given: str) -> str | np.ndarray:
 
     if run.facts.kind != "image":
         raise DataError(f"{path}: this run takes {run.facts.kind} data: give the mask as a .npy file")
-    try:
-        pixels = images._decode(path, (shape[1], shape[2]), images._colour("black"), True)
-    except images._unreadable() as error:
-        raise DataError(f"{path} cannot be read as an image ({error})") from None
+    pixels, notes = images.one(path, (shape[1], shape[2]), "black", True)
+    for note in notes:
+        say(f"note: {path.name}: {note}")
     return np.broadcast_to(pixels.reshape(shape[1:]) > 127, shape)
 
 
@@ -373,11 +376,10 @@ def _picture(run: Run, path: Path) -> np.ndarray:
     if channels not in (1, 3):
         raise DataError(f"{path}: this run takes images of {channels} channels; give a .npy or .npz file")
     stored = run.config["data"]["options"]
-    background, span = images._colour(stored.get("background", "white")), images.parse_range(stored.get("pixel_range"))
-    try:
-        pixels = images._decode(path, (size[0], size[1]), background, channels == 1, span)
-    except images._unreadable() as error:
-        raise DataError(f"{path} cannot be read as an image ({error})") from None
+    background, span = stored.get("background", "white"), stored.get("pixel_range")
+    pixels, notes = images.one(path, (size[0], size[1]), background, channels == 1, span)
+    for note in notes:
+        say(f"note: {path.name}: {note}")
     x = pixels[None] if channels == 3 else pixels[None, ..., None]
     low, high = facts.scale
     if facts.integer and (low, high) == (0.0, 255.0):

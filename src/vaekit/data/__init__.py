@@ -7,7 +7,7 @@
 """
 
 from vaekit.data.core import Data, Split
-from vaekit.data.loading import from_arrays, load, load_rows
+from vaekit.data.loading import from_arrays, load, load_rows, read_rows
 from vaekit.data.named import datasets
 
-__all__ = ["Data", "Split", "datasets", "from_arrays", "load", "load_rows"]
+__all__ = ["Data", "Split", "datasets", "from_arrays", "load", "load_rows", "read_rows"]

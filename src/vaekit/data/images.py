@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from vaekit.errors import DataError
 if TYPE_CHECKING:
     from PIL import Image
 
-VERSION = 2  # of the packed files: raised when decoding changes
+VERSION = 3  # of the packed files: raised when decoding, or what is noted of it, changes
 FORMATS = (
     *(
         "PNG",
@@ -223,20 +223,25 @@ class _Packing:
                 self._find_span(pool, wide)
             span, resize = self.span, self.target is not None
 
-            def decode(file: Path) -> Array:
+            def decode(file: Path) -> tuple[Array, int]:
                 return _decode(file, (height, width), self.colour, grey, span, resize)
 
-            kept = []
+            kept, beyond = [], []
             with caches.writing(packed) as out:
                 packer = caches.Packer(out, (height, width) if grey else (height, width, 3))
-                for name, image in self._each(pool, list(heads), decode, "decoding images"):
-                    if image is not None:
-                        packer.add(image)
+                for name, found in self._each(pool, list(heads), decode, "decoding images"):
+                    if found is not None:
+                        packer.add(found[0])
                         kept.append(name)
+                        beyond.append(found[1])
                 if not kept:
                     raise DataError(f"{self.path}: none of its {len(files)} images can be read")
                 packer.close()
-                self._note(len(files), kept, heads)
+                if len(files) > len(kept):
+                    self.notes.insert(
+                        0, f"{len(files) - len(kept)} of {len(files)} images could not be read and were left out"
+                    )
+                self.notes += _told([heads[name] for name in kept], (height, width), self.span, beyond)
                 told = {"names": kept, "range": self.span, "notes": self.notes}
                 with caches.writing(about) as text:  # first, so that a packed file never stands without it
                     text.write(json.dumps(told).encode())
@@ -278,23 +283,58 @@ class _Packing:
         else:
             self.span = (low, high if high > low else low + 1)
 
-    def _note(self, files: int, kept: list[str], heads: dict[str, _Head]) -> None:
-        """Tells of what was read otherwise than as it stands."""
-        read = [heads[name] for name in kept]
-        if files > len(kept):
-            self.notes.insert(0, f"{files - len(kept)} of {files} images could not be read and were left out")
-        if wide := sum(head.wide for head in read):
-            low, high = self.span or (0, FULL)
-            self.notes.append(
-                f"{wide} of {len(read)} images have more than 8 bits: values {low:g}..{high:g} were brought to 0..255"
-            )
-        if deep := sum(head.deep for head in read):
-            self.notes.append(f"{deep} of {len(read)} images are of 16 bits in colour: only the higher 8 were read")
-        if several := [head.frames - 1 for head in read if head.frames > 1]:
-            self.notes.append(
-                f"{len(several)} of {len(read)} files hold several images (pages, frames): the first of each was read, "
-                f"{sum(several)} were left out; save them as files of their own to use them"
-            )
+
+def _told(heads: list[_Head], size: tuple[int, int], span: tuple[float, float] | None, beyond: list[int]) -> list[str]:
+    """What of these images was read otherwise than as it stands; `beyond` values of each were outside the range."""
+    n, told = len(heads), []
+
+    def these(count: int, has: str, have: str) -> str:
+        return f"the image {has}" if n == 1 else f"{count} of {n} images {have}"
+
+    low, high = span or (0, FULL)
+    if wide := [head for head in heads if head.wide]:
+        told.append(
+            f"{these(len(wide), 'has', 'have')} more than 8 bits: values {low:g}..{high:g} were brought to 0..255"
+        )
+    if span and (narrow := n - len(wide)):
+        told.append(f"{these(narrow, 'has', 'have')} 8 bits and no part in the range {low:g}..{high:g} of wider ones")
+    if outside := sum(count > 0 for count in beyond):
+        share = sum(beyond) / sum(head.height * head.width for head in wide)
+        told.append(
+            f"{these(outside, 'has', 'have')} values outside {low:g}..{high:g}, which were clipped to it: "
+            f"{counted(sum(beyond), 'value')}, {100 * share:.2g}% of all"
+        )
+    if other := [head for head in heads if (head.height, head.width) != size]:
+        told.append(
+            f"{these(len(other), 'was', 'were')} of another size ({other[0].height}x{other[0].width}) and resized to "
+            f"{size[0]}x{size[1]} (height x width)"
+        )
+    if deep := sum(head.deep for head in heads):
+        told.append(f"{these(deep, 'is', 'are')} of 16 bits in colour: only the higher 8 were read")
+    if several := [head.frames - 1 for head in heads if head.frames > 1]:
+        told.append(
+            f"{len(several)} of {counted(n, 'file')} {'holds' if n == 1 else 'hold'} several images (pages, frames): "
+            f"the first of each was read, {sum(several)} were left out; save them as files of their own to use them"
+        )
+    return told
+
+
+def one(
+    file: Path, size: tuple[int, int], colour: str, grey: bool, pixel_range: str | None = None
+) -> tuple[Array, list[str]]:
+    """One image as (H, W) if `grey`, else (H, W, 3), uint8, and notes on what was read otherwise than as it stands.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    span = parse_range(pixel_range)
+    try:
+        head = _head(file)
+        pixels, outside = _decode(file, size, _colour(colour), grey, span)
+    except _unreadable() as error:
+        raise DataError(f"{file} cannot be read as an image ({error})") from None
+    coloured = ["the image is in colour and was read as grey"] if grey and not head.grey else []
+    return pixels, [*_told([head], size, span, [outside]), *coloured]
 
 
 def _common_size(path: Path, heads: dict[str, _Head]) -> tuple[int, int]:
@@ -401,14 +441,19 @@ def _values(image: "Image.Image") -> Array:
     return values.astype(np.float64)
 
 
-def _spread(values: Array, low: float, high: float) -> Array:
-    """Values from low..high to 0..255, a few rows at a time, since float64 takes eight times the memory."""
-    found = np.empty(values.shape, np.uint8)
+def _spread(values: Array, low: float, high: float) -> tuple[Array, int]:
+    """Values from low..high to 0..255, a few rows at a time, since float64 takes eight times the memory.
+
+    Returns:
+        The bytes, and how many values lay outside the range and were clipped.
+    """
+    found, outside = np.empty(values.shape, np.uint8), 0
     rows = max(1, BIG // max(1, values.shape[1]))
     for a in range(0, len(values), rows):
         share = (values[a : a + rows].astype(np.float64) - low) / (high - low)
+        outside += int(((share < 0) | (share > 1)).sum())
         found[a : a + rows] = np.floor(np.clip(share, 0, 1) * 255 + 0.5)
-    return found
+    return found, outside
 
 
 def _decode(
@@ -418,10 +463,15 @@ def _decode(
     grey: bool,
     span: tuple[float, float] | None = None,
     resize: bool = True,
-) -> Array:
-    """One image as (H, W) if `grey`, else (H, W, 3), uint8; values of more than 8 bits from `span` to 0..255."""
+) -> tuple[Array, int]:
+    """One image as (H, W) if `grey`, else (H, W, 3), uint8; values of more than 8 bits from `span` to 0..255.
+
+    Returns:
+        The image, and how many of its values lay outside the span and were clipped.
+    """
     from PIL import Image, ImageOps
 
+    outside = 0
     with _opened(file) as opened:
         image: Image.Image = opened
         image.load()
@@ -431,7 +481,8 @@ def _decode(
             raise ValueError("floating-point pixels have no fixed range; say it with pixel_range='LOW,HIGH'")
         if image.mode == "F" or image.mode.startswith("I"):
             low, high = span or (0, FULL)
-            image = Image.fromarray(_spread(_values(image), low, high))
+            spread, outside = _spread(_values(image), low, high)
+            image = Image.fromarray(spread)
         elif image.has_transparency_data:
             over = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", over.size, (*colour, 255)), over)
@@ -440,45 +491,4 @@ def _decode(
             if not resize:
                 raise ValueError(f"it is {image.height}x{image.width}, and its header says {size[0]}x{size[1]}")
             image = image.resize(size[::-1], Image.Resampling.LANCZOS)
-        return np.array(image)
-
-
-def described(source: Source, table: dict[str, Array], where: Path, label: str | None = None) -> Source:
-    """The images of `source` with the columns of a table whose column `file` holds their names.
-
-    Names are relative to the folder, or to the folder in which all images lie. A column `label` (or the one asked
-    for) takes the place of the class folders.
-
-    Raises:
-        DataError: no column `file`, a name twice, or images without a row.
-    """
-    assert source.names is not None
-    if "file" not in table:
-        raise DataError(f"{where} needs a column 'file' with each image's name; it has {', '.join(table)}")
-    files = [str(PurePosixPath(str(name))) for name in table["file"]]
-    row = {name: i for i, name in enumerate(files)}
-    if len(row) < len(files):
-        twice = next(name for name, count in Counter(files).items() if count > 1)
-        raise DataError(f"{where} has several rows for the image {twice!r}: expected one row for each image")
-    shared = folders.shared_folders([PurePosixPath(name).parent.parts for name in source.names])
-    short = [str(PurePosixPath(*PurePosixPath(name).parts[shared:])) for name in source.names]
-    found = [row.get(name, row.get(below)) for name, below in zip(source.names, short, strict=True)]
-    missing = [name for name, i in zip(source.names, found, strict=True) if i is None]
-    if missing:
-        raise DataError(
-            f"{where} has no row for {len(missing)} of {len(found)} images, the first being {missing[0]!r}: its column "
-            "'file' must hold names relative to the folder of images"
-        )
-    order = np.array(found, dtype=np.int64)
-    prose = [name for name, values in table.items() if values.dtype.kind == "O"]
-    columns = {name: values[order] for name, values in table.items() if name not in ("file", *prose)}
-    codes, names = source.label, source.label_names
-    if label is None and "label" in columns:
-        codes, names = columns.pop("label"), None
-    unused = len(files) - len(found)
-    notes = source.notes
-    if unused:
-        notes += (f"not used, since they belong to no image: {counted(unused, 'row')} of {where.name}",)
-    if prose:
-        notes += (f"columns of long texts in {where.name} were not used: {', '.join(prose)}",)
-    return Source(source.x, codes, names, columns, source.names, splits=source.splits, kind=source.kind, notes=notes)
+        return np.array(image), outside

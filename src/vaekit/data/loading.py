@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vaekit.data import cache as caches
-from vaekit.data import folders, frames, idx, images, named, npz, shapes
+from vaekit.data import folders, frames, idx, image_table, images, named, npz, shapes
 from vaekit.data import table as tables
 from vaekit.data.arrays import Source, aligned, build, several_labels, tidy
 from vaekit.data.condition import named as class_names
@@ -124,7 +124,7 @@ def load(
         )
         if table is not None:
             where = table_path(table, path)
-            found = images.described(found, tables.read(where).columns, where, label)
+            found = image_table.described(found, tables.read(where).columns, where, label)
     else:
         found = _found(asked, x_key=x_key, label=label, group=group, table=in_table, cache=cache, progress=progress)
     if shape is not None:
@@ -197,7 +197,8 @@ def load_rows(
 
     Returns:
         (N, *row) raw rows in their `row_dtype`, mapped where they are large; the names of files or None; the (N,)
-        labels or None: the names of the classes where the source names them, else as they are written there.
+        labels or None: the names of the classes where the source names them, else as they are written there. Notes on
+        how they were read are in what `read_rows` gives.
 
     Raises:
         DataError: the data cannot be found or read.
@@ -242,7 +243,13 @@ def read_rows(
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Source:
-    """What `load_rows` gives, with all else that is known of the rows; arguments as there."""
+    """What `load_rows` gives, as `x`, `names` and `label`, with all else that is known of the rows; arguments as there.
+
+    `notes` is what the reader should tell the user: images resized, values clipped, arrays and columns not used.
+
+    Raises:
+        DataError: the data cannot be found or read.
+    """
     in_table: dict[str, Any] = {"schema": schema, "missing": missing == "mask", "strict": False}
     in_table |= {"delimiter": delimiter, "header": header, "decimal": decimal}
     path, asked = (Path(), "the frame") if frames.is_frame(source) else (known_path(source), str(source))
@@ -261,7 +268,7 @@ def read_rows(
         )
         if table is not None:
             where = table_path(table, path)
-            found = images.described(found, tables.read(where).columns, where, label)
+            found = image_table.described(found, tables.read(where).columns, where, label)
     else:
         found = _found(asked, x_key=x_key, label=label, group=group, table=in_table, cache=cache, progress=progress)
     x = tidy(found.x, asked)
@@ -273,7 +280,8 @@ def read_rows(
     codes, names = found.label, found.label_names
     if codes is not None and np.ndim(codes) == 2:
         given = np.asarray(codes)
-        codes, names, several, _ = several_labels(given, n, names, f"{asked}: label")
+        codes, names, several, notes = several_labels(given, n, names, f"{asked}: label")
+        found = replace(found, notes=(*found.notes, *notes))
         if codes is not None and given.shape[1] > 1:  # one-hot in these rows, perhaps not in others
             titles = names if names and len(names) == given.shape[1] else [f"label_{i}" for i in range(given.shape[1])]
             several = {title: given[:, i] for i, title in enumerate(titles)}

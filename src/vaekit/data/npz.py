@@ -100,7 +100,7 @@ def source(
     Data under x_train and x_test (and x_valid), with y_train and so on, make those splits; train_images, Xtest or
     val_labels are names of that kind too. A sparse matrix as `scipy.sparse.save_npz` writes it is read as one. Every
     further array with one number or text per row becomes a column, by name where its codes have names (batch and
-    batch_names); a note lists what is not used.
+    batch_names); a note lists what is not used. Labels may be texts, which are then the names of the classes.
 
     Raises:
         DataError: not a .npz file, damaged, no array to take as x, or Python objects where data are looked for.
@@ -179,7 +179,7 @@ class _Store:
             values: Array = np.lib.format.read_array(stream, allow_pickle=False)
             stream.read()  # to the end, where the checksum is compared
             _check_text(values, key)
-            return values
+            return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
 
     def data(self, key: str) -> Array:
         """A member that may be large: mapped in place, or unpacked into the cache and mapped, or read."""
@@ -258,9 +258,17 @@ def _with_columns(store: _Store, x: Any, used: set[str], key: str = "") -> Sourc
         file_names = None
     label_names, feature_names = take("label_names", "class_names"), take("feature_names", "genes")
     for other, shape in store.shapes.items():
-        if other not in used and shape == (n,) and store.dtypes[other].kind in "buifU" and other not in columns:
-            columns[other] = _named(store.read(other), take(f"{other}_names"))
+        if other in used or other in columns or shape not in ((n,), (n, 1)):
+            continue
+        if store.dtypes[other].kind in "buifUS":
+            columns[other] = _named(store.read(other).reshape(n), take(f"{other}_names"))
             used.add(other)
+        elif store.dtypes[other].hasobject and label is None and (part_of(other) or " ")[0] == "label":
+            raise _objects(store.path, f"array {other!r}")
+    if label is None and (others := [name for name, column in columns.items() if _may_be_classes(name, column)]):
+        notes.append(
+            f"no array is named {', '.join(LABEL)}: to take {others[0]!r} for the labels, write `label={others[0]!r}`"
+        )
     return Source(
         x,
         label=label,
@@ -280,10 +288,21 @@ def _whole(values: Array) -> bool:
     return bool((known == np.round(known)).all())
 
 
+def _may_be_classes(name: str, column: Array) -> bool:
+    """Whether a column looks like labels: by its name, or as texts of which some recur."""
+    named = WHATS.get(name.lower()) == "label" and (column.dtype.kind != "f" or _whole(column))
+    recurs = column.dtype.kind == "U" and len(np.unique(column)) <= len(column) // 2
+    return named or (recurs and name not in ("batch", "group"))
+
+
 def _unused(store: _Store, used: set[str]) -> list[str]:
-    """A note on the arrays that are not used, if there are any."""
-    left = [f"{key} {shape}" for key, shape in store.shapes.items() if key not in used]
-    return [f"{store.path.name}: not used: {some(left)}"] if left else []
+    """Notes on the arrays that are not used, if there are any."""
+    left = [key for key in store.shapes if key not in used]
+    if not left:
+        return []
+    objects = [repr(key) for key in left if store.dtypes[key].hasobject]
+    why = f" ({some(objects)}: Python objects, which are never read; save texts with .astype(str))" if objects else ""
+    return [f"{store.path.name}: not used: {some([f'{key} {store.shapes[key]}' for key in left])}{why}"]
 
 
 def _named(codes: Array, names: Array | None) -> Array:
