@@ -263,7 +263,7 @@ def _with_columns(store: _Store, x: Any, used: set[str], key: str = "") -> Sourc
         if store.dtypes[other].kind in "buifUS":
             columns[other] = _named(store.read(other).reshape(n), take(f"{other}_names"))
             used.add(other)
-        elif store.dtypes[other].hasobject and label is None and (part_of(other) or " ")[0] == "label":
+        elif store.dtypes[other].hasobject and label is None and WHATS.get(other.lower()) == "label":
             raise _objects(store.path, f"array {other!r}")
     if label is None and (others := [name for name, column in columns.items() if _may_be_classes(name, column)]):
         notes.append(
