@@ -16,7 +16,7 @@ from vaekit.conditional import Conditional
 from vaekit.data.observation import Binary, Identity
 from vaekit.errors import ChoiceError
 from vaekit.export import build, export_graphs, write_export
-from vaekit.export.graphs import Graph, Port, certain, expected
+from vaekit.export.graphs import Graph, Port, blur, certain, expected
 from vaekit.export.onnx import Session, convert, difference
 from vaekit.export.several import check_names
 from vaekit.model import VAE
@@ -261,3 +261,31 @@ def test_a_network_of_ones_own_is_exported_too(tmp_path):
     z = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
     (x,) = onnxruntime.InferenceSession(files[0]).run(None, {"z": z})
     np.testing.assert_allclose(x, run.decode(z), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize(("spread", "kind"), [(1e5, "vector"), (1e5, "signal"), (10.0, "vector")])
+def test_what_float32_costs_is_told_or_refused(tmp_path, capsys, spread, kind):
+    """Time stamps: rounded to float32 they move by up to 128 s in all, 64 for the datum and as many for the mean."""
+    x = 1.7e9 + spread * np.random.default_rng(0).normal(size=(60, 4))
+    run = vk.fit(vk.from_arrays(x, kind=kind), out=tmp_path / "run", latent=1, hidden=(4,), steps=3, **QUIET)
+    assert run.facts.double
+    if spread < 128:
+        with pytest.raises(
+            ChoiceError, match="float32, which rounds the raw data of this run by more than their standard"
+        ):
+            run.export(tmp_path / "graphs", "torch")
+        with pytest.raises(ChoiceError, match="has no explorer: exported graphs are in float32"):
+            run.explore(tmp_path / "page.html")
+        return
+    moved = blur(run.composition.observation)
+    assert moved == pytest.approx(128 / spread, rel=0.3)
+    graph = build(run, "encode")
+    want = run.composition.observation(torch.from_numpy(x.reshape(60, *run.facts.shape)))
+    with torch.no_grad():
+        have = graph.module.observation(torch.from_numpy(x.reshape(60, *run.facts.shape)).float())
+    assert 0.2 * moved < float((have - want).abs().max()) <= 1.01 * moved
+    run.export(tmp_path / "graphs", "torch", ["encode"])
+    said = "In float32, where the run is in float64: raw data are rounded by up to 0.001"
+    assert f"note: {said}" in capsys.readouterr().err
+    assert said in (tmp_path / "graphs" / "graphs.json").read_text()
+    assert blur(made_up("vae", "vector").composition.observation) == 0

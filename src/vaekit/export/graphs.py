@@ -7,15 +7,17 @@ uniform or standard normal numbers as further inputs, so that whoever runs it de
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from ..data.observation import Binary, Counts, Dequantised, Levels, Observation
+from ..data.observation import Binary, Centred, Counts, Dequantised, Levels, Observation, Standardised
 from ..distributions import draw
 from ..errors import ChoiceError
 from ..hierarchy import Chain, TopDown
@@ -215,6 +217,36 @@ def _single(observation: Observation) -> Observation:
     return copy.deepcopy(observation).float() if observation.in_double else observation
 
 
+def blur(observation: Observation) -> float:
+    """By how much float32 moves raw data, in deviations of the training data: 0 where the run itself is in float32.
+
+    Both the datum and the mean that is taken from it are rounded, by half a step of float32 each.
+    """
+    if not (observation.in_double and isinstance(observation, Standardised | Centred)):
+        return 0.0
+    scale = (observation.std if isinstance(observation, Standardised) else observation.scale).cpu().double().numpy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = np.spacing(observation.mean.abs().cpu().numpy().astype(np.float32)).astype(np.float64)
+        moved = np.where(scale > 0, step / np.where(scale > 0, scale, 1), 0)
+    return float(moved.max()) if np.isfinite(moved).all() else math.inf
+
+
+def rounding(run: Run) -> str:
+    """A sentence on the digits that graphs lose, which are in float32, of a run that is not; else nothing.
+
+    Raises:
+        ChoiceError: float32 would blur the data by more than their own deviation.
+    """
+    moved = blur(run.composition.observation)
+    if moved > 1:
+        raise ChoiceError(
+            "exported graphs are in float32, which rounds the raw data of this run by more than their standard "
+            "deviation: use the run itself, or train on data with a constant subtracted (of time stamps the first one)"
+        )
+    said = "In float32, where the run is in float64: raw data are rounded by up to {:.2g} of their standard deviation."
+    return said.format(moved) if moved else ""
+
+
 def expected(observation: Observation, raw: Tensor) -> Tensor:
     """x of raw data, or where x is drawn, its expectation over the draw."""
     if isinstance(observation, Binary):
@@ -260,6 +292,7 @@ def build(run: Run, name: str) -> Graph:
     """
     if name not in NAMES:
         raise ChoiceError(unknown("graph", name, NAMES))
+    lost = rounding(run)
     model, observation, event = run.model, _single(run.composition.observation), tuple(run.facts.shape)
     condition = run.composition.condition
     given = () if condition is None else (Port("c", (condition.size,), "c"),)
@@ -267,19 +300,21 @@ def build(run: Run, name: str) -> Graph:
     c = None if condition is None else torch.eye(condition.size)[torch.zeros(EXAMPLE, dtype=torch.long)]
     x, z = Port("x", event, "x"), Port("z", (code_size(run),), "z")
     expected_says, certain_says = _SEEN.get(type(observation), ("", ""))
+    lost = f" {lost}" if lost else ""
     with torch.no_grad():
         if name == "decode":
-            return Graph(name, Decode(model, observation), (z,), (x,), "The mean of p(x|z) in the data's own units.")
+            says = "The mean of p(x|z) in the data's own units."
+            return Graph(name, Decode(model, observation), (z,), (x,), says + lost)
         if name == "draw":
             noted = _Noted(EXAMPLE)
             draw(model.decode(torch.zeros(EXAMPLE, *z.shape)), noted)
             says = "A draw from p(x|z) in the data's own units, made of the uniform and normal numbers it is given."
-            return Graph(name, Draw(model, observation), (z, *_noise_ports(noted)), (x,), says)
+            return Graph(name, Draw(model, observation), (z, *_noise_ports(noted)), (x,), says + lost)
         if name == "encode":
             module = Encode(model, observation)
             spread = (Port("sd", z.shape, "sd"),) if len(module(example, *(() if c is None else (c,)))) > 1 else ()
             says = "The centre of q(z|x)" + (" and the deviation of each latent." if spread else ".") + expected_says
-            return Graph(name, module, (x, *given), (z, *spread), says)
+            return Graph(name, module, (x, *given), (z, *spread), says + lost)
         if model.no_density is not None:
             raise ChoiceError(model.no_density)
         noted = _Noted(EXAMPLE)
@@ -287,7 +322,7 @@ def build(run: Run, name: str) -> Graph:
         weights = Weights(model, observation, event, condition is not None)
         numbers = tuple(Port(n, (), n) for n in ("log_px", "log_pz", "log_qz"))
         says = "A draw z of q(z|x) with log p(x|z), log p(z) and log q(z|x), nats, in the data's own units."
-        return Graph(name, weights, (x, *given, *_noise_ports(noted)), (z, *numbers), says + certain_says)
+        return Graph(name, weights, (x, *given, *_noise_ports(noted)), (z, *numbers), says + certain_says + lost)
 
 
 def _noise_ports(noted: _Noted) -> tuple[Port, ...]:

@@ -117,7 +117,7 @@ def feeds(run: Run, graph: Graph, n: int = TRIED) -> tuple[torch.Tensor, ...]:
         c = next((e for e, port in zip(example, graph.inputs, strict=True) if port.kind == "c"), None)
         with torch.no_grad():
             z = run.model.sample(n, c)
-        raw = torch.from_numpy(run.decode(z))
+        raw = torch.from_numpy(run.decode(z)).float()
     for i, port in enumerate(graph.inputs):
         held = {"x": raw, "z": z, "c": c}.get(port.kind)
         example[i] = example[i] if held is None else held

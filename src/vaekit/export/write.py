@@ -10,9 +10,10 @@ import torch
 
 from ..errors import ChoiceError, RunError
 from ..files import write_atomically, write_json
+from ..progress import say
 from ..run import Run
 from ..suggest import unknown
-from .graphs import NAMES, Graph, build
+from .graphs import NAMES, Graph, build, rounding
 from .onnx import TOLERANCE
 from .several import check_names, export_graphs, feeds
 from .trace import quiet, trace
@@ -32,7 +33,7 @@ def write_export(
 
     `onnx` is run by onnxruntime and others; `torch` is a program of torch.export (`torch.export.load(path).module()`),
     written without any pickle inside. The files need nothing of vaekit. graphs.json beside them says what each takes
-    and gives.
+    and gives. They are in float32; where the run is in float64, a note on standard error says what that costs.
 
     Arguments:
         out: a folder for NAME.onnx or NAME.pt2 of each graph; or a file with that suffix, for one graph.
@@ -42,7 +43,8 @@ def write_export(
         the files written, and of each graph that there is not the reason.
 
     Raises:
-        ChoiceError: an unknown format or graph, none that can be exported, or onnx is not installed.
+        ChoiceError: an unknown format or graph, none that can be exported (where float32 cannot tell the run's data
+            apart, for one), or onnx is not installed.
         RunError: they cannot be written.
     """
     if format not in get_args(Format):
@@ -69,6 +71,8 @@ def write_export(
     files = {name: path if one else folder / f"{name}{suffix}" for name in writers}
     for name, write in writers.items():
         write_atomically(files[name], write)
+    if lost := rounding(run):
+        say(f"note: {lost}")
     if not one:
         config = run.config
         about = {"run": run.name, "recipe": config["recipe"], "data": config["data"]["name"], "graphs": ports}
