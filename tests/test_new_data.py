@@ -10,7 +10,7 @@ import vaekit as vk
 from vaekit.cli import main
 from vaekit.data import read_rows
 from vaekit.data.condition import Condition, class_codes
-from vaekit.errors import ChoiceError
+from vaekit.errors import ChoiceError, DataError, RunError
 
 QUIET = {"progress": False, "compile": "off"}
 TINY = {"latent": 2, "hidden": (8,), "steps": 40, **QUIET}
@@ -566,3 +566,24 @@ def test_notes_on_new_rows_are_given(graded, folder, capsys):
     arrow = pytest.importorskip("pyarrow")
     graded.encode(arrow.table({"a": ["$1", "$2", "$3"], "b": [1.0, 2.0, 3.0], "grade": GRADES}))
     assert "note: the frame: " in capsys.readouterr().err
+
+
+def test_images_that_an_earlier_version_read_otherwise_are_explained(folder, monkeypatch):
+    """Run directories outlive changes of decoding, after which the same files have another digest."""
+    monkeypatch.setenv("VAEKIT_CACHE", str(folder / "cache"))
+    (folder / "changed").mkdir()
+    for i in range(9):
+        Image.new("L", (6, 6), 20 * i).save(folder / "changed" / f"{i}.png")
+    run = vk.fit(vk.load(folder / "changed"), "vae", out=folder / "before", **TINY | {"steps": 3})
+    run.config["data"]["digest"] = "0" * 64
+    with pytest.raises(
+        DataError, match=r"digests differ\); if the files are the same, an earlier vaekit .* train again"
+    ):
+        run.use_data()
+    Image.new("L", (6, 6), 7).save(folder / "changed" / "0.png")
+    with pytest.raises(RunError, match=r"the data differ .* an earlier vaekit"):
+        vk.fit(vk.load(folder / "changed"), "vae", out=folder / "before", extend=True, **TINY | {"steps": 6})
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    run = vk.fit(vk.from_arrays(x), "vae", out=folder / "of-array", **TINY | {"steps": 3})
+    with pytest.raises(DataError, match=r"digests differ\)$"):
+        run.use_data(vk.from_arrays(x + 1))

@@ -14,7 +14,7 @@ from .data.core import Data
 from .errors import ChoiceError, RunError
 from .options import Options
 from .schedules import learning_rate
-from .stored import check_splits
+from .stored import check_splits, read_otherwise
 
 FINISHED = ("finished", "stopped early")
 """States of a run in which nothing is left to train."""
@@ -71,7 +71,9 @@ def _plain(value: Any) -> Any:
 def check_data(config: dict[str, Any], data: Data, path: Path) -> None:
     """Raises RunError unless these are the data, in the splits, that the run at `path` was started on."""
     if not data.is_same(config["data"]["digest"]):
-        raise RunError("the data differ from those the run was started on: give the same, or another `out`")
+        raise RunError(
+            "the data differ from those the run was started on: give the same, or another `out`" + read_otherwise(data)
+        )
     check_splits(data, path)
 
 

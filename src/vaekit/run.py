@@ -43,6 +43,7 @@ from .stored import (
     load_weights,
     read_config,
     read_log,
+    read_otherwise,
     rebuild,
     stored_splits,
 )
@@ -164,7 +165,9 @@ class Run:
                 f"{self.facts.kind} data of shape {self.facts.shape}"
             )
         if not data.is_same(self.config["data"]["digest"]):
-            raise DataError(f"{where} holds other data than {self.path} was trained on (their digests differ)")
+            raise DataError(
+                f"{where} holds other data than {self.path} was trained on (their digests differ){read_otherwise(data)}"
+            )
         if (self.path / SPLITS).exists():
             check_splits(data, self.path)
         if self.config["data"].get("grouped") and data.test.group is None:

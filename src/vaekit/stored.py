@@ -88,6 +88,16 @@ def read_splits(path: Path) -> dict[str, np.ndarray]:
     return {part: rows_of(kept) for part, kept in stored_splits(path).items()}
 
 
+def read_otherwise(data: Data) -> str:
+    """What else may be the reason that data differ from a run's: of images, that they were read by another vaekit."""
+    if data.train.names is None:
+        return ""
+    return (
+        "; if the files are the same, an earlier vaekit read some of them otherwise (images of 16 bits, or turned by "
+        "EXIF; files of further formats): train again"
+    )
+
+
 def check_splits(data: Data, path: Path) -> None:
     """Raises RunError unless the data's splits are the rows that the run at `path` was trained on."""
     for part, kept in stored_splits(path).items():
