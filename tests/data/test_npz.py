@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vaekit.data import cache as caches
-from vaekit.data import from_arrays, load, load_rows, npz
+from vaekit.data import from_arrays, load, load_rows, npz, read_rows
 from vaekit.data.arrays import is_map
 from vaekit.data.core import row_dtype
 from vaekit.errors import DataError
@@ -406,7 +406,9 @@ def test_texts_that_may_be_labels_are_told_and_objects_are_not_read(tmp_path):
         np.savez(tmp_path / "a.npz", x=x, **{key: values})
         (note,) = load(tmp_path / "a.npz").notes
         assert note.endswith(f"write `label={key!r}`")
+        assert not read_rows(tmp_path / "a.npz").notes  # of new rows it is no question
         data = load(tmp_path / "a.npz", label=key)
+        assert not data.notes
         assert len(np.unique(np.concatenate([data.train.label, data.valid.label, data.test.label]))) == 3
     np.savez(tmp_path / "a.npz", x=x, y=np.arange(12) % 3, label_names=np.unique(names).astype("S"))
     assert load(tmp_path / "a.npz").label_names == ["ant", "cat", "dog"]

@@ -127,6 +127,8 @@ def load(
             found = image_table.described(found, tables.read(where).columns, where, label)
     else:
         found = _found(asked, x_key=x_key, label=label, group=group, table=in_table, cache=cache, progress=progress)
+    if label is None and not known and path.suffix == ".npz":
+        found = replace(found, notes=(*found.notes, *npz.hint(found)))
     if shape is not None:
         if path.is_dir() and not known and _is_images(path):
             raise DataError(f"shape is for flat rows of numbers, and {source} is a folder of images: write size=")

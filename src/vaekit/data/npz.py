@@ -265,10 +265,6 @@ def _with_columns(store: _Store, x: Any, used: set[str], key: str = "") -> Sourc
             used.add(other)
         elif store.dtypes[other].hasobject and label is None and WHATS.get(other.lower()) == "label":
             raise _objects(store.path, f"array {other!r}")
-    if label is None and (others := [name for name, column in columns.items() if _may_be_classes(name, column)]):
-        notes.append(
-            f"no array is named {', '.join(LABEL)}: to take {others[0]!r} for the labels, write `label={others[0]!r}`"
-        )
     return Source(
         x,
         label=label,
@@ -286,6 +282,14 @@ def _whole(values: Array) -> bool:
     """Whether all values that are there are whole numbers."""
     known = values[~np.isnan(values)]
     return bool((known == np.round(known)).all())
+
+
+def hint(source: Source) -> list[str]:
+    """A note on the column that may hold the labels, where no array is named so."""
+    names = [name for name, column in source.columns.items() if _may_be_classes(name, column)]
+    if source.label is not None or not names or source.factor_names:
+        return []
+    return [f"no array is named {', '.join(LABEL)}: to take {names[0]!r} for the labels, write `label={names[0]!r}`"]
 
 
 def _may_be_classes(name: str, column: Array) -> bool:
