@@ -185,6 +185,17 @@ def of_frame(run: Run, frame: Any, labels: Any = None) -> tuple[np.ndarray, Any]
     return found.x, labels
 
 
+def blurred(data: Data, composition: Composition) -> str | None:
+    """What a run loses that sees data in float32 which need float64; None where it loses nothing."""
+    if not data.train.double or composition.observation.in_double:
+        return None
+    return (
+        f"float32 blurs what tells these data apart, and the observation {composition.observation.kind!r} is in "
+        "float32: choose `observation='standardised'` (in a composition of your own Standardised(shape, double=True)), or "
+        "subtract a constant from the data first"
+    )
+
+
 def laid_out(raw: np.ndarray, facts: Facts) -> np.ndarray:
     """Raw rows in any layout that a run's data may have -> (N, *event), whatever their values.
 

@@ -37,6 +37,7 @@ from .lock import only_trainer
 from .mixed import DIFFERS, Masked
 from .noise import Noise
 from .objectives import Batch
+from .observed import blurred
 from .options import Options
 from .progress import Progress, Silent, is_interactive, progress_for, say, unit
 from .recipes import get_recipe
@@ -392,7 +393,7 @@ def _new(path: Path, data: Any, asked: Asked, replace: bool, init_from: str | Pa
     ends = None if options.minutes is not None else unfinished(composition.objective, config["plan"]["horizon"])
     notes = [
         note
-        for note in (small_set(data, options), constants(data, composition), piled_up(data, composition), ends)
+        for note in (small_set(data, options), *(of(data, composition) for of in (constants, piled_up, blurred)), ends)
         if note
     ]
     return _Start(config, data, composition, notes=notes)

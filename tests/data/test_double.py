@@ -173,3 +173,14 @@ def test_moments_lose_nothing_over_many_rows():
 def test_a_device_without_float64():
     with pytest.raises(ChoiceError, match=r"need float64, which `device='mps'` lacks"):
         choose_device("mps", double=True)
+
+
+def test_an_observation_in_float32_of_data_that_need_more_is_told(tmp_path, capsys):
+    """Pixels in [0, 1] that differ by 1e-8: a likelihood of grey values sees them as one, the default would not."""
+    x = 0.5 + 1e-8 * np.random.default_rng(0).normal(size=(60, 4))
+    assert from_arrays(x).train.double
+    shown = {**SMALL, "progress": True, "compile": "off", "device": "cpu"}
+    fit(from_arrays(x), out=tmp_path / "standardised", likelihood="gaussian", **shown)
+    assert "float32 blurs" not in capsys.readouterr().err
+    fit(from_arrays(x), out=tmp_path / "grey", likelihood="gaussian", observation="grey", **shown)
+    assert "note: float32 blurs what tells these data apart, and the observation 'grey'" in capsys.readouterr().err
