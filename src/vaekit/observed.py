@@ -191,7 +191,7 @@ def blurred(data: Data, composition: Composition) -> str | None:
         return None
     return (
         f"float32 blurs what tells these data apart, and the observation {composition.observation.kind!r} is in "
-        "float32: choose `observation='standardised'` (in a composition of your own Standardised(shape, double=True)), or "
+        "float32: choose `observation='standardised'` (or Standardised(shape, double=True) in code), or "
         "subtract a constant from the data first"
     )
 
