@@ -259,6 +259,7 @@ def crowd(
 
 def together(folder: Path) -> None:
     """Threads that pack one folder of images into one cache, and measure one run."""
+    import torch
     from PIL import Image
 
     import vaekit as vk
@@ -268,6 +269,7 @@ def together(folder: Path) -> None:
     for i, x in enumerate(np.load(folder / "x.npy")[:12]):
         Image.fromarray(x).save(pictures / f"{i}.png")
     found: list[Any] = []
+    torch.set_num_threads(1)  # torch makes its pool anew after a fork, which one thread must have done
 
     def use(i: int) -> None:
         try:

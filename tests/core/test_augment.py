@@ -63,7 +63,7 @@ def test_compiled_as_eager():
 @pytest.mark.parametrize(
     ("text", "kind", "shape", "told"),
     [
-        ("flap", "image", (1, 8, 8), "did you mean flip?"),
+        ("flap", "image", (1, 8, 8), "did you mean 'flip'?"),
         ("shift:5", "image", (1, 8, 8), "must lie in 1..4"),
         ("shift:0", "image", (1, 8, 8), "must lie in 1..4"),
         ("shift:-1", "image", (1, 8, 8), "is not one of"),

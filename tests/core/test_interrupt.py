@@ -33,8 +33,10 @@ class Sends(Silent):
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_saves_and_the_run_goes_on_from_there(images, tmp_path, name, capsys):
+def test_a_signal_saves_and_the_run_goes_on_from_there(images, tmp_path, name, capsys, request):
     number = getattr(signal, name)
+    first = signal.signal(number, signal.default_int_handler)  # whatever the tests were started with, such as nohup
+    request.addfinalizer(lambda: signal.signal(number, first))
     before = signal.getsignal(number)
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt, match=str(out)):

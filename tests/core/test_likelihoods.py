@@ -122,7 +122,7 @@ def test_gamma_draws_and_gradients_are_finite_at_any_concentration(dtype):
 
 @needs_compiler
 def test_gamma_draws_and_their_gradient_compile(monkeypatch):
-    monkeypatch.setattr(gamma, "ROUNDS", 2)  # all rounds are alike, and each takes its time to compile
+    monkeypatch.setattr(gamma, "ROUNDS", 1)  # all rounds are alike, and each takes its time to compile
 
     def step(base, index, a):
         return standard_gamma(Noise(base, index), a, (3,))

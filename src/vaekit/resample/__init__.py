@@ -263,7 +263,7 @@ def _kept(run: Run, name: str, weights: str) -> Latents | None:
         tensors, _ = read_tensors(folder / f"{name}.safetensors")
         scale = Scale(tensors.pop("codes.loc"), tensors.pop("codes.scale"))
         stored = (folder / f"{name}.safetensors").stat().st_size
-        why = f"{file} describes a density far larger than its numbers: fit anew with --refit"
+        why = f"{file} describes a density far larger than its numbers: fit it again with `refit=True`"
         bound = Bounded(stored, why) if name != "two-stage" else contextlib.nullcontext()  # a run has its own
         with bound:
             density = KINDS[name].open(folder, tensors, record["choices"])
