@@ -17,7 +17,7 @@ MOST_CATEGORIES, ROWS_A_CATEGORY = 256, 3
 COUNT_COLUMNS, COUNT_ZEROS = 20, 0.3
 """A table of so many columns of whole numbers, of which such a share is 0, holds counts."""
 STRAY, MIXED_NUMBERS = 0.2, 10
-"""A column of more different numbers than this with a smaller share of texts than this is one of numbers, spoilt."""
+"""A column with a smaller share of texts and more distinct numbers than these is numeric, with damaged cells."""
 LONG_ID = 1e9
 
 

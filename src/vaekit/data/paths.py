@@ -26,7 +26,7 @@ def known_path(source: Any) -> Path:
     try:
         path = Path(source).expanduser()
         special = path.exists() and not (path.is_file() or path.is_dir())
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long; ~somebody unknown; half a character
+    except (OSError, RuntimeError, ValueError) as error:  # too long, unknown user, or not Unicode
         raise DataError(f"{str(source)[:100]!r} cannot be a path ({error})") from None
     if special:
         raise DataError(f"{source} is a device or a pipe, expected a file or a folder: copy it to a file first")
