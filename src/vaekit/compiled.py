@@ -35,7 +35,7 @@ def _bias_apart() -> Any:
         def uuid(self) -> Any:
             # part of the key of torch's cache of graphs, which leaves out the processor's vector instructions: code
             # written for those of one processor and built for those of another reads and writes beyond its arrays
-            return f"vaekit-bias-apart-1-{pick_vec_isa()}"
+            return f"vaekit-bias-apart-1-{pick_vec_isa() if has_compiler() else None}"
 
     return BiasApart()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import json
@@ -114,7 +115,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with open(part, "xb") as made:
             mode = os.fstat(made.fileno()).st_mode
         write(part)
-        os.chmod(part, mode)  # safetensors makes files that only their owner reads
+        with contextlib.suppress(OSError):  # not every disk has modes
+            os.chmod(part, mode)  # safetensors makes files that only their owner reads
         with open(part, "rb+") as f:
             os.fsync(f.fileno())
         os.replace(part, path)
@@ -124,7 +126,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except SafetensorError as error:  # safetensors wraps the system's errors in its own
         raise RunError(f"cannot write {path}: {error}; free some space or choose another place") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone, or on a disk that is mounted read-only
+            part.unlink()
 
 
 def unwritable(path: Path, error: OSError) -> RunError:

@@ -20,7 +20,6 @@ def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
     A process has one generator a device: threads take turns, so that each draws what it would draw alone.
     """
     device = torch.device(device)
-    own = {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
     with _generators:
         before = torch.default_generator.get_state()
         if device.type == "cuda":
@@ -29,8 +28,11 @@ def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
             there = torch.mps.get_rng_state()
         try:
             torch.default_generator.manual_seed(seed)
-            if own is not None:
-                own.manual_seed(seed)
+            if device.type == "cuda":
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
+            elif device.type == "mps":
+                torch.mps.manual_seed(seed)
             yield
         finally:
             torch.default_generator.set_state(before)

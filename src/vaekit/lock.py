@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,12 @@ def only_trainer(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before it is let go, so that nobody else's is removed
-        os.close(fd)
+        if fcntl is None:  # Windows removes no open file
+            os.close(fd)
+        with suppress(OSError):
+            path.unlink()  # before it is let go, so that nobody else's is removed
+        if fcntl is not None:
+            os.close(fd)
 
 
 def _locked(path: Path) -> int:

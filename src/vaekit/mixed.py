@@ -196,7 +196,7 @@ class MixedHead(Head):
         columns: Sequence[Column],
         scale: str = "each",
         counts: str = "negative-binomial",
-        scaled: bool = True,
+        scaled: bool = False,
     ):
         super().__init__((len(columns),))
         if counts not in ("negative-binomial", "poisson"):

@@ -30,9 +30,11 @@ def launch(devices: int, device: str) -> Any:
     return fabric
 
 
-def is_first() -> bool:
+def is_first(devices: int = 1) -> bool:
     """Whether this process is the first, or only, one of those that train together, told before they are joined."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1 or devices > 1
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return not together or next((os.environ[n] for n in names if n in os.environ), "0") == "0"
 
 
 def rank_and_world(fabric: Any) -> tuple[int, int]:

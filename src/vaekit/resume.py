@@ -53,6 +53,8 @@ def check_settings(config: dict[str, Any], asked: Asked, *, extend: bool = False
     for name, kept, value, training in pairs:
         if _plain(kept) == _plain(value):
             continue
+        if name in LENGTHS and any(leg["asked"].get(name) == value for leg in config.get("legs", [])[:-1]):
+            continue  # the length before it was extended, as a cell that runs again asks for
         was = f"without `{name}`" if kept is None else f"with `{name}={_plain(kept)!r}`"
         longer = "to train longer add `extend=True`; " if name in LENGTHS else ""
         other = "start another run (`init_from` takes this one's weights)" if training else "start another run"
@@ -149,7 +151,7 @@ def _horizon(config: dict[str, Any], given: dict[str, Any], done: int) -> int | 
         return done + max(1, int((wanted - spent) * done / spent)) if spent and done else done + 1000
     n = config["data"]["n"]["train"]
     batch = min(config["training"]["batch"], n)
-    steps = given["steps"] if "steps" in given else max(1, math.ceil(given["epochs"] * n / batch))
+    steps = given["steps"] if "steps" in given else max(1, math.ceil(given["epochs"] * (n / batch)))
     if steps < done:
         ((name, value),) = given.items()
         raise ChoiceError(

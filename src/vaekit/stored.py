@@ -152,14 +152,24 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise RunError(f"{path / 'run.json'} is damaged: it has no format number")
     if config["format"] > FORMAT:
         raise RunError(f"{path} was written by a newer vaekit (format {config['format']}, this one reads {FORMAT})")
+    _name_classes(config)
     check_configuration(config, path / "run.json")
     return config
+
+
+def _name_classes(config: dict[str, Any]) -> None:
+    """Earlier versions stored class names that were given as numbers as numbers."""
+    data = config.get("data")
+    facts = data.get("facts") if isinstance(data, dict) else None
+    for held, key in ((data, "label_names"), (facts, "classes")):
+        if isinstance(held, dict) and isinstance(names := held.get(key), list):
+            held[key] = [str(name) if type(name) in (int, float) else name for name in names]
 
 
 def clear(path: Path) -> None:
     """Remove what a run directory holds, except run.json: until that is replaced the directory has a run."""
     pages, pictures = ("report.html", "explorer.html"), (path / "figures").glob("*.png")
-    for file in (*(path / name for name in (*OWN, *pages)), *pictures):
+    for file in (*(path / name for name in (*OWN, *pages)), *pictures, *path.glob("metrics-*.json")):
         if file.is_dir():
             shutil.rmtree(file, ignore_errors=True)
         else:

@@ -176,7 +176,7 @@ def describe(
     device = choose_device(options.device, composition.observation.in_double)
     n = len(data.train)
     batch = min(options.batch or 100, n)
-    steps = options.steps or (math.ceil(options.epochs * n / batch) if options.epochs else None)
+    steps = options.steps or (math.ceil(options.epochs * (n / batch)) if options.epochs else None)
     parameters = sum(p.numel() for p in composition.model.parameters())
     cost = work(composition, data.shape)
     guess = steps if steps is not None else 60 * (options.minutes or 0) / cost.seconds(batch)
@@ -388,7 +388,7 @@ def _new(path: Path, data: Any, asked: Asked, replace: bool, init_from: str | Pa
     config = describe(data, name, asked.choices, composition, options)
     prepare(data, composition, options)
     if init_from is not None:
-        _take_weights(composition, init_from)
+        take_weights(composition, init_from)
         config["init_from"] = str(init_from)
     ends = None if options.minutes is not None else unfinished(composition.objective, config["plan"]["horizon"])
     notes = [
@@ -405,7 +405,7 @@ def _going_on(path: Path, data: Any, asked: Asked, extend: bool, init_from: Any,
     if init_from is not None and str(init_from) != config.get("init_from"):
         raise RunError(f"the run was started from {config.get('init_from') or 'fresh weights'}, not from {init_from}")
     over = config["state"] in FINISHED and not extend
-    if not over and parallel.is_first():
+    if not over and parallel.is_first(config["training"].get("devices") or 1):
         held.enter_context(only_trainer(path))
         config = read_config(path)  # as the one before left it
         over = config["state"] in FINISHED and not extend
@@ -423,14 +423,22 @@ def _going_on(path: Path, data: Any, asked: Asked, extend: bool, init_from: Any,
     composition = rebuild(config, own, seed=options.seed)
     prepare(data, composition, options, initialise=not saved)
     if not saved and "init_from" in config:
-        _take_weights(composition, config["init_from"])
+        take_weights(composition, config["init_from"])
     note = schedule_note(config, horizon, done) if extend else None
     return _Start(config, data, composition, True, bool(saved), extend, [note] if note else [])
 
 
-def _take_weights(composition: Composition, run: str | Path) -> None:
+def take_weights(composition: Composition, run: str | Path) -> None:
+    """Start from the weights of another run (`init_from`)."""
+    rules = read_config(run)["data"]["facts"].get("rules", 1)
+    if rules < 2 and any(getattr(module, "share", 1.0) < 1 for module in composition.model.modules()):
+        raise RunError(f"{run} was trained before wide inputs were scaled: its weights do not fit a new run")
+    prior = getattr(composition.model, "class_prior", None)  # of the classes of these data, not of the other run's
+    logits = None if prior is None else prior.logits.clone()
     file = Path(run) / "model.safetensors"
     load_weights(composition, read_tensors(file)[0], file)
+    if prior is not None and logits is not None:
+        prior.logits.copy_(logits)
 
 
 def _check_own(composition: Composition) -> None:

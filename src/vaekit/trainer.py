@@ -148,6 +148,7 @@ class Trainer:
         self.plan = Plan(self._asked_steps(), options.minutes)
         self.step = 0
         self.first = 0  # the step this session began with
+        self.last_saved = 0  # the step of the weights in model.safetensors
         self.signalled = False  # whether a signal ended it
         self.best: dict[str, float] = {}
         self.since_best = 0
@@ -414,8 +415,22 @@ class Trainer:
         write_tensors(folder / f"{self.step:09d}.safetensors", tensors, meta)
         for old in sorted(folder.glob("*.safetensors"))[:-2]:
             old.unlink()
+        self._set_aside_metrics()
         write_tensors(self.path / "model.safetensors", self.best_weights or self.engine.weights_to_use())
+        self.last_saved = self.step
         self._set_state(state)
+
+    def _set_aside_metrics(self) -> None:
+        """What was measured on earlier weights keeps its numbers under their step: it says nothing of the new ones."""
+        measured = self.path / "metrics.json"
+        if self.step == self.last_saved or not measured.exists():
+            return
+        kept = self.path / f"metrics-{self.last_saved:09d}.json"
+        try:
+            measured.replace(kept)
+        except OSError as error:
+            raise unwritable(measured, error) from error
+        self.progress.note(f"note: {measured} was measured at step {self.last_saved:,}: kept as {kept.name}")
 
     def restore(self) -> None:
         """Take up where the last whole checkpoint left off, and forget what was logged after it.
@@ -436,7 +451,7 @@ class Trainer:
         self.best_weights = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
         self.engine.load({n: t for n, t in tensors.items() if not n.startswith("best/")})
         self.step, self.spent = meta["step"], meta["seconds"]
-        self.first = self.step
+        self.first = self.last_saved = self.step
         self.best, self.since_best, self.valid = meta["best"], meta["since_best"], meta["valid"]
         if self.options.minutes is not None:
             self.plan.horizon = max(meta["horizon"], self.plan.horizon, self.step + 1)

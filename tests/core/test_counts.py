@@ -157,7 +157,7 @@ def test_a_count_column_of_a_table_starts_at_its_size():
     g = torch.Generator().manual_seed(0)
     rate = torch.tensor([1e7, 3.0])
     x = torch.cat([torch.randn(500, 1, generator=g), torch.poisson(rate.expand(500, 2), generator=g)], 1)
-    head = MixedHead([Column("size", "real"), Column("a", "counts"), Column("b", "counts")])
+    head = MixedHead([Column("size", "real"), Column("a", "counts"), Column("b", "counts")], scaled=True)
     head.start_numbers(x)
     with torch.no_grad():
         log_p = head(start_bias(head, x)[None]).each(x)[:, 1:].mean(0)

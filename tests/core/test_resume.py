@@ -272,3 +272,34 @@ def test_the_log_of_legs_is_one(images, finished):
     lines = (finished / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == sorted(json.loads(line)["step"] for line in lines)
     assert run.log[-1]["step"] == 24
+
+
+def test_numbers_of_earlier_weights_are_set_aside(images, tmp_path):
+    run = fit(images, "vae", out=tmp_path / "run", **TINY | {"steps": 7})
+    run.evaluate(samples=2)
+    fit(images, out=run.path, resume=True, progress=False)  # finished: nothing is trained
+    assert vk.open(run.path).metrics
+    longer = fit(images, out=run.path, extend=True, steps=11, progress=False)
+    assert longer.metrics == []
+    assert {m["name"] for m in read_json(run.path / "metrics-000000007.json")} >= {"elbo", "rate"}
+
+
+def test_a_length_that_was_extended_may_be_asked_for_again(images, tmp_path):
+    out = tmp_path / "run"
+    fit(images, "vae", out=out, **TINY | {"steps": 7})
+    fit(images, out=out, extend=True, steps=11, progress=False)
+    assert fit(images, "vae", out=out, exists="resume", **TINY | {"steps": 7}).config["step"] == 11
+    with pytest.raises(RunError, match="steps"):
+        fit(images, "vae", out=out, exists="resume", **TINY | {"steps": 9})
+
+
+def test_classes_named_by_numbers(tmp_path):
+    x = blobs(40)
+    run = fit(
+        vk.from_arrays(x, label=np.arange(40) % 3, label_names=range(3)), out=tmp_path / "run", **TINY | {"steps": 3}
+    )
+    assert run.config["data"]["label_names"] == ["0", "1", "2"]
+    config = read_json(run.path / "run.json")
+    config["data"]["label_names"] = [0, 1, 2]  # as earlier versions wrote them
+    write_json(run.path / "run.json", config)
+    assert vk.open(run.path).config["data"]["label_names"] == ["0", "1", "2"]

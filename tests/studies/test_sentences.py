@@ -270,7 +270,7 @@ def test_collapse_reads_cures_both_ways():
     assert "None of the four cures" in none[1]
     unsure = numbers(0, 30, -90.0)
     unsure["models"][collapse.ILL]["bounds"] = (0, 30)  # near the threshold all of them
-    assert "has not collapsed, or not yet" in collapse.read(unsure)[0]
+    assert "do not tell whether the posterior collapsed" in collapse.read(unsure)[0]
     assert "None of the four cures surely" in collapse.read(unsure)[1]
 
 

@@ -332,12 +332,15 @@ class _Started:
 
 def _stored_data(out: Path, source: str | None, asked: dict[str, Any], extend: bool) -> Data | None:
     """The data of a run in the run's own splits, from `source` where they have moved; None where none are needed."""
+    from vaekit.data import load as load_data
     from vaekit.stored import data_options, read_config, stored_splits
 
     config = read_config(out)
     stored = config["data"]
+    defaults = inspect.signature(load_data).parameters
     for name, value in asked.items():
-        if stored["options"].get(name) != value:
+        default = defaults[name].default if name in defaults else None
+        if stored["options"].get(name, default) != value:
             kept = stored["options"].get(name, "the default")
             raise RunError(f"the run was started with {name} {kept}, not {value}: resume without it")
     if config["state"] in FINISHED and not extend and source is None:

@@ -36,11 +36,9 @@ def plan(data: Data, name: str, arguments: dict[str, Any], options: Options, out
     config = describe(data, recipe.name, arguments, composition, options)
     config["decided"]["compile"], compiled = False, config["decided"]["compile"]  # the few steps here run eagerly
     if init_from is not None:
-        from vaekit.files import read_tensors
-        from vaekit.stored import load_weights
+        from vaekit.train import take_weights
 
-        file = Path(init_from) / "model.safetensors"
-        load_weights(composition, read_tensors(file)[0], file)
+        take_weights(composition, init_from)
     prepare(data, composition, options, initialise=True)
     shapes = _shapes(data, composition)
     trainer = Trainer(composition, data, options, out, config, Silent())

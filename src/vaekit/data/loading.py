@@ -390,7 +390,7 @@ def from_arrays(
     found = Source(
         joined,
         label=codes,
-        label_names=None if label_names is None else list(label_names),
+        label_names=None if label_names is None else [str(name) for name in label_names],
         columns={key: column_of(column, f"{name}: column {key!r}") for key, column in (columns or {}).items()},
         feature_names=names,
         factor_names=list(factor_names),

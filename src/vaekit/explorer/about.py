@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.observation import Binary
 from ..example import NAME, PLACE
 from ..hierarchy import TopDown
 from ..metrics import ACTIVE, latent_names, survey
@@ -78,6 +79,7 @@ def event(run: Run, points: Points) -> dict[str, Any]:
     return {
         "usual": usual,
         "kind": kind, "shape": list(facts.shape), "height": height, "width": width, "channels": channels,
+        "drawn": isinstance(run.composition.observation, Binary),
         "low": low, "high": high, "integer": facts.integer, "missing": facts.missing, "columns": columns,
         "schema": [column.as_json() for column in facts.columns],
     }  # fmt: skip

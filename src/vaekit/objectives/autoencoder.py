@@ -79,8 +79,10 @@ class Autoencoder(Objective):
         if self.gradient_penalty:
             penalty = penalty + self.gradient_penalty * _squared_slope(model, trace, batch).mean()
         if self.decay:
-            weights = [w for w in one_layer(self, model).likelihood.parameters() if w.dim() > 1]
-            penalty = penalty + self.decay * 0.5 * torch.stack([w.square().sum() for w in weights]).sum()
+            decoder = one_layer(self, model).likelihood
+            for w in getattr(decoder, "net", decoder).parameters():  # not a head's scales or dispersions
+                if w.dim() > 1:
+                    penalty = penalty + self.decay * 0.5 * w.square().sum()
         if self.sparsity is not None:
             rho, weight = self.sparsity
             penalty = penalty + weight * activity_kl(z, rho)

@@ -84,7 +84,8 @@ def beyond_floor(gap: Metric) -> str:
     times = value / se
     if value >= 0:
         return f"-log p(x) lies {times:.3g} standard errors above the floor"
-    if times > -3:
+    protocol = gap["protocol"]
+    if times > -max(3.0, t_quantile(0.0027, (protocol.get("groups") or protocol["n"]) - 1)):
         return f"-log p(x) lies {-times:.2g} standard errors below the floor: as chance allows on these draws"
     return (
         f"-log p(x) lies {-times:.3g} standard errors below the floor, which chance does not explain: the measurement "

@@ -90,6 +90,8 @@ def read(numbers: dict[str, Any]) -> list[str]:
             else f"it has collapsed in part, where a weight of 1 uses {plain['active']}."
             if ill["bounds"][1] < plain["bounds"][0]
             else "the posterior has not collapsed, or not yet."
+            if ill["bounds"][0] > 0
+            else "these data do not tell whether the posterior collapsed."
         )
     ]
     cured = [name for name in CURES if models[name]["bounds"][0] > ill["bounds"][1]]

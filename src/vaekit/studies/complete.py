@@ -129,7 +129,8 @@ def read(numbers: dict[str, Any]) -> list[str]:
             if low > HARDLY
             else "it gives back some of what no datum looks like: it has begun to copy."
             if high < HARDLY
-            else f"whether it has begun to copy these data do not tell (it loses {between(low, high)} times as much)."
+            else "whether it has begun to copy these data do not tell "
+            f"(it loses {between(low, high, level)} times as much)."
         )
     ]
     before, after = lost[OVER]["shuffled"], lost[OVER + DENOISED]["shuffled"]

@@ -123,9 +123,9 @@ def read(numbers: dict[str, Any]) -> list[str]:
     group, level = numbers.get("group"), LEVEL / CLAIMS
     for title, found in numbers["noises"].items():
         against = {name: paired(found["psnr"][AUTO], found["psnr"][name], group) for name in (MEDIAN, PCA)}
-        rival = min(against, key=lambda name: against[name].value)
-        signs = [direction(gain, level) for gain in against.values()]
-        which = -1 if min(signs) < 0 else min(signs)  # ahead: of both
+        signs = {name: direction(gain, level) for name, gain in against.items()}
+        rival = min(against, key=lambda name: (signs[name], against[name].value))
+        which = signs[rival]  # ahead: of both
         wins, losses = wins + (which > 0), losses + (which < 0)
         means = {name: f"{np.mean(found['psnr'][name]):.1f}" for name in (NOISY, AUTO, rival)}
         alike = direction(paired(found["ssim"][AUTO], found["ssim"][rival], group), level)
@@ -140,7 +140,7 @@ def read(numbers: dict[str, Any]) -> list[str]:
         gap = against[rival].value
         said.append(
             f"{title.capitalize()}: from {means[NOISY]} dB the autoencoder comes to {means[AUTO]} dB, {named}, the "
-            f"better of the other two, to {means[rival]} dB; "
+            f"harder of the other two to beat, to {means[rival]} dB; "
             + choose(
                 which,
                 f"the autoencoder is ahead by {number(gap)} dB. ",

@@ -11,7 +11,7 @@ from ..report.blocks import Section, Table, plot
 from ..run import Run
 from .bench import Bench, Plan
 from .registry import Findings, study
-from .words import LEVEL, beside, choose, direction, estimate, highest, listed, number, paired, spread_ratio
+from .words import LEVEL, beside, between, choose, direction, estimate, highest, listed, number, paired, spread_ratio
 
 SEEDS = 3
 FIXED = (0.25, 1.0, 4.0)
@@ -124,7 +124,7 @@ def read(numbers: dict[str, dict[str, list[float]]]) -> list[str]:
             f"Learning was less steady: {apart}, the opposite of what is often claimed for it.",
             f"Learning was steadier: {apart}, as is often claimed for it.",
             f"Whether learning was steadier, as is often claimed for it, {SEEDS} seeds cannot tell: {apart} "
-            f"(interval {number(low)} to {number(high)}).",
+            f"({between(low, high, level)}).",
         )
         said.append(f"A {name} {ended}. {steadier}")
     fixed = sorted((float(name.split()[1]), name) for name in numbers if name.startswith("fixed"))

@@ -125,11 +125,11 @@ def beside(low: float, high: float, line: float = 1.0) -> int:
     return 1 if low > line else -1 if high < line else 0
 
 
-def between(low: float, high: float) -> str:
-    """An interval in words."""
+def between(low: float, high: float, level: float = LEVEL) -> str:
+    """An interval of confidence 1 - level in words."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return "with no bound that these data set"
-    return f"95% interval {number(low)} to {number(high)}"
+    return f"{100 * (1 - level):.4g}% interval {number(low)} to {number(high)}"
 
 
 def choose(which: int, more: str, less: str, same: str) -> str:

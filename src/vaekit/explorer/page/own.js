@@ -2,13 +2,13 @@
 import { meta } from "./blobs.js";
 import { D, data, describe, hasThumb, labelName, NONE, thumb } from "./data.js";
 import { decode, has, request } from "./engine.js";
-import { effective, logMeanExp, nearest, quantile, shareBelow } from "./maths.js";
+import { effective, logMeanExp, nearest, quantile, shareBelow, uniforms } from "./maths.js";
 import { canvas as picture, draw, drawDifference, fromPixels, isImage, SIZE } from "./picture.js";
 import { change, state } from "./state.js";
 import { button, h, said, tell } from "./ui.js";
 
 const { height: H, width: W, columns, missing } = meta.event;
-const DRAWS = 64, MOST = 40_000_000;
+const DRAWS = 64, OF_DATA = 8, MOST = 40_000_000;
 
 const quantiles = (sorted) => Array.from({ length: 101 }, (_, i) => quantile(sorted, i / 100));
 
@@ -118,7 +118,8 @@ export function build(place) {
     const titles = ["Yours, prepared", "Reconstruction", "Error: blue too dark, orange too bright"];
     const score = h("p", {}, "log p(x) ..."), neighbours = h("div", { class: "neighbours" });
     results.replaceChildren(h("div", { class: "faces" }, faces.map((f, i) => h("figure", {}, f, h("figcaption", {}, titles[i])))), score, h("h3", {}, "Nearest data, by their codes"), neighbours);
-    change({ z, anchor: -1, own: byError(x, back) });
+    const own = byError(x, back);
+    change({ z, anchor: -1, own });
     for (const { index, distance } of nearest(data.z, D, z, meta.latent.scale, 6)) {
       const figure = h("figure", {});
       if (hasThumb(index)) {
@@ -134,7 +135,7 @@ export function build(place) {
       figure.append(h("figcaption", {}, `${name} · ${said(distance, 1)}`));
       neighbours.append(h("button", { type: "button", title: describe(index), onclick: () => change({ z: data.z.slice(index * D, (index + 1) * D), anchor: index }) }, figure));
     }
-    await estimate(x, c, score, state.own);
+    await estimate(x, c, score, own);
   }
 
   /** What share of the data have a larger error of reconstruction, by which a model without a density is judged. */
@@ -148,11 +149,13 @@ export function build(place) {
 
   async function estimate(x, c, score, own) {
     if (!has("weights")) return void (score.textContent = `No log p(x): ${meta.graphs.weights?.why ?? "this model has no density."}`);
-    const weights = [];
+    const { low, high, drawn } = meta.event, next = uniforms(1), weights = [];
+    // data that are modelled as binarised are scored as one draw of their pixels, and so is this datum
+    const seen = drawn ? x.map((v) => (Number.isNaN(v) ? v : next() * (high - low) < v - low ? high : low)) : x;
     for (let first = 0; first < DRAWS; first += 16) {
       const many = new Float32Array(16 * SIZE), given = new Float32Array(16 * c.length);
       for (let k = 0; k < 16; k++) {
-        many.set(x, k * SIZE);
+        many.set(seen, k * SIZE);
         given.set(c, k * c.length);
       }
       const found = await request("weights", "weights", { x: many, c: given }, 16, 17 + first);
@@ -160,9 +163,11 @@ export function build(place) {
       for (let k = 0; k < 16; k++) weights.push(found.log_px[k] + found.log_pz[k] - found.log_qz[k]);
     }
     const value = logMeanExp(weights), known = data.logpx ? Float32Array.from(data.logpx).filter(Number.isFinite).sort() : null;
-    const parts = [`log p(x) ≥ ${said(value, 1)} nats, from ${DRAWS} draws of q(z|x) of which ${said(effective(weights), 1)} count.`];
+    const parts = [`${drawn ? "Of one binary draw of it: " : ""}log p(x) ≥ ${said(value, 1)} nats, from ${DRAWS} draws of q(z|x) of which ${said(effective(weights), 1)} count.`];
     if (known?.length) {
-      const share = shareBelow(quantiles(known), value);
+      let like = 0; // with as many draws for each estimate as the data have
+      for (let i = 0; i < DRAWS; i += OF_DATA) like += (logMeanExp(weights.slice(i, i + OF_DATA)) * OF_DATA) / DRAWS;
+      const share = shareBelow(quantiles(known), like);
       if (own && state.own === own) change({ own: { share, by: "log p(x)" } }); // unless another code is shown by now
       parts.push(share < 0.005 ? "Lower than all but a few of the data here: strange to this model." : `${Math.round(100 * share)} % of the data here score lower.`);
     }

@@ -16,7 +16,7 @@ export function build(place) {
   if (!has("draw")) kind.querySelectorAll("button")[1].disabled = true;
 
   async function paint() {
-    if (data.first && state.anchor === 0 && !state.drawn && shown.x === null) draw(face, data.first);
+    if (data.first && state.anchor === 0 && !state.drawn && shown.x === null && state.z.every((v, k) => v === data.z[k])) draw(face, data.first);
     const x = await decode("main", state.z, 1, state.drawn, state.seed);
     if (!x) return;
     shown.x = x;
