@@ -273,3 +273,14 @@ def test_data_say_what_they_are_in_a_line(rng):
         "squares: image data of 3 x 8 x 8, values 0 to 255; 800 train, 100 valid, 100 test, 4 classes"
     )
     assert repr(data.valid) == "100 rows of 3 x 8 x 8 uint8, classes"
+
+
+def test_labels_of_minus_one_and_one_are_two_classes(rng):
+    y = np.tile([-1, 1, 1], 10)
+    for label in (y, y.astype(float)):
+        data = from_arrays(rng.normal(size=(30, 2)), label=label)
+        assert data.label_names == ["-1", "1"]
+        np.testing.assert_array_equal(data.train.label, (y[data.train.index] == 1).astype(int))
+    unknown = from_arrays(rng.normal(size=(30, 2)), label=np.tile([-1, 1, 0], 10))
+    assert unknown.label_names is None
+    assert set(unknown.train.label) == {-1, 0, 1}

@@ -433,3 +433,26 @@ def test_text_that_appears_far_down_is_read_whole(tmp_path, monkeypatch):
     assert table.columns["a"].tolist() == cells
     np.testing.assert_array_equal(table.columns["b"], [*range(31), 0.5])
     assert table.notes == ("skipped 1 line beginning with #",)
+
+
+@pytest.mark.parametrize("text", ["NA\n1.5\n2.5\n3.5\n", "?,anna\n5,bob\n7,cleo\n9,dora\n"])
+def test_a_first_row_of_missing_numbers_is_no_header(tmp_path, text):
+    found = read(tmp_path, text)
+    assert found.names[0] == "column1"
+    assert len(found.columns["column1"]) == 4
+    assert "no header" in " ".join(found.notes)
+
+
+def test_an_empty_cell_above_an_index_is_in_a_header(tmp_path):
+    assert read(tmp_path, ",name\n0,bob\n1,cleo\n2,dora\n").names == ("column1", "name")
+
+
+def test_comments_within_one_column(tmp_path):
+    found = read(tmp_path, "1.5\n#recalibrated\n2.5\n4.5\n")
+    np.testing.assert_array_equal(found.columns["column1"], [1.5, 2.5, 4.5])
+
+
+def test_header_may_be_a_bool_and_is_kept_as_a_word(tmp_path):
+    path = saved(tmp_path, lines(WAVE, WAVE[::-1]))
+    assert load(path, header=False).options["header"] == "no"
+    assert load(path, header=True).options["header"] == "yes"

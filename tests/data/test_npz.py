@@ -418,3 +418,15 @@ def test_texts_that_may_be_labels_are_told_and_objects_are_not_read(tmp_path):
             load(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", x=x, species=names.astype(object))
     assert "('species': Python objects, which are never read; save texts" in load(tmp_path / "a.npz").notes[0]
+
+
+def test_numbers_of_rows_named_as_splits_are_no_data(tmp_path, rng):
+    x, path = rng.normal(size=(20, 3)), tmp_path / "a.npz"
+    np.savez(path, features=x, labels=np.arange(20) % 2, train=np.arange(15), test=np.arange(15, 20))
+    with pytest.raises(DataError, match=r"features \(20, 3\)"):
+        load(path)
+    np.testing.assert_array_equal(read_rows(path, x_key="features").x, x)
+    np.savez(path, train=x[:15], test=x[15:])
+    assert load(path).shape == (3,)
+    np.savez(path, x_train=np.arange(15), x_test=np.arange(5))
+    assert len(load(path).test) == 5

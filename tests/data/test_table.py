@@ -566,3 +566,9 @@ def test_unknown_categories_that_count_as_missing_are_noted(tmp_path):
 def test_one_row_of_new_data_makes_no_notes(tmp_path):
     schema = load(of_columns(tmp_path, x=WAVE, c=["u", "v"] * 20)).schema
     assert read_rows(of_columns(tmp_path, x=[1], c=["u"]), schema=schema).notes == ()
+
+
+def test_a_missing_label_beside_ones_is_unknown(tmp_path):
+    data = load(write(tmp_path / "a.csv", ["a", "label"], np.linspace(0, 1, 30), ["1", "", "1"] * 10))
+    assert data.label_names == ["1"]
+    assert set(data.train.label.tolist()) == {-1, 0}

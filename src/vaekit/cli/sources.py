@@ -192,6 +192,8 @@ def _dialect(run: Run) -> dict[str, Any]:
 
     stored = run.config["data"]["options"]
     kept = {name: stored[name] for name in ("delimiter", "header", "decimal") if name in stored}
+    if isinstance(kept.get("header"), bool):  # as runs of before keep it
+        kept["header"] = "yes" if kept["header"] else "no"
     columns = columns_of(run)
     numbers = {column.name for column in columns if not column.categories}
     return kept | {"expected": [column.name for column in columns], "heard": numbers.__contains__}

@@ -331,6 +331,8 @@ def aligned(column: Any, n: int, what: str) -> Array:
 def labels(values: Array, names: list[str] | None) -> tuple[NDArray[np.int64], list[str] | None]:
     """Labels as class numbers 0..K-1 (-1, unknown, stays; an empty text is unknown), with the names of the classes.
 
+    Of -1 and 1 alone, both are classes.
+
     Raises:
         DataError: fractions or missing values, or numbers without a name among `names`.
     """
@@ -344,6 +346,8 @@ def labels(values: Array, names: list[str] | None) -> tuple[NDArray[np.int64], l
         values = values.astype(np.int64)
     if values.dtype.kind in "bui":
         values = values.astype(np.int64)
+        if names is None and np.array_equal(np.unique(values), [-1, 1]):
+            return (values == 1).astype(np.int64), ["-1", "1"]
         known = values[values != -1]
         if names is not None:
             if len(known) and (known.min() < 0 or known.max() >= len(names)):

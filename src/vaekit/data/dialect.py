@@ -146,7 +146,7 @@ def _rows(lines: Sequence[str], delimiter: str) -> tuple[list[list[str]], list[i
     reader = split(lines, delimiter, strict=False)
     with suppress(csv.Error):  # the reading proper tells what is wrong
         for row in reader:
-            if row and not (rows and row[0].startswith("#") and len(row) != len(rows[0])):
+            if row and not (rows and row[0].startswith("#") and (len(row) != len(rows[0]) or len(row) == 1)):
                 rows.append([cell.strip() for cell in row])
                 ends.append(reader.line_num)  # type: ignore[attr-defined]
     return rows, ends
@@ -218,8 +218,8 @@ def _header(first: list[str], rest: list[list[str]]) -> tuple[bool, str]:
     ):
         return False, ""
     heads = [number(c) for c, numeric in zip(first, known, strict=True) if numeric and not is_missing(c)]
-    if not heads:
-        return True, ""
+    if not heads:  # an empty cell above an index is no missing number
+        return not any(c and numeric for c, numeric in zip(first, known, strict=True)), ""
     if _counts_up(heads) and not all(_by_one([number(c) for c in row]) for row in rest[:COMPARED]):
         return True, (
             f"the first line ({some(first, 4)}) is taken for the names of the columns; `header='no'` takes it for data"

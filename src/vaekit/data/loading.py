@@ -92,6 +92,7 @@ def load(
         "schema": schema,
         "missing": missing == "mask",
     }
+    header = ("yes" if header else "no") if isinstance(header, bool) else header
     dialect = {"delimiter": delimiter, "header": header, "decimal": decimal}
     in_table |= {"drop": [drop] if isinstance(drop, str) else list(drop or ()), **dialect}
     parts: dict[str, Any] = {"valid": valid, "test": test, "split_seed": split_seed, "rows": splits}

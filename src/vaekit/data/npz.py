@@ -39,6 +39,8 @@ SPLIT_NAMES = {
     for name in (word + split + end, split + end + word)
 }
 """Names of arrays, without capitals and signs, that say what they hold and of which split."""
+BARE = {split + end for split in WORDS for end in ("", "set")}
+"""Names that say a split only: its data, or the numbers of its rows."""
 MOST_HEADER = 2**16  # bytes
 BAD_HEADER = (TypeError, ArithmeticError, LookupError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 """What NumPy raises on headers that are no literals, or none of an array, beside ValueError."""
@@ -125,7 +127,11 @@ def source(
 
 def part_of(key: str) -> tuple[str, str] | None:
     """What an array's name says that it holds, "x" or "label", and of which split: x_train, testLabels, val_images."""
-    return SPLIT_NAMES.get(re.sub("[^a-z0-9]", "", key.lower()))
+    return SPLIT_NAMES.get(_letters(key))
+
+
+def _letters(key: str) -> str:
+    return re.sub("[^a-z0-9]", "", key.lower())
 
 
 def _parts(store: "_Store") -> dict[tuple[str, str], str]:
@@ -135,8 +141,9 @@ def _parts(store: "_Store") -> dict[tuple[str, str], str]:
         DataError: two arrays claim the same.
     """
     found: dict[tuple[str, str], str] = {}
-    for key in store.shapes:
-        if (place := part_of(key)) is not None:
+    for key, shape in store.shapes.items():
+        row_numbers = len(shape) < 2 and store.dtypes[key].kind in "bui" and _letters(key) in BARE
+        if (place := part_of(key)) is not None and not row_numbers:
             if place in found:
                 raise DataError(
                     f"{store.path}: both {found[place]!r} and {key!r} may be the {place[1]} "

@@ -189,7 +189,7 @@ def _classes(values: Array) -> tuple[Array, int]:
         gaps = np.isin(values, [*missing_words(np.unique(values).tolist())])
         return np.where(gaps, "", values), int(gaps.sum())
     gaps = np.isnan(values)
-    if np.array_equal(np.unique(values[~gaps]), [-1, 1]):
+    if np.unique(values[~gaps]).tolist() in ([-1, 1], [1]):  # with -1 for what is missing, 1 alone would look like both
         return texts_of(values), int(gaps.sum())
     whole = gaps.any() and (values[~gaps] == np.round(values[~gaps])).all()
     return (np.where(gaps, -1, values).astype(np.int64) if whole else values), int(gaps.sum())
