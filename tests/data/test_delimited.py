@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vaekit.data import load, load_rows
+from vaekit.data import load, load_rows, writing
 from vaekit.data import table as tables
 from vaekit.data.cells import Cells, are_dates, number
 from vaekit.data.loading import read_rows
@@ -456,3 +456,19 @@ def test_header_may_be_a_bool_and_is_kept_as_a_word(tmp_path):
     path = saved(tmp_path, lines(WAVE, WAVE[::-1]))
     assert load(path, header=False).options["header"] == "no"
     assert load(path, header=True).options["header"] == "yes"
+
+
+def test_categories_with_decimal_commas_are_read_again_with_a_schema(tmp_path):
+    text = "x;dose;mass\n" + lines(german(WAVE), ["0,5", "1,5"] * 20, ["1.000", "1"] * 20, by=";")
+    path = saved(tmp_path, text)
+    data = load(path, types="dose=categorical,mass=categorical", decimal="comma")
+    assert data.schema[2].categories == ("1", "1000")
+    again = read_rows(path, schema=data.schema, decimal="comma")
+    np.testing.assert_array_equal(again.x[:, 1:], [[0, 1], [1, 0]] * 20)
+
+
+def test_a_decimal_comma_that_comes_late_is_that_of_the_cells_too(tmp_path):
+    path = saved(tmp_path, "a;b\n" + "1;2\n" * 500 + "1,5;2\n")
+    cells, dialect = writing.texts(path)
+    assert dialect.decimal == "comma"
+    assert cells["a"][-1] == "1,5"

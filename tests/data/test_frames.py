@@ -166,3 +166,14 @@ def test_reading_files_imports_no_frames(tmp_path):
     before = {"pandas", "polars"} & set(sys.modules)
     load(tmp_path / "a.csv")
     assert {"pandas", "polars"} & set(sys.modules) == before
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_columns_of_labels_and_groups_are_kept(library):
+    frame = library(**COLUMNS | {"y": COLUMNS["whole"]})
+    kept = {"label": "class", "group": "kind"}
+    for data in (
+        load(frame, label="class", group="kind", missing="mask"),
+        from_arrays(frame, label="class", group="kind", missing="mask"),
+    ):
+        assert {option: data.options.get(option) for option in kept} == kept

@@ -4,19 +4,19 @@ from typing import Any
 
 import numpy as np
 
-from vaekit.data.cells import is_missing, missing_words, number
+from vaekit.data.cells import Decimal, is_missing, missing_words, number
 from vaekit.data.core import Array, Column, some
 from vaekit.errors import DataError
 
 
-def code(column: Column, values: Array, where: Any, missing: bool = False) -> Array:
-    """The cells of a column as its numbers, int64, or float64 where some are nan.
+def code(column: Column, values: Array, where: Any, missing: bool = False, decimal: Decimal = "point") -> Array:
+    """The cells of a column as its numbers, int64, or float64 where some are nan; `decimal` is that of texts.
 
     Raises:
         DataError: text where numbers are expected, or a text that is no category unless it counts as `missing`.
     """
     if not column.categories:
-        return values if values.dtype.kind in "if" else _as_numbers(column, values, where)
+        return values if values.dtype.kind in "if" else _as_numbers(column, values, where, decimal)
     texts = texts_of(values)
     place = {category: i for i, category in enumerate(column.categories)}
     unique, inverse = np.unique(texts, return_inverse=True)
@@ -24,7 +24,7 @@ def code(column: Column, values: Array, where: Any, missing: bool = False) -> Ar
         said = {category.lower(): i for category, i in place.items()}
         place |= {text: said[text.lower()] for text in unique.tolist() if text.lower() in said and text not in place}
         place |= {"0": said["false"], "1": said["true"]}
-    found = {text: place.get(text, place.get(_plain(text))) for text in unique.tolist()}
+    found = {text: place.get(text, place.get(_plain(text, decimal))) for text in unique.tolist()}
     if unknown := [text for text, at in found.items() if at is None and not is_missing(text) and not missing]:
         row = int(np.argmax(texts == unknown[0]))
         raise DataError(
@@ -34,9 +34,9 @@ def code(column: Column, values: Array, where: Any, missing: bool = False) -> Ar
     return codes if np.isnan(codes).any() else codes.astype(np.int64)
 
 
-def _as_numbers(column: Column, values: Array, where: Any) -> Array:
+def _as_numbers(column: Column, values: Array, where: Any, decimal: Decimal) -> Array:
     """Texts as the numbers that they say; true and false of a two-valued column as 1 and 0."""
-    said = {text: number(text) for text in np.unique(values).tolist()}
+    said = {text: number(text, decimal) for text in np.unique(values).tolist()}
     if column.kind == "binary":
         said |= {text: float(text.lower() == "true") for text in said if text.lower() in ("true", "false")}
     bad = next((text for text, value in said.items() if value is None and not is_missing(text)), None)
@@ -66,7 +66,7 @@ def texts_of(values: Array) -> Array:
     return np.array(["" if v != v else str(int(v)) if float(v).is_integer() else repr(v) for v in values.tolist()], str)
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, decimal: Decimal) -> str:
     """A number written in any way, as `texts_of` writes it; other text as it is."""
-    value = number(text)
+    value = number(text, decimal)
     return text if value is None else str(texts_of(np.array([value]))[0])

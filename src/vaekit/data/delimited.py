@@ -96,6 +96,9 @@ def texts(
     dialect = find(text, delimiter=delimiter, header=header, decimal=decimal, expected=expected, heard=heard)
     taken = [name for name in dialect.names if name not in without]
     found = _Reading(text, dialect, taken, ()).written()
+    free = {name: as_text(found[name]) for name in taken if heard(name)}
+    if (decimal is None or expected) and (late := _otherwise(free, dialect)):
+        dialect = dialect.with_decimal("comma" if dialect.decimal == "point" else "point", *late, not expected)
     try:
         padded = _Reading(text, dialect, taken, (), padded=True).written()
     except DataError:  # blanks before a quote

@@ -76,7 +76,8 @@ def read(
         if cells.read_as:
             notes.append(f"column {name!r}: {cells.read_as[0]!r} is read as the number {cells.read_as[1]:g}")
     unnamed = tuple(name for name in columns if INDEX.fullmatch(name) or not name)
-    return Table(columns, tuple(names), unnamed, words=frozenset(words), notes=tuple(notes))
+    options = {"decimal": "comma"} if chosen == "comma" else {}
+    return Table(columns, tuple(names), unnamed, words=frozenset(words), notes=tuple(notes), options=options)
 
 
 def texts(frame: Any, where: str, without: Collection[str] = ()) -> dict[str, list[str]]:

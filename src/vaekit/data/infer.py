@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from vaekit.data.cells import are_dates, is_missing, is_number
+from vaekit.data.cells import Decimal, are_dates, is_missing, is_number
 from vaekit.data.coding import alphabet, code
 from vaekit.data.core import Array, Column, ColumnKind, counted, some
 from vaekit.errors import DataError
@@ -28,6 +28,7 @@ def infer(
     types: str | Mapping[str, str] | None = None,
     kind: str | None = None,
     texts: bool = True,
+    decimal: Decimal = "point",
 ) -> tuple[Column, ...]:
     """What each column of a table is; arguments as for `source`, `texts` whether there may be categories.
 
@@ -46,7 +47,7 @@ def infer(
         if as_kind is None:
             odd.append(name)
         else:
-            found.append(_column(name, values, as_kind, where))
+            found.append(_column(name, values, as_kind, where, decimal))
     if odd:
         values, shown = table[odd[0]], alphabet(table[odd[0]])
         different, n = len(shown), int(np.isin(values, shown).sum())
@@ -132,11 +133,11 @@ def _refuse_stray_texts(name: str, values: Array, found: Sequence[str], where: s
         )
 
 
-def _column(name: str, values: Array, kind: str, where: str) -> Column:
+def _column(name: str, values: Array, kind: str, where: str, decimal: Decimal) -> Column:
     number = values.dtype.kind in "if"
     if kind in ("real", "counts"):
         as_kind: ColumnKind = "counts" if kind == "counts" else "real"
-        values = code(Column(name, as_kind), values, where)  # refuses text
+        values = code(Column(name, as_kind), values, where, decimal=decimal)  # refuses text
         column = Column(name, as_kind, **_seen(values))
         if kind == "counts" and column.outside(values).any():
             row = int(column.outside(values).argmax())
@@ -265,7 +266,11 @@ def on_columns(schema: Sequence[Column], coded: Sequence[Array]) -> Iterator[str
 
 
 def on_missing(
-    schema: Sequence[Column], coded: Sequence[Array], table: Mapping[str, Array], words: Collection[str]
+    schema: Sequence[Column],
+    coded: Sequence[Array],
+    table: Mapping[str, Array],
+    words: Collection[str],
+    decimal: Decimal = "point",
 ) -> Iterator[str]:
     """How many values are missing, how they are written, and which count as missing since they are no category."""
     holes = [int(np.isnan(values).sum()) for values in coded]
@@ -276,7 +281,7 @@ def on_missing(
         texts = set(np.unique(table[column.name]).tolist())
         gaps = {text for text in texts if is_missing(text)} - set(column.categories)
         written |= gaps
-        lost = np.isnan(code(column, table[column.name], "", True)) & ~np.isin(table[column.name], [*gaps])
+        lost = np.isnan(code(column, table[column.name], "", True, decimal)) & ~np.isin(table[column.name], [*gaps])
         if lost.any():
             example = str(table[column.name][lost.argmax()])
             yield (

@@ -101,7 +101,8 @@ def load(
         of_files = {"size": size, "table": table, "x_key": x_key, "delimiter": delimiter, "header": header}
         _refuse("the frame", "a file or a folder", of_files)
         found = tables.source(source, name="the frame", label=label, group=group, **in_table)
-        return build(found, name="frame", asked="", kind=kind, label=label, group=group, **parts)
+        taken = {option: column for option, column in (("label", label), ("group", group)) if column is not None}
+        return build(found, name="frame", asked="", kind=kind, label=label, group=group, **parts, options=taken)
     path, asked = known_path(source), str(source)
     known = asked in named.SETS
     folder_only = {"size": size, "table": table, "skip_bad": skip_bad or None, "pixel_range": pixel_range}
@@ -342,13 +343,14 @@ def from_arrays(
     Raises:
         DataError: as `load`.
     """
-    framed = None
+    framed, taken = None, {} if shape is None else {"shape": shapes.text(shape)}
     if frames.is_frame(label):  # of one column, or one-hot
         label_names = frames.names_of(label) if label_names is None and len(frames.names_of(label)) > 1 else label_names
         label = frames.only_column(label)
     if frames.is_frame(x):
         in_table = {"group": group, "kind": kind, "missing": missing == "mask"}
         dropped = [drop] if isinstance(drop, str) else list(drop or ())
+        taken |= {option: column for option, column in (("label", label), ("group", group)) if isinstance(column, str)}
         framed = _of_frame(x, label, name, types=types, drop=dropped, schema=schema, **in_table)
         x, label, schema = framed.x, framed.label, framed.schema
     else:
@@ -415,7 +417,7 @@ def from_arrays(
         split_seed=split_seed,
         rows=splits,
         missing=missing,
-        options={} if shape is None else {"shape": shapes.text(shape)},
+        options=taken,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from vaekit.data import delimited, frames
 from vaekit.data.arrays import Source
-from vaekit.data.cells import Table, missing_words
+from vaekit.data.cells import Decimal, Table, missing_words
 from vaekit.data.coding import code, texts_of
 from vaekit.data.core import Array, Column, counted, some
 from vaekit.data.infer import check_short, chosen_types, indices, infer, on_columns, on_counts, on_missing, on_names
@@ -139,6 +139,7 @@ def _source(
     strict: bool,
 ) -> Source:
     columns, notes, given = table.columns, list(table.notes), bool(schema)
+    decimal: Decimal = table.options.get("decimal", "point")
     target = label or None
     if label is None:
         free = set(columns) - {column.name for column in schema}
@@ -159,15 +160,18 @@ def _source(
         data = {name: values for name, values in columns.items() if name not in beside}
         left_out = dict(indices({name: data[name] for name in table.unnamed if name in data and name not in chosen}))
         data = {name: values for name, values in data.items() if name not in left_out}
-        schema = infer(data, where, types=chosen, kind=kind, texts=strict)
+        schema = infer(data, where, types=chosen, kind=kind, texts=strict, decimal=decimal)
         notes += [*left_out.values(), *on_counts(schema, data, kind, chosen)]
         notes += on_names(schema, data)
     names = [column.name for column in schema]
     if lacking := [name for name in names if name not in columns]:
         raise DataError(f"{where} has no column {lacking[0]!r}; expected {some(names)}")
-    coded = [code(column, columns[column.name], where, missing) for column in schema]
+    coded = [code(column, columns[column.name], where, missing, decimal) for column in schema]
     if kind not in ("image", "signal"):
-        notes += [*([] if given else on_columns(schema, coded)), *on_missing(schema, coded, columns, table.words)]
+        notes += [
+            *([] if given else on_columns(schema, coded)),
+            *on_missing(schema, coded, columns, table.words, decimal),
+        ]
     else:
         schema = ()  # the columns are places of one thing
     counts = bool(schema) and all(column.kind == "counts" for column in schema)
