@@ -421,3 +421,17 @@ def test_a_word_for_a_split():
         "valid",
         *3 * [None],
     ]
+
+
+def test_missing_labels_of_a_table_are_unknown_and_its_notes_are_kept(folder):
+    moods = ["u", "NA", "v"] * 3
+    rows = [f"class{i % 3}/{i}.png;{mood};{i},5\n" for i, mood in enumerate(moods)]
+    (folder / "about.csv").write_text("file;label;age\n" + "".join(rows))
+    data = load(folder, table="about.csv")
+    assert data.label_names == ["u", "v"]
+    labels = np.concatenate([part.label for part in (data.train, data.valid, data.test)])
+    assert np.bincount(labels + 1).tolist() == [3, 3, 3]
+    said = " ".join(data.notes)
+    assert "about.csv: numbers have a decimal comma" in said
+    assert "3 of 9 labels in column 'label' are missing" in said
+    assert load(folder, table="about.csv", label="label").label_names == ["u", "v"]

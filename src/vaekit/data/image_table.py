@@ -7,21 +7,24 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from vaekit.data import folders
+from vaekit.data import table as tables
 from vaekit.data.arrays import Source
-from vaekit.data.core import Array, counted
+from vaekit.data.core import counted
 from vaekit.errors import DataError
 
 
-def described(source: Source, table: dict[str, Array], where: Path, label: str | None = None) -> Source:
-    """The images of `source` with the columns of a table whose column `file` holds their names.
+def described(source: Source, where: Path, label: str | None = None) -> Source:
+    """The images of `source` with the columns of the table in a file, whose column `file` holds their names.
 
     Names are relative to the folder, or to the folder in which all images lie. A column `label` (or the one asked
-    for) takes the place of the class folders.
+    for) takes the place of the class folders; what is missing there is an unknown label.
 
     Raises:
         DataError: no column `file`, a name twice, or images without a row.
     """
     assert source.names is not None
+    read = tables.read(where, texts=["file"])
+    table = read.columns
     if "file" not in table:
         raise DataError(f"{where} needs a column 'file' with each image's name; it has {', '.join(table)}")
     files = [str(PurePosixPath(str(name))) for name in table["file"]]
@@ -42,10 +45,15 @@ def described(source: Source, table: dict[str, Array], where: Path, label: str |
     prose = [name for name, values in table.items() if values.dtype.kind == "O"]
     columns = {name: values[order] for name, values in table.items() if name not in ("file", *prose)}
     codes, names = source.label, source.label_names
+    notes = (*source.notes, *(f"{where.name}: {note}" for note in read.notes))
+    target = "label" if label is None else label
+    if target in columns and columns[target].dtype.kind != "i":  # whole numbers are all there
+        columns[target], unknown = tables.classes(columns[target])
+        if unknown:
+            notes += (f"{unknown:,} of {counted(len(order), 'label')} in column {target!r} are missing",)
     if label is None and "label" in columns:
         codes, names = columns.pop("label"), None
     unused = len(files) - len(found)
-    notes = source.notes
     if unused:
         notes += (f"not used, since they belong to no image: {counted(unused, 'row')} of {where.name}",)
     if prose:

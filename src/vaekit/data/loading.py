@@ -126,7 +126,7 @@ def load(
         )
         if table is not None:
             where = table_path(table, path)
-            found = image_table.described(found, tables.read(where).columns, where, label)
+            found = image_table.described(found, where, label)
     else:
         found = _found(asked, x_key=x_key, label=label, group=group, table=in_table, cache=cache, progress=progress)
     if label is None and not known and path.suffix == ".npz":
@@ -272,7 +272,7 @@ def read_rows(
         )
         if table is not None:
             where = table_path(table, path)
-            found = image_table.described(found, tables.read(where).columns, where, label)
+            found = image_table.described(found, where, label)
     else:
         found = _found(asked, x_key=x_key, label=label, group=group, table=in_table, cache=cache, progress=progress)
     x = tidy(found.x, asked)

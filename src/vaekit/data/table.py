@@ -148,7 +148,7 @@ def _source(
     for name, values in beside.items():
         check_short(name, values, where)
     if target is not None:
-        beside[target], unknown = _classes(columns[target])
+        beside[target], unknown = classes(columns[target])
         if unknown:
             notes.append(f"{unknown:,} of {counted(len(columns[target]), 'label')} in column {target!r} are missing")
     if schema:  # of new rows, whatever else is known of them
@@ -187,7 +187,7 @@ def _source(
     )
 
 
-def _classes(values: Array) -> tuple[Array, int]:
+def classes(values: Array) -> tuple[Array, int]:
     """A column of labels with -1, or an empty text, where one is missing, and how many are; -1 beside 1 is a class."""
     if values.dtype.kind == "U":
         gaps = np.isin(values, [*missing_words(np.unique(values).tolist())])
