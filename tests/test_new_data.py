@@ -587,3 +587,18 @@ def test_images_that_an_earlier_version_read_otherwise_are_explained(folder, mon
     run = vk.fit(vk.from_arrays(x), "vae", out=folder / "of-array", **TINY | {"steps": 3})
     with pytest.raises(DataError, match=r"digests differ\)$"):
         run.use_data(vk.from_arrays(x + 1))
+
+
+def test_a_table_of_pixels_is_read_again_without_the_columns_that_were_dropped(folder, capsys):
+    rng = np.random.default_rng(8)
+    columns = {"id": np.arange(40) * 7 % 41, "note": rng.normal(size=40)}
+    columns |= {f"p{i}": rng.integers(0, 256, 40) for i in range(12)}
+    path = write(folder / "pixels.csv", columns)
+    data = vk.load(path, shape="3x4", drop="id", types={"note": "drop"})
+    run = vk.fit(data, "vae", out=folder / "pixels-run", **TINY)
+    assert main(["encode", str(run.path), str(path), "--out", str(folder / "p.npz")]) == 0
+    del columns["id"], columns["note"]
+    bare = write(folder / "bare.csv", columns)
+    assert main(["encode", str(run.path), str(bare), "--out", str(folder / "q.npz")]) == 0
+    with np.load(folder / "p.npz") as one, np.load(folder / "q.npz") as other:
+        np.testing.assert_array_equal(one["z"], other["z"])

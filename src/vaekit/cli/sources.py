@@ -230,8 +230,18 @@ def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
         taken = ("x_key", "label")
     elif is_table(path):
         taken = ("label", "group", "delimiter", "header", "decimal")
-    known = {"schema": columns_of(run)} if columns_of(run) and is_table(path) else {}
+    known: dict[str, Any] = {}
+    if is_table(path):
+        known = {"schema": columns_of(run)} if columns_of(run) else {"drop": _dropped(stored)}
     return known | {n: stored[n] for n in (*taken, "missing") if n in stored}
+
+
+def _dropped(stored: dict[str, Any]) -> list[str]:
+    """The columns that a run's table was read without."""
+    from vaekit.data.infer import chosen_types
+
+    kinds = chosen_types(stored.get("types"))
+    return [*stored.get("drop", ()), *(name for name, kind in kinds.items() if kind == "drop")]
 
 
 def _is_one(run: Run, shape: tuple[int, ...]) -> bool:

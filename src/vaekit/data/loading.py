@@ -242,6 +242,7 @@ def read_rows(
     delimiter: str | None = None,
     header: str | bool | None = None,
     decimal: str | None = None,
+    drop: Sequence[str] = (),
     schema: Sequence[Column] = (),
     missing: str = "refuse",
     cache: str | Path | None = None,
@@ -249,13 +250,17 @@ def read_rows(
 ) -> Source:
     """What `load_rows` gives, as `x`, `names` and `label`, with all else that is known of the rows; arguments as there.
 
+    Args:
+        drop: columns of a table to leave out, where it has them.
+        Other arguments: as for `load_rows`.
+
     `notes` is what the reader should tell the user: images resized, values clipped, arrays and columns not used.
 
     Raises:
         DataError: the data cannot be found or read.
     """
     in_table: dict[str, Any] = {"schema": schema, "missing": missing == "mask", "strict": False}
-    in_table |= {"delimiter": delimiter, "header": header, "decimal": decimal}
+    in_table |= {"delimiter": delimiter, "header": header, "decimal": decimal, "drop": drop}
     path, asked = (Path(), "the frame") if frames.is_frame(source) else (known_path(source), str(source))
     if frames.is_frame(source):
         found = tables.source(source, name=asked, label=label, group=group, **in_table)

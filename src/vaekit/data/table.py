@@ -85,8 +85,8 @@ def source(
         delimiter, header, decimal: as for `load`.
         schema: the very columns to read, coded by their own categories; other columns are left out.
         missing: with a schema: whether a text that is no category is a missing value rather than an error.
-        strict: whether a label or group that the table lacks is an error; if not, a table read without a schema may
-            not hold categories either, since nobody knows their codes.
+        strict: whether a label, group or column to drop that the table lacks is an error; if not, a table read
+            without a schema may not hold categories either, since nobody knows their codes.
 
     Raises:
         DataError: a column is missing, or does not hold what it should; texts too many to be categories.
@@ -115,7 +115,7 @@ def source(
         table = read(Path(given), **options, delimiter=delimiter, header=header, expected=named, heard=heard)
     chosen = {real: kind for name, kind in chosen.items() for real in ([name] if name else table.unnamed or [name])}
     known = {*table.names, *([""] if table.nameless else [])}
-    for option, asked in (("drop", drop), ("types", [*chosen])):
+    for option, asked in (("drop", drop if strict else ()), ("types", [*chosen])):
         if unknown := [name for name in asked if name not in known]:
             raise DataError(f"{option}: {where} has no column {unknown[0]!r}; it has {some(list(table.names))}")
     if not strict:
