@@ -572,3 +572,13 @@ def test_a_missing_label_beside_ones_is_unknown(tmp_path):
     data = load(write(tmp_path / "a.csv", ["a", "label"], np.linspace(0, 1, 30), ["1", "", "1"] * 10))
     assert data.label_names == ["1"]
     assert set(data.train.label.tolist()) == {-1, 0}
+
+
+def test_every_text_is_a_category_where_the_user_says_so(tmp_path):
+    path = of_columns(tmp_path, x=WAVE, country=["NA", "DE", "", "FR"] * 10)
+    data = load(path, types="country=categorical", missing="mask")
+    assert data.schema[1].categories == ("DE", "FR", "NA")
+    assert "column 'country': 'NA' is taken for a category, not for a missing value" in data.notes
+    x, _, _ = load_rows(path, schema=data.schema, missing="mask")
+    np.testing.assert_array_equal(x[:4, 1], [2, 0, np.nan, 1])
+    assert load(path, missing="mask").schema[1].categories == ("DE", "FR")

@@ -48,12 +48,12 @@ def _as_numbers(column: Column, values: Array, where: Any, decimal: Decimal) -> 
     return found.astype(np.int64) if whole and np.abs(found).max() < 2**63 else found
 
 
-def alphabet(values: Array) -> list[str]:
-    """The different values of a column in their order, as text; missing ones are none."""
+def alphabet(values: Array, every: bool = False) -> list[str]:
+    """The different values of a column in their order, as text; missing ones are none, with `every` only empty ones."""
     if values.dtype.kind in "if":
         return texts_of(np.unique(values[~np.isnan(values)])).tolist()
     texts = np.unique(values).tolist()
-    gaps = missing_words(texts)
+    gaps = {""} if every else missing_words(texts)
     return [text for text in texts if text not in gaps]
 
 

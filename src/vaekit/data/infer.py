@@ -47,7 +47,7 @@ def infer(
         if as_kind is None:
             odd.append(name)
         else:
-            found.append(_column(name, values, as_kind, where, decimal))
+            found.append(_column(name, values, as_kind, where, decimal, every=chosen.get(name) == "categorical"))
     if odd:
         values, shown = table[odd[0]], alphabet(table[odd[0]])
         different, n = len(shown), int(np.isin(values, shown).sum())
@@ -133,7 +133,8 @@ def _refuse_stray_texts(name: str, values: Array, found: Sequence[str], where: s
         )
 
 
-def _column(name: str, values: Array, kind: str, where: str, decimal: Decimal) -> Column:
+def _column(name: str, values: Array, kind: str, where: str, decimal: Decimal, every: bool) -> Column:
+    """A column of this kind; `every` text of it is a category, also one that elsewhere stands for a missing value."""
     number = values.dtype.kind in "if"
     if kind in ("real", "counts"):
         as_kind: ColumnKind = "counts" if kind == "counts" else "real"
@@ -146,7 +147,7 @@ def _column(name: str, values: Array, kind: str, where: str, decimal: Decimal) -
     check_short(name, values, where)
     if kind == "binary" and number and _bits(values):
         return Column(name, "binary")
-    categories = alphabet(values)
+    categories = alphabet(values, every)
     if kind == "binary" and len(categories) != 2:
         raise DataError(
             f"types: column {name!r} of {where} has {counted(len(categories), 'different value')}, a binary one has 2"
