@@ -34,4 +34,4 @@ FITTING: tuple[tuple[str, str], ...] = (
     ("discrete codes", "vaekit fit DATA --recipe vq"),
     ("a baseline like PCA", "vaekit fit DATA --recipe linear"),
 )
-"""What somebody has or wants, and what to write."""
+"""Pairs of a situation and the command to write for it."""

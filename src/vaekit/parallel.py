@@ -31,7 +31,7 @@ def launch(devices: int, device: str) -> Any:
 
 
 def is_first(devices: int = 1) -> bool:
-    """Whether this process is the first, or only, one of those that train together, told before they are joined."""
+    """Whether this process is the first, or only, one of those that train together; works before they are joined."""
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1 or devices > 1
     names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
     return not together or next((os.environ[n] for n in names if n in os.environ), "0") == "0"

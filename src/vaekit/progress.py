@@ -35,7 +35,7 @@ def unless_broken(stream: TextIO) -> Iterator[None]:
 
 
 def is_interactive() -> bool:
-    """Whether somebody types at this program, in a notebook or at Python's prompt."""
+    """Whether a person types at this program, in a notebook or at Python's prompt."""
     return hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")
 
 

@@ -98,7 +98,7 @@ def _kind(name: str, values: Array, texts: bool, where: str) -> str | None:
     """What a column is that nobody said anything about; None for text that is nothing.
 
     Raises:
-        DataError: it holds dates, or numbers among which there are a few texts.
+        DataError: it holds dates, or numbers mixed with a few texts.
     """
     if values.dtype.kind in "if":
         return "binary" if _bits(values) else "real"

@@ -135,7 +135,7 @@ def kl_bars(kl: ArrayLike, active: ArrayLike | None = None, most: int = 128) -> 
     axes.grid(axis="x", visible=False)
     axes.set_xlim(-0.8, len(order) - 0.2)
     axes.set_xlabel("latent" if few else f"latents, sorted ({len(order)} of {len(values)})")
-    axes.set_ylabel("KL, nats a datum")
+    axes.set_ylabel("KL, nats per datum")
     if not alive.all():
         from matplotlib.patches import Patch
 

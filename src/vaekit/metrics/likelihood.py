@@ -183,7 +183,7 @@ def _rates(model: Model, x: Tensor, c: Tensor | None) -> tuple[Tensor | None, Te
 
 
 def entropy_floor(run: Run, observed: Observed, n: int) -> tuple[float, float | None]:
-    """Mean and standard error of the `floors` of the first n data, nats a datum."""
+    """Mean and standard error of the `floors` of the first n data, in nats per datum."""
     values = floors(run, observed, n)
     return float(values.mean()), standard_error(values, observed.groups(n))
 

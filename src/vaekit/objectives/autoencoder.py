@@ -36,8 +36,8 @@ class Autoencoder(Objective):
         gradient_penalty: weight of the decoder's squared slope, the outputs being in the units of x.
         l1: weight of the code's absolute value.
         sparsity: (rho, weight) with rho in (0, 1), or None.
-        decay: weight of half the square of the decoder's weights, in nats a datum. An optimiser's `weight_decay` is no
-            such term: AdamW takes that share of the learning rate off per step, whatever the data say.
+        decay: weight of half the square of the decoder's weights, in nats per datum. An optimiser's `weight_decay` is
+            not such a term: AdamW shrinks the weights by that share of the learning rate per step, whatever the data.
     """
 
     densities: ClassVar[dict[str, int]] = {"distortion": -1}

@@ -297,7 +297,7 @@ def _weights(numbers: dict[str, Any]) -> Section:
     models = numbers["models"]
     lines = {name: Line(np.arange(1, LATENT + 1), np.sort(found["kl"])[::-1]) for name, found in models.items()}
     picture = plot(
-        "kl", lambda: figures.curves({"": lines}, "latents, sorted by KL", "KL, nats a datum"),
+        "kl", lambda: figures.curves({"": lines}, "latents, sorted by KL", "KL, nats per datum"),
         "KL of each latent, sorted, for each model",
         "Mean KL of each latent from N(0, 1) on test data: how many are used.",
     )  # fmt: skip
@@ -306,7 +306,7 @@ def _weights(numbers: dict[str, Any]) -> Section:
         for name, f in models.items()
     ]
     head = ["model", "rate", "distortion", "active latents"]
-    caption = f"nats a datum, test data. Active: variance of the posterior mean above {ACTIVE}."
+    caption = f"Nats per datum, test data. Active: variance of the posterior mean above {ACTIVE}."
     return Section("weights", "What the weight costs", [picture, Table(head, rows, caption, numeric=(1, 2, 3))])
 
 

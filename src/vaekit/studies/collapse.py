@@ -151,7 +151,7 @@ def _latents(numbers: dict[str, Any]) -> Section:
         if found["kl"]
     }
     picture = plot(
-        "kl", lambda: figures.curves({"": lines}, "latent, sorted by KL", "KL, nats a datum", marked=False),
+        "kl", lambda: figures.curves({"": lines}, "latent, sorted by KL", "KL, nats per datum", marked=False),
         "KL of each latent, sorted, for each model",
         "Mean KL of each latent from its prior on test data. A collapsed latent lies at 0.",
     )  # fmt: skip
