@@ -100,10 +100,11 @@ def test_few_groups_are_told():
 
 
 def test_how_far_from_the_floor_in_words():
-    gap = lambda value, se: beyond_floor({"value": value, "se": se})  # noqa: E731
+    gap = lambda value, se, **protocol: beyond_floor({"value": value, "se": se, "protocol": {"n": 2000, **protocol}})  # noqa: E731
     assert "200 standard errors above" in gap(10.0, 0.05)
     assert "as chance allows" in gap(-0.1, 0.05)
     assert "chance does not explain" in gap(-1.0, 0.05)
+    assert "as chance allows" in gap(-1.0, 0.05, groups=2)  # two groups: a t of one degree of freedom
 
 
 @pytest.fixture(scope="module")
