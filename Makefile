@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 RUN := runs/demo
-# more options for pip, such as an index of CPU wheels of torch: make setup PIP_OPTIONS="--extra-index-url ..."
+# extra pip options, such as an index of CPU wheels of torch: make setup PIP_OPTIONS="--extra-index-url ..."
 PIP_OPTIONS ?=
 MINUTES ?= 3.2
 FUZZ_MINUTES ?= 5
@@ -15,18 +15,22 @@ DOCS := $(VENV)/.docs
 .PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup catalogue fuzz torture
 
 help:
-	@echo "make setup          an environment in $(VENV) with vaekit and its tools"
-	@echo "make demo           train on Fashion-MNIST for 3 minutes, measure, write its pages"
-	@echo "make test, lint     the tests; ruff and mypy"
-	@echo "make fuzz           damaged files for every reader, for FUZZ_MINUTES=5; make torture: kills, full disks, crowds"
-	@echo "make docs           the lessons, guides and reference as a site in docs/_build/html, every page run"
-	@echo "make docs-look      every page of it in Chromium, wide and narrow, light and dark; faults and pictures"
-	@echo "make docs-runs      the small models that the lessons open, in docs/runs; only what is missing or has changed"
-	@echo "make bench          speed beside other libraries; bench-quality, bench-recipes: quality;"
-	@echo "                    bench-explorer: the live page; bench-studies: the studies at full length, 2.5 hours;"
-	@echo "                    bench-threads: training alone and beside other programs;"
-	@echo "                    bench-startup: CPU time of help, lists and refusals"
-	@echo "make catalogue      what help and lists say, from the recipes and studies: run it after a change of theirs"
+	@echo "make setup          create an environment in $(VENV) with vaekit and its development tools"
+	@echo "make demo           train on Fashion-MNIST for 3 minutes, evaluate, write a report and an explorer page"
+	@echo "make test           run the test suite"
+	@echo "make lint           run ruff and mypy"
+	@echo "make fuzz           give damaged files to every reader, for FUZZ_MINUTES=5"
+	@echo "make torture        kill trainings, fill disks, run several at once; check that they recover"
+	@echo "make docs           build the site in docs/_build/html: lessons, guides and reference; every page is run"
+	@echo "make docs-look      open every built page in Chromium, wide and narrow, light and dark; report faults"
+	@echo "make docs-runs      train the models in docs/runs that are missing or whose settings changed"
+	@echo "make bench          measure speed beside other libraries"
+	@echo "make bench-quality, bench-recipes    measure the quality of the default recipe, and of every recipe"
+	@echo "make bench-explorer    measure the explorer page's speed and size"
+	@echo "make bench-studies     run the studies at full length, 2.5 hours"
+	@echo "make bench-threads     time training alone and beside another program"
+	@echo "make bench-startup     measure the CPU time of help, lists and error messages"
+	@echo "make catalogue      update the stored help and lists after a change to recipes or studies"
 
 setup: $(READY)
 
@@ -35,14 +39,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[dev]"
 	@touch $@
 
-# a stopped run is resumed, a finished one measured again; status 3: the data are unavailable
+# resumes a stopped run, measures a finished one again; exit status 3 means that the data are unavailable
 demo: $(READY)
 	@if [ -f $(RUN)/run.json ]; then \
 	  $(BIN)/vaekit fit --out $(RUN) --resume; \
 	else \
 	  $(BIN)/vaekit fit fashion-mnist --recipe vae --minutes $(MINUTES) --out $(RUN); status=$$?; \
 	  if [ $$status -ne 3 ]; then exit $$status; fi; \
-	  echo "Fashion-MNIST is unavailable: digits instead"; \
+	  echo "Fashion-MNIST is unavailable; using digits instead"; \
 	  $(BIN)/vaekit fit digits --recipe vae --minutes 0.5 --out $(RUN); \
 	fi
 	@$(BIN)/vaekit evaluate $(RUN) --samples 100 -n 2000
@@ -62,7 +66,7 @@ $(DOCS): $(READY)
 	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[docs]"
 	@touch $@
 
-# pages run vaekit as a reader would: from the environment's own programs
+# the pages run the environment's own vaekit, as a reader would
 docs: $(DOCS)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html in a browser"
