@@ -66,6 +66,7 @@ class Run:
         self._data: Data | None = None
         self.graphs: dict[Any, Any] = {}  # what the estimators compiled for this model
         self._observed: dict[str, Observed] = {}
+        self.unstored: dict[str, Latents] = {}  # densities that could not be written into the run directory
         self.device = torch.device("cpu")
         self.folder: Any = None  # a temporary directory around it, which goes when it does
 
@@ -297,7 +298,7 @@ class Run:
     ) -> Latents:
         """A density of the run's codes to sample from (gmm, flow or two-stage): fitted once and kept with the run.
 
-        See `vaekit.resample.fit_latents`.
+        A run directory that cannot be written is left as it is, with a note. See `vaekit.resample.fit_latents`.
         """
         from .resample import fit_latents
 

@@ -3,8 +3,10 @@
 The runs here have posteriors of a known form, so that their codes are known: data on a ring, encoded as they are.
 """
 
+import errno
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from vaekit.data.condition import Condition
 from vaekit.data.observation import Identity
 from vaekit.distributions import Point
 from vaekit.errors import ChoiceError, RunError
-from vaekit.files import read_tensors, write_tensors
+from vaekit.files import read_tensors, unwritable, write_tensors
 from vaekit.model import VAE
 from vaekit.noise import fold
 from vaekit.objectives import ELBO, Objective, SemiSupervised, Terms
@@ -367,12 +369,46 @@ def test_damaged_files(run, name):
         run.fit_latents(name)
 
 
-def test_a_place_that_cannot_be_written_is_told_before_the_work(run):
+@pytest.mark.parametrize("name", list(FEW))
+def test_a_run_that_cannot_be_written_is_sampled_all_the_same(tmp_path, run, name, capsys):
+    """With the very codes that a writable one gives; the density is fitted once for each `Run` object."""
+    steps = FEW[name]
+    writable = shutil.copytree(run.path, tmp_path / "writable")
+    wanted = vk.open(writable, as_they_are(), data=run.data).fit_latents(name, steps=steps).sample(5)
     (run.path / "latents").write_text("in the way")
-    heard: list[str] = []
-    with pytest.raises(RunError, match="cannot write in"):
-        run.fit_latents("gmm", progress=lambda what, done, of: heard.append(what))
-    assert not any(what.startswith("fitting") for what in heard)
+    capsys.readouterr()
+    fitted = run.fit_latents(name, steps=steps)
+    said = capsys.readouterr().err
+    assert "note: cannot write" in said
+    assert f"the {name} is not stored with the run" in said
+    np.testing.assert_allclose(fitted.sample(5), wanted, rtol=1e-5, atol=1e-5)
+    assert run.fit_latents(name) is fitted
+    np.testing.assert_array_equal(run.sample_latents(5, latents=name), fitted.sample(5))
+    with pytest.raises(ChoiceError, match=f"fitted with steps {steps}, not 3"):
+        run.fit_latents(name, steps=3)
+    again = run.fit_latents(name, steps=3, refit=True)
+    assert again.record["asked"]["steps"] == 3
+    assert run.fit_latents(name) is again
+    assert (run.path / "latents").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("name", list(FEW))
+def test_a_disk_that_fills_up_loses_no_density(run, name, capsys, monkeypatch):
+    def full(path, value):
+        raise unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
+
+    monkeypatch.setattr(resample, "write_json", full)
+    fitted = run.fit_latents(name, steps=3)
+    assert "No space left on device" in capsys.readouterr().err
+    assert fitted.sample(5).shape == (5, 2)
+    assert run.fit_latents(name) is fitted
+
+
+def test_densities_of_the_packaged_run_are_not_stored_in_the_package(capsys, monkeypatch, run):
+    monkeypatch.setattr(resample, "PLACE", run.path)
+    run.fit_latents("gmm", components=2, steps=3)
+    assert "the packaged run stays as it came" in capsys.readouterr().err
+    assert not (run.path / "latents").exists()
 
 
 def test_an_interrupted_second_stage_leaves_nothing(run):

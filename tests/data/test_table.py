@@ -452,12 +452,15 @@ def test_missing_words_mean_the_same_among_numbers_and_texts(tmp_path, word):
     assert data.notes[-1].startswith("20 of 80 values are missing, in 2 columns" + said)
 
 
+CATEGORY = "is taken for a category, not for a missing value; where the value is missing, leave the cell empty"
+
+
 def test_words_that_may_be_categories_stay_so(tmp_path):
     path = of_columns(tmp_path, x=WAVE, rh=["+", "-"] * 20, pain=["none", "mild", "severe", "mild"] * 10)
     data = load(path)
     assert [column.categories for column in data.schema[1:]] == [("+", "-"), ("mild", "none", "severe")]
-    assert "column 'rh': '-' is taken for a category, not for a missing value" in data.notes
-    assert "column 'pain': 'none' is taken for a category, not for a missing value" in data.notes
+    assert f"column 'rh': '-' {CATEGORY}" in data.notes
+    assert f"column 'pain': 'none' {CATEGORY}" in data.notes
     old = (Column("x", "real"), Column("work", "categorical", ("?", "Private")))  # as runs stored it before
     x, _, _ = load_rows(of_columns(tmp_path, x=[1, 2], work=["?", "Private"]), schema=old)
     assert x[:, 1].tolist() == [0, 1]
@@ -578,7 +581,20 @@ def test_every_text_is_a_category_where_the_user_says_so(tmp_path):
     path = of_columns(tmp_path, x=WAVE, country=["NA", "DE", "", "FR"] * 10)
     data = load(path, types="country=categorical", missing="mask")
     assert data.schema[1].categories == ("DE", "FR", "NA")
-    assert "column 'country': 'NA' is taken for a category, not for a missing value" in data.notes
+    assert f"column 'country': 'NA' {CATEGORY}" in data.notes
     x, _, _ = load_rows(path, schema=data.schema, missing="mask")
     np.testing.assert_array_equal(x[:4, 1], [2, 0, np.nan, 1])
     assert load(path, missing="mask").schema[1].categories == ("DE", "FR")
+
+
+@pytest.mark.parametrize("word", ["?", "nan", "NA"])
+def test_the_note_on_a_word_taken_for_a_category_says_how_to_have_it_missing(tmp_path, word):
+    path = of_columns(tmp_path, x=WAVE, country=[word, "DE", "US", "FR"] * 10)
+    kept = load(path, types="country=categorical", missing="mask")
+    assert kept.schema[1].categories == tuple(sorted([word, "DE", "US", "FR"]))
+    assert f"column 'country': {word!r} {CATEGORY}" in kept.notes
+    path = of_columns(tmp_path, x=WAVE, country=["", "DE", "US", "FR"] * 10)
+    emptied = load(path, types="country=categorical", missing="mask")
+    assert emptied.schema[1].categories == ("DE", "FR", "US")
+    assert not any("taken for a category" in note for note in emptied.notes)
+    assert any(note.startswith("10 of 80 values are missing, in 1 column") for note in emptied.notes)

@@ -263,7 +263,10 @@ def on_columns(schema: Sequence[Column], coded: Sequence[Array]) -> Iterator[str
         yield f"{counted(len(same), 'constant column')}: {some(shown, 8)}; a constant carries no information"
     for column in schema:
         if kept := [text for text in column.categories if is_missing(text)]:
-            yield f"column {column.name!r}: {some([*map(repr, kept)])} is taken for a category, not for a missing value"
+            yield (
+                f"column {column.name!r}: {some([*map(repr, kept)])} is taken for a category, not for a missing value; "
+                "where the value is missing, leave the cell empty"
+            )
 
 
 def on_missing(

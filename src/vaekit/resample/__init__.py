@@ -18,6 +18,7 @@ import math
 import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -27,9 +28,11 @@ from torch import Tensor
 from ..allocation import Bounded
 from ..distributions import Point
 from ..errors import ChoiceError, RunError
-from ..files import part_of, read_json, read_tensors, remove_parts, write_json
+from ..example import PLACE
+from ..files import is_writable, part_of, read_json, read_tensors, remove_parts, write_json
 from ..metrics.uncertainty import standard_error
 from ..noise import Noise, fold
+from ..progress import say
 from ..quantize import Coded
 from ..run import Run
 from ..suggest import unknown
@@ -212,7 +215,8 @@ def fit_latents(
 ) -> Latents:
     """The density `name` of a run's codes: the one kept with the run, else fitted now and kept.
 
-    A kept one counts only if the run's weights are still those it was fitted to.
+    A kept one counts only if the run's weights are still those it was fitted to. Where the run directory cannot be
+    written, a note says so and the density is kept with this `Run` object alone.
 
     Arguments:
         name: gmm, flow or two-stage.
@@ -236,8 +240,8 @@ def fit_latents(
     given = {k: v for k, v in {"components": components, "steps": steps, "seed": seed}.items() if v is not None}
     with open(run.path / "model.safetensors", "rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
-    kept = None if refit else _kept(run, name, weights)
-    if kept is None:
+    kept = None if refit else run.unstored.get(name) or _kept(run, name, weights)
+    if kept is None or kept.record["weights"] != weights:
         return _fitted(run, name, {**defaults, **given}, weights, told)
     for what, value in given.items():
         if value != kept.record["asked"][what]:
@@ -298,20 +302,17 @@ def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, told: Told
     held = codes(run, "valid", MOST_HELD_OUT, fold(seed, HELD_OUT), told)
     scale, folder = Scale.of(z), run.path / "latents"
     u = scale.standardise(z)
-    try:  # before the work of minutes
-        folder.mkdir(exist_ok=True)
-        remove_parts(folder)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise RunError(f"cannot write in {folder}: {error.strerror}; copy the run to where one can") from None
+    unwritable = _unwritable(run, folder)  # asked before the work of minutes
     density: Density
     if name == "gmm":
         density = Gaussians.fit(u, asked["components"], most, seed, told)
     elif name == "flow":
         density = NormalisingFlow.fit(u, most, seed, told, run.device)
     else:
-        density = SecondStage.fit(u, part_of(folder / "two-stage"), most, seed, told, run.device)
+        aside = tempfile.TemporaryDirectory(prefix="vaekit-") if unwritable else None
+        place = part_of(folder / "two-stage") if aside is None else Path(aside.name) / "two-stage"
+        density = SecondStage.fit(u, place, most, seed, told, run.device)
+        density.run.folder = aside
     record = {
         "format": FORMAT,
         "name": name,
@@ -327,11 +328,42 @@ def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, told: Told
     found = Latents(density, scale, record)
     record["held_out"] = _held_out(found, held, run.observed("valid").groups(len(held)))
     record["seconds"] = round(time.monotonic() - started, 1)
-    file = folder / f"{name}.json"
-    file.unlink(missing_ok=True)  # written last: where it stands, all of the fit does
-    density.save(folder, name, {"codes.loc": scale.loc, "codes.scale": scale.scale})
-    write_json(file, record)
+    run.unstored.pop(name, None)
+    if not unwritable:
+        try:
+            _store(found, folder)
+        except (OSError, RunError) as error:  # a disk that is full by now: what was fitted is used all the same
+            unwritable = str(error)
+    if unwritable:
+        say(f"note: {unwritable}; the {name} is not stored with the run and will be fitted again the next time")
+        run.unstored[name] = found
     return found
+
+
+def _unwritable(run: Run, folder: Path) -> str | None:
+    """Why nothing can be stored in the run's `folder` of densities, which is made; None where it can."""
+    if run.path == PLACE:
+        return "the packaged run stays as it came"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        return f"cannot write {folder}: {error.strerror}"
+    if not is_writable(folder):
+        return f"cannot write in {folder}"
+    remove_parts(folder)
+    return None
+
+
+def _store(latents: Latents, folder: Path) -> None:
+    """Write a density and how it was fitted.
+
+    Raises:
+        OSError, RunError: the folder cannot be written, or its disk is full.
+    """
+    file = folder / f"{latents.name}.json"
+    file.unlink(missing_ok=True)  # written last: where it stands, all of the fit does
+    latents.density.save(folder, latents.name, {"codes.loc": latents.scale.loc, "codes.scale": latents.scale.scale})
+    write_json(file, latents.record)
 
 
 def _held_out(latents: Latents, z: Tensor, group: np.ndarray | None = None) -> dict[str, Any]:
