@@ -1,4 +1,4 @@
-"""One training per run directory, by a lock that ends with its process."""
+"""One training per run directory and one writer per file of it, by locks that end with their process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +22,17 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
+PATIENCE = 60.0
+"""Seconds to wait for whoever changes a file; a change takes milliseconds."""
 _BUSY = (errno.EAGAIN, errno.EACCES)
+
+
+class _Taken(Exception):
+    """Another process or thread has the lock: `owner` as its file says, empty where it does not."""
+
+    def __init__(self, owner: dict[str, Any]):
+        super().__init__(owner)
+        self.owner = owner
 
 
 @contextmanager
@@ -35,7 +46,42 @@ def only_trainer(folder: Path) -> Iterator[None]:
         RunError: another process or thread trains there, or the folder cannot be written.
     """
     path = folder / LOCK
-    fd = _locked(path)
+    try:
+        fd = _locked(path)
+    except _Taken as taken:
+        raise RunError(
+            f"{folder} is being trained by {_named(taken.owner)}: wait until it ends, stop it, or choose another `out` "
+            f"(if it no longer runs, remove {path})"
+        ) from None
+    with _released(fd, path):
+        yield
+
+
+@contextmanager
+def only_writer(file: Path) -> Iterator[None]:
+    """Meanwhile no other process or thread that asks for it changes `file`, which need not exist; waits its turn.
+
+    Raises:
+        RunError: another one has it for longer than `PATIENCE`, or the folder cannot be written.
+    """
+    path, until = file.with_name(f".{file.name}{LOCK}"), time.monotonic() + PATIENCE
+    while True:
+        try:
+            fd = _locked(path)
+            break
+        except _Taken as taken:
+            if time.monotonic() > until:
+                raise RunError(
+                    f"{file} is being changed by {_named(taken.owner)} (if it no longer runs, remove {path})"
+                ) from None
+        time.sleep(0.01)
+    with _released(fd, path):
+        yield
+
+
+@contextmanager
+def _released(fd: int, path: Path) -> Iterator[None]:
+    """The lock is let go afterwards."""
     try:
         yield
     finally:
@@ -48,7 +94,12 @@ def only_trainer(folder: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int:
-    """An open and locked file at `path`."""
+    """An open and locked file at `path`.
+
+    Raises:
+        _Taken: somebody else has it.
+        RunError: it cannot be written.
+    """
     while True:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -59,7 +110,7 @@ def _locked(path: Path) -> int:
             if not taken:
                 owner = _owner(fd)
                 if taken is False or (owner and _at_work(owner)):
-                    raise RunError(_busy(path, owner))
+                    raise _Taken(owner)
             if _is_at(fd, path):
                 os.ftruncate(fd, 0)
                 os.lseek(fd, 0, os.SEEK_SET)
@@ -136,12 +187,9 @@ def _begun(pid: int) -> str | None:
         return None
 
 
-def _busy(path: Path, owner: dict[str, Any]) -> str:
-    who = "another process"
-    if owner:
-        who = f"process {owner['pid']} on {owner.get('host')} (since {owner.get('since')})"
-        who = f"this process ({owner['pid']})" if owner["pid"] == os.getpid() else who
-    return (
-        f"{path.parent} is being trained by {who}: wait until it ends, stop it, or choose another `out` "
-        f"(if it no longer runs, remove {path})"
-    )
+def _named(owner: dict[str, Any]) -> str:
+    if not owner:
+        return "another process"
+    if owner["pid"] == os.getpid():
+        return f"this process ({owner['pid']})"
+    return f"process {owner['pid']} on {owner.get('host')} (since {owner.get('since')})"

@@ -32,6 +32,7 @@ from .errors import ChoiceError, DataError, RunError
 from .example import PLACE, place
 from .files import is_writable, read_json, read_tensors, write_json
 from .isolation import check_default_dtype, in_full_precision
+from .lock import only_writer
 from .noise import Noise
 from .observed import UNCONDITIONAL, Observed, as_rows, block_of, events, of_frame
 from .progress import say
@@ -109,10 +110,10 @@ class Run:
         return held
 
     def add_metrics(self, metrics: list[dict[str, Any]]) -> None:
-        """Store these; one of the same name and protocol is replaced.
+        """Store these; one of the same name and protocol is replaced, and what others store meanwhile is kept.
 
         Raises:
-            RunError: one of them is not finite.
+            RunError: one of them is not finite, the directory cannot be written, or it has other weights by now.
         """
         for m in metrics:
             if isinstance(m["value"], float) and not math.isfinite(m["value"]):
@@ -123,8 +124,12 @@ class Run:
         # one measured before errors were by group gives way, too
         plain = lambda p: {k: v for k, v in p.items() if k != "groups"}  # noqa: E731
         key = lambda m: (m["name"], json.dumps(plain(m["protocol"]), sort_keys=True))  # noqa: E731
-        kept = {key(m): m for m in [*self.metrics, *metrics]}
-        write_json(self.path / "metrics.json", list(kept.values()))
+        file = self.path / "metrics.json"
+        with only_writer(file):
+            if (now := read_config(self.path).get("step")) != (then := self.config.get("step")):
+                raise RunError(f"{self.path} was trained on to step {now}, and these numbers are of step {then}")
+            kept = {key(m): m for m in [*self.metrics, *metrics]}
+            write_json(file, list(kept.values()))
 
     @property
     def data(self) -> Data:

@@ -26,6 +26,7 @@ from .engine import Engine, Settings
 from .errors import RunError, TrainingError
 from .files import read_tensors, unwritable, write_json, write_tensors, write_text
 from .hardware import choose_device
+from .lock import only_writer
 from .noise import Noise
 from .observed import Observed
 from .optimisers import optimiser
@@ -426,10 +427,11 @@ class Trainer:
         if self.step == self.last_saved or not measured.exists():
             return
         kept = self.path / f"metrics-{self.last_saved:09d}.json"
-        try:
-            measured.replace(kept)
-        except OSError as error:
-            raise unwritable(measured, error) from error
+        with only_writer(measured):
+            try:
+                measured.replace(kept)
+            except OSError as error:
+                raise unwritable(measured, error) from error
         self.progress.note(f"note: {measured} was measured at step {self.last_saved:,}: kept as {kept.name}")
 
     def restore(self) -> None:
