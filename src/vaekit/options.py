@@ -17,6 +17,8 @@ OptimiserName = Literal["sgd", "adagrad", "adam", "adamw", "adamax"]
 ScheduleName = Literal["constant", "linear", "cosine"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
 CompileName = Literal["auto", "on", "off"]
+MOST_DEVICES = 1024
+"""More than any one machine has."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ChoiceError(f"`{name}` must be above 0, got {value}")
+        if self.devices > MOST_DEVICES:
+            raise ChoiceError(f"`devices` must lie in 1..{MOST_DEVICES}, got {self.devices}")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ChoiceError(f"`ema` must lie in [0, 1), got {self.ema}")
         if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:

@@ -11,23 +11,40 @@ from torch import Tensor
 
 from .errors import ChoiceError
 
+FEW = 8
+"""Processes that any machine can run, however few its cores."""
+
 
 def launch(devices: int, device: str) -> Any:
     """A launched Fabric for `devices` processes (or under torchrun), else None.
 
     The other processes run the same program from its start; each loads the data and builds the same model.
+
+    Raises:
+        ChoiceError: more devices than this machine has, or lightning-fabric is not installed.
     """
     asked = max(devices, int(os.environ.get("WORLD_SIZE", "1")))
     if asked == 1:
         return None
+    kind = device.split(":")[0]
+    _check_number(devices, kind)
     try:
         from lightning_fabric import Fabric
     except ImportError:
         raise ChoiceError("`devices` above 1 needs lightning-fabric: pip install 'vaekit[parallel]'") from None
-    kind = device.split(":")[0]
     fabric = Fabric(accelerator=kind, devices=asked, strategy="ddp")
     fabric.launch()
     return fabric
+
+
+def _check_number(devices: int, kind: str) -> None:
+    """Refuse more processes than the machine can run: a run from elsewhere says how many to start."""
+    if kind == "cuda":
+        most, of_what = torch.cuda.device_count(), "GPUs"
+    else:
+        most, of_what = max(FEW, os.cpu_count() or 1), "processes"
+    if devices > most:
+        raise ChoiceError(f"`devices` is {devices}, and training here can use {most} {of_what} at most")
 
 
 def is_first(devices: int = 1) -> bool:

@@ -152,7 +152,7 @@ class Run:
             return self._keep_data(source, source.name)
         where = source if source is not None else stored["source"]
         if source is None and where is not None:
-            check_source(where, self.path)
+            check_source(where, self.path, sum(stored["n"].values()))
         if where is None:
             raise DataError(f"{self.path} was trained on arrays in memory: pass the data (`data=PATH`)")
         rows = stored_splits(self.path)

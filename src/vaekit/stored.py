@@ -15,7 +15,9 @@ from torch import Tensor
 from .allocation import Bounded
 from .composition import Composition, Facts
 from .configuration import Record, check, check_configuration
-from .data.core import Data
+from .data.core import Data, counted
+from .data.folders import count
+from .data.idx import has_idx
 from .data.named import SETS
 from .data.paths import known_path
 from .data.splits import PARTS, count_of, rows_of
@@ -28,6 +30,8 @@ from .recipes import BEFORE, get_recipe
 FORMAT = 2
 """Of a run directory: one of a higher was written by a newer vaekit; 1 wrote every row of its splits."""
 SPLITS = "splits.safetensors"
+MOST_FILES = 2_000_000
+"""Of a folder that a run names for its data; they are counted within seconds."""
 SYSTEM_FOLDERS = ("/dev", "/proc", "/sys")
 OWN = ("model.safetensors", "checkpoint", "log.jsonl", "metrics.json", "latents")
 """Of a run, besides run.json and its splits: without a run.json beside them the directory is not for a new run."""
@@ -127,17 +131,33 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def check_source(source: str, path: Path) -> None:
+def check_source(source: str, path: Path, n: int) -> None:
     """Refuse the place that run.json names for its data where nothing should be read unasked.
 
+    A folder is counted before any image of it is opened, and no further than makes sense for the `n` data of the run.
+
     Raises:
-        DataError: the root of the file system, or devices and what the system tells of itself.
+        DataError: the root of the file system, devices and what the system tells of itself, or a folder that has far
+            more files than the run has data, or fewer images.
     """
     place = known_path(source)
-    if source not in SETS and place.is_dir():
-        full = place.resolve()
-        if full == Path(full.anchor) or any(full.is_relative_to(system) for system in SYSTEM_FOLDERS):
-            raise DataError(f"{path} names {source} for its data, which is no folder of data: pass `data=PATH`")
+    if source in SETS or not place.is_dir():
+        return
+    full = place.resolve()
+    if full == Path(full.anchor) or any(full.is_relative_to(system) for system in SYSTEM_FOLDERS):
+        raise DataError(f"{path} names {source} for its data, which is no folder of data: pass `data=PATH`")
+    most = min(1000 + 10 * max(n, 0), MOST_FILES)
+    images, entries = count(place, most)
+    if entries > most:
+        raise DataError(
+            f"{path} names {source} for its {n:,} data, a folder of more than {most:,} files: pass `data=PATH` to read "
+            "it all the same"
+        )
+    if images < n and not has_idx(place):
+        raise DataError(
+            f"{path} was trained on {n:,} images, and {source}, which it names for its data, holds "
+            f"{counted(images, 'image')}: where have they moved? pass `data=PATH`"
+        )
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from core_helpers import QUIET, blobs, tensors
+from PIL import Image
 
 import vaekit as vk
+from vaekit import stored
 from vaekit.errors import DataError, RunError, VaekitError
 from vaekit.files import write_tensors
 from vaekit.train import fit
@@ -92,6 +94,46 @@ def test_a_source_that_is_a_pipe_or_a_system_folder_is_refused_at_once(run, tmp_
         opened = vk.open(run)
         with pytest.raises(DataError, match=r"a device or a pipe|no folder of data"):
             opened.use_data()
+
+
+@pytest.fixture
+def of_images(tmp_path, monkeypatch):
+    """A run of 20 images in a folder."""
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "images").mkdir()
+    for i, x in enumerate(blobs(20)):
+        Image.fromarray(x).save(tmp_path / "images" / f"{i}.png")
+    settings = {"latent": 1, "hidden": (2,), "steps": 1, **QUIET}
+    return fit(tmp_path / "images", "vae", out=tmp_path / "run", **settings).path
+
+
+def test_a_folder_of_other_images_is_not_decoded(of_images, tmp_path, monkeypatch):
+    """Fewer images than the run has data, or far more files: neither is opened, nor walked to the end."""
+    assert len(vk.open(of_images).data.train) == 16
+    (tmp_path / "few").mkdir()
+    shutil.copytree(tmp_path / "images", tmp_path / "few" / "a")
+    (tmp_path / "few" / "a" / "0.png").rename(tmp_path / "few" / "a" / "0.txt")
+    monkeypatch.setattr(Image, "open", lambda *given, **named: pytest.fail("an image was opened"))
+    change(of_images, "data", "source", to=str(tmp_path / "few"))
+    with pytest.raises(DataError, match=r"trained on 20 images, and .*few, .* holds 19 images.*pass `data=PATH`"):
+        vk.open(of_images).use_data()
+    for i in range(30):
+        (tmp_path / "many" / str(i)).mkdir(parents=True)
+        for j in range(50):
+            (tmp_path / "many" / str(i) / f"{j}.png").touch()
+    change(of_images, "data", "source", to=str(tmp_path / "many"))
+    with pytest.raises(DataError, match=r"its 20 data, a folder of more than 1,200 files: pass `data=PATH`"):
+        vk.open(of_images).use_data()
+    walked = []
+    walk = os.walk
+    monkeypatch.setattr(
+        os, "walk", lambda *given, **named: (walked.append(at[0]) or at for at in walk(*given, **named))
+    )
+    monkeypatch.setattr(stored, "MOST_FILES", 100)
+    change(of_images, "data", "n", to={"train": 10**12, "valid": 1, "test": 1})
+    with pytest.raises(DataError, match="a folder of more than 100 files"):
+        vk.open(of_images).use_data()
+    assert len(walked) <= 4
 
 
 def test_source_with_other_shapes_than_the_facts(run):

@@ -4,7 +4,11 @@ import json
 
 import pytest
 import torch
-from core_helpers import python, tensors
+from core_helpers import QUIET, blobs, python, tensors
+
+import vaekit as vk
+from vaekit import parallel
+from vaekit.errors import ChoiceError, RunError
 
 SCRIPT = """
 import sys
@@ -59,3 +63,24 @@ def test_two_processes_reach_the_weights_of_one(tmp_path):
             assert (key in a) == (key in b)
             assert key not in a or b[key] == pytest.approx(a[key], rel=1e-4)
     assert json.loads((tmp_path / "2/run.json").read_text())["state"] == "finished"
+
+
+def test_more_devices_than_the_machine_has_are_refused_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel.os, "cpu_count", lambda: 12)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device, most in (("cpu", "12 processes"), ("cuda", "2 GPUs")):
+        with pytest.raises(ChoiceError, match=f"`devices` is 13, and training here can use {most} at most"):
+            parallel.launch(13, device)
+    with pytest.raises(ChoiceError, match="`devices` is 13"):
+        vk.fit(vk.from_arrays(blobs(40)), out=tmp_path / "run", steps=2, devices=13, **QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("devices", [0, -1, 1025, 10**9, 2**70, True, 1.5, "2"])
+def test_a_run_that_asks_for_devices_that_no_machine_has_is_damaged(tmp_path, devices):
+    run = vk.fit(vk.from_arrays(blobs(40)), out=tmp_path / "run", steps=1, latent=1, hidden=(2,), **QUIET)
+    config = json.loads((run.path / "run.json").read_text())
+    config["training"]["devices"] = devices
+    (run.path / "run.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match="devices"):
+        vk.open(run.path)

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -29,15 +30,8 @@ def listing(path: Path) -> tuple[list[str], list[str]]:
 
     Hidden files and those of operating systems are passed over; links to folders are followed, each folder once.
     """
-    found, others, seen = [], Counter[str](), {path.resolve()}
-    for parent, folders, files in os.walk(path, followlinks=True):
-        inside = []
-        for name in folders:
-            place = Path(parent, name).resolve()
-            if _counts(name) and place not in seen:
-                seen.add(place)
-                inside.append(name)
-        folders[:] = inside
+    found, others = [], Counter[str]()
+    for parent, files in _walk(path):
         for name in filter(_counts, files):
             suffix = os.path.splitext(name)[1].lower()
             if suffix in SUFFIXES:
@@ -47,6 +41,31 @@ def listing(path: Path) -> tuple[list[str], list[str]]:
     kinds = some([f"{suffix} ({count})" for suffix, count in others.most_common()])
     notes = [f"{_many(others.total(), 'file')} of other formats left out: {kinds}"] if others else []
     return sorted(found), notes
+
+
+def count(path: Path, most: int) -> tuple[int, int]:
+    """How many images lie below a folder, and how many files and folders; neither goes on beyond `most` of the last."""
+    images = entries = 0
+    for _, files in _walk(path):
+        entries += 1 + len(files)
+        images += sum(_counts(name) and os.path.splitext(name)[1].lower() in SUFFIXES for name in files)
+        if entries > most:
+            break
+    return images, entries
+
+
+def _walk(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder below `path` once, links followed, with the names of its files."""
+    seen = {path.resolve()}
+    for parent, folders, files in os.walk(path, followlinks=True):
+        inside = []
+        for name in folders:
+            place = Path(parent, name).resolve()
+            if _counts(name) and place not in seen:
+                seen.add(place)
+                inside.append(name)
+        folders[:] = inside
+        yield parent, files
 
 
 def _counts(name: str) -> bool:
