@@ -1,7 +1,7 @@
-"""Speed and memory against the peer's own code and the machine's own limits: `make bench`.
+"""Compare speed and memory with Pythae and with the hardware limit: `make bench`.
 
-Everything is timed in alternation within this one run, medians of at least five rounds; the figures are ratios, since
-single times mean little on a shared machine. Pythae 0.1.2 gets an environment of its own in bench/.env.
+All programs are timed in alternation within one run. The results are medians of ratios over several rounds, since
+single times mean little on a shared machine. Pythae 0.1.2 runs in its own environment, bench/.env.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ ENV = HERE / ".env"
 ROUNDS = 9
 LOAD = os.getloadavg()[0]
 SCORED, SAMPLES = 1000, 1000
-PEER_SCORED = 20  # the peer scores one image at a time; its cost is linear in them
+PEER_SCORED = 20  # the peer scores one image at a time, so its cost is linear in their number
 
 
 class Worker:
-    """A process that answers one number a line."""
+    """A process that answers each command with one number."""
 
     def __init__(self, *command: str):
         self.process = subprocess.Popen(
@@ -51,11 +51,11 @@ class Worker:
 
 
 def peer_python() -> str:
-    """The peer's environment, made on the first call."""
+    """Python of the peer's environment; creates it on the first call."""
     python = ENV / "bin" / "python"
     stamp = ENV / "ready"
     if not stamp.exists():
-        print("making the peer's environment (once) ...", flush=True)
+        print("creating the peer's environment (once) ...", flush=True)
         subprocess.run([sys.executable, "-m", "venv", str(ENV)], check=True)
         constraints = HERE.parent / "constraints.txt"
         pip = [str(python), "-m", "pip", "install", "-q"]
@@ -65,7 +65,7 @@ def peer_python() -> str:
 
 
 def alternate(*asks: tuple[Worker, str]) -> list[np.ndarray]:
-    """The answers to each question, asked in turn, one a round; one round before them to warm up."""
+    """Answers to each question, asked in turn once per round, after one warm-up round."""
     found: list[list[float]] = [[] for _ in asks]
     for i in range(ROUNDS + 1):
         for values, (worker, command) in zip(found, asks, strict=True):
@@ -76,7 +76,7 @@ def alternate(*asks: tuple[Worker, str]) -> list[np.ndarray]:
 
 
 class Sheet:
-    """`name: value` lines, printed as they come and kept for docs/speed.md."""
+    """`name: value` lines, printed at once and kept for docs/speed.md."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -89,11 +89,11 @@ class Sheet:
         self.say(f"{name}: {value:.{digits}f}")
 
     def ratio(self, name: str, above: np.ndarray, below: np.ndarray) -> None:
-        """The median over rounds of the ratio within a round, and the range of the middle half."""
+        """The median over rounds of the ratio within a round, and its interquartile range."""
         ratios = above / below
         low, high = np.quantile(ratios, [0.25, 0.75])
         self.value(name, float(np.median(ratios)))
-        self.say(f"# {name}: middle half of {len(ratios)} rounds {low:.3f} to {high:.3f}")
+        self.say(f"# {name}: interquartile range of {len(ratios)} rounds {low:.3f} to {high:.3f}")
 
 
 def main() -> None:
@@ -108,8 +108,8 @@ def main() -> None:
     sheet = Sheet()
 
     arithmetic = "bf16" if ours.ask("precision") == 16 else "fp32"
-    sheet.say("# training: 784-512-z16-512-784, batch 100, Adam; Pythae's own trainer in fp32,")
-    sheet.say(f"# vaekit compiled in {arithmetic}, which `--precision auto` takes on this machine")
+    sheet.say("# training: 784-512-z16-512-784, batch 100, Adam; Pythae with its own trainer in fp32,")
+    sheet.say(f"# vaekit compiled in {arithmetic}, the choice of `--precision auto` on this machine")
     train, limit, cached, theirs = alternate(
         (ours, "train"), (ours, "train-limit"), (ours, "train-limit-cached"), (peer, "train")
     )
@@ -117,26 +117,26 @@ def main() -> None:
     sheet.value("train_step_ms", 1000 * float(np.median(train)) / steps)
     sheet.value("train_peer_step_ms", 1000 * float(np.median(theirs)) / steps)
     sheet.value("train_limit_ms", 1000 * float(np.median(limit)) / steps)
-    sheet.say(f"# limit: the step's products in {arithmetic} at their best layouts, + 28 bytes a parameter at the")
-    sheet.say("# bandwidth of a copy of 256 MB; `cached`: at that of a copy as large as the parameters")
+    sheet.say(f"# limit: the step's matrix products in {arithmetic}, best layouts, plus 28 bytes per parameter at the")
+    sheet.say("# bandwidth of copying 256 MB (`cached`: of copying an array as large as the parameters)")
     sheet.ratio("train_ratio_pythae", theirs, train)
     sheet.ratio("train_fraction_of_limit", limit, train)
     sheet.ratio("train_fraction_of_limit_cached", cached, train)
     sheet.ratio("train_limit_ratio_pythae", theirs, limit)
 
-    n = 100  # of the 1,000 images: each round a tenth, so that the three alternate closely
+    n = 100  # a tenth of the 1,000 images per round, so that the three alternate quickly
     sheet.say("# scoring: IWAE with K=1000, fp32; the same decoder")
     score, limit, theirs = alternate(
         (ours, f"score {n} {SAMPLES}"), (ours, f"score-limit {n} {SAMPLES}"), (peer, f"score {PEER_SCORED} {SAMPLES}")
     )
     sheet.value("score_seconds_1000x1000", ours.ask(f"score {SCORED} {SAMPLES}"), 2)
-    sheet.say("# limit: the decoder's fp32 products alone, at the best of several block sizes and layouts")
+    sheet.say("# limit: the decoder's fp32 matrix products alone, at the best of several block sizes and layouts")
     sheet.ratio("score_fraction_of_limit", limit, score)
     sheet.ratio("score_ratio_pythae", theirs * n / PEER_SCORED, score)
     ours.close()
     peer.close()
-    sheet.say("# extra memory: peak while scoring 100 images, above the loaded program")
-    for k in (100, 5000):  # a fresh process each, so that the peak is this call's
+    sheet.say("# extra memory: peak while scoring 100 images, beyond that of the loaded program")
+    for k in (100, 5000):  # a new process for each, so that the peak is that of this call
         fresh = Worker(sys.executable, str(HERE / "worker_vaekit.py"))
         sheet.value(f"score_extra_mb_k{k}", fresh.ask(f"memory 100 {k}"), 1)
         fresh.close()
@@ -145,7 +145,11 @@ def main() -> None:
     document.parent.mkdir(exist_ok=True)
     cores = os.cpu_count()
     document.write_text(
-        "# Speed\n\nMade by `make bench` on Fashion-MNIST: ratios taken in alternation within one run.\n\n"
+        "# Speed\n\nMade by `make bench` on Fashion-MNIST.\n\n"
+        "- `ratio_pythae`: Pythae's time divided by vaekit's. Above 1, vaekit is faster.\n"
+        "- `fraction_of_limit`: the hardware limit divided by vaekit's time. 1 is the fastest possible.\n"
+        "- `limit_ratio_pythae`: Pythae's time divided by the limit.\n\n"
+        "Each ratio is the median over rounds in which the programs alternate.\n\n"
         f"{cores} cores, load before the run {LOAD:.2f}, torch {torch.__version__}, Pythae 0.1.2.\n\n```text\n"
         + "\n".join(sheet.lines)
         + "\n```\n",

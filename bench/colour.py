@@ -1,13 +1,13 @@
 """Colour images of 64x64: the convolutional recipe on a folder of emoji: python bench/colour.py FOLDER [--minutes 30]
 
-FOLDER holds images/ and attributes.csv (a row a file; `name` the drawing, `vendor`, `skin_tone` 1 to 5 or 0). The
-drawings of the test set are not in the training set in any tone. Resumable; runs are kept in bench/.runs/colour. Writes
+FOLDER contains images/ and attributes.csv (one row per file: the drawing's `name`, `vendor`, `skin_tone` 1 to 5 or 0).
+No drawing of the test set is in the training set, in any tone. Resumable; runs are kept in bench/.runs/colour. Writes
 docs/colour.md, docs/images/colour.png and docs/images/fill.png:
-- squared error of held-out reconstructions, clamped to [0, 1], beside PCA with 128, 256 and 512 components;
-- editing: a drawing in light skin tone moved towards dark, against its own dark version, and the other way;
-- filling in: the hidden half, or middle, of held-out images from the rest, against the mean image, the nearest training
-  image and what probabilistic PCA expects;
-- 800 images instead of all.
+- squared error of test reconstructions, clamped to [0, 1], beside PCA with 128, 256 and 512 components;
+- editing: drawings in light skin tone moved towards dark and compared with their dark versions, and vice versa;
+- filling in: a hidden half or middle of test images inferred from the rest, beside the mean image, the nearest training
+  image and probabilistic PCA;
+- the same with 800 training images.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FILLED, MASKS = 50, ("half", "box")
 
 
 def unit(raw: np.ndarray) -> np.ndarray:
-    """Events in 0..255 as numbers in [0, 1]: (n, pixels), clamped."""
+    """Images with values 0..255 as clamped numbers in [0, 1], (n, pixels)."""
     return (np.clip(np.asarray(raw, np.float32), 0, 255) / 255).reshape(len(raw), -1)
 
 
@@ -44,7 +44,7 @@ def events(data: vk.Data, split: str, rows: np.ndarray | None = None) -> np.ndar
 
 
 def principal(train: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean (d,), the first k principal axes (d, k), and all variances along such axes, the largest last."""
+    """Mean (d,), the first k principal axes (d, k), and the variances along all principal axes in ascending order."""
     mean = train.mean(0)
     centred = (train - mean).astype(np.float64)
     values, vectors = np.linalg.eigh(centred @ centred.T)  # of the Gram matrix: there are fewer images than pixels
@@ -52,9 +52,9 @@ def principal(train: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def expected(train: np.ndarray, test: np.ndarray, hidden: np.ndarray, k: int) -> np.ndarray:
-    """What probabilistic PCA with k components (Tipping and Bishop 1999) expects of hidden pixels (d,) given the rest.
+    """The expectation of hidden pixels given the rest, by probabilistic PCA with k axes (Tipping and Bishop 1999).
 
-    x = mean + W z + sigma eps: z has posterior mean (W_v' W_v + sigma^2)^-1 W_v' (x_v - mean_v) given what is visible.
+    x = mean + W z + sigma eps: given the visible pixels v, z has mean (W_v' W_v + sigma^2)^-1 W_v' (x_v - mean_v).
     """
     mean, axes, variances = principal(train, k)
     noise = variances[:-k].sum() / (train.shape[1] - k)
@@ -65,14 +65,14 @@ def expected(train: np.ndarray, test: np.ndarray, hidden: np.ndarray, k: int) ->
 
 
 def nearest(train: np.ndarray, test: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """The hidden pixels of the training image whose visible ones are nearest."""
+    """Hidden pixels copied from the training image that is nearest in the visible pixels."""
     a, b = test[:, ~hidden], train[:, ~hidden]
     distance = (b**2).sum(1) - 2 * a @ b.T
     return np.where(hidden, train[distance.argmin(1)], test)
 
 
 def fills(runs: dict[str, vk.Run], data: vk.Data) -> tuple[dict[str, Any], np.ndarray]:
-    """Squared error of the hidden pixels of test images, clamped, by what fills them in; and pictures of some."""
+    """Squared error of the hidden pixels of test images for each method, clamped, and pictures of some."""
     train = events(data, "train")
     rows = np.linspace(0, len(data.test) - 1, FILLED).astype(int)
     raw = data.events(data.test[rows])
@@ -93,7 +93,7 @@ def fills(runs: dict[str, vk.Run], data: vk.Data) -> tuple[dict[str, Any], np.nd
 
 
 def pca(train: np.ndarray, test: np.ndarray) -> dict[int, np.ndarray]:
-    """Mean squared error of each test image behind its first k principal components, clamped."""
+    """Mean squared error of each test image reconstructed from k principal components, clamped."""
     most = [k for k in COMPONENTS if k < len(train)]
     mean, all_axes, _ = principal(train, most[-1])
     found = {}
@@ -105,7 +105,7 @@ def pca(train: np.ndarray, test: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def partners(data: vk.Data, split: str) -> np.ndarray:
-    """Rows (n, 2) of a split: a drawing in the lightest tone, and the same of the same vendor in the darkest."""
+    """Pairs of rows (n, 2) of a split: a drawing in the lightest tone and the same vendor's drawing in the darkest."""
     columns = getattr(data, split).columns
     tone = columns["skin_tone"].astype(int)
     key = [f"{v}/{n}" for v, n in zip(columns["vendor"], columns["name"], strict=True)]
@@ -114,7 +114,7 @@ def partners(data: vk.Data, split: str) -> np.ndarray:
 
 
 def edits(run: vk.Run, data: vk.Data) -> tuple[dict[str, Any], np.ndarray]:
-    """Distances of edited and of plain reconstructions to the true partners, and pictures of some."""
+    """Squared errors of edited and unedited reconstructions to the true partners, and pictures of some."""
     way = direction(run, "dark_skin", against="light_skin")
     found, shown = {}, []
     for a, b, sign, name in ((0, 1, 1.0, "light to dark"), (1, 0, -1.0, "dark to light")):
@@ -125,7 +125,7 @@ def edits(run: vk.Run, data: vk.Data) -> tuple[dict[str, Any], np.ndarray]:
             z = run.encode(split, rows=pairs[:, a])
             target = events(data, split, pairs[:, b])
             plain = ((unit(run.decode(z)) - target) ** 2).mean(1)
-            if split == "valid":  # the strength that is right there is used on the test pairs
+            if split == "valid":  # choose the strength here, apply it to the test pairs
                 for t in strengths:
                     means.append(((unit(run.decode(z + sign * t * way)) - target) ** 2).mean())
                 best = float(strengths[int(np.argmin(means))])
@@ -149,26 +149,26 @@ def trained(data: vk.Data, name: str, **options: Any) -> vk.Run:
 
 
 def subset(data: vk.Data, n: int) -> vk.Data:
-    """n training images of the same data, chosen by one seed; the same validation and test images."""
+    """The same data with n training images, chosen by one seed; validation and test images are unchanged."""
     rows = {part: getattr(data, part).index for part in ("train", "valid", "test")}
     rows["train"] = np.sort(np.random.default_rng(0).choice(rows["train"], n, replace=False))
     return vk.load(data.source, table="attributes.csv", splits=rows)
 
 
 def squared_error(run: vk.Run, data: vk.Data, split: str = "test", rows: np.ndarray | None = None) -> np.ndarray:
-    """Mean squared error of the reconstruction of each image, clamped."""
+    """Mean squared error of each image's reconstruction, clamped."""
     back = run.decode(run.encode(split, rows=rows))
     return ((unit(back) - events(data, split, rows)) ** 2).mean(1)
 
 
 def best_step(run: vk.Run) -> tuple[int, float, float]:
-    """The step of the best validation ELBO, that, and the last."""
+    """The step of the best validation ELBO, that ELBO, and the last ELBO."""
     seen = [(r["elbo"], r["step"]) for r in run.log if r["kind"] == "valid"]
     return max(seen)[1], max(seen)[0], seen[-1][0]
 
 
 def picture(data: vk.Data, runs: list[vk.Run], shown: np.ndarray) -> np.ndarray:
-    """Test images above their reconstructions by each run, then `shown`, then new images of the first run."""
+    """Test images above their reconstructions by each run, then `shown`, then samples from the first run."""
     rows = np.arange(0, len(data.test), max(1, len(data.test) // 20))[:20]
     raw = data.events(data.test[rows]).astype(np.float32)
     back = [run.decode(run.encode("test", rows=rows)) for run in runs]
@@ -183,11 +183,12 @@ def page(data: vk.Data, found: dict[str, Any]) -> str:
     out = [
         "# Colour images",
         "",
-        f"Made by `python bench/colour.py FOLDER`: {len(data.train):,} emoji of two artists to train on and",
-        f"{len(data.test)} to test, split by drawing: `vaekit fit FOLDER --recipe conv --table attributes.csv",
-        "--group name --augment flip`, and the options below. Pixels are in [0, 1], reconstructions clamped to it.",
+        f"Made by `python bench/colour.py FOLDER` on emoji of two artists: {len(data.train):,} training and",
+        f"{len(data.test)} test images, split by drawing. The command is `vaekit fit FOLDER --recipe conv --table",
+        "attributes.csv --group name --augment flip` with the options in the first column. Pixels are in [0, 1], and",
+        "reconstructions are clamped to this range.",
         "",
-        "| test images by | minutes | steps | best at step | mean squared error | of training images |",
+        "| model | minutes | steps | best step | test mean squared error | training mean squared error |",
         "|---|---|---|---|---|---|",
     ]
     for name, it in found["models"].items():
@@ -200,19 +201,23 @@ def page(data: vk.Data, found: dict[str, Any]) -> str:
     best, top, last = found["models"]["`conv`"]["best"]
     out += [
         "",
-        "*Best at step*: where the ELBO of the validation images was highest. The default likelihood, a discretised",
-        f"logistic with a scale for each pixel, was there at step {best:,} ({top:,.0f} nats) and ended at",
-        f"{last:,.0f}: it learns by heart how exactly each training image can be met. For the best density add",
-        "`--patience 10`, which keeps the best weights; for the smallest squared error ask for that alone, by",
-        "`--likelihood gaussian --sigma optimal`.",
+        "*Best step* is the step with the highest validation [ELBO](glossary.md#elbo). The default",
+        "[likelihood](glossary.md#likelihood) is a discretised logistic with a scale for each pixel. Its validation",
+        f"ELBO peaked at {top:,.0f} [nats](glossary.md#nats) at step {best:,} and fell to {last:,.0f} by the end. The",
+        "model overfits: it memorises how precisely it can match each training image. For the best density, add",
+        "`--patience 10`, which keeps the best weights. For the smallest squared error, use `--likelihood gaussian",
+        "--sigma optimal`.",
         "",
-        f"Of {SMALL} images `fit` says before it begins what so few can and cannot give; moved a little at every step",
-        "and with patience, the weights that are kept are those of the best step.",
+        f"With only {SMALL} images, `fit` warns before training how little so few images can give. Here `--patience`",
+        "keeps the weights of the best step.",
         "",
-        "Editing: a drawing in one skin tone, moved along the direction that was learned from the training images,",
-        "against the same drawing in the other tone; the strength is the one that was best on the validation pairs.",
+        "## Editing",
         "",
-        "| edit | pairs | strength | edited to partner | plain to partner | partner's own reconstruction | nearer |",
+        "A drawing in one skin tone is moved along a direction learned from the training images. The errors are mean",
+        "squared errors to its *partner*, the same drawing in the other tone. The strength is the best one on the",
+        "validation pairs. *Nearer* is the share of pairs that the edit brings nearer to the partner.",
+        "",
+        "| edit | pairs | strength | edited error | unedited error | error of partner's reconstruction | nearer |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, e in found["edits"].items():
@@ -221,12 +226,15 @@ def page(data: vk.Data, found: dict[str, Any]) -> str:
                    f"{np.mean(e['plain']):.5f} | {np.mean(e['own']):.5f} | {100 * closer:.0f} % |")  # fmt: skip
     out += [
         "",
-        f"Filling in: what is hidden of {FILLED} test images, the lower half or a box in the middle, from the rest",
-        "alone: a Gaussian q(z) is found for each by raising the bound on what is visible, and draws of it decoded.",
-        "Squared error of a hidden pixel of the expectation; PPCA is the conditional mean of a Gaussian, from the same",
+        "## Filling in",
+        "",
+        f"The lower half, or a box in the middle, of {FILLED} test images is hidden and inferred from the visible",
+        "pixels. vaekit fits a Gaussian q(z) to each image by maximising the ELBO of the visible pixels, and averages",
+        "the decoded samples of q(z). The table shows the squared error per hidden pixel and its paired difference",
+        "from the first row. PPCA, probabilistic PCA, predicts the conditional mean of a Gaussian fitted to the same",
         "training images.",
         "",
-        f"| filled in by | {' | '.join(f'{mask} | more than the first' for mask in MASKS)} |",
+        f"| method | {' | '.join(f'{mask} | difference from first row' for mask in MASKS)} |",
         "|---" * (1 + 2 * len(MASKS)) + "|",
     ]
     shown = lambda e: f"{e.mean():.4f} ± {standard_error(e):.4f}"  # noqa: E731
@@ -238,15 +246,15 @@ def page(data: vk.Data, found: dict[str, Any]) -> str:
         out.append(f"| {name} | {' | '.join(f'{shown(e)} | {shown(e - least)}' for e, least in pairs)} |")
     out += [
         "",
-        "![For either mask: what is visible of ten test images, filled in by the default likelihood and by the",
-        "Gaussian, and the images](images/fill.png)",
+        "![For each mask: the visible part of ten test images, filled in by the default likelihood, filled in by the",
+        "Gaussian, and the original images](images/fill.png)",
     ]
     return "\n".join([
         *out,
         "",
-        "![Twice: test images, their reconstructions by the default likelihood and by the Gaussian; then for either",
-        "edit four rows: the image, its reconstruction, the edited one, the true partner; then new images, decoded",
-        "from N(0, I) and from a mixture of Gaussians that was fitted to the codes](images/colour.png)",
+        "![Two blocks of test images and their reconstructions by the default likelihood and by the Gaussian; for each",
+        "edit, the image, its reconstruction, the edited image and the true partner; samples from N(0, I) and from a",
+        "mixture of Gaussians fitted to the codes](images/colour.png)",
         "",
         "Images by Twemoji, (c) Twitter, Inc and other contributors, and EmojiOne 2.2.7, (c) Emoji One, CC BY 4.0.",
         "",
@@ -259,8 +267,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--gaussian-minutes", type=float, default=10.0, help="for a Gaussian with one sigma")
-    parser.add_argument("--small-minutes", type=float, default=6.0, help="for the 800 images")
+    parser.add_argument("--gaussian-minutes", type=float, default=10.0, help="training time with one sigma")
+    parser.add_argument("--small-minutes", type=float, default=6.0, help="training time with 800 images")
     asked = parser.parse_args()
     data = vk.load(asked.folder, table="attributes.csv", group="name")
     few = subset(data, SMALL)

@@ -1,11 +1,11 @@
-"""Counts of genes in cells, likelihood against likelihood: python bench/counts.py FILE.npz
+"""Compare likelihoods on gene counts of cells: python bench/counts.py FILE.npz
 
-For the single cells of Tian et al. (2019): `counts` (N, genes), `label` with the cell lines, `batch`, `demuxlet_class`
-(cells that are not SNG are left out of what is said about lines). Trains each model once, about a minute each on
-2 cores; resumable (runs are kept in bench/.runs/counts). Writes docs/counts.md.
+FILE holds the single cells of Tian et al. (2019): `counts` (N, genes), `label` (cell lines), `batch`, `demuxlet_class`
+(cells other than SNG are left out of the results on lines and batches). Trains each model once, about a minute each on
+2 cores. Resumable; runs are kept in bench/.runs/counts. Writes docs/counts.md.
 
-All likelihoods are compared as probabilities of the very counts. A Gaussian is given the mass of its bin,
-P(k) = F(k + 1/2) - F(k - 1/2) with the lowest bin open below, on the counts and on log(1 + counts).
+All likelihoods are compared as probabilities of the counts. For a Gaussian this is the mass of the count's bin,
+P(k) = F(k + 1/2) - F(k - 1/2), with the lowest bin open below; for log(1 + counts) the bin's ends are transformed, too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RUNS, DOCS = HERE / ".runs" / "counts", HERE.parent / "docs"
 SAMPLES, LATENT, EPOCHS, PATIENCE = 100, 10, 300, 30
 MODELS: dict[str, dict[str, Any]] = {
     "negative binomial": {"likelihood": "negative-binomial"},
-    "negative binomial, told the batch": {"likelihood": "negative-binomial", "condition": "batch"},
+    "negative binomial, conditioned on batch": {"likelihood": "negative-binomial", "condition": "batch"},
     "zero-inflated": {"likelihood": "zero-inflated"},
     "Poisson": {"likelihood": "poisson"},
     "Gaussian": {"likelihood": "gaussian", "sigma": "learned"},
@@ -42,7 +42,7 @@ LOG = "Gaussian on log(1 + count)"
 
 
 def bins(run: vk.Run, raw: np.ndarray, log: bool, k: int) -> np.ndarray:
-    """log P(x) of counts (N, genes) under a Gaussian's masses of bins, by K importance samples: (N,)."""
+    """log P(x) of counts (N, genes) under a Gaussian's bin masses, from k importance samples: (N,)."""
     low, high = raw - 0.5, raw + 0.5
     if log:
         low, high = np.log1p(np.maximum(low, -0.5)), np.log1p(high)
@@ -64,9 +64,9 @@ def bins(run: vk.Run, raw: np.ndarray, log: bool, k: int) -> np.ndarray:
 
 
 def log_mass(loc: Tensor, scale: Tensor, low: Tensor, high: Tensor, lowest: Tensor) -> Tensor:
-    """log of a normal's mass between low and high, by the smaller of its tails; from below where `lowest`."""
+    """Log of a normal's mass between low and high, computed in the smaller tail; where `lowest`, low is -inf."""
     a, b = (low - loc) / scale, (high - loc) / scale
-    right = a > 0  # by symmetry: both ends moved to the left half, where differences keep their digits
+    right = a > 0  # use symmetry to move both ends to the left half, where differences keep their precision
     a, b = torch.where(right, -b, a).double(), torch.where(right, -a, b).double()
     log_b, log_a = torch.special.log_ndtr(b), torch.special.log_ndtr(a)
     inside = log_b + torch.log(-torch.expm1((log_a - log_b).clamp(max=-1e-12)))
@@ -85,7 +85,7 @@ def measured(name: str, data: vk.Data, raw: np.ndarray, lines: dict[str, np.ndar
         log_px = per_datum(run, run.observed("test"), SAMPLES).log_px
     parts = {"train": data.train, "test": data.test}
     single = {part: split.columns["demuxlet_class"] == "SNG" for part, split in parts.items()}
-    # what comes after the latents of a conditional run was told, not found
+    # a conditional run appends its condition to the latents: leave it out
     train, test = (run.encode(part)[single[part], :LATENT] for part in parts)
     line, batch = (
         [known[s.index][single[part]] for part, s in parts.items()] for known in (lines["line"], lines["batch"])
@@ -109,7 +109,7 @@ def measured(name: str, data: vk.Data, raw: np.ndarray, lines: dict[str, np.ndar
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--anew", action="store_true", help="forget the runs that are kept")
+    parser.add_argument("--anew", action="store_true", help="delete the kept runs and train again")
     asked = parser.parse_args()
     if asked.anew:
         shutil.rmtree(RUNS, ignore_errors=True)
@@ -129,13 +129,20 @@ def main() -> None:
     out = [
         "# Counts",
         "",
-        f"Made by `python bench/counts.py FILE.npz`: {len(data.train):,} cells to train on, {len(data.test)} to test, "
-        f"{counts.shape[1]:,} genes;",
-        f"{LATENT} latents, at most {EPOCHS} epochs, stopped when {PATIENCE} epochs bring nothing. log P is the",
-        f"importance-weighted bound of {SAMPLES} samples on the log-probability of a test cell's counts, in nats; the",
-        "difference to the negative binomial is paired by cell, with its standard error. A Gaussian is given the mass",
-        f"of each count's bin. Lines and batches by 10 nearest neighbours in the latents, {singlets} test cells that",
-        "demultiplexing calls singlets; ARI is of k-means on them against the lines.",
+        f"Made by `python bench/counts.py FILE.npz`: {len(data.train):,} training cells, {len(data.test)} test cells, "
+        f"{counts.shape[1]:,} genes.",
+        f"Each model has {LATENT} [latents](glossary.md#latent) and trains for at most {EPOCHS} epochs; it stops after "
+        f"{PATIENCE} epochs without improvement.",
+        "",
+        f"- *log P(x)*: the [importance-weighted bound](glossary.md#importance-weighted-bound) of {SAMPLES} samples on",
+        "  the log-probability of a test cell's counts, in [nats](glossary.md#nats). For a Gaussian, the probability",
+        "  of a count is the mass of its bin.",
+        "- *minus negative binomial*: the mean difference, paired by cell, with its",
+        "  [standard error](glossary.md#standard-error).",
+        "- *rate*: the [KL term](glossary.md#rate).",
+        "- *kNN*: how often the 10 nearest neighbours in latent space predict the cell line or batch of a test cell.",
+        f"  The {singlets} test cells that demultiplexing marks as singlets are used.",
+        "- *ARI*: the adjusted Rand index of k-means clusters of these cells against the cell lines.",
         "",
         "| likelihood | steps | log P(x) | minus negative binomial | rate | cell line, kNN | ARI | batch, kNN |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,8 +1,8 @@
-"""How fast the explorer's page is, and how large: `make bench-explorer`.
+"""Measure the speed and size of the explorer's page: `make bench-explorer`.
 
-Two runs, trained for a few steps (speed does not depend on how well): `vae` on Fashion-MNIST with all its points, and
-`conv`, 64x64x3 with 512 latents, on made-up pictures. Their pages are opened from a file in Chromium without a GPU.
-Figures go to docs/explorer.md.
+Uses two runs: `vae` on Fashion-MNIST with all its points, and `conv` with 512 latents on generated 64x64x3 pictures.
+They are trained for a few steps only, since speed does not depend on quality. Their pages are opened from a file in
+Chromium without a GPU. Writes docs/explorer.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DECODE = """async (n) => {
     for (let k = 0; k < n; k++) { z[0] = Math.sin(k); await vaekit.decode("bench", z); }
     return n / ((performance.now() - start) / 1000);
 }"""
-DRAG = """async (n) => {  // as dragging does: change the code at every frame, and count what was shown
+DRAG = """async (n) => {  // change the code at every frame, as dragging does, and count the pictures shown
     const D = vaekit.meta.latent.dims, before = vaekit.timing.decodes, start = performance.now();
     for (let k = 0; k < n; k++) {
         vaekit.change({ z: Float32Array.from({ length: D }, (_, i) => Math.sin(k / 9 + i)), anchor: -1 });
@@ -102,15 +102,15 @@ def main() -> None:
     lines = [
         "# The explorer's page: speed and size",
         "",
-        f"Made by `make bench-explorer`: Chromium {version}, no GPU, {os.cpu_count()} cores, load average "
-        f"{os.getloadavg()[0]:.1f} at the end; pages opened from a file.",
+        f"Made by `make bench-explorer` with Chromium {version}, without a GPU, on {os.cpu_count()} cores; the load",
+        f"average was {os.getloadavg()[0]:.1f} at the end. Pages were opened from a file.",
         "",
-        "| run | MB | points | first picture, s | decodes a second | in dragging | a frame of the map, ms |",
+        "| run | MB | points | first picture, s | decodes per s | pictures per s, dragging | ms per map frame |",
         "|---|---|---|---|---|---|---|",
         *rows,
         "",
-        "Decodes go one after another; in dragging the code changes at every frame of the screen, 60 a second at most,",
-        "and this many pictures a second are shown. A frame is the time from one to the next while zooming.",
+        "*Decodes* are sequential. While *dragging*, the [code](glossary.md#code) changes at every frame of",
+        "the screen, at most 60 times per second. *Map frame* is the time between two frames while zooming.",
         "",
     ]
     write_text(DOCS / "explorer.md", "\n".join(lines))

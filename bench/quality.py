@@ -1,6 +1,6 @@
-"""What the default recipe reaches on Fashion-MNIST, and whether bf16 costs anything: `make bench-quality`.
+"""Measure the default recipe on Fashion-MNIST, and bf16 against fp32: `make bench-quality`.
 
-About an hour on 2 quiet cores; resumable (runs are kept in bench/.runs). Writes docs/quality.md.
+Takes about an hour on 2 idle cores. Resumable; runs are kept in bench/.runs. Writes docs/quality.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STEPS = 20_000  # for each of the six runs of the bf16 comparison
 
 
 def trained(name: str, **options) -> vk.Run:
-    """The finished run of this name, trained now if it is not there."""
+    """The finished run of this name; trains it if it is missing."""
     path = RUNS / name
     return vk.fit(DATA, "vae", out=path, resume=(path / "run.json").exists(), **options)
 
@@ -48,8 +48,11 @@ def main() -> None:
     lines = [
         "# Quality on Fashion-MNIST",
         "",
-        "Made by `make bench-quality`. Dynamic binarisation, the reference draw of the test images",
-        f"(SHA-256 begins {found['elbo']['protocol']['draw'][:16]}), 10,000 test images, nats per image, fp32 scoring.",
+        "Made by `make bench-quality`. Training images are binarised again at every step. The 10,000 test images use",
+        f"one fixed binary draw (SHA-256 begins {found['elbo']['protocol']['draw'][:16]}) and are scored in fp32.",
+        "Log-probabilities are in [nats](glossary.md#nats) per image. [Rate](glossary.md#rate) is the KL term and",
+        "[distortion](glossary.md#distortion) the reconstruction term of the [ELBO](glossary.md#elbo). The",
+        "[glossary](glossary.md) defines the other quantities.",
         "",
         "| quantity | value | standard error | estimator |",
         "|---|---|---|---|",
@@ -62,17 +65,18 @@ def main() -> None:
     decided, config = run.config["decided"], run.config
     lines += [
         "",
-        f"Recipe `vae` with its defaults, {config['training']['minutes']:g} minutes asked,",
-        f"{config['seconds']:.0f} s used, {config['step']:,} steps of {config['training']['batch']},",
+        f"Recipe `vae` with its defaults. Requested time: {config['training']['minutes']:g} minutes; used:",
+        f"{config['seconds']:.0f} s, {config['step']:,} steps with batches of {config['training']['batch']};",
         f"{decided['parameters']:,} parameters, {decided['precision']}, compiled: {decided['compile']},",
         f"{decided['threads']} threads,",
         f"torch {torch.__version__}, Python {platform.python_version()}.",
         "",
-        "The standard error above is that of the mean over images; models are compared by paired differences.",
+        "The standard error is that of the mean over images. To compare two models, use paired differences, as below.",
         "",
         "## bf16 against fp32",
         "",
-        f"The same recipe for {STEPS:,} steps, three seeds each way, scored by IW-100 in fp32; paired by image.",
+        f"The same recipe, trained for {STEPS:,} steps with three seeds in each precision. The score is the",
+        "[importance-weighted bound](glossary.md#importance-weighted-bound) with 100 samples in fp32, paired by image.",
         "",
         "| seed | fp32 | bf16 | fp32 - bf16 | paired standard error |",
         "|---|---|---|---|---|",
@@ -91,8 +95,9 @@ def main() -> None:
     overall = np.mean(differences, axis=0)
     lines += [
         "",
-        f"Mean difference over seeds {means.mean():+.3f} nats, standard error {standard_error(overall):.3f} over",
-        f"images and {standard_error(means):.3f} over seeds (positive: fp32 is better).",
+        f"The mean difference over seeds is {means.mean():+.3f} nats, with standard error",
+        f"{standard_error(overall):.3f} over images and {standard_error(means):.3f} over seeds. A positive difference",
+        "means that fp32 is better.",
         "",
     ]
     (HERE.parent / "docs").mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
-"""Every recipe on Fashion-MNIST after the same time of training: `make bench-recipes`.
+"""Compare all recipes on Fashion-MNIST after equal training time: `make bench-recipes`.
 
-Two minutes a recipe, and ten for `vae` and the learned priors: a little over an hour and a half on 2 cores. It can be
-stopped and gone on with at any moment: runs are kept in bench/.runs/recipes, results in docs/recipes.json, from which
+Trains each recipe for two minutes, and `vae` and the learned priors also for ten: about 100 minutes on 2 cores. It can
+be stopped and resumed at any moment; runs are kept in bench/.runs/recipes and results in docs/recipes.json, from which
 docs/recipes.md is made. Scores are paired by image with those of `vae` after the same time.
 
     python bench/recipes.py [--minutes 2] [--long 10] [NAME ...]
@@ -36,15 +36,15 @@ DATA = "fashion-mnist"
 LONG = ("vae", "mixture", "vamp", "flow-prior")
 SAMPLES = 100
 VARIANTS = {f"{name} --warmup 3000": (name, ["--warmup", "3000"]) for name in ("vae", "full-covariance")}
-"""Other settings, measured to find out why a recipe does as it does."""
+"""Further settings, measured to explain the results."""
 OWN = {
-    "kingma2013": "- `kingma2013` is the paper's small net with its Adagrad and its prior on the weights.",
-    "wake-sleep": "- `wake-sleep` trains its encoder on the decoder's dreams: no bound is maximised by it.",
-    "hierarchical": "- `hierarchical` has a second layer to learn, and fewer steps to do it in.",
+    "kingma2013": "- `kingma2013` is the small network of the paper, with Adagrad and a prior on the weights.",
+    "wake-sleep": "- `wake-sleep` trains its encoder on samples from the decoder, which does not maximise a bound.",
+    "hierarchical": "- `hierarchical` has a second layer to learn, in fewer steps.",
 }
-"""What else a recipe's theory says of its place."""
+"""Explanations from the theory of a recipe."""
 COMMON = "Binary"
-"""The observation whose figures stand beside one another."""
+"""The observation of the main table; numbers for other observations are not comparable with it."""
 
 
 def key(name: str, minutes: float) -> str:
@@ -52,22 +52,22 @@ def key(name: str, minutes: float) -> str:
 
 
 def trained(name: str, minutes: float) -> vk.Run:
-    """The finished run of this recipe, trained in a process of its own."""
+    """The finished run of this recipe; trains it in a separate process."""
     path = RUNS / key(name, minutes)
     recipe, settings = VARIANTS.get(name, (name, []))
     command = [sys.executable, "-m", "vaekit", "fit", DATA, "--recipe", recipe, "--minutes", str(minutes), *settings]
     if (path / "run.json").exists():
         command += ["--resume"]
-    # threads wait for one another as on a free machine, although the run before this one still counts as load
+    # threads wait as on an idle machine, although the load average still includes the previous run
     environment = {"OMP_WAIT_POLICY": "ACTIVE", **os.environ}
-    with tempfile.TemporaryDirectory() as cache:  # every step is compiled anew, as for who trains it the first time
+    with tempfile.TemporaryDirectory() as cache:  # an empty cache, as in a first training
         environment["TORCHINDUCTOR_CACHE_DIR"] = cache
         subprocess.run([*command, "--out", str(path)], check=True, stdout=subprocess.DEVNULL, env=environment)
     return vk.open(path)
 
 
 def scores(run: vk.Run) -> np.ndarray:
-    """IW-100 of each of the test images, (10000,)."""
+    """IW-100 of each test image, (10000,)."""
     file = run.path / f"scores-iw{SAMPLES}.npy"
     if not file.exists():
         scored = per_datum(run, run.observed("test"), SAMPLES)
@@ -76,12 +76,12 @@ def scores(run: vk.Run) -> np.ndarray:
     return np.load(file)
 
 
-def spoilt(run: vk.Run, spoil: Any) -> float:
-    """The distortion of test images that were encoded as in training: spoilt."""
+def corrupted_distortion(run: vk.Run, corruption: Any) -> float:
+    """The distortion of clean test images decoded from codes of corrupted ones, as in training."""
     found = []
     with torch.no_grad():
         for rows, x, _ in run.observed("test").batches(None, None):
-            z = run.model.encode(spoil(x, Noise.of(0, torch.from_numpy(rows), 1)))
+            z = run.model.encode(corruption(x, Noise.of(0, torch.from_numpy(rows), 1)))
             found.append(-run.model.decode(z).log_prob(x))
     return float(torch.cat(found).mean())
 
@@ -110,8 +110,8 @@ def measured(name: str, minutes: float) -> dict[str, Any]:
     if run.model.no_density is not None:
         (found,) = run.evaluate("test", metrics=["distortion"])
         row |= {"distortion": found["value"], "distortion_se": found["se"], "protocol": found["protocol"]}
-        spoil = run.composition.objective.corruption
-        return row if spoil is None else row | {"spoilt_distortion": spoilt(run, spoil)}
+        corruption = run.composition.objective.corruption
+        return row if corruption is None else row | {"corrupted_distortion": corrupted_distortion(run, corruption)}
     log_px = scores(run)
     with np.load(run.path / f"scores-iw{SAMPLES}.npz") as held:
         for part in ("elbo", "rate", "distortion"):
@@ -126,7 +126,7 @@ def measured(name: str, minutes: float) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| recipe | steps | begun, s | parameters | ELBO | IW-100 | rate | distortion | IW-100 minus `vae` |",
+        "| recipe | steps | start, s | parameters | ELBO | IW-100 | rate | distortion | IW-100 minus `vae` |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
 
@@ -146,9 +146,9 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def why(rows: dict[str, dict[str, Any]], floor: float) -> list[str]:
-    """Where a recipe is below `vae` after the short time, and for what reason; numbers from the rows."""
+    """Lines that explain why recipes are below `vae` after the short time, with numbers from the rows."""
     short = {r["recipe"]: r for r in rows.values() if r["minutes"] == min(r["minutes"] for r in rows.values())}
-    surely = lambda r: r.get("to_vae", 0.0) < -3 * r.get("to_vae_se", np.inf)  # noqa: E731  (some 40 are compared)
+    surely = lambda r: r.get("to_vae", 0.0) < -3 * r.get("to_vae_se", np.inf)  # noqa: E731  (about 40 comparisons)
     below = sorted((n for n, r in short.items() if surely(r)), key=lambda n: short[n]["to_vae"])
     steps = short["vae"]["steps"]
     slow = [n for n in below if short[n]["steps"] < steps / 2]
@@ -156,71 +156,80 @@ def why(rows: dict[str, dict[str, Any]], floor: float) -> list[str]:
     listed = lambda names: ", ".join(f"`{n}`" for n in names)  # noqa: E731
     lines = [
         "",
-        "## Where a recipe is below `vae`, and why",
+        "## Why some recipes are below `vae`",
         "",
-        f"- Dearer steps: {listed(slow)} did less than half of the {steps:,} steps that `vae` did in the same time.",
-        f"- Another objective than the bound: {listed(other)} trade log p(x) for what they weigh besides it.",
+        f"- Slower steps: {listed(slow)} took less than half as many steps as `vae` ({steps:,}) in the same time.",
+        f"- Another objective: {listed(other)} trade log p(x) for the other terms of their loss.",
     ]
     lines += [text for name, text in OWN.items() if name in below]
     coded = {n: short[n] for n in ("vq", "fsq") if n in short}
     if coded:
         told = " and ".join(f"{r['distortion']:.0f}" for r in coded.values())
         lines += [
-            f"- {listed(coded)}: nothing charges their encoder for the rate. Their distortions ({told} nats) lie below",
-            f"  the entropy {-floor:.0f} of the draw: the codes hold its noise, which the prior then pays for.",
+            f"- {listed(coded)}: the loss of their encoder does not penalise the rate. Their distortions ({told} nats)",
+            f"  are below the entropy of the draw ({-floor:.0f}), so the codes store its noise, and the rate under the",
+            "  prior is high.",
         ]
     warm, cold = (short.get(f"full-covariance{end}") for end in (" --warmup 3000", ""))
     if warm and cold and "vae --warmup 3000" in short:
         lines += [
-            "- Richer posteriors (`full-covariance`, `nsf`, `iaf`) contain the diagonal one and can be below it only",
-            f"  by where training ends: `full-covariance` keeps a rate of {cold['rate']:.1f} nats, `vae`",
-            f"  {short['vae']['rate']:.1f}. Directions of the latent space that carry nothing early on are given up",
-            "  before the decoder has learned to use them. A KL that is warmed up over 3,000 steps keeps them: the",
-            f"  difference to `vae` goes from {cold['to_vae']:+.2f} to {warm['to_vae']:+.2f}, the rate to",
-            f"  {warm['rate']:.1f}; `vae` itself gains {short['vae --warmup 3000']['to_vae']:+.2f} by it.",
+            "- The richer posteriors (`full-covariance`, `nsf`, `iaf`) include the diagonal one; a lower score comes",
+            "  from training. Early on, they give up latent directions that the decoder does not use yet:",
+            f"  `full-covariance` ends with a rate of {cold['rate']:.1f} nats, `vae` with {short['vae']['rate']:.1f}.",
+            f"  A KL warm-up of 3,000 steps prevents this: the rate rises to {warm['rate']:.1f}, and the difference",
+            f"  from `vae` goes from {cold['to_vae']:+.2f} to {warm['to_vae']:+.2f}. `vae` itself gains",
+            f"  {short['vae --warmup 3000']['to_vae']:+.2f} from the warm-up.",
         ]
     return lines
 
 
 def write(rows: dict[str, dict[str, Any]]) -> None:
-    """docs/recipes.json, and the page made from it."""
+    """Write docs/recipes.json and the page made from it."""
     write_json(DOCS / "recipes.json", rows)
     some = next(iter(rows.values()))
     floor = -189.869
     lines = [
         "# Every recipe on Fashion-MNIST",
         "",
-        "Made by `make bench-recipes`: each recipe with its defaults for the same time on the clock, compilation",
-        f"included, on {some['threads']} cores. Binarised images (`Binary`), the reference draw of the 10,000 test",
-        "images; nats an image; ELBO and IW-100 (the importance-weighted bound of 100 samples) scored in fp32, with",
-        "the standard error of the mean over images. No model can be expected above the entropy of the draw,",
-        f"{floor} nats. The last column is the mean difference to `vae` on the same images with its own standard",
-        "error, which is far smaller than that of either figure. A model without a density has a distortion only.",
+        "Made by `make bench-recipes`. Each [recipe](glossary.md#recipe) is trained with its defaults for the same",
+        f"wall-clock time, compilation included, on {some['threads']} cores.",
         "",
-        "Two minutes measure how fast a recipe learns here as much as how good it is: `steps` says how far it came,",
-        "and `begun` after how many seconds the first 50 steps were done, nearly all of it compiling.",
+        "- The 10,000 test images use one fixed [binary draw](glossary.md#draw) and are scored in fp32. Values are in",
+        "  [nats](glossary.md#nats) per image, ± one [standard error](glossary.md#standard-error).",
+        "- [ELBO](glossary.md#elbo) and *IW-100* (the",
+        "  [importance-weighted bound](glossary.md#importance-weighted-bound) with 100 samples) are better when",
+        f"  higher; the best expected value is {floor} nats (the [entropy floor](glossary.md#entropy-floor)).",
+        "- The ELBO is minus the sum of [rate](glossary.md#rate), the KL term, and",
+        "  [distortion](glossary.md#distortion), the reconstruction term. A model without a density has only a",
+        "  distortion.",
+        "- The last column is the mean difference from `vae` on the same images. Because it is paired, its standard",
+        "  error is much smaller than that of either number.",
+        "- *Start* is the time until the first 50 steps are done, mostly compilation.",
+        "",
+        "After two minutes the numbers show how fast a recipe learns as much as how good it is, so compare the",
+        "*steps*, too.",
     ]
     for minutes in sorted({r["minutes"] for r in rows.values()}):
         lines += ["", f"## After {minutes:g} minutes", ""]
         these = [r for r in rows.values() if r["minutes"] == minutes]
         lines += table([r for r in these if r.get("observation", COMMON) == COMMON])
         if other := [r for r in these if r.get("observation", COMMON) != COMMON]:
-            lines += ["", "Densities of the grey values 0 to 255, another x, not to be held against the others:", ""]
+            lines += ["", "Densities of the grey values 0 to 255, not comparable with those of binarised images:", ""]
             lines += table(other)
     lines += why(rows, floor)
     for row in rows.values():
-        if "spoilt_distortion" in row:
+        if "corrupted_distortion" in row:
             lines += [
                 "",
-                f"`{row['recipe']}` has its distortion of {row['distortion']:.2f} on clean images, which it never saw",
-                "in training: masking makes them darker. Of images that were spoilt as in training its distortion is",
-                f"{row['spoilt_distortion']:.2f}.",
+                f"`{row['recipe']}` has a distortion of {row['distortion']:.2f} when it encodes clean images, which it",
+                "never sees in training: the masked images of its training are darker. When it encodes images that are",
+                f"corrupted as in training, its distortion is {row['corrupted_distortion']:.2f}.",
             ]
     loads = [r["load"] for r in rows.values()]
     lines += [
         "",
-        f"torch {some['torch']}, Python {some['python']}; the machine's load average over these runs was",
-        f"{min(loads):.1f} to {max(loads):.1f}; every row with its settings and date is in `recipes.json`.",
+        f"torch {some['torch']}, Python {some['python']}. The machine's load average during the runs was",
+        f"{min(loads):.1f} to {max(loads):.1f}. `recipes.json` has the settings and date of every row.",
         "",
     ]
     write_text(DOCS / "recipes.md", "\n".join(lines))
@@ -228,9 +237,9 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="recipes to measure; all when none is named")
+    parser.add_argument("names", nargs="*", help="recipes to measure; default: all")
     parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--long", type=float, default=10.0, help=f"minutes for {', '.join(LONG)}; 0 for none")
+    parser.add_argument("--long", type=float, default=10.0, help=f"minutes for {', '.join(LONG)}; 0: skip")
     asked = parser.parse_args()
     names = asked.names or ["vae", *sorted(n for n in RECIPES if n != "vae")]
     plan = [(n, asked.minutes) for n in names]

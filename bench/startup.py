@@ -1,6 +1,6 @@
-"""How much CPU time the commands take that only say something: `python bench/startup.py [--times N]`.
+"""Measure the CPU time of commands that only print text: `python bench/startup.py [--times N]`.
 
-Each command runs in a process of its own, in an empty folder; user and system time, the median of several.
+Each command runs in a process of its own in an empty folder. Prints the median of user plus system time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMMANDS = (
 
 
 def seconds(program: list[str], folder: str) -> float:
-    """CPU time of a program that may end with an error."""
+    """CPU time of a program, whatever its exit status."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(program, cwd=folder, env=environment, capture_output=True, check=False)
@@ -37,7 +37,7 @@ def main() -> None:
     programs["python -c 'import torch'"] = [sys.executable, "-c", "import torch"]
     with tempfile.TemporaryDirectory() as folder:
         for name, program in programs.items():
-            seconds(program, folder)  # the first reads files from disk
+            seconds(program, folder)  # warm-up: reads files from disk
             found = [seconds(program, folder) for _ in range(times)]
             print(f"{name:<40} {statistics.median(found):.2f} s of CPU time", flush=True)
 

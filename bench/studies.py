@@ -1,8 +1,8 @@
-"""The studies at their full length, as pages of the documentation: python bench/studies.py [NAME ...]
+"""Run the studies at full length for the documentation: python bench/studies.py [NAME ...]
 
-Without names all ten on Fashion-MNIST, 7 minutes each, and `beta` on dSprites for an hour; one at a time, so let the
-machine do nothing else. Models are kept in bench/.runs/studies, and what is there goes on. Writes
-docs/extra/studies/*.html, docs/studies.json and docs/studies.md, the last with every page made so far.
+Without names, runs all ten on Fashion-MNIST for 7 minutes each and `beta` on dSprites for an hour, one after another.
+Use an otherwise idle machine. Models are kept in bench/.runs/studies and resumed from there. Writes
+docs/extra/studies/*.html, docs/studies.json and docs/studies.md; the last lists every page made so far.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vaekit.studies import MINUTES, STUDIES, get_study
 
 HERE = Path(__file__).parent
 RUNS, DOCS = HERE / ".runs" / "studies", HERE.parent / "docs"
-BUILT = DOCS / "extra" / "studies"  # what is in docs/extra comes into the site as it is
+BUILT = DOCS / "extra" / "studies"  # docs/extra is copied into the site unchanged
 PAGES: dict[str, tuple[str, str, float]] = {  # name of the page: study, data, minutes
     **{name: (name, get_study(name).data, MINUTES) for name in STUDIES},
     "beta": ("beta", "dsprites", 60.0),
@@ -30,7 +30,7 @@ PAGES: dict[str, tuple[str, str, float]] = {  # name of the page: study, data, m
 
 
 def run(page: str) -> dict[str, Any]:
-    """Do one study as a user would; what it found and what it took."""
+    """Run one study as a user would; its findings and its cost."""
     study, data, minutes = PAGES[page]
     RUNS.mkdir(parents=True, exist_ok=True)
     program = Path(sys.executable).with_name("vaekit")
@@ -55,36 +55,35 @@ def written(found: dict[str, dict[str, Any]]) -> str:
     out = [
         "# The studies",
         "",
-        "`vaekit study NAME [DATA]` trains a few models, measures them and writes a page that reads its own numbers.",
-        "These are such pages, as `python bench/studies.py` made them on two cores of a CPU: what a",
-        "study finds in as many minutes on a machine like that. A page says how many steps its models had; with",
-        "`--minutes` they have more.",
+        "`vaekit study NAME [DATA]` trains a few models, measures them, and writes a page with conclusions from its",
+        "numbers. The pages below were made by `python bench/studies.py` on two CPU cores. Each states how many",
+        "[steps](glossary.md#step) its models were trained for; a longer time limit (`--minutes`) gives more.",
         "",
-        "| page | data | models | steps each | bound, minutes | took, minutes |",
+        "| page | data | models | steps each | time limit, minutes | time used, minutes |",
         "|---|---|---|---|---|---|",
     ]
     for page in (p for p in PAGES if p in found):
         it = found[page]
         low, high = it["steps"]
         steps = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        took = "gone on with" if it["resumed"] else f"{it['took'] / 60:.1f}"
+        took = "resumed" if it["resumed"] else f"{it['took'] / 60:.1f}"
         link = f"<a href='studies/{page}.html'>{it['study']}</a>"
         out.append(f"| {link} | {it['data']} | {it['models']} | {steps} | {it['minutes']:g} | {took} |")
     for page in (p for p in PAGES if p in found):
         it = found[page]
         out += ["", f"## {it['study']} on {it['data']}", "", get_study(it["study"]).summary, ""]
-        out += [f"> {it['sentences'][0]}", "", f"<a href='studies/{page}.html'>The page</a>"]
+        out += [f"> {it['sentences'][0]}", "", f"<a href='studies/{page}.html'>Open the page</a>"]
     return "\n".join([*out, ""])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*PAGES, []], help="of pages; all when none is given")
+    parser.add_argument("names", nargs="*", choices=[*PAGES, []], help="pages to make; default: all")
     file = DOCS / "studies.json"
     for page in parser.parse_args().names or PAGES:
         it = run(page)
         last = read_json(file).get(page) if file.exists() else None
-        if last and last["steps"] == it["steps"]:  # measured again, not trained
+        if last and last["steps"] == it["steps"]:  # measured again without more training
             it |= {key: last[key] for key in ("took", "resumed", "load")}
         print(f"{page}: {it['took'] / 60:.2f} of {it['minutes']:g} minutes; {it['sentences'][0]}", flush=True)
         found = {**(read_json(file) if file.exists() else {}), page: it}

@@ -1,8 +1,8 @@
-"""How the threads of a training wait for one another, alone and beside another training: python bench/threads.py
+"""Compare how OpenMP threads wait, alone and beside another training: python bench/threads.py
 
-OpenMP's threads spin while they wait, without an end by default: fastest alone, and ruinous where another program
-wants the same cores. Each setting trains the same model, in alternation, in processes of their own; `beside` means
-that a second process of the same setting trains the same model all the while. Writes docs/threads.md.
+By default OpenMP threads spin while they wait. This is fastest alone, and very slow when another program uses the same
+cores. Each setting trains the same model in a process of its own, and the settings alternate; `beside` means that a
+second process trains the same model with the same setting at the same time. Writes docs/threads.md.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from vaekit.files import write_text
 DOCS = Path(__file__).parent.parent / "docs"
 ROUNDS = 2
 SETTINGS: dict[str, dict[str, str]] = {
-    "OpenMP's own": {},
+    "OpenMP default": {},
     "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
     "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
 DENSE = {"network": "dense", "latent": 200, "hidden": [500], "activation": "tanh", "batch": 100}
-MODELS: dict[str, tuple[int, dict[str, Any]]] = {  # steps that are timed, choices
+MODELS: dict[str, tuple[int, dict[str, Any]]] = {  # number of timed steps, choices
     "784-500-200-500-784, eager": (400, {**DENSE, "compile": "off"}),
     "the same, compiled": (400, {**DENSE, "compile": "on"}),
     "conv, eager": (50, {"network": "conv", "compile": "off"}),
 }
-WARM = 50  # steps before them
+WARM = 50  # untimed steps before them
 
 
 def work(steps: int, choices: dict[str, Any]) -> None:
-    """Train, and print the milliseconds of a step between records."""
+    """Train, and print the milliseconds per step."""
     import vaekit as vk
     from vaekit.progress import Silent
 
@@ -61,7 +61,7 @@ def work(steps: int, choices: dict[str, Any]) -> None:
 
 
 def start(setting: str, steps: int, choices: dict[str, Any]) -> subprocess.Popen[str]:
-    """A training with these settings of its threads, that has taken its first steps."""
+    """Start a training with these thread settings, and wait until it has taken its first steps."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
     command = [sys.executable, __file__, "--work", json.dumps([steps, choices])]
     process = subprocess.Popen(command, env={**clean, **SETTINGS[setting]}, stdout=subprocess.PIPE, text=True)
@@ -72,7 +72,7 @@ def start(setting: str, steps: int, choices: dict[str, Any]) -> subprocess.Popen
 
 
 def timed(setting: str, model: str, beside: bool) -> float:
-    """Milliseconds a step, alone or beside another training of the same setting."""
+    """Milliseconds per step, alone or beside another training with the same setting."""
     steps, choices = MODELS[model]
     other = start(setting, 10**6, choices) if beside else None
     try:
@@ -89,12 +89,14 @@ def main() -> None:
     out = [
         "# Threads",
         "",
-        "Made by `python bench/threads.py` on Fashion-MNIST: how the threads of OpenMP, which torch computes with,",
-        "wait for one another. Milliseconds of a training step alone, and beside a second training of the same",
-        f"setting, which at best takes twice as long. Each of {ROUNDS} rounds, the settings in turn;",
-        f"{os.cpu_count()} cores, load before the run {load:.2f}. `vaekit` on the command line sets",
-        "GOMP_SPINCOUNT=10000 unless the environment says otherwise; in Python it is yours to set before torch is",
-        "imported.",
+        "torch computes with OpenMP threads. How they wait for each other decides how fast a training",
+        "[step](glossary.md#step) is when another program uses the same cores. Each table gives milliseconds per step,",
+        "alone and beside a second training with the same setting; beside another, twice the time alone is ideal. The",
+        "command line sets GOMP_SPINCOUNT=10000 unless the environment variable is already set. In Python, set it",
+        "before importing torch.",
+        "",
+        f"Made by `python bench/threads.py` on Fashion-MNIST: {ROUNDS} rounds in which the settings alternate,",
+        f"{os.cpu_count()} cores, load before the run {load:.2f}.",
     ]
     for model in MODELS:
         found: dict[tuple[str, bool], list[float]] = {(s, b): [] for b in (False, True) for s in SETTINGS}

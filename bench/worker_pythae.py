@@ -1,6 +1,6 @@
-"""Pythae's own trainer and its own likelihood estimator, driven round by round from standard input.
+"""Time Pythae's own trainer and likelihood estimator on commands from standard input.
 
-Runs in the peer's environment. Reads commands, one a line; answers each with seconds.
+Runs in the peer's environment. Reads one command per line and answers each with seconds.
 """
 
 import contextlib

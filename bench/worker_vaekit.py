@@ -1,6 +1,6 @@
-"""vaekit's own trainer and scorer and the machine's limits, driven round by round from standard input.
+"""Time vaekit's trainer and scorer and the hardware limits on commands from standard input.
 
-Reads commands, one a line; answers each with a number: seconds, or megabytes for `memory`.
+Reads one command per line and answers each with a number: seconds, or megabytes for `memory`.
 """
 
 import functools
@@ -47,7 +47,7 @@ def trainer(data, folder: Path) -> Trainer:
 
 
 def seconds(functions, repeats: int = 5, n: int = 20) -> float:
-    """Seconds of one pass through all the functions: the median over repeats of the mean over n passes."""
+    """Seconds per pass through all functions: the median over repeats of the mean over n passes."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -60,10 +60,10 @@ def seconds(functions, repeats: int = 5, n: int = 20) -> float:
 
 @functools.cache
 def product(m: int, k: int, n: int, dtype: torch.dtype):
-    """An (m, k) x (k, n) product at its fastest layout, its output in place.
+    """An (m, k) x (k, n) matrix product in its fastest layout, written into an existing tensor.
 
-    The layout is chosen once, before the rounds, and not as the luckiest time of each: a minimum over noisy times
-    would set a limit that no product reaches.
+    The layout is chosen once, before the rounds. Taking the fastest time in every round instead would give a limit
+    that no product reaches, since the times are noisy.
     """
     ways = []
     for a in (torch.randn(m, k).to(dtype), torch.randn(k, m).to(dtype).t()):
@@ -77,8 +77,9 @@ def product(m: int, k: int, n: int, dtype: torch.dtype):
 
 
 def training_limit(cached: bool, dtype: torch.dtype) -> float:
-    """Seconds a step: its matrix products at their best layouts, one after another, + 28 bytes a parameter at copy
-    bandwidth: that of a copy of 256 MB, or with `cached` of one as large as the parameters.
+    """The hardware limit in seconds per step: matrix products in their fastest layouts, plus 28 bytes per parameter.
+
+    The bandwidth is that of copying 256 MB, or with `cached` of copying an array as large as the parameters.
     """
     products = []
     for i, (k, n) in enumerate(SHAPES):
@@ -95,7 +96,7 @@ def training_limit(cached: bool, dtype: torch.dtype) -> float:
 
 @functools.cache
 def scoring_block() -> int:
-    """The block of latents whose decoder products are fastest a latent."""
+    """The number of latents per block at which the decoder's products are fastest per latent."""
     return min((250, 500, 1000, 2000, 4000), key=lambda b: seconds(decoder(b), 5, 5) / b)
 
 
@@ -104,7 +105,7 @@ def decoder(block: int):
 
 
 def scoring_limit(decodes: int) -> float:
-    """Seconds of the decoder's float32 products for so many latents, at the best block size and layouts."""
+    """Seconds of the decoder's float32 products for `decodes` latents, at the best block size and layouts."""
     block = scoring_block()
     return seconds(decoder(block), 3, decodes // block // 3) * decodes / block
 
