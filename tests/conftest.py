@@ -25,3 +25,35 @@ def fashion_mnist():
         return vk.load("fashion-mnist")
     except vk.VaekitError as error:
         pytest.skip(f"no Fashion-MNIST here: {error}")
+
+
+class Clock:
+    """Stands for the module `time` where studies and training read it: only steps and starts move it."""
+
+    def __init__(self):
+        self.now, self.per_step, self.per_start = 1000.0, 0.03, 0.05
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def study_clock(monkeypatch):
+    """A clock for trainings and studies that are bounded by minutes, so that they do the same on any machine."""
+    from vaekit.trainer import Trainer
+
+    found, step, run = Clock(), Trainer.one_step, Trainer.run
+
+    def one_step(trainer):
+        found.now += found.per_step
+        step(trainer)
+
+    def started(trainer):
+        found.now += found.per_start
+        return run(trainer)
+
+    monkeypatch.setattr(Trainer, "one_step", one_step)
+    monkeypatch.setattr(Trainer, "run", started)
+    for module in ("vaekit.train", "vaekit.trainer", "vaekit.studies", "vaekit.studies.bench"):
+        monkeypatch.setattr(f"{module}.time", found)
+    return found

@@ -29,7 +29,7 @@ def test_the_readme_shows_the_whole_path():
     assert {"evaluate", "report", "sample", "reconstruct", "interpolate", "traverse", "encode", "score"} <= set(verbs)
 
 
-def test_commands_run(tmp_path, monkeypatch, fashion_mnist):
+def test_commands_run(tmp_path, monkeypatch, fashion_mnist, study_clock):
     from vaekit.cli import main
 
     monkeypatch.chdir(tmp_path)

@@ -1,21 +1,23 @@
 """Named sets and the downloads behind them, from a server on this machine."""
 
+import contextlib
 import functools
 import gzip
 import hashlib
 import http.server
 import io
+import itertools
 import tarfile
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from vaekit.data import datasets, idx, load, named
-from vaekit.data.download import File, fetch
+from vaekit.data import datasets, download, idx, load, named
+from vaekit.data.download import File, Pace, fetch
 from vaekit.errors import DataError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
@@ -39,14 +41,15 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.send_response(206 if first else 200)
         if self.server.length != "unsaid":
             self.send_header("Content-Length", self.server.length or str(len(body) - first))
+        if self.server.stuck == "headers":
+            self.flush_headers()
+            self.server.until_cut(self.wfile)
+            return
         self.end_headers()
-        if self.server.slow:
-            try:
-                for byte in body:
-                    self.wfile.write(bytes([byte]))
-                    time.sleep(0.05)
-            except OSError:
-                return
+        if self.server.stuck == "body":
+            self.wfile.write(body[:1])
+            self.server.until_cut(self.wfile)
+            return
         self.wfile.write(body[first : len(body) // 2 if self.path.startswith("/short/") else None])
 
     def log_message(self, *_):
@@ -62,7 +65,7 @@ def server(tmp_path):
     (root / "wrong" / "a.bin").write_bytes(b"x" * len(CONTENT))
     handler = functools.partial(Handler, directory=str(root))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        running.asked, running.root, running.length, running.slow = [], root, None, False
+        running.asked, running.root, running.length, running.stuck = [], root, None, None
         running.address = f"http://127.0.0.1:{running.server_port}"
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -128,14 +131,63 @@ def test_more_than_a_file_can_have_is_not_kept(server, tmp_path):
     assert not [*(tmp_path / "in").iterdir()]
 
 
-def test_a_server_that_drips_is_left_in_time(server, tmp_path):
-    server.slow = True
-    started = time.monotonic()
-    with pytest.raises(DataError, match=r"could not be downloaded"):
-        fetch(replace(GOOD, seconds=0.3), tmp_path / "in", [server.address, server.address], timeout=10)
-    assert time.monotonic() - started < 9  # before the first timeout
-    server.slow = False
+@pytest.mark.parametrize("stuck", ["headers", "body"])
+def test_a_connection_is_cut_when_its_time_is_over(server, tmp_path, monkeypatch, stuck):
+    """Its timer is run as soon as the server is stuck; headers have the timeout, the whole file its seconds."""
+    timers = []
+
+    class Timer:
+        def __init__(self, seconds, function):
+            self.seconds, self.function, self.over = seconds, function, False
+            timers.append(self)
+
+        def start(self):
+            pass
+
+        def cancel(self):
+            self.over = True
+
+    def until_cut(to):
+        (timer,) = [t for t in timers if not t.over]
+        timer.function()
+        with contextlib.suppress(OSError):
+            while True:  # until the other side is gone
+                to.write(b"x")
+
+    monkeypatch.setattr(download, "threading", SimpleNamespace(Timer=Timer))
+    server.stuck, server.until_cut = stuck, until_cut
+    one = replace(GOOD, seconds=300, most=10**6)
+    with pytest.raises(DataError, match=r"Connection|Remote end closed|cut short"):  # but not "it sends more than"
+        fetch(one, tmp_path / "in", [server.address], timeout=40, clock=lambda: 0.0)
+    assert [t.seconds for t in timers] == [40, 300][: 1 + (stuck == "body")]
+    server.stuck = None
     assert fetch(GOOD, tmp_path / "in", [server.address]).read_bytes() == CONTENT  # goes on, or starts again
+    assert all(t.over for t in timers[-2:])
+
+
+def every(seconds: float):
+    """A clock that is read at intervals of so many seconds."""
+    return itertools.count(0, seconds).__next__
+
+
+def test_a_server_that_drips_is_left_for_the_next(server, tmp_path):
+    """The body comes in one or several pieces; between readings of the clock pass 1,000 s, or 1 s."""
+    slow = every(1000.0)
+    with pytest.raises(DataError, match=r"it sends fewer than 1,000 bytes per second"):
+        fetch(replace(GOOD, seconds=1e9), tmp_path / "in", [server.address], clock=slow)
+    assert not (tmp_path / "in" / "a.bin").exists()
+    with pytest.raises(DataError, match=r"not finished after 2 s; .*no time is left of the 2 s for this file"):
+        fetch(replace(GOOD, seconds=2), tmp_path / "other", [server.address] * 2, clock=every(0.5))
+    assert fetch(GOOD, tmp_path / "in", [server.address], clock=every(1.0)).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(("rate", "slow"), [(1, True), (999, True), (1000, False), (10**6, False)])
+def test_the_pace_is_that_of_each_stretch(rate, slow):
+    """One second between pieces: the verdict comes with the 30th, and a fast start does not excuse a slow end."""
+    now = iter(range(200))
+    pace = Pace(30.0, lambda: next(now))
+    assert [pace.is_too_slow(10**6) for _ in range(30)] == [False] * 30
+    assert [pace.is_too_slow(rate) for _ in range(30)] == [False] * 29 + [slow]
 
 
 def encode(x: np.ndarray) -> bytes:

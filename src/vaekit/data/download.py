@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 import weakref
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,14 @@ from vaekit.data import cache as caches
 from vaekit.data.core import Progress
 from vaekit.errors import UnavailableError
 
-TIMEOUT = 30.0  # seconds without a single byte
+TIMEOUT = 30.0
+"""Seconds without a single byte, seconds until the headers are there, and seconds over which the pace is measured."""
+SLOWEST = 1000
+"""Bytes per second; a server that sends fewer is left for the next one."""
 CHUNK = 2**18
 PACKED = 16  # times as large as packed may be what a .gz file unpacks to; images and labels are under 6
+
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -71,13 +76,15 @@ def fetch(
     *,
     progress: Progress | None = None,
     timeout: float = TIMEOUT,
+    clock: Clock = time.monotonic,
 ) -> Path:
     """The file, checked, in `folder`: from the first of the `mirrors` (addresses of folders) that yields it.
 
     What an earlier attempt left in NAME.part is continued where the mirror can; the file takes its name only once
     its checksum is right.
 
-    It may have `file.most` bytes and take `file.seconds` in all.
+    It may have `file.most` bytes and take `file.seconds` (of the `clock`) in all; a mirror that sends fewer than
+    `SLOWEST` bytes per second is left for the next.
 
     Raises:
         UnavailableError: no mirror yields it; says what each did.
@@ -85,7 +92,7 @@ def fetch(
     """
     path, part = folder / file.name, folder / f"{file.name}.part"
     tried = []
-    deadline = time.monotonic() + file.seconds
+    deadline = clock() + file.seconds
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -96,7 +103,7 @@ def fetch(
             continued = resume and part.exists() and part.stat().st_size > 0
             if resume and not continued:
                 continue
-            problem = _attempt(address, part, file, continued, progress, timeout, deadline)
+            problem = _attempt(address, part, file, continued, progress, timeout, deadline, clock)
             if problem is None:
                 part.replace(path)
                 return path
@@ -106,18 +113,27 @@ def fetch(
 
 
 def _attempt(
-    address: str, part: Path, file: File, resume: bool, progress: Progress | None, timeout: float, deadline: float
+    address: str,
+    part: Path,
+    file: File,
+    resume: bool,
+    progress: Progress | None,
+    timeout: float,
+    deadline: float,
+    clock: Clock,
 ) -> str | None:
     """Downloads to `part` and checks it; what went wrong, or None. What fails its checksum is removed."""
-    if time.monotonic() > deadline:
+    if clock() > deadline:
         return f"no time is left of the {file.seconds:g} s for this file"
     done = part.stat().st_size if resume else 0
     request = urllib.request.Request(address, headers={"User-Agent": "vaekit"})
     if done:
         request.add_header("Range", f"bytes={done}-")
     problem: str | None = None
+    guard = _Guard(min(timeout, deadline - clock()))
     try:
-        with _opener(deadline).open(request, timeout=timeout) as answer:
+        with guard, _opener(guard).open(request, timeout=timeout) as answer:
+            guard.put_off(deadline - clock())
             done = done if answer.status == 206 else 0
             length = answer.headers.get("Content-Length") or "0"
             if not (length.isascii() and length.isdigit()):
@@ -129,16 +145,20 @@ def _attempt(
                 out = part.open("ab" if done else "wb")
             except OSError as error:
                 raise caches.unwritable(part, error) from error
+            pace = Pace(timeout, clock)
             with out:
                 while chunk := answer.read1(CHUNK):  # what has come so far: a slow server is noticed in time
                     done += len(chunk)
                     if done > file.most:
                         problem = f"it sends more than the {file.most} bytes that this file has at most"
                         break
-                    if time.monotonic() > deadline:
+                    out.write(chunk)
+                    if clock() > deadline:
                         problem = f"not finished after {file.seconds:g} s"
                         break
-                    out.write(chunk)
+                    if pace.is_too_slow(len(chunk)):
+                        problem = f"it sends fewer than {SLOWEST:,} bytes per second"
+                        break
                     if progress is not None:
                         progress(f"downloading {file.name}", done, total)
                 out.flush()
@@ -159,18 +179,70 @@ def _attempt(
     return None
 
 
-def _opener(deadline: float) -> urllib.request.OpenerDirector:
-    """Opens addresses on connections that are cut at the deadline, whatever the server is doing then."""
+class Pace:
+    """How fast bytes come, over stretches of `seconds`."""
+
+    def __init__(self, seconds: float, clock: Clock):
+        self.seconds, self.clock = seconds, clock
+        self.since, self.bytes = clock(), 0
+
+    def is_too_slow(self, more: int) -> bool:
+        """Count so many bytes more; whether a stretch ends here that had fewer than `SLOWEST` bytes per second."""
+        self.bytes += more
+        now = self.clock()
+        spent = now - self.since
+        if spent < self.seconds:
+            return False
+        slow = self.bytes < SLOWEST * spent
+        self.since, self.bytes = now, 0
+        return slow
+
+
+class _Guard:
+    """Cuts a connection some seconds after it was made, whatever the server is doing then, unless that is put off."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+        self.known: Callable[[], socket.socket | None] = lambda: None
+        self.timer: threading.Timer | None = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *error: Any) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def watch(self, connected: socket.socket) -> None:
+        self.known = weakref.ref(connected)
+        self.put_off(self.seconds)
+
+    def put_off(self, seconds: float) -> None:
+        """Cut the connection so many seconds from now instead."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = threading.Timer(max(0.0, seconds), self.cut)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def cut(self) -> None:
+        if (there := self.known()) is not None:
+            with contextlib.suppress(OSError):  # closed already
+                there.shutdown(socket.SHUT_RDWR)
+
+
+def _opener(guard: _Guard) -> urllib.request.OpenerDirector:
+    """Opens addresses on connections that are guarded."""
 
     class Plain(http.client.HTTPConnection):
         def connect(self) -> None:
             super().connect()
-            _cut(self.sock, deadline)
+            guard.watch(self.sock)
 
     class Secure(http.client.HTTPSConnection):
         def connect(self) -> None:
             super().connect()
-            _cut(self.sock, deadline)
+            guard.watch(self.sock)
 
     class PlainHandler(urllib.request.HTTPHandler):
         def http_open(self, request: urllib.request.Request) -> Any:
@@ -181,18 +253,3 @@ def _opener(deadline: float) -> urllib.request.OpenerDirector:
             return self.do_open(Secure, request, context=self._context)  # type: ignore[attr-defined]
 
     return urllib.request.build_opener(PlainHandler, SecureHandler)
-
-
-def _cut(connected: socket.socket, deadline: float) -> None:
-    """Cuts the connection at the deadline, unless it is closed before."""
-    known = weakref.ref(connected)
-
-    def cut() -> None:
-        if (there := known()) is not None:
-            with contextlib.suppress(OSError):  # closed already
-                there.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(max(0.0, deadline - time.monotonic()), cut)
-    timer.daemon = True
-    timer.start()
-    weakref.finalize(connected, timer.cancel)
