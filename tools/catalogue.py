@@ -1,7 +1,7 @@
 """Write src/vaekit/catalogue.json from the registers of recipes and studies: `python tools/catalogue.py`.
 
-The command line answers its lists, help and wrong names from that file, without importing torch. A test holds it
-against the registers, so run this after a change of what a recipe or a study is called, takes or says of itself.
+The command line uses this file for lists, help and unknown names, so that it need not import torch. A test compares it
+with the registers: run this after changing the name, options or docstring of a recipe or study.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vaekit.studies import STUDIES
 
 
 def text() -> str:
-    """The file: JSON with an object a line, so that changes can be read and merged."""
+    """The file's text: JSON with one object per line, so that changes are easy to read and merge."""
     held = written(RECIPES.values(), STUDIES.values())
 
     def lines(objects: list[dict[str, object]], indent: str) -> str:

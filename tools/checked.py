@@ -1,8 +1,8 @@
-"""Bugs that peers have, put into a copy of this code one by one: the named test must fail. Writes docs/checked.md.
+"""Insert known bugs of other libraries into a copy of this code: the named test must fail. Writes docs/checked.md.
 
 python tools/checked.py            write the page
-python tools/checked.py --try      try every bug in a copy of the tree first, and stop where a test does not notice
-python tools/checked.py --try NLL  only those whose text begins so
+python tools/checked.py --try      first insert every bug into a copy of the tree, and stop if its test does not fail
+python tools/checked.py --try NLL  only the bugs whose description begins with NLL
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ PAGE = ROOT / "docs" / "checked.md"
 
 @dataclass(frozen=True)
 class Bug:
-    """One bug: what peers do, what stands here instead, what is put into which file, and the test that must fail."""
+    """One bug of other libraries: the behaviour here, the change that inserts the bug, and the test that must fail."""
 
     bug: str
     instead: str
     tried: str
     file: str  # below src/vaekit
-    swaps: tuple[tuple[str, str], ...]  # text that stands there once, and what is put in its place
+    swaps: tuple[tuple[str, str], ...]  # text that occurs once in the file, and its replacement
     test: str  # below tests, file::name
 
 
 BUGS = [
     Bug(
         "NLL returned with the wrong sign",
-        "`score` and `log_px_iw` are log p(x), held against closed forms",
-        "the sign turned",
+        "`score` and `log_px_iw` are log p(x), tested against closed forms",
+        "sign reversed",
         "metrics/likelihood.py",
         (('whole["log_px"] += jacobian', 'whole["log_px"] = jacobian - whole["log_px"]'),),
         "core/test_oracle.py::test_the_evaluator_gives_the_exact_log_p_and_the_elbo_below_it",
     ),
     Bug(
         "NLL averaged with the wrong sample count",
-        "the mean of the weights is over the K samples of the datum, streamed in chunks or not",
-        "divided by the number of data of the block",
+        "the weights are averaged over the K samples of the example, whether streamed in chunks or not",
+        "divided by the number of examples in the block",
         "metrics/likelihood.py",
         (("running.log_mean(samples)", "running.log_mean(len(x))"),),
         "core/test_oracle.py::test_the_evaluator_gives_the_exact_log_p_and_the_elbo_below_it",
     ),
     Bug(
         "TC weights in the wrong place",
-        "alpha weighs the mutual information, beta the total correlation, gamma the dimensions",
+        "alpha weights the mutual information, beta the total correlation, gamma the dimension-wise KL",
         "alpha and beta exchanged",
         "objectives/total_correlation.py",
         (
@@ -61,32 +61,32 @@ BUGS = [
         "core/test_total_correlation.py::test_the_loss_weighs_the_parts_and_the_record_does_not",
     ),
     Bug(
-        "TC weights in the wrong place: those of the stratified estimate",
-        "one weight a pair of data, inside the sum of each density; unbiased over batches",
-        "the weight counted once a dimension in log q(z)",
+        "TC weights in the wrong place, in the stratified estimate",
+        "one weight per pair of examples, inside the sum of each density; unbiased over batches",
+        "the weight counted once per dimension in log q(z)",
         "aggregate.py",
         (("log_sum_exp(weights + whole, 1)", "log_sum_exp((weights.unsqueeze(-1) + pairs).sum(-1), 1)"),),
         "core/test_total_correlation.py::test_over_all_batches_the_density_is_unbiased",
     ),
     Bug(
         "FactorVAE's critic trains the encoder",
-        "the critic is a player of its own: its classification loss sees detached codes",
-        "the codes not detached",
+        "the critic is a separate player; its classification loss uses detached codes",
+        "codes not detached",
         "objectives/factor.py",
         (("codes = latent.z.detach()", "codes = latent.z"),),
         "core/test_factor.py::test_the_critic_s_loss_never_reaches_the_encoder_and_the_model_s_never_the_critic",
     ),
     Bug(
-        "FactorVAE's critic and encoder cut apart altogether",
+        "FactorVAE's total correlation never trains the encoder",
         "the total correlation reaches the encoder through the frozen critic",
-        "the codes detached there",
+        "codes detached there, too",
         "objectives/factor.py",
         (("frozen(self.critic)(latent.z).mean()", "frozen(self.critic)(latent.z.detach()).mean()"),),
         "core/test_factor.py::test_the_total_correlation_reaches_the_encoder_through_the_frozen_critic",
     ),
     Bug(
-        "VQ commitment depends on the batch size",
-        "summed over the datum, averaged over the batch once",
+        "VQ commitment loss depends on the batch size",
+        "summed over the example, averaged once over the batch",
         "summed over the batch",
         "quantize/quantisers.py",
         (
@@ -98,9 +98,9 @@ BUGS = [
         "core/test_quantize.py::test_the_loss_of_a_batch_is_the_mean_of_its_datas_own",
     ),
     Bug(
-        "a reported IWAE loss that is not the bound",
-        "the loss is minus the importance-weighted bound, and is recorded as `iwae`",
-        "the weighted mean of the log-weights in its place",
+        "the reported IWAE loss is not the bound",
+        "the loss is minus the importance-weighted bound, which is recorded as `iwae`",
+        "replaced with the weighted mean of the log-weights",
         "objectives/importance.py",
         (
             (
@@ -112,25 +112,25 @@ BUGS = [
         "core/test_objectives.py::test_the_bound_rises_with_the_samples_to_log_p",
     ),
     Bug(
-        "the best model picked by a loss that is not the bound",
-        "picked by the ELBO of validation data, whatever was minimised",
-        "picked by the distortion, which is the loss of `--beta 0`",
+        "the best model is chosen by a loss that is not the bound",
+        "chosen by the validation ELBO for every objective",
+        "chosen by the distortion, the loss of `--beta 0`",
         "trainer.py",
         (('return valid.get("elbo", -valid["distortion"])', 'return -valid["distortion"]'),),
         "core/test_peers.py::test_the_best_weights_are_those_of_the_best_bound_whatever_was_minimised",
     ),
     Bug(
         "a last batch of one crashes",
-        "every recipe trains on it, with finite gradients",
-        "batch normalisation in the dense networks",
+        "every recipe trains on a batch of one with finite gradients",
+        "batch normalisation added to the dense networks",
         "nets.py",
         (("self.hidden = nn.Sequential(*layers)", "self.hidden = nn.Sequential(*layers, nn.BatchNorm1d(widths[-1]))"),),
         "core/test_contract.py::test_a_last_batch_of_one[ae]",
     ),
     Bug(
-        "NaN leaves nothing on disk",
-        "the term, the step and the last good checkpoint are named, recorded, and the run opens",
-        "the record and the state not written",
+        "a NaN loss leaves nothing on disk",
+        "the error names the term, the step and the last good checkpoint, and the run can be opened",
+        "record and state not written",
         "trainer.py",
         (
             ('        self._record({"kind": "non-finite", "step": step, "term": term})\n', ""),
@@ -140,32 +140,32 @@ BUGS = [
     ),
     Bug(
         "0..255 data train silently against a sigmoid",
-        "refused before training, with what to write: of a recipe",
-        "the range of the raw data not looked at",
+        "a recipe refuses them before training and says what to write",
+        "range of the raw data not checked",
         "recipes/parts.py",
         (("if not facts.integer and (low < 0 or high > 1):", "if False:"),),
         "core/test_fit.py::test_bytes_as_floats_are_refused_with_the_remedy",
     ),
     Bug(
-        "0..255 data train silently against a sigmoid: a network of one's own",
-        "refused before training by the support of its distribution",
-        "the support not held against the first batch",
+        "0..255 data train silently against a sigmoid, in a user's own network",
+        "refused before training, because they are outside the distribution's support",
+        "support not checked on the first batch",
         "train.py",
         (("if not bool(inside.all()):", "if False:"),),
         "core/test_fit.py::test_bytes_as_floats_are_refused_with_the_remedy",
     ),
     Bug(
-        "the seed set after the model is built",
-        "set before: one seed is one run, whatever the caller drew",
-        "set after",
+        "the seed is set after the model is built",
+        "set before: one seed gives one result, whatever random numbers the caller drew",
+        "seed set after building",
         "train.py",
         (("        with seeded(asked.options.seed):  # so", "        if True:  # so"),),
         "core/test_fit.py::test_one_seed_is_one_run",
     ),
     Bug(
-        "encode and reconstruct random",
-        "the posterior's mean, unless a draw is asked for",
-        "a draw always",
+        "encode and reconstruct are random",
+        "they use the posterior mean unless a sample is requested",
+        "always a sample",
         "model.py",
         (
             (
@@ -176,9 +176,9 @@ BUGS = [
         "core/test_contract.py::test_encoding_and_reconstructing_draw_nothing_unless_asked[vae]",
     ),
     Bug(
-        "evaluation is the mean of batch means",
-        "the mean over data: a short last block counts by its size",
-        "the mean of the blocks' means",
+        "the evaluation averages batch means",
+        "the mean over examples; a short last batch counts by its size",
+        "the mean of batch means",
         "trainer.py",
         (
             ("torch.stack([d, r]).cpu().double().sum(1)", "torch.stack([d, r]).cpu().double().mean(1)"),
@@ -187,9 +187,9 @@ BUGS = [
         "core/test_fit.py::test_a_last_batch_of_one_is_evaluated_like_any_other",
     ),
     Bug(
-        "networks pickled",
-        "a run is JSON and safetensors",
-        "a checkpoint written by torch.save beside the weights",
+        "networks are pickled",
+        "a run consists of JSON and safetensors",
+        "a torch.save checkpoint written beside the weights",
         "trainer.py",
         (
             (
@@ -201,8 +201,8 @@ BUGS = [
         "core/test_run_files.py::test_no_file_of_a_run_is_pickle",
     ),
     Bug(
-        "a TensorDataset refused",
-        "any map-style Dataset is data",
+        "a TensorDataset is refused",
+        "any map-style Dataset is accepted",
         "refused",
         "data/memory.py",
         (
@@ -214,8 +214,8 @@ BUGS = [
         "data/test_arrays.py::test_tensors_and_datasets",
     ),
     Bug(
-        "mean-reduced MSE beside a KL weight with no unit",
-        "the distortion is -log p(x|z) of the whole datum, with its constants",
+        "a mean-reduced MSE is added to the KL, so the KL weight depends on the data size",
+        "the distortion is -log p(x|z) of the whole example, with its constants",
         "divided by the number of elements",
         "terms.py",
         (
@@ -227,9 +227,9 @@ BUGS = [
         "core/test_oracle.py::test_the_bound_is_below_log_p_and_rises_to_it_with_the_samples",
     ),
     Bug(
-        "the ELBO evaluated at the posterior mean",
-        "an expectation over draws of q, in the evaluator",
-        "log p(x|z) at the code",
+        "the ELBO is evaluated at the posterior mean",
+        "the evaluator averages over samples of q",
+        "log p(x|z) at the posterior mean",
         "metrics/likelihood.py",
         (
             (
@@ -240,17 +240,17 @@ BUGS = [
         "core/test_oracle.py::test_the_evaluator_gives_the_exact_log_p_and_the_elbo_below_it",
     ),
     Bug(
-        "the ELBO evaluated at the posterior mean: while training",
-        "an expectation over draws of q, in validation",
-        "the distortion at the code",
+        "the ELBO is evaluated at the posterior mean, in validation",
+        "validation averages over samples of q",
+        "distortion at the posterior mean",
         "trainer.py",
         (("d = distortion(trace, x)", "d = -model.decode(model.encode(x, c)).log_prob(x)"),),
         "core/test_peers.py::test_the_bound_of_validation_is_an_expectation_over_draws",
     ),
     Bug(
-        "state left in class attributes",
-        "what a training moves belongs to it: the next one in the process starts afresh",
-        "the optimiser's memory kept by the class",
+        "state is left in class attributes",
+        "a training owns its state; the next one in the same process starts from scratch",
+        "optimiser state kept in the class",
         "engine.py",
         (
             (
@@ -265,7 +265,7 @@ BUGS = [
     Bug(
         "hard-wired 64x64 inputs",
         "networks are built from the shape of the data",
-        "the grid of 64x64 in the encoder",
+        "the encoder assumes 64x64",
         "nets.py",
         (
             (
@@ -277,8 +277,8 @@ BUGS = [
     ),
     Bug(
         "hard-wired square inputs",
-        "height and width are two numbers",
-        "the first of them taken for both",
+        "height and width may differ",
+        "height used for both",
         "nets.py",
         (
             (
@@ -292,17 +292,21 @@ BUGS = [
 
 
 def page() -> str:
-    rows = [f"| {b.bug} | {b.instead} | `{b.file}`: {b.tried} | `tests/{b.test}` |" for b in BUGS]
+    escaped = [[text.replace("|", r"\|") for text in (b.bug, b.instead, b.tried)] for b in BUGS]
+    rows = [
+        f"| {bug} | {instead} | `{b.file}`: {tried} | `tests/{b.test}` |"
+        for b, (bug, instead, tried) in zip(BUGS, escaped, strict=True)
+    ]
     return "\n".join(
         [
-            "# Checked: bugs of peers that a test here would catch",
+            "# Checked: bugs of other libraries, and the tests that catch them here",
             "",
-            "The first column is what a reading of Pythae 0.1.2 and of other libraries of the kind found wrong (of all",
-            "of them together: it does not say which library has which). Each was put into a copy of this code, as",
-            "the third column says, and the test in the fourth was seen to fail; `python tools/checked.py --try` does",
-            "it again. A test holds this page to that list.",
+            "The first column lists bugs found by reading Pythae 0.1.2 and similar libraries, without saying which",
+            "library has which bug. Each bug was inserted into a copy of this code as in the third column, and the",
+            "test in the fourth column failed. `python tools/checked.py --try` repeats this. The",
+            "[glossary](glossary.md) defines the terms.",
             "",
-            "| bug | here | put in | test that fails |",
+            "| bug | vaekit | inserted change | failing test |",
             "|---|---|---|---|",
             *rows,
             "",
@@ -310,25 +314,25 @@ def page() -> str:
     )
 
 
-def spoil(bug: Bug, source: Path) -> tuple[Path, str]:
-    """Put the bug into the copy at `source`; the file and what it held."""
+def insert(bug: Bug, source: Path) -> tuple[Path, str]:
+    """Insert the bug into the copy at `source`; returns the file and its original text."""
     file = source / "src" / "vaekit" / bug.file
     held = text = file.read_text(encoding="utf8")
     for old, new in bug.swaps:
         if text.count(old) != 1:
-            raise SystemExit(f"{bug.file} holds {text.count(old)} times: {old}")
+            raise SystemExit(f"{bug.file} contains this text {text.count(old)} times, not once: {old}")
         text = text.replace(old, new)
     file.write_text(text, encoding="utf8")
     return file, held
 
 
 def run(bug: Bug, source: Path) -> tuple[bool, str]:
-    """Whether the named test passes on the copy, and its last line."""
+    """Whether the named test passes on the copy, and the last line of its output."""
     environment = {**os.environ, "PYTHONPATH": str(source / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{bug.test}"]
     done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 1):
-        raise SystemExit(f"{bug.test} could not be run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise SystemExit(f"{bug.test} could not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return done.returncode == 0, (failed or done.stdout.splitlines())[-1]
 
@@ -341,12 +345,12 @@ def try_all(bugs: list[Bug]) -> None:
             shutil.copytree(place, copy / name) if place.is_dir() else shutil.copy(place, copy / name)
         for bug in bugs:
             begun = time.monotonic()
-            file, held = spoil(bug, copy)
+            file, held = insert(bug, copy)
             passed, said = run(bug, copy)
             file.write_text(held, encoding="utf8")
             print(f"{time.monotonic() - begun:5.1f} s  {bug.bug}: {said}", flush=True)
             if passed:
-                raise SystemExit(f"{bug.test} does not notice: {bug.bug} ({bug.tried})")
+                raise SystemExit(f"{bug.test} does not detect: {bug.bug} ({bug.tried})")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Make the run that comes with vaekit, src/vaekit/example/: `python tools/example.py` (two minutes on 2 cores).
+"""Make the packaged run src/vaekit/example/: `python tools/example.py` (two minutes on 2 cores).
 
-A small VAE of Fashion-MNIST trained as anyone would with `vaekit fit`, without its checkpoints; and the first test
-images, with a t-SNE map of their codes, since the data themselves do not come with the package.
+It is a small VAE trained on Fashion-MNIST with the options of `vaekit fit`, without checkpoints. The package does not
+include the data, so the first test images and a t-SNE map of their codes are stored with the run.
 """
 
 from __future__ import annotations

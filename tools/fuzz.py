@@ -1,11 +1,11 @@
-"""Damaged files for every reader of vaekit: what is neither read nor refused in words is kept, to be replayed.
+"""Give damaged files to every reader of vaekit; keep each that is neither read nor refused properly, for replay.
 
     python tools/fuzz.py --minutes 5
     python tools/fuzz.py --inputs 100000 --seed 3
     python tools/fuzz.py --replay fuzz-findings/FILE.zip
 
-An input is a function of (seed, number). Each is tried in a forked worker under a watch: a traceback other than a
-VaekitError, more than 20 s, or more than 1 GB of memory beyond the file's size is a finding.
+An input is a function of (seed, number). Each is tried in a forked worker process. A finding is an exception other than
+a VaekitError, more than 20 s of CPU time, or more than 1 GB of memory beyond the file's size.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from fuzz_seeds import SEEDS, Seed, make
 from mutators import mutate, of_bytes
 
 SECONDS, MEMORY, ADDRESSES = 20.0, 10**9, 8 * 10**9
-"""Seconds of processor that an input may take (ten times as many by the clock); bytes beyond its own size that it may
-have of memory and of addresses."""
+"""Limits per input: CPU seconds (wall-clock: ten times as many), bytes of memory beyond the input's size, and bytes of
+address space."""
 KEPT = 3
-"""Files kept of one finding."""
+"""Number of files kept per finding."""
 READERS = 0.75
-"""Share of inputs that are data files; the others are run directories."""
+"""Fraction of inputs that are data files; the others are run directories."""
 
 
 @dataclass
 class Input:
-    """A damaged copy of a seed: its files by relative path, and the key of the choices made with them."""
+    """A damaged copy of a seed: its files by relative path, and the random key for how they are used."""
 
     seed: str
     key: str
@@ -62,7 +62,7 @@ class Input:
 
 
 def make_input(number: int, seed: int, seeds: dict[str, Seed], only: str | None) -> Input:
-    """Input `number`: one file of a seed damaged, seldom two."""
+    """Input `number`: a seed with one damaged file, sometimes two."""
     key = f"{seed}-{number}"
     rng = random.Random(key)
     runs = rng.random() >= READERS
@@ -81,11 +81,11 @@ def make_input(number: int, seed: int, seeds: dict[str, Seed], only: str | None)
     return Input(chosen.name, key, files)
 
 
-# --- one input ----------------------------------------------------------------------------------------------------
+# --- one input ------------------------------------------------------------------------------------------------------
 
 
 def attempt(given: Input, folder: Path) -> tuple[str, str]:
-    """Put the files into `folder` and use them: ("accepted" or "refused", message), or ("traceback", its text)."""
+    """Write the files into `folder` and use them; returns "accepted", "refused" or "traceback", and the message."""
     from vaekit.errors import VaekitError
 
     for name, content in given.files.items():
@@ -109,18 +109,18 @@ def attempt(given: Input, folder: Path) -> tuple[str, str]:
 
 
 def grown() -> tuple[int, int]:
-    """Bytes of memory now, and at most since the last call."""
+    """Bytes of memory used now, and the maximum since the last call."""
     status = Path("/proc/self/status").read_text()
     found = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if line.startswith(("VmHWM", "VmRSS"))}
     Path("/proc/self/clear_refs").write_text("5")
     return 1024 * int(found["VmRSS"]), 1024 * int(found["VmHWM"])
 
 
-# --- workers ------------------------------------------------------------------------------------------------------
+# --- workers --------------------------------------------------------------------------------------------------------
 
 
 def work(numbers: Any, told: Any, current: Any, folder: Path, make_one: Callable[[int], Input]) -> None:
-    """A worker's life: take a number, try its input, tell what came of it."""
+    """Run a worker: repeatedly take a number, try its input, and report the outcome."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
@@ -142,13 +142,13 @@ def work(numbers: Any, told: Any, current: Any, folder: Path, make_one: Callable
             outcome, text = "memory", f"{(most - before) / 1e9:.2f} GB for {given.size} bytes\n{text}"
         told.send((number, given.seed, outcome, text))
         shutil.rmtree(here, ignore_errors=True)
-        if after > 3 * 10**9:  # what leaked is somebody else's
+        if after > 3 * 10**9:  # start a fresh worker when memory has leaked
             break
     told.close()
 
 
 class Pool:
-    """Workers, the watch over them, and the count of what they tell."""
+    """Starts workers, enforces their time limits, and counts the outcomes."""
 
     def __init__(self, size: int, make_one: Callable[[int], Input], keep: Path, last: int | None, until: float):
         self.make_one, self.keep, self.last, self.until = make_one, keep, last, until
@@ -203,7 +203,7 @@ class Pool:
         process, _, current, _ = worker
         process.join()
         if process.exitcode and int(current[0]) >= 0:
-            self.count(int(current[0]), "", "crash", f"the process ended with {process.exitcode}")
+            self.count(int(current[0]), "", "crash", f"the process ended with exit code {process.exitcode}")
         with self.next.get_lock():
             over = time.time() > self.until or (self.last is not None and self.next.value >= self.last)
         if not over:
@@ -221,7 +221,7 @@ class Pool:
 
 
 def cpu_of(pid: int) -> float:
-    """Seconds of processor that a process has used: beside other programs, the clock says little."""
+    """CPU seconds of a process; wall-clock time is misleading when other programs run."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -230,7 +230,7 @@ def cpu_of(pid: int) -> float:
 
 
 def summary(text: str) -> str:
-    """A finding in a line: the innermost line of vaekit, and what was raised there."""
+    """A finding in one line: the innermost line of vaekit and the error."""
     lines = text.strip().splitlines()
     ours = [line.strip() for line in lines if "/vaekit/" in line and "line" in line]
     place = ours[-1].split("/vaekit/")[-1].replace('"', "") if ours else ""
@@ -248,7 +248,7 @@ def save(given: Input, keep: Path, outcome: str, text: str) -> Path:
 
 
 def replay(file: Path) -> int:
-    """Try a kept input again, here, and show what comes of it."""
+    """Try a kept input again in this process and print the outcome."""
     with zipfile.ZipFile(file) as held:
         told = json.loads(held.read("finding.json"))
         files = {n.removeprefix("files/"): held.read(n) for n in held.namelist() if n.startswith("files/")}
@@ -258,12 +258,12 @@ def replay(file: Path) -> int:
         outcome, text = attempt(Input(told["seed"], told["key"], files), Path(folder))
         _, most = grown()
     print(text)
-    print(f"{outcome}, {time.time() - started:.1f} s, {(most - before) / 1e6:.0f} MB more than before")
+    print(f"{outcome}, {time.time() - started:.1f} s, {(most - before) / 1e6:.0f} MB of additional memory")
     return outcome not in ("accepted", "refused")
 
 
 def fuzz(inputs: int | None, minutes: float, seed: int, workers: int, keep: Path, only: str | None = None) -> Pool:
-    """Try so many inputs, or for so many minutes; the pool with its counts."""
+    """Try `inputs` inputs, or as many as fit into `minutes`; returns the pool with its counts."""
     import torch
 
     torch.set_num_threads(1)
@@ -277,13 +277,13 @@ def fuzz(inputs: int | None, minutes: float, seed: int, workers: int, keep: Path
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, help="how many; by default as many as there is time for")
+    parser.add_argument("--inputs", type=int, help="number of inputs; default: as many as --minutes allows")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) // 2))
-    parser.add_argument("--only", help="only seeds whose name begins so: npy, csv, run, ...")
-    parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), help="where findings go")
-    parser.add_argument("--replay", type=Path, help="a kept finding to try again")
+    parser.add_argument("--only", help="only seeds whose name begins with this: npy, csv, run, ...")
+    parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), help="folder for findings")
+    parser.add_argument("--replay", type=Path, help="try this kept finding again")
     asked = parser.parse_args()
     if asked.replay:
         return replay(asked.replay)

@@ -1,4 +1,4 @@
-"""Small whole files of every format and small trained runs, made here, and what is done with damaged copies of them."""
+"""Make small valid files of every format and small trained runs, and define how damaged copies of them are used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Use = Callable[[random.Random], object]
 
 @dataclass
 class Seed:
-    """Files by relative path, and those of them that are to be damaged."""
+    """Files by relative path, and the names of those to damage."""
 
     name: str
     files: dict[str, bytes]
@@ -59,17 +59,17 @@ def pictures(form: str, mode: str = "RGB", **more: Any) -> dict[str, bytes]:
     return found
 
 
-# --- what is done with data -----------------------------------------------------------------------------------------
+# --- uses of data ---------------------------------------------------------------------------------------------------
 
 
 def _options(rng: random.Random, **more: tuple[Any, ...]) -> dict[str, Any]:
-    """Some of the options that the readers take."""
+    """Random options of the readers."""
     more = {"kind": (None, None, None, "image", "signal", "vector", "counts"), "missing": ("refuse", "mask"), **more}
     return {name: rng.choice(values) for name, values in more.items() if rng.random() < 0.5}
 
 
 def loading(name: str, **more: tuple[Any, ...]) -> Use:
-    """Load a file with options drawn, use a row, or read it as new rows for a model."""
+    """Load a file with random options and use a row, or read it as new rows for a model."""
 
     def use(rng: random.Random) -> object:
         from vaekit.data import load, load_rows
@@ -85,7 +85,7 @@ def loading(name: str, **more: tuple[Any, ...]) -> Use:
     return use
 
 
-# --- what is done with runs -----------------------------------------------------------------------------------------
+# --- uses of runs ---------------------------------------------------------------------------------------------------
 
 
 def _page(rng: random.Random, run: Any) -> object:
@@ -93,7 +93,7 @@ def _page(rng: random.Random, run: Any) -> object:
 
 
 def _latents(rng: random.Random, run: Any) -> Any:
-    """Samples from the density kept with the run, or from a quick one where that is of other weights."""
+    """Sample from the density stored with the run, or from a quick one if that belongs to other weights."""
     name = rng.choice(("gmm", "flow"))
     run.fit_latents(name, steps=3, **({"components": 2} if name == "gmm" else {}))
     return run.sample(3, latents=name)
@@ -112,7 +112,7 @@ USES: list[tuple[float, Callable[[random.Random, Any], object]]] = [
 
 
 def opening(rng: random.Random) -> object:
-    """Open a run, and do some of what is done with runs; or resume it."""
+    """Open a run and use it in a random way, or resume it."""
     import vaekit as vk
     from vaekit.train import fit
 
@@ -148,7 +148,7 @@ SEEDS: dict[str, Use] = {
 
 
 def make() -> dict[str, Seed]:
-    """All seeds: files of every format, and two trained runs with all that a run may hold."""
+    """All seeds: files of every format, and two trained runs that contain everything a run may contain."""
     rng = np.random.default_rng(0)
     x = rng.random((30, 4))
     images = rng.integers(0, 256, (24, 5, 4), dtype=np.uint8)
@@ -206,7 +206,7 @@ def _sparse(x: np.ndarray) -> bytes:
 
 
 def _trained(name: str, source: str, choices: dict[str, Any]) -> Seed:
-    """A run that was stopped before its end, with checkpoints, metrics and fitted latents."""
+    """An unfinished run with checkpoints, metrics and fitted latents."""
     from vaekit.train import fit
 
     options = {"progress": False, "compile": "off", "device": "cpu", "batch": 8, "latent": 2, "hidden": (4,)}

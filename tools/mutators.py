@@ -1,4 +1,4 @@
-"""Ways to damage a file on purpose: any bytes, and what the formats that vaekit reads are made of."""
+"""Ways to damage a file: random bytes, and the structures of the formats that vaekit reads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CELLS = (
 
 
 def of_bytes(raw: bytes, rng: random.Random) -> bytes:
-    """Bits flipped, a part cut off, moved, repeated or removed, or a number overwritten."""
+    """Flip bits; cut off, move, repeat or remove a part; or overwrite a number."""
     data = bytearray(raw)
     n = len(data)
     if not n:
@@ -63,7 +63,7 @@ def of_bytes(raw: bytes, rng: random.Random) -> bytes:
 
 
 def of_json(value: Any, rng: random.Random) -> Any:
-    """One entry, anywhere, replaced, removed, added or nested deeply."""
+    """Replace, remove, add or deeply nest one entry."""
     places: list[tuple[Any, Any]] = []
 
     def walk(node: Any) -> None:
@@ -111,7 +111,7 @@ def json_lines(raw: bytes, rng: random.Random) -> bytes:
 
 
 def safetensors(raw: bytes, rng: random.Random) -> bytes:
-    """The header's entries or length, the numbers, or what it says of itself."""
+    """Damage the header's entries or length, the numbers, or the metadata."""
     size = int.from_bytes(raw[:8], "little")
     header, body = json.loads(raw[8 : 8 + size]), raw[8 + size :]
     way = rng.random()
@@ -134,7 +134,7 @@ def safetensors(raw: bytes, rng: random.Random) -> bytes:
 
 
 def npy(raw: bytes, rng: random.Random) -> bytes:
-    """The header: type, order, shape, its length, its text; or any bytes."""
+    """Damage the header (type, order, shape, length, text) or any bytes."""
     if rng.random() < 0.3 or raw[:6] != b"\x93NUMPY":
         return of_bytes(raw, rng)
     size = int.from_bytes(raw[8:10], "little")
@@ -165,7 +165,7 @@ def npy(raw: bytes, rng: random.Random) -> bytes:
 
 
 def npz(raw: bytes, rng: random.Random) -> bytes:
-    """A member damaged, renamed, doubled or packed anew; or fields of the directory overwritten."""
+    """Damage, rename, duplicate or recompress a member, or overwrite fields of the directory."""
     way = rng.random()
     if way < 0.25:
         return of_bytes(raw, rng)
@@ -237,7 +237,7 @@ def idx(raw: bytes, rng: random.Random) -> bytes:
 
 
 def idx_gz(raw: bytes, rng: random.Random) -> bytes:
-    """The packed bytes, the length at the end, another member behind it, or what is inside."""
+    """Damage the compressed bytes, the length at the end or the content, or append another member."""
     way = rng.random()
     if way < 0.3:
         return of_bytes(raw, rng)
@@ -249,7 +249,7 @@ def idx_gz(raw: bytes, rng: random.Random) -> bytes:
 
 
 def png(raw: bytes, rng: random.Random) -> bytes:
-    """A chunk of a PNG damaged, doubled, removed or renamed, its checksum made right again."""
+    """Damage, duplicate, remove or rename a chunk of a PNG, with a correct checksum."""
     if rng.random() < 0.3 or raw[:8] != b"\x89PNG\r\n\x1a\n":
         return of_bytes(raw, rng)
     chunks, at = [], 8
@@ -295,7 +295,7 @@ BY_SUFFIX = {
 
 
 def mutate(name: str, raw: bytes, rng: random.Random) -> bytes:
-    """A damaged copy of a file, by its name's suffix, now and then damaged twice."""
+    """A damaged copy of a file, chosen by its suffix, sometimes damaged twice."""
     way = BY_SUFFIX.get(name[name.rfind(".") :], of_bytes)
     damaged = way(raw, rng)
     return of_bytes(damaged, rng) if rng.random() < 0.1 else damaged

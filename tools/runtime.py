@@ -1,7 +1,7 @@
 """Make src/vaekit/explorer/runtime/ from the npm package onnxruntime-web: `python tools/runtime.py`.
 
-Needs npm, and onnxruntime in this environment: the npm package lacks the licence and the notices of third parties,
-which the Python package of the same source carries.
+Needs npm and the Python package onnxruntime. The npm package lacks the licence and the third-party notices, so they
+are copied from the Python package, which is built from the same source.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
                 member = archive.extractfile(f"package/dist/{source}")
                 assert member is not None
                 content = member.read()
-                if name.endswith(".mjs"):  # its last line names a source map, which browsers would ask for
+                if name.endswith(".mjs"):  # drop the last line: browsers would request the source map that it names
                     content = content[: content.rindex(b"//# sourceMappingURL=")]
                 (RUNTIME / f"{name}.gz").write_bytes(gzip.compress(content, 9, mtime=0))
                 made[name] = {"file": f"dist/{source}", "sha256": hashlib.sha256(content).hexdigest()}

@@ -1,12 +1,14 @@
-"""Trainings killed, starved and crowded on purpose: after each, the run opens or resumes, and nothing is lost.
+"""Kill trainings, fill their disk, and run several at once; check that the runs recover without loss.
 
     python tools/torture.py --kills 300
     python tools/torture.py --only disk --seed 3
 
-Kills: a child is killed before or after its k-th step, rename, flush or removal, or with a file half written, once or
-several times in a row. Disk: a training whose files may not grow beyond some bytes. Crowd: several processes that
-train into one directory, and threads that read through one cache and measure one run. Whatever happened, training
-goes on to the very weights, checkpoint and records of one that nothing disturbed.
+- kill: a training is killed before or after its k-th step, rename, flush or removal, or while a file is half written,
+  up to four times in a row.
+- disk: the size of a training's files is limited, as on a full disk.
+- crowd: several processes train into one directory; then threads share one cache and measure one run.
+
+After each, the resumed training must end with the same weights, checkpoint and records as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -36,22 +38,22 @@ OPTIONS: dict[str, Any] = {
     "device": "cpu", "compile": "off", "progress": False,
 }  # fmt: skip
 KILLED, REFUSED, BROKEN = 9, 3, 4
-"""How a child ends: killed, with a VaekitError, with another."""
+"""Exit status of a child: killed, ended by a VaekitError, ended by another exception."""
 LATE = 120
-"""Seconds after which a child counts as hanging."""
+"""Seconds after which a child is considered to hang."""
 MOST_KILLS = 4
-"""Of one training, one after the other."""
+"""Maximum number of kills of one training."""
 
 
 class Failure(Exception):
-    """Something was lost, or did not end as it should."""
+    """A run lost something or did not end as expected."""
 
 
-# --- what a child does --------------------------------------------------------------------------------------------
+# --- child processes ------------------------------------------------------------------------------------------------
 
 
 def train(folder: Path) -> None:
-    """Begin the training in `folder`, or resume it."""
+    """Start or resume the training in `folder`."""
     from vaekit.train import fit
 
     begun = (folder / "run" / "run.json").exists()
@@ -67,7 +69,7 @@ def die() -> None:
 
 
 def kill_at(event: int, rng: random.Random) -> Callable[[], int]:
-    """Make this process die at its `event`-th step, rename, flush, or removal; gives how many there were."""
+    """Kill this process at its `event`-th step, rename, flush or removal; returns a function that counts events."""
     from vaekit import files, trainer
 
     count, after, half = 0, rng.random() < 0.5, rng.random() < 0.3
@@ -107,12 +109,12 @@ def kill_at(event: int, rng: random.Random) -> Callable[[], int]:
 
 
 def child(work: Callable[[], object]) -> tuple[int, str]:
-    """Run `work` in a forked process: how it ended, and what it said of an error."""
+    """Run `work` in a forked process; returns its exit status and its error message."""
     return ended(*start(work))
 
 
 def start(work: Callable[[], object]) -> tuple[int, int]:
-    """A forked process that runs `work`: its number, and where it says how that ended."""
+    """Start a forked process that runs `work`; returns its process ID and a pipe for its message."""
     hear, tell = os.pipe()
     pid = os.fork()
     if not pid:
@@ -146,11 +148,11 @@ def ended(pid: int, hear: int) -> tuple[int, str]:
     return (KILLED if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)), text
 
 
-# --- what is held against it --------------------------------------------------------------------------------------
+# --- comparison with an undisturbed training ------------------------------------------------------------------------
 
 
 def state(run: Path) -> dict[str, Any]:
-    """All of a run that must not depend on what happened to it: no times, no places."""
+    """Everything in a run that must not depend on interruptions: no times, no paths."""
     from vaekit.files import read_tensors
     from vaekit.stored import read_log
 
@@ -171,14 +173,14 @@ def compare(run: Path, whole: dict[str, Any]) -> None:
     found = state(run)
     for name, value in whole.items():
         if found[name] != value:
-            raise Failure(f"{name} differs from that of an undisturbed training")
+            raise Failure(f"{name} differs from an undisturbed training")
     left = [p.name for p in run.rglob("*") if p.name.endswith(".part")]
     if left:
-        raise Failure(f"unfinished files are left: {', '.join(left)}")
+        raise Failure(f"unfinished files remain: {', '.join(left)}")
 
 
 def looked_at(run: Path) -> str:
-    """What somebody sees who opens the run now: that it opens, or why not."""
+    """Open the run in its present state and describe it."""
     import vaekit as vk
 
     if not (run / "run.json").exists():
@@ -187,13 +189,13 @@ def looked_at(run: Path) -> str:
     return f"{opened.config['state']} {len(opened.log) > 0}"
 
 
-# --- the tortures -------------------------------------------------------------------------------------------------
+# --- the disturbances -----------------------------------------------------------------------------------------------
 
 
 def kill(
     folder: Path, rng: random.Random, whole: dict[str, Any], counts: collections.Counter[str], events: int
 ) -> None:
-    """One training killed up to `MOST_KILLS` times, looked at after each, then let to its end."""
+    """Kill one training up to `MOST_KILLS` times, open it after each kill, then let it finish."""
 
     def doomed(event: int, key: str) -> None:
         kill_at(event, random.Random(key))
@@ -203,15 +205,15 @@ def kill(
         event, key = rng.randint(1, max(1, events // rng.choice((1, 2, 4, 8)))), str(rng.random())
         status, text = child(lambda e=event, k=key: doomed(e, k))
         if status in (BROKEN, REFUSED):
-            raise Failure(f"a training that was to be killed ended in an error: {text[-3000:]}")
+            raise Failure(f"a training ended in an error instead of being killed: {text[-3000:]}")
         counts["kills"] += status == KILLED
         status, text = child(lambda: looked_at(folder / "run"))
         if status == BROKEN:
-            raise Failure(f"opening a killed run: {text[-3000:]}")
-        counts["opened" if status == 0 else "not yet to be opened, and said so"] += 1
+            raise Failure(f"a killed run could not be opened: {text[-3000:]}")
+        counts["opened" if status == 0 else "not yet openable, with a proper message"] += 1
     status, text = child(lambda: train(folder))
     if status:
-        raise Failure(f"a killed training does not go on: {text[-3000:]}")
+        raise Failure(f"a killed training does not resume: {text[-3000:]}")
     compare(folder / "run", whole)
     counts["ended in the same bytes"] += 1
 
@@ -219,7 +221,7 @@ def kill(
 def disk(
     folder: Path, rng: random.Random, whole: dict[str, Any], counts: collections.Counter[str], events: int
 ) -> None:
-    """A training whose files may have only so many bytes, as on a full disk; then with room again."""
+    """Train with a limit on file size, as on a full disk, then resume without the limit."""
     most = rng.choice((0, 1, 100, 1000, rng.randrange(16_000)))
 
     def starved() -> None:
@@ -229,11 +231,11 @@ def disk(
 
     status, text = child(starved)
     if status in (BROKEN, KILLED):
-        raise Failure(f"files of at most {most} bytes: {text[-3000:]}")
-    counts["no room, and said so" if status == REFUSED else "room enough"] += 1
+        raise Failure(f"with files limited to {most} bytes: {text[-3000:]}")
+    counts["disk full, with a proper message" if status == REFUSED else "enough space"] += 1
     status, text = child(lambda: train(folder))
     if status:
-        raise Failure(f"a training does not go on after there was no room: {text[-3000:]}")
+        raise Failure(f"a training does not resume after a full disk: {text[-3000:]}")
     compare(folder / "run", whole)
     counts["ended in the same bytes"] += 1
 
@@ -241,24 +243,24 @@ def disk(
 def crowd(
     folder: Path, rng: random.Random, whole: dict[str, Any], counts: collections.Counter[str], events: int
 ) -> None:
-    """Processes that train into one directory at once, then threads that read and measure what they left."""
+    """Train in one directory from several processes at once, then read and measure the run from several threads."""
     begun = [start(lambda: train(folder)) for _ in range(3)]
     ends = [ended(*each) for each in begun]
     if broken := [text for status, text in ends if status not in (0, REFUSED)]:
-        raise Failure(f"processes in one directory: {broken[0][-3000:]}")
+        raise Failure(f"several processes in one directory: {broken[0][-3000:]}")
     counts["refused beside another"] += sum(status == REFUSED for status, _ in ends)
-    status, text = child(lambda: train(folder))  # goes on where all were refused or one was
+    status, text = child(lambda: train(folder))  # resumes if no process finished the training
     if status:
-        raise Failure(f"a crowded training does not go on: {text[-3000:]}")
+        raise Failure(f"a training started by several processes does not resume: {text[-3000:]}")
     compare(folder / "run", whole)
     status, text = child(lambda: together(folder))
     if status:
-        raise Failure(f"threads: {text[-3000:]}")
+        raise Failure(f"several threads: {text[-3000:]}")
     counts["ended in the same bytes"] += 1
 
 
 def together(folder: Path) -> None:
-    """Threads that pack one folder of images into one cache, and measure one run."""
+    """Load one folder of images through one cache and measure one run, from several threads."""
     import torch
     from PIL import Image
 
@@ -269,7 +271,7 @@ def together(folder: Path) -> None:
     for i, x in enumerate(np.load(folder / "x.npy")[:12]):
         Image.fromarray(x).save(pictures / f"{i}.png")
     found: list[Any] = []
-    torch.set_num_threads(1)  # torch makes its pool anew after a fork, which one thread must have done
+    torch.set_num_threads(1)  # torch recreates its thread pool after a fork; do it in one thread first
 
     def use(i: int) -> None:
         try:
@@ -286,8 +288,8 @@ def together(folder: Path) -> None:
     for thread in threads:
         thread.join()
     if len(set(found)) != 1 or isinstance(found[0], str):
-        raise RuntimeError(f"threads differ: {[f for f in found if isinstance(f, str)] or found}")
-    vk.open(folder / "run").metrics  # noqa: B018 - whole, whoever wrote last
+        raise RuntimeError(f"the threads' results differ: {[f for f in found if isinstance(f, str)] or found}")
+    vk.open(folder / "run").metrics  # noqa: B018 - must be valid, whichever thread wrote last
 
 
 TORTURES: dict[str, Callable[..., None]] = {"kill": kill, "disk": disk, "crowd": crowd}
@@ -296,7 +298,7 @@ TORTURES: dict[str, Callable[..., None]] = {"kill": kill, "disk": disk, "crowd":
 def torture(
     kills: int, seed: int, only: str | None = None, say: Callable[[str], None] = print
 ) -> collections.Counter[str]:
-    """Disturb trainings until there were so many kills (or, of another kind alone, so many disturbances).
+    """Disturb trainings until `kills` kills have happened (with `only="disk"` or "crowd": that many disturbances).
 
     Raises:
         Failure: something was lost.
@@ -315,12 +317,12 @@ def torture(
             train(root)
             return counted()
 
-        train(root)  # here once, so that no child has modules to import
+        train(root)  # import all modules before forking
         looked_at(root / "run")
         shutil.rmtree(root / "run")
         status, events = child(undisturbed)
         if status:
-            raise Failure(f"a training that nothing disturbs: {events}")
+            raise Failure(f"an undisturbed training failed: {events}")
         whole, round_ = state(root / "run"), 0
         while (counts["kills"] if only in (None, "kill") else round_) < kills:
             rng = random.Random(f"{seed}-{round_}")
