@@ -1,4 +1,4 @@
-"""%%bash for the site's pages: all that the commands say, in the order they say it, and no terminal. See conf.py."""
+"""The %%bash of the site's pages, which prints standard output and errors in order. See conf.py."""
 
 import subprocess
 

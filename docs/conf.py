@@ -1,4 +1,4 @@
-"""The documentation's settings: `make docs`. Lessons are run when they are built; what they show is computed there."""
+"""Sphinx settings for `make docs`. Building runs every page, so all displayed results are computed."""
 
 import hashlib
 import os
@@ -46,21 +46,21 @@ myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = True
 
-# a page is run anew when its code, or vaekit's, has changed
+# a page is run again when its code or vaekit's code has changed
 nb_execution_mode = "cache"
 _code = hashlib.sha256(b"".join(f.read_bytes() for f in SOURCES)).hexdigest()[:12]
 nb_execution_cache_path = str(HERE / "_build" / "cache" / _code)
-# kernels start with a %%bash that keeps the order of what is said
+# load our own %%bash, which keeps the order of outputs, in every kernel
 _startup = HERE / "_build" / "ipython" / "profile_default" / "startup"
 _startup.mkdir(parents=True, exist_ok=True)
 shutil.copy(MAGIC, _startup)
 os.environ["IPYTHONDIR"] = str(_startup.parents[1])
-nb_execution_timeout = 1200  # seconds; the machine may be slow or busy
+nb_execution_timeout = 1200  # seconds, generous for slow or busy machines
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
-nb_code_prompt_show = "the code behind it"
-nb_code_prompt_hide = "fold it away"
+nb_code_prompt_show = "Show code"
+nb_code_prompt_hide = "Hide code"
 
 default_role = "code"  # docstrings are plain text with `names` in it
 autodoc_member_order = "bysource"
@@ -71,7 +71,7 @@ napoleon_use_param = False
 
 
 def _plain(app, what, name, obj, options, lines):
-    """Docstrings are plain text: nothing in them but backticks and headings of blocks is markup."""
+    """Escape docstrings, which are plain text: only backticks and block headings are markup."""
     for i, line in enumerate(lines):
         parts = line.replace("``", "`").split("`")
         for j in range(0, len(parts), 2):
@@ -80,7 +80,7 @@ def _plain(app, what, name, obj, options, lines):
 
 
 def _skipped(app, what, name, obj, skip, options):
-    """What scikit-learn gives every estimator is documented there."""
+    """Skip the methods that scikit-learn adds to every estimator and documents itself."""
     return True if name.startswith("set_") and name.endswith("_request") else None
 
 

@@ -1,7 +1,7 @@
-"""Every built page in Chromium, at desktop and phone width, light and dark: `make docs-look`, after `make docs`.
+"""Open every built page in Chromium, at desktop and phone width, light and dark: `make docs-look`, after `make docs`.
 
-It fails if a page says an error on the console, asks for something outside, shows a formula that could not be set, or
-is wider than the screen; and leaves a picture of each in docs/_build/look, to be looked at.
+Fails if a page logs an error, requests anything from the network, has a formula that cannot be rendered, lacks an
+image, or is wider than the screen. Saves a screenshot of each page in docs/_build/look.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ def outside(url: str) -> bool:
 
 
 def faults(tab: Page) -> list[str]:
-    """What is wrong with the page that is open."""
+    """The faults of the open page."""
     wide = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     found = [f"{wide} pixels wider than the screen"] if wide > 0 else []
     broken = tab.evaluate(
         "[...document.images].filter(i => i.offsetParent && i.complete && !i.naturalWidth).map(i => i.src)"
     )
-    found += [f"no picture {src}" for src in broken]
+    found += [f"missing image {src}" for src in broken]
     unset = tab.locator("mjx-merror, [data-mjx-error]").count()
-    return found + ([f"{unset} formulas that could not be set"] if unset else [])
+    return found + ([f"{unset} formulas could not be rendered"] if unset else [])
 
 
 def main() -> None:
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
-        raise SystemExit("Chromium is not installed: apt-get install chromium")
+        raise SystemExit("Chromium is not installed; try apt-get install chromium")
     pages = sorted((BUILT / "html").rglob("*.html"))
     if not pages:
-        raise SystemExit("nothing is built: make docs")
+        raise SystemExit("no pages are built; run make docs first")
     told: list[str] = []
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=program, args=["--no-sandbox"])
@@ -51,7 +51,7 @@ def main() -> None:
                     said = lambda what, where=where: told.append(f"{where}: {what}")  # noqa: E731
                     tab.on("console", lambda m, said=said: said(m.text) if m.type == "error" else None)
                     tab.on("pageerror", lambda e, said=said: said(e))
-                    tab.on("request", lambda r, said=said: said(f"asks for {r.url}") if outside(r.url) else None)
+                    tab.on("request", lambda r, said=said: said(f"requests {r.url}") if outside(r.url) else None)
                     tab.goto(f"file://{path}")
                     tab.wait_for_load_state("networkidle")
                     for fault in faults(tab):
@@ -62,7 +62,7 @@ def main() -> None:
                     tab.close()
                 context.close()
         browser.close()
-    print(*told, f"{len(pages)} pages, {len(WIDTHS) * 2} ways each: {len(told)} faults", sep="\n")
+    print(*told, f"{len(pages)} pages, {len(WIDTHS) * 2} views each: {len(told)} faults", sep="\n")
     raise SystemExit(1 if told else 0)
 
 

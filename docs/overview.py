@@ -1,7 +1,7 @@
-"""The picture at the head of the README, from a trained run: python docs/overview.py RUN.
+"""Make the README's first picture from a trained run: python docs/overview.py RUN.
 
-Top: test images and their reconstructions. Below: new images, the decoder's means of draws from the prior; then an
-interpolation between two test images.
+Top: test images and their reconstructions. Middle: decoder means of samples from the prior. Bottom: an interpolation
+between two test images.
 """
 
 import sys

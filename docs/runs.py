@@ -1,8 +1,8 @@
 """Train the small models that the lessons open: `make docs-runs`, resumable.
 
-Each is a run directory in docs/runs without its checkpoints, its weights under 3 MB. Lessons open
-them with `vk.open` and compute their numbers from them anew. All settings that matter are written out, so that a run
-does not change with vaekit's defaults; one whose settings here differ from its own is trained again.
+Each is a run directory in docs/runs without checkpoints and with weights below 3 MB. Lessons open them with `vk.open`
+and compute their numbers from them. The settings that matter are stated here, so that a run does not depend on vaekit's
+defaults. A run whose settings differ from those here is trained again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PLANS: dict[str, dict[str, Any]] = {
 
 
 def is_of(path: Path, plan: dict[str, Any]) -> bool:
-    """Whether a run is there that was started with these settings."""
+    """Whether `path` is a run with these settings."""
     if not (path / "run.json").exists():
         return False
     config = read_json(path / "run.json")
@@ -65,7 +65,7 @@ def train(name: str, plan: dict[str, Any]) -> None:
         shutil.rmtree(path, ignore_errors=True)
     run = vk.fit(data, recipe, out=path, resume=resume, **choices)
     if (size := (run.path / "model.safetensors").stat().st_size) > LIMIT:
-        raise SystemExit(f"{name}: the weights take {size / 1e6:.1f} MB, more than {LIMIT / 1e6:g}")
+        raise SystemExit(f"{name}: the weights take {size / 1e6:.1f} MB; the limit is {LIMIT / 1e6:g} MB")
     shutil.rmtree(held, ignore_errors=True)
     held.mkdir(parents=True)
     for file in KEPT:
@@ -74,7 +74,7 @@ def train(name: str, plan: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="of the runs to train; all that are missing if none is given")
+    parser.add_argument("names", nargs="*", help="runs to train if missing or changed; default: all")
     names = parser.parse_args().names or list(PLANS)
     for name in names:
         if not is_of(RUNS / name, PLANS[name]):

@@ -1,4 +1,4 @@
-"""The README's picture of the explorer: the packaged example's page, as a browser shows it. Needs Chromium.
+"""Make the README's picture of the explorer, a screenshot of the packaged example's page. Needs Chromium.
 
 python docs/screenshot.py
 """
