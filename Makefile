@@ -11,6 +11,8 @@ KILLS ?= 200
 SEED ?= 0
 
 DOCS := $(VENV)/.docs
+# the linter of the explorer's JavaScript, fetched from npm where that is reachable
+BIOME := npm_config_fetch_retries=0 npx --yes --prefer-offline @biomejs/biome@2.6.8
 
 .PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup catalogue fuzz torture
 
@@ -18,7 +20,7 @@ help:
 	@echo "make setup          create an environment in $(VENV) with vaekit and its development tools"
 	@echo "make demo           train on Fashion-MNIST for 3 minutes, evaluate, write a report and an explorer page"
 	@echo "make test           run the test suite"
-	@echo "make lint           run ruff and mypy"
+	@echo "make lint           run ruff and mypy, and Biome on the explorer's JavaScript if npm can fetch it"
 	@echo "make fuzz           give damaged files to every reader, for FUZZ_MINUTES=5"
 	@echo "make torture        kill trainings, fill disks, run several at once; check that they recover"
 	@echo "make docs           build the site in docs/_build/html: lessons, guides and reference; every page is run"
@@ -61,6 +63,11 @@ lint: $(READY)
 	$(BIN)/ruff check src tests bench docs tools
 	$(BIN)/ruff format --check src tests bench docs tools
 	$(BIN)/mypy
+	@if $(BIOME) --version >/dev/null 2>&1; then \
+	  $(BIOME) lint --error-on-warnings src/vaekit/explorer; \
+	else \
+	  echo "skipped: linting the explorer's JavaScript needs node, and npm's registry for Biome"; \
+	fi
 
 $(DOCS): $(READY)
 	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[docs]"

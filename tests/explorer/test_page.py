@@ -143,11 +143,11 @@ def test_the_map_is_walked_on_with_mouse_keys_and_wheel(opened):
     walked = opened.z
     assert np.abs(walked - before).max() > 1e-3
     assert opened.js("vaekit.state.anchor") == -1
-    assert "code of your own" in page.locator(".original").inner_text()
+    assert "Custom code" in page.locator(".original").inner_text()
     field.focus()
     page.keyboard.press("ArrowRight")
     assert np.abs(opened.z - walked).max() > 1e-6
-    page.keyboard.press("r")  # a draw of the prior
+    page.keyboard.press("r")  # a sample of the prior
     drawn = opened.z
     page.mouse.wheel(0, -400)
     page.get_by_role("radio", name="Two latents").click()
@@ -189,19 +189,19 @@ def test_a_datum_is_picked_by_its_point_and_seen_on_hover(opened):
     )
     page.mouse.click(box["x"] + place[0], box["y"] + place[1])
     assert opened.js("vaekit.state.anchor") >= 0
-    assert "datum" in page.locator(".original").inner_text()
-    page.get_by_role("button", name="Posterior draw").click()
+    assert "example" in page.locator(".original").inner_text()
+    page.get_by_role("button", name="Sample posterior").click()
     page.get_by_role("button", name="Reset").click()
-    page.get_by_role("radio", name="Draw").click()
-    page.get_by_role("button", name="Draw again").click()
+    page.get_by_role("radio", name="Sample").click()
+    page.get_by_role("button", name="Resample").click()
     assert opened.js("vaekit.state.drawn && vaekit.state.seed === 2")
 
 
 def test_off_the_data_is_said(opened):
     opened.js("vaekit.change({z: new Float32Array(vaekit.state.z.length).fill(9), anchor: -1})")
-    assert "Off the data" in opened.page.locator(".where").inner_text()
+    assert "Far from the data" in opened.page.locator(".where").inner_text()
     opened.js("vaekit.change({z: Float32Array.from(vaekit.meta.latent.centre)})")
-    assert "A usual code" in opened.page.locator(".where").inner_text()
+    assert "Typical code" in opened.page.locator(".where").inner_text()
 
 
 def test_sliders_move_one_latent_and_show_its_film(opened):
@@ -220,7 +220,7 @@ def test_sliders_move_one_latent_and_show_its_film(opened):
 def keep_two(opened):
     opened.tab("between")
     for name in "AB":
-        opened.page.get_by_role("button", name=f"A random datum as {name}").click()
+        opened.page.get_by_role("button", name=f"Use a random example as {name}").click()
     opened.page.wait_for_selector("#panel-between .strip canvas")
 
 
@@ -229,7 +229,7 @@ def test_paths_are_scrubbed_played_and_saved(opened):
     keep_two(opened)
     a, b = (np.array(opened.js(f"Array.from(vaekit.state.{n})"), np.float32) for n in "ab")
     page.get_by_role("radio", name="Straight").click()
-    page.get_by_label("Place between A and B").fill("0.25")
+    page.get_by_label("Position between A and B").fill("0.25")
     np.testing.assert_allclose(opened.z, 0.75 * a + 0.25 * b, atol=1e-5)
     page.get_by_role("button", name="Play").click()
     page.wait_for_timeout(200)
@@ -283,7 +283,7 @@ def test_edits_by_class_by_brush_and_by_arithmetic(opened):
     z = np.array(opened.js("Array.from(vaekit.state.z)"))
     assert np.abs(z - before).max() > 1e-4
     box = page.locator(".field").bounding_box()
-    for group, left in (("Brush A", 0.05), ("Brush B", 0.5)):
+    for group, left in (("Select A", 0.05), ("Select B", 0.5)):
         page.get_by_role("radio", name=group).click()
         page.mouse.move(box["x"] + left * box["width"], box["y"] + 5)
         page.mouse.down()
@@ -317,7 +317,7 @@ def test_a_picture_of_ones_own(opened, tmp_path):
     page.wait_for_timeout(400)
     (tmp_path / "not.png").write_text("no image")
     page.set_input_files("#panel-own input[type=file]", str(tmp_path / "not.png"))
-    page.wait_for_function("() => document.getElementById('told').innerText.includes('cannot be read')")
+    page.wait_for_function("() => document.getElementById('message').innerText.includes('cannot be read')")
 
 
 def test_the_first_picture_is_there_before_anything_runs(browser, made):
@@ -342,10 +342,10 @@ def test_a_foreign_picture_is_not_called_one_of_the_data(opened, tmp_path):
     page.set_input_files("#panel-own input[type=file]", str(tmp_path / "noise.png"))
     page.wait_for_function("() => vaekit.state.own && vaekit.state.own.share !== null")
     assert "Unlike the data" in page.locator(".where").inner_text()
-    assert "of your own" in page.locator(".original").inner_text()
+    assert "Your example" in page.locator(".original").inner_text()
     opened.js("vaekit.change({z: Float32Array.from(vaekit.meta.latent.centre)})")
     assert opened.js("vaekit.state.own") is None
-    assert "A usual code" in page.locator(".where").inner_text()
+    assert "Typical code" in page.locator(".where").inner_text()
 
 
 def test_a_link_brings_back_what_was_seen(browser, made, opened):
@@ -412,13 +412,13 @@ def test_other_runs_have_pages_too(browser, tmp_path, kind):
         page.page.wait_for_timeout(300)
         if kind == "conditional":
             before = page.z
-            page.page.get_by_label("Told the class").select_option(index=2)
+            page.page.get_by_label("Condition").select_option(index=2)
             assert (page.z != before).any()
         if kind == "vector":
             assert page.page.locator("table.values tr").count() == 4
             page.tab("own")
-            page.page.get_by_label("Numbers of one datum").fill("1, 2, 3, 4")
-            page.page.get_by_role("button", name="Look").click()
+            page.page.get_by_label("Values of one example").fill("1, 2, 3, 4")
+            page.page.get_by_role("button", name="Encode").click()
             page.page.wait_for_function("() => document.querySelector('.own-results').innerText.includes('nats')")
         if kind == "two":
             page.page.get_by_role("radio", name="Two latents").click()

@@ -1,137 +1,132 @@
-// From A to B: along a line or an arc, as a film, and a grid between four corners.
+// From A to B: a path along a line or an arc, as a strip and as a film.
 import { meta } from "./blobs.js";
-import { D, code, data, describe } from "./data.js";
+import { corners } from "./corners.js";
+import { code, D, data, describe } from "./data.js";
 import { decode } from "./engine.js";
 import { gif } from "./gif.js";
 import { lerp, slerp } from "./maths.js";
-import { canvas as picture, draw, isImage } from "./picture.js";
-import { change, hear, state } from "./state.js";
-import { button, choices, h, save, settled, tell } from "./ui.js";
+import { draw, isImage, canvas as picture } from "./picture.js";
+import { change, state, subscribe } from "./state.js";
+import { announce, button, choices, debounced, h, save } from "./ui.js";
 
-const STEPS = 11, GRID = 7, FRAMES = 24;
+const STEPS = 11, FRAMES = 24, PERIOD = 2500; // milliseconds of the film from A to B
+
+let kind = meta.latent.gaussian_prior ? "slerp" : "lerp";
+const path = (a, b, t) => (kind === "slerp" ? slerp(a, b, t) : lerp(a, b, t));
+
+/** The decoded path from A to B in n steps; null, with a message, where A or B is missing. */
+async function decodePath(n) {
+  if (!state.a || !state.b) {
+    announce("Choose A and B first.");
+    return null;
+  }
+  const codes = new Float32Array(n * D);
+  for (let k = 0; k < n; k++) codes.set(path(state.a, state.b, k / (n - 1)), k * D);
+  return decode("film", codes, n);
+}
+
+async function saveStrip() {
+  const x = await decodePath(STEPS);
+  if (!x) return;
+  const { width, height } = picture(112), sheet = h("canvas", { width: STEPS * width, height });
+  for (let k = 0; k < STEPS; k++) draw(sheet, x, k, [k * width, 0, width, height]);
+  sheet.toBlob((blob) => save("between.png", blob));
+}
+
+async function saveGif() {
+  const x = await decodePath(FRAMES);
+  if (!x) return;
+  const face = picture(112), context = face.getContext("2d", { willReadFrequently: true }), frames = [];
+  for (let k = 0; k < FRAMES; k++) {
+    draw(face, x, k);
+    if (!isImage) {
+      context.globalCompositeOperation = "destination-over"; // bars have no background, and a GIF needs one
+      context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--card");
+      context.fillRect(0, 0, face.width, face.height);
+      context.globalCompositeOperation = "source-over";
+    }
+    frames.push(context.getImageData(0, 0, face.width, face.height));
+  }
+  save("between.gif", gif([...frames, ...frames.slice(1, -1).reverse()]));
+}
+
+/** One end of the path: its picture, what it is, and buttons that choose it. */
+function slot(name) {
+  const face = picture(112, { "aria-label": name.toUpperCase() }), words = h("p", { class: "muted" }, "current code");
+  const use = (z, anchor) => {
+    change({ [name]: Float32Array.from(z) });
+    words.textContent = anchor >= 0 ? describe(anchor) : "custom code";
+  };
+  const element = h("div", { class: "slot" }, h("b", {}, name.toUpperCase()), face, words, h("div", { class: "bar" },
+    button("Use current", () => use(state.z, state.anchor), { "aria-label": `Use the current code as ${name.toUpperCase()}` }),
+    button("Use random", () => {
+      const i = Math.floor(Math.random() * data.n);
+      use(code(i), i);
+    }, { "aria-label": `Use a random example as ${name.toUpperCase()}` })));
+  async function paint() {
+    const x = state[name] && (await decode(`slot ${name}`, state[name]));
+    if (x) draw(face, x);
+  }
+  return { element, paint };
+}
+
+/** A slider along the path and a button that plays it as a film. */
+function player() {
+  let frame = 0;
+  const go = (t) => {
+    slider.value = String(t);
+    if (state.a && state.b) change({ z: path(state.a, state.b, t), anchor: -1 });
+  };
+  const show = (playing) => {
+    play.textContent = playing ? "Stop" : "Play";
+    play.setAttribute("aria-pressed", String(playing));
+  };
+  const stop = () => {
+    cancelAnimationFrame(frame);
+    frame = 0;
+    show(false);
+  };
+  const toggle = () => {
+    if (frame) return stop();
+    if (!state.a || !state.b) return announce("Choose A and B first.");
+    const start = performance.now();
+    show(true);
+    const tick = (now) => {
+      const t = ((now - start) / PERIOD) % 2;
+      go(t < 1 ? t : 2 - t);
+      frame = requestAnimationFrame(tick);
+    };
+    frame = requestAnimationFrame(tick);
+  };
+  const slider = h("input", { type: "range", min: "0", max: "1", step: "any", value: "0", "aria-label": "Position between A and B", oninput: (e) => go(Number(e.target.value)) });
+  const play = button("Play", toggle, { "aria-pressed": "false" });
+  addEventListener("keydown", (event) => event.key === "Escape" && frame && stop());
+  return { element: h("div", { class: "bar" }, slider, play), go, stop };
+}
 
 export function build(place) {
-  let way = meta.latent.gaussian_prior ? "slerp" : "lerp", playing = 0, corners = [];
-  const path = (a, b, t) => (way === "slerp" ? slerp(a, b, t) : lerp(a, b, t));
-  const slots = {}, still = () => {
-    cancelAnimationFrame(playing);
-    playing = 0;
-    play.textContent = "Play";
-    play.setAttribute("aria-pressed", "false");
-  };
-
-  function slot(name) {
-    const face = picture(112, { "aria-label": `${name}` }), words = h("p", { class: "muted" }, "the present code");
-    slots[name] = { face, words };
-    return h("div", { class: "slot" }, h("b", {}, name.toUpperCase()), face, words, h("div", { class: "bar" },
-      button("Keep present", () => keep(name, state.z, state.anchor), { "aria-label": `Keep the present code as ${name.toUpperCase()}` }),
-      button("Random datum", () => {
-        const i = Math.floor(Math.random() * data.n);
-        keep(name, code(i), i);
-      }, { "aria-label": `A random datum as ${name.toUpperCase()}` })));
-  }
-  function keep(name, z, anchor) {
-    change({ [name]: Float32Array.from(z) });
-    slots[name].words.textContent = anchor >= 0 ? describe(anchor) : "a code of your own";
-  }
-
-  const scrub = h("input", { type: "range", min: "0", max: "1", step: "any", value: "0", "aria-label": "Place between A and B", oninput: (e) => go(Number(e.target.value)) });
-  const strip = h("div", { class: "strip wide" }), play = button("Play", toggle, { "aria-pressed": "false" });
-  const ways = choices("Way", [["lerp", "Straight (lerp)"], ["slerp", "Arc (slerp)"]], way, (v) => {
-    way = v;
-    film();
-  });
-  function go(t) {
-    scrub.value = String(t);
-    if (state.a && state.b) change({ z: path(state.a, state.b, t), anchor: -1 });
-  }
-  function toggle() {
-    if (playing) return still();
-    if (!state.a || !state.b) return tell("Keep an A and a B first.");
-    const start = performance.now();
-    play.textContent = "Stop";
-    play.setAttribute("aria-pressed", "true");
-    const tick = (now) => {
-      const t = ((now - start) / 2500) % 2;
-      go(t < 1 ? t : 2 - t);
-      playing = requestAnimationFrame(tick);
-    };
-    playing = requestAnimationFrame(tick);
-  }
-  addEventListener("keydown", (event) => event.key === "Escape" && playing && still());
-
-  async function frames(n) {
-    const codes = new Float32Array(n * D);
-    for (let k = 0; k < n; k++) codes.set(path(state.a, state.b, k / (n - 1)), k * D);
-    const x = await decode("film", codes, n);
-    return x;
-  }
-  const film = settled(async () => {
-    for (const name of ["a", "b"]) {
-      if (!state[name]) continue;
-      const x = await decode(`slot ${name}`, state[name]);
-      if (x) draw(slots[name].face, x);
-    }
+  const ends = [slot("a"), slot("b")], film = player(), strip = h("div", { class: "strip wide" });
+  const paint = debounced(async () => {
+    for (const end of ends) await end.paint();
     if (!state.a || !state.b || place.closest("[hidden]")) return;
-    const x = await frames(STEPS);
+    const x = await decodePath(STEPS);
     if (!x) return;
-    while (strip.children.length < STEPS) {
-      const k = strip.children.length;
-      strip.append(h("button", { type: "button", "aria-label": `${Math.round((100 * k) / (STEPS - 1))} % of the way`, onclick: () => go(k / (STEPS - 1)) }, picture(72, { "aria-hidden": "true" })));
+    for (let k = strip.children.length; k < STEPS; k++) {
+      const t = k / (STEPS - 1), label = `${Math.round(100 * t)} % of the way`;
+      strip.append(h("button", { type: "button", "aria-label": label, onclick: () => film.go(t) }, picture(72, { "aria-hidden": "true" })));
     }
     for (let k = 0; k < STEPS; k++) draw(strip.children[k].firstChild, x, k);
   }, 60);
-
-  async function saveStrip() {
-    if (!state.a || !state.b) return tell("Keep an A and a B first.");
-    const x = await frames(STEPS), edge = 112, one = picture(edge), sheet = h("canvas", { width: STEPS * one.width, height: one.height });
-    if (!x) return;
-    for (let k = 0; k < STEPS; k++) draw(sheet, x, k, [k * one.width, 0, one.width, one.height]);
-    sheet.toBlob((blob) => save("between.png", blob));
-  }
-  async function saveGif() {
-    if (!state.a || !state.b) return tell("Keep an A and a B first.");
-    const x = await frames(FRAMES), one = picture(112), context = one.getContext("2d", { willReadFrequently: true }), found = [];
-    if (!x) return;
-    for (let k = 0; k < FRAMES; k++) {
-      draw(one, x, k);
-      if (!isImage) {
-        context.globalCompositeOperation = "destination-over"; // bars stand on nothing, and a GIF has no such colour
-        context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--card");
-        context.fillRect(0, 0, one.width, one.height);
-        context.globalCompositeOperation = "source-over";
-      }
-      found.push(context.getImageData(0, 0, one.width, one.height));
-    }
-    save("between.gif", gif([...found, ...found.slice(1, -1).reverse()]));
-  }
-
-  // --- four corners -----------------------------------------------------------------------------------------------
-
-  const grid = h("div", { class: "grid", style: `grid-template-columns: repeat(${GRID}, 1fr)` });
-  async function square(fresh) {
-    if (fresh || corners.length < 4) {
-      const random = () => code(Math.floor(Math.random() * data.n));
-      corners = [state.a ?? random(), state.b ?? random(), random(), random()];
-    }
-    const codes = new Float32Array(GRID * GRID * D), at = (r, q) => lerp(path(corners[0], corners[1], q), path(corners[2], corners[3], q), r);
-    for (let r = 0; r < GRID; r++) for (let q = 0; q < GRID; q++) codes.set(at(r / (GRID - 1), q / (GRID - 1)), (r * GRID + q) * D);
-    const x = await decode("grid", codes, GRID * GRID);
-    if (!x) return;
-    grid.replaceChildren(...Array.from({ length: GRID * GRID }, (_, k) => {
-      const face = picture(64, { "aria-hidden": "true" });
-      draw(face, x, k);
-      return h("button", { type: "button", "aria-label": `row ${Math.floor(k / GRID) + 1}, column ${(k % GRID) + 1}`, onclick: () => change({ z: codes.slice(k * D, (k + 1) * D), anchor: -1 }) }, face);
-    }));
-  }
-
-  place.append(h("div", { class: "slots" }, slot("a"), slot("b")), ways, h("div", { class: "bar" }, scrub, play), strip,
-    h("div", { class: "bar" }, button("Save GIF", () => saveGif().catch((e) => tell(e.message))), button("Save strip (PNG)", () => saveStrip().catch((e) => tell(e.message)))),
-    h("h3", {}, "Four corners"), h("p", { class: "muted" }, "A and B above, two data below; pick any."), button("New corners", () => square(true).catch((e) => tell(e.message))), grid);
-  hear((names) => {
-    if (names.has("a") || names.has("b") || names.has("tab")) film();
-    if (names.has("z") && !state.a) film();
-    if (names.has("tab") && state.tab !== "between") still();
+  const paths = choices("Path", [["lerp", "Straight (lerp)"], ["slerp", "Arc (slerp)"]], kind, (chosen) => {
+    kind = chosen;
+    paint();
   });
-  film();
+  const saving = (text, f) => button(text, () => f().catch((e) => announce(e.message)));
+  place.append(h("div", { class: "slots" }, ends.map((end) => end.element)), paths, film.element, strip,
+    h("div", { class: "bar" }, saving("Save GIF", saveGif), saving("Save strip (PNG)", saveStrip)), ...corners(path));
+  subscribe((names) => {
+    if (names.has("a") || names.has("b") || names.has("tab")) paint();
+    if (names.has("tab") && state.tab !== "between") film.stop();
+  });
+  paint();
 }

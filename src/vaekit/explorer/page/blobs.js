@@ -10,7 +10,7 @@ function bytesOf(text) {
   return out;
 }
 
-/** The unpacked bytes of a blob; its text is dropped from the page, so it can be read once. */
+/** The unpacked bytes of a blob. Its text is removed from the page, so it can be read only once. */
 export async function bytes(name) {
   const element = document.querySelector(`script[data-blob="${CSS.escape(name)}"]`);
   if (!element) return null;

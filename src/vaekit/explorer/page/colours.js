@@ -1,4 +1,4 @@
-// Colours that people with any kind of colour vision can tell apart, on light and on dark.
+// Colours that people with any kind of colour vision can distinguish, on light and dark backgrounds.
 
 // after Okabe and Ito (2008) and Tol's muted set, ordered so that neighbours differ in lightness too
 const LIGHT = ["#0072b2", "#e69f00", "#009e73", "#cc3311", "#56b4e9", "#aa3377", "#7a5c12", "#4b5560", "#332288", "#a8b400", "#ee88bb", "#117766"];
@@ -28,7 +28,7 @@ export function sequence(t) {
   return SEQUENCE[i].map((v, k) => Math.round(v + f * (SEQUENCE[i + 1][k] - v)));
 }
 
-/** Below and above nothing: blue, white or black, orange, t in [-1, 1]. */
+/** Blue below zero, the background at zero, orange above, t in [-1, 1]. */
 export function diverging(t) {
   const to = t < 0 ? [0, 114, 178] : [213, 94, 0], from = dark() ? [27, 32, 38] : [255, 255, 255], s = Math.min(1, Math.abs(t));
   return from.map((v, k) => Math.round(v + s * (to[k] - v)));

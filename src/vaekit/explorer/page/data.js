@@ -1,4 +1,4 @@
-// The run's data as the page holds them: codes, labels, scores, thumbnails, and where each lies on each map.
+// The run's data in this page: codes, labels, scores, thumbnails, and their places on each map.
 import { meta, numbers } from "./blobs.js";
 import { dot, quantile, shareBelow } from "./maths.js";
 import { SIZE } from "./picture.js";
@@ -18,10 +18,10 @@ export async function load() {
 export const code = (i) => data.z.slice(i * D, (i + 1) * D);
 export const hasThumb = (i) => data.thumbs !== null && i >= 0 && i < meta.blobs.thumbs.shape[0];
 
-/** Whether thumbnails are the data themselves, at their own size. */
+/** Whether the thumbnails are the data at full size. */
 export const wholeThumbs = () => data.thumbs !== null && meta.blobs.thumbs.shape.slice(1).reduce((a, b) => a * b, 1) === SIZE;
 
-/** x (C, H, W) of a datum whose thumbnail is the datum itself. */
+/** x (C, H, W) of a datum; null where its thumbnail is missing or reduced. */
 export function datum(i) {
   if (!hasThumb(i) || !wholeThumbs()) return null;
   const [, h, w] = meta.blobs.thumbs.shape, x = new Float32Array(SIZE);
@@ -43,7 +43,7 @@ export const labelName = (l) => (l === NONE ? "no label" : meta.labels?.names[l]
 
 export function describe(i) {
   const split = i < meta.points.test ? "test" : "training", label = data.label && data.label[i] !== NONE ? `, ${labelName(data.label[i])}` : "";
-  return `${split} datum ${data.row ? data.row[i] : i}${label}`;
+  return `${split} example ${data.row ? data.row[i] : i}${label}`;
 }
 
 /** Places (2n) of the data on a map, in its own units. */
@@ -70,7 +70,7 @@ export function project(z) {
   return pca.components.map((c) => dot(c, z) - dot(c, pca.mean));
 }
 
-/** z moved so that the map's point is (u, v): two latents set, or a shift within the plane. Null on a map without a way back. */
+/** z moved so that the map's point is (u, v): two latents set, or a shift within the plane. Null on a map that cannot be inverted. */
 export function moved(z, map, [i, j], u, v) {
   const out = Float32Array.from(z);
   if (map === "pair") {
@@ -99,7 +99,7 @@ const logNormal = (z) => {
 };
 
 let usual = null;
-/** What is to be said of where z lies: {share of data nearer to the mean, density, the prior's own range of it, away}. */
+/** How typical z is: {share: of the data closer to the mean, density: log p(z), range: of 98 % of prior samples, away: whether it is unusual}. */
 export function whereabouts(z) {
   const share = shareBelow(off.distance_quantiles, distance(z));
   const found = { distance: distance(z), share, away: share >= 0.995, density: null, range: null };

@@ -1,9 +1,9 @@
-// Asking the worker. Of requests on one channel only the newest is kept waiting: dragging never makes a queue.
+// Requests to the worker. Each channel keeps only its newest waiting request, so that dragging makes no queue.
 import { bytes, meta } from "./blobs.js";
 import { normals, uniforms } from "./maths.js";
 
 let worker = null, count = 0, ready;
-const begun = new Promise((done) => (ready = done)); // what is asked for before the graphs run waits for them
+const begun = new Promise((done) => (ready = done)); // requests made before the graphs are ready wait for them
 const open = new Map(), channels = new Map();
 export const timing = { decodes: 0, ms: 0, first: null };
 
@@ -43,7 +43,7 @@ export async function start() {
   ready();
 }
 
-/** Whether the page has this graph; else `meta.graphs[name].why` says why not. */
+/** Whether the page has this graph; if not, `meta.graphs[name].why` gives the reason. */
 export const has = (name) => Boolean(meta.graphs[name]?.inputs);
 
 /** Run a graph on n rows. `given` has x, z or c as (n * size) numbers; noise is drawn by the seed. */
@@ -64,7 +64,7 @@ async function run(graph, given, n, seed) {
   return { result, ms };
 }
 
-/** Run a graph on a channel; null where a newer request has taken this one's place. */
+/** Run a graph on a channel; null where a newer request has replaced this one. */
 export function request(channel, graph, given, n, seed = 1) {
   const line = channels.get(channel) ?? { busy: false, next: null };
   channels.set(channel, line);
@@ -94,9 +94,9 @@ async function drain(line) {
   line.busy = false;
 }
 
-/** x of codes (n, D) flat: the mean of p(x|z), or a draw from it. */
+/** x of codes (n, D) flat: the mean of p(x|z), or a sample from it. */
 export async function decode(channel, z, n = 1, drawn = false, seed = 1) {
   const graph = drawn && has("draw") ? "draw" : "decode";
   const result = await request(channel, graph, { z }, n, seed);
-  return result && result.x;
+  return result?.x ?? null;
 }

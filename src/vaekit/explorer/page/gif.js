@@ -64,7 +64,7 @@ function medianCut(frames, most) {
     const sum = [0, 0, 0];
     for (const entry of box) {
       total += entry[1];
-      colour(entry).forEach((v, k) => (sum[k] += v * entry[1]));
+      for (const [k, v] of colour(entry).entries()) sum[k] += v * entry[1];
     }
     return sum.map((v) => Math.round(v / total));
   });

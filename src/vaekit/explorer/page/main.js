@@ -1,25 +1,27 @@
-// Puts the page together: first what is known, then, once the graphs run, what is decoded.
+// Assembles the page: first what needs no decoder, then, once the graphs run, what is decoded.
 import { meta } from "./blobs.js";
 import { build as between } from "./between.js";
 import { code, load } from "./data.js";
 import { build as edit } from "./edit.js";
 import { decode, request, start, timing } from "./engine.js";
-import { build as map, frames } from "./map.js";
+import { build as map } from "./map.js";
+import { frames } from "./map-drawing.js";
 import { build as numbers } from "./numbers.js";
 import { build as own } from "./own.js";
 import { build as share } from "./share.js";
 import { build as sliders } from "./sliders.js";
-import { change, fromHash, hash, hear, state } from "./state.js";
-import { button, h, settled, tell } from "./ui.js";
+import { change, fromHash, hash, state, subscribe } from "./state.js";
+import { announce, button, debounced, h } from "./ui.js";
 import { build as view } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
-const TABS = { sliders: ["Latents", sliders], between: ["Between", between], edit: ["Edit", edit], own: ["Your own", own], numbers: ["Numbers", numbers] };
+const TABS = { sliders: ["Latents", sliders], between: ["Interpolate", between], edit: ["Edit", edit], own: ["Your data", own], numbers: ["Details", numbers] };
 
 function tabs() {
-  const list = h("div", { class: "tabs", role: "tablist", "aria-label": "What to do" }), panels = {};
+  const list = h("div", { class: "tabs", role: "tablist", "aria-label": "Tools" }), panels = {};
   for (const [name, [title, build]] of Object.entries(TABS)) {
-    const panel = (panels[name] = h("section", { role: "tabpanel", id: `panel-${name}`, "aria-labelledby": `tab-${name}`, tabIndex: -1 }));
+    const panel = h("section", { role: "tabpanel", id: `panel-${name}`, "aria-labelledby": `tab-${name}`, tabIndex: -1 });
+    panels[name] = panel;
     list.append(h("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `panel-${name}`, onclick: () => change({ tab: name }) }, title));
     panel.build = build;
   }
@@ -43,7 +45,7 @@ function tabs() {
     list.querySelector("[aria-selected=true]").focus();
   });
   $("work").append(list, ...Object.values(panels));
-  hear((changed) => changed.has("tab") && sync());
+  subscribe((changed) => changed.has("tab") && sync());
   return sync;
 }
 
@@ -51,12 +53,17 @@ function theme() {
   const system = matchMedia("(prefers-color-scheme: dark)"), now = () => document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light");
   const toggle = button("", () => {
     document.documentElement.dataset.theme = now() === "dark" ? "light" : "dark";
-    say();
+    name();
     change({ theme: now() });
   });
-  const say = () => (toggle.textContent = now() === "dark" ? "Light" : "Dark");
-  system.addEventListener("change", () => (say(), change({ theme: now() })));
-  say();
+  const name = () => {
+    toggle.textContent = now() === "dark" ? "Light" : "Dark";
+  };
+  system.addEventListener("change", () => {
+    name();
+    change({ theme: now() });
+  });
+  name();
   $("actions").append(toggle);
 }
 
@@ -70,24 +77,24 @@ async function open() {
   theme();
   share($("actions"));
   const plot = map($("map")), sync = tabs(), painted = view($("view"));
-  $("loading").textContent = "starting the decoder ...";
+  $("loading").textContent = "Starting the decoder ...";
   await ready;
   await painted;
   timing.first = performance.now() - begun;
   $("loading").remove();
   document.body.dataset.ready = "1";
   sync();
-  const remember = settled(() => history.replaceState(null, "", `#${hash()}`), 250);
-  hear((names) => ["z", "anchor", "map", "pair", "colour", "drawn", "seed", "tab", "a", "b"].some((n) => names.has(n)) && remember());
+  const remember = debounced(() => history.replaceState(null, "", `#${hash()}`), 250);
+  subscribe((names) => ["z", "anchor", "map", "pair", "colour", "drawn", "seed", "tab", "a", "b"].some((n) => names.has(n)) && remember());
   addEventListener("hashchange", () => {
     const found = fromHash(location.hash);
     if (Object.keys(found).length) change(found);
   });
-  globalThis.vaekit = { state, change, decode, request, timing, frames, plot, meta, hash }; // for the curious, and for tests
+  globalThis.vaekit = { state, change, decode, request, timing, frames, plot, meta, hash }; // for the console and for tests
 }
 
-addEventListener("unhandledrejection", (event) => tell(String(event.reason?.message ?? event.reason)));
+addEventListener("unhandledrejection", (event) => announce(String(event.reason?.message ?? event.reason)));
 open().catch((error) => {
-  $("loading").textContent = `This page cannot run here: ${error.message}`;
+  $("loading").textContent = `This page cannot run in this browser: ${error.message}`;
   console.error(error);
 });

@@ -1,4 +1,4 @@
-// Small mathematics of the page: random numbers that a seed repeats, paths between codes, averages of logarithms.
+// The page's mathematics: seeded random numbers, paths between codes, averages in log space, nearest codes.
 
 /** Uniform numbers in (0, 1) from a seed: mulberry32. */
 export function uniforms(seed) {
@@ -63,7 +63,7 @@ export function logMeanExp(values) {
   return top + Math.log(sum / values.length);
 }
 
-/** (sum w)^2 / sum w^2 of weights given by their logarithms: how many draws count. */
+/** Effective sample size (sum w)^2 / sum w^2 of weights given by their logarithms. */
 export function effective(values) {
   const top = Math.max(...values);
   let sum = 0, squares = 0;
@@ -75,7 +75,7 @@ export function effective(values) {
   return (sum * sum) / squares;
 }
 
-/** Which share of the data lies below a value, from 101 quantiles: 0 to 1. */
+/** The share of the data below a value, 0 to 1, from 101 quantiles. */
 export function shareBelow(quantiles, value) {
   let i = 0;
   while (i < quantiles.length && quantiles[i] <= value) i++;
@@ -91,7 +91,7 @@ export function quantile(sorted, p) {
   return sorted[i] + (at - i) * (sorted[j] - sorted[i]);
 }
 
-/** The k rows of codes (n, D) nearest to z, each latent in its own deviations: [{index, distance}]. */
+/** The k rows of codes (n, D) nearest to z, each latent in units of its standard deviation: [{index, distance}]. */
 export function nearest(codes, dims, z, scale, k, count) {
   const inverse = Float32Array.from(scale, (s) => (s > 1e-6 ? 1 / s : 0)), best = [];
   const n = count ?? codes.length / dims;
@@ -110,7 +110,7 @@ export function nearest(codes, dims, z, scale, k, count) {
   return best.map((b) => ({ index: b.index, distance: Math.sqrt(b.distance) }));
 }
 
-/** The mean of the rows of codes (n, D) that `chosen` says. */
+/** The mean and the number of those rows i of codes (n, D) for which chosen(i) holds. */
 export function meanCode(codes, dims, chosen) {
   const sum = new Float64Array(dims);
   let count = 0;

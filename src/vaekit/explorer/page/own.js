@@ -1,176 +1,114 @@
-// A picture of the reader's own: prepared as the run's data are, encoded, decoded, scored, and set beside the data.
+// An example of the reader's own: encoded, decoded, scored, and shown beside the data with the nearest codes.
 import { meta } from "./blobs.js";
-import { D, data, describe, hasThumb, labelName, NONE, thumb } from "./data.js";
+import { code, D, data, describe, hasThumb, labelName, NONE, thumb } from "./data.js";
 import { decode, has, request } from "./engine.js";
 import { effective, logMeanExp, nearest, quantile, shareBelow, uniforms } from "./maths.js";
-import { canvas as picture, draw, drawDifference, fromPixels, isImage, SIZE } from "./picture.js";
+import { imageInput, numbersInput } from "./own-input.js";
+import { draw, drawDifference, isImage, canvas as picture, SIZE } from "./picture.js";
 import { change, state } from "./state.js";
-import { button, h, said, tell } from "./ui.js";
+import { announce, fixed, h } from "./ui.js";
 
-const { height: H, width: W, columns, missing } = meta.event;
-const DRAWS = 64, OF_DATA = 8, MOST = 40_000_000;
+const SAMPLES = 64, SAMPLES_OF_DATA = 8, AT_ONCE = 16, NEIGHBOURS = 6;
+const FACES = [["Your input", "Your example as the model sees it"], ["Reconstruction", "Its reconstruction"], ["Error: blue is too dark, orange too bright", "The error of the reconstruction"]];
 
-const quantiles = (sorted) => Array.from({ length: 101 }, (_, i) => quantile(sorted, i / 100));
+/** 101 quantiles of the scores that are known; null where none is. */
+function quantiles(scores) {
+  const sorted = scores && Float32Array.from(scores).filter(Number.isFinite).sort();
+  return sorted?.length ? Array.from({ length: 101 }, (_, i) => quantile(sorted, i / 100)) : null;
+}
+
+/** The share of the data with a larger reconstruction error, which judges x under a model without a density. */
+function shareByError(x, reconstruction) {
+  const known = quantiles(data.error);
+  if (has("weights") || !known) return { share: null };
+  let sum = 0, count = 0;
+  for (let i = 0; i < SIZE; i++) {
+    if (!Number.isFinite(x[i])) continue;
+    sum += (x[i] - reconstruction[i]) ** 2;
+    count++;
+  }
+  return { share: 1 - shareBelow(known, Math.sqrt(sum / Math.max(count, 1))), by: "reconstruction" };
+}
+
+/** x as the model scores it: where the data are modelled as binarised, one random binarisation. */
+function scored(x) {
+  const { low, high, drawn } = meta.event, next = uniforms(1);
+  return drawn ? x.map((v) => (Number.isNaN(v) ? v : next() * (high - low) < v - low ? high : low)) : x;
+}
+
+/** Logarithms of SAMPLES importance weights of x under the condition c; null where a newer request came first. */
+async function logWeights(x, c) {
+  const weights = [], repeated = (row) => Float32Array.from({ length: AT_ONCE * row.length }, (_, i) => row[i % row.length]);
+  const given = { x: repeated(x), c: repeated(c) };
+  for (let first = 0; first < SAMPLES; first += AT_ONCE) {
+    const result = await request("weights", "weights", given, AT_ONCE, 17 + first);
+    if (!result) return null;
+    for (let k = 0; k < AT_ONCE; k++) weights.push(result.log_px[k] + result.log_pz[k] - result.log_qz[k]);
+  }
+  return weights;
+}
+
+/** The share of the data with a lower log p(x), each estimated from as many samples as theirs are; null where unknown. */
+function shareByDensity(weights) {
+  const known = quantiles(data.logpx);
+  if (!known) return null;
+  let mean = 0;
+  for (let i = 0; i < SAMPLES; i += SAMPLES_OF_DATA) mean += (logMeanExp(weights.slice(i, i + SAMPLES_OF_DATA)) * SAMPLES_OF_DATA) / SAMPLES;
+  return shareBelow(known, mean);
+}
+
+/** Show log p(x) in `words`, and judge `own` by it. */
+async function showDensity(x, c, words, own) {
+  if (!has("weights")) {
+    words.textContent = `No log p(x): ${meta.graphs.weights?.why ?? "this model has no density."}`;
+    return;
+  }
+  const weights = await logWeights(scored(x), c);
+  if (!weights) return;
+  const share = shareByDensity(weights), parts = [`${meta.event.drawn ? "After random binarisation: " : ""}log p(x) ≥ ${fixed(logMeanExp(weights), 1)} nats, from ${SAMPLES} samples of q(z|x) (effective sample size ${fixed(effective(weights), 1)}).`];
+  if (share !== null) {
+    if (state.own === own) change({ own: { share, by: "log p(x)" } }); // unless another code is shown by now
+    parts.push(share < 0.005 ? "Almost all examples here score higher: this one is unusual for the model." : `${Math.round(100 * share)} % of the examples here score lower.`);
+  }
+  words.textContent = parts.join(" ");
+}
+
+async function neighbour({ index, distance }) {
+  const figure = h("figure", {});
+  if (hasThumb(index)) {
+    const image = thumb(index), face = h("canvas", { width: image.width, height: image.height, class: "thumb" });
+    face.getContext("2d").putImageData(image, 0, 0);
+    figure.append(face);
+  } else {
+    const face = picture(72), x = await decode("neighbours", code(index));
+    if (x) draw(face, x);
+    figure.append(face);
+  }
+  const name = data.label && data.label[index] !== NONE ? labelName(data.label[index]) : describe(index);
+  figure.append(h("figcaption", {}, `${name} · ${fixed(distance, 1)}`));
+  return h("button", { type: "button", title: describe(index), onclick: () => change({ z: code(index), anchor: index }) }, figure);
+}
+
+/** Show in `place` what the model makes of x. */
+async function show(x, place) {
+  const c = state.z.slice(D - meta.latent.condition), encoded = await request("own", "encode", { x, c }, 1);
+  const reconstruction = encoded && (await decode("own picture", encoded.z));
+  if (!reconstruction) return;
+  const faces = FACES.map(([, label]) => picture(150, { "aria-label": label }));
+  draw(faces[0], x);
+  draw(faces[1], reconstruction);
+  drawDifference(faces[2], reconstruction, x);
+  const score = h("p", {}, "log p(x) ..."), neighbours = h("div", { class: "neighbours" });
+  place.replaceChildren(h("div", { class: "faces" }, faces.map((face, i) => h("figure", {}, face, h("figcaption", {}, FACES[i][0])))),
+    score, h("h3", {}, "Examples with the nearest codes"), neighbours);
+  const own = shareByError(x, reconstruction);
+  change({ z: encoded.z, anchor: -1, own });
+  for (const near of nearest(data.z, D, encoded.z, meta.latent.scale, NEIGHBOURS)) neighbours.append(await neighbour(near));
+  await showDensity(x, c, score, own);
+}
 
 export function build(place) {
   const results = h("div", { class: "own-results", "aria-live": "polite" });
-  let source = null, invert = false;
-
-  // --- how it comes in --------------------------------------------------------------------------------------------
-
-  const pad = h("canvas", { class: "pad", width: 280, height: Math.round((280 * H) / W), role: "img", "aria-label": "Draw here" });
-  async function take(blob) {
-    if (!blob || !blob.type.startsWith("image/")) return tell("That is not an image.");
-    if (blob.size > MOST) return tell("That image is too large (40 MB at most).");
-    try {
-      source = await createImageBitmap(blob);
-    } catch {
-      return tell("That image cannot be read.");
-    }
-    prepare();
-  }
-  function prepare() {
-    if (!source) return;
-    const face = h("canvas", { width: W, height: H }), c = face.getContext("2d", { willReadFrequently: true }), s = Math.min(W / source.width, H / source.height);
-    const w = source.width * s, t = source.height * s;
-    const big = h("canvas", { width: source.width, height: source.height }).getContext("2d", { willReadFrequently: true });
-    big.fillStyle = "#fff";
-    big.fillRect(0, 0, source.width, source.height);
-    big.drawImage(source, 0, 0);
-    const [r, g, b] = big.getImageData(0, 0, 1, 1).data; // what stays free is filled with the corner's colour
-    c.fillStyle = `rgb(${r} ${g} ${b})`;
-    c.fillRect(0, 0, W, H);
-    c.imageSmoothingQuality = "high";
-    c.drawImage(big.canvas, (W - w) / 2, (H - t) / 2, w, t);
-    const image = c.getImageData(0, 0, W, H);
-    if (invert) for (let i = 0; i < image.data.length; i++) if (i % 4 < 3) image.data[i] = 255 - image.data[i];
-    look(fromPixels(image)).catch((e) => tell(e.message));
-  }
-
-  if (isImage) {
-    const zone = h("label", { class: "drop" }, "Drop an image here, paste one, or ", h("u", {}, "choose a file"), h("input", { type: "file", accept: "image/*", class: "off-screen", onchange: (e) => take(e.target.files[0]) }));
-    for (const name of ["dragover", "dragenter"]) zone.addEventListener(name, (e) => (e.preventDefault(), zone.classList.add("over")));
-    zone.addEventListener("dragleave", () => zone.classList.remove("over"));
-    zone.addEventListener("drop", (e) => {
-      e.preventDefault();
-      zone.classList.remove("over");
-      take(e.dataTransfer.files[0]);
-    });
-    addEventListener("dragover", (e) => e.preventDefault());
-    addEventListener("drop", (e) => e.preventDefault());
-    addEventListener("paste", (e) => {
-      const file = [...(e.clipboardData?.files ?? [])][0];
-      if (file) change({ tab: "own" }), take(file);
-    });
-    const c = pad.getContext("2d"), wipe = () => {
-      c.fillStyle = "#000";
-      c.fillRect(0, 0, pad.width, pad.height);
-    };
-    wipe();
-    let last = null;
-    const at = (e) => {
-      const r = pad.getBoundingClientRect();
-      return [((e.clientX - r.left) / r.width) * pad.width, ((e.clientY - r.top) / r.height) * pad.height];
-    };
-    pad.addEventListener("pointerdown", (e) => (pad.setPointerCapture(e.pointerId), (last = at(e)), stroke(e)));
-    pad.addEventListener("pointermove", (e) => last && stroke(e));
-    pad.addEventListener("pointerup", async () => {
-      last = null;
-      source = await createImageBitmap(pad);
-      prepare();
-    });
-    const width = h("input", { type: "range", min: "4", max: "60", value: "22", "aria-label": "Width of the brush" });
-    const stroke = (e) => {
-      const [x, y] = at(e);
-      c.strokeStyle = "#fff";
-      c.lineWidth = Number(width.value);
-      c.lineCap = c.lineJoin = "round";
-      c.beginPath();
-      c.moveTo(...last);
-      c.lineTo(x, y);
-      c.stroke();
-      last = [x, y];
-    };
-    place.append(zone, h("div", { class: "own-in" }, h("div", {}, pad, h("div", { class: "bar" }, h("label", { class: "inline" }, "Brush ", width), button("Clear", wipe)))),
-      h("label", { class: "inline" }, h("input", { type: "checkbox", onchange: (e) => ((invert = e.target.checked), prepare()) }), " invert light and dark"));
-  } else {
-    const area = h("textarea", { rows: 5, "aria-label": "Numbers of one datum", placeholder: `${SIZE} numbers, separated by spaces or commas${missing ? "; nan is missing" : ""}` });
-    const example = Array.from({ length: Math.min(6, SIZE) }, (_, i) => columns?.[i] ?? `x${i + 1}`).join(", ");
-    place.append(h("p", { class: "muted" }, `In the order of the data: ${example}${SIZE > 6 ? ", ..." : ""}`), area, button("Look", () => {
-      const values = area.value.trim().split(/[\s,;]+/).map(Number);
-      if (values.length !== SIZE || (!missing && !values.every(Number.isFinite))) return tell(`This run takes ${SIZE} numbers a datum.`);
-      look(Float32Array.from(values)).catch((e) => tell(e.message));
-    }));
-  }
-  place.append(h("p", { class: "muted" }, meta.graphs.encode?.says ?? ""), results);
-
-  // --- what is said of it -----------------------------------------------------------------------------------------
-
-  async function look(x) {
-    const c = state.z.slice(D - meta.latent.condition), found = await request("own", "encode", { x, c }, 1);
-    if (!found) return;
-    const z = found.z, back = await decode("own picture", z);
-    if (!back) return;
-    const faces = [picture(150, { "aria-label": "Your datum, prepared" }), picture(150, { "aria-label": "Its reconstruction" }), picture(150, { "aria-label": "The error" })];
-    draw(faces[0], x);
-    draw(faces[1], back);
-    drawDifference(faces[2], back, x);
-    const titles = ["Yours, prepared", "Reconstruction", "Error: blue too dark, orange too bright"];
-    const score = h("p", {}, "log p(x) ..."), neighbours = h("div", { class: "neighbours" });
-    results.replaceChildren(h("div", { class: "faces" }, faces.map((f, i) => h("figure", {}, f, h("figcaption", {}, titles[i])))), score, h("h3", {}, "Nearest data, by their codes"), neighbours);
-    const own = byError(x, back);
-    change({ z, anchor: -1, own });
-    for (const { index, distance } of nearest(data.z, D, z, meta.latent.scale, 6)) {
-      const figure = h("figure", {});
-      if (hasThumb(index)) {
-        const image = thumb(index), face = h("canvas", { width: image.width, height: image.height, class: "thumb" });
-        face.getContext("2d").putImageData(image, 0, 0);
-        figure.append(face);
-      } else {
-        const face = picture(72), rebuilt = await decode("neighbours", data.z.slice(index * D, (index + 1) * D));
-        if (rebuilt) draw(face, rebuilt);
-        figure.append(face);
-      }
-      const name = data.label && data.label[index] !== NONE ? labelName(data.label[index]) : describe(index);
-      figure.append(h("figcaption", {}, `${name} · ${said(distance, 1)}`));
-      neighbours.append(h("button", { type: "button", title: describe(index), onclick: () => change({ z: data.z.slice(index * D, (index + 1) * D), anchor: index }) }, figure));
-    }
-    await estimate(x, c, score, own);
-  }
-
-  /** What share of the data have a larger error of reconstruction, by which a model without a density is judged. */
-  function byError(x, y) {
-    const known = data.error ? Float32Array.from(data.error).filter(Number.isFinite).sort() : null;
-    if (has("weights") || !known?.length) return { share: null };
-    let sum = 0, there = 0;
-    for (let i = 0; i < SIZE; i++) if (Number.isFinite(x[i])) (sum += (x[i] - y[i]) ** 2), there++;
-    return { share: 1 - shareBelow(quantiles(known), Math.sqrt(sum / Math.max(there, 1))), by: "reconstruction" };
-  }
-
-  async function estimate(x, c, score, own) {
-    if (!has("weights")) return void (score.textContent = `No log p(x): ${meta.graphs.weights?.why ?? "this model has no density."}`);
-    const { low, high, drawn } = meta.event, next = uniforms(1), weights = [];
-    // data that are modelled as binarised are scored as one draw of their pixels, and so is this datum
-    const seen = drawn ? x.map((v) => (Number.isNaN(v) ? v : next() * (high - low) < v - low ? high : low)) : x;
-    for (let first = 0; first < DRAWS; first += 16) {
-      const many = new Float32Array(16 * SIZE), given = new Float32Array(16 * c.length);
-      for (let k = 0; k < 16; k++) {
-        many.set(seen, k * SIZE);
-        given.set(c, k * c.length);
-      }
-      const found = await request("weights", "weights", { x: many, c: given }, 16, 17 + first);
-      if (!found) return;
-      for (let k = 0; k < 16; k++) weights.push(found.log_px[k] + found.log_pz[k] - found.log_qz[k]);
-    }
-    const value = logMeanExp(weights), known = data.logpx ? Float32Array.from(data.logpx).filter(Number.isFinite).sort() : null;
-    const parts = [`${drawn ? "Of one binary draw of it: " : ""}log p(x) ≥ ${said(value, 1)} nats, from ${DRAWS} draws of q(z|x) of which ${said(effective(weights), 1)} count.`];
-    if (known?.length) {
-      let like = 0; // with as many draws for each estimate as the data have
-      for (let i = 0; i < DRAWS; i += OF_DATA) like += (logMeanExp(weights.slice(i, i + OF_DATA)) * OF_DATA) / DRAWS;
-      const share = shareBelow(quantiles(known), like);
-      if (own && state.own === own) change({ own: { share, by: "log p(x)" } }); // unless another code is shown by now
-      parts.push(share < 0.005 ? "Lower than all but a few of the data here: strange to this model." : `${Math.round(100 * share)} % of the data here score lower.`);
-    }
-    score.textContent = parts.join(" ");
-  }
+  const use = (x) => show(x, results).catch((error) => announce(error.message));
+  place.append(...(isImage ? imageInput : numbersInput)(use), h("p", { class: "muted" }, meta.graphs.encode?.says ?? ""), results);
 }

@@ -1,7 +1,7 @@
 // One datum on a canvas: an image as its pixels, a signal as lines, a vector as bars with their names.
 import { meta } from "./blobs.js";
 import { diverging } from "./colours.js";
-import { h, said } from "./ui.js";
+import { fixed, h } from "./ui.js";
 
 const { kind, height: H, width: W, channels: C, low, high, columns, usual } = meta.event;
 export const SIZE = meta.event.shape.reduce((a, b) => a * b, 1);
@@ -35,11 +35,11 @@ export function draw(canvas, x, at = 0, box = [0, 0, canvas.width, canvas.height
   else bars(context, x.subarray(at * SIZE, (at + 1) * SIZE), box);
 }
 
-/** How x differs from y, point by point: blue where less, orange where more. */
+/** How x differs from y in each element: blue where x is less, orange where it is more. */
 export function drawDifference(canvas, x, y) {
   const context = canvas.getContext("2d"), span = high - low || 1, plane = H * W;
   if (!isImage) {
-    const from = kind === "vector" ? usual[0] : 0; // a difference is drawn as if it stood on what is usual
+    const from = kind === "vector" ? usual[0] : 0; // bars start at the mean, and a difference has none
     return bars(context, Float32Array.from(x, (v, i) => v - y[i] + (from ? from[i] : 0)), [0, 0, canvas.width, canvas.height]);
   }
   const out = new Uint8ClampedArray(4 * plane);
@@ -52,7 +52,7 @@ export function drawDifference(canvas, x, y) {
   stamp(context, new ImageData(out, W, H), 0, 0, canvas.width, canvas.height);
 }
 
-/** A signal as lines on one scale; a vector as bars up and down from what is usual, each element in its own deviations. */
+/** A signal as lines on one scale; a vector as bars from the mean of each element, in its standard deviations. */
 function bars(context, x, box) {
   const style = getComputedStyle(document.documentElement);
   context.fillStyle = context.strokeStyle = style.getPropertyValue("--accent");
@@ -71,7 +71,7 @@ function lines(context, x, [left, top, width, height]) {
   context.globalAlpha = 1;
 }
 
-const REACH = 3; // deviations at the edge
+const REACH = 3; // standard deviations at the edge
 
 function deviations(context, x, [left, top, width, height], style) {
   const n = x.length, middle = top + height / 2, [mean, spread] = usual;
@@ -83,20 +83,19 @@ function deviations(context, x, [left, top, width, height], style) {
   context.fillRect(left, middle - 0.5, width, 1);
 }
 
-/** A canvas for a datum, `edge` CSS pixels wide, with as many real ones. */
+/** A canvas for a datum, `edge` CSS pixels wide, at the resolution of the screen. */
 export function canvas(edge, attributes = {}) {
   const ratio = isImage ? H / W : kind === "signal" ? 0.5 : 0.7, dense = Math.min(2, devicePixelRatio || 1);
   const made = h("canvas", { role: "img", ...attributes, width: Math.round(edge * dense), height: Math.round(edge * ratio * dense) });
-  made.style.aspectRatio = `${W_of(ratio)}`;
+  made.style.aspectRatio = `${1 / ratio}`;
   return made;
 }
-const W_of = (ratio) => 1 / ratio;
 
-/** A table of a vector's values by name, for the reader who wants numbers; null for images and signals. */
+/** A table of a vector's values by name; null for images and signals. */
 export function table(x) {
   if (kind !== "vector" || x.length > 200) return null;
-  const rows = Array.from(x, (v, i) => h("tr", {}, h("th", { scope: "row" }, columns?.[i] ?? `x${i + 1}`), h("td", {}, said(v, Math.abs(v) < 100 ? 3 : 1))));
-  const scale = `bars: up and down from the mean of the data, to ${REACH} deviations`;
+  const rows = Array.from(x, (v, i) => h("tr", {}, h("th", { scope: "row" }, columns?.[i] ?? `x${i + 1}`), h("td", {}, fixed(v, Math.abs(v) < 100 ? 3 : 1))));
+  const scale = `bars show the difference from the mean of the data, up to ${REACH} standard deviations`;
   return h("table", { class: "values" }, h("caption", { class: "muted" }, scale), h("tbody", {}, rows));
 }
 

@@ -1,4 +1,4 @@
-// Many points, quickly: by the graphics card through WebGL2, else, where that is only imitated, on a plain canvas.
+// Draws many points quickly: with WebGL2 on a graphics card, else on a plain canvas.
 
 const VERTEX = `#version 300 es
 in vec2 place; in vec4 colour; uniform vec2 scale, shift; uniform float size; out vec4 tint;
@@ -9,7 +9,7 @@ void main() { float r = length(gl_PointCoord - 0.5); float a = tint.a * smoothst
 
 /** A drawing of points on a canvas: `.points(places)`, `.colours(rgba bytes)`, `.draw({scale, shift, size})` in clip space. */
 export function scatter(canvas) {
-  const wanted = new URLSearchParams(location.search).get("points"); // page.html?points=webgl2 or 2d insists on one
+  const wanted = new URLSearchParams(location.search).get("points"); // page.html?points=webgl2 or 2d chooses one
   const gl = wanted === "2d" ? null : canvas.getContext("webgl2", { antialias: false, premultipliedAlpha: true, failIfMajorPerformanceCaveat: wanted !== "webgl2" });
   return gl ? webgl(canvas, gl) : plain(canvas);
 }
@@ -55,6 +55,10 @@ function webgl(canvas, gl) {
   };
 }
 
+function square({ data, width }, left, top, side, rgba) {
+  for (let y = top; y < top + side; y++) for (let x = left; x < left + side; x++) data.set(rgba, 4 * (y * width + x));
+}
+
 function plain(canvas) {
   const context = canvas.getContext("2d");
   let places = new Float32Array(0), tints = new Uint8Array(0);
@@ -63,17 +67,13 @@ function plain(canvas) {
     points(values) { places = values; },
     colours(values) { tints = values; },
     draw({ scale, shift, size }) {
-      const { width, height } = canvas, s = Math.max(1, Math.round(size * 0.7)), image = context.createImageData(width, height), out = image.data;
+      const { width, height } = canvas, s = Math.max(1, Math.round(size * 0.7)), image = context.createImageData(width, height);
       for (let i = 0; i < places.length / 2; i++) {
-        const alpha = tints[4 * i + 3];
-        if (!alpha) continue;
+        if (!tints[4 * i + 3]) continue;
         const x = Math.round(((places[2 * i] * scale[0] + shift[0] + 1) / 2) * width - s / 2);
         const y = Math.round(((1 - (places[2 * i + 1] * scale[1] + shift[1])) / 2) * height - s / 2);
         if (x < 0 || y < 0 || x + s > width || y + s > height) continue;
-        for (let a = y; a < y + s; a++) for (let b = x; b < x + s; b++) {
-          const at = 4 * (a * width + b);
-          out[at] = tints[4 * i]; out[at + 1] = tints[4 * i + 1]; out[at + 2] = tints[4 * i + 2]; out[at + 3] = alpha;
-        }
+        square(image, x, y, s, tints.subarray(4 * i, 4 * i + 4));
       }
       context.putImageData(image, 0, 0);
     },

@@ -1,26 +1,26 @@
-// Taking it away: the link, the picture, the code as JSON, and the Python lines that make the same picture.
+// What the reader can take away: the link, the picture, the code as JSON, and the Python lines that make the same picture.
 import { meta } from "./blobs.js";
-import { shown } from "./view.js";
-import { canvas as picture, draw } from "./picture.js";
+import { draw, canvas as picture } from "./picture.js";
 import { hash, state } from "./state.js";
-import { button, copy, h, save, tell } from "./ui.js";
+import { announce, button, copy, h, save } from "./ui.js";
+import { shown } from "./view.js";
 
 const digits = (z) => Array.from(z, (v) => Number(v.toPrecision(8)));
 
 export function python() {
   const lines = ["import numpy as np", "import vaekit as vk", "", meta.python, `z = np.array([${JSON.stringify(digits(state.z))}], np.float32)`];
-  lines.push(state.drawn ? `x = run.decode(z, noise=True, seed=${state.seed})  # another draw than the page's: each has its own random numbers` : "x = run.decode(z)");
+  lines.push(state.drawn ? `x = run.decode(z, noise=True, seed=${state.seed})  # a different sample from the page's: the random number generators differ` : "x = run.decode(z)");
   return `${lines.join("\n")}\n`;
 }
 
 export function build(place) {
   const lines = h("pre", { class: "python", tabIndex: 0 });
   const dialog = h("dialog", { "aria-label": "Share" }, h("h2", {}, "Share"),
-    h("p", { class: "muted" }, "The address holds all that you see; with the file beside it, the link opens the same view."),
+    h("p", { class: "muted" }, "The link encodes the current view; it opens the same view for anyone who has this file."),
     h("div", { class: "bar" },
       button("Copy link", () => copy(`${location.href.split("#")[0]}#${hash()}`)),
       button("Save picture (PNG)", () => {
-        if (!shown.x) return tell("Nothing has been decoded yet.");
+        if (!shown.x) return announce("Nothing has been decoded yet.");
         const face = picture(512);
         draw(face, shown.x);
         face.toBlob((blob) => save("vaekit.png", blob));

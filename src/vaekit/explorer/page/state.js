@@ -1,31 +1,32 @@
-// What the page shows, in one place, and in the address: whoever opens the link sees the same.
+// The state of the page in one place. The address encodes it, so that a link opens the same view.
 import { meta } from "./blobs.js";
 
 const D = meta.latent.dims;
 
 export const state = {
   z: Float32Array.from(meta.latent.centre),
-  anchor: -1, // the datum that z was taken from, a point's index
+  anchor: -1, // index of the datum that z comes from; -1 where there is none
   map: "pca",
   pair: [meta.latent.order[0] ?? 0, meta.latent.order[1] ?? 0],
   colour: meta.labels ? "label" : "error",
-  drawn: false, // a draw from p(x|z) rather than its mean
+  drawn: false, // whether to show a sample of p(x|z) instead of its mean
   seed: 1,
   tab: "sliders",
-  a: null, // codes kept by the reader
+  a: null, // codes to interpolate between and to subtract
   b: null,
-  own: null, // {share, by} of the reader's own datum that z was taken from: the share of the data with a worse score
+  own: null, // of the reader's own datum, where z is its code: {share, by}, the share of the data with a worse score
 };
 
-const hearers = new Set();
-export const hear = (f) => hearers.add(f);
+export const groups = { a: new Set(), b: new Set() }; // indices of the points that the reader drew around
 
-/** Change some of the state; everyone who hears is told the names of what changed. */
-export function change(some) {
-  if ("z" in some && !("own" in some)) some = { ...some, own: null };
-  Object.assign(state, some);
-  const names = new Set(Object.keys(some));
-  for (const f of hearers) f(names);
+const subscribers = new Set();
+export const subscribe = (f) => subscribers.add(f);
+
+/** Change parts of the state; each subscriber is called with the set of their names. */
+export function change(parts) {
+  const changed = "z" in parts ? { own: null, ...parts } : parts, names = new Set(Object.keys(changed));
+  Object.assign(state, changed);
+  for (const f of subscribers) f(names);
 }
 
 const pack = (z) => {
@@ -38,7 +39,7 @@ const pack = (z) => {
 const unpack = (text) => {
   const raw = atob(text.replaceAll("-", "+").replaceAll("_", "/")), bytes = Uint8Array.from(raw, (c) => c.charCodeAt(0));
   const z = bytes.length === 4 * D ? new Float32Array(bytes.buffer) : null;
-  return z && z.every(Number.isFinite) ? z : null;
+  return z?.every(Number.isFinite) ? z : null;
 };
 
 /** The state as the text behind the # of the address. */
@@ -49,7 +50,7 @@ export function hash() {
   return new URLSearchParams(parts).toString();
 }
 
-/** The state that an address describes; what is damaged in it is left out. */
+/** The state that an address describes, without the parts that cannot be read. */
 export function fromHash(text) {
   const given = new URLSearchParams(text.replace(/^#/, "")), found = {};
   const code = (name) => {

@@ -1,4 +1,4 @@
-// Elements from a few words. Text is always text: nothing that comes from data is read as HTML.
+// Helpers that make elements. Text stays text: nothing that comes from data is parsed as HTML.
 
 /** h("button", {class: "x", onclick: f, "aria-label": ".."}, "text", child, ...) */
 export function h(tag, attributes = {}, ...children) {
@@ -15,11 +15,15 @@ export function h(tag, attributes = {}, ...children) {
 
 export const button = (text, onclick, attributes = {}) => h("button", { type: "button", onclick, ...attributes }, text);
 
-/** A row of buttons of which one is pressed; `choose(value)` is told. Returns the element, with `.set(value)`. */
+/** A row of buttons of which one is chosen; calls `choose(value)` on a click. Returns the element, with `.set(value)`. */
 export function choices(label, options, value, choose) {
   const buttons = options.map(([v, text]) =>
-    h("button", { type: "button", role: "radio", "aria-checked": String(v === value), "data-value": v, onclick: () => (element.set(v), choose(v)) }, text));
+    h("button", { type: "button", role: "radio", "aria-checked": String(v === value), "data-value": v, onclick: () => pick(v) }, text));
   const element = h("div", { class: "choices", role: "radiogroup", "aria-label": label }, buttons);
+  const pick = (v) => {
+    element.set(v);
+    choose(v);
+  };
   element.set = (v) => buttons.forEach((b) => {
     b.setAttribute("aria-checked", String(b.dataset.value === String(v)));
     b.tabIndex = b.dataset.value === String(v) ? 0 : -1;
@@ -37,11 +41,12 @@ export function choices(label, options, value, choose) {
   return element;
 }
 
-export const said = (value, digits = 2) =>
+/** A number with this many digits after the point; a dash where it is unknown. */
+export const fixed = (value, digits = 2) =>
   value === null || value === undefined || Number.isNaN(value) ? "–" : value.toFixed(digits).replace("-", "−");
 
-/** Calls f once things have been quiet for `ms`. */
-export function settled(f, ms) {
+/** A function that calls f once it has not been called itself for `ms`. */
+export function debounced(f, ms) {
   let timer = 0;
   return (...given) => {
     clearTimeout(timer);
@@ -50,9 +55,9 @@ export function settled(f, ms) {
 }
 
 let announcer = null;
-/** Words for screen readers, and for a moment at the foot of the page. */
-export function tell(words) {
-  announcer ??= document.getElementById("told");
+/** Show a message at the foot of the page for a moment, and give it to screen readers. */
+export function announce(words) {
+  announcer ??= document.getElementById("message");
   announcer.textContent = words;
   announcer.classList.add("shown");
   clearTimeout(announcer.timer);
@@ -75,5 +80,5 @@ export async function copy(words) {
     document.execCommand("copy");
     area.remove();
   }
-  tell("Copied.");
+  announce("Copied.");
 }

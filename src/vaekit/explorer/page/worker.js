@@ -1,4 +1,4 @@
-// The run's graphs, in a thread of their own, so that the page never waits for them.
+// Runs the model's graphs in a thread of its own, so that the page stays responsive.
 
 let ort = null, graphs = {}, sessions = {}, weights = null;
 
@@ -11,7 +11,7 @@ async function session(name) {
   return sessions[name];
 }
 
-onmessage = async ({ data }) => {
+self.onmessage = async ({ data }) => {
   const { id, kind } = data;
   try {
     if (kind === "start") {
