@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 import vaekit as vk
-from vaekit.editing import direction, named_mask
 from vaekit.figures import channels_last, image_grid, save_png
-from vaekit.files import write_json, write_text
+from vaekit.latents.editing import direction, named_mask
 from vaekit.metrics import standard_error
+from vaekit.utils.files import write_json, write_text
 
 HERE = Path(__file__).parent
 RUNS, DOCS = HERE / ".runs" / "colour", HERE.parent / "docs"

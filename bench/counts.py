@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 import vaekit as vk
-from vaekit.files import write_json, write_text
 from vaekit.metrics import per_datum, standard_error
 from vaekit.metrics.codes import cluster_agreement, knn_correct, silhouettes
 from vaekit.noise import Noise
-from vaekit.terms import log_mean_weight, rate
+from vaekit.objectives.terms import log_mean_weight, rate
+from vaekit.utils.files import write_json, write_text
 
 HERE = Path(__file__).parent
 RUNS, DOCS = HERE / ".runs" / "counts", HERE.parent / "docs"

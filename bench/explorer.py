@@ -17,7 +17,7 @@ import numpy as np
 from playwright.sync_api import sync_playwright
 
 import vaekit as vk
-from vaekit.files import write_text
+from vaekit.utils.files import write_text
 
 HERE = Path(__file__).parent
 RUNS = HERE / ".runs" / "explorer"

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 import vaekit as vk
-from vaekit.files import write_json, write_text
 from vaekit.metrics import per_datum, standard_error
 from vaekit.noise import Noise
 from vaekit.recipes import RECIPES
+from vaekit.utils.files import write_json, write_text
 
 HERE = Path(__file__).parent
 RUNS = HERE / ".runs" / "recipes"

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vaekit.files import read_json, write_json, write_text
 from vaekit.studies import MINUTES, STUDIES, get_study
+from vaekit.utils.files import read_json, write_json, write_text
 
 HERE = Path(__file__).parent
 RUNS, DOCS = HERE / ".runs" / "studies", HERE.parent / "docs"

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vaekit.files import write_text
+from vaekit.utils.files import write_text
 
 DOCS = Path(__file__).parent.parent / "docs"
 ROUNDS = 2
@@ -38,7 +38,7 @@ WARM = 50  # untimed steps before them
 def work(steps: int, choices: dict[str, Any]) -> None:
     """Train, and print the milliseconds per step."""
     import vaekit as vk
-    from vaekit.progress import Silent
+    from vaekit.utils.progress import Silent
 
     class Marks(Silent):
         """The time of each record."""

@@ -15,9 +15,9 @@ import torch
 
 import vaekit as vk
 from vaekit.metrics import per_datum
-from vaekit.parallel import rank_and_world
-from vaekit.progress import Silent
-from vaekit.train import Trainer, describe, prepare
+from vaekit.training.fit import Trainer, describe, prepare
+from vaekit.training.parallel import rank_and_world
+from vaekit.utils.progress import Silent
 
 BATCH, STEPS = 100, 200
 SHAPES = ((784, 512), (512, 32), (16, 512), (512, 784))

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from vaekit.guide import FITTING, PURPOSES
+from vaekit.cli.guide import FITTING, PURPOSES
 from vaekit.recipes import RECIPES, Recipe
 from vaekit.recipes.choices import OBJECTIVES, POSTERIORS, PriorName, takes
 from vaekit.recipes.parts import LikelihoodName

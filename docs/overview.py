@@ -11,7 +11,7 @@ import numpy as np
 
 import vaekit as vk
 from vaekit.figures import channels_last, image_grid, save_png, to_uint8
-from vaekit.latent import interpolate
+from vaekit.latents.paths import interpolate
 
 COLUMNS = 14
 

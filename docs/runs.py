@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import vaekit as vk
-from vaekit.files import read_json
+from vaekit.utils.files import read_json
 
 HERE = Path(__file__).parent
 RUNS, WORK = HERE / "runs", HERE / "_build" / "runs"

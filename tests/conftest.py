@@ -16,6 +16,15 @@ OWN = f"vaekit-tests-{getpass.getuser()}-{CAPABILITY}"
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), OWN))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Tests run on one thread: their networks are tiny, and the sums of a product then come in one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def fashion_mnist():
     """Fashion-MNIST, or a skip with the reason where it can be had nowhere."""

@@ -23,7 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import vaekit as vk
 from vaekit.errors import ChoiceError, RunError
 from vaekit.sklearn import VAE
-from vaekit.trainer import Trainer
+from vaekit.training.loop import Trainer
 
 SMALL = {"hidden": (8,), "compile": "off", "batch": 50}
 

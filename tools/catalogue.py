@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from vaekit.catalogue import FILE, written
+from vaekit.cli.catalogue import FILE, written
 from vaekit.recipes import RECIPES
 from vaekit.studies import STUDIES
 

@@ -54,7 +54,7 @@ class Failure(Exception):
 
 def train(folder: Path) -> None:
     """Start or resume the training in `folder`."""
-    from vaekit.train import fit
+    from vaekit.training.fit import fit
 
     begun = (folder / "run" / "run.json").exists()
     if begun:
@@ -70,7 +70,8 @@ def die() -> None:
 
 def kill_at(event: int, rng: random.Random) -> Callable[[], int]:
     """Kill this process at its `event`-th step, rename, flush or removal; returns a function that counts events."""
-    from vaekit import files, trainer
+    from vaekit.training import loop as trainer
+    from vaekit.utils import files
 
     count, after, half = 0, rng.random() < 0.5, rng.random() < 0.3
 
@@ -153,8 +154,8 @@ def ended(pid: int, hear: int) -> tuple[int, str]:
 
 def state(run: Path) -> dict[str, Any]:
     """Everything in a run that must not depend on interruptions: no times, no paths."""
-    from vaekit.files import read_tensors
-    from vaekit.stored import read_log
+    from vaekit.runs.stored import read_log
+    from vaekit.utils.files import read_tensors
 
     config = json.loads((run / "run.json").read_text())
     last = sorted((run / "checkpoint").iterdir())[-1]

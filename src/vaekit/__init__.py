@@ -3,59 +3,66 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Batch": "objectives",
-    "Composition": "composition",
-    "Conditional": "conditional",
+    "Composition": "recipes",
+    "Conditional": "heads",
     "Data": "data",
-    "Defaults": "composition",
+    "Defaults": "recipes",
     "ELBO": "objectives",
-    "Facts": "composition",
-    "Latent": "model",
-    "Model": "model",
+    "Facts": "recipes",
+    "Latent": "models",
+    "Model": "models",
     "Noise": "noise",
     "Objective": "objectives",
     "Options": "options",
-    "Run": "run",
-    "StandardNormal": "priors",
+    "Run": "runs.run",
+    "StandardNormal": "models",
     "Terms": "objectives",
-    "Trace": "model",
-    "VAE": "model",
+    "Trace": "models",
+    "VAE": "models",
     "VaekitError": "errors",
-    "conditional": "",
     "datasets": "data",
-    "distributions": "",
-    "fit": "train",
+    "fit": "training.fit",
     "from_arrays": "data",
     "gaussian_vae": "recipes",
     "get_recipe": "recipes",
-    "latent": "",
     "load": "data",
-    "nets": "",
-    "objectives": "",
-    "open": "run",
-    "priors": "",
-    "schedules": "",
-    "studies": "",
+    "open": "runs.run",
     "study": "studies",
-    "terms": "",
 }
+_MODULES = {
+    "densities": "densities",
+    "heads": "heads",
+    "latents": "latents",
+    "models": "models",
+    "networks": "networks",
+    "objectives": "objectives",
+    "priors": "models.priors",
+    "schedules": "objectives.schedules",
+    "studies": "studies",
+    "terms": "objectives.terms",
+}
+_RENAMED = {"conditional": "heads", "distributions": "densities", "latent": "latents", "nets": "networks"}
 
-__all__ = sorted([*_HOMES, "__version__"])
+__all__ = sorted([*_HOMES, *_MODULES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
     """Public names are imported when first used, so that `import vaekit` costs nothing."""
+    if name in _RENAMED:
+        warnings.warn(f"vaekit.{name} is now vaekit.{_RENAMED[name]}", FutureWarning, stacklevel=2)
+        name = _RENAMED[name]
+    if name in _MODULES:
+        return importlib.import_module(f".{_MODULES[name]}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module 'vaekit' has no attribute {name!r}")
-    home = _HOMES[name]
-    if not home:
-        return importlib.import_module(f".{name}", __name__)
-    module = importlib.import_module(f".{home}", __name__)
+    module = importlib.import_module(f".{_HOMES[name]}", __name__)
     return getattr(module, "open_run" if name == "open" else name)
 
 

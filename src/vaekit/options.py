@@ -7,11 +7,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from .errors import ChoiceError
-from .suggest import unknown
+from vaekit.errors import ChoiceError
+from vaekit.utils.suggest import unknown
 
 if TYPE_CHECKING:
-    from .composition import Composition
+    from vaekit.recipes.composition import Composition
 
 OptimiserName = Literal["sgd", "adagrad", "adam", "adamw", "adamax"]
 ScheduleName = Literal["constant", "linear", "cosine"]

@@ -19,12 +19,12 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .data import from_arrays
-from .errors import ChoiceError
-from .find import is_run
-from .run import open_run
-from .stored import read_config
-from .train import fit
+from vaekit.data import from_arrays
+from vaekit.errors import ChoiceError
+from vaekit.runs.find import is_run
+from vaekit.runs.run import open_run
+from vaekit.runs.stored import read_config
+from vaekit.training.fit import fit
 
 Array = NDArray[Any]
 KEPT = ("run.json", "model.safetensors", "splits.safetensors", "log.jsonl")

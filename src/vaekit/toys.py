@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch import distributions as D
 
-from .conditional import Conditional, Gaussian
-from .distributions import draw
-from .errors import ChoiceError
-from .model import VAE, Model
-from .nets import MLP
-from .noise import Noise
-from .priors import StandardNormal
+from vaekit.densities import draw
+from vaekit.errors import ChoiceError
+from vaekit.heads import Conditional, Gaussian
+from vaekit.models.priors import StandardNormal
+from vaekit.models.vae import VAE, Model
+from vaekit.networks import MLP
+from vaekit.noise import Noise
 
 BLOCK = 4_000_000
 """Numbers of log p(x | z) held at once."""

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaekit.data import cache, idx, images, load, table
+from vaekit.data import cache, load
+from vaekit.data.readers import idx, images, table
 from vaekit.errors import DataError
 
 

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vaekit.data import load, load_rows, writing
-from vaekit.data import table as tables
-from vaekit.data.cells import Cells, are_dates, number
 from vaekit.data.loading import read_rows
+from vaekit.data.readers import table as tables
+from vaekit.data.readers.cells import Cells, are_dates, number
 from vaekit.errors import DataError
 
 FIXED = settings(
@@ -426,8 +426,8 @@ def test_whatever_csv_writes_comes_back(tmp_path, numbers, words, delimiter, quo
 
 
 def test_text_that_appears_far_down_is_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaekit.data.delimited.BLOCK_CELLS", 8)
-    monkeypatch.setattr("vaekit.data.delimited.BLOCK_ROWS", 4)
+    monkeypatch.setattr("vaekit.data.readers.delimited.BLOCK_CELLS", 8)
+    monkeypatch.setattr("vaekit.data.readers.delimited.BLOCK_ROWS", 4)
     cells = [*map(str, range(30)), "x", "NA"]
     table = read(tmp_path, "a,b\n# note\n" + lines(cells, [*range(31), 0.5]))
     assert table.columns["a"].tolist() == cells

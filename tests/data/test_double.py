@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from vaekit import fit
-from vaekit.composition import Facts
 from vaekit.data import from_arrays, load, load_rows
 from vaekit.data.core import digest
 from vaekit.data.observation import Centred, Standardised, moments
 from vaekit.errors import ChoiceError, DataError
-from vaekit.hardware import choose_device
-from vaekit.observed import events
 from vaekit.recipes import get_recipe
+from vaekit.recipes.composition import Facts
+from vaekit.runs.observed import events
+from vaekit.training.cost import choose_device
 
 CLOCK = 1.7e9
 SMALL = {"latent": 1, "hidden": (4,), "steps": 3, "batch": 50, "validate_steps": 3, "progress": False}

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vaekit.data import cache, idx, load
+from vaekit.data import cache, load
 from vaekit.data.arrays import is_map
+from vaekit.data.readers import idx
 from vaekit.errors import DataError
 
 CODES = {np.dtype(kind): code for code, kind in idx.TYPES.items()}

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from vaekit.data import cache, folders, images, load, load_rows
+from vaekit.data import cache, load, load_rows
+from vaekit.data.readers import folders, images
 from vaekit.errors import DataError
 
 

@@ -16,8 +16,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vaekit.data import datasets, download, idx, load, named
+from vaekit.data import datasets, download, load, named
 from vaekit.data.download import File, Pace, fetch
+from vaekit.data.readers import idx
 from vaekit.errors import DataError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()

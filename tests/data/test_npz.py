@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vaekit.data import cache as caches
-from vaekit.data import from_arrays, load, load_rows, npz, read_rows
+from vaekit.data import from_arrays, load, load_rows, read_rows
 from vaekit.data.arrays import is_map
 from vaekit.data.core import row_dtype
+from vaekit.data.readers import npz
 from vaekit.errors import DataError
 from vaekit.recipes import Facts
 

@@ -5,12 +5,12 @@ import pytest
 import scipy.sparse as sp
 
 from vaekit import fit
-from vaekit.composition import Facts
 from vaekit.data import from_arrays, load
-from vaekit.data.shapes import parse, text
+from vaekit.data.readers.shapes import parse, text
 from vaekit.errors import DataError
-from vaekit.observed import events
 from vaekit.recipes import get_recipe
+from vaekit.recipes.composition import Facts
+from vaekit.runs.observed import events
 
 SMALL = {"latent": 1, "hidden": (4,), "steps": 2, "batch": 20, "validate_steps": 2, "progress": False}
 

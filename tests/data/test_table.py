@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vaekit.data import from_arrays, load, load_rows, table, writing
-from vaekit.data.cells import is_missing, is_number
+from vaekit.data import from_arrays, load, load_rows, writing
 from vaekit.data.core import Column, digest
 from vaekit.data.loading import read_rows
+from vaekit.data.readers import table
+from vaekit.data.readers.cells import is_missing, is_number
 from vaekit.errors import DataError
 
 FIXED = settings(

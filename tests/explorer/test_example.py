@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 import vaekit as vk
-from vaekit.example import PLACE, place
 from vaekit.explorer import about
 from vaekit.explorer.points import SHOWN, sources, stored_tsne
+from vaekit.runs.example import PLACE, place
 
 
 @pytest.fixture(scope="module")

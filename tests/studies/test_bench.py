@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 import vaekit as vk
-from vaekit import catalogue
-from vaekit.cli import main
+from vaekit.cli import catalogue, main
 from vaekit.errors import ChoiceError, RunError
 from vaekit.studies import EARLY, STUDIES, Bench, Plan, interpolation, registry, study
 from vaekit.studies.bench import slug
-from vaekit.trainer import Trainer
+from vaekit.training.loop import Trainer
 
 SMALL = {"latent": 2, "hidden": (8,)}
 

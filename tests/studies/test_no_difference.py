@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from vaekit.metrics.latents import active_bounds
-from vaekit.metrics.uncertainty import area
 from vaekit.studies import (
     ae_vs_vae,
     beta,
@@ -20,6 +19,7 @@ from vaekit.studies import (
     kl_weight,
 )
 from vaekit.studies.words import LEVEL, beside, direction, estimate, highest, paired, ratio, spread_ratio
+from vaekit.utils.uncertainty import area
 
 N = 40
 

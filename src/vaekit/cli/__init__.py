@@ -15,13 +15,13 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 import vaekit
-from vaekit import catalogue
-from vaekit.cli import change, fit, listing, live, measure, study, use
-from vaekit.cli.mistakes import check_command, explained
-from vaekit.cli.parameters import as_flags, exact
 from vaekit.errors import UnavailableError, VaekitError
 from vaekit.options import Options
-from vaekit.wording import wording
+from vaekit.utils.wording import wording
+
+from . import catalogue, change, fit, listing, live, measure, study, use
+from .mistakes import check_command, explained
+from .parameters import as_flags, exact
 
 HELP = """Variational autoencoders on your own data: train, measure, look, use.
 

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaekit.cli.output import at_least, check_file, check_picture, write
-from vaekit.cli.use import GRID, ROWS, Flag, _open
+from .output import at_least, check_file, check_picture, write
+from .use import GRID, ROWS, Flag, _open
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from vaekit.run import Run
+    from vaekit.runs.run import Run
 
 BLOCK = 2000
 """Rows of a table filled in at once."""
@@ -63,10 +63,11 @@ def edit(
     out
         .png (a row) or .npz (x, z, strengths, direction).
     """
-    from vaekit.cli.pictures import of_edit
-    from vaekit.cli.sources import datum
-    from vaekit.cli.sources import labels as classes
-    from vaekit.editing import code_of, direction, edited, own_class
+    from vaekit.latents.editing import code_of, direction, edited, own_class
+
+    from .pictures import of_edit
+    from .sources import datum
+    from .sources import labels as classes
 
     at_least(2, steps=steps)
     path = check_file(out, GRID)
@@ -130,12 +131,13 @@ def fill(
     """
     import numpy as np
 
-    from vaekit.cli.pictures import of_fill
-    from vaekit.cli.sources import datum
-    from vaekit.cli.sources import labels as classes
-    from vaekit.cli.sources import mask as read_mask
-    from vaekit.data.table import is_table
-    from vaekit.editing import named_mask, raw_of
+    from vaekit.data.readers.table import is_table
+    from vaekit.latents.editing import named_mask, raw_of
+
+    from .pictures import of_fill
+    from .sources import datum
+    from .sources import labels as classes
+    from .sources import mask as read_mask
 
     at_least(2, draws=draws)
     path = check_file(out, ROWS)
@@ -163,14 +165,15 @@ def _fill_table(
     """A table with its missing values filled in, as .csv, all else as it stands in the file; or its numbers as .npz."""
     import numpy as np
 
-    from vaekit.cli.output import Doing, make_folder
-    from vaekit.cli.sources import filled_cells, rows
-    from vaekit.cli.sources import labels as classes
     from vaekit.data.core import counted
     from vaekit.data.writing import write_texts
-    from vaekit.files import write_atomically
-    from vaekit.infill import blanked
-    from vaekit.observed import as_rows, columns_of
+    from vaekit.latents.fill import blanked
+    from vaekit.runs.observed import as_rows, columns_of
+    from vaekit.utils.files import write_atomically
+
+    from .output import Doing, make_folder
+    from .sources import filled_cells, rows
+    from .sources import labels as classes
 
     given = rows(run, source, None)
     raw, labels = np.asarray(given.x, np.result_type(given.x.dtype, np.float32)), classes(run, given, label)
@@ -204,6 +207,6 @@ def _beside(run: Run, given: int | np.ndarray, x: np.ndarray) -> np.ndarray:
     """The datum before its strip."""
     import numpy as np
 
-    from vaekit.editing import raw_of
+    from vaekit.latents.editing import raw_of
 
     return np.concatenate([raw_of(run, given).astype(x.dtype), x])

@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from vaekit import catalogue
-from vaekit.catalogue import Described
-from vaekit.cli.output import Doing, check_directory, check_source
-from vaekit.cli.parameters import choice, option, split
 from vaekit.errors import ChoiceError, DataError, RunError, UnavailableError
-from vaekit.files import checked_path
-from vaekit.find import default_out, find_run, is_run
 from vaekit.options import Options
-from vaekit.progress import say
-from vaekit.wording import worded
+from vaekit.runs.find import default_out, find_run, is_run
+from vaekit.utils.files import checked_path
+from vaekit.utils.progress import say
+from vaekit.utils.wording import worded
+
+from . import catalogue
+from .catalogue import Described
+from .output import Doing, check_directory, check_source
+from .parameters import choice, option, split
 
 if TYPE_CHECKING:
     from vaekit.data import Data
-    from vaekit.run import Run
+    from vaekit.runs.run import Run
 
 SUMMARY = "Train a model on DATA and leave a run directory."
 FINISHED = ("finished", "stopped early")
@@ -99,7 +100,7 @@ def command(argv: Sequence[str], everything: bool = False) -> Callable[..., int]
     name = _peek(argv, "--recipe")
     goes_on = "--resume" in argv or "--extend" in argv or (_peek(argv, "--exists") == "resume" and is_run(out))
     if name is None and goes_on and out is not None:
-        from vaekit.files import read_json
+        from vaekit.utils.files import read_json
 
         name = read_json(find_run(out) / "run.json").get("recipe")
     recipe = catalogue.recipe(name or "vae")
@@ -247,7 +248,9 @@ def _fit(source: str | None, recipe: Described, given: dict[str, Any]) -> int:
         data = _stored_data(out, source, of_data, bool(general.get("extend")))
     elif data is None:
         data = load(source or "", **of_data)
-    from vaekit.train import fit as train  # torch is imported from here on: what is wrong above is answered at once
+    from vaekit.training.fit import (
+        fit as train,  # torch is imported from here on: what is wrong above is answered at once
+    )
 
     started = _Started(out)
     try:
@@ -290,8 +293,9 @@ def _source(source: str | None, moved: str | None, way: str | None, out: Path | 
 def _dry(
     data: Data, recipe: Described, arguments: dict[str, Any], training: dict[str, Any], out: Path, init_from: str | None
 ) -> int:
-    from vaekit.cli.plan import plan
-    from vaekit.hardware import subnormals_as_zero
+    from vaekit.training.cost import subnormals_as_zero
+
+    from .plan import plan
 
     with subnormals_as_zero():
         plan(data, recipe.name, arguments, Options(**training), out, init_from)
@@ -333,7 +337,7 @@ class _Started:
 def _stored_data(out: Path, source: str | None, asked: dict[str, Any], extend: bool) -> Data | None:
     """The data of a run in the run's own splits, from `source` where they have moved; None where none are needed."""
     from vaekit.data import load as load_data
-    from vaekit.stored import data_options, read_config, stored_splits
+    from vaekit.runs.stored import data_options, read_config, stored_splits
 
     config = read_config(out)
     stored = config["data"]
@@ -369,7 +373,7 @@ def _interrupted(stop: KeyboardInterrupt, out: Path, source: str | None) -> int:
 
 
 def _finished(run: Run, out: Path) -> None:
-    from vaekit.train import past_its_best
+    from vaekit.training.fit import past_its_best
 
     config = run.config
     valid = config.get("best") if config["training"]["patience"] else None  # then the best weights are saved
@@ -385,6 +389,6 @@ def _finished(run: Run, out: Path) -> None:
 
 
 def _next(run: Run, out: Path) -> None:
-    from vaekit.commands import following
+    from vaekit.report.commands import following
 
     print("next: " + "\n      ".join(following(run, str(out))))

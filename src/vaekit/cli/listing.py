@@ -14,7 +14,7 @@ def recipes(*, json: bool = False) -> None:
     json
         Print a list of objects {name, summary, paper, arguments} instead.
     """
-    from vaekit import catalogue
+    from . import catalogue
 
     known = sorted(catalogue.recipes().values(), key=lambda r: (r.name != "vae", r.name))
     listed = [
@@ -29,7 +29,7 @@ def recipes(*, json: bool = False) -> None:
     if json:
         print(jsons.dumps(listed, indent=1, ensure_ascii=False))
         return
-    from vaekit.guide import FITTING, PURPOSES
+    from .guide import FITTING, PURPOSES
 
     by_name = {r.name: r for r in known}
     width = max(map(len, by_name))

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from vaekit.cli.output import Doing, at_least, check_file, make_folder
-from vaekit.cli.use import _open
 from vaekit.errors import ChoiceError
+
+from .output import Doing, at_least, check_file, make_folder
+from .use import _open
 
 DEFAULT_POINTS = 60_000
 DEFAULT_TSNE = 5000

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from vaekit.cli.output import Bar, at_least, check_file, make_folder, table, write
-from vaekit.cli.use import Flag, N, SplitName, _open
+from .output import Bar, at_least, check_file, make_folder, table, write
+from .use import Flag, N, SplitName, _open
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vaekit.cli.sources import Rows
+    from .sources import Rows
 
 
 def evaluate(
@@ -65,8 +65,9 @@ def evaluate(
     out
         Write that list to this .json file as well.
     """
-    from vaekit.cli.sources import labels, note_differing, rows
-    from vaekit.files import write_json
+    from vaekit.utils.files import write_json
+
+    from .sources import labels, note_differing, rows
 
     at_least(1, samples=samples, n=n)
     path = None if out is None else check_file(out, (".json",))
@@ -162,7 +163,7 @@ def encode(
     """
     import numpy as np
 
-    from vaekit.cli.sources import labels, rows
+    from .sources import labels, rows
 
     path = check_file(out, (".npz", ".csv"))
     opened = _open(run, data)
@@ -222,7 +223,7 @@ def score(
         .csv: index (from 0; of a split the place in it), name (of image files), the columns of a table that the run
         does not model, log_px.
     """
-    from vaekit.cli.sources import labels, note_differing, rows
+    from .sources import labels, note_differing, rows
 
     at_least(1, samples=samples, n=n)
     path = check_file(out, (".csv",))
@@ -238,7 +239,7 @@ def score(
 def _write_rows(path: Path, given: Rows, found: dict[str, list[str]]) -> None:
     """One row per datum as .csv: its place, what it is called, what was found of it."""
     from vaekit.data.writing import write_texts
-    from vaekit.files import write_atomically
+    from vaekit.utils.files import write_atomically
 
     n = len(next(iter(found.values())))
     called = {} if given.names is None else {"name": given.names[:n]}

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 
-from vaekit import catalogue
 from vaekit.errors import ChoiceError
-from vaekit.example import place
-from vaekit.suggest import meant, unknown
+from vaekit.runs.example import place
+from vaekit.utils.suggest import meant, unknown
+
+from . import catalogue
 
 COMMANDS = {
     "anomaly": "score",

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaekit.errors import ChoiceError, RunError
-from vaekit.files import checked_path
-from vaekit.progress import say
+from vaekit.utils.files import checked_path
+from vaekit.utils.progress import say
 
 if TYPE_CHECKING:
     import numpy as np
 
     from vaekit.figures.labelled import Labels
-    from vaekit.run import Run
+    from vaekit.runs.run import Run
 
 MAX_COLUMNS = 16
 
@@ -40,8 +40,8 @@ def check_file(name: str, suffixes: Sequence[str]) -> Path:
 
 def is_of_a_start(name: str) -> bool:
     """Whether a file of this name may be what a training leaves that was killed before it wrote run.json."""
-    from vaekit.files import is_part
-    from vaekit.lock import LOCK
+    from vaekit.runs.lock import LOCK
+    from vaekit.utils.files import is_part
 
     return name in (LOCK, "splits.safetensors") or is_part(name)
 
@@ -137,7 +137,7 @@ def write(
     """
     import numpy as np
 
-    from vaekit.files import write_atomically
+    from vaekit.utils.files import write_atomically
 
     make_folder(path)
     if path.suffix.lower() == ".npz":
@@ -166,8 +166,8 @@ def write_table(path: Path, run: Run, rows: np.ndarray, beside: Mapping[str, Seq
     """Rows (N, D) in the data's own units as .csv, by the names of their columns and categories."""
     from vaekit.data.core import Column
     from vaekit.data.writing import write
-    from vaekit.files import write_atomically
-    from vaekit.observed import columns_of
+    from vaekit.runs.observed import columns_of
+    from vaekit.utils.files import write_atomically
 
     columns = columns_of(run)
     if not columns:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vaekit.data import Data
     from vaekit.options import Options
     from vaekit.recipes import Composition
-    from vaekit.trainer import Trainer
+    from vaekit.training.loop import Trainer
 
 STEPS = 5
 
@@ -22,11 +22,11 @@ STEPS = 5
 def plan(data: Data, name: str, arguments: dict[str, Any], options: Options, out: Path, init_from: str | None) -> None:
     """Print choices, shapes, parameters, memory and an estimate of the time."""
     from vaekit.data.condition import set_apart
-    from vaekit.isolation import seeded
-    from vaekit.progress import Silent
     from vaekit.recipes import Facts, get_recipe
-    from vaekit.train import describe, prepare
-    from vaekit.trainer import Trainer
+    from vaekit.training.fit import describe, prepare
+    from vaekit.training.loop import Trainer
+    from vaekit.utils.isolation import seeded
+    from vaekit.utils.progress import Silent
 
     data = set_apart(data, arguments.get("condition"))
     recipe = get_recipe(name)
@@ -36,7 +36,7 @@ def plan(data: Data, name: str, arguments: dict[str, Any], options: Options, out
     config = describe(data, recipe.name, arguments, composition, options)
     config["decided"]["compile"], compiled = False, config["decided"]["compile"]  # the few steps here run eagerly
     if init_from is not None:
-        from vaekit.train import take_weights
+        from vaekit.training.fit import take_weights
 
         take_weights(composition, init_from)
     prepare(data, composition, options, initialise=True)
@@ -165,7 +165,7 @@ def _step_seconds(trainer: Trainer) -> float:
 
 
 def _time(trainer: Trainer, options: Options, seconds: float, compiled: bool):
-    from vaekit.progress import unit
+    from vaekit.utils.progress import unit
 
     batch = trainer.order.batch
     yield "batch", f"{batch}, {trainer.epoch_steps:.4g} steps per epoch"

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaekit.errors import ChoiceError, DataError
-from vaekit.progress import say
+from vaekit.utils.progress import say
 
 if TYPE_CHECKING:
-    from vaekit.run import Run
+    from vaekit.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ def rows(run: Run, source: str | None, split: str | None, table: str | None = No
         return _own(run, split or "test")
     if split is None:
         return _all(run, source, table)
-    from vaekit.cli.fit import load
     from vaekit.data.condition import named
+
+    from .fit import load
 
     options = _options(run, source, table)
     data = load(source, kind=run.facts.kind, **options)
@@ -104,8 +105,8 @@ def labels(run: Run, given: Rows | int, told: str | None = None) -> np.ndarray |
 
 def note_differing(run: Run, given: Rows) -> None:
     """Says how many rows differ from the training data in what had one value in all of these, which costs them much."""
-    from vaekit.mixed import DIFFERS, Masked
-    from vaekit.observed import columns_of
+    from vaekit.heads.mixed import DIFFERS, Masked
+    from vaekit.runs.observed import columns_of
 
     head = getattr(run.model.likelihood, "head", None)
     if not isinstance(head, Masked) or head.held is None:
@@ -154,14 +155,15 @@ def _own(run: Run, split: str) -> Rows:
 
 def _all(run: Run, source: str, table: str | None = None) -> Rows:
     """All rows of a name or a path, in their order there; one image file or one datum of an array is one row."""
-    from vaekit.cli.output import Doing
     from vaekit.data.arrays import in_order
     from vaekit.data.core import some
-    from vaekit.data.folders import SUFFIXES
     from vaekit.data.loading import read_rows
-    from vaekit.data.table import is_table
+    from vaekit.data.readers.folders import SUFFIXES
+    from vaekit.data.readers.table import is_table
     from vaekit.data.writing import texts
-    from vaekit.observed import columns_of
+    from vaekit.runs.observed import columns_of
+
+    from .output import Doing
 
     path = Path(source).expanduser()
     if path.is_file() and path.suffix.lower() in SUFFIXES:
@@ -188,7 +190,7 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
 
 def _dialect(run: Run) -> dict[str, Any]:
     """How the run's table was read, where that was said or decided, and the names that tell a header."""
-    from vaekit.observed import columns_of
+    from vaekit.runs.observed import columns_of
 
     stored = run.config["data"]["options"]
     kept = {name: stored[name] for name in ("delimiter", "header", "decimal") if name in stored}
@@ -210,9 +212,9 @@ def _folder_class(run: Run, path: Path, names: list[str]) -> np.ndarray | None:
 
 def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
     """Those of the run's options that say how to read other data."""
-    from vaekit.data.idx import has_idx
-    from vaekit.data.table import is_table
-    from vaekit.observed import columns_of
+    from vaekit.data.readers.idx import has_idx
+    from vaekit.data.readers.table import is_table
+    from vaekit.runs.observed import columns_of
 
     path, stored = Path(source).expanduser(), run.config["data"]["options"]
     taken: tuple[str, ...] = ()
@@ -238,7 +240,7 @@ def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
 
 def _dropped(stored: dict[str, Any]) -> list[str]:
     """The columns that a run's table was read without."""
-    from vaekit.data.infer import chosen_types
+    from vaekit.data.readers.infer import chosen_types
 
     kinds = chosen_types(stored.get("types"))
     return [*stored.get("drop", ()), *(name for name, kind in kinds.items() if kind == "drop")]
@@ -286,7 +288,7 @@ def datum(run: Run, given: str) -> int | Rows:
         DataError: no such index or file, or one that holds no datum of this run's shape.
     """
     from vaekit.data.core import counted
-    from vaekit.data.table import is_table
+    from vaekit.data.readers.table import is_table
 
     path = Path(given).expanduser()
     if re.fullmatch(r"[+-]?\d+", given) and not path.exists():
@@ -322,7 +324,7 @@ def filled_cells(
     All others are as the file has them.
     """
     from vaekit.data.writing import shown, texts
-    from vaekit.observed import columns_of
+    from vaekit.runs.observed import columns_of
 
     cells, dialect = texts(path, **_dialect(run))
     for j, column in enumerate(columns_of(run)):
@@ -339,7 +341,7 @@ def mask(run: Run, given: str) -> str | np.ndarray:
         ChoiceError: neither.
         DataError: a file that cannot be read, or of another shape.
     """
-    from vaekit.editing import MASKS
+    from vaekit.latents.editing import MASKS
 
     path, shape = Path(given).expanduser(), run.facts.shape
     if given.lower() in MASKS and not path.exists():
@@ -347,14 +349,14 @@ def mask(run: Run, given: str) -> str | np.ndarray:
     if not path.is_file():
         raise ChoiceError(f"--mask {given!r} is neither {' nor '.join(MASKS)} nor a file")
     if path.suffix.lower() == ".npy":
-        from vaekit.data import npz
+        from vaekit.data.readers import npz
 
         held = npz.array(path)
         try:
             return np.broadcast_to(held != 0, shape)
         except ValueError:
             raise DataError(f"{path} is of shape {held.shape}, and a datum of this run of {shape}") from None
-    from vaekit.data import images
+    from vaekit.data.readers import images
 
     if run.facts.kind != "image":
         raise DataError(f"{path}: this run takes {run.facts.kind} data: give the mask as a .npy file")
@@ -366,8 +368,8 @@ def mask(run: Run, given: str) -> str | np.ndarray:
 
 def _row(run: Run, path: Path, index: int) -> np.ndarray:
     """One row of a .npy file, (1, *row), without reading the others."""
-    from vaekit.data import npz
     from vaekit.data.core import cast, counted
+    from vaekit.data.readers import npz
 
     held = npz.array(path)
     x = held[None] if _is_one(run, held.shape) or not held.ndim else held
@@ -379,7 +381,7 @@ def _row(run: Run, path: Path, index: int) -> np.ndarray:
 
 def _picture(run: Run, path: Path) -> np.ndarray:
     """An image file read as the run's folder of images was, in the units of the run's data."""
-    from vaekit.data import images
+    from vaekit.data.readers import images
 
     facts = run.facts
     if facts.kind != "image":

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from vaekit.cli.output import Doing, check_file, check_source
+from .output import Doing, check_file, check_source
 
 
 def study(
@@ -37,8 +37,8 @@ def study(
     out
         The page (study-NAME-DATA.html); its models are kept beside it in PAGE.runs.
     """
-    from vaekit import catalogue
-    from vaekit.cli.fit import load
+    from . import catalogue
+    from .fit import load
 
     if name is None:
         known = catalogue.studies()

@@ -7,21 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from vaekit.cli.output import (
-    Doing,
-    at_least,
-    check_file,
-    check_picture,
-    check_source,
-    in_rows,
-    make_folder,
-    write,
-)
 from vaekit.errors import ChoiceError
-from vaekit.find import find_run
+from vaekit.runs.find import find_run
+
+from .output import Doing, at_least, check_file, check_picture, check_source, in_rows, make_folder, write
 
 if TYPE_CHECKING:
-    from vaekit.run import Run
+    from vaekit.runs.run import Run
 
 SplitName = Literal["train", "valid", "test"]
 Flag = Annotated[bool, Parameter(negative="")]
@@ -83,8 +75,8 @@ def sample(
     out
         .png (a grid), .npz (x, z), or .csv (rows of a table).
     """
-    from vaekit.cli import pictures
-    from vaekit.cli.sources import condition, told
+    from . import pictures
+    from .sources import condition, told
 
     at_least(1, n=n, components=components)
     at_least(0, temperature=temperature)
@@ -93,7 +85,7 @@ def sample(
     path = check_file(out, ROWS)
     find_run(run)
     if latents is not None:
-        from vaekit.resample import check_name
+        from vaekit.latents.resample import check_name
 
         latents = latents.lower()
         check_name(latents)
@@ -105,7 +97,7 @@ def sample(
             fitted = opened.fit_latents(latents, components=components, refit=refit, progress=doing)
         print(fitted)
     z = opened.sample_latents(n, temperature, seed, labels, latents)
-    from vaekit.observed import as_rows
+    from vaekit.runs.observed import as_rows
 
     x = as_rows(opened, opened.decode(z, noise, seed), beyond_range)
     columns, words = pictures.of_samples(opened, n, label, latents, temperature, noise)
@@ -150,7 +142,7 @@ def reconstruct(
     """
     import numpy as np
 
-    from vaekit.cli import pictures
+    from . import pictures
 
     at_least(1, n=n)
     path = check_file(out, ROWS)
@@ -213,10 +205,11 @@ def interpolate(
     out
         .png (a row) or .npz (x, z).
     """
-    from vaekit.cli import pictures
-    from vaekit.cli.sources import latent
-    from vaekit.latent import chosen_mode
-    from vaekit.latent import interpolate as way
+    from vaekit.latents.paths import chosen_mode
+    from vaekit.latents.paths import interpolate as way
+
+    from . import pictures
+    from .sources import latent
 
     at_least(2, steps=steps)
     path = check_file(out, GRID)
@@ -271,12 +264,13 @@ def traverse(
     """
     import numpy as np
 
-    from vaekit.cli import pictures
-    from vaekit.cli.sources import latent
-    from vaekit.editing import walk_start
-    from vaekit.latent import traversal_values
-    from vaekit.latent import traverse as walk
+    from vaekit.latents.editing import walk_start
+    from vaekit.latents.paths import traversal_values
+    from vaekit.latents.paths import traverse as walk
     from vaekit.metrics import survey
+
+    from . import pictures
+    from .sources import latent
 
     at_least(1, latents=latents)
     at_least(2, steps=steps)
@@ -341,7 +335,7 @@ def _open(run: str, data: str | None = None, device: str = "cpu") -> Run:
     find_run(run)  # before torch is imported
     if data is not None:
         check_source(data)
-    from vaekit.hardware import choose_device
-    from vaekit.run import open_run
+    from vaekit.runs.run import open_run
+    from vaekit.training.cost import choose_device
 
     return open_run(run, data=data).to(choose_device(device))

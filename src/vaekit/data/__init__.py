@@ -6,8 +6,8 @@
 ((1, 8, 8), 1437, (0.0, 16.0))
 """
 
-from vaekit.data.core import Data, Split
-from vaekit.data.loading import from_arrays, load, load_rows, read_rows
-from vaekit.data.named import datasets
+from .core import Data, Split
+from .loading import from_arrays, load, load_rows, read_rows
+from .named import datasets
 
 __all__ = ["Data", "Split", "datasets", "from_arrays", "load", "load_rows", "read_rows"]

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.data import splits
-from vaekit.data.core import (
+from vaekit.errors import DataError
+
+from . import splits
+from .core import (
     KINDS,
     Array,
     Column,
@@ -26,7 +28,6 @@ from vaekit.data.core import (
     row_dtype,
     some,
 )
-from vaekit.errors import DataError
 
 MISSING = ("refuse", "mask")
 MOST_COUNTED = 2**24  # up to which float32 holds every whole number: counts unless another kind is asked for

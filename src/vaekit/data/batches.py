@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..noise import fold
+from vaekit.noise import fold
+
 from .core import Data, Split
 
 

@@ -10,9 +10,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from vaekit.data.core import Array, Progress, blocks, row_dtype
 from vaekit.errors import DataError
-from vaekit.files import part_of, remove_parts
+from vaekit.utils.files import part_of, remove_parts
+
+from .core import Array, Progress, blocks, row_dtype
 
 LARGE = 64 * 2**20  # bytes from which arrays are mapped from a file, not held in memory
 

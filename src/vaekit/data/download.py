@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaekit.data import cache as caches
-from vaekit.data.core import Progress
 from vaekit.errors import UnavailableError
+
+from . import cache as caches
+from .core import Progress
 
 TIMEOUT = 30.0
 """Seconds without a single byte, seconds until the headers are there, and seconds over which the pace is measured."""

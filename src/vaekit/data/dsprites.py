@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.data.arrays import Source
-from vaekit.data.core import Computed
+from .arrays import Source
+from .core import Computed
 
 SIZE = 64
 SHAPES = ("square", "ellipse", "heart")

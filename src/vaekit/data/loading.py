@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vaekit.data import cache as caches
-from vaekit.data import folders, frames, idx, image_table, images, named, npz, shapes
-from vaekit.data import table as tables
-from vaekit.data.arrays import Source, aligned, build, several_labels, tidy
-from vaekit.data.condition import named as class_names
-from vaekit.data.core import Array, Column, Data, Progress, row_dtype
-from vaekit.data.memory import arrays_of, column_of
-from vaekit.data.paths import FILES, check_exists, known_path, name_of, table_path, table_to_keep
-from vaekit.data.splits import FRACTION
 from vaekit.errors import DataError
+
+from . import cache as caches
+from . import named
+from .arrays import Source, aligned, build, several_labels, tidy
+from .condition import named as class_names
+from .core import Array, Column, Data, Progress, row_dtype
+from .paths import FILES, check_exists, known_path, name_of, table_path, table_to_keep
+from .readers import folders, frames, idx, image_table, images, npz, shapes
+from .readers import table as tables
+from .readers.memory import arrays_of, column_of
+from .splits import FRACTION
 
 
 def load(

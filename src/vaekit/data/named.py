@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from vaekit.data import cache as caches
-from vaekit.data import dsprites, idx
-from vaekit.data.arrays import Source
-from vaekit.data.core import Array, Progress
-from vaekit.data.download import File, fetch
 from vaekit.errors import DataError, UnavailableError
+
+from . import cache as caches
+from . import dsprites
+from .arrays import Source
+from .core import Array, Progress
+from .download import File, fetch
+from .readers import idx
 
 SYSTEM = Path("/usr/share/datasets")  # where Debian's dataset-* packages put theirs
 Reader = Callable[[Path, Sequence[File]], tuple[Array, Array]]

@@ -2,7 +2,7 @@
 
 Raw data stay as they are (uint8, counts, floats). An observation maps them to x on the fly, states the support of
 x, and knows the Jacobian, so that a density of x is reported in the data's own units. Where a raw value is missing,
-nan, x is nan too, whatever the observation; a likelihood of the observed elements alone is `vaekit.mixed.Masked`.
+nan, x is nan too, whatever the observation; a likelihood of the observed elements alone is `vaekit.heads.mixed.Masked`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from ..errors import DataError
-from ..noise import Noise
+from vaekit.errors import DataError
+from vaekit.noise import Noise
+
 from .core import Column, check_columns
 
 REFERENCE_SEED = 777

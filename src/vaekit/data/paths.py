@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vaekit.data import named
 from vaekit.errors import DataError
-from vaekit.suggest import meant
+from vaekit.utils.suggest import meant
+
+from . import named
 
 FILES = ".npz, .npy, .csv, .tsv, .txt, .data (plain or .gz), .parquet, IDX (plain or .gz)"
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.data.core import Array, Computed, row_dtype
 from vaekit.errors import DataError
+
+from .core import Array, Computed, row_dtype
 
 PARTS: dict[str, tuple[str, ...]] = {
     "csr": ("indices", "indptr"),

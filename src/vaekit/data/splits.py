@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vaekit.data.core import Array
 from vaekit.errors import ChoiceError, DataError
+
+from .core import Array
 
 Rows = NDArray[np.int64]
 FRACTION = 0.1

@@ -5,10 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaekit.data import delimited, frames
-from vaekit.data.core import Array, Column
-from vaekit.data.dialect import Dialect
-from vaekit.data.table import is_parquet
+from .core import Array, Column
+from .readers import delimited, frames
+from .readers.dialect import Dialect
+from .readers.table import is_parquet
 
 Texts = dict[str, list[str]]
 """The cells of a table by column, as they are written."""

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ..data.observation import Binary
-from ..example import NAME, PLACE
-from ..hierarchy import TopDown
-from ..metrics import ACTIVE, latent_names, survey
-from ..model import VAE
-from ..priors import StandardNormal
-from ..report.about import shown_path
-from ..run import Run
-from ..semi import M2
+from vaekit.data.observation import Binary
+from vaekit.metrics import ACTIVE, latent_names, survey
+from vaekit.models.hierarchy import TopDown
+from vaekit.models.m2 import M2
+from vaekit.models.priors import StandardNormal
+from vaekit.models.vae import VAE
+from vaekit.report.about import shown_path
+from vaekit.runs.example import NAME, PLACE
+from vaekit.runs.run import Run
+
 from .maps import _discrete, _plain
 from .points import Points
 

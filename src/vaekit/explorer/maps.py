@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..run import Run
+from vaekit.runs.run import Run
+
 from .points import Points
 
 BINS, REACH = 41, 4.1
@@ -79,7 +80,7 @@ def prior(run: Run, dims: int) -> np.ndarray:
 
 
 def _discrete(run: Run) -> bool:
-    from ..quantize import CodePrior
+    from vaekit.models.quantised import CodePrior
 
     return isinstance(getattr(run.model, "prior", None), CodePrior)
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..data.npz import arrays
-from ..errors import DataError
-from ..figures.pictures import channels_last, to_uint8
-from ..metrics.likelihood import EVALUATION
-from ..noise import Noise, fold
-from ..observed import Observed
-from ..run import Run
-from ..terms import log_mean_weight, log_weights
+from vaekit.data.readers.npz import arrays
+from vaekit.errors import DataError
+from vaekit.figures.pictures import channels_last, to_uint8
+from vaekit.metrics.likelihood import EVALUATION
+from vaekit.noise import Noise, fold
+from vaekit.objectives.terms import log_mean_weight, log_weights
+from vaekit.runs.observed import Observed
+from vaekit.runs.run import Run
 
 Told = Callable[[str, int, int], None]
 MOST_THUMBS, THUMB = 10_000, 32
@@ -194,7 +194,7 @@ def rounding(run: Run, source: Source) -> np.ndarray | None:
 
     Codes are known to no more than q's deviation, and rounded ones compress.
     """
-    from ..export.graphs import build
+    from vaekit.export.graphs import build
 
     graph = build(run, "encode")
     if len(graph.outputs) < 2:

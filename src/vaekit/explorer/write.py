@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ChoiceError, RunError
-from ..example import NAME, PLACE
-from ..export import Exported, export_graphs
-from ..files import checked_path, write_text
-from ..run import Run
+from vaekit.errors import ChoiceError, RunError
+from vaekit.export import Exported, export_graphs
+from vaekit.runs.example import NAME, PLACE
+from vaekit.runs.run import Run
+from vaekit.utils.files import checked_path, write_text
+
 from . import about, maps
 from .pack import Blobs, add_runtime, page
 from .points import UNLABELLED, Points, Told, gather, sources, stored_tsne
@@ -92,7 +93,7 @@ def first_picture(run: Run, x: np.ndarray) -> bytes | None:
     """The picture x (1, *event) as a PNG file; None of data that are no images."""
     if run.facts.kind != "image":
         return None
-    from ..figures.pictures import channels_last, png_bytes, to_uint8
+    from vaekit.figures.pictures import channels_last, png_bytes, to_uint8
 
     return png_bytes(to_uint8(channels_last(x), run.facts.scale)[0])
 

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from ..data.observation import Binary, Centred, Counts, Dequantised, Levels, Observation, Standardised
-from ..distributions import draw
-from ..errors import ChoiceError
-from ..hierarchy import Chain, TopDown
-from ..model import VAE, Model, Trace
-from ..noise import Noise
-from ..posteriors import FullNormal
-from ..run import Run
-from ..suggest import unknown
+from vaekit.data.observation import Binary, Centred, Counts, Dequantised, Levels, Observation, Standardised
+from vaekit.densities import draw
+from vaekit.errors import ChoiceError
+from vaekit.heads.posteriors import FullNormal
+from vaekit.models.hierarchy import Chain, TopDown
+from vaekit.models.vae import VAE, Model, Trace
+from vaekit.noise import Noise
+from vaekit.runs.run import Run
+from vaekit.utils.suggest import unknown
 
 NAMES = ("decode", "draw", "encode", "weights")
 EXAMPLE = 3

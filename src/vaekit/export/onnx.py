@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..errors import ChoiceError
+from vaekit.errors import ChoiceError
+
 from .graphs import Graph
 from .operators import table
 from .trace import quiet, trace, unexportable

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..errors import ChoiceError, DataError, RunError
-from ..run import Run
-from ..suggest import unknown
+from vaekit.errors import ChoiceError, DataError, RunError
+from vaekit.runs.run import Run
+from vaekit.utils.suggest import unknown
+
 from .graphs import NAMES, Graph, build
 from .onnx import Session, Store, check, convert, difference, require
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.export import Dim, ExportedProgram
 
-from ..errors import ChoiceError
+from vaekit.errors import ChoiceError
+
 from .graphs import Graph
 
 MOST = 2**20  # data at once

@@ -8,11 +8,12 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from ..errors import ChoiceError, RunError
-from ..files import write_atomically, write_json
-from ..progress import say
-from ..run import Run
-from ..suggest import unknown
+from vaekit.errors import ChoiceError, RunError
+from vaekit.runs.run import Run
+from vaekit.utils.files import write_atomically, write_json
+from vaekit.utils.progress import say
+from vaekit.utils.suggest import unknown
+
 from .graphs import NAMES, Graph, build, rounding
 from .onnx import TOLERANCE
 from .several import check_names, export_graphs, feeds

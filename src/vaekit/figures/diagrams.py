@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ChoiceError
+from vaekit.errors import ChoiceError
+
 from .style import BLUE, current
 
 RADIUS = 0.34

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ChoiceError
+from vaekit.errors import ChoiceError
+
 from . import style
 from .pictures import Bytes, to_uint8
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ChoiceError
-from ..files import write_atomically
+from vaekit.errors import ChoiceError
+from vaekit.utils.files import write_atomically
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]

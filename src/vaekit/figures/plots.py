@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ChoiceError
+from vaekit.errors import ChoiceError
+
 from . import style
 
 Array = NDArray[Any]

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..errors import ChoiceError
-from ..suggest import unknown
+from vaekit.errors import ChoiceError
+from vaekit.utils.suggest import unknown
 
 
 @dataclass(frozen=True)

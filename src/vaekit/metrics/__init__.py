@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.condition import Labels
-from ..data.core import digest
-from ..data.observation import Binary
-from ..errors import ChoiceError, RunError
-from ..example import PLACE
-from ..observed import Observed
-from ..progress import say
-from ..run import Run
-from ..suggest import unknown
+from vaekit.data.condition import Labels
+from vaekit.data.core import digest
+from vaekit.data.observation import Binary
+from vaekit.errors import ChoiceError, RunError
+from vaekit.runs.example import PLACE
+from vaekit.runs.observed import Observed
+from vaekit.runs.run import Run
+from vaekit.utils.progress import say
+from vaekit.utils.suggest import unknown
+from vaekit.utils.uncertainty import area, standard_error, units
+
 from .latents import ACTIVE, is_active, latent_names, survey
 from .likelihood import PerDatum, entropy_floor, floors, per_datum
 from .protocol import Protocol, check_comparable
-from .uncertainty import area, standard_error, units
 
 NAMES = (
     "elbo",

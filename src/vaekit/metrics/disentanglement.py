@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ChoiceError
+from vaekit.errors import ChoiceError
 
 Array = NDArray[Any]
 BINS = 20

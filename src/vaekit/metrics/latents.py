@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ..latent import order_by_kl
-from ..noise import Noise
-from ..observed import Observed
-from ..run import Run
-from ..terms import rate_per_dim
-from .uncertainty import standard_error, t_quantile, units
+from vaekit.latents.paths import order_by_kl
+from vaekit.noise import Noise
+from vaekit.objectives.terms import rate_per_dim
+from vaekit.runs.observed import Observed
+from vaekit.runs.run import Run
+from vaekit.utils.uncertainty import standard_error, t_quantile, units
 
 Array = NDArray[Any]
 ACTIVE = 0.01

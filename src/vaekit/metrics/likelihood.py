@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compiled import has_compiler, is_compile_error, whole_graph
-from ..data.observation import Binary
-from ..errors import ChoiceError
-from ..isolation import in_full_precision
-from ..model import Model
-from ..noise import Noise, fold
-from ..observed import Observed
-from ..run import Run
-from ..terms import Weights, has_closed_form, latent_rate, log_weights, rate_per_dim
-from .uncertainty import standard_error
+from vaekit.data.observation import Binary
+from vaekit.errors import ChoiceError
+from vaekit.models.vae import Model
+from vaekit.noise import Noise, fold
+from vaekit.objectives.terms import Weights, has_closed_form, latent_rate, log_weights, rate_per_dim
+from vaekit.runs.observed import Observed
+from vaekit.runs.run import Run
+from vaekit.training.compiled import has_compiler, is_compile_error, whole_graph
+from vaekit.utils.isolation import in_full_precision
+from vaekit.utils.uncertainty import standard_error
 
 EVALUATION = 41
 """What evaluation's noise is for."""

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ChoiceError
+from vaekit.errors import ChoiceError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ChoiceError
+from vaekit.errors import ChoiceError
 
 Array = NDArray[Any]
 

@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..distributions import draw
-from ..errors import ChoiceError
-from ..model import Model
-from ..schedules import Schedule
+from vaekit.densities import draw
+from vaekit.errors import ChoiceError
+from vaekit.models.vae import Model
+
 from .base import Batch, Terms, Tuning, frozen
 from .critic import Critic, accuracy, classification_loss
 from .one_layer import OneLayer, learns_prior, scheduled
+from .schedules import Schedule
 
 
 class Adversarial(OneLayer):

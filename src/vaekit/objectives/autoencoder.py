@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import ChoiceError
-from ..model import Model, Trace
-from ..terms import distortion
+from vaekit.errors import ChoiceError
+from vaekit.models.vae import Model, Trace
+
 from .base import Batch, Objective, Terms
 from .parts import example, is_point, one_layer
+from .terms import distortion
 
 
 class Autoencoder(Objective):

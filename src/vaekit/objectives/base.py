@@ -8,9 +8,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from ..functional import call, places
-from ..model import Model, Trace
-from ..noise import Noise
+from vaekit.models.vae import Model, Trace
+from vaekit.noise import Noise
+from vaekit.utils.functional import call, places
 
 
 @dataclass

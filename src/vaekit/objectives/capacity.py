@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..model import Model
-from ..schedules import Linear, Schedule
-from ..terms import distortion, rate
+from vaekit.models.vae import Model
+
 from .base import Batch, Objective, Terms
 from .parts import needs_density
+from .schedules import Linear, Schedule
+from .terms import distortion, rate
 
 
 class Capacity(Objective):

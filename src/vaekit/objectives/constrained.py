@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..model import Model
-from ..terms import distortion, rate
+from vaekit.models.vae import Model
+
 from .base import Batch, Objective, Terms, Tuning
 from .parts import needs_density
+from .terms import distortion, rate
 
 LOG_LIMIT = math.log(1e6)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..aggregate import covariance, posterior_covariance, posterior_mean
-from ..errors import ChoiceError
-from ..model import VAE, Model
-from ..schedules import Schedule
+from vaekit.errors import ChoiceError
+from vaekit.models.vae import VAE, Model
+
+from .aggregate import covariance, posterior_covariance, posterior_mean
 from .base import Batch, Terms
 from .one_layer import OneLayer, scheduled
 from .parts import example
+from .schedules import Schedule
 
 KINDS = ("i", "ii")
 

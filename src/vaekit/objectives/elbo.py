@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..model import Model
-from ..schedules import Constant, Schedule
-from ..terms import distortion, free_rate, rate
+from vaekit.models.vae import Model
+
 from .base import Batch, Objective, Terms
 from .parts import needs_density
+from .schedules import Constant, Schedule
+from .terms import distortion, free_rate, rate
 
 
 class ELBO(Objective):

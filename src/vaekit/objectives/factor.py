@@ -8,15 +8,16 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ..errors import ChoiceError
-from ..model import VAE, Model
-from ..noise import Noise
-from ..priors import PowerSpherical
-from ..schedules import Schedule
+from vaekit.errors import ChoiceError
+from vaekit.models.priors import PowerSpherical
+from vaekit.models.vae import VAE, Model
+from vaekit.noise import Noise
+
 from .base import Batch, Terms, Tuning, frozen
 from .critic import Critic, accuracy, classification_loss
 from .one_layer import OneLayer, scheduled
 from .parts import example
+from .schedules import Schedule
 
 
 def permute_dimensions(z: Tensor, noise: Noise) -> Tensor:

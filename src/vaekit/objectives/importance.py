@@ -7,12 +7,13 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..distributions import draw_with_density
-from ..distributions.special import what_shows
-from ..model import Latent, Model
-from ..terms import grouped_bound, log_weights
+from vaekit.densities import draw_with_density
+from vaekit.densities.special import what_shows
+from vaekit.models.vae import Latent, Model
+
 from .base import Batch, Objective, Terms
 from .parts import example, needs_density, needs_density_anywhere, one_layer, two_players
+from .terms import grouped_bound, log_weights
 
 Gradient = Literal["plain", "dreg"]
 

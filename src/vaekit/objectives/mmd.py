@@ -7,14 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..aggregate import KERNELS, mmd
-from ..distributions import draw
-from ..errors import ChoiceError
-from ..model import Latent, Model
-from ..noise import Noise
-from ..schedules import Schedule
+from vaekit.densities import draw
+from vaekit.errors import ChoiceError
+from vaekit.models.vae import Latent, Model
+from vaekit.noise import Noise
+
+from .aggregate import KERNELS, mmd
 from .base import Batch, Terms
 from .one_layer import OneLayer, learns_prior, scheduled
+from .schedules import Schedule
 
 Kernel = Callable[[Tensor, float], Tensor]
 

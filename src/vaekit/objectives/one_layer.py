@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..errors import ChoiceError
-from ..model import VAE, Latent, Model
-from ..schedules import Constant, Schedule
-from ..terms import distortion, rate
+from vaekit.errors import ChoiceError
+from vaekit.models.vae import VAE, Latent, Model
+
 from .base import Batch, Objective
+from .schedules import Constant, Schedule
+from .terms import distortion, rate
 
 
 class Pass(NamedTuple):

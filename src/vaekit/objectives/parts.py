@@ -6,11 +6,12 @@ import torch
 from torch import nn
 from torch.distributions import Distribution, Independent
 
-from ..conditional import Conditional
-from ..distributions import Point
-from ..errors import ChoiceError
-from ..flows import Flow
-from ..model import VAE, Model
+from vaekit.densities import Point
+from vaekit.densities.flows import Flow
+from vaekit.errors import ChoiceError
+from vaekit.heads import Conditional
+from vaekit.models.vae import VAE, Model
+
 from .base import Objective
 
 

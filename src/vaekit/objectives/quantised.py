@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..errors import ChoiceError
-from ..model import VAE, Model
-from ..quantize import Coded, CodePrior, CodeSequence, QuantisedEncoder
-from ..terms import distortion
+from vaekit.errors import ChoiceError
+from vaekit.models.quantised import Coded, CodePrior, CodeSequence, QuantisedEncoder
+from vaekit.models.vae import VAE, Model
+
 from .base import Batch, Objective, Terms
+from .terms import distortion
 
 
 class Quantised(Objective):

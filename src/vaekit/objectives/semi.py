@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ..errors import ChoiceError
-from ..model import Model
-from ..semi import M2
-from ..terms import latent_rate
+from vaekit.errors import ChoiceError
+from vaekit.models.m2 import M2
+from vaekit.models.vae import Model
+
 from .base import Batch, Objective, Terms
+from .terms import latent_rate
 
 
 class SemiSupervised(Objective):
@@ -53,7 +54,7 @@ class SemiSupervised(Objective):
         if not isinstance(model, M2):
             raise ChoiceError(
                 f"SemiSupervised trains an M2, which has a class among its latents, not {type(model).__name__}: "
-                "build one with vaekit.semi.m2, or choose another objective"
+                "build one with vaekit.models.m2.m2, or choose another objective"
             )
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..distributions import draw
-from ..model import Latent, Model
-from ..terms import latent_rate
+from vaekit.densities import draw
+from vaekit.models.vae import Latent, Model
+
 from .base import Batch, Objective, Terms
 from .parts import example, needs_density, needs_density_anywhere, one_layer, two_players
+from .terms import latent_rate
 
 
 class WakeSleep(Objective):

@@ -1,10 +1,11 @@
 """Recipes: named compositions of prior, posterior, likelihood, objective and observation."""
 
-from ..catalogue import Argument
-from ..composition import Composition, Defaults, Facts
+from vaekit.cli.catalogue import Argument
+
 from . import classic, named, special
 from .classic import gaussian_vae
 from .compose import compose
+from .composition import Composition, Defaults, Facts
 from .registry import BEFORE, RECIPES, Recipe, get_recipe, recipe, setting
 
 __all__ = [

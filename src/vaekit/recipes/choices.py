@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from ..conditional import Gaussian, Head
-from ..errors import ChoiceError
-from ..objectives import (
+from vaekit.errors import ChoiceError
+from vaekit.heads import Gaussian, Head
+from vaekit.heads.posteriors import IAF, CouplingFlow, FullCovariance, PointHead, Sphere
+from vaekit.objectives import (
     CIWAE,
     DIP,
     ELBO,
@@ -30,8 +31,8 @@ from ..objectives import (
     TotalCorrelation,
     WakeSleep,
 )
-from ..posteriors import IAF, CouplingFlow, FullCovariance, PointHead, Sphere
-from ..schedules import Linear
+from vaekit.objectives.schedules import Linear
+
 from .parts import kl_weight, positive
 
 PriorName = Literal["auto", "normal", "mixture", "vamp", "flow", "hierarchical", "sphere"]

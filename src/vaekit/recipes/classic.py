@@ -5,24 +5,17 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .. import conditional as heads
-from .. import nets
-from ..composition import Composition, Defaults, Facts
-from ..conditional import Conditional, Head
-from ..data.observation import Centred, Grey, Levels, Observation
-from ..errors import ChoiceError
-from ..mixed import hold, is_mixed
-from ..model import VAE
-from ..objectives import ELBO
-from ..priors import StandardNormal
-from .parts import (
-    LikelihoodName,
-    choose_head,
-    choose_observation,
-    default_likelihood,
-    positive,
-    whole_range,
-)
+from vaekit import heads, networks
+from vaekit.data.observation import Centred, Grey, Levels, Observation
+from vaekit.errors import ChoiceError
+from vaekit.heads import Conditional, Head
+from vaekit.heads.mixed import hold, is_mixed
+from vaekit.models.priors import StandardNormal
+from vaekit.models.vae import VAE
+from vaekit.objectives import ELBO
+
+from .composition import Composition, Defaults, Facts
+from .parts import LikelihoodName, choose_head, choose_observation, default_likelihood, positive, whole_range
 from .registry import recipe
 
 
@@ -40,7 +33,7 @@ def gaussian_vae(
     Where x are whole levels (0 .. 255), the encoder sees them scaled into [-1, 1].
     """
     if isinstance(observation, Levels):
-        encoder = nets.Rescaled(encoder, 0, observation.levels - 1)
+        encoder = networks.Rescaled(encoder, 0, observation.levels - 1)
     posterior = Conditional(encoder, heads.Gaussian((latent,), "learned"))
     return VAE(StandardNormal((latent,)), posterior, Conditional(decoder, head))
 
@@ -64,8 +57,8 @@ def kingma2013(
     seen = choose_observation(facts, "auto", name)
     head = hold(facts, seen, choose_head(facts, name, "learned"))
     model = gaussian_vae(
-        nets.MLP(facts.shape, 2 * latent, (hidden,), "tanh", facts.rules > 1),
-        nets.MLP((latent,), head.features, (hidden,), "tanh"),
+        networks.MLP(facts.shape, 2 * latent, (hidden,), "tanh", facts.rules > 1),
+        networks.MLP((latent,), head.features, (hidden,), "tanh"),
         latent,
         head,
         seen,
@@ -93,8 +86,8 @@ def unit_gaussian(
     positive(latent=latent, hidden=hidden, decoder_hidden=decoder_hidden)
     head = heads.Gaussian(facts.shape, "unit", squash="tanh")
     model = gaussian_vae(
-        nets.MLP(facts.shape, 2 * latent, hidden, "relu", facts.rules > 1),
-        nets.MLP((latent,), head.features, decoder_hidden, "relu"),
+        networks.MLP(facts.shape, 2 * latent, hidden, "relu", facts.rules > 1),
+        networks.MLP((latent,), head.features, decoder_hidden, "relu"),
         latent,
         head,
     )
@@ -114,8 +107,10 @@ def linear(facts: Facts, *, latent: int = 10) -> Composition:
     if latent >= facts.dims:
         raise ChoiceError(f"recipe 'linear' needs fewer latents than data dimensions: `latent` below {facts.dims}")
     # shift and one isotropic scale leave the model class as it is; the Jacobian goes into every reported number
-    posterior = Conditional(nets.MLP(facts.shape, latent, (), wide=facts.rules > 1), heads.Gaussian((latent,), "each"))
-    likelihood = Conditional(nets.MLP((latent,), facts.dims, ()), heads.Gaussian(facts.shape, "shared"))
+    posterior = Conditional(
+        networks.MLP(facts.shape, latent, (), wide=facts.rules > 1), heads.Gaussian((latent,), "each")
+    )
+    likelihood = Conditional(networks.MLP((latent,), facts.dims, ()), heads.Gaussian(facts.shape, "shared"))
     model = VAE(StandardNormal((latent,)), posterior, likelihood)
     defaults = Defaults("adam", 1e-2, min(500, facts.n), "cosine", epochs=400)
     return Composition(model, ELBO(), Centred(facts.shape, facts.double), defaults)

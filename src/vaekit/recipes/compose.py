@@ -11,19 +11,19 @@ from typing import Literal
 
 from torch import nn
 
-from .. import nets
-from ..composition import Composition, Defaults, Facts
-from ..conditional import Conditional, Gaussian
-from ..corruption import corruption as make_corruption
-from ..data.condition import Condition
-from ..data.observation import Observation
-from ..errors import ChoiceError
-from ..hierarchy import Chain
-from ..mixed import is_mixed
-from ..model import VAE, Model
-from ..posteriors import PointPosterior
-from ..priors import FlowPrior, Mixture, StandardNormal, UniformSphere, Vamp
-from . import networks
+from vaekit import networks
+from vaekit.data.condition import Condition
+from vaekit.data.observation import Observation
+from vaekit.errors import ChoiceError
+from vaekit.heads import Conditional, Gaussian
+from vaekit.heads.mixed import is_mixed
+from vaekit.heads.posteriors import PointPosterior
+from vaekit.models.hierarchy import Chain
+from vaekit.models.priors import FlowPrior, Mixture, StandardNormal, UniformSphere, Vamp
+from vaekit.models.vae import VAE, Model
+from vaekit.objectives.corruption import corruption as make_corruption
+
+from . import architectures
 from .choices import (
     OBJECTIVE_CHOICES,
     OBJECTIVES,
@@ -34,15 +34,8 @@ from .choices import (
     PriorName,
     chosen,
 )
-from .parts import (
-    Activation,
-    LikelihoodName,
-    ObservationName,
-    positive,
-    seen_as,
-    start,
-    x_range,
-)
+from .composition import Composition, Defaults, Facts
+from .parts import Activation, LikelihoodName, ObservationName, positive, seen_as, start, x_range
 
 Network = Literal["auto", "dense", "conv"]
 CorruptionName = Literal["none", "gaussian", "masking", "salt-and-pepper"]
@@ -169,8 +162,8 @@ def compose(
     """
     named = locals()
     given = {n: named[n] for n in OBJECTIVE_CHOICES}
-    dense = networks.is_dense(facts, network)
-    latent = latent if latent is not None else networks.default_latent(facts, dense)
+    dense = architectures.is_dense(facts, network)
+    latent = latent if latent is not None else architectures.default_latent(facts, dense)
     positive(latent=latent, hidden=hidden, components=components, transforms=transforms)
     if blocks < 0:
         raise ChoiceError(f"`blocks` must be 0 or more, got {blocks}")
@@ -192,13 +185,13 @@ def compose(
     q_head = POSTERIORS[posterior](latent, **flow)
     if dense:
         widths = hidden if hidden is not None else (300, 300)
-        encoder = networks.dense_encoder(event, q_head.features, widths, activation, size, facts.rules > 1)
-        decoder = networks.dense_decoder(latent, head, widths, activation, size)
+        encoder = architectures.dense_encoder(event, q_head.features, widths, activation, size, facts.rules > 1)
+        decoder = architectures.dense_decoder(latent, head, widths, activation, size)
         defaults = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
     else:
-        widths = hidden if hidden is not None else networks.default_channels(facts)
-        encoder = networks.conv_encoder(event, q_head.features, widths, blocks, latent if direct else 0, size)
-        decoder = networks.conv_decoder(latent, facts.shape, head, widths, blocks, direct, size)
+        widths = hidden if hidden is not None else architectures.default_channels(facts)
+        encoder = architectures.conv_encoder(event, q_head.features, widths, blocks, latent if direct else 0, size)
+        decoder = architectures.conv_decoder(latent, facts.shape, head, widths, blocks, direct, size)
         defaults = Defaults("adamw", 1e-3, 64, "cosine", weight_decay=1e-4, clip=10000.0, ema=0.999, epochs=50)
     encoder = wrap(encoder)
     q = PointPosterior(encoder, (latent,)) if posterior == "point" else Conditional(encoder, q_head)
@@ -206,8 +199,8 @@ def compose(
     if chosen_prior == "hierarchical":
         width = widths[-1] if dense else 300
         top = max(1, latent // 2)
-        down = Conditional(nets.MLP((top,), 2 * latent, (width,), activation), Gaussian((latent,), "learned"))
-        up = Conditional(nets.MLP((latent,), 2 * top, (width,), activation), Gaussian((top,), "learned"))
+        down = Conditional(networks.MLP((top,), 2 * latent, (width,), activation), Gaussian((latent,), "learned"))
+        up = Conditional(networks.MLP((latent,), 2 * top, (width,), activation), Gaussian((top,), "learned"))
         model: Model = Chain(StandardNormal((top,)), [down], [q, up], px)
     else:
         model = VAE(choose_prior(facts, chosen_prior, latent, q, seen, components, transforms), q, px, size)

@@ -8,11 +8,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from .. import conditional as heads
-from .. import nets
-from ..composition import Composition, Facts
-from ..conditional import Conditional, Head
-from ..data.observation import (
+from vaekit import heads, networks
+from vaekit.data.observation import (
     Binary,
     Centred,
     Counts,
@@ -24,9 +21,12 @@ from ..data.observation import (
     Standardised,
     Threshold,
 )
-from ..errors import ChoiceError
-from ..mixed import Dress, Masked, MixedHead, dress, is_mixed, start_bias
-from ..schedules import Constant, Cyclic, Geometric, Linear, Schedule
+from vaekit.errors import ChoiceError
+from vaekit.heads import Conditional, Head
+from vaekit.heads.mixed import Dress, Masked, MixedHead, dress, is_mixed, start_bias
+from vaekit.objectives.schedules import Constant, Cyclic, Geometric, Linear, Schedule
+
+from .composition import Composition, Facts
 
 LikelihoodName = Literal[
     "auto", "bernoulli", "continuous-bernoulli", "beta", "gaussian", "laplace", "student-t", "discretised-logistic",
@@ -174,7 +174,7 @@ def seen_as(facts: Facts, likelihood: str, sigma: str, observation: str) -> Dres
     if not isinstance(made.observation, Levels):
         return made
     top = made.observation.levels - 1
-    return made._replace(wrap=lambda net: nets.Rescaled(made.wrap(net), 0, top))
+    return made._replace(wrap=lambda net: networks.Rescaled(made.wrap(net), 0, top))
 
 
 def x_range(observation: Observation) -> tuple[float, float] | None:
@@ -227,9 +227,9 @@ def start(composition: Composition, x: Tensor, wrap: Callable[[nn.Module], nn.Mo
         head.start_numbers(x)
         bias = start_bias(head, x)
         if bias is not None:
-            nets.set_output_bias(likelihood.net, bias)
+            networks.set_output_bias(likelihood.net, bias)
     for module in composition.model.modules():
-        if wrap and isinstance(module, nets.DirectIn):
+        if wrap and isinstance(module, networks.DirectIn):
             module.centre.copy_(wrap(nn.Identity())(x).mean(0)[: module.channels])
         begin = getattr(module, "start", None)
         if callable(begin):

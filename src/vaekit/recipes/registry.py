@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..catalogue import Argument, arguments
-from ..composition import Composition, Facts, check_support
-from ..errors import ChoiceError
-from ..options import Options
-from ..suggest import unknown
-from ..typed import mismatch
+from vaekit.cli.catalogue import Argument, arguments
+from vaekit.errors import ChoiceError
+from vaekit.options import Options
+from vaekit.utils.suggest import unknown
+from vaekit.utils.typed import mismatch
+
+from .composition import Composition, Facts, check_support
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Recipe:
 
     def _no_argument(self, name: str) -> str:
         """What to say of an argument that is none of this recipe's."""
-        from ..data import load
+        from vaekit.data import load
 
         if name in inspect.signature(load).parameters:
             return f"{name!r} is about reading the data: give it to vk.load(source, {name}=...), and its result to fit"

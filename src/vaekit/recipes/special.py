@@ -7,25 +7,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from ..composition import Composition, Defaults, Facts
-from ..data.condition import Targets
-from ..data.observation import Levels, Observation
-from ..errors import ChoiceError
-from ..hierarchy import top_down
-from ..mixed import Dress
-from ..model import VAE
-from ..objectives import ELBO, Quantised, SemiSupervised
-from ..quantize import AutoregressiveCodes, IndependentCodes, fsq_vae, vq_vae
-from ..semi import m2
-from .parts import (
-    Activation,
-    LikelihoodName,
-    ObservationName,
-    kl_weight,
-    positive,
-    seen_as,
-    start,
-)
+from vaekit.data.condition import Targets
+from vaekit.data.observation import Levels, Observation
+from vaekit.errors import ChoiceError
+from vaekit.heads.mixed import Dress
+from vaekit.models.hierarchy import top_down
+from vaekit.models.m2 import m2
+from vaekit.models.quantised import AutoregressiveCodes, IndependentCodes, fsq_vae, vq_vae
+from vaekit.models.vae import VAE
+from vaekit.objectives import ELBO, Quantised, SemiSupervised
+
+from .composition import Composition, Defaults, Facts
+from .parts import Activation, LikelihoodName, ObservationName, kl_weight, positive, seen_as, start
 from .registry import recipe
 
 CodePriorName = Literal["autoregressive", "independent"]

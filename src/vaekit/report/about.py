@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..commands import following
 from . import numbers
 from .blocks import Code, Section, Table, Text
+from .commands import following
 from .look import Look
 
 STATES = {

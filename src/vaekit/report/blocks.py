@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..figures import figure_png, png_bytes, theme
-from ..figures.pictures import Bytes
+from vaekit.figures import figure_png, png_bytes, theme
+from vaekit.figures.pictures import Bytes
 
 VERSIONS = ("light", "dark")
 """The themes that plots are drawn in; the first must be light."""

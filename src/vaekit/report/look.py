@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.core import Data
-from ..data.observation import Binary
-from ..errors import DataError
-from ..figures import channels_last, image_grid
-from ..figures.pictures import Bytes
-from ..latent import nearest
-from ..metrics import PerDatum, latent_names, per_datum, survey
-from ..metrics.latents import Survey
-from ..observed import Observed
-from ..run import Run
+from vaekit.data.core import Data
+from vaekit.data.observation import Binary
+from vaekit.errors import DataError
+from vaekit.figures import channels_last, image_grid
+from vaekit.figures.pictures import Bytes
+from vaekit.latents.paths import nearest
+from vaekit.metrics import PerDatum, latent_names, per_datum, survey
+from vaekit.metrics.latents import Survey
+from vaekit.runs.observed import Observed
+from vaekit.runs.run import Run
 
 Array = NDArray[Any]
 EXAMPLES = 10

@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..metrics.latents import ACTIVE
-from ..metrics.uncertainty import FEW, t_quantile
+from vaekit.metrics.latents import ACTIVE
+from vaekit.utils.uncertainty import FEW, t_quantile
+
 from .blocks import Block, Cards, Table, Text
 
 Metric = dict[str, Any]

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from .. import figures
-from ..errors import ChoiceError, RunError
-from ..example import PLACE
-from ..files import checked_path, is_writable, write_atomically, write_text
-from ..run import Run
+from vaekit import figures
+from vaekit.errors import ChoiceError, RunError
+from vaekit.runs.example import PLACE
+from vaekit.runs.run import Run
+from vaekit.utils.files import checked_path, is_writable, write_atomically, write_text
+
 from . import about, numbers, sections
 from .blocks import Block, Chapter, Picture, Section, Strips, Text, plot
 from .look import Look
@@ -121,7 +122,7 @@ def render(title: str, opening: Sequence[Section], chapters: Sequence[Chapter], 
     """The page as text; whatever comes from data is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from .. import __version__
+    from vaekit import __version__
 
     environment = Environment(
         loader=PackageLoader("vaekit", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,

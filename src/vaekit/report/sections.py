@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import figures
-from ..latent import Mode, chosen_mode, interpolate, manifold_grid, order_by_kl, traversal_values, traverse
-from ..metrics import ACTIVE
-from ..priors import StandardNormal
-from ..train import past_its_best
+from vaekit import figures
+from vaekit.latents.paths import Mode, chosen_mode, interpolate, manifold_grid, order_by_kl, traversal_values, traverse
+from vaekit.metrics import ACTIVE
+from vaekit.models.priors import StandardNormal
+from vaekit.training.fit import past_its_best
+
 from . import numbers
 from .about import shown_path
 from .blocks import Block, Picture, Section, Strip, Strips, Text, plot, still

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from ..data import load
-from ..data.core import Data
-from ..errors import ChoiceError, RunError
-from ..files import write_json
+from vaekit.data import load
+from vaekit.data.core import Data
+from vaekit.errors import ChoiceError, RunError
+from vaekit.utils.files import write_json
+
 from . import ae_vs_vae, beta, blur, collapse, complete, denoising, importance, interpolation, kingma2013, kl_weight  # noqa: F401
 from .bench import Bench, Plan, Told
 from .needs import check_sizes

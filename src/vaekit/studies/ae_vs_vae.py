@@ -9,14 +9,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from .. import figures
-from ..data.core import Data
-from ..latent import nearest
-from ..metrics.codes import cluster_agreement, knn_correct, probe_correct, silhouettes, tsne
-from ..metrics.samples import Components, frechet
-from ..metrics.uncertainty import units
-from ..report.blocks import Block, Section, Strips, Table, plot
-from ..run import Run
+from vaekit import figures
+from vaekit.data.core import Data
+from vaekit.latents.paths import nearest
+from vaekit.metrics.codes import cluster_agreement, knn_correct, probe_correct, silhouettes, tsne
+from vaekit.metrics.samples import Components, frechet
+from vaekit.report.blocks import Block, Section, Strips, Table, plot
+from vaekit.runs.run import Run
+from vaekit.utils.uncertainty import units
+
 from .bench import Bench, Plan
 from .needs import check_classes, check_whole
 from .page import strip

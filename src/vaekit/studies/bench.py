@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..composition import Facts
-from ..data.core import Data
-from ..data.observation import Binary, FrozenDraw
-from ..errors import RunError
-from ..files import read_json, write_json
-from ..hardware import choose_device, work
-from ..metrics import PerDatum, per_datum
-from ..progress import Progress
-from ..recipes import get_recipe
-from ..run import Observed, Run, open_run, read_config
-from ..train import fit
+from vaekit.data.core import Data
+from vaekit.data.observation import Binary, FrozenDraw
+from vaekit.errors import RunError
+from vaekit.metrics import PerDatum, per_datum
+from vaekit.recipes import get_recipe
+from vaekit.recipes.composition import Facts
+from vaekit.runs.run import Observed, Run, open_run, read_config
+from vaekit.training.cost import choose_device, work
+from vaekit.training.fit import fit
+from vaekit.utils.files import read_json, write_json
+from vaekit.utils.progress import Progress
 
 Told = Callable[[str, int, int], None]
 PILOT = 25  # steps, to learn how long one takes

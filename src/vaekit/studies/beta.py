@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import figures
-from ..compiled import has_compiler
-from ..data.core import Data
-from ..errors import ChoiceError
-from ..figures import Line
-from ..latent import order_by_kl, traverse
-from ..metrics import ACTIVE, is_active
-from ..metrics.disentanglement import Score, factor_score, mig_ceiling, mig_chen, mig_lib
-from ..metrics.uncertainty import units
-from ..report.blocks import Block, Section, Strips, Table, Text, plot
-from ..run import Run
+from vaekit import figures
+from vaekit.data.core import Data
+from vaekit.errors import ChoiceError
+from vaekit.figures import Line
+from vaekit.latents.paths import order_by_kl, traverse
+from vaekit.metrics import ACTIVE, is_active
+from vaekit.metrics.disentanglement import Score, factor_score, mig_ceiling, mig_chen, mig_lib
+from vaekit.report.blocks import Block, Section, Strips, Table, Text, plot
+from vaekit.runs.run import Run
+from vaekit.training.compiled import has_compiler
+from vaekit.utils.uncertainty import units
+
 from .bench import Bench, Plan
 from .page import strip
 from .registry import Findings, study

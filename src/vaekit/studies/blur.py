@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import figures
-from ..data.core import Data
-from ..errors import ChoiceError
-from ..figures import Line
-from ..metrics.images import radial_power
-from ..report.blocks import Section, Strips, Table, plot
+from vaekit import figures
+from vaekit.data.core import Data
+from vaekit.errors import ChoiceError
+from vaekit.figures import Line
+from vaekit.metrics.images import radial_power
+from vaekit.report.blocks import Section, Strips, Table, plot
+
 from .bench import Bench, Plan
 from .needs import check_images
 from .page import strip

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import figures
-from ..figures import Line
-from ..metrics import ACTIVE, is_active
-from ..metrics.latents import active_bounds
-from ..report.blocks import Section, Strips, Table, plot
+from vaekit import figures
+from vaekit.figures import Line
+from vaekit.metrics import ACTIVE, is_active
+from vaekit.metrics.latents import active_bounds
+from vaekit.report.blocks import Section, Strips, Table, plot
+
 from .bench import Bench, Plan
 from .kl_weight import log_of
 from .page import strip

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..corruption import corruption
-from ..data.core import Data
-from ..errors import ChoiceError
-from ..metrics.codes import knn_correct
-from ..noise import Noise
-from ..report.blocks import Block, Section, Strips, Table
-from ..run import Run
+from vaekit.data.core import Data
+from vaekit.errors import ChoiceError
+from vaekit.metrics.codes import knn_correct
+from vaekit.noise import Noise
+from vaekit.objectives.corruption import corruption
+from vaekit.report.blocks import Block, Section, Strips, Table
+from vaekit.runs.run import Run
+
 from .ae_vs_vae import labelled
 from .bench import Bench, Plan
 from .denoising import denoise

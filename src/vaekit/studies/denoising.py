@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..corruption import corruption
-from ..data.core import Data
-from ..metrics.images import median_filter, psnr, ssim
-from ..metrics.samples import Components
-from ..noise import Noise
-from ..report.blocks import Section, Strips, Table
-from ..run import Run
+from vaekit.data.core import Data
+from vaekit.metrics.images import median_filter, psnr, ssim
+from vaekit.metrics.samples import Components
+from vaekit.noise import Noise
+from vaekit.objectives.corruption import corruption
+from vaekit.report.blocks import Section, Strips, Table
+from vaekit.runs.run import Run
+
 from .bench import Bench, Plan
 from .needs import check_images
 from .page import strip

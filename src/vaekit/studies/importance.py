@@ -9,17 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import figures
-from ..data import named
-from ..data.observation import Binary
-from ..distributions import draw
-from ..errors import DataError
-from ..figures import Line
-from ..metrics.uncertainty import area
-from ..noise import Noise
-from ..report.blocks import Block, Section, Strips, Table, Text, plot
-from ..run import Run
-from ..terms import log_weights
+from vaekit import figures
+from vaekit.data import named
+from vaekit.data.observation import Binary
+from vaekit.densities import draw
+from vaekit.errors import DataError
+from vaekit.figures import Line
+from vaekit.noise import Noise
+from vaekit.objectives.terms import log_weights
+from vaekit.report.blocks import Block, Section, Strips, Table, Text, plot
+from vaekit.runs.run import Run
+from vaekit.utils.uncertainty import area
+
 from .bench import Bench, Plan
 from .needs import check_kinds
 from .page import strip

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import figures
-from ..data.core import Data
-from ..errors import ChoiceError
-from ..figures import Line
-from ..latent import interpolate, lerp, midpoint, slerp
-from ..report.blocks import Section, Strips, Table, plot
-from ..run import Run
+from vaekit import figures
+from vaekit.data.core import Data
+from vaekit.errors import ChoiceError
+from vaekit.figures import Line
+from vaekit.latents.paths import interpolate, lerp, midpoint, slerp
+from vaekit.report.blocks import Section, Strips, Table, plot
+from vaekit.runs.run import Run
+
 from .bench import Bench, Plan
 from .needs import check_whole
 from .page import strip

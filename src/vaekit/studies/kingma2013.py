@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import figures
-from ..data.observation import Binary
-from ..figures import Line
-from ..latent import manifold_grid
-from ..metrics import floors
-from ..report.blocks import Section, Table, Text, plot, still
-from ..run import Run
+from vaekit import figures
+from vaekit.data.observation import Binary
+from vaekit.figures import Line
+from vaekit.latents.paths import manifold_grid
+from vaekit.metrics import floors
+from vaekit.report.blocks import Section, Table, Text, plot, still
+from vaekit.runs.run import Run
+
 from .bench import Bench, Plan
 from .registry import Findings, study
 from .words import LEVEL, Estimate, choose, difference, direction, estimate, highest, listed, number, paired, trend

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import figures
-from ..figures import Line
-from ..metrics import ACTIVE, is_active
-from ..report.blocks import Section, Table, plot
-from ..run import Run
+from vaekit import figures
+from vaekit.figures import Line
+from vaekit.metrics import ACTIVE, is_active
+from vaekit.report.blocks import Section, Table, plot
+from vaekit.runs.run import Run
+
 from .bench import Bench, Plan
 from .registry import Findings, study
 from .words import LEVEL, beside, between, choose, direction, estimate, highest, listed, number, paired, spread_ratio

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from ..data.core import Data
-from ..errors import ChoiceError
-from ..metrics.uncertainty import units
+from vaekit.data.core import Data
+from vaekit.errors import ChoiceError
+from vaekit.utils.uncertainty import units
 
 LEAST = {"test": (30, 0.1), "valid": (10, 0.1), "train": (100, 0.8)}
 """Data of each part that a study needs, and the share that the usual split gives it."""

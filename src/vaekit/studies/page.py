@@ -6,13 +6,14 @@ import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .. import figures
-from ..figures.pictures import Bytes
-from ..files import write_text
-from ..metrics.uncertainty import units
-from ..report.about import duration, shown_path
-from ..report.blocks import Block, Chapter, Code, Section, Strip, Table, Text
-from ..report.page import render
+from vaekit import figures
+from vaekit.figures.pictures import Bytes
+from vaekit.report.about import duration, shown_path
+from vaekit.report.blocks import Block, Chapter, Code, Section, Strip, Table, Text
+from vaekit.report.page import render
+from vaekit.utils.files import write_text
+from vaekit.utils.uncertainty import units
+
 from .bench import Bench
 from .registry import Findings, Study
 from .words import LEVEL

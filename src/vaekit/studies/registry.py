@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ChoiceError
-from ..suggest import unknown
+from vaekit.errors import ChoiceError
+from vaekit.utils.suggest import unknown
 
 if TYPE_CHECKING:
-    from ..data.core import Data
-    from ..report.blocks import Section
+    from vaekit.data.core import Data
+    from vaekit.report.blocks import Section
+
     from .bench import Bench
 
 

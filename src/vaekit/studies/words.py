@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..metrics.uncertainty import f_quantile, standard_error, t_quantile, units
+from vaekit.utils.uncertainty import f_quantile, standard_error, t_quantile, units
 
 LEVEL = 0.05
 """The chance with which a page claims a difference where there is none, all its claims together."""

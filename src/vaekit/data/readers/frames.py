@@ -1,0 +1,208 @@
+"""Tables in memory and in Parquet: frames of pandas and polars, tables of pyarrow, read as the same CSV would be."""
+
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal as Exact
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaekit.data.core import Array
+from vaekit.errors import DataError
+
+from .cells import Cells, Decimal, Table, as_text, is_missing, number
+from .dialect import INDEX, comma_note
+
+FRAMES = (("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table"))
+SERIES = (("pandas", "Series"), ("polars", "Series"), ("pyarrow", "ChunkedArray"), ("pyarrow", "Array"))
+
+
+def is_frame(x: Any) -> bool:
+    """Whether `x` is a table of pandas, polars or pyarrow: whoever holds one has imported that."""
+    return _is_one(x, FRAMES)
+
+
+def is_series(x: Any) -> bool:
+    return _is_one(x, SERIES) or _is_one(x, (("pandas", "Index"), ("pandas", "Categorical")))
+
+
+def names_of(frame: Any) -> list[str]:
+    """The names of the columns of a frame."""
+    return [name for name, _ in _columns(frame)]
+
+
+def only_column(frame: Any) -> Any:
+    """The one column of a frame that has no other, else all as an array (N, K)."""
+    columns = [series for _, series in _columns(frame)]
+    return columns[0] if len(columns) == 1 else np.stack([np.asarray(series) for series in columns], 1)
+
+
+def values_of(x: Any, what: str) -> Array:
+    """The cells of a series, as those of a column of a table."""
+    return _cells(x, what, Cells())
+
+
+def read(
+    frame: Any,
+    where: str,
+    *,
+    decimal: str | None = None,
+    texts: Collection[str] = (),
+    drop: Collection[str] = (),
+) -> Table:
+    """The columns of a frame; arguments as for `delimited.read`.
+
+    Raises:
+        DataError: a column holds neither numbers nor texts, or two have one name.
+    """
+    given = list(_columns(frame))
+    names = [name for name, _ in given]
+    if twice := next((name for name, times in Counter(names).items() if times > 1), None):
+        raise DataError(f"{where} has two columns named {twice!r}: give each a name of its own")
+    columns, words, notes = {}, set[str](), []
+    chosen: Decimal = "comma" if decimal == "comma" else "point"
+    for name, series in given:
+        if name in drop:
+            continue
+        cells = Cells(chosen)
+        values = _cells(series, f"{where}: column {name!r}", cells, name in texts)
+        if values.dtype.kind == "U" and decimal is None and name not in texts and (comma := _with_comma(values)):
+            values, example = comma
+            notes.append(comma_note(name, example))
+        columns[name] = values
+        words |= cells.words
+        if cells.read_as:
+            notes.append(f"column {name!r}: {cells.read_as[0]!r} is read as the number {cells.read_as[1]:g}")
+    unnamed = tuple(name for name in columns if INDEX.fullmatch(name) or not name)
+    options = {"decimal": "comma"} if chosen == "comma" else {}
+    return Table(columns, tuple(names), unnamed, words=frozenset(words), notes=tuple(notes), options=options)
+
+
+def texts(frame: Any, where: str, without: Collection[str] = ()) -> dict[str, list[str]]:
+    """The cells of a frame as the same CSV has them, by column."""
+    found = {}
+    for name, series in _columns(frame):
+        if name not in without:
+            values = series.to_pylist() if hasattr(series, "to_pylist") else list(_listed(series))
+            found[name] = [_text(value, f"{where}: column {name!r}") for value in values]
+    return found
+
+
+def parquet(path: Path) -> Any:
+    """The table in a Parquet file.
+
+    Raises:
+        DataError: pyarrow is missing, or the file is damaged.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise DataError(
+            f"reading {path} needs pyarrow: pip install 'vaekit[parquet]', or save the table as CSV"
+        ) from error
+    try:
+        table = pq.ParquetFile(path).read()  # read_table fails where two columns have one name
+        _ = table.column_names
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} cannot be read as Parquet: the name of a column is not UTF-8; rename it, or save the table as CSV"
+        ) from error
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet ({error}): damaged, or another format") from error
+    return table
+
+
+def _is_one(x: Any, kinds: Iterable[tuple[str, str]]) -> bool:
+    for module, name in kinds:
+        held = sys.modules.get(module)
+        if held is not None and isinstance(x, getattr(held, name, ())):
+            return True
+    return False
+
+
+def _columns(frame: Any) -> Iterable[tuple[str, Any]]:
+    """The names of a frame and its columns, two of which may have one name."""
+    if _is_one(frame, FRAMES[:1]):
+        for j, name in enumerate(frame.columns):
+            yield " ".join(map(str, name)) if isinstance(name, tuple) else str(name).strip(), frame.iloc[:, j]
+    elif _is_one(frame, FRAMES[1:2]):
+        for series in frame.get_columns():
+            yield str(series.name).strip(), series
+    else:
+        for name, column in zip(frame.column_names, frame.columns, strict=True):
+            yield str(name).strip(), column
+
+
+def _cells(series: Any, what: str, cells: Cells, named: bool = False) -> Array:
+    """The cells of a column: int64, float64 with nan, or text; categories are always text."""
+    kind = str(getattr(series, "dtype", None) or getattr(series, "type", "")).lower()
+    if not named and (plain := _plain(series)) is not None:
+        return plain
+    values = series.to_pylist() if hasattr(series, "to_pylist") else list(_listed(series))
+    texts = [_text(value, what) for value in values]
+    named = named or kind.startswith(("category", "categorical", "enum", "dictionary"))
+    found = None if named else cells.numbers(texts)
+    return as_text(texts) if found is None else found
+
+
+def _plain(series: Any) -> Array | None:
+    """A column that NumPy can hold, without a missing value."""
+    kind = getattr(series, "dtype", None)
+    if isinstance(kind, np.dtype):
+        if kind.kind not in "iuf":
+            return None
+        values = np.asarray(series)
+    elif (nulls := getattr(series, "null_count", None)) is not None:
+        nulls = nulls() if callable(nulls) else nulls  # polars has a method where pyarrow has a number
+        if nulls or not str(kind or series.type).lower().lstrip("u").startswith(("int", "float", "double")):
+            return None
+        values = series.to_numpy()
+    else:
+        return None
+    if values.dtype.kind == "f":
+        return values.astype(np.float64)
+    return values.astype(np.float64 if values.dtype == np.uint64 and values.max(initial=0) > 2**63 - 1 else np.int64)
+
+
+def _listed(series: Any) -> Any:
+    if hasattr(series, "to_list"):
+        return series.to_list()
+    return series
+
+
+def _text(value: Any, what: str) -> str:
+    """A cell as a CSV file has it."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value))
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    if isinstance(value, float | np.floating):
+        return "" if value != value else repr(float(value))
+    if isinstance(value, Exact):
+        return str(value)
+    if isinstance(value, datetime | date | time | timedelta | np.datetime64 | np.timedelta64):
+        return str(value)
+    if isinstance(value, bytes | complex):
+        raise DataError(f"{what} holds {type(value).__name__}, expected numbers or texts: convert it, or drop it")
+    raise DataError(
+        f"{what} is nested (its cells are of type {type(value).__name__}): drop it, or save arrays as .npz and tables "
+        "of plain columns as Parquet"
+    )
+
+
+def _with_comma(values: Array) -> tuple[Array, str] | None:
+    """A column of text as numbers where all have a decimal comma, and one of them."""
+    texts = values.tolist()
+    example = next((t for t in texts if number(t, "comma") is not None and number(t) is None), None)
+    if example is None or any(number(t, "comma") is None and not is_missing(t) for t in texts):
+        return None
+    found = Cells("comma").numbers(texts)
+    return None if found is None else (found, example)

@@ -1,0 +1,110 @@
+"""Drawing from any density with keyed noise."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import (
+    Bernoulli,
+    Beta,
+    Distribution,
+    Gamma,
+    Independent,
+    Laplace,
+    Normal,
+    OneHotCategorical,
+    StudentT,
+)
+
+from vaekit.noise import Noise
+from vaekit.utils.isolation import seeded
+
+from .gamma import standard_beta, standard_gamma, standard_t
+
+_ONE = torch.Size()
+
+
+@singledispatch
+def _from_noise(d: Distribution, noise: Noise, event: tuple[int, ...], k: int | None) -> Tensor:
+    """One draw from an elementwise density `d`, of shape (K?, B, *event).
+
+    A density nobody registered is drawn by its own sampler under a generator seeded from the noise: repeatable, but
+    a row's number then depends on the batch it stands in, and the step cannot be compiled.
+    """
+    wanted = torch.Size(((k,) if k is not None else ()) + (len(noise.rows), *event))
+    missing = wanted[: len(wanted) - len(d.batch_shape) - len(d.event_shape)]
+    with seeded(int(noise.bits((1,))[..., 0].long().sum()), noise.rows.device):
+        return d.rsample(missing) if d.has_rsample else d.sample(missing)
+
+
+@_from_noise.register
+def _(d: Normal, noise: Noise, event, k):
+    return d.loc + d.scale * noise.normal(event, k).to(d.loc.dtype)
+
+
+@_from_noise.register
+def _(d: Bernoulli, noise: Noise, event, k):
+    return (noise.uniform(event, k) < d.probs).to(d.probs.dtype)
+
+
+@_from_noise.register
+def _(d: OneHotCategorical, noise: Noise, event, k):
+    below = torch.cumsum(d.probs, -1)[..., :-1]  # the class is how many steps of the distribution function u passes
+    place = (noise.uniform((1,), k) > below).sum(-1)
+    return F.one_hot(place, event[0]).to(d.probs.dtype)
+
+
+@_from_noise.register
+def _(d: Laplace, noise: Noise, event, k):
+    return d.icdf(noise.uniform(event, k))
+
+
+@_from_noise.register
+def _(d: Gamma, noise: Noise, event, k):
+    return standard_gamma(noise, d.concentration, event, k) / d.rate
+
+
+@_from_noise.register
+def _(d: Beta, noise: Noise, event, k):
+    return standard_beta(noise, d.concentration1, d.concentration0, event, k)
+
+
+@_from_noise.register
+def _(d: StudentT, noise: Noise, event, k):
+    return d.loc + d.scale * standard_t(noise, d.df, event, k)
+
+
+def draw(d: Distribution, noise: Noise, k: int | None = None) -> Tensor:
+    """One draw a row of `noise`, or k of them on a leading axis, reparametrised where the density can be.
+
+    `d` has batch shape () (a prior), (B,) or, with k samples already on its leading axis, (K, B); the draw has shape
+    (B, *event) or (K, B, *event).
+    """
+    if len(d.batch_shape) == 2:
+        if k is not None:
+            raise ValueError(f"k={k} samples asked of a density that already has {d.batch_shape[0]}")
+        k = d.batch_shape[0]
+    base = d.base_dist if isinstance(d, Independent) else d
+    return _from_noise(base, noise, tuple(d.event_shape), k)
+
+
+def draw_with_density(d: Distribution, noise: Noise, k: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """`draw`, and log d(draw) (K?, B) where drawing yields it (`d.draw_with_density`: a flow), else None."""
+    own = getattr(d, "draw_with_density", None)
+    return own(noise, k) if own is not None else (draw(d, noise, k), None)
+
+
+class Elementwise(Distribution):
+    """A density of one element, without an event axis of its own, whose keyed draw is its sampler as well. Abstract."""
+
+    def sample(self, sample_shape=_ONE) -> Tensor:
+        with torch.no_grad():
+            return _from_noise(self, Noise.fresh(1), tuple(self._extended_shape(sample_shape)), None)[0]
+
+    def rsample(self, sample_shape=_ONE) -> Tensor:
+        if not self.has_rsample:
+            raise ValueError(f"draws of {type(self).__name__} carry no gradient")
+        return _from_noise(self, Noise.fresh(1), tuple(self._extended_shape(sample_shape)), None)[0]

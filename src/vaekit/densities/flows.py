@@ -1,0 +1,326 @@
+"""Normalising flows: invertible maps of N(0, I), the steps they are made of, and the density they give.
+
+A step is a module; `bind(h)` takes hold of its weights, with a context h (..., H) if it has one, and gives the map. A
+density therefore keeps the weights it was made with: one made by a frozen copy of a module stays frozen.
+
+Flows are computed in float32 at least, also under autocast: a density and its draw must be one map and its inverse.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+from vaekit.noise import Noise
+
+from . import _from_noise, draw
+
+KINDS = ("affine", "spline")
+BINS, BOUND = 8, 6.0
+"""A spline's bins over [-BOUND, BOUND], outside which it is the identity."""
+REACH = 2.0
+"""The largest |log| of what a coupling's network says: a scale, a bin's share of width or height, a slope at a knot."""
+_ONE = torch.Size()
+
+
+def exact(like: Tensor) -> torch.autocast:
+    """No lower precision inside."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+class Map(NamedTuple):
+    """An invertible map z = f(e) of (..., D): each way gives its image and log |det df/de|, (..., D) and (...)."""
+
+    forward: Callable[[Tensor], tuple[Tensor, Tensor]]
+    inverse: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class Drawn(Distribution):
+    """A density over (D,) whose draw yields log q of the draw as well. Abstract: `_drawn(noise, k)` does both.
+
+    Its batch shape is (), (B,) or (K, B), as for `distributions.draw`.
+    """
+
+    arg_constraints: ClassVar = {}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, batch: Sequence[int], dims: int):
+        super().__init__(torch.Size(batch), torch.Size((dims,)), validate_args=False)
+
+    def _drawn(self, noise: Noise, k: int | None) -> tuple[Tensor, Tensor]:
+        raise RuntimeError(f"{type(self).__name__} does not define _drawn")
+
+    def draw_with_density(self, noise: Noise, k: int | None = None) -> tuple[Tensor, Tensor]:
+        """One draw a row of `noise`, or k of them: (K?, B, D), reparametrised, and their log-density (K?, B)."""
+        if len(self.batch_shape) == 2:
+            if k is not None:
+                raise ValueError(f"k={k} samples asked of a density that already has {self.batch_shape[0]}")
+            k = self.batch_shape[0]
+        return self._drawn(noise, k)
+
+    def rsample(self, sample_shape=_ONE) -> Tensor:
+        shape, n = torch.Size(sample_shape), torch.Size(sample_shape).numel()
+        if not self.batch_shape:
+            return draw(self, Noise.fresh(n)).reshape(self._extended_shape(shape))
+        if len(self.batch_shape) == 2 and n != 1:
+            raise ValueError("several samples of a density that has a sample axis already")
+        k = n if len(self.batch_shape) == 1 else None
+        return draw(self, Noise.fresh(self.batch_shape[-1]), k).reshape(self._extended_shape(shape))
+
+
+@_from_noise.register
+def _(d: Drawn, noise: Noise, event, k):
+    return d._drawn(noise, k)[0]
+
+
+class Flow(Drawn):
+    """The density of z = f_T(... f_1(e)), e ~ N(0, t^2 I), where t is 1 but for tempered draws.
+
+    `mean` is the flow's centre f(0), the image of the base's mean: the mean itself has no closed form.
+    """
+
+    def __init__(self, maps: Sequence[Map], batch: Sequence[int], zero: Tensor, temperature: float = 1.0):
+        self.maps, self.zero, self.temperature = tuple(maps), zero, temperature
+        super().__init__(batch, zero.shape[-1])
+
+    def tempered(self, temperature: float) -> Flow:
+        """The same map of a base that is `temperature` times as wide: at 0 only the centre is left."""
+        return Flow(self.maps, self.batch_shape, self.zero, temperature)
+
+    def _base(self, e: Tensor) -> Tensor:
+        """log N(e; 0, t^2 I) for e / t."""
+        return -0.5 * e.square().sum(-1) - e.shape[-1] * (0.5 * math.log(2 * math.pi) + self._log_temperature)
+
+    @property
+    def _log_temperature(self) -> float:
+        return math.log(self.temperature) if self.temperature > 0 else -math.inf
+
+    def _forward(self, e: Tensor) -> tuple[Tensor, Tensor]:
+        total = torch.zeros_like(e[..., 0])
+        with exact(e):
+            for f in self.maps:
+                e, log_det = f.forward(e)
+                total = total + log_det
+        return e, total
+
+    @property
+    def mean(self) -> Tensor:
+        return self._forward(self.zero.expand(*self.batch_shape, -1))[0]
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        e, total = value.to(self.zero.dtype), torch.zeros_like(value[..., 0])
+        with exact(value):
+            for f in reversed(self.maps):
+                e, log_det = f.inverse(e)
+                total = total + log_det
+        return self._base(e / self.temperature) - total
+
+    def _drawn(self, noise: Noise, k: int | None) -> tuple[Tensor, Tensor]:
+        e = noise.normal(self.event_shape, k).to(self.zero.dtype)
+        z, total = self._forward(e * self.temperature)
+        return z, self._base(e) - total
+
+
+def affine_map(loc: Tensor, log_scale: Tensor) -> Map:
+    """z = loc + e^{log_scale} e, elementwise."""
+
+    def forward(e: Tensor) -> tuple[Tensor, Tensor]:
+        return loc + torch.exp(log_scale) * e, log_scale.sum(-1)
+
+    def inverse(z: Tensor) -> tuple[Tensor, Tensor]:
+        return (z - loc) * torch.exp(-log_scale), log_scale.sum(-1)
+
+    return Map(forward, inverse)
+
+
+class Net(nn.Module):
+    """Dense layers with ELUs over x (..., D) and a context (..., H), which enters by the first one.
+
+    The last layer starts at zero but for the bias, so that every flow starts at what the bias says. `masks` (0 or 1)
+    multiply the weights on the way from x to the output.
+    """
+
+    def __init__(
+        self, dims: int, context: int, features: int, hidden: Sequence[int], masks: Sequence[Tensor] | None = None
+    ):
+        super().__init__()
+        if not hidden:
+            raise ValueError("a flow's networks need a hidden layer or more")
+        widths = [dims, *hidden, features]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.context = nn.Linear(context, hidden[0], bias=False) if context else None
+        self.masked = masks is not None
+        for i, mask in enumerate(masks or ()):
+            self.register_buffer(f"mask{i}", mask, persistent=False)
+        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.layers[-1].bias)  # type: ignore[arg-type]
+
+    def bind(self, h: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """The network as a function of x (..., D), with the weights it has now."""
+        weights: list[tuple[Tensor, Tensor]] = []
+        for i, layer in enumerate(self.layers):
+            w, b = layer.weight, layer.bias
+            weights.append((w * getattr(self, f"mask{i}") if self.masked else w, b))  # type: ignore[arg-type]
+        given = None if self.context is None or h is None else F.linear(h, self.context.weight)
+
+        def net(x: Tensor) -> Tensor:
+            y = F.linear(x, *weights[0])
+            if given is not None:
+                y = y + given
+            for w, b in weights[1:]:
+                y = F.linear(F.elu(y), w, b)
+            return y
+
+        return net
+
+
+# --- couplings --------------------------------------------------------------------------------------------------
+
+
+def _bounded(raw: Tensor) -> Tensor:
+    return REACH * torch.tanh(raw / REACH)
+
+
+def _affine(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    """x (..., m) scaled and shifted elementwise by raw (..., 2, m), or back; and log d forward / dx of each element."""
+    shift, raw_scale = raw.unbind(-2)
+    log_scale = _bounded(raw_scale)
+    if inverse:
+        return (x - shift) * torch.exp(-log_scale), log_scale
+    return x * torch.exp(log_scale) + shift, log_scale
+
+
+def _spline(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    """Monotone rational-quadratic splines of each element, raw (..., 3 BINS - 1, m), the identity where raw is zero.
+
+    Durkan et al. (2019), with identity tails; raw numbers are bounded, so that no bin is too steep for float32. Bins
+    are gone through one by one, since a number for all elements is then one vector: scans and gathers would not fuse.
+    """
+    sizes = torch.exp(_bounded(raw)).unbind(-2)
+    widths, heights, slopes = sizes[:BINS], sizes[BINS : 2 * BINS], sizes[2 * BINS :]
+    wide, high = (1 / torch.stack(s).sum(0) for s in (widths, heights))  # so that the bins fill the unit square
+    inside = x.abs() < BOUND
+    u = (x.clamp(-BOUND, BOUND) + BOUND) / (2 * BOUND)
+    one = torch.ones_like(u)
+    # the bin that u is in: its lower left corner, its sides, its slopes at both ends
+    x0, y0, w, h, d0, d1 = 0 * one, 0 * one, widths[0] * wide, heights[0] * high, one, slopes[0]
+    right, top = w, h
+    for i in range(1, BINS):
+        past = u >= (top if inverse else right)
+        last = i == BINS - 1
+        found = (right, top, widths[i] * wide, heights[i] * high, slopes[i - 1], one if last else slopes[i])
+        x0, y0, w, h, d0, d1 = (torch.where(past, a, b) for a, b in zip(found, (x0, y0, w, h, d0, d1), strict=True))
+        right, top = right + found[2], top + found[3]
+    s = h / w
+    bend = d0 + d1 - 2 * s
+    if inverse:
+        v = ((u - y0) / h).clamp(0, 1)
+        a, b = s - d0 + v * bend, d0 - v * bend
+        root = torch.sqrt((b * b + 4 * a * s * v).clamp_min(1e-20))
+        place = (2 * s * v / (b + root)).clamp(0, 1)
+        image = x0 + w * place
+    else:
+        place = ((u - x0) / w).clamp(0, 1)
+        image = y0 + h * (s * place**2 + d0 * place * (1 - place)) / (s + bend * place * (1 - place))
+    between = place * (1 - place)
+    rise = d1 * place**2 + 2 * s * between + d0 * (1 - place) ** 2
+    log_slope = 2 * torch.log(s) + torch.log(rise) - 2 * torch.log(s + bend * between)
+    return torch.where(inside, 2 * BOUND * image - BOUND, x), torch.where(inside, log_slope, 0)
+
+
+class Coupling(nn.Module):
+    """Half of the dimensions mapped elementwise, by numbers that a network makes of the other half and the context.
+
+    `turn` says which half: the second or the first, the odd or the even places, and over again. Dinh et al. (2017)
+    for `affine`, Durkan et al. (2019) for `spline`. Starts as the identity.
+    """
+
+    def __init__(self, dims: int, context: int, hidden: Sequence[int], kind: str = "affine", turn: int = 0):
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
+        self.turn, self.kind = turn % 4 if dims > 1 else 0, kind
+        self.params = 2 if kind == "affine" else 3 * BINS - 1
+        kept, moved = (p.shape[-1] for p in self._split(torch.zeros(dims)))
+        self.net = Net(max(kept, 1), context, self.params * moved, hidden)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(what is kept, what is mapped)."""
+        half = x.shape[-1] // 2
+        if self.turn < 2:
+            a, b = x[..., :half], x[..., half:]
+        else:
+            a, b = x[..., 0::2], x[..., 1::2]
+        return (b, a) if self.turn % 2 else (a, b)
+
+    def _join(self, kept: Tensor, moved: Tensor) -> Tensor:
+        a, b = (moved, kept) if self.turn % 2 else (kept, moved)
+        if self.turn < 2:
+            return torch.cat([a, b], -1)
+        n = b.shape[-1]
+        return torch.cat([torch.stack([a[..., :n], b], -1).flatten(-2), a[..., n:]], -1)
+
+    def bind(self, h: Tensor | None = None) -> Map:
+        net, elementwise = self.net.bind(h), _affine if self.kind == "affine" else _spline
+
+        def run(x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+            kept, moved = self._split(x)
+            raw = net(kept if kept.shape[-1] else torch.zeros_like(moved))  # one dimension: nothing to go by
+            raw = raw.unflatten(-1, (self.params, -1))
+            image, log_slope = elementwise(moved, raw, inverse)
+            if kept.shape[:-1] != image.shape[:-1]:
+                kept = kept.expand(*image.shape[:-1], -1)  # a value with fewer axes than the context
+            return self._join(kept, image), log_slope.sum(-1)
+
+        return Map(lambda e: run(e, False), lambda z: run(z, True))
+
+
+# --- inverse autoregressive steps -------------------------------------------------------------------------------
+
+
+class Autoregressive(nn.Module):
+    r"""z_i = s_i e_i + (1 - s_i) m_i with s_i in (0, 1) and m_i functions of e_1 .. e_{i-1} and the context.
+
+    Kingma et al. (2016), equation 14, with the masks of Germain et al. (2015). Forwards it is one pass of the network,
+    back it is one pass a dimension. `backwards` puts the dimensions in the other order. Starts with s = sigmoid(2).
+    """
+
+    def __init__(self, dims: int, context: int, hidden: Sequence[int], backwards: bool = False):
+        super().__init__()
+        place = torch.arange(1, dims + 1)
+        self.dims, self.backwards = dims, backwards
+        place = place.flip(0) if backwards else place
+        # a hidden unit of degree d knows of the places up to d; degree 0 knows of the context alone
+        degrees = [place, *(torch.arange(width) * dims // width for width in hidden)]
+        masks = [(b[:, None] >= a).float() for a, b in itertools.pairwise(degrees)]
+        masks.append((torch.cat([place, place])[:, None] > degrees[-1]).float())
+        self.net = Net(dims, context, 2 * dims, hidden, masks)
+        with torch.no_grad():
+            self.net.layers[-1].bias[dims:].fill_(2.0)  # type: ignore[index]
+
+    def bind(self, h: Tensor | None = None) -> Map:
+        net = self.net.bind(h)
+        order = range(self.dims - 1, -1, -1) if self.backwards else range(self.dims)
+
+        def forward(e: Tensor) -> tuple[Tensor, Tensor]:
+            m, gate = net(e).chunk(2, -1)
+            return m + torch.sigmoid(gate) * (e - m), F.logsigmoid(gate).sum(-1)
+
+        def inverse(z: Tensor) -> tuple[Tensor, Tensor]:
+            e = torch.zeros_like(z)
+            for i in order:
+                m, gate = net(e).chunk(2, -1)
+                found = m + (z - m) * (1 + torch.exp(-gate))
+                known = (torch.arange(self.dims, device=z.device) == i).expand(found.shape)
+                e = torch.where(known, found, e)
+            return e, F.logsigmoid(net(e).chunk(2, -1)[1]).sum(-1)
+
+        return Map(forward, inverse)

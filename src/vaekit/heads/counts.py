@@ -1,0 +1,205 @@
+"""Heads over counts 0, 1, 2, ..."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch import distributions as D
+from torch.distributions import constraints
+
+from vaekit.densities import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+
+from .base import LOG_SCALE_FLOOR, Head, moments, raw_of_floored, raw_of_within, within
+
+
+def count_range(scaled: bool = True) -> dict[str, Any]:
+    """The settings of a count head in a recipe; those of runs trained when log means ended at 16 where not `scaled`."""
+    return {"scaled": True} if scaled else {"highest": 16.0}
+
+
+class Counts(Head):
+    """Counts 0, 1, 2, ... of a mean given by its logarithm, softly between -12 and `highest`. Abstract.
+
+    Arguments:
+        link: what a raw number is: the log mean (`exp`) or the mean before a `softplus`.
+        highest: the largest log mean; 30 is a mean of 1e13, beyond every count that float32 can tell from the next.
+        scaled: the log mean is centre + spread * raw, both measured by `start_numbers` and stored with the weights.
+            Counts about 1e7 are known to 3e-4: where all are alike, steps of an optimiser in the log mean are too long.
+    """
+
+    support = constraints.nonnegative_integer
+    discrete = True
+    LOWEST = -12.0
+
+    def __init__(self, event: tuple[int, ...], link: str = "exp", highest: float = 30.0, scaled: bool = False):
+        super().__init__(event)
+        if link not in ("exp", "softplus"):
+            raise ValueError(f"link {link!r} is not one of exp, softplus")
+        if not self.LOWEST < highest <= 40:
+            raise ValueError(f"highest must lie above {self.LOWEST:g} and at most at 40, got {highest}")
+        if scaled and link != "exp":
+            raise ValueError("scaled is for the link exp: a log mean is scaled")
+        self.link, self.highest, self.scaled = link, highest, scaled
+        if scaled:
+            self.register_buffer("centre", torch.zeros(self.event))
+            self.register_buffer("spread", torch.ones(self.event))
+
+    def log_mean(self, raw: Tensor) -> Tensor:
+        if self.scaled:
+            raw = self.get_buffer("centre") + self.get_buffer("spread") * raw
+        if self.link == "softplus":
+            low = raw < -15  # there softplus(raw) = e^raw to float32's last bit
+            raw = torch.where(low, raw, torch.log(F.softplus(torch.where(low, torch.zeros_like(raw), raw))))
+        return within(raw, self.LOWEST, self.highest)
+
+    def raw_mean(self, mean: Tensor) -> Tensor:
+        """The raw numbers of a mean; one of 0 is read as 0.001."""
+        raw = raw_of_within(torch.log(mean.flatten().clamp_min(1e-3)), self.LOWEST, self.highest)
+        if self.scaled:
+            return (raw - self.get_buffer("centre").flatten()) / self.get_buffer("spread").flatten()
+        return raw_of_floored(torch.exp(raw), 0.0) if self.link == "softplus" else raw
+
+    @torch.no_grad()
+    def start_numbers(self, x: Tensor) -> None:
+        """The centre at the log of the mean; the spread 4 deviations of log(1 + x), at most 1.
+
+        The deviation of a Poisson variable's logarithm, about mean^(-1/2), is the least that is assumed.
+        """
+        if not self.scaled:
+            return
+        _, mean, _ = moments(x.double())
+        _, _, variance = moments(torch.log1p(x.double()))
+        least = (1 + mean).rsqrt()
+        self.get_buffer("centre").copy_(torch.log(mean.clamp_min(1e-3)))
+        self.get_buffer("spread").copy_((4 * variance.sqrt().maximum(least)).clamp_max(1.0))
+
+
+class PoissonHead(Counts):
+    """Poisson counts: the variance is the mean."""
+
+    def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
+        return self.raw_mean(mean)
+
+    def forward(self, raw: Tensor) -> D.Distribution:
+        (mean,) = self.split(raw)
+        return self.independent(Poisson(self.log_mean(mean), validate_args=False))
+
+
+DISPERSIONS = ("shared", "each", "learned")
+
+
+class OverdispersedCounts(Counts):
+    """Counts whose rate varies, with an inverse dispersion r. Abstract.
+
+    Arguments:
+        dispersion: whose log r: `shared` (one learned number), `each` (one learned number an element, whatever is
+            given) or `learned` (a raw number an element). It lies softly between -6 and `highest` - 4. The density is
+            Poisson's only where r is far above the mean, so r is Poisson-like at means up to e^(`highest` - 8).
+        link, highest, scaled: see `Counts`.
+    """
+
+    def __init__(
+        self,
+        event: tuple[int, ...],
+        dispersion: str = "each",
+        link: str = "exp",
+        highest: float = 30.0,
+        scaled: bool = False,
+    ):
+        super().__init__(event, link, highest, scaled)
+        if dispersion not in DISPERSIONS:
+            raise ValueError(f"dispersion {dispersion!r} is not one of {', '.join(DISPERSIONS)}")
+        self.dispersion = dispersion
+        self.params = 2 if dispersion == "learned" else 1
+        if dispersion != "learned":
+            self.raw_dispersion = nn.Parameter(torch.zeros(() if dispersion == "shared" else self.event))
+
+    def mean_and_dispersion(self, mean: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """log m and log r from the raw tensors, and those left over."""
+        if self.dispersion == "learned":
+            raw, rest = rest[0], rest[1:]
+        else:
+            raw = self.raw_dispersion.to(mean.dtype).expand(mean.shape)
+        return self.log_mean(mean), within(raw, LOG_SCALE_FLOOR, self.highest - 4), rest
+
+    def raw_of_dispersion(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """The raw number of the r of this mean and variance: from 0.05 to 7 times the mean (or e^5 where that is more).
+
+        Above, where the density is nearly Poisson's, r has little gradient.
+        """
+        log_mean = torch.log(mean.clamp_min(1e-3))
+        log_r = 2 * log_mean - torch.log((variance - mean).clamp_min(1e-6))
+        return raw_of_within(
+            log_r.clamp_min(-3).minimum((log_mean + 2).clamp_min(5)), LOG_SCALE_FLOOR, self.highest - 4
+        )
+
+    def bias(self, mean: Tensor, variance: Tensor) -> list[Tensor]:
+        """Raw parameters of a negative binomial of this mean and variance, those that the network gives."""
+        found = [self.raw_mean(mean)]
+        if self.dispersion == "learned":
+            found.append(self.raw_of_dispersion(mean, variance).flatten())
+        return found
+
+    def counts_of(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the negative binomial in data of this mean and variance."""
+        return mean, variance
+
+    @torch.no_grad()
+    def start_numbers(self, x: Tensor) -> None:
+        super().start_numbers(x)
+        if self.dispersion == "learned":
+            return
+        n, mean, variance = moments(x.double())
+        mean, variance = self.counts_of(mean, variance)
+        if self.dispersion == "shared":  # one r for the excess over Poisson of all elements together
+            share = n / n.sum().clamp_min(1)
+            square, excess = (share * mean**2).sum(), (share * (variance - mean)).sum()
+            mean = square.sqrt()
+            variance = mean + excess
+        self.raw_dispersion.copy_(self.raw_of_dispersion(mean, variance))
+
+
+class NegativeBinomialHead(OverdispersedCounts):
+    """Negative binomial counts, variance m + m^2 / r: counts of genes in cells."""
+
+    def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
+        return torch.cat(self.bias(mean, std.square()))
+
+    def forward(self, raw: Tensor) -> D.Distribution:
+        log_mean, log_r, _ = self.mean_and_dispersion(*self.split(raw))
+        return self.independent(NegativeBinomial(log_mean, log_r, validate_args=False))
+
+
+class ZeroInflatedNegativeBinomialHead(OverdispersedCounts):
+    """A negative binomial that is 0 with a chance of its own as well: its logit is one more raw number an element."""
+
+    START = -2.0  # the logit before training: a chance of 0.12
+
+    def __init__(
+        self,
+        event: tuple[int, ...],
+        dispersion: str = "each",
+        link: str = "exp",
+        highest: float = 30.0,
+        scaled: bool = False,
+    ):
+        super().__init__(event, dispersion, link, highest, scaled)
+        self.params += 1
+
+    def counts_of(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """What makes up for the zeros put in: the mean, and the variance that stays."""
+        kept = 1 / (1 + math.exp(self.START))
+        counts = mean / kept
+        return counts, (variance - kept * (1 - kept) * counts**2) / kept
+
+    def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
+        counts, variance = self.counts_of(mean, std.square())
+        return torch.cat([*self.bias(counts, variance), torch.full_like(counts.flatten(), self.START)])
+
+    def forward(self, raw: Tensor) -> D.Distribution:
+        log_mean, log_r, (dropout,) = self.mean_and_dispersion(*self.split(raw))
+        return self.independent(ZeroInflatedNegativeBinomial(log_mean, log_r, dropout, validate_args=False))

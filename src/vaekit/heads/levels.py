@@ -1,0 +1,103 @@
+"""Heads over 8-bit and other whole levels 0 .. levels-1."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch import distributions as D
+from torch.distributions import constraints
+
+from vaekit.densities import Categorical, DiscretisedLogistic, LogisticMixture
+
+from .base import LOG_SCALE_FLOOR, Head, raw_of_within, within
+
+
+class DiscretisedLogisticHead(Head):
+    """Integers 0 .. levels-1 as a binned logistic: a probability, with exact edge bins."""
+
+    params = 2
+    discrete = True
+
+    def __init__(self, event: tuple[int, ...], levels: int = 256):
+        super().__init__(event)
+        self.levels = levels
+        self.support = constraints.integer_interval(0, levels - 1)
+
+    def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
+        loc = (mean.flatten() / (self.levels - 1)) * 2 - 1
+        scale = (std.flatten() * 3**0.5 / math.pi).clamp_min(0.5) / (self.levels - 1) * 2
+        return torch.cat([loc, torch.log(scale)])
+
+    def forward(self, raw: Tensor) -> D.Distribution:
+        loc, log_scale = self.split(raw)  # in units where the levels span [-1, 1]
+        half = (self.levels - 1) / 2
+        log_scale = math.log(half) + LOG_SCALE_FLOOR + F.softplus(log_scale - LOG_SCALE_FLOOR)
+        return self.independent(DiscretisedLogistic((loc + 1) * half, log_scale, self.levels, validate_args=False))
+
+
+class CategoricalHead(Head):
+    """Integers 0 .. levels-1 with a logit each: the exact reference for 8-bit data, 256 raw numbers an element."""
+
+    discrete = True
+
+    def __init__(self, event: tuple[int, ...], levels: int = 256):
+        super().__init__(event)
+        self.levels = self.params = levels
+        self.support = constraints.integer_interval(0, levels - 1)
+
+    def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
+        """A discretised logistic of this mean and deviation, and a hundredth of the uniform."""
+        mean, scale = mean.flatten(), (std.flatten() * 3**0.5 / math.pi).clamp_min(0.5)
+        level = torch.arange(self.levels, dtype=mean.dtype, device=mean.device)[:, None]
+        log_p = DiscretisedLogistic(mean, torch.log(scale), self.levels, validate_args=False).log_prob(level)
+        return torch.log(0.99 * torch.exp(log_p) + 0.01 / self.levels).flatten()
+
+    def forward(self, raw: Tensor) -> D.Distribution:
+        return self.independent(Categorical(self.parts(raw).movedim(-len(self.event) - 1, -1), validate_args=False))
+
+
+class LogisticMixtureHead(Head):
+    """Integers 0 .. levels-1 as a mixture of binned logistics, its component shared by the channels of a pixel.
+
+    In an event (channels, *space) a pixel's raw numbers are a location and a log scale for each component and channel,
+    and a weight for each component; in a vector every element is a pixel. Networks give every channel equally many
+    numbers, so up to channels - 1 of a pixel go unused. See `LogisticMixture` for what Salimans et al. (2017) do more.
+    """
+
+    discrete = True
+    HIGHEST = 4.0  # of a log scale: half of the probability then lies on either edge
+
+    def __init__(self, event: tuple[int, ...], levels: int = 256, components: int = 5):
+        super().__init__(event)
+        if components < 1:
+            raise ValueError(f"components must be 1 or more, got {components}")
+        self.levels, self.components = levels, components
+        self.vector = len(self.event) == 1
+        self.channels, self.space = (1, self.event) if self.vector else (self.event[0], self.event[1:])
+        self.params = 2 * components + math.ceil(components / self.channels)
+        self.support = constraints.integer_interval(0, levels - 1)
+
+    def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
+        """Components side by side, together of this mean and deviation."""
+        k = self.components
+        reach = 0.7 * torch.linspace(-1, 1, k, dtype=mean.dtype, device=mean.device) if k > 1 else mean.new_zeros(1)
+        within = torch.sqrt(1 - reach.square().mean())
+        place = (mean.flatten() + reach[:, None] * std.flatten()) / (self.levels - 1) * 2 - 1
+        scale = (within * std.flatten() * 3**0.5 / math.pi).clamp_min(0.5) / (self.levels - 1) * 2
+        weights = mean.new_zeros((self.params - 2 * k) * math.prod(self.event))
+        log_scale = raw_of_within(torch.log(scale), LOG_SCALE_FLOOR, self.HIGHEST)
+        return torch.cat([place.flatten(), log_scale.expand(k, -1).flatten(), weights])
+
+    def forward(self, raw: Tensor) -> D.Distribution:
+        parts, k, lead = self.parts(raw), self.components, raw.shape[:-1]
+        first = parts.dim() - len(self.event) - 1
+        shape = (*lead, k, self.channels, *self.space)
+        loc, log_scale = (parts.narrow(first, i * k, k).reshape(shape) for i in (0, 1))
+        rest = parts.narrow(first, 2 * k, self.params - 2 * k).reshape(*lead, -1, *self.space)
+        logits = rest.narrow(len(lead), 0, k)
+        half = (self.levels - 1) / 2  # in units where the levels span [-1, 1]
+        log_scale = math.log(half) + within(log_scale, LOG_SCALE_FLOOR, self.HIGHEST)
+        return LogisticMixture(logits, (loc + 1) * half, log_scale, self.levels, len(self.space), self.vector)

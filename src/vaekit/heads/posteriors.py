@@ -1,0 +1,275 @@
+"""Posteriors beyond the diagonal Gaussian: heads for an encoder, as `Conditional(encoder, head)`.
+
+The encoder puts out `head.features` numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch import distributions as D
+
+from vaekit.densities import Point
+from vaekit.densities.flows import Autoregressive, Coupling, Drawn, Flow, Map, affine_map, exact
+from vaekit.models.priors import PowerSpherical, _flat
+from vaekit.noise import Noise
+
+from . import LOG_SCALE_FLOOR, Conditional, Head, floored
+
+CEILING = 12.0
+"""Of a flow's log-scale, out of reach as well: its networks multiply by z, and gradients go by powers of it."""
+
+
+class VectorHead(Head):
+    """A head over vectors (D,) whose raw numbers come in parts of unlike sizes, `sizes`. Abstract."""
+
+    least = 1
+
+    def __init__(self, event: Sequence[int], *sizes: int):
+        super().__init__(tuple(event))
+        self.dims = _flat(self.event, self.least)
+        self.sizes = sizes
+
+    @property
+    def features(self) -> int:
+        return sum(self.sizes)
+
+    def split(self, raw: Tensor) -> tuple[Tensor, ...]:
+        """(..., features) -> tensors (..., size), in float32 at least whatever the network ran in."""
+        if raw.dtype in (torch.bfloat16, torch.float16):
+            raw = raw.float()
+        return raw.split(self.sizes, -1)
+
+
+# --- full covariance --------------------------------------------------------------------------------------------
+
+
+class FullNormal(Drawn):
+    r"""N(loc, L L^T) over (D,), given by its Cholesky factor L (..., D, D) with a positive diagonal."""
+
+    def __init__(self, loc: Tensor, factor: Tensor):
+        self.loc, self.factor = loc, factor
+        super().__init__(loc.shape[:-1], loc.shape[-1])
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        return self.factor.square().sum(-1)
+
+    @property
+    def diagonal(self) -> D.Independent:
+        """The Gaussian of the same mean and variances whose latents are independent."""
+        scale = self.variance.sqrt()
+        return D.Independent(D.Normal(self.loc, scale, validate_args=False), 1, validate_args=False)
+
+    @property
+    def covariance_matrix(self) -> Tensor:
+        return self.factor @ self.factor.mT
+
+    @property
+    def _log_det(self) -> Tensor:
+        return torch.log(self.factor.diagonal(dim1=-2, dim2=-1)).sum(-1)
+
+    def _density(self, e: Tensor) -> Tensor:
+        """log p of loc + L e."""
+        return -0.5 * e.square().sum(-1) - self._log_det - 0.5 * e.shape[-1] * math.log(2 * math.pi)
+
+    def entropy(self) -> Tensor:
+        return self._log_det + 0.5 * self.event_shape[0] * (1 + math.log(2 * math.pi))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        with exact(value):
+            eye = torch.eye(self.event_shape[0], dtype=self.loc.dtype, device=value.device)
+            inverse = torch.linalg.solve_triangular(self.factor, eye.expand_as(self.factor), upper=False)
+            return self._density(_times(inverse, value - self.loc))
+
+    def _drawn(self, noise: Noise, k: int | None) -> tuple[Tensor, Tensor]:
+        e = noise.normal(self.event_shape, k).to(self.loc.dtype)
+        with exact(e):
+            return self.loc + _times(self.factor, e), self._density(e)
+
+
+def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrices (*batch, D, D) times vectors (*more, *batch, D), each matrix used for all of its vectors at once."""
+    more = vector.dim() - matrix.dim() + 1
+    if more < 1:
+        return (matrix @ vector[..., None])[..., 0]
+    lead = vector.shape[:more]
+    return torch.einsum("...ij,k...j->k...i", matrix, vector.flatten(0, more - 1)).unflatten(0, lead)
+
+
+@D.register_kl(FullNormal, D.Independent)
+def _(q: FullNormal, p: D.Independent) -> Tensor:
+    normal = p.base_dist
+    if not isinstance(normal, D.Normal) or len(p.event_shape) != 1:
+        raise NotImplementedError  # what torch's own kl_divergence says of a pair it has no closed form for
+    spread = (q.factor / normal.scale[..., None]).square().sum((-2, -1))
+    away = ((q.loc - normal.loc) / normal.scale).square().sum(-1)
+    return 0.5 * (spread + away - q.event_shape[0]) + torch.log(normal.scale).sum(-1) - q._log_det
+
+
+class FullCovariance(VectorHead):
+    r"""N(loc, L L^T): a Gaussian whose latents may depend on each other, given x.
+
+    L's diagonal is a softplus, about 1 at raw 0 and floored at e^-6; below it stand the raw numbers over sqrt(D), so
+    that at the start they add little to the variance of any latent. Closed-form KL to N(0, I).
+
+    Arguments:
+        event: (D,). Features: D + D (D + 1) / 2.
+    """
+
+    def __init__(self, event: Sequence[int]):
+        dims = math.prod(event)
+        super().__init__(event, dims, dims * (dims + 1) // 2)
+
+    def forward(self, raw: Tensor) -> FullNormal:
+        loc, packed = self.split(raw)
+        n = self.dims
+        # the numbers and the numbers backwards, laid out in rows: below the diagonal each stands once
+        square = torch.cat([packed[..., n:], packed.flip(-1)], -1).unflatten(-1, (n, n))
+        diagonal = F.softplus(square.diagonal(dim1=-2, dim2=-1) + math.log(math.expm1(1.0))) + math.exp(LOG_SCALE_FLOOR)
+        return FullNormal(loc, torch.tril(square, -1) / math.sqrt(n) + torch.diag_embed(diagonal))
+
+
+# --- flows ------------------------------------------------------------------------------------------------------
+
+
+class _FlowHead(VectorHead):
+    """Mean, log-scale and a context of H numbers for the steps of a flow. Abstract."""
+
+    steps: nn.ModuleList
+    zero: Tensor
+
+    def __init__(self, event: Sequence[int], transforms: int, context: int):
+        dims = math.prod(event)
+        if transforms < 1 or context < 0:
+            raise ValueError(f"a flow has 1 transform and 0 context or more, got {transforms} and {context}")
+        super().__init__(event, dims, dims, context)
+        self.register_buffer("zero", torch.zeros(dims), persistent=False)
+
+    def _elementwise(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, raw_scale, h = self.split(raw)
+        return mean, floored(raw_scale).clamp_max(CEILING), h
+
+    def gaussian(self, raw: Tensor) -> D.Independent:
+        """The diagonal Gaussian that the flow is where its steps do nothing."""
+        mean, log_scale, _ = self._elementwise(raw)
+        return D.Independent(D.Normal(mean, torch.exp(log_scale), validate_args=False), 1, validate_args=False)
+
+    def maps(self, raw: Tensor) -> tuple[Map, list[Map], Tensor]:
+        """The elementwise map of mean and scale, those of the steps, and a zero of the right kind."""
+        mean, log_scale, h = self._elementwise(raw)
+        with exact(raw):
+            steps = [step.bind(h if h.shape[-1] else None) for step in self.steps]  # type: ignore[operator]
+        return affine_map(mean, log_scale), steps, self.zero.to(mean.dtype)
+
+
+class IAF(_FlowHead):
+    """Inverse autoregressive flow: a diagonal Gaussian, then gated steps, the latents' order turned round each time.
+
+    Kingma et al. (2016). A draw and its density are one pass a step. The density of a z from elsewhere is exact, but
+    takes D passes a step: for objectives that ask for it (DReG) use `CouplingFlow`. Its `mean` is the image of the
+    Gaussian's mean, the flow's centre.
+
+    Arguments:
+        event: (D,). Features: 2 D + context.
+        transforms: T, how many steps.
+        hidden: widths of each step's network.
+        context: numbers the encoder hands to every step.
+    """
+
+    def __init__(self, event: Sequence[int], transforms: int = 2, hidden: Sequence[int] = (256,), context: int = 64):
+        super().__init__(event, transforms, context)
+        self.steps = nn.ModuleList(Autoregressive(self.dims, context, hidden, t % 2 == 1) for t in range(transforms))
+
+    def forward(self, raw: Tensor) -> Flow:
+        first, steps, zero = self.maps(raw)
+        return Flow([first, *steps], raw.shape[:-1], zero)
+
+
+class CouplingFlow(_FlowHead):
+    """Couplings of N(0, I), then mean and scale: density and draw each take one pass, at any z.
+
+    Rezende and Mohamed (2015) with the couplings of Durkan et al. (2019), neural splines, or of Dinh et al. (2017),
+    affine. Starts as the diagonal Gaussian. Its `mean` is the image of zero, the flow's centre.
+
+    Arguments:
+        event: (D,). Features: 2 D + context.
+        transforms: how many couplings; four let every latent depend on every other both ways.
+        hidden: widths of each coupling's network.
+        context: numbers the encoder hands to every coupling.
+        kind: `spline` or `affine`.
+    """
+
+    def __init__(
+        self,
+        event: Sequence[int],
+        transforms: int = 2,
+        hidden: Sequence[int] = (128,),
+        context: int = 64,
+        kind: str = "spline",
+    ):
+        super().__init__(event, transforms, context)
+        self.steps = nn.ModuleList(Coupling(self.dims, context, hidden, kind, turn) for turn in range(transforms))
+
+    def forward(self, raw: Tensor) -> Flow:
+        last, steps, zero = self.maps(raw)
+        return Flow([*steps, last], raw.shape[:-1], zero)
+
+
+# --- the sphere -------------------------------------------------------------------------------------------------
+
+
+class Sphere(VectorHead):
+    """Power spherical: codes on the unit sphere, about a direction. Its prior is `priors.UniformSphere`.
+
+    The classic choice is von Mises-Fisher (Davidson et al. 2018). De Cao and Aziz (2020) made the power spherical
+    density, used here, for the same place: it is as simple in shape, but its normaliser has no Bessel function and its
+    draws need no rejection, so that draw, entropy and KL are exact, stable in any dimension, and differentiable.
+
+    Arguments:
+        event: (D,), D of 2 or more. Features: D + 1. The concentration is 1 + softplus of its raw number.
+    """
+
+    least = 2
+
+    def __init__(self, event: Sequence[int]):
+        super().__init__(event, math.prod(event), 1)
+
+    def forward(self, raw: Tensor) -> PowerSpherical:
+        direction, concentration = self.split(raw)
+        # a direction of no length at all would be none: it is taken for the first axis
+        direction = direction + F.pad(torch.full_like(direction[..., :1], 1e-6), (0, self.dims - 1))
+        return PowerSpherical(F.normalize(direction, dim=-1), 1 + F.softplus(concentration[..., 0]))
+
+
+# --- points -----------------------------------------------------------------------------------------------------
+
+
+class PointHead(Head):
+    """All probability at the encoder's output: the code of a deterministic autoencoder."""
+
+    def forward(self, raw: Tensor) -> D.Distribution:
+        (loc,) = self.split(raw)
+        return self.independent(Point(loc))
+
+
+class PointPosterior(Conditional):
+    """A deterministic encoder, as a posterior without a density.
+
+    Arguments:
+        net: puts out the code, as many numbers as `event` has.
+        event: of the code, (D,).
+    """
+
+    no_density = "an autoencoder has no log p(x): its posterior is a point"
+
+    def __init__(self, net: nn.Module, event: Sequence[int]):
+        super().__init__(net, PointHead(tuple(event)))

@@ -1,0 +1,166 @@
+"""Heads on the real line: a location and a scale."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch import distributions as D
+from torch.distributions import constraints
+
+from vaekit.densities import OptimalNormal, StudentT
+
+from .base import LOG_SCALE_CEILING, Head, floored, moments, raw_of_scale, raw_of_within, within
+
+SCALES = ("unit", "fixed", "shared", "each", "learned")
+
+
+class LocationScale(Head):
+    r"""A density on the real line with a location and a scale. Abstract.
+
+    `scale` says whose scale s: `unit` (1), `fixed` (the given `sigma`), `shared` (one learned number), `each` (one
+    learned number an element, whatever is given) or `learned` (a raw number an element). A learned log s is floored
+    softly at -6: a density of data that repeat values exactly (grey images) is unbounded as s -> 0.
+    """
+
+    support = constraints.real
+
+    def __init__(self, event: tuple[int, ...], scale: str = "learned", sigma: float = 1.0):
+        super().__init__(event)
+        if scale not in SCALES:
+            raise ValueError(f"scale {scale!r} is not one of {', '.join(SCALES)}")
+        if not sigma > 0:
+            raise ValueError(f"sigma must be above 0, got {sigma}")
+        self.scale = scale
+        self.params = 2 if scale == "learned" else 1
+        start = torch.tensor(math.log(sigma))
+        if scale in ("shared", "each"):
+            self.log_scale = nn.Parameter(start if scale == "shared" else start.expand(self.event).clone())
+        else:
+            self.register_buffer("log_scale", start if scale == "fixed" else torch.zeros(()))
+
+    def location_and_scale(self, location: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """From the raw tensors: location, scale, and those left over."""
+        log_scale: Tensor = self.log_scale
+        if self.scale == "learned":
+            log_scale, rest = floored(rest[0]).clamp_max(LOG_SCALE_CEILING), rest[1:]
+        elif self.scale in ("shared", "each"):
+            log_scale = floored(log_scale)
+        return location, torch.exp(log_scale).to(location.dtype).expand(location.shape), rest
+
+    def scale_of(self, std: Tensor) -> Tensor:
+        """The scale at which the density has this standard deviation."""
+        return std
+
+    def bias(self, mean: Tensor, std: Tensor) -> list[Tensor]:
+        """Raw parameters of the density of this mean and deviation, those that the network gives."""
+        if self.scale != "learned":
+            return [mean.flatten()]
+        return [mean.flatten(), raw_of_scale(self.scale_of(std).flatten())]
+
+    @torch.no_grad()
+    def start_numbers(self, x: Tensor) -> None:
+        if self.scale not in ("shared", "each"):
+            return
+        n, _, variance = moments(x)
+        if self.scale == "shared":
+            variance = (variance * n).sum() / n.sum().clamp_min(1)
+        self.log_scale.copy_(raw_of_scale(self.scale_of(variance.sqrt())))
+
+
+class Gaussian(LocationScale):
+    r"""N(mean, sigma^2) with its log(2 pi); `scale` as for every `LocationScale`, or `optimal`.
+
+    `optimal` is sigma-VAE (Rybkin et al. 2021): one sigma, in training each batch's own optimum, a device of training
+    that is no density of x; elsewhere the frozen `log_scale`, the running average of the optima seen in training,
+    which is saved with the weights: what is measured with it is a bound like any other. See `OptimalNormal`.
+
+    `squash` is put on the mean: `tanh` bounds it by -1 and 1.
+    """
+
+    updates: Tensor
+
+    def __init__(self, event: tuple[int, ...], scale: str = "learned", sigma: float = 1.0, squash: str = "none"):
+        if scale not in (*SCALES, "optimal"):
+            raise ValueError(f"scale {scale!r} is not one of {', '.join((*SCALES, 'optimal'))}")
+        if squash not in ("none", "tanh"):
+            raise ValueError(f"squash {squash!r} is not one of none, tanh")
+        super().__init__(event, "unit" if scale == "optimal" else scale, sigma)
+        self.scale, self.squash = scale, squash
+        if scale == "optimal":
+            self.register_buffer("updates", torch.zeros(()))
+
+    def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor | None:
+        return None if self.squash != "none" else torch.cat(self.bias(mean, std))
+
+    def forward(self, raw: Tensor) -> D.Distribution:
+        mean, sigma, _ = self.location_and_scale(*self.split(raw))
+        if self.squash == "tanh":
+            mean = torch.tanh(mean)
+        if self.scale == "optimal":
+            return self.independent(OptimalNormal(mean, self.log_scale, self.updates if self.training else None))
+        return self.independent(D.Normal(mean, sigma, validate_args=False))
+
+
+class LaplaceHead(LocationScale):
+    """p(x) = e^{-|x - m| / b} / 2b: the likelihood of the absolute error."""
+
+    def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
+        return torch.cat(self.bias(mean, std))
+
+    def scale_of(self, std: Tensor) -> Tensor:
+        return std / 2**0.5
+
+    def forward(self, raw: Tensor) -> D.Distribution:
+        location, scale, _ = self.location_and_scale(*self.split(raw))
+        return self.independent(D.Laplace(location, scale, validate_args=False))
+
+
+class StudentTHead(LocationScale):
+    """Student's t, for data with outliers.
+
+    Arguments:
+        df: the degrees of freedom, a number above 1 (at 1 there is no mean to reconstruct), or whose they are:
+            `shared` (one learned number) or `learned` (a raw number an element). Learned ones are above 2, where the
+            variance exists, and below 22,000, where nothing tells the density from a Gaussian.
+    """
+
+    LOWEST, HIGHEST = -4.0, 10.0
+
+    def __init__(self, event: tuple[int, ...], df: float | str = "shared", scale: str = "learned", sigma: float = 1.0):
+        super().__init__(event, scale, sigma)
+        if isinstance(df, str) and df not in ("shared", "learned"):
+            raise ValueError(f"df {df!r} is not shared, learned or a number above 1")
+        if not isinstance(df, str) and not 1 < df < math.inf:
+            raise ValueError(f"df must be a number above 1, where the mean exists, got {df}")
+        self.df = df
+        self.params += df == "learned"
+        if df == "shared":
+            self.log_excess = nn.Parameter(torch.tensor(math.log(8.0)))
+
+    def degrees(self, *raw: Tensor) -> Tensor:
+        """The degrees of freedom, from what was left of the raw tensors."""
+        if isinstance(self.df, str):
+            excess = raw[0] if self.df == "learned" else self.log_excess
+            return 2 + torch.exp(within(excess, self.LOWEST, self.HIGHEST))
+        return torch.tensor(float(self.df))
+
+    def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
+        found = self.bias(mean, std)
+        if self.df == "learned":
+            start = torch.full_like(found[0], math.log(self.start_df - 2))
+            found.append(raw_of_within(start, self.LOWEST, self.HIGHEST))
+        return torch.cat(found)
+
+    @property
+    def start_df(self) -> float:
+        return 10.0 if isinstance(self.df, str) else self.df
+
+    def scale_of(self, std: Tensor) -> Tensor:
+        return std * math.sqrt(max(self.start_df - 2, 0.5) / self.start_df)
+
+    def forward(self, raw: Tensor) -> D.Distribution:
+        location, scale, rest = self.location_and_scale(*self.split(raw))
+        df = self.degrees(*rest).to(location).expand(location.shape)
+        return self.independent(StudentT(df, location, scale, validate_args=False))

@@ -1,0 +1,328 @@
+"""Densities of standardised codes: a Gaussian mixture, a normalising flow, a second VAE."""
+
+from __future__ import annotations
+
+import copy
+import math
+import shutil
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.densities import draw
+from vaekit.errors import ChoiceError
+from vaekit.models.priors import FlowPrior
+from vaekit.noise import Noise, fold
+from vaekit.options import Options
+from vaekit.runs.run import NOISE_Z, Run, open_run
+from vaekit.utils.files import write_tensors
+from vaekit.utils.isolation import seeded
+from vaekit.utils.progress import Progress
+
+BLOCK = 2000
+"""Codes looked at at once."""
+SHUFFLE, SECOND = 51, 53
+"""What keys are for: the rows chosen, the noise of a second stage."""
+
+Told = Callable[[str, int, int], None]
+"""Called with (what is being done, how much of it is done, of how much)."""
+
+
+def generator(*key: int) -> np.random.Generator:
+    """NumPy's, for integers of either sign."""
+    return np.random.default_rng(fold(SHUFFLE, *key) & (2**64 - 1))
+
+
+class Density(ABC):
+    """A density over standardised codes u (n, d). Abstract.
+
+    Attributes:
+        STEPS: at most so many steps of its fit, unless others are asked for.
+        bound: whether `log_prob` is a lower bound.
+        choices: what it takes to make it again around its `tensors`.
+        steps: how many steps its fit took.
+    """
+
+    STEPS: ClassVar[int]
+    bound: ClassVar[bool] = False
+    choices: dict[str, Any]
+    steps: int
+
+    @abstractmethod
+    def log_prob(self, u: Tensor) -> Tensor:
+        """Nats, (n,) float64."""
+
+    @abstractmethod
+    def draw(self, n: int, seed: int) -> Tensor:
+        """(n, d) float32; row i is the same whatever n is."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Its numbers, by name."""
+        return {}
+
+    def save(self, folder: Path, name: str, more: dict[str, Tensor]) -> None:
+        """Write it as `name` in a folder, with `more` numbers beside its own."""
+        write_tensors(folder / f"{name}.safetensors", {**more, **self.tensors})
+
+    @classmethod
+    @abstractmethod
+    def open(cls, folder: Path, tensors: dict[str, Tensor], choices: dict[str, Any]) -> Density:
+        """What was saved."""
+
+    @property
+    @abstractmethod
+    def line(self) -> str:
+        """What it is, in a few words."""
+
+
+class Gaussians(Density):
+    """A mixture of Gaussians, by expectation maximisation (scikit-learn's).
+
+    Arguments:
+        weights: (C,).
+        means: (C, d).
+        factors: Cholesky factors (C, d, d) of the covariances, or deviations (C, d) of diagonal ones. All float64.
+    """
+
+    COMPONENTS = 10
+
+    FULL = 64
+    """Covariances are full up to so many dimensions and where a component has 5 codes a dimension, else diagonal."""
+    FLOOR = 1e-4
+    """Added to each variance, of codes that have variance 1: without it a component may shrink onto one code."""
+    STEPS, TOGETHER = 300, 5
+
+    def __init__(self, weights: Tensor, means: Tensor, factors: Tensor, steps: int = 0):
+        self.weights, self.means, self.factors, self.steps = weights, means, factors, steps
+        self.choices = {"components": len(weights), "covariance": "full" if factors.dim() == 3 else "diagonal"}
+
+    @classmethod
+    def fit(cls, u: Tensor, components: int, most: int, seed: int, told: Told | None = None) -> Gaussians:
+        from sklearn.mixture import GaussianMixture
+
+        n, dims = u.shape
+        if not 1 <= components <= n:
+            raise ChoiceError(f"`components` must lie in 1..{n} (the codes there are), got {components}")
+        full = dims <= cls.FULL and n >= 5 * components * dims
+        together = min(cls.TOGETHER, most)
+        mixture = GaussianMixture(
+            components,
+            covariance_type="full" if full else "diag",
+            reg_covar=cls.FLOOR,
+            max_iter=together,
+            random_state=seed % 2**32,
+            warm_start=True,  # each fit goes on where the last one ended, so that progress can be told between them
+        )
+        done, x = 0, u.double().numpy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it has not converged is told by the number of steps
+            while done < most:
+                mixture.fit(x)
+                done += mixture.n_iter_
+                if told:
+                    told("fitting gmm", most if mixture.converged_ else min(done, most), most)
+                if mixture.converged_:
+                    break
+        factors = np.linalg.cholesky(mixture.covariances_) if full else np.sqrt(mixture.covariances_)
+        weights, means = torch.from_numpy(mixture.weights_), torch.from_numpy(mixture.means_)
+        return cls(weights, means, torch.from_numpy(factors), done)
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        return torch.cat([self._log_prob(part) for part in u.split(BLOCK)])
+
+    def _log_prob(self, u: Tensor) -> Tensor:
+        far, full = u.double()[:, None] - self.means, self.factors.dim() == 3  # (n, C, d)
+        if full:
+            white = torch.linalg.solve_triangular(self.factors, far.permute(1, 2, 0), upper=False).permute(2, 0, 1)
+            log_det = torch.log(self.factors.diagonal(dim1=-2, dim2=-1)).sum(-1)
+        else:
+            white, log_det = far / self.factors, torch.log(self.factors).sum(-1)
+        constant = 0.5 * u.shape[1] * math.log(2 * math.pi)
+        return torch.logsumexp(torch.log(self.weights) - log_det - constant - 0.5 * white.square().sum(-1), -1)
+
+    def draw(self, n: int, seed: int) -> Tensor:
+        noise = Noise.of(seed, n, NOISE_Z)
+        below = torch.cumsum(self.weights, -1)[:-1]  # the component is how many steps of the sum a uniform passes
+        component = (noise.uniform((1,)) > below).sum(-1)
+        e = noise.normal(self.means.shape[1:]).double()
+        u = torch.empty_like(e)
+        for c in range(len(self.means)):
+            mine = component == c
+            spread = e[mine] @ self.factors[c].T if self.factors.dim() == 3 else e[mine] * self.factors[c]
+            u[mine] = self.means[c] + spread
+        return u.float()
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {"weights": self.weights, "means": self.means, "factors": self.factors}
+
+    @classmethod
+    def open(cls, folder: Path, tensors: dict[str, Tensor], choices: dict[str, Any]) -> Gaussians:
+        return cls(tensors["weights"], tensors["means"], tensors["factors"])
+
+    @property
+    def line(self) -> str:
+        components = self.choices["components"]
+        return f"{components} Gaussian{'s' * (components > 1)} ({self.choices['covariance']} covariances)"
+
+
+class NormalisingFlow(Density):
+    """A flow fitted by maximum likelihood; a tenth of the codes says when to stop."""
+
+    STEPS, BATCH, RATE, PATIENCE = 6000, 500, 1e-3, 8
+
+    def __init__(self, choices: dict[str, Any]):
+        self.choices, self.steps = choices, 0
+        self.prior = FlowPrior((choices["dims"],), choices["transforms"], tuple(choices["hidden"]), choices["kind"])
+
+    @classmethod
+    def fit(
+        cls,
+        u: Tensor,
+        most: int,
+        seed: int,
+        told: Told | None = None,
+        device: torch.device | str = "cpu",
+        transforms: int = 6,
+        hidden: tuple[int, ...] = (128, 128),
+        kind: str = "affine",
+    ) -> NormalisingFlow:
+        rng = generator(seed, 1)
+        order = torch.from_numpy(rng.permutation(len(u)))
+        apart = max(1, len(u) // 10)
+        watched, fitted = u[order[:apart]].to(device), u[order[apart:]].to(device)
+        with seeded(seed):
+            flow = cls({"dims": u.shape[1], "transforms": transforms, "hidden": list(hidden), "kind": kind})
+        prior = flow.prior.to(device)
+        batch = min(cls.BATCH, len(fitted))
+        every = int(min(max(len(fitted) // batch, 50), 250, most))
+        optimiser = torch.optim.Adam(prior.parameters(), lr=cls.RATE)
+        rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, most)
+        best, weights = float(flow.log_prob(watched).mean()), copy.deepcopy(prior.state_dict())
+        for step in range(1, most + 1):
+            rows = torch.from_numpy(rng.integers(0, len(fitted), batch)).to(device)
+            loss = -prior().log_prob(fitted[rows]).mean()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(prior.parameters(), 10.0)
+            optimiser.step()
+            rate.step()
+            if step % every == 0 or step == most:
+                now = float(flow.log_prob(watched).mean())
+                if now > best:  # never of a NaN
+                    best, flow.steps, weights = now, step, copy.deepcopy(prior.state_dict())
+                done = step - flow.steps >= cls.PATIENCE * every
+                if told:
+                    told("fitting flow", most if done else step, most)
+                if done:
+                    break
+        prior.load_state_dict(weights)
+        prior.cpu()
+        return flow
+
+    @torch.no_grad()
+    def log_prob(self, u: Tensor) -> Tensor:
+        density = self.prior()
+        return torch.cat([density.log_prob(part) for part in u.split(BLOCK)]).cpu().double()
+
+    @torch.no_grad()
+    def draw(self, n: int, seed: int) -> Tensor:
+        return draw(self.prior(), Noise.of(seed, n, NOISE_Z))
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return self.prior.state_dict()
+
+    @classmethod
+    def open(cls, folder: Path, tensors: dict[str, Tensor], choices: dict[str, Any]) -> NormalisingFlow:
+        flow = cls(choices)
+        flow.prior.load_state_dict(tensors)
+        return flow
+
+    @property
+    def line(self) -> str:
+        return f"a flow of {self.choices['transforms']} {self.choices['kind']} couplings"
+
+
+class _Fitting(Progress):
+    """Tells a training as the fitting of codes."""
+
+    def __init__(self, told: Told | None):
+        self.told = told
+
+    def update(self, step, horizon, epoch, train, valid, per_second) -> None:
+        if self.told:
+            self.told("fitting two-stage", step, horizon)
+
+    def note(self, text: str) -> None:
+        return None
+
+
+class SecondStage(Density):
+    """A small VAE of codes: as many latents as codes have dimensions.
+
+    The decoder gives a deviation a dimension for each datum. With the one number for all of Dai and Wipf (2019), codes
+    of an autoencoder of Fashion-MNIST have a nat less, and codes on a ring none more than under one Gaussian.
+    """
+
+    bound = True
+    STEPS, HIDDEN, SAMPLES = 6000, (256, 256), 50
+
+    def __init__(self, run: Run):
+        self.run, self.steps = run, run.config["step"]
+        self.choices = {"latent": run.config["arguments"]["latent"]}
+
+    @classmethod
+    def fit(
+        cls, u: Tensor, folder: Path, most: int, seed: int, told: Told | None = None, device: str | torch.device = "cpu"
+    ) -> SecondStage:
+        """Trained in `folder`, which is made."""
+        from vaekit.data import from_arrays
+        from vaekit.training.fit import fit
+
+        options = Options(steps=most, batch=500, lr=2e-3, seed=seed, validate_steps=250, patience=8, device=str(device))
+        try:
+            run = fit(
+                from_arrays(u.numpy(), name="codes", kind="vector", split_seed=seed % 2**32),
+                "vae",
+                out=folder,
+                progress=_Fitting(told),
+                on_interrupt="raise",
+                options=options,
+                latent=u.shape[1],
+                hidden=cls.HIDDEN,
+                likelihood="gaussian",
+                sigma="learned",
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # of no use half-trained
+            raise
+        return cls(run)
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        return torch.from_numpy(self.run.score(u.cpu().numpy(), self.SAMPLES))
+
+    def draw(self, n: int, seed: int) -> Tensor:
+        # under keys of its own: else the codes' noise were that of the data decoded from them
+        return torch.from_numpy(self.run.sample(n, noise=True, seed=fold(seed, SECOND)))
+
+    def save(self, folder: Path, name: str, more: dict[str, Tensor]) -> None:
+        shutil.rmtree(folder / "two-stage", ignore_errors=True)
+        self.run.path.rename(folder / "two-stage")
+        self.run.path = folder / "two-stage"
+        super().save(folder, name, more)
+
+    @classmethod
+    def open(cls, folder: Path, tensors: dict[str, Tensor], choices: dict[str, Any]) -> SecondStage:
+        return cls(open_run(folder / "two-stage"))
+
+    @property
+    def line(self) -> str:
+        return f"a second VAE of {self.choices['latent']} latents"

@@ -1,0 +1,181 @@
+"""What is done to one datum through its code: moved along an attribute, or on the way to another; and named masks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaekit.errors import ChoiceError
+from vaekit.utils.suggest import unknown
+
+from .paths import attribute_direction
+
+if TYPE_CHECKING:
+    from vaekit.data import Data
+    from vaekit.data.condition import Labels
+    from vaekit.runs.run import Run
+
+MASKS = ("half", "box")
+CODES = 20_000
+"""How many training data a direction is learned from, at most."""
+
+
+def named_mask(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """What a mask hides, bool (*event): `half`, the lower half (of signals and vectors the later); `box`, the middle.
+
+    The box is half as high and half as wide as the image.
+    """
+    if name not in MASKS:
+        raise ChoiceError(f"no mask {name!r}: there are {', '.join(MASKS)}, or an array of what is hidden")
+    hidden = np.full(shape, name == "box")
+    if name == "half":
+        axis = 1 if len(shape) == 3 else len(shape) - 1
+        np.moveaxis(hidden, axis, 0)[shape[axis] // 2 :] = True
+        return hidden
+    for axis in range(1, len(shape)) if len(shape) > 1 else range(1):
+        rows = np.moveaxis(hidden, axis, 0)
+        rows[: shape[axis] // 4] = rows[shape[axis] - shape[axis] // 4 :] = False
+    return hidden
+
+
+def code_of(run: Run, datum: int | np.ndarray, labels: Labels | None = None) -> np.ndarray:
+    """The posterior mean (D,) of a row of the test set by its number, or of a raw datum, (*row) or (1, *row).
+
+    That of a conditional run ends in its condition, which a raw datum needs: a class or attributes, (1, ...).
+    """
+    if isinstance(datum, int | np.integer):
+        if labels is not None:
+            raise ChoiceError(f"row {datum} of the test set has its own condition: `labels` is for raw data")
+        return run.encode("test", rows=[int(datum)])[0]
+    return run.encode(one_row(run, datum), labels=labels)[0]
+
+
+def codes_of(
+    run: Run, a: int | np.ndarray, b: int | np.ndarray, labels: Labels | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`code_of` two data, of which the raw ones are of `labels`."""
+    own = [isinstance(datum, int | np.integer) for datum in (a, b)]
+    first, second = (None if mine and not all(own) else labels for mine in own)
+    return code_of(run, a, first), code_of(run, b, second)
+
+
+def raw_of(run: Run, datum: int | np.ndarray) -> np.ndarray:
+    """The same datum in its own units, (1, *event)."""
+    if isinstance(datum, int | np.integer):
+        return run.observed("test").raw(np.array([int(datum)]))
+    return run.events(one_row(run, datum))
+
+
+def one_row(run: Run, datum: np.ndarray) -> np.ndarray:
+    """A raw datum as rows of one."""
+    datum = np.asarray(datum)
+    if datum.shape == run.facts.shape:
+        return datum[None]
+    return datum if len(datum) == 1 and datum.ndim > 1 else datum[None]
+
+
+def walk_start(run: Run, means: np.ndarray) -> tuple[np.ndarray, int | None]:
+    """Where a walk through the latents begins: the prior's centre, or a datum where the centre shows little.
+
+    The centre shows little when what it decodes to varies less than half as much within itself as the reconstructions
+    of typical data do: of an image then no shape can be seen that a latent could change.
+
+    Arguments:
+        means: (N, D) codes of the first N test data.
+
+    Returns:
+        The code (D,), and the number of the test datum, None for the centre.
+    """
+    centre = run.sample_latents(1, 0.0)[0]
+    some = means[:: max(1, len(means) // 64)]
+    within = lambda x: x.reshape(len(x), -1).std(1)  # noqa: E731
+    if float(within(run.decode(centre[None]))[0]) >= 0.5 * float(np.median(within(run.decode(some)))):
+        return centre, None
+    row = int(((means - means.mean(0)) ** 2).sum(1).argmin())
+    return means[row], row
+
+
+def choices(data: Data) -> list[str]:
+    """What there are directions for: the two-valued attributes, and the classes."""
+    return [*data.attribute_names, *(data.label_names or [])]
+
+
+def _has(data: Data, name: str) -> np.ndarray:
+    """Which training data have an attribute or are of a class, float (n,)."""
+    train = data.train
+    if name in data.attribute_names:
+        return np.asarray(train.columns[name], float)
+    names = [str(n) for n in data.label_names or []]
+    if train.label is None or name not in names:
+        known = choices(data)
+        if not known:
+            raise ChoiceError(f"unknown attribute {name!r}: the data have no attributes and no classes")
+        raise ChoiceError(unknown("attribute", name, map(str, known)))
+    return (train.label == names.index(name)).astype(float)
+
+
+def direction(run: Run, attribute: str, against: str | None = None, balance: bool = True, n: int = CODES) -> np.ndarray:
+    """The way through the run's latent space to an attribute (or class) of its training data, (D,).
+
+    1 along it is from the mean code without to the mean code with the attribute. Balanced, the other attributes and,
+    for an attribute, the classes are held equal; and where the data were split by a `group` whose data differ in the
+    attribute, only differences within groups count. See `latent.attribute_direction`.
+
+    Arguments:
+        attribute: the name of a two-valued attribute or of a class.
+        against: another such name: from that to this, by the data that have one of the two (see `own_class`).
+        balance: hold the others equal.
+        n: learn from the first n training data.
+
+    Raises:
+        ChoiceError: no such attribute, or it has no direction of its own.
+    """
+    data, train = run.data, run.data.train
+    has = _has(data, attribute)
+    used = np.arange(len(has)) < n
+    if train.label is not None and attribute not in data.attribute_names:
+        used &= train.label >= 0
+    if against is not None:
+        other = _has(data, against)
+        used &= (has > 0) != (other > 0)
+    rows = np.flatnonzero(used)
+    if not len(rows) or not 0 < has[rows].mean() < 1:
+        raise ChoiceError(f"among the training data {attribute!r} does not vary: there is no direction to find")
+    codes = run.encode("train", rows=rows)
+    if not balance:
+        return attribute_direction(codes, has[rows])
+    others = [np.asarray(train.columns[a], float) for a in data.attribute_names if a not in (attribute, against)]
+    if attribute in data.attribute_names and train.label is not None:
+        others += [(train.label == c).astype(float) for c in np.unique(train.label)[1:]]
+    rest = np.stack(others, 1)[rows] if others else None
+    group = data.options.get("group")
+    if group is not None:
+        groups = np.unique(train.columns[group], return_inverse=True)[1][rows]
+        both = np.bincount(groups, has[rows]) * np.bincount(groups, 1 - has[rows])
+        if both.any():
+            return attribute_direction(codes, has[rows], rest, groups)
+    return attribute_direction(codes, has[rows], rest)
+
+
+def own_class(run: Run, datum: int | np.ndarray, attribute: str) -> str | None:
+    """The class of a row of the test set where `attribute` names another class, else None.
+
+    The way to a class begins at the class that the datum has: from the mean of all the others it would be a mixture
+    of ways, of which most do not begin at this datum.
+    """
+    data = run.data
+    if not isinstance(datum, int | np.integer) or attribute in data.attribute_names or data.test.label is None:
+        return None
+    names, code = [str(n) for n in data.label_names or []], int(data.test.label[int(datum)])
+    return names[code] if 0 <= code < len(names) and attribute in names and names[code] != attribute else None
+
+
+def edited(z: np.ndarray, way: np.ndarray, strength: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (steps, D) from z - strength way to z + strength way, and their strengths (steps,)."""
+    if steps < 2:
+        raise ChoiceError(f"a strip takes 2 or more steps, got {steps}")
+    if not np.isfinite(strength):
+        raise ChoiceError(f"strength must be a finite number, got {strength}")
+    strengths = np.linspace(-strength, strength, steps)
+    return (z + strengths[:, None] * way).astype(z.dtype), strengths

@@ -1,0 +1,303 @@
+"""Moving about in a latent space: lines, grids and traversals. NumPy arrays in, NumPy arrays out.
+
+Nothing here knows a model: make latents with these functions and give them to `Run.decode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vaekit.errors import ChoiceError
+
+Array = NDArray[Any]
+Mode = Literal["auto", "lerp", "slerp"]
+LERP_DIMS = 16
+"""Up to this many latents a straight line stays where the prior has its mass; above, it cuts through empty space."""
+BLOCK = 32 * 2**20  # bytes that one block of `nearest` may take
+PARALLEL = 1e-6  # radians; below, the great circle and the chord agree to rounding
+
+
+def lerp(z1: ArrayLike, z2: ArrayLike, t: ArrayLike) -> Array:
+    """The straight line (1 - t) z1 + t z2.
+
+    Arguments:
+        z1, z2: (..., D) end points.
+        t: where on the line, broadcast against the leading axes of z1 and z2; (T,) gives (T, D) for (D,) end points.
+    """
+    a, b, s = _floats(z1), _floats(z2), np.asarray(t, dtype=float)[..., None]
+    return (1 - s) * a + s * b
+
+
+def slerp(z1: ArrayLike, z2: ArrayLike, t: ArrayLike) -> Array:
+    """The great circle from z1 to z2 for the direction, a straight line for the norm.
+
+    With w the angle between them and a, b the unit vectors of z1, z2,
+
+        z(t) = ((1 - t) |z1| + t |z2|) (sin((1 - t) w) a + sin(t w) b) / sin w.
+
+    Between opposite points there is no shortest way: the one taken goes through the axis that is farthest from z1's
+    direction, the same at every call. Where one end is 0 (or D is 1) there is no direction, and the line is straight.
+    Shoemake (1985); White (2016), arXiv:1609.04468, for latent spaces.
+
+    Arguments:
+        z1, z2: (..., D) end points.
+        t: where on the way, as for `lerp`.
+    """
+    a, b = np.broadcast_arrays(_floats(z1), _floats(z2))
+    s = np.asarray(t, dtype=float)[..., None]
+    norm_a, norm_b = (np.linalg.norm(v, axis=-1, keepdims=True) for v in (a, b))
+    straight = (norm_a == 0) | (norm_b == 0) | (a.shape[-1] == 1)
+    unit_a, unit_b = a / np.where(norm_a == 0, 1, norm_a), b / np.where(norm_b == 0, 1, norm_b)
+    chord = np.linalg.norm(unit_a - unit_b, axis=-1, keepdims=True)
+    angle = 2 * np.arctan2(chord, np.linalg.norm(unit_a + unit_b, axis=-1, keepdims=True))
+    # an orthonormal pair in the plane of the two: cos and sin of one angle never divide by a vanishing sin w
+    across = unit_b - np.sum(unit_a * unit_b, axis=-1, keepdims=True) * unit_a
+    lost = np.pi - angle < PARALLEL
+    across = np.where(lost, _perpendicular(unit_a), across)
+    size = np.linalg.norm(across, axis=-1, keepdims=True)
+    across = across / np.where(size == 0, 1, size)
+    direction = np.cos(s * angle) * unit_a + np.sin(s * angle) * across
+    round_way = ((1 - s) * norm_a + s * norm_b) * direction
+    return np.where(straight | (angle < PARALLEL), (1 - s) * a + s * b, round_way)
+
+
+def _perpendicular(unit: Array) -> Array:
+    """For unit vectors (..., D), the axis with the smallest share in each, made orthogonal to it (not normalised)."""
+    axis = np.zeros_like(unit)
+    np.put_along_axis(axis, np.abs(unit).argmin(-1)[..., None], 1.0, -1)
+    return axis - np.sum(axis * unit, axis=-1, keepdims=True) * unit
+
+
+def interpolate(z1: ArrayLike, z2: ArrayLike, steps: int, mode: Mode = "auto") -> Array:
+    """`steps` points from z1 to z2, evenly spaced, both ends exactly included: (steps, D).
+
+    Arguments:
+        z1, z2: (D,) end points.
+        steps: how many points, 2 or more.
+        mode: "lerp", "slerp", or "auto": lerp for up to 16 latents, else slerp.
+
+    Raises:
+        ChoiceError: fewer than 2 steps, another mode, or end points of different shapes.
+    """
+    a, b = _floats(z1), _floats(z2)
+    if steps < 2:
+        raise ChoiceError(f"an interpolation takes 2 or more steps (its end points), got {steps}")
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ChoiceError(f"end points must be two vectors of one length (D,), got {a.shape} and {b.shape}")
+    line = _way(mode, len(a))(a, b, np.linspace(0, 1, steps))
+    line[0], line[-1] = a, b
+    return line
+
+
+def midpoint(z1: ArrayLike, z2: ArrayLike, mode: Mode = "auto") -> Array:
+    """The point half way, (..., D); `mode` as for `interpolate`."""
+    a = _floats(z1)
+    return _way(mode, a.shape[-1])(a, _floats(z2), np.asarray(0.5))
+
+
+def chosen_mode(mode: Mode, dims: int) -> Literal["lerp", "slerp"]:
+    """What `auto` means for this many latents; lerp and slerp are themselves."""
+    if mode not in ("auto", "lerp", "slerp"):
+        raise ChoiceError(f"mode must be auto, lerp or slerp, got {mode!r}")
+    if mode == "auto":
+        return "lerp" if dims <= LERP_DIMS else "slerp"
+    return mode
+
+
+def _way(mode: Mode, dims: int) -> Any:
+    return lerp if chosen_mode(mode, dims) == "lerp" else slerp
+
+
+def manifold_grid(n: int, low: float = 0.05, high: float = 0.95) -> Array:
+    """An n x n grid of 2-D latents, evenly spaced in the probability of a standard normal prior: (n * n, 2).
+
+    Row by row from the top: the first coordinate grows to the right, the second upwards, as in a scatter plot of the
+    same latents. Kingma and Welling (2013), figure 4.
+
+    Arguments:
+        n: points a side.
+        low, high: probabilities of the first and the last point.
+
+    Raises:
+        ChoiceError: n below 1, or not 0 < low < high < 1.
+    """
+    if n < 1:
+        raise ChoiceError(f"a grid has 1 or more points a side, got {n}")
+    if not 0 < low < high < 1:
+        raise ChoiceError(f"low and high are probabilities with 0 < low < high < 1, got {low:g} and {high:g}")
+    probabilities = np.linspace(low, high, n) if n > 1 else np.array([(low + high) / 2])
+    values = np.array([NormalDist().inv_cdf(p) for p in probabilities])
+    right, up = np.meshgrid(values, values[::-1])
+    return np.stack([right.ravel(), up.ravel()], -1)
+
+
+def traverse(z: ArrayLike, dims: Sequence[int] | Array, values: ArrayLike) -> Array:
+    """Copies of one latent, with one dimension at a time set to each of some values: (len(dims), V, D).
+
+    Arguments:
+        z: (D,) where to start, such as the posterior mean of a datum.
+        dims: which dimensions, one row each.
+        values: (V,) the same for all, or (len(dims), V) a row for each, such as rows of `traversal_values`.
+
+    Raises:
+        ChoiceError: a dimension that is not there, or values of another shape.
+    """
+    start, which, to = _floats(z), np.asarray(dims, dtype=int), _floats(values)
+    if start.ndim != 1:
+        raise ChoiceError(f"a traversal starts at one latent of shape (D,), got {start.shape}")
+    if len(which) and (which.min() < -len(start) or which.max() >= len(start)):
+        raise ChoiceError(f"dimensions must lie in 0..{len(start) - 1}, got {which.tolist()}")
+    if to.ndim not in (1, 2) or (to.ndim == 2 and len(to) != len(which)):
+        raise ChoiceError(f"values must have shape (V,) or ({len(which)}, V), got {to.shape}")
+    found = np.tile(start, (len(which), to.shape[-1], 1))
+    found[np.arange(len(which))[:, None], np.arange(to.shape[-1]), which[:, None]] = to
+    return found
+
+
+def traversal_values(means: ArrayLike, n: int = 9, quantile: float = 0.01) -> Array:
+    """n evenly spaced values a dimension, over the range that the data really take: (D, n).
+
+    Arguments:
+        means: (N, D) posterior means of data.
+        n: values a dimension, 2 or more.
+        quantile: share of the data left out at each end.
+
+    Raises:
+        ChoiceError: n below 2, or a quantile outside [0, 0.5).
+    """
+    if n < 2:
+        raise ChoiceError(f"a traversal takes 2 or more values, got {n}")
+    if not 0 <= quantile < 0.5:
+        raise ChoiceError(f"quantile must lie in [0, 0.5), got {quantile:g}")
+    low, high = np.quantile(_floats(means), [quantile, 1 - quantile], axis=0)
+    return np.linspace(low, high, n, axis=-1)
+
+
+def order_by_kl(kl: ArrayLike) -> NDArray[np.int64]:
+    """The numbers of the dimensions, largest KL first: (D,) -> (D,); equal ones stay in order."""
+    return np.argsort(-_floats(kl), kind="stable")
+
+
+def attribute_direction(
+    codes: ArrayLike, has: ArrayLike, others: ArrayLike | None = None, groups: ArrayLike | None = None
+) -> Array:
+    r"""The way through the latent space from data without an attribute to data with it, all else equal: (D,).
+
+    The coefficient of the attribute in the least-squares regression of the codes on it and on `others`. Without others
+    that is the difference of the two means; with them it is balanced: what comes along with the attribute in these
+    data, because the two occur together, is left out (White 2016, arXiv:1609.04468, balances by resampling).
+    With `groups` only differences within a group count, as between two versions of one drawing.
+
+    Arguments:
+        codes: (N, D) posterior means.
+        has: (N,) 0 or 1 (or any number: the direction is then of one unit).
+        others: (N, M) other attributes, numbers.
+        groups: (N,) whole numbers; data of one number are compared with one another alone.
+
+    Raises:
+        ChoiceError: the attribute does not vary (in any group), or the others determine it.
+    """
+    z, a = np.asarray(codes, float), np.asarray(has, float)
+    if z.ndim != 2 or a.shape != z.shape[:1]:
+        raise ChoiceError(f"codes (N, D) and an attribute (N,) are needed, got {z.shape} and {a.shape}")
+    rest = np.zeros((len(a), 0)) if others is None else np.asarray(others, float).reshape(len(a), -1)
+    inside = np.zeros(len(a), int) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
+    z, a, rest = _centred(z, inside), _centred(a[:, None], inside)[:, 0], _centred(rest, inside)
+    spread = a @ a
+    if not spread > 1e-9 * len(a):
+        where = "within any group" if groups is not None else "in these data"
+        raise ChoiceError(f"the attribute does not vary {where}: there is no direction to find")
+    alone = a - rest @ np.linalg.lstsq(rest, a, rcond=None)[0]
+    if not alone @ alone > 1e-6 * spread:
+        raise ChoiceError("the other attributes determine this one, so it has no direction of its own: do not balance")
+    return alone @ z / (alone @ alone)
+
+
+def _centred(values: Array, groups: Array) -> Array:
+    """Rows (N, M) less the mean of their group."""
+    sums = np.zeros((int(groups.max(initial=0)) + 1, values.shape[1]))
+    np.add.at(sums, groups, values)
+    return values - (sums / np.maximum(np.bincount(groups, minlength=len(sums)), 1)[:, None])[groups]
+
+
+def nearest(x: Array, candidates: Array, k: int = 1) -> tuple[NDArray[np.int64], Array]:
+    """The k candidates nearest to each datum in squared Euclidean distance.
+
+    A value that is missing (nan) is one drawn as the candidates' own at its place, and the distance its expectation
+    (Eirola et al. 2013, Information Sciences 240): gaps make a datum no nearer.
+
+    Goes through the candidates in blocks, so memory does not grow with their number and a memory map is never loaded.
+
+    Arguments:
+        x: (N, *event).
+        candidates: (M, *event), of any numeric type.
+        k: how many, at most M.
+
+    Returns:
+        index (N, k) and squared distance (N, k), nearest first; among equals the lower index.
+
+    Raises:
+        ChoiceError: events of different shapes, or k outside 1..M.
+    """
+    if x.shape[1:] != candidates.shape[1:]:
+        raise ChoiceError(f"data of shape {x.shape[1:]} cannot be held against candidates of {candidates.shape[1:]}")
+    if not 1 <= k <= len(candidates):
+        raise ChoiceError(f"k must lie in 1..{len(candidates)} (the candidates), got {k}")
+    dims = max(1, int(np.prod(x.shape[1:])))
+    rows = max(1, min(len(candidates), BLOCK // (8 * dims)))
+    queries = max(1, BLOCK // (8 * (rows + k)))
+    index = np.empty((len(x), k), dtype=np.int64)
+    distance = np.empty((len(x), k))
+    gaps = any(part.dtype.kind == "f" and bool(np.isnan(part).any()) for part in (x, candidates))
+    moments = _moments(candidates, dims, rows) if gaps else None
+    for a in range(0, len(x), queries):
+        some = np.asarray(x[a : a + queries], dtype=float).reshape(-1, dims)
+        best = np.full((len(some), 0), np.inf)
+        where = np.zeros((len(some), 0), dtype=np.int64)
+        for b in range(0, len(candidates), rows):
+            block = np.asarray(candidates[b : b + rows], dtype=float).reshape(-1, dims)
+            square = _squares(some, block, moments)
+            best = np.concatenate([best, np.maximum(square, 0)], 1)
+            where = np.concatenate([where, np.tile(np.arange(b, b + len(block)), (len(some), 1))], 1)
+            keep = np.argsort(best, axis=1, kind="stable")[:, :k]
+            best, where = np.take_along_axis(best, keep, 1), np.take_along_axis(where, keep, 1)
+        index[a : a + queries], distance[a : a + queries] = where, best
+    return index, distance
+
+
+Moments = tuple[Array, Array]
+
+
+def _moments(candidates: Array, dims: int, rows: int) -> Moments:
+    """Mean and variance of each element over the candidates that have it, (D,) each, 0 where none has."""
+    n, total, squares = np.zeros(dims), np.zeros(dims), np.zeros(dims)
+    blocks = range(0, len(candidates), rows)
+    for b in blocks:
+        block = np.asarray(candidates[b : b + rows], dtype=float).reshape(-1, dims)
+        n, total = n + (~np.isnan(block)).sum(0), total + np.nansum(block, 0)
+    mean = total / np.maximum(n, 1)
+    for b in blocks:
+        block = np.asarray(candidates[b : b + rows], dtype=float).reshape(-1, dims)
+        squares = squares + np.nansum((block - mean) ** 2, 0)
+    return mean, squares / np.maximum(n, 1)
+
+
+def _squares(a: Array, b: Array, moments: Moments | None) -> Array:
+    """Squared distances of rows (N, D) and (M, D), where values are missing their expectation: (N, M)."""
+    more: Array | float = 0.0
+    if moments is not None:
+        mean, variance = moments
+        more = (np.isnan(a) @ variance)[:, None] + np.isnan(b) @ variance
+        a, b = np.where(np.isnan(a), mean, a), np.where(np.isnan(b), mean, b)
+    return np.sum(a**2, 1)[:, None] - 2 * a @ b.T + np.sum(b**2, 1) + more
+
+
+def _floats(z: ArrayLike) -> Array:
+    """As an array of floats, float32 left as it is."""
+    found = np.asarray(z)
+    return found if found.dtype in (np.float32, np.float64) else found.astype(float)

@@ -1,0 +1,385 @@
+"""Better samples from a trained run: a density fitted to its codes, to draw from in place of the prior.
+
+A decoder knows the codes of data, and these follow the aggregate posterior q(z) = E_x q(z | x), which the prior need
+not match. Here q(z) is fitted after training, from draws of q(z | x) over the training split (at most `MOST` codes),
+by a Gaussian mixture, by a normalising flow, or by a second VAE (Dai and Wipf 2019, arXiv:1903.05789; Ghosh et al.
+2020, arXiv:1903.12436). The fit is kept with the run and found again:
+
+RUN/latents/NAME.json           how it was fitted, and the log-density of codes of the validation split
+RUN/latents/NAME.safetensors    its numbers
+RUN/latents/two-stage/          the second VAE, a run like any other
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.densities import Point
+from vaekit.errors import ChoiceError, RunError
+from vaekit.models.quantised import Coded
+from vaekit.noise import Noise, fold
+from vaekit.runs.example import PLACE
+from vaekit.runs.run import Run
+from vaekit.utils.allocation import Bounded
+from vaekit.utils.files import is_writable, part_of, read_json, read_tensors, remove_parts, write_json
+from vaekit.utils.progress import say
+from vaekit.utils.suggest import unknown
+from vaekit.utils.typed import mismatch
+from vaekit.utils.uncertainty import standard_error
+
+from .densities import BLOCK, Density, Gaussians, NormalisingFlow, SecondStage, Told, generator
+
+FORMAT = 1
+MOST, MOST_HELD_OUT, MOST_NUMBERS = 50_000, 5_000, 50_000_000
+"""Codes fitted to, codes held out, and numbers in either: of codes of over 1,000 dimensions fewer are taken."""
+HELD_OUT = 52
+"""What the key of held-out codes' draws is for."""
+
+KINDS: dict[str, type[Gaussians] | type[NormalisingFlow] | type[SecondStage]] = {
+    "gmm": Gaussians,
+    "flow": NormalisingFlow,
+    "two-stage": SecondStage,
+}
+
+
+# --- codes ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Codes z to standardised ones u = (z - loc) / scale of the dimensions that vary, and back."""
+
+    loc: Tensor  # (D,)
+    scale: Tensor  # (D,), 0 where a code never varied
+
+    @classmethod
+    def of(cls, z: Tensor) -> Scale:
+        spread = z.double().std(0, correction=0)
+        return cls(z.double().mean(0).float(), torch.where(spread > 1e-6 * spread.max(), spread, 0.0).float())
+
+    @property
+    def varies(self) -> Tensor:
+        return self.scale > 0
+
+    def standardise(self, z: Tensor) -> Tensor:
+        return ((z - self.loc) / self.scale)[:, self.varies]
+
+    def restore(self, u: Tensor, temperature: float = 1.0) -> Tensor:
+        """u (n, d) as codes (n, D), their deviations from the mean times `temperature`."""
+        z = self.loc.expand(len(u), -1).clone()
+        z[:, self.varies] += temperature * u * self.scale[self.varies]
+        return z
+
+    @property
+    def log_jacobian(self) -> float:
+        """log |du / dz|."""
+        return -float(torch.log(self.scale[self.varies].double()).sum())
+
+
+def _rows(n: int, most: int, seed: int) -> np.ndarray:
+    """All of n rows, or so many of them."""
+    return np.arange(n) if n <= most else np.sort(generator(seed).choice(n, most, replace=False))
+
+
+def codes(run: Run, split: str, most: int, seed: int, told: Told | None = None) -> Tensor:
+    """One draw of q(z | x) for each of (at most `most`) data of a split: (n, D), without a conditional run's condition.
+
+    Of a point posterior the codes themselves.
+    """
+    dims = run.encode(split, 1).shape[1]
+    rows = _rows(run.observed(split).n, min(most, max(1000, MOST_NUMBERS // dims)), seed)
+    found: list[np.ndarray] = []
+    for a in range(0, len(rows), BLOCK):
+        found.append(run.encode(split, sample=True, seed=seed, rows=rows[a : a + BLOCK]))
+        if told:
+            told(f"encoding the {split} split", min(a + BLOCK, len(rows)), len(rows))
+    condition = run.composition.condition
+    z = torch.from_numpy(np.concatenate(found))[:, : dims - (0 if condition is None else condition.size)]
+    if not bool(torch.isfinite(z).all()):
+        raise RunError(f"some codes of {run.path} are not finite: no density can be fitted to them")
+    return z
+
+
+def check_codes(run: Run, z: Tensor) -> None:
+    """Refuse codes that have no density in R^D, with the reason.
+
+    Raises:
+        ChoiceError: they are discrete, lie on a sphere, or do not vary.
+    """
+    observed, few = run.observed("train"), np.arange(2)
+    with torch.no_grad():
+        x, c = observed(few).to(run.device), observed.condition(few, run.device)
+        latents = run.model.trace(x, c, noise=Noise.of(0, 2, device=run.device)).latents
+    first = 0
+    for latent in latents:
+        q = latent.q
+        support = None if isinstance(q, Coded | Point) else q.support
+        if isinstance(q, Coded) or (support is not None and support.is_discrete):
+            raise ChoiceError(
+                "some of this run's codes are discrete, so they have no density to fit: sample from its prior "
+                "(without `latents`)"
+            )
+        size = q.event_shape.numel()
+        part = z[:, first : first + size].double()
+        first += size
+        norm = part.norm(dim=-1)
+        if size > 1 and float(norm.std(correction=0)) < 1e-3 * float(norm.mean()):
+            raise ChoiceError(
+                "this run's codes lie on a sphere, so they have no density in all of space to fit: sample from its "
+                "prior (without `latents`)"
+            )
+    if not bool((z.double().std(0, correction=0) > 0).any()):
+        raise ChoiceError("all codes of this run are one and the same: it has learned nothing to sample")
+
+
+class HeldOut(TypedDict):
+    n: int
+    log_density: float
+    log_density_normal: float
+    bound: bool
+
+
+class Record(TypedDict):
+    """latents/NAME.json."""
+
+    format: int
+    name: str
+    n: int
+    seed: int
+    steps: int
+    choices: dict[str, Any]
+    asked: dict[str, Any]
+    weights: str
+    held_out: HeldOut
+
+
+# --- what a run keeps -------------------------------------------------------------------------------------------
+
+
+class Latents:
+    """A density fitted to the codes of a run.
+
+    Attributes:
+        name: gmm, flow or two-stage.
+        record: how it was fitted, as its JSON file has it.
+    """
+
+    def __init__(self, density: Density, scale: Scale, record: dict[str, Any]):
+        self.density, self.scale, self.record = density, scale, record
+        self.name: str = record["name"]
+
+    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
+        """n codes (n, D), their deviations from the mean of the codes times `temperature`."""
+        return self.scale.restore(self.density.draw(n, seed), temperature).numpy()
+
+    def log_prob(self, z: np.ndarray) -> np.ndarray:
+        """The log-density of codes (n, D) over the dimensions that vary, nats, (n,); of two-stage a lower bound."""
+        u = self.scale.standardise(torch.as_tensor(z, dtype=torch.float32))
+        return self.density.log_prob(u).numpy() + self.scale.log_jacobian
+
+    def __str__(self) -> str:
+        r = self.record
+        least = "at least " if r["held_out"]["bound"] else ""
+        return (
+            f"{self.name}: {self.density.line}, fitted to {r['n']:,} codes of the training split (seed {r['seed']}, "
+            f"{r['steps']:,} steps); {r['held_out']['n']:,} validation codes have {least}"
+            f"{r['held_out']['log_density']:.2f} nats, under N(0, I) {r['held_out']['log_density_normal']:.2f}"
+        )
+
+
+def check_name(name: str) -> None:
+    """Raises ChoiceError for a name that is none, with the nearest."""
+    if name not in KINDS:
+        raise ChoiceError(unknown("`latents`", name, KINDS, 0.3))
+
+
+def fit_latents(
+    run: Run,
+    name: str,
+    *,
+    components: int | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    refit: bool = False,
+    told: Told | None = None,
+) -> Latents:
+    """The density `name` of a run's codes: the one kept with the run, else fitted now and kept.
+
+    A kept one counts only if the run's weights are still those it was fitted to. Where the run directory cannot be
+    written, a note says so and the density is kept with this `Run` object alone.
+
+    Arguments:
+        name: gmm, flow or two-stage.
+        components: Gaussians of a gmm (10).
+        steps: at most so many, of expectation maximisation or of an optimiser.
+        seed: of the codes drawn and of the fit (0).
+        refit: fit anew what is there already.
+        told: called with (what, done, of) as it goes on.
+
+    Raises:
+        ChoiceError: no such density; components for another than gmm; codes that have no density; or a kept one that
+            was fitted with other choices than are asked for.
+    """
+    check_name(name)
+    if components is not None and name != "gmm":
+        raise ChoiceError(f"`components` is for gmm: {name} has none")
+    for what, value in (("components", components), ("steps", steps)):
+        if value is not None and value < 1:
+            raise ChoiceError(f"`{what}` must be 1 or more, got {value}")
+    defaults = {"steps": KINDS[name].STEPS, "seed": 0} | ({"components": Gaussians.COMPONENTS} if name == "gmm" else {})
+    given = {k: v for k, v in {"components": components, "steps": steps, "seed": seed}.items() if v is not None}
+    with open(run.path / "model.safetensors", "rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    kept = None if refit else run.unstored.get(name) or _kept(run, name, weights)
+    if kept is None or kept.record["weights"] != weights:
+        return _fitted(run, name, {**defaults, **given}, weights, told)
+    for what, value in given.items():
+        if value != kept.record["asked"][what]:
+            raise ChoiceError(
+                f"the {name} kept with {run.path} was fitted with {what} {kept.record['asked'][what]}, not {value}: "
+                "leave it out, or fit anew with `refit=True`"
+            )
+    return kept
+
+
+def _kept(run: Run, name: str, weights: str) -> Latents | None:
+    """The density that was fitted to the run's present weights, if any was."""
+    folder = run.path / "latents"
+    file = folder / f"{name}.json"
+    if not file.exists():
+        return None
+    record = read_json(file)
+    try:
+        if record["format"] > FORMAT:
+            raise RunError(f"{file} was written by a newer vaekit: fit anew with `refit=True`")
+        if record["weights"] != weights:
+            return None
+        tensors, _ = read_tensors(folder / f"{name}.safetensors")
+        scale = Scale(tensors.pop("codes.loc"), tensors.pop("codes.scale"))
+        stored = (folder / f"{name}.safetensors").stat().st_size
+        why = f"{file} describes a density far larger than its numbers: fit it again with `refit=True`"
+        bound = Bounded(stored, why) if name != "two-stage" else contextlib.nullcontext()  # a run has its own
+        with bound:
+            density = KINDS[name].open(folder, tensors, record["choices"])
+        kept = Latents(density, scale, record)
+        _check_kept(run, kept)
+        return kept
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:  # of a whole file that is not what it should be
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{file} or what it describes is damaged ({error}): fit anew with `refit=True`") from error
+
+
+def _check_kept(run: Run, kept: Latents) -> None:
+    """Raises a ValueError unless a kept density gives codes of the run's model, and says how it was fitted."""
+    if wrong := mismatch(kept.record, Record):
+        raise ValueError(wrong)
+    asked = {"steps", "seed"} | ({"components"} if kept.name == "gmm" else set())
+    if lacking := sorted(asked - set(kept.record["asked"])):
+        raise ValueError(f"asked.{lacking[0]} is missing")
+    condition = run.composition.condition
+    dims = run.sample_latents(1).shape[1] - (0 if condition is None else condition.size)
+    if kept.scale.loc.shape != (dims,) or kept.scale.scale.shape != (dims,):
+        raise ValueError(f"it is of codes of {tuple(kept.scale.loc.shape)} dimensions, and the run's have {dims}")
+    if not np.isfinite(kept.sample(8)).all():
+        raise ValueError("its samples are not finite")
+
+
+def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, told: Told | None) -> Latents:
+    started, seed, most = time.monotonic(), asked["seed"], asked["steps"]
+    z = codes(run, "train", MOST, seed, told)
+    check_codes(run, z)
+    held = codes(run, "valid", MOST_HELD_OUT, fold(seed, HELD_OUT), told)
+    scale, folder = Scale.of(z), run.path / "latents"
+    u = scale.standardise(z)
+    unwritable = _unwritable(run, folder)  # asked before the work of minutes
+    density: Density
+    if name == "gmm":
+        density = Gaussians.fit(u, asked["components"], most, seed, told)
+    elif name == "flow":
+        density = NormalisingFlow.fit(u, most, seed, told, run.device)
+    else:
+        aside = tempfile.TemporaryDirectory(prefix="vaekit-") if unwritable else None
+        place = part_of(folder / "two-stage") if aside is None else Path(aside.name) / "two-stage"
+        density = SecondStage.fit(u, place, most, seed, told, run.device)
+        density.run.folder = aside
+    record = {
+        "format": FORMAT,
+        "name": name,
+        "split": "train",
+        "n": len(z),
+        "seed": seed,
+        "steps": density.steps,
+        "choices": density.choices,
+        "asked": asked,
+        "constant": (~scale.varies).nonzero()[:, 0].tolist(),
+        "weights": weights,
+    }
+    found = Latents(density, scale, record)
+    record["held_out"] = _held_out(found, held, run.observed("valid").groups(len(held)))
+    record["seconds"] = round(time.monotonic() - started, 1)
+    run.unstored.pop(name, None)
+    if not unwritable:
+        try:
+            _store(found, folder)
+        except (OSError, RunError) as error:  # a disk that is full by now: what was fitted is used all the same
+            unwritable = str(error)
+    if unwritable:
+        say(f"note: {unwritable}; the {name} is not stored with the run and will be fitted again the next time")
+        run.unstored[name] = found
+    return found
+
+
+def _unwritable(run: Run, folder: Path) -> str | None:
+    """Why nothing can be stored in the run's `folder` of densities, which is made; None where it can."""
+    if run.path == PLACE:
+        return "the packaged run stays as it came"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        return f"cannot write {folder}: {error.strerror}"
+    if not is_writable(folder):
+        return f"cannot write in {folder}"
+    remove_parts(folder)
+    return None
+
+
+def _store(latents: Latents, folder: Path) -> None:
+    """Write a density and how it was fitted.
+
+    Raises:
+        OSError, RunError: the folder cannot be written, or its disk is full.
+    """
+    file = folder / f"{latents.name}.json"
+    file.unlink(missing_ok=True)  # written last: where it stands, all of the fit does
+    latents.density.save(folder, latents.name, {"codes.loc": latents.scale.loc, "codes.scale": latents.scale.scale})
+    write_json(file, latents.record)
+
+
+def _held_out(latents: Latents, z: Tensor, group: np.ndarray | None = None) -> dict[str, Any]:
+    """Mean log-density of codes that were not fitted, and under N(0, I): nats a code, with standard errors."""
+    found = latents.log_prob(z.numpy())
+    varying = z[:, latents.scale.varies].double()
+    normal = (-0.5 * varying.square().sum(-1) - 0.5 * varying.shape[1] * math.log(2 * math.pi)).numpy()
+    return {
+        "split": "valid",
+        "n": len(z),
+        "log_density": float(found.mean()),
+        "se": standard_error(found, group),
+        "log_density_normal": float(normal.mean()),
+        "se_normal": standard_error(normal, group),
+        "se_difference": standard_error(found - normal, group),
+        "bound": latents.density.bound,
+        "unit": "nats a code",
+    }

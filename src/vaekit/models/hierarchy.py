@@ -1,0 +1,458 @@
+"""Models with several latent layers: a chain inferred from the bottom up, and a top-down model of any depth.
+
+The only file that knows a walk over many layers. A `Trace` of these models holds one `Latent` a layer, top first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from vaekit import networks
+from vaekit.densities import draw, draw_with_density
+from vaekit.errors import ChoiceError
+from vaekit.heads import Conditional, Head
+from vaekit.noise import Noise
+
+from .priors import StandardNormal
+from .vae import Latent, Model, Trace, tempered
+
+SOFT_RANGE = 5.0
+"""Bound of |log scale|: a deviation is between e^-5 and e^5 (Vahdat and Kautz 2020, section 3.2)."""
+
+# --- a chain, inferred from the bottom up -----------------------------------------------------------------------
+
+
+class AtDraws(Distribution):
+    """A density whose KL may only be taken at the draws: a closed form would be of something else.
+
+    In a chain p(z_1 | z_2) depends on z_2, which was drawn given z_1: the mean of log q(z_1 | x) - log p(z_1 | z_2)
+    is no KL between two given densities, for which the draw of z_1 would have to be free of z_2.
+    """
+
+    arg_constraints = {}  # noqa: RUF012
+
+    def __init__(self, density: Distribution):
+        self.density = density
+        super().__init__(density.batch_shape, density.event_shape, validate_args=False)
+
+    @property
+    def support(self):
+        return self.density.support
+
+    @property
+    def mean(self) -> Tensor:
+        return self.density.mean
+
+    @property
+    def variance(self) -> Tensor:
+        return self.density.variance
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.density.log_prob(value)
+
+    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008
+        return self.density.sample(sample_shape)
+
+
+class Chain(Model):
+    r"""p(z_L) p(z_{L-1} | z_L) ... p(x | z_1) with q(z_1 | x) q(z_2 | z_1) ... q(z_L | z_{L-1}).
+
+    Burda, Grosse and Salakhutdinov (2016, arXiv:1509.00519), figure 1 with L = 2. The code of a datum is z_1, which
+    alone decides p(x | z_1). A chain takes no condition c.
+
+    Arguments:
+        prior: p(z_L), given nothing.
+        generators: p(z_l | z_{l+1}), top first, one fewer than posteriors.
+        posteriors: q(z_1 | x), q(z_2 | z_1), ..., bottom first.
+        likelihood: p(x | z_1).
+    """
+
+    def __init__(
+        self,
+        prior: nn.Module,
+        generators: Sequence[nn.Module],
+        posteriors: Sequence[nn.Module],
+        likelihood: nn.Module,
+    ):
+        super().__init__()
+        if len(posteriors) != len(generators) + 1:
+            raise ValueError(
+                f"a chain with {len(posteriors)} posteriors has {len(posteriors)} latent layers and needs one "
+                f"generator fewer, p(z_l | z_l+1), got {len(generators)}"
+            )
+        self.prior, self.likelihood = prior, likelihood
+        self.generators, self.posteriors = nn.ModuleList(generators), nn.ModuleList(posteriors)
+        self.no_density = next((r for q in posteriors if (r := getattr(q, "no_density", None)) is not None), None)
+
+    def _refuse(self, c: Tensor | None) -> None:
+        if c is not None:
+            raise ValueError("a chain of latents takes no condition c")
+
+    def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
+        self._refuse(c)
+        noise = noise or Noise.fresh(len(x), x.device)
+        below, inferred = x, []
+        for layer, posterior in enumerate(self.posteriors):
+            q = posterior(below)
+            below, log_q = draw_with_density(q, noise, k if layer == 0 else None)  # later ones have the sample axis
+            inferred.append((below, q, log_q))
+        p, latents = self.prior(), []
+        for layer in reversed(range(len(inferred))):
+            z, q, log_q = inferred[layer]
+            latents.append(Latent(z, q, p, log_q))
+            if layer:
+                p = AtDraws(self.generators[-layer](z))
+        return Trace(tuple(latents), self.likelihood(z))
+
+    def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
+        self._refuse(c)
+        q = self.posteriors[0](x)
+        return q.mean if noise is None else draw(q, noise)
+
+    def decode(self, z: Tensor) -> Distribution:
+        return self.likelihood(z)
+
+    def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
+        self._refuse(c)
+        noise = noise or Noise.fresh(n)
+        with torch.no_grad():
+            p = self.prior()
+            if temperature != 1.0 and hasattr(p, "tempered"):  # a density that knows better than its mean
+                z = draw(p.tempered(temperature), noise)
+            else:
+                z = tempered(p, draw(p, noise), temperature)
+            for generator in self.generators:
+                p = generator(z)
+                z = tempered(p, draw(p, noise), temperature)
+        return z
+
+
+# --- a top-down model -------------------------------------------------------------------------------------------
+
+
+def _affine(a: int, b: int, dims: int, kernel: int = 1) -> nn.Linear | nn.Conv1d | nn.Conv2d:
+    """A dense layer where there is no grid, else a convolution that keeps it."""
+    if dims == 0:
+        return nn.Linear(a, b)
+    return (nn.Conv1d if dims == 1 else nn.Conv2d)(a, b, kernel, padding=kernel // 2)
+
+
+def _shrunk(layer, by: float):
+    """The layer with its initial weights times `by` and its bias at 0: 0 where it is to start as nothing."""
+    with torch.no_grad():
+        layer.weight.mul_(by)
+        layer.bias.zero_()
+    return layer
+
+
+def _soft(raw: Tensor) -> Tensor:
+    """A log scale from a raw number: about itself where small, within +-SOFT_RANGE."""
+    return SOFT_RANGE * torch.tanh(raw / SOFT_RANGE)
+
+
+class _Block(nn.Module):
+    """h + wide(act(3-wide(act(narrow(act(h)))))): a bottleneck, whose last layer starts small; dense without a grid."""
+
+    def __init__(self, width: int, dims: int, start: float):
+        super().__init__()
+        middle = width if dims == 0 else max(width // 4, 4)
+        self.narrow = _affine(width, middle, dims)
+        self.mix = _affine(middle, middle, dims, 3) if dims else nn.Identity()
+        self.wide = _shrunk(_affine(middle, width, dims), start)
+
+    def forward(self, h: Tensor) -> Tensor:
+        inner = self.narrow(F.silu(h))
+        if not isinstance(self.mix, nn.Identity):
+            inner = self.mix(F.silu(inner))
+        return h + self.wide(F.silu(inner))
+
+
+class _Layer(nn.Module):
+    """One stochastic layer of the walk down, over channels on a grid; `depth` is how many the model has in all."""
+
+    def __init__(self, width: int, latent: int, grid: tuple[int, ...], depth: int):
+        super().__init__()
+        dims = len(grid)
+        middle = width if dims == 0 else max(width // 4, 4)
+        self.seen, self.above = _affine(width, middle, dims), _affine(width, middle, dims)
+        self.mix = _affine(middle, middle, dims, 3)
+        self.out = _shrunk(_affine(middle, 2 * latent, dims), 0.0)
+        self.scale = _shrunk(_affine(width, latent, dims), 0.0)
+        self.project = _shrunk(_affine(latent, width, dims), depth**-0.5)
+        self.block = _Block(width, dims, depth**-0.5)
+        self.prior = StandardNormal((latent, *grid))
+
+    def posterior(self, h: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log scale of q(z | x, layers above): state h (K * B, W, ...), features f (B, W, ...)."""
+        inner = self.above(F.silu(h)).unflatten(0, (-1, len(f))) + self.seen(F.silu(f))  # f is gone through once
+        raw = self.out(F.silu(self.mix(F.silu(inner.flatten(0, 1)))))
+        mean, log_scale = (raw.float() if raw.dtype in (torch.bfloat16, torch.float16) else raw).chunk(2, 1)
+        return mean, _soft(log_scale)
+
+    def forward(self, h: Tensor, z: Tensor) -> Tensor:
+        """The state below: z enters at the scale that the layers above give it."""
+        return self.block(h + self.project(torch.exp(_soft(self.scale(h))) * z))
+
+
+class _Stage(nn.Module):
+    """All layers of one grid, and the way onto it from the coarser one: dense from no grid, else nearest upsampling."""
+
+    def __init__(
+        self, grid, width: int, latent: int, layers: int, depth: int, above: tuple[int, tuple[int, ...]] | None
+    ):
+        super().__init__()
+        self.grid, self.width = grid, width
+        self.enter: nn.Module | None = None
+        self.dense = above is not None and not above[1]
+        if above is not None:
+            size = width * math.prod(grid) if self.dense else width
+            self.enter = _affine(above[0], size, len(above[1]))
+        self.layers = nn.ModuleList(_Layer(width, latent, grid, depth) for _ in range(layers))
+
+    def entered(self, h: Tensor) -> Tensor:
+        if self.enter is None:
+            return h
+        h = self.enter(h)
+        if self.dense:
+            return h.unflatten(1, (self.width, *self.grid))
+        return F.interpolate(h, size=self.grid, mode="nearest")
+
+
+class _Features(nn.Module):
+    """x (B, *event) -> features (B, W, *grid) of each grid, coarsest first, by the way up."""
+
+    def __init__(self, event: Sequence[int], grids: Sequence[tuple[int, ...]], widths: Sequence[int], blocks: int):
+        super().__init__()
+        self.flat = len(grids[-1]) == 0
+        dims = len(event) - 1
+        halve = nn.Conv1d if dims == 1 else nn.Conv2d
+        ups: list[nn.Module] = []
+        into: list[nn.Module] = []
+        c, below = event[0], tuple(event[1:])
+        for grid, width in reversed(list(zip(grids, widths, strict=True))):
+            if self.flat:
+                into.append(nn.Linear(math.prod(event), width))
+            elif not grid:
+                into.append(nn.Sequential(nn.SiLU(), nn.Flatten(), nn.Linear(c * math.prod(below), width)))
+            elif not into:
+                into.append(halve(c, width, 3, stride=2, padding=1))
+            else:
+                into.append(nn.Sequential(nn.SiLU(), halve(c, width, 3, stride=2, padding=1)))
+            ups.append(nn.Sequential(*[_Block(width, len(grid), 1.0) for _ in range(blocks)]))
+            c, below = width, grid
+        self.into, self.ups = nn.ModuleList(into), nn.ModuleList(ups)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        h = x.flatten(1) if self.flat else x
+        found = []
+        for into, up in zip(self.into, self.ups, strict=True):
+            h = up(into(h))
+            found.append(h)
+        return found[::-1]
+
+
+class _Output(nn.Module):
+    """The last state (..., W, *grid) -> raw parameters (..., features): a transposed convolution, or a dense layer."""
+
+    def __init__(self, width: int, grid: tuple[int, ...], event: tuple[int, ...], params: int):
+        super().__init__()
+        self.dims, self.size = 1 + len(grid), event[1:]
+        features = params * math.prod(event)
+        if grid:
+            self.net: nn.Module = networks.doubling(width, params * event[0], len(grid))
+            self.bias: nn.Module = networks.Bias(features)
+        else:
+            self.net, self.bias = nn.Linear(width, features), nn.Identity()
+
+    def forward(self, h: Tensor) -> Tensor:
+        raw = self.net(F.silu(h.flatten(0, -self.dims - 1)))
+        raw = networks.cropped(raw, self.size) if self.dims > 1 else raw
+        return self.bias(raw.reshape(*h.shape[: -self.dims], -1))
+
+
+class TopDown(Model):
+    r"""A hierarchy walked down from a learned constant, by the generator and by the inference alike.
+
+    p(z_1, ..., z_L) prod_l q(z_l | x, z_<l): the posterior of each layer sees the features of x that a way up found
+    for its grid and the state h that the layers above have made (Sonderby et al. 2016, arXiv:1602.02282; Vahdat and
+    Kautz 2020, arXiv:2007.03898; Child 2021, arXiv:2011.10650):
+
+        h <- block(h + W (s(h) * z)),    z ~ N(0, I) or z ~ q(z | x, h) = N(m(h, f), e^{2 l(h, f)})
+
+    A layer's latent is its *deviation*. With u = s(h) z and what the block before adds to h, this is the conditional
+    Gaussian p(u | layers above) of those papers with the posterior relative to it, and its KL is theirs; but a code,
+    all layers' deviations flattened and laid side by side from the top (B, sum_l D_l), is N(0, I) under the prior. So
+    interpolation, temperature and densities fitted to codes mean what they do for one layer, and a change at the top
+    carries the layers below along.
+
+    What keeps it stable: the last layer of each block and W start scaled by 1 / sqrt(L); s starts at 1 and q at the
+    prior, so the rate starts at 0; log scales are softly clamped; no normalisation, so no batch or grid statistics.
+
+    Arguments:
+        event: shape of x, (D,), (C, L) or (C, H, W).
+        head: of the likelihood.
+        layers: stochastic layers on each grid, coarsest first, 0 for a grid that is only passed. The first "grid" is
+            none: vectors, dense. Then come grids each twice as fine, the last half the size of x. Vectors have the
+            first only.
+        widths: channels of the state and the features on each grid.
+        latents: latent channels on each grid (latents, on the first).
+        blocks: residual blocks on each grid of the way up.
+        condition: size of the condition c; 0 for none.
+        values: lowest and highest x, brought to -1..1 for the way up where they are not about 1 (levels 0..255).
+    """
+
+    def __init__(
+        self,
+        event: Sequence[int],
+        head: Head,
+        layers: Sequence[int],
+        widths: Sequence[int],
+        latents: Sequence[int],
+        blocks: int = 1,
+        condition: int = 0,
+        values: tuple[float, float] | None = None,
+    ):
+        super().__init__()
+        event = tuple(event)
+        if not len(layers) == len(widths) == len(latents):
+            raise ValueError(
+                f"layers, widths and latents are for the same grids, got {len(layers)}, {len(widths)}, {len(latents)}"
+            )
+        if min(layers) < 0 or sum(layers) < 1 or min(*widths, *latents) < 1:
+            raise ChoiceError(f"a model needs a layer, and every grid channels and latents: got {layers} layers")
+        if len(event) == 1 and len(layers) > 1:
+            raise ChoiceError(f"vectors have no grids: give one number of layers, not {len(layers)}")
+        if len(event) > 1 and len(layers) < 2:
+            raise ChoiceError("images and signals have grids: give two or more numbers of layers, such as 2 2 1")
+        grids = [(), *networks._sizes(event[1:], len(layers) - 1)[:0:-1]] if len(event) > 1 else [()]
+        depth = sum(layers)
+        features: nn.Module = _Features(event, grids, widths, blocks)
+        self.features = networks.Rescaled(features, *values) if values is not None else features
+        self.start = nn.Parameter(torch.zeros(widths[0]))
+        self.given = nn.Linear(condition, widths[0]) if condition else None
+        above: list[tuple[int, tuple[int, ...]] | None] = [None, *zip(widths, grids, strict=True)]
+        self.stages = nn.ModuleList(
+            _Stage(grid, width, latent, count, depth, over)
+            for grid, width, latent, count, over in zip(grids, widths, latents, layers, above[:-1], strict=True)
+        )
+        self.likelihood = Conditional(_Output(widths[-1], grids[-1], event, head.params), head)
+        self.shapes = [layer.prior.event for _, layer in self._layers()]
+        self.sizes = [math.prod(shape) for shape in self.shapes]
+
+    def _layers(self) -> Iterator[tuple[_Stage, _Layer]]:
+        for stage in self.stages:
+            assert isinstance(stage, _Stage)
+            for layer in stage.layers:
+                assert isinstance(layer, _Layer)
+                yield stage, layer
+
+    def _walk(
+        self, c: Tensor | None, lead: Sequence[int], pick: Callable[[int, _Layer, Tensor], Tensor]
+    ) -> Distribution:
+        """p(x | z) at the end of the walk down; `pick(stage, layer, h)` says z (N, *shape). `lead` is (K?, B)."""
+        if (c is None) != (self.given is None):
+            raise ValueError(
+                "this model is conditional: it needs c" if c is None else "this model takes no condition c"
+            )
+        h: Tensor = self.start
+        if self.given is not None:
+            h = h + self.given(c)
+        h = h.expand(*lead, -1).reshape(-1, h.shape[-1])
+        for number, stage in enumerate(self.stages):
+            assert isinstance(stage, _Stage)
+            h = stage.entered(h)
+            for layer in stage.layers:
+                assert isinstance(layer, _Layer)
+                h = layer(h, pick(number, layer, h))
+        return self.likelihood(h.unflatten(0, tuple(lead)))
+
+    def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
+        noise = noise or Noise.fresh(len(x), x.device)
+        features, latents = self.features(x), []
+        lead = (len(x),) if k is None else (k, len(x))
+
+        def pick(number: int, layer: _Layer, h: Tensor) -> Tensor:
+            mean, log_scale = (v.unflatten(0, lead) for v in layer.posterior(h, features[number]))
+            normal = Normal(mean, torch.exp(log_scale), validate_args=False)
+            q = Independent(normal, mean.dim() - len(lead), validate_args=False)
+            z = draw(q, noise)
+            latents.append(Latent(z, q, layer.prior()))
+            return z.flatten(0, len(lead) - 1)
+
+        px = self._walk(c, lead, pick)
+        return Trace(tuple(latents), px)
+
+    def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
+        features, found = self.features(x), []
+
+        def pick(number: int, layer: _Layer, h: Tensor) -> Tensor:
+            z, log_scale = layer.posterior(h, features[number])
+            if noise is not None:
+                z = z + torch.exp(log_scale) * noise.normal(z.shape[1:]).to(z.dtype)
+            found.append(z.flatten(1))
+            return z
+
+        self._walk(c, (len(x),), pick)
+        return torch.cat([*found, *(() if c is None else (c,))], -1)
+
+    def decode(self, z: Tensor) -> Distribution:
+        c = z[..., sum(self.sizes) :] if self.given is not None else None
+        flat = z[..., : sum(self.sizes)].flatten(0, -2).split(self.sizes, -1)
+        shaped = iter([part.unflatten(-1, shape) for part, shape in zip(flat, self.shapes, strict=True)])
+        return self._walk(c, z.shape[:-1], lambda *_: next(shaped))
+
+    def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
+        noise = noise or Noise.fresh(n, self.start.device)
+        with torch.no_grad():
+            z = temperature * noise.normal((sum(self.sizes),)).to(self.start.dtype)
+            return torch.cat([z, *(() if c is None else (c,))], -1)
+
+
+def top_down(
+    event: Sequence[int],
+    head: Head,
+    layers: Sequence[int] | None = None,
+    width: int | None = None,
+    latent: int | None = None,
+    blocks: int = 1,
+    condition: int = 0,
+    values: tuple[float, float] | None = None,
+) -> TopDown:
+    """A `TopDown` model for data of any shape, of a size that two CPU cores train.
+
+    Arguments:
+        event: shape of x, (D,), (C, L) or (C, H, W).
+        head: of the likelihood.
+        layers: stochastic layers on each grid, coarsest first: `TopDown`. By default 3 for vectors; for images 2
+            without a grid, 2 on the coarsest grid (7 x 7 of 28 x 28, 8 x 8 of 64 x 64) and 1 on each finer one.
+        width: channels on the finest grid, doubled on each coarser one up to 4 times; vectors: of all layers.
+        latent: latent channels on each grid; 8 times as many latents without a grid. Vectors: latents a layer.
+        blocks: residual blocks on each grid of the way up.
+        condition: size of the condition c; 0 for none.
+        values: lowest and highest x where they are not about 1, such as (0, 255).
+    """
+    if len(event) == 1:
+        layers = (3,) if layers is None else layers
+        width, latent = width or 256, latent or max(1, min(16, event[0] // 4))
+        return TopDown(event, head, layers, (width,), (latent,), blocks, condition, values)
+    if layers is None:
+        layers = (2, 2, *[1] * (networks.default_levels(event[1:], 8) - 1))
+    width, latent = width or 32, latent or 4
+    grids = len(layers) - 1
+    widths = [min(2**i, 4) * width for i in range(grids)]
+    return TopDown(
+        event,
+        head,
+        layers,
+        (min(2**grids, 4) * width, *widths[::-1]),
+        (8 * latent, *[latent] * grids),
+        blocks,
+        condition,
+        values,
+    )

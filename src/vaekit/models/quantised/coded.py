@@ -1,0 +1,74 @@
+"""A sequence of codes as a distribution: all probability on the one that was chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaekit.densities import _from_noise
+from vaekit.noise import Noise
+
+
+class Choice(NamedTuple):
+    """What a quantiser made of vectors (..., dim)."""
+
+    codes: Tensor  # (...) int64
+    encoded: Tensor  # (..., dim): what the gradient of z goes to
+    entries: Tensor  # (..., dim): the vectors of the codes
+
+
+class Coded(Distribution):
+    """All probability on one sequence of codes a datum: batch (B,), event (positions * dim,).
+
+    Its draw is the codes' entries exactly, with the straight-through gradient (Bengio et al. 2013): the gradient at
+    an entry goes to the encoder's vector unchanged.
+
+    Attributes:
+        codes: (B, positions).
+        encoded, entries: (B, positions, dim), as in `Choice`.
+        loc: the entries, flat: (B, positions * dim).
+    """
+
+    arg_constraints: ClassVar = {}
+    has_rsample = True
+
+    def __init__(self, choice: Choice):
+        self.codes, self.encoded, self.entries = choice
+        # e - sg(e) is 0 exactly, so z is an entry to the last bit; e + sg(entry - e) is not
+        self.loc = (self.entries.detach() + (self.encoded - self.encoded.detach())).flatten(-2)
+        super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self.loc.expand(*sample_shape, *self.loc.shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log of a probability: 0 at the codes, -inf anywhere else."""
+        here = (value.detach() == self.loc.detach()).all(-1)
+        return torch.where(here, 0.0, -math.inf).to(self.loc.dtype)
+
+
+@_from_noise.register
+def _(d: Coded, noise: Noise, event, k):
+    return d.rsample(() if k is None else (k,))
+
+
+def exact(e: Tensor) -> Tensor:
+    """As it is, half precision as float32."""
+    return e.float() if e.dtype in (torch.bfloat16, torch.float16) else e
+
+
+def once(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """f(z) for z (K?, B, D): once where the K are views of one, as the draws of a point mass are."""
+    if z.dim() == 3 and len(z) > 1 and z.stride(0) == 0:
+        found = f(z[0])
+        return found.expand(len(z), *found.shape)
+    return f(z)

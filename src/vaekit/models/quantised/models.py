@@ -1,0 +1,142 @@
+"""Quantised VAEs put together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vaekit import networks
+from vaekit.heads import Conditional, Head
+from vaekit.models.vae import VAE
+
+from .coded import Coded
+from .networks import GridDecoder, GridEncoder, Once, grid_of
+from .prior import AutoregressiveCodes, CodePrior, IndependentCodes
+from .quantisers import FiniteScalarQuantiser, Quantiser, VectorQuantiser
+
+START_ROWS = 1000
+"""How many data a codebook starts from."""
+
+PriorNet = Callable[[int, int], IndependentCodes | AutoregressiveCodes]
+
+
+class QuantisedEncoder(nn.Module):
+    """q(z | x) of a quantised VAE: `net` puts out positions * dim numbers, one position after the other.
+
+    Arguments:
+        net: x (, c) -> (B, positions * dim).
+        quantiser: of a position's vector.
+        positions: codes a datum.
+    """
+
+    def __init__(self, net: nn.Module, quantiser: Quantiser, positions: int):
+        super().__init__()
+        self.net, self.quantiser, self.positions = net, quantiser, positions
+
+    def vectors(self, *given: Tensor) -> Tensor:
+        """What is to be quantised, (B, positions, dim)."""
+        return self.net(*given).unflatten(-1, (self.positions, self.quantiser.dim))
+
+    def forward(self, *given: Tensor) -> Coded:
+        return Coded(self.quantiser(self.vectors(*given)))
+
+    @torch.no_grad()
+    def start(self, *given: Tensor) -> None:
+        """Start the codebook from a sample of x (n, *event)."""
+        n = min(len(given[0]), START_ROWS)
+        rows = torch.linspace(0, len(given[0]) - 1, n, device=given[0].device).long()
+        found = [self.vectors(*(g[block] for g in given)).flatten(0, 1) for block in rows.split(100)]
+        self.quantiser.initialise(torch.cat(found))
+
+
+def quantised_vae(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    head: Head,
+    quantiser: Quantiser,
+    positions: int,
+    prior: PriorNet = AutoregressiveCodes,
+) -> VAE:
+    """A VAE with discrete latents from networks of one's own: x -> positions * quantiser.dim -> head.features.
+
+    Train it with `objectives.Quantised`; `prior(positions, codes)` makes the net of the prior.
+    """
+    posterior = QuantisedEncoder(encoder, quantiser, positions)
+    return VAE(CodePrior(prior(positions, quantiser.codes), quantiser), posterior, Conditional(Once(decoder), head))
+
+
+def _vae(
+    event: Sequence[int],
+    head: Head,
+    quantiser: Quantiser,
+    channels: Sequence[int],
+    blocks: int,
+    positions: int | None,
+    hidden: Sequence[int],
+    prior: PriorNet,
+    scale: tuple[float, float] | None,
+) -> VAE:
+    if positions is None:
+        positions = math.prod(grid_of(event, len(channels)))
+        params, rest = divmod(head.features, math.prod(event))
+        if rest:
+            raise ValueError(f"{type(head).__name__} has no whole number of parameters an element: give positions")
+        encoder: nn.Module = GridEncoder(event, quantiser.dim, channels, blocks)
+        decoder: nn.Module = GridDecoder(event, quantiser.dim, params, channels, blocks)
+    else:
+        encoder = networks.MLP(event, positions * quantiser.dim, hidden)
+        decoder = networks.MLP((positions * quantiser.dim,), head.features, hidden[::-1])
+    if scale is not None:
+        encoder = networks.Rescaled(encoder, *scale)
+    return quantised_vae(encoder, decoder, head, quantiser, positions, prior)
+
+
+def vq_vae(
+    event: Sequence[int],
+    head: Head,
+    *,
+    codes: int = 128,
+    dim: int = 16,
+    decay: float | None = 0.99,
+    commitment: float = 0.25,
+    channels: Sequence[int] = (32, 64),
+    blocks: int = 1,
+    positions: int | None = None,
+    hidden: Sequence[int] = (300, 300),
+    prior: PriorNet = AutoregressiveCodes,
+    scale: tuple[float, float] | None = None,
+) -> VAE:
+    """A VQ-VAE with a learned prior (van den Oord et al. 2017, arXiv:1711.00937).
+
+    Arguments:
+        event: shape of x: (C, H, W), (C, L) or, with `positions`, any.
+        head: of the likelihood.
+        codes, dim, decay, commitment: of the `VectorQuantiser`.
+        channels: of the convolutions, finest first; each halves the grid, so 28 x 28 has 7 x 7 codes with two.
+        blocks: residual blocks at the grid of codes, in encoder and decoder.
+        positions: with it the networks are dense, for that many codes a datum.
+        hidden: widths of dense networks.
+        prior: makes the prior's net from (positions, codes).
+        scale: lowest and highest x where they are far from -1 .. 1, such as (0, 255) of `Levels`.
+    """
+    quantiser = VectorQuantiser(codes, dim, decay, commitment)
+    return _vae(event, head, quantiser, channels, blocks, positions, hidden, prior, scale)
+
+
+def fsq_vae(
+    event: Sequence[int],
+    head: Head,
+    *,
+    levels: Sequence[int] = (8, 6, 5),
+    channels: Sequence[int] = (32, 64),
+    blocks: int = 1,
+    positions: int | None = None,
+    hidden: Sequence[int] = (300, 300),
+    prior: PriorNet = AutoregressiveCodes,
+    scale: tuple[float, float] | None = None,
+) -> VAE:
+    """The same with `FiniteScalarQuantiser(levels)` (Mentzer et al. 2023, arXiv:2309.15505): no codebook to learn."""
+    return _vae(event, head, FiniteScalarQuantiser(levels), channels, blocks, positions, hidden, prior, scale)

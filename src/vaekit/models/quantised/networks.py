@@ -1,0 +1,102 @@
+"""Convolutions to a grid of vectors and back."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vaekit import networks
+
+from .coded import once
+
+
+def grid_of(event: Sequence[int], levels: int) -> tuple[int, ...]:
+    """The grid of codes of images (C, H, W) or signals (C, L) after `levels` halvings, rounded up."""
+    return networks._sizes(event[1:], levels)[-1]
+
+
+class GridEncoder(nn.Module):
+    """Strided convolutions and residual blocks: `dim` numbers a place of the grid, flat, row by row.
+
+    Each of `channels` halves the grid (rounding up); `blocks` residual blocks follow at the last. Any C x H x W, C x L.
+    """
+
+    def __init__(self, event: Sequence[int], dim: int, channels: Sequence[int] = (32, 64), blocks: int = 1):
+        super().__init__()
+        c, *size = event
+        self.dims = len(event)
+        conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
+        layers: list[nn.Module] = []
+        for width in channels:
+            layers += [conv(c, width, 3, stride=2, padding=1), nn.GroupNorm(networks._groups(width), width), nn.SiLU()]
+            c = width
+        layers += [networks.Residual(c, len(size)) for _ in range(blocks)]
+        self.convs = nn.Sequential(*layers, conv(c, dim, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.convs(x.reshape(-1, *x.shape[-self.dims :]))
+        return h.flatten(2).transpose(1, 2).reshape(*x.shape[: -self.dims], -1)
+
+
+class Offset(nn.Linear):
+    """A number added to each of `features`: a dense layer without weights, so `networks.set_output_bias` can set it."""
+
+    def __init__(self, features: int):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = 0, features
+        self.register_parameter("weight", None)
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias
+
+
+class GridDecoder(nn.Module):
+    """The way back from a flat grid of vectors: residual blocks, transposed convolutions, an offset an element.
+
+    Arguments:
+        event: shape of x, (C, H, W) or (C, L).
+        dim: numbers a place of the grid.
+        params: numbers put out for each of x.
+        channels, blocks: as of `GridEncoder`.
+    """
+
+    def __init__(
+        self, event: Sequence[int], dim: int, params: int = 1, channels: Sequence[int] = (32, 64), blocks: int = 1
+    ):
+        super().__init__()
+        c, *size = event
+        conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
+        self.grids = networks._sizes(size, len(channels))[::-1]
+        widths = [*channels][::-1]
+        self.inp = nn.Sequential(
+            conv(dim, widths[0], 3, padding=1), *[networks.Residual(widths[0], len(size)) for _ in range(blocks)]
+        )
+        self.steps = nn.ModuleList(
+            nn.Sequential(nn.GroupNorm(networks._groups(a), a), nn.SiLU(), networks.doubling(a, b, len(size)))
+            for a, b in itertools.pairwise([*widths, params * c])
+        )
+        self.offset = Offset(params * math.prod(event))
+
+    def forward(self, z: Tensor) -> Tensor:
+        places = math.prod(self.grids[0])
+        h = z.reshape(-1, places, z.shape[-1] // places).transpose(1, 2).unflatten(-1, self.grids[0])
+        h = self.inp(h)
+        for step, grid in zip(self.steps, self.grids[1:], strict=True):
+            h = networks.cropped(step(h), grid)
+        return self.offset(h.reshape(*z.shape[:-1], -1))
+
+
+class Once(nn.Module):
+    """`net` on z (K?, B, D), run once where the K are one and the same."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, z: Tensor) -> Tensor:
+        return once(self.net, z)

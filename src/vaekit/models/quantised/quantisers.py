@@ -1,0 +1,240 @@
+"""What turns a vector into the nearest of a few: learned codebooks, and levels of each number."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaekit.noise import Noise
+
+from .coded import Choice, Coded, exact
+
+START_VECTORS, START_SEED = 8192, 97
+"""How many vectors a codebook starts from, and the seed of its choice among them."""
+USAGE_DECAY = 0.99
+"""Of the running shares by which a codebook that learns by gradients knows its dead entries."""
+
+
+class Quantiser(nn.Module):
+    """Vectors (..., dim) -> the nearest of `codes` vectors. Abstract.
+
+    Attributes:
+        codes: how many there are.
+        dim: numbers a vector.
+    """
+
+    codes: int
+    dim: int
+
+    def forward(self, e: Tensor) -> Choice:
+        """The codes of an encoder's vectors (..., dim)."""
+        raise RuntimeError(f"{type(self).__name__} does not define forward")
+
+    def nearest(self, v: Tensor) -> Tensor:
+        """The codes (...) of vectors (..., dim) that are entries, or of the nearest entries. No gradient."""
+        raise RuntimeError(f"{type(self).__name__} does not define nearest")
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """The entries (..., dim) of codes (...). No gradient."""
+        raise RuntimeError(f"{type(self).__name__} does not define lookup")
+
+    def penalties(self, q: Coded) -> tuple[Tensor, Tensor]:
+        """What is minimised beside the distortion: for the encoder and for the codebook, each (B,). Here nothing."""
+        nothing = q.encoded.new_zeros(len(q.codes))
+        return nothing, nothing
+
+    def learn(self, q: Coded, noise: Noise) -> None:
+        """Learn from the choices of a training batch what is not learned by gradients. Here nothing."""
+
+    def initialise(self, e: Tensor) -> None:
+        """Start from an encoder's vectors (n, dim). Here nothing."""
+
+
+class VectorQuantiser(Quantiser):
+    r"""A learned codebook (van den Oord et al. 2017, arXiv:1711.00937).
+
+    With `decay` d, entry i is the running mean m_i / N_i of the vectors that chose it (their appendix A.1),
+
+        N_i <- d N_i + (1 - d) n_i / n,    m_i <- d m_i + (1 - d) sum_{e chose i} e / n,
+
+    n the vectors of the batch: shares instead of their counts, which leaves m_i / N_i as it is in batches of one size,
+    and makes the statistics of several processes' rows a mean of theirs. Distances are sums of squared differences
+    in float32 whatever the network ran in, so that a code never depends on which others stand beside it.
+
+    An entry that fewer than `restart` of an even share chose is dead, and becomes a vector of the batch (Dhariwal et
+    al. 2020): entry i is offered the datum at place (i + shift) mod `codes` of each batch, where there is one, at a
+    position drawn; `shift` and position come from the keyed noise. An offer is taken when the codebook is next read.
+    Where entries learn by gradients a restart is kept in a buffer of its own, `moved`, that is added to the parameter:
+    a step that moves parameters by their gradients stays one that does nothing else.
+
+    Arguments:
+        codes: entries of the codebook.
+        dim: numbers an entry.
+        decay: of the running means; None learns the entries by the gradient of |sg(e) - entry|^2 instead (their
+            equation 3).
+        commitment: beta of their equation 3. The penalty is beta |e - sg(entry)|^2, summed over the datum's positions
+            and numbers, beside a distortion in nats a datum: beta is in nats a unit of squared distance.
+        restart: the share of an even share below which an entry is dead; 0 restarts none.
+    """
+
+    usage: Tensor
+    total: Tensor
+    moved: Tensor
+    offer: Tensor
+    offered: Tensor
+
+    def __init__(
+        self, codes: int, dim: int, decay: float | None = 0.99, commitment: float = 0.25, restart: float = 0.03
+    ):
+        super().__init__()
+        if codes < 1 or dim < 1:
+            raise ValueError(f"codes and dim must be 1 or more, got {codes} and {dim}")
+        if decay is not None and not 0 <= decay < 1:
+            raise ValueError(f"decay must be None or lie in [0, 1), got {decay}")
+        if not commitment >= 0 or not 0 <= restart < 1:
+            raise ValueError(f"commitment must be 0 or more and restart in [0, 1), got {commitment}, {restart}")
+        self.codes, self.dim, self.decay, self.commitment, self.restart = codes, dim, decay, commitment, restart
+        entries = torch.randn(codes, dim)
+        if decay is None:
+            self.entries = nn.Parameter(entries)
+            self.register_buffer("moved", torch.zeros(codes, dim))
+        else:
+            self.register_buffer("total", entries / codes)
+        self.register_buffer("usage", torch.full((codes,), 1 / codes))
+        self.register_buffer("offer", torch.zeros(codes, dim))
+        self.register_buffer("offered", torch.zeros(codes))
+
+    def _settled(self) -> tuple[Tensor, Tensor]:
+        """Usage and `total` (or `moved`), offers taken: an entry restarted counts as one of an even share."""
+        dead = (self.usage < self.restart / self.codes) & (self.offered > 0)
+        # over several processes an offer is a sum weighted by their rows, and so is the mark that there is one
+        fresh = self.offer / torch.where(self.offered > 0, self.offered, 1)[:, None]
+        usage = torch.where(dead, 1 / self.codes, self.usage)
+        if self.decay is None:
+            return usage, torch.where(dead[:, None], fresh - self.entries.detach(), self.moved)
+        return usage, torch.where(dead[:, None], fresh / self.codes, self.total)
+
+    @property
+    def codebook(self) -> Tensor:
+        """The entries, (codes, dim)."""
+        usage, total = self._settled()
+        if self.decay is None:
+            return self.entries + total
+        return total / usage.clamp_min(torch.finfo(usage.dtype).tiny)[:, None]
+
+    def nearest(self, v: Tensor) -> Tensor:
+        codebook = self.codebook.detach()
+        flat = v.detach().reshape(-1, self.dim).to(codebook.dtype)
+        distance = torch.cdist(flat, codebook, compute_mode="donot_use_mm_for_euclid_dist")  # float32 in autocast too
+        return distance.argmin(-1).reshape(v.shape[:-1])
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        return F.embedding(codes, self.codebook.detach())
+
+    def forward(self, e: Tensor) -> Choice:
+        codes = self.nearest(e)
+        return Choice(codes, exact(e), F.embedding(codes, self.codebook))
+
+    def penalties(self, q: Coded) -> tuple[Tensor, Tensor]:
+        commitment = self.commitment * (q.encoded - q.entries.detach()).square().flatten(1).sum(1)
+        if self.decay is not None:
+            return commitment, torch.zeros_like(commitment)
+        return commitment, (q.encoded.detach() - q.entries).square().flatten(1).sum(1)
+
+    @torch.no_grad()
+    def learn(self, q: Coded, noise: Noise) -> None:
+        decay = USAGE_DECAY if self.decay is None else self.decay
+        with torch.autocast(q.encoded.device.type, enabled=False):
+            usage, total = self._settled()
+            vectors = q.encoded.detach().reshape(-1, self.dim).to(total.dtype)
+            chosen = q.codes.reshape(-1, 1) == torch.arange(self.codes, device=q.codes.device)
+            chosen = chosen.to(total.dtype) / len(vectors)
+            self.usage.copy_(usage.lerp(chosen.sum(0), 1 - decay))
+            if self.decay is None:
+                self.moved.copy_(total)
+            else:
+                self.total.copy_(total.lerp(chosen.T @ vectors, 1 - decay))
+            self._offer(q.encoded.detach().to(total.dtype), noise)
+
+    def _offer(self, e: Tensor, noise: Noise) -> None:
+        """Note which vectors of e (B, positions, dim) the entries are offered."""
+        shared = Noise(noise.base, torch.full((1,), -1, device=noise.rows.device))  # the same in every process
+        shift = (shared.uniform((1,))[0, 0] * self.codes).long()
+        position = (noise.uniform((1,)) * e.shape[1]).long().clamp(max=e.shape[1] - 1)  # (B, 1)
+        vectors = torch.take_along_dim(e, position[..., None], 1)[:, 0]
+        there = (noise.rows < self.codes).to(e.dtype)
+        place = torch.remainder(noise.rows - shift, self.codes)
+        self.offer.zero_().index_add_(0, place, vectors * there[:, None])
+        self.offered.zero_().index_add_(0, place, there)
+
+    @torch.no_grad()
+    def initialise(self, e: Tensor) -> None:
+        """Entries from vectors e (n, dim), far apart from each other: k-means++ (Arthur and Vassilvitskii 2007)."""
+        some = exact(e)[torch.linspace(0, len(e) - 1, min(len(e), START_VECTORS)).long()].to(self.codebook.dtype)
+        u = Noise.of(START_SEED, 1, device=e.device).uniform((self.codes,))[0]
+        found = [some[0]]
+        distance = (some - found[0]).square().sum(-1)
+        for i in range(1, self.codes):
+            sums = distance.cumsum(0)
+            place = torch.searchsorted(sums, u[i] * sums[-1], right=True).clamp(max=len(some) - 1)
+            found.append(some[place])
+            distance = torch.minimum(distance, (some - found[-1]).square().sum(-1))
+        entries = torch.stack(found)
+        if self.decay is None:
+            self.entries.copy_(entries)
+            self.moved.zero_()
+        else:
+            self.total.copy_(entries / self.codes)
+        self.usage.fill_(1 / self.codes)
+        self.offered.zero_()
+
+
+class FiniteScalarQuantiser(Quantiser):
+    r"""Every number rounded to one of a few levels of its own (Mentzer et al. 2023, arXiv:2309.15505).
+
+    With L levels, u = (L - 1) (1 + tanh e) / 2 and j = round(u) in 0 .. L-1; the entry is 2 j / (L - 1) - 1, evenly
+    spaced on [-1, 1], and the gradient goes to e as if j were u. There is no codebook to learn and no penalty. For odd
+    L this is the paper's; for even L theirs is moved by half a level to have one at 0, here the levels are symmetric.
+
+    Arguments:
+        levels: levels of each number, 2 or more; there are prod(levels) codes. A code counts its first number fastest.
+    """
+
+    sizes: Tensor
+    strides: Tensor
+
+    def __init__(self, levels: Sequence[int] = (8, 6, 5)):
+        super().__init__()
+        if not levels or min(levels) < 2:
+            raise ValueError(f"every number needs 2 or more levels, got {tuple(levels)}")
+        self.levels, self.codes, self.dim = tuple(levels), math.prod(levels), len(levels)
+        strides = [1, *itertools.accumulate(levels[:-1], lambda a, b: a * b)]
+        self.register_buffer("sizes", torch.tensor(self.levels), persistent=False)
+        self.register_buffer("strides", torch.tensor(strides), persistent=False)
+
+    def _index(self, places: Tensor) -> Tensor:
+        """Codes of levels' numbers (..., dim), whole floats."""
+        return (places.long() * self.strides).sum(-1)
+
+    def nearest(self, v: Tensor) -> Tensor:
+        top = (self.sizes - 1).to(v.dtype)
+        places = ((v.detach() + 1) / 2 * top).round()
+        return self._index(torch.minimum(places.clamp(min=0), top))
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        places = torch.div(codes[..., None], self.strides, rounding_mode="floor") % self.sizes
+        return self._values(places.to(torch.get_default_dtype()))
+
+    def _values(self, places: Tensor) -> Tensor:
+        return 2 * places / (self.sizes - 1).to(places.dtype) - 1
+
+    def forward(self, e: Tensor) -> Choice:
+        bounded = torch.tanh(exact(e))
+        top = (self.sizes - 1).to(bounded.dtype)
+        places = ((bounded.detach() + 1) / 2 * top).round()
+        return Choice(self._index(places), bounded, self._values(places))

@@ -1,0 +1,161 @@
+"""The aggregate posterior q(z) = 1/N sum_i q(z | x_i): its density from a batch, what the KL is made of, its moments,
+and its distance from the prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, MultivariateNormal
+
+from vaekit.densities.flows import exact
+from vaekit.densities.special import log_sum_exp
+from vaekit.heads.posteriors import FullNormal
+from vaekit.models.vae import Latent
+
+
+def factorises(q: Distribution) -> bool:
+    """Whether q is a product over the latent dimensions: one-dimensional densities wrapped in `Independent`."""
+    return isinstance(q, Independent) and not q.base_dist.event_shape
+
+
+def stratified_log_weights(rows: int, n: int, like: Tensor) -> Tensor:
+    """Logarithms of w_ij, the weight of q(z_i | x_j) in the estimate of q(z_i) from a batch: (B, B).
+
+    Of n data, the one that z_i was drawn from counts 1/n, and the B - 1 others of the batch stand for the n - 1 others
+    of the data: 1/n on the diagonal, (n - 1) / (n (B - 1)) off it. This is the stratified estimate of Chen et al.
+    (2018, appendix C), averaged over which of the others bears their odd weight. A row sums to one whatever B and n
+    are; so a batch of one, in which nothing stands for the others, has weight one.
+    """
+    if rows == 1:
+        return torch.zeros(1, 1, dtype=like.dtype, device=like.device)
+    others = math.log((n - 1) / (n * (rows - 1))) if n > 1 else -math.inf
+    diagonal = torch.eye(rows, dtype=torch.bool, device=like.device)
+    weights = torch.full((rows, rows), others, dtype=like.dtype, device=like.device)
+    return weights.masked_fill(diagonal, -math.log(n))
+
+
+class Densities(NamedTuple):
+    """At the draw z_i of each datum of a batch, with D dimensions: log-densities."""
+
+    given: Tensor  # log q(z | x), (B,)
+    joint: Tensor  # log q(z), (B,)
+    each: Tensor  # log q(z_j) of every dimension, (B, D)
+
+
+def aggregate_densities(latent: Latent, n: int) -> Densities:
+    r"""log q(z) and log q(z_j) of n data, from the batch alone.
+
+    log q(z_i) = log sum_j w_ij prod_d q(z_id | x_j) and log q(z_id) = log sum_j w_ij q(z_id | x_j), with the weights
+    inside each sum. The densities (not their logarithms) are unbiased over batches of B different data of n, and with
+    B = n they are those of the enumerated aggregate posterior.
+
+    Arguments:
+        latent: draws (B, *event), one a datum, of a posterior that `factorises`. Memory goes by B^2 D.
+        n: how many data the aggregate posterior is over.
+    """
+    q = latent.q
+    assert isinstance(q, Independent)
+    pairs = q.base_dist.log_prob(latent.z.unsqueeze(1)).flatten(2)  # (B, B, D): log q(z_id | x_j)
+    weights = stratified_log_weights(len(pairs), n, pairs)
+    whole = pairs.sum(-1)
+    joint = log_sum_exp(weights + whole, 1)
+    each = log_sum_exp(weights.unsqueeze(-1) + pairs, 1)
+    return Densities(whole.diagonal(), joint, each)
+
+
+class Split(NamedTuple):
+    """The parts of log q(z | x) - log p(z), each (B,): their means over data and draws are what the names say."""
+
+    information: Tensor  # log q(z | x) - log q(z): the mutual information of datum and code
+    correlation: Tensor  # log q(z) - sum_j log q(z_j): the total correlation
+    dimensions: Tensor  # sum_j log q(z_j) - log p(z): the KL of each dimension, summed
+
+
+def split_rate(latent: Latent, n: int) -> Split:
+    """Mutual information + total correlation + dimension-wise KL of n data, from the batch (Chen et al. 2018).
+
+    Where the prior does not factorise, the last part is KL(q(z) || p(z)) less the total correlation.
+    """
+    given, joint, each = aggregate_densities(latent, n)
+    product = each.sum(-1)
+    return Split(given - joint, joint - product, product - latent.log_p)
+
+
+def covariance(values: Tensor) -> Tensor:
+    """The unbiased covariance (D, D) of rows (B, D); zero where there is one row.
+
+    Written as a sum of products, not a product of matrices, which mixed precision would round to 8 bits.
+    """
+    centred = values - values.mean(0)
+    return (centred.unsqueeze(2) * centred.unsqueeze(1)).sum(0) / max(len(values) - 1, 1)
+
+
+def posterior_mean(q: Distribution) -> Tensor:
+    """The mean of q(z | x) of each datum, (B, D).
+
+    Raises:
+        ValueError: q does not know it. A flow does not: what it has for a mean is the image of its base's.
+    """
+    if not factorises(q) and not isinstance(q, MultivariateNormal | FullNormal):
+        raise ValueError(f"the mean of {type(q).__name__} is not known")
+    return q.mean.flatten(1)
+
+
+def posterior_covariance(q: Distribution) -> Tensor:
+    """E_x of the covariance of q(z | x), (D, D).
+
+    Raises:
+        ValueError: q does not know it.
+    """
+    if isinstance(q, MultivariateNormal | FullNormal):
+        with exact(q.mean):
+            return q.covariance_matrix.mean(0)
+    if not factorises(q):
+        raise ValueError(f"no covariance of {type(q).__name__}")
+    return torch.diag(q.variance.flatten(1).mean(0))
+
+
+def inverse_multiquadratic(square: Tensor, width: float) -> Tensor:
+    """k = C / (C + |a - b|^2)."""
+    return width / (width + square)
+
+
+def gaussian(square: Tensor, width: float) -> Tensor:
+    """k = exp(-|a - b|^2 / C)."""
+    return torch.exp(-square / width)
+
+
+KERNELS: dict[str, Callable[[Tensor, float], Tensor]] = {"imq": inverse_multiquadratic, "gaussian": gaussian}
+SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+def mmd(
+    a: Tensor,
+    b: Tensor,
+    kernel: Callable[[Tensor, float], Tensor] = inverse_multiquadratic,
+    scales: Sequence[float] = SCALES,
+) -> Tensor:
+    r"""The squared maximum mean discrepancy of two samples, unbiased: a scalar, below zero by chance where they agree.
+
+    mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean_ij k(a_i, b_j) (Gretton et al. 2012), of the mean of
+    kernels whose widths C are `scales` times 2 D, the expected |a - b|^2 of two draws from N(0, I). No datum is paired
+    with itself, except in a sample of one: there is no other pair, and the estimate is then too large.
+
+    Arguments:
+        a, b: samples (B, D), (M, D).
+        kernel: of squared distance and width, at most 1.
+        scales: the widths averaged over, in units of 2 D.
+    """
+
+    def mean(x: Tensor, y: Tensor, paired: bool) -> Tensor:
+        square = (x.unsqueeze(1) - y.unsqueeze(0)).square().sum(-1)  # (B, M); exactly 0 on the diagonal of x = y
+        values = torch.stack([kernel(square, 2 * x.shape[1] * s) for s in scales]).mean(0)
+        if not paired or len(x) == 1:
+            return values.mean()
+        return (values.sum() - values.diagonal().sum()) / (len(x) * (len(x) - 1))
+
+    return mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, False)

@@ -1,0 +1,133 @@
+"""The parts that objectives and estimators are made of: functions of a `Trace`, one number a datum, in nats."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, kl_divergence
+
+from vaekit.densities.special import log_sum_exp
+from vaekit.models.vae import Latent, Trace
+
+
+def _over_samples(values: Tensor, trace: Trace) -> Tensor:
+    """The mean over the K samples of a pass, if it has that axis: (K?, B) -> (B,)."""
+    return values.mean(0) if values.dim() == 2 else values
+
+
+def has_closed_form(q: Distribution, p: Distribution) -> bool:
+    """Whether torch has a registered KL(q || p)."""
+    try:
+        kl_divergence(q, p)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def latent_rate(latent: Latent, analytic: bool = True) -> Tensor:
+    """KL(q(z|x) || p(z)) of one layer: closed form where registered, else log q - log p at the draws. (K?, B)"""
+    if analytic and has_closed_form(latent.q, latent.p):
+        return kl_divergence(latent.q, latent.p)
+    return latent.log_q - latent.log_p
+
+
+def rate(trace: Trace, analytic: bool = True) -> Tensor:
+    """The KL of all layers, nats a datum: (B,)."""
+    return torch.stack([_over_samples(latent_rate(h, analytic), trace) for h in trace.latents]).sum(0)
+
+
+def rate_per_dim(latent: Latent) -> Tensor | None:
+    """The KL of each latent dimension, (B, *event), where q and p both factorise over them; else None."""
+    q, p = latent.q, latent.p
+    if not (isinstance(q, Independent) and isinstance(p, Independent)):
+        return None
+    if not has_closed_form(q.base_dist, p.base_dist):
+        return None
+    return kl_divergence(q.base_dist, p.base_dist)
+
+
+def _sampled_rate_per_dim(latent: Latent) -> Tensor | None:
+    """log q - log p of each latent dimension at the draws, (K?, B, *event), where q and p factorise over them."""
+    q, p = latent.q, latent.p
+    if not (isinstance(q, Independent) and isinstance(p, Independent)):
+        return None
+    if q.base_dist.event_shape or p.base_dist.event_shape:
+        return None
+    return q.base_dist.log_prob(latent.z) - p.base_dist.log_prob(latent.z)
+
+
+def rate_groups(trace: Trace, analytic: bool = True) -> Tensor:
+    """The KL averaged over batch and samples, in parts that sum to the mean of `rate`.
+
+    One part a latent dimension where there is one layer that factorises, else one part a layer.
+    """
+    if len(trace.latents) == 1:
+        (h,) = trace.latents
+        parts = rate_per_dim(h) if analytic else None
+        if parts is None:
+            parts = _sampled_rate_per_dim(h)
+        if parts is not None:
+            return parts.reshape(-1, h.q.event_shape.numel()).mean(0)
+    return torch.stack([latent_rate(h, analytic).mean() for h in trace.latents])
+
+
+def free_rate(trace: Trace, free: float, analytic: bool = True) -> Tensor:
+    """sum_j max(free, KL_j) over the `rate_groups`, in nats: a scalar (Kingma et al. 2016)."""
+    return rate_groups(trace, analytic).clamp(min=free).sum()
+
+
+def distortion(trace: Trace, x: Tensor) -> Tensor:
+    """-log p(x | z), nats a datum, averaged over the samples of the pass: (B,)."""
+    return -_over_samples(trace.px.log_prob(x), trace)
+
+
+def log_weights(trace: Trace, x: Tensor, log_px: Tensor | None = None) -> Tensor:
+    """log p(x, z) - log q(z | x) at the draws, (K?, B); `log_px` saves work where log p(x | z) is known already.
+
+    Monte Carlo in both parts: with a closed-form KL the importance-weighted bound would not be a bound.
+    """
+    total = trace.px.log_prob(x) if log_px is None else log_px
+    for h in trace.latents:
+        total = total + h.log_p - h.log_q
+    return total
+
+
+def log_mean_weight(weights: Tensor) -> Tensor:
+    """log 1/K sum_k exp(w_k) over the leading axis: the bound of Burda et al. (2016) when w are log-weights."""
+    return log_sum_exp(weights, 0) - math.log(len(weights))
+
+
+def grouped_bound(weights: Tensor, groups: int = 1) -> Tensor:
+    """`log_mean_weight` within each of the groups that the K samples are shared out to, averaged: (K, B) -> (B,)."""
+    parts = weights.unflatten(0, (groups, -1))  # (M, K / M, B)
+    return (log_sum_exp(parts, 1) - math.log(parts.shape[1])).mean(0)
+
+
+class Weights(NamedTuple):
+    """Log-weights summed on the fly, so that memory does not grow with K: all (B,)."""
+
+    top: Tensor  # the largest log-weight yet
+    total: Tensor  # sum_k exp(w_k - top)
+    squares: Tensor  # sum_k exp(2 (w_k - top))
+
+    @classmethod
+    def none(cls, like: Tensor) -> Weights:
+        return cls(torch.full_like(like, -math.inf), torch.zeros_like(like), torch.zeros_like(like))
+
+    def add(self, weights: Tensor) -> Weights:
+        """With the log-weights (K, B) of more samples."""
+        top = torch.maximum(self.top, weights.max(0).values)
+        shift, fresh = torch.exp(self.top - top), torch.exp(weights - top)
+        return Weights(top, self.total * shift + fresh.sum(0), self.squares * shift**2 + fresh.square().sum(0))
+
+    def log_mean(self, k: int) -> Tensor:
+        """log 1/K sum_k exp(w_k): the same as `log_mean_weight` of all the weights together."""
+        return self.top + torch.log(self.total) - math.log(k)
+
+    @property
+    def ess(self) -> Tensor:
+        """Effective sample size of the normalised weights, (sum w)^2 / sum w^2: between 1 and K."""
+        return self.total**2 / self.squares

@@ -1,0 +1,1 @@
+"""Runs: what training leaves in a directory, and everything one does with it."""

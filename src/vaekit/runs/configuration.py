@@ -1,0 +1,176 @@
+"""The fields of a run's JSON files and their types, and what they must be beyond their types."""
+
+from __future__ import annotations
+
+import functools
+import math
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict, get_type_hints
+
+from vaekit.data import load
+from vaekit.data.core import KINDS
+from vaekit.errors import RunError, VaekitError
+from vaekit.options import Options
+from vaekit.recipes.composition import Facts
+from vaekit.utils.typed import mismatch
+
+MOST_NUMBERS = 2**31
+"""Numbers of one datum stay below it."""
+NOT_KEPT = ("source", "splits", "schema", "cache", "progress", "return")
+"""Arguments of `load` that a run.json may not carry: where to write, and what is stored in another place."""
+
+
+class DataPart(TypedDict):
+    name: str
+    source: str | None
+    options: dict[str, Any]
+    digest: str
+    facts: dict[str, Any]
+    n: dict[str, int]
+    label_names: NotRequired[list[str] | None]
+    grouped: NotRequired[bool]
+
+
+class Decided(TypedDict):
+    device: str
+    precision: str
+    compile: bool
+    compile_why: str
+    parameters: int
+    threads: int
+
+
+class Plan(TypedDict):
+    horizon: int
+    epochs: NotRequired[float]
+
+
+class Valid(TypedDict, total=False):
+    step: int
+    elbo: float
+    rate: float
+    distortion: float
+
+
+Leg = TypedDict("Leg", {"asked": dict[str, float], "started": str, "from": int, "to": int})
+"""A length that a run was given, when it began, its first step and its last so far."""
+
+
+class Configuration(TypedDict):
+    """run.json."""
+
+    format: int
+    recipe: str | None
+    arguments: dict[str, Any]
+    defaults: NotRequired[dict[str, Any]]
+    data: DataPart
+    observation: str
+    training: Options
+    decided: Decided
+    versions: dict[str, str]
+    plan: NotRequired[Plan]
+    created: str
+    legs: NotRequired[list[Leg]]
+    state: Literal["new", "running", "interrupted", "finished", "stopped early", "failed"]
+    step: NotRequired[int]
+    seconds: NotRequired[float]
+    valid: NotRequired[Valid]
+    best: NotRequired[Valid]
+    init_from: NotRequired[str]
+
+
+class Record(TypedDict):
+    """A line of log.jsonl; None stands for what was not finite."""
+
+    step: int
+    kind: str
+    seconds: NotRequired[float]
+    elbo: NotRequired[float | None]
+    rate: NotRequired[float | None]
+    distortion: NotRequired[float | None]
+
+
+class Metric(TypedDict):
+    """An entry of metrics.json."""
+
+    name: str
+    value: float | list[float] | None
+    se: NotRequired[float | list[float] | list[float | None] | None]
+    unit: str
+    protocol: dict[str, str | float | bool | None]
+
+
+class Metrics(TypedDict):
+    metrics: list[Metric]
+
+
+class Checkpoint(TypedDict):
+    """What a checkpoint says of itself."""
+
+    step: int
+    seconds: float
+    horizon: int
+    best: Valid
+    since_best: int
+    valid: Valid
+    state: NotRequired[str]
+
+
+def check(value: Any, annotation: Any, file: Path | str) -> None:
+    """Raises RunError, naming the entry, unless what `file` holds fits the annotation."""
+    if wrong := mismatch(value, annotation):
+        raise RunError(f"{file} is damaged: {wrong}; restore it or train again")
+
+
+def check_configuration(config: dict[str, Any], file: Path) -> None:
+    """Raises RunError, naming the entry, unless run.json is whole, in its types and in what they must be."""
+    check(config, Configuration, file)
+    kept = _options_kept()
+    for name, value in config["data"]["options"].items():
+        if name not in kept:
+            raise RunError(
+                f"{file} carries the data option {name!r}, which a run may not set: remove it from data.options "
+                f"(it may have {', '.join(kept)})"
+            )
+        check(value, kept[name], f"{file}, data.options.{name}")
+    try:
+        _check_facts(config["data"]["facts"])
+        Options(**config["training"]).checked()
+    except VaekitError as error:
+        raise RunError(f"{file} is damaged: {error}") from None
+    for name in ("step", "seconds"):
+        if config.get(name, 0) < 0:
+            raise RunError(f"{file} is damaged: {name} is {config[name]}, expected 0 or more")
+    if ("step" in config) != ("seconds" in config):
+        raise RunError(f"{file} is damaged: it has one of step and seconds without the other")
+
+
+@functools.cache
+def _options_kept() -> dict[str, Any]:
+    """The arguments of `load` that a run.json may carry, with their types."""
+    return {name: hint for name, hint in get_type_hints(load).items() if name not in NOT_KEPT}
+
+
+def _check_facts(stored: dict[str, Any]) -> None:
+    """Raises a VaekitError for a description of data that no data have."""
+    columns = stored.get("columns", [])
+    if wrong := mismatch(stored, Facts, "data.facts"):
+        raise RunError(wrong)
+    shape, (low, high) = stored["shape"], stored["scale"]
+    if stored["kind"] not in KINDS:
+        raise RunError(f"data.facts.kind is {stored['kind']!r}, expected one of {', '.join(KINDS)}")
+    if not shape or min(shape) < 1 or math.prod(shape) >= MOST_NUMBERS:
+        raise RunError(f"data.facts.shape is {shape}, expected whole numbers from 1 up")
+    axes = {"image": 3, "signal": 2}.get(stored["kind"], 1)
+    if len(shape) != axes:
+        raise RunError(f"data.facts.shape is {shape}, expected {axes} numbers for {stored['kind']} data")
+    if not low <= high:
+        raise RunError(f"data.facts.scale is {stored['scale']}, expected the lowest value and the highest")
+    if columns and len(columns) != shape[0]:
+        raise RunError(f"data.facts.columns has {len(columns)} columns, and the shape says {shape[0]}")
+    counts = stored.get("class_counts", [])
+    if counts and (len(counts) != len(stored.get("classes", [])) or min(counts) < 0):
+        raise RunError(f"data.facts.class_counts is {counts}, expected a number from 0 up for each class")
+    if stored["n"] < 1:
+        raise RunError(f"data.facts.n is {stored['n']}, expected 1 or more")
+    Facts.from_json(stored)

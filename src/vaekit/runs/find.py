@@ -1,0 +1,63 @@
+"""Where a run is, or what is there instead."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from vaekit.errors import RunError
+from vaekit.utils.files import checked_path
+from vaekit.utils.suggest import meant
+
+from .example import place
+
+
+def is_run(path: str | Path | None) -> bool:
+    """Whether a run is there."""
+    return path is not None and (checked_path(path) / "run.json").is_file()
+
+
+def default_out(data: str, recipe: str) -> Path:
+    """Where a run goes that is given no place: runs/DATA-RECIPE."""
+    of = re.sub(r"[^\w.-]+", "-", data).strip("-.") or "data"
+    return Path("runs") / f"{of}-{recipe}"
+
+
+def find_run(path: str | Path) -> Path:
+    """The directory of a run; `example` is the packaged one.
+
+    Raises:
+        RunError: there is no run; the message says what is there, or which run may have been meant.
+    """
+    folder = place(path)
+    if (folder / "run.json").is_file():
+        return folder
+    raise RunError(_instead(folder))
+
+
+def _instead(path: Path) -> str:
+    train = f"train one with `vaekit fit DATA --out {path}`"
+    if path.is_file():
+        return f"{path} is a file, not a run: `vaekit fit {path}` trains a run on it if it holds data"
+    if path.is_dir():
+        if inside := _runs(path):
+            return f"{path} is no run itself but holds runs, name one: {', '.join(str(p) for p in inside[:5])}"
+        return f"{path / 'run.json'} is missing: {path} is not a vaekit run; `vaekit fit {path}` trains one on its data"
+    if str(path) in _named():
+        return f"{path} is a data set, not a run: `vaekit fit {path}` trains a run on it"
+    beside = [str(p) for p in _runs(path.parent)]
+    near = meant(str(path), beside, 0.7)
+    return f"no run at {path}: did you mean {near}? Else {train}" if near else f"no run at {path}: {train}"
+
+
+def _named() -> list[str]:
+    from vaekit.data.named import SETS
+
+    return list(SETS)
+
+
+def _runs(folder: Path) -> list[Path]:
+    try:
+        return sorted(p for p in folder.iterdir() if (p / "run.json").is_file())
+    except OSError:
+        return []

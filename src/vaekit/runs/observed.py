@@ -1,0 +1,260 @@
+"""Raw data as a trained model sees them: checked, laid out, observed, and told by row number."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.data.core import Column, ColumnKind, Data, blocks, cast, layout, some
+from vaekit.data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
+from vaekit.data.sparse import Sparse, is_sparse
+from vaekit.errors import ChoiceError, DataError
+from vaekit.noise import Noise
+from vaekit.recipes.composition import Composition, Facts
+from vaekit.utils.progress import say
+
+if TYPE_CHECKING:
+    from .run import Run
+
+UNCONDITIONAL = "this run is not conditional, so it takes no `labels`: leave them out"
+Batch = tuple[np.ndarray, Tensor, Tensor | None]
+"""Row numbers (n,), x (n, *event), what a conditional model is given of them (n, C)."""
+
+
+class Observed:
+    """The x of evaluated data by row number: drawn once and for all where the observation is a draw.
+
+    Attributes:
+        n: how many data.
+        split: "valid", "test", "train" or "array".
+        labels: of an array, what `Condition.encoded` takes.
+
+    Raises:
+        ChoiceError: `labels` for a model that is not conditional.
+    """
+
+    def __init__(
+        self,
+        composition: Composition,
+        facts: Facts,
+        split: str,
+        data: Data | None,
+        array: np.ndarray | None = None,
+        labels: Any = None,
+    ):
+        if labels is not None and composition.condition is None:
+            raise ChoiceError(UNCONDITIONAL)
+        self.composition, self.observation = composition, composition.observation
+        self.facts, self.split, self.data = facts, split, data
+        self.array, self.labels = array, labels
+        self._conditions: np.ndarray | None = None
+        self.n = len(array) if array is not None else len(getattr(data, split))
+        self._frozen: FrozenDraw | None = None
+        self.part = 0
+
+    def raw(self, rows: np.ndarray) -> np.ndarray:
+        """Raw events (n, *event) of these rows."""
+        if self.array is not None:
+            return self.array[rows]
+        assert self.data is not None
+        return np.ascontiguousarray(self.data.events(getattr(self.data, self.split)[rows]))
+
+    @property
+    def frozen(self) -> FrozenDraw | None:
+        if not isinstance(self.observation, Binary):
+            return None
+        if self._frozen is None:
+            if self.data is not None and self.split in ("valid", "test"):
+                parts = ("valid", "test") if self.split == "test" else ("valid",)
+                readers = [Observed(self.composition, self.facts, p, self.data) for p in parts]
+                self.part = len(parts) - 1
+            else:
+                readers = [self]
+            fetch = [functools.partial(_between, r) for r in readers]
+            self._frozen = FrozenDraw(self.observation, *fetch, sizes=tuple(r.n for r in readers))
+        return self._frozen
+
+    def groups(self, n: int | None = None) -> np.ndarray | None:
+        """The group of each of the first n data, (n,); None where data were not split by group."""
+        group = None if self.data is None else getattr(self.data, self.split).group
+        return None if group is None else group[: self.n if n is None else n]
+
+    def draw_hash(self, n: int) -> str | None:
+        """SHA-256 of the frozen binary draw of the first n rows."""
+        return self.frozen.digest(self.part, n) if self.frozen is not None else None
+
+    def condition(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor | None:
+        """What a conditional model is given of these rows, (n, C); None for other models.
+
+        Raises:
+            ChoiceError: the model is conditional on something these data do not have.
+        """
+        wanted = self.composition.condition
+        if wanted is None:
+            return None
+        if self._conditions is None:
+            if self.array is None:
+                assert self.data is not None
+                self._conditions = wanted.of(getattr(self.data, self.split), self.data.label_names)
+            elif self.labels is None:
+                raise ChoiceError(
+                    f"this run is conditional on {'attributes' if wanted.kind == 'attributes' else 'labels'}: give "
+                    f"each datum its own by `labels`; {wanted.expected}"
+                )
+            else:
+                self._conditions = wanted.encoded(self.labels, self.n)
+        return torch.from_numpy(self._conditions[rows]).to(device)
+
+    def given(self, row: int) -> np.ndarray | None:
+        """The condition of one datum as `labels` of raw data take it; None for other models."""
+        wanted, c = self.composition.condition, self.condition(np.array([row]))
+        return None if wanted is None or c is None else wanted.decoded(c.numpy())
+
+    def __call__(self, rows: np.ndarray) -> Tensor:
+        """x (n, *event), float32."""
+        if self.frozen is not None:
+            return torch.from_numpy(self.frozen.rows(self.part, rows, self.facts.shape)).float()
+        device = next((b.device for b in self.observation.buffers()), torch.device("cpu"))
+        raw = torch.from_numpy(np.ascontiguousarray(self.raw(rows))).to(device)
+        with torch.no_grad():
+            if self.observation.stochastic:
+                return self.observation(raw, Noise.of(REFERENCE_SEED, torch.from_numpy(np.asarray(rows)).to(device)))
+            return self.observation(raw)
+
+    def batches(self, rows: np.ndarray | None, n: int | None, device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """(row numbers, x, c) a block: of the given rows, or of the first n.
+
+        Raises:
+            ChoiceError: a row that is not there.
+        """
+        if rows is None:
+            rows = np.arange(self.n if n is None else min(n, self.n))
+        elif len(rows) and not (rows.min() >= 0 and rows.max() < self.n):
+            raise ChoiceError(f"rows must lie in 0..{self.n - 1}, got {rows.min()} to {rows.max()}")
+        block = block_of(self.facts.dims)
+        for a in range(0, len(rows), block):
+            some = rows[a : a + block]
+            yield some, self(some).to(device), self.condition(some, device)
+
+
+def _between(reader: Observed, a: int, b: int) -> np.ndarray:
+    return reader.raw(np.arange(a, b))
+
+
+def block_of(dims: int) -> int:
+    """How many data are encoded or decoded at once: a few million numbers of x."""
+    return max(1, min(500, 4_000_000 // dims))
+
+
+def columns_of(run: Run) -> tuple[Column, ...]:
+    """What each column of x is: the table's own, or numbers of the names that the data had; none without names."""
+    kind: ColumnKind = "counts" if run.facts.kind == "counts" else "real"
+    names = run.config["data"].get("feature_names") or ()
+    return run.facts.columns or tuple(Column(name, kind) for name in names)
+
+
+def as_rows(run: Run, x: np.ndarray, beyond_range: bool = False) -> np.ndarray:
+    """Decoded rows (N, D) as the run's table would hold them (`Column.fitted`); other data as they are."""
+    columns = run.facts.columns
+    return np.stack([c.fitted(x[:, j], beyond_range) for j, c in enumerate(columns)], 1) if columns else x
+
+
+def of_frame(run: Run, frame: Any, labels: Any = None) -> tuple[np.ndarray, Any]:
+    """Rows of a frame of pandas, polars or pyarrow as the run's table would be read, and their labels.
+
+    Without `labels` those of a conditional run are taken from the frame. Notes on it go to standard error.
+
+    Raises:
+        DataError: a column is missing, or holds what the run's does not.
+        ChoiceError: the run is conditional on something that the frame does not have.
+    """
+    from vaekit.data.readers.table import source
+
+    options, condition = run.config["data"]["options"], run.composition.condition
+    beside = {name: options.get(name) for name in ("label", "group")}
+    found = source(frame, name="the frame", schema=columns_of(run), missing=run.facts.missing, strict=False, **beside)
+    for note in found.notes:
+        say(f"note: the frame: {note}")
+    if labels is None and condition is not None:
+        labels = condition.carried(found.label, found.columns)
+    return found.x, labels
+
+
+def blurred(data: Data, composition: Composition) -> str | None:
+    """What a run loses that sees data in float32 which need float64; None where it loses nothing."""
+    if not data.train.double or composition.observation.in_double:
+        return None
+    return (
+        f"float32 blurs what tells these data apart, and the observation {composition.observation.kind!r} is in "
+        "float32: choose `observation='standardised'` (or Standardised(shape, double=True) in code), or "
+        "subtract a constant from the data first"
+    )
+
+
+def laid_out(raw: np.ndarray, facts: Facts) -> np.ndarray:
+    """Raw rows in any layout that a run's data may have -> (N, *event), whatever their values.
+
+    Raises:
+        DataError: rows of another shape.
+    """
+    raw, shape = np.asarray(Sparse(raw) if is_sparse(raw) else raw), facts.shape
+    if raw.shape[1:] == shape:
+        return raw
+    if raw.shape[1:] == (facts.dims,) and facts.kind in ("image", "signal"):  # flat, as `load(shape=)` takes them
+        row = facts.row or (shape[1:] if shape[0] == 1 else ())
+        raw = raw.reshape(len(raw), *row) if row else raw
+    plan = layout(facts.kind, raw.shape[1:])  # type: ignore[arg-type]
+    if plan.shape != shape:
+        named = f": its columns are {some([c.name for c in facts.columns])}" if facts.columns else ""
+        raise DataError(f"this run takes rows of shape {shape}, got {raw.shape[1:]}{named}")
+    return raw.reshape(len(raw), *plan.pre).transpose(0, *(a + 1 for a in plan.axes))
+
+
+def _whole(raw: np.ndarray, high: float) -> bool:
+    """Whether floats are whole numbers of the range 0..high after all, rather than shares of it in [0, 1]."""
+    known = raw[~np.isnan(raw)]
+    return bool((known == np.round(known)).all()) and (high <= 1 or not len(known) or bool(known.max() > 1))
+
+
+def events(raw: np.ndarray, facts: Facts, observation: Observation) -> np.ndarray:
+    """Raw rows in any layout that a run's data may have -> (N, *event).
+
+    Raises:
+        DataError: wrong shape, or values of another range than the run was trained on.
+    """
+    raw = cast(laid_out(raw, facts), double=True)
+    for first, part in blocks(raw, double=True) if raw.dtype.kind == "f" else ():
+        wrong, single = np.isinf(part) if facts.missing else ~np.isfinite(part), cast(part)
+        large = np.isinf(single) & ~np.isinf(part) & ~wrong
+        if wrong.any() or (large.any() and not facts.double):
+            place = tuple(int(i) for i in np.argwhere(wrong | large)[0])
+            where = f"column {facts.columns[place[1]].name!r}" if facts.columns else f"at {place[1:]}"
+            raise DataError(
+                f"row {first + place[0]}, {where}, is {part[place]:g}, beyond all that this run was trained on "
+                f"({facts.scale[0]:g}..{facts.scale[1]:g}) and what float32 holds: is it a mistake?"
+                if large.any()
+                else f"the data hold NaN or infinite values (row {first + place[0]}, {where}, is {part[place]:g}): "
+                "fill or drop them first, or train with missing values: `missing='mask'`"
+            )
+    low, high = facts.scale
+    if facts.integer and raw.dtype.kind == "f" and not _whole(raw, high):
+        raise DataError(
+            f"this run was trained on whole numbers {low:g}..{high:g}, got {raw.dtype} from {raw.min():g} to "
+            f"{raw.max():g}: pass the raw uint8 data (floats in [0, 1]: (x * {high:g}).round().astype('uint8'))"
+        )
+    if not facts.double:
+        raw = cast(raw)
+    if observation.bounded and len(raw):
+        least, most = np.fmin.reduce(raw, None), np.fmax.reduce(raw, None)  # of the values that are there
+        if least < low or most > high:
+            raise DataError(
+                f"this run was trained on values {low:g}..{high:g}, got {raw.dtype} from {least:g} to {most:g}: "
+                "bring the data into that range first"
+            )
+    observation.check(raw)
+    return raw

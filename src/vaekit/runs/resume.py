@@ -1,0 +1,174 @@
+"""Going on with a run: the settings that it keeps, and a longer training of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vaekit.data.core import Data
+from vaekit.errors import ChoiceError, RunError
+from vaekit.objectives.schedules import learning_rate
+from vaekit.options import Options
+from vaekit.recipes.composition import Composition
+
+from .stored import check_splits, read_otherwise
+
+FINISHED = ("finished", "stopped early")
+"""States of a run in which nothing is left to train."""
+LENGTHS = ("epochs", "steps", "minutes")
+
+
+@dataclass
+class Asked:
+    """What a call of `fit` asks for: `named` are the training options that it gives by name."""
+
+    recipe: str | Composition | None
+    choices: dict[str, Any]
+    options: Options
+    named: frozenset[str]
+
+    def training(self) -> dict[str, Any]:
+        """The training options that were given."""
+        given = dataclasses.asdict(self.options)
+        return {n: v for n, v in given.items() if n in self.named or v != getattr(Options(), n)}
+
+
+def check_settings(config: dict[str, Any], asked: Asked, *, extend: bool = False) -> None:
+    """A run that goes on keeps its settings; an extended one may change its length and raise its patience.
+
+    Raises:
+        RunError: something else was asked for than the run was started with.
+    """
+    recipe, own = asked.recipe, isinstance(asked.recipe, Composition)
+    if recipe is not None and (own != (config["recipe"] is None) or (not own and recipe != config["recipe"])):
+        started = f"recipe {config['recipe']}" if config["recipe"] else "a composition built by hand"
+        raise RunError(f"the run was started with {started}, not {'another' if own else recipe}: leave `recipe` out")
+    free = (*LENGTHS, "patience") if extend else ()
+    stored = {**config.get("defaults", {}), **config["arguments"]}
+    pairs = [(n, config["training"].get(n), v, True) for n, v in asked.training().items() if n not in free]
+    pairs += [(n, stored.get(n), v, False) for n, v in asked.choices.items()]
+    for name, kept, value, training in pairs:
+        if _plain(kept) == _plain(value):
+            continue
+        if name in LENGTHS and any(leg["asked"].get(name) == value for leg in config.get("legs", [])[:-1]):
+            continue  # the length before it was extended, as a cell that runs again asks for
+        was = f"without `{name}`" if kept is None else f"with `{name}={_plain(kept)!r}`"
+        longer = "to train longer add `extend=True`; " if name in LENGTHS else ""
+        other = "start another run (`init_from` takes this one's weights)" if training else "start another run"
+        raise RunError(
+            f"the run was started {was}, not {_plain(value)!r}: {longer}to go on leave `{name}` out, for another "
+            f"`{name}` {other}"
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return value.lower() if isinstance(value, str) else value
+
+
+def check_data(config: dict[str, Any], data: Data, path: Path) -> None:
+    """Raises RunError unless these are the data, in the splits, that the run at `path` was started on."""
+    if not data.is_same(config["data"]["digest"]):
+        raise RunError(
+            "the data differ from those the run was started on: give the same, or another `out`" + read_otherwise(data)
+        )
+    check_splits(data, path)
+
+
+def leg(asked: dict[str, Any], step: int) -> dict[str, Any]:
+    """A leg of a run in run.json: the length that was asked for, when it began, its first and its last step so far."""
+    lengths = {n: asked[n] for n in LENGTHS if asked.get(n) is not None}
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"asked": lengths, "started": now, "from": step, "to": step}
+
+
+def lengthen(config: dict[str, Any], options: Options, done: int) -> bool:
+    """Give the run that `config` describes the length, and the patience, of `options`: False where it has them.
+
+    Lengths count from the run's beginning. `done` steps are saved.
+
+    Raises:
+        ChoiceError: no length is given, or one that the run has passed.
+        RunError: the run stopped early and no larger patience is given, or nothing is saved to go on from.
+    """
+    training = config["training"]
+    lengths = {n: getattr(options, n) for n in LENGTHS}
+    given = {n: v for n, v in lengths.items() if v is not None}
+    if not given and options.patience is None:
+        raise ChoiceError(
+            "`extend` needs a length: give `epochs`, `steps` or `minutes`, counted from the run's beginning"
+        )
+    if done == 0 and config.get("step", 0) > 0:
+        raise RunError("the run's checkpoint is missing, so it cannot be extended: start another run with `init_from`")
+    more = _patience(config, options.patience)
+    if not given:
+        given = {n: training[n] for n in LENGTHS if training.get(n) is not None}
+    horizon = _horizon(config, given, done)
+    if horizon is None and not more:
+        return False
+    if "legs" not in config:  # of an earlier version
+        config["legs"] = [leg(training, 0) | {"started": config.get("created"), "to": done}]
+    config["training"] = training | dict.fromkeys(LENGTHS) | given | more
+    config["plan"] = {"horizon": horizon or done}
+    config["legs"].append(leg(given, done))
+    config["state"] = "running"
+    return True
+
+
+def _patience(config: dict[str, Any], patience: int | None) -> dict[str, int]:
+    """A patience that is raised; nothing where it stays."""
+    before = config["training"].get("patience")
+    if patience is not None and patience != before:
+        if before is None:
+            raise ChoiceError("the run has no patience, and so did not keep its best weights: leave `patience` out")
+        if patience < before:
+            raise ChoiceError(f"`extend` can raise the run's patience of {before}, not lower it to {patience}")
+        return {"patience": patience}
+    if config["state"] == "stopped early":
+        raise RunError(
+            f"the run stopped early at step {config['step']:,}, after {before} validations without a better one: "
+            f"to go on give a larger patience, such as `patience={2 * before}`"
+        )
+    return {}
+
+
+def _horizon(config: dict[str, Any], given: dict[str, Any], done: int) -> int | None:
+    """The last step of a run of this length; None where the run is finished and has it already."""
+    finished = config["state"] == "finished"
+    if "minutes" in given:
+        spent, wanted = config.get("seconds", 0.0), 60 * given["minutes"]
+        if finished and config["training"].get("minutes") == given["minutes"]:
+            return None
+        if wanted <= spent:
+            raise ChoiceError(
+                f"the run has been trained for {spent / 60:.1f} minutes already: `minutes={given['minutes']:g}` counts "
+                "from its beginning, give more"
+            )
+        return done + max(1, int((wanted - spent) * done / spent)) if spent and done else done + 1000
+    n = config["data"]["n"]["train"]
+    batch = min(config["training"]["batch"], n)
+    steps = given["steps"] if "steps" in given else max(1, math.ceil(given["epochs"] * (n / batch)))
+    if steps < done:
+        ((name, value),) = given.items()
+        raise ChoiceError(
+            f"the run has had {done:,} steps ({done * batch / n:.3g} epochs) already: `{name}={value:g}` counts from "
+            "its beginning, give more"
+        )
+    return None if finished and steps == done else steps
+
+
+def schedule_note(config: dict[str, Any], before: int, done: int) -> str | None:
+    """What an extension does to the learning rate; None where it does not depend on the length."""
+    name, horizon = config["training"]["schedule"] or "constant", config["plan"]["horizon"]
+    if name == "constant":
+        return None
+    was, now = (learning_rate(name, done / max(h, 1)) for h in (before, horizon))
+    return (
+        f"the {name} schedule is stretched to {horizon:,} steps: the learning rate goes from {was:.2g} to {now:.2g} of "
+        f"its full value at step {done:,}, and a run of {horizon:,} steps from the start would differ"
+    )

@@ -1,0 +1,178 @@
+"""What this machine is and what a training step costs on it: device, precision, whether to compile."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vaekit.errors import ChoiceError
+from vaekit.noise import Noise
+from vaekit.objectives import Batch
+from vaekit.recipes.composition import Composition
+from vaekit.utils.isolation import seeded
+
+from .compiled import has_compiler
+
+
+def choose_device(name: str, double: bool = False) -> torch.device:
+    """CUDA, then MPS (which lacks float64, `double`), then CPU for `auto`; otherwise the device of that name."""
+    if double and name.startswith("mps"):
+        raise ChoiceError("these data need float64, which `device='mps'` lacks: use cpu or cuda")
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() and not double else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ChoiceError(f"`device={name!r}` cannot be used here ({reason}): use auto, cpu, cuda or mps") from None
+    return device
+
+
+@contextlib.contextmanager
+def subnormals_as_zero() -> Iterator[None]:
+    """Numbers below the normal range (1e-38 in float32) are zero on a CPU meanwhile.
+
+    They carry nothing in training, where the memory of weights whose gradient has ended and the weights of hopeless
+    samples fade into them, and a product of such takes ten times as long. A thread has this from the one that began
+    it: enter before the first large operation, or torch's own threads are without.
+    """
+    before = float(torch.tensor(1e-310, dtype=torch.float64) * 1) == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def bf16_pays(device: torch.device) -> bool:
+    """Whether bfloat16 products are faster than float32 here.
+
+    A CPU is asked by a few products of a millisecond each: with AMX tiles bfloat16 is several times faster, while with
+    AVX-512 alone it can be half as fast, although both "support" it.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu" or not torch.cpu._is_avx512_bf16_supported():
+        return False
+
+    def seconds(dtype: torch.dtype) -> float:
+        a, b = torch.ones(128, 1024, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
+        found = []
+        for _ in range(12):
+            start = time.perf_counter()
+            a @ b
+            found.append(time.perf_counter() - start)
+        return min(found)
+
+    return seconds(torch.bfloat16) < 0.8 * seconds(torch.float32)
+
+
+class Work(NamedTuple):
+    """What a training step is: multiply-adds of encoding and decoding one datum (the forward pass), and operations.
+
+    `operations` is how many tensor operations a step dispatches, forward and backward, whatever the batch.
+    """
+
+    dense: int
+    convolved: int
+    operations: int = 300
+
+    def seconds(self, batch: int) -> float:
+        """A rough time of one eager training step on a CPU: 6 us an operation plus three passes at 100 GFLOP/s."""
+        return 6e-6 * self.operations + 6e-11 * (self.dense + self.convolved) * batch
+
+    @property
+    def compilation(self) -> float:
+        """A rough time of compiling the step, seconds.
+
+        20 to 30 were seen for the 300 operations of a plain step on 2 cores, 72 and 133 for 2,700 of two kinds.
+        """
+        return 15.0 + 0.04 * self.operations
+
+
+def work(composition: Composition, shape: Sequence[int]) -> Work:
+    """What a model costs, counted on zeros of this shape; nothing of the model is changed.
+
+    A model that does not run on them is put at one multiply-add a parameter: what is wrong is told when its first
+    batch is checked.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = composition.model
+    size = composition.condition.size if composition.condition is not None else 0
+    c = torch.zeros(2, size) if size else None
+    training = {m: m.training for m in model.modules()}
+    model.eval()
+    try:
+        with seeded(0), FlopCounterMode(display=False) as counter:  # it needs gradients
+            x = composition.observation(torch.zeros(2, *shape), Noise.of(0, 2)).detach()
+            model.decode(model.encode(x[:1], None if c is None else c[:1]))
+    except Exception:
+        return Work(sum(p.numel() for p in model.parameters()), 0)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    counts = counter.get_flop_counts().get("Global", {})
+    convolved = sum(n for op, n in counts.items() if "convolution" in str(op)) // 2
+    return Work(counter.get_total_flops() // 2 - convolved, convolved, _operations(composition, x, c))
+
+
+class _Count(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.found += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _operations(composition: Composition, x: Tensor, c: Tensor | None) -> int:
+    """Operations of a training step, forward and backward, counted on two data and on a copy of the model."""
+    model, objective = copy.deepcopy((composition.model, composition.objective))
+    y = torch.zeros(len(x), dtype=torch.long) if composition.targets is not None else None
+    try:
+        with seeded(0), _Count() as count:
+            losses = objective(model, Batch(x, Noise.of(0, len(x)), c, y), torch.zeros(())).losses
+            players = objective.players(model)
+            for name, loss in losses.items():
+                if loss.requires_grad and players[name]:
+                    torch.autograd.grad(loss, players[name], retain_graph=True, allow_unused=True)
+    except Exception:
+        return 50 * sum(bool(list(m.parameters(recurse=False))) for m in model.modules())
+    return count.found
+
+
+def decide_compile(asked: str, steps: float, cost: Work, batch: int, device: torch.device) -> tuple[bool, str]:
+    """Whether to compile, and why: by the time it can save in this run, from a cost model and not from a clock.
+
+    A graph saves two fifths of what an eager step spends beside its convolutions: 6 us an operation plus its matrix
+    products at 100 GFLOP/s (a GPU: the operations alone). Convolutions themselves were never faster in a graph on a
+    CPU: the same library computes them. The decision is recorded, since compiled and eager weights differ in the last
+    bits.
+    """
+    if asked == "off":
+        return False, "asked for"
+    if device.type == "cpu" and not has_compiler():
+        if asked == "on":
+            raise ChoiceError("`compile='on'` needs a C++ compiler (g++): install one, or write `compile='auto'`")
+        return False, "no C++ compiler here"
+    if asked == "on":
+        return True, "asked for"
+    if device.type == "mps":
+        return False, "not on MPS"
+    saves = 0.4 * steps * cost._replace(convolved=0, dense=cost.dense if device.type == "cpu" else 0).seconds(batch)
+    price = cost.compilation
+    if saves < price:
+        return False, f"it would save about {saves:.0f} s and cost {price:.0f} s"
+    return True, f"it should save about {saves:.0f} s for the {price:.0f} s it costs"

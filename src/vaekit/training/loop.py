@@ -1,0 +1,474 @@
+"""The training loop: steps, plan, validation, checkpoints. Nothing here knows which model or objective it trains."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.data.batches import Order, Rows
+from vaekit.data.core import Data
+from vaekit.errors import RunError, TrainingError
+from vaekit.noise import Noise
+from vaekit.objectives.schedules import learning_rate
+from vaekit.objectives.terms import distortion, rate
+from vaekit.options import Options
+from vaekit.recipes.composition import Composition, Facts
+from vaekit.runs.configuration import Checkpoint, check
+from vaekit.runs.lock import only_writer
+from vaekit.runs.observed import Observed
+from vaekit.runs.stored import read_log
+from vaekit.utils.files import read_tensors, unwritable, write_json, write_tensors, write_text
+from vaekit.utils.progress import Progress
+
+from . import parallel
+from .augment import Augment
+from .compiled import is_compile_error
+from .cost import choose_device
+from .optimisers import optimiser
+from .step import Engine, Settings
+
+CHECKPOINT_SECONDS = 60.0
+PLAN_SECONDS = 10.0
+RECORD_STEPS = 50
+AGREE_STEPS = 20
+VALID_ROWS = 2000
+
+
+class _Signals:
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a flag; a second one gets through."""
+
+    HANG_UP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
+
+    def __enter__(self) -> _Signals:
+        self.asked: str | None = None
+        self.old: dict[int, Any] = {}
+        try:
+            for s in (signal.SIGINT, signal.SIGTERM, *self.HANG_UP):
+                if s not in self.HANG_UP or signal.getsignal(s) != signal.SIG_IGN:  # nohup lets it go on
+                    self.old[s] = signal.signal(s, self._note)
+        except ValueError:  # not in the main thread: whoever owns it decides
+            self.old = {}
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = signal.Signals(number).name
+
+    def __exit__(self, *error: Any) -> None:
+        for s, handler in self.old.items():
+            signal.signal(s, signal.SIG_DFL if handler is None else handler)  # None: not one of Python's
+
+
+@dataclass
+class Plan:
+    """How long the run is to be: a horizon in steps, estimated from the clock when minutes were asked for."""
+
+    horizon: int
+    minutes: float | None
+
+    def revise(self, step: int, seconds: float, per_step: float) -> bool:
+        """Set the horizon anew after `seconds` in all; whether it moved by more than a hundredth."""
+        assert self.minutes is not None
+        left = max(self.minutes * 60 - seconds, 0.0)
+        horizon = step + int(left / max(per_step, 1e-9))
+        moved = abs(horizon - self.horizon) > 0.01 * self.horizon
+        if moved:
+            self.horizon = horizon
+        return moved
+
+
+class _Clock:
+    """Seconds a step of the last minute or so, told every ten seconds; compilation and first steps do not count."""
+
+    WARM = 20  # steps
+
+    def __init__(self, step: int):
+        self.first = step
+        self.since: tuple[int, float] | None = None
+        self.told = -math.inf
+
+    def per_step(self, step: int) -> float | None:
+        """The present estimate where it is time for one."""
+        now = time.monotonic()
+        if self.since is None:
+            if step - self.first >= self.WARM:
+                self.since = (step, now)
+            return None
+        if step - self.since[0] < self.WARM or now - self.told < PLAN_SECONDS:
+            return None
+        estimate = (now - self.since[1]) / (step - self.since[0])
+        self.told = now
+        if now - self.since[1] > 60:
+            self.since = (step, now)
+        return estimate
+
+
+class Trainer:
+    """One training run: owns the engine, the plan and the files. `fit` makes one and calls `run`."""
+
+    def __init__(
+        self,
+        composition: Composition,
+        data: Data,
+        options: Options,
+        path: Path,
+        config: dict[str, Any],
+        progress: Progress,
+        fabric: Any = None,
+        started: float | None = None,
+    ):
+        self.composition, self.data, self.options, self.path = composition, data, options, path
+        self.config, self.progress, self.fabric = config, progress, fabric
+        self.device = (
+            fabric.device if fabric is not None else choose_device(options.device, composition.observation.in_double)
+        )
+        self.rank, self.world = parallel.rank_and_world(fabric)
+        self.started = time.monotonic() if started is None else started
+        self.spent = 0.0  # seconds of earlier sessions
+        self.flushed = time.monotonic()
+        self.order = Order(len(data.train), options.batch or 100, options.seed)
+        self.rows = Rows(data, data.train, self.device)
+        given, targets = composition.condition, composition.targets
+        self.c = torch.from_numpy(given.of(data.train)).to(self.device) if given else None
+        self.y = torch.from_numpy(targets.of(data.train)).to(self.device) if targets else None
+        n = len(data.train)
+        self.epoch_steps = n / self.order.batch
+        # patience with few data needs to look often: they are learned by heart within a few hundred steps
+        least = 100 if options.patience else 500
+        self.validate_steps = options.validate_steps or int(min(max(self.epoch_steps, least), 2000))
+        self.plan = Plan(self._asked_steps(), options.minutes)
+        self.step = 0
+        self.first = 0  # the step this session began with
+        self.last_saved = 0  # the step of the weights in model.safetensors
+        self.signalled = False  # whether a signal ended it
+        self.best: dict[str, float] = {}
+        self.since_best = 0
+        self.best_weights: dict[str, Tensor] = {}
+        self.valid: dict[str, float] = {}
+        settings = Settings(
+            optimiser=lambda: optimiser(options.optimiser or "adam", options.weight_decay or 0.0),
+            lr=options.lr or 1e-3,
+            clip=options.clip,
+            ema=options.ema or None,
+            precision=config["decided"]["precision"],
+            augment=Augment.parse(options.augment, data.kind, data.shape) if options.augment else None,
+            seed=options.seed,
+            device=self.device,
+            reduce=parallel.reducer(fabric),
+        )
+        self.engine = Engine(composition, settings)
+        self.pending: list[tuple[int, Tensor]] = []
+        self.records: list[str] = []
+        self.valid_x: list[tuple[Tensor, Tensor, Tensor | None]] | None = None
+
+    def _asked_steps(self) -> int:
+        o = self.options
+        if o.steps is not None:
+            return o.steps
+        if o.epochs is not None:
+            return max(1, math.ceil(o.epochs * self.epoch_steps))
+        return self.config.get("plan", {}).get("horizon", 1000)
+
+    @property
+    def seconds(self) -> float:
+        return self.spent + time.monotonic() - self.started
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Train to the horizon; how it ended: finished, stopped early, or interrupted."""
+        self.engine.module.train()
+        if self.config["decided"]["compile"]:
+            self.progress.note("compiling the training step (once a run; 10 to 60 s) ...")
+            self.engine.compiled()
+        last_save = time.monotonic()
+        clock = _Clock(self.step)
+        state = "finished"
+        with _Signals() as signals:
+            if self.options.patience and self.since_best >= self.options.patience:
+                state = "stopped early"  # restored from the checkpoint of an early stop
+            while state == "finished" and self.step < self.plan.horizon:
+                self.one_step()
+                if self.step % self.validate_steps == 0 or self.step == self.plan.horizon:
+                    self.flush()
+                    self._validate()
+                    if self.options.patience and self.since_best >= self.options.patience:
+                        state = "stopped early"
+                        break
+                elif self.step % RECORD_STEPS == 0:
+                    self.flush()
+                # several processes must take the same number of steps: now and then the first one says how many
+                together = self.world == 1 or self.step % AGREE_STEPS == 0
+                stop = together and (signals.asked is not None or self.progress.stop)
+                if self.plan.minutes is not None and together:
+                    self._plan(clock)
+                if self.world > 1 and together:
+                    self.plan.horizon, stop = self.fabric.broadcast((self.plan.horizon, stop), src=0)
+                now = time.monotonic()
+                due = self.options.checkpoint_steps and self.step % self.options.checkpoint_steps == 0
+                if due or now - last_save > CHECKPOINT_SECONDS:
+                    self.save("running")
+                    last_save = time.monotonic()
+                if stop:
+                    state, self.signalled = "interrupted", signals.asked is not None
+                    break
+        self.flush()
+        if state == "finished" and (not self.valid or self.valid.get("step") != self.step):
+            self._validate()
+        self.save(state)
+        return state
+
+    def _plan(self, clock: _Clock) -> None:
+        """In a run bounded by minutes: end it when they are over, and now and then set the horizon anew."""
+        assert self.plan.minutes is not None
+        if self.seconds >= self.plan.minutes * 60:
+            self.plan.horizon = self.step
+            self._record({"kind": "plan", "horizon": self.step, "step_ms": 1000 * self.seconds / self.step})
+        elif (per_step := clock.per_step(self.step)) and self.plan.revise(self.step, self.seconds, per_step):
+            self._record({"kind": "plan", "horizon": self.plan.horizon, "step_ms": 1000 * per_step})
+
+    def one_step(self) -> None:
+        rows = self.order.rows(self.step)
+        places = torch.arange(len(rows))
+        if self.world > 1:
+            rows, places = rows[self.rank :: self.world], places[self.rank :: self.world]
+        progress = self.step / max(self.plan.horizon, 1)
+        factor = learning_rate(self.options.schedule or "constant", progress)
+        here = rows.to(self.device)
+        c = None if self.c is None else self.c.index_select(0, here)
+        y = None if self.y is None else self.y.index_select(0, here)
+        given = (self.rows(rows), self.step, factor, places.to(self.device), self.order.batch, c, y)
+        try:
+            values = self.engine.step(*given)
+        except Exception as error:
+            if not self._retreat(error):
+                raise
+            values = self.engine.step(*given)
+        self.pending.append((self.step, values))
+        self.step += 1
+
+    def _retreat(self, error: Exception) -> bool:
+        """Before the first compiled step has run, go back to eager when compiling fails and was not insisted on."""
+        if not self.config["decided"]["compile"] or self.options.compile == "on" or self.step > self.first:
+            return False
+        if not is_compile_error(error):
+            return False
+        if self.first:
+            raise RunError(
+                f"this run was compiled, and its step cannot be compiled here ({str(error).splitlines()[0]}): "
+                "resume it where it was begun, or start another with `init_from` and `compile='off'`"
+            ) from error
+        self.engine.eager()
+        self.config["decided"] |= {"compile": False, "compile_why": f"compiling failed: {str(error).splitlines()[0]}"}
+        self.progress.note("the step cannot be compiled; training eagerly")
+        return True
+
+    def flush(self) -> None:
+        """Look at the values since the last flush: stop on a non-finite one, else record their mean."""
+        if not self.pending:
+            return
+        values = torch.stack([v for _, v in self.pending]).cpu().double()
+        finite = torch.isfinite(values)
+        if not bool(finite.all()):
+            row, column = (int(i) for i in (~finite).nonzero()[0])
+            self._fail(self.engine.stats[column], float(values[row, column]), self.pending[row][0])
+        means = self._own_units(dict(zip(self.engine.stats, values.mean(0).tolist(), strict=True)))
+        rate_now = len(self.pending) * self.order.batch / max(time.monotonic() - self.flushed, 1e-9)
+        self.flushed = time.monotonic()
+        self.pending.clear()
+        self._record({"kind": "train", "seconds": round(self.seconds, 3), **means})
+        self.progress.update(self.step, self.plan.horizon, self.step / self.epoch_steps, means, self.valid, rate_now)
+
+    def _own_units(self, stats: dict[str, float]) -> dict[str, float]:
+        """Densities of x as densities of the data in their own units."""
+        jacobian = self.composition.observation.log_jacobian(self.data.shape)
+        sign = self.composition.objective.densities
+        return {n: v + sign.get(n, 0) * jacobian for n, v in stats.items()}
+
+    def _fail(self, term: str, value: float, step: int) -> None:
+        """Record what became non-finite, and stop."""
+        self._record({"kind": "non-finite", "step": step, "term": term})
+        with contextlib.suppress(RunError):  # a full disk must not hide what failed
+            self._write_records()
+            self._set_state("failed")
+        good = checkpoints(self.path)
+        kept = f"the last good checkpoint is {good[-1]}" if good else "there is no earlier checkpoint"
+        raise TrainingError(
+            f"{term} became {value} at step {step}; {kept}. Try a smaller `lr`, `clip=100`, or `precision='fp32'`"
+        )
+
+    def _check_weights(self) -> None:
+        """A finite loss may have had a non-finite gradient: such weights must not be saved as a good checkpoint."""
+        for name, weight in self.engine.parameters.items():
+            if not bool(torch.isfinite(weight).all()):
+                self._fail(f"the weight {name}", float(weight[~torch.isfinite(weight)][0]), self.step - 1)
+
+    # --- validation ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """ELBO, rate and distortion of (at most 2,000) validation data with the weights that would be used now.
+
+        A model without a density has a distortion only.
+        """
+        if self.rank == 0 or self.options.patience:
+            model = self.composition.model
+            if self.valid_x is None:
+                observed = Observed(self.composition, Facts.of(self.data), "valid", self.data)
+                n = min(observed.n, VALID_ROWS)
+                blocks = [np.arange(a, min(a + 500, n)) for a in range(0, n, 500)]
+                self.valid_x = [
+                    (
+                        torch.from_numpy(b).to(self.device),
+                        observed(b).to(self.device),
+                        observed.condition(b, self.device),
+                    )
+                    for b in blocks
+                ]
+            totals = torch.zeros(2, dtype=torch.float64)
+            n, units = 0, 0.0
+            with self.engine.using():
+                for rows, x, c in self.valid_x:
+                    trace = model.trace(x, c, noise=Noise.of(self.options.seed, rows, 21, device=x.device))
+                    d = distortion(trace, x)
+                    r = rate(trace) if model.no_density is None else torch.zeros_like(d)
+                    totals += torch.stack([d, r]).cpu().double().sum(1)
+                    if self.data.missing:
+                        units += float(self.composition.observation.log_jacobian_of(x).sum())
+                    n += len(x)
+            d, r = (totals / n).tolist()
+            if not math.isfinite(d + r):
+                self._fail("the validation ELBO", -(d + r), self.step)
+            jacobian = units / n if self.data.missing else self.composition.observation.log_jacobian(self.data.shape)
+            self.valid = {"step": self.step, "distortion": d - jacobian}
+            if model.no_density is None:
+                self.valid |= {"elbo": jacobian - (d + r), "rate": r}
+            self._record({"kind": "valid", "seconds": round(self.seconds, 3), **self.valid})
+            if not self.best or _figure(self.valid) > _figure(self.best):
+                self.best, self.since_best = self.valid, 0
+                if self.options.patience:
+                    self.best_weights = {n: w.clone() for n, w in self.engine.weights_to_use().items()}
+            else:
+                self.since_best += 1
+
+    # --- files --------------------------------------------------------------------------------------------------
+
+    def _record(self, record: dict[str, Any]) -> None:
+        clean = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in record.items()}
+        self.records.append(json.dumps({"step": self.step, **clean}))
+
+    def _write_records(self) -> None:
+        if self.rank == 0 and self.records:
+            log = self.path / "log.jsonl"
+            try:
+                with open(log, "a", encoding="utf8") as f:
+                    f.write("".join(line + "\n" for line in self.records))
+            except OSError as error:
+                raise unwritable(log, error) from error
+            self.records.clear()
+
+    def _set_state(self, state: str) -> None:
+        if self.rank == 0:
+            if legs := self.config.get("legs"):
+                legs[-1]["to"] = self.step
+            self.config |= {
+                "state": state,
+                "step": self.step,
+                "seconds": round(self.seconds, 3),
+                "plan": {"horizon": self.plan.horizon, "epochs": self.plan.horizon / self.epoch_steps},
+                "valid": self.valid,
+                "best": self.best,
+            }
+            write_json(self.path / "run.json", self.config)
+
+    def save(self, state: str) -> None:
+        """Write the checkpoint, the weights to use and the log; only then forget the last checkpoint but one."""
+        self.flush()
+        self._check_weights()
+        if self.rank != 0:
+            return
+        tensors = self.engine.tensors() | {f"best/{n}": t for n, t in self.best_weights.items()}
+        meta = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "horizon": self.plan.horizon,
+            "best": self.best,
+            "since_best": self.since_best,
+            "valid": self.valid,
+            "state": state,
+        }
+        folder = self.path / "checkpoint"
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        self._write_records()
+        write_tensors(folder / f"{self.step:09d}.safetensors", tensors, meta)
+        for old in sorted(folder.glob("*.safetensors"))[:-2]:
+            old.unlink()
+        self._set_aside_metrics()
+        write_tensors(self.path / "model.safetensors", self.best_weights or self.engine.weights_to_use())
+        self.last_saved = self.step
+        self._set_state(state)
+
+    def _set_aside_metrics(self) -> None:
+        """What was measured on earlier weights keeps its numbers under their step: it says nothing of the new ones."""
+        measured = self.path / "metrics.json"
+        if self.step == self.last_saved or not measured.exists():
+            return
+        kept = self.path / f"metrics-{self.last_saved:09d}.json"
+        with only_writer(measured):
+            try:
+                measured.replace(kept)
+            except OSError as error:
+                raise unwritable(measured, error) from error
+        self.progress.note(f"note: {measured} was measured at step {self.last_saved:,}: kept as {kept.name}")
+
+    def restore(self) -> None:
+        """Take up where the last whole checkpoint left off, and forget what was logged after it.
+
+        Raises:
+            RunError: there are checkpoints, but none can be read.
+        """
+        files = checkpoints(self.path)
+        for file in reversed(files):
+            try:
+                tensors, meta = read_tensors(file)
+                check(meta, Checkpoint, file)
+                break
+            except RunError as error:
+                if file == files[0]:
+                    raise
+                self.progress.note(f"{error}; going back to the checkpoint before it")
+        self.best_weights = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
+        self.engine.load({n: t for n, t in tensors.items() if not n.startswith("best/")})
+        self.step, self.spent = meta["step"], meta["seconds"]
+        self.first = self.last_saved = self.step
+        self.best, self.since_best, self.valid = meta["best"], meta["since_best"], meta["valid"]
+        if self.options.minutes is not None:
+            self.plan.horizon = max(meta["horizon"], self.plan.horizon, self.step + 1)
+        log = self.path / "log.jsonl"
+        if self.rank == 0 and log.exists():
+            kept = [json.dumps(record) for record in read_log(self.path) if record["step"] <= self.step]
+            write_text(log, "".join(line + "\n" for line in kept))
+
+
+def _figure(valid: dict[str, float]) -> float:
+    """What early stopping raises: the ELBO, or for a model that has none the negative distortion."""
+    return valid.get("elbo", -valid["distortion"])
+
+
+def checkpoints(path: Path) -> list[Path]:
+    """The checkpoints of a run directory, the last one last."""
+    return sorted((path / "checkpoint").glob("*.safetensors"))

@@ -1,0 +1,130 @@
+"""Optimiser updates as plain tensor arithmetic, so that a whole training step can be one compiled graph.
+
+Each rule equals the torch.optim class of its name (a test holds it to that) and updates in place. What depends on
+the step alone (bias corrections, the learning rate) is computed outside and comes in as a tensor of coefficients, so
+that the graph never changes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vaekit.errors import ChoiceError
+from vaekit.utils.suggest import unknown
+
+
+class Optimiser(ABC):
+    """One rule for the parameters of one player.
+
+    Attributes:
+        slots: how many tensors of a parameter's shape the rule remembers.
+    """
+
+    slots: int = 0
+
+    def __init__(self, weight_decay: float = 0.0):
+        self.weight_decay = weight_decay
+
+    def state(self, parameters: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Fresh memory: `slots` zeros for each parameter."""
+        return [[torch.zeros_like(p) for _ in range(self.slots)] for p in parameters]
+
+    @abstractmethod
+    def coefficients(self, lr: float, t: int) -> list[float]:
+        """The step's scalars, for update number t = 1, 2, ..."""
+
+    @abstractmethod
+    def update(self, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Tensor) -> None:
+        """Change the parameter and its memory in place."""
+
+    def _decayed(self, p: Tensor, g: Tensor) -> Tensor:
+        """The gradient with the L2 penalty's added."""
+        return g + self.weight_decay * p if self.weight_decay else g
+
+
+class SGD(Optimiser):
+    """Plain stochastic gradient descent."""
+
+    def coefficients(self, lr: float, t: int) -> list[float]:
+        return [lr]
+
+    def update(self, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Tensor) -> None:
+        p.sub_(c[0] * self._decayed(p, g))
+
+
+class Adagrad(Optimiser):
+    """Duchi, Hazan and Singer (2011)."""
+
+    slots = 1
+
+    def coefficients(self, lr: float, t: int) -> list[float]:
+        return [lr]
+
+    def update(self, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Tensor) -> None:
+        (total,) = state
+        g = self._decayed(p, g)
+        total.add_(g * g)
+        p.sub_(c[0] * g / (total.sqrt() + 1e-10))
+
+
+class Adam(Optimiser):
+    """Kingma and Ba (2015)."""
+
+    slots = 2
+
+    def __init__(self, weight_decay: float = 0.0, beta1: float = 0.9, beta2: float = 0.999):
+        super().__init__(weight_decay)
+        self.beta1, self.beta2 = beta1, beta2
+
+    def coefficients(self, lr: float, t: int) -> list[float]:
+        return [lr / (1 - self.beta1**t), (1 - self.beta2**t) ** -0.5, 1 - lr * self.weight_decay]
+
+    def update(self, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Tensor) -> None:
+        mean, square = state
+        g = self._decayed(p, g)
+        mean.lerp_(g, 1 - self.beta1)
+        square.lerp_(g * g, 1 - self.beta2)
+        p.sub_(c[0] * mean / (square.sqrt() * c[1] + 1e-8))
+
+
+class AdamW(Adam):
+    """Adam with the decay taken off the weights directly (Loshchilov and Hutter 2019)."""
+
+    def _decayed(self, p: Tensor, g: Tensor) -> Tensor:
+        return g
+
+    def update(self, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Tensor) -> None:
+        if self.weight_decay:
+            p.mul_(c[2])
+        super().update(p, g, state, c)
+
+
+class Adamax(Adam):
+    """The variant of Adam with an infinity norm (Kingma and Ba 2015, section 7)."""
+
+    def update(self, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Tensor) -> None:
+        mean, largest = state
+        g = self._decayed(p, g)
+        mean.lerp_(g, 1 - self.beta1)
+        largest.copy_(torch.maximum(largest * self.beta2, g.abs() + 1e-8))
+        p.sub_(c[0] * mean / largest)
+
+
+OPTIMISERS: dict[str, type[Optimiser]] = {
+    "sgd": SGD,
+    "adagrad": Adagrad,
+    "adam": Adam,
+    "adamw": AdamW,
+    "adamax": Adamax,
+}
+
+
+def optimiser(name: str, weight_decay: float = 0.0, **options: float) -> Optimiser:
+    """The rule of this name (any case)."""
+    if name.lower() not in OPTIMISERS:
+        raise ChoiceError(unknown("`optimiser`", name, OPTIMISERS))
+    return OPTIMISERS[name.lower()](weight_decay, **options)

@@ -1,0 +1,72 @@
+"""Several processes on one global batch, by lightning-fabric: gradients are summed, nothing else is shared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaekit.errors import ChoiceError
+
+FEW = 8
+"""Processes that any machine can run, however few its cores."""
+
+
+def launch(devices: int, device: str) -> Any:
+    """A launched Fabric for `devices` processes (or under torchrun), else None.
+
+    The other processes run the same program from its start; each loads the data and builds the same model.
+
+    Raises:
+        ChoiceError: more devices than this machine has, or lightning-fabric is not installed.
+    """
+    asked = max(devices, int(os.environ.get("WORLD_SIZE", "1")))
+    if asked == 1:
+        return None
+    kind = device.split(":")[0]
+    _check_number(devices, kind)
+    try:
+        from lightning_fabric import Fabric
+    except ImportError:
+        raise ChoiceError("`devices` above 1 needs lightning-fabric: pip install 'vaekit[parallel]'") from None
+    fabric = Fabric(accelerator=kind, devices=asked, strategy="ddp")
+    fabric.launch()
+    return fabric
+
+
+def _check_number(devices: int, kind: str) -> None:
+    """Refuse more processes than the machine can run: a run from elsewhere says how many to start."""
+    if kind == "cuda":
+        most, of_what = torch.cuda.device_count(), "GPUs"
+    else:
+        most, of_what = max(FEW, os.cpu_count() or 1), "processes"
+    if devices > most:
+        raise ChoiceError(f"`devices` is {devices}, and training here can use {most} {of_what} at most")
+
+
+def is_first(devices: int = 1) -> bool:
+    """Whether this process is the first, or only, one of those that train together; works before they are joined."""
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1 or devices > 1
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return not together or next((os.environ[n] for n in names if n in os.environ), "0") == "0"
+
+
+def rank_and_world(fabric: Any) -> tuple[int, int]:
+    return (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
+
+
+def reducer(fabric: Any) -> Callable[[list[Tensor]], None] | None:
+    """A function that sums tensors over the processes in place, as one message."""
+    if fabric is None:
+        return None
+
+    def reduce(tensors: list[Tensor]) -> None:
+        flat = torch.cat([t.reshape(-1).float() for t in tensors])
+        total = fabric.all_reduce(flat, reduce_op="sum")
+        for t, part in zip(tensors, total.split([t.numel() for t in tensors]), strict=True):
+            t.copy_(part.reshape(t.shape))
+
+    return reduce

@@ -1,0 +1,243 @@
+"""One training step: observe, trace, take every player's gradient at the same parameters, then step them all.
+
+The step is a function of tensors only, so that it runs eagerly or as one compiled graph with the same noise. In a
+compiled graph the optimiser's arithmetic fuses with the casts of the weights, which is where the time goes on a CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vaekit.errors import TrainingError
+from vaekit.noise import Noise, fold
+from vaekit.objectives import Batch
+from vaekit.recipes.composition import Composition
+from vaekit.utils.functional import call, places
+from vaekit.utils.isolation import seeded
+
+from .augment import Augment
+from .compiled import whole_graph
+from .optimisers import Optimiser, optimiser
+
+OBSERVE, TRAIN, AUGMENT = 1, 2, 4
+"""What a step's noise is for: the draw of x, everything inside the objective, and moving images."""
+
+
+class _Pass(nn.Module):
+    """From raw rows to the objective's terms: the one module whose parameters a step differentiates."""
+
+    def __init__(self, composition: Composition, augment: Augment | None = None):
+        super().__init__()
+        self.model, self.objective = composition.model, composition.objective
+        self.observation, self.augment = composition.observation, augment
+
+    def forward(
+        self, raw: Tensor, base: Tensor, rows: Tensor, step: Tensor, c: Tensor | None, y: Tensor | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        with torch.autocast(raw.device.type, enabled=False):
+            if self.augment is not None:
+                raw = self.augment(raw, Noise(base[2], rows))
+            x = self.observation(raw, Noise(base[0], rows) if self.observation.stochastic else None)
+        terms = self.objective(self.model, Batch(x, Noise(base[1], rows), c, y), step)
+        return terms.losses, terms.stats
+
+
+@dataclass
+class Settings:
+    """How a step is carried out."""
+
+    optimiser: Callable[[], Optimiser]
+    lr: float
+    clip: float | None = None
+    ema: float | None = None
+    precision: str = "fp32"
+    augment: Augment | None = None
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    reduce: Callable[[list[Tensor]], None] | None = None  # sums tensors over processes, in place
+
+
+class Engine:
+    """The parameters in training with all that moves with them: optimiser memory and running averages.
+
+    `step(...)` is the whole training step; `tensors()` / `load(...)` carry its state to and from a checkpoint.
+    """
+
+    def __init__(self, composition: Composition, settings: Settings):
+        self.settings = settings
+        self.module = _Pass(composition, settings.augment).to(settings.device)
+        players = composition.objective.players(composition.model)
+        names = {id(p): n for n, p in self.module.named_parameters()}
+        self.parameters = {n: p.detach() for n, p in self.module.named_parameters()}
+        self.places = {place: names[id(t)] for place, t in places(self.module).items() if id(t) in names}
+        self.players = {player: [names[id(p)] for p in ps] for player, ps in players.items()}
+        owned = [n for ns in self.players.values() for n in ns]
+        if len(owned) != len(set(owned)):
+            raise TrainingError("players must own disjoint sets of parameters")
+        self.tuning = composition.objective.tuning
+        self.rules = {player: self._rule(player) for player in self.players}
+        self.memory = {n: s for pl, ns in self.players.items() for n, s in self._fresh(pl, ns)}
+        self.average = {n: self.parameters[n].clone() for n in owned} if settings.ema else {}
+        self.stats: list[str] = []
+        self._run: Callable[..., Any] | None = None
+
+    def _rule(self, player: str) -> Optimiser:
+        tuning = self.tuning.get(player)
+        return optimiser(tuning.optimiser, **(tuning.options or {})) if tuning else self.settings.optimiser()
+
+    def _fresh(self, player: str, names: list[str]):
+        return zip(names, self.rules[player].state([self.parameters[n] for n in names]), strict=True)
+
+    # --- the step as a function of tensors ----------------------------------------------------------------------
+
+    def _gradients(self, raw, base, rows, step, c, y):
+        """Losses and stats as one float32 vector, and each player's gradients at the same parameters."""
+        owned = {n for ns in self.players.values() for n in ns}
+        leaves = {n: p.detach().requires_grad_(n in owned) for n, p in self.parameters.items()}
+        bf16 = self.settings.precision == "bf16"
+        with torch.autocast(raw.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
+            put = {place: leaves[n] for place, n in self.places.items()}
+            losses, stats = call(self.module, put, raw, base, rows, step, c, y)
+        gradients: dict[str, Tensor] = {}
+        left = len(losses)
+        for player, names in self.players.items():
+            left -= 1
+            wanted = [leaves[n] for n in names]
+            found = torch.autograd.grad(losses[player], wanted, retain_graph=left > 0, allow_unused=True)
+            for n, g in zip(names, found, strict=True):
+                gradients[n] = torch.zeros_like(leaves[n]) if g is None else g
+        self.stats = [*(f"loss/{p}" for p in losses), *stats]
+        values = torch.stack([v.detach().float() for v in (*losses.values(), *stats.values())])
+        return values, gradients
+
+    def _update(self, gradients: dict[str, Tensor], coefficients: dict[str, Tensor], decay: Tensor) -> Tensor:
+        """Clip, step every player, move the averages; the gradient norms."""
+        norms = []
+        for player, names in self.players.items():
+            rule, c = self.rules[player], coefficients[player]
+            scale = None
+            if self.settings.clip is not None:
+                norm = torch.sqrt(torch.stack([gradients[n].float().square().sum() for n in names]).sum())
+                scale = torch.clamp(self.settings.clip / (norm + 1e-6), max=1.0)
+                norms.append(norm)
+            for n in names:
+                g = gradients[n] if scale is None else gradients[n] * scale
+                rule.update(self.parameters[n], g, self.memory[n], c)
+                if self.average:
+                    self.average[n].lerp_(self.parameters[n], decay)
+        return torch.stack(norms) if norms else torch.zeros(0)
+
+    def _whole(self, raw, base, rows, step, c, y, coefficients, decay):
+        values, gradients = self._gradients(raw, base, rows, step, c, y)
+        with torch.no_grad():
+            self._update(gradients, coefficients, decay)
+        return values
+
+    def _split(self, raw, base, rows, step, c, y, coefficients, decay):
+        """The same with a sum over processes between gradients and update, each process weighted by its rows."""
+        assert self.settings.reduce is not None
+        buffers = [b for b in self.module.buffers() if b.is_floating_point()]
+        before = [b.clone() for b in buffers]
+        values, gradients = self._gradients(raw, base, rows, step, c, y)
+        with torch.no_grad():
+            share = len(rows) / self._global_rows
+            # running statistics move by the mean over all rows; what stood still stays as it is, to the last bit
+            moves = [torch.where(b == a, 0, b - a).mul_(share) for b, a in zip(buffers, before, strict=True)]
+            shared = [values.mul_(share), *(g.mul_(share) for g in gradients.values()), *moves]
+            self.settings.reduce(shared)
+            for b, a, move in zip(buffers, before, moves, strict=True):
+                b.copy_(a + move)
+            self._update(gradients, coefficients, decay)
+        return values
+
+    # --- what the loop calls ------------------------------------------------------------------------------------
+
+    def compiled(self) -> None:
+        """Compile the step, or with several processes its gradients."""
+        if self.settings.reduce is None:
+            self._run = whole_graph(self._whole)
+        else:
+            self._gradients = whole_graph(self._gradients)  # type: ignore[method-assign]
+
+    def eager(self) -> None:
+        """Undo `compiled`."""
+        self._run = None
+        self.__dict__.pop("_gradients", None)
+
+    def step(
+        self,
+        raw: Tensor,
+        step: int,
+        lr_factor: float,
+        rows: Tensor | None = None,
+        global_rows: int | None = None,
+        c: Tensor | None = None,
+        y: Tensor | None = None,
+    ) -> Tensor:
+        """One step on raw rows (B, *event); the values of `self.stats`, float32, on the device.
+
+        `rows` are the rows' places in the global batch of `global_rows`, where this process has only some of them.
+        """
+        device = self.settings.device
+        rows = torch.arange(len(raw), device=device) if rows is None else rows
+        self._global_rows = global_rows or len(rows)
+        seed = self.settings.seed
+        uses = (OBSERVE, TRAIN) if self.settings.augment is None else (OBSERVE, TRAIN, AUGMENT)
+        base = torch.tensor([fold(seed, step, use) for use in uses], device=device)
+        coefficients = {}
+        for player, rule in self.rules.items():
+            lr = t.lr if (t := self.tuning.get(player)) else self.settings.lr * lr_factor
+            coefficients[player] = torch.tensor(rule.coefficients(lr, step + 1), device=device)
+        ema = self.settings.ema or 0.0
+        decay = torch.tensor(1 - min(ema, (1 + step) / (10 + step)), device=device)
+        run = self._run or (self._whole if self.settings.reduce is None else self._split)
+        # layers with noise of their own (dropout) draw from torch's generator: a function of the step as well
+        with seeded(fold(seed, step, 3) & (2**63 - 1), device):
+            return run(raw, base, rows, torch.tensor(step, device=device), c, y, coefficients, decay)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that moves, by name: weights, buffers, memory, averages."""
+        buffers = {f"buffer/{n}": b for n, b in self.module.named_buffers()}
+        memory = {f"memory/{n}/{i}": t for n, ts in self.memory.items() for i, t in enumerate(ts)}
+        average = {f"average/{n}": t for n, t in self.average.items()}
+        return {**{f"weight/{n}": p for n, p in self.parameters.items()}, **buffers, **memory, **average}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `tensors` gave."""
+        mine = self.tensors()
+        if set(mine) != set(tensors) or any(mine[n].shape != tensors[n].shape for n in mine):
+            odd = sorted(set(mine) ^ set(tensors))[:3]
+            raise TrainingError(f"the checkpoint holds other tensors than this model and training ({', '.join(odd)})")
+        for n, t in mine.items():
+            t.copy_(tensors[n])
+
+    def weights_to_use(self) -> dict[str, Tensor]:
+        """The weights for evaluation: running averages where they are kept, plus buffers."""
+        weights = {n: self.average.get(n, p) for n, p in self.parameters.items()}
+        kept = set(self.module.state_dict())
+        names = {id(p): n for n, p in self.module.named_parameters()}
+        # a layer that stands in the model twice is one parameter with two names
+        tied = {n: weights[names[id(p)]] for n, p in self.module.named_parameters(remove_duplicate=False)}
+        return {**tied, **{n: b for n, b in self.module.named_buffers(remove_duplicate=False) if n in kept}}
+
+    @contextlib.contextmanager
+    def using(self, weights: dict[str, Tensor] | None = None):
+        """The module with the weights to use put in, then with the trained ones again."""
+        weights = self.weights_to_use() if weights is None else weights
+        held = {n: self.parameters[n].clone() for n in self.parameters}
+        training = self.module.training
+        try:
+            for n, p in self.parameters.items():
+                p.copy_(weights[n])
+            self.module.eval()
+            yield self.module
+        finally:
+            for n, p in self.parameters.items():
+                p.copy_(held[n])
+            self.module.train(training)

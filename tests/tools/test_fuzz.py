@@ -1,0 +1,66 @@
+"""A small share of `make fuzz`: damaged files and run directories are read, or refused in words."""
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+import fuzz
+import fuzz_seeds
+from mutators import BY_SUFFIX
+
+
+@pytest.fixture(scope="module")
+def seeds():
+    return fuzz_seeds.make()
+
+
+def test_whole_files_are_accepted(seeds, tmp_path, monkeypatch):
+    """Else the damaged ones would prove nothing."""
+    monkeypatch.setattr(fuzz_seeds, "USES", [(1.0, use) for chance, use in fuzz_seeds.USES if chance > 0.1])
+    monkeypatch.setattr(fuzz_seeds, "_options", lambda rng, **more: {"size": "7x6"} if "size" in more else {})
+    for name, seed in seeds.items():
+        for key in ("0", "1", "7"):
+            outcome = fuzz.attempt(fuzz.Input(name, key, seed.files), tmp_path / f"{name}{key}")
+            assert outcome == ("accepted", ""), (name, key)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged tags
+def test_damaged_files_are_read_or_refused(seeds, tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzz_seeds, "USES", [pair for pair in fuzz_seeds.USES if pair[0] > 0.1])  # no pages
+    counts = dict.fromkeys(("accepted", "refused"), 0)
+    with np.errstate(all="ignore"):
+        for number in range(200):
+            given = fuzz.make_input(number, 0, seeds, None)
+            outcome, text = fuzz.attempt(given, tmp_path / str(number))
+            assert outcome in counts, f"{given.seed}, input {number} of seed 0: {text}"
+            counts[outcome] += 1
+    assert min(counts.values()) > 30  # neither everything nor nothing is damage
+
+
+def test_an_input_is_a_function_of_its_number(seeds):
+    for number in range(30):
+        assert fuzz.make_input(number, 5, seeds, None) == fuzz.make_input(number, 5, seeds, None)
+
+
+@pytest.mark.parametrize("suffix", sorted(BY_SUFFIX))
+def test_damage_differs_from_the_whole(seeds, suffix):
+    raw = next(c for s in seeds.values() for n, c in s.files.items() if n.endswith(suffix))
+    damaged = {BY_SUFFIX[suffix](raw, random.Random(i)) for i in range(40)}
+    assert len(damaged - {raw}) > 20
+
+
+def test_a_finding_is_kept_and_replayed(tmp_path, monkeypatch, capsys):
+    def broken(rng):
+        raise KeyError(Path("a.bin").read_bytes())
+
+    monkeypatch.setitem(fuzz.SEEDS, "broken", broken)
+    given = fuzz.Input("broken", "0-0", {"a.bin": b"these"})
+    outcome, text = fuzz.attempt(given, tmp_path / "here")
+    assert outcome == "traceback"
+    file = fuzz.save(given, tmp_path / "kept", outcome, text)
+    assert fuzz.replay(file) == 1
+    assert "KeyError: b'these'" in capsys.readouterr().out
