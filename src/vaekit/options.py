@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vaekit.errors import ChoiceError
 from vaekit.utils.suggest import unknown
-
-if TYPE_CHECKING:
-    from vaekit.recipes.composition import Composition
 
 OptimiserName = Literal["sgd", "adagrad", "adam", "adamw", "adamax"]
 ScheduleName = Literal["constant", "linear", "cosine"]
@@ -19,6 +16,20 @@ PrecisionName = Literal["auto", "fp32", "bf16"]
 CompileName = Literal["auto", "on", "off"]
 MOST_DEVICES = 1024
 """More than any one machine has."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """A recipe's training defaults; every one can be overridden by the flag of its name."""
+
+    optimiser: str = "adam"
+    lr: float = 1e-3
+    batch: int = 100
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    clip: float | None = None
+    ema: float | None = None
+    epochs: float = 20
 
 
 @dataclass(frozen=True)
@@ -81,9 +92,8 @@ class Options:
             lower[name] = value if value is None else str(value).lower()
         return dataclasses.replace(self, **lower)
 
-    def with_defaults(self, composition: Composition) -> Options:
+    def with_defaults(self, defaults: Defaults) -> Options:
         """The same with the recipe's defaults in the gaps."""
-        defaults = composition.defaults
         filled: dict[str, Any] = {
             f.name: getattr(self, f.name) if getattr(self, f.name) is not None else getattr(defaults, f.name)
             for f in dataclasses.fields(defaults)

@@ -13,9 +13,11 @@ from vaekit.cli import main
 from vaekit.data.core import Column
 from vaekit.data.observation import Counts, MixedTable, Standardised
 from vaekit.densities import draw
-from vaekit.heads.mixed import DIFFERS, Masked, MixedHead, dress
+from vaekit.densities.mixed import DIFFERS
+from vaekit.heads.mixed import Masked, MixedHead
 from vaekit.noise import Noise
 from vaekit.recipes.composition import Facts
+from vaekit.recipes.inputs import dress
 
 QUIET = {"progress": False, "compile": "off"}
 NAN = float("nan")

@@ -30,16 +30,19 @@ from vaekit.data.observation import (
     moments,
 )
 from vaekit.densities import draw
+from vaekit.densities.mixed import Mixed
 from vaekit.errors import ChoiceError, DataError
 from vaekit.heads import Conditional
-from vaekit.heads.mixed import Log1p, Masked, Mixed, MixedHead, OneHot, WithMask, dress, is_mixed, start_bias
+from vaekit.heads.mixed import Masked, MixedHead, start_bias
 from vaekit.latents.impute import fill, fill_rows
 from vaekit.metrics.likelihood import per_datum
 from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
+from vaekit.networks.tables import Log1p, OneHot, WithMask
 from vaekit.noise import Noise
 from vaekit.objectives import ELBO, Batch
 from vaekit.recipes.composition import Composition, Facts, check_support
+from vaekit.recipes.inputs import dress, is_mixed
 
 NAN = math.nan
 COLUMNS = (

@@ -12,9 +12,10 @@ from torch import distributions as D
 from vaekit import heads, networks
 from vaekit.data.observation import Identity
 from vaekit.densities import draw, draw_with_density
+from vaekit.densities.sphere import PowerSpherical
 from vaekit.heads import Conditional
 from vaekit.heads.posteriors import IAF, CouplingFlow, FullCovariance, FullNormal, PointHead, PointPosterior, Sphere
-from vaekit.models.priors import FlowPrior, Mixture, PowerSpherical, StandardNormal, UniformSphere, Vamp
+from vaekit.models.priors import FlowPrior, Mixture, StandardNormal, UniformSphere, Vamp
 from vaekit.models.vae import VAE
 from vaekit.noise import Noise
 from vaekit.objectives import ELBO, frozen

@@ -11,19 +11,12 @@ from torch import distributions as D
 from vaekit import heads, networks
 from vaekit.data.observation import Identity
 from vaekit.densities import draw, draw_with_density
+from vaekit.densities.mixture import GaussianMixture
+from vaekit.densities.sphere import PowerSpherical, UniformOnSphere
 from vaekit.errors import ChoiceError
 from vaekit.heads import Conditional
 from vaekit.heads.posteriors import IAF, CouplingFlow, FullCovariance, Sphere
-from vaekit.models.priors import (
-    FlowPrior,
-    GaussianMixture,
-    Mixture,
-    PowerSpherical,
-    StandardNormal,
-    UniformOnSphere,
-    UniformSphere,
-    Vamp,
-)
+from vaekit.models.priors import FlowPrior, Mixture, StandardNormal, UniformSphere, Vamp
 from vaekit.models.vae import VAE
 from vaekit.noise import Noise
 from vaekit.objectives import ELBO

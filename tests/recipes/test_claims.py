@@ -10,11 +10,12 @@ from core_helpers import blobs
 
 import vaekit as vk
 from vaekit import objectives
+from vaekit.densities.mixture import GaussianMixture
+from vaekit.densities.sphere import UniformOnSphere
 from vaekit.errors import ChoiceError
 from vaekit.heads import posteriors
 from vaekit.models import priors
 from vaekit.models import quantised as quantize
-from vaekit.models.priors import GaussianMixture, UniformOnSphere
 from vaekit.noise import Noise
 from vaekit.objectives import Batch
 from vaekit.recipes import RECIPES, Facts, choices, get_recipe

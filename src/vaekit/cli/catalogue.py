@@ -7,53 +7,17 @@ help and wrong names are answered at once. Without that file the registers thems
 from __future__ import annotations
 
 import functools
-import inspect
 import json
-import types
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from vaekit.errors import ChoiceError
+from vaekit.utils.arguments import Argument
 from vaekit.utils.suggest import unknown
 
 FILE = Path(__file__).with_name("catalogue.json")
-PLAIN = {
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "str": str,
-    "tuple[int, ...]": tuple[int, ...],
-    "tuple[float, ...]": tuple[float, ...],
-}
-
-
-@dataclass(frozen=True)
-class Argument:
-    """One choice a recipe takes, as `vaekit recipes --json` lists it.
-
-    `type` is one of `PLAIN` or "choice", with " | None" where it may be left to the recipe. Where `when` is not empty,
-    the argument means something only beside one of these choices, such as {"prior": ["mixture", "vamp"]}.
-    """
-
-    name: str
-    type: str
-    default: Any
-    choices: list[str] | None
-    help: str
-    when: Mapping[str, list[str]] = field(default_factory=dict)
-
-    def applies(self, chosen: Mapping[str, Any]) -> bool:
-        """Whether it means something beside these choices."""
-        return not self.when or any(chosen.get(name) in values for name, values in self.when.items())
-
-    @property
-    def hint(self) -> Any:
-        """The type as an annotation."""
-        kind = self.type.removesuffix(" | None")
-        hint = Literal[tuple(self.choices or ())] if kind == "choice" else PLAIN[kind]
-        return hint if kind == self.type else hint | None
 
 
 @dataclass(frozen=True)
@@ -95,51 +59,6 @@ class Experiment:
     summary: str
 
 
-def arguments(function: Callable[..., Any]) -> dict[str, list[Argument]]:
-    """The arguments of a recipe's function by the headings of the `Arguments:` block of its docstring."""
-    from vaekit.recipes.choices import belongs
-    from vaekit.recipes.compose import compose
-
-    hints = get_type_hints(function)
-    parameters = inspect.signature(function).parameters
-    return {
-        heading: [
-            _argument(name, hints[name], parameters[name].default, text, belongs(name) if function is compose else {})
-            for name, text in texts.items()
-        ]
-        for heading, texts in explained(function).items()
-    }
-
-
-def explained(function: Callable[..., Any]) -> dict[str, dict[str, str]]:
-    """The `Arguments:` block of a docstring by its headings: lines that end in a colon."""
-    block = (inspect.getdoc(function) or "").partition("Arguments:")[2]
-    names = set(inspect.signature(function).parameters)
-    found: dict[str, dict[str, str]] = {}
-    heading, name = "", ""
-    for line in (line.strip() for line in block.splitlines()):
-        head, colon, rest = line.partition(": ")
-        if colon and head in names:
-            name = head
-            found.setdefault(heading, {})[name] = rest
-        elif line.endswith(":"):
-            heading = line.removesuffix(":")
-        elif line and name:
-            found[heading][name] += " " + line
-    return found
-
-
-def _argument(name: str, hint: Any, default: Any, text: str, when: Mapping[str, list[str]]) -> Argument:
-    optional, plain = "", hint
-    if get_origin(hint) in (Union, types.UnionType):
-        (plain,) = (part for part in get_args(hint) if part is not type(None))
-        optional = " | None"
-    if get_origin(plain) is Literal:
-        return Argument(name, f"choice{optional}", default, [str(c) for c in get_args(plain)], text, when)
-    kind = next(word for word, known in PLAIN.items() if known == plain)
-    return Argument(name, kind + optional, default, None, text, when)
-
-
 # --- the file ---------------------------------------------------------------------------------------------------
 
 
@@ -155,7 +74,7 @@ def written(recipes: Iterable[Any], studies: Iterable[Any]) -> dict[str, Any]:
     for recipe in recipes:
         function = recipe.function.__name__
         functions[function] = {
-            heading: [asdict(argument) for argument in group] for heading, group in arguments(recipe.function).items()
+            heading: [asdict(argument) for argument in group] for heading, group in recipe.groups.items()
         }
         entries.append(
             {

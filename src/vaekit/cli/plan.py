@@ -32,7 +32,7 @@ def plan(data: Data, name: str, arguments: dict[str, Any], options: Options, out
     recipe = get_recipe(name)
     with seeded(options.seed):
         composition = recipe(Facts.of(data), **arguments)
-    options = options.with_defaults(composition)
+    options = options.with_defaults(composition.defaults)
     config = describe(data, recipe.name, arguments, composition, options)
     config["decided"]["compile"], compiled = False, config["decided"]["compile"]  # the few steps here run eagerly
     if init_from is not None:

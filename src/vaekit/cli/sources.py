@@ -105,7 +105,8 @@ def labels(run: Run, given: Rows | int, told: str | None = None) -> np.ndarray |
 
 def note_differing(run: Run, given: Rows) -> None:
     """Says how many rows differ from the training data in what had one value in all of these, which costs them much."""
-    from vaekit.heads.mixed import DIFFERS, Masked
+    from vaekit.densities.mixed import DIFFERS
+    from vaekit.heads.mixed import Masked
     from vaekit.runs.observed import columns_of
 
     head = getattr(run.model.likelihood, "head", None)

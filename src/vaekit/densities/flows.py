@@ -324,3 +324,10 @@ class Autoregressive(nn.Module):
             return e, F.logsigmoid(net(e).chunk(2, -1)[1]).sum(-1)
 
         return Map(forward, inverse)
+
+
+def vector_dims(event: Sequence[int], least: int = 1) -> int:
+    """D of an event (D,)."""
+    if len(event) != 1 or event[0] < least:
+        raise ValueError(f"this density is over vectors of {least} or more dimensions, not over events {tuple(event)}")
+    return event[0]

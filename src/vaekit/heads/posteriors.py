@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch import distributions as D
 
 from vaekit.densities import Point
-from vaekit.densities.flows import Autoregressive, Coupling, Drawn, Flow, Map, affine_map, exact
-from vaekit.models.priors import PowerSpherical, _flat
+from vaekit.densities.flows import Autoregressive, Coupling, Drawn, Flow, Map, affine_map, exact, vector_dims
+from vaekit.densities.sphere import PowerSpherical
 from vaekit.noise import Noise
 
 from . import LOG_SCALE_FLOOR, Conditional, Head, floored
@@ -31,7 +31,7 @@ class VectorHead(Head):
 
     def __init__(self, event: Sequence[int], *sizes: int):
         super().__init__(tuple(event))
-        self.dims = _flat(self.event, self.least)
+        self.dims = vector_dims(self.event, self.least)
         self.sizes = sizes
 
     @property

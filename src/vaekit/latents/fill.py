@@ -13,8 +13,8 @@ from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from vaekit.data.observation import Binary
 from vaekit.densities import LogisticMixture, draw
+from vaekit.densities.mixed import Marginal, Mixed
 from vaekit.errors import ChoiceError
-from vaekit.heads.mixed import Marginal, Mixed
 from vaekit.models.priors import UniformSphere
 from vaekit.models.vae import VAE
 from vaekit.noise import Noise

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.heads.mixed import Marginal, Mixed
+from vaekit.densities.mixed import Marginal, Mixed
 from vaekit.models.vae import Model
 from vaekit.noise import Noise
 from vaekit.objectives.terms import log_weights

@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaekit.densities.sphere import PowerSpherical
 from vaekit.errors import ChoiceError
-from vaekit.models.priors import PowerSpherical
 from vaekit.models.vae import VAE, Model
 from vaekit.noise import Noise
 

@@ -1,6 +1,6 @@
 """Recipes: named compositions of prior, posterior, likelihood, objective and observation."""
 
-from vaekit.cli.catalogue import Argument
+from vaekit.utils.arguments import Argument
 
 from . import classic, named, special
 from .classic import gaussian_vae

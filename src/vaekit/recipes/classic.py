@@ -9,12 +9,12 @@ from vaekit import heads, networks
 from vaekit.data.observation import Centred, Grey, Levels, Observation
 from vaekit.errors import ChoiceError
 from vaekit.heads import Conditional, Head
-from vaekit.heads.mixed import hold, is_mixed
 from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
 from vaekit.objectives import ELBO
 
 from .composition import Composition, Defaults, Facts
+from .inputs import hold, is_mixed
 from .parts import LikelihoodName, choose_head, choose_observation, default_likelihood, positive, whole_range
 from .registry import recipe
 

@@ -16,7 +16,6 @@ from vaekit.data.condition import Condition
 from vaekit.data.observation import Observation
 from vaekit.errors import ChoiceError
 from vaekit.heads import Conditional, Gaussian
-from vaekit.heads.mixed import is_mixed
 from vaekit.heads.posteriors import PointPosterior
 from vaekit.models.hierarchy import Chain
 from vaekit.models.priors import FlowPrior, Mixture, StandardNormal, UniformSphere, Vamp
@@ -35,6 +34,7 @@ from .choices import (
     chosen,
 )
 from .composition import Composition, Defaults, Facts
+from .inputs import is_mixed
 from .parts import Activation, LikelihoodName, ObservationName, positive, seen_as, start, x_range
 
 Network = Literal["auto", "dense", "conv"]

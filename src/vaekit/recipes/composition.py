@@ -19,6 +19,7 @@ from vaekit.errors import ChoiceError
 from vaekit.heads import Head
 from vaekit.models.vae import Model
 from vaekit.objectives import Objective
+from vaekit.options import Defaults
 
 
 @dataclass(frozen=True)
@@ -142,20 +143,6 @@ def _constant(data) -> tuple[tuple[int, float], ...]:
             return ()
     places = np.flatnonzero(low == high)
     return tuple((int(place), float(low.flat[place])) for place in places)
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """A recipe's training defaults; every one can be overridden by the flag of its name."""
-
-    optimiser: str = "adam"
-    lr: float = 1e-3
-    batch: int = 100
-    schedule: str = "constant"
-    weight_decay: float = 0.0
-    clip: float | None = None
-    ema: float | None = None
-    epochs: float = 20
 
 
 @dataclass

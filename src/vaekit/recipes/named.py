@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from .choices import belongs
 from .compose import compose
-from .registry import recipe, setting
+from .registry import APPLIES, recipe, setting
 
 recipe("vae", "Kingma and Welling 2013, arXiv:1312.6114")(compose)
+
+APPLIES[compose] = belongs
 
 setting(
     "conv",

@@ -23,10 +23,11 @@ from vaekit.data.observation import (
 )
 from vaekit.errors import ChoiceError
 from vaekit.heads import Conditional, Head
-from vaekit.heads.mixed import Dress, Masked, MixedHead, dress, is_mixed, start_bias
+from vaekit.heads.mixed import Masked, MixedHead, start_bias
 from vaekit.objectives.schedules import Constant, Cyclic, Geometric, Linear, Schedule
 
 from .composition import Composition, Facts
+from .inputs import Dress, dress, is_mixed
 
 LikelihoodName = Literal[
     "auto", "bernoulli", "continuous-bernoulli", "beta", "gaussian", "laplace", "student-t", "discretised-logistic",

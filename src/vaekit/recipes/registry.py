@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from vaekit.cli.catalogue import Argument, arguments
 from vaekit.errors import ChoiceError
 from vaekit.options import Options
+from vaekit.utils.arguments import Argument, arguments
 from vaekit.utils.suggest import unknown
 from vaekit.utils.typed import mismatch
 
@@ -63,9 +63,14 @@ class Recipe:
         return {n: p.default for n, p in self.parameters.items() if p.default is not p.empty}
 
     @property
+    def groups(self) -> dict[str, list[Argument]]:
+        """The arguments of its function by heading, with that function's defaults."""
+        return arguments(self.function, APPLIES.get(self.function, lambda name: {}))
+
+    @property
     def arguments(self) -> list[Argument]:
         """What it takes, in the order of its docstring."""
-        own = [argument for group in arguments(self.function).values() for argument in group]
+        own = [argument for group in self.groups.values() for argument in group]
         return [dataclasses.replace(a, default=self.settings.get(a.name, a.default)) for a in own]
 
     def __call__(self, facts: Facts, **choices: Any) -> Composition:
@@ -102,6 +107,9 @@ BEFORE: dict[str, Any] = {"decoder_decay": None}
 """What choices amounted to before they existed: a run whose run.json does not know one was trained so."""
 
 RECIPES: dict[str, Recipe] = {}
+
+APPLIES: dict[Callable[..., Composition], Callable[[str], Mapping[str, list[str]]]] = {}
+"""Of a function: beside which other choices an argument of this name means something."""
 
 
 def recipe(name: str, paper: str) -> Callable[[Callable[..., Composition]], Callable[..., Composition]]:

@@ -10,7 +10,6 @@ from typing import Literal
 from vaekit.data.condition import Targets
 from vaekit.data.observation import Levels, Observation
 from vaekit.errors import ChoiceError
-from vaekit.heads.mixed import Dress
 from vaekit.models.hierarchy import top_down
 from vaekit.models.m2 import m2
 from vaekit.models.quantised import AutoregressiveCodes, IndependentCodes, fsq_vae, vq_vae
@@ -18,6 +17,7 @@ from vaekit.models.vae import VAE
 from vaekit.objectives import ELBO, Quantised, SemiSupervised
 
 from .composition import Composition, Defaults, Facts
+from .inputs import Dress
 from .parts import Activation, LikelihoodName, ObservationName, kl_weight, positive, seen_as, start
 from .registry import recipe
 

@@ -24,9 +24,10 @@ from torch import Tensor
 from vaekit.data.condition import set_apart
 from vaekit.data.core import Data, some
 from vaekit.data.observation import Grey
+from vaekit.densities.mixed import DIFFERS
 from vaekit.errors import ChoiceError, RunError, TrainingError
 from vaekit.heads import ContinuousBernoulliHead, LocationScale
-from vaekit.heads.mixed import DIFFERS, Masked
+from vaekit.heads.mixed import Masked
 from vaekit.noise import Noise
 from vaekit.objectives import Batch
 from vaekit.objectives.schedules import unfinished
@@ -395,7 +396,7 @@ def _new(path: Path, data: Any, asked: Asked, replace: bool, init_from: str | Pa
         name = recipe
         with seeded(asked.options.seed):  # so that one seed is one run
             composition = get_recipe(name)(Facts.of(data), **_tuples(asked.choices))
-    options = asked.options.with_defaults(composition)
+    options = asked.options.with_defaults(composition.defaults)
     config = describe(data, name, asked.choices, composition, options)
     prepare(data, composition, options)
     if init_from is not None:

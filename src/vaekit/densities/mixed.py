@@ -1,0 +1,161 @@
+"""Densities of mixed tables: columns of several kinds side by side, and the marginal of the values that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, constraints
+
+from vaekit.data.observation import TableSupport
+from vaekit.noise import Noise
+
+from .drawing import _from_noise
+from .levels import Categorical
+
+
+class Categories(Categorical):
+    """Categorical codes 0..C-1, whose order means nothing: in place of a mean it has the most probable code.
+
+    Columns of fewer categories than the widest end in logits of -inf.
+    """
+
+    def expand(self, batch_shape, _instance=None):
+        return Categories(self.logits.expand(*batch_shape, self.levels), validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.logits.argmax(-1).to(self.logits.dtype)
+
+
+class Mixed(Distribution):
+    """The columns of a table, independent, in groups of one kind each.
+
+    Arguments:
+        parts: (which columns (n,), their elementwise density with batch shape (..., n)), one a group.
+        order: (D,) the place of each column among those of all groups, one after the other.
+        support: of the whole row (D,).
+    """
+
+    arg_constraints: ClassVar = {}
+
+    def __init__(self, parts: Sequence[tuple[Tensor, Distribution]], order: Tensor, support: TableSupport):
+        self.parts, self.order, self._support = tuple(parts), order, support
+        lead = self.parts[0][1].batch_shape[:-1]
+        super().__init__(lead, self.order.shape, validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return self._support
+
+    def expand(self, batch_shape, _instance=None):
+        parts = [(which, d.expand((*batch_shape, len(which)))) for which, d in self.parts]
+        return Mixed(parts, self.order, self._support)
+
+    def _whole(self, values: Sequence[Tensor]) -> Tensor:
+        """The groups' values side by side, (..., D), in the columns' order."""
+        return torch.cat(list(values), -1).index_select(-1, self.order)
+
+    def each(self, value: Tensor) -> Tensor:
+        """The log-density of each column, (..., D)."""
+        return self._whole([d.log_prob(value.index_select(-1, which)) for which, d in self.parts])
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.each(value).sum(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        """The expected value of each column, of a categorical one its most probable code."""
+        return self._whole([d.mean for _, d in self.parts])
+
+    def average(self, weights: Tensor) -> Tensor:
+        """`mean` of the mixture, with these weights (K, B), of the K densities on the leading axis: (B, D)."""
+        found = []
+        for _, d in self.parts:
+            if isinstance(d, Categories):
+                found.append((weights[..., None, None] * torch.softmax(d.logits, -1)).sum(0).argmax(-1).to(weights))
+            else:
+                found.append((weights[..., None] * d.mean).sum(0))
+        return self._whole(found)
+
+
+@_from_noise.register
+def _(d: Mixed, noise: Noise, event, k):
+    return d._whole([_from_noise(part, noise, (len(which),), k) for which, part in d.parts])
+
+
+DIFFERS = 1000.0
+"""Nats that a value costs which differs from the one that its element has in every training row."""
+
+
+class Marginal(Distribution):
+    """The density of those elements of x that are there, whatever the others are: nan in x marks a missing one.
+
+    For a density that factorises this is the marginal, exactly. Its mean and its draws are those of all elements.
+
+    An element may be held at one value, which it has with probability 1: its log-density is 0 there and, so that means
+    over data stay finite, -`DIFFERS` elsewhere.
+
+    Arguments:
+        whole: the density of all elements: `Mixed`, or independent elements.
+        fill: a number inside the support of every element, put in place of nan while nothing is made of it.
+        held: the values of elements that are held, (*event), nan of the others.
+    """
+
+    arg_constraints: ClassVar = {}
+
+    def __init__(self, whole: Mixed | Independent, fill: float = 0.0, held: Tensor | None = None):
+        self.whole, self.fill, self.held = whole, fill, held
+        super().__init__(whole.batch_shape, whole.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return _WhereThere(self.whole, self.fill)
+
+    def expand(self, batch_shape, _instance=None):
+        return Marginal(self.whole.expand(batch_shape), self.fill, self.held)
+
+    def each(self, value: Tensor) -> Tensor:
+        """The log-density of each element, 0 of a missing one: (..., *event)."""
+        there = ~torch.isnan(value)
+        value = torch.where(there, value, self.fill)  # a nan, times 0 in the gradient, would still be nan
+        found = self.whole.each(value) if isinstance(self.whole, Mixed) else self.whole.base_dist.log_prob(value)
+        if self.held is not None:
+            certain = torch.where(value == self.held, 0.0, -DIFFERS).to(found.dtype)
+            found = torch.where(torch.isnan(self.held), found, certain)
+        return torch.where(there, found, 0.0)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.each(value).flatten(-len(self.event_shape)).sum(-1)
+
+    def put(self, x: Tensor) -> Tensor:
+        """x (..., *event) with its held elements at their values."""
+        return x if self.held is None else torch.where(torch.isnan(self.held), x, self.held.to(x.dtype))
+
+    @property
+    def mean(self) -> Tensor:
+        return self.put(self.whole.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        variance = self.whole.variance
+        return variance if self.held is None else torch.where(torch.isnan(self.held), variance, 0.0)
+
+
+class _WhereThere(constraints.Constraint):
+    """The support of a density with nan allowed anywhere."""
+
+    def __init__(self, whole: Distribution, fill: float):
+        assert whole.support is not None
+        self.inner, self.fill = whole.support, fill
+        self.event_dim, self.is_discrete = len(whole.event_shape), self.inner.is_discrete
+
+    def check(self, value: Tensor) -> Tensor:
+        return self.inner.check(torch.where(torch.isnan(value), self.fill, value))
+
+
+@_from_noise.register
+def _(d: Marginal, noise: Noise, event, k):
+    return d.put(_from_noise(d.whole.base_dist if isinstance(d.whole, Independent) else d.whole, noise, event, k))

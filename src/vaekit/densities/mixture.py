@@ -1,0 +1,80 @@
+"""Mixtures of diagonal Gaussians."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch import distributions as D
+from torch.distributions import constraints
+
+from vaekit.noise import Noise
+
+from .drawing import _from_noise, draw
+from .special import log_sum_exp
+
+
+class GaussianMixture(D.Distribution):
+    r"""sum_c w_c N(z; loc_c, diag scale_c^2) over (D,), batch shape ().
+
+    log p(z) is the logarithm of sums of exponentials of one matrix product, [z^2, z] by the natural parameters. In
+    float32 its large terms would cancel to some 1e-3 where scales are 0.05; in float64 it is exact and still faster
+    than going by the distances. A draw is reparametrised within its component, but knows no gradient of the weights.
+
+    Arguments:
+        logits: (C,) log-weights up to a constant.
+        loc, scale: (C, D).
+    """
+
+    arg_constraints: ClassVar = {}
+    support = constraints.real_vector
+    has_rsample = False
+
+    def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor):
+        self.logits, self.loc, self.scale = torch.log_softmax(logits, -1), loc, scale
+        super().__init__(torch.Size(), loc.shape[-1:], validate_args=False)
+
+    def tempered(self, temperature: float) -> GaussianMixture:
+        """Every component's spread times t, its weight to the power 1/t: at 0 the heaviest component's mean alone."""
+        if temperature > 0:
+            return GaussianMixture(self.logits / temperature, self.loc, self.scale * temperature)
+        best = self.logits.argmax(-1, keepdim=True)
+        return GaussianMixture(torch.zeros_like(self.logits[best]), self.loc[best], 0 * self.scale[best])
+
+    @property
+    def mean(self) -> Tensor:
+        return (torch.exp(self.logits)[:, None] * self.loc).sum(0)
+
+    @property
+    def variance(self) -> Tensor:
+        inner = self.scale.square() + (self.loc - self.mean).square()
+        return (torch.exp(self.logits)[:, None] * inner).sum(0)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        dims = value.shape[-1]
+        if value.device.type == "mps":  # which has no float64
+            far = ((value[..., None, :] - self.loc) / self.scale).square().sum(-1)
+            constant = torch.log(self.scale).sum(-1) + 0.5 * dims * math.log(2 * math.pi)
+            return log_sum_exp(self.logits - constant - 0.5 * far, -1)
+        z, loc, scale, logits = (t.double() for t in (value, self.loc, self.scale, self.logits))
+        precision = scale.square().reciprocal()
+        constant = (0.5 * loc.square() * precision + torch.log(scale)).sum(-1) + 0.5 * dims * math.log(2 * math.pi)
+        # a column for what does not depend on z: its gradient, a sum over z, is then of the product as well. Added to
+        # the product it is a sum that inductor fuses with an optimiser's update of loc, and fails at (torch 2.13)
+        natural = torch.cat([-0.5 * precision, loc * precision, (logits - constant)[:, None]], -1)
+        each = torch.cat([z.square(), z, torch.ones_like(z[..., :1])], -1) @ natural.T
+        return log_sum_exp(each.to(self.loc.dtype), -1)
+
+    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008
+        shape = torch.Size(sample_shape)
+        with torch.no_grad():
+            return draw(self, Noise.fresh(shape.numel(), self.loc.device)).reshape(*shape, -1)
+
+
+@_from_noise.register
+def _(d: GaussianMixture, noise: Noise, event, k):
+    below = torch.cumsum(torch.exp(d.logits), -1)[:-1]  # the component is how many steps u passes
+    component = (noise.uniform((1,), k) > below).sum(-1)
+    return d.loc[component] + d.scale[component] * noise.normal(event, k).to(d.loc.dtype)
