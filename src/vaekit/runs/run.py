@@ -445,9 +445,9 @@ class Run:
     ) -> np.ndarray:
         """A datum moved along an attribute (or class) of the data, from -strength to strength, (steps, *event).
 
-        See `vaekit.latents.editing.direction` for the arguments. Towards a class, a row of the test set moves against its own
-        class unless `against` names another. In a conditional run the condition moves with the code; a raw datum
-        needs its own (`labels`).
+        See `vaekit.latents.editing.direction` for the arguments. Towards a class, a row of the test set moves
+        against its own class unless `against` names another. In a conditional run the condition moves with the code;
+        a raw datum needs its own (`labels`).
         """
         from vaekit.latents.editing import code_of, direction, edited, own_class
 
