@@ -1,7 +1,5 @@
 """Augmented images are exactly the moved ones, each as often as it should be, and a resumed run repeats them."""
 
-from typing import ClassVar
-
 import numpy as np
 import pytest
 import torch
@@ -13,8 +11,9 @@ from vaekit.errors import ChoiceError
 from vaekit.noise import Noise
 from vaekit.options import Options
 from vaekit.training.augment import Augment
-from vaekit.training.fit import fit, past_its_best, small_set
+from vaekit.training.fit import fit
 from vaekit.training.loop import Trainer
+from vaekit.training.overfitting import small_set
 from vaekit.utils.progress import Silent
 
 
@@ -124,31 +123,3 @@ def test_a_small_set_of_images_is_told_what_it_can_give(tmp_path):
     assert "`patience=" not in small_set(few, Options(patience=3))
     assert small_set(vk.from_arrays(blobs(300, 10, 10)), Options()) is None  # more images than numbers in one
     assert small_set(vk.from_arrays(np.random.default_rng(0).normal(size=(300, 900))), Options()) is None
-
-
-def recorded(elbos, training=None, **arguments):
-    """A run as it would be left by these validations."""
-
-    class Left:
-        config: ClassVar = {
-            "training": {"patience": None, "augment": None, **(training or {})},
-            "arguments": arguments,
-            "data": {"facts": {"kind": "image"}},
-        }
-        log: ClassVar = [{"kind": "valid", "step": 100 * (i + 1), "elbo": e} for i, e in enumerate(elbos)]
-
-    return Left()
-
-
-def test_a_run_that_fell_from_its_best_says_so():
-    said = past_its_best(recorded([-300.0, -250.0, -240.0, -260.0]))
-    assert "step 300 (-240.00 nats) and has fallen by 20.00" in said
-    assert "`patience=" in said
-    assert "`augment=" in said
-    assert "`augment=" not in past_its_best(recorded([-300.0, -240.0, -260.0], {"augment": "flip"}))
-    assert past_its_best(recorded([-300.0, -250.0, -240.0])) is None  # it rose to the end
-    assert past_its_best(recorded([-300.0, -240.0, -242.0])) is None  # by less than a twentieth of its rise
-    assert past_its_best(recorded([-300.0, -299.9, -300.5])) is None  # by less than a nat
-    assert past_its_best(recorded([-300.0, -240.0, -260.0], {"patience": 5})) is None  # its best weights are kept
-    assert past_its_best(recorded([-300.0, -240.0, -260.0], beta=4.0)) is None  # trained on something else
-    assert past_its_best(recorded([])) is None

@@ -373,7 +373,7 @@ def _interrupted(stop: KeyboardInterrupt, out: Path, source: str | None) -> int:
 
 
 def _finished(run: Run, out: Path) -> None:
-    from vaekit.training.fit import past_its_best
+    from vaekit.training.overfitting import past_its_best
 
     config = run.config
     valid = config.get("best") if config["training"]["patience"] else None  # then the best weights are saved

@@ -12,7 +12,7 @@ from vaekit import figures
 from vaekit.latents.paths import Mode, chosen_mode, interpolate, manifold_grid, order_by_kl, traversal_values, traverse
 from vaekit.metrics import ACTIVE
 from vaekit.models.priors import StandardNormal
-from vaekit.training.fit import past_its_best
+from vaekit.training.overfitting import past_its_best
 
 from . import numbers
 from .about import shown_path

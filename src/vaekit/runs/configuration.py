@@ -88,6 +88,8 @@ class Record(TypedDict):
     elbo: NotRequired[float | None]
     rate: NotRequired[float | None]
     distortion: NotRequired[float | None]
+    se_below_best: NotRequired[float | None]
+    units: NotRequired[int]
 
 
 class Metric(TypedDict):

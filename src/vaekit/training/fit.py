@@ -58,6 +58,7 @@ from . import parallel
 from .augment import Augment
 from .cost import bf16_pays, choose_device, decide_compile, subnormals_as_zero, work
 from .loop import Trainer, checkpoints
+from .overfitting import small_set
 
 
 def check_first_batch(
@@ -116,24 +117,6 @@ def prepare(data: Data, composition: Composition, options: Options, initialise: 
         options.seed,
         torch.from_numpy(c.of(data.train)[few]) if c else None,
         torch.from_numpy(y.of(data.train)[few]) if y else None,
-    )
-
-
-FEW = 2000
-"""Training images fewer than this, and than the numbers of one image, are few."""
-
-
-def small_set(data: Data, options: Options) -> str | None:
-    """What so few images can and cannot give, and what helps; None where there are enough or no images."""
-    n = len(data.train)
-    if data.kind != "image" or n >= min(FEW, math.prod(data.shape)):
-        return None
-    helps = {"augment": "`augment='flip,shift'`", "patience": "`patience=10` (keeps the best weights)"}
-    missing = [text for name, text in helps.items() if getattr(options, name) is None]
-    return (
-        f"{n:,} training images are few: such a model gives maps, scores and clean copies of images much like these, "
-        "but it blurs or misses what is new in others (the validation ELBO tells) and its samples look like blends of "
-        f"training images. What helps: {', '.join([*missing, 'a smaller `latent`', 'more images'])}"
     )
 
 
@@ -228,31 +211,6 @@ def describe(
         "legs": [leg(dataclasses.asdict(options), 0)],
         "state": "new",
     }
-
-
-def past_its_best(run: Run) -> str | None:
-    """What to say of a run whose validation ELBO ended well below its best; None where it did not.
-
-    Well below: by more than a nat and more than a twentieth of all that it rose since the first validation. Runs whose
-    KL has another weight than 1 train on something else, and those with patience keep their best weights.
-    """
-    config, options = run.config, run.config["training"]
-    elbo = [(r["elbo"], r["step"]) for r in run.log if r["kind"] == "valid" and r.get("elbo") is not None]
-    chosen = {**config.get("defaults", {}), **config["arguments"]}
-    plain = chosen.get("objective", "elbo") == "elbo" and chosen.get("beta") in (None, 1)
-    if options["patience"] or not plain or not elbo:
-        return None
-    best, step = max(elbo)
-    fallen = best - elbo[-1][0]
-    if fallen <= max(1.0, 0.05 * (best - elbo[0][0])):
-        return None
-    helps = ["`patience=5` keeps the best weights"]
-    if config["data"]["facts"]["kind"] == "image" and not options["augment"]:
-        helps.append("`augment='flip,shift'` puts it off")
-    return (
-        f"the validation ELBO was best at step {step:,} ({best:.2f} nats) and has fallen by {fallen:.2f} since: the "
-        f"training data are being learned by heart. {'; '.join([*helps, 'so do more data, or a smaller `latent`'])}"
-    )
 
 
 @undisturbed()

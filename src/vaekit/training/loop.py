@@ -29,6 +29,7 @@ from vaekit.runs.observed import Observed
 from vaekit.runs.stored import read_log
 from vaekit.utils.files import read_tensors, unwritable, write_json, write_tensors, write_text
 from vaekit.utils.progress import Progress
+from vaekit.utils.uncertainty import standard_error, units
 
 from . import parallel
 from .augment import Augment
@@ -42,6 +43,8 @@ PLAN_SECONDS = 10.0
 RECORD_STEPS = 50
 AGREE_STEPS = 20
 VALID_ROWS = 2000
+BEST_FIGURES = "best_figures"
+"""Their name in a checkpoint."""
 
 
 class _Signals:
@@ -155,6 +158,7 @@ class Trainer:
         self.best: dict[str, float] = {}
         self.since_best = 0
         self.best_weights: dict[str, Tensor] = {}
+        self.best_figures: Tensor | None = None  # `_figure` of each validation datum at the best step, (n,)
         self.valid: dict[str, float] = {}
         settings = Settings(
             optimiser=lambda: optimiser(options.optimiser or "adam", options.weight_decay or 0.0),
@@ -336,31 +340,45 @@ class Trainer:
                     )
                     for b in blocks
                 ]
-            totals = torch.zeros(2, dtype=torch.float64)
-            n, units = 0, 0.0
+            parts: list[Tensor] = []
+            n, jacobians = 0, 0.0
             with self.engine.using():
                 for rows, x, c in self.valid_x:
                     trace = model.trace(x, c, noise=Noise.of(self.options.seed, rows, 21, device=x.device))
                     d = distortion(trace, x)
                     r = rate(trace) if model.no_density is None else torch.zeros_like(d)
-                    totals += torch.stack([d, r]).cpu().double().sum(1)
+                    parts.append(torch.stack([d, r]).cpu().double())
                     if self.data.missing:
-                        units += float(self.composition.observation.log_jacobian_of(x).sum())
+                        jacobians += float(self.composition.observation.log_jacobian_of(x).sum())
                     n += len(x)
+            figures = torch.cat([-part.sum(0) for part in parts])
+            totals = sum((part.sum(1) for part in parts), torch.zeros(2, dtype=torch.float64))
             d, r = (totals / n).tolist()
             if not math.isfinite(d + r):
                 self._fail("the validation ELBO", -(d + r), self.step)
-            jacobian = units / n if self.data.missing else self.composition.observation.log_jacobian(self.data.shape)
+            fixed = self.composition.observation.log_jacobian
+            jacobian = jacobians / n if self.data.missing else fixed(self.data.shape)
             self.valid = {"step": self.step, "distortion": d - jacobian}
             if model.no_density is None:
                 self.valid |= {"elbo": jacobian - (d + r), "rate": r}
-            self._record({"kind": "valid", "seconds": round(self.seconds, 3), **self.valid})
-            if not self.best or _figure(self.valid) > _figure(self.best):
-                self.best, self.since_best = self.valid, 0
+            is_best = not self.best or _figure(self.valid) > _figure(self.best)
+            below = {} if is_best else self._below_best(figures)
+            self._record({"kind": "valid", "seconds": round(self.seconds, 3), **self.valid, **below})
+            if is_best:
+                self.best, self.since_best, self.best_figures = self.valid, 0, figures
                 if self.options.patience:
                     self.best_weights = {n: w.clone() for n, w in self.engine.weights_to_use().items()}
             else:
                 self.since_best += 1
+
+    def _below_best(self, figures: Tensor) -> dict[str, Any]:
+        """The standard error of the fall from the best validation, paired by datum, and of how many units it is."""
+        if self.best_figures is None or self.best_figures.shape != figures.shape:  # of an older checkpoint
+            return {}
+        group = self.data.valid.group
+        group = None if group is None else group[: len(figures)]
+        fallen = (self.best_figures - figures).numpy()
+        return {"se_below_best": standard_error(fallen, group), "units": units(len(figures), group)}
 
     # --- files --------------------------------------------------------------------------------------------------
 
@@ -399,6 +417,8 @@ class Trainer:
         if self.rank != 0:
             return
         tensors = self.engine.tensors() | {f"best/{n}": t for n, t in self.best_weights.items()}
+        if self.best_figures is not None:
+            tensors[BEST_FIGURES] = self.best_figures
         meta = {
             "step": self.step,
             "seconds": self.seconds,
@@ -451,6 +471,7 @@ class Trainer:
                 if file == files[0]:
                     raise
                 self.progress.note(f"{error}; going back to the checkpoint before it")
+        self.best_figures = tensors.pop(BEST_FIGURES, None)  # checkpoints of earlier versions have none
         self.best_weights = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
         self.engine.load({n: t for n, t in tensors.items() if not n.startswith("best/")})
         self.step, self.spent = meta["step"], meta["seconds"]
