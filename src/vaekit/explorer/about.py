@@ -1,4 +1,4 @@
-"""What the page says of a run: its name, its numbers, its latents, how to open it."""
+"""Facts about a run for the page: its name, training, data, latents and metrics, and the Python line that opens it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .points import Points
 
 
 def title(run: Run) -> str:
-    return f"{run.config['data']['name']} · {run.config['recipe'] or 'a model of its own'}"
+    return f"{run.config['data']['name']} · {run.config['recipe'] or 'custom model'}"
 
 
 def of_run(run: Run) -> dict[str, Any]:
@@ -56,11 +56,11 @@ def _path(run: Run) -> str:
 
 
 USUAL = 2000
-"""Data of which a vector's usual values are taken."""
+"""Number of data from which the mean and the spread of each element of a vector are computed."""
 
 
 def event(run: Run, points: Points) -> dict[str, Any]:
-    """The shape and the range of a datum, and the names of a vector's elements where they are known."""
+    """The shape and the range of a datum, and the names of a vector's elements if they are known."""
     facts = run.facts
     columns = [column.name for column in facts.columns] or None
     if columns is None and facts.kind in ("vector", "counts"):
@@ -71,7 +71,7 @@ def event(run: Run, points: Points) -> dict[str, Any]:
         channels, width = facts.shape
     low, high = facts.scale
     usual = None
-    if kind == "vector":  # what is usual of each element, on whose scale it is drawn
+    if kind == "vector":  # each element is drawn on the scale of its mean and spread
         observed = points.sources[0].observed
         some = np.ma.masked_invalid(
             observed.raw(np.arange(min(USUAL, observed.n))).reshape(-1, facts.dims).astype(float)
@@ -87,7 +87,7 @@ def event(run: Run, points: Points) -> dict[str, Any]:
 
 
 def latents(run: Run, points: Points) -> dict[str, Any]:
-    """Names, KL, order and spread of the latents, of the codes of data."""
+    """Names, KL, order, mean and spread of the latents over the codes of the points."""
     z, source = points.z.astype(np.float32), points.sources[0]
     condition = run.composition.condition
     size = 0 if condition is None else condition.size
@@ -121,5 +121,5 @@ def latents(run: Run, points: Points) -> dict[str, Any]:
 
 
 def metrics(run: Run) -> list[dict[str, Any]]:
-    """What was measured, single numbers only, as stored."""
+    """The stored metrics that are single numbers."""
     return [m for m in run.metrics if isinstance(m.get("value"), int | float)]

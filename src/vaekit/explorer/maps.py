@@ -1,4 +1,4 @@
-"""Views of the codes: planes through them, t-SNE, how far from them a code lies, directions of attributes."""
+"""Views of the codes: PCA, t-SNE, histograms, distances from the mean code, prior samples, attribute directions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaekit.runs.run import Run
 from .points import Points
 
 BINS, REACH = 41, 4.1
-"""Of the histogram of each latent, in deviations about its mean."""
+"""Histogram of each latent: number of bins, and range in standard deviations about the mean."""
 MOST_TSNE, TSNE_DIMS = 5000, 50
 PRIOR, PRIOR_NUMBERS = 2000, 400_000
 
@@ -27,7 +27,7 @@ def plane(z: np.ndarray, live: np.ndarray) -> dict[str, Any]:
         values, vectors = np.linalg.eigh(some.T @ some / len(some))
         for i in range(min(2, len(there))):
             axis = vectors[:, -1 - i]
-            components[i, there] = axis * np.sign(axis[np.abs(axis).argmax()])  # else its sign would be the solver's
+            components[i, there] = axis * np.sign(axis[np.abs(axis).argmax()])  # the solver's sign is arbitrary
             explained[i] = float(values[-1 - i] / values.sum()) if values.sum() > 0 else 0.0
     return {
         "id": "pca",
@@ -38,8 +38,8 @@ def plane(z: np.ndarray, live: np.ndarray) -> dict[str, Any]:
     }
 
 
-def tsne(z: np.ndarray, live: np.ndarray, n: int, told: Callable[[str, int, int], None]) -> np.ndarray:
-    """t-SNE (van der Maaten and Hinton 2008) of the first n codes: (n, 2) float32, about 0 with deviation 1."""
+def tsne(z: np.ndarray, live: np.ndarray, n: int, on_progress: Callable[[str, int, int], None]) -> np.ndarray:
+    """t-SNE (van der Maaten and Hinton 2008) of the first n codes: (n, 2) float32, centred, standard deviation 1."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -47,7 +47,7 @@ def tsne(z: np.ndarray, live: np.ndarray, n: int, told: Callable[[str, int, int]
     n = len(x)
     if n < 10 or x.shape[1] < 2:
         return np.zeros((0, 2), np.float32)
-    told("t-SNE", 0, 0)
+    on_progress("t-SNE", 0, 0)
     if x.shape[1] > TSNE_DIMS:
         x = PCA(min(TSNE_DIMS, n), random_state=0).fit_transform(x)
     y = TSNE(2, perplexity=min(30, (n - 1) / 3), init="pca", random_state=0, n_jobs=1).fit_transform(x)
@@ -55,7 +55,7 @@ def tsne(z: np.ndarray, live: np.ndarray, n: int, told: Callable[[str, int, int]
 
 
 def away(z: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> dict[str, Any]:
-    """How far codes lie from their mean, in deviations of each latent: what the page holds a code against."""
+    """Quantiles of the distance of codes from their mean, each latent in units of its standard deviation."""
     used = spread > 1e-6
     distance = np.sqrt((((z - mean) / np.where(used, spread, 1))[:, used] ** 2).sum(1))
     return {
@@ -66,7 +66,7 @@ def away(z: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> dict[str, Any]:
 
 
 def histogram(z: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Counts (D, BINS) uint16 of (z - mean) / spread on [-REACH, REACH], scaled down where they would not fit."""
+    """Counts (D, BINS) uint16 of (z - mean) / spread on [-REACH, REACH], scaled down if they exceed uint16."""
     u = (z - mean) / np.where(spread > 0, spread, 1)
     bins = np.floor((u + REACH) / (2 * REACH) * BINS).astype(int)
     counts = np.stack([np.bincount(b[(b >= 0) & (b < BINS)], minlength=BINS) for b in bins.T])
@@ -74,7 +74,7 @@ def histogram(z: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray
 
 
 def prior(run: Run, dims: int) -> np.ndarray:
-    """Draws of the prior (up to PRIOR, fewer where they are long), to 1/64: (p, D) float16."""
+    """Samples of the prior (at most PRIOR, fewer for long codes), rounded to 1/64: (p, D) float16."""
     z = run.sample_latents(max(50, min(PRIOR, PRIOR_NUMBERS // dims)))
     return (z if _discrete(run) else np.round(z * 64) / 64).astype(np.float16)
 
@@ -86,7 +86,7 @@ def _discrete(run: Run) -> bool:
 
 
 def directions(run: Run, points: Points) -> list[dict[str, Any]]:
-    """The mean code of the data that have an attribute minus that of those that have not, of each attribute."""
+    """For each attribute, the mean code of the data with it minus that of the data without it."""
     found, z = [], points.z.astype(np.float32)
     size = 0 if run.composition.condition is None else run.composition.condition.size
     for name in run.facts.attributes:
@@ -97,11 +97,11 @@ def directions(run: Run, points: Points) -> list[dict[str, Any]]:
         if not has.any() or not lacks.any():
             continue
         vector = z[has].mean(0, dtype=np.float64) - z[lacks].mean(0, dtype=np.float64)
-        vector[len(vector) - size :] = 0.0  # the condition is told, not found
+        vector[len(vector) - size :] = 0.0  # the condition is given, not inferred
         found.append({"name": name, "vector": _plain(vector), "n_with": int(has.sum()), "n_without": int(lacks.sum())})
     return found
 
 
 def _plain(x: np.ndarray) -> list[float]:
-    """As JSON numbers of six digits."""
+    """Numbers for JSON, with six significant digits."""
     return [float(f"{v:.6g}") for v in np.asarray(x, dtype=float)]

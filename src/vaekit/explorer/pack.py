@@ -1,4 +1,4 @@
-"""One HTML file from a template, modules, numbers and bytes, asking nothing of any other place."""
+"""Build one self-contained HTML file from a template, modules, arrays and bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Blobs:
     elements: list[str] = field(default_factory=list)
 
     def add(self, name: str, x: np.ndarray) -> None:
-        """An array, little endian."""
+        """Add an array, little endian."""
         little = np.ascontiguousarray(x).astype(x.dtype.newbyteorder("<"), copy=False)
         self._put(name, gzip.compress(little.tobytes(), 9, mtime=0), x.dtype.name, list(x.shape))
 
@@ -37,7 +37,7 @@ class Blobs:
         self.add_packed(name, gzip.compress(raw, 9, mtime=0), len(raw))
 
     def add_packed(self, name: str, packed: bytes, size: int) -> None:
-        """Bytes that are compressed already; `size` of what is inside."""
+        """Bytes that are already compressed with gzip; `size` is their uncompressed size."""
         self._put(name, packed, "bytes", [size])
 
     def _put(self, name: str, packed: bytes, dtype: str, shape: list[int]) -> None:
@@ -53,7 +53,7 @@ class Blobs:
 
 
 def add_runtime(blobs: Blobs) -> dict[str, str]:
-    """The runtime's files as blobs; its version and licence for the page to show."""
+    """The runtime's files as blobs; its version and licence for display."""
     folder = _HERE / "runtime"
     for name in ("ort.mjs", "ort.wasm", "ThirdPartyNotices.txt"):
         packed = (folder / f"{name}.gz").read_bytes()
@@ -66,14 +66,14 @@ def add_runtime(blobs: Blobs) -> dict[str, str]:
 def page(
     title: str, meta: Mapping[str, Any], blobs: Blobs, folder: Traversable | None = None, first: bytes | None = None
 ) -> str:
-    """The page.
+    """The page as HTML.
 
     Arguments:
-        title: as text.
-        meta: JSON for the page; NaN and infinities are refused.
-        blobs: its bytes.
+        title: as plain text.
+        meta: JSON for the page; NaN and infinities raise ValueError.
+        blobs: arrays and files embedded in the page.
         folder: of the template, the style and the modules; by default the package's own.
-        first: a PNG file, the picture that is there before anything runs.
+        first: a PNG file, shown until the decoder runs.
     """
     folder = _HERE / "page" if folder is None else folder
     template = (folder / "template.html").read_text(encoding="utf8")
@@ -92,7 +92,7 @@ def page(
     }
     missing = [name for name in HOLES if f"<!--{name}-->" not in template]
     if missing:
-        raise ValueError(f"the template has no <!--{missing[0]}-->")
+        raise ValueError(f"the template lacks the comment <!--{missing[0]}-->")
     return re.sub(rf"<!--({'|'.join(HOLES)})-->", lambda m: parts[m[1]], template)
 
 
@@ -102,24 +102,24 @@ def _picture(png: bytes) -> str:
 
 
 def safe_json(value: Any) -> str:
-    """JSON that can stand in a script element: no `<`, so nothing in it closes or opens one."""
+    """JSON that is safe inside a script element: it contains no `<`, so it cannot close or open one."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def safe_script(source: str) -> str:
-    """The source itself, which must hold nothing that ends a script element or hides its end."""
+    """The source unchanged; raises ValueError if it contains text that would end a script element or hide its end."""
     for wrong in ("</script", "<script", "<!--"):
         if wrong in source.lower():
-            raise ValueError(f"a module of the page holds {wrong!r}: write it in two parts")
+            raise ValueError(f"a module of the page contains {wrong!r}; write it as two strings")
     return source
 
 
 def ordered(folder: Traversable) -> dict[str, str]:
-    """The modules of a folder by name, each after those that it imports.
+    """The modules of a folder by name, each after the modules that it imports.
 
     Raises:
-        ValueError: an import that is not there, or modules that import each other in a circle.
+        ValueError: a module imports one that is missing, or modules import each other in a circle.
     """
     sources = {f.name: f.read_text(encoding="utf8") for f in folder.iterdir() if f.name.endswith(".js")}
     done: dict[str, str] = {}
@@ -128,7 +128,7 @@ def ordered(folder: Traversable) -> dict[str, str]:
         if name in path:
             raise ValueError(f"modules import each other in a circle: {' -> '.join((*path, name))}")
         if name not in sources:
-            raise ValueError(f"{path[-1]} imports {name}, which is not there")
+            raise ValueError(f"{path[-1]} imports {name}, which is missing")
         if name not in done:
             for wanted in _IMPORT.findall(sources[name]):
                 visit(wanted, (*path, name))

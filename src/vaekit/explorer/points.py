@@ -1,4 +1,4 @@
-"""Which data the explorer shows, and what is known of each: code, label, log p(x), error, thumbnail."""
+"""The data that the explorer shows, with the code, label, log p(x), error and thumbnail of each."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from vaekit.objectives.terms import log_mean_weight, log_weights
 from vaekit.runs.observed import Observed
 from vaekit.runs.run import Run
 
-Told = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 MOST_THUMBS, THUMB = 10_000, 32
 UNLABELLED = 65535
 BLOCK_NUMBERS = 1_000_000
-"""Numbers of x decoded at once."""
+"""Maximum number of values of x in one batch."""
 SAMPLES, SECONDS = 8, 60.0
-"""Importance samples of log p(x) a datum, and how long is spent on them at most."""
+"""Importance samples per datum for log p(x), and the time limit for all of them."""
 BASE64 = 4 / 3
 SHOWN = "shown.npz"
-"""Data to show that a run may bring with it: x (n, *row), label (n,), row (n,), tsne (m, 2)."""
+"""A file of data to show that a run may contain: x (n, *row), label (n,), row (n,), tsne (m, 2)."""
 
 
 @dataclass
 class Source:
-    """Some data of one split.
+    """Data from one split.
 
     Attributes:
         name: "test" or "train".
-        observed: gives x and raw events by place.
-        place: (n,) the places of these data in `observed`.
+        observed: gives x and raw events by index.
+        place: (n,) the indices of these data in `observed`.
         row: (n,) their rows in the split.
-        label: (n,) int64, -1 where unknown, or None.
-        columns: what else is known, each (n,).
+        label: (n,) int64, -1 if unknown; or None.
+        columns: further columns, each (n,).
     """
 
     name: str
@@ -61,14 +61,14 @@ class Source:
         return Source(self.name, self.observed, self.place[:n], self.row[:n], label, columns)
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """Their places, `size` at a time."""
+        """Their indices, `size` at a time."""
         yield from (self.place[a : a + size] for a in range(0, len(self), size))
 
 
 def sources(run: Run, n: int, seed: int = 0) -> list[Source]:
-    """n data, or all there are, in the order the page shows them: test data, shuffled, then training data.
+    """At most n data in the order of the page: shuffled test data, then shuffled training data.
 
-    A run that brings data to show with it (`SHOWN`, as the packaged example does) shows those.
+    A run with a file of data to show (`SHOWN`, as in the packaged example) gives these.
     """
     if (run.path / SHOWN).exists():
         return [_stored(run, n)]
@@ -92,7 +92,7 @@ def _stored(run: Run, n: int) -> Source:
 
 
 def stored_tsne(run: Run) -> np.ndarray | None:
-    """The t-SNE map that a run brings with its data to show, (m, 2), if it does."""
+    """The t-SNE map (m, 2) stored with a run's data to show, or None."""
     if not (run.path / SHOWN).exists():
         return None
     held = _shown(run)
@@ -103,7 +103,7 @@ def _shown(run: Run) -> dict[str, np.ndarray]:
     """The arrays of `SHOWN`.
 
     Raises:
-        DataError: they are not what they should be.
+        DataError: an array is missing or has the wrong shape, type or values.
     """
     path = run.path / SHOWN
     held = arrays(path)
@@ -121,12 +121,12 @@ def _shown(run: Run) -> dict[str, np.ndarray]:
 
 @dataclass
 class Points:
-    """The data of the page.
+    """The points of the map.
 
     Attributes:
-        sources: where they are from, in order.
+        sources: where they come from, in order.
         z: (n, D) codes, float16.
-        logpx, error: (n,) float32, nan where not measured: nats; root mean square error in the data's own units.
+        logpx, error: (n,) float32, nan if not measured: nats; root mean squared error in the data's units.
         thumbs: (t, h, w, c) uint8 of the first t.
     """
 
@@ -146,7 +146,7 @@ class Points:
 
     @property
     def label(self) -> np.ndarray | None:
-        """(n,) int64, -1 where unknown; None where no datum has a label."""
+        """(n,) int64, -1 if unknown; None if no datum has a label."""
         if all(s.label is None for s in self.sources):
             return None
         return np.concatenate([np.full(len(s), -1) if s.label is None else s.label for s in self.sources])
@@ -155,10 +155,10 @@ class Points:
         return sum(len(s) for s in self.sources if s.name == name)
 
 
-def gather(run: Run, n: int, room: float, told: Told, samples: int = SAMPLES) -> Points:
-    """As many as `n` data, fewer where they would take more than `room` bytes in the page.
+def gather(run: Run, n: int, room: float, on_progress: OnProgress, samples: int = SAMPLES) -> Points:
+    """At most `n` points, fewer if they would take more than `room` bytes in the page.
 
-    Half of the room may go to thumbnails; the codes get what is left.
+    Thumbnails take at most half of the room; the codes take the rest.
     """
     found = sources(run, n)
     step, tried = rounding(run, found[0]), found[0].head(300)
@@ -167,22 +167,22 @@ def gather(run: Run, n: int, room: float, told: Told, samples: int = SAMPLES) ->
     thumbs = min(MOST_THUMBS, len(found[0]), int(room / 2 / per_thumb) if per_thumb else 0)
     left = max(500, int((room - thumbs * per_thumb) / each))
     kept = [s.head(left - before) for s, before in zip(found, _before(found), strict=True) if left > before]
-    z = _rounded(_codes(run, kept, told), step)
+    z = _rounded(_codes(run, kept, on_progress), step)
     unknown = np.full(len(z), np.nan, np.float32)
     points = Points(kept, z, unknown, unknown.copy(), _thumbs(run, kept[0].head(thumbs)))
-    _errors(run, points, told)
+    _errors(run, points, on_progress)
     if run.model.no_density is None and samples > 0:
-        _densities(run, points, samples, told)
+        _densities(run, points, samples, on_progress)
     return points
 
 
 def _before(found: list[Source]) -> list[int]:
-    """How many data stand before each source."""
+    """The number of data before each source."""
     return [0, *itertools.accumulate(map(len, found))][: len(found)]
 
 
 def _packed(x: np.ndarray) -> float:
-    """Bytes that one of these rows takes in the page, compressed and in base64."""
+    """Bytes per row in the page, compressed and in base64."""
     return BASE64 * len(gzip.compress(x.tobytes(), 6)) / max(1, len(x))
 
 
@@ -190,9 +190,9 @@ def _packed(x: np.ndarray) -> float:
 
 
 def rounding(run: Run, source: Source) -> np.ndarray | None:
-    """A step of each latent that is small against q's deviation there, a power of two: (D,), or None to round nothing.
+    """A rounding step per latent, a power of two far below q's standard deviation: (D,), or None for no rounding.
 
-    Codes are known to no more than q's deviation, and rounded ones compress.
+    Codes are uncertain by q's standard deviation anyway, and rounded codes compress well.
     """
     from vaekit.export.graphs import build
 
@@ -217,21 +217,21 @@ def _block(run: Run, samples: int = 1) -> int:
 
 
 @torch.no_grad()
-def _codes(run: Run, some: list[Source], told: Told) -> np.ndarray:
-    """The posteriors' centres, as `Run.encode` has them: (n, D)."""
+def _codes(run: Run, some: list[Source], on_progress: OnProgress) -> np.ndarray:
+    """The posteriors' centres as given by `Run.encode`: (n, D)."""
     found, done, n = [], 0, sum(map(len, some))
     for source in some:
         for place in source.blocks(_block(run)):
             found.append(run.model.encode(source.observed(place), source.observed.condition(place)).numpy())
             done += len(place)
-            told("encoding", done, n)
+            on_progress("encoding", done, n)
     return np.concatenate(found)
 
 
 # --- what is measured -------------------------------------------------------------------------------------------
 
 
-def _errors(run: Run, points: Points, told: Told) -> None:
+def _errors(run: Run, points: Points, on_progress: OnProgress) -> None:
     done, block = 0, _block(run)
     for source in points.sources:
         for place in source.blocks(block):
@@ -242,11 +242,11 @@ def _errors(run: Run, points: Points, told: Told) -> None:
             square = np.where(there, off, 0.0) ** 2
             points.error[here] = _short(np.sqrt(square.sum(1) / np.maximum(there.sum(1), 1)))
             done += len(place)
-            told("reconstructing", done, len(points))
+            on_progress("reconstructing", done, len(points))
 
 
-def _densities(run: Run, points: Points, samples: int, told: Told) -> None:
-    """log p(x) of the points in order, until the time for it is over."""
+def _densities(run: Run, points: Points, samples: int, on_progress: OnProgress) -> None:
+    """log p(x) of the points in order, until the time limit."""
     done, block, over = 0, _block(run, samples), time.monotonic() + SECONDS
     for source in points.sources:
         for place in source.blocks(block):
@@ -254,12 +254,12 @@ def _densities(run: Run, points: Points, samples: int, told: Told) -> None:
                 return
             points.logpx[done : done + len(place)] = _short(log_px(run, source.observed, place, samples))
             done += len(place)
-            told("log p(x)", done, len(points))
+            on_progress("log p(x)", done, len(points))
 
 
 @torch.no_grad()
 def log_px(run: Run, observed: Observed, rows: np.ndarray, samples: int) -> np.ndarray:
-    """The importance-weighted bound on log p(x) of these rows, with the draws that `run.score` takes: (n,)."""
+    """The importance-weighted bound on log p(x) of these rows, with the samples that `run.score` draws: (n,)."""
     x, c = observed(rows).to(run.device), observed.condition(rows, run.device)
     number = torch.from_numpy(rows.astype(np.int64)).to(run.device)
     noise = Noise(torch.tensor(fold(0, EVALUATION), device=run.device), number)
@@ -270,7 +270,7 @@ def log_px(run: Run, observed: Observed, rows: np.ndarray, samples: int) -> np.n
 
 
 def _short(values: np.ndarray) -> np.ndarray:
-    """To four digits or so, which compress."""
+    """Rounded to about four digits, which compress well."""
     with np.errstate(invalid="ignore", divide="ignore"):
         size = np.floor(np.log2(np.maximum(np.abs(values), 1e-30)))
     step = 2.0 ** (size - 12)
@@ -281,7 +281,7 @@ def _short(values: np.ndarray) -> np.ndarray:
 
 
 def _thumbs(run: Run, source: Source) -> np.ndarray:
-    """Pictures of the data, at most THUMB a side: (t, h, w, 1 or 3) uint8; t = 0 for data that are no images."""
+    """Pictures of the data, at most THUMB pixels per side: (t, h, w, 1 or 3) uint8; t = 0 unless they are images."""
     if run.facts.kind != "image" or not len(source):
         return np.zeros((0, 1, 1, 1), np.uint8)
     found = []

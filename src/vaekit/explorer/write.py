@@ -1,4 +1,4 @@
-"""From a run to the explorer's page."""
+"""Write the explorer page of a run."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from vaekit.utils.files import checked_path, write_text
 
 from . import about, maps
 from .pack import Blobs, add_runtime, page
-from .points import UNLABELLED, Points, Told, gather, sources, stored_tsne
+from .points import UNLABELLED, OnProgress, Points, gather, sources, stored_tsne
 
 POINTS = 60_000
 SIZE = 14_700_000
-"""Bytes of a page, where the model leaves room for its data."""
+"""Target size of a page in bytes; larger models exceed it."""
 PAGE = 300_000
-"""Bytes of the page itself and what it says."""
+"""Bytes reserved for the page's code and texts."""
 LEAST = 4_000_000
-"""Bytes that data get however large the model is."""
+"""Minimum number of bytes for the data, for any size of model."""
 
 
 def write_explorer(
@@ -36,23 +36,24 @@ def write_explorer(
     tsne: int = maps.MOST_TSNE,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Path:
-    """Write one page in which a person moves about in the run's latent space, decoding live; its path.
+    """Write an HTML page that explores the run's latent space with a live decoder; return its path.
 
-    It holds the run's graphs, a runtime for them, codes and thumbnails of its data, and asks nothing of the network.
+    The page contains the run's graphs, a runtime for them, and codes and thumbnails of its data. It needs no network.
 
     Arguments:
-        path: where to; by default explorer.html in the run (example.html here for the packaged one).
-        points: data on the map at most, test data first.
-        tsne: of how many of them to compute a t-SNE map; 0 for none.
-        progress: called as progress(what, done, of), `of` 0 where unknown.
+        path: the file to write; by default explorer.html in the run directory (for the packaged example, example.html
+            in the working directory).
+        points: maximum number of points on the map, test data first.
+        tsne: number of points for the t-SNE map; 0 for no such map.
+        progress: called as progress(what, done, of), with `of` 0 if unknown.
 
     Raises:
-        ChoiceError: the run's decoder or encoder cannot be exported, onnx is not installed, or a number out of range.
-        DataError: the run's data cannot be had.
+        ChoiceError: the decoder or the encoder cannot be exported, onnx is not installed, or a number is out of range.
+        DataError: the run's data are unavailable.
         RunError: the page cannot be written.
     """
     if points < 1 or not 0 <= tsne <= maps.MOST_TSNE:
-        raise ChoiceError(f"points must be 1 or more and tsne 0..{maps.MOST_TSNE}, got {points} and {tsne}")
+        raise ChoiceError(f"`points` must be at least 1 and `tsne` in 0..{maps.MOST_TSNE}, got {points} and {tsne}")
     if path is None:
         path = f"{NAME}.html" if run.path == PLACE else run.place_of("explorer.html")
     place = checked_path(path)
@@ -60,19 +61,21 @@ def write_explorer(
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the directory {place.parent}: {error.strerror}; choose another place") from error
-    told, device = progress or (lambda what, done, of: None), run.device
+    on_progress, device = progress or (lambda what, done, of: None), run.device
     try:
-        title, meta, blobs, first = _contents(run.to("cpu"), points, tsne, told)
+        title, meta, blobs, first = _contents(run.to("cpu"), points, tsne, on_progress)
     finally:
         run.to(device)
     write_text(place, page(title, meta, blobs, first=first))
     return place
 
 
-def _contents(run: Run, points: int, tsne: int, told: Told) -> tuple[str, dict[str, Any], Blobs, bytes | None]:
-    """The page's title, what it says, its bytes, and its first picture."""
-    sources(run, 1)  # data that cannot be had are told of at once
-    exported = export_graphs(run, half=True, progress=told)
+def _contents(
+    run: Run, points: int, tsne: int, on_progress: OnProgress
+) -> tuple[str, dict[str, Any], Blobs, bytes | None]:
+    """The page's title, its facts, its bytes, and its first picture as a PNG file."""
+    sources(run, 1)  # unavailable data fail before the slow export
+    exported = export_graphs(run, half=True, progress=on_progress)
     for name in ("decode", "encode"):
         if isinstance(exported.graphs[name], str):
             raise ChoiceError(f"{run.path} has no explorer: {exported.graphs[name]}")
@@ -80,17 +83,17 @@ def _contents(run: Run, points: int, tsne: int, told: Told) -> tuple[str, dict[s
     runtime = add_runtime(blobs)
     for name, raw in exported.files().items():
         blobs.add_bytes(name, raw)
-    shown = gather(run, points, max(SIZE - PAGE - blobs.size, LEAST), told)
+    shown = gather(run, points, max(SIZE - PAGE - blobs.size, LEAST), on_progress)
     meta = _meta(run, exported, shown, runtime)
-    _add_points(run, blobs, shown, meta, tsne, told)
-    x = run.decode(shown.z[:1].astype(np.float32))  # shown until the page decodes by itself
+    _add_points(run, blobs, shown, meta, tsne, on_progress)
+    x = run.decode(shown.z[:1].astype(np.float32))  # shown until the page's decoder runs
     blobs.add("first", x.astype(np.float32))
     meta["blobs"] = blobs.shapes
     return meta["title"], meta, blobs, first_picture(run, x)
 
 
 def first_picture(run: Run, x: np.ndarray) -> bytes | None:
-    """The picture x (1, *event) as a PNG file; None of data that are no images."""
+    """The image x (1, *event) as a PNG file; None for other kinds of data."""
     if run.facts.kind != "image":
         return None
     from vaekit.figures.pictures import channels_last, png_bytes, to_uint8
@@ -120,21 +123,23 @@ def _meta(run: Run, exported: Exported, shown: Points, runtime: dict[str, str]) 
     }
 
 
-def _add_points(run: Run, blobs: Blobs, shown: Points, meta: dict[str, Any], tsne: int, told: Told) -> None:
+def _add_points(
+    run: Run, blobs: Blobs, shown: Points, meta: dict[str, Any], tsne: int, on_progress: OnProgress
+) -> None:
     z = shown.z.astype(np.float32)
     mean, spread = z.mean(0, dtype=np.float64), z.std(0, dtype=np.float64)
     dims = z.shape[1] - meta["latent"]["condition"]
     live = ~np.array(meta["latent"]["dead"]) & (np.arange(z.shape[1]) < dims)
-    if live.sum() < 2:  # a young or collapsed model: its codes are mapped as they are
+    if live.sum() < 2:  # barely trained or collapsed: map all latents
         live = np.arange(z.shape[1]) < dims
     meta["maps"].append(maps.plane(z, live))
     known, n = stored_tsne(run), min(tsne, len(z))
-    embedded = maps.tsne(z, live, n, told) if known is None else known[:n]
+    embedded = maps.tsne(z, live, n, on_progress) if known is None else known[:n]
     if len(embedded):
         meta["maps"].append({"id": "tsne", "title": "t-SNE of the codes"})
         blobs.add("map.tsne", embedded)
     meta["limits"]["tsne"] = len(embedded)
-    # a dead latent's codes hardly vary, but its posterior is the prior: it may be anywhere there
+    # codes of an unused latent hardly vary, but any value that is likely under the prior is typical
     meta["off"] = maps.away(z, mean, np.where(meta["latent"]["dead"], np.maximum(spread, 1.0), spread))
     label = np.full(len(z), -1) if shown.label is None else shown.label
     blobs.add("points.z", shown.z)

@@ -271,12 +271,12 @@ def certain(observation: Observation, raw: Tensor) -> Tensor:
 
 _SEEN = {
     Binary: (
-        " x is taken as the chance that a pixel is drawn 1, the expectation of what training drew.",
-        " A pixel above the middle is taken for 1, any other for 0: draw the pixels before, to weigh a draw.",
+        " Training draws each pixel as 0 or 1; x is the probability of 1.",
+        " Pixels above the middle of the range count as 1, all others as 0; to use random pixels, draw them first.",
     ),
     Dequantised: (
-        " x is taken at the middle of its level, the expectation of what training drew.",
-        " x is taken at the middle of its level.",
+        " Training adds uniform noise to each level; x is the middle of its level.",
+        " x is the middle of its level.",
     ),
 }
 
@@ -308,12 +308,16 @@ def build(run: Run, name: str) -> Graph:
         if name == "draw":
             noted = _Noted(EXAMPLE)
             draw(model.decode(torch.zeros(EXAMPLE, *z.shape)), noted)
-            says = "A draw from p(x|z) in the data's own units, made of the uniform and normal numbers it is given."
+            says = "A sample from p(x|z) in the data's own units, computed from uniform and normal random inputs."
             return Graph(name, Draw(model, observation), (z, *_noise_ports(noted)), (x,), says + lost)
         if name == "encode":
             module = Encode(model, observation)
             spread = (Port("sd", z.shape, "sd"),) if len(module(example, *(() if c is None else (c,)))) > 1 else ()
-            says = "The centre of q(z|x)" + (" and the deviation of each latent." if spread else ".") + expected_says
+            says = (
+                "The centre of q(z|x)"
+                + (" and the standard deviation of each latent." if spread else ".")
+                + expected_says
+            )
             return Graph(name, module, (x, *given), (z, *spread), says + lost)
         if model.no_density is not None:
             raise ChoiceError(model.no_density)
@@ -321,7 +325,7 @@ def build(run: Run, name: str) -> Graph:
         model.trace(certain(observation, example), c, noise=noted)
         weights = Weights(model, observation, event, condition is not None)
         numbers = tuple(Port(n, (), n) for n in ("log_px", "log_pz", "log_qz"))
-        says = "A draw z of q(z|x) with log p(x|z), log p(z) and log q(z|x), nats, in the data's own units."
+        says = "A sample z of q(z|x) with log p(x|z), log p(z) and log q(z|x) in nats, in the data's own units."
         return Graph(name, weights, (x, *given, *_noise_ports(noted)), (z, *numbers), says + certain_says + lost)
 
 

@@ -28,7 +28,7 @@ def shown_path(path: Path) -> str:
 
 def title(look: Look) -> str:
     config = look.run.config
-    return f"{config['data']['name']} · {config['recipe'] or 'a model of its own'}"
+    return f"{config['data']['name']} · {config['recipe'] or 'custom model'}"
 
 
 def date(look: Look) -> str:
