@@ -206,8 +206,7 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
         "  error is much smaller than that of either number.",
         "- *Start* is the time until the first 50 steps are done, mostly compilation.",
         "",
-        "After two minutes the numbers show how fast a recipe learns as much as how good it is, so compare the",
-        "*steps*, too.",
+        "Two minutes are short, so the numbers also reflect how fast a recipe learns. Compare the *steps*, too.",
     ]
     for minutes in sorted({r["minutes"] for r in rows.values()}):
         lines += ["", f"## After {minutes:g} minutes", ""]
