@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from core_helpers import QUIET
 
+import vaekit as vk
 from vaekit.errors import ChoiceError
-from vaekit.training.optimisers import OPTIMISERS, optimiser
+from vaekit.training.optimisers import OPTIMISERS, optimiser, overshot
+from vaekit.utils.progress import Silent
 
 THEIRS = {
     "sgd": torch.optim.SGD,
@@ -42,3 +45,45 @@ def test_fifty_steps_equal_torch(name, decay):
 def test_an_unknown_optimiser_is_refused_with_the_list():
     with pytest.raises(ChoiceError, match="adagrad"):
         optimiser("adma")
+
+
+# --- first steps that go too far --------------------------------------------------------------------------------
+
+
+def steps(elbo, loss=None, n=50):
+    """Values of n steps whose ELBO (and loss) goes from the first number straight to the second."""
+    loss = (-elbo[0], -elbo[1]) if loss is None else loss
+    return torch.stack([torch.linspace(*loss, n), torch.linspace(*elbo, n)], 1).double()
+
+
+def test_first_steps_that_went_too_far_are_told():
+    names = ("loss/model", "elbo")
+    said = overshot(names, torch.cat([steps((-100.0, -100.0), n=1), steps((-700.0, -700.0), n=39)]), 0.02)
+    assert "`lr=0.02` went too far: after 40 steps the training ELBO lies 600 nats below" in said
+    assert "`lr=0.002`" in said
+    assert overshot(names, steps((-100.0, -40.0)), 0.02) is None
+    assert overshot(names, steps((-100.0, -150.0)), 0.02) is None  # less than as far again
+    back = torch.cat([steps((-100.0, -9000.0), n=25), steps((-9000.0, -90.0), n=15), steps((-90.0, -90.0), n=10)])
+    assert overshot(names, back, 0.02) is None  # it has come back
+    assert overshot(names, steps((-3.0, -9.0), loss=(3.0, 1.0)), 0.02) is None  # as a small weight of the KL allows
+    assert overshot(names, steps((-100.0, -700.0), n=19), 0.02) is None  # too few to tell
+    assert overshot(("distortion",), steps((-100.0, -700.0))[:, :1], 0.02) is None
+
+
+def test_the_papers_rate_is_told_where_it_goes_too_far(tmp_path):
+    """Adagrad's first step moves every weight by 0.02: on 64 columns with a Gaussian the KL of all latents explodes."""
+    heard: list[str] = []
+
+    class Heard(Silent):
+        def note(self, text):
+            heard.append(text)
+
+    settings = {"steps": 30, "likelihood": "gaussian", **QUIET, "progress": Heard()}
+    far = vk.fit(vk.load("digits"), "kingma2013", out=tmp_path / "far", **settings)
+    (said,) = [text for text in heard if "went too far" in text]
+    assert said.startswith("note: the first steps at `lr=0.02` went too far: after 30 steps")
+    assert "`lr=0.002`" in said
+    heard.clear()
+    near = vk.fit(vk.load("digits"), "kingma2013", out=tmp_path / "near", lr=0.002, **settings)
+    assert not any("went too far" in text for text in heard)
+    assert near.config["valid"]["elbo"] - far.config["valid"]["elbo"] > 200

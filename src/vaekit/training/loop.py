@@ -35,7 +35,7 @@ from . import parallel
 from .augment import Augment
 from .compiled import is_compile_error
 from .cost import choose_device
-from .optimisers import optimiser
+from .optimisers import optimiser, overshot
 from .step import Engine, Settings
 
 CHECKPOINT_SECONDS = 60.0
@@ -287,6 +287,8 @@ class Trainer:
         if not bool(finite.all()):
             row, column = (int(i) for i in (~finite).nonzero()[0])
             self._fail(self.engine.stats[column], float(values[row, column]), self.pending[row][0])
+        if self.pending[0][0] == 0 and (said := overshot(self.engine.stats, values, self.options.lr or 1e-3)):
+            self.progress.note(f"note: {said}")
         means = self._own_units(dict(zip(self.engine.stats, values.mean(0).tolist(), strict=True)))
         rate_now = len(self.pending) * self.order.batch / max(time.monotonic() - self.flushed, 1e-9)
         self.flushed = time.monotonic()

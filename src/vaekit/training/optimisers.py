@@ -128,3 +128,24 @@ def optimiser(name: str, weight_decay: float = 0.0, **options: float) -> Optimis
     if name.lower() not in OPTIMISERS:
         raise ChoiceError(unknown("`optimiser`", name, OPTIMISERS))
     return OPTIMISERS[name.lower()](weight_decay, **options)
+
+
+def overshot(stats: Sequence[str], values: Tensor, lr: float) -> str | None:
+    """What to say where the first steps led away from the data and training has not come back; None where it has.
+
+    Arguments:
+        stats: names of the columns of `values`.
+        values: of each step from the first on, (steps, len(stats)).
+        lr: the learning rate.
+    """
+    if len(values) < 20 or not {"elbo", "loss/model"} <= set(stats):
+        return None
+    bound = values[:, stats.index("elbo")]
+    loss = values[:, stats.index("loss/model")]  # with a KL weight near 0 the ELBO alone may fall as it should
+    fallen, risen = float(bound[0] - bound[-10:].mean()), float(loss[-10:].mean() - loss[0])
+    if fallen <= max(1.0, abs(float(bound[0]))) or risen <= max(1.0, abs(float(loss[0]))):
+        return None
+    return (
+        f"the first steps at `lr={lr:g}` went too far: after {len(values)} steps the training ELBO lies {fallen:,.0f} "
+        f"nats below that of the first step, from which training may not recover; try a smaller rate, `lr={lr / 10:g}`"
+    )
