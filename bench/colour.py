@@ -208,7 +208,7 @@ def page(data: vk.Data, found: dict[str, Any]) -> str:
         "`--patience 10`, which keeps the best weights. For the smallest squared error, use `--likelihood gaussian",
         "--sigma optimal`.",
         "",
-        f"With only {SMALL} images, `fit` notes before training what to expect of so few. Here `--patience` keeps the",
+        f"With only {SMALL} images, a note before training says what to expect. Here `--patience` keeps the",
         "weights of the best step.",
         "",
         "## Editing",

@@ -164,11 +164,11 @@ def why(rows: dict[str, dict[str, Any]], floor: float) -> list[str]:
     lines += [text for name, text in OWN.items() if name in below]
     coded = {n: short[n] for n in ("vq", "fsq") if n in short}
     if coded:
-        told = " and ".join(f"{r['distortion']:.0f}" for r in coded.values())
+        distortions = " and ".join(f"{r['distortion']:.0f}" for r in coded.values())
         lines += [
-            f"- {listed(coded)}: the loss of their encoder does not penalise the rate. Their distortions ({told} nats)",
-            f"  are below the entropy of the draw ({-floor:.0f}), so the codes store its noise, and the rate under the",
-            "  prior is high.",
+            f"- {listed(coded)}: the loss of their encoder does not penalise the rate. Their distortions",
+            f"  ({distortions} nats) are below the entropy of the draw ({-floor:.0f}), so the codes store its noise,",
+            "  and the rate under the prior is high.",
         ]
     warm, cold = (short.get(f"full-covariance{end}") for end in (" --warmup 3000", ""))
     if warm and cold and "vae --warmup 3000" in short:

@@ -38,7 +38,7 @@ def main() -> None:
     pages = sorted((BUILT / "html").rglob("*.html"))
     if not pages:
         raise SystemExit("no pages are built; run make docs first")
-    told: list[str] = []
+    problems: list[str] = []
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=program, args=["--no-sandbox"])
         for width in WIDTHS:
@@ -48,22 +48,22 @@ def main() -> None:
                     name = str(path.relative_to(BUILT / "html")).removesuffix(".html").replace("/", "-")
                     where = f"{name} at {width}, {scheme}"
                     tab = context.new_page()
-                    said = lambda what, where=where: told.append(f"{where}: {what}")  # noqa: E731
-                    tab.on("console", lambda m, said=said: said(m.text) if m.type == "error" else None)
-                    tab.on("pageerror", lambda e, said=said: said(e))
-                    tab.on("request", lambda r, said=said: said(f"requests {r.url}") if outside(r.url) else None)
+                    report = lambda what, where=where: problems.append(f"{where}: {what}")  # noqa: E731
+                    tab.on("console", lambda m, report=report: report(m.text) if m.type == "error" else None)
+                    tab.on("pageerror", lambda e, report=report: report(e))
+                    tab.on("request", lambda r, report=report: report(f"requests {r.url}") if outside(r.url) else None)
                     tab.goto(f"file://{path}")
                     tab.wait_for_load_state("networkidle")
                     for fault in faults(tab):
-                        said(fault)
+                        report(fault)
                     shot = BUILT / "look" / f"{name}-{width}-{scheme}.png"
                     shot.parent.mkdir(exist_ok=True)
                     tab.screenshot(path=shot, full_page=True)
                     tab.close()
                 context.close()
         browser.close()
-    print(*told, f"{len(pages)} pages, {len(WIDTHS) * 2} views each: {len(told)} faults", sep="\n")
-    raise SystemExit(1 if told else 0)
+    print(*problems, f"{len(pages)} pages, {len(WIDTHS) * 2} views each: {len(problems)} faults", sep="\n")
+    raise SystemExit(1 if problems else 0)
 
 
 if __name__ == "__main__":

@@ -346,9 +346,9 @@ def try_all(bugs: list[Bug]) -> None:
         for bug in bugs:
             begun = time.monotonic()
             file, held = insert(bug, copy)
-            passed, said = run(bug, copy)
+            passed, line = run(bug, copy)
             file.write_text(held, encoding="utf8")
-            print(f"{time.monotonic() - begun:5.1f} s  {bug.bug}: {said}", flush=True)
+            print(f"{time.monotonic() - begun:5.1f} s  {bug.bug}: {line}", flush=True)
             if passed:
                 raise SystemExit(f"{bug.test} does not detect: {bug.bug} ({bug.tried})")
 

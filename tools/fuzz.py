@@ -119,7 +119,7 @@ def grown() -> tuple[int, int]:
 # --- workers --------------------------------------------------------------------------------------------------------
 
 
-def work(numbers: Any, told: Any, current: Any, folder: Path, make_one: Callable[[int], Input]) -> None:
+def work(numbers: Any, results: Any, current: Any, folder: Path, make_one: Callable[[int], Input]) -> None:
     """Run a worker: repeatedly take a number, try its input, and report the outcome."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
@@ -140,11 +140,11 @@ def work(numbers: Any, told: Any, current: Any, folder: Path, make_one: Callable
         faulthandler.cancel_dump_traceback_later()
         if most - before > MEMORY + given.size:
             outcome, text = "memory", f"{(most - before) / 1e9:.2f} GB for {given.size} bytes\n{text}"
-        told.send((number, given.seed, outcome, text))
+        results.send((number, given.seed, outcome, text))
         shutil.rmtree(here, ignore_errors=True)
         if after > 3 * 10**9:  # start a fresh worker when memory has leaked
             break
-    told.close()
+    results.close()
 
 
 class Pool:
@@ -250,12 +250,12 @@ def save(given: Input, keep: Path, outcome: str, text: str) -> Path:
 def replay(file: Path) -> int:
     """Try a kept input again in this process and print the outcome."""
     with zipfile.ZipFile(file) as held:
-        told = json.loads(held.read("finding.json"))
+        finding = json.loads(held.read("finding.json"))
         files = {n.removeprefix("files/"): held.read(n) for n in held.namelist() if n.startswith("files/")}
     with tempfile.TemporaryDirectory(prefix="vaekit-fuzz-") as folder:
         before, _ = grown()
         started = time.time()
-        outcome, text = attempt(Input(told["seed"], told["key"], files), Path(folder))
+        outcome, text = attempt(Input(finding["seed"], finding["key"], files), Path(folder))
         _, most = grown()
     print(text)
     print(f"{outcome}, {time.time() - started:.1f} s, {(most - before) / 1e6:.0f} MB of additional memory")

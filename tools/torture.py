@@ -143,8 +143,8 @@ def late(number: int, frame: Any) -> None:
 
 
 def ended(pid: int, hear: int) -> tuple[int, str]:
-    with os.fdopen(hear, "rb") as said:
-        text = said.read().decode("utf8", "replace")
+    with os.fdopen(hear, "rb") as pipe:
+        text = pipe.read().decode("utf8", "replace")
     _, status = os.waitpid(pid, 0)
     return (KILLED if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)), text
 
