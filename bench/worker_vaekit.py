@@ -25,7 +25,7 @@ SHAPES = ((784, 512), (512, 32), (16, 512), (512, 784))
 
 def trainer(data, folder: Path) -> Trainer:
     torch.manual_seed(0)
-    composition = vk.get_recipe("vae")(vk.Facts.of(data), latent=16, hidden=(512,), activation="relu")
+    composition = vk.get_recipe("vae")(vk.DataSpec.of(data), latent=16, hidden=(512,), activation="relu")
     options = vk.Options(
         steps=10**6,
         batch=BATCH,

@@ -18,7 +18,7 @@ COLUMNS = 14
 
 def main(path: str) -> None:
     run = vk.open(path)
-    data, scale = run.data, run.facts.scale
+    data, scale = run.data, run.spec.scale
     rows = np.array([int(np.flatnonzero(data.test.label == i % 10)[i // 10]) for i in range(COLUMNS)])
     raw = data.events(data.test[rows])
     z = run.encode("test", rows=rows)

@@ -49,7 +49,7 @@ class Clock:
 @pytest.fixture
 def study_clock(monkeypatch):
     """A clock for trainings and studies that are bounded by minutes, so that they do the same on any machine."""
-    from vaekit.trainer import Trainer
+    from vaekit.training.loop import Trainer
 
     found, step, run = Clock(), Trainer.one_step, Trainer.run
 
@@ -63,6 +63,6 @@ def study_clock(monkeypatch):
 
     monkeypatch.setattr(Trainer, "one_step", one_step)
     monkeypatch.setattr(Trainer, "run", started)
-    for module in ("vaekit.train", "vaekit.trainer", "vaekit.studies", "vaekit.studies.bench"):
+    for module in ("vaekit.training.fit", "vaekit.training.loop", "vaekit.studies", "vaekit.studies.bench"):
         monkeypatch.setattr(f"{module}.time", found)
     return found

@@ -132,10 +132,10 @@ def test_its_terms_are_finite_and_add_up(run):
 
 def test_each_loss_reaches_its_own_players_parameters_only(run, data):
     model, objective = in_training(run)
-    players = objective.players(model)
+    parameter_groups = objective.parameter_groups(model)
     losses = objective(model, batch_of(run, data, 12), torch.tensor(1)).losses
-    assert set(losses) == set(players)
-    owner = {id(p): player for player, ps in players.items() for p in ps}
+    assert set(losses) == set(parameter_groups)
+    owner = {id(p): player for player, ps in parameter_groups.items() for p in ps}
     everything = list({id(p): p for p in [*model.parameters(), *objective.parameters()] if p.requires_grad}.values())
     for player, loss in losses.items():
         found = torch.autograd.grad(loss, everything, retain_graph=True, allow_unused=True)
@@ -146,10 +146,10 @@ def test_each_loss_reaches_its_own_players_parameters_only(run, data):
 def test_a_last_batch_of_one(run, data):
     model, objective = in_training(run)
     terms = objective(model, batch_of(run, data, 1), torch.tensor(1))
-    players = objective.players(model)
+    parameter_groups = objective.parameter_groups(model)
     for player, loss in terms.losses.items():
         assert torch.isfinite(loss)
-        grads = torch.autograd.grad(loss, players[player], retain_graph=True, allow_unused=True)
+        grads = torch.autograd.grad(loss, parameter_groups[player], retain_graph=True, allow_unused=True)
         assert all(bool(torch.isfinite(g).all()) for g in grads if g is not None)
     assert run.encode(data.test[:1], **{k: v[:1] for k, v in given(run, data).items()}).shape[0] == 1
 

@@ -88,7 +88,7 @@ def test_images_and_recipes_with_labels(blobs):
 
     x = load_digits().data[:200].astype(np.uint8)
     found = VAE(shape=(1, 8, 8), latent=2, steps=5, settings=SMALL).fit(x)
-    assert found.run_.facts.kind == "image"
+    assert found.run_.spec.kind == "image"
     assert found.inverse_transform(found.transform(x[:3])).shape == (3, 64)
     with pytest.raises(ChoiceError, match="label"):
         VAE("conditional", steps=2, settings=SMALL).fit(blobs[0])

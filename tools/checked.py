@@ -104,8 +104,8 @@ BUGS = [
         "objectives/importance.py",
         (
             (
-                'Terms({"model": -bound.mean()}, _stats(weights, log_px, bound))',
-                'Terms({"model": -(torch.softmax(weights, 0).detach() * weights).sum(0).mean()}, '
+                'Losses({"model": -bound.mean()}, _stats(weights, log_px, bound))',
+                'Losses({"model": -(torch.softmax(weights, 0).detach() * weights).sum(0).mean()}, '
                 "_stats(weights, log_px, (torch.softmax(weights, 0) * weights).sum(0)))",
             ),
         ),
@@ -143,7 +143,7 @@ BUGS = [
         "a recipe refuses them before training and says what to write",
         "range of the raw data not checked",
         "recipes/parts.py",
-        (("if not facts.integer and (low < 0 or high > 1):", "if False:"),),
+        (("if not spec.integer and (low < 0 or high > 1):", "if False:"),),
         "training/test_fit.py::test_bytes_as_floats_are_refused_with_the_remedy",
     ),
     Bug(
@@ -254,9 +254,9 @@ BUGS = [
         "training/step.py",
         (
             (
-                "        self.memory = {n: s for pl, ns in self.players.items() for n, s in self._fresh(pl, ns)}",
+                "        self.memory = {n: s for group, ns in self.parameter_groups.items() for n, s in self._fresh(group, ns)}",
                 '        Engine.kept = getattr(Engine, "kept", {})\n'
-                "        fresh = [(n, s) for pl, ns in self.players.items() for n, s in self._fresh(pl, ns)]\n"
+                "        fresh = [(n, s) for group, ns in self.parameter_groups.items() for n, s in self._fresh(group, ns)]\n"
                 "        self.memory = {n: Engine.kept.setdefault((n, s[0].shape), s) for n, s in fresh}",
             ),
         ),

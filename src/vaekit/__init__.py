@@ -15,7 +15,7 @@ _HOMES = {
     "Data": "data",
     "Defaults": "recipes",
     "ELBO": "objectives",
-    "Facts": "recipes",
+    "DataSpec": "recipes",
     "Latent": "models",
     "Model": "models",
     "Noise": "noise",
@@ -23,7 +23,7 @@ _HOMES = {
     "Options": "options",
     "Run": "runs.run",
     "StandardNormal": "models",
-    "Terms": "objectives",
+    "Losses": "objectives",
     "Trace": "models",
     "VAE": "models",
     "VaekitError": "errors",
@@ -48,7 +48,14 @@ _MODULES = {
     "studies": "studies",
     "terms": "objectives.terms",
 }
-_RENAMED = {"conditional": "heads", "distributions": "densities", "latent": "latents", "nets": "networks"}
+_RENAMED = {
+    "Facts": "DataSpec",
+    "Terms": "Losses",
+    "conditional": "heads",
+    "distributions": "densities",
+    "latent": "latents",
+    "nets": "networks",
+}
 
 __all__ = sorted([*_HOMES, *_MODULES, "__version__"])
 

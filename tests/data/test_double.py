@@ -10,7 +10,7 @@ from vaekit.data.core import digest
 from vaekit.data.observation import Centred, Standardised, moments
 from vaekit.errors import ChoiceError, DataError
 from vaekit.recipes import get_recipe
-from vaekit.recipes.composition import Facts
+from vaekit.recipes.composition import DataSpec
 from vaekit.runs.observed import events
 from vaekit.training.cost import choose_device
 
@@ -30,7 +30,7 @@ def x():
 
 def standardised(data):
     """What a Gaussian model sees of the training rows, and its observation."""
-    observation = get_recipe("vae")(Facts.of(data), likelihood="gaussian", latent=1, hidden=(4,)).observation
+    observation = get_recipe("vae")(DataSpec.of(data), likelihood="gaussian", latent=1, hidden=(4,)).observation
     raw = torch.from_numpy(data.events(data.train[:]))
     observation.fit(lambda: iter([raw]))
     return observation(raw).numpy(), observation
@@ -38,7 +38,7 @@ def standardised(data):
 
 def test_a_shift_of_the_data_changes_no_density(tmp_path, x):
     runs = [fit(from_arrays(x + shift), out=tmp_path / f"{shift}", **SMALL) for shift in (0.0, CLOCK)]
-    assert [run.facts.double for run in runs] == [False, True]
+    assert [run.spec.double for run in runs] == [False, True]
     plain, shifted = (run.score("test", samples=5) for run in runs)
     np.testing.assert_allclose(shifted, plain, atol=2e-4)  # nats; x agrees to float32's last bits
     new = 100 * np.random.default_rng(1).normal(size=(9, 2))
@@ -139,12 +139,12 @@ def test_the_true_reason_of_a_refusal(raw, says):
 
 def test_new_rows_for_a_run_that_has_float32(x):
     data = from_arrays(x)
-    facts, (_, observation) = Facts.of(data), standardised(data)
-    assert events(x, facts, observation).dtype == np.float32
+    spec, (_, observation) = DataSpec.of(data), standardised(data)
+    assert events(x, spec, observation).dtype == np.float32
     far = x.copy()
     far[3, 1] = 1e60
     with pytest.raises(DataError, match=r"row 3, at \(1,\), is 1e\+60, beyond all that this run was trained on"):
-        events(far, facts, observation)
+        events(far, spec, observation)
 
 
 def test_a_run_of_float32_takes_float64_as_it_always_did(x):

@@ -16,7 +16,7 @@ from vaekit.data.arrays import is_map
 from vaekit.data.core import row_dtype
 from vaekit.data.readers import npz
 from vaekit.errors import DataError
-from vaekit.recipes import Facts
+from vaekit.recipes import DataSpec
 
 FIXED = settings(
     max_examples=50, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -171,7 +171,7 @@ def test_damage(tmp_path, rng):
 def test_a_map_gives_the_facts_of_the_same_array_in_memory(tmp_path, rng, dtype):
     x = rng.integers(0, 3, (9, 4, 4)).astype(dtype) * np.ones((), dtype)
     np.save(tmp_path / "x.npy", x)
-    mapped, held = Facts.of(load(tmp_path / "x.npy")), Facts.of(from_arrays(x))
+    mapped, held = DataSpec.of(load(tmp_path / "x.npy")), DataSpec.of(from_arrays(x))
     assert mapped == held
     assert mapped.integer == (np.dtype(dtype).itemsize == 1)
 

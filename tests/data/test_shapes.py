@@ -9,7 +9,7 @@ from vaekit.data import from_arrays, load
 from vaekit.data.readers.shapes import parse, text
 from vaekit.errors import DataError
 from vaekit.recipes import get_recipe
-from vaekit.recipes.composition import Facts
+from vaekit.recipes.composition import DataSpec
 from vaekit.runs.observed import events
 
 SMALL = {"latent": 1, "hidden": (4,), "steps": 2, "batch": 20, "validate_steps": 2, "progress": False}
@@ -35,10 +35,10 @@ def test_flat_rows_are_what_shaped_ones_are(tmp_path, rng, shape, event):
         np.testing.assert_array_equal(data.events(data.test[:]), shaped.events(shaped.test[:]))
     again = load(tmp_path / "flat.npz", **data.options)
     assert again.digest == data.digest
-    facts = Facts.of(data)
-    observation = get_recipe("vae")(facts, latent=1, hidden=(4,), network="dense").observation
+    spec = DataSpec.of(data)
+    observation = get_recipe("vae")(spec, latent=1, hidden=(4,), network="dense").observation
     for new in (x, x.reshape(20, *parse(shape)), data.events(x.reshape(20, *parse(shape)))):  # new data: in any shape
-        np.testing.assert_array_equal(events(new, facts, observation), shaped.events(x.reshape(20, *parse(shape))))
+        np.testing.assert_array_equal(events(new, spec, observation), shaped.events(x.reshape(20, *parse(shape))))
 
 
 def test_a_table_of_pixels(tmp_path, rng):
@@ -88,9 +88,9 @@ BITS = {
 def test_zeros_and_ones_are_bernoulli_whatever_their_type(tmp_path, rng, kind):
     x = rng.random((60, 9)) < 0.3
     data = from_arrays(BITS[kind](x))
-    facts = Facts.of(data)
-    assert (data.kind, facts.integer, facts.scale) == ("vector", True, (0.0, 1.0))
-    composition = get_recipe("vae")(facts, latent=1, hidden=(4,))
+    spec = DataSpec.of(data)
+    assert (data.kind, spec.integer, spec.scale) == ("vector", True, (0.0, 1.0))
+    composition = get_recipe("vae")(spec, latent=1, hidden=(4,))
     assert composition.observation.kind == "binary"
     assert type(composition.model.likelihood.head).__name__ == "Bernoulli"
     run = fit(data, out=tmp_path / "run", **SMALL)
@@ -112,8 +112,8 @@ def test_counts_stay_counts_when_asked_for(rng):
 def test_whole_floats_are_taken_where_bytes_were_trained_on(rng):
     x = rng.integers(0, 256, (30, 4, 4), dtype=np.uint8)
     data = from_arrays(x)
-    facts = Facts.of(data)
-    observation = get_recipe("vae")(facts, latent=1, hidden=(4,)).observation
-    np.testing.assert_array_equal(events(x.astype(np.float64), facts, observation)[:, 0], x)
+    spec = DataSpec.of(data)
+    observation = get_recipe("vae")(spec, latent=1, hidden=(4,)).observation
+    np.testing.assert_array_equal(events(x.astype(np.float64), spec, observation)[:, 0], x)
     with pytest.raises(DataError, match=r"pass the raw uint8 data"):
-        events((x > 127).astype(np.float64), facts, observation)  # shares of 255, more likely than nearly black images
+        events((x > 127).astype(np.float64), spec, observation)  # shares of 255, more likely than nearly black images

@@ -268,7 +268,7 @@ def test_what_float32_costs_is_told_or_refused(tmp_path, capsys, spread, kind):
     """Time stamps: rounded to float32 they move by up to 128 s in all, 64 for the datum and as many for the mean."""
     x = 1.7e9 + spread * np.random.default_rng(0).normal(size=(60, 4))
     run = vk.fit(vk.from_arrays(x, kind=kind), out=tmp_path / "run", latent=1, hidden=(4,), steps=3, **QUIET)
-    assert run.facts.double
+    assert run.spec.double
     if spread < 128:
         with pytest.raises(
             ChoiceError, match="float32, which rounds the raw data of this run by more than their standard"
@@ -280,9 +280,9 @@ def test_what_float32_costs_is_told_or_refused(tmp_path, capsys, spread, kind):
     moved = blur(run.composition.observation)
     assert moved == pytest.approx(128 / spread, rel=0.3)
     graph = build(run, "encode")
-    want = run.composition.observation(torch.from_numpy(x.reshape(60, *run.facts.shape)))
+    want = run.composition.observation(torch.from_numpy(x.reshape(60, *run.spec.shape)))
     with torch.no_grad():
-        have = graph.module.observation(torch.from_numpy(x.reshape(60, *run.facts.shape)).float())
+        have = graph.module.observation(torch.from_numpy(x.reshape(60, *run.spec.shape)).float())
     assert 0.2 * moved < float((have - want).abs().max()) <= 1.01 * moved
     run.export(tmp_path / "graphs", "torch", ["encode"])
     said = "In float32, where the run is in float64: raw data are rounded by up to 0.001"

@@ -16,8 +16,8 @@ from vaekit.densities import draw
 from vaekit.densities.mixed import DIFFERS
 from vaekit.heads.mixed import Masked, MixedHead
 from vaekit.noise import Noise
-from vaekit.recipes.composition import Facts
-from vaekit.recipes.inputs import dress
+from vaekit.recipes.composition import DataSpec
+from vaekit.recipes.inputs import adapt_inputs
 
 QUIET = {"progress": False, "compile": "off"}
 NAN = float("nan")
@@ -58,23 +58,23 @@ def test_a_standardised_constant_comes_back_exactly_and_adds_no_units():
 
 
 @pytest.mark.parametrize(
-    ("observation", "facts", "held"),
+    ("observation", "spec", "held"),
     [
-        (Standardised((3,)), Facts("vector", (3,), 9, (0, 9), False, constant=((2, 7.0),)), {2: 0.0}),
-        (Counts(), Facts("counts", (3,), 9, (0, 9), False, constant=((0, 0.0), (2, 7.0))), {2: 7.0}),
+        (Standardised((3,)), DataSpec("vector", (3,), 9, (0, 9), False, constant=((2, 7.0),)), {2: 0.0}),
+        (Counts(), DataSpec("counts", (3,), 9, (0, 9), False, constant=((0, 0.0), (2, 7.0))), {2: 7.0}),
         (
             MixedTable((Column("a", "real"), Column("b", "binary"), Column("c", "counts"))),
-            Facts("vector", (3,), 9, (0, 9), False, constant=((0, 5.0), (1, 1.0), (2, 7.0))),
+            DataSpec("vector", (3,), 9, (0, 9), False, constant=((0, 5.0), (1, 1.0), (2, 7.0))),
             {0: 0.0, 2: 7.0},
         ),
     ],
 )
-def test_what_is_held(observation, facts, held):
+def test_what_is_held(observation, spec, held):
     """Not what its own density can express: yes and no, and counts that were all 0."""
     head = MixedHead(observation.columns) if isinstance(observation, MixedTable) else heads.Gaussian((3,), "shared")
-    values = dress(facts, observation, head).head.held
+    values = adapt_inputs(spec, observation, head).head.held
     assert {i: float(v) for i, v in enumerate(values) if not torch.isnan(v)} == held
-    assert Facts.from_json(json.loads(json.dumps(facts.as_json()))) == facts
+    assert DataSpec.from_json(json.loads(json.dumps(spec.as_json()))) == spec
 
 
 @pytest.fixture(scope="module")

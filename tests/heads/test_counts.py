@@ -14,7 +14,7 @@ from vaekit.data.core import Column
 from vaekit.densities import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from vaekit.heads.base import moments, raw_of_within, within
 from vaekit.heads.mixed import MixedHead, start_bias
-from vaekit.recipes import Facts, get_recipe
+from vaekit.recipes import DataSpec, get_recipe
 
 WORST = {1e2: 1e-4, 1e4: 1e-4, 1e6: 2e-4, 1e8: 3e-3}
 """Nats that the docstrings promise in float32, by mean."""
@@ -143,14 +143,14 @@ def test_counts_of_ten_million_are_learned(likelihood, tmp_path):
 
 
 def test_a_run_from_before_counts_were_scaled_keeps_its_head():
-    facts = Facts("counts", (3,), 50, (0.0, 1e9), False)
-    stored = facts.as_json()
+    spec = DataSpec("counts", (3,), 50, (0.0, 1e9), False)
+    stored = spec.as_json()
     del stored["rules"]
-    old, new = (get_recipe("vae")(f, latent=1, hidden=(4,)).model for f in (Facts.from_json(stored), facts))
+    old, new = (get_recipe("vae")(f, latent=1, hidden=(4,)).model for f in (DataSpec.from_json(stored), spec))
     assert "likelihood.head.spread" in new.state_dict()
     assert "likelihood.head.spread" not in old.state_dict()
     assert old.likelihood.head.highest == 16.0
-    assert Facts.from_json(facts.as_json()).rules == facts.rules
+    assert DataSpec.from_json(spec.as_json()).rules == spec.rules
 
 
 def test_a_count_column_of_a_table_starts_at_its_size():

@@ -41,8 +41,8 @@ from vaekit.models.vae import VAE
 from vaekit.networks.tables import Log1p, OneHot, WithMask
 from vaekit.noise import Noise
 from vaekit.objectives import ELBO, Batch
-from vaekit.recipes.composition import Composition, Facts, check_support
-from vaekit.recipes.inputs import dress, is_mixed
+from vaekit.recipes.composition import Composition, DataSpec, check_support
+from vaekit.recipes.inputs import adapt_inputs, is_mixed
 
 NAN = math.nan
 COLUMNS = (
@@ -298,9 +298,9 @@ def incomplete_gaussian():
 def test_scores_of_incomplete_data_are_exact_marginals():
     exact, model, x = incomplete_gaussian()
     composition = Composition(model.float(), ELBO(), Identity().masked((5,)))
-    facts = Facts("vector", (5,), 4, (-9.0, 9.0), False, missing=True)
+    spec = DataSpec("vector", (5,), 4, (-9.0, 9.0), False, missing=True)
     run = run_of(composition, (5,))
-    run.facts = facts
+    run.spec = spec
     found = per_datum(run, run.observed(x.numpy()), 200_000)
     covariance = exact.W @ exact.W.T + exact.sigma**2 * torch.eye(5, dtype=torch.float64)
     for row in range(4):
@@ -359,19 +359,19 @@ def test_one_hot_and_mask():
 
 def facts_of(columns=(), missing=False, kind="vector", shape=None):
     shape = shape or (len(columns),)
-    return Facts(kind, shape, 100, (0.0, 9.0), False, columns=tuple(columns), missing=missing)
+    return DataSpec(kind, shape, 100, (0.0, 9.0), False, columns=tuple(columns), missing=missing)
 
 
 def test_dress_leaves_plain_data_alone():
     seen, head, net = Standardised((4,)), heads.Gaussian((4,)), nn.Identity()
-    for facts in (facts_of(shape=(4,)), facts_of([Column(n, "real") for n in "abcd"])):
-        dressed = dress(facts, seen, head)
+    for spec in (facts_of(shape=(4,)), facts_of([Column(n, "real") for n in "abcd"])):
+        dressed = adapt_inputs(spec, seen, head)
         assert dressed[:3] == (seen, head, (4,))
         assert dressed.wrap(net) is net
-        assert not is_mixed(facts)
+        assert not is_mixed(spec)
     assert is_mixed(facts_of(COLUMNS))
     assert not is_mixed(facts_of([Column("a", "counts")], kind="counts"))
-    counts = dress(facts_of(kind="counts", shape=(4,)), Counts(), heads.PoissonHead((4,)))
+    counts = adapt_inputs(facts_of(kind="counts", shape=(4,)), Counts(), heads.PoissonHead((4,)))
     assert isinstance(counts.wrap(net), Log1p)
 
 
@@ -388,7 +388,7 @@ def test_dress_leaves_plain_data_alone():
 def test_no_nan_reaches_a_gradient_of_a_whole_model(observation, head, shape, missing):
     columns = MANY if isinstance(observation, MixedTable) else ()
     kind = "counts" if isinstance(observation, Counts) else "image" if len(shape) == 3 else "vector"
-    seen, head, event, wrap = dress(facts_of(columns, missing, kind, shape), observation, head)
+    seen, head, event, wrap = adapt_inputs(facts_of(columns, missing, kind, shape), observation, head)
     torch.manual_seed(0)
     encoder = wrap(networks.MLP(event, 2 * 3, (8,)))
     model = VAE(
@@ -530,9 +530,9 @@ def table(path, n=120, seed=0, holes=0.0, cities=("Bern", "Lyon", "Rome"), extra
 
 
 def composition_for(data):
-    facts = Facts.of(data)
+    spec = DataSpec.of(data)
     torch.manual_seed(0)
-    seen, head, event, wrap = dress(facts, MixedTable(facts.columns), MixedHead(facts.columns))
+    seen, head, event, wrap = adapt_inputs(spec, MixedTable(spec.columns), MixedHead(spec.columns))
     posterior = Conditional(wrap(networks.MLP(event, 2 * 2, (16,))), heads.Gaussian((2,)))
     model = VAE(StandardNormal((2,)), posterior, Conditional(networks.MLP((2,), head.features, (16,)), head))
 
@@ -550,7 +550,7 @@ def test_a_table_from_the_file_to_the_score(tmp_path, missing):
     composition = composition_for(data)
     run = vk.fit(data, composition, out=tmp_path / "run", steps=60, batch=32, lr=1e-2, **QUIET)
     run = vk.open(tmp_path / "run", model=composition)  # which finds its data again
-    assert run.facts == Facts.of(data)
+    assert run.spec == DataSpec.of(data)
     found = {m["name"]: m["value"] for m in run.evaluate(samples=20)}
     assert np.isfinite(found["log_px_iw"])
     valid = [r for r in run.log if r["kind"] == "valid"][-1]
@@ -593,7 +593,7 @@ def test_a_two_valued_column_keeps_the_codes_of_the_run(tmp_path):
     """The gap this closes: a later table of "m" alone, or of "m" and "x", was coded by its own alphabet."""
     path = table(tmp_path / "a.csv")
     run = run_of(composition_for(load(path)), (4,))
-    run.facts = Facts.of(load(path))
+    run.spec = DataSpec.of(load(path))
     run.config["data"]["options"] = {}
     for cells, codes in ((["m", "m"], [1, 1]), (["m", "f"], [1, 0]), (["f"], [0])):
         other = tmp_path / "b.csv"
@@ -606,12 +606,12 @@ def test_a_two_valued_column_keeps_the_codes_of_the_run(tmp_path):
 
 def test_facts_survive_json_and_old_ones_open(tmp_path):
     data = load(table(tmp_path / "a.csv", holes=0.1), types={"visits": "counts"}, missing="mask")
-    facts = Facts.of(data)
-    assert facts.missing
-    assert facts.columns == data.schema
-    assert Facts.from_json(json.loads(json.dumps(facts.as_json()))) == facts
+    spec = DataSpec.of(data)
+    assert spec.missing
+    assert spec.columns == data.schema
+    assert DataSpec.from_json(json.loads(json.dumps(spec.as_json()))) == spec
     old = {"kind": "vector", "shape": [4], "n": 96, "scale": [0.0, 9.0], "integer": False}
-    assert Facts.from_json(old) == Facts("vector", (4,), 96, (0.0, 9.0), False)
+    assert DataSpec.from_json(old) == DataSpec("vector", (4,), 96, (0.0, 9.0), False)
 
 
 def test_training_on_incomplete_images(tmp_path):
@@ -621,10 +621,10 @@ def test_training_on_incomplete_images(tmp_path):
     with pytest.raises(DataError, match=r"is nan.*`missing='mask'`"):
         from_arrays(x)
     data = from_arrays(x, missing="mask")
-    facts = Facts.of(data)
-    assert (facts.kind, facts.shape, facts.missing, facts.scale) == ("image", (1, 4, 4), True, (0.0, 1.0))
+    spec = DataSpec.of(data)
+    assert (spec.kind, spec.shape, spec.missing, spec.scale) == ("image", (1, 4, 4), True, (0.0, 1.0))
     torch.manual_seed(0)
-    seen, head, event, wrap = dress(facts, Binary(0, 1), heads.Bernoulli((1, 4, 4)))
+    seen, head, event, wrap = adapt_inputs(spec, Binary(0, 1), heads.Bernoulli((1, 4, 4)))
     assert event == (2, 4, 4)
     posterior = Conditional(wrap(networks.MLP(event, 4, (16,))), heads.Gaussian((2,)))
     model = VAE(StandardNormal((2,)), posterior, Conditional(networks.MLP((2,), head.features, (16,)), head))
@@ -671,5 +671,5 @@ def test_the_command_line_reads_such_tables(tmp_path, capsys, monkeypatch):
     assert len(scores) == 20
     assert np.isfinite(scores).all()
     run = vk.open("run")
-    assert [c.kind for c in run.facts.columns] == ["categorical", "real", "counts", "binary"]
+    assert [c.kind for c in run.spec.columns] == ["categorical", "real", "counts", "binary"]
     assert np.isfinite([m["value"] for m in run.evaluate(samples=3) if isinstance(m["value"], float)]).all()

@@ -11,7 +11,7 @@ import vaekit as vk
 from vaekit.data.observation import Dequantised
 from vaekit.heads import ContinuousBernoulliHead
 from vaekit.noise import Noise
-from vaekit.recipes import Facts, get_recipe
+from vaekit.recipes import DataSpec, get_recipe
 from vaekit.training.fit import piled_up
 
 
@@ -48,11 +48,11 @@ def test_dequantised_floats_are_the_levels_of_the_bytes():
 
 @pytest.mark.parametrize("integer", [True, False])
 def test_auto_is_dequantised_and_grey_has_a_stated_bound(integer):
-    facts = Facts("image", (1, 2, 2), 50, (0.0, 255.0) if integer else (0.0, 1.0), integer)
+    spec = DataSpec("image", (1, 2, 2), 50, (0.0, 255.0) if integer else (0.0, 1.0), integer)
     for likelihood in ("continuous-bernoulli", "beta"):
-        made = get_recipe("vae")(facts, likelihood=likelihood, latent=1, hidden=(4,))
+        made = get_recipe("vae")(spec, likelihood=likelihood, latent=1, hidden=(4,))
         assert made.observation.kind == "dequantised"
-    made = get_recipe("vae")(facts, likelihood="continuous-bernoulli", observation="grey", latent=1, hidden=(4,))
+    made = get_recipe("vae")(spec, likelihood="continuous-bernoulli", observation="grey", latent=1, hidden=(4,))
     assert made.observation.kind == "grey"
 
 
@@ -79,10 +79,10 @@ def test_logits_are_themselves_until_near_their_bound(end):
 )
 def test_values_piled_up_at_the_ends_are_noted(choices, limit):
     data = vk.from_arrays(binary(), kind="image")
-    note = piled_up(data, get_recipe("vae")(Facts.of(data), latent=1, hidden=(4,), **choices))
+    note = piled_up(data, get_recipe("vae")(DataSpec.of(data), latent=1, hidden=(4,), **choices))
     assert (note is None) == (limit is None)
     if limit is not None:
         assert note.startswith("100% of the values")
         assert limit in note
     data = vk.from_arrays(np.random.default_rng(0).integers(3, 250, (60, 4, 4), dtype=np.uint8), kind="image")
-    assert piled_up(data, get_recipe("vae")(Facts.of(data), latent=1, hidden=(4,), **choices)) is None
+    assert piled_up(data, get_recipe("vae")(DataSpec.of(data), latent=1, hidden=(4,), **choices)) is None

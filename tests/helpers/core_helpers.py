@@ -20,7 +20,7 @@ from vaekit.heads import LOG_SCALE_FLOOR, Conditional
 from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
 from vaekit.objectives import ELBO
-from vaekit.recipes import Composition, Defaults, Facts
+from vaekit.recipes import Composition, DataSpec, Defaults
 from vaekit.runs.observed import Observed
 from vaekit.runs.run import Run
 from vaekit.utils.files import read_tensors
@@ -55,8 +55,8 @@ def same(a: Path, b: Path, file: str = "model.safetensors") -> bool:
 
 def run_of(composition: Composition, shape, kind="vector", scale=(0.0, 1.0), integer=False) -> Run:
     """A run that never touched the disk, for estimators that need one."""
-    facts = Facts(kind, tuple(shape), 100, scale, integer)
-    return Run(Path("nowhere"), {"data": {"facts": facts.as_json(), "name": "made up", "digest": ""}}, composition)
+    spec = DataSpec(kind, tuple(shape), 100, scale, integer)
+    return Run(Path("nowhere"), {"data": {"facts": spec.as_json(), "name": "made up", "digest": ""}}, composition)
 
 
 def soft_floored(log_scale: torch.Tensor) -> torch.Tensor:
@@ -140,4 +140,4 @@ def python(script: str, *arguments: str, timeout: int = 1200) -> subprocess.Comp
 
 def observed_of(run: Run, raw: np.ndarray) -> Observed:
     """x of any raw rows (n, *event), also outside the range a run would accept from a user."""
-    return Observed(run.composition, run.facts, "array", None, raw)
+    return Observed(run.composition, run.spec, "array", None, raw)

@@ -10,7 +10,7 @@ import torch
 import vaekit as vk
 from vaekit.data.core import Column
 from vaekit.noise import Noise
-from vaekit.recipes import RECIPES, Facts, get_recipe
+from vaekit.recipes import RECIPES, DataSpec, get_recipe
 from vaekit.runs.run import Run
 
 QUIET = {"progress": False, "compile": "off", "device": "cpu"}
@@ -19,12 +19,12 @@ SMALL = {"latent": 3, "hidden": (8,), "codes": 6, "dim": 2, "levels": (3, 2), "w
 
 CLASSES = ("a", "b", "c")
 FACTS = {
-    "image": Facts("image", (1, 6, 5), 70, (0.0, 255.0), True, classes=CLASSES),
-    "signal": Facts("signal", (2, 12), 70, (-3.0, 3.0), False),
-    "vector": Facts("vector", (5,), 70, (-3.0, 3.0), False),
-    "counts": Facts("counts", (5,), 70, (0.0, 30.0), False),
-    "missing": Facts("vector", (5,), 70, (-3.0, 3.0), False, missing=True),
-    "table": Facts(
+    "image": DataSpec("image", (1, 6, 5), 70, (0.0, 255.0), True, classes=CLASSES),
+    "signal": DataSpec("signal", (2, 12), 70, (-3.0, 3.0), False),
+    "vector": DataSpec("vector", (5,), 70, (-3.0, 3.0), False),
+    "counts": DataSpec("counts", (5,), 70, (0.0, 30.0), False),
+    "missing": DataSpec("vector", (5,), 70, (-3.0, 3.0), False, missing=True),
+    "table": DataSpec(
         "vector",
         (4,),
         70,
@@ -66,14 +66,14 @@ def raw_of(kind: str, n: int, seed: int = 1) -> np.ndarray:
 
 def made_up(recipe: str, kind: str = "image", **choices) -> Run:
     """A run of this recipe that never touched the disk; its weights are random, and none is zero."""
-    facts, takes = FACTS[kind], RECIPES[recipe].parameters
+    spec, takes = FACTS[kind], RECIPES[recipe].parameters
     torch.manual_seed(0)
-    composition = get_recipe(recipe)(facts, **{k: v for k, v in SMALL.items() if k in takes} | choices)
+    composition = get_recipe(recipe)(spec, **{k: v for k, v in SMALL.items() if k in takes} | choices)
     with torch.no_grad():
         for module in composition.modules.values():
             for parameter in module.eval().parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    data = {"facts": facts.as_json(), "name": "made up", "digest": "", "source": None}
+    data = {"facts": spec.as_json(), "name": "made up", "digest": "", "source": None}
     return Run(Path("nowhere"), {"recipe": recipe, "data": data}, composition)
 
 

@@ -163,7 +163,7 @@ def digits(tmp_path_factory):
 
 def test_filled_digits_are_nearer_than_the_mean_image(digits):
     raw = digits.observed("test").raw(np.arange(100)).astype(float)
-    hidden = named_mask("half", digits.facts.shape)
+    hidden = named_mask("half", digits.spec.shape)
     found = digits.fill(raw.astype(np.uint8), "half", draws=8)
     mean = digits.data.events(digits.data.train[:]).mean(0)
     ours = ((found.filled - raw)[:, hidden] ** 2).mean()

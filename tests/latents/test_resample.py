@@ -29,7 +29,7 @@ from vaekit.models.m2 import m2
 from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
 from vaekit.noise import fold
-from vaekit.objectives import ELBO, Objective, SemiSupervised, Terms
+from vaekit.objectives import ELBO, Losses, Objective, SemiSupervised
 from vaekit.objectives.terms import distortion
 from vaekit.recipes import RECIPES
 from vaekit.utils.files import read_tensors, unwritable, write_tensors
@@ -63,7 +63,7 @@ class Distance(Objective):
 
     def forward(self, model, batch, step):
         d = distortion(model.trace(batch.x, noise=batch.noise), batch.x).mean()
-        return Terms({"model": d}, {"distortion": d})
+        return Losses({"model": d}, {"distortion": d})
 
 
 def as_they_are(posterior: Head | None = None, dims: int = 2) -> vk.Composition:
@@ -302,7 +302,7 @@ def test_a_second_stage_is_a_run_like_any_other(run):
     run.fit_latents("two-stage", steps=30)
     second = vk.open(run.path / "latents" / "two-stage")
     assert second.config["recipe"] == "vae"
-    assert second.facts.shape == (2,)
+    assert second.spec.shape == (2,)
     assert second.sample(3).shape == (3, 2)
 
 

@@ -608,15 +608,15 @@ def test_the_terms_are_what_they_say(kind):
 def test_each_loss_reaches_its_own_player_alone(kind):
     model = small(kind)
     objective = Quantised()
-    players = objective.players(model)
-    assert list(players) == ["model", "prior"]
-    owned = [id(p) for ps in players.values() for p in ps]
+    parameter_groups = objective.parameter_groups(model)
+    assert list(parameter_groups) == ["model", "prior"]
+    owned = [id(p) for ps in parameter_groups.values() for p in ps]
     assert len(owned) == len(set(owned)) == len(list(model.parameters()))
     terms = objective(model, batch_of(pixels(6)), torch.tensor(0))
     for mine, other in (("model", "prior"), ("prior", "model")):
-        stray = torch.autograd.grad(terms.losses[mine], players[other], retain_graph=True, allow_unused=True)
+        stray = torch.autograd.grad(terms.losses[mine], parameter_groups[other], retain_graph=True, allow_unused=True)
         assert all(g is None for g in stray)
-        own = torch.autograd.grad(terms.losses[mine], players[mine], retain_graph=True, allow_unused=True)
+        own = torch.autograd.grad(terms.losses[mine], parameter_groups[mine], retain_graph=True, allow_unused=True)
         assert all(g is not None for g in own)
 
 
@@ -649,7 +649,7 @@ def test_a_prior_that_does_not_learn_is_no_player():
     model = small()
     model.prior.net.requires_grad_(False)
     objective = Quantised()
-    assert list(objective.players(model)) == ["model"]
+    assert list(objective.parameter_groups(model)) == ["model"]
     assert list(objective(model, batch_of(pixels(4)), torch.tensor(0)).losses) == ["model"]
 
 
@@ -754,7 +754,7 @@ def test_a_codebook_put_back_goes_on_to_the_same_weights(kind):
 
 
 def test_compiled_steps_equal_eager_ones(monkeypatch):
-    """Running means, restarts and both players in one graph, run by a backend that needs no C++ compiler."""
+    """Running means, restarts and both parameter groups in one graph, run by a backend that needs no C++ compiler."""
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **more: real(f, backend="aot_eager", fullgraph=True))
 

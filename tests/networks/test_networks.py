@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vaekit import fit, heads, networks
 from vaekit.data.observation import Identity
 from vaekit.objectives import ELBO
-from vaekit.recipes import Composition, Facts, gaussian_vae, get_recipe
+from vaekit.recipes import Composition, DataSpec, gaussian_vae, get_recipe
 from vaekit.training.cost import Work, decide_compile, work
 
 EVENTS = [(1, 28, 28), (3, 64, 64), (2, 17, 9), (1, 6, 5), (4, 50), (1, 7)]
@@ -82,8 +82,8 @@ def test_what_is_linear_reaches_the_first_features_alone():
 @pytest.mark.parametrize("condition", ["none", "label"])
 def test_the_dense_layer_is_centred_on_what_the_encoder_sees(condition):
     """It sees bytes as -1..1, whatever else it is given beside them."""
-    facts = Facts("image", (3, 8, 8), 40, (0.0, 255.0), True, classes=("a", "b"))
-    made = get_recipe("conv")(facts, latent=4, hidden=(4,), condition=condition)
+    spec = DataSpec("image", (3, 8, 8), 40, (0.0, 255.0), True, classes=("a", "b"))
+    made = get_recipe("conv")(spec, latent=4, hidden=(4,), condition=condition)
     x = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(0)).float()
     with torch.no_grad():
         made.start(made, x)
@@ -165,12 +165,12 @@ def test_work_is_counted_in_multiply_adds_and_changes_nothing():
 
 
 def test_the_operations_of_a_step_are_counted_forward_and_backward():
-    facts = Facts("image", (1, 8, 8), 100, (0.0, 255.0), True)
-    plain = work(get_recipe("vae")(facts), (1, 8, 8)).operations
+    spec = DataSpec("image", (1, 8, 8), 100, (0.0, 255.0), True)
+    plain = work(get_recipe("vae")(spec), (1, 8, 8)).operations
     assert 150 < plain < 600
-    deep, sphere = (work(get_recipe(name)(facts), (1, 8, 8)).operations for name in ("ladder", "hyperspherical"))
+    deep, sphere = (work(get_recipe(name)(spec), (1, 8, 8)).operations for name in ("ladder", "hyperspherical"))
     assert min(deep, sphere) > 4 * plain
-    quantised = get_recipe("vq")(facts)  # averages that a step updates stay as they are
+    quantised = get_recipe("vq")(spec)  # averages that a step updates stay as they are
     before = {n: t.clone() for n, t in quantised.model.state_dict().items()}
     assert work(quantised, (1, 8, 8)).operations > 100
     assert all(torch.equal(before[n], t) for n, t in quantised.model.state_dict().items())

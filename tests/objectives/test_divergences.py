@@ -323,7 +323,7 @@ def test_the_adversaries_losses_never_reach_each_other():
     for model in (random_table(N, LATENT), deterministic(N, LATENT)):
         objective = small_adversarial()
         losses = objective(model, batch(N), STEP).losses
-        assert set(losses) == {"model", "critic"} == set(objective.players(model))
+        assert set(losses) == {"model", "critic"} == set(objective.parameter_groups(model))
         assert gradients(losses["critic"], model) == 0
         assert gradients(losses["critic"], objective.critic) > 0
         assert gradients(losses["model"], objective.critic) == 0

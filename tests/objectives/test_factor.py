@@ -44,7 +44,7 @@ def small(gamma=10.0, hidden=(16, 16), seed=1) -> FactorVAE:
 def test_the_critic_s_loss_never_reaches_the_encoder_and_the_model_s_never_the_critic():
     model, objective = random_table(N, LATENT), small()
     losses = objective(model, batch(N), STEP).losses
-    assert set(losses) == {"model", "critic"} == set(objective.players(model))
+    assert set(losses) == {"model", "critic"} == set(objective.parameter_groups(model))
     assert gradients(losses["critic"], model) == 0
     assert gradients(losses["critic"], objective.critic) > 0
     assert gradients(losses["model"], objective.critic) == 0

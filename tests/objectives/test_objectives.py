@@ -110,13 +110,13 @@ def test_every_player_is_reached_by_its_own_loss_only(name):
     objective.check(model)
     x = LinearGaussian().data(6)
     terms = objective(model, Batch(x, Noise.of(0, 6)), STEP)
-    players = objective.players(model)
-    assert list(terms.losses) == list(players) or set(terms.losses) == set(players)
-    owned = {id(p) for ps in players.values() for p in ps}
+    parameter_groups = objective.parameter_groups(model)
+    assert list(terms.losses) == list(parameter_groups) or set(terms.losses) == set(parameter_groups)
+    owned = {id(p) for ps in parameter_groups.values() for p in ps}
     assert owned == {id(p) for p in [*model.parameters(), *objective.parameters()]}
     for player, loss in terms.losses.items():
         assert loss.shape == ()
-        for other, parameters in players.items():
+        for other, parameters in parameter_groups.items():
             found = gradients(loss, parameters)
             if other == player:
                 assert all(g is not None and bool(torch.isfinite(g).all()) for g in found)
@@ -563,13 +563,13 @@ def test_a_flow_for_a_posterior_is_weighted_by_the_density_of_its_draws():
 
 
 def phase_gradients(world, repeats=80, rows=250):
-    """Gradients of each player's loss on fresh data and noise: (repeats, parameters) by player."""
+    """Gradients of each group's loss on fresh data and noise: (repeats, parameters) by parameter group."""
     m = world.model
-    players = WakeSleep().players(m)
-    found = {p: [] for p in players}
+    parameter_groups = WakeSleep().parameter_groups(m)
+    found = {p: [] for p in parameter_groups}
     for r in range(repeats):
         losses = WakeSleep()(m, Batch(world.data(rows, seed=100 + r), Noise.of(r, rows)), STEP).losses
-        for p, parameters in players.items():
+        for p, parameters in parameter_groups.items():
             found[p].append(flat(gradients(losses[p], parameters)))
     return {p: torch.stack(g).numpy() for p, g in found.items()}
 
@@ -607,9 +607,9 @@ def test_wake_sleep_learns_the_posterior():
     for p in world.model.likelihood.parameters():
         p.requires_grad_(False)
     x = world.data(300)
-    players = WakeSleep().players(world.model)
-    assert players["decoder"] == []
-    encoder = torch.optim.Adam(players["encoder"], 0.02)
+    parameter_groups = WakeSleep().parameter_groups(world.model)
+    assert parameter_groups["decoder"] == []
+    encoder = torch.optim.Adam(parameter_groups["encoder"], 0.02)
     for t in range(400):
         encoder.zero_grad()
         WakeSleep()(world.model, Batch(x, Noise.of(0, 300, t)), STEP).losses["encoder"].backward()

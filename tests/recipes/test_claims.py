@@ -18,13 +18,13 @@ from vaekit.models import priors
 from vaekit.models import quantised as quantize
 from vaekit.noise import Noise
 from vaekit.objectives import Batch
-from vaekit.recipes import RECIPES, Facts, choices, get_recipe
+from vaekit.recipes import RECIPES, DataSpec, choices, get_recipe
 from vaekit.runs.stored import rebuild
 from vaekit.training.optimisers import optimiser
 from vaekit.training.step import Engine, Settings
 
 N, EVENT = 60, (1, 6, 5)
-FACTS = Facts("image", EVENT, N, (0.0, 255.0), True, classes=("a", "b", "c"), class_counts=(30, 20, 10))
+FACTS = DataSpec("image", EVENT, N, (0.0, 255.0), True, classes=("a", "b", "c"), class_counts=(30, 20, 10))
 RAW = torch.from_numpy(blobs(N))[:, None]
 SMALL = {"latent": 4, "hidden": (12,)}
 STEP = torch.tensor(7)
@@ -180,8 +180,8 @@ def test_a_denoising_encoder_sees_three_tenths_masked_and_the_target_is_clean():
 
 def test_an_autoencoder_is_under_complete_where_data_have_two_dimensions_or_more():
     for shape in ((2,), (3,), (9,), (70,), (300,), (5000,)):
-        facts = Facts("vector", shape, 50, (-3.0, 3.0), False)
-        model = get_recipe("ae")(facts, hidden=(3,)).model
+        spec = DataSpec("vector", shape, 50, (-3.0, 3.0), False)
+        model = get_recipe("ae")(spec, hidden=(3,)).model
         assert model.encode(torch.zeros(1, *shape)).shape[1] < shape[0]
         assert model.no_density
 
@@ -376,10 +376,10 @@ def test_labels_of_the_training_rows_are_counted():
     raw, labels = blobs(90), np.repeat([0, 1, 2], [60, 20, 10])
     labels[:5] = -1
     data = vk.from_arrays(raw, label=labels)
-    facts = Facts.of(data)
+    spec = DataSpec.of(data)
     there = data.train.label[data.train.label >= 0]
-    assert facts.class_counts == tuple(np.bincount(there, minlength=3))
-    made = get_recipe("semi-supervised")(facts, latent=2, hidden=(4,))
+    assert spec.class_counts == tuple(np.bincount(there, minlength=3))
+    made = get_recipe("semi-supervised")(spec, latent=2, hidden=(4,))
     assert made.model.class_prior().probs.tolist() == pytest.approx((np.bincount(there) / len(there)).tolist())
     assert made.targets.count == len(there)  # rows without a label: those that have one are all it can learn from
 
@@ -387,9 +387,9 @@ def test_labels_of_the_training_rows_are_counted():
 # --- runs from before --------------------------------------------------------------------------------------------
 
 
-def rebuilt(recipe, facts, **arguments):
+def rebuilt(recipe, spec, **arguments):
     """As a run.json from before `rules`, class counts and a decoder's decay would have it built."""
-    stored = facts.as_json()
+    stored = spec.as_json()
     for later in ("rules", "class_counts"):
         del stored[later]
     known = {k: v for k, v in get_recipe(recipe).defaults.items() if k not in ("decoder_decay", "class_prior")}

@@ -14,11 +14,11 @@ from vaekit.errors import ChoiceError
 from vaekit.noise import Noise
 from vaekit.objectives import Batch
 from vaekit.objectives.terms import log_weights
-from vaekit.recipes import RECIPES, Facts, get_recipe
+from vaekit.recipes import RECIPES, DataSpec, get_recipe
 from vaekit.recipes.choices import OBJECTIVES, ObjectiveName, PosteriorName, PriorName, takes
 from vaekit.recipes.parts import LikelihoodName
 
-FACTS = Facts("vector", (6,), 50, (0.0, 1.0), False, classes=("a", "b", "c"))
+FACTS = DataSpec("vector", (6,), 50, (0.0, 1.0), False, classes=("a", "b", "c"))
 SMALL = {"latent": 3, "hidden": (5,), "activation": "tanh"}
 
 
@@ -53,9 +53,9 @@ def test_any_prior_and_posterior_train_with_it_or_are_refused_with_a_remedy(obje
             continue
         model = composition.model.train()
         terms = composition.objective(model, batch(composition), torch.tensor(2))
-        players = composition.objective.players(model)
+        parameter_groups = composition.objective.parameter_groups(model)
         for player, loss in terms.losses.items():
-            grads = torch.autograd.grad(loss, players[player], retain_graph=True, allow_unused=True)
+            grads = torch.autograd.grad(loss, parameter_groups[player], retain_graph=True, allow_unused=True)
             assert torch.isfinite(loss), (prior, posterior)
             assert any(g is not None and bool(g.any()) for g in grads), (prior, posterior, player)
             assert all(bool(torch.isfinite(g).all()) for g in grads if g is not None), (prior, posterior, player)
@@ -169,7 +169,7 @@ def test_a_constraint_is_told_in_the_units_that_are_reported(hold, tmp_path):
 
 
 def test_labels_are_needed_where_they_are_used():
-    bare = Facts("vector", (6,), 50, (0.0, 1.0), False)
+    bare = DataSpec("vector", (6,), 50, (0.0, 1.0), False)
     for name in ("conditional", "semi-supervised"):
         with pytest.raises(ChoiceError, match="label"):
             get_recipe(name)(bare)

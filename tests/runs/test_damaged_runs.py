@@ -12,8 +12,8 @@ from core_helpers import QUIET, blobs, tensors
 from PIL import Image
 
 import vaekit as vk
-from vaekit import stored
 from vaekit.errors import DataError, RunError, VaekitError
+from vaekit.runs import stored
 from vaekit.training.fit import fit
 from vaekit.utils.files import write_tensors
 

@@ -72,7 +72,7 @@ def test_classes_are_mapped_by_name_whatever_a_file_has_of_them(graded, new, fol
         assert main(["score", run, str(one), "--out", str(folder / "s.csv"), "--samples", "20"]) == 0
         # the noise belongs to a row's place: the estimate differs a little, the class does not
         assert float(read(folder / "s.csv")[0]["log_px"]) == pytest.approx(expected[i], abs=1.0)
-    codes = [graded.facts.classes.index(name) for name in ("high", "high", "low")]
+    codes = [graded.spec.classes.index(name) for name in ("high", "high", "low")]
     np.testing.assert_array_equal(graded.score(X, 20, labels=codes), expected)
     assert main(["encode", run, str(new), "--out", str(folder / "z.npz")]) == 0
     with np.load(folder / "z.npz") as held:
@@ -282,7 +282,7 @@ def birds(folder):
 def test_a_column_of_the_table_is_the_condition(birds, folder, capsys):
     """It leaves what is modelled, and everything that takes a condition takes its names."""
     run = vk.open(birds)
-    assert [column.name for column in run.facts.columns] == ["bill", "flipper"]
+    assert [column.name for column in run.spec.columns] == ["bill", "flipper"]
     assert run.composition.condition.names == ("adelie", "chinstrap", "gentoo")
     assert run.data.shape == (2,)
     x = np.array([[52.0, 208.0], [46.0, 199.0]], np.float32)
@@ -315,7 +315,7 @@ def test_the_same_from_python(folder, birds, tmp_path):
     data = vk.load(folder / "birds.csv")
     assert data.shape == (3,)
     run = vk.fit(data, "vae", condition="species", out=tmp_path / "run", **TINY | {"steps": 5})
-    assert run.facts.shape == (2,)
+    assert run.spec.shape == (2,)
     assert vk.open(run.path, data=data).data.shape == (2,)
     assert vk.fit(data, "vae", condition="species", out=run.path, resume=True, **TINY | {"steps": 5}).data.shape == (2,)
     with pytest.raises(ChoiceError, match="'bill'`: the column holds"):
@@ -348,7 +348,7 @@ def people(folder):
 
 def test_whole_numbers_stay_whole_and_within_their_range(people, folder):
     run = vk.open(people)
-    age, gain = (next(c for c in run.facts.columns if c.name == name) for name in ("age", "gain"))
+    age, gain = (next(c for c in run.spec.columns if c.name == name) for name in ("age", "gain"))
     assert age.integer
     assert (gain.low, gain.high) == (0, max(int(row["gain"]) for row in read(folder / "people.csv")))
     assert main(["sample", str(people), "-n", "200", "--noise", "--out", str(folder / "p.csv")]) == 0

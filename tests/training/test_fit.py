@@ -16,7 +16,7 @@ import vaekit as vk
 from vaekit import heads, networks
 from vaekit.data.observation import Binary, Grey
 from vaekit.errors import ChoiceError, RunError, TrainingError, VaekitError
-from vaekit.objectives import ELBO, Batch, Terms
+from vaekit.objectives import ELBO, Batch, Losses
 from vaekit.recipes import RECIPES, Composition, Defaults, gaussian_vae
 from vaekit.training.fit import fit
 from vaekit.training.loop import Trainer, checkpoints
@@ -232,7 +232,7 @@ def test_init_from_starts_from_the_weights_of_another_run(images, tmp_path):
 class NaNAtSeven(ELBO):
     def forward(self, model, batch: Batch, step):
         losses, stats = super().forward(model, batch, step)
-        return Terms(losses, stats | {"mine": torch.where(step == 7, torch.nan, 1.0)})
+        return Losses(losses, stats | {"mine": torch.where(step == 7, torch.nan, 1.0)})
 
 
 def test_a_non_finite_term_stops_naming_step_and_term(images, tmp_path):
@@ -275,7 +275,7 @@ class NaNGradientAtSeven(ELBO):
     def forward(self, model, batch: Batch, step):
         losses, stats = super().forward(model, batch, step)
         bad = torch.sqrt(0 * next(model.parameters()).sum())
-        return Terms({n: v + torch.where(step == 7, bad, 0.0 * bad.detach()) for n, v in losses.items()}, stats)
+        return Losses({n: v + torch.where(step == 7, bad, 0.0 * bad.detach()) for n, v in losses.items()}, stats)
 
 
 def test_weights_spoilt_by_a_gradient_are_not_saved(images, tmp_path):

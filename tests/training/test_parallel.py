@@ -7,8 +7,8 @@ import torch
 from core_helpers import QUIET, blobs, python, tensors
 
 import vaekit as vk
-from vaekit import parallel
 from vaekit.errors import ChoiceError, RunError
+from vaekit.training import parallel
 
 SCRIPT = """
 import sys
@@ -18,20 +18,20 @@ import vaekit as vk
 from core_helpers import blobs
 from vaekit import heads, networks
 from vaekit.data.observation import Binary
-from vaekit.objectives import Objective, Terms
+from vaekit.objectives import Objective, Losses
 from vaekit.recipes import Composition, Defaults, gaussian_vae
 from vaekit.objectives.terms import distortion, rate
 
 
 class TwoPlayers(Objective):
-    def players(self, model):
+    def parameter_groups(self, model):
         return {"encoder": list(model.posterior.parameters()), "decoder": list(model.likelihood.parameters())}
 
     def forward(self, model, batch, step):
         trace = model.trace(batch.x, noise=batch.noise)
         d, r = distortion(trace, batch.x), rate(trace)
         stats = {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()}
-        return Terms({"encoder": (d + 2 * r).mean(), "decoder": d.mean()}, stats)
+        return Losses({"encoder": (d + 2 * r).mean(), "decoder": d.mean()}, stats)
 
 
 event = (1, 6, 5)

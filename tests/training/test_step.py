@@ -1,4 +1,4 @@
-"""One training step: players, clipping, averages, and that compiling changes nothing but the last bits."""
+"""One training step: parameter groups, clipping, averages, and that compiling changes nothing but the last bits."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from vaekit import heads, networks
 from vaekit.data.observation import Binary, Identity
 from vaekit.errors import TrainingError
 from vaekit.noise import Noise, fold
-from vaekit.objectives import ELBO, Batch, Objective, Terms
+from vaekit.objectives import ELBO, Batch, Losses, Objective
 from vaekit.objectives.terms import distortion, rate
 from vaekit.recipes import Composition, gaussian_vae
 from vaekit.training.optimisers import optimiser
@@ -48,13 +48,13 @@ def engine(composition, rule="sgd", lr=0.1, **settings):
 class TwoPlayers(Objective):
     """Encoder and decoder with losses of their own, both of which depend on all parameters."""
 
-    def players(self, model):
+    def parameter_groups(self, model):
         return {"encoder": list(model.posterior.parameters()), "decoder": list(model.likelihood.net.parameters())}
 
     def forward(self, model, batch, step):
         trace = model.trace(batch.x, noise=batch.noise)
         d, r = distortion(trace, batch.x).mean(), rate(trace).mean()
-        return Terms({"encoder": d + 3 * r, "decoder": d * d / 10 - r}, {"rate": r})
+        return Losses({"encoder": d + 3 * r, "decoder": d * d / 10 - r}, {"rate": r})
 
 
 def test_two_players_each_follow_their_own_loss_at_the_same_parameters():
@@ -87,12 +87,12 @@ def test_the_learning_rate_factor_and_the_order_of_players():
     (x,) = data()
 
     class Swapped(TwoPlayers):
-        def players(self, model):
-            return dict(reversed(super().players(model).items()))
+        def parameter_groups(self, model):
+            return dict(reversed(super().parameter_groups(model).items()))
 
         def forward(self, model, batch, step):
             losses, stats = super().forward(model, batch, step)
-            return Terms(dict(reversed(losses.items())), stats)
+            return Losses(dict(reversed(losses.items())), stats)
 
     engine(Composition(m, TwoPlayers(), Doubles()), lr=0.05).step(x, 0, 0.5)
     engine(Composition(n, Swapped(), Doubles()), lr=0.025).step(x, 0, 1.0)
@@ -102,7 +102,7 @@ def test_the_learning_rate_factor_and_the_order_of_players():
 
 def test_players_must_be_disjoint():
     class Overlapping(TwoPlayers):
-        def players(self, model):
+        def parameter_groups(self, model):
             return {"encoder": list(model.parameters()), "decoder": list(model.likelihood.parameters())}
 
     with pytest.raises(TrainingError, match="disjoint"):

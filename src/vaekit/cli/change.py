@@ -148,10 +148,10 @@ def fill(
     one = datum(opened, image)
     labels, given = classes(opened, one, label), one if isinstance(one, int) else one.x
     hidden = read_mask(opened, mask)
-    hidden = named_mask(hidden, opened.facts.shape) if isinstance(hidden, str) else hidden
+    hidden = named_mask(hidden, opened.spec.shape) if isinstance(hidden, str) else hidden
     raw = raw_of(opened, given)
     found = opened.fill(given if isinstance(given, int) else raw, hidden, draws, seed, labels)
-    low, high = opened.facts.scale
+    low, high = opened.spec.scale
     shown = np.where(hidden, np.float32((low + high) / 2), raw.astype(np.float32))
     picture = np.concatenate([raw.astype(np.float32), shown, found.filled, found.draws[:4, 0]])
     arrays = {"x": raw[0], "hidden": hidden, "filled": found.filled[0], "draws": found.draws[:, 0]}

@@ -99,14 +99,14 @@ def at_least(low: float, **values: float | None) -> None:
 
 def check_picture(run: Run, path: Path) -> None:
     """Refuse a .png of data that have no picture, and a .csv of data that are no rows."""
-    pictured = run.facts.kind in ("image", "signal")
+    pictured = run.spec.kind in ("image", "signal")
     if path.suffix.lower() == ".png" and not pictured:
         raise ChoiceError(
-            f"{run.facts.kind} data have no picture: write a table with --out {path.with_suffix('.csv')}, or arrays "
+            f"{run.spec.kind} data have no picture: write a table with --out {path.with_suffix('.csv')}, or arrays "
             f"with {path.with_suffix('.npz')}"
         )
     if path.suffix.lower() == ".csv" and pictured:
-        raise ChoiceError(f"{run.facts.kind}s are no table: write --out {path.with_suffix('.png')}, or .npz for arrays")
+        raise ChoiceError(f"{run.spec.kind}s are no table: write --out {path.with_suffix('.png')}, or .npz for arrays")
 
 
 # --- after work -------------------------------------------------------------------------------------------------
@@ -149,10 +149,10 @@ def write(
         write_atomically(path, save)
     elif path.suffix.lower() == ".csv":
         write_table(path, run, picture, beside)
-    elif run.facts.kind == "image":
+    elif run.spec.kind == "image":
         from vaekit.figures import channels_last, image_grid, labelled_grid, save_png
 
-        tiles, scale = channels_last(picture), run.facts.scale
+        tiles, scale = channels_last(picture), run.spec.scale
         grid = (
             image_grid(tiles, columns, scale=scale) if labels is None else labelled_grid(tiles, columns, labels, scale)
         )
@@ -172,7 +172,7 @@ def write_table(path: Path, run: Run, rows: np.ndarray, beside: Mapping[str, Seq
     columns = columns_of(run)
     if not columns:
         names = run.data.feature_names or [f"x{i}" for i in range(rows.shape[1])]
-        columns = tuple(Column(name, "counts" if run.facts.kind == "counts" else "real") for name in names)
+        columns = tuple(Column(name, "counts" if run.spec.kind == "counts" else "real") for name in names)
     write_atomically(path, lambda part: write(part, columns, rows, beside))
 
 

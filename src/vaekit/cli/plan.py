@@ -22,7 +22,7 @@ STEPS = 5
 def plan(data: Data, name: str, arguments: dict[str, Any], options: Options, out: Path, init_from: str | None) -> None:
     """Print choices, shapes, parameters, memory and an estimate of the time."""
     from vaekit.data.condition import set_apart
-    from vaekit.recipes import Facts, get_recipe
+    from vaekit.recipes import DataSpec, get_recipe
     from vaekit.training.fit import describe, prepare
     from vaekit.training.loop import Trainer
     from vaekit.utils.isolation import seeded
@@ -31,7 +31,7 @@ def plan(data: Data, name: str, arguments: dict[str, Any], options: Options, out
     data = set_apart(data, arguments.get("condition"))
     recipe = get_recipe(name)
     with seeded(options.seed):
-        composition = recipe(Facts.of(data), **arguments)
+        composition = recipe(DataSpec.of(data), **arguments)
     options = options.with_defaults(composition.defaults)
     config = describe(data, recipe.name, arguments, composition, options)
     config["decided"]["compile"], compiled = False, config["decided"]["compile"]  # the few steps here run eagerly

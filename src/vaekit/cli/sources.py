@@ -51,7 +51,7 @@ def rows(run: Run, source: str | None, split: str | None, table: str | None = No
     from .fit import load
 
     options = _options(run, source, table)
-    data = load(source, kind=run.facts.kind, **options)
+    data = load(source, kind=run.spec.kind, **options)
     if data.is_same(run.config["data"]["digest"]):
         run.use_data(source)
         return _own(run, split)
@@ -143,7 +143,7 @@ def condition(run: Run, given: str | None) -> np.ndarray | None:
 def told(run: Run, z: np.ndarray) -> dict[str, list[str]]:
     """The classes that codes (N, D) of a conditional run of a table end in, as a column of text."""
     condition = run.composition.condition
-    if condition is None or condition.kind != "label" or run.facts.kind not in ("vector", "counts"):
+    if condition is None or condition.kind != "label" or run.spec.kind not in ("vector", "counts"):
         return {}
     name = condition.column or run.config["data"]["options"].get("label", "label")
     return {name: condition.decoded(z[:, -condition.size :]).tolist()}
@@ -173,13 +173,13 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
         found = read_rows(source, **_options(run, source, table), progress=doing)
     for note in found.notes:
         say(f"note: {note}")
-    if is_table(path) and not columns_of(run) and run.facts.kind in ("vector", "counts"):
+    if is_table(path) and not columns_of(run) and run.spec.kind in ("vector", "counts"):
         shown = some(found.feature_names or [])
         say(f"note: this run knows no names of columns: {path.name} is read in its own order, {shown}")
     found = in_order(found, [column.name for column in columns_of(run)], source)
     x, label = found.x, found.label
     if path.is_dir() and found.names is not None:
-        if x.ndim == 3 and run.facts.shape[0] == 3:
+        if x.ndim == 3 and run.spec.shape[0] == 3:
             x = np.broadcast_to(x[..., None], (*x.shape, 3))  # only grey images, for a run of coloured ones
         label = label if label is not None else _folder_class(run, path, found.names)
     if is_table(path):
@@ -207,7 +207,7 @@ def _folder_class(run: Run, path: Path, names: list[str]) -> np.ndarray | None:
     shared = [
         parts for parts in zip(*(Path(name).parent.parts for name in names), strict=False) if len(set(parts)) == 1
     ]
-    known = [folder for folder in (path.resolve().name, *(parts[0] for parts in shared)) if folder in run.facts.classes]
+    known = [folder for folder in (path.resolve().name, *(parts[0] for parts in shared)) if folder in run.spec.classes]
     return np.full(len(names), known[-1]) if known else None
 
 
@@ -219,14 +219,14 @@ def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
 
     path, stored = Path(source).expanduser(), run.config["data"]["options"]
     taken: tuple[str, ...] = ()
-    images = path.is_dir() and run.facts.kind == "image" and not has_idx(path)
+    images = path.is_dir() and run.spec.kind == "image" and not has_idx(path)
     if table is not None and not images:
         raise ChoiceError(f"--table describes a folder of images, and {source} is none")
     if images:
         own = stored.get("table", "") if run.composition.condition is not None else ""
         # the table that described the training images may describe these, or one of its name lie among them
         beside = table or (own if own and ((path / own).is_file() or Path(own).is_file()) else None)
-        size = "x".join(map(str, run.facts.shape[1:]))
+        size = "x".join(map(str, run.spec.shape[1:]))
         ways = ("background", "pixel_range", "skip_bad", *(("label",) if beside else ()))
         return {"size": size, "table": beside} | {n: stored[n] for n in ways if n in stored}
     if path.suffix == ".npz":
@@ -255,10 +255,10 @@ def _is_one(run: Run, shape: tuple[int, ...]) -> bool:
 def _fits(run: Run, row: tuple[int, ...]) -> bool:
     from vaekit.data.core import layout
 
-    if row in (run.facts.shape, (run.facts.dims,)):
+    if row in (run.spec.shape, (run.spec.dims,)):
         return True
     try:
-        return layout(run.facts.kind, row).shape == run.facts.shape  # type: ignore[arg-type]
+        return layout(run.spec.kind, row).shape == run.spec.shape  # type: ignore[arg-type]
     except DataError:
         return False
 
@@ -344,7 +344,7 @@ def mask(run: Run, given: str) -> str | np.ndarray:
     """
     from vaekit.latents.editing import MASKS
 
-    path, shape = Path(given).expanduser(), run.facts.shape
+    path, shape = Path(given).expanduser(), run.spec.shape
     if given.lower() in MASKS and not path.exists():
         return given.lower()
     if not path.is_file():
@@ -359,8 +359,8 @@ def mask(run: Run, given: str) -> str | np.ndarray:
             raise DataError(f"{path} is of shape {held.shape}, and a datum of this run of {shape}") from None
     from vaekit.data.readers import images
 
-    if run.facts.kind != "image":
-        raise DataError(f"{path}: this run takes {run.facts.kind} data: give the mask as a .npy file")
+    if run.spec.kind != "image":
+        raise DataError(f"{path}: this run takes {run.spec.kind} data: give the mask as a .npy file")
     pixels, notes = images.one(path, (shape[1], shape[2]), "black", True)
     for note in notes:
         say(f"note: {path.name}: {note}")
@@ -384,10 +384,10 @@ def _picture(run: Run, path: Path) -> np.ndarray:
     """An image file read as the run's folder of images was, in the units of the run's data."""
     from vaekit.data.readers import images
 
-    facts = run.facts
-    if facts.kind != "image":
-        raise DataError(f"{path}: this run takes {facts.kind} data; give an index, or a .npy or .npz file")
-    channels, *size = facts.shape
+    spec = run.spec
+    if spec.kind != "image":
+        raise DataError(f"{path}: this run takes {spec.kind} data; give an index, or a .npy or .npz file")
+    channels, *size = spec.shape
     if channels not in (1, 3):
         raise DataError(f"{path}: this run takes images of {channels} channels; give a .npy or .npz file")
     stored = run.config["data"]["options"]
@@ -396,8 +396,8 @@ def _picture(run: Run, path: Path) -> np.ndarray:
     for note in notes:
         say(f"note: {path.name}: {note}")
     x = pixels[None] if channels == 3 else pixels[None, ..., None]
-    low, high = facts.scale
-    if facts.integer and (low, high) == (0.0, 255.0):
+    low, high = spec.scale
+    if spec.integer and (low, high) == (0.0, 255.0):
         return np.moveaxis(x, -1, 1)
     scaled = low + x.astype(np.float32) / 255 * (high - low)
-    return np.moveaxis(np.round(scaled).astype(np.uint8) if facts.integer else scaled, -1, 1)
+    return np.moveaxis(np.round(scaled).astype(np.uint8) if spec.integer else scaled, -1, 1)

@@ -76,7 +76,7 @@ def load(
             are the next two.
         header: "yes" or "no" (or a bool): whether the first line of a table holds the names of its columns.
         decimal: "point" or "comma", what separates fractions in a table.
-        schema: the columns of a table as another has them (its `Data.schema`, a run's `facts.columns`): only these are
+        schema: the columns of a table as another has them (its `Data.schema`, a run's `spec.columns`): only these are
             read, and coded by their own categories.
         missing: "mask" takes nan (an empty cell) for a value that is missing; "refuse" is an error.
         valid, test: fractions; at least one datum each. Data with splits of their own keep them.

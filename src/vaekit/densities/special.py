@@ -10,7 +10,7 @@ from torch import Tensor
 HALF_LOG_TWO_PI = math.log(2 * math.pi) / 2
 
 
-def what_shows(x: Tensor, dim: int) -> Tensor:
+def drop_negligible(x: Tensor, dim: int) -> Tensor:
     """x with -inf for what no sum of exp(x) over `dim` can show: 1e-5 of the precision of the largest term, or less.
 
     The sum is the same, and so are its gradients but for those terms, which get an exact 0. Without this they are
@@ -21,8 +21,8 @@ def what_shows(x: Tensor, dim: int) -> Tensor:
 
 
 def log_sum_exp(x: Tensor, dim: int) -> Tensor:
-    """log sum exp(x) over `dim`, with gradients that are never subnormal (`what_shows`)."""
-    return torch.logsumexp(what_shows(x, dim), dim)
+    """log sum exp(x) over `dim`, with gradients that are never subnormal (`drop_negligible`)."""
+    return torch.logsumexp(drop_negligible(x, dim), dim)
 
 
 def stirling_rest(x: Tensor) -> Tensor:

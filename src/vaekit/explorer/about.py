@@ -1,4 +1,4 @@
-"""Facts about a run for the page: its name, training, data, latents and metrics, and the Python line that opens it."""
+"""What the page says of a run for the page: its name, training, data, latents and metrics, and the Python line that opens it."""
 
 from __future__ import annotations
 
@@ -61,28 +61,28 @@ USUAL = 2000
 
 def event(run: Run, points: Points) -> dict[str, Any]:
     """The shape and the range of a datum, and the names of a vector's elements if they are known."""
-    facts = run.facts
-    columns = [column.name for column in facts.columns] or None
-    if columns is None and facts.kind in ("vector", "counts"):
+    spec = run.spec
+    columns = [column.name for column in spec.columns] or None
+    if columns is None and spec.kind in ("vector", "counts"):
         columns = run.data.feature_names
-    kind = facts.kind if facts.kind in ("image", "signal") else "vector"
-    channels, height, width = (*facts.shape, 1, 1)[:3] if kind == "image" else (1, 1, facts.dims)
+    kind = spec.kind if spec.kind in ("image", "signal") else "vector"
+    channels, height, width = (*spec.shape, 1, 1)[:3] if kind == "image" else (1, 1, spec.dims)
     if kind == "signal":
-        channels, width = facts.shape
-    low, high = facts.scale
+        channels, width = spec.shape
+    low, high = spec.scale
     usual = None
     if kind == "vector":  # each element is drawn on the scale of its mean and spread
         observed = points.sources[0].observed
         some = np.ma.masked_invalid(
-            observed.raw(np.arange(min(USUAL, observed.n))).reshape(-1, facts.dims).astype(float)
+            observed.raw(np.arange(min(USUAL, observed.n))).reshape(-1, spec.dims).astype(float)
         )
         usual = [_plain(some.mean(0).filled(0.0)), _plain(some.std(0).filled(0.0))]
     return {
         "usual": usual,
-        "kind": kind, "shape": list(facts.shape), "height": height, "width": width, "channels": channels,
+        "kind": kind, "shape": list(spec.shape), "height": height, "width": width, "channels": channels,
         "drawn": isinstance(run.composition.observation, Binary),
-        "low": low, "high": high, "integer": facts.integer, "missing": facts.missing, "columns": columns,
-        "schema": [column.as_json() for column in facts.columns],
+        "low": low, "high": high, "integer": spec.integer, "missing": spec.missing, "columns": columns,
+        "schema": [column.as_json() for column in spec.columns],
     }  # fmt: skip
 
 

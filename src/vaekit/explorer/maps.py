@@ -89,7 +89,7 @@ def directions(run: Run, points: Points) -> list[dict[str, Any]]:
     """For each attribute, the mean code of the data with it minus that of the data without it."""
     found, z = [], points.z.astype(np.float32)
     size = 0 if run.composition.condition is None else run.composition.condition.size
-    for name in run.facts.attributes:
+    for name in run.spec.attributes:
         if any(name not in source.columns for source in points.sources):
             continue
         value = np.concatenate([source.columns[name] for source in points.sources]).astype(np.float64)

@@ -111,7 +111,7 @@ def _shown(run: Run) -> dict[str, np.ndarray]:
     n = len(held["row"]) if whole.get("row") else 0
     fits = n and whole.get("label") and "x" in held and held["x"].ndim and len(held["x"]) == len(held["label"]) == n
     tsne = held.get("tsne", np.zeros((0, 2)))
-    classes = len(run.facts.classes)
+    classes = len(run.spec.classes)
     if not fits or tsne.ndim != 2 or tsne.shape[1] != 2 or tsne.dtype.kind != "f" or len(tsne) > n:
         raise DataError(f"{path} is damaged: expected x (n, ...), whole numbers label (n,) and row (n,), tsne (m, 2)")
     if held["label"].min() < -1 or (classes and held["label"].max() >= classes):
@@ -213,7 +213,7 @@ def _rounded(z: np.ndarray, step: np.ndarray | None) -> np.ndarray:
 
 
 def _block(run: Run, samples: int = 1) -> int:
-    return max(1, min(1000, BLOCK_NUMBERS // (run.facts.dims * samples)))
+    return max(1, min(1000, BLOCK_NUMBERS // (run.spec.dims * samples)))
 
 
 @torch.no_grad()
@@ -265,7 +265,7 @@ def log_px(run: Run, observed: Observed, rows: np.ndarray, samples: int) -> np.n
     noise = Noise(torch.tensor(fold(0, EVALUATION), device=run.device), number)
     found = log_mean_weight(log_weights(run.model.trace(x, c, k=samples, noise=noise), x)).cpu().double()
     observation = run.composition.observation
-    units = observation.log_jacobian_of(x) if run.facts.missing else observation.log_jacobian(run.facts.shape)
+    units = observation.log_jacobian_of(x) if run.spec.missing else observation.log_jacobian(run.spec.shape)
     return (found + units).numpy()
 
 
@@ -282,13 +282,13 @@ def _short(values: np.ndarray) -> np.ndarray:
 
 def _thumbs(run: Run, source: Source) -> np.ndarray:
     """Pictures of the data, at most THUMB pixels per side: (t, h, w, 1 or 3) uint8; t = 0 unless they are images."""
-    if run.facts.kind != "image" or not len(source):
+    if run.spec.kind != "image" or not len(source):
         return np.zeros((0, 1, 1, 1), np.uint8)
     found = []
     for place in source.blocks(500):
-        raw = np.nan_to_num(source.observed.raw(place), nan=run.facts.scale[0])
-        pictures = to_uint8(channels_last(raw), run.facts.scale)
-        found.append(_small(pictures[..., :1] if run.facts.shape[0] == 1 else pictures))
+        raw = np.nan_to_num(source.observed.raw(place), nan=run.spec.scale[0])
+        pictures = to_uint8(channels_last(raw), run.spec.scale)
+        found.append(_small(pictures[..., :1] if run.spec.shape[0] == 1 else pictures))
     return np.concatenate(found)
 
 

@@ -94,15 +94,15 @@ def _contents(
 
 def first_picture(run: Run, x: np.ndarray) -> bytes | None:
     """The image x (1, *event) as a PNG file; None for other kinds of data."""
-    if run.facts.kind != "image":
+    if run.spec.kind != "image":
         return None
     from vaekit.figures.pictures import channels_last, png_bytes, to_uint8
 
-    return png_bytes(to_uint8(channels_last(x), run.facts.scale)[0])
+    return png_bytes(to_uint8(channels_last(x), run.spec.scale)[0])
 
 
 def _meta(run: Run, exported: Exported, shown: Points, runtime: dict[str, str]) -> dict[str, Any]:
-    names = run.config["data"].get("label_names") or list(run.facts.classes)
+    names = run.config["data"].get("label_names") or list(run.spec.classes)
     return {
         "format": 1,
         "title": about.title(run),

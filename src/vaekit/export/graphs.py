@@ -293,10 +293,10 @@ def build(run: Run, name: str) -> Graph:
     if name not in NAMES:
         raise ChoiceError(unknown("graph", name, NAMES))
     lost = rounding(run)
-    model, observation, event = run.model, _single(run.composition.observation), tuple(run.facts.shape)
+    model, observation, event = run.model, _single(run.composition.observation), tuple(run.spec.shape)
     condition = run.composition.condition
     given = () if condition is None else (Port("c", (condition.size,), "c"),)
-    example = torch.full((EXAMPLE, *event), float(run.facts.scale[0]))
+    example = torch.full((EXAMPLE, *event), float(run.spec.scale[0]))
     c = None if condition is None else torch.eye(condition.size)[torch.zeros(EXAMPLE, dtype=torch.long)]
     x, z = Port("x", event, "x"), Port("z", (code_size(run),), "z")
     expected_says, certain_says = _SEEN.get(type(observation), ("", ""))

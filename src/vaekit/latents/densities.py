@@ -30,7 +30,7 @@ BLOCK = 2000
 SHUFFLE, SECOND = 51, 53
 """What keys are for: the rows chosen, the noise of a second stage."""
 
-Told = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Called with (what is being done, how much of it is done, of how much)."""
 
 
@@ -104,7 +104,7 @@ class Gaussians(Density):
         self.choices = {"components": len(weights), "covariance": "full" if factors.dim() == 3 else "diagonal"}
 
     @classmethod
-    def fit(cls, u: Tensor, components: int, most: int, seed: int, told: Told | None = None) -> Gaussians:
+    def fit(cls, u: Tensor, components: int, most: int, seed: int, on_progress: OnProgress | None = None) -> Gaussians:
         from sklearn.mixture import GaussianMixture
 
         n, dims = u.shape
@@ -126,8 +126,8 @@ class Gaussians(Density):
             while done < most:
                 mixture.fit(x)
                 done += mixture.n_iter_
-                if told:
-                    told("fitting gmm", most if mixture.converged_ else min(done, most), most)
+                if on_progress:
+                    on_progress("fitting gmm", most if mixture.converged_ else min(done, most), most)
                 if mixture.converged_:
                     break
         factors = np.linalg.cholesky(mixture.covariances_) if full else np.sqrt(mixture.covariances_)
@@ -188,7 +188,7 @@ class NormalisingFlow(Density):
         u: Tensor,
         most: int,
         seed: int,
-        told: Told | None = None,
+        on_progress: OnProgress | None = None,
         device: torch.device | str = "cpu",
         transforms: int = 6,
         hidden: tuple[int, ...] = (128, 128),
@@ -219,8 +219,8 @@ class NormalisingFlow(Density):
                 if now > best:  # never of a NaN
                     best, flow.steps, weights = now, step, copy.deepcopy(prior.state_dict())
                 done = step - flow.steps >= cls.PATIENCE * every
-                if told:
-                    told("fitting flow", most if done else step, most)
+                if on_progress:
+                    on_progress("fitting flow", most if done else step, most)
                 if done:
                     break
         prior.load_state_dict(weights)
@@ -254,12 +254,12 @@ class NormalisingFlow(Density):
 class _Fitting(Progress):
     """Tells a training as the fitting of codes."""
 
-    def __init__(self, told: Told | None):
-        self.told = told
+    def __init__(self, on_progress: OnProgress | None):
+        self.on_progress = on_progress
 
     def update(self, step, horizon, epoch, train, valid, per_second) -> None:
-        if self.told:
-            self.told("fitting two-stage", step, horizon)
+        if self.on_progress:
+            self.on_progress("fitting two-stage", step, horizon)
 
     def note(self, text: str) -> None:
         return None
@@ -281,7 +281,13 @@ class SecondStage(Density):
 
     @classmethod
     def fit(
-        cls, u: Tensor, folder: Path, most: int, seed: int, told: Told | None = None, device: str | torch.device = "cpu"
+        cls,
+        u: Tensor,
+        folder: Path,
+        most: int,
+        seed: int,
+        on_progress: OnProgress | None = None,
+        device: str | torch.device = "cpu",
     ) -> SecondStage:
         """Trained in `folder`, which is made."""
         from vaekit.data import from_arrays
@@ -293,7 +299,7 @@ class SecondStage(Density):
                 from_arrays(u.numpy(), name="codes", kind="vector", split_seed=seed % 2**32),
                 "vae",
                 out=folder,
-                progress=_Fitting(told),
+                progress=_Fitting(on_progress),
                 on_interrupt="raise",
                 options=options,
                 latent=u.shape[1],

@@ -70,7 +70,7 @@ def raw_of(run: Run, datum: int | np.ndarray) -> np.ndarray:
 def one_row(run: Run, datum: np.ndarray) -> np.ndarray:
     """A raw datum as rows of one."""
     datum = np.asarray(datum)
-    if datum.shape == run.facts.shape:
+    if datum.shape == run.spec.shape:
         return datum[None]
     return datum if len(datum) == 1 and datum.ndim > 1 else datum[None]
 

@@ -166,10 +166,10 @@ def blanked(run: Run, raw: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, 
     Raises:
         DataError: rows of another shape, or visible values that are none of this run's.
     """
-    laid = laid_out(raw, run.facts)
+    laid = laid_out(raw, run.spec)
     hidden = np.broadcast_to(np.asarray(hidden, bool), laid.shape)
     # what was there must not show in any draw
-    blank = np.asarray(run.facts.scale[0] if run.facts.kind == "image" else 0)
+    blank = np.asarray(run.spec.scale[0] if run.spec.kind == "image" else 0)
     seen = run.composition.observation
     if seen.in_double:
         blank = seen.to_raw(torch.zeros(laid.shape[1:])).numpy()
@@ -221,5 +221,5 @@ def fill_masked(
         z = torch.cat([z, c.expand(*z.shape[:-1], c.shape[1])], -1) if c is not None else z
         decoded = np.stack([run.decode(some) for some in z])
     given = events.astype(decoded.dtype)
-    filled = np.where(hidden, _expected(decoded, run.facts.columns), given)
+    filled = np.where(hidden, _expected(decoded, run.spec.columns), given)
     return Infilled(filled, np.where(hidden, decoded, given), bound.cpu().numpy())

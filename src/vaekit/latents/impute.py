@@ -58,7 +58,7 @@ def fill_rows(
     """
     observed = run.observed(raw, labels)
     found = []
-    block = max(1, 4_000_000 // max(1, run.facts.dims * (samples or 1)))
+    block = max(1, 4_000_000 // max(1, run.spec.dims * (samples or 1)))
     for a in range(0, observed.n, block):
         rows = np.arange(a, min(a + block, observed.n))
         x, c = observed(rows).to(run.device), observed.condition(rows, run.device)

@@ -38,7 +38,7 @@ from vaekit.utils.suggest import unknown
 from vaekit.utils.typed import mismatch
 from vaekit.utils.uncertainty import standard_error
 
-from .densities import BLOCK, Density, Gaussians, NormalisingFlow, SecondStage, Told, generator
+from .densities import BLOCK, Density, Gaussians, NormalisingFlow, OnProgress, SecondStage, generator
 
 FORMAT = 1
 MOST, MOST_HELD_OUT, MOST_NUMBERS = 50_000, 5_000, 50_000_000
@@ -92,7 +92,7 @@ def _rows(n: int, most: int, seed: int) -> np.ndarray:
     return np.arange(n) if n <= most else np.sort(generator(seed).choice(n, most, replace=False))
 
 
-def codes(run: Run, split: str, most: int, seed: int, told: Told | None = None) -> Tensor:
+def codes(run: Run, split: str, most: int, seed: int, on_progress: OnProgress | None = None) -> Tensor:
     """One draw of q(z | x) for each of (at most `most`) data of a split: (n, D), without a conditional run's condition.
 
     Of a point posterior the codes themselves.
@@ -102,8 +102,8 @@ def codes(run: Run, split: str, most: int, seed: int, told: Told | None = None) 
     found: list[np.ndarray] = []
     for a in range(0, len(rows), BLOCK):
         found.append(run.encode(split, sample=True, seed=seed, rows=rows[a : a + BLOCK]))
-        if told:
-            told(f"encoding the {split} split", min(a + BLOCK, len(rows)), len(rows))
+        if on_progress:
+            on_progress(f"encoding the {split} split", min(a + BLOCK, len(rows)), len(rows))
     condition = run.composition.condition
     z = torch.from_numpy(np.concatenate(found))[:, : dims - (0 if condition is None else condition.size)]
     if not bool(torch.isfinite(z).all()):
@@ -167,7 +167,7 @@ class Record(TypedDict):
 # --- what a run keeps -------------------------------------------------------------------------------------------
 
 
-class Latents:
+class LatentDensity:
     """A density fitted to the codes of a run.
 
     Attributes:
@@ -212,8 +212,8 @@ def fit_latents(
     steps: int | None = None,
     seed: int | None = None,
     refit: bool = False,
-    told: Told | None = None,
-) -> Latents:
+    on_progress: OnProgress | None = None,
+) -> LatentDensity:
     """The density `name` of a run's codes: the one kept with the run, else fitted now and kept.
 
     A kept one counts only if the run's weights are still those it was fitted to. Where the run directory cannot be
@@ -225,7 +225,7 @@ def fit_latents(
         steps: at most so many, of expectation maximisation or of an optimiser.
         seed: of the codes drawn and of the fit (0).
         refit: fit anew what is there already.
-        told: called with (what, done, of) as it goes on.
+        on_progress: called with (what, done, of) as it goes on.
 
     Raises:
         ChoiceError: no such density; components for another than gmm; codes that have no density; or a kept one that
@@ -243,7 +243,7 @@ def fit_latents(
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     kept = None if refit else run.unstored.get(name) or _kept(run, name, weights)
     if kept is None or kept.record["weights"] != weights:
-        return _fitted(run, name, {**defaults, **given}, weights, told)
+        return _fitted(run, name, {**defaults, **given}, weights, on_progress)
     for what, value in given.items():
         if value != kept.record["asked"][what]:
             raise ChoiceError(
@@ -253,7 +253,7 @@ def fit_latents(
     return kept
 
 
-def _kept(run: Run, name: str, weights: str) -> Latents | None:
+def _kept(run: Run, name: str, weights: str) -> LatentDensity | None:
     """The density that was fitted to the run's present weights, if any was."""
     folder = run.path / "latents"
     file = folder / f"{name}.json"
@@ -272,7 +272,7 @@ def _kept(run: Run, name: str, weights: str) -> Latents | None:
         bound = Bounded(stored, why) if name != "two-stage" else contextlib.nullcontext()  # a run has its own
         with bound:
             density = KINDS[name].open(folder, tensors, record["choices"])
-        kept = Latents(density, scale, record)
+        kept = LatentDensity(density, scale, record)
         _check_kept(run, kept)
         return kept
     except (LookupError, TypeError, ValueError, RuntimeError) as error:  # of a whole file that is not what it should be
@@ -281,7 +281,7 @@ def _kept(run: Run, name: str, weights: str) -> Latents | None:
         raise RunError(f"{file} or what it describes is damaged ({error}): fit anew with `refit=True`") from error
 
 
-def _check_kept(run: Run, kept: Latents) -> None:
+def _check_kept(run: Run, kept: LatentDensity) -> None:
     """Raises a ValueError unless a kept density gives codes of the run's model, and says how it was fitted."""
     if wrong := mismatch(kept.record, Record):
         raise ValueError(wrong)
@@ -296,23 +296,23 @@ def _check_kept(run: Run, kept: Latents) -> None:
         raise ValueError("its samples are not finite")
 
 
-def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, told: Told | None) -> Latents:
+def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, on_progress: OnProgress | None) -> LatentDensity:
     started, seed, most = time.monotonic(), asked["seed"], asked["steps"]
-    z = codes(run, "train", MOST, seed, told)
+    z = codes(run, "train", MOST, seed, on_progress)
     check_codes(run, z)
-    held = codes(run, "valid", MOST_HELD_OUT, fold(seed, HELD_OUT), told)
+    held = codes(run, "valid", MOST_HELD_OUT, fold(seed, HELD_OUT), on_progress)
     scale, folder = Scale.of(z), run.path / "latents"
     u = scale.standardise(z)
     unwritable = _unwritable(run, folder)  # asked before the work of minutes
     density: Density
     if name == "gmm":
-        density = Gaussians.fit(u, asked["components"], most, seed, told)
+        density = Gaussians.fit(u, asked["components"], most, seed, on_progress)
     elif name == "flow":
-        density = NormalisingFlow.fit(u, most, seed, told, run.device)
+        density = NormalisingFlow.fit(u, most, seed, on_progress, run.device)
     else:
         aside = tempfile.TemporaryDirectory(prefix="vaekit-") if unwritable else None
         place = part_of(folder / "two-stage") if aside is None else Path(aside.name) / "two-stage"
-        density = SecondStage.fit(u, place, most, seed, told, run.device)
+        density = SecondStage.fit(u, place, most, seed, on_progress, run.device)
         density.run.folder = aside
     record = {
         "format": FORMAT,
@@ -326,7 +326,7 @@ def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, told: Told
         "constant": (~scale.varies).nonzero()[:, 0].tolist(),
         "weights": weights,
     }
-    found = Latents(density, scale, record)
+    found = LatentDensity(density, scale, record)
     record["held_out"] = _held_out(found, held, run.observed("valid").groups(len(held)))
     record["seconds"] = round(time.monotonic() - started, 1)
     run.unstored.pop(name, None)
@@ -355,7 +355,7 @@ def _unwritable(run: Run, folder: Path) -> str | None:
     return None
 
 
-def _store(latents: Latents, folder: Path) -> None:
+def _store(latents: LatentDensity, folder: Path) -> None:
     """Write a density and how it was fitted.
 
     Raises:
@@ -367,7 +367,7 @@ def _store(latents: Latents, folder: Path) -> None:
     write_json(file, latents.record)
 
 
-def _held_out(latents: Latents, z: Tensor, group: np.ndarray | None = None) -> dict[str, Any]:
+def _held_out(latents: LatentDensity, z: Tensor, group: np.ndarray | None = None) -> dict[str, Any]:
     """Mean log-density of codes that were not fitted, and under N(0, I): nats a code, with standard errors."""
     found = latents.log_prob(z.numpy())
     varying = z[:, latents.scale.varies].double()

@@ -74,7 +74,7 @@ def evaluate(
     refused = {}
     if not discrete:
         refused["bits_per_dim"] = "bits_per_dim needs a discrete likelihood, which this run does not have"
-    elif run.facts.missing:
+    elif run.spec.missing:
         refused["bits_per_dim"] = "bits_per_dim needs data of as many values each, and some of these are missing"
     if not (binary and discrete):
         for name in ("entropy_floor", "floor_gap"):
@@ -99,8 +99,8 @@ def evaluate(
         _of_codes(run, observed, n, add)
     elif asked - {"entropy_floor"}:
         scored = per_datum(run, observed, samples, n=n, seed=seed, progress=progress)
-        _from_scores(scored, samples, discrete, run.facts.dims, group, add)
-        _active_units(scored.means[:, run.model.latent_places], add)
+        _from_scores(scored, samples, discrete, run.spec.dims, group, add)
+        _active_units(scored.means[:, run.model.latent_dims], add)
     if asked & {"entropy_floor", "floor_gap"}:
         floor = floors(run, observed, n)
         add("entropy_floor", _mean(floor), standard_error(floor, group), "nats", "entropy of the frozen draw")
@@ -125,12 +125,12 @@ def _of_codes(run: Run, observed: Observed, n: int, add: Callable[..., None]) ->
             x, c = observed(rows).to(run.device), observed.condition(rows, run.device)
             codes.append(run.model.encode(x, c))
             distortions.append(-run.model.decode(codes[-1]).log_prob(x))
-            if run.facts.missing:
+            if run.spec.missing:
                 units.append(observation.log_jacobian_of(x))
-    jacobian = torch.cat(units).cpu().numpy() if units else observation.log_jacobian(run.facts.shape)
+    jacobian = torch.cat(units).cpu().numpy() if units else observation.log_jacobian(run.spec.shape)
     values = torch.cat(distortions).double().cpu().numpy() - jacobian
     add("distortion", _mean(values), standard_error(values, observed.groups(n)), "nats", "at the code")
-    _active_units(torch.cat(codes).cpu().numpy()[:, run.model.latent_places], add)
+    _active_units(torch.cat(codes).cpu().numpy()[:, run.model.latent_dims], add)
 
 
 def _active_units(codes: np.ndarray, add: Callable[..., None]) -> None:
@@ -159,7 +159,7 @@ def _protocol(run: Run, observed: Observed, n: int, seed: int, source: str | Non
         n=n,
         observation=run.composition.observation.kind,
         draw=observed.draw_hash(n),
-        dims=run.facts.dims,
+        dims=run.spec.dims,
         seed=seed,
         precision="fp32",
         units="nats per datum, x in the data's own units",

@@ -57,9 +57,9 @@ def latent_names(run: Run, width: int) -> list[str]:
     Latents are z0, z1, ... in the order of the code, without those of a class or a condition, which have names of
     their own; z0 is column 0 of `Run.encode` wherever no class stands before it.
     """
-    places = np.arange(width)[run.model.latent_places]
+    places = np.arange(width)[run.model.latent_dims]
     first, last = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
-    before = list(run.facts.classes)[:first] or [f"class {i}" for i in range(first)]
+    before = list(run.spec.classes)[:first] or [f"class {i}" for i in range(first)]
     condition = run.composition.condition
     after = [] if condition is None else list(condition.names)
     return [*before, *(f"z{i}" for i in range(last - first)), *after[: width - last]]
@@ -85,14 +85,14 @@ class Survey(NamedTuple):
 def survey(run: Run, observed: Observed | None = None) -> Survey:
     """Encode test data (or others that are `observed`) and see which latents they use."""
     observed = run.observed("test") if observed is None else observed
-    n = min(observed.n, SURVEYED, max(1000, int(SURVEYED_NUMBERS / run.facts.dims)))
+    n = min(observed.n, SURVEYED, max(1000, int(SURVEYED_NUMBERS / run.spec.dims)))
     means, kls = [], []
     with torch.no_grad():
         for some, x, c in observed.batches(None, n, run.device):
             means.append(run.model.encode(x, c).cpu().double().numpy())
             kls.append(kl_of(run, some, x, c))
     codes = np.concatenate(means)
-    places = np.arange(codes.shape[1])[run.model.latent_places]
+    places = np.arange(codes.shape[1])[run.model.latent_dims]
     kl = None if any(k is None for k in kls) else np.concatenate([k for k in kls if k is not None]).mean(0, dtype=float)
     if kl is not None and len(kl) != len(places):  # of layers that are no part of the code
         kl = None

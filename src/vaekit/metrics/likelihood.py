@@ -113,7 +113,7 @@ def per_datum(
     model = run.model
     if model.no_density is not None:
         raise ChoiceError(f"{model.no_density}: there is nothing to score it by; `metrics='distortion'` works")
-    dims = math.prod(run.facts.shape)
+    dims = math.prod(run.spec.shape)
     b, k = _plan(dims, samples, n)
     b = b if batch is None else batch
     found: dict[str, list[Tensor]] = {
@@ -153,12 +153,12 @@ def per_datum(
             found["means"].append(means)
             if kl is not None:
                 found["kl"].append(kl)
-            if run.facts.missing:  # each datum lacks values of its own
+            if run.spec.missing:  # each datum lacks values of its own
                 units.append(run.composition.observation.log_jacobian_of(x))
             if progress:
                 progress(a + len(x), n)
     whole = {name: torch.cat(parts).cpu().numpy() for name, parts in found.items() if parts}
-    jacobian: float | np.ndarray = run.composition.observation.log_jacobian(run.facts.shape)
+    jacobian: float | np.ndarray = run.composition.observation.log_jacobian(run.spec.shape)
     if units:
         jacobian = torch.cat(units).cpu().numpy()
     whole["elbo"] += jacobian

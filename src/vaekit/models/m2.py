@@ -89,7 +89,7 @@ class M2(Model):
         return Trace((*above, Latent(z, q, self.prior())), self.likelihood(z, c))
 
     @property
-    def latent_places(self) -> slice:
+    def latent_dims(self) -> slice:
         return slice(self.classes, None)
 
     def each_class(self, x: Tensor, samples: int = 1) -> Tensor:

@@ -58,7 +58,7 @@ class Model(nn.Module):
     no_density: str | None = None
 
     @property
-    def latent_places(self) -> slice:
+    def latent_dims(self) -> slice:
         """The places of a code whose numbers vary freely: not those of a condition or of a class."""
         return slice(None)
 
@@ -97,7 +97,7 @@ class VAE(Model):
         self.no_density = getattr(posterior, "no_density", None)
 
     @property
-    def latent_places(self) -> slice:
+    def latent_dims(self) -> slice:
         return slice(0, -self.condition or None)
 
     def _given(self, c: Tensor | None) -> tuple[Tensor, ...]:

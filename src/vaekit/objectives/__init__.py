@@ -2,7 +2,7 @@
 
 from .adversarial import Adversarial
 from .autoencoder import Autoencoder
-from .base import Batch, Objective, Terms, Tuning, frozen
+from .base import Batch, Losses, Objective, Tuning, frozen
 from .capacity import Capacity
 from .constrained import Constrained
 from .dip import DIP
@@ -29,10 +29,10 @@ __all__ = [
     "Constrained",
     "FactorVAE",
     "InfoVAE",
+    "Losses",
     "Objective",
     "Quantised",
     "SemiSupervised",
-    "Terms",
     "TotalCorrelation",
     "Tuning",
     "WakeSleep",

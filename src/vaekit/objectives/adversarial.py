@@ -12,7 +12,7 @@ from vaekit.densities import draw
 from vaekit.errors import ChoiceError
 from vaekit.models.vae import Model
 
-from .base import Batch, Terms, Tuning, frozen
+from .base import Batch, Losses, Tuning, frozen
 from .critic import Critic, accuracy, classification_loss
 from .one_layer import OneLayer, learns_prior, scheduled
 from .schedules import Schedule
@@ -22,7 +22,7 @@ class Adversarial(OneLayer):
     r"""loss = E_q[-log p(x|z)] + weight E_q(z)[-log sigmoid(critic(z))], of a deterministic or a random encoder.
 
     The adversarial autoencoder of Makhzani et al. (2016, arXiv:1511.05644), which is the WAE-GAN of Tolstikhin et al.
-    (2018, arXiv:1711.01558). The critic's logit tells draws of the prior from codes z ~ q(z). It is a player of its
+    (2018, arXiv:1711.01558). The critic's logit tells draws of the prior from codes z ~ q(z). It is a group of its
     own, with the training of WAE-GAN: the codes it learns from are detached, while the model's loss goes through a
     frozen critic and never reaches the critic.
 
@@ -54,15 +54,15 @@ class Adversarial(OneLayer):
                 "the loss would train: use the prior N(0, I), or the objective InfoVAE"
             )
 
-    def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
-        return {**super().players(model), "critic": list(self.critic.parameters())}
+    def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
+        return {**super().parameter_groups(model), "critic": list(self.critic.parameters())}
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         latent, d, _, stats = self.one_pass(model, batch)
         fooling = F.softplus(-frozen(self.critic)(latent.z)).mean()
         drawn = self.critic(draw(latent.p, batch.noise).to(latent.z.dtype))
         codes = self.critic(latent.z.detach())
         stats["fooling"], stats["critic_accuracy"] = fooling, accuracy(drawn, codes)
-        return Terms(
+        return Losses(
             {"model": d.mean() + self.weight(step) * fooling, "critic": classification_loss(drawn, codes)}, stats
         )

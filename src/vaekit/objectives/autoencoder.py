@@ -12,7 +12,7 @@ from torch import Tensor
 from vaekit.errors import ChoiceError
 from vaekit.models.vae import Model, Trace
 
-from .base import Batch, Objective, Terms
+from .base import Batch, Losses, Objective
 from .parts import example, is_point, one_layer
 from .terms import distortion
 
@@ -68,7 +68,7 @@ class Autoencoder(Objective):
                 "to keep it: give the model a point for a posterior, or use the objective ELBO"
             )
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         trace = self.trace(model, batch)
         z = trace.latents[0].z
         d = distortion(trace, batch.x).mean()
@@ -87,7 +87,7 @@ class Autoencoder(Objective):
         if self.sparsity is not None:
             rho, weight = self.sparsity
             penalty = penalty + weight * activity_kl(z, rho)
-        return Terms({"model": d + penalty}, {"distortion": d, "penalty": penalty})
+        return Losses({"model": d + penalty}, {"distortion": d, "penalty": penalty})
 
 
 def _squared_slope(model: Model, trace: Trace, batch: Batch) -> Tensor:

@@ -23,15 +23,15 @@ class Batch:
     y: Tensor | None = None
 
 
-class Terms(NamedTuple):
-    """`losses`: scalars to minimise, by player. `stats`: scalars to record, in nats a datum unless named otherwise."""
+class Losses(NamedTuple):
+    """`losses`: scalars to minimise, by parameter group. `stats`: scalars to record, in nats per datum by default."""
 
     losses: dict[str, Tensor]
     stats: dict[str, Tensor]
 
 
 class Tuning(NamedTuple):
-    """How a player of the objective's own is trained, whatever the model's optimiser is."""
+    """How a parameter group of the objective's own is trained, whatever the model's optimiser is."""
 
     optimiser: str = "adam"
     lr: float = 1e-3
@@ -41,12 +41,12 @@ class Tuning(NamedTuple):
 class Objective(nn.Module):
     """What is minimised. It stands outside the model and may own parameters (a critic, a multiplier). Abstract.
 
-    `players` names disjoint sets of parameters; `forward` returns one loss for each, and a loss reaches its own
-    player's parameters only. All gradients are taken at the same parameters, then all players step.
+    `parameter_groups` names disjoint sets of parameters; `forward` returns one loss per group, and a loss reaches the
+    parameters of its own group only. All gradients are taken at the same parameters, then all groups step.
 
     Attributes:
         densities: the recorded stats that hold log p(x), with its sign: they are told in the data's own units.
-        tuning: the training of players that do not follow the run's optimiser and learning rate.
+        tuning: the training of parameter groups that do not follow the run's optimiser and learning rate.
         corruption: what is done to x before it is encoded in training, called as corruption(x, noise); the target
             stays the clean x.
     """
@@ -66,7 +66,7 @@ class Objective(nn.Module):
         """What the encoder sees of x."""
         return x if self.corruption is None else self.corruption(x, noise)
 
-    def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
+    def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
         return {"model": [p for p in model.parameters() if p.requires_grad]}
 
     def check(self, model: Model) -> None:
@@ -79,7 +79,7 @@ class Objective(nn.Module):
         """A pass through the model, its input corrupted where that is asked for."""
         return model.trace(self.seen(batch.x, batch.noise), batch.c, k=k, noise=batch.noise)
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         raise RuntimeError(f"{type(self).__name__} does not define forward")
 
 

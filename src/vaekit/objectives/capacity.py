@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vaekit.models.vae import Model
 
-from .base import Batch, Objective, Terms
+from .base import Batch, Losses, Objective
 from .parts import needs_density
 from .schedules import Linear, Schedule
 from .terms import distortion, rate
@@ -48,10 +48,10 @@ class Capacity(Objective):
     def check(self, model: Model) -> None:
         needs_density(self, model)
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         trace = self.trace(model, batch, None if self.samples == 1 else self.samples)
         d, r = distortion(trace, batch.x), rate(trace)
         capacity = self.capacity(step)
         loss = d.mean() + self.gamma * (r.mean() - capacity).abs()
         stats = {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean(), "capacity": capacity}
-        return Terms({"model": loss}, stats)
+        return Losses({"model": loss}, stats)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vaekit.models.vae import Model
 
-from .base import Batch, Objective, Terms, Tuning
+from .base import Batch, Losses, Objective, Tuning
 from .parts import needs_density
 from .terms import distortion, rate
 
@@ -21,7 +21,7 @@ class Constrained(Objective):
     r"""min rate subject to distortion <= target, or min distortion subject to rate <= target.
 
     The model minimises  rate + lambda (distortion - target)  (or the other way round) with the multiplier
-    lambda > 0 held; the player `multiplier` minimises -log lambda C, with C = distortion - target held and cut off at
+    lambda > 0 held; the group `multiplier` minimises -log lambda C, with C = distortion - target held and cut off at
     one nat either way, by gradient descent. That is the update lambda <- lambda exp(lr C) of GECO (Rezende and Viola
     2018, arXiv:1810.00597): lambda grows by a factor while the constraint is violated and shrinks while
     there is slack, by 1 % a step at most where `lr` is 0.01, so that a start far from the target does not wind it up.
@@ -66,8 +66,8 @@ class Constrained(Objective):
         self.register_buffer("log_jacobian", torch.zeros(()), persistent=False)  # a checkpoint has it, a run no need
         self.tuning = {"multiplier": Tuning("sgd", lr)}  # type: ignore[misc]
 
-    def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
-        return {**super().players(model), "multiplier": [self.log_multiplier]}
+    def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
+        return {**super().parameter_groups(model), "multiplier": [self.log_multiplier]}
 
     def check(self, model: Model) -> None:
         needs_density(self, model)
@@ -75,7 +75,7 @@ class Constrained(Objective):
     def in_units(self, log_jacobian: float) -> None:
         self.log_jacobian.fill_(log_jacobian)
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         trace = self.trace(model, batch, None if self.samples == 1 else self.samples)
         d, r = distortion(trace, batch.x), rate(trace)
         free, held = (r, d - self.log_jacobian) if self.hold == "distortion" else (d, r)
@@ -87,4 +87,4 @@ class Constrained(Objective):
         push = torch.where(outwards, 0.0, push)
         losses = {"model": free.mean() + multiplier * violation, "multiplier": -self.log_multiplier * push}
         stats = {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()}
-        return Terms(losses, {**stats, "multiplier": multiplier, "violation": violation})
+        return Losses(losses, {**stats, "multiplier": multiplier, "violation": violation})

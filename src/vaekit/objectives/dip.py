@@ -9,7 +9,7 @@ from vaekit.errors import ChoiceError
 from vaekit.models.vae import VAE, Model
 
 from .aggregate import covariance, posterior_covariance, posterior_mean
-from .base import Batch, Terms
+from .base import Batch, Losses
 from .one_layer import OneLayer, scheduled
 from .parts import example
 from .schedules import Schedule
@@ -62,7 +62,7 @@ class DIP(OneLayer):
                 "FactorVAE, which asks for draws only"
             ) from None
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         latent, d, r, stats = self.one_pass(model, batch)
         assert r is not None
         total = self._covariance(latent.q)
@@ -71,4 +71,4 @@ class DIP(OneLayer):
         aside = (diagonal - 1).square().sum()
         stats["off_diagonal"], stats["diagonal"] = apart, aside
         penalty = self.off_diagonal(step) * apart + self.diagonal(step) * aside
-        return Terms({"model": (d + r).mean() + penalty}, stats)
+        return Losses({"model": (d + r).mean() + penalty}, stats)

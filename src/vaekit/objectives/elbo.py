@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vaekit.models.vae import Model
 
-from .base import Batch, Objective, Terms
+from .base import Batch, Losses, Objective
 from .parts import needs_density
 from .schedules import Constant, Schedule
 from .terms import distortion, free_rate, rate
@@ -40,10 +40,10 @@ class ELBO(Objective):
     def check(self, model: Model) -> None:
         needs_density(self, model)
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         k = None if self.samples == 1 else self.samples
         trace = self.trace(model, batch, k)
         d, r = distortion(trace, batch.x), rate(trace, self.analytic)
         weighed = r if self.free_bits == 0 else free_rate(trace, self.free_bits, self.analytic)
         loss = (d + self.beta(step) * weighed).mean()
-        return Terms({"model": loss}, {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()})
+        return Losses({"model": loss}, {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()})

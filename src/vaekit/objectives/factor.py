@@ -13,7 +13,7 @@ from vaekit.errors import ChoiceError
 from vaekit.models.vae import VAE, Model
 from vaekit.noise import Noise
 
-from .base import Batch, Terms, Tuning, frozen
+from .base import Batch, Losses, Tuning, frozen
 from .critic import Critic, accuracy, classification_loss
 from .one_layer import OneLayer, scheduled
 from .parts import example
@@ -32,7 +32,7 @@ class FactorVAE(OneLayer):
     r"""loss = E_q[-log p(x|z)] + KL(q(z|x) || p(z)) + gamma TC(q(z)), with TC = E_q(z)[critic(z)].
 
     Kim and Mnih (2018, arXiv:1802.05983). The critic's logit tells draws z ~ q(z) from codes whose dimensions were
-    shuffled over the batch, and so approaches log q(z) - sum_j log q(z_j). It is a player of its own, with the paper's
+    shuffled over the batch, and so approaches log q(z) - sum_j log q(z_j). It is a group of its own, with the paper's
     training: the codes it learns from are detached, so its classification loss never reaches the encoder, while the
     model's loss goes through a frozen critic and never reaches the critic.
 
@@ -68,10 +68,10 @@ class FactorVAE(OneLayer):
                 "sum to one): use another posterior, or another objective (ELBO, WAE)"
             )
 
-    def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
-        return {**super().players(model), "critic": list(self.critic.parameters())}
+    def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
+        return {**super().parameter_groups(model), "critic": list(self.critic.parameters())}
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         latent, d, r, stats = self.one_pass(model, batch)
         assert r is not None
         self._check_posterior(latent.q)
@@ -79,7 +79,7 @@ class FactorVAE(OneLayer):
         codes = latent.z.detach()
         drawn, shuffled = self.critic(codes), self.critic(permute_dimensions(codes, batch.noise))
         stats["correlation"], stats["critic_accuracy"] = correlation, accuracy(drawn, shuffled)
-        return Terms(
+        return Losses(
             {
                 "model": (d + r).mean() + self.gamma(step) * correlation,
                 "critic": classification_loss(drawn, shuffled),

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.densities import draw_with_density
-from vaekit.densities.special import what_shows
+from vaekit.densities.special import drop_negligible
 from vaekit.models.vae import Latent, Model
 
-from .base import Batch, Objective, Terms
-from .parts import example, needs_density, needs_density_anywhere, one_layer, two_players
+from .base import Batch, Losses, Objective
+from .parts import example, needs_density, needs_density_anywhere, one_layer, two_groups
 from .terms import grouped_bound, log_weights
 
 Gradient = Literal["plain", "dreg"]
@@ -84,7 +84,7 @@ def _over(weights: Tensor, like: Tensor) -> Tensor:
 
 def _shares(weights: Tensor, groups: int) -> Tensor:
     """The slope of the grouped bound with respect to each log-weight, held: (K, B), with sum 1 over K."""
-    parts = torch.softmax(what_shows(weights.detach().unflatten(0, (groups, -1)), 1), 1)
+    parts = torch.softmax(drop_negligible(weights.detach().unflatten(0, (groups, -1)), 1), 1)
     return parts.flatten(0, 1) / groups
 
 
@@ -125,22 +125,22 @@ class IWAE(Objective):
             posterior = one_layer(self, model).posterior
             needs_density_anywhere(self, example(posterior), "write gradient='plain'")
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         if self.gradient == "dreg" and torch.is_grad_enabled():
             return self._doubly(model, batch)
         trace = self.trace(model, batch, self.samples)
         log_px = trace.px.log_prob(batch.x)
         weights = log_weights(trace, batch.x, log_px)
         bound = grouped_bound(weights, self.groups)
-        return Terms({"model": -bound.mean()}, _stats(weights, log_px, bound))
+        return Losses({"model": -bound.mean()}, _stats(weights, log_px, bound))
 
-    def _doubly(self, model: Model, batch: Batch) -> Terms:
+    def _doubly(self, model: Model, batch: Batch) -> Losses:
         apart = _Apart.of(self, model, batch, self.samples)
         needs_density_anywhere(self, apart.latent.q, "write gradient='plain'")
         weights = (apart.joint - apart.copy.log_q).detach()
         share, bound = _shares(weights, self.groups), grouped_bound(weights, self.groups)
         carrier = (share * apart.joint + apart.doubly(share, self.groups)).sum(0)
-        return Terms({"model": -_carrying(bound, carrier).mean()}, _stats(weights, apart.log_px, bound))
+        return Losses({"model": -_carrying(bound, carrier).mean()}, _stats(weights, apart.log_px, bound))
 
 
 class CIWAE(Objective):
@@ -165,20 +165,20 @@ class CIWAE(Objective):
     def check(self, model: Model) -> None:
         needs_density(self, model)
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         trace = self.trace(model, batch, self.samples)
         log_px = trace.px.log_prob(batch.x)
         weights = log_weights(trace, batch.x, log_px)
         bound = grouped_bound(weights)
         loss = -(self.mix * weights.mean(0) + (1 - self.mix) * bound).mean()
-        return Terms({"model": loss}, _stats(weights, log_px, bound))
+        return Losses({"model": loss}, _stats(weights, log_px, bound))
 
 
 class PIWAE(Objective):
     r"""A bound for each network: IWAE over all K draws for `decoder`, MIWAE of M groups for `encoder`.
 
     Rainforth et al. (2018, arXiv:1802.04537): a tighter bound helps the generative network, but the signal in the
-    gradient of the inference network drowns in noise as K grows. The decoder's player has prior and likelihood.
+    gradient of the inference network drowns in noise as K grows. The decoder's group has prior and likelihood.
 
     Recorded as by `IWAE`; `iwae` is the decoder's bound.
 
@@ -195,8 +195,8 @@ class PIWAE(Objective):
         _check(samples, groups, gradient)
         self.samples, self.groups, self.gradient = samples, groups, gradient
 
-    def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
-        return two_players(one_layer(self, model))
+    def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
+        return two_groups(one_layer(self, model))
 
     def check(self, model: Model) -> None:
         needs_density(self, model)
@@ -204,7 +204,7 @@ class PIWAE(Objective):
         if self.gradient == "dreg":
             needs_density_anywhere(self, example(posterior), "write gradient='plain'")
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         apart = _Apart.of(self, model, batch, self.samples)
         if self.gradient == "dreg":
             needs_density_anywhere(self, apart.latent.q, "write gradient='plain'")
@@ -219,4 +219,4 @@ class PIWAE(Objective):
             else:
                 carrier = apart.through(apart.slope((share * apart.joint).sum())) - share * log_q
             losses["encoder"] = -_carrying(grouped, carrier.sum(0)).mean()
-        return Terms(losses, _stats(weights, apart.log_px, bound))
+        return Losses(losses, _stats(weights, apart.log_px, bound))

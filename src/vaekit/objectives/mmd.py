@@ -13,7 +13,7 @@ from vaekit.models.vae import Latent, Model
 from vaekit.noise import Noise
 
 from .aggregate import KERNELS, mmd
-from .base import Batch, Terms
+from .base import Batch, Losses
 from .one_layer import OneLayer, learns_prior, scheduled
 from .schedules import Schedule
 
@@ -65,7 +65,7 @@ class InfoVAE(OneLayer):
     def needs_density(self) -> bool:
         return self.alpha < 1
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         latent, d, r, stats = self.one_pass(model, batch)
         loss = d.mean()
         if self.alpha < 1:
@@ -73,7 +73,7 @@ class InfoVAE(OneLayer):
             loss = loss + (1 - self.alpha) * r.mean()
         name = "InfoVAE with alpha = 1"
         stats["mmd"] = _discrepancy(name, model, latent, batch.noise, self.kernel, self.alpha < 1)
-        return Terms({"model": loss + (self.alpha + self.weight(step) - 1).clamp(min=0) * stats["mmd"]}, stats)
+        return Losses({"model": loss + (self.alpha + self.weight(step) - 1).clamp(min=0) * stats["mmd"]}, stats)
 
 
 class WAE(OneLayer):
@@ -97,7 +97,7 @@ class WAE(OneLayer):
     def needs_density(self) -> bool:
         return False
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         latent, d, _, stats = self.one_pass(model, batch)
         stats["mmd"] = _discrepancy("WAE", model, latent, batch.noise, self.kernel, False)
-        return Terms({"model": d.mean() + self.weight(step) * stats["mmd"]}, stats)
+        return Losses({"model": d.mean() + self.weight(step) * stats["mmd"]}, stats)

@@ -61,7 +61,7 @@ def is_point(q: Distribution) -> bool:
     return isinstance(q.base_dist if isinstance(q, Independent) else q, Point)
 
 
-def two_players(model: VAE) -> dict[str, list[nn.Parameter]]:
+def two_groups(model: VAE) -> dict[str, list[nn.Parameter]]:
     """`encoder`: what the posterior is made of; `decoder`: prior and likelihood, less what they share with it."""
     encoder = [p for p in model.posterior.parameters() if p.requires_grad]
     taken = {id(p) for p in encoder}

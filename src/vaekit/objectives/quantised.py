@@ -9,12 +9,12 @@ from vaekit.errors import ChoiceError
 from vaekit.models.quantised import Coded, CodePrior, CodeSequence, QuantisedEncoder
 from vaekit.models.vae import VAE, Model
 
-from .base import Batch, Objective, Terms
+from .base import Batch, Losses, Objective
 from .terms import distortion
 
 
 class Quantised(Objective):
-    r"""Two players, for a VAE with a `QuantisedEncoder` and a `CodePrior` (van den Oord et al. 2017, equation 3).
+    r"""Two parameter groups, for a VAE with `QuantisedEncoder` and `CodePrior` (van den Oord et al. 2017, equation 3).
 
     model: -log p(x|z) + commitment |e - sg(entry)|^2 (+ |sg(e) - entry|^2 where the codebook learns by gradients)
     prior: -log P(codes), the codes as they are
@@ -32,14 +32,14 @@ class Quantised(Objective):
         ):
             raise ChoiceError("the quantised objective needs discrete latents: a QuantisedEncoder and a CodePrior")
 
-    def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
+    def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
         _, prior = _parts(model)
         of_prior = [p for p in prior.net.parameters() if p.requires_grad]
         known = {id(p) for p in of_prior}
-        players = {"model": [p for p in model.parameters() if p.requires_grad and id(p) not in known]}
-        return {**players, "prior": of_prior} if of_prior else players
+        parameter_groups = {"model": [p for p in model.parameters() if p.requires_grad and id(p) not in known]}
+        return {**parameter_groups, "prior": of_prior} if of_prior else parameter_groups
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         posterior, prior = _parts(model)
         trace = self.trace(model, batch)
         (latent,) = trace.latents
@@ -59,7 +59,7 @@ class Quantised(Objective):
             "commitment": commitment.mean(),
             "perplexity": perplexity(q.codes, posterior.quantiser.codes),
         }
-        return Terms(losses, stats)
+        return Losses(losses, stats)
 
 
 def perplexity(codes: Tensor, among: int) -> Tensor:

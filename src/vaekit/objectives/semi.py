@@ -13,7 +13,7 @@ from vaekit.errors import ChoiceError
 from vaekit.models.m2 import M2
 from vaekit.models.vae import Model
 
-from .base import Batch, Objective, Terms
+from .base import Batch, Losses, Objective
 from .terms import latent_rate
 
 
@@ -57,7 +57,7 @@ class SemiSupervised(Objective):
                 "build one with vaekit.models.m2.m2, or choose another objective"
             )
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         """`batch.y` (B,): class numbers, -1 where unknown; without it none is known."""
         m2 = cast(M2, model)
         x = batch.x
@@ -83,7 +83,7 @@ class SemiSupervised(Objective):
         bound = torch.where(known, labelled_bound, distortion + rate)
         loss = (bound + self.alpha / self.labelled * torch.where(known, cross_entropy, 0.0)).mean()
         right = known & (q.logits.argmax(-1) == place)
-        return Terms(
+        return Losses(
             {"model": loss},
             {
                 "elbo": -(distortion + rate).mean(),

@@ -9,7 +9,7 @@ from vaekit.errors import ChoiceError
 from vaekit.models.vae import VAE, Model
 
 from .aggregate import factorises, split_rate
-from .base import Batch, Terms
+from .base import Batch, Losses
 from .one_layer import OneLayer, scheduled
 from .parts import example
 from .schedules import Schedule
@@ -62,7 +62,7 @@ class TotalCorrelation(OneLayer):
                 "objective FactorVAE, which estimates the total correlation from draws"
             )
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         latent, d, _, stats = self.one_pass(model, batch)
         self._check_posterior(latent.q)
         parts = split_rate(latent, self.n)
@@ -72,4 +72,4 @@ class TotalCorrelation(OneLayer):
             + self.gamma(step) * parts.dimensions
         )
         stats["information"], stats["correlation"], stats["dimension_kl"] = (p.mean() for p in parts)
-        return Terms({"model": (d + weighted).mean()}, stats)
+        return Losses({"model": (d + weighted).mean()}, stats)

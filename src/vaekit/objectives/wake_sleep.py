@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from vaekit.densities import draw
 from vaekit.models.vae import Latent, Model
 
-from .base import Batch, Objective, Terms
-from .parts import example, needs_density, needs_density_anywhere, one_layer, two_players
+from .base import Batch, Losses, Objective
+from .parts import example, needs_density, needs_density_anywhere, one_layer, two_groups
 from .terms import latent_rate
 
 
 class WakeSleep(Objective):
-    r"""Two phases, two players (Hinton, Dayan, Frey and Neal 1995, doi:10.1126/science.7761831).
+    r"""Two phases, two parameter groups (Hinton, Dayan, Frey and Neal 1995, doi:10.1126/science.7761831).
 
     Wake: `decoder` (prior and likelihood) minimises E_{q(z|x)}[-log p(x, z)] on data, the draws held. Sleep: `encoder`
     minimises E_{p(x, z)}[-log q(z|x)] on as many dreams, z drawn from the prior and x from the likelihood, both held.
@@ -24,15 +24,15 @@ class WakeSleep(Objective):
     Recorded: the true `elbo`, `rate` and `distortion` of the wake phase.
     """
 
-    def players(self, model: Model) -> dict[str, list[nn.Parameter]]:
-        return two_players(one_layer(self, model))
+    def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
+        return two_groups(one_layer(self, model))
 
     def check(self, model: Model) -> None:
         needs_density(self, model)
         posterior = one_layer(self, model).posterior
         needs_density_anywhere(self, example(posterior), "use the objective ELBO")
 
-    def forward(self, model: Model, batch: Batch, step: Tensor) -> Terms:
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         vae = one_layer(self, model)
         given = () if batch.c is None else (batch.c,)
         with torch.no_grad():
@@ -46,4 +46,4 @@ class WakeSleep(Objective):
         asleep = vae.posterior(self.seen(dream_x, batch.noise), *given)
         losses = {"encoder": -asleep.log_prob(dream_z).mean(), "decoder": (d - awake.log_p).mean()}
         r = latent_rate(awake)
-        return Terms(losses, {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()})
+        return Losses(losses, {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()})

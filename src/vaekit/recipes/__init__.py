@@ -5,7 +5,7 @@ from vaekit.utils.arguments import Argument
 from . import classic, named, special
 from .classic import gaussian_vae
 from .compose import compose
-from .composition import Composition, Defaults, Facts
+from .composition import Composition, DataSpec, Defaults
 from .registry import BEFORE, RECIPES, Recipe, get_recipe, recipe, setting
 
 __all__ = [
@@ -13,8 +13,8 @@ __all__ = [
     "RECIPES",
     "Argument",
     "Composition",
+    "DataSpec",
     "Defaults",
-    "Facts",
     "Recipe",
     "classic",
     "compose",

@@ -1,4 +1,4 @@
-"""Encoders and decoders from the facts of the data: dense or convolutional, conditional or not."""
+"""Encoders and decoders from the data specification: dense or convolutional, conditional or not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaekit.errors import ChoiceError
 from vaekit.heads import Head
 from vaekit.models.m2 import Joined
 
-from .composition import Facts
+from .composition import DataSpec
 
 
 class Planes(nn.Module):
@@ -28,22 +28,22 @@ class Planes(nn.Module):
         return self.net(torch.cat([x, planes], -self.dims))
 
 
-def is_dense(facts: Facts, network: str) -> bool:
+def is_dense(spec: DataSpec, network: str) -> bool:
     """Whether the networks are dense: for vectors and small images, unless asked otherwise."""
-    if network == "conv" and facts.kind not in ("image", "signal"):
-        raise ChoiceError(f"convolutions need images or signals; these are {facts.kind} data: use `network='dense'`")
+    if network == "conv" and spec.kind not in ("image", "signal"):
+        raise ChoiceError(f"convolutions need images or signals; these are {spec.kind} data: use `network='dense'`")
     if network != "auto":
         return network == "dense"
-    return facts.kind in ("vector", "counts") or facts.dims <= 1024
+    return spec.kind in ("vector", "counts") or spec.dims <= 1024
 
 
-def default_latent(facts: Facts, dense: bool) -> int:
-    return (40 if facts.dims >= 256 else max(1, min(16, facts.dims // 4))) if dense else 128
+def default_latent(spec: DataSpec, dense: bool) -> int:
+    return (40 if spec.dims >= 256 else max(1, min(16, spec.dims // 4))) if dense else 128
 
 
-def default_channels(facts: Facts) -> tuple[int, ...]:
+def default_channels(spec: DataSpec) -> tuple[int, ...]:
     """32, 64, 128, 256 channels as far as the size goes."""
-    return tuple(min(32 * 2**i, 256) for i in range(networks.default_levels(facts.shape[1:])))
+    return tuple(min(32 * 2**i, 256) for i in range(networks.default_levels(spec.shape[1:])))
 
 
 def dense_encoder(

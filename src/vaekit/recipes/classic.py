@@ -13,15 +13,15 @@ from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
 from vaekit.objectives import ELBO
 
-from .composition import Composition, Defaults, Facts
+from .composition import Composition, DataSpec, Defaults
 from .inputs import hold, is_mixed
 from .parts import LikelihoodName, choose_head, choose_observation, default_likelihood, positive, whole_range
 from .registry import recipe
 
 
-def complete(facts: Facts, name: str) -> None:
+def complete(spec: DataSpec, name: str) -> None:
     """Refuse data that a published model was not made for."""
-    if facts.missing or is_mixed(facts):
+    if spec.missing or is_mixed(spec):
         raise ChoiceError(f"recipe {name!r} is for numbers without missing values: use `recipe='vae'` for this table")
 
 
@@ -40,7 +40,7 @@ def gaussian_vae(
 
 @recipe("kingma2013", "Kingma and Welling 2013, arXiv:1312.6114")
 def kingma2013(
-    facts: Facts, *, latent: int = 20, hidden: int = 500, likelihood: LikelihoodName = "auto"
+    spec: DataSpec, *, latent: int = 20, hidden: int = 500, likelihood: LikelihoodName = "auto"
 ) -> Composition:
     """The paper's model and training: one tanh layer, initial deviation 0.01, Adagrad, a N(0, I) prior on the weights.
 
@@ -49,15 +49,15 @@ def kingma2013(
         hidden: width of the one hidden layer of encoder and decoder.
         likelihood: Bernoulli for grey images, else a Gaussian with learned mean and variance.
     """
-    complete(facts, "kingma2013")
+    complete(spec, "kingma2013")
     positive(latent=latent, hidden=hidden)
     name = likelihood
     if likelihood == "auto":
-        name = "bernoulli" if default_likelihood(facts) == "bernoulli" else "gaussian"
-    seen = choose_observation(facts, "auto", name)
-    head = hold(facts, seen, choose_head(facts, name, "learned"))
+        name = "bernoulli" if default_likelihood(spec) == "bernoulli" else "gaussian"
+    seen = choose_observation(spec, "auto", name)
+    head = hold(spec, seen, choose_head(spec, name, "learned"))
     model = gaussian_vae(
-        networks.MLP(facts.shape, 2 * latent, (hidden,), "tanh", facts.rules > 1),
+        networks.MLP(spec.shape, 2 * latent, (hidden,), "tanh", spec.rules > 1),
         networks.MLP((latent,), head.features, (hidden,), "tanh"),
         latent,
         head,
@@ -67,13 +67,13 @@ def kingma2013(
         for parameter in model.parameters():
             parameter.normal_(0, 0.01)
     # log N(theta; 0, I) / N on the mean loss has the gradient theta / N: a weight decay of 1 / N
-    defaults = Defaults("adagrad", 0.02, 100, "constant", weight_decay=1 / facts.n, epochs=100)
+    defaults = Defaults("adagrad", 0.02, 100, "constant", weight_decay=1 / spec.n, epochs=100)
     return Composition(model, ELBO(), seen, defaults)
 
 
 @recipe("unit-gaussian", "ethanluoyc/pytorch-vae, vae.py")
 def unit_gaussian(
-    facts: Facts, *, latent: int = 8, hidden: tuple[int, ...] = (512, 512), decoder_hidden: tuple[int, ...] = (512,)
+    spec: DataSpec, *, latent: int = 8, hidden: tuple[int, ...] = (512, 512), decoder_hidden: tuple[int, ...] = (512,)
 ) -> Composition:
     """Pixels shifted to [-0.5, 0.5], ReLU layers, tanh on the output mean, unit variance.
 
@@ -82,35 +82,35 @@ def unit_gaussian(
         hidden: widths of the encoder's layers.
         decoder_hidden: widths of the decoder's layers.
     """
-    complete(facts, "unit-gaussian")
+    complete(spec, "unit-gaussian")
     positive(latent=latent, hidden=hidden, decoder_hidden=decoder_hidden)
-    head = heads.Gaussian(facts.shape, "unit", squash="tanh")
+    head = heads.Gaussian(spec.shape, "unit", squash="tanh")
     model = gaussian_vae(
-        networks.MLP(facts.shape, 2 * latent, hidden, "relu", facts.rules > 1),
+        networks.MLP(spec.shape, 2 * latent, hidden, "relu", spec.rules > 1),
         networks.MLP((latent,), head.features, decoder_hidden, "relu"),
         latent,
         head,
     )
-    low, high = whole_range(facts, "the 'unit-gaussian' recipe")
+    low, high = whole_range(spec, "the 'unit-gaussian' recipe")
     return Composition(model, ELBO(), Grey(low, high, 0.5), Defaults("adam", 1e-3, 128, epochs=100))
 
 
 @recipe("linear", "Tipping and Bishop 1999; Lucas et al. 2019, arXiv:1911.02469")
-def linear(facts: Facts, *, latent: int = 10) -> Composition:
+def linear(spec: DataSpec, *, latent: int = 10) -> Composition:
     """Linear encoder and decoder with one free sigma: its optimum is probabilistic PCA, reached here by gradients.
 
     Arguments:
         latent: latent dimensions, at most the data's minus one.
     """
-    complete(facts, "linear")
+    complete(spec, "linear")
     positive(latent=latent)
-    if latent >= facts.dims:
-        raise ChoiceError(f"recipe 'linear' needs fewer latents than data dimensions: `latent` below {facts.dims}")
+    if latent >= spec.dims:
+        raise ChoiceError(f"recipe 'linear' needs fewer latents than data dimensions: `latent` below {spec.dims}")
     # shift and one isotropic scale leave the model class as it is; the Jacobian goes into every reported number
     posterior = Conditional(
-        networks.MLP(facts.shape, latent, (), wide=facts.rules > 1), heads.Gaussian((latent,), "each")
+        networks.MLP(spec.shape, latent, (), wide=spec.rules > 1), heads.Gaussian((latent,), "each")
     )
-    likelihood = Conditional(networks.MLP((latent,), facts.dims, ()), heads.Gaussian(facts.shape, "shared"))
+    likelihood = Conditional(networks.MLP((latent,), spec.dims, ()), heads.Gaussian(spec.shape, "shared"))
     model = VAE(StandardNormal((latent,)), posterior, likelihood)
-    defaults = Defaults("adam", 1e-2, min(500, facts.n), "cosine", epochs=400)
-    return Composition(model, ELBO(), Centred(facts.shape, facts.double), defaults)
+    defaults = Defaults("adam", 1e-2, min(500, spec.n), "cosine", epochs=400)
+    return Composition(model, ELBO(), Centred(spec.shape, spec.double), defaults)

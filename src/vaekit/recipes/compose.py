@@ -33,7 +33,7 @@ from .choices import (
     PriorName,
     chosen,
 )
-from .composition import Composition, Defaults, Facts
+from .composition import Composition, DataSpec, Defaults
 from .inputs import is_mixed
 from .parts import Activation, LikelihoodName, ObservationName, positive, seen_as, start, x_range
 
@@ -42,7 +42,7 @@ CorruptionName = Literal["none", "gaussian", "masking", "salt-and-pepper"]
 
 
 def compose(
-    facts: Facts,
+    spec: DataSpec,
     *,
     prior: PriorName = "auto",
     posterior: PosteriorName = "gaussian",
@@ -162,16 +162,16 @@ def compose(
     """
     named = locals()
     given = {n: named[n] for n in OBJECTIVE_CHOICES}
-    dense = architectures.is_dense(facts, network)
-    latent = latent if latent is not None else architectures.default_latent(facts, dense)
+    dense = architectures.is_dense(spec, network)
+    latent = latent if latent is not None else architectures.default_latent(spec, dense)
     positive(latent=latent, hidden=hidden, components=components, transforms=transforms)
     if blocks < 0:
         raise ChoiceError(f"`blocks` must be 0 or more, got {blocks}")
-    seen, head, event, wrap = seen_as(facts, likelihood, sigma, observation)
-    wanted = choose_condition(facts, condition)
+    seen, head, event, wrap = seen_as(spec, likelihood, sigma, observation)
+    wanted = choose_condition(spec, condition)
     size = wanted.size if wanted else 0
     chosen_prior = choose_prior_name(prior, posterior, wanted)
-    if chosen_prior == "vamp" and (facts.missing or is_mixed(facts)):
+    if chosen_prior == "vamp" and (spec.missing or is_mixed(spec)):
         raise ChoiceError(
             "the pseudo-inputs of a vamp prior are rows of data, which cannot be learned where columns hold categories "
             "or values are missing: write `prior='mixture'` or `prior='flow'`"
@@ -185,13 +185,13 @@ def compose(
     q_head = POSTERIORS[posterior](latent, **flow)
     if dense:
         widths = hidden if hidden is not None else (300, 300)
-        encoder = architectures.dense_encoder(event, q_head.features, widths, activation, size, facts.rules > 1)
+        encoder = architectures.dense_encoder(event, q_head.features, widths, activation, size, spec.rules > 1)
         decoder = architectures.dense_decoder(latent, head, widths, activation, size)
         defaults = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
     else:
-        widths = hidden if hidden is not None else architectures.default_channels(facts)
+        widths = hidden if hidden is not None else architectures.default_channels(spec)
         encoder = architectures.conv_encoder(event, q_head.features, widths, blocks, latent if direct else 0, size)
-        decoder = architectures.conv_decoder(latent, facts.shape, head, widths, blocks, direct, size)
+        decoder = architectures.conv_decoder(latent, spec.shape, head, widths, blocks, direct, size)
         defaults = Defaults("adamw", 1e-3, 64, "cosine", weight_decay=1e-4, clip=10000.0, ema=0.999, epochs=50)
     encoder = wrap(encoder)
     q = PointPosterior(encoder, (latent,)) if posterior == "point" else Conditional(encoder, q_head)
@@ -203,11 +203,11 @@ def compose(
         up = Conditional(networks.MLP((latent,), 2 * top, (width,), activation), Gaussian((top,), "learned"))
         model: Model = Chain(StandardNormal((top,)), [down], [q, up], px)
     else:
-        model = VAE(choose_prior(facts, chosen_prior, latent, q, seen, components, transforms), q, px, size)
+        model = VAE(choose_prior(spec, chosen_prior, latent, q, seen, components, transforms), q, px, size)
     build = OBJECTIVES[objective]
-    loss = build(facts.n, latent, **chosen("objective", objective, build, given))
+    loss = build(spec.n, latent, **chosen("objective", objective, build, given))
     if corruption != "none":
-        if facts.missing or is_mixed(facts):
+        if spec.missing or is_mixed(spec):
             raise ChoiceError("corruption is for images and plain vectors, not for tables of mixed or missing values")
         loss.corruption = choose_corruption(corruption, corruption_level, seen)
     elif corruption_level is not None:
@@ -215,18 +215,18 @@ def compose(
     return Composition(model, loss, seen, defaults, partial(start, wrap=wrap), wanted)
 
 
-def choose_condition(facts: Facts, name: str) -> Condition | None:
+def choose_condition(spec: DataSpec, name: str) -> Condition | None:
     """What the model is to be given beside x."""
     if name == "none":
         return None
-    if name in facts.categories:
-        return Condition("label", facts.categories[name], name)
+    if name in spec.categories:
+        return Condition("label", spec.categories[name], name)
     if name not in ("label", "attributes"):
         raise ChoiceError(
             f"`condition={name!r}`: the data have no such column of a few classes; choose from label, attributes"
-            + "".join(f", {column}" for column in (*facts.categories, *(c.name for c in facts.columns if c.categories)))
+            + "".join(f", {column}" for column in (*spec.categories, *(c.name for c in spec.columns if c.categories)))
         )
-    names = facts.classes if name == "label" else facts.attributes
+    names = spec.classes if name == "label" else spec.attributes
     if not names:
         raise ChoiceError(
             f"a model conditional on {'labels' if name == 'label' else 'attributes'} needs data that have them, and "
@@ -253,7 +253,7 @@ def choose_prior_name(prior: str, posterior: str, condition: Condition | None) -
 
 
 def choose_prior(
-    facts: Facts,
+    spec: DataSpec,
     name: str,
     latent: int,
     posterior: Conditional,
@@ -265,7 +265,7 @@ def choose_prior(
     if name == "mixture":
         return Mixture((latent,), components or 100)
     if name == "vamp":
-        return Vamp(posterior, facts.shape, components or 100, *(x_range(observation) or (None, None)))
+        return Vamp(posterior, spec.shape, components or 100, *(x_range(observation) or (None, None)))
     if name == "flow":
         return FlowPrior((latent,), transforms or 4)
     return UniformSphere((latent,)) if name == "sphere" else StandardNormal((latent,))

@@ -1,4 +1,4 @@
-"""What is trained: a model, an objective and an observation that fit together, and the facts a recipe may know."""
+"""What is trained (a model, an objective and an observation), and the data specification that recipes build from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vaekit.options import Defaults
 
 
 @dataclass(frozen=True)
-class Facts:
+class DataSpec:
     """What a recipe may know of the data: enough to rebuild the model without them.
 
     `shape` is the event of x (C, H, W), (C, L) or (D,); `scale` the lowest and highest raw value; `integer` whether
@@ -55,7 +55,7 @@ class Facts:
     rules: int = field(default=2, compare=False)
 
     @classmethod
-    def of(cls, data) -> Facts:
+    def of(cls, data) -> DataSpec:
         # of rows as handed out: the same for maps
         integer = data.bits or row_dtype(data.train.raw.dtype).name == "uint8"
         low, high = (float(v) for v in data.scale)
@@ -83,7 +83,7 @@ class Facts:
         return plain | {"columns": [column.as_json() for column in self.columns]}
 
     @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> Facts:
+    def from_json(cls, stored: dict[str, Any]) -> DataSpec:
         missing = {"kind", "shape", "n", "scale", "integer"} - set(stored)
         if missing:
             raise KeyError(min(missing))

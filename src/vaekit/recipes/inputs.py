@@ -12,16 +12,16 @@ from vaekit.heads import Head
 from vaekit.heads.mixed import Masked, factor_density
 from vaekit.networks.tables import Log1p, OneHot, WithMask
 
-from .composition import Facts
+from .composition import DataSpec
 
 
-def is_mixed(facts: Facts) -> bool:
+def is_mixed(spec: DataSpec) -> bool:
     """Whether the data are a table that needs `MixedTable` and `MixedHead`: not all of its columns real or counts."""
-    return facts.kind == "vector" and any(column.kind != "real" for column in facts.columns)
+    return spec.kind == "vector" and any(column.kind != "real" for column in spec.columns)
 
 
-class Dress(NamedTuple):
-    """What `dress` makes of an observation, a head and an encoder.
+class Adapted(NamedTuple):
+    """What `adapt_inputs` makes of an observation, a head and an encoder.
 
     `wrap` turns a network that takes events of shape `event` (and perhaps a condition after them) into the encoder.
     """
@@ -32,32 +32,32 @@ class Dress(NamedTuple):
     wrap: Callable[[nn.Module], nn.Module]
 
 
-def hold(facts: Facts, observation: Observation, head: Head) -> Head:
+def hold(spec: DataSpec, observation: Observation, head: Head) -> Head:
     """`head` with the elements held that have one value in all training data, where the observation calls for that.
 
     A head that does not factorise over the elements comes back as it was, and takes them like any others.
     """
-    if not facts.constant or factor_density(head) is None:
+    if not spec.constant or factor_density(head) is None:
         return head
-    held = observation.hold(facts.constant)
+    held = observation.hold(spec.constant)
     return Masked(head, held) if held else head
 
 
-def dress(facts: Facts, observation: Observation, head: Head) -> Dress:
+def adapt_inputs(spec: DataSpec, observation: Observation, head: Head) -> Adapted:
     """An observation and a head fit for the data's missing values, and what the encoder is to see of x.
 
-        seen, head, event, wrap = dress(facts, choose_observation(facts, ...), choose_head(facts, ...))
+        seen, head, event, wrap = dress(spec, choose_observation(spec, ...), choose_head(spec, ...))
         posterior = Conditional(wrap(networks.MLP(event, 2 * latent)), Gaussian((latent,)))
 
     Counts are shown to the encoder as log(1 + x), categories one-hot. With missing values the observation learns how
     often each element is there, the head becomes `Masked`, and the encoder sees zeros (the means of standardised data)
-    and the mask. Elements that have one value in all training data are held at it. Where the facts call for none of
-    this, everything comes back as it was: `event` is the data's shape, `wrap` gives its argument.
+    and the mask. Elements that have one value in all training data are held at it. Where `spec` calls for none of this,
+    everything comes back as it was: `event` is the data's shape, `wrap` gives its argument.
 
     Raises:
         ChoiceError: values are missing and the head does not factorise.
     """
-    event, which = tuple(facts.shape), None
+    event, which = tuple(spec.shape), None
     layers: list[Callable[[nn.Module], nn.Module]] = []
     if isinstance(observation, MixedTable):
         columns = observation.columns
@@ -66,9 +66,9 @@ def dress(facts: Facts, observation: Observation, head: Head) -> Dress:
         event, which = (plan.width,), plan.firsts
     elif isinstance(observation, Counts):
         layers.append(Log1p)
-    head = hold(facts, observation, head)
-    if facts.missing:
-        observation, head = observation.masked(tuple(facts.shape)), head if isinstance(head, Masked) else Masked(head)
+    head = hold(spec, observation, head)
+    if spec.missing:
+        observation, head = observation.masked(tuple(spec.shape)), head if isinstance(head, Masked) else Masked(head)
         dims, shown = len(event), which
         layers.append(lambda net: WithMask(net, dims, shown))
         event = (event[0] + (event[0] if which is None else len(which)), *event[1:])
@@ -78,4 +78,4 @@ def dress(facts: Facts, observation: Observation, head: Head) -> Dress:
             net = layer(net)
         return net
 
-    return Dress(observation, head, event, wrap)
+    return Adapted(observation, head, event, wrap)

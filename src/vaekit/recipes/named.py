@@ -233,7 +233,7 @@ setting(
     "Hinton et al. 1995, doi:10.1126/science.7761831",
     """Wake-sleep: the decoder learns from data, the encoder from the decoder's own dreams.
 
-    wake: -log p(x, z), z ~ q(z|x); sleep: -log q(z|x), (x, z) ~ p(x, z). Two players, no common bound.
+    wake: -log p(x, z), z ~ q(z|x); sleep: -log q(z|x), (x, z) ~ p(x, z). Two parameter groups, no common bound.
     """,
     objective="wake-sleep",
 )

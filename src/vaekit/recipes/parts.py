@@ -26,8 +26,8 @@ from vaekit.heads import Conditional, Head
 from vaekit.heads.mixed import Masked, MixedHead, start_bias
 from vaekit.objectives.schedules import Constant, Cyclic, Geometric, Linear, Schedule
 
-from .composition import Composition, Facts
-from .inputs import Dress, dress, is_mixed
+from .composition import Composition, DataSpec
+from .inputs import Adapted, adapt_inputs, is_mixed
 
 LikelihoodName = Literal[
     "auto", "bernoulli", "continuous-bernoulli", "beta", "gaussian", "laplace", "student-t", "discretised-logistic",
@@ -40,10 +40,10 @@ COUNTED = ("poisson", "negative-binomial", "zero-inflated")
 Activation = Literal["relu", "tanh", "silu", "gelu", "elu", "softplus", "gated"]
 
 
-def whole_range(facts: Facts, wanted: str) -> tuple[float, float]:
+def whole_range(spec: DataSpec, wanted: str) -> tuple[float, float]:
     """The known range of the raw data, for observations that scale by it."""
-    low, high = facts.scale
-    if not facts.integer and (low < 0 or high > 1):
+    low, high = spec.scale
+    if not spec.integer and (low < 0 or high > 1):
         raise ChoiceError(
             f"{wanted} needs uint8 or numbers in [0, 1], whose range is known, but these run from {low:g} to {high:g}: "
             "store them as uint8 (of 16 bits: round((x - low) / (high - low) * 255)), divide them into [0, 1] (for "
@@ -52,42 +52,42 @@ def whole_range(facts: Facts, wanted: str) -> tuple[float, float]:
     return low, high
 
 
-def choose_observation(facts: Facts, name: str, likelihood: str, shift: float = 0.0) -> Observation:
+def choose_observation(spec: DataSpec, name: str, likelihood: str, shift: float = 0.0) -> Observation:
     """The observation of this name, or the natural one of the likelihood for `auto`."""
     if name == "auto":
         natural = {
             "bernoulli": "binary",
             "beta": "dequantised",
-            "continuous-bernoulli": "dequantised" if facts.rules > 1 else "grey",
+            "continuous-bernoulli": "dequantised" if spec.rules > 1 else "grey",
             "mixed": "mixed",
             **dict.fromkeys(("discretised-logistic", "logistic-mixture", "categorical"), "levels"),
             **dict.fromkeys(COUNTED, "counts"),
         }
         if likelihood in natural:
             name = natural[likelihood]
-        elif facts.kind == "image" and (facts.integer or facts.scale == (0.0, 1.0)):
+        elif spec.kind == "image" and (spec.integer or spec.scale == (0.0, 1.0)):
             name = "grey"
-        elif facts.kind in ("vector", "counts"):
+        elif spec.kind in ("vector", "counts"):
             name = "standardised"
         else:
             name = "centred"
     if name == "standardised":
-        return Standardised(facts.shape, facts.double)
+        return Standardised(spec.shape, spec.double)
     if name == "mixed":
-        if not facts.columns:
+        if not spec.columns:
             raise ChoiceError("the 'mixed' observation is for tables (.csv, .parquet), whose columns differ in kind")
-        return MixedTable(facts.columns, facts.double)
+        return MixedTable(spec.columns, spec.double)
     if name == "counts":
-        if facts.scale[0] < 0 or not (facts.kind == "counts" or facts.integer):
+        if spec.scale[0] < 0 or not (spec.kind == "counts" or spec.integer):
             raise ChoiceError("the 'counts' observation needs whole numbers from 0: load the data with `kind='counts'`")
         return Counts()
     if name == "centred":
-        return Centred(facts.shape, facts.double)
-    low, high = whole_range(facts, f"the {name!r} observation")
-    if name == "dequantised" and not facts.integer:
+        return Centred(spec.shape, spec.double)
+    low, high = whole_range(spec, f"the {name!r} observation")
+    if name == "dequantised" and not spec.integer:
         return Dequantised(0.0, 256, 1 / 255)  # of 8-bit images divided by 255 these are the levels
     if name in ("levels", "dequantised"):
-        if not facts.integer or low != 0:
+        if not spec.integer or low != 0:
             raise ChoiceError(
                 f"the {name!r} observation needs whole numbers from 0 (uint8): store the data as uint8, or choose "
                 "`likelihood='continuous-bernoulli'` or gaussian"
@@ -98,31 +98,31 @@ def choose_observation(facts: Facts, name: str, likelihood: str, shift: float = 
     return {"binary": Binary, "threshold": Threshold}[name](low, high)
 
 
-def default_likelihood(facts: Facts) -> str:
+def default_likelihood(spec: DataSpec) -> str:
     """Bernoulli for grey images of a known range, discretised logistic for colour bytes, negative binomial for counts,
     each column its own for tables of several kinds, Gaussian for the rest.
     """
-    if facts.kind == "counts":
+    if spec.kind == "counts":
         return "negative-binomial"
-    if is_mixed(facts):
+    if is_mixed(spec):
         return "mixed"
-    known = facts.integer or facts.scale == (0.0, 1.0)
-    if facts.integer and facts.scale == (0.0, 1.0):
+    known = spec.integer or spec.scale == (0.0, 1.0)
+    if spec.integer and spec.scale == (0.0, 1.0):
         return "bernoulli"
-    if facts.kind == "image" and known and facts.shape[0] == 1:
+    if spec.kind == "image" and known and spec.shape[0] == 1:
         return "bernoulli"
-    if facts.kind == "image" and facts.integer:
+    if spec.kind == "image" and spec.integer:
         return "discretised-logistic"
     return "gaussian"
 
 
-def choose_head(facts: Facts, likelihood: str, sigma: str) -> Head:
+def choose_head(spec: DataSpec, likelihood: str, sigma: str) -> Head:
     """The head of a likelihood; `sigma` is for those with a scale: unit, shared, learned, optimal or a number."""
     if likelihood == "mixed":
-        if not facts.columns:
+        if not spec.columns:
             raise ChoiceError("likelihood 'mixed' is for tables (.csv, .parquet), whose columns differ in kind")
-        return MixedHead(facts.columns, scaled=facts.rules > 1)
-    if any(column.kind == "categorical" for column in facts.columns):
+        return MixedHead(spec.columns, scaled=spec.rules > 1)
+    if any(column.kind == "categorical" for column in spec.columns):
         raise ChoiceError(
             f"this table has columns of categories, which {likelihood} would take for numbers: write mixed"
         )
@@ -132,29 +132,29 @@ def choose_head(facts: Facts, likelihood: str, sigma: str) -> Head:
         "beta": heads.BetaHead,
     }
     if likelihood in plain:
-        return plain[likelihood](facts.shape)
+        return plain[likelihood](spec.shape)
     counted: dict[str, Callable[..., Head]] = {
         "poisson": heads.PoissonHead,
         "negative-binomial": heads.NegativeBinomialHead,
         "zero-inflated": heads.ZeroInflatedNegativeBinomialHead,
     }
     if likelihood in counted:
-        return counted[likelihood](facts.shape, **heads.count_range(scaled=facts.rules > 1))
-    levels = int(facts.scale[1]) + 1 if facts.integer else 256
+        return counted[likelihood](spec.shape, **heads.count_range(scaled=spec.rules > 1))
+    levels = int(spec.scale[1]) + 1 if spec.integer else 256
     of_levels: dict[str, Callable[..., Head]] = {
         "discretised-logistic": heads.DiscretisedLogisticHead,
         "logistic-mixture": heads.LogisticMixtureHead,
         "categorical": heads.CategoricalHead,
     }
     if likelihood in of_levels:
-        return of_levels[likelihood](facts.shape, levels)
+        return of_levels[likelihood](spec.shape, levels)
     scaled: dict[str, Callable[..., Head]] = {
         "gaussian": heads.Gaussian,
         "laplace": heads.LaplaceHead,
         "student-t": lambda event, *scale: heads.StudentTHead(event, "shared", *scale),
     }
     if sigma in ("unit", "shared", "learned") or (sigma == "optimal" and likelihood == "gaussian"):
-        return scaled[likelihood](facts.shape, sigma)
+        return scaled[likelihood](spec.shape, sigma)
     try:
         number = float(sigma)
     except ValueError:
@@ -162,16 +162,16 @@ def choose_head(facts: Facts, likelihood: str, sigma: str) -> Head:
     if not 0 < number < math.inf:
         also = ", optimal" if likelihood == "gaussian" else ""
         raise ChoiceError(f"sigma {sigma!r} is not unit, shared, learned{also} or a number above 0")
-    return scaled[likelihood](facts.shape, "fixed", number)
+    return scaled[likelihood](spec.shape, "fixed", number)
 
 
-def seen_as(facts: Facts, likelihood: str, sigma: str, observation: str) -> Dress:
+def seen_as(spec: DataSpec, likelihood: str, sigma: str, observation: str) -> Adapted:
     """Observation, head and what the encoder sees of x, for a likelihood and an observation by name.
 
     Counts are shown to it as logarithms, categories one-hot, levels within [-1, 1], missing values with their mask.
     """
-    name = default_likelihood(facts) if likelihood == "auto" else likelihood
-    made = dress(facts, choose_observation(facts, observation, name), choose_head(facts, name, sigma))
+    name = default_likelihood(spec) if likelihood == "auto" else likelihood
+    made = adapt_inputs(spec, choose_observation(spec, observation, name), choose_head(spec, name, sigma))
     if not isinstance(made.observation, Levels):
         return made
     top = made.observation.levels - 1

@@ -1,4 +1,4 @@
-"""What a recipe is: a named way to call a function `(facts, **choices) -> Composition`.
+"""What a recipe is: a named way to call a function `(spec, **choices) -> Composition`.
 
 The function's typed signature is the configuration: the command line reads it, `run.json` stores the choices, and a
 run is rebuilt by calling the function again. Several recipes may share a function and differ in their settings.
@@ -19,7 +19,7 @@ from vaekit.utils.arguments import Argument, arguments
 from vaekit.utils.suggest import unknown
 from vaekit.utils.typed import mismatch
 
-from .composition import Composition, Facts, check_support
+from .composition import Composition, DataSpec, check_support
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Recipe:
 
     Arguments:
         name: what it is called on the command line.
-        function: (facts, **choices) -> Composition.
+        function: (spec, **choices) -> Composition.
         paper: where it comes from.
         settings: defaults of this recipe where they differ from the function's; every one can be overridden.
         text: what it is, its first line a summary, with its equation; the function's docstring where not given.
@@ -73,7 +73,7 @@ class Recipe:
         own = [argument for group in self.groups.values() for argument in group]
         return [dataclasses.replace(a, default=self.settings.get(a.name, a.default)) for a in own]
 
-    def __call__(self, facts: Facts, **choices: Any) -> Composition:
+    def __call__(self, spec: DataSpec, **choices: Any) -> Composition:
         """Build it.
 
         Raises:
@@ -88,7 +88,7 @@ class Recipe:
                 raise ChoiceError(unknown(f"`{name}`", value, map(str, get_args(annotation))))
             if wrong := mismatch(value, annotation, f"`{name}`"):
                 raise ChoiceError(f"recipe {self.name!r}: {wrong}")
-        composition = self.function(facts, **{**self.settings, **choices})
+        composition = self.function(spec, **{**self.settings, **choices})
         check_support(composition)
         composition.objective.check(composition.model)
         return composition

@@ -16,8 +16,8 @@ from vaekit.models.quantised import AutoregressiveCodes, IndependentCodes, fsq_v
 from vaekit.models.vae import VAE
 from vaekit.objectives import ELBO, Quantised, SemiSupervised
 
-from .composition import Composition, Defaults, Facts
-from .inputs import Dress
+from .composition import Composition, DataSpec, Defaults
+from .inputs import Adapted
 from .parts import Activation, LikelihoodName, ObservationName, kl_weight, positive, seen_as, start
 from .registry import recipe
 
@@ -25,10 +25,10 @@ CodePriorName = Literal["autoregressive", "independent"]
 _CODE_PRIORS = {"autoregressive": AutoregressiveCodes, "independent": IndependentCodes}
 
 
-def _plain(facts: Facts, likelihood: str, sigma: str, observation: str) -> Dress:
+def _plain(spec: DataSpec, likelihood: str, sigma: str, observation: str) -> Adapted:
     """`seen_as` where the encoder has a network of its own and sees x as it is."""
-    made = seen_as(facts, likelihood, sigma, observation)
-    if made.event != facts.shape:
+    made = seen_as(spec, likelihood, sigma, observation)
+    if made.event != spec.shape:
         raise ChoiceError("discrete codes are for images, signals and plain vectors: use `recipe='vae'` for tables")
     return made
 
@@ -39,7 +39,7 @@ def _scale(observation: Observation) -> tuple[float, float] | None:
 
 
 def _quantised(
-    facts: Facts,
+    spec: DataSpec,
     build: Callable[..., VAE],
     prior: str,
     hidden: tuple[int, ...] | None,
@@ -49,11 +49,11 @@ def _quantised(
 ) -> Composition:
     """What `build` makes of a quantiser, as a recipe; `seen_by` are the names of likelihood, sigma and observation."""
     positive(hidden=hidden, positions=positions)
-    seen, head, _, _ = _plain(facts, *seen_by)
-    if positions is None and facts.kind not in ("image", "signal"):
-        positions = max(1, min(16, facts.dims // 4))  # of a vector; images and signals have a grid of codes
+    seen, head, _, _ = _plain(spec, *seen_by)
+    if positions is None and spec.kind not in ("image", "signal"):
+        positions = max(1, min(16, spec.dims // 4))  # of a vector; images and signals have a grid of codes
     model = build(
-        facts.shape,
+        spec.shape,
         head,
         channels=hidden or (32, 64),
         hidden=hidden or (300, 300),
@@ -68,7 +68,7 @@ def _quantised(
 
 @recipe("vq", "van den Oord et al. 2017, arXiv:1711.00937")
 def vq(
-    facts: Facts,
+    spec: DataSpec,
     *,
     codes: int = 128,
     dim: int = 16,
@@ -85,7 +85,7 @@ def vq(
     """VQ-VAE: discrete codes, the nearest entries of a learned codebook, with a learned prior over them.
 
     log p(x) >= log p(x | c(x)) + log P(c(x)): the code is a choice, so this is a bound with no KL to estimate. The
-    prior is trained beside the rest as a player of its own.
+    prior is trained beside the rest as a parameter group of its own.
 
     Arguments:
         codes: entries of the codebook.
@@ -105,12 +105,12 @@ def vq(
         raise ChoiceError(f"`commitment` must be 0 or more, got {commitment:g}")
     decay = 0.99 if codebook == "ema" else None
     build = partial(vq_vae, codes=codes, dim=dim, decay=decay, commitment=commitment)
-    return _quantised(facts, build, prior, hidden, positions, blocks, (likelihood, sigma, observation))
+    return _quantised(spec, build, prior, hidden, positions, blocks, (likelihood, sigma, observation))
 
 
 @recipe("fsq", "Mentzer et al. 2023, arXiv:2309.15505")
 def fsq(
-    facts: Facts,
+    spec: DataSpec,
     *,
     levels: tuple[int, ...] = (8, 6, 5),
     prior: CodePriorName = "autoregressive",
@@ -138,12 +138,12 @@ def fsq(
     if not levels or min(levels) < 2:
         raise ChoiceError(f"`levels` must be 2 or more each, got {levels}")
     build = partial(fsq_vae, levels=levels)
-    return _quantised(facts, build, prior, hidden, positions, blocks, (likelihood, sigma, observation))
+    return _quantised(spec, build, prior, hidden, positions, blocks, (likelihood, sigma, observation))
 
 
 @recipe("semi-supervised", "Kingma et al. 2014, arXiv:1406.5298")
 def semi_supervised(
-    facts: Facts,
+    spec: DataSpec,
     *,
     labelled: int | None = None,
     label_seed: int = 0,
@@ -177,25 +177,25 @@ def semi_supervised(
         observation: how raw data become x; auto is the likelihood's natural one.
     """
     positive(latent=latent, hidden=hidden, labelled=labelled)
-    classes = len(facts.classes)
+    classes = len(spec.classes)
     if classes < 2:
         raise ChoiceError(
             "recipe 'semi-supervised' needs labels of two classes or more, and these data have none: name a column "
             "(`label=COLUMN`), or use `recipe='vae'`"
         )
-    known = sum(facts.class_counts) or facts.n
+    known = sum(spec.class_counts) or spec.n
     if labelled is not None and labelled > known:
         raise ChoiceError(f"`labelled={labelled}` is more than the {known} training data that have a label")
-    usual = known if known < facts.n else max(classes, facts.n // 100)
+    usual = known if known < spec.n else max(classes, spec.n // 100)
     count = labelled if labelled is not None else usual
-    shares = class_frequencies(facts, class_prior, frequencies)
-    seen, head, event, wrap = seen_as(facts, likelihood, sigma, observation)
-    model = m2(event, classes, latent, hidden, activation, head, shares, facts.rules > 1)
+    shares = class_frequencies(spec, class_prior, frequencies)
+    seen, head, event, wrap = seen_as(spec, likelihood, sigma, observation)
+    model = m2(event, classes, latent, hidden, activation, head, shares, spec.rules > 1)
     for part in (model.classifier, model.posterior):
         part.net = wrap(part.net)  # type: ignore[arg-type]
     return Composition(
         model,
-        SemiSupervised(alpha, count / facts.n),
+        SemiSupervised(alpha, count / spec.n),
         seen,
         Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50),
         start,
@@ -203,27 +203,27 @@ def semi_supervised(
     )
 
 
-def class_frequencies(facts: Facts, name: str, given: tuple[float, ...] | None) -> list[float]:
+def class_frequencies(spec: DataSpec, name: str, given: tuple[float, ...] | None) -> list[float]:
     """p(y) of the classes up to a common factor; a class that no training row has counts as one row.
 
     Raises:
         ChoiceError: the numbers given are not one above 0 for each class.
     """
-    classes = len(facts.classes)
+    classes = len(spec.classes)
     if given is not None:
         if len(given) != classes or not all(0 < f < math.inf for f in given):
             raise ChoiceError(
-                f"`frequencies` must be {classes} numbers above 0, one for each of {', '.join(facts.classes)}, "
+                f"`frequencies` must be {classes} numbers above 0, one for each of {', '.join(spec.classes)}, "
                 f"got {', '.join(f'{f:g}' for f in given)}"
             )
         return list(given)
-    counts = facts.class_counts if name == "labels" else ()
+    counts = spec.class_counts if name == "labels" else ()
     return [float(max(n, 1)) for n in counts or (1,) * classes]
 
 
 @recipe("ladder", "Sonderby et al. 2016, arXiv:1602.02282; Child 2021, arXiv:2011.10650")
 def ladder(
-    facts: Facts,
+    spec: DataSpec,
     *,
     layers: tuple[int, ...] | None = None,
     width: int | None = None,
@@ -257,8 +257,8 @@ def ladder(
         raise ChoiceError(f"`free_bits` must be 0 or more, got {free_bits:g}")
     if layers is not None and (not layers or min(layers) < 0 or sum(layers) < 1):
         raise ChoiceError(f"`layers` must be counts of layers, one or more in all, got {layers}")
-    seen, head, _, _ = _plain(facts, likelihood, sigma, observation)
-    model = top_down(facts.shape, head, layers, width, latent, blocks, values=_scale(seen))
+    seen, head, _, _ = _plain(spec, likelihood, sigma, observation)
+    model = top_down(spec.shape, head, layers, width, latent, blocks, values=_scale(seen))
     return Composition(
         model,
         ELBO(kl_weight(beta, warmup), free_bits=free_bits),

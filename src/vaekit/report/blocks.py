@@ -145,7 +145,7 @@ class Chapter:
 
     key: str
     title: str
-    facts: Sequence[str]
+    spec: Sequence[str]
     state: str
     warnings: Sequence[str]
     sections: list[Section]

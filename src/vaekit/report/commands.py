@@ -34,7 +34,7 @@ def _sampling(run: Run) -> str:
         words.append(f"--label {shlex.quote(one)}")
     if _needs_latents(run):
         words.append("--latents gmm")
-    pictured = run.facts.kind in ("image", "signal")
+    pictured = run.spec.kind in ("image", "signal")
     return " ".join([*words, f"--out samples.{'png' if pictured else 'csv'}"])
 
 
@@ -44,5 +44,5 @@ def _needs_latents(run: Run) -> bool:
     if type(model) is not VAE or isinstance(model.prior, UniformSphere):
         return False
     convolved = any(isinstance(module, nn.Conv2d) for module in model.modules())
-    colour = run.facts.kind == "image" and run.facts.shape[0] == 3
+    colour = run.spec.kind == "image" and run.spec.shape[0] == 3
     return isinstance(run.composition.objective, Autoencoder) or (colour and convolved)

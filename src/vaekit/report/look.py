@@ -45,14 +45,14 @@ class Look:
             self.data = run.data
         except DataError as error:
             self.missing = str(error)
-        self.facts = run.facts
-        self.is_image = self.facts.kind == "image"
-        self.scale = self.facts.scale
+        self.spec = run.spec
+        self.is_image = self.spec.kind == "image"
+        self.scale = self.spec.scale
 
     @property
     def jacobian(self) -> float:
         """log |dx / draw|: added to a log density of x it gives that of the data in their own units."""
-        return self.run.composition.observation.log_jacobian(self.facts.shape)
+        return self.run.composition.observation.log_jacobian(self.spec.shape)
 
     # --- latents ------------------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class Look:
     @property
     def places(self) -> NDArray[np.int64]:
         """The places of a code that are latents."""
-        return np.arange(self.width)[self.run.model.latent_places]
+        return np.arange(self.width)[self.run.model.latent_dims]
 
     @property
     def latents(self) -> int:
@@ -144,7 +144,7 @@ class Look:
 
     @property
     def _scored_rows(self) -> int:
-        return min(SCORED, max(200, int(SCORE_NUMBERS / (SCORE_SAMPLES * self.facts.dims))))
+        return min(SCORED, max(200, int(SCORE_NUMBERS / (SCORE_SAMPLES * self.spec.dims))))
 
     @cached_property
     def scored(self) -> PerDatum:
@@ -173,28 +173,28 @@ class Look:
 
     def shown(self, events: Array) -> Array:
         """Events as they are drawn: vectors in standard deviations of the training data, the rest in their units."""
-        if self.facts.kind in ("image", "signal") or self.data is None:
+        if self.spec.kind in ("image", "signal") or self.data is None:
             return events
         mean, spread = self._units
         return (events - mean) / spread
 
     @property
     def unit(self) -> str:
-        if self.facts.kind in ("image", "signal") or self.data is None:
+        if self.spec.kind in ("image", "signal") or self.data is None:
             return "data units"
         return "standard deviations"
 
     @property
     def gaps(self) -> str:
         """A sentence on what missing values look like, where data have such."""
-        if not self.facts.missing:
+        if not self.spec.missing:
             return ""
         return " Sand-coloured: values that are missing." if self.is_image else " Gaps are values that are missing."
 
     @property
     def kinds(self) -> str:
         """A sentence on columns whose numbers are names, where a table has such."""
-        named = [column.name for column in self.facts.columns if column.kind == "categorical"]
+        named = [column.name for column in self.spec.columns if column.kind == "categorical"]
         some = f"{', '.join(named[:3])}{' and others' if len(named) > 3 else ''}"
         return f" Of categories ({some}) the number is shown, whose order means nothing." if named else ""
 
@@ -227,8 +227,8 @@ class Look:
         Returns:
             (n, *event) and (n,).
         """
-        if self.facts.kind in ("image", "signal"):
+        if self.spec.kind in ("image", "signal"):
             index, square = nearest(events, self.searched)
         else:
             index, square = nearest(self.shown(events), self.shown(self.searched))
-        return self.searched[index[:, 0]], np.sqrt(square[:, 0] / self.facts.dims)
+        return self.searched[index[:, 0]], np.sqrt(square[:, 0] / self.spec.dims)

@@ -140,7 +140,7 @@ def reconstructions(look: Look) -> Section:
                 lambda: figures.heat(left, right, look.features, look.unit),
                 "Heat maps of data, reconstructions and errors, a row a datum and a column a feature",
                 f"The first {n} test data, a row each; {look.unit} of the training data."
-                + (" Sand-coloured: values that are missing." if look.facts.missing else ""),
+                + (" Sand-coloured: values that are missing." if look.spec.missing else ""),
             )
         )
     return section
@@ -267,7 +267,7 @@ def traversals(look: Look) -> Section:
     names = [look.latent_names[i] for i in chosen]
     dims, dead = [int(look.places[i]) for i in chosen], look.places[dead]  # in the code
     decoded = look.run.decode(traverse(base, dims, values[dims]).reshape(-1, look.width))
-    decoded = decoded.reshape(len(dims), -1, *look.facts.shape)
+    decoded = decoded.reshape(len(dims), -1, *look.spec.shape)
     ends = [f"{values[i, 0]:.2f} to {values[i, -1]:.2f}".replace("-", "−") for i in dims]
     caption = f"One latent at a time, from {start}; {'largest KL first' if kl is not None else 'largest spread first'}."
     left = len(order) - len(dims)

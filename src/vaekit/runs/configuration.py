@@ -11,7 +11,7 @@ from vaekit.data import load
 from vaekit.data.core import KINDS
 from vaekit.errors import RunError, VaekitError
 from vaekit.options import Options
-from vaekit.recipes.composition import Facts
+from vaekit.recipes.composition import DataSpec
 from vaekit.utils.typed import mismatch
 
 MOST_NUMBERS = 2**31
@@ -156,7 +156,7 @@ def _options_kept() -> dict[str, Any]:
 def _check_facts(stored: dict[str, Any]) -> None:
     """Raises a VaekitError for a description of data that no data have."""
     columns = stored.get("columns", [])
-    if wrong := mismatch(stored, Facts, "data.facts"):
+    if wrong := mismatch(stored, DataSpec, "data.facts"):
         raise RunError(wrong)
     shape, (low, high) = stored["shape"], stored["scale"]
     if stored["kind"] not in KINDS:
@@ -175,4 +175,4 @@ def _check_facts(stored: dict[str, Any]) -> None:
         raise RunError(f"data.facts.class_counts is {counts}, expected a number from 0 up for each class")
     if stored["n"] < 1:
         raise RunError(f"data.facts.n is {stored['n']}, expected 1 or more")
-    Facts.from_json(stored)
+    DataSpec.from_json(stored)

@@ -15,7 +15,7 @@ from vaekit.data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observat
 from vaekit.data.sparse import Sparse, is_sparse
 from vaekit.errors import ChoiceError, DataError
 from vaekit.noise import Noise
-from vaekit.recipes.composition import Composition, Facts
+from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.utils.progress import say
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Observed:
     def __init__(
         self,
         composition: Composition,
-        facts: Facts,
+        spec: DataSpec,
         split: str,
         data: Data | None,
         array: np.ndarray | None = None,
@@ -50,7 +50,7 @@ class Observed:
         if labels is not None and composition.condition is None:
             raise ChoiceError(UNCONDITIONAL)
         self.composition, self.observation = composition, composition.observation
-        self.facts, self.split, self.data = facts, split, data
+        self.spec, self.split, self.data = spec, split, data
         self.array, self.labels = array, labels
         self._conditions: np.ndarray | None = None
         self.n = len(array) if array is not None else len(getattr(data, split))
@@ -71,7 +71,7 @@ class Observed:
         if self._frozen is None:
             if self.data is not None and self.split in ("valid", "test"):
                 parts = ("valid", "test") if self.split == "test" else ("valid",)
-                readers = [Observed(self.composition, self.facts, p, self.data) for p in parts]
+                readers = [Observed(self.composition, self.spec, p, self.data) for p in parts]
                 self.part = len(parts) - 1
             else:
                 readers = [self]
@@ -118,7 +118,7 @@ class Observed:
     def __call__(self, rows: np.ndarray) -> Tensor:
         """x (n, *event), float32."""
         if self.frozen is not None:
-            return torch.from_numpy(self.frozen.rows(self.part, rows, self.facts.shape)).float()
+            return torch.from_numpy(self.frozen.rows(self.part, rows, self.spec.shape)).float()
         device = next((b.device for b in self.observation.buffers()), torch.device("cpu"))
         raw = torch.from_numpy(np.ascontiguousarray(self.raw(rows))).to(device)
         with torch.no_grad():
@@ -136,7 +136,7 @@ class Observed:
             rows = np.arange(self.n if n is None else min(n, self.n))
         elif len(rows) and not (rows.min() >= 0 and rows.max() < self.n):
             raise ChoiceError(f"rows must lie in 0..{self.n - 1}, got {rows.min()} to {rows.max()}")
-        block = block_of(self.facts.dims)
+        block = block_of(self.spec.dims)
         for a in range(0, len(rows), block):
             some = rows[a : a + block]
             yield some, self(some).to(device), self.condition(some, device)
@@ -153,14 +153,14 @@ def block_of(dims: int) -> int:
 
 def columns_of(run: Run) -> tuple[Column, ...]:
     """What each column of x is: the table's own, or numbers of the names that the data had; none without names."""
-    kind: ColumnKind = "counts" if run.facts.kind == "counts" else "real"
+    kind: ColumnKind = "counts" if run.spec.kind == "counts" else "real"
     names = run.config["data"].get("feature_names") or ()
-    return run.facts.columns or tuple(Column(name, kind) for name in names)
+    return run.spec.columns or tuple(Column(name, kind) for name in names)
 
 
 def as_rows(run: Run, x: np.ndarray, beyond_range: bool = False) -> np.ndarray:
     """Decoded rows (N, D) as the run's table would hold them (`Column.fitted`); other data as they are."""
-    columns = run.facts.columns
+    columns = run.spec.columns
     return np.stack([c.fitted(x[:, j], beyond_range) for j, c in enumerate(columns)], 1) if columns else x
 
 
@@ -177,7 +177,7 @@ def of_frame(run: Run, frame: Any, labels: Any = None) -> tuple[np.ndarray, Any]
 
     options, condition = run.config["data"]["options"], run.composition.condition
     beside = {name: options.get(name) for name in ("label", "group")}
-    found = source(frame, name="the frame", schema=columns_of(run), missing=run.facts.missing, strict=False, **beside)
+    found = source(frame, name="the frame", schema=columns_of(run), missing=run.spec.missing, strict=False, **beside)
     for note in found.notes:
         say(f"note: the frame: {note}")
     if labels is None and condition is not None:
@@ -196,21 +196,21 @@ def blurred(data: Data, composition: Composition) -> str | None:
     )
 
 
-def laid_out(raw: np.ndarray, facts: Facts) -> np.ndarray:
+def laid_out(raw: np.ndarray, spec: DataSpec) -> np.ndarray:
     """Raw rows in any layout that a run's data may have -> (N, *event), whatever their values.
 
     Raises:
         DataError: rows of another shape.
     """
-    raw, shape = np.asarray(Sparse(raw) if is_sparse(raw) else raw), facts.shape
+    raw, shape = np.asarray(Sparse(raw) if is_sparse(raw) else raw), spec.shape
     if raw.shape[1:] == shape:
         return raw
-    if raw.shape[1:] == (facts.dims,) and facts.kind in ("image", "signal"):  # flat, as `load(shape=)` takes them
-        row = facts.row or (shape[1:] if shape[0] == 1 else ())
+    if raw.shape[1:] == (spec.dims,) and spec.kind in ("image", "signal"):  # flat, as `load(shape=)` takes them
+        row = spec.row or (shape[1:] if shape[0] == 1 else ())
         raw = raw.reshape(len(raw), *row) if row else raw
-    plan = layout(facts.kind, raw.shape[1:])  # type: ignore[arg-type]
+    plan = layout(spec.kind, raw.shape[1:])  # type: ignore[arg-type]
     if plan.shape != shape:
-        named = f": its columns are {some([c.name for c in facts.columns])}" if facts.columns else ""
+        named = f": its columns are {some([c.name for c in spec.columns])}" if spec.columns else ""
         raise DataError(f"this run takes rows of shape {shape}, got {raw.shape[1:]}{named}")
     return raw.reshape(len(raw), *plan.pre).transpose(0, *(a + 1 for a in plan.axes))
 
@@ -221,33 +221,33 @@ def _whole(raw: np.ndarray, high: float) -> bool:
     return bool((known == np.round(known)).all()) and (high <= 1 or not len(known) or bool(known.max() > 1))
 
 
-def events(raw: np.ndarray, facts: Facts, observation: Observation) -> np.ndarray:
+def events(raw: np.ndarray, spec: DataSpec, observation: Observation) -> np.ndarray:
     """Raw rows in any layout that a run's data may have -> (N, *event).
 
     Raises:
         DataError: wrong shape, or values of another range than the run was trained on.
     """
-    raw = cast(laid_out(raw, facts), double=True)
+    raw = cast(laid_out(raw, spec), double=True)
     for first, part in blocks(raw, double=True) if raw.dtype.kind == "f" else ():
-        wrong, single = np.isinf(part) if facts.missing else ~np.isfinite(part), cast(part)
+        wrong, single = np.isinf(part) if spec.missing else ~np.isfinite(part), cast(part)
         large = np.isinf(single) & ~np.isinf(part) & ~wrong
-        if wrong.any() or (large.any() and not facts.double):
+        if wrong.any() or (large.any() and not spec.double):
             place = tuple(int(i) for i in np.argwhere(wrong | large)[0])
-            where = f"column {facts.columns[place[1]].name!r}" if facts.columns else f"at {place[1:]}"
+            where = f"column {spec.columns[place[1]].name!r}" if spec.columns else f"at {place[1:]}"
             raise DataError(
                 f"row {first + place[0]}, {where}, is {part[place]:g}, beyond all that this run was trained on "
-                f"({facts.scale[0]:g}..{facts.scale[1]:g}) and what float32 holds: is it a mistake?"
+                f"({spec.scale[0]:g}..{spec.scale[1]:g}) and what float32 holds: is it a mistake?"
                 if large.any()
                 else f"the data hold NaN or infinite values (row {first + place[0]}, {where}, is {part[place]:g}): "
                 "fill or drop them first, or train with missing values: `missing='mask'`"
             )
-    low, high = facts.scale
-    if facts.integer and raw.dtype.kind == "f" and not _whole(raw, high):
+    low, high = spec.scale
+    if spec.integer and raw.dtype.kind == "f" and not _whole(raw, high):
         raise DataError(
             f"this run was trained on whole numbers {low:g}..{high:g}, got {raw.dtype} from {raw.min():g} to "
             f"{raw.max():g}: pass the raw uint8 data (floats in [0, 1]: (x * {high:g}).round().astype('uint8'))"
         )
-    if not facts.double:
+    if not spec.double:
         raw = cast(raw)
     if observation.bounded and len(raw):
         least, most = np.fmin.reduce(raw, None), np.fmax.reduce(raw, None)  # of the values that are there

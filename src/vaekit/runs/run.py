@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +29,7 @@ from vaekit.data.readers.frames import is_frame
 from vaekit.densities import draw
 from vaekit.errors import ChoiceError, DataError, RunError
 from vaekit.noise import Noise
-from vaekit.recipes.composition import Composition, Facts
+from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.utils.files import is_writable, read_json, read_tensors, write_json
 from vaekit.utils.isolation import check_default_dtype, in_full_precision
 from vaekit.utils.progress import say
@@ -53,7 +54,7 @@ from .stored import (
 if TYPE_CHECKING:
     from vaekit.latents.fill import Infilled
     from vaekit.latents.paths import Mode
-    from vaekit.latents.resample import Latents
+    from vaekit.latents.resample import LatentDensity
 
 NOISE_X, NOISE_Z = 11, 12
 """What the noise of looking at a run is for: drawing x from p(x|z), drawing z."""
@@ -64,11 +65,11 @@ class Run:
 
     def __init__(self, path: Path, config: dict[str, Any], composition: Composition):
         self.path, self.config, self.composition = path, config, composition
-        self.facts = Facts.from_json(config["data"]["facts"])
+        self.spec = DataSpec.from_json(config["data"]["facts"])
         self._data: Data | None = None
         self.graphs: dict[Any, Any] = {}  # what the estimators compiled for this model
         self._observed: dict[str, Observed] = {}
-        self.unstored: dict[str, Latents] = {}  # densities that could not be written into the run directory
+        self.unstored: dict[str, LatentDensity] = {}  # densities that could not be written into the run directory
         self.device = torch.device("cpu")
         self.folder: Any = None  # a temporary directory around it, which goes when it does
 
@@ -83,6 +84,12 @@ class Run:
             f"{config['step']:,} steps of {training['batch']} in {config['seconds']:,.0f} s, seed {training['seed']}, "
             f"{config['decided']['parameters']:,} parameters, {config['state']}, made {config['created'][:10]}"
         )
+
+    @property
+    def facts(self) -> DataSpec:
+        """`spec`, under its name in vaekit 0.1."""
+        warnings.warn("run.facts is now run.spec", FutureWarning, stacklevel=2)
+        return self.spec
 
     @property
     def name(self) -> str:
@@ -166,10 +173,10 @@ class Run:
     def _keep_data(self, data: Data, where: str) -> Data:
         condition = self.composition.condition
         data = set_apart(data, None if condition is None else condition.column)
-        if (data.kind, tuple(data.shape)) != (self.facts.kind, self.facts.shape):
+        if (data.kind, tuple(data.shape)) != (self.spec.kind, self.spec.shape):
             raise DataError(
                 f"{where} holds {data.kind} data of shape {tuple(data.shape)}, and {self.path} was trained on "
-                f"{self.facts.kind} data of shape {self.facts.shape}"
+                f"{self.spec.kind} data of shape {self.spec.shape}"
             )
         if not data.is_same(self.config["data"]["digest"]):
             raise DataError(
@@ -205,7 +212,7 @@ class Run:
 
     def events(self, raw: np.ndarray) -> np.ndarray:
         """Raw rows in any layout that this run's data may have -> (N, *event); see `vaekit.runs.observed.events`."""
-        return events(raw, self.facts, self.composition.observation)
+        return events(raw, self.spec, self.composition.observation)
 
     def observed(self, what: str | np.ndarray = "test", labels: Labels | None = None) -> Observed:
         """The x of a split of the run's data (`train`, `valid`, `test`), or of raw rows (`labels` as for `encode`)."""
@@ -219,11 +226,11 @@ class Run:
                     else f"the {what} data have their own conditions: `labels` is for raw rows"
                 )
             if what not in self._observed:  # kept, since its binary draw is
-                self._observed[what] = Observed(self.composition, self.facts, what, self.data)
+                self._observed[what] = Observed(self.composition, self.spec, what, self.data)
             return self._observed[what]
         if is_frame(what):
             what, labels = of_frame(self, what, labels)
-        return Observed(self.composition, self.facts, "array", None, self.events(what), labels)
+        return Observed(self.composition, self.spec, "array", None, self.events(what), labels)
 
     @torch.no_grad()
     @in_full_precision()
@@ -266,7 +273,7 @@ class Run:
         """The mean of p(x|z) in the data's own units, (N, *event) float32, or a draw from it with `noise`."""
         z = torch.as_tensor(z, dtype=torch.float32).to(self.device)
         found = []
-        block = block_of(self.facts.dims)
+        block = block_of(self.spec.dims)
         for a in range(0, len(z), block):
             px = self.model.decode(z[a : a + block])
             rows = torch.arange(a, a + len(z[a : a + block]), device=self.device)
@@ -301,14 +308,14 @@ class Run:
         seed: int | None = None,
         refit: bool = False,
         progress: Callable[[str, int, int], None] | None = None,
-    ) -> Latents:
+    ) -> LatentDensity:
         """A density of the run's codes to sample from (gmm, flow or two-stage): fitted once and kept with the run.
 
         A run directory that cannot be written is left as it is, with a note. See `vaekit.latents.resample.fit_latents`.
         """
         from vaekit.latents.resample import fit_latents
 
-        return fit_latents(self, name, components=components, steps=steps, seed=seed, refit=refit, told=progress)
+        return fit_latents(self, name, components=components, steps=steps, seed=seed, refit=refit, on_progress=progress)
 
     def sample_latents(
         self,
@@ -480,7 +487,7 @@ class Run:
             raw, labels = of_frame(self, raw, labels)
         if isinstance(what, int | np.integer) and labels is None:
             labels = self.observed("test").given(int(what))
-        hidden = named_mask(mask, self.facts.shape) if isinstance(mask, str) else mask
+        hidden = named_mask(mask, self.spec.shape) if isinstance(mask, str) else mask
         return fill_masked(self, raw, hidden, labels, draws, seed=seed)
 
     def report(self, path: str | Path | None = None) -> Path:

@@ -20,7 +20,7 @@ from vaekit.data.readers.idx import has_idx
 from vaekit.data.splits import PARTS, count_of, rows_of
 from vaekit.errors import DataError, RunError
 from vaekit.recipes import BEFORE, get_recipe
-from vaekit.recipes.composition import Composition, Facts
+from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.utils.allocation import Bounded
 from vaekit.utils.files import parse_json, read_json, read_tensors, read_text, write_tensors
 from vaekit.utils.isolation import seeded
@@ -79,8 +79,8 @@ def stored_splits(path: Path) -> dict[str, np.ndarray]:
 
 def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `load` that read a run's data again as they were read: its options, and what they were."""
-    facts = Facts.from_json(config["data"]["facts"])
-    known = {"schema": facts.columns} if facts.columns else {"kind": facts.kind}
+    spec = DataSpec.from_json(config["data"]["facts"])
+    known = {"schema": spec.columns} if spec.columns else {"kind": spec.kind}
     return known | config["data"]["options"]
 
 
@@ -181,8 +181,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def _name_classes(config: dict[str, Any]) -> None:
     """Earlier versions stored class names that were given as numbers as numbers."""
     data = config.get("data")
-    facts = data.get("facts") if isinstance(data, dict) else None
-    for held, key in ((data, "label_names"), (facts, "classes")):
+    spec = data.get("facts") if isinstance(data, dict) else None
+    for held, key in ((data, "label_names"), (spec, "classes")):
         if isinstance(held, dict) and isinstance(names := held.get(key), list):
             held[key] = [str(name) if type(name) in (int, float) else name for name in names]
 
@@ -223,7 +223,7 @@ def rebuild(
     why = "run.json describes a model far larger than the weights beside it: restore it or train again"
     bound = contextlib.nullcontext() if held is None else Bounded(held, why)
     with seeded(seed), bound:
-        return recipe(Facts.from_json(config["data"]["facts"]), **arguments)
+        return recipe(DataSpec.from_json(config["data"]["facts"]), **arguments)
 
 
 def load_weights(composition: Composition, tensors: dict[str, Tensor], path: Path) -> None:

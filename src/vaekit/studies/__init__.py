@@ -11,7 +11,7 @@ from vaekit.errors import ChoiceError, RunError
 from vaekit.utils.files import write_json
 
 from . import ae_vs_vae, beta, blur, collapse, complete, denoising, importance, interpolation, kingma2013, kl_weight  # noqa: F401
-from .bench import Bench, Plan, Told
+from .bench import Bench, OnProgress, Plan
 from .needs import check_sizes
 from .page import write_page
 from .registry import STUDIES, Findings, Study, get_study
@@ -28,7 +28,7 @@ def study(
     *,
     minutes: float = MINUTES,
     out: str | Path | None = None,
-    progress: Told | None = None,
+    progress: OnProgress | None = None,
 ) -> Path:
     """Run a study and write its page; the path of that.
 

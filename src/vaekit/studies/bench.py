@@ -18,14 +18,14 @@ from vaekit.data.observation import Binary, FrozenDraw
 from vaekit.errors import RunError
 from vaekit.metrics import PerDatum, per_datum
 from vaekit.recipes import get_recipe
-from vaekit.recipes.composition import Facts
+from vaekit.recipes.composition import DataSpec
 from vaekit.runs.run import Observed, Run, open_run, read_config
 from vaekit.training.cost import choose_device, work
 from vaekit.training.fit import fit
 from vaekit.utils.files import read_json, write_json
 from vaekit.utils.progress import Progress
 
-Told = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 PILOT = 25  # steps, to learn how long one takes
 COMPILED_PILOT = 150  # the same where the first takes as long as a thousand others
 LEAST = 50  # steps that are worth a round of their own
@@ -58,7 +58,7 @@ class Plan:
 
     def cost(self, data: Data) -> float:
         """A rough time of a training step, from a count of its products."""
-        composition = get_recipe(self.recipe)(Facts.of(data), **self.choices)
+        composition = get_recipe(self.recipe)(DataSpec.of(data), **self.choices)
         samples = self.choices.get("samples") or 1
         batch = self.training.get("batch") or composition.defaults.batch
         return work(composition, data.shape).seconds(batch * samples)
@@ -116,10 +116,15 @@ class Bench:
     """
 
     def __init__(
-        self, data: Data, minutes: float, folder: Path, told: Told | None = None, started: float | None = None
+        self,
+        data: Data,
+        minutes: float,
+        folder: Path,
+        on_progress: OnProgress | None = None,
+        started: float | None = None,
     ):
         self.data, self.minutes, self.folder = data, minutes, folder
-        self.told = told or (lambda what, done, of: None)
+        self.on_progress = on_progress or (lambda what, done, of: None)
         self.started = time.monotonic() if started is None else started
         self.plans: dict[str, Plan] = {}
         self.runs: dict[str, Run] = {}
@@ -147,7 +152,7 @@ class Bench:
 
     def stage(self, what: str) -> None:
         """Tell what is being done."""
-        self.told(what, 0, 0)
+        self.on_progress(what, 0, 0)
 
     def decided(self, name: str, decide: Callable[[], Any]) -> Any:
         """A choice made once and kept beside the models, so that a longer study goes on with the same models."""
@@ -220,7 +225,7 @@ class Bench:
         return found
 
     def _tell_steps(self, before: int, of: int, step: int) -> None:
-        self.told("training", min(before + step, of), of)
+        self.on_progress("training", min(before + step, of), of)
 
     def _advance(
         self, path: Path, plan: Plan, steps: int, tell: Callable[[int], None], until: float = math.inf

@@ -92,7 +92,7 @@ def complete(bench: Bench) -> Findings:
 
 def rebuild(run: Run, x: torch.Tensor) -> np.ndarray:
     """Encoded and decoded, as the model sees x."""
-    if run.facts.kind == "image":
+    if run.spec.kind == "image":
         return denoise(run, x.numpy()).astype(np.float32)
     with torch.no_grad():
         return run.model.decode(run.model.encode(x.to(run.device))).mean.cpu().numpy()

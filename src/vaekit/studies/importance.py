@@ -97,7 +97,7 @@ def weights_of(bench: Bench, run: Run, n: int, k: int) -> np.ndarray:
 def importance_weights(run: Run, x: Tensor, k: int) -> np.ndarray:
     """The same for given x (n, *event)."""
     found = []
-    size = max(1, min(k, 4_000_000 // (len(x) * run.facts.dims)))
+    size = max(1, min(k, 4_000_000 // (len(x) * run.spec.dims)))
     noise = Noise.of(NOISE, len(x), device=run.device)
     with torch.no_grad():
         for first in range(0, k, size):
@@ -111,7 +111,7 @@ def prior_weights(bench: Bench, run: Run, n: int, k: int) -> np.ndarray:
     """log p(x|z) at k draws from the prior, the same for all data, (n, k)."""
     x = bench.observed(run)(np.arange(n)).to(run.device)
     found = []
-    size = max(1, 4_000_000 // (n * run.facts.dims))
+    size = max(1, 4_000_000 // (n * run.spec.dims))
     with torch.no_grad():
         z = draw(run.model.prior(), Noise.of(NOISE + 1, k, device=run.device))
         for a in range(0, k, size):
@@ -142,7 +142,7 @@ def outside(bench: Bench, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarra
     n, k = min(bench.sized(200, 2000), len(data.test)), bench.sized(8, 64)
     low, high = data.scale
     test = np.ascontiguousarray(data.events(data.test[:n]))
-    mixed = np.random.default_rng(0).permutation(run.facts.dims)
+    mixed = np.random.default_rng(0).permutation(run.spec.dims)
     sets = {
         "test data": test,
         "darkened to a quarter": (low + (test - low) * 0.25).astype(test.dtype),

@@ -31,9 +31,9 @@ def write_page(study: Study, bench: Bench, findings: Findings, path: Path) -> No
     steps = [run.config.get("step", 0) for run in bench.runs.values()]
     each = f"{steps[0]:,}" if len(set(steps)) == 1 else f"{min(steps):,} to {max(steps):,}" if steps else "0"
     models = "1 model" if len(steps) == 1 else f"{len(steps)} models"
-    facts = [f"{now.day} {now:%B %Y}", bench.data.name, f"{models}, {each} steps each", _minutes(bench.minutes)]
+    spec = [f"{now.day} {now:%B %Y}", bench.data.name, f"{models}, {each} steps each", _minutes(bench.minutes)]
     title = f"{study.name} on {bench.data.name}"
-    chapter = Chapter(study.name, title, facts, "finished", _warnings(bench), sections)
+    chapter = Chapter(study.name, title, spec, "finished", _warnings(bench), sections)
     write_text(path, render(title, [], [chapter], "vaekit study"))
 
 

@@ -144,10 +144,10 @@ def _operations(composition: Composition, x: Tensor, c: Tensor | None) -> int:
     try:
         with seeded(0), _Count() as count:
             losses = objective(model, Batch(x, Noise.of(0, len(x)), c, y), torch.zeros(())).losses
-            players = objective.players(model)
+            parameter_groups = objective.parameter_groups(model)
             for name, loss in losses.items():
-                if loss.requires_grad and players[name]:
-                    torch.autograd.grad(loss, players[name], retain_graph=True, allow_unused=True)
+                if loss.requires_grad and parameter_groups[name]:
+                    torch.autograd.grad(loss, parameter_groups[name], retain_graph=True, allow_unused=True)
     except Exception:
         return 50 * sum(bool(list(m.parameters(recurse=False))) for m in model.modules())
     return count.found

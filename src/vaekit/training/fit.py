@@ -33,7 +33,7 @@ from vaekit.objectives import Batch
 from vaekit.objectives.schedules import unfinished
 from vaekit.options import Options
 from vaekit.recipes import get_recipe
-from vaekit.recipes.composition import Composition, Facts
+from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.runs.find import default_out
 from vaekit.runs.lock import only_trainer
 from vaekit.runs.observed import blurred
@@ -189,7 +189,7 @@ def describe(
             "source": data.source if isinstance(data.source, str) and data.source else None,
             "options": {k: v for k, v in data.options.items() if k != "splits"},
             "digest": data.digest,
-            "facts": Facts.of(data).as_json(),
+            "facts": DataSpec.of(data).as_json(),
             "n": {"train": n, "valid": len(data.valid), "test": len(data.test)},
             "label_names": data.label_names,
             **({"grouped": True} if data.test.group is not None else {}),
@@ -353,7 +353,7 @@ def _new(path: Path, data: Any, asked: Asked, replace: bool, init_from: str | Pa
     else:
         name = recipe
         with seeded(asked.options.seed):  # so that one seed is one run
-            composition = get_recipe(name)(Facts.of(data), **_tuples(asked.choices))
+            composition = get_recipe(name)(DataSpec.of(data), **_tuples(asked.choices))
     options = asked.options.with_defaults(composition.defaults)
     config = describe(data, name, asked.choices, composition, options)
     prepare(data, composition, options)

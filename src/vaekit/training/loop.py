@@ -22,7 +22,7 @@ from vaekit.noise import Noise
 from vaekit.objectives.schedules import learning_rate
 from vaekit.objectives.terms import distortion, rate
 from vaekit.options import Options
-from vaekit.recipes.composition import Composition, Facts
+from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.runs.configuration import Checkpoint, check
 from vaekit.runs.lock import only_writer
 from vaekit.runs.observed import Observed
@@ -331,7 +331,7 @@ class Trainer:
         if self.rank == 0 or self.options.patience:
             model = self.composition.model
             if self.valid_x is None:
-                observed = Observed(self.composition, Facts.of(self.data), "valid", self.data)
+                observed = Observed(self.composition, DataSpec.of(self.data), "valid", self.data)
                 n = min(observed.n, VALID_ROWS)
                 blocks = [np.arange(a, min(a + 500, n)) for a in range(0, n, 500)]
                 self.valid_x = [

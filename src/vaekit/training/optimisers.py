@@ -18,7 +18,7 @@ from vaekit.utils.suggest import unknown
 
 
 class Optimiser(ABC):
-    """One rule for the parameters of one player.
+    """One rule for one parameter group.
 
     Attributes:
         slots: how many tensors of a parameter's shape the rule remembers.

@@ -1,4 +1,4 @@
-"""One training step: observe, trace, take every player's gradient at the same parameters, then step them all.
+"""One training step: observe, trace, take every group's gradient at the same parameters, then step them all.
 
 The step is a function of tensors only, so that it runs eagerly or as one compiled graph with the same noise. In a
 compiled graph the optimiser's arithmetic fuses with the casts of the weights, which is where the time goes on a CPU.
@@ -72,33 +72,33 @@ class Engine:
     def __init__(self, composition: Composition, settings: Settings):
         self.settings = settings
         self.module = _Pass(composition, settings.augment).to(settings.device)
-        players = composition.objective.players(composition.model)
+        parameter_groups = composition.objective.parameter_groups(composition.model)
         names = {id(p): n for n, p in self.module.named_parameters()}
         self.parameters = {n: p.detach() for n, p in self.module.named_parameters()}
         self.places = {place: names[id(t)] for place, t in places(self.module).items() if id(t) in names}
-        self.players = {player: [names[id(p)] for p in ps] for player, ps in players.items()}
-        owned = [n for ns in self.players.values() for n in ns]
+        self.parameter_groups = {group: [names[id(p)] for p in ps] for group, ps in parameter_groups.items()}
+        owned = [n for ns in self.parameter_groups.values() for n in ns]
         if len(owned) != len(set(owned)):
-            raise TrainingError("players must own disjoint sets of parameters")
+            raise TrainingError("parameter groups must be disjoint")
         self.tuning = composition.objective.tuning
-        self.rules = {player: self._rule(player) for player in self.players}
-        self.memory = {n: s for pl, ns in self.players.items() for n, s in self._fresh(pl, ns)}
+        self.rules = {group: self._rule(group) for group in self.parameter_groups}
+        self.memory = {n: s for group, ns in self.parameter_groups.items() for n, s in self._fresh(group, ns)}
         self.average = {n: self.parameters[n].clone() for n in owned} if settings.ema else {}
         self.stats: list[str] = []
         self._run: Callable[..., Any] | None = None
 
-    def _rule(self, player: str) -> Optimiser:
-        tuning = self.tuning.get(player)
+    def _rule(self, group: str) -> Optimiser:
+        tuning = self.tuning.get(group)
         return optimiser(tuning.optimiser, **(tuning.options or {})) if tuning else self.settings.optimiser()
 
-    def _fresh(self, player: str, names: list[str]):
-        return zip(names, self.rules[player].state([self.parameters[n] for n in names]), strict=True)
+    def _fresh(self, group: str, names: list[str]):
+        return zip(names, self.rules[group].state([self.parameters[n] for n in names]), strict=True)
 
     # --- the step as a function of tensors ----------------------------------------------------------------------
 
     def _gradients(self, raw, base, rows, step, c, y):
-        """Losses and stats as one float32 vector, and each player's gradients at the same parameters."""
-        owned = {n for ns in self.players.values() for n in ns}
+        """Losses and stats as one float32 vector, and each group's gradients at the same parameters."""
+        owned = {n for ns in self.parameter_groups.values() for n in ns}
         leaves = {n: p.detach().requires_grad_(n in owned) for n, p in self.parameters.items()}
         bf16 = self.settings.precision == "bf16"
         with torch.autocast(raw.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
@@ -106,10 +106,10 @@ class Engine:
             losses, stats = call(self.module, put, raw, base, rows, step, c, y)
         gradients: dict[str, Tensor] = {}
         left = len(losses)
-        for player, names in self.players.items():
+        for group, names in self.parameter_groups.items():
             left -= 1
             wanted = [leaves[n] for n in names]
-            found = torch.autograd.grad(losses[player], wanted, retain_graph=left > 0, allow_unused=True)
+            found = torch.autograd.grad(losses[group], wanted, retain_graph=left > 0, allow_unused=True)
             for n, g in zip(names, found, strict=True):
                 gradients[n] = torch.zeros_like(leaves[n]) if g is None else g
         self.stats = [*(f"loss/{p}" for p in losses), *stats]
@@ -117,10 +117,10 @@ class Engine:
         return values, gradients
 
     def _update(self, gradients: dict[str, Tensor], coefficients: dict[str, Tensor], decay: Tensor) -> Tensor:
-        """Clip, step every player, move the averages; the gradient norms."""
+        """Clip, step every group, move the averages; the gradient norms."""
         norms = []
-        for player, names in self.players.items():
-            rule, c = self.rules[player], coefficients[player]
+        for group, names in self.parameter_groups.items():
+            rule, c = self.rules[group], coefficients[group]
             scale = None
             if self.settings.clip is not None:
                 norm = torch.sqrt(torch.stack([gradients[n].float().square().sum() for n in names]).sum())
@@ -191,9 +191,9 @@ class Engine:
         uses = (OBSERVE, TRAIN) if self.settings.augment is None else (OBSERVE, TRAIN, AUGMENT)
         base = torch.tensor([fold(seed, step, use) for use in uses], device=device)
         coefficients = {}
-        for player, rule in self.rules.items():
-            lr = t.lr if (t := self.tuning.get(player)) else self.settings.lr * lr_factor
-            coefficients[player] = torch.tensor(rule.coefficients(lr, step + 1), device=device)
+        for group, rule in self.rules.items():
+            lr = t.lr if (t := self.tuning.get(group)) else self.settings.lr * lr_factor
+            coefficients[group] = torch.tensor(rule.coefficients(lr, step + 1), device=device)
         ema = self.settings.ema or 0.0
         decay = torch.tensor(1 - min(ema, (1 + step) / (10 + step)), device=device)
         run = self._run or (self._whole if self.settings.reduce is None else self._split)
