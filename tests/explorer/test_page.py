@@ -10,7 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
-from explorer_helpers import HOSTILE, pictures, trained
+from explorer_helpers import HOSTILE, LONG, pictures, trained
 from PIL import Image
 
 import vaekit as vk
@@ -25,7 +25,7 @@ FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        browser = p.chromium.launch(executable_path=BROWSER, args=FLAGS, timeout=LONG)
         yield browser
         browser.close()
 
@@ -47,6 +47,7 @@ class Opened:
             accept_downloads=True,
             color_scheme="dark" if dark else "light",
         )
+        self.context.set_default_timeout(LONG)
         self.page = self.context.new_page()
         self.asked, self.wrong = [], []
         self.page.on("request", lambda r: self.asked.append(r.url))
@@ -54,7 +55,7 @@ class Opened:
         self.page.on("pageerror", lambda e: self.wrong.append(str(e)))
         self.page.on("dialog", lambda d: (self.wrong.append(f"dialog: {d.message}"), d.dismiss()))
         self.page.goto(f"file://{path}{hash}")
-        self.page.wait_for_selector("body[data-ready]", timeout=60_000)
+        self.page.wait_for_selector("body[data-ready]")
 
     def _heard(self, message):
         own = "willReadFrequently" in message.text  # the tests read canvases, the page hardly does
@@ -72,6 +73,10 @@ class Opened:
 
     def js(self, code, *given):
         return self.page.evaluate(code, *given)
+
+    def frames(self, n):
+        """Wait until the page was drawn n times."""
+        self.js("async (n) => { for (let i = 0; i < n; i++) await new Promise(requestAnimationFrame); }", n)
 
     @property
     def z(self):
@@ -168,7 +173,7 @@ def test_points_are_drawn_either_way(browser, made, kind):
     with Opened(browser, made[1], f"?points={kind}") as page:
         assert page.js("vaekit.plot.drawing.kind") == kind
         page.js("vaekit.change({colour: 'label'})")
-        page.page.wait_for_timeout(300)
+        page.frames(3)
         shot = Image.open(io.BytesIO(page.page.locator(".field").screenshot())).convert("RGB")
         x = np.asarray(shot, int)
         assert ((x.max(-1) - x.min(-1)) > 80).sum() > 200  # pixels with a colour: those of points
@@ -231,11 +236,12 @@ def test_paths_are_scrubbed_played_and_saved(opened):
     page.get_by_role("radio", name="Straight").click()
     page.get_by_label("Position between A and B").fill("0.25")
     np.testing.assert_allclose(opened.z, 0.75 * a + 0.25 * b, atol=1e-5)
+    at = opened.z.tolist()
     page.get_by_role("button", name="Play").click()
-    page.wait_for_timeout(200)
+    page.wait_for_function("(at) => vaekit.state.z.some((v, i) => v !== at[i])", arg=at)
     page.keyboard.press("Escape")
     still = opened.z
-    page.wait_for_timeout(150)
+    opened.frames(5)
     np.testing.assert_array_equal(opened.z, still)
     opened.js("[-4, 4].forEach((v, i) => vaekit.change({['ab'[i]]: new Float32Array(3).fill(v)}))")
     film = Image.open(io.BytesIO(opened.saved(lambda: page.get_by_role("button", name="Save GIF").click())))
@@ -313,16 +319,18 @@ def test_a_picture_of_ones_own(opened, tmp_path):
     page.mouse.move(box["x"] + 20, box["y"] + 30)
     page.mouse.down()
     page.mouse.move(box["x"] + 100, box["y"] + 90, steps=5)
+    before = opened.z.tolist()
     page.mouse.up()
-    page.wait_for_timeout(400)
+    page.wait_for_function("(before) => vaekit.state.z.some((v, i) => v !== before[i])", arg=before)
     (tmp_path / "not.png").write_text("no image")
     page.set_input_files("#panel-own input[type=file]", str(tmp_path / "not.png"))
-    page.wait_for_function("() => document.getElementById('message').innerText.includes('cannot be read')")
+    page.wait_for_function("() => document.getElementById('message').textContent.includes('cannot be read')")
 
 
 def test_the_first_picture_is_there_before_anything_runs(browser, made):
     run, path = made
     context = browser.new_context(java_script_enabled=False, offline=True)
+    context.set_default_timeout(LONG)
     page = context.new_page()
     page.goto(f"file://{path}")
     picture = page.locator("#view img")
@@ -409,7 +417,7 @@ def test_other_runs_have_pages_too(browser, tmp_path, kind):
     with Opened(browser, write_explorer(run, tmp_path / "page.html", tsne=0)) as page:
         for tab in ("between", "edit", "own", "numbers", "sliders"):
             page.tab(tab)
-        page.page.wait_for_timeout(300)
+        page.frames(3)
         if kind == "conditional":
             before = page.z
             page.page.get_by_label("Condition").select_option(index=2)

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from explorer_helpers import LONG
 from PIL import Image
 
 import vaekit as vk
@@ -247,9 +248,9 @@ def test_the_table_of_numbers_reads_on_a_phone(digits, tmp_path):
         pytest.skip("the page's tests need chromium")
     path = write_report([digits, digits], tmp_path / "both.html")
     with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = p.chromium.launch(executable_path=program, args=["--no-sandbox"], timeout=LONG)
         page = browser.new_context(viewport={"width": 375, "height": 800}, offline=True).new_page()
-        page.goto(f"file://{path}")
+        page.goto(f"file://{path}", timeout=LONG)
         cells = page.evaluate(
             """() => [...document.querySelectorAll('.stacks td')].filter(e => e.offsetParent).map(e => [
                 e.getBoundingClientRect().right, e.scrollWidth - e.clientWidth, getComputedStyle(e, '::before').content
