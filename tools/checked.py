@@ -254,9 +254,9 @@ BUGS = [
         "training/step.py",
         (
             (
-                "        self.memory = {n: s for group, ns in self.parameter_groups.items() for n, s in self._fresh(group, ns)}",
+                "        self.memory = {n: s for group, ns in self.groups.items() for n, s in self._fresh(group, ns)}",
                 '        Engine.kept = getattr(Engine, "kept", {})\n'
-                "        fresh = [(n, s) for group, ns in self.parameter_groups.items() for n, s in self._fresh(group, ns)]\n"
+                "        fresh = [(n, s) for group, ns in self.groups.items() for n, s in self._fresh(group, ns)]\n"
                 "        self.memory = {n: Engine.kept.setdefault((n, s[0].shape), s) for n, s in fresh}",
             ),
         ),

@@ -1,4 +1,4 @@
-"""What the page says of a run for the page: its name, training, data, latents and metrics, and the Python line that opens it."""
+"""What the page says about a run: name, training, data, latents, metrics, and the line of Python that opens it."""
 
 from __future__ import annotations
 

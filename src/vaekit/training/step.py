@@ -76,13 +76,13 @@ class Engine:
         names = {id(p): n for n, p in self.module.named_parameters()}
         self.parameters = {n: p.detach() for n, p in self.module.named_parameters()}
         self.places = {place: names[id(t)] for place, t in places(self.module).items() if id(t) in names}
-        self.parameter_groups = {group: [names[id(p)] for p in ps] for group, ps in parameter_groups.items()}
-        owned = [n for ns in self.parameter_groups.values() for n in ns]
+        self.groups = {group: [names[id(p)] for p in ps] for group, ps in parameter_groups.items()}
+        owned = [n for ns in self.groups.values() for n in ns]
         if len(owned) != len(set(owned)):
             raise TrainingError("parameter groups must be disjoint")
         self.tuning = composition.objective.tuning
-        self.rules = {group: self._rule(group) for group in self.parameter_groups}
-        self.memory = {n: s for group, ns in self.parameter_groups.items() for n, s in self._fresh(group, ns)}
+        self.rules = {group: self._rule(group) for group in self.groups}
+        self.memory = {n: s for group, ns in self.groups.items() for n, s in self._fresh(group, ns)}
         self.average = {n: self.parameters[n].clone() for n in owned} if settings.ema else {}
         self.stats: list[str] = []
         self._run: Callable[..., Any] | None = None
@@ -98,7 +98,7 @@ class Engine:
 
     def _gradients(self, raw, base, rows, step, c, y):
         """Losses and stats as one float32 vector, and each group's gradients at the same parameters."""
-        owned = {n for ns in self.parameter_groups.values() for n in ns}
+        owned = {n for ns in self.groups.values() for n in ns}
         leaves = {n: p.detach().requires_grad_(n in owned) for n, p in self.parameters.items()}
         bf16 = self.settings.precision == "bf16"
         with torch.autocast(raw.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
@@ -106,7 +106,7 @@ class Engine:
             losses, stats = call(self.module, put, raw, base, rows, step, c, y)
         gradients: dict[str, Tensor] = {}
         left = len(losses)
-        for group, names in self.parameter_groups.items():
+        for group, names in self.groups.items():
             left -= 1
             wanted = [leaves[n] for n in names]
             found = torch.autograd.grad(losses[group], wanted, retain_graph=left > 0, allow_unused=True)
@@ -119,7 +119,7 @@ class Engine:
     def _update(self, gradients: dict[str, Tensor], coefficients: dict[str, Tensor], decay: Tensor) -> Tensor:
         """Clip, step every group, move the averages; the gradient norms."""
         norms = []
-        for group, names in self.parameter_groups.items():
+        for group, names in self.groups.items():
             rule, c = self.rules[group], coefficients[group]
             scale = None
             if self.settings.clip is not None:
