@@ -1,4 +1,4 @@
-"""Make the packaged run src/vaekit/example/: `python tools/example.py` (two minutes on 2 cores).
+"""Make the packaged run src/vaekit/runs/example/: `python tools/example.py` (two minutes on 2 cores).
 
 It is a small VAE trained on Fashion-MNIST with the options of `vaekit fit`, without checkpoints. The package does not
 include the data, so the first test images and a t-SNE map of their codes are stored with the run.
@@ -17,7 +17,7 @@ import vaekit as vk
 from vaekit.explorer.maps import tsne
 from vaekit.explorer.points import SHOWN
 
-EXAMPLE = Path(__file__).parents[1] / "src/vaekit/example"
+EXAMPLE = Path(__file__).parents[1] / "src/vaekit/runs/example"
 KEPT = ("run.json", "log.jsonl", "metrics.json", "model.safetensors", "splits.safetensors")
 SHOW = 2000
 
