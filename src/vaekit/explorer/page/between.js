@@ -98,7 +98,10 @@ function player() {
     };
     frame = requestAnimationFrame(tick);
   };
-  const slider = h("input", { type: "range", min: "0", max: "1", step: "any", value: "0", "aria-label": "Position between A and B", oninput: (e) => go(Number(e.target.value)) });
+  const slider = h("input", {
+    type: "range", min: "0", max: "1", step: "any", value: "0", "aria-label": "Position between A and B",
+    oninput: (e) => go(Number(e.target.value)),
+  });
   const play = button("Play", toggle, { "aria-pressed": "false" });
   addEventListener("keydown", (event) => event.key === "Escape" && frame && stop());
   return { element: h("div", { class: "bar" }, slider, play), go, stop };

@@ -19,7 +19,7 @@ export const code = (i) => data.z.slice(i * D, (i + 1) * D);
 export const hasThumb = (i) => data.thumbs !== null && i >= 0 && i < meta.blobs.thumbs.shape[0];
 
 /** Whether the thumbnails are the data at full size. */
-export const wholeThumbs = () => data.thumbs !== null && meta.blobs.thumbs.shape.slice(1).reduce((a, b) => a * b, 1) === SIZE;
+const wholeThumbs = () => data.thumbs !== null && meta.blobs.thumbs.shape.slice(1).reduce((a, b) => a * b, 1) === SIZE;
 
 /** x (C, H, W) of a datum; null where its thumbnail is missing or reduced. */
 export function datum(i) {

@@ -13,7 +13,10 @@ const strength = (k) => -REACH + (2 * REACH * k) / (STOPS - 1);
 /** A slider and a strip along a direction from the current code, and `.use(direction, text)`. */
 function editor(place) {
   let base = Float32Array.from(state.z), direction = null, own = false;
-  const slider = h("input", { type: "range", min: "-2", max: "2", step: "any", value: "0", "aria-label": "Strength of the edit", oninput: (e) => apply(Number(e.target.value)) });
+  const slider = h("input", {
+    type: "range", min: "-2", max: "2", step: "any", value: "0", "aria-label": "Strength of the edit",
+    oninput: (e) => apply(Number(e.target.value)),
+  });
   const words = h("p", { class: "muted" }, "No direction chosen yet."), strip = h("div", { class: "strip wide" }), value = h("output", {}, "0.00");
   const along = (t) => Float32Array.from(base, (v, k) => v + t * direction[k]);
   function apply(t) {
@@ -45,7 +48,8 @@ function editor(place) {
         slider.value = String(strength(k));
         apply(strength(k));
       };
-      strip.append(h("button", { type: "button", "aria-label": `strength ${fixed(strength(k))}`, onclick: choose }, picture(72, { "aria-hidden": "true" }), h("small", {}, fixed(strength(k), 1))));
+      strip.append(h("button", { type: "button", "aria-label": `strength ${fixed(strength(k))}`, onclick: choose },
+        picture(72, { "aria-hidden": "true" }), h("small", {}, fixed(strength(k), 1))));
     }
     for (let k = 0; k < STOPS; k++) draw(strip.children[k].firstChild, x, k);
   }, 60);
@@ -75,7 +79,8 @@ function byClass(use) {
     const a = Number(to.value), b = Number(from.value);
     useDifference(use, (i) => data.label[i] === a, (i) => (b < 0 ? data.label[i] !== a : data.label[i] === b), `${names[b] ?? OTHERS} → ${names[a]}`);
   };
-  return [h("h3", {}, "From class to class"), h("div", { class: "bar" }, h("label", { class: "inline" }, "from ", from), h("label", { class: "inline" }, "to ", to), button("Use", choose))];
+  const labelled = (name, menu) => h("label", { class: "inline" }, `${name} `, menu);
+  return [h("h3", {}, "From class to class"), h("div", { class: "bar" }, labelled("from", from), labelled("to", to), button("Use", choose))];
 }
 
 function byAttribute(use) {
@@ -96,7 +101,8 @@ export function build(place) {
   };
   place.append(
     ...(meta.labels ? byClass(use) : []), ...(meta.directions.length ? byAttribute(use) : []),
-    h("h3", {}, "Two groups of points"), h("p", { class: "muted" }, "Press Select A below the map and draw around some points; then do the same with Select B."),
+    h("h3", {}, "Two groups of points"),
+    h("p", { class: "muted" }, "Press Select A below the map and draw around some points; then do the same with Select B."),
     h("div", { class: "bar" }, button("Use A → B", byGroup)),
     h("h3", {}, "A − B + current code"), h("p", { class: "muted" }, "A and B are the codes chosen under Interpolate."),
     h("div", { class: "bar" }, button("Use A − B", byCodes)),

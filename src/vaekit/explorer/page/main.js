@@ -69,7 +69,8 @@ function theme() {
 
 async function open() {
   const begun = performance.now();
-  $("facts").textContent = `${meta.run.name} · ${(meta.run.steps ?? 0).toLocaleString("en")} steps · ${meta.latent.dims - meta.latent.condition - meta.latent.classes} latents`;
+  const { dims, condition, classes } = meta.latent, steps = (meta.run.steps ?? 0).toLocaleString("en");
+  $("facts").textContent = `${meta.run.name} · ${steps} steps · ${dims - condition - classes} latents`;
   const given = fromHash(location.hash), ready = start();
   await load();
   Object.assign(state, { z: code(0), anchor: 0 }, given);

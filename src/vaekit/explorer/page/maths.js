@@ -28,12 +28,6 @@ export function normals(seed) {
   };
 }
 
-export function filled(n, next) {
-  const out = new Float32Array(n);
-  for (let i = 0; i < n; i++) out[i] = next();
-  return out;
-}
-
 export function dot(a, b) {
   let sum = 0;
   for (let i = 0; i < a.length; i++) sum += a[i] * b[i];

@@ -9,7 +9,11 @@ import { change, state } from "./state.js";
 import { announce, fixed, h } from "./ui.js";
 
 const SAMPLES = 64, SAMPLES_OF_DATA = 8, AT_ONCE = 16, NEIGHBOURS = 6;
-const FACES = [["Your input", "Your example as the model sees it"], ["Reconstruction", "Its reconstruction"], ["Error: blue is too dark, orange too bright", "The error of the reconstruction"]];
+const FACES = [
+  ["Your input", "Your example as the model sees it"],
+  ["Reconstruction", "Its reconstruction"],
+  ["Error: blue is too dark, orange too bright", "The error of the reconstruction"],
+];
 
 /** 101 quantiles of the scores that are known; null where none is. */
 function quantiles(scores) {
@@ -65,10 +69,13 @@ async function showDensity(x, c, words, own) {
   }
   const weights = await logWeights(scored(x), c);
   if (!weights) return;
-  const share = shareByDensity(weights), parts = [`${meta.event.drawn ? "After random binarisation: " : ""}log p(x) ≥ ${fixed(logMeanExp(weights), 1)} nats, from ${SAMPLES} samples of q(z|x) (effective sample size ${fixed(effective(weights), 1)}).`];
+  const share = shareByDensity(weights), estimate = `log p(x) ≥ ${fixed(logMeanExp(weights), 1)} nats`;
+  const samples = `from ${SAMPLES} samples of q(z|x) (effective sample size ${fixed(effective(weights), 1)})`;
+  const parts = [`${meta.event.drawn ? "After random binarisation: " : ""}${estimate}, ${samples}.`];
   if (share !== null) {
     if (state.own === own) change({ own: { share, by: "log p(x)" } }); // unless another code is shown by now
-    parts.push(share < 0.005 ? "Almost all examples here score higher: this one is unusual for the model." : `${Math.round(100 * share)} % of the examples here score lower.`);
+    const unusual = "Almost all examples here score higher: this one is unusual for the model.";
+    parts.push(share < 0.005 ? unusual : `${Math.round(100 * share)} % of the examples here score lower.`);
   }
   words.textContent = parts.join(" ");
 }

@@ -9,7 +9,8 @@ const digits = (z) => Array.from(z, (v) => Number(v.toPrecision(8)));
 
 export function python() {
   const lines = ["import numpy as np", "import vaekit as vk", "", meta.python, `z = np.array([${JSON.stringify(digits(state.z))}], np.float32)`];
-  lines.push(state.drawn ? `x = run.decode(z, noise=True, seed=${state.seed})  # a different sample from the page's: the random number generators differ` : "x = run.decode(z)");
+  const drawn = `x = run.decode(z, noise=True, seed=${state.seed})  # not the page's sample: the random number generators differ`;
+  lines.push(state.drawn ? drawn : "x = run.decode(z)");
   return `${lines.join("\n")}\n`;
 }
 
@@ -25,7 +26,10 @@ export function build(place) {
         draw(face, shown.x);
         face.toBlob((blob) => save("vaekit.png", blob));
       }),
-      button("Save z (JSON)", () => save("z.json", new Blob([JSON.stringify({ run: meta.run.path, names: meta.latent.names, z: digits(state.z) }, null, 1)], { type: "application/json" })))),
+      button("Save z (JSON)", () => {
+        const content = { run: meta.run.path, names: meta.latent.names, z: digits(state.z) };
+        save("z.json", new Blob([JSON.stringify(content, null, 1)], { type: "application/json" }));
+      })),
     h("h3", {}, "The same in Python"), lines, h("div", { class: "bar" }, button("Copy Python", () => copy(python())), button("Close", () => dialog.close())));
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   document.body.append(dialog);

@@ -37,7 +37,10 @@ const STEP = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 };
 
 function slider(i) {
   const label = `${L.names[i]}${L.kl ? `, KL ${fixed(L.kl[i])} nats` : ""}`;
-  const range = h("input", { type: "range", min: String(low(i)), max: String(high(i)), step: "any", "aria-label": label, oninput: (e) => set(i, Number(e.target.value)) });
+  const range = h("input", {
+    type: "range", min: String(low(i)), max: String(high(i)), step: "any", "aria-label": label,
+    oninput: (e) => set(i, Number(e.target.value)),
+  });
   range.addEventListener("keydown", (event) => {
     const step = STEP[event.key];
     if (!step) return;
@@ -119,7 +122,8 @@ function growing(latents, add) {
 
 /** The latents that the model does not use, folded away. */
 function unused(latents, add) {
-  const list = h("div", { class: "latents" }), title = `${latents.length} unused latent${latents.length > 1 ? "s" : ""} (variance of the posterior mean at most ${L.active})`;
+  const list = h("div", { class: "latents" });
+  const title = `${latents.length} unused latent${latents.length > 1 ? "s" : ""} (variance of the posterior mean at most ${L.active})`;
   return h("details", { ontoggle: () => list.children.length || add(list, latents.slice(0, 100), true) }, h("summary", {}, title), list);
 }
 
