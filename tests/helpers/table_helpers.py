@@ -178,7 +178,7 @@ def assert_compiled_equals_eager(
     assert compiled.stats == eager.stats
     for n, v in eager.tensors().items():
         torch.testing.assert_close(v, compiled.tensors()[n], rtol=1e-3, atol=2e-4, msg=lambda m, n=n: f"{n}: {m}")
-    for names in eager.parameter_groups.values():
+    for names in eager.groups.values():
         assert any(not torch.equal(before[f"weight/{n}"], eager.parameters[n]) for n in names)
 
 

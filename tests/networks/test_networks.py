@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vaekit import fit, heads, networks
 from vaekit.data.observation import Identity
+from vaekit.networks import convolutional
 from vaekit.objectives import ELBO
 from vaekit.recipes import Composition, DataSpec, gaussian_vae, get_recipe
 from vaekit.training.cost import Work, decide_compile, work
@@ -27,7 +28,7 @@ def macs(net: nn.Module, x: torch.Tensor) -> float:
 @pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize(("blocks", "direct", "most"), [(0, 0, 1), (1, 0, 1), (0, 1, 10**6), (0, 1, 20)])
 def test_convolutions_take_any_shape_with_any_leading_axes(event, blocks, direct, most, monkeypatch):
-    monkeypatch.setattr(networks, "DIRECT", most)
+    monkeypatch.setattr(convolutional, "DIRECT", most)
     torch.manual_seed(0)
     encoder = networks.ConvEncoder(event, 6, (8, 12), blocks, direct * event[0]).eval()
     decoder = networks.ConvDecoder(3, event, 2, (8, 12), blocks, direct * event[0]).eval()
@@ -46,7 +47,7 @@ def test_convolutions_take_any_shape_with_any_leading_axes(event, blocks, direct
 @pytest.mark.parametrize("most", [10**6, 20])
 def test_what_is_beside_the_convolutions_is_linear(most, monkeypatch):
     """DirectIn and DirectOut are affine maps, of small images or large; the last starts at nought, for locations."""
-    monkeypatch.setattr(networks, "DIRECT", most)
+    monkeypatch.setattr(convolutional, "DIRECT", most)
     torch.manual_seed(0)
     for event in EVENTS:
         into, out = networks.DirectIn(event, 5), networks.DirectOut(4, event, 2 * event[0])
@@ -223,7 +224,9 @@ def test_a_wide_input_starts_alike_and_moves_as_one_of_2048_numbers(hidden, acti
     with torch.no_grad():
         first += rate * x[0].sign()  # what Adam does at first: every weight by the learning rate
     if hidden and activation == "relu":
-        moved = (networks.F.linear(x[:1] * scaled.share, first) + scaled.hidden[0].bias - before[:1]).abs().max()
+        moved = (
+            (torch.nn.functional.linear(x[:1] * scaled.share, first) + scaled.hidden[0].bias - before[:1]).abs().max()
+        )
         assert moved.item() == pytest.approx(rate * networks.WIDE * float(x[0].abs().mean()), rel=1e-3)
     torch.manual_seed(0)
     narrow = networks.MLP((networks.WIDE,), 4, hidden, activation, True)

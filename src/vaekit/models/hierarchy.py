@@ -330,7 +330,7 @@ class TopDown(Model):
             raise ChoiceError(f"vectors have no grids: give one number of layers, not {len(layers)}")
         if len(event) > 1 and len(layers) < 2:
             raise ChoiceError("images and signals have grids: give two or more numbers of layers, such as 2 2 1")
-        grids = [(), *networks._sizes(event[1:], len(layers) - 1)[:0:-1]] if len(event) > 1 else [()]
+        grids = [(), *networks.grid_sizes(event[1:], len(layers) - 1)[:0:-1]] if len(event) > 1 else [()]
         depth = sum(layers)
         features: nn.Module = _Features(event, grids, widths, blocks)
         self.features = networks.Rescaled(features, *values) if values is not None else features

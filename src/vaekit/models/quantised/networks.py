@@ -16,7 +16,7 @@ from .coded import once
 
 def grid_of(event: Sequence[int], levels: int) -> tuple[int, ...]:
     """The grid of codes of images (C, H, W) or signals (C, L) after `levels` halvings, rounded up."""
-    return networks._sizes(event[1:], levels)[-1]
+    return networks.grid_sizes(event[1:], levels)[-1]
 
 
 class GridEncoder(nn.Module):
@@ -32,7 +32,11 @@ class GridEncoder(nn.Module):
         conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
         layers: list[nn.Module] = []
         for width in channels:
-            layers += [conv(c, width, 3, stride=2, padding=1), nn.GroupNorm(networks._groups(width), width), nn.SiLU()]
+            layers += [
+                conv(c, width, 3, stride=2, padding=1),
+                nn.GroupNorm(networks.norm_groups(width), width),
+                nn.SiLU(),
+            ]
             c = width
         layers += [networks.Residual(c, len(size)) for _ in range(blocks)]
         self.convs = nn.Sequential(*layers, conv(c, dim, 1))
@@ -71,13 +75,13 @@ class GridDecoder(nn.Module):
         super().__init__()
         c, *size = event
         conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
-        self.grids = networks._sizes(size, len(channels))[::-1]
+        self.grids = networks.grid_sizes(size, len(channels))[::-1]
         widths = [*channels][::-1]
         self.inp = nn.Sequential(
             conv(dim, widths[0], 3, padding=1), *[networks.Residual(widths[0], len(size)) for _ in range(blocks)]
         )
         self.steps = nn.ModuleList(
-            nn.Sequential(nn.GroupNorm(networks._groups(a), a), nn.SiLU(), networks.doubling(a, b, len(size)))
+            nn.Sequential(nn.GroupNorm(networks.norm_groups(a), a), nn.SiLU(), networks.doubling(a, b, len(size)))
             for a, b in itertools.pairwise([*widths, params * c])
         )
         self.offset = Offset(params * math.prod(event))

@@ -1,0 +1,208 @@
+"""Convolutional networks over signals and images: (..., *event) to (..., features), flat, and back."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def grid_sizes(size: Sequence[int], levels: int) -> list[tuple[int, ...]]:
+    """The grid after 0, 1, ... levels of halving, rounded up: (28, 20) -> (14, 10) -> (7, 5)."""
+    grids = [tuple(size)]
+    for _ in range(levels):
+        grids.append(tuple((s + 1) // 2 for s in grids[-1]))
+    return grids
+
+
+def default_levels(size: Sequence[int], smallest: int = 4) -> int:
+    """How often an image or signal is halved until its shorter side is `smallest` or less."""
+    levels, side = 0, min(size)
+    while side > smallest:
+        side, levels = (side + 1) // 2, levels + 1
+    return max(levels, 1)
+
+
+class Residual(nn.Module):
+    """x + conv(act(norm(conv(act(norm(x)))))), its last convolution starting at zero."""
+
+    def __init__(self, channels: int, dims: int):
+        super().__init__()
+        conv = nn.Conv1d if dims == 1 else nn.Conv2d
+        self.norm1, self.norm2 = (
+            nn.GroupNorm(norm_groups(channels), channels),
+            nn.GroupNorm(norm_groups(channels), channels),
+        )
+        self.conv1, self.conv2 = conv(channels, channels, 3, padding=1), conv(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+
+
+def norm_groups(channels: int) -> int:
+    return math.gcd(channels, 8)
+
+
+class ConvEncoder(nn.Module):
+    """Strided convolutions down to a small grid, then a dense layer; any C x H x W or C x L.
+
+    Each level halves the grid (rounding up) with a 3-wide stride-2 convolution, then runs `blocks` residual blocks.
+    With `direct` > 0 a `DirectIn` of the first so many channels is added to the first `linear` features (all of them
+    if None): what is linear in x need not be learned by convolutions.
+    """
+
+    def __init__(
+        self,
+        event: Sequence[int],
+        features: int,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        blocks: int = 0,
+        direct: int = 0,
+        linear: int | None = None,
+    ):
+        super().__init__()
+        c, *size = event
+        self.direct = DirectIn((direct, *size), features if linear is None else linear) if direct else None
+        self.dims = len(event)
+        conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
+        layers: list[nn.Module] = []
+        for width in channels:
+            layers += [conv(c, width, 3, stride=2, padding=1), nn.GroupNorm(norm_groups(width), width), nn.SiLU()]
+            layers += [Residual(width, len(size)) for _ in range(blocks)]
+            c = width
+        self.convs = nn.Sequential(*layers)
+        self.out = nn.Linear(c * math.prod(grid_sizes(size, len(channels))[-1]), features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead = x.shape[: -self.dims]
+        x = x.reshape(-1, *x.shape[-self.dims :])
+        h = self.out(self.convs(x).flatten(1))
+        if self.direct is not None:
+            straight = self.direct(x[:, : self.direct.channels])
+            h = h + F.pad(straight, (0, h.shape[1] - straight.shape[1]))
+        return h.reshape(*lead, -1)
+
+
+class ConvDecoder(nn.Module):
+    """A dense layer onto a small grid, then transposed convolutions up to the exact size: any C x H x W or C x L.
+
+    Each level runs `blocks` residual blocks and doubles the grid by a 4-wide stride-2 transposed convolution, cropped
+    where the size is odd; the last goes straight to the output. An output is then a sum over 4 taps (2 x 2) where a
+    convolution after upsampling takes 9, and the kernel's width is a multiple of its stride, so no checkerboard.
+
+    With `direct` > 0 a `DirectOut` of so many channels is added: what is linear in z need not be learned by
+    convolutions.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        event: Sequence[int],
+        params: int = 1,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        blocks: int = 0,
+        direct: int = 0,
+    ):
+        super().__init__()
+        c, *size = event
+        self.direct = DirectOut(latent, (direct, *size), params * c) if direct else None
+        self.grids = grid_sizes(size, len(channels))[::-1]
+        widths = [*channels][::-1]
+        self.start = (widths[0], *self.grids[0])
+        self.inp = nn.Linear(latent, math.prod(self.start))
+        steps = []
+        for a, b in itertools.pairwise([*widths, params * c]):
+            layers: list[nn.Module] = [Residual(a, len(size)) for _ in range(blocks)]
+            layers += [nn.GroupNorm(norm_groups(a), a), nn.SiLU(), doubling(a, b, len(size))]
+            steps.append(nn.Sequential(*layers))
+        self.steps = nn.ModuleList(steps)
+
+    def forward(self, z: Tensor) -> Tensor:
+        lead = z.shape[:-1]
+        h = self.inp(z.reshape(-1, z.shape[-1])).reshape(-1, *self.start)
+        for step, grid in zip(self.steps, self.grids[1:], strict=True):
+            h = cropped(step(h), grid)
+        if self.direct is not None:
+            h = h + self.direct(z.reshape(-1, z.shape[-1]))
+        return h.reshape(*lead, -1)
+
+
+DIRECT = 2**14
+"""Numbers of an image up to which a dense layer reads or makes it whole; a larger one is halved until it is below."""
+
+
+def _halvings(event: Sequence[int]) -> list[tuple[int, ...]]:
+    """The grids from an image's own to the first that has at most `DIRECT` numbers."""
+    c, *size = event
+    grids = grid_sizes(size, 64)
+    return grids[: 1 + next(i for i, g in enumerate(grids) if c * math.prod(g) <= DIRECT or math.prod(g) == 1)]
+
+
+class DirectIn(nn.Module):
+    """x (N, C, *size) to features (N, features) by a dense layer; a large x is first halved by linear convolutions.
+
+    `centre` is taken from x first. It is zero until it is put at the data's mean, which makes the layer quick to learn:
+    images differ from nought far more than from each other, in one direction that all weights would follow.
+    """
+
+    centre: Tensor
+
+    def __init__(self, event: Sequence[int], features: int):
+        super().__init__()
+        self.channels, *size = event
+        self.register_buffer("centre", torch.zeros(*event))
+        grids = _halvings(event)
+        conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
+        c = self.channels
+        self.shrink = nn.Sequential(*(conv(c, c, 3, stride=2, padding=1, bias=False) for _ in grids[1:]))
+        self.dense = nn.Linear(c * math.prod(grids[-1]), features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(self.shrink(x - self.centre).flatten(1))
+
+
+class DirectOut(nn.Module):
+    """z (N, latent) to planes (N, planes, *size): a dense layer makes an image of few channels, mixed at each place.
+
+    The dense layer starts at zero, and the image is the first planes at the start: a likelihood's location. A large
+    image is made small and doubled by linear convolutions.
+    """
+
+    def __init__(self, latent: int, event: Sequence[int], planes: int):
+        super().__init__()
+        channels, *size = event
+        self.grids = _halvings(event)[::-1]
+        self.start = (channels, *self.grids[0])
+        self.image = nn.Linear(latent, math.prod(self.start))
+        nn.init.zeros_(self.image.weight)
+        nn.init.zeros_(self.image.bias)
+        self.enlarge = nn.ModuleList(doubling(channels, channels, len(size)) for _ in self.grids[1:])
+        self.mix = (nn.Conv1d if len(size) == 1 else nn.Conv2d)(channels, planes, 1, bias=False)
+        nn.init.dirac_(self.mix.weight)
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = self.image(z).reshape(-1, *self.start)
+        for double, grid in zip(self.enlarge, self.grids[1:], strict=True):
+            h = cropped(double(h), grid)
+        return self.mix(h)
+
+
+def doubling(channels_in: int, channels_out: int, dims: int) -> nn.Module:
+    """A transposed convolution that doubles a grid; its weights' deviation goes by the taps an output really sums."""
+    conv = (nn.ConvTranspose1d if dims == 1 else nn.ConvTranspose2d)(channels_in, channels_out, 4, stride=2, padding=1)
+    with torch.no_grad():
+        bound = (channels_in * 2**dims) ** -0.5
+        conv.weight.uniform_(-bound, bound)
+    return conv
+
+
+def cropped(h: Tensor, grid: Sequence[int]) -> Tensor:
+    """The first rows and columns of h (N, C, *larger), as many as `grid` has."""
+    for axis, size in enumerate(grid, 2):
+        h = h.narrow(axis, 0, size)
+    return h

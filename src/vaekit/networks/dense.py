@@ -1,0 +1,104 @@
+"""Dense networks, and what any network may be wrapped in. Inputs are (..., *event), outputs (..., features), flat."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+}
+
+
+WIDE = 2048
+"""Numbers of an input up to which its first layer is as it comes; published figures are of narrower ones."""
+
+
+class Gated(nn.Module):
+    """(W x + b) * sigmoid(V x + c): the gated layer of Dauphin et al. (2017)."""
+
+    def __init__(self, features_in: int, features_out: int):
+        super().__init__()
+        self.linear = nn.Linear(features_in, 2 * features_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.glu(self.linear(x), -1)
+
+
+class MLP(nn.Module):
+    """Dense layers over a flattened event.
+
+    Arguments:
+        event: shape of one input.
+        features: numbers put out.
+        hidden: widths of the hidden layers; none makes it an affine map.
+        activation: a name in `ACTIVATIONS`, or `gated`.
+        wide: whether inputs of more than `WIDE` numbers are scaled down by WIDE / numbers, and the first weights up.
+            At the start the network is the same; but an optimiser moves each weight by about the learning rate,
+            whatever their number, so that without it one step moves the features by a multiple of the width.
+    """
+
+    def __init__(
+        self,
+        event: Sequence[int],
+        features: int,
+        hidden: Sequence[int] = (512,),
+        activation: str = "relu",
+        wide: bool = False,
+    ):
+        super().__init__()
+        self.dims = len(tuple(event))
+        self.share = min(1.0, WIDE / math.prod(event)) if wide else 1.0
+        widths = [math.prod(event), *hidden]
+        layers: list[nn.Module] = []
+        for a, b in itertools.pairwise(widths):
+            layers += [Gated(a, b)] if activation == "gated" else [nn.Linear(a, b), ACTIVATIONS[activation]()]
+        self.hidden = nn.Sequential(*layers)
+        self.out = nn.Linear(widths[-1], features)
+        with torch.no_grad():
+            next(self.parameters()).div_(self.share)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(-self.dims) if self.dims > 1 else x
+        return self.out(self.hidden(x * self.share if self.share < 1 else x))
+
+
+class Rescaled(nn.Module):
+    """`net` on x with low..high brought to -1..1: networks want numbers about 1, not the 0..255 of a likelihood.
+
+    What `net` takes beside x is passed on as it is.
+    """
+
+    def __init__(self, net: nn.Module, low: float, high: float):
+        super().__init__()
+        self.net, self.low, self.reach = net, low, (high - low) / 2
+
+    def forward(self, x: Tensor, *more: Tensor) -> Tensor:
+        return self.net((x - self.low) / self.reach - 1, *more)
+
+
+class Batched(nn.Module):
+    """A network that knows one batch axis, under any leading axes (samples, batch): out comes (..., features).
+
+    Arguments:
+        net: (N, *event) -> (N, ...).
+        event: how many axes an event has: 1 for latents (D,), 3 for images (C, H, W).
+    """
+
+    def __init__(self, net: nn.Module, event: int = 1):
+        super().__init__()
+        self.net, self.event = net, event
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead = x.shape[: x.dim() - self.event]
+        return self.net(x.reshape(-1, *x.shape[len(lead) :])).reshape(*lead, -1)
