@@ -198,7 +198,7 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
         "  [nats](glossary.md#nats) per image, ± one [standard error](glossary.md#standard-error).",
         "- [ELBO](glossary.md#elbo) and *IW-100* (the",
         "  [importance-weighted bound](glossary.md#importance-weighted-bound) with 100 samples) are better when",
-        f"  higher; the best expected value is {floor} nats (the [entropy floor](glossary.md#entropy-floor)).",
+        f"  higher; the best expected value is {floor} nats, minus the [entropy floor](glossary.md#entropy-floor).",
         "- The ELBO is minus the sum of [rate](glossary.md#rate), the KL term, and",
         "  [distortion](glossary.md#distortion), the reconstruction term. A model without a density has only a",
         "  distortion.",

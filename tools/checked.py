@@ -70,7 +70,7 @@ BUGS = [
     ),
     Bug(
         "FactorVAE's critic trains the encoder",
-        "the critic is a separate player; its classification loss uses detached codes",
+        "the critic is a separate parameter group; its classification loss uses detached codes",
         "codes not detached",
         "objectives/factor.py",
         (("codes = latent.z.detach()", "codes = latent.z"),),
