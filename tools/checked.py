@@ -123,7 +123,7 @@ BUGS = [
         "a last batch of one crashes",
         "every recipe trains on a batch of one with finite gradients",
         "batch normalisation added to the dense networks",
-        "networks/__init__.py",
+        "networks/dense.py",
         (("self.hidden = nn.Sequential(*layers)", "self.hidden = nn.Sequential(*layers, nn.BatchNorm1d(widths[-1]))"),),
         "test_contract.py::test_a_last_batch_of_one[ae]",
     ),
@@ -266,11 +266,11 @@ BUGS = [
         "hard-wired 64x64 inputs",
         "networks are built from the shape of the data",
         "the encoder assumes 64x64",
-        "networks/__init__.py",
+        "networks/convolutional.py",
         (
             (
-                "math.prod(_sizes(size, len(channels))[-1]), features)",
-                "math.prod(_sizes((64, 64), len(channels))[-1]), features)",
+                "math.prod(grid_sizes(size, len(channels))[-1]), features)",
+                "math.prod(grid_sizes((64, 64), len(channels))[-1]), features)",
             ),
         ),
         "training/test_fit.py::test_every_network_takes_every_shape_it_says[conv-grey image]",
@@ -279,11 +279,11 @@ BUGS = [
         "hard-wired square inputs",
         "height and width may differ",
         "height used for both",
-        "networks/__init__.py",
+        "networks/convolutional.py",
         (
             (
-                "math.prod(_sizes(size, len(channels))[-1]), features)",
-                "math.prod(_sizes(size[:1] * len(size), len(channels))[-1]), features)",
+                "math.prod(grid_sizes(size, len(channels))[-1]), features)",
+                "math.prod(grid_sizes(size[:1] * len(size), len(channels))[-1]), features)",
             ),
         ),
         "training/test_fit.py::test_every_network_takes_every_shape_it_says[conv-grey image]",
