@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait must not spin beside other tests
 
+import copy
+import functools
 import getpass
 import tempfile
 
@@ -66,3 +68,47 @@ def study_clock(monkeypatch):
     for module in ("vaekit.training.fit", "vaekit.training.loop", "vaekit.studies", "vaekit.studies.bench"):
         monkeypatch.setattr(f"{module}.time", found)
     return found
+
+
+@pytest.fixture(scope="session")
+def onnx_operators_once():
+    """torch.onnx builds its table of operators anew at each export, a third of the time that it takes: once will do."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        build = ONNXRegistry.from_torchlib
+    except (ImportError, AttributeError):  # private, so it may move: exports are slower then, and no different
+        yield
+        return
+    built = functools.cache(build)
+
+    def own(*args, **options):
+        kept = built(*args, **options)
+        table = copy.copy(kept)
+        table.functions = {name: list(found) for name, found in kept.functions.items()}  # exports add their own to it
+        return table
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(own))
+        yield
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """Skips where there is no C++ compiler; torch's code generator then does less work for the same code.
+
+    For each operation it writes, torch 2.13 builds a table of all operations' types and intersects equal ranges of
+    values, which is two fifths of its time. Other versions, where these names are gone, just take longer.
+    """
+    from vaekit.training.compiled import has_compiler
+
+    if not has_compiler():
+        pytest.skip("torch.compile needs a C++ compiler on a CPU")
+    from torch._inductor.codegen import common
+    from torch.utils._sympy.value_ranges import ValueRanges
+
+    if hasattr(common, "DtypePropagationOpsHandler"):
+        monkeypatch.setattr(common, "DtypePropagationOpsHandler", functools.cache(common.DtypePropagationOpsHandler))
+    if hasattr(ValueRanges, "tighten"):
+        tighten = ValueRanges.tighten
+        monkeypatch.setattr(ValueRanges, "tighten", lambda a, b: a if a == b else tighten(a, b))

@@ -128,8 +128,8 @@ def test_fresh_noise_follows_torch_seed():
 
 @needs_compiler
 def test_compiled_bits_are_the_eager_bits():
-    """All widths in one graph: an odd one sends the arange through a strided, vectorised loop."""
-    widths = (1, 7, 16, 20, 33, 40, 784)
+    """An odd width sends the arange through a strided, vectorised loop; 1 and 20 leave a rest or are nothing else."""
+    widths = (1, 20, 33)
 
     def bits(base, rows):
         noise = Noise(base, rows)

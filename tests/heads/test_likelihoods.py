@@ -744,8 +744,10 @@ def sigma_engine(steps, compiled=False, precision="fp32"):
     return made, head, torch.stack(values)
 
 
-@needs_compiler
-def test_the_optimal_sigma_trains_the_same_compiled():
+def test_the_optimal_sigma_trains_the_same_compiled(monkeypatch):
+    """By a backend that needs no C++ compiler; `test_hierarchy.py` has generated code write sigma."""
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **more: real(f, backend="aot_eager", fullgraph=True))
     torch._dynamo.reset()
     eager, one, a = sigma_engine(6)
     compiled, two, b = sigma_engine(6, True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,9 +26,8 @@ from vaekit.utils.files import read_tensors
 
 QUIET = {"progress": False, "compile": "off", "device": "cpu"}
 
-needs_compiler = pytest.mark.skipif(
-    not any(shutil.which(c) for c in ("g++", "c++", "clang++")), reason="torch.compile needs a C++ compiler on a CPU"
-)
+needs_compiler = pytest.mark.usefixtures("compiler")
+"""Skips a test where there is no C++ compiler, and has torch generate code faster."""
 
 
 def blobs(n: int = 60, *shape: int, seed: int = 0) -> np.ndarray:

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from core_helpers import needs_compiler
 
 import vaekit as vk
 from vaekit.data.observation import moments
 from vaekit.errors import DataError, RunError
 from vaekit.metrics import likelihood, per_datum
-from vaekit.training.compiled import has_compiler
 from vaekit.utils.files import read_json, write_json
 
 TINY = {"compile": "off", "progress": False, "hidden": (8,), "latent": 2}
@@ -112,7 +112,7 @@ def test_the_error_of_one_datum_is_unknown(run):
         assert m["se"] is None or all(s is None for s in m["se"])
 
 
-@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler here")
+@needs_compiler
 def test_compiled_scores_are_those_of_eager_ones_last_short_batch_included(run):
     plain = per_datum(run, run.observed("train"), 5, n=17, batch=5, compile=False)
     run.graphs.clear()

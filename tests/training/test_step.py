@@ -194,7 +194,7 @@ def test_compiled_steps_equal_eager_ones():
         torch.manual_seed(0)  # nets without hidden layers: a compilation's time goes by the number of kernels
         head = heads.Bernoulli((DIMS,))
         m = gaussian_vae(networks.MLP((DIMS,), 2 * LATENT, ()), networks.MLP((LATENT,), DIMS, ()), LATENT, head)
-        made = engine(Composition(m, ELBO(), Binary()), "adam", lr=1e-2, seed=1, clip=5.0, ema=0.5)
+        made = engine(Composition(m, ELBO(), Binary()), "adamw", lr=1e-2, seed=1, clip=5.0, ema=0.5)
         if compiled:
             made.compiled()
         return made
