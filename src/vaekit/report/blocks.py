@@ -145,7 +145,7 @@ class Chapter:
 
     key: str
     title: str
-    spec: Sequence[str]
+    facts: Sequence[str]
     state: str
     warnings: Sequence[str]
     sections: list[Section]
