@@ -102,12 +102,12 @@ let usual = null;
 /** How typical z is: {share: of the data closer to the mean, density: log p(z), range: of 98 % of prior samples, away: whether it is unusual}. */
 export function whereabouts(z) {
   const share = shareBelow(off.distance_quantiles, distance(z));
-  const found = { distance: distance(z), share, away: share >= 0.995, density: null, range: null };
+  const result = { distance: distance(z), share, away: share >= 0.995, density: null, range: null };
   if (meta.latent.gaussian_prior && data.prior) {
     usual ??= Float64Array.from({ length: data.prior.length / D }, (_, r) => logNormal(data.prior.subarray(r * D, (r + 1) * D))).sort();
-    found.density = logNormal(z);
-    found.range = [quantile(usual, 0.01), quantile(usual, 0.99)];
-    found.away ||= found.density < found.range[0];
+    result.density = logNormal(z);
+    result.range = [quantile(usual, 0.01), quantile(usual, 0.99)];
+    result.away ||= result.density < result.range[0];
   }
-  return found;
+  return result;
 }

@@ -46,13 +46,13 @@ export async function start() {
 /** Whether the page has this graph; if not, `meta.graphs[name].why` gives the reason. */
 export const has = (name) => Boolean(meta.graphs[name]?.inputs);
 
-/** Run a graph on n rows. `given` has x, z or c as (n * size) numbers; noise is drawn by the seed. */
-async function run(graph, given, n, seed) {
+/** Run a graph on n rows. `inputs` has x, z or c as (n * size) numbers; noise is drawn by the seed. */
+async function run(graph, inputs, n, seed) {
   await begun;
   const feeds = {};
   for (const { name, shape, kind } of meta.graphs[graph].inputs) {
     const size = shape.reduce((a, b) => a * b, 1);
-    let values = given[kind];
+    let values = inputs[kind];
     if (kind === "uniform" || kind === "normal") {
       const next = (kind === "uniform" ? uniforms : normals)(seed * 7919 + name.length * 31 + Number(name.replace(/\D/g, "") || 0) + 1);
       values = new Float32Array(n * size);
@@ -65,12 +65,12 @@ async function run(graph, given, n, seed) {
 }
 
 /** Run a graph on a channel; null where a newer request has replaced this one. */
-export function request(channel, graph, given, n, seed = 1) {
+export function request(channel, graph, inputs, n, seed = 1) {
   const line = channels.get(channel) ?? { busy: false, next: null };
   channels.set(channel, line);
   return new Promise((done, failed) => {
     line.next?.done(null);
-    line.next = { graph, given, n, seed, done, failed };
+    line.next = { graph, inputs, n, seed, done, failed };
     if (!line.busy) drain(line);
   });
 }
@@ -78,10 +78,10 @@ export function request(channel, graph, given, n, seed = 1) {
 async function drain(line) {
   line.busy = true;
   while (line.next) {
-    const { graph, given, n, seed, done, failed } = line.next;
+    const { graph, inputs, n, seed, done, failed } = line.next;
     line.next = null;
     try {
-      const { result, ms } = await run(graph, given, n, seed);
+      const { result, ms } = await run(graph, inputs, n, seed);
       if (graph === "decode" && n === 1) {
         timing.decodes++;
         timing.ms += ms;

@@ -71,10 +71,10 @@ async function open() {
   const begun = performance.now();
   const { dims, condition, classes } = meta.latent, steps = (meta.run.steps ?? 0).toLocaleString("en");
   $("facts").textContent = `${meta.run.name} · ${steps} steps · ${dims - condition - classes} latents`;
-  const given = fromHash(location.hash), ready = start();
+  const linked = fromHash(location.hash), ready = start();
   await load();
-  Object.assign(state, { z: code(0), anchor: 0 }, given);
-  if (given.z && !("anchor" in given)) state.anchor = -1;
+  Object.assign(state, { z: code(0), anchor: 0 }, linked);
+  if (linked.z && !("anchor" in linked)) state.anchor = -1;
   theme();
   share($("actions"));
   const plot = map($("map")), sync = tabs(), painted = view($("view"));
@@ -88,8 +88,8 @@ async function open() {
   const remember = debounced(() => history.replaceState(null, "", `#${hash()}`), 250);
   subscribe((names) => ["z", "anchor", "map", "pair", "colour", "drawn", "seed", "tab", "a", "b"].some((n) => names.has(n)) && remember());
   addEventListener("hashchange", () => {
-    const found = fromHash(location.hash);
-    if (Object.keys(found).length) change(found);
+    const linked = fromHash(location.hash);
+    if (Object.keys(linked).length) change(linked);
   });
   globalThis.vaekit = { state, change, decode, request, timing, frames, plot, meta, hash }; // for the console and for tests
 }

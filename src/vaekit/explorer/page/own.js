@@ -43,9 +43,9 @@ function scored(x) {
 /** Logarithms of SAMPLES importance weights of x under the condition c; null where a newer request came first. */
 async function logWeights(x, c) {
   const weights = [], repeated = (row) => Float32Array.from({ length: AT_ONCE * row.length }, (_, i) => row[i % row.length]);
-  const given = { x: repeated(x), c: repeated(c) };
+  const inputs = { x: repeated(x), c: repeated(c) };
   for (let first = 0; first < SAMPLES; first += AT_ONCE) {
-    const result = await request("weights", "weights", given, AT_ONCE, 17 + first);
+    const result = await request("weights", "weights", inputs, AT_ONCE, 17 + first);
     if (!result) return null;
     for (let k = 0; k < AT_ONCE; k++) weights.push(result.log_px[k] + result.log_pz[k] - result.log_qz[k]);
   }

@@ -52,29 +52,29 @@ export function hash() {
 
 /** The state that an address describes, without the parts that cannot be read. */
 export function fromHash(text) {
-  const given = new URLSearchParams(text.replace(/^#/, "")), found = {};
+  const query = new URLSearchParams(text.replace(/^#/, "")), parts = {};
   const code = (name) => {
     try {
-      return given.has(name) ? unpack(given.get(name)) : null;
+      return query.has(name) ? unpack(query.get(name)) : null;
     } catch {
       return null;
     }
   };
   for (const name of ["z", "a", "b"]) {
     const z = code(name);
-    if (z) found[name] = z;
+    if (z) parts[name] = z;
   }
   const whole = (name, low, high) => {
-    const v = Number(given.get(name));
-    if (given.has(name) && Number.isInteger(v) && v >= low && v < high) found[name === "at" ? "anchor" : name] = v;
+    const v = Number(query.get(name));
+    if (query.has(name) && Number.isInteger(v) && v >= low && v < high) parts[name === "at" ? "anchor" : name] = v;
   };
   whole("at", -1, meta.limits.points);
   whole("seed", 0, 2 ** 31);
-  if (meta.maps.some((m) => m.id === given.get("map"))) found.map = given.get("map");
-  if (["label", "logpx", "error", "none"].includes(given.get("colour"))) found.colour = given.get("colour");
-  if (given.has("drawn")) found.drawn = given.get("drawn") === "1";
-  if (["sliders", "between", "edit", "own", "numbers"].includes(given.get("tab"))) found.tab = given.get("tab");
-  const pair = (given.get("pair") ?? "").split(".").map(Number);
-  if (pair.length === 2 && pair.every((i) => Number.isInteger(i) && i >= 0 && i < D)) found.pair = pair;
-  return found;
+  if (meta.maps.some((m) => m.id === query.get("map"))) parts.map = query.get("map");
+  if (["label", "logpx", "error", "none"].includes(query.get("colour"))) parts.colour = query.get("colour");
+  if (query.has("drawn")) parts.drawn = query.get("drawn") === "1";
+  if (["sliders", "between", "edit", "own", "numbers"].includes(query.get("tab"))) parts.tab = query.get("tab");
+  const pair = (query.get("pair") ?? "").split(".").map(Number);
+  if (pair.length === 2 && pair.every((i) => Number.isInteger(i) && i >= 0 && i < D)) parts.pair = pair;
+  return parts;
 }

@@ -48,9 +48,9 @@ export const fixed = (value, digits = 2) =>
 /** A function that calls f once it has not been called itself for `ms`. */
 export function debounced(f, ms) {
   let timer = 0;
-  return (...given) => {
+  return (...parameters) => {
     clearTimeout(timer);
-    timer = setTimeout(() => f(...given), ms);
+    timer = setTimeout(() => f(...parameters), ms);
   };
 }
 

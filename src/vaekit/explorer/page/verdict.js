@@ -19,8 +19,8 @@ function onExample({ share, by }, away) {
 /** {away: whether it is unusual, title, text}. */
 export function verdict() {
   const { away, share, density, range } = whereabouts(state.z);
-  const found = state.own ? onExample(state.own, away) : { away, title: away ? "Far from the data." : "Typical code.", start: "" };
+  const judged = state.own ? onExample(state.own, away) : { away, title: away ? "Far from the data." : "Typical code.", start: "" };
   const near = share >= 0.995 ? "farther from the mean code than 99.5 % of the examples" : `${Math.round(100 * share)} % of the examples are closer to the mean code`;
   const usual = density === null ? "" : `; log p(z) = ${fixed(density, 1)} nats (98 % of prior samples: ${range.map((v) => fixed(v, 0)).join(" to ")})`;
-  return { away: found.away, title: found.title, text: `${found.start}${near}${usual}.` };
+  return { away: judged.away, title: judged.title, text: `${judged.start}${near}${usual}.` };
 }

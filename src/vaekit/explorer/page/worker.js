@@ -26,8 +26,8 @@ self.onmessage = async ({ data }) => {
     }
     const ready = await session(data.graph), feeds = {}, result = {}, start = performance.now();
     for (const [name, { values, shape }] of Object.entries(data.feeds)) feeds[name] = new ort.Tensor("float32", values, shape);
-    const found = await ready.run(feeds);
-    for (const [name, tensor] of Object.entries(found)) result[name] = Float32Array.from(tensor.data);
+    const outputs = await ready.run(feeds);
+    for (const [name, tensor] of Object.entries(outputs)) result[name] = Float32Array.from(tensor.data);
     postMessage({ id, result, ms: performance.now() - start }, Object.values(result).map((r) => r.buffer));
   } catch (error) {
     postMessage({ id, error: String(error?.message ?? error) });
