@@ -1,12 +1,12 @@
-"""Errors that a user can put right.
+"""Errors that a user can correct.
 
-Every message says what was wrong, what was expected, what was got and what to do; the command line prints it as one
-line and ends with status 2. A failed invariant of our own is an `AssertionError`, never one of these.
+Every message names the problem, the expected and the actual value, and a remedy; the command line prints it as one
+line and exits with status 2. A bug in vaekit raises an `AssertionError`, never one of these.
 """
 
 
 class VaekitError(ValueError):
-    """Something asked of vaekit cannot be done as asked."""
+    """Base class: the request cannot be carried out."""
 
 
 class DataError(VaekitError):
@@ -14,16 +14,16 @@ class DataError(VaekitError):
 
 
 class UnavailableError(DataError):
-    """A named data set is not on this machine and can be downloaded from nowhere: the program ends with status 3."""
+    """A named data set is neither cached nor downloadable; the command line exits with status 3."""
 
 
 class RunError(VaekitError):
-    """A run directory is missing, damaged or does not fit what is asked of it."""
+    """A run directory is missing, damaged or does not support the request."""
 
 
 class ChoiceError(VaekitError):
-    """A choice (recipe, option, combination of parts) does not exist or does not fit the others."""
+    """A choice (recipe, option, combination of parts) is unknown or does not fit the others."""
 
 
 class TrainingError(VaekitError):
-    """Training cannot start or cannot go on."""
+    """Training cannot start or continue."""

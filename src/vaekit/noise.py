@@ -1,11 +1,11 @@
-"""Random numbers that are a pure function of what they are for.
+"""Random numbers that are a pure function of a key: seed, step, row, sample, draw and column.
 
-A `Noise` turns (base, row, sample, draw, column) into bits by integer hashing in plain torch operations, so the
-same numbers come out eager or compiled, on any device, in one process or several, and for any batch size.
-Torch's own generators give none of these: they fail inside compiled graphs, and 99 + 1 rows differ from 100.
+A `Noise` hashes (base, row, sample, draw, column) to bits with plain integer operations of torch. The numbers are
+therefore equal in eager and compiled code, on any device, in one process or several, and for any batch size.
+Torch's generators guarantee none of this: they fail inside compiled graphs, and 99 + 1 rows differ from 100.
 
-The mixing functions are Steele, Lea and Flood's SplitMix64 finaliser for the keys (OOPSLA 2014) and two keyed
-rounds of a 32-bit multiply-xorshift finaliser (Wellons' `lowbias32` constants) for the bits of a row.
+The mixing functions are the SplitMix64 finaliser of Steele, Lea and Flood (OOPSLA 2014) for the keys and two keyed
+rounds of a 32-bit multiply-xorshift finaliser (with Wellons' `lowbias32` constants) for the bits of a row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def _signed(value: int, bits: int = 64) -> int:
-    """The two's complement reading of an unsigned integer, as torch stores it."""
+    """An unsigned integer as the signed integer of the same bits (two's complement), as torch stores it."""
     return value - (1 << bits) if value >= 1 << (bits - 1) else value
 
 
@@ -31,7 +31,7 @@ _C1, _C2 = _signed(0x7FEB352D, 32), _signed(0x846CA68B, 32)
 
 
 def fold(*parts: int) -> int:
-    """One signed 64-bit key from several integers, order mattering: `fold(seed, step)`."""
+    """Hash several integers, in order, to one signed 64-bit key: `fold(seed, step)`."""
     h = 0
     for part in parts:
         h = (h + _GOLDEN + (part & _MASK64)) & _MASK64
@@ -57,11 +57,11 @@ class Noise:
     """Noise for the rows of one batch.
 
     Arguments:
-        base: int64 scalar tensor, `fold(seed, step)` in training, `fold(seed)` in evaluation.
-        rows: int64 (B,): the row of the global batch in training, the datum's own number in evaluation.
-        first_sample: the number of the first of the K samples, so that a long K can be drawn in chunks.
+        base: int64 scalar tensor: `fold(seed, step)` in training, `fold(seed)` in evaluation.
+        rows: int64 (B,): rows of the global batch in training, row numbers of the data in evaluation.
+        first_sample: index of the first of the K samples, so that many samples can be drawn in chunks.
 
-    Each call of a method is the next *draw*; a program that makes the same calls gets the same numbers.
+    Each call of a method is one *draw*; the same calls in the same order return the same numbers.
     """
 
     def __init__(self, base: Tensor, rows: Tensor, first_sample: int | Tensor = 0):
@@ -70,17 +70,17 @@ class Noise:
 
     @classmethod
     def of(cls, seed: int, rows: int | Tensor, *more: int, device: torch.device | str = "cpu") -> Noise:
-        """Noise for `rows` (a count, or datum numbers) under the key (seed, *more)."""
+        """Noise for `rows` (a count, or row numbers) with the key (seed, *more)."""
         index = torch.arange(rows, device=device) if isinstance(rows, int) else rows
         return cls(torch.tensor(fold(seed, *more), device=index.device), index)
 
     @classmethod
     def fresh(cls, rows: int, device: torch.device | str = "cpu") -> Noise:
-        """Noise keyed by torch's global generator: another each time, repeatable by `torch.manual_seed`."""
+        """Noise with a key from torch's global generator: new at each call, repeatable with `torch.manual_seed`."""
         return cls(torch.randint(-(2**62), 2**62, (), device="cpu").to(device), torch.arange(rows, device=device))
 
     def bits(self, event: Sequence[int], k: int | None = None) -> Tensor:
-        """32 random bits an element, as int32: (B, *event), or (K, B, *event) when `k` is given."""
+        """32 random bits per element, int32: (B, *event), or (K, B, *event) with `k`."""
         key = _mix64(self.base + _signed((self.draws + 1) * _GOLDEN & _MASK64))
         self.draws += 1
         key = _mix64(key + self.rows * _ROW)
@@ -92,11 +92,11 @@ class Noise:
         return _mix32(_mix32(column + low) ^ high).reshape(*key.shape, *event)
 
     def uniform(self, event: Sequence[int], k: int | None = None) -> Tensor:
-        """Uniform on the open interval (0, 1), on a grid of 2^23 points, as fine as float32 holds exactly."""
+        """Uniform on the open interval (0, 1): 2^23 equally spaced values, each exact in float32."""
         return (((self.bits(event, k) >> 9) & 0x7FFFFF).float() + 0.5) * 2.0**-23
 
     def normal(self, event: Sequence[int], k: int | None = None) -> Tensor:
-        """Standard normal, by Box and Muller (1958): |value| below 5.8."""
+        """Standard normal by the method of Box and Muller (1958); absolute values are below 5.8."""
         n = math.prod(event)
         half = (n + 1) // 2
         radius = torch.sqrt(-2 * torch.log(self.uniform((half,), k)))
@@ -105,15 +105,15 @@ class Noise:
         return pair.reshape(*pair.shape[:-1], *event)
 
     def bernoulli_of_bytes(self, raw: Tensor, top: int = 255) -> Tensor:
-        """1 with probability raw / top for integers raw (B, *event) in 0..top, exact to 2^-32: float32 0/1.
+        """1 with probability raw / top, else 0, for integers raw (B, *event) in 0..top: float32, exact to 2^-32.
 
-        A 32-bit draw is below raw * (2^32 - 1) / top with exactly that chance; the compare is done on int32 by
-        shifting both sides down by 2^31.
+        A 32-bit draw is below raw * (2^32 - 1) / top with exactly this probability. Both sides are shifted down by
+        2^31, so that they can be compared as int32.
         """
         step, rest = divmod(2**32 - 1, top)
         bits = self.bits(raw.shape[1:])
-        if rest == 0:  # 255, 15, 3, 1 ...: the grid is exact in 32 bits
-            # in 64 bits until it fits: a compiler may take it that a sum of signed integers does not overflow
+        if rest == 0:  # top divides 2^32 - 1 (255, 15, 3, 1 ...): the limits are whole numbers
+            # computed in 64 bits, because compilers may assume that signed integers do not overflow
             limit = (raw.long() * step - (1 << 31)).to(torch.int32)
             return (bits < limit).float()
         return (((bits.long() & 0xFFFFFFFF) * top) < raw.long() * (2**32 - 1)).float()

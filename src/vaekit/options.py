@@ -1,4 +1,4 @@
-"""Training options. Imported without torch, so that the command line can check them first."""
+"""Training options. This module does not import torch, so that the command line can check options at once."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ScheduleName = Literal["constant", "linear", "cosine"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
 CompileName = Literal["auto", "on", "off"]
 MOST_DEVICES = 1024
-"""More than any one machine has."""
+"""Limit of `devices`: more than any machine has."""
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """A recipe's training defaults; every one can be overridden by the flag of its name."""
+    """A recipe's training defaults; each can be overridden by the option of the same name."""
 
     optimiser: str = "adam"
     lr: float = 1e-3
@@ -34,9 +34,9 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Options:
-    """How to train. What is None comes from the recipe's defaults.
+    """Training options; an option that is None takes the recipe's default.
 
-    Give at most one of `epochs`, `steps` and `minutes`; `minutes` bounds the whole call, compilation included.
+    Give at most one of `epochs`, `steps` and `minutes`; `minutes` limits the whole call, compilation included.
     """
 
     epochs: float | None = None
@@ -60,7 +60,11 @@ class Options:
     compile: CompileName = "auto"
 
     def checked(self) -> Options:
-        """The same with names in lower case, or a ChoiceError that names the first wrong value."""
+        """These options, checked, with names in lower case.
+
+        Raises:
+            ChoiceError: a value is out of range or unknown; the message names the first such option.
+        """
         if sum(v is not None for v in (self.epochs, self.steps, self.minutes)) > 1:
             raise ChoiceError("give one of `epochs`, `steps` and `minutes`, not several")
         for name in (
@@ -93,7 +97,7 @@ class Options:
         return dataclasses.replace(self, **lower)
 
     def with_defaults(self, defaults: Defaults) -> Options:
-        """The same with the recipe's defaults in the gaps."""
+        """These options with the recipe's defaults instead of None."""
         filled: dict[str, Any] = {
             f.name: getattr(self, f.name) if getattr(self, f.name) is not None else getattr(defaults, f.name)
             for f in dataclasses.fields(defaults)
@@ -106,10 +110,10 @@ class Options:
 
 
 def choices() -> dict[str, tuple[str, ...]]:
-    """The options that take one of a few names, and those names."""
-    found = {}
+    """The options that take one of a few names, with these names."""
+    names = {}
     for name, hint in get_type_hints(Options).items():
         for part in (hint, *get_args(hint)):
             if get_origin(part) is Literal:
-                found[name] = get_args(part)
-    return found
+                names[name] = get_args(part)
+    return names

@@ -189,7 +189,7 @@ def test_weights_that_are_not_finite_or_no_numbers_of_their_kind(run):
     ("text", "says"),
     [
         ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
-        ('{"format": NaN}', "NaN is no JSON"),
+        ('{"format": NaN}', "NaN is not JSON"),
         ('{"format": 1' + "0" * 10_000 + "}", "damaged"),
         ('{"format": 2, "recipe": "\\ud800"}', "surrogates"),
     ],

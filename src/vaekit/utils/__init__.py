@@ -1,1 +1,1 @@
-"""What every layer may use and that knows nothing of models: files, types, messages, progress."""
+"""Helpers that every layer may import and that know nothing of models: files, types, messages, progress."""

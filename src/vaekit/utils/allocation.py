@@ -1,4 +1,4 @@
-"""A bound on the tensors that code may make: what a file describes must not be larger than what it holds."""
+"""A limit on the tensors that code may allocate, so that a small file cannot describe a huge model."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vaekit.errors import RunError
 
 BYTES, CALLS = 2**26, 20_000
-"""What is always allowed."""
+"""Bytes and calls that are always allowed."""
 
 
 class Bounded(TorchDispatchMode):
-    """Stops code in this thread before it makes too many tensors, or tensors too large.
+    """Stops code in this thread before it allocates too many tensors, or tensors that are too large.
 
     Arguments:
-        held: bytes that the file of the code's weights holds; four times as much may be made, and `BYTES` more.
-        why: the error's text.
+        held: size in bytes of the file with the weights; the limit is four times this size plus `BYTES`.
+        why: the text of the error.
+
+    Raises:
+        RunError: with the text `why`, inside the context, when the code exceeds the limit.
     """
 
     def __init__(self, held: int, why: str):
@@ -26,7 +29,7 @@ class Bounded(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled here; else torch imports its compiler, which takes as long as torch itself
+        return False  # nothing is compiled here; True would import torch's compiler, which is as slow as torch itself
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

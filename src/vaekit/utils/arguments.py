@@ -20,10 +20,10 @@ PLAIN = {
 
 @dataclass(frozen=True)
 class Argument:
-    """One choice a recipe takes, as `vaekit recipes --json` lists it.
+    """One argument of a recipe, as `vaekit recipes --json` lists it.
 
-    `type` is one of `PLAIN` or "choice", with " | None" where it may be left to the recipe. Where `when` is not empty,
-    the argument means something only beside one of these choices, such as {"prior": ["mixture", "vamp"]}.
+    `type` is one of `PLAIN` or "choice", followed by " | None" if the recipe can choose the value. If `when` is not
+    empty, the argument applies only with one of these choices, such as {"prior": ["mixture", "vamp"]}.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Argument:
     when: Mapping[str, list[str]] = field(default_factory=dict)
 
     def applies(self, chosen: Mapping[str, Any]) -> bool:
-        """Whether it means something beside these choices."""
+        """Whether the argument applies with these choices."""
         return not self.when or any(chosen.get(name) in values for name, values in self.when.items())
 
     @property
@@ -48,9 +48,9 @@ class Argument:
 def arguments(
     function: Callable[..., Any], when: Callable[[str], Mapping[str, list[str]]] = lambda name: {}
 ) -> dict[str, list[Argument]]:
-    """The arguments of a recipe's function by the headings of the `Arguments:` block of its docstring.
+    """The arguments of a recipe's function, grouped by the headings in the `Arguments:` block of its docstring.
 
-    `when` gives the choices beside which an argument means something.
+    `when` returns, for the name of an argument, the choices that it needs.
     """
     hints = get_type_hints(function)
     parameters = inspect.signature(function).parameters
@@ -63,21 +63,21 @@ def arguments(
 
 
 def explained(function: Callable[..., Any]) -> dict[str, dict[str, str]]:
-    """The `Arguments:` block of a docstring by its headings: lines that end in a colon."""
+    """The help texts in the `Arguments:` block of a docstring by heading (a line that ends in a colon) and name."""
     block = (inspect.getdoc(function) or "").partition("Arguments:")[2]
     names = set(inspect.signature(function).parameters)
-    found: dict[str, dict[str, str]] = {}
+    texts: dict[str, dict[str, str]] = {}
     heading, name = "", ""
     for line in (line.strip() for line in block.splitlines()):
         head, colon, rest = line.partition(": ")
         if colon and head in names:
             name = head
-            found.setdefault(heading, {})[name] = rest
+            texts.setdefault(heading, {})[name] = rest
         elif line.endswith(":"):
             heading = line.removesuffix(":")
         elif line and name:
-            found[heading][name] += " " + line
-    return found
+            texts[heading][name] += " " + line
+    return texts
 
 
 def _argument(name: str, hint: Any, default: Any, text: str, when: Mapping[str, list[str]]) -> Argument:

@@ -1,4 +1,4 @@
-"""Files that are written atomically: whole, or not at all."""
+"""Reading and atomic writing of files: a reader sees the old content or the new, never a part of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from vaekit.errors import RunError
 
 if TYPE_CHECKING:
-    from torch import Tensor  # whoever only reads data waits for no torch
+    from torch import Tensor  # reading data must not wait for torch to import
 
 A_DAY = 24 * 3600.0
 _numbers = itertools.count()
@@ -30,37 +30,37 @@ _PART = re.compile(r"\.vaekit-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-\d+\.part|\..+\
 
 
 def part_of(path: Path) -> Path:
-    """An unused name beside `path` for its unfinished content; no other thread or process is given the same."""
+    """An unused path beside `path` for its unfinished content, unique to this call in all threads and processes."""
     return path.with_name(f".vaekit-{_host()}-{os.getpid()}-{next(_numbers)}.part")
 
 
 def is_part(name: str) -> bool:
-    """Whether a file of this name is the unfinished content of another."""
+    """Whether a file of this name holds the unfinished content of another file."""
     return _PART.fullmatch(name) is not None
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what killed processes left unfinished in `folder`; what may still be written is kept."""
+    """Remove the unfinished files that killed processes left in `folder`; keep those that may still be written."""
     for part in folder.glob(".*.part"):
         named = _PART.fullmatch(part.name)
         if named is None:
             continue
         try:
             if named["host"] == _host():
-                left = not is_running(int(named["pid"]))
-            else:  # of another machine on a shared disk, or of an earlier version
-                left = time.time() - part.stat().st_mtime > A_DAY
-            if left and part.is_dir():
+                abandoned = not is_running(int(named["pid"]))
+            else:  # written by another machine on a shared disk, or by an earlier version
+                abandoned = time.time() - part.stat().st_mtime > A_DAY
+            if abandoned and part.is_dir():
                 shutil.rmtree(part)
-            elif left:
+            elif abandoned:
                 part.unlink()
-        except OSError:  # gone by now, or not ours to remove
+        except OSError:  # removed by another process, or owned by another user
             continue
 
 
 def is_running(pid: int) -> bool:
-    """Whether this machine has a process of this number; where it cannot tell, yes."""
-    if os.name == "nt":  # there, signal 0 is Ctrl-C
+    """Whether this machine runs a process with this number; True if the system does not say."""
+    if os.name == "nt":  # on Windows, signal 0 is Ctrl-C
         return True
     try:
         os.kill(pid, 0)
@@ -72,15 +72,15 @@ def is_running(pid: int) -> bool:
 
 
 def _host() -> str:
-    """Eight hex digits for the machine: process numbers of others mean nothing here."""
+    """Eight hexadecimal digits that identify the machine, because process numbers are valid on one machine only."""
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
 def checked_path(name: str | Path) -> Path:
-    """`name` as a path, ~ and all.
+    """`name` as a path, with ~ expanded.
 
     Raises:
-        RunError: no file can have such a name, or one that its owner could type or run.json could hold.
+        RunError: `name` is empty, too long, not UTF-8 or holds a null character.
     """
     text = os.fspath(name)
     try:
@@ -103,10 +103,10 @@ def checked_path(name: str | Path) -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a neighbour of `path`, flush it to disk, then rename it into place, with the umask's mode.
+    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it; the umask sets its mode.
 
     Raises:
-        RunError: the disk is full or the place cannot be written; what stood at `path` is untouched.
+        RunError: the disk is full or `path` cannot be written; an existing file is unchanged.
     """
     if path.exists() and not path.is_file():
         raise RunError(f"cannot write {path}: it is a folder or a device, not a file; choose another name")
@@ -115,30 +115,30 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with open(part, "xb") as made:
             mode = os.fstat(made.fileno()).st_mode
         write(part)
-        with contextlib.suppress(OSError):  # not every disk has modes
-            os.chmod(part, mode)  # safetensors makes files that only their owner reads
+        with contextlib.suppress(OSError):  # some file systems have no modes
+            os.chmod(part, mode)  # safetensors creates files that only their owner can read
         with open(part, "rb+") as f:
             os.fsync(f.fileno())
         os.replace(part, path)
         _flush_folder(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
-    except SafetensorError as error:  # safetensors wraps the system's errors in its own
+    except SafetensorError as error:  # safetensors wraps errors of the system
         raise RunError(f"cannot write {path}: {error}; free some space or choose another place") from error
     finally:
-        with contextlib.suppress(OSError):  # gone, or on a disk that is mounted read-only
+        with contextlib.suppress(OSError):  # already renamed, or the disk is read-only
             part.unlink()
 
 
 def unwritable(path: Path, error: OSError) -> RunError:
-    """The error to raise where `path` cannot be written."""
+    """The error to raise if `path` cannot be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    what = "free some space, or choose another place" if full else "choose another place"
-    return RunError(f"cannot write {path}: {error.strerror or error}; {what}")
+    remedy = "free some space, or choose another place" if full else "choose another place"
+    return RunError(f"cannot write {path}: {error.strerror or error}; {remedy}")
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in `folder`: permissions alone do not tell of read-only file systems."""
+    """Whether files can be created in `folder`; tried, because permissions do not show a read-only file system."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True
@@ -147,7 +147,7 @@ def is_writable(folder: Path) -> bool:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Let a rename survive a power cut, where the system can be asked for that."""
+    """Make a rename survive a power cut, if the system supports flushing folders."""
     try:
         fd = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -161,23 +161,24 @@ def _flush_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically. Raises RunError when `path` cannot be written."""
     write_atomically(path, lambda part: part.write_text(text, encoding="utf8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Indented JSON; NaN and infinities are refused rather than written."""
+    """Write `value` as indented JSON, atomically. Raises ValueError for NaN and infinities, which JSON lacks."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 LONGEST = 2**28
-"""Bytes of a JSON file; those of a run have a few thousand, its log a few million."""
+"""Maximum size of a JSON file in bytes; run.json has a few thousand, a log a few million."""
 
 
 def read_text(path: Path) -> str:
-    """A file of a run as text.
+    """The text of a file of a run.
 
     Raises:
-        RunError: it is missing, no file, too long or not UTF-8.
+        RunError: the file is missing, a folder or device, too large or not UTF-8.
     """
     try:
         if path.exists() and not path.is_file():
@@ -194,33 +195,33 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str, path: Path | str) -> Any:
-    """JSON as RFC 8259 has it: no NaN, no infinity, no half of a character.
+    """The value of a JSON text by RFC 8259: without NaN, infinities and unpaired surrogates.
 
     Raises:
-        RunError: `text`, read from `path`, is none.
+        RunError: `text`, which was read from `path`, is not valid.
     """
 
     def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant} is no JSON")
+        raise ValueError(f"{constant} is not JSON")
 
     try:
         value = json.loads(text, parse_constant=refuse)
-        if "\\u" in text:  # an escape may stand for half of a character, which could not be written again
+        if "\\u" in text:  # an escape may be an unpaired surrogate, which cannot be written again
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except RecursionError:
         raise RunError(f"{path} is damaged (nested too deeply): restore it or train again") from None
-    except ValueError as error:  # of JSON, of numbers of thousands of digits, of halves of characters
+    except ValueError as error:  # a syntax error, a number of thousands of digits or an unpaired surrogate
         raise RunError(f"{path} is damaged ({error}): restore it or train again") from None
 
 
 def read_json(path: Path) -> Any:
-    """Raises RunError when the file is missing or is not JSON."""
+    """The value in a JSON file. Raises RunError when the file is missing or is not JSON."""
     return parse_json(read_text(path), path)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any] | None = None) -> None:
-    """Tensors as safetensors with `meta` as JSON in the header."""
+    """Write tensors as safetensors, atomically, with `meta` as JSON in the header."""
     from safetensors.torch import save_file
 
     flat = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
@@ -229,9 +230,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any] |
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write_tensors` wrote. Raises RunError when the file is missing or is not what it claims."""
+    """The tensors and `meta` that `write_tensors` wrote. Raises RunError when the file is missing or damaged."""
     if not path.is_file():
-        raise RunError(f"{path} is missing: the run was stopped before anything was saved, or is damaged")
+        raise RunError(f"{path} is missing: the run stopped before its first checkpoint, or is damaged")
     try:
         with safe_open(str(path), framework="pt") as f:
             meta = parse_json((f.metadata() or {}).get("vaekit", "{}"), path)

@@ -1,4 +1,4 @@
-"""Calling a module with other tensors in the place of its parameters."""
+"""Calling a module with other tensors in place of its parameters."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.func import functional_call
 
 
 def places(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer by the one place where it is stored, whole paths as names.
+    """Every parameter and buffer by the path of the submodule that stores it.
 
-    A submodule that stands in two places (a Vamp prior's posterior) is listed under the first; a tensor that two
-    submodules share is listed twice.
+    A submodule that is reachable by two paths (such as the posterior, also part of a VampPrior) is listed under the
+    first; a tensor that two submodules share is listed twice.
     """
     return {
         f"{path}.{name}" if path else name: tensor
@@ -23,10 +23,10 @@ def places(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def call(module: nn.Module, tensors: Mapping[str, Tensor], *given: Any, **named: Any) -> Any:
-    """`module(*given, **named)` with `tensors` in these `places`.
+def call(module: nn.Module, tensors: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+    """`module(*args, **kwargs)` with `tensors`, by their names in `places`, instead of its parameters.
 
-    torch's own untying is left out: it swaps a submodule that stands in two places twice, and then puts back the
+    `tie_weights` is off: with it, torch swaps a submodule that is reachable by two paths twice and restores the
     swapped tensors instead of the parameters.
     """
-    return functional_call(module, dict(tensors), given, named, tie_weights=False)
+    return functional_call(module, dict(tensors), args, kwargs, tie_weights=False)

@@ -1,4 +1,4 @@
-"""What torch keeps for a whole process or thread, held still for as long as something depends on it."""
+"""Contexts that protect vaekit from torch's global state: generators, autocast, gradient mode, default device."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _generators = threading.RLock()
 
 @contextlib.contextmanager
 def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
-    """Torch's generators (of the CPU, and of `device`) seeded, and afterwards as they were.
+    """Seed torch's generators of the CPU and of `device`, and restore their states afterwards.
 
-    A process has one generator a device: threads take turns, so that each draws what it would draw alone.
+    A process has one generator per device: threads wait for each other, so that each draws the same numbers as alone.
     """
     device = torch.device(device)
     with _generators:
         before = torch.default_generator.get_state()
         if device.type == "cuda":
-            there = torch.cuda.get_rng_state(device)
+            device_state = torch.cuda.get_rng_state(device)
         elif device.type == "mps":
-            there = torch.mps.get_rng_state()
+            device_state = torch.mps.get_rng_state()
         try:
             torch.default_generator.manual_seed(seed)
             if device.type == "cuda":
@@ -37,40 +37,40 @@ def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
         finally:
             torch.default_generator.set_state(before)
             if device.type == "cuda":
-                torch.cuda.set_rng_state(there, device)
+                torch.cuda.set_rng_state(device_state, device)
             elif device.type == "mps":
-                torch.mps.set_rng_state(there)
+                torch.mps.set_rng_state(device_state)
 
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Gradients on, no inference mode, no autocast and no default device, whatever the caller has around this.
+    """Gradients on, and no inference mode, autocast or default device, whatever the caller has set.
 
     Raises:
         ChoiceError: torch's default dtype is not float32.
     """
     check_default_dtype()
-    with contextlib.ExitStack() as held:
-        held.enter_context(torch.inference_mode(False))
-        held.enter_context(torch.enable_grad())
-        held.enter_context(in_full_precision())
+    with contextlib.ExitStack() as contexts:
+        contexts.enter_context(torch.inference_mode(False))
+        contexts.enter_context(torch.enable_grad())
+        contexts.enter_context(in_full_precision())
         if torch.get_default_device().type != "cpu":
-            held.enter_context(torch.device("cpu"))
+            contexts.enter_context(torch.device("cpu"))
         yield
 
 
 @contextlib.contextmanager
 def in_full_precision() -> Iterator[None]:
-    """No autocast, whatever the caller has around this."""
-    with contextlib.ExitStack() as held:
+    """No autocast, whatever the caller has set."""
+    with contextlib.ExitStack() as contexts:
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
-                held.enter_context(torch.autocast(kind, enabled=False))
+                contexts.enter_context(torch.autocast(kind, enabled=False))
         yield
 
 
 def check_default_dtype() -> None:
-    """Raises ChoiceError unless torch's default dtype is float32, in which vaekit computes."""
+    """Raise ChoiceError unless torch's default dtype is float32, the dtype that vaekit computes in."""
     if torch.get_default_dtype() != torch.float32:
         raise ChoiceError(
             f"torch's default dtype is {torch.get_default_dtype()}, and vaekit computes in float32: call "

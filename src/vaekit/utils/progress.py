@@ -1,4 +1,4 @@
-"""Live progress: a panel on a terminal, plain lines elsewhere."""
+"""Progress of training: a live panel on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .wording import worded
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line to standard error; where nobody can read it any more (a closed pipe or terminal), go on without."""
+    """Print a line to `stream` (standard error); a closed pipe or terminal is ignored."""
     stream = sys.stderr if stream is None else stream
     with unless_broken(stream):
         print(worded(text), file=stream, flush=True)
@@ -24,27 +24,27 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 @contextlib.contextmanager
 def unless_broken(stream: TextIO) -> Iterator[None]:
-    """Where writing to `stream` fails meanwhile, let that and whatever is written to it from now on vanish."""
+    """If writing to `stream` fails inside this context, discard that text and all later text."""
     try:
         yield
     except (OSError, ValueError, SystemExit):  # rich exits on a broken pipe
         with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
 
 
 def is_interactive() -> bool:
-    """Whether a person types at this program, in a notebook or at Python's prompt."""
+    """Whether a person runs this program in a notebook or at Python's prompt."""
     return hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")
 
 
 class Progress(ABC):
-    """What training tells as it goes on.
+    """Receives the progress of training; abstract.
 
     Attributes:
-        stop: set it to end the training after the present step; the run is saved and given back as `interrupted`.
-        unit: what the data are: images, signals or rows.
+        stop: set it to True to end training after the current step; the run is saved and marked `interrupted`.
+        unit: what one example is, in the plural: images, signals or rows.
     """
 
     stop = False
@@ -65,25 +65,34 @@ class Progress(ABC):
         train: dict[str, float],
         valid: dict[str, float],
         per_second: float,
-    ) -> None: ...
+    ) -> None:
+        """Report the numbers of a step.
+
+        Arguments:
+            step, horizon: steps done, and steps in all.
+            epoch: passes through the training data, as a fraction.
+            train, valid: latest ELBO, rate and distortion in nats per example; `valid` also has the step.
+            per_second: training examples per second.
+        """
 
     @abstractmethod
-    def note(self, text: str) -> None: ...
+    def note(self, text: str) -> None:
+        """Report a message to the user."""
 
 
 def unit(kind: str) -> str:
-    """What data of this kind are called in the plural."""
+    """The word for examples of this kind of data, in the plural: images, signals or rows."""
     return f"{kind}s" if kind in ("image", "signal") else "rows"
 
 
 class Silent(Progress):
-    """Says nothing."""
+    """Reports nothing."""
 
     def update(self, *args: Any) -> None:
-        return None
+        """Ignore the numbers of a step."""
 
     def note(self, text: str) -> None:
-        return None
+        """Ignore a message."""
 
 
 def _clock(seconds: float) -> str:
@@ -98,30 +107,32 @@ def _clock(seconds: float) -> str:
 
 
 class _Speed:
-    """Data per second and time left, over the last half minute."""
+    """Estimates the remaining time from the steps of the last 30 seconds."""
 
     def __init__(self) -> None:
         self.marks: list[tuple[float, int]] = []
 
-    def left(self, step: int, horizon: int) -> float:
+    def seconds_left(self, step: int, horizon: int) -> float:
+        """Seconds until step `horizon`; nan while unknown."""
         now = time.monotonic()
         self.marks.append((now, step))
         while len(self.marks) > 2 and now - self.marks[0][0] > 30:
             self.marks.pop(0)
         (t0, s0), (t1, s1) = self.marks[0], self.marks[-1]
-        per_second = (s1 - s0) / (t1 - t0) if t1 > t0 else 0.0
-        return (horizon - step) / per_second if per_second else math.nan
+        steps_per_second = (s1 - s0) / (t1 - t0) if t1 > t0 else 0.0
+        return (horizon - step) / steps_per_second if steps_per_second else math.nan
 
 
 class Plain(Progress):
-    """One line at every tenth of the way, and at most one every ten seconds besides."""
+    """Prints a line at every tenth of the training, and otherwise at most one every 10 seconds."""
 
     def __init__(self, stream=None) -> None:
         self.stream = stream or sys.stderr
         self.last, self.tenth, self.speed = 0.0, -1, _Speed()
 
     def update(self, step, horizon, epoch, train, valid, per_second) -> None:
-        left = self.speed.left(step, horizon)
+        """Print a line with the numbers of a step, if one is due."""
+        remaining = self.speed.seconds_left(step, horizon)
         tenth = 10 * step // max(horizon, 1)
         now = time.monotonic()
         if tenth == self.tenth and now - self.last < 10:
@@ -136,15 +147,16 @@ class Plain(Progress):
             parts.append(f"valid {valid.get('elbo', valid['distortion']):.2f}")
         if per_second:
             parts.append(f"{per_second:,.0f} {self.unit}/s")
-        parts.append(f"left {_clock(left)}")
+        parts.append(f"left {_clock(remaining)}")
         say("  ".join(parts), self.stream)
 
     def note(self, text: str) -> None:
+        """Print a message as a line."""
         say(text, self.stream)
 
 
 class Live(Progress):
-    """A bar and the numbers beneath it, drawn anew in place."""
+    """Shows a bar with the latest numbers below it, updated in place."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -165,29 +177,31 @@ class Live(Progress):
             self.live.stop()
 
     def note(self, text: str) -> None:
+        """Print a message above the panel."""
         with unless_broken(sys.stderr):
             self.live.console.print(worded(text), style="dim")
 
     def update(self, step, horizon, epoch, train, valid, per_second) -> None:
+        """Show the numbers of a step."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        left = self.speed.left(step, horizon)
+        remaining = self.speed.seconds_left(step, horizon)
         head = Table.grid(padding=(0, 2))
         head.add_row(
             f"step {step:,}/{horizon:,}",
             f"epoch {epoch:.2f}",
             f"{per_second:,.0f} {self.unit}/s",
-            f"left {_clock(left)}",
+            f"left {_clock(remaining)}",
         )
         numbers = Table.grid(padding=(0, 3))
-        for what, style, values, unit in (
+        for part, style, values, unit in (
             ("train", "bold cyan", train, "nats"),
             ("valid", "green", valid, f"step {valid['step']:,}" if valid else ""),
         ):
-            cells: list[Any] = [what]
+            cells: list[Any] = [part]
             for name, heading in (("elbo", "ELBO"), ("rate", "rate"), ("distortion", "distortion")):
                 if name in values:
                     cells += [heading, Text(f"{values[name]:.2f}", style=style if len(cells) == 1 else "")]
@@ -199,5 +213,5 @@ class Live(Progress):
 
 
 def progress_for() -> Progress:
-    """A panel where standard error is a terminal, else plain lines."""
+    """A live panel if standard error is a terminal, else plain lines."""
     return Live() if sys.stderr.isatty() else Plain()

@@ -1,4 +1,4 @@
-"""What a name that does not exist was probably meant to be."""
+"""Suggestions for unknown names: the known name that the user probably meant."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ ELSEWHERE = {
     "z_dim": "latent",
     "zdim": "latent",
 }
-"""What other libraries and papers call an argument, and its name here."""
+"""Names of arguments in other libraries and papers, and their names in vaekit."""
 MODELS = {
     "autoencoder": "ae",
     "betatcvae": "tc",
@@ -143,25 +143,29 @@ MODELS = {
     "vqvae": "vq",
     "wasserstein": "wae",
 }
-"""What papers call a model, without hyphens, and the recipe here."""
+"""Names of models in papers, without hyphens, and the recipes in vaekit."""
 FEW = 15
-"""Names that are listed even beside the one that was meant."""
+"""Up to so many names are listed in full even if one of them is suggested."""
 
 
 def meant(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The one of `known` that `name` most likely means: the same thing by another name, else the nearest spelling."""
+    """The name in `known` that `name` most likely means: a synonym, else the closest spelling; None if none is close.
+
+    Arguments:
+        cutoff: least similarity of spellings, from 0 to 1, as for `difflib.get_close_matches`.
+    """
     known = list(known)
     plain = name.lower().replace("-", "_")
-    for here in (ELSEWHERE.get(plain), MODELS.get(plain.replace("_", ""))):
-        if here in known:
-            return here
+    for synonym in (ELSEWHERE.get(plain), MODELS.get(plain.replace("_", ""))):
+        if synonym in known:
+            return synonym
     by_plain = {one.lower().replace("-", "_"): one for one in reversed(known)}
     near = difflib.get_close_matches(plain, by_plain, 1, cutoff)
     return by_plain[near[0]] if near else None
 
 
 def unknown(what: str, name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Says that there is no `what` of this name, and what was meant, or else what to choose from."""
+    """The message for an unknown `what` (such as "recipe"), with a suggestion or the names to choose from."""
     known = list(known)
     near = meant(str(name), known, cutoff)
     if near is None:

@@ -1,6 +1,6 @@
-"""JSON from a file held against type annotations, so that what reads it may rely on its types.
+"""Checks JSON from a file against type annotations, so that the code that uses it can rely on its types.
 
-An annotation is a plain type, a union, a Literal, a list, tuple or dict of such, a TypedDict or a dataclass.
+An annotation is a plain type, a union, a Literal, a list, tuple or dict of these, a TypedDict or a dataclass.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 LARGEST = 2**63
-"""Whole numbers stay below it: beyond it neither torch nor NumPy holds them."""
+"""Limit of whole numbers: torch and NumPy cannot hold larger ones."""
 
 
 def mismatch(value: Any, annotation: Any, where: str = "it") -> str | None:
-    """What does not fit, such as "training.batch is 'many', expected int"; None where everything does.
+    """The first mismatch, such as "training.batch is 'many', expected int"; None if the value fits.
 
-    A float may be written as a whole number, but must be finite; a tuple as a list. Keys that a TypedDict does not
-    name are let through (a later version may add some), those that a dataclass does not name are not.
+    A float must be finite and may be written as a whole number; a tuple may be written as a list. Unknown keys are
+    accepted in a TypedDict, because a later version may add some, and refused in a dataclass.
     """
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
-        found: list[str] = []
+        mismatches: list[str] = []
         for option in get_args(annotation):
             if (wrong := mismatch(value, option, where)) is None:
                 return None
-            found.append(wrong)
-        inside = [wrong for wrong in found if not wrong.startswith(f"{where} is ")]
+            mismatches.append(wrong)
+        inside = [wrong for wrong in mismatches if not wrong.startswith(f"{where} is ")]
         return inside[0] if inside else _wrong(value, annotation, where)
     if is_typeddict(annotation):
         return _record(value, *_fields(annotation), where)
@@ -56,7 +56,7 @@ def mismatch(value: Any, annotation: Any, where: str = "it") -> str | None:
 
 @functools.cache
 def _fields(annotation: Any) -> tuple[dict[str, Any], set[str]]:
-    """The annotations of a TypedDict or a dataclass by name, and which of them must be there."""
+    """The annotations of a TypedDict or a dataclass by name, and the names that are required."""
     if dataclasses.is_dataclass(annotation):
         return get_type_hints(annotation), {f.name for f in dataclasses.fields(annotation) if _required(f)}
     hints = get_type_hints(annotation, include_extras=True)
@@ -69,8 +69,8 @@ def _record(value: Any, hints: Mapping[str, Any], required: set[str], where: str
         return f"{where} is {_shown(value)}, expected an object"
     if lacking := sorted(required - set(value)):
         return f"{_below(where, lacking[0])} is missing"
-    found = (mismatch(value[name], hint, _below(where, name)) for name, hint in hints.items() if name in value)
-    return next((text for text in found if text is not None), None)
+    results = (mismatch(value[name], hint, _below(where, name)) for name, hint in hints.items() if name in value)
+    return next((text for text in results if text is not None), None)
 
 
 def _sequence(value: Any, annotation: Any, where: str) -> str | None:
@@ -80,8 +80,8 @@ def _sequence(value: Any, annotation: Any, where: str) -> str | None:
     if get_origin(annotation) is tuple and options[-1] is not Ellipsis and len(options) != len(value):
         return _wrong(value, annotation, where)
     each = options if len(options) == len(value) and options[-1] is not Ellipsis else [options[0]] * len(value)
-    found = (mismatch(v, option, f"{where}[{i}]") for i, (v, option) in enumerate(zip(value, each, strict=True)))
-    return next((text for text in found if text is not None), None)
+    results = (mismatch(v, option, f"{where}[{i}]") for i, (v, option) in enumerate(zip(value, each, strict=True)))
+    return next((text for text in results if text is not None), None)
 
 
 def _is_int(value: Any) -> bool:

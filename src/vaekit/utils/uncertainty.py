@@ -1,4 +1,4 @@
-"""How far a measured number may be off: standard errors by datum or by group, quantiles, areas under ROC curves."""
+"""Uncertainty of measured numbers: standard errors by datum or by group, quantiles, areas under ROC curves."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from vaekit.errors import ChoiceError
 
 Array = NDArray[Any]
 FEW = 20
-"""Groups below which a normal interval of two standard errors is too short by a tenth and more."""
+"""With fewer groups than this, a normal interval of two standard errors is at least 10% too short."""
 
 
 def standard_error(values: ArrayLike, group: ArrayLike | None = None) -> float | None:
-    r"""Of the mean of values (N,): independent ones, or with `group` (N,) those of different groups alone.
+    r"""Standard error of the mean of values (N,).
 
-    By group it is the sandwich estimate sqrt(G / (G - 1) sum_g (sum_{i in g} (v_i - mean))^2) / N (Liang and Zeger
-    1986) with the factor G / (G - 1) for G groups: with groups of one datum the plain error, with groups of equal size
-    that of the mean of the groups' means. None where there is one unit alone, of which nothing is known.
+    Without `group` the values are independent; with `group` (N,) only values of different groups are, and the result
+    is the sandwich estimate sqrt(G / (G - 1) sum_g (sum_{i in g} (v_i - mean))^2) / N of Liang and Zeger (1986) with
+    the factor G / (G - 1) for G groups. For groups of one datum this is the usual standard error; for groups of equal
+    size it is the standard error of the mean of the group means. None for a single value or group.
+
+    Raises:
+        ChoiceError: `group` has another length than `values`.
     """
     x = np.asarray(values, np.float64)
     if group is None:
@@ -34,7 +38,7 @@ def standard_error(values: ArrayLike, group: ArrayLike | None = None) -> float |
 
 
 def units(n: int, group: ArrayLike | None = None) -> int:
-    """How many independent units n data are: their number, or that of their groups."""
+    """The number of independent units among n data: n, or the number of groups."""
     return n if group is None else len(np.unique(np.asarray(group)))
 
 
@@ -46,14 +50,14 @@ def _codes(group: ArrayLike, n: int) -> NDArray[np.int64]:
 
 
 def t_quantile(level: float, degrees: float) -> float:
-    """How many standard errors of Student's t with these degrees of freedom hold all but `level` on both sides."""
+    """The two-sided quantile of Student's t: |t| exceeds it with probability `level`."""
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, 1 - level / 2)) if degrees > 0 else math.inf
 
 
 def f_quantile(level: float, above: int, below: int) -> float:
-    """What Fisher's F with these degrees of freedom exceeds with probability `level`."""
+    """The upper quantile of F with `above` and `below` degrees of freedom: F exceeds it with probability `level`."""
     from scipy.special import fdtri
 
     return float(fdtri(above, below, 1 - level)) if above > 0 and below > 0 else math.inf
@@ -75,20 +79,25 @@ def area(
     out_group: ArrayLike | None = None,
     level: float = 0.05,
 ) -> Area:
-    """The chance that a value of `inside` (N,) lies above one of `out` (M,), ties by half, with its uncertainty.
+    """The area under the ROC curve: the chance that a value of `inside` (N,) exceeds one of `out` (M,).
 
-    The variance is that of DeLong et al. (1988), with groups that of Obuchowski (1997), who lets a group hold values
-    of both kinds: an image and its altered copy. The interval is of Student's t on the log-odds; where all or none lie
-    above, that of as many pairs as there are units of the smaller kind (Clopper and Pearson 1934).
+    Ties count half.
+
+    The variance is by DeLong et al. (1988), with groups by Obuchowski (1997), whose groups may hold values of both
+    kinds, such as an image and its altered copy. The interval uses Student's t on the log-odds. If all or none of the
+    pairs are in order, it is the Clopper-Pearson interval (1934) for as many pairs as the smaller kind has units.
 
     Arguments:
-        inside_group, out_group: codes of independent units, in common; each value its own where not given.
-        level: the chance at which the interval misses.
+        inside_group, out_group: codes of independent units, shared by both kinds; by default each value is a unit.
+        level: the probability that the interval misses the true area.
+
+    Raises:
+        ChoiceError: a kind has no values, or groups and values differ in number.
     """
     x, y = np.asarray(inside, np.float64), np.asarray(out, np.float64)
     if not len(x) or not len(y):
         raise ChoiceError(f"an area needs values of both kinds, got {len(x)} and {len(y)}")
-    over_x = _above(x, y)  # of each inside: the share of out below it
+    over_x = _above(x, y)  # for each of inside, the share of out below it
     over_y = 1 - _above(y, x)
     theta = float(over_x.mean())
     if inside_group is None and out_group is None:
@@ -103,11 +112,11 @@ def area(
     sums = [
         np.bincount(c, v - theta, count) / len(v) for c, v in ((codes[: len(x)], over_x), (codes[len(x) :], over_y))
     ]
-    have = [len(np.unique(c)) for c in (codes[: len(x)], codes[len(x) :])]
-    factors = [k / (k - 1) if k > 1 else math.inf for k in have]
+    kinds = [len(np.unique(c)) for c in (codes[: len(x)], codes[len(x) :])]  # units of each kind
+    factors = [k / (k - 1) if k > 1 else math.inf for k in kinds]
     square = sum(f * float(s @ s) for f, s in zip(factors, sums, strict=True))
     square += 2 * count / max(count - 1, 1) * float(sums[0] @ sums[1])
-    se, fewest = math.sqrt(max(square, 0.0)), min(have)
+    se, fewest = math.sqrt(max(square, 0.0)), min(kinds)
     if theta in (0.0, 1.0):
         reach = 1 - (level / 2) ** (1 / fewest)
         low, high = (max(0.0, theta - reach), min(1.0, theta + reach))
@@ -121,6 +130,6 @@ def area(
 
 
 def _above(x: Array, y: Array) -> Array:
-    """For each of x the share of y below it, ties by half."""
+    """For each value of x, the share of y below it; ties count half."""
     ordered = np.sort(y)
     return (np.searchsorted(ordered, x, "left") + np.searchsorted(ordered, x, "right")) / (2 * len(y))

@@ -1,6 +1,6 @@
-"""How texts for people name arguments: as Python does, or as the command line does while that runs.
+"""The names of arguments in messages: as in Python, or as flags while the command line runs.
 
-Errors and notes of the library mark an argument as `beta`, or with a value as `likelihood='gaussian'`.
+Errors and notes of the library write an argument as `beta`, or with a value as `likelihood='gaussian'`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ _worded: ContextVar[Callable[[str], str] | None] = ContextVar("worded", default=
 
 
 def worded(text: str) -> str:
-    """The text for whoever reads it here."""
+    """`text` with its arguments named for the reader: as in Python, or by the active `wording`."""
     change = _worded.get()
     return text if change is None else change(text)
 
 
 @contextlib.contextmanager
 def wording(change: Callable[[str], str]) -> Iterator[None]:
-    """Meanwhile `change` is made to texts before they are shown."""
+    """Apply `change` to every text that is shown inside this context."""
     before = _worded.set(change)
     try:
         yield
