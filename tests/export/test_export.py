@@ -27,6 +27,7 @@ from vaekit.recipes.composition import Composition
 pytest.importorskip("onnx", reason="needs vaekit[onnx]")
 pytest.importorskip("onnxscript", reason="needs vaekit[onnx]")
 pytest.importorskip("onnxruntime", reason="needs vaekit[onnx]")
+pytestmark = pytest.mark.usefixtures("onnx_operators_once")
 
 N = 7
 # `weights` encodes and decodes within itself: graphs apart are exported where they have a form of their own
