@@ -85,7 +85,9 @@ def _released(fd: int, path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if fcntl is None:  # Windows removes no open file
+        if fcntl is None:  # Windows removes no open file, and whoever waits may have it open: an empty one is free
+            with suppress(OSError):
+                os.ftruncate(fd, 0)
             os.close(fd)
         with suppress(OSError):
             path.unlink()  # before it is let go, so that nobody else's is removed
