@@ -9,7 +9,7 @@ from core_helpers import blobs, own_network, run_of
 
 import vaekit as vk
 from vaekit.data.batches import Order, Rows
-from vaekit.data.observation import Binary, FrozenDraw, Grey, Levels, Threshold
+from vaekit.data.observation import Binary, FrozenDraw, Grey, Levels, Threshold, moments
 from vaekit.errors import ChoiceError, DataError
 from vaekit.metrics.likelihood import entropy_floor
 from vaekit.noise import Noise
@@ -142,3 +142,10 @@ def test_rows_are_the_same_resident_or_read():
     assert torch.equal(resident(some), read(some))
     assert resident(some).shape == (4, 3, 4, 5)
     assert np.array_equal(resident(some)[1].numpy(), data.events(data.train[:1])[0])
+
+
+def test_moments_in_blocks_are_those_of_the_whole():
+    x = torch.randn(101, 3, 2, dtype=torch.float64) * 7 + 100
+    mean, variance = moments(lambda: x.split(10))
+    torch.testing.assert_close(mean, x.mean(0))
+    torch.testing.assert_close(variance, x.var(0, correction=0))

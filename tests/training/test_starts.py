@@ -1,15 +1,11 @@
-"""What a review found wrong once."""
+"""How training starts: from another run, from an older checkpoint, without a compiler; what it leaves alone."""
 
 import numpy as np
 import pytest
 import torch
-from core_helpers import needs_compiler
 
 import vaekit as vk
-from vaekit.data.observation import moments
-from vaekit.errors import DataError, RunError
-from vaekit.metrics import likelihood, per_datum
-from vaekit.utils.files import read_json, write_json
+from vaekit.utils.files import write_json
 
 TINY = {"compile": "off", "progress": False, "hidden": (8,), "latent": 2}
 
@@ -21,28 +17,6 @@ def pictures(n=60, seed=0):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return vk.fit(vk.from_arrays(pictures()), "vae", out=tmp_path_factory.mktemp("r") / "run", steps=5, **TINY)
-
-
-def test_rows_of_a_split_are_seen_as_its_frozen_draw_has_them(run):
-    whole = run.encode("test")
-    np.testing.assert_allclose(run.encode("test", rows=[3, 1]), whole[[3, 1]], atol=1e-6)
-    with pytest.raises(vk.VaekitError, match="rows"):
-        run.encode("test", rows=[len(whole)])
-
-
-def test_other_data_are_refused_also_as_a_data_object(run):
-    with pytest.raises(DataError, match="other data"):
-        vk.open(run.path, data=vk.from_arrays(pictures(seed=1)))
-
-
-def test_the_same_rows_split_otherwise_are_refused(tmp_path):
-    x = pictures()
-    vk.fit(vk.from_arrays(x), "vae", out=tmp_path / "a", steps=4, checkpoint_steps=2, **TINY)
-    config = read_json(tmp_path / "a" / "run.json")
-    other = vk.from_arrays(x, split_seed=5)
-    assert other.digest == config["data"]["digest"]
-    with pytest.raises(RunError, match="rows of these data"):
-        vk.open(tmp_path / "a", data=other)
 
 
 def test_a_run_started_from_another_starts_over_from_it(run, tmp_path):
@@ -68,58 +42,12 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(run, tmp_path):
         assert torch.equal(a, b)
 
 
-def test_values_outside_the_range_of_training_are_refused(tmp_path):
-    x = np.random.default_rng(0).random((60, 5, 4), dtype=np.float32)
-    run = vk.fit(vk.from_arrays(x), "vae", out=tmp_path / "a", steps=3, **TINY)
-    with pytest.raises(DataError, match=r"0\.\.1"):
-        run.score(255 * x[:3], 2)
-
-
-def test_a_network_that_does_not_trace_is_scored_all_the_same(run, monkeypatch):
-    def graph(*arguments):
-        raise torch._dynamo.exc.Unsupported("no such graph")
-
-    plain = per_datum(run, run.observed("test"), 7, compile=False)
-    monkeypatch.setattr(likelihood, "whole_graph", lambda method: graph)
-    run.graphs.clear()
-    scored = per_datum(run, run.observed("test"), 7, compile=True)
-    run.graphs.clear()
-    np.testing.assert_allclose(scored.log_px, plain.log_px, atol=1e-4)
-
-
-def test_the_kl_of_each_latent_adds_up_to_the_rate(run):
-    scored = {m["name"]: m["value"] for m in run.evaluate("test", samples=2)}
-    assert run.kl_per_latent(split="test").sum() == pytest.approx(scored["rate"], abs=1e-4)
-
-
 def test_training_leaves_the_callers_generator_alone(run, tmp_path):
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
     vk.fit(run.data, "vae", out=tmp_path / "a", steps=3, **TINY)
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_moments_in_blocks_are_those_of_the_whole():
-    x = torch.randn(101, 3, 2, dtype=torch.float64) * 7 + 100
-    mean, variance = moments(lambda: x.split(10))
-    torch.testing.assert_close(mean, x.mean(0))
-    torch.testing.assert_close(variance, x.var(0, correction=0))
-
-
-def test_the_error_of_one_datum_is_unknown(run):
-    for m in run.evaluate("test", samples=2, n=1):
-        assert m["se"] is None or all(s is None for s in m["se"])
-
-
-@needs_compiler
-def test_compiled_scores_are_those_of_eager_ones_last_short_batch_included(run):
-    plain = per_datum(run, run.observed("train"), 5, n=17, batch=5, compile=False)
-    run.graphs.clear()
-    scored = per_datum(run, run.observed("train"), 5, n=17, batch=5, compile=True)
-    run.graphs.clear()
-    for name in ("log_px", "elbo", "distortion", "ess"):
-        np.testing.assert_allclose(getattr(scored, name), getattr(plain, name), rtol=1e-4, atol=1e-4)
 
 
 def test_without_a_compiler_training_is_eager_and_says_why(monkeypatch):

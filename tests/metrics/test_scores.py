@@ -1,0 +1,52 @@
+"""Scores of a run: compiled or not, in blocks, and their errors."""
+
+import numpy as np
+import pytest
+import torch
+from core_helpers import needs_compiler
+
+import vaekit as vk
+from vaekit.metrics import likelihood, per_datum
+
+TINY = {"compile": "off", "progress": False, "hidden": (8,), "latent": 2}
+
+
+def pictures(n=60, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, 5, 4), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return vk.fit(vk.from_arrays(pictures()), "vae", out=tmp_path_factory.mktemp("r") / "run", steps=5, **TINY)
+
+
+def test_a_network_that_does_not_trace_is_scored_all_the_same(run, monkeypatch):
+    def graph(*arguments):
+        raise torch._dynamo.exc.Unsupported("no such graph")
+
+    plain = per_datum(run, run.observed("test"), 7, compile=False)
+    monkeypatch.setattr(likelihood, "whole_graph", lambda method: graph)
+    run.graphs.clear()
+    scored = per_datum(run, run.observed("test"), 7, compile=True)
+    run.graphs.clear()
+    np.testing.assert_allclose(scored.log_px, plain.log_px, atol=1e-4)
+
+
+def test_the_kl_of_each_latent_adds_up_to_the_rate(run):
+    scored = {m["name"]: m["value"] for m in run.evaluate("test", samples=2)}
+    assert run.kl_per_latent(split="test").sum() == pytest.approx(scored["rate"], abs=1e-4)
+
+
+def test_the_error_of_one_datum_is_unknown(run):
+    for m in run.evaluate("test", samples=2, n=1):
+        assert m["se"] is None or all(s is None for s in m["se"])
+
+
+@needs_compiler
+def test_compiled_scores_are_those_of_eager_ones_last_short_batch_included(run):
+    plain = per_datum(run, run.observed("train"), 5, n=17, batch=5, compile=False)
+    run.graphs.clear()
+    scored = per_datum(run, run.observed("train"), 5, n=17, batch=5, compile=True)
+    run.graphs.clear()
+    for name in ("log_px", "elbo", "distortion", "ess"):
+        np.testing.assert_allclose(getattr(scored, name), getattr(plain, name), rtol=1e-4, atol=1e-4)
