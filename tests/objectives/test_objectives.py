@@ -765,3 +765,11 @@ def test_only_a_model_of_one_layer_can_be_taken_apart():
 def test_numbers_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError, match=r"must be|not one of"):
         wrong()
+
+
+def test_the_old_name_of_parameter_groups_is_refused():
+    with pytest.raises(TypeError, match="parameter_groups"):
+
+        class Old(ELBO):
+            def players(self, model):
+                return {}

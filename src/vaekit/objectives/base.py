@@ -66,6 +66,11 @@ class Objective(nn.Module):
         """What the encoder sees of x."""
         return x if self.corruption is None else self.corruption(x, noise)
 
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "players" in vars(cls):
+            raise TypeError(f"{cls.__name__}.players is not used any more: name it parameter_groups")
+
     def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
         return {"model": [p for p in model.parameters() if p.requires_grad]}
 
