@@ -221,20 +221,24 @@ def pictures(n, side=8, classes=2, **given):
 @pytest.mark.parametrize(
     ("name", "make", "said"),
     [
-        ("kl-weight", lambda: pictures(72, classes=8), "needs 30 test data or more, and small has 7: give 300"),
-        ("interpolation", lambda: pictures(40), "needs 30 test data or more, and small has 4"),
-        ("ae-vs-vae", lambda: pictures(400, classes=0), "two classes or more, and the test data of small have 0"),
-        ("ae-vs-vae", lambda: pictures(400, classes=1), "two classes or more, and the test data of small have 1"),
+        (
+            "kl-weight",
+            lambda: pictures(72, classes=8),
+            "needs at least 30 test examples, and small has 7: give at least 300",
+        ),
+        ("interpolation", lambda: pictures(40), "needs at least 30 test examples, and small has 4"),
+        ("ae-vs-vae", lambda: pictures(400, classes=0), "at least two classes, and the test data of small have 0"),
+        ("ae-vs-vae", lambda: pictures(400, classes=1), "at least two classes, and the test data of small have 1"),
         (
             "ae-vs-vae",
             lambda: pictures(400, classes=300),
-            r"needs \d+ test data with a class \(\d+ classes\), and small has 40",
+            r"needs at least \d+ labelled test examples for \d+ classes, and small has 40",
         ),
-        ("blur", lambda: pictures(400, side=4), "images of 8 pixels a side or more, and these are 4x4"),
-        ("denoising", lambda: pictures(400, side=2), "images of 4 pixels a side or more, and these are 2x2"),
-        ("complete", lambda: pictures(400, side=1), "data of 4 numbers or more, and those of small have 1"),
+        ("blur", lambda: pictures(400, side=4), "images of at least 8x8 pixels, and these are 4x4"),
+        ("denoising", lambda: pictures(400, side=2), "images of at least 4x4 pixels, and these are 2x2"),
+        ("complete", lambda: pictures(400, side=1), "examples of at least 4 numbers, and those of small have 1"),
         ("denoising", lambda: table(), "needs images, and arrays holds data of kind vector"),
-        ("ae-vs-vae", lambda: table(), "needs data of two classes or more"),
+        ("ae-vs-vae", lambda: table(), "needs at least two classes"),
         ("complete", lambda: table(np.nan, missing="mask"), "without missing values"),
     ],
 )
@@ -253,7 +257,7 @@ def table(first=0.0, **given):
 def test_groups_of_test_data_are_counted(tmp_path):
     data = pictures(400, columns={"who": np.arange(400) // 10}, group="who")
     with pytest.raises(
-        ChoiceError, match="test data of 10 groups or more, since errors are by group, and those of small are of 4"
+        ChoiceError, match=r"test data from at least 10 groups, because .* over groups, and small has 4"
     ):
         study("kl-weight", data, minutes=0.25, out=tmp_path / "page.html")
 
@@ -262,7 +266,7 @@ def test_a_page_of_few_steps_makes_no_claim(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(Bench, "train", lambda self, plans: self.runs)
     monkeypatch.setattr(Bench, "trained_steps", EARLY - 1)
     page = study("tiny", minutes=0.25, out=tmp_path / "page.html").read_text()
-    assert "too early to say anything: each model had 499 training steps" in page
+    assert "Too early for results: at least one model had only 499 training steps" in page
     assert "alert(1)" not in page
     monkeypatch.setattr(Bench, "trained_steps", EARLY)
     assert "alert(1)" in study("tiny", minutes=0.25, out=tmp_path / "page.html").read_text()

@@ -1,4 +1,4 @@
-"""The experiments of the literature on anybody's data: each trains a few models and writes a page that reads them."""
+"""Experiments from the literature that run on any data: each trains a few models and writes a page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .registry import STUDIES, Findings, Study, get_study
 MINUTES = 7.0
 LEAST_MINUTES = 0.25
 EARLY = 500
-"""Training steps of the model that had fewest, below which a page makes no claim."""
+"""If any model had fewer training steps than this, the page makes no claims."""
 
 
 def study(
@@ -30,21 +30,21 @@ def study(
     out: str | Path | None = None,
     progress: OnProgress | None = None,
 ) -> Path:
-    """Run a study and write its page; the path of that.
+    """Run a study and write its page; returns the path of the page.
 
-    The models are kept in a folder beside the page (PAGE.runs) and used again: the same call for more minutes trains
-    them on, after an interruption it goes on where it stopped.
+    The models are kept in a folder beside the page (PAGE.runs). Calling `study` again with more minutes trains them
+    further, and calling it again after an interruption resumes.
 
     Arguments:
-        name: of one of STUDIES.
-        data: a name, a path or `Data`; the study's own when not given.
-        minutes: for everything, training, measuring and drawing.
-        out: the page; study-NAME-DATA.html here when not given.
-        progress: called with (what, done, of).
+        name: one of `STUDIES`.
+        data: a data set's name, a path or `Data`; by default the data set of the study.
+        minutes: the time for the whole study: training, measuring and drawing.
+        out: the path of the page; by default study-NAME-DATA.html in the current directory.
+        progress: called with (stage, done, total); done and total are 0 outside training.
 
     Raises:
-        ChoiceError: no such study, data that it cannot use or that are too few, or too few minutes.
-        RunError: the page cannot be written, or its kept models are of other data.
+        ChoiceError: the study is unknown, cannot use these data, has too few of them, or has too few minutes.
+        RunError: the page cannot be written, or the kept models were trained on other data.
     """
     started = time.monotonic()
     chosen = get_study(name)
@@ -64,8 +64,8 @@ def study(
     bench.stage("drawing")
     if bench.trained_steps < EARLY:
         findings.sentences = [
-            f"It is too early to say anything: each model had {bench.trained_steps:,} training steps, and this page "
-            f"makes no claim below {EARLY:,}. A longer run (`minutes`) trains the same models on."
+            f"Too early for results: at least one model had only {bench.trained_steps:,} training steps, and this page "
+            f"makes no claims below {EARLY:,}. Running the study for longer (`minutes`) continues the training."
         ]
     write_json(folder / "findings.json", {"sentences": findings.sentences, "numbers": findings.numbers})
     write_page(chosen, bench, findings, path)
@@ -73,9 +73,13 @@ def study(
 
 
 def checked_minutes(minutes: float) -> float:
-    """The same minutes, or a ChoiceError where a study cannot be done in so few."""
+    """Return `minutes`, if a study can be run in that time.
+
+    Raises:
+        ChoiceError: the number is below `LEAST_MINUTES` or not finite.
+    """
     if not LEAST_MINUTES <= minutes < float("inf"):
-        raise ChoiceError(f"a study takes {LEAST_MINUTES:g} minutes or more (`minutes`), got {minutes:g}")
+        raise ChoiceError(f"a study needs at least {LEAST_MINUTES:g} minutes (`minutes`), got {minutes:g}")
     return minutes
 
 

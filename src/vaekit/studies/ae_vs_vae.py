@@ -1,4 +1,4 @@
-"""An autoencoder beside a VAE and a VAE without its KL."""
+"""An autoencoder, a VAE, and a VAE without its KL."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .bench import Bench, Plan
 from .needs import check_classes, check_whole
 from .page import strip
 from .registry import Findings, study
-from .words import LEVEL, Estimate, choose, direction, estimate, number, paired, resampled
+from .words import LEVEL, Estimate, choose, direction, estimate, listed, number, paired, resampled
 
 AE, FREE, VAE = "autoencoder", "VAE without KL", "VAE"
 LATENT, SHOWN, COMPONENTS = 16, 10, 32
@@ -35,13 +35,13 @@ def _check(data: Data) -> None:
 
 @study("ae-vs-vae", "Kingma and Welling 2013, arXiv:1312.6114; van der Maaten and Hinton 2008", check=_check)
 def ae_vs_vae(bench: Bench) -> Findings:
-    """An autoencoder, a VAE and a VAE without its KL: maps of their codes, what they know, what N(0, I) decodes to.
+    """Compares an autoencoder, a VAE and a VAE without its KL: their codes, and decoded samples of N(0, I).
 
-    The same networks three times: trained to reconstruct alone, with the KL, and with the noise of the posterior but
-    no KL. What lies in the holes of an autoencoder's code shows when draws of N(0, I) are decoded.
+    The same network is trained in three ways: for reconstruction only, with the KL, and with posterior noise but no KL.
+    Decoding samples of N(0, I) shows the holes in an autoencoder's latent space.
     """
     label, train_label = bench.data.test.label, bench.data.train.label
-    assert label is not None  # checked
+    assert label is not None  # _check requires classes
     assert train_label is not None
     shared = {"latent": LATENT}
     runs = bench.train(
@@ -64,7 +64,7 @@ def ae_vs_vae(bench: Bench) -> Findings:
         drawn = run.decode(z)
         samples[name], rebuilt[name] = drawn[:SHOWN], run.decode(codes[name][:SHOWN])
         projected[name] = components(drawn)
-        hole = resampled_holes(
+        in_holes = resampled_holes(
             run.encode("train", sample=True, rows=train), run.encode("test", sample=True, rows=test), z, group
         )
         numbers[name] = {
@@ -74,10 +74,10 @@ def ae_vs_vae(bench: Bench) -> Findings:
             "silhouette": silhouettes(codes[name], y_new).tolist(),
             "rand": cluster_agreement(codes[name], y_new).tolist(),
             "code_std": float(codes[name].std(0).mean()),
-            "holes": {"value": hole.value, "draws": hole.draws.tolist()},
+            "holes": {"value": in_holes.value, "draws": in_holes.draws.tolist()},
         }
-    for name, found in distances(projected, real, components.total, group).items():
-        numbers[name]["frechet"] = found
+    for name, distance in distances(projected, real, components.total, group).items():
+        numbers[name]["frechet"] = distance
     numbers["data"] = {
         "frechet": frechet(components(bench.data.events(bench.data.train[train])), real) / components.total,
         "group": group,
@@ -98,37 +98,37 @@ def labelled(bench: Bench, split: str, n: int) -> np.ndarray:
 
 
 def encode(bench: Bench, run: Run, split: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (N, D) of these data and the numbers that go into the last layer of the encoder, (N, F)."""
+    """The codes (N, D) of these rows and the inputs (N, F) of the encoder's last layer."""
     bench.observed(run, split)
-    seen: list[torch.Tensor] = []
+    features: list[torch.Tensor] = []
     last = [m for m in run.model.posterior.modules() if isinstance(m, nn.Linear)][-1]
-    hook = last.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach().cpu()))
+    hook = last.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0].detach().cpu()))
     try:
         codes = run.encode(split, rows=rows)
     finally:
         hook.remove()
-    return codes, torch.cat(seen).flatten(1).numpy()
+    return codes, torch.cat(features).flatten(1).numpy()
 
 
 CHANCE = 0.05
-"""The share of new codes that are called far from all that are known."""
-DRAWS = 200  # of the bootstrap
+"""A sample falls in a hole if it is farther from all training codes than all but this share of the test codes."""
+DRAWS = 200  # bootstrap samples
 
 
 class Holes(NamedTuple):
-    """The share of draws that fall in holes, and the same share in bootstrap draws of data and of z."""
+    """The share of samples that fall in holes, and the same share in each bootstrap sample of codes and z."""
 
     value: float
     draws: np.ndarray
 
 
 def holes(known: np.ndarray, codes: np.ndarray, z: np.ndarray) -> float:
-    """The share of draws z that lie farther from every known code than 95% of new codes do, all drawn from q(z|x)."""
+    """The share of z farther from every known code than 95% of the new codes are; codes are samples of q(z|x)."""
     return resampled_holes(known, codes, z).value
 
 
 def resampled_holes(known: np.ndarray, codes: np.ndarray, z: np.ndarray, group: ArrayLike | None = None) -> Holes:
-    """The same with its bootstrap draws: of the new codes (by group) and of z, equal for codes of the same data."""
+    """The same with bootstrap samples of the new codes (by group) and of z, shared by codes of the same data."""
     usual, far = nearest(codes, known)[1][:, 0], nearest(z, known)[1][:, 0]
     rng = np.random.default_rng(7)
     drawn = [
@@ -141,117 +141,119 @@ def resampled_holes(known: np.ndarray, codes: np.ndarray, z: np.ndarray, group: 
 def distances(
     drawn: dict[str, np.ndarray], real: np.ndarray, total: float, group: ArrayLike | None
 ) -> dict[str, dict[str, Any]]:
-    """Frechet distances of samples from the same data in units of `total`, and in bootstrap draws that they share."""
+    """Fréchet distances to the same data in units of `total`, with bootstrap samples that all of them share."""
     rows = list(resampled(len(real), group, DRAWS))
-    some = list(resampled(min(map(len, drawn.values())), None, DRAWS))
+    drawn_rows = list(resampled(min(map(len, drawn.values())), None, DRAWS))
     return {
         name: {
             "value": frechet(x, real) / total,
-            "draws": [frechet(x[i], real[j]) / total for i, j in zip(some, rows, strict=True)],
+            "draws": [frechet(x[i], real[j]) / total for i, j in zip(drawn_rows, rows, strict=True)],
         }
         for name, x in drawn.items()
     }
 
 
-def _of(found: dict[str, Any], degrees: float, less: dict[str, Any] | None = None, times: float = 1.0) -> Estimate:
-    """A bootstrapped number, or it less `times` another of the same draws."""
-    draws = np.array(found["draws"], float)
-    value = found["value"]
-    if less is not None:
-        draws, value = draws - times * np.array(less["draws"], float), value - times * less["value"]
+def _of(measured: dict[str, Any], degrees: float, minus: dict[str, Any] | None = None, times: float = 1.0) -> Estimate:
+    """A bootstrapped number, minus `times` another one from the same bootstrap samples."""
+    draws = np.array(measured["draws"], float)
+    value = measured["value"]
+    if minus is not None:
+        draws, value = draws - times * np.array(minus["draws"], float), value - times * minus["value"]
     return Estimate(value, float(draws.std(ddof=1)), degrees)
 
 
-CLAIMS = 2 + 6 + 2 + 3  # distances; holes and what closed them; classes by neighbours and probe; the layer before
+CLAIMS = 2 + 6 + 2 + 3  # distances; holes; classes by neighbours and by probe; the layer before the code
 
 
 def _closed(numbers: dict[str, Any], degrees: float, level: float) -> str:
-    """What the KL did to the holes, by the shares that fall in them beyond the 5% that would without any."""
-    lost = {name: numbers[name]["holes"] for name in (AE, FREE, VAE)}
-    if all(_of(found, degrees).interval(level)[1] < 2 * CHANCE for found in lost.values()):
-        return "none of the three has holes to speak of."
-    beyond = {name: {k: np.asarray(v) - CHANCE for k, v in found.items()} for name, found in lost.items()}
+    """The effect of the KL on the holes: on the share of samples in holes beyond the 5% expected without holes."""
+    shares = {name: numbers[name]["holes"] for name in (AE, FREE, VAE)}
+    if all(_of(share, degrees).interval(level)[1] < 2 * CHANCE for share in shares.values()):
+        return f"None of the three models has large holes: the shares are below {2 * CHANCE:.0%}."
+    beyond = {name: {k: np.asarray(v) - CHANCE for k, v in share.items()} for name, share in shares.items()}
     without = min((AE, FREE), key=lambda name: float(beyond[name]["value"]))
 
-    def left(share: float) -> int:
+    def remaining(share: float) -> int:
         return direction(_of(beyond[VAE], degrees, beyond[without], share), level)
 
-    for share, much in ((0.1, ""), (0.5, "most of "), (0.8, "some of ")):
-        if left(share) < 0 and direction(_of(beyond[without], degrees), level) > 0:
-            return f"5% would without holes, so the KL closed {much}them."
-    return "the KL did not close them." if left(0.8) > 0 else "whether the KL closed any these data do not tell."
+    for share, part in ((0.1, ""), (0.5, "most of "), (0.8, "some of ")):
+        if remaining(share) < 0 and direction(_of(beyond[without], degrees), level) > 0:
+            return f"Without holes, {CHANCE:.0%} would be; the KL closed {part}them."
+    return "The KL did not close them." if remaining(0.8) > 0 else "Whether the KL closed any of them is uncertain."
 
 
 def read(numbers: dict[str, Any]) -> list[str]:
-    """What the numbers say of holes, of classes in the codes, and of the layer before."""
+    """The results for samples, holes, class information in the codes, and the layer before the code."""
     level, group = LEVEL / CLAIMS, numbers["data"].get("group")
-    n = len(numbers[VAE]["knn"])
-    degrees = units(n, group) - 1
-    far = {name: numbers[name]["frechet"] for name in (AE, FREE, VAE)}
-    best = min(far, key=lambda name: far[name]["value"])
-    better = [direction(_of(far[name], degrees, far[VAE]), level) for name in (AE, FREE)]
-    distance = {name: number(found["value"]) for name, found in far.items()}
-    lost = {name: numbers[name]["holes"]["value"] for name in (AE, FREE, VAE)}
-    said = [
-        f"Decoded draws of N(0, I) lie nearest to the data for the {best} (Fréchet distance {distance[best]}, "
-        f"training data {number(numbers['data']['frechet'])}): "
-        + ", ".join(f"{distance[name]} for the {name}" for name in far if name != best)
-        + ". "
-        + (
-            "The VAE made the better samples."
-            if min(better) > 0
-            else "That the KL makes better samples these data do not tell."
-            if min(better) == 0
-            else "So here the KL did not make better samples."
-            + (
-                f" The codes of the VAE have a standard deviation of {number(numbers[VAE]['code_std'])} only: they "
-                "tell little of a datum yet, and draws of N(0, I) decode to much the same."
-                if numbers[VAE]["code_std"] < 0.3
-                else ""
-            )
-        ),
-        f"Of these draws {lost[AE]:.0%} ({AE}), {lost[FREE]:.0%} ({FREE}) and {lost[VAE]:.0%} ({VAE}) fall in holes, "
-        "farther from every drawn code of training data than those of 95% of test data are; "
-        + _closed(numbers, degrees, level),
+    degrees = units(len(numbers[VAE]["knn"]), group) - 1
+    in_holes = _by_model({name: f"{numbers[name]['holes']['value']:.0%}" for name in (AE, FREE, VAE)})
+    sentences = [
+        _samples(numbers, degrees, level),
+        f"Of these samples {in_holes} fall in holes of the latent space: they are farther from all training codes than "
+        "95% of the test codes are. " + _closed(numbers, degrees, level),
     ]
-    for key, what in (
-        ("knn", "Ten nearest neighbours on the codes find"),
-        ("probe", "A linear probe on the codes finds"),
+    for key, classifier in (
+        ("knn", "Ten nearest neighbours of the codes predict"),
+        ("probe", "A linear probe on the codes predicts"),
     ):
         gain = paired(numbers[VAE][key], numbers[AE][key], group, step=1.0)
-        share = {name: f"{np.mean(numbers[name][key]):.1%}" for name in (AE, FREE, VAE)}
-        said.append(
-            f"{what} the class of {share[AE]} of test data ({AE}), {share[FREE]} ({FREE}) and "
-            f"{share[VAE]} ({VAE}): "
+        accuracy = _by_model({name: f"{np.mean(numbers[name][key]):.1%}" for name in (AE, FREE, VAE)})
+        sentences.append(
+            f"{classifier} the class of {accuracy} of the test data: "
             + choose(
                 direction(gain, level),
-                "the classes are easier to read off the VAE's codes.",
-                "the VAE's codes tell less of the classes than the autoencoder's.",
-                "the KL made no difference that these data could show.",
+                "the VAE's codes contain more information about the classes than the autoencoder's.",
+                "the VAE's codes contain less information about the classes than the autoencoder's.",
+                "the difference between the VAE and the autoencoder is not significant.",
             )
         )
-    return [*said, _before(numbers, group, level)]
+    return [*sentences, _before(numbers, group, level)]
+
+
+def _by_model(texts: dict[str, str]) -> str:
+    return listed([f"{text} ({name})" for name, text in texts.items()])
+
+
+def _samples(numbers: dict[str, Any], degrees: float, level: float) -> str:
+    """How near decoded samples of N(0, I) are to the data, and whether the KL brings them nearer."""
+    far = {name: numbers[name]["frechet"] for name in (AE, FREE, VAE)}
+    best = min(far, key=lambda name: far[name]["value"])
+    others = [f"{number(far[name]['value'])} for the {name}" for name in far if name != best]
+    verdict = {1: "The KL improves samples.", 0: "The KL does not improve samples significantly."}.get(
+        min(direction(_of(far[name], degrees, far[VAE]), level) for name in (AE, FREE)),
+        "The KL does not improve samples here.",
+    )
+    if verdict.endswith("here.") and numbers[VAE]["code_std"] < 0.3:
+        verdict += (
+            f" The VAE's codes have a standard deviation of only {number(numbers[VAE]['code_std'])}: they contain "
+            "little information so far, and all samples of N(0, I) decode to nearly the same."
+        )
+    return (
+        f"Decoded samples of N(0, I) are nearest to the data for the {best}: its Fréchet distance is "
+        f"{number(far[best]['value'])}, against {', '.join(others)}, and {number(numbers['data']['frechet'])} for "
+        f"training data. {verdict}"
+    )
 
 
 def _before(numbers: dict[str, Any], group: list[int] | None, level: float) -> str:
-    """What the layer before the code knows more or less of the classes."""
+    """Whether the layer before the code contains more or less information about the classes than the code."""
     gain = {
         name: paired(numbers[name]["probe_penultimate"], numbers[name]["probe"], group, step=1.0)
         for name in (AE, FREE, VAE)
     }
     signs = {direction(g, level) for g in gain.values()}
     points = ", ".join(f"{100 * g.value:+.1f} points ({name})".replace("-", "−") for name, g in gain.items())
-    return f"On the layer before the code the accuracy of the probe differs by {points}: " + (
+    return f"On the layer before the code, the accuracy of the probe differs by {points}: " + (
         choose(
             signs.pop(),
-            "the encoder knows more of the class than it passes on.",
-            "the code is the better place to read the class.",
-            "as far as these data tell, the code passes on all of what the encoder knows of the class.",
+            "some information about the class is lost between this layer and the code.",
+            "the code predicts the class better than this layer.",
+            "none of these differences is significant.",
         )
         if len(signs) == 1
-        else "the models differ in what they pass on."
+        else "it is higher for some models and lower for others."
         if {1, -1} <= signs
-        else "that holds of some of the models only, as far as these data tell."
+        else "only some of these differences are significant."
     )
 
 
@@ -261,8 +263,8 @@ def _before(numbers: dict[str, Any], group: list[int] | None, level: float) -> s
 def _maps(mapped: dict[str, np.ndarray], label: np.ndarray, names: list[str] | None) -> Section:
     picture = plot(
         "maps", lambda: figures.maps(mapped, label, names), "t-SNE maps of the codes of the three models, by class",
-        f"t-SNE maps of the codes of {len(label):,} test data (perplexity 30, from the principal components, seed 0). "
-        "Distances between far groups and the sizes of groups mean nothing in such a map.",
+        f"t-SNE maps of the codes of {len(label):,} test examples (perplexity 30, initialised with principal "
+        "components, seed 0). Distances between distant groups and group sizes have no meaning in such a map.",
     )  # fmt: skip
     return Section("maps", "Maps of the codes", [picture])
 
@@ -272,11 +274,11 @@ def _pictures(bench: Bench, test: np.ndarray, samples: dict, rebuilt: dict) -> S
     names = list(samples)
     blocks: list[Block] = [
         Strips("samples", [strip(bench, name, samples[name]) for name in names],
-               "Rows of images decoded from draws of N(0, I), a row a model",
-               "The same draws z of N(0, I) decoded by each model (means of p(x|z)); not chosen by hand."),
+               "Rows of images decoded from samples of N(0, I), one row per model",
+               "The same samples z of N(0, I), decoded by each model (means of p(x|z)), not selected."),
         Strips("reconstructions", [strip(bench, "data", data), *(strip(bench, name, rebuilt[name]) for name in names)],
                "Test images and their reconstructions by each model",
-               "The first test data and what each model makes of their codes."),
+               "The first test examples and their reconstructions by each model."),
     ]  # fmt: skip
     return Section("pictures", "What N(0, I) decodes to", blocks)
 
@@ -306,10 +308,10 @@ def _table(numbers: dict[str, Any], n: int, n_train: int, k: int) -> Section:
         "Fréchet",
     ]
     caption = (
-        f"{n:,} test data; neighbours and probe learn from {n_train:,} training data. Rand index: of k-means with as "
-        "many clusters as classes, adjusted for chance, the mean of three seeds of k-means. Fréchet: the squared "
-        f"distance of decoded draws of N(0, I) from test data in the first {k} principal components of the data, in "
-        f"units of their variance; of training data it is {number(numbers['data']['frechet'])}. ±: standard error over "
-        "test data (of Fréchet, by bootstrap)."
+        f"{n:,} test examples; neighbours and probe use {n_train:,} training examples. Rand index: adjusted for "
+        "chance, of k-means with as many clusters as classes, mean of three seeds. Fréchet: the squared distance "
+        f"between decoded samples of N(0, I) and test data in the first {k} principal components of the data, in units "
+        f"of their variance; for training data it is {number(numbers['data']['frechet'])}. ±: standard error over test "
+        "data (of Fréchet, by bootstrap)."
     )
     return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(1, 2, 3, 4, 5, 6))])

@@ -1,4 +1,4 @@
-"""What a study works with: its data, its time, and models that are trained together and kept."""
+"""The workbench of a study: its data, its time budget, and models that are trained for equal steps and kept."""
 
 from __future__ import annotations
 
@@ -26,19 +26,25 @@ from vaekit.utils.files import read_json, write_json
 from vaekit.utils.progress import Progress
 
 OnProgress = Callable[[str, int, int], None]
-PILOT = 25  # steps, to learn how long one takes
-COMPILED_PILOT = 150  # the same where the first takes as long as a thousand others
-LEAST = 50  # steps that are worth a round of their own
-LATE = 1.5  # times its estimate, after which a training is ended where it is
-ROOM = 0.9  # of the time that is left, what a round may take by its estimate
-QUICK, FULL = 0.5, 8.0  # minutes between which sizes grow
+PILOT = 25  # steps that measure the time per step
+COMPILED_PILOT = 150  # the same for compiled models, whose first step takes as long as a thousand others
+LEAST = 50  # fewest steps of a training round
+LATE = 1.5  # a training is stopped when it has taken this many times its estimate
+ROOM = 0.9  # share of the remaining time that a round is planned to take
+QUICK, FULL = 0.5, 8.0  # minutes of a quick and of a full study; sizes grow between them
 DEFAULTS: dict[str, Any] = {"schedule": "constant", "compile": "off"}
-"""Of training: a study that is run again for longer goes on where it stopped, which only a constant rate allows."""
+"""Training options. The learning rate is constant, because a study may be resumed for any number of steps."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A model to train: a recipe with its choices, and options of training."""
+    """A model to train.
+
+    Attributes:
+        recipe: the name of its recipe.
+        choices: arguments of the recipe.
+        training: options of training (`vaekit.Options`).
+    """
 
     recipe: str = "vae"
     choices: Mapping[str, Any] = field(default_factory=dict)
@@ -46,18 +52,18 @@ class Plan:
 
     @property
     def pilot(self) -> int:
-        """Steps that tell how long one takes."""
+        """Number of steps that measure the time per step."""
         return COMPILED_PILOT if self.training.get("compile") == "on" else PILOT
 
     @property
     def settings(self) -> str:
-        """Recipe and settings as one would type them."""
-        given = {**self.choices, **{k: v for k, v in self.training.items() if DEFAULTS.get(k) != v}}
-        words = [f"--{k.replace('_', '-')} {_typed(v)}" for k, v in given.items()]
+        """The recipe and its settings as one would type them on the command line."""
+        settings = {**self.choices, **{k: v for k, v in self.training.items() if DEFAULTS.get(k) != v}}
+        words = [f"--{k.replace('_', '-')} {_typed(v)}" for k, v in settings.items()]
         return " ".join([self.recipe, *words])
 
     def cost(self, data: Data) -> float:
-        """A rough time of a training step, from a count of its products."""
+        """A rough time per training step in seconds, from the number of multiplications."""
         composition = get_recipe(self.recipe)(DataSpec.of(data), **self.choices)
         samples = self.choices.get("samples") or 1
         batch = self.training.get("batch") or composition.defaults.batch
@@ -69,17 +75,22 @@ def _typed(value: Any) -> str:
 
 
 class Speed(NamedTuple):
-    """Seconds a step, and seconds that a training takes besides its steps."""
+    """The cost of one training.
+
+    Attributes:
+        step: seconds per step.
+        fixed: seconds for everything else.
+    """
 
     step: float
     fixed: float
 
 
 class _Watch(Progress):
-    """Tells the steps of one training as part of all, times those up to the last record, and ends it in time."""
+    """Progress of one training: reports its steps, measures the time per step, and stops it at a deadline."""
 
-    def __init__(self, tell: Callable[[int], None], until: float):
-        self.tell, self.until = tell, until
+    def __init__(self, report: Callable[[int], None], deadline: float):
+        self.report, self.deadline = report, deadline
         self.begun, self.first = time.monotonic(), 0
         self.marks: list[tuple[int, float]] = []
 
@@ -88,15 +99,15 @@ class _Watch(Progress):
 
     def update(self, step, horizon, epoch, train, valid, per_second) -> None:
         self.marks.append((step, time.monotonic()))
-        self.stop = time.monotonic() > self.until
-        self.tell(step)
+        self.stop = time.monotonic() > self.deadline
+        self.report(step)
 
     def note(self, text: str) -> None:
         return None
 
     @property
     def per_step(self) -> float:
-        """Seconds a step between records, since the first steps are slow; from the beginning if there was but one."""
+        """Seconds per step between the first and the last record; from the start if there is only one record."""
         if not self.marks:
             return 0.0
         (a, begun), (b, ended) = self.marks[0], self.marks[-1]
@@ -106,13 +117,17 @@ class _Watch(Progress):
 
 
 class Bench:
-    """A study's data, time and models.
+    """The data, time and models of a study.
+
+    Arguments:
+        data: the data set.
+        minutes: the time budget of the whole study, over all its sessions.
+        folder: the directory of the models.
+        on_progress: called with (stage, done, total).
+        started: the start of this session, in monotonic seconds; now by default.
 
     Attributes:
-        data: what it runs on.
-        minutes: for the whole study, in all its sessions.
-        folder: where the models are kept.
-        plans, runs: the models by name, in the order they were asked for.
+        plans, runs: the plans and trained models by name, in the order of `train`.
     """
 
     def __init__(
@@ -124,7 +139,7 @@ class Bench:
         started: float | None = None,
     ):
         self.data, self.minutes, self.folder = data, minutes, folder
-        self.on_progress = on_progress or (lambda what, done, of: None)
+        self.on_progress = on_progress or (lambda stage, done, total: None)
         self.started = time.monotonic() if started is None else started
         self.plans: dict[str, Plan] = {}
         self.runs: dict[str, Run] = {}
@@ -134,28 +149,28 @@ class Bench:
 
     @property
     def left(self) -> float:
-        """Seconds left of this session."""
+        """Seconds left in this session."""
         return 60 * self.minutes - (time.monotonic() - self.started)
 
     def sized(self, quick: int, full: int) -> int:
-        """A size between that of a quick look (half a minute) and that of a full study (8 minutes or more).
+        """A size that grows from `quick` (half a minute) to `full` (8 minutes or more) with the time budget.
 
-        It depends on the minutes asked for alone, not on the machine: the same command measures the same data.
+        It depends on the budget only, not on the machine, so that the same command measures the same data.
         """
         share = math.log(self.minutes / QUICK) / math.log(FULL / QUICK)
         return round(quick * (full / quick) ** min(max(share, 0.0), 1.0))
 
     @property
     def share(self) -> float:
-        """How much of the time is for training: measuring takes more of a quick look than of a full study."""
+        """The share of the time for training; measuring takes a larger share of a quick study than of a full one."""
         return self.sized(60, 76) / 100
 
-    def stage(self, what: str) -> None:
-        """Tell what is being done."""
-        self.on_progress(what, 0, 0)
+    def stage(self, name: str) -> None:
+        """Report the current stage of the study, such as "measuring"."""
+        self.on_progress(name, 0, 0)
 
     def decided(self, name: str, decide: Callable[[], Any]) -> Any:
-        """A choice made once and kept beside the models, so that a longer study goes on with the same models."""
+        """A choice that is made once and stored beside the models, so that a resumed study keeps it."""
         file = self.folder / "study.json"
         kept = read_json(file) if file.exists() else {}
         if name not in kept:
@@ -165,7 +180,10 @@ class Bench:
         return kept[name]
 
     def steps_within(self, plan: Plan, models: int) -> int:
-        """About how many steps each of so many models like this one can be trained: `plan` is tried for a few."""
+        """The approximate number of steps per model if `models` models like `plan` share the training time.
+
+        Trains this model for a few steps to measure its speed.
+        """
         path = self.folder / "pilot"
         speed = self._advance(path, plan, _stored(path, plan)[0] + plan.pilot, lambda step: None)
         return max(LEAST, int((60 * self.share * self.minutes / models - speed.fixed) / speed.step))
@@ -173,14 +191,17 @@ class Bench:
     # --- models -------------------------------------------------------------------------------------------------
 
     def train(self, plans: Mapping[str, Plan]) -> dict[str, Run]:
-        """Train these models, all for the same number of steps, in their share of the study's time; kept ones go on.
+        """Train these models for the same number of steps within the training time; kept models are resumed.
 
-        The dearest model is tried for a few steps, which tells how many all can take. What earlier sessions spent
-        counts, so that a study run again for as long trains no more, and for longer trains on.
+        The most expensive model is trained for a few steps first, to estimate how many steps fit into the time. The
+        time of earlier sessions counts: running a study again with the same budget trains no further.
+
+        Arguments:
+            plans: the models by name.
 
         Raises:
-            RunError: a kept model is of other data or settings.
-            KeyboardInterrupt: training was interrupted; what was trained is kept.
+            RunError: a kept model has other data or settings.
+            KeyboardInterrupt: training was interrupted; the models trained so far are kept.
         """
         self.plans |= plans
         paths = {name: self.folder / slug(name) for name in plans}
@@ -190,50 +211,51 @@ class Bench:
         spent, begun = sum(seconds for _, seconds in stored.values()), time.monotonic()
         end = begun + min(wanted - spent, self.left - 60 * self.minutes * (1 - self.share))
 
-        def advance(names: Sequence[str], target: int, of: int, until: float = math.inf) -> Speed | None:
-            """Train these to `target` or `until`, telling of all as part of `of` steps each; the last one's speed."""
+        def advance(names: Sequence[str], target: int, planned: int, deadline: float = math.inf) -> Speed | None:
+            """Train these to `target` steps or to `deadline`, out of `planned` steps each; the last one's speed."""
             speed = None
             for name in names:
                 if steps[name] < target:
                     others = sum(steps.values()) - steps[name]
-                    tell = functools.partial(self._tell_steps, others, of * len(plans))
-                    speed = self._advance(paths[name], plans[name], target, tell, until)
+                    report = functools.partial(self._report_steps, others, planned * len(plans))
+                    speed = self._advance(paths[name], plans[name], target, report, deadline)
                     steps[name] = _stored(paths[name], plans[name])[0]
             return speed
 
         first, *rest = sorted(plans, key=lambda name: plans[name].cost(self.data), reverse=True)
         advance([first, *rest], max(steps.values()), max(steps.values()))
-        misses = whole = 0
+        misses = planned_steps = 0
         while misses < 2 and (steps[first] == 0 or end - time.monotonic() > 0.15 * wanted):
-            tried = steps[first] + plans[first].pilot
-            speed = advance([first], tried, max(tried, whole))
+            pilot = steps[first] + plans[first].pilot
+            speed = advance([first], pilot, max(pilot, planned_steps))
             assert speed is not None
             left = end - time.monotonic()
-            # a machine that others come to use is noticed after half of the time, where stopping to look costs little
+            # re-plan after half of the time, in case the machine becomes busy, unless resuming costs too much
             careful = left > 0.3 * wanted and len(plans) * speed.fixed < 0.1 * left
-            mine = (0.5 if careful else ROOM) * left / len(plans)
-            more = int((mine - speed.fixed) / speed.step)
-            whole = steps[first] + int(max(ROOM * left / len(plans) - speed.fixed, 0) / speed.step)  # a guess, to tell
-            enough = more >= LEAST  # a first try on a cold or busy machine may tell far too little
+            budget = (0.5 if careful else ROOM) * left / len(plans)
+            more = int((budget - speed.fixed) / speed.step)
+            affordable = max(ROOM * left / len(plans) - speed.fixed, 0) / speed.step
+            planned_steps = steps[first] + int(affordable)  # for progress only
+            enough = more >= LEAST  # the first estimate can be far too low, on a cold or busy machine
             misses = 0 if enough else misses + 1
             target = steps[first] + (more if enough else 0)
-            # or at once: the others go as far as the first came, and all end in time, even if not all come so far
-            advance([first], target, max(target, whole), time.monotonic() + LATE * mine)
-            advance(rest, steps[first], max(steps[first], whole), end + 0.1 * wanted)
-        found = {name: open_run(paths[name], data=self.data).to(choose_device("auto")) for name in plans}
-        self.runs |= found
-        return found
+            # the others train as far as the first, unless the time is over
+            advance([first], target, max(target, planned_steps), time.monotonic() + LATE * budget)
+            advance(rest, steps[first], max(steps[first], planned_steps), end + 0.1 * wanted)
+        trained = {name: open_run(paths[name], data=self.data).to(choose_device("auto")) for name in plans}
+        self.runs |= trained
+        return trained
 
-    def _tell_steps(self, before: int, of: int, step: int) -> None:
-        self.on_progress("training", min(before + step, of), of)
+    def _report_steps(self, before: int, total: int, step: int) -> None:
+        self.on_progress("training", min(before + step, total), total)
 
     def _advance(
-        self, path: Path, plan: Plan, steps: int, tell: Callable[[int], None], until: float = math.inf
+        self, path: Path, plan: Plan, steps: int, report: Callable[[int], None], deadline: float = math.inf
     ) -> Speed:
-        """Train one model until it has had so many steps, or to the first record after `until` (monotonic seconds)."""
+        """Train one model to `steps` steps, or to the first record after `deadline` (monotonic seconds)."""
         begun = time.monotonic()
         started_at, _ = _stored(path, plan)
-        watch = _Watch(tell, until)
+        watch = _Watch(report, deadline)
         try:
             fit(
                 self.data,
@@ -253,22 +275,22 @@ class Bench:
         return Speed(watch.per_step, max(time.monotonic() - begun - watch.per_step * trained, 0.0))
 
     def observed(self, run: Run, split: str = "test") -> Observed:
-        """The x of a split as this run's model sees it; models that see binary pixels share one draw."""
-        mine = run.observed(split)
-        if isinstance(mine.observation, Binary):
-            key = (split, mine.observation.low, mine.observation.high)
+        """The x of a split as this run's model observes it; all models with binary pixels share one draw."""
+        observed = run.observed(split)
+        if isinstance(observed.observation, Binary):
+            key = (split, observed.observation.low, observed.observation.high)
             if key in self._draws:
-                mine._frozen, mine.part = self._draws[key]
-            elif mine.frozen is not None:
-                self._draws[key] = (mine.frozen, mine.part)
-        return mine
+                observed._frozen, observed.part = self._draws[key]
+            elif observed.frozen is not None:
+                self._draws[key] = (observed.frozen, observed.part)
+        return observed
 
     def score(self, run: Run, n: int, samples: int = 1, split: str = "test", seed: int = 0) -> PerDatum:
-        """ELBO, rate, distortion, log p(x) and codes of the first n data of a split (`vaekit.metrics`)."""
+        """ELBO, rate, distortion, log p(x) and codes of the first n examples of a split (`vaekit.metrics`)."""
         return per_datum(run, self.observed(run, split), samples, n=n, seed=seed, compile=False)
 
     def groups(self, rows: np.ndarray | int, split: str = "test") -> list[int] | None:
-        """The group of each of these data (or of the first so many); None where data were not split by group."""
+        """The groups of these rows, or of the first `rows` examples; None if the data are not split by group."""
         group = getattr(self.data, split).group
         if group is None:
             return None
@@ -276,15 +298,15 @@ class Bench:
 
     @property
     def trained_steps(self) -> int:
-        """How many steps each model has had, the fewest if they differ."""
+        """The number of training steps of each model: the smallest, if they differ."""
         return min((run.config.get("step", 0) for run in self.runs.values()), default=0)
 
 
 def _stored(path: Path, plan: Plan) -> tuple[int, float]:
-    """Steps and seconds that a kept model has been trained.
+    """Training steps and seconds of a kept model; 0 if there is none.
 
     Raises:
-        RunError: what is kept there is another model.
+        RunError: the directory holds another model.
     """
     if not (path / "run.json").exists():
         return 0, 0.0
@@ -294,11 +316,12 @@ def _stored(path: Path, plan: Plan) -> tuple[int, float]:
     same = all(config["training"].get(k) == v for k, v in training.items())
     if config["recipe"] != plan.recipe or config["arguments"] != choices or not same:
         raise RunError(
-            f"{path} holds another model than this study trains: remove {path.parent}, or take another `out`"
+            f"{path} holds another model than the one that this study trains: remove {path.parent}, or choose another "
+            "`out`"
         )
     return config.get("step", 0), config.get("seconds", 0.0)
 
 
 def slug(name: str) -> str:
-    """A name as a folder's."""
+    """A name as the name of a directory."""
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "model"

@@ -1,4 +1,4 @@
-"""What the weight of the KL does to single latents, and whether they come to carry single factors."""
+"""The weight of the KL, the number of active latents, and disentanglement."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ BETAS = (1, 2, 4, 8)
 TC = "tc 6"
 HOT, COOLED = 40, 4
 COOLING = f"beta {COOLED} from {HOT}"
-COOLS = 0.6  # of the training, over which the weight falls
-COMPILED = 20.0  # minutes, from which it pays to compile
-DRAWS = 100  # of the bootstrap of a score
-CARRIES = 0.1  # of a factor's entropy beyond what chance shows, from which a latent is said to carry it
-LIB_STEPS = 300_000  # of the literature's protocol
+COOLS = 0.6  # share of the training over which the weight falls
+COMPILED = 20.0  # minutes from which compiling pays
+DRAWS = 100  # bootstrap samples of a score
+CARRIES = 0.1  # least information of a latent about a factor for its name, beyond chance, per entropy
+LIB_STEPS = 300_000  # training steps in the literature
 SCORES = {"mig_lib": "MIG (lib)", "mig_chen": "MIG (Chen)", "factor": "FactorVAE score"}
 
 
@@ -47,17 +47,17 @@ SCORES = {"mig_lib": "MIG (lib)", "mig_chen": "MIG (Chen)", "factor": "FactorVAE
     check=lambda data: _check(data),
 )
 def beta(bench: Bench) -> Findings:
-    """beta-VAE and beta-TCVAE with ten latents: which latent carries what, and the scores of disentanglement.
+    """beta-VAE and beta-TCVAE with ten latents: which factor each latent encodes, and disentanglement scores.
 
-    Models of one shape with the KL weighted by 1, 2, 4 and 8, one with its total correlation weighted by 6, and one
-    whose KL weight falls from 40 to 4 as it learns, in equal ratios over three fifths of its training: under a heavy
-    weight only the latent that pays most is used, and as it falls others follow, one factor at a time
-    (the annealing test of Wu et al. 2021 measures when).
-    That it starts from 40 was chosen after a few short trials on dSprites by the same scores, the fixed weights not.
-    Networks are dense, as in Higgins et al.: on a CPU they take many more steps than convolutions in the same time.
-    Where the data name their factors, two versions of the mutual information gap and the FactorVAE score are measured;
-    the table holds the same scores of codes whose answer is known. Disentanglement takes long training: minutes show
-    the mechanism, `--minutes 60` and more the thing itself.
+    All models have the same shape. Four weight the KL by 1, 2, 4 and 8, and one weights its total correlation by 6. In
+    the last, the KL weight falls from 40 to 4 geometrically over three fifths of the training: a high weight allows
+    only the most useful latent, and as it falls the others follow, one factor at a time (the annealing test of Wu et
+    al. 2021 measures when). The start value 40 was chosen after a few short trials on dSprites with the same scores;
+    the fixed weights were not tuned.
+    Networks are dense, as in Higgins et al., because on a CPU they take many more steps than convolutions in the same
+    time. Where the data name their factors, two versions of the mutual information gap and the FactorVAE score are
+    measured; the table also holds the scores of codes whose disentanglement is known. Disentanglement takes long
+    training: a few minutes show the mechanism, `--minutes 60` or more shows disentanglement.
     """
     data = bench.data
     shape: dict[str, Any] = {"latent": LATENT}
@@ -91,7 +91,7 @@ def beta(bench: Bench) -> Findings:
         codes[name] = means
         order = order_by_kl(kl)
         scored = bench.score(run, min(n, 1000))
-        found: dict[str, Any] = {
+        measured: dict[str, Any] = {
             "kl": kl.tolist(),
             "active": int(is_active(means).sum()),
             "rate": float(scored.rate.mean()),
@@ -99,12 +99,12 @@ def beta(bench: Bench) -> Findings:
         }
         if factors is not None:
             scores = measure(means, scales, factors, names, data.name)
-            found |= {key: score.value for key, score in scores.items()}
-            found["carries"] = carried(scores["mig_lib"].matrix - by_chance(means, factors), names)
-            found["draws"] = [mig_lib(means[i], factors[i]).value for i in drawn]
+            measured |= {key: score.value for key, score in scores.items()}
+            measured["carries"] = carried(scores["mig_lib"].matrix - by_chance(means, factors), names)
+            measured["draws"] = [mig_lib(means[i], factors[i]).value for i in drawn]
             shares[name] = scores["mig_lib"].matrix[order]
             rows[name] = [f"z{j}" for j in order]
-        numbers["models"][name] = found
+        numbers["models"][name] = measured
     sections = [_traversals(bench, run, numbers["models"][name], name, codes[name]) for name, run in runs.items()]
     if factors is not None:
         numbers["ceiling"] = mig_ceiling([len(np.unique(column)) for column in factors.T])
@@ -120,13 +120,13 @@ def _check(data: Data) -> None:
     for name in data.factor_names:
         if len(data.test) == len(np.unique(data.test.columns[name])):
             raise ChoiceError(
-                f"beta needs factors whose values recur, and every test datum of {data.name} has a {name!r} of its "
-                "own: give more data, or leave that factor out"
+                f"beta needs factors with repeated values, and every test example of {data.name} has a different "
+                f"{name!r}: give more data, or leave that factor out"
             )
 
 
 def known_factors(bench: Bench, n: int) -> tuple[np.ndarray | None, list[str]]:
-    """The factors (n, F) of the first test data and their names: the data's own, else the class, else none."""
+    """The factors (n, F) of the first n test examples and their names: those of the data, else the class, else None."""
     test = bench.data.test
     names = [f for f in bench.data.factor_names if len(np.unique(test.columns[f][:n])) > 1]
     if names:
@@ -137,7 +137,7 @@ def known_factors(bench: Bench, n: int) -> tuple[np.ndarray | None, list[str]]:
 
 
 def posterior(bench: Bench, run: Run, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means and standard deviations (n, D) of q(z|x) of test data, and the mean KL (D,) of each latent from N(0, 1)."""
+    """The means and standard deviations (n, D) of q(z|x) on test data, and the mean KL (D,) of each latent in nats."""
     observed = bench.observed(run)
     means, scales = [], []
     with torch.no_grad():
@@ -152,32 +152,32 @@ def posterior(bench: Bench, run: Run, n: int) -> tuple[np.ndarray, np.ndarray, n
 def measure(
     means: np.ndarray, scales: np.ndarray, factors: np.ndarray, names: list[str], data: str
 ) -> dict[str, Score]:
-    """The scores; Chen's MIG without the shape of dSprites, as in the paper; one factor has no vote to take."""
+    """The scores; as in the papers, Chen's MIG omits the shape of dSprites, and FactorVAE needs two factors."""
     counted = [i for i, name in enumerate(names) if not (data == "dsprites" and name == "shape")]
-    found = {"mig_lib": mig_lib(means, factors), "mig_chen": mig_chen(means, scales, factors[:, counted])}
-    return found | ({"factor": factor_score(means, factors)} if len(names) > 1 else {})
+    scores = {"mig_lib": mig_lib(means, factors), "mig_chen": mig_chen(means, scales, factors[:, counted])}
+    return scores | ({"factor": factor_score(means, factors)} if len(names) > 1 else {})
 
 
 def redrawn(factors: np.ndarray, group: list[int] | None) -> list[np.ndarray]:
-    """Bootstrap draws of rows in which every factor varies; a draw that lost a rare value has no score."""
+    """Bootstrap samples of rows in which every factor varies; a sample without a rare value has no score."""
     draws = resampled(len(factors), group, DRAWS)
     return [i for i in draws if (factors[i] != factors[i[0]]).any(0).all()]
 
 
 def by_chance(means: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """What the latents seem to tell of factors that are shuffled, so that they tell nothing: (D, F), the least bias."""
+    """The bias of the information (D, F) of latents about factors: that about shuffled factors."""
     shuffled = np.random.default_rng(5).permutation(factors)
     return mig_lib(means, shuffled).matrix
 
 
 def carried(matrix: np.ndarray, names: list[str]) -> list[str]:
-    """For each latent the factor it tells most of, where that is worth naming, else an empty text."""
+    """For each latent, the factor that it carries most information about, if that is enough to name, else ""."""
     best = matrix.argmax(1)
     return [names[k] if matrix[j, k] >= CARRIES else "" for j, k in enumerate(best)]
 
 
 def synthetic(factors: np.ndarray, names: list[str], data: str) -> dict[str, dict[str, Score]]:
-    """The scores of codes whose answer is known, made from these very factors."""
+    """The scores of codes that are built from these factors and whose disentanglement is known."""
     rng = np.random.default_rng(0)
     whole = np.stack([np.unique(c, return_inverse=True)[1] for c in factors.T], 1).astype(float)
     perfect = (whole - whole.mean(0)) / whole.std(0)
@@ -195,99 +195,104 @@ def synthetic(factors: np.ndarray, names: list[str], data: str) -> dict[str, dic
     }
 
 
-CLAIMS = 4  # the best, the trends of scores and of distortions, the falling weight
+CLAIMS = 4  # the best score, the trends of scores and of distortions, the falling weight
 
 
 def read(numbers: dict[str, Any]) -> list[str]:
-    """What the numbers say of the weight, of what single latents carry, and of how far training has come."""
+    """The results for the weight, for the factors of single latents, and for the amount of training."""
     models, level, group = numbers["models"], LEVEL / CLAIMS, numbers.get("group")
     weights = [f"beta {b}" for b in BETAS]
-    active = [models[w]["active"] for w in weights]
-    lost = [np.array(models[w]["distortion"], float) for w in weights]
-    mean = [float(d.mean()) for d in lost]
-    said = [
-        f"From beta {BETAS[0]} to {BETAS[-1]} the active latents went from {active[0]} to {active[-1]} of {LATENT}, "
+    before, after = (models[w]["active"] for w in (weights[0], weights[-1]))
+    change = (
+        f"stayed at {after}" if before == after else f"{'fell' if after < before else 'rose'} from {before} to {after}"
+    )
+    distortion = [np.array(models[w]["distortion"], float) for w in weights]
+    mean = [float(d.mean()) for d in distortion]
+    sentences = [
+        f"From beta {BETAS[0]} to {BETAS[-1]} the number of active latents {change} of {LATENT}, and the distortion "
         + choose(
-            trend([paired(b, a, group) for a, b in itertools.pairwise(lost)], level),
-            f"and the distortion rose at every step, by {number(mean[-1] - mean[0])} nats in all: the price of the "
-            "weight.",
-            f"and the distortion fell at every step, by {number(mean[0] - mean[-1])} nats in all, which no longer "
-            "training would show.",
-            f"and the distortion went from {number(mean[0])} to {number(mean[-1])} nats, not surely one way all along.",
+            trend([paired(b, a, group) for a, b in itertools.pairwise(distortion)], level),
+            f"rose at every step, by {number(mean[-1] - mean[0])} nats in total. This is the cost of the weight.",
+            f"fell at every step, by {number(mean[0] - mean[-1])} nats in total. Longer training would reverse this.",
+            f"went from {number(mean[0])} to {number(mean[-1])} nats, not significantly in one direction at every "
+            "step.",
         )
     ]
     if not numbers["factors"]:
-        return [*said, "These data name no factors, so no score can say which latent carries what."]
-    said.insert(0, _best(numbers, level))
+        return [*sentences, "These data name no factors, so the disentanglement scores are undefined."]
+    sentences.insert(0, _best(numbers, level))
     cooled, fixed = models[COOLING]["mig_lib"], models[f"beta {COOLED}"]["mig_lib"]
     gap = _gap(models, COOLING, f"beta {COOLED}", numbers["degrees"])
-    said.append(
-        f"A weight that falls from {HOT} to {COOLED} ended with a MIG (lib) of {number(cooled)}, and one that is "
-        f"{COOLED} from the start with {number(fixed)}: "
+    sentences.append(
+        f"A weight that falls from {HOT} to {COOLED} ended with a MIG (lib) of {number(cooled)}; a weight of {COOLED} "
+        f"from the start ended with {number(fixed)}. "
         + choose(
             direction(gap, level),
-            "with the same weight in the end, the model whose latents came into use one at a time scored higher here.",
-            "letting latents into use one at a time has not helped here.",
-            "a difference that these data cannot tell from none.",
+            "Both end with the same weight, and the model whose latents came into use one at a time scored higher "
+            "here.",
+            "Bringing latents into use one at a time did not help here.",
+            "The difference is not significant.",
         )
     )
     best = max(models, key=lambda name: models[name]["mig_lib"])
-    said.append(_carried(models[best]["carries"], numbers["factors"], best))
+    sentences.append(_carried(models[best]["carries"], numbers["factors"], best))
     steps = numbers["steps"]
-    said.append(
-        f"The models had {steps:,} steps; the literature gives them {LIB_STEPS:,}. "
+    sentences.append(
+        f"The models were trained for {steps:,} steps; the literature uses {LIB_STEPS:,}. "
         + (
-            "What is seen here is the mechanism, not disentanglement."
+            "This shows the mechanism, not disentanglement."
             if steps < 0.1 * LIB_STEPS
-            else "The scores may be held against published ones, of one seed here."
+            else "The scores can be compared with published ones, but are of one seed."
         )
         + " Scores of one weight differ widely between seeds (Locatello et al. 2019), and each model here is one seed: "
-        "what is told apart are these models, not the weights."
+        "the results compare these models, not the weights in general."
     )
-    return said
+    return sentences
 
 
 def _gap(models: dict[str, Any], a: str, b: str, degrees: float) -> Estimate:
-    """The MIG (lib) of one model less that of another, by bootstrap draws of the data that they share."""
+    """The MIG (lib) of one model minus that of another, with its error from their shared bootstrap samples."""
     draws = np.array(models[a]["draws"], float) - np.array(models[b]["draws"], float)
-    se = float(draws.std(ddof=1)) if len(draws) >= DRAWS / 2 else math.nan  # else a value is too rare to tell
+    se = float(draws.std(ddof=1)) if len(draws) >= DRAWS / 2 else math.nan  # unknown if a factor's value is too rare
     return Estimate(models[a]["mig_lib"] - models[b]["mig_lib"], se, degrees)
 
 
 def _best(numbers: dict[str, Any], level: float) -> str:
-    """The highest score, what a perfect code has, and whether the score goes with the weight."""
+    """The highest score, the score of a perfect code, and the trend of the score with the weight."""
     models, degrees = numbers["models"], numbers["degrees"]
     weights = [f"beta {b}" for b in BETAS]
-    scores = {name: found["mig_lib"] for name, found in models.items()}
+    scores = {name: measured["mig_lib"] for name, measured in models.items()}
     best = max(scores, key=scores.__getitem__)
     share = level / (len(scores) * (len(scores) - 1) / 2)
     ties = [n for n in scores if n != best and direction(_gap(models, best, n, degrees), share) <= 0]
     perfect, rotated = numbers["known"]["perfect"]["mig_lib"], numbers["known"]["rotated"]["mig_lib"]
     return (
         f"The highest MIG (lib) is that of `{best}`, {number(scores[best])}"
-        + (f", which these data cannot tell from that of {listed([f'`{n}`' for n in ties])}" if ties else "")
+        + (f", not significantly above that of {listed([f'`{n}`' for n in ties])}" if ties else "")
         + f"; a perfect code of these factors has {number(numbers['ceiling'])} ({number(perfect)} on these data)"
-        + (f", the same code rotated {number(rotated)}. " if len(numbers["factors"]) > 1 else ". ")
+        + (f", the same code rotated has {number(rotated)}. " if len(numbers["factors"]) > 1 else ". ")
         + choose(
             trend([_gap(models, b, a, degrees) for a, b in itertools.pairwise(weights)], level),
-            "It grew with beta all along.",
-            "It fell with beta all along: here more weight cost information before it sorted it.",
-            f"It did not surely go one way with beta ({', '.join(number(scores[w]) for w in weights)}).",
+            "It rises with beta at every step.",
+            "It falls with beta at every step: the weight removed information before it separated the factors.",
+            f"It neither rises nor falls steadily with beta ({', '.join(number(scores[w]) for w in weights)}).",
         )
     )
 
 
 def _carried(carries: list[str], factors: list[str], name: str) -> str:
-    """Which factors one latent, several or none tell of."""
-    parts = [
-        f"{what} {listed(which)}"
-        for what, which in (
-            ("one latent alone tells most of", [f for f in factors if carries.count(f) == 1]),
-            ("several latents share", [f for f in factors if carries.count(f) > 1]),
-            ("no latent tells of", [f for f in factors if f not in carries]),
-        )
-        if which
-    ]
+    """Which factors are carried by one latent, by several, and by none."""
+    alone = [f for f in factors if carries.count(f) == 1]
+    shared = [f for f in factors if carries.count(f) > 1]
+    absent = [f for f in factors if f not in carries]
+    parts = []
+    if alone:
+        each = "each of " if len(alone) > 1 else ""
+        parts.append(f"one latent alone carries most of the information about {each}{listed(alone)}")
+    if shared:
+        parts.append(f"several latents carry information about {listed(shared)}")
+    if absent:
+        parts.append(f"no latent carries information about {listed(absent)}")
     return f"In `{name}` {'; '.join(parts)}."
 
 
@@ -296,19 +301,19 @@ def _carried(carries: list[str], factors: list[str], name: str) -> str:
 
 def _weights(numbers: dict[str, Any]) -> Section:
     models = numbers["models"]
-    lines = {name: Line(np.arange(1, LATENT + 1), np.sort(found["kl"])[::-1]) for name, found in models.items()}
+    lines = {name: Line(np.arange(1, LATENT + 1), np.sort(measured["kl"])[::-1]) for name, measured in models.items()}
     picture = plot(
-        "kl", lambda: figures.curves({"": lines}, "latents, sorted by KL", "KL, nats per datum"),
+        "kl", lambda: figures.curves({"": lines}, "latents, sorted by KL", "KL, nats per example"),
         "KL of each latent, sorted, for each model",
-        "Mean KL of each latent from N(0, 1) on test data: how many are used.",
+        "Mean KL of each latent from N(0, 1) on test data. It shows how many latents are active.",
     )  # fmt: skip
     rows = [
         [name, number(f["rate"]), estimate(f["distortion"], numbers["group"]).text(), f"{f['active']} of {LATENT}"]
         for name, f in models.items()
     ]
     head = ["model", "rate", "distortion", "active latents"]
-    caption = f"Nats per datum, test data. Active: variance of the posterior mean above {ACTIVE}."
-    return Section("weights", "What the weight costs", [picture, Table(head, rows, caption, numeric=(1, 2, 3))])
+    caption = f"Nats per example, test data. Active: variance of the posterior mean above {ACTIVE}."
+    return Section("weights", "The cost of the weight", [picture, Table(head, rows, caption, numeric=(1, 2, 3))])
 
 
 def _scores(numbers: dict[str, Any], n: int) -> Section:
@@ -316,48 +321,48 @@ def _scores(numbers: dict[str, Any], n: int) -> Section:
     rows = [[name, *(number(f[k], 3) for k in keys)] for name, f in numbers["models"].items()]
     rows += [[f"known: {name}", *(number(f[k], 3) for k in keys)] for name, f in numbers["known"].items()]
     caption = (
-        f"{n:,} test data; factors: {listed(numbers['factors'])}. Known codes are made from the same factors, with a "
-        "posterior of deviation 0.05 (collapsed: 1). MIG (lib): posterior means in 20 bins, all factors; over all "
-        f"combinations of factors a perfect code has {numbers['ceiling']:.4f}, below 1 where a factor has more values "
-        "than bins. MIG (Chen): the aggregate posterior integrated, on dSprites without the shape. Do not mix the two."
+        f"{n:,} test examples; factors: {listed(numbers['factors'])}. Known codes are built from the same factors, "
+        "with a posterior standard deviation of 0.05 (collapsed: 1). MIG (lib): posterior means in 20 bins, all "
+        f"factors; over all combinations of factors a perfect code has {numbers['ceiling']:.4f}, below 1 where a "
+        "factor has more values than bins. MIG (Chen): by integration of the aggregate posterior, on dSprites without "
+        "the shape. The two are not comparable."
     )
     if "factor" in keys:
-        caption += f" FactorVAE score: by chance {number(1 / len(numbers['factors']))}."
+        caption += f" FactorVAE score: {number(1 / len(numbers['factors']))} by chance."
     return Section("scores", "Scores", [Table(["code", *(SCORES[k] for k in keys)], rows, caption, numeric=(1, 2, 3))])
 
 
 def _matrices(shares: dict[str, np.ndarray], rows: dict[str, list[str]], names: list[str]) -> Section:
     picture = plot(
         "information", lambda: figures.matrices(shares, rows, names, "share of the factor's entropy", 1.0),
-        "Heat maps of what each latent tells of each factor, a map a model",
-        "Mutual information of each latent (a row, largest KL first) with each factor, as a share of the factor's "
-        "entropy; posterior means in 20 bins. Disentangled: one dark cell in each column.",
+        "Heat maps of the mutual information of each latent with each factor, one map per model",
+        "Mutual information of each latent (one per row, largest KL first) with each factor, as a share of the "
+        "factor's entropy; posterior means in 20 bins. In a disentangled code, each column has one dark cell.",
     )  # fmt: skip
-    return Section("information", "Which latent carries what", [picture])
+    return Section("information", "The factors of each latent", [picture])
 
 
-def _traversals(bench: Bench, run: Run, found: dict[str, Any], name: str, means: np.ndarray) -> Section:
+def _traversals(bench: Bench, run: Run, measured: dict[str, Any], name: str, means: np.ndarray) -> Section:
     key = f"traversals-{name.replace(' ', '-')}"
     title = f"Traversals: {name}"
     if bench.data.kind != "image":
-        return Section(key, title, [Text("Not shown: the data are no images.", "note")])
-    kl = np.array(found["kl"])
+        return Section(key, title, [Text("Not shown: the data are not images.", "note")])
+    kl = np.array(measured["kl"])
     order = order_by_kl(kl)
     values = np.linspace(-RANGE, RANGE, STEPS)
     decoded = run.decode(traverse(means[0], order, values).reshape(-1, LATENT)).reshape(
         LATENT, STEPS, *bench.data.shape
     )
-    carries = found.get("carries", [""] * LATENT)
+    carries = measured.get("carries", [""] * LATENT)
     dead = ~is_active(means)
     rows = [
-        strip(bench, f"z{j}: KL {kl[j]:.2f}", decoded[place], carries[j], bool(dead[j]))
-        for place, j in enumerate(order)
+        strip(bench, f"z{j}: KL {kl[j]:.2f}", decoded[row], carries[j], bool(dead[j])) for row, j in enumerate(order)
     ]
     heads = [f"{v:g}".replace("-", "−") for v in values]
     blocks: list[Block] = [
-        Strips(key, rows, "Rows of images, one latent changing along each",
-               f"One latent at a time from −{RANGE:g} to {RANGE:g}, the others as in the first test datum; largest KL "
-               "first, greyed where collapsed. A name: the factor it tells most of, where that is a tenth of its "
-               "entropy or more.", heads)
+        Strips(key, rows, "Rows of images; one latent changes along each row",
+               f"One latent at a time varies from −{RANGE:g} to {RANGE:g}; the others are those of the first test "
+               "example. Largest KL first; collapsed latents are greyed. The name is the factor that the latent "
+               "carries most information about, if this is at least a tenth of the factor's entropy.", heads)
     ]  # fmt: skip
     return Section(key, title, blocks)

@@ -1,4 +1,4 @@
-"""What a VAE blurs: power spectra of data, reconstructions and samples."""
+"""Blur of reconstructions and samples, measured by power spectra."""
 
 from __future__ import annotations
 
@@ -25,26 +25,27 @@ LIKELIHOODS = {
     "logistic mixture": {"likelihood": "logistic-mixture"},
 }
 LATENTS = (8, 64)
-HIGH = 0.25  # cycles a pixel, half of the highest frequency: from here on a frequency is called high
+HIGH = 0.25  # cycles per pixel, half of the highest frequency; frequencies above it count as high
 SHOWN = 6
-SIDE = 8  # pixels that an image needs, to have high frequencies
-KINDS = {"mean": "reconstruction, mean", "drawn": "reconstruction, drawn", "prior": "sample of the prior"}
+SIDE = 8  # fewest pixels per side, for high frequencies
+KINDS = {"mean": "reconstruction, mean", "drawn": "reconstruction, sampled", "prior": "sample of the prior"}
 
 
 def _check(data: Data) -> None:
     if data.kind != "image" or data.train[:1].dtype != np.uint8:
-        raise ChoiceError("blur needs images of whole numbers (uint8), as files of pictures give them")
+        raise ChoiceError("blur needs images of integers (uint8), as image files hold")
     check_images(data, "blur", SIDE)
 
 
 @study("blur", "Larsen et al. 2016, arXiv:1512.09300; Rybkin et al. 2021, arXiv:2006.13202; Salimans et al. 2017",
        check=_check)  # fmt: skip
 def blur(bench: Bench) -> Findings:
-    """Power spectra of data, reconstructions and samples: how much fine detail is lost, by likelihood and latents.
+    """Compares power spectra of data, reconstructions and samples: how much fine detail each model loses.
 
-    A Gaussian of fixed unit deviation in the range [0, 1], one whose deviation is fitted to the errors, and a mixture
-    of discretised logistics, each with 8 and with 64 latents. Power at high frequencies is that above a quarter of a
-    cycle a pixel; reconstructions are shown as means of p(x|z) and as draws from it.
+    The likelihoods are a Gaussian with standard deviation 1 for values in [0, 1], a Gaussian whose standard deviation
+    is fitted to the errors, and a mixture of discretised logistics, each with 8 and with 64 latents. High frequencies
+    are those above a quarter of a cycle per pixel. Reconstructions are shown as means of p(x|z) and as samples from
+    it.
     """
     data = bench.data
     plans = {
@@ -77,74 +78,67 @@ def blur(bench: Bench) -> Findings:
         }
         shown = np.concatenate([made["mean"][:SHOWN], made["drawn"][:SHOWN]])
         rows.append(strip(bench, name, shown))
-    caption = f"The first {SHOWN} test data as means of p(x|z), then the same as draws from it."
-    pictures = Section("pictures", "What it looks like", [Strips("blur", rows, "Reconstructions by model", caption)])
+    caption = f"Reconstructions of the first {SHOWN} test examples: means of p(x|z), then samples from it."
+    pictures = Section("pictures", "Reconstructions", [Strips("blur", rows, "Reconstructions by model", caption)])
     return Findings(read(numbers), [_spectra(frequency, power.mean(0), spectra), pictures, _table(numbers, n)], numbers)
 
 
 def kept(numbers: dict[str, Any], name: str, kind: str) -> float:
-    """The share of the data's power at high frequencies that a model gives back."""
+    """The power of a model's pictures at high frequencies, divided by that of the data."""
     return float(np.mean(numbers["models"][name]["kept"][kind]))
 
 
-CLAIMS = 2 * len(LIKELIHOODS) * len(LATENTS) + 2  # each model's loss and its draws, the latents, the deviation
+CLAIMS = 2 * len(LIKELIHOODS) * len(LATENTS) + 2  # each model's mean and samples, the latents, the sigma
 
 
 def read(numbers: dict[str, Any]) -> list[str]:
-    """What the numbers say of the mean, of draws, of the likelihood and of the number of latents."""
+    """The results for means, samples, the likelihood, and the number of latents."""
     models, group, level = numbers["models"], numbers.get("group"), LEVEL / CLAIMS
     share = {name: kept(numbers, name, "mean") for name in models}
-    sharp, dull = max(share, key=share.__getitem__), min(share, key=share.__getitem__)
-    lose = [
+    sharpest, blurriest = max(share, key=share.__getitem__), min(share, key=share.__getitem__)
+    blurred = [
         name for name in models if direction(paired(models[name]["kept"]["mean"], numbers["fine"], group), level) < 0
     ]
-    said = [
-        (
-            "Every model's mean reconstruction loses fine detail"
-            if len(lose) == len(models)
-            else "No model's mean reconstruction surely loses fine detail"
-            if not lose
-            else f"{len(lose)} of {len(models)} models surely lose fine detail in their mean reconstructions"
-        )
-        + f": of the power at high frequencies they keep {share[dull]:.0%} ({dull}) to {share[sharp]:.0%} ({sharp})."
-    ]
     few, many = (f"fitted sigma, {latent} latents" for latent in LATENTS)
-    gain = paired(models[many]["kept"]["mean"], models[few]["kept"]["mean"], group)
-    said.append(
-        f"With {LATENTS[1]} latents instead of {LATENTS[0]} a fitted sigma keeps {share[many]:.0%} instead of "
-        f"{share[few]:.0%}: "
-        + choose(
-            direction(gain, level),
-            "part of the blur is what the code has no room for.",
-            "more room in the code made it no sharper, but less sharp.",
-            "whether the room in the code makes a difference these data do not tell.",
-        )
-    )
     unit = f"unit Gaussian, {LATENTS[1]} latents"
-    better = paired(models[many]["kept"]["mean"], models[unit]["kept"]["mean"], group)
-    said.append(
-        f"Fitting sigma instead of fixing it at 1 changes what is kept from {share[unit]:.0%} to {share[many]:.0%}: "
-        + choose(
-            direction(better, level),
-            "a deviation of 1 on pictures in [0, 1] weighs the KL too heavily, and that blurs.",
-            "a learned deviation blurs more here.",
-            "whether the deviation makes a difference these data do not tell.",
-        )
-    )
+    latents = paired(models[many]["kept"]["mean"], models[few]["kept"]["mean"], group)
+    sigma = paired(models[many]["kept"]["mean"], models[unit]["kept"]["mean"], group)
     drawn = {name: kept(numbers, name, "drawn") for name in models}
     nearest = min(drawn, key=lambda name: abs(np.log(max(drawn[name], 1e-9))))
-    more = direction(paired(models[nearest]["kept"]["drawn"], models[nearest]["kept"]["mean"], group), level)
-    said.append(
-        f"Draws from p(x|z) have {number(drawn[nearest])} times the data's power at high frequencies at best "
+    noise = paired(models[nearest]["kept"]["drawn"], models[nearest]["kept"]["mean"], group)
+    return [
+        (
+            "Every model's mean reconstruction loses fine detail"
+            if len(blurred) == len(models)
+            else "No model's mean reconstruction loses a significant amount of fine detail"
+            if not blurred
+            else f"The mean reconstructions of {len(blurred)} of {len(models)} models lose fine detail"
+        )
+        + f": they keep between {share[blurriest]:.0%} ({blurriest}) and {share[sharpest]:.0%} ({sharpest}) of the "
+        "power at high frequencies.",
+        f"With a fitted sigma, {LATENTS[1]} latents keep {share[many]:.0%} and {LATENTS[0]} latents {share[few]:.0%}: "
+        + choose(
+            direction(latents, level),
+            "part of the blur comes from the small code.",
+            "more latents make the reconstruction less sharp.",
+            "the difference is not significant.",
+        ),
+        f"Fitting sigma instead of fixing it at 1 changes this share from {share[unit]:.0%} to {share[many]:.0%}: "
+        + choose(
+            direction(sigma, level),
+            "a standard deviation of 1 on pictures in [0, 1] gives the KL too much weight, which blurs.",
+            "the fitted sigma blurs more here.",
+            "the difference is not significant.",
+        ),
+        f"Samples from p(x|z) have {number(drawn[nearest])} times the data's power at high frequencies at best "
         f"({nearest}), and {number(drawn[unit])} times for the {unit}: "
         + choose(
-            more,
-            "what the mean lacks the noise of a pixel puts in, but as grain, not as detail.",
-            "drawing puts none of it back.",
-            "whether drawing puts any of it back these data do not tell.",
-        )
-    )
-    return said
+            direction(noise, level),
+            "pixel noise replaces the missing power with grain, not with detail.",
+            "sampling does not restore the missing power.",
+            "whether sampling restores any of the missing power is uncertain.",
+        ),
+    ]
 
 
 # --- figures ----------------------------------------------------------------------------------------------------
@@ -159,10 +153,11 @@ def _spectra(frequency: np.ndarray, data: np.ndarray, spectra: dict[str, dict[st
             panels[title][name] = Line(frequency, of[kind], dashed=name != first, like=None if name == first else first)
     picture = plot(
         "spectra",
-        lambda: figures.curves(panels, "cycles a pixel", "power", log_y=True, marked=False, height=3.6, shared=True),
+        lambda: figures.curves(panels, "cycles per pixel", "power", log_y=True, marked=False, height=3.6, shared=True),
         "Radially averaged power spectra of data, reconstructions and samples",
-        "Power at each spatial frequency, averaged over direction and pictures, values in [0, 1]; dashed: "
-        f"{LATENTS[1]} latents. A line below that of the data lacks detail of that size, one above has too much.",
+        "Power at each spatial frequency, averaged over directions and pictures, for values in [0, 1]; dashed: "
+        f"{LATENTS[1]} latents. A line below that of the data means too little detail of that size, a line above too "
+        "much.",
     )  # fmt: skip
     return Section("spectra", "Power spectra", [picture])
 
@@ -177,9 +172,8 @@ def _table(numbers: dict[str, Any], n: int) -> Section:
         for name, f in numbers["models"].items()
     ]
     caption = (
-        f"Power at frequencies from {HIGH:g} cycles a pixel up, over that of the data (1: as much as in the data); "
-        f"{n:,} test data and as many samples, mean ± standard error. Error: RMS of the mean reconstruction, values in "
-        "[0, 1]."
+        f"Power at frequencies above {HIGH:g} cycles per pixel, divided by that of the data; {n:,} test examples and "
+        "as many samples, mean ± standard error. Error: RMS error of the mean reconstruction, for values in [0, 1]."
     )
     head = ["model", *KINDS.values(), "error"]
     return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(1, 2, 3, 4))])

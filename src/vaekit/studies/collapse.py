@@ -1,4 +1,4 @@
-"""Posterior collapse: brought about, seen, cured."""
+"""Posterior collapse: its cause, its signs, and four remedies."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ from .words import LEVEL, choose, direction, estimate, listed, number, paired
 
 LATENT, SHOWN = 32, 10
 HEAVY = 100.0
-ILL = "collapsed"
+COLLAPSED = "collapsed"
 PLAIN = "plain"
-CURES = ("warm-up", "free bits", "a held rate", "less weight")
+REMEDIES = ("warm-up", "free bits", "constrained rate", "lower weight")
 
 
 @study("collapse", "Bowman et al. 2016; Kingma et al. 2016; Lucas et al. 2019, arXiv:1911.02469; Razavi et al. 2019")
 def collapse(bench: Bench) -> Findings:
-    """Posterior collapse brought about by a heavy KL, seen in its latents, and cured in four ways.
+    """Causes posterior collapse with a high KL weight, shows it in the latents, and tries four remedies.
 
-    A KL of weight 100 is more than a nat of the code can pay back: q(z|x) becomes the prior, and every reconstruction
-    the mean datum. Four cures are tried on the same network: a weight that rises from 0 over half of the training, free
-    bits (0.25 nats a latent), a rate held at 10 nats by a learned multiplier, and a weight of 0.5. `plain` is weight 1.
+    With a KL weight of 100, a nat of information in the code costs more than it gains, so q(z|x) becomes the prior and
+    every reconstruction the mean of the data. The four remedies use the same network: a weight that rises from 0 over
+    half of the training, free bits (0.25 nats per latent), a rate held at 10 nats by a learned multiplier, and a weight
+    of 0.5. `plain` is weight 1.
     """
     shape = {"latent": LATENT}
-    steps = bench.decided("steps", lambda: bench.steps_within(Plan("vae", shape), 2 + len(CURES)))
+    steps = bench.decided("steps", lambda: bench.steps_within(Plan("vae", shape), 2 + len(REMEDIES)))
     runs = bench.train(
         {
-            ILL: Plan("vae", {**shape, "beta": HEAVY}),
+            COLLAPSED: Plan("vae", {**shape, "beta": HEAVY}),
             PLAIN: Plan("vae", {**shape, "beta": 1.0}),
             "warm-up": Plan("vae", {**shape, "beta": 1.0, "warmup": max(1, steps // 2)}),
             "free bits": Plan("vae", {**shape, "free_bits": 0.25}),
-            "a held rate": Plan("constrained", {**shape, "hold": "rate", "target": 10.0}),
-            "less weight": Plan("vae", {**shape, "beta": 0.5}),
+            "constrained rate": Plan("constrained", {**shape, "hold": "rate", "target": 10.0}),
+            "lower weight": Plan("vae", {**shape, "beta": 0.5}),
         }
     )
     bench.stage("measuring")
@@ -65,68 +66,69 @@ def collapse(bench: Bench) -> Findings:
     logs = {name: log_of(run) for name, run in runs.items()}
     sections = [_course(logs), _latents(models)]
     if bench.data.kind == "image":
-        data = bench.observed(runs[ILL]).raw(np.arange(len(rebuilt[ILL])))
+        data = bench.observed(runs[COLLAPSED]).raw(np.arange(len(rebuilt[COLLAPSED])))
         rows = [strip(bench, "data", data), *(strip(bench, name, x) for name, x in rebuilt.items())]
-        picture = Strips("reconstructions", rows, "Test images and what each model makes of them",
-                         "Decoded posterior means of the first test data: a collapsed model gives every datum the same "
-                         "picture.")  # fmt: skip
-        sections.append(Section("pictures", "What it looks like", [picture]))
+        picture = Strips("reconstructions", rows, "Test images and their reconstructions by each model",
+                         "Decoded posterior means of the first test examples. A collapsed model gives the same picture "
+                         "for every example.")  # fmt: skip
+        sections.append(Section("pictures", "Reconstructions", [picture]))
     numbers = {"models": models, "group": group}
     return Findings(read(numbers), [*sections, _table(models, n, group)], numbers)
 
 
-CLAIMS = 2 * len(CURES)  # each cure's latents, and its bound
+CLAIMS = 2 * len(REMEDIES)  # the latents and the bound of each remedy
 
 
 def read(numbers: dict[str, Any]) -> list[str]:
-    """What the numbers say of the illness and of each cure; `active` is how many latents are, surely and perhaps."""
+    """The results for the collapse and for each remedy; `bounds` is the interval of the number of active latents."""
     models, group = numbers["models"], numbers.get("group")
-    ill, plain = models[ILL], models[PLAIN]
+    collapsed, plain = models[COLLAPSED], models[PLAIN]
     level = LEVEL / CLAIMS
-    said = [
-        f"With weight {HEAVY:g} the code carries {number(ill['rate'])} nats in {ill['active']} of {LATENT} latents: "
+    sentences = [
+        f"With weight {HEAVY:g} the code carries {number(collapsed['rate'])} nats, and {collapsed['active']} of "
+        f"{LATENT} latents are active: "
         + (
             "the posterior has collapsed."
-            if ill["bounds"][1] == 0
-            else f"it has collapsed in part, where a weight of 1 uses {plain['active']}."
-            if ill["bounds"][1] < plain["bounds"][0]
-            else "the posterior has not collapsed, or not yet."
-            if ill["bounds"][0] > 0
-            else "these data do not tell whether the posterior collapsed."
+            if collapsed["bounds"][1] == 0
+            else f"the posterior has partly collapsed; with weight 1, {plain['active']} are active."
+            if collapsed["bounds"][1] < plain["bounds"][0]
+            else "the posterior has not collapsed."
+            if collapsed["bounds"][0] > 0
+            else "whether the posterior has collapsed is uncertain."
         )
     ]
-    cured = [name for name in CURES if models[name]["bounds"][0] > ill["bounds"][1]]
-    failed = [name for name in CURES if name not in cured]
-    gain = {name: paired(models[name]["elbo"], plain["elbo"], group) for name in CURES}
-    if cured:
-        best = max(cured, key=lambda name: gain[name].value)
-        said.append(
-            f"{_upper(listed(cured))} {'keep' if len(cured) > 1 else 'keeps'} latents in use "
-            f"({listed([str(models[name]['active']) for name in cured])} of {LATENT})"
-            + (f"; of {listed(failed)} that cannot be said." if failed else ".")
+    helped = [name for name in REMEDIES if models[name]["bounds"][0] > collapsed["bounds"][1]]
+    unclear = [name for name in REMEDIES if name not in helped]
+    gain = {name: paired(models[name]["elbo"], plain["elbo"], group) for name in REMEDIES}
+    if helped:
+        best = max(helped, key=lambda name: gain[name].value)
+        sentences.append(
+            f"{_capitalised(listed(helped))} {'keep' if len(helped) > 1 else 'keeps'} latents active "
+            f"({listed([str(models[name]['active']) for name in helped])} of {LATENT})"
+            + (f"; for {listed(unclear)} the difference is not significant." if unclear else ".")
         )
-        said.append(
+        sentences.append(
             f"The best bound among them is that of {best}, "
             + choose(
                 direction(gain[best], level),
-                f"{number(gain[best].value)} nats above the plain model's: the cure pays even where nothing was ill.",
-                f"{number(-gain[best].value)} nats below the plain model's: latents in use are not yet a better model.",
-                "which these data cannot tell from the plain model's.",
+                f"{number(gain[best].value)} nats above the plain model's: this remedy helps even without collapse.",
+                f"{number(-gain[best].value)} nats below the plain model's: active latents alone do not make a better "
+                "model.",
+                "not significantly different from the plain model's.",
             )
         )
     else:
-        said.append("None of the four cures surely keeps more latents in use than the collapsed model has.")
-    more = [name for name in CURES if models[name]["bounds"][0] > plain["bounds"][1]]
-    lower = [name for name in more if direction(gain[name], level) < 0]
-    if lower:
-        said.append(
-            f"{_upper(listed(lower))} {'use' if len(lower) > 1 else 'uses'} more latents than the plain model and "
-            f"{'have' if len(lower) > 1 else 'has'} a lower bound: active latents are not an end in themselves."
+        sentences.append("None of the four remedies keeps significantly more latents active than the collapsed model.")
+    more = [name for name in REMEDIES if models[name]["bounds"][0] > plain["bounds"][1]]
+    if lower := [name for name in more if direction(gain[name], level) < 0]:
+        sentences.append(
+            f"With {listed(lower)}, more latents are active than in the plain model but the bound is lower: more "
+            "active latents are not better in themselves."
         )
-    return said
+    return sentences
 
 
-def _upper(text: str) -> str:
+def _capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
@@ -139,24 +141,24 @@ def _course(logs: dict[str, dict[str, np.ndarray]]) -> Section:
         for title, key in (("rate, KL(q ‖ p)", "rate"), ("distortion, −log p(x|z)", "distortion"))
     }
     picture = plot(
-        "course", lambda: figures.curves(panels, "training step", "nats a datum"),
+        "course", lambda: figures.curves(panels, "training step", "nats per example"),
         "Rate and distortion against the training step for each model", "Training batches, as recorded.",
     )  # fmt: skip
-    return Section("course", "In the course of training", [picture])
+    return Section("course", "During training", [picture])
 
 
 def _latents(numbers: dict[str, Any]) -> Section:
     lines = {
-        name: Line(np.arange(1, len(found["kl"]) + 1), np.sort(found["kl"])[::-1])
-        for name, found in numbers.items()
-        if found["kl"]
+        name: Line(np.arange(1, len(measured["kl"]) + 1), np.sort(measured["kl"])[::-1])
+        for name, measured in numbers.items()
+        if measured["kl"]
     }
     picture = plot(
-        "kl", lambda: figures.curves({"": lines}, "latent, sorted by KL", "KL, nats per datum", marked=False),
+        "kl", lambda: figures.curves({"": lines}, "latent, sorted by KL", "KL, nats per example", marked=False),
         "KL of each latent, sorted, for each model",
-        "Mean KL of each latent from its prior on test data. A collapsed latent lies at 0.",
+        "Mean KL of each latent from its prior on test data. It is 0 for a collapsed latent.",
     )  # fmt: skip
-    return Section("latents", "Latent by latent", [picture])
+    return Section("latents", "KL per latent", [picture])
 
 
 def _table(numbers: dict[str, Any], n: int, group: list[int] | None) -> Section:
@@ -167,8 +169,7 @@ def _table(numbers: dict[str, Any], n: int, group: list[int] | None) -> Section:
     ]  # fmt: skip
     head = ["model", "ELBO", "log p(x)", "rate", "distortion", "active latents"]
     caption = (
-        f"{n:,} test data, nats a datum; the ELBO is the bound itself whatever was trained. Active: variance of the "
-        f"posterior mean above {ACTIVE}; in brackets how many surely are and how many may be; ± is the "
-        "standard error over the data."
+        f"{n:,} test examples, nats per example. The ELBO is the true bound for every objective. Active: variance of "
+        f"the posterior mean above {ACTIVE}, with a confidence interval in brackets. ±: standard error over the data."
     )
     return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(1, 2, 3, 4, 5))])

@@ -29,28 +29,29 @@ RATIO, FEWEST, MOST = 1.25, 4, 4096
 MASKED = 0.3
 SHOWN, LATENTS = 10, 12
 COPY = 0.5
-"""Of what the under-complete model loses of shuffled pictures: who loses less than this share of it copies."""
+"""A model copies if its loss on shuffled examples is below this multiple of the under-complete model's."""
 HARDLY = 0.8
-"""The same: who loses more than this share of it does not."""
+"""A model does not copy if its loss on shuffled examples is above this multiple of the under-complete model's."""
 
 
 def _check(data: Data) -> None:
     dims = int(np.prod(data.shape))
     if dims > MOST:
-        raise ChoiceError(f"complete needs data of up to {MOST:,} numbers, got {dims:,}: give smaller images")
+        raise ChoiceError(f"complete needs examples of at most {MOST:,} numbers, got {dims:,}: give smaller images")
     if dims < FEWEST:
-        raise ChoiceError(f"complete needs data of {FEWEST} numbers or more, and those of {data.name} have {dims}")
+        raise ChoiceError(f"complete needs examples of at least {FEWEST} numbers, and those of {data.name} have {dims}")
     check_whole(data, "complete")
 
 
 @study("complete", "Vincent et al. 2010, Stacked denoising autoencoders, JMLR 11; Bengio et al. 2013, arXiv:1206.5538",
        check=_check)  # fmt: skip
 def complete(bench: Bench) -> Findings:
-    """Under- against over-complete autoencoders, with and without denoising: what the over-complete one learns.
+    """Compares under- and over-complete autoencoders, with and without denoising.
 
-    One hidden layer each, of as many units as the larger code. With more latents than data dimensions nothing forces an
-    autoencoder to learn what data look like: it may copy. Whether it does shows on pictures with their pixels shuffled,
-    which no training saw; what else it learned shows in its neighbours' classes and in what single latents draw.
+    Each has one hidden layer with as many units as the larger code. With more latents than data dimensions, nothing
+    forces an autoencoder to learn what data look like: it may copy its input. Its loss on examples with shuffled
+    elements, which are unlike the training data, shows whether it does. The classes of nearest neighbours and the
+    effects of single latents show what else it learned.
     """
     dims = int(np.prod(bench.data.shape))
     over, under = int(np.ceil(RATIO * dims)), max(2, min(32, dims // 8))
@@ -73,11 +74,11 @@ def complete(bench: Bench) -> Findings:
         numbers["labelled"] = bench.groups(labelled(bench, "test", n))
     x = runs[UNDER].observed("test")(np.arange(n))
     shuffled = x.flatten(1)[:, torch.from_numpy(np.random.default_rng(0).permutation(dims))].reshape(x.shape)
-    spoilt = corruption("masking", MASKED)(x, Noise.of(82, n))
+    masked = corruption("masking", MASKED)(x, Noise.of(82, n))
     variance = ((x - x.mean(0)) ** 2).mean((*range(1, x.dim()),)).mean()
     pictures: dict[str, list[np.ndarray]] = {}
     for name, run in runs.items():
-        made = [torch.from_numpy(rebuild(run, t)) for t in (x, shuffled, spoilt)]
+        made = [torch.from_numpy(rebuild(run, t)) for t in (x, shuffled, masked)]
         lost = [((m - t) ** 2).flatten(1).mean(1) / variance for m, t in zip(made, (x, shuffled, x), strict=True)]
         numbers["models"][name] = {
             key: values.tolist() for key, values in zip(("data", "shuffled", "masked"), lost, strict=True)
@@ -85,13 +86,13 @@ def complete(bench: Bench) -> Findings:
         pictures[name] = [m[:SHOWN].numpy() for m in made]
     sections = [_table(numbers, n)]
     if bench.data.kind == "image":
-        inputs = [t[:SHOWN].numpy() for t in (x, shuffled, spoilt)]
+        inputs = [t[:SHOWN].numpy() for t in (x, shuffled, masked)]
         sections = [_pictures(bench, inputs, pictures), _latents(bench, runs), *sections]
     return Findings(read(numbers), sections, numbers)
 
 
 def rebuild(run: Run, x: torch.Tensor) -> np.ndarray:
-    """Encoded and decoded, as the model sees x."""
+    """The reconstruction of x, both as the model sees them."""
     if run.spec.kind == "image":
         return denoise(run, x.numpy()).astype(np.float32)
     with torch.no_grad():
@@ -99,7 +100,7 @@ def rebuild(run: Run, x: torch.Tensor) -> np.ndarray:
 
 
 def neighbours(bench: Bench, run: Run, n_train: int, n: int) -> list[bool]:
-    """Whether ten neighbours among the codes find the class of each test datum; nothing where there are no classes."""
+    """Whether ten nearest neighbours of its code predict the class of each test example; empty without classes."""
     if bench.data.test.label is None or bench.data.train.label is None:
         return []
     train, test = labelled(bench, "train", n_train), labelled(bench, "test", n)
@@ -109,63 +110,63 @@ def neighbours(bench: Bench, run: Run, n_train: int, n: int) -> list[bool]:
     return knn_correct(known, bench.data.train.label[train], new, bench.data.test.label[test]).tolist()
 
 
-CLAIMS = 4  # copying, and what denoising does to it, to holes, and to classes
+CLAIMS = 4  # copying, and the effect of denoising on copying, on masked data, and on classes
 
 
 def read(numbers: dict[str, Any]) -> list[str]:
-    """What the numbers say: who copies, what denoising changes, what the codes know."""
+    """The results for copying, for denoising, and for class information in the codes."""
     models, group, level = numbers["models"], numbers.get("group"), LEVEL / CLAIMS
-    lost = {name: {k: float(np.mean(models[name][k])) for k in ("data", "shuffled", "masked")} for name in MODELS}
+    loss = {name: {k: float(np.mean(models[name][k])) for k in ("data", "shuffled", "masked")} for name in MODELS}
     _, low, high = ratio(models[OVER]["shuffled"], models[UNDER]["shuffled"], group, level)
-    said = [
-        f"With {numbers['over']} latents for {numbers['dims']} data dimensions the plain autoencoder loses "
-        f"{lost[OVER]['data']:.1%} of the variance of test data (with {numbers['under']} latents "
-        f"{lost[UNDER]['data']:.1%}), and of that of pictures with their pixels shuffled {lost[OVER]['shuffled']:.0%} "
-        f"({lost[UNDER]['shuffled']:.0%}): "
+    copies_less = direction(paired(models[OVER + DENOISED]["shuffled"], models[OVER]["shuffled"], group), level)
+    fills_better = direction(paired(models[OVER]["masked"], models[OVER + DENOISED]["masked"], group), level)
+    sentences = [
+        f"With {numbers['over']} latents for {numbers['dims']} data dimensions, the plain autoencoder loses "
+        f"{loss[OVER]['data']:.1%} of the variance of test data ({loss[UNDER]['data']:.1%} with {numbers['under']} "
+        f"latents). Of examples with shuffled elements it loses {loss[OVER]['shuffled']:.0%} "
+        f"({loss[UNDER]['shuffled']:.0%}): "
         + (
-            "it gives back even what no datum looks like, so it has learned to copy more than to know."
+            "it reproduces even these, so it has learned to copy its input rather than what data look like."
             if high < COPY
-            else "what no datum looks like it gives back hardly better than the under-complete one, so in this much "
-            "training it has not learned to copy."
+            else "it reproduces them hardly better than the under-complete one, so it has not learned to copy its "
+            "input in this much training."
             if low > HARDLY
-            else "it gives back some of what no datum looks like: it has begun to copy."
+            else "it reproduces them in part: it has begun to copy its input."
             if high < HARDLY
-            else "whether it has begun to copy these data do not tell "
-            f"(it loses {between(low, high, level)} times as much)."
-        )
-    ]
-    before, after = lost[OVER]["shuffled"], lost[OVER + DENOISED]["shuffled"]
-    which = direction(paired(models[OVER + DENOISED]["shuffled"], models[OVER]["shuffled"], group), level)
-    said.append(
-        f"Trained to undo masks of {MASKED:.0%} of the elements, it loses {after:.0%} of shuffled pictures instead of "
-        f"{before:.0%}: "
+            else "whether it has begun to copy its input is uncertain (ratio of the losses: "
+            f"{between(low, high, level)})."
+        ),
+        f"Trained to undo masks of {MASKED:.0%} of the elements, it loses {loss[OVER + DENOISED]['shuffled']:.0%} of "
+        f"shuffled examples instead of {loss[OVER]['shuffled']:.0%}: "
         + choose(
-            which,
-            "trained to denoise, it copies less.",
-            "trained to denoise, it copies more, not less.",
-            "a difference that these data cannot tell from none.",
-        )
-    )
-    mend = direction(paired(models[OVER]["masked"], models[OVER + DENOISED]["masked"], group), level)
-    said.append(
-        f"Of masked test data the denoising one loses {lost[OVER + DENOISED]['masked']:.1%}, the plain one "
-        f"{lost[OVER]['masked']:.1%}; "
-        + choose(mend, "it fills holes.", "it fills holes less well.", "these data do not tell which is better at it.")
-    )
+            copies_less,
+            "to denoise, it had to learn what data look like, so it copies less.",
+            "it copies more, not less.",
+            "the difference is not significant.",
+        ),
+        f"On masked test data the denoising model loses {loss[OVER + DENOISED]['masked']:.1%} and the plain model "
+        f"{loss[OVER]['masked']:.1%}: "
+        + choose(
+            fills_better,
+            "denoising fills in the masked elements.",
+            "denoising makes filling in worse.",
+            "the difference is not significant.",
+        ),
+    ]
     if models[OVER]["knn"]:
         share = {name: f"{np.mean(models[name]['knn']):.1%}" for name in MODELS}
         gain = paired(models[OVER + DENOISED]["knn"], models[OVER]["knn"], numbers.get("labelled"), step=1.0)
-        said.append(
-            f"Ten neighbours among its codes find the class of {share[OVER]} of test data, with denoising "
-            f"{share[OVER + DENOISED]} (under-complete: {share[UNDER]} and {share[UNDER + DENOISED]}): "
+        sentences.append(
+            f"Ten nearest neighbours of its codes predict the class of {share[OVER]} of test data, and "
+            f"{share[OVER + DENOISED]} with denoising (under-complete: {share[UNDER]} and {share[UNDER + DENOISED]}). "
             + choose(
                 direction(gain, level),
-                "the denoising code knows more of the classes.",
-                "the denoising code knows less of the classes.",
-                f"a difference of {number(abs(100 * gain.value))} points, which these data cannot tell from none.",
+                "With denoising, the codes contain more information about the classes.",
+                "With denoising, the codes contain less information about the classes.",
+                f"The difference of {number(abs(100 * gain.value))} points is not significant.",
             )
         )
-    return said
+    return sentences
 
 
 # --- figures ----------------------------------------------------------------------------------------------------
@@ -182,12 +183,12 @@ def _pictures(bench: Bench, inputs: list[np.ndarray], pictures: dict[str, list[n
     for i, (key, title) in enumerate(titles.items()):
         rows = [strip(bench, "input", _raw(bench, inputs[i]))]
         rows += [strip(bench, name, _raw(bench, made[i])) for name, made in pictures.items()]
-        blocks.append(Strips(f"rebuilt-{key}", rows, f"{title} and what each model gives back", f"{title}."))
-    return Section("pictures", "What comes back", blocks)
+        blocks.append(Strips(f"rebuilt-{key}", rows, f"{title} and each model's reconstruction", f"{title}."))
+    return Section("pictures", "Reconstructions", blocks)
 
 
 def _latents(bench: Bench, runs: dict[str, Run]) -> Section:
-    """What the latents that vary most draw: the mean code with one of them two deviations up, less the mean picture."""
+    """The effect of the most variable latents: the mean code with one raised by two deviations, minus the mean code."""
     rows = []
     low, high = bench.data.scale
     for name, run in runs.items():
@@ -201,11 +202,12 @@ def _latents(bench: Bench, runs: dict[str, Run]) -> Section:
         limit = max(float(np.abs(change).max()), 1e-6)
         rows.append(strip(bench, name, (low + high) / 2 + change / limit * (high - low) / 2))
     caption = (
-        f"For each model the {LATENTS} latents that vary most: the mean code with one of them two standard deviations "
-        "up, less the picture of the mean code; grey is no change, each row on its own scale."
+        f"The {LATENTS} most variable latents of each model. Each picture is the decoded mean code with one latent "
+        "raised by two standard deviations, minus the decoded mean code. Grey means no change; each row has its own "
+        "scale."
     )
     return Section(
-        "latents", "What single latents draw", [Strips("latents", rows, "Changes by single latents", caption)]
+        "latents", "Effects of single latents", [Strips("latents", rows, "Changes caused by single latents", caption)]
     )
 
 
@@ -218,8 +220,8 @@ def _table(numbers: dict[str, Any], n: int) -> Section:
         rows.append([name, *(f"{100 * e.value:.1f} ± {100 * e.se:.1f}" for e in shares), knn])
     head = ["model", "data, % lost", "shuffled, % lost", "masked, % lost", "10 neighbours"]
     caption = (
-        f"{n:,} test data, mean ± standard error. Lost: mean squared error as a share of the data's variance; of "
-        f"masked data against the whole ones. {numbers['under']} and {numbers['over']} latents for {numbers['dims']} "
-        "data dimensions."
+        f"{n:,} test examples, mean ± standard error. Lost: mean squared error as a share of the data's variance; for "
+        f"masked data, the error to the unmasked ones. {numbers['under']} and {numbers['over']} latents for "
+        f"{numbers['dims']} data dimensions."
     )
     return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(1, 2, 3, 4))])

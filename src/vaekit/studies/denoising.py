@@ -1,4 +1,4 @@
-"""Denoising autoencoders against a median filter and PCA."""
+"""Denoising autoencoders, a median filter, and PCA."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ LATENT, SHOWN = 64, 10
 WINDOWS, COMPONENTS = (3, 5), (5, 10, 20, 40, 80, 160)
 AUTO, MEDIAN, PCA, NOISY = "autoencoder", "median filter", "PCA", "noisy"
 NOISE = 81
-BEST = 100.0  # dB, of a picture given back without any error
-SIDE = 4  # pixels that an image needs
+BEST = 100.0  # dB, the PSNR of a picture without error
+SIDE = 4  # fewest pixels per side
 
 
 def _check(data: Data) -> None:
@@ -39,9 +39,10 @@ def _check(data: Data) -> None:
 def denoising(bench: Bench) -> Findings:
     """Denoising autoencoders for three kinds of noise, beside a median filter and PCA: PSNR and SSIM.
 
-    One autoencoder a noise, trained to give back the clean picture: Gaussian noise of 0.3 of the range, half of the
-    pixels masked to black, 0.3 of them set to black or white. The median filter's window and PCA's number of
-    components are the best of several on the same noise in validation data.
+    One autoencoder per kind of noise is trained to restore the clean picture. The kinds are Gaussian noise with
+    standard deviation 0.3 of the range, half of the pixels masked to black, and 0.3 of the pixels set to black or
+    white. The median filter's window and PCA's number of components are the best of several for the same noise on
+    validation data.
     """
     data = bench.data
     shape = {"latent": LATENT, "likelihood": "gaussian", "observation": "grey"}
@@ -60,11 +61,11 @@ def denoising(bench: Bench) -> Findings:
     sections = []
     for kind, title in TITLES.items():
         run = runs[title]
-        clean, spoilt = spoil(run, kind, "test", n)
-        made = {NOISY: spoilt.clip(0, 1), AUTO: denoise(run, spoilt)}
+        clean, noisy = corrupt(run, kind, "test", n)
+        made = {NOISY: noisy.clip(0, 1), AUTO: denoise(run, noisy)}
         window, k = tuned(run, kind, components, min(n, len(data.valid)))
-        made[MEDIAN] = median_filter(spoilt, window).clip(0, 1)
-        made[PCA] = project(components, spoilt, k)
+        made[MEDIAN] = median_filter(noisy, window).clip(0, 1)
+        made[PCA] = project(components, noisy, k)
         noises[title] = {
             "window": window,
             "components": k,
@@ -74,109 +75,112 @@ def denoising(bench: Bench) -> Findings:
         shown = {"clean": clean[:SHOWN], **{name: x[:SHOWN] for name, x in made.items()}}
         rows = [strip(bench, name, low + x * (high - low), _note(noises[title], name)) for name, x in shown.items()]
         caption = (
-            "The first test data; beside each name its PSNR over all of them. Noise beyond black and white is cut."
+            "The first test examples; beside each name is its PSNR over all of them. Noisy values are clipped to black "
+            "and white."
         )
-        block = Strips(f"denoised-{kind}", rows, f"Pictures with {title}, and what each method makes of them", caption)
+        block = Strips(f"denoised-{kind}", rows, f"Pictures with {title}, and the result of each method", caption)
         sections.append(Section(kind, title.capitalize(), [block]))
     numbers = {"noises": noises, "group": group}
     return Findings(read(numbers), [_table(noises, n, group), *sections], numbers)
 
 
-def spoil(run: Run, kind: str, split: str, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first n clean pictures of a split in [0, 1], and the same with noise that no training saw."""
+def corrupt(run: Run, kind: str, split: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first n clean pictures of a split, in [0, 1], and the same with noise that training did not use."""
     x = run.observed(split)(np.arange(n))
     with torch.no_grad():
         noise = Noise.of(NOISE if split == "test" else NOISE + 1, n)
         return x.double().numpy(), corruption(kind, LEVELS[kind])(x, noise).double().numpy()
 
 
-def denoise(run: Run, spoilt: np.ndarray) -> np.ndarray:
-    """Encoded and decoded, within [0, 1]."""
-    found = []
+def denoise(run: Run, noisy: np.ndarray) -> np.ndarray:
+    """Encoded and decoded pictures, clipped to [0, 1]."""
+    decoded = []
     with torch.no_grad():
-        for a in range(0, len(spoilt), 500):
-            x = torch.from_numpy(spoilt[a : a + 500]).float().to(run.device)
-            found.append(run.model.decode(run.model.encode(x)).mean.cpu().numpy())
-    return np.concatenate(found).astype(float).clip(0, 1)
+        for a in range(0, len(noisy), 500):
+            x = torch.from_numpy(noisy[a : a + 500]).float().to(run.device)
+            decoded.append(run.model.decode(run.model.encode(x)).mean.cpu().numpy())
+    return np.concatenate(decoded).astype(float).clip(0, 1)
 
 
-def project(components: Components, spoilt: np.ndarray, k: int) -> np.ndarray:
-    """Pictures as the first k components give them back, within [0, 1]."""
+def project(components: Components, noisy: np.ndarray, k: int) -> np.ndarray:
+    """Projections on the first k principal components, clipped to [0, 1]."""
     axes = components.axes[:, :k]
-    flat = spoilt.reshape(len(spoilt), -1) - components.mean
-    return (flat @ axes @ axes.T + components.mean).reshape(spoilt.shape).clip(0, 1)
+    flat = noisy.reshape(len(noisy), -1) - components.mean
+    return (flat @ axes @ axes.T + components.mean).reshape(noisy.shape).clip(0, 1)
 
 
 def tuned(run: Run, kind: str, components: Components, n: int) -> tuple[int, int]:
-    """The window and the number of components of the best PSNR on noisy validation data."""
-    clean, spoilt = spoil(run, kind, "valid", n)
-    window = max(WINDOWS, key=lambda side: psnr(clean, median_filter(spoilt, side).clip(0, 1), 1.0).mean())
+    """The median filter's window and PCA's number of components with the best PSNR on noisy validation data."""
+    clean, noisy = corrupt(run, kind, "valid", n)
+    window = max(WINDOWS, key=lambda side: psnr(clean, median_filter(noisy, side).clip(0, 1), 1.0).mean())
     counts = [k for k in COMPONENTS if k <= components.k] or [components.k]
-    return window, max(counts, key=lambda k: psnr(clean, project(components, spoilt, k), 1.0).mean())
+    return window, max(counts, key=lambda k: psnr(clean, project(components, noisy, k), 1.0).mean())
 
 
-CLAIMS = 4 * len(LEVELS)  # PSNR and SSIM against each of two methods, for each noise
+CLAIMS = 4 * len(LEVELS)  # for each noise, PSNR and SSIM against each of two methods
 
 
 def read(numbers: dict[str, Any]) -> list[str]:
-    """For each noise, whether the autoencoder or the better of the other two wins, and by how much."""
-    said, wins, losses = [], 0, 0
+    """For each noise, whether the autoencoder is better than both simple methods, and by how much."""
+    sentences, wins, losses = [], 0, 0
     group, level = numbers.get("group"), LEVEL / CLAIMS
-    for title, found in numbers["noises"].items():
-        against = {name: paired(found["psnr"][AUTO], found["psnr"][name], group) for name in (MEDIAN, PCA)}
-        signs = {name: direction(gain, level) for name, gain in against.items()}
-        rival = min(against, key=lambda name: (signs[name], against[name].value))
-        which = signs[rival]  # ahead: of both
-        wins, losses = wins + (which > 0), losses + (which < 0)
-        means = {name: f"{np.mean(found['psnr'][name]):.1f}" for name in (NOISY, AUTO, rival)}
-        alike = direction(paired(found["ssim"][AUTO], found["ssim"][rival], group), level)
-        agrees = (
-            "SSIM says the same."
-            if alike == which
-            else "SSIM cannot tell them apart."
-            if alike == 0
-            else "SSIM does not say the same."
+    for title, scores in numbers["noises"].items():
+        gains = {name: paired(scores["psnr"][AUTO], scores["psnr"][name], group) for name in (MEDIAN, PCA)}
+        signs = {name: direction(gain, level) for name, gain in gains.items()}
+        rival = min(gains, key=lambda name: (signs[name], gains[name].value))
+        sign = signs[rival]  # 1 only if better than both
+        wins, losses = wins + (sign > 0), losses + (sign < 0)
+        psnr = {name: f"{np.mean(scores['psnr'][name]):.1f}" for name in (NOISY, AUTO, rival)}
+        ssim_sign = direction(paired(scores["ssim"][AUTO], scores["ssim"][rival], group), level)
+        agreement = (
+            "SSIM agrees."
+            if ssim_sign == sign
+            else "The difference in SSIM is not significant."
+            if ssim_sign == 0
+            else "SSIM does not agree."
         )
-        named = f"the {rival}" if rival == MEDIAN else rival
-        gap = against[rival].value
-        said.append(
-            f"{title.capitalize()}: from {means[NOISY]} dB the autoencoder comes to {means[AUTO]} dB, {named}, the "
-            f"harder of the other two to beat, to {means[rival]} dB; "
+        rival_name = f"the {rival}" if rival == MEDIAN else rival
+        gap = gains[rival].value
+        sentences.append(
+            f"{title.capitalize()}: the autoencoder changes the PSNR from {psnr[NOISY]} to {psnr[AUTO]} dB, and "
+            f"{rival_name}, the better simple method, to {psnr[rival]} dB; "
             + choose(
-                which,
-                f"the autoencoder is ahead by {number(gap)} dB. ",
-                f"{named} is ahead by {number(-gap)} dB. ",
-                "the two cannot be told apart. ",
+                sign,
+                f"the autoencoder is better by {number(gap)} dB. ",
+                f"{rival_name} is better by {number(-gap)} dB. ",
+                "the difference is not significant. ",
             )
-            + agrees
+            + agreement
         )
     total = len(numbers["noises"])
     if wins == total:
-        head = "A learned network beats both simple methods on every kind of noise."
+        head = "The denoising autoencoder is better than both simple methods for every kind of noise."
     elif losses == total:
-        head = "A simple method beats the learned network on every kind of noise."
+        head = "A simple method is better than the denoising autoencoder for every kind of noise."
     else:
         head = (
-            f"The learned network beats both simple methods on {wins} of {total} kinds of noise and is beaten on "
-            f"{losses}."
+            f"The denoising autoencoder is better than both simple methods for {wins} of {total} kinds of noise, and "
+            f"worse than one of them for {losses}."
         )
-    return [head, *said]
+    return [head, *sentences]
 
 
 # --- figures ----------------------------------------------------------------------------------------------------
 
 
-def _note(found: dict[str, Any], name: str) -> str:
-    extra = {MEDIAN: f", {found['window']}×{found['window']}", PCA: f", {found['components']} components"}
-    return f"{np.mean(found['psnr'][name]):.1f} dB{extra.get(name, '')}" if name in found["psnr"] else ""
+def _note(scores: dict[str, Any], name: str) -> str:
+    extra = {MEDIAN: f", {scores['window']}×{scores['window']}", PCA: f", {scores['components']} components"}
+    return f"{np.mean(scores['psnr'][name]):.1f} dB{extra.get(name, '')}" if name in scores["psnr"] else ""
 
 
 def _table(numbers: dict[str, Any], n: int, group: list[int] | None) -> Section:
     rows = [
-        [title, name, estimate(found["psnr"][name], group).text(2), estimate(found["ssim"][name], group).text(3)]
-        for title, found in numbers.items()
-        for name in found["psnr"]
+        [title, name, estimate(scores["psnr"][name], group).text(2), estimate(scores["ssim"][name], group).text(3)]
+        for title, scores in numbers.items()
+        for name in scores["psnr"]
     ]
-    caption = f"{n:,} test data, mean ± standard error. PSNR and SSIM against the clean picture; higher is better."
+    caption = (
+        f"{n:,} test examples, mean ± standard error. PSNR and SSIM compare with the clean picture; higher is better."
+    )
     head = ["noise", "method", "PSNR, dB", "SSIM"]
     return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(2, 3))])

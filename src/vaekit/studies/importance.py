@@ -1,4 +1,4 @@
-"""log p(x) by importance sampling, and whether it tells what a model has not seen."""
+"""log p(x) by importance sampling, and its use as an out-of-distribution score."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ PLAIN, MIXTURE, LOGISTIC = "N(0, I) prior", "mixture prior", "another likelihood
 FROM_Q, FROM_P = "from q(z|x)", "from the prior"
 NOISE = 83
 OTHERS = ("fashion-mnist", "mnist")
-CLAIMS = 3 + 3 * (3 + len(OTHERS))  # of K and priors three; three scores of each of the other data
-SCORES = {"log_px": "log p(x)", "typicality": "typicality", "ratio": "ratio to pixels apart"}
+CLAIMS = 3 + 3 * (3 + len(OTHERS))  # three for K and priors; three scores for each other data set
+SCORES = {"log_px": "log p(x)", "typicality": "typicality", "ratio": "the ratio to independent pixels"}
 
 
 @study(
@@ -42,12 +42,12 @@ SCORES = {"log_px": "log p(x)", "typicality": "typicality", "ratio": "ratio to p
     check=lambda data: check_kinds(data, "importance"),
 )
 def importance(bench: Bench) -> Findings:
-    """log p(x) by importance sampling against the number of samples, and as a score of what is out of distribution.
+    """Estimates log p(x) by importance sampling, and uses it as an out-of-distribution score.
 
-    Three models: one with a N(0, I) prior, one with a learned mixture for a prior, one with another likelihood. Of each
-    log p(x) of held-out data is estimated with K draws from q(z|x), and with K draws from the prior. Then the first
-    model scores other data: altered test data, and of 28x28 grey pictures the other of MNIST and Fashion-MNIST where it
-    is at hand (run the study on that one for the reverse).
+    There are three models: one with a N(0, I) prior, one with a learned mixture prior, one with another likelihood. For
+    each, log p(x) of held-out data is estimated with K samples from q(z|x) and with K samples from the prior. Then the
+    first model scores other data: altered test data, and for 28x28 grey pictures MNIST or Fashion-MNIST, whichever is
+    not the training data, if available.
     """
     shape = {"latent": LATENT}
     grey = bench.data.kind == "image" and bench.data.shape[0] == 1
@@ -69,7 +69,7 @@ def importance(bench: Bench) -> Findings:
         weights = {FROM_Q: weights_of(bench, run, n, counts[-1]), FROM_P: prior_weights(bench, run, n, counts[-1])}
         best = bounds(weights[FROM_Q], counts[-1])
         numbers["models"][name] = {
-            "likelihood": other["likelihood"] if name == LOGISTIC else "the default one",
+            "likelihood": other["likelihood"] if name == LOGISTIC else "the default",
             "curves": {kind: [float((bounds(w, c) - best).mean()) for c in counts] for kind, w in weights.items()},
             "gap": {kind: (bounds(w, counts[-1]) - best).tolist() for kind, w in weights.items()},
             "first": (bounds(weights[FROM_Q], 1) - best).tolist(),
@@ -81,7 +81,7 @@ def importance(bench: Bench) -> Findings:
         numbers["out"], pictures, notes = outside(bench, runs[PLAIN])
         sections.append(_outside(bench, numbers["out"], pictures))
     else:
-        numbers["out"], notes = {}, ["Other data are scored for images only."]
+        numbers["out"], notes = {}, ["Other data are scored only for images."]
     return Findings(read(numbers), sections, numbers, notes)
 
 
@@ -89,46 +89,46 @@ def importance(bench: Bench) -> Findings:
 
 
 def weights_of(bench: Bench, run: Run, n: int, k: int) -> np.ndarray:
-    """log p(x, z) - log q(z|x) at k draws from q for each of the first n test data, (n, k)."""
+    """log p(x, z) - log q(z|x) at k samples of q(z|x) for each of the first n test examples, (n, k)."""
     x = bench.observed(run)(np.arange(n)).to(run.device)
     return importance_weights(run, x, k)
 
 
 def importance_weights(run: Run, x: Tensor, k: int) -> np.ndarray:
-    """The same for given x (n, *event)."""
-    found = []
+    """log p(x, z) - log q(z|x) at k samples of q(z|x) for each x (n, *event), (n, k)."""
+    weights = []
     size = max(1, min(k, 4_000_000 // (len(x) * run.spec.dims)))
     noise = Noise.of(NOISE, len(x), device=run.device)
     with torch.no_grad():
         for first in range(0, k, size):
-            some = Noise(noise.base, noise.rows, first)
-            trace = run.model.trace(x, k=min(size, k - first), noise=some)
-            found.append(log_weights(trace, x).cpu().double().numpy())
-    return np.concatenate(found).T
+            block = Noise(noise.base, noise.rows, first)
+            trace = run.model.trace(x, k=min(size, k - first), noise=block)
+            weights.append(log_weights(trace, x).cpu().double().numpy())
+    return np.concatenate(weights).T
 
 
 def prior_weights(bench: Bench, run: Run, n: int, k: int) -> np.ndarray:
-    """log p(x|z) at k draws from the prior, the same for all data, (n, k)."""
+    """log p(x|z) at k samples of the prior, the same for all examples, (n, k)."""
     x = bench.observed(run)(np.arange(n)).to(run.device)
-    found = []
+    weights = []
     size = max(1, 4_000_000 // (n * run.spec.dims))
     with torch.no_grad():
         z = draw(run.model.prior(), Noise.of(NOISE + 1, k, device=run.device))
         for a in range(0, k, size):
             px = run.model.decode(z[a : a + size])
-            found.append(px.log_prob(x.unsqueeze(1)).cpu().double().numpy())
-    return np.concatenate(found, 1)
+            weights.append(px.log_prob(x.unsqueeze(1)).cpu().double().numpy())
+    return np.concatenate(weights, 1)
 
 
 def bounds(weights: np.ndarray, k: int) -> np.ndarray:
-    """log 1/k sum exp w of each datum, averaged over the disjoint groups of k draws: (n, K) -> (n,)."""
+    """The bound log (1/k) sum exp w per example, averaged over disjoint groups of k samples: (n, K) -> (n,)."""
     groups = weights[:, : weights.shape[1] // k * k].reshape(len(weights), -1, k)
     top = groups.max(-1, keepdims=True)
     return (np.log(np.exp(groups - top).mean(-1)) + top[..., 0]).mean(1)
 
 
 def effective(weights: np.ndarray) -> np.ndarray:
-    """Effective sample size (sum w)^2 / sum w^2 of each datum, (n,)."""
+    """The effective sample size (sum w)^2 / sum w^2 per example, (n,)."""
     w = np.exp(weights - weights.max(1, keepdims=True))
     return w.sum(1) ** 2 / (w**2).sum(1)
 
@@ -137,7 +137,11 @@ def effective(weights: np.ndarray) -> np.ndarray:
 
 
 def outside(bench: Bench, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray], list[str]]:
-    """Scores of other data beside those of test data, with the areas under their ROC curves."""
+    """Scores of other data and of test data, with the areas under their ROC curves.
+
+    Returns:
+        the scores by data set, the first pictures of each data set, and notes for the page.
+    """
     data, notes = bench.data, []
     n, k = min(bench.sized(200, 2000), len(data.test)), bench.sized(8, 64)
     low, high = data.scale
@@ -153,13 +157,20 @@ def outside(bench: Bench, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarra
         for name in OTHERS:
             if name != data.name:
                 try:
-                    found = named.source(name, mirrors=())
-                    assert found.splits is not None
-                    sets[name] = np.ascontiguousarray(found.x[found.splits["test"][:n]])[:, None]
+                    source = named.source(name, mirrors=())
+                    assert source.splits is not None
+                    sets[name] = np.ascontiguousarray(source.x[source.splits["test"][:n]])[:, None]
                 except DataError:
-                    notes.append(f"{name} is not at hand, so it was not scored; `vaekit fit {name}` fetches it.")
+                    notes.append(
+                        f"{name} was not scored because it is not downloaded; `vaekit fit {name}` downloads it."
+                    )
     own = np.arange(n) if (group := bench.groups(n)) is None else np.array(group)
-    altered = ("test data", "darkened to a quarter", "inverted", "pixels shuffled")  # an image and its copies: one unit
+    altered = (
+        "test data",
+        "darkened to a quarter",
+        "inverted",
+        "pixels shuffled",
+    )  # an image and its altered copies are one unit
     like = {name: own if name in altered else own.max() + 1 + np.arange(len(x)) for name, x in sets.items()}
     trained = np.ascontiguousarray(data.events(data.train[:n]))
     usual = float(scores(run, trained, k)[0].mean())
@@ -168,103 +179,111 @@ def outside(bench: Bench, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarra
     inside: dict[str, np.ndarray] = {}
     for name, x in sets.items():
         log_px, seen = scores(run, x, k)
-        found_scores = {"log_px": log_px, "typicality": -np.abs(log_px - usual)}
+        by_score = {"log_px": log_px, "typicality": -np.abs(log_px - usual)}
         if isinstance(run.composition.observation, Binary):
             apart = seen * np.log(background) + (1 - seen) * np.log(1 - background)
-            found_scores["ratio"] = log_px - apart.reshape(len(x), -1).sum(1)
-        inside = inside or found_scores
+            by_score["ratio"] = log_px - apart.reshape(len(x), -1).sum(1)
+        inside = inside or by_score
         result[name] = {"mean": float(log_px.mean())} | {
             key: area(inside[key], values, own, like[name], LEVEL / CLAIMS)._asdict()
-            for key, values in found_scores.items()
+            for key, values in by_score.items()
         }
     return result, {name: x[:SHOWN] for name, x in sets.items()}, notes
 
 
 def scores(run: Run, raw: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """log p(x) of raw data by importance sampling, (n,), and x as the model saw it."""
+    """log p(x) of raw data by importance sampling, (n,), and x as the model observes them."""
     observed = run.observed(raw)
-    found, seen = [], []
+    log_px, seen = [], []
     for a in range(0, len(raw), 200):
         x = observed(np.arange(a, min(a + 200, len(raw)))).to(run.device)
-        found.append(bounds(importance_weights(run, x, k), k))
+        log_px.append(bounds(importance_weights(run, x, k), k))
         seen.append(x.cpu().double().numpy())
-    return np.concatenate(found), np.concatenate(seen)
+    return np.concatenate(log_px), np.concatenate(seen)
 
 
-# --- what it says -----------------------------------------------------------------------------------------------
+# --- results ---------------------------------------------------------------------------------------------------
 
 
 def read(numbers: dict[str, Any]) -> list[str]:
-    """What the numbers say of K, of draws from the prior, of priors, and of other data."""
+    """The results for the number of samples, for samples of the prior, for priors, and for other data."""
     k, group, level = numbers["counts"][-1], numbers.get("group"), LEVEL / CLAIMS
-    plain = numbers["models"][PLAIN]
-    rise = estimate(-np.array(plain["first"]), group)
-    short = estimate(plain["gap"][FROM_P], group)
+    plain, mixture = numbers["models"][PLAIN], numbers["models"][MIXTURE]
+    rise = {name: estimate(-np.array(model["first"]), group) for name, model in ((PLAIN, plain), (MIXTURE, mixture))}
+    prior_gap = estimate(plain["gap"][FROM_P], group)
     ess = {kind: estimate(plain["ess"][kind], group) for kind in (FROM_Q, FROM_P)}
     _, low, high = ratio(plain["ess"][FROM_Q], plain["ess"][FROM_P], group, level)
-    said = [
-        f"From one draw of q(z|x) to {k:,} the estimate of log p(x) rises by {rise.text()} nats: so much the ELBO "
-        "lies below. "
+    sentences = [
+        f"From 1 to {k:,} samples of q(z|x), the estimate of log p(x) rises by {rise[PLAIN].text()} nats: the ELBO is "
+        f"lower by this amount. With {k:,} samples from the prior, the estimate is "
         + choose(
-            direction(short, level),
-            f"As many draws from the prior give {number(short.value)} nats more: q misses where p(z|x) has its mass.",
-            f"As many draws from the prior still lie {number(-short.value)} nats below: too few of them decode to "
-            "anything like the datum.",
-            "As many draws from the prior give the same, as far as these data tell.",
+            direction(prior_gap, level),
+            f"{number(prior_gap.value)} nats higher, because q(z|x) misses part of the mass of p(z|x).",
+            f"still {number(-prior_gap.value)} nats lower, because too few of them decode to something like the "
+            "example.",
+            "not significantly different.",
         ),
-        f"Of {k:,} draws {number(ess[FROM_Q].value)} count in effect when they are from q(z|x) and "
-        f"{number(ess[FROM_P].value)} when they are from the prior: "
+        f"The effective sample size of {k:,} samples is {number(ess[FROM_Q].value)} for samples from q(z|x) and "
+        f"{number(ess[FROM_P].value)} for samples from the prior. "
         + choose(
             beside(low, high, 2.0),
-            "the encoder makes more than twice as many count.",
-            "the encoder is hardly better than blind guesses here.",
-            "whether the encoder makes more than twice as many count these data do not tell.",
+            "The encoder more than doubles it.",
+            "The encoder does not double it: it is hardly better than the prior here.",
+            "Whether the encoder more than doubles it is uncertain.",
+        ),
+        f"With a mixture prior the rise is {rise[MIXTURE].text()} nats: "
+        + choose(
+            direction(paired(mixture["first"], plain["first"], group), level),
+            "its ELBO is tighter.",
+            "its ELBO is looser.",
+            "its ELBO is not significantly tighter or looser.",
         ),
     ]
-    loose = paired(numbers["models"][MIXTURE]["first"], plain["first"], group)
-    rise = estimate(-np.array(numbers["models"][MIXTURE]["first"]), group)
-    said.append(
-        f"With a mixture for a prior the rise is {rise.text()} nats: "
-        + choose(
-            direction(loose, level),
-            "its ELBO is the tighter one.",
-            "its ELBO is the looser one.",
-            "whether its ELBO is tighter or looser these data do not tell.",
-        )
-    )
-    out = {name: found for name, found in numbers["out"].items() if name != "test data"}
-    return [*said, *_read_outside(out)] if out else said
+    out = {name: areas for name, areas in numbers["out"].items() if name != "test data"}
+    return [*sentences, *_read_outside(out)] if out else sentences
 
 
-def _area(found: dict[str, float]) -> str:
-    return f"{number(found['value'])} ({number(found['low'])} to {number(found['high'])})"
+def _area(area: dict[str, float]) -> str:
+    return f"{number(area['value'])} ({number(area['low'])} to {number(area['high'])})"
 
 
 def _read_outside(out: dict[str, dict[str, Any]]) -> list[str]:
-    """What the areas say: which data score above test data, and what mends that."""
-    side = {name: beside(found["log_px"]["low"], found["log_px"]["high"], 0.5) for name, found in out.items()}
-    fooled, hidden = ([name for name in out if side[name] == s] for s in (-1, 0))
-    areas = f"(area {listed([_area(out[name]['log_px']) for name in fooled])}, where 0.5 is chance)"
-    said = (
-        f"log p(x) is higher than that of test data for {listed(fooled)} {areas}: it does not tell what the model has "
-        "not seen."
-        if fooled
-        else "log p(x) is lower for all other data than for test data, as one would hope."
-        if not hidden
-        else "log p(x) is surely higher than that of test data for none of the other data."
+    """Which data score above test data, and whether another score corrects that."""
+    side = {name: beside(areas["log_px"]["low"], areas["log_px"]["high"], 0.5) for name, areas in out.items()}
+    higher, unclear = ([name for name in out if side[name] == s] for s in (-1, 0))
+    text = (
+        f"log p(x) is higher for {_quoted(higher)} than for test data (area under the ROC curve "
+        f"{listed([_area(out[name]['log_px']) for name in higher])}, where 0.5 is chance). It does not detect data "
+        "unlike the training data."
+        if higher
+        else "log p(x) is lower for all other data than for test data, as it should be."
+        if not unclear
+        else "log p(x) is not significantly higher for any of the other data than for test data."
     )
-    if hidden:
-        said += f" Of {listed(hidden)} it cannot be said whether it is higher or lower."
-    sentences = [said]
-    for name in fooled:
-        mended = {key: out[name][key] for key in ("typicality", "ratio") if key in out[name]}
-        best = max(mended, key=lambda key: mended[key]["value"])
-        low, high = mended[best]["low"], mended[best]["high"]
+    if unclear:
+        text += f" For {_quoted(unclear)} the difference is not significant."
+    sentences = [text]
+    for name in higher:
+        others = {key: out[name][key] for key in ("typicality", "ratio") if key in out[name]}
+        best = max(others, key=lambda key: others[key]["value"])
+        low, high = others[best]["low"], others[best]["high"]
         sentences.append(
-            f"For {name} {SCORES[best]} brings it from {number(out[name]['log_px']['value'])} to {_area(mended[best])}"
-            + (", which tells them apart." if low > 0.8 else ", which is no cure." if high < 0.6 else ".")
+            f"For {_quoted([name])}, {SCORES[best]} changes the area from {number(out[name]['log_px']['value'])} to "
+            f"{_area(others[best])}"
+            + (
+                ", which detects these data."
+                if low > 0.8
+                else ", which does not solve the problem."
+                if high < 0.6
+                else "."
+            )
         )
     return sentences
+
+
+def _quoted(names: list[str]) -> str:
+    """The names of data sets as they are, those of altered data in quotation marks."""
+    return listed([name if name in OTHERS else f'"{name}"' for name in names])
 
 
 # --- figures ----------------------------------------------------------------------------------------------------
@@ -272,49 +291,49 @@ def _read_outside(out: dict[str, dict[str, Any]]) -> list[str]:
 
 def _curves(numbers: dict[str, Any]) -> Section:
     panels = {
-        name: {kind: Line(numbers["counts"], found["curves"][kind]) for kind in (FROM_Q, FROM_P)}
-        for name, found in numbers["models"].items()
+        name: {kind: Line(numbers["counts"], model["curves"][kind]) for kind in (FROM_Q, FROM_P)}
+        for name, model in numbers["models"].items()
     }
     k = numbers["counts"][-1]
     picture = plot(
         "samples",
-        lambda: figures.curves(panels, "samples K", "log p(x) less the best estimate, nats", log_x=True),
+        lambda: figures.curves(panels, "samples K", "log p(x) minus the best estimate, nats", log_x=True),
         "Estimates of log p(x) against the number of samples",
-        f"The mean over {numbers['n']} test data of the estimate with K draws, less the one with {k:,} draws from "
-        "q(z|x). Every estimate is a lower bound on average; the higher line is the nearer one.",
+        f"Mean over {numbers['n']} test examples of the estimate with K samples, minus the one with {k:,} samples from "
+        "q(z|x). Every estimate is a lower bound on average, so a higher line is better.",
     )  # fmt: skip
     return Section("samples", "log p(x) against the number of samples", [picture])
 
 
 def _table(numbers: dict[str, Any]) -> Section:
     rows = [
-        [name, found["likelihood"], estimate(-np.array(found["first"]), numbers["group"]).text(),
-         estimate(found["gap"][FROM_P], numbers["group"]).text(),
-         *(number(estimate(found["ess"][kind]).value) for kind in (FROM_Q, FROM_P))]
-        for name, found in numbers["models"].items()
+        [name, model["likelihood"], estimate(-np.array(model["first"]), numbers["group"]).text(),
+         estimate(model["gap"][FROM_P], numbers["group"]).text(),
+         *(number(estimate(model["ess"][kind]).value) for kind in (FROM_Q, FROM_P))]
+        for name, model in numbers["models"].items()
     ]  # fmt: skip
     k = numbers["counts"][-1]
-    head = ["model", "likelihood", f"rise from K = 1 to {k:,}", "prior less q", "effective, q", "effective, prior"]
-    caption = f"nats a datum, {numbers['n']} test data; effective sample sizes of {k:,} draws."
+    head = ["model", "likelihood", f"rise from K = 1 to {k:,}", "prior minus q", "ESS, q", "ESS, prior"]
+    caption = f"Nats per example, {numbers['n']} test examples. ESS: effective sample size of {k:,} samples."
     return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(2, 3, 4, 5))])
 
 
 def _outside(bench: Bench, out: dict[str, Any], pictures: dict[str, np.ndarray]) -> Section:
     keys = [key for key in SCORES if key in out["test data"]]
     rows = [
-        [name, number(found["mean"]), *(_area(found[key]) if name != "test data" else "" for key in keys)]
-        for name, found in out.items()
+        [name, number(areas["mean"]), *(_area(areas[key]) if name != "test data" else "" for key in keys)]
+        for name, areas in out.items()
     ]
     caption = (
-        "Mean log p(x) in nats, then for each score the area under the ROC curve of test data against these, with the "
-        f"interval that holds all areas of this page but for a chance of {LEVEL:.0%}: 1 tells all apart, 0.5 none, "
-        "below 0.5 the score prefers what it has not seen. Typicality: how near log p(x) is to its mean over training "
-        "data. Ratio: log p(x) less that of a model of each pixel apart."
+        "Mean log p(x) in nats, and for each score the area under the ROC curve of test data against the other data: 1 "
+        "is perfect detection, 0.5 is chance, and below 0.5 the score prefers the other data. The intervals hold all "
+        f"areas of this page at once with a probability of {1 - LEVEL:.0%}. Typicality: how near log p(x) is to its "
+        "mean over training data. Ratio: log p(x) minus that of a model of independent pixels."
     )
-    strips = Strips("others", [strip(bench, name, x) for name, x in pictures.items()], "The data that were scored",
-                    "The data that were scored, as they are before any draw.")  # fmt: skip
+    strips = Strips("others", [strip(bench, name, x) for name, x in pictures.items()], "The scored data",
+                    "The scored data, before binarisation.")  # fmt: skip
     table = Table(
         ["data", "mean log p(x)", *(f"area, {SCORES[key]}" for key in keys)], rows, caption, numeric=(1, 2, 3, 4)
     )
     blocks: list[Block] = [Text("Scored by the model with the N(0, I) prior."), strips, table]
-    return Section("outside", "What the model has not seen", blocks)
+    return Section("outside", "Data unlike the training data", blocks)

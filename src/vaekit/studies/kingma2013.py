@@ -1,4 +1,4 @@
-"""Figures 2 and 4 of Kingma and Welling (2013) on data of one's own."""
+"""Figures 2 and 4 of Kingma and Welling (2013) on any data."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ GRID = 20
 def kingma2013_bound(bench: Bench) -> Findings:
     """Figure 2 of the paper: the bound against samples seen, AEVB beside wake-sleep; and figure 4, the manifold.
 
-    The paper's networks (one tanh layer, 500 wide, trained by Adagrad with 100 data a step) with 3, 5, 10, 20 and 200
-    latents, by AEVB and by wake-sleep from the same initial weights. The rate is 0.005: on Fashion-MNIST the best of
-    0.005, 0.01 and 0.02 for either method after a thousand steps, where at 0.02, one of the paper's, wake-sleep breaks
-    down. The lower bound on training and validation data is recorded as they learn. The manifold is that of the recipe
-    `kingma2013`.
+    The paper's networks (one tanh layer, 500 wide, trained by Adagrad with batches of 100) have 3, 5, 10, 20 and 200
+    latents and are trained by AEVB and by wake-sleep from the same initial weights. The learning rate is 0.005, the
+    best of 0.005, 0.01 and 0.02 for both methods after a thousand steps on Fashion-MNIST; at 0.02, one of the paper's
+    rates, wake-sleep diverges. The lower bound on training and validation data is recorded during training. The
+    manifold is that of the recipe `kingma2013`.
     """
     width = 500 if len(bench.data.train) > 5000 else 200
     training = {
@@ -74,74 +74,79 @@ def kingma2013_bound(bench: Bench) -> Findings:
 
 
 def curve(run: Run, kind: str, batch: int) -> dict[str, list[float]]:
-    """Samples seen and the ELBO: of validation data, or of the training batches between two records."""
+    """Samples seen and the ELBO: of validation data (`valid`), or of the training batches between records (`train`)."""
     records = [r for r in run.log if r["kind"] == kind]
-    found = {}
+    elbo = {}
     for r in records:
         value = r.get("elbo")
         if value is None and r.get("rate") is not None and r.get("distortion") is not None:
             value = -(r["rate"] + r["distortion"])
         if value is not None:
-            found[r["step"]] = value
-    return {"samples": [float(s * batch) for s in sorted(found)], "elbo": [found[s] for s in sorted(found)]}
+            elbo[r["step"]] = value
+    return {"samples": [float(s * batch) for s in sorted(elbo)], "elbo": [elbo[s] for s in sorted(elbo)]}
 
 
 def scored(numbers: dict[str, Any], method: str, d: int, part: str = "valid") -> np.ndarray:
-    """The ELBO of each datum at the end of training, (n,)."""
+    """The ELBO of each example at the end of training, (n,)."""
     return np.array(numbers["elbo"][f"{method}, {d}"][part], float)
 
 
-CLAIMS = len(LATENTS) + 3  # the methods at each number of latents, the best, its lead, overfitting
-LITTLE = 0.05  # of the bound, below which superfluous latents are said to cost little
+CLAIMS = len(LATENTS) + 3  # the methods for each number of latents, the best number, its lead, overfitting
+LITTLE = 0.05  # superfluous latents cost little if they cost less than this share of the bound
 
 
 def read(numbers: dict[str, Any]) -> list[str]:
-    """What the bounds say of the two methods, of superfluous latents, and of overfitting."""
+    """The results for the two methods, for superfluous latents, and for overfitting."""
     level, group = LEVEL / CLAIMS, numbers.get("group")
     ends = {str(d): scored(numbers, AEVB, d) for d in LATENTS}
     best, ties = highest(ends, group, level)
     cost = paired(ends[best], ends[str(LATENTS[-1])], group)
-    over, steps = _over(numbers)
-    said = [
+    over, steps = _overfitting(numbers)
+    sentences = [
         _methods(numbers, level),
         f"The bound of AEVB is best with {best} latents"
-        + (f", which these data cannot tell from {listed(ties)}. " if ties else ". ")
+        + (f", not significantly better than with {listed(ties)}. " if ties else ". ")
         + _superfluous(best, bool(ties), cost, float(np.mean(ends[best])), level),
-        f"The bound on training data less that on validation data is {listed([e.text() for e in over])} nats: "
+        f"The bound on training data minus that on validation data is {listed([e.text() for e in over])} nats for "
+        "these numbers of latents: "
         + choose(
             trend(steps, level),
             "more latents overfit more.",
             "more latents overfit less.",
-            "whether more latents overfit more these data do not tell.",
+            "no significant trend.",
         ),
     ]
     if numbers["floor"] is not None:
         below = paired(-np.array(numbers["floor"], float), ends[best], group)
-        said.append(
-            f"In expectation no bound can lie above {number(-float(np.mean(numbers['floor'])))} nats, the entropy of "
-            f"the binary draw itself; the best here is {below.text()} nats below it."
+        sentences.append(
+            f"In expectation no bound can exceed {number(-float(np.mean(numbers['floor'])))} nats, minus the entropy "
+            f"of the binary draw; the best bound here is {below.text()} nats lower."
         )
-    return said
+    return sentences
 
 
 def _methods(numbers: dict[str, Any], level: float) -> str:
-    """Which of the two methods ends above the other."""
+    """Which of the two methods ends above the other, for each number of latents."""
     gaps = {d: paired(scored(numbers, AEVB, d), scored(numbers, SLEEP, d), numbers.get("group")) for d in LATENTS}
     signs = {d: direction(gap, level) for d, gap in gaps.items()}
-    ahead, behind, unclear = ([str(d) for d in LATENTS if signs[d] == s] for s in (1, -1, 0))
-    if len(ahead) == len(LATENTS):
-        said = "AEVB ends above wake-sleep at every number of latents"
-    elif len(behind) == len(LATENTS):
-        said = "Wake-sleep ends above AEVB at every number of latents, the opposite of the paper"
+    above, below, level_with = ([str(d) for d in LATENTS if signs[d] == s] for s in (1, -1, 0))
+    if len(above) == len(LATENTS):
+        text = "AEVB ends above wake-sleep for every number of latents"
+    elif len(below) == len(LATENTS):
+        text = "Wake-sleep ends above AEVB for every number of latents, contrary to the paper"
+    elif len(level_with) == len(LATENTS):
+        text = "AEVB and wake-sleep do not differ significantly for any number of latents"
     else:
-        places = (("above wake-sleep", ahead), ("below it", behind), ("too near it for these data to tell", unclear))
-        said = "AEVB ends " + ", ".join(f"{what} with {listed(which)} latents" for what, which in places if which)
+        verdicts = (("above", above), ("below", below), ("not significantly apart from", level_with))
+        text = "AEVB ends " + listed(
+            [f"{word} wake-sleep with {listed(which)} latents" for word, which in verdicts if which]
+        )
     values = listed([gap.text() for gap in gaps.values()])
-    return f"{said} (AEVB less wake-sleep: {values} nats with {listed([str(d) for d in LATENTS])} latents)."
+    return f"{text}. AEVB minus wake-sleep is {values} nats with {listed([str(d) for d in LATENTS])} latents."
 
 
-def _over(numbers: dict[str, Any]) -> tuple[list[Estimate], list[Estimate]]:
-    """The bound of AEVB on training data less that on validation data, and its steps from each number of latents on."""
+def _overfitting(numbers: dict[str, Any]) -> tuple[list[Estimate], list[Estimate]]:
+    """AEVB's bound on training data minus that on validation data, and its change between numbers of latents."""
     groups = {"train": numbers.get("train_group"), "valid": numbers.get("group")}
     of = {d: {part: scored(numbers, AEVB, d, part) for part in groups} for d in LATENTS}
     over = [difference(*(estimate(of[d][part], group) for part, group in groups.items())) for d in LATENTS]
@@ -153,17 +158,17 @@ def _over(numbers: dict[str, Any]) -> tuple[list[Estimate], list[Estimate]]:
 
 
 def _superfluous(best: str, tied: bool, cost: Estimate, bound: float, level: float) -> str:
-    """What the most latents cost against the best number of them."""
+    """The cost of the largest number of latents, compared with the best number."""
     if best == str(LATENTS[-1]):
-        return "Whether any are superfluous is open." if tied else "The most are the best: nothing was superfluous."
+        return "Whether any of these are superfluous is uncertain." if tied else "None of these are superfluous."
     low, high = cost.interval(level)
     line = LITTLE * abs(bound)
-    return f"{LATENTS[-1]} latents lie {cost.text()} nats below it: " + (
-        "superfluous latents cost little, as the paper says, since the KL switches them off."
+    return f"With {LATENTS[-1]} latents it is {cost.text()} nats lower: " + (
+        "as the paper says, superfluous latents cost little, since the KL switches them off."
         if high < line
-        else "here superfluous latents did cost, which the paper did not see."
+        else "here superfluous latents reduce the bound, contrary to the paper."
         if low > line
-        else f"whether that is more than {LITTLE:.0%} of the bound these data do not tell."
+        else f"whether that is more than {LITTLE:.0%} of the bound is uncertain."
     )
 
 
@@ -176,25 +181,29 @@ def _figure2(numbers: dict[str, Any]) -> Section:
         lines = {}
         for method in (AEVB, SLEEP):
             for kind in ("train", "valid"):
-                found = numbers["curves"][f"{method}, {d}"][kind]
+                measured = numbers["curves"][f"{method}, {d}"][kind]
                 name = f"{method}, {'training' if kind == 'train' else 'validation'} data"
                 partner = f"{method}, training data" if kind == "valid" else None
-                lines[name] = Line(found["samples"], found["elbo"], dashed=kind == "valid", like=partner)
+                lines[name] = Line(measured["samples"], measured["elbo"], dashed=kind == "valid", like=partner)
         panels[f"{d} latents"] = lines
     ends = [y for lines in panels.values() for line in lines.values() for y in np.asarray(line.y)[1:]]
     if not ends:
-        return Section("figure2", "The bound against samples seen", [Text("Too few steps for a curve.", "note")])
+        return Section(
+            "figure2",
+            "The bound against samples seen",
+            [Text("Not shown: the models have too few steps for a curve.", "note")],
+        )
     floor = numbers["floor"]
-    levels = None if floor is None else {"entropy of the draw": -float(np.mean(floor))}
+    levels = None if floor is None else {"minus the draw's entropy": -float(np.mean(floor))}
     low, high = np.quantile(ends, 0.05), max([*ends, *(levels or {}).values()])
     limits = (float(low - 0.1 * (high - low)), float(high + 0.06 * (high - low)))
     picture = plot(
         "figure2",
-        lambda: figures.curves(panels, "training samples seen", "lower bound, nats a datum", log_x=True, levels=levels,
+        lambda: figures.curves(panels, "training samples seen", "bound, nats per example", log_x=True, levels=levels,
                                height=3.0, marked=False, limits=limits),
         "The lower bound against training samples seen for each number of latents, AEVB and wake-sleep",
-        "As figure 2 of the paper. Training data: the batches as they came, averaged between records. Validation: at "
-        "most 2,000 data.",
+        "As figure 2 of the paper. Training data: batches, averaged between records. Validation: at most 2,000 "
+        "examples.",
     )  # fmt: skip
     return Section("figure2", "The bound against samples seen", [picture])
 
@@ -208,19 +217,19 @@ def _table(numbers: dict[str, Any]) -> Section:
     ]  # fmt: skip
     head = ["latents", AEVB, SLEEP, "difference"]
     n = len(scored(numbers, AEVB, LATENTS[0]))
-    caption = f"Lower bound on the first {n:,} validation data at the end, nats a datum, ± standard error."
+    caption = f"Final lower bound on the first {n:,} validation examples, in nats per example, ± standard error."
     return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(1, 2, 3))])
 
 
 def _figure4(bench: Bench, run: Run) -> Section:
     if bench.data.kind != "image":
-        return Section("figure4", "The manifold", [Text("Not shown: the data are no images.", "note")])
+        return Section("figure4", "The manifold", [Text("Not shown: the data are not images.", "note")])
     pictures = figures.channels_last(run.decode(manifold_grid(GRID)))
     zoom = max(1, -(-42 // max(pictures.shape[1:3])))
     grid = figures.image_grid(pictures, GRID, gap=0, scale=bench.data.scale, zoom=zoom)
     caption = (
-        "As figure 4 of the paper: two latents on a grid evenly spaced in the probability of N(0, I), 5% to 95%, each "
-        "point decoded to the mean of p(x|z)."
+        "As figure 4 of the paper: a grid of two latents, evenly spaced in the probability of N(0, I) from 5% to 95%; "
+        "each point is decoded to the mean of p(x|z)."
     )
     return Section(
         "figure4", "The manifold of two latents", [still("figure4", grid, "A grid of decoded images", caption)]

@@ -1,4 +1,4 @@
-"""What the weight of the KL does, and its warm-up."""
+"""Fixed, warmed-up and cyclic weights of the KL."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PLAIN = "fixed 1"
 
 @study("kl-weight", "Bowman et al. 2016, arXiv:1511.06349; Fu et al. 2019, arXiv:1903.10145; Alemi et al. 2018")
 def kl_weight(bench: Bench) -> Findings:
-    """The weight of the KL fixed, warmed up and cycled: what is learned, how steadily, what collapses.
+    """Compares fixed, warmed-up and cyclic KL weights: the ELBO, the stability of training, and collapse.
 
-    The same model is trained with the KL weighted by fixed numbers, by a weight that rises linearly to 1 over a third
-    of training, and by one that rises again and again (four times), each from three seeds. The ELBO shown is the bound
-    itself, with weight 1, whatever was trained.
+    The same model is trained with fixed weights, with a weight that rises linearly to 1 over a third of training, and
+    with one that rises four times, each with three seeds. The ELBO is the true bound, with weight 1, for every
+    objective.
     """
     latent = 16
     horizon = bench.decided(
@@ -44,20 +44,20 @@ def kl_weight(bench: Bench) -> Findings:
     bench.stage("measuring")
     n = min(bench.sized(500, 4000), len(bench.data.test))
     measured = {name: [measure(bench, runs[f"{name}, seed {s}"], n) for s in range(SEEDS)] for name in weights}
-    numbers = {name: {k: [m[k] for m in found] for k in found[0]} for name, found in measured.items()}
+    numbers = {name: {k: [m[k] for m in by_seed] for k in by_seed[0]} for name, by_seed in measured.items()}
     logs = {name: [log_of(runs[f"{name}, seed {s}"]) for s in range(SEEDS)] for name in weights}
-    for name, found in logs.items():
-        numbers[name]["spread"] = [spread(found)]
+    for name, by_seed in logs.items():
+        numbers[name]["spread"] = [spread(by_seed)]
     return Findings(
         read(numbers),
         [_curves(logs), _plane(numbers, n), _table(numbers, latent)],
         numbers,
-        [f"ELBO, rate, distortion: the first {n:,} test data, mean over {SEEDS} seeds ± its standard error."],
+        [f"ELBO, rate and distortion: the first {n:,} test examples, mean over {SEEDS} seeds ± its standard error."],
     )  # fmt: skip
 
 
 def measure(bench: Bench, run: Run, n: int) -> dict[str, float]:
-    """ELBO, rate, distortion, active latents of a run."""
+    """ELBO, rate, distortion (nats per example) and number of active latents of a run."""
     scored = bench.score(run, n, samples=4)
     return {
         "elbo": float(scored.elbo.mean()),
@@ -68,14 +68,14 @@ def measure(bench: Bench, run: Run, n: int) -> dict[str, float]:
 
 
 def log_of(run: Run) -> dict[str, np.ndarray]:
-    """Steps, rate and distortion of training batches, as recorded."""
+    """Steps, rate and distortion of the training batches, as recorded: arrays (n,)."""
     records = [r for r in run.log if r["kind"] == "train" and r.get("rate") is not None]
     steps, first = np.unique([r["step"] for r in records], return_index=True)
     return {"step": steps, **{k: np.array([records[i][k] for i in first]) for k in ("rate", "distortion")}}
 
 
 def together(logs: list[dict[str, np.ndarray]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps that all seeds recorded (n,), and their values (seeds, n)."""
+    """Steps that all seeds recorded (n,), and the values of `name` at them (seeds, n)."""
     steps = logs[0]["step"]
     for log in logs[1:]:
         steps = np.intersect1d(steps, log["step"])
@@ -83,9 +83,9 @@ def together(logs: list[dict[str, np.ndarray]], name: str) -> tuple[np.ndarray, 
 
 
 def spread(logs: list[dict[str, np.ndarray]]) -> float:
-    """How far seeds lie apart in the course of learning: the deviation of the ELBO between seeds, averaged over steps.
+    """The standard deviation of the ELBO between seeds during training, averaged over steps, in nats.
 
-    The first fifth is left out, in which every weight falls from where it started.
+    The first fifth of training is left out: there the ELBO depends on the initial weights.
     """
     steps, rate = together(logs, "rate")
     _, distortion = together(logs, "distortion")
@@ -93,57 +93,47 @@ def spread(logs: list[dict[str, np.ndarray]]) -> float:
     return float((rate + distortion)[:, late].std(0, ddof=1).mean())
 
 
-CLAIMS = 6  # the best, two gains, two ratios of spreads, the active latents
+CLAIMS = 6  # the best ELBO, two gains, two ratios of spreads, the active latents
 
 
 def read(numbers: dict[str, dict[str, list[float]]]) -> list[str]:
-    """What the numbers say of warm-ups, of the weight, and of what collapses; seeds are paired."""
+    """The results for warm-ups, for the weight, and for collapse; differences are paired by seed."""
     level = LEVEL / CLAIMS
-    elbo = {name: np.array(found["elbo"], float) for name, found in numbers.items()}
+    elbo = {name: np.array(measured["elbo"], float) for name, measured in numbers.items()}
     best, ties = highest(elbo, level=level)
-    said = [
-        f"The best ELBO is that of `{best}`, {estimate(elbo[best]).text()} nats"
-        + (
-            f"; {SEEDS} seeds cannot tell {listed([f'`{t}`' for t in ties])} from it."
-            if ties
-            else ", above all others."
-        )
+    sentences = [
+        f"The best ELBO is that of `{best}`, {estimate(elbo[best]).text()} nats; it is "
+        + (f"not significantly above {listed([f'`{t}`' for t in ties])}." if ties else "higher than all others.")
     ]
     for name in (LINEAR, CYCLIC):
         gain = paired(elbo[name], elbo[PLAIN])
-        ended = choose(
-            direction(gain, level),
-            f"ended {number(gain.value)} nats above a weight fixed at 1",
-            f"ended {number(-gain.value)} nats below a weight fixed at 1",
-            f"ended {number(abs(gain.value))} nats {'above' if gain.value > 0 else 'below'} a weight fixed at 1, which "
-            f"{SEEDS} seeds cannot tell from none",
-        )
-        how, low, high = spread_ratio(numbers[name]["spread"][0], numbers[PLAIN]["spread"][0], SEEDS, level)
-        apart = f"its seeds lay {number(how)} times as far apart on the way"
-        steadier = choose(
+        ended = f"ended {number(abs(gain.value))} nats {'above' if gain.value > 0 else 'below'} a fixed weight of 1"
+        significance = choose(direction(gain, level), ".", ".", ", which is not significant.")
+        value, low, high = spread_ratio(numbers[name]["spread"][0], numbers[PLAIN]["spread"][0], SEEDS, level)
+        comparison = f"the spread between seeds during training was {number(value)} times that of the fixed weight"
+        stability = choose(
             beside(low, high),
-            f"Learning was less steady: {apart}, the opposite of what is often claimed for it.",
-            f"Learning was steadier: {apart}, as is often claimed for it.",
-            f"Whether learning was steadier, as is often claimed for it, {SEEDS} seeds cannot tell: {apart} "
-            f"({between(low, high, level)}).",
+            f"Training was less stable, contrary to what is often claimed: {comparison}.",
+            f"Training was more stable, as is often claimed: {comparison}.",
+            f"Its often-claimed stability is not significant: {comparison} ({between(low, high, level)}).",
         )
-        said.append(f"A {name} {ended}. {steadier}")
+        sentences.append(f"A {name} {ended}{significance} {stability}")
     fixed = sorted((float(name.split()[1]), name) for name in numbers if name.startswith("fixed"))
     (low_weight, first), (high_weight, last) = fixed[0], fixed[-1]
-    active = [float(np.mean(numbers[name]["active"])) for name in (first, last)]
+    active = [f"{np.mean(numbers[name]['active']):.3g}" for name in (first, last)]
     rates = [float(np.mean(numbers[name]["rate"])) for name in (first, last)]
-    said.append(
+    counts = f"on average {active[0]} were active at weight {low_weight:g} and {active[1]} at weight {high_weight:g}"
+    sentences.append(
         f"From weight {low_weight:g} to {high_weight:g} the rate went from {number(rates[0])} to {number(rates[1])} "
         "nats, and "
         + choose(
             direction(paired(numbers[last]["active"], numbers[first]["active"], step=1.0), level),
-            f"more latents were active, not fewer ({active[0]:.3g} to {active[1]:.3g}): nothing collapsed.",
-            f"latents collapsed: {active[0]:.3g} were active at the one and {active[1]:.3g} at the other.",
-            f"no collapse is to be told from chance: {active[0]:.3g} latents were active at the one and "
-            f"{active[1]:.3g} at the other.",
+            f"no latents collapsed: {counts}.",
+            f"latents collapsed: {counts}.",
+            f"the number of active latents did not change significantly: {counts}.",
         )
     )
-    return said
+    return sentences
 
 
 # --- figures ----------------------------------------------------------------------------------------------------
@@ -152,38 +142,38 @@ def read(numbers: dict[str, dict[str, list[float]]]) -> list[str]:
 def _curves(logs: dict[str, list[dict[str, np.ndarray]]]) -> Section:
     panels: dict[str, dict[str, Line]] = {"rate, KL(q ‖ p)": {}, "distortion, −log p(x|z)": {}}
     for title, key in zip(panels, ("rate", "distortion"), strict=True):
-        for name, found in logs.items():
-            steps, values = together(found, key)
+        for name, by_seed in logs.items():
+            steps, values = together(by_seed, key)
             panels[title][name] = Line(steps, values.mean(0), values.min(0), values.max(0))
     picture = plot(
-        "curves", lambda: figures.curves(panels, "training step", "nats a datum"),
+        "curves", lambda: figures.curves(panels, "training step", "nats per example"),
         "Rate and distortion against the training step for each weight, with bands over seeds",
-        f"Training batches; the line is the mean of {SEEDS} seeds, the band from the lowest to the highest of them.",
+        f"Training batches; the line is the mean of {SEEDS} seeds, the band extends from the lowest to the highest.",
     )  # fmt: skip
-    return Section("curves", "In the course of training", [picture])
+    return Section("curves", "During training", [picture])
 
 
 def _plane(numbers: dict[str, dict[str, list[float]]], n: int) -> Section:
-    points = {name: (found["rate"], found["distortion"]) for name, found in numbers.items()}
+    points = {name: (measured["rate"], measured["distortion"]) for name, measured in numbers.items()}
     picture = plot(
         "rate-distortion",
-        lambda: figures.scatter(points, "rate, nats a datum", "distortion, nats a datum", equal_sum=True),
-        "Distortion against rate, a point a trained model",
-        f"Each point is one trained model on the first {n:,} test data. Along a thin line the ELBO is the same; nearer "
-        "the lower left it is better. The weight slides a model along the curve, from much rate to little.",
+        lambda: figures.scatter(points, "rate, nats per example", "distortion, nats per example", equal_sum=True),
+        "Distortion against rate, one point per trained model",
+        f"Each point is one trained model on the first {n:,} test examples. The ELBO is constant along each thin line "
+        "and higher towards the lower left. A larger weight moves a model along the curve to a lower rate.",
     )  # fmt: skip
     return Section("plane", "Rate against distortion", [picture])
 
 
 def _table(numbers: dict[str, dict[str, list[float]]], latent: int) -> Section:
     rows = [
-        [name, *(estimate(found[k]).text() for k in ("elbo", "rate", "distortion")),
-         f"{np.mean(found['active']):.1f} of {latent}", number(found["spread"][0])]
-        for name, found in numbers.items()
+        [name, *(estimate(measured[k]).text() for k in ("elbo", "rate", "distortion")),
+         f"{np.mean(measured['active']):.1f} of {latent}", number(measured["spread"][0])]
+        for name, measured in numbers.items()
     ]  # fmt: skip
-    head = ["weight", "ELBO", "rate", "distortion", "active latents", "spread on the way"]
+    head = ["weight", "ELBO", "rate", "distortion", "active latents", "spread during training"]
     caption = (
-        "nats a datum. Spread on the way: the standard deviation of the training ELBO between seeds, averaged over the "
-        f"last four fifths of training. Active: variance of the posterior mean above {ACTIVE}."
+        "Nats per example. Spread during training: the standard deviation of the training ELBO between seeds, averaged "
+        f"over the last four fifths of training. Active: variance of the posterior mean above {ACTIVE}."
     )
     return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(1, 2, 3, 4, 5))])

@@ -1,4 +1,4 @@
-"""What data a study needs, checked before anything is trained: refusals name the numbers that are there and needed."""
+"""Checks of the data before training: each error says how many examples a study needs and how many the data have."""
 
 from __future__ import annotations
 
@@ -10,69 +10,92 @@ from vaekit.data.core import Data
 from vaekit.errors import ChoiceError
 from vaekit.utils.uncertainty import units
 
+from .words import listed
+
 LEAST = {"test": (30, 0.1), "valid": (10, 0.1), "train": (100, 0.8)}
-"""Data of each part that a study needs, and the share that the usual split gives it."""
-GROUPS = 10  # of test data, where they are split by group
-EACH = 2  # test data of a class at least, on average
+"""For each split: the number of examples that a study needs, and the share that the default split gives it."""
+GROUPS = 10  # fewest groups in the test data, where data are split by group
+EACH = 2  # fewest labelled examples per class, on average
 
 
 def check_sizes(data: Data, name: str) -> None:
-    """Raises ChoiceError where a part of the data is too small for a study to say anything."""
+    """Check that every split has enough examples, and the test split enough groups.
+
+    Raises:
+        ChoiceError: a split is too small for a study.
+    """
     for part, (least, share) in LEAST.items():
         n = len(getattr(data, part))
         if n < least:
             raise ChoiceError(
-                f"{name} needs {least} {part} data or more, and {data.name} has {n}: give {math.ceil(least / share)} "
-                f"data or more, or splits of your own with {least} {part} data"
+                f"{name} needs at least {least} {part} examples, and {data.name} has {n}: give at least "
+                f"{math.ceil(least / share)} examples, or your own splits with {least} {part} examples"
             )
     group = data.test.group
     if group is not None and units(len(group), group) < GROUPS:
         raise ChoiceError(
-            f"{name} needs test data of {GROUPS} groups or more, since errors are by group, and those of {data.name} "
-            f"are of {units(len(group), group)}: give data of {10 * GROUPS} groups or more"
+            f"{name} needs test data from at least {GROUPS} groups, because standard errors are computed over groups, "
+            f"and {data.name} has {units(len(group), group)}: give data from at least {10 * GROUPS} groups"
         )
 
 
 def check_classes(data: Data, name: str) -> None:
-    """Raises ChoiceError unless test and training data have two classes or more, with data enough in each."""
+    """Check that test and training data have at least two classes, with enough labelled examples.
+
+    Raises:
+        ChoiceError: a split has fewer than two classes, or too few labelled examples.
+    """
     for part in ("test", "train"):
         label = getattr(data, part).label
         known = np.zeros(0, int) if label is None else label[label >= 0]
         classes = len(np.unique(known))
         if classes < 2:
             raise ChoiceError(
-                f"{name} needs data of two classes or more, and the {part} data of {data.name} have {classes}: give a "
-                "folder of class folders, or name a column of classes (`label`)"
+                f"{name} needs at least two classes, and the {part} data of {data.name} have {classes}: give a folder "
+                "with one folder per class, or name the column of classes (`label`)"
             )
         need = max(LEAST[part][0], EACH * classes)
         if len(known) < need:
             raise ChoiceError(
-                f"{name} needs {need} {part} data with a class ({classes} classes), and {data.name} has {len(known)}"
+                f"{name} needs at least {need} labelled {part} examples for {classes} classes, and {data.name} has "
+                f"{len(known)}"
             )
 
 
 def check_whole(data: Data, name: str) -> None:
-    """Raises ChoiceError where values are missing or columns are of several kinds: such data have no distances."""
+    """Check that distances between examples are defined: no missing values, and columns of one kind.
+
+    Raises:
+        ChoiceError: values are missing, or a table has columns that are not real.
+    """
     if data.missing:
-        raise ChoiceError(f"{name} needs data without missing values: fill them in or drop such rows first")
+        raise ChoiceError(f"{name} needs data without missing values: fill them in, or drop those rows")
     check_kinds(data, name)
 
 
 def check_kinds(data: Data, name: str) -> None:
-    """Raises ChoiceError where columns of a table are of several kinds."""
+    """Check that all columns of a table are real-valued.
+
+    Raises:
+        ChoiceError: a table has columns of another kind.
+    """
     if data.kind == "counts":
         return
     if kinds := sorted({column.kind for column in data.schema} - {"real"}):
         raise ChoiceError(
-            f"{name} needs columns of plain numbers, and {data.name} has columns that are {', '.join(kinds)}: "
-            "drop them or declare them real"
+            f"{name} needs real-valued columns, and {data.name} has {listed(kinds)} columns: drop these, or declare "
+            "them as real"
         )
 
 
 def check_images(data: Data, name: str, side: int) -> None:
-    """Raises ChoiceError unless the data are images of so many pixels a side."""
+    """Check that the data are images with at least `side` pixels per side.
+
+    Raises:
+        ChoiceError: the data are not images, or are too small.
+    """
     if data.kind != "image":
         raise ChoiceError(f"{name} needs images, and {data.name} holds data of kind {data.kind}")
     if min(data.shape[1:]) < side:
         height, width = data.shape[1:]
-        raise ChoiceError(f"{name} needs images of {side} pixels a side or more, and these are {height}x{width}")
+        raise ChoiceError(f"{name} needs images of at least {side}x{side} pixels, and these are {height}x{width}")

@@ -1,4 +1,4 @@
-"""From findings to one page."""
+"""Write the findings of a study as one page."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .bench import Bench
 from .registry import Findings, Study
 from .words import LEVEL
 
-TILE = 84  # pixels of the longer side of a tile
-YOUNG, OLD = 5, 20_000  # epochs below which a model is young, and steps from which it is not
+TILE = 84  # smallest longer side of a picture, in pixels of the page
+YOUNG, OLD = 5, 20_000  # a page warns below so many epochs, unless every model had so many steps
 
 
 def write_page(study: Study, bench: Bench, findings: Findings, path: Path) -> None:
-    """One self-contained page: what was found, the figures, and how it was done."""
-    found = Section("found", "What was found", [Text(s) for s in findings.sentences])
-    found.blocks += [Text(note, "note") for note in [*findings.notes, _claims(bench)]]
-    sections = [found, *findings.sections, _how(study, bench, path)]
+    """Write one self-contained page with the results, the figures and the method."""
+    results = Section("found", "What was found", [Text(s) for s in findings.sentences])
+    results.blocks += [Text(note, "note") for note in [*findings.notes, _claims(bench)]]
+    sections = [results, *findings.sections, _how(study, bench, path)]
     now = datetime.now(UTC)
     steps = [run.config.get("step", 0) for run in bench.runs.values()]
     each = f"{steps[0]:,}" if len(set(steps)) == 1 else f"{min(steps):,} to {max(steps):,}" if steps else "0"
@@ -38,19 +38,17 @@ def write_page(study: Study, bench: Bench, findings: Findings, path: Path) -> No
 
 
 def _claims(bench: Bench) -> str:
-    """How the sentences above were judged."""
+    """How significance was tested."""
     seeds = {plan.training.get("seed", 0) for plan in bench.plans.values()}
     group = bench.data.test.group
-    by = "data" if group is None else f"groups ({units(len(group), group):,} of them in the test data)"
-    over = f"seeds ({len(seeds)})" if len(seeds) > 1 else by
-    alone = (
-        ""
-        if len(seeds) > 1
-        else " Each model was trained once: what is said holds of these models, and another seed may reverse it."
-    )
+    if len(seeds) > 1:
+        over, caveat = f"the {len(seeds)} seeds", ""
+    else:
+        over = "examples" if group is None else f"groups ({units(len(group), group):,} in the test data)"
+        caveat = " Each model was trained once: the results hold for these models, and another seed may reverse them."
     return (
-        f"A difference is claimed where Student's t over {over} tells it from none; all claims of this page together "
-        f"are made by chance in {LEVEL:.0%} of pages where there is nothing to find.{alone}"
+        f"A difference is called significant by Student's t test over {over}, at a level such that a page without any "
+        f"real difference makes a false claim with a probability of {LEVEL:.0%}.{caveat}"
     )
 
 
@@ -59,21 +57,21 @@ def _minutes(minutes: float) -> str:
 
 
 def _warnings(bench: Bench) -> list[str]:
-    """Too little training is the first thing that a reader must know."""
+    """A warning if the models had little training."""
     run = min(bench.runs.values(), key=lambda run: run.config.get("step", 0), default=None)
     if run is None:
         return []
     epochs = run.config["step"] * min(run.config["training"]["batch"], len(bench.data.train)) / len(bench.data.train)
-    if epochs >= YOUNG or run.config["step"] >= OLD:  # of very many data no one waits for five times
+    if epochs >= YOUNG or run.config["step"] >= OLD:  # with very many examples, fewer epochs are enough
         return []
     return [
-        f"A quick look: each model saw its training data {epochs:.2g} times. What is said below holds of models so "
-        "young; `--minutes` gives them longer, and the study goes on from where it stands."
+        f"A quick look: each model was trained for {epochs:.2g} epoch{'' if f'{epochs:.2g}' == '1' else 's'} only, and "
+        "the results hold for such short training. Running the study with more `--minutes` continues the training."
     ]
 
 
 def _how(study: Study, bench: Bench, path: Path) -> Section:
-    """Every model with its steps, the data, and the command that makes the page again."""
+    """The method: every model with its steps, the data, and the command that repeats the study."""
     rows = []
     for name, run in bench.runs.items():
         config = run.config
@@ -93,7 +91,7 @@ def _how(study: Study, bench: Bench, path: Path) -> Section:
     blocks: list[Block] = [
         Text(f"{study.summary} {study.description}"),
         Table(["model", "recipe and settings", "steps", "epochs", "trained for", "parameters"], rows,
-              "Every model of this page. They are kept beside it and trained on when the study is run for longer.",
+              "All models of this page, kept beside it. Running the study for longer continues their training.",
               numeric=(2, 3, 4, 5), wide=(1,)),
         Text(f"Data: {data.name}, {shape}; {sizes}. After {study.paper}."),
         Code("Again", again),
@@ -101,11 +99,11 @@ def _how(study: Study, bench: Bench, path: Path) -> Section:
     return Section("how", "How it was done", blocks)
 
 
-# --- blocks that several studies show -----------------------------------------------------------------------------
+# --- blocks used by several studies -----------------------------------------------------------------------------
 
 
 def tiles(bench: Bench, events) -> Bytes:
-    """Image events (N, C, H, W) as one row of a strip."""
+    """Image events (N, C, H, W) as one row of pictures."""
     pictures = figures.channels_last(events)
     zoom = max(1, -(-TILE // max(pictures.shape[1:3])))
     gap = max(2, zoom * max(pictures.shape[1:3]) // 28)

@@ -1,4 +1,4 @@
-"""The studies by name."""
+"""The register of studies."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Findings:
-    """What a study found.
+    """The results of a study.
 
     Attributes:
-        sentences: what the numbers say, each made from them; the first is the main one.
+        sentences: the results in words, each composed from the numbers; the main result comes first.
         sections: figures and tables, in the order of the page.
-        numbers: what the sentences and figures were made from, as JSON.
-        notes: what the reader must know of these numbers before believing them.
+        numbers: the numbers behind the sentences and figures, as JSON.
+        notes: caveats that a reader needs in order to judge the numbers.
     """
 
     sentences: list[str]
@@ -35,15 +35,14 @@ class Findings:
 
 @dataclass(frozen=True)
 class Study:
-    """One experiment of the literature.
+    """One experiment from the literature.
 
     Attributes:
-        name: on the command line.
-        paper: where it comes from.
-        data: the data set it runs on by default.
-        summary, description: of the docstring of `work`.
-        work: called with a `Bench`; trains, measures and reads.
-        check: refuses data that `work` cannot use, before anything is trained; beside what all studies need.
+        name: its name, as on the command line.
+        paper: the papers it follows.
+        data: its default data set.
+        work: the function that trains and measures, given a `Bench`, and returns the findings.
+        check: raises ChoiceError for data that `work` cannot use, before training, beside `check_sizes`.
     """
 
     name: str
@@ -54,10 +53,12 @@ class Study:
 
     @property
     def summary(self) -> str:
+        """The first line of the docstring of `work`."""
         return (self.work.__doc__ or "").strip().split("\n")[0]
 
     @property
     def description(self) -> str:
+        """The docstring of `work` after its first line, as one paragraph."""
         lines = (self.work.__doc__ or "").strip().split("\n\n", 1)[1:]
         return " ".join(" ".join(lines).split())
 
@@ -66,20 +67,20 @@ STUDIES: dict[str, Study] = {}
 
 
 def study(name: str, paper: str, data: str = "fashion-mnist", check: Callable[[Data], None] = lambda data: None):
-    """Register a function as the study of this name; its docstring's first line is what `vaekit study` lists."""
+    """Register the decorated function as the study `name`; `vaekit study` lists the first line of its docstring."""
 
-    def keep(work: Callable[[Bench], Findings]) -> Callable[[Bench], Findings]:
+    def register(work: Callable[[Bench], Findings]) -> Callable[[Bench], Findings]:
         STUDIES[name] = Study(name, paper, data, work, check)
         return work
 
-    return keep
+    return register
 
 
 def get_study(name: str) -> Study:
-    """The study of this name.
+    """The study called `name`.
 
     Raises:
-        ChoiceError: there is none.
+        ChoiceError: no study has this name.
     """
     if name not in STUDIES:
         raise ChoiceError(unknown("study", name, STUDIES, 0.4))

@@ -1,4 +1,4 @@
-"""Sentences made from numbers: what is more, what is less, and what cannot be told apart."""
+"""Significance tests and the sentences that report them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from numpy.typing import ArrayLike
 from vaekit.utils.uncertainty import f_quantile, standard_error, t_quantile, units
 
 LEVEL = 0.05
-"""The chance with which a page claims a difference where there is none, all its claims together."""
+"""The probability that a page without any real difference makes at least one claim (familywise error rate)."""
 
 
 class Estimate(NamedTuple):
-    """A mean with its standard error; where that is unknown, nan, no difference is claimed of it.
+    """A mean with its standard error. An error of nan is unknown, and then no difference is significant.
 
     Attributes:
-        degrees: of freedom of the error: one fewer than the independent units (data, groups, seeds) behind it.
-        slack: by how much the mean may be off because its values are whole steps (counts, hits).
+        value: the mean.
+        se: its standard error.
+        degrees: degrees of freedom of the error: the number of independent units (examples, groups, seeds) minus one.
+        slack: by how much the mean may be off because its values are integers (counts, hits).
     """
 
     value: float
@@ -29,38 +31,39 @@ class Estimate(NamedTuple):
     slack: float = 0.0
 
     def text(self, digits: int | None = None) -> str:
-        """`12.3 ± 0.4`, with two digits of the error where it is known."""
+        """`12.3 ± 0.4`: two digits of the error, or the value alone where the error is unknown or 0."""
         if not math.isfinite(self.se) or self.se == 0:
             return number(self.value, digits)
-        places = digits if digits is not None else max(0, min(4, 1 - math.floor(math.log10(self.se))))
-        return f"{self.value:.{places}f} ± {self.se:.{places}f}".replace("-", "−")
+        decimals = digits if digits is not None else max(0, min(4, 1 - math.floor(math.log10(self.se))))
+        return f"{self.value:.{decimals}f} ± {self.se:.{decimals}f}".replace("-", "−")
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """Where the mean lies but for a chance of `level`, by Student's t."""
+        """The confidence interval of the mean at confidence 1 - level, by Student's t."""
         if not math.isfinite(self.se):
             return -math.inf, math.inf
-        if self.se == 0 and 2 * 0.5 ** (self.degrees + 1) > level:  # as many alike may be chance: a sign test
+        if self.se == 0 and 2 * 0.5 ** (self.degrees + 1) > level:  # so few equal values can be chance (sign test)
             return -math.inf, math.inf
         reach = self.slack + (t_quantile(level, self.degrees) * self.se if self.se > 0 else 0.0)
         return self.value - reach, self.value + reach
 
 
 def estimate(values: ArrayLike, group: ArrayLike | None = None, step: float = 0.0) -> Estimate:
-    """The mean over values (N,) of independent units, such as seeds or data, with its standard error.
+    """The mean of independent values (N,), such as one per seed or per example, with its standard error.
 
     Arguments:
-        group: of each value, where those of one group are not independent.
-        step: what all values are whole multiples of (1 of counts and hits): the mean of n of them is then not known to
-            better than step / n, which is added to the error, and a claim allows for as much besides.
+        values: (N,).
+        group: (N,), the group of each value, where values within a group are dependent.
+        step: the unit of which all values are multiples (1 for counts and hits). The mean of n such values has a
+            resolution of step / n, which is added to the error and to the interval.
     """
     x = np.asarray(values, float).ravel()
     se, n = standard_error(x, group), units(len(x), group)
-    found = math.nan if se is None else math.hypot(se, step / n)
-    return Estimate(float(x.mean()), found, n - 1, step / n)
+    error = math.nan if se is None else math.hypot(se, step / n)
+    return Estimate(float(x.mean()), error, n - 1, step / n)
 
 
 def number(value: float, digits: int | None = None) -> str:
-    """A number for a sentence: three significant digits unless told otherwise."""
+    """A number as text: three significant digits, or as many decimals as `digits` says."""
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinite"
     if digits is None:
@@ -69,7 +72,7 @@ def number(value: float, digits: int | None = None) -> str:
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:
-    """a - b of independent estimates, with the degrees of freedom of Welch and Satterthwaite."""
+    """a - b for independent estimates, with the degrees of freedom of Welch and Satterthwaite."""
     square = a.se**2 + b.se**2
     parts = sum(e.se**4 / e.degrees for e in (a, b) if e.degrees > 0 and math.isfinite(e.degrees))
     degrees = square**2 / parts if parts > 0 else min(a.degrees, b.degrees)
@@ -77,22 +80,26 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
 
 
 def paired(a: ArrayLike, b: ArrayLike, group: ArrayLike | None = None, step: float = 0.0) -> Estimate:
-    """The mean of a - b over pairs (N,), with its standard error; `group` and `step` as of `estimate`."""
+    """The mean of a - b over pairs (N,), with its standard error; `group` and `step` as in `estimate`."""
     return estimate(np.asarray(a, float) - np.asarray(b, float), group, step)
 
 
-def direction(found: Estimate, level: float = LEVEL) -> int:
-    """1 where the mean is above 0 but for a chance of `level`, -1 where it is below, else 0."""
-    low, high = found.interval(level)
+def direction(mean: Estimate, level: float = LEVEL) -> int:
+    """1 if the mean is significantly above 0, -1 if it is significantly below 0, else 0."""
+    low, high = mean.interval(level)
     return 1 if low > 0 else -1 if high < 0 else 0
 
 
 def ratio(
     a: ArrayLike, b: ArrayLike, group: ArrayLike | None = None, level: float = LEVEL
 ) -> tuple[float, float, float]:
-    """mean a / mean b over pairs (N,) and the interval that misses it with a chance of `level` (Fieller 1954).
+    """mean a / mean b over pairs (N,), with its confidence interval (Fieller 1954).
 
-    The ratios r whose mean of a - r b is not told from 0; unbounded where the mean of b is not told from 0.
+    The interval contains each ratio r for which the mean of a - r b is not significantly different from 0. It is
+    unbounded where the mean of b is not significantly different from 0.
+
+    Returns:
+        the ratio and the ends of its interval at confidence 1 - level.
     """
     x, y = np.asarray(a, float), np.asarray(b, float)
     mean = (float(x.mean()), float(y.mean()))
@@ -113,7 +120,7 @@ def ratio(
 
 
 def spread_ratio(a: float, b: float, seeds: int, level: float = LEVEL) -> tuple[float, float, float]:
-    """a / b of two standard deviations between so many seeds each, and the interval by Fisher's F."""
+    """a / b of two standard deviations over `seeds` seeds each, with the ends of its interval by Fisher's F."""
     if not b > 0:
         return math.nan, 0.0, math.inf
     reach = math.sqrt(f_quantile(level / 2, seeds - 1, seeds - 1))
@@ -121,32 +128,32 @@ def spread_ratio(a: float, b: float, seeds: int, level: float = LEVEL) -> tuple[
 
 
 def beside(low: float, high: float, line: float = 1.0) -> int:
-    """1 where an interval lies above a line, -1 where below, 0 where it holds it."""
+    """1 if an interval lies above `line`, -1 if it lies below, 0 if it contains `line`."""
     return 1 if low > line else -1 if high < line else 0
 
 
 def between(low: float, high: float, level: float = LEVEL) -> str:
-    """An interval of confidence 1 - level in words."""
+    """A confidence interval as text."""
     if not (math.isfinite(low) and math.isfinite(high)):
-        return "with no bound that these data set"
+        return "unbounded interval"
     return f"{100 * (1 - level):.4g}% interval {number(low)} to {number(high)}"
 
 
-def choose(which: int, more: str, less: str, same: str) -> str:
-    """One of three readings, by the sign of a comparison."""
-    return {1: more, -1: less, 0: same}[which]
+def choose(sign: int, more: str, less: str, same: str) -> str:
+    """The text for a significantly larger (1), significantly smaller (-1) or not significantly different value (0)."""
+    return {1: more, -1: less, 0: same}[sign]
 
 
 def listed(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """`a`, `a and b` or `a, b and c`; `none` for no names."""
     names = list(names)
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
 
 
 def trend(steps: Sequence[Estimate], level: float = LEVEL) -> int:
-    """1 where every step surely rises, -1 where every one surely falls, 0 where neither can be said.
+    """1 if every step is significantly positive, -1 if every step is significantly negative, else 0.
 
-    Each step is judged at `level`: all of them go one way by chance less often than any one does.
+    Each step is tested at `level`: all of them have the same sign by chance less often than a single one does.
     """
     signs = {direction(step, level) for step in steps}
     return signs.pop() if len(signs) == 1 else 0
@@ -155,9 +162,9 @@ def trend(steps: Sequence[Estimate], level: float = LEVEL) -> int:
 def highest(
     values: dict[str, np.ndarray], group: ArrayLike | None = None, level: float = LEVEL
 ) -> tuple[str, list[str]]:
-    """The name of the largest mean over pairs (N,), and the names of those that it cannot be told from.
+    """The name of the largest mean over pairs (N,), and the names whose means are not significantly lower.
 
-    Every two names are compared, so each pair at its share of `level`.
+    Every two names are compared, each pair at its share of `level` (Bonferroni).
     """
     best = max(values, key=lambda name: float(np.mean(values[name])))
     share = level / max(1, len(values) * (len(values) - 1) // 2)
@@ -167,7 +174,7 @@ def highest(
 
 
 def resampled(n: int, group: ArrayLike | None, draws: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """Bootstrap draws of n rows, whole groups where there are such: row numbers, about n of them each."""
+    """Row numbers of bootstrap samples of n rows, about n each; with `group`, whole groups are drawn."""
     rng = np.random.default_rng(seed)
     if group is None:
         yield from (rng.integers(n, size=n) for _ in range(draws))
