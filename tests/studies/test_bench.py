@@ -201,7 +201,7 @@ def test_on_the_command_line(tiny, tmp_path, monkeypatch, capsys):
         assert name in out
     for words, said in (
         (["study", "kl-wieght"], "did you mean 'kl-weight'"),
-        (["study", "tiny", "digits", "--minutes", "0"], "0.25 minutes or more"),
+        (["study", "tiny", "digits", "--minutes", "0"], "at least 0.25 minutes"),
         (["study", "tiny", "digits", "--out", "page.pdf"], ".html"),
         (["study", "tiny", "nowhere"], "neither a data set nor a path"),
     ):
@@ -288,7 +288,7 @@ def test_groups_and_classes_of_a_table_by_name(tiny, tmp_path, monkeypatch, caps
     rows = "".join(f"p{i // 10},{i % 7}.5,{i % 2}\n" for i in range(600))
     (tmp_path / "rows.csv").write_text("who,a,b\n" + rows)
     assert main(["study", "tiny", "rows.csv", "--group", "who"]) == 2
-    assert "test data of 10 groups or more" in capsys.readouterr().err
+    assert "test data from at least 10 groups" in capsys.readouterr().err
     seen = []
     monkeypatch.setattr(Bench, "train", lambda self, plans: seen.append(self.data) or {})
     (tmp_path / "rows.csv").write_text("who,a,b\n" + rows + rows.replace("p", "q"))
