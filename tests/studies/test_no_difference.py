@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from vaekit.metrics.disentanglement import redrawn
 from vaekit.metrics.latents import active_bounds
 from vaekit.studies import (
     ae_vs_vae,
@@ -367,7 +368,7 @@ def test_holes_and_classes():
 def test_a_value_too_rare_to_be_drawn_again_leaves_no_verdict():
     factors = np.zeros((40, 1), int)
     factors[7] = 1
-    drawn = beta.redrawn(factors, None)
+    drawn = redrawn(factors, None, beta.DRAWS)
     assert 0.5 * beta.DRAWS < len(drawn) < 0.75 * beta.DRAWS  # 1 - 1/e of them
     assert all((factors[i] == 1).any() for i in drawn)
     models = {"a": {"mig_lib": 0.9, "draws": [0.9, 0.91]}, "b": {"mig_lib": 0.1, "draws": [0.1, 0.1]}}

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import ChoiceError
 
+from .measurement import Measurement, latent_means, shared, training_means
+from .needs import CLASSES, TRAINING_CLASSES, labels
+from .registry import Result, metric
+
 Array = NDArray[Any]
+KNOWN = 10_000
+"""Labelled training data at most, from which classes are learned."""
 
 
 def _checked(codes: Array, label: Array) -> tuple[Array, Array]:
@@ -76,3 +82,62 @@ def tsne(codes: Array, perplexity: float = 30.0, seed: int = 0) -> Array:
 
     z = np.asarray(codes, np.float32)
     return TSNE(2, perplexity=min(perplexity, (len(z) - 1) / 3), init="pca", random_state=seed).fit_transform(z)
+
+
+class Labelled(NamedTuple):
+    """Posterior means (_, L) and classes (_,) of the data whose class is known, and which of the data these are."""
+
+    codes: Array
+    label: Array
+    rows: NDArray[np.int64]
+
+
+@shared
+def measured(m: Measurement) -> Labelled:
+    """Those of the data that are measured."""
+    y = labels(m)
+    assert y is not None
+    rows = np.flatnonzero(y >= 0)
+    return Labelled(latent_means(m)[rows], y[rows], rows)
+
+
+@shared
+def known(m: Measurement) -> Labelled:
+    """Those of the first training data."""
+    y = m.run.data.train.label
+    assert y is not None
+    rows = np.flatnonzero(y >= 0)[:KNOWN]
+    return Labelled(training_means(m, rows), y[rows], rows)
+
+
+@metric("knn", "share of data", needs=[CLASSES, TRAINING_CLASSES], better="higher", label="kNN accuracy")
+def knn(m: Measurement) -> Result:
+    """Data whose class is that of most of the 10 nearest codes of training data."""
+    new, old = measured(m), known(m)
+    right = knn_correct(old.codes, old.label, new.codes, new.label).astype(float)
+    return Result(f"10 nearest of {len(old.codes):,} training codes, posterior means", per_datum=right, rows=new.rows)
+
+
+@metric("linear_probe", "share of data", needs=[CLASSES, TRAINING_CLASSES], better="higher", label="Linear probe")
+def linear_probe(m: Measurement) -> Result:
+    """Data whose class a logistic regression of the codes finds."""
+    new, old = measured(m), known(m)
+    right = probe_correct(old.codes, old.label, new.codes, new.label).astype(float)
+    how = f"logistic regression of {len(old.codes):,} standardised training codes, posterior means, L2 penalty 1"
+    return Result(how, per_datum=right, rows=new.rows)
+
+
+@metric("silhouette", "-1 to 1", needs=[CLASSES], better="higher")
+def silhouette(m: Measurement) -> Result:
+    """How much nearer codes are to their own class than to the next one (Rousseeuw 1987)."""
+    d = measured(m)
+    return Result("posterior means, Euclidean", per_datum=silhouettes(d.codes, d.label), rows=d.rows)
+
+
+@metric("cluster_agreement", "adjusted Rand index", needs=[CLASSES], better="higher")
+def agreement(m: Measurement) -> Result:
+    """How far clusters of the codes are the classes: 1 the same, 0 by chance (Hubert and Arabie 1985)."""
+    d = measured(m)
+    found = cluster_agreement(d.codes, d.label)
+    clusters = len(np.unique(d.label))
+    return Result(f"k-means, {clusters} clusters, mean of {len(found)} seeds", value=float(found.mean()))

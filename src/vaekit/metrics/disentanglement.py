@@ -1,4 +1,4 @@
-"""Whether single latents carry single factors: MIG in its two versions, and the FactorVAE score. Arrays in.
+"""Whether single latents carry single factors: MIG in its two versions, and the FactorVAE score.
 
 The two versions of MIG differ in codes, in the estimate and in the factors counted, and must not be mixed: `mig_lib` is
 what disentanglement_lib (Locatello et al. 2019) reports, `mig_chen` what the paper defines.
@@ -11,14 +11,24 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from numpy.typing import ArrayLike, NDArray
 
 from vaekit.errors import ChoiceError
+from vaekit.noise import Noise
+from vaekit.utils.uncertainty import resampled
+
+from .measurement import Measurement, latent_means, shared
+from .needs import FACTORS, GAUSSIAN, SEVERAL_FACTORS, factors
+from .registry import Result, metric
 
 Array = NDArray[Any]
 BINS = 20
 PRUNED = 0.05
 """A latent whose standard deviation is below this share of the prior's is noise to the FactorVAE score."""
+VOTES, TESTS, SIZE = 10_000, 5_000, 64
+DRAWS = 50
+"""Bootstrap draws for a standard error."""
 GRID = 6000  # points at most, on which densities of one latent are integrated
 REACH = 6.0  # standard deviations beyond the outermost code
 
@@ -152,7 +162,7 @@ def _entropy(density: Array, step: float) -> float:
 
 
 def factor_score(
-    means: Array, factors: Array, votes: int = 10_000, tests: int = 5_000, size: int = 64, seed: int = 0
+    means: Array, factors: Array, votes: int = VOTES, tests: int = TESTS, size: int = SIZE, seed: int = 0
 ) -> Score:
     """The FactorVAE score (Kim and Mnih 2018): one factor held, the latent that varies least votes for it.
 
@@ -202,3 +212,59 @@ def factor_score(
     matrix = np.zeros((len(spread), v.shape[1]))
     matrix[alive] = table / np.maximum(table.sum(0), 1)
     return Score(float(right.mean()), each, matrix)
+
+
+def counted_by_chen(names: Sequence[str], data: str) -> list[int]:
+    """Which factors the MIG of Chen et al. (2018) counts: all, but of dSprites not the shape, as in the paper."""
+    return [i for i, name in enumerate(names) if not (data == "dsprites" and name == "shape")]
+
+
+def redrawn(factors: Array, group: ArrayLike | None, draws: int) -> list[NDArray[np.int64]]:
+    """Bootstrap draws of rows in which every factor varies; a draw that lost a rare value has no score."""
+    found = resampled(len(factors), group, draws)
+    return [rows for rows in found if (factors[rows] != factors[rows[0]]).any(0).all()]
+
+
+def _known(m: Measurement) -> tuple[Array, list[str]]:
+    found = factors(m)
+    assert found is not None
+    return found
+
+
+@metric("mig", "share of the factors' entropy", needs=[FACTORS], better="higher", label="MIG")
+def mig(m: Measurement) -> Result:
+    """Mutual information gap of posterior means in bins (Locatello et al. 2019)."""
+    (v, names), z = _known(m), latent_means(m)
+    drawn = [mig_lib(z[rows], v[rows]).value for rows in redrawn(v, m.groups, DRAWS)]
+    how = f"{BINS} bins of posterior means; factors {', '.join(names)}; standard error of {len(drawn)} bootstrap draws"
+    return Result(how, value=mig_lib(z, v).value, se=float(np.std(drawn, ddof=1)) if len(drawn) > 1 else None)
+
+
+@shared
+@torch.no_grad()
+def scales(m: Measurement) -> Array:
+    """The standard deviation of q(z|x) of each latent of each datum, (n, L)."""
+    parts = []
+    for _, x, c in m.observed.batches(None, m.n, m.run.device):
+        (latent,) = m.run.model.trace(x, c, noise=Noise.of(0, len(x), device=x.device)).latents
+        parts.append(latent.q.stddev.flatten(1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+@metric("mig_chen", "share of the factors' entropy", needs=[FACTORS, GAUSSIAN], better="higher", label="MIG (Chen)")
+def mig_of_posterior(m: Measurement) -> Result:
+    """Mutual information gap of draws from the posterior (Chen et al. 2018)."""
+    v, names = _known(m)
+    some = counted_by_chen(names, m.run.config["data"]["name"])
+    score = mig_chen(latent_means(m), scales(m), v[:, some])
+    return Result(f"q(z) integrated; factors {', '.join(names[i] for i in some)}", value=score.value)
+
+
+@metric(
+    "factor_vae_score", "share of votes", needs=[FACTORS, SEVERAL_FACTORS], better="higher", label="FactorVAE score"
+)
+def factor_vae_score(m: Measurement) -> Result:
+    """Accuracy of naming the fixed factor from the latent that varies least (Kim and Mnih 2018)."""
+    v, names = _known(m)
+    how = f"{VOTES:,} votes to learn from, {TESTS:,} to test, of {SIZE} data each; factors {', '.join(names)}"
+    return Result(how, value=factor_score(latent_means(m), v, seed=m.seed).value)

@@ -1,7 +1,8 @@
-"""How near pictures are to one another: PSNR, SSIM, power spectra. Arrays (N, C, H, W) in, one number a picture out."""
+"""How near data are to one another: squared error, PSNR, SSIM, power spectra."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,15 @@ from numpy.typing import NDArray
 
 from vaekit.errors import ChoiceError
 
+from .measurement import Measurement, reconstructions
+from .needs import COMPLETE, IMAGES, NUMERIC
+from .registry import Result, metric
+
 Array = NDArray[Any]
 WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03
+BEST = 100.0
+"""dB: the PSNR of a picture that is given back without any error."""
 
 
 def _pair(a: Array, b: Array) -> tuple[Array, Array]:
@@ -80,3 +87,46 @@ def radial_power(images: Array) -> tuple[Array, Array]:
     ring = np.round(radius * side).astype(int)
     rings = np.arange(1, side // 2 + 1)
     return rings / side, np.stack([power[:, :, ring == r].mean((1, 2)) for r in rings], 1)
+
+
+def _span(m: Measurement) -> float:
+    """From black to white, in raw units."""
+    low, high = m.run.spec.scale
+    return float(high - low)
+
+
+def _of_pairs(m: Measurement, compare: Callable[[Array, Array], Array]) -> Array:
+    """One number for each datum and its reconstruction, (n,)."""
+    return np.concatenate([compare(raw, rebuilt) for raw, rebuilt in reconstructions(m)])
+
+
+REBUILT = "raw data and means of p(x|z) at the posterior mean"
+
+
+@metric("mse", "squared units of the data", needs=[NUMERIC], better="lower", label="Mean squared error")
+def mse(m: Measurement) -> Result:
+    """Squared error of reconstructions, the mean over the values of a datum; images are scaled to 0..1."""
+    image = m.run.spec.kind == "image"
+    scale = _span(m) if image else 1.0
+
+    def error(raw: Array, rebuilt: Array) -> Array:
+        square = ((np.asarray(raw, float) - rebuilt) / scale) ** 2
+        return np.nanmean(square.reshape(len(square), -1), 1)
+
+    unit = "squared, of the range" if image else "squared units of the data"
+    return Result(REBUILT, per_datum=_of_pairs(m, error), unit=unit)
+
+
+@metric("psnr", "dB", needs=[IMAGES, COMPLETE], better="higher", label="PSNR")
+def reconstruction_psnr(m: Measurement) -> Result:
+    """Peak signal-to-noise ratio of reconstructions, at most 100 dB per image."""
+    values = _of_pairs(m, lambda raw, rebuilt: np.minimum(psnr(raw, rebuilt, _span(m)), BEST))
+    return Result(f"{REBUILT}, peak {_span(m):g}", per_datum=values)
+
+
+@metric("ssim", "of 1", needs=[IMAGES, COMPLETE], better="higher", label="SSIM")
+def reconstruction_ssim(m: Measurement) -> Result:
+    """Structural similarity of reconstructions (Wang et al. 2004)."""
+    side = min(WINDOW, *(s - 1 + s % 2 for s in m.run.spec.shape[1:]))
+    values = _of_pairs(m, lambda raw, rebuilt: ssim(raw, rebuilt, _span(m)))
+    return Result(f"{REBUILT}, Gaussian windows of {side} pixels", per_datum=values)

@@ -18,6 +18,10 @@ from vaekit.runs.observed import Observed
 from vaekit.runs.run import Run
 from vaekit.utils.uncertainty import standard_error, t_quantile, units
 
+from .measurement import Measurement, latent_means
+from .needs import SEVERAL
+from .registry import Result, metric
+
 Array = NDArray[Any]
 ACTIVE = 0.01
 """A latent is active when the variance of its posterior mean over the data is above this (Burda et al. 2016)."""
@@ -34,6 +38,14 @@ def variances(means: ArrayLike) -> Array:
 def is_active(means: ArrayLike) -> NDArray[np.bool_]:
     """Which latents are active over posterior means (N, D): (D,). Of a single datum nothing is known, and all are."""
     return ~(variances(means) <= ACTIVE)
+
+
+@metric("active_units", "latents", needs=[SEVERAL], label="Active latents", default=True)
+def active_units(m: Measurement) -> Result:
+    """Latents that are used: those whose posterior mean has a variance above 0.01 over the data."""
+    active = is_active(latent_means(m))
+    how = f"posterior means varying by more than {ACTIVE}"
+    return Result(how, value=int(active.sum()), unit=f"of {len(active)} latents")
 
 
 def active_bounds(means: ArrayLike, group: ArrayLike | None, level: float) -> tuple[int, int]:

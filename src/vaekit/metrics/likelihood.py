@@ -142,7 +142,7 @@ def per_datum(
                 sums = run.graphs[key](padded, given, base, numbers, torch.tensor(first, device=run.device), sums)
             running = Weights(*(s[: len(x)].cpu().double() for s in sums[:3]))
             distortion, elbo = (s[: len(x)].cpu().double() / samples for s in sums[3:])
-            rate, kl, means = _rates(model, x, c)
+            rate, kl, means = closed_form_rates(model, x, c)
             if rate is None:
                 rate = -elbo - distortion
             found["rate"].append(rate)
@@ -172,7 +172,7 @@ def _pad(x: Tensor, short: int) -> Tensor:
     return torch.cat([x, x[-1:].expand(short, *x.shape[1:])]) if short else x
 
 
-def _rates(model: Model, x: Tensor, c: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor]:
+def closed_form_rates(model: Model, x: Tensor, c: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor]:
     """Closed-form KL a datum (B,) and a latent (B, D) where there is one, and the codes of the data (B, D)."""
     codes = model.encode(x, c)
     latents = model.trace(x, c, noise=Noise.of(0, len(x), device=x.device)).latents

@@ -8,8 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import ChoiceError
+from vaekit.utils.uncertainty import resampled
+
+from .measurement import Measurement, samples, shared
+from .needs import COMPLETE, NUMERIC, SEVERAL, TRAINING
+from .registry import Result, metric
 
 Array = NDArray[Any]
+FEATURES, LEARNED = 32, 5000
+"""Principal components in which samples are compared, and training data at most that they are computed from."""
+DRAWS = 100
+"""Bootstrap draws for a standard error."""
 
 
 def frechet(a: Array, b: Array) -> float:
@@ -38,10 +47,13 @@ class Components:
     def __init__(self, data: Array, k: int):
         x = np.asarray(data, float).reshape(len(data), -1)
         self.mean = x.mean(0)
-        values, vectors = np.linalg.eigh((x - self.mean).T @ (x - self.mean) / len(x))
+        centred = x - self.mean
+        wide = x.shape[1] > len(x)  # then the smaller matrix of products has the same eigenvalues
+        values, vectors = np.linalg.eigh((centred @ centred.T if wide else centred.T @ centred) / len(x))
         self.k = min(k, int((values > 1e-10 * values[-1]).sum()))
-        self.axes = vectors[:, ::-1][:, : self.k]
         self.variances = values[::-1][: self.k]
+        first = vectors[:, ::-1][:, : self.k]
+        self.axes = centred.T @ first / np.sqrt(len(x) * self.variances) if wide else first
         self.total = float(values.sum())
 
     def __call__(self, data: Array) -> Array:
@@ -50,3 +62,28 @@ class Components:
     def reconstruct(self, data: Array) -> Array:
         """Data as k components give them back, in the shape they came."""
         return (self(data) @ self.axes.T + self.mean).reshape(data.shape)
+
+
+@shared
+def features(m: Measurement) -> Components:
+    """The principal components of the first training data."""
+    data = m.run.data
+    return Components(data.events(data.train[slice(0, LEARNED)]), FEATURES)
+
+
+@metric(
+    "frechet", "of the data's variance", needs=[SEVERAL, NUMERIC, COMPLETE, TRAINING], better="lower",
+    label="Fréchet distance",
+)  # fmt: skip
+def frechet_of_samples(m: Measurement) -> Result:
+    """Squared Fréchet distance of samples from data, in principal components of the training data."""
+    seen, block = features(m), 500
+    real = np.concatenate([seen(m.observed.raw(np.arange(a, min(a + block, m.n)))) for a in range(0, m.n, block)])
+    drawn = seen(samples(m))
+    mine, theirs = (resampled(m.n, g, DRAWS, seed) for g, seed in ((None, 0), (m.groups, 1)))
+    bootstrap = [frechet(drawn[i], real[j]) / seen.total for i, j in zip(mine, theirs, strict=True)]
+    how = (
+        f"{m.n:,} means of p(x|z) with z from the prior; {seen.k} principal components of "
+        f"{min(LEARNED, len(m.run.data.train)):,} training data; standard error of {DRAWS} bootstrap draws"
+    )
+    return Result(how, value=frechet(drawn, real) / seen.total, se=float(np.std(bootstrap, ddof=1)))

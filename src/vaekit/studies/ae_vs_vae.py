@@ -16,13 +16,13 @@ from vaekit.metrics.codes import cluster_agreement, knn_correct, probe_correct, 
 from vaekit.metrics.samples import Components, frechet
 from vaekit.report.blocks import Block, Section, Strips, Table, plot
 from vaekit.runs.run import Run
-from vaekit.utils.uncertainty import units
+from vaekit.utils.uncertainty import resampled, units
 
 from .bench import Bench, Plan
 from .needs import check_classes, check_whole
 from .page import strip
 from .registry import Findings, study
-from .words import LEVEL, Estimate, choose, direction, estimate, listed, number, paired, resampled
+from .words import LEVEL, Estimate, choose, direction, estimate, listed, number, paired
 
 AE, FREE, VAE = "autoencoder", "VAE without KL", "VAE"
 LATENT, SHOWN, COMPONENTS = 16, 10, 32

@@ -15,7 +15,16 @@ from vaekit.errors import ChoiceError
 from vaekit.figures import Line
 from vaekit.latents.paths import order_by_kl, traverse
 from vaekit.metrics import ACTIVE, is_active
-from vaekit.metrics.disentanglement import Score, factor_score, mig_ceiling, mig_chen, mig_lib
+from vaekit.metrics.disentanglement import (
+    Score,
+    counted_by_chen,
+    factor_score,
+    mig_ceiling,
+    mig_chen,
+    mig_lib,
+    redrawn,
+)
+from vaekit.metrics.needs import known_factors
 from vaekit.report.blocks import Block, Section, Strips, Table, Text, plot
 from vaekit.runs.run import Run
 from vaekit.training.compiled import has_compiler
@@ -24,7 +33,7 @@ from vaekit.utils.uncertainty import units
 from .bench import Bench, Plan
 from .page import strip
 from .registry import Findings, study
-from .words import LEVEL, Estimate, choose, direction, estimate, listed, number, paired, resampled, trend
+from .words import LEVEL, Estimate, choose, direction, estimate, listed, number, paired, trend
 
 LATENT, STEPS, RANGE = 10, 11, 3.0
 BETAS = (1, 2, 4, 8)
@@ -75,7 +84,7 @@ def beta(bench: Bench) -> Findings:
     runs = bench.train(plans)
     bench.stage("measuring")
     n = min(bench.sized(2000, 10_000), len(data.test))
-    factors, names = known_factors(bench, n)
+    factors, names = known_factors(data, "test", n) or (None, [])
     group = bench.groups(n)
     numbers: dict[str, Any] = {
         "models": {},
@@ -84,7 +93,7 @@ def beta(bench: Bench) -> Findings:
         "group": bench.groups(min(n, 1000)),
         "degrees": units(n, group) - 1,
     }
-    drawn = [] if factors is None else redrawn(factors, group)
+    drawn = [] if factors is None else redrawn(factors, group, DRAWS)
     codes, shares, rows = {}, {}, {}
     for name, run in runs.items():
         means, scales, kl = posterior(bench, run, n)
@@ -125,17 +134,6 @@ def _check(data: Data) -> None:
             )
 
 
-def known_factors(bench: Bench, n: int) -> tuple[np.ndarray | None, list[str]]:
-    """The factors (n, F) of the first n test examples and their names: those of the data, else the class, else None."""
-    test = bench.data.test
-    names = [f for f in bench.data.factor_names if len(np.unique(test.columns[f][:n])) > 1]
-    if names:
-        return np.stack([test.columns[f][:n] for f in names], 1), names
-    if test.label is not None and len(np.unique(test.label[:n])) > 1 and (test.label[:n] >= 0).all():
-        return test.label[:n, None], ["class"]
-    return None, []
-
-
 def posterior(bench: Bench, run: Run, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The means and standard deviations (n, D) of q(z|x) on test data, and the mean KL (D,) of each latent in nats."""
     observed = bench.observed(run)
@@ -153,15 +151,9 @@ def measure(
     means: np.ndarray, scales: np.ndarray, factors: np.ndarray, names: list[str], data: str
 ) -> dict[str, Score]:
     """The scores; as in the papers, Chen's MIG omits the shape of dSprites, and FactorVAE needs two factors."""
-    counted = [i for i, name in enumerate(names) if not (data == "dsprites" and name == "shape")]
+    counted = counted_by_chen(names, data)
     scores = {"mig_lib": mig_lib(means, factors), "mig_chen": mig_chen(means, scales, factors[:, counted])}
     return scores | ({"factor": factor_score(means, factors)} if len(names) > 1 else {})
-
-
-def redrawn(factors: np.ndarray, group: list[int] | None) -> list[np.ndarray]:
-    """Bootstrap samples of rows in which every factor varies; a sample without a rare value has no score."""
-    draws = resampled(len(factors), group, DRAWS)
-    return [i for i in draws if (factors[i] != factors[i[0]]).any(0).all()]
 
 
 def by_chance(means: np.ndarray, factors: np.ndarray) -> np.ndarray:

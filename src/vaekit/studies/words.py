@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -171,15 +171,3 @@ def highest(
     return best, [
         name for name in values if name != best and direction(paired(values[best], values[name], group), share) <= 0
     ]
-
-
-def resampled(n: int, group: ArrayLike | None, draws: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """Row numbers of bootstrap samples of n rows, about n each; with `group`, whole groups are drawn."""
-    rng = np.random.default_rng(seed)
-    if group is None:
-        yield from (rng.integers(n, size=n) for _ in range(draws))
-        return
-    codes = np.unique(np.asarray(group), return_inverse=True)[1].ravel()
-    members = [np.flatnonzero(codes == g) for g in range(codes.max() + 1)]
-    for _ in range(draws):
-        yield np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])

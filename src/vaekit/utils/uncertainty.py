@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,3 +134,15 @@ def _above(x: Array, y: Array) -> Array:
     """For each value of x, the share of y below it; ties count half."""
     ordered = np.sort(y)
     return (np.searchsorted(ordered, x, "left") + np.searchsorted(ordered, x, "right")) / (2 * len(y))
+
+
+def resampled(n: int, group: ArrayLike | None, draws: int, seed: int = 0) -> Iterator[NDArray[np.int64]]:
+    """Row numbers of bootstrap samples of n rows, about n each; with `group`, whole groups are drawn."""
+    rng = np.random.default_rng(seed)
+    if group is None:
+        yield from (rng.integers(n, size=n) for _ in range(draws))
+        return
+    codes = np.unique(np.asarray(group), return_inverse=True)[1].ravel()
+    members = [np.flatnonzero(codes == g) for g in range(codes.max() + 1)]
+    for _ in range(draws):
+        yield np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])

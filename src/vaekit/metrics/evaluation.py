@@ -1,0 +1,83 @@
+"""Measuring a run: the metrics of the register on a split, each with protocol, unit and standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from vaekit.data.condition import Labels
+from vaekit.errors import ChoiceError, RunError
+from vaekit.runs.example import PLACE
+from vaekit.runs.run import Run
+from vaekit.utils.progress import say
+from vaekit.utils.uncertainty import standard_error
+
+from .measurement import Measurement
+from .registry import Metric, Result, chosen
+
+
+def evaluate(
+    run: Run,
+    split: str | np.ndarray = "test",
+    samples: int = 100,
+    n: int | None = None,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    store: bool = True,
+    labels: Labels | None = None,
+    source: str | None = None,
+) -> list[dict[str, Any]]:
+    """Measure `names` on the first n data of a split; store them in metrics.json.
+
+    Without names, the metrics of the likelihood and of the use of latents are measured, as far as they apply;
+    `vaekit metrics` lists all names. Only what the chosen metrics need is computed. Raw rows of other data (called
+    `source`, with `labels` for a conditional run) may stand in place of the split; what is measured on them is not
+    stored.
+
+    Returns a list of {name, value, se, unit, protocol}: nats per datum, densities in the data's own units. Data split
+    by group have standard errors by group, and the protocol says how many groups there are.
+
+    Raises:
+        ChoiceError: an unknown metric, K or n below 1, or a metric whose needs model or data do not meet.
+    """
+    metrics = chosen(names)
+    m = Measurement(run, split, samples, n, seed, progress, labels, source)
+    measured = [entry(metric, m, metric.measure(m)) for metric in applicable(metrics, m, asked=bool(names))]
+    if store and m.observed.array is None and run.path != PLACE:  # the packaged run stays as it came
+        try:
+            run.add_metrics(measured)
+        except RunError as error:  # of a read-only run, or a full disk: the numbers are given all the same
+            say(f"note: {error}; the numbers are not stored with the run")
+    return measured
+
+
+def applicable(metrics: Sequence[Metric], m: Measurement, asked: bool) -> list[Metric]:
+    """Those of the metrics whose needs are met.
+
+    Raises:
+        ChoiceError: one of those `asked` for by name cannot be measured; why, and what to do.
+    """
+    lacking = {metric.name: metric.lacking(m) for metric in metrics}
+    if asked and (why := next(filter(None, lacking.values()), None)):
+        raise ChoiceError(why)
+    return [metric for metric in metrics if lacking[metric.name] is None]
+
+
+def entry(metric: Metric, m: Measurement, found: Result) -> dict[str, Any]:
+    """What is stored of a metric: {name, value, se, unit, protocol}."""
+    value, se = found.value, found.se
+    if found.per_datum is not None:
+        value = float(np.mean(found.per_datum, dtype=np.float64))
+        se = standard_error(found.per_datum, groups_of(m, found))
+    protocol = m.protocol.of(found.estimator, found.K)
+    unit = metric.unit if found.unit is None else found.unit
+    return {"name": metric.name, "value": value, "se": se, "unit": unit, "protocol": protocol.as_json()}
+
+
+def groups_of(m: Measurement, found: Result) -> np.ndarray | None:
+    """The groups of the data that a result is of; None where data were not split by group."""
+    groups = m.groups
+    return groups if groups is None or found.rows is None else groups[found.rows]

@@ -1,0 +1,172 @@
+"""One model on one set of data, with the intermediate results that metrics share computed once, on demand."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vaekit.data.condition import Labels
+from vaekit.data.core import digest
+from vaekit.errors import ChoiceError
+from vaekit.runs.observed import block_of
+from vaekit.runs.run import Run
+from vaekit.utils.isolation import in_full_precision
+from vaekit.utils.uncertainty import units
+
+from .protocol import Protocol
+
+Array = NDArray[Any]
+T = TypeVar("T")
+KEPT = 50_000_000
+"""Numbers of x up to which reconstructions are kept for the next metric; beyond, they are computed again."""
+
+
+class Measurement:
+    """What metrics are measured on: a run, the first n data of a split (or raw rows), K, and the seed of the noise.
+
+    Arguments:
+        split: `train`, `valid` or `test` of the run's data, or raw rows (with `labels` for a conditional run).
+        samples: K, importance samples per datum.
+        source: what the protocol calls raw rows.
+        compile: whether the estimator of log p(x) is compiled; by default where it has enough work.
+
+    Raises:
+        ChoiceError: K or n below 1.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        split: str | np.ndarray = "test",
+        samples: int = 100,
+        n: int | None = None,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+        labels: Labels | None = None,
+        source: str | None = None,
+        compile: bool | None = None,
+    ):
+        if n is not None and n < 1:
+            raise ChoiceError(f"the number of data to evaluate must be 1 or more, got {n}")
+        if samples < 1:
+            raise ChoiceError(f"the number of importance samples K must be 1 or more, got {samples}")
+        self.run, self.observed = run, run.observed(split, labels)
+        self.n = self.observed.n if n is None else min(n, self.observed.n)
+        self.samples, self.seed, self.progress, self.source, self.compile = samples, seed, progress, source, compile
+        self.results: dict[Any, Any] = {}
+
+    @property
+    def has_density(self) -> bool:
+        return self.run.model.no_density is None
+
+    @property
+    def groups(self) -> Array | None:
+        """The group of each datum, (n,); None where data were not split by group."""
+        return self.observed.groups(self.n)
+
+    @property
+    def indices(self) -> Array:
+        """The numbers of the data in their source, (n,), of a split of the run's data."""
+        return getattr(self.run.data, self.observed.split).index[: self.n]
+
+    @functools.cached_property
+    def protocol(self) -> Protocol:
+        """What all metrics of this measurement have in common."""
+        new, stored, group = self.observed.array, self.run.config["data"], self.groups
+        return Protocol(
+            data=stored["name"] if new is None else self.source or "array",
+            digest=stored["digest"] if new is None else digest(new),
+            split=self.observed.split if new is None else "all",
+            n=self.n,
+            observation=self.run.composition.observation.kind,
+            draw=self.observed.draw_hash(self.n),
+            dims=self.run.spec.dims,
+            seed=self.seed,
+            precision="fp32",
+            units="nats per datum, x in the data's own units",
+            groups=None if group is None else units(self.n, group),
+        )
+
+    def keep(self, function: Callable[[Measurement], T], result: T) -> None:
+        """Store the result of a `shared` function that another one computed on its way."""
+        self.results.setdefault(function, result)
+
+
+def shared(function: Callable[[Measurement], T]) -> Callable[[Measurement], T]:
+    """A function of a `Measurement` whose result is computed once for all metrics, when the first one calls it."""
+
+    @functools.wraps(function)
+    def once(m: Measurement) -> T:
+        if once not in m.results:
+            m.results[once] = function(m)
+        return cast(T, m.results[once])
+
+    return once
+
+
+@shared
+@torch.no_grad()
+@in_full_precision()
+def codes(m: Measurement) -> Array:
+    """The posterior mean of each datum, (n, ...), those of a class or a condition included."""
+    parts = []
+    for rows, x, c in m.observed.batches(None, m.n, m.run.device):
+        parts.append(m.run.model.encode(x, c).cpu().numpy())
+        if m.progress:
+            m.progress(int(rows[-1]) + 1, m.n)
+    return np.concatenate(parts)
+
+
+@shared
+def latent_means(m: Measurement) -> Array:
+    """The posterior mean of each latent of each datum, (n, L), without what stands for a class or a condition."""
+    return _latents(m, codes(m))
+
+
+def _latents(m: Measurement, z: Array) -> Array:
+    return z.reshape(len(z), -1)[:, m.run.model.latent_dims]
+
+
+def training_means(m: Measurement, rows: Array) -> Array:
+    """The same of these rows of the training data, (len(rows), L)."""
+    return _latents(m, m.run.encode("train", rows=rows))
+
+
+class Reconstructions:
+    """Raw data and their reconstructions at the posterior mean, block by block, in the data's own units."""
+
+    def __init__(self, m: Measurement):
+        self.m = m
+        self.kept: list[tuple[Array, Array]] | None = None
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        if self.kept is not None:
+            yield from self.kept
+            return
+        m, z = self.m, codes(self.m)
+        kept: list[tuple[Array, Array]] = []
+        block, small = block_of(m.run.spec.dims), m.n * m.run.spec.dims <= KEPT
+        for a in range(0, m.n, block):
+            rows = np.arange(a, min(a + block, m.n))
+            pair = m.observed.raw(rows), m.run.decode(z[rows])
+            if small:
+                kept.append(pair)
+            yield pair
+        self.kept = kept if small else None
+
+
+@shared
+def reconstructions(m: Measurement) -> Reconstructions:
+    """Pairs of raw data and reconstructions; see `Reconstructions`."""
+    return Reconstructions(m)
+
+
+@shared
+def samples(m: Measurement) -> Array:
+    """As many new data as are measured, means of p(x|z) for draws of the prior, (n, *event)."""
+    return m.run.decode(m.run.sample_latents(m.n, seed=m.seed))

@@ -1,0 +1,195 @@
+"""What a metric may need of the model and the data, and why it cannot be computed without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.distributions import Independent, Normal
+
+from vaekit.data.core import Data
+from vaekit.data.observation import Binary
+from vaekit.errors import DataError
+from vaekit.models.vae import Trace
+from vaekit.noise import Noise
+from vaekit.objectives.terms import has_closed_form, rate_per_dim
+
+from .measurement import Array, Measurement, shared
+
+
+@dataclass(frozen=True)
+class Need:
+    """A condition on model and data.
+
+    Attributes:
+        name: the condition in a few words, for lists.
+        lacking: of the name of a metric and a measurement: why the metric cannot be computed and what to do, or None.
+    """
+
+    name: str
+    lacking: Callable[[str, Measurement], str | None]
+
+
+@shared
+def first_trace(m: Measurement) -> Trace:
+    """What the model does with the first datum."""
+    one = np.arange(1)
+    with torch.no_grad():
+        x = m.observed(one).to(m.run.device)
+        return m.run.model.trace(x, m.observed.condition(one, m.run.device), noise=Noise.of(0, 1, device=x.device))
+
+
+@shared
+def is_discrete(m: Measurement) -> bool:
+    """Whether p(x|z) is a probability of whole values, so that bits per dimension mean something."""
+    one = np.arange(1)
+    with torch.no_grad():
+        x = m.observed(one).to(m.run.device)
+        support = m.run.model.decode(m.run.model.encode(x, m.observed.condition(one, m.run.device))).support
+    return support is not None and bool(support.is_discrete)
+
+
+@shared
+def labels(m: Measurement) -> Array | None:
+    """The class of each datum, (n,), -1 where it is unknown; None without classes, and for raw rows."""
+    data = m.observed.data
+    label = None if data is None else getattr(data, m.observed.split).label
+    return None if label is None else label[: m.n]
+
+
+def known_factors(data: Data, split: str, n: int) -> tuple[Array, list[str]] | None:
+    """The factors of the first n data that vary, (n, F), and their names: the data's own, else the class; else None."""
+    part = getattr(data, split)
+    names = [name for name in data.factor_names if len(np.unique(part.columns[name][:n])) > 1]
+    if names:
+        return np.stack([part.columns[name][:n] for name in names], 1), names
+    if part.label is None or len(np.unique(part.label[:n])) < 2 or (part.label[:n] < 0).any():
+        return None
+    return part.label[:n, None], ["class"]
+
+
+@shared
+def factors(m: Measurement) -> tuple[Array, list[str]] | None:
+    """The `known_factors` of the data that are measured; None for raw rows."""
+    return None if m.observed.data is None else known_factors(m.observed.data, m.observed.split, m.n)
+
+
+def _density(name: str, m: Measurement) -> str | None:
+    return None if m.has_density else f"{m.run.model.no_density}: it has no {name}"
+
+
+def _discrete(name: str, m: Measurement) -> str | None:
+    return None if is_discrete(m) else f"{name} needs a discrete likelihood, which this run does not have"
+
+
+def _complete(name: str, m: Measurement) -> str | None:
+    if not m.run.spec.missing:
+        return None
+    return f"{name} needs data of as many values each, and some of these are missing"
+
+
+def _binary(name: str, m: Measurement) -> str | None:
+    if isinstance(m.run.composition.observation, Binary) and is_discrete(m):
+        return None
+    return f"{name} needs binarised data and a Bernoulli likelihood"
+
+
+@shared
+def has_closed_form_rate(m: Measurement) -> bool:
+    """Whether the KL from the prior is known without drawing z: of one layer, where torch has it."""
+    latents = first_trace(m).latents
+    return len(latents) == 1 and has_closed_form(latents[0].q, latents[0].p)
+
+
+def _factorised(name: str, m: Measurement) -> str | None:
+    if has_closed_form_rate(m) and rate_per_dim(first_trace(m).latents[0]) is not None:
+        return None
+    return f"{name} needs one layer of latents whose posterior and prior factorise: use `rate`, the KL of all latents"
+
+
+def _gaussian(name: str, m: Measurement) -> str | None:
+    latents = first_trace(m).latents
+    if len(latents) == 1 and isinstance(q := latents[0].q, Independent) and isinstance(q.base_dist, Normal):
+        return None
+    return f"{name} needs a diagonal Gaussian posterior, which this run does not have: use mig"
+
+
+def _several(name: str, m: Measurement) -> str | None:
+    return None if m.n > 1 else f"{name} needs two data or more, got 1"
+
+
+def _images(name: str, m: Measurement) -> str | None:
+    kind = m.run.spec.kind
+    return None if kind == "image" else f"{name} needs images, and this run models {kind} data: use mse"
+
+
+def _numeric(name: str, m: Measurement) -> str | None:
+    named = [column.name for column in m.run.spec.columns if column.kind == "categorical"]
+    if not named:
+        return None
+    return f"{name} needs columns of numbers, and {named[0]!r} holds categories: use distortion"
+
+
+def _training(name: str, m: Measurement) -> str | None:
+    try:
+        m.run.data  # noqa: B018 - loads them
+    except DataError as error:
+        return f"{name} needs the training data: {error}"
+    return None
+
+
+def _classes(name: str, m: Measurement) -> str | None:
+    if m.observed.data is None:
+        return f"{name} needs classes, which are known for the run's own data only: measure a split of these"
+    return _two_classes(name, m, labels(m), m.observed.split)
+
+
+def _training_classes(name: str, m: Measurement) -> str | None:
+    return _two_classes(name, m, m.run.data.train.label, "train")
+
+
+def _two_classes(name: str, m: Measurement, y: Array | None, split: str) -> str | None:
+    if y is not None and len(np.unique(y[y >= 0])) > 1:
+        return None
+    have = "none" if y is None else "fewer than two"
+    return (
+        f"{name} needs data of two classes or more, and the {split} data of {m.run.config['data']['name']} that it "
+        f"looks at have {have}: train on data with classes (an array `label` in an npz file, one folder per class, "
+        "or a table with `label=COLUMN`)"
+    )
+
+
+def _factors(name: str, m: Measurement) -> str | None:
+    if factors(m) is not None:
+        return None
+    if m.observed.data is None:
+        return f"{name} needs factors, which are known for the run's own data only: measure a split of these"
+    return (
+        f"{name} needs data whose generative factors are known, or their classes, with two values or more: train on "
+        "`dsprites`, or pass `columns` and `factor_names` to vaekit.from_arrays"
+    )
+
+
+def _several_factors(name: str, m: Measurement) -> str | None:
+    found = factors(m)
+    return (
+        None if found is None or len(found[1]) > 1 else f"{name} needs two factors or more, got {found[1][0]}: use mig"
+    )
+
+
+DENSITY = Need("a density", _density)
+DISCRETE = Need("a discrete likelihood", _discrete)
+COMPLETE = Need("no missing values", _complete)
+BINARY = Need("binarised data", _binary)
+FACTORISED = Need("a factorised posterior and prior", _factorised)
+GAUSSIAN = Need("a diagonal Gaussian posterior", _gaussian)
+SEVERAL = Need("two data or more", _several)
+IMAGES = Need("images", _images)
+NUMERIC = Need("numeric columns", _numeric)
+TRAINING = Need("the training data", _training)
+CLASSES = Need("classes", _classes)
+TRAINING_CLASSES = Need("classes of the training data", _training_classes)
+FACTORS = Need("generative factors", _factors)
+SEVERAL_FACTORS = Need("two factors or more", _several_factors)
