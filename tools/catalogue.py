@@ -1,7 +1,7 @@
-"""Write src/vaekit/cli/catalogue.json from the registers of recipes and studies: `python tools/catalogue.py`.
+"""Write src/vaekit/cli/catalogue.json from the registers of recipes, studies and metrics: `python tools/catalogue.py`.
 
 The command line uses this file for lists, help and unknown names, so that it need not import torch. A test compares it
-with the registers: run this after changing the name, options or docstring of a recipe or study.
+with the registers: run this after changing the name, options or docstring of a recipe, study or metric.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 
 from vaekit.cli.catalogue import FILE, written
+from vaekit.metrics import metrics
 from vaekit.recipes import RECIPES
 from vaekit.studies import STUDIES
 
 
 def text() -> str:
     """The file's text: JSON with one object per line, so that changes are easy to read and merge."""
-    held = written(RECIPES.values(), STUDIES.values())
+    held = written(RECIPES.values(), STUDIES.values(), metrics().values())
 
     def lines(objects: list[dict[str, object]], indent: str) -> str:
         return ",\n".join(indent + json.dumps(one, ensure_ascii=False) for one in objects)
@@ -26,7 +27,7 @@ def text() -> str:
         + "\n  }"
         for name, groups in held["functions"].items()
     )
-    rest = ",\n".join(f' "{key}": [\n{lines(held[key], "  ")}\n ]' for key in ("recipes", "studies"))
+    rest = ",\n".join(f' "{key}": [\n{lines(held[key], "  ")}\n ]' for key in ("recipes", "studies", "metrics"))
     data = ",\n".join(f"  {json.dumps(name)}: {json.dumps(names)}" for name, names in held["data"].items())
     return f'{{\n "functions": {{\n{functions}\n }},\n{rest},\n "data": {{\n{data}\n }}\n}}\n'
 

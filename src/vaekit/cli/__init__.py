@@ -21,7 +21,7 @@ from vaekit.utils.wording import wording
 
 from . import catalogue, change, fit, listing, live, measure, study, use
 from .mistakes import check_command, explained
-from .parameters import as_flags, exact
+from .parameters import as_flags, described, exact
 
 HELP = """Variational autoencoders on your own data: train, measure, look, use.
 
@@ -36,6 +36,7 @@ Exit status: 0; 2 after an error; 3 if a named data set is neither cached nor do
 
 COMMANDS = (
     measure.evaluate,
+    measure.compare,
     use.sample,
     use.reconstruct,
     use.interpolate,
@@ -50,6 +51,7 @@ COMMANDS = (
     study.study,
     listing.recipes,
     listing.datasets,
+    listing.metrics,
 )
 """Besides fit."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -70,6 +72,8 @@ def build(argv: Sequence[str]) -> App:
     for function in COMMANDS:
         if argv[:1] == [function.__name__]:
             exact(function)
+            if function in (measure.evaluate, measure.compare):
+                described(function, "metrics", measure.metric_help())
         app.command(function)
     return app
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from vaekit.errors import ChoiceError
 from vaekit.utils.arguments import Argument
+from vaekit.utils.plugins import found
 from vaekit.utils.suggest import unknown
 
 FILE = Path(__file__).with_name("catalogue.json")
@@ -59,11 +60,24 @@ class Experiment:
     summary: str
 
 
+@dataclass(frozen=True)
+class Measure:
+    """What is known of a metric without its code: see `vaekit.metrics.Metric`; `needs` in words."""
+
+    name: str
+    unit: str
+    better: str | None
+    label: str
+    help: str
+    default: bool
+    needs: list[str]
+
+
 # --- the file ---------------------------------------------------------------------------------------------------
 
 
-def written(recipes: Iterable[Any], studies: Iterable[Any]) -> dict[str, Any]:
-    """What catalogue.json holds, from the registers of `vaekit.recipes` and `vaekit.studies`."""
+def written(recipes: Iterable[Any], studies: Iterable[Any], metrics: Iterable[Any]) -> dict[str, Any]:
+    """What catalogue.json holds, from the registers of `vaekit.recipes`, `vaekit.studies` and `vaekit.metrics`."""
     from vaekit.data.arrays import MISSING
     from vaekit.data.core import KINDS
     from vaekit.data.readers.dialect import DECIMALS, HEADERS
@@ -86,17 +100,24 @@ def written(recipes: Iterable[Any], studies: Iterable[Any]) -> dict[str, Any]:
             }
         )
     experiments = [{"name": s.name, "paper": s.paper, "data": s.data, "summary": s.summary} for s in studies]
-    return {"functions": functions, "recipes": entries, "studies": experiments, "data": data}
+    measures = [_described(one) for one in metrics]
+    return {"functions": functions, "recipes": entries, "studies": experiments, "metrics": measures, "data": data}
+
+
+def _described(metric: Any) -> dict[str, Any]:
+    plain = {name: getattr(metric, name) for name in ("name", "unit", "better", "label", "help", "default")}
+    return {**plain, "needs": [need.name for need in metric.needs]}
 
 
 @functools.cache
 def _read() -> dict[str, Any]:
     if FILE.exists():
         return json.loads(FILE.read_text(encoding="utf8"))
+    from vaekit.metrics import metrics
     from vaekit.recipes import RECIPES
     from vaekit.studies import STUDIES
 
-    return written(RECIPES.values(), STUDIES.values())
+    return written(RECIPES.values(), STUDIES.values(), metrics().values())
 
 
 @functools.cache
@@ -122,6 +143,16 @@ def _tuple(value: Any) -> Any:
 def studies() -> dict[str, Experiment]:
     """The studies by name."""
     return {entry["name"]: Experiment(**entry) for entry in _read()["studies"]}
+
+
+@functools.cache
+def metrics() -> dict[str, Measure]:
+    """The metrics by name; those of plug-ins too, whose modules are imported to see them."""
+    if found():
+        from vaekit.metrics import metrics as registered
+
+        return {one.name: Measure(**_described(one)) for one in registered().values()}
+    return {entry["name"]: Measure(**entry) for entry in _read()["metrics"]}
 
 
 def data_choices() -> dict[str, list[str]]:

@@ -1,9 +1,13 @@
-"""`vaekit recipes` and `vaekit datasets`: what there is, one line each."""
+"""`vaekit recipes`, `vaekit datasets` and `vaekit metrics`: what there is, one line each."""
 
 from __future__ import annotations
 
 import dataclasses
 import json as jsons
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .catalogue import Measure
 
 
 def recipes(*, json: bool = False) -> None:
@@ -67,3 +71,30 @@ def datasets(*, json: bool = False) -> None:
     for one in listed:
         print(f"{one['name']:<{width}}  {one['summary']}  [{one['paper']}]")
     print("\nYour own: a folder of images, .npz, .npy, IDX (plain or .gz), .csv, .parquet")
+
+
+def metrics(*, json: bool = False) -> None:
+    """List the metrics that `evaluate` and `compare` take by name: unit, better direction, and what each needs.
+
+    Parameters
+    ----------
+    json
+        Print a list of objects {name, unit, better, label, help, default, needs} instead.
+    """
+    from . import catalogue
+    from .output import table
+
+    known = sorted(catalogue.metrics().values(), key=lambda one: not one.default)
+    if json:
+        print(jsons.dumps([dataclasses.asdict(one) for one in known], indent=1, ensure_ascii=False))
+        return
+    for heading, default in (("Measured where no metric is named:", True), ("Measured by name:", False)):
+        rows = [
+            (f"  {one.name}", one.unit, one.better or "", _explained(one)) for one in known if one.default is default
+        ]
+        print(f"{heading}\n{table([('  metric', 'unit', 'better', 'meaning'), *rows])}\n")
+    print("`vaekit evaluate RUN --metrics mse knn` measures some of them; `vaekit compare RUN RUN` compares two runs.")
+
+
+def _explained(metric: Measure) -> str:
+    return f"{metric.help} [{', '.join(metric.needs)}]" if metric.needs else metric.help

@@ -14,10 +14,10 @@ from . import catalogue
 
 COMMANDS = {
     "anomaly": "score",
-    "compare": "report",
     "data": "datasets",
     "decode": "sample",
     "detect": "score",
+    "diff": "compare",
     "edit-image": "edit",
     "embed": "encode",
     "eval": "evaluate",
@@ -51,6 +51,7 @@ COMMANDS = {
 """What other programs call a command, and its name here."""
 NEEDS = {
     "RUN": "RUN, a directory that `vaekit fit` leaves",
+    "OTHER": "OTHER, the run to compare RUN with",
     "IMAGE": "IMAGE, an index of the test set or a file",
     "A": "two examples, A and B: an index of the test set or a file each",
     "B": "two examples, A and B: an index of the test set or a file each",

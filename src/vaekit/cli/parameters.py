@@ -47,6 +47,13 @@ def exact(function: Callable[..., Any]) -> None:
             function.__annotations__[name] = Annotated[hint, Parameter(converter=whole)]
 
 
+def described(function: Callable[..., Any], name: str, text: str) -> None:
+    """Give a parameter of a command this help, instead of that of its docstring."""
+    function.__annotations__[name] = Annotated[
+        get_type_hints(function, include_extras=True)[name], Parameter(help=text)
+    ]
+
+
 def whole(hint: Any, tokens: Sequence[Token]) -> int:
     """A whole number, written as one."""
     try:

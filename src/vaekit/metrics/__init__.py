@@ -11,16 +11,21 @@ from .comparison import compare, compare_all, differences
 from .evaluation import evaluate
 from .latents import ACTIVE, is_active, latent_names, survey
 
+# the register lists metrics in the order of these imports
+# isort: off
+from .likelihood import PerDatum, floors, per_datum
+
+# isort: on
+
 # isort: off  (the register lists metrics in this order)
-from .likelihood import PerDatum, entropy_floor, floors, per_datum
+from .likelihood import entropy_floor
 from .measurement import Measurement, shared
 from .needs import Need
 from .protocol import Protocol, check_comparable
-from .registry import METRICS, Metric, Result, label, metric
+from .registry import Metric, Result, metric, metrics
 
 __all__ = [
     "ACTIVE",
-    "METRICS",
     "Measurement",
     "Metric",
     "Need",
@@ -36,9 +41,9 @@ __all__ = [
     "evaluate",
     "floors",
     "is_active",
-    "label",
     "latent_names",
     "metric",
+    "metrics",
     "per_datum",
     "shared",
     "standard_error",

@@ -12,7 +12,7 @@ from vaekit.errors import ChoiceError
 from vaekit.runs.run import Run
 from vaekit.utils.uncertainty import standard_error
 
-from .evaluation import applicable, entry, groups_of
+from .evaluation import applicable, entry, groups_of, protocol_of
 from .measurement import Measurement
 from .protocol import check_comparable
 from .registry import Metric, Result, chosen
@@ -56,17 +56,16 @@ def compare_all(
 
 
 def differences(a: Measurement, b: Measurement, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """The same of two measurements that may hold shared results already."""
+    """The same of two measurements, which may hold shared results already."""
     check_same_data(a, b)
-    metrics = chosen(names)
-    both = [m for m in applicable(metrics, a, bool(names)) if m in applicable(metrics, b, bool(names))]
-    found = []
-    for metric in both if names else [m for m in both if m.of == "model"]:
-        results = metric.measure(a), metric.measure(b)
-        values = [entry(metric, m, r)["value"] for m, r in zip((a, b), results, strict=True)]
-        if names or not any(isinstance(value, list) for value in values):
-            found.append(_difference(metric, (a, b), results, values))
-    return found
+    metrics = [m for m in chosen(names) if names or m.of == "model"]
+    for m in (a, b):
+        metrics = applicable(metrics, m, asked=bool(names))
+    pairs = [(metric, metric.measure(a), metric.measure(b)) for metric in metrics]
+    unlike = [_unlike(metric, a, b, *results) for metric, *results in pairs]
+    if names and (why := next(filter(None, unlike), None)):
+        raise ChoiceError(why)
+    return [_difference(*pair, a, b) for pair, why in zip(pairs, unlike, strict=True) if why is None]
 
 
 def check_same_data(a: Measurement, b: Measurement) -> None:
@@ -79,15 +78,25 @@ def check_same_data(a: Measurement, b: Measurement) -> None:
         )
 
 
-def _difference(
-    metric: Metric, pair: tuple[Measurement, Measurement], results: tuple[Result, Result], values: Sequence[Any]
-) -> dict[str, Any]:
-    (a, b), (of_a, of_b) = pair, results
-    how = [r.estimator if r.comparable is None else r.comparable for r in results]
-    check_comparable(a.protocol.of(how[0], None), b.protocol.of(how[1], None))
-    if any(isinstance(value, list) for value in values):
-        raise ChoiceError(f"{metric.name} has one number per latent, and latents of two runs do not correspond")
-    value, se = values[0] - values[1], None
+def _unlike(metric: Metric, a: Measurement, b: Measurement, of_a: Result, of_b: Result) -> str | None:
+    """Why the results of two runs have no difference; None where they have."""
+    if isinstance(of_a.value, list) or isinstance(of_b.value, list):
+        return f"{metric.name} has one number per latent, and the latents of two runs do not correspond"
+    if _compared(of_a) != _compared(of_b):
+        return (
+            f"{metric.name} is measured in another way in each run ({_compared(of_a)!r} and {_compared(of_b)!r}), so "
+            "the numbers cannot be compared"
+        )
+    return None
+
+
+def _compared(result: Result) -> str:
+    return result.estimator if result.comparable is None else result.comparable
+
+
+def _difference(metric: Metric, of_a: Result, of_b: Result, a: Measurement, b: Measurement) -> dict[str, Any]:
+    one, other = entry(metric, a, of_a), entry(metric, b, of_b)
+    value, se = one["value"] - other["value"], None
     if of_a.per_datum is not None and of_b.per_datum is not None:
         group = next((g for g in (groups_of(a, of_a), groups_of(b, of_b)) if g is not None), None)
         paired = of_a.per_datum - of_b.per_datum
@@ -96,9 +105,9 @@ def _difference(
         "name": f"{metric.name} difference",
         "value": value,
         "se": se,
-        "unit": metric.unit,
-        "protocol": a.protocol.of(how[0], of_a.K).as_json(),
-        "a": values[0],
-        "b": values[1],
+        "unit": one["unit"] if one["unit"] == other["unit"] else metric.unit,
+        "protocol": protocol_of(metric, a, of_a, _compared(of_a)),
+        "a": one["value"],
+        "b": other["value"],
         "better": metric.better,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,9 +73,15 @@ def entry(metric: Metric, m: Measurement, found: Result) -> dict[str, Any]:
     if found.per_datum is not None:
         value = float(np.mean(found.per_datum, dtype=np.float64))
         se = standard_error(found.per_datum, groups_of(m, found))
-    protocol = m.protocol.of(found.estimator, found.K)
     unit = metric.unit if found.unit is None else found.unit
-    return {"name": metric.name, "value": value, "se": se, "unit": unit, "protocol": protocol.as_json()}
+    return {"name": metric.name, "value": value, "se": se, "unit": unit, "protocol": protocol_of(metric, m, found)}
+
+
+def protocol_of(metric: Metric, m: Measurement, found: Result, estimator: str | None = None) -> dict[str, Any]:
+    """The protocol of a result as JSON, with another `estimator` where given."""
+    protocol = m.protocol.of(found.estimator if estimator is None else estimator, found.K)
+    # metrics measured by default have had the same line on units, whatever their own, since files were first written
+    return (protocol if metric.default else replace(protocol, units="x in the data's own units")).as_json()
 
 
 def groups_of(m: Measurement, found: Result) -> np.ndarray | None:

@@ -174,9 +174,9 @@ def _factors(name: str, m: Measurement) -> str | None:
 
 def _several_factors(name: str, m: Measurement) -> str | None:
     found = factors(m)
-    return (
-        None if found is None or len(found[1]) > 1 else f"{name} needs two factors or more, got {found[1][0]}: use mig"
-    )
+    if found is None or len(found[1]) > 1:
+        return None
+    return f"{name} needs two factors or more, and these data have one, {found[1][0]!r}: use mig"
 
 
 DENSITY = Need("a density", _density)

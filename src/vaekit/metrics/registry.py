@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vaekit.errors import ChoiceError
+from vaekit.utils.plugins import load_plugins
 from vaekit.utils.suggest import unknown
 
 from .measurement import Array, Measurement
@@ -78,7 +79,13 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {}
-"""The metrics by name, in the order in which they are listed."""
+"""What `metric` has registered; to be read through `metrics`."""
+
+
+def metrics() -> dict[str, Metric]:
+    """All metrics by name, those of plug-ins included, in the order in which they are listed."""
+    load_plugins()
+    return METRICS
 
 
 def metric(
@@ -120,12 +127,8 @@ def chosen(names: Sequence[str] | None) -> list[Metric]:
     Raises:
         ChoiceError: an unknown name.
     """
+    known = metrics()
     for name in names or ():
-        if name not in METRICS:
-            raise ChoiceError(unknown("metric", name, METRICS))
-    return [m for m in METRICS.values() if (m.default if not names else m.name in names)]
-
-
-def label(name: str) -> str:
-    """What pages call a metric, also one whose part is not installed."""
-    return METRICS[name].label if name in METRICS else name.replace("_", " ")
+        if name not in known:
+            raise ChoiceError(unknown("metric", name, known))
+    return [m for m in known.values() if (m.default if not names else m.name in names)]

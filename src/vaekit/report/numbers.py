@@ -7,30 +7,37 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vaekit.metrics.latents import ACTIVE
+from vaekit.metrics import metrics as registered
 from vaekit.utils.uncertainty import FEW, t_quantile
 
 from .blocks import Block, Cards, Table, Text
 
 Metric = dict[str, Any]
-MEANINGS = {
-    "elbo": ("ELBO", "lower bound of log p(x); higher is better"),
-    "log_px_iw": ("log p(x)", "a tighter bound by importance weighting; higher is better"),
-    "rate": ("Rate", "KL from the prior: what the latents carry"),
-    "distortion": ("Distortion", "−log p(x|z): what the latents leave out"),
-    "bits_per_dim": ("Bits per dimension", "of a lossless code; lower is better"),
-    "entropy_floor": ("Entropy floor", "noise of the binary draw: no model's −log p(x) can be expected below it"),
-    "floor_gap": ("Above the floor", "−log p(x) less the entropy floor, paired by datum; expected to be 0 or more"),
-    "active_units": ("Active latents", f"variance of the posterior mean above {ACTIVE} over the data"),
-    "ess": ("Effective samples", "of the K importance samples"),
-}
 KNOWN = ("data", "split", "n", "observation", "draw", "estimator", "K", "dims", "seed", "precision", "units", "digest",
          "groups")  # fmt: skip
-KEY = ("elbo", "log_px_iw", "rate", "distortion", "bits_per_dim", "active_units", "entropy_floor", "floor_gap")
 
 
 def label(name: str) -> str:
-    return MEANINGS[name][0] if name in MEANINGS else name.replace("_", " ")
+    """What the page calls a metric, also one of a plug-in that is not installed."""
+    known = registered()
+    return known[name].label if name in known else name.replace("_", " ")
+
+
+def meaning(name: str) -> str:
+    """What a metric is and which direction is better; nothing for one of a plug-in that is not installed."""
+    known = registered()
+    return known[name].meaning if name in known else ""
+
+
+def is_shown(m: Metric) -> bool:
+    """Whether it is one number that describes the model or its data, rather than the estimator."""
+    known = registered()
+    return isinstance(m["value"], int | float) and not (m["name"] in known and known[m["name"]].of == "estimator")
+
+
+def rank(name: str) -> int:
+    """Its place among the metrics: that of the register, unknown ones last."""
+    return {known: i for i, known in enumerate(registered())}.get(name, len(registered()))
 
 
 def number(value: float, se: float | None = None) -> str:
@@ -94,6 +101,21 @@ def beyond_floor(gap: Metric) -> str:
     )
 
 
+def verdict(difference: Metric, names: tuple[str, str]) -> str:
+    """Which of two runs is better by a paired difference of the first less the second, in words.
+
+    A difference counts if it lies outside a 95% interval of Student's t about 0.
+    """
+    value, se, protocol = difference["value"], difference["se"], difference["protocol"]
+    if se is None:
+        return "its standard error is unknown"
+    if abs(value) <= t_quantile(0.05, (protocol.get("groups") or protocol["n"]) - 1) * se:
+        return "no clear difference"
+    if difference["better"] is None:
+        return "they differ"
+    return f"{names[0] if (value > 0) == (difference['better'] == 'higher') else names[1]} is better"
+
+
 def few_groups(groups: int) -> str:
     """A note where standard errors are by so few groups that two of them are no 95% interval; else none."""
     if groups >= FEW:
@@ -123,7 +145,7 @@ def _weight(m: Metric) -> tuple[bool, int]:
 def key_numbers(metrics: Sequence[Metric]) -> Block:
     """The cards at the top of a page; what their protocols share is said once below them."""
     chosen = best_known(metrics)
-    shown = [chosen[name] for name in KEY if name in chosen]
+    shown = sorted((m for m in chosen.values() if is_shown(m)), key=lambda m: rank(m["name"]))
     apart = ["estimator", "K", *unlike(shown)]
     cards = []
     for m in shown:
@@ -131,7 +153,7 @@ def key_numbers(metrics: Sequence[Metric]) -> Block:
         how = f"{how}; {beyond_floor(m)}" if m["name"] == "floor_gap" else how
         name = label(m["name"])
         unit = "" if m["unit"].lower() == name.lower() else m["unit"]
-        cards.append((name, number(m["value"], m["se"]), unit, MEANINGS[m["name"]][1], how))
+        cards.append((name, number(m["value"], m["se"]), unit, meaning(m["name"]), how))
     shared = protocol_text(shown[0]["protocol"], apart) if shown else ""
     note = f"Measured on {shared}. ± is the standard error of the mean over the data." if shared else ""
     groups = {m["protocol"]["groups"] for m in shown if m["protocol"].get("groups")}
@@ -156,17 +178,16 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
     Arguments:
         named: run name -> its metrics.
     """
-    columns: dict[tuple[str, str], dict[str, Metric]] = {}  # ess is left out: it tells of the estimator, not the run
+    columns: dict[tuple[str, str], dict[str, Metric]] = {}
     for run, metrics in named.items():
         for m in metrics:
-            if isinstance(m["value"], int | float) and m["name"] != "ess":
+            if is_shown(m):
                 columns.setdefault((m["name"], json.dumps(m["protocol"], sort_keys=True)), {})[run] = m
     if not columns:
         return [
             Text("No run has been evaluated: run `vaekit evaluate RUN` for each, then write this page again.", "note")
         ]
-    rank = {name: i for i, name in enumerate(KEY)}
-    order = sorted(columns, key=lambda c: (rank.get(c[0], len(rank)), c[0]))
+    order = sorted(columns, key=lambda c: (rank(c[0]), c[0]))
     several = {name for name, _ in order if sum(other == name for other, _ in order) > 1}
     letters: dict[str, str] = {}
     head, notes = ["run"], []
@@ -180,7 +201,7 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
     for run in named:
         rows.append([run, *(_cell(columns[key], run) for key in order)])
     blocks: list[Block] = []
-    for name in sorted(several, key=lambda s: rank.get(s, len(rank))):
+    for name in sorted(several, key=rank):
         found = [next(iter(columns[key].values())) for key in order if key[0] == name]
         notes.append(f"{label(name)}: {', '.join(unlike(found))}")
     if notes:

@@ -31,7 +31,7 @@ def key_numbers(look: Look) -> Section:
     run = look.run
     section = Section("numbers", "Key numbers")
     metrics = run.metrics
-    if any(m["name"] in numbers.KEY for m in metrics):
+    if any(numbers.is_shown(m) for m in metrics):
         section.blocks.append(numbers.key_numbers(metrics))
     else:
         section.blocks.append(

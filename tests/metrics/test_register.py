@@ -1,0 +1,214 @@
+"""Metrics as registered: each by name, with unit and protocol, computing only what it needs, refused with a reason."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from core_helpers import LinearGaussian, run_of
+
+import vaekit as vk
+from vaekit.data.observation import Identity
+from vaekit.errors import ChoiceError
+from vaekit.metrics import Measurement, evaluate, metrics
+from vaekit.metrics.codes import cluster_agreement, knn_correct, probe_correct, silhouettes
+from vaekit.metrics.disentanglement import factor_score, mig_chen, mig_lib
+from vaekit.metrics.images import psnr, ssim
+from vaekit.metrics.samples import Components, frechet
+from vaekit.objectives import ELBO
+from vaekit.recipes import Composition
+
+QUIET = {"progress": False, "compile": "off", "device": "cpu"}
+TINY = {"latent": 3, "hidden": (8,), "steps": 5, **QUIET}
+
+
+def numbers(run, *names, **how):
+    return {m["name"]: m for m in evaluate(run, names=names, store=False, **how)}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return vk.fit("digits", "vae", out=tmp_path_factory.mktemp("runs") / "vae", **TINY)
+
+
+@pytest.fixture(scope="module")
+def factors(tmp_path_factory):
+    """Twenty combinations of two factors, ten times over with a little noise, in eight columns."""
+    rng = np.random.default_rng(0)
+    a, b = (v.ravel() for v in np.meshgrid(np.arange(4), np.arange(5)))
+    a, b = np.tile(a, 30), np.tile(b, 30)
+    x = np.stack([a, b, a, b, a, b, a + b, a - b], 1) + 0.1 * rng.normal(size=(600, 8))
+    data = vk.from_arrays(x.astype(np.float32), columns={"a": a, "b": b}, factor_names=["a", "b"], label=a, test=0.5)
+    return vk.fit(data, "vae", out=tmp_path_factory.mktemp("runs") / "factors", **TINY)
+
+
+class Counting:
+    """Counts the codes decoded and the data encoded by a run's model."""
+
+    def __init__(self, run):
+        self.decoded = self.encoded = 0
+        likelihood, posterior = run.model.likelihood, run.model.posterior
+        self.hooks = [
+            likelihood.register_forward_pre_hook(lambda _, z: self.count("decoded", z[0].shape[:-1])),
+            posterior.register_forward_pre_hook(lambda _, x: self.count("encoded", x[0].shape[:1])),
+        ]
+
+    def count(self, what, shape):
+        setattr(self, what, getattr(self, what) + math.prod(shape))
+
+
+@pytest.fixture
+def counting(digits):
+    found = Counting(digits)
+    yield found
+    for hook in found.hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("names", "decoded", "encoded"),
+    [
+        (["active_units"], 0, 50),  # codes only
+        (["mse"], 50, 50),
+        (["mse", "psnr", "ssim"], 50, 50),  # reconstructions are shared
+        (["silhouette", "cluster_agreement"], 0, 50),
+        (["entropy_floor"], 1, 1),  # of one datum, to see that p(x|z) is discrete
+    ],
+)
+def test_one_metric_does_not_run_what_it_does_not_need(digits, counting, names, decoded, encoded):
+    evaluate(digits, n=50, names=names, store=False)
+    assert (counting.decoded, counting.encoded) == (decoded, encoded)
+
+
+def test_the_kl_alone_takes_no_importance_samples(digits, counting):
+    evaluate(digits, n=50, samples=100, names=["rate"], store=False)
+    assert counting.decoded <= 52  # one draw of each datum, and of one to see that the KL has a closed form
+
+
+def test_metrics_asked_for_alone_equal_those_measured_together(digits):
+    whole = {m["name"]: m for m in evaluate(digits, samples=3, n=60, store=False)}
+    for name, found in whole.items():
+        alone = numbers(digits, name, samples=3, n=60)[name]
+        assert alone["protocol"] == found["protocol"]
+        assert alone["value"] == pytest.approx(found["value"], rel=1e-5)
+        if found["se"] is not None:
+            assert alone["se"] == pytest.approx(found["se"], rel=1e-4)
+
+
+def test_reconstruction_errors_are_those_of_reconstructions(digits):
+    found = numbers(digits, "mse", "psnr", "ssim")
+    raw, again = digits.data.events(digits.data.test[:]).astype(float), digits.reconstruct("test")
+    each = ((raw - again) ** 2).mean((1, 2, 3)) / 16**2
+    assert found["mse"]["value"] == pytest.approx(each.mean(), rel=1e-5)
+    assert found["mse"]["se"] == pytest.approx(each.std(ddof=1) / math.sqrt(len(each)), rel=1e-5)
+    assert found["psnr"]["value"] == pytest.approx(-10 * np.log10(each).mean(), rel=1e-5)
+    assert found["psnr"]["value"] == pytest.approx(psnr(raw, again, 16).mean(), rel=1e-5)
+    assert found["ssim"]["value"] == pytest.approx(ssim(raw, again, 16).mean(), rel=1e-5)
+    assert found["psnr"]["protocol"]["n"] == len(raw)
+    assert "peak 16" in found["psnr"]["protocol"]["estimator"]
+
+
+def test_classes_of_codes_are_those_of_the_functions_on_arrays(digits):
+    found = numbers(digits, "knn", "linear_probe", "silhouette", "cluster_agreement")
+    known, new = digits.encode("train"), digits.encode("test")
+    y, y_new = digits.data.train.label, digits.data.test.label
+    right = knn_correct(known, y, new, y_new)
+    assert found["knn"]["value"] == pytest.approx(right.mean())
+    assert found["knn"]["se"] == pytest.approx(right.std(ddof=1) / math.sqrt(len(right)))
+    assert found["linear_probe"]["value"] == pytest.approx(probe_correct(known, y, new, y_new).mean())
+    assert found["silhouette"]["value"] == pytest.approx(silhouettes(new, y_new).mean())
+    assert found["cluster_agreement"]["value"] == pytest.approx(cluster_agreement(new, y_new).mean())
+
+
+def test_disentanglement_is_that_of_the_functions_on_arrays(factors):
+    found = numbers(factors, "mig", "mig_chen", "factor_vae_score")
+    means, test = factors.encode("test"), factors.data.test
+    v = np.stack([test.columns["a"], test.columns["b"]], 1)
+    with torch.no_grad():
+        q = factors.model.posterior(factors.observed("test")(np.arange(len(means))))
+    assert found["mig"]["value"] == pytest.approx(mig_lib(means, v).value)
+    assert found["mig_chen"]["value"] == pytest.approx(mig_chen(means, q.stddev.numpy(), v).value, rel=1e-4)
+    assert found["factor_vae_score"]["value"] == pytest.approx(factor_score(means, v).value)
+    assert "factors a, b" in found["mig"]["protocol"]["estimator"]
+    assert found["mig"]["se"] > 0
+
+
+def test_the_frechet_distance_is_that_of_the_function_on_arrays(factors):
+    found = numbers(factors, "frechet", seed=3)["frechet"]
+    data = factors.data
+    seen = Components(data.events(data.train[:]), 32)
+    drawn = factors.sample(len(data.test), seed=3)
+    expected = frechet(seen(drawn), seen(data.events(data.test[:]))) / seen.total
+    assert found["value"] == pytest.approx(expected, rel=1e-5)
+    assert found["se"] > 0
+    assert "8 principal components of 240 training data" in found["protocol"]["estimator"]
+
+
+def test_components_of_more_columns_than_rows_are_those_of_a_singular_value_decomposition():
+    x = np.random.default_rng(0).normal(size=(20, 50)) * np.linspace(3, 0.5, 50)
+    seen = Components(x, 5)
+    _, s, v = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    np.testing.assert_allclose(seen.variances, s[:5] ** 2 / 20)
+    np.testing.assert_allclose(np.abs(np.sum(seen.axes * v[:5].T, 0)), 1)
+    assert seen.total == pytest.approx((s**2).sum() / 20)
+
+
+def test_the_squared_error_of_a_linear_model_is_the_closed_form():
+    """z is found as E[z|x], so x less its reconstruction is M (x - b) with M = I - W A."""
+    world = LinearGaussian(dtype=torch.float32)
+    run = run_of(Composition(world.model, ELBO(), Identity()), (5,))
+    x = world.data(400)
+    A = world.model.posterior.net.out.weight.detach().double()
+    errors = ((x - world.b) @ (torch.eye(5).double() - world.W @ A).T).square().mean(1).numpy()
+    found = numbers(run, "mse", split=x.numpy())["mse"]
+    assert found["value"] == pytest.approx(errors.mean(), rel=1e-4)
+    assert found["unit"] == "squared units of the data"
+    assert found["protocol"]["units"] == "x in the data's own units"
+
+
+def test_values_that_are_missing_are_left_out_of_the_squared_error(tmp_path):
+    x = np.random.default_rng(0).normal(size=(200, 4))
+    x[::3, 1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    run = vk.fit(vk.load(tmp_path / "x.npy", missing="mask"), "vae", out=tmp_path / "run", **TINY)
+    raw, again = run.data.test[:], run.reconstruct("test")
+    assert numbers(run, "mse")["mse"]["value"] == pytest.approx(np.nanmean((raw - again) ** 2, 1).mean(), rel=1e-5)
+    for name in ("frechet", "psnr"):
+        with pytest.raises(ChoiceError, match="images" if name == "psnr" else "missing"):
+            evaluate(run, names=[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("psnr", "needs images, and this run models vector data"),
+        ("entropy_floor", "binarised data"),
+        ("bits_per_dim", "discrete likelihood"),
+    ],
+)
+def test_a_metric_that_cannot_be_computed_says_why(factors, name, why):
+    with pytest.raises(ChoiceError, match=why):
+        evaluate(factors, names=["rate", name])
+
+
+def test_a_metric_that_needs_classes_or_factors_says_how_data_get_them(digits, tmp_path):
+    data = vk.from_arrays(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))
+    m = Measurement(digits, "test")
+    assert "two factors or more" in metrics()["factor_vae_score"].lacking(m)
+    assert metrics()["mig"].lacking(m) is None
+    x = digits.data.events(digits.data.test[slice(0, 3)])
+    assert "run's own data only" in metrics()["knn"].lacking(Measurement(digits, x))
+    run = vk.fit(data, "vae", out=tmp_path / "run", **TINY)
+    with pytest.raises(ChoiceError, match=r"one folder per class, or a table with `label=COLUMN`"):
+        evaluate(run, names=["knn"])
+    with pytest.raises(ChoiceError, match="`factor_names`"):
+        evaluate(run, names=["mig"])
+
+
+def test_every_metric_states_what_it_is():
+    for name, metric in metrics().items():
+        assert name == metric.name
+        assert metric.help
+        assert not metric.help.endswith(".")
+        assert metric.unit
+        assert metric.better in ("higher", "lower", None)
