@@ -180,12 +180,12 @@ def test_every_kind_of_data(kind, tmp_path):
         text = write_report([run], tmp_path / "page.html").read_text(encoding="utf8")
     p = Page(text)
     assert "vaekit evaluate" in p.words  # nothing measured yet
-    assert "cannot be had" not in p.words
+    assert "are unavailable" not in p.words
     assert (tmp_path / "run" / "figures" / "reconstructions.png").exists()
     assert (tmp_path / "run" / "figures" / "reconstruction-heat.png").exists() == (
         kind in ("vector", "counts", "vectors with gaps")
     )
-    assert ("missing" in p.words) == ("gaps" in kind)
+    assert ("issing values" in p.words) == ("gaps" in kind)
     assert "nan" not in p.words.lower().split()
     assert (tmp_path / "run" / "figures" / "manifold.png").exists() == (latent == 2)
 
@@ -197,7 +197,7 @@ def test_without_the_data_the_rest_is_there_and_says_why(tmp_path):
     write_json(run.path / "run.json", config | cut)
     (run.path / "log.jsonl").unlink()
     p = Page(write_report([vk.open(run.path)]).read_text(encoding="utf8"))
-    for said in ("cannot be had", "interrupted at step 2 of 50", "--resume", "no record of training", "manifold"):
+    for said in ("are unavailable", "interrupted at step 2 of 50", "--resume", "no record of training", "manifold"):
         assert said in p.words, said
     assert (run.path / "figures" / "samples.png").exists()
     assert not (run.path / "figures" / "reconstructions.png").exists()

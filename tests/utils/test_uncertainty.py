@@ -95,16 +95,16 @@ def test_intervals_of_areas_miss_as_often_as_they_say(copies):
 
 def test_few_groups_are_told():
     assert few_groups(20) == ""
-    assert "5 groups are few: a 95% interval is ± 2.8" in few_groups(5)
-    assert "one group" in few_groups(1)
+    assert "only 5 groups: a 95% interval is ± 2.8" in few_groups(5)
+    assert "only one group" in few_groups(1)
 
 
 def test_how_far_from_the_floor_in_words():
     gap = lambda value, se, **protocol: beyond_floor({"value": value, "se": se, "protocol": {"n": 2000, **protocol}})  # noqa: E731
     assert "200 standard errors above" in gap(10.0, 0.05)
-    assert "as chance allows" in gap(-0.1, 0.05)
-    assert "chance does not explain" in gap(-1.0, 0.05)
-    assert "as chance allows" in gap(-1.0, 0.05, groups=2)  # two groups: a t of one degree of freedom
+    assert "can be chance" in gap(-0.1, 0.05)
+    assert "is not chance" in gap(-1.0, 0.05)
+    assert "can be chance" in gap(-1.0, 0.05, groups=2)  # two groups: a t of one degree of freedom
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_a_run_split_by_group_is_measured_by_group(table):
     elbo = per_datum(run, run.observed("test"), 2).elbo
     found = {m["name"]: m for m in evaluate(run, samples=2)}
     assert found["elbo"]["protocol"]["groups"] == 20
-    assert "standard errors by group, 20 groups" in protocol_text(found["elbo"]["protocol"])
+    assert "standard errors over 20 groups" in protocol_text(found["elbo"]["protocol"])
     means = np.array([elbo[group == g].mean() for g in np.unique(group)])
     assert found["elbo"]["se"] == pytest.approx(means.std(ddof=1) / math.sqrt(20))  # groups of equal size
     assert found["elbo"]["se"] > 1.8 * standard_error(elbo)

@@ -1,4 +1,4 @@
-"""A run, or several side by side, as one HTML file that needs nothing else."""
+"""Reports: a run, or several side by side, as one self-contained HTML file."""
 
 from __future__ import annotations
 

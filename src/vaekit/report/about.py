@@ -1,4 +1,4 @@
-"""What was trained, in words: the title, the state, every setting, and the lines that open a run again."""
+"""The title, state and settings of a run, and the commands that open it."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from .commands import following
 from .look import Look
 
 STATES = {
-    "new": "training had not begun when this page was written",
-    "running": "training was still going on (or was cut off) when this page was written",
+    "new": "training had not started when this page was written",
+    "running": "training was still running, or was killed, when this page was written",
     "interrupted": "training was interrupted",
-    "failed": "training stopped on a number that was not finite",
+    "failed": "training stopped because a number was not finite",
 }
 
 
 def shown_path(path: Path) -> str:
-    """A path as one would type it here: relative where it lies below the working directory."""
+    """The path as one would type it: relative if it lies below the working directory."""
     full, here = Path(os.path.abspath(path)), Path.cwd()
     return str(full.relative_to(here)) if full.is_relative_to(here) else str(path)
 
 
 def title(look: Look) -> str:
+    """The data and the recipe of the run, as a heading."""
     config = look.run.config
     return f"{config['data']['name']} · {config['recipe'] or 'custom model'}"
 
 
 def date(look: Look) -> str:
-    """When the run's state was last written."""
+    """The date on which the run's state was last written."""
     written = datetime.fromtimestamp((look.run.path / "run.json").stat().st_mtime, UTC)
     return f"{written.day} {written:%B %Y}"
 
 
 def duration(seconds: float) -> str:
+    """Seconds as text: in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes = seconds / 60
@@ -45,7 +47,7 @@ def duration(seconds: float) -> str:
 
 
 def facts(look: Look) -> list[str]:
-    """The line under the title."""
+    """The line under the title: date, state, steps, latents and parameters."""
     config = look.run.config
     line = [date(look), config["state"]]
     if "step" in config:
@@ -56,18 +58,18 @@ def facts(look: Look) -> list[str]:
 
 
 def warnings(look: Look) -> list[str]:
-    """What the reader must know before reading on."""
+    """Warnings at the top of the page: an unfinished run, and unavailable data."""
     config = look.run.config
-    found = []
+    messages = []
     if config["state"] in STATES:
         horizon = config.get("plan", {}).get("horizon")
         at = f" at step {config['step']:,} of {horizon:,}" if horizon and "step" in config else ""
-        typed = f"; go on with `vaekit fit --out {shown_path(look.run.path)} --resume`"
-        go_on = "" if config["state"] == "failed" else typed
-        found.append(f"{STATES[config['state']].capitalize()}{at}: what follows is of the weights saved last{go_on}.")
+        command = f" Resume it with `vaekit fit --out {shown_path(look.run.path)} --resume`."
+        resume = "" if config["state"] == "failed" else command
+        messages.append(f"{STATES[config['state']].capitalize()}{at}. This page shows the last saved weights.{resume}")
     if look.data is None:
-        found.append(f"The data cannot be had, so whatever needs them is left out: {look.missing}.")
-    return found
+        messages.append(f"The data are unavailable, so sections that need them are left out: {look.missing}.")
+    return messages
 
 
 def _text(value: Any) -> str:
@@ -81,7 +83,7 @@ def _text(value: Any) -> str:
 
 
 def trained(look: Look) -> Section:
-    """Every number measured and every setting."""
+    """All settings of the run and all measured numbers."""
     config = look.run.config
     data, decided, training = config["data"], config["decided"], config["training"]
     shape = " × ".join(map(str, data["facts"]["shape"]))
@@ -90,7 +92,7 @@ def trained(look: Look) -> Section:
     length = next((f"{_text(training[k])} {k}" for k in ("steps", "epochs", "minutes") if training[k] is not None), "")
     rows = [
         ["recipe", config["recipe"] or "built by hand"],
-        ["its arguments", arguments or "the recipe's defaults"],
+        ["recipe arguments", arguments or "the recipe's defaults"],
         ["data", f"{data['name']} ({data['facts']['kind']}, {shape}, from {low:g} to {high:g})"],
         ["source", str(data["source"] or "arrays in memory")],
         ["split", ", ".join(f"{n:,} {part}" for part, n in data["n"].items())],
@@ -101,7 +103,7 @@ def trained(look: Look) -> Section:
                       f"schedule, weight decay {_text(training['weight_decay'])}, clip {_text(training['clip'])}"],
         ["batch", _text(training["batch"])],
         ["averaged weights", f"EMA {_text(training['ema'])}" if training["ema"] else "no"],
-        ["asked for", length or "the recipe's length"],
+        ["length", length or "the recipe's default"],
         ["trained", f"{config.get('step', 0):,} steps in {duration(config.get('seconds', 0.0))}"],
         ["device", f"{decided['device']}, {decided['threads']} threads, {decided['precision']}"],
         ["compiled", f"{'yes' if decided['compile'] else 'no'}: {decided['compile_why']}"],
@@ -110,14 +112,14 @@ def trained(look: Look) -> Section:
     ]  # fmt: skip
     if "init_from" in config:
         rows.append(["started from", config["init_from"]])
-    section = Section("trained", "What was trained", [Table([], rows)])
+    section = Section("trained", "Settings", [Table([], rows)])
     if look.run.metrics:
-        section.blocks += [Text("Every number measured, with its protocol:"), numbers.all_numbers(look.run.metrics)]
+        section.blocks += [Text("All measured numbers, with their protocols:"), numbers.all_numbers(look.run.metrics)]
     return section
 
 
 def opening(look: Look) -> Section:
-    """The lines that open the run."""
+    """The commands that open the run."""
     path = shown_path(look.run.path)
     quoted = f'"{path}"'
     composed = "" if look.run.config["recipe"] else ", model=composition"
@@ -127,8 +129,8 @@ run = vk.open({quoted}{composed})
 z = run.encode("test")     # posterior means, (N, D)
 x = run.decode(z)          # in the data's own units
 new = run.sample(64)
-run.evaluate(samples=100)  # into metrics.json"""
+run.evaluate(samples=100)  # also saved to metrics.json"""
     blocks = [Code("Python", python)]
-    if not composed:  # the command line cannot rebuild a network of one's own
+    if not composed:  # the command line cannot rebuild a custom model
         blocks.append(Code("Command line", "\n".join(following(look.run, path))))
-    return Section("open", "Open it", list(blocks))
+    return Section("open", "Open this run", list(blocks))

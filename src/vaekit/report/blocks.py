@@ -1,4 +1,4 @@
-"""What a page is made of, and how a figure becomes part of it."""
+"""The parts of a page: sections, tables and pictures."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from vaekit.figures import figure_png, png_bytes, theme
 from vaekit.figures.pictures import Bytes
 
 VERSIONS = ("light", "dark")
-"""The themes that plots are drawn in; the first must be light."""
+"""The themes in which each plot is drawn; the first must be light."""
 
 
 def data_uri(png: bytes) -> str:
+    """A PNG file as a data URI."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
@@ -25,7 +26,10 @@ class Picture:
     """One picture with a caption; plots have a second version for dark pages.
 
     Attributes:
-        name: of its file in figures/, without ending.
+        name: the name of its file in figures/, without suffix.
+        light, dark: PNG files; `dark` is None for pictures that are the same in both themes.
+        alt: alternative text.
+        caption: the text below it.
         width, height: in CSS pixels.
     """
 
@@ -45,26 +49,28 @@ class Picture:
 
     @property
     def png(self) -> bytes:
+        """The PNG file that is stored in figures/: the light version."""
         return self.light
 
 
 @dataclass
 class Strip:
-    """One row of tiles with a label and a note before it."""
+    """One row of tiles, with a label and a note on its left."""
 
     label: str
-    tiles: Bytes  # (H, W, 4): a row of tiles with clear gaps
+    tiles: Bytes  # (H, W, 4): tiles side by side with transparent gaps
     note: str = ""
     muted: bool = False
 
     @property
     def source(self) -> str:
+        """The row as a data URI."""
         return data_uri(png_bytes(self.tiles))
 
 
 @dataclass
 class Strips:
-    """Rows of tiles, the columns headed by `heads` where given."""
+    """Rows of tiles; `heads` are optional headings of the columns."""
 
     name: str
     rows: list[Strip]
@@ -75,7 +81,7 @@ class Strips:
 
     @property
     def png(self) -> bytes:
-        """All rows below one another on white."""
+        """All rows as one PNG file on a white background."""
         gap = 4
         width = max(r.tiles.shape[1] for r in self.rows)
         whole = np.full((sum(r.tiles.shape[0] + gap for r in self.rows) - gap, width, 3), 255, np.uint8)
@@ -90,7 +96,7 @@ class Strips:
 
 @dataclass
 class Table:
-    """Rows of text under `head` (which may be empty); `numeric` columns are set to the right, `wide` ones kept wide."""
+    """Rows of text under `head`, which may be empty; `numeric` columns are right-aligned, `wide` columns wider."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -102,7 +108,7 @@ class Table:
 
 @dataclass
 class Cards:
-    """The key numbers: (name, value with its error, unit, what it means, how it was measured)."""
+    """The key numbers: (name, value with its error, unit, meaning, protocol)."""
 
     cards: Sequence[tuple[str, str, str, str, str]]
     caption: str = ""
@@ -120,7 +126,7 @@ class Text:
 
 @dataclass
 class Code:
-    """Lines to type."""
+    """A command or program to copy."""
 
     title: str
     text: str
@@ -141,7 +147,7 @@ class Section:
 
 @dataclass
 class Chapter:
-    """One run's sections under its title."""
+    """The sections of one run, under its title."""
 
     key: str
     title: str
@@ -152,14 +158,14 @@ class Chapter:
 
 
 def plot(name: str, make: Callable[[], Any], alt: str, caption: str) -> Picture:
-    """A matplotlib figure as a picture in each of VERSIONS; `make` is called once in each."""
+    """A matplotlib figure as a picture; `make` draws it once for each of `VERSIONS`."""
     versions = {}
     width = height = 0
-    for which in VERSIONS:
-        with theme(which):
+    for version in VERSIONS:
+        with theme(version):
             figure = make()
             width, height = (round(float(inches) * 96) for inches in figure.get_size_inches())
-            versions[which] = figure_png(figure)
+            versions[version] = figure_png(figure)
     return Picture(name, versions["light"], alt, caption, width, height, dark=versions.get("dark"))
 
 

@@ -1,4 +1,4 @@
-"""Command lines that work for a run: what to do with it next."""
+"""Commands for the next steps with a run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from vaekit.runs.run import Run
 
 
 def following(run: Run, path: str) -> list[str]:
-    """What one does with a run that has just been trained, as lines for a shell.
+    """Shell commands for the next steps with a trained run.
 
-    `path` is the run directory as one would type it.
+    Arguments:
+        path: the run directory, as one would type it.
     """
     name = shlex.quote(path)
     explore = f"vaekit explore {name}"
@@ -26,7 +27,7 @@ def following(run: Run, path: str) -> list[str]:
 
 
 def _sampling(run: Run) -> str:
-    """Options for new data that look as good as they can, in a file that can hold them."""
+    """Options of `vaekit sample` that suit the run: a label, the better latents, and a fitting file format."""
     words = ["-n 64"]
     condition = run.composition.condition
     if condition is not None:
@@ -39,7 +40,7 @@ def _sampling(run: Run) -> str:
 
 
 def _needs_latents(run: Run) -> bool:
-    """Whether codes of data lie elsewhere than where the prior draws them: of an autoencoder, and of photographs."""
+    """Whether a fitted latent density gives better samples than the prior: for autoencoders and photographs."""
     model = run.model
     if type(model) is not VAE or isinstance(model.prior, UniformSphere):
         return False

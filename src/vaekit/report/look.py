@@ -1,4 +1,4 @@
-"""What the page shows of one run, computed once: chosen test data, their latents, what can and cannot be had."""
+"""The data behind the report of one run, computed once: chosen test examples, their latents and reconstructions."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ SCORE_SAMPLES = 2
 SCORE_NUMBERS = 2e7
 SEARCHED = 20_000
 SEARCHED_BYTES = 200 * 2**20
-TILE = 84  # pixels of the longer side of a tile on the page
+TILE = 84  # smallest longer side of a tile, in pixels of the page
 
 
 class Look:
-    """One run under the report's eye.
+    """The results that a report shows of one run, computed when first used.
 
     Attributes:
-        data: the run's data, or None with the reason in `missing`.
+        data: the run's data, or None if they are unavailable.
+        missing: why they are unavailable, else "".
     """
 
     def __init__(self, run: Run):
@@ -51,50 +52,52 @@ class Look:
 
     @property
     def jacobian(self) -> float:
-        """log |dx / draw|: added to a log density of x it gives that of the data in their own units."""
+        """log |dx / d raw|: added to log p(x), it gives the log density in the data's own units."""
         return self.run.composition.observation.log_jacobian(self.spec.shape)
 
     # --- latents ------------------------------------------------------------------------------------------------
 
     @cached_property
     def prior_latents(self) -> Array:
-        """Draws from the prior, (64, ...)."""
+        """Samples of the prior, (64, ...)."""
         return self.run.sample_latents(64)
 
     @property
     def plain(self) -> bool:
-        """Whether a latent is one vector, as lines and traversals need it."""
+        """Whether the latent code is one vector, as interpolations and traversals require."""
         return self.prior_latents.ndim == 2
 
     @property
     def width(self) -> int:
-        """Numbers a code, those of a condition or class included."""
+        """The size of a code, including a condition or class."""
         return int(np.prod(self.prior_latents.shape[1:]))
 
     @property
-    def places(self) -> NDArray[np.int64]:
-        """The places of a code that are latents."""
+    def latent_indices(self) -> NDArray[np.int64]:
+        """The indices of the latents within a code, (latents,)."""
         return np.arange(self.width)[self.run.model.latent_dims]
 
     @property
     def latents(self) -> int:
-        return len(self.places)
+        """The number of latents."""
+        return len(self.latent_indices)
 
     @property
     def latent_names(self) -> list[str]:
-        """z0, z1, ...: what each latent is called, (latents,)."""
+        """The names of the latents, z0, z1, ...: (latents,)."""
         names = latent_names(self.run, self.width)
-        return [names[i] for i in self.places]
+        return [names[i] for i in self.latent_indices]
 
     # --- test data ----------------------------------------------------------------------------------------------
 
     @cached_property
     def observed(self) -> Observed:
+        """The test data as the model observes them."""
         return self.run.observed("test")
 
     @cached_property
     def examples(self) -> NDArray[np.int64]:
-        """Rows of the test split to show: the first of each class in turn, then the first ones not taken yet."""
+        """Rows of the test split to show: the first example of each class, then the first others."""
         assert self.data is not None
         label = self.data.test.label
         first: list[int] = []
@@ -106,12 +109,12 @@ class Look:
 
     @cached_property
     def raw(self) -> Array:
-        """The example data in their own units, (n, *event)."""
+        """The shown examples in their own units, (n, *event)."""
         return self.observed.raw(self.examples)
 
     @cached_property
     def means(self) -> Array:
-        """Posterior means of the example data, as evaluation sees them, (n, D)."""
+        """Posterior means of the shown examples, observed as in evaluation, (n, D)."""
         import torch
 
         with torch.no_grad():
@@ -119,7 +122,7 @@ class Look:
             return self.run.model.encode(x, self.observed.condition(self.examples, self.run.device)).cpu().numpy()
 
     def name(self, row: int) -> str:
-        """What to call a test datum: its class, else its file, else its number."""
+        """The name of a test example: its class, else its file, else its row number."""
         assert self.data is not None
         test = self.data.test
         if test.label is not None and test.label[row] >= 0:
@@ -129,17 +132,19 @@ class Look:
 
     @property
     def names(self) -> list[str]:
+        """The names of the shown examples."""
         return [self.name(int(r)) for r in self.examples]
 
     @cached_property
     def drawn(self) -> Array | None:
-        """The frozen binary draw of the examples in the data's units, where the observation is one."""
+        """The frozen binary draw of the examples in the data's units, for a binary observation; else None."""
         if not isinstance(self.run.composition.observation, Binary):
             return None
         return self.run.composition.observation.to_raw(self.observed(self.examples)).numpy()
 
     @property
     def has_density(self) -> bool:
+        """Whether the model has a density p(x)."""
         return self.run.model.no_density is None
 
     @property
@@ -148,31 +153,31 @@ class Look:
 
     @cached_property
     def scored(self) -> PerDatum:
-        """ELBO, KL and posterior means of the first test data, with few samples: for pictures, not for tables."""
+        """ELBO, KL and posterior means of the first test examples, with few samples: for figures, not for tables."""
         return per_datum(self.run, self.observed, SCORE_SAMPLES, n=self._scored_rows, compile=False)
 
     @cached_property
     def codes(self) -> Array:
-        """Posterior means of the same data, (n, D); codes where the posterior is a point."""
+        """Posterior means of the same examples, or their codes if the model has no density, (n, D)."""
         return self.scored.means if self.has_density else self.run.encode("test", self._scored_rows)
 
     @cached_property
     def survey(self) -> Survey:
-        """Names, KL, variance and order of the latents over test data."""
+        """Names, KL, variance and order of the latents on test data."""
         return survey(self.run, self.observed)
 
-    # --- how events are shown -----------------------------------------------------------------------------------
+    # --- display of examples ------------------------------------------------------------------------------------
 
     @cached_property
     def _units(self) -> tuple[Array, Array]:
-        """Mean and standard deviation of each feature over (some) training data."""
+        """Mean and standard deviation of each feature over the first training data."""
         assert self.data is not None
-        some = np.asarray(self.searched[:5000], dtype=float)
-        spread = np.nanstd(some, 0)
-        return np.nanmean(some, 0), np.where(spread > 0, spread, 1.0)
+        train = np.asarray(self.searched[:5000], dtype=float)
+        spread = np.nanstd(train, 0)
+        return np.nanmean(train, 0), np.where(spread > 0, spread, 1.0)
 
     def shown(self, events: Array) -> Array:
-        """Events as they are drawn: vectors in standard deviations of the training data, the rest in their units."""
+        """Examples as drawn: vectors in standard deviations of the training data, others in their own units."""
         if self.spec.kind in ("image", "signal") or self.data is None:
             return events
         mean, spread = self._units
@@ -180,52 +185,56 @@ class Look:
 
     @property
     def unit(self) -> str:
+        """The unit of `shown`."""
         if self.spec.kind in ("image", "signal") or self.data is None:
             return "data units"
         return "standard deviations"
 
     @property
     def gaps(self) -> str:
-        """A sentence on what missing values look like, where data have such."""
+        """A sentence on how missing values are drawn, if the data have any; else ""."""
         if not self.spec.missing:
             return ""
-        return " Sand-coloured: values that are missing." if self.is_image else " Gaps are values that are missing."
+        return " Missing values are sand-coloured." if self.is_image else " Gaps are missing values."
 
     @property
     def kinds(self) -> str:
-        """A sentence on columns whose numbers are names, where a table has such."""
+        """A sentence on categorical columns, if a table has any; else ""."""
         named = [column.name for column in self.spec.columns if column.kind == "categorical"]
-        some = f"{', '.join(named[:3])}{' and others' if len(named) > 3 else ''}"
-        return f" Of categories ({some}) the number is shown, whose order means nothing." if named else ""
+        examples = f"{', '.join(named[:3])}{' and others' if len(named) > 3 else ''}"
+        return (
+            f" Categorical columns ({examples}) show the category's index, whose order has no meaning." if named else ""
+        )
 
     @property
     def features(self) -> list[str] | None:
+        """The names of the features, or None."""
         return None if self.data is None else self.data.feature_names
 
     def tiles(self, events: Array) -> Bytes:
-        """Image events (N, C, H, W) as one row of tiles with clear gaps."""
+        """Images (N, C, H, W) as one row of tiles with transparent gaps."""
         return self.row(channels_last(events), self.scale)
 
     def row(self, pictures: Array, scale: tuple[float, float] = (0.0, 255.0)) -> Bytes:
-        """Pictures (N, H, W[, C]) as one row of tiles with clear gaps."""
+        """Pictures (N, H, W[, C]) as one row of tiles with transparent gaps."""
         zoom = max(1, math.ceil(TILE / max(pictures.shape[1:3])))
         return image_grid(pictures, len(pictures), gap=4, background=None, scale=scale, zoom=zoom)
 
-    # --- training data nearby -----------------------------------------------------------------------------------
+    # --- nearest training data ----------------------------------------------------------------------------------
 
     @cached_property
     def searched(self) -> Array:
-        """The training data that are searched for neighbours, (M, *event)."""
+        """The first training data, among which nearest neighbours are searched, (M, *event)."""
         assert self.data is not None
         bytes_each = max(1, self.data.train.raw[:1].nbytes)
         n = min(len(self.data.train), SEARCHED, max(1000, SEARCHED_BYTES // bytes_each))
         return self.data.events(self.data.train[slice(0, n)])
 
     def neighbours(self, events: Array) -> tuple[Array, Array]:
-        """The nearest of the searched training data to each, and the RMS difference, as they are shown.
+        """The nearest training example to each of `events`, and the RMS difference in the unit that is shown.
 
         Returns:
-            (n, *event) and (n,).
+            the neighbours (n, *event) and the differences (n,).
         """
         if self.spec.kind in ("image", "signal"):
             index, square = nearest(events, self.searched)

@@ -1,4 +1,4 @@
-"""Measured numbers as text: values with their errors, protocols, and runs side by side."""
+"""Measured numbers as text: values with their errors, protocols, and comparisons of runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rank(name: str) -> int:
 
 
 def number(value: float, se: float | None = None) -> str:
-    """A value with as many digits as its standard error allows, two of them uncertain: −279.74 ± 0.97."""
+    """A value with its standard error, rounded to two digits of the error: −279.74 ± 0.97."""
     if isinstance(value, int) and se is None:
         return f"{value:,}"
     if se is not None and se > 0 and math.isfinite(se):
@@ -51,13 +51,13 @@ def number(value: float, se: float | None = None) -> str:
 
 
 def unlike(metrics: Sequence[Metric]) -> list[str]:
-    """The keys of the protocols in which these metrics differ."""
+    """The protocol keys that are not the same for all these metrics."""
     keys = dict.fromkeys(k for m in metrics for k in m["protocol"])
     return [k for k in keys if len({json.dumps(m["protocol"].get(k), sort_keys=True) for m in metrics}) > 1]
 
 
 def protocol_text(protocol: dict[str, Any], leave_out: Sequence[str] = ()) -> str:
-    """A protocol as one line: data and split, n, observation and draw, estimator, seed, precision, units."""
+    """A protocol as one line: data, split, n, observation, draw, estimator, seed, precision and units."""
     p = {k: v for k, v in protocol.items() if k not in leave_out and v is not None}
     parts = []
     where = " ".join(str(p[k]) for k in ("data", "split") if k in p)
@@ -77,7 +77,7 @@ def protocol_text(protocol: dict[str, Any], leave_out: Sequence[str] = ()) -> st
         if key in p:
             parts.append(form.format(p[key]))
     if "groups" in p:
-        parts.append(f"standard errors by group, {p['groups']:,} groups")
+        parts.append(f"standard errors over {p['groups']:,} group{'s' if p['groups'] != 1 else ''}")
     if "digest" in p:
         parts.append(f"data digest {str(p['digest'])[:8]}")
     parts += [f"{k} {v}" for k, v in p.items() if k not in KNOWN]
@@ -88,16 +88,16 @@ def beyond_floor(gap: Metric) -> str:
     """How far -log p(x) is from the entropy floor, in standard errors of the paired difference, in words."""
     value, se = gap["value"], gap["se"]
     if not se:
-        return "-log p(x) less the floor"
+        return "-log p(x) minus the floor"
     times = value / se
     if value >= 0:
-        return f"-log p(x) lies {times:.3g} standard errors above the floor"
+        return f"-log p(x) is {times:.3g} standard errors above the floor"
     protocol = gap["protocol"]
     if times > -max(3.0, t_quantile(0.0027, (protocol.get("groups") or protocol["n"]) - 1)):
-        return f"-log p(x) lies {-times:.2g} standard errors below the floor: as chance allows on these draws"
+        return f"-log p(x) is {-times:.2g} standard errors below the floor, which can be chance"
     return (
-        f"-log p(x) lies {-times:.3g} standard errors below the floor, which chance does not explain: the measurement "
-        "is wrong, or these very draws were trained on"
+        f"-log p(x) is {-times:.3g} standard errors below the floor, which is not chance: the measurement is wrong, or "
+        "the model was trained on this very draw"
     )
 
 
@@ -117,23 +117,23 @@ def verdict(difference: Metric, names: tuple[str, str]) -> str:
 
 
 def few_groups(groups: int) -> str:
-    """A note where standard errors are by so few groups that two of them are no 95% interval; else none."""
+    """A note if standard errors are over so few groups that ± 2 of them is no 95% interval; else ""."""
     if groups >= FEW:
         return ""
     if groups < 2:
-        return "standard errors are by group, and there is one group: nothing is known of the error"
+        return "standard errors are over groups, and there is only one group, so the error is unknown"
     return (
-        f"standard errors are by group, and {groups} groups are few: a 95% interval is ± "
-        f"{t_quantile(0.05, groups - 1):.1f} of them (Student's t)"
+        f"standard errors are over only {groups} groups: a 95% interval is ± {t_quantile(0.05, groups - 1):.1f} "
+        "standard errors (Student's t)"
     )
 
 
 def best_known(metrics: Sequence[Metric]) -> dict[str, Metric]:
-    """One metric a name: of the test split before others, on the most data, the last one measured."""
+    """One metric per name: on the test split if possible, on the most data, the latest measurement."""
     chosen: dict[str, Metric] = {}
     for m in metrics:
-        old = chosen.get(m["name"])
-        if old is None or _weight(m) >= _weight(old):
+        before = chosen.get(m["name"])
+        if before is None or _weight(m) >= _weight(before):
             chosen[m["name"]] = m
     return chosen
 
@@ -143,7 +143,7 @@ def _weight(m: Metric) -> tuple[bool, int]:
 
 
 def key_numbers(metrics: Sequence[Metric]) -> Block:
-    """The cards at the top of a page; what their protocols share is said once below them."""
+    """The cards at the top of a page; what their protocols share stands once below them."""
     chosen = best_known(metrics)
     shown = sorted((m for m in chosen.values() if is_shown(m)), key=lambda m: rank(m["name"]))
     apart = ["estimator", "K", *unlike(shown)]
@@ -163,7 +163,7 @@ def key_numbers(metrics: Sequence[Metric]) -> Block:
 
 
 def all_numbers(metrics: Sequence[Metric]) -> Table:
-    """Every single number with its whole protocol."""
+    """All numbers with their full protocols."""
     rows = [
         [label(m["name"]), number(m["value"], m["se"]), m["unit"], protocol_text(m["protocol"])]
         for m in metrics
@@ -173,7 +173,7 @@ def all_numbers(metrics: Sequence[Metric]) -> Table:
 
 
 def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
-    """Runs side by side: one column for one metric of one protocol, so that unlike numbers never stand together.
+    """Runs side by side, with one column per metric and protocol, so that each column is comparable.
 
     Arguments:
         named: run name -> its metrics.
@@ -185,7 +185,10 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
                 columns.setdefault((m["name"], json.dumps(m["protocol"], sort_keys=True)), {})[run] = m
     if not columns:
         return [
-            Text("No run has been evaluated: run `vaekit evaluate RUN` for each, then write this page again.", "note")
+            Text(
+                "No run has been evaluated: evaluate each with `vaekit evaluate RUN`, then write this page again.",
+                "note",
+            )
         ]
     order = sorted(columns, key=lambda c: (rank(c[0]), c[0]))
     several = {name for name, _ in order if sum(other == name for other, _ in order) > 1}
@@ -206,8 +209,8 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
         notes.append(f"{label(name)}: {', '.join(unlike(found))}")
     if notes:
         blocks.append(
-            Text("Not every number can be compared: protocols differ, and each has a column of its own. They differ in "
-                 f"{'; '.join(notes)}.", "warning")
+            Text("Some numbers are not comparable: they were measured with different protocols, each in its own "
+                 f"column. The protocols differ in {'; '.join(notes)}.", "warning")
         )  # fmt: skip
     caption = (
         "Numbers in one column were measured in the same way. ± is each number's own standard error over the data; on "
@@ -227,19 +230,19 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
 def _not_measured(
     named: Mapping[str, Sequence[Metric]], columns: Mapping[tuple[str, str], Mapping[str, Metric]]
 ) -> list[Block]:
-    """Which runs have no number of a metric that another run has, under any protocol."""
+    """A note that lists the runs without a metric that another run has, under any protocol."""
     measured = {run: {name for (name, _), column in columns.items() if run in column} for run in named}
     names = list(dict.fromkeys(name for name, _ in columns))
-    lacking = {run: [label(n) for n in names if n not in has] for run, has in measured.items()}
+    lacking = {run: [label(n) for n in names if n not in present] for run, present in measured.items()}
     notes = [f"{run} has no {', '.join(words)}" for run, words in lacking.items() if words]
     if not notes:
         return []
-    return [Text(f"Not measured: {'; '.join(notes)}. Run `vaekit evaluate RUN` for these runs (a metric that a model "
-                 "cannot have stays empty), then write this page again.", "note")]  # fmt: skip
+    return [Text(f"Not measured: {'; '.join(notes)}. Evaluate these runs with `vaekit evaluate RUN`, then write this "
+                 "page again. Metrics that are undefined for a model stay empty.", "note")]  # fmt: skip
 
 
 def shared_unit(column: Mapping[str, Metric]) -> str:
-    """The unit of all runs in a column, or "" where each has its own or the metric's name says it."""
+    """The unit of all runs in a column, or "" if they differ or the metric's name is the unit."""
     units = {m["unit"] for m in column.values()}
     name = label(next(iter(column.values()))["name"])
     return "" if len(units) > 1 or units == {name.lower()} else units.pop()

@@ -1,4 +1,4 @@
-"""From runs to one HTML file."""
+"""Write runs as one HTML file."""
 
 from __future__ import annotations
 
@@ -19,51 +19,51 @@ from .look import Look
 
 
 def write_report(runs: Sequence[Run], path: str | Path | None = None) -> Path:
-    """Write one self-contained page about a run, or about several side by side; its path.
+    """Write one self-contained page about a run, or about several side by side; returns its path.
 
-    Pictures go into the page and, as PNG files, into each run's figures/. The page asks nothing of the network.
+    The pictures are in the page and, as PNG files, in each run's figures/. The page loads nothing from the network.
 
     Arguments:
-        runs: one or more.
-        path: where to; by default report.html in the run, or comparison.html in the first of several (of the packaged
-            run, example-report.html here).
+        runs: at least one run.
+        path: the path of the page; by default report.html in the run's directory, or comparison.html in that of the
+            first of several runs (for the packaged run, example-report.html in the working directory).
 
     Raises:
-        ChoiceError: no runs.
+        ChoiceError: no runs are given.
         RunError: the page or a picture cannot be written.
     """
     runs = list(runs)
     if not runs:
-        raise ChoiceError("a report needs one run or more, got none")
+        raise ChoiceError("a report needs at least one run, got none")
     name = "report.html" if len(runs) == 1 else "comparison.html"
-    place = runs[0].place_of(name) if path is None else checked_path(path)
+    target = runs[0].place_of(name) if path is None else checked_path(path)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make the directory {place.parent}: {error.strerror}; choose another place") from error
+        raise RunError(f"cannot make the directory {target.parent}: {error.strerror}; choose another `path`") from error
     looks = [Look(run) for run in runs]
     names = distinct([run.name for run in runs])
     opening = [_compared(looks, names)] if len(runs) > 1 else []
     chapters = [_chapter(look, name, len(runs) > 1) for look, name in zip(looks, names, strict=True)]
     heading = about.title(looks[0]) if len(runs) == 1 else f"{len(runs)} runs compared"
-    write_text(place, render(heading, opening, chapters))
-    return place
+    write_text(target, render(heading, opening, chapters))
+    return target
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Names with a number after those that have occurred before."""
-    found: list[str] = []
+    """The names, with a number after repeated ones: `a`, `a (2)`."""
+    unique: list[str] = []
     for name in names:
-        unique, i = name, 2
-        while unique in found:
-            unique, i = f"{name} ({i})", i + 1
-        found.append(unique)
-    return found
+        candidate, i = name, 2
+        while candidate in unique:
+            candidate, i = f"{name} ({i})", i + 1
+        unique.append(candidate)
+    return unique
 
 
 def _chapter(look: Look, name: str, several: bool) -> Chapter:
     parts = [sections.key_numbers(look), *sections.pictures(look), about.trained(look), about.opening(look)]
-    if look.run.path != PLACE and is_writable(look.run.path):  # the packaged run stays as it came
+    if look.run.path != PLACE and is_writable(look.run.path):  # the packaged run is never changed
         _store(look.run.path / "figures", parts)
     key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     for part in parts:
@@ -73,7 +73,7 @@ def _chapter(look: Look, name: str, several: bool) -> Chapter:
 
 
 def _store(folder: Path, parts: Sequence[Section]) -> None:
-    """Every picture as a PNG file in the run."""
+    """Write every picture as a PNG file into the run's figures/."""
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -89,19 +89,19 @@ def _write(content: bytes, file: Path) -> None:
 
 
 def _compared(looks: Sequence[Look], names: Sequence[str]) -> Section:
-    """The runs side by side: numbers of one protocol in one column, curves, the rate-distortion plane."""
+    """The runs side by side: metrics by protocol, validation curves, the rate-distortion plane."""
     by_name = {name: look.run.metrics for name, look in zip(names, looks, strict=True)}
     blocks: list[Block] = numbers.comparison(by_name)
     curves = {name: sections.log_series(look, "valid") for name, look in zip(names, looks, strict=True)}
     curves = {name: series for name, series in curves.items() if "elbo" in series and len(series["step"])}
     observed = {(look.run.config["data"]["digest"], look.run.config["observation"]) for look in looks}
     if len(observed) > 1:
-        blocks.append(Text("Validation curves are not drawn together: the runs' data or observations differ.", "note"))
+        blocks.append(Text("Not shown: validation curves, because the runs' data or observations differ.", "note"))
     elif len(curves) > 1:
         blocks.append(
             plot("compared-curves", lambda: figures.compared_curves(curves),
                  "Line plot of the validation ELBO of each run against the step",
-                 "Validation ELBO (at most 2,000 data, one draw each), nats a datum; higher is better.")
+                 "Validation ELBO (at most 2,000 examples, one sample each), nats per example; higher is better.")
         )  # fmt: skip
     points, protocols = {}, []
     for name, metrics in by_name.items():
@@ -112,14 +112,15 @@ def _compared(looks: Sequence[Look], names: Sequence[str]) -> Section:
     if len(points) > 1 and not numbers.unlike(protocols):
         blocks.append(
             plot("rate-distortion", lambda: figures.rate_distortion(points),
-                 "Scatter plot of distortion against rate, a point a run",
-                 "Distortion against rate, nats a datum; along a thin line the ELBO is the same, lower left is better.")
+                 "Scatter plot of distortion against rate, one point per run",
+                 "Distortion against rate, nats per example. The ELBO is constant along each thin line and higher "
+                 "towards the lower left.")
         )  # fmt: skip
     return Section("compared", "Side by side", blocks)
 
 
 def render(title: str, opening: Sequence[Section], chapters: Sequence[Chapter], kicker: str = "vaekit report") -> str:
-    """The page as text; whatever comes from data is escaped."""
+    """The page as HTML; all text is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from vaekit import __version__

@@ -1,4 +1,4 @@
-"""The sections of one run's report: each takes a `Look` and gives a `Section`, or None where it does not apply."""
+"""The sections of a report: each function takes a `Look` and returns a `Section`, or None if it does not apply."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Array = NDArray[Any]
 STEPS = 9
 PAIRS = 5
 TRAVERSED, COLLAPSED = 12, 3
-EACH = 10  # samples shown with their neighbours
+EACH = 10  # number of samples shown with their nearest training data
 
 
 def key_numbers(look: Look) -> Section:
-    """The numbers first; where nothing was measured, how to measure, and what training saw."""
+    """The key numbers; for a run without metrics, how to measure them, and the last validation."""
     run = look.run
     section = Section("numbers", "Key numbers")
     metrics = run.metrics
@@ -35,7 +35,7 @@ def key_numbers(look: Look) -> Section:
         section.blocks.append(numbers.key_numbers(metrics))
     else:
         section.blocks.append(
-            Text(f"This run has not been measured on test data yet: `vaekit evaluate {shown_path(run.path)}` (or "
+            Text(f"This run has not been evaluated on test data yet. Run `vaekit evaluate {shown_path(run.path)}` (or "
                  "`run.evaluate()`), then write this page again.", "note")
         )  # fmt: skip
         valid = run.config.get("valid") or {}
@@ -43,29 +43,29 @@ def key_numbers(look: Look) -> Section:
             own = {k: valid[k] for k in ("elbo", "rate", "distortion") if k in valid}
             each = ", ".join(f"{numbers.label(k)} {numbers.number(v)}" for k, v in own.items())
             section.blocks.append(
-                Text(f"At step {valid['step']:,}, on at most 2,000 validation data with one draw each (nats a datum, "
-                     f"densities in the data's own units): {each}.")
+                Text(f"Validation at step {valid['step']:,}, on at most 2,000 examples with one sample each, in nats "
+                     f"per example: {each}.")
             )  # fmt: skip
     return section
 
 
 def log_series(look: Look, kind: str) -> dict[str, Array]:
-    """step, seconds and what there is of elbo, distortion and rate in the "train" or "valid" records."""
+    """Arrays from the "train" or "valid" records: step, seconds, and those of ELBO, distortion and rate recorded."""
     records = [r for r in look.run.log if r.get("kind") == kind]
-    found = {"step": np.array([r["step"] for r in records], dtype=float)}
+    series = {"step": np.array([r["step"] for r in records], dtype=float)}
     for name in ("elbo", "distortion", "rate"):
         if records and all(name in r for r in records):
-            found[name] = np.array([math.nan if r[name] is None else r[name] for r in records])
-    found["seconds"] = np.array([r.get("seconds", math.nan) for r in records], dtype=float)
-    return found
+            series[name] = np.array([math.nan if r[name] is None else r[name] for r in records])
+    series["seconds"] = np.array([r.get("seconds", math.nan) for r in records], dtype=float)
+    return series
 
 
 def training(look: Look) -> Section:
-    """ELBO, distortion and rate over training."""
+    """ELBO, distortion and rate during training."""
     train, valid = log_series(look, "train"), log_series(look, "valid")
     section = Section("training", "Training")
     if not len(train["step"]) and not len(valid["step"]):
-        section.blocks.append(Text("log.jsonl holds no record of training.", "note"))
+        section.blocks.append(Text("The run has no record of training (log.jsonl).", "note"))
         return section
     config = look.run.config
     batch = config["training"]["batch"]
@@ -73,13 +73,13 @@ def training(look: Look) -> Section:
     floor = numbers.best_known(look.run.metrics).get("entropy_floor")
     bound = "elbo" in train or "elbo" in valid
     caption = (
-        f"Nats a datum{', the true ELBO whatever the objective weighs' if bound else ''}. Training: means over the "
-        "steps between records, with the weights of that moment; validation: the weights that would be used. The first "
-        "tenth may lie outside the picture."
+        f"Nats per example{'; the ELBO is the true bound for every objective' if bound else ''}. Training: means over "
+        "the steps between records, with the current weights; validation: with the weights that would be saved. The "
+        "first tenth of training may be cut off."
     )
     if floor and bound:
         entropy = numbers.number(floor["value"], floor["se"])
-        caption += f" Dashed: minus the entropy of the binary draw ({entropy} nats), in expectation a ceiling."
+        caption += f" Dashed: minus the entropy of the binary draw ({entropy} nats), an upper bound in expectation."
     section.blocks.append(
         plot(
             "training",
@@ -94,28 +94,28 @@ def training(look: Look) -> Section:
 
 
 def reconstructions(look: Look) -> Section:
-    """Held-out data, what the model saw of them, their reconstructions and the errors."""
+    """Test examples as observed by the model, their reconstructions and errors."""
     section = Section("reconstructions", "Held-out reconstructions")
     if look.data is None:
         return _without_data(section)
     rebuilt = look.run.decode(look.means)
-    which = f"The first {len(look.raw)} test data"
+    chosen = f"The first {len(look.raw)} test examples"
     if look.data.test.label is not None:
-        which = "The first test datum of each class, then the first others, ten in all"
-    how = "encoded to the posterior mean, decoded to the mean of p(x|z)."
+        chosen = f"The first test example of each class, then the first others, {len(look.raw)} in total"
+    method = "encoded to the posterior mean and decoded to the mean of p(x|z)."
     if look.is_image:
         data, mean = figures.channels_last(look.raw), figures.channels_last(rebuilt)
         limit = float(look.scale[1] - look.scale[0]) / 2
         rows = [Strip("data", look.tiles(look.raw))]
         if look.drawn is not None:
-            rows.append(Strip("binary draw", look.tiles(look.drawn), "what the encoder sees"))
+            rows.append(Strip("binary draw", look.tiles(look.drawn), "the encoder's input"))
         rows.append(Strip("reconstruction", look.tiles(rebuilt)))
         rms = float(np.sqrt(np.nanmean((mean.astype(float) - data) ** 2)))
         errors = look.row(figures.error_map(data, mean, limit))
         rows.append(Strip("error", errors, f"RMS {rms / (2 * limit):.3f} of the range"))
         caption = (
-            f"{which}, {how} Error: reconstruction − data, red above and blue below, full colour at half the range "
-            f"({limit:g}).{look.gaps}"
+            f"{chosen}, {method} Error: reconstruction minus data, red above 0 and blue below; full colour is half the "
+            f"range ({limit:g}).{look.gaps}"
         )
         alt = f"Rows of {len(data)} test images, their reconstructions and signed errors"
         section.blocks.append(Strips("reconstructions", rows, alt, caption, look.names))
@@ -125,8 +125,8 @@ def reconstructions(look: Look) -> Section:
         plot(
             "reconstructions",
             lambda: figures.lines(data, mean, look.names, names=look.features, unit=look.unit),
-            f"Line plots of {len(data)} test data with their reconstructions on top",
-            f"{which}, {how} Values in {look.unit}.{look.kinds}{look.gaps}",
+            f"Line plots of {len(data)} test examples with their reconstructions on top",
+            f"{chosen}, {method} Values in {look.unit}.{look.kinds}{look.gaps}",
         )
     )
     if data.ndim == 2:
@@ -138,19 +138,19 @@ def reconstructions(look: Look) -> Section:
             plot(
                 "reconstruction-heat",
                 lambda: figures.heat(left, right, look.features, look.unit),
-                "Heat maps of data, reconstructions and errors, a row a datum and a column a feature",
-                f"The first {n} test data, a row each; {look.unit} of the training data."
-                + (" Sand-coloured: values that are missing." if look.spec.missing else ""),
+                "Heat maps of data, reconstructions and errors, one row per example and one column per feature",
+                f"The first {n} test examples, one per row, in {look.unit} of the training data."
+                + (" Missing values are sand-coloured." if look.spec.missing else ""),
             )
         )
     return section
 
 
 def samples(look: Look) -> Section:
-    """Draws from the prior, and the training data nearest to them."""
+    """Samples of the prior, and the training data nearest to them."""
     section = Section("samples", "Samples from the prior")
     drawn = look.run.decode(look.prior_latents)
-    means = "Means of p(x|z) for z drawn from the prior at temperature 1; not chosen by hand."
+    means = "Means of p(x|z) for samples z of the prior at temperature 1, not selected."
     few = drawn[:EACH]
     if look.is_image:
         pictures = figures.channels_last(drawn[:40])
@@ -163,17 +163,17 @@ def samples(look: Look) -> Section:
                  "Line plots of 12 samples", f"{means} Values in {look.unit}.")
         )  # fmt: skip
     if look.data is None:
-        section.blocks.append(Text("Their nearest training data are not shown, since the data cannot be had.", "note"))
+        section.blocks.append(Text("Not shown: their nearest training data, because the data are unavailable.", "note"))
         return section
     close, rms = look.neighbours(few)
     _, usual = look.neighbours(look.raw)
     span = (look.scale[1] - look.scale[0]) if look.is_image else 1.0
     unit = "of the range" if look.is_image else look.unit
     caption = (
-        f"Samples and the nearest of the first {len(look.searched):,} training data by squared difference. RMS "
-        f"difference: {np.median(rms) / span:.3f} {unit} in the median; from the held-out data above to their nearest "
-        f"training data it is {np.median(usual) / span:.3f}. Copies of training data would be far "
-        f"nearer; blur alone makes it a little less.{look.gaps}"
+        f"Samples and the nearest of the first {len(look.searched):,} training examples by squared difference. The "
+        f"median RMS difference is {np.median(rms) / span:.3f} {unit}; for the test examples above it is "
+        f"{np.median(usual) / span:.3f}. Copies of training data would have a much smaller difference, blurred samples "
+        f"a slightly smaller one.{look.gaps}"
     )
     if look.is_image:
         rows = [Strip("sample", look.tiles(few)), Strip("nearest in training", look.tiles(close))]
@@ -191,49 +191,49 @@ def samples(look: Look) -> Section:
 
 
 def interpolations(look: Look) -> Section:
-    """Ways between test data, decoded."""
+    """Decoded paths between test examples."""
     section = Section("interpolations", "Interpolations")
     if look.data is None:
         return _without_data(section)
     if not look.plain:
         return _not_plain(section)
-    found: list[tuple[str, str, int, int, Array]] = []
+    paths: list[tuple[str, str, int, int, Array]] = []
     usual: Mode = chosen_mode("auto", look.latents)
     other: Mode = "slerp" if usual == "lerp" else "lerp"
     pairs = [(2 * i, 2 * i + 1) for i in range(min(PAIRS, len(look.examples) // 2))]
     for a, b in pairs:
         for mode in (usual, other) if a == 0 and look.latents > 1 else (usual,):
             line = interpolate(look.means[a], look.means[b], STEPS, mode)
-            found.append((f"{look.names[a]} → {look.names[b]}", mode, a, b, look.run.decode(line)))
+            paths.append((f"{look.names[a]} → {look.names[b]}", mode, a, b, look.run.decode(line)))
     caption = (
-        f"From one test datum to another in {STEPS} steps between their posterior means, both ends included; "
-        f"{'lerp: the straight line' if usual == 'lerp' else 'slerp: round the great circle'}, the usual way for "
-        + (f"{look.latents} latents (the first pair also by {other})." if look.latents > 1 else "one latent.")
+        f"From one test example to another in {STEPS} steps between their posterior means, both ends included, by "
+        f"{'lerp (a straight line)' if usual == 'lerp' else 'slerp (a great circle)'}, the default for "
+        + (f"{look.latents} latents; the first pair also by {other}." if look.latents > 1 else "one latent.")
     )
     if look.is_image:
         rows = [
             Strip(name, look.tiles(np.concatenate([look.raw[a : a + 1], path, look.raw[b : b + 1]])),
                   f"{mode}, test {look.examples[a]} to {look.examples[b]}")
-            for name, mode, a, b, path in found
+            for name, mode, a, b, path in paths
         ]  # fmt: skip
-        caption += f" The outer two columns are the data themselves.{look.gaps}"
+        caption += f" The two outer columns are the examples themselves.{look.gaps}"
         heads = ["data", *("" for _ in range(STEPS)), "data"]
         alt = "Rows of images that change from one to another"
         section.blocks.append(Strips("interpolations", rows, alt, caption, heads))
     else:
-        paths = look.shown(np.stack([path for *_, path in found]))
-        titles = [f"{name} ({mode})" for name, mode, *_ in found]
+        lines = look.shown(np.stack([path for *_, path in paths]))
+        titles = [f"{name} ({mode})" for name, mode, *_ in paths]
         section.blocks.append(
-            plot("interpolations", lambda: figures.families(paths, titles, names=look.features, unit=look.unit),
-                 "Line plots that change from one datum to another", f"{caption} Dark to yellow along the way.")
+            plot("interpolations", lambda: figures.families(lines, titles, names=look.features, unit=look.unit),
+                 "Line plots that change from one example to another", f"{caption} Dark to yellow along the path.")
         )  # fmt: skip
     return section
 
 
 def _kl(look: Look) -> tuple[Array | None, str]:
-    """KL of each latent, and on what it was measured: test data, or metrics.json where they cannot be had."""
+    """The KL of each latent, and the data on which it was measured: test data, else those of metrics.json."""
     if look.data is not None:
-        return look.survey.kl, f"the first {look.survey.n:,} test data"
+        return look.survey.kl, f"the first {look.survey.n:,} test examples"
     stored = numbers.best_known(look.run.metrics).get("kl_per_latent")
     if stored is None:
         return None, ""
@@ -242,7 +242,7 @@ def _kl(look: Look) -> tuple[Array | None, str]:
 
 
 def traversals(look: Look) -> Section:
-    """One latent at a time moved over the range that data take, largest KL first, collapsed ones greyed."""
+    """One latent varies at a time over the range of the data's codes; largest KL first, collapsed ones greyed."""
     section = Section("traversals", "Traversals")
     if not look.plain:
         return _not_plain(section)
@@ -250,12 +250,12 @@ def traversals(look: Look) -> Section:
     if look.data is None:
         base, values = np.zeros(look.width), np.tile(np.linspace(-2, 2, STEPS + 2), (look.width, 1))
         active = np.ones(look.latents, bool)
-        start = "0, over −2 to 2, since the data cannot be had"
+        start = "0, over −2 to 2, because the data are unavailable"
     else:
         base, values = look.means[0], traversal_values(look.codes, STEPS + 2)
         active = look.survey.active
         start = (
-            f"the posterior mean of test datum {look.examples[0]} ({look.names[0]}), over the middle 98% of the "
+            f"the posterior mean of test example {look.examples[0]} ({look.names[0]}), over the middle 98% of the "
             "posterior means of test data"
         )
     order = np.arange(look.latents) if kl is None else order_by_kl(kl)
@@ -263,43 +263,46 @@ def traversals(look: Look) -> Section:
         order = look.survey.order
     alive, dead = order[active[order]], order[~active[order]]
     chosen = [*alive[:TRAVERSED], *dead[:COLLAPSED]]  # among the latents
-    says = [f"KL {kl[i]:.2f} nats" if kl is not None else "" for i in chosen]
+    labels = [f"KL {kl[i]:.2f} nats" if kl is not None else "" for i in chosen]
     names = [look.latent_names[i] for i in chosen]
-    dims, dead = [int(look.places[i]) for i in chosen], look.places[dead]  # in the code
+    dims, dead = [int(look.latent_indices[i]) for i in chosen], look.latent_indices[dead]  # in the code
     decoded = look.run.decode(traverse(base, dims, values[dims]).reshape(-1, look.width))
     decoded = decoded.reshape(len(dims), -1, *look.spec.shape)
     ends = [f"{values[i, 0]:.2f} to {values[i, -1]:.2f}".replace("-", "−") for i in dims]
-    caption = f"One latent at a time, from {start}; {'largest KL first' if kl is not None else 'largest spread first'}."
-    left = len(order) - len(dims)
-    if left:
-        known = f" {len(alive)} of {len(order)} latents are active;" if look.data is not None else ""
-        caption += f"{known} {left} more are not shown."
+    ranking = "largest KL first" if kl is not None else "largest spread first"
+    caption = f"One latent varies at a time, from {start}; {ranking}."
+    if hidden := len(order) - len(dims):
+        if look.data is not None:
+            caption += f" {len(alive)} of {len(order)} latents are active."
+        caption += f" {hidden} more {'is' if hidden == 1 else 'are'} not shown."
     if len(dead):
-        caption += f" Greyed: collapsed latents (variance of the posterior mean at most {ACTIVE})."
+        caption += f" Collapsed latents (variance of the posterior mean at most {ACTIVE}) are greyed."
     if look.is_image:
         rows = [
-            Strip(names[r], look.tiles(decoded[r]), f"{says[r]}\n{ends[r]}".strip(), i in dead)
+            Strip(names[r], look.tiles(decoded[r]), f"{labels[r]}\n{ends[r]}".strip(), i in dead)
             for r, i in enumerate(dims)
         ]
-        section.blocks.append(Strips("traversals", rows, "Rows of images, one latent changing along each", caption))
+        section.blocks.append(Strips("traversals", rows, "Rows of images; one latent changes along each row", caption))
     else:
-        titles = [f"{name}, {said}".strip(", ") for name, said in zip(names, says, strict=True)]
+        titles = [f"{name}, {label}".strip(", ") for name, label in zip(names, labels, strict=True)]
         section.blocks.append(
             plot("traversals",
                  lambda: figures.families(look.shown(decoded), titles, [i in dead for i in dims], names=look.features,
                                           unit=look.unit),
-                 "Line plots, one latent changing in each", f"{caption} Dark to yellow from low to high.")
+                 "Line plots; one latent changes in each", f"{caption} Dark to yellow from low to high.")
         )  # fmt: skip
     return section
 
 
 def manifold(look: Look) -> Section | None:
-    """The plane of a two-dimensional latent space, decoded on the grid of equal probability."""
+    """A two-dimensional latent space, decoded on a grid of equal probability."""
     model = look.run.model
     if look.width != 2 or not isinstance(getattr(model, "prior", None), StandardNormal) or not look.has_density:
         return None
     section = Section("manifold", "The manifold")
-    caption = "Decoded on a grid evenly spaced in the probability of the prior, 5% to 95%: z0 to the right, z1 upwards."
+    caption = (
+        "Decoded on a grid evenly spaced in the probability of the prior from 5% to 95%; z0 to the right, z1 upwards."
+    )
     if look.is_image:
         pictures = figures.channels_last(look.run.decode(manifold_grid(20)))
         zoom = max(1, math.ceil(42 / max(pictures.shape[1:3])))
@@ -315,21 +318,23 @@ def manifold(look: Look) -> Section | None:
 
 
 def latent_space(look: Look) -> Section:
-    """Where test data lie, and how much each latent carries."""
+    """The codes of test data, the KL and variance of each latent, and the ELBO of test data."""
     section = Section("latents", "The latent space")
     blocks: list[Block] = []
     if look.data is not None:
-        means = look.codes[:, look.places]
+        means = look.codes[:, look.latent_indices]
         label = look.data.test.label
         label = None if label is None else label[: len(means)]
-        projected = "" if means.shape[1] <= 2 else ", projected on their two main axes (PCA)"
-        coloured = " Colour and marker tell the class; names stand at the median of each." if label is not None else ""
+        projected = "" if means.shape[1] <= 2 else ", projected on their first two principal components"
+        coloured = (
+            " Colour and marker show the class; each name is at the median of its class." if label is not None else ""
+        )
         blocks.append(
             plot(
                 "latent-map",
                 lambda: figures.latent_scatter(means, label, look.data.label_names if look.data else None),
                 "Scatter plot of posterior means of test data, by class",
-                f"Posterior means of the first {len(means):,} test data{projected}.{coloured}",
+                f"Posterior means of the first {len(means):,} test examples{projected}.{coloured}",
             )
         )
     kl, where = _kl(look)
@@ -340,47 +345,47 @@ def latent_space(look: Look) -> Section:
             count = f" {int(active.sum())} of {len(active)} are active."
         blocks.append(
             plot("kl", lambda: figures.kl_bars(kl, active), "Bars of the KL of each latent, sorted",
-                 f"Mean KL of each latent's posterior from its prior, nats a datum ({where}); {kl.sum():.2f} in all."
-                 f"{count}")
+                 f"Mean KL of each latent's posterior from its prior, nats per example ({where}); {kl.sum():.2f} in "
+                 f"total.{count}")
         )  # fmt: skip
     if look.data is None:
-        blocks.append(Text("The map of test data is not shown, since the data cannot be had.", "note"))
+        blocks.append(Text("Not shown: the map of test data, because the data are unavailable.", "note"))
     elif look.has_density:
         values = look.scored.elbo
         blocks.append(
             plot("elbo-histogram", lambda: figures.histogram(values, "ELBO"), "Histogram of the ELBO of test data",
-                 f"The ELBO of each of the first {len(values):,} test data, {SCORE_SAMPLES} draws each. What lies far "
-                 "to the left is what the model finds unlikely.")
+                 f"The ELBO of the first {len(values):,} test examples, with {SCORE_SAMPLES} samples each. Examples "
+                 "far to the left are unlikely under the model.")
         )  # fmt: skip
     if look.data is not None and look.survey.n > 1:
         variance = look.survey.variance
         blocks.append(
             plot("active-units", lambda: figures.active_units(variance, ACTIVE),
                  "Variance of each latent's posterior mean over test data, sorted",
-                 f"Variance of each latent's posterior mean over the first {look.survey.n:,} test data; above the "
-                 f"dashed line ({ACTIVE}) a latent is active.")
+                 f"Variance of each latent's posterior mean over the first {look.survey.n:,} test examples. Latents "
+                 f"above the dashed line ({ACTIVE}) are active.")
         )  # fmt: skip
     section.blocks = blocks
     return section
 
 
 def _without_data(section: Section) -> Section:
-    section.blocks.append(Text("Not shown, since the data cannot be had (why: at the top of the page).", "note"))
+    section.blocks.append(Text("Not shown, because the data are unavailable (see the top of the page).", "note"))
     return section
 
 
 def _not_plain(section: Section) -> Section:
-    section.blocks.append(Text("Not shown: the latents of this model are not one vector a datum.", "note"))
+    section.blocks.append(Text("Not shown: the code of this model is not a single vector per example.", "note"))
     return section
 
 
 def pictures(look: Look) -> list[Section]:
-    """All sections with pictures, in the order of the page."""
-    found = [
+    """All sections with figures, in the order of the page."""
+    sections = [
         training(look), reconstructions(look), samples(look), interpolations(look), traversals(look), manifold(look),
         latent_space(look),
     ]  # fmt: skip
-    return [s for s in found if s is not None]
+    return [s for s in sections if s is not None]
 
 
 __all__ = ["Picture", "key_numbers", "log_series", "pictures"]
