@@ -150,7 +150,7 @@ def test_log_gamma_in_onnx():
 
 
 def test_half_precision_only_where_it_costs_nothing(monkeypatch):
-    run = made_up("vae")
+    run = made_up("vae", latent=8, hidden=(64,))
     given = inputs(run, export_graphs(run, names=("decode",)).graphs["decode"], "image")
 
     def cost(exported):
