@@ -86,7 +86,7 @@ def test_options_of_frames(make):
     assert parts.valid[:].tolist() == [[1, 3, 2], [2, 4, 0]]
     with pytest.raises(DataError, match=r"drop: the frame has no column 'z'; it has x, whole, kind"):
         load(frame, drop=["z"])
-    with pytest.raises(DataError, match="`delimiter` applies to a file"):
+    with pytest.raises(DataError, match=r"`delimiter` applies to a table \(\.csv, \.parquet\), not to a frame"):
         load(frame, delimiter=";")
     with pytest.raises(DataError, match="holds no rows"):
         load(frame[:0])
@@ -157,7 +157,7 @@ def test_what_is_no_frame_is_said():
         from_arrays(row for row in np.eye(3))
     with pytest.raises(DataError, match=r"from_arrays takes arrays, got 'a\.csv': give names and paths to load"):
         from_arrays("a.csv")
-    with pytest.raises(DataError, match="`drop` applies to a frame only"):
+    with pytest.raises(DataError, match=r"`drop` applies to a table .* or a frame .*, not to arrays in memory"):
         from_arrays(np.eye(4), drop=["a"])
 
 

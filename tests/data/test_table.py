@@ -221,7 +221,7 @@ def test_types_that_do_not_fit(tmp_path, types, message):
 
 def test_types_belong_to_tables(tmp_path):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(9, 3)))
-    with pytest.raises(DataError, match=r"`types` applies to a table \(\.csv, \.parquet\) only"):
+    with pytest.raises(DataError, match=r"`types` applies to a table \(\.csv.* or a frame .*, not to a \.npy file"):
         load(tmp_path / "a.npy", types="a=real")
 
 

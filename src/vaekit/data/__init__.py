@@ -7,6 +7,7 @@
 """
 
 from .core import Data, Split
+from .arrays import Source
 from .loading import from_arrays, load, load_rows, read_rows
 from .named import datasets
 

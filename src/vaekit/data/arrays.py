@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ from .core import (
     some,
 )
 
-MISSING = ("refuse", "mask")
+Missing = Literal["refuse", "mask"]
+MISSING = get_args(Missing)
 MOST_COUNTED = 2**24  # up to which float32 holds every whole number: counts unless another kind is asked for
 LARGEST_COUNT = 1e12  # where likelihoods of counts end; float32 rounds by 6e-8 of a count, far below its deviation
 REMEDIES = {
@@ -118,74 +119,31 @@ def build(
     """
     if missing not in MISSING:
         raise DataError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
-    masked = missing == "mask"
     x = tidy(source.x, name)
-    sort = kind_of(x, kind or source.kind)
-    if source.schema:
-        sort = kind_of(x, source.kind)  # what was asked for went into the columns already
+    sort = kind_of(x, source.kind if source.schema else kind or source.kind)  # the schema says what was asked for
     plan = layout(sort, x.shape[1:])
-    columns = {key: aligned(column, len(x), f"{name}: column {key!r}") for key, column in source.columns.items()}
-    label_names, codes, notes = source.label_names, source.label, source.notes
-    if codes is not None and np.ndim(codes) == 2:
-        codes, label_names, beside, note = several_labels(np.asarray(codes), len(x), label_names, f"{name}: label")
-        columns, notes = columns | beside, (*notes, *note)
-    if label is not None:
-        if label not in columns and (label != "label" or codes is None):
-            raise _no_column("label", label, columns)
-        if label in columns:
-            codes, label_names = columns[label], None
-    if codes is not None:
-        codes, label_names = labels(aligned(codes, len(x), f"{name}: label"), label_names)
-    by = None
-    if group is not None:
-        available = columns if codes is None else {"label": codes, **columns}
-        if group not in available:
-            raise _no_column("group", group, available)
-        by = np.unique(available[group], return_inverse=True)[1].ravel().astype(np.int64)
+    source, columns = _with_labels(source, len(x), name, label)
+    codes, label_names = source.label, source.label_names
+    by = _groups(group, columns if codes is None else {"label": codes, **columns})
     columns, attributes = _attributes(columns, source.factor_names)
     if len(x) < 2:
         raise DataError(
             f"{name} holds {counted(len(x), 'row')}, expected at least 3, one for each of train, valid and test"
         )
     bits = sort != "counts" and not source.schema and is_bits(x)
-    untrusted = not (isinstance(x, Computed) and x.trusted)  # to look at all of the others would be to compute them
-    if untrusted:
-        _check(x, sort, name, source.feature_names, masked)
-    double = untrusted and needs_double(x, sort, name)
-    x = x if double or is_map(x) or isinstance(x, Computed) else cast(x)
-    if masked and x.dtype.kind != "f":
-        if source.schema:  # rows of another table may lack what all of these have
-            x = x.astype(np.float64 if double else np.float32)
-        else:
-            masked, notes = False, (*notes, f"no value can be missing: {x.dtype} has no nan")
-    for start, block in blocks(x, double=double) if source.schema else ():
-        check_columns(source.schema, block, name, start)
+    x, double, masked, notes = _values(x, sort, source, name, missing == "mask")
     if rows is None:
         parts = splits.assign(len(x), valid=valid, test=test, seed=split_seed, given=source.splits, group=by)
         notes = (*notes, *splits.drawn(source.splits, parts))
     else:
         parts = splits.stored(rows, len(x))
-
-    def split(part: str) -> Split:
-        index = parts[part]
-        return Split(
-            x,
-            index,
-            None if codes is None else codes[index],
-            {key: column[index] for key, column in columns.items()},
-            None if source.names is None else [source.names[i] for i in index],
-            None if by is None else by[index],
-            double,
-        )
-
+    everything = Split(x, np.arange(len(x)), codes, columns, source.names, by, double)
     return Data(
         name=name,
         source=asked,
         kind=sort,
         shape=plan.shape,
-        train=split("train"),
-        valid=split("valid"),
-        test=split("test"),
+        **{part: everything.take(parts[part]) for part in splits.PARTS},
         label_names=label_names,
         feature_names=source.feature_names,
         factor_names=list(source.factor_names),
@@ -198,6 +156,65 @@ def build(
         bits=bits,
         notes=notes,
     )
+
+
+def _with_labels(source: Source, n: int, name: str, asked: str | None) -> tuple[Source, dict[str, Array]]:
+    """The source with its labels as class numbers, from the column asked for or its own, and all its columns.
+
+    Raises:
+        DataError: no such column, or one of another length.
+    """
+    columns = {key: aligned(column, n, f"{name}: column {key!r}") for key, column in source.columns.items()}
+    names, codes, notes = source.label_names, source.label, source.notes
+    if codes is not None and np.ndim(codes) == 2:
+        codes, names, beside, note = several_labels(np.asarray(codes), n, names, f"{name}: label")
+        columns, notes = columns | beside, (*notes, *note)
+    if asked is not None:
+        if asked not in columns and (asked != "label" or codes is None):
+            raise _no_column("label", asked, columns)
+        if asked in columns:
+            codes, names = columns[asked], None
+    if codes is not None:
+        codes, names = labels(aligned(codes, n, f"{name}: label"), names)
+    return replace(source, label=codes, label_names=names, notes=notes), columns
+
+
+def _groups(group: str | None, columns: Mapping[str, Array]) -> NDArray[np.int64] | None:
+    """The number of each row's group, from a column of these.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    if group is None:
+        return None
+    if group not in columns:
+        raise _no_column("group", group, columns)
+    return np.unique(columns[group], return_inverse=True)[1].ravel().astype(np.int64)
+
+
+def _values(x: Any, kind: Kind, source: Source, name: str, masked: bool) -> tuple[Any, bool, bool, tuple[str, ...]]:
+    """Checks the values of all rows.
+
+    Returns:
+        x in its `row_dtype` where it lies in memory; whether float64 is kept; whether values may be missing; notes.
+
+    Raises:
+        DataError: a value that no model can learn from, or that its column cannot hold.
+    """
+    notes = source.notes
+    untrusted = not (isinstance(x, Computed) and x.trusted)  # to look at all of the others would be to compute them
+    if untrusted:
+        _check(x, kind, name, source.feature_names, masked)
+    double = untrusted and needs_double(x, kind, name)
+    x = x if double or is_map(x) or isinstance(x, Computed) else cast(x)
+    if masked and x.dtype.kind != "f":
+        if source.schema:  # rows of another table may lack what all of these have
+            x = x.astype(np.float64 if double else np.float32)
+        else:
+            masked, notes = False, (*notes, f"no value can be missing: {x.dtype} has no nan")
+    for start, block in blocks(x, double=double) if source.schema else ():
+        check_columns(source.schema, block, name, start)
+    return x, double, masked, notes
 
 
 def tidy(x: Any, name: str) -> Any:

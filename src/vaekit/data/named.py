@@ -19,6 +19,7 @@ from .arrays import Source
 from .core import Array, Progress
 from .download import File, fetch
 from .readers import idx
+from .readers.registry import reader
 
 SYSTEM = Path("/usr/share/datasets")  # where Debian's dataset-* packages put theirs
 Reader = Callable[[Path, Sequence[File]], tuple[Array, Array]]
@@ -158,6 +159,7 @@ def datasets() -> list[dict[str, Any]]:
     ]
 
 
+@reader("named", "a named data set")
 def source(
     name: str,
     *,

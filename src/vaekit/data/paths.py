@@ -9,8 +9,7 @@ from vaekit.errors import DataError
 from vaekit.utils.suggest import meant
 
 from . import named
-
-FILES = ".npz, .npy, .csv, .tsv, .txt, .data (plain or .gz), .parquet, IDX (plain or .gz)"
+from .readers.registry import formats
 
 
 def known_path(source: Any) -> Path:
@@ -46,7 +45,7 @@ def unknown(asked: str) -> DataError:
     hint = f"did you mean {near!r}? Data sets" if near else "data sets"
     return DataError(
         f"{asked!r} is neither a data set nor a path that exists: {hint} are {', '.join(named.SETS)}; paths are of "
-        f"{FILES}, or of a folder of images"
+        f"{formats()}, or of a folder of images"
     )
 
 

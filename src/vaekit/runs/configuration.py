@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict, get_type_hints
+from typing import Any, Literal, NotRequired, TypedDict
 
-from vaekit.data import load
 from vaekit.data.core import KINDS
+from vaekit.data.loading import option_types
 from vaekit.errors import RunError, VaekitError
 from vaekit.options import Options
 from vaekit.recipes.composition import DataSpec
@@ -16,8 +15,6 @@ from vaekit.utils.typed import mismatch
 
 MOST_NUMBERS = 2**31
 """Numbers of one datum stay below it."""
-NOT_KEPT = ("source", "splits", "schema", "cache", "progress", "return")
-"""Arguments of `load` that a run.json may not carry: where to write, and what is stored in another place."""
 
 
 class DataPart(TypedDict):
@@ -127,7 +124,7 @@ def check(value: Any, annotation: Any, file: Path | str) -> None:
 def check_configuration(config: dict[str, Any], file: Path) -> None:
     """Raises RunError, naming the entry, unless run.json is whole, in its types and in what they must be."""
     check(config, Configuration, file)
-    kept = _options_kept()
+    kept = option_types()
     for name, value in config["data"]["options"].items():
         if name not in kept:
             raise RunError(
@@ -145,12 +142,6 @@ def check_configuration(config: dict[str, Any], file: Path) -> None:
             raise RunError(f"{file} is damaged: {name} is {config[name]}, expected 0 or more")
     if ("step" in config) != ("seconds" in config):
         raise RunError(f"{file} is damaged: it has one of step and seconds without the other")
-
-
-@functools.cache
-def _options_kept() -> dict[str, Any]:
-    """The arguments of `load` that a run.json may carry, with their types."""
-    return {name: hint for name, hint in get_type_hints(load).items() if name not in NOT_KEPT}
 
 
 def _check_facts(stored: dict[str, Any]) -> None:

@@ -173,11 +173,11 @@ def of_frame(run: Run, frame: Any, labels: Any = None) -> tuple[np.ndarray, Any]
         DataError: a column is missing, or holds what the run's does not.
         ChoiceError: the run is conditional on something that the frame does not have.
     """
-    from vaekit.data.readers.table import source
+    from vaekit.data.readers.table import frame as read_frame
 
     options, condition = run.config["data"]["options"], run.composition.condition
     beside = {name: options.get(name) for name in ("label", "group")}
-    found = source(frame, name="the frame", schema=columns_of(run), missing=run.spec.missing, strict=False, **beside)
+    found = read_frame(frame, schema=columns_of(run), missing=run.spec.missing, to_train=False, **beside)
     for note in found.notes:
         say(f"note: the frame: {note}")
     if labels is None and condition is not None:

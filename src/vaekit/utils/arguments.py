@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 PLAIN = {
     "int": int,
@@ -15,7 +15,21 @@ PLAIN = {
     "str": str,
     "tuple[int, ...]": tuple[int, ...],
     "tuple[float, ...]": tuple[float, ...],
+    "list[str]": list[str],
 }
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What stands beside the type of a parameter that users may set: `Annotated[int | None, Knob("what it does")]`.
+
+    Arguments:
+        help: one line, without the default.
+        when: other choices beside one of which it means something, such as {"network": ["auto", "conv"]}.
+    """
+
+    help: str
+    when: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,26 @@ class Argument:
         kind = self.type.removesuffix(" | None")
         hint = Literal[tuple(self.choices or ())] if kind == "choice" else PLAIN[kind]
         return hint if kind == self.type else hint | None
+
+
+def annotated(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, Any, tuple[Any, ...]]]:
+    """Each parameter of a function, with its type and what is annotated beside it."""
+    hints = get_type_hints(function, include_extras=True)
+    for parameter in inspect.signature(function).parameters.values():
+        hint = hints.get(parameter.name, Any)
+        beside = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+        yield parameter, get_args(hint)[0] if beside else hint, beside
+
+
+def knobs(function: Callable[..., Any]) -> dict[str, tuple[Argument, Knob]]:
+    """The parameters of a function that are annotated with a `Knob`, in order."""
+    found = {}
+    for parameter, hint, beside in annotated(function):
+        for knob in beside:
+            if isinstance(knob, Knob):
+                argument = _argument(parameter.name, hint, parameter.default, knob.help, knob.when)
+                found[parameter.name] = argument, knob
+    return found
 
 
 def arguments(
@@ -81,11 +115,12 @@ def explained(function: Callable[..., Any]) -> dict[str, dict[str, str]]:
 
 
 def _argument(name: str, hint: Any, default: Any, text: str, when: Mapping[str, list[str]]) -> Argument:
-    optional, plain = "", hint
-    if get_origin(hint) in (Union, types.UnionType):
-        (plain,) = (part for part in get_args(hint) if part is not type(None))
-        optional = " | None"
-    if get_origin(plain) is Literal:
-        return Argument(name, f"choice{optional}", default, [str(c) for c in get_args(plain)], text, when)
-    kind = next(word for word, known in PLAIN.items() if known == plain)
-    return Argument(name, kind + optional, default, None, text, when)
+    """Of a union the first type that can be written on a command line counts; None makes it optional."""
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    optional = " | None" if type(None) in parts else ""
+    for part in parts:
+        if get_origin(part) is Literal:
+            return Argument(name, f"choice{optional}", default, [str(c) for c in get_args(part)], text, when)
+        if kind := next((word for word, known in PLAIN.items() if known == part), None):
+            return Argument(name, kind + optional, default, None, text, when)
+    raise TypeError(f"`{name}` has the type {hint}; expected one of {', '.join(PLAIN)} or a Literal")

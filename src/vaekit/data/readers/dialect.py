@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal, get_args
 
 from vaekit.data.core import some
 from vaekit.errors import DataError
@@ -14,9 +15,10 @@ from vaekit.errors import DataError
 from .cells import Decimal, is_missing, number
 from .encoding import Text
 
+Header = Literal["yes", "no"]
 DELIMITERS = {"tab": "\t", "semicolon": ";", "pipe": "|", "comma": ",", "blank": " "}
 """In the order in which they are preferred where several divide all lines alike."""
-HEADERS, DECIMALS = ("yes", "no"), ("point", "comma")
+HEADERS, DECIMALS = get_args(Header), get_args(Decimal)
 SAMPLE_LINES, SAMPLE_CHARS, SAMPLED, COMPARED = 1000, 2**20, 200, 100
 INDEX = re.compile(r"Unnamed: [0-9]+")
 """What pandas calls the index of rows when it reads a table that it wrote."""

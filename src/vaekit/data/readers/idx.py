@@ -17,6 +17,8 @@ from vaekit.data.arrays import Source
 from vaekit.data.core import Array, Progress
 from vaekit.errors import DataError
 
+from .registry import reader
+
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 NAME = re.compile(r"^(?P<set>.*?)(?P<part>train|t10k|test)-(?P<what>images|labels)[-.]idx(?P<axes>\d)-ubyte(\.gz)?$")
 STANDARD = (
@@ -139,6 +141,7 @@ def read(path: Path, cache: str | Path | None = None) -> Array:
     return np.memmap(path, dtype, mode="r", offset=offset, shape=shape)
 
 
+@reader("idx", "an IDX file", reads=lambda path: is_idx(path) and not path.is_dir(), files="IDX (plain or .gz)")
 def source(path: Path, *, cache: str | Path | None = None) -> Source:
     """One IDX file of data; labels from the file beside it where the name says which that is."""
     x = read(path, cache)
@@ -159,6 +162,7 @@ def has_idx(path: Path) -> bool:
     return any(what == "images" for _, _, what in _files(path))
 
 
+@reader("idx-folder", "a folder of IDX files", reads=lambda path: path.is_dir() and has_idx(path))
 def folder(path: Path, *, cache: str | Path | None = None, progress: Progress | None = None) -> Source:
     """A folder of MNIST-named files, plain or gzip; train and t10k make the train and test rows.
 

@@ -13,40 +13,28 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from vaekit.data import cache as caches
 from vaekit.data.arrays import Source
 from vaekit.data.core import Array, Progress, counted
+from vaekit.data.paths import table_path, table_to_keep
 from vaekit.errors import DataError
+from vaekit.utils.arguments import Knob
 
-from . import folders
+from . import folders, image_table
+from .idx import has_idx
+from .registry import reader
 
 if TYPE_CHECKING:
     from PIL import Image
 
 VERSION = 3  # of the packed files: raised when decoding, or what is noted of it, changes
 FORMATS = (
-    *(
-        "PNG",
-        "JPEG",
-        "BMP",
-        "DIB",
-        "GIF",
-        "WEBP",
-        "TIFF",
-        "PPM",
-        "AVIF",
-        "JPEG2000",
-        "TGA",
-        "ICO",
-        "ICNS",
-        "PCX",
-        "DDS",
-    ),
-    *("SGI", "QOI", "PSD", "IM", "MSP", "XBM"),
+    *("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO", "ICNS", "PCX"),
+    *("DDS", "SGI", "QOI", "PSD", "IM", "MSP", "XBM"),
 )
 """Formats that are tried whatever a file's name: not those that run another program, as PostScript does."""
 CHUNK = 256  # images decoded before they are written: bounds the memory
@@ -85,14 +73,30 @@ class _Head:
         return self.mode.startswith("I") or self.mode == "F"
 
 
+@reader(
+    "images",
+    "a folder of images",
+    reads=lambda path: path.is_dir() and not has_idx(path),
+    excludes={"shape": "resize its images with `size`"},
+)
 def folder(
     path: Path,
     *,
-    size: str | int | None = None,
-    background: str = "white",
-    pixel_range: str | None = None,
+    size: Annotated[str | int | None, Knob("resize to this size: 64 or 64x48 (height x width)")] = None,
+    background: Annotated[str, Knob("colour behind transparent images")] = "white",
+    pixel_range: Annotated[
+        str | None, Knob("LOW,HIGH: what becomes black and white of images with more than 8 bits; else inferred")
+    ] = None,
+    skip_bad: Annotated[bool, Knob("leave unreadable images out")] = False,
+    table: Annotated[
+        str | Path | None,
+        Knob(
+            "a .csv or .parquet file with a column `file` that describes the images; relative to the working "
+            "directory or the folder"
+        ),
+    ] = None,
+    label: str | None = None,
     to_train: bool = True,
-    skip_bad: bool = False,
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Source:
@@ -100,13 +104,13 @@ def folder(
 
     Args:
         path: the folder; hidden files and files that are no images are passed over.
-        size: "64" or "64x48" (height x width): resize to exactly this (Lanczos).
-        background: colour behind transparent images.
-        pixel_range: "LOW,HIGH": what becomes 0 and 255 of images with more than 8 bits.
+        size, background, pixel_range: "64x48", a colour, "LOW,HIGH"; images are resized by Lanczos' filter.
+        skip_bad: leave images out that cannot be read, and count them in the notes, rather than stop.
+        table: describes the images; see `image_table.described`.
+        label: the table's column to take labels from.
         to_train: whether to find that range from the images, where all have more than 8 bits and 0..65535 would leave
             few levels of them (it is then among the source's options), and to leave out images that belong to no
             split where folders make splits. For use with a trained model neither is wanted.
-        skip_bad: leave images out that cannot be read, and count them in the notes, rather than stop.
         cache: where the packed images go.
         progress: called while images are opened and decoded.
 
@@ -135,16 +139,22 @@ def folder(
     names: list[str] = kept["names"]
     told = folders.told(names)
     found = kept["range"] if span is None else None
-    return Source(
+    chosen = {
+        "size": None if size is None else str(size),
+        "pixel_range": pixel_range if found is None else f"{found[0]!r},{found[1]!r}",
+        "table": None if table is None else table_to_keep(table, path),
+    }
+    source = Source(
         np.load(packed, mmap_mode="r", allow_pickle=False),
         label=told.label,
         label_names=told.label_names,
         names=names,
         splits=told.splits,
         kind="image",
-        options={} if found is None else {"pixel_range": f"{found[0]!r},{found[1]!r}"},
+        options={name: value for name, value in chosen.items() if value is not None},
         notes=(*left, *outside, *kept["notes"], *told.notes),
     )
+    return source if table is None else image_table.described(source, table_path(table, path), label)
 
 
 def _stat(file: Path) -> tuple[int, int]:

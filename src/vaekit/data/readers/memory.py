@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from vaekit.data import sparse
+from vaekit.data.arrays import Source
 from vaekit.data.core import Array, Computed
 from vaekit.errors import DataError
 
 from . import frames
+from .registry import reader
 
 
 def column_of(values: Any, what: str) -> Array:
@@ -22,8 +24,9 @@ def column_of(values: Any, what: str) -> Array:
     return frames.values_of(found.tolist(), what) if found.dtype.kind == "O" and found.ndim == 1 else found
 
 
-def arrays_of(x: Any, label: Any, name: str) -> tuple[Array, Any]:
-    """x and label as arrays, from arrays, tensors or a Dataset."""
+@reader("arrays", "arrays in memory")
+def source(x: Any, *, label: Any = None, name: str = "arrays") -> Source:
+    """x and its labels as arrays, from arrays, tensors or a Dataset."""
     torch = sys.modules.get("torch")  # whoever holds a tensor or a Dataset has imported it
     if torch is not None and isinstance(x, torch.utils.data.DataLoader):
         raise DataError(f"{name}: a DataLoader gives batches, not rows: give its dataset (loader.dataset) or arrays")
@@ -35,7 +38,7 @@ def arrays_of(x: Any, label: Any, name: str) -> tuple[Array, Any]:
         x, own = _dataset(x, torch, name)
         label = own if label is None else label
     x = frames.values_of(x, name) if frames.is_series(x) else _numpy(x)
-    return x, None if label is None else column_of(label, f"{name}: label")
+    return Source(x, label=None if label is None else column_of(label, f"{name}: label"))
 
 
 def _numpy(x: Any) -> Any:

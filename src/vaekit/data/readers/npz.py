@@ -12,8 +12,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from vaekit.data.arrays import Source
 from vaekit.data.core import Array, Progress, some
 from vaekit.data.splits import WORDS
 from vaekit.errors import DataError
+from vaekit.utils.arguments import Knob
+
+from .registry import reader, with_suffix
 
 X = ("x", "counts", "X", "imgs", "images", "data", "arr_0")
 LABEL = ("label", "y", "labels")
@@ -61,6 +65,7 @@ DAMAGE = (
 DSPRITES = ["colour", "shape", "scale", "orientation", "x_position", "y_position"]
 
 
+@reader("npy", "a .npy file", reads=with_suffix(".npy"), files=".npy")
 def npy(path: Path) -> Source:
     """One array in a .npy file, as data; see `array`."""
     return Source(array(path))
@@ -94,8 +99,15 @@ def array(path: Path) -> Array:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
+@reader("npz", "a .npz file", reads=with_suffix(".npz"), files=".npz")
 def source(
-    path: Path, *, x_key: str | None = None, cache: str | Path | None = None, progress: Progress | None = None
+    path: Path,
+    *,
+    x_key: Annotated[str | None, Knob("name of the data's array")] = None,
+    label: str | None = None,
+    to_train: bool = True,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> Source:
     """The arrays of a .npz file: x (or counts, ...), and beside it labels, factors, batches, names.
 
@@ -107,6 +119,11 @@ def source(
     Raises:
         DataError: not a .npz file, damaged, no array to take as x, or Python objects where data are looked for.
     """
+    found = _source(path, x_key, cache, progress)
+    return replace(found, notes=(*found.notes, *hint(found))) if to_train and label is None else found
+
+
+def _source(path: Path, x_key: str | None, cache: str | Path | None, progress: Progress | None) -> Source:
     with _damage(path), zipfile.ZipFile(path) as file:
         store = _Store(path, file, cache)
         if x_key is not None and x_key not in store.shapes:

@@ -1,23 +1,37 @@
 """Tables: what each column is, and its cells as numbers. Of files, of frames, or beside the images in a folder."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from vaekit.data.arrays import Source
 from vaekit.data.core import Array, Column, counted, some
 from vaekit.errors import DataError
+from vaekit.utils.arguments import Knob
 
 from . import delimited, frames
 from .cells import Decimal, Table, missing_words
 from .coding import code, texts_of
+from .dialect import Header
 from .infer import check_short, chosen_types, indices, infer, on_columns, on_counts, on_missing, on_names
+from .registry import reader
 
 SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".data", ".dat", ".parquet", ".pq")
 PACKED = (".gz", ".bz2", ".xz")
 LABEL = ("label", "y", "class")
+
+Types = Annotated[
+    str | Mapping[str, str] | None,
+    Knob(
+        "what columns are, instead of what is inferred: NAME=KIND,... of real, binary, categorical, counts, drop; a "
+        "name that holds a comma is quoted as in CSV"
+    ),
+]
+Drop = Annotated[list[str] | str | Sequence[str] | None, Knob("a column to leave out; may be given several times")]
+DecimalSign = Annotated[Decimal | str | None, Knob("what separates the fraction of a number; else inferred")]
 
 
 def is_table(path: Path) -> bool:
@@ -52,21 +66,31 @@ def read(path: Path, **options: Any) -> Table:
     return table
 
 
+@reader(
+    "table",
+    "a table (.csv, .parquet)",
+    reads=lambda path: is_table(path) and not path.is_dir(),
+    files=".csv, .tsv, .txt, .data (plain or .gz), .parquet",
+)
 def source(
-    given: Any,
+    path: Path,
     *,
-    name: str = "",
+    types: Types = None,
+    drop: Drop = None,
+    delimiter: Annotated[
+        str | None,
+        Knob("what separates cells: a character, tab, semicolon, pipe, comma or blank; else inferred"),
+    ] = None,
+    header: Annotated[
+        Header | str | bool | None, Knob("whether the first line holds the names of the columns; else inferred")
+    ] = None,
+    decimal: DecimalSign = None,
     label: str | Literal[False] | None = None,
     group: str | None = None,
     kind: str | None = None,
-    types: str | Mapping[str, str] | None = None,
-    drop: Sequence[str] = (),
-    delimiter: str | None = None,
-    header: str | bool | None = None,
-    decimal: str | None = None,
     schema: Sequence[Column] = (),
     missing: bool = False,
-    strict: bool = True,
+    to_train: bool = True,
 ) -> Source:
     """A table whose columns are the data; labels from `label`, or a column named label, y or class.
 
@@ -76,56 +100,112 @@ def source(
     missing value, nan, and so is NA, ? and the like.
 
     Args:
-        given: path of the file, or a frame.
-        name: of a frame, for messages.
+        path: of the file.
+        types: by name, or as one text: "age=counts,zip=categorical".
+        drop, delimiter, header, decimal: as their options say.
         label, group: columns that are no data; False for no label at all.
         kind: of the whole: "counts" makes every column counts, another leaves none of them so.
-        types: what columns are that are not to be inferred, "NAME=KIND,..." or by name: real, binary, categorical,
-            counts, or drop.
-        drop: columns to leave out.
-        delimiter, header, decimal: as for `load`.
         schema: the very columns to read, coded by their own categories; other columns are left out.
         missing: with a schema: whether a text that is no category is a missing value rather than an error.
-        strict: whether a label, group or column to drop that the table lacks is an error; if not, a table read
+        to_train: whether a label, group or column to drop that the table lacks is an error; if not, a table read
             without a schema may not hold categories either, since nobody knows their codes.
 
     Raises:
         DataError: a column is missing, or does not hold what it should; texts too many to be categories.
     """
-    where = str(given) if isinstance(given, str | Path) else name
-    chosen = chosen_types(types)
-    named = [column.name for column in schema]
-    beside = {name for name in (label, group) if name}
-    options: dict[str, Any] = {
+    chosen, dropped = chosen_types(types), _dropped(drop)
+    first_line = ("yes" if header else "no") if isinstance(header, bool) else header
+    settled = {label, group, *(name for name, as_kind in chosen.items() if as_kind in ("categorical", "binary"))}
+    numbers = {column.name for column in schema if not column.categories}
+
+    def heard(name: str) -> bool:
+        return name not in settled if not schema else name in numbers
+
+    table = read(
+        path,
+        **_cells(schema, chosen, dropped, decimal),
+        delimiter=delimiter,
+        header=first_line,
+        expected=[column.name for column in schema],
+        heard=heard,
+    )
+    found = _checked(table, str(path), label, group, kind, chosen, dropped, tuple(schema), missing, to_train)
+    given = {**_as_options(types, dropped), "delimiter": delimiter, "header": first_line, "decimal": decimal}
+    return replace(found, options={name: value for name, value in given.items() if value} | found.options)
+
+
+@reader("frame", "a frame (pandas, polars, pyarrow)")
+def frame(
+    x: Any,
+    *,
+    types: Types = None,
+    drop: Drop = None,
+    decimal: DecimalSign = None,
+    name: str = "the frame",
+    label: str | Literal[False] | None = None,
+    group: str | None = None,
+    kind: str | None = None,
+    schema: Sequence[Column] = (),
+    missing: bool = False,
+    to_train: bool = True,
+) -> Source:
+    """A frame, read as the same table in a CSV file would be; arguments and errors as for `source`."""
+    chosen, dropped = chosen_types(types), _dropped(drop)
+    table = frames.read(x, name, **_cells(schema, chosen, dropped, decimal))
+    if not table.columns or not len(next(iter(table.columns.values()))):
+        raise DataError(f"{name} holds no rows to learn from")
+    found = _checked(table, name, label, group, kind, chosen, dropped, tuple(schema), missing, to_train)
+    return replace(found, options=_as_options(types, dropped) | found.options)
+
+
+def _dropped(drop: str | Sequence[str] | None) -> list[str]:
+    return [drop] if isinstance(drop, str) else list(drop or ())
+
+
+def _cells(
+    schema: Sequence[Column], chosen: Mapping[str, str], dropped: Sequence[str], decimal: str | None
+) -> dict[str, Any]:
+    """How to read the cells of a file or a frame: the columns that are texts, those left out, the decimal sign."""
+    return {
         "texts": [column.name for column in schema if column.categories],
-        "drop": [*drop, *(name for name, as_kind in chosen.items() if as_kind == "drop")],
+        "drop": [*dropped, *(name for name, as_kind in chosen.items() if as_kind == "drop")],
         "decimal": decimal,
     }
-    if frames.is_frame(given):
-        table = frames.read(given, where, **options)
-        if not table.columns or not len(next(iter(table.columns.values()))):
-            raise DataError(f"{where} holds no rows to learn from")
-    else:
-        header = {True: "yes", False: "no"}.get(header, header) if isinstance(header, bool) else header
-        settled = {*beside, *(name for name, as_kind in chosen.items() if as_kind in ("categorical", "binary"))}
-        numbers = {column.name for column in schema if not column.categories}
 
-        def heard(name: str) -> bool:
-            return name not in settled if not schema else name in numbers
 
-        table = read(Path(given), **options, delimiter=delimiter, header=header, expected=named, heard=heard)
+def _as_options(types: str | Mapping[str, str] | None, dropped: list[str]) -> dict[str, Any]:
+    """The options as a run keeps them."""
+    return {
+        **({"types": types if isinstance(types, str) else dict(types)} if types else {}),
+        **({"drop": dropped} if dropped else {}),
+    }
+
+
+def _checked(
+    table: Table,
+    where: str,
+    label: str | Literal[False] | None,
+    group: str | None,
+    kind: str | None,
+    chosen: Mapping[str, str],
+    dropped: Sequence[str],
+    schema: tuple[Column, ...],
+    missing: bool,
+    to_train: bool,
+) -> Source:
+    """The source of a table, once the columns that the options name are known to be there."""
     chosen = {real: kind for name, kind in chosen.items() for real in ([name] if name else table.unnamed or [name])}
     known = {*table.names, *([""] if table.nameless else [])}
-    for option, asked in (("drop", drop if strict else ()), ("types", [*chosen])):
+    for option, asked in (("drop", dropped if to_train else ()), ("types", [*chosen])):
         if unknown := [name for name in asked if name not in known]:
             raise DataError(f"{option}: {where} has no column {unknown[0]!r}; it has {some(list(table.names))}")
-    if not strict:
+    if not to_train:
         label = label if label is False or label in table.columns else None
         group = group if group in table.columns else None
     for option, column in (("label", label), ("group", group)):
         if isinstance(column, str) and column not in table.columns:
             raise DataError(f"{option}={column!r}: {where} has no such column; it has {some(list(table.columns))}")
-    return _source(table, where, label, group, kind, chosen, tuple(schema), missing, strict)
+    return _source(table, where, label, group, kind, chosen, schema, missing, to_train)
 
 
 def _source(
