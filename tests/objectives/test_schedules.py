@@ -64,8 +64,8 @@ def test_one_graph_serves_every_step():
 def test_what_cannot_be_is_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         wrong()
-    with pytest.raises(RuntimeError, match="forward"):
-        Schedule()(0)
+    with pytest.raises(TypeError, match="forward"):
+        Schedule()
 
 
 def test_the_kl_follows_its_schedule():

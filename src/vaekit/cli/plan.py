@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
+    from torch.utils.hooks import RemovableHandle
 
     from vaekit.data import Data
     from vaekit.options import Options
-    from vaekit.recipes import Composition
+    from vaekit.recipes import Composition, Recipe
     from vaekit.training.loop import Trainer
 
 STEPS = 5
@@ -54,7 +57,15 @@ def plan(data: Data, name: str, arguments: dict[str, Any], options: Options, out
     print("dry run: nothing was written")
 
 
-def _choices(data, recipe, arguments, composition: Composition, options: Options, out, init_from):
+def _choices(
+    data: Data,
+    recipe: Recipe,
+    arguments: dict[str, Any],
+    composition: Composition,
+    options: Options,
+    out: str | Path | None,
+    init_from: str | Path | None,
+) -> Iterator[tuple[str, str]]:
     likelihood = getattr(composition.model.likelihood, "head", composition.model.likelihood)
     taken = {n: arguments.get(n, p.default) for n, p in recipe.parameters.items()}
     yield (
@@ -86,7 +97,7 @@ def _plain(value: Any, none: str = "none") -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
-def _machine(decided: dict[str, Any], compiled: bool):
+def _machine(decided: dict[str, Any], compiled: bool) -> Iterator[tuple[str, str]]:
     yield "device", f"{decided['device']}, {decided['precision']}, {decided['threads']} threads"
     yield "compile", f"{'yes' if compiled else 'no'}: {decided['compile_why']}"
 
@@ -100,7 +111,7 @@ def _shapes(data: Data, composition: Composition) -> list[tuple[str, str]]:
 
     lines: list[tuple[str, str]] = []
 
-    def note(name: str, module: nn.Module):
+    def note(name: str, module: nn.Module) -> RemovableHandle:
         count = sum(p.numel() for p in module.parameters())
 
         def hook(_: nn.Module, given: tuple[Any, ...], result: Any) -> None:
@@ -124,7 +135,7 @@ def _shapes(data: Data, composition: Composition) -> list[tuple[str, str]]:
     return [("shapes", f"x {tuple(x.shape[1:])}, z {tuple(z.shape[1:])}"), *lines]
 
 
-def _sizes(trainer: Trainer):
+def _sizes(trainer: Trainer) -> Iterator[tuple[str, str]]:
     engine = trainer.engine
     decided = trainer.config["decided"]
     weights = sum(p.nbytes for p in engine.parameters.values())
@@ -164,7 +175,7 @@ def _step_seconds(trainer: Trainer) -> float:
     return sorted(times[1:])[(STEPS - 1) // 2]
 
 
-def _time(trainer: Trainer, options: Options, seconds: float, compiled: bool):
+def _time(trainer: Trainer, options: Options, seconds: float, compiled: bool) -> Iterator[tuple[str, str]]:
     from vaekit.utils.progress import unit
 
     batch = trainer.order.batch

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -23,7 +24,7 @@ HASHED_ROWS = 4096
 BLOCK = 16 * 2**20  # bytes looked at together when a whole array is passed over
 
 
-class Computed:
+class Computed(ABC):
     """Rows that are computed when asked for, in the place of an array (N, *row). Abstract: `rows` computes them.
 
     It answers to what the readers of raw data ask of an array: its length, shape and type, and indexing by its rows.
@@ -37,9 +38,9 @@ class Computed:
     shape: tuple[int, ...] = ()
     dtype: np.dtype[Any] = np.dtype(np.uint8)
 
+    @abstractmethod
     def rows(self, index: NDArray[np.int64]) -> Array:
         """The rows of these numbers, (n, *row)."""
-        raise RuntimeError(f"{type(self).__name__} does not define rows")
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -66,7 +67,7 @@ class TableSupport(constraints.Constraint):
         return self.each(value).all(-1)
 
 
-class Observation(nn.Module):
+class Observation(nn.Module, ABC):
     """Raw rows (B, *event) -> x (B, *event), float32. Abstract.
 
     Attributes:
@@ -109,8 +110,9 @@ class Observation(nn.Module):
                 n, seen = n + len(block), seen + (~torch.isnan(block)).sum(0)
             self.seen.copy_(seen / n)
 
+    @abstractmethod
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
-        raise RuntimeError(f"{type(self).__name__} does not define forward")
+        """x of raw rows (B, *event), of the same shape in float32; with `stochastic`, a draw by `noise`."""
 
     def check(self, raw: np.ndarray) -> None:
         """Refuse raw rows (N, *event) that cannot be observed, whatever their range; missing values can.
@@ -124,9 +126,9 @@ class Observation(nn.Module):
         """Whether what it learned, or was loaded, is what it can have learned."""
         return "seen" not in self._buffers or bool(((self.seen >= 0) & (self.seen <= 1)).all())
 
+    @abstractmethod
     def to_raw(self, x: Tensor) -> Tensor:
         """x, or a mean of x, back in the data's own units: float32, or float64 where the data need that."""
-        raise RuntimeError(f"{type(self).__name__} does not define to_raw")
 
     def log_units(self, event: tuple[int, ...]) -> Tensor:
         """log |dx / draw| of each element, float64 (*event)."""

@@ -1,7 +1,7 @@
 """Densities that torch lacks, and drawing from any density with keyed noise."""
 
 from .counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, standard_poisson
-from .drawing import _from_noise, draw, draw_with_density
+from .drawing import _from_noise, draw, draw_tempered, draw_with_density
 from .gamma import log_standard_gamma, standard_beta, standard_gamma, standard_t
 from .levels import Categorical, DiscretisedLogistic, LogisticMixture
 from .real import OptimalNormal, StudentT
@@ -24,6 +24,7 @@ __all__ = [
     "ZeroInflatedNegativeBinomial",
     "_from_noise",
     "draw",
+    "draw_tempered",
     "draw_with_density",
     "log_standard_gamma",
     "open_unit",

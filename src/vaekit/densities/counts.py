@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributions import Distribution, constraints
 from torch.distributions import Poisson as TorchPoisson
-from torch.distributions import constraints
 
 from vaekit.noise import Noise
 
@@ -21,7 +22,7 @@ FEW, TERMS, ROUNDS = 10.0, 34, 20
 refused with chance 0.25, all with 1e-12, and less often at higher rates."""
 
 
-def standard_poisson(noise: Noise, log_rate: Tensor, event: tuple[int, ...], k: int | None = None) -> Tensor:
+def standard_poisson(noise: Noise, log_rate: Tensor, event: Sequence[int], k: int | None = None) -> Tensor:
     """Poisson counts, (B, *event) or (K, B, *event), with a fixed number of draws of `noise` whatever the rates.
 
     Inversion below a rate of 10, Hoermann's (1993) transformed rejection PTRS above. The uniform numbers end at 6e-8
@@ -59,7 +60,7 @@ def standard_poisson(noise: Noise, log_rate: Tensor, event: tuple[int, ...], k: 
 
 
 @_from_noise.register
-def _(d: TorchPoisson, noise: Noise, event, k):
+def _(d: TorchPoisson, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return standard_poisson(noise, torch.log(d.rate), event, k)
 
 
@@ -77,7 +78,7 @@ class Poisson(Elementwise):
         self.log_rate = log_rate
         super().__init__(log_rate.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Poisson:
         return Poisson(self.log_rate.expand(batch_shape), validate_args=False)
 
     @property
@@ -93,7 +94,7 @@ class Poisson(Elementwise):
 
 
 @_from_noise.register
-def _(d: Poisson, noise: Noise, event, k):
+def _(d: Poisson, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return standard_poisson(noise, d.log_rate, event, k)
 
 
@@ -111,7 +112,7 @@ class NegativeBinomial(Elementwise):
         self.log_mean, self.log_inverse_dispersion = torch.broadcast_tensors(log_mean, log_inverse_dispersion)
         super().__init__(self.log_mean.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> NegativeBinomial:
         log_mean, log_r = self.log_mean.expand(batch_shape), self.log_inverse_dispersion.expand(batch_shape)
         return NegativeBinomial(log_mean, log_r, validate_args=False)
 
@@ -127,14 +128,14 @@ class NegativeBinomial(Elementwise):
         return negative_binomial_log_pmf(value, self.log_mean, self.log_inverse_dispersion)
 
 
-def _negative_binomial(noise: Noise, log_mean: Tensor, log_r: Tensor, event, k) -> Tensor:
+def _negative_binomial(noise: Noise, log_mean: Tensor, log_r: Tensor, event: Sequence[int], k: int | None) -> Tensor:
     with torch.no_grad():
         log_gamma = log_standard_gamma(noise, torch.exp(log_r), event, k)
         return standard_poisson(noise, log_gamma + log_mean - log_r, event, k)
 
 
 @_from_noise.register
-def _(d: NegativeBinomial, noise: Noise, event, k):
+def _(d: NegativeBinomial, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return _negative_binomial(noise, d.log_mean, d.log_inverse_dispersion, event, k)
 
 
@@ -155,7 +156,7 @@ class ZeroInflatedNegativeBinomial(Elementwise):
         self.log_mean, self.log_inverse_dispersion, self.dropout = given
         super().__init__(self.log_mean.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> ZeroInflatedNegativeBinomial:
         given = (self.log_mean, self.log_inverse_dispersion, self.dropout)
         log_mean, log_r, dropout = (t.expand(batch_shape) for t in given)
         return ZeroInflatedNegativeBinomial(log_mean, log_r, dropout, validate_args=False)
@@ -180,7 +181,7 @@ class ZeroInflatedNegativeBinomial(Elementwise):
 
 
 @_from_noise.register
-def _(d: ZeroInflatedNegativeBinomial, noise: Noise, event, k):
+def _(d: ZeroInflatedNegativeBinomial, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     with torch.no_grad():
         x = _negative_binomial(noise, d.log_mean, d.log_inverse_dispersion, event, k)
         return torch.where(noise.uniform(event, k) < torch.sigmoid(d.dropout), torch.zeros_like(x), x)

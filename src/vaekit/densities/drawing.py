@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import singledispatch
 
 import torch
@@ -24,11 +25,9 @@ from vaekit.utils.isolation import seeded
 
 from .gamma import standard_beta, standard_gamma, standard_t
 
-_ONE = torch.Size()
-
 
 @singledispatch
-def _from_noise(d: Distribution, noise: Noise, event: tuple[int, ...], k: int | None) -> Tensor:
+def _from_noise(d: Distribution, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     """One draw from an elementwise density `d`, of shape (K?, B, *event).
 
     A density nobody registered is drawn by its own sampler under a generator seeded from the noise: repeatable, but
@@ -41,39 +40,39 @@ def _from_noise(d: Distribution, noise: Noise, event: tuple[int, ...], k: int | 
 
 
 @_from_noise.register
-def _(d: Normal, noise: Noise, event, k):
+def _(d: Normal, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return d.loc + d.scale * noise.normal(event, k).to(d.loc.dtype)
 
 
 @_from_noise.register
-def _(d: Bernoulli, noise: Noise, event, k):
+def _(d: Bernoulli, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return (noise.uniform(event, k) < d.probs).to(d.probs.dtype)
 
 
 @_from_noise.register
-def _(d: OneHotCategorical, noise: Noise, event, k):
+def _(d: OneHotCategorical, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     below = torch.cumsum(d.probs, -1)[..., :-1]  # the class is how many steps of the distribution function u passes
     place = (noise.uniform((1,), k) > below).sum(-1)
     return F.one_hot(place, event[0]).to(d.probs.dtype)
 
 
 @_from_noise.register
-def _(d: Laplace, noise: Noise, event, k):
+def _(d: Laplace, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return d.icdf(noise.uniform(event, k))
 
 
 @_from_noise.register
-def _(d: Gamma, noise: Noise, event, k):
+def _(d: Gamma, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return standard_gamma(noise, d.concentration, event, k) / d.rate
 
 
 @_from_noise.register
-def _(d: Beta, noise: Noise, event, k):
+def _(d: Beta, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return standard_beta(noise, d.concentration1, d.concentration0, event, k)
 
 
 @_from_noise.register
-def _(d: StudentT, noise: Noise, event, k):
+def _(d: StudentT, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return d.loc + d.scale * standard_t(noise, d.df, event, k)
 
 
@@ -91,6 +90,27 @@ def draw(d: Distribution, noise: Noise, k: int | None = None) -> Tensor:
     return _from_noise(base, noise, tuple(d.event_shape), k)
 
 
+class Tempered(Distribution):
+    """A density with a rule of its own for draws at a temperature. Abstract.
+
+    Densities are no `abc.ABC`: with one of those registered, `singledispatch` asks for the ABC cache's token at each
+    call, at which torch.compile breaks the graph.
+    """
+
+    def tempered(self, temperature: float) -> Distribution:
+        """The density at a temperature: itself at 1, its likeliest place at 0."""
+        raise NotImplementedError(f"{type(self).__name__} does not define tempered")
+
+
+def draw_tempered(d: Distribution, noise: Noise, temperature: float) -> Tensor:
+    """`draw` at a temperature, by the density's own rule if it is `Tempered`, else scaling deviations from its mean."""
+    if temperature == 1.0:
+        return draw(d, noise)
+    if isinstance(d, Tempered):
+        return draw(d.tempered(temperature), noise)
+    return d.mean + temperature * (draw(d, noise) - d.mean)
+
+
 def draw_with_density(d: Distribution, noise: Noise, k: int | None = None) -> tuple[Tensor, Tensor | None]:
     """`draw`, and log d(draw) (K?, B) where drawing yields it (`d.draw_with_density`: a flow), else None."""
     own = getattr(d, "draw_with_density", None)
@@ -100,11 +120,11 @@ def draw_with_density(d: Distribution, noise: Noise, k: int | None = None) -> tu
 class Elementwise(Distribution):
     """A density of one element, without an event axis of its own, whose keyed draw is its sampler as well. Abstract."""
 
-    def sample(self, sample_shape=_ONE) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         with torch.no_grad():
-            return _from_noise(self, Noise.fresh(1), tuple(self._extended_shape(sample_shape)), None)[0]
+            return _from_noise(self, Noise.fresh(1), tuple(self._extended_shape(torch.Size(sample_shape))), None)[0]
 
-    def rsample(self, sample_shape=_ONE) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         if not self.has_rsample:
             raise ValueError(f"draws of {type(self).__name__} carry no gradient")
-        return _from_noise(self, Noise.fresh(1), tuple(self._extended_shape(sample_shape)), None)[0]
+        return _from_noise(self, Noise.fresh(1), tuple(self._extended_shape(torch.Size(sample_shape))), None)[0]

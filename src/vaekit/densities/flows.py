@@ -20,14 +20,13 @@ from torch.distributions import Distribution, constraints
 
 from vaekit.noise import Noise
 
-from . import _from_noise, draw
+from .drawing import Tempered, _from_noise, draw
 
 KINDS = ("affine", "spline")
 BINS, BOUND = 8, 6.0
 """A spline's bins over [-BOUND, BOUND], outside which it is the identity."""
 REACH = 2.0
 """The largest |log| of what a coupling's network says: a scale, a bin's share of width or height, a slope at a knot."""
-_ONE = torch.Size()
 
 
 def exact(like: Tensor) -> torch.autocast:
@@ -56,7 +55,7 @@ class Drawn(Distribution):
         super().__init__(torch.Size(batch), torch.Size((dims,)), validate_args=False)
 
     def _drawn(self, noise: Noise, k: int | None) -> tuple[Tensor, Tensor]:
-        raise RuntimeError(f"{type(self).__name__} does not define _drawn")
+        raise NotImplementedError(f"{type(self).__name__} does not define _drawn")
 
     def draw_with_density(self, noise: Noise, k: int | None = None) -> tuple[Tensor, Tensor]:
         """One draw a row of `noise`, or k of them: (K?, B, D), reparametrised, and their log-density (K?, B)."""
@@ -66,7 +65,7 @@ class Drawn(Distribution):
             k = self.batch_shape[0]
         return self._drawn(noise, k)
 
-    def rsample(self, sample_shape=_ONE) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         shape, n = torch.Size(sample_shape), torch.Size(sample_shape).numel()
         if not self.batch_shape:
             return draw(self, Noise.fresh(n)).reshape(self._extended_shape(shape))
@@ -77,11 +76,11 @@ class Drawn(Distribution):
 
 
 @_from_noise.register
-def _(d: Drawn, noise: Noise, event, k):
+def _(d: Drawn, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return d._drawn(noise, k)[0]
 
 
-class Flow(Drawn):
+class Flow(Drawn, Tempered):
     """The density of z = f_T(... f_1(e)), e ~ N(0, t^2 I), where t is 1 but for tempered draws.
 
     `mean` is the flow's centre f(0), the image of the base's mean: the mean itself has no closed form.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -16,13 +19,13 @@ class _Implicit(torch.autograd.Function):
     """log x as drawn, with d log x / da at a fixed P(X <= x; a) (Figurnov et al. 2018)."""
 
     @staticmethod
-    def forward(ctx, concentration: Tensor, log_x: Tensor) -> Tensor:
+    def forward(ctx: Any, concentration: Tensor, log_x: Tensor) -> Tensor:
         ctx.save_for_backward(concentration, log_x)
         return log_x.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g: Tensor):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         a, log_x = ctx.saved_tensors
         # as x -> 0, P(X <= x) = x^a / Gamma(a + 1) (1 + O(x)): solved for log x and differentiated
         small = log_x < -30
@@ -31,7 +34,7 @@ class _Implicit(torch.autograd.Function):
         return g * torch.where(small, limit, torch._standard_gamma_grad(a, x) / x), None
 
 
-def log_standard_gamma(noise: Noise, concentration: Tensor, event: tuple[int, ...], k: int | None = None) -> Tensor:
+def log_standard_gamma(noise: Noise, concentration: Tensor, event: Sequence[int], k: int | None = None) -> Tensor:
     """log of `standard_gamma`'s draw, which stays finite where the draw itself is below the smallest float.
 
     A beta draw is the sigmoid of a difference of two of these.
@@ -61,7 +64,7 @@ def log_standard_gamma(noise: Noise, concentration: Tensor, event: tuple[int, ..
     return _Implicit.apply(concentration, log_x)
 
 
-def standard_gamma(noise: Noise, concentration: Tensor, event: tuple[int, ...], k: int | None = None) -> Tensor:
+def standard_gamma(noise: Noise, concentration: Tensor, event: Sequence[int], k: int | None = None) -> Tensor:
     r"""Draws from x^{a-1} e^{-x} / Gamma(a), reparametrised: shape (B, *event), or (K, B, *event) when `k` is given.
 
     Marsaglia and Tsang (2000) with a fixed number of keyed proposals, so that every row takes the same noise whatever
@@ -75,14 +78,14 @@ def standard_gamma(noise: Noise, concentration: Tensor, event: tuple[int, ...], 
     return x.clamp_min(torch.finfo(x.dtype).tiny)
 
 
-def standard_beta(noise: Noise, a: Tensor, b: Tensor, event: tuple[int, ...], k: int | None = None) -> Tensor:
+def standard_beta(noise: Noise, a: Tensor, b: Tensor, event: Sequence[int], k: int | None = None) -> Tensor:
     """Draws from the beta density with concentrations a (of x) and b (of 1 - x), reparametrised, strictly inside."""
     log_odds = log_standard_gamma(noise, a, event, k) - log_standard_gamma(noise, b, event, k)
     info = torch.finfo(log_odds.dtype)
     return torch.sigmoid(log_odds).clamp(info.tiny, 1 - info.eps / 2)
 
 
-def standard_t(noise: Noise, df: Tensor, event: tuple[int, ...], k: int | None = None) -> Tensor:
+def standard_t(noise: Noise, df: Tensor, event: Sequence[int], k: int | None = None) -> Tensor:
     """Draws from Student's t, a normal over the root of a mean square, reparametrised in `df` too."""
     log_square = log_standard_gamma(noise, df / 2, event, k) - torch.log(df / 2)
     return noise.normal(event, k).to(log_square.dtype) * torch.exp(-log_square / 2)

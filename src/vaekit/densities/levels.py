@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -13,8 +14,6 @@ from vaekit.noise import Noise
 
 from .drawing import Elementwise, _from_noise
 from .special import log_sum_exp
-
-_ONE = torch.Size()
 
 
 class DiscretisedLogistic(Distribution):
@@ -33,10 +32,10 @@ class DiscretisedLogistic(Distribution):
         super().__init__(self.loc.shape, validate_args=validate_args)
 
     @property
-    def support(self):
+    def support(self) -> constraints.Constraint:
         return constraints.integer_interval(0, self.levels - 1)
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> DiscretisedLogistic:
         loc, log_scale = self.loc.expand(batch_shape), self.log_scale.expand(batch_shape)
         return DiscretisedLogistic(loc, log_scale, self.levels, validate_args=False)
 
@@ -67,15 +66,15 @@ class DiscretisedLogistic(Distribution):
         real = self.loc + torch.exp(self.log_scale) * torch.logit(value)
         return real.round().clamp(0, self.levels - 1)
 
-    def sample(self, sample_shape=_ONE) -> Tensor:
-        shape = self._extended_shape(sample_shape)
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
         with torch.no_grad():
             u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
             return self.icdf(u.clamp(2.0**-25, 1 - 2.0**-24))
 
 
 @_from_noise.register
-def _(d: DiscretisedLogistic, noise: Noise, event, k):
+def _(d: DiscretisedLogistic, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return d.icdf(noise.uniform(event, k))
 
 
@@ -100,10 +99,10 @@ class Categorical(Elementwise):
         super().__init__(logits.shape[:-1], validate_args=validate_args)
 
     @property
-    def support(self):
+    def support(self) -> constraints.Constraint:
         return constraints.integer_interval(0, self.levels - 1)
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Categorical:
         return Categorical(self.logits.expand(*batch_shape, self.levels), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -126,7 +125,7 @@ class Categorical(Elementwise):
 
 
 @_from_noise.register
-def _(d: Categorical, noise: Noise, event, k):
+def _(d: Categorical, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     with torch.no_grad():
         return _chosen(d.logits, noise.uniform(event, k)).to(d.logits.dtype)
 
@@ -154,10 +153,10 @@ class LogisticMixture(Distribution):
         super().__init__(logits.shape[: logits.dim() - space - 1], event, validate_args=False)
 
     @property
-    def support(self):
+    def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.integer_interval(0, self.levels - 1), len(self.event_shape))
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> LogisticMixture:
         lead = len(self.batch_shape)
         given = (self.logits, self.loc, self.log_scale)
         logits, loc, log_scale = (t.expand(*batch_shape, *t.shape[lead:]) for t in given)
@@ -197,7 +196,7 @@ class LogisticMixture(Distribution):
 
 
 @_from_noise.register
-def _(d: LogisticMixture, noise: Noise, event, k):
+def _(d: LogisticMixture, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     with torch.no_grad():
         space = event if d.vector else event[1:]
         pixel, u = noise.uniform(space, k), noise.uniform(event, k)

@@ -22,7 +22,7 @@ class Categories(Categorical):
     Columns of fewer categories than the widest end in logits of -inf.
     """
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Categories:
         return Categories(self.logits.expand(*batch_shape, self.levels), validate_args=False)
 
     @property
@@ -50,7 +50,7 @@ class Mixed(Distribution):
     def support(self) -> constraints.Constraint:
         return self._support
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Mixed:
         parts = [(which, d.expand((*batch_shape, len(which)))) for which, d in self.parts]
         return Mixed(parts, self.order, self._support)
 
@@ -82,7 +82,7 @@ class Mixed(Distribution):
 
 
 @_from_noise.register
-def _(d: Mixed, noise: Noise, event, k):
+def _(d: Mixed, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return d._whole([_from_noise(part, noise, (len(which),), k) for which, part in d.parts])
 
 
@@ -114,7 +114,7 @@ class Marginal(Distribution):
     def support(self) -> constraints.Constraint:
         return _WhereThere(self.whole, self.fill)
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Marginal:
         return Marginal(self.whole.expand(batch_shape), self.fill, self.held)
 
     def each(self, value: Tensor) -> Tensor:
@@ -157,5 +157,5 @@ class _WhereThere(constraints.Constraint):
 
 
 @_from_noise.register
-def _(d: Marginal, noise: Noise, event, k):
+def _(d: Marginal, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return d.put(_from_noise(d.whole.base_dist if isinstance(d.whole, Independent) else d.whole, noise, event, k))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch import distributions as D
 from torch.distributions import constraints
 
 from vaekit.noise import Noise
 
-from .drawing import _from_noise, draw
+from .drawing import Tempered, _from_noise, draw
 from .special import log_sum_exp
 
 
-class GaussianMixture(D.Distribution):
+class GaussianMixture(Tempered):
     r"""sum_c w_c N(z; loc_c, diag scale_c^2) over (D,), batch shape ().
 
     log p(z) is the logarithm of sums of exponentials of one matrix product, [z^2, z] by the natural parameters. In
@@ -67,14 +67,14 @@ class GaussianMixture(D.Distribution):
         each = torch.cat([z.square(), z, torch.ones_like(z[..., :1])], -1) @ natural.T
         return log_sum_exp(each.to(self.loc.dtype), -1)
 
-    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         shape = torch.Size(sample_shape)
         with torch.no_grad():
             return draw(self, Noise.fresh(shape.numel(), self.loc.device)).reshape(*shape, -1)
 
 
 @_from_noise.register
-def _(d: GaussianMixture, noise: Noise, event, k):
+def _(d: GaussianMixture, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     below = torch.cumsum(torch.exp(d.logits), -1)[:-1]  # the component is how many steps u passes
     component = (noise.uniform((1,), k) > below).sum(-1)
     return d.loc[component] + d.scale[component] * noise.normal(event, k).to(d.loc.dtype)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Distribution, constraints
 
 from vaekit.noise import Noise
 
@@ -37,7 +38,7 @@ class StudentT(Elementwise):
         self.df, self.loc, self.scale = torch.broadcast_tensors(df, loc, scale)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> StudentT:
         df, loc, scale = (t.expand(batch_shape) for t in (self.df, self.loc, self.scale))
         return StudentT(df, loc, scale, validate_args=False)
 
@@ -59,7 +60,7 @@ class StudentT(Elementwise):
 
 
 @_from_noise.register
-def _(d: StudentT, noise: Noise, event, k):
+def _(d: StudentT, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return d.loc + d.scale * standard_t(noise, d.df, event, k)
 
 
@@ -86,7 +87,7 @@ class OptimalNormal(Elementwise):
         self.loc, self.log_scale, self.updates = loc, log_scale, updates
         super().__init__(loc.shape, validate_args=False)
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> OptimalNormal:
         return OptimalNormal(self.loc.expand(batch_shape), self.log_scale, self.updates)
 
     @property
@@ -116,5 +117,5 @@ class OptimalNormal(Elementwise):
 
 
 @_from_noise.register
-def _(d: OptimalNormal, noise: Noise, event, k):
+def _(d: OptimalNormal, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return d.loc + d.stddev * noise.normal(event, k).to(d.loc.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -11,8 +12,6 @@ from torch.distributions import Bernoulli, Distribution, Independent, constraint
 from vaekit.noise import Noise
 
 from .drawing import _from_noise
-
-_ONE = torch.Size()
 
 
 class Pixels(Independent):
@@ -26,7 +25,7 @@ class Pixels(Independent):
     def __init__(self, logits: Tensor, event_dims: int):
         super().__init__(Bernoulli(logits=logits, validate_args=False), event_dims, validate_args=False)
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Pixels:
         logits = self.base_dist.logits
         shape = (*batch_shape, *logits.shape[logits.dim() - len(self.event_shape) :])
         return Pixels(logits.expand(shape), len(self.event_shape))
@@ -57,13 +56,13 @@ class Point(Distribution):
     def mean(self) -> Tensor:
         return self.loc
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Point:
         return Point(self.loc.expand(batch_shape))
 
-    def rsample(self, sample_shape=_ONE) -> Tensor:
-        return self.loc.expand(self._extended_shape(sample_shape))
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self.loc.expand(self._extended_shape(torch.Size(sample_shape)))
 
 
 @_from_noise.register
-def _(d: Point, noise: Noise, event, k):
+def _(d: Point, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return d.loc.expand((*(() if k is None else (k,)), *d.loc.shape[-len(event) - 1 :]))

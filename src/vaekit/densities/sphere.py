@@ -11,6 +11,7 @@ from torch import distributions as D
 
 from vaekit.noise import Noise
 
+from .drawing import Tempered
 from .flows import Drawn
 from .gamma import standard_gamma
 
@@ -20,7 +21,7 @@ def _double(t: Tensor) -> Tensor:
     return t if t.device.type == "mps" else t.double()
 
 
-class UniformOnSphere(Drawn):
+class UniformOnSphere(Drawn, Tempered):
     """Equal density everywhere on the unit sphere of R^D, D >= 2; densities are by its surface."""
 
     def __init__(self, zero: Tensor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -15,8 +16,6 @@ from vaekit.noise import Noise
 from .drawing import Elementwise, _from_noise
 from .gamma import standard_beta
 from .special import HALF_LOG_TWO_PI, deviance, stirling_rest
-
-_ONE = torch.Size()
 
 
 class OpenUnit(constraints.Constraint):
@@ -43,7 +42,7 @@ class ContinuousBernoulli(Distribution):
         self.logits = logits
         super().__init__(logits.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> ContinuousBernoulli:
         return ContinuousBernoulli(self.logits.expand(batch_shape), validate_args=False)
 
     @classmethod
@@ -97,13 +96,13 @@ class ContinuousBernoulli(Distribution):
         series = value + self.logits * rest / 2 + self.logits**2 * rest * (1 - 2 * value) / 6
         return torch.where(near, series, far).clamp(0, 1)
 
-    def rsample(self, sample_shape=_ONE) -> Tensor:
-        shape = self._extended_shape(sample_shape)
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
         return self.icdf(torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
 
 
 @_from_noise.register
-def _(d: ContinuousBernoulli, noise: Noise, event, k):
+def _(d: ContinuousBernoulli, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return d.icdf(noise.uniform(event, k))
 
 
@@ -124,7 +123,7 @@ class Beta(Elementwise):
         self.concentration1, self.concentration0 = torch.broadcast_tensors(concentration1, concentration0)
         super().__init__(self.concentration1.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Beta:
         a, b = self.concentration1.expand(batch_shape), self.concentration0.expand(batch_shape)
         return Beta(a, b, validate_args=False)
 
@@ -150,5 +149,5 @@ class Beta(Elementwise):
 
 
 @_from_noise.register
-def _(d: Beta, noise: Noise, event, k):
+def _(d: Beta, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return standard_beta(noise, d.concentration1, d.concentration0, event, k)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,14 +87,14 @@ class _Noted(Noise):
         super().__init__(torch.tensor(0), torch.arange(n))
         self.asked: list[tuple[str, tuple[int, ...]]] = []
 
-    def bits(self, event, k=None) -> Tensor:
+    def bits(self, event: Sequence[int], k: int | None = None) -> Tensor:
         raise ChoiceError("its draws come from a sampler of their own, which no graph can hold")
 
-    def uniform(self, event, k=None) -> Tensor:
+    def uniform(self, event: Sequence[int], k: int | None = None) -> Tensor:
         self.asked.append(("uniform", tuple(event)))
         return torch.full((len(self.rows), *event), 0.5)
 
-    def normal(self, event, k=None) -> Tensor:
+    def normal(self, event: Sequence[int], k: int | None = None) -> Tensor:
         self.asked.append(("normal", tuple(event)))
         return torch.zeros(len(self.rows), *event)
 
@@ -106,10 +106,10 @@ class _Given(Noise):
         super().__init__(torch.zeros((), dtype=torch.int64), torch.arange(tensors[0].shape[0] if tensors else 0))
         self.tensors: Iterator[Tensor] = iter(tensors)
 
-    def bits(self, event, k=None) -> Tensor:
+    def bits(self, event: Sequence[int], k: int | None = None) -> Tensor:
         raise ChoiceError("its draws come from a sampler of their own, which no graph can hold")
 
-    def uniform(self, event, k=None) -> Tensor:
+    def uniform(self, event: Sequence[int], k: int | None = None) -> Tensor:
         return next(self.tensors)
 
     normal = uniform
@@ -122,7 +122,7 @@ class _Centre(Noise):
         super().__init__(torch.zeros((), dtype=torch.int64), torch.arange(x.shape[0]))
         self.x = x
 
-    def normal(self, event, k=None) -> Tensor:
+    def normal(self, event: Sequence[int], k: int | None = None) -> Tensor:
         return self.x.new_zeros(self.x.shape[0], *event)
 
 

@@ -8,6 +8,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class _Fixed(nn.Module):
         super().__init__()
         self.module = graph.module
 
-    def forward(self, *given: Tensor):
+    def forward(self, *given: Tensor) -> Any:
         return self.module(*given)
 
 

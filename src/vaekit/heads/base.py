@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,7 @@ def raw_of_within(value: Tensor, low: float, high: float) -> Tensor:
     return -raw_of_floored(-raw_of_floored(value.clamp(low + edge, high - edge), low), -high)
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """Raw parameters (..., features) -> a distribution with event shape `event`. Abstract.
 
     Attributes:
@@ -90,8 +91,9 @@ class Head(nn.Module):
         An optimiser moves the logarithm of a scale by about its rate per step, so a far start would cost many steps.
         """
 
+    @abstractmethod
     def forward(self, raw: Tensor) -> D.Distribution:
-        raise RuntimeError(f"{type(self).__name__} does not define forward")
+        """The distribution of raw parameters (..., features)."""
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

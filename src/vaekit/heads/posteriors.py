@@ -141,7 +141,7 @@ class FullCovariance(VectorHead):
 # --- flows ------------------------------------------------------------------------------------------------------
 
 
-class _FlowHead(VectorHead):
+class FlowHead(VectorHead):
     """Mean, log-scale and a context of H numbers for the steps of a flow. Abstract."""
 
     steps: nn.ModuleList
@@ -171,7 +171,7 @@ class _FlowHead(VectorHead):
         return affine_map(mean, log_scale), steps, self.zero.to(mean.dtype)
 
 
-class IAF(_FlowHead):
+class IAF(FlowHead):
     """Inverse autoregressive flow: a diagonal Gaussian, then gated steps, the latents' order turned round each time.
 
     Kingma et al. (2016). A draw and its density are one pass a step. The density of a z from elsewhere is exact, but
@@ -194,7 +194,7 @@ class IAF(_FlowHead):
         return Flow([first, *steps], raw.shape[:-1], zero)
 
 
-class CouplingFlow(_FlowHead):
+class CouplingFlow(FlowHead):
     """Couplings of N(0, I), then mean and scale: density and draw each take one pass, at any z.
 
     Rezende and Mohamed (2015) with the couplings of Durkan et al. (2019), neural splines, or of Dinh et al. (2017),

@@ -257,7 +257,15 @@ class _Fitting(Progress):
     def __init__(self, on_progress: OnProgress | None):
         self.on_progress = on_progress
 
-    def update(self, step, horizon, epoch, train, valid, per_second) -> None:
+    def update(
+        self,
+        step: int,
+        horizon: int,
+        epoch: float,
+        train: dict[str, float],
+        valid: dict[str, float],
+        per_second: float,
+    ) -> None:
         if self.on_progress:
             self.on_progress("fitting two-stage", step, horizon)
 

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, Normal, constraints
 
 from vaekit import networks
-from vaekit.densities import draw, draw_with_density
+from vaekit.densities import draw, draw_tempered, draw_with_density
 from vaekit.errors import ChoiceError
 from vaekit.heads import Conditional, Head
 from vaekit.noise import Noise
 
 from .priors import StandardNormal
-from .vae import Latent, Model, Trace, tempered
+from .vae import Latent, Model, Trace
 
 SOFT_RANGE = 5.0
 """Bound of |log scale|: a deviation is between e^-5 and e^5 (Vahdat and Kautz 2020, section 3.2)."""
@@ -42,7 +42,7 @@ class AtDraws(Distribution):
         super().__init__(density.batch_shape, density.event_shape, validate_args=False)
 
     @property
-    def support(self):
+    def support(self) -> constraints.Constraint | None:
         return self.density.support
 
     @property
@@ -56,8 +56,8 @@ class AtDraws(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return self.density.log_prob(value)
 
-    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008
-        return self.density.sample(sample_shape)
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self.density.sample(torch.Size(sample_shape))
 
 
 class Chain(Model):
@@ -122,14 +122,9 @@ class Chain(Model):
         self._refuse(c)
         noise = noise or Noise.fresh(n)
         with torch.no_grad():
-            p = self.prior()
-            if temperature != 1.0 and hasattr(p, "tempered"):  # a density that knows better than its mean
-                z = draw(p.tempered(temperature), noise)
-            else:
-                z = tempered(p, draw(p, noise), temperature)
+            z = draw_tempered(self.prior(), noise, temperature)
             for generator in self.generators:
-                p = generator(z)
-                z = tempered(p, draw(p, noise), temperature)
+                z = draw_tempered(generator(z), noise, temperature)
         return z
 
 
@@ -143,11 +138,11 @@ def _affine(a: int, b: int, dims: int, kernel: int = 1) -> nn.Linear | nn.Conv1d
     return (nn.Conv1d if dims == 1 else nn.Conv2d)(a, b, kernel, padding=kernel // 2)
 
 
-def _shrunk(layer, by: float):
+def _shrunk(layer: nn.Linear | nn.Conv1d | nn.Conv2d, by: float) -> nn.Module:
     """The layer with its initial weights times `by` and its bias at 0: 0 where it is to start as nothing."""
     with torch.no_grad():
         layer.weight.mul_(by)
-        layer.bias.zero_()
+        layer.bias.zero_()  # type: ignore[union-attr]  # _affine gives it one
     return layer
 
 
@@ -204,7 +199,13 @@ class _Stage(nn.Module):
     """All layers of one grid, and the way onto it from the coarser one: dense from no grid, else nearest upsampling."""
 
     def __init__(
-        self, grid, width: int, latent: int, layers: int, depth: int, above: tuple[int, tuple[int, ...]] | None
+        self,
+        grid: tuple[int, ...],
+        width: int,
+        latent: int,
+        layers: int,
+        depth: int,
+        above: tuple[int, tuple[int, ...]] | None,
     ):
         super().__init__()
         self.grid, self.width = grid, width

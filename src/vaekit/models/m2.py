@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, OneHotCategorical
 
 from vaekit import heads, networks
-from vaekit.densities import draw
+from vaekit.densities import draw, draw_tempered
 from vaekit.heads import Conditional, Head
 from vaekit.noise import Noise
 
 from .priors import StandardNormal
-from .vae import Latent, Model, Trace, tempered
+from .vae import Latent, Model, Trace
 
 
 class Classes(Head):
@@ -111,7 +111,7 @@ class M2(Model):
         """n codes (n, C + D): the class from p(y) unless it is given as `c` (n, C), the style from N(0, I)."""
         noise, p = noise or Noise.fresh(n), self.prior()
         y = draw(self.class_prior(), noise) if c is None else c
-        return torch.cat([y, tempered(p, draw(p, noise), temperature)], -1)
+        return torch.cat([y, draw_tempered(p, noise, temperature)], -1)
 
     @torch.no_grad()
     def class_log_probabilities(self, x: Tensor, samples: int = 100, noise: Noise | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from vaekit.densities.mixture import GaussianMixture
 from vaekit.densities.sphere import UniformOnSphere
 from vaekit.errors import ChoiceError
 from vaekit.heads import floored
+from vaekit.heads.posteriors import FlowHead
 from vaekit.noise import Noise
 
 
@@ -88,7 +89,7 @@ class Vamp(nn.Module):
             raise ValueError(f"the range of x is given by low < high, or by neither, got {low} and {high}")
         self.low, self.high = low, high
         self._of_model = (posterior,)  # in a tuple, so that it is not registered
-        self.of_flow = hasattr(getattr(posterior, "head", None), "gaussian")
+        self.of_flow = isinstance(getattr(posterior, "head", None), FlowHead)
         centre, reach = (0.0, 1.0) if low is None or high is None else ((low + high) / 2, (high - low) / 2)
         self.pseudo = nn.Parameter(centre + 0.1 * reach * torch.randn(components, *event))
         logits = torch.zeros(components)

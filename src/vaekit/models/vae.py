@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaekit.densities import draw, draw_with_density
+from vaekit.densities import draw, draw_tempered, draw_with_density
 from vaekit.noise import Noise
 
 
@@ -43,7 +44,7 @@ class Trace:
     px: Distribution
 
 
-class Model(nn.Module):
+class Model(nn.Module, ABC):
     """A latent-variable model with its inference network. Abstract.
 
     Shapes: x (B, *event); a code z is one flat vector a datum, (B, D), whatever the latents are (a hierarchy lays its
@@ -62,26 +63,21 @@ class Model(nn.Module):
         """The places of a code whose numbers vary freely: not those of a condition or of a class."""
         return slice(None)
 
+    @abstractmethod
     def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
         """Draw z from q(z | x) and hold what every objective and estimator needs."""
-        raise RuntimeError(f"{type(self).__name__} does not define trace")
 
+    @abstractmethod
     def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
         """The code of each datum, (B, D): the posterior's centre, or with `noise` a draw from the posterior."""
-        raise RuntimeError(f"{type(self).__name__} does not define encode")
 
+    @abstractmethod
     def decode(self, z: Tensor) -> Distribution:
         """p(x | z) for codes (K?, B, D)."""
-        raise RuntimeError(f"{type(self).__name__} does not define decode")
 
+    @abstractmethod
     def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
         """n codes drawn from the prior, (n, D), spread by `temperature` about the prior's centre."""
-        raise RuntimeError(f"{type(self).__name__} does not define sample")
-
-
-def tempered(p: Distribution, z: Tensor, temperature: float) -> Tensor:
-    """Draws `z` of `p` brought nearer to its mean: the deviations times `temperature`."""
-    return z if temperature == 1.0 else p.mean + temperature * (z - p.mean)
 
 
 class VAE(Model):
@@ -122,11 +118,6 @@ class VAE(Model):
         return self.likelihood(z[..., : -self.condition], z[..., -self.condition :])
 
     def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
-        p = self.prior()
         given = self._given(c)
         with torch.no_grad():
-            if temperature != 1.0 and hasattr(p, "tempered"):  # a density that knows better than its mean
-                z = draw(p.tempered(temperature), noise or Noise.fresh(n))
-            else:
-                z = tempered(p, draw(p, noise or Noise.fresh(n)), temperature)
-            return torch.cat([z, *given], -1)
+            return torch.cat([draw_tempered(self.prior(), noise or Noise.fresh(n), temperature), *given], -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -38,7 +39,7 @@ class Tuning(NamedTuple):
     options: Mapping[str, float] | None = None
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """What is minimised. It stands outside the model and may own parameters (a critic, a multiplier). Abstract.
 
     `parameter_groups` names disjoint sets of parameters; `forward` returns one loss per group, and a loss reaches the
@@ -84,8 +85,9 @@ class Objective(nn.Module):
         """A pass through the model, its input corrupted where that is asked for."""
         return model.trace(self.seen(batch.x, batch.noise), batch.c, k=k, noise=batch.noise)
 
+    @abstractmethod
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
-        raise RuntimeError(f"{type(self).__name__} does not define forward")
+        """The losses of one batch at a training step, and the stats to record."""
 
 
 def frozen(module: nn.Module) -> Callable[..., Any]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 
-class Schedule(nn.Module):
+class Schedule(nn.Module, ABC):
     """A weight that depends on the training step (counted from 0). Abstract: `forward(step) -> scalar tensor`."""
 
+    @abstractmethod
     def forward(self, step: Tensor | float) -> Tensor:
-        raise RuntimeError(f"{type(self).__name__} does not define forward")
+        """The weight at a step, a scalar."""
 
 
 class Constant(Schedule):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from vaekit.data.condition import FEW, Condition, Targets
-from vaekit.data.core import Column, Computed, blocks, row_dtype
+from vaekit.data.core import Column, Computed, Data, blocks, row_dtype
 from vaekit.data.observation import Dequantised, Observation, TableSupport
 from vaekit.densities import OpenUnit
 from vaekit.errors import ChoiceError
@@ -55,7 +55,7 @@ class DataSpec:
     rules: int = field(default=2, compare=False)
 
     @classmethod
-    def of(cls, data) -> DataSpec:
+    def of(cls, data: Data) -> DataSpec:
         # of rows as handed out: the same for maps
         integer = data.bits or row_dtype(data.train.raw.dtype).name == "uint8"
         low, high = (float(v) for v in data.scale)
@@ -99,17 +99,18 @@ class DataSpec:
         return math.prod(self.shape)
 
 
-def _classes(data) -> tuple[str, ...]:
+def _classes(data: Data) -> tuple[str, ...]:
     """The names of the classes that the training labels belong to; none where there are no labels."""
     labels = data.train.label
     if labels is None or not (labels >= 0).any():
         return ()
-    count = max(int(max(s.label.max(initial=-1) for s in (data.train, data.valid, data.test))) + 1, 1)
+    parts = [np.asarray(s.label) for s in (data.train, data.valid, data.test)]
+    count = max(int(max(part.max(initial=-1) for part in parts)) + 1, 1)
     names = data.label_names
     return tuple(names) if names and len(names) >= count else tuple(f"class {i}" for i in range(count))
 
 
-def _class_counts(data, classes: int) -> tuple[int, ...]:
+def _class_counts(data: Data, classes: int) -> tuple[int, ...]:
     """How many training rows have each class; rows without a label count nowhere."""
     if not classes:
         return ()
@@ -117,7 +118,7 @@ def _class_counts(data, classes: int) -> tuple[int, ...]:
     return tuple(np.bincount(labels[labels >= 0], minlength=classes).tolist())
 
 
-def _categories(data) -> dict[str, tuple[str, ...]]:
+def _categories(data: Data) -> dict[str, tuple[str, ...]]:
     """The values of each column of 2 to `FEW` distinct names or whole numbers, in order; attributes apart."""
     found = {}
     for name, column in data.train.columns.items():
@@ -130,7 +131,7 @@ def _categories(data) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _constant(data) -> tuple[tuple[int, float], ...]:
+def _constant(data: Data) -> tuple[tuple[int, float], ...]:
     """The elements of vectors and counts that are the same in every training row, and the value of each."""
     raw = data.train.raw
     if data.kind not in ("vector", "counts") or isinstance(raw, Computed):

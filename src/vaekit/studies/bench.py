@@ -97,7 +97,15 @@ class _Watch(Progress):
     def start(self, config: dict[str, Any]) -> None:
         self.begun, self.first = time.monotonic(), config.get("step", 0)
 
-    def update(self, step, horizon, epoch, train, valid, per_second) -> None:
+    def update(
+        self,
+        step: int,
+        horizon: int,
+        epoch: float,
+        train: dict[str, float],
+        valid: dict[str, float],
+        per_second: float,
+    ) -> None:
         self.marks.append((step, time.monotonic()))
         self.stop = time.monotonic() > self.deadline
         self.report(step)

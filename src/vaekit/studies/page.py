@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vaekit import figures
-from vaekit.figures.pictures import Bytes
+from vaekit.figures.pictures import Array, Bytes
 from vaekit.report.about import duration, shown_path
 from vaekit.report.blocks import Block, Chapter, Code, Section, Strip, Table, Text
 from vaekit.report.page import render
@@ -102,7 +102,7 @@ def _how(study: Study, bench: Bench, path: Path) -> Section:
 # --- blocks used by several studies -----------------------------------------------------------------------------
 
 
-def tiles(bench: Bench, events) -> Bytes:
+def tiles(bench: Bench, events: Array) -> Bytes:
     """Image events (N, C, H, W) as one row of pictures."""
     pictures = figures.channels_last(events)
     zoom = max(1, -(-TILE // max(pictures.shape[1:3])))
@@ -110,6 +110,6 @@ def tiles(bench: Bench, events) -> Bytes:
     return figures.image_grid(pictures, len(pictures), gap, None, bench.data.scale, zoom)
 
 
-def strip(bench: Bench, label: str, events, note: str = "", muted: bool = False) -> Strip:
+def strip(bench: Bench, label: str, events: Array, note: str = "", muted: bool = False) -> Strip:
     """A labelled row of images."""
     return Strip(label, tiles(bench, events), note, muted)

@@ -66,7 +66,9 @@ class Study:
 STUDIES: dict[str, Study] = {}
 
 
-def study(name: str, paper: str, data: str = "fashion-mnist", check: Callable[[Data], None] = lambda data: None):
+def study(
+    name: str, paper: str, data: str = "fashion-mnist", check: Callable[[Data], None] = lambda data: None
+) -> Callable[[Callable[[Bench], Findings]], Callable[[Bench], Findings]]:
     """Register the decorated function as the study `name`; `vaekit study` lists the first line of its docstring."""
 
     def register(work: Callable[[Bench], Findings]) -> Callable[[Bench], Findings]:

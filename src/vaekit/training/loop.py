@@ -50,7 +50,7 @@ BEST_FIGURES = "best_figures"
 class _Signals:
     """Turns the first SIGINT, SIGTERM or SIGHUP into a flag; a second one gets through."""
 
-    HANG_UP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
+    HANG_UP = tuple(s for s in signal.Signals if s.name == "SIGHUP")  # Windows has none
 
     def __enter__(self) -> _Signals:
         self.asked: str | None = None

@@ -7,7 +7,7 @@ compiled graph the optimiser's arithmetic fuses with the casts of the weights, w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,12 +91,14 @@ class Engine:
         tuning = self.tuning.get(group)
         return optimiser(tuning.optimiser, **(tuning.options or {})) if tuning else self.settings.optimiser()
 
-    def _fresh(self, group: str, names: list[str]):
+    def _fresh(self, group: str, names: list[str]) -> Iterator[tuple[str, list[Tensor]]]:
         return zip(names, self.rules[group].state([self.parameters[n] for n in names]), strict=True)
 
     # --- the step as a function of tensors ----------------------------------------------------------------------
 
-    def _gradients(self, raw, base, rows, step, c, y):
+    def _gradients(
+        self, raw: Tensor, base: Tensor, rows: Tensor, step: Tensor, c: Tensor | None, y: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses and stats as one float32 vector, and each group's gradients at the same parameters."""
         owned = {n for ns in self.groups.values() for n in ns}
         leaves = {n: p.detach().requires_grad_(n in owned) for n, p in self.parameters.items()}
@@ -133,13 +135,33 @@ class Engine:
                     self.average[n].lerp_(self.parameters[n], decay)
         return torch.stack(norms) if norms else torch.zeros(0)
 
-    def _whole(self, raw, base, rows, step, c, y, coefficients, decay):
+    def _whole(
+        self,
+        raw: Tensor,
+        base: Tensor,
+        rows: Tensor,
+        step: Tensor,
+        c: Tensor | None,
+        y: Tensor | None,
+        coefficients: dict[str, Tensor],
+        decay: Tensor,
+    ) -> Tensor:
         values, gradients = self._gradients(raw, base, rows, step, c, y)
         with torch.no_grad():
             self._update(gradients, coefficients, decay)
         return values
 
-    def _split(self, raw, base, rows, step, c, y, coefficients, decay):
+    def _split(
+        self,
+        raw: Tensor,
+        base: Tensor,
+        rows: Tensor,
+        step: Tensor,
+        c: Tensor | None,
+        y: Tensor | None,
+        coefficients: dict[str, Tensor],
+        decay: Tensor,
+    ) -> Tensor:
         """The same with a sum over processes between gradients and update, each process weighted by its rows."""
         assert self.settings.reduce is not None
         buffers = [b for b in self.module.buffers() if b.is_floating_point()]
@@ -227,7 +249,7 @@ class Engine:
         return {**tied, **{n: b for n, b in self.module.named_buffers(remove_duplicate=False) if n in kept}}
 
     @contextlib.contextmanager
-    def using(self, weights: dict[str, Tensor] | None = None):
+    def using(self, weights: dict[str, Tensor] | None = None) -> Iterator[nn.Module]:
         """The module with the weights to use put in, then with the trained ones again."""
         weights = self.weights_to_use() if weights is None else weights
         held = {n: self.parameters[n].clone() for n in self.parameters}

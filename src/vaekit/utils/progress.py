@@ -36,7 +36,7 @@ def unless_broken(stream: TextIO) -> Iterator[None]:
 
 def is_interactive() -> bool:
     """Whether a person runs this program in a notebook or at Python's prompt."""
-    return hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")
+    return "ps1" in vars(sys) or "__IPYTHON__" in vars(builtins)
 
 
 class Progress(ABC):
@@ -126,11 +126,19 @@ class _Speed:
 class Plain(Progress):
     """Prints a line at every tenth of the training, and otherwise at most one every 10 seconds."""
 
-    def __init__(self, stream=None) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
         self.last, self.tenth, self.speed = 0.0, -1, _Speed()
 
-    def update(self, step, horizon, epoch, train, valid, per_second) -> None:
+    def update(
+        self,
+        step: int,
+        horizon: int,
+        epoch: float,
+        train: dict[str, float],
+        valid: dict[str, float],
+        per_second: float,
+    ) -> None:
         """Print a line with the numbers of a step, if one is due."""
         remaining = self.speed.seconds_left(step, horizon)
         tenth = 10 * step // max(horizon, 1)
@@ -181,7 +189,15 @@ class Live(Progress):
         with unless_broken(sys.stderr):
             self.live.console.print(worded(text), style="dim")
 
-    def update(self, step, horizon, epoch, train, valid, per_second) -> None:
+    def update(
+        self,
+        step: int,
+        horizon: int,
+        epoch: float,
+        train: dict[str, float],
+        valid: dict[str, float],
+        per_second: float,
+    ) -> None:
         """Show the numbers of a step."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar

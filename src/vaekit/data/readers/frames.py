@@ -86,7 +86,7 @@ def texts(frame: Any, where: str, without: Collection[str] = ()) -> dict[str, li
     found = {}
     for name, series in _columns(frame):
         if name not in without:
-            values = series.to_pylist() if hasattr(series, "to_pylist") else list(_listed(series))
+            values = _listed(series)
             found[name] = [_text(value, f"{where}: column {name!r}") for value in values]
     return found
 
@@ -142,7 +142,7 @@ def _cells(series: Any, what: str, cells: Cells, named: bool = False) -> Array:
     kind = str(getattr(series, "dtype", None) or getattr(series, "type", "")).lower()
     if not named and (plain := _plain(series)) is not None:
         return plain
-    values = series.to_pylist() if hasattr(series, "to_pylist") else list(_listed(series))
+    values = _listed(series)
     texts = [_text(value, what) for value in values]
     named = named or kind.startswith(("category", "categorical", "enum", "dictionary"))
     found = None if named else cells.numbers(texts)
@@ -168,10 +168,12 @@ def _plain(series: Any) -> Array | None:
     return values.astype(np.float64 if values.dtype == np.uint64 and values.max(initial=0) > 2**63 - 1 else np.int64)
 
 
-def _listed(series: Any) -> Any:
-    if hasattr(series, "to_list"):
-        return series.to_list()
-    return series
+def _listed(series: Any) -> list[Any]:
+    """The values of a column of pyarrow, of pandas or polars, or of any other iterable."""
+    for name in ("to_pylist", "to_list"):
+        if (listed := getattr(series, name, None)) is not None:
+            return list(listed())
+    return list(series)
 
 
 def _text(value: Any, what: str) -> str:

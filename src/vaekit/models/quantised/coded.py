@@ -57,7 +57,7 @@ class Coded(Distribution):
 
 
 @_from_noise.register
-def _(d: Coded, noise: Noise, event, k):
+def _(d: Coded, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return d.rsample(() if k is None else (k,))
 
 

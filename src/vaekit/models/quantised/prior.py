@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from vaekit.densities import _from_noise
+from vaekit.densities.drawing import Tempered
 from vaekit.noise import Noise
 
 from .coded import exact, once
@@ -107,7 +107,7 @@ class AutoregressiveCodes(nn.Module):
         return torch.stack(found, 1)
 
 
-class CodeSequence(Distribution):
+class CodeSequence(Tempered):
     """A distribution over flat quantised vectors: batch (), event (positions * dim,).
 
     Arguments:
@@ -161,7 +161,7 @@ class CodeSequence(Distribution):
 
 
 @_from_noise.register
-def _(d: CodeSequence, noise: Noise, event, k):
+def _(d: CodeSequence, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     u = noise.uniform((d.net.positions,), k)
     codes = d.sample_codes(u.flatten(0, -2))
     return d.quantiser.lookup(codes).flatten(-2).reshape(*u.shape[:-1], -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +21,7 @@ USAGE_DECAY = 0.99
 """Of the running shares by which a codebook that learns by gradients knows its dead entries."""
 
 
-class Quantiser(nn.Module):
+class Quantiser(nn.Module, ABC):
     """Vectors (..., dim) -> the nearest of `codes` vectors. Abstract.
 
     Attributes:
@@ -31,17 +32,17 @@ class Quantiser(nn.Module):
     codes: int
     dim: int
 
+    @abstractmethod
     def forward(self, e: Tensor) -> Choice:
         """The codes of an encoder's vectors (..., dim)."""
-        raise RuntimeError(f"{type(self).__name__} does not define forward")
 
+    @abstractmethod
     def nearest(self, v: Tensor) -> Tensor:
         """The codes (...) of vectors (..., dim) that are entries, or of the nearest entries. No gradient."""
-        raise RuntimeError(f"{type(self).__name__} does not define nearest")
 
+    @abstractmethod
     def lookup(self, codes: Tensor) -> Tensor:
         """The entries (..., dim) of codes (...). No gradient."""
-        raise RuntimeError(f"{type(self).__name__} does not define lookup")
 
     def penalties(self, q: Coded) -> tuple[Tensor, Tensor]:
         """What is minimised beside the distortion: for the encoder and for the codebook, each (B,). Here nothing."""
