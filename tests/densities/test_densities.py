@@ -283,5 +283,5 @@ def test_a_draw_carries_the_gradient_of_its_parameters(base):
 
 
 def test_a_draw_leaves_compiled_graphs_whole():
-    """With an ABC registered, `singledispatch` asks abc for its cache token, at which torch.compile breaks the graph."""
+    """With an ABC registered, `singledispatch` asks for its cache token, at which torch.compile breaks the graph."""
     assert [d.__name__ for d in _from_noise.registry if type(d) is not type] == []
