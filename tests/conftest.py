@@ -100,7 +100,7 @@ def compiler(monkeypatch):
     For each operation it writes, torch 2.13 builds a table of all operations' types and intersects equal ranges of
     values, which is two fifths of its time. Other versions, where these names are gone, just take longer.
     """
-    from vaekit.training.compiled import has_compiler
+    from vaekit.utils.compiled import has_compiler
 
     if not has_compiler():
         pytest.skip("torch.compile needs a C++ compiler on a CPU")

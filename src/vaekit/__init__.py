@@ -21,7 +21,7 @@ _HOMES = {
     "Noise": "noise",
     "Objective": "objectives",
     "Options": "options",
-    "Run": "runs.run",
+    "Run": "run",
     "StandardNormal": "models",
     "Losses": "objectives",
     "Trace": "models",
@@ -35,7 +35,7 @@ _HOMES = {
     "gaussian_vae": "recipes",
     "get_recipe": "recipes",
     "load": "data",
-    "open": "runs.run",
+    "open": "run",
     "study": "studies",
 }
 _MODULES = {

@@ -390,7 +390,7 @@ def test_a_split_of_the_runs_own_data_by_name(run):
 
 
 def test_traversal_is_in_the_order_of_the_mean_kl(run):
-    from vaekit.runs.run import open_run
+    from vaekit.run import open_run
 
     done("traverse", run, "--latents", 3, "--out", "t.npz")
     kl = open_run(run).kl_per_latent(1000)

@@ -21,7 +21,7 @@ from vaekit.models.vae import VAE
 from vaekit.objectives import ELBO
 from vaekit.recipes import Composition, DataSpec, Defaults
 from vaekit.runs.observed import Observed
-from vaekit.runs.run import Run
+from vaekit.run import Run
 from vaekit.utils.files import read_tensors
 
 QUIET = {"progress": False, "compile": "off", "device": "cpu"}

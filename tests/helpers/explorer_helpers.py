@@ -11,7 +11,7 @@ import vaekit as vk
 from vaekit.data.core import Column
 from vaekit.noise import Noise
 from vaekit.recipes import RECIPES, DataSpec, get_recipe
-from vaekit.runs.run import Run
+from vaekit.run import Run
 
 QUIET = {"progress": False, "compile": "off", "device": "cpu"}
 LONG = 240_000

@@ -264,7 +264,7 @@ def test_the_key_of_the_cache_of_graphs_names_the_processors_instructions(monkey
     """torch's own key leaves them out, and code for vectors of 8 numbers, built for 16, writes beyond its arrays."""
     from torch._inductor import cpu_vec_isa
 
-    from vaekit.training.compiled import _bias_apart
+    from vaekit.utils.compiled import _bias_apart
 
     keys = []
     for isa in (cpu_vec_isa.VecAVX2(), cpu_vec_isa.VecAVX512()):

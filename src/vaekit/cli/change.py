@@ -12,7 +12,7 @@ from .use import GRID, ROWS, Flag, _open
 if TYPE_CHECKING:
     import numpy as np
 
-    from vaekit.runs.run import Run
+    from vaekit.run import Run
 
 BLOCK = 2000
 """Rows of a table filled in at once."""

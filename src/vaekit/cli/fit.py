@@ -25,7 +25,7 @@ from .parameters import choice, option, split
 
 if TYPE_CHECKING:
     from vaekit.data import Data
-    from vaekit.runs.run import Run
+    from vaekit.run import Run
 
 SUMMARY = "Train a model on DATA and leave a run directory."
 FINISHED = ("finished", "stopped early")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vaekit.figures.labelled import Labels
-    from vaekit.runs.run import Run
+    from vaekit.run import Run
 
 MAX_COLUMNS = 16
 

@@ -10,7 +10,7 @@ import numpy as np
 from vaekit.figures.labelled import Labels
 
 if TYPE_CHECKING:
-    from vaekit.runs.run import Run
+    from vaekit.run import Run
 
 CLASSES = 16
 """With at most so many classes a grid of samples has one column per class."""

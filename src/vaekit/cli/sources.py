@@ -13,7 +13,7 @@ from vaekit.errors import ChoiceError, DataError
 from vaekit.utils.progress import say
 
 if TYPE_CHECKING:
-    from vaekit.runs.run import Run
+    from vaekit.run import Run
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from vaekit.runs.find import find_run
 from .output import Doing, at_least, check_file, check_picture, check_source, in_rows, make_folder, write
 
 if TYPE_CHECKING:
-    from vaekit.runs.run import Run
+    from vaekit.run import Run
 
 SplitName = Literal["train", "valid", "test"]
 Flag = Annotated[bool, Parameter(negative="")]
@@ -335,7 +335,7 @@ def _open(run: str, data: str | None = None, device: str = "cpu") -> Run:
     find_run(run)  # before torch is imported
     if data is not None:
         check_source(data)
-    from vaekit.runs.run import open_run
+    from vaekit.run import open_run
     from vaekit.training.cost import choose_device
 
     return open_run(run, data=data).to(choose_device(device))

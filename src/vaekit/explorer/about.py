@@ -15,7 +15,7 @@ from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
 from vaekit.report.about import shown_path
 from vaekit.runs.example import NAME, PLACE
-from vaekit.runs.run import Run
+from vaekit.run import Run
 
 from .maps import _discrete, _plain
 from .points import Points

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vaekit.runs.run import Run
+from vaekit.run import Run
 
 from .points import Points
 

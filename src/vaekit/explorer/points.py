@@ -14,11 +14,11 @@ import torch
 from vaekit.data.readers.npz import arrays
 from vaekit.errors import DataError
 from vaekit.figures.pictures import channels_last, to_uint8
-from vaekit.metrics.likelihood import EVALUATION
+from vaekit.runs.likelihood import EVALUATION
 from vaekit.noise import Noise, fold
 from vaekit.objectives.terms import log_mean_weight, log_weights
 from vaekit.runs.observed import Observed
-from vaekit.runs.run import Run
+from vaekit.run import Run
 
 OnProgress = Callable[[str, int, int], None]
 MOST_THUMBS, THUMB = 10_000, 32

@@ -12,7 +12,7 @@ import numpy as np
 from vaekit.errors import ChoiceError, RunError
 from vaekit.export import Exported, export_graphs
 from vaekit.runs.example import NAME, PLACE
-from vaekit.runs.run import Run
+from vaekit.run import Run
 from vaekit.utils.files import checked_path, write_text
 
 from . import about, maps

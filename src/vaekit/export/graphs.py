@@ -24,7 +24,7 @@ from vaekit.heads.posteriors import FullNormal
 from vaekit.models.hierarchy import Chain, TopDown
 from vaekit.models.vae import VAE, Model, Trace
 from vaekit.noise import Noise
-from vaekit.runs.run import Run
+from vaekit.run import Run
 from vaekit.utils.suggest import unknown
 
 NAMES = ("decode", "draw", "encode", "weights")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vaekit.errors import ChoiceError, DataError, RunError
-from vaekit.runs.run import Run
+from vaekit.run import Run
 from vaekit.utils.suggest import unknown
 
 from .graphs import NAMES, Graph, build

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from vaekit.errors import ChoiceError, RunError
-from vaekit.runs.run import Run
+from vaekit.run import Run
 from vaekit.utils.files import write_atomically, write_json
 from vaekit.utils.progress import say
 from vaekit.utils.suggest import unknown

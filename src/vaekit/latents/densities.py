@@ -20,7 +20,7 @@ from vaekit.errors import ChoiceError
 from vaekit.models.priors import FlowPrior
 from vaekit.noise import Noise, fold
 from vaekit.options import Options
-from vaekit.runs.run import NOISE_Z, Run, open_run
+from vaekit.run import NOISE_Z, Run, open_run
 from vaekit.utils.files import write_tensors
 from vaekit.utils.isolation import seeded
 from vaekit.utils.progress import Progress

@@ -14,7 +14,7 @@ from .paths import attribute_direction
 if TYPE_CHECKING:
     from vaekit.data import Data
     from vaekit.data.condition import Labels
-    from vaekit.runs.run import Run
+    from vaekit.run import Run
 
 MASKS = ("half", "box")
 CODES = 20_000

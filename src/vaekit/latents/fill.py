@@ -24,7 +24,7 @@ from vaekit.runs.observed import laid_out
 if TYPE_CHECKING:
     from vaekit.data.condition import Labels
     from vaekit.data.core import Column
-    from vaekit.runs.run import Run
+    from vaekit.run import Run
 
 INFILL = 71
 """What the noise of this inference is for."""

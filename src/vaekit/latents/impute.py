@@ -15,7 +15,7 @@ from vaekit.objectives.terms import log_weights
 
 if TYPE_CHECKING:
     from vaekit.data.condition import Labels
-    from vaekit.runs.run import Run
+    from vaekit.run import Run
 
 FILLING = 61
 """What the noise of filling in is for."""

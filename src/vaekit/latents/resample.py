@@ -30,7 +30,7 @@ from vaekit.errors import ChoiceError, RunError
 from vaekit.models.quantised import Coded
 from vaekit.noise import Noise, fold
 from vaekit.runs.example import PLACE
-from vaekit.runs.run import Run
+from vaekit.run import Run
 from vaekit.utils.allocation import Bounded
 from vaekit.utils.files import is_writable, part_of, read_json, read_tensors, remove_parts, write_json
 from vaekit.utils.progress import say

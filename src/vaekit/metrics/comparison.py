@@ -9,7 +9,7 @@ import numpy as np
 
 from vaekit.data.condition import Labels
 from vaekit.errors import ChoiceError
-from vaekit.runs.run import Run
+from vaekit.run import Run
 from vaekit.utils.uncertainty import standard_error
 
 from .evaluation import applicable, entry, groups_of, protocol_of

@@ -11,7 +11,7 @@ import numpy as np
 from vaekit.data.condition import Labels
 from vaekit.errors import ChoiceError, RunError
 from vaekit.runs.example import PLACE
-from vaekit.runs.run import Run
+from vaekit.run import Run
 from vaekit.utils.progress import say
 from vaekit.utils.uncertainty import standard_error
 

@@ -15,7 +15,7 @@ from vaekit.latents.paths import order_by_kl
 from vaekit.noise import Noise
 from vaekit.objectives.terms import rate_per_dim
 from vaekit.runs.observed import Observed
-from vaekit.runs.run import Run
+from vaekit.run import Run
 from vaekit.utils.uncertainty import standard_error, t_quantile, units
 
 from .measurement import Measurement, latent_means

@@ -14,7 +14,7 @@ from vaekit.data.condition import Labels
 from vaekit.data.core import digest
 from vaekit.errors import ChoiceError
 from vaekit.runs.observed import block_of
-from vaekit.runs.run import Run
+from vaekit.run import Run
 from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.uncertainty import units
 

@@ -10,7 +10,7 @@ from torch import nn
 from vaekit.models.priors import UniformSphere
 from vaekit.models.vae import VAE
 from vaekit.objectives import Autoencoder
-from vaekit.runs.run import Run
+from vaekit.run import Run
 
 
 def following(run: Run, path: str) -> list[str]:

@@ -18,7 +18,7 @@ from vaekit.latents.paths import nearest
 from vaekit.metrics import PerDatum, latent_names, per_datum, survey
 from vaekit.metrics.latents import Survey
 from vaekit.runs.observed import Observed
-from vaekit.runs.run import Run
+from vaekit.run import Run
 
 Array = NDArray[Any]
 EXAMPLES = 10

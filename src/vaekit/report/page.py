@@ -10,7 +10,7 @@ from pathlib import Path
 from vaekit import figures
 from vaekit.errors import ChoiceError, RunError
 from vaekit.runs.example import PLACE
-from vaekit.runs.run import Run
+from vaekit.run import Run
 from vaekit.utils.files import checked_path, is_writable, write_atomically, write_text
 
 from . import about, numbers, sections

@@ -19,7 +19,7 @@ from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.utils.progress import say
 
 if TYPE_CHECKING:
-    from .run import Run
+    from vaekit.run import Run
 
 UNCONDITIONAL = "this run is not conditional, so it takes no `labels`: leave them out"
 Batch = tuple[np.ndarray, Tensor, Tensor | None]

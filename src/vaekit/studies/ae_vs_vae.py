@@ -15,7 +15,7 @@ from vaekit.latents.paths import nearest
 from vaekit.metrics.codes import cluster_agreement, knn_correct, probe_correct, silhouettes, tsne
 from vaekit.metrics.samples import Components, frechet
 from vaekit.report.blocks import Block, Section, Strips, Table, plot
-from vaekit.runs.run import Run
+from vaekit.run import Run
 from vaekit.utils.uncertainty import resampled, units
 
 from .bench import Bench, Plan

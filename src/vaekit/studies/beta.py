@@ -26,8 +26,8 @@ from vaekit.metrics.disentanglement import (
 )
 from vaekit.metrics.needs import known_factors
 from vaekit.report.blocks import Block, Section, Strips, Table, Text, plot
-from vaekit.runs.run import Run
-from vaekit.training.compiled import has_compiler
+from vaekit.run import Run
+from vaekit.utils.compiled import has_compiler
 from vaekit.utils.uncertainty import units
 
 from .bench import Bench, Plan

@@ -13,7 +13,7 @@ from vaekit.metrics.codes import knn_correct
 from vaekit.noise import Noise
 from vaekit.objectives.corruption import corruption
 from vaekit.report.blocks import Block, Section, Strips, Table
-from vaekit.runs.run import Run
+from vaekit.run import Run
 
 from .ae_vs_vae import labelled
 from .bench import Bench, Plan

@@ -13,7 +13,7 @@ from vaekit.metrics.samples import Components
 from vaekit.noise import Noise
 from vaekit.objectives.corruption import corruption
 from vaekit.report.blocks import Section, Strips, Table
-from vaekit.runs.run import Run
+from vaekit.run import Run
 
 from .bench import Bench, Plan
 from .needs import check_images

@@ -18,7 +18,7 @@ from vaekit.figures import Line
 from vaekit.noise import Noise
 from vaekit.objectives.terms import log_weights
 from vaekit.report.blocks import Block, Section, Strips, Table, Text, plot
-from vaekit.runs.run import Run
+from vaekit.run import Run
 from vaekit.utils.uncertainty import area
 
 from .bench import Bench, Plan

@@ -12,7 +12,7 @@ from vaekit.errors import ChoiceError
 from vaekit.figures import Line
 from vaekit.latents.paths import interpolate, lerp, midpoint, slerp
 from vaekit.report.blocks import Section, Strips, Table, plot
-from vaekit.runs.run import Run
+from vaekit.run import Run
 
 from .bench import Bench, Plan
 from .needs import check_whole

@@ -13,7 +13,7 @@ from vaekit.figures import Line
 from vaekit.latents.paths import manifold_grid
 from vaekit.metrics import floors
 from vaekit.report.blocks import Section, Table, Text, plot, still
-from vaekit.runs.run import Run
+from vaekit.run import Run
 
 from .bench import Bench, Plan
 from .registry import Findings, study

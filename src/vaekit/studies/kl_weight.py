@@ -8,7 +8,7 @@ from vaekit import figures
 from vaekit.figures import Line
 from vaekit.metrics import ACTIVE, is_active
 from vaekit.report.blocks import Section, Table, plot
-from vaekit.runs.run import Run
+from vaekit.run import Run
 
 from .bench import Bench, Plan
 from .registry import Findings, study

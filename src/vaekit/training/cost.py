@@ -18,7 +18,7 @@ from vaekit.objectives import Batch
 from vaekit.recipes.composition import Composition
 from vaekit.utils.isolation import seeded
 
-from .compiled import has_compiler
+from vaekit.utils.compiled import has_compiler
 
 
 def choose_device(name: str, double: bool = False) -> torch.device:

@@ -38,7 +38,7 @@ from vaekit.runs.find import default_out
 from vaekit.runs.lock import only_trainer
 from vaekit.runs.observed import blurred
 from vaekit.runs.resume import FINISHED, Asked, check_data, check_settings, leg, lengthen, schedule_note
-from vaekit.runs.run import Run, open_run
+from vaekit.run import Run, open_run
 from vaekit.runs.stored import (
     FORMAT,
     OWN,

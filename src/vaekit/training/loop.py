@@ -33,7 +33,7 @@ from vaekit.utils.uncertainty import standard_error, units
 
 from . import parallel
 from .augment import Augment
-from .compiled import is_compile_error
+from vaekit.utils.compiled import is_compile_error
 from .cost import choose_device
 from .optimisers import optimiser, overshot
 from .step import Engine, Settings

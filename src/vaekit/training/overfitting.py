@@ -6,7 +6,7 @@ import math
 
 from vaekit.data.core import Data
 from vaekit.options import Options
-from vaekit.runs.run import Run
+from vaekit.run import Run
 from vaekit.utils.uncertainty import t_quantile
 
 FEW = 2000

@@ -22,7 +22,7 @@ from vaekit.utils.functional import call, places
 from vaekit.utils.isolation import seeded
 
 from .augment import Augment
-from .compiled import whole_graph
+from vaekit.utils.compiled import whole_graph
 from .optimisers import Optimiser, optimiser
 
 OBSERVE, TRAIN, AUGMENT = 1, 2, 4

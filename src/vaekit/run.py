@@ -34,11 +34,11 @@ from vaekit.utils.files import is_writable, read_json, read_tensors, write_json
 from vaekit.utils.isolation import check_default_dtype, in_full_precision
 from vaekit.utils.progress import say
 
-from .configuration import Metrics, check
-from .example import PLACE, place
-from .lock import only_writer
-from .observed import UNCONDITIONAL, Observed, as_rows, block_of, events, of_frame
-from .stored import (
+from vaekit.runs.configuration import Metrics, check
+from vaekit.runs.example import PLACE, place
+from vaekit.runs.lock import only_writer
+from vaekit.runs.observed import UNCONDITIONAL, Observed, as_rows, block_of, events, of_frame
+from vaekit.runs.stored import (
     SPLITS,
     check_source,
     check_splits,
@@ -401,7 +401,7 @@ class Run:
         Raises:
             ChoiceError: the model has no density (an autoencoder).
         """
-        from vaekit.metrics.likelihood import per_datum
+        from vaekit.runs.likelihood import per_datum
 
         return per_datum(self, self.observed(what, labels), samples, n=n, seed=seed, progress=progress).log_px
 

@@ -17,8 +17,8 @@ from vaekit.models.vae import Model
 from vaekit.noise import Noise, fold
 from vaekit.objectives.terms import Weights, has_closed_form, latent_rate, log_weights, rate_per_dim
 from vaekit.runs.observed import Observed
-from vaekit.runs.run import Run
-from vaekit.training.compiled import has_compiler, is_compile_error, whole_graph
+from vaekit.run import Run
+from vaekit.utils.compiled import has_compiler, is_compile_error, whole_graph
 from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.uncertainty import standard_error
 
