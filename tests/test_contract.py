@@ -16,7 +16,7 @@ from vaekit.metrics.likelihood import per_datum
 from vaekit.noise import Noise
 from vaekit.objectives import Batch
 from vaekit.recipes import RECIPES
-from vaekit.training.fit import fit
+from vaekit.run import fit
 
 NAMES = sorted(RECIPES)
 SMALL = {

@@ -37,7 +37,7 @@ BUGS = [
         "NLL returned with the wrong sign",
         "`score` and `log_px_iw` are log p(x), tested against closed forms",
         "sign reversed",
-        "metrics/likelihood.py",
+        "runs/likelihood.py",
         (('whole["log_px"] += jacobian', 'whole["log_px"] = jacobian - whole["log_px"]'),),
         "metrics/test_oracle.py::test_the_evaluator_gives_the_exact_log_p_and_the_elbo_below_it",
     ),
@@ -45,7 +45,7 @@ BUGS = [
         "NLL averaged with the wrong sample count",
         "the weights are averaged over the K samples of the example, whether streamed in chunks or not",
         "divided by the number of examples in the block",
-        "metrics/likelihood.py",
+        "runs/likelihood.py",
         (("running.log_mean(samples)", "running.log_mean(len(x))"),),
         "metrics/test_oracle.py::test_the_evaluator_gives_the_exact_log_p_and_the_elbo_below_it",
     ),
@@ -230,7 +230,7 @@ BUGS = [
         "the ELBO is evaluated at the posterior mean",
         "the evaluator averages over samples of q",
         "log p(x|z) at the posterior mean",
-        "metrics/likelihood.py",
+        "runs/likelihood.py",
         (
             (
                 "log_px = trace.px.log_prob(x)  # (K, B)",

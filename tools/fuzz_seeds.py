@@ -114,7 +114,7 @@ USES: list[tuple[float, Callable[[random.Random, Any], object]]] = [
 def opening(rng: random.Random) -> object:
     """Open a run and use it in a random way, or resume it."""
     import vaekit as vk
-    from vaekit.training.fit import fit
+    from vaekit.run import fit
 
     if rng.random() < 0.15:
         source = "x.npy" if Path("x.npy").exists() else "table.csv"
@@ -207,7 +207,7 @@ def _sparse(x: np.ndarray) -> bytes:
 
 def _trained(name: str, source: str, choices: dict[str, Any]) -> Seed:
     """An unfinished run with checkpoints, metrics and fitted latents."""
-    from vaekit.training.fit import fit
+    from vaekit.run import fit
 
     options = {"progress": False, "compile": "off", "device": "cpu", "batch": 8, "latent": 2, "hidden": (4,)}
     run = fit(source, "vae", out=name, steps=4, checkpoint_steps=2, **options, **choices)

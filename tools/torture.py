@@ -54,7 +54,7 @@ class Failure(Exception):
 
 def train(folder: Path) -> None:
     """Start or resume the training in `folder`."""
-    from vaekit.training.fit import fit
+    from vaekit.run import fit
 
     begun = (folder / "run" / "run.json").exists()
     if begun:

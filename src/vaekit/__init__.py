@@ -30,7 +30,7 @@ _HOMES = {
     "compare": "metrics",
     "datasets": "data",
     "evaluate": "metrics",
-    "fit": "training.fit",
+    "fit": "run",
     "from_arrays": "data",
     "gaussian_vae": "recipes",
     "get_recipe": "recipes",

@@ -21,10 +21,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vaekit.data import from_arrays
 from vaekit.errors import ChoiceError
+from vaekit.run import fit, open_run
 from vaekit.runs.find import is_run
-from vaekit.run import open_run
 from vaekit.runs.stored import read_config
-from vaekit.training.fit import fit
 
 Array = NDArray[Any]
 KEPT = ("run.json", "model.safetensors", "splits.safetensors", "log.jsonl")

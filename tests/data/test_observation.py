@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from core_helpers import blobs, own_network, run_of
+from core_helpers import blobs, model_of, own_network
 
 import vaekit as vk
 from vaekit.data.batches import Order, Rows
@@ -17,7 +17,7 @@ from vaekit.recipes import Composition
 
 
 def binary_run(data):
-    run = run_of(own_network(data.shape[1:]), data.shape, "image", (0.0, 255.0), True)
+    run = model_of(own_network(data.shape[1:]), data.shape, "image", (0.0, 255.0), True)
     run.config["data"]["digest"] = data.digest
     run.use_data(data)
     return run

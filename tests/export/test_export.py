@@ -22,7 +22,7 @@ from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
 from vaekit.objectives import ELBO
 from vaekit.objectives.terms import log_weights
-from vaekit.recipes.composition import Composition
+from vaekit.recipes.composition import Composition, Defaults
 
 pytest.importorskip("onnx", reason="needs vaekit[onnx]")
 pytest.importorskip("onnxscript", reason="needs vaekit[onnx]")
@@ -186,8 +186,8 @@ def test_what_cannot_be_exported_says_why(tmp_path):
 
     posterior = Conditional(torch.nn.Linear(5, 4), heads.Gaussian((2,), "learned"))
     model = VAE(StandardNormal((2,)), posterior, Conditional(torch.nn.Linear(2, 5), Own((5,))))
-    run = made_up("vae", "vector")
-    run.composition = Composition(model.eval(), ELBO(), Identity())
+    composition = Composition(model, ELBO(), Identity(), Defaults("adam", 1e-3, 16))
+    run = vk.fit(raw_of("vector", 40), composition, out=tmp_path / "run", steps=1, **QUIET)
     with pytest.raises(ChoiceError, match="sampler of their own"):
         build(run, "draw")
     files, why = write_export(run, tmp_path / "out", graphs=("decode", "draw"))
@@ -214,8 +214,8 @@ def test_wrong_wishes_are_refused(tmp_path):
 
 
 def test_a_torch_program_holds_no_pickle_and_is_the_run(tmp_path):
-    run = made_up("vae")
-    files, why = write_export(run, tmp_path / "run", "torch")
+    run = trained(tmp_path / "run")
+    files, why = write_export(run, tmp_path / "exported", "torch")
     assert [f.name for f in files] == ["decode.pt2", "draw.pt2", "encode.pt2", "weights.pt2"]
     assert not why
     with zipfile.ZipFile(files[0]) as archive:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from core_helpers import QUIET, LinearGaussian, needs_compiler, run_of
+from core_helpers import QUIET, LinearGaussian, model_of, needs_compiler
 from torch import distributions as D
 from torch import nn
 
@@ -299,7 +299,7 @@ def test_scores_of_incomplete_data_are_exact_marginals():
     exact, model, x = incomplete_gaussian()
     composition = Composition(model.float(), ELBO(), Identity().masked((5,)))
     spec = DataSpec("vector", (5,), 4, (-9.0, 9.0), False, missing=True)
-    run = run_of(composition, (5,))
+    run = model_of(composition, (5,))
     run.spec = spec
     found = per_datum(run, run.observed(x.numpy()), 200_000)
     covariance = exact.W @ exact.W.T + exact.sigma**2 * torch.eye(5, dtype=torch.float64)
@@ -592,7 +592,7 @@ def test_a_table_from_the_file_to_the_score(tmp_path, missing):
 def test_a_two_valued_column_keeps_the_codes_of_the_run(tmp_path):
     """The gap this closes: a later table of "m" alone, or of "m" and "x", was coded by its own alphabet."""
     path = table(tmp_path / "a.csv")
-    run = run_of(composition_for(load(path)), (4,))
+    run = model_of(composition_for(load(path)), (4,))
     run.spec = DataSpec.of(load(path))
     run.config["data"]["options"] = {}
     for cells, codes in ((["m", "m"], [1, 1]), (["m", "f"], [1, 0]), (["f"], [0])):

@@ -21,7 +21,7 @@ from vaekit.models.vae import VAE
 from vaekit.objectives import ELBO
 from vaekit.recipes import Composition, DataSpec, Defaults
 from vaekit.runs.observed import Observed
-from vaekit.run import Run
+from vaekit.runs.trained import TrainedModel
 from vaekit.utils.files import read_tensors
 
 QUIET = {"progress": False, "compile": "off", "device": "cpu"}
@@ -51,10 +51,9 @@ def same(a: Path, b: Path, file: str = "model.safetensors") -> bool:
     return all(torch.equal(one[n], two[n]) for n in one)
 
 
-def run_of(composition: Composition, shape, kind="vector", scale=(0.0, 1.0), integer=False) -> Run:
-    """A run that never touched the disk, for estimators that need one."""
-    spec = DataSpec(kind, tuple(shape), 100, scale, integer)
-    return Run(Path("nowhere"), {"data": {"facts": spec.as_json(), "name": "made up", "digest": ""}}, composition)
+def model_of(composition: Composition, shape, kind="vector", scale=(0.0, 1.0), integer=False) -> TrainedModel:
+    """A model in memory, for estimators that need one."""
+    return TrainedModel(composition, DataSpec(kind, tuple(shape), 100, scale, integer))
 
 
 def soft_floored(log_scale: torch.Tensor) -> torch.Tensor:
@@ -136,6 +135,6 @@ def python(script: str, *arguments: str, timeout: int = 1200) -> subprocess.Comp
     )
 
 
-def observed_of(run: Run, raw: np.ndarray) -> Observed:
+def observed_of(run: TrainedModel, raw: np.ndarray) -> Observed:
     """x of any raw rows (n, *event), also outside the range a run would accept from a user."""
     return Observed(run.composition, run.spec, "array", None, raw)

@@ -11,7 +11,7 @@ import vaekit as vk
 from vaekit.data.core import Column
 from vaekit.noise import Noise
 from vaekit.recipes import RECIPES, DataSpec, get_recipe
-from vaekit.run import Run
+from vaekit.runs.trained import TrainedModel
 
 QUIET = {"progress": False, "compile": "off", "device": "cpu"}
 LONG = 240_000
@@ -66,8 +66,8 @@ def raw_of(kind: str, n: int, seed: int = 1) -> np.ndarray:
     return x
 
 
-def made_up(recipe: str, kind: str = "image", **choices) -> Run:
-    """A run of this recipe that never touched the disk; its weights are random, and none is zero."""
+def made_up(recipe: str, kind: str = "image", **choices) -> TrainedModel:
+    """A model of this recipe in memory; its weights are random, and none is zero."""
     spec, takes = FACTS[kind], RECIPES[recipe].parameters
     torch.manual_seed(0)
     composition = get_recipe(recipe)(spec, **{k: v for k, v in SMALL.items() if k in takes} | choices)
@@ -75,11 +75,10 @@ def made_up(recipe: str, kind: str = "image", **choices) -> Run:
         for module in composition.modules.values():
             for parameter in module.eval().parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    data = {"facts": spec.as_json(), "name": "made up", "digest": "", "source": None}
-    return Run(Path("nowhere"), {"recipe": recipe, "data": data}, composition)
+    return TrainedModel(composition, spec)
 
 
-def trained(out: Path, recipe: str = "vae", n: int = 70, names=HOSTILE, **choices) -> Run:
+def trained(out: Path, recipe: str = "vae", n: int = 70, names=HOSTILE, **choices) -> vk.Run:
     """A run trained for a few steps on pictures whose classes have hostile names."""
     data = vk.from_arrays(pictures(n), label=np.arange(n) % 3, label_names=names, name="<b>blobs</b>")
     small = {k: v for k, v in SMALL.items() if k in RECIPES[recipe].parameters}

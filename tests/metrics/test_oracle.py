@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from core_helpers import LinearGaussian, observed_of, run_of
+from core_helpers import LinearGaussian, model_of, observed_of
 from scipy import stats
 from torch import nn
 
@@ -60,7 +60,7 @@ def test_the_bound_is_below_log_p_and_rises_to_it_with_the_samples():
 
 def test_the_evaluator_gives_the_exact_log_p_and_the_elbo_below_it():
     world = LinearGaussian(dtype=torch.float32)
-    run = run_of(Composition(world.model, ELBO(), Identity()), (5,))
+    run = model_of(Composition(world.model, ELBO(), Identity()), (5,))
     x = world.data(64)
     exact = world.log_p(x).numpy()
     scored = per_datum(run, run.observed(x.numpy()), 50)
@@ -82,7 +82,7 @@ def test_the_evaluator_gives_the_exact_log_p_and_the_elbo_below_it():
 def test_scores_do_not_depend_on_the_batch_they_were_computed_in():
     world = LinearGaussian(dtype=torch.float32)
     world.spoil()
-    run = run_of(Composition(world.model, ELBO(), Identity()), (5,))
+    run = model_of(Composition(world.model, ELBO(), Identity()), (5,))
     x = world.data(30).numpy()
     whole = per_datum(run, run.observed(x), 40)
     for batch in (1, 7, 29):
@@ -109,7 +109,7 @@ def test_a_density_integrates_to_one_over_the_raw_data(name):
     g = torch.Generator().manual_seed(0)
     rows = 300 + 17 * torch.randn(500, 1, generator=g)
     observation.fit(lambda: [rows])
-    run = run_of(Composition(world.model, ELBO(), observation), (1,))
+    run = model_of(Composition(world.model, ELBO(), observation), (1,))
     spread = float(world.W[0, 0] ** 2 + world.sigma**2) ** 0.5
     ends = [float(observation.to_raw(world.b.float() + s * 9 * spread)) for s in (-1, 1)]
     grid = np.linspace(*ends, 3001, dtype=np.float32)[:, None]
@@ -131,7 +131,7 @@ def test_a_dequantised_density_sums_to_one_over_the_levels():
     with torch.no_grad():  # the posterior is the prior: every weight is p(x)
         model.posterior.net.out.weight.zero_()
         model.posterior.net.out.bias.copy_(torch.tensor([0.0, -6 + math.log(math.expm1(6.0))]))
-    run = run_of(Composition(model, ELBO(), Dequantised(0, 17)), (1,), scale=(0, 16), integer=True)
+    run = model_of(Composition(model, ELBO(), Dequantised(0, 17)), (1,), scale=(0, 16), integer=True)
     raw = np.tile(np.arange(17, dtype=np.uint8), 300)[:, None]
     p = np.exp(per_datum(run, run.observed(raw), 1).log_px).reshape(300, 17)
     # within a level p varies by exp(2.5 / 17), 4 % about its mean: an error of 0.04 / sqrt(300 * 17)
@@ -140,8 +140,8 @@ def test_a_dequantised_density_sums_to_one_over_the_levels():
 
 def test_scores_of_pixels_in_0_255_carry_the_jacobian_of_the_unit_interval():
     world = LinearGaussian(dims=3, latent=1, dtype=torch.float32)
-    grey = run_of(Composition(world.model, ELBO(), Grey(0, 255)), (3,))
-    unit = run_of(Composition(world.model, ELBO(), Identity()), (3,))
+    grey = model_of(Composition(world.model, ELBO(), Grey(0, 255)), (3,))
+    unit = model_of(Composition(world.model, ELBO(), Identity()), (3,))
     x = world.data(10).float()
     a = per_datum(grey, observed_of(grey, (255 * x).numpy()), 5)
     b = per_datum(unit, unit.observed(x.numpy()), 5)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from core_helpers import LinearGaussian, run_of
+from core_helpers import LinearGaussian, model_of
 
 import vaekit as vk
 from vaekit.data.observation import Identity
@@ -156,7 +156,7 @@ def test_components_of_more_columns_than_rows_are_those_of_a_singular_value_deco
 def test_the_squared_error_of_a_linear_model_is_the_closed_form():
     """z is found as E[z|x], so x less its reconstruction is M (x - b) with M = I - W A."""
     world = LinearGaussian(dtype=torch.float32)
-    run = run_of(Composition(world.model, ELBO(), Identity()), (5,))
+    run = model_of(Composition(world.model, ELBO(), Identity()), (5,))
     x = world.data(400)
     A = world.model.posterior.net.out.weight.detach().double()
     errors = ((x - world.b) @ (torch.eye(5).double() - world.W @ A).T).square().mean(1).numpy()

@@ -6,7 +6,8 @@ import torch
 from core_helpers import needs_compiler
 
 import vaekit as vk
-from vaekit.metrics import likelihood, per_datum
+from vaekit.metrics import per_datum
+from vaekit.runs import likelihood
 
 TINY = {"compile": "off", "progress": False, "hidden": (8,), "latent": 2}
 

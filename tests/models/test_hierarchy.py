@@ -381,12 +381,12 @@ def test_a_compiled_step_equals_an_eager_one():
 
 
 def test_it_scores_through_the_evaluator():
-    from core_helpers import run_of
+    from core_helpers import model_of
 
     from vaekit.metrics.likelihood import per_datum
 
     model = tiny().float()
-    run = run_of(Composition(model, ELBO(), Identity()), (3,))
+    run = model_of(Composition(model, ELBO(), Identity()), (3,))
     x = torch.tensor([[0.0, 1, 1], [1, 0, 1]]).numpy()
     scored = per_datum(run, run.observed(x), 500)
     assert (scored.log_px >= scored.elbo - 1e-6).all()

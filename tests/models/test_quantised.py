@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from core_helpers import QUIET, blobs, python, run_of, same, tensors
+from core_helpers import QUIET, blobs, model_of, python, same, tensors
 from torch import nn
 
 import vaekit as vk
@@ -849,7 +849,7 @@ def test_a_score_does_not_depend_on_its_batch(run, data):
 
 def test_a_model_by_hand_is_scored_by_its_own_bound():
     model = small().eval()
-    scored = run_of(Composition(model, Quantised(), Bits()), (1, 6, 5), "image")
+    scored = model_of(Composition(model, Quantised(), Bits()), (1, 6, 5), "image")
     x = pixels(4)
     found = scored.score(x.numpy(), samples=7)
     trace = model.trace(x)

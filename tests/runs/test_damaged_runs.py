@@ -13,8 +13,8 @@ from PIL import Image
 
 import vaekit as vk
 from vaekit.errors import DataError, RunError, VaekitError
+from vaekit.run import fit
 from vaekit.runs import stored
-from vaekit.training.fit import fit
 from vaekit.utils.files import write_tensors
 
 

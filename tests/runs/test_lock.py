@@ -11,10 +11,9 @@ from core_helpers import QUIET, blobs
 
 import vaekit as vk
 from vaekit.errors import RunError
-from vaekit.runs import lock
-from vaekit.runs import run as run_module
+from vaekit.run import fit
+from vaekit.runs import lock, saved
 from vaekit.runs.lock import LOCK, only_trainer, only_writer
-from vaekit.training.fit import fit
 
 SYSTEMS = ["flock", "without flock", "without fcntl"]
 WITHOUT = pytest.mark.parametrize("kind", SYSTEMS)
@@ -192,7 +191,7 @@ def run(tmp_path):
 
 def test_two_evaluations_at_once_both_store_their_numbers(run, monkeypatch):
     """The second begins while the first has read metrics.json and not yet written it."""
-    waiting, others, write = threading.Event(), [], run_module.write_json
+    waiting, others, write = threading.Event(), [], saved.write_json
     monkeypatch.setattr(lock.time, "sleep", lambda seconds: waiting.set())
 
     def write_json(file, value):
@@ -203,7 +202,7 @@ def test_two_evaluations_at_once_both_store_their_numbers(run, monkeypatch):
             assert waiting.wait(60)
         write(file, value)
 
-    monkeypatch.setattr(run_module, "write_json", write_json)
+    monkeypatch.setattr(saved, "write_json", write_json)
     run.add_metrics([metric("elbo", 1.0)])
     others[0].join(60)
     assert {m["name"]: m["value"] for m in run.metrics} == {"elbo": 1.0, "rate": 2.0}

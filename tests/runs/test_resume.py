@@ -10,7 +10,7 @@ from core_helpers import QUIET, blobs, own_network, same
 import vaekit as vk
 from vaekit.errors import ChoiceError, RunError
 from vaekit.objectives.schedules import learning_rate
-from vaekit.training.fit import fit
+from vaekit.run import fit
 from vaekit.training.loop import Trainer, checkpoints
 from vaekit.utils.files import read_json, write_json
 

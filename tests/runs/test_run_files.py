@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 import vaekit as vk
 from vaekit.errors import DataError, RunError, VaekitError
+from vaekit.run import fit
 from vaekit.runs.stored import read_splits, write_splits
 from vaekit.training import loop as trainer
-from vaekit.training.fit import fit
 from vaekit.utils import files
 from vaekit.utils.files import write_tensors
 

@@ -12,7 +12,7 @@ from core_helpers import QUIET, blobs, same
 
 import vaekit as vk
 from vaekit.metrics.likelihood import per_datum
-from vaekit.training.fit import fit
+from vaekit.run import fit
 
 ROOT = Path(__file__).parents[2]
 TINY = {**QUIET, "latent": 2, "hidden": (8,), "batch": 16}

@@ -10,8 +10,8 @@ import vaekit as vk
 from vaekit.errors import ChoiceError
 from vaekit.noise import Noise
 from vaekit.options import Options
+from vaekit.run import fit
 from vaekit.training.augment import Augment
-from vaekit.training.fit import fit
 from vaekit.training.loop import Trainer
 from vaekit.training.overfitting import small_set
 from vaekit.utils.progress import Silent

@@ -18,7 +18,7 @@ from vaekit.data.observation import Binary, Grey
 from vaekit.errors import ChoiceError, RunError, TrainingError, VaekitError
 from vaekit.objectives import ELBO, Batch, Losses
 from vaekit.recipes import RECIPES, Composition, Defaults, gaussian_vae
-from vaekit.training.fit import fit
+from vaekit.run import fit
 from vaekit.training.loop import Trainer, checkpoints
 from vaekit.utils import files
 
@@ -79,7 +79,7 @@ import torch
 torch.set_num_threads(1)
 import vaekit as vk
 from core_helpers import blobs, own_network
-from vaekit.training.fit import fit
+from vaekit.run import fit
 
 def train(kind, out):
     data = vk.from_arrays(blobs(61), name="blobs")

@@ -10,7 +10,7 @@ from core_helpers import QUIET, blobs, python, same
 
 import vaekit as vk
 from vaekit.errors import ChoiceError
-from vaekit.training.fit import fit
+from vaekit.run import fit
 from vaekit.utils.progress import Live, Plain, Silent
 
 TINY = {**QUIET, "latent": 2, "hidden": (8,), "batch": 16, "steps": 20, "validate_steps": 5}

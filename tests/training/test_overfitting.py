@@ -10,7 +10,7 @@ from core_helpers import QUIET, blobs
 import vaekit as vk
 from vaekit.noise import Noise
 from vaekit.objectives.terms import distortion, rate
-from vaekit.training.fit import fit
+from vaekit.run import fit
 from vaekit.training.overfitting import past_its_best
 from vaekit.utils.uncertainty import standard_error
 

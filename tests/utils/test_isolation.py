@@ -9,7 +9,7 @@ from core_helpers import QUIET, blobs, own_network, same
 
 import vaekit as vk
 from vaekit.errors import ChoiceError
-from vaekit.training.fit import fit
+from vaekit.run import fit
 from vaekit.utils.isolation import seeded
 
 TINY = {**QUIET, "latent": 2, "hidden": (8,), "batch": 16, "steps": 8}

@@ -168,7 +168,6 @@ def _fill_table(
     from vaekit.data.core import counted
     from vaekit.data.writing import write_texts
     from vaekit.latents.fill import blanked
-    from vaekit.runs.observed import as_rows, columns_of
     from vaekit.utils.files import write_atomically
 
     from .output import Doing, make_folder
@@ -187,10 +186,10 @@ def _fill_table(
             of_these = None if labels is None else labels[part]
             found = run.fill(raw[part], hidden[part], draws, seed, of_these).filled
             # as many digits as it has, also where raw has more
-            digits = as_rows(run, found, beyond_range).astype(str).astype(raw.dtype)
+            digits = run.as_rows(found, beyond_range).astype(str).astype(raw.dtype)
             filled[part] = np.where(hidden[part], digits, raw[part])
             doing("filling rows", a + len(part), len(some))
-    if path.suffix.lower() == ".csv" and columns_of(run):
+    if path.suffix.lower() == ".csv" and run.columns:
         cells, delimiter = filled_cells(run, Path(source).expanduser(), filled, hidden, beyond_range)
         make_folder(path)
         write_atomically(path, lambda part: write_texts(part, cells, delimiter))

@@ -248,9 +248,7 @@ def _fit(source: str | None, recipe: Described, given: dict[str, Any]) -> int:
         data = _stored_data(out, source, of_data, bool(general.get("extend")))
     elif data is None:
         data = load(source or "", **of_data)
-    from vaekit.training.fit import (
-        fit as train,  # torch is imported from here on: what is wrong above is answered at once
-    )
+    from vaekit.run import fit as train  # torch is imported from here on: what is wrong above is answered at once
 
     started = _Started(out)
     try:

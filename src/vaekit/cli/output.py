@@ -166,10 +166,9 @@ def write_table(path: Path, run: Run, rows: np.ndarray, beside: Mapping[str, Seq
     """Rows (N, D) in the data's own units as .csv, by the names of their columns and categories."""
     from vaekit.data.core import Column
     from vaekit.data.writing import write
-    from vaekit.runs.observed import columns_of
     from vaekit.utils.files import write_atomically
 
-    columns = columns_of(run)
+    columns = run.columns
     if not columns:
         names = run.data.feature_names or [f"x{i}" for i in range(rows.shape[1])]
         columns = tuple(Column(name, "counts" if run.spec.kind == "counts" else "real") for name in names)

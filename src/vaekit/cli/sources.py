@@ -107,7 +107,6 @@ def note_differing(run: Run, given: Rows) -> None:
     """Says how many rows differ from the training data in what had one value in all of these, which costs them much."""
     from vaekit.densities.mixed import DIFFERS
     from vaekit.heads.mixed import Masked
-    from vaekit.runs.observed import columns_of
 
     head = getattr(run.model.likelihood, "head", None)
     if not isinstance(head, Masked) or head.held is None:
@@ -118,7 +117,7 @@ def note_differing(run: Run, given: Rows) -> None:
     differ = (x != held) & (held == held) & (x == x)
     if not differ.any():
         return
-    names = [column.name for column in columns_of(run)] or [str(i) for i in range(len(held))]
+    names = [column.name for column in run.columns] or [str(i) for i in range(len(held))]
     n, where = int(differ.any(1).sum()), [names[i] for i in np.flatnonzero(differ.any(0))]
     say(
         f"note: {n:,} row{'s differ' if n > 1 else ' differs'} from the training data in column"
@@ -162,7 +161,6 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
     from vaekit.data.readers.folders import SUFFIXES
     from vaekit.data.readers.table import is_table
     from vaekit.data.writing import texts
-    from vaekit.runs.observed import columns_of
 
     from .output import Doing
 
@@ -173,10 +171,10 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
         found = read_rows(source, **_options(run, source, table), progress=doing)
     for note in found.notes:
         say(f"note: {note}")
-    if is_table(path) and not columns_of(run) and run.spec.kind in ("vector", "counts"):
+    if is_table(path) and not run.columns and run.spec.kind in ("vector", "counts"):
         shown = some(found.feature_names or [])
         say(f"note: this run knows no names of columns: {path.name} is read in its own order, {shown}")
-    found = in_order(found, [column.name for column in columns_of(run)], source)
+    found = in_order(found, [column.name for column in run.columns], source)
     x, label = found.x, found.label
     if path.is_dir() and found.names is not None:
         if x.ndim == 3 and run.spec.shape[0] == 3:
@@ -191,13 +189,11 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
 
 def _dialect(run: Run) -> dict[str, Any]:
     """How the run's table was read, where that was said or decided, and the names that tell a header."""
-    from vaekit.runs.observed import columns_of
-
     stored = run.config["data"]["options"]
     kept = {name: stored[name] for name in ("delimiter", "header", "decimal") if name in stored}
     if isinstance(kept.get("header"), bool):  # as runs of before keep it
         kept["header"] = "yes" if kept["header"] else "no"
-    columns = columns_of(run)
+    columns = run.columns
     numbers = {column.name for column in columns if not column.categories}
     return kept | {"expected": [column.name for column in columns], "heard": numbers.__contains__}
 
@@ -215,7 +211,6 @@ def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
     """Those of the run's options that say how to read other data."""
     from vaekit.data.readers.idx import has_idx
     from vaekit.data.readers.table import is_table
-    from vaekit.runs.observed import columns_of
 
     path, stored = Path(source).expanduser(), run.config["data"]["options"]
     taken: tuple[str, ...] = ()
@@ -235,7 +230,7 @@ def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
         taken = ("label", "group", "delimiter", "header", "decimal")
     known: dict[str, Any] = {}
     if is_table(path):
-        known = {"schema": columns_of(run)} if columns_of(run) else {"drop": _dropped(stored)}
+        known = {"schema": run.columns} if run.columns else {"drop": _dropped(stored)}
     return known | {n: stored[n] for n in (*taken, "missing") if n in stored}
 
 
@@ -325,10 +320,9 @@ def filled_cells(
     All others are as the file has them.
     """
     from vaekit.data.writing import shown, texts
-    from vaekit.runs.observed import columns_of
 
     cells, dialect = texts(path, **_dialect(run))
-    for j, column in enumerate(columns_of(run)):
+    for j, column in enumerate(run.columns):
         new = shown(column, column.fitted(filled[:, j], beyond_range), dialect.decimal)
         for i in np.flatnonzero(hidden[:, j] & ~np.isnan(filled[:, j])):
             cells[column.name][i] = new[i]

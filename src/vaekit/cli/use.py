@@ -97,9 +97,7 @@ def sample(
             fitted = opened.fit_latents(latents, components=components, refit=refit, progress=doing)
         print(fitted)
     z = opened.sample_latents(n, temperature, seed, labels, latents)
-    from vaekit.runs.observed import as_rows
-
-    x = as_rows(opened, opened.decode(z, noise, seed), beyond_range)
+    x = opened.as_rows(opened.decode(z, noise, seed), beyond_range)
     columns, words = pictures.of_samples(opened, n, label, latents, temperature, noise)
     write(path, opened, x, columns, {"x": x, "z": z}, None if bare else words, told(opened, z))
 

@@ -15,17 +15,17 @@ from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
 from vaekit.report.about import shown_path
 from vaekit.runs.example import NAME, PLACE
-from vaekit.run import Run
+from vaekit.runs.saved import SavedRun
 
 from .maps import _discrete, _plain
 from .points import Points
 
 
-def title(run: Run) -> str:
+def title(run: SavedRun) -> str:
     return f"{run.config['data']['name']} · {run.config['recipe'] or 'custom model'}"
 
 
-def of_run(run: Run) -> dict[str, Any]:
+def of_run(run: SavedRun) -> dict[str, Any]:
     config = run.config
     written = datetime.fromtimestamp((run.path / "run.json").stat().st_mtime, UTC)
     return {
@@ -45,13 +45,13 @@ def of_run(run: Run) -> dict[str, Any]:
     }
 
 
-def python(run: Run) -> str:
+def python(run: SavedRun) -> str:
     """The line that opens the run."""
     composed = "" if run.config["recipe"] else ", model=composition"
     return f"run = vk.open({_path(run)!r}{composed})"
 
 
-def _path(run: Run) -> str:
+def _path(run: SavedRun) -> str:
     return NAME if run.path == PLACE else shown_path(run.path)
 
 
@@ -59,7 +59,7 @@ USUAL = 2000
 """Number of data from which the mean and the spread of each element of a vector are computed."""
 
 
-def event(run: Run, points: Points) -> dict[str, Any]:
+def event(run: SavedRun, points: Points) -> dict[str, Any]:
     """The shape and the range of a datum, and the names of a vector's elements if they are known."""
     spec = run.spec
     columns = [column.name for column in spec.columns] or None
@@ -86,7 +86,7 @@ def event(run: Run, points: Points) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def latents(run: Run, points: Points) -> dict[str, Any]:
+def latents(run: SavedRun, points: Points) -> dict[str, Any]:
     """Names, KL, order, mean and spread of the latents over the codes of the points."""
     z, source = points.z.astype(np.float32), points.sources[0]
     condition = run.composition.condition
@@ -120,6 +120,6 @@ def latents(run: Run, points: Points) -> dict[str, Any]:
     }
 
 
-def metrics(run: Run) -> list[dict[str, Any]]:
+def metrics(run: SavedRun) -> list[dict[str, Any]]:
     """The stored metrics that are single numbers."""
     return [m for m in run.metrics if isinstance(m.get("value"), int | float)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vaekit.run import Run
+from vaekit.runs.trained import TrainedModel
 
 from .points import Points
 
@@ -73,19 +73,19 @@ def histogram(z: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray
     return (counts if counts.max() < 65536 else counts * 65535 // counts.max()).astype(np.uint16)
 
 
-def prior(run: Run, dims: int) -> np.ndarray:
+def prior(run: TrainedModel, dims: int) -> np.ndarray:
     """Samples of the prior (at most PRIOR, fewer for long codes), rounded to 1/64: (p, D) float16."""
     z = run.sample_latents(max(50, min(PRIOR, PRIOR_NUMBERS // dims)))
     return (z if _discrete(run) else np.round(z * 64) / 64).astype(np.float16)
 
 
-def _discrete(run: Run) -> bool:
+def _discrete(run: TrainedModel) -> bool:
     from vaekit.models.quantised import CodePrior
 
     return isinstance(getattr(run.model, "prior", None), CodePrior)
 
 
-def directions(run: Run, points: Points) -> list[dict[str, Any]]:
+def directions(run: TrainedModel, points: Points) -> list[dict[str, Any]]:
     """For each attribute, the mean code of the data with it minus that of the data without it."""
     found, z = [], points.z.astype(np.float32)
     size = 0 if run.composition.condition is None else run.composition.condition.size

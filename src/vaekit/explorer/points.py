@@ -14,11 +14,11 @@ import torch
 from vaekit.data.readers.npz import arrays
 from vaekit.errors import DataError
 from vaekit.figures.pictures import channels_last, to_uint8
-from vaekit.runs.likelihood import EVALUATION
 from vaekit.noise import Noise, fold
 from vaekit.objectives.terms import log_mean_weight, log_weights
+from vaekit.runs.likelihood import EVALUATION
 from vaekit.runs.observed import Observed
-from vaekit.run import Run
+from vaekit.runs.saved import SavedRun
 
 OnProgress = Callable[[str, int, int], None]
 MOST_THUMBS, THUMB = 10_000, 32
@@ -65,7 +65,7 @@ class Source:
         yield from (self.place[a : a + size] for a in range(0, len(self), size))
 
 
-def sources(run: Run, n: int, seed: int = 0) -> list[Source]:
+def sources(run: SavedRun, n: int, seed: int = 0) -> list[Source]:
     """At most n data in the order of the page: shuffled test data, then shuffled training data.
 
     A run with a file of data to show (`SHOWN`, as in the packaged example) gives these.
@@ -83,7 +83,7 @@ def sources(run: Run, n: int, seed: int = 0) -> list[Source]:
     return found
 
 
-def _stored(run: Run, n: int) -> Source:
+def _stored(run: SavedRun, n: int) -> Source:
     held = _shown(run)
     x, label, row = (held[key][:n] for key in ("x", "label", "row"))
     condition = run.composition.condition
@@ -91,7 +91,7 @@ def _stored(run: Run, n: int) -> Source:
     return Source("test", observed, np.arange(len(x)), row, label.astype(np.int64), {})
 
 
-def stored_tsne(run: Run) -> np.ndarray | None:
+def stored_tsne(run: SavedRun) -> np.ndarray | None:
     """The t-SNE map (m, 2) stored with a run's data to show, or None."""
     if not (run.path / SHOWN).exists():
         return None
@@ -99,7 +99,7 @@ def stored_tsne(run: Run) -> np.ndarray | None:
     return held["tsne"].astype(np.float32) if "tsne" in held else None
 
 
-def _shown(run: Run) -> dict[str, np.ndarray]:
+def _shown(run: SavedRun) -> dict[str, np.ndarray]:
     """The arrays of `SHOWN`.
 
     Raises:
@@ -155,7 +155,7 @@ class Points:
         return sum(len(s) for s in self.sources if s.name == name)
 
 
-def gather(run: Run, n: int, room: float, on_progress: OnProgress, samples: int = SAMPLES) -> Points:
+def gather(run: SavedRun, n: int, room: float, on_progress: OnProgress, samples: int = SAMPLES) -> Points:
     """At most `n` points, fewer if they would take more than `room` bytes in the page.
 
     Thumbnails take at most half of the room; the codes take the rest.
@@ -189,7 +189,7 @@ def _packed(x: np.ndarray) -> float:
 # --- codes ------------------------------------------------------------------------------------------------------
 
 
-def rounding(run: Run, source: Source) -> np.ndarray | None:
+def rounding(run: SavedRun, source: Source) -> np.ndarray | None:
     """A rounding step per latent, a power of two far below q's standard deviation: (D,), or None for no rounding.
 
     Codes are uncertain by q's standard deviation anyway, and rounded codes compress well.
@@ -212,12 +212,12 @@ def _rounded(z: np.ndarray, step: np.ndarray | None) -> np.ndarray:
     return (z if step is None else np.round(z / step) * step).astype(np.float16)
 
 
-def _block(run: Run, samples: int = 1) -> int:
+def _block(run: SavedRun, samples: int = 1) -> int:
     return max(1, min(1000, BLOCK_NUMBERS // (run.spec.dims * samples)))
 
 
 @torch.no_grad()
-def _codes(run: Run, some: list[Source], on_progress: OnProgress) -> np.ndarray:
+def _codes(run: SavedRun, some: list[Source], on_progress: OnProgress) -> np.ndarray:
     """The posteriors' centres as given by `Run.encode`: (n, D)."""
     found, done, n = [], 0, sum(map(len, some))
     for source in some:
@@ -231,7 +231,7 @@ def _codes(run: Run, some: list[Source], on_progress: OnProgress) -> np.ndarray:
 # --- what is measured -------------------------------------------------------------------------------------------
 
 
-def _errors(run: Run, points: Points, on_progress: OnProgress) -> None:
+def _errors(run: SavedRun, points: Points, on_progress: OnProgress) -> None:
     done, block = 0, _block(run)
     for source in points.sources:
         for place in source.blocks(block):
@@ -245,7 +245,7 @@ def _errors(run: Run, points: Points, on_progress: OnProgress) -> None:
             on_progress("reconstructing", done, len(points))
 
 
-def _densities(run: Run, points: Points, samples: int, on_progress: OnProgress) -> None:
+def _densities(run: SavedRun, points: Points, samples: int, on_progress: OnProgress) -> None:
     """log p(x) of the points in order, until the time limit."""
     done, block, over = 0, _block(run, samples), time.monotonic() + SECONDS
     for source in points.sources:
@@ -258,7 +258,7 @@ def _densities(run: Run, points: Points, samples: int, on_progress: OnProgress) 
 
 
 @torch.no_grad()
-def log_px(run: Run, observed: Observed, rows: np.ndarray, samples: int) -> np.ndarray:
+def log_px(run: SavedRun, observed: Observed, rows: np.ndarray, samples: int) -> np.ndarray:
     """The importance-weighted bound on log p(x) of these rows, with the samples that `run.score` draws: (n,)."""
     x, c = observed(rows).to(run.device), observed.condition(rows, run.device)
     number = torch.from_numpy(rows.astype(np.int64)).to(run.device)
@@ -280,7 +280,7 @@ def _short(values: np.ndarray) -> np.ndarray:
 # --- thumbnails -------------------------------------------------------------------------------------------------
 
 
-def _thumbs(run: Run, source: Source) -> np.ndarray:
+def _thumbs(run: SavedRun, source: Source) -> np.ndarray:
     """Pictures of the data, at most THUMB pixels per side: (t, h, w, 1 or 3) uint8; t = 0 unless they are images."""
     if run.spec.kind != "image" or not len(source):
         return np.zeros((0, 1, 1, 1), np.uint8)

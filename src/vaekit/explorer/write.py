@@ -12,7 +12,7 @@ import numpy as np
 from vaekit.errors import ChoiceError, RunError
 from vaekit.export import Exported, export_graphs
 from vaekit.runs.example import NAME, PLACE
-from vaekit.run import Run
+from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import checked_path, write_text
 
 from . import about, maps
@@ -29,7 +29,7 @@ LEAST = 4_000_000
 
 
 def write_explorer(
-    run: Run,
+    run: SavedRun,
     path: str | Path | None = None,
     *,
     points: int = POINTS,
@@ -71,7 +71,7 @@ def write_explorer(
 
 
 def _contents(
-    run: Run, points: int, tsne: int, on_progress: OnProgress
+    run: SavedRun, points: int, tsne: int, on_progress: OnProgress
 ) -> tuple[str, dict[str, Any], Blobs, bytes | None]:
     """The page's title, its facts, its bytes, and its first picture as a PNG file."""
     sources(run, 1)  # unavailable data fail before the slow export
@@ -92,7 +92,7 @@ def _contents(
     return meta["title"], meta, blobs, first_picture(run, x)
 
 
-def first_picture(run: Run, x: np.ndarray) -> bytes | None:
+def first_picture(run: SavedRun, x: np.ndarray) -> bytes | None:
     """The image x (1, *event) as a PNG file; None for other kinds of data."""
     if run.spec.kind != "image":
         return None
@@ -101,7 +101,7 @@ def first_picture(run: Run, x: np.ndarray) -> bytes | None:
     return png_bytes(to_uint8(channels_last(x), run.spec.scale)[0])
 
 
-def _meta(run: Run, exported: Exported, shown: Points, runtime: dict[str, str]) -> dict[str, Any]:
+def _meta(run: SavedRun, exported: Exported, shown: Points, runtime: dict[str, str]) -> dict[str, Any]:
     names = run.config["data"].get("label_names") or list(run.spec.classes)
     return {
         "format": 1,
@@ -124,7 +124,7 @@ def _meta(run: Run, exported: Exported, shown: Points, runtime: dict[str, str]) 
 
 
 def _add_points(
-    run: Run, blobs: Blobs, shown: Points, meta: dict[str, Any], tsne: int, on_progress: OnProgress
+    run: SavedRun, blobs: Blobs, shown: Points, meta: dict[str, Any], tsne: int, on_progress: OnProgress
 ) -> None:
     z = shown.z.astype(np.float32)
     mean, spread = z.mean(0, dtype=np.float64), z.std(0, dtype=np.float64)

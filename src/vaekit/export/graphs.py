@@ -24,7 +24,7 @@ from vaekit.heads.posteriors import FullNormal
 from vaekit.models.hierarchy import Chain, TopDown
 from vaekit.models.vae import VAE, Model, Trace
 from vaekit.noise import Noise
-from vaekit.run import Run
+from vaekit.runs.trained import TrainedModel
 from vaekit.utils.suggest import unknown
 
 NAMES = ("decode", "draw", "encode", "weights")
@@ -231,7 +231,7 @@ def blur(observation: Observation) -> float:
     return float(moved.max()) if np.isfinite(moved).all() else math.inf
 
 
-def rounding(run: Run) -> str:
+def rounding(run: TrainedModel) -> str:
     """A sentence on the digits that graphs lose, which are in float32, of a run that is not; else nothing.
 
     Raises:
@@ -284,7 +284,7 @@ _SEEN = {
 # --- of a run ---------------------------------------------------------------------------------------------------
 
 
-def build(run: Run, name: str) -> Graph:
+def build(run: TrainedModel, name: str) -> Graph:
     """The graph of this name (`NAMES`) of a run.
 
     Raises:
@@ -333,7 +333,7 @@ def _noise_ports(noted: _Noted) -> tuple[Port, ...]:
     return tuple(Port(f"u{i}", shape, kind) for i, (kind, shape) in enumerate(noted.asked))
 
 
-def code_size(run: Run) -> int:
+def code_size(run: TrainedModel) -> int:
     """D, how many numbers a code has, its condition included."""
     condition = run.composition.condition
     c = None if condition is None else torch.eye(condition.size)[:1]

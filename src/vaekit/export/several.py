@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vaekit.errors import ChoiceError, DataError, RunError
-from vaekit.run import Run
+from vaekit.runs.trained import TrainedModel
 from vaekit.utils.suggest import unknown
 
 from .graphs import NAMES, Graph, build
@@ -56,7 +56,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def export_graphs(
-    run: Run,
+    run: TrainedModel,
     half: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
     names: Sequence[str] = NAMES,
@@ -106,7 +106,7 @@ def _sharp(graph: Graph | str, session: Session, given: tuple[torch.Tensor, ...]
     return graph.name == "draw" or max(difference(graph, session, given)) < SHARP
 
 
-def feeds(run: Run, graph: Graph, n: int = TRIED) -> tuple[torch.Tensor, ...]:
+def feeds(run: TrainedModel, graph: Graph, n: int = TRIED) -> tuple[torch.Tensor, ...]:
     """Inputs to try a graph with: x and codes of test data where they can be had, else of the prior; drawn noise."""
     example = list(graph.example(n))
     try:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from vaekit.errors import ChoiceError, RunError
-from vaekit.run import Run
+from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import write_atomically, write_json
 from vaekit.utils.progress import say
 from vaekit.utils.suggest import unknown
@@ -24,7 +24,7 @@ SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
 
 
 def write_export(
-    run: Run,
+    run: SavedRun,
     out: str | Path,
     format: Format = "onnx",
     graphs: Sequence[str] | None = None,
@@ -84,7 +84,7 @@ def write_export(
 Writers = dict[str, Callable[[Path], object]]
 
 
-def _onnx(run: Run, names: Sequence[str], progress: Any) -> tuple[Writers, dict[str, str], dict[str, Any]]:
+def _onnx(run: SavedRun, names: Sequence[str], progress: Any) -> tuple[Writers, dict[str, str], dict[str, Any]]:
     made = export_graphs(run, progress=progress, names=names, shared=False)
     why = {name: graph for name, graph in made.graphs.items() if isinstance(graph, str)}
     raw = {name: model.SerializeToString() for name, model in made.models.items()}
@@ -92,7 +92,7 @@ def _onnx(run: Run, names: Sequence[str], progress: Any) -> tuple[Writers, dict[
     return writers, why, {name: made.as_json()[name] for name in writers}
 
 
-def _torch(run: Run, names: Sequence[str], progress: Any) -> tuple[Writers, dict[str, str], dict[str, Any]]:
+def _torch(run: SavedRun, names: Sequence[str], progress: Any) -> tuple[Writers, dict[str, str], dict[str, Any]]:
     writers: Writers = {}
     why: dict[str, str] = {}
     ports: dict[str, Any] = {}

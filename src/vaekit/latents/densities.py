@@ -20,7 +20,8 @@ from vaekit.errors import ChoiceError
 from vaekit.models.priors import FlowPrior
 from vaekit.noise import Noise, fold
 from vaekit.options import Options
-from vaekit.run import NOISE_Z, Run, open_run
+from vaekit.runs.saved import SavedRun
+from vaekit.runs.trained import NOISE_Z
 from vaekit.utils.files import write_tensors
 from vaekit.utils.isolation import seeded
 from vaekit.utils.progress import Progress
@@ -283,7 +284,7 @@ class SecondStage(Density):
     bound = True
     STEPS, HIDDEN, SAMPLES = 6000, (256, 256), 50
 
-    def __init__(self, run: Run):
+    def __init__(self, run: SavedRun):
         self.run, self.steps = run, run.config["step"]
         self.choices = {"latent": run.config["arguments"]["latent"]}
 
@@ -299,11 +300,11 @@ class SecondStage(Density):
     ) -> SecondStage:
         """Trained in `folder`, which is made."""
         from vaekit.data import from_arrays
-        from vaekit.training.fit import fit
+        from vaekit.training.fit import train
 
         options = Options(steps=most, batch=500, lr=2e-3, seed=seed, validate_steps=250, patience=8, device=str(device))
         try:
-            run = fit(
+            run = train(
                 from_arrays(u.numpy(), name="codes", kind="vector", split_seed=seed % 2**32),
                 "vae",
                 out=folder,
@@ -335,7 +336,7 @@ class SecondStage(Density):
 
     @classmethod
     def open(cls, folder: Path, tensors: dict[str, Tensor], choices: dict[str, Any]) -> SecondStage:
-        return cls(open_run(folder / "two-stage"))
+        return cls(SavedRun.open(folder / "two-stage"))
 
     @property
     def line(self) -> str:

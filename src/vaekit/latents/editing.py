@@ -14,7 +14,7 @@ from .paths import attribute_direction
 if TYPE_CHECKING:
     from vaekit.data import Data
     from vaekit.data.condition import Labels
-    from vaekit.run import Run
+    from vaekit.runs.trained import TrainedModel
 
 MASKS = ("half", "box")
 CODES = 20_000
@@ -39,7 +39,7 @@ def named_mask(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return hidden
 
 
-def code_of(run: Run, datum: int | np.ndarray, labels: Labels | None = None) -> np.ndarray:
+def code_of(run: TrainedModel, datum: int | np.ndarray, labels: Labels | None = None) -> np.ndarray:
     """The posterior mean (D,) of a row of the test set by its number, or of a raw datum, (*row) or (1, *row).
 
     That of a conditional run ends in its condition, which a raw datum needs: a class or attributes, (1, ...).
@@ -52,7 +52,7 @@ def code_of(run: Run, datum: int | np.ndarray, labels: Labels | None = None) -> 
 
 
 def codes_of(
-    run: Run, a: int | np.ndarray, b: int | np.ndarray, labels: Labels | None = None
+    run: TrainedModel, a: int | np.ndarray, b: int | np.ndarray, labels: Labels | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """`code_of` two data, of which the raw ones are of `labels`."""
     own = [isinstance(datum, int | np.integer) for datum in (a, b)]
@@ -60,14 +60,14 @@ def codes_of(
     return code_of(run, a, first), code_of(run, b, second)
 
 
-def raw_of(run: Run, datum: int | np.ndarray) -> np.ndarray:
+def raw_of(run: TrainedModel, datum: int | np.ndarray) -> np.ndarray:
     """The same datum in its own units, (1, *event)."""
     if isinstance(datum, int | np.integer):
         return run.observed("test").raw(np.array([int(datum)]))
     return run.events(one_row(run, datum))
 
 
-def one_row(run: Run, datum: np.ndarray) -> np.ndarray:
+def one_row(run: TrainedModel, datum: np.ndarray) -> np.ndarray:
     """A raw datum as rows of one."""
     datum = np.asarray(datum)
     if datum.shape == run.spec.shape:
@@ -75,7 +75,7 @@ def one_row(run: Run, datum: np.ndarray) -> np.ndarray:
     return datum if len(datum) == 1 and datum.ndim > 1 else datum[None]
 
 
-def walk_start(run: Run, means: np.ndarray) -> tuple[np.ndarray, int | None]:
+def walk_start(run: TrainedModel, means: np.ndarray) -> tuple[np.ndarray, int | None]:
     """Where a walk through the latents begins: the prior's centre, or a datum where the centre shows little.
 
     The centre shows little when what it decodes to varies less than half as much within itself as the reconstructions
@@ -115,7 +115,9 @@ def _has(data: Data, name: str) -> np.ndarray:
     return (train.label == names.index(name)).astype(float)
 
 
-def direction(run: Run, attribute: str, against: str | None = None, balance: bool = True, n: int = CODES) -> np.ndarray:
+def direction(
+    run: TrainedModel, attribute: str, against: str | None = None, balance: bool = True, n: int = CODES
+) -> np.ndarray:
     """The way through the run's latent space to an attribute (or class) of its training data, (D,).
 
     1 along it is from the mean code without to the mean code with the attribute. Balanced, the other attributes and,
@@ -158,7 +160,7 @@ def direction(run: Run, attribute: str, against: str | None = None, balance: boo
     return attribute_direction(codes, has[rows], rest)
 
 
-def own_class(run: Run, datum: int | np.ndarray, attribute: str) -> str | None:
+def own_class(run: TrainedModel, datum: int | np.ndarray, attribute: str) -> str | None:
     """The class of a row of the test set where `attribute` names another class, else None.
 
     The way to a class begins at the class that the datum has: from the mean of all the others it would be a mixture

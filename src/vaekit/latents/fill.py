@@ -24,7 +24,7 @@ from vaekit.runs.observed import laid_out
 if TYPE_CHECKING:
     from vaekit.data.condition import Labels
     from vaekit.data.core import Column
-    from vaekit.run import Run
+    from vaekit.runs.trained import TrainedModel
 
 INFILL = 71
 """What the noise of this inference is for."""
@@ -160,7 +160,7 @@ def _expected(decoded: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
     return found
 
 
-def blanked(run: Run, raw: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def blanked(run: TrainedModel, raw: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Raw rows as events (N, *event) with a number that every run takes where they are hidden, and what is hidden.
 
     Raises:
@@ -177,7 +177,7 @@ def blanked(run: Run, raw: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, 
 
 
 def fill_masked(
-    run: Run,
+    run: TrainedModel,
     raw: np.ndarray,
     hidden: np.ndarray,
     labels: Labels | None = None,

@@ -15,7 +15,7 @@ from vaekit.objectives.terms import log_weights
 
 if TYPE_CHECKING:
     from vaekit.data.condition import Labels
-    from vaekit.run import Run
+    from vaekit.runs.trained import TrainedModel
 
 FILLING = 61
 """What the noise of filling in is for."""
@@ -47,7 +47,7 @@ def fill(
 
 
 def fill_rows(
-    run: Run, raw: np.ndarray, labels: Labels | None = None, samples: int | None = None, seed: int = 0
+    run: TrainedModel, raw: np.ndarray, labels: Labels | None = None, samples: int | None = None, seed: int = 0
 ) -> np.ndarray:
     """Raw rows with missing values, as (N, *event) floats in the data's own units with those filled in.
 

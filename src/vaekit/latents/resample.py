@@ -30,7 +30,7 @@ from vaekit.errors import ChoiceError, RunError
 from vaekit.models.quantised import Coded
 from vaekit.noise import Noise, fold
 from vaekit.runs.example import PLACE
-from vaekit.run import Run
+from vaekit.runs.saved import SavedRun
 from vaekit.utils.allocation import Bounded
 from vaekit.utils.files import is_writable, part_of, read_json, read_tensors, remove_parts, write_json
 from vaekit.utils.progress import say
@@ -92,7 +92,7 @@ def _rows(n: int, most: int, seed: int) -> np.ndarray:
     return np.arange(n) if n <= most else np.sort(generator(seed).choice(n, most, replace=False))
 
 
-def codes(run: Run, split: str, most: int, seed: int, on_progress: OnProgress | None = None) -> Tensor:
+def codes(run: SavedRun, split: str, most: int, seed: int, on_progress: OnProgress | None = None) -> Tensor:
     """One draw of q(z | x) for each of (at most `most`) data of a split: (n, D), without a conditional run's condition.
 
     Of a point posterior the codes themselves.
@@ -111,7 +111,7 @@ def codes(run: Run, split: str, most: int, seed: int, on_progress: OnProgress | 
     return z
 
 
-def check_codes(run: Run, z: Tensor) -> None:
+def check_codes(run: SavedRun, z: Tensor) -> None:
     """Refuse codes that have no density in R^D, with the reason.
 
     Raises:
@@ -205,7 +205,7 @@ def check_name(name: str) -> None:
 
 
 def fit_latents(
-    run: Run,
+    run: SavedRun,
     name: str,
     *,
     components: int | None = None,
@@ -253,7 +253,7 @@ def fit_latents(
     return kept
 
 
-def _kept(run: Run, name: str, weights: str) -> LatentDensity | None:
+def _kept(run: SavedRun, name: str, weights: str) -> LatentDensity | None:
     """The density that was fitted to the run's present weights, if any was."""
     folder = run.path / "latents"
     file = folder / f"{name}.json"
@@ -281,7 +281,7 @@ def _kept(run: Run, name: str, weights: str) -> LatentDensity | None:
         raise RunError(f"{file} or what it describes is damaged ({error}): fit anew with `refit=True`") from error
 
 
-def _check_kept(run: Run, kept: LatentDensity) -> None:
+def _check_kept(run: SavedRun, kept: LatentDensity) -> None:
     """Raises a ValueError unless a kept density gives codes of the run's model, and says how it was fitted."""
     if wrong := mismatch(kept.record, Record):
         raise ValueError(wrong)
@@ -296,7 +296,9 @@ def _check_kept(run: Run, kept: LatentDensity) -> None:
         raise ValueError("its samples are not finite")
 
 
-def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, on_progress: OnProgress | None) -> LatentDensity:
+def _fitted(
+    run: SavedRun, name: str, asked: dict[str, Any], weights: str, on_progress: OnProgress | None
+) -> LatentDensity:
     started, seed, most = time.monotonic(), asked["seed"], asked["steps"]
     z = codes(run, "train", MOST, seed, on_progress)
     check_codes(run, z)
@@ -341,7 +343,7 @@ def _fitted(run: Run, name: str, asked: dict[str, Any], weights: str, on_progres
     return found
 
 
-def _unwritable(run: Run, folder: Path) -> str | None:
+def _unwritable(run: SavedRun, folder: Path) -> str | None:
     """Why nothing can be stored in the run's `folder` of densities, which is made; None where it can."""
     if run.path == PLACE:
         return "the packaged run stays as it came"

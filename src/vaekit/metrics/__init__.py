@@ -13,12 +13,12 @@ from .latents import ACTIVE, is_active, latent_names, survey
 
 # the register lists metrics in the order of these imports
 # isort: off
-from vaekit.runs.likelihood import PerDatum, floors, per_datum
+from .likelihood import PerDatum, floors, per_datum
 
 # isort: on
 
 # isort: off  (the register lists metrics in this order)
-from vaekit.runs.likelihood import entropy_floor
+from .likelihood import entropy_floor
 from .measurement import Measurement, shared
 from .needs import Need
 from .protocol import Protocol, check_comparable

@@ -10,7 +10,7 @@ import torch
 from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.uncertainty import standard_error
 
-from vaekit.runs.likelihood import PerDatum, closed_form_rates, floors, per_datum
+from .likelihood import PerDatum, closed_form_rates, floors, per_datum
 from .measurement import Array, Measurement, codes, shared
 from .needs import BINARY, COMPLETE, DENSITY, DISCRETE, FACTORISED, has_closed_form_rate
 from .registry import Result, metric

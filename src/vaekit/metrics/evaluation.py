@@ -11,7 +11,7 @@ import numpy as np
 from vaekit.data.condition import Labels
 from vaekit.errors import ChoiceError, RunError
 from vaekit.runs.example import PLACE
-from vaekit.run import Run
+from vaekit.runs.saved import SavedRun
 from vaekit.utils.progress import say
 from vaekit.utils.uncertainty import standard_error
 
@@ -20,7 +20,7 @@ from .registry import Metric, Result, chosen
 
 
 def evaluate(
-    run: Run,
+    run: SavedRun,
     split: str | np.ndarray = "test",
     samples: int = 100,
     n: int | None = None,

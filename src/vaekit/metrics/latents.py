@@ -12,10 +12,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from vaekit.latents.paths import order_by_kl
-from vaekit.noise import Noise
-from vaekit.objectives.terms import rate_per_dim
+from vaekit.runs.likelihood import kl_of
 from vaekit.runs.observed import Observed
-from vaekit.run import Run
+from vaekit.runs.trained import TrainedModel
 from vaekit.utils.uncertainty import standard_error, t_quantile, units
 
 from .measurement import Measurement, latent_means
@@ -63,7 +62,7 @@ def active_bounds(means: ArrayLike, group: ArrayLike | None, level: float) -> tu
     return int((variance / reach > ACTIVE).sum()), int((variance * reach > ACTIVE).sum())
 
 
-def latent_names(run: Run, width: int) -> list[str]:
+def latent_names(run: TrainedModel, width: int) -> list[str]:
     """What each number of a code (width,) is called.
 
     Latents are z0, z1, ... in the order of the code, without those of a class or a condition, which have names of
@@ -94,7 +93,7 @@ class Survey(NamedTuple):
     n: int
 
 
-def survey(run: Run, observed: Observed | None = None) -> Survey:
+def survey(run: TrainedModel, observed: Observed | None = None) -> Survey:
     """Encode test data (or others that are `observed`) and see which latents they use."""
     observed = run.observed("test") if observed is None else observed
     n = min(observed.n, SURVEYED, max(1000, int(SURVEYED_NUMBERS / run.spec.dims)))
@@ -113,14 +112,3 @@ def survey(run: Run, observed: Observed | None = None) -> Survey:
     worth = np.nan_to_num(variance) if kl is None else kl
     active = is_active(codes)[places]
     return Survey([names[i] for i in places], places, kl, variance, active, order_by_kl(worth), n)
-
-
-def kl_of(run: Run, rows: np.ndarray, x: torch.Tensor, c: torch.Tensor | None) -> Array | None:
-    """The KL of each latent of each datum, all layers side by side, (B, D) float64; None where there is none."""
-    if run.model.no_density is not None:
-        return None
-    noise = Noise.of(0, torch.from_numpy(rows).to(run.device))
-    parts = [rate_per_dim(latent) for latent in run.model.trace(x, c, noise=noise).latents]
-    if any(part is None for part in parts):
-        return None
-    return torch.cat([part.flatten(1) for part in parts if part is not None], 1).cpu().double().numpy()

@@ -14,7 +14,7 @@ from vaekit.data.condition import Labels
 from vaekit.data.core import digest
 from vaekit.errors import ChoiceError
 from vaekit.runs.observed import block_of
-from vaekit.run import Run
+from vaekit.runs.saved import SavedRun
 from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.uncertainty import units
 
@@ -41,7 +41,7 @@ class Measurement:
 
     def __init__(
         self,
-        run: Run,
+        run: SavedRun,
         split: str | np.ndarray = "test",
         samples: int = 100,
         n: int | None = None,

@@ -10,10 +10,10 @@ from torch import nn
 from vaekit.models.priors import UniformSphere
 from vaekit.models.vae import VAE
 from vaekit.objectives import Autoencoder
-from vaekit.run import Run
+from vaekit.runs.saved import SavedRun
 
 
-def following(run: Run, path: str) -> list[str]:
+def following(run: SavedRun, path: str) -> list[str]:
     """Shell commands for the next steps with a trained run.
 
     Arguments:
@@ -26,7 +26,7 @@ def following(run: Run, path: str) -> list[str]:
     return [f"vaekit evaluate {name}", f"vaekit report {name}", explore, f"vaekit sample {name} {_sampling(run)}"]
 
 
-def _sampling(run: Run) -> str:
+def _sampling(run: SavedRun) -> str:
     """Options of `vaekit sample` that suit the run: a label, the better latents, and a fitting file format."""
     words = ["-n 64"]
     condition = run.composition.condition
@@ -39,7 +39,7 @@ def _sampling(run: Run) -> str:
     return " ".join([*words, f"--out samples.{'png' if pictured else 'csv'}"])
 
 
-def _needs_latents(run: Run) -> bool:
+def _needs_latents(run: SavedRun) -> bool:
     """Whether a fitted latent density gives better samples than the prior: for autoencoders and photographs."""
     model = run.model
     if type(model) is not VAE or isinstance(model.prior, UniformSphere):

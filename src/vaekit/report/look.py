@@ -18,7 +18,7 @@ from vaekit.latents.paths import nearest
 from vaekit.metrics import PerDatum, latent_names, per_datum, survey
 from vaekit.metrics.latents import Survey
 from vaekit.runs.observed import Observed
-from vaekit.run import Run
+from vaekit.runs.saved import SavedRun
 
 Array = NDArray[Any]
 EXAMPLES = 10
@@ -38,7 +38,7 @@ class Look:
         missing: why they are unavailable, else "".
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: SavedRun):
         self.run = run
         self.data: Data | None = None
         self.missing = ""

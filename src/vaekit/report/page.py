@@ -10,7 +10,7 @@ from pathlib import Path
 from vaekit import figures
 from vaekit.errors import ChoiceError, RunError
 from vaekit.runs.example import PLACE
-from vaekit.run import Run
+from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import checked_path, is_writable, write_atomically, write_text
 
 from . import about, numbers, sections
@@ -18,7 +18,7 @@ from .blocks import Block, Chapter, Picture, Section, Strips, Text, plot
 from .look import Look
 
 
-def write_report(runs: Sequence[Run], path: str | Path | None = None) -> Path:
+def write_report(runs: Sequence[SavedRun], path: str | Path | None = None) -> Path:
     """Write one self-contained page about a run, or about several side by side; returns its path.
 
     The pictures are in the page and, as PNG files, in each run's figures/. The page loads nothing from the network.

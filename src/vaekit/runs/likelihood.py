@@ -5,27 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.observation import Binary
 from vaekit.errors import ChoiceError
 from vaekit.models.vae import Model
 from vaekit.noise import Noise, fold
 from vaekit.objectives.terms import Weights, has_closed_form, latent_rate, log_weights, rate_per_dim
-from vaekit.runs.observed import Observed
-from vaekit.run import Run
+from vaekit.recipes.composition import Composition
 from vaekit.utils.compiled import has_compiler, is_compile_error, whole_graph
 from vaekit.utils.isolation import in_full_precision
-from vaekit.utils.uncertainty import standard_error
+
+from .observed import Observed
 
 EVALUATION = 41
 """What evaluation's noise is for."""
 CHUNK_NUMBERS = 1_600_000
 """Numbers of x decoded at once: blocks large enough for the products to be at their fastest."""
+
+
+class Placed(Protocol):
+    """A composition on a device, with the graphs that were compiled for it there."""
+
+    composition: Composition
+    device: torch.device
+    graphs: dict[Any, Any]
 
 
 @dataclass
@@ -87,7 +94,7 @@ def _plan(dims: int, samples: int, n: int) -> tuple[int, int]:
 
 @in_full_precision()
 def per_datum(
-    run: Run,
+    run: Placed,
     observed: Observed,
     samples: int,
     n: int | None = None,
@@ -95,25 +102,30 @@ def per_datum(
     batch: int | None = None,
     compile: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
+    rows: np.ndarray | None = None,
 ) -> PerDatum:
-    r"""Score the first n data with K importance samples from q each.
+    r"""Score the first n data, or those of the given rows, with K importance samples from q each.
 
     log p(x) >= E log 1/K sum_k p(x, z_k) / q(z_k | x) (Burda et al. 2016); noise is keyed by (seed, datum, sample),
     so a result does not depend on `batch`, and memory does not grow with K. The distortion is averaged over the same
     samples; the rate is the closed form where there is one.
 
     Arguments:
+        run: a `TrainedModel`.
         compile: run the decoding as a compiled graph; by default where there is enough work to repay it.
+        rows: score the data of these numbers instead of the first n, (n,).
     """
     if samples < 1:
         raise ChoiceError(f"the number of importance samples K must be 1 or more, got {samples}")
-    n = observed.n if n is None else min(n, observed.n)
+    if rows is None:
+        rows = np.arange(observed.n if n is None else min(n, observed.n))
+    n = len(rows)
     if n < 1:
         raise ChoiceError("the number of data to evaluate must be 1 or more")
-    model = run.model
+    model = run.composition.model
     if model.no_density is not None:
         raise ChoiceError(f"{model.no_density}: there is nothing to score it by; `metrics='distortion'` works")
-    dims = math.prod(run.spec.shape)
+    dims = observed.spec.dims
     b, k = _plan(dims, samples, n)
     b = b if batch is None else batch
     found: dict[str, list[Tensor]] = {
@@ -126,12 +138,12 @@ def per_datum(
     units: list[Tensor] = []
     with torch.no_grad():
         for a in range(0, n, b):
-            rows = np.arange(a, min(a + b, n))
-            x = observed(rows).to(run.device)
-            c = observed.condition(rows, run.device)
+            some = rows[a : a + b]
+            x = observed(some).to(run.device)
+            c = observed.condition(some, run.device)
             short = b - len(x) if compile else 0
             padded, given = _pad(x, short), None if c is None else _pad(c, short)
-            numbers = torch.arange(a, a + len(padded), device=run.device)
+            numbers = _pad(torch.from_numpy(some).to(run.device), short)
             zero = torch.zeros(len(padded), device=run.device)
             sums = [*Weights.none(zero), zero.to(wide), zero.to(wide)]
             for first in range(0, samples, k):
@@ -153,12 +165,12 @@ def per_datum(
             found["means"].append(means)
             if kl is not None:
                 found["kl"].append(kl)
-            if run.spec.missing:  # each datum lacks values of its own
+            if observed.spec.missing:  # each datum lacks values of its own
                 units.append(run.composition.observation.log_jacobian_of(x))
             if progress:
                 progress(a + len(x), n)
     whole = {name: torch.cat(parts).cpu().numpy() for name, parts in found.items() if parts}
-    jacobian: float | np.ndarray = run.composition.observation.log_jacobian(run.spec.shape)
+    jacobian: float | np.ndarray = run.composition.observation.log_jacobian(observed.spec.shape)
     if units:
         jacobian = torch.cat(units).cpu().numpy()
     whole["elbo"] += jacobian
@@ -182,25 +194,13 @@ def closed_form_rates(model: Model, x: Tensor, c: Tensor | None) -> tuple[Tensor
     return latent_rate(latents[0]).cpu().double(), None if kl is None else kl.cpu().double().flatten(1), codes
 
 
-def entropy_floor(run: Run, observed: Observed, n: int) -> tuple[float, float | None]:
-    """Mean and standard error of the `floors` of the first n data, in nats per datum."""
-    values = floors(run, observed, n)
-    return float(values.mean()), standard_error(values, observed.groups(n))
-
-
-def floors(run: Run, observed: Observed, n: int) -> np.ndarray:
-    """The negative log-likelihood of the first n binary draws under the chances they were drawn with, nats, (n,).
-
-    Each binary pixel was drawn with its own probability r. In expectation over draws no model's -log p(x) lies below
-    -sum_i log Bernoulli(x_i; r_i); on given draws the mean may, by chance, by a few standard errors of the difference.
-    """
-    observation = run.composition.observation
-    if not isinstance(observation, Binary):
-        raise ChoiceError("the entropy floor needs binarised data")
-    found = []
-    for a in range(0, n, 1000):
-        rows = np.arange(a, min(a + 1000, n))
-        chance = observation.chance(observed.raw(rows))
-        x = observed(rows).numpy() > 0.5
-        found.append(-np.nansum(np.log(np.where(x, chance, 1 - chance)).reshape(len(rows), -1), 1))  # nan is missing
-    return np.concatenate(found)
+def kl_of(run: Placed, rows: np.ndarray, x: Tensor, c: Tensor | None) -> np.ndarray | None:
+    """The KL of each latent of each datum, all layers side by side, (B, D) float64; None where there is none."""
+    model = run.composition.model
+    if model.no_density is not None:
+        return None
+    noise = Noise.of(0, torch.from_numpy(rows).to(run.device))
+    parts = [rate_per_dim(latent) for latent in model.trace(x, c, noise=noise).latents]
+    if any(part is None for part in parts):
+        return None
+    return torch.cat([part.flatten(1) for part in parts if part is not None], 1).cpu().double().numpy()

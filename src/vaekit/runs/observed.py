@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.core import Column, ColumnKind, Data, blocks, cast, layout, some
+from vaekit.data.condition import Condition, Labels
+from vaekit.data.core import Column, Data, blocks, cast, layout, some
 from vaekit.data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
 from vaekit.data.sparse import Sparse, is_sparse
 from vaekit.errors import ChoiceError, DataError
 from vaekit.noise import Noise
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.utils.progress import say
-
-if TYPE_CHECKING:
-    from vaekit.run import Run
 
 UNCONDITIONAL = "this run is not conditional, so it takes no `labels`: leave them out"
 Batch = tuple[np.ndarray, Tensor, Tensor | None]
@@ -151,33 +149,30 @@ def block_of(dims: int) -> int:
     return max(1, min(500, 4_000_000 // dims))
 
 
-def columns_of(run: Run) -> tuple[Column, ...]:
-    """What each column of x is: the table's own, or numbers of the names that the data had; none without names."""
-    kind: ColumnKind = "counts" if run.spec.kind == "counts" else "real"
-    names = run.config["data"].get("feature_names") or ()
-    return run.spec.columns or tuple(Column(name, kind) for name in names)
+def of_frame(
+    frame: Any,
+    labels: Labels | None,
+    columns: tuple[Column, ...],
+    spec: DataSpec,
+    options: Mapping[str, Any],
+    condition: Condition | None,
+) -> tuple[np.ndarray, Labels | None]:
+    """Rows of a frame of pandas, polars or pyarrow as a model's table would be read, and their labels.
 
+    Without `labels` those of a conditional model are taken from the frame. Notes on it go to standard error.
 
-def as_rows(run: Run, x: np.ndarray, beyond_range: bool = False) -> np.ndarray:
-    """Decoded rows (N, D) as the run's table would hold them (`Column.fitted`); other data as they are."""
-    columns = run.spec.columns
-    return np.stack([c.fitted(x[:, j], beyond_range) for j, c in enumerate(columns)], 1) if columns else x
-
-
-def of_frame(run: Run, frame: Any, labels: Any = None) -> tuple[np.ndarray, Any]:
-    """Rows of a frame of pandas, polars or pyarrow as the run's table would be read, and their labels.
-
-    Without `labels` those of a conditional run are taken from the frame. Notes on it go to standard error.
+    Arguments:
+        columns: of the table.
+        options: with which it was read; the columns of its label and group are left out of x.
 
     Raises:
-        DataError: a column is missing, or holds what the run's does not.
-        ChoiceError: the run is conditional on something that the frame does not have.
+        DataError: a column is missing, or holds what the table's does not.
+        ChoiceError: the model is conditional on something that the frame does not have.
     """
     from vaekit.data.readers.table import frame as read_frame
 
-    options, condition = run.config["data"]["options"], run.composition.condition
-    beside = {name: options.get(name) for name in ("label", "group")}
-    found = read_frame(frame, schema=columns_of(run), missing=run.spec.missing, to_train=False, **beside)
+    beside: dict[str, Any] = {name: options.get(name) for name in ("label", "group")}
+    found = read_frame(frame, schema=columns, missing=spec.missing, to_train=False, **beside)
     for note in found.notes:
         say(f"note: the frame: {note}")
     if labels is None and condition is not None:

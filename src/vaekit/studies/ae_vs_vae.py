@@ -14,6 +14,7 @@ from vaekit.data.core import Data
 from vaekit.latents.paths import nearest
 from vaekit.metrics.codes import cluster_agreement, knn_correct, probe_correct, silhouettes, tsne
 from vaekit.metrics.samples import Components, frechet
+from vaekit.models import vae
 from vaekit.report.blocks import Block, Section, Strips, Table, plot
 from vaekit.run import Run
 from vaekit.utils.uncertainty import resampled, units
@@ -100,6 +101,7 @@ def labelled(bench: Bench, split: str, n: int) -> np.ndarray:
 def encode(bench: Bench, run: Run, split: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The codes (N, D) of these rows and the inputs (N, F) of the encoder's last layer."""
     bench.observed(run, split)
+    assert isinstance(run.model, vae.VAE)
     features: list[torch.Tensor] = []
     last = [m for m in run.model.posterior.modules() if isinstance(m, nn.Linear)][-1]
     hook = last.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0].detach().cpu()))

@@ -19,9 +19,10 @@ from vaekit.errors import RunError
 from vaekit.metrics import PerDatum, per_datum
 from vaekit.recipes import get_recipe
 from vaekit.recipes.composition import DataSpec
-from vaekit.run import Observed, Run, open_run, read_config
+from vaekit.run import Run, fit, open_run
+from vaekit.runs.observed import Observed
+from vaekit.runs.stored import read_config
 from vaekit.training.cost import choose_device, work
-from vaekit.training.fit import fit
 from vaekit.utils.files import read_json, write_json
 from vaekit.utils.progress import Progress
 

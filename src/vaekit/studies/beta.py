@@ -25,6 +25,7 @@ from vaekit.metrics.disentanglement import (
     redrawn,
 )
 from vaekit.metrics.needs import known_factors
+from vaekit.models.vae import VAE
 from vaekit.report.blocks import Block, Section, Strips, Table, Text, plot
 from vaekit.run import Run
 from vaekit.utils.compiled import has_compiler
@@ -136,11 +137,12 @@ def _check(data: Data) -> None:
 
 def posterior(bench: Bench, run: Run, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The means and standard deviations (n, D) of q(z|x) on test data, and the mean KL (D,) of each latent in nats."""
-    observed = bench.observed(run)
+    model, observed = run.model, bench.observed(run)
+    assert isinstance(model, VAE)
     means, scales = [], []
     with torch.no_grad():
         for a in range(0, n, 500):
-            q = run.model.posterior(observed(np.arange(a, min(a + 500, n))).to(run.device))
+            q = model.posterior(observed(np.arange(a, min(a + 500, n))).to(run.device))
             means.append(q.mean.cpu().numpy())
             scales.append(q.stddev.cpu().numpy())
     m, s = np.concatenate(means).astype(float), np.concatenate(scales).astype(float)

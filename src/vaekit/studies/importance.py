@@ -15,6 +15,7 @@ from vaekit.data.observation import Binary
 from vaekit.densities import draw
 from vaekit.errors import DataError
 from vaekit.figures import Line
+from vaekit.models.vae import VAE
 from vaekit.noise import Noise
 from vaekit.objectives.terms import log_weights
 from vaekit.report.blocks import Block, Section, Strips, Table, Text, plot
@@ -109,13 +110,15 @@ def importance_weights(run: Run, x: Tensor, k: int) -> np.ndarray:
 
 def prior_weights(bench: Bench, run: Run, n: int, k: int) -> np.ndarray:
     """log p(x|z) at k samples of the prior, the same for all examples, (n, k)."""
+    model = run.model
+    assert isinstance(model, VAE)
     x = bench.observed(run)(np.arange(n)).to(run.device)
     weights = []
     size = max(1, 4_000_000 // (n * run.spec.dims))
     with torch.no_grad():
-        z = draw(run.model.prior(), Noise.of(NOISE + 1, k, device=run.device))
+        z = draw(model.prior(), Noise.of(NOISE + 1, k, device=run.device))
         for a in range(0, k, size):
-            px = run.model.decode(z[a : a + size])
+            px = model.decode(z[a : a + size])
             weights.append(px.log_prob(x.unsqueeze(1)).cpu().double().numpy())
     return np.concatenate(weights, 1)
 

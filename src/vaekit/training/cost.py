@@ -16,9 +16,8 @@ from vaekit.errors import ChoiceError
 from vaekit.noise import Noise
 from vaekit.objectives import Batch
 from vaekit.recipes.composition import Composition
-from vaekit.utils.isolation import seeded
-
 from vaekit.utils.compiled import has_compiler
+from vaekit.utils.isolation import seeded
 
 
 def choose_device(name: str, double: bool = False) -> torch.device:

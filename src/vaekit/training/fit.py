@@ -1,4 +1,4 @@
-"""`fit`: train a model and leave a run directory.
+"""`train`, which users call as `vaekit.fit`: train a model and leave a run directory.
 
 Everything random is a function of (seed, step), so a run that was stopped anywhere and resumed ends in the weights of
 one that was not.
@@ -38,7 +38,7 @@ from vaekit.runs.find import default_out
 from vaekit.runs.lock import only_trainer
 from vaekit.runs.observed import blurred
 from vaekit.runs.resume import FINISHED, Asked, check_data, check_settings, leg, lengthen, schedule_note
-from vaekit.run import Run, open_run
+from vaekit.runs.saved import SavedRun
 from vaekit.runs.stored import (
     FORMAT,
     OWN,
@@ -215,7 +215,7 @@ def describe(
 
 @undisturbed()
 @subnormals_as_zero()
-def fit(
+def train(
     data: Data | Any = None,
     recipe: str | Composition | None = None,
     *,
@@ -229,7 +229,7 @@ def fit(
     on_interrupt: Literal["auto", "return", "raise"] = "auto",
     options: Options | None = None,
     **choices: Any,
-) -> Run:
+) -> SavedRun:
     """Train a model and leave a run directory.
 
     Arguments:
@@ -271,7 +271,7 @@ def fit(
             start = _new(path, data, asked, exists == "replace", init_from)
         config, composition, data = start.config, start.composition, start.data
         if not start.left:
-            return open_run(path, own, data)
+            return SavedRun.open(path, own, data)
         assert composition is not None
         assert data is not None
         options = Options(**config["training"])
@@ -301,7 +301,7 @@ def fit(
         if on_interrupt == "raise" or (on_interrupt == "auto" and not is_interactive()):
             raise KeyboardInterrupt(str(path))
         say(f"interrupted: saved in {path}; go on with vk.fit(data, out={str(path)!r}, resume=True)")
-    return open_run(path, own, data)
+    return SavedRun.open(path, own, data)
 
 
 def _check_ways(exists: str, on_interrupt: str, resume: bool, extend: bool) -> None:

@@ -27,13 +27,13 @@ from vaekit.runs.configuration import Checkpoint, check
 from vaekit.runs.lock import only_writer
 from vaekit.runs.observed import Observed
 from vaekit.runs.stored import read_log
+from vaekit.utils.compiled import is_compile_error
 from vaekit.utils.files import read_tensors, unwritable, write_json, write_tensors, write_text
 from vaekit.utils.progress import Progress
 from vaekit.utils.uncertainty import standard_error, units
 
 from . import parallel
 from .augment import Augment
-from vaekit.utils.compiled import is_compile_error
 from .cost import choose_device
 from .optimisers import optimiser, overshot
 from .step import Engine, Settings

@@ -6,7 +6,7 @@ import math
 
 from vaekit.data.core import Data
 from vaekit.options import Options
-from vaekit.run import Run
+from vaekit.runs.saved import SavedRun
 from vaekit.utils.uncertainty import t_quantile
 
 FEW = 2000
@@ -29,7 +29,7 @@ def small_set(data: Data, options: Options) -> str | None:
     )
 
 
-def past_its_best(run: Run) -> str | None:
+def past_its_best(run: SavedRun) -> str | None:
     """What to say of a run that overfits: its validation ELBO ended well below its best; None where it did not.
 
     Well below: by more than a nat, more than a twentieth of all that it rose since the first validation, and more than

@@ -18,11 +18,11 @@ from vaekit.errors import TrainingError
 from vaekit.noise import Noise, fold
 from vaekit.objectives import Batch
 from vaekit.recipes.composition import Composition
+from vaekit.utils.compiled import whole_graph
 from vaekit.utils.functional import call, places
 from vaekit.utils.isolation import seeded
 
 from .augment import Augment
-from vaekit.utils.compiled import whole_graph
 from .optimisers import Optimiser, optimiser
 
 OBSERVE, TRAIN, AUGMENT = 1, 2, 4

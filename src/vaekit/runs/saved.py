@@ -1,0 +1,193 @@
+"""The directory of a run: its configuration, log, measured numbers and data, around the trained model.
+
+run.json            what was asked and decided: recipe, arguments, data, training, versions
+model.safetensors   the weights to use (averaged or best), objective and observation included
+checkpoint/         the last two states of training
+log.jsonl           one line a record
+metrics.json        measured numbers, each with its protocol
+splits.safetensors  which rows of the source were train, valid and test
+latents/            densities fitted to the codes, to sample from
+figures/, report.html
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from vaekit.data import load
+from vaekit.data.condition import set_apart
+from vaekit.data.core import Data
+from vaekit.errors import DataError, RunError
+from vaekit.recipes.composition import Composition, DataSpec
+from vaekit.utils.files import is_writable, read_json, read_tensors, write_json
+from vaekit.utils.isolation import check_default_dtype
+from vaekit.utils.progress import say
+
+from .configuration import Metrics, check
+from .example import PLACE, place
+from .lock import only_writer
+from .stored import (
+    SPLITS,
+    check_source,
+    check_splits,
+    data_options,
+    load_weights,
+    read_config,
+    read_log,
+    read_otherwise,
+    rebuild,
+    stored_splits,
+)
+from .trained import TrainedModel
+
+
+class SavedRun(TrainedModel):
+    """A trained model with the directory that it was opened from."""
+
+    def __init__(self, path: Path, config: dict[str, Any], composition: Composition):
+        super().__init__(composition, DataSpec.from_json(config["data"]["facts"]))
+        self.path, self.config = path, config
+        self.unstored: dict[str, Any] = {}  # densities of codes that could not be written into the run directory
+        self.folder: Any = None  # a temporary directory around it, which goes when it does
+
+    @classmethod
+    def open(cls, path: str | Path, model: Composition | None = None, data: Any = None) -> Self:
+        """Open a run directory; for the arguments and what it raises see `vaekit.run.open_run`."""
+        check_default_dtype()
+        path = place(path)
+        config = read_config(path)
+        tensors, _ = read_tensors(path / "model.safetensors")
+        composition = rebuild(config, model, (path / "model.safetensors").stat().st_size)
+        load_weights(composition, tensors, path / "model.safetensors")
+        for module in composition.modules.values():
+            module.cpu().eval()  # a composition built by hand may have been trained elsewhere
+        run = cls(path, config, composition)
+        if data is not None:
+            run.use_data(data)
+        return run
+
+    def __repr__(self) -> str:
+        """What it is, with its settings and the day it was made: a line or two to print on a page."""
+        config, training = self.config, self.config["training"]
+        choices = ", ".join(f"{k}={v}" for k, v in config["arguments"].items())
+        return (
+            f"{config['recipe'] or 'own composition'}({choices}) on {config['data']['name']}: "
+            f"{config['step']:,} steps of {training['batch']} in {config['seconds']:,.0f} s, seed {training['seed']}, "
+            f"{config['decided']['parameters']:,} parameters, {config['state']}, made {config['created'][:10]}"
+        )
+
+    @property
+    def feature_names(self) -> Sequence[str]:
+        return self.config["data"].get("feature_names") or ()
+
+    @property
+    def read_options(self) -> dict[str, Any]:
+        return self.config["data"]["options"]
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def state(self) -> str:
+        """new, running, finished, stopped early, interrupted or failed."""
+        return self.config["state"]
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Every record of log.jsonl."""
+        return read_log(self.path)
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """What metrics.json holds: each number with its protocol."""
+        file = self.path / "metrics.json"
+        held = read_json(file) if file.exists() else []
+        check({"metrics": held}, Metrics, file)
+        return held
+
+    def add_metrics(self, metrics: list[dict[str, Any]]) -> None:
+        """Store these; one of the same name and protocol is replaced, and what others store meanwhile is kept.
+
+        Raises:
+            RunError: one of them is not finite, the directory cannot be written, or it has other weights by now.
+        """
+        for m in metrics:
+            if isinstance(m["value"], float) and not math.isfinite(m["value"]):
+                raise RunError(
+                    f"{self.path}: {m['name']} is {m['value']}: the weights are damaged, or these data are far from "
+                    "those of training"
+                )
+        # one measured before errors were by group gives way, too
+        plain = lambda p: {k: v for k, v in p.items() if k != "groups"}  # noqa: E731
+        key = lambda m: (m["name"], json.dumps(plain(m["protocol"]), sort_keys=True))  # noqa: E731
+        file = self.path / "metrics.json"
+        with only_writer(file):
+            if (now := read_config(self.path).get("step")) != (then := self.config.get("step")):
+                raise RunError(f"{self.path} was trained on to step {now}, and these numbers are of step {then}")
+            kept = {key(m): m for m in [*self.metrics, *metrics]}
+            write_json(file, list(kept.values()))
+
+    @property
+    def data(self) -> Data:
+        """The data it was trained on, loaded again with the same rows in the same splits."""
+        if self._data is None:
+            self.use_data()
+        assert self._data is not None
+        return self._data
+
+    def use_data(self, source: Any = None) -> Data:
+        """Load the run's data, from `source` when they have moved.
+
+        Raises:
+            DataError: they cannot be found, or are other data than the run was trained on.
+        """
+        stored = self.config["data"]
+        if isinstance(source, Data):
+            return self._keep_data(source, source.name)
+        where = source if source is not None else stored["source"]
+        if source is None and where is not None:
+            check_source(where, self.path, sum(stored["n"].values()))
+        if where is None:
+            raise DataError(f"{self.path} was trained on arrays in memory: pass the data (`data=PATH`)")
+        rows = stored_splits(self.path)
+        try:
+            data = load(where, splits=rows, **data_options(self.config))
+        except DataError as error:
+            raise DataError(f"{error} (the data of run {self.path}: where have they moved? pass `data=PATH`)") from None
+        return self._keep_data(data, str(where))
+
+    def _keep_data(self, data: Data, where: str) -> Data:
+        condition = self.composition.condition
+        data = set_apart(data, None if condition is None else condition.column)
+        if (data.kind, tuple(data.shape)) != (self.spec.kind, self.spec.shape):
+            raise DataError(
+                f"{where} holds {data.kind} data of shape {tuple(data.shape)}, and {self.path} was trained on "
+                f"{self.spec.kind} data of shape {self.spec.shape}"
+            )
+        if not data.is_same(self.config["data"]["digest"]):
+            raise DataError(
+                f"{where} holds other data than {self.path} was trained on (their digests differ){read_otherwise(data)}"
+            )
+        if (self.path / SPLITS).exists():
+            check_splits(data, self.path)
+        if self.config["data"].get("grouped") and data.test.group is None:
+            raise DataError(
+                f"{self.path} was trained on data split by group, and {where} was read without groups, by which errors "
+                "are: load the data with the same group and pass them"
+            )
+        self._data = data
+        self._observed.clear()
+        return data
+
+    def place_of(self, page: str) -> Path:
+        """Where a page goes that is given no place: into the run, or here as RUN-PAGE where that cannot be written."""
+        if self.path != PLACE and is_writable(self.path):
+            return self.path / page
+        if self.path != PLACE:
+            say(f"note: {self.path} cannot be written, so the page goes to {self.name}-{page}")
+        return Path(f"{self.name}-{page}")

@@ -1,0 +1,263 @@
+"""A trained model in memory: raw data in, arrays out. It needs no directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.data.condition import Labels
+from vaekit.data.core import Column, ColumnKind, Data
+from vaekit.data.readers.frames import is_frame
+from vaekit.densities import draw
+from vaekit.errors import ChoiceError, DataError
+from vaekit.models.vae import Model
+from vaekit.noise import Noise
+from vaekit.recipes.composition import Composition, DataSpec
+from vaekit.utils.isolation import in_full_precision
+
+from .likelihood import kl_of, per_datum
+from .observed import UNCONDITIONAL, Observed, block_of, events, of_frame
+
+NOISE_X, NOISE_Z = 11, 12
+"""What the noise of looking at a run is for: drawing x from p(x|z), drawing z."""
+
+
+class TrainedModel:
+    """A composition and the description of its data: encodes, decodes, samples and scores raw data.
+
+    Arguments:
+        composition: model, objective and observation, with trained weights.
+        spec: the description of the data that it takes.
+        data: its data, if their splits are to be used by name.
+    """
+
+    def __init__(self, composition: Composition, spec: DataSpec, data: Data | None = None):
+        self.composition, self.spec, self._data = composition, spec, data
+        self.device = torch.device("cpu")
+        self.graphs: dict[Any, Any] = {}  # what the estimators compiled for this model
+        self._observed: dict[str, Observed] = {}
+
+    @property
+    def model(self) -> Model:
+        return self.composition.model
+
+    @property
+    def data(self) -> Data:
+        """The data whose splits are used by name.
+
+        Raises:
+            DataError: the model has none.
+        """
+        if self._data is None:
+            raise DataError("this model has no data of its own: pass raw rows instead of the name of a split")
+        return self._data
+
+    @property
+    def feature_names(self) -> Sequence[str]:
+        """The names of the elements of x where the data gave them; empty where they did not."""
+        return (self._data and self._data.feature_names) or ()
+
+    @property
+    def read_options(self) -> dict[str, Any]:
+        """The options with which the data were read."""
+        return {} if self._data is None else self._data.options
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What each column of x is: the table's own, or numbers of the names that the data had; none without names."""
+        kind: ColumnKind = "counts" if self.spec.kind == "counts" else "real"
+        return self.spec.columns or tuple(Column(name, kind) for name in self.feature_names)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the model; data are observed on the CPU and results come back there."""
+        self.device = torch.device(device)
+        self.model.to(self.device)
+        self.graphs.clear()
+        return self
+
+    # --- raw data in, arrays out --------------------------------------------------------------------------------
+
+    def events(self, raw: np.ndarray) -> np.ndarray:
+        """Raw rows in any layout that this run's data may have -> (N, *event); see `vaekit.runs.observed.events`."""
+        return events(raw, self.spec, self.composition.observation)
+
+    def observed(self, what: str | np.ndarray | Observed = "test", labels: Labels | None = None) -> Observed:
+        """The x of a split of the data (`train`, `valid`, `test`), or of raw rows (`labels` as for `encode`).
+
+        What is observed already is returned as it is.
+        """
+        if isinstance(what, Observed):
+            return what
+        if isinstance(what, str):
+            if what not in ("train", "valid", "test"):
+                raise ChoiceError(f"no split {what!r}: there are train, valid, test")
+            if labels is not None:
+                raise ChoiceError(
+                    UNCONDITIONAL
+                    if self.composition.condition is None
+                    else f"the {what} data have their own conditions: `labels` is for raw rows"
+                )
+            if what not in self._observed:  # kept, since its binary draw is
+                self._observed[what] = Observed(self.composition, self.spec, what, self.data)
+            return self._observed[what]
+        if is_frame(what):
+            what, labels = self.of_frame(what, labels)
+        return Observed(self.composition, self.spec, "array", None, self.events(what), labels)
+
+    def of_frame(self, frame: Any, labels: Labels | None = None) -> tuple[np.ndarray, Labels | None]:
+        """The rows of a frame of pandas, polars or pyarrow, and their labels: see `vaekit.runs.observed.of_frame`."""
+        return of_frame(frame, labels, self.columns, self.spec, self.read_options, self.composition.condition)
+
+    @torch.no_grad()
+    @in_full_precision()
+    def encode(
+        self,
+        what: str | np.ndarray | Observed = "test",
+        n: int | None = None,
+        sample: bool = False,
+        seed: int = 0,
+        rows: np.ndarray | Sequence[int] | None = None,
+        labels: Labels | None = None,
+    ) -> np.ndarray:
+        """The posterior mean of each datum, (N, D), or a draw from the posterior with `sample`.
+
+        The code of a conditional model ends in its condition.
+
+        Arguments:
+            what: a split of the run's data, or raw rows: an array, or a frame, whose columns are found by name.
+            n: only the first n data.
+            rows: only the data of these numbers; binarised ones as the split's frozen draw has them.
+            labels: of an array of raw rows, for a conditional run: a class for each, or one for all, by name or by
+                code 0..size-1; of attributes numbers (n, size). Where any class is named by a whole number, numbers are
+                names, never codes: with classes "3", "7" and "9" the 0 is no class and 3 is the class "3".
+
+        Raises:
+            ChoiceError: `labels` for a run that is not conditional, or with a split; a class that is unknown.
+            DataError: rows that are none of this run's.
+        """
+        rows = None if rows is None else np.asarray(rows)
+        found = []
+        for some, x, c in self.observed(what, labels).batches(rows, n, self.device):
+            noise = Noise.of(seed, torch.from_numpy(some).to(self.device), NOISE_Z) if sample else None
+            z = self.model.encode(x, c, noise)
+            found.append(z.cpu().numpy())
+        return np.concatenate(found)
+
+    @torch.no_grad()
+    @in_full_precision()
+    def decode(self, z: np.ndarray | Tensor, noise: bool = False, seed: int = 0) -> np.ndarray:
+        """The mean of p(x|z) in the data's own units, (N, *event) float32, or a draw from it with `noise`."""
+        z = torch.as_tensor(z, dtype=torch.float32).to(self.device)
+        found = []
+        block = block_of(self.spec.dims)
+        for a in range(0, len(z), block):
+            px = self.model.decode(z[a : a + block])
+            rows = torch.arange(a, a + len(z[a : a + block]), device=self.device)
+            x = draw(px, Noise.of(seed, rows, NOISE_X)) if noise else px.mean
+            found.append(self.composition.observation.to_raw(x.cpu()).numpy())
+        return np.concatenate(found)
+
+    @torch.no_grad()
+    @in_full_precision()
+    def kl_per_latent(self, n: int = 1000, split: str = "test") -> np.ndarray:
+        """The mean KL of each latent over the first n data of a split, nats, (D,).
+
+        Raises:
+            ChoiceError: posterior or prior does not factorise over the latents.
+        """
+        found = []
+        for some, x, c in self.observed(split).batches(None, n, self.device):
+            kl = kl_of(self, some, x, c)
+            if kl is None:
+                raise ChoiceError("this run's posterior and prior have no KL for each latent apart")
+            found.append(kl)
+        return np.concatenate(found).mean(0)
+
+    def sample_latents(
+        self, n: int, temperature: float = 1.0, seed: int = 0, labels: Labels | None = None
+    ) -> np.ndarray:
+        """n codes (n, D) drawn from the prior.
+
+        Of a conditional model they are for these labels, else for each class in turn.
+
+        Raises:
+            ChoiceError: n below 1, a negative temperature, or labels of which the model knows nothing.
+        """
+        c = self._conditions(n, temperature, labels)
+        noise = Noise.of(seed, n, NOISE_Z, device=self.device)
+        return self.model.sample(n, c, noise, temperature).cpu().numpy()
+
+    def _conditions(self, n: int, temperature: float, labels: Labels | None) -> Tensor | None:
+        """The conditions of n new data, once what is asked for them is checked."""
+        if n < 1:
+            raise ChoiceError(f"the number of samples must be 1 or more, got {n}")
+        if not temperature >= 0:
+            raise ChoiceError(f"temperature must be 0 or more, got {temperature:g}")
+        condition = self.composition.condition
+        if condition is None:
+            if labels is not None:
+                raise ChoiceError(UNCONDITIONAL)
+            return None
+        if labels is not None:
+            c = condition.encoded(labels, n)
+        elif condition.kind == "label":
+            c = np.eye(condition.size, dtype=np.float32)[np.arange(n) % condition.size]
+        else:  # combinations of attributes that occur
+            c = np.resize(condition.of(self.data.test), (n, condition.size))
+        return torch.from_numpy(c).to(self.device)
+
+    def sample(
+        self,
+        n: int = 64,
+        temperature: float = 1.0,
+        noise: bool = False,
+        seed: int = 0,
+        labels: Labels | None = None,
+        *,
+        beyond_range: bool = False,
+    ) -> np.ndarray:
+        """n new data in the data's own units: means of p(x|z), or draws from it with `noise`.
+
+        Codes are drawn from the prior. Rows of a table are whole where the table's own are and, unless `beyond_range`,
+        within the range of its columns.
+        """
+        return self.as_rows(self.decode(self.sample_latents(n, temperature, seed, labels), noise, seed), beyond_range)
+
+    def as_rows(self, x: np.ndarray, beyond_range: bool = False) -> np.ndarray:
+        """Decoded rows (N, D) as the table would hold them (`Column.fitted`); other data as they are."""
+        columns = self.spec.columns
+        return np.stack([c.fitted(x[:, j], beyond_range) for j, c in enumerate(columns)], 1) if columns else x
+
+    def reconstruct(
+        self,
+        what: str | np.ndarray | Observed = "test",
+        n: int | None = None,
+        sample: bool = False,
+        noise: bool = False,
+        seed: int = 0,
+        labels: Labels | None = None,
+    ) -> np.ndarray:
+        """Encode and decode: (N, *event) in the data's own units."""
+        return self.decode(self.encode(what, n, sample, seed, labels=labels), noise, seed)
+
+    def score(
+        self,
+        what: str | np.ndarray | Observed = "test",
+        samples: int = 100,
+        n: int | None = None,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+        labels: Labels | None = None,
+    ) -> np.ndarray:
+        """log p(x) of each datum by importance sampling, in nats and the data's own units, (N,) float64.
+
+        Of a conditional run log p(x | c).
+
+        Raises:
+            ChoiceError: the model has no density (an autoencoder).
+        """
+        return per_datum(self, self.observed(what, labels), samples, n=n, seed=seed, progress=progress).log_px
