@@ -9,7 +9,7 @@ import numpy as np
 
 from vaekit.data.condition import Labels
 from vaekit.errors import ChoiceError
-from vaekit.runs.saved import SavedRun
+from vaekit.runs.trained import TrainedModel
 from vaekit.utils.uncertainty import standard_error
 
 from .evaluation import applicable, entry, groups_of, protocol_of
@@ -19,7 +19,7 @@ from .registry import Metric, Result, chosen
 
 
 def compare(
-    a: SavedRun, b: SavedRun, split: str = "test", samples: int = 100, n: int | None = None, seed: int = 0,
+    a: TrainedModel, b: TrainedModel, split: str = "test", samples: int = 100, n: int | None = None, seed: int = 0,
     metric: str = "log_px_iw",
 ) -> dict[str, Any]:  # fmt: skip
     """A metric of run a minus that of run b on the same data: the mean paired difference, with its standard error.
@@ -38,8 +38,8 @@ def compare(
 
 
 def compare_all(
-    a: SavedRun,
-    b: SavedRun,
+    a: TrainedModel,
+    b: TrainedModel,
     split: str | np.ndarray = "test",
     samples: int = 100,
     n: int | None = None,

@@ -255,7 +255,7 @@ def scales(m: Measurement) -> Array:
 def mig_of_posterior(m: Measurement) -> Result:
     """Mutual information gap of draws from the posterior (Chen et al. 2018)."""
     v, names = _known(m)
-    some = counted_by_chen(names, m.run.config["data"]["name"])
+    some = counted_by_chen(names, m.run.data_identity[0])
     score = mig_chen(latent_means(m), scales(m), v[:, some])
     return Result(f"q(z) integrated; factors {', '.join(names[i] for i in some)}", value=score.value)
 

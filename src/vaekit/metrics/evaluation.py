@@ -12,6 +12,7 @@ from vaekit.data.condition import Labels
 from vaekit.errors import ChoiceError, RunError
 from vaekit.runs.example import PLACE
 from vaekit.runs.saved import SavedRun
+from vaekit.runs.trained import TrainedModel
 from vaekit.utils.progress import say
 from vaekit.utils.uncertainty import standard_error
 
@@ -20,7 +21,7 @@ from .registry import Metric, Result, chosen
 
 
 def evaluate(
-    run: SavedRun,
+    run: TrainedModel,
     split: str | np.ndarray = "test",
     samples: int = 100,
     n: int | None = None,
@@ -47,7 +48,8 @@ def evaluate(
     metrics = chosen(names)
     m = Measurement(run, split, samples, n, seed, progress, labels, source)
     measured = [entry(metric, m, metric.measure(m)) for metric in applicable(metrics, m, asked=bool(names))]
-    if store and m.observed.array is None and run.path != PLACE:  # the packaged run stays as it came
+    # the packaged run stays as it came
+    if store and isinstance(run, SavedRun) and m.observed.array is None and run.path != PLACE:
         try:
             run.add_metrics(measured)
         except RunError as error:  # of a read-only run, or a full disk: the numbers are given all the same

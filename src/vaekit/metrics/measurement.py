@@ -14,7 +14,7 @@ from vaekit.data.condition import Labels
 from vaekit.data.core import digest
 from vaekit.errors import ChoiceError
 from vaekit.runs.observed import block_of
-from vaekit.runs.saved import SavedRun
+from vaekit.runs.trained import TrainedModel
 from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.uncertainty import units
 
@@ -41,7 +41,7 @@ class Measurement:
 
     def __init__(
         self,
-        run: SavedRun,
+        run: TrainedModel,
         split: str | np.ndarray = "test",
         samples: int = 100,
         n: int | None = None,
@@ -77,10 +77,11 @@ class Measurement:
     @functools.cached_property
     def protocol(self) -> Protocol:
         """What all metrics of this measurement have in common."""
-        new, stored, group = self.observed.array, self.run.config["data"], self.groups
+        new, group = self.observed.array, self.groups
+        name, known = self.run.data_identity if new is None else (self.source or "array", digest(new))
         return Protocol(
-            data=stored["name"] if new is None else self.source or "array",
-            digest=stored["digest"] if new is None else digest(new),
+            data=name,
+            digest=known,
             split=self.observed.split if new is None else "all",
             n=self.n,
             observation=self.run.composition.observation.kind,

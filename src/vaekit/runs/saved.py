@@ -89,6 +89,10 @@ class SavedRun(TrainedModel):
         return self.config["data"]["options"]
 
     @property
+    def data_identity(self) -> tuple[str, str]:
+        return self.config["data"]["name"], self.config["data"]["digest"]
+
+    @property
     def name(self) -> str:
         return self.path.name
 

@@ -67,6 +67,11 @@ class TrainedModel:
         return {} if self._data is None else self._data.options
 
     @property
+    def data_identity(self) -> tuple[str, str]:
+        """The name and the digest of the data."""
+        return self.data.name, self.data.digest
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """What each column of x is: the table's own, or numbers of the names that the data had; none without names."""
         kind: ColumnKind = "counts" if self.spec.kind == "counts" else "real"
