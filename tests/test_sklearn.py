@@ -125,7 +125,7 @@ def test_before_fit_and_with_other_widths_it_says_so(blobs, fitted):
 
 @pytest.mark.parametrize("valid", [-0.1, 1.0, 2, float("nan"), "some"])
 def test_shares_for_validation_that_cannot_be(blobs, valid):
-    with pytest.raises(ChoiceError, match=r"valid must lie in \[0, 1\)"):
+    with pytest.raises(ChoiceError, match=r"`valid` must lie in \[0, 1\)"):
         tiny(valid=valid).fit(blobs[0])
 
 
@@ -138,9 +138,9 @@ def test_any_share_leaves_rows_to_train_and_to_validate_on(blobs, valid):
 
 def test_settings_are_given_once_and_by_their_own_names(blobs):
     for wrong, said in (
-        (tiny(settings={**SMALL, "latent": 3}), "latent stands in settings"),
+        (tiny(settings={**SMALL, "latent": 3}), "latent given both as an argument and in settings"),
         (tiny(settings={**SMALL, "seed": 3}), "random_state"),
-        (tiny(settings={**SMALL, "resume": True}), "cannot have 'resume'"),
+        (tiny(settings={**SMALL, "resume": True}), "cannot contain 'resume'"),
         (tiny(epochs=3), "several"),
     ):
         with pytest.raises(ChoiceError, match=said):

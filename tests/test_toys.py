@@ -224,7 +224,7 @@ def test_the_density_of_copies_is_the_product_of_theirs(curve):
         z = torch.linspace(-1, 1, times, dtype=torch.float64)
         mean = toys.copies(curve, times).decode(z).mean
         torch.testing.assert_close(mean, curve.decode(z[:, None]).mean.flatten())
-    with pytest.raises(ChoiceError, match="one fixed deviation"):
+    with pytest.raises(ChoiceError, match="one fixed standard deviation"):
         toys.copies(toys.VAE(curve.prior, curve.posterior, curve.posterior), 2)
 
 

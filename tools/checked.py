@@ -169,8 +169,8 @@ BUGS = [
         "models/vae.py",
         (
             (
-                "q.mean if noise is None else draw(q, noise), *given",
-                "draw(q, noise or Noise.fresh(len(x), x.device)), *given",
+                "q.mean if noise is None else draw(q, noise), *condition",
+                "draw(q, noise or Noise.fresh(len(x), x.device)), *condition",
             ),
         ),
         "test_contract.py::test_encoding_and_reconstructing_draw_nothing_unless_asked[vae]",

@@ -1,8 +1,8 @@
-"""vaekit in a scikit-learn pipeline: `VAE` is a transformer and a density with the scikit-learn estimator API.
+"""vaekit in a scikit-learn pipeline: `VAE` is a transformer and density estimator with the scikit-learn API.
 
     make_pipeline(StandardScaler(), VAE(latent=8, epochs=30), LogisticRegression()).fit(x, y)
 
-What it trains is a run like any other: `estimator.run_` has the rest (evaluate, report, explore, ...).
+It trains an ordinary run: `estimator.run_` gives access to `evaluate`, `report`, `explore` and the rest.
 """
 
 from __future__ import annotations
@@ -30,26 +30,27 @@ KEPT = ("run.json", "model.safetensors", "splits.safetensors", "log.jsonl")
 
 
 class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """A variational autoencoder, or any recipe of vaekit that needs no labels, as an estimator.
+    """A variational autoencoder, or any recipe that needs no labels, as a scikit-learn estimator.
 
     Arguments:
-        recipe: its name, as `vaekit recipes` lists them.
-        latent: latent dimensions; the recipe's own default when None.
-        epochs, steps, minutes: how long to train, one of them; the recipe's own default when none is given.
-        settings: further choices of the recipe, and options of training, by name: {"beta": 4, "lr": 3e-4}.
-        shape: what a row of X is, such as (1, 28, 28) for images; a vector when None.
-        kind: `counts` for rows of counts; guessed from X when None.
-        samples: importance samples of `score_samples`.
-        valid: share of the rows, in [0, 1), to validate on instead of training on them; at least one row.
-        random_state: seed of the weights, the batches, the noise and the validation rows; another each time when None.
-        out: directory to leave the run in, where a later fit replaces it; a temporary one when None, as searches and
-            cross-validation need it, which fit several estimators.
-        verbose: show training's progress.
+        recipe: name of the recipe; `vaekit recipes` lists them.
+        latent: number of latents; None for the recipe's default.
+        epochs, steps, minutes: the length of training, at most one of them; by default the recipe's.
+        settings: further arguments of the recipe and options of training, by name: {"beta": 4, "lr": 3e-4}.
+        shape: shape of one example, such as (1, 28, 28) for images; None for vectors.
+        kind: `counts` for counts; None to infer the kind from X.
+        samples: number of importance samples in `score_samples`.
+        valid: share of the rows, in [0, 1), that are used for validation; at least one row.
+        random_state: seed of the weights, the batches, the noise and the validation rows; None for a different seed
+            each time.
+        out: directory of the run, which a later fit replaces. None for a temporary directory, which grid searches and
+            cross-validation need because they fit several estimators.
+        verbose: whether to show the progress of training.
 
     Attributes:
         run_: the trained `vaekit.Run`.
-        n_features_in_: columns of X.
-        feature_names_in_: their names, where X is a data frame with names.
+        n_features_in_: number of columns of X.
+        feature_names_in_: their names, if X is a data frame with column names.
     """
 
     def __init__(
@@ -84,26 +85,24 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(self, X: ArrayLike, y: Any = None, **unknown: Any) -> VAE:
-        """Train on the rows of X (N, D); y is not looked at.
+        """Train on the rows of X (N, D); y is ignored.
 
         Raises:
-            ValueError: X is no dense matrix of numbers without NaN, has too few rows, or does not suit the recipe.
-            TypeError: weights of rows, or another argument that it does not take, are given.
-            KeyboardInterrupt: training was interrupted; an estimator that was fitted before stays as it was.
+            ValueError: X is not a dense matrix of finite numbers, has too few rows, or does not suit the recipe.
+            TypeError: `sample_weight` or another unknown argument is given.
+            KeyboardInterrupt: training was interrupted; an estimator that was fitted before is unchanged.
         """
         if unknown:
-            why = (
-                "every row counts the same: repeat rows to weight them" if "sample_weight" in unknown else "it takes X"
-            )
+            why = "repeat rows to weight them" if "sample_weight" in unknown else "it takes only X and y"
             raise TypeError(f"VAE.fit does not take {', '.join(unknown)}: {why}")
-        given = self._given()
+        arguments = self._arguments()
         x = validate_data(self, X, dtype="numeric", ensure_min_samples=4)
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
         order = np.random.default_rng(seed).permutation(len(x))
-        held = min(max(1, round(self.valid * len(x))), len(x) - 3)  # two to train on, one to test
-        # a run has test rows as well: here one, since whoever calls keeps data to test on away
+        held = min(max(1, round(self.valid * len(x))), len(x) - 3)  # leaves two training rows and one test row
+        # a run needs a test row; the caller keeps test data apart, so one is enough
         rows = {"valid": order[:held], "test": order[held : held + 1], "train": np.sort(order[held + 1 :])}
         data = from_arrays(self._events(x), kind=self.kind, splits=rows, name="X")
         folder = tempfile.TemporaryDirectory(prefix="vaekit-") if self.out is None else None
@@ -116,19 +115,23 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             seed=int(seed),
             progress=self.verbose,
             on_interrupt="raise",
-            **given,
+            **arguments,
         )
         run.folder = folder
         self.run_ = run
         self._n_features_out = run.encode(self._events(x[:1])).shape[1]
         return self
 
-    def _given(self) -> dict[str, Any]:
-        """Choices of the recipe and options of training, each given once."""
+    def _arguments(self) -> dict[str, Any]:
+        """Arguments of the recipe and options of training.
+
+        Raises:
+            ChoiceError: one is given twice, or belongs to another argument of the estimator.
+        """
         own = {"epochs": self.epochs, "steps": self.steps, "minutes": self.minutes, "latent": self.latent}
-        given, settings = {k: v for k, v in own.items() if v is not None}, dict(self.settings or {})
-        if twice := sorted(set(given) & set(settings)):
-            raise ChoiceError(f"{', '.join(twice)} stands in settings as well: give it once")
+        arguments, settings = {k: v for k, v in own.items() if v is not None}, dict(self.settings or {})
+        if twice := sorted(set(arguments) & set(settings)):
+            raise ChoiceError(f"{', '.join(twice)} given both as an argument and in settings: give it once")
         instead = {
             "seed": "random_state",
             "out": "out",
@@ -138,10 +141,11 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         }
         for name in settings:
             if name in instead or name in ("data", "resume", "extend", "exists", "on_start", "on_interrupt"):
-                raise ChoiceError(f"settings cannot have {name!r}: it is for {instead.get(name, 'vaekit.fit')}")
+                other = f"the argument {instead[name]!r}" if name in instead else "vaekit.fit"
+                raise ChoiceError(f"settings cannot contain {name!r}: use {other}")
         if not (isinstance(self.valid, float | int) and 0 <= self.valid < 1):
-            raise ChoiceError(f"valid must lie in [0, 1), got {self.valid!r}")
-        return given | settings
+            raise ChoiceError(f"`valid` must lie in [0, 1), got {self.valid!r}")
+        return arguments | settings
 
     def _events(self, x: Array) -> Array:
         if self.shape is None:
@@ -155,12 +159,16 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self._events(validate_data(self, X, dtype="numeric", reset=False))
 
     def transform(self, X: ArrayLike) -> Array:
-        """The posterior mean of each row: (N, latent)."""
+        """The posterior mean of each row of X (N, D): (N, latent)."""
         x = self._checked(X)
         return self.run_.encode(x)
 
     def inverse_transform(self, Z: ArrayLike) -> Array:
-        """The decoder's mean for codes (N, latent), in the units of X: (N, D)."""
+        """The decoder's mean for codes Z (N, latent), in the units of X: (N, D).
+
+        Raises:
+            ValueError: Z has another number of columns.
+        """
         check_is_fitted(self, "run_")
         z = check_array(Z, dtype=np.float32)
         if z.shape[1] != self._n_features_out:
@@ -168,19 +176,19 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self.run_.decode(z).reshape(len(z), -1)
 
     def score_samples(self, X: ArrayLike) -> Array:
-        """log p(x) of each row by importance sampling, in nats and the units of X: (N,).
+        """log p(x) of each row of X (N, D) by importance sampling, in nats and in the units of X: (N,).
 
-        The samples' noise belongs to a row's place in X: the same X gives the same numbers.
+        The noise depends on the row number, so the same X gives the same values.
         """
         x = self._checked(X)
         return self.run_.score(x, samples=self.samples)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
-        """The mean of `score_samples`: what a search over settings maximises."""
+        """The mean of `score_samples` in nats, which searches over settings maximise."""
         return float(self.score_samples(X).mean())
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Array:
-        """New rows, means of p(x | z) for draws z of the prior: (n_samples, D)."""
+        """New rows: means of p(x | z) for samples z of the prior, (n_samples, D)."""
         check_is_fitted(self, "run_")
         seed = check_random_state(random_state).randint(2**31 - 1)
         return self.run_.sample(n_samples, seed=seed).reshape(n_samples, -1)
@@ -190,7 +198,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = []  # codes are float32
         return tags
 
-    # an estimator may be sent to another process: then the run goes along as the bytes of its files
+    # a pickled estimator, as sent to another process, contains the files of its run
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if "run_" in state:
@@ -210,7 +218,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether the run there, if any, was left by an estimator: its data were a matrix X in memory."""
+    """Whether the directory holds a run that an estimator made: its data are a matrix X in memory."""
     if not is_run(path):
         return False
     data = read_config(path)["data"]

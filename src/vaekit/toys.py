@@ -1,10 +1,10 @@
-r"""Latent-variable models small enough to know everything about: the lessons' examples and the tests' oracle.
+r"""Latent-variable models with exact log p(x), posteriors and bounds: examples for the lessons, oracles for the tests.
 
-With one or two latents every integral over z is a sum over a grid, to ten digits: log p(x), the posterior p(z | x), and
-the evidence lower bound with its gap. `Quadrature` does this for any model of vaekit with a continuous latent; `curve`
-is a model whose data lie about a curve in the plane, `linear` one whose integrals have closed forms, too, and
-`MixtureOfGaussians` has a discrete z and needs no grid.
-The order of ideas follows Prince, Understanding Deep Learning (2023), chapter 17.
+With one or two latents, any integral over z is a sum over a grid, accurate to ten digits: log p(x), the posterior
+p(z | x), and the evidence lower bound with its gap. `Quadrature` computes them for any model with a continuous latent.
+`curve` is a model of data around a curve in the plane, `linear` has closed forms as well, and `MixtureOfGaussians` has
+a discrete z and needs no grid.
+The order follows Prince, Understanding Deep Learning (2023), chapter 17.
 """
 
 from __future__ import annotations
@@ -28,23 +28,28 @@ from vaekit.networks import MLP
 from vaekit.noise import Noise
 
 BLOCK = 4_000_000
-"""Numbers of log p(x | z) held at once."""
+"""Largest number of values of log p(x | z) in memory at once."""
 
 
 class MixtureOfGaussians:
-    r"""p(x) = sum_z w_z N(x; loc_z, scale_z^2) on the line, z in 0..K-1: a marginal over a discrete latent.
+    r"""p(x) = sum_z w_z N(x; loc_z, scale_z^2) on the line, z in 0..K-1: a discrete latent.
 
     Arguments:
-        weights: (K,), positive; brought to sum to 1.
+        weights: (K,), positive; normalised to sum 1.
         loc, scale: (K,) means and standard deviations.
+
+    Raises:
+        ChoiceError: the lengths differ, or a weight or deviation is not positive.
     """
 
     def __init__(self, weights: Tensor, loc: Tensor, scale: Tensor):
         w, self.loc, self.scale = (torch.as_tensor(t, dtype=torch.float64) for t in (weights, loc, scale))
         if not (w.shape == self.loc.shape == self.scale.shape and w.dim() == 1):
-            raise ChoiceError("a mixture takes one weight, mean and deviation a component: three lists of one length")
+            raise ChoiceError(
+                "a mixture needs one weight, mean and deviation per component: three lists of equal length"
+            )
         if bool((w <= 0).any()) or bool((self.scale <= 0).any()):
-            raise ChoiceError("weights and deviations of a mixture must be above 0")
+            raise ChoiceError("weights and standard deviations of a mixture must be positive")
         self.weights = w / w.sum()
 
     def log_joint(self, x: Tensor) -> Tensor:
@@ -53,32 +58,34 @@ class MixtureOfGaussians:
         return torch.log(self.weights) + D.Normal(self.loc, self.scale).log_prob(x[..., None])
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x), the sum over z taken: (N,)."""
+        """log p(x) for x (N,): (N,)."""
         return torch.logsumexp(self.log_joint(x), -1)
 
     def posterior(self, x: Tensor) -> Tensor:
-        """p(z | x) = p(x, z) / p(x), by Bayes' rule: (N, K)."""
+        """p(z | x) = p(x, z) / p(x) for x (N,), by Bayes' rule: (N, K)."""
         return torch.softmax(self.log_joint(x), -1)
 
     def bound(self, x: Tensor, q: Tensor, samples: int = 1) -> Tensor:
-        r"""E[log 1/S sum_s p(x, z_s) / q(z_s)] over S = `samples` draws z_s ~ q, exact: (N,).
+        r"""E[log 1/S sum_s p(x, z_s) / q(z_s)] over S = `samples` samples z_s ~ q, exact: (N,).
 
-        With one sample it is the evidence lower bound E_q[log p(x, z) - log q(z)], with more the bound of Burda et al.
-        (2016, arXiv:1509.00519). The value depends on how often each component was drawn alone, and all ways in which
-        that can come out are summed over. Differentiable in q where q > 0.
+        With one sample it is the evidence lower bound E_q[log p(x, z) - log q(z)]; with more, the bound of Burda et al.
+        (2016, arXiv:1509.00519). The value depends only on how often each component is sampled, so it is a sum over all
+        such outcomes. Differentiable in q where q > 0.
 
         Arguments:
-            q: (N, K) probabilities of the components, or (K,) for all x alike; where one is 0 it is never drawn.
+            x: (N,).
+            q: (N, K) probabilities of the components, or (K,) for all x.
+            samples: S.
 
         Raises:
-            ChoiceError: more than 10^5 ways.
+            ChoiceError: there are more than 10^5 outcomes.
         """
         kinds = len(self.weights)
         ways = math.comb(samples + kinds - 1, kinds - 1) if samples >= 1 else 0
         if not 0 < ways <= 100_000:
-            raise ChoiceError(f"{samples} draws of {kinds} components: their {ways} outcomes cannot be summed over")
+            raise ChoiceError(f"{samples} samples of {kinds} components: their {ways} outcomes cannot be summed over")
         log_joint, q = torch.broadcast_tensors(self.log_joint(x), torch.as_tensor(q, dtype=torch.float64))
-        # stars and bars: where the kinds - 1 bars stand among the samples says how often each component was drawn
+        # stars and bars: the positions of kinds - 1 bars among the samples give the count of each component
         bars = torch.tensor(list(combinations(range(samples + kinds - 1), kinds - 1))).reshape(ways, kinds - 1)
         ends = torch.full((ways, 1), samples + kinds - 1)
         counts = (torch.diff(torch.cat([torch.full((ways, 1), -1), bars, ends], 1), dim=1) - 1).double()  # (M, K)
@@ -92,21 +99,24 @@ class MixtureOfGaussians:
         return (chance * value).sum(-1)
 
     def sample(self, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """n ancestral draws: z (n,) from its weights, then x (n,) from the component that z names."""
+        """n ancestral samples: z (n,) from the weights, then x (n,) from component z."""
         noise = Noise.of(seed, n)
         z = (noise.uniform((1,)).double() > torch.cumsum(self.weights, 0)[:-1]).sum(-1)
         return z, self.loc[z] + self.scale[z] * noise.normal(()).double()
 
 
 def curve(sigma: float = 0.3, hidden: int = 8, seed: int = 3, observed: int = 2, latent: int = 1) -> VAE:
-    r"""z ~ N(0, I), x | z ~ N(f(z), sigma^2 I): data about a curve in the plane, f a fixed network of one tanh layer.
+    r"""z ~ N(0, I), x | z ~ N(f(z), sigma^2 I): data around a curve in the plane, where f has one tanh layer.
 
-    The weights of f are a function of `seed`; the posterior is a diagonal Gaussian by a small network, not yet trained.
-    In float64. The nonlinear latent-variable model of Prince (2023), section 17.2.
+    The weights of f are random and fixed by `seed`. The posterior is a diagonal Gaussian by a small network, untrained.
+    Parameters are float64. This is the nonlinear latent-variable model of Prince (2023), section 17.2.
 
     Arguments:
-        observed: numbers a datum; 2 is the plane.
-        latent: 1 for a curve, 2 for a surface, or where x is one number for a landscape over the two.
+        sigma: standard deviation of x | z.
+        hidden: width of f.
+        seed: of the weights of f.
+        observed: dimensions of x; 2 for the plane.
+        latent: dimensions of z; 1 for a curve, 2 for a surface.
     """
     noise = Noise.of(seed, 1, 71)
     f = MLP((latent,), observed, (hidden,), "tanh")
@@ -120,14 +130,15 @@ def curve(sigma: float = 0.3, hidden: int = 8, seed: int = 3, observed: int = 2,
 
 
 def linear(weight: Tensor, sigma: float) -> VAE:
-    r"""z ~ N(0, I), x | z ~ N(W z, sigma^2 I): all of it Gaussian, p(z | x) = N(P^-1 W^T x / sigma^2, P^-1).
+    r"""z ~ N(0, I), x | z ~ N(W z, sigma^2 I), with the exact posterior p(z | x) = N(P^-1 W^T x / sigma^2, P^-1).
 
-    P = I + W^T W / sigma^2. Where the columns of W are not orthogonal, the latents depend on each other given x. The
-    posterior is a diagonal Gaussian whose mean is linear in x and whose deviations are one for all x, not yet trained.
-    In float64.
+    P = I + W^T W / sigma^2. If the columns of W are not orthogonal, the latents are dependent given x. The model's
+    posterior q is a diagonal Gaussian whose mean is linear in x and whose standard deviations do not depend on x,
+    untrained. Parameters are float64.
 
     Arguments:
         weight: W, (D, latents).
+        sigma: standard deviation of x | z.
     """
     weight = torch.as_tensor(weight, dtype=torch.float64)
     observed, latent = weight.shape
@@ -141,7 +152,7 @@ def linear(weight: Tensor, sigma: float) -> VAE:
 
 
 class _SideBySide(nn.Module):
-    """One net on each of `times` equal parts of its input, what it puts out side by side."""
+    """Applies one network to each of `times` equal parts of its input and concatenates the outputs."""
 
     def __init__(self, net: nn.Module, times: int):
         super().__init__()
@@ -152,14 +163,17 @@ class _SideBySide(nn.Module):
 
 
 def copies(model: VAE, times: int) -> VAE:
-    r"""`times` independent copies of a `curve` or a `linear` as one model: z and x are theirs, side by side.
+    r"""`times` independent copies of a `curve` or `linear` model as one model, their z and x concatenated.
 
-    log p(x) is the sum of theirs, so that it is known in any number of dimensions; somebody who did not know that the
-    model falls apart would need a grid of points^times. The posterior is a network as in `curve`, not yet trained.
+    log p(x) is the sum over the copies, so it is known in any number of dimensions, where a grid would need
+    points^times nodes. The posterior is a network as in `curve`, untrained.
+
+    Raises:
+        ChoiceError: the model's likelihood is not a Gaussian with one fixed standard deviation.
     """
     net, head = model.likelihood.net, model.likelihood.head
     if not isinstance(net, nn.Module) or not isinstance(head, Gaussian) or head.scale != "fixed":
-        raise ChoiceError("copies are made of a model with one fixed deviation, a curve or a linear one")
+        raise ChoiceError("copies need a model with one fixed standard deviation, such as a curve or a linear model")
     observed, latent = times * math.prod(head.event), times * model.prior().event_shape.numel()
     likelihood = Conditional(_SideBySide(net, times), Gaussian((observed,), "fixed", float(head.log_scale.exp())))
     posterior = Conditional(MLP((observed,), 2 * latent, (32,), "tanh"), Gaussian((latent,)))
@@ -168,14 +182,14 @@ def copies(model: VAE, times: int) -> VAE:
 
 @dataclass(frozen=True)
 class Quadrature:
-    """Integrals over a latent space of few dimensions as sums over a grid: the trapezoidal rule.
+    """Integrals over a low-dimensional latent space as sums over a grid (the trapezoidal rule).
 
-    Of functions that are smooth and die away at the ends its error falls faster than any power of the step (Trefethen
-    and Weideman 2014, doi:10.1137/130932132); the number of points is points^dims, which is why it stops at few.
+    For smooth functions that vanish at the ends, the error falls faster than any power of the step (Trefethen and
+    Weideman 2014, doi:10.1137/130932132). The number of nodes is points^dims, which limits it to few dimensions.
 
     Attributes:
-        z: (M, D) float64.
-        cell: the volume a point stands for.
+        z: the nodes, (M, D) float64.
+        cell: the volume per node.
     """
 
     z: Tensor
@@ -183,14 +197,14 @@ class Quadrature:
 
     @classmethod
     def over(cls, dims: int, points: int | None = None, reach: float = 8.0) -> Quadrature:
-        """An even grid on [-reach, reach]^dims, by default of 4,001 points a side in one dimension, 401 in two.
+        """A regular grid on [-reach, reach]^dims; by default with 4,001 points per side in one dimension, 401 in two.
 
         Raises:
-            ChoiceError: more than 10^7 points.
+            ChoiceError: the grid has more than 10^7 nodes.
         """
         points = points or {1: 4001, 2: 401, 3: 101}.get(dims, 41)
         if dims < 1 or points < 2 or points**dims > 10_000_000:
-            raise ChoiceError(f"a grid of {points} points a side in {dims} dimensions cannot be summed over")
+            raise ChoiceError(f"a grid of {points} points per side in {dims} dimensions cannot be summed over")
         side = torch.linspace(-reach, reach, points, dtype=torch.float64)
         z = torch.cartesian_prod(*[side] * dims).reshape(-1, dims)
         return cls(z, (2 * reach / (points - 1)) ** dims)
@@ -199,34 +213,39 @@ class Quadrature:
         yield from x.split(max(1, BLOCK // (len(self.z) * max(1, x[0].numel()))))
 
     def log_joint(self, model: Model, x: Tensor) -> Tensor:
-        """log p(x, z) = log p(z) + log p(x | z) of x (N, *event) at every point: (N, M)."""
+        """log p(x, z) = log p(z) + log p(x | z) for x (N, *event) at every node: (N, M).
+
+        Raises:
+            ChoiceError: the model is not an unconditional VAE with one latent layer.
+        """
         if not isinstance(model, VAE) or model.condition:
-            raise ChoiceError("quadrature takes a VAE with one latent layer and no condition")
+            raise ChoiceError("quadrature needs a VAE with one latent layer and no condition")
         with torch.no_grad():
             z = self.z.to(next(model.parameters()).dtype)
             px, log_pz = model.decode(z), model.prior().log_prob(z)
-            return torch.cat([log_pz + px.log_prob(some[:, None]) for some in self._blocks(x)])
+            return torch.cat([log_pz + px.log_prob(block[:, None]) for block in self._blocks(x)])
 
     def log_px(self, model: Model, x: Tensor) -> Tensor:
-        r"""log p(x) = log \int p(z) p(x | z) dz, (N,)."""
-        parts = [torch.logsumexp(self.log_joint(model, some).double(), -1) for some in self._blocks(x)]
+        r"""log p(x) = log \int p(z) p(x | z) dz for x (N, *event): (N,)."""
+        parts = [torch.logsumexp(self.log_joint(model, block).double(), -1) for block in self._blocks(x)]
         return torch.cat(parts) + math.log(self.cell)
 
     def log_posterior(self, model: Model, x: Tensor) -> Tensor:
-        """log p(z | x), densities at every point: (N, M)."""
+        """log p(z | x) for x (N, *event) at every node: (N, M)."""
         joint = self.log_joint(model, x).double()
         return joint - torch.logsumexp(joint, -1, keepdim=True) - math.log(self.cell)
 
     def kl(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        r"""KL(q || p) = \int q (log q - log p) dz of two log-densities (..., M), given at every point: (...)."""
+        r"""KL(q || p) = \int q (log q - log p) dz for log-densities (..., M) at the nodes: (...)."""
         return (torch.exp(log_q) * (log_q - log_p)).sum(-1) * self.cell
 
     def gap(self, model: Model, x: Tensor, q: D.Distribution) -> Tensor:
-        r"""KL(q || p(z | x)) = \int q (log q - log p(z | x)) dz, what the bound lacks: (N,).
+        r"""KL(q || p(z | x)) = \int q (log q - log p(z | x)) dz, the gap of the bound: (N,).
 
-        It uses nothing of the bound, so that log p(x) - gap is the bound found by another way.
+        It is computed without the bound, so log p(x) - gap is an independent value of the bound.
 
         Arguments:
+            x: (N, *event).
             q: densities over (D,), batch shape (N,).
         """
         return self.kl(q.log_prob(self.z[:, None]).T, self.log_posterior(model, x))
@@ -235,12 +254,15 @@ class Quadrature:
 def bound(model: VAE, x: Tensor, loc: Tensor, scale: Tensor, points: int | None = None, joint: bool = False) -> Tensor:
     r"""The evidence lower bound of x (N, *event) for q = N(loc, scale scale^T), exact up to quadrature: (N,).
 
-    By default E_q[log p(x | z)] - KL(q || p(z)); with `joint` E_q[log p(x, z)] + H(q), which is the same number. Both
-    are differentiable in all that they depend on.
+    By default E_q[log p(x | z)] - KL(q || p(z)); with `joint`, E_q[log p(x, z)] + H(q), which is equal. Both are
+    differentiable in loc, scale and the model's parameters.
 
     Arguments:
+        x: (N, *event).
         loc: (N, D).
-        scale: (N, D) deviations of a diagonal q, or (N, D, D) a lower triangle for full covariance.
+        scale: (N, D) standard deviations of a diagonal q, or (N, D, D) lower triangles for full covariances.
+        points: per side of the grid; see `Quadrature.over`.
+        joint: use the second form.
     """
     grid = Quadrature.over(loc.shape[-1], points)
     if scale.dim() == loc.dim():
@@ -254,7 +276,7 @@ def bound(model: VAE, x: Tensor, loc: Tensor, scale: Tensor, points: int | None 
     if joint:
         return log_px + weights @ model.prior().log_prob(z) + q.entropy()
     prior = model.prior()
-    if isinstance(q, D.MultivariateNormal) and isinstance(prior, D.Independent):  # the pair torch knows
+    if isinstance(q, D.MultivariateNormal) and isinstance(prior, D.Independent):  # torch has this KL in closed form
         base = prior.base_dist
         assert isinstance(base, D.Normal)
         prior = D.MultivariateNormal(base.loc, scale_tril=torch.diag_embed(base.scale))
@@ -264,26 +286,27 @@ def bound(model: VAE, x: Tensor, loc: Tensor, scale: Tensor, points: int | None 
 def best_gaussian(
     model: VAE, x: Tensor, full: bool = False, steps: int = 200, points: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The Gaussian q of each datum on its own that has the highest bound: (loc, scale) as `bound` takes them.
+    """The Gaussian q with the highest bound for each example: (loc, scale) as `bound` takes them.
 
-    What an encoder's bound lacks to this one is the amortisation gap (Cremer, Li and Duvenaud 2018, arXiv:1801.03558);
-    what this one lacks to log p(x) is the price of the family. Of a posterior that has several modes, or is bent, the
-    bound has several maxima in q; it is climbed from many places, and the highest found is kept.
+    The bound of an encoder is lower by the amortisation gap (Cremer, Li and Duvenaud 2018, arXiv:1801.03558); this
+    bound is lower than log p(x) by the approximation gap of the Gaussian family. For a multimodal or curved posterior
+    the bound has several maxima in q; the optimiser starts from many places and keeps the highest.
 
     Arguments:
-        full: a full covariance rather than a diagonal one.
-        steps: of L-BFGS, from the mean and the spread of the exact posterior, from its modes and along its ridges.
-        points: a side of the grid that the bound is taken on.
+        x: (N, *event).
+        full: use a full covariance instead of a diagonal one.
+        steps: of L-BFGS, which starts at the mean and spread of the exact posterior, at its modes and along its ridges.
+        points: per side of the grid on which the bound is computed.
     """
     dims = model.prior().event_shape.numel()
     of, start, unit = _starts(model, x)
-    if full:  # a full q is never worse than the best diagonal one
+    if full:  # start from the best diagonal q too, so that the full one is never worse
         loc, scale = best_gaussian(model, x, False, steps, points)
         of = torch.cat([of, torch.arange(len(x))])
         start, unit = torch.cat([start, loc]), torch.cat([unit, torch.diag_embed(scale)])
     else:
         unit = torch.diag_embed(unit.square().sum(-1).sqrt())
-    # in units of the start's own spread the bound is about equally curved in all directions and for all data
+    # in units of the start's spread, the bound's curvature is similar in all directions and for all examples
     shift, log_scale = torch.zeros_like(start).requires_grad_(), torch.zeros_like(start).requires_grad_()
     below = torch.zeros_like(unit, requires_grad=full and dims > 1)
 
@@ -292,17 +315,17 @@ def best_gaussian(
         loc = start + (unit @ shift[..., None])[..., 0]
         return loc, factor if full else factor.diagonal(dim1=-2, dim2=-1)
 
-    wanted = [shift, log_scale, *([below] if below.requires_grad else [])]
-    rule = torch.optim.LBFGS(wanted, max_iter=steps, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+    parameters = [shift, log_scale, *([below] if below.requires_grad else [])]
+    optimiser = torch.optim.LBFGS(parameters, max_iter=steps, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
-        rule.zero_grad()
+        optimiser.zero_grad()
         value = -bound(model, x[of], *q(), points).sum()
-        for t, g in zip(wanted, torch.autograd.grad(value, wanted), strict=True):
+        for t, g in zip(parameters, torch.autograd.grad(value, parameters), strict=True):
             t.grad = g
         return value
 
-    rule.step(loss)
+    optimiser.step(loss)
     with torch.no_grad():
         loc, scale = q()
         reached = bound(model, x[of], loc, scale, points)
@@ -311,11 +334,11 @@ def best_gaussian(
 
 
 def _starts(model: VAE, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where to look for the best q: data numbers (S,), means (S, D) and lower triangles (S, D, D).
+    """Starting points for the best q: indices of the examples (S,), means (S, D) and lower triangles (S, D, D).
 
-    One start a datum is the mean and the covariance of its posterior. Up to three dimensions further ones are the modes
-    of the posterior, if there are several, and in two and three dimensions places along its ridges: the bound of a
-    diagonal q may have a maximum on either arm of a bent ridge.
+    One start per example is the mean and covariance of its posterior. Up to three dimensions, the modes of the
+    posterior are added if there are several; in two and three dimensions also points along its ridges, because the
+    bound of a diagonal q can have a maximum on either arm of a curved ridge.
     """
     dims = model.prior().event_shape.numel()
     grid = Quadrature.over(dims)
@@ -329,35 +352,35 @@ def _starts(model: VAE, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if dims > 3:
         return of, mean, factor
     side, step = round(len(grid.z) ** (1 / dims)), grid.cell ** (1 / dims)
-    about = max(1, round(0.15 / step))  # how far a mode is the highest: on a narrow ridge a grid has false peaks
+    radius = max(1, round(0.15 / step))  # of the neighbourhood of a mode: on a narrow ridge a grid has false peaks
     pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[dims - 1]
-    highest = pool(log_p.reshape(-1, 1, *[side] * dims), 2 * about + 1, 1, about).reshape(log_p.shape)
+    highest = pool(log_p.reshape(-1, 1, *[side] * dims), 2 * radius + 1, 1, radius).reshape(log_p.shape)
     top = log_p.max(-1, keepdim=True).values
     chosen = (log_p == highest) & (log_p > top - 8)
     chosen &= chosen.sum(-1, keepdim=True) > 1
     if dims > 1:
         free = log_p > top - 4
         for n in range(len(x)):
-            away = torch.linalg.solve_triangular(factor[n], grid.z.T, upper=False)  # in units of the posterior's spread
+            whitened = torch.linalg.solve_triangular(factor[n], grid.z.T, upper=False)
             for _ in range(8):
                 if not bool(free[n].any()):
                     break
                 at = torch.where(free[n], log_p[n], -torch.inf).argmax()
                 chosen[n, at] = True
-                free[n] &= (away - away[:, at, None]).square().sum(0) > 0.5
-    datum, place = torch.nonzero(chosen, as_tuple=True)
+                free[n] &= (whitened - whitened[:, at, None]).square().sum(0) > 0.5
+    example, node = torch.nonzero(chosen, as_tuple=True)
     curvature = []
     for axis in range(dims):
         stride = side ** (dims - 1 - axis)
-        ends = [log_p[datum, (place + s * stride).clamp(0, len(grid.z) - 1)] for s in (-1, 1)]
-        curvature.append((2 * log_p[datum, place] - ends[0] - ends[1]) / step**2)
-    spread = factor[datum].square().sum(-1).sqrt()
+        ends = [log_p[example, (node + s * stride).clamp(0, len(grid.z) - 1)] for s in (-1, 1)]
+        curvature.append((2 * log_p[example, node] - ends[0] - ends[1]) / step**2)
+    spread = factor[example].square().sum(-1).sqrt()
     narrow = torch.diag_embed(torch.minimum(torch.stack(curvature, -1).clamp(min=1e-8).rsqrt(), spread))
-    return torch.cat([of, datum]), torch.cat([mean, grid.z[place]]), torch.cat([factor, narrow])
+    return torch.cat([of, example]), torch.cat([mean, grid.z[node]]), torch.cat([factor, narrow])
 
 
 def sample(model: VAE, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """n ancestral draws: z (n, D) from the prior, then x (n, *event) from p(x | z)."""
+    """n ancestral samples: z (n, D) from the prior, then x (n, *event) from p(x | z)."""
     with torch.no_grad():
         z = draw(model.prior(), Noise.of(seed, n, 1)).to(next(model.parameters()).dtype)
         return z, draw(model.decode(z), Noise.of(seed, n, 2)).to(z.dtype)

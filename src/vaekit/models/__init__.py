@@ -1,4 +1,4 @@
-"""Models: what one pass yields, one latent layer, several, classes, discrete codes, and priors."""
+"""Models: VAEs with one or several latent layers, with classes or discrete codes, and their priors."""
 
 from .priors import StandardNormal
 from .vae import VAE, Latent, Model, Trace

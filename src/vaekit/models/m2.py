@@ -1,4 +1,4 @@
-"""The semi-supervised model M2: a class y and a style z, the class known for some data (Kingma et al. 2014)."""
+"""The semi-supervised model M2 with a class y and a style z; some examples are labelled (Kingma et al. 2014)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .vae import Latent, Model, Trace
 
 
 class Classes(Head):
-    """One of C classes as a one-hot vector (C,), its probabilities softmax(raw)."""
+    """A categorical distribution over one-hot vectors (C,), with probabilities softmax(raw)."""
 
     support = OneHotCategorical.support
     discrete = True
@@ -33,7 +33,15 @@ class Classes(Head):
 
 
 class ClassPrior(nn.Module):
-    """p(y): the class frequencies, uniform where they are not given."""
+    """p(y): the class frequencies, uniform by default.
+
+    Arguments:
+        classes: C.
+        frequencies: C positive numbers; normalised to sum 1.
+
+    Raises:
+        ValueError: there are not C positive numbers.
+    """
 
     logits: Tensor
 
@@ -41,7 +49,7 @@ class ClassPrior(nn.Module):
         super().__init__()
         shares = torch.ones(classes) if frequencies is None else torch.tensor(frequencies, dtype=torch.float32)
         if shares.shape != (classes,) or not bool((shares > 0).all() and torch.isfinite(shares).all()):
-            raise ValueError(f"frequencies must be {classes} numbers above 0, one a class, got {frequencies}")
+            raise ValueError(f"frequencies must be {classes} numbers above 0, one per class, got {frequencies}")
         self.register_buffer("logits", torch.log(shares / shares.sum()))
 
     def forward(self) -> Distribution:
@@ -51,16 +59,16 @@ class ClassPrior(nn.Module):
 class M2(Model):
     r"""p(y) p(z) p(x | z, y) with q(y | x) q(z | x, y): Kingma et al. (2014), arXiv:1406.5298.
 
-    The code of a datum is flat, [y, z]: the class one-hot (C numbers), then the style (D numbers). Where the class is
-    known it is given as `c`, one-hot (K?, B, C): a pass then has the one latent z, and its weights estimate
-    log p(x | y); otherwise both are latents, y first, and they estimate log p(x).
+    The code of an example is the vector [y, z]: the one-hot class (C numbers), then the style (D numbers). With a known
+    class `c`, one-hot (K?, B, C), z is the only latent, and the importance weights estimate log p(x | y). Without `c`
+    both y and z are latents, in this order, and the weights estimate log p(x).
 
     Arguments:
         classifier: q(y | x), a density over one-hot vectors (C,).
         posterior: q(z | x, y), over (D,).
         likelihood: p(x | z, y).
         classes, latent: C and D.
-        frequencies: p(y), uniform where not given.
+        frequencies: p(y); uniform by default.
     """
 
     def __init__(
@@ -85,7 +93,7 @@ class M2(Model):
             c = draw(q, noise, k)
             above = (Latent(c, q, self.class_prior()),)
         q = self.posterior(x, c)
-        z = draw(q, noise, None if len(q.batch_shape) > 1 else k)  # classes on a leading axis: a draw for each
+        z = draw(q, noise, None if len(q.batch_shape) > 1 else k)  # classes on a leading axis get one sample each
         return Trace((*above, Latent(z, q, self.prior())), self.likelihood(z, c))
 
     @property
@@ -93,7 +101,7 @@ class M2(Model):
         return slice(self.classes, None)
 
     def each_class(self, x: Tensor, samples: int = 1) -> Tensor:
-        """Every class for every datum, as `c` of a pass: one-hot (samples * C, B, C), the classes in turn."""
+        """Every class for every example, as the argument `c`: one-hot (samples * C, B, C), the classes in turn."""
         every = torch.eye(self.classes, dtype=x.dtype, device=x.device).repeat(samples, 1)
         return every[:, None].expand(-1, len(x), -1)
 
@@ -108,16 +116,17 @@ class M2(Model):
         return self.likelihood(z[..., self.classes :], z[..., : self.classes])
 
     def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
-        """n codes (n, C + D): the class from p(y) unless it is given as `c` (n, C), the style from N(0, I)."""
+        """n codes (n, C + D): the class is `c` (n, C) or sampled from p(y), the style is sampled from N(0, I)."""
         noise, p = noise or Noise.fresh(n), self.prior()
         y = draw(self.class_prior(), noise) if c is None else c
         return torch.cat([y, draw_tempered(p, noise, temperature)], -1)
 
     @torch.no_grad()
     def class_log_probabilities(self, x: Tensor, samples: int = 100, noise: Noise | None = None) -> Tensor:
-        r"""log p(y | x) of each class by Bayes' rule, (B, C): p(y) p(x | y) normalised, p(x | y) by importance samples.
+        r"""log p(y | x) of each class, (B, C), by Bayes' rule: p(y) p(x | y), normalised over y.
 
-        Dearer than q(y | x), and right where that is not.
+        p(x | y) is estimated with `samples` importance samples. It costs more than q(y | x), but does not depend on
+        the classifier.
         """
         trace = self.trace(x, self.each_class(x, samples), noise=noise)
         (style,) = trace.latents
@@ -127,19 +136,19 @@ class M2(Model):
 
 
 class Joined(nn.Module):
-    """`net` on what it is given, each flattened to its last axis and laid side by side; leading axes broadcast.
+    """Applies `net` to its inputs, flattened and concatenated along the last axis; leading axes broadcast.
 
     Arguments:
         net: takes (..., sum of the events' sizes).
-        events: how many axes the event of each given tensor has.
+        events: the number of event axes of each input.
     """
 
     def __init__(self, net: nn.Module, events: Sequence[int]):
         super().__init__()
         self.net, self.events = net, tuple(events)
 
-    def forward(self, *given: Tensor) -> Tensor:
-        flat = [g.flatten(-dims) if dims > 1 else g for g, dims in zip(given, self.events, strict=True)]
+    def forward(self, *inputs: Tensor) -> Tensor:
+        flat = [x.flatten(-dims) if dims > 1 else x for x, dims in zip(inputs, self.events, strict=True)]
         lead = torch.broadcast_shapes(*(f.shape[:-1] for f in flat))
         return self.net(torch.cat([f.expand(*lead, -1) for f in flat], -1))
 
@@ -154,14 +163,15 @@ def m2(
     frequencies: Sequence[float] | None = None,
     wide: bool = False,
 ) -> M2:
-    """M2 with dense networks: three of the same hidden layers, the decoder's in reverse order.
+    """M2 with dense networks: three with the same hidden layers, the decoder's in reverse order.
 
     Arguments:
         event: shape of one x.
         classes, latent: C and D.
+        hidden, activation: of the hidden layers.
         head: of p(x | z, y).
-        frequencies: p(y), uniform where not given.
-        wide: as for `networks.MLP`.
+        frequencies: p(y); uniform by default.
+        wide: as in `networks.MLP`.
     """
     return M2(
         Conditional(networks.MLP(event, classes, hidden, activation, wide), Classes(classes)),

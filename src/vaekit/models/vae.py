@@ -1,4 +1,4 @@
-"""What one pass through a model yields, and the model with one latent layer."""
+"""The base class of models, the result of one pass, and the VAE with one latent layer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from vaekit.noise import Noise
 
 @dataclass
 class Latent:
-    """One latent layer of one pass: its draw `z` (K?, B, *event), posterior `q` and prior `p`.
+    """One latent layer in one pass.
 
-    `known_log_q` is log q(z | x) where drawing gave it (a flow, whose density is dear at a z from elsewhere).
+    Attributes:
+        z: the sample, (K?, B, *event).
+        q, p: the posterior and the prior of z.
+        known_log_q: log q(z | x) if sampling returned it: for a flow, computing it again is expensive.
     """
 
     z: Tensor
@@ -38,21 +41,26 @@ class Latent:
 
 @dataclass
 class Trace:
-    """One pass: the latents, top first, and the distribution over x. A plain VAE is the length-one case."""
+    """The result of one pass.
+
+    Attributes:
+        latents: the latent layers, top first; one for a VAE.
+        px: p(x | z), batch shape (K?, B).
+    """
 
     latents: tuple[Latent, ...]
     px: Distribution
 
 
 class Model(nn.Module, ABC):
-    """A latent-variable model with its inference network. Abstract.
+    """The abstract base class of latent-variable models with inference networks.
 
-    Shapes: x (B, *event); a code z is one flat vector a datum, (B, D), whatever the latents are (a hierarchy lays its
-    layers side by side); `k` puts a sample axis before: (K, B, D). `c` is the condition of a conditional model (B, C),
-    which becomes part of the code.
+    Shapes: x is (B, *event). A code z is one flat vector per example, (B, D), for every model (a hierarchy concatenates
+    its layers); `k` adds a leading sample axis, (K, B, D). `c` is the condition of a conditional model, (B, C); it is
+    part of the code.
 
     Attributes:
-        no_density: why the model has no log p(x), or None where it has one.
+        no_density: the reason why the model has no log p(x), or None if it has one.
     """
 
     likelihood: nn.Module
@@ -60,31 +68,44 @@ class Model(nn.Module, ABC):
 
     @property
     def latent_dims(self) -> slice:
-        """The places of a code whose numbers vary freely: not those of a condition or of a class."""
+        """The part of a code that holds latents: all of it except a condition or class."""
         return slice(None)
 
     @abstractmethod
     def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
-        """Draw z from q(z | x) and hold what every objective and estimator needs."""
+        """Sample z from q(z | x); returns what objectives and estimators need.
+
+        Arguments:
+            x: (B, *event).
+            c: the condition (B, C) of a conditional model.
+            k: number of samples per example, as a leading axis; None for one sample without this axis.
+            noise: the random numbers; fresh ones by default.
+        """
 
     @abstractmethod
     def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
-        """The code of each datum, (B, D): the posterior's centre, or with `noise` a draw from the posterior."""
+        """The code of each example, (B, D): the posterior mean, or with `noise` a sample of the posterior."""
 
     @abstractmethod
     def decode(self, z: Tensor) -> Distribution:
-        """p(x | z) for codes (K?, B, D)."""
+        """p(x | z) for codes z (K?, B, D)."""
 
     @abstractmethod
     def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
-        """n codes drawn from the prior, (n, D), spread by `temperature` about the prior's centre."""
+        """n codes sampled from the prior, (n, D); `temperature` scales their deviations from its mean."""
 
 
 class VAE(Model):
-    """Prior p(z), posterior q(z | x), likelihood p(x | z): Kingma and Welling (2013), whatever the three are.
+    """A prior p(z), a posterior q(z | x) and a likelihood p(x | z) (Kingma and Welling 2013, arXiv:1312.6114).
 
-    With `condition` numbers c a datum it is conditional: posterior and likelihood are given c after x or z (Sohn et
-    al. 2015), the prior stays p(z), and the code of a datum is [z, c], so that a code still says all that is decoded.
+    With a `condition` of C numbers per example, the model is conditional (Sohn et al. 2015): posterior and likelihood
+    also depend on c, the prior does not, and the code is [z, c], so that it determines the decoded distribution.
+
+    Arguments:
+        prior: module () -> p(z).
+        posterior: module (x) or (x, c) -> q(z | x).
+        likelihood: module (z) or (z, c) -> p(x | z).
+        condition: C; 0 for an unconditional model.
     """
 
     def __init__(self, prior: nn.Module, posterior: nn.Module, likelihood: nn.Module, condition: int = 0):
@@ -96,21 +117,23 @@ class VAE(Model):
     def latent_dims(self) -> slice:
         return slice(0, -self.condition or None)
 
-    def _given(self, c: Tensor | None) -> tuple[Tensor, ...]:
+    def _condition(self, c: Tensor | None) -> tuple[Tensor, ...]:
         if (c is None) != (self.condition == 0):
-            raise ValueError("this model is conditional: give c" if c is None else "this model takes no condition c")
+            raise ValueError(
+                "this model is conditional and needs c" if c is None else "this model takes no condition c"
+            )
         return () if c is None else (c,)
 
     def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
-        given = self._given(c)
-        q = self.posterior(x, *given)
+        condition = self._condition(c)
+        q = self.posterior(x, *condition)
         z, log_q = draw_with_density(q, noise or Noise.fresh(len(x), x.device), k)
-        return Trace((Latent(z, q, self.prior(), log_q),), self.likelihood(z, *given))
+        return Trace((Latent(z, q, self.prior(), log_q),), self.likelihood(z, *condition))
 
     def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
-        given = self._given(c)
-        q = self.posterior(x, *given)
-        return torch.cat([q.mean if noise is None else draw(q, noise), *given], -1)
+        condition = self._condition(c)
+        q = self.posterior(x, *condition)
+        return torch.cat([q.mean if noise is None else draw(q, noise), *condition], -1)
 
     def decode(self, z: Tensor) -> Distribution:
         if not self.condition:
@@ -118,6 +141,6 @@ class VAE(Model):
         return self.likelihood(z[..., : -self.condition], z[..., -self.condition :])
 
     def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
-        given = self._given(c)
+        condition = self._condition(c)
         with torch.no_grad():
-            return torch.cat([draw_tempered(self.prior(), noise or Noise.fresh(n), temperature), *given], -1)
+            return torch.cat([draw_tempered(self.prior(), noise or Noise.fresh(n), temperature), *condition], -1)
