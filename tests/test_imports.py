@@ -1,6 +1,7 @@
 """Which module may import which, and what `import vaekit` gives and costs."""
 
 import ast
+import builtins
 import subprocess
 import sys
 from pathlib import Path
@@ -111,9 +112,16 @@ def test_public_names_are_sorted_and_there():
     assert len(set(vaekit.__all__)) == len(vaekit.__all__)
     for name in vaekit.__all__:
         assert getattr(vaekit, name) is not None
-    assert set(dir(vaekit)) == set(vaekit.__all__)
+    assert set(dir(vaekit)) == {*vaekit.__all__, "open"}
     with pytest.raises(AttributeError, match="no_such_thing"):
         _ = vaekit.no_such_thing
+
+
+def test_a_star_import_hides_no_builtin():
+    given: dict[str, object] = {}
+    exec("from vaekit import *", given)
+    assert "fit" in given
+    assert not set(dir(builtins)) & set(given) - {"__builtins__", "__doc__", "__name__"}
 
 
 def test_importing_vaekit_imports_nothing_heavy():

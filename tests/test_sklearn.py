@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import vaekit as vk
 from vaekit.errors import ChoiceError, RunError
-from vaekit.sklearn import VAE
+from vaekit.sklearn import VAEEstimator
 from vaekit.training.loop import Trainer
 
 SMALL = {"hidden": (8,), "compile": "off", "batch": 50}
@@ -33,7 +33,7 @@ EXPECTED = {"check_methods_sample_order_invariance": NOISE, "check_methods_subse
 
 
 @parametrize_with_checks(
-    [VAE(latent=2, steps=3, settings=SMALL, samples=2)], expected_failed_checks=lambda estimator: EXPECTED
+    [VAEEstimator(latent=2, steps=3, settings=SMALL, samples=2)], expected_failed_checks=lambda estimator: EXPECTED
 )
 def test_it_has_an_estimators_manners(estimator, check):
     check(estimator)
@@ -49,7 +49,7 @@ def blobs():
 
 def test_codes_serve_a_classifier_in_a_pipeline(blobs):
     x, y = blobs
-    vae = VAE(latent=2, steps=400, settings={"hidden": (32,), "compile": "off"})
+    vae = VAEEstimator(latent=2, steps=400, settings={"hidden": (32,), "compile": "off"})
     found = make_pipeline(StandardScaler(), vae, LogisticRegression()).fit(x[:400], y[:400])
     assert found.score(x[400:], y[400:]) > 0.95
     assert list(found[:-1].get_feature_names_out()) == ["vae0", "vae1"]
@@ -58,7 +58,7 @@ def test_codes_serve_a_classifier_in_a_pipeline(blobs):
 def test_a_linear_model_scores_as_probabilistic_pca_does(blobs):
     x, _ = blobs
     exact = PCA(2).fit(x[:500]).score(x[500:])
-    found = VAE("linear", latent=2, steps=1000, settings={"compile": "off", "lr": 0.03}).fit(x[:500])
+    found = VAEEstimator("linear", latent=2, steps=1000, settings={"compile": "off", "lr": 0.03}).fit(x[:500])
     # trained on 449 of the 500 rows, and by gradients
     assert found.score(x[500:]) == pytest.approx(exact, abs=0.5)
     back = found.inverse_transform(found.transform(x[500:]))
@@ -70,14 +70,14 @@ def test_a_linear_model_scores_as_probabilistic_pca_does(blobs):
 def test_a_search_prefers_the_latents_the_data_have(blobs):
     x, _ = blobs
     search = GridSearchCV(
-        VAE(steps=300, settings={"hidden": (16,), "compile": "off"}, samples=20), {"latent": [1, 2]}, cv=2
+        VAEEstimator(steps=300, settings={"hidden": (16,), "compile": "off"}, samples=20), {"latent": [1, 2]}, cv=2
     )
     assert search.fit(x).best_params_ == {"latent": 2}
 
 
 def test_a_fitted_one_comes_back_from_bytes(blobs, tmp_path):
     x, _ = blobs
-    found = VAE(latent=2, steps=20, settings=SMALL, out=tmp_path / "run").fit(x)
+    found = VAEEstimator(latent=2, steps=20, settings=SMALL, out=tmp_path / "run").fit(x)
     assert (tmp_path / "run" / "run.json").exists()
     back = pickle.loads(pickle.dumps(found))  # what joblib does for work in several processes
     np.testing.assert_array_equal(back.transform(x[:9]), found.transform(x[:9]))
@@ -87,18 +87,18 @@ def test_images_and_recipes_with_labels(blobs):
     from sklearn.datasets import load_digits
 
     x = load_digits().data[:200].astype(np.uint8)
-    found = VAE(shape=(1, 8, 8), latent=2, steps=5, settings=SMALL).fit(x)
+    found = VAEEstimator(shape=(1, 8, 8), latent=2, steps=5, settings=SMALL).fit(x)
     assert found.run_.spec.kind == "image"
     assert found.inverse_transform(found.transform(x[:3])).shape == (3, 64)
     with pytest.raises(ChoiceError, match="label"):
-        VAE("conditional", steps=2, settings=SMALL).fit(blobs[0])
+        VAEEstimator("conditional", steps=2, settings=SMALL).fit(blobs[0])
 
 
 # --- how people use estimators ----------------------------------------------------------------------------------
 
 
 def tiny(**more):
-    return VAE(**{"latent": 2, "steps": 4, "settings": SMALL, "samples": 2, **more})
+    return VAEEstimator(**{"latent": 2, "steps": 4, "settings": SMALL, "samples": 2, **more})
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_what_it_does_not_take_is_refused_in_words(blobs):
     with pytest.raises(TypeError, match="sample_weight"):
         tiny().fit(x, sample_weight=np.ones(40))
     with pytest.raises(TypeError, match="sample_weight"):
-        make_pipeline(StandardScaler(), tiny()).fit(x, vae__sample_weight=np.ones(40))
+        make_pipeline(StandardScaler(), tiny()).fit(x, vaeestimator__sample_weight=np.ones(40))
     with pytest.raises(TypeError, match="dense"):
         tiny().fit(sparse.csr_matrix(x))
     with pytest.raises(ValueError, match="NaN"):
@@ -270,3 +270,17 @@ def test_an_interrupted_fit_raises_and_keeps_what_was_fitted(blobs, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         found.fit(x)
     np.testing.assert_array_equal(found.transform(x), codes)
+
+
+def test_the_old_name_warns_and_keeps_the_names_of_steps(blobs):
+    import vaekit.sklearn
+
+    with pytest.warns(FutureWarning, match="VAEEstimator"):
+        old = vaekit.sklearn.VAE
+    assert issubclass(old, VAEEstimator)
+    pipe = make_pipeline(StandardScaler(), old(latent=2, steps=2, settings=SMALL))
+    assert pipe.set_params(vae__latent=3).named_steps["vae"].latent == 3
+    with pytest.warns(FutureWarning):
+        assert type(pickle.loads(pickle.dumps(clone(pipe[-1])))) is old
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        _ = vaekit.sklearn.no_such_thing

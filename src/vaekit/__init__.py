@@ -59,7 +59,8 @@ _RENAMED = {
     "nets": "networks",
 }
 
-__all__ = sorted([*_HOMES, *_MODULES, "__version__"])
+__all__ = sorted({*_HOMES, *_MODULES, "__version__"} - {"open"})
+"""Without `vaekit.open`: `from vaekit import *` is not to hide Python's own `open`."""
 
 
 def __getattr__(name: str) -> Any:
@@ -76,4 +77,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "open"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from vaekit.errors import ChoiceError
 from vaekit.utils.suggest import unknown
@@ -32,32 +33,63 @@ class Defaults:
     epochs: float = 20
 
 
+class Range(NamedTuple):
+    """The values that an option may take."""
+
+    says: str
+    holds: Callable[[float], bool]
+
+
+POSITIVE = Range("be above 0", lambda v: 0 < v < math.inf)
+NOT_NEGATIVE = Range("be 0 or more", lambda v: 0 <= v < math.inf)
+BELOW_ONE = Range("lie in [0, 1)", lambda v: 0 <= v < 1)
+DEVICES = Range(f"lie in 1..{MOST_DEVICES}", lambda v: 1 <= v <= MOST_DEVICES)
+
+
+class About(NamedTuple):
+    """What stands beside the type of an option: its description, and the range of its values."""
+
+    help: str
+    range: Range | None = None
+
+
 @dataclass(frozen=True)
 class Options:
     """Training options; an option that is None takes the recipe's default.
 
     Give at most one of `epochs`, `steps` and `minutes`; `minutes` limits the whole call, compilation included.
+
+    >>> Options(epochs=5, lr=3e-4).checked().epochs
+    5
     """
 
-    epochs: float | None = None
-    steps: int | None = None
-    minutes: float | None = None
-    seed: int = 0
-    lr: float | None = None
-    batch: int | None = None
-    optimiser: OptimiserName | None = None
-    schedule: ScheduleName | None = None
-    weight_decay: float | None = None
-    clip: float | None = None
-    ema: float | None = None
-    augment: str | None = None
-    patience: int | None = None
-    validate_steps: int | None = None
-    checkpoint_steps: int | None = None
-    device: str = "auto"
-    devices: int = 1
-    precision: PrecisionName = "auto"
-    compile: CompileName = "auto"
+    epochs: Annotated[
+        float | None, About("passes through the training data; give one of epochs, steps and minutes", POSITIVE)
+    ] = None
+    steps: Annotated[int | None, About("training steps", POSITIVE)] = None
+    minutes: Annotated[float | None, About("wall-clock time for the whole call", POSITIVE)] = None
+    seed: Annotated[int, About("of weights, order, noise")] = 0
+    lr: Annotated[float | None, About("learning rate", POSITIVE)] = None
+    batch: Annotated[int | None, About("examples per step", POSITIVE)] = None
+    optimiser: Annotated[OptimiserName | None, About("update rule")] = None
+    schedule: Annotated[ScheduleName | None, About("of the learning rate")] = None
+    weight_decay: Annotated[float | None, About("L2 penalty (adamw: decay of the weights)", NOT_NEGATIVE)] = None
+    clip: Annotated[float | None, About("largest norm of the gradient", POSITIVE)] = None
+    ema: Annotated[float | None, About("decay of the running average of weights; 0 for none", BELOW_ONE)] = None
+    augment: Annotated[
+        str | None, About("move training images at random: flip (left-right), shift, shift:PIXELS, joined by commas")
+    ] = None
+    patience: Annotated[
+        int | None, About("stop after so many validations without a better ELBO, and keep the best weights", POSITIVE)
+    ] = None
+    validate_steps: Annotated[int | None, About("steps between validations", POSITIVE)] = None
+    checkpoint_steps: Annotated[int | None, About("steps between checkpoints, besides one a minute", POSITIVE)] = None
+    device: Annotated[str, About("auto, cpu, cuda, cuda:1, mps")] = "auto"
+    devices: Annotated[int, About("how many devices to train on", DEVICES)] = 1
+    precision: Annotated[PrecisionName, About("of the arithmetic; auto takes bf16 where it is compiled and fast")] = (
+        "auto"
+    )
+    compile: Annotated[CompileName, About("compile the training step; auto does where that saves time")] = "auto"
 
     def checked(self) -> Options:
         """These options, checked, with names in lower case.
@@ -67,27 +99,10 @@ class Options:
         """
         if sum(v is not None for v in (self.epochs, self.steps, self.minutes)) > 1:
             raise ChoiceError("give one of `epochs`, `steps` and `minutes`, not several")
-        for name in (
-            "epochs",
-            "steps",
-            "minutes",
-            "lr",
-            "batch",
-            "clip",
-            "patience",
-            "validate_steps",
-            "checkpoint_steps",
-            "devices",
-        ):
+        for name, about in abouts().items():
             value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ChoiceError(f"`{name}` must be above 0, got {value}")
-        if self.devices > MOST_DEVICES:
-            raise ChoiceError(f"`devices` must lie in 1..{MOST_DEVICES}, got {self.devices}")
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise ChoiceError(f"`ema` must lie in [0, 1), got {self.ema}")
-        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
-            raise ChoiceError(f"`weight_decay` must be 0 or more, got {self.weight_decay}")
+            if value is not None and about.range is not None and not about.range.holds(value):
+                raise ChoiceError(f"`{name}` must {about.range.says}, got {value}")
         lower: dict[str, Any] = {}
         for name, known in choices().items():
             value = getattr(self, name)
@@ -117,3 +132,23 @@ def choices() -> dict[str, tuple[str, ...]]:
             if get_origin(part) is Literal:
                 names[name] = get_args(part)
     return names
+
+
+def abouts() -> dict[str, About]:
+    """What is said beside each option, by name."""
+    return {name: get_args(hint)[1] for name, hint in get_type_hints(Options, include_extras=True).items()}
+
+
+def _attributes() -> str:
+    """The options as a section of a docstring: meaning, range and default of each."""
+    recipes, known, lines = {field.name for field in dataclasses.fields(Defaults)}, choices(), []
+    for name, about in abouts().items():
+        parts = [about.help]
+        parts += [f"one of {', '.join(known[name])}"] if name in known else []
+        parts += [f"must {about.range.says}"] if about.range else []
+        default = "the recipe's" if name in recipes else getattr(Options, name)
+        lines.append(f"        {name}: {'; '.join(parts)}. Default: {default}.")
+    return "\n".join(["    Attributes:", *lines])
+
+
+Options.__doc__ = f"{(Options.__doc__ or '').rstrip()}\n\n{_attributes()}\n    "

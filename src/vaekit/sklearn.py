@@ -1,6 +1,6 @@
-"""vaekit in a scikit-learn pipeline: `VAE` is a transformer and density estimator with the scikit-learn API.
+"""vaekit in a scikit-learn pipeline: `VAEEstimator` is a transformer and density estimator with the scikit-learn API.
 
-    make_pipeline(StandardScaler(), VAE(latent=8, epochs=30), LogisticRegression()).fit(x, y)
+    make_pipeline(StandardScaler(), VAEEstimator(latent=8, epochs=30), LogisticRegression()).fit(x, y)
 
 It trains an ordinary run: `estimator.run_` gives access to `evaluate`, `report`, `explore` and the rest.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ Array = NDArray[Any]
 KEPT = ("run.json", "model.safetensors", "splits.safetensors", "log.jsonl")
 
 
-class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A variational autoencoder, or any recipe that needs no labels, as a scikit-learn estimator.
 
     Arguments:
@@ -84,7 +85,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.out = out
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: Any = None, **unknown: Any) -> VAE:
+    def fit(self, X: ArrayLike, y: Any = None, **unknown: Any) -> VAEEstimator:
         """Train on the rows of X (N, D); y is ignored.
 
         Raises:
@@ -94,7 +95,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         if unknown:
             why = "repeat rows to weight them" if "sample_weight" in unknown else "it takes only X and y"
-            raise TypeError(f"VAE.fit does not take {', '.join(unknown)}: {why}")
+            raise TypeError(f"{type(self).__name__}.fit does not take {', '.join(unknown)}: {why}")
         arguments = self._arguments()
         x = validate_data(self, X, dtype="numeric", ensure_min_samples=4)
         seed = self.random_state
@@ -163,6 +164,11 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         x = self._checked(X)
         return self.run_.encode(x)
 
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """The names of the columns of a transform: vae0, vae1, ..."""
+        names = super().get_feature_names_out(input_features)
+        return np.asarray([f"vae{i}" for i in range(len(names))], dtype=object)
+
     def inverse_transform(self, Z: ArrayLike) -> Array:
         """The decoder's mean for codes Z (N, latent), in the units of X: (N, D).
 
@@ -215,6 +221,19 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 (Path(folder.name) / name).write_bytes(content)
             self.run_ = open_run(folder.name)
             self.run_.folder = folder
+
+
+_OLD = type(
+    "VAE", (VAEEstimator,), {"__module__": __name__, "__doc__": "`VAEEstimator`, under its name in vaekit 0.1."}
+)
+
+
+def __getattr__(name: str) -> Any:
+    """`VAE` was the name of the estimator; a pipeline or a pickle made with it keeps its names (`vae__latent`)."""
+    if name != "VAE":
+        raise AttributeError(f"module 'vaekit.sklearn' has no attribute {name!r}")
+    warnings.warn("vaekit.sklearn.VAE is now vaekit.sklearn.VAEEstimator", FutureWarning, stacklevel=2)
+    return _OLD
 
 
 def _is_ours(path: Path) -> bool:

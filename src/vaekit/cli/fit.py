@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from cyclopts import Group, Parameter
 
 from vaekit.errors import ChoiceError, DataError, RunError, UnavailableError
-from vaekit.options import Options
+from vaekit.options import Options, abouts
 from vaekit.runs.find import default_out, find_run, is_run
 from vaekit.utils.files import checked_path
 from vaekit.utils.progress import say
@@ -31,27 +31,7 @@ SUMMARY = "Train a model on DATA and leave a run directory."
 FINISHED = ("finished", "stopped early")
 
 GENERAL = {"recipe", "out", "resume", "extend", "exists", "moved", "init_from", "dry_run"}
-TRAINING = {
-    "epochs": "passes through the training data; give one of epochs, steps and minutes",
-    "steps": "training steps",
-    "minutes": "wall-clock time for the whole call",
-    "seed": "of weights, order, noise",
-    "lr": "learning rate",
-    "batch": "examples per step",
-    "optimiser": "update rule",
-    "schedule": "of the learning rate",
-    "weight_decay": "L2 penalty (adamw: decay of the weights)",
-    "clip": "largest norm of the gradient",
-    "ema": "decay of the running average of weights; 0 for none",
-    "augment": "move training images at random: flip (left-right), shift, shift:PIXELS, joined by commas",
-    "patience": "stop after so many validations without a better ELBO, and keep the best weights",
-    "validate_steps": "steps between validations",
-    "checkpoint_steps": "steps between checkpoints, besides one a minute",
-    "device": "auto, cpu, cuda, cuda:1, mps",
-    "devices": "how many devices to train on",
-    "precision": "of the arithmetic; auto takes bf16 where it is compiled and fast",
-    "compile": "compile the training step; auto does where that saves time",
-}
+TRAINING = {name: about.help for name, about in abouts().items()}
 DATA: dict[str, tuple[Any, str]] = {
     "size": (str | None, "resize images of a folder: 64 or 64x48 (height x width)"),
     "background": (str | None, "colour behind transparent images (white)"),
@@ -193,7 +173,7 @@ def _training_options(everything: bool) -> list[inspect.Parameter]:
     group = Group("Training (what is not given comes from the recipe)", sort_key=(2,))
     hints, unset = get_type_hints(Options), Options()
     return [
-        option(n, hints[n], getattr(unset, n), TRAINING.get(n, ""), group, show=everything or n in OFTEN)
+        option(n, hints[n], getattr(unset, n), TRAINING[n], group, show=everything or n in OFTEN)
         for n in Options.__dataclass_fields__
     ]
 
