@@ -109,7 +109,7 @@ def test_attributes_and_factors(rng):
     data = from_arrays(x, columns=columns, factor_names=["f"])
     assert (data.attribute_names, data.factor_names) == (["smile", "male"], ["f"])
     np.testing.assert_array_equal(data.train.columns["male"], data.train.index % 2)
-    with pytest.raises(DataError, match="'g' is no column"):
+    with pytest.raises(DataError, match="'g' is not a column"):
         from_arrays(x, columns=columns, factor_names=["g"])
     with pytest.raises(DataError, match="column 'age' must have one value for each of 20 rows"):
         from_arrays(x, columns={"age": np.arange(19)})
@@ -126,27 +126,27 @@ HUGE[6, 2] = 1e300
     [
         (NAN, {}, "row 6, column 2 is nan"),
         (NAN, {"feature_names": list("abcd")}, "row 6, column 'c' is nan"),
-        (HUGE, {}, r"row 6, column 2 is 1e\+300; numbers beyond"),
+        (HUGE, {}, r"row 6, column 2 is 1e\+300; the squares of numbers beyond"),
         (NAN.reshape(10, 2, 2), {}, r"row 6, column \(1, 0\) is nan"),
-        (np.ones((10, 3)), {}, "all 10 data are identical"),
+        (np.ones((10, 3)), {}, "all 10 rows are identical"),
         (np.ones((1, 3)), {}, "1 row, expected at least 3"),
-        (np.arange(2)[:, None], {}, "2 rows to make.*at least 3"),
+        (np.arange(2)[:, None], {}, "2 rows for train.*at least 3"),
         (np.empty((0, 3)), {}, r"no data: got shape \(0, 3\)"),
         (np.empty((5, 0)), {}, "no data"),
         (np.float64(3), {}, "no data"),
         (np.array(["a", "b", "c"]), {}, "real numbers.*got <U1"),
         (np.array([{}] * 4), {}, "real numbers.*got object"),
         (np.ones((4, 2), complex), {}, "real numbers.*complex"),
-        ([[1.0], [1.0, 2.0], [3.0]], {}, "all have one shape"),
-        (random(9, 2, 5, 6, 7), {}, "cannot tell what data of shape"),
-        (random(9, 5, 7, 13), {}, "say kind="),
+        ([[1.0], [1.0, 2.0], [3.0]], {}, "all rows must have the same shape"),
+        (random(9, 2, 5, 6, 7), {}, "cannot infer the kind of data of shape"),
+        (random(9, 5, 7, 13), {}, "give `kind`"),
         (random(9, 5), {"kind": "image"}, r"kind 'image' needs rows of shape \(H, W\)"),
         (random(9, 5), {"kind": "sound"}, "kind must be one of image, signal, vector, counts, got 'sound'"),
         (NAN[:5] - 3, {"kind": "counts"}, "row 0, column 0 is -3; counts are whole"),
         (random(9, 5), {"label": np.arange(8)}, "label must have one value for each of 9 rows"),
         (random(9, 5), {"label": np.arange(9) + 0.5}, "labels must be whole numbers or text, got 0.5"),
         (random(9, 5), {"label": np.arange(9), "label_names": ["a"]}, r"labels must lie in 0\.\.0"),
-        (random(9, 5), {"group": "person"}, "group='person': the data have no such column; it has none"),
+        (random(9, 5), {"group": "person"}, "group='person'`: the data have no such column; they have no columns"),
         (random(9, 5), {"valid": 1.5}, "valid must be a fraction"),
         (random(9, 5), {"test": random(4, 6)}, "rows of one shape"),
         (random(9, 5), {"test": random(4, 5), "label": np.arange(9)}, "labels for all of train, test or for none"),
@@ -196,7 +196,7 @@ def test_tensors_and_datasets(rng):
         np.testing.assert_array_equal(data.train.label, expected.train.label)
     assert from_arrays(Items(lambda i: x[i])).train.label is None
     assert from_arrays(tensor.bfloat16()).train.raw.dtype == np.float32
-    with pytest.raises(DataError, match="items must all have one shape"):
+    with pytest.raises(DataError, match="all items must have the same shape"):
         from_arrays(Items(lambda i: x[i, :, : 5 + i % 2]))
     with pytest.raises(DataError, match="key x or image, got picture"):
         from_arrays(Items(lambda i: {"picture": x[i]}))
@@ -231,10 +231,10 @@ def test_options_that_do_not_apply(tmp_path):
         with pytest.raises(DataError, match=f"`{option}` applies to"):
             load(tmp_path / "a.npy", **{option: value})
     (tmp_path / "a.bin").write_text("1 2 3")
-    with pytest.raises(DataError, match="cannot tell the format"):
+    with pytest.raises(DataError, match="unknown format"):
         load(tmp_path / "a.bin")
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match="a single image: give the folder"):
+    with pytest.raises(DataError, match="a single image: give a folder"):
         load(tmp_path / "a.png")
 
 

@@ -101,7 +101,7 @@ def test_numbers_with_leading_zeros_of_one_length_are_names(tmp_path):
     assert read(tmp_path, "zip,x\n" + lines(zips, range(4))).columns["zip"].tolist() == zips
     table = read(tmp_path, "n,x\n" + lines(["007", "12", "5"], range(3)))
     assert table.columns["n"].tolist() == [7, 12, 5]
-    assert table.notes == ("column 'n': numbers lose the zeros before them (007)",)
+    assert table.notes == ("column 'n': numbers lose their leading zeros (007)",)
 
 
 # --- the dialect ------------------------------------------------------------------------------------------------
@@ -168,14 +168,14 @@ def test_the_header_can_be_said(tmp_path):
 def test_comments(tmp_path):
     table = read(tmp_path, "# made today\n#\na,b\n1,2\n# in between\n3,4\n")
     assert table.columns["a"].tolist() == [1, 3]
-    assert table.notes == ("skipped 3 lines beginning with #",)
+    assert table.notes == ("skipped 3 lines starting with #",)
     colours = read(tmp_path, "colour,b\n#ff0000,1\n#00ff00,2\n")
     assert colours.columns["colour"].tolist() == ["#ff0000", "#00ff00"]
     out = io.StringIO()
     np.savetxt(out, [[1.5, 2.5], [3, 4]], header="a,b", delimiter=",", fmt="%g")
     table = read(tmp_path, out.getvalue())
     assert list(table.columns) == ["a", "b"]
-    assert "names of the columns are those of the comment '# a,b'" in table.notes[0]
+    assert "names of the columns come from the comment '# a,b'" in table.notes[0]
 
 
 def test_line_ends_of_every_kind(tmp_path):
@@ -270,10 +270,10 @@ def quoted(**at):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (quoted(_60='60.5,"a'), r"line 62: a quote \(\"\) opens a value and is never closed"),
-        (quoted(_60='60.5,"a', _70='70.5,b"'), "line 62: .* ends in line 72 only and holds what looks like rows"),
-        (quoted(_60='60.5,"a', _61='61.5,b"'), "line 62: .* ends in line 63 only and holds what looks like rows"),
-        (quoted(_60='60.5,"a', _70='70.5,"b"'), "line 62: a value goes on after its closing quote"),
+        (quoted(_60='60.5,"a'), r"line 62: a quote \(\"\) opens a value and is not closed"),
+        (quoted(_60='60.5,"a', _70='70.5,b"'), "line 62: .* ends in line 72 and seems to contain rows"),
+        (quoted(_60='60.5,"a', _61='61.5,b"'), "line 62: .* ends in line 63 and seems to contain rows"),
+        (quoted(_60='60.5,"a', _70='70.5,"b"'), "line 62: a value continues after its closing quote"),
         (
             quoted(_60='"60.5,a', _61='61.5,b"'),
             r"lines 62 to 63, which a quote \(\"\) joins: expected 2 values.* got 1",
@@ -283,9 +283,9 @@ def quoted(**at):
         (quoted(_60='60.5,"' + "a" * 140_000 + '"'), "line 62: a value has more than 131,072 characters"),
         (
             "x\n1,5\n2,5\n",
-            "line 2: expected 1 value, .* got 2; where the comma is the decimal sign, write `delimiter=';'`",
+            "line 2: expected 1 value, .* got 2; if the comma is the decimal sign, use `delimiter=';'`",
         ),
-        ("My report\n\na,b\n1,x\n", "line 3: expected 1 value, .* where lines stand above the header, delete them"),
+        ("My report\n\na,b\n1,x\n", "line 3: expected 1 value, .* if there are lines above the header, delete them"),
         ("a,a\n1,2\n", "two columns named 'a'"),
     ],
 )
@@ -298,7 +298,7 @@ def test_a_value_of_several_lines_is_kept_and_noted(tmp_path):
     path = saved(tmp_path, "v,c\n" + lines(WAVE, ['"New\nYork"', "Rome"] * 20))
     data = load(path)
     assert data.schema[1].categories == ("New\nYork", "Rome")
-    assert "a value of several lines in 20 rows, the first in line 2" in data.notes
+    assert "20 rows with a value of several lines, the first in line 2" in data.notes
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_encodings(tmp_path, encoding, note):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\né,1\né,2\n".encode() + b"\xe9,2\n", "line 4: not UTF-8, though the rest is"),
+        ("a,b\né,1\né,2\n".encode() + b"\xe9,2\n", "line 4: not UTF-8, unlike the other lines"),
         (b"a,b\n1,\0\0\n", "is not text .it holds zero bytes.*UTF-8"),
         (b"PK\x03\x04", "an Excel workbook or a .zip archive"),
         (b"\n<!DOCTYPE html>", "a web page"),
@@ -348,8 +348,8 @@ def test_files_that_are_no_tables_are_named(tmp_path, content, message):
         (",a,b\n" + lines(range(40), WAVE, WAVE[::-1]), ["a", "b"], "numbers or names the rows"),
         (",0,1\n" + lines(range(40), WAVE, WAVE[::-1]), ["0", "1"], "numbers or names the rows"),
         ("Unnamed: 0,a\n" + lines(range(7, 47), WAVE), ["a"], "'Unnamed: 0' numbers or names the rows"),
-        ("a,b,\n" + lines(WAVE, WAVE, [""] * 40), ["a", "b"], "holds nothing"),
-        ("a,b\n" + lines(WAVE, WAVE, [""] * 40), ["a", "b"], "holds nothing"),
+        ("a,b,\n" + lines(WAVE, WAVE, [""] * 40), ["a", "b"], "is empty and is left out"),
+        ("a,b\n" + lines(WAVE, WAVE, [""] * 40), ["a", "b"], "is empty and is left out"),
         ("a b\n" + lines([f"r{i}" for i in range(40)], WAVE, WAVE, by=" "), ["a", "b"], "numbers or names the rows"),
         ("a,b,\n" + lines(WAVE, WAVE, ["u", "v"] * 20), ["a", "b", "column3"], None),
     ],
@@ -432,7 +432,7 @@ def test_text_that_appears_far_down_is_read_whole(tmp_path, monkeypatch):
     table = read(tmp_path, "a,b\n# note\n" + lines(cells, [*range(31), 0.5]))
     assert table.columns["a"].tolist() == cells
     np.testing.assert_array_equal(table.columns["b"], [*range(31), 0.5])
-    assert table.notes == ("skipped 1 line beginning with #",)
+    assert table.notes == ("skipped 1 line starting with #",)
 
 
 @pytest.mark.parametrize("text", ["NA\n1.5\n2.5\n3.5\n", "?,anna\n5,bob\n7,cleo\n9,dora\n"])
@@ -440,7 +440,7 @@ def test_a_first_row_of_missing_numbers_is_no_header(tmp_path, text):
     found = read(tmp_path, text)
     assert found.names[0] == "column1"
     assert len(found.columns["column1"]) == 4
-    assert "no header" in " ".join(found.notes)
+    assert "not a header" in " ".join(found.notes)
 
 
 def test_an_empty_cell_above_an_index_is_in_a_header(tmp_path):

@@ -119,8 +119,11 @@ def test_images_far_from_zero(x):
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        (np.full((9, 2), 1e200) * np.arange(9)[:, None], r"row 1, column 0 is 1e\+200; numbers beyond 1e\+150"),
-        (1e-200 * np.arange(18.0).reshape(9, 2), "differs from row to row by less than 1e-150"),
+        (
+            np.full((9, 2), 1e200) * np.arange(9)[:, None],
+            r"row 1, column 0 is 1e\+200; the squares of numbers beyond 1e\+150",
+        ),
+        (1e-200 * np.arange(18.0).reshape(9, 2), "the values of an element differ by less than 1e-150"),
         (np.arange(2**41, 2**41 + 18).reshape(9, 2), None),
     ],
 )

@@ -148,14 +148,14 @@ def test_what_is_no_frame_is_said():
     torch = pytest.importorskip("torch")
     data = torch.utils.data.TensorDataset(torch.arange(20.0)[:, None])
     for given in (np.zeros((5, 3)), data, torch.utils.data.DataLoader(data)):
-        with pytest.raises(DataError, match=f"a path or a frame, got {type(given).__name__}: .*to from_arrays"):
+        with pytest.raises(DataError, match=f"a path or a frame, got {type(given).__name__}: use from_arrays"):
             load(given)
     assert from_arrays(data).shape == (1,)
-    with pytest.raises(DataError, match=r"a DataLoader gives batches.*loader\.dataset"):
+    with pytest.raises(DataError, match=r"a DataLoader yields batches.*loader\.dataset"):
         from_arrays(torch.utils.data.DataLoader(data))
-    with pytest.raises(DataError, match="an iterator gives its rows only once"):
+    with pytest.raises(DataError, match="an iterator has no length"):
         from_arrays(row for row in np.eye(3))
-    with pytest.raises(DataError, match=r"from_arrays takes arrays, got 'a\.csv': give names and paths to load"):
+    with pytest.raises(DataError, match=r"from_arrays expects arrays, got 'a\.csv': use load for names and paths"):
         from_arrays("a.csv")
     with pytest.raises(DataError, match=r"`drop` applies to a table .* or a frame .*, not to arrays in memory"):
         from_arrays(np.eye(4), drop=["a"])

@@ -79,7 +79,7 @@ def test_damaged_gzip_is_refused(tmp_path):
 def test_lying_header_and_wrong_magic(tmp_path):
     path = tmp_path / "a-idx3-ubyte"
     path.write_bytes(bytes([0, 0, 8, 1]) + (2**31).to_bytes(4, "big") + b"abc")
-    with pytest.raises(DataError, match="promises 2147483648"):
+    with pytest.raises(DataError, match="declares 2147483648"):
         load(path)
     path.write_bytes(b"\x89PNG and so on")
     with pytest.raises(DataError, match=r"not an IDX file.*89 50 4e 47"):
@@ -94,7 +94,7 @@ def test_folder_keeps_its_test_rows_and_order(tmp_path, pack):
     np.testing.assert_array_equal(data.test[:], arrays["t10k-images-idx3-ubyte"])
     np.testing.assert_array_equal(data.test.label, arrays["t10k-labels-idx1-ubyte"])
     assert data.shape == (1, 5, 4)
-    with pytest.raises(DataError, match="come with test rows of their own"):
+    with pytest.raises(DataError, match="come with their own test split"):
         load(tmp_path / "set", test=0.3)
 
 

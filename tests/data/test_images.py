@@ -147,7 +147,7 @@ def test_unreadable_images_are_named_or_counted(folder, damage):
         load(folder)
     data = load(folder, skip_bad=True)
     assert sum(map(len, (data.train, data.valid, data.test))) == 8
-    assert data.notes == ("1 of 9 images could not be read and were left out",)
+    assert data.notes == ("1 of 9 images cannot be read and are left out",)
     assert load(folder, skip_bad=True).notes == data.notes  # from the cache, too
 
 
@@ -182,7 +182,7 @@ def test_table(folder):
     (folder / "about.csv").write_text("\n".join(["file,smiling,age,person,mood", *rows, "gone.png,0,0,0,u"]))
     data = load(folder, table="about.csv", group="person")
     assert data.attribute_names == ["smiling"]
-    assert data.notes == ("not used, since they belong to no image: 1 row of about.csv",)
+    assert data.notes == ("1 row of about.csv without an image: not used",)
     assert data.options == {"table": "about.csv", "group": "person"}
     for split in (data.train, data.valid, data.test):
         number = np.array([int(name[7]) for name in split.names])
@@ -252,7 +252,7 @@ def test_wide_images_are_spread_over_the_range_of_all(tmp_path, mode):
     expected = np.floor((values - 100) / 800 * 255 + 0.5)
     np.testing.assert_array_equal(data.train[:], expected[data.train.index])
     assert data.options["pixel_range"] == "100.0,900.0"
-    assert any("values 100..900 were brought to 0..255" in note for note in data.notes)
+    assert any("values 100..900 are rescaled to 0..255" in note for note in data.notes)
     again = load(tmp_path / "set", **data.options)
     assert again.digest == data.digest
     few = wide(tmp_path / "new", [(100, 500)], mode)  # new rows are read by the run's range, not by their own
@@ -270,7 +270,7 @@ def test_wide_images_that_use_their_range_keep_it(tmp_path):
         pixels = np.array(Image.open(tmp_path / "hot" / f"{i}.tif").resize((20, 20)))
         pixels[0, 0] = 65535
         Image.fromarray(pixels).save(tmp_path / "hot" / f"{i}.tif")
-    assert any("`pixel_range=" in note and "few of 256 levels" in note for note in load(tmp_path / "hot").notes)
+    assert any("`pixel_range=" in note and "few of 256 grey levels" in note for note in load(tmp_path / "hot").notes)
     with pytest.raises(DataError, match=r"pixel_range must be 'LOW,HIGH'"):
         load(tmp_path / "set", pixel_range="9,3")
 
@@ -289,7 +289,7 @@ def test_colour_of_16_bits_is_told(tmp_path):
         )
         (tmp_path / "set" / f"{i}.png").write_bytes(content)
     data = load(tmp_path / "set")
-    assert data.notes == ("4 of 4 images are of 16 bits in colour: only the higher 8 were read",)
+    assert data.notes == ("4 of 4 images have 16 bits per colour: only the higher 8 bits are read",)
 
 
 def test_every_format_that_pillow_reads_is_read(tmp_path):
@@ -304,7 +304,7 @@ def test_every_format_that_pillow_reads_is_read(tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "set" / "__MACOSX" / "a.png")
     data = load(tmp_path / "set")
     assert sum(map(len, (data.train, data.valid, data.test))) == len(formats)
-    assert data.notes == ("3 files of other formats left out: .heic (2), without a suffix (1)",)
+    assert data.notes == ("left out 3 files of other formats: .heic (2), without a suffix (1)",)
 
 
 def test_pages_and_frames_that_are_left_out_are_counted(tmp_path):
@@ -314,7 +314,9 @@ def test_pages_and_frames_that_are_left_out_are_counted(tmp_path):
     pages[1].save(tmp_path / "set" / "b.gif", save_all=True, append_images=pages[2:])
     pages[2].save(tmp_path / "set" / "c.png")
     (note,) = load(tmp_path / "set").notes
-    assert note.startswith("2 of 3 files hold several images (pages, frames): the first of each was read, 7 were left")
+    assert note.startswith(
+        "2 of 3 files hold several images (pages, frames): only the first of each is read, 7 are left"
+    )
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
@@ -371,7 +373,7 @@ def test_splits_by_many_names(tmp_path, train, valid, test, inside):
             assert part == "train" or len(split) == 2 * n
         else:
             assert all(train in name.split("/") for name in split.names)  # drawn from train, and said
-            assert any(f"{part} ({len(split)} rows) drawn from train" in note for note in data.notes)
+            assert any(f"{part} ({len(split)} rows) drawn from the train split" in note for note in data.notes)
         assert all(("a", "b")[label] in name.split("/") for name, label in zip(split.names, split.label, strict=True))
 
 
@@ -388,14 +390,14 @@ def test_images_without_a_class_folder_have_no_label(tmp_path):
     data = load(tree(tmp_path / "set", [*names, *(f"test/{i}.png" for i in range(3))]))
     assert data.label_names == ["a", "b"]
     assert data.test.label.tolist() == [-1, -1, -1]
-    assert "3 images in no class folder: without a label" in data.notes
+    assert "3 images outside the class folders: without a label" in data.notes
     assert load(tree(tmp_path / "classes", ["train/0.png", "train/1.png", "bus/2.png"])).label_names == ["bus", "train"]
 
 
 def test_folders_inside_class_folders_are_told(tmp_path):
     data = load(tree(tmp_path / "set", ["pets/cat/0.png", "pets/dog/1.png", "cars/2.png"]))
     assert data.label_names == ["cars", "pets"]
-    assert any("folders inside them (pets/cat, pets/dog) were not used" in note for note in data.notes)
+    assert any("folders inside them (pets/cat, pets/dog) are not used" in note for note in data.notes)
 
 
 def test_links_to_folders_are_followed_once(tmp_path):

@@ -134,7 +134,7 @@ def test_given_test_rows(tmp_path, rng):
 def test_x_key(tmp_path, rng):
     np.savez(tmp_path / "a.npz", first=rng.normal(size=(9, 2)), second=rng.normal(size=(9, 3)))
     assert load(tmp_path / "a.npz", x_key="second").shape == (3,)
-    with pytest.raises(DataError, match=r"first \(9, 2\), second \(9, 3\).*x_key="):
+    with pytest.raises(DataError, match=r"first \(9, 2\), second \(9, 3\).*`x_key`"):
         load(tmp_path / "a.npz")
     with pytest.raises(DataError, match=r"x_key='third'.*no such array"):
         load(tmp_path / "a.npz", x_key="third")
@@ -354,7 +354,7 @@ def test_a_member_that_claims_other_rows_than_it_has(tmp_path, rng, monkeypatch,
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("x.npy", out.getvalue().replace(b"(30, 4)", claimed))
         file.writestr("other.npy", out.getvalue())
-    with pytest.raises(DataError, match=r"array 'x' says it has"):
+    with pytest.raises(DataError, match=r"array 'x' declares"):
         load(tmp_path / "a.npz")
 
 
@@ -406,7 +406,7 @@ def test_texts_that_may_be_labels_are_told_and_objects_are_not_read(tmp_path):
     for key, values in (("species", names), ("target", np.arange(12) % 3), ("class", names[:, None].astype("S"))):
         np.savez(tmp_path / "a.npz", x=x, **{key: values})
         (note,) = load(tmp_path / "a.npz").notes
-        assert note.endswith(f"write `label={key!r}`")
+        assert note.endswith(f"give `label={key!r}`")
         assert not read_rows(tmp_path / "a.npz").notes  # of new rows it is no question
         data = load(tmp_path / "a.npz", label=key)
         assert not data.notes

@@ -58,7 +58,7 @@ def test_a_table_of_pixels(tmp_path, rng):
 
 @pytest.mark.parametrize("shape", ["28", "0x4", "axb", (2, 2, 2, 2), "", "2x3"])
 def test_shapes_that_do_not_fit(rng, shape):
-    with pytest.raises(DataError, match=r"shape must be height x width|is for flat rows of"):
+    with pytest.raises(DataError, match=r"shape must be height x width|needs flat rows of"):
         from_arrays(rng.random((9, 12)), shape=shape)
 
 

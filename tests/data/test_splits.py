@@ -45,7 +45,7 @@ def test_seeds_differ_and_fractions_hold_for_many_groups():
     assert [len(parts[part]) for part in PARTS] == [4800, 600, 600]
 
 
-@pytest.mark.parametrize(("n", "message"), [(1, "1 row to make"), (2, "2 rows to make")])
+@pytest.mark.parametrize(("n", "message"), [(1, "1 row for train"), (2, "2 rows for train")])
 def test_too_few(n, message):
     with pytest.raises(DataError, match=f"{message}.*at least 3"):
         assign(n)
@@ -66,7 +66,7 @@ def test_given_parts_are_kept():
     assert sorted([*parts["train"], *parts["valid"]]) == list(range(20))
     whole = {"train": np.arange(8), "valid": np.arange(8, 9), "test": np.arange(9, 10)}
     assert all(np.array_equal(assign(10, given=whole, seed=5)[part], whole[part]) for part in PARTS)
-    with pytest.raises(DataError, match="splits of their own"):
+    with pytest.raises(DataError, match="their own splits"):
         assign(10, given=whole, group=np.arange(10))
 
 
@@ -74,8 +74,8 @@ def test_given_parts_are_kept():
     ("splits", "message"),
     [
         ({"train": [0, 1], "valid": [2]}, "exactly the keys"),
-        ({"train": [0, 1], "valid": [2], "test": [9]}, "names row 9.*rows 0..4.*made"),
-        ({"train": [0, -1], "valid": [2], "test": [3]}, "names row -1"),
+        ({"train": [0, 1], "valid": [2], "test": [9]}, "contains row 9.*rows 0..4.*other data"),
+        ({"train": [0, -1], "valid": [2], "test": [3]}, "contains row -1"),
         ({"train": [0, 1], "valid": [1], "test": [3]}, "row 1 more than once"),
         ({"train": [0, 1], "valid": [], "test": [3]}, "non-empty"),
         ({"train": [0.5, 1], "valid": [2], "test": [3]}, "row numbers"),

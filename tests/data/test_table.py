@@ -83,7 +83,7 @@ def test_missing_values_are_refused_by_row_and_column(tmp_path):
         ("a,a\n1,2\n", "two columns named 'a'"),
         ("a,b\n", "no rows"),
         ("", "no rows"),
-        ("label\n1\n2\n3\n", "no numeric column"),
+        ("label\n1\n2\n3\n", "no numeric or categorical column"),
     ],
 )
 def test_malformed(tmp_path, text, message):
@@ -209,8 +209,8 @@ def test_kinds_and_notes(tmp_path):
         ("names=real", "row 0, column 'names' is 'id0', expected a finite number"),
         ("names=counts", "row 0, column 'names' is 'id0', expected a whole number from 0 up"),
         ("real=counts,names=drop,one=drop", "row 0, column 'real' is 0.5, expected a whole number from 0 up"),
-        ("three=binary,names=drop,one=drop", "column 'three' of .* has 3 different values, a binary one has 2"),
-        ("one=drop", r"column names holds text.*9 different texts in 9 rows.*drop=\['names'\].*names=categorical"),
+        ("three=binary,names=drop,one=drop", "column 'three' of .* has 3 distinct values, but a binary column has 2"),
+        ("one=drop", r"column names holds text.*9 distinct texts in 9 rows.*drop=\['names'\].*names=categorical"),
         ("", "column names holds text"),
     ],
 )
@@ -326,7 +326,7 @@ def test_arrays_of_codes(tmp_path):
     [("real", ("a",)), ("counts", ("a",)), ("binary", ("a",)), ("categorical", ()), ("categorical", ("a", "a"))],
 )
 def test_columns_that_cannot_be(kind, categories):
-    with pytest.raises(DataError, match=f"column 'n' is {kind}, which categories"):
+    with pytest.raises(DataError, match="column 'n': the categories"):
         Column("n", kind, categories)
     with pytest.raises(DataError, match="kind must be one of"):
         Column("n", "colour")
@@ -384,7 +384,7 @@ def test_what_masking_does_not_excuse(tmp_path):
     with pytest.raises(DataError, match="row 3, column 1 is inf"):
         from_arrays(x, missing="mask")
     x[3, 1], x[:, 0] = 2.0, np.nan
-    with pytest.raises(DataError, match="column 'a' holds no value at all; drop it"):
+    with pytest.raises(DataError, match="column 'a' holds no values; drop it"):
         from_arrays(x, missing="mask", feature_names=list("abcd"))
     with pytest.raises(DataError, match="missing must be one of refuse, mask, got 'drop'"):
         from_arrays(x, missing="drop")
@@ -394,13 +394,13 @@ def test_what_masking_does_not_excuse(tmp_path):
         from_arrays(counts / 2, kind="counts", missing="mask")
     bytes_ = from_arrays(np.arange(20, dtype=np.uint8).reshape(5, 4), missing="mask")
     assert not bytes_.missing
-    assert bytes_.notes == ("no value can be missing: uint8 has no nan",)
+    assert bytes_.notes == ("no value is missing: uint8 cannot hold nan",)
 
 
 def test_rows_that_only_lack_the_same_are_identical():
     x = np.full((4, 3), np.nan)
     x[:, 1:] = 2
-    with pytest.raises(DataError, match="all 4 data are identical"):
+    with pytest.raises(DataError, match="all 4 rows are identical"):
         from_arrays(x, missing="mask", kind="signal")
 
 
@@ -453,7 +453,7 @@ def test_missing_words_mean_the_same_among_numbers_and_texts(tmp_path, word):
     assert data.notes[-1].startswith("20 of 80 values are missing, in 2 columns" + said)
 
 
-CATEGORY = "is taken for a category, not for a missing value; where the value is missing, leave the cell empty"
+CATEGORY = "is a category, not a missing value; leave the cell empty if the value is missing"
 
 
 def test_words_that_may_be_categories_stay_so(tmp_path):
@@ -488,8 +488,8 @@ def test_labels_may_be_missing(tmp_path):
         ),
         ([f"{i % 4}:30" for i in range(N)], r"holds dates or times .* \(`types='c=categorical'`\)"),
         (["unknown" if i == 7 else i for i in range(N)], "holds numbers, but row 7 is 'unknown': correct it"),
-        ([("x", "y")[i] if i < 2 else i for i in range(N)], "row 0 is 'x' and 1 other value are no numbers either"),
-        ([f"{i:032x}" for i in range(N)], "column c holds text.*40 different texts in 40 rows"),
+        ([("x", "y")[i] if i < 2 else i for i in range(N)], "row 0 is 'x' and 1 other value is not a number"),
+        ([f"{i:032x}" for i in range(N)], "column c holds text.*40 distinct texts in 40 rows"),
         ([hex(i) for i in range(N)], r"column c holds text.*\('0x0', '0x1', '0x10' and 37 more\)"),
         (["inf" if i == 5 else i for i in range(N)], "row 5, column 'c' is inf"),
     ],
@@ -512,8 +512,8 @@ def test_columns_that_are_neither_numbers_nor_categories(tmp_path, cells, messag
         ),
         ({"c": [10**15 + 7 * i for i in range(N)]}, ["column 'c' holds a different whole number in every row"]),
         ({"age": [20 + 37 * i for i in range(N)]}, []),
-        ({"c": ["Yes", "yes", "no", "no"] * 10}, ["column 'c': 'Yes' and 'yes' are different categories"]),
-        ({"c": ['a"', "a", "b", "b"] * 10}, ["column 'c': 'a' and 'a\"' are different categories"]),
+        ({"c": ["Yes", "yes", "no", "no"] * 10}, ["column 'c': 'Yes' and 'yes' are separate categories"]),
+        ({"c": ['a"', "a", "b", "b"] * 10}, ["column 'c': 'a' and 'a\"' are separate categories"]),
         ({"c": ["$1,234.50", "$3"] * 20}, ["column 'c': '$1,234.50' is read as the number 1234.5"]),
     ],
 )
@@ -536,7 +536,9 @@ def test_counts_are_recognised_only_where_they_are_plain(tmp_path):
     assert load_of(few, kind="vector").notes == ()
     assert load_of(many).kind == "counts"
     assert (
-        load_of(many).notes[0].startswith("30 columns of whole numbers from 0 up, many of them 0, are taken for counts")
+        load_of(many)
+        .notes[0]
+        .startswith("30 columns of whole numbers from 0 up, many of them 0, are modelled as counts")
     )
     assert load_of(many, kind="vector").kind == "vector"
     assert load_of(many + 5).kind == "vector"  # ages, not events
@@ -562,7 +564,7 @@ def test_unknown_categories_that_count_as_missing_are_noted(tmp_path):
     schema = (Column("x", "real"), Column("c", "categorical", ("u", "v")))
     found = read_rows(of_columns(tmp_path, x=[1, 2, 3], c=["u", "w", "NA"]), schema=schema, missing="mask")
     assert found.notes == (
-        "column 'c': 1 value such as 'w', unknown when the model was trained, taken for missing",
+        "column 'c': 1 value such as 'w', unknown to the model, treated as missing",
         "2 of 6 values are missing, in 1 column (written NA)",
     )
 
@@ -597,5 +599,5 @@ def test_the_note_on_a_word_taken_for_a_category_says_how_to_have_it_missing(tmp
     path = of_columns(tmp_path, x=WAVE, country=["", "DE", "US", "FR"] * 10)
     emptied = load(path, types="country=categorical", missing="mask")
     assert emptied.schema[1].categories == ("DE", "FR", "US")
-    assert not any("taken for a category" in note for note in emptied.notes)
+    assert not any("is a category" in note for note in emptied.notes)
     assert any(note.startswith("10 of 80 values are missing, in 1 column") for note in emptied.notes)

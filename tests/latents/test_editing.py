@@ -283,7 +283,7 @@ def test_conditional_runs_take_the_condition_of_the_test_set_or_a_label(tmp_path
         (["edit", "run", "row.npy", "--attribute", "8"], "--label"),
         (["fill", "run", "3", "--label", "7"], "its own condition"),
         (["edit", "run", "3", "--attribute", "8", "--label", "7"], "its own condition"),
-        (["sample", "run", "--label", "hat"], "no class 'hat': choose from 0, 1"),
+        (["sample", "run", "--label", "hat"], "unknown class 'hat': choose from 0, 1"),
     ):
         assert main(words) == 2
         assert said in capsys.readouterr().err

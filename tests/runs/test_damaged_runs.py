@@ -156,10 +156,10 @@ def test_splits_that_name_more_rows_than_the_data_have(run):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     held = tensors(run / "splits.safetensors")
     write_tensors(run / "splits.safetensors", held | {"train": torch.tensor([[0, 2**30]], dtype=torch.int32)})
-    with pytest.raises(DataError, match=r"names rows 0 to 1073741823, but the data have rows 0\.\.39"):
+    with pytest.raises(DataError, match=r"contains rows 0 to 1073741823, but the data have rows 0\.\.39"):
         vk.open(run).use_data()
     write_tensors(run / "splits.safetensors", held | {"train": torch.tensor([[-(2**60), 5]])})
-    with pytest.raises(DataError, match="names rows"):
+    with pytest.raises(DataError, match="contains rows"):
         vk.open(run).use_data()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
 

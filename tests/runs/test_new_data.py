@@ -318,7 +318,7 @@ def test_the_same_from_python(folder, birds, tmp_path):
     assert run.spec.shape == (2,)
     assert vk.open(run.path, data=data).data.shape == (2,)
     assert vk.fit(data, "vae", condition="species", out=run.path, resume=True, **TINY | {"steps": 5}).data.shape == (2,)
-    with pytest.raises(ChoiceError, match="'bill'`: the column holds"):
+    with pytest.raises(ChoiceError, match="'bill'`: the column has"):
         vk.fit(data, "vae", condition="bill", out=tmp_path / "none", **TINY)
     assert not (tmp_path / "none").exists()
 
@@ -531,8 +531,8 @@ def test_new_images_that_are_not_taken_as_they_are_are_told(folder, capsys, monk
     told = (
         "3 of 4 images have more than 8 bits: values 100..900",
         "1 of 4 images have 8 bits",
-        "1 of 4 images have values outside 100..900, which were clipped to it: 3 values, 1.7% of all",
-        "1 of 4 images were of another size (9x12) and resized to 6x6",
+        "1 of 4 images have values outside 100..900, which are clipped: 3 values, 1.7% of all",
+        "1 of 4 images have another size (9x12): resized to 6x6",
     )
     for command in ("score", "encode"):
         assert main([command, str(run.path), new, "--out", str(folder / f"odd-{OUT[command]}")]) == 0
@@ -541,7 +541,7 @@ def test_new_images_that_are_not_taken_as_they_are_are_told(folder, capsys, monk
     assert set(told) <= {
         note[: len(t)] for note in read_rows(new, size="6x6", pixel_range="100,900").notes for t in told
     }
-    for i, note in ((1, "01.tif: the image has values outside 100..900"), (2, "02.tif: the image was of another size")):
+    for i, note in ((1, "01.tif: the image has values outside 100..900"), (2, "02.tif: the image has another size")):
         picture = f"{new}/{i:02d}.tif"
         assert main(["score", str(run.path), picture, "--out", str(folder / "one.csv")]) == 0
         assert f"note: {note}" in capsys.readouterr().err

@@ -156,7 +156,7 @@ def _own(run: Run, split: str) -> Rows:
 def _all(run: Run, source: str, table: str | None = None) -> Rows:
     """All rows of a name or a path, in their order there; one image file or one datum of an array is one row."""
     from vaekit.data.arrays import in_order
-    from vaekit.data.core import some
+    from vaekit.data.core import listed
     from vaekit.data.loading import read_rows
     from vaekit.data.readers.folders import SUFFIXES
     from vaekit.data.readers.table import is_table
@@ -172,7 +172,7 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
     for note in found.notes:
         say(f"note: {note}")
     if is_table(path) and not run.columns and run.spec.kind in ("vector", "counts"):
-        shown = some(found.feature_names or [])
+        shown = listed(found.feature_names or [])
         say(f"note: this run knows no names of columns: {path.name} is read in its own order, {shown}")
     found = in_order(found, [column.name for column in run.columns], source)
     x, label = found.x, found.label
@@ -195,7 +195,7 @@ def _dialect(run: Run) -> dict[str, Any]:
         kept["header"] = "yes" if kept["header"] else "no"
     columns = run.columns
     numbers = {column.name for column in columns if not column.categories}
-    return kept | {"expected": [column.name for column in columns], "heard": numbers.__contains__}
+    return kept | {"expected": [column.name for column in columns], "numeric": numbers.__contains__}
 
 
 def _folder_class(run: Run, path: Path, names: list[str]) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Data: where they come from, how they are split, and what one datum looks like to a model.
+"""Data: loading, checks, splits, and the layout of one datum for a model.
 
 >>> from vaekit.data import load
 >>> data = load("digits")

@@ -1,4 +1,4 @@
-"""From arrays of any origin to `Data`: one set of rules and checks for all readers."""
+"""From the arrays of any reader to `Data`, with the same rules and checks for all."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,14 +25,14 @@ from .core import (
     counted,
     digest,
     layout,
+    listed,
     row_dtype,
-    some,
 )
 
 Missing = Literal["refuse", "mask"]
 MISSING = get_args(Missing)
-MOST_COUNTED = 2**24  # up to which float32 holds every whole number: counts unless another kind is asked for
-LARGEST_COUNT = 1e12  # where likelihoods of counts end; float32 rounds by 6e-8 of a count, far below its deviation
+MOST_COUNTED = 2**24  # float32 holds every whole number up to here; integers below are counts by default
+LARGEST_COUNT = 1e12  # limit of the count likelihoods; float32 rounds by 6e-8 of a count, far below its deviation
 REMEDIES = {
     "c": "save real and imaginary parts as channels: np.stack([x.real, x.imag], -1)",
     "M": "save times as numbers: (x - x.min()) / np.timedelta64(1, 's')",
@@ -42,20 +42,20 @@ REMEDIES = {
     "O": "give a frame (pandas, polars) as it is, or convert it to numbers",
     "S": "texts are read from tables (.csv, .parquet); save numbers",
 }
-"""What to do about arrays that hold no real numbers, by the kind of their type."""
+"""Remedies for arrays that do not hold real numbers, by the kind of their dtype."""
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a reader found, before any check: arrays aligned with the rows of `x`.
+    """What a reader returns, before any check: arrays aligned with the rows of `x`.
 
     Args:
         x: (N, ...) the data.
-        label: (N,) integers or strings.
-        columns: whatever else is known, each (N,).
-        splits: rows that the source itself fixes: train and test, or train, valid and test.
-        kind, scale: known from the source; None to find out.
-        options: those of `load` that the reader chose by itself, so that data are read alike again.
+        label: (N,) integers or strings, or None.
+        columns: further values of each row, each (N,).
+        splits: rows of the parts that the source itself defines: train and test, or train, valid and test.
+        kind, scale: as the source defines them; None to infer them.
+        options: arguments of `load` that the reader chose, recorded so that the data are read the same way again.
         Other fields: as in `Data` and `Split`.
     """
 
@@ -75,18 +75,20 @@ class Source:
 
 
 def in_order(source: Source, names: Sequence[str], where: str) -> Source:
-    """A source whose columns have names, with those of a run in its order; without names as it is.
+    """The source with its columns in the order of `names`; a source without distinct column names is unchanged.
 
     Raises:
         DataError: a column is missing.
     """
-    have = source.feature_names
-    if not names or have is None or len(set(have)) < len(have) or np.ndim(source.x) != 2 or list(names) == have:
+    current = source.feature_names
+    if not names or current is None or len(set(current)) < len(current) or np.ndim(source.x) != 2:
         return source
-    if lacking := [name for name in names if name not in have]:
-        raise DataError(f"{where} has no column {lacking[0]!r}; expected {some(names)}")
-    place = {name: i for i, name in enumerate(have)}
-    return replace(source, x=source.x[:, [place[name] for name in names]], feature_names=list(names))
+    if list(names) == current:
+        return source
+    if lacking := [name for name in names if name not in current]:
+        raise DataError(f"{where} has no column {lacking[0]!r}; expected {listed(names)}")
+    position = {name: i for i, name in enumerate(current)}
+    return replace(source, x=source.x[:, [position[name] for name in names]], feature_names=list(names))
 
 
 def build(
@@ -104,27 +106,28 @@ def build(
     missing: str = "refuse",
     options: dict[str, Any] | None = None,
 ) -> Data:
-    """Checks a source and splits it.
+    """Check a source and split it.
 
     Args:
-        source: what was read.
-        name, asked: what the data are called, and what was asked for.
-        kind: overrules the guess.
-        label, group: columns to take labels from, and to keep together in one split.
+        source: the result of a reader.
+        name, asked: short name of the data, and the name or path that was loaded.
+        kind: overrides the inferred kind.
+        label: column with the labels.
+        group: column whose rows of equal value stay in one split.
         valid, test, split_seed, rows, missing: as for `load` (`rows` is its `splits`).
         options: recorded in the result.
 
     Raises:
-        DataError: whatever is wrong with the data or the choices, by name.
+        DataError: the data or an argument are not valid; the message names the problem.
     """
     if missing not in MISSING:
         raise DataError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
     x = tidy(source.x, name)
-    sort = kind_of(x, source.kind if source.schema else kind or source.kind)  # the schema says what was asked for
+    sort = kind_of(x, source.kind if source.schema else kind or source.kind)  # a schema already follows `kind`
     plan = layout(sort, x.shape[1:])
     source, columns = _with_labels(source, len(x), name, label)
     codes, label_names = source.label, source.label_names
-    by = _groups(group, columns if codes is None else {"label": codes, **columns})
+    groups = _groups(group, columns if codes is None else {"label": codes, **columns})
     columns, attributes = _attributes(columns, source.factor_names)
     if len(x) < 2:
         raise DataError(
@@ -133,11 +136,11 @@ def build(
     bits = sort != "counts" and not source.schema and is_bits(x)
     x, double, masked, notes = _values(x, sort, source, name, missing == "mask")
     if rows is None:
-        parts = splits.assign(len(x), valid=valid, test=test, seed=split_seed, given=source.splits, group=by)
+        parts = splits.assign(len(x), valid=valid, test=test, seed=split_seed, given=source.splits, group=groups)
         notes = (*notes, *splits.drawn(source.splits, parts))
     else:
         parts = splits.stored(rows, len(x))
-    everything = Split(x, np.arange(len(x)), codes, columns, source.names, by, double)
+    everything = Split(x, np.arange(len(x)), codes, columns, source.names, groups, double)
     return Data(
         name=name,
         source=asked,
@@ -159,16 +162,16 @@ def build(
 
 
 def _with_labels(source: Source, n: int, name: str, asked: str | None) -> tuple[Source, dict[str, Array]]:
-    """The source with its labels as class numbers, from the column asked for or its own, and all its columns.
+    """The source with its labels as class numbers, from the column `asked` or its own labels, and all its columns.
 
     Raises:
-        DataError: no such column, or one of another length.
+        DataError: there is no such column, or a column has another length.
     """
     columns = {key: aligned(column, n, f"{name}: column {key!r}") for key, column in source.columns.items()}
     names, codes, notes = source.label_names, source.label, source.notes
     if codes is not None and np.ndim(codes) == 2:
-        codes, names, beside, note = several_labels(np.asarray(codes), n, names, f"{name}: label")
-        columns, notes = columns | beside, (*notes, *note)
+        codes, names, extra, note = several_labels(np.asarray(codes), n, names, f"{name}: label")
+        columns, notes = columns | extra, (*notes, *note)
     if asked is not None:
         if asked not in columns and (asked != "label" or codes is None):
             raise _no_column("label", asked, columns)
@@ -180,7 +183,7 @@ def _with_labels(source: Source, n: int, name: str, asked: str | None) -> tuple[
 
 
 def _groups(group: str | None, columns: Mapping[str, Array]) -> NDArray[np.int64] | None:
-    """The number of each row's group, from a column of these.
+    """The number of each row's group (n,), from one of these columns; None without `group`.
 
     Raises:
         DataError: there is no such column.
@@ -193,35 +196,37 @@ def _groups(group: str | None, columns: Mapping[str, Array]) -> NDArray[np.int64
 
 
 def _values(x: Any, kind: Kind, source: Source, name: str, masked: bool) -> tuple[Any, bool, bool, tuple[str, ...]]:
-    """Checks the values of all rows.
+    """Check the values of all rows.
 
     Returns:
-        x in its `row_dtype` where it lies in memory; whether float64 is kept; whether values may be missing; notes.
+        x, in its `row_dtype` if it is in memory; whether float64 is kept; whether values may be missing; notes.
 
     Raises:
-        DataError: a value that no model can learn from, or that its column cannot hold.
+        DataError: a value is not finite, or its column cannot hold it; or all rows are equal.
     """
     notes = source.notes
-    untrusted = not (isinstance(x, Computed) and x.trusted)  # to look at all of the others would be to compute them
+    untrusted = not (isinstance(x, Computed) and x.trusted)  # checking trusted rows would compute all of them
     if untrusted:
         _check(x, kind, name, source.feature_names, masked)
     double = untrusted and needs_double(x, kind, name)
     x = x if double or is_map(x) or isinstance(x, Computed) else cast(x)
     if masked and x.dtype.kind != "f":
-        if source.schema:  # rows of another table may lack what all of these have
+        if source.schema:  # later rows may have missing values even if these have none
             x = x.astype(np.float64 if double else np.float32)
         else:
-            masked, notes = False, (*notes, f"no value can be missing: {x.dtype} has no nan")
+            masked, notes = False, (*notes, f"no value is missing: {x.dtype} cannot hold nan")
     for start, block in blocks(x, double=double) if source.schema else ():
         check_columns(source.schema, block, name, start)
     return x, double, masked, notes
 
 
 def tidy(x: Any, name: str) -> Any:
-    """`x` as an array of numbers: maps are left alone, arrays in memory take their `row_dtype`, float64 as it is.
+    """`x` as an array of numbers: memory maps are unchanged, arrays in memory are cast to their `row_dtype`.
+
+    float64 stays float64.
 
     Raises:
-        DataError: not numbers, no rows, or rows without a single value.
+        DataError: `x` does not hold numbers, or has no rows or no values.
     """
     if not isinstance(x, np.ndarray | Computed):
         try:
@@ -243,31 +248,31 @@ def tidy(x: Any, name: str) -> Any:
             "bool; save it as uint8"
         )
     if x.dtype.itemsize > 8 or (x.dtype.kind == "u" and x.dtype.itemsize == 8 and x.max() > np.iinfo(np.int64).max):
-        x = x.astype(np.float64)  # float128, and what no int64 holds
+        x = x.astype(np.float64)  # float128, and integers above the maximum of int64
     x = x[:, None] if x.ndim == 1 else x
     return x if is_map(x) else cast(x, double=True)
 
 
-SAMPLED = 20_000  # rows looked at to tell whether float32 will do
-BLURRED = 2.0**-17  # of an element's deviation: the rounding to float32 that is too much
-LEAST, LARGEST = 1e-150, 1e150  # between them squares are float64 numbers
+SAMPLED = 20_000  # rows examined to decide whether float32 suffices
+BLURRED = 2.0**-17  # rounding to float32 that is too coarse, relative to an element's standard deviation
+LEAST, LARGEST = 1e-150, 1e150  # the squares of numbers between these are normal float64 numbers
 
 
 def is_bits(x: Any) -> bool:
-    """Whether every value is 0 or 1, or nan."""
+    """Whether every value is 0, 1 or nan."""
     if isinstance(x, Computed) and x.trusted:
         return False
     return all(bool(((block == 0) | (block == 1) | (block != block)).all()) for _, block in blocks(x, double=True))
 
 
 def needs_double(x: Any, kind: Kind, name: str) -> bool:
-    """Whether float32 would blur what tells rows apart: time stamps, whose digits before the last all agree.
+    """Whether float32 is too coarse for the differences between rows, as for time stamps.
 
-    It would where rounding to it moves some element by more than 2^-17 of the deviation over the rows, of an image by
-    more than that of its elements on average. Counts are whole, and small enough.
+    This is so if rounding to float32 moves an element by more than 2^-17 of its standard deviation over the rows; for
+    images and signals, of the root mean square of all elements' deviations. Counts are exact in float32.
 
     Raises:
-        DataError: an element differs from row to row by less than float64 can square.
+        DataError: an element varies over the rows by so little that its variance underflows in float64.
     """
     if kind == "counts" or not (x.dtype.kind in "fiu" and x.dtype.itemsize >= 4) or x.dtype == np.float32:
         return False
@@ -291,12 +296,12 @@ def needs_double(x: Any, kind: Kind, name: str) -> bool:
         deviation, moved = np.sqrt((deviation**2).mean()), moved.max()
         least, most = least.min(), most.max()
     if ((deviation < LEAST) & (most > least) & (most - least < LEAST)).any():
-        raise DataError(f"{name}: some element differs from row to row by less than {LEAST:g}: multiply the data first")
+        raise DataError(f"{name}: the values of an element differ by less than {LEAST:g}: rescale the data first")
     return bool((moved > BLURRED * np.where(deviation > 0, deviation, 1)).any())
 
 
 def is_map(x: Array) -> bool:
-    """Whether the values lie in a file rather than in memory."""
+    """Whether `x` is, or is a view of, a memory map."""
     base: Any = x
     while isinstance(base, np.ndarray):
         if isinstance(base, np.memmap):
@@ -306,10 +311,10 @@ def is_map(x: Array) -> bool:
 
 
 def kind_of(x: Array, asked: str | None) -> Kind:
-    """The kind asked for, or the one that the shape and type of `x` speak for.
+    """The kind `asked`, or the one inferred from the shape and dtype of `x`.
 
     Raises:
-        DataError: an unknown kind, or a shape that is none.
+        DataError: the kind is unknown, or cannot be inferred from the shape.
     """
     if asked is not None:
         for kind in KINDS:
@@ -325,16 +330,16 @@ def kind_of(x: Array, asked: str | None) -> Kind:
     if len(row) == 2 or (len(row) == 3 and (row[2] in (1, 2, 3, 4) or row[0] in (1, 3))):
         return "image"
     raise DataError(
-        f"cannot tell what data of shape {x.shape} are: expected (N, D) vectors, (N, H, W) or (N, H, W, C) images "
-        "(C from 1 to 4) or (N, C, H, W) images (C 1 or 3); reshape them, or say kind="
+        f"cannot infer the kind of data of shape {x.shape}: expected (N, D) vectors, (N, H, W) or (N, H, W, C) images "
+        "(C from 1 to 4) or (N, C, H, W) images (C 1 or 3); reshape them, or give `kind`"
     )
 
 
 def aligned(column: Any, n: int, what: str) -> Array:
-    """`column` as an array with one value per row.
+    """`column` as an array (n,), with booleans and integers as int64.
 
     Raises:
-        DataError: another shape, or neither numbers nor strings.
+        DataError: it has another shape, or holds neither numbers nor strings.
     """
     column = np.asarray(column)
     if column.shape == (n, 1):
@@ -347,19 +352,19 @@ def aligned(column: Any, n: int, what: str) -> Array:
 
 
 def labels(values: Array, names: list[str] | None) -> tuple[NDArray[np.int64], list[str] | None]:
-    """Labels as class numbers 0..K-1 (-1, unknown, stays; an empty text is unknown), with the names of the classes.
+    """Labels (n,) as class numbers 0..K-1, with the names of the classes or None.
 
-    Of -1 and 1 alone, both are classes.
+    -1 and the empty text are unknown labels and become -1; if the only values are -1 and 1, both are classes.
 
     Raises:
-        DataError: fractions or missing values, or numbers without a name among `names`.
+        DataError: a label is a fraction or missing, or a number without a name in `names`.
     """
     if values.dtype.kind == "f":
         if not np.isfinite(values).all() or (values != np.round(values)).any():
-            odd = values[~np.isfinite(values) | (values != np.round(values))][0]
+            wrong = values[~np.isfinite(values) | (values != np.round(values))][0]
             raise DataError(
-                f"labels must be whole numbers or text, got {odd:g}: write -1 where one is unknown, or name another "
-                "column with label="
+                f"labels must be whole numbers or text, got {wrong:g}: write -1 for unknown labels, or choose another "
+                "column with `label`"
             )
         values = values.astype(np.int64)
     if values.dtype.kind in "bui":
@@ -376,7 +381,7 @@ def labels(values: Array, names: list[str] | None) -> tuple[NDArray[np.int64], l
             return values, None
         return np.where(values == -1, -1, np.searchsorted(classes, values)), [str(c) for c in classes]
     classes, codes = np.unique(values, return_inverse=True)
-    if len(classes) and not classes[0]:  # an empty text, the first in any order: an unknown label
+    if len(classes) and not classes[0]:  # the empty text sorts first
         classes, codes = classes[1:], codes - 1
     return codes.astype(np.int64), [str(c) for c in classes]
 
@@ -384,13 +389,13 @@ def labels(values: Array, names: list[str] | None) -> tuple[NDArray[np.int64], l
 def several_labels(
     values: Array, n: int, names: list[str] | None, what: str
 ) -> tuple[Array | None, list[str] | None, dict[str, Array], list[str]]:
-    """Labels (n, K): one column, or one-hot, as classes; anything else as K columns of the data.
+    """Labels (n, K) as classes if there is one column or they are one-hot, else as K columns of the data.
 
     Returns:
-        Labels (n,) and names of the classes, or None; columns by name; what to tell the user.
+        Labels (n,) or None; names of the classes or None; columns by name; notes to the user.
 
     Raises:
-        DataError: another number of rows, or no numbers.
+        DataError: the labels have another number of rows, or are not numbers.
     """
     if len(values) != n:
         raise DataError(f"{what} must have one value for each of {n} rows, got shape {values.shape}")
@@ -404,12 +409,12 @@ def several_labels(
         return values.argmax(1), names, {}, [f"one-hot labels of {count} columns were read as {count} classes"]
     titles = names if names and len(names) == count else [f"label_{i}" for i in range(count)]
     columns = {title: aligned(values[:, i], n, what) for i, title in enumerate(titles)}
-    return None, None, columns, [f"labels of shape {values.shape} are no classes: kept as columns {some(titles)}"]
+    return None, None, columns, [f"labels of shape {values.shape} are not one-hot: kept as columns {listed(titles)}"]
 
 
 def _attributes(columns: dict[str, Array], factors: list[str]) -> tuple[dict[str, Array], list[str]]:
-    """The columns of exactly two values, 0 and 1 (or -1 and 1, which become 0 and 1), are attributes."""
-    found = []
+    """The columns, and the names of the attributes: the columns of 0 and 1, or of -1 and 1, which become 0 and 1."""
+    attributes = []
     columns = dict(columns)
     for name, column in columns.items():
         if name in factors or name in ("batch", "group") or column.dtype.kind not in "if":
@@ -417,14 +422,14 @@ def _attributes(columns: dict[str, Array], factors: list[str]) -> tuple[dict[str
         values = np.unique(column)
         if np.array_equal(values, [0, 1]) or np.array_equal(values, [-1, 1]):
             columns[name] = (column == 1).astype(np.int64)
-            found.append(name)
-    return columns, found
+            attributes.append(name)
+    return columns, attributes
 
 
 def _check(x: Array, kind: Kind, name: str, feature_names: list[str] | None, masked: bool) -> None:
-    """Refuses what no model can learn from: values that are not finite, counts that are none, one row repeated.
+    """Raise DataError for values that are not finite, for counts that are not whole, and if all rows are equal.
 
-    Where `masked`, nan is a missing value; then something must be known of every column of vectors.
+    With `masked`, nan is a missing value, and every column of vectors needs at least one value.
     """
     first, constant = cast(np.asarray(x[:1]), double=True), True
     known = np.zeros(x.shape[1:], bool)
@@ -433,10 +438,10 @@ def _check(x: Array, kind: Kind, name: str, feature_names: list[str] | None, mas
         if block.dtype.kind == "f":
             missing = np.isnan(block)
             wrong = np.isinf(block) if masked else ~np.isfinite(block)
-            remedy = "drop such rows, fill the missing values in, or have them left out of account: `missing='mask'`"
-            remedy = remedy if missing.any() else "drop such rows, or mend them"
+            remedy = "drop these rows, fill in the missing values, or mask them with `missing='mask'`"
+            remedy = remedy if missing.any() else "drop or correct these rows"
             if not wrong.any() and block.dtype == np.float64 and (wrong := np.abs(block) > LARGEST).any():
-                remedy = f"numbers beyond {LARGEST:g} have no square: divide the data, or take logarithms"
+                remedy = f"the squares of numbers beyond {LARGEST:g} overflow: divide the data, or take logarithms"
             known |= ~missing.all(0)
         if kind == "counts" and not wrong.any():
             wrong = ~missing & ((block < 0) | (block != np.round(block)))
@@ -445,35 +450,35 @@ def _check(x: Array, kind: Kind, name: str, feature_names: list[str] | None, mas
                 wrong = ~missing & (block > LARGEST_COUNT)
                 remedy = f"counts are at most {LARGEST_COUNT:g}; count in larger units, or give kind='vector'"
         if wrong.any():
-            place = np.argwhere(wrong)[0]
-            row, column = start + int(place[0]), tuple(map(int, place[1:]))
-            where = _place(column, feature_names)
-            raise DataError(f"{name}: row {row}, column {where} is {block[tuple(place)]:g}; {remedy}")
+            position = np.argwhere(wrong)[0]
+            row, column = start + int(position[0]), tuple(map(int, position[1:]))
+            where = _column_text(column, feature_names)
+            raise DataError(f"{name}: row {row}, column {where} is {block[tuple(position)]:g}; {remedy}")
         constant = constant and bool(((block == first) | (missing & np.isnan(first))).all())
     if constant:
-        raise DataError(f"{name}: all {len(x)} data are identical, so there is nothing to learn; check the file")
+        raise DataError(f"{name}: all {len(x)} rows are identical, so there is nothing to learn; check the file")
     if x.dtype.kind == "f" and kind in ("vector", "counts") and not known.all():
         column = tuple(map(int, np.argwhere(~known)[0]))
-        raise DataError(f"{name}: column {_place(column, feature_names)} holds no value at all; drop it")
+        raise DataError(f"{name}: column {_column_text(column, feature_names)} holds no values; drop it")
 
 
-def _place(column: tuple[int, ...], feature_names: list[str] | None) -> str:
+def _column_text(column: tuple[int, ...], feature_names: list[str] | None) -> str:
     if len(column) != 1:
         return str(column)
     return repr(feature_names[column[0]]) if feature_names else str(column[0])
 
 
 def _scale(x: Array, kind: Kind, train: NDArray[np.int64], double: bool) -> tuple[float, float]:
-    """(0, 255) for bytes, (0, 1) for bits (also bits kept in bytes), otherwise what the training rows show."""
+    """(0, 255) for bytes, (0, 1) for bits (also bits stored as bytes), else the range of the training rows."""
     if x.dtype.kind == "b":
         return 0.0, 1.0
     if row_dtype(x.dtype) == np.uint8 and kind != "counts":
         return (0.0, 1.0) if all(block.max() <= 1 for _, block in blocks(x)) else (0.0, 255.0)
     ends = [(np.fmin.reduce(block, None), np.fmax.reduce(block, None)) for _, block in blocks(x, train, double)]
     low, high = np.fmin.reduce([low for low, _ in ends]), np.fmax.reduce([high for _, high in ends])
-    return (float(low), float(high)) if low == low else (0.0, 1.0)  # nan: the training rows lack every value
+    return (float(low), float(high)) if low == low else (0.0, 1.0)  # nan: every value of the training rows is missing
 
 
 def _no_column(option: str, asked: str, columns: Mapping[str, Any]) -> DataError:
-    there = f"it has {', '.join(sorted(columns))}" if columns else "it has none"
-    return DataError(f"{option}={asked!r}: the data have no such column; {there}")
+    choices = f"choose from {', '.join(sorted(columns))}" if columns else "they have no columns"
+    return DataError(f"`{option}={asked!r}`: the data have no such column; {choices}")

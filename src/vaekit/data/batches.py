@@ -1,4 +1,4 @@
-"""Which rows make the batch of a step, and the raw rows themselves as a tensor."""
+"""The row numbers of each batch, and the raw rows as tensors."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from .core import Data, Split
 class Order:
     """An endless sequence of shuffled epochs, cut into batches of exactly `batch` rows.
 
-    Batch `step` is a pure function of (seed, step): positions step*batch ... of the concatenated permutations. A
-    batch may span two epochs, so none is ever short and every row is used equally often.
+    Batch `step` is a pure function of (seed, step): it starts at position step * batch of the concatenated
+    permutations. A batch may span two epochs, so that every batch is full and every row is used equally often.
+
+    Arguments:
+        n: number of rows.
+        batch: rows per batch; at most n are used.
+        seed: of the permutations.
     """
 
     def __init__(self, n: int, batch: int, seed: int):
@@ -23,13 +28,14 @@ class Order:
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.long)
 
     def permutation(self, epoch: int) -> Tensor:
+        """The order of the rows in an epoch, int64 (n,)."""
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(fold(self.seed, epoch, 0xBA7C4) & (2**63 - 1))
             self._epoch, self._permutation = epoch, torch.randperm(self.n, generator=generator)
         return self._permutation
 
     def rows(self, step: int) -> Tensor:
-        """The rows of batch `step`, int64 (batch,)."""
+        """The row numbers of batch `step`, int64 (batch,)."""
         epoch, offset = divmod(step * self.batch, self.n)
         head = self.permutation(epoch)[offset : offset + self.batch]
         missing = self.batch - len(head)
@@ -37,7 +43,13 @@ class Order:
 
 
 class Rows:
-    """Raw rows by number, as a tensor shaped (n, *event): resident in memory, or read from a memory map."""
+    """Raw rows by number as a tensor (n, *event), kept on the device if they fit, else read from the source.
+
+    Arguments:
+        data, split: the data set and the split with the rows.
+        device: of the tensors.
+        resident_bytes: maximum size in bytes of a split that is kept on the device.
+    """
 
     def __init__(self, data: Data, split: Split, device: torch.device | str = "cpu", resident_bytes: float = 2e9):
         self.data, self.split, self.device = data, split, torch.device(device)

@@ -1,4 +1,4 @@
-"""Where vaekit keeps what it would otherwise compute or download again, and how it writes there."""
+"""The cache folder for downloads and packed data, and atomic writing into it."""
 
 import hashlib
 import os
@@ -15,11 +15,11 @@ from vaekit.utils.files import part_of, remove_parts
 
 from .core import Array, Progress, blocks, row_dtype
 
-LARGE = 64 * 2**20  # bytes from which arrays are mapped from a file, not held in memory
+LARGE = 64 * 2**20  # bytes; larger arrays are memory-mapped from a file
 
 
 def folder(cache: str | Path | None = None) -> Path:
-    """The cache: `cache` if given, else `VAEKIT_CACHE`, else the platform's place (on Linux ~/.cache/vaekit)."""
+    """The cache folder: `cache` if given, else `VAEKIT_CACHE`, else the platform's (on Linux ~/.cache/vaekit)."""
     if cache is not None:
         return Path(cache).expanduser()
     if chosen := os.environ.get("VAEKIT_CACHE"):
@@ -35,7 +35,7 @@ def folder(cache: str | Path | None = None) -> Path:
 
 @contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears at `path` whole or not at all: written beside it, synced, renamed.
+    """A file that replaces `path` atomically: it is written beside `path`, flushed to disk, then renamed.
 
     Raises:
         DataError: the cache cannot be written.
@@ -59,20 +59,20 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 def unwritable(path: Path, error: OSError) -> DataError:
     """The error for a cache that cannot be written."""
     return DataError(
-        f"cannot write {path} ({error.strerror or error}): set VAEKIT_CACHE (or cache=) to a folder you may write, "
-        "with room enough"
+        f"cannot write {path} ({error.strerror or error}): set VAEKIT_CACHE (or `cache`) to a writable folder with "
+        "enough free space"
     )
 
 
 def joined(parts: Sequence[Array], cache: str | Path | None = None, progress: Progress | None = None) -> Array:
-    """The rows of all parts in one array: large ones are written to the cache once, then mapped.
+    """The rows of all parts in one array, in their common `row_dtype`; float64 stays float64.
 
-    The array is of their common `row_dtype`, float64 as it is.
+    A large array is written to the cache once, then memory-mapped.
 
     Args:
-        parts: (N_i, *row), maps or in memory.
+        parts: (N_i, *row), memory-mapped or in memory.
         cache: as for `folder`.
-        progress: called while they are written.
+        progress: called during writing.
 
     Raises:
         DataError: the cache cannot be written.
@@ -100,15 +100,15 @@ def joined(parts: Sequence[Array], cache: str | Path | None = None, progress: Pr
 
 
 def _identity(x: Array) -> str:
-    """What tells an array from others: its place in a file that is only read, else its content."""
+    """A text that identifies an array: its position in a read-only memory map, else a hash of its content."""
     base: Any = x
     while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
         base = base.base
     if isinstance(base, np.memmap) and base.mode == "r" and base.filename is not None:
         stat = os.stat(base.filename)
-        place = x.__array_interface__["data"][0] - base.__array_interface__["data"][0] + base.offset
+        offset = x.__array_interface__["data"][0] - base.__array_interface__["data"][0] + base.offset
         file = [Path(base.filename).resolve(), stat.st_size, stat.st_mtime_ns]
-        return f"{file} {place} {x.dtype.str} {x.shape} {x.strides}"
+        return f"{file} {offset} {x.dtype.str} {x.shape} {x.strides}"
     sha = hashlib.sha256()
     for _, block in blocks(x, double=True):
         sha.update(np.ascontiguousarray(block).data)
@@ -116,7 +116,7 @@ def _identity(x: Array) -> str:
 
 
 class Packer:
-    """Writes rows one after the other into a .npy file whose number of rows is known only at the end."""
+    """Writes uint8 rows one by one into a .npy file; `close` writes their number into the header."""
 
     def __init__(self, file: IO[bytes], row: tuple[int, ...]) -> None:
         self.file, self.row, self.n = file, row, 0
@@ -125,18 +125,18 @@ class Packer:
 
     def _header(self) -> None:
         shape = (self.n, *self.row)
-        np.lib.format.write_array_header_1_0(  # numpy pads it so that the first axis can grow in place
+        np.lib.format.write_array_header_1_0(  # NumPy pads the header so that the first axis can grow in place
             self.file, {"descr": "|u1", "fortran_order": False, "shape": shape}
         )
 
     def add(self, row: Array) -> None:
-        """Appends one uint8 row."""
+        """Append one uint8 row."""
         assert (row.shape, row.dtype) == (self.row, np.uint8)
         self.file.write(np.ascontiguousarray(row).data)
         self.n += 1
 
     def close(self) -> None:
-        """Writes the number of rows into the header."""
+        """Write the number of rows into the header."""
         self.file.seek(0)
         self._header()
         assert self.file.tell() == self._data

@@ -1,4 +1,4 @@
-"""What else a model may be given of a datum: a condition beside x, or the class to predict."""
+"""Further inputs of a model besides x: the condition of a conditional model, or classes to predict."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 
 from vaekit.errors import ChoiceError
 
-from .core import Column, Data, Split, cast, digest, some
+from .core import Column, Data, Split, cast, digest, listed
 
 FEW = 64
-"""Distinct values of a column that may be told to a model as classes."""
+"""Maximum number of distinct values of a column that serves as a condition."""
 Labels = np.ndarray | Sequence[Any] | str | int
-"""Classes by name or code, or attributes: see `Condition.encoded`."""
+"""Classes by name or code, or values of attributes: see `Condition.encoded`."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What a conditional model is given with x: one-hot classes, or attributes as numbers; (n, size) float32.
+    """The condition of a conditional model: one-hot classes, or attributes as numbers; (n, size) float32.
 
     Args:
         kind: "label" or "attributes".
-        names: of the classes, or of the attributes' columns.
-        column: where the classes are found, when they are not the data's labels.
+        names: of the classes, or of the columns with the attributes.
+        column: with the classes; None for the labels of the data.
     """
 
     kind: str
@@ -34,16 +34,18 @@ class Condition:
 
     @property
     def size(self) -> int:
+        """Width of the condition."""
         return len(self.names)
 
     def of(self, split: Split, label_names: Sequence[str] | None = None) -> np.ndarray:
-        """The conditions of all data of a split.
+        """The conditions of all rows of a split, (n, size) float32.
 
         Args:
-            label_names: the names of the classes that the split's labels number, where they have names.
+            split: with labels or columns.
+            label_names: names of the classes of the split's labels, if they have names.
 
         Raises:
-            ChoiceError: some datum has no label or attribute, or one that this run does not know.
+            ChoiceError: a row has no label or attribute, or one that is unknown to this run.
         """
         if self.kind == "attributes" or self.column is not None:
             return self.encoded(self.carried(None, split.columns), rows=split.index)
@@ -54,39 +56,39 @@ class Condition:
         return self.encoded(named(split.label, label_names), rows=split.index)
 
     def carried(self, label: np.ndarray | None, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What data carry of this condition, for `encoded`: their labels, a column, or attributes side by side.
+        """The values of this condition in a data set, for `encoded`: labels, a column, or attributes (n, size).
 
         Args:
             label: (n,) classes by name or number, or None.
-            columns: what else is known of the data, each (n,).
+            columns: further values of the data, each (n,).
 
         Raises:
-            ChoiceError: the data do not have it.
+            ChoiceError: the data lack the label or a column.
         """
         if self.kind == "label" and self.column is None:
             if label is None:
-                raise ChoiceError(f"this run is conditional on labels and these data have none; {self.expected}")
+                raise ChoiceError(f"this run is conditional on labels, but these data have none; {self.expected}")
             return label
         wanted = self.names if self.column is None else (self.column,)
         if lacking := [name for name in wanted if name not in columns]:
             raise ChoiceError(
-                f"this run is conditional on the column {lacking[0]!r} and these data do not have it; {self.expected}"
+                f"this run is conditional on the column {lacking[0]!r}, which these data lack; {self.expected}"
             )
         if self.kind == "label":
             return columns[wanted[0]]
         return np.stack([_attribute(columns[name], str(name)) for name in wanted], 1)
 
     def encoded(self, given: Labels, n: int | None = None, rows: np.ndarray | None = None) -> np.ndarray:
-        """The condition as the model takes it, (n, size) float32.
+        """The condition as input of the model, (n, size) float32.
 
         Args:
-            given: (n,) classes by name, or by code 0..size-1 where no class is named by a whole number; of attributes
-                (n, size) numbers. One class, or one row of attributes, is that of all n data.
-            n: how many data there are, where that is known.
-            rows: their numbers for messages, where they are not 0..n-1.
+            given: (n,) classes by name, or by code 0..size-1 if no class has a whole number as its name; for
+                attributes, (n, size) numbers. A single class or row of attributes applies to all n rows.
+            n: number of rows, if known.
+            rows: row numbers for messages, if they are not 0..n-1.
 
         Raises:
-            ChoiceError: another shape, a class that this run does not know, or a datum without one.
+            ChoiceError: `given` has another shape, a class is unknown to this run, or a row has none.
         """
         values = np.asarray(given)
         shape = () if self.kind == "label" else (self.size,)
@@ -98,7 +100,7 @@ class Condition:
             values = values[:, None]
         if values.ndim != 1 + len(shape) or values.shape[1:] != shape or (n is not None and len(values) != n):
             expected = f"({'n' if n is None else n}{', ' if shape else ','}{', '.join(map(str, shape))})"
-            raise ChoiceError(f"labels must have shape {expected}, one for each datum, got {values.shape}")
+            raise ChoiceError(f"labels must have shape {expected}, one per row, got {values.shape}")
         if self.kind == "label":
             return self._one_hot(class_codes(values, self.names), values, rows)
         c = values.astype(np.float32)
@@ -109,45 +111,45 @@ class Condition:
         return c
 
     def decoded(self, c: np.ndarray) -> np.ndarray:
-        """Conditions (n, size) as `encoded` takes them: the names of classes, or the attributes' numbers."""
+        """The inverse of `encoded`: the names of the classes (n,), or the numbers of the attributes (n, size)."""
         return np.array(self.names)[c.argmax(1)] if self.kind == "label" else c
 
     def read(self, given: str) -> np.ndarray:
-        """What a user calls the condition of one datum: a class by name or code; attributes' values a,b,c; (1, ...).
+        """One condition from text, for `encoded`: a class by name or code (1,), or attributes "a,b,c" (1, size).
 
         Raises:
-            ChoiceError: no such class, or not a number for each attribute.
+            ChoiceError: the class is unknown, or the text is not one number per attribute.
         """
         if self.kind == "label":
             if class_codes(np.array([given]), self.names)[0] < 0:
-                raise ChoiceError(f"no class {given!r}: {self.expected}")
+                raise ChoiceError(f"unknown class {given!r}: {self.expected}")
             return np.array([given])
         try:
             values = np.array([[float(v) for v in given.split(",")]], np.float32)
         except ValueError:
             values = np.empty((1, 0), np.float32)
         if values.shape[1] != self.size or not np.isfinite(values).all():
-            raise ChoiceError(f"`label` takes a number for each of {', '.join(self.names)}, with commas between them")
+            raise ChoiceError(f"`label` must be one number for each of {', '.join(self.names)}, separated by commas")
         return values
 
     @property
     def expected(self) -> str:
-        """What may be given, for messages."""
+        """The accepted conditions, for messages."""
         if self.kind == "attributes":
-            return f"expected a number for each of {some(self.names)}"
+            return f"expected one number for each of {listed(self.names)}"
         codes = "" if _numbered(self.names) else f", or their codes 0..{self.size - 1}"
-        return f"choose from {some(self.names, 20)}{codes}"
+        return f"choose from {listed(self.names, 20)}{codes}"
 
     def _one_hot(self, codes: np.ndarray, values: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
-        """One-hot rows for class codes (n,), read from these values."""
+        """One-hot rows (n, size) for class codes (n,), which were read from `values`."""
         wrong = (codes < 0) | (codes >= self.size)
         if wrong.any():
             first = int(wrong.argmax())
             row, value = first if rows is None else int(rows[first]), values[first].item()
             if value == "" or value == -1 or value != value:
-                what = "label" if self.column is None else f"value of {self.column!r}"
+                missing = "label" if self.column is None else f"value of {self.column!r}"
                 raise ChoiceError(
-                    f"row {row} has no {what}, and this run is conditional on it: {self.expected}, leave such rows "
+                    f"row {row} has no {missing}, and this run is conditional on it: {self.expected}, leave such rows "
                     "out, or train `recipe='semi-supervised'`"
                 )
             raise ChoiceError(f"row {row} is of class {value!r}, which this run was not trained on: {self.expected}")
@@ -155,21 +157,21 @@ class Condition:
 
 
 def set_apart(data: Data, name: str | None) -> Data:
-    """The data with the column `name` of their table beside x instead of in it, for a model to be conditional on.
+    """The data with the column `name` moved out of x into the splits' `columns`, to serve as a condition.
 
-    Data whose table has no such column come back as they are.
+    Data without such a column in their table are returned unchanged.
 
     Raises:
-        ChoiceError: the column holds more than a few classes, or is all that there is.
+        ChoiceError: the column has more than 64 values or fractions, or is the only column.
     """
-    place = next((i for i, column in enumerate(data.schema) if column.name == name), None)
-    if place is None or name is None or name in data.train.columns:
+    position = next((i for i, column in enumerate(data.schema) if column.name == name), None)
+    if position is None or name is None or name in data.train.columns:
         return data
     if len(data.schema) == 1:
         raise ChoiceError(f"`condition={name!r}`: the table has no other column to learn from")
     raw = data.train.raw
-    values = _classes(data.schema[place], np.asarray(raw[:, place]))
-    x = cast(np.delete(np.asarray(raw), place, 1), data.train.double)
+    values = _classes(data.schema[position], np.asarray(raw[:, position]))
+    x = cast(np.delete(np.asarray(raw), position, 1), data.train.double)
     low, high = np.nanmin(x[data.train.index]), np.nanmax(x[data.train.index])
 
     def without(split: Split) -> Split:
@@ -189,12 +191,12 @@ def set_apart(data: Data, name: str | None) -> Data:
 
 
 def _classes(column: Column, values: np.ndarray) -> np.ndarray:
-    """The cells of a column of few classes as whole numbers, or as text where they are names or some are missing."""
+    """The values of a column as classes (n,): whole numbers, or texts if the classes have names or some are missing."""
     known = values[values == values]
     if len(np.unique(known)) > FEW or (known != np.round(known)).any():
         raise ChoiceError(
-            f"`condition={column.name!r}`: the column holds {len(np.unique(known)):,} different numbers, and a "
-            f"condition is one of at most {FEW} classes: make a column of classes of it first"
+            f"`condition={column.name!r}`: the column has {len(np.unique(known)):,} distinct values, but a condition "
+            f"must have at most {FEW} classes, which are whole numbers or names: convert the column to classes first"
         )
     if len(known) == len(values) and not column.categories:
         return values.astype(np.int64)
@@ -203,23 +205,23 @@ def _classes(column: Column, values: np.ndarray) -> np.ndarray:
 
 
 def named(codes: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Class numbers as the names of their classes, "" for -1."""
+    """The names of the classes with these codes, "" for -1."""
     return np.array([*names, ""])[codes]
 
 
 def class_codes(values: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """The place of each value among the names of classes, -1 where it is none of them: (n,) int64.
+    """The class code of each value, (n,) int64; -1 for unknown values.
 
-    3, 3.0 and "3" are one name. Numbers are the classes' codes where no class is named by a whole number.
+    A value is the name of a class (3, 3.0 and "3" are equal), or a code if no class has a whole number as its name.
     """
-    place = {name: i for i, name in enumerate(names)}
+    position = {name: i for i, name in enumerate(names)}
     numbered = _numbered(names)
 
     def code(value: object) -> int:
         text = str(value).strip()
-        text = text if text in place else as_name(value)
-        if text in place or numbered or not text.isdecimal():
-            return place.get(text, -1)
+        text = text if text in position else as_name(value)
+        if text in position or numbered or not text.isdecimal():
+            return position.get(text, -1)
         return int(text) if int(text) < len(names) else -1
 
     distinct, inverse = np.unique(values, return_inverse=True)
@@ -227,12 +229,12 @@ def class_codes(values: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 def _numbered(names: Sequence[str]) -> bool:
-    """Whether a number names a class rather than counts it."""
+    """Whether a class has a whole number as its name."""
     return any(name.lstrip("-").isdecimal() for name in names)
 
 
 def as_name(value: object) -> str:
-    """A class as its name: whole numbers without a fraction, missing values as ""."""
+    """The name of a class: whole numbers without a fraction, "" for missing values."""
     text = str(value).strip()
     if isinstance(value, float) and value != value:
         return ""
@@ -246,10 +248,10 @@ def as_name(value: object) -> str:
 
 
 def _attribute(values: np.ndarray, name: str) -> np.ndarray:
-    """An attribute's values as 0 and 1, written so or as -1 and 1, whichever of them there are; nan where missing.
+    """The values of an attribute as 0 and 1, from 0 and 1 or from -1 and 1; nan if missing.
 
     Raises:
-        ChoiceError: other values, which no attribute has.
+        ChoiceError: there are other values.
     """
     values = np.asarray(values)
     if values.dtype.kind not in "buif":
@@ -264,22 +266,32 @@ def _attribute(values: np.ndarray, name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Targets:
-    """The labels a semi-supervised model may see in training: `count` of them, chosen by `seed`; None for all."""
+    """The labels that a semi-supervised model uses in training.
+
+    Args:
+        classes: number of classes.
+        count: number of labels to use; None for all.
+        seed: of the choice.
+    """
 
     classes: int
     count: int | None = None
     seed: int = 0
 
     def of(self, split: Split) -> np.ndarray:
-        """Class codes (n,) int64, -1 where the label is hidden or unknown."""
+        """Class codes (n,) int64 of a split; -1 if the label is unknown or not used.
+
+        Raises:
+            ChoiceError: the split has no labels, or fewer than `count`.
+        """
         from .splits import labelled_rows
 
         labels = np.full(len(split), -1) if split.label is None else np.asarray(split.label)
         if not (labels >= 0).any():
-            raise ChoiceError("a semi-supervised run needs labels, and these data have none: use `recipe='vae'`")
+            raise ChoiceError("a semi-supervised run needs labels, but these data have none: use `recipe='vae'`")
         if self.count is None:
             return labels.astype(np.int64)
-        seen = np.full(len(labels), -1, np.int64)
+        targets = np.full(len(labels), -1, np.int64)
         rows = labelled_rows(labels, self.count, self.seed)
-        seen[rows] = labels[rows]
-        return seen
+        targets[rows] = labels[rows]
+        return targets

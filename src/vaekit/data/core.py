@@ -1,4 +1,4 @@
-"""Data as the rest of vaekit sees them: raw rows, three splits, and how a raw row is laid out as an event."""
+"""Data as the rest of vaekit uses them: raw rows, three splits, and the layout of a raw row as an event."""
 
 import hashlib
 import math
@@ -16,21 +16,23 @@ Array = NDArray[Any]
 Kind = Literal["image", "signal", "vector", "counts"]
 ColumnKind = Literal["real", "binary", "categorical", "counts"]
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is (0 where unknown)."""
+"""Called with the name of the task, the amount done and the total amount (0 if unknown)."""
 
 KINDS: tuple[Kind, ...] = ("image", "signal", "vector", "counts")
-HASHED_WHOLE = 256 * 2**20  # bytes; beyond it, hashing would take longer than users wait for a start
+HASHED_WHOLE = 256 * 2**20  # bytes; hashing a larger array in full would delay the start too long
 HASHED_ROWS = 4096
-BLOCK = 16 * 2**20  # bytes looked at together when a whole array is passed over
+BLOCK = 16 * 2**20  # bytes per block of `blocks`
 
 
 class Computed(ABC):
-    """Rows that are computed when asked for, in the place of an array (N, *row). Abstract: `rows` computes them.
+    """Rows that are computed when they are indexed, in place of an array (N, *row). Abstract: `rows` computes them.
 
-    It answers to what the readers of raw data ask of an array: its length, shape and type, and indexing by its rows.
+    It has the parts of an array's interface that vaekit uses: length, shape, dtype and indexing by rows.
 
     Attributes:
-        trusted: whether the values need no check, so that they are not all computed before the first step.
+        trusted: whether the values need no check; a check would compute all of them before the first step.
+        shape: (N, *row).
+        dtype: of the values.
     """
 
     trusted = True
@@ -40,32 +42,34 @@ class Computed(ABC):
 
     @abstractmethod
     def rows(self, index: NDArray[np.int64]) -> Array:
-        """The rows of these numbers, (n, *row)."""
+        """The rows with the numbers `index` (n,), (n, *row)."""
 
     def __len__(self) -> int:
         return self.shape[0]
 
     @property
     def ndim(self) -> int:
+        """Number of axes, the row axis included."""
         return len(self.shape)
 
     @property
     def nbytes(self) -> int:
+        """Size in bytes if all rows were in memory."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.asarray(self.rows(np.arange(len(self))), dtype)
 
     def __getitem__(self, index: Any) -> Array:
-        found = np.arange(len(self))[index]
-        return self.rows(found) if found.ndim else self.rows(found[None])[0]
+        numbers = np.arange(len(self))[index]
+        return self.rows(numbers) if numbers.ndim else self.rows(numbers[None])[0]
 
 
 def row_dtype(dtype: np.dtype[Any], double: bool = False) -> np.dtype[Any]:
-    """The type in which rows are handed out, in native byte order.
+    """The dtype of the rows that a `Split` returns for raw data of `dtype`, in native byte order.
 
-    Floats as float32 (with `double`, float64 as it is), bool as uint8, wider unsigned integers as signed ones (torch
-    knows few operations on those).
+    Floats become float32 (with `double`, float64 stays), bool becomes uint8, and unsigned integers of more than one
+    byte become signed ones, because torch supports few operations on them.
     """
     if dtype.kind == "f":
         return np.dtype(np.float64 if double and dtype.itemsize >= 8 else np.float32)
@@ -83,9 +87,9 @@ def cast(x: Array, double: bool = False) -> Array:
 
 
 def blocks(raw: Array, rows: Array | None = None, double: bool = False) -> Iterator[tuple[int, Array]]:
-    """Passes over `raw` (or its `rows`), yielding (position of the first row, some rows), so that a map never loads.
+    """Iterate over `raw` (or only its `rows`) in blocks of at most `BLOCK` bytes, so that a memory map is never loaded.
 
-    Rows are in their `row_dtype`.
+    Yields (position of the first row, rows in their `row_dtype`).
     """
     n = len(raw) if rows is None else len(rows)
     step = max(1, BLOCK // max(1, raw[:1].nbytes))
@@ -96,17 +100,20 @@ def blocks(raw: Array, rows: Array | None = None, double: bool = False) -> Itera
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: what its numbers are, and which texts they stand for.
+    """One column of a table: the kind of its numbers, and the texts that its codes stand for.
 
     Args:
         name: as in the table's header.
-        kind: "real"; "binary", 0 or 1; "categorical", codes 0..C-1; "counts", whole numbers from 0.
-        categories: `categories[i]` is what code i stands for: of every categorical column, and of two-valued ones
-            that were not written as 0 and 1.
-        integer: whether all its numbers were whole when the column was first read.
-        low, high: the lowest and highest number it then held; None where nothing is known of them.
+        kind: "real"; "binary", 0 or 1; "categorical", codes 0..C-1; "counts", whole numbers from 0 up.
+        categories: `categories[i]` is the text of code i, for categorical columns and for binary columns that are
+            not written as 0 and 1; otherwise empty.
+        integer: whether all numbers were whole when the column was first read.
+        low, high: the lowest and highest number of the column when it was first read; None if unknown.
 
-    Columns are equal where their name, kind and categories are; `integer`, `low` and `high` describe one file.
+    Columns with equal name, kind and categories are equal; `integer`, `low` and `high` describe one file.
+
+    Raises:
+        DataError: an unknown kind, or categories that do not fit it.
     """
 
     name: str
@@ -122,37 +129,41 @@ class Column:
         n = len(self.categories)
         fits = {"real": n == 0, "counts": n == 0, "binary": n in (0, 2), "categorical": n > 0}[self.kind]
         if not fits or len(set(self.categories)) < n:
-            raise DataError(f"column {self.name!r} is {self.kind}, which categories {self.categories} do not fit")
+            raise DataError(
+                f"column {self.name!r}: the categories {self.categories} do not fit a column of kind {self.kind!r}"
+            )
 
     def as_json(self) -> dict[str, Any]:
+        """The column as JSON, for `from_json`."""
         plain: dict[str, Any] = {"name": self.name, "kind": self.kind}
-        seen = {"integer": self.integer or None, "low": self.low, "high": self.high}
+        measured = {"integer": self.integer or None, "low": self.low, "high": self.high}
         plain |= {"categories": list(self.categories)} if self.categories else {}
-        return plain | {name: value for name, value in seen.items() if value is not None}
+        return plain | {name: value for name, value in measured.items() if value is not None}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "Column":
-        seen = {name: stored[name] for name in ("integer", "low", "high") if name in stored}
-        return cls(stored["name"], stored["kind"], tuple(stored.get("categories", ())), **seen)
+        """The column that `as_json` wrote."""
+        measured = {name: stored[name] for name in ("integer", "low", "high") if name in stored}
+        return cls(stored["name"], stored["kind"], tuple(stored.get("categories", ())), **measured)
 
     @property
     def width(self) -> int:
-        """How many numbers a network sees of it: one for each category, else one."""
+        """Number of inputs of a network for this column: one per category, else one."""
         return len(self.categories) if self.kind == "categorical" else 1
 
     @property
     def allowed(self) -> str:
-        """What its numbers may be, for messages."""
+        """The values that the column accepts, for messages."""
         if self.kind == "categorical":
-            return f"a code 0..{len(self.categories) - 1} of {some(self.categories)}"
+            return f"a code 0..{len(self.categories) - 1} of {listed(self.categories)}"
         if self.kind == "binary":
-            return f"0 or 1 ({some(self.categories)})" if self.categories else "0 or 1"
+            return f"0 or 1 ({listed(self.categories)})" if self.categories else "0 or 1"
         return "a whole number from 0 up" if self.kind == "counts" else "a finite number"
 
     def fitted(self, values: Array, beyond_range: bool = False) -> Array:
-        """Numbers of a model as this column would hold them: whole where its own are, and within the range of its own.
+        """Numbers from a model, adjusted to the column: rounded if its own are whole, and clipped to its range.
 
-        With `beyond_range` they may lie outside that. Two-valued columns and categories come back as they are.
+        With `beyond_range` they are not clipped. Binary and categorical columns are returned unchanged.
         """
         if self.kind in ("binary", "categorical"):
             return values
@@ -161,7 +172,7 @@ class Column:
         return np.round(values) if self.integer and self.kind == "real" else values
 
     def outside(self, values: Array) -> NDArray[np.bool_]:
-        """Where numbers are none that this column can hold; nan, which is a missing value, is never outside."""
+        """Mask of the numbers that this column cannot hold; nan, a missing value, is never one of them."""
         present = ~np.isnan(values)
         if self.kind == "real":
             return present & ~np.isfinite(values)
@@ -170,24 +181,27 @@ class Column:
             return present & ~((values >= 0) & (values <= top) & (values == np.round(values)) & np.isfinite(values))
 
 
-def some(names: Sequence[str], most: int = 12) -> str:
-    """A list for a message: the first few, and how many more."""
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Names for a message: the first `most`, and the number of the others."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def counted(n: int, noun: str, plural: str = "") -> str:
-    """A number of things for a message: "1 column", "2,000 columns"."""
+    """A number with its noun for a message: "1 column", "2,000 columns"."""
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
 def check_columns(columns: Sequence[Column], raw: Array, name: str, first: int = 0) -> None:
-    """Refuses rows (N, D) with a number that its column cannot hold; missing values pass.
+    """Check that each number of the rows (N, D) is one that its column can hold; missing values pass.
 
     Args:
+        columns: D columns.
+        raw: the rows.
+        name: of the data, for the message.
         first: number of the first row, for the message.
 
     Raises:
-        DataError: naming row, column and value.
+        DataError: a number that its column cannot hold; the message names row, column and value.
     """
     for j, column in enumerate(columns):
         wrong = column.outside(raw[:, j])
@@ -200,7 +214,7 @@ def check_columns(columns: Sequence[Column], raw: Array, name: str, first: int =
 
 @dataclass(frozen=True)
 class Layout:
-    """How one raw row becomes an event: reshape to `pre`, then permute by `axes`; neither copies."""
+    """How a raw row becomes an event: reshape to `pre`, then permute the axes by `axes`; neither copies."""
 
     pre: tuple[int, ...]
     axes: tuple[int, ...]
@@ -214,8 +228,8 @@ class Layout:
 def layout(kind: Kind, row: tuple[int, ...]) -> Layout:
     """The layout of raw rows of shape `row`, read as `kind`.
 
-    Images: (H, W) is grey; (H, W, C) with C in 1..4 is channels last; otherwise (C, H, W) with C in 1, 3 is channels
-    first; anything else of three axes is taken as channels last. Signals: (L,) or (L, C). Vectors: flattened.
+    Images: (H, W) is grey; (H, W, C) with C in 1..4 has channels last; otherwise (C, H, W) with C of 1 or 3 has
+    channels first; any other shape of three axes has channels last. Signals: (L,) or (L, C). Vectors are flattened.
 
     Raises:
         DataError: rows of this shape cannot be of that kind.
@@ -239,16 +253,16 @@ def layout(kind: Kind, row: tuple[int, ...]) -> Layout:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """One of train, valid and test: some rows of a source array, never copied until they are asked for.
+    """One of train, valid and test: rows of a source array, copied only when they are indexed.
 
     Args:
         raw: (N_all, *row) the whole source, in memory or a memory map; uint8 stays uint8.
         index: (n,) int64 rows of `raw` in this split.
-        label: (n,) int64 class of each datum (-1 where unknown), or None.
-        columns: what else is known of each datum (attributes, factors, batch, group), each (n,).
+        label: (n,) int64 class of each datum (-1 if unknown), or None.
+        columns: further values of each datum (attributes, factors, batch, group), each (n,).
         names: file name of each datum, or None.
-        group: (n,) int64 number of the group that each datum belongs to, where the data were split by group.
-        double: whether float64 is handed out as it is, since float32 would blur what tells rows apart.
+        group: (n,) int64 group of each datum if the data were split by group, or None.
+        double: whether rows are float64, because float32 cannot resolve the differences between them.
     """
 
     raw: Array
@@ -260,20 +274,20 @@ class Split:
     double: bool = False
 
     def __repr__(self) -> str:
-        """How many rows of what, in a line to print."""
-        beside = [w for w, there in (("classes", self.label is not None), ("file names", bool(self.names))) if there]
-        known = "".join(f", {word}" for word in [*beside, *self.columns])
+        """Number, shape and dtype of the rows, and what else is known of them, as one line."""
+        extra = ["classes"] * (self.label is not None) + ["file names"] * bool(self.names)
+        known = "".join(f", {word}" for word in [*extra, *self.columns])
         return f"{counted(len(self), 'row')} of {' x '.join(map(str, self.raw.shape[1:]))} {self.raw.dtype}{known}"
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, rows: Any) -> Array:
-        """The raw rows numbered `rows` (slice, indices or mask) within this split; reads only those."""
+        """The raw rows `rows` (slice, indices or mask) of this split; reads only these."""
         return cast(np.asarray(self.raw[self.index[rows]]), self.double)
 
     def take(self, rows: Any) -> "Split":
-        """The split of only the rows `rows` (slice, indices or mask), over the same source."""
+        """A split with only the rows `rows` (slice, indices or mask) of this one, over the same source."""
         index = self.index[rows]
         names = None if self.names is None else [self.names[i] for i in np.arange(len(self))[rows]]
         label = None if self.label is None else self.label[rows]
@@ -282,17 +296,17 @@ class Split:
         return Split(self.raw, index, label, columns, names, group, self.double)
 
     def head(self, n: int) -> "Split":
-        """The first `n` data of this split, or all where there are fewer."""
+        """A split with the first `n` rows of this one, or all if it has fewer."""
         return self.take(slice(0, max(0, n)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Data:
-    """A data set: three splits of one source, and what a model must know about one datum.
+    """A data set: three splits of one source, and the facts that a model needs to know about one datum.
 
     Args:
         name: short name, for titles and file names.
-        source: the name or path that was asked for.
+        source: the name or path that was loaded.
         kind: "image", "signal", "vector" or "counts".
         shape: event shape of x: (C, H, W), (C, L) or (D,).
         train, valid, test: the splits; disjoint, none empty.
@@ -300,14 +314,14 @@ class Data:
         feature_names: name of each column (table columns, genes), or None.
         factor_names: the columns that are generative factors.
         attribute_names: the columns that are two-valued attributes.
-        scale: the lowest and highest value that raw data can take; for floats and wide integers, that the
-            training rows do take.
-        digest: SHA-256 over dtype, shape and content, "sampled:" before it where only some rows were read.
-        options: the arguments of `load` that were not defaults, as JSON, enough to load again.
-        schema: what each column of a table is, in the order of x; none for other data.
-        missing: whether nan stands for a missing value (else there is none).
-        bits: whether every value is 0 or 1 (or missing), whatever their type.
-        notes: what the reader should tell the user (images skipped, rows unused).
+        scale: the lowest and highest possible raw value; for floats and integers of several bytes, those of the
+            training rows.
+        digest: SHA-256 of dtype, shape and content, preceded by "sampled:" if only some of the rows were hashed.
+        options: the arguments of `load` that differ from its defaults, as JSON; they suffice to load the data again.
+        schema: the columns of a table, in the order of x; empty for other data.
+        missing: whether nan is a missing value; if False, the data have no nan.
+        bits: whether every value is 0, 1 or missing, for any dtype.
+        notes: messages to the user about the reading (images skipped, rows unused).
     """
 
     name: str
@@ -330,7 +344,7 @@ class Data:
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """What they are, in a line to print."""
+        """Name, kind, shape, range and sizes, as one line."""
         sizes = ", ".join(f"{len(getattr(self, part)):,} {part}" for part in ("train", "valid", "test"))
         low, high = self.scale
         known = {
@@ -339,21 +353,21 @@ class Data:
             ("factor", ""): self.factor_names,
             ("column", ""): self.schema,
         }
-        more = "".join(f", {counted(len(names), what, plural)}" for (what, plural), names in known.items() if names)
+        extra = "".join(f", {counted(len(names), noun, plural)}" for (noun, plural), names in known.items() if names)
         shape = " x ".join(map(str, self.shape))
         values = f"{low:g} to {high:g}{', some missing' if self.missing else ''}"
-        return f"{self.name}: {self.kind} data of {shape}, values {values}; {sizes}{more}"
+        return f"{self.name}: {self.kind} data of {shape}, values {values}; {sizes}{extra}"
 
     def is_same(self, known: str) -> bool:
-        """Whether `known` is the digest of these data, or of their float64 as float32, as earlier versions had it."""
+        """Whether `known` is the digest of these data; earlier versions hashed float64 data as float32."""
         raw = self.train.raw
         return known == self.digest or (raw.dtype == np.float64 and known == digest(raw, np.dtype(np.float32)))
 
     def events(self, raw: Array) -> Array:
-        """Raw rows (B, *row) as events (B, *shape): a view, nothing is copied or cast.
+        """Raw rows (B, *row) as events (B, *shape), as a view.
 
         Raises:
-            DataError: the rows are not shaped as this data set's.
+            DataError: the rows have another shape than those of this data set.
         """
         row = self.train.raw.shape[1:]
         if raw.shape[1:] != row:
@@ -362,10 +376,10 @@ class Data:
         return raw.reshape(len(raw), *plan.pre).transpose(0, *(axis + 1 for axis in plan.axes))
 
     def image(self, x: Array) -> Array:
-        """Events (B, C, H, W) as pictures: (B, H, W) if grey, else (B, H, W, C); a view.
+        """Events (B, C, H, W) as pictures, (B, H, W) if grey, else (B, H, W, C), as a view.
 
         Raises:
-            DataError: the data are not images, or `x` is not shaped as their events.
+            DataError: the data are not images, or `x` has another shape than their events.
         """
         if self.kind != "image":
             raise DataError(f"{self.name} holds data of kind {self.kind!r}, which cannot be shown as images")
@@ -377,9 +391,9 @@ class Data:
 
 
 def digest(raw: Array, dtype: np.dtype[Any] | None = None) -> str:
-    """SHA-256 (hex) over dtype, shape and content, as they are or in another `dtype`.
+    """SHA-256 in hexadecimal of dtype, shape and content, after conversion to `dtype` if given.
 
-    Arrays above 256 MiB are hashed over dtype, shape and 4096 evenly spaced rows, and say so by "sampled:".
+    Of arrays above 256 MiB, dtype, shape and 4096 evenly spaced rows are hashed, and the digest starts with "sampled:".
     """
     dtype = dtype or raw.dtype
     sha = hashlib.sha256(f"{dtype.str} {raw.shape}".encode())
@@ -390,6 +404,6 @@ def digest(raw: Array, dtype: np.dtype[Any] | None = None) -> str:
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
         with np.errstate(over="ignore"):
-            found = (raw[part[0] : part[-1] + 1] if whole else raw[part]).astype(dtype, copy=False)
-        sha.update(np.ascontiguousarray(found).data)
+            content = (raw[part[0] : part[-1] + 1] if whole else raw[part]).astype(dtype, copy=False)
+        sha.update(np.ascontiguousarray(content).data)
     return ("" if whole else "sampled:") + sha.hexdigest()

@@ -1,4 +1,4 @@
-"""Files from the internet: from several mirrors in turn, checked, resumed, and never half there."""
+"""Downloads from several mirrors in turn, resumed, checked, and renamed only when complete."""
 
 import contextlib
 import gzip
@@ -23,11 +23,11 @@ from . import cache as caches
 from .core import Progress
 
 TIMEOUT = 30.0
-"""Seconds without a single byte, seconds until the headers are there, and seconds over which the pace is measured."""
+"""Seconds to wait for the headers or the next byte, and the period over which the speed is measured."""
 SLOWEST = 1000
-"""Bytes per second; a server that sends fewer is left for the next one."""
+"""Bytes per second; a slower mirror is given up for the next one."""
 CHUNK = 2**18
-PACKED = 16  # times as large as packed may be what a .gz file unpacks to; images and labels are under 6
+PACKED = 16  # maximum ratio of the unpacked to the packed size of a .gz file; for images and labels it is below 6
 
 Clock = Callable[[], float]
 
@@ -40,9 +40,9 @@ class File:
         name: file name, on the mirrors and on disk.
         algorithm: "sha256" or "md5".
         checksum: in hex.
-        unpacked: whether the checksum is of the content of a .gz file: packing differs between mirrors.
-        most: bytes that a download of it may have.
-        seconds: how long the download may take in all, from all mirrors.
+        unpacked: whether the checksum is of the unpacked content of a .gz file, because mirrors compress differently.
+        most: maximum size of the download in bytes.
+        seconds: maximum duration of the download from all mirrors together.
     """
 
     name: str
@@ -53,15 +53,15 @@ class File:
     seconds: float = 3600.0
 
     def problem(self, path: Path) -> str | None:
-        """What is wrong with the file at `path`, or None if it is what it should be."""
+        """A text about what is wrong with the file at `path`, or None if it is correct."""
         hashed = hashlib.new(self.algorithm, usedforsecurity=False)
         try:
-            left = PACKED * self.most if self.unpacked else self.most
+            allowed = PACKED * self.most if self.unpacked else self.most
             with gzip.open(path) if self.unpacked else path.open("rb") as file:
                 while part := file.read(CHUNK):
                     hashed.update(part)
-                    left -= len(part)
-                    if left < 0:
+                    allowed -= len(part)
+                    if allowed < 0:
                         return "larger than this file can be"
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             return f"damaged or cut short ({error})"
@@ -79,16 +79,22 @@ def fetch(
     timeout: float = TIMEOUT,
     clock: Clock = time.monotonic,
 ) -> Path:
-    """The file, checked, in `folder`: from the first of the `mirrors` (addresses of folders) that yields it.
+    """Download a file into `folder` from the first mirror that has it, check it and return its path.
 
-    What an earlier attempt left in NAME.part is continued where the mirror can; the file takes its name only once
-    its checksum is right.
+    A partial download in NAME.part is resumed if the mirror supports it; the file is renamed to its own name after
+    its checksum is verified. The download may have `file.most` bytes and take `file.seconds` in all; a mirror that
+    sends fewer than `SLOWEST` bytes per second is given up for the next.
 
-    It may have `file.most` bytes and take `file.seconds` (of the `clock`) in all; a mirror that sends fewer than
-    `SLOWEST` bytes per second is left for the next.
+    Args:
+        file: the file.
+        folder: where to put it.
+        mirrors: addresses of folders.
+        progress: called during the download.
+        timeout: seconds to wait for a mirror, and the period over which its speed is measured.
+        clock: returns the time in seconds.
 
     Raises:
-        UnavailableError: no mirror yields it; says what each did.
+        UnavailableError: no mirror provides the file; the message names the problem of each.
         DataError: the folder cannot be written.
     """
     path, part = folder / file.name, folder / f"{file.name}.part"
@@ -123,9 +129,9 @@ def _attempt(
     deadline: float,
     clock: Clock,
 ) -> str | None:
-    """Downloads to `part` and checks it; what went wrong, or None. What fails its checksum is removed."""
+    """Download to `part`, check it and remove it if the checksum is wrong; returns the problem, or None."""
     if clock() > deadline:
-        return f"no time is left of the {file.seconds:g} s for this file"
+        return f"the time limit of {file.seconds:g} s for this file is exceeded"
     done = part.stat().st_size if resume else 0
     request = urllib.request.Request(address, headers={"User-Agent": "vaekit"})
     if done:
@@ -138,27 +144,27 @@ def _attempt(
             done = done if answer.status == 206 else 0
             length = answer.headers.get("Content-Length") or "0"
             if not (length.isascii() and length.isdigit()):
-                return f"the server says that it has {length!r} bytes"
+                return f"the server reports a size of {length!r} bytes"
             total = done + int(length) if int(length) else 0
             if total > file.most:
-                return f"the server has {total} bytes, and this file has {file.most} at most"
+                return f"the server offers {total} bytes, but this file has at most {file.most}"
             try:
                 out = part.open("ab" if done else "wb")
             except OSError as error:
                 raise caches.unwritable(part, error) from error
             pace = Pace(timeout, clock)
             with out:
-                while chunk := answer.read1(CHUNK):  # what has come so far: a slow server is noticed in time
+                while chunk := answer.read1(CHUNK):  # returns what has arrived, so that a slow server is noticed
                     done += len(chunk)
                     if done > file.most:
-                        problem = f"it sends more than the {file.most} bytes that this file has at most"
+                        problem = f"the server sends more than {file.most} bytes, the maximum for this file"
                         break
                     out.write(chunk)
                     if clock() > deadline:
                         problem = f"not finished after {file.seconds:g} s"
                         break
                     if pace.is_too_slow(len(chunk)):
-                        problem = f"it sends fewer than {SLOWEST:,} bytes per second"
+                        problem = f"the server sends fewer than {SLOWEST:,} bytes per second"
                         break
                     if progress is not None:
                         progress(f"downloading {file.name}", done, total)
@@ -181,14 +187,14 @@ def _attempt(
 
 
 class Pace:
-    """How fast bytes come, over stretches of `seconds`."""
+    """Measures the speed of a download over periods of `seconds`."""
 
     def __init__(self, seconds: float, clock: Clock):
         self.seconds, self.clock = seconds, clock
         self.since, self.bytes = clock(), 0
 
     def is_too_slow(self, more: int) -> bool:
-        """Count so many bytes more; whether a stretch ends here that had fewer than `SLOWEST` bytes per second."""
+        """Count `more` bytes; True if a period ends now that had fewer than `SLOWEST` bytes per second."""
         self.bytes += more
         now = self.clock()
         spent = now - self.since
@@ -200,7 +206,7 @@ class Pace:
 
 
 class _Guard:
-    """Cuts a connection some seconds after it was made, whatever the server is doing then, unless that is put off."""
+    """Closes a connection `seconds` after it was made, whatever the server does, unless the deadline is moved."""
 
     def __init__(self, seconds: float):
         self.seconds = seconds
@@ -215,11 +221,12 @@ class _Guard:
             self.timer.cancel()
 
     def watch(self, connected: socket.socket) -> None:
+        """Start the timer for a connection."""
         self.known = weakref.ref(connected)
         self.put_off(self.seconds)
 
     def put_off(self, seconds: float) -> None:
-        """Cut the connection so many seconds from now instead."""
+        """Close the connection `seconds` from now instead."""
         if self.timer is not None:
             self.timer.cancel()
         self.timer = threading.Timer(max(0.0, seconds), self.cut)
@@ -227,13 +234,14 @@ class _Guard:
         self.timer.start()
 
     def cut(self) -> None:
-        if (there := self.known()) is not None:
-            with contextlib.suppress(OSError):  # closed already
-                there.shutdown(socket.SHUT_RDWR)
+        """Close the connection, if there is one."""
+        if (connected := self.known()) is not None:
+            with contextlib.suppress(OSError):  # already closed
+                connected.shutdown(socket.SHUT_RDWR)
 
 
 def _opener(guard: _Guard) -> urllib.request.OpenerDirector:
-    """Opens addresses on connections that are guarded."""
+    """An opener whose connections are watched by `guard`."""
 
     class Plain(http.client.HTTPConnection):
         def connect(self) -> None:

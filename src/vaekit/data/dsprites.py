@@ -1,7 +1,7 @@
-"""dSprites, drawn when asked for: 737,280 images of one white shape, six factors, never in memory together.
+"""dSprites: 737,280 images of one white shape with six factors, computed when they are indexed.
 
-Matthey, Higgins, Hassabis and Lerchner (2017) published the images; here they are drawn anew from the geometry, with
-the same factors in the same order and, image by image, almost the same pixels.
+Matthey, Higgins, Hassabis and Lerchner (2017) published the images. Here they are computed from the geometry of the
+shapes, with the same factors in the same order; the pixels of each image are almost the same.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ from .core import Computed
 SIZE = 64
 SHAPES = ("square", "ellipse", "heart")
 SCALES = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
-ORIENTATIONS = 2 * np.pi * np.arange(40) / 39  # the last is the first again, as in the original
+ORIENTATIONS = 2 * np.pi * np.arange(40) / 39  # the last equals the first, as in the original
 POSITIONS = 16 + 32 * np.arange(32) / 31
 COUNTS = (len(SHAPES), len(SCALES), len(ORIENTATIONS), len(POSITIONS), len(POSITIONS))
 NAMES = ("shape", "scale", "orientation", "x", "y")
-REACH = 15  # pixels from its centre that no shape goes beyond
+REACH = 15  # pixels; every shape lies within this distance of its centre
 SPLIT_SEED, VALID, TEST = 0, 4_000, 10_000
 
 
 def factors(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Shape, scale, orientation, x and y of these images, as numbers from 0: (n, 5); y changes fastest."""
+    """Shape, scale, orientation, x and y of the images `rows` (n,) as numbers from 0, (n, 5); y varies fastest."""
     return np.stack(np.unravel_index(rows, COUNTS), -1)
 
 
 def inside(shape: NDArray[Any], u: NDArray[Any], v: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether points (n, ...) in a shape's own axes, at scale 1, lie inside it; y goes down.
+    """Whether points lie inside a shape of scale 1, bool (n, ...).
 
     Arguments:
         shape: (n,) numbers of SHAPES.
-        u, v: (n, ...) pixels from the centre.
+        u, v: (n, ...) coordinates in the axes of the shape, in pixels from its centre; v points down.
     """
-    found = np.empty(u.shape, bool)
+    inner = np.empty(u.shape, bool)
     square, ellipse, heart = (shape == i for i in range(3))
-    found[square] = np.maximum(np.abs(u[square]), np.abs(v[square])) <= 9.6
-    found[ellipse] = (u[ellipse] / 12.76) ** 2 + (v[ellipse] / 7.22) ** 2 <= 1
+    inner[square] = np.maximum(np.abs(u[square]), np.abs(v[square])) <= 9.6
+    inner[ellipse] = (u[ellipse] / 12.76) ** 2 + (v[ellipse] / 7.22) ** 2 <= 1
     a, b = np.abs(u[heart]) / 9.6, v[heart]
-    # u = 9.6 sin^3 t has two t for a u, t and pi - t: the curve's upper and lower point there
+    # u = 9.6 sin^3 t has two solutions for each u, t and pi - t: the upper and the lower point of the curve
     t = np.arcsin(np.cbrt(np.minimum(a, 1)))
-    even = 5 * np.cos(2 * t) + np.cos(4 * t)  # the same for both
-    odd = 13 * np.cos(t) - 2 * np.cos(3 * t)  # of opposite sign
+    even = 5 * np.cos(2 * t) + np.cos(4 * t)  # equal at both points
+    odd = 13 * np.cos(t) - 2 * np.cos(3 * t)  # of opposite sign at the two points
     centre, half = 0.663 * even - 1.434, 0.663 * odd
-    found[heart] = (a <= 1) & (np.abs(b - centre) <= np.abs(half))
-    return found
+    inner[heart] = (a <= 1) & (np.abs(b - centre) <= np.abs(half))
+    return inner
 
 
 def draw(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """The images of these numbers, (n, 64, 64), 0 or 1; without anti-aliasing.
+    """The images with the numbers `rows` (n,), (n, 64, 64) of 0 and 1, without anti-aliasing.
 
-    With the pixel's centre d from the shape's, at angle a and scale s: u = (cos a dx - sin a dy) / s,
-    v = (sin a dx + cos a dy) / s. Only the square about the shape is looked at.
+    A pixel at (dx, dy) from the centre of a shape with angle a and scale s has the coordinates
+    u = (cos a dx - sin a dy) / s, v = (sin a dx + cos a dy) / s. Only the square around the shape is computed.
     """
     shape, scale, turn, x, y = factors(np.asarray(rows, np.int64)).T
     images = np.zeros((len(shape), SIZE, SIZE), np.uint8)
@@ -72,17 +72,18 @@ def draw(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 class Sprites(Computed):
-    """All images as an array (737280, 64, 64) of uint8 whose rows are drawn when indexed."""
+    """All images as an array (737280, 64, 64) of uint8, whose rows are computed when indexed."""
 
     shape = (int(np.prod(COUNTS)), SIZE, SIZE)
     dtype = np.dtype(np.uint8)
 
     def rows(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images with these numbers, (n, 64, 64)."""
         return draw(index)
 
 
 def source() -> Source:
-    """dSprites with its factors; 10,000 images drawn at random are the test set, 4,000 are for validation."""
+    """dSprites with its factors; 10,000 random images form the test split and another 4,000 the validation split."""
     n = Sprites.shape[0]
     all_factors = factors(np.arange(n))
     order = np.random.default_rng(SPLIT_SEED).permutation(n)
@@ -93,7 +94,7 @@ def source() -> Source:
         list(SHAPES),
         columns={name: all_factors[:, i].copy() for i, name in enumerate(NAMES)},
         factor_names=list(NAMES),
-        splits=splits,  # valid and test in the order drawn: their first are of all factors
+        splits=splits,  # valid and test in random order, so that their first rows cover all factors
         kind="image",
         scale=(0.0, 1.0),
     )

@@ -1,4 +1,4 @@
-"""`load` and `from_arrays`: whatever the data are, one way in."""
+"""Loading data: `load` from names and paths, `from_arrays` from memory, `read_rows` for use with a trained model."""
 
 from __future__ import annotations
 
@@ -56,36 +56,36 @@ def load(
     progress: Progress | None = None,
     **options: Any,
 ) -> Data:
-    """Loads data by name (see `datasets`) or from a path; raw values are neither copied nor changed.
+    """Load data by name (see `datasets`) or from a path; raw values are neither copied nor changed.
 
     Args:
         source: a name, or the path of an IDX, .npy or .npz file, of a table (.csv, .tsv, .txt, .data, plain or
             compressed, or .parquet), of a folder of IDX files, of a folder of images, or of a format that a plug-in
-            reads; or a frame of pandas or polars, or a table of pyarrow. A name wins over a folder of that name: write
+            reads; or a frame of pandas or polars, or a table of pyarrow. A name takes precedence over a folder: write
             ./mnist for the folder.
-        label: column to take labels from.
-        kind: "image", "signal", "vector" or "counts", to overrule the guess.
-        shape: "28x28" or (28, 28): the shape of flat rows, channels last "28x28x3" or first "3x28x28", of an array or a
-            table of pixels; new rows for a run may then be flat or shaped.
-        group: column whose rows of one value stay in one split.
-        schema: the columns of a table as another has them (its `Data.schema`, a run's `spec.columns`): only these are
-            read, and coded by their own categories.
-        missing: "mask" takes nan (an empty cell) for a value that is missing; "refuse" is an error.
-        valid, test: fractions; at least one datum each. Data with splits of their own keep them.
+        label: column with the labels.
+        kind: "image", "signal", "vector" or "counts", to override the inferred kind.
+        shape: "28x28" or (28, 28): the shape of flat rows in an array or a table of pixels, with channels last
+            "28x28x3" or first "3x28x28". New rows for a run may then be flat or shaped.
+        group: column whose rows of equal value stay in one split.
+        schema: columns of another table (its `Data.schema`, or a run's `spec.columns`): only these columns are read,
+            and their categories keep their codes.
+        missing: "mask" treats nan (an empty cell) as a missing value; "refuse" raises an error.
+        valid, test: fractions of the rows; at least one row each. Data with their own splits keep them.
         split_seed: of the random split.
         splits: the exact rows of train, valid and test.
-        cache: folder for downloads and packed images; else `VAEKIT_CACHE`, else the platform's.
-        progress: called as (what, done, total) through long work.
+        cache: folder for downloads and packed images; by default `VAEKIT_CACHE` if set, else the platform's.
+        progress: called as (task, done, total) during long tasks.
         options: of the format, listed below.
 
     Raises:
-        DataError: the data cannot be found, read or used; the message says what to do.
-        ChoiceError: no format has an option of this name.
+        DataError: the data cannot be found, read or used; the message names a remedy.
+        ChoiceError: no format has an option with this name.
     """
     origin = _Origin.of(source)
     general: dict[str, Any] = {"label": label, "kind": kind, "shape": shape, "group": group, "missing": missing}
     general |= {"valid": valid, "test": test, "split_seed": split_seed}
-    found = origin.read(
+    loaded = origin.read(
         options,
         **general | {"kind": kind or (None if shape is None else "image"), "missing": missing == "mask"},
         schema=schema,
@@ -93,13 +93,13 @@ def load(
         progress=progress,
     )
     if shape is not None:
-        found = shapes.shaped(found, shape, origin.asked)
+        loaded = shapes.shaped(loaded, shape, origin.asked)
     elif kind is None:
-        found = replace(found, notes=(*found.notes, *shapes.hint(found)))
+        loaded = replace(loaded, notes=(*loaded.notes, *shapes.hint(loaded)))
     general["shape"] = None if shape is None else shapes.text(shape)
     general["splits"] = None if splits is None else {part: np.asarray(rows).tolist() for part, rows in splits.items()}
     return build(
-        found,
+        loaded,
         name=origin.name,
         asked=origin.kept,
         kind=kind,
@@ -115,21 +115,21 @@ def load(
 
 
 def load_rows(source: Any, **given: Any) -> tuple[Array, list[str] | None, Array | None]:
-    """All rows of a source in its own order, for use with a trained model: without splits, and any number of them.
+    """All rows of a source in their order, without splits, for use with a trained model; one row suffices.
 
     Args:
         source, given: as for `read_rows`.
 
     Returns:
-        (N, *row) raw rows in their `row_dtype`, mapped where they are large; the names of files or None; the (N,)
-        labels or None: the names of the classes where the source names them, else as they are written there. Notes on
-        how they were read are in what `read_rows` gives.
+        (N, *row) raw rows in their `row_dtype`, memory-mapped if they are large; names of the files, or None; (N,)
+        labels or None: the names of the classes if the source defines them, else the values in the source.
+        `read_rows` also returns notes about the reading.
 
     Raises:
         DataError: the data cannot be found or read.
     """
-    found = read_rows(source, **given)
-    return found.x, found.names, found.label
+    loaded = read_rows(source, **given)
+    return loaded.x, loaded.names, loaded.label
 
 
 def read_rows(
@@ -143,59 +143,60 @@ def read_rows(
     progress: Progress | None = None,
     **options: Any,
 ) -> Source:
-    """What `load_rows` gives, as `x`, `names` and `label`, with all else that is known of the rows.
+    """All rows of a source as `load_rows` returns them, in `x`, `names` and `label`, with further values and notes.
 
     Args:
         source, cache, progress: as for `load`.
-        label: column to take labels from, where the data have it.
-        group: column of a table that is no datum, where the data have it.
-        schema: as for `load`: a table is then read by the columns and categories that a run knows. Without it, columns
-            of more than two texts are refused.
-        missing: with "mask", a text that is no category of its column is a missing value.
-        options: of the format, as for `load`; a column to drop need not be there.
+        label: column with the labels, if the data have it.
+        group: column of a table that is not part of x, if the data have it.
+        schema: as for `load`: the columns and categories of a run. Without it, columns with more than two distinct
+            texts raise an error.
+        missing: with "mask", a text that is not a category of its column is a missing value.
+        options: of the format, as for `load`; a column to drop may be missing.
 
-    `notes` is what the reader should tell the user: images resized, values clipped, arrays and columns not used.
+    Returns:
+        A `Source`; its `notes` are messages to the user: images resized, values clipped, arrays and columns unused.
 
     Raises:
         DataError: the data cannot be found or read.
-        ChoiceError: no format has an option of this name.
+        ChoiceError: no format has an option with this name.
     """
     origin = _Origin.of(source)
     context = {"label": label, "group": group, "schema": schema, "cache": cache, "progress": progress}
-    found = origin.read(options, **context, missing=missing == "mask", to_train=False)
-    x = tidy(found.x, origin.asked)
+    loaded = origin.read(options, **context, missing=missing == "mask", to_train=False)
+    x = tidy(loaded.x, origin.asked)
     if x.dtype.kind == "b":
         x = x.view(np.uint8)
     elif x.dtype != row_dtype(x.dtype, double=True):
         x = caches.joined([x], cache, progress)
-    found, codes, columns = _with_labels(found, len(x), origin.asked)
+    loaded, codes, columns = _with_labels(loaded, len(x), origin.asked)
     if label in columns:
         codes = columns[label]
     elif label not in (None, "label"):
         codes = None
     return replace(
-        found,
+        loaded,
         x=x,
         label=None if codes is None else aligned(codes, len(x), f"{origin.asked}: label"),
         columns={key: aligned(values, len(x), f"{origin.asked}: column {key!r}") for key, values in columns.items()},
     )
 
 
-def _with_labels(found: Source, n: int, asked: str) -> tuple[Source, Any, dict[str, Array]]:
-    """The labels of a source by the names of their classes, with one-hot ones among its columns as well."""
-    columns = dict(found.columns)
-    codes, names = found.label, found.label_names
+def _with_labels(loaded: Source, n: int, asked: str) -> tuple[Source, Any, dict[str, Array]]:
+    """The labels of a source by the names of their classes; one-hot labels are also among the columns."""
+    columns = dict(loaded.columns)
+    codes, names = loaded.label, loaded.label_names
     if codes is not None and np.ndim(codes) == 2:
-        given = np.asarray(codes)
-        codes, names, several, notes = several_labels(given, n, names, f"{asked}: label")
-        found = replace(found, notes=(*found.notes, *notes))
-        if codes is not None and given.shape[1] > 1:  # one-hot in these rows, perhaps not in others
-            titles = names if names and len(names) == given.shape[1] else [f"label_{i}" for i in range(given.shape[1])]
-            several = {title: given[:, i] for i, title in enumerate(titles)}
-        columns |= several
+        wide = np.asarray(codes)
+        codes, names, label_columns, notes = several_labels(wide, n, names, f"{asked}: label")
+        loaded = replace(loaded, notes=(*loaded.notes, *notes))
+        if codes is not None and wide.shape[1] > 1:  # one-hot in these rows, but perhaps not in others
+            titles = names if names and len(names) == wide.shape[1] else [f"label_{i}" for i in range(wide.shape[1])]
+            label_columns = {title: wide[:, i] for i, title in enumerate(titles)}
+        columns |= label_columns
     if codes is not None and names is not None and codes.dtype.kind in "iu":
         codes = class_names(codes, names)
-    return found, codes, columns
+    return loaded, codes, columns
 
 
 def from_arrays(
@@ -218,122 +219,124 @@ def from_arrays(
     feature_names: Sequence[str] | None = None,
     **options: Any,
 ) -> Data:
-    """Data from NumPy arrays, torch tensors, a torch Dataset or a frame, under the same rules and checks as files.
+    """Data from NumPy arrays, torch tensors, a torch Dataset or a frame, with the same rules and checks as for files.
 
     Args:
         x: (N, ...) array or tensor; or a map-style Dataset whose items are x, (x, label) or a dict with x or
-            image, and y or label; or a frame of pandas or polars, which is read as the same CSV would be.
-        label: (N,) classes, numbers or text; not where `x` is a Dataset with labels. Of a frame also the name of a
-            column.
+            image, and y or label; or a frame of pandas or polars, which is read like the same CSV.
+        label: (N,) classes as numbers or text; omit it if `x` is a Dataset with labels. For a frame, also the name of
+            a column.
         kind, shape, group, missing, split_seed, splits: as for `load`.
-        schema: what each column of `x` (N, D) is, where they are not all numbers of one kind; x then holds the codes.
-        valid, test: fractions, or data of their own: as `x`, or a pair (x, label).
-        name: what to call the data.
-        columns: what else is known of each of the N rows.
+        schema: the columns of `x` (N, D), if they are of several kinds; x then holds their numbers and codes.
+        valid, test: fractions, or separate data: like `x`, or a pair (x, label).
+        name: of the data.
+        columns: further values of the rows, each (N,).
         factor_names: the columns that are generative factors.
         label_names, feature_names: names of the classes and of the columns of `x`.
         options: of a frame, listed below.
 
     Raises:
-        DataError: as `load`.
-        ChoiceError: no format has an option of this name.
+        DataError: the data cannot be used; the message names a remedy.
+        ChoiceError: no format has an option with this name.
     """
-    taken = {} if shape is None else {"shape": shapes.text(shape)}
-    if frames.is_frame(label):  # of one column, or one-hot
+    recorded = {} if shape is None else {"shape": shapes.text(shape)}
+    if frames.is_frame(label):  # with one column, or one-hot
         label_names = frames.names_of(label) if label_names is None and len(frames.names_of(label)) > 1 else label_names
         label = frames.only_column(label)
     masked, framed = missing == "mask", frames.is_frame(x)
     READERS["frame" if framed else "arrays"].check(options, {}, "" if framed else name)
     if framed:
-        taken |= {option: column for option, column in (("label", label), ("group", group)) if isinstance(column, str)}
-        found = _of_frame(x, label, name, group=group, kind=kind, missing=masked, schema=schema, **options)
+        by_name = {"label": label, "group": group}
+        recorded |= {option: column for option, column in by_name.items() if isinstance(column, str)}
+        loaded = _of_frame(x, label, name, group=group, kind=kind, missing=masked, schema=schema, **options)
     else:
-        found = Source(x, label=label, schema=tuple(schema))
-    fractions: dict[str, Any] = {
-        part: own for part, own in (("valid", valid), ("test", test)) if isinstance(own, int | float)
-    }
-    own = {part: given for part, given in (("valid", valid), ("test", test)) if part not in fractions}
-    found = _joined(found, {part: given for part, given in own.items() if given is not None}, name, framed, masked)
-    beside = {**found.columns, **{key: column_of(c, f"{name}: column {key!r}") for key, c in (columns or {}).items()}}
-    names = found.feature_names if feature_names is None else list(feature_names)
-    if found.schema:
-        names = [column.name for column in found.schema]
-        if found.x.shape[1:] != (len(names),):
-            raise DataError(f"{name}: schema has {len(names)} columns, x has rows of shape {found.x.shape[1:]}")
-    if lacking := [factor for factor in factor_names if factor not in beside]:
-        raise DataError(f"factor_names: {lacking[0]!r} is no column; columns has {', '.join(beside) or 'none'}")
-    found = replace(
-        found,
+        loaded = Source(x, label=label, schema=tuple(schema))
+    parts = {"valid": valid, "test": test}
+    fractions: dict[str, Any] = {part: value for part, value in parts.items() if isinstance(value, int | float)}
+    own = {part: value for part, value in parts.items() if part not in fractions and value is not None}
+    loaded = _joined(loaded, own, name, framed, masked)
+    extra = {**loaded.columns, **{key: column_of(c, f"{name}: column {key!r}") for key, c in (columns or {}).items()}}
+    names = loaded.feature_names if feature_names is None else list(feature_names)
+    if loaded.schema:
+        names = [column.name for column in loaded.schema]
+        if loaded.x.shape[1:] != (len(names),):
+            raise DataError(f"{name}: schema has {len(names)} columns, but x has rows of shape {loaded.x.shape[1:]}")
+    if lacking := [factor for factor in factor_names if factor not in extra]:
+        raise DataError(f"factor_names: {lacking[0]!r} is not a column; `columns` has {', '.join(extra) or 'none'}")
+    loaded = replace(
+        loaded,
         label_names=None if label_names is None else [str(name) for name in label_names],
-        columns=beside,
+        columns=extra,
         feature_names=names,
         factor_names=list(factor_names),
-        kind=None if not found.schema else "counts" if all(c.kind == "counts" for c in found.schema) else "vector",
+        kind=None if not loaded.schema else "counts" if all(c.kind == "counts" for c in loaded.schema) else "vector",
         options={},
     )
     if shape is not None:
-        found = shapes.shaped(found, shape, name)
+        loaded = shapes.shaped(loaded, shape, name)
     return build(
-        found,
+        loaded,
         name=name,
-        asked="",  # a name of the user's own is nowhere to load from
+        asked="",  # these data cannot be loaded again
         kind=kind,
         group=group,
         **fractions,
         split_seed=split_seed,
         rows=splits,
         missing=missing,
-        options=taken,
+        options=recorded,
     )
 
 
 def _of_frame(frame: Any, label: Any, name: str, **options: Any) -> Source:
-    """A frame as the same CSV would be read, with the labels of one of its columns or those given."""
+    """A frame, read like the same CSV; `label` is the name of a column, or the labels themselves."""
     column: Any = label if label is None or isinstance(label, str) else False
-    found = read_frame(frame, name=name, label=column, **options)
-    return found if column is not False else replace(found, label=label)
+    loaded = read_frame(frame, name=name, label=column, **options)
+    return loaded if column is not False else replace(loaded, label=label)
 
 
 def _joined(first: Source, own: Mapping[str, Any], name: str, framed: bool, masked: bool) -> Source:
-    """The data for training and those `own` to a split, as one array with the rows of each.
+    """The training data and the separate data of other splits in one array, with the rows of each split.
 
     Raises:
-        DataError: they do not fit together.
+        DataError: the data of the splits do not fit together.
     """
     parts = {"train": read_memory(first.x, label=first.label, name=name)}
-    beside = [first.columns] if framed else []
-    for part, given in own.items():
-        x, codes = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    frame_columns = [first.columns] if framed else []
+    for part, value in own.items():
+        x, codes = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
         if framed and frames.is_frame(x):
             other = _of_frame(x, codes, f"{name}, {part}", schema=first.schema, missing=masked)
             x, codes = other.x, other.label
-            beside.append(other.columns)
+            frame_columns.append(other.columns)
         parts[part] = read_memory(x, label=codes, name=f"{name}, {part}")
-    have = {part: one.label is not None for part, one in parts.items()}
-    if len(set(have.values())) > 1:
-        raise DataError(f"{name}: expected labels for all of {', '.join(have)} or for none, got them for some only")
-    shared = [key for key in beside[0] if all(key in one for one in beside)] if len(beside) == len(parts) else []
+    labelled = {part: one.label is not None for part, one in parts.items()}
+    if len(set(labelled.values())) > 1:
+        raise DataError(f"{name}: expected labels for all of {', '.join(labelled)} or for none, got them for some only")
+    every = len(frame_columns) == len(parts)
+    shared = [key for key in frame_columns[0] if all(key in one for one in frame_columns)] if every else []
     joined, rows = npz.concatenated({part: one.x for part, one in parts.items()}, name)
     for part, one in parts.items():
         if one.label is not None and np.shape(one.label)[:1] != one.x.shape[:1]:
             raise DataError(
                 f"{name}, {part}: label must have one value for each of {len(one.x)} rows, got {np.shape(one.label)}"
             )
-    codes = np.concatenate([one.label for one in parts.values() if one.label is not None]) if have["train"] else None
-    columns = {key: np.concatenate([one[key] for one in beside]) for key in shared}
+    labels = [one.label for one in parts.values() if one.label is not None]
+    codes = np.concatenate(labels) if labels else None
+    columns = {key: np.concatenate([one[key] for one in frame_columns]) for key in shared}
     return replace(first, x=joined, label=codes, columns=columns, splits=rows or None)
 
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where data come from.
+    """The source of data and its reader.
 
     Attributes:
-        source: what their reader gets.
-        reader: of their format.
-        name: what the data are called.
-        asked: what the user called the source, for messages.
-        kept: what a run finds them by from any folder; empty for data in memory.
+        source: argument of the reader.
+        reader: of the format.
+        name: of the data.
+        asked: the source as the user wrote it, for messages.
+        kept: the source as a run records it, valid in any working directory; empty for data in memory.
     """
 
     source: Any
@@ -347,7 +350,7 @@ class _Origin:
         """The origin of a frame, a name or a path.
 
         Raises:
-            DataError: neither, or of no format that is known.
+            DataError: there are no such data, or their format is unknown.
         """
         if frames.is_frame(source):
             return cls(source, READERS["frame"], "frame", "the frame", "")
@@ -360,24 +363,23 @@ class _Origin:
         return cls(path, reader, name_of(path), asked, str(path.absolute()))
 
     def read(self, options: Mapping[str, Any], **context: Any) -> Source:
+        """The data, read with these options; see `Reader.__call__`."""
         return self.reader(self.source, options, "" if self.reader.name == "frame" else self.asked, **context)
 
 
 def _unread(path: Path) -> DataError:
-    """The error for a file of no format that is known."""
+    """The error for a file of unknown format."""
     suffix = path.suffix.lower()
     if suffix in folders.SUFFIXES:
-        return DataError(f"{path} is a single image: give the folder of images")
+        return DataError(f"{path} is a single image: give a folder of images")
     if suffix in (".xlsx", ".xls", ".ods"):
         return DataError(f"{path} is a spreadsheet: save the sheet as CSV (UTF-8)")
-    return DataError(
-        f"{path}: cannot tell the format from its name, expected {formats()} or a folder; convert or rename it"
-    )
+    return DataError(f"{path}: unknown format, expected {formats()} or a folder; convert or rename the file")
 
 
 def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are not at their defaults: what it takes to load the same data again."""
-    defaults = {name: argument.default for mine in data_options().values() for name, argument in mine.items()}
+    """The options that differ from their defaults; they suffice to load the same data again."""
+    defaults = {name: argument.default for group in data_options().values() for name, argument in group.items()}
     return {
         name: str(value) if isinstance(value, Path) else value
         for name, value in given.items()
@@ -386,17 +388,17 @@ def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data_options() -> dict[str, dict[str, Argument]]:
-    """The options of reading data by what they belong to: "" for all data, else what a reader reads.
+    """The options of reading data, grouped by the data that they apply to: "" for all data, else `Reader.what`.
 
     An option of several formats is listed with the first.
     """
-    found = {"": {name: argument for name, (argument, _) in knobs(load).items()}}
+    options = {"": {name: argument for name, (argument, _) in knobs(load).items()}}
     listed: set[str] = set()
     for reader in sorted(readers(), key=lambda one: one.package is not None):
-        if mine := {name: argument for name, argument in reader.options.items() if name not in listed}:
-            found[reader.what] = mine
-            listed |= set(mine)
-    return found
+        if own := {name: argument for name, argument in reader.options.items() if name not in listed}:
+            options[reader.what] = own
+            listed |= set(own)
+    return options
 
 
 def option_types() -> dict[str, Any]:
@@ -406,7 +408,7 @@ def option_types() -> dict[str, Any]:
 
 
 def _document(function: Callable[..., Any], formats: Sequence[Reader]) -> None:
-    """Show the options of these formats in the signature and the docstring of a function."""
+    """Add the options of these formats to the signature and the docstring of a function."""
     doc = inspect.getdoc(function) or ""
     own = [
         parameter.replace(annotation=hint) if beside else parameter for parameter, hint, beside in annotated(function)

@@ -1,4 +1,4 @@
-"""Data sets known by name: found in the cache or on the system, else downloaded, checked and packed once."""
+"""Data sets by name: read from the cache or the system, else downloaded; checked and packed once."""
 
 import gzip
 import importlib.util
@@ -21,26 +21,26 @@ from .download import File, fetch
 from .readers import idx
 from .readers.registry import reader
 
-SYSTEM = Path("/usr/share/datasets")  # where Debian's dataset-* packages put theirs
+SYSTEM = Path("/usr/share/datasets")  # folder of Debian's dataset-* packages
 Reader = Callable[[Path, Sequence[File]], tuple[Array, Array]]
 DIGITS = tuple("0123456789")
 MNIST_BYTES, CIFAR_BYTES = 40_000_000, 200_000_000
-"""Most that a download of one file may have: the largest has 26 million bytes, and 170 million."""
+"""Maximum sizes of a download in bytes; the largest files have 26 and 170 million."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A data set with a name, files of known checksums, and standard splits by row.
+    """A data set with a name, files with checksums, and standard splits by row.
 
     Args:
-        summary: one line of what it is.
-        paper: where it comes from.
+        summary: description in one line.
+        paper: to cite.
         labels: names of the classes.
         splits: (first row of valid, first row of test, number of rows), in the order of the files.
         files: on every mirror.
         mirrors: addresses of folders.
-        read: the (unpacked) data and labels from a folder with the files.
-        package: Debian package that holds the files, if there is one.
+        read: returns the (unpacked) data and labels from a folder with the files.
+        package: Debian package with the files, or None.
     """
 
     summary: str
@@ -67,7 +67,13 @@ def _read_idx(folder: Path, files: Sequence[File]) -> tuple[Array, Array]:
 
 
 def read_cifar(folder: Path, files: Sequence[File]) -> tuple[Array, Array]:
-    """CIFAR-10's binary version: records of one label and 3 x 32 x 32 bytes, in six files of one archive."""
+    """Images (60000, 32, 32, 3) and labels (60000,) from the archive of CIFAR-10's binary version.
+
+    Its six files hold records of one label and 3 x 32 x 32 bytes.
+
+    Raises:
+        DataError: the archive is damaged, or of another version.
+    """
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
     path = folder / files[0].name
     content = {}
@@ -79,9 +85,9 @@ def read_cifar(folder: Path, files: Sequence[File]) -> tuple[Array, Array]:
                 if stream is not None:
                     content[name] = stream.read()
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error}): remove it, and it is downloaded again") from error
+        raise DataError(f"{path} cannot be read ({error}): remove it to download it again") from error
     if missing := [name for name in names if len(content.get(name, b"")) % 3073 or not content.get(name)]:
-        raise DataError(f"{path} lacks a whole {missing[0]}: expected CIFAR-10's *binary* version")
+        raise DataError(f"{path}: {missing[0]} is missing or incomplete: expected CIFAR-10's *binary* version")
     records = np.concatenate([np.frombuffer(content[name], np.uint8).reshape(-1, 3073) for name in names])
     pictures = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(pictures), records[:, 0]
@@ -133,8 +139,8 @@ SETS = {
         read=read_cifar,
     ),
     "dsprites": Named(
-        "737,280 binary 64x64 pictures of one shape with six factors, drawn when asked for",
-        "Matthey, Higgins, Hassabis, Lerchner (2017), dSprites; drawn anew from its geometry",
+        "737,280 binary 64x64 pictures of one shape with six factors, computed as needed",
+        "Matthey, Higgins, Hassabis, Lerchner (2017), dSprites; computed from its geometry",
         dsprites.SHAPES,
     ),
     "digits": Named(
@@ -146,7 +152,7 @@ SETS = {
 
 
 def datasets() -> list[dict[str, Any]]:
-    """What `load` knows by name: for each its name, a summary, its paper and the arguments that apply to it."""
+    """The data sets that `load` knows by name, each with name, summary, paper and the arguments that apply to it."""
     random = ["valid", "test", "split_seed", "group", "splits"]
     return [
         {
@@ -167,19 +173,19 @@ def source(
     mirrors: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Source:
-    """The data set of this name: one array of training then test data, memory mapped from the cache.
+    """A data set by name: training data followed by test data in one array, memory-mapped from the cache.
 
-    Files are looked for in the cache's folder NAME, then in /usr/share/datasets/NAME, then downloaded.
+    Files are read from the folder NAME of the cache or from /usr/share/datasets/NAME, else downloaded.
 
     Args:
         name: one of `SETS`.
-        cache: the cache's folder, if not the usual one.
-        mirrors: addresses of folders to download from; else `VAEKIT_MIRROR`/NAME, else the public ones.
-        progress: called while downloading.
+        cache: the cache folder, if not the default.
+        mirrors: addresses of folders to download from; by default `VAEKIT_MIRROR`/NAME if set, else the public ones.
+        progress: called during the download.
 
     Raises:
-        UnavailableError: the files are nowhere to be had.
-        DataError: they are damaged, or the cache cannot be written.
+        UnavailableError: the files are neither on this machine nor downloadable.
+        DataError: the files are damaged, or the cache cannot be written.
     """
     known = SETS[name]
     if name == "dsprites":
@@ -196,22 +202,22 @@ def source(
     try:
         x, label = (np.load(path, mmap_mode="r", allow_pickle=False) for path in (packed, labels))
     except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{folder} is damaged ({error}): remove it and ask again") from error
+        raise DataError(f"{folder} is damaged ({error}): remove it and try again") from error
     valid, test, end = known.splits
     if len(x) != end or len(label) != end:
-        raise DataError(f"{packed} holds {len(x)} data, expected {end}: remove {folder} and ask again")
+        raise DataError(f"{packed} holds {len(x)} rows, expected {end}: remove {folder} and try again")
     rows = {"train": np.arange(valid), "valid": np.arange(valid, test), "test": np.arange(test, end)}
     return Source(x, np.array(label), list(known.labels), splits=rows, kind="image")
 
 
 def _locate(name: str, known: Named, folder: Path, mirrors: Sequence[str] | None, progress: Progress | None) -> Path:
-    """A folder with all files, checked; downloads what is missing into the cache."""
-    for place in (folder, SYSTEM / name):
-        if all((place / file.name).is_file() for file in known.files):
+    """A folder with all files, checked; downloads missing files into the cache."""
+    for candidate in (folder, SYSTEM / name):
+        if all((candidate / file.name).is_file() for file in known.files):
             for file in known.files:
-                if problem := file.problem(place / file.name):
-                    raise DataError(f"{place / file.name}: {problem}; remove it, and it is fetched again")
-            return place
+                if problem := file.problem(candidate / file.name):
+                    raise DataError(f"{candidate / file.name}: {problem}; remove it to download it again")
+            return candidate
     if mirrors is None:
         own = os.environ.get("VAEKIT_MIRROR")
         mirrors = (f"{own.rstrip('/')}/{name}",) if own else known.mirrors
@@ -230,10 +236,11 @@ def _locate(name: str, known: Named, folder: Path, mirrors: Sequence[str] | None
 
 
 def _digits() -> Source:
-    """scikit-learn's digits from its file: importing scikit-learn takes longer than a second."""
-    found = importlib.util.find_spec("sklearn")
-    places = [] if found is None else found.submodule_search_locations or []
-    file = next((f for place in places if (f := Path(place) / "datasets" / "data" / "digits.csv.gz").is_file()), None)
+    """scikit-learn's digits, from its file because importing scikit-learn takes longer than a second."""
+    spec = importlib.util.find_spec("sklearn")
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    files = (Path(folder) / "datasets" / "data" / "digits.csv.gz" for folder in folders)
+    file = next((file for file in files if file.is_file()), None)
     if file is not None:
         with gzip.open(file, "rt") as rows:
             table = np.loadtxt(rows, delimiter=",")

@@ -1,8 +1,8 @@
-"""Observations: how raw data become the x that a likelihood speaks of.
+"""Observations: maps from raw data to the x of a likelihood.
 
-Raw data stay as they are (uint8, counts, floats). An observation maps them to x on the fly, states the support of
-x, and knows the Jacobian, so that a density of x is reported in the data's own units. Where a raw value is missing,
-nan, x is nan too, whatever the observation; a likelihood of the observed elements alone is `vaekit.heads.mixed.Masked`.
+Raw data are stored unchanged (uint8, counts, floats). An observation maps them to x when a batch is made, declares
+the support of x, and provides the Jacobian, so that a density of x can be reported in the units of the data. A
+missing raw value (nan) gives nan in x; `vaekit.heads.mixed.Masked` is the likelihood of the observed elements only.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from vaekit.noise import Noise
 from .core import Column, check_columns
 
 REFERENCE_SEED = 777
-"""Seed of the frozen binary draw of validation and test images, shared with published Fashion-MNIST tables."""
+"""Seed of the fixed binarisation of validation and test images, as in published tables for Fashion-MNIST."""
 
 
 def moments(blocks: Callable[[], Iterable[Tensor]]) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each element over all rows, float64, in two passes that hold one block at a time.
+    """Mean and variance of each element over all rows, float64 (*event), in two passes over the blocks.
 
-    Missing values (nan) do not count; an element that no row has gets 0 and 0.
+    Missing values (nan) are ignored; an element without values has mean 0 and variance 0.
     """
     n, total = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    base: Tensor | None = None  # near the values: what is summed is small, and nothing where an element is constant
+    base: Tensor | None = None  # subtracted to keep sums small, and exactly zero for constant elements
     for block in blocks():
-        seen = ~torch.isnan(block)
+        present = ~torch.isnan(block)
         if base is None:
-            least = torch.where(seen, block.double(), math.inf).amin(0)
+            least = torch.where(present, block.double(), math.inf).amin(0)
             base = torch.where(torch.isfinite(least), least, 0)
-        n, total = n + seen.sum(0), total + torch.where(seen, block.double() - base, 0).sum(0)
+        n, total = n + present.sum(0), total + torch.where(present, block.double() - base, 0).sum(0)
     mean = total / n.clamp_min(1) + (0 if base is None else base)
     squares = torch.zeros_like(mean)
     for block in blocks():
@@ -47,7 +47,7 @@ def moments(blocks: Callable[[], Iterable[Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 class TableSupport(constraints.Constraint):
-    """Where the rows of a mixed table lie: each column in its own set of numbers."""
+    """The support of the rows of a mixed table: the product of the supports of its columns."""
 
     event_dim = 1
 
@@ -58,23 +58,25 @@ class TableSupport(constraints.Constraint):
         self.real = torch.tensor([column.kind == "real" for column in columns])
 
     def each(self, value: Tensor) -> Tensor:
-        """Whether each element of (..., D) lies in its column's set."""
+        """Whether each element of (..., D) lies in the support of its column."""
         top, real = self.top.to(value.device), self.real.to(value.device)
         whole = (value >= 0) & (value <= top) & (value == value.round())
         return (real | whole) & torch.isfinite(value)
 
     def check(self, value: Tensor) -> Tensor:
+        """Whether each row of (..., D) lies in the support, (...)."""
         return self.each(value).all(-1)
 
 
 class Observation(nn.Module, ABC):
-    """Raw rows (B, *event) -> x (B, *event), float32. Abstract.
+    """Maps raw rows (B, *event) to x (B, *event), float32. Abstract.
 
     Attributes:
-        kind: its name in protocols.
-        support: where x lies, a torch constraint.
-        stochastic: whether x is a draw given the raw datum. Training draws afresh each step; evaluation draws once.
-        bounded: whether raw values must lie in the range the run was trained on.
+        kind: name of the observation in protocols.
+        support: of x, a torch constraint.
+        stochastic: whether x is random given the raw datum; training draws it at each step, evaluation once.
+        bounded: whether raw values must lie in the range of the training data.
+        seen: with missing values, the fraction of the training rows that have each element, (*event).
     """
 
     kind: str = ""
@@ -86,70 +88,71 @@ class Observation(nn.Module, ABC):
 
     @property
     def in_double(self) -> bool:
-        """Whether raw data are taken in float64, since float32 would blur what tells them apart."""
+        """Whether raw data are processed in float64, because float32 cannot resolve their differences."""
         return any(buffer.dtype == torch.float64 for buffer in self.buffers())
 
     def masked(self, event: tuple[int, ...]) -> Observation:
-        """Self, for data with missing values: the share of the rows that have an element is learned with the rest."""
+        """Prepare for data with missing values and return self; `fit` then also measures `seen`."""
         self.register_buffer("seen", torch.ones(event))
         return self
 
     def hold(self, constant: Sequence[tuple[int, float]]) -> dict[int, float]:
-        """Takes note of elements (by place) that have one raw value in all training rows; those to be held at it.
+        """Record the elements that are constant in the training rows, as (position, raw value).
 
-        Such an element has no scale to measure others by. Returns the x of each that the likelihood is to hold: of the
-        kinds that know the range of their data, or have one scale for all, none.
+        Returns:
+            The value of x, by position, of the elements that the likelihood must fix at it. Only observations with
+            one scale per element need this, because a constant element has none; the others return nothing.
         """
         return {}
 
     def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
-        """Learn what is to be learned from the raw training rows, passed over in blocks. Most learn nothing else."""
+        """Measure the statistics that the observation needs on the raw training rows, which come in blocks."""
         if "seen" in self._buffers:
-            n, seen = 0, torch.zeros(self.seen.shape, dtype=torch.float64)
+            n, present = 0, torch.zeros(self.seen.shape, dtype=torch.float64)
             for block in blocks():
-                n, seen = n + len(block), seen + (~torch.isnan(block)).sum(0)
-            self.seen.copy_(seen / n)
+                n, present = n + len(block), present + (~torch.isnan(block)).sum(0)
+            self.seen.copy_(present / n)
 
     @abstractmethod
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
-        """x of raw rows (B, *event), of the same shape in float32; with `stochastic`, a draw by `noise`."""
+        """The x (B, *event) of raw rows (B, *event), float32; `noise` is needed if the observation is `stochastic`."""
 
     def check(self, raw: np.ndarray) -> None:
-        """Refuse raw rows (N, *event) that cannot be observed, whatever their range; missing values can.
+        """Check that raw rows (N, *event) hold valid values of their kind; missing values pass.
 
         Raises:
-            DataError: naming the first such value.
+            DataError: a value is not valid; the message names the first one.
         """
 
     @property
     def sound(self) -> bool:
-        """Whether what it learned, or was loaded, is what it can have learned."""
+        """Whether the statistics, measured or loaded, are possible values."""
         return "seen" not in self._buffers or bool(((self.seen >= 0) & (self.seen <= 1)).all())
 
     @abstractmethod
     def to_raw(self, x: Tensor) -> Tensor:
-        """x, or a mean of x, back in the data's own units: float32, or float64 where the data need that."""
+        """x, or a mean of x, in the units of the data: float32, or float64 if the data need it."""
 
     def log_units(self, event: tuple[int, ...]) -> Tensor:
-        """log |dx / draw| of each element, float64 (*event)."""
+        """log |d x / d raw| of each element, float64 (*event)."""
         return torch.zeros(event, dtype=torch.float64)
 
     def log_jacobian(self, event: tuple[int, ...]) -> float:
-        """log |dx / draw| of one datum in nats: added to log p(x) it gives the density in the data's own units.
+        """log |d x / d raw| per datum in nats: log p(x) plus this constant is the log density in the data's units.
 
-        Where values are missing, that of a training datum on average; `log_jacobian_of` has each datum's own.
+        With missing values, the average over the training data; `log_jacobian_of` returns it for each datum.
         """
         units = self.log_units(event)
         return float((units * self.seen.cpu() if "seen" in self._buffers else units).sum())
 
     def log_jacobian_of(self, x: Tensor) -> Tensor:
-        """log |dx / draw| of each datum x (B, *event) over the elements it has, float64 (B,), on the CPU."""
+        """log |d x / d raw| of each datum x (B, *event), summed over its observed elements, float64 (B,) on the CPU."""
         units = self.log_units(tuple(x.shape[1:]))
         return torch.where(torch.isnan(x).cpu(), 0.0, units).flatten(1).sum(1)
 
     def _needs(self, noise: Noise | None) -> Noise:
         if noise is None:
-            raise ValueError(f"the {self.kind!r} observation is a random draw: pass noise=")
+            raise ValueError(f"the {self.kind!r} observation is random: pass `noise`")
         return noise
 
 
@@ -179,7 +182,11 @@ class Grey(Observation):
 
 
 class Binary(Observation):
-    """Pixels drawn 1 with probability (raw - low) / (high - low): afresh each training step, once for evaluation."""
+    """Pixels that are 1 with probability (raw - low) / (high - low): redrawn at each training step, once in evaluation.
+
+    Arguments:
+        low, high: raw values with probability 0 and 1.
+    """
 
     kind = "binary"
     bounded = True
@@ -202,11 +209,12 @@ class Binary(Observation):
         return x * (self.high - self.low) + self.low
 
     def chance(self, raw: np.ndarray) -> np.ndarray:
+        """The probability that each pixel is 1, float64 in the shape of `raw`."""
         return np.clip((raw.astype(np.float64) - self.low) / (self.high - self.low), 0, 1)
 
 
 class Threshold(Observation):
-    """x = 1 where raw lies above the middle of its range."""
+    """x = 1 if raw lies above the middle of its range low..high, else 0."""
 
     kind = "threshold"
     bounded = True
@@ -225,15 +233,16 @@ class Threshold(Observation):
 
 
 class Dequantised(Observation):
-    """x = ((raw - low) / step + u) / levels, u uniform on [0, 1): its density bounds the pmf (Theis et al. 2016).
+    """x = ((raw - low) / step + u) / levels with u uniform on [0, 1): uniform dequantisation (Theis et al. 2016).
 
-    Raw values are whole numbers of steps from `low`; a density of x cannot grow without bound on values that repeat.
-    Of other raw values in the range it is the density of the value with noise one step wide.
+    The expected log density of x is a lower bound on the log probability of the raw value, so it cannot grow without
+    bound on values that repeat. Raw values should be `low` plus whole numbers of steps; for other values in the range
+    it is the density of the value plus noise of one step.
 
     Arguments:
         low: the lowest raw value.
-        levels: how many values there are.
-        step: from one to the next, in raw units.
+        levels: number of raw values.
+        step: distance between raw values, in raw units.
     """
 
     kind = "dequantised"
@@ -247,7 +256,7 @@ class Dequantised(Observation):
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         x = ((raw.float() - self.low) / self.step + self._needs(noise).uniform(raw.shape[1:])) / self.levels
-        return x.clamp(max=1 - 2.0**-24)  # 255 + u may round up to 256 in float32
+        return x.clamp(max=1 - 2.0**-24)  # in float32, 255 + u can round to 256
 
     def to_raw(self, x: Tensor) -> Tensor:
         return (x * self.levels - 0.5) * self.step + self.low
@@ -257,7 +266,7 @@ class Dequantised(Observation):
 
 
 class Levels(Observation):
-    """The integers themselves, 0 .. levels-1, for likelihoods that are probabilities of 8-bit data."""
+    """x = raw, integers 0..levels-1, for discrete likelihoods of 8-bit data."""
 
     kind = "levels"
     bounded = True
@@ -275,7 +284,7 @@ class Levels(Observation):
 
 
 class Identity(Observation):
-    """The data's own units."""
+    """x = raw."""
 
     kind = "raw"
 
@@ -289,9 +298,12 @@ class Identity(Observation):
 class Standardised(Observation):
     """x = (raw - mean) / std of each feature, measured on the training rows and stored with the run.
 
-    With `double` the raw rows and the arithmetic on them are float64; x is float32 all the same.
-    A feature that is the same in all training rows has std 0: its x is raw - mean, and comes back as its mean whatever
-    the model makes of it.
+    A feature that is constant in the training rows has std 0: its x is raw - mean, and `to_raw` always returns the
+    mean.
+
+    Arguments:
+        event: shape of x.
+        double: whether raw rows and the arithmetic on them are float64; x is float32 in any case.
     """
 
     kind = "standardised"
@@ -316,19 +328,19 @@ class Standardised(Observation):
         self.mean.copy_(mean)
         std = variance.sqrt()
         self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
-        for place, value in self.held.items():
-            self.mean.view(-1)[place], self.std.view(-1)[place] = value, 0.0
+        for position, value in self.held.items():
+            self.mean.view(-1)[position], self.std.view(-1)[position] = value, 0.0
 
     @property
     def unit(self) -> Tensor:
-        """What one unit of x is, in the data's own: 1 of a feature without a spread."""
+        """The size of one unit of x in the units of the data; 1 for a constant feature."""
         return torch.where(self.std > 0, self.std, 1.0)
 
     @property
     def sound(self) -> bool:
-        still = torch.zeros_like(self.std, dtype=torch.bool)
-        still.view(-1)[list(self.held)] = True
-        return super().sound and bool(((self.std > 0) | (still & (self.std == 0))).all())
+        constant = torch.zeros_like(self.std, dtype=torch.bool)
+        constant.view(-1)[list(self.held)] = True
+        return super().sound and bool(((self.std > 0) | (constant & (self.std == 0))).all())
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         return ((raw.to(self.mean.dtype) - self.mean) / self.unit).float()
@@ -341,10 +353,11 @@ class Standardised(Observation):
 
 
 class MixedTable(Standardised):
-    """Real columns standardised; two-valued ones, categories' codes and counts left alone.
+    """Standardises real columns; binary columns, codes of categories and counts are unchanged.
 
     Arguments:
         columns: of the table, in the order of x.
+        double: as for `Standardised`.
     """
 
     kind = "mixed table"
@@ -354,8 +367,8 @@ class MixedTable(Standardised):
         self.columns, self.support = tuple(columns), TableSupport(columns)
 
     def hold(self, constant: Sequence[tuple[int, float]]) -> dict[int, float]:
-        found = super().hold([(i, value) for i, value in constant if self.columns[i].kind == "real"])
-        return found | Counts.above_nothing([(i, v) for i, v in constant if self.columns[i].kind == "counts"])
+        real = super().hold([(i, value) for i, value in constant if self.columns[i].kind == "real"])
+        return real | Counts.positive([(i, v) for i, v in constant if self.columns[i].kind == "counts"])
 
     def fit(self, blocks: Callable[[], Iterable[Tensor]]) -> None:
         super().fit(blocks)
@@ -365,26 +378,26 @@ class MixedTable(Standardised):
 
     @property
     def sound(self) -> bool:
-        alone = torch.tensor([column.kind != "real" for column in self.columns])
-        return super().sound and bool((self.mean[alone] == 0).all() and (self.std[alone] == 1).all())
+        unchanged = torch.tensor([column.kind != "real" for column in self.columns])
+        return super().sound and bool((self.mean[unchanged] == 0).all() and (self.std[unchanged] == 1).all())
 
     def check(self, raw: np.ndarray) -> None:
         check_columns(self.columns, raw, "the data")
 
 
 class Counts(Observation):
-    """Counts as they are, whole numbers from 0 up."""
+    """x = raw, for counts: whole numbers from 0 up."""
 
     kind = "counts"
     support = constraints.nonnegative_integer
 
     @staticmethod
-    def above_nothing(constant: Sequence[tuple[int, float]]) -> dict[int, float]:
-        """Those that are not 0: what was never counted yet may be, and densities of counts say how unlikely that is."""
-        return {place: value for place, value in constant if value > 0}
+    def positive(constant: Sequence[tuple[int, float]]) -> dict[int, float]:
+        """The constants above 0; a count that was always 0 is left to its likelihood, since it may occur later."""
+        return {position: value for position, value in constant if value > 0}
 
     def hold(self, constant: Sequence[tuple[int, float]]) -> dict[int, float]:
-        return self.above_nothing(constant)
+        return self.positive(constant)
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         return raw.float()
@@ -393,15 +406,20 @@ class Counts(Observation):
         with np.errstate(invalid="ignore"):
             wrong = ~np.isnan(raw) & ~((raw >= 0) & (raw == np.round(raw)) & np.isfinite(raw))
         if wrong.any():
-            place = tuple(int(i) for i in np.argwhere(wrong)[0])
-            raise DataError(f"counts are whole numbers from 0 up, got {raw[place]:g} in row {place[0]}")
+            position = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise DataError(f"counts must be whole numbers from 0 up, got {raw[position]:g} in row {position[0]}")
 
     def to_raw(self, x: Tensor) -> Tensor:
         return x.float()
 
 
 class Centred(Observation):
-    """x = (raw - mean of each feature) / one scale for all: a shift and an isotropic change of units, nothing more."""
+    """x = (raw - mean) / scale, with a mean per feature and one scale for all: a shift and an isotropic scaling.
+
+    Arguments:
+        event: shape of x.
+        double: as for `Standardised`.
+    """
 
     kind = "centred"
 
@@ -436,52 +454,52 @@ class Centred(Observation):
 
 
 class FrozenDraw:
-    """The one draw of every evaluated datum, fixed in advance, with its hash.
+    """The fixed binarisation of the data for evaluation, drawn once, with its hash.
 
-    Binary pixels come from numpy's legacy `RandomState(777)`, validation rows first, then test rows, so that
-    Fashion-MNIST gets the reference draw of the literature. They are drawn as far as they are asked for and held
-    packed, one bit a pixel.
+    The pixels come from NumPy's legacy `RandomState(777)`, validation rows first, then test rows; for Fashion-MNIST
+    this is the reference binarisation of the literature. Rows are drawn when first needed and stored packed, one bit
+    per pixel.
     """
 
     BLOCK = 1000
 
     def __init__(self, observation: Binary, *parts: Callable[[int, int], np.ndarray], sizes: tuple[int, ...]):
-        """`parts[i](a, b)` gives raw rows a..b of part i, which has `sizes[i]` of them."""
+        """`parts[i](a, b)` returns the raw rows a..b of part i, which has `sizes[i]` rows."""
         self.observation, self.readers, self.sizes = observation, parts, sizes
         self.rng = np.random.RandomState(REFERENCE_SEED)
         self.packed: list[np.ndarray] = []
-        self.holes: list[np.ndarray | None] = []  # which elements are missing, packed; None where none are
+        self.missing: list[np.ndarray | None] = []  # mask of the missing elements, packed; None if none is missing
         self.done = [0] * len(sizes)
 
     def _part(self, part: int, n: int) -> np.ndarray:
-        """The packed bits of the first n rows (or more) of a part, every earlier part drawn whole before it."""
+        """The packed bits of a part, drawn for at least its first n rows, after all rows of the earlier parts."""
         for i in range(part + 1):
             while (a := self.done[i]) < (n if i == part else self.sizes[i]):
                 b = min(a + self.BLOCK, self.sizes[i])
                 chance = self.observation.chance(self.readers[i](a, b))
-                holes = np.isnan(chance)
-                drawn = self.rng.binomial(1, np.where(holes, 0.0, chance)).astype(bool)
+                missing = np.isnan(chance)
+                drawn = self.rng.binomial(1, np.where(missing, 0.0, chance)).astype(bool)
                 bits = np.packbits(drawn.reshape(b - a, -1), axis=1)
                 if a == 0:
                     self.packed.append(np.empty((self.sizes[i], bits.shape[1]), np.uint8))
-                    self.holes.append(None)
+                    self.missing.append(None)
                 self.packed[i][a:b] = bits
-                if holes.any():
-                    mine = self.holes[i]
-                    self.holes[i] = mine = np.zeros_like(self.packed[i]) if mine is None else mine
-                    mine[a:b] = np.packbits(holes.reshape(b - a, -1), axis=1)
+                if missing.any():
+                    mask = self.missing[i]
+                    self.missing[i] = mask = np.zeros_like(self.packed[i]) if mask is None else mask
+                    mask[a:b] = np.packbits(missing.reshape(b - a, -1), axis=1)
                 self.done[i] = b
         return self.packed[part]
 
     def digest(self, part: int, n: int) -> str:
-        """SHA-256 of the packed bits of the first n rows."""
+        """SHA-256 in hexadecimal of the packed bits of the first n rows of a part."""
         return hashlib.sha256(self._part(part, n)[:n].tobytes()).hexdigest()
 
     def rows(self, part: int, rows: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
-        """The drawn pixels of these rows, (n, *event): uint8, or float32 with nan where pixels are missing."""
+        """The pixels of these rows of a part, (n, *event): uint8, or float32 with nan for missing pixels."""
         bits = np.unpackbits(self._part(part, int(rows.max()) + 1)[rows], axis=1, count=math.prod(event))
-        holes = self.holes[part]
-        if holes is not None:
-            missing = np.unpackbits(holes[rows], axis=1, count=math.prod(event))
+        mask = self.missing[part]
+        if mask is not None:
+            missing = np.unpackbits(mask[rows], axis=1, count=math.prod(event))
             bits = np.where(missing.astype(bool), np.float32(np.nan), bits.astype(np.float32))
         return bits.reshape(len(rows), *event)

@@ -1,4 +1,4 @@
-"""Paths to data: which can be, what may have been meant, and what their files are called."""
+"""Paths to data: checks, suggestions for unknown names, and names of data."""
 
 import itertools
 import os
@@ -16,17 +16,17 @@ def known_path(source: Any) -> Path:
     """`source` as a path, which need not exist.
 
     Raises:
-        DataError: no path can be written so, it is a device or a pipe, or it is data.
+        DataError: `source` is not a possible path, is a device or a pipe, or is an object with data.
     """
     if not isinstance(source, str | os.PathLike):
         raise DataError(
-            f"load takes a name, a path or a frame, got {type(source).__name__}: give arrays, tensors and datasets to "
-            "from_arrays"
+            f"load expects a name, a path or a frame, got {type(source).__name__}: use from_arrays for arrays, tensors "
+            "and datasets"
         )
     try:
         path = Path(source).expanduser()
         special = path.exists() and not (path.is_file() or path.is_dir())
-    except (OSError, RuntimeError, ValueError) as error:  # too long, unknown user, or not Unicode
+    except (OSError, RuntimeError, ValueError) as error:  # too long, of an unknown user, or not Unicode
         raise DataError(f"{str(source)[:100]!r} cannot be a path ({error})") from None
     if special:
         raise DataError(f"{source} is a device or a pipe, expected a file or a folder: copy it to a file first")
@@ -34,23 +34,23 @@ def known_path(source: Any) -> Path:
 
 
 def check_exists(asked: str) -> None:
-    """Raises DataError for what is neither a name nor a path, with the names and what may have been meant."""
+    """Raise the DataError of `unknown` if `asked` is neither the name of a data set nor an existing path."""
     if asked not in named.SETS and not known_path(asked).exists():
         raise unknown(asked)
 
 
 def unknown(asked: str) -> DataError:
-    """The error for what is neither a name nor a path."""
+    """The error for a text that is neither a name nor an existing path, with a suggestion and the known names."""
     near = meant(asked, [*named.SETS, *_beside(Path(asked))], 0.5)
     hint = f"did you mean {near!r}? Data sets" if near else "data sets"
     return DataError(
-        f"{asked!r} is neither a data set nor a path that exists: {hint} are {', '.join(named.SETS)}; paths are of "
-        f"{formats()}, or of a folder of images"
+        f"{asked!r} is neither a data set nor a path that exists: {hint} are {', '.join(named.SETS)}; a path names "
+        f"a file ({formats()}) or a folder of images"
     )
 
 
 def _beside(path: Path) -> list[str]:
-    """The files in the folder where a file was looked for, as paths written alike."""
+    """The paths of up to 1000 files in the folder of `path`, in the same form."""
     try:
         return [str(path.with_name(other.name)) for other in itertools.islice(path.expanduser().parent.iterdir(), 1000)]
     except (OSError, ValueError, RuntimeError):
@@ -58,26 +58,26 @@ def _beside(path: Path) -> list[str]:
 
 
 def table_path(table: str | Path, folder: Path) -> Path:
-    """Where a table lies that was asked for, in the working directory or in the folder.
+    """The path of a table, relative to the working directory or to `folder`.
 
     Raises:
-        DataError: in neither.
+        DataError: there is no such file.
     """
     given = Path(table).expanduser()
-    for place in (given, folder / given):
-        if place.is_file():
-            return place
-    raise DataError(f"`table={str(table)!r}`: no such file, here or in {folder}")
+    for path in (given, folder / given):
+        if path.is_file():
+            return path
+    raise DataError(f"`table={str(table)!r}`: no such file in the working directory or in {folder}")
 
 
 def table_to_keep(table: str | Path, folder: Path) -> str:
-    """How to find the table again: relative to the folder where it lies in it, so that both can move together."""
-    place = table_path(table, folder).absolute()
-    return str(place.relative_to(folder.absolute())) if place.is_relative_to(folder.absolute()) else str(place)
+    """The path of the table to record: relative if the table lies in `folder`, so that both can be moved together."""
+    path = table_path(table, folder).absolute()
+    return str(path.relative_to(folder.absolute())) if path.is_relative_to(folder.absolute()) else str(path)
 
 
 def name_of(path: Path) -> str:
-    """What data at a path are called: the file's name without its suffix."""
+    """The name of the data at a path: the name of the file without its suffix, or of the folder."""
     name = path.resolve().name
     name = name[:-3] if name.endswith(".gz") else name
     return name if path.is_dir() else (Path(name).stem or name)

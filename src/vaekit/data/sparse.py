@@ -1,4 +1,4 @@
-"""Sparse matrices: held as they are, their rows made dense when they are asked for."""
+"""Sparse matrices, whose rows become dense when they are indexed."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +22,15 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 
 class Sparse(Computed):
-    """A SciPy sparse matrix as an array (N, D), or (N, *row), in its `row_dtype`, float64 as it is.
+    """A SciPy sparse matrix as an array (N, D), or (N, *row), in its `row_dtype`; float64 stays float64.
+
+    Arguments:
+        matrix: (N, D).
+        name: of the data, for messages.
+        row: shape of a row.
 
     Raises:
-        DataError: not of two axes, or not of numbers.
+        DataError: the matrix does not have two axes, or does not hold real numbers.
     """
 
     trusted = False
@@ -42,37 +47,38 @@ class Sparse(Computed):
         self.dtype = self.matrix.dtype
 
     def rows(self, index: NDArray[np.int64]) -> Array:
-        found: Array = self.matrix[index].toarray()
-        return found.reshape(len(found), *self.shape[1:])
+        """The rows with these numbers, dense."""
+        dense: Array = self.matrix[index].toarray()
+        return dense.reshape(len(dense), *self.shape[1:])
 
 
 def is_sparse(x: Any) -> bool:
-    """Whether `x` is a SciPy sparse matrix or array; SciPy is not imported to find out."""
+    """Whether `x` is a SciPy sparse matrix or array; does not import SciPy."""
     scipy = sys.modules.get("scipy.sparse")
     return scipy is not None and scipy.issparse(x)
 
 
 def stacked(parts: Sequence[Any]) -> Sparse:
-    """The rows of all parts, of which some are sparse, as one."""
+    """The rows of all parts, sparse and dense, as one sparse matrix."""
     from scipy.sparse import csr_array, vstack
 
     return Sparse(vstack([csr_array(part.matrix if isinstance(part, Sparse) else part) for part in parts]))
 
 
 def saved(keys: Mapping[str, Any]) -> bool:
-    """Whether arrays of these names are what `scipy.sparse.save_npz` writes."""
+    """Whether these names of arrays are those that `scipy.sparse.save_npz` writes."""
     return {"format", "shape", "data"} <= set(keys) and any(set(parts) <= set(keys) for parts in PARTS.values())
 
 
 def read(where: str, array: Callable[[str], Array]) -> tuple[Sparse, set[str]]:
-    """The matrix that `scipy.sparse.save_npz` wrote, and the names of the arrays it lies in.
+    """The matrix that `scipy.sparse.save_npz` wrote, and the names of its arrays.
 
     Arguments:
         where: the file, for messages.
-        array: gives the array of a name.
+        array: returns the array with a name.
 
     Raises:
-        DataError: an unknown format, or indices and shape that do not belong together.
+        DataError: the format is unknown, or the indices do not fit the shape.
     """
     from scipy import sparse
 
@@ -89,7 +95,7 @@ def read(where: str, array: Callable[[str], Array]) -> tuple[Sparse, set[str]]:
         else:
             matrix = getattr(sparse, f"{name}_array")((data, *parts), shape=shape)
         if name in ("csr", "csc", "bsr"):
-            matrix.check_format(full_check=True)  # SciPy's own loops trust the indices
+            matrix.check_format(full_check=True)  # SciPy does not check the indices when it uses them
         return Sparse(matrix, where), {"format", "shape", "data", *PARTS[name], "_is_array"}
     except DataError:
         raise

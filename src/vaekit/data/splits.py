@@ -1,4 +1,4 @@
-"""Splits: deterministic, disjoint, none empty."""
+"""Splits into train, valid and test: deterministic, disjoint and not empty."""
 
 import re
 from collections.abc import Mapping
@@ -19,30 +19,30 @@ WORDS = {
     **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""How people call the splits."""
+"""Common names of the splits."""
 
 
 def part_named(name: str) -> str | None:
-    """The split that a name such as Train, test_set, val2017 or validation-images means, if any."""
+    """The split that a name such as Train, test_set, val2017 or validation-images stands for, or None."""
     word = re.sub("[^a-z]", "", name.lower())
     endings = ("", "set", "data", "images", "imgs", "split")
     return next((WORDS[w] for end in endings if (w := word.removesuffix(end)) in WORDS and word.endswith(end)), None)
 
 
 def count_of(kept: Rows) -> int:
-    """How many rows (n,) rows or (k, 2) runs of them, first and last + 1, stand for."""
+    """The number of rows in `kept`: row numbers (n,), or ranges (k, 2) of first and last + 1."""
     return len(kept) if kept.ndim == 1 else int((kept[:, 1] - kept[:, 0]).clip(0).sum())
 
 
 def rows_of(kept: Rows) -> Rows:
-    """The rows (n,) that rows or runs of them stand for."""
+    """The row numbers (n,) in `kept`: row numbers (n,), or ranges (k, 2) of first and last + 1."""
     return kept if kept.ndim == 1 else np.concatenate([np.arange(a, b) for a, b in kept] or [kept[:, 0]])
 
 
 def stored(splits: Mapping[str, ArrayLike], n: int) -> dict[str, Rows]:
-    """The very rows `splits` gives for train, valid and test, as an earlier run stored them.
+    """The rows of train, valid and test as `splits` gives them, such as those stored by an earlier run.
 
-    A part may be (k, 2) runs of rows, first and last + 1.
+    A part may be row numbers (n,), or ranges of rows (k, 2) of first and last + 1.
 
     Raises:
         DataError: a part is missing or empty, or rows repeat, overlap or lie outside 0..n-1.
@@ -55,9 +55,8 @@ def stored(splits: Mapping[str, ArrayLike], n: int) -> dict[str, Rows]:
         if index.ndim == 2 and index.shape[1] == 2 and index.dtype.kind in "iu":
             if len(index) and (index.min() < 0 or index.max() > n or count_of(index) > n):
                 raise DataError(
-                    f"splits[{part!r}] names rows {index.min()} to {index.max() - 1}, but the data have rows "
-                    f"0..{n - 1}: these splits were made from other data; load the data they were made from, or leave "
-                    "splits out"
+                    f"splits[{part!r}] contains rows {index.min()} to {index.max() - 1}, but the data have rows "
+                    f"0..{n - 1}: these splits belong to other data; load those data, or omit `splits`"
                 )
             index = rows_of(index)
         if index.ndim != 1 or not len(index) or index.dtype.kind not in "iu":
@@ -67,15 +66,15 @@ def stored(splits: Mapping[str, ArrayLike], n: int) -> dict[str, Rows]:
         if index.min() < 0 or index.max() >= n:
             outside = index[(index < 0) | (index >= n)][0]
             raise DataError(
-                f"splits[{part!r}] names row {outside}, but the data have rows 0..{n - 1}: these splits were made "
-                "from other data; load the data they were made from, or leave splits out"
+                f"splits[{part!r}] contains row {outside}, but the data have rows 0..{n - 1}: these splits belong to "
+                "other data; load those data, or omit `splits`"
             )
         rows[part] = index.astype(np.int64)
     together = np.concatenate([rows[part] for part in PARTS])
     values, times = np.unique(together, return_counts=True)
     if (times > 1).any():
         raise DataError(
-            f"splits uses row {values[times > 1][0]} more than once ({(times > 1).sum()} such rows): "
+            f"splits contains row {values[times > 1][0]} more than once ({(times > 1).sum()} rows are repeated): "
             "train, valid and test must not overlap"
         )
     return rows
@@ -90,17 +89,17 @@ def assign(
     given: Mapping[str, Rows] | None = None,
     group: Array | None = None,
 ) -> dict[str, Rows]:
-    """Rows of train, valid and test; what `given` fixes is kept, the rest is drawn from its "train" rows (or all).
+    """Rows of train, valid and test: parts in `given` are kept, the others are drawn from its "train" rows (or all).
 
     Args:
         n: number of rows in all.
-        valid, test: fractions, of the rows drawn from; at least one row each.
+        valid, test: fractions of the rows that are drawn from; at least one row each.
         seed: of the draw.
-        given: parts the source itself fixes.
-        group: (n,) rows with one value stay in one part; the fractions then hold approximately.
+        given: parts that the source itself defines.
+        group: (n,); rows with equal values stay in one part, and the fractions are approximate.
 
     Raises:
-        DataError: fractions out of range, a fraction for a part that is fixed, too few rows or groups.
+        DataError: a fraction is out of range or for a given part, or there are too few rows or groups.
     """
     given = dict(given or {})
     wanted = {"test": float(test), "valid": float(valid)}
@@ -109,8 +108,8 @@ def assign(
             raise DataError(f"{part} must be a fraction in [0, 1), got {fraction:g}")
         if part in given and fraction != FRACTION:
             raise DataError(
-                f"{part}={fraction:g} cannot be had: the data come with {part} rows of their own "
-                f"({len(given[part])}); leave {part} out, or give splits= with your own rows"
+                f"`{part}={fraction:g}` does not apply: the data come with their own {part} split "
+                f"({len(given[part])} rows); omit `{part}`, or give your own rows as `splits`"
             )
     pool = given.pop("train", np.arange(n))
     wanted = {part: fraction for part, fraction in wanted.items() if part not in given}
@@ -119,24 +118,26 @@ def assign(
     need = 1 + len(wanted)
     if len(pool) < need:
         raise DataError(
-            f"the data have {len(pool)} row{'s' * (len(pool) != 1)} to make {', '.join(['train', *wanted])} from, "
-            f"expected at least {need}: every split needs a datum; give more data"
+            f"the data have {len(pool)} row{'s' * (len(pool) != 1)} for {', '.join(['train', *wanted])}, "
+            f"expected at least {need}: every split needs a row; give more data"
         )
     if group is None:
         parts = _rows(pool, wanted, seed)
     elif wanted:
         parts = _groups(pool, group, wanted, seed)
     else:
-        raise DataError("group cannot be had: the data come with splits of their own; leave group out")
+        raise DataError("`group` does not apply: the data come with their own splits; omit `group`")
     return {part: (given | parts)[part].astype(np.int64) for part in PARTS}
 
 
 def drawn(given: Mapping[str, Rows] | None, parts: Mapping[str, Rows]) -> list[str]:
-    """A note on the parts that were drawn from the training rows of data with some splits of their own."""
+    """A note on the parts that were drawn from the training rows, if the data have some splits of their own."""
     lacking = [f"{part} ({len(parts[part]):,} rows)" for part in PARTS if given and part not in given]
     if not given or not lacking:
         return []
-    return [f"the data come with {' and '.join(given)} of their own; {' and '.join(lacking)} drawn from train"]
+    return [
+        f"the data come with their own {' and '.join(given)} splits; {' and '.join(lacking)} drawn from the train split"
+    ]
 
 
 def _rows(pool: Rows, wanted: Mapping[str, float], seed: int) -> dict[str, Rows]:
@@ -154,7 +155,7 @@ def _groups(pool: Rows, group: Array, wanted: Mapping[str, float], seed: int) ->
     values, code, sizes = np.unique(group[pool], return_inverse=True, return_counts=True)
     if len(values) <= len(wanted):
         raise DataError(
-            f"group has {len(values)} different value{'s' * (len(values) != 1)}, expected at least "
+            f"`group` has {len(values)} distinct value{'s' * (len(values) != 1)}, expected at least "
             f"{1 + len(wanted)}: each split needs a whole group; choose a column with more values"
         )
     home: dict[int, str] = {}
@@ -163,7 +164,7 @@ def _groups(pool: Rows, group: Array, wanted: Mapping[str, float], seed: int) ->
         fits = (p for p, f in wanted.items() if filled[p] + sizes[g] <= f * len(pool))
         home[g] = part = next(fits, "train")
         filled[part] = filled.get(part, 0) + int(sizes[g])
-    for part in (*wanted, "train"):  # groups too large for their part's share, or fractions too small for any
+    for part in (*wanted, "train"):  # fill parts that stayed empty because every group exceeds their fraction
         if not filled.get(part):
             counts = {p: sum(h == p for h in home.values()) for p in (*wanted, "train")}
             spare = [g for g in home if counts[home[g]] > 1]
@@ -175,32 +176,32 @@ def _groups(pool: Rows, group: Array, wanted: Mapping[str, float], seed: int) ->
 
 
 def labelled_rows(labels: Array, count: int, seed: int) -> Rows:
-    """The rows whose label a semi-supervised model sees: `count` in all, equally many of each class, ascending.
+    """The rows whose labels a semi-supervised model uses: `count` rows, balanced over the classes, ascending.
 
-    Rows are dealt out one of each class in turn, so no two classes differ by more than one unless a class has no more
-    to give, and the rows of a smaller `count` are among those of a larger one.
+    The classes take turns, so that their numbers of rows differ by at most one unless a class runs out of rows. The
+    rows for a smaller `count` are a subset of those for a larger one.
 
     Args:
-        labels: (n,) class numbers; rows of -1 have none and are not chosen.
-        count: how many rows.
+        labels: (n,) class numbers; -1 is unknown and is not chosen.
+        count: number of rows.
         seed: of the choice.
 
     Raises:
-        ChoiceError: fewer than one row a class, or more than have a label.
+        ChoiceError: `count` is below the number of classes or above the number of labels.
     """
     labels = np.asarray(labels)
     known = np.flatnonzero(labels != -1)
     values, codes = np.unique(labels[known], return_inverse=True)
     if not max(len(values), 1) <= count <= len(known):
         raise ChoiceError(
-            f"the number of labelled data must lie in {max(len(values), 1)}..{len(known)} (each of {len(values)} "
-            f"classes once; all that have a label), got {count}"
+            f"the number of labelled rows must lie in {max(len(values), 1)}..{len(known)} (from one per class, for "
+            f"{len(values)} classes, to all rows with a label), got {count}"
         )
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(known))
-    turn = np.empty(len(known), np.int64)  # 0 for the first of its class, 1 for the second, ...
+    turn = np.empty(len(known), np.int64)  # 0 for the first row of a class, 1 for the second, ...
     for c in range(len(values)):
-        mine = order[codes[order] == c]
-        turn[mine] = np.arange(len(mine))
+        members = order[codes[order] == c]
+        turn[members] = np.arange(len(members))
     rank = rng.permutation(len(values))[codes]
     return np.sort(known[np.lexsort((rank, turn))[:count]]).astype(np.int64)

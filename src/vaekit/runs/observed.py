@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaekit.data.condition import Condition, Labels
-from vaekit.data.core import Column, Data, blocks, cast, layout, some
+from vaekit.data.core import Column, Data, blocks, cast, layout, listed
 from vaekit.data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
 from vaekit.data.sparse import Sparse, is_sparse
 from vaekit.errors import ChoiceError, DataError
@@ -205,7 +205,7 @@ def laid_out(raw: np.ndarray, spec: DataSpec) -> np.ndarray:
         raw = raw.reshape(len(raw), *row) if row else raw
     plan = layout(spec.kind, raw.shape[1:])  # type: ignore[arg-type]
     if plan.shape != shape:
-        named = f": its columns are {some([c.name for c in spec.columns])}" if spec.columns else ""
+        named = f": its columns are {listed([c.name for c in spec.columns])}" if spec.columns else ""
         raise DataError(f"this run takes rows of shape {shape}, got {raw.shape[1:]}{named}")
     return raw.reshape(len(raw), *plan.pre).transpose(0, *(a + 1 for a in plan.axes))
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from vaekit.data.condition import set_apart
-from vaekit.data.core import Data, some
+from vaekit.data.core import Data, listed
 from vaekit.data.observation import Grey
 from vaekit.densities.mixed import DIFFERS
 from vaekit.errors import ChoiceError, RunError, TrainingError
@@ -134,7 +134,7 @@ def constants(data: Data, composition: Composition) -> str | None:
     if len(places) == 1:
         what = f"column {names[0]!r} is {value[0]:g} in every training row: it is reproduced exactly and adds"
     else:
-        what = f"{len(places):,} columns ({some(names, 6)}) hold one value each in all training rows: they are "
+        what = f"{len(places):,} columns ({listed(names, 6)}) hold one value each in all training rows: they are "
         what += "reproduced exactly and add"
     differ = f" ({others:,} of {sum(map(len, rest)):,} validation and test rows differ)" if others else ""
     return f"{what} nothing to log p(x); each value that differs from it costs {DIFFERS:,.0f} nats{differ}"

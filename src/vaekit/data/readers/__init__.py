@@ -1,1 +1,1 @@
-"""Readers: one module per format, and what delimited text and folders of images are made of."""
+"""Readers: one module per format, and the parts of the readers of delimited text and of folders of images."""

@@ -1,4 +1,4 @@
-"""What the texts in the cells of a table say: numbers in several notations, missing values, dates."""
+"""Parsing the cells of a table: numbers in several notations, missing values, dates."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -14,11 +14,11 @@ Decimal = Literal["point", "comma"]
 MISSING = frozenset(
     ("", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "none", "?", "-", "--", ".")
 )
-"""Texts, in lower case, that stand for a missing value; see `missing_words` for the exceptions among texts."""
+"""Texts, in lower case, that stand for a missing value; `missing_words` makes exceptions in columns of text."""
 LONG = 1000
-"""Characters from which a cell is prose: neither a number nor the name of anything."""
+"""Maximum number of characters of a number or of the name of a category; a longer cell is prose."""
 LARGE = 2**31
-"""Bytes that a text array may take."""
+"""Maximum size of a text array in bytes."""
 CURRENCIES = "$€£¥₹₽₩"
 CODES = ("USD", "EUR", "GBP", "CHF", "JPY")
 MINUS = "\u2212"
@@ -54,28 +54,29 @@ _DATE = re.compile(
 
 
 def number(text: str, decimal: Decimal = "point") -> float | None:
-    """The number that a cell says, or None: digits in groups of three, a currency or a percent sign may be in it.
+    """The number in a cell, or None; digits may be grouped by three, and a currency or percent sign is ignored.
 
-    Only ASCII digits make numbers, and no underscores: 1_2 is a name.
+    Digits must be ASCII, and underscores are not allowed: 1_2 is a name.
     """
     text = text.strip().replace(MINUS, "-")
     if not text.isascii():
         for space in _SPACES:
             text = text.replace(space, " ")
-    found = _BODY[decimal].fullmatch(text)
-    if found is None:
+    match = _BODY[decimal].fullmatch(text)
+    if match is None:
         affixed = _AFFIX.fullmatch(text)
         if affixed is None or (affixed[1] and affixed[2][0] in "+-"):
             return _NAMED.get(text.lower())
         text = affixed[1] + affixed[2]
-        if (found := _BODY[decimal].fullmatch(text)) is None:
+        if (match := _BODY[decimal].fullmatch(text)) is None:
             return None
-    if by := found["by"]:
-        text = text.replace(by, "")
+    if separator := match["by"]:
+        text = text.replace(separator, "")
     return float(text if decimal == "point" else text.replace(",", "."))
 
 
 def is_number(text: str) -> bool:
+    """Whether a cell is a number with a decimal point."""
     return number(text) is not None
 
 
@@ -85,9 +86,9 @@ def is_missing(text: str) -> bool:
 
 
 def missing_words(texts: Collection[str]) -> set[str]:
-    """Those of the different texts of a column that stand for a missing value.
+    """The distinct texts of a column that stand for a missing value.
 
-    "none" names a category more often than not; "-" and "." do where "+" is another.
+    "none" is usually the name of a category; so are "-" and "." if "+" is another.
     """
     signs = {"-", "--", "."} if "+" in texts else set()
     return {text for text in texts if is_missing(text) and text.strip().lower() not in {"none", *signs}}
@@ -104,12 +105,12 @@ class Table:
 
     Args:
         columns: (N,) each, by name.
-        names: of all columns that there are, also of those not read.
-        unnamed: the columns, of those read, whose names stand where the header has none.
-        nameless: whether there are such, read or not.
-        words: how missing numbers were written.
-        notes: what the user should know of the reading.
-        options: what was decided about the file and must hold for others like it, as arguments of `load`.
+        names: of all columns, including those that were not read.
+        unnamed: those of the columns read that have no name in the header; their names are generated.
+        nameless: whether any column, read or not, has no name in the header.
+        words: texts that stood for missing numbers.
+        notes: messages to the user about the reading.
+        options: inferred arguments of `load` that must also hold for similar files.
     """
 
     columns: dict[str, Array]
@@ -123,15 +124,15 @@ class Table:
 
 @dataclass
 class Cells:
-    """The reader of one column's cells, some at a time: numbers as long as all are, and what is worth a note.
+    """Parses the cells of one column, in blocks, as numbers, and records unusual notations for the notes.
 
     Args:
-        decimal: what separates the fraction.
+        decimal: the decimal sign.
 
     Attributes:
-        words: the texts that stood for missing values.
-        read_as: a number that was not written plainly, and how it was read.
-        padded: a number written with leading zeros.
+        words: texts that stood for missing values.
+        read_as: the first number in an unusual notation, as text and as number.
+        padded: a number with leading zeros, as text.
     """
 
     decimal: Decimal = "point"
@@ -140,9 +141,10 @@ class Cells:
     padded: str | None = None
 
     def numbers(self, cells: Sequence[str]) -> Array | None:
-        """Cells as int64 where all are whole numbers, else as float64 with nan where they are missing.
+        """Cells as int64 if all are whole numbers, else as float64 with nan for missing values.
 
-        None where some are neither, or where all have one length and some begin with zeros: those are names.
+        None if a cell is neither a number nor missing, or if all have equal length and some start with zeros, because
+        such cells are names.
         """
         joined = "\n" + "\n".join(cells)
         if "\n0" in joined and (padded := _PADDED.search(joined)):
@@ -159,17 +161,17 @@ class Cells:
                 try:
                     return np.fromiter(map(read, plain), dtype, len(cells))
                 except (ValueError, OverflowError):
-                    pass  # not all are whole, or not all are numbers
+                    pass  # some are not whole, or not numbers
         return self._one_by_one(cells)
 
     def _one_by_one(self, cells: Sequence[str]) -> Array | None:
-        to_point = str.maketrans(",.", ".,") if self.decimal == "comma" else {}  # a point then makes `float` fail
-        found = np.empty(len(cells))
+        to_point = str.maketrans(",.", ".,") if self.decimal == "comma" else {}  # `float` then fails on a point
+        values = np.empty(len(cells))
         for i, cell in enumerate(cells):
             try:
                 if not _is_simple(cell):
                     raise ValueError(cell)
-                found[i] = float(cell.translate(to_point))
+                values[i] = float(cell.translate(to_point))
             except ValueError:
                 value = number(cell, self.decimal)
                 if value is None:
@@ -179,19 +181,19 @@ class Cells:
                     value = np.nan
                 elif self.read_as is None:
                     self.read_as = cell.strip(), value
-                found[i] = value
-        return found
+                values[i] = value
+        return values
 
 
 def as_text(cells: Sequence[str]) -> Array:
-    """Cells without blanks around them; as objects where one is long, since all cells of a text array are as wide."""
+    """Stripped cells as an array of text, or of objects if one is long, because a text array has cells of one width."""
     texts = [cell.strip() for cell in cells]
     longest = max(map(len, texts), default=0)
     return np.array(texts, object if longest > LONG else str)
 
 
 def joined(parts: Sequence[Array]) -> Array:
-    """The parts of one column; text as objects where an array of text would be large."""
+    """The parts of one column, concatenated; text becomes an array of objects if a text array would be too large."""
     if parts[0].dtype.kind in "UO":
         widest = max(part.dtype.itemsize if part.dtype.kind == "U" else LARGE for part in parts)
         if widest * sum(map(len, parts)) > LARGE:
@@ -200,5 +202,5 @@ def joined(parts: Sequence[Array]) -> Array:
 
 
 def _is_simple(text: str) -> bool:
-    """Whether `float` and `int` take no more than what is meant: they also take 1_2 and the digits of all scripts."""
+    """Whether `float` and `int` can parse the text safely: they also accept 1_2 and the digits of other scripts."""
     return text.isascii() and "_" not in text

@@ -15,11 +15,11 @@ from .dialect import Dialect, find, split, two_conventions
 from .encoding import Text
 
 BLOCK_CELLS, BLOCK_ROWS = 200_000, 64
-"""About so many cells are read at a time, but at least so many rows."""
+"""Approximate number of cells per block, and minimum number of rows per block."""
 _FAULTS = {
-    "unexpected end of data": 'a quote (") opens a value and is never closed: close or delete it',
+    "unexpected end of data": 'a quote (") opens a value and is not closed: close or delete it',
     "field larger": f'a value has more than {csv.field_size_limit():,} characters: shorten it, or close its quote (")',
-    "expected after": 'a value goes on after its closing quote: write a quote within a value twice ("")',
+    "expected after": 'a value continues after its closing quote: double a quote inside a value ("")',
 }
 
 
@@ -31,37 +31,37 @@ def read(
     decimal: str | None = None,
     texts: Collection[str] = (),
     drop: Collection[str] = (),
-    heard: Callable[[str], bool] = lambda name: True,
+    numeric: Callable[[str], bool] = lambda name: True,
     expected: Sequence[str] = (),
 ) -> Table:
     """The columns of a file of delimited text.
 
     Args:
         path: of the file.
-        delimiter, header, decimal: as for `load`; None to find them out. Where names are expected, `decimal` is what
-            decides where the file does not.
+        delimiter, header, decimal: as for `load`; None to infer them. If `expected` is given, `decimal` is only used
+            if the decimal sign cannot be inferred from the file.
         texts: columns to keep as text.
-        drop: columns not to read.
-        heard: whether a column of this name says something about the decimal sign.
-        expected: names that tell a header from data.
+        drop: columns to skip.
+        numeric: whether the column with this name may hold numbers, so that its cells can show the decimal sign.
+        expected: names of columns, to distinguish a header from data.
 
     Raises:
-        DataError: the file is no table, or is damaged; the message names the line.
+        DataError: the file is not a table, or is damaged; the message names the line.
     """
     text = Text.of(path)
     try:
-        dialect = find(text, delimiter=delimiter, header=header, decimal=decimal, expected=expected, heard=heard)
+        dialect = find(text, delimiter=delimiter, header=header, decimal=decimal, expected=expected, numeric=numeric)
         left_out = set(drop) | (set(dialect.unnamed) if "" in drop else set())
-        taken = [name for name in dialect.names if name not in left_out]
-        reading = _Reading(text, dialect, taken, texts)
+        wanted = [name for name in dialect.names if name not in left_out]
+        reading = _Reading(text, dialect, wanted, texts)
         columns = reading.columns()
-        free = {name: columns[name] for name in taken if name not in texts and heard(name)}
-        if (decimal is None or expected) and (found := _otherwise(free, dialect)):
+        free = {name: columns[name] for name in wanted if name not in texts and numeric(name)}
+        if (decimal is None or expected) and (other := _with_other_sign(free, dialect)):
             plain = _a_fraction(free) if dialect.certain or dialect.decimal == "point" else None
             if plain is not None:
-                raise two_conventions(text, *((found, plain) if dialect.decimal == "point" else (plain, found)))
-            dialect = dialect.with_decimal("comma" if dialect.decimal == "point" else "point", *found, not expected)
-            reading = _Reading(text, dialect, taken, texts)
+                raise two_conventions(text, *((other, plain) if dialect.decimal == "point" else (plain, other)))
+            dialect = dialect.with_decimal("comma" if dialect.decimal == "point" else "point", *other, not expected)
+            reading = _Reading(text, dialect, wanted, texts)
             columns = reading.columns()
     except UnicodeError as error:
         raise DataError(f"{path} cannot be read as {text.encoding} ({error}): save it as CSV in UTF-8") from error
@@ -85,31 +85,35 @@ def texts(
     header: str | None = None,
     decimal: str | None = None,
     without: Collection[str] = (),
-    heard: Callable[[str], bool] = lambda name: True,
+    numeric: Callable[[str], bool] = lambda name: True,
     expected: Sequence[str] = (),
 ) -> tuple[dict[str, list[str]], Dialect]:
-    """The cells of a file as they are written, by column in its order, and its dialect; arguments as for `read`.
+    """The cells of a file as text, by column in their order, and the dialect of the file.
 
     Args:
         without: columns to leave out.
+        Other arguments: as for `read`.
+
+    Raises:
+        DataError: as for `read`.
     """
     text = Text.of(path)
-    dialect = find(text, delimiter=delimiter, header=header, decimal=decimal, expected=expected, heard=heard)
-    taken = [name for name in dialect.names if name not in without]
-    found = _Reading(text, dialect, taken, ()).written()
-    free = {name: as_text(found[name]) for name in taken if heard(name)}
-    if (decimal is None or expected) and (late := _otherwise(free, dialect)):
+    dialect = find(text, delimiter=delimiter, header=header, decimal=decimal, expected=expected, numeric=numeric)
+    wanted = [name for name in dialect.names if name not in without]
+    stripped = _Reading(text, dialect, wanted, ()).written()
+    free = {name: as_text(stripped[name]) for name in wanted if numeric(name)}
+    if (decimal is None or expected) and (late := _with_other_sign(free, dialect)):
         dialect = dialect.with_decimal("comma" if dialect.decimal == "point" else "point", *late, not expected)
     try:
-        padded = _Reading(text, dialect, taken, (), padded=True).written()
-    except DataError:  # blanks before a quote
-        return found, dialect
-    same = all([a.strip() for a in padded[name]] == [b.strip() for b in cells] for name, cells in found.items())
-    return padded if same else found, dialect
+        padded = _Reading(text, dialect, wanted, (), padded=True).written()
+    except DataError:  # there are blanks before a quote
+        return stripped, dialect
+    same = all([a.strip() for a in padded[name]] == [b.strip() for b in cells] for name, cells in stripped.items())
+    return padded if same else stripped, dialect
 
 
-def _otherwise(columns: dict[str, Array], dialect: Dialect) -> tuple[str, str] | None:
-    """The first column of text that the other decimal sign makes numbers, and a cell of it."""
+def _with_other_sign(columns: dict[str, Array], dialect: Dialect) -> tuple[str, str] | None:
+    """The first column of text that is a column of numbers with the other decimal sign, and one of its cells."""
     other = "comma" if dialect.decimal == "point" else "point"
     for name, values in columns.items():
         if values.dtype.kind != "U":
@@ -127,33 +131,33 @@ def _otherwise(columns: dict[str, Array], dialect: Dialect) -> tuple[str, str] |
 
 
 def _a_fraction(columns: dict[str, Array]) -> tuple[str, str] | None:
-    """The first column of numbers that are not all whole, and one of them."""
+    """The first column with numbers that are not whole, and one of these."""
     for name, values in columns.items():
-        if values.dtype.kind == "f" and len(odd := values[np.isfinite(values) & (values != np.round(values))]):
-            return name, f"{odd[0]:g}"
+        if values.dtype.kind == "f" and len(fractions := values[np.isfinite(values) & (values != np.round(values))]):
+            return name, f"{fractions[0]:g}"
     return None
 
 
 @dataclass
 class _Reading:
-    """One reading of a file: the named columns, as numbers where all their cells are.
+    """Reads columns of a file; a column becomes numbers if all its cells are.
 
     Args:
         text, dialect: of the file.
-        taken: the columns to read.
-        texts: those to keep as text.
-        padded: whether cells keep the blanks before them.
+        wanted: the columns to read.
+        texts: those of them to keep as text.
+        padded: whether cells keep their leading blanks.
 
     Attributes:
-        cells: the readers of numbers, by column.
-        comments, blank: how many lines were skipped.
-        long_rows: lines where rows of several lines begin.
-        named: the columns that hold text.
+        cells: the parsers of numbers, by column.
+        comments, blank: numbers of comments and blank lines that were skipped.
+        long_rows: the first lines of rows that span several lines.
+        named: the columns of text.
     """
 
     text: Text
     dialect: Dialect
-    taken: Sequence[str]
+    wanted: Sequence[str]
     texts: Collection[str]
     cells: dict[str, Cells] = field(default_factory=dict)
     comments: int = 0
@@ -163,31 +167,31 @@ class _Reading:
     padded: bool = False
 
     def written(self) -> dict[str, list[str]]:
-        """The cells as they are written."""
-        found: dict[str, list[str]] = {name: [] for name in self.taken}
+        """The cells of the columns as text."""
+        texts: dict[str, list[str]] = {name: [] for name in self.wanted}
         for block in self.blocks():
             for name, cells in block.items():
-                found[name] += cells
-        return found
+                texts[name] += cells
+        return texts
 
     def columns(self) -> dict[str, Array]:
-        """A second pass gets the texts of columns in which text appears after the first block."""
+        """The columns as arrays (N,); a second pass reads columns whose first text appears after the first block."""
         self.comments = self.dialect.comments
-        self.cells = {name: Cells(self.dialect.decimal) for name in self.taken}
-        parts: dict[str, list[Array]] = {name: [] for name in self.taken}
-        texts, late = {name for name in self.taken if name in self.texts}, set[str]()
+        self.cells = {name: Cells(self.dialect.decimal) for name in self.wanted}
+        parts: dict[str, list[Array]] = {name: [] for name in self.wanted}
+        texts, late = {name for name in self.wanted if name in self.texts}, set[str]()
         for block in self.blocks():
             for name, values in block.items():
                 if name in late:
                     continue
-                found = None if name in texts else self.cells[name].numbers(values)
-                if found is None and name not in texts and parts[name]:
+                part = None if name in texts else self.cells[name].numbers(values)
+                if part is None and name not in texts and parts[name]:
                     late.add(name)
                     continue
-                if found is None:
+                if part is None:
                     texts.add(name)
-                    found = as_text(values)
-                parts[name].append(found)
+                    part = as_text(values)
+                parts[name].append(part)
         if late:
             self.comments, self.blank = self.dialect.comments, 0
             self.long_rows.clear()
@@ -197,28 +201,28 @@ class _Reading:
                 for name in late:
                     parts[name].append(as_text(block[name]))
         self.named = texts | late
-        return {name: joined(found) if found else np.empty(0) for name, found in parts.items()}
+        return {name: joined(blocks) if blocks else np.empty(0) for name, blocks in parts.items()}
 
     def blocks(self) -> Iterator[dict[str, tuple[str, ...]]]:
-        """The cells of the columns to read, some rows at a time.
+        """The cells of the columns to read, in blocks of rows.
 
         Raises:
-            DataError: a row of another length, or quotes that do not pair.
+            DataError: a row has another number of cells, or a quote is not closed.
         """
         names, width = self.dialect.names, len(self.dialect.names)
-        place = {name: j for j, name in enumerate(names)}
-        places = [(place[name], name) for name in self.taken]
+        position = {name: j for j, name in enumerate(names)}
+        positions = [(position[name], name) for name in self.wanted]
         rows: list[list[str]] = []
         most = max(BLOCK_ROWS, BLOCK_CELLS // max(1, width))
         for row in self.rows(width):
             rows.append(row)
             if len(rows) == most:
                 columns = list(zip(*rows, strict=True))
-                yield {name: columns[j] for j, name in places}
+                yield {name: columns[j] for j, name in positions}
                 rows = []
         if rows:
             columns = list(zip(*rows, strict=True))
-            yield {name: columns[j] for j, name in places}
+            yield {name: columns[j] for j, name in positions}
 
     def rows(self, width: int) -> Iterator[list[str]]:
         skip = last = self.dialect.skip
@@ -251,42 +255,42 @@ class _Reading:
         where = f"line {line}" if last == line else f'lines {line} to {last}, which a quote (") joins'
         hint = ""
         if width == 1 and self.dialect.delimiter == "," and all(map(is_number, row)):
-            hint = "; where the comma is the decimal sign, write `delimiter=';'`"
+            hint = "; if the comma is the decimal sign, use `delimiter=';'`"
         elif width == 1:
-            hint = "; where lines stand above the header, delete them"
+            hint = "; if there are lines above the header, delete them"
         return DataError(
             f"{self.text.path}, {where}: expected {counted(width, 'value')}, as in the header, got {len(row)}{hint}"
         )
 
     def _check_lines(self, row: list[str], line: int, last: int) -> None:
-        """Refuses a value that has taken in whole rows because a quote is missing or one too many."""
+        """Raise DataError for a value that contains whole rows, because a quote is missing or superfluous."""
         numeric = [is_number(cell) for cell in row]
         for within in (part for cell in row for part in cell.splitlines()[1:]):
             cells = next(split([within], self.dialect.delimiter, strict=False), [])
             if len(cells) == len(row) > 1 and any(n and is_number(c) for n, c in zip(numeric, cells, strict=True)):
                 raise DataError(
-                    f'{self.text.path}, line {line}: a quote (") opens a value that ends in line {last} only and holds '
-                    "what looks like rows of the table: close or delete it"
+                    f'{self.text.path}, line {line}: a quote (") opens a value that ends in line {last} and seems to '
+                    "contain rows of the table: close or delete the quote"
                 )
 
     def notes(self) -> Iterator[str]:
-        """What was read otherwise than it is written."""
+        """Messages to the user about lines that were skipped and unusual notations."""
         if self.comments:
-            yield f"skipped {counted(self.comments, 'line')} beginning with #"
+            yield f"skipped {counted(self.comments, 'line')} starting with #"
         if self.blank and len(self.dialect.names) == 1:
             yield f"skipped {counted(self.blank, 'blank line')} between the values"
         if n := len(self.long_rows):
-            yield f"a value of several lines in {counted(n, 'row')}, the first in line {self.long_rows[0]}"
-        noted = " ".join(self.dialect.notes)
+            yield f"{counted(n, 'row')} with a value of several lines, the first in line {self.long_rows[0]}"
+        dialect_notes = " ".join(self.dialect.notes)
         unusual = [
             (name, *cells.read_as)
             for name, cells in self.cells.items()
-            if cells.read_as and f"in column {name!r}" not in noted
+            if cells.read_as and f"in column {name!r}" not in dialect_notes
         ]
         for name, text, value in unusual[:3]:
             yield f"column {name!r}: {text!r} is read as the number {value:g}"
         if len(unusual) > 3:
-            yield f"numbers in {counted(len(unusual) - 3, 'more column')} are written so"
+            yield f"{counted(len(unusual) - 3, 'more column')} with numbers in such notations"
         for name, cells in self.cells.items():
             if cells.padded and name not in self.named:
-                yield f"column {name!r}: numbers lose the zeros before them ({cells.padded})"
+                yield f"column {name!r}: numbers lose their leading zeros ({cells.padded})"

@@ -1,4 +1,4 @@
-"""Files of text as people have them: compressed or not, in UTF-8, UTF-16 or an older encoding."""
+"""Text files in any common encoding (UTF-8, UTF-16, Windows-1252, Latin-1), compressed or not."""
 
 import bz2
 import codecs
@@ -14,7 +14,7 @@ from typing import IO, Any, TextIO
 from vaekit.errors import DataError
 
 PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | {  # the longer ones first
+MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | {  # longer marks first
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
@@ -36,8 +36,8 @@ class Text:
 
     Args:
         path: of the file.
-        encoding: a codec of Python's.
-        notes: what the user should know of it.
+        encoding: name of a codec of Python.
+        notes: messages to the user about the encoding.
     """
 
     path: Path
@@ -46,44 +46,44 @@ class Text:
 
     @classmethod
     def of(cls, path: Path) -> "Text":
-        """Looks through the whole file, a block at a time.
+        """Read the whole file in blocks and infer its encoding.
 
         Raises:
-            DataError: it cannot be read, or is not text; the message says what it is, where that is plain.
+            DataError: the file cannot be read, or is not text; the message names its format if it is recognised.
         """
         try:
             with unpacked(path) as file:
                 return _examined(path, file)
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise DataError(f"{path} cannot be read ({why})") from error
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{path} cannot be read ({reason})") from error
 
     def open(self) -> TextIO:
-        """The file from its beginning, its line ends as they are."""
+        """The file, opened at its start, with its line ends unchanged."""
         return io.TextIOWrapper(unpacked(self.path), self.encoding, newline="")
 
 
 def unpacked(path: Path) -> IO[bytes]:
-    """The bytes of a file, of what is in it where it is compressed with gzip, bzip2 or xz."""
+    """The bytes of a file, uncompressed if it is compressed with gzip, bzip2 or xz."""
     with path.open("rb") as file:
         start = file.read(8)
-    opener = next((found for magic, found in PACKED.items() if start.startswith(magic)), None)
+    opener = next((opener for magic, opener in PACKED.items() if start.startswith(magic)), None)
     return path.open("rb") if opener is None else opener(path, "rb")
 
 
 def _examined(path: Path, file: IO[bytes]) -> Text:
     start = file.read(BLOCK)
-    if what := next((what for magic, what in OTHERS.items() if start.startswith(magic)), None):
-        raise DataError(f"{path} is {what}")
+    if known := next((text for magic, text in OTHERS.items() if start.startswith(magic)), None):
+        raise DataError(f"{path} is {known}")
     visible = start.removeprefix(codecs.BOM_UTF8).lstrip()
     if visible[:1] == b"<":
-        raise DataError(f"{path} is a web page or XML, not a table: download the file itself, or save the table as CSV")
+        raise DataError(f"{path} is a web page or XML, not a table: download the data file, or save the table as CSV")
     if visible[:1] in (b"{", b"[") and visible[1:2] not in (b"", b","):
         raise DataError(f"{path} looks like JSON: save the table as CSV or Parquet")
     if visible[:9].lower() == b"@relation":
         raise DataError(f"{path} is an ARFF file: save the table as CSV")
     marked = next((encoding for mark, encoding in MARKS.items() if start.startswith(mark)), None)
-    if marked is None and start.count(b"\0", 1, 200) > len(start[:200]) // 4:  # Latin text in two bytes a character
+    if marked is None and start.count(b"\0", 1, 200) > len(start[:200]) // 4:  # Latin text, two bytes per character
         marked = "utf-16-le" if start[1:2] == b"\0" else "utf-16-be"
     if marked:
         return Text(path, marked, (f"{path.name} is read as {marked[:6].upper()}",))
@@ -91,7 +91,7 @@ def _examined(path: Path, file: IO[bytes]) -> Text:
 
 
 def _eight_bits(path: Path, file: IO[bytes], block: bytes) -> Text:
-    """UTF-8 where all bytes are; Windows-1252 where no letter beyond ASCII is; else the file is damaged."""
+    """UTF-8 if the whole file is valid; Windows-1252 or Latin-1 if most non-ASCII bytes are not; else DataError."""
     decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
     good = bad = line = 0
     first_bad, undefined = 0, False
@@ -110,7 +110,7 @@ def _eight_bits(path: Path, file: IO[bytes], block: bytes) -> Text:
     if not bad:
         return Text(path, "utf-8-sig")
     if good >= bad:
-        raise DataError(f"{path}, line {first_bad}: not UTF-8, though the rest is: mend that line, or save as UTF-8")
+        raise DataError(f"{path}, line {first_bad}: not UTF-8, unlike the other lines: correct it, or save as UTF-8")
     encoding, name = ("latin-1", "Latin-1") if undefined else ("cp1252", "Windows-1252 (Latin-1)")
     return Text(
         path,

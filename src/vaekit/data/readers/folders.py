@@ -1,4 +1,4 @@
-"""What the folders that images lie in tell: which files are images, which split they belong to, and their classes."""
+"""Image files in folders: which files are images, and the splits and classes that the names of folders define."""
 
 import os
 from collections import Counter
@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.data.core import some
+from vaekit.data.core import counted, listed
 from vaekit.data.splits import PARTS, part_named
 
 _PILLOW = """
@@ -18,33 +18,33 @@ _PILLOW = """
 """
 _TEXTS = "csv tsv parquet json jsonl txt md xml yaml yml html py ipynb log ini toml"
 SUFFIXES = frozenset(f".{suffix}" for suffix in _PILLOW.split())
-"""Files that Pillow reads by itself."""
+"""Suffixes of the files that Pillow reads without plug-ins."""
 ABOUT = frozenset(f".{suffix}" for suffix in _TEXTS.split())
-"""Files that tell about images, whose absence from the data nobody is surprised by."""
+"""Suffixes of files that often accompany images; they are left out without a note."""
 SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx", "$recycle.bin"))
 Parents = list[tuple[str, ...]]
 
 
 def listing(path: Path) -> tuple[list[str], list[str]]:
-    """Names of the image files below a folder, relative to it and sorted, and notes on what is left out.
+    """The image files below a folder, relative to it and sorted, and notes on the files that are left out.
 
-    Hidden files and those of operating systems are passed over; links to folders are followed, each folder once.
+    Hidden files and files of operating systems are skipped; links to folders are followed, each folder once.
     """
-    found, others = [], Counter[str]()
+    images, others = [], Counter[str]()
     for parent, files in _walk(path):
         for name in filter(_counts, files):
             suffix = os.path.splitext(name)[1].lower()
             if suffix in SUFFIXES:
-                found.append((Path(parent) / name).relative_to(path).as_posix())
+                images.append((Path(parent) / name).relative_to(path).as_posix())
             elif suffix not in ABOUT:
                 others[suffix or "without a suffix"] += 1
-    kinds = some([f"{suffix} ({count})" for suffix, count in others.most_common()])
-    notes = [f"{_many(others.total(), 'file')} of other formats left out: {kinds}"] if others else []
-    return sorted(found), notes
+    kinds = listed([f"{suffix} ({count})" for suffix, count in others.most_common()])
+    notes = [f"left out {counted(others.total(), 'file')} of other formats: {kinds}"] if others else []
+    return sorted(images), notes
 
 
 def count(path: Path, most: int) -> tuple[int, int]:
-    """How many images lie below a folder, and how many files and folders; neither goes on beyond `most` of the last."""
+    """The number of images, and of files and folders, below a folder; stops after `most` files and folders."""
     images = entries = 0
     for _, files in _walk(path):
         entries += 1 + len(files)
@@ -55,42 +55,50 @@ def count(path: Path, most: int) -> tuple[int, int]:
 
 
 def _walk(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each folder below `path` once, links followed, with the names of its files."""
-    seen = {path.resolve()}
+    """Each folder below `path` once, through links as well, with the names of its files."""
+    visited = {path.resolve()}
     for parent, folders, files in os.walk(path, followlinks=True):
-        inside = []
+        new = []
         for name in folders:
-            place = Path(parent, name).resolve()
-            if _counts(name) and place not in seen:
-                seen.add(place)
-                inside.append(name)
-        folders[:] = inside
+            target = Path(parent, name).resolve()
+            if _counts(name) and target not in visited:
+                visited.add(target)
+                new.append(name)
+        folders[:] = new
         yield parent, files
 
 
 def _counts(name: str) -> bool:
+    """Whether a file or folder is neither hidden nor one of an operating system."""
     return not name.startswith(".") and name.lower() not in SYSTEM
 
 
-def chosen(files: list[str]) -> tuple[list[str], list[str]]:
-    """The files that belong to a split, where folders make splits (else all files), with a note on the others."""
+def in_splits(files: list[str]) -> tuple[list[str], list[str]]:
+    """The files in a split if folders define splits, else all files; and a note on the files left out."""
     parents = strip([PurePosixPath(name).parent.parts for name in files])
     level = _level_of_splits(parents)
     if level is None:
         return files, []
     inside = [_split_of(parent, level) is not None for parent in parents]
-    kept = [name for name, yes in zip(files, inside, strict=True) if yes]
+    kept = [name for name, is_inside in zip(files, inside, strict=True) if is_inside]
     if len(kept) == len(files):
         return kept, []
-    outside = {parent[: level + 1] for parent, yes in zip(parents, inside, strict=True) if not yes}
-    where = some(sorted({"/".join(parent) or "no folder" for parent in outside}))
-    lost = _many(len(files) - len(kept), "image")
-    return kept, [f"{lost} outside the folders of the splits (in {where}) left out; move them, or give one folder"]
+    outside = {parent[: level + 1] for parent, is_inside in zip(parents, inside, strict=True) if not is_inside}
+    where = listed(sorted({"/".join(parent) or "no folder" for parent in outside}))
+    images = counted(len(files) - len(kept), "image")
+    return kept, [f"left out {images} outside the folders of the splits (in {where}); move them, or give one folder"]
 
 
 @dataclass(frozen=True)
-class Told:
-    """Labels (-1 where unknown) with the names of the classes, the rows of each split, and notes."""
+class Assignment:
+    """Labels and splits of images.
+
+    Attributes:
+        label: (n,) classes, -1 if unknown; None without classes.
+        label_names: names of the classes, or None.
+        splits: the rows of each split, or None.
+        notes: messages to the user.
+    """
 
     label: NDArray[np.int64] | None
     label_names: list[str] | None
@@ -98,8 +106,8 @@ class Told:
     notes: list[str]
 
 
-def told(names: list[str]) -> Told:
-    """Splits from folders named train, Test, val and so on; labels from the first folders that tell images apart."""
+def labels_and_splits(names: list[str]) -> Assignment:
+    """The splits from folders named train, Test, val and so on, and labels from the outermost folders that differ."""
     parents = strip([PurePosixPath(name).parent.parts for name in names])
     level, splits = _level_of_splits(parents), None
     if level is not None:
@@ -109,22 +117,23 @@ def told(names: list[str]) -> Told:
     first = [parent[0] if parent else "" for parent in parents]
     classes = sorted(set(first) - {""})
     if len(classes) < 2:
-        return Told(None, None, splits, [])
+        return Assignment(None, None, splits, [])
     notes = []
     if unknown := first.count(""):
-        notes.append(f"{_many(unknown, 'image')} in no class folder: without a label")
+        notes.append(f"{counted(unknown, 'image')} outside the class folders: without a label")
     if deeper := {"/".join(parent) for parent in parents if len(parent) > 1}:
-        notes.append(f"classes are {some(classes)}; folders inside them ({some(sorted(deeper), 4)}) were not used")
+        deeper_folders = listed(sorted(deeper), 4)
+        notes.append(f"the classes are {listed(classes)}; the folders inside them ({deeper_folders}) are not used")
     code = {name: i for i, name in enumerate(classes)} | {"": -1}
-    return Told(np.array([code[name] for name in first]), classes, splits, notes)
+    return Assignment(np.array([code[name] for name in first]), classes, splits, notes)
 
 
 def _level_of_splits(parents: Parents) -> int | None:
-    """How deep the folders lie that are named train and test (or valid), if there are such."""
+    """The depth of the folders named train and test (or valid), or None."""
     for level in range(max(map(len, parents), default=0)):
-        found = Counter(_split_of(parent, level) for parent in parents)
-        outside = found.pop(None, 0)
-        if "train" in found and len(found) > 1 and (level == 0 or found.total() > outside):
+        images = Counter(_split_of(parent, level) for parent in parents)
+        outside = images.pop(None, 0)
+        if "train" in images and len(images) > 1 and (level == 0 or images.total() > outside):
             return level
     return None
 
@@ -134,18 +143,14 @@ def _split_of(parent: tuple[str, ...], level: int) -> str | None:
 
 
 def strip(parents: Parents) -> Parents:
-    """The folders below the one in which all images lie."""
+    """The folders of each image, without those that all images share."""
     shared = shared_folders(parents)
     return [parent[shared:] for parent in parents]
 
 
 def shared_folders(parents: Parents) -> int:
-    """How many folders, from the top, all of `parents` have in common."""
+    """The number of outermost folders that all of `parents` share."""
     first, last = min(parents), max(parents)
     return next(
         (i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), min(len(first), len(last))
     )
-
-
-def _many(n: int, what: str) -> str:
-    return f"{n:,} {what}{'s' * (n != 1)}"

@@ -1,4 +1,4 @@
-"""Tables in memory and in Parquet: frames of pandas and polars, tables of pyarrow, read as the same CSV would be."""
+"""Tables in memory and in Parquet: frames of pandas and polars and tables of pyarrow, read like the same CSV."""
 
 import sys
 from collections import Counter
@@ -21,11 +21,12 @@ SERIES = (("pandas", "Series"), ("polars", "Series"), ("pyarrow", "ChunkedArray"
 
 
 def is_frame(x: Any) -> bool:
-    """Whether `x` is a table of pandas, polars or pyarrow: whoever holds one has imported that."""
+    """Whether `x` is a table of pandas, polars or pyarrow; imports none of them."""
     return _is_one(x, FRAMES)
 
 
 def is_series(x: Any) -> bool:
+    """Whether `x` is a column of pandas, polars or pyarrow; imports none of them."""
     return _is_one(x, SERIES) or _is_one(x, (("pandas", "Index"), ("pandas", "Categorical")))
 
 
@@ -35,13 +36,13 @@ def names_of(frame: Any) -> list[str]:
 
 
 def only_column(frame: Any) -> Any:
-    """The one column of a frame that has no other, else all as an array (N, K)."""
+    """The column of a frame with one column, else all columns as an array (N, K)."""
     columns = [series for _, series in _columns(frame)]
     return columns[0] if len(columns) == 1 else np.stack([np.asarray(series) for series in columns], 1)
 
 
 def values_of(x: Any, what: str) -> Array:
-    """The cells of a series, as those of a column of a table."""
+    """The cells of a series (N,), parsed like a column of a table; `what` names it in messages."""
     return _cells(x, what, Cells())
 
 
@@ -56,15 +57,15 @@ def read(
     """The columns of a frame; arguments as for `delimited.read`.
 
     Raises:
-        DataError: a column holds neither numbers nor texts, or two have one name.
+        DataError: a column holds neither numbers nor texts, or two columns have the same name.
     """
-    given = list(_columns(frame))
-    names = [name for name, _ in given]
+    named_series = list(_columns(frame))
+    names = [name for name, _ in named_series]
     if twice := next((name for name, times in Counter(names).items() if times > 1), None):
-        raise DataError(f"{where} has two columns named {twice!r}: give each a name of its own")
+        raise DataError(f"{where} has two columns named {twice!r}: rename one of them")
     columns, words, notes = {}, set[str](), []
     chosen: Decimal = "comma" if decimal == "comma" else "point"
-    for name, series in given:
+    for name, series in named_series:
         if name in drop:
             continue
         cells = Cells(chosen)
@@ -82,13 +83,12 @@ def read(
 
 
 def texts(frame: Any, where: str, without: Collection[str] = ()) -> dict[str, list[str]]:
-    """The cells of a frame as the same CSV has them, by column."""
-    found = {}
-    for name, series in _columns(frame):
-        if name not in without:
-            values = _listed(series)
-            found[name] = [_text(value, f"{where}: column {name!r}") for value in values]
-    return found
+    """The cells of a frame as text, as in the same CSV, by column."""
+    return {
+        name: [_text(value, f"{where}: column {name!r}") for value in _as_list(series)]
+        for name, series in _columns(frame)
+        if name not in without
+    }
 
 
 def parquet(path: Path) -> Any:
@@ -105,7 +105,7 @@ def parquet(path: Path) -> Any:
             f"reading {path} needs pyarrow: pip install 'vaekit[parquet]', or save the table as CSV"
         ) from error
     try:
-        table = pq.ParquetFile(path).read()  # read_table fails where two columns have one name
+        table = pq.ParquetFile(path).read()  # read_table fails if two columns have the same name
         _ = table.column_names
     except UnicodeDecodeError as error:
         raise DataError(
@@ -118,14 +118,14 @@ def parquet(path: Path) -> Any:
 
 def _is_one(x: Any, kinds: Iterable[tuple[str, str]]) -> bool:
     for module, name in kinds:
-        held = sys.modules.get(module)
-        if held is not None and isinstance(x, getattr(held, name, ())):
+        imported = sys.modules.get(module)
+        if imported is not None and isinstance(x, getattr(imported, name, ())):
             return True
     return False
 
 
 def _columns(frame: Any) -> Iterable[tuple[str, Any]]:
-    """The names of a frame and its columns, two of which may have one name."""
+    """The names and columns of a frame; names may repeat."""
     if _is_one(frame, FRAMES[:1]):
         for j, name in enumerate(frame.columns):
             yield " ".join(map(str, name)) if isinstance(name, tuple) else str(name).strip(), frame.iloc[:, j]
@@ -138,19 +138,18 @@ def _columns(frame: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _cells(series: Any, what: str, cells: Cells, named: bool = False) -> Array:
-    """The cells of a column: int64, float64 with nan, or text; categories are always text."""
+    """The cells of a column: int64, float64 with nan, or text; categorical columns are always text."""
     kind = str(getattr(series, "dtype", None) or getattr(series, "type", "")).lower()
     if not named and (plain := _plain(series)) is not None:
         return plain
-    values = _listed(series)
-    texts = [_text(value, what) for value in values]
+    texts = [_text(value, what) for value in _as_list(series)]
     named = named or kind.startswith(("category", "categorical", "enum", "dictionary"))
-    found = None if named else cells.numbers(texts)
-    return as_text(texts) if found is None else found
+    numbers = None if named else cells.numbers(texts)
+    return as_text(texts) if numbers is None else numbers
 
 
 def _plain(series: Any) -> Array | None:
-    """A column that NumPy can hold, without a missing value."""
+    """A numeric column without missing values as int64 or float64, else None."""
     kind = getattr(series, "dtype", None)
     if isinstance(kind, np.dtype):
         if kind.kind not in "iuf":
@@ -168,16 +167,16 @@ def _plain(series: Any) -> Array | None:
     return values.astype(np.float64 if values.dtype == np.uint64 and values.max(initial=0) > 2**63 - 1 else np.int64)
 
 
-def _listed(series: Any) -> list[Any]:
-    """The values of a column of pyarrow, of pandas or polars, or of any other iterable."""
+def _as_list(series: Any) -> list[Any]:
+    """The cells of a column of pyarrow (`to_pylist`), pandas, polars (`to_list`) or any other iterable."""
     for name in ("to_pylist", "to_list"):
-        if (listed := getattr(series, name, None)) is not None:
-            return list(listed())
+        if (method := getattr(series, name, None)) is not None:
+            return list(method())
     return list(series)
 
 
 def _text(value: Any, what: str) -> str:
-    """A cell as a CSV file has it."""
+    """A cell as text, as in a CSV file."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return ""
     if isinstance(value, str):
@@ -195,16 +194,16 @@ def _text(value: Any, what: str) -> str:
     if isinstance(value, bytes | complex):
         raise DataError(f"{what} holds {type(value).__name__}, expected numbers or texts: convert it, or drop it")
     raise DataError(
-        f"{what} is nested (its cells are of type {type(value).__name__}): drop it, or save arrays as .npz and tables "
-        "of plain columns as Parquet"
+        f"{what} is nested (its cells are of type {type(value).__name__}): drop it, or save arrays as .npz and a table "
+        "without nested columns as Parquet"
     )
 
 
 def _with_comma(values: Array) -> tuple[Array, str] | None:
-    """A column of text as numbers where all have a decimal comma, and one of them."""
+    """A column of text as numbers, and a cell of it, if it is a column of numbers with a decimal comma; else None."""
     texts = values.tolist()
     example = next((t for t in texts if number(t, "comma") is not None and number(t) is None), None)
     if example is None or any(number(t, "comma") is None and not is_missing(t) for t in texts):
         return None
-    found = Cells("comma").numbers(texts)
-    return None if found is None else (found, example)
+    numbers = Cells("comma").numbers(texts)
+    return None if numbers is None else (numbers, example)

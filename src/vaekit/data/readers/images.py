@@ -1,4 +1,4 @@
-"""A folder of image files: decoded once into a packed uint8 .npy in the cache, then memory mapped."""
+"""A folder of image files: decoded once into a packed uint8 .npy in the cache, then memory-mapped."""
 
 import contextlib
 import functools
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -31,17 +31,17 @@ from .registry import reader
 if TYPE_CHECKING:
     from PIL import Image
 
-VERSION = 3  # of the packed files: raised when decoding, or what is noted of it, changes
+VERSION = 3  # of the packed files: increase it if the decoding or its notes change
 FORMATS = (
     *("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO", "ICNS", "PCX"),
     *("DDS", "SGI", "QOI", "PSD", "IM", "MSP", "XBM"),
 )
-"""Formats that are tried whatever a file's name: not those that run another program, as PostScript does."""
-CHUNK = 256  # images decoded before they are written: bounds the memory
-MOST_PIXELS, BIG = 2**26, 2**22  # of an image; an image of more than so many is decoded alone, to bound the memory
+"""Formats that are tried for every file; formats that run another program, such as PostScript, are excluded."""
+CHUNK = 256  # images decoded at a time, to limit the memory
+MOST_PIXELS, BIG = 2**26, 2**22  # maximum pixels of an image; a big image is decoded alone, to limit the memory
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
 GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-FULL, FEW_LEVELS = 65535, 128  # the range of 16 bits; levels of 256 below which 16-bit values are spread
+FULL, FEW_LEVELS = 65535, 128  # maximum of 16 bits; 16-bit values that would use fewer grey levels are rescaled
 
 
 _alone = threading.Lock()
@@ -49,14 +49,14 @@ _alone = threading.Lock()
 
 @dataclass(frozen=True)
 class _Head:
-    """What the start of an image file tells.
+    """The header of an image file.
 
     Attributes:
-        height, width: as the image stands upright.
-        grey, opaque: whether it is.
-        mode: Pillow's.
+        height, width: in pixels, after rotation by EXIF.
+        grey, opaque: whether the image is grey, and whether it has no transparency.
+        mode: of Pillow.
         deep: whether it is a colour image of 16 bits, of which Pillow reads 8.
-        frames: how many images (pages, frames) the file holds.
+        frames: number of images (pages, frames) in the file.
     """
 
     height: int
@@ -69,7 +69,7 @@ class _Head:
 
     @property
     def wide(self) -> bool:
-        """Whether its values are of more than 8 bits."""
+        """Whether the values have more than 8 bits."""
         return self.mode.startswith("I") or self.mode == "F"
 
 
@@ -103,30 +103,33 @@ def folder(
     """The images below a folder, sorted by name; class folders become labels, train and test folders splits.
 
     Args:
-        path: the folder; hidden files and files that are no images are passed over.
-        size, background, pixel_range: "64x48", a colour, "LOW,HIGH"; images are resized by Lanczos' filter.
-        skip_bad: leave images out that cannot be read, and count them in the notes, rather than stop.
-        table: describes the images; see `image_table.described`.
-        label: the table's column to take labels from.
-        to_train: whether to find that range from the images, where all have more than 8 bits and 0..65535 would leave
-            few levels of them (it is then among the source's options), and to leave out images that belong to no
-            split where folders make splits. For use with a trained model neither is wanted.
-        cache: where the packed images go.
+        path: the folder; hidden files and files that are not images are skipped.
+        size: "64" or "64x48" (height x width): resize to exactly this size (Lanczos).
+        background: colour behind transparent images.
+        pixel_range: "LOW,HIGH": the values of images with more than 8 bits that become 0 and 255.
+        skip_bad: leave out unreadable images and count them in the notes, instead of raising an error.
+        table: file that describes the images; see `image_table.described`.
+        label: column of the table with the labels.
+        to_train: whether to infer `pixel_range` (if all images have more than 8 bits and 0..65535 would leave few grey
+            levels; the range is then in the options of the source), and to leave out images outside the splits if
+            folders define splits. False for use with a trained model.
+        cache: the cache folder for the packed images, if not the default.
         progress: called while images are opened and decoded.
 
     Raises:
-        DataError: no images, images of several sizes and no `size`, an unreadable image, an unknown colour or size.
+        DataError: there are no images, or of several sizes without `size`; an image is unreadable; or an argument is
+            not valid.
     """
     colour, target, span = _colour(background), parse_size(size), parse_range(pixel_range)
-    files, left = folders.listing(path)
+    files, format_notes = folders.listing(path)
     if not files:
         others = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
-        there = f"it holds {', '.join(others[:6])}{' ...' * (len(others) > 6)}" if others else "it is empty"
+        content = f"it holds {', '.join(others[:6])}{' ...' * (len(others) > 6)}" if others else "it is empty"
         raise DataError(
-            f"{path} holds no images: expected .png, .jpg, .webp, .tif or others that Pillow reads, in it or in class "
-            f"folders, but {there}; give the folder of images, or the file of data itself"
+            f"{path} holds no images: expected .png, .jpg, .webp, .tif or another format of Pillow, in it or in class "
+            f"folders, but {content}; give a folder of images, or the file with the data"
         )
-    files, outside = folders.chosen(files) if to_train else (files, [])
+    files, split_notes = folders.in_splits(files) if to_train else (files, [])
     stats = [_stat(path / name) for name in files]
     identity: Any = [VERSION, str(path.resolve()), target, colour, skip_bad, span, to_train]
     identity += [[name, *stat] for name, stat in zip(files, stats, strict=True)]
@@ -137,28 +140,28 @@ def folder(
         _Packing(path, target, colour, span, skip_bad, progress).pack(files, packed, about, to_train)
     kept = json.loads(about.read_text())
     names: list[str] = kept["names"]
-    told = folders.told(names)
-    found = kept["range"] if span is None else None
+    assigned = folders.labels_and_splits(names)
+    inferred = kept["range"] if span is None else None
     chosen = {
         "size": None if size is None else str(size),
-        "pixel_range": pixel_range if found is None else f"{found[0]!r},{found[1]!r}",
+        "pixel_range": pixel_range if inferred is None else f"{inferred[0]!r},{inferred[1]!r}",
         "table": None if table is None else table_to_keep(table, path),
     }
     source = Source(
         np.load(packed, mmap_mode="r", allow_pickle=False),
-        label=told.label,
-        label_names=told.label_names,
+        label=assigned.label,
+        label_names=assigned.label_names,
         names=names,
-        splits=told.splits,
+        splits=assigned.splits,
         kind="image",
         options={name: value for name, value in chosen.items() if value is not None},
-        notes=(*left, *outside, *kept["notes"], *told.notes),
+        notes=(*format_notes, *split_notes, *kept["notes"], *assigned.notes),
     )
     return source if table is None else image_table.described(source, table_path(table, path), label)
 
 
 def _stat(file: Path) -> tuple[int, int]:
-    """Size and time of a file; of a link into nowhere, which `_Packing` will complain of, zeros."""
+    """Size and modification time of a file; zeros for a broken link, for which `_Packing` raises the error."""
     try:
         stat = file.stat()
     except OSError:
@@ -167,7 +170,7 @@ def _stat(file: Path) -> tuple[int, int]:
 
 
 def parse_range(pixel_range: str | None) -> tuple[float, float] | None:
-    """(low, high) from "LOW,HIGH"."""
+    """(low, high) from "LOW,HIGH". Raises DataError for another text."""
     if pixel_range is None:
         return None
     try:
@@ -180,7 +183,7 @@ def parse_range(pixel_range: str | None) -> tuple[float, float] | None:
 
 
 def parse_size(size: str | int | None) -> tuple[int, int] | None:
-    """(height, width) from "64" or "64x48"."""
+    """(height, width) from "64" or "64x48". Raises DataError for another text, or for more than 2^26 pixels."""
     if size is None:
         return None
     match = re.fullmatch(r"\s*([1-9]\d{0,4})\s*(?:[x×]\s*([1-9]\d{0,4}))?\s*", str(size))
@@ -208,8 +211,8 @@ class _Packing:
 
     Attributes:
         path, target, colour, skip_bad, progress: as for `folder`, parsed.
-        span: what becomes black and white of images with more than 8 bits; None for 0..65535.
-        notes: what the user should know.
+        span: the values of images with more than 8 bits that become black and white; None for 0..65535.
+        notes: messages to the user.
     """
 
     path: Path
@@ -221,7 +224,7 @@ class _Packing:
     notes: list[str] = field(default_factory=list)
 
     def pack(self, files: list[str], packed: Path, about: Path, spread: bool) -> None:
-        """Writes the images to `packed`; names of those that could be read, the range and notes to `about`."""
+        """Write the images to `packed`, and the names of the readable ones, the range and the notes to `about`."""
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             heads = {n: head for n, head in self._each(pool, files, _head, "opening images") if head is not None}
             if not heads:
@@ -237,28 +240,28 @@ class _Packing:
             def decode(file: Path) -> tuple[Array, int]:
                 return _decode(file, (height, width), self.colour, grey, span, resize)
 
-            kept, beyond = [], []
+            kept, clipped = [], []
             with caches.writing(packed) as out:
                 packer = caches.Packer(out, (height, width) if grey else (height, width, 3))
-                for name, found in self._each(pool, list(heads), decode, "decoding images"):
-                    if found is not None:
-                        packer.add(found[0])
+                for name, decoded in self._each(pool, list(heads), decode, "decoding images"):
+                    if decoded is not None:
+                        packer.add(decoded[0])
                         kept.append(name)
-                        beyond.append(found[1])
+                        clipped.append(decoded[1])
                 if not kept:
                     raise DataError(f"{self.path}: none of its {len(files)} images can be read")
                 packer.close()
                 if len(files) > len(kept):
                     self.notes.insert(
-                        0, f"{len(files) - len(kept)} of {len(files)} images could not be read and were left out"
+                        0, f"{len(files) - len(kept)} of {len(files)} images cannot be read and are left out"
                     )
-                self.notes += _told([heads[name] for name in kept], (height, width), self.span, beyond)
-                told = {"names": kept, "range": self.span, "notes": self.notes}
-                with caches.writing(about) as text:  # first, so that a packed file never stands without it
-                    text.write(json.dumps(told).encode())
+                self.notes += _notes([heads[name] for name in kept], (height, width), self.span, clipped)
+                facts = {"names": kept, "range": self.span, "notes": self.notes}
+                with caches.writing(about) as text:  # before `packed` is renamed, so that it never exists alone
+                    text.write(json.dumps(facts).encode())
 
-    def _each(self, pool: ThreadPoolExecutor, names: list[str], job: Any, what: str) -> Iterator[tuple[str, Any]]:
-        """(name, job's result) of each file; None where it cannot be read and may be left out."""
+    def _each(self, pool: ThreadPoolExecutor, names: list[str], job: Any, task: str) -> Iterator[tuple[str, Any]]:
+        """(name, result of the job) for each file; the result is None for an unreadable file that is left out."""
 
         def attempt(name: str) -> Any:
             try:
@@ -275,68 +278,77 @@ class _Packing:
             part = names[start : start + CHUNK]
             yield from zip(part, pool.map(attempt, part), strict=True)
             if self.progress is not None:
-                self.progress(what, min(start + CHUNK, len(names)), len(names))
+                self.progress(task, min(start + CHUNK, len(names)), len(names))
 
     def _find_span(self, pool: ThreadPoolExecutor, names: list[str]) -> None:
-        """The range of all values, where 0..65535 does not hold them or leaves few levels of them."""
-        each = [ends for _, ends in self._each(pool, names, _ends, "measuring images") if ends is not None]
-        if not each:
+        """Set the span to the range of all values if 0..65535 does not contain them or leaves few grey levels."""
+        ranges = [values for _, values in self._each(pool, names, _range, "measuring images") if values is not None]
+        if not ranges:
             return
-        low, high = min(ends[0] for ends in each), max(ends[1] for ends in each)
-        whole = all(ends[4] for ends in each)
+        low, high = min(values.low for values in ranges), max(values.high for values in ranges)
+        whole = all(values.whole for values in ranges)
         if whole and low >= 0 and high <= FULL and high - low >= FEW_LEVELS * 257:
-            most_low, most_high = min(ends[2] for ends in each), max(ends[3] for ends in each)
+            most_low, most_high = min(values.most_low for values in ranges), max(values.most_high for values in ranges)
             if most_high - most_low < FEW_LEVELS * 257:
                 self.notes.append(
-                    f"98 of 100 values of each image lie in {most_low:g}..{most_high:g}, which are few of 256 levels: "
-                    f"`pixel_range='{most_low:g},{most_high:g}'` spreads them"
+                    f"98% of the values of each image lie in {most_low:g}..{most_high:g}, which become few of 256 grey "
+                    f"levels: `pixel_range='{most_low:g},{most_high:g}'` uses them all"
                 )
         else:
             self.span = (low, high if high > low else low + 1)
 
 
-def _told(heads: list[_Head], size: tuple[int, int], span: tuple[float, float] | None, beyond: list[int]) -> list[str]:
-    """What of these images was read otherwise than as it stands; `beyond` values of each were outside the range."""
-    n, told = len(heads), []
+def _notes(
+    heads: list[_Head], size: tuple[int, int], span: tuple[float, float] | None, clipped: list[int]
+) -> list[str]:
+    """Messages about images that were rescaled, clipped, resized or read in part; `clipped` values of each image."""
+    n, notes = len(heads), []
 
     def these(count: int, has: str, have: str) -> str:
         return f"the image {has}" if n == 1 else f"{count} of {n} images {have}"
 
     low, high = span or (0, FULL)
     if wide := [head for head in heads if head.wide]:
-        told.append(
-            f"{these(len(wide), 'has', 'have')} more than 8 bits: values {low:g}..{high:g} were brought to 0..255"
+        notes.append(
+            f"{these(len(wide), 'has', 'have')} more than 8 bits: values {low:g}..{high:g} are rescaled to 0..255"
         )
     if span and (narrow := n - len(wide)):
-        told.append(f"{these(narrow, 'has', 'have')} 8 bits and no part in the range {low:g}..{high:g} of wider ones")
-    if outside := sum(count > 0 for count in beyond):
-        share = sum(beyond) / sum(head.height * head.width for head in wide)
-        told.append(
-            f"{these(outside, 'has', 'have')} values outside {low:g}..{high:g}, which were clipped to it: "
-            f"{counted(sum(beyond), 'value')}, {100 * share:.2g}% of all"
+        notes.append(f"{these(narrow, 'has', 'have')} 8 bits: the range {low:g}..{high:g} does not apply")
+    if outside := sum(count > 0 for count in clipped):
+        share = sum(clipped) / sum(head.height * head.width for head in wide)
+        notes.append(
+            f"{these(outside, 'has', 'have')} values outside {low:g}..{high:g}, which are clipped: "
+            f"{counted(sum(clipped), 'value')}, {100 * share:.2g}% of all"
         )
     if other := [head for head in heads if (head.height, head.width) != size]:
-        told.append(
-            f"{these(len(other), 'was', 'were')} of another size ({other[0].height}x{other[0].width}) and resized to "
+        notes.append(
+            f"{these(len(other), 'has', 'have')} another size ({other[0].height}x{other[0].width}): resized to "
             f"{size[0]}x{size[1]} (height x width)"
         )
     if deep := sum(head.deep for head in heads):
-        told.append(f"{these(deep, 'is', 'are')} of 16 bits in colour: only the higher 8 were read")
+        notes.append(f"{these(deep, 'has', 'have')} 16 bits per colour: only the higher 8 bits are read")
     if several := [head.frames - 1 for head in heads if head.frames > 1]:
-        told.append(
+        notes.append(
             f"{len(several)} of {counted(n, 'file')} {'holds' if n == 1 else 'hold'} several images (pages, frames): "
-            f"the first of each was read, {sum(several)} were left out; save them as files of their own to use them"
+            f"only the first of each is read, {sum(several)} are left out; save them as separate files to use them"
         )
-    return told
+    return notes
 
 
 def one(
     file: Path, size: tuple[int, int], colour: str, grey: bool, pixel_range: str | None = None
 ) -> tuple[Array, list[str]]:
-    """One image as (H, W) if `grey`, else (H, W, 3), uint8, and notes on what was read otherwise than as it stands.
+    """One image as (H, W) if `grey`, else (H, W, 3), uint8, and notes if it was rescaled, clipped or resized.
+
+    Args:
+        file: the image.
+        size: (height, width) to resize it to.
+        colour: behind a transparent image.
+        grey: whether to convert it to grey.
+        pixel_range: as for `folder`.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the image cannot be read.
     """
     span = parse_range(pixel_range)
     try:
@@ -344,8 +356,8 @@ def one(
         pixels, outside = _decode(file, size, _colour(colour), grey, span)
     except _unreadable() as error:
         raise DataError(f"{file} cannot be read as an image ({error})") from None
-    coloured = ["the image is in colour and was read as grey"] if grey and not head.grey else []
-    return pixels, [*_told([head], size, span, [outside]), *coloured]
+    coloured = ["the image is in colour and is converted to grey"] if grey and not head.grey else []
+    return pixels, [*_notes([head], size, span, [outside]), *coloured]
 
 
 def _common_size(path: Path, heads: dict[str, _Head]) -> tuple[int, int]:
@@ -354,17 +366,17 @@ def _common_size(path: Path, heads: dict[str, _Head]) -> tuple[int, int]:
     if len(sizes) > 1:
         example = {(head.height, head.width): name for name, head in reversed(heads.items())}
         shown = ", ".join(f"{h}x{w} ({count}, such as {example[h, w]})" for (h, w), count in common)
-        more = f" and {len(sizes) - 4} more" if len(sizes) > 4 else ""
+        others = f" and {len(sizes) - 4} more" if len(sizes) > 4 else ""
         (height, width), _ = common[0]
         raise DataError(
-            f"{path} holds images of {len(sizes)} sizes (height x width): {shown}{more}; expected one: pass "
-            f"`size='{height}x{width}'` to resize them all"
+            f"{path} holds images of {len(sizes)} sizes (height x width): {shown}{others}; expected one size: use "
+            f"`size='{height}x{width}'` to resize all images"
         )
     return common[0][0]
 
 
 def _unreadable() -> tuple[type[Exception], ...]:
-    """What Pillow raises on files that are damaged, are no images, or are too large to be meant."""
+    """The exceptions that Pillow raises for files that are damaged, are not images, or are too large."""
     import struct
 
     from PIL import Image
@@ -374,17 +386,17 @@ def _unreadable() -> tuple[type[Exception], ...]:
 
 
 def _turn(image: "Image.Image") -> int:
-    """The EXIF orientation that is still to be carried out."""
+    """The EXIF orientation by which the image must still be rotated; 1 for none."""
     if image.format == "TIFF":
-        return 1  # Pillow turns those as it loads them
+        return 1  # Pillow rotates TIFF images when it loads them
     if image.format == "PNG" and not any("exif" in str(key) or "xmp" in str(key) for key in image.info):
-        return 1  # to ask further, Pillow would decode the image
+        return 1  # getexif would decode the image
     return image.getexif().get(ORIENTATION, 1)
 
 
 @functools.cache
 def _formats() -> list[str]:
-    """Those of `FORMATS` that this Pillow has."""
+    """The `FORMATS` that the installed Pillow supports."""
     from PIL import Image
 
     Image.init()
@@ -393,10 +405,10 @@ def _formats() -> list[str]:
 
 @contextlib.contextmanager
 def _opened(file: Path) -> "Iterator[Image.Image]":
-    """An image file, alone where it is big.
+    """An open image file; big images are opened one at a time.
 
     Raises:
-        ValueError: it has too many pixels; and what Pillow raises (`_unreadable`).
+        ValueError: the image has too many pixels. Pillow raises the exceptions in `_unreadable`.
     """
     from PIL import Image
 
@@ -427,44 +439,54 @@ def _head(file: Path) -> _Head:
 
 
 def _frames(image: "Image.Image") -> int:
-    """How many images a file holds; 1 where that is damaged beyond the first."""
+    """The number of images in a file; 1 if the file is damaged after the first."""
     try:
         return int(getattr(image, "n_frames", 1))
     except _unreadable():
         return 1
 
 
-def _ends(file: Path) -> tuple[float, float, float, float, bool]:
-    """Least and largest value of an image, the same of its middle 98 percent, and whether its values are whole."""
+class _Range(NamedTuple):
+    """The range of the values of an image, the range of their middle 98%, and whether they are whole numbers."""
+
+    low: float
+    high: float
+    most_low: float
+    most_high: float
+    whole: bool
+
+
+def _range(file: Path) -> _Range:
+    """The range of the values of an image."""
     with _opened(file) as image:
         values = _values(image)
         low, high = np.percentile(values, (1, 99))
-        return float(values.min()), float(values.max()), float(low), float(high), image.mode != "F"
+        return _Range(float(values.min()), float(values.max()), float(low), float(high), image.mode != "F")
 
 
 def _values(image: "Image.Image") -> Array:
-    """The values of an image with more than 8 bits, (H, W): whole numbers as they are, others as float64."""
+    """The values of an image with more than 8 bits, (H, W): integers unchanged, floats as float64."""
     values = np.asarray(image)
     if values.dtype.kind != "f":
         return values
     if not np.isfinite(values).all():
-        raise ValueError("it has values that are nan or infinite")
+        raise ValueError("its values include nan or infinities")
     return values.astype(np.float64)
 
 
 def _spread(values: Array, low: float, high: float) -> tuple[Array, int]:
-    """Values from low..high to 0..255, a few rows at a time, since float64 takes eight times the memory.
+    """Rescale values from low..high to 0..255, in blocks of rows, because float64 needs eight times the memory.
 
     Returns:
-        The bytes, and how many values lay outside the range and were clipped.
+        The bytes, and the number of values outside the range, which are clipped.
     """
-    found, outside = np.empty(values.shape, np.uint8), 0
+    scaled, outside = np.empty(values.shape, np.uint8), 0
     rows = max(1, BIG // max(1, values.shape[1]))
     for a in range(0, len(values), rows):
         share = (values[a : a + rows].astype(np.float64) - low) / (high - low)
         outside += int(((share < 0) | (share > 1)).sum())
-        found[a : a + rows] = np.floor(np.clip(share, 0, 1) * 255 + 0.5)
-    return found, outside
+        scaled[a : a + rows] = np.floor(np.clip(share, 0, 1) * 255 + 0.5)
+    return scaled, outside
 
 
 def _decode(
@@ -475,10 +497,10 @@ def _decode(
     span: tuple[float, float] | None = None,
     resize: bool = True,
 ) -> tuple[Array, int]:
-    """One image as (H, W) if `grey`, else (H, W, 3), uint8; values of more than 8 bits from `span` to 0..255.
+    """One image as (H, W) if `grey`, else (H, W, 3), uint8; values of more than 8 bits are rescaled from `span`.
 
     Returns:
-        The image, and how many of its values lay outside the span and were clipped.
+        The image, and the number of its values outside `span`, which are clipped.
     """
     from PIL import Image, ImageOps
 
@@ -489,7 +511,7 @@ def _decode(
         if _turn(image) != 1:
             image = ImageOps.exif_transpose(image)
         if image.mode == "F" and span is None:
-            raise ValueError("floating-point pixels have no fixed range; say it with pixel_range='LOW,HIGH'")
+            raise ValueError("floating-point pixels have no fixed range; give it with `pixel_range='LOW,HIGH'`")
         if image.mode == "F" or image.mode.startswith("I"):
             low, high = span or (0, FULL)
             spread, outside = _spread(_values(image), low, high)
@@ -500,6 +522,6 @@ def _decode(
         image = image.convert("RGB").convert("L") if grey else image.convert("RGB")
         if image.size != size[::-1]:
             if not resize:
-                raise ValueError(f"it is {image.height}x{image.width}, and its header says {size[0]}x{size[1]}")
+                raise ValueError(f"its size is {image.height}x{image.width}, but its header says {size[0]}x{size[1]}")
             image = image.resize(size[::-1], Image.Resampling.LANCZOS)
         return np.array(image), outside

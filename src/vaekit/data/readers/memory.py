@@ -1,4 +1,4 @@
-"""Data in memory as arrays: tensors, series, datasets of torch, lists."""
+"""Data in memory (tensors, series, datasets of torch, lists) as arrays."""
 
 import os
 import sys
@@ -17,23 +17,27 @@ from .registry import reader
 
 
 def column_of(values: Any, what: str) -> Array:
-    """One value for each row: of a series or a list of anything, the cells that a CSV file would hold."""
+    """A column as an array (N,); a series or a list of objects is parsed like the cells of a CSV file."""
     if frames.is_series(values):
         return frames.values_of(values, what)
-    found = np.asarray(_numpy(values))
-    return frames.values_of(found.tolist(), what) if found.dtype.kind == "O" and found.ndim == 1 else found
+    array = np.asarray(_numpy(values))
+    return frames.values_of(array.tolist(), what) if array.dtype.kind == "O" and array.ndim == 1 else array
 
 
 @reader("arrays", "arrays in memory")
 def source(x: Any, *, label: Any = None, name: str = "arrays") -> Source:
-    """x and its labels as arrays, from arrays, tensors or a Dataset."""
-    torch = sys.modules.get("torch")  # whoever holds a tensor or a Dataset has imported it
+    """A source with `x` (N, ...) and `label` (N,) or None as arrays, from arrays, tensors, series or a Dataset.
+
+    Raises:
+        DataError: `x` is a DataLoader, a path, an iterator or a Dataset without rows, or its rows differ in shape.
+    """
+    torch = sys.modules.get("torch")  # a tensor or a Dataset exists only if torch is imported
     if torch is not None and isinstance(x, torch.utils.data.DataLoader):
-        raise DataError(f"{name}: a DataLoader gives batches, not rows: give its dataset (loader.dataset) or arrays")
+        raise DataError(f"{name}: a DataLoader yields batches, not rows: give its dataset (loader.dataset) or arrays")
     if isinstance(x, str | os.PathLike):
-        raise DataError(f"{name}: from_arrays takes arrays, got {str(x)!r}: give names and paths to load")
+        raise DataError(f"{name}: from_arrays expects arrays, got {str(x)!r}: use load for names and paths")
     if isinstance(x, Iterator):
-        raise DataError(f"{name}: an iterator gives its rows only once and has no length: give list(...) or an array")
+        raise DataError(f"{name}: an iterator has no length and can be read only once: give list(...) or an array")
     if torch is not None and isinstance(x, torch.utils.data.Dataset):
         x, own = _dataset(x, torch, name)
         label = own if label is None else label
@@ -55,7 +59,7 @@ def _stacked(x: Any) -> Array:
     try:
         return np.asarray(x)
     except ValueError as error:
-        raise DataError(f"rows must all have one shape ({error}); resize or pad them") from error
+        raise DataError(f"all rows must have the same shape ({error}); resize or pad them") from error
 
 
 def _dataset(data: Any, torch: Any, name: str) -> tuple[Any, Any]:
@@ -77,6 +81,8 @@ def _dataset(data: Any, torch: Any, name: str) -> tuple[Any, Any]:
             x, code = (item[0], item[1] if len(item) > 1 else None) if isinstance(item, tuple | list) else (item, None)
         rows.append(np.asarray(_numpy(x)))
         codes.append(code if code is None or isinstance(code, str) else np.asarray(_numpy(code)).item())
-    if odd := next((row.shape for row in rows if row.shape != rows[0].shape), None):
-        raise DataError(f"{name}: items must all have one shape, got {rows[0].shape} and {odd}; resize or pad them")
+    if other := next((row.shape for row in rows if row.shape != rows[0].shape), None):
+        raise DataError(
+            f"{name}: all items must have the same shape, got {rows[0].shape} and {other}; resize or pad them"
+        )
     return np.stack(rows) if rows else np.empty((0,)), None if not codes or None in codes else np.array(codes)

@@ -1,4 +1,4 @@
-"""NumPy files: .npy, mapped; .npz, whose members are mapped, unpacked once, or read, whichever serves."""
+"""NumPy files: .npy files are memory-mapped; arrays of .npz files are mapped, unpacked into the cache, or read."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from vaekit.data import cache as caches
 from vaekit.data import sparse
 from vaekit.data.arrays import Source
-from vaekit.data.core import Array, Progress, some
+from vaekit.data.core import Array, Progress, listed
 from vaekit.data.splits import WORDS
 from vaekit.errors import DataError
 from vaekit.utils.arguments import Knob
@@ -42,13 +42,13 @@ SPLIT_NAMES = {
     for end in ("", "set")
     for name in (word + split + end, split + end + word)
 }
-"""Names of arrays, without capitals and signs, that say what they hold and of which split."""
+"""Content and split of arrays by their names, in lower-case letters only."""
 BARE = {split + end for split in WORDS for end in ("", "set")}
-"""Names that say a split only: its data, or the numbers of its rows."""
+"""Names of arrays that are only the name of a split: its data, or its row numbers."""
 MOST_HEADER = 2**16  # bytes
 BAD_HEADER = (TypeError, ArithmeticError, LookupError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
-"""What NumPy raises on headers that are no literals, or none of an array, beside ValueError."""
-UNPACKED = 2**30  # bytes from which a compressed member is unpacked into the cache, then mapped
+"""Exceptions of NumPy for headers that are not valid, besides ValueError."""
+UNPACKED = 2**30  # bytes; larger compressed arrays are unpacked into the cache, then mapped
 DAMAGE = (
     ValueError,
     ArithmeticError,
@@ -61,13 +61,13 @@ DAMAGE = (
     lzma.LZMAError,
     NotImplementedError,
 )
-"""What NumPy, zipfile and the packers below it raise on files that are damaged."""
+"""Exceptions of NumPy, zipfile and the compression modules for damaged files."""
 DSPRITES = ["colour", "shape", "scale", "orientation", "x_position", "y_position"]
 
 
 @reader("npy", "a .npy file", reads=with_suffix(".npy"), files=".npy")
 def npy(path: Path) -> Source:
-    """One array in a .npy file, as data; see `array`."""
+    """The data in a .npy file; see `array`."""
     return Source(array(path))
 
 
@@ -75,7 +75,7 @@ def arrays(path: Path) -> dict[str, Array]:
     """All arrays of a .npz file, in memory.
 
     Raises:
-        DataError: not a .npz file, damaged, or Python objects.
+        DataError: the file is not a .npz file, is damaged, or holds Python objects.
     """
     with _damage(path), zipfile.ZipFile(path) as file:
         store = _Store(path, file, None)
@@ -83,10 +83,10 @@ def arrays(path: Path) -> dict[str, Array]:
 
 
 def array(path: Path) -> Array:
-    """One array in a .npy file, as a memory map.
+    """The array in a .npy file, memory-mapped.
 
     Raises:
-        DataError: not a .npy file, cut short, or Python objects.
+        DataError: the file is not a .npy file, is cut short, or holds Python objects.
     """
     with _damage(path):
         if path.stat().st_size == 0:
@@ -109,15 +109,21 @@ def source(
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Source:
-    """The arrays of a .npz file: x (or counts, ...), and beside it labels, factors, batches, names.
+    """The data in a .npz file: an array x (or counts, ...), with labels, factors, batches and names if there are any.
 
-    Data under x_train and x_test (and x_valid), with y_train and so on, make those splits; train_images, Xtest or
-    val_labels are names of that kind too. A sparse matrix as `scipy.sparse.save_npz` writes it is read as one. Every
-    further array with one number or text per row becomes a column, by name where its codes have names (batch and
-    batch_names); a note lists what is not used. Labels may be texts, which are then the names of the classes.
+    Arrays such as x_train, x_test and x_valid, with y_train and so on, become the splits; train_images, Xtest and
+    val_labels are also recognised. A sparse matrix written by `scipy.sparse.save_npz` is read as one. Every further
+    array with one number or text per row becomes a column; codes are replaced by their names if the file has them
+    (batch and batch_names). A note lists the unused arrays. Labels may be texts, the names of the classes.
+
+    Args:
+        path: of the file.
+        x_key: name of the array with the data, if it is not a usual one.
+        cache: the cache folder, if not the default.
+        progress: called while large arrays are joined in the cache.
 
     Raises:
-        DataError: not a .npz file, damaged, no array to take as x, or Python objects where data are looked for.
+        DataError: the file is not a .npz file, is damaged, has no array with data, or holds data as Python objects.
     """
     found = _source(path, x_key, cache, progress)
     return replace(found, notes=(*found.notes, *hint(found))) if to_train and label is None else found
@@ -137,13 +143,13 @@ def _source(path: Path, x_key: str | None, cache: str | Path | None, progress: P
         key = x_key or _first(X, store) or (next(iter(store.shapes)) if len(store.shapes) == 1 else None)
         if key is None:
             raise DataError(
-                f"{path} has no array named {' or '.join(X[:2])}; it has {store.listing()}: say which with x_key="
+                f"{path} has no array named {' or '.join(X[:2])}; it has {store.listing()}: choose one with `x_key`"
             )
         return _with_columns(store, store.data(key), {key}, key)
 
 
 def part_of(key: str) -> tuple[str, str] | None:
-    """What an array's name says that it holds, "x" or "label", and of which split: x_train, testLabels, val_images."""
+    """Content ("x" or "label") and split by the name of an array, such as x_train, testLabels or val_images."""
     return SPLIT_NAMES.get(_letters(key))
 
 
@@ -152,26 +158,26 @@ def _letters(key: str) -> str:
 
 
 def _parts(store: "_Store") -> dict[tuple[str, str], str]:
-    """The names of the arrays that hold x or labels of a split.
+    """The names of the arrays with the x or the labels of a split.
 
     Raises:
-        DataError: two arrays claim the same.
+        DataError: two arrays have the same role.
     """
-    found: dict[tuple[str, str], str] = {}
+    names: dict[tuple[str, str], str] = {}
     for key, shape in store.shapes.items():
         row_numbers = len(shape) < 2 and store.dtypes[key].kind in "bui" and _letters(key) in BARE
-        if (place := part_of(key)) is not None and not row_numbers:
-            if place in found:
+        if (role := part_of(key)) is not None and not row_numbers:
+            if role in names:
                 raise DataError(
-                    f"{store.path}: both {found[place]!r} and {key!r} may be the {place[1]} "
-                    f"{'data' if place[0] == 'x' else 'labels'}: leave one out of the file, or rename it"
+                    f"{store.path}: both {names[role]!r} and {key!r} may be the {role[1]} "
+                    f"{'data' if role[0] == 'x' else 'labels'}: remove or rename one of them"
                 )
-            found[place] = key
-    return found
+            names[role] = key
+    return names
 
 
 class _Store:
-    """The members of one .npz file: their headers at once, their content when asked for."""
+    """The arrays of a .npz file: headers are read at once, contents when needed."""
 
     def __init__(self, path: Path, file: zipfile.ZipFile, cache: str | Path | None) -> None:
         self.path, self.file, self.cache = path, file, cache
@@ -185,28 +191,30 @@ class _Store:
                     expected = stream.tell() + math.prod(shape) * dtype.itemsize
                 if not dtype.hasobject and expected != member.file_size:
                     raise DataError(
-                        f"{path}: array {key!r} says it has {shape} of {dtype}, {expected} bytes with its header, but "
-                        f"there are {member.file_size}: the file is damaged; save it again"
+                        f"{path}: array {key!r} declares {shape} of {dtype}, {expected} bytes with its header, but has "
+                        f"{member.file_size}: the file is damaged; save it again"
                     )
                 self.shapes[key], self.dtypes[key] = shape, dtype
 
     def listing(self) -> str:
+        """The names and shapes of all arrays, for messages."""
         return ", ".join(f"{key} {shape}" for key, shape in self.shapes.items()) or "no arrays"
 
     def __contains__(self, key: object) -> bool:
         return key in self.shapes
 
     def read(self, key: str) -> Array:
+        """An array, in memory; bytes are decoded as UTF-8."""
         if self.dtypes[key].hasobject:
             raise _objects(self.path, f"array {key!r}")
         with self.file.open(f"{key}.npy") as stream:
             values: Array = np.lib.format.read_array(stream, allow_pickle=False)
-            stream.read()  # to the end, where the checksum is compared
+            stream.read()  # at the end, zipfile compares the checksum
             _check_text(values, key)
             return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
 
     def data(self, key: str) -> Array:
-        """A member that may be large: mapped in place, or unpacked into the cache and mapped, or read."""
+        """An array that may be large: mapped in the file, unpacked into the cache and mapped, or in memory."""
         info = self.file.getinfo(f"{key}.npy")
         if self.dtypes[key].hasobject or 0 in self.shapes[key]:
             return self.read(key)
@@ -220,21 +228,21 @@ class _Store:
         self._check_sum(key, info)
         with self.path.open("rb") as file:
             file.seek(info.header_offset)
-            local = file.read(30)  # name and extra field may differ in length from the central directory's
+            local = file.read(30)  # the lengths of name and extra field may differ from the central directory
             file.seek(int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little"), 1)
             fortran, shape, dtype = _header(file)
             order: Any = "F" if fortran else "C"
             return np.memmap(self.path, dtype, mode="r", offset=file.tell(), shape=shape, order=order)
 
     def _check_sum(self, key: str, info: zipfile.ZipInfo) -> None:
-        """Reads a member through once, which compares its checksum; the cache remembers that it was right."""
+        """Read an array once, so that zipfile compares its checksum; a file in the cache records the success."""
         passed = self._in_cache(key, info).with_suffix(".ok")
         if not passed.exists():
             with self.file.open(info) as stream:
                 while stream.read(2**24):
                     pass
             with suppress(DataError), caches.writing(passed):
-                pass  # a cache that cannot be written only means to look again
+                pass  # if the cache cannot be written, the checksum is compared again next time
 
     def _in_cache(self, key: str, info: zipfile.ZipInfo) -> Path:
         stat = self.path.stat()
@@ -250,16 +258,16 @@ class _Store:
 
 
 def _with_columns(store: _Store, x: Any, used: set[str], key: str = "") -> Source:
-    """x, lying in the arrays `used` (of the name `key`), with what else is known of its rows."""
+    """A source with `x` and everything else in the file; `used` are the arrays read for x, and `key` is its name."""
     n = len(x) if x.ndim else 0
     part = (part_of(key) or ("", ""))[1]
 
     def take(*keys: str) -> Array | None:
-        found = _first(keys, store)
-        if found is None:
+        name = _first(keys, store)
+        if name is None:
             return None
-        used.add(found)
-        return store.read(found)
+        used.add(name)
+        return store.read(name)
 
     label = take(*LABEL, *(other for other in store.shapes if part and part_of(other) == ("label", part)))
     factors = take("factors", "latents_classes")
@@ -268,7 +276,7 @@ def _with_columns(store: _Store, x: Any, used: set[str], key: str = "") -> Sourc
     names: list[str] = []
     notes: list[str] = []
     if label is not None and label.shape == (n,) and label.dtype.kind == "f" and not _whole(label):
-        notes.append("labels that are fractions are no classes: they were kept as the column 'y'")
+        notes.append("the labels are fractions, not classes: they are kept as the column 'y'")
         columns["y"], label = label, None
     if factors is not None:
         default = DSPRITES if "latents_classes" in used else None
@@ -278,7 +286,7 @@ def _with_columns(store: _Store, x: Any, used: set[str], key: str = "") -> Sourc
         _spread(columns, attributes, _texts(attribute_names), "attribute", n, store.path)
     file_names = take("names")
     if file_names is not None and file_names.shape != (n,):
-        notes.append(f"names has shape {file_names.shape}, expected ({n},): it is not used")
+        notes.append(f"names has shape {file_names.shape}, expected ({n},): not used")
         file_names = None
     label_names, feature_names = take("label_names", "class_names"), take("feature_names", "genes")
     for other, shape in store.shapes.items():
@@ -303,38 +311,39 @@ def _with_columns(store: _Store, x: Any, used: set[str], key: str = "") -> Sourc
 
 
 def _whole(values: Array) -> bool:
-    """Whether all values that are there are whole numbers."""
+    """Whether all values that are not missing are whole numbers."""
     known = values[~np.isnan(values)]
     return bool((known == np.round(known)).all())
 
 
 def hint(source: Source) -> list[str]:
-    """A note on the column that may hold the labels, where no array is named so."""
+    """A note on a column that may hold the labels, if no array has a name of labels."""
     names = [name for name, column in source.columns.items() if _may_be_classes(name, column)]
     if source.label is not None or not names or source.factor_names:
         return []
-    return [f"no array is named {', '.join(LABEL)}: to take {names[0]!r} for the labels, write `label={names[0]!r}`"]
+    return [f"no array is named {', '.join(LABEL)}: to use {names[0]!r} as the labels, give `label={names[0]!r}`"]
 
 
 def _may_be_classes(name: str, column: Array) -> bool:
-    """Whether a column looks like labels: by its name, or as texts of which some recur."""
+    """Whether a column may be labels, by its name or because it has recurring texts."""
     named = WHATS.get(name.lower()) == "label" and (column.dtype.kind != "f" or _whole(column))
     recurs = column.dtype.kind == "U" and len(np.unique(column)) <= len(column) // 2
     return named or (recurs and name not in ("batch", "group"))
 
 
 def _unused(store: _Store, used: set[str]) -> list[str]:
-    """Notes on the arrays that are not used, if there are any."""
-    left = [key for key in store.shapes if key not in used]
-    if not left:
+    """A note on the unused arrays, if there are any."""
+    unused = [key for key in store.shapes if key not in used]
+    if not unused:
         return []
-    objects = [repr(key) for key in left if store.dtypes[key].hasobject]
-    why = f" ({some(objects)}: Python objects, which are never read; save texts with .astype(str))" if objects else ""
-    return [f"{store.path.name}: not used: {some([f'{key} {store.shapes[key]}' for key in left])}{why}"]
+    objects = [repr(key) for key in unused if store.dtypes[key].hasobject]
+    remark = f" ({listed(objects)}: Python objects, which are never read; save texts with .astype(str))"
+    arrays = listed([f"{key} {store.shapes[key]}" for key in unused])
+    return [f"{store.path.name}: not used: {arrays}{remark if objects else ''}"]
 
 
 def _named(codes: Array, names: Array | None) -> Array:
-    """The names of codes 0..K-1 where the file has K of them, else the codes."""
+    """The names of codes 0..K-1 if the file has K names, else the codes."""
     known = _texts(names)
     if known is None or codes.dtype.kind not in "ui":
         return codes
@@ -343,62 +352,62 @@ def _named(codes: Array, names: Array | None) -> Array:
 
 
 def _with_splits(store: _Store, parts: dict[tuple[str, str], str], progress: Progress | None) -> Source:
-    """The splits that the file itself makes, with their labels."""
-    found = {part: parts["x", part] for part in ("train", "valid", "test") if ("x", part) in parts}
-    arrays = {part: store.data(key) for part, key in found.items()}
-    keys = {part: parts.get(("label", part)) for part in found}
-    have = {part: store.read(key) for part, key in keys.items() if key is not None}
-    if have and len(have) < len(found):
+    """A source with the splits of the file and their labels."""
+    x_keys = {part: parts["x", part] for part in ("train", "valid", "test") if ("x", part) in parts}
+    arrays = {part: store.data(key) for part, key in x_keys.items()}
+    keys = {part: parts.get(("label", part)) for part in x_keys}
+    labels = {part: store.read(key) for part, key in keys.items() if key is not None}
+    if labels and len(labels) < len(x_keys):
         raise DataError(f"{store.path} has labels for some splits only: give y_... for each x_..., or for none")
-    for part, values in have.items():
+    for part, values in labels.items():
         if values.shape[:1] != arrays[part].shape[:1]:
             raise DataError(
                 f"{store.path}: {keys[part]} must have one label for each of {len(arrays[part])} rows of "
-                f"{found[part]}, got shape {values.shape}"
+                f"{x_keys[part]}, got shape {values.shape}"
             )
     names = _first(("label_names", "class_names"), store)
-    x, given = concatenated(arrays, str(store.path), store.cache, progress)
+    x, rows = concatenated(arrays, str(store.path), store.cache, progress)
     return Source(
         x,
-        label=np.concatenate(list(have.values())) if have else None,
+        label=np.concatenate(list(labels.values())) if labels else None,
         label_names=_texts(store.read(names)) if names else None,
-        splits=given or None,
-        notes=tuple(_unused(store, {*found.values(), *(key for key in (*keys.values(), names) if key is not None)})),
+        splits=rows or None,
+        notes=tuple(_unused(store, {*x_keys.values(), *(key for key in (*keys.values(), names) if key is not None)})),
     )
 
 
 def concatenated(
     arrays: dict[str, Array], name: str, cache: str | Path | None = None, progress: Progress | None = None
 ) -> tuple[Array, dict[str, NDArray[np.int64]]]:
-    """The arrays of several splits as one (large ones through the cache), and the rows of each in it.
+    """The arrays of several splits as one, and the rows of each split; large arrays are joined in the cache.
 
     Raises:
-        DataError: rows of different shapes.
+        DataError: the rows have different shapes.
     """
-    rows = {part: array.shape[1:] for part, array in arrays.items()}
-    if len(set(rows.values())) > 1:
-        raise DataError(f"{name}: train, valid and test data must have rows of one shape, got {rows}")
+    shapes = {part: array.shape[1:] for part, array in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        raise DataError(f"{name}: train, valid and test data must have rows of one shape, got {shapes}")
     if len(arrays) == 1:
         return next(iter(arrays.values())), {}
-    given, start = {}, 0
+    rows, start = {}, 0
     for part, array in arrays.items():
-        given[part] = np.arange(start, start := start + len(array))
+        rows[part] = np.arange(start, start := start + len(array))
     if any(isinstance(array, sparse.Sparse) for array in arrays.values()):
-        return sparse.stacked(list(arrays.values())), given  # type: ignore[return-value]
-    return caches.joined(list(arrays.values()), cache, progress), given
+        return sparse.stacked(list(arrays.values())), rows  # type: ignore[return-value]
+    return caches.joined(list(arrays.values()), cache, progress), rows
 
 
 def _spread(
     columns: dict[str, Array], table: Array, names: list[str] | None, what: str, n: int, path: Path
 ) -> list[str]:
-    """Puts each column of `table` (N, F) among `columns`, and returns their names."""
+    """Add the columns of `table` (N, F) to `columns`, and return their names."""
     if table.ndim != 2 or len(table) != n:
         raise DataError(f"{path}: {what}s must have shape ({n}, number of {what}s), got {table.shape}")
     width = table.shape[1]
     if names is None or (names is DSPRITES and width != len(DSPRITES)):
         names = [f"{what}_{i}" for i in range(width)]
     if len(names) != width:
-        raise DataError(f"{path}: {what}s has {width} columns, but {what}_names names {len(names)}")
+        raise DataError(f"{path}: {what}s has {width} columns, but {what}_names has {len(names)} names")
     columns.update({name: table[:, i] for i, name in enumerate(names)})
     return list(names)
 
@@ -412,18 +421,18 @@ def _texts(values: Array | None) -> list[str] | None:
 
 
 def _check_text(values: Array, key: str) -> None:
-    """Raises ValueError where a text array holds what is no character: Python stops at some of those."""
+    """Raise ValueError if a text array holds invalid characters, some of which crash Python."""
     if values.dtype.kind == "U" and values.nbytes:
         codes = np.frombuffer(np.ascontiguousarray(values).tobytes(), values.dtype.str[0] + "u4")
         if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF))).any():
-            raise ValueError(f"array {key!r} holds what is no text")
+            raise ValueError(f"array {key!r} holds invalid text")
 
 
 def _header(stream: Any) -> tuple[bool, tuple[int, ...], np.dtype[Any]]:
-    """Order, shape and type by the header at the stream's beginning, which is left behind it.
+    """Whether the array is in Fortran order, its shape and its type, from the header; the stream then is at the data.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the header is not valid.
     """
     version = np.lib.format.read_magic(stream)
     size = stream.read(2 if version == (1, 0) else 4)
@@ -436,7 +445,7 @@ def _header(stream: Any) -> tuple[bool, tuple[int, ...], np.dtype[Any]]:
     except BAD_HEADER as error:
         raise ValueError(f"its header is damaged: {error}") from error
     if any(n < 0 for n in shape):
-        raise ValueError(f"its header promises the shape {shape}")
+        raise ValueError(f"its header declares the shape {shape}")
     return fortran, shape, dtype
 
 
@@ -447,19 +456,19 @@ def _npy_header(path: Path) -> tuple[bool, tuple[int, ...], np.dtype[Any]]:
 
 def _objects(path: Path, what: str) -> DataError:
     return DataError(
-        f"{path}: {what} holds Python objects, which only pickle can read and vaekit never does (it can run code): "
-        "save plain numbers, or text as a string array"
+        f"{path}: {what} holds Python objects, which need pickle, and vaekit never uses pickle because it can run "
+        "code: save numbers, or text as a string array"
     )
 
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """Turns whatever NumPy and zipfile say of a broken file into one error."""
+    """Raise DataError for any exception of NumPy and zipfile about a damaged file."""
     try:
         yield
     except DataError:
         raise
-    except RuntimeError as error:  # of zipfile, where a password is needed
+    except RuntimeError as error:  # zipfile needs a password
         raise DataError(f"{path} cannot be read as a NumPy file ({error}): save it without a password") from error
     except DAMAGE as error:
         raise DataError(

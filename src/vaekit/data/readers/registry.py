@@ -19,16 +19,16 @@ from vaekit.utils.suggest import unknown
 Read = TypeVar("Read", bound=Callable[..., Source])
 
 CONTEXT = {
-    "label": "the column to take labels from, or None",
-    "group": "the column whose rows of one value stay in one split, or None",
-    "kind": "what an example is, where the user said so",
-    "schema": "the columns that a table must have; empty where they are to be inferred",
+    "label": "column with the labels, or None",
+    "group": "column whose rows of equal value stay in one split, or None",
+    "kind": "kind of the data, if the user gives it",
+    "schema": "columns that a table must have; empty to infer them",
     "missing": "whether values may be missing",
-    "to_train": "whether a model will be trained on the data; False where a trained model will use them",
-    "cache": "the folder for unpacked files, or None for the usual one",
-    "progress": "called as (what, done, total) through long work, or None",
+    "to_train": "whether a model will be trained on the data; False for use with a trained model",
+    "cache": "folder for unpacked files, or None for the default",
+    "progress": "called as (task, done, total) during long tasks, or None",
 }
-"""What a reader may take besides the path and its own options, by the name of the parameter."""
+"""Parameters that a reader may have besides the path and its own options, by name."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Reader:
 
     Attributes:
         name: of the format.
-        what: what it reads, with an article: "a .npz file".
-        read: the function that reads it.
-        reads: whether a path is of this format, by its name or by what a folder holds.
-        files: the names of its files, for messages; empty for a format that has none of its own.
-        excludes: options of all data that it cannot follow, each with what to do instead.
+        what: the kind of source, with an article: "a .npz file".
+        read: the function that reads a source.
+        reads: whether a path has this format, by its name or by the content of a folder.
+        files: names of its files, for messages; empty for a format without files.
+        excludes: general options that do not apply to this format, each with an alternative.
     """
 
     name: str
@@ -53,36 +53,38 @@ class Reader:
 
     @cached_property
     def options(self) -> dict[str, Argument]:
-        """Its own options."""
+        """The options of this format, by name."""
         return {name: argument for name, (argument, _) in knobs(self.read).items()}
 
     @cached_property
     def hints(self) -> dict[str, Any]:
-        """The types of all its parameters."""
+        """The types of all parameters of `read`, by name."""
         return {parameter.name: hint for parameter, hint, _ in annotated(self.read)}
 
     @property
     def package(self) -> str | None:
-        """The package whose plug-in registered it; None for vaekit's own and for what a script registered."""
+        """The package whose plug-in registered this reader; None for readers of vaekit and of scripts."""
         return package_of(self.read)
 
     def __call__(self, source: Any, options: Mapping[str, Any], asked: str = "", **context: Any) -> Source:
-        """Read `source` with these options, those of value None left at their defaults.
+        """Read `source` with these options; an option that is None keeps its default.
 
         Arguments:
-            asked: what the user calls the source, for messages.
-            context: by the names of `CONTEXT`, and further options of all data; the reader gets those that it takes.
+            source: path or object to read.
+            options: of this format.
+            asked: the source as the user wrote it, for messages.
+            context: values for the names in `CONTEXT`, and further general options; `read` gets those that it accepts.
 
         Raises:
-            ChoiceError: no format has such an option.
+            ChoiceError: no format has an option with this name.
             DataError: an option does not apply to this format, or the source cannot be read.
         """
         self.check(options, context, asked)
-        taken = {name: value for name, value in context.items() if name in CONTEXT and name in self.hints}
-        return self.read(source, **taken, **{name: value for name, value in options.items() if value is not None})
+        accepted = {name: value for name, value in context.items() if name in CONTEXT and name in self.hints}
+        return self.read(source, **accepted, **{name: value for name, value in options.items() if value is not None})
 
     def check(self, options: Mapping[str, Any], general: Mapping[str, Any], asked: str = "") -> None:
-        """Raise the errors of a call about options that do not exist or do not apply to this format."""
+        """Raise the errors of `__call__` for options that do not exist or do not apply to this format."""
         where = f"{self.what} ({asked})" if asked else self.what
         for name, value in options.items():
             others = [one for one in readers() if name in one.options]
@@ -91,7 +93,7 @@ class Reader:
                 raise ChoiceError(unknown("option of data", name, sorted({*known, *general})))
             if name not in self.options and not is_default(value, others[0].options[name].default):
                 formats = " or ".join(one.what for one in others)
-                raise DataError(f"`{name}` applies to {formats}, not to {where}; leave it out")
+                raise DataError(f"`{name}` applies to {formats}, not to {where}; omit it")
         for name, instead in self.excludes.items():
             if general.get(name) is not None:
                 raise DataError(f"`{name}` does not apply to {where}: {instead}")
@@ -107,16 +109,16 @@ def reader(
 ) -> Callable[[Read], Read]:
     """Register a function that reads a format.
 
-    Its first parameter is the path. Its options are parameters by keyword, annotated `Annotated[type, Knob(help)]` and
-    with a default; besides them it may take what `CONTEXT` lists. It returns a `Source`.
+    Its first parameter is the path. Its options are keyword parameters with a default, annotated as
+    `Annotated[type, Knob(help)]`; it may also have the parameters in `CONTEXT`. It returns a `Source`.
 
     Arguments:
         name, what, files, excludes: as in `Reader`.
-        reads: whether a path is of this format. Readers of other packages are asked before those of vaekit.
+        reads: whether a path has this format. Readers of other packages are tried before those of vaekit.
 
     Raises:
-        ChoiceError: the name is taken, an option has no default or another type than the same option of another
-            format, or a parameter is neither an option nor in `CONTEXT`.
+        ChoiceError: the name is taken; an option has no default, or another type than in another format; or a
+            parameter is neither an option nor in `CONTEXT`.
     """
 
     def register(read: Read) -> Read:
@@ -129,7 +131,7 @@ def reader(
             if option is None and parameter.name not in CONTEXT and parameter.default is parameter.empty:
                 raise ChoiceError(
                     f"reader {name!r}: annotate the parameter `{parameter.name}` with a Knob and give it a default, or "
-                    f"take one of {', '.join(CONTEXT)}"
+                    f"name it as one of {', '.join(CONTEXT)}"
                 )
             if option is not None and parameter.default is parameter.empty:
                 raise ChoiceError(f"reader {name!r}: give the option `{parameter.name}` a default")
@@ -137,8 +139,8 @@ def reader(
                 same = other.options.get(parameter.name)
                 if option is not None and same is not None and same.type != option.type:
                     raise ChoiceError(
-                        f"reader {name!r}: the option `{parameter.name}` is {option.type}, and {same.type} of the "
-                        f"reader {other.name!r}: choose another name"
+                        f"reader {name!r}: the option `{parameter.name}` is of type {option.type}, but of type "
+                        f"{same.type} in the reader {other.name!r}: choose another name"
                     )
         READERS[name] = made
         return read
@@ -147,32 +149,32 @@ def reader(
 
 
 READERS: dict[str, Reader] = {}
-"""By name, in the order of registration; `readers` adds those of plug-ins."""
+"""Readers by name, in the order of registration; `readers` adds those of plug-ins."""
 
 
 def readers() -> list[Reader]:
-    """All readers, those of installed plug-ins first."""
+    """All readers; those of installed plug-ins come first."""
     load_plugins()
     return sorted(READERS.values(), key=lambda one: one.package is None)
 
 
 def reader_of(path: Path) -> Reader | None:
-    """The reader of what lies at a path; None where no format is known for it."""
+    """The reader for the file or folder at a path, or None if its format is unknown."""
     return next((one for one in readers() if one.reads(path)), None)
 
 
 def with_suffix(*suffixes: str) -> Callable[[Path], bool]:
-    """For `reads`: whether the name of a file ends in one of these, in either case."""
+    """A function for `reads`: whether the name of a file ends in one of these suffixes, in upper or lower case."""
     return lambda path: path.suffix.lower() in suffixes and not path.is_dir()
 
 
 def is_default(value: Any, default: Any) -> bool:
-    """Whether an option says nothing: None, empty, or its default."""
+    """Whether the value of an option is None, empty or its default."""
     if isinstance(value, Sized) and not len(value):
         return True
     return value is None or (np.isscalar(value) and value == default)
 
 
 def formats() -> str:
-    """The files that can be read, for messages."""
+    """The names of the files of all formats, for messages."""
     return ", ".join(one.files for one in readers() if one.files)

@@ -1,4 +1,4 @@
-"""Tables: what each column is, and its cells as numbers. Of files, of frames, or beside the images in a folder."""
+"""Tables in files and frames: the kind of each column, and its cells as numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from vaekit.data.arrays import Source
-from vaekit.data.core import Array, Column, counted, some
+from vaekit.data.core import Array, Column, counted, listed
 from vaekit.errors import DataError
 from vaekit.utils.arguments import Knob
 
@@ -35,7 +35,7 @@ DecimalSign = Annotated[Decimal | str | None, Knob("what separates the fraction 
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is a table, by its name: a known suffix, or one followed by that of a compressed file."""
+    """Whether a file is a table, by its suffix; a suffix of compression may follow."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in PACKED:
         suffixes.pop()
@@ -43,26 +43,26 @@ def is_table(path: Path) -> bool:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file is in the format of Parquet, by its first bytes or its name."""
+    """Whether a file is in Parquet format, by its first bytes or its suffix."""
     with path.open("rb") as file:
         return file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq")
 
 
 def read(path: Path, **options: Any) -> Table:
-    """The columns of a file; options as for `delimited.read`, which reads all but Parquet.
+    """The columns of a table in a file; options as for `delimited.read`.
 
     Raises:
-        DataError: no table, damaged, without rows, or with nested columns.
+        DataError: the file is missing, damaged or not a table, or has no rows or nested columns.
     """
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file")
+        raise DataError(f"{path}: no such file")
     if is_parquet(path):
         kept = {name: options[name] for name in ("texts", "drop", "only") if name in options}
         table = frames.read(frames.parquet(path), str(path), **kept)
     else:
         table = delimited.read(path, **options)
     if not table.names or (table.columns and not len(next(iter(table.columns.values())))):
-        raise DataError(f"{path} holds no rows: expected a header and one line for each datum")
+        raise DataError(f"{path} holds no rows: expected a header and one line per row")
     return table
 
 
@@ -92,34 +92,34 @@ def source(
     missing: bool = False,
     to_train: bool = True,
 ) -> Source:
-    """A table whose columns are the data; labels from `label`, or a column named label, y or class.
+    """A table whose columns are the data, with labels from `label` or a column named label, y or class.
 
-    What each column is, is inferred: numbers are real, but 0 and 1 alone are two-valued; two texts are two-valued,
-    texts that recur categorical, both coded by their place in the alphabet. Many columns of whole numbers from 0 up,
-    a good part of them 0, make the table one of counts. A `y` of fractions is taken as data. An empty cell is a
-    missing value, nan, and so is NA, ? and the like.
+    The kinds of the columns are inferred. Numbers are real, but a column of 0 and 1 is binary. A column with two
+    distinct texts is binary, and one with recurring texts categorical; both are coded in alphabetical order. A table
+    with many columns of whole numbers from 0 up, many of them 0, holds counts. A column `y` of fractions is data, not
+    a label. An empty cell is a missing value (nan), and so are texts such as NA and ?.
 
     Args:
         path: of the file.
         types: by name, or as one text: "age=counts,zip=categorical".
-        drop, delimiter, header, decimal: as their options say.
-        label, group: columns that are no data; False for no label at all.
-        kind: of the whole: "counts" makes every column counts, another leaves none of them so.
-        schema: the very columns to read, coded by their own categories; other columns are left out.
-        missing: with a schema: whether a text that is no category is a missing value rather than an error.
-        to_train: whether a label, group or column to drop that the table lacks is an error; if not, a table read
-            without a schema may not hold categories either, since nobody knows their codes.
+        drop, delimiter, header, decimal: see the help of these options.
+        label, group: columns that are not data; False for no label.
+        kind: of the table: "counts" makes every column counts, any other kind none of them.
+        schema: the columns to read, whose categories keep their codes; other columns are left out.
+        missing: with a schema, whether a text that is not a category is a missing value instead of an error.
+        to_train: whether a missing label, group or column to drop is an error. If not, a table without a schema must
+            not have categorical columns, because the codes of their categories would be unknown.
 
     Raises:
-        DataError: a column is missing, or does not hold what it should; texts too many to be categories.
+        DataError: a column is missing, holds values of another kind, or has too many texts for categories.
     """
     chosen, dropped = chosen_types(types), _dropped(drop)
     first_line = ("yes" if header else "no") if isinstance(header, bool) else header
-    settled = {label, group, *(name for name, as_kind in chosen.items() if as_kind in ("categorical", "binary"))}
-    numbers = {column.name for column in schema if not column.categories}
+    not_numeric = {label, group, *(name for name, as_kind in chosen.items() if as_kind in ("categorical", "binary"))}
+    in_schema = {column.name for column in schema if not column.categories}
 
-    def heard(name: str) -> bool:
-        return name not in settled if not schema else name in numbers
+    def numeric(name: str) -> bool:
+        return name in in_schema if schema else name not in not_numeric
 
     table = read(
         path,
@@ -127,7 +127,7 @@ def source(
         delimiter=delimiter,
         header=first_line,
         expected=[column.name for column in schema],
-        heard=heard,
+        numeric=numeric,
     )
     found = _checked(table, str(path), label, group, kind, chosen, dropped, tuple(schema), missing, to_train)
     given = {**_as_options(types, dropped), "delimiter": delimiter, "header": first_line, "decimal": decimal}
@@ -149,7 +149,7 @@ def frame(
     missing: bool = False,
     to_train: bool = True,
 ) -> Source:
-    """A frame, read as the same table in a CSV file would be; arguments and errors as for `source`."""
+    """A frame, read like the same CSV; arguments and errors as for `source`."""
     chosen, dropped = chosen_types(types), _dropped(drop)
     table = frames.read(x, name, **_cells(schema, chosen, dropped, decimal))
     if not table.columns or not len(next(iter(table.columns.values()))):
@@ -165,7 +165,7 @@ def _dropped(drop: str | Sequence[str] | None) -> list[str]:
 def _cells(
     schema: Sequence[Column], chosen: Mapping[str, str], dropped: Sequence[str], decimal: str | None
 ) -> dict[str, Any]:
-    """How to read the cells of a file or a frame: the columns that are texts, those left out, the decimal sign."""
+    """Arguments of the readers of cells: columns to keep as text, columns to leave out, and the decimal sign."""
     return {
         "texts": [column.name for column in schema if column.categories],
         "drop": [*dropped, *(name for name, as_kind in chosen.items() if as_kind == "drop")],
@@ -174,7 +174,7 @@ def _cells(
 
 
 def _as_options(types: str | Mapping[str, str] | None, dropped: list[str]) -> dict[str, Any]:
-    """The options as a run keeps them."""
+    """`types` and `drop` as `Data.options` records them."""
     return {
         **({"types": types if isinstance(types, str) else dict(types)} if types else {}),
         **({"drop": dropped} if dropped else {}),
@@ -193,18 +193,18 @@ def _checked(
     missing: bool,
     to_train: bool,
 ) -> Source:
-    """The source of a table, once the columns that the options name are known to be there."""
+    """The source of a table, after a check that the columns that the options name exist."""
     chosen = {real: kind for name, kind in chosen.items() for real in ([name] if name else table.unnamed or [name])}
     known = {*table.names, *([""] if table.nameless else [])}
     for option, asked in (("drop", dropped if to_train else ()), ("types", [*chosen])):
         if unknown := [name for name in asked if name not in known]:
-            raise DataError(f"{option}: {where} has no column {unknown[0]!r}; it has {some(list(table.names))}")
+            raise DataError(f"{option}: {where} has no column {unknown[0]!r}; it has {listed(list(table.names))}")
     if not to_train:
         label = label if label is False or label in table.columns else None
         group = group if group in table.columns else None
     for option, column in (("label", label), ("group", group)):
         if isinstance(column, str) and column not in table.columns:
-            raise DataError(f"{option}={column!r}: {where} has no such column; it has {some(list(table.columns))}")
+            raise DataError(f"{option}={column!r}: {where} has no such column; it has {listed(list(table.columns))}")
     return _source(table, where, label, group, kind, chosen, schema, missing, to_train)
 
 
@@ -219,26 +219,24 @@ def _source(
     missing: bool,
     strict: bool,
 ) -> Source:
-    columns, notes, given = table.columns, list(table.notes), bool(schema)
+    columns, notes, known_schema = table.columns, list(table.notes), bool(schema)
     decimal: Decimal = table.options.get("decimal", "point")
     target = label or None
     if label is None:
         free = set(columns) - {column.name for column in schema}
         target = next((name for name in LABEL if name in free and _codes(columns[name])), None)
-    beside = {name: columns[name] for name in (target, group) if name is not None}
-    for name, values in beside.items():
+    extra = {name: columns[name] for name in (target, group) if name is not None}
+    for name, values in extra.items():
         check_short(name, values, where)
     if target is not None:
-        beside[target], unknown = classes(columns[target])
+        extra[target], unknown = classes(columns[target])
         if unknown:
             notes.append(f"{unknown:,} of {counted(len(columns[target]), 'label')} in column {target!r} are missing")
-    if schema:  # of new rows, whatever else is known of them
+    if schema:  # new rows keep all their other columns
         free = set(columns) - {column.name for column in schema}
-        beside = {
-            name: values for name, values in columns.items() if name in free and values.dtype.kind != "O"
-        } | beside
+        extra = {name: values for name, values in columns.items() if name in free and values.dtype.kind != "O"} | extra
     else:
-        data = {name: values for name, values in columns.items() if name not in beside}
+        data = {name: values for name, values in columns.items() if name not in extra}
         left_out = dict(indices({name: data[name] for name in table.unnamed if name in data and name not in chosen}))
         data = {name: values for name, values in data.items() if name not in left_out}
         schema = infer(data, where, types=chosen, kind=kind, texts=strict, decimal=decimal)
@@ -246,20 +244,20 @@ def _source(
         notes += on_names(schema, data)
     names = [column.name for column in schema]
     if lacking := [name for name in names if name not in columns]:
-        raise DataError(f"{where} has no column {lacking[0]!r}; expected {some(names)}")
+        raise DataError(f"{where} has no column {lacking[0]!r}; expected {listed(names)}")
     coded = [code(column, columns[column.name], where, missing, decimal) for column in schema]
     if kind not in ("image", "signal"):
         notes += [
-            *([] if given else on_columns(schema, coded)),
+            *([] if known_schema else on_columns(schema, coded)),
             *on_missing(schema, coded, columns, table.words, decimal),
         ]
     else:
-        schema = ()  # the columns are places of one thing
+        schema = ()  # the columns are pixels or samples of a signal
     counts = bool(schema) and all(column.kind == "counts" for column in schema)
     return Source(
         np.stack(coded, axis=1),
-        label=None if target is None else beside[target],
-        columns=beside,
+        label=None if target is None else extra[target],
+        columns=extra,
         feature_names=names,
         kind="counts" if counts else "vector",
         schema=schema,
@@ -269,18 +267,19 @@ def _source(
 
 
 def classes(values: Array) -> tuple[Array, int]:
-    """A column of labels with -1, or an empty text, where one is missing, and how many are; -1 beside 1 is a class."""
+    """A column of labels (N,) with missing ones as -1 or "", and their number; -1 is a class if the other is 1."""
     if values.dtype.kind == "U":
-        gaps = np.isin(values, [*missing_words(np.unique(values).tolist())])
-        return np.where(gaps, "", values), int(gaps.sum())
-    gaps = np.isnan(values)
-    if np.unique(values[~gaps]).tolist() in ([-1, 1], [1]):  # with -1 for what is missing, 1 alone would look like both
-        return texts_of(values), int(gaps.sum())
-    whole = gaps.any() and (values[~gaps] == np.round(values[~gaps])).all()
-    return (np.where(gaps, -1, values).astype(np.int64) if whole else values), int(gaps.sum())
+        missing = np.isin(values, [*missing_words(np.unique(values).tolist())])
+        return np.where(missing, "", values), int(missing.sum())
+    missing = np.isnan(values)
+    if np.unique(values[~missing]).tolist() in ([-1, 1], [1]):  # as text, because -1 would stand for missing labels
+        return texts_of(values), int(missing.sum())
+    whole = missing.any() and (values[~missing] == np.round(values[~missing])).all()
+    return (np.where(missing, -1, values).astype(np.int64) if whole else values), int(missing.sum())
 
 
 def _codes(values: Array) -> bool:
+    """Whether a column can be labels: texts or whole numbers."""
     if values.dtype.kind != "f":
         return True
     present = values[~np.isnan(values)]
