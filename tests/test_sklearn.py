@@ -284,3 +284,16 @@ def test_the_old_name_warns_and_keeps_the_names_of_steps(blobs):
         assert type(pickle.loads(pickle.dumps(clone(pipe[-1])))) is old
     with pytest.raises(AttributeError, match="no_such_thing"):
         _ = vaekit.sklearn.no_such_thing
+
+
+def test_the_score_is_any_metric_that_has_a_better_direction(blobs):
+    x = blobs[0][:80]
+    plain = tiny(recipe="ae", metric="mse").fit(x)
+    again = plain.inverse_transform(plain.transform(x))
+    assert plain.score(x) == pytest.approx(-((x - again) ** 2).mean(), rel=1e-4)
+    with pytest.raises(ValueError, match="unknown metric to score by 'rate'"):
+        plain.set_params(metric="rate").score(x)
+    with pytest.raises(ValueError, match=r"no log p\(x\)"):
+        plain.set_params(metric="log_px_iw").score(x)
+    usual = tiny().fit(x)
+    assert usual.score(x) == pytest.approx(usual.score_samples(x).mean(), rel=1e-9)

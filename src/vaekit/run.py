@@ -112,7 +112,15 @@ class Run(SavedRun):
             source: what the protocol calls raw rows.
         """
         return evaluate(
-            self, split, samples=samples, n=n, names=metrics, seed=seed, progress=progress, labels=labels, source=source
+            self,
+            split,
+            samples=samples,
+            n=n,
+            metrics=metrics,
+            seed=seed,
+            progress=progress,
+            labels=labels,
+            source=source,
         )
 
     def interpolate(self, a: Any, b: Any, steps: int = 11, mode: Mode = "auto", labels: Any = None) -> np.ndarray:

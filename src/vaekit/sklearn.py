@@ -22,9 +22,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vaekit.data import from_arrays
 from vaekit.errors import ChoiceError
+from vaekit.metrics import evaluate, metrics
 from vaekit.run import fit, open_run
 from vaekit.runs.find import is_run
 from vaekit.runs.stored import read_config
+from vaekit.utils.suggest import unknown
 
 Array = NDArray[Any]
 KEPT = ("run.json", "model.safetensors", "splits.safetensors", "log.jsonl")
@@ -41,6 +43,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         shape: shape of one example, such as (1, 28, 28) for images; None for vectors.
         kind: `counts` for counts; None to infer the kind from X.
         samples: number of importance samples in `score_samples`.
+        metric: name of the metric that `score` returns (`vaekit metrics` lists them), such as `mse` for an autoencoder,
+            which has no density; negated where lower is better.
         valid: share of the rows, in [0, 1), that are used for validation; at least one row.
         random_state: seed of the weights, the batches, the noise and the validation rows; None for a different seed
             each time.
@@ -66,6 +70,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         shape: Sequence[int] | None = None,
         kind: str | None = None,
         samples: int = 50,
+        metric: str = "log_px_iw",
         valid: float = 0.1,
         random_state: Any = 0,
         out: str | Path | None = None,
@@ -80,6 +85,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.shape = shape
         self.kind = kind
         self.samples = samples
+        self.metric = metric
         self.valid = valid
         self.random_state = random_state
         self.out = out
@@ -190,8 +196,19 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self.run_.score(x, samples=self.samples)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
-        """The mean of `score_samples` in nats, which searches over settings maximise."""
-        return float(self.score_samples(X).mean())
+        """The value of `metric` on the rows of X, negated where lower is better; searches over settings maximise it.
+
+        By default it is the mean of `score_samples` in nats.
+
+        Raises:
+            ValueError: the metric is unknown, has no better direction, or cannot be computed for this recipe and X.
+        """
+        x = self._checked(X)
+        usable = {name: one for name, one in metrics().items() if one.better is not None}
+        if self.metric not in usable:
+            raise ChoiceError(unknown("metric to score by", self.metric, usable))
+        (found,) = evaluate(self.run_, x, samples=self.samples, metrics=[self.metric], store=False)
+        return float(found["value"] if usable[self.metric].better == "higher" else -found["value"])
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Array:
         """New rows: means of p(x | z) for samples z of the prior, (n_samples, D)."""

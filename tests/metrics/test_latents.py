@@ -58,7 +58,7 @@ def test_report_traversal_explorer_and_metric_agree(run, tmp_path):
     np.testing.assert_array_equal(found.active, is_active(run.encode("test"))[found.places])
     shown = [found.names[i] for i in found.order]
 
-    (metric,) = evaluate(run, samples=1, names=["active_units"], store=False)
+    (metric,) = evaluate(run, samples=1, metrics=["active_units"], store=False)
     assert metric["value"] == found.active.sum()
 
     page = about.latents(run, gather(run, 40, 4e6, lambda *_: None, samples=0))

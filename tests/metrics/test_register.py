@@ -10,20 +10,21 @@ from core_helpers import LinearGaussian, model_of
 import vaekit as vk
 from vaekit.data.observation import Identity
 from vaekit.errors import ChoiceError
-from vaekit.metrics import Measurement, evaluate, metrics
+from vaekit.metrics import Measurement, Result, compare_all, evaluate, metrics, registry
 from vaekit.metrics.codes import cluster_agreement, knn_correct, probe_correct, silhouettes
 from vaekit.metrics.disentanglement import factor_score, mig_chen, mig_lib
 from vaekit.metrics.images import psnr, ssim
 from vaekit.metrics.samples import Components, frechet
 from vaekit.objectives import ELBO
 from vaekit.recipes import Composition
+from vaekit.report.numbers import verdict
 
 QUIET = {"progress": False, "compile": "off", "device": "cpu"}
 TINY = {"latent": 3, "hidden": (8,), "steps": 5, **QUIET}
 
 
 def numbers(run, *names, **how):
-    return {m["name"]: m for m in evaluate(run, names=names, store=False, **how)}
+    return {m["name"]: m for m in evaluate(run, metrics=names, store=False, **how)}
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +77,12 @@ def counting(digits):
     ],
 )
 def test_one_metric_does_not_run_what_it_does_not_need(digits, counting, names, decoded, encoded):
-    evaluate(digits, n=50, names=names, store=False)
+    evaluate(digits, n=50, metrics=names, store=False)
     assert (counting.decoded, counting.encoded) == (decoded, encoded)
 
 
 def test_the_kl_alone_takes_no_importance_samples(digits, counting):
-    evaluate(digits, n=50, samples=100, names=["rate"], store=False)
+    evaluate(digits, n=50, samples=100, metrics=["rate"], store=False)
     assert counting.decoded <= 52  # one draw of each datum, and of one to see that the KL has a closed form
 
 
@@ -175,7 +176,7 @@ def test_values_that_are_missing_are_left_out_of_the_squared_error(tmp_path):
     assert numbers(run, "mse")["mse"]["value"] == pytest.approx(np.nanmean((raw - again) ** 2, 1).mean(), rel=1e-5)
     for name in ("frechet", "psnr"):
         with pytest.raises(ChoiceError, match="images" if name == "psnr" else "missing"):
-            evaluate(run, names=[name])
+            evaluate(run, metrics=[name])
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_values_that_are_missing_are_left_out_of_the_squared_error(tmp_path):
 )
 def test_a_metric_that_cannot_be_computed_says_why(factors, name, why):
     with pytest.raises(ChoiceError, match=why):
-        evaluate(factors, names=["rate", name])
+        evaluate(factors, metrics=["rate", name])
 
 
 def test_a_metric_that_needs_classes_or_factors_says_how_data_get_them(digits, tmp_path):
@@ -200,9 +201,9 @@ def test_a_metric_that_needs_classes_or_factors_says_how_data_get_them(digits, t
     assert "run's own data only" in metrics()["knn"].lacking(Measurement(digits, x))
     run = vk.fit(data, "vae", out=tmp_path / "run", **TINY)
     with pytest.raises(ChoiceError, match=r"one folder per class, or a table with `label=COLUMN`"):
-        evaluate(run, names=["knn"])
+        evaluate(run, metrics=["knn"])
     with pytest.raises(ChoiceError, match="`factor_names`"):
-        evaluate(run, names=["mig"])
+        evaluate(run, metrics=["mig"])
 
 
 def test_every_metric_states_what_it_is():
@@ -212,3 +213,52 @@ def test_every_metric_states_what_it_is():
         assert not metric.help.endswith(".")
         assert metric.unit
         assert metric.better in ("higher", "lower", None)
+
+
+def test_a_difference_is_paired_by_datum_and_says_which_run_is_better(digits, tmp_path):
+    other = vk.fit("digits", "vae", out=tmp_path / "run", seed=1, **TINY)
+    found = vk.compare(digits, other, samples=3)
+    scores = [run.score("test", samples=3) for run in (digits, other)]
+    each = scores[0] - scores[1]
+    assert found["value"] == pytest.approx(each.mean(), rel=1e-4, abs=1e-5)
+    assert found["se"] == pytest.approx(each.std(ddof=1) / math.sqrt(len(each)), rel=1e-4)
+    assert (found["a"], found["b"]) == pytest.approx((scores[0].mean(), scores[1].mean()))
+    unpaired = math.hypot(*(s.std(ddof=1) / math.sqrt(len(s)) for s in scores))
+    assert found["se"] < unpaired / 2
+    whole = compare_all(digits, other, samples=3)
+    assert whole[3] == found
+    wanted = [m.name for m in metrics().values() if m.default and m.of == "model" and m.name != "kl_per_latent"]
+    assert [m["name"].removesuffix(" difference") for m in whole] == wanted
+    assert verdict({**found, "value": 3 * found["se"]}, ("a", "b")) == "a is better"
+    assert verdict({**found, "value": -3 * found["se"]}, ("a", "b")) == "b is better"
+    assert verdict({**found, "value": 0.5 * found["se"]}, ("a", "b")) == "no clear difference"
+    with pytest.raises(ChoiceError, match="latents of two runs do not correspond"):
+        vk.compare(digits, other, samples=3, metric="kl_per_latent")
+
+
+def test_a_lower_error_is_better():
+    lower = {"value": -1.0, "se": 0.1, "better": "lower", "protocol": {"n": 100}}
+    assert verdict(lower, ("a", "b")) == "a is better"
+    assert verdict({**lower, "better": None}, ("a", "b")) == "they differ"
+    assert verdict({**lower, "se": None}, ("a", "b")) == "its standard error is unknown"
+
+
+def test_an_autoencoder_is_compared_with_a_vae_by_what_both_have(digits, tmp_path):
+    plain = vk.fit("digits", "ae", out=tmp_path / "run", **TINY)
+    assert [m["name"] for m in compare_all(digits, plain, samples=2)] == ["active_units difference"]
+    with pytest.raises(ChoiceError, match="measured in another way in each run"):
+        vk.compare(digits, plain, samples=2, metric="distortion")
+    with pytest.raises(ChoiceError, match=r"no log p\(x\)"):
+        vk.compare(digits, plain, samples=2)
+    errors = [((run.data.test[:][:, None] - run.reconstruct("test")) / 16) ** 2 for run in (digits, plain)]
+    each = errors[0].mean((1, 2, 3)) - errors[1].mean((1, 2, 3))
+    assert vk.compare(digits, plain, metric="mse")["value"] == pytest.approx(each.mean(), rel=1e-4)
+
+
+def test_a_metric_whose_results_are_not_what_it_declares_is_refused(digits, monkeypatch):
+    monkeypatch.setattr(registry, "METRICS", dict(metrics()))
+    registry.metric("broken", "of 1")(lambda m: Result("made up", value=1.0))
+    with pytest.raises(ChoiceError, match="register it with `per_datum=False`"):
+        evaluate(digits, metrics=["broken"], store=False)
+    with pytest.raises(ChoiceError, match="there is a metric 'mse' already"):
+        registry.metric("mse", "of 1")(lambda m: Result("made up", value=1.0))

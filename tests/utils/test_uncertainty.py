@@ -142,11 +142,11 @@ def test_a_run_split_by_group_is_measured_by_group(table):
 
 def test_numbers_stored_before_errors_were_by_group_give_way(table):
     run = vk.open(table[1][1].path)
-    (old,) = evaluate(run, samples=2, names=["elbo"])
+    (old,) = evaluate(run, samples=2, metrics=["elbo"])
     del old["protocol"]["groups"]
     run.add_metrics([old])
     assert "groups" not in run.metrics[-1]["protocol"]
-    evaluate(run, samples=2, names=["elbo"])
+    evaluate(run, samples=2, metrics=["elbo"])
     assert [m["protocol"].get("groups") for m in run.metrics if m["name"] == "elbo"] == [20]
 
 

@@ -7,7 +7,7 @@ from vaekit.utils.uncertainty import area, standard_error, units
 from . import bounds, codes, disentanglement, images, latents, samples  # noqa: F401 - they register their metrics
 
 # isort: on
-from .comparison import compare, compare_all, differences
+from .comparison import compare, compare_all, compare_measured
 from .evaluation import evaluate
 from .latents import ACTIVE, is_active, latent_names, survey
 
@@ -36,7 +36,7 @@ __all__ = [
     "check_comparable",
     "compare",
     "compare_all",
-    "differences",
+    "compare_measured",
     "entropy_floor",
     "evaluate",
     "floors",

@@ -117,7 +117,7 @@ def bits_per_dim(m: Measurement) -> Result:
     return Result(_weighted(m), m.samples, -scored(m).log_px / (m.run.spec.dims * math.log(2)))
 
 
-@metric("kl_per_latent", "nats", needs=[DENSITY, FACTORISED], label="KL of each latent", default=True)
+@metric("kl_per_latent", "nats", needs=[DENSITY, FACTORISED], label="KL of each latent", default=True, per_datum=False)
 def kl_per_latent(m: Measurement) -> Result:
     """KL from the prior of each latent."""
     kl = closed_form(m)[1]

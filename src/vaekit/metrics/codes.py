@@ -134,7 +134,7 @@ def silhouette(m: Measurement) -> Result:
     return Result("posterior means, Euclidean", per_datum=silhouettes(d.codes, d.label), rows=d.rows)
 
 
-@metric("cluster_agreement", "adjusted Rand index", needs=[CLASSES], better="higher")
+@metric("cluster_agreement", "adjusted Rand index", needs=[CLASSES], better="higher", per_datum=False)
 def agreement(m: Measurement) -> Result:
     """How far clusters of the codes are the classes: 1 the same, 0 by chance (Hubert and Arabie 1985)."""
     d = measured(m)

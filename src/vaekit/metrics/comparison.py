@@ -44,26 +44,26 @@ def compare_all(
     samples: int = 100,
     n: int | None = None,
     seed: int = 0,
-    names: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     labels: Labels | None = None,
     source: str | None = None,
 ) -> list[dict[str, Any]]:
-    """`compare` for several metrics at once; without `names` for those measured by default that describe the model."""
-    chosen(names)  # unknown names before any data are loaded
+    """`compare` for several metrics; when none is named, for those measured by default that describe the model."""
+    chosen(metrics)  # unknown names before any data are loaded
     first, second = (Measurement(run, split, samples, n, seed, progress, labels, source) for run in (a, b))
-    return differences(first, second, names)
+    return compare_measured(first, second, metrics)
 
 
-def differences(a: Measurement, b: Measurement, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def compare_measured(a: Measurement, b: Measurement, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The same of two measurements, which may hold shared results already."""
     check_same_data(a, b)
-    metrics = [m for m in chosen(names) if names or m.of == "model"]
+    wanted = [m for m in chosen(metrics) if metrics or m.of == "model"]
     for m in (a, b):
-        metrics = applicable(metrics, m, asked=bool(names))
-    pairs = [(metric, metric.measure(a), metric.measure(b)) for metric in metrics]
+        wanted = applicable(wanted, m, asked=bool(metrics))
+    pairs = [(metric, metric.measure(a), metric.measure(b)) for metric in wanted]
     unlike = [_unlike(metric, a, b, *results) for metric, *results in pairs]
-    if names and (why := next(filter(None, unlike), None)):
+    if metrics and (why := next(filter(None, unlike), None)):
         raise ChoiceError(why)
     return [_difference(*pair, a, b) for pair, why in zip(pairs, unlike, strict=True) if why is None]
 

@@ -231,7 +231,7 @@ def _known(m: Measurement) -> tuple[Array, list[str]]:
     return found
 
 
-@metric("mig", "share of the factors' entropy", needs=[FACTORS], better="higher", label="MIG")
+@metric("mig", "share of the factors' entropy", needs=[FACTORS], better="higher", label="MIG", per_datum=False)
 def mig(m: Measurement) -> Result:
     """Mutual information gap of posterior means in bins (Locatello et al. 2019)."""
     (v, names), z = _known(m), latent_means(m)
@@ -251,7 +251,14 @@ def scales(m: Measurement) -> Array:
     return np.concatenate(parts)
 
 
-@metric("mig_chen", "share of the factors' entropy", needs=[FACTORS, GAUSSIAN], better="higher", label="MIG (Chen)")
+@metric(
+    "mig_chen",
+    "share of the factors' entropy",
+    needs=[FACTORS, GAUSSIAN],
+    better="higher",
+    label="MIG (Chen)",
+    per_datum=False,
+)
 def mig_of_posterior(m: Measurement) -> Result:
     """Mutual information gap of draws from the posterior (Chen et al. 2018)."""
     v, names = _known(m)
@@ -261,7 +268,12 @@ def mig_of_posterior(m: Measurement) -> Result:
 
 
 @metric(
-    "factor_vae_score", "share of votes", needs=[FACTORS, SEVERAL_FACTORS], better="higher", label="FactorVAE score"
+    "factor_vae_score",
+    "share of votes",
+    needs=[FACTORS, SEVERAL_FACTORS],
+    better="higher",
+    label="FactorVAE score",
+    per_datum=False,
 )
 def factor_vae_score(m: Measurement) -> Result:
     """Accuracy of naming the fixed factor from the latent that varies least (Kim and Mnih 2018)."""

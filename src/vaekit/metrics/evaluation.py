@@ -25,16 +25,16 @@ def evaluate(
     split: str | np.ndarray = "test",
     samples: int = 100,
     n: int | None = None,
-    names: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     store: bool = True,
     labels: Labels | None = None,
     source: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure `names` on the first n data of a split; store them in metrics.json.
+    """Measure `metrics` on the first n data of a split; store them in metrics.json.
 
-    Without names, the metrics of the likelihood and of the use of latents are measured, as far as they apply;
+    When none is named, the metrics of the likelihood and of the use of latents are measured, as far as they apply;
     `vaekit metrics` lists all names. Only what the chosen metrics need is computed. Raw rows of other data (called
     `source`, with `labels` for a conditional run) may stand in place of the split; what is measured on them is not
     stored.
@@ -45,9 +45,9 @@ def evaluate(
     Raises:
         ChoiceError: an unknown metric, K or n below 1, or a metric whose needs model or data do not meet.
     """
-    metrics = chosen(names)
+    wanted = chosen(metrics)
     m = Measurement(run, split, samples, n, seed, progress, labels, source)
-    measured = [entry(metric, m, metric.measure(m)) for metric in applicable(metrics, m, asked=bool(names))]
+    measured = [entry(metric, m, metric.measure(m)) for metric in applicable(wanted, m, asked=bool(metrics))]
     # the packaged run stays as it came
     if store and isinstance(run, SavedRun) and m.observed.array is None and run.path != PLACE:
         try:
@@ -72,6 +72,9 @@ def applicable(metrics: Sequence[Metric], m: Measurement, asked: bool) -> list[M
 def entry(metric: Metric, m: Measurement, found: Result) -> dict[str, Any]:
     """What is stored of a metric: {name, value, se, unit, protocol}."""
     value, se = found.value, found.se
+    if metric.per_datum == (found.per_datum is None):
+        given = "one value for all data" if metric.per_datum else "one number per datum"
+        raise ChoiceError(f"metric {metric.name!r} gave {given}: register it with `per_datum={not metric.per_datum}`")
     if found.per_datum is not None:
         value = float(np.mean(found.per_datum, dtype=np.float64))
         se = standard_error(found.per_datum, groups_of(m, found))

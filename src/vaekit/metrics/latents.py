@@ -39,7 +39,7 @@ def is_active(means: ArrayLike) -> NDArray[np.bool_]:
     return ~(variances(means) <= ACTIVE)
 
 
-@metric("active_units", "latents", needs=[SEVERAL], label="Active latents", default=True)
+@metric("active_units", "latents", needs=[SEVERAL], label="Active latents", default=True, per_datum=False)
 def active_units(m: Measurement) -> Result:
     """Latents that are used: those whose posterior mean has a variance above 0.01 over the data."""
     active = is_active(latent_means(m))

@@ -56,6 +56,7 @@ class Metric:
         help: what it is, in one sentence.
         default: whether it is measured when none is named.
         of: what the number describes: the model, the data alone, or the estimator.
+        per_datum: whether it is the mean of one number per datum, so that two runs can be compared in pairs.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Metric:
     help: str
     default: bool
     of: Subject
+    per_datum: bool
 
     @property
     def meaning(self) -> str:
@@ -97,6 +99,7 @@ def metric(
     label: str | None = None,
     default: bool = False,
     of: Subject = "model",
+    per_datum: bool = True,
 ) -> Callable[[Callable[[Measurement], Result]], Callable[[Measurement], Result]]:
     """Register a function of a `Measurement` under this name; the first line of its docstring is its help.
 
@@ -115,7 +118,7 @@ def metric(
             raise ChoiceError(f"there is a metric {name!r} already, in {held.measure.__module__}: choose another name")
         described = (inspect.getdoc(function) or "").split("\n")[0].rstrip(".")
         called = label or name.replace("_", " ").capitalize()
-        METRICS[name] = Metric(name, unit, function, tuple(needs), better, called, described, default, of)
+        METRICS[name] = Metric(name, unit, function, tuple(needs), better, called, described, default, of, per_datum)
         return function
 
     return register

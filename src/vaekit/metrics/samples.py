@@ -72,9 +72,13 @@ def features(m: Measurement) -> Components:
 
 
 @metric(
-    "frechet", "of the data's variance", needs=[SEVERAL, NUMERIC, COMPLETE, TRAINING], better="lower",
+    "frechet",
+    "of the data's variance",
+    needs=[SEVERAL, NUMERIC, COMPLETE, TRAINING],
+    better="lower",
     label="Fréchet distance",
-)  # fmt: skip
+    per_datum=False,
+)
 def frechet_of_samples(m: Measurement) -> Result:
     """Squared Fréchet distance of samples from data, in principal components of the training data."""
     seen, block = features(m), 500

@@ -213,8 +213,8 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
                  f"column. The protocols differ in {'; '.join(notes)}.", "warning")
         )  # fmt: skip
     caption = (
-        "Numbers in one column were measured in the same way. ± is each number's own standard error over the data; on "
-        "the same data, the paired difference of two runs has a smaller standard error (`vaekit.metrics.compare`)."
+        "Numbers in one column were measured in the same way. ± is each number's own standard error over the data; "
+        "the difference of two runs on the same data has a smaller one if it is paired by datum (`vaekit compare`)."
     )
     blocks.append(Table(head, rows, caption, numeric=range(1, len(head))))
     blocks += _not_measured(named, columns)

@@ -16,6 +16,7 @@ from vaekit.utils.files import checked_path, is_writable, write_atomically, writ
 from . import about, numbers, sections
 from .blocks import Block, Chapter, Picture, Section, Strips, Text, plot
 from .look import Look
+from .paired import paired
 
 
 def write_report(runs: Sequence[SavedRun], path: str | Path | None = None) -> Path:
@@ -91,7 +92,7 @@ def _write(content: bytes, file: Path) -> None:
 def _compared(looks: Sequence[Look], names: Sequence[str]) -> Section:
     """The runs side by side: metrics by protocol, validation curves, the rate-distortion plane."""
     by_name = {name: look.run.metrics for name, look in zip(names, looks, strict=True)}
-    blocks: list[Block] = numbers.comparison(by_name)
+    blocks: list[Block] = [*numbers.comparison(by_name), *paired(looks, names)]
     curves = {name: sections.log_series(look, "valid") for name, look in zip(names, looks, strict=True)}
     curves = {name: series for name, series in curves.items() if "elbo" in series and len(series["step"])}
     observed = {(look.run.config["data"]["digest"], look.run.config["observation"]) for look in looks}

@@ -1,0 +1,81 @@
+"""A metric in one file of another package, as CONTRIBUTING.md says, is known wherever metrics are."""
+
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vaekit as vk
+from vaekit.cli import catalogue, main
+from vaekit.metrics import metrics, registry
+from vaekit.report import write_report
+from vaekit.utils import plugins
+
+IMPORTS = """
+import numpy as np
+from vaekit.metrics import Measurement, Result, metric
+from vaekit.metrics.measurement import reconstructions
+from vaekit.metrics.needs import NUMERIC
+"""
+
+
+def vaekit(*argv):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(word) for word in argv])
+    return code, out.getvalue() + err.getvalue()
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """The example of CONTRIBUTING.md as an installed package."""
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf8")
+    code = text.split("## Add a metric")[1].split("```python")[1].split("```")[0]
+    (tmp_path / "rms_plugin.py").write_text(IMPORTS + code)
+    info = tmp_path / "vaekit_rms-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vaekit-rms\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[vaekit.parts]\nrms = rms_plugin\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry, "METRICS", dict(metrics()))
+    for cached in (plugins.found, catalogue.metrics):
+        cached.cache_clear()
+    yield
+    for cached in (plugins.found, catalogue.metrics):
+        cached.cache_clear()
+    sys.modules.pop("rms_plugin", None)
+
+
+def test_a_metric_in_one_file_is_known_everywhere(installed, tmp_path):
+    how = {"latent": 3, "hidden": (8,), "steps": 5, "progress": False, "compile": "off", "device": "cpu"}
+    runs = [vk.fit("digits", "vae", out=tmp_path / name, seed=i, **how) for i, name in enumerate(("one", "other"))]
+    raw = runs[0].data.events(runs[0].data.test[:]).astype(float)
+    rms = [np.sqrt(((raw - run.reconstruct("test")) ** 2).mean((1, 2, 3))) for run in runs]
+
+    (measured,) = runs[0].evaluate(metrics=["rms"])
+    assert measured["value"] == pytest.approx(rms[0].mean(), rel=1e-5)
+    assert measured["se"] == pytest.approx(rms[0].std(ddof=1) / len(raw) ** 0.5, rel=1e-5)
+    runs[1].evaluate(metrics=["rms"])
+
+    code, shown = vaekit("evaluate", runs[0].path, "--metrics", "rms")
+    assert code == 0
+    assert "units of the data" in shown
+    assert "did you mean 'rms'" in vaekit("evaluate", runs[0].path, "--metrics", "rmss")[1]
+    assert "rms" in vaekit("evaluate", "--help")[1]
+    assert "Root of the mean squared error of reconstructions" in vaekit("metrics")[1]
+    assert "rms" in [one["name"] for one in json.loads(vaekit("metrics", "--json")[1])]
+
+    code, shown = vaekit("compare", runs[0].path, runs[1].path, "--metrics", "rms", "--json")
+    (compared,) = json.loads(shown)
+    difference = rms[0] - rms[1]
+    assert compared["value"] == pytest.approx(difference.mean(), rel=1e-3)
+    assert compared["se"] == pytest.approx(difference.std(ddof=1) / len(raw) ** 0.5, rel=1e-3)
+    assert compared == vk.compare(*runs, metric="rms")
+
+    page = write_report(runs, tmp_path / "both.html").read_text(encoding="utf8")
+    assert page.count("RMS error") > 2  # a card of each run, and the paired difference
+    assert "one − other" in page
