@@ -9,6 +9,7 @@ import vaekit as vk
 from vaekit.errors import DataError
 from vaekit.explorer import about, maps
 from vaekit.explorer.points import MOST_THUMBS, SHOWN, gather, rounding, sources, stored_tsne
+from vaekit.latents.editing import direction
 
 ROOM = 4e6
 
@@ -173,16 +174,18 @@ def test_distances_and_histograms():
 def test_directions_of_attributes(tmp_path):
     x = pictures(80)
     bright = (x.reshape(80, -1).argmax(1) > 15).astype(np.int64)
-    data = vk.from_arrays(x, columns={HOSTILE[0]: bright}, name="attributes")
+    often = np.where(np.arange(80) % 3 == 0, 1 - bright, bright)  # mostly where it is bright
+    data = vk.from_arrays(x, columns={HOSTILE[0]: bright, "often": often}, name="attributes")
     run = vk.fit(data, "vae", out=tmp_path / "run", steps=2, batch=8, latent=2, hidden=(8,), **QUIET)
     run.use_data(data)
     points = gather(run, 100, ROOM, quiet, samples=0)
-    (found,) = maps.directions(run, points)
-    has = np.concatenate([s.columns[HOSTILE[0]] for s in points.sources]) > 0
-    z = points.z.astype(np.float32)
-    assert found["name"] == HOSTILE[0]
-    assert (found["n_with"], found["n_without"]) == (has.sum(), (~has).sum())
-    np.testing.assert_allclose(found["vector"], z[has].mean(0) - z[~has].mean(0), rtol=1e-4, atol=1e-6)
+    found = {d["name"]: d for d in maps.directions(run, points)}
+    assert list(found) == [HOSTILE[0], "often"]
+    has = data.train.columns["often"] > 0
+    assert (found["often"]["n_with"], found["often"]["n_without"]) == (has.sum(), (~has).sum())
+    for name, of_page in found.items():  # those along which the run edits, the other attribute held equal
+        np.testing.assert_allclose(of_page["vector"], direction(run, name), rtol=1e-4, atol=1e-6)
+        assert not np.allclose(of_page["vector"], direction(run, name, balance=False), rtol=1e-2)
 
 
 def test_a_run_that_brings_its_data_needs_no_others(run, tmp_path):

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from vaekit.errors import ChoiceError
+from vaekit.latents.editing import CODES, direction
 from vaekit.runs.trained import TrainedModel
 
 from .points import Points
@@ -86,19 +88,21 @@ def _discrete(run: TrainedModel) -> bool:
 
 
 def directions(run: TrainedModel, points: Points) -> list[dict[str, Any]]:
-    """For each attribute, the mean code of the data with it minus that of the data without it."""
-    found, z = [], points.z.astype(np.float32)
+    """The direction of each attribute, as `Run.edit` takes it: from training data, the other attributes held equal."""
+    names = [n for n in run.spec.attributes if all(n in source.columns for source in points.sources)]
+    if not names:
+        return []
+    found, codes = [], run.encode("train", CODES)
     size = 0 if run.composition.condition is None else run.composition.condition.size
-    for name in run.spec.attributes:
-        if any(name not in source.columns for source in points.sources):
+    for name in names:
+        has = np.asarray(run.data.train.columns[name])[:CODES] > 0
+        try:
+            vector = direction(run, name, codes=codes).astype(np.float64)
+        except ChoiceError:  # it does not vary, or not on its own
             continue
-        value = np.concatenate([source.columns[name] for source in points.sources]).astype(np.float64)
-        has, lacks = value > 0, value <= 0
-        if not has.any() or not lacks.any():
-            continue
-        vector = z[has].mean(0, dtype=np.float64) - z[lacks].mean(0, dtype=np.float64)
         vector[len(vector) - size :] = 0.0  # the condition is given, not inferred
-        found.append({"name": name, "vector": _plain(vector), "n_with": int(has.sum()), "n_without": int(lacks.sum())})
+        counts = {"n_with": int(has.sum()), "n_without": int((~has).sum())}
+        found.append({"name": name, "vector": _plain(vector), **counts})
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import itertools
 import time
@@ -14,9 +15,7 @@ import torch
 from vaekit.data.readers.npz import arrays
 from vaekit.errors import DataError
 from vaekit.figures.pictures import channels_last, to_uint8
-from vaekit.noise import Noise, fold
-from vaekit.objectives.terms import log_mean_weight, log_weights
-from vaekit.runs.likelihood import EVALUATION
+from vaekit.runs.likelihood import per_datum
 from vaekit.runs.observed import Observed
 from vaekit.runs.saved import SavedRun
 
@@ -216,15 +215,13 @@ def _block(run: SavedRun, samples: int = 1) -> int:
     return max(1, min(1000, BLOCK_NUMBERS // (run.spec.dims * samples)))
 
 
-@torch.no_grad()
 def _codes(run: SavedRun, some: list[Source], on_progress: OnProgress) -> np.ndarray:
     """The posteriors' centres as given by `Run.encode`: (n, D)."""
-    found, done, n = [], 0, sum(map(len, some))
-    for source in some:
-        for place in source.blocks(_block(run)):
-            found.append(run.model.encode(source.observed(place), source.observed.condition(place)).numpy())
-            done += len(place)
-            on_progress("encoding", done, n)
+    found: list[np.ndarray] = []
+    n = sum(map(len, some))
+    for source, before in zip(some, _before(some), strict=True):
+        told = functools.partial(lambda before, done, of: on_progress("encoding", before + done, n), before)
+        found.append(run.encode(source.observed, rows=source.place, progress=told))
     return np.concatenate(found)
 
 
@@ -252,21 +249,9 @@ def _densities(run: SavedRun, points: Points, samples: int, on_progress: OnProgr
         for place in source.blocks(block):
             if time.monotonic() > over:
                 return
-            points.logpx[done : done + len(place)] = _short(log_px(run, source.observed, place, samples))
+            points.logpx[done : done + len(place)] = _short(per_datum(run, source.observed, samples, rows=place).log_px)
             done += len(place)
             on_progress("log p(x)", done, len(points))
-
-
-@torch.no_grad()
-def log_px(run: SavedRun, observed: Observed, rows: np.ndarray, samples: int) -> np.ndarray:
-    """The importance-weighted bound on log p(x) of these rows, with the samples that `run.score` draws: (n,)."""
-    x, c = observed(rows).to(run.device), observed.condition(rows, run.device)
-    number = torch.from_numpy(rows.astype(np.int64)).to(run.device)
-    noise = Noise(torch.tensor(fold(0, EVALUATION), device=run.device), number)
-    found = log_mean_weight(log_weights(run.model.trace(x, c, k=samples, noise=noise), x)).cpu().double()
-    observation = run.composition.observation
-    units = observation.log_jacobian_of(x) if run.spec.missing else observation.log_jacobian(run.spec.shape)
-    return (found + units).numpy()
 
 
 def _short(values: np.ndarray) -> np.ndarray:

@@ -116,7 +116,12 @@ def _has(data: Data, name: str) -> np.ndarray:
 
 
 def direction(
-    run: TrainedModel, attribute: str, against: str | None = None, balance: bool = True, n: int = CODES
+    run: TrainedModel,
+    attribute: str,
+    against: str | None = None,
+    balance: bool = True,
+    n: int = CODES,
+    codes: np.ndarray | None = None,
 ) -> np.ndarray:
     """The way through the run's latent space to an attribute (or class) of its training data, (D,).
 
@@ -129,6 +134,7 @@ def direction(
         against: another such name: from that to this, by the data that have one of the two (see `own_class`).
         balance: hold the others equal.
         n: learn from the first n training data.
+        codes: the codes of these where they are known already, (n, D).
 
     Raises:
         ChoiceError: no such attribute, or it has no direction of its own.
@@ -144,7 +150,7 @@ def direction(
     rows = np.flatnonzero(used)
     if not len(rows) or not 0 < has[rows].mean() < 1:
         raise ChoiceError(f"among the training data {attribute!r} does not vary: there is no direction to find")
-    codes = run.encode("train", rows=rows)
+    codes = run.encode("train", rows=rows) if codes is None else codes[rows]
     if not balance:
         return attribute_direction(codes, has[rows])
     others = [np.asarray(train.columns[a], float) for a in data.attribute_names if a not in (attribute, against)]

@@ -97,12 +97,9 @@ def survey(run: TrainedModel, observed: Observed | None = None) -> Survey:
     """Encode test data (or others that are `observed`) and see which latents they use."""
     observed = run.observed("test") if observed is None else observed
     n = min(observed.n, SURVEYED, max(1000, int(SURVEYED_NUMBERS / run.spec.dims)))
-    means, kls = [], []
+    codes = run.encode(observed, n).astype(np.float64)
     with torch.no_grad():
-        for some, x, c in observed.batches(None, n, run.device):
-            means.append(run.model.encode(x, c).cpu().double().numpy())
-            kls.append(kl_of(run, some, x, c))
-    codes = np.concatenate(means)
+        kls = [kl_of(run, some, x, c) for some, x, c in observed.batches(None, n, run.device)]
     places = np.arange(codes.shape[1])[run.model.latent_dims]
     kl = None if any(k is None for k in kls) else np.concatenate([k for k in kls if k is not None]).mean(0, dtype=float)
     if kl is not None and len(kl) != len(places):  # of layers that are no part of the code

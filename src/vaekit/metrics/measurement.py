@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vaekit.data.condition import Labels
@@ -15,7 +14,6 @@ from vaekit.data.core import digest
 from vaekit.errors import ChoiceError
 from vaekit.runs.observed import block_of
 from vaekit.runs.trained import TrainedModel
-from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.uncertainty import units
 
 from .protocol import Protocol
@@ -111,16 +109,9 @@ def shared(function: Callable[[Measurement], T]) -> Callable[[Measurement], T]:
 
 
 @shared
-@torch.no_grad()
-@in_full_precision()
 def codes(m: Measurement) -> Array:
     """The posterior mean of each datum, (n, ...), those of a class or a condition included."""
-    parts = []
-    for rows, x, c in m.observed.batches(None, m.n, m.run.device):
-        parts.append(m.run.model.encode(x, c).cpu().numpy())
-        if m.progress:
-            m.progress(int(rows[-1]) + 1, m.n)
-    return np.concatenate(parts)
+    return m.run.encode(m.observed, m.n, progress=m.progress)
 
 
 @shared

@@ -44,10 +44,9 @@ def first_trace(m: Measurement) -> Trace:
 @shared
 def is_discrete(m: Measurement) -> bool:
     """Whether p(x|z) is a probability of whole values, so that bits per dimension mean something."""
-    one = np.arange(1)
+    z = torch.from_numpy(m.run.encode(m.observed, 1)).to(m.run.device)
     with torch.no_grad():
-        x = m.observed(one).to(m.run.device)
-        support = m.run.model.decode(m.run.model.encode(x, m.observed.condition(one, m.run.device))).support
+        support = m.run.model.decode(z).support
     return support is not None and bool(support.is_discrete)
 
 

@@ -115,11 +115,7 @@ class Look:
     @cached_property
     def means(self) -> Array:
         """Posterior means of the shown examples, observed as in evaluation, (n, D)."""
-        import torch
-
-        with torch.no_grad():
-            x = self.observed(self.examples).to(self.run.device)
-            return self.run.model.encode(x, self.observed.condition(self.examples, self.run.device)).cpu().numpy()
+        return self.run.encode(self.observed, rows=self.examples)
 
     def name(self, row: int) -> str:
         """The name of a test example: its class, else its file, else its row number."""

@@ -127,6 +127,7 @@ class TrainedModel:
         seed: int = 0,
         rows: np.ndarray | Sequence[int] | None = None,
         labels: Labels | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
         """The posterior mean of each datum, (N, D), or a draw from the posterior with `sample`.
 
@@ -139,17 +140,22 @@ class TrainedModel:
             labels: of an array of raw rows, for a conditional run: a class for each, or one for all, by name or by
                 code 0..size-1; of attributes numbers (n, size). Where any class is named by a whole number, numbers are
                 names, never codes: with classes "3", "7" and "9" the 0 is no class and 3 is the class "3".
+            progress: called as progress(done, of).
 
         Raises:
             ChoiceError: `labels` for a run that is not conditional, or with a split; a class that is unknown.
             DataError: rows that are none of this run's.
         """
-        rows = None if rows is None else np.asarray(rows)
-        found = []
-        for some, x, c in self.observed(what, labels).batches(rows, n, self.device):
+        observed, rows = self.observed(what, labels), None if rows is None else np.asarray(rows)
+        of = len(rows) if rows is not None else observed.n if n is None else min(n, observed.n)
+        found: list[np.ndarray] = []
+        done = 0
+        for some, x, c in observed.batches(rows, n, self.device):
             noise = Noise.of(seed, torch.from_numpy(some).to(self.device), NOISE_Z) if sample else None
-            z = self.model.encode(x, c, noise)
-            found.append(z.cpu().numpy())
+            found.append(self.model.encode(x, c, noise).cpu().numpy())
+            done += len(some)
+            if progress:
+                progress(done, of)
         return np.concatenate(found)
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ from vaekit.run import Run
 
 from .ae_vs_vae import labelled
 from .bench import Bench, Plan
-from .denoising import denoise
+from .denoising import rebuilt
 from .needs import check_whole
 from .page import strip
 from .registry import Findings, study
@@ -93,10 +93,8 @@ def complete(bench: Bench) -> Findings:
 
 def rebuild(run: Run, x: torch.Tensor) -> np.ndarray:
     """The reconstruction of x, both as the model sees them."""
-    if run.spec.kind == "image":
-        return denoise(run, x.numpy()).astype(np.float32)
-    with torch.no_grad():
-        return run.model.decode(run.model.encode(x.to(run.device))).mean.cpu().numpy()
+    made = rebuilt(run, x.numpy())
+    return made.clip(0, 1) if run.spec.kind == "image" else made
 
 
 def neighbours(bench: Bench, run: Run, n_train: int, n: int) -> list[bool]:

@@ -92,14 +92,19 @@ def corrupt(run: Run, kind: str, split: str, n: int) -> tuple[np.ndarray, np.nda
         return x.double().numpy(), corruption(kind, LEVELS[kind])(x, noise).double().numpy()
 
 
-def denoise(run: Run, noisy: np.ndarray) -> np.ndarray:
-    """Encoded and decoded pictures, clipped to [0, 1]."""
+def rebuilt(run: Run, x: np.ndarray) -> np.ndarray:
+    """The reconstruction of x (n, *event), both as the model sees them: float32 of the same shape."""
     decoded = []
     with torch.no_grad():
-        for a in range(0, len(noisy), 500):
-            x = torch.from_numpy(noisy[a : a + 500]).float().to(run.device)
-            decoded.append(run.model.decode(run.model.encode(x)).mean.cpu().numpy())
-    return np.concatenate(decoded).astype(float).clip(0, 1)
+        for a in range(0, len(x), 500):
+            block = torch.from_numpy(x[a : a + 500]).float().to(run.device)
+            decoded.append(run.model.decode(run.model.encode(block)).mean.cpu().numpy())
+    return np.concatenate(decoded)
+
+
+def denoise(run: Run, noisy: np.ndarray) -> np.ndarray:
+    """Encoded and decoded pictures, clipped to [0, 1]."""
+    return rebuilt(run, noisy).astype(float).clip(0, 1)
 
 
 def project(components: Components, noisy: np.ndarray, k: int) -> np.ndarray:

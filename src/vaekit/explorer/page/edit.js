@@ -87,7 +87,7 @@ function byAttribute(use) {
   const menu = h("select", { "aria-label": "Attribute" }, meta.directions.map((d, i) => h("option", { value: String(i) }, d.name)));
   const choose = () => {
     const d = meta.directions[Number(menu.value)];
-    use(Float32Array.from(d.vector), `${d.name}: mean code of ${examples(d.n_with)} with it minus mean code of ${examples(d.n_without)} without it.`);
+    use(Float32Array.from(d.vector), `${d.name}: direction from ${examples(d.n_without)} without it to ${examples(d.n_with)} with it, other attributes held equal.`);
   };
   return [h("h3", {}, "Attribute"), h("div", { class: "bar" }, menu, button("Use", choose))];
 }
