@@ -188,7 +188,7 @@ def test_what_cannot_be_exported_says_why(tmp_path):
     model = VAE(StandardNormal((2,)), posterior, Conditional(torch.nn.Linear(2, 5), Own((5,))))
     composition = Composition(model, ELBO(), Identity(), Defaults("adam", 1e-3, 16))
     run = vk.fit(raw_of("vector", 40), composition, out=tmp_path / "run", steps=1, **QUIET)
-    with pytest.raises(ChoiceError, match="sampler of their own"):
+    with pytest.raises(ChoiceError, match="special sampler"):
         build(run, "draw")
     files, why = write_export(run, tmp_path / "out", graphs=("decode", "draw"))
     assert [f.name for f in files] == ["decode.onnx"]
@@ -291,7 +291,7 @@ def test_what_float32_costs_is_told_or_refused(tmp_path, capsys, spread, kind):
         have = graph.module.observation(torch.from_numpy(x.reshape(60, *run.spec.shape)).float())
     assert 0.2 * moved < float((have - want).abs().max()) <= 1.01 * moved
     run.export(tmp_path / "graphs", "torch", ["encode"])
-    said = "In float32, where the run is in float64: raw data are rounded by up to 0.001"
+    said = "Graphs are in float32, the run is in float64: raw data are rounded by up to 0.001"
     assert f"note: {said}" in capsys.readouterr().err
     assert said in (tmp_path / "graphs" / "graphs.json").read_text()
     assert blur(made_up("vae", "vector").composition.observation) == 0

@@ -1,4 +1,4 @@
-"""A run's graphs for other programs: ONNX, or programs of torch.export."""
+"""Export a run's computations (decode, draw, encode, weights) as ONNX or torch.export programs."""
 
 from .graphs import NAMES, Graph, Port, build
 from .several import Exported, export_graphs

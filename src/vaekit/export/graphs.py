@@ -1,7 +1,7 @@
-"""What of a run can stand alone: decoding, drawing, encoding and weighing, each a module from tensors to tensors.
+"""The computations of a run that can be exported, each a module from tensors to tensors: decode, draw, encode, weights.
 
-Such a graph takes and gives the data's own units. It holds no random numbers: where the run would draw, the graph takes
-uniform or standard normal numbers as further inputs, so that whoever runs it decides what they are.
+Inputs and outputs are in the data's own units. A graph contains no random number generator: random numbers (uniform or
+standard normal) are further inputs, so that the caller controls them.
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ from vaekit.utils.suggest import unknown
 
 NAMES = ("decode", "draw", "encode", "weights")
 EXAMPLE = 3
-"""Rows of the example a graph is traced with: neither 0 nor 1, for which tracers make special cases."""
+"""Rows of the example inputs for tracing: not 0 or 1, which tracers specialise on."""
 
 
 @dataclass(frozen=True)
 class Port:
-    """One input or output: its name, its shape a datum (the batch axis is left out), and what it holds.
+    """One input or output of a graph.
 
-    `kind` is "x" (the data's own units), "z" (a code), "c" (a condition), "uniform" (in (0, 1)), "normal" (standard
-    normal), or for outputs what the name says.
+    Attributes:
+        name: its name.
+        shape: its shape per example, without the batch axis.
+        kind: "x" (the data's own units), "z" (a code), "c" (a condition), "uniform" (in (0, 1)) or "normal" (standard
+            normal); for other outputs the same as the name.
     """
 
     name: str
@@ -45,12 +48,20 @@ class Port:
     kind: str
 
     def as_json(self) -> dict[str, Any]:
+        """The port as JSON, for graphs.json."""
         return {"name": self.name, "shape": list(self.shape), "kind": self.kind}
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A module with its ports; all float32, the leading axis a free number of data. `says` tells a person about it."""
+    """A module with named inputs and outputs, all float32, with a free batch axis.
+
+    Attributes:
+        name: one of `NAMES`.
+        module: the computation.
+        inputs, outputs: its ports, in order.
+        says: a description for people.
+    """
 
     name: str
     module: nn.Module
@@ -59,7 +70,7 @@ class Graph:
     says: str
 
     def example(self, n: int = EXAMPLE, seed: int = 0) -> tuple[Tensor, ...]:
-        """Inputs of n data that the graph can be tried with: x all at one value, codes and noise drawn."""
+        """Inputs for n examples: x is constant, codes and noise are random."""
         g = torch.Generator().manual_seed(seed)
 
         def of(port: Port) -> Tensor:
@@ -73,41 +84,42 @@ class Graph:
         return tuple(of(port) for port in self.inputs)
 
     def as_json(self) -> dict[str, Any]:
+        """The graph as JSON, for graphs.json."""
         ports = {"inputs": [p.as_json() for p in self.inputs], "outputs": [p.as_json() for p in self.outputs]}
         return {**ports, "says": self.says}
 
 
-# --- noise that comes from outside ------------------------------------------------------------------------------
+# --- noise as an input -------------------------------------------------------------------------------------------
 
 
-class _Noted(Noise):
-    """Notes what is asked of it: a pass with it tells which noise a graph needs."""
+class _Recorder(Noise):
+    """Records each request for random numbers: a pass with it shows which noise inputs a graph needs."""
 
     def __init__(self, n: int):
         super().__init__(torch.tensor(0), torch.arange(n))
-        self.asked: list[tuple[str, tuple[int, ...]]] = []
+        self.requests: list[tuple[str, tuple[int, ...]]] = []
 
     def bits(self, event: Sequence[int], k: int | None = None) -> Tensor:
-        raise ChoiceError("its draws come from a sampler of their own, which no graph can hold")
+        raise ChoiceError("its samples come from a special sampler, which cannot be exported")
 
     def uniform(self, event: Sequence[int], k: int | None = None) -> Tensor:
-        self.asked.append(("uniform", tuple(event)))
+        self.requests.append(("uniform", tuple(event)))
         return torch.full((len(self.rows), *event), 0.5)
 
     def normal(self, event: Sequence[int], k: int | None = None) -> Tensor:
-        self.asked.append(("normal", tuple(event)))
+        self.requests.append(("normal", tuple(event)))
         return torch.zeros(len(self.rows), *event)
 
 
-class _Given(Noise):
-    """The numbers of these tensors, one tensor a draw."""
+class _Supplied(Noise):
+    """Random numbers from given tensors, one tensor per request."""
 
     def __init__(self, tensors: tuple[Tensor, ...]):
         super().__init__(torch.zeros((), dtype=torch.int64), torch.arange(tensors[0].shape[0] if tensors else 0))
         self.tensors: Iterator[Tensor] = iter(tensors)
 
     def bits(self, event: Sequence[int], k: int | None = None) -> Tensor:
-        raise ChoiceError("its draws come from a sampler of their own, which no graph can hold")
+        raise ChoiceError("its samples come from a special sampler, which cannot be exported")
 
     def uniform(self, event: Sequence[int], k: int | None = None) -> Tensor:
         return next(self.tensors)
@@ -116,7 +128,7 @@ class _Given(Noise):
 
 
 class _Centre(Noise):
-    """Normal draws all zero: a Gaussian's draw is then its mean."""
+    """Normal random numbers that are all zero, so that a sample of a Gaussian is its mean."""
 
     def __init__(self, x: Tensor):
         super().__init__(torch.zeros((), dtype=torch.int64), torch.arange(x.shape[0]))
@@ -141,14 +153,14 @@ class Decode(nn.Module):
 
 
 class Draw(Decode):
-    """z (N, D) and noise -> a draw from p(x|z), (N, *event)."""
+    """z (N, D) and noise -> a sample of p(x|z), (N, *event)."""
 
     def forward(self, z: Tensor, *noise: Tensor) -> Tensor:
-        return self.observation.to_raw(draw(self.model.decode(z), _Given(noise)))
+        return self.observation.to_raw(draw(self.model.decode(z), _Supplied(noise)))
 
 
 class Encode(nn.Module):
-    """x (N, *event) and a condition, if any -> the code (N, D), and q's deviations (N, D) where it has them."""
+    """x (N, *event) and a condition, if any -> the code (N, D), and for Gaussian q its standard deviations (N, D)."""
 
     def __init__(self, model: Model, observation: Observation):
         super().__init__()
@@ -169,10 +181,10 @@ class Encode(nn.Module):
 
 
 class Weights(nn.Module):
-    """x (N, *event), a condition, if any, and noise -> a draw z of q(z|x), log p(x|z), log p(z), log q(z|x).
+    """x (N, *event), a condition, if any, and noise -> a sample z of q(z|x), log p(x|z), log p(z), log q(z|x).
 
-    In nats and the data's own units. With K draws for one x, the log of the mean of exp(log p(x|z) + log p(z) -
-    log q(z|x)) estimates log p(x) from below (Burda et al. 2016).
+    The densities are in nats and in the data's own units. With K samples per x, the log of the mean of exp(log p(x|z) +
+    log p(z) - log q(z|x)) is a lower bound of log p(x) on average (Burda et al. 2016).
     """
 
     def __init__(self, model: Model, observation: Observation, event: tuple[int, ...], conditional: bool):
@@ -183,7 +195,7 @@ class Weights(nn.Module):
     def forward(self, raw: Tensor, *more: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x = certain(self.observation, raw)
         c, noise = (more[0], more[1:]) if self.conditional else (None, more)
-        trace = self.model.trace(x, c, noise=_Given(noise))
+        trace = self.model.trace(x, c, noise=_Supplied(noise))
         units = torch.where(torch.isnan(x), 0.0, self.get_buffer("units")).flatten(1).sum(1)
         log_pz = torch.stack([h.log_p.expand(x.shape[0]) for h in trace.latents]).sum(0)
         log_qz = torch.stack([h.log_q.expand(x.shape[0]) for h in trace.latents]).sum(0)
@@ -191,36 +203,36 @@ class Weights(nn.Module):
 
 
 def _code(model: Model, trace: Trace, c: Tensor | None) -> Tensor:
-    """The flat code of one pass: of a chain the lowest layer, which alone is decoded, else all layers side by side."""
+    """The code of one pass: the lowest layer of a chain, which alone is decoded; else all layers, concatenated."""
     latents = trace.latents[-1:] if isinstance(model, Chain) else trace.latents
     return torch.cat([*(h.z.flatten(1) for h in latents), *(() if c is None else (c,))], -1)
 
 
 def _posterior(model: Model, x: Tensor, c: Tensor | None) -> Distribution | None:
-    """q of the code where it is one density of vectors."""
+    """q(z|x) if it is a single density over codes, else None."""
     if isinstance(model, VAE):
         return model.posterior(x) if c is None else model.posterior(x, c)
     return model.posteriors[0](x) if isinstance(model, Chain) else None
 
 
 def _spread(q: Distribution | None) -> Tensor | None:
-    """The deviation of each latent, (N, D), where q is a Gaussian."""
+    """The standard deviation of each latent, (N, D), if q is a Gaussian; else None."""
     gaussian = isinstance(q, FullNormal) or (isinstance(q, Independent) and isinstance(q.base_dist, Normal))
     return torch.sqrt(q.variance) if q is not None and gaussian else None
 
 
-# --- observations without chance --------------------------------------------------------------------------------
+# --- deterministic observations ---------------------------------------------------------------------------------
 
 
 def _single(observation: Observation) -> Observation:
-    """The observation in float32, which all graphs are in: of data that need more, they see as much as it holds."""
+    """The observation in float32, the precision of all graphs."""
     return copy.deepcopy(observation).float() if observation.in_double else observation
 
 
 def blur(observation: Observation) -> float:
-    """By how much float32 moves raw data, in deviations of the training data: 0 where the run itself is in float32.
+    """The rounding error of raw data in float32, in standard deviations of the training data; 0 for a run in float32.
 
-    Both the datum and the mean that is taken from it are rounded, by half a step of float32 each.
+    The data and their subtracted mean are each rounded, by half a unit in the last place.
     """
     if not (observation.in_double and isinstance(observation, Standardised | Centred)):
         return 0.0
@@ -232,23 +244,23 @@ def blur(observation: Observation) -> float:
 
 
 def rounding(run: TrainedModel) -> str:
-    """A sentence on the digits that graphs lose, which are in float32, of a run that is not; else nothing.
+    """A sentence on the precision that graphs lose, if the run is in float64; else "".
 
     Raises:
-        ChoiceError: float32 would blur the data by more than their own deviation.
+        ChoiceError: in float32 the rounding error exceeds the standard deviation of the data.
     """
     moved = blur(run.composition.observation)
     if moved > 1:
         raise ChoiceError(
             "exported graphs are in float32, which rounds the raw data of this run by more than their standard "
-            "deviation: use the run itself, or train on data with a constant subtracted (of time stamps the first one)"
+            "deviation: use the run itself, or train on data with a constant subtracted (such as the first time stamp)"
         )
-    said = "In float32, where the run is in float64: raw data are rounded by up to {:.2g} of their standard deviation."
-    return said.format(moved) if moved else ""
+    note = "Graphs are in float32, the run is in float64: raw data are rounded by up to {:.2g} standard deviations."
+    return note.format(moved) if moved else ""
 
 
 def expected(observation: Observation, raw: Tensor) -> Tensor:
-    """x of raw data, or where x is drawn, its expectation over the draw."""
+    """x of raw data; for a random observation, its expectation."""
     if isinstance(observation, Binary):
         return (raw - observation.low) / (observation.high - observation.low)
     if isinstance(observation, Dequantised):
@@ -257,9 +269,9 @@ def expected(observation: Observation, raw: Tensor) -> Tensor:
 
 
 def certain(observation: Observation, raw: Tensor) -> Tensor:
-    """x of raw data that the likelihood has a density for: thresholded in the middle where it is drawn, else rounded.
+    """x of raw data with a density under the likelihood: binary observations are thresholded mid-range.
 
-    Rounded only where x is whole numbers.
+    Levels and counts are rounded to integers.
     """
     x = expected(observation, raw)
     if isinstance(observation, Binary):
@@ -281,14 +293,14 @@ _SEEN = {
 }
 
 
-# --- of a run ---------------------------------------------------------------------------------------------------
+# --- graphs -----------------------------------------------------------------------------------------------------
 
 
 def build(run: TrainedModel, name: str) -> Graph:
-    """The graph of this name (`NAMES`) of a run.
+    """The graph `name` (one of `NAMES`) of a run.
 
     Raises:
-        ChoiceError: the run has no such graph; it says why.
+        ChoiceError: the name is unknown, or this run has no such graph, with the reason.
     """
     if name not in NAMES:
         raise ChoiceError(unknown("graph", name, NAMES))
@@ -306,10 +318,10 @@ def build(run: TrainedModel, name: str) -> Graph:
             says = "The mean of p(x|z) in the data's own units."
             return Graph(name, Decode(model, observation), (z,), (x,), says + lost)
         if name == "draw":
-            noted = _Noted(EXAMPLE)
-            draw(model.decode(torch.zeros(EXAMPLE, *z.shape)), noted)
+            recorder = _Recorder(EXAMPLE)
+            draw(model.decode(torch.zeros(EXAMPLE, *z.shape)), recorder)
             says = "A sample from p(x|z) in the data's own units, computed from uniform and normal random inputs."
-            return Graph(name, Draw(model, observation), (z, *_noise_ports(noted)), (x,), says + lost)
+            return Graph(name, Draw(model, observation), (z, *_noise_ports(recorder)), (x,), says + lost)
         if name == "encode":
             module = Encode(model, observation)
             spread = (Port("sd", z.shape, "sd"),) if len(module(example, *(() if c is None else (c,)))) > 1 else ()
@@ -321,20 +333,20 @@ def build(run: TrainedModel, name: str) -> Graph:
             return Graph(name, module, (x, *given), (z, *spread), says + lost)
         if model.no_density is not None:
             raise ChoiceError(model.no_density)
-        noted = _Noted(EXAMPLE)
-        model.trace(certain(observation, example), c, noise=noted)
+        recorder = _Recorder(EXAMPLE)
+        model.trace(certain(observation, example), c, noise=recorder)
         weights = Weights(model, observation, event, condition is not None)
         numbers = tuple(Port(n, (), n) for n in ("log_px", "log_pz", "log_qz"))
         says = "A sample z of q(z|x) with log p(x|z), log p(z) and log q(z|x) in nats, in the data's own units."
-        return Graph(name, weights, (x, *given, *_noise_ports(noted)), (z, *numbers), says + certain_says + lost)
+        return Graph(name, weights, (x, *given, *_noise_ports(recorder)), (z, *numbers), says + certain_says + lost)
 
 
-def _noise_ports(noted: _Noted) -> tuple[Port, ...]:
-    return tuple(Port(f"u{i}", shape, kind) for i, (kind, shape) in enumerate(noted.asked))
+def _noise_ports(recorder: _Recorder) -> tuple[Port, ...]:
+    return tuple(Port(f"u{i}", shape, kind) for i, (kind, shape) in enumerate(recorder.requests))
 
 
 def code_size(run: TrainedModel) -> int:
-    """D, how many numbers a code has, its condition included."""
+    """D, the size of a code, including the condition."""
     condition = run.composition.condition
     c = None if condition is None else torch.eye(condition.size)[:1]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Graphs of a run as ONNX, by torch.onnx (dynamo), held against PyTorch by onnxruntime."""
+"""Graphs of a run as ONNX, exported by torch.onnx and compared with PyTorch in onnxruntime."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 OPSET = 18
 TOLERANCE = 1e-4
-"""How far an exported graph may be from PyTorch, of the size of what it gives."""
+"""Largest difference of an exported graph from PyTorch, relative to the largest output."""
 INLINE = 1024
-"""Bytes up to which a tensor stays in its graph rather than in the weights that graphs share."""
+"""Tensors of at most this many bytes stay in their graph instead of the shared weights."""
 
 
 def require() -> None:
-    """Raises ChoiceError where onnx, onnxscript or onnxruntime is not installed."""
+    """Check that onnx, onnxscript and onnxruntime are installed.
+
+    Raises:
+        ChoiceError: one of them is missing.
+    """
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -35,10 +39,10 @@ def require() -> None:
 
 
 def convert(graph: Graph) -> ModelProto:
-    """The graph as an ONNX model whose batch axis is free.
+    """The graph as an ONNX model with a free batch axis.
 
     Raises:
-        ChoiceError: PyTorch cannot export something it does; or onnx is not installed.
+        ChoiceError: PyTorch or ONNX does not support one of its operations, or onnx is not installed.
     """
     require()
     program = trace(graph)
@@ -55,19 +59,19 @@ def convert(graph: Graph) -> ModelProto:
             )
         assert made is not None
         return made.model_proto
-    except Exception as error:  # an operator that ONNX does not have
+    except Exception as error:  # such as an operator that ONNX lacks
         raise unexportable(graph, error) from error
 
 
-# --- weights that graphs share ----------------------------------------------------------------------------------
+# --- shared weights ---------------------------------------------------------------------------------------------
 
 
 class Store:
-    """One block of bytes that holds the large tensors of several graphs, each once.
+    """The large tensors of several graphs in one block of bytes, without duplicates.
 
     Arguments:
-        file: the name under which graphs look for it, relative to where they lie.
-        half: hold float32 tensors as float16; graphs turn them back as they are loaded.
+        file: the file name of the block, relative to the graphs.
+        half: store float32 tensors as float16; graphs cast them back when they load.
     """
 
     def __init__(self, file: str = "weights.bin", half: bool = False):
@@ -76,7 +80,7 @@ class Store:
         self.places: dict[bytes, tuple[int, int]] = {}
 
     def _put(self, raw: bytes) -> tuple[int, int]:
-        """Where `raw` stands: (offset, length)."""
+        """The (offset, length) of `raw` in the block; appends it if it is new."""
         if raw not in self.places:
             self.bytes += b"\0" * (-len(self.bytes) % 16)
             self.places[raw] = (len(self.bytes), len(raw))
@@ -84,13 +88,13 @@ class Store:
         return self.places[raw]
 
     def take(self, model: ModelProto) -> ModelProto:
-        """A copy of the model with its large tensors here."""
+        """A copy of the model whose large tensors are in this store."""
         from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-        made = ModelProto()
-        made.CopyFrom(model)
+        copy = ModelProto()
+        copy.CopyFrom(model)
         casts = []
-        for tensor in made.graph.initializer:
+        for tensor in copy.graph.initializer:
             values = numpy_helper.to_array(tensor)
             if values.nbytes <= INLINE:
                 continue
@@ -107,10 +111,10 @@ class Store:
             for key, value in (("location", self.file), ("offset", offset), ("length", length)):
                 entry = tensor.external_data.add()
                 entry.key, entry.value = key, str(value)
-        nodes = [*casts, *made.graph.node]
-        del made.graph.node[:]
-        made.graph.node.extend(nodes)
-        return made
+        nodes = [*casts, *copy.graph.node]
+        del copy.graph.node[:]
+        copy.graph.node.extend(nodes)
+        return copy
 
 
 # --- running and checking ---------------------------------------------------------------------------------------
@@ -118,7 +122,7 @@ class Store:
 
 @dataclass
 class Session:
-    """An ONNX model in onnxruntime on the CPU."""
+    """An ONNX model loaded into onnxruntime on the CPU."""
 
     model: ModelProto
     store: Store | None = None
@@ -135,31 +139,36 @@ class Session:
             self.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
-    def __call__(self, graph: Graph, given: tuple[torch.Tensor, ...]) -> list[np.ndarray]:
-        fed = {port.name: t.numpy() for port, t in zip(graph.inputs, given, strict=True)}
-        wanted = {i.name for i in self.session.get_inputs()}  # an input that nothing depends on may be left out
+    def __call__(self, graph: Graph, inputs: tuple[torch.Tensor, ...]) -> list[np.ndarray]:
+        fed = {port.name: t.numpy() for port, t in zip(graph.inputs, inputs, strict=True)}
+        wanted = {i.name for i in self.session.get_inputs()}  # unused inputs may be missing
         return self.session.run([p.name for p in graph.outputs], {n: v for n, v in fed.items() if n in wanted})
 
 
-def difference(graph: Graph, session: Session, given: tuple[torch.Tensor, ...]) -> list[float]:
-    """For each output the largest difference from PyTorch, over the largest value that PyTorch gives (or 1)."""
+def difference(graph: Graph, session: Session, inputs: tuple[torch.Tensor, ...]) -> list[float]:
+    """The largest difference from PyTorch for each output, divided by the largest PyTorch value (at least 1)."""
     with torch.no_grad():
-        ours = graph.module(*given)
-    found = []
-    for want, have in zip(ours if isinstance(ours, tuple) else (ours,), session(graph, given), strict=True):
+        expected = graph.module(*inputs)
+    differences = []
+    outputs = session(graph, inputs)
+    for want, have in zip(expected if isinstance(expected, tuple) else (expected,), outputs, strict=True):
         want = want.numpy()
         if want.shape != have.shape or (np.isfinite(want) != np.isfinite(have)).any():
-            found.append(float("inf"))
+            differences.append(float("inf"))
             continue
-        there = np.isfinite(want)
-        scale = max(1.0, float(np.abs(want[there]).max(initial=0.0)))
-        found.append(float(np.abs(want - have, where=there, out=np.zeros_like(want)).max(initial=0.0)) / scale)
-    return found
+        finite = np.isfinite(want)
+        scale = max(1.0, float(np.abs(want[finite]).max(initial=0.0)))
+        differences.append(float(np.abs(want - have, where=finite, out=np.zeros_like(want)).max(initial=0.0)) / scale)
+    return differences
 
 
-def check(graph: Graph, session: Session, given: tuple[torch.Tensor, ...], tolerance: float = TOLERANCE) -> None:
-    """Raises ChoiceError where the exported graph gives something else than PyTorch."""
-    for port, off in zip(graph.outputs, difference(graph, session, given), strict=True):
+def check(graph: Graph, session: Session, inputs: tuple[torch.Tensor, ...], tolerance: float = TOLERANCE) -> None:
+    """Compare an exported graph with PyTorch on these inputs.
+
+    Raises:
+        ChoiceError: an output differs by more than `tolerance`, relative to the largest value.
+    """
+    for port, off in zip(graph.outputs, difference(graph, session, inputs), strict=True):
         if off > tolerance:
             raise ChoiceError(
                 f"its exported {graph.name} graph differs from PyTorch by {off:.1e} of {port.name}'s size, more than "

@@ -1,4 +1,4 @@
-"""Operators that torch's exporter has no ONNX for, written in ONNX's own."""
+"""ONNX translations of operators for which torch's exporter has none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 SHIFT = 8
-"""Arguments up to this are moved up by it, to where Stirling's series is exact in float32."""
+"""Smaller arguments are increased by this number, so that Stirling's series is exact in float32."""
 
 
 def table() -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -1,4 +1,4 @@
-"""All ONNX graphs of a run together, checked, and the numbers they share."""
+"""All ONNX graphs of a run, compared with PyTorch, with shared weights."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 SHARP = 1e-3
-"""How far float16 numbers may move what a graph gives, of its size: a quarter of a grey level."""
+"""Largest relative change of an output by float16 weights: a quarter of a grey level."""
 TRIED = 64
-"""Data that a graph is tried on."""
+"""Number of examples on which a graph is compared with PyTorch."""
 
 
 @dataclass
 class Exported:
-    """The graphs of a run that can be had, and of the others why not.
+    """The exported graphs of a run.
 
     Attributes:
-        graphs: by name (`NAMES`), a `Graph` or a sentence.
-        models: the ONNX models of the former, their large tensors in `store` where they share it.
+        graphs: by name (`NAMES`), a `Graph`, or the reason why it cannot be exported.
+        models: the ONNX models of the exported graphs.
+        store: the large tensors that they share.
     """
 
     graphs: dict[str, Graph | str]
@@ -39,16 +40,21 @@ class Exported:
     store: Store
 
     def files(self) -> dict[str, bytes]:
-        """decode.onnx, ..., and the weights they share."""
+        """The files by name: decode.onnx and so on, and the shared weights."""
         made = {f"{name}.onnx": model.SerializeToString() for name, model in self.models.items()}
         return made | {self.store.file: bytes(self.store.bytes)}
 
     def as_json(self) -> dict[str, Any]:
+        """The ports of each graph, or why it is missing, as JSON."""
         return {n: {"why": g} if isinstance(g, str) else g.as_json() for n, g in self.graphs.items()}
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Raises ChoiceError for a name of no graph."""
+    """The names without duplicates.
+
+    Raises:
+        ChoiceError: a name is not one of `NAMES`.
+    """
     for name in names:
         if name not in NAMES:
             raise ChoiceError(unknown("graph", name, NAMES))
@@ -62,13 +68,13 @@ def export_graphs(
     names: Sequence[str] = NAMES,
     shared: bool = True,
 ) -> Exported:
-    """The run's graphs as ONNX, each held against PyTorch on data of the run, whose model must be on the CPU.
+    """Export the run's graphs to ONNX; each is compared with PyTorch on data of the run. The model must be on the CPU.
 
     Arguments:
-        half: keep the weights as float16 where that moves nothing by more than 1e-3 of its size.
-        progress: called as progress(what, done, of).
-        names: of the graphs wanted.
-        shared: large tensors into one store; otherwise each graph holds its own.
+        half: store weights as float16 if this changes no output by more than 1e-3, relatively.
+        progress: called as progress(stage, done, total).
+        names: of the graphs to export.
+        shared: put large tensors into one store; otherwise each graph contains its own.
 
     Raises:
         ChoiceError: onnx is not installed.
@@ -76,15 +82,15 @@ def export_graphs(
     require()
     graphs: dict[str, Graph | str] = {}
     plain: dict[str, ModelProto] = {}
-    given: dict[str, tuple[torch.Tensor, ...]] = {}
+    inputs: dict[str, tuple[torch.Tensor, ...]] = {}
     for done, name in enumerate(names):
         if progress:
             progress("exporting", done, len(names))
         try:
             graph = build(run, name)
             model = slim(convert(graph))
-            given[name] = feeds(run, graph)
-            check(graph, Session(model), given[name])
+            inputs[name] = feeds(run, graph)
+            check(graph, Session(model), inputs[name])
         except ChoiceError as error:
             graphs[name] = str(error)
         else:
@@ -95,19 +101,19 @@ def export_graphs(
         return Exported(graphs, plain, Store())
     for store in (Store(half=True), Store()) if half else (Store(),):
         models = {name: store.take(model) for name, model in plain.items()}
-        if not store.half or all(_sharp(graphs[n], Session(m, store), given[n]) for n, m in models.items()):
+        if not store.half or all(_is_sharp(graphs[n], Session(m, store), inputs[n]) for n, m in models.items()):
             break
     return Exported(graphs, models, store)
 
 
-def _sharp(graph: Graph | str, session: Session, given: tuple[torch.Tensor, ...]) -> bool:
-    """Whether float16 weights cost nothing visible. A draw may jump where its chance moves by a little: not asked."""
+def _is_sharp(graph: Graph | str, session: Session, inputs: tuple[torch.Tensor, ...]) -> bool:
+    """Whether float16 weights change the outputs negligibly. Not checked for samples, which are discontinuous."""
     assert isinstance(graph, Graph)
-    return graph.name == "draw" or max(difference(graph, session, given)) < SHARP
+    return graph.name == "draw" or max(difference(graph, session, inputs)) < SHARP
 
 
 def feeds(run: TrainedModel, graph: Graph, n: int = TRIED) -> tuple[torch.Tensor, ...]:
-    """Inputs to try a graph with: x and codes of test data where they can be had, else of the prior; drawn noise."""
+    """Inputs to compare a graph on: x and codes of test data, or samples of the prior without data; random noise."""
     example = list(graph.example(n))
     try:
         observed = run.observed("test")
@@ -120,13 +126,13 @@ def feeds(run: TrainedModel, graph: Graph, n: int = TRIED) -> tuple[torch.Tensor
             z = run.model.sample(n, c)
         raw = torch.from_numpy(run.decode(z)).float()
     for i, port in enumerate(graph.inputs):
-        held = {"x": raw, "z": z, "c": c}.get(port.kind)
-        example[i] = example[i] if held is None else held
+        value = {"x": raw, "z": z, "c": c}.get(port.kind)
+        example[i] = example[i] if value is None else value
     return tuple(example)
 
 
 def slim(model: ModelProto) -> ModelProto:
-    """The model without what torch notes of where each node came from."""
+    """The model without torch's notes on where each node comes from; changes it in place."""
     for node in model.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]

@@ -1,4 +1,4 @@
-"""Graphs of a run as programs of torch.export, which both formats start from."""
+"""Graphs of a run as torch.export programs, from which both formats are written."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from vaekit.errors import ChoiceError
 
 from .graphs import Graph
 
-MOST = 2**20  # data at once
+MOST = 2**20  # largest batch size
 
 
 class _Fixed(nn.Module):
-    """The graph's module under one signature, whatever the number of its inputs."""
+    """The graph's module with one fixed signature for any number of inputs."""
 
     def __init__(self, graph: Graph):
         super().__init__()
         self.module = graph.module
 
-    def forward(self, *given: Tensor) -> Any:
-        return self.module(*given)
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.module(*inputs)
 
 
 def trace(graph: Graph) -> ExportedProgram:
-    """The graph as a program whose batch axis is free.
+    """The graph as a torch.export program with a free batch axis.
 
     Raises:
-        ChoiceError: PyTorch cannot export something it does.
+        ChoiceError: PyTorch cannot export one of its operations.
     """
     axis = Dim("n", min=1, max=MOST)
     shapes = (tuple({0: axis} for _ in graph.inputs),)
     module, example = _Fixed(graph).eval(), graph.example()
     with quiet(), _unvalidated(), torch.no_grad():
-        # `len(x)` is a fixed number where code is run, as here; where it is read, as in the second way, it is not
+        # non-strict export runs the code, where `len(x)` is a constant; strict export analyses it, where it is not
         with contextlib.suppress(Exception):
             return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
         try:
             return torch.export.export(module, example, dynamic_shapes=shapes, strict=True)
-        except Exception as error:  # whatever torch stumbles over: a sampler, a shape that depends on data
+        except Exception as error:  # such as a sampler, or a shape that depends on data
             raise unexportable(graph, error) from error
 
 
 def unexportable(graph: Graph, error: Exception) -> ChoiceError:
-    """What is told of an error in torch's exporter."""
+    """The error of torch's exporter as a ChoiceError with a short reason."""
     cause = error.__cause__ or error
     if isinstance(error, ChoiceError):
         return error
@@ -65,7 +65,7 @@ def unexportable(graph: Graph, error: Exception) -> ChoiceError:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what torch's exporter tells its own developers."""
+    """Suppresses the output of torch's exporter."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -79,7 +79,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unvalidated() -> Iterator[None]:
-    """Densities that do not look at their arguments, for which a program would need numbers it has not yet."""
+    """Distributions do not validate their arguments, which is impossible while tracing."""
     before = Distribution._validate_args
     Distribution.set_default_validate_args(False)
     try:

@@ -1,4 +1,4 @@
-"""A run's graphs on disk, in one format or the other."""
+"""Write a run's graphs to files."""
 
 from __future__ import annotations
 
@@ -30,23 +30,24 @@ def write_export(
     graphs: Sequence[str] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[list[Path], dict[str, str]]:
-    """Write the run's graphs for other programs, each held against PyTorch before it is written.
+    """Write the run's graphs for other programs; each is compared with PyTorch before it is written.
 
-    `onnx` is run by onnxruntime and others; `torch` is a program of torch.export (`torch.export.load(path).module()`),
-    written without any pickle inside. The files need nothing of vaekit. graphs.json beside them says what each takes
-    and gives. They are in float32; where the run is in float64, a note on standard error says what that costs.
+    `onnx` files run in onnxruntime and others; `torch` files are torch.export programs without pickles
+    (`torch.export.load(path).module()`). Neither needs vaekit. graphs.json beside them describes inputs and outputs.
+    Graphs are in float32; for a run in float64, a note on standard error states the rounding error.
 
     Arguments:
-        out: a folder for NAME.onnx or NAME.pt2 of each graph; or a file with that suffix, for one graph.
-        graphs: some of decode, draw, encode and weights; all that there are when not given, into a file decode.
+        out: a folder for a file NAME.onnx or NAME.pt2 per graph; or a file with this suffix, for one graph.
+        format: "onnx" or "torch".
+        graphs: some of decode, draw, encode and weights; by default all of them, or decode if `out` is a file.
+        progress: called as progress(stage, done, total).
 
     Returns:
-        the files written, and of each graph that there is not the reason.
+        the written files, and the reason for each graph that cannot be exported.
 
     Raises:
-        ChoiceError: an unknown format or graph, none that can be exported (where float32 cannot tell the run's data
-            apart, for one), or onnx is not installed.
-        RunError: they cannot be written.
+        ChoiceError: the format or a graph is unknown, no graph can be exported, or onnx is not installed.
+        RunError: a file cannot be written.
     """
     if format not in get_args(Format):
         raise ChoiceError(unknown("`format`", format, get_args(Format)))
@@ -56,7 +57,7 @@ def write_export(
         raise ChoiceError(f"the {format} format is written to {suffix} files or to a folder, not to {path.name}")
     names = check_names(graphs or (("decode",) if one else NAMES))
     if one and len(names) > 1:
-        raise ChoiceError(f"{path} is one file, for one graph: name a folder, or one of {', '.join(names)}")
+        raise ChoiceError(f"{path} is a file, for one graph: give a folder, or one of {', '.join(names)}")
     make, device = _onnx if format == "onnx" else _torch, run.device
     try:
         writers, why, ports = make(run.to("cpu"), names, progress)
@@ -68,7 +69,7 @@ def write_export(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make the directory {folder}: {error.strerror}; choose another place") from error
+        raise RunError(f"cannot make the directory {folder}: {error.strerror}; choose another `out`") from error
     files = {name: path if one else folder / f"{name}{suffix}" for name in writers}
     for name, write in writers.items():
         write_atomically(files[name], write)
@@ -115,14 +116,18 @@ def _torch(run: SavedRun, names: Sequence[str], progress: Any) -> tuple[Writers,
 
 
 def _save(program: torch.export.ExportedProgram, part: Path) -> None:
-    with quiet(), open(part, "wb") as file:  # given a name, torch would have it end in .pt2
+    with quiet(), open(part, "wb") as file:  # given a path, torch requires the suffix .pt2
         torch.export.save(program, file)
 
 
-def _check(graph: Graph, program: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-    """Raises ChoiceError where the program gives something else than the run."""
+def _check(graph: Graph, program: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    """Compare an exported program with the run.
+
+    Raises:
+        ChoiceError: an output differs.
+    """
     with torch.no_grad():
-        ours, theirs = graph.module(*given), program(*given)
+        ours, theirs = graph.module(*inputs), program(*inputs)
     for want, have in zip(*(o if isinstance(o, tuple) else (o,) for o in (ours, theirs)), strict=True):
         if not torch.allclose(want, have, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
             raise ChoiceError(f"its exported {graph.name} graph differs from the run")
