@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from enum import IntEnum, unique
 
 import torch
 from torch import Tensor
@@ -51,6 +52,36 @@ def _mix32(h: Tensor) -> Tensor:
     h = (h ^ ((h >> 16) & 0xFFFF)) * _C1
     h = (h ^ ((h >> 15) & 0x1FFFF)) * _C2
     return h ^ ((h >> 16) & 0xFFFF)
+
+
+@unique
+class StepKey(IntEnum):
+    """What the noise of a training step is for: the key is (seed, step, use), or (seed, epoch, BATCHES)."""
+
+    OBSERVE = 1  # x from raw data
+    TRAIN = 2  # the model's draws
+    LAYERS = 3  # dropout and other layers with noise of their own
+    AUGMENT = 4
+    BATCHES = 0xBA7C4  # the order of an epoch
+
+
+@unique
+class Key(IntEnum):
+    """What noise outside training steps is for: the key is (seed, use). FILL takes 1000 more for each of its steps."""
+
+    PSEUDO_INPUTS = 1  # which data they start from
+    PSEUDO_SPREAD = 2
+    DECODE = 11  # x from p(x | z)
+    CODES = 12  # z from q(z | x) or p(z)
+    VALIDATE = 21
+    START = 31  # the x that heads and priors start from
+    EVALUATE = 41
+    SHUFFLE = 51  # codes that a density is fitted to
+    HELD_OUT = 52
+    SECOND_STAGE = 53
+    IMPUTE = 61
+    FILL_DRAWS = 70
+    FILL = 71
 
 
 class Noise:

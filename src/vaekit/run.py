@@ -14,7 +14,7 @@ import numpy as np
 from vaekit.data.condition import Labels
 from vaekit.data.readers.frames import is_frame
 from vaekit.latents.editing import code_of, codes_of, direction, edited, named_mask, own_class, raw_of
-from vaekit.latents.fill import Infilled, fill_masked
+from vaekit.latents.fill import Infilled, fill_masked, impute_rows
 from vaekit.latents.paths import Mode, interpolate
 from vaekit.latents.resample import LatentDensity, fit_latents
 from vaekit.metrics import evaluate
@@ -175,6 +175,23 @@ class Run(SavedRun):
             labels = self.observed("test").given(int(what))
         hidden = named_mask(mask, self.spec.shape) if isinstance(mask, str) else mask
         return fill_masked(self, raw, hidden, labels, draws, seed=seed)
+
+    def impute(
+        self, what: np.ndarray, samples: int | None = None, seed: int = 0, labels: Labels | None = None
+    ) -> np.ndarray:
+        """Raw rows with their missing values, nan, filled in by one pass of the encoder, (N, *event).
+
+        It is several times as fast as `fill`, and needs a run that was trained with missing values.
+
+        Arguments:
+            what: raw rows: an array, or a frame, whose columns are found by name.
+            samples: importance samples of the expectation; None decodes the code of each row.
+            labels: of raw rows, for a conditional run, as for `encode`.
+
+        Raises:
+            DataError: the run was trained without missing values, or the rows are none of this run's.
+        """
+        return impute_rows(self, what, labels, samples, seed)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the one-page report; its path."""

@@ -34,7 +34,7 @@ from vaekit.densities.mixed import Mixed
 from vaekit.errors import ChoiceError, DataError
 from vaekit.heads import Conditional
 from vaekit.heads.mixed import Masked, MixedHead, start_bias
-from vaekit.latents.impute import fill, fill_rows
+from vaekit.latents.fill import impute, impute_rows
 from vaekit.metrics.likelihood import per_datum
 from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
@@ -313,7 +313,7 @@ def test_scores_of_incomplete_data_are_exact_marginals():
 def test_filling_in_tends_to_the_conditional_expectation():
     exact, model, x = incomplete_gaussian()
     covariance = exact.W @ exact.W.T + exact.sigma**2 * torch.eye(5, dtype=torch.float64)
-    filled = fill(model, x, samples=200_000, noise=Noise.of(0, 4))
+    filled = impute(model, x, samples=200_000, noise=Noise.of(0, 4))
     for row in range(4):
         lost, there = list(range(row + 1)), list(range(row + 1, 5))
         regression = covariance[lost][:, there] @ torch.linalg.inv(covariance[there][:, there])
@@ -321,7 +321,7 @@ def test_filling_in_tends_to_the_conditional_expectation():
         # weights of effective sample size above 2,000 on numbers of deviation below 2
         torch.testing.assert_close(filled[row, lost], expected, atol=0.2, rtol=0)
         assert torch.equal(filled[row, there], x[row, there])
-    at_code = fill(model, x)
+    at_code = impute(model, x)
     torch.testing.assert_close(at_code[torch.isnan(x)], exact.b.expand(4, 5)[torch.isnan(x)])
 
 
@@ -576,11 +576,11 @@ def test_a_table_from_the_file_to_the_score(tmp_path, missing):
         x = sources.rows(run, str(strange), None).x
         assert np.isnan(x[0, 0])
         assert not np.isnan(x[1:]).any()
-        filled = fill_rows(run, x)
+        filled = impute_rows(run, x)
         assert filled[0, 0] in (0, 1, 2)
         np.testing.assert_array_equal(filled[1:], x[1:].astype(filled.dtype))
         assert np.isfinite(run.score(x, samples=5)).all()
-        assert fill_rows(run, x, samples=20)[0, 0] in (0, 1, 2)
+        assert impute_rows(run, x, samples=20)[0, 0] in (0, 1, 2)
     with pytest.raises(DataError, match=r"column 'city' is 7, expected a code 0\.\.2"):
         run.score(np.array([[7.0, 0, 0, 0]]))
     without = tmp_path / "e.csv"
@@ -633,7 +633,7 @@ def test_training_on_incomplete_images(tmp_path):
     assert measured["elbo"] <= -measured["entropy_floor"] + 1
     assert "bits_per_dim" not in measured
     gaps = data.test[:]
-    filled = fill_rows(run, gaps)
+    filled = impute_rows(run, gaps)
     assert np.isfinite(filled).all()
     there = ~np.isnan(gaps[:, None])
     np.testing.assert_array_equal(filled[there], gaps[:, None][there])

@@ -22,13 +22,13 @@ from vaekit.data.observation import Identity
 from vaekit.densities import Point
 from vaekit.errors import ChoiceError, RunError
 from vaekit.heads import Conditional, Head
-from vaekit.latents import densities, resample
+from vaekit.latents import resample
 from vaekit.latents.densities import Gaussians, NormalisingFlow, SecondStage
 from vaekit.latents.resample import Scale, codes
 from vaekit.models.m2 import m2
 from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
-from vaekit.noise import fold
+from vaekit.noise import Key, fold
 from vaekit.objectives import ELBO, Losses, Objective, SemiSupervised
 from vaekit.objectives.terms import distortion
 from vaekit.recipes import RECIPES
@@ -212,7 +212,7 @@ def test_a_better_density_than_the_normal_is_found(run, name, steps):
     assert better.mean() > 2 * better.std() / math.sqrt(len(held))
     radius = np.sqrt((((fitted.sample(4000) - LOC) / SPREAD) ** 2).sum(1) / 2)  # 1 on the ring
     assert (radius < 0.5).mean() < 0.11  # that Gaussian has 1 - exp(-1/4) = 0.22 there
-    scored = codes(run, "valid", 1000, fold(0, resample.HELD_OUT)).numpy()
+    scored = codes(run, "valid", 1000, fold(0, Key.HELD_OUT)).numpy()
     normal = stats.multivariate_normal([0, 0]).logpdf(scored)
     assert found["log_density_normal"] == pytest.approx(normal.mean(), abs=1e-4)
 
@@ -255,7 +255,7 @@ def test_the_noise_of_a_second_stage_is_not_that_of_the_data(run):
     z = run.sample_latents(2000, latents="two-stage")
     x = run.decode(z, noise=True) - run.decode(z)
     second = fitted.density.run
-    inner = u - second.decode(second.sample_latents(2000, seed=fold(0, densities.SECOND)))
+    inner = u - second.decode(second.sample_latents(2000, seed=fold(0, Key.SECOND_STAGE)))
     for a in inner.T:
         for b in x.T:
             assert abs(np.corrcoef(a, b)[0, 1]) < 5 / math.sqrt(2000)

@@ -602,3 +602,32 @@ def test_a_table_of_pixels_is_read_again_without_the_columns_that_were_dropped(f
     assert main(["encode", str(run.path), str(bare), "--out", str(folder / "q.npz")]) == 0
     with np.load(folder / "p.npz") as one, np.load(folder / "q.npz") as other:
         np.testing.assert_array_equal(one["z"], other["z"])
+
+
+def test_one_datum_is_a_batch_of_one(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (60, 4, 4)).astype(np.uint8)
+    run = vk.fit(x, "vae", out=tmp_path / "r", likelihood="gaussian", **TINY | {"steps": 2})
+    whole = run.encode("test")
+    np.testing.assert_allclose(run.encode(3), whole[3:4], rtol=1e-5)
+    np.testing.assert_allclose(run.encode(np.int64(3), sample=True), run.encode("test", sample=True)[3:4], rtol=1e-5)
+    one = run.data.test.raw[run.data.test.index[3]]
+    for same in (one, one.reshape(4, 4), one.reshape(16), one.reshape(1, 4, 4)):
+        np.testing.assert_allclose(run.encode(same), whole[3:4], rtol=1e-5)
+    assert run.reconstruct(3).shape == (1, 1, 4, 4)
+    np.testing.assert_allclose(run.score(3, samples=4), run.score("test", samples=4)[3:4], rtol=1e-5)
+    assert run.fill(one.reshape(4, 4), draws=2).filled.shape == run.fill(3, draws=2).filled.shape == (1, 1, 4, 4)
+    with pytest.raises(ChoiceError, match=r"rows 0\.\.5, got 6"):
+        run.encode(6)
+    with pytest.raises(DataError, match="shape"):
+        run.encode(one.reshape(16)[:15])
+
+
+def test_missing_values_are_imputed_by_a_run_that_knows_them(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    x[::5, 1] = np.nan
+    data = vk.from_arrays(x, missing="mask")
+    run = vk.fit(data, "vae", out=tmp_path / "r", **TINY | {"steps": 2})
+    for samples in (None, 5):
+        filled = run.impute(x[:10], samples=samples)
+        np.testing.assert_array_equal(filled[~np.isnan(x[:10])], x[:10][~np.isnan(x[:10])])
+        assert np.isfinite(filled).all()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.noise import fold
+from vaekit.noise import StepKey, fold
 
 from .core import Data, Split
 
@@ -30,7 +30,7 @@ class Order:
     def permutation(self, epoch: int) -> Tensor:
         """The order of the rows in an epoch, int64 (n,)."""
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(fold(self.seed, epoch, 0xBA7C4) & (2**63 - 1))
+            generator = torch.Generator().manual_seed(fold(self.seed, epoch, StepKey.BATCHES) & (2**63 - 1))
             self._epoch, self._permutation = epoch, torch.randperm(self.n, generator=generator)
         return self._permutation
 

@@ -18,18 +18,15 @@ from torch import Tensor
 from vaekit.densities import draw
 from vaekit.errors import ChoiceError
 from vaekit.models.priors import FlowPrior
-from vaekit.noise import Noise, fold
+from vaekit.noise import Key, Noise, fold
 from vaekit.options import Options
 from vaekit.runs.saved import SavedRun
-from vaekit.runs.trained import NOISE_Z
 from vaekit.utils.files import write_tensors
 from vaekit.utils.isolation import seeded
 from vaekit.utils.progress import Progress
 
 BLOCK = 2000
 """Codes looked at at once."""
-SHUFFLE, SECOND = 51, 53
-"""What keys are for: the rows chosen, the noise of a second stage."""
 
 OnProgress = Callable[[str, int, int], None]
 """Called with (what is being done, how much of it is done, of how much)."""
@@ -37,7 +34,7 @@ OnProgress = Callable[[str, int, int], None]
 
 def generator(*key: int) -> np.random.Generator:
     """NumPy's, for integers of either sign."""
-    return np.random.default_rng(fold(SHUFFLE, *key) & (2**64 - 1))
+    return np.random.default_rng(fold(Key.SHUFFLE, *key) & (2**64 - 1))
 
 
 class Density(ABC):
@@ -149,7 +146,7 @@ class Gaussians(Density):
         return torch.logsumexp(torch.log(self.weights) - log_det - constant - 0.5 * white.square().sum(-1), -1)
 
     def draw(self, n: int, seed: int) -> Tensor:
-        noise = Noise.of(seed, n, NOISE_Z)
+        noise = Noise.of(seed, n, Key.CODES)
         below = torch.cumsum(self.weights, -1)[:-1]  # the component is how many steps of the sum a uniform passes
         component = (noise.uniform((1,)) > below).sum(-1)
         e = noise.normal(self.means.shape[1:]).double()
@@ -235,7 +232,7 @@ class NormalisingFlow(Density):
 
     @torch.no_grad()
     def draw(self, n: int, seed: int) -> Tensor:
-        return draw(self.prior(), Noise.of(seed, n, NOISE_Z))
+        return draw(self.prior(), Noise.of(seed, n, Key.CODES))
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -326,7 +323,7 @@ class SecondStage(Density):
 
     def draw(self, n: int, seed: int) -> Tensor:
         # under keys of its own: else the codes' noise were that of the data decoded from them
-        return torch.from_numpy(self.run.sample(n, noise=True, seed=fold(seed, SECOND)))
+        return torch.from_numpy(self.run.sample(n, noise=True, seed=fold(seed, Key.SECOND_STAGE)))
 
     def save(self, folder: Path, name: str, more: dict[str, Tensor]) -> None:
         shutil.rmtree(folder / "two-stage", ignore_errors=True)

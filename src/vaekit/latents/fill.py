@@ -1,4 +1,8 @@
-"""Masked parts of a datum filled in by posterior inference, for any model, trained with holes or not."""
+"""Hidden or missing parts of data filled in, in two ways.
+
+`fill_masked` infers the posterior of what is visible, for any model; `impute_rows` is one pass of the encoder, several
+times as fast, for a model that was trained with missing values.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,9 @@ from vaekit.densities import LogisticMixture, draw
 from vaekit.densities.mixed import Marginal, Mixed
 from vaekit.errors import ChoiceError
 from vaekit.models.priors import UniformSphere
-from vaekit.models.vae import VAE
-from vaekit.noise import Noise
-from vaekit.objectives.terms import has_closed_form
+from vaekit.models.vae import VAE, Model
+from vaekit.noise import Key, Noise
+from vaekit.objectives.terms import has_closed_form, log_weights
 from vaekit.runs.observed import laid_out
 
 if TYPE_CHECKING:
@@ -26,8 +30,6 @@ if TYPE_CHECKING:
     from vaekit.data.core import Column
     from vaekit.runs.trained import TrainedModel
 
-INFILL = 71
-"""What the noise of this inference is for."""
 SWEEPS = 10
 PRIOR_DRAWS = 16
 START_SCALE = 0.3
@@ -113,11 +115,11 @@ def infer_visible(
         return log_px - (q.log_prob(z) - prior.log_prob(z)).mean(0)
 
     def normal(step: int, shape: torch.Size) -> Tensor:
-        keyed = Noise.of(seed, len(x), INFILL + 1000 * step, device=x.device)
+        keyed = Noise.of(seed, len(x), Key.FILL + 1000 * step, device=x.device)
         return keyed.normal((shape[-1],), pairs).to(x.dtype)
 
     with torch.no_grad():
-        z = draw(prior, Noise.of(seed, PRIOR_DRAWS, INFILL, device=x.device)).to(x.dtype)
+        z = draw(prior, Noise.of(seed, PRIOR_DRAWS, Key.FILL, device=x.device)).to(x.dtype)
         usual = decode(z.unsqueeze(1).expand(-1, len(x), -1)).mean.mean(0)  # what the model expects of any datum
         full, starts = torch.where(visible, x, usual), []
         for _ in range(SWEEPS):
@@ -216,10 +218,61 @@ def fill_masked(
     q, bound = infer_visible(model, x, visible, c, steps, seed=seed)
     draws += draws % 2  # in pairs, as in the inference
     with torch.no_grad():
-        noise = Noise.of(seed, len(rows), INFILL - 1, device=run.device).normal((q.mean.shape[1],), draws // 2)
+        noise = Noise.of(seed, len(rows), Key.FILL_DRAWS, device=run.device).normal((q.mean.shape[1],), draws // 2)
         z = q.mean + q.stddev * torch.cat([noise, -noise]).to(q.mean.dtype)
         z = torch.cat([z, c.expand(*z.shape[:-1], c.shape[1])], -1) if c is not None else z
         decoded = np.stack([run.decode(some) for some in z])
     given = events.astype(decoded.dtype)
     filled = np.where(hidden, _expected(decoded, run.spec.columns), given)
     return Infilled(filled, np.where(hidden, decoded, given), bound.cpu().numpy())
+
+
+# --- amortised: one pass of the encoder, for models trained with missing values ---------------------------------
+
+
+def impute(
+    model: Model, x: Tensor, c: Tensor | None = None, samples: int | None = None, noise: Noise | None = None
+) -> Tensor:
+    r"""x (B, *event) with its missing values, nan, filled in by E[x_missing | x_observed]; of categories the likeliest.
+
+    Without `samples` the mean of p(x | z) at the code of the observed values. With K samples the self-normalised
+    importance-weighted mean sum_k w_k E[x | z_k], w_k in proportion to p(x_observed, z_k) / q(z_k | x), which tends to
+    the expectation as K grows (Mattei and Frellsen 2019, MIWAE).
+    """
+    with torch.no_grad():
+        if samples is None:
+            expected = model.decode(model.encode(x, c)).mean
+        else:
+            trace = model.trace(x, c, k=samples, noise=noise)
+            weights = torch.softmax(log_weights(trace, x), 0)  # (K, B)
+            whole = trace.px.whole if isinstance(trace.px, Marginal) else trace.px
+            if isinstance(whole, Mixed):
+                expected = whole.average(weights)
+            else:
+                lifted = weights.reshape(*weights.shape, *(1 for _ in whole.event_shape))
+                expected = (lifted * whole.mean).sum(0)
+            expected = trace.px.put(expected) if isinstance(trace.px, Marginal) else expected
+        return torch.where(torch.isnan(x), expected, x)
+
+
+def impute_rows(
+    run: TrainedModel, raw: np.ndarray, labels: Labels | None = None, samples: int | None = None, seed: int = 0
+) -> np.ndarray:
+    """Raw rows with missing values, as (N, *event) floats in the data's own units with those filled in.
+
+    Arguments:
+        raw: rows in any layout that the run's data may have.
+        labels: of a conditional run, as for `Run.encode`.
+        samples, seed: as for `impute`; without `samples` nothing is drawn.
+    """
+    observed = run.observed(raw, labels)
+    found = []
+    block = max(1, 4_000_000 // max(1, run.spec.dims * (samples or 1)))
+    for a in range(0, observed.n, block):
+        rows = np.arange(a, min(a + block, observed.n))
+        x, c = observed(rows).to(run.device), observed.condition(rows, run.device)
+        noise = Noise.of(seed, torch.from_numpy(rows).to(run.device), Key.IMPUTE)
+        filled = run.composition.observation.to_raw(impute(run.model, x, c, samples, noise).cpu()).numpy()
+        given = observed.raw(rows).astype(filled.dtype)
+        found.append(np.where(np.isnan(given), filled, given))
+    return np.concatenate(found)

@@ -28,7 +28,7 @@ from torch import Tensor
 from vaekit.densities import Point
 from vaekit.errors import ChoiceError, RunError
 from vaekit.models.quantised import Coded
-from vaekit.noise import Noise, fold
+from vaekit.noise import Key, Noise, fold
 from vaekit.runs.example import PLACE
 from vaekit.runs.saved import SavedRun
 from vaekit.utils.allocation import Bounded
@@ -43,8 +43,6 @@ from .densities import BLOCK, Density, Gaussians, NormalisingFlow, OnProgress, S
 FORMAT = 1
 MOST, MOST_HELD_OUT, MOST_NUMBERS = 50_000, 5_000, 50_000_000
 """Codes fitted to, codes held out, and numbers in either: of codes of over 1,000 dimensions fewer are taken."""
-HELD_OUT = 52
-"""What the key of held-out codes' draws is for."""
 
 KINDS: dict[str, type[Gaussians] | type[NormalisingFlow] | type[SecondStage]] = {
     "gmm": Gaussians,
@@ -302,7 +300,7 @@ def _fitted(
     started, seed, most = time.monotonic(), asked["seed"], asked["steps"]
     z = codes(run, "train", MOST, seed, on_progress)
     check_codes(run, z)
-    held = codes(run, "valid", MOST_HELD_OUT, fold(seed, HELD_OUT), on_progress)
+    held = codes(run, "valid", MOST_HELD_OUT, fold(seed, Key.HELD_OUT), on_progress)
     scale, folder = Scale.of(z), run.path / "latents"
     u = scale.standardise(z)
     unwritable = _unwritable(run, folder)  # asked before the work of minutes

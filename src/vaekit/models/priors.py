@@ -15,7 +15,7 @@ from vaekit.densities.sphere import UniformOnSphere
 from vaekit.errors import ChoiceError
 from vaekit.heads import floored
 from vaekit.heads.posteriors import FlowHead
-from vaekit.noise import Noise
+from vaekit.noise import Key, Noise
 
 
 class StandardNormal(nn.Module):
@@ -116,10 +116,10 @@ class Vamp(nn.Module):
         """
         with torch.no_grad():
             c, event = len(self.pseudo), self.pseudo.shape[1:]
-            order = Noise.of(seed, len(x), 1, device=x.device).uniform(()).argsort(stable=True)
+            order = Noise.of(seed, len(x), Key.PSEUDO_INPUTS, device=x.device).uniform(()).argsort(stable=True)
             chosen = x[order[torch.arange(c, device=x.device) % len(x)]]
             unit = x.float().std(correction=0) if self.low is None or self.high is None else self.high - self.low
-            noise = Noise.of(seed, c, 2, device=x.device).normal(event)
+            noise = Noise.of(seed, c, Key.PSEUDO_SPREAD, device=x.device).normal(event)
             start = chosen + 0.01 * unit * noise
             self.pseudo.copy_(start if self.low is None else start.clamp(self.low, self.high))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vaekit.errors import ChoiceError
 from vaekit.models.vae import Model
-from vaekit.noise import Noise, fold
+from vaekit.noise import Key, Noise, fold
 from vaekit.objectives.terms import Weights, has_closed_form, latent_rate, log_weights, rate_per_dim
 from vaekit.recipes.composition import Composition
 from vaekit.utils.compiled import has_compiler, is_compile_error, whole_graph
@@ -21,8 +21,6 @@ from vaekit.utils.isolation import in_full_precision
 
 from .observed import Observed
 
-EVALUATION = 41
-"""What evaluation's noise is for."""
 CHUNK_NUMBERS = 1_600_000
 """Numbers of x decoded at once: blocks large enough for the products to be at their fastest."""
 
@@ -133,7 +131,7 @@ def per_datum(
     }
     if compile is None:
         compile = samples * n * dims > 4e8 and has_compiler()
-    base = torch.tensor(fold(seed, EVALUATION), device=run.device)
+    base = torch.tensor(fold(seed, Key.EVALUATE), device=run.device)
     wide = torch.float32 if run.device.type == "mps" else torch.float64  # of sums over many samples
     units: list[Tensor] = []
     with torch.no_grad():

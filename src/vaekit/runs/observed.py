@@ -192,12 +192,14 @@ def blurred(data: Data, composition: Composition) -> str | None:
 
 
 def laid_out(raw: np.ndarray, spec: DataSpec) -> np.ndarray:
-    """Raw rows in any layout that a run's data may have -> (N, *event), whatever their values.
+    """Raw rows in any layout that a run's data may have -> (N, *event), whatever their values; one datum is N = 1.
 
     Raises:
         DataError: rows of another shape.
     """
     raw, shape = np.asarray(Sparse(raw) if is_sparse(raw) else raw), spec.shape
+    if raw.size == spec.dims and (raw.shape == shape or raw.shape[:1] != (1,)):
+        raw = raw[None]
     if raw.shape[1:] == shape:
         return raw
     if raw.shape[1:] == (spec.dims,) and spec.kind in ("image", "signal"):  # flat, as `load(shape=)` takes them

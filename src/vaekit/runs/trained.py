@@ -15,15 +15,12 @@ from vaekit.data.readers.frames import is_frame
 from vaekit.densities import draw
 from vaekit.errors import ChoiceError, DataError
 from vaekit.models.vae import Model
-from vaekit.noise import Noise
+from vaekit.noise import Key, Noise
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.utils.isolation import in_full_precision
 
 from .likelihood import kl_of, per_datum
 from .observed import UNCONDITIONAL, Observed, block_of, events, of_frame
-
-NOISE_X, NOISE_Z = 11, 12
-"""What the noise of looking at a run is for: drawing x from p(x|z), drawing z."""
 
 
 class TrainedModel:
@@ -90,6 +87,17 @@ class TrainedModel:
         """Raw rows in any layout that this run's data may have -> (N, *event); see `vaekit.runs.observed.events`."""
         return events(raw, self.spec, self.composition.observation)
 
+    def row(self, index: int | np.integer) -> np.ndarray:
+        """The index of a row of the test split as an array of one.
+
+        Raises:
+            ChoiceError: there is no such row.
+        """
+        n = len(self.data.test)
+        if not 0 <= index < n:
+            raise ChoiceError(f"the test split has rows 0..{n - 1}, got {index}")
+        return np.array([int(index)])
+
     def observed(self, what: str | np.ndarray | Observed = "test", labels: Labels | None = None) -> Observed:
         """The x of a split of the data (`train`, `valid`, `test`), or of raw rows (`labels` as for `encode`).
 
@@ -121,7 +129,7 @@ class TrainedModel:
     @in_full_precision()
     def encode(
         self,
-        what: str | np.ndarray | Observed = "test",
+        what: str | int | np.ndarray | Observed = "test",
         n: int | None = None,
         sample: bool = False,
         seed: int = 0,
@@ -134,7 +142,8 @@ class TrainedModel:
         The code of a conditional model ends in its condition.
 
         Arguments:
-            what: a split of the run's data, or raw rows: an array, or a frame, whose columns are found by name.
+            what: a split of the run's data; the index of a row of the test split; or raw rows: an array, one datum
+                without the axis of rows, or a frame, whose columns are found by name. One datum gives N = 1.
             n: only the first n data.
             rows: only the data of these numbers; binarised ones as the split's frozen draw has them.
             labels: of an array of raw rows, for a conditional run: a class for each, or one for all, by name or by
@@ -146,12 +155,14 @@ class TrainedModel:
             ChoiceError: `labels` for a run that is not conditional, or with a split; a class that is unknown.
             DataError: rows that are none of this run's.
         """
+        if isinstance(what, int | np.integer):
+            rows, what = self.row(what), "test"
         observed, rows = self.observed(what, labels), None if rows is None else np.asarray(rows)
         of = len(rows) if rows is not None else observed.n if n is None else min(n, observed.n)
         found: list[np.ndarray] = []
         done = 0
         for some, x, c in observed.batches(rows, n, self.device):
-            noise = Noise.of(seed, torch.from_numpy(some).to(self.device), NOISE_Z) if sample else None
+            noise = Noise.of(seed, torch.from_numpy(some).to(self.device), Key.CODES) if sample else None
             found.append(self.model.encode(x, c, noise).cpu().numpy())
             done += len(some)
             if progress:
@@ -168,7 +179,7 @@ class TrainedModel:
         for a in range(0, len(z), block):
             px = self.model.decode(z[a : a + block])
             rows = torch.arange(a, a + len(z[a : a + block]), device=self.device)
-            x = draw(px, Noise.of(seed, rows, NOISE_X)) if noise else px.mean
+            x = draw(px, Noise.of(seed, rows, Key.DECODE)) if noise else px.mean
             found.append(self.composition.observation.to_raw(x.cpu()).numpy())
         return np.concatenate(found)
 
@@ -199,7 +210,7 @@ class TrainedModel:
             ChoiceError: n below 1, a negative temperature, or labels of which the model knows nothing.
         """
         c = self._conditions(n, temperature, labels)
-        noise = Noise.of(seed, n, NOISE_Z, device=self.device)
+        noise = Noise.of(seed, n, Key.CODES, device=self.device)
         return self.model.sample(n, c, noise, temperature).cpu().numpy()
 
     def _conditions(self, n: int, temperature: float, labels: Labels | None) -> Tensor | None:
@@ -245,7 +256,7 @@ class TrainedModel:
 
     def reconstruct(
         self,
-        what: str | np.ndarray | Observed = "test",
+        what: str | int | np.ndarray | Observed = "test",
         n: int | None = None,
         sample: bool = False,
         noise: bool = False,
@@ -257,7 +268,7 @@ class TrainedModel:
 
     def score(
         self,
-        what: str | np.ndarray | Observed = "test",
+        what: str | int | np.ndarray | Observed = "test",
         samples: int = 100,
         n: int | None = None,
         seed: int = 0,
@@ -271,4 +282,8 @@ class TrainedModel:
         Raises:
             ChoiceError: the model has no density (an autoencoder).
         """
-        return per_datum(self, self.observed(what, labels), samples, n=n, seed=seed, progress=progress).log_px
+        rows = None
+        if isinstance(what, int | np.integer):
+            rows, what = self.row(what), "test"
+        observed = self.observed(what, labels)
+        return per_datum(self, observed, samples, n=n, seed=seed, progress=progress, rows=rows).log_px

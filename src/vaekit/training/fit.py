@@ -28,7 +28,7 @@ from vaekit.densities.mixed import DIFFERS
 from vaekit.errors import ChoiceError, RunError, TrainingError
 from vaekit.heads import ContinuousBernoulliHead, LocationScale
 from vaekit.heads.mixed import Masked
-from vaekit.noise import Noise
+from vaekit.noise import Key, Noise
 from vaekit.objectives import Batch
 from vaekit.objectives.schedules import unfinished
 from vaekit.options import Options
@@ -107,7 +107,7 @@ def prepare(data: Data, composition: Composition, options: Options, initialise: 
         if composition.start is not None:
             some = np.linspace(0, n - 1, min(n, 5000, block)).astype(np.int64)
             with torch.no_grad():
-                x = composition.observation(read(some), Noise.of(options.seed, len(some), 31))
+                x = composition.observation(read(some), Noise.of(options.seed, len(some), Key.START))
                 composition.start(composition, x)
     few = np.linspace(0, n - 1, min(n, 8)).astype(np.int64)
     c, y = composition.condition, composition.targets

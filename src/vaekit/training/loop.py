@@ -18,7 +18,7 @@ from torch import Tensor
 from vaekit.data.batches import Order, Rows
 from vaekit.data.core import Data
 from vaekit.errors import RunError, TrainingError
-from vaekit.noise import Noise
+from vaekit.noise import Key, Noise
 from vaekit.objectives.schedules import learning_rate
 from vaekit.objectives.terms import distortion, rate
 from vaekit.options import Options
@@ -346,7 +346,7 @@ class Trainer:
             n, jacobians = 0, 0.0
             with self.engine.using():
                 for rows, x, c in self.valid_x:
-                    trace = model.trace(x, c, noise=Noise.of(self.options.seed, rows, 21, device=x.device))
+                    trace = model.trace(x, c, noise=Noise.of(self.options.seed, rows, Key.VALIDATE, device=x.device))
                     d = distortion(trace, x)
                     r = rate(trace) if model.no_density is None else torch.zeros_like(d)
                     parts.append(torch.stack([d, r]).cpu().double())

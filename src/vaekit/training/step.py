@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.errors import TrainingError
-from vaekit.noise import Noise, fold
+from vaekit.noise import Noise, StepKey, fold
 from vaekit.objectives import Batch
 from vaekit.recipes.composition import Composition
 from vaekit.utils.compiled import whole_graph
@@ -24,9 +24,6 @@ from vaekit.utils.isolation import seeded
 
 from .augment import Augment
 from .optimisers import Optimiser, optimiser
-
-OBSERVE, TRAIN, AUGMENT = 1, 2, 4
-"""What a step's noise is for: the draw of x, everything inside the objective, and moving images."""
 
 
 class _Pass(nn.Module):
@@ -210,7 +207,7 @@ class Engine:
         rows = torch.arange(len(raw), device=device) if rows is None else rows
         self._global_rows = global_rows or len(rows)
         seed = self.settings.seed
-        uses = (OBSERVE, TRAIN) if self.settings.augment is None else (OBSERVE, TRAIN, AUGMENT)
+        uses = [StepKey.OBSERVE, StepKey.TRAIN, *([StepKey.AUGMENT] if self.settings.augment is not None else [])]
         base = torch.tensor([fold(seed, step, use) for use in uses], device=device)
         coefficients = {}
         for group, rule in self.rules.items():
@@ -220,7 +217,7 @@ class Engine:
         decay = torch.tensor(1 - min(ema, (1 + step) / (10 + step)), device=device)
         run = self._run or (self._whole if self.settings.reduce is None else self._split)
         # layers with noise of their own (dropout) draw from torch's generator: a function of the step as well
-        with seeded(fold(seed, step, 3) & (2**63 - 1), device):
+        with seeded(fold(seed, step, StepKey.LAYERS) & (2**63 - 1), device):
             return run(raw, base, rows, torch.tensor(step, device=device), c, y, coefficients, decay)
 
     def tensors(self) -> dict[str, Tensor]:
