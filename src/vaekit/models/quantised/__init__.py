@@ -1,12 +1,12 @@
 """Discrete latents: vector quantisation, finite scalar quantisation, and priors over sequences of codes.
 
-A quantised VAE is an ordinary `VAE(prior, posterior, likelihood)`. The encoder's numbers are cut into `positions`
-vectors, each replaced by the nearest of a few (its code); z is those vectors side by side, flat. The posterior is a
-probability of a discrete choice, all of it on the codes chosen, so log q(z | x) = 0 and
+A quantised VAE is an ordinary `VAE(prior, posterior, likelihood)`. The encoder's output consists of `positions`
+vectors, each of which is replaced by the nearest entry of a codebook (its code); z is the concatenation of these
+entries. The posterior puts all its probability on the chosen codes, so log q(z | x) = 0 and
 
     log p(x) >= log p(x | z) + sum_i log P(c_i | c_<i),
 
-with no other gap than the encoder's refusal to say anything but one sequence of codes: K samples of it are one.
+whose only gap is that the posterior is a single sequence of codes: all of its samples are equal.
 """
 
 from .coded import Choice, Coded

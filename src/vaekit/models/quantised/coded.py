@@ -1,4 +1,4 @@
-"""A sequence of codes as a distribution: all probability on the one that was chosen."""
+"""A posterior that puts all its probability on one sequence of codes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from vaekit.noise import Noise
 
 
 class Choice(NamedTuple):
-    """What a quantiser made of vectors (..., dim)."""
+    """The output of a quantiser for vectors (..., dim)."""
 
     codes: Tensor  # (...) int64
-    encoded: Tensor  # (..., dim): what the gradient of z goes to
+    encoded: Tensor  # (..., dim): the encoder's vectors, which receive the gradient of z
     entries: Tensor  # (..., dim): the vectors of the codes
 
 
 class Coded(Distribution):
-    """All probability on one sequence of codes a datum: batch (B,), event (positions * dim,).
+    """All probability on one sequence of codes per example: batch (B,), event (positions * dim,).
 
-    Its draw is the codes' entries exactly, with the straight-through gradient (Bengio et al. 2013): the gradient at
-    an entry goes to the encoder's vector unchanged.
+    A sample consists of exactly the codes' entries. Its gradient is straight-through (Bengio et al. 2013): the gradient
+    at an entry is passed unchanged to the encoder's vector.
 
     Attributes:
         codes: (B, positions).
@@ -51,9 +51,9 @@ class Coded(Distribution):
         return self.loc.expand(*sample_shape, *self.loc.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log of a probability: 0 at the codes, -inf anywhere else."""
-        here = (value.detach() == self.loc.detach()).all(-1)
-        return torch.where(here, 0.0, -math.inf).to(self.loc.dtype)
+        """The log probability: 0 at the codes, -inf elsewhere."""
+        matches = (value.detach() == self.loc.detach()).all(-1)
+        return torch.where(matches, 0.0, -math.inf).to(self.loc.dtype)
 
 
 @_from_noise.register
@@ -62,13 +62,13 @@ def _(d: Coded, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
 
 
 def exact(e: Tensor) -> Tensor:
-    """As it is, half precision as float32."""
+    """The tensor, converted to float32 if it is in half precision."""
     return e.float() if e.dtype in (torch.bfloat16, torch.float16) else e
 
 
 def once(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """f(z) for z (K?, B, D): once where the K are views of one, as the draws of a point mass are."""
+    """f(z) for z (K?, B, D); computed once if the K samples are views of one, as for a point mass."""
     if z.dim() == 3 and len(z) > 1 and z.stride(0) == 0:
-        found = f(z[0])
-        return found.expand(len(z), *found.shape)
+        value = f(z[0])
+        return value.expand(len(z), *value.shape)
     return f(z)

@@ -1,4 +1,4 @@
-"""Quantised VAEs put together."""
+"""Builders of quantised VAEs."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .prior import AutoregressiveCodes, CodePrior, IndependentCodes
 from .quantisers import FiniteScalarQuantiser, Quantiser, VectorQuantiser
 
 START_ROWS = 1000
-"""How many data a codebook starts from."""
+"""Number of training examples that initialise a codebook."""
 
 PriorNet = Callable[[int, int], IndependentCodes | AutoregressiveCodes]
 
 
 class QuantisedEncoder(nn.Module):
-    """q(z | x) of a quantised VAE: `net` puts out positions * dim numbers, one position after the other.
+    """q(z | x) of a quantised VAE: `net` outputs positions * dim numbers, position by position.
 
     Arguments:
         net: x (, c) -> (B, positions * dim).
-        quantiser: of a position's vector.
-        positions: codes a datum.
+        quantiser: of each position's vector.
+        positions: codes per example.
     """
 
     def __init__(self, net: nn.Module, quantiser: Quantiser, positions: int):
@@ -37,7 +37,7 @@ class QuantisedEncoder(nn.Module):
         self.net, self.quantiser, self.positions = net, quantiser, positions
 
     def vectors(self, *given: Tensor) -> Tensor:
-        """What is to be quantised, (B, positions, dim)."""
+        """The vectors before quantisation, (B, positions, dim)."""
         return self.net(*given).unflatten(-1, (self.positions, self.quantiser.dim))
 
     def forward(self, *given: Tensor) -> Coded:
@@ -45,11 +45,11 @@ class QuantisedEncoder(nn.Module):
 
     @torch.no_grad()
     def start(self, *given: Tensor) -> None:
-        """Start the codebook from a sample of x (n, *event)."""
+        """Initialise the codebook from the first argument, training data x (n, *event)."""
         n = min(len(given[0]), START_ROWS)
         rows = torch.linspace(0, len(given[0]) - 1, n, device=given[0].device).long()
-        found = [self.vectors(*(g[block] for g in given)).flatten(0, 1) for block in rows.split(100)]
-        self.quantiser.initialise(torch.cat(found))
+        vectors = [self.vectors(*(g[block] for g in given)).flatten(0, 1) for block in rows.split(100)]
+        self.quantiser.initialise(torch.cat(vectors))
 
 
 def quantised_vae(
@@ -60,9 +60,9 @@ def quantised_vae(
     positions: int,
     prior: PriorNet = AutoregressiveCodes,
 ) -> VAE:
-    """A VAE with discrete latents from networks of one's own: x -> positions * quantiser.dim -> head.features.
+    """A VAE with discrete latents from custom networks: x -> positions * quantiser.dim -> head.features.
 
-    Train it with `objectives.Quantised`; `prior(positions, codes)` makes the net of the prior.
+    Train it with `objectives.Quantised`; `prior(positions, codes)` builds the network of the prior.
     """
     posterior = QuantisedEncoder(encoder, quantiser, positions)
     return VAE(CodePrior(prior(positions, quantiser.codes), quantiser), posterior, Conditional(Once(decoder), head))
@@ -83,7 +83,10 @@ def _vae(
         positions = math.prod(grid_of(event, len(channels)))
         params, rest = divmod(head.features, math.prod(event))
         if rest:
-            raise ValueError(f"{type(head).__name__} has no whole number of parameters an element: give positions")
+            raise ValueError(
+                f"a grid of codes needs a head with equally many parameters per element, not {type(head).__name__}: "
+                "give `positions`"
+            )
         encoder: nn.Module = GridEncoder(event, quantiser.dim, channels, blocks)
         decoder: nn.Module = GridDecoder(event, quantiser.dim, params, channels, blocks)
     else:
@@ -117,10 +120,10 @@ def vq_vae(
         codes, dim, decay, commitment: of the `VectorQuantiser`.
         channels: of the convolutions, finest first; each halves the grid, so 28 x 28 has 7 x 7 codes with two.
         blocks: residual blocks at the grid of codes, in encoder and decoder.
-        positions: with it the networks are dense, for that many codes a datum.
+        positions: number of codes per example, for dense networks; None for convolutions.
         hidden: widths of dense networks.
         prior: makes the prior's net from (positions, codes).
-        scale: lowest and highest x where they are far from -1 .. 1, such as (0, 255) of `Levels`.
+        scale: lowest and highest x if they are far from -1 .. 1, such as (0, 255) of `Levels`.
     """
     quantiser = VectorQuantiser(codes, dim, decay, commitment)
     return _vae(event, head, quantiser, channels, blocks, positions, hidden, prior, scale)
@@ -138,5 +141,5 @@ def fsq_vae(
     prior: PriorNet = AutoregressiveCodes,
     scale: tuple[float, float] | None = None,
 ) -> VAE:
-    """The same with `FiniteScalarQuantiser(levels)` (Mentzer et al. 2023, arXiv:2309.15505): no codebook to learn."""
+    """A `vq_vae` with a `FiniteScalarQuantiser(levels)` (Mentzer et al. 2023, arXiv:2309.15505), without a codebook."""
     return _vae(event, head, FiniteScalarQuantiser(levels), channels, blocks, positions, hidden, prior, scale)

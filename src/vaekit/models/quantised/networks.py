@@ -20,9 +20,9 @@ def grid_of(event: Sequence[int], levels: int) -> tuple[int, ...]:
 
 
 class GridEncoder(nn.Module):
-    """Strided convolutions and residual blocks: `dim` numbers a place of the grid, flat, row by row.
+    """Strided convolutions and residual blocks: `dim` numbers per cell of the grid, flat, row by row.
 
-    Each of `channels` halves the grid (rounding up); `blocks` residual blocks follow at the last. Any C x H x W, C x L.
+    Each of `channels` halves the grid (rounding up); `blocks` residual blocks follow. For any (C, H, W) or (C, L).
     """
 
     def __init__(self, event: Sequence[int], dim: int, channels: Sequence[int] = (32, 64), blocks: int = 1):
@@ -47,7 +47,7 @@ class GridEncoder(nn.Module):
 
 
 class Offset(nn.Linear):
-    """A number added to each of `features`: a dense layer without weights, so `networks.set_output_bias` can set it."""
+    """Adds a learned number to each feature: a dense layer without weights, for `networks.set_output_bias`."""
 
     def __init__(self, features: int):
         nn.Module.__init__(self)
@@ -60,12 +60,12 @@ class Offset(nn.Linear):
 
 
 class GridDecoder(nn.Module):
-    """The way back from a flat grid of vectors: residual blocks, transposed convolutions, an offset an element.
+    """Decodes a flat grid of vectors: residual blocks, transposed convolutions, and an offset per element.
 
     Arguments:
         event: shape of x, (C, H, W) or (C, L).
-        dim: numbers a place of the grid.
-        params: numbers put out for each of x.
+        dim: numbers per cell of the grid.
+        params: outputs per element of x.
         channels, blocks: as of `GridEncoder`.
     """
 
@@ -87,8 +87,8 @@ class GridDecoder(nn.Module):
         self.offset = Offset(params * math.prod(event))
 
     def forward(self, z: Tensor) -> Tensor:
-        places = math.prod(self.grids[0])
-        h = z.reshape(-1, places, z.shape[-1] // places).transpose(1, 2).unflatten(-1, self.grids[0])
+        cells = math.prod(self.grids[0])
+        h = z.reshape(-1, cells, z.shape[-1] // cells).transpose(1, 2).unflatten(-1, self.grids[0])
         h = self.inp(h)
         for step, grid in zip(self.steps, self.grids[1:], strict=True):
             h = networks.cropped(step(h), grid)
@@ -96,7 +96,7 @@ class GridDecoder(nn.Module):
 
 
 class Once(nn.Module):
-    """`net` on z (K?, B, D), run once where the K are one and the same."""
+    """Applies `net` to z (K?, B, D), once if the K samples are the same."""
 
     def __init__(self, net: nn.Module):
         super().__init__()

@@ -18,7 +18,7 @@ from .quantisers import Quantiser
 
 
 class IndependentCodes(nn.Module):
-    """P(codes) = prod_i P_i(c_i): a table of logits, even at the start."""
+    """P(codes) = prod_i P_i(c_i), a learned table of logits; uniform at the start."""
 
     def __init__(self, positions: int, codes: int):
         super().__init__()
@@ -35,7 +35,7 @@ class IndependentCodes(nn.Module):
 
 
 class _Block(nn.Module):
-    """A causal transformer's block: attention and a dense layer, each after a layer norm and added to its input."""
+    """A block of a causal transformer: attention and a dense layer, both pre-norm and residual."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -45,7 +45,7 @@ class _Block(nn.Module):
         self.dense = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, h: Tensor, past: list[Tensor] | None = None) -> Tensor:
-        """h (N, T, width); with `past` it is the one position after those whose keys and values `past` holds."""
+        """h is (N, T, width); with `past`, keys and values of the earlier positions, T = 1 and `past` is extended."""
         q, k, v = self.qkv(self.norm1(h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (N, heads, T, .)
         if past is not None:
             if past:
@@ -59,16 +59,14 @@ class _Block(nn.Module):
 class AutoregressiveCodes(nn.Module):
     """P(codes) = prod_i P(c_i | c_<i) by a small causal transformer (Vaswani et al. 2017) with learned positions.
 
-    One net serves sequences and grids (row by row: the learned positions know what is above), where a PixelCNN needs
-    a grid and a masked dense net positions * codes inputs. All conditionals come out of one pass in training; in
-    sampling, keys and values are kept, so that a code costs one position. Even at the start: -log P = positions log
-    codes.
+    It serves sequences and grids (row by row). Training computes all conditionals in one pass; sampling caches keys and
+    values. It is uniform at the start: -log P = positions log codes.
 
     Arguments:
-        positions: codes a datum.
-        codes: how many there are.
+        positions: codes per example.
+        codes: number of different codes.
         width: of the transformer, a multiple of `heads`.
-        layers: its blocks.
+        layers: number of blocks.
         heads: of the attention.
     """
 
@@ -113,7 +111,7 @@ class CodeSequence(Tempered):
     Arguments:
         net: logits of each code given those before it.
         quantiser: turns codes into vectors and back.
-        temperature: divides the logits of every code given those before it; at 0 the likeliest one is certain.
+        temperature: divides the logits of each conditional; at 0 the most probable code is certain.
     """
 
     arg_constraints: ClassVar = {}
@@ -126,8 +124,8 @@ class CodeSequence(Tempered):
         """The same with all logits divided by `temperature`."""
         return CodeSequence(self.net, self.quantiser, temperature)
 
-    def _log_shares(self, logits: Tensor) -> Tensor:
-        """log P of each code, (..., codes), in float32 at least."""
+    def _log_probabilities(self, logits: Tensor) -> Tensor:
+        """log P of each code, (..., codes), at least in float32."""
         logits = exact(logits)
         if self.temperature == 0:
             likeliest = F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
@@ -136,11 +134,11 @@ class CodeSequence(Tempered):
 
     def log_prob_of(self, codes: Tensor) -> Tensor:
         """log P of sequences (..., positions): (...)."""
-        shares = self._log_shares(self.net(codes.reshape(-1, self.net.positions)))
-        return shares.gather(-1, codes.reshape(-1, self.net.positions, 1)).sum((-2, -1)).reshape(codes.shape[:-1])
+        log_p = self._log_probabilities(self.net(codes.reshape(-1, self.net.positions)))
+        return log_p.gather(-1, codes.reshape(-1, self.net.positions, 1)).sum((-2, -1)).reshape(codes.shape[:-1])
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log P of the codes nearest to flat vectors (..., positions * dim). No gradient goes to them."""
+        """log P of the codes nearest to flat vectors (..., positions * dim), without gradient for the vectors."""
 
         def of(z: Tensor) -> Tensor:
             return self.log_prob_of(self.quantiser.nearest(z.unflatten(-1, (self.net.positions, self.quantiser.dim))))
@@ -154,7 +152,7 @@ class CodeSequence(Tempered):
         def choose(i: int, logits: Tensor) -> Tensor:
             if self.temperature == 0:
                 return logits.argmax(-1)
-            sums = self._log_shares(logits).exp().cumsum(-1)
+            sums = self._log_probabilities(logits).exp().cumsum(-1)
             return (sums <= u[:, i, None] * sums[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
 
         return self.net.generate(len(u), choose)
@@ -168,10 +166,10 @@ def _(d: CodeSequence, noise: Noise, event: Sequence[int], k: int | None) -> Ten
 
 
 class CodePrior(nn.Module):
-    """p(z) of a quantised VAE: `net` says the codes' probabilities, the encoder's own `quantiser` their vectors.
+    """p(z) of a quantised VAE: `net` gives the probabilities of codes, the encoder's `quantiser` their vectors.
 
-    The quantiser is a part of the encoder, and here is only looked into: registered under two names its parameters
-    would not be put back by torch's `functional_call`, which swaps them name by name.
+    The quantiser belongs to the encoder and is not registered here: torch's `functional_call` would not restore
+    parameters that are registered under two names.
     """
 
     def __init__(self, net: IndependentCodes | AutoregressiveCodes, quantiser: Quantiser):

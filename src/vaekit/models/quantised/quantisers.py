@@ -1,4 +1,4 @@
-"""What turns a vector into the nearest of a few: learned codebooks, and levels of each number."""
+"""Quantisers: learned codebooks, and levels of each number."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vaekit.noise import Noise
 from .coded import Choice, Coded, exact
 
 START_VECTORS, START_SEED = 8192, 97
-"""How many vectors a codebook starts from, and the seed of its choice among them."""
+"""Number of vectors that initialise a codebook, and the seed of the choice."""
 USAGE_DECAY = 0.99
-"""Of the running shares by which a codebook that learns by gradients knows its dead entries."""
+"""Decay of the usage by which a codebook that learns by gradients finds its dead entries."""
 
 
 class Quantiser(nn.Module, ABC):
-    """Vectors (..., dim) -> the nearest of `codes` vectors. Abstract.
+    """Replaces vectors (..., dim) by the nearest of `codes` vectors. Abstract.
 
     Attributes:
-        codes: how many there are.
-        dim: numbers a vector.
+        codes: number of codes.
+        dim: size of a vector.
     """
 
     codes: int
@@ -34,26 +34,26 @@ class Quantiser(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, e: Tensor) -> Choice:
-        """The codes of an encoder's vectors (..., dim)."""
+        """The codes of the encoder's vectors (..., dim)."""
 
     @abstractmethod
     def nearest(self, v: Tensor) -> Tensor:
-        """The codes (...) of vectors (..., dim) that are entries, or of the nearest entries. No gradient."""
+        """The codes (...) of the entries nearest to vectors (..., dim), without gradient."""
 
     @abstractmethod
     def lookup(self, codes: Tensor) -> Tensor:
-        """The entries (..., dim) of codes (...). No gradient."""
+        """The entries (..., dim) of codes (...), without gradient."""
 
     def penalties(self, q: Coded) -> tuple[Tensor, Tensor]:
-        """What is minimised beside the distortion: for the encoder and for the codebook, each (B,). Here nothing."""
+        """Penalties for the encoder and for the codebook, each (B,); by default 0."""
         nothing = q.encoded.new_zeros(len(q.codes))
         return nothing, nothing
 
     def learn(self, q: Coded, noise: Noise) -> None:
-        """Learn from the choices of a training batch what is not learned by gradients. Here nothing."""
+        """Update what is not learned by gradients from a training batch; by default nothing."""
 
     def initialise(self, e: Tensor) -> None:
-        """Start from an encoder's vectors (n, dim). Here nothing."""
+        """Initialise from an encoder's vectors (n, dim); by default nothing."""
 
 
 class VectorQuantiser(Quantiser):
@@ -63,24 +63,24 @@ class VectorQuantiser(Quantiser):
 
         N_i <- d N_i + (1 - d) n_i / n,    m_i <- d m_i + (1 - d) sum_{e chose i} e / n,
 
-    n the vectors of the batch: shares instead of their counts, which leaves m_i / N_i as it is in batches of one size,
-    and makes the statistics of several processes' rows a mean of theirs. Distances are sums of squared differences
-    in float32 whatever the network ran in, so that a code never depends on which others stand beside it.
+    where n is the number of vectors in the batch. Shares n_i / n instead of counts give the same m_i / N_i for batches
+    of one size, and can be averaged over processes. Distances are sums of squared differences in float32, so that a
+    code does not depend on the rest of the batch.
 
-    An entry that fewer than `restart` of an even share chose is dead, and becomes a vector of the batch (Dhariwal et
-    al. 2020): entry i is offered the datum at place (i + shift) mod `codes` of each batch, where there is one, at a
-    position drawn; `shift` and position come from the keyed noise. An offer is taken when the codebook is next read.
-    Where entries learn by gradients a restart is kept in a buffer of its own, `moved`, that is added to the parameter:
-    a step that moves parameters by their gradients stays one that does nothing else.
+    An entry whose usage falls below `restart` times the even share is dead and is replaced by a vector of the batch
+    (Dhariwal et al. 2020): entry i is offered the example in row (i + shift) mod `codes` of each batch, if it exists,
+    at a random position; `shift` and the position come from the keyed noise. An offer is taken when the codebook is
+    next read. If entries learn by gradients, a restart is stored in the buffer `moved`, which is added to the
+    parameter, so that parameters change by gradients only.
 
     Arguments:
-        codes: entries of the codebook.
-        dim: numbers an entry.
-        decay: of the running means; None learns the entries by the gradient of |sg(e) - entry|^2 instead (their
-            equation 3).
-        commitment: beta of their equation 3. The penalty is beta |e - sg(entry)|^2, summed over the datum's positions
-            and numbers, beside a distortion in nats a datum: beta is in nats a unit of squared distance.
-        restart: the share of an even share below which an entry is dead; 0 restarts none.
+        codes: number of entries.
+        dim: size of an entry.
+        decay: of the running means; None learns the entries by the gradient of |sg(e) - entry|^2 instead (equation 3
+            of the paper).
+        commitment: beta of equation 3. The penalty is beta |e - sg(entry)|^2, summed over an example's positions and
+            dimensions; beta is in nats per unit of squared distance.
+        restart: entries with a usage below this multiple of the even share are dead; 0 for no restarts.
     """
 
     usage: Tensor
@@ -111,9 +111,9 @@ class VectorQuantiser(Quantiser):
         self.register_buffer("offered", torch.zeros(codes))
 
     def _settled(self) -> tuple[Tensor, Tensor]:
-        """Usage and `total` (or `moved`), offers taken: an entry restarted counts as one of an even share."""
+        """Usage and `total` (or `moved`) after taking offers; a restarted entry has the even share."""
         dead = (self.usage < self.restart / self.codes) & (self.offered > 0)
-        # over several processes an offer is a sum weighted by their rows, and so is the mark that there is one
+        # over several processes, the offer and its mark are sums weighted by their rows
         fresh = self.offer / torch.where(self.offered > 0, self.offered, 1)[:, None]
         usage = torch.where(dead, 1 / self.codes, self.usage)
         if self.decay is None:
@@ -163,7 +163,7 @@ class VectorQuantiser(Quantiser):
             self._offer(q.encoded.detach().to(total.dtype), noise)
 
     def _offer(self, e: Tensor, noise: Noise) -> None:
-        """Note which vectors of e (B, positions, dim) the entries are offered."""
+        """Store the vectors of e (B, positions, dim) that are offered to the entries."""
         shared = Noise(noise.base, torch.full((1,), -1, device=noise.rows.device))  # the same in every process
         shift = (shared.uniform((1,))[0, 0] * self.codes).long()
         position = (noise.uniform((1,)) * e.shape[1]).long().clamp(max=e.shape[1] - 1)  # (B, 1)
@@ -175,17 +175,17 @@ class VectorQuantiser(Quantiser):
 
     @torch.no_grad()
     def initialise(self, e: Tensor) -> None:
-        """Entries from vectors e (n, dim), far apart from each other: k-means++ (Arthur and Vassilvitskii 2007)."""
-        some = exact(e)[torch.linspace(0, len(e) - 1, min(len(e), START_VECTORS)).long()].to(self.codebook.dtype)
+        """Choose distant entries from vectors e (n, dim) by k-means++ (Arthur and Vassilvitskii 2007)."""
+        vectors = exact(e)[torch.linspace(0, len(e) - 1, min(len(e), START_VECTORS)).long()].to(self.codebook.dtype)
         u = Noise.of(START_SEED, 1, device=e.device).uniform((self.codes,))[0]
-        found = [some[0]]
-        distance = (some - found[0]).square().sum(-1)
+        chosen = [vectors[0]]
+        distance = (vectors - chosen[0]).square().sum(-1)
         for i in range(1, self.codes):
             sums = distance.cumsum(0)
-            place = torch.searchsorted(sums, u[i] * sums[-1], right=True).clamp(max=len(some) - 1)
-            found.append(some[place])
-            distance = torch.minimum(distance, (some - found[-1]).square().sum(-1))
-        entries = torch.stack(found)
+            index = torch.searchsorted(sums, u[i] * sums[-1], right=True).clamp(max=len(vectors) - 1)
+            chosen.append(vectors[index])
+            distance = torch.minimum(distance, (vectors - chosen[-1]).square().sum(-1))
+        entries = torch.stack(chosen)
         if self.decay is None:
             self.entries.copy_(entries)
             self.moved.zero_()
@@ -196,14 +196,15 @@ class VectorQuantiser(Quantiser):
 
 
 class FiniteScalarQuantiser(Quantiser):
-    r"""Every number rounded to one of a few levels of its own (Mentzer et al. 2023, arXiv:2309.15505).
+    r"""Rounds every number to one of its levels (Mentzer et al. 2023, arXiv:2309.15505).
 
     With L levels, u = (L - 1) (1 + tanh e) / 2 and j = round(u) in 0 .. L-1; the entry is 2 j / (L - 1) - 1, evenly
     spaced on [-1, 1], and the gradient goes to e as if j were u. There is no codebook to learn and no penalty. For odd
-    L this is the paper's; for even L theirs is moved by half a level to have one at 0, here the levels are symmetric.
+    L this is the paper's rule; for even L the paper shifts the levels so that one is 0, here they are symmetric.
 
     Arguments:
-        levels: levels of each number, 2 or more; there are prod(levels) codes. A code counts its first number fastest.
+        levels: number of levels of each dimension, at least 2; there are prod(levels) codes, and the first dimension
+            varies fastest.
     """
 
     sizes: Tensor
@@ -212,30 +213,30 @@ class FiniteScalarQuantiser(Quantiser):
     def __init__(self, levels: Sequence[int] = (8, 6, 5)):
         super().__init__()
         if not levels or min(levels) < 2:
-            raise ValueError(f"every number needs 2 or more levels, got {tuple(levels)}")
+            raise ValueError(f"every dimension needs 2 or more levels, got {tuple(levels)}")
         self.levels, self.codes, self.dim = tuple(levels), math.prod(levels), len(levels)
         strides = [1, *itertools.accumulate(levels[:-1], lambda a, b: a * b)]
         self.register_buffer("sizes", torch.tensor(self.levels), persistent=False)
         self.register_buffer("strides", torch.tensor(strides), persistent=False)
 
-    def _index(self, places: Tensor) -> Tensor:
-        """Codes of levels' numbers (..., dim), whole floats."""
-        return (places.long() * self.strides).sum(-1)
+    def _index(self, indices: Tensor) -> Tensor:
+        """The codes of level indices (..., dim), given as floats."""
+        return (indices.long() * self.strides).sum(-1)
 
     def nearest(self, v: Tensor) -> Tensor:
         top = (self.sizes - 1).to(v.dtype)
-        places = ((v.detach() + 1) / 2 * top).round()
-        return self._index(torch.minimum(places.clamp(min=0), top))
+        indices = ((v.detach() + 1) / 2 * top).round()
+        return self._index(torch.minimum(indices.clamp(min=0), top))
 
     def lookup(self, codes: Tensor) -> Tensor:
-        places = torch.div(codes[..., None], self.strides, rounding_mode="floor") % self.sizes
-        return self._values(places.to(torch.get_default_dtype()))
+        indices = torch.div(codes[..., None], self.strides, rounding_mode="floor") % self.sizes
+        return self._values(indices.to(torch.get_default_dtype()))
 
-    def _values(self, places: Tensor) -> Tensor:
-        return 2 * places / (self.sizes - 1).to(places.dtype) - 1
+    def _values(self, indices: Tensor) -> Tensor:
+        return 2 * indices / (self.sizes - 1).to(indices.dtype) - 1
 
     def forward(self, e: Tensor) -> Choice:
         bounded = torch.tanh(exact(e))
         top = (self.sizes - 1).to(bounded.dtype)
-        places = ((bounded.detach() + 1) / 2 * top).round()
-        return Choice(self._index(places), bounded, self._values(places))
+        indices = ((bounded.detach() + 1) / 2 * top).round()
+        return Choice(self._index(indices), bounded, self._values(indices))
