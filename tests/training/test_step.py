@@ -8,12 +8,12 @@ from torch import nn
 from vaekit import heads, networks
 from vaekit.data.observation import Binary, Identity
 from vaekit.errors import TrainingError
-from vaekit.noise import Noise, fold
+from vaekit.noise import Noise, StepKey, fold
 from vaekit.objectives import ELBO, Batch, Losses, Objective
 from vaekit.objectives.terms import distortion, rate
 from vaekit.recipes import Composition, gaussian_vae
 from vaekit.training.optimisers import optimiser
-from vaekit.training.step import TRAIN, Engine, Settings
+from vaekit.training.step import Engine, Settings
 
 DIMS, LATENT, ROWS = 6, 2, 10
 
@@ -61,7 +61,7 @@ def test_two_players_each_follow_their_own_loss_at_the_same_parameters():
     m = model()
     before = {n: p.detach().clone() for n, p in m.named_parameters()}
     (x,) = data()
-    trace = m.trace(x, noise=Noise.of(5, ROWS, 0, TRAIN))
+    trace = m.trace(x, noise=Noise.of(5, ROWS, 0, StepKey.TRAIN))
     d, r = distortion(trace, x).mean(), rate(trace).mean()
     encoder, decoder = list(m.posterior.parameters()), list(m.likelihood.net.parameters())
     by_hand = [
@@ -114,7 +114,7 @@ def test_clipping_equals_torch(clip):
     m, n = model(), model()
     (x,) = data()
     engine(Composition(m, ELBO(), Doubles()), clip=clip, seed=2).step(x, 0, 1.0)
-    loss = ELBO()(n, Batch(x, Noise.of(2, ROWS, 0, TRAIN)), torch.tensor(0)).losses["model"]
+    loss = ELBO()(n, Batch(x, Noise.of(2, ROWS, 0, StepKey.TRAIN)), torch.tensor(0)).losses["model"]
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(n.parameters(), clip)
     assert (float(norm) > clip) == (clip < 100)
@@ -233,7 +233,7 @@ def test_a_second_engine_does_not_get_the_first_ones_graph(monkeypatch):
 
 
 def test_noise_of_a_step_follows_from_its_seed_and_number():
-    assert fold(1, 2, TRAIN) != fold(1, 3, TRAIN)
+    assert fold(1, 2, StepKey.TRAIN) != fold(1, 3, StepKey.TRAIN)
     a, b, c = (engine(Composition(model(), ELBO(), Doubles()), seed=s) for s in (1, 1, 2))
     (x,) = data()
     one, two, other = a.step(x, 7, 1.0), b.step(x, 7, 1.0), c.step(x, 7, 1.0)

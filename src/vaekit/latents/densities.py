@@ -23,7 +23,7 @@ from vaekit.options import Options
 from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import write_tensors
 from vaekit.utils.isolation import seeded
-from vaekit.utils.progress import Progress
+from vaekit.utils.progress import Figures, Progress
 
 BLOCK = 2000
 """Codes looked at at once."""
@@ -255,15 +255,7 @@ class _Fitting(Progress):
     def __init__(self, on_progress: OnProgress | None):
         self.on_progress = on_progress
 
-    def update(
-        self,
-        step: int,
-        horizon: int,
-        epoch: float,
-        train: dict[str, float],
-        valid: dict[str, float],
-        per_second: float,
-    ) -> None:
+    def update(self, step: int, horizon: int, epoch: float, train: Figures, valid: Figures, per_second: float) -> None:
         if self.on_progress:
             self.on_progress("fitting two-stage", step, horizon)
 

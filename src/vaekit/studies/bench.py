@@ -24,7 +24,7 @@ from vaekit.runs.observed import Observed
 from vaekit.runs.stored import read_config
 from vaekit.training.cost import choose_device, work
 from vaekit.utils.files import read_json, write_json
-from vaekit.utils.progress import Progress
+from vaekit.utils.progress import Figures, Progress
 
 OnProgress = Callable[[str, int, int], None]
 PILOT = 25  # steps that measure the time per step
@@ -98,15 +98,7 @@ class _Watch(Progress):
     def start(self, config: dict[str, Any]) -> None:
         self.begun, self.first = time.monotonic(), config.get("step", 0)
 
-    def update(
-        self,
-        step: int,
-        horizon: int,
-        epoch: float,
-        train: dict[str, float],
-        valid: dict[str, float],
-        per_second: float,
-    ) -> None:
+    def update(self, step: int, horizon: int, epoch: float, train: Figures, valid: Figures, per_second: float) -> None:
         self.marks.append((step, time.monotonic()))
         self.stop = time.monotonic() > self.deadline
         self.report(step)

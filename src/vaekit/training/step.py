@@ -45,6 +45,10 @@ class _Pass(nn.Module):
         return terms.losses, terms.stats
 
 
+Tensors = dict[str, Tensor]
+Maybe = Tensor | None
+
+
 @dataclass
 class Settings:
     """How a step is carried out."""
@@ -133,31 +137,15 @@ class Engine:
         return torch.stack(norms) if norms else torch.zeros(0)
 
     def _whole(
-        self,
-        raw: Tensor,
-        base: Tensor,
-        rows: Tensor,
-        step: Tensor,
-        c: Tensor | None,
-        y: Tensor | None,
-        coefficients: dict[str, Tensor],
-        decay: Tensor,
+        self, raw: Tensor, base: Tensor, rows: Tensor, step: Tensor, c: Maybe, y: Maybe, rates: Tensors, decay: Tensor
     ) -> Tensor:
         values, gradients = self._gradients(raw, base, rows, step, c, y)
         with torch.no_grad():
-            self._update(gradients, coefficients, decay)
+            self._update(gradients, rates, decay)
         return values
 
     def _split(
-        self,
-        raw: Tensor,
-        base: Tensor,
-        rows: Tensor,
-        step: Tensor,
-        c: Tensor | None,
-        y: Tensor | None,
-        coefficients: dict[str, Tensor],
-        decay: Tensor,
+        self, raw: Tensor, base: Tensor, rows: Tensor, step: Tensor, c: Maybe, y: Maybe, rates: Tensors, decay: Tensor
     ) -> Tensor:
         """The same with a sum over processes between gradients and update, each process weighted by its rows."""
         assert self.settings.reduce is not None
@@ -172,7 +160,7 @@ class Engine:
             self.settings.reduce(shared)
             for b, a, move in zip(buffers, before, moves, strict=True):
                 b.copy_(a + move)
-            self._update(gradients, coefficients, decay)
+            self._update(gradients, rates, decay)
         return values
 
     # --- what the loop calls ------------------------------------------------------------------------------------

@@ -39,6 +39,10 @@ def is_interactive() -> bool:
     return "ps1" in vars(sys) or "__IPYTHON__" in vars(builtins)
 
 
+Figures = dict[str, float]
+"""Numbers of a step by name: `elbo`, `rate`, `distortion`, ..."""
+
+
 class Progress(ABC):
     """Receives the progress of training; abstract.
 
@@ -57,15 +61,7 @@ class Progress(ABC):
         return None
 
     @abstractmethod
-    def update(
-        self,
-        step: int,
-        horizon: int,
-        epoch: float,
-        train: dict[str, float],
-        valid: dict[str, float],
-        per_second: float,
-    ) -> None:
+    def update(self, step: int, horizon: int, epoch: float, train: Figures, valid: Figures, per_second: float) -> None:
         """Report the numbers of a step.
 
         Arguments:
@@ -130,15 +126,7 @@ class Plain(Progress):
         self.stream = stream or sys.stderr
         self.last, self.tenth, self.speed = 0.0, -1, _Speed()
 
-    def update(
-        self,
-        step: int,
-        horizon: int,
-        epoch: float,
-        train: dict[str, float],
-        valid: dict[str, float],
-        per_second: float,
-    ) -> None:
+    def update(self, step: int, horizon: int, epoch: float, train: Figures, valid: Figures, per_second: float) -> None:
         """Print a line with the numbers of a step, if one is due."""
         remaining = self.speed.seconds_left(step, horizon)
         tenth = 10 * step // max(horizon, 1)
@@ -189,15 +177,7 @@ class Live(Progress):
         with unless_broken(sys.stderr):
             self.live.console.print(worded(text), style="dim")
 
-    def update(
-        self,
-        step: int,
-        horizon: int,
-        epoch: float,
-        train: dict[str, float],
-        valid: dict[str, float],
-        per_second: float,
-    ) -> None:
+    def update(self, step: int, horizon: int, epoch: float, train: Figures, valid: Figures, per_second: float) -> None:
         """Show the numbers of a step."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
