@@ -1,7 +1,7 @@
-"""Write src/vaekit/cli/catalogue.json from the registers of recipes, studies and metrics: `python tools/catalogue.py`.
+"""Write src/vaekit/cli/catalogue.json from the registers of recipes, studies, metrics and readers: `python tools/catalogue.py`.
 
 The command line uses this file for lists, help and unknown names, so that it need not import torch. A test compares it
-with the registers: run this after changing the name, options or docstring of a recipe, study or metric.
+with the registers: run this after changing the name, options or docstring of a recipe, study, metric or reader.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ def text() -> str:
     def lines(objects: list[dict[str, object]], indent: str) -> str:
         return ",\n".join(indent + json.dumps(one, ensure_ascii=False) for one in objects)
 
+    def grouped(groups: dict[str, list[dict[str, object]]], indent: str) -> str:
+        return ",\n".join(
+            f"{indent}{json.dumps(heading)}: [\n{lines(group, indent + ' ')}\n{indent}]"
+            for heading, group in groups.items()
+        )
+
     functions = ",\n".join(
-        f"  {json.dumps(name)}: {{\n"
-        + ",\n".join(f"   {json.dumps(heading)}: [\n{lines(group, '    ')}\n   ]" for heading, group in groups.items())
-        + "\n  }"
-        for name, groups in held["functions"].items()
+        f"  {json.dumps(name)}: {{\n{grouped(groups, '   ')}\n  }}" for name, groups in held["functions"].items()
     )
     rest = ",\n".join(f' "{key}": [\n{lines(held[key], "  ")}\n ]' for key in ("recipes", "studies", "metrics"))
-    data = ",\n".join(f"  {json.dumps(name)}: {json.dumps(names)}" for name, names in held["data"].items())
+    data = grouped(held["data"], "  ")
     return f'{{\n "functions": {{\n{functions}\n }},\n{rest},\n "data": {{\n{data}\n }}\n}}\n'
 
 

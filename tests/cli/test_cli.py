@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from vaekit.cli import catalogue, main
-from vaekit.cli.fit import DATA, TRAINING
+from vaekit.cli.fit import TRAINING, data_names
 
 TINY = ("--compile", "off", "--steps", "5")
 SMALL = (*TINY, "--latent", "3", "--hidden", "8")
@@ -133,7 +133,7 @@ def test_help_of_each_recipe():
         for parameter in recipe.parameters:
             assert f"--{parameter.replace('_', '-')}" in shown
         general = {"data", "recipe", "out", "resume", "extend", "exists", "moved", "init_from", "dry_run"}
-        assert not set(recipe.parameters) & (set(TRAINING) | set(DATA) | general), name
+        assert not set(recipe.parameters) & (set(TRAINING) | set(data_names()) | general), name
 
 
 def test_help_shows_what_the_chosen_recipe_uses_and_help_all_the_rest():
@@ -453,7 +453,7 @@ def test_recipes_are_listed_once_by_purpose_and_every_suggestion_can_be_typed():
     for purpose, names in PURPOSES.items():
         assert shown.index(purpose) < min(shown.index(f"  {name} ") for name in names)
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    options = {"recipe", *TRAINING, *DATA}
+    options = {"recipe", *TRAINING, *data_names()}
     for have, command in FITTING:
         assert f"| {have} | `{command}` |" in readme
         assert f"{command}\n" in shown

@@ -82,7 +82,7 @@ def arguments() -> set[str]:
     """All arguments that are options of some command, by their names in Python."""
     recipes = {a.name for recipe in catalogue.recipes().values() for a in recipe.arguments}
     commands = {name for function in COMMANDS for name in inspect.signature(function).parameters}
-    return recipes | commands | {f.name for f in dataclasses.fields(Options)} | set(fit.DATA) | fit.GENERAL
+    return recipes | commands | {f.name for f in dataclasses.fields(Options)} | set(fit.data_names()) | fit.GENERAL
 
 
 def main(argv: Sequence[str] | None = None) -> int:

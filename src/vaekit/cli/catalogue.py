@@ -78,18 +78,14 @@ class Measure:
 
 def written(recipes: Iterable[Any], studies: Iterable[Any], metrics: Iterable[Any]) -> dict[str, Any]:
     """What catalogue.json holds, from the registers of `vaekit.recipes`, `vaekit.studies` and `vaekit.metrics`."""
-    from vaekit.data.arrays import MISSING
-    from vaekit.data.core import KINDS
-    from vaekit.data.readers.dialect import DECIMALS, HEADERS
+    from vaekit.data.loading import data_options as options_by_format
 
-    data = {"kind": list(KINDS), "missing": list(MISSING), "header": list(HEADERS), "decimal": list(DECIMALS)}
+    data = _plain({what: group for what, (group, package) in options_by_format().items() if package is None})
     functions: dict[str, Any] = {}
     entries = []
     for recipe in recipes:
         function = recipe.function.__name__
-        functions[function] = {
-            heading: [asdict(argument) for argument in group] for heading, group in recipe.groups.items()
-        }
+        functions[function] = _plain(recipe.groups)
         entries.append(
             {
                 "name": recipe.name,
@@ -102,6 +98,10 @@ def written(recipes: Iterable[Any], studies: Iterable[Any], metrics: Iterable[An
     experiments = [{"name": s.name, "paper": s.paper, "data": s.data, "summary": s.summary} for s in studies]
     measures = [_described(one) for one in metrics]
     return {"functions": functions, "recipes": entries, "studies": experiments, "metrics": measures, "data": data}
+
+
+def _plain(groups: Mapping[str, Iterable[Argument]]) -> dict[str, list[dict[str, Any]]]:
+    return {heading: [asdict(argument) for argument in group] for heading, group in groups.items()}
 
 
 def _described(metric: Any) -> dict[str, Any]:
@@ -155,9 +155,17 @@ def metrics() -> dict[str, Measure]:
     return {entry["name"]: Measure(**entry) for entry in _read()["metrics"]}
 
 
-def data_choices() -> dict[str, list[str]]:
-    """The options of reading data that take one of a few names, and those names."""
-    return _read()["data"]
+@functools.cache
+def data_options() -> dict[str, tuple[list[Argument], str | None]]:
+    """The options of reading data by what they belong to: "" for all data, else a format such as "a .npz file".
+
+    Beside them stands the package whose plug-in reads that format; plug-ins are imported to see their options.
+    """
+    if found():
+        from vaekit.data.loading import data_options as registered
+
+        return registered()
+    return {what: ([Argument(**one) for one in group], None) for what, group in _read()["data"].items()}
 
 
 def recipe(name: str) -> Described:

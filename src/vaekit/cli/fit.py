@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -32,31 +32,6 @@ FINISHED = ("finished", "stopped early")
 
 GENERAL = {"recipe", "out", "resume", "extend", "exists", "moved", "init_from", "dry_run"}
 TRAINING = {name: about.help for name, about in abouts().items()}
-DATA: dict[str, tuple[Any, str]] = {
-    "size": (str | None, "resize images of a folder: 64 or 64x48 (height x width)"),
-    "background": (str | None, "colour behind transparent images (white)"),
-    "pixel_range": (str | None, "LOW,HIGH: what becomes black and white of images with more than 8 bits (found)"),
-    "skip_bad": (bool, "leave unreadable images out"),
-    "table": (str | None, ".csv or .parquet with a column `file` that describes the images of a folder"),
-    "group": (str | None, "column whose rows of one value stay in one split"),
-    "x_key": (str | None, "name of the data's array in a .npz file"),
-    "shape": (str | None, "shape of flat rows of pixels: 28x28; with channels 28x28x3 or 3x28x28"),
-    "kind": (str | None, "what a datum is, to overrule the guess"),
-    "label": (str | None, "column to take labels from"),
-    "types": (str | None, "what columns of a table are: NAME=KIND,... of real, binary, categorical, counts, drop"),
-    "drop": (list[str] | None, "a column of a table to leave out; may be given several times"),
-    "delimiter": (
-        str | None,
-        "between the cells of a table: a character, tab, semicolon, pipe, comma or blank (found)",
-    ),
-    "header": (str | None, "whether the first line of a table holds the names of its columns (found)"),
-    "decimal": (str | None, "what separates fractions in a table (found)"),
-    "missing": (str | None, "nan and empty cells: refuse them, or mask them, as missing values (refuse)"),
-    "valid": (float | None, "fraction of the data for validation (0.1)"),
-    "test": (float | None, "fraction of the data for testing (0.1)"),
-    "split_seed": (int | None, "seed of the random split"),
-}
-
 OFTEN = {
     *("epochs", "minutes", "seed", "lr", "batch", "augment", "patience", "device"),
     *("size", "table", "label", "types", "drop", "missing", "valid", "test"),
@@ -88,6 +63,7 @@ def command(argv: Sequence[str], everything: bool = False) -> Callable[..., int]
     def fit(*positional: str, **given: Any) -> int:
         return _fit(positional[0] if positional else None, recipe, given)
 
+    others = [*_general(), *_recipe_options(recipe, argv, everything), *_training_options(everything)]
     parameters = [
         inspect.Parameter(
             "data",
@@ -95,10 +71,8 @@ def command(argv: Sequence[str], everything: bool = False) -> Callable[..., int]
             default=None,
             annotation=Annotated[str | None, Parameter(help="a name or a path; not needed with --resume and --out")],
         ),
-        *_general(),
-        *_recipe_options(recipe, argv, everything),
-        *_training_options(everything),
-        *_data_options(everything),
+        *others,
+        *_data_options(everything, {one.name for one in others}),
     ]
     fit.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     written = "" if recipe.name == "vae" else f" --recipe {recipe.name}"
@@ -178,31 +152,35 @@ def _training_options(everything: bool) -> list[inspect.Parameter]:
     ]
 
 
-def _data_options(everything: bool) -> list[inspect.Parameter]:
-    group = Group("Data", sort_key=(3,))
-    hints = {n: hint for n, (hint, _) in DATA.items()}
-    hints |= {name: choice(names) | None for name, names in catalogue.data_choices().items()}
-    hints |= {"skip_bad": Annotated[bool, Parameter(negative="")]}
-    hints |= {"drop": Annotated[list[str] | None, Parameter(negative="")]}
-    return [
-        option(
-            n,
-            hints[n],
-            False if n == "skip_bad" else None,
-            text,
-            group,
-            show_default=False,
-            show=everything or n in OFTEN,
-        )
-        for n, (_, text) in DATA.items()
-    ]
+def data_names() -> list[str]:
+    """The options of reading data."""
+    return [argument.name for group, _ in catalogue.data_options().values() for argument in group]
+
+
+def _data_options(everything: bool, taken: Container[str]) -> list[inspect.Parameter]:
+    """Those of all data and of each format; the short help shows what is often needed, and all of a plug-in's.
+
+    A plug-in's option with a name that is `taken` by another option of fit is left out, with a note.
+    """
+    found = []
+    for place, (what, (arguments, package)) in enumerate(catalogue.data_options().items()):
+        group = Group(f"Data: {what}" if what else "Data", sort_key=(3, place))
+        for a in arguments:
+            if a.name in taken:
+                say(f"note: `{a.name}` of {what} ({package}) is for Python only: fit has another option of that name")
+                continue
+            hint = Annotated[a.hint, Parameter(negative="")] if a.type.startswith(("bool", "list")) else a.hint
+            show = everything or package is not None or a.name in OFTEN
+            found.append(option(a.name, hint, a.default, a.help, group, show=show))
+    return found
 
 
 # --- what it does -----------------------------------------------------------------------------------------------
 
 
 def _fit(source: str | None, recipe: Described, given: dict[str, Any]) -> int:
-    general, training, of_data, arguments = split(given, tuple(GENERAL), tuple(TRAINING), tuple(DATA))
+    of_reading = [name for name in data_names() if name not in {a.name for a in recipe.arguments}]
+    general, training, of_data, arguments = split(given, tuple(GENERAL), tuple(TRAINING), of_reading)
     dry, init_from, exists = (general.get(n) for n in ("dry_run", "init_from", "exists"))
     out = checked_path(general["out"]) if general.get("out") is not None else None
     Options(**training).checked()
@@ -314,15 +292,13 @@ class _Started:
 
 def _stored_data(out: Path, source: str | None, asked: dict[str, Any], extend: bool) -> Data | None:
     """The data of a run in the run's own splits, from `source` where they have moved; None where none are needed."""
-    from vaekit.data import load as load_data
     from vaekit.runs.stored import data_options, read_config, stored_splits
 
     config = read_config(out)
     stored = config["data"]
-    defaults = inspect.signature(load_data).parameters
+    defaults = {a.name: a.default for group, _ in catalogue.data_options().values() for a in group}
     for name, value in asked.items():
-        default = defaults[name].default if name in defaults else None
-        if stored["options"].get(name, default) != value:
+        if stored["options"].get(name, defaults[name]) != value:
             kept = stored["options"].get(name, "the default")
             raise RunError(f"the run was started with {name} {kept}, not {value}: resume without it")
     if config["state"] in FINISHED and not extend and source is None:

@@ -159,13 +159,14 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
     from vaekit.data.core import listed
     from vaekit.data.loading import read_rows
     from vaekit.data.readers.folders import SUFFIXES
+    from vaekit.data.readers.registry import reader_of
     from vaekit.data.readers.table import is_table
     from vaekit.data.writing import texts
 
     from .output import Doing
 
     path = Path(source).expanduser()
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
+    if path.is_file() and path.suffix.lower() in SUFFIXES and reader_of(path) is None:
         return Rows(_picture(run, path), None, [path.name])
     with Doing() as doing:
         found = read_rows(source, **_options(run, source, table), progress=doing)
@@ -209,29 +210,27 @@ def _folder_class(run: Run, path: Path, names: list[str]) -> np.ndarray | None:
 
 def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
     """Those of the run's options that say how to read other data."""
-    from vaekit.data.readers.idx import has_idx
-    from vaekit.data.readers.table import is_table
+    from vaekit.data.named import SETS
+    from vaekit.data.readers.registry import reader_of
 
     path, stored = Path(source).expanduser(), run.config["data"]["options"]
-    taken: tuple[str, ...] = ()
-    images = path.is_dir() and run.spec.kind == "image" and not has_idx(path)
+    reader = reader_of(path) if source not in SETS and path.exists() else None
+    images = reader is not None and reader.name == "images" and run.spec.kind == "image"
     if table is not None and not images:
         raise ChoiceError(f"--table describes a folder of images, and {source} is none")
+    ways = () if reader is None else (*reader.options, *(name for name in ("label", "group") if name in reader.hints))
+    kept = {name: stored[name] for name in ways if name in stored}
     if images:
         own = stored.get("table", "") if run.composition.condition is not None else ""
         # the table that described the training images may describe these, or one of its name lie among them
         beside = table or (own if own and ((path / own).is_file() or Path(own).is_file()) else None)
-        size = "x".join(map(str, run.spec.shape[1:]))
-        ways = ("background", "pixel_range", "skip_bad", *(("label",) if beside else ()))
-        return {"size": size, "table": beside} | {n: stored[n] for n in ways if n in stored}
-    if path.suffix == ".npz":
-        taken = ("x_key", "label")
-    elif is_table(path):
-        taken = ("label", "group", "delimiter", "header", "decimal")
-    known: dict[str, Any] = {}
-    if is_table(path):
-        known = {"schema": run.columns} if run.columns else {"drop": _dropped(stored)}
-    return known | {n: stored[n] for n in (*taken, "missing") if n in stored}
+        if not beside:
+            kept.pop("label", None)
+        return kept | {"size": "x".join(map(str, run.spec.shape[1:])), "table": beside}
+    if reader is not None and reader.name == "table":
+        kept |= {"types": None, "drop": None}  # they are in the columns of the run, where it knows these
+        kept |= {"schema": run.columns} if run.columns else {"drop": _dropped(stored)}
+    return kept | ({"missing": stored["missing"]} if "missing" in stored else {})
 
 
 def _dropped(stored: dict[str, Any]) -> list[str]:
@@ -284,7 +283,7 @@ def datum(run: Run, given: str) -> int | Rows:
         DataError: no such index or file, or one that holds no datum of this run's shape.
     """
     from vaekit.data.core import counted
-    from vaekit.data.readers.table import is_table
+    from vaekit.data.readers.registry import reader_of
 
     path = Path(given).expanduser()
     if re.fullmatch(r"[+-]?\d+", given) and not path.exists():
@@ -299,11 +298,11 @@ def datum(run: Run, given: str) -> int | Rows:
         index = 0
     if not path.is_file():
         raise DataError(f"{given!r} is neither an index of the test set nor a file")
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        return Rows(_row(run, path, index))
-    if suffix != ".npz" and not is_table(path):
+    reader = reader_of(path)
+    if reader is None:
         return Rows(_picture(run, path))
+    if reader.name == "npy":
+        return Rows(_row(run, path, index))
     found = _all(run, str(path))
     if not index < len(found.x):
         raise DataError(f"{path} has {counted(len(found.x), 'row')}, numbered from 0: there is no row {index}")

@@ -105,6 +105,7 @@ def build(
     rows: Mapping[str, Any] | None = None,
     missing: str = "refuse",
     options: dict[str, Any] | None = None,
+    reader: str = "",
 ) -> Data:
     """Check a source and split it.
 
@@ -115,7 +116,7 @@ def build(
         label: column with the labels.
         group: column whose rows of equal value stay in one split.
         valid, test, split_seed, rows, missing: as for `load` (`rows` is its `splits`).
-        options: recorded in the result.
+        options, reader: recorded in the result.
 
     Raises:
         DataError: the data or an argument are not valid; the message names the problem.
@@ -158,6 +159,7 @@ def build(
         missing=masked,
         bits=bits,
         notes=notes,
+        reader=reader,
     )
 
 

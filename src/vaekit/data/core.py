@@ -322,6 +322,7 @@ class Data:
         missing: whether nan is a missing value; if False, the data have no nan.
         bits: whether every value is 0, 1 or missing, for any dtype.
         notes: messages to the user about the reading (images skipped, rows unused).
+        reader: the name of the reader of their format.
     """
 
     name: str
@@ -342,6 +343,7 @@ class Data:
     missing: bool = False
     bits: bool = False
     notes: tuple[str, ...] = ()
+    reader: str = ""
 
     def __repr__(self) -> str:
         """Name, kind, shape, range and sizes, as one line."""

@@ -111,6 +111,7 @@ def load(
         rows=splits,
         missing=missing,
         options=_chosen(options | general),
+        reader=origin.reader.name,
     )
 
 
@@ -379,7 +380,7 @@ def _unread(path: Path) -> DataError:
 
 def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that differ from their defaults; they suffice to load the same data again."""
-    defaults = {name: argument.default for group in data_options().values() for name, argument in group.items()}
+    defaults = {argument.name: argument.default for group, _ in data_options().values() for argument in group}
     return {
         name: str(value) if isinstance(value, Path) else value
         for name, value in given.items()
@@ -387,17 +388,19 @@ def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def data_options() -> dict[str, dict[str, Argument]]:
+def data_options() -> dict[str, tuple[list[Argument], str | None]]:
     """The options of reading data, grouped by the data that they apply to: "" for all data, else `Reader.what`.
 
-    An option of several formats is listed with the first.
+    Each group comes with the package whose plug-in defines the reader, or None. An option of several formats is listed
+    with the first of them.
     """
-    options = {"": {name: argument for name, (argument, _) in knobs(load).items()}}
-    listed: set[str] = set()
+    general = [argument for argument, _ in knobs(load).values()]
+    options: dict[str, tuple[list[Argument], str | None]] = {"": (general, None)}
+    listed = {argument.name for argument in general}
     for reader in sorted(readers(), key=lambda one: one.package is not None):
-        if own := {name: argument for name, argument in reader.options.items() if name not in listed}:
-            options[reader.what] = own
-            listed |= set(own)
+        if own := [argument for name, argument in reader.options.items() if name not in listed]:
+            options[reader.what] = own, reader.package
+            listed |= {argument.name for argument in own}
     return options
 
 

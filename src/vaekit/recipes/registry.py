@@ -95,9 +95,9 @@ class Recipe:
 
     def _no_argument(self, name: str) -> str:
         """What to say of an argument that is none of this recipe's."""
-        from vaekit.data import load
+        from vaekit.data.loading import load, option_types
 
-        if name in inspect.signature(load).parameters:
+        if name in (*inspect.signature(load).parameters, *option_types()):
             return f"{name!r} is about reading the data: give it to vk.load(source, {name}=...), and its result to fit"
         training = (f.name for f in dataclasses.fields(Options))
         return unknown(f"argument of {self.name}", name, [*self.parameters, *training])

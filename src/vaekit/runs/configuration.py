@@ -11,10 +11,18 @@ from vaekit.data.loading import option_types
 from vaekit.errors import RunError, VaekitError
 from vaekit.options import Options
 from vaekit.recipes.composition import DataSpec
+from vaekit.utils.plugins import why_absent
 from vaekit.utils.typed import mismatch
 
 MOST_NUMBERS = 2**31
 """Numbers of one datum stay below it."""
+
+
+class ReaderRecord(TypedDict):
+    """The plug-in that read the data."""
+
+    name: str
+    package: str
 
 
 class DataPart(TypedDict):
@@ -26,6 +34,7 @@ class DataPart(TypedDict):
     n: dict[str, int]
     label_names: NotRequired[list[str] | None]
     grouped: NotRequired[bool]
+    reader: NotRequired[ReaderRecord]
 
 
 class Decided(TypedDict):
@@ -124,9 +133,12 @@ def check(value: Any, annotation: Any, file: Path | str) -> None:
 def check_configuration(config: dict[str, Any], file: Path) -> None:
     """Raises RunError, naming the entry, unless run.json is whole, in its types and in what they must be."""
     check(config, Configuration, file)
-    kept = option_types()
+    kept, reader = option_types(), config["data"].get("reader")
+    absent = reader is not None and why_absent(reader["package"]) is not None
     for name, value in config["data"]["options"].items():
         if name not in kept:
+            if absent:  # an option of that plug-in's; the data cannot be loaded without it
+                continue
             raise RunError(
                 f"{file} carries the data option {name!r}, which a run may not set: remove it from data.options "
                 f"(it may have {', '.join(kept)})"

@@ -16,7 +16,7 @@ from vaekit.data.core import Data, counted
 from vaekit.data.named import SETS
 from vaekit.data.paths import known_path
 from vaekit.data.readers.folders import count
-from vaekit.data.readers.idx import has_idx
+from vaekit.data.readers.registry import READERS, reader_of
 from vaekit.data.splits import PARTS, count_of, rows_of
 from vaekit.errors import DataError, RunError
 from vaekit.recipes import BEFORE, get_recipe
@@ -24,6 +24,7 @@ from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.utils.allocation import Bounded
 from vaekit.utils.files import parse_json, read_json, read_tensors, read_text, write_tensors
 from vaekit.utils.isolation import seeded
+from vaekit.utils.plugins import why_absent
 
 from .configuration import Record, check, check_configuration
 from .find import find_run
@@ -77,8 +78,21 @@ def stored_splits(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
+def reader_record(data: Data) -> dict[str, str] | None:
+    """What a run records of the reader of its data: its name and package, if it is of a plug-in."""
+    reader = READERS.get(data.reader)
+    return None if reader is None or reader.package is None else {"name": reader.name, "package": reader.package}
+
+
 def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `load` that read a run's data again as they were read: its options, and what they were."""
+    """The arguments of `load` that read a run's data again as they were read: its options, and what they were.
+
+    Raises:
+        RunError: the plug-in that reads them is absent.
+    """
+    reader = config["data"].get("reader")
+    if reader is not None and (why := why_absent(reader["package"])):
+        raise RunError(f"the data of this run are read by the plug-in reader {reader['name']!r}: {why}")
     spec = DataSpec.from_json(config["data"]["facts"])
     known = {"schema": spec.columns} if spec.columns else {"kind": spec.kind}
     return known | config["data"]["options"]
@@ -154,7 +168,8 @@ def check_source(source: str, path: Path, n: int) -> None:
             f"{path} names {source} for its {n:,} data, a folder of more than {most:,} files: pass `data=PATH` to read "
             "it all the same"
         )
-    if images < n and not has_idx(place):
+    reader = reader_of(place)
+    if images < n and reader is not None and reader.name == "images":
         raise DataError(
             f"{path} was trained on {n:,} images, and {source}, which it names for its data, holds "
             f"{counted(images, 'image')}: where have they moved? pass `data=PATH`"
