@@ -13,6 +13,7 @@ from vaekit.objectives.schedules import learning_rate
 from vaekit.run import fit
 from vaekit.training.loop import Trainer, checkpoints
 from vaekit.utils.files import read_json, write_json
+from vaekit.utils.progress import Silent
 
 TINY = {**QUIET, "latent": 2, "hidden": (8,), "batch": 16}
 
@@ -189,7 +190,7 @@ def test_minutes_count_from_the_beginning(images, finished):
     with pytest.raises(ChoiceError, match=r"0\.5 minutes already"):
         fit(images, out=finished, extend=True, minutes=0.25, progress=False)
 
-    class Stop(vk.progress.Silent):
+    class Stop(Silent):
         stop = True
 
     run = fit(images, out=finished, extend=True, minutes=0.6, progress=Stop(), on_interrupt="return")
