@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from vaekit.utils.uncertainty import area, standard_error, units
-
-from . import bounds, codes, disentanglement, images, latents, samples  # noqa: F401 - they register their metrics
+# the register lists metrics in the order of these imports
+# isort: off
+from . import likelihood, latents, images, samples, codes, disentanglement  # noqa: F401
 
 # isort: on
+from vaekit.utils.uncertainty import area, standard_error, units
+
 from .comparison import compare, compare_all, compare_measured
 from .evaluation import evaluate
 from .latents import ACTIVE, is_active, latent_names, survey
-
-# the register lists metrics in the order of these imports
-# isort: off
-from .likelihood import PerDatum, floors, per_datum
-
-# isort: on
-
-# isort: off  (the register lists metrics in this order)
-from .likelihood import entropy_floor
+from .likelihood import PerDatum, entropy_floor, floors, per_datum
 from .measurement import Measurement, shared
 from .needs import Need
 from .protocol import Protocol, check_comparable

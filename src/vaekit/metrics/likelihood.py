@@ -1,17 +1,25 @@
-"""The least that -log p(x) of binarised data can be, and the estimator of log p(x) of each datum."""
+"""ELBO, rate, distortion, log p(x) and what follows from them: the metrics of the likelihood."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import torch
 
 from vaekit.data.observation import Binary
 from vaekit.errors import ChoiceError
 from vaekit.runs.likelihood import PerDatum, closed_form_rates, per_datum
 from vaekit.runs.observed import Observed
 from vaekit.runs.trained import TrainedModel
+from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.uncertainty import standard_error
 
-__all__ = ["PerDatum", "closed_form_rates", "entropy_floor", "floors", "per_datum"]
+from .measurement import Array, Measurement, codes, shared
+from .needs import BINARY, COMPLETE, DENSITY, DISCRETE, FACTORISED, has_closed_form_rate
+from .registry import Result, metric
+
+CLOSED = "closed-form KL"
 
 
 def entropy_floor(run: TrainedModel, observed: Observed, n: int) -> tuple[float, float | None]:
@@ -36,3 +44,123 @@ def floors(run: TrainedModel, observed: Observed, n: int) -> np.ndarray:
         x = observed(rows).numpy() > 0.5
         found.append(-np.nansum(np.log(np.where(x, chance, 1 - chance)).reshape(len(rows), -1), 1))  # nan is missing
     return np.concatenate(found)
+
+
+@shared
+def scored(m: Measurement) -> PerDatum:
+    """ELBO, rate, distortion and log p(x) of each datum by K importance samples."""
+    found = per_datum(m.run, m.observed, m.samples, n=m.n, seed=m.seed, compile=m.compile, progress=m.progress)
+    m.keep(codes, found.means)
+    if has_closed_form_rate(m):
+        m.keep(closed_form, (found.rate, found.kl))
+    return found
+
+
+@shared
+@torch.no_grad()
+@in_full_precision()
+def closed_form(m: Measurement) -> tuple[Array, Array | None]:
+    """The KL of each datum (n,), and of each latent (n, D) where they factorise, without samples."""
+    rates, kls = [], []
+    for _, x, c in m.observed.batches(None, m.n, m.run.device):
+        rate, kl, _ = closed_form_rates(m.run.model, x, c)
+        assert rate is not None
+        rates.append(rate.numpy())
+        if kl is not None:
+            kls.append(kl.numpy())
+    return np.concatenate(rates), np.concatenate(kls) if kls else None
+
+
+@shared
+@torch.no_grad()
+@in_full_precision()
+def distortion_at_code(m: Measurement) -> Array:
+    """-log p(x|z) at the code of each datum, nats in the data's own units, (n,)."""
+    values, jacobians = [], []
+    z, observation, spec = codes(m), m.run.composition.observation, m.run.spec
+    for rows, x, _ in m.observed.batches(None, m.n, m.run.device):
+        px = m.run.model.decode(torch.from_numpy(z[rows]).to(m.run.device))
+        values.append(-px.log_prob(x))
+        if spec.missing:  # each datum lacks values of its own
+            jacobians.append(observation.log_jacobian_of(x))
+    jacobian = torch.cat(jacobians).cpu().numpy() if jacobians else observation.log_jacobian(spec.shape)
+    return torch.cat(values).double().cpu().numpy() - jacobian
+
+
+@shared
+def binary_floors(m: Measurement) -> Array:
+    """The entropy floor of each datum, nats, (n,)."""
+    return floors(m.run, m.observed, m.n)
+
+
+def _sampled(m: Measurement) -> str:
+    return f"mean over K={m.samples} draws of q"
+
+
+def _weighted(m: Measurement) -> str:
+    return f"IWAE-{m.samples}"
+
+
+@metric("elbo", "nats", needs=[DENSITY], better="higher", label="ELBO", default=True)
+def elbo(m: Measurement) -> Result:
+    """Lower bound of log p(x)."""
+    how = f"{_sampled(m)}, {CLOSED}" if has_closed_form_rate(m) else _sampled(m)
+    return Result(how, m.samples, scored(m).elbo, comparable=_sampled(m))
+
+
+@metric("rate", "nats", needs=[DENSITY], default=True)
+def rate(m: Measurement) -> Result:
+    """KL from the prior: what the latents carry."""
+    if has_closed_form_rate(m):
+        return Result(CLOSED, m.samples, closed_form(m)[0], comparable="KL")
+    return Result(_sampled(m), m.samples, scored(m).rate, comparable="KL")
+
+
+@metric("distortion", "nats", default=True)
+def distortion(m: Measurement) -> Result:
+    """−log p(x|z): what the latents leave out."""
+    if m.has_density:
+        return Result(_sampled(m), m.samples, scored(m).distortion)
+    return Result("at the code", None, distortion_at_code(m))
+
+
+@metric("log_px_iw", "nats", needs=[DENSITY], better="higher", label="log p(x)", default=True)
+def log_px_iw(m: Measurement) -> Result:
+    """A tighter bound of log p(x) by importance weighting."""
+    return Result(_weighted(m), m.samples, scored(m).log_px)
+
+
+@metric("ess", "samples", needs=[DENSITY], label="Effective samples", default=True, of="estimator")
+def ess(m: Measurement) -> Result:
+    """Effective number of the K importance samples."""
+    return Result(_weighted(m), m.samples, scored(m).ess)
+
+
+@metric(
+    "bits_per_dim", "bits per dimension", needs=[DENSITY, DISCRETE, COMPLETE], better="lower",
+    label="Bits per dimension", default=True,
+)  # fmt: skip
+def bits_per_dim(m: Measurement) -> Result:
+    """Length of a lossless code."""
+    return Result(_weighted(m), m.samples, -scored(m).log_px / (m.run.spec.dims * math.log(2)))
+
+
+@metric("kl_per_latent", "nats", needs=[DENSITY, FACTORISED], label="KL of each latent", default=True, per_datum=False)
+def kl_per_latent(m: Measurement) -> Result:
+    """KL from the prior of each latent."""
+    kl = closed_form(m)[1]
+    assert kl is not None
+    means = [float(np.mean(column, dtype=np.float64)) for column in kl.T]
+    return Result(CLOSED, value=means, se=[standard_error(column, m.groups) for column in kl.T])
+
+
+@metric("entropy_floor", "nats", needs=[BINARY], default=True, of="data")
+def floor(m: Measurement) -> Result:
+    """Noise of the binary draw: no model's −log p(x) can be expected below it."""
+    return Result("entropy of the frozen draw", None, binary_floors(m))
+
+
+@metric("floor_gap", "nats", needs=[DENSITY, BINARY], better="lower", label="Above the floor", default=True)
+def floor_gap(m: Measurement) -> Result:
+    """−log p(x) less the entropy floor, paired by datum; expected to be 0 or more."""
+    return Result(_weighted(m), m.samples, -scored(m).log_px - binary_floors(m))
