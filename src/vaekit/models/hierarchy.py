@@ -1,6 +1,6 @@
-"""Models with several latent layers: a chain inferred from the bottom up, and a top-down model of any depth.
+"""Models with several latent layers: a chain with bottom-up inference, and a top-down model of any depth.
 
-The only file that knows a walk over many layers. A `Trace` of these models holds one `Latent` a layer, top first.
+A `Trace` of these models has one `Latent` per layer, top first.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ SOFT_RANGE = 5.0
 
 
 class AtDraws(Distribution):
-    """A density whose KL may only be taken at the draws: a closed form would be of something else.
+    """A density whose KL must be estimated at the samples, because a closed form would be wrong.
 
-    In a chain p(z_1 | z_2) depends on z_2, which was drawn given z_1: the mean of log q(z_1 | x) - log p(z_1 | z_2)
-    is no KL between two given densities, for which the draw of z_1 would have to be free of z_2.
+    In a chain, p(z_1 | z_2) depends on z_2, which was sampled given z_1. So the mean of log q(z_1 | x) - log p(z_1 |
+    z_2) is not the KL between two fixed densities.
     """
 
     arg_constraints = {}  # noqa: RUF012
@@ -63,11 +63,11 @@ class AtDraws(Distribution):
 class Chain(Model):
     r"""p(z_L) p(z_{L-1} | z_L) ... p(x | z_1) with q(z_1 | x) q(z_2 | z_1) ... q(z_L | z_{L-1}).
 
-    Burda, Grosse and Salakhutdinov (2016, arXiv:1509.00519), figure 1 with L = 2. The code of a datum is z_1, which
-    alone decides p(x | z_1). A chain takes no condition c.
+    Burda, Grosse and Salakhutdinov (2016, arXiv:1509.00519), figure 1 with L = 2. The code is z_1, on which alone
+    p(x | z_1) depends. A chain takes no condition c.
 
     Arguments:
-        prior: p(z_L), given nothing.
+        prior: p(z_L).
         generators: p(z_l | z_{l+1}), top first, one fewer than posteriors.
         posteriors: q(z_1 | x), q(z_2 | z_1), ..., bottom first.
         likelihood: p(x | z_1).
@@ -100,7 +100,9 @@ class Chain(Model):
         below, inferred = x, []
         for layer, posterior in enumerate(self.posteriors):
             q = posterior(below)
-            below, log_q = draw_with_density(q, noise, k if layer == 0 else None)  # later ones have the sample axis
+            below, log_q = draw_with_density(
+                q, noise, k if layer == 0 else None
+            )  # later layers inherit the sample axis
             inferred.append((below, q, log_q))
         p, latents = self.prior(), []
         for layer in reversed(range(len(inferred))):
@@ -132,14 +134,14 @@ class Chain(Model):
 
 
 def _affine(a: int, b: int, dims: int, kernel: int = 1) -> nn.Linear | nn.Conv1d | nn.Conv2d:
-    """A dense layer where there is no grid, else a convolution that keeps it."""
+    """A dense layer without a grid (dims = 0), else a convolution that keeps the grid."""
     if dims == 0:
         return nn.Linear(a, b)
     return (nn.Conv1d if dims == 1 else nn.Conv2d)(a, b, kernel, padding=kernel // 2)
 
 
 def _shrunk(layer: nn.Linear | nn.Conv1d | nn.Conv2d, by: float) -> nn.Module:
-    """The layer with its initial weights times `by` and its bias at 0: 0 where it is to start as nothing."""
+    """The layer with initial weights multiplied by `by` and bias 0; `by` = 0 makes it start as zero."""
     with torch.no_grad():
         layer.weight.mul_(by)
         layer.bias.zero_()  # type: ignore[union-attr]  # _affine gives it one
@@ -147,7 +149,7 @@ def _shrunk(layer: nn.Linear | nn.Conv1d | nn.Conv2d, by: float) -> nn.Module:
 
 
 def _soft(raw: Tensor) -> Tensor:
-    """A log scale from a raw number: about itself where small, within +-SOFT_RANGE."""
+    """A log scale from a raw number: nearly the identity for small numbers, bounded by +-SOFT_RANGE."""
     return SOFT_RANGE * torch.tanh(raw / SOFT_RANGE)
 
 
@@ -169,7 +171,7 @@ class _Block(nn.Module):
 
 
 class _Layer(nn.Module):
-    """One stochastic layer of the walk down, over channels on a grid; `depth` is how many the model has in all."""
+    """One stochastic layer of the top-down pass, on a grid; `depth` is the number of layers of the whole model."""
 
     def __init__(self, width: int, latent: int, grid: tuple[int, ...], depth: int):
         super().__init__()
@@ -185,18 +187,20 @@ class _Layer(nn.Module):
 
     def posterior(self, h: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log scale of q(z | x, layers above): state h (K * B, W, ...), features f (B, W, ...)."""
-        inner = self.above(F.silu(h)).unflatten(0, (-1, len(f))) + self.seen(F.silu(f))  # f is gone through once
+        inner = self.above(F.silu(h)).unflatten(0, (-1, len(f))) + self.seen(
+            F.silu(f)
+        )  # f is processed once for all K samples
         raw = self.out(F.silu(self.mix(F.silu(inner.flatten(0, 1)))))
         mean, log_scale = (raw.float() if raw.dtype in (torch.bfloat16, torch.float16) else raw).chunk(2, 1)
         return mean, _soft(log_scale)
 
     def forward(self, h: Tensor, z: Tensor) -> Tensor:
-        """The state below: z enters at the scale that the layers above give it."""
+        """The next state: z enters with a scale that depends on the layers above."""
         return self.block(h + self.project(torch.exp(_soft(self.scale(h))) * z))
 
 
 class _Stage(nn.Module):
-    """All layers of one grid, and the way onto it from the coarser one: dense from no grid, else nearest upsampling."""
+    """All layers of one grid, and the upsampling onto it: dense from a vector, else nearest-neighbour."""
 
     def __init__(
         self,
@@ -226,7 +230,7 @@ class _Stage(nn.Module):
 
 
 class _Features(nn.Module):
-    """x (B, *event) -> features (B, W, *grid) of each grid, coarsest first, by the way up."""
+    """The bottom-up pass: x (B, *event) -> features (B, W, *grid) of each grid, coarsest first."""
 
     def __init__(self, event: Sequence[int], grids: Sequence[tuple[int, ...]], widths: Sequence[int], blocks: int):
         super().__init__()
@@ -278,34 +282,33 @@ class _Output(nn.Module):
 
 
 class TopDown(Model):
-    r"""A hierarchy walked down from a learned constant, by the generator and by the inference alike.
+    r"""A hierarchy with a top-down pass that generation and inference share, starting from a learned constant.
 
-    p(z_1, ..., z_L) prod_l q(z_l | x, z_<l): the posterior of each layer sees the features of x that a way up found
-    for its grid and the state h that the layers above have made (Sonderby et al. 2016, arXiv:1602.02282; Vahdat and
-    Kautz 2020, arXiv:2007.03898; Child 2021, arXiv:2011.10650):
+    p(z_1, ..., z_L) and prod_l q(z_l | x, z_<l): the posterior of each layer depends on bottom-up features f of x on
+    its grid and on the state h from the layers above (Sonderby et al. 2016, arXiv:1602.02282; Vahdat and Kautz 2020,
+    arXiv:2007.03898; Child 2021, arXiv:2011.10650):
 
         h <- block(h + W (s(h) * z)),    z ~ N(0, I) or z ~ q(z | x, h) = N(m(h, f), e^{2 l(h, f)})
 
-    A layer's latent is its *deviation*. With u = s(h) z and what the block before adds to h, this is the conditional
-    Gaussian p(u | layers above) of those papers with the posterior relative to it, and its KL is theirs; but a code,
-    all layers' deviations flattened and laid side by side from the top (B, sum_l D_l), is N(0, I) under the prior. So
-    interpolation, temperature and densities fitted to codes mean what they do for one layer, and a change at the top
-    carries the layers below along.
+    The latents z are standardised. With u = s(h) z and the shift that the previous block adds to h, this is the
+    conditional Gaussian p(u | layers above) of those papers with the posterior relative to it, and the KL is equal. The
+    code, all z flattened and concatenated from the top (B, sum_l D_l), is N(0, I) under the prior. So interpolation,
+    temperature and densities of codes work as for one layer, and a change at the top also changes the layers below.
 
-    What keeps it stable: the last layer of each block and W start scaled by 1 / sqrt(L); s starts at 1 and q at the
-    prior, so the rate starts at 0; log scales are softly clamped; no normalisation, so no batch or grid statistics.
+    For stability, the last layer of each block and W start scaled by 1 / sqrt(L); s starts at 1 and q at the prior, so
+    the rate starts at 0; log scales are softly clamped; there is no normalisation over batch or grid.
 
     Arguments:
         event: shape of x, (D,), (C, L) or (C, H, W).
         head: of the likelihood.
-        layers: stochastic layers on each grid, coarsest first, 0 for a grid that is only passed. The first "grid" is
-            none: vectors, dense. Then come grids each twice as fine, the last half the size of x. Vectors have the
-            first only.
+        layers: number of stochastic layers on each grid, coarsest first; 0 for a grid without latents. The first entry
+            is for vectors (dense, no grid). The following grids double in size, and the last is half the size of x.
+            For vector data there is only the first entry.
         widths: channels of the state and the features on each grid.
-        latents: latent channels on each grid (latents, on the first).
-        blocks: residual blocks on each grid of the way up.
+        latents: latent channels on each grid (number of latents for the first entry).
+        blocks: residual blocks on each grid of the bottom-up pass.
         condition: size of the condition c; 0 for none.
-        values: lowest and highest x, brought to -1..1 for the way up where they are not about 1 (levels 0..255).
+        values: lowest and highest x, rescaled to -1..1 for the bottom-up pass if they are not near 1 (levels 0..255).
     """
 
     def __init__(
@@ -326,11 +329,13 @@ class TopDown(Model):
                 f"layers, widths and latents are for the same grids, got {len(layers)}, {len(widths)}, {len(latents)}"
             )
         if min(layers) < 0 or sum(layers) < 1 or min(*widths, *latents) < 1:
-            raise ChoiceError(f"a model needs a layer, and every grid channels and latents: got {layers} layers")
+            raise ChoiceError(
+                f"a model needs at least one layer, and every grid needs channels and latents: got {layers} layers"
+            )
         if len(event) == 1 and len(layers) > 1:
             raise ChoiceError(f"vectors have no grids: give one number of layers, not {len(layers)}")
         if len(event) > 1 and len(layers) < 2:
-            raise ChoiceError("images and signals have grids: give two or more numbers of layers, such as 2 2 1")
+            raise ChoiceError("images and signals have grids: give at least two numbers of layers, such as 2 2 1")
         grids = [(), *networks.grid_sizes(event[1:], len(layers) - 1)[:0:-1]] if len(event) > 1 else [()]
         depth = sum(layers)
         features: nn.Module = _Features(event, grids, widths, blocks)
@@ -356,10 +361,10 @@ class TopDown(Model):
     def _walk(
         self, c: Tensor | None, lead: Sequence[int], pick: Callable[[int, _Layer, Tensor], Tensor]
     ) -> Distribution:
-        """p(x | z) at the end of the walk down; `pick(stage, layer, h)` says z (N, *shape). `lead` is (K?, B)."""
+        """p(x | z) after the top-down pass; `pick(stage, layer, h)` returns z (N, *shape). `lead` is (K?, B)."""
         if (c is None) != (self.given is None):
             raise ValueError(
-                "this model is conditional: it needs c" if c is None else "this model takes no condition c"
+                "this model is conditional and needs c" if c is None else "this model takes no condition c"
             )
         h: Tensor = self.start
         if self.given is not None:
@@ -425,18 +430,18 @@ def top_down(
     condition: int = 0,
     values: tuple[float, float] | None = None,
 ) -> TopDown:
-    """A `TopDown` model for data of any shape, of a size that two CPU cores train.
+    """A `TopDown` model for data of any shape, small enough to train on two CPU cores.
 
     Arguments:
         event: shape of x, (D,), (C, L) or (C, H, W).
         head: of the likelihood.
-        layers: stochastic layers on each grid, coarsest first: `TopDown`. By default 3 for vectors; for images 2
-            without a grid, 2 on the coarsest grid (7 x 7 of 28 x 28, 8 x 8 of 64 x 64) and 1 on each finer one.
-        width: channels on the finest grid, doubled on each coarser one up to 4 times; vectors: of all layers.
-        latent: latent channels on each grid; 8 times as many latents without a grid. Vectors: latents a layer.
-        blocks: residual blocks on each grid of the way up.
+        layers: stochastic layers on each grid, coarsest first, as in `TopDown`. By default 3 for vectors; for images 2
+            without a grid, 2 on the coarsest grid (7 x 7 for 28 x 28, 8 x 8 for 64 x 64) and 1 on each finer one.
+        width: channels on the finest grid, doubled on each coarser one up to 4 times; for vectors, of all layers.
+        latent: latent channels on each grid, 8 times as many latents without a grid; for vectors, latents per layer.
+        blocks: residual blocks on each grid of the bottom-up pass.
         condition: size of the condition c; 0 for none.
-        values: lowest and highest x where they are not about 1, such as (0, 255).
+        values: lowest and highest x if they are not near 1, such as (0, 255).
     """
     if len(event) == 1:
         layers = (3,) if layers is None else layers

@@ -1,4 +1,4 @@
-"""Priors over the latents: conditionals given nothing."""
+"""Priors over the latents: modules that return p(z)."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class StandardNormal(nn.Module):
 
 
 class Mixture(nn.Module):
-    """A mixture of diagonal Gaussians whose weights, means and scales are learned.
+    """A mixture of diagonal Gaussians with learned weights, means and scales.
 
-    Starts with equal weights, means from N(0, 1/4) and scales sqrt(3/4): the moments of N(0, I), from components apart.
+    It starts with equal weights, means from N(0, 1/4) and scales sqrt(3/4), which gives the moments of N(0, I).
 
     Arguments:
         event: (D,).
-        components: C, how many.
+        components: C, the number of Gaussians.
     """
 
     def __init__(self, event: Sequence[int], components: int = 100):
@@ -58,19 +58,19 @@ class Mixture(nn.Module):
 
 
 class Vamp(nn.Module):
-    r"""The variational mixture of posteriors: p(z) = sum_c w_c q(z | u_c) at learned pseudo-inputs u_c.
+    r"""The variational mixture of posteriors (VampPrior): p(z) = sum_c w_c q(z | u_c) at learned pseudo-inputs u_c.
 
-    Tomczak and Welling (2018). The posterior is the model's own, and trained through the prior as well; it must be
-    given x alone. Of a full-covariance posterior the components have its mean and variances, of a flow they are the
-    diagonal Gaussian before its steps: the flow itself would have to be inverted for each pseudo-input at every z.
-    Call `start` with training data before training, as the paper advises.
+    Tomczak and Welling (2018, arXiv:1705.07120). The posterior is the model's own, which is also trained through the
+    prior; it must depend on x alone. For a full-covariance posterior, the components have its mean and variances. For a
+    flow, they are its base Gaussians, because otherwise the flow would have to be inverted for every pair of z and
+    pseudo-input. Call `start` with training data before training, as the paper recommends.
 
     Arguments:
-        posterior: the module q(z | x) that the model uses.
-        event: of x.
-        components: C, how many pseudo-inputs.
-        low, high: the range of x, which the pseudo-inputs are clamped to (the paper's hardtanh); None for none.
-        weighted: learn the weights w, which are 1 / C otherwise.
+        posterior: the model's module q(z | x).
+        event: shape of one x.
+        components: C, the number of pseudo-inputs.
+        low, high: the range of x, to which pseudo-inputs are clamped (hardtanh in the paper); None for no clamp.
+        weighted: learn the weights w instead of 1 / C.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Vamp(nn.Module):
 
     @property
     def posterior(self) -> nn.Module:
-        """The model's own. Registered here too, torch's `functional_call` would not put its parameters back."""
+        """The model's posterior, not registered here: `functional_call` would not restore parameters with two names."""
         return self._of_model[0]
 
     @property
@@ -109,10 +109,10 @@ class Vamp(nn.Module):
         return self.pseudo if self.low is None else self.pseudo.clamp(self.low, self.high)
 
     def start(self, x: Tensor, seed: int = 0) -> None:
-        """Put the pseudo-inputs at data drawn from x (n, *event) without repetition while there are any, plus noise.
+        """Initialise the pseudo-inputs with random examples of x (n, *event), distinct if possible, plus noise.
 
-        The noise's deviation is 0.01 of the range of x (or of its deviation, where no range is known); pseudo-inputs
-        start within the range, since a clamp has no gradient outside.
+        The noise has a standard deviation of 0.01 times the range of x (or its deviation, if no range is given).
+        Pseudo-inputs start within the range, because a clamp has no gradient outside.
         """
         with torch.no_grad():
             c, event = len(self.pseudo), self.pseudo.shape[1:]
@@ -139,13 +139,13 @@ class Vamp(nn.Module):
 
 
 class FlowPrior(nn.Module):
-    """A normalising flow of couplings, then a scale and a shift of each latent. Starts as N(0, I).
+    """A normalising flow: couplings, then a scale and shift per latent. Starts as N(0, I).
 
-    Density and draws each take one pass.
+    Density and samples each take one pass.
 
     Arguments:
         event: (D,).
-        transforms: how many couplings; four let every latent depend on every other both ways.
+        transforms: number of couplings; four make every latent depend on every other in both directions.
         hidden: widths of each coupling's network.
         kind: `affine` (Dinh et al. 2017) or `spline` (Durkan et al. 2019).
     """
@@ -171,7 +171,7 @@ class UniformSphere(nn.Module):
     """p(z) uniform on the unit sphere of R^D: the prior of spherical posteriors (Davidson et al. 2018).
 
     Arguments:
-        event: (D,), D of 2 or more.
+        event: (D,), D at least 2.
     """
 
     zero: Tensor

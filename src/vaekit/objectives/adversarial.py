@@ -1,4 +1,4 @@
-"""Objectives that hold the aggregate posterior against the prior by a critic."""
+"""An objective that matches the aggregate posterior to the prior with a critic."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ class Adversarial(OneLayer):
     r"""loss = E_q[-log p(x|z)] + weight E_q(z)[-log sigmoid(critic(z))], of a deterministic or a random encoder.
 
     The adversarial autoencoder of Makhzani et al. (2016, arXiv:1511.05644), which is the WAE-GAN of Tolstikhin et al.
-    (2018, arXiv:1711.01558). The critic's logit tells draws of the prior from codes z ~ q(z). It is a group of its
-    own, with the training of WAE-GAN: the codes it learns from are detached, while the model's loss goes through a
-    frozen critic and never reaches the critic.
+    (2018, arXiv:1711.01558). The critic classifies samples of the prior against codes z ~ q(z). It is a separate
+    parameter group, trained as in WAE-GAN: its codes are detached, and the model's loss passes through a frozen critic.
 
-    Recorded: `distortion`, `critic_accuracy` (0.5 where it cannot tell), `fooling` (the model's second term without its
-    weight, log 2 where the critic guesses), and where the encoder has a density the true `elbo` and `rate`.
+    The stats are `distortion`, `critic_accuracy` (0.5 for a guessing critic), `fooling` (the model's second term
+    without its weight, log 2 for a guessing critic), and the true `elbo` and `rate` if the encoder has a density.
 
     Arguments:
-        latent: latent dimensions.
-        weight: of the term that fools the critic, a number or a schedule of the step. A large one (10, for 28 x 28
-            images) lets the adversaries chase each other at the reconstruction's cost.
+        latent: number of latents.
+        weight: of the term that fools the critic, a number or a schedule of the step. A large weight (10, for 28 x 28
+            images) makes the two networks oscillate, at the cost of reconstruction.
         hidden: widths of the critic's layers.
     """
 
@@ -50,8 +49,8 @@ class Adversarial(OneLayer):
         super().check(model)
         if learns_prior(model):
             raise ChoiceError(
-                "Adversarial brings the codes to a fixed prior, and this one has weights to learn, which nothing in "
-                "the loss would train: use the prior N(0, I), or the objective InfoVAE"
+                "Adversarial matches the codes to a fixed prior, but this prior has learned weights, which the loss "
+                "does not train: use the prior N(0, I), or the objective InfoVAE"
             )
 
     def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:

@@ -1,4 +1,4 @@
-"""Autoencoders: a code without a distribution, and penalties that give it a shape."""
+"""Autoencoders: codes without a distribution, and penalties on them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Autoencoder(Objective):
     rho of the time, rho_j being the batch's mean of s(z_j) and the KL that of Bernoulli variables (Lee et al. 2008; Ng
     2011).
 
-    The Jacobian's norm is estimated without bias by one random projection a datum and step, E_u |J^T u|^2 = |J|^2 for
-    random signs u over x. The gradient of the sum of all outputs, u = 1, which some call this penalty, is not it.
+    The Jacobian's norm is estimated without bias by one random projection per example and step, E_u |J^T u|^2 = |J|^2
+    for random signs u over x. The gradient of the sum of all outputs (u = 1) is a different quantity.
 
-    An autoencoder has no log p(x) and no bound. Recorded: `distortion` and the sum of all penalties, `penalty`.
+    An autoencoder has no log p(x) and no bound. The stats are `distortion` and the sum of all penalties, `penalty`.
 
     Arguments:
         l2: weight of half the code's square.
@@ -64,8 +64,8 @@ class Autoencoder(Objective):
         q = example(one_layer(self, model).posterior)
         if q is not None and not is_point(q):
             raise ChoiceError(
-                f"Autoencoder has no KL, without which a posterior with a spread ({type(q).__name__}) has no reason "
-                "to keep it: give the model a point for a posterior, or use the objective ELBO"
+                f"Autoencoder needs a point posterior, not {type(q).__name__}: without a KL, a posterior with a spread "
+                "would collapse to a point; or use the objective ELBO"
             )
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
@@ -94,7 +94,7 @@ def _squared_slope(model: Model, trace: Trace, batch: Batch) -> Tensor:
     """|J^T u|^2 of J = dE[x|z]/dz at the code of each datum, for random signs u: (B,)."""
     z, mean = trace.latents[0].z, trace.px.mean
     with torch.enable_grad():
-        if not z.requires_grad:  # nothing before the code is in training
+        if not z.requires_grad:  # the encoder is not trained
             z = z.detach().requires_grad_()
             mean = model.likelihood(z, *(() if batch.c is None else (batch.c,))).mean
         signs = torch.where(batch.noise.bits(mean.shape[1:]) < 0, -1.0, 1.0).to(mean.dtype)

@@ -1,4 +1,4 @@
-"""What an objective is."""
+"""The base class of objectives, and the inputs and outputs of a step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vaekit.utils.functional import call, places
 
 @dataclass
 class Batch:
-    """One batch as a model sees it: x (B, *event), an optional condition c (B, ...), labels y (B,), its noise."""
+    """One batch as observed by the model: x (B, *event), its noise, and optionally c (B, ...) and labels y (B,)."""
 
     x: Tensor
     noise: Noise
@@ -25,14 +25,14 @@ class Batch:
 
 
 class Losses(NamedTuple):
-    """`losses`: scalars to minimise, by parameter group. `stats`: scalars to record, in nats per datum by default."""
+    """`losses`: scalars to minimise, by parameter group. `stats`: scalars to record, in nats per example by default."""
 
     losses: dict[str, Tensor]
     stats: dict[str, Tensor]
 
 
 class Tuning(NamedTuple):
-    """How a parameter group of the objective's own is trained, whatever the model's optimiser is."""
+    """The optimiser of a parameter group that does not use the run's optimiser."""
 
     optimiser: str = "adam"
     lr: float = 1e-3
@@ -40,16 +40,16 @@ class Tuning(NamedTuple):
 
 
 class Objective(nn.Module, ABC):
-    """What is minimised. It stands outside the model and may own parameters (a critic, a multiplier). Abstract.
+    """A training objective, which may own parameters such as a critic or a multiplier. Abstract.
 
-    `parameter_groups` names disjoint sets of parameters; `forward` returns one loss per group, and a loss reaches the
-    parameters of its own group only. All gradients are taken at the same parameters, then all groups step.
+    `parameter_groups` names disjoint sets of parameters; `forward` returns one loss per group, whose gradient is taken
+    with respect to that group only. All gradients are computed at the same parameters, then all groups step.
 
     Attributes:
-        densities: the recorded stats that hold log p(x), with its sign: they are told in the data's own units.
-        tuning: the training of parameter groups that do not follow the run's optimiser and learning rate.
-        corruption: what is done to x before it is encoded in training, called as corruption(x, noise); the target
-            stays the clean x.
+        densities: the stats that contain log p(x), with its sign; they are reported in the data's own units.
+        tuning: optimisers of parameter groups that do not use the run's optimiser and learning rate.
+        corruption: applied to x before it is encoded in training, called as corruption(x, noise); the target is the
+            clean x.
     """
 
     densities: ClassVar[dict[str, int]] = {"elbo": 1, "distortion": -1}
@@ -60,11 +60,11 @@ class Objective(nn.Module, ABC):
         return self._modules.get("corruption")  # a plain class attribute would hide a module set on an instance
 
     @corruption.setter
-    def corruption(self, value: nn.Module | None) -> None:  # reached for None only: Module registers the rest
+    def corruption(self, value: nn.Module | None) -> None:  # only called for None: Module registers modules
         self._modules["corruption"] = value
 
     def seen(self, x: Tensor, noise: Noise) -> Tensor:
-        """What the encoder sees of x."""
+        """The encoder's input for x: corrupted, if the objective has a corruption."""
         return x if self.corruption is None else self.corruption(x, noise)
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -76,21 +76,25 @@ class Objective(nn.Module, ABC):
         return {"model": [p for p in model.parameters() if p.requires_grad]}
 
     def check(self, model: Model) -> None:
-        """Raises ChoiceError where this objective cannot train this model, with the reason and what to write."""
+        """Check that this objective can train this model.
+
+        Raises:
+            ChoiceError: it cannot, with the reason and a suggestion.
+        """
 
     def in_units(self, log_jacobian: float) -> None:
-        """Told before training: log |dx / draw| of a datum, nats; log p(x) and it are log p of the data's own units."""
+        """Called once before training with log |dx / d raw| in nats, which converts log p(x) to the data's units."""
 
     def trace(self, model: Model, batch: Batch, k: int | None = None) -> Trace:
-        """A pass through the model, its input corrupted where that is asked for."""
+        """A pass through the model, with the corruption of the objective, if any."""
         return model.trace(self.seen(batch.x, batch.noise), batch.c, k=k, noise=batch.noise)
 
     @abstractmethod
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
-        """The losses of one batch at a training step, and the stats to record."""
+        """The losses of one batch at training step `step` (a scalar tensor), and the stats to record."""
 
 
 def frozen(module: nn.Module) -> Callable[..., Any]:
-    """The module as a function: its parameters get no gradient, what is put in still does."""
+    """The module as a function whose parameters get no gradient; its inputs still do."""
     tensors = {place: t.detach() for place, t in places(module).items()}
     return lambda *given, **named: call(module, tensors, *given, **named)

@@ -1,4 +1,4 @@
-"""A KL that is held to a capacity which grows in training."""
+"""A KL that is held at a capacity which grows during training."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from .terms import distortion, rate
 class Capacity(Objective):
     r"""loss = E_q[-log p(x|z)] + gamma |KL(q(z|x) || p(z)) - C(step)| (Burgess et al. 2018, arXiv:1804.03599).
 
-    The KL inside the bars is the batch's mean, as in disentanglement_lib: data may then take what they need of the
-    capacity, where the absolute value of each datum's difference would give every datum the same. Recorded beside the
-    true `elbo`, `rate` and `distortion`: `capacity`, C in nats.
+    The KL is averaged over the batch before taking the absolute value, as in disentanglement_lib: the rate of single
+    examples may then differ. The stats are the true `elbo`, `rate` and `distortion`, and `capacity`, C in nats.
 
     Arguments:
-        gamma: weight of the difference. Any above the nats of distortion that one more nat of KL would save holds the
-            KL at C (an exact penalty); far above it, its kink drowns the distortion's own gradient. On Fashion-MNIST
-            5 stood 13 nats above 100 at one step count; the paper takes 1000.
+        gamma: weight of the difference. It holds the KL at C if it exceeds the distortion that one more nat of KL would
+            save (an exact penalty). A much larger weight dominates the gradient of the distortion: on Fashion-MNIST, 5
+            gave a bound 13 nats above that of 100 after equal steps. The paper uses 1000.
         capacity: C in nats at the end of its rise, or a schedule of the step.
         over: steps of the linear rise from 0, where `capacity` is a number.
-        samples: draws of z a datum.
+        samples: samples of z per example.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One part of the bound made small while the other keeps to a target, by a multiplier that is learned."""
+"""One part of the bound is minimised while a learned multiplier holds the other at a target."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ class Constrained(Objective):
     r"""min rate subject to distortion <= target, or min distortion subject to rate <= target.
 
     The model minimises  rate + lambda (distortion - target)  (or the other way round) with the multiplier
-    lambda > 0 held; the group `multiplier` minimises -log lambda C, with C = distortion - target held and cut off at
-    one nat either way, by gradient descent. That is the update lambda <- lambda exp(lr C) of GECO (Rezende and Viola
+    lambda > 0 constant; the group `multiplier` minimises -log lambda C by gradient descent, where C = distortion -
+    target is constant and clipped to one nat. That is the update lambda <- lambda exp(lr C) of GECO (Rezende and Viola
     2018, arXiv:1810.00597): lambda grows by a factor while the constraint is violated and shrinks while
-    there is slack, by 1 % a step at most where `lr` is 0.01, so that a start far from the target does not wind it up.
-    Within the last nat the step goes by C itself, without which lambda would swing about the target for ever. It
-    stays within 1e-6 .. 1e6, also where the target is out of reach.
+    there is slack, by at most 1 % per step for `lr` 0.01, so that a start far from the target does not wind it up.
+    Within one nat of the target the step is proportional to C, which lets lambda settle. It stays within 1e-6 .. 1e6,
+    even if the target is out of reach.
 
-    Recorded beside the true `elbo`, `rate` and `distortion`: `multiplier`, and `violation`, the difference from the
-    target in nats. The target of a distortion is that of the data in their own units, as it is recorded and reported:
-    training tells the Jacobian of the observation (`in_units`), by which -log p(x|z) of x as the model sees it differs.
+    The stats are the true `elbo`, `rate` and `distortion`, `multiplier`, and `violation`, the difference from the
+    target in nats. The target of a distortion is in the data's own units, like the recorded one: training passes the
+    Jacobian of the observation to `in_units`.
 
     Arguments:
         hold: what is held to the target: `distortion` or `rate`.
-        target: in nats a datum, of a distortion those of the data's own units.
-        lr: learning rate of log lambda, a nat: less where the two parts react slowly or by many nats and lambda swings.
+        target: in nats per example; for a distortion, in the data's own units.
+        lr: learning rate of log lambda per nat; decrease it if lambda oscillates.
         start: lambda at the start; 1 is the plain bound.
-        samples: draws of z a datum.
+        samples: samples of z per example.
     """
 
     log_jacobian: Tensor
@@ -63,7 +63,9 @@ class Constrained(Objective):
             raise ValueError(f"samples must be 1 or more, got {samples}")
         self.hold, self.target, self.samples = hold, target, samples
         self.log_multiplier = nn.Parameter(torch.tensor(math.log(start)))
-        self.register_buffer("log_jacobian", torch.zeros(()), persistent=False)  # a checkpoint has it, a run no need
+        self.register_buffer(
+            "log_jacobian", torch.zeros(()), persistent=False
+        )  # checkpoints store it, runs do not need it
         self.tuning = {"multiplier": Tuning("sgd", lr)}  # type: ignore[misc]
 
     def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:

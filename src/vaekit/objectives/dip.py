@@ -22,11 +22,10 @@ class DIP(OneLayer):
 
     Kumar et al. (2018, arXiv:1711.00848), for a prior N(0, I). Kind i takes the covariance of the posterior means,
     C = Cov_x[mu(x)]; kind ii that of the aggregate posterior, C = Cov_x[mu(x)] + E_x[Cov q(z|x)]. Covariances are
-    the batch's unbiased ones; with one row Cov_x[mu] is zero. Squared, they are too large by what they scatter, about
-    1/B each.
+    unbiased estimates from the batch; for one row Cov_x[mu] is zero. Their squares are biased upwards by about 1/B.
 
-    Recorded beside the true `elbo`, `rate` and `distortion`: `off_diagonal` and `diagonal`, the two sums without their
-    weights (they are not in nats).
+    The stats are the true `elbo`, `rate` and `distortion`, and `off_diagonal` and `diagonal`, the two sums without
+    weights (not in nats).
 
     Arguments:
         kind: `i` or `ii`.
@@ -59,7 +58,7 @@ class DIP(OneLayer):
             raise ChoiceError(
                 f"DIP needs the {'mean' if self.kind == 'i' else 'covariance'} of q(z | x), which this posterior "
                 f"({type(q).__name__}) does not give: use a Gaussian posterior, diagonal or full, or the objective "
-                "FactorVAE, which asks for draws only"
+                "FactorVAE, which needs samples only"
             ) from None
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:

@@ -15,16 +15,16 @@ from .terms import distortion, free_rate, rate
 class ELBO(Objective):
     r"""loss = E_q[-log p(x|z)] + beta KL(q(z|x) || p(z)), averaged over the batch.
 
-    With free bits f > 0 the KL in the loss is sum_j max(f, KL_j), KL_j being the batch's mean in latent dimension j:
+    With free bits f > 0 the KL in the loss is sum_j max(f, KL_j), where KL_j is the batch mean for latent dimension j:
     up to f nats each are free (Kingma et al. 2016, arXiv:1606.04934). Where the posterior does not
     factorise, or the model has several layers, j runs over layers.
 
     Arguments:
         beta: the KL's weight, a number or a schedule of the step: `Linear` warms up (Bowman et al. 2016), `Cyclic`
-            does so again and again (Fu et al. 2019). The recorded `elbo` has weight 1 whatever it is.
-        samples: L draws of z a datum for the expectation.
+            repeats the warm-up (Fu et al. 2019). The recorded `elbo` always has weight 1.
+        samples: L, samples of z per example for the expectation.
         analytic: use the closed form of the KL where torch has one (equation 10 of Kingma and Welling 2013) instead
-            of log q - log p at the draws (their equation 8's first estimator).
+            of log q - log p at the samples (the first estimator of their equation 8).
         free_bits: f, in nats. The recorded `elbo` and `rate` are the true ones.
     """
 
@@ -44,6 +44,6 @@ class ELBO(Objective):
         k = None if self.samples == 1 else self.samples
         trace = self.trace(model, batch, k)
         d, r = distortion(trace, batch.x), rate(trace, self.analytic)
-        weighed = r if self.free_bits == 0 else free_rate(trace, self.free_bits, self.analytic)
-        loss = (d + self.beta(step) * weighed).mean()
+        penalised = r if self.free_bits == 0 else free_rate(trace, self.free_bits, self.analytic)
+        loss = (d + self.beta(step) * penalised).mean()
         return Losses({"model": loss}, {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()})

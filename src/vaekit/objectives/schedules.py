@@ -45,8 +45,8 @@ class Linear(Schedule):
 class Geometric(Schedule):
     """From `start` to `value` in equal ratios over `steps`, then constant; at once where `steps` is 0. Both above 0.
 
-    From far above, a KL weight that falls lets latents into use one at a time, as in the annealing test of Wu et al.
-    (2021, DEFT, arXiv:2102.03986).
+    A KL weight that falls from a large value brings latents into use one at a time, as in the annealing test of Wu et
+    al. (2021, DEFT, arXiv:2102.03986).
     """
 
     def __init__(self, value: float, steps: int, start: float):
@@ -86,14 +86,14 @@ class Cosine(Schedule):
 
 
 def unfinished(objective: nn.Module, steps: int) -> str | None:
-    """A note where a weight or a capacity of the objective is still on its way when a run of so many steps ends."""
+    """A note if a weight or capacity has not reached its final value after `steps` steps; else None."""
     options = {"beta": "`warmup`", "capacity": "`capacity_steps`"}
     for name, schedule in objective.named_modules():
         if isinstance(schedule, Linear | Geometric | Cosine) and schedule.steps > steps:
             shorter = f", or a smaller {options[name]}" if name in options else ""
             return (
-                f"{name} ends at {float(schedule(steps)):.3g} instead of {schedule.value:g}: it takes "
-                f"{schedule.steps:,} steps to get there, and this run has {steps:,}; what helps: more steps{shorter}"
+                f"{name} ends at {float(schedule(steps)):.3g} instead of {schedule.value:g}: its schedule takes "
+                f"{schedule.steps:,} steps, and this run has {steps:,}; use more steps{shorter}"
             )
     return None
 
@@ -109,13 +109,13 @@ def _not_negative(steps: int) -> int:
 
 
 def _done(step: Tensor | float, steps: int) -> Tensor:
-    """How much of a rise over `steps` is done at this step: 0 at the first, 1 from number `steps` on."""
+    """The completed share of a schedule over `steps`: 0 at step 0, 1 from step `steps` on."""
     now = _tensor(step)
     return torch.clamp(now / steps, max=1.0) if steps else torch.ones_like(now)
 
 
 def learning_rate(name: str, progress: float, warmup: float = 0.01, floor: float = 0.0) -> float:
-    """The factor on the learning rate after `progress` (0 to 1) of the training: `constant`, `linear` or `cosine`.
+    """The learning rate's factor after `progress` (0 to 1) of training: `constant`, `linear` or `cosine`.
 
     Every schedule but `constant` warms up linearly over the first `warmup` of the training.
     """

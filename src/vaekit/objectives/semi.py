@@ -1,4 +1,4 @@
-"""The semi-supervised bound: classes summed over where they are not known."""
+"""The semi-supervised bound, with a sum over the classes of unlabelled examples."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SemiSupervised(Objective):
 
     `labelled` is the share of the *training data* whose class is known, not of the batch. A row of a random batch is
     known with that chance, so the expectation of the second sum is alpha times the mean cross-entropy of the known
-    data, however few they are; dividing by the count in the batch would not give that, and fails where it is 0.
+    data, however few they are; dividing by the count in the batch would be biased, and undefined for 0.
     The paper's alpha, which multiplies the same mean beside sums over N data, is N times this one: 0.1 N there.
 
     The recorded `elbo` is the mean of -U over all rows, known or not. `accuracy` is the share of the known rows that
@@ -37,7 +37,7 @@ class SemiSupervised(Objective):
     Arguments:
         alpha: weight of the cross-entropy.
         labelled: share of the training data whose class is known, in (0, 1].
-        samples: draws of z a datum and class.
+        samples: samples of z per example and class.
     """
 
     def __init__(self, alpha: float = 10.0, labelled: float = 1.0, samples: int = 1):

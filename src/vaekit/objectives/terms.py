@@ -1,4 +1,4 @@
-"""The parts that objectives and estimators are made of: functions of a `Trace`, one number a datum, in nats."""
+"""The parts of objectives and estimators: functions of a `Trace` with one number per example, in nats."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def has_closed_form(q: Distribution, p: Distribution) -> bool:
 
 
 def latent_rate(latent: Latent, analytic: bool = True) -> Tensor:
-    """KL(q(z|x) || p(z)) of one layer: closed form where registered, else log q - log p at the draws. (K?, B)"""
+    """KL(q(z|x) || p(z)) of one layer: in closed form if registered, else log q - log p at the samples. (K?, B)"""
     if analytic and has_closed_form(latent.q, latent.p):
         return kl_divergence(latent.q, latent.p)
     return latent.log_q - latent.log_p
 
 
 def rate(trace: Trace, analytic: bool = True) -> Tensor:
-    """The KL of all layers, nats a datum: (B,)."""
+    """The KL of all layers in nats per example, (B,)."""
     return torch.stack([_over_samples(latent_rate(h, analytic), trace) for h in trace.latents]).sum(0)
 
 
 def rate_per_dim(latent: Latent) -> Tensor | None:
-    """The KL of each latent dimension, (B, *event), where q and p both factorise over them; else None."""
+    """The KL of each latent dimension, (B, *event), if q and p both factorise over them; else None."""
     q, p = latent.q, latent.p
     if not (isinstance(q, Independent) and isinstance(p, Independent)):
         return None
@@ -50,7 +50,7 @@ def rate_per_dim(latent: Latent) -> Tensor | None:
 
 
 def _sampled_rate_per_dim(latent: Latent) -> Tensor | None:
-    """log q - log p of each latent dimension at the draws, (K?, B, *event), where q and p factorise over them."""
+    """log q - log p of each latent dimension at the samples, (K?, B, *event), if q and p factorise; else None."""
     q, p = latent.q, latent.p
     if not (isinstance(q, Independent) and isinstance(p, Independent)):
         return None
@@ -62,7 +62,7 @@ def _sampled_rate_per_dim(latent: Latent) -> Tensor | None:
 def rate_groups(trace: Trace, analytic: bool = True) -> Tensor:
     """The KL averaged over batch and samples, in parts that sum to the mean of `rate`.
 
-    One part a latent dimension where there is one layer that factorises, else one part a layer.
+    One part per latent dimension for a single layer that factorises, else one part per layer.
     """
     if len(trace.latents) == 1:
         (h,) = trace.latents
@@ -80,14 +80,14 @@ def free_rate(trace: Trace, free: float, analytic: bool = True) -> Tensor:
 
 
 def distortion(trace: Trace, x: Tensor) -> Tensor:
-    """-log p(x | z), nats a datum, averaged over the samples of the pass: (B,)."""
+    """-log p(x | z) in nats per example, averaged over the samples of the pass: (B,)."""
     return -_over_samples(trace.px.log_prob(x), trace)
 
 
 def log_weights(trace: Trace, x: Tensor, log_px: Tensor | None = None) -> Tensor:
-    """log p(x, z) - log q(z | x) at the draws, (K?, B); `log_px` saves work where log p(x | z) is known already.
+    """log p(x, z) - log q(z | x) at the samples, (K?, B); pass `log_px` if log p(x | z) is known.
 
-    Monte Carlo in both parts: with a closed-form KL the importance-weighted bound would not be a bound.
+    Both parts are Monte Carlo: with a closed-form KL, the importance-weighted bound would not be a bound.
     """
     total = trace.px.log_prob(x) if log_px is None else log_px
     for h in trace.latents:
@@ -101,15 +101,15 @@ def log_mean_weight(weights: Tensor) -> Tensor:
 
 
 def grouped_bound(weights: Tensor, groups: int = 1) -> Tensor:
-    """`log_mean_weight` within each of the groups that the K samples are shared out to, averaged: (K, B) -> (B,)."""
+    """`log_mean_weight` within each of `groups` groups of samples, averaged over groups: (K, B) -> (B,)."""
     parts = weights.unflatten(0, (groups, -1))  # (M, K / M, B)
     return (log_sum_exp(parts, 1) - math.log(parts.shape[1])).mean(0)
 
 
 class Weights(NamedTuple):
-    """Log-weights summed on the fly, so that memory does not grow with K: all (B,)."""
+    """A running sum of log-weights whose memory does not grow with K: all (B,)."""
 
-    top: Tensor  # the largest log-weight yet
+    top: Tensor  # the largest log-weight so far
     total: Tensor  # sum_k exp(w_k - top)
     squares: Tensor  # sum_k exp(2 (w_k - top))
 
@@ -118,7 +118,7 @@ class Weights(NamedTuple):
         return cls(torch.full_like(like, -math.inf), torch.zeros_like(like), torch.zeros_like(like))
 
     def add(self, weights: Tensor) -> Weights:
-        """With the log-weights (K, B) of more samples."""
+        """The sums with the log-weights (K, B) of more samples added."""
         top = torch.maximum(self.top, weights.max(0).values)
         shift, fresh = torch.exp(self.top - top), torch.exp(weights - top)
         return Weights(top, self.total * shift + fresh.sum(0), self.squares * shift**2 + fresh.square().sum(0))

@@ -23,14 +23,14 @@ class TotalCorrelation(OneLayer):
     their logarithms a little too low, the more so the smaller the batch. With one row the estimate of q(z) is q(z|x):
     no information, no correlation, and the loss of a plain VAE with weight gamma.
 
-    Recorded beside the true `elbo`, `rate` and `distortion`: `information`, `correlation` and `dimension_kl`.
+    The stats are the true `elbo`, `rate` and `distortion`, and `information`, `correlation` and `dimension_kl`.
 
-    The estimate takes the rows of a batch for different data. With several processes each estimates from its own rows,
-    so their number is B in the weights, and the gradient is the mean of those of smaller batches.
+    The rows of a batch must be different examples. With several processes, each estimates from its own B rows, and the
+    gradients of these smaller batches are averaged.
 
     Arguments:
-        n: how many data there are to train on (N).
-        alpha: weight of the mutual information between datum and code.
+        n: N, the number of training examples.
+        alpha: weight of the mutual information between example and code.
         beta: weight of the total correlation.
         gamma: weight of the dimension-wise KL. Each a number or a schedule of the step.
     """
@@ -59,7 +59,7 @@ class TotalCorrelation(OneLayer):
             raise ChoiceError(
                 "TotalCorrelation needs the density q(z_j | x) of every latent dimension, which this posterior "
                 f"({type(q).__name__}) does not give: use a Gaussian posterior with a diagonal covariance, or the "
-                "objective FactorVAE, which estimates the total correlation from draws"
+                "objective FactorVAE, which estimates the total correlation from samples"
             )
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:

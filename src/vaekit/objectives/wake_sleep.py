@@ -18,10 +18,10 @@ class WakeSleep(Objective):
 
     Wake: `decoder` (prior and likelihood) minimises E_{q(z|x)}[-log p(x, z)] on data, the draws held. Sleep: `encoder`
     minimises E_{p(x, z)}[-log q(z|x)] on as many dreams, z drawn from the prior and x from the likelihood, both held.
-    The sleep phase fits q in the other direction than a bound does, KL(p(z|x) || q(z|x)), and on what the model
-    dreams, not on data; so it needs no reparametrised draws, and is no descent on the ELBO.
+    The sleep phase minimises KL(p(z|x) || q(z|x)), the reverse of the bound's KL, on samples of the model instead of
+    data. It needs no reparametrised samples, and it does not ascend the ELBO.
 
-    Recorded: the true `elbo`, `rate` and `distortion` of the wake phase.
+    The stats are the true `elbo`, `rate` and `distortion` of the wake phase.
     """
 
     def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
