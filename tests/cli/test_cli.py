@@ -237,12 +237,12 @@ def test_extend_and_exists(tmp_path):
     assert "extended from step" in longer.err
     assert "validation ELBO" in longer.out
     again = done("fit", "--out", "r", "--extend", "--steps", first["step"] + 3)
-    assert "nothing left to train" in again.out
+    assert "nothing to train" in again.out
     legs = json.loads(Path("r/run.json").read_text())["legs"]
     assert [(leg["from"], leg["to"]) for leg in legs] == [(0, first["step"]), (first["step"], first["step"] + 3)]
     for place in ("s", "s"):  # a job that may be submitted again as it is
         job = done("fit", "digits", *SMALL, "--out", place, "--exists", "resume")
-    assert "nothing left to train" in job.out
+    assert "nothing to train" in job.out
     done("fit", "digits", *SMALL, "--out", "r", "--exists", "replace")
     assert len(json.loads(Path("r/run.json").read_text())["legs"]) == 1
 
@@ -634,7 +634,7 @@ def test_the_elbo_told_is_that_of_the_saved_weights(capsys):
         ("fit digits --weight-decay nan", "--weight-decay"),
         ("fit digits --weight-decay -1", "--weight-decay"),
         ("fit digits --hidden 3,x", "300,300"),
-        ("fit --hidden 3 digits", "DATA stands before"),
+        ("fit --hidden 3 digits", "write DATA before"),
         ("fit digits --epochs 1 --steps 1", "one of"),
         ("fit digits --steps 0", "--steps"),
         ("fit digits --lr nan", "--lr"),

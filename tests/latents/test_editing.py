@@ -244,7 +244,7 @@ def test_on_the_command_line(digits, tmp_path, monkeypatch, capsys):
     for words, said in (
         (["edit", run, "3", "--attribute", "hat"], "unknown attribute 'hat'"),
         (["fill", run, "3", "--mask", "nowhere.png"], "neither half nor box nor a file"),
-        (["fill", run, "3000"], "no datum 3000"),
+        (["fill", run, "3000"], "has no row 3000"),
     ):
         assert main(words) == 2
         err = capsys.readouterr().err
@@ -334,7 +334,7 @@ def test_a_table_end_to_end(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr()
     assert said.out == "filled.csv\n"
     assert f"{holes[2:].sum():,} values filled in" in said.err
-    assert "nothing is known of 1 row, left empty" in said.err
+    assert "1 row without any value left empty" in said.err
     filled = [line.split(",") for line in Path("filled.csv").read_text().splitlines()]
     assert filled[0] == ["kind", "size", "count", "ready"]
     given = [line.split(",") for line in lines]

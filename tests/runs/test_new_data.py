@@ -551,7 +551,7 @@ def test_new_images_that_are_not_taken_as_they_are_are_told(folder, capsys, monk
     plain = [image.astype(np.uint8) for image in wide]
     run = vk.fit(vk.load(save("narrow", plain)), "vae", likelihood="gaussian", out=folder / "shallow", **TINY)
     assert main(["score", str(run.path), other, "--split", "test", "--out", str(folder / "o.csv")]) == 2
-    assert "a range of their own" in capsys.readouterr().err
+    assert "more than 8 bits and the range" in capsys.readouterr().err
 
 
 def test_notes_on_new_rows_are_given(graded, folder, capsys):

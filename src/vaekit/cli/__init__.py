@@ -26,7 +26,7 @@ from .parameters import as_flags, described, exact
 HELP = """Variational autoencoders on your own data: train, measure, look, use.
 
 DATA is a name (`vaekit datasets`) or a path: a folder of images, .npz, .npy, IDX, .csv, .parquet.
-RUN is the directory that `vaekit fit` leaves. Rows are counted from 0, those of a table without its header.
+RUN is a run directory written by `vaekit fit`. Rows are numbered from 0; the header of a table is not a row.
 
 Start with `vaekit fit digits --minutes 1`. `vaekit COMMAND --help` shows the options of a command, `vaekit recipes`
 which model suits which data.
@@ -53,12 +53,12 @@ COMMANDS = (
     listing.datasets,
     listing.metrics,
 )
-"""Besides fit."""
+"""All commands except fit."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def build(argv: Sequence[str]) -> App:
-    """The program, with the options of the recipe that `argv` asks for where it asks to fit."""
+    """The program for this command line; `fit` has the options of the recipe in `argv`."""
     app = App(
         name="vaekit",
         version=vaekit.__version__,
@@ -79,26 +79,27 @@ def build(argv: Sequence[str]) -> App:
 
 
 def arguments() -> set[str]:
-    """All arguments that are options of some command, by their names in Python."""
+    """The Python names of all arguments that are options of a command."""
     recipes = {a.name for recipe in catalogue.recipes().values() for a in recipe.arguments}
     commands = {name for function in COMMANDS for name in inspect.signature(function).parameters}
     return recipes | commands | {f.name for f in dataclasses.fields(Options)} | set(fit.data_names()) | fit.GENERAL
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program.
+    """Run the program and return its exit status.
 
-    The exit status: 0; 2 for what a user can put right; 3 where a named data set is unavailable; 130 when interrupted.
+    The status is 0; 2 after an error that the user can correct; 3 if a named data set is unavailable; 130 when
+    interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    # the threads of torch wait for one another by spinning, without an end unless told before it is imported: beside
-    # another program on the same cores a step then can take dozens of times as long (docs/threads.md)
+    # by default, torch's threads spin while they wait for each other; if another program uses the same cores, a step
+    # can then take dozens of times as long (docs/threads.md); the limit must be set before torch is imported
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     level = logging.root.manager.disable
     try:
         with warnings.catch_warnings(), wording(_as_flags):
-            warnings.simplefilter("ignore")  # a library's warnings mean nothing to a user
+            warnings.simplefilter("ignore")  # warnings of libraries do not concern the user
             logging.disable(logging.WARNING)
             if argv and not argv[0].startswith("-"):
                 check_command(argv[0], ["fit", *(function.__name__ for function in COMMANDS)])
@@ -112,12 +113,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
-        print("error: out of memory: take a smaller --batch, model or -n", file=sys.stderr)
+        print("error: out of memory: use a smaller --batch, model or -n", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `vaekit recipes | head`: who reads has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe, as in `vaekit recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What can be chosen: recipes and studies with their options, known without importing torch.
+"""Recipes, studies and metrics with their options, available without importing torch.
 
 catalogue.json is written from the registers by `python tools/catalogue.py` (a test holds the two equal), so that lists,
 help and wrong names are answered at once. Without that file the registers themselves are asked.
@@ -23,15 +23,15 @@ FILE = Path(__file__).with_name("catalogue.json")
 
 @dataclass(frozen=True)
 class Described:
-    """What is known of a recipe without its code.
+    """A recipe, described without its code.
 
     Attributes:
-        name: what it is called on the command line.
-        function: the name of the function that it is a setting of.
-        paper: where it comes from.
-        settings: the defaults that it changes.
-        description: what it is, its first line a summary, with its equation.
-        groups: its arguments by heading; what stands before the first heading has "".
+        name: on the command line.
+        function: name of the function that makes the model.
+        paper: to cite.
+        settings: the defaults of the function that the recipe changes.
+        description: a summary in the first line, then details with the equation.
+        groups: the arguments by heading; "" for those before the first heading.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is known of a study without its code: its name, its paper, the data it runs on by default."""
+    """A study, described without its code: its name, its paper and its default data."""
 
     name: str
     paper: str
@@ -62,7 +62,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Measure:
-    """What is known of a metric without its code: see `vaekit.metrics.Metric`; `needs` in words."""
+    """A metric, described without its code: see `vaekit.metrics.Metric`; `needs` are names."""
 
     name: str
     unit: str
@@ -169,10 +169,10 @@ def data_options() -> dict[str, tuple[list[Argument], str | None]]:
 
 
 def recipe(name: str) -> Described:
-    """The recipe of this name.
+    """The recipe with this name.
 
     Raises:
-        ChoiceError: there is none.
+        ChoiceError: there is no such recipe.
     """
     if name not in recipes():
         raise ChoiceError(unknown("recipe", name, sorted(recipes()), 0.4))
@@ -180,10 +180,10 @@ def recipe(name: str) -> Described:
 
 
 def study(name: str) -> Experiment:
-    """The study of this name.
+    """The study with this name.
 
     Raises:
-        ChoiceError: there is none.
+        ChoiceError: there is no such study.
     """
     if name not in studies():
         raise ChoiceError(unknown("study", name, studies(), 0.4))

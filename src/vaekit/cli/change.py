@@ -1,4 +1,4 @@
-"""What changes one datum through its code: edit, fill."""
+"""The commands that change an example through its code: edit, fill."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def edit(
     bare: Flag = False,
     out: str = "edit.png",
 ) -> None:
-    """One datum with more or less of an attribute: itself, then a strip from -strength to strength.
+    """Edit one example along an attribute direction.
+
+    The picture shows the example, then its decoded code, moved along the direction from -strength to strength.
 
     Parameters
     ----------
@@ -45,21 +47,21 @@ def edit(
     attribute
         A two-valued column or a class of the run's data.
     strength
-        How far at the end of the strip: 1 is the way from the mean without to the mean with the attribute.
+        Distance at the ends of the strip; 1 is the distance from the mean code without the attribute to that with it.
     against
-        Another attribute or class: the way from that one to this; the datum's own class when --attribute is another
-        class and the datum is of the test set.
+        Attribute or class from which the direction starts. By default, the example's own class if --attribute is
+        another class and the example is in the test set.
     label
-        The class (or the attributes a,b,c) of a datum that comes from a file, for a conditional run.
-        A number is a name where any class is named by one, else a code 0, 1, ...
+        For a conditional run, the class (or the attributes a,b,c) of an example from a file.
+        A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
     unbalanced
-        Leave in the direction what only comes along with the attribute in these data.
+        Do not correct the direction for other attributes that are correlated with this one in the data.
     steps
-        How many points of the strip.
+        Number of points of the strip.
     data
-        Where the data are, if they have moved.
+        Name or path of the run's data, if they have moved.
     bare
-        The pictures alone, without labels and at a smaller size.
+        Only the pictures, without labels and in their own size.
     out
         .png (a row) or .npz (x, z, strengths, direction).
     """
@@ -98,11 +100,11 @@ def fill(
     bare: Flag = False,
     out: str = "fill.png",
 ) -> None:
-    """Masked parts of one datum filled in from the rest, by inference of its code from what is visible.
+    """Fill in the masked part of an example from its visible part.
 
-    The picture: the datum, what is visible of it, the expectation of the hidden part, then some single answers.
-    Of a table (`vaekit fill RUN rows.csv --out filled.csv`) all missing values of all rows are filled in; all else is
-    written as it stands in the file, columns that the run does not model too.
+    The code is inferred from the visible part. The picture shows the example, its visible part, the expected value of
+    the hidden part, then samples of it. In a table (`vaekit fill RUN rows.csv --out filled.csv`), all missing values
+    of all rows are filled in; everything else is copied from the file, including columns that the run does not model.
 
     Parameters
     ----------
@@ -112,22 +114,22 @@ def fill(
         An index of the test set, an image file, a .npy or .npz file (its first row; rows.npy:3 for another), or a table
         (.csv, .parquet) with missing values.
     mask
-        half (the lower one is hidden), box (the middle), or a file: an image whose bright pixels are hidden, or .npy.
+        half (hides the lower half), box (hides the middle), or a file: an image (bright pixels are hidden) or .npy.
     label
-        Of what comes from a file, for a conditional run: the column of the rows' classes, or one class (or attributes
-        a,b,c) of them all. A number is a name where any class is named by one, else a code 0, 1, ...
+        For a conditional run and examples from a file, the column with their classes, or one class (or attributes
+        a,b,c) for all. A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
     draws
-        How many answers the expectation is over.
+        Number of samples in the expectation.
     seed
-        Of the draws.
+        Seed of the samples.
     beyond_range
-        Let the values of a table lie outside the range that its columns have.
+        Allow values of a table outside the range of their columns.
     data
-        Where the data are, if they have moved.
+        Name or path of the run's data, if they have moved.
     bare
-        The pictures alone, without labels and at a smaller size.
+        Only the pictures, without labels and in their own size.
     out
-        .png (a row) or .npz (x, hidden, filled, draws); of a table .csv.
+        .png (a row) or .npz (x, hidden, filled, draws); for a table .csv.
     """
     import numpy as np
 
@@ -162,7 +164,7 @@ def fill(
 def _fill_table(
     run: Run, source: str, path: Path, draws: int, seed: int, label: str | None, beyond_range: bool
 ) -> None:
-    """A table with its missing values filled in, as .csv, all else as it stands in the file; or its numbers as .npz."""
+    """Write a table with its missing values filled in, as .csv with all other cells unchanged, or as .npz."""
     import numpy as np
 
     from vaekit.data.core import counted
@@ -177,18 +179,18 @@ def _fill_table(
     given = rows(run, source, None)
     raw, labels = np.asarray(given.x, np.result_type(given.x.dtype, np.float32)), classes(run, given, label)
     hidden = np.isnan(raw)
-    blanked(run, raw, hidden)  # says what is wrong by the rows of the file
+    blanked(run, raw, hidden)  # raises errors with the row numbers of the file
     filled = raw.copy()
-    some = np.flatnonzero(hidden.any(1) & ~hidden.all(1))
+    rows_to_fill = np.flatnonzero(hidden.any(1) & ~hidden.all(1))
     with Doing() as doing:
-        for a in range(0, len(some), BLOCK):
-            part = some[a : a + BLOCK]
+        for a in range(0, len(rows_to_fill), BLOCK):
+            part = rows_to_fill[a : a + BLOCK]
             of_these = None if labels is None else labels[part]
             found = run.fill(raw[part], hidden[part], draws, seed, of_these).filled
-            # as many digits as it has, also where raw has more
+            # only as many digits as the model's numbers have, even if `raw` has more
             digits = run.as_rows(found, beyond_range).astype(str).astype(raw.dtype)
             filled[part] = np.where(hidden[part], digits, raw[part])
-            doing("filling rows", a + len(part), len(some))
+            doing("filling rows", a + len(part), len(rows_to_fill))
     if path.suffix.lower() == ".csv" and run.columns:
         cells, delimiter = filled_cells(run, Path(source).expanduser(), filled, hidden, beyond_range)
         make_folder(path)
@@ -197,13 +199,13 @@ def _fill_table(
     else:
         write(path, run, filled, 1, {"x": raw, "hidden": hidden, "filled": filled})
     empty = int(hidden.all(1).sum())
-    left = f"; nothing is known of {counted(empty, 'row')}, left empty" if empty else ""
-    values, all_rows = counted(int(hidden[some].sum()), "value"), counted(len(raw), "row")
-    print(f"{values} filled in, in {len(some):,} of {all_rows}{left}", file=sys.stderr)
+    remark = f"; {counted(empty, 'row')} without any value left empty" if empty else ""
+    values, all_rows = counted(int(hidden[rows_to_fill].sum()), "value"), counted(len(raw), "row")
+    print(f"{values} filled in, in {len(rows_to_fill):,} of {all_rows}{remark}", file=sys.stderr)
 
 
 def _beside(run: Run, given: int | np.ndarray, x: np.ndarray) -> np.ndarray:
-    """The datum before its strip."""
+    """The example followed by its strip."""
     import numpy as np
 
     from vaekit.latents.editing import raw_of

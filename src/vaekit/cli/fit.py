@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vaekit.data import Data
     from vaekit.run import Run
 
-SUMMARY = "Train a model on DATA and leave a run directory."
+SUMMARY = "Train a model on DATA and write a run directory."
 FINISHED = ("finished", "stopped early")
 
 GENERAL = {"recipe", "out", "resume", "extend", "exists", "moved", "init_from", "dry_run"}
@@ -47,9 +47,9 @@ placeholder.__doc__ = SUMMARY
 
 
 def command(argv: Sequence[str], everything: bool = False) -> Callable[..., int]:
-    """The fit function with the signature of the recipe that `argv` names (or that the run to resume has).
+    """The fit function with the options of the recipe in `argv`, or of the run to resume.
 
-    Its help shows what means something for that recipe and what is often needed, or `everything`.
+    Its help shows the options that apply to the recipe and are often needed, or `everything`.
     """
     out = _peek(argv, "--out")
     name = _peek(argv, "--recipe")
@@ -187,7 +187,7 @@ def _fit(source: str | None, recipe: Described, given: dict[str, Any]) -> int:
     way = next((f"--{n}" for n in ("resume", "extend") if general.get(n)), None)
     source = _source(source, general.get("moved"), way, out)
     if way and dry:
-        raise ChoiceError(f"--dry-run describes a new run: leave {way} out")
+        raise ChoiceError(f"--dry-run describes a new run: omit {way}")
     if init_from:
         find_run(init_from)
     if source is not None:
@@ -228,19 +228,20 @@ def _fit(source: str | None, recipe: Described, given: dict[str, Any]) -> int:
     if started.trained:
         _finished(run, out)
     else:
-        print(f"{out} is {run.state} after {run.config['step']:,} steps: there is nothing left to train")
+        print(f"{out} is {run.state} after {run.config['step']:,} steps: nothing to train")
     _next(run, out)
     return 0
 
 
 def _source(source: str | None, moved: str | None, way: str | None, out: Path | None) -> str | None:
-    """Where the data are, if the command says it."""
+    """The name or path of the data, if the command line gives it."""
     if moved is not None and not way:
         raise ChoiceError(
-            "--data tells --resume and --extend where a run's data have moved: a new run takes DATA before the options"
+            "--data applies to --resume and --extend, for data that have moved: give the DATA of a new run before the "
+            "options"
         )
     if moved is not None and source is not None:
-        raise ChoiceError(f"both {source!r} and --data {moved!r} were given: {way} takes one")
+        raise ChoiceError(f"both {source!r} and --data {moved!r} are given: {way} needs one of them")
     if source is None and moved is None and not (way and out):
         raise ChoiceError("fit needs DATA: a name (`vaekit datasets` lists them) or a path; or --out RUN --resume")
     return source if source is not None else moved
@@ -259,7 +260,7 @@ def _dry(
 
 
 def load(source: str, **options: Any) -> Data:
-    """The data, with what a reader should know about them on standard error."""
+    """The data; notes about the reading are printed on standard error."""
     import vaekit.data
 
     first = os.environ.get("LOCAL_RANK", "0") == "0"
@@ -272,7 +273,7 @@ def load(source: str, **options: Any) -> Data:
 
 
 class _Started:
-    """Called before the first step: says what is trained."""
+    """Called before the first step; prints what is trained."""
 
     def __init__(self, out: Path):
         self.out, self.trained = out, False
@@ -291,7 +292,7 @@ class _Started:
 
 
 def _stored_data(out: Path, source: str | None, asked: dict[str, Any], extend: bool) -> Data | None:
-    """The data of a run in the run's own splits, from `source` where they have moved; None where none are needed."""
+    """The data of a run in its splits, from `source` if they have moved; None if they are not needed."""
     from vaekit.runs.stored import data_options, read_config, stored_splits
 
     config = read_config(out)
@@ -299,8 +300,8 @@ def _stored_data(out: Path, source: str | None, asked: dict[str, Any], extend: b
     defaults = {a.name: a.default for group, _ in catalogue.data_options().values() for a in group}
     for name, value in asked.items():
         if stored["options"].get(name, defaults[name]) != value:
-            kept = stored["options"].get(name, "the default")
-            raise RunError(f"the run was started with {name} {kept}, not {value}: resume without it")
+            original = stored["options"].get(name, "the default")
+            raise RunError(f"the run was started with {name} {original}, not {value}: omit this option")
     if config["state"] in FINISHED and not extend and source is None:
         return None
     where = source if source is not None else stored["source"]
@@ -312,16 +313,16 @@ def _stored_data(out: Path, source: str | None, asked: dict[str, Any], extend: b
     except UnavailableError:
         raise
     except DataError as error:
-        raise DataError(f"{error} (the data of run {out}: where have they moved? pass --data PATH)") from None
+        raise DataError(f"{error} (the data of the run {out}; if they have moved, pass --data PATH)") from None
 
 
 def _interrupted(stop: KeyboardInterrupt, out: Path, source: str | None) -> int:
     if not (out / "run.json").exists():
         say("interrupted before training began: nothing was written")
         return 130
-    saved = f"saved in {stop.args[0]}" if stop.args else f"what was last saved is in {out}"
-    data = f"{shlex.quote(source)} " if source is not None else ""  # where they have moved to, too
-    say(f"interrupted: {saved}; go on with")
+    saved = f"saved in {stop.args[0]}" if stop.args else f"the last checkpoint is in {out}"
+    data = f"{shlex.quote(source)} " if source is not None else ""
+    say(f"interrupted: {saved}; resume with")
     say(f"  vaekit fit {data}--out {shlex.quote(str(out))} --resume")
     return 130
 
@@ -330,7 +331,7 @@ def _finished(run: Run, out: Path) -> None:
     from vaekit.training.overfitting import past_its_best
 
     config = run.config
-    valid = config.get("best") if config["training"]["patience"] else None  # then the best weights are saved
+    valid = config.get("best") if config["training"]["patience"] else None  # with patience, the best weights are saved
     valid = valid or config["valid"]
     minutes, seconds = divmod(round(config["seconds"]), 60)
     figures = f"distortion {valid['distortion']:.2f}"

@@ -1,4 +1,4 @@
-"""`vaekit recipes`, `vaekit datasets` and `vaekit metrics`: what there is, one line each."""
+"""`vaekit recipes`, `vaekit datasets` and `vaekit metrics`: lists with one line per entry."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def metrics(*, json: bool = False) -> None:
     if json:
         print(jsons.dumps([dataclasses.asdict(one) for one in known], indent=1, ensure_ascii=False))
         return
-    for heading, default in (("Measured where no metric is named:", True), ("Measured by name:", False)):
+    for heading, default in (("Measured by default:", True), ("Measured with --metrics NAME:", False)):
         rows = [
             (f"  {one.name}", one.unit, one.better or "", _explained(one)) for one in known if one.default is default
         ]

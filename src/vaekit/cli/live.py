@@ -1,4 +1,4 @@
-"""A run for other programs, and as a page that decodes live."""
+"""The commands export (files for other programs) and explore (a page that decodes live)."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def export(
     out: str,
     data: str | None = None,
 ) -> None:
-    """Decoder, encoder and densities as files that other programs run, each checked against the run.
+    """Write decoder, encoder and densities as files for other programs, each checked against the run.
 
     Parameters
     ----------
     run
         The run directory.
     format
-        onnx (for onnxruntime and others), or torch (a program of torch.export, no pickle in it).
+        onnx (for onnxruntime and others), or torch (a program of torch.export, without pickle).
     graphs
-        Some of decode, draw, encode, weights (importance weights); all that there are when not given.
+        Which of decode, draw, encode, weights (importance weights); by default all that the model supports.
     out
-        A folder for all of them, or one .onnx or .pt2 file (decode unless --graphs says another).
+        A folder for all files, or one .onnx or .pt2 file (by default of decode).
     data
-        Where the data are, if they have moved.
+        Name or path of the run's data, if they have moved.
     """
     opened = _open(run, data)
     names = [name for given in graphs or () for name in given.split(",") if name] or None
@@ -68,13 +68,13 @@ def explore(
     run
         The run directory; `example` for the one that comes with vaekit.
     out
-        The page; explorer.html in the run when not given.
+        The page; by default explorer.html in the run.
     points
-        Data on the map at most, test data first; fewer where the page would grow too large.
+        Maximum number of points on the map, test data first; fewer if the page would be too large.
     tsne
-        Of how many of them to compute a t-SNE map (minutes for 5000 on a slow machine); 0 for none.
+        Number of points in a t-SNE map (5000 take minutes on a slow machine); 0 for no map.
     data
-        Where the data are, if they have moved.
+        Name or path of the run's data, if they have moved.
     """
     at_least(1, points=points)
     if not 0 <= tsne <= DEFAULT_TSNE:

@@ -1,4 +1,4 @@
-"""What is measured of data, a run's own or new ones: evaluate, compare, encode, score."""
+"""The commands that measure the run's own or other data: evaluate, compare, encode, score."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def metric_help() -> str:
     known = catalogue.metrics().values()
     listed = [", ".join(one.name for one in known if one.default is default) for default in (True, False)]
     return (
-        f"Which metrics; when not given, those of {listed[0]} that apply. Others: {listed[1]}. `vaekit metrics` "
+        f"Names of metrics; by default those of {listed[0]} that apply. Others: {listed[1]}. `vaekit metrics` "
         "explains them."
     )
 
 
 def _names(given: tuple[str, ...] | None) -> list[str] | None:
-    """The metrics that were asked for, each of them known; None where none was."""
+    """The metrics in --metrics, checked; None without the option."""
     names = [name for word in given or () for name in word.split(",") if name]
     for name in names:
         if name not in catalogue.metrics():
@@ -60,37 +60,37 @@ def evaluate(
     json: Flag = False,
     out: str | None = None,
 ) -> None:
-    """Measure a run on data it was not trained on; numbers of its own data are also saved to its metrics.json.
+    """Measure a run on data it was not trained on; results for its own data are also saved to its metrics.json.
 
     Parameters
     ----------
     run
         The run directory.
     source
-        A name or a path of other data; the run's own when not given.
+        Name or path of other data; by default the run's own.
     samples
-        K: draws of z per datum.
+        K: number of draws of z per example.
     split
-        Which of its data (of the run's own: test, of others: all).
+        Split to use; by default test for the run's own data, and all rows of other data.
     n
-        Only the first n data.
+        Number of examples, from the first; by default all.
     metrics
         Names of metrics, or `help` for a list of them.
     seed
-        Of the draws of z.
+        Seed of the draws of z.
     label
-        Of new data for a conditional run: the column of their classes, or one class (or attributes a,b,c) of them all.
-        A number is a name where any class is named by one, else a code 0, 1, ...
+        For a conditional run and new data, the column with their classes, or one class (or attributes a,b,c) for all.
+        A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
     table
         .csv or .parquet with a column `file` that describes a folder of new images.
     device
         auto, cpu, cuda or mps.
     data
-        Where the run's data are, if they have moved.
+        Name or path of the run's data, if they have moved.
     json
-        Print the list of {name, value, se, unit, protocol} instead of a table.
+        Print a list of {name, value, se, unit, protocol} instead of a table.
     out
-        Write that list to this .json file as well.
+        Also write this list to a .json file.
     """
     from .sources import labels, note_differing, rows
 
@@ -112,7 +112,7 @@ def evaluate(
 def _show(
     measured: list[dict[str, Any]], as_table: Callable[[list[dict[str, Any]]], str], path: Path | None, json: bool
 ) -> None:
-    """Print what was measured as a table or JSON, and write it to a file."""
+    """Print results as a table or JSON, and write them to a file."""
     from vaekit.utils.files import write_json
 
     if path is not None:
@@ -139,41 +139,41 @@ def compare(
     json: Flag = False,
     out: str | None = None,
 ) -> None:
-    """Compare two runs on the same data: the mean of the differences by datum, with its standard error.
+    """Compare two runs on the same data: the mean difference per example, with its standard error.
 
-    The errors of two runs on the same data are alike, so a paired difference is known far better than either number.
+    The differences are paired by example, so their standard error is much smaller than that of either run.
 
     Parameters
     ----------
     run
         A run directory.
     other
-        The run directory that it is compared with.
+        The run directory to compare it with.
     source
-        A name or a path of other data; the runs' own when not given.
+        Name or path of other data; by default the runs' own.
     samples
-        K: draws of z per datum.
+        K: number of draws of z per example.
     split
-        Which of the data (of the runs' own: test, of others: all).
+        Split to use; by default test for the runs' own data, and all rows of other data.
     n
-        Only the first n data.
+        Number of examples, from the first; by default all.
     metrics
         Names of metrics, or `help` for a list of them.
     seed
-        Of the draws of z.
+        Seed of the draws of z.
     label
-        Of new data for conditional runs: the column of their classes, or one class (or attributes a,b,c) of them all.
-        A number is a name where any class is named by one, else a code 0, 1, ...
+        For conditional runs and new data, the column with their classes, or one class (or attributes a,b,c) for all.
+        A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
     table
         .csv or .parquet with a column `file` that describes a folder of new images.
     device
         auto, cpu, cuda or mps.
     data
-        Where the runs' data are, if they have moved.
+        Name or path of the runs' data, if they have moved.
     json
-        Print the list of {name, value, se, unit, protocol, a, b, better} instead of a table.
+        Print a list of {name, value, se, unit, protocol, a, b, better} instead of a table.
     out
-        Write that list to this .json file as well.
+        Also write this list to a .json file.
     """
     from .sources import labels, note_differing, rows
 
@@ -195,7 +195,7 @@ def compare(
 
 
 def _measured(metrics: list[dict[str, Any]]) -> str:
-    """The table of metrics, and below it the protocol they share."""
+    """The table of metrics, followed by their common protocol."""
     from vaekit.report.numbers import beyond_floor, few_groups
 
     floor = next((m["value"] for m in metrics if m["name"] == "entropy_floor"), None)
@@ -217,7 +217,7 @@ def _measured(metrics: list[dict[str, Any]]) -> str:
 
 
 def _protocol(metrics: list[dict[str, Any]]) -> str:
-    """What the protocols of these metrics have in common, in a line."""
+    """The common part of the protocols of these metrics, as one line."""
     protocols = [m["protocol"] for m in metrics]
     shared = {k: v for k, v in protocols[0].items() if all(p.get(k) == v for p in protocols) and v is not None}
     k = {p["K"] for p in protocols if p.get("K") is not None}
@@ -226,7 +226,7 @@ def _protocol(metrics: list[dict[str, Any]]) -> str:
 
 
 def _compared(found: list[dict[str, Any]], names: tuple[str, str]) -> str:
-    """The table of differences, and below it the protocol they share."""
+    """The table of differences, followed by their common protocol."""
     from vaekit.report.numbers import verdict
 
     a, b = names if names[0] != names[1] else ("first", "second")
@@ -262,29 +262,29 @@ def encode(
     data: str | None = None,
     out: str = "z.npz",
 ) -> None:
-    """The latents of data: posterior means, in the order of the data.
+    """Write the codes of data: posterior means, in the order of the data.
 
     Parameters
     ----------
     run
         The run directory.
     source
-        A name or a path (also of one image); the run's own data when not given.
+        Name or path of other data (also of one image); by default the run's own.
     split
-        Which of its data (of the run's own: test, of others: all).
+        Split to use; by default test for the run's own data, and all rows of other data.
     sample
-        Draw z from q(z|x) rather than take its mean.
+        Draw z from q(z|x) instead of using its mean.
     seed
-        Of the draws.
+        Seed of the draws.
     label
-        Of new data for a conditional run: the column of their classes, or one class (or attributes a,b,c) of them all.
-        A number is a name where any class is named by one, else a code 0, 1, ...
+        For a conditional run and new data, the column with their classes, or one class (or attributes a,b,c) for all.
+        A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
     table
         .csv or .parquet with a column `file` that describes a folder of new images.
     data
-        Where the run's data are, if they have moved.
+        Name or path of the run's data, if they have moved.
     out
-        .npz (z, and label where there is one), or .csv: index, name (of image files), the columns of a table that the
+        .npz (z, and label if the data have one), or .csv: index, name (of image files), the columns of a table that the
         run does not model, z0, z1, ...
     """
     import numpy as np
@@ -318,36 +318,36 @@ def score(
     data: str | None = None,
     out: str = "scores.csv",
 ) -> None:
-    """log p(x) of each datum, in nats and the data's own units: low scores mark unusual data.
+    """Write log p(x) of each example in nats, in the units of the data: low scores mark unusual data.
 
-    Of a conditional run it is log p(x | condition).
+    For a conditional run, the score is log p(x | condition).
 
     Parameters
     ----------
     run
         The run directory.
     source
-        A name or a path (also of one image); the run's own data when not given.
+        Name or path of other data (also of one image); by default the run's own.
     samples
-        K: draws of z per example for the importance-sampled estimate.
+        K: number of draws of z per example for the importance-sampled estimate.
     split
-        Which of its data (of the run's own: test, of others: all).
+        Split to use; by default test for the run's own data, and all rows of other data.
     n
-        Only the first n data.
+        Number of examples, from the first; by default all.
     seed
-        Of the draws.
+        Seed of the draws.
     label
-        Of new data for a conditional run: the column of their classes, or one class (or attributes a,b,c) of them all.
-        A number is a name where any class is named by one, else a code 0, 1, ...
+        For a conditional run and new data, the column with their classes, or one class (or attributes a,b,c) for all.
+        A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
     table
         .csv or .parquet with a column `file` that describes a folder of new images.
     device
         auto, cpu, cuda or mps.
     data
-        Where the run's data are, if they have moved.
+        Name or path of the run's data, if they have moved.
     out
-        .csv: index (from 0; of a split the place in it), name (of image files), the columns of a table that the run
-        does not model, log_px.
+        .csv: index (from 0, within the split), name (of image files), the columns of a table that the run does not
+        model, log_px.
     """
     from .sources import labels, note_differing, rows
 
@@ -363,7 +363,7 @@ def score(
 
 
 def _write_rows(path: Path, given: Rows, found: dict[str, list[str]]) -> None:
-    """One row per datum as .csv: its place, what it is called, what was found of it."""
+    """Write one row per example as .csv: its index, its name and the results."""
     from vaekit.data.writing import write_texts
     from vaekit.utils.files import write_atomically
 

@@ -1,4 +1,4 @@
-"""What is answered to a wrong command line: one line that says what to write."""
+"""Messages for wrong command lines: one line that says what to write."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ COMMANDS = {
     "visualise": "explore",
     "visualize": "explore",
 }
-"""What other programs call a command, and its name here."""
+"""Names of commands in other programs, and their names in vaekit."""
 NEEDS = {
-    "RUN": "RUN, a directory that `vaekit fit` leaves",
+    "RUN": "RUN, a run directory written by `vaekit fit`",
     "OTHER": "OTHER, the run to compare RUN with",
     "IMAGE": "IMAGE, an index of the test set or a file",
     "A": "two examples, A and B: an index of the test set or a file each",
@@ -59,7 +59,7 @@ NEEDS = {
 
 
 def check_command(word: str, known: Iterable[str]) -> None:
-    """Raises ChoiceError for what is no command, with the one that was meant."""
+    """Raise ChoiceError for an unknown command, with a suggestion."""
     known = list(known)
     if word in known:
         return
@@ -69,19 +69,19 @@ def check_command(word: str, known: Iterable[str]) -> None:
 
     if word in SETS or place(word).exists():
         use = "report" if (place(word) / "run.json").exists() else "fit"
-        raise ChoiceError(f"{word!r} is no command: write `vaekit {use} {word}`, or another of {', '.join(known)}")
+        raise ChoiceError(f"{word!r} is not a command: use `vaekit {use} {word}`, or choose from {', '.join(known)}")
     raise ChoiceError(unknown("command", word, ["--help", *known]))
 
 
 def explained(error: CycloptsError) -> str:
-    """The line for what could not be parsed."""
+    """The message for a parsing error."""
     error.verbose = False
     command = " ".join(error.command_chain or ())
     if isinstance(error, UnknownOptionError):
         return _option(error, command)
     if isinstance(error, UnusedCliTokensError):
         extra = " ".join(error.unused_tokens or ())
-        return f"unexpected {extra!r}: `vaekit {command} --help` shows what it takes"
+        return f"unexpected {extra!r}: `vaekit {command} --help` shows the arguments"
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         name = error.keyword or error.argument.name
         if name.startswith("-"):
@@ -93,7 +93,7 @@ def explained(error: CycloptsError) -> str:
 
 
 def _option(error: UnknownOptionError, command: str) -> str:
-    """An option that the command does not have: another recipe's, or one that was meant."""
+    """The message for an unknown option, with the recipes that have it or a suggestion."""
     flag = (error.token.keyword or error.token.value or "").partition("=")[0]
     known = sorted(name for argument in error.argument_collection for name in argument.names if name.startswith("-"))
     bare = {name.lstrip("-"): name for name in (*known, "--help", *(["--help-all"] if command == "fit" else []))}
@@ -101,7 +101,7 @@ def _option(error: UnknownOptionError, command: str) -> str:
     if command == "fit":
         others = [r.name for r in catalogue.recipes().values() if plain in (a.name for a in r.arguments)]
         if others:
-            return f"{flag} belongs to other recipes: add --recipe {' or '.join(others[:4])}, or leave it out"
+            return f"{flag} belongs to other recipes: add --recipe {' or '.join(others[:4])}, or omit {flag}"
     near = meant(flag.lstrip("-"), bare)
     hint = f"did you mean {bare[near]}?" if near else f"`vaekit {command} --help` shows the options"
     return f"unknown option {flag}: {hint}"

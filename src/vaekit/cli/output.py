@@ -1,4 +1,4 @@
-"""Where results go: paths checked before work, pictures, arrays, tables."""
+"""Output of results: checks of paths before any work, and writing of pictures, arrays and tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_COLUMNS = 16
 
 
 def check_file(name: str, suffixes: Sequence[str]) -> Path:
-    """The path of a file to write, or an error that says why it cannot be written there."""
+    """The path of a file to write, checked. Raises RunError or ChoiceError if it cannot be written."""
     path = checked_path(name)
     if path.is_dir():
         raise RunError(f"--out {name} is a directory: name a file in it, such as {path / ('out' + suffixes[0])}")
@@ -39,7 +39,7 @@ def check_file(name: str, suffixes: Sequence[str]) -> Path:
 
 
 def is_of_a_start(name: str) -> bool:
-    """Whether a file of this name may be what a training leaves that was killed before it wrote run.json."""
+    """Whether a file with this name may come from a training that was killed before it wrote run.json."""
     from vaekit.runs.lock import LOCK
     from vaekit.utils.files import is_part
 
@@ -47,15 +47,15 @@ def is_of_a_start(name: str) -> bool:
 
 
 def check_directory(path: Path, goes_on: bool, replace: bool = False) -> None:
-    """Refuse a run directory that cannot be made, has unrelated files, or holds (or lacks) a run."""
+    """Raise RunError for a directory that cannot be made, has unrelated files, or unexpectedly has a run or none."""
     if path.exists() and not path.is_dir():
         raise RunError(f"--out {path} is a file: choose another --out for the run directory")
     held = (path / "run.json").exists()
     if goes_on and not held:
-        raise RunError(f"no run at {path} to go on with: leave --resume and --extend out to start one")
+        raise RunError(f"no run to resume at {path}: omit --resume and --extend to start one")
     if held and not goes_on and not replace:
         raise RunError(
-            f"{path} already holds a run: go on with --resume, train it longer with --extend, replace it with "
+            f"{path} already holds a run: resume it with --resume, train it longer with --extend, replace it with "
             "--exists replace, or choose another --out"
         )
     if not held and path.is_dir() and any(not is_of_a_start(p.name) for p in path.iterdir()):
@@ -64,7 +64,7 @@ def check_directory(path: Path, goes_on: bool, replace: bool = False) -> None:
 
 
 def check_source(source: str) -> None:
-    """Refuse data that are neither a name nor a path, or that are a run, before anything else is done."""
+    """Raise DataError or RunError for a source that is neither a name nor a path, or that is a run."""
     from vaekit.data.paths import check_exists
 
     check_exists(source)
@@ -76,21 +76,21 @@ def check_source(source: str) -> None:
 
 
 def _check_writable(folder: Path, name: str) -> None:
-    """Try the nearest folder that exists: permissions alone do not tell of read-only file systems."""
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        raise RunError(f"--out {name}: {there} is a file, not a directory; choose another --out")
+    """Raise RunError if the nearest existing folder is not writable; tried, for read-only file systems."""
+    nearest = folder
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise RunError(f"--out {name}: {nearest} is a file, not a directory; choose another --out")
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise RunError(f"--out {name}: cannot write in {there} ({error.strerror}); choose another --out") from None
+        raise RunError(f"--out {name}: cannot write in {nearest} ({error.strerror}); choose another --out") from None
 
 
 def at_least(low: float, **values: float | None) -> None:
-    """Refuse numbers below `low`, by the name of their option."""
+    """Raise ChoiceError for a number below `low`; the message names its option."""
     for name, value in values.items():
         if value is not None and not (value >= low and math.isfinite(value)):
             flag = f"-{name}" if len(name) == 1 else f"--{name}"
@@ -98,7 +98,7 @@ def at_least(low: float, **values: float | None) -> None:
 
 
 def check_picture(run: Run, path: Path) -> None:
-    """Refuse a .png of data that have no picture, and a .csv of data that are no rows."""
+    """Raise ChoiceError for a .png of data without a picture, and for a .csv of images or signals."""
     pictured = run.spec.kind in ("image", "signal")
     if path.suffix.lower() == ".png" and not pictured:
         raise ChoiceError(
@@ -106,14 +106,14 @@ def check_picture(run: Run, path: Path) -> None:
             f"with {path.with_suffix('.npz')}"
         )
     if path.suffix.lower() == ".csv" and pictured:
-        raise ChoiceError(f"{run.spec.kind}s are no table: write --out {path.with_suffix('.png')}, or .npz for arrays")
+        raise ChoiceError(f"{run.spec.kind}s are not a table: use --out {path.with_suffix('.png')}, or .npz for arrays")
 
 
 # --- after work -------------------------------------------------------------------------------------------------
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder that a file is to be written into."""
+    """Make the folder of a file. Raises RunError if it cannot be made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -129,11 +129,10 @@ def write(
     labels: Labels | None = None,
     beside: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """`picture` (N, *event) as a grid of so many columns for a .png, as rows for a .csv, else `arrays` as .npz.
+    """Write `picture` (N, *event) as a .png grid with so many columns or as .csv rows, or `arrays` as .npz.
 
-    Rows of a .csv have columns `beside` theirs, after them.
-
-    Prints the path. Pictures in a grid are labelled and enlarged where there are labels; without, they stand bare.
+    Prints the path. With `labels`, the pictures in a grid are enlarged and labelled. Rows of a .csv are followed by
+    the columns `beside`.
     """
     import numpy as np
 
@@ -143,7 +142,7 @@ def write(
     if path.suffix.lower() == ".npz":
 
         def save(part: Path) -> None:
-            with open(part, "wb") as file:  # given a name, numpy would append .npz to it
+            with open(part, "wb") as file:  # NumPy appends .npz to a name
                 np.savez_compressed(file, **arrays)
 
         write_atomically(path, save)
@@ -163,7 +162,7 @@ def write(
 
 
 def write_table(path: Path, run: Run, rows: np.ndarray, beside: Mapping[str, Sequence[str]] | None = None) -> None:
-    """Rows (N, D) in the data's own units as .csv, by the names of their columns and categories."""
+    """Write rows (N, D) in the units of the data as .csv, with the names of columns and categories."""
     from vaekit.data.core import Column
     from vaekit.data.writing import write
     from vaekit.utils.files import write_atomically
@@ -176,7 +175,7 @@ def write_table(path: Path, run: Run, rows: np.ndarray, beside: Mapping[str, Seq
 
 
 def _lines(path: Path, x: np.ndarray, columns: int, labels: Labels | None) -> None:
-    """Signals (N, C, L) as small plots on one scale, with the labels of their rows and columns, or of each."""
+    """Plot signals (N, C, L) on a common scale, with labels per row and column, or per signal."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -198,9 +197,9 @@ def _lines(path: Path, x: np.ndarray, columns: int, labels: Labels | None) -> No
 
 
 def in_rows(*groups: np.ndarray) -> tuple[np.ndarray, int]:
-    """Groups (N, *event) of one length in bands: a row of the first, below it the same of the second, and so on.
+    """Interleave groups (N, *event) in rows of a grid: a row of the first group above the same row of the second.
 
-    Returns the events in the order of a grid and its number of columns.
+    Returns the events in the order of the grid, and the number of its columns.
     """
     import numpy as np
 
@@ -211,13 +210,13 @@ def in_rows(*groups: np.ndarray) -> tuple[np.ndarray, int]:
     for a in range(0, n, columns):
         for group in groups:
             row = group[a : a + columns]
-            blank = np.repeat(row[-1:] * 0, columns - len(row), 0)  # else the next band would begin in this one
+            blank = np.repeat(row[-1:] * 0, columns - len(row), 0)  # fills the row, so that the next starts in its own
             parts.append(np.concatenate([row, blank]))
     return np.concatenate(parts), columns
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
-    """Left-aligned first and last columns, right-aligned numbers between."""
+    """A table as text: the first and last columns are left-aligned, the others right-aligned."""
     cells = [list(row) for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     last = len(widths) - 1
@@ -231,39 +230,39 @@ def table(rows: Iterable[Sequence[str]]) -> str:
 
 
 class Doing:
-    """Called with (what, done, of) through long work on data: a bar on a terminal, else lines on standard error."""
+    """Reports (task, done, total) during long tasks: a bar on a terminal, else lines on standard error."""
 
     EVERY = 2.0  # seconds between lines
 
     def __init__(self) -> None:
         self.bar: Any = None
         self.tasks: dict[str, Any] = {}
-        self.told: dict[str, tuple[float, int]] = {}  # when, and how many tenths
+        self.reported: dict[str, tuple[float, int]] = {}  # time and tenths of the last line of each task
 
     def __enter__(self) -> Doing:
         return self
 
-    def __call__(self, what: str, done: int, of: int) -> None:
+    def __call__(self, task: str, done: int, total: int) -> None:
         if sys.stderr.isatty():
-            self._draw(what, done, of)
+            self._draw(task, done, total)
             return
-        now, tenths = time.monotonic(), 10 * done // of if of else -1
-        when, before = self.told.get(what, (-math.inf, -2))
-        if tenths > before and (now - when >= self.EVERY or done == of):
-            self.told[what] = now, tenths
-            share = f"{100 * done // of}%" if of else ""
-            say(f"{what} {share}".rstrip())
+        now, tenths = time.monotonic(), 10 * done // total if total else -1
+        last, last_tenths = self.reported.get(task, (-math.inf, -2))
+        if tenths > last_tenths and (now - last >= self.EVERY or done == total):
+            self.reported[task] = now, tenths
+            share = f"{100 * done // total}%" if total else ""
+            say(f"{task} {share}".rstrip())
 
-    def _draw(self, what: str, done: int, of: int) -> None:
+    def _draw(self, task: str, done: int, total: int) -> None:
         if self.bar is None:
             from rich.console import Console
             from rich.progress import Progress
 
             self.bar = Progress(console=Console(stderr=True), transient=True)
             self.bar.start()
-        if what not in self.tasks:
-            self.tasks[what] = self.bar.add_task(what, total=of or None)
-        self.bar.update(self.tasks[what], completed=done, total=of or None)
+        if task not in self.tasks:
+            self.tasks[task] = self.bar.add_task(task, total=total or None)
+        self.bar.update(self.tasks[task], completed=done, total=total or None)
 
     def __exit__(self, *error: object) -> None:
         if self.bar is not None:
@@ -271,7 +270,7 @@ class Doing:
 
 
 class Bar:
-    """Called with (done, of): a bar on standard error where that is a terminal, else nothing."""
+    """Reports (done, total) as a bar on standard error if that is a terminal."""
 
     def __init__(self, title: str):
         self.title = title

@@ -1,4 +1,4 @@
-"""How options become parameters: choices in any case, lists of numbers, groups of help; and arguments flags."""
+"""Options as parameters of functions (choices in any case, lists of numbers), and Python arguments as flags."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def option(
     flag: str | None = None,
     show: bool = True,
 ) -> inspect.Parameter:
-    """A keyword-only parameter `--name` (or `flag`): Literals match in any case, tuples take several values."""
+    """A keyword-only parameter for `--name` (or `flag`): Literals ignore case, tuples accept several values."""
     plain = _not_none(hint)
     choices = {"help": help, "group": group, "show_default": show_default, "show": show}
     if flag is not None:
@@ -40,7 +40,7 @@ def option(
 
 
 def exact(function: Callable[..., Any]) -> None:
-    """Let the whole numbers that a command takes be whole numbers, where cyclopts would round others."""
+    """Make a command reject fractions for its options of whole numbers, which cyclopts would round."""
     for name, hint in get_type_hints(function, include_extras=True).items():
         bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         if _not_none(bare) is int:
@@ -48,14 +48,14 @@ def exact(function: Callable[..., Any]) -> None:
 
 
 def described(function: Callable[..., Any], name: str, text: str) -> None:
-    """Give a parameter of a command this help, instead of that of its docstring."""
+    """Replace the help of a parameter of a command."""
     function.__annotations__[name] = Annotated[
         get_type_hints(function, include_extras=True)[name], Parameter(help=text)
     ]
 
 
 def whole(hint: Any, tokens: Sequence[Token]) -> int:
-    """A whole number, written as one."""
+    """The whole number in the first token. Raises ValueError for another text."""
     try:
         return int(tokens[0].value)
     except ValueError:
@@ -63,7 +63,7 @@ def whole(hint: Any, tokens: Sequence[Token]) -> int:
 
 
 def choice(names: Sequence[str]) -> Any:
-    """The Literal of these names."""
+    """A Literal of these names."""
     return Literal[tuple(names)]
 
 
@@ -84,7 +84,7 @@ def _any_case(hint: Any, tokens: Sequence[Token]) -> Any:
 
 
 def _numbers(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
-    """`300 300` and `300,300` alike."""
+    """A tuple of numbers, from `300 300` or `300,300`."""
     kind = get_args(_not_none(hint))[0]
     words = [word for token in tokens for word in token.value.split(",") if word]
     try:
@@ -92,23 +92,23 @@ def _numbers(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
     except ValueError:
         wanted = "whole numbers" if kind is int else "numbers" if kind is float else f"values of type {kind.__name__}"
         raise ValueError(
-            f"expected {wanted} such as 300 300 or 300,300, got {' '.join(words)!r}; DATA stands before the options"
+            f"expected {wanted} such as 300 300 or 300,300, got {' '.join(words)!r}; write DATA before the options"
         ) from None
 
 
 def split(given: Mapping[str, Any], *names: Sequence[str]) -> list[dict[str, Any]]:
-    """`given` parted by these groups of names; what is left comes last."""
+    """`given`, split by these groups of names; the last group holds the rest."""
     groups = [{n: given[n] for n in group if n in given} for group in names]
-    taken = {n for group in groups for n in group}
-    return [*groups, {n: v for n, v in given.items() if n not in taken}]
+    grouped = {n for group in groups for n in group}
+    return [*groups, {n: v for n, v in given.items() if n not in grouped}]
 
 
 ARGUMENT = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
-"""How the library writes of an argument in errors and notes: `beta`, or with a value `likelihood='gaussian'`."""
+"""An argument in errors and notes of the library: `beta`, or with a value `likelihood='gaussian'`."""
 
 
 def as_flags(text: str, known: Container[str]) -> str:
-    """A text of the library for the command line: its Python arguments as flags, where they are `known` ones.
+    """A text of the library for the command line: Python arguments in `known` are replaced by flags.
 
     `beta` becomes --beta, `likelihood='gaussian'` --likelihood gaussian, `hidden=[300, 300]` --hidden 300 300,
     `skip_bad=True` --skip-bad, `direct=False` --no-direct and `types={'age': 'counts'}` --types age=counts.
@@ -128,7 +128,7 @@ def _with_value(flag: str, written: str) -> str:
     try:
         value = ast.literal_eval(written)
     except (ValueError, SyntaxError):
-        return f"{flag} {written}"  # a word for what to put there, such as PATH
+        return f"{flag} {written}"  # a placeholder such as PATH
     if isinstance(value, bool):
         return flag if value else f"--no-{flag.removeprefix('--')}"
     if isinstance(value, dict):

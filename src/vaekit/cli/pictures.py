@@ -1,4 +1,4 @@
-"""What is written beside the pictures of a command: which value, which latent, which class."""
+"""Labels of the pictures that commands write: values, latents, classes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def of_samples(
 ) -> tuple[int, Labels]:
     """The number of columns of a grid of n samples, and its labels."""
     source = "the prior" if latents is None else f"{LATENTS.get(latents, latents)} fitted to the codes"
-    what = "Draws from p(x|z)" if noise else "Means of p(x|z)"
-    warmth = "" if temperature == 1 else f" at temperature {temperature:g}"
-    title = f"{what}, z from {source}{warmth}"
+    shown = "Draws from p(x|z)" if noise else "Means of p(x|z)"
+    at_temperature = "" if temperature == 1 else f" at temperature {temperature:g}"
+    title = f"{shown}, z from {source}{at_temperature}"
     condition, square = run.composition.condition, max(1, round(n**0.5))
     if condition is None:
         return square, Labels(title)
@@ -39,12 +39,12 @@ def of_samples(
 
 
 def of_reconstructions(split: str, rows: int) -> Labels:
-    """Bands of data of a split above their reconstructions."""
+    """Labels of rows of data of a split above rows of their reconstructions."""
     return Labels(f"Data ({split}) above their reconstructions", rows=["data", "reconstruction"] * (rows // 2))
 
 
 def of_interpolation(a: str, b: str, steps: int, mode: str) -> Labels:
-    """One row from datum `a` to datum `b`."""
+    """Labels of a row from datum `a` to datum `b`."""
     way = {"lerp": "straight line", "slerp": "great circle"}[mode]
     ends = [f"test datum {end}" if end.isdigit() else end for end in (a, b)]
     shares = [f"{share:.2g}" for share in np.linspace(0, 1, steps)]
@@ -52,7 +52,7 @@ def of_interpolation(a: str, b: str, steps: int, mode: str) -> Labels:
 
 
 def of_traversal(names: Sequence[str], kl: np.ndarray | None, values: np.ndarray, start: str) -> Labels:
-    """One row per latent: its name and KL beside it, its values above or below the pictures."""
+    """Labels of one row per latent: its name and KL, and the values of the pictures."""
     rows = list(names) if kl is None else [f"{name}  KL {k:.2f}" for name, k in zip(names, kl, strict=True)]
     title = f"One latent at a time, from {start}" + ("" if kl is None else "; KL in nats")
     if (values == values[0]).all():
@@ -61,13 +61,13 @@ def of_traversal(names: Sequence[str], kl: np.ndarray | None, values: np.ndarray
 
 
 def of_edit(attribute: str, against: str | None, strengths: np.ndarray) -> Labels:
-    """The datum, then a strip along an attribute."""
+    """Labels of the datum and a strip along an attribute."""
     way = f"From {against} towards {attribute}" if against else f"Towards {attribute}"
     return Labels(f"{way}: strength of the edit (0 is the reconstruction)",
                   columns=["datum", *(f"{s:+.2g}" for s in strengths)])  # fmt: skip
 
 
 def of_fill(draws: int, shown: int) -> Labels:
-    """The datum, its visible part, the expectation and single answers."""
+    """Labels of the datum, its visible part, the expected value and samples of the hidden part."""
     words = ["datum", "visible", f"mean of {draws}", *(f"draw {i + 1}" for i in range(shown))]
     return Labels("The hidden part filled in from the visible part", columns=words)

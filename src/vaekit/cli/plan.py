@@ -1,4 +1,4 @@
-"""`vaekit fit --dry-run`: what would be done and what it would cost, from a few real steps; nothing is written."""
+"""`vaekit fit --dry-run`: the choices, sizes and estimated time of a training; writes no files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS = 5
 
 
 def plan(data: Data, name: str, arguments: dict[str, Any], options: Options, out: Path, init_from: str | None) -> None:
-    """Print choices, shapes, parameters, memory and an estimate of the time."""
+    """Print choices, shapes, parameters, memory and an estimate of the time, from a few real steps."""
     from vaekit.data.condition import set_apart
     from vaekit.recipes import DataSpec, get_recipe
     from vaekit.training.fit import describe, prepare
@@ -103,7 +103,7 @@ def _machine(decided: dict[str, Any], compiled: bool) -> Iterator[tuple[str, str
 
 
 def _shapes(data: Data, composition: Composition) -> list[tuple[str, str]]:
-    """x, z, and what goes in and out of every layer with weights."""
+    """The shapes of x, z, and of the inputs and outputs of every layer with weights."""
     import numpy as np
     import torch
 
@@ -148,8 +148,8 @@ def _sizes(trainer: Trainer) -> Iterator[tuple[str, str]]:
         "memory",
         (
             f"weights {_bytes(weights)}, gradients {_bytes(weights)}, optimiser {_bytes(memory)}, averages "
-            f"{_bytes(average)}, data {_bytes(rows)}{'' if rows else ' (read from disk as needed)'}, in all "
-            f"{_bytes(2 * weights + memory + average + rows)} besides activations"
+            f"{_bytes(average)}, data {_bytes(rows)}{'' if rows else ' (read from disk as needed)'}, total "
+            f"{_bytes(2 * weights + memory + average + rows)} without activations"
         ),
     )
 
@@ -163,7 +163,7 @@ def _bytes(n: float) -> str:
 
 
 def _step_seconds(trainer: Trainer) -> float:
-    """Seconds of an eager step on real rows: the median of a few, the first left out."""
+    """Seconds per eager step on real rows: the median of a few steps, without the first."""
     print(f"measuring {STEPS} steps ...", file=sys.stderr)
     trainer.engine.module.train()
     times = []

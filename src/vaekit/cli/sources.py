@@ -1,4 +1,4 @@
-"""Raw data for a run from wherever the user has them: a split, other data, one datum."""
+"""Raw data for a run from the command line: a split of its own data, other data, or one example."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """What to encode or score: a split of the run's data by name, or raw rows (N, *row), and what is known of them.
+    """Rows to encode or score.
 
-    `label` has the classes as the data name them, of the run's own split their codes; `texts` the cells of a table's
-    columns that the run does not model, as they are written.
+    Attributes:
+        x: the name of a split of the run's data, or raw rows (N, *row).
+        label: (N,) the classes as the data name them, or their codes for a split of the run's data; or None.
+        names: of the files, or None.
+        columns: further values of the rows, each (N,).
+        texts: the cells of the columns of a table that the run does not model.
     """
 
     x: Any
@@ -31,18 +35,19 @@ class Rows:
     texts: dict[str, list[str]] = field(default_factory=dict)
 
     def carried(self, *own: str) -> dict[str, list[str]]:
-        """The texts by names that are none of these."""
+        """The texts by column; a column with a name in `own` is renamed."""
         return {f"{name} (of the data)" if name in own else name: cells for name, cells in self.texts.items()}
 
 
 def rows(run: Run, source: str | None, split: str | None, table: str | None = None) -> Rows:
-    """A split of the run's own data (test), or all rows (or a split) of other data, read with the run's options.
+    """A split of the run's own data (by default test), or all rows (or a split) of other data.
 
-    A split of other data that turn out to be the run's own is the run's split. `table` describes a folder of images.
+    Other data are read with the run's options. If they equal the run's own data, their splits are those of the run.
+    `table` describes a folder of images.
     """
     if source is None:
         if table is not None:
-            raise ChoiceError("--table describes a folder of new images: name the folder, too")
+            raise ChoiceError("--table describes a folder of new images: give the folder as DATA")
         return _own(run, split or "test")
     if split is None:
         return _all(run, source, table)
@@ -58,8 +63,8 @@ def rows(run: Run, source: str | None, split: str | None, table: str | None = No
     own = data.options.get("pixel_range")
     if own != options.get("pixel_range"):
         raise DataError(
-            f"the images in {source} have more than 8 bits and a range of their own, {own}, and this run was trained "
-            "on images of 8 bits, or of the whole range 0..65535: leave --split out to read them so"
+            f"the images in {source} have more than 8 bits and the range {own}, but this run was trained on images of "
+            "8 bits or of the range 0..65535: omit --split to read them with the run's range"
         )
     part = getattr(data, split)
     label = part.label
@@ -68,32 +73,32 @@ def rows(run: Run, source: str | None, split: str | None, table: str | None = No
     return Rows(part[:], label, part.names, part.columns)
 
 
-def labels(run: Run, given: Rows | int, told: str | None = None) -> np.ndarray | None:
-    """What a conditional run is given of new rows: what they carry, or what `--label` says of them.
+def labels(run: Run, given: Rows | int, option: str | None = None) -> np.ndarray | None:
+    """The conditions of new rows for a conditional run: those in the data, or those given with `--label`.
 
     Arguments:
-        told: a class (or attributes a,b,c) of all rows, or the column that holds the rows' classes.
+        option: value of `--label`: a class (or attributes a,b,c) for all rows, or the column with their classes.
 
     Raises:
         ChoiceError: the run is not conditional, or the rows have no such condition.
     """
     condition = run.composition.condition
-    if told is not None and condition is None:
+    if option is not None and condition is None:
         raise ChoiceError("--label is for a conditional run, and this one is not")
     if isinstance(given, int):
-        if told is not None:
+        if option is not None:
             raise ChoiceError(f"row {given} of the test set has its own condition: --label is for a datum from a file")
         return None
     if isinstance(given.x, str):
-        if told is not None:
+        if option is not None:
             raise ChoiceError("the run's own data have their own conditions: --label is for data from elsewhere")
         return None
     if condition is None:
         return None
     n = len(given.x)
-    if told is not None:
-        column = given.columns.get(told) if condition.kind == "label" and told not in condition.names else None
-        found = condition.read(told) if column is None else column
+    if option is not None:
+        column = given.columns.get(option) if condition.kind == "label" and option not in condition.names else None
+        found = condition.read(option) if column is None else column
     else:
         try:
             found = condition.carried(given.label, given.columns)
@@ -104,7 +109,7 @@ def labels(run: Run, given: Rows | int, told: str | None = None) -> np.ndarray |
 
 
 def note_differing(run: Run, given: Rows) -> None:
-    """Says how many rows differ from the training data in what had one value in all of these, which costs them much."""
+    """Note how many rows differ from the training data in constant columns, which lowers their log p(x) a lot."""
     from vaekit.densities.mixed import DIFFERS
     from vaekit.heads.mixed import Masked
 
@@ -121,16 +126,16 @@ def note_differing(run: Run, given: Rows) -> None:
     n, where = int(differ.any(1).sum()), [names[i] for i in np.flatnonzero(differ.any(0))]
     say(
         f"note: {n:,} row{'s differ' if n > 1 else ' differs'} from the training data in column"
-        f"{'s' * (len(where) > 1)} {', '.join(map(repr, where[:6]))}{' ...' * (len(where) > 6)}, of one value in them: "
-        f"that costs {DIFFERS:,.0f} nats per value"
+        f"{'s' * (len(where) > 1)} {', '.join(map(repr, where[:6]))}{' ...' * (len(where) > 6)}, constant in them: "
+        f"this costs {DIFFERS:,.0f} nats per value"
     )
 
 
 def condition(run: Run, given: str | None) -> np.ndarray | None:
-    """What `--label` says of new samples.
+    """The condition of new samples given with `--label`.
 
     Raises:
-        ChoiceError: the run is not conditional, or there is no such class.
+        ChoiceError: the run is not conditional, or the class is unknown.
     """
     if given is None:
         return None
@@ -139,8 +144,8 @@ def condition(run: Run, given: str | None) -> np.ndarray | None:
     return run.composition.condition.read(given)
 
 
-def told(run: Run, z: np.ndarray) -> dict[str, list[str]]:
-    """The classes that codes (N, D) of a conditional run of a table end in, as a column of text."""
+def class_column(run: Run, z: np.ndarray) -> dict[str, list[str]]:
+    """The classes at the end of codes (N, D), as a column of text; empty unless the run is conditional on a table's."""
     condition = run.composition.condition
     if condition is None or condition.kind != "label" or run.spec.kind not in ("vector", "counts"):
         return {}
@@ -154,7 +159,7 @@ def _own(run: Run, split: str) -> Rows:
 
 
 def _all(run: Run, source: str, table: str | None = None) -> Rows:
-    """All rows of a name or a path, in their order there; one image file or one datum of an array is one row."""
+    """All rows of a name or a path, in their order; an image file, or an array of one example, is one row."""
     from vaekit.data.arrays import in_order
     from vaekit.data.core import listed
     from vaekit.data.loading import read_rows
@@ -174,25 +179,25 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
         say(f"note: {note}")
     if is_table(path) and not run.columns and run.spec.kind in ("vector", "counts"):
         shown = listed(found.feature_names or [])
-        say(f"note: this run knows no names of columns: {path.name} is read in its own order, {shown}")
+        say(f"note: this run has no names of columns: the columns of {path.name} are read in their order, {shown}")
     found = in_order(found, [column.name for column in run.columns], source)
     x, label = found.x, found.label
     if path.is_dir() and found.names is not None:
         if x.ndim == 3 and run.spec.shape[0] == 3:
-            x = np.broadcast_to(x[..., None], (*x.shape, 3))  # only grey images, for a run of coloured ones
+            x = np.broadcast_to(x[..., None], (*x.shape, 3))  # grey images, for a run on colour images
         label = label if label is not None else _folder_class(run, path, found.names)
     if is_table(path):
         beside, _ = texts(path, found.feature_names or (), **_dialect(run))
         return Rows(x, label, None, found.columns, beside)
-    shape = x.shape[:1] if x.shape[1:] == (1,) else x.shape  # numbers without rows come as rows of one
+    shape = x.shape[:1] if x.shape[1:] == (1,) else x.shape  # a reader returns a vector as rows of one number
     return Rows(x.reshape(1, *shape)) if _is_one(run, shape) else Rows(x, label, found.names, found.columns)
 
 
 def _dialect(run: Run) -> dict[str, Any]:
-    """How the run's table was read, where that was said or decided, and the names that tell a header."""
+    """The options with which the run's table was read, and the names of its columns, to recognise a header."""
     stored = run.config["data"]["options"]
     kept = {name: stored[name] for name in ("delimiter", "header", "decimal") if name in stored}
-    if isinstance(kept.get("header"), bool):  # as runs of before keep it
+    if isinstance(kept.get("header"), bool):  # as in runs of earlier versions
         kept["header"] = "yes" if kept["header"] else "no"
     columns = run.columns
     numbers = {column.name for column in columns if not column.categories}
@@ -200,7 +205,7 @@ def _dialect(run: Run) -> dict[str, Any]:
 
 
 def _folder_class(run: Run, path: Path, names: list[str]) -> np.ndarray | None:
-    """The class of images that all lie in the folder of one of the run's classes."""
+    """The class of images that all lie in a folder with the name of a class of the run, or None."""
     shared = [
         parts for parts in zip(*(Path(name).parent.parts for name in names), strict=False) if len(set(parts)) == 1
     ]
@@ -209,7 +214,7 @@ def _folder_class(run: Run, path: Path, names: list[str]) -> np.ndarray | None:
 
 
 def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
-    """Those of the run's options that say how to read other data."""
+    """The options of the run for reading other data."""
     from vaekit.data.named import SETS
     from vaekit.data.readers.registry import reader_of
 
@@ -217,7 +222,7 @@ def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
     reader = reader_of(path) if source not in SETS and path.exists() else None
     images = reader is not None and reader.name == "images" and run.spec.kind == "image"
     if table is not None and not images:
-        raise ChoiceError(f"--table describes a folder of images, and {source} is none")
+        raise ChoiceError(f"--table describes a folder of images, but {source} is not one")
     ways = () if reader is None else (*reader.options, *(name for name in ("label", "group") if name in reader.hints))
     kept = {name: stored[name] for name in ways if name in stored}
     if images:
@@ -234,7 +239,7 @@ def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
 
 
 def _dropped(stored: dict[str, Any]) -> list[str]:
-    """The columns that a run's table was read without."""
+    """The columns of a run's table that were left out."""
     from vaekit.data.readers.infer import chosen_types
 
     kinds = chosen_types(stored.get("types"))
@@ -242,7 +247,7 @@ def _dropped(stored: dict[str, Any]) -> list[str]:
 
 
 def _is_one(run: Run, shape: tuple[int, ...]) -> bool:
-    """Whether an array of this shape is one datum of the run rather than rows of them."""
+    """Whether an array of this shape is one example of the run, and not rows of examples."""
     return _fits(run, shape) and not _fits(run, shape[1:])
 
 
@@ -260,10 +265,10 @@ def _fits(run: Run, row: tuple[int, ...]) -> bool:
 def latent(
     run: Run, given: str, sample: bool = False, seed: int = 0, place: int = 0, label: str | None = None
 ) -> np.ndarray:
-    """The latent (D,) of one datum: see `datum`.
+    """The code (D,) of one example: see `datum`.
 
-    An index sees what `Run.encode("test")` sees of that row: of binarised data the split's one frozen draw, and with
-    `sample` the same draw of z. `place` tells the draws for several files apart.
+    For an index it equals the row of `Run.encode("test")`: the split's fixed binarisation, and with `sample` the same
+    draw of z. `place` is added to the seed, so that several files have different draws.
 
     Raises:
         DataError: no such index or file, or one that holds no datum of this run's shape.
@@ -275,12 +280,12 @@ def latent(
 
 
 def datum(run: Run, given: str) -> int | Rows:
-    """One datum as the user names it: the number of a row of the test set, or one row read from a file.
+    """One example on the command line: the number of a row of the test set, or one row read from a file.
 
-    The file is an image, or a .npy, .npz, .csv or .parquet file: its first row, or that of a number (rows.npy:3).
+    The file is an image, or a .npy, .npz, .csv or .parquet file: its first row, or a numbered row (rows.npy:3).
 
     Raises:
-        DataError: no such index or file, or one that holds no datum of this run's shape.
+        DataError: there is no such index or file, or the file has no example of this run's shape.
     """
     from vaekit.data.core import counted
     from vaekit.data.readers.registry import reader_of
@@ -289,7 +294,7 @@ def datum(run: Run, given: str) -> int | Rows:
     if re.fullmatch(r"[+-]?\d+", given) and not path.exists():
         index, n = int(given), len(run.data.test)
         if not 0 <= index < n:
-            raise DataError(f"no datum {index} in the test set: indices run from 0 to {n - 1}")
+            raise DataError(f"the test set has no row {index}: indices are 0 to {n - 1}")
         return index
     name, colon, row = given.rpartition(":")
     if not path.exists() and colon and row.isdigit():
@@ -314,9 +319,9 @@ def datum(run: Run, given: str) -> int | Rows:
 def filled_cells(
     run: Run, path: Path, filled: np.ndarray, hidden: np.ndarray, beyond_range: bool
 ) -> tuple[dict[str, list[str]], str]:
-    """The cells of a file with those `hidden` (N, D) replaced by what was filled in, and the file's delimiter.
+    """The cells of a file with those in `hidden` (N, D) replaced by filled-in values, and the delimiter of the file.
 
-    All others are as the file has them.
+    All other cells are unchanged.
     """
     from vaekit.data.writing import shown, texts
 
@@ -329,11 +334,11 @@ def filled_cells(
 
 
 def mask(run: Run, given: str) -> str | np.ndarray:
-    """A named mask as it is; a file as what it hides, bool (*event): bright pixels, or what is not 0 in a .npy file.
+    """The name of a mask, or the mask in a file, bool (*event): bright pixels, or elements of a .npy that are not 0.
 
     Raises:
-        ChoiceError: neither.
-        DataError: a file that cannot be read, or of another shape.
+        ChoiceError: `given` is neither the name of a mask nor a file.
+        DataError: the file cannot be read, or has another shape.
     """
     from vaekit.latents.editing import MASKS
 
@@ -345,11 +350,13 @@ def mask(run: Run, given: str) -> str | np.ndarray:
     if path.suffix.lower() == ".npy":
         from vaekit.data.readers import npz
 
-        held = npz.array(path)
+        array = npz.array(path)
         try:
-            return np.broadcast_to(held != 0, shape)
+            return np.broadcast_to(array != 0, shape)
         except ValueError:
-            raise DataError(f"{path} is of shape {held.shape}, and a datum of this run of {shape}") from None
+            raise DataError(
+                f"{path} has the shape {array.shape}, but an example of this run has the shape {shape}"
+            ) from None
     from vaekit.data.readers import images
 
     if run.spec.kind != "image":
@@ -365,8 +372,8 @@ def _row(run: Run, path: Path, index: int) -> np.ndarray:
     from vaekit.data.core import cast, counted
     from vaekit.data.readers import npz
 
-    held = npz.array(path)
-    x = held[None] if _is_one(run, held.shape) or not held.ndim else held
+    array = npz.array(path)
+    x = array[None] if _is_one(run, array.shape) or not array.ndim else array
     if not index < len(x):
         raise DataError(f"{path} has {counted(len(x), 'row')}, numbered from 0: there is no row {index}")
 
@@ -374,7 +381,7 @@ def _row(run: Run, path: Path, index: int) -> np.ndarray:
 
 
 def _picture(run: Run, path: Path) -> np.ndarray:
-    """An image file read as the run's folder of images was, in the units of the run's data."""
+    """An image file, read like the run's folder of images, in the units of the run's data."""
     from vaekit.data.readers import images
 
     spec = run.spec

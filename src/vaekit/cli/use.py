@@ -1,4 +1,4 @@
-"""What one does with a run: measure, sample, reconstruct, interpolate, traverse, encode, score, report."""
+"""The commands that use a run: sample, reconstruct, interpolate, traverse, report."""
 
 from __future__ import annotations
 
@@ -40,43 +40,43 @@ def sample(
     bare: Flag = False,
     out: str = "samples.png",
 ) -> None:
-    """New data: draws of z decoded, from the prior or from a density fitted to the codes of the training data.
+    """Generate new data: decode draws of z from the prior, or from a density fitted to the training codes.
 
     Parameters
     ----------
     run
         The run directory.
     n
-        How many.
+        Number of samples.
     temperature
-        Spread of z about the prior's centre, or about the mean of the codes.
+        Factor of the spread of z around the prior's centre, or around the mean of the codes.
     label
-        Of a conditional run: the class (or the attributes, a,b,c) of all of them; else each class in turn.
-        A number is a name where any class is named by one, else a code 0, 1, ...
+        For a conditional run, the class (or the attributes a,b,c) of all samples; by default each class in turn.
+        A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
     noise
-        Draw x from p(x|z) rather than take its mean.
+        Draw x from p(x|z) instead of using its mean.
     latents
         gmm, flow or two-stage: draw z from a Gaussian mixture, a normalising flow or a second VAE of the codes; it is
-        fitted once and kept with the run.
+        fitted once and stored with the run.
     components
-        Gaussians of the gmm (10).
+        Number of Gaussians of the gmm (10).
     refit
-        Fit the latents anew.
+        Fit the density of the codes again.
     beyond_range
-        Let the values of a table lie outside the range that its columns have.
+        Allow values of a table outside the range of their columns.
     seed
-        Of the draws.
+        Seed of the draws.
     device
         auto, cpu, cuda or mps.
     data
-        Where the data are, if they have moved.
+        Name or path of the run's data, if they have moved.
     bare
-        The pictures alone, without labels and at a smaller size.
+        Only the pictures, without labels and in their own size.
     out
         .png (a grid), .npz (x, z), or .csv (rows of a table).
     """
     from . import pictures
-    from .sources import condition, told
+    from .sources import class_column, condition
 
     at_least(1, n=n, components=components)
     at_least(0, temperature=temperature)
@@ -99,7 +99,7 @@ def sample(
     z = opened.sample_latents(n, temperature, seed, labels, latents)
     x = opened.as_rows(opened.decode(z, noise, seed), beyond_range)
     columns, words = pictures.of_samples(opened, n, label, latents, temperature, noise)
-    write(path, opened, x, columns, {"x": x, "z": z}, None if bare else words, told(opened, z))
+    write(path, opened, x, columns, {"x": x, "z": z}, None if bare else words, class_column(opened, z))
 
 
 def reconstruct(
@@ -115,26 +115,26 @@ def reconstruct(
     bare: Flag = False,
     out: str = "reconstructions.png",
 ) -> None:
-    """Data above what the model makes of them.
+    """Show test data above their reconstructions.
 
     Parameters
     ----------
     run
         The run directory.
     split
-        Which data.
+        Split of the run's data.
     n
-        The first n.
+        Number of examples, from the first.
     noise
-        Draw x from p(x|z) rather than take its mean.
+        Draw x from p(x|z) instead of using its mean.
     sample
-        Draw z from q(z|x) rather than take its mean.
+        Draw z from q(z|x) instead of using its mean.
     seed
-        Of the draws.
+        Seed of the draws.
     data
-        Where the data are, if they have moved.
+        Name or path of the run's data, if they have moved.
     bare
-        The pictures alone, without labels and at a smaller size.
+        Only the pictures, without labels and in their own size.
     out
         .png (a grid), .npz (x, reconstruction, z), or .csv (rows of a table: each datum, then its reconstruction).
     """
@@ -150,7 +150,7 @@ def reconstruct(
     x = observed.raw(np.arange(min(n, observed.n)))
     z = opened.encode(split, len(x), sample, seed)
     made = opened.decode(z, noise, seed)
-    if path.suffix.lower() == ".csv":  # a row and below it what is made of it
+    if path.suffix.lower() == ".csv":  # each row above its reconstruction
         picture, columns = np.stack([x, made], 1).reshape(-1, *made.shape[1:]), 1
     else:
         picture, columns = in_rows(x, made)
@@ -174,7 +174,7 @@ def interpolate(
     bare: Flag = False,
     out: str = "interpolation.png",
 ) -> None:
-    """From one datum to another through the latent space.
+    """Interpolate between two examples through the latent space.
 
     Parameters
     ----------
@@ -184,22 +184,22 @@ def interpolate(
         An index of the test set, an image file, or a .npy, .npz, .csv or .parquet file (its first row; rows.npy:3 for
         another).
     steps
-        How many points, both ends included.
+        Number of points, including both ends.
     mode
-        lerp, slerp, or by the number of latents.
+        lerp (straight line), slerp (great circle), or auto: by the number of latents.
     label
-        The class (or the attributes a,b,c) of both ends, where they come from files, for a conditional run.
-        A number is a name where any class is named by one, else a code 0, 1, ...
+        For a conditional run and examples from files, the class (or the attributes a,b,c) of both ends.
+        A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
     noise
-        Draw x from p(x|z) rather than take its mean.
+        Draw x from p(x|z) instead of using its mean.
     sample
-        Draw z from q(z|x) rather than take its mean.
+        Draw z from q(z|x) instead of using its mean.
     seed
-        Of the draws.
+        Seed of the draws.
     data
-        Where the data are, if they have moved.
+        Name or path of the run's data, if they have moved.
     bare
-        The pictures alone, without labels and at a smaller size.
+        Only the pictures, without labels and in their own size.
     out
         .png (a row) or .npz (x, z).
     """
@@ -241,22 +241,22 @@ def traverse(
     run
         The run directory.
     latents
-        How many latents.
+        Number of latents.
     range
-        From -range to range; the range that the data take when not given.
+        Vary each latent from -range to range; by default over the range of the data.
     steps
-        Values a latent.
+        Number of values per latent.
     index
-        Start from this datum of the test set; when not given, from the prior's centre, or from the test datum nearest
-        to the mean of the codes where the centre shows little.
+        Row of the test set to start from; by default the prior's centre, or the test example nearest to the mean of
+        the codes if the picture at the centre is almost constant.
     noise
-        Draw x from p(x|z) rather than take its mean.
+        Draw x from p(x|z) instead of using its mean.
     seed
-        Of the draws.
+        Seed of the draws.
     data
-        Where the data are, if they have moved.
+        Name or path of the run's data, if they have moved.
     bare
-        The pictures alone, without labels and at a smaller size.
+        Only the pictures, without labels and in their own size.
     out
         .png (a grid) or .npz (x, z, latents, names, values); `latents` are columns of z.
     """
@@ -305,16 +305,16 @@ def traverse(
 def report(
     runs: Annotated[tuple[str, ...], Parameter(name="RUN")], /, *, out: str | None = None, data: str | None = None
 ) -> None:
-    """One HTML page about a run, or one that compares several.
+    """Write an HTML page about a run, or one that compares several.
 
     Parameters
     ----------
     runs
         The run directories.
     out
-        The page; report.html in the run when not given.
+        The page; by default report.html in the run.
     data
-        Where the data are, if they have moved.
+        Name or path of the run's data, if they have moved.
     """
     if not runs:
         raise ChoiceError("report needs a run directory: vaekit report RUN [RUN ...]")

@@ -182,11 +182,7 @@ class Grey(Observation):
 
 
 class Binary(Observation):
-    """Pixels that are 1 with probability (raw - low) / (high - low): redrawn at each training step, once in evaluation.
-
-    Arguments:
-        low, high: raw values with probability 0 and 1.
-    """
+    """x = 1 with probability (raw - low) / (high - low), else 0: redrawn at each step, fixed in evaluation."""
 
     kind = "binary"
     bounded = True
@@ -298,8 +294,7 @@ class Identity(Observation):
 class Standardised(Observation):
     """x = (raw - mean) / std of each feature, measured on the training rows and stored with the run.
 
-    A feature that is constant in the training rows has std 0: its x is raw - mean, and `to_raw` always returns the
-    mean.
+    A feature that is constant in the training rows has std 0: its x is raw - mean, and `to_raw` returns the mean.
 
     Arguments:
         event: shape of x.
@@ -457,8 +452,7 @@ class FrozenDraw:
     """The fixed binarisation of the data for evaluation, drawn once, with its hash.
 
     The pixels come from NumPy's legacy `RandomState(777)`, validation rows first, then test rows; for Fashion-MNIST
-    this is the reference binarisation of the literature. Rows are drawn when first needed and stored packed, one bit
-    per pixel.
+    this is the reference binarisation of the literature. Rows are drawn when first needed and stored as bits.
     """
 
     BLOCK = 1000
