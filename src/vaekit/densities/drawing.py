@@ -99,7 +99,7 @@ class Tempered(Distribution):
 
     def tempered(self, temperature: float) -> Distribution:
         """The density at a temperature: itself at 1, its likeliest place at 0."""
-        raise NotImplementedError(f"{type(self).__name__} does not define tempered")
+        raise TypeError(f"{type(self).__name__} does not define tempered")
 
 
 def draw_tempered(d: Distribution, noise: Noise, temperature: float) -> Tensor:

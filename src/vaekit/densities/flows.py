@@ -55,7 +55,7 @@ class Drawn(Distribution):
         super().__init__(torch.Size(batch), torch.Size((dims,)), validate_args=False)
 
     def _drawn(self, noise: Noise, k: int | None) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError(f"{type(self).__name__} does not define _drawn")
+        raise TypeError(f"{type(self).__name__} does not define _drawn")
 
     def draw_with_density(self, noise: Noise, k: int | None = None) -> tuple[Tensor, Tensor]:
         """One draw a row of `noise`, or k of them: (K?, B, D), reparametrised, and their log-density (K?, B)."""
