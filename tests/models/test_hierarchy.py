@@ -322,9 +322,9 @@ def test_levels_are_brought_into_reach_of_the_way_up():
     ("wrong", "told"),
     [
         ({"event": (5,), "layers": (1, 1), "widths": (4, 4), "latents": (1, 1)}, "no grids"),
-        ({"event": (1, 8, 8), "layers": (2,), "widths": (4,), "latents": (1,)}, "two or more"),
+        ({"event": (1, 8, 8), "layers": (2,), "widths": (4,), "latents": (1,)}, "at least two"),
         ({"event": (1, 8, 8), "layers": (2, 1), "widths": (4,), "latents": (1, 1)}, "same grids"),
-        ({"event": (5,), "layers": (0,), "widths": (4,), "latents": (1,)}, "needs a layer"),
+        ({"event": (5,), "layers": (0,), "widths": (4,), "latents": (1,)}, "at least one layer"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(wrong, told):
