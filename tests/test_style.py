@@ -18,6 +18,12 @@ TO_BE_SPLIT = {
     "training/fit.py: train",
 }
 """What is longer than it may be; nothing is added here."""
+OF_TORCH_AND_OTHERS = {
+    "forward", "sample", "rsample", "log_prob", "expand", "mean", "variance", "stddev", "mode", "entropy", "support",
+    "cdf", "icdf", "check", "backward", "connect", "http_open", "https_open", "uuid",
+    "arguments", "summary",
+}  # fmt: skip
+"""Methods that a class outside vaekit documents, such as `torch.distributions.Distribution`."""
 
 
 def functions(text):
@@ -46,3 +52,33 @@ def test_nothing_is_asked_whether_it_has_an_attribute():
         if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "hasattr"
     }
     assert found == set()
+
+
+def test_public_methods_are_documented_where_they_first_stand():
+    """Ruff asks for docstrings of modules, classes and functions; a method that overrides another inherits its own."""
+    classes = {
+        n.name: (file, n)
+        for file, text in FILES.items()
+        for n in ast.walk(ast.parse(text))
+        if isinstance(n, ast.ClassDef)
+    }
+
+    def bases(node):
+        for base in node.bases:
+            name = ast.unparse(base).split(".")[-1].split("[")[0]
+            if name in classes:
+                yield classes[name][1]
+                yield from bases(classes[name][1])
+
+    def methods(node):
+        return {m.name: m for m in node.body if isinstance(m, ast.FunctionDef)}
+
+    missing = set()
+    for name, (file, node) in classes.items():
+        inherited = {m for base in bases(node) for m, f in methods(base).items() if ast.get_docstring(f)}
+        for method, function in methods(node).items():
+            setter = any(ast.unparse(d).endswith(".setter") for d in function.decorator_list)
+            known = method in OF_TORCH_AND_OTHERS or method in inherited or ast.get_docstring(function) or setter
+            if not (known or method.startswith("_") or name.startswith("_")):
+                missing.add(f"{file}: {name}.{method}")
+    assert missing == set()

@@ -43,10 +43,12 @@ class Described:
 
     @property
     def summary(self) -> str:
+        """The first line of the description."""
         return self.description.split("\n")[0].rstrip(".")
 
     @property
     def arguments(self) -> list[Argument]:
+        """The arguments of all groups."""
         return [argument for group in self.groups.values() for argument in group]
 
 

@@ -40,7 +40,7 @@ OFTEN = {
 
 
 def placeholder() -> None:
-    pass
+    """Stands for `fit` in the list of commands."""
 
 
 placeholder.__doc__ = SUMMARY

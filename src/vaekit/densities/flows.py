@@ -268,6 +268,7 @@ class Coupling(nn.Module):
         return torch.cat([torch.stack([a[..., :n], b], -1).flatten(-2), a[..., n:]], -1)
 
     def bind(self, h: Tensor | None = None) -> Map:
+        """The map for a context h (..., H), with the weights that the network has now."""
         net, elementwise = self.net.bind(h), _affine if self.kind == "affine" else _spline
 
         def run(x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
@@ -306,6 +307,7 @@ class Autoregressive(nn.Module):
             self.net.layers[-1].bias[dims:].fill_(2.0)  # type: ignore[index]
 
     def bind(self, h: Tensor | None = None) -> Map:
+        """The map for a context h (..., H), with the weights that the network has now."""
         net = self.net.bind(h)
         order = range(self.dims - 1, -1, -1) if self.backwards else range(self.dims)
 

@@ -62,6 +62,7 @@ class ContinuousBernoulli(Distribution):
 
     @property
     def log_normaliser(self) -> Tensor:
+        """log C of each element: the density is C p^x (1 - p)^(1 - x)."""
         near, away = self._series()
         square = torch.where(near, self.logits, torch.zeros_like(self.logits)) ** 2
         series = math.log(2) + square / 12 - 7 * square**2 / 1440

@@ -22,10 +22,12 @@ from .points import Points
 
 
 def title(run: SavedRun) -> str:
+    """The title of the page: the data and the recipe."""
     return f"{run.config['data']['name']} · {run.config['recipe'] or 'custom model'}"
 
 
 def of_run(run: SavedRun) -> dict[str, Any]:
+    """The facts about a run that the page shows."""
     config = run.config
     written = datetime.fromtimestamp((run.path / "run.json").stat().st_mtime, UTC)
     return {

@@ -34,6 +34,7 @@ class Blobs:
         self._put(name, gzip.compress(little.tobytes(), 9, mtime=0), x.dtype.name, list(x.shape))
 
     def add_bytes(self, name: str, raw: bytes) -> None:
+        """Add bytes, which are compressed with gzip."""
         self.add_packed(name, gzip.compress(raw, 9, mtime=0), len(raw))
 
     def add_packed(self, name: str, packed: bytes, size: int) -> None:

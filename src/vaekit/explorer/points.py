@@ -55,6 +55,7 @@ class Source:
         return len(self.place)
 
     def head(self, n: int) -> Source:
+        """The first n points."""
         label = None if self.label is None else self.label[:n]
         columns = {name: column[:n] for name, column in self.columns.items()}
         return Source(self.name, self.observed, self.place[:n], self.row[:n], label, columns)
@@ -151,6 +152,7 @@ class Points:
         return np.concatenate([np.full(len(s), -1) if s.label is None else s.label for s in self.sources])
 
     def count(self, name: str) -> int:
+        """The number of points of the source `name`."""
         return sum(len(s) for s in self.sources if s.name == name)
 
 

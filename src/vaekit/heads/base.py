@@ -79,6 +79,7 @@ class Head(nn.Module, ABC):
         return self.parts(raw).unbind(-len(self.event) - 1)
 
     def independent(self, d: D.Distribution) -> D.Distribution:
+        """The elementwise distribution as one of the whole event."""
         return D.Independent(d, len(self.event), validate_args=False)
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor | None:

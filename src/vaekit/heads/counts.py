@@ -49,6 +49,7 @@ class Counts(Head):
             self.register_buffer("spread", torch.ones(self.event))
 
     def log_mean(self, raw: Tensor) -> Tensor:
+        """The logarithm of the mean, softly bounded, of the raw numbers."""
         if self.scaled:
             raw = self.get_buffer("centre") + self.get_buffer("spread") * raw
         if self.link == "softplus":

@@ -71,6 +71,7 @@ class FullNormal(Drawn):
 
     @property
     def covariance_matrix(self) -> Tensor:
+        """The covariances, (..., D, D)."""
         return self.factor @ self.factor.mT
 
     @property

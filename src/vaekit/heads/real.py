@@ -155,6 +155,7 @@ class StudentTHead(LocationScale):
 
     @property
     def start_df(self) -> float:
+        """The degrees of freedom before training."""
         return 10.0 if isinstance(self.df, str) else self.df
 
     def scale_of(self, std: Tensor) -> Tensor:

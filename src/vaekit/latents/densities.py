@@ -103,6 +103,7 @@ class Gaussians(Density):
 
     @classmethod
     def fit(cls, u: Tensor, components: int, most: int, seed: int, on_progress: OnProgress | None = None) -> Gaussians:
+        """Fit a mixture to standardised codes u (N, D) by expectation maximisation."""
         from sklearn.mixture import GaussianMixture
 
         n, dims = u.shape
@@ -192,6 +193,7 @@ class NormalisingFlow(Density):
         hidden: tuple[int, ...] = (128, 128),
         kind: str = "affine",
     ) -> NormalisingFlow:
+        """Fit a flow to standardised codes u (N, D) by maximum likelihood."""
         rng = generator(seed, 1)
         order = torch.from_numpy(rng.permutation(len(u)))
         apart = max(1, len(u) // 10)

@@ -63,14 +63,17 @@ class Scale:
 
     @classmethod
     def of(cls, z: Tensor) -> Scale:
+        """The scale of codes z (N, D)."""
         spread = z.double().std(0, correction=0)
         return cls(z.double().mean(0).float(), torch.where(spread > 1e-6 * spread.max(), spread, 0.0).float())
 
     @property
     def varies(self) -> Tensor:
+        """Which dimensions vary, bool (D,)."""
         return self.scale > 0
 
     def standardise(self, z: Tensor) -> Tensor:
+        """The standardised codes of z (N, D), in the dimensions that vary."""
         return ((z - self.loc) / self.scale)[:, self.varies]
 
     def restore(self, u: Tensor, temperature: float = 1.0) -> Tensor:
@@ -142,6 +145,8 @@ def check_codes(run: SavedRun, z: Tensor) -> None:
 
 
 class HeldOut(TypedDict):
+    """How well a density fits held-out codes, mean log-densities in nats."""
+
     n: int
     log_density: float
     log_density_normal: float

@@ -60,6 +60,7 @@ class Measurement:
 
     @property
     def has_density(self) -> bool:
+        """Whether the model has log p(x)."""
         return self.run.model.no_density is None
 
     @property

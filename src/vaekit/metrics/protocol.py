@@ -43,6 +43,7 @@ class Protocol:
         return dataclasses.replace(self, estimator=estimator, K=k)
 
     def as_json(self) -> dict[str, Any]:
+        """The protocol as it is stored in metrics.json."""
         plain = dataclasses.asdict(self)
         if self.groups is None:  # as it was before there were errors by group
             del plain["groups"]

@@ -45,6 +45,7 @@ class Residual(nn.Module):
 
 
 def norm_groups(channels: int) -> int:
+    """The number of groups of a group normalisation: the largest divisor of 8 that divides `channels`."""
     return math.gcd(channels, 8)
 
 

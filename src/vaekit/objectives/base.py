@@ -57,6 +57,7 @@ class Objective(nn.Module, ABC):
 
     @property
     def corruption(self) -> nn.Module | None:
+        """The module that corrupts x, or None."""
         return self._modules.get("corruption")  # a plain class attribute would hide a module set on an instance
 
     @corruption.setter
@@ -73,6 +74,7 @@ class Objective(nn.Module, ABC):
             raise TypeError(f"{cls.__name__}.players is not used any more: name it parameter_groups")
 
     def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
+        """The parameters of each group, by name: here all of the model."""
         return {"model": [p for p in model.parameters() if p.requires_grad]}
 
     def check(self, model: Model) -> None:

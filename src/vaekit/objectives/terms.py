@@ -115,6 +115,7 @@ class Weights(NamedTuple):
 
     @classmethod
     def none(cls, like: Tensor) -> Weights:
+        """The sums before any sample."""
         return cls(torch.full_like(like, -math.inf), torch.zeros_like(like), torch.zeros_like(like))
 
     def add(self, weights: Tensor) -> Weights:

@@ -38,6 +38,7 @@ def is_dense(spec: DataSpec, network: str) -> bool:
 
 
 def default_latent(spec: DataSpec, dense: bool) -> int:
+    """The number of latents for data of this size."""
     return (40 if spec.dims >= 256 else max(1, min(16, spec.dims // 4))) if dense else 128
 
 

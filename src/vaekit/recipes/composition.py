@@ -57,6 +57,7 @@ class DataSpec:
     @classmethod
     def of(cls, data: Data) -> DataSpec:
         # of rows as handed out: the same for maps
+        """What a recipe needs to know of `data`."""
         integer = data.bits or row_dtype(data.train.raw.dtype).name == "uint8"
         low, high = (float(v) for v in data.scale)
         if not integer and low >= 0 and high <= 1:
@@ -79,11 +80,13 @@ class DataSpec:
         )
 
     def as_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in self.__dict__.items()}
         return plain | {"columns": [column.as_json() for column in self.columns]}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> DataSpec:
+        """The inverse of `as_json`."""
         missing = {"kind", "shape", "n", "scale", "integer"} - set(stored)
         if missing:
             raise KeyError(min(missing))
@@ -96,6 +99,7 @@ class DataSpec:
 
     @property
     def dims(self) -> int:
+        """The number of elements of one example."""
         return math.prod(self.shape)
 
 

@@ -47,10 +47,12 @@ class Recipe:
 
     @property
     def summary(self) -> str:
+        """The first line of the description."""
         return self.description.split("\n")[0].rstrip(".")
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
+        """The arguments by name."""
         hints = get_type_hints(self.function)
         found = list(inspect.signature(self.function).parameters.values())[1:]
         return {

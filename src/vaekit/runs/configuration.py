@@ -26,6 +26,8 @@ class ReaderRecord(TypedDict):
 
 
 class DataPart(TypedDict):
+    """The data of a run, as run.json has them."""
+
     name: str
     source: str | None
     options: dict[str, Any]
@@ -38,6 +40,8 @@ class DataPart(TypedDict):
 
 
 class Decided(TypedDict):
+    """What was decided before training: device, precision and compilation."""
+
     device: str
     precision: str
     compile: bool
@@ -47,11 +51,15 @@ class Decided(TypedDict):
 
 
 class Plan(TypedDict):
+    """The length of training."""
+
     horizon: int
     epochs: NotRequired[float]
 
 
 class Valid(TypedDict, total=False):
+    """The numbers of a validation, in nats per example."""
+
     step: int
     elbo: float
     rate: float
@@ -109,6 +117,8 @@ class Metric(TypedDict):
 
 
 class Metrics(TypedDict):
+    """The content of metrics.json."""
+
     metrics: list[Metric]
 
 

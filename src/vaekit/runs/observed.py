@@ -64,6 +64,7 @@ class Observed:
 
     @property
     def frozen(self) -> FrozenDraw | None:
+        """The binary draw that validation and test images keep, where the observation is a draw."""
         if not isinstance(self.observation, Binary):
             return None
         if self._frozen is None:

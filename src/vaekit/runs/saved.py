@@ -94,6 +94,7 @@ class SavedRun(TrainedModel):
 
     @property
     def name(self) -> str:
+        """The name of the directory."""
         return self.path.name
 
     @property

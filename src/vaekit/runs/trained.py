@@ -40,6 +40,7 @@ class TrainedModel:
 
     @property
     def model(self) -> Model:
+        """The latent-variable model."""
         return self.composition.model
 
     @property

@@ -186,6 +186,7 @@ class Trainer:
 
     @property
     def seconds(self) -> float:
+        """Seconds of training so far, resumed parts included."""
         return self.spent + time.monotonic() - self.started
 
     # --- the loop -----------------------------------------------------------------------------------------------
@@ -243,6 +244,7 @@ class Trainer:
             self._record({"kind": "plan", "horizon": self.plan.horizon, "step_ms": 1000 * per_step})
 
     def one_step(self) -> None:
+        """Train on one batch."""
         rows = self.order.rows(self.step)
         places = torch.arange(len(rows))
         if self.world > 1:

@@ -55,6 +55,7 @@ def is_first(devices: int = 1) -> bool:
 
 
 def rank_and_world(fabric: Any) -> tuple[int, int]:
+    """The rank of this process and the number of processes."""
     return (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
 
 

@@ -179,6 +179,7 @@ class CodePrior(nn.Module):
 
     @property
     def quantiser(self) -> Quantiser:
+        """The encoder's quantiser."""
         return self._of_encoder[0]
 
     def forward(self, *given: Tensor) -> CodeSequence:
