@@ -155,7 +155,7 @@ def _two_classes(name: str, m: Measurement, y: Array | None, split: str) -> str 
     have = "none" if y is None else "fewer than two"
     return (
         f"{name} needs data of two classes or more, and the {split} data of {m.run.data_identity[0]} that it "
-        f"looks at have {have}: train on data with classes (an array `label` in an npz file, one folder per class, "
+        f"looks at have {have}: train on data with classes (an array named label in an npz file, one folder per class, "
         "or a table with `label=COLUMN`)"
     )
 
