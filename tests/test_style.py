@@ -10,9 +10,7 @@ FILES = {str(f.relative_to(ROOT)): f.read_text(encoding="utf8") for f in sorted(
 LINES_OF_A_FUNCTION = 80
 LINES_OF_A_FILE = 500
 TO_BE_SPLIT = {
-    "data/loading.py: from_arrays",
     "data/observation.py",
-    "data/readers/images.py",
     "recipes/compose.py: compose",
     "runs/likelihood.py: per_datum",
     "training/fit.py: train",

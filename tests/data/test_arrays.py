@@ -1,5 +1,6 @@
 """Arrays, tensors and Datasets: kinds, shapes, scales, and what is refused."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from vaekit.data import from_arrays, load
+from vaekit.data import from_arrays, load, read_rows
 from vaekit.data.core import digest
-from vaekit.errors import DataError, VaekitError
+from vaekit.errors import ChoiceError, DataError, VaekitError
 
 FIXED = settings(max_examples=60, derandomize=True, deadline=None)
 
@@ -284,3 +286,22 @@ def test_labels_of_minus_one_and_one_are_two_classes(rng):
     unknown = from_arrays(rng.normal(size=(30, 2)), label=np.tile([-1, 1, 0], 10))
     assert unknown.label_names is None
     assert set(unknown.train.label) == {-1, 0, 1}
+
+
+def test_load_and_from_arrays_take_their_arguments_in_one_order():
+    files, arrays = (list(inspect.signature(function).parameters)[1:] for function in (load, from_arrays))
+    assert [name for name in files if name in arrays] == [name for name in arrays if name in files]
+    assert {"size", "x_key", "delimiter"} <= set(files)
+    assert "`size`: " in load.__doc__
+
+
+def test_new_rows_take_the_options_of_their_format_only(tmp_path):
+    np.save(tmp_path / "a.npy", random(9, 3))
+    with pytest.raises(DataError, match=r"`delimiter` applies to a table \(\.csv, \.parquet\), not to a \.npy file"):
+        read_rows(tmp_path / "a.npy", delimiter=",")
+    with pytest.raises(ChoiceError, match="'delimeter': did you mean 'delimiter'"):
+        read_rows(tmp_path / "a.npy", delimeter=",")
+    Image.fromarray(random(4, 4).astype(np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.npy").unlink()
+    with pytest.raises(DataError, match=r"`shape` does not apply to a folder of images .*`size`"):
+        load(tmp_path, shape="2x8")

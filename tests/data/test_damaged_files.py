@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vaekit.data import cache, load
-from vaekit.data.readers import idx, images, table
+from vaekit.data.readers import idx, image_file, images, table
 from vaekit.errors import DataError
 
 
@@ -119,7 +119,8 @@ def test_names_of_parquet_columns_that_are_no_text(tmp_path):
 
 
 def test_images_of_more_pixels_than_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MOST_PIXELS", 100)
+    for module in (image_file, images):
+        monkeypatch.setattr(module, "MOST_PIXELS", 100)
     for i in range(4):
         Image.fromarray(np.full((11, 10), 20 * i, np.uint8)).save(tmp_path / f"{i}.png")
     with pytest.raises(DataError, match=r"0\.png cannot be read .*10x11 pixels, expected at most 100"):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, features
 
 from vaekit.data import cache, load, load_rows
-from vaekit.data.readers import folders, images
+from vaekit.data.readers import folders, image_file, images
 from vaekit.errors import DataError
 
 
@@ -57,7 +57,7 @@ def test_decoded_once_and_mapped(folder, monkeypatch):
     seen = []
     first = load(folder, progress=lambda what, done, total: seen.append((what, done, total)))
     assert ("decoding images", 9, 9) in seen
-    monkeypatch.setattr(images, "_decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(images, "decode_image", lambda *_: pytest.fail("decoded again"))
     second = load(folder)
     assert isinstance(second.train.raw, np.memmap)
     assert second.train.raw.dtype == np.uint8
@@ -212,7 +212,7 @@ def test_an_interrupted_decoding_leaves_nothing_behind(folder, tmp_path, monkeyp
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(images, "_decode", stop)
+    monkeypatch.setattr(images, "decode_image", stop)
     with pytest.raises(KeyboardInterrupt):
         load(folder)
     assert not [*(tmp_path / "cache" / "images").iterdir()]
@@ -331,7 +331,7 @@ def test_every_format_stands_upright(tmp_path, suffix, turn):
     (tmp_path / "set").mkdir()
     for i in range(3):
         exif = Image.Exif()
-        exif[images.ORIENTATION] = turn
+        exif[image_file.ORIENTATION] = turn
         made = Image.fromarray((upright * (1 - i / 9)).astype(np.uint8)).transpose(turns[turn])
         options = {"lossless": True} if suffix == "webp" else {} if suffix in ("png", "tif") else {"quality": 95}
         made.save(tmp_path / "set" / f"{i}.{suffix}", exif=exif, **options)

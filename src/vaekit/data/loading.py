@@ -256,23 +256,9 @@ def from_arrays(
     fractions: dict[str, Any] = {part: value for part, value in parts.items() if isinstance(value, int | float)}
     own = {part: value for part, value in parts.items() if part not in fractions and value is not None}
     loaded = _joined(loaded, own, name, framed, masked)
-    extra = {**loaded.columns, **{key: column_of(c, f"{name}: column {key!r}") for key, c in (columns or {}).items()}}
-    names = loaded.feature_names if feature_names is None else list(feature_names)
-    if loaded.schema:
-        names = [column.name for column in loaded.schema]
-        if loaded.x.shape[1:] != (len(names),):
-            raise DataError(f"{name}: schema has {len(names)} columns, but x has rows of shape {loaded.x.shape[1:]}")
-    if lacking := [factor for factor in factor_names if factor not in extra]:
-        raise DataError(f"factor_names: {lacking[0]!r} is not a column; `columns` has {', '.join(extra) or 'none'}")
-    loaded = replace(
-        loaded,
-        label_names=None if label_names is None else [str(name) for name in label_names],
-        columns=extra,
-        feature_names=names,
-        factor_names=list(factor_names),
-        kind=None if not loaded.schema else "counts" if all(c.kind == "counts" for c in loaded.schema) else "vector",
-        options={},
-    )
+    given = {key: column_of(values, f"{name}: column {key!r}") for key, values in (columns or {}).items()}
+    loaded = replace(loaded, columns={**loaded.columns, **given})
+    loaded = _with_names(loaded, name, label_names, feature_names, factor_names)
     if shape is not None:
         loaded = shapes.shaped(loaded, shape, name)
     return build(
@@ -286,6 +272,36 @@ def from_arrays(
         rows=splits,
         missing=missing,
         options=recorded,
+    )
+
+
+def _with_names(
+    loaded: Source,
+    name: str,
+    labels: Sequence[str] | None,
+    features: Sequence[str] | None,
+    factors: Sequence[str],
+) -> Source:
+    """The source with the names of its classes, columns and factors, and the kind that its schema implies.
+
+    Raises:
+        DataError: the schema has another number of columns than x, or a factor is not a column.
+    """
+    names = loaded.feature_names if features is None else list(features)
+    if loaded.schema:
+        names = [column.name for column in loaded.schema]
+        if loaded.x.shape[1:] != (len(names),):
+            raise DataError(f"{name}: schema has {len(names)} columns, but x has rows of shape {loaded.x.shape[1:]}")
+    if lacking := [factor for factor in factors if factor not in loaded.columns]:
+        there = ", ".join(loaded.columns) or "none"
+        raise DataError(f"factor_names: {lacking[0]!r} is not a column; `columns` has {there}")
+    return replace(
+        loaded,
+        label_names=None if labels is None else [str(label) for label in labels],
+        feature_names=names,
+        factor_names=list(factors),
+        kind=None if not loaded.schema else "counts" if all(c.kind == "counts" for c in loaded.schema) else "vector",
+        options={},
     )
 
 

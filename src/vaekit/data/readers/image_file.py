@@ -1,0 +1,207 @@
+"""One image file: its header, the range of its values, and its pixels as bytes."""
+
+import contextlib
+import functools
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vaekit.data.core import Array
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = (
+    *("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO", "ICNS", "PCX"),
+    *("DDS", "SGI", "QOI", "PSD", "IM", "MSP", "XBM"),
+)
+"""Formats that are tried for every file; formats that run another program, such as PostScript, are excluded."""
+MOST_PIXELS, BIG = 2**26, 2**22  # maximum pixels of an image; a big image is decoded alone, to limit the memory
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
+GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+FULL = 65535  # maximum of 16 bits
+
+
+_alone = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Head:
+    """The header of an image file.
+
+    Attributes:
+        height, width: in pixels, after rotation by EXIF.
+        grey, opaque: whether the image is grey, and whether it has no transparency.
+        mode: of Pillow.
+        deep: whether it is a colour image of 16 bits, of which Pillow reads 8.
+        frames: number of images (pages, frames) in the file.
+    """
+
+    height: int
+    width: int
+    grey: bool
+    opaque: bool
+    mode: str
+    deep: bool
+    frames: int
+
+    @property
+    def wide(self) -> bool:
+        """Whether the values have more than 8 bits."""
+        return self.mode.startswith("I") or self.mode == "F"
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """The exceptions that Pillow raises for files that are damaged, are not images, or are too large."""
+    import struct
+
+    from PIL import Image
+
+    damage = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, NotImplementedError)
+    return *damage, AssertionError, struct.error, Image.DecompressionBombError
+
+
+def _turn(image: "Image.Image") -> int:
+    """The EXIF orientation by which the image must still be rotated; 1 for none."""
+    if image.format == "TIFF":
+        return 1  # Pillow rotates TIFF images when it loads them
+    if image.format == "PNG" and not any("exif" in str(key) or "xmp" in str(key) for key in image.info):
+        return 1  # getexif would decode the image
+    return image.getexif().get(ORIENTATION, 1)
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """The `FORMATS` that the installed Pillow supports."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> "Iterator[Image.Image]":
+    """An open image file; big images are opened one at a time.
+
+    Raises:
+        ValueError: the image has too many pixels. Pillow raises the exceptions in `unreadable`.
+    """
+    from PIL import Image
+
+    with Image.open(file, formats=_formats()) as image:
+        pixels = image.width * image.height
+        if pixels > MOST_PIXELS:
+            raise ValueError(f"{image.width}x{image.height} pixels, expected at most {MOST_PIXELS:,}")
+        with _alone if pixels > BIG else contextlib.nullcontext():
+            yield image
+
+
+def head_of(file: Path) -> Head:
+    with _opened(file) as image:
+        width, height = image.size
+        turn = _turn(image)
+        if image.format == "TIFF":
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            (width, height), turn = (tags[256], tags[257]), tags.get(ORIENTATION, 1)
+        if turn in TURNED:
+            width, height = height, width
+        grey = image.mode in GREY
+        if image.mode == "P" and image.palette is not None:
+            palette = np.array(image.getpalette("RGB") or [0, 0, 1], np.uint8).reshape(-1, 3)
+            grey = bool((palette == palette[:, :1]).all())
+        deep = not image.mode.startswith("I") and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        frames = 1 if image.format in ("MPO", "ICO", "ICNS", "PSD") else _frames(image)
+        return Head(height, width, grey, not image.has_transparency_data, image.mode, deep, frames)
+
+
+def _frames(image: "Image.Image") -> int:
+    """The number of images in a file; 1 if the file is damaged after the first."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except unreadable():
+        return 1
+
+
+class Range(NamedTuple):
+    """The range of the values of an image, the range of their middle 98%, and whether they are whole numbers."""
+
+    low: float
+    high: float
+    most_low: float
+    most_high: float
+    whole: bool
+
+
+def range_of(file: Path) -> Range:
+    """The range of the values of an image."""
+    with _opened(file) as image:
+        values = _values(image)
+        low, high = np.percentile(values, (1, 99))
+        return Range(float(values.min()), float(values.max()), float(low), float(high), image.mode != "F")
+
+
+def _values(image: "Image.Image") -> Array:
+    """The values of an image with more than 8 bits, (H, W): integers unchanged, floats as float64."""
+    values = np.asarray(image)
+    if values.dtype.kind != "f":
+        return values
+    if not np.isfinite(values).all():
+        raise ValueError("its values include nan or infinities")
+    return values.astype(np.float64)
+
+
+def _spread(values: Array, low: float, high: float) -> tuple[Array, int]:
+    """Rescale values from low..high to 0..255, in blocks of rows, because float64 needs eight times the memory.
+
+    Returns:
+        The bytes, and the number of values outside the range, which are clipped.
+    """
+    scaled, outside = np.empty(values.shape, np.uint8), 0
+    rows = max(1, BIG // max(1, values.shape[1]))
+    for a in range(0, len(values), rows):
+        share = (values[a : a + rows].astype(np.float64) - low) / (high - low)
+        outside += int(((share < 0) | (share > 1)).sum())
+        scaled[a : a + rows] = np.floor(np.clip(share, 0, 1) * 255 + 0.5)
+    return scaled, outside
+
+
+def decode_image(
+    file: Path,
+    size: tuple[int, int],
+    colour: tuple[int, int, int],
+    grey: bool,
+    span: tuple[float, float] | None = None,
+    resize: bool = True,
+) -> tuple[Array, int]:
+    """One image as (H, W) if `grey`, else (H, W, 3), uint8; values of more than 8 bits are rescaled from `span`.
+
+    Returns:
+        The image, and the number of its values outside `span`, which are clipped.
+    """
+    from PIL import Image, ImageOps
+
+    outside = 0
+    with _opened(file) as opened:
+        image: Image.Image = opened
+        image.load()
+        if _turn(image) != 1:
+            image = ImageOps.exif_transpose(image)
+        if image.mode == "F" and span is None:
+            raise ValueError("floating-point pixels have no fixed range; give it with `pixel_range='LOW,HIGH'`")
+        if image.mode == "F" or image.mode.startswith("I"):
+            low, high = span or (0, FULL)
+            spread, outside = _spread(_values(image), low, high)
+            image = Image.fromarray(spread)
+        elif image.has_transparency_data:
+            over = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", over.size, (*colour, 255)), over)
+        image = image.convert("RGB").convert("L") if grey else image.convert("RGB")
+        if image.size != size[::-1]:
+            if not resize:
+                raise ValueError(f"its size is {image.height}x{image.width}, but its header says {size[0]}x{size[1]}")
+            image = image.resize(size[::-1], Image.Resampling.LANCZOS)
+        return np.array(image), outside
