@@ -303,7 +303,7 @@ def test_a_prior_that_would_never_learn_is_refused():
     model = random_table(N, LATENT)
     model.prior = LearnedMixture(LATENT).double()
     for objective in (WAE(), InfoVAE(1.0)):
-        with pytest.raises(ChoiceError, match=r"carry no gradient.*alpha below 1"):
+        with pytest.raises(ChoiceError, match=r"have no gradient.*alpha below 1"):
             objective(model, batch(N), STEP)
         with torch.no_grad():
             objective(model, batch(N), STEP)

@@ -249,11 +249,11 @@ def test_what_cannot_work_is_refused_with_what_to_write():
     with pytest.raises(ChoiceError, match=r"deterministic.*WAE or Adversarial"):
         small().check(deterministic(N, LATENT))
     round_codes = with_head(Sphere((LATENT,)), N, UniformSphere((LATENT,)))
-    with pytest.raises(ChoiceError, match=r"on a sphere they cannot be.*another posterior"):
+    with pytest.raises(ChoiceError, match=r"impossible on a sphere.*another posterior"):
         small().check(round_codes)
     with pytest.raises(ChoiceError, match="on a sphere"):
         small()(round_codes, batch(N), STEP)
-    with pytest.raises(ChoiceError, match=r"takes codes of 3 numbers and the model's have 5: write latent=5"):
+    with pytest.raises(ChoiceError, match=r"is for codes of 3 numbers, and the model's have 5: write latent=5"):
         small()(random_table(N, 5), batch(N), STEP)
     with pytest.raises(ValueError, match="gamma must be 0 or more"):
         FactorVAE(3, -1.0)

@@ -720,7 +720,7 @@ def test_a_model_without_a_density_is_refused_but_by_the_autoencoder():
         make().check(spoilt().model)
         assert name
     Autoencoder().check(points())
-    with pytest.raises(ChoiceError, match="no KL"):
+    with pytest.raises(ChoiceError, match="without a KL"):
         Autoencoder().check(spoilt().model)
 
 

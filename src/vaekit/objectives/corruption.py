@@ -1,8 +1,8 @@
-"""Corruptions: what is done to x before it is encoded in training, while the target stays the clean x.
+"""Corruptions of x before it is encoded in training; the target is the clean x.
 
-A corruption is a module called as `corruption(x, noise)` with x (B, *event), which gives the same shape. Its noise is
-keyed by row, so that a datum is corrupted alike whatever batch it stands in. Vincent et al. (2008) train autoencoders
-so, Im et al. (2017, arXiv:1511.06406) variational ones: the bound then holds for every corrupted encoder input.
+A corruption is a module called as `corruption(x, noise)` with x (B, *event), which returns the same shape. Its noise
+is keyed by row, so that the corruption of an example does not depend on its batch. Vincent et al. (2008) train
+autoencoders this way, Im et al. (2017, arXiv:1511.06406) variational ones; the bound holds for every corrupted input.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Masking(nn.Module):
 
 
 class SaltAndPepper(nn.Module):
-    """Each element, with probability `fraction`, set to `low` or `high`, one as likely as the other."""
+    """Each element set to `low` or `high`, with probability `fraction` / 2 each."""
 
     def __init__(self, fraction: float, low: float = 0.0, high: float = 1.0):
         super().__init__()
@@ -53,8 +53,8 @@ class SaltAndPepper(nn.Module):
 
     def forward(self, x: Tensor, noise: Noise) -> Tensor:
         u = noise.uniform(x.shape[1:])
-        spoilt = torch.where(u < self.fraction / 2, self.low, x)
-        return torch.where(u > 1 - self.fraction / 2, self.high, spoilt)
+        peppered = torch.where(u < self.fraction / 2, self.low, x)
+        return torch.where(u > 1 - self.fraction / 2, self.high, peppered)
 
 
 def _share(fraction: float) -> float:
@@ -71,9 +71,9 @@ def corruption(kind: str, level: float, low: float = 0.0, high: float = 1.0) -> 
 
     Arguments:
         kind: one of `KINDS`.
-        level: the standard deviation of Gaussian noise in the units of x, else the share of elements corrupted.
-        low: the smallest x, which masked elements become and half of the salted and peppered ones.
-        high: the largest x, the other half.
+        level: the standard deviation of Gaussian noise in the units of x, else the share of corrupted elements.
+        low: the smallest x: the value of masked elements, and of half of those with salt and pepper.
+        high: the largest x: the value of the other half.
     """
     if kind == "gaussian":
         return GaussianNoise(level)

@@ -1,4 +1,4 @@
-"""A network that tells two kinds of codes apart, and what it is trained on."""
+"""A network that classifies two kinds of codes, and its loss."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vaekit.errors import ChoiceError
 
 
 class Critic(nn.Module):
-    """Codes (B, *event) of `latent` numbers -> logits (B,) of their being of the first kind: dense, leaky ReLU of 0.2.
+    """Codes (B, *event) of `latent` numbers -> logits (B,) of the first kind: dense layers with leaky ReLU of 0.2.
 
-    At its best the logit is log p_first(z) - log p_second(z).
+    The optimal logit is log p_first(z) - log p_second(z).
     """
 
     def __init__(self, latent: int, hidden: Sequence[int]):
@@ -33,7 +33,7 @@ class Critic(nn.Module):
         z = z.flatten(1)
         if z.shape[1] != self.latent:
             raise ChoiceError(
-                f"the critic takes codes of {self.latent} numbers and the model's have {z.shape[1]}: "
+                f"the critic is for codes of {self.latent} numbers, and the model's have {z.shape[1]}: "
                 f"write latent={z.shape[1]}"
             )
         logits = self.layers(z).squeeze(-1)
@@ -41,10 +41,10 @@ class Critic(nn.Module):
 
 
 def classification_loss(first: Tensor, second: Tensor) -> Tensor:
-    """The cross entropy of the logits of as many codes of either kind, nats a code: log 2 by guessing."""
+    """The cross-entropy of the logits of equally many codes of each kind, in nats per code; log 2 for guessing."""
     return 0.5 * (F.softplus(-first).mean() + F.softplus(second).mean())
 
 
 def accuracy(first: Tensor, second: Tensor) -> Tensor:
-    """The share of codes put with their kind."""
+    """The share of codes that are classified correctly."""
     return 0.5 * ((first > 0).float().mean() + (second < 0).float().mean())

@@ -1,4 +1,4 @@
-"""The evidence lower bound with the total correlation that a critic estimates."""
+"""The evidence lower bound with a total correlation that a critic estimates."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .schedules import Schedule
 
 
 def permute_dimensions(z: Tensor, noise: Noise) -> Tensor:
-    """Codes (B, *event) with every dimension shuffled over the rows by itself: draws from prod_j q(z_j), nearly.
+    """Codes (B, *event) with each dimension shuffled over the rows: approximate samples of prod_j q(z_j).
 
-    The order is that of keyed bits, so a compiled step shuffles as an eager one does.
+    The order comes from keyed bits, so that compiled and eager steps shuffle equally.
     """
     return z.gather(0, noise.bits(z.shape[1:]).argsort(0))
 
@@ -31,20 +31,20 @@ def permute_dimensions(z: Tensor, noise: Noise) -> Tensor:
 class FactorVAE(OneLayer):
     r"""loss = E_q[-log p(x|z)] + KL(q(z|x) || p(z)) + gamma TC(q(z)), with TC = E_q(z)[critic(z)].
 
-    Kim and Mnih (2018, arXiv:1802.05983). The critic's logit tells draws z ~ q(z) from codes whose dimensions were
-    shuffled over the batch, and so approaches log q(z) - sum_j log q(z_j). It is a group of its own, with the paper's
-    training: the codes it learns from are detached, so its classification loss never reaches the encoder, while the
-    model's loss goes through a frozen critic and never reaches the critic.
+    Kim and Mnih (2018, arXiv:1802.05983). The critic classifies codes z ~ q(z) against codes whose dimensions are
+    shuffled over the batch, so its logit approaches log q(z) - sum_j log q(z_j). It is a separate parameter group,
+    trained as in the paper: its codes are detached, so its loss does not train the encoder, and the model's loss passes
+    through a frozen critic.
 
-    The paper shuffles a second batch; here the batch itself is shuffled. Both terms of the classification loss are
-    expectations by themselves, so that changes no gradient's expectation, and shuffling all rows comes nearer to
-    independent dimensions than shuffling half of them. A batch of one is its own shuffle.
+    The paper shuffles a second batch; here the batch itself is shuffled. This does not change the expected gradients,
+    because both terms of the classification loss are separate expectations, and shuffling all rows is closer to
+    independence than shuffling half of them. A batch of one example stays as it is.
 
-    Recorded beside the true `elbo`, `rate` and `distortion`: `correlation`, as the critic has it, and
-    `critic_accuracy`, 0.5 where it cannot tell.
+    The stats are the true `elbo`, `rate` and `distortion`, `correlation`, the critic's estimate, and
+    `critic_accuracy`, 0.5 for a guessing critic.
 
     Arguments:
-        latent: latent dimensions.
+        latent: number of latents.
         gamma: weight of the total correlation, a number or a schedule of the step.
         hidden: widths of the critic's layers.
     """
@@ -64,7 +64,7 @@ class FactorVAE(OneLayer):
     def _check_posterior(self, q: Distribution | None) -> None:
         if isinstance(q, PowerSpherical):
             raise ChoiceError(
-                "FactorVAE makes the latent dimensions independent, which on a sphere they cannot be (their squares "
+                "FactorVAE makes the latent dimensions independent, which is impossible on a sphere (their squares "
                 "sum to one): use another posterior, or another objective (ELBO, WAE)"
             )
 

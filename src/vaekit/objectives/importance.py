@@ -26,7 +26,7 @@ def _check(samples: int, groups: int = 1, gradient: str = "plain") -> None:
 
 
 def _stats(weights: Tensor, log_px: Tensor, bound: Tensor) -> dict[str, Tensor]:
-    """From log-weights and log p(x | z), (K, B): the ELBO by Monte Carlo over all the draws, its parts, the bound."""
+    """The stats from log-weights and log p(x | z), (K, B): the ELBO over all samples, its parts, and the bound."""
     return {
         "elbo": weights.mean(),
         "rate": (log_px - weights).mean(),
@@ -41,10 +41,10 @@ def _carrying(value: Tensor, carrier: Tensor) -> Tensor:
 
 
 class _Apart(NamedTuple):
-    """K draws a datum, and the model's densities at a copy of them, which cuts the graph between the networks."""
+    """K samples per example, and the densities at a copy of them, which cuts the graph between the networks."""
 
-    latent: Latent  # the draws (K, B, *event), through which the encoder is reached
-    copy: Latent  # the same numbers as a leaf of the graph: what reaches it can be weighed before it goes on
+    latent: Latent  # the samples (K, B, *event), connected to the encoder
+    copy: Latent  # the same samples as a leaf, so that its gradient can be weighted before it is passed on
     log_px: Tensor  # (K, B), at the copy
     joint: Tensor  # log p(x, z), (K, B), at the copy
 
@@ -59,19 +59,19 @@ class _Apart(NamedTuple):
         return cls(Latent(z, q, p, log_q), copy, log_px, log_px + copy.log_p)
 
     def slope(self, total: Tensor) -> Tensor:
-        """The derivative of a scalar with respect to every draw, held: (K, B, *event)."""
+        """The detached derivative of a scalar with respect to every sample: (K, B, *event)."""
         (slope,) = torch.autograd.grad(total, self.copy.z, retain_graph=True)
         return slope.detach()
 
     def through(self, slope: Tensor) -> Tensor:
-        """What has this slope with respect to the draws: its gradient reaches the encoder, (K, B)."""
+        """A term (K, B) with this derivative with respect to the samples, which trains the encoder."""
         return (slope * self.latent.z).flatten(2).sum(2)
 
     def doubly(self, share: Tensor, groups: int) -> Tensor:
-        """What has the doubly reparametrised gradient of the bound for the encoder, (K, B).
+        """A term (K, B) with the doubly reparametrised gradient of the bound for the encoder; its value has no meaning.
 
-        Its value is of no interest. `share` are the weights normalised over all groups, (K, B). Only the slope with
-        respect to z is taken, so q's own parameters are held, without a second pass through its network.
+        `share` are the weights normalised over all groups, (K, B). Only the derivative with respect to z is taken,
+        which holds q's parameters fixed without a second pass through its network.
         """
         slope = self.slope((share * (self.joint - self.copy.log_q)).sum())
         return self.through(_over(share * groups, slope) * slope)
@@ -83,7 +83,7 @@ def _over(weights: Tensor, like: Tensor) -> Tensor:
 
 
 def _shares(weights: Tensor, groups: int) -> Tensor:
-    """The slope of the grouped bound with respect to each log-weight, held: (K, B), with sum 1 over K."""
+    """The detached derivative of the grouped bound with respect to each log-weight: (K, B), with sum 1 over K."""
     parts = torch.softmax(drop_negligible(weights.detach().unflatten(0, (groups, -1)), 1), 1)
     return parts.flatten(0, 1) / groups
 
@@ -91,24 +91,23 @@ def _shares(weights: Tensor, groups: int) -> Tensor:
 class IWAE(Objective):
     r"""loss = -log 1/K sum_k w_k, w_k = p(x, z_k) / q(z_k | x), z_k ~ q(z | x) (Burda et al. 2016, arXiv:1509.00519).
 
-    With M `groups` the K draws are shared out and the bounds of the groups averaged: MIWAE of Rainforth et al. (2018,
-    arXiv:1802.04537), the plain ELBO by Monte Carlo where M = K. The weights never hold a closed-form KL, with which
-    they would not give a bound.
+    With M `groups`, the K samples are divided into groups whose bounds are averaged: MIWAE of Rainforth et al. (2018,
+    arXiv:1802.04537), and the ELBO by Monte Carlo for M = K. The weights do not use a closed-form KL, which would not
+    give a bound.
 
     `dreg` replaces the encoder's gradient by the doubly reparametrised one of Tucker et al. (2019, arXiv:1810.04152),
-    with the same mean and, for many samples, a far smaller variance: with v_k = w_k / sum w over a group and the
+    with the same mean and, for many samples, a much smaller variance: with v_k = w_k / sum w over a group and the
     parameters of q held inside log w,
 
         sum_k v_k^2 (d log w_k / d z_k) (d z_k / d phi);
 
-    prior and likelihood keep theirs, sum_k v_k d log p(x, z_k) / d theta.
+    prior and likelihood keep their gradient, sum_k v_k d log p(x, z_k) / d theta.
 
-    Recorded: `iwae`, the bound, and over all draws the true `elbo` (K = 1), `rate` and `distortion`, by Monte Carlo.
+    The stats are `iwae`, the bound, and Monte Carlo estimates of the true `elbo` (K = 1), `rate` and `distortion`.
 
     Arguments:
-        samples: K, the draws a datum, of all groups together.
-        gradient: `plain` or `dreg`; the latter takes a VAE with one latent layer and a posterior that has a density at
-            any z, not a flow.
+        samples: K, samples per example, in all groups together.
+        gradient: `plain` or `dreg`; the latter needs a VAE with one latent layer, and a posterior that is not a flow.
         groups: M, which divides K.
     """
 
@@ -183,7 +182,7 @@ class PIWAE(Objective):
     Recorded as by `IWAE`; `iwae` is the decoder's bound.
 
     Arguments:
-        samples: K, the draws a datum, of all groups together.
+        samples: K, samples per example, in all groups together.
         groups: M, which divides K.
         gradient: the encoder's, as of `IWAE`.
     """

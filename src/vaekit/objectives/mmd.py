@@ -1,4 +1,4 @@
-"""Objectives that hold the aggregate posterior against the prior by the maximum mean discrepancy."""
+"""Objectives that match the aggregate posterior to the prior by the maximum mean discrepancy (MMD)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def _kernel(name: str) -> Kernel:
 
 
 def _discrepancy(name: str, model: Model, latent: Latent, noise: Noise, kernel: Kernel, rate: bool) -> Tensor:
-    """MMD(q(z), p(z)) from the draws of the batch and as many of the prior; `rate`: whether the loss has a KL too."""
+    """MMD(q(z), p(z)) between the batch's codes and samples of the prior; `rate`: whether the loss also has a KL."""
     prior = draw(latent.p, noise).to(latent.z.dtype)
     if not rate and torch.is_grad_enabled() and learns_prior(model) and not prior.requires_grad:
         raise ChoiceError(
-            f"{name} trains a learned prior through its draws, and those of {type(latent.p).__name__} carry no "
-            "gradient, so it would stay as it began: use the prior N(0, I), or InfoVAE with alpha below 1"
+            f"{name} trains a learned prior through its samples, and those of {type(latent.p).__name__} have no "
+            "gradient, so it would not be trained: use the prior N(0, I), or InfoVAE with alpha below 1"
         )
     return mmd(latent.z.flatten(1), prior.flatten(1), kernel)
 
@@ -41,25 +41,24 @@ class InfoVAE(OneLayer):
     r"""loss = E_q[-log p(x|z)] + (1 - alpha) KL(q(z|x) || p(z)) + (alpha + weight - 1) MMD(q(z), p(z)).
 
     Zhao et al. (2019, arXiv:1706.02262), with `weight` for their lambda. alpha = 0 and weight = 1 is the plain bound;
-    alpha = 1 has no KL and takes any encoder, also one without a density. The MMD is squared, unbiased (so it may fall
-    below zero), of kernels between 0 and 1; it has no unit, so its weight is in nats a datum. The noise of its estimate
-    from a batch grows with the weight too, and where that exceeds the nats that a code is worth, codes are given up:
-    8 x 8 digits bear 100, not 1000. The prior is drawn from, whatever it is, and a learned one is trained by the MMD
-    as far as its draws are reparametrised: the means and scales of a mixture, not its weights, for which there is the
-    KL.
+    alpha = 1 has no KL and works for any encoder, even one without a density. The MMD is squared and unbiased (so it
+    may be negative), with kernels between 0 and 1; it has no unit, so its weight is in nats per example. The weight
+    also scales the noise of the estimate: if that exceeds the information in a code, the model ignores the codes (8 x 8
+    digits work with 100, not with 1000). The MMD trains a learned prior through its reparametrised samples: the means
+    and scales of a mixture, but not its weights, which only the KL trains.
 
-    Recorded beside the true `elbo`, `rate` and `distortion` (without a density `distortion` only): `mmd`.
+    The stats are the true `elbo`, `rate` and `distortion` (without a density only `distortion`), and `mmd`.
 
     Arguments:
-        alpha: how much of the KL is left out, at most 1.
-        weight: lambda, at least 1 - alpha: a number, or a schedule of the step (whose MMD weight is cut off at 0).
-        kernel: `imq` (inverse multiquadratic) or `gaussian`, each averaged over seven widths about 2 D.
+        alpha: the share of the KL that is left out, at most 1.
+        weight: lambda, at least 1 - alpha: a number, or a schedule of the step (the weight of the MMD is at least 0).
+        kernel: `imq` (inverse multiquadratic) or `gaussian`, each averaged over seven widths around 2 D.
     """
 
     def __init__(self, alpha: float = 0.0, weight: float | Schedule = 100.0, kernel: str = "imq"):
         super().__init__()
         if not alpha <= 1:
-            raise ValueError(f"alpha must be 1 or less, got {alpha}: above 1 the KL would be made large")
+            raise ValueError(f"alpha must be 1 or less, got {alpha}: above 1 the KL would be maximised")
         self.alpha, self.weight, self.kernel = alpha, scheduled("weight", weight, 1 - alpha), _kernel(kernel)
 
     def needs_density(self) -> bool:
@@ -79,11 +78,11 @@ class InfoVAE(OneLayer):
 class WAE(OneLayer):
     r"""loss = E_q[-log p(x|z)] + weight MMD(q(z), p(z)), of a deterministic or a random encoder.
 
-    Tolstikhin et al. (2018, arXiv:1711.01558), WAE-MMD. The reconstruction cost is the likelihood's, in nats; theirs is
-    the squared error, which a Gaussian of fixed sigma gives times 1 / (2 sigma^2). The kernel is the mean over the
-    seven widths that their code sums over. A learned prior is trained as far as its draws are reparametrised.
+    Tolstikhin et al. (2018, arXiv:1711.01558), WAE-MMD. The reconstruction cost is -log p(x|z) in nats; the
+    paper's is the squared error, which a Gaussian of fixed sigma gives times 1 / (2 sigma^2). The kernel is the mean
+    over the seven widths that their code sums over. A learned prior is trained through its reparametrised samples.
 
-    Recorded: `distortion`, `mmd`, and where the encoder has a density the true `elbo` and `rate`.
+    The stats are `distortion`, `mmd`, and the true `elbo` and `rate` if the encoder has a density.
 
     Arguments:
         weight: of the squared, unbiased MMD, a number or a schedule of the step.

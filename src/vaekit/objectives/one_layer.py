@@ -1,4 +1,4 @@
-"""What objectives share that look at the aggregate posterior of one latent layer."""
+"""The base class of objectives with a term of the aggregate posterior of one latent layer."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ class Pass(NamedTuple):
 
 
 class OneLayer(Objective):
-    """An objective of distortion, rate and something of q(z) = 1/N sum_i q(z | x_i), for one latent layer. Abstract."""
+    """An objective of distortion, rate and a term of q(z) = 1/N sum_i q(z | x_i), for one latent layer. Abstract."""
 
     def needs_density(self) -> bool:
-        """Whether the loss holds log q(z | x)."""
+        """Whether the loss contains log q(z | x)."""
         return True
 
     def check(self, model: Model) -> None:
         name = type(self).__name__
         if not isinstance(model, VAE):
             raise ChoiceError(
-                f"{name} holds the aggregate posterior of one latent layer against its prior, and "
-                f"{type(model).__name__} is not a VAE of one layer: use the objective ELBO, with beta to weigh the KL "
+                f"{name} compares the aggregate posterior of one latent layer with its prior, and "
+                f"{type(model).__name__} is not a VAE of one layer: use the objective ELBO, with beta to weight the KL "
                 "of all layers, or a recipe with one layer"
             )
         if self.needs_density() and model.no_density is not None:
             raise ChoiceError(
-                f"{name} has log q(z | x) in its loss, and this model has none ({model.no_density}): give it a "
-                "Gaussian posterior, or use an objective that asks for draws only, WAE or Adversarial"
+                f"{name} needs log q(z | x), and this model has none ({model.no_density}): give it a Gaussian "
+                "posterior, or use an objective that needs samples only, WAE or Adversarial"
             )
 
     def one_pass(self, model: Model, batch: Batch) -> Pass:
-        """Trace a batch and take its parts."""
+        """A pass through the model, with the parts of the bound."""
         OneLayer.check(self, model)
         trace = self.trace(model, batch)
         d = distortion(trace, batch.x)
@@ -62,7 +62,11 @@ def learns_prior(model: Model) -> bool:
 
 
 def scheduled(name: str, value: float | Schedule, least: float = 0.0) -> Schedule:
-    """A weight as a schedule; a number below `least` is refused."""
+    """A weight as a schedule.
+
+    Raises:
+        ValueError: it is a number below `least`.
+    """
     if isinstance(value, Schedule):
         return value
     if not value >= least:

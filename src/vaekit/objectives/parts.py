@@ -1,4 +1,4 @@
-"""What several objectives ask of a model, and the input that its encoder sees."""
+"""Requirements of several objectives on the model, and its parameter groups."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from .base import Objective
 
 
 def one_layer(objective: Objective, model: Model) -> VAE:
-    """The model as one whose prior, posterior and likelihood can be called apart.
+    """The model as a VAE, whose prior, posterior and likelihood can be called separately.
 
     Raises:
         ChoiceError: it is another kind of model.
     """
     if not isinstance(model, VAE):
         raise ChoiceError(
-            f"{type(objective).__name__} takes prior, posterior and likelihood apart, and {type(model).__name__} is "
-            "not a VAE of one latent layer: use the objective ELBO, or IWAE with gradient='plain'"
+            f"{type(objective).__name__} calls prior, posterior and likelihood separately, and {type(model).__name__} "
+            "is not a VAE of one latent layer: use the objective ELBO, or IWAE with gradient='plain'"
         )
     return model
 
 
 def needs_density(objective: Objective, model: Model) -> None:
-    """Refuse a model without log p(x)."""
+    """Check that the model has a density.
+
+    Raises:
+        ChoiceError: it has none.
+    """
     if model.no_density is not None:
         raise ChoiceError(
             f"{type(objective).__name__} needs log q(z | x), and this model has none ({model.no_density}): give it a "
@@ -39,7 +43,7 @@ def needs_density(objective: Objective, model: Model) -> None:
 
 
 def example(posterior: nn.Module) -> Distribution | None:
-    """A distribution as this posterior gives it, or None where only a datum could tell."""
+    """A distribution of the type that this posterior returns, or None if that depends on the data."""
     if not isinstance(posterior, Conditional):
         return None
     with torch.no_grad():
@@ -48,21 +52,25 @@ def example(posterior: nn.Module) -> Distribution | None:
 
 
 def needs_density_anywhere(objective: Objective, q: Distribution | None, instead: str) -> None:
-    """Refuse a posterior that is cheap to draw from, but has to be inverted for log q(z | x) at another z: a flow."""
+    """Check that log q(z | x) is cheap at any z.
+
+    Raises:
+        ChoiceError: q is a flow, which has to be inverted for this.
+    """
     if isinstance(q, Flow):
         raise ChoiceError(
-            f"{type(objective).__name__} takes log q(z | x) at a z that was not just drawn from it, for which a flow "
-            f"has to be inverted: {instead}, or give the model a Gaussian posterior, diagonal or full"
+            f"{type(objective).__name__} needs log q(z | x) at any z, for which a flow has to be inverted: {instead}, "
+            f"or give the model a Gaussian posterior, diagonal or full"
         )
 
 
 def is_point(q: Distribution) -> bool:
-    """Whether a posterior is one point a datum."""
+    """Whether a posterior is a point per example."""
     return isinstance(q.base_dist if isinstance(q, Independent) else q, Point)
 
 
 def two_groups(model: VAE) -> dict[str, list[nn.Parameter]]:
-    """`encoder`: what the posterior is made of; `decoder`: prior and likelihood, less what they share with it."""
+    """`encoder`: the parameters of the posterior; `decoder`: those of prior and likelihood that it does not share."""
     encoder = [p for p in model.posterior.parameters() if p.requires_grad]
     taken = {id(p) for p in encoder}
     generative = dict.fromkeys([*model.prior.parameters(), *model.likelihood.parameters()])
