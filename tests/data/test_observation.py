@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from core_helpers import blobs, model_of, own_network
+from core_helpers import blobs, own_network
 
 import vaekit as vk
 from vaekit.data.batches import Order, Rows
@@ -13,14 +13,13 @@ from vaekit.data.observation import Binary, FrozenDraw, Grey, Levels, Threshold,
 from vaekit.errors import ChoiceError, DataError
 from vaekit.metrics.likelihood import entropy_floor
 from vaekit.noise import Noise
-from vaekit.recipes import Composition
+from vaekit.recipes import Composition, DataSpec
+from vaekit.runs.trained import TrainedModel
 
 
 def binary_run(data):
-    run = model_of(own_network(data.shape[1:]), data.shape, "image", (0.0, 255.0), True)
-    run.config["data"]["digest"] = data.digest
-    run.use_data(data)
-    return run
+    composition = own_network(data.shape[1:])
+    return TrainedModel(composition, DataSpec.of(data), data)
 
 
 def test_the_reference_draw_of_fashion_mnist_and_its_floor(fashion_mnist):
