@@ -92,10 +92,9 @@ def test_a_reader_in_one_file_is_known_everywhere(install, tmp_path, monkeypatch
     assert stored["options"] == {"every": 2}
     assert stored["reader"] == {"name": "recs", "package": "vaekit-records"}
     np.testing.assert_array_equal(vk.open("run").data.train.raw, data.train.raw)
-    assert vaekit("fit", "--out", "run", "--resume", "--every", 3) == (
-        2,
-        "error: the run was started with every 2, not 3: resume without it",
-    )
+    code, said = vaekit("fit", "--out", "run", "--resume", "--every", 3)
+    assert code == 2
+    assert "the run was started with every 2, not 3" in said
     assert vaekit("encode", "run", "x.recs", "--out", "z.npz")[0] == 0  # read as the run's data were
     with np.load("z.npz") as codes:
         np.testing.assert_allclose(codes["z"], vk.open("run").encode(rows[::2]), rtol=1e-5, atol=1e-6)
