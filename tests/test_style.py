@@ -12,8 +12,6 @@ LINES_OF_A_FILE = 500
 TO_BE_SPLIT = {
     "data/observation.py",
     "recipes/compose.py: compose",
-    "runs/likelihood.py: per_datum",
-    "training/fit.py: train",
 }
 """What is longer than it may be; nothing is added here."""
 OF_TORCH_AND_OTHERS = {

@@ -115,20 +115,15 @@ def per_datum(
     """
     if samples < 1:
         raise ChoiceError(f"the number of importance samples K must be 1 or more, got {samples}")
-    if rows is None:
-        rows = np.arange(observed.n if n is None else min(n, observed.n))
+    rows = _chosen(observed, n, rows)
     n = len(rows)
-    if n < 1:
-        raise ChoiceError("the number of data to evaluate must be 1 or more")
     model = run.composition.model
     if model.no_density is not None:
         raise ChoiceError(f"{model.no_density}: there is nothing to score it by; `metrics='distortion'` works")
     dims = observed.spec.dims
     b, k = _plan(dims, samples, n)
     b = b if batch is None else batch
-    found: dict[str, list[Tensor]] = {
-        name: [] for name in ("elbo", "rate", "distortion", "log_px", "ess", "means", "kl")
-    }
+    found: dict[str, list[Tensor]] = {name: [] for name in PerDatum.__annotations__}
     if compile is None:
         compile = samples * n * dims > 4e8 and has_compiler()
     base = torch.tensor(fold(seed, Key.EVALUATE), device=run.device)
@@ -175,6 +170,15 @@ def per_datum(
     whole["log_px"] += jacobian
     whole["distortion"] -= jacobian
     return PerDatum(**{"kl": None, **whole})  # type: ignore[arg-type]
+
+
+def _chosen(observed: Observed, n: int | None, rows: np.ndarray | None) -> np.ndarray:
+    """The rows to score: the given ones, else the first n."""
+    if rows is None:
+        rows = np.arange(observed.n if n is None else min(n, observed.n))
+    if len(rows) < 1:
+        raise ChoiceError("the number of data to evaluate must be 1 or more")
+    return rows
 
 
 def _pad(x: Tensor, short: int) -> Tensor:

@@ -257,10 +257,7 @@ def train(
     """
     started = time.monotonic()
     _check_ways(exists, on_interrupt, resume, extend)
-    names = {f.name for f in dataclasses.fields(Options)}
-    named = {k: choices.pop(k) for k in list(choices) if k in names}
-    options = dataclasses.replace(options or Options(), **named).checked()
-    asked = Asked(recipe, choices, options, frozenset(named))
+    asked = _asked(recipe, options or Options(), choices)
     if out is None:
         data = data if isinstance(data, Data) else _loaded(data)
         out = default_out(data.name, "own" if isinstance(recipe, Composition) else recipe or "vae")
@@ -287,23 +284,43 @@ def train(
             start.write(path)
             if on_start:
                 on_start(config)
-        if not isinstance(progress, Progress):
-            progress = progress_for() if progress and rank == 0 else Silent()
-        progress.unit = unit(data.kind)
-        trainer = Trainer(composition, data, options, path, config, progress, fabric, started)
+        shown = _shown(progress, rank, data)
+        trainer = Trainer(composition, data, options, path, config, shown, fabric, started)
         if start.begun:
             trainer.restore()
         for note in start.notes:
-            progress.note(f"note: {note}")
-        with progress:
+            shown.note(f"note: {note}")
+        with shown:
             trainer.run()
     if rank != 0:
         raise SystemExit(0)
     if trainer.signalled:
-        if on_interrupt == "raise" or (on_interrupt == "auto" and not is_interactive()):
-            raise KeyboardInterrupt(str(path))
-        say(f"interrupted: saved in {path}; go on with vk.fit(data, out={str(path)!r}, resume=True)")
+        _after_interrupt(path, on_interrupt)
     return SavedRun.open(path, own, data)
+
+
+def _asked(recipe: str | Composition | None, options: Options, named: dict[str, Any]) -> Asked:
+    """What the caller asked for: options given by name replace those of `options`, the rest is for the recipe."""
+    names = {f.name for f in dataclasses.fields(Options)} & set(named)
+    changed = dataclasses.replace(options, **{name: named[name] for name in names}).checked()
+    return Asked(recipe, {k: v for k, v in named.items() if k not in names}, changed, frozenset(names))
+
+
+def _shown(progress: bool | Progress, rank: int, data: Data) -> Progress:
+    """What shows the progress: the caller's own, or by default that of the first process."""
+    if isinstance(progress, Progress):
+        shown = progress
+    else:
+        shown = progress_for() if progress and rank == 0 else Silent()
+    shown.unit = unit(data.kind)
+    return shown
+
+
+def _after_interrupt(path: Path, on_interrupt: str) -> None:
+    """Raise KeyboardInterrupt, or say how to go on."""
+    if on_interrupt == "raise" or (on_interrupt == "auto" and not is_interactive()):
+        raise KeyboardInterrupt(str(path))
+    say(f"interrupted: saved in {path}; go on with vk.fit(data, out={str(path)!r}, resume=True)")
 
 
 def _check_ways(exists: str, on_interrupt: str, resume: bool, extend: bool) -> None:
