@@ -1,4 +1,4 @@
-"""What every head is made of: raw numbers to parameters, softly bounded."""
+"""The base class of heads, and soft bounds of their parameters."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from torch.distributions import constraints
 
 LOG_SCALE_FLOOR = -6.0
 LOG_SCALE_CEILING = 30.0
-"""Out of every data's reach; there so that no raw number overflows."""
+"""Above any data's log scale; prevents overflow."""
 
 
 def floored(raw: Tensor, low: float = LOG_SCALE_FLOOR) -> Tensor:
-    """Softly above `low`: `raw` itself far above it."""
+    """A soft lower bound: nearly `raw` far above `low`."""
     return low + F.softplus(raw - low)
 
 
 def raw_of_floored(value: Tensor, low: float = LOG_SCALE_FLOOR) -> Tensor:
-    """The raw number that `floored` turns into `value`, above `low`."""
+    """The inverse of `floored`, for values above `low`."""
     above = value - low
     return above + torch.log(-torch.expm1(-above)) + low
 
 
 def raw_of_scale(scale: Tensor) -> Tensor:
-    """The raw number of a scale, of e^-4 where it is less: near the floor there is little gradient."""
+    """The raw number of a scale, at least that of e^-4: near the floor the gradient vanishes."""
     return raw_of_floored(torch.log(scale.clamp_min(math.exp(-4))))
 
 
 def within(raw: Tensor, low: float, high: float) -> Tensor:
-    """Softly between `low` and `high`: `raw` itself, to the last bit, far from both."""
+    """Soft bounds: exactly `raw` far from `low` and `high`."""
     past = raw > high
     below = torch.where(past, high, raw) - F.softplus(torch.where(past, high - raw, raw - high))
     past = below < low
@@ -41,7 +41,7 @@ def within(raw: Tensor, low: float, high: float) -> Tensor:
 
 
 def raw_of_within(value: Tensor, low: float, high: float) -> Tensor:
-    """The raw number that `within` turns into `value`; one too near an end is read a little inside."""
+    """The inverse of `within`; values near a bound are moved inside by 1% of the range."""
     edge = 0.01 * (high - low)
     return -raw_of_floored(-raw_of_floored(value.clamp(low + edge, high - edge), low), -high)
 
@@ -50,9 +50,9 @@ class Head(nn.Module, ABC):
     """Raw parameters (..., features) -> a distribution with event shape `event`. Abstract.
 
     Attributes:
-        params: raw numbers an element of the event.
-        support: where x may lie, a torch constraint.
-        discrete: whether densities are probabilities (then bits per dimension make sense).
+        params: raw numbers per element of the event.
+        support: the support of x, a torch constraint.
+        discrete: whether densities are probabilities, so that bits per dimension are defined.
     """
 
     params: int = 1
@@ -65,11 +65,11 @@ class Head(nn.Module, ABC):
 
     @property
     def features(self) -> int:
-        """How many raw numbers the network must emit."""
+        """The number of raw parameters, which the network outputs."""
         return self.params * math.prod(self.event)
 
     def parts(self, raw: Tensor) -> Tensor:
-        """(..., features) -> (..., params, *event), in float32 at least whatever the network ran in."""
+        """(..., features) -> (..., params, *event), at least in float32."""
         if raw.dtype in (torch.bfloat16, torch.float16):
             raw = raw.float()
         return raw.reshape(*raw.shape[:-1], self.params, *self.event)
@@ -87,22 +87,22 @@ class Head(nn.Module, ABC):
         return None
 
     def start_numbers(self, x: Tensor) -> None:
-        """Put the numbers that the head itself learns at the best constant density for x (n, *event); nan is missing.
+        """Set the head's own parameters to the best constant density for x (n, *event), where nan is missing.
 
-        An optimiser moves the logarithm of a scale by about its rate per step, so a far start would cost many steps.
+        An optimiser moves a log scale by about the learning rate per step, so a distant start costs many steps.
         """
 
     @abstractmethod
     def forward(self, raw: Tensor) -> D.Distribution:
-        """The distribution of raw parameters (..., features)."""
+        """The distribution with raw parameters (..., features)."""
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How many data of x (n, *event) have each element, its mean and its variance; missing values are nan.
+    """The number of observed values of each element of x (n, *event), their mean and variance; nan is missing.
 
-    Of an element that no datum has, the mean and the variance are taken to be 0.
+    An element without observed values has mean and variance 0.
     """
-    there = ~torch.isnan(x)
-    n = there.sum(0)
-    mean = torch.where(there, x, 0.0).sum(0) / n.clamp_min(1)
-    return n, mean, torch.where(there, (x - mean).square(), 0.0).sum(0) / n.clamp_min(1)
+    present = ~torch.isnan(x)
+    n = present.sum(0)
+    mean = torch.where(present, x, 0.0).sum(0) / n.clamp_min(1)
+    return n, mean, torch.where(present, (x - mean).square(), 0.0).sum(0) / n.clamp_min(1)

@@ -1,5 +1,4 @@
-"""The aggregate posterior q(z) = 1/N sum_i q(z | x_i): its density from a batch, what the KL is made of, its moments,
-and its distance from the prior."""
+"""The aggregate posterior q(z) = 1/N sum_i q(z | x_i): its density, the parts of the KL, moments, and the MMD."""
 
 from __future__ import annotations
 
@@ -25,10 +24,10 @@ def factorises(q: Distribution) -> bool:
 def stratified_log_weights(rows: int, n: int, like: Tensor) -> Tensor:
     """Logarithms of w_ij, the weight of q(z_i | x_j) in the estimate of q(z_i) from a batch: (B, B).
 
-    Of n data, the one that z_i was drawn from counts 1/n, and the B - 1 others of the batch stand for the n - 1 others
-    of the data: 1/n on the diagonal, (n - 1) / (n (B - 1)) off it. This is the stratified estimate of Chen et al.
-    (2018, appendix C), averaged over which of the others bears their odd weight. A row sums to one whatever B and n
-    are; so a batch of one, in which nothing stands for the others, has weight one.
+    For n examples, the one that z_i was sampled from has weight 1/n, and the B - 1 others of the batch represent the
+    n - 1 others of the data: 1/n on the diagonal, (n - 1) / (n (B - 1)) off it. This is the stratified estimate of Chen
+    et al. (2018, appendix C), averaged over the choice of the example with the special weight. Rows sum to one for any
+    B and n; a batch of one has weight one.
     """
     if rows == 1:
         return torch.zeros(1, 1, dtype=like.dtype, device=like.device)
@@ -39,7 +38,7 @@ def stratified_log_weights(rows: int, n: int, like: Tensor) -> Tensor:
 
 
 class Densities(NamedTuple):
-    """At the draw z_i of each datum of a batch, with D dimensions: log-densities."""
+    """Log-densities at the sample z_i of each example of a batch, with D latents."""
 
     given: Tensor  # log q(z | x), (B,)
     joint: Tensor  # log q(z), (B,)
@@ -47,15 +46,15 @@ class Densities(NamedTuple):
 
 
 def aggregate_densities(latent: Latent, n: int) -> Densities:
-    r"""log q(z) and log q(z_j) of n data, from the batch alone.
+    r"""log q(z) and log q(z_j) for n examples, estimated from the batch.
 
     log q(z_i) = log sum_j w_ij prod_d q(z_id | x_j) and log q(z_id) = log sum_j w_ij q(z_id | x_j), with the weights
-    inside each sum. The densities (not their logarithms) are unbiased over batches of B different data of n, and with
-    B = n they are those of the enumerated aggregate posterior.
+    inside each sum. The densities (not their logarithms) are unbiased over batches of B different examples, and exact
+    for B = n.
 
     Arguments:
-        latent: draws (B, *event), one a datum, of a posterior that `factorises`. Memory goes by B^2 D.
-        n: how many data the aggregate posterior is over.
+        latent: samples (B, *event), one per example, of a posterior that `factorises`. Memory is O(B^2 D).
+        n: number of examples in the aggregate posterior.
     """
     q = latent.q
     assert isinstance(q, Independent)
@@ -68,17 +67,17 @@ def aggregate_densities(latent: Latent, n: int) -> Densities:
 
 
 class Split(NamedTuple):
-    """The parts of log q(z | x) - log p(z), each (B,): their means over data and draws are what the names say."""
+    """The parts of log q(z | x) - log p(z), each (B,); their means over examples are the named quantities."""
 
-    information: Tensor  # log q(z | x) - log q(z): the mutual information of datum and code
+    information: Tensor  # log q(z | x) - log q(z): the mutual information of example and code
     correlation: Tensor  # log q(z) - sum_j log q(z_j): the total correlation
     dimensions: Tensor  # sum_j log q(z_j) - log p(z): the KL of each dimension, summed
 
 
 def split_rate(latent: Latent, n: int) -> Split:
-    """Mutual information + total correlation + dimension-wise KL of n data, from the batch (Chen et al. 2018).
+    """Mutual information, total correlation and dimension-wise KL for n examples, from the batch (Chen et al. 2018).
 
-    Where the prior does not factorise, the last part is KL(q(z) || p(z)) less the total correlation.
+    If the prior does not factorise, the last part is KL(q(z) || p(z)) minus the total correlation.
     """
     given, joint, each = aggregate_densities(latent, n)
     product = each.sum(-1)
@@ -86,19 +85,19 @@ def split_rate(latent: Latent, n: int) -> Split:
 
 
 def covariance(values: Tensor) -> Tensor:
-    """The unbiased covariance (D, D) of rows (B, D); zero where there is one row.
+    """The unbiased covariance (D, D) of rows (B, D); zero for one row.
 
-    Written as a sum of products, not a product of matrices, which mixed precision would round to 8 bits.
+    A sum of products instead of a matrix product, which mixed precision would round to 8 bits.
     """
     centred = values - values.mean(0)
     return (centred.unsqueeze(2) * centred.unsqueeze(1)).sum(0) / max(len(values) - 1, 1)
 
 
 def posterior_mean(q: Distribution) -> Tensor:
-    """The mean of q(z | x) of each datum, (B, D).
+    """The mean of q(z | x) of each example, (B, D).
 
     Raises:
-        ValueError: q does not know it. A flow does not: what it has for a mean is the image of its base's.
+        ValueError: it has no closed form, as for a flow.
     """
     if not factorises(q) and not isinstance(q, MultivariateNormal | FullNormal):
         raise ValueError(f"the mean of {type(q).__name__} is not known")
@@ -109,7 +108,7 @@ def posterior_covariance(q: Distribution) -> Tensor:
     """E_x of the covariance of q(z | x), (D, D).
 
     Raises:
-        ValueError: q does not know it.
+        ValueError: it has no closed form.
     """
     if isinstance(q, MultivariateNormal | FullNormal):
         with exact(q.mean):
@@ -139,11 +138,11 @@ def mmd(
     kernel: Callable[[Tensor, float], Tensor] = inverse_multiquadratic,
     scales: Sequence[float] = SCALES,
 ) -> Tensor:
-    r"""The squared maximum mean discrepancy of two samples, unbiased: a scalar, below zero by chance where they agree.
+    r"""The unbiased squared maximum mean discrepancy of two samples, a scalar; it can be negative.
 
     mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean_ij k(a_i, b_j) (Gretton et al. 2012), of the mean of
-    kernels whose widths C are `scales` times 2 D, the expected |a - b|^2 of two draws from N(0, I). No datum is paired
-    with itself, except in a sample of one: there is no other pair, and the estimate is then too large.
+    kernels whose widths C are `scales` times 2 D, the expected |a - b|^2 of two samples of N(0, I). No row is paired
+    with itself, except in a sample of one row, where the estimate is too large.
 
     Arguments:
         a, b: samples (B, D), (M, D).

@@ -17,13 +17,13 @@ class Quantised(Objective):
     r"""Two parameter groups, for a VAE with `QuantisedEncoder` and `CodePrior` (van den Oord et al. 2017, equation 3).
 
     model: -log p(x|z) + commitment |e - sg(entry)|^2 (+ |sg(e) - entry|^2 where the codebook learns by gradients)
-    prior: -log P(codes), the codes as they are
+    prior: -log P(codes), with fixed codes
 
-    Each is summed over the datum's dimensions, in nats, and averaged over the batch once: a datum's loss depends on
-    no other datum. Running means of a codebook move after the pass that used them, in training alone.
+    Each is summed over an example's dimensions, in nats, and averaged over the batch: the loss of an example does not
+    depend on other examples. Running means of a codebook are updated after the pass, in training only.
 
-    Stats: `rate` is -log P(codes) and `elbo` = -(distortion + rate), a bound on log p(x); `commitment` is the penalty
-    with its weight; `perplexity` is e^entropy of the codes used in the batch: between 1 and their number.
+    In the stats, `rate` is -log P(codes) and `elbo` = -(distortion + rate), a bound on log p(x); `commitment` is the
+    penalty with its weight; `perplexity` is e^entropy of the codes used in the batch: between 1 and their number.
     """
 
     def check(self, model: Model) -> None:
@@ -63,7 +63,7 @@ class Quantised(Objective):
 
 
 def perplexity(codes: Tensor, among: int) -> Tensor:
-    """e^entropy of the shares of codes 0 .. among-1 in a tensor of them."""
+    """e^entropy of the shares of the codes 0 .. among-1 in a tensor of codes."""
     flat = codes.reshape(-1)
     counts = torch.zeros(among, device=codes.device).scatter_add(
         0, flat, torch.ones(1, device=codes.device).expand(len(flat))
