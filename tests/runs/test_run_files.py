@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import vaekit as vk
 from vaekit.errors import DataError, RunError, VaekitError
 from vaekit.run import fit
-from vaekit.runs.stored import read_splits, write_splits
+from vaekit.runs.stored import rows_of, stored_splits, write_splits
 from vaekit.training import loop as trainer
 from vaekit.utils import files
 from vaekit.utils.files import write_tensors
@@ -51,7 +51,7 @@ def test_rows_of_splits_come_back_in_their_order(rows, ordered):
     rows = np.array(sorted(rows) if ordered else rows, np.int64)
     with tempfile.TemporaryDirectory() as folder:
         write_splits(Path(folder), {"train": rows, "valid": np.arange(5, 50_000), "test": np.zeros(0, np.int64)})
-        found = read_splits(Path(folder))
+        found = {part: rows_of(kept) for part, kept in stored_splits(Path(folder)).items()}
         assert (Path(folder) / "splits.safetensors").stat().st_size < 1000
     np.testing.assert_array_equal(found["train"], rows)
     np.testing.assert_array_equal(found["valid"], np.arange(5, 50_000))
@@ -63,8 +63,8 @@ def test_splits_of_the_first_format_are_read(run):
     data = vk.from_arrays(blobs(40))
     rows = {part: torch.from_numpy(np.asarray(getattr(data, part).index)) for part in ("train", "valid", "test")}
     write_tensors(run / "splits.safetensors", rows)  # every row, as it was written then
-    for part, kept in read_splits(run).items():
-        np.testing.assert_array_equal(kept, rows[part])
+    for part, kept in stored_splits(run).items():
+        np.testing.assert_array_equal(rows_of(kept), rows[part])
     assert vk.open(run, data=data).data is data
 
 

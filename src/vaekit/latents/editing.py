@@ -27,7 +27,7 @@ def named_mask(name: str, shape: tuple[int, ...]) -> np.ndarray:
     The box is half as high and half as wide as the image.
     """
     if name not in MASKS:
-        raise ChoiceError(f"no mask {name!r}: there are {', '.join(MASKS)}, or an array of what is hidden")
+        raise ChoiceError(f"{unknown('mask', name, MASKS)}, or an array of what is hidden")
     hidden = np.full(shape, name == "box")
     if name == "half":
         axis = 1 if len(shape) == 3 else len(shape) - 1

@@ -98,15 +98,6 @@ def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
     return known | config["data"]["options"]
 
 
-def read_splits(path: Path) -> dict[str, np.ndarray]:
-    """The rows of each split of the run at `path`, int64 (n,).
-
-    Raises:
-        RunError: the file is missing or damaged.
-    """
-    return {part: rows_of(kept) for part, kept in stored_splits(path).items()}
-
-
 def read_otherwise(data: Data) -> str:
     """What else may be the reason that data differ from a run's: of images, that they were read by another vaekit."""
     if data.train.names is None:

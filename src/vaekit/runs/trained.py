@@ -18,6 +18,7 @@ from vaekit.models.vae import Model
 from vaekit.noise import Key, Noise
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.utils.isolation import in_full_precision
+from vaekit.utils.suggest import unknown
 
 from .likelihood import kl_of, per_datum
 from .observed import UNCONDITIONAL, Observed, block_of, events, of_frame
@@ -108,7 +109,7 @@ class TrainedModel:
             return what
         if isinstance(what, str):
             if what not in ("train", "valid", "test"):
-                raise ChoiceError(f"no split {what!r}: there are train, valid, test")
+                raise ChoiceError(unknown("split", what, ("train", "valid", "test")))
             if labels is not None:
                 raise ChoiceError(
                     UNCONDITIONAL

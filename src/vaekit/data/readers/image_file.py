@@ -101,6 +101,7 @@ def _opened(file: Path) -> "Iterator[Image.Image]":
 
 
 def head_of(file: Path) -> Head:
+    """What the first bytes of an image file say."""
     with _opened(file) as image:
         width, height = image.size
         turn = _turn(image)
