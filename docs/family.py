@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import get_args
 
 from vaekit.cli.guide import FITTING, PURPOSES
-from vaekit.recipes import RECIPES, Recipe
-from vaekit.recipes.choices import OBJECTIVES, POSTERIORS, PriorName, takes
-from vaekit.recipes.parts import LikelihoodName
+from vaekit.recipes import RECIPES, Recipe, compose
 
 HERE = Path(__file__).parent
 
@@ -37,11 +34,16 @@ def fitting() -> list[str]:
     return ["| you have, or want | write |", "|---|---|", *(f"| {have} | `{command}` |" for have, command in FITTING)]
 
 
+def options(pick: str) -> list[str]:
+    """A table of the parts that can be picked, with their options and papers."""
+    rows = [f"| {pick} | options | paper |", "|---|---|---|"]
+    for part in compose.signature.picks[pick].parts:
+        flags = ", ".join(f"`--{knob.replace('_', '-')}`" for knob in part.knobs) or "-"
+        rows.append(f"| `{part.name}` | {flags} | {linked(part.paper)} |")
+    return rows
+
+
 def page() -> str:
-    objectives = "\n".join(
-        f"| `{name}` | {', '.join(f'`--{c}`'.replace('_', '-') for c in takes(part)) or '-'} |"
-        for name, part in OBJECTIVES.items()
-    )
     lines = [
         "# The family",
         "",
@@ -60,16 +62,10 @@ def page() -> str:
         "vaekit fit DATA --prior vamp --posterior iaf --likelihood gaussian --objective iwae",
         "```",
         "",
-        f"- priors: {', '.join(f'`{n}`' for n in get_args(PriorName))}",
-        f"- posteriors: {', '.join(f'`{n}`' for n in POSTERIORS)}",
-        f"- likelihoods: {', '.join(f'`{n}`' for n in get_args(LikelihoodName))}",
         "- [conditions](glossary.md#condition): `--condition label` or `attributes`",
         "- corrupted inputs: `--corruption gaussian`, `masking` or `salt-and-pepper`",
         "",
-        "| objective | options |",
-        "|---|---|",
-        objectives,
-        "",
+        *(line for pick in ("prior", "posterior", "likelihood", "objective") for line in [*options(pick), ""]),
         "A named [recipe](glossary.md#recipe) is a tested combination of these. Models whose latents are not a real",
         "vector have recipes of their own. [Every recipe on Fashion-MNIST](recipes.md) shows how they perform.",
         "",

@@ -172,8 +172,8 @@ def test_recipes_in_the_catalogue_have_the_types_of_their_functions():
 
 
 def test_the_options_of_the_general_recipe_come_in_groups():
+    from vaekit.objectives import OBJECTIVES
     from vaekit.recipes import get_recipe
-    from vaekit.recipes.choices import OBJECTIVES, takes
 
     recipe = catalogue.recipe("vae")
     assert {a.name for a in recipe.arguments} == set(get_recipe("vae").parameters)
@@ -185,7 +185,7 @@ def test_the_options_of_the_general_recipe_come_in_groups():
     assert places[-1] < shown.index("─ Training ") < shown.index("─ Data ")
     told = {a.name: f"{heading} {a.help}" for heading, group in recipe.groups.items() for a in group}
     for objective, part in OBJECTIVES.items():  # each choice says which objectives take it, in its line or its heading
-        for name in takes(part):
+        for name in part.knobs:
             assert objective in told[name], f"{name} of {objective}"
 
 

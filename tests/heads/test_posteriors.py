@@ -14,7 +14,7 @@ from vaekit.data.observation import Identity
 from vaekit.densities import draw, draw_with_density
 from vaekit.densities.sphere import PowerSpherical
 from vaekit.heads import Conditional
-from vaekit.heads.posteriors import IAF, CouplingFlow, FullCovariance, FullNormal, PointHead, PointPosterior, Sphere
+from vaekit.heads.posteriors import IAF, CouplingFlow, FullCovariance, FullNormal, PointHead, Sphere
 from vaekit.models.priors import FlowPrior, Mixture, StandardNormal, UniformSphere, Vamp
 from vaekit.models.vae import VAE
 from vaekit.noise import Noise
@@ -338,7 +338,7 @@ def test_a_spherical_posterior_is_about_its_direction():
 
 
 def test_a_point_has_a_code_and_no_density():
-    posterior = PointPosterior(networks.MLP((4,), 3, ()), (3,))
+    posterior = Conditional(networks.MLP((4,), 3, ()), PointHead((3,)))
     model = VAE(StandardNormal((3,)), posterior, Conditional(networks.MLP((3,), 4, ()), heads.Gaussian((4,), "unit")))
     assert "autoencoder" in model.no_density
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
@@ -356,9 +356,9 @@ def test_sizes_that_cannot_be_are_refused():
     for make in (FullCovariance, IAF, CouplingFlow, Sphere):
         with pytest.raises(ValueError, match="over vectors"):
             make((2, 3))
-    with pytest.raises(ValueError, match="1 transform"):
+    with pytest.raises(ValueError, match="`transforms` must be 1 or more"):
         IAF((3,), 0)
-    with pytest.raises(ValueError, match="0 context"):
+    with pytest.raises(ValueError, match="0 numbers of context"):
         CouplingFlow((3,), 1, context=-1)
 
 

@@ -237,7 +237,7 @@ def test_vamp_refuses_what_it_cannot_be():
         Vamp(encoder(), EVENT, 5, 0.0)
     with pytest.raises(ValueError, match="low < high"):
         Vamp(encoder(), EVENT, 5, 1.0, 1.0)
-    with pytest.raises(ValueError, match="1 component"):
+    with pytest.raises(ValueError, match="`components` must be 1 or more"):
         Vamp(encoder(), EVENT, 0)
     sphere = Sphere((2,))
     with pytest.raises(ChoiceError, match="PowerSpherical"):
@@ -306,9 +306,9 @@ def test_flows_and_mixtures_are_over_vectors():
             make((2, 3))
     with pytest.raises(ValueError, match="over vectors of 2"):
         UniformSphere((1,))
-    with pytest.raises(ValueError, match="1 component"):
+    with pytest.raises(ValueError, match="`components` must be 1 or more"):
         Mixture((2,), 0)
-    with pytest.raises(ValueError, match="1 transform"):
+    with pytest.raises(ValueError, match="`transforms` must be 1 or more"):
         FlowPrior((2,), 0)
 
 

@@ -465,15 +465,15 @@ def test_the_step_is_one_graph(name, monkeypatch):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: DIP("iii"), "kind 'iii' is not one of i, ii"),
-        (lambda: DIP("i", -1.0), "off_diagonal must be 0 or more"),
-        (lambda: DIP("i", 1.0, -1.0), "diagonal must be 0 or more"),
-        (lambda: InfoVAE(1.5), "alpha must be 1 or less"),
-        (lambda: InfoVAE(0.0, 0.5), "weight must be 1 or more"),
-        (lambda: InfoVAE(kernel="rbf"), "kernel 'rbf' is not one of imq, gaussian"),
-        (lambda: WAE(-1.0), "weight must be 0 or more"),
+        (lambda: DIP("iii"), "unknown `dip` 'iii'"),
+        (lambda: DIP("i", -1.0), "off_diagonal` must be 0 or more"),
+        (lambda: DIP("i", 1.0, -1.0), "diagonal` must be 0 or more"),
+        (lambda: InfoVAE(1.5), "alpha` must be at most 1"),
+        (lambda: InfoVAE(0.0, 0.5), "weight` must be 1 or more"),
+        (lambda: InfoVAE(kernel="rbf"), "unknown `kernel` 'rbf'; choose from imq, gaussian"),
+        (lambda: WAE(-1.0), "weight` must be 0 or more"),
         (lambda: WAE(kernel="rbf"), "kernel"),
-        (lambda: Adversarial(3, -1.0), "weight must be 0 or more"),
+        (lambda: Adversarial(3, -1.0), "weight` must be 0 or more"),
         (lambda: Adversarial(0), "sizes must be 1 or more"),
     ],
 )

@@ -255,7 +255,7 @@ def test_what_cannot_work_is_refused_with_what_to_write():
         small()(round_codes, batch(N), STEP)
     with pytest.raises(ChoiceError, match=r"is for codes of 3 numbers, and the model's have 5: write latent=5"):
         small()(random_table(N, 5), batch(N), STEP)
-    with pytest.raises(ValueError, match="gamma must be 0 or more"):
+    with pytest.raises(ValueError, match="gamma` must be 0 or more"):
         FactorVAE(3, -1.0)
     with pytest.raises(ValueError, match="sizes must be 1 or more"):
         Critic(3, (10, 0))

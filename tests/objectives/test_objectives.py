@@ -15,7 +15,7 @@ from vaekit.data.observation import Identity
 from vaekit.densities import draw
 from vaekit.errors import ChoiceError
 from vaekit.heads import Conditional
-from vaekit.heads.posteriors import IAF, FullCovariance, PointPosterior
+from vaekit.heads.posteriors import IAF, FullCovariance, PointHead
 from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE, Latent, Model, Trace
 from vaekit.noise import Noise
@@ -57,7 +57,7 @@ def spoilt(**how) -> LinearGaussian:
 def points(latent=LATENT, dims=DIMS, seed=0, hidden=(7,)) -> VAE:
     """An autoencoder in float64."""
     torch.manual_seed(seed)
-    encoder = PointPosterior(networks.MLP((dims,), latent, hidden, "tanh"), (latent,))
+    encoder = Conditional(networks.MLP((dims,), latent, hidden, "tanh"), PointHead((latent,)))
     decoder = Conditional(networks.MLP((latent,), dims, hidden, "tanh"), heads.Gaussian((dims,), "fixed", 0.5))
     return VAE(StandardNormal((latent,)), encoder, decoder).double()
 
@@ -80,7 +80,7 @@ BOUNDS = {
     "piwae dreg": lambda: PIWAE(6, 2, "dreg"),
     "wake-sleep": lambda: WakeSleep(),
 }
-AUTOENCODER = {"autoencoder": lambda: Autoencoder(0.5, 0.2, 0.1, (0.1, 3.0))}
+AUTOENCODER = {"autoencoder": lambda: Autoencoder(0.5, 0.2, 0.1, 3.0, 0.1)}
 
 
 def case(name: str) -> tuple[Objective, VAE]:
@@ -332,7 +332,7 @@ def test_free_bits_go_by_layers_where_there_are_several_or_nothing_factorises():
 def test_the_kl_is_drawn_to_the_capacity_of_the_step():
     world = spoilt()
     x = world.data(50)
-    objective = Capacity(10.0, 8.0, over=100)
+    objective = Capacity(10.0, 8.0, capacity_steps=100)
     given = Capacity(10.0, Linear(8.0, 100))
     sigma = [world.model.posterior.head.log_scale]
     for t, c in ((0, 0.0), (50, 4.0), (100, 8.0), (5000, 8.0)):
@@ -380,7 +380,7 @@ def test_the_losses_of_a_constraint():
     world = spoilt()
     x = world.data(30)
     for on, free in (("rate", "distortion"), ("distortion", "rate")):
-        objective = Constrained(on, 3.0, start=2.5).double()
+        objective = Constrained(on, 3.0, multiplier=2.5).double()
         assert objective.tuning["multiplier"].lr == 1e-2
         losses, stats = objective(world.model, Batch(x, Noise.of(0, 30)), STEP)
         torch.testing.assert_close(stats["violation"], stats[on] - 3)
@@ -402,7 +402,7 @@ def test_a_multiplier_with_no_answer_stays_within_its_limits(target, end):
     """A rate of almost nothing is out of reach for a model that hardly learns, one of 1e9 is no constraint at all."""
     world = spoilt()
     x = world.data(20)
-    objective = Constrained("rate", target, lr=1.0)
+    objective = Constrained("rate", target, multiplier_lr=1.0)
     engine = Engine(Composition(world.model, objective, Doubles()), Settings(lambda: optimiser("sgd"), 1e-12))
     for t in range(30):
         values = engine.step(x, t, 1.0)
@@ -626,11 +626,11 @@ def test_the_penalties_by_hand():
     z = m.encode(x)
     d = -m.decode(z).log_prob(x).mean()
     parts = {
-        (2.0, 0, 0, None): z.square().sum(1).mean(),  # l2 / 2
-        (0, 0, 3.0, None): 3 * z.abs().sum(1).mean(),
-        (0, 0, 0, (0.1, 4.0)): 4 * activity_kl(z, 0.1),
-        (0, 0, 0, None): torch.tensor(0.0).double(),
-        (2.0, 0, 3.0, (0.1, 4.0)): z.square().sum(1).mean() + 3 * z.abs().sum(1).mean() + 4 * activity_kl(z, 0.1),
+        (2.0, 0, 0): z.square().sum(1).mean(),  # l2 / 2
+        (0, 0, 3.0): 3 * z.abs().sum(1).mean(),
+        (0, 0, 0, 4.0, 0.1): 4 * activity_kl(z, 0.1),
+        (0, 0, 0): torch.tensor(0.0).double(),
+        (2.0, 0, 3.0, 4.0, 0.1): z.square().sum(1).mean() + 3 * z.abs().sum(1).mean() + 4 * activity_kl(z, 0.1),
     }
     for choices, penalty in parts.items():
         losses, stats = Autoencoder(*choices)(m, Batch(x, Noise.of(0, 11)), STEP)
@@ -758,15 +758,16 @@ def test_only_a_model_of_one_layer_can_be_taken_apart():
     [
         lambda: ELBO(samples=0), lambda: ELBO(free_bits=-1.0), lambda: ELBO(free_bits=math.nan),
         lambda: Capacity(-1.0), lambda: Capacity(1.0, -1.0), lambda: Capacity(1.0, samples=0),
-        lambda: Constrained("elbo", 1.0), lambda: Constrained("rate", -1.0), lambda: Constrained("rate", 1.0, lr=0),
-        lambda: Constrained("rate", math.inf), lambda: Constrained("rate", 1.0, start=0),
+        lambda: Constrained("elbo", 1.0), lambda: Constrained("rate", -1.0),
+        lambda: Constrained("rate", 1.0, multiplier_lr=0),
+        lambda: Constrained("rate", math.inf), lambda: Constrained("rate", 1.0, multiplier=0),
         lambda: IWAE(0), lambda: IWAE(5, groups=2), lambda: IWAE(5, "best"), lambda: PIWAE(6, 4), lambda: PIWAE(6, 0),
         lambda: CIWAE(5, 1.5), lambda: CIWAE(0),
-        lambda: Autoencoder(l2=-1), lambda: Autoencoder(sparsity=(0.0, 1.0)), lambda: Autoencoder(sparsity=(0.1, -1)),
+        lambda: Autoencoder(l2=-1), lambda: Autoencoder(activity=0.0), lambda: Autoencoder(sparsity=-1.0),
     ],
 )  # fmt: skip
 def test_numbers_that_cannot_be_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"must be|not one of"):
+    with pytest.raises(ValueError, match=r"must be|unknown|cannot be shared"):
         wrong()
 
 

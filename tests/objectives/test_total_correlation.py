@@ -257,7 +257,7 @@ def test_what_cannot_work_is_refused_with_what_to_write():
     with pytest.raises(ValueError, match="n, the number of training data"):
         TotalCorrelation(0)
     for name in ("alpha", "beta", "gamma"):
-        with pytest.raises(ValueError, match=f"{name} must be 0 or more"):
+        with pytest.raises(ValueError, match=f"{name}` must be 0 or more"):
             TotalCorrelation(6, **{name: -1.0})
 
 

@@ -1,7 +1,7 @@
 """Recipes, studies and metrics with their options, available without importing torch.
 
 catalogue.json is written from the registers by `python tools/catalogue.py` (a test holds the two equal), so that lists,
-help and wrong names are answered at once. Without that file the registers themselves are asked.
+help and wrong names are answered at once. Where plug-ins are installed the registers themselves are read.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vaekit.errors import ChoiceError
+from vaekit.utils import plugins
 from vaekit.utils.arguments import Argument
 from vaekit.utils.plugins import found
 from vaekit.utils.suggest import unknown
@@ -113,7 +114,7 @@ def _described(metric: Any) -> dict[str, Any]:
 
 @functools.cache
 def _read() -> dict[str, Any]:
-    if FILE.exists():
+    if FILE.exists() and not plugins.found():
         return json.loads(FILE.read_text(encoding="utf8"))
     from vaekit.metrics import metrics
     from vaekit.recipes import RECIPES

@@ -37,7 +37,9 @@ def recipes(*, json: bool = False) -> None:
 
     by_name = {r.name: r for r in known}
     width = max(map(len, by_name))
-    for purpose, names in PURPOSES.items():
+    listed_names = {name for names in PURPOSES.values() for name in names}
+    more = tuple(name for name in by_name if name not in listed_names)
+    for purpose, names in {**PURPOSES, **({"Of plug-ins": more} if more else {})}.items():
         print(purpose)
         for name in names:
             r = by_name[name]

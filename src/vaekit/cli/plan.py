@@ -67,7 +67,8 @@ def _choices(
     init_from: str | Path | None,
 ) -> Iterator[tuple[str, str]]:
     likelihood = getattr(composition.model.likelihood, "head", composition.model.likelihood)
-    taken = {n: arguments.get(n, p.default) for n, p in recipe.parameters.items()}
+    chosen = {a.name: arguments.get(a.name, a.default) for a in recipe.arguments}
+    taken = {a.name: chosen[a.name] for a in recipe.arguments if a.name in arguments or a.applies(chosen)}
     yield (
         "data",
         (

@@ -22,6 +22,7 @@ from .counts import (
 )
 from .levels import CategoricalHead, DiscretisedLogisticHead, LogisticMixtureHead
 from .real import SCALES, Gaussian, LaplaceHead, LocationScale, StudentTHead
+from .register import LIKELIHOODS, likelihood
 from .unit import Bernoulli, BetaHead, ContinuousBernoulliHead
 
 
@@ -32,12 +33,18 @@ class Conditional(nn.Module):
         super().__init__()
         self.net, self.head = net, head
 
+    @property
+    def no_density(self) -> str | None:
+        """Why the distribution has no density, or None where it has one."""
+        return getattr(self.head, "no_density", None)
+
     def forward(self, *given: Tensor) -> D.Distribution:
         return self.head(self.net(*given))
 
 
 __all__ = [
     "DISPERSIONS",
+    "LIKELIHOODS",
     "LOG_SCALE_CEILING",
     "LOG_SCALE_FLOOR",
     "SCALES",
@@ -60,5 +67,6 @@ __all__ = [
     "ZeroInflatedNegativeBinomialHead",
     "count_range",
     "floored",
+    "likelihood",
     "moments",
 ]

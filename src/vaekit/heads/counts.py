@@ -14,6 +14,7 @@ from torch.distributions import constraints
 from vaekit.densities import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 
 from .base import LOG_SCALE_FLOOR, Head, moments, raw_of_floored, raw_of_within, within
+from .register import likelihood
 
 
 def count_range(scaled: bool = True) -> dict[str, Any]:
@@ -79,6 +80,7 @@ class Counts(Head):
         self.get_buffer("spread").copy_((4 * variance.sqrt().maximum(least)).clamp_max(1.0))
 
 
+@likelihood("poisson", "Zhou et al. 2012, arXiv:1112.3605", observation="counts")
 class PoissonHead(Counts):
     """Poisson counts: the variance is the mean."""
 
@@ -164,6 +166,7 @@ class OverdispersedCounts(Counts):
         self.raw_dispersion.copy_(self.raw_of_dispersion(mean, variance))
 
 
+@likelihood("negative-binomial", "Gronbech et al. 2020, doi:10.1093/bioinformatics/btaa293", observation="counts")
 class NegativeBinomialHead(OverdispersedCounts):
     """Negative binomial counts, variance m + m^2 / r: counts of genes in cells."""
 
@@ -175,6 +178,7 @@ class NegativeBinomialHead(OverdispersedCounts):
         return self.independent(NegativeBinomial(log_mean, log_r, validate_args=False))
 
 
+@likelihood("zero-inflated", "Lopez et al. 2018, doi:10.1038/s41592-018-0229-2", observation="counts")
 class ZeroInflatedNegativeBinomialHead(OverdispersedCounts):
     """A negative binomial that is 0 with a chance of its own as well: its logit is one more raw number an element."""
 

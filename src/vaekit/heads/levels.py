@@ -13,8 +13,10 @@ from torch.distributions import constraints
 from vaekit.densities import Categorical, DiscretisedLogistic, LogisticMixture
 
 from .base import LOG_SCALE_FLOOR, Head, raw_of_within, within
+from .register import likelihood
 
 
+@likelihood("discretised-logistic", "Kingma et al. 2016, arXiv:1606.04934", observation="levels")
 class DiscretisedLogisticHead(Head):
     """Integers 0 .. levels-1 as a binned logistic: a probability, with exact edge bins."""
 
@@ -38,6 +40,7 @@ class DiscretisedLogisticHead(Head):
         return self.independent(DiscretisedLogistic((loc + 1) * half, log_scale, self.levels, validate_args=False))
 
 
+@likelihood("categorical", "van den Oord et al. 2016, arXiv:1601.06759", observation="levels")
 class CategoricalHead(Head):
     """Integers 0 .. levels-1 with a logit each: the exact reference for 8-bit data, 256 raw numbers an element."""
 
@@ -59,6 +62,7 @@ class CategoricalHead(Head):
         return self.independent(Categorical(self.parts(raw).movedim(-len(self.event) - 1, -1), validate_args=False))
 
 
+@likelihood("logistic-mixture", "Salimans et al. 2017, arXiv:1701.05517", observation="levels")
 class LogisticMixtureHead(Head):
     """Integers 0 .. levels-1 as a mixture of binned logistics, its component shared by the channels of a pixel.
 

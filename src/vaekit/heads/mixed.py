@@ -20,8 +20,10 @@ from vaekit.densities.mixed import Categories, Marginal, Mixed
 from vaekit.errors import ChoiceError
 
 from . import Head, moments
+from .register import likelihood
 
 
+@likelihood("mixed", "Nazabal et al. 2020, arXiv:1807.03653", observation="mixed", tables=True)
 class MixedHead(Head):
     """The columns of a table, each with a density of its own kind, independent given z.
 

@@ -6,7 +6,8 @@ The encoder puts out `head.features` numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +17,41 @@ from torch import distributions as D
 from vaekit.densities import Point
 from vaekit.densities.flows import Autoregressive, Coupling, Drawn, Flow, Map, affine_map, exact, vector_dims
 from vaekit.densities.sphere import PowerSpherical
+from vaekit.errors import ChoiceError
 from vaekit.noise import Noise
+from vaekit.utils.arguments import Knob
+from vaekit.utils.register import Builder, Register
 
-from . import LOG_SCALE_FLOOR, Conditional, Head, floored
+from . import LOG_SCALE_FLOOR, Gaussian, Head, floored
 
 CEILING = 12.0
 """Of a flow's log-scale, out of reach as well: its networks multiply by z, and gradients go by powers of it."""
+
+
+POSTERIORS = Register("posterior", {"event": "shape of the latents, (D,)"})
+"""The posteriors q(z|x) by name."""
+
+
+def posterior(name: str, paper: str, space: str = "real") -> Callable[[Builder], Builder]:
+    """Register a `Head` over latents, or a function that returns one, as the posterior `name`.
+
+    Its parameters annotated with a `Knob` are its options. It is given `event`, the shape of the latents (D,).
+
+    Arguments:
+        name: what it is called on the command line.
+        paper: where it comes from.
+        space: where its draws lie, `real` or `sphere`; the prior must lie there too.
+    """
+    return POSTERIORS.add(name, paper, space=space)
+
+
+Transforms = Annotated[int, Knob("layers of the flow", low=1)]
+
+
+@posterior("gaussian", "Kingma and Welling 2013, arXiv:1312.6114")
+def gaussian(event: tuple[int, ...]) -> Gaussian:
+    """A Gaussian with a mean and a variance of its own for each latent, given x."""
+    return Gaussian(event, "learned")
 
 
 class VectorHead(Head):
@@ -116,6 +146,7 @@ def _(q: FullNormal, p: D.Independent) -> Tensor:
     return 0.5 * (spread + away - q.event_shape[0]) + torch.log(normal.scale).sum(-1) - q._log_det
 
 
+@posterior("full", "Kingma and Welling 2019, arXiv:1906.02691, section 2.5")
 class FullCovariance(VectorHead):
     r"""N(loc, L L^T): a Gaussian whose latents may depend on each other, given x.
 
@@ -150,8 +181,8 @@ class FlowHead(VectorHead):
 
     def __init__(self, event: Sequence[int], transforms: int, context: int):
         dims = math.prod(event)
-        if transforms < 1 or context < 0:
-            raise ValueError(f"a flow has 1 transform and 0 context or more, got {transforms} and {context}")
+        if context < 0:
+            raise ValueError(f"a flow has 0 numbers of context or more, got {context}")
         super().__init__(event, dims, dims, context)
         self.register_buffer("zero", torch.zeros(dims), persistent=False)
 
@@ -172,6 +203,7 @@ class FlowHead(VectorHead):
         return affine_map(mean, log_scale), steps, self.zero.to(mean.dtype)
 
 
+@posterior("iaf", "Kingma et al. 2016, arXiv:1606.04934")
 class IAF(FlowHead):
     """Inverse autoregressive flow: a diagonal Gaussian, then gated steps, the latents' order turned round each time.
 
@@ -186,7 +218,9 @@ class IAF(FlowHead):
         context: numbers the encoder hands to every step.
     """
 
-    def __init__(self, event: Sequence[int], transforms: int = 2, hidden: Sequence[int] = (256,), context: int = 64):
+    def __init__(
+        self, event: Sequence[int], transforms: Transforms = 2, hidden: Sequence[int] = (256,), context: int = 64
+    ):
         super().__init__(event, transforms, context)
         self.steps = nn.ModuleList(Autoregressive(self.dims, context, hidden, t % 2 == 1) for t in range(transforms))
 
@@ -195,6 +229,7 @@ class IAF(FlowHead):
         return Flow([first, *steps], raw.shape[:-1], zero)
 
 
+@posterior("nsf", "Rezende and Mohamed 2015, arXiv:1505.05770; Durkan et al. 2019, arXiv:1906.04032")
 class CouplingFlow(FlowHead):
     """Couplings of N(0, I), then mean and scale: density and draw each take one pass, at any z.
 
@@ -212,7 +247,7 @@ class CouplingFlow(FlowHead):
     def __init__(
         self,
         event: Sequence[int],
-        transforms: int = 2,
+        transforms: Transforms = 2,
         hidden: Sequence[int] = (128,),
         context: int = 64,
         kind: str = "spline",
@@ -228,6 +263,7 @@ class CouplingFlow(FlowHead):
 # --- the sphere -------------------------------------------------------------------------------------------------
 
 
+@posterior("sphere", "Davidson et al. 2018, arXiv:1804.00891; De Cao and Aziz 2020, arXiv:2006.04437", space="sphere")
 class Sphere(VectorHead):
     """Power spherical: codes on the unit sphere, about a direction. Its prior is `priors.UniformSphere`.
 
@@ -242,6 +278,8 @@ class Sphere(VectorHead):
     least = 2
 
     def __init__(self, event: Sequence[int]):
+        if math.prod(event) < self.least:
+            raise ChoiceError("a sphere needs a vector of 2 or more dimensions: write `latent=2` or more")
         super().__init__(event, math.prod(event), 1)
 
     def forward(self, raw: Tensor) -> PowerSpherical:
@@ -254,23 +292,12 @@ class Sphere(VectorHead):
 # --- points -----------------------------------------------------------------------------------------------------
 
 
+@posterior("point", "Rumelhart, Hinton and Williams 1986, doi:10.1038/323533a0")
 class PointHead(Head):
     """All probability at the encoder's output: the code of a deterministic autoencoder."""
+
+    no_density: ClassVar[str | None] = "an autoencoder has no log p(x): its posterior is a point"
 
     def forward(self, raw: Tensor) -> D.Distribution:
         (loc,) = self.split(raw)
         return self.independent(Point(loc))
-
-
-class PointPosterior(Conditional):
-    """A deterministic encoder, as a posterior without a density.
-
-    Arguments:
-        net: puts out the code, as many numbers as `event` has.
-        event: of the code, (D,).
-    """
-
-    no_density = "an autoencoder has no log p(x): its posterior is a point"
-
-    def __init__(self, net: nn.Module, event: Sequence[int]):
-        super().__init__(net, PointHead(tuple(event)))

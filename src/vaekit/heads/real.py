@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +11,11 @@ from torch import distributions as D
 from torch.distributions import constraints
 
 from vaekit.densities import OptimalNormal, StudentT
+from vaekit.errors import ChoiceError
+from vaekit.utils.arguments import Knob
 
 from .base import LOG_SCALE_CEILING, Head, floored, moments, raw_of_scale, raw_of_within, within
+from .register import likelihood
 
 SCALES = ("unit", "fixed", "shared", "each", "learned")
 
@@ -165,3 +169,42 @@ class StudentTHead(LocationScale):
         location, scale, rest = self.location_and_scale(*self.split(raw))
         df = self.degrees(*rest).to(location).expand(location.shape)
         return self.independent(StudentT(df, location, scale, validate_args=False))
+
+
+Sigma = Annotated[
+    str, Knob("scale of the density: unit, shared (one learned number), learned (one per element), optimal, or a value")
+]
+
+
+def scale_and_sigma(sigma: str, name: str) -> tuple[Any, ...]:
+    """The arguments `scale` and `sigma` of a `LocationScale` head from what users write."""
+    words = ("unit", "shared", "learned", *(("optimal",) if name == "gaussian" else ()))
+    if sigma in words:
+        return (sigma,)
+    try:
+        number = float(sigma)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ChoiceError(
+            f"`sigma` of a {name} likelihood must be {', '.join(words)} or a number above 0, got {sigma!r}"
+        )
+    return "fixed", number
+
+
+@likelihood("gaussian", "Kingma and Welling 2013, arXiv:1312.6114; Rybkin et al. 2021, arXiv:2006.13202")
+def gaussian(event: tuple[int, ...], sigma: Sigma = "shared") -> Gaussian:
+    """A Gaussian p(x|z)."""
+    return Gaussian(event, *scale_and_sigma(sigma, "gaussian"))
+
+
+@likelihood("laplace", "Laplace 1774")
+def laplace(event: tuple[int, ...], sigma: Sigma = "shared") -> LaplaceHead:
+    """A Laplace p(x|z)."""
+    return LaplaceHead(event, *scale_and_sigma(sigma, "laplace"))
+
+
+@likelihood("student-t", "Takahashi et al. 2018, doi:10.24963/ijcai.2018/374")
+def student_t(event: tuple[int, ...], sigma: Sigma = "shared") -> StudentTHead:
+    """A Student p(x|z) with learned degrees of freedom."""
+    return StudentTHead(event, "shared", *scale_and_sigma(sigma, "student-t"))

@@ -10,8 +10,10 @@ from torch.distributions import constraints
 from vaekit.densities import Beta, ContinuousBernoulli, Pixels, open_unit
 
 from .base import Head, raw_of_within, within
+from .register import likelihood
 
 
+@likelihood("bernoulli", "Kingma and Welling 2013, arXiv:1312.6114", observation="binary")
 class Bernoulli(Head):
     r"""P(x = 1) = sigmoid(raw), on {0, 1}."""
 
@@ -26,6 +28,7 @@ class Bernoulli(Head):
         return Pixels(logits, len(self.event))
 
 
+@likelihood("continuous-bernoulli", "Loaiza-Ganem and Cunningham 2019, arXiv:1907.06845", observation="dequantised")
 class ContinuousBernoulliHead(Head):
     """The continuous Bernoulli on [0, 1], normaliser included (Loaiza-Ganem and Cunningham 2019).
 
@@ -44,6 +47,7 @@ class ContinuousBernoulliHead(Head):
         return self.independent(ContinuousBernoulli(within(logits, -self.LIMIT, self.LIMIT), validate_args=False))
 
 
+@likelihood("beta", "Johnson, Kotz and Balakrishnan 1995, chapter 25", observation="dequantised")
 class BetaHead(Head):
     """The beta density on the open interval (0, 1): for dequantised data, since at 0 and 1 it may be infinite.
 

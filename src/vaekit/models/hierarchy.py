@@ -16,10 +16,10 @@ from torch.distributions import Distribution, Independent, Normal, constraints
 from vaekit import networks
 from vaekit.densities import draw, draw_tempered, draw_with_density
 from vaekit.errors import ChoiceError
-from vaekit.heads import Conditional, Head
+from vaekit.heads import Conditional, Gaussian, Head
 from vaekit.noise import Noise
 
-from .priors import StandardNormal
+from .priors import StandardNormal, prior
 from .vae import Latent, Model, Trace
 
 SOFT_RANGE = 5.0
@@ -128,6 +128,25 @@ class Chain(Model):
             for generator in self.generators:
                 z = draw_tempered(generator(z), noise, temperature)
         return z
+
+
+@prior("hierarchical", "Burda et al. 2016; Tomczak and Welling 2018, section 3", conditional=False, density=True)
+def hierarchical(
+    event: Sequence[int], posterior: nn.Module, likelihood: nn.Module, width: int, activation: str
+) -> Chain:
+    """p(z1) = integral p(z1 | z2) N(z2; 0, I) dz2 with q(z2 | z1), z2 of half as many dimensions as z1.
+
+    Arguments:
+        event: of z1, (D,).
+        posterior: q(z1 | x).
+        likelihood: p(x | z1).
+        width, activation: of the one hidden layer of the networks between z1 and z2.
+    """
+    latent = math.prod(event)
+    top = max(1, latent // 2)
+    down = Conditional(networks.MLP((top,), 2 * latent, (width,), activation), Gaussian((latent,), "learned"))
+    up = Conditional(networks.MLP((latent,), 2 * top, (width,), activation), Gaussian((top,), "learned"))
+    return Chain(StandardNormal((top,)), [down], [posterior, up], likelihood)
 
 
 # --- a top-down model -------------------------------------------------------------------------------------------

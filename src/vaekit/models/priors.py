@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,45 @@ from vaekit.errors import ChoiceError
 from vaekit.heads import floored
 from vaekit.heads.posteriors import FlowHead
 from vaekit.noise import Key, Noise
+from vaekit.utils.arguments import Knob
+from vaekit.utils.register import Builder, Register
+
+PRIORS = Register(
+    "prior",
+    {
+        "event": "shape of the latents, (D,)",
+        "posterior": "the module q(z|x)",
+        "likelihood": "the module p(x|z)",
+        "shape": "shape of x",
+        "low": "the smallest x, or None",
+        "high": "the largest x, or None",
+        "width": "of a hidden layer",
+        "activation": "the dense layers' nonlinearity",
+    },
+)
+"""The priors p(z) by name."""
 
 
+def prior(
+    name: str, paper: str, space: str = "real", conditional: bool = True, density: bool = False, rows: bool = False
+) -> Callable[[Builder], Builder]:
+    """Register a module that returns p(z), or a function that returns one or a whole model, as the prior `name`.
+
+    Its parameters annotated with a `Knob` are its options. Of the others it is given `event`, the shape of the latents,
+    and what it takes of `posterior`, `likelihood`, `shape`, `low`, `high`, `width` and `activation`.
+
+    Arguments:
+        name: what it is called on the command line.
+        paper: where it comes from.
+        space: where its draws lie, `real` or `sphere`; the posterior must lie there too.
+        conditional: whether it works in a conditional model.
+        density: whether it needs a posterior with a density.
+        rows: whether it learns rows of data, which cannot hold categories or missing values.
+    """
+    return PRIORS.add(name, paper, space=space, conditional=conditional, density=density, rows=rows)
+
+
+@prior("normal", "Kingma and Welling 2013, arXiv:1312.6114")
 class StandardNormal(nn.Module):
     """p(z) = N(0, I) over `event`."""
 
@@ -33,6 +71,7 @@ class StandardNormal(nn.Module):
         return D.Independent(normal, len(self.event), validate_args=False)
 
 
+@prior("mixture", "Dilokthanakul et al. 2016, arXiv:1611.02648")
 class Mixture(nn.Module):
     """A mixture of diagonal Gaussians with learned weights, means and scales.
 
@@ -43,11 +82,9 @@ class Mixture(nn.Module):
         components: C, the number of Gaussians.
     """
 
-    def __init__(self, event: Sequence[int], components: int = 100):
+    def __init__(self, event: Sequence[int], components: Annotated[int, Knob("number of Gaussians", low=1)] = 100):
         super().__init__()
         dims = vector_dims(event)
-        if components < 1:
-            raise ValueError(f"a mixture has 1 component or more, got {components}")
         self.event = tuple(event)
         self.logits = nn.Parameter(torch.zeros(components))
         self.loc = nn.Parameter(0.5 * torch.randn(components, dims))
@@ -57,6 +94,7 @@ class Mixture(nn.Module):
         return GaussianMixture(self.logits, self.loc, torch.exp(floored(self.log_scale)))
 
 
+@prior("vamp", "Tomczak and Welling 2018, arXiv:1705.07120", conditional=False, density=True, rows=True)
 class Vamp(nn.Module):
     r"""The variational mixture of posteriors (VampPrior): p(z) = sum_c w_c q(z | u_c) at learned pseudo-inputs u_c.
 
@@ -67,7 +105,7 @@ class Vamp(nn.Module):
 
     Arguments:
         posterior: the model's module q(z | x).
-        event: shape of one x.
+        shape: of one x.
         components: C, the number of pseudo-inputs.
         low, high: the range of x, to which pseudo-inputs are clamped (hardtanh in the paper); None for no clamp.
         weighted: learn the weights w instead of 1 / C.
@@ -76,22 +114,23 @@ class Vamp(nn.Module):
     def __init__(
         self,
         posterior: nn.Module,
-        event: Sequence[int],
-        components: int = 100,
+        shape: Sequence[int],
+        components: Annotated[
+            int,
+            Knob("number of pseudo-inputs; the paper uses 500, at four times the cost per step on a CPU", low=1),
+        ] = 100,
         low: float | None = None,
         high: float | None = None,
         weighted: bool = False,
     ):
         super().__init__()
-        if components < 1:
-            raise ValueError(f"a mixture has 1 component or more, got {components}")
         if (low is None) != (high is None) or (low is not None and high is not None and not low < high):
             raise ValueError(f"the range of x is given by low < high, or by neither, got {low} and {high}")
         self.low, self.high = low, high
         self._of_model = (posterior,)  # in a tuple, so that it is not registered
         self.of_flow = isinstance(getattr(posterior, "head", None), FlowHead)
         centre, reach = (0.0, 1.0) if low is None or high is None else ((low + high) / 2, (high - low) / 2)
-        self.pseudo = nn.Parameter(centre + 0.1 * reach * torch.randn(components, *event))
+        self.pseudo = nn.Parameter(centre + 0.1 * reach * torch.randn(components, *shape))
         logits = torch.zeros(components)
         if weighted:
             self.logits = nn.Parameter(logits)
@@ -138,6 +177,7 @@ class Vamp(nn.Module):
         return GaussianMixture(self.logits, normal.loc, normal.scale)
 
 
+@prior("flow", "Chen et al. 2017, arXiv:1611.02731; Durkan et al. 2019, arXiv:1906.04032")
 class FlowPrior(nn.Module):
     """A normalising flow: couplings, then a scale and shift per latent. Starts as N(0, I).
 
@@ -152,11 +192,15 @@ class FlowPrior(nn.Module):
 
     zero: Tensor
 
-    def __init__(self, event: Sequence[int], transforms: int = 4, hidden: Sequence[int] = (128,), kind: str = "spline"):
+    def __init__(
+        self,
+        event: Sequence[int],
+        transforms: Annotated[int, Knob("layers of the flow", low=1)] = 4,
+        hidden: Sequence[int] = (128,),
+        kind: str = "spline",
+    ):
         super().__init__()
         dims = vector_dims(event)
-        if transforms < 1:
-            raise ValueError(f"a flow has 1 transform or more, got {transforms}")
         self.event = tuple(event)
         self.steps = nn.ModuleList(Coupling(dims, 0, hidden, kind, turn) for turn in range(transforms))
         self.loc, self.log_scale = nn.Parameter(torch.zeros(dims)), nn.Parameter(torch.zeros(dims))
@@ -167,6 +211,7 @@ class FlowPrior(nn.Module):
         return Flow([*maps, affine_map(self.loc, self.log_scale)], (), self.zero)
 
 
+@prior("sphere", "Davidson et al. 2018, arXiv:1804.00891", space="sphere")
 class UniformSphere(nn.Module):
     """p(z) uniform on the unit sphere of R^D: the prior of spherical posteriors (Davidson et al. 2018).
 

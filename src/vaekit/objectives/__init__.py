@@ -2,7 +2,7 @@
 
 from .adversarial import Adversarial
 from .autoencoder import Autoencoder
-from .base import Batch, Losses, Objective, Tuning, frozen
+from .base import OBJECTIVES, Batch, Losses, Objective, Tuning, frozen, objective
 from .capacity import Capacity
 from .constrained import Constrained
 from .dip import DIP
@@ -20,6 +20,7 @@ __all__ = [
     "DIP",
     "ELBO",
     "IWAE",
+    "OBJECTIVES",
     "PIWAE",
     "WAE",
     "Adversarial",
@@ -37,4 +38,5 @@ __all__ = [
     "Tuning",
     "WakeSleep",
     "frozen",
+    "objective",
 ]

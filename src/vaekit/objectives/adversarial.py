@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from vaekit.densities import draw
 from vaekit.errors import ChoiceError
 from vaekit.models.vae import Model
+from vaekit.utils.arguments import Knob
 
-from .base import Batch, Losses, Tuning, frozen
+from .base import Batch, Losses, Tuning, frozen, objective
 from .critic import Critic, accuracy, classification_loss
 from .one_layer import OneLayer, learns_prior, scheduled
 from .schedules import Schedule
 
 
+@objective("aae", "Makhzani et al. 2016, arXiv:1511.05644", "The codes of all data together")
 class Adversarial(OneLayer):
     r"""loss = E_q[-log p(x|z)] + weight E_q(z)[-log sigmoid(critic(z))], of a deterministic or a random encoder.
 
@@ -37,9 +39,14 @@ class Adversarial(OneLayer):
 
     tuning: ClassVar[dict[str, Tuning]] = {"critic": Tuning("adam", 5e-4, {"beta1": 0.5})}
 
-    def __init__(self, latent: int, weight: float | Schedule = 1.0, hidden: Sequence[int] = (512,) * 4):
+    def __init__(
+        self,
+        latent: int,
+        weight: Annotated[float | Schedule, Knob("weight of the term that fools the critic", low=0)] = 1.0,
+        hidden: Sequence[int] = (512,) * 4,
+    ):
         super().__init__()
-        self.weight = scheduled("weight", weight)
+        self.weight = scheduled(weight)
         self.critic = Critic(latent, hidden)
 
     def needs_density(self) -> bool:

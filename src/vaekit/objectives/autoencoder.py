@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,14 @@ from torch import Tensor
 
 from vaekit.errors import ChoiceError
 from vaekit.models.vae import Model, Trace
+from vaekit.utils.arguments import Knob
 
-from .base import Batch, Losses, Objective
+from .base import Batch, Losses, Objective, objective
 from .parts import example, is_point, one_layer
 from .terms import distortion
 
 
+@objective("autoencoder", "Ghosh et al. 2020, arXiv:1903.12436", "Autoencoders")
 class Autoencoder(Objective):
     r"""loss = -log p(x|z) + l2/2 |z|^2 + decay/2 |W|^2 + l1 sum_j |z_j| + g |dD/dz|^2 + w sum_j KL(rho || rho_j).
 
@@ -36,29 +38,30 @@ class Autoencoder(Objective):
         l2: weight of half the code's square.
         gradient_penalty: weight of the decoder's squared slope, the outputs being in the units of x.
         l1: weight of the code's absolute value.
-        sparsity: (rho, weight) with rho in (0, 1), or None.
-        decay: weight of half the square of the decoder's weights, in nats per datum. An optimiser's `weight_decay` is
-            not such a term: AdamW shrinks the weights by that share of the learning rate per step, whatever the data.
+        sparsity: w, weight of the units' activity away from rho.
+        activity: rho, the share of the time that a unit is to be active.
+        decoder_decay: weight of half the square of the decoder's weights, in nats per datum. An optimiser's
+            `weight_decay` is not such a term: AdamW shrinks the weights by that share of the learning rate per step,
+            whatever the data.
     """
 
     densities: ClassVar[dict[str, int]] = {"distortion": -1}
 
     def __init__(
         self,
-        l2: float = 0.0,
-        gradient_penalty: float = 0.0,
-        l1: float = 0.0,
-        sparsity: tuple[float, float] | None = None,
-        decay: float = 0.0,
+        l2: Annotated[float, Knob("penalty on the code's square", low=0)] = 0.0,
+        gradient_penalty: Annotated[float, Knob("penalty on the decoder's slope", low=0)] = 0.0,
+        l1: Annotated[float, Knob("penalty on the code's size, for a sparse autoencoder", low=0)] = 0.0,
+        sparsity: Annotated[
+            float,
+            Knob("penalty on units of the code that are active more, or less, often than `activity`", low=0),
+        ] = 0.0,
+        activity: Annotated[float, Knob("target share of active units", above=0, below=1)] = 0.05,
+        decoder_decay: Annotated[float, Knob("penalty on half the square of the decoder's weights", low=0)] = 0.0,
     ):
         super().__init__()
-        for name, weight in (("l2", l2), ("gradient_penalty", gradient_penalty), ("l1", l1), ("decay", decay)):
-            if not weight >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {weight}")
-        if sparsity is not None and not (0 < sparsity[0] < 1 and sparsity[1] >= 0):
-            raise ValueError(f"sparsity must be (rho in (0, 1), weight of 0 or more), got {sparsity}")
-        self.l2, self.gradient_penalty, self.l1, self.sparsity = l2, gradient_penalty, l1, sparsity
-        self.decay = decay
+        self.l2, self.gradient_penalty, self.l1 = l2, gradient_penalty, l1
+        self.sparsity, self.activity, self.decoder_decay = sparsity, activity, decoder_decay
 
     def check(self, model: Model) -> None:
         q = example(one_layer(self, model).posterior)
@@ -79,14 +82,13 @@ class Autoencoder(Objective):
             penalty = penalty + self.l1 * z.abs().flatten(1).sum(1).mean()
         if self.gradient_penalty:
             penalty = penalty + self.gradient_penalty * _squared_slope(model, trace, batch).mean()
-        if self.decay:
+        if self.decoder_decay:
             decoder = one_layer(self, model).likelihood
             for w in getattr(decoder, "net", decoder).parameters():  # not a head's scales or dispersions
                 if w.dim() > 1:
-                    penalty = penalty + self.decay * 0.5 * w.square().sum()
-        if self.sparsity is not None:
-            rho, weight = self.sparsity
-            penalty = penalty + weight * activity_kl(z, rho)
+                    penalty = penalty + self.decoder_decay * 0.5 * w.square().sum()
+        if self.sparsity:
+            penalty = penalty + self.sparsity * activity_kl(z, self.activity)
         return Losses({"model": d + penalty}, {"distortion": d, "penalty": penalty})
 
 

@@ -5,13 +5,34 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from vaekit.models.vae import Model, Trace
 from vaekit.noise import Noise
+from vaekit.utils.arguments import Knob
 from vaekit.utils.functional import call, places
+from vaekit.utils.register import Builder, Register
+
+OBJECTIVES = Register("objective", {"n": "number of training data", "latent": "number of latent dimensions"})
+"""The objectives by name."""
+
+Samples = Annotated[int, Knob("draws of z per datum in training", low=1)]
+
+
+def objective(name: str, paper: str, heading: str = "") -> Callable[[Builder], Builder]:
+    """Register an `Objective` class, or a function that returns one, as the objective `name`.
+
+    Its parameters annotated with a `Knob` are its options. It may also take `n`, the number of training data, and
+    `latent`, the number of latent dimensions.
+
+    Arguments:
+        name: what it is called on the command line.
+        paper: where it comes from.
+        heading: of the group of help that its options are listed in.
+    """
+    return OBJECTIVES.add(name, paper, heading=heading or f"Objective {name}")
 
 
 @dataclass

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from vaekit.models.vae import Model
+from vaekit.utils.arguments import Knob
 
-from .base import Batch, Losses, Objective
+from .base import Batch, Losses, Objective, Samples, objective
 from .parts import needs_density
 from .schedules import Linear, Schedule
 from .terms import distortion, rate
 
 
+@objective("capacity", "Burgess et al. 2018, arXiv:1804.03599", "A KL that is held")
 class Capacity(Objective):
     r"""loss = E_q[-log p(x|z)] + gamma |KL(q(z|x) || p(z)) - C(step)| (Burgess et al. 2018, arXiv:1804.03599).
 
@@ -23,26 +27,20 @@ class Capacity(Objective):
             save (an exact penalty). A much larger weight dominates the gradient of the distortion: on Fashion-MNIST, 5
             gave a bound 13 nats above that of 100 after equal steps. The paper uses 1000.
         capacity: C in nats at the end of its rise, or a schedule of the step.
-        over: steps of the linear rise from 0, where `capacity` is a number.
+        capacity_steps: steps of the linear rise from 0, where `capacity` is a number.
         samples: samples of z per example.
     """
 
     def __init__(
         self,
-        gamma: float = 5.0,
-        capacity: float | Schedule = 25.0,
-        over: int = 10_000,
-        samples: int = 1,
+        gamma: Annotated[float, Knob("weight of |KL - C|", low=0)] = 5.0,
+        capacity: Annotated[float | Schedule, Knob("C in nats at the end", low=0)] = 25.0,
+        capacity_steps: Annotated[int, Knob("steps over which C rises from 0", low=1)] = 10_000,
+        samples: Samples = 1,
     ):
         super().__init__()
-        if not gamma >= 0:
-            raise ValueError(f"gamma must be 0 or more, got {gamma}")
-        if not isinstance(capacity, Schedule) and not capacity >= 0:
-            raise ValueError(f"capacity must be 0 nats or more, got {capacity}")
-        if samples < 1:
-            raise ValueError(f"samples must be 1 or more, got {samples}")
         self.gamma, self.samples = gamma, samples
-        self.capacity = capacity if isinstance(capacity, Schedule) else Linear(capacity, over)
+        self.capacity = capacity if isinstance(capacity, Schedule) else Linear(capacity, capacity_steps)
 
     def check(self, model: Model) -> None:
         needs_density(self, model)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
+from vaekit.errors import ChoiceError
 from vaekit.models.vae import Model
+from vaekit.utils.arguments import Knob
 
-from .base import Batch, Losses, Objective, Tuning
+from .base import Batch, Losses, Objective, Samples, Tuning, objective
 from .parts import needs_density
 from .terms import distortion, rate
 
 LOG_LIMIT = math.log(1e6)
 
 
+@objective("constrained", "Rezende and Viola 2018, arXiv:1810.00597", "A KL that is held")
 class Constrained(Objective):
     r"""min rate subject to distortion <= target, or min distortion subject to rate <= target.
 
@@ -24,8 +27,8 @@ class Constrained(Objective):
     lambda > 0 constant; the group `multiplier` minimises -log lambda C by gradient descent, where C = distortion -
     target is constant and clipped to one nat. That is the update lambda <- lambda exp(lr C) of GECO (Rezende and Viola
     2018, arXiv:1810.00597): lambda grows by a factor while the constraint is violated and shrinks while
-    there is slack, by at most 1 % per step for `lr` 0.01, so that a start far from the target does not wind it up.
-    Within one nat of the target the step is proportional to C, which lets lambda settle. It stays within 1e-6 .. 1e6,
+    there is slack, by at most 1 % per step for `multiplier_lr` 0.01, so that a start far from the target does not wind it
+    up. Within one nat of the target the step is proportional to C, which lets lambda settle. It stays within 1e-6 .. 1e6,
     even if the target is out of reach.
 
     The stats are the true `elbo`, `rate` and `distortion`, `multiplier`, and `violation`, the difference from the
@@ -35,8 +38,8 @@ class Constrained(Objective):
     Arguments:
         hold: what is held to the target: `distortion` or `rate`.
         target: in nats per example; for a distortion, in the data's own units.
-        lr: learning rate of log lambda per nat; decrease it if lambda oscillates.
-        start: lambda at the start; 1 is the plain bound.
+        multiplier_lr: learning rate of log lambda per nat; decrease it if lambda oscillates.
+        multiplier: lambda at the start; 1 is the plain bound.
         samples: samples of z per example.
     """
 
@@ -44,29 +47,25 @@ class Constrained(Objective):
 
     def __init__(
         self,
-        hold: Literal["distortion", "rate"] = "rate",
-        target: float = 20.0,
-        lr: float = 1e-2,
-        start: float = 1.0,
-        samples: int = 1,
+        hold: Annotated[Literal["distortion", "rate"], Knob("what the constraint holds at its target")] = "rate",
+        target: Annotated[
+            float, Knob("nats per datum at which it is held, in the data's own units, as evaluate reports them")
+        ] = 20.0,
+        multiplier_lr: Annotated[
+            float, Knob("how fast the multiplier's logarithm moves; less where it swings", above=0)
+        ] = 0.01,
+        multiplier: Annotated[float, Knob("of the constraint, at the start", above=0, high=1e6)] = 1.0,
+        samples: Samples = 1,
     ):
         super().__init__()
-        if hold not in ("distortion", "rate"):
-            raise ValueError(f"hold must be distortion or rate, got {hold!r}")
-        if not math.isfinite(target) or (hold == "rate" and target < 0):
-            raise ValueError(f"target must be a number of nats, for a rate 0 or more, got {target}")
-        if not lr > 0:
-            raise ValueError(f"lr must be above 0, got {lr}")
-        if not 0 < start <= math.exp(LOG_LIMIT):
-            raise ValueError(f"start must be above 0 and at most 1e6, got {start}")
-        if samples < 1:
-            raise ValueError(f"samples must be 1 or more, got {samples}")
+        if hold == "rate" and target < 0:
+            raise ChoiceError(f"`target` must be 0 nats or more for a rate, got {target:g}")
         self.hold, self.target, self.samples = hold, target, samples
-        self.log_multiplier = nn.Parameter(torch.tensor(math.log(start)))
+        self.log_multiplier = nn.Parameter(torch.tensor(math.log(multiplier)))
         self.register_buffer(
             "log_jacobian", torch.zeros(()), persistent=False
         )  # checkpoints store it, runs do not need it
-        self.tuning = {"multiplier": Tuning("sgd", lr)}  # type: ignore[misc]
+        self.tuning = {"multiplier": Tuning("sgd", multiplier_lr)}  # type: ignore[misc]
 
     def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
         return {**super().parameter_groups(model), "multiplier": [self.log_multiplier]}

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.errors import ChoiceError
 from vaekit.models.vae import VAE, Model
+from vaekit.utils.arguments import Knob
 
 from .aggregate import covariance, posterior_covariance, posterior_mean
-from .base import Batch, Losses
+from .base import Batch, Losses, objective
 from .one_layer import OneLayer, scheduled
 from .parts import example
 from .schedules import Schedule
 
-KINDS = ("i", "ii")
 
-
+@objective("dip", "Kumar et al. 2018, arXiv:1711.00848", "The codes of all data together")
 class DIP(OneLayer):
     r"""loss = -ELBO + off_diagonal sum_{i != j} C_ij^2 + diagonal sum_i (C_ii - 1)^2, C the covariance of the codes.
 
@@ -28,19 +30,23 @@ class DIP(OneLayer):
     weights (not in nats).
 
     Arguments:
-        kind: `i` or `ii`.
+        dip: which kind, `i` or `ii`.
         off_diagonal: weight of the squared covariances, a number or a schedule of the step.
         diagonal: weight of the variances' squared distance from 1, likewise. The paper has 10 times `off_diagonal`
             for kind i.
     """
 
-    def __init__(self, kind: str = "ii", off_diagonal: float | Schedule = 10.0, diagonal: float | Schedule = 10.0):
+    def __init__(
+        self,
+        dip: Annotated[
+            Literal["i", "ii"], Knob("which DIP-VAE: i on the means' covariance, ii on that of the draws")
+        ] = "ii",
+        off_diagonal: Annotated[float | Schedule, Knob("penalty on covariances", low=0)] = 10.0,
+        diagonal: Annotated[float | Schedule, Knob("penalty on variances other than 1", low=0)] = 10.0,
+    ):
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
-        self.kind = kind
-        self.off_diagonal = scheduled("off_diagonal", off_diagonal)
-        self.diagonal = scheduled("diagonal", diagonal)
+        self.kind = dip
+        self.off_diagonal, self.diagonal = scheduled(off_diagonal), scheduled(diagonal)
 
     def check(self, model: Model) -> None:
         super().check(model)

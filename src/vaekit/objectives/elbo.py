@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from vaekit.models.vae import Model
+from vaekit.utils.arguments import Knob
 
-from .base import Batch, Losses, Objective
+from .base import Batch, Losses, Objective, Samples, objective
 from .parts import needs_density
-from .schedules import Constant, Schedule
+from .schedules import Schedule, kl_weight
 from .terms import distortion, free_rate, rate
 
+Beta = Annotated[float | Schedule, Knob("weight of the KL", low=0)]
+Warmup = Annotated[int, Knob("steps over which beta rises from 0, or moves from `beta_from`", low=0)]
 
+
+@objective("elbo", "Kingma and Welling 2013, arXiv:1312.6114", "The weight of the KL")
 class ELBO(Objective):
     r"""loss = E_q[-log p(x|z)] + beta KL(q(z|x) || p(z)), averaged over the batch.
 
@@ -26,15 +33,28 @@ class ELBO(Objective):
         analytic: use the closed form of the KL where torch has one (equation 10 of Kingma and Welling 2013) instead
             of log q - log p at the samples (the first estimator of their equation 8).
         free_bits: f, in nats. The recorded `elbo` and `rate` are the true ones.
+        warmup, beta_from, cycles: the schedule of a `beta` given as a number: over `warmup` steps it rises from 0, or
+            moves from `beta_from` in equal ratios; with `cycles` it rises again every so many steps.
     """
 
-    def __init__(self, beta: float | Schedule = 1.0, samples: int = 1, analytic: bool = True, free_bits: float = 0.0):
+    def __init__(
+        self,
+        beta: Beta = 1.0,
+        samples: Samples = 1,
+        analytic: bool = True,
+        free_bits: Annotated[float, Knob("nats per latent below which its KL costs nothing more", low=0)] = 0.0,
+        warmup: Warmup = 0,
+        beta_from: Annotated[
+            float,
+            Knob(
+                "a weight to start from; far above beta it lets latents into use one at a time, which may disentangle",
+                low=0,
+            ),
+        ] = 0.0,
+        cycles: Annotated[int, Knob("length of a cycle in steps, for a rise that is repeated", low=0)] = 0,
+    ):
         super().__init__()
-        if samples < 1:
-            raise ValueError(f"samples must be 1 or more, got {samples}")
-        if not free_bits >= 0:
-            raise ValueError(f"free_bits must be 0 or more, got {free_bits}")
-        self.beta = beta if isinstance(beta, Schedule) else Constant(beta)
+        self.beta = beta if isinstance(beta, Schedule) else kl_weight(beta, warmup, cycles, beta_from)
         self.samples, self.analytic, self.free_bits = samples, analytic, free_bits
 
     def check(self, model: Model) -> None:

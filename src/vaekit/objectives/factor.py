@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -12,8 +12,9 @@ from vaekit.densities.sphere import PowerSpherical
 from vaekit.errors import ChoiceError
 from vaekit.models.vae import VAE, Model
 from vaekit.noise import Noise
+from vaekit.utils.arguments import Knob
 
-from .base import Batch, Losses, Tuning, frozen
+from .base import Batch, Losses, Tuning, frozen, objective
 from .critic import Critic, accuracy, classification_loss
 from .one_layer import OneLayer, scheduled
 from .parts import example
@@ -28,6 +29,7 @@ def permute_dimensions(z: Tensor, noise: Noise) -> Tensor:
     return z.gather(0, noise.bits(z.shape[1:]).argsort(0))
 
 
+@objective("factor", "Kim and Mnih 2018, arXiv:1802.05983", "The codes of all data together")
 class FactorVAE(OneLayer):
     r"""loss = E_q[-log p(x|z)] + KL(q(z|x) || p(z)) + gamma TC(q(z)), with TC = E_q(z)[critic(z)].
 
@@ -51,9 +53,14 @@ class FactorVAE(OneLayer):
 
     tuning: ClassVar[dict[str, Tuning]] = {"critic": Tuning("adam", 1e-4, {"beta1": 0.5, "beta2": 0.9})}
 
-    def __init__(self, latent: int, gamma: float | Schedule = 10.0, hidden: Sequence[int] = (1000,) * 6):
+    def __init__(
+        self,
+        latent: int,
+        gamma: Annotated[float | Schedule, Knob("weight of the total correlation", low=0)] = 10.0,
+        hidden: Sequence[int] = (1000,) * 6,
+    ):
         super().__init__()
-        self.gamma = scheduled("gamma", gamma)
+        self.gamma = scheduled(gamma)
         self.critic = Critic(latent, hidden)
 
     def check(self, model: Model) -> None:

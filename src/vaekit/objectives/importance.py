@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vaekit.densities import draw_with_density
 from vaekit.densities.special import drop_negligible
+from vaekit.errors import ChoiceError
 from vaekit.models.vae import Latent, Model
+from vaekit.utils.arguments import Knob
 
-from .base import Batch, Losses, Objective
+from .base import Batch, Losses, Objective, Samples, objective
 from .parts import example, needs_density, needs_density_anywhere, one_layer, two_groups
 from .terms import grouped_bound, log_weights
 
-Gradient = Literal["plain", "dreg"]
+Gradient = Annotated[Literal["plain", "dreg"], Knob("of the encoder: plain, or doubly reparametrised (dreg)")]
+
+Groups = Annotated[
+    int,
+    Knob("groups that share the draws; iwae, and the encoder in piwae, train on the mean of their bounds", low=1),
+]
 
 
-def _check(samples: int, groups: int = 1, gradient: str = "plain") -> None:
-    if samples < 1 or groups < 1 or samples % groups:
-        raise ValueError(f"samples must be a multiple of groups, both 1 or more, got {samples} and {groups}")
-    if gradient not in ("plain", "dreg"):
-        raise ValueError(f"gradient {gradient!r} is not one of plain, dreg")
+def _check_shared(samples: int, groups: int) -> None:
+    if samples % groups:
+        raise ChoiceError(f"`samples={samples}` cannot be shared over `groups={groups}` evenly")
 
 
 def _stats(weights: Tensor, log_px: Tensor, bound: Tensor) -> dict[str, Tensor]:
@@ -88,6 +93,7 @@ def _shares(weights: Tensor, groups: int) -> Tensor:
     return parts.flatten(0, 1) / groups
 
 
+@objective("iwae", "Burda et al. 2016, arXiv:1509.00519", "Draws per datum")
 class IWAE(Objective):
     r"""loss = -log 1/K sum_k w_k, w_k = p(x, z_k) / q(z_k | x), z_k ~ q(z | x) (Burda et al. 2016, arXiv:1509.00519).
 
@@ -113,9 +119,14 @@ class IWAE(Objective):
 
     densities: ClassVar[dict[str, int]] = {**Objective.densities, "iwae": 1}
 
-    def __init__(self, samples: int = 50, gradient: Gradient = "plain", groups: int = 1):
+    def __init__(
+        self,
+        samples: Samples = 50,
+        gradient: Gradient = "plain",
+        groups: Groups = 1,
+    ):
         super().__init__()
-        _check(samples, groups, gradient)
+        _check_shared(samples, groups)
         self.samples, self.gradient, self.groups = samples, gradient, groups
 
     def check(self, model: Model) -> None:
@@ -142,6 +153,7 @@ class IWAE(Objective):
         return Losses({"model": -_carrying(bound, carrier).mean()}, _stats(weights, apart.log_px, bound))
 
 
+@objective("ciwae", "Rainforth et al. 2018, arXiv:1802.04537", "Draws per datum")
 class CIWAE(Objective):
     r"""loss = -(mix ELBO + (1 - mix) log 1/K sum_k w_k): Rainforth et al. (2018, arXiv:1802.04537).
 
@@ -154,11 +166,12 @@ class CIWAE(Objective):
 
     densities: ClassVar[dict[str, int]] = IWAE.densities
 
-    def __init__(self, samples: int = 50, mix: float = 0.05):
+    def __init__(
+        self,
+        samples: Samples = 50,
+        mix: Annotated[float, Knob("weight of the ELBO beside the importance-weighted bound", low=0, high=1)] = 0.05,
+    ):
         super().__init__()
-        _check(samples)
-        if not 0 <= mix <= 1:
-            raise ValueError(f"mix must be in [0, 1], got {mix}")
         self.samples, self.mix = samples, mix
 
     def check(self, model: Model) -> None:
@@ -173,6 +186,7 @@ class CIWAE(Objective):
         return Losses({"model": loss}, _stats(weights, log_px, bound))
 
 
+@objective("piwae", "Rainforth et al. 2018, arXiv:1802.04537", "Draws per datum")
 class PIWAE(Objective):
     r"""A bound for each network: IWAE over all K draws for `decoder`, MIWAE of M groups for `encoder`.
 
@@ -189,9 +203,14 @@ class PIWAE(Objective):
 
     densities: ClassVar[dict[str, int]] = IWAE.densities
 
-    def __init__(self, samples: int = 48, groups: int = 6, gradient: Gradient = "plain"):
+    def __init__(
+        self,
+        samples: Samples = 48,
+        groups: Groups = 6,
+        gradient: Gradient = "plain",
+    ):
         super().__init__()
-        _check(samples, groups, gradient)
+        _check_shared(samples, groups)
         self.samples, self.groups, self.gradient = samples, groups, gradient
 
     def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -11,19 +12,16 @@ from vaekit.densities import draw
 from vaekit.errors import ChoiceError
 from vaekit.models.vae import Latent, Model
 from vaekit.noise import Noise
+from vaekit.utils.arguments import Knob
 
 from .aggregate import KERNELS, mmd
-from .base import Batch, Losses
+from .base import Batch, Losses, objective
 from .one_layer import OneLayer, learns_prior, scheduled
 from .schedules import Schedule
 
 Kernel = Callable[[Tensor, float], Tensor]
-
-
-def _kernel(name: str) -> Kernel:
-    if name not in KERNELS:
-        raise ValueError(f"kernel {name!r} is not one of {', '.join(KERNELS)}")
-    return KERNELS[name]
+KernelName = Annotated[Literal["imq", "gaussian"], Knob("of the MMD: inverse multiquadratic (imq) or Gaussian")]
+Weight = Annotated[float | Schedule, Knob("weight of the MMD", low=0)]
 
 
 def _discrepancy(name: str, model: Model, latent: Latent, noise: Noise, kernel: Kernel, rate: bool) -> Tensor:
@@ -37,6 +35,7 @@ def _discrepancy(name: str, model: Model, latent: Latent, noise: Noise, kernel: 
     return mmd(latent.z.flatten(1), prior.flatten(1), kernel)
 
 
+@objective("info", "Zhao et al. 2019, arXiv:1706.02262", "The codes of all data together")
 class InfoVAE(OneLayer):
     r"""loss = E_q[-log p(x|z)] + (1 - alpha) KL(q(z|x) || p(z)) + (alpha + weight - 1) MMD(q(z), p(z)).
 
@@ -55,11 +54,16 @@ class InfoVAE(OneLayer):
         kernel: `imq` (inverse multiquadratic) or `gaussian`, each averaged over seven widths around 2 D.
     """
 
-    def __init__(self, alpha: float = 0.0, weight: float | Schedule = 100.0, kernel: str = "imq"):
+    def __init__(
+        self,
+        alpha: Annotated[float, Knob("share of the KL that is left out of the loss", high=1)] = 0.0,
+        weight: Weight = 100.0,
+        kernel: KernelName = "imq",
+    ):
         super().__init__()
-        if not alpha <= 1:
-            raise ValueError(f"alpha must be 1 or less, got {alpha}: above 1 the KL would be maximised")
-        self.alpha, self.weight, self.kernel = alpha, scheduled("weight", weight, 1 - alpha), _kernel(kernel)
+        if not isinstance(weight, Schedule) and weight < 1 - alpha:
+            raise ChoiceError(f"`weight` must be {1 - alpha:g} or more, 1 less `alpha`, got {weight:g}")
+        self.alpha, self.weight, self.kernel = alpha, scheduled(weight), KERNELS[kernel]
 
     def needs_density(self) -> bool:
         return self.alpha < 1
@@ -75,6 +79,7 @@ class InfoVAE(OneLayer):
         return Losses({"model": loss + (self.alpha + self.weight(step) - 1).clamp(min=0) * stats["mmd"]}, stats)
 
 
+@objective("wae", "Tolstikhin et al. 2018, arXiv:1711.01558", "The codes of all data together")
 class WAE(OneLayer):
     r"""loss = E_q[-log p(x|z)] + weight MMD(q(z), p(z)), of a deterministic or a random encoder.
 
@@ -89,9 +94,9 @@ class WAE(OneLayer):
         kernel: `imq` (inverse multiquadratic) or `gaussian`.
     """
 
-    def __init__(self, weight: float | Schedule = 100.0, kernel: str = "imq"):
+    def __init__(self, weight: Weight = 100.0, kernel: KernelName = "imq"):
         super().__init__()
-        self.weight, self.kernel = scheduled("weight", weight), _kernel(kernel)
+        self.weight, self.kernel = scheduled(weight), KERNELS[kernel]
 
     def needs_density(self) -> bool:
         return False

@@ -61,14 +61,6 @@ def learns_prior(model: Model) -> bool:
     return isinstance(model, VAE) and any(p.requires_grad for p in model.prior.parameters())
 
 
-def scheduled(name: str, value: float | Schedule, least: float = 0.0) -> Schedule:
-    """A weight as a schedule.
-
-    Raises:
-        ValueError: it is a number below `least`.
-    """
-    if isinstance(value, Schedule):
-        return value
-    if not value >= least:
-        raise ValueError(f"{name} must be {least:g} or more, got {value}")
-    return Constant(value)
+def scheduled(value: float | Schedule) -> Schedule:
+    """A weight as a schedule."""
+    return value if isinstance(value, Schedule) else Constant(value)

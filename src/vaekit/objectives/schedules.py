@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from vaekit.errors import ChoiceError
+
 
 class Schedule(nn.Module, ABC):
     """A weight that depends on the training step (counted from 0). Abstract: `forward(step) -> scalar tensor`."""
@@ -83,6 +85,25 @@ class Cosine(Schedule):
 
     def forward(self, step: Tensor | float) -> Tensor:
         return self.value + (self.start - self.value) * 0.5 * (1 + torch.cos(math.pi * _done(step, self.steps)))
+
+
+def kl_weight(beta: float, warmup: int = 0, cycles: int = 0, start: float = 0.0) -> Schedule:
+    """beta at every step, or reached from `start` over `warmup` steps, or risen to in every cycle of `cycles` steps.
+
+    From 0 it rises evenly; from any other start it moves in equal ratios.
+
+    Raises:
+        ChoiceError: the numbers do not fit together.
+    """
+    if start and (not warmup or cycles or not beta):
+        raise ChoiceError("`beta_from` takes the steps to `beta` as `warmup`, a `beta` above 0 and no `cycles`")
+    if cycles:
+        if warmup > cycles:
+            raise ChoiceError(f"`warmup={warmup}` must fit into a cycle of `cycles={cycles}` steps")
+        return Cyclic(beta, cycles, warmup / cycles if warmup else 0.5)
+    if start:
+        return Geometric(beta, warmup, start)
+    return Linear(beta, warmup) if warmup else Constant(beta)
 
 
 def unfinished(objective: nn.Module, steps: int) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,13 @@ from torch.distributions import kl_divergence
 from vaekit.errors import ChoiceError
 from vaekit.models.m2 import M2
 from vaekit.models.vae import Model
+from vaekit.utils.arguments import Knob, in_range
 
-from .base import Batch, Losses, Objective
+from .base import Batch, Losses, Objective, Samples
 from .terms import latent_rate
+
+Alpha = Annotated[float, Knob("weight of the classification loss, in nats per datum", low=0)]
+ALPHA = 10.0
 
 
 class SemiSupervised(Objective):
@@ -40,14 +44,14 @@ class SemiSupervised(Objective):
         samples: samples of z per example and class.
     """
 
-    def __init__(self, alpha: float = 10.0, labelled: float = 1.0, samples: int = 1):
+    @in_range
+    def __init__(
+        self,
+        alpha: Alpha = ALPHA,
+        labelled: Annotated[float, Knob("share of the training data whose class is known", above=0, high=1)] = 1.0,
+        samples: Samples = 1,
+    ):
         super().__init__()
-        if not alpha >= 0:
-            raise ValueError(f"alpha must be 0 or more, got {alpha}")
-        if not 0 < labelled <= 1:
-            raise ValueError(f"labelled must be a share of the data in (0, 1], got {labelled}")
-        if samples < 1:
-            raise ValueError(f"samples must be 1 or more, got {samples}")
         self.alpha, self.labelled, self.samples = alpha, labelled, samples
 
     def check(self, model: Model) -> None:

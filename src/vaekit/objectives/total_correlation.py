@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.errors import ChoiceError
 from vaekit.models.vae import VAE, Model
+from vaekit.utils.arguments import Knob
 
 from .aggregate import factorises, split_rate
-from .base import Batch, Losses
+from .base import Batch, Losses, objective
 from .one_layer import OneLayer, scheduled
 from .parts import example
 from .schedules import Schedule
 
 
+@objective("tc", "Chen et al. 2018, arXiv:1802.04942", "The codes of all data together")
 class TotalCorrelation(OneLayer):
     r"""loss = E_q[-log p(x|z)] + alpha I(x; z) + beta KL(q(z) || prod_j q(z_j)) + gamma sum_j KL(q(z_j) || p(z_j)).
 
@@ -38,16 +42,16 @@ class TotalCorrelation(OneLayer):
     def __init__(
         self,
         n: int,
-        alpha: float | Schedule = 1.0,
-        beta: float | Schedule = 6.0,
-        gamma: float | Schedule = 1.0,
+        alpha: Annotated[float | Schedule, Knob("weight of the mutual information", low=0)] = 1.0,
+        beta: Annotated[float | Schedule, Knob("weight of the total correlation", low=0)] = 6.0,
+        gamma: Annotated[float | Schedule, Knob("weight of the dimensions' KL", low=0)] = 1.0,
     ):
         super().__init__()
         if n < 1:
             raise ValueError(f"n, the number of training data, must be 1 or more, got {n}")
         self.n = n
-        self.alpha, self.beta = scheduled("alpha", alpha), scheduled("beta", beta)
-        self.gamma = scheduled("gamma", gamma)
+        self.alpha, self.beta = scheduled(alpha), scheduled(beta)
+        self.gamma = scheduled(gamma)
 
     def check(self, model: Model) -> None:
         super().check(model)

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from vaekit.densities import draw
 from vaekit.models.vae import Latent, Model
 
-from .base import Batch, Losses, Objective
+from .base import Batch, Losses, Objective, objective
 from .parts import example, needs_density, needs_density_anywhere, one_layer, two_groups
 from .terms import latent_rate
 
 
+@objective("wake-sleep", "Hinton et al. 1995, doi:10.1126/science.7761831")
 class WakeSleep(Objective):
     r"""Two phases, two parameter groups (Hinton, Dayan, Frey and Neal 1995, doi:10.1126/science.7761831).
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Annotated
+
 import torch
 from torch import nn
 
 from vaekit import heads, networks
 from vaekit.data.observation import Centred, Grey, Levels, Observation
 from vaekit.errors import ChoiceError
-from vaekit.heads import Conditional, Head
+from vaekit.heads import LIKELIHOODS, Conditional, Head
 from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
 from vaekit.objectives import ELBO
+from vaekit.utils.arguments import Knob
+from vaekit.utils.register import Chosen
 
 from .composition import Composition, DataSpec, Defaults
 from .inputs import hold, is_mixed
-from .parts import LikelihoodName, choose_head, choose_observation, default_likelihood, positive, whole_range
+from .parts import Latent, choose_observation, default_likelihood, make_head, whole_range
 from .registry import recipe
+from .signature import Pick
 
 
 def complete(spec: DataSpec, name: str) -> None:
@@ -38,24 +44,32 @@ def gaussian_vae(
     return VAE(StandardNormal((latent,)), posterior, Conditional(decoder, head))
 
 
+def _bernoulli_or_gaussian(spec: DataSpec, names: Mapping[str, str]) -> str:
+    return "bernoulli" if default_likelihood(spec) == "bernoulli" else "gaussian"
+
+
 @recipe("kingma2013", "Kingma and Welling 2013, arXiv:1312.6114")
 def kingma2013(
-    spec: DataSpec, *, latent: int = 20, hidden: int = 500, likelihood: LikelihoodName = "auto"
+    spec: DataSpec,
+    likelihood: Annotated[
+        Chosen,
+        Pick(
+            LIKELIHOODS,
+            "Bernoulli for grey images, else a Gaussian with learned mean and variance",
+            auto=_bernoulli_or_gaussian,
+            by_data=True,
+            knobs=False,
+        ),
+    ],
+    *,
+    latent: Latent = 20,
+    hidden: Annotated[int, Knob("width of the one hidden layer of encoder and decoder", low=1)] = 500,
 ) -> Composition:
-    """The paper's model and training: one tanh layer, initial deviation 0.01, Adagrad, a N(0, I) prior on the weights.
-
-    Arguments:
-        latent: latent dimensions.
-        hidden: width of the one hidden layer of encoder and decoder.
-        likelihood: Bernoulli for grey images, else a Gaussian with learned mean and variance.
-    """
+    """The paper's model and training: one tanh layer, initial deviation 0.01, Adagrad, N(0, I) prior on the weights."""
     complete(spec, "kingma2013")
-    positive(latent=latent, hidden=hidden)
-    name = likelihood
-    if likelihood == "auto":
-        name = "bernoulli" if default_likelihood(spec) == "bernoulli" else "gaussian"
-    seen = choose_observation(spec, "auto", name)
-    head = hold(spec, seen, choose_head(spec, name, "learned"))
+    seen = choose_observation(spec, "auto", likelihood.part)
+    own = {"sigma": "learned"} if "sigma" in likelihood.part.knobs else {}
+    head = hold(spec, seen, make_head(spec, Chosen(likelihood.part, own)))
     model = gaussian_vae(
         networks.MLP(spec.shape, 2 * latent, (hidden,), "tanh", spec.rules > 1),
         networks.MLP((latent,), head.features, (hidden,), "tanh"),
@@ -73,17 +87,14 @@ def kingma2013(
 
 @recipe("unit-gaussian", "ethanluoyc/pytorch-vae, vae.py")
 def unit_gaussian(
-    spec: DataSpec, *, latent: int = 8, hidden: tuple[int, ...] = (512, 512), decoder_hidden: tuple[int, ...] = (512,)
+    spec: DataSpec,
+    *,
+    latent: Latent = 8,
+    hidden: Annotated[tuple[int, ...], Knob("widths of the encoder's layers", low=1)] = (512, 512),
+    decoder_hidden: Annotated[tuple[int, ...], Knob("widths of the decoder's layers", low=1)] = (512,),
 ) -> Composition:
-    """Pixels shifted to [-0.5, 0.5], ReLU layers, tanh on the output mean, unit variance.
-
-    Arguments:
-        latent: latent dimensions.
-        hidden: widths of the encoder's layers.
-        decoder_hidden: widths of the decoder's layers.
-    """
+    """Pixels shifted to [-0.5, 0.5], ReLU layers, tanh on the output mean, unit variance."""
     complete(spec, "unit-gaussian")
-    positive(latent=latent, hidden=hidden, decoder_hidden=decoder_hidden)
     head = heads.Gaussian(spec.shape, "unit", squash="tanh")
     model = gaussian_vae(
         networks.MLP(spec.shape, 2 * latent, hidden, "relu", spec.rules > 1),
@@ -96,14 +107,13 @@ def unit_gaussian(
 
 
 @recipe("linear", "Tipping and Bishop 1999; Lucas et al. 2019, arXiv:1911.02469")
-def linear(spec: DataSpec, *, latent: int = 10) -> Composition:
-    """Linear encoder and decoder with one free sigma: its optimum is probabilistic PCA, reached here by gradients.
-
-    Arguments:
-        latent: latent dimensions, at most the data's minus one.
-    """
+def linear(
+    spec: DataSpec,
+    *,
+    latent: Annotated[int, Knob("latent dimensions, at most the data's minus one", low=1)] = 10,
+) -> Composition:
+    """Linear encoder and decoder with one free sigma: its optimum is probabilistic PCA, reached here by gradients."""
     complete(spec, "linear")
-    positive(latent=latent)
     if latent >= spec.dims:
         raise ChoiceError(f"recipe 'linear' needs fewer latents than data dimensions: `latent` below {spec.dims}")
     # shift and one isotropic scale leave the model class as it is; the Jacobian goes into every reported number

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from .choices import belongs
 from .compose import compose
-from .registry import APPLIES, recipe, setting
-
-recipe("vae", "Kingma and Welling 2013, arXiv:1312.6114")(compose)
-
-APPLIES[compose] = belongs
+from .registry import setting
 
 setting(
     "conv",

@@ -1,10 +1,9 @@
-"""The choices that recipes share: observation and likelihood by name, and checks of sizes."""
+"""What recipes share: the choice of likelihood and observation, and the start from the data."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
@@ -22,22 +21,25 @@ from vaekit.data.observation import (
     Threshold,
 )
 from vaekit.errors import ChoiceError
-from vaekit.heads import Conditional, Head
-from vaekit.heads.mixed import Masked, MixedHead, start_bias
-from vaekit.objectives.schedules import Constant, Cyclic, Geometric, Linear, Schedule
+from vaekit.heads import LIKELIHOODS, Conditional, Head
+from vaekit.heads.mixed import Masked, start_bias
+from vaekit.utils.arguments import Knob
+from vaekit.utils.register import Chosen, Part
 
 from .composition import Composition, DataSpec
 from .inputs import Adapted, adapt_inputs, is_mixed
+from .signature import Pick
 
-LikelihoodName = Literal[
-    "auto", "bernoulli", "continuous-bernoulli", "beta", "gaussian", "laplace", "student-t", "discretised-logistic",
-    "logistic-mixture", "categorical", "poisson", "negative-binomial", "zero-inflated", "mixed",
-]  # fmt: skip
 ObservationName = Literal[
     "auto", "binary", "threshold", "grey", "dequantised", "levels", "standardised", "centred", "counts", "mixed"
 ]
-COUNTED = ("poisson", "negative-binomial", "zero-inflated")
-Activation = Literal["relu", "tanh", "silu", "gelu", "elu", "softplus", "gated"]
+Activation = Annotated[
+    Literal["relu", "tanh", "silu", "gelu", "elu", "softplus", "gated"], Knob("the dense layers' nonlinearity")
+]
+OBSERVE = "how raw data become x; auto is the likelihood's natural one"
+Observe = Annotated[ObservationName, Knob(OBSERVE)]
+Latent = Annotated[int, Knob("latent dimensions", low=1)]
+Widths = Annotated[tuple[int, ...], Knob("widths of the hidden layers", low=1)]
 
 
 def whole_range(spec: DataSpec, wanted: str) -> tuple[float, float]:
@@ -52,20 +54,14 @@ def whole_range(spec: DataSpec, wanted: str) -> tuple[float, float]:
     return low, high
 
 
-def choose_observation(spec: DataSpec, name: str, likelihood: str, shift: float = 0.0) -> Observation:
+def choose_observation(spec: DataSpec, name: str, likelihood: Part, shift: float = 0.0) -> Observation:
     """The observation of this name, or the natural one of the likelihood for `auto`."""
     if name == "auto":
-        natural = {
-            "bernoulli": "binary",
-            "beta": "dequantised",
-            "continuous-bernoulli": "dequantised" if spec.rules > 1 else "grey",
-            "mixed": "mixed",
-            **dict.fromkeys(("discretised-logistic", "logistic-mixture", "categorical"), "levels"),
-            **dict.fromkeys(COUNTED, "counts"),
-        }
-        if likelihood in natural:
-            name = natural[likelihood]
-        elif spec.kind == "image" and (spec.integer or spec.scale == (0.0, 1.0)):
+        name = likelihood.traits["observation"]
+        if spec.rules == 1 and likelihood.name == "continuous-bernoulli":
+            name = "grey"
+    if name == "auto":
+        if spec.kind == "image" and (spec.integer or spec.scale == (0.0, 1.0)):
             name = "grey"
         elif spec.kind in ("vector", "counts"):
             name = "standardised"
@@ -116,62 +112,53 @@ def default_likelihood(spec: DataSpec) -> str:
     return "gaussian"
 
 
-def choose_head(spec: DataSpec, likelihood: str, sigma: str) -> Head:
-    """The head of a likelihood; `sigma` is for those with a scale: unit, shared, learned, optimal or a number."""
-    if likelihood == "mixed":
-        if not spec.columns:
-            raise ChoiceError("likelihood 'mixed' is for tables (.csv, .parquet), whose columns differ in kind")
-        return MixedHead(spec.columns, scaled=spec.rules > 1)
-    if any(column.kind == "categorical" for column in spec.columns):
+def make_head(spec: DataSpec, likelihood: Chosen) -> Head:
+    """The head of a likelihood for these data.
+
+    Raises:
+        ChoiceError: it is for tables and these are none, or they hold categories and it takes numbers.
+    """
+    tables = likelihood.traits["tables"]
+    if tables and not spec.columns:
         raise ChoiceError(
-            f"this table has columns of categories, which {likelihood} would take for numbers: write mixed"
+            f"likelihood {likelihood.name!r} is for tables (.csv, .parquet), whose columns differ in kind"
         )
-    plain: dict[str, Callable[..., Head]] = {
-        "bernoulli": heads.Bernoulli,
-        "continuous-bernoulli": heads.ContinuousBernoulliHead,
-        "beta": heads.BetaHead,
-    }
-    if likelihood in plain:
-        return plain[likelihood](spec.shape)
-    counted: dict[str, Callable[..., Head]] = {
-        "poisson": heads.PoissonHead,
-        "negative-binomial": heads.NegativeBinomialHead,
-        "zero-inflated": heads.ZeroInflatedNegativeBinomialHead,
-    }
-    if likelihood in counted:
-        return counted[likelihood](spec.shape, **heads.count_range(scaled=spec.rules > 1))
-    levels = int(spec.scale[1]) + 1 if spec.integer else 256
-    of_levels: dict[str, Callable[..., Head]] = {
-        "discretised-logistic": heads.DiscretisedLogisticHead,
-        "logistic-mixture": heads.LogisticMixtureHead,
-        "categorical": heads.CategoricalHead,
-    }
-    if likelihood in of_levels:
-        return of_levels[likelihood](spec.shape, levels)
-    scaled: dict[str, Callable[..., Head]] = {
-        "gaussian": heads.Gaussian,
-        "laplace": heads.LaplaceHead,
-        "student-t": lambda event, *scale: heads.StudentTHead(event, "shared", *scale),
-    }
-    if sigma in ("unit", "shared", "learned") or (sigma == "optimal" and likelihood == "gaussian"):
-        return scaled[likelihood](spec.shape, sigma)
-    try:
-        number = float(sigma)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        also = ", optimal" if likelihood == "gaussian" else ""
-        raise ChoiceError(f"sigma {sigma!r} is not unit, shared, learned{also} or a number above 0")
-    return scaled[likelihood](spec.shape, "fixed", number)
+    if not tables and any(column.kind == "categorical" for column in spec.columns):
+        raise ChoiceError(
+            f"this table has columns of categories, which {likelihood.name} would take for numbers: write "
+            "`likelihood='mixed'`"
+        )
+    return likelihood.make(
+        event=spec.shape,
+        levels=int(spec.scale[1]) + 1 if spec.integer else 256,
+        columns=spec.columns,
+        **heads.count_range(scaled=spec.rules > 1),
+    )
 
 
-def seen_as(spec: DataSpec, likelihood: str, sigma: str, observation: str) -> Adapted:
-    """Observation, head and what the encoder sees of x, for a likelihood and an observation by name.
+def _likelihood_by_data(spec: DataSpec, names: Mapping[str, str]) -> str:
+    return default_likelihood(spec)
+
+
+Likelihood = Annotated[
+    Chosen,
+    Pick(
+        LIKELIHOODS,
+        "p(x|z); auto is Bernoulli for grey images, discretised logistic for colour, negative binomial for counts, "
+        "else Gaussian",
+        auto=_likelihood_by_data,
+        by_data=True,
+    ),
+]
+
+
+def observe(spec: DataSpec, likelihood: Chosen, observation: str) -> Adapted:
+    """Observation, head and what the encoder sees of x, for a likelihood and the name of an observation.
 
     Counts are shown to it as logarithms, categories one-hot, levels within [-1, 1], missing values with their mask.
     """
-    name = default_likelihood(spec) if likelihood == "auto" else likelihood
-    made = adapt_inputs(spec, choose_observation(spec, observation, name), choose_head(spec, name, sigma))
+    seen = choose_observation(spec, observation, likelihood.part)
+    made = adapt_inputs(spec, seen, make_head(spec, likelihood))
     if not isinstance(made.observation, Levels):
         return made
     top = made.observation.levels - 1
@@ -185,37 +172,6 @@ def x_range(observation: Observation) -> tuple[float, float] | None:
     if isinstance(observation, Grey):
         return -observation.shift, 1.0 - observation.shift
     return (0.0, 1.0) if observation.bounded else None
-
-
-def positive(**values: int | tuple[int, ...] | None) -> None:
-    """Refuse sizes below 1, and lists that hold one; what is None is yet to be chosen."""
-    for name, value in values.items():
-        sizes = value if isinstance(value, tuple | list) else () if value is None else (value,)
-        for size in sizes:
-            if size < 1:
-                raise ChoiceError(f"`{name}` must be 1 or more, got {size}")
-
-
-def kl_weight(beta: float, warmup: int, cycles: int = 0, start: float = 0.0) -> Schedule:
-    """beta at every step, or reached from `start` over `warmup` steps, or risen to in every cycle of `cycles` steps.
-
-    From 0 it rises evenly; from any other start it moves in equal ratios.
-    """
-    if not 0 <= beta < math.inf:
-        raise ChoiceError(f"`beta` must be 0 or more, got {beta:g}")
-    if not 0 <= start < math.inf:
-        raise ChoiceError(f"`beta_from` must be 0 or more, got {start:g}")
-    if start and (not warmup or cycles or not beta):
-        raise ChoiceError("`beta_from` takes the steps to `beta` as `warmup`, a `beta` above 0 and no `cycles`")
-    if warmup < 0 or cycles < 0:
-        raise ChoiceError(f"`warmup` and `cycles` must be 0 or more steps, got {min(warmup, cycles)}")
-    if cycles:
-        if warmup > cycles:
-            raise ChoiceError(f"`warmup={warmup}` must fit into a cycle of `cycles={cycles}` steps")
-        return Cyclic(beta, cycles, warmup / cycles if warmup else 0.5)
-    if start:
-        return Geometric(beta, warmup, start)
-    return Linear(beta, warmup) if warmup else Constant(beta)
 
 
 def start(composition: Composition, x: Tensor, wrap: Callable[[nn.Module], nn.Module] | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 from vaekit.data.condition import Targets
 from vaekit.data.observation import Levels, Observation
@@ -15,19 +15,32 @@ from vaekit.models.m2 import m2
 from vaekit.models.quantised import AutoregressiveCodes, IndependentCodes, fsq_vae, vq_vae
 from vaekit.models.vae import VAE
 from vaekit.objectives import ELBO, Quantised, SemiSupervised
+from vaekit.objectives.elbo import Beta, Warmup
+from vaekit.objectives.semi import ALPHA, Alpha
+from vaekit.utils.arguments import Knob
+from vaekit.utils.register import Chosen
 
 from .composition import Composition, DataSpec, Defaults
 from .inputs import Adapted
-from .parts import Activation, LikelihoodName, ObservationName, kl_weight, positive, seen_as, start
+from .parts import Activation, Likelihood, Observe, Widths, observe, start
 from .registry import recipe
 
-CodePriorName = Literal["autoregressive", "independent"]
+CodePriorName = Annotated[Literal["autoregressive", "independent"], Knob("over the sequence of codes")]
+CodeWidths = Annotated[
+    tuple[int, ...] | None,
+    Knob("channels of the convolutions, finest first, or widths of dense networks", low=1),
+]
+Positions = Annotated[
+    int | None,
+    Knob("codes per datum, by dense networks; images and signals have a grid of them when not given", low=1),
+]
+GridBlocks = Annotated[int, Knob("residual blocks at the grid of codes", low=0)]
 _CODE_PRIORS = {"autoregressive": AutoregressiveCodes, "independent": IndependentCodes}
 
 
-def _plain(spec: DataSpec, likelihood: str, sigma: str, observation: str) -> Adapted:
-    """`seen_as` where the encoder has a network of its own and sees x as it is."""
-    made = seen_as(spec, likelihood, sigma, observation)
+def _plain(spec: DataSpec, likelihood: Chosen, observation: str) -> Adapted:
+    """`observe` where the encoder has a network of its own and sees x as it is."""
+    made = observe(spec, likelihood, observation)
     if made.event != spec.shape:
         raise ChoiceError("discrete codes are for images, signals and plain vectors: use `recipe='vae'` for tables")
     return made
@@ -45,11 +58,11 @@ def _quantised(
     hidden: tuple[int, ...] | None,
     positions: int | None,
     blocks: int,
-    seen_by: tuple[str, str, str],
+    likelihood: Chosen,
+    observation: str,
 ) -> Composition:
-    """What `build` makes of a quantiser, as a recipe; `seen_by` are the names of likelihood, sigma and observation."""
-    positive(hidden=hidden, positions=positions)
-    seen, head, _, _ = _plain(spec, *seen_by)
+    """What `build` makes of a quantiser, as a recipe."""
+    seen, head, _, _ = _plain(spec, likelihood, observation)
     if positions is None and spec.kind not in ("image", "signal"):
         positions = max(1, min(16, spec.dims // 4))  # of a vector; images and signals have a grid of codes
     model = build(
@@ -70,113 +83,84 @@ def _quantised(
 def vq(
     spec: DataSpec,
     *,
-    codes: int = 128,
-    dim: int = 16,
-    codebook: Literal["ema", "gradient"] = "ema",
-    commitment: float = 0.25,
+    codes: Annotated[int, Knob("entries of the codebook", low=1)] = 128,
+    dim: Annotated[int, Knob("numbers per entry", low=1)] = 16,
+    codebook: Annotated[Literal["ema", "gradient"], Knob("learned by running averages (ema) or by gradient")] = "ema",
+    commitment: Annotated[float, Knob("weight that ties the encoder to its entries", low=0)] = 0.25,
     prior: CodePriorName = "autoregressive",
-    hidden: tuple[int, ...] | None = None,
-    positions: int | None = None,
-    blocks: int = 1,
-    likelihood: LikelihoodName = "auto",
-    sigma: str = "shared",
-    observation: ObservationName = "auto",
+    hidden: CodeWidths = None,
+    positions: Positions = None,
+    blocks: GridBlocks = 1,
+    likelihood: Likelihood,
+    observation: Observe = "auto",
 ) -> Composition:
     """VQ-VAE: discrete codes, the nearest entries of a learned codebook, with a learned prior over them.
 
     log p(x) >= log p(x | c(x)) + log P(c(x)): the code is a choice, so this is a bound with no KL to estimate. The
     prior is trained beside the rest as a parameter group of its own.
-
-    Arguments:
-        codes: entries of the codebook.
-        dim: numbers an entry.
-        codebook: learned by running averages (ema) or by gradient.
-        commitment: weight that ties the encoder to its entries.
-        prior: over the sequence of codes.
-        hidden: channels of the convolutions, finest first, or widths of dense networks.
-        positions: codes a datum, by dense networks; images and signals have a grid of them when not given.
-        blocks: residual blocks at the grid of codes.
-        likelihood: p(x|z); auto is Bernoulli for grey images, discretised logistic for colour, else Gaussian.
-        sigma: the Gaussian's: unit, shared (one learned number), learned (a number an element), or a value.
-        observation: how raw data become x; auto is the likelihood's natural one.
     """
-    positive(codes=codes, dim=dim)
-    if not commitment >= 0:
-        raise ChoiceError(f"`commitment` must be 0 or more, got {commitment:g}")
     decay = 0.99 if codebook == "ema" else None
     build = partial(vq_vae, codes=codes, dim=dim, decay=decay, commitment=commitment)
-    return _quantised(spec, build, prior, hidden, positions, blocks, (likelihood, sigma, observation))
+    return _quantised(spec, build, prior, hidden, positions, blocks, likelihood, observation)
 
 
 @recipe("fsq", "Mentzer et al. 2023, arXiv:2309.15505")
 def fsq(
     spec: DataSpec,
     *,
-    levels: tuple[int, ...] = (8, 6, 5),
+    levels: Annotated[
+        tuple[int, ...],
+        Knob("how many levels each number of a code has; their product is the number of codes", low=2),
+    ] = (8, 6, 5),
     prior: CodePriorName = "autoregressive",
-    hidden: tuple[int, ...] | None = None,
-    positions: int | None = None,
-    blocks: int = 1,
-    likelihood: LikelihoodName = "auto",
-    sigma: str = "shared",
-    observation: ObservationName = "auto",
+    hidden: CodeWidths = None,
+    positions: Positions = None,
+    blocks: GridBlocks = 1,
+    likelihood: Likelihood,
+    observation: Observe = "auto",
 ) -> Composition:
     """Finite scalar quantisation: each number of the code rounded to a few levels; no codebook to learn.
 
     log p(x) >= log p(x | c(x)) + log P(c(x)), as for `vq`.
-
-    Arguments:
-        levels: how many levels each number of a code has; their product is the number of codes.
-        prior: over the sequence of codes.
-        hidden: channels of the convolutions, finest first, or widths of dense networks.
-        positions: codes a datum, by dense networks; images and signals have a grid of them when not given.
-        blocks: residual blocks at the grid of codes.
-        likelihood: p(x|z); auto is Bernoulli for grey images, discretised logistic for colour, else Gaussian.
-        sigma: the Gaussian's: unit, shared (one learned number), learned (a number an element), or a value.
-        observation: how raw data become x; auto is the likelihood's natural one.
     """
-    if not levels or min(levels) < 2:
-        raise ChoiceError(f"`levels` must be 2 or more each, got {levels}")
+    if not levels:
+        raise ChoiceError("`levels` must have one number or more, each 2 or more")
     build = partial(fsq_vae, levels=levels)
-    return _quantised(spec, build, prior, hidden, positions, blocks, (likelihood, sigma, observation))
+    return _quantised(spec, build, prior, hidden, positions, blocks, likelihood, observation)
 
 
 @recipe("semi-supervised", "Kingma et al. 2014, arXiv:1406.5298")
 def semi_supervised(
     spec: DataSpec,
     *,
-    labelled: int | None = None,
-    label_seed: int = 0,
-    class_prior: Literal["labels", "uniform"] = "labels",
-    frequencies: tuple[float, ...] | None = None,
-    alpha: float = 10.0,
-    latent: int = 40,
-    hidden: tuple[int, ...] = (300, 300),
+    labelled: Annotated[
+        int | None,
+        Knob(
+            "how many labels it may see, equally many of each class (a hundredth of the data; all labels where some "
+            "rows have none)",
+            low=1,
+        ),
+    ] = None,
+    label_seed: Annotated[int, Knob("of the choice of labels")] = 0,
+    class_prior: Annotated[
+        Literal["labels", "uniform"],
+        Knob("p(y): the frequencies of all labels in the training rows (those that `labelled` hides too), or uniform"),
+    ] = "labels",
+    frequencies: Annotated[
+        tuple[float, ...] | None,
+        Knob("p(y) itself, a number for each class in the order of their codes, up to a common factor"),
+    ] = None,
+    alpha: Alpha = ALPHA,
+    latent: Annotated[int, Knob("latent dimensions beside the class", low=1)] = 40,
+    hidden: Widths = (300, 300),
     activation: Activation = "gated",
-    likelihood: LikelihoodName = "auto",
-    sigma: str = "shared",
-    observation: ObservationName = "auto",
+    likelihood: Likelihood,
+    observation: Observe = "auto",
 ) -> Composition:
     """M2: the class is a latent too, known for some of the data.
 
     p(x) = sum_y p(y) integral p(z) p(x | y, z) dz, with q(y|x) q(z|x,y); q(y|x) classifies.
-
-    Arguments:
-        labelled: how many labels it may see, equally many of each class (a hundredth of the data; all labels where some
-            rows have none).
-        label_seed: of the choice of labels.
-        class_prior: p(y): the frequencies of all labels in the training rows (those that --labelled hides too), or
-            uniform.
-        frequencies: p(y) itself, a number for each class in the order of their codes, up to a common factor.
-        alpha: weight of the classification loss, nats a datum.
-        latent: latent dimensions beside the class.
-        hidden: widths of the hidden layers.
-        activation: the layers' nonlinearity.
-        likelihood: p(x|y,z); auto is Bernoulli for grey images, discretised logistic for colour, else Gaussian.
-        sigma: the Gaussian's: unit, shared (one learned number), learned (a number an element), or a value.
-        observation: how raw data become x; auto is the likelihood's natural one.
     """
-    positive(latent=latent, hidden=hidden, labelled=labelled)
     classes = len(spec.classes)
     if classes < 2:
         raise ChoiceError(
@@ -189,7 +173,7 @@ def semi_supervised(
     usual = known if known < spec.n else max(classes, spec.n // 100)
     count = labelled if labelled is not None else usual
     shares = class_frequencies(spec, class_prior, frequencies)
-    seen, head, event, wrap = seen_as(spec, likelihood, sigma, observation)
+    seen, head, event, wrap = observe(spec, likelihood, observation)
     model = m2(event, classes, latent, hidden, activation, head, shares, spec.rules > 1)
     for part in (model.classifier, model.posterior):
         part.net = wrap(part.net)  # type: ignore[arg-type]
@@ -225,43 +209,35 @@ def class_frequencies(spec: DataSpec, name: str, given: tuple[float, ...] | None
 def ladder(
     spec: DataSpec,
     *,
-    layers: tuple[int, ...] | None = None,
-    width: int | None = None,
-    latent: int | None = None,
-    blocks: int = 1,
-    likelihood: LikelihoodName = "auto",
-    sigma: str = "shared",
-    observation: ObservationName = "auto",
-    beta: float = 1.0,
-    warmup: int = 0,
-    free_bits: float = 0.0,
+    layers: Annotated[
+        tuple[int, ...] | None,
+        Knob(
+            "stochastic layers on each grid, coarsest first, the first number without a grid (by the data's size)",
+            low=0,
+        ),
+    ] = None,
+    width: Annotated[
+        int | None, Knob("channels on the finest grid, doubled on coarser ones; of vectors, of all layers", low=1)
+    ] = None,
+    latent: Annotated[int | None, Knob("latent channels per layer; of vectors, latents per layer", low=1)] = None,
+    blocks: Annotated[int, Knob("residual blocks on each grid of the encoder", low=1)] = 1,
+    likelihood: Likelihood,
+    observation: Observe = "auto",
+    beta: Beta = 1.0,
+    warmup: Warmup = 0,
+    free_bits: Annotated[float, Knob("nats per layer below which its KL costs nothing more", low=0)] = 0.0,
 ) -> Composition:
     """A hierarchy of latent layers inferred from the top down, each posterior beside its prior.
 
     p(x, z) = p(z_L) prod_l p(z_l | z_>l) p(x | z), with q(z_l | z_>l, x): generation and inference walk down together.
-
-    Arguments:
-        layers: stochastic layers on each grid, coarsest first, the first number without a grid (by the data's size).
-        width: channels on the finest grid, doubled on coarser ones; of vectors, of all layers.
-        latent: latent channels a layer; of vectors, latents a layer.
-        blocks: residual blocks on each grid of the encoder.
-        likelihood: p(x|z); auto is Bernoulli for grey images, discretised logistic for colour, else Gaussian.
-        sigma: the Gaussian's: unit, shared (one learned number), learned (a number an element), or a value.
-        observation: how raw data become x; auto is the likelihood's natural one.
-        beta: weight of the KL.
-        warmup: steps over which beta rises from 0.
-        free_bits: nats a layer below which its KL costs nothing more.
     """
-    positive(width=width, latent=latent, blocks=blocks)
-    if not free_bits >= 0:
-        raise ChoiceError(f"`free_bits` must be 0 or more, got {free_bits:g}")
-    if layers is not None and (not layers or min(layers) < 0 or sum(layers) < 1):
+    if layers is not None and sum(layers) < 1:
         raise ChoiceError(f"`layers` must be counts of layers, one or more in all, got {layers}")
-    seen, head, _, _ = _plain(spec, likelihood, sigma, observation)
+    seen, head, _, _ = _plain(spec, likelihood, observation)
     model = top_down(spec.shape, head, layers, width, latent, blocks, values=_scale(seen))
     return Composition(
         model,
-        ELBO(kl_weight(beta, warmup), free_bits=free_bits),
+        ELBO(beta, warmup=warmup, free_bits=free_bits),
         seen,
         Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, clip=200.0, ema=0.999, epochs=50),
         start,

@@ -91,6 +91,7 @@ class Configuration(TypedDict):
     valid: NotRequired[Valid]
     best: NotRequired[Valid]
     init_from: NotRequired[str]
+    plugins: NotRequired[dict[str, str]]
 
 
 class Record(TypedDict):

@@ -222,6 +222,7 @@ def rebuild(
         if composition is None:
             raise RunError("this run has a network of its own: open it in Python with vk.open(run, model=composition)")
         return composition
+    check_plugins(config)
     recipe = get_recipe(config["recipe"])
     # the defaults of its day, so that a later version's do not change a model that was trained
     then = {k: v for k, v in {**BEFORE, **config.get("defaults", {})}.items() if k in recipe.parameters}
@@ -229,7 +230,15 @@ def rebuild(
     why = "run.json describes a model far larger than the weights beside it: restore it or train again"
     bound = contextlib.nullcontext() if held is None else Bounded(held, why)
     with seeded(seed), bound:
-        return recipe(DataSpec.from_json(config["data"]["facts"]), **arguments)
+        return recipe.build(DataSpec.from_json(config["data"]["facts"]), arguments, strict=False)
+
+
+def check_plugins(config: dict[str, Any]) -> None:
+    """Raise RunError, naming the package, where a plug-in that registered a part of the run is not loaded."""
+    for what, package in config.get("plugins", {}).items():
+        if why := why_absent(package):
+            name = config["recipe"] if what == "recipe" else config["arguments"].get(what)
+            raise RunError(f"this run uses the {what} {name!r} of another package: {why}")
 
 
 def load_weights(composition: Composition, tensors: dict[str, Tensor], path: Path) -> None:

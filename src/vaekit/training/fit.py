@@ -185,6 +185,7 @@ def describe(
         "recipe": recipe,
         "arguments": _jsonable(arguments),
         "defaults": _jsonable({} if recipe is None else get_recipe(recipe).defaults),
+        **({"plugins": packages} if recipe and (packages := get_recipe(recipe).packages(arguments)) else {}),
         "data": {
             "name": data.name,
             "source": data.source if isinstance(data.source, str) and data.source else None,

@@ -1,12 +1,21 @@
-"""The arguments of a function as a user may give them: name, type, default, choices and help, from its signature."""
+"""Choices declared where they are used: a parameter annotated `Annotated[type, Knob(help, ...)]` with its default.
+
+Help, command line, validation and documentation of a choice are derived from that one declaration.
+"""
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from vaekit.errors import ChoiceError
+
+from .suggest import unknown
 
 PLAIN = {
     "int": int,
@@ -19,25 +28,54 @@ PLAIN = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Knob:
-    """What stands beside the type of a parameter that users may set: `Annotated[int | None, Knob("what it does")]`.
+    """What stands beside the type of a parameter that users may set.
 
     Arguments:
         help: one line, without the default.
+        low, high: the smallest and the largest value allowed.
+        above, below: bounds that are themselves not allowed.
+        heading: of the group that it is listed in; that of the knob before it when empty.
         when: other choices beside one of which it means something, such as {"network": ["auto", "conv"]}.
     """
 
     help: str
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    heading: str = ""
     when: Mapping[str, list[str]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return repr(self.help)  # the reference shows it in signatures
+
+    @property
+    def range(self) -> str:
+        """The values allowed, in words; empty where there is no bound."""
+        lower = f"{self.low:g} or more" if self.low > -math.inf else f"above {self.above:g}"
+        upper = f"at most {self.high:g}" if self.high < math.inf else f"below {self.below:g}"
+        has_lower, has_upper = max(self.low, self.above) > -math.inf, min(self.high, self.below) < math.inf
+        return " and ".join([*[lower] * has_lower, *[upper] * has_upper])
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ChoiceError for a number, or a list with one, outside the range; what is no number passes."""
+        for one in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(one, bool) or not isinstance(one, int | float):
+                continue
+            inside = self.low <= one <= self.high and self.above < one < self.below
+            if not math.isfinite(one) or not inside:
+                raise ChoiceError(f"`{name}` must be {self.range or 'a finite number'}, got {one:g}")
 
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a recipe, as `vaekit recipes --json` lists it.
+    """A choice that a recipe or a part takes, as `vaekit recipes --json` lists it.
 
-    `type` is one of `PLAIN` or "choice", followed by " | None" if the recipe can choose the value. If `when` is not
-    empty, the argument applies only with one of these choices, such as {"prior": ["mixture", "vamp"]}.
+    `type` is one of `PLAIN` or "choice", with " | None" where it may be left to the recipe. Where `when` is not empty,
+    the argument means something only beside one of these choices, such as {"prior": ["mixture", "vamp"]}. `range` are
+    the values allowed, in words.
     """
 
     name: str
@@ -46,6 +84,7 @@ class Argument:
     choices: list[str] | None
     help: str
     when: Mapping[str, list[str]] = field(default_factory=dict)
+    range: str = ""
 
     def applies(self, chosen: Mapping[str, Any]) -> bool:
         """Whether the argument applies with these choices."""
@@ -60,8 +99,8 @@ class Argument:
 
 
 def annotated(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, Any, tuple[Any, ...]]]:
-    """Each parameter of a function, with its type and what is annotated beside it."""
-    hints = get_type_hints(function, include_extras=True)
+    """Each parameter of a function, or of a class's constructor, with its type and what is annotated beside it."""
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
     for parameter in inspect.signature(function).parameters.values():
         hint = hints.get(parameter.name, Any)
         beside = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
@@ -69,58 +108,44 @@ def annotated(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter,
 
 
 def knobs(function: Callable[..., Any]) -> dict[str, tuple[Argument, Knob]]:
-    """The parameters of a function that are annotated with a `Knob`, in order."""
+    """The parameters of a function or class that are annotated with a `Knob`, in order."""
     found = {}
     for parameter, hint, beside in annotated(function):
         for knob in beside:
             if isinstance(knob, Knob):
-                argument = _argument(parameter.name, hint, parameter.default, knob.help, knob.when)
-                found[parameter.name] = argument, knob
+                found[parameter.name] = _argument(parameter, hint, knob), knob
     return found
 
 
-def arguments(
-    function: Callable[..., Any], when: Callable[[str], Mapping[str, list[str]]] = lambda name: {}
-) -> dict[str, list[Argument]]:
-    """The arguments of a recipe's function, grouped by the headings in the `Arguments:` block of its docstring.
-
-    `when` returns, for the name of an argument, the choices that it needs.
-    """
-    hints = get_type_hints(function)
-    parameters = inspect.signature(function).parameters
-    return {
-        heading: [
-            _argument(name, hints[name], parameters[name].default, text, when(name)) for name, text in texts.items()
-        ]
-        for heading, texts in explained(function).items()
-    }
-
-
-def explained(function: Callable[..., Any]) -> dict[str, dict[str, str]]:
-    """The help texts in the `Arguments:` block of a docstring by heading (a line that ends in a colon) and name."""
-    block = (inspect.getdoc(function) or "").partition("Arguments:")[2]
-    names = set(inspect.signature(function).parameters)
-    texts: dict[str, dict[str, str]] = {}
-    heading, name = "", ""
-    for line in (line.strip() for line in block.splitlines()):
-        head, colon, rest = line.partition(": ")
-        if colon and head in names:
-            name = head
-            texts.setdefault(heading, {})[name] = rest
-        elif line.endswith(":"):
-            heading = line.removesuffix(":")
-        elif line and name:
-            texts[heading][name] += " " + line
-    return texts
-
-
-def _argument(name: str, hint: Any, default: Any, text: str, when: Mapping[str, list[str]]) -> Argument:
-    """Of a union the first type that can be written on a command line counts; None makes it optional."""
+def _argument(parameter: inspect.Parameter, hint: Any, knob: Knob) -> Argument:
+    """Of a union the first type that can be written on a command line counts; `None` makes it optional."""
     parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     optional = " | None" if type(None) in parts else ""
     for part in parts:
-        if get_origin(part) is Literal:
-            return Argument(name, f"choice{optional}", default, [str(c) for c in get_args(part)], text, when)
-        if kind := next((word for word, known in PLAIN.items() if known == part), None):
-            return Argument(name, kind + optional, default, None, text, when)
-    raise TypeError(f"`{name}` has the type {hint}; expected one of {', '.join(PLAIN)} or a Literal")
+        options = [str(c) for c in get_args(part)] if get_origin(part) is Literal else None
+        kind = "choice" if options else next((word for word, known in PLAIN.items() if known == part), None)
+        if kind:
+            default = parameter.default
+            return Argument(parameter.name, kind + optional, default, options, knob.help, knob.when, knob.range)
+    raise TypeError(f"the knob `{parameter.name}` has the type {hint}; expected one of {', '.join(PLAIN)} or a Literal")
+
+
+def in_range(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which checks its knobs' ranges and choices whenever it is called."""
+    declared = knobs(function)
+    if not declared:
+        return function
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checked(*args: Any, **named: Any) -> Any:
+        given = signature.bind(*args, **named).arguments
+        for name, (argument, knob) in declared.items():
+            if name in given:
+                value = given[name]
+                if isinstance(value, str) and argument.choices and value not in argument.choices:
+                    raise ChoiceError(unknown(f"`{name}`", value, argument.choices))
+                knob.check(name, value)
+        return function(*args, **named)
+
+    return checked

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import warnings
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
-from typing import Any
 
 GROUP = "vaekit.parts"
 
@@ -46,9 +45,9 @@ _begun: set[EntryPoint] = set()
 _failed: dict[str, str] = {}
 
 
-def package_of(builder: Any) -> str | None:
-    """The installed package whose plug-in defines a class or function; None for those of vaekit and of the user."""
-    root = builder.__module__.partition(".")[0]
+def package_of(module: str) -> str | None:
+    """The installed package whose plug-in a module belongs to; None for modules of vaekit and of the user."""
+    root = module.partition(".")[0]
     return next((_package(entry) for entry in found() if entry.module.partition(".")[0] == root), None)
 
 

@@ -1,0 +1,34 @@
+"""The register of likelihoods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vaekit.utils.register import Builder, Register
+
+LIKELIHOODS = Register(
+    "likelihood",
+    {
+        "event": "shape of x",
+        "levels": "number of whole values of x, 0 to levels - 1",
+        "columns": "of a table, what each column holds",
+        "scaled": "whether a head over counts scales its log means by the data",
+        "highest": "the largest log mean of a head over counts",
+    },
+)
+"""The likelihoods p(x|z) by name."""
+
+
+def likelihood(name: str, paper: str, observation: str = "auto", tables: bool = False) -> Callable[[Builder], Builder]:
+    """Register a `Head` over x, or a function that returns one, as the likelihood `name`.
+
+    Its parameters annotated with a `Knob` are its options. Of the others it is given `event`, the shape of x, and
+    where it has them `levels`, `columns`, `scaled` and `highest`.
+
+    Arguments:
+        name: what it is called on the command line.
+        paper: where it comes from.
+        observation: how raw data become x unless users choose it; `auto` goes by the data.
+        tables: whether it is for tables whose columns differ in kind.
+    """
+    return LIKELIHOODS.add(name, paper, observation=observation, tables=tables)

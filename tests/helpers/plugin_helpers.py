@@ -1,0 +1,38 @@
+"""Packages that are installed without pip: a module and its dist-info with an entry point, on sys.path."""
+
+import sys
+from pathlib import Path
+
+from vaekit.cli import catalogue
+from vaekit.utils import plugins
+
+
+def forget() -> None:
+    """Look for plug-ins anew, as a fresh process does."""
+    plugins.found.cache_clear()
+    plugins._begun.clear()
+    plugins._failed.clear()
+    for known in (catalogue._read, catalogue.recipes, catalogue.studies):
+        known.cache_clear()
+
+
+def install(folder: Path, package: str, module: str, source: str) -> None:
+    """Write a package to a folder on sys.path; `module` is its entry point."""
+    (folder / f"{module}.py").write_text(source)
+    info = folder / f"{package.replace('-', '_')}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[vaekit.parts]\nmine = {module}\n")
+    forget()
+
+
+def remove(folder: Path) -> None:
+    """Delete all that was installed in the folder."""
+    for file in folder.glob("*.py"):
+        sys.modules.pop(file.stem, None)
+        file.unlink()
+    for info in folder.glob("*.dist-info"):
+        for file in info.iterdir():
+            file.unlink()
+        info.rmdir()
+    forget()
