@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from vaekit.errors import ChoiceError
-from vaekit.utils import plugins
 from vaekit.utils.arguments import Argument
 from vaekit.utils.plugins import found
 from vaekit.utils.suggest import unknown
@@ -114,7 +113,7 @@ def _described(metric: Any) -> dict[str, Any]:
 
 @functools.cache
 def _read() -> dict[str, Any]:
-    if FILE.exists() and not plugins.found():
+    if FILE.exists() and not found():
         return json.loads(FILE.read_text(encoding="utf8"))
     from vaekit.metrics import metrics
     from vaekit.recipes import RECIPES

@@ -36,7 +36,7 @@ class Conditional(nn.Module):
     @property
     def no_density(self) -> str | None:
         """Why the distribution has no density, or None where it has one."""
-        return getattr(self.head, "no_density", None)
+        return self.head.no_density
 
     def forward(self, *given: Tensor) -> D.Distribution:
         return self.head(self.net(*given))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -53,11 +54,13 @@ class Head(nn.Module, ABC):
         params: raw numbers per element of the event.
         support: the support of x, a torch constraint.
         discrete: whether densities are probabilities, so that bits per dimension are defined.
+        no_density: the reason why the distribution has no density, or None if it has one.
     """
 
     params: int = 1
     support: constraints.Constraint = constraints.real
     discrete: bool = False
+    no_density: ClassVar[str | None] = None
 
     def __init__(self, event: tuple[int, ...]):
         super().__init__()

@@ -31,10 +31,6 @@ from .parts import OBSERVE, Activation, Likelihood, ObservationName, observe, st
 from .registry import recipe
 from .signature import Pick
 
-Network = Literal["auto", "dense", "conv"]
-CorruptionName = Literal["none", "gaussian", "masking", "salt-and-pepper"]
-CONVOLUTIONS = {"network": ["auto", "conv"]}
-
 
 def _space(spec: DataSpec, names: Mapping[str, str]) -> str:
     """The first prior that lies where the posterior does."""
@@ -42,61 +38,71 @@ def _space(spec: DataSpec, names: Mapping[str, str]) -> str:
     return next(name for name, part in PRIORS.items() if part.traits["space"] == space)
 
 
+Prior = Annotated[
+    Chosen,
+    Pick(PRIORS, "p(z); auto is N(0, I), or uniform on the sphere for a posterior on it", auto=_space, heading="Model"),
+]
+Posterior = Annotated[
+    Chosen,
+    Pick(
+        POSTERIORS,
+        "q(z|x): diagonal or full-covariance Gaussian, a flow (iaf, nsf), on the sphere, or a point",
+        "gaussian",
+    ),
+]
+Minimised = Annotated[Chosen, Pick(OBJECTIVES, "what is minimised; each takes some of the options below", "elbo")]
+Latent = Annotated[
+    int | None, Knob("latent dimensions (from the data's size when not given)", low=1, heading="Networks")
+]
+Hidden = Annotated[
+    tuple[int, ...] | None,
+    Knob("widths of the hidden layers, or channels of the convolutions, finest first", low=1),
+]
+Network = Annotated[Literal["auto", "dense", "conv"], Knob("dense or convolutional; auto goes by the data's size")]
+CONVOLUTIONS = {"network": ["auto", "conv"]}
+Blocks = Annotated[int, Knob("residual blocks per level of the convolutions", low=0, when=CONVOLUTIONS)]
+Direct = Annotated[
+    bool,
+    Knob(
+        "dense layers beside the convolutions, from the image to the code and from the code to the image",
+        when=CONVOLUTIONS,
+    ),
+]
+Observed = Annotated[ObservationName, Knob(OBSERVE, heading="What the model sees")]
+Conditioned = Annotated[
+    str, Knob("what else encoder and decoder are given per datum: label, attributes, or a column of a few classes")
+]
+Corruption = Annotated[
+    Literal["none", "gaussian", "masking", "salt-and-pepper"],
+    Knob("what is done to x before it is encoded in training; the target stays clean"),
+]
+CorruptionLevel = Annotated[
+    float | None,
+    Knob(
+        "standard deviation of the noise, or share of the elements that are corrupted (0.3)",
+        when={"corruption": ["gaussian", "masking", "salt-and-pepper"]},
+    ),
+]
+
+
 @recipe("vae", "Kingma and Welling 2013, arXiv:1312.6114")
 def compose(
     spec: DataSpec,
-    prior: Annotated[
-        Chosen,
-        Pick(
-            PRIORS,
-            "p(z); auto is N(0, I), or uniform on the sphere for a posterior on it",
-            auto=_space,
-            heading="Model",
-        ),
-    ],
-    posterior: Annotated[
-        Chosen,
-        Pick(
-            POSTERIORS,
-            "q(z|x): diagonal or full-covariance Gaussian, a flow (iaf, nsf), on the sphere, or a point",
-            "gaussian",
-        ),
-    ],
+    prior: Prior,
+    posterior: Posterior,
     likelihood: Likelihood,
-    objective: Annotated[Chosen, Pick(OBJECTIVES, "what is minimised; each takes some of the options below", "elbo")],
+    objective: Minimised,
     *,
-    latent: Annotated[
-        int | None, Knob("latent dimensions (from the data's size when not given)", low=1, heading="Networks")
-    ] = None,
-    hidden: Annotated[
-        tuple[int, ...] | None,
-        Knob("widths of the hidden layers, or channels of the convolutions, finest first", low=1),
-    ] = None,
-    network: Annotated[Network, Knob("dense or convolutional; auto goes by the data's size")] = "auto",
+    latent: Latent = None,
+    hidden: Hidden = None,
+    network: Network = "auto",
     activation: Activation = "gated",
-    blocks: Annotated[int, Knob("residual blocks per level of the convolutions", low=0, when=CONVOLUTIONS)] = 0,
-    direct: Annotated[
-        bool,
-        Knob(
-            "dense layers beside the convolutions, from the image to the code and from the code to the image",
-            when=CONVOLUTIONS,
-        ),
-    ] = True,
-    observation: Annotated[ObservationName, Knob(OBSERVE, heading="What the model sees")] = "auto",
-    condition: Annotated[
-        str,
-        Knob("what else encoder and decoder are given per datum: label, attributes, or a column of a few classes"),
-    ] = "none",
-    corruption: Annotated[
-        CorruptionName, Knob("what is done to x before it is encoded in training; the target stays clean")
-    ] = "none",
-    corruption_level: Annotated[
-        float | None,
-        Knob(
-            "standard deviation of the noise, or share of the elements that are corrupted (0.3)",
-            when={"corruption": ["gaussian", "masking", "salt-and-pepper"]},
-        ),
-    ] = None,
+    blocks: Blocks = 0,
+    direct: Direct = True,
+    observation: Observed = "auto",
+    condition: Conditioned = "none",
+    corruption: Corruption = "none",
+    corruption_level: CorruptionLevel = None,
 ) -> Composition:
     """The default: dense networks for small images and vectors, convolutions above; a likelihood that fits the data.
 
@@ -109,7 +115,7 @@ def compose(
     wanted = choose_condition(spec, condition)
     size = wanted.size if wanted else 0
     q_head = posterior.make(event=(latent,))
-    check_prior(spec, prior, posterior, wanted, getattr(q_head, "no_density", None))
+    check_prior(spec, prior, posterior, wanted, q_head.no_density)
     if dense:
         widths = hidden if hidden is not None else (300, 300)
         encoder = architectures.dense_encoder(event, q_head.features, widths, activation, size, spec.rules > 1)

@@ -64,7 +64,7 @@ class Reader:
     @property
     def package(self) -> str | None:
         """The package whose plug-in registered this reader; None for readers of vaekit and of scripts."""
-        return package_of(self.read)
+        return package_of(self.read.__module__)
 
     def __call__(self, source: Any, options: Mapping[str, Any], asked: str = "", **context: Any) -> Source:
         """Read `source` with these options; an option that is None keeps its default.
