@@ -27,9 +27,9 @@ class Constrained(Objective):
     lambda > 0 constant; the group `multiplier` minimises -log lambda C by gradient descent, where C = distortion -
     target is constant and clipped to one nat. That is the update lambda <- lambda exp(lr C) of GECO (Rezende and Viola
     2018, arXiv:1810.00597): lambda grows by a factor while the constraint is violated and shrinks while
-    there is slack, by at most 1 % per step for `multiplier_lr` 0.01, so that a start far from the target does not wind it
-    up. Within one nat of the target the step is proportional to C, which lets lambda settle. It stays within 1e-6 .. 1e6,
-    even if the target is out of reach.
+    there is slack, by at most 1 % per step for `multiplier_lr` 0.01, so that a start far from the target does not wind
+    it up. Within one nat of the target the step is proportional to C, which lets lambda settle. It stays within
+    1e-6 .. 1e6, even if the target is out of reach.
 
     The stats are the true `elbo`, `rate` and `distortion`, `multiplier`, and `violation`, the difference from the
     target in nats. The target of a distortion is in the data's own units, like the recorded one: training passes the
