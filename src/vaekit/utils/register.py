@@ -55,10 +55,12 @@ class Chosen:
 
     @property
     def name(self) -> str:
+        """The part's name."""
         return self.part.name
 
     @property
     def traits(self) -> Mapping[str, Any]:
+        """What the part's register knows of it."""
         return self.part.traits
 
     def make(self, **context: Any) -> Any:
