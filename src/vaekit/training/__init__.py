@@ -1,1 +1,1 @@
-"""Training: one step, the loop, its cost on this machine, and `fit`, which leaves a run."""
+"""Training: one step, the loop, its cost on this machine, and `fit`, which writes a run directory."""

@@ -1,7 +1,7 @@
-"""Augmentation: training images moved a little at every step, which makes a small set last longer.
+"""Augmentation: random flips and shifts of training images at every step, which delay overfitting of small data sets.
 
-It acts on raw images before the observation, with noise keyed by step and row like all else, so that a resumed run
-repeats it to the bit. Validation and test data are never touched. (Simard et al. 2003, doi:10.1109/ICDAR.2003.1227801.)
+It acts on raw images before the observation. Its noise is keyed by step and row, so that a resumed run is bit-exact.
+Validation and test data are not augmented. (Simard et al. 2003, doi:10.1109/ICDAR.2003.1227801.)
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ KINDS = ("flip", "shift")
 
 
 class Augment:
-    """Raw images (B, C, H, W) to images of the same shape and kind, values unchanged.
+    """Maps raw images (B, C, H, W) to images of the same shape and dtype; moves pixels without changing their values.
 
     Arguments:
-        flip: half of the images, taken at random, left to right.
-        shift: by up to so many pixels up or down and left or right, each move as likely; the border is repeated.
+        flip: whether to mirror a random half of the images left to right.
+        shift: maximum shift in pixels, vertical and horizontal; all shifts are equally likely, the border is repeated.
     """
 
     def __init__(self, flip: bool = False, shift: int = 0):
@@ -31,13 +31,13 @@ class Augment:
 
     @classmethod
     def parse(cls, text: str, kind: str, shape: Sequence[int]) -> Augment:
-        """From `flip`, `shift` (a sixteenth of the shorter side), `shift:PIXELS`, joined by commas.
+        """An augmentation from text: `flip`, `shift` (1/16 of the shorter side) or `shift:PIXELS`, joined by commas.
 
         Raises:
-            ChoiceError: another word, too wide a shift, or data that are not images.
+            ChoiceError: a word is unknown, the shift is too large, or the data are not images.
         """
         if kind != "image" or len(shape) != 3:
-            raise ChoiceError(f"`augment` moves images, and these data are of kind {kind}: leave it out")
+            raise ChoiceError(f"`augment` applies to images, but these data are of kind {kind}: omit it")
         most = min(shape[1:]) // 2
         found = cls()
         for word in (w.strip().lower() for w in text.split(",")):

@@ -1,4 +1,4 @@
-"""What this machine is and what a training step costs on it: device, precision, whether to compile."""
+"""The cost of a training step on this machine, and the choices that depend on it: device, precision, compilation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from vaekit.utils.isolation import seeded
 
 
 def choose_device(name: str, double: bool = False) -> torch.device:
-    """CUDA, then MPS (which lacks float64, `double`), then CPU for `auto`; otherwise the device of that name."""
+    """The device with this name; for `auto`, CUDA, else MPS (unless float64 is needed, `double`), else CPU.
+
+    Raises:
+        ChoiceError: the device is unavailable, or lacks float64.
+    """
     if double and name.startswith("mps"):
         raise ChoiceError("these data need float64, which `device='mps'` lacks: use cpu or cuda")
     if name == "auto":
@@ -39,11 +43,11 @@ def choose_device(name: str, double: bool = False) -> torch.device:
 
 @contextlib.contextmanager
 def subnormals_as_zero() -> Iterator[None]:
-    """Numbers below the normal range (1e-38 in float32) are zero on a CPU meanwhile.
+    """Treat subnormal numbers (below 1e-38 in float32) as zero on a CPU inside this context.
 
-    They carry nothing in training, where the memory of weights whose gradient has ended and the weights of hopeless
-    samples fade into them, and a product of such takes ten times as long. A thread has this from the one that began
-    it: enter before the first large operation, or torch's own threads are without.
+    Optimiser states of weights without a gradient and negligible importance weights become subnormal. They do not
+    affect training, but operations on them take ten times as long. A thread inherits the setting from the thread that
+    started it: enter this context before the first large operation, or torch's worker threads do not have it.
     """
     before = float(torch.tensor(1e-310, dtype=torch.float64) * 1) == 0
     torch.set_flush_denormal(True)
@@ -54,10 +58,10 @@ def subnormals_as_zero() -> Iterator[None]:
 
 
 def bf16_pays(device: torch.device) -> bool:
-    """Whether bfloat16 products are faster than float32 here.
+    """Whether matrix products in bfloat16 are faster than in float32 on this machine.
 
-    A CPU is asked by a few products of a millisecond each: with AMX tiles bfloat16 is several times faster, while with
-    AVX-512 alone it can be half as fast, although both "support" it.
+    On a CPU this is measured with a few products of a millisecond each: with AMX, bfloat16 is several times faster;
+    with AVX-512 alone it can take twice as long, although both "support" it.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -66,20 +70,23 @@ def bf16_pays(device: torch.device) -> bool:
 
     def seconds(dtype: torch.dtype) -> float:
         a, b = torch.ones(128, 1024, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
-        found = []
+        times = []
         for _ in range(12):
             start = time.perf_counter()
             a @ b
-            found.append(time.perf_counter() - start)
-        return min(found)
+            times.append(time.perf_counter() - start)
+        return min(times)
 
     return seconds(torch.bfloat16) < 0.8 * seconds(torch.float32)
 
 
 class Work(NamedTuple):
-    """What a training step is: multiply-adds of encoding and decoding one datum (the forward pass), and operations.
+    """The cost of a training step.
 
-    `operations` is how many tensor operations a step dispatches, forward and backward, whatever the batch.
+    Attributes:
+        dense, convolved: multiply-adds per example of the forward pass (encoder and decoder), without and in
+            convolutions.
+        operations: tensor operations that a step dispatches, forward and backward, for any batch size.
     """
 
     dense: int
@@ -87,23 +94,23 @@ class Work(NamedTuple):
     operations: int = 300
 
     def seconds(self, batch: int) -> float:
-        """A rough time of one eager training step on a CPU: 6 us an operation plus three passes at 100 GFLOP/s."""
+        """Approximate time of an eager step on a CPU: 6 us per operation plus three passes at 100 GFLOP/s."""
         return 6e-6 * self.operations + 6e-11 * (self.dense + self.convolved) * batch
 
     @property
     def compilation(self) -> float:
-        """A rough time of compiling the step, seconds.
+        """Approximate time to compile the step, in seconds.
 
-        20 to 30 were seen for the 300 operations of a plain step on 2 cores, 72 and 133 for 2,700 of two kinds.
+        Measured on 2 cores: 20 to 30 s for a plain step of 300 operations, 72 and 133 s for two steps of 2,700.
         """
         return 15.0 + 0.04 * self.operations
 
 
 def work(composition: Composition, shape: Sequence[int]) -> Work:
-    """What a model costs, counted on zeros of this shape; nothing of the model is changed.
+    """The cost of a model, counted on zeros of this shape; the model is unchanged.
 
-    A model that does not run on them is put at one multiply-add a parameter: what is wrong is told when its first
-    batch is checked.
+    A model that fails on them is assumed to need one multiply-add per parameter; the check of its first batch reports
+    the error.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -113,7 +120,7 @@ def work(composition: Composition, shape: Sequence[int]) -> Work:
     training = {m: m.training for m in model.modules()}
     model.eval()
     try:
-        with seeded(0), FlopCounterMode(display=False) as counter:  # it needs gradients
+        with seeded(0), FlopCounterMode(display=False) as counter:  # needs gradients
             x = composition.observation(torch.zeros(2, *shape), Noise.of(0, 2)).detach()
             model.decode(model.encode(x[:1], None if c is None else c[:1]))
     except Exception:
@@ -129,17 +136,17 @@ def work(composition: Composition, shape: Sequence[int]) -> Work:
 class _Count(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
-        self.found = 0
+        self.count = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self.found += 1
+        self.count += 1
         return func(*args, **(kwargs or {}))
 
 
 def _operations(composition: Composition, x: Tensor, c: Tensor | None) -> int:
-    """Operations of a training step, forward and backward, counted on two data and on a copy of the model."""
+    """Operations of a training step, forward and backward, counted on two examples and a copy of the model."""
     model, objective = copy.deepcopy((composition.model, composition.objective))
     y = torch.zeros(len(x), dtype=torch.long) if composition.targets is not None else None
     try:
@@ -151,22 +158,21 @@ def _operations(composition: Composition, x: Tensor, c: Tensor | None) -> int:
                     torch.autograd.grad(loss, parameter_groups[name], retain_graph=True, allow_unused=True)
     except Exception:
         return 50 * sum(bool(list(m.parameters(recurse=False))) for m in model.modules())
-    return count.found
+    return count.count
 
 
 def decide_compile(asked: str, steps: float, cost: Work, batch: int, device: torch.device) -> tuple[bool, str]:
-    """Whether to compile, and why: by the time it can save in this run, from a cost model and not from a clock.
+    """Whether to compile the step, and the reason: by the time that it saves in this run, from a cost model.
 
-    A graph saves two fifths of what an eager step spends beside its convolutions: 6 us an operation plus its matrix
-    products at 100 GFLOP/s (a GPU: the operations alone). Convolutions themselves were never faster in a graph on a
-    CPU: the same library computes them. The decision is recorded, since compiled and eager weights differ in the last
-    bits.
+    Compilation saves 2/5 of the time that an eager step spends outside convolutions: 6 us per operation plus matrix
+    products at 100 GFLOP/s (on a GPU, the operations only). It does not speed up convolutions on a CPU, which the
+    same library computes. The decision is recorded, because compiled and eager weights differ in the last bits.
     """
     if asked == "off":
         return False, "asked for"
     if device.type == "cpu" and not has_compiler():
         if asked == "on":
-            raise ChoiceError("`compile='on'` needs a C++ compiler (g++): install one, or write `compile='auto'`")
+            raise ChoiceError("`compile='on'` needs a C++ compiler (g++): install one, or use `compile='auto'`")
         return False, "no C++ compiler here"
     if asked == "on":
         return True, "asked for"

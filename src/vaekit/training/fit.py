@@ -1,7 +1,7 @@
-"""`train`, which users call as `vaekit.fit`: train a model and leave a run directory.
+"""`train`, which users call as `vaekit.fit`: train a model and write a run directory.
 
-Everything random is a function of (seed, step), so a run that was stopped anywhere and resumed ends in the weights of
-one that was not.
+All random numbers are a function of (seed, step), so that a run that is stopped and resumed ends with the same weights
+as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def check_first_batch(
     """Trace one small batch before anything is written: shapes, support and finite terms.
 
     Raises:
-        ChoiceError: x lies outside the likelihood's support, or the model does not take the data's shape.
+        ChoiceError: x lies outside the likelihood's support, or its shape does not fit the model.
+        TrainingError: a term is not finite.
     """
     noise = Noise.of(seed, len(raw))
     with torch.no_grad():
@@ -93,7 +94,7 @@ def check_first_batch(
 
 
 def prepare(data: Data, composition: Composition, options: Options, initialise: bool = True) -> None:
-    """Fit the observation, start the output at the data's mean, and check one batch."""
+    """Fit the observation, initialise the output at the mean of the data, and check one batch."""
     n = len(data.train)
     if options.augment:
         Augment.parse(options.augment, data.kind, data.shape)
@@ -106,9 +107,9 @@ def prepare(data: Data, composition: Composition, options: Options, initialise: 
         composition.observation.fit(lambda: (read(np.arange(a, min(a + block, n))) for a in range(0, n, block)))
         composition.objective.in_units(composition.observation.log_jacobian(data.shape))
         if composition.start is not None:
-            some = np.linspace(0, n - 1, min(n, 5000, block)).astype(np.int64)
+            sample = np.linspace(0, n - 1, min(n, 5000, block)).astype(np.int64)
             with torch.no_grad():
-                x = composition.observation(read(some), Noise.of(options.seed, len(some), Key.START))
+                x = composition.observation(read(sample), Noise.of(options.seed, len(sample), Key.START))
                 composition.start(composition, x)
     few = np.linspace(0, n - 1, min(n, 8)).astype(np.int64)
     c, y = composition.condition, composition.targets
@@ -122,7 +123,7 @@ def prepare(data: Data, composition: Composition, options: Options, initialise: 
 
 
 def constants(data: Data, composition: Composition) -> str | None:
-    """What is done about elements that have one value in all training data; None where nothing is."""
+    """A note about elements that are constant in the training data and fixed by the likelihood; None without any."""
     head = getattr(composition.model.likelihood, "head", None)
     held = head.held if isinstance(head, Masked) else None
     if held is None:
@@ -142,7 +143,7 @@ def constants(data: Data, composition: Composition) -> str | None:
 
 
 def piled_up(data: Data, composition: Composition) -> str | None:
-    """What a sharp density means where many grey values are exactly at an end of their range; None where few are."""
+    """A note if many grey values lie exactly at an end of their range and the density can be sharp there; else None."""
     head, seen = getattr(composition.model.likelihood, "head", None), composition.observation
     head = head.head if isinstance(head, Masked) else head
     sharp = isinstance(head, LocationScale) and head.scale in ("learned", "each")
@@ -166,7 +167,7 @@ def _jsonable(choices: dict[str, Any]) -> dict[str, Any]:
 def describe(
     data: Data, recipe: str | None, arguments: dict[str, Any], composition: Composition, options: Options
 ) -> dict[str, Any]:
-    """run.json before the first step: what was asked, what was decided, with which versions."""
+    """The content of run.json before the first step: choices, decisions and versions."""
     import vaekit
 
     device = choose_device(options.device, composition.observation.in_double)
@@ -233,27 +234,30 @@ def train(
     options: Options | None = None,
     **choices: Any,
 ) -> SavedRun:
-    """Train a model and leave a run directory.
+    """Train a model and write a run directory.
 
     Arguments:
-        data: `Data`, or what `load` or `from_arrays` take: a name, a path, an array, a torch Dataset. A run that goes
-            on finds its own, unless they were arrays in memory.
-        recipe: a recipe's name ("vae" when None), or a `Composition` built by hand.
-        out: the run directory; runs/DATA-RECIPE when None.
-        resume: go on with the run in `out` from its last checkpoint with its settings; one that is finished is opened.
-        extend: train the run in `out` longer, to `epochs`, `steps` or `minutes` counted from its beginning.
-        exists: what to do where `out` holds a run: refuse, resume it, or replace it once the new one can start.
-        init_from: a run whose weights to start from (same shapes).
-        progress: show progress; or a `Progress` of one's own.
+        data: `Data`, or an argument of `load` or `from_arrays`: a name, a path, an array, a torch Dataset. A resumed
+            run loads its own data, unless they were arrays in memory.
+        recipe: name of a recipe (by default "vae"), or a `Composition`.
+        out: the run directory; by default runs/DATA-RECIPE.
+        resume: resume the run in `out` from its last checkpoint, with its settings; a finished run is opened.
+        extend: train the run in `out` longer, to `epochs`, `steps` or `minutes` counted from its start.
+        exists: if `out` holds a run, raise an error, resume it, or replace it once the new one can start.
+        init_from: a run with the same shapes, from whose weights to start.
+        progress: whether to show progress; or a `Progress`.
         on_start: called with the configuration before the first step.
-        on_interrupt: after Ctrl-C, SIGTERM or SIGHUP the run is saved: return it, or raise KeyboardInterrupt. `auto`
-            returns it in notebooks and interactive sessions, and raises in scripts, which would go on otherwise. (A
-            `Progress` that stops the training has the run back.)
-        options: training options; single ones may be given as keywords too.
-        choices: the recipe's choices and training options by name.
+        on_interrupt: after Ctrl-C, SIGTERM or SIGHUP the run is saved, then returned, or KeyboardInterrupt is raised.
+            `auto` returns it in notebooks and interactive sessions, and raises in scripts, which would continue
+            otherwise. (If a `Progress` stops the training, the run is always returned.)
+        options: training options; single options may also be given as keywords.
+        choices: arguments of the recipe and training options by name.
+
+    Returns:
+        The trained run.
 
     Raises:
-        VaekitError: whatever cannot work, before anything is written.
+        VaekitError: the data or a choice are not valid; raised before anything is written.
         KeyboardInterrupt: see `on_interrupt`; its argument is the path of the run.
     """
     started = time.monotonic()
@@ -321,7 +325,7 @@ def _after_interrupt(path: Path, on_interrupt: str) -> None:
     """Raise KeyboardInterrupt, or say how to go on."""
     if on_interrupt == "raise" or (on_interrupt == "auto" and not is_interactive()):
         raise KeyboardInterrupt(str(path))
-    say(f"interrupted: saved in {path}; go on with vk.fit(data, out={str(path)!r}, resume=True)")
+    say(f"interrupted: saved in {path}; resume with vk.fit(data, out={str(path)!r}, resume=True)")
 
 
 def _check_ways(exists: str, on_interrupt: str, resume: bool, extend: bool) -> None:
@@ -333,13 +337,13 @@ def _check_ways(exists: str, on_interrupt: str, resume: bool, extend: bool) -> N
             raise ChoiceError(f"`{name}` must be one of {', '.join(known)}, got {value!r}")
     if exists == "replace" and (resume or extend):
         raise ChoiceError(
-            f"`{'resume' if resume else 'extend'}` goes on with a run that `exists='replace'` would remove"
+            f"`{'resume' if resume else 'extend'}` needs the run that `exists='replace'` removes: give one of them"
         )
 
 
 @dataclass
 class _Start:
-    """What a training begins with, checked while nothing is written."""
+    """The start of a training, checked before anything is written."""
 
     config: dict[str, Any]
     data: Data | None
@@ -350,7 +354,7 @@ class _Start:
     notes: list[str] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
-        """The files of a run before its next step; a new run.json comes last, since without it there is no run."""
+        """Write the files of a run before its next step; run.json comes last, because it makes the directory a run."""
         remove_parts(path)
         remove_parts(path / "checkpoint")
         if not self.begun:
@@ -436,7 +440,9 @@ def _check_own(composition: Composition) -> None:
     for part, module in composition.modules.items():
         for name, p in module.named_parameters():
             if p.is_inference():
-                raise ChoiceError(f"{part}.{name} was made in torch.inference_mode: build the composition outside it")
+                raise ChoiceError(
+                    f"{part}.{name} was created in torch.inference_mode: build the composition outside it"
+                )
             if p.is_floating_point() and p.dtype != torch.float32:
                 raise ChoiceError(f"{part}.{name} is {p.dtype}, and vaekit trains in float32: call .float() on it")
 

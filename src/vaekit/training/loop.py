@@ -1,4 +1,4 @@
-"""The training loop: steps, plan, validation, checkpoints. Nothing here knows which model or objective it trains."""
+"""The training loop, for any model and objective: steps, length of the run, validation, checkpoints."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ RECORD_STEPS = 50
 AGREE_STEPS = 20
 VALID_ROWS = 2000
 BEST_FIGURES = "best_figures"
-"""Their name in a checkpoint."""
+"""Name of `Trainer.best_figures` in a checkpoint."""
 
 
 class _Signals:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into a flag; a second one gets through."""
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a flag; the second raises KeyboardInterrupt."""
 
     HANG_UP = tuple(s for s in signal.Signals if s.name == "SIGHUP")  # Windows has none
 
@@ -57,9 +57,9 @@ class _Signals:
         self.old: dict[int, Any] = {}
         try:
             for s in (signal.SIGINT, signal.SIGTERM, *self.HANG_UP):
-                if s not in self.HANG_UP or signal.getsignal(s) != signal.SIG_IGN:  # nohup lets it go on
+                if s not in self.HANG_UP or signal.getsignal(s) != signal.SIG_IGN:  # ignored under nohup
                     self.old[s] = signal.signal(s, self._note)
-        except ValueError:  # not in the main thread: whoever owns it decides
+        except ValueError:  # only the main thread can handle signals
             self.old = {}
         return self
 
@@ -70,21 +70,21 @@ class _Signals:
 
     def __exit__(self, *error: Any) -> None:
         for s, handler in self.old.items():
-            signal.signal(s, signal.SIG_DFL if handler is None else handler)  # None: not one of Python's
+            signal.signal(s, signal.SIG_DFL if handler is None else handler)  # None: a handler not set by Python
 
 
 @dataclass
 class Plan:
-    """How long the run is to be: a horizon in steps, estimated from the clock when minutes were asked for."""
+    """The length of the run: a horizon in steps, which is estimated if the run is limited by minutes."""
 
     horizon: int
     minutes: float | None
 
     def revise(self, step: int, seconds: float, per_step: float) -> bool:
-        """Set the horizon anew after `seconds` in all; whether it moved by more than a hundredth."""
+        """Update the horizon after `seconds` in all; returns whether it changed by more than 1%."""
         assert self.minutes is not None
-        left = max(self.minutes * 60 - seconds, 0.0)
-        horizon = step + int(left / max(per_step, 1e-9))
+        remaining = max(self.minutes * 60 - seconds, 0.0)
+        horizon = step + int(remaining / max(per_step, 1e-9))
         moved = abs(horizon - self.horizon) > 0.01 * self.horizon
         if moved:
             self.horizon = horizon
@@ -92,33 +92,33 @@ class Plan:
 
 
 class _Clock:
-    """Seconds a step of the last minute or so, told every ten seconds; compilation and first steps do not count."""
+    """Measures seconds per step over about a minute, every 10 seconds, without compilation and the first steps."""
 
     WARM = 20  # steps
 
     def __init__(self, step: int):
         self.first = step
         self.since: tuple[int, float] | None = None
-        self.told = -math.inf
+        self.reported = -math.inf
 
     def per_step(self, step: int) -> float | None:
-        """The present estimate where it is time for one."""
+        """The current estimate, or None if none is due."""
         now = time.monotonic()
         if self.since is None:
             if step - self.first >= self.WARM:
                 self.since = (step, now)
             return None
-        if step - self.since[0] < self.WARM or now - self.told < PLAN_SECONDS:
+        if step - self.since[0] < self.WARM or now - self.reported < PLAN_SECONDS:
             return None
         estimate = (now - self.since[1]) / (step - self.since[0])
-        self.told = now
+        self.reported = now
         if now - self.since[1] > 60:
             self.since = (step, now)
         return estimate
 
 
 class Trainer:
-    """One training run: owns the engine, the plan and the files. `fit` makes one and calls `run`."""
+    """Trains one run: owns the engine, the plan and the files. `fit` creates it and calls `run`."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class Trainer:
         self.y = torch.from_numpy(targets.of(data.train)).to(self.device) if targets else None
         n = len(data.train)
         self.epoch_steps = n / self.order.batch
-        # patience with few data needs to look often: they are learned by heart within a few hundred steps
+        # with patience, validate often: a small data set is overfitted within a few hundred steps
         least = 100 if options.patience else 500
         self.validate_steps = options.validate_steps or int(min(max(self.epoch_steps, least), 2000))
         self.plan = Plan(self._asked_steps(), options.minutes)
@@ -192,10 +192,10 @@ class Trainer:
     # --- the loop -----------------------------------------------------------------------------------------------
 
     def run(self) -> str:
-        """Train to the horizon; how it ended: finished, stopped early, or interrupted."""
+        """Train to the horizon; returns the final state: finished, stopped early, or interrupted."""
         self.engine.module.train()
         if self.config["decided"]["compile"]:
-            self.progress.note("compiling the training step (once a run; 10 to 60 s) ...")
+            self.progress.note("compiling the training step (once per run; 10 to 60 s) ...")
             self.engine.compiled()
         last_save = time.monotonic()
         clock = _Clock(self.step)
@@ -213,7 +213,7 @@ class Trainer:
                         break
                 elif self.step % RECORD_STEPS == 0:
                     self.flush()
-                # several processes must take the same number of steps: now and then the first one says how many
+                # all processes must take the same number of steps, which the first one broadcasts regularly
                 together = self.world == 1 or self.step % AGREE_STEPS == 0
                 stop = together and (signals.asked is not None or self.progress.stop)
                 if self.plan.minutes is not None and together:
@@ -235,7 +235,7 @@ class Trainer:
         return state
 
     def _plan(self, clock: _Clock) -> None:
-        """In a run bounded by minutes: end it when they are over, and now and then set the horizon anew."""
+        """In a run limited by minutes, end it when they are over, and update the horizon regularly."""
         assert self.plan.minutes is not None
         if self.seconds >= self.plan.minutes * 60:
             self.plan.horizon = self.step
@@ -265,15 +265,15 @@ class Trainer:
         self.step += 1
 
     def _retreat(self, error: Exception) -> bool:
-        """Before the first compiled step has run, go back to eager when compiling fails and was not insisted on."""
+        """Switch to eager steps if compilation fails before the first step, unless `compile='on'`."""
         if not self.config["decided"]["compile"] or self.options.compile == "on" or self.step > self.first:
             return False
         if not is_compile_error(error):
             return False
         if self.first:
             raise RunError(
-                f"this run was compiled, and its step cannot be compiled here ({str(error).splitlines()[0]}): "
-                "resume it where it was begun, or start another with `init_from` and `compile='off'`"
+                f"this run was compiled, but its step cannot be compiled here ({str(error).splitlines()[0]}): "
+                "resume it on the machine where it started, or start another with `init_from` and `compile='off'`"
             ) from error
         self.engine.eager()
         self.config["decided"] |= {"compile": False, "compile_why": f"compiling failed: {str(error).splitlines()[0]}"}
@@ -281,7 +281,7 @@ class Trainer:
         return True
 
     def flush(self) -> None:
-        """Look at the values since the last flush: stop on a non-finite one, else record their mean."""
+        """Record the mean of the values since the last flush, or stop if one of them is not finite."""
         if not self.pending:
             return
         values = torch.stack([v for _, v in self.pending]).cpu().double()
@@ -299,13 +299,13 @@ class Trainer:
         self.progress.update(self.step, self.plan.horizon, self.step / self.epoch_steps, means, self.valid, rate_now)
 
     def _own_units(self, stats: dict[str, float]) -> dict[str, float]:
-        """Densities of x as densities of the data in their own units."""
+        """The statistics with densities of x converted to densities in the units of the data."""
         jacobian = self.composition.observation.log_jacobian(self.data.shape)
         sign = self.composition.objective.densities
         return {n: v + sign.get(n, 0) * jacobian for n, v in stats.items()}
 
     def _fail(self, term: str, value: float, step: int) -> None:
-        """Record what became non-finite, and stop."""
+        """Record the term that became non-finite, and raise TrainingError."""
         self._record({"kind": "non-finite", "step": step, "term": term})
         with contextlib.suppress(RunError):  # a full disk must not hide what failed
             self._write_records()
@@ -317,7 +317,7 @@ class Trainer:
         )
 
     def _check_weights(self) -> None:
-        """A finite loss may have had a non-finite gradient: such weights must not be saved as a good checkpoint."""
+        """Stop if a weight is not finite, so that it is not saved: a finite loss may have a non-finite gradient."""
         for name, weight in self.engine.parameters.items():
             if not bool(torch.isfinite(weight).all()):
                 self._fail(f"the weight {name}", float(weight[~torch.isfinite(weight)][0]), self.step - 1)
@@ -326,9 +326,9 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> None:
-        """ELBO, rate and distortion of (at most 2,000) validation data with the weights that would be used now.
+        """Measure ELBO, rate and distortion of up to 2,000 validation rows with the current weights to use.
 
-        A model without a density has a distortion only.
+        A model without a density only has a distortion.
         """
         if self.rank == 0 or self.options.patience:
             model = self.composition.model
@@ -376,8 +376,8 @@ class Trainer:
                 self.since_best += 1
 
     def _below_best(self, figures: Tensor) -> dict[str, Any]:
-        """The standard error of the fall from the best validation, paired by datum, and of how many units it is."""
-        if self.best_figures is None or self.best_figures.shape != figures.shape:  # of an older checkpoint
+        """The standard error of the decrease from the best validation, paired by datum, and its number of units."""
+        if self.best_figures is None or self.best_figures.shape != figures.shape:  # from an older checkpoint
             return {}
         group = self.data.valid.group
         group = None if group is None else group[: len(figures)]
@@ -415,7 +415,7 @@ class Trainer:
             write_json(self.path / "run.json", self.config)
 
     def save(self, state: str) -> None:
-        """Write the checkpoint, the weights to use and the log; only then forget the last checkpoint but one."""
+        """Write the checkpoint, the weights to use and the log; then remove all checkpoints but the last two."""
         self.flush()
         self._check_weights()
         if self.rank != 0:
@@ -447,7 +447,7 @@ class Trainer:
         self._set_state(state)
 
     def _set_aside_metrics(self) -> None:
-        """What was measured on earlier weights keeps its numbers under their step: it says nothing of the new ones."""
+        """Rename metrics.json of earlier weights by their step, because it does not describe the new weights."""
         measured = self.path / "metrics.json"
         if self.step == self.last_saved or not measured.exists():
             return
@@ -460,7 +460,7 @@ class Trainer:
         self.progress.note(f"note: {measured} was measured at step {self.last_saved:,}: kept as {kept.name}")
 
     def restore(self) -> None:
-        """Take up where the last whole checkpoint left off, and forget what was logged after it.
+        """Resume from the last readable checkpoint, and remove later records from the log.
 
         Raises:
             RunError: there are checkpoints, but none can be read.
@@ -490,10 +490,10 @@ class Trainer:
 
 
 def _figure(valid: dict[str, float]) -> float:
-    """What early stopping raises: the ELBO, or for a model that has none the negative distortion."""
+    """The number that early stopping maximises: the ELBO, or the negative distortion of a model without it."""
     return valid.get("elbo", -valid["distortion"])
 
 
 def checkpoints(path: Path) -> list[Path]:
-    """The checkpoints of a run directory, the last one last."""
+    """The checkpoints of a run directory, in the order of their steps."""
     return sorted((path / "checkpoint").glob("*.safetensors"))

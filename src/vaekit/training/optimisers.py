@@ -1,8 +1,8 @@
 """Optimiser updates as plain tensor arithmetic, so that a whole training step can be one compiled graph.
 
-Each rule equals the torch.optim class of its name (a test holds it to that) and updates in place. What depends on
-the step alone (bias corrections, the learning rate) is computed outside and comes in as a tensor of coefficients, so
-that the graph never changes.
+Each rule equals the class in torch.optim with the same name (a test compares them) and updates in place. Numbers that
+depend only on the step (bias corrections, the learning rate) are computed outside and passed as a tensor of
+coefficients, so that the graph does not change.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from vaekit.utils.suggest import unknown
 
 
 class Optimiser(ABC):
-    """One rule for one parameter group.
+    """The update rule of a parameter group; abstract.
 
     Attributes:
-        slots: how many tensors of a parameter's shape the rule remembers.
+        slots: number of state tensors per parameter, each of its shape.
     """
 
     slots: int = 0
@@ -30,19 +30,19 @@ class Optimiser(ABC):
         self.weight_decay = weight_decay
 
     def state(self, parameters: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Fresh memory: `slots` zeros for each parameter."""
+        """The initial state: `slots` tensors of zeros for each parameter."""
         return [[torch.zeros_like(p) for _ in range(self.slots)] for p in parameters]
 
     @abstractmethod
     def coefficients(self, lr: float, t: int) -> list[float]:
-        """The step's scalars, for update number t = 1, 2, ..."""
+        """The scalars of update number t = 1, 2, ... at learning rate `lr`."""
 
     @abstractmethod
     def update(self, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Tensor) -> None:
-        """Change the parameter and its memory in place."""
+        """Update the parameter `p` with gradient `g`, and its state, in place; `c` are the coefficients."""
 
     def _decayed(self, p: Tensor, g: Tensor) -> Tensor:
-        """The gradient with the L2 penalty's added."""
+        """The gradient plus that of the L2 penalty."""
         return g + self.weight_decay * p if self.weight_decay else g
 
 
@@ -92,7 +92,7 @@ class Adam(Optimiser):
 
 
 class AdamW(Adam):
-    """Adam with the decay taken off the weights directly (Loshchilov and Hutter 2019)."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
     def _decayed(self, p: Tensor, g: Tensor) -> Tensor:
         return g
@@ -124,18 +124,18 @@ OPTIMISERS: dict[str, type[Optimiser]] = {
 
 
 def optimiser(name: str, weight_decay: float = 0.0, **options: float) -> Optimiser:
-    """The rule of this name (any case)."""
+    """The rule with this name, in upper or lower case. Raises ChoiceError for an unknown name."""
     if name.lower() not in OPTIMISERS:
         raise ChoiceError(unknown("`optimiser`", name, OPTIMISERS))
     return OPTIMISERS[name.lower()](weight_decay, **options)
 
 
 def overshot(stats: Sequence[str], values: Tensor, lr: float) -> str | None:
-    """What to say where the first steps led away from the data and training has not come back; None where it has.
+    """A warning if the first steps increased the loss a lot and training has not recovered; else None.
 
     Arguments:
         stats: names of the columns of `values`.
-        values: of each step from the first on, (steps, len(stats)).
+        values: (steps, len(stats)), from the first step.
         lr: the learning rate.
     """
     if len(values) < 20 or not {"elbo", "loss/model"} <= set(stats):

@@ -1,4 +1,4 @@
-"""Whether a model may overfit, said before training, and whether it did, said afterwards."""
+"""Warnings about overfitting: before training, for small data sets, and afterwards, if it happened."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from vaekit.runs.saved import SavedRun
 from vaekit.utils.uncertainty import t_quantile
 
 FEW = 2000
-"""Training images fewer than this, and than the numbers of one image, are few."""
+"""A data set of images is small with fewer images than this, and fewer than the values per image."""
 ONCE_IN = 1000
-"""Runs that do not overfit, of which one is said to."""
+"""Among so many runs that do not overfit, about one is reported to."""
 
 
 def small_set(data: Data, options: Options) -> str | None:
-    """What so few images can and cannot give, and what helps; None where there are enough or no images."""
+    """A note about training on few images, with remedies; None if there are enough images, or for other data."""
     n = len(data.train)
     if data.kind != "image" or n >= min(FEW, math.prod(data.shape)):
         return None
@@ -30,11 +30,11 @@ def small_set(data: Data, options: Options) -> str | None:
 
 
 def past_its_best(run: SavedRun) -> str | None:
-    """What to say of a run that overfits: its validation ELBO ended well below its best; None where it did not.
+    """A warning about a run that overfits, whose validation ELBO ended well below its best; else None.
 
-    Well below: by more than a nat, more than a twentieth of all that it rose since the first validation, and more than
-    chance makes of the best of so many validations once in `ONCE_IN` runs; and the training ELBO did not fall with it.
-    Runs whose KL has another weight than 1 train on something else, and those with patience keep their best weights.
+    It must have fallen by more than a nat, by more than 5% of its rise since the first validation, and by more than
+    chance explains (in one of `ONCE_IN` runs, for the best of so many validations), while the training ELBO has not
+    fallen. Runs with another KL weight than 1 are not judged, nor runs with patience, which keep their best weights.
     """
     config, options = run.config, run.config["training"]
     known = [r for r in run.log if r.get("elbo") is not None]
@@ -54,7 +54,7 @@ def past_its_best(run: SavedRun) -> str | None:
         return None
     helps = ["`patience=5` keeps the best weights"]
     if config["data"]["facts"]["kind"] == "image" and not options["augment"]:
-        helps.append("`augment='flip,shift'` puts it off")
+        helps.append("`augment='flip,shift'` delays it")
     return (
         f"the model overfits: the validation ELBO was best at step {best['step']:,} ({best['elbo']:.2f} nats) and has "
         f"fallen by {fallen:.2f} since (standard error {se:.2f}). "

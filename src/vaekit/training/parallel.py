@@ -1,4 +1,4 @@
-"""Several processes on one global batch, by lightning-fabric: gradients are summed, nothing else is shared."""
+"""Training with several processes that share a global batch, by lightning-fabric; only gradients are summed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from vaekit.errors import ChoiceError
 
 FEW = 8
-"""Processes that any machine can run, however few its cores."""
+"""Number of processes allowed on any machine, even with fewer cores."""
 
 
 def launch(devices: int, device: str) -> Any:
-    """A launched Fabric for `devices` processes (or under torchrun), else None.
+    """A launched Fabric for several processes (`devices` above 1, or under torchrun), else None.
 
     The other processes run the same program from its start; each loads the data and builds the same model.
 
     Raises:
-        ChoiceError: more devices than this machine has, or lightning-fabric is not installed.
+        ChoiceError: `devices` exceeds the number of devices, or lightning-fabric is not installed.
     """
     asked = max(devices, int(os.environ.get("WORLD_SIZE", "1")))
     if asked == 1:
@@ -38,17 +38,17 @@ def launch(devices: int, device: str) -> Any:
 
 
 def _check_number(devices: int, kind: str) -> None:
-    """Refuse more processes than the machine can run: a run from elsewhere says how many to start."""
+    """Raise ChoiceError for more processes than the machine can run; a run from another machine may ask for more."""
     if kind == "cuda":
         most, of_what = torch.cuda.device_count(), "GPUs"
     else:
         most, of_what = max(FEW, os.cpu_count() or 1), "processes"
     if devices > most:
-        raise ChoiceError(f"`devices` is {devices}, and training here can use {most} {of_what} at most")
+        raise ChoiceError(f"`devices` is {devices}, but training on this machine can use at most {most} {of_what}")
 
 
 def is_first(devices: int = 1) -> bool:
-    """Whether this process is the first, or only, one of those that train together; works before they are joined."""
+    """Whether this process has rank 0 among those that train together; works before Fabric is launched."""
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1 or devices > 1
     names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
     return not together or next((os.environ[n] for n in names if n in os.environ), "0") == "0"
@@ -60,7 +60,7 @@ def rank_and_world(fabric: Any) -> tuple[int, int]:
 
 
 def reducer(fabric: Any) -> Callable[[list[Tensor]], None] | None:
-    """A function that sums tensors over the processes in place, as one message."""
+    """A function that sums tensors over the processes in place, in one message; None for a single process."""
     if fabric is None:
         return None
 

@@ -1,7 +1,7 @@
-"""One training step: observe, trace, take every group's gradient at the same parameters, then step them all.
+"""One training step: observe, trace, compute the gradients of all groups at the same parameters, update all groups.
 
-The step is a function of tensors only, so that it runs eagerly or as one compiled graph with the same noise. In a
-compiled graph the optimiser's arithmetic fuses with the casts of the weights, which is where the time goes on a CPU.
+The step is a function of tensors only, so that it runs eagerly or as one compiled graph, with the same noise.
+Compilation fuses the arithmetic of the optimiser with the casts of the weights, which dominate the time on a CPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .optimisers import Optimiser, optimiser
 
 
 class _Pass(nn.Module):
-    """From raw rows to the objective's terms: the one module whose parameters a step differentiates."""
+    """From raw rows to the losses of the objective: the module with all parameters that a step differentiates."""
 
     def __init__(self, composition: Composition, augment: Augment | None = None):
         super().__init__()
@@ -51,7 +51,7 @@ Maybe = Tensor | None
 
 @dataclass
 class Settings:
-    """How a step is carried out."""
+    """Settings of the training step."""
 
     optimiser: Callable[[], Optimiser]
     lr: float
@@ -65,9 +65,9 @@ class Settings:
 
 
 class Engine:
-    """The parameters in training with all that moves with them: optimiser memory and running averages.
+    """The parameters in training, with their optimiser states and running averages.
 
-    `step(...)` is the whole training step; `tensors()` / `load(...)` carry its state to and from a checkpoint.
+    `step(...)` is the training step; `tensors()` and `load(...)` write and read its state for checkpoints.
     """
 
     def __init__(self, composition: Composition, settings: Settings):
@@ -120,7 +120,7 @@ class Engine:
         return values, gradients
 
     def _update(self, gradients: dict[str, Tensor], coefficients: dict[str, Tensor], decay: Tensor) -> Tensor:
-        """Clip, step every group, move the averages; the gradient norms."""
+        """Clip the gradients, update every group and the averages; returns the norms of the gradients."""
         norms = []
         for group, names in self.groups.items():
             rule, c = self.rules[group], coefficients[group]
@@ -147,14 +147,14 @@ class Engine:
     def _split(
         self, raw: Tensor, base: Tensor, rows: Tensor, step: Tensor, c: Maybe, y: Maybe, rates: Tensors, decay: Tensor
     ) -> Tensor:
-        """The same with a sum over processes between gradients and update, each process weighted by its rows."""
+        """Like `_whole`, with a sum over processes between gradients and update; each is weighted by its rows."""
         assert self.settings.reduce is not None
         buffers = [b for b in self.module.buffers() if b.is_floating_point()]
         before = [b.clone() for b in buffers]
         values, gradients = self._gradients(raw, base, rows, step, c, y)
         with torch.no_grad():
             share = len(rows) / self._global_rows
-            # running statistics move by the mean over all rows; what stood still stays as it is, to the last bit
+            # running statistics change by the mean over all rows; unchanged ones stay bit-exact
             moves = [torch.where(b == a, 0, b - a).mul_(share) for b, a in zip(buffers, before, strict=True)]
             shared = [values.mul_(share), *(g.mul_(share) for g in gradients.values()), *moves]
             self.settings.reduce(shared)
@@ -187,9 +187,9 @@ class Engine:
         c: Tensor | None = None,
         y: Tensor | None = None,
     ) -> Tensor:
-        """One step on raw rows (B, *event); the values of `self.stats`, float32, on the device.
+        """Train one step on raw rows (B, *event); returns the values of `self.stats`, float32, on the device.
 
-        `rows` are the rows' places in the global batch of `global_rows`, where this process has only some of them.
+        `rows` are the positions of the rows in the global batch of `global_rows`, if this process has only a part.
         """
         device = self.settings.device
         rows = torch.arange(len(raw), device=device) if rows is None else rows
@@ -204,7 +204,7 @@ class Engine:
         ema = self.settings.ema or 0.0
         decay = torch.tensor(1 - min(ema, (1 + step) / (10 + step)), device=device)
         run = self._run or (self._whole if self.settings.reduce is None else self._split)
-        # layers with noise of their own (dropout) draw from torch's generator: a function of the step as well
+        # layers such as dropout draw from torch's generator, which is therefore seeded by the step
         with seeded(fold(seed, step, StepKey.LAYERS) & (2**63 - 1), device):
             return run(raw, base, rows, torch.tensor(step, device=device), c, y, coefficients, decay)
 
