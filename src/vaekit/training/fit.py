@@ -234,7 +234,7 @@ def train(
     options: Options | None = None,
     **choices: Any,
 ) -> SavedRun:
-    """Train a model and write a run directory.
+    """Train a model, write a run directory and return the run.
 
     Arguments:
         data: `Data`, or an argument of `load` or `from_arrays`: a name, a path, an array, a torch Dataset. A resumed
@@ -252,9 +252,6 @@ def train(
             otherwise. (If a `Progress` stops the training, the run is always returned.)
         options: training options; single options may also be given as keywords.
         choices: arguments of the recipe and training options by name.
-
-    Returns:
-        The trained run.
 
     Raises:
         VaekitError: the data or a choice are not valid; raised before anything is written.
