@@ -12,7 +12,7 @@ from vaekit.utils.arguments import Knob
 from .base import Batch, Losses, Objective, Samples, objective
 from .parts import needs_density
 from .schedules import Linear, Schedule
-from .terms import distortion, rate
+from .terms import distortion, elbo_stats, rate
 
 
 @objective("capacity", "Burgess et al. 2018, arXiv:1804.03599", "A KL that is held")
@@ -50,5 +50,5 @@ class Capacity(Objective):
         d, r = distortion(trace, batch.x), rate(trace)
         capacity = self.capacity(step)
         loss = d.mean() + self.gamma * (r.mean() - capacity).abs()
-        stats = {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean(), "capacity": capacity}
+        stats = {**elbo_stats(d, r), "capacity": capacity}
         return Losses({"model": loss}, stats)

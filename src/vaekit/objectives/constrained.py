@@ -14,7 +14,7 @@ from vaekit.utils.arguments import Knob
 
 from .base import Batch, Losses, Objective, Samples, Tuning, objective
 from .parts import needs_density
-from .terms import distortion, rate
+from .terms import distortion, elbo_stats, rate
 
 LOG_LIMIT = math.log(1e6)
 
@@ -87,5 +87,4 @@ class Constrained(Objective):
         outwards = (log_multiplier.abs() >= LOG_LIMIT) & (log_multiplier * push > 0)
         push = torch.where(outwards, 0.0, push)
         losses = {"model": free.mean() + multiplier * violation, "multiplier": -self.log_multiplier * push}
-        stats = {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()}
-        return Losses(losses, {**stats, "multiplier": multiplier, "violation": violation})
+        return Losses(losses, {**elbo_stats(d, r), "multiplier": multiplier, "violation": violation})

@@ -12,7 +12,7 @@ from vaekit.utils.arguments import Knob
 from .base import Batch, Losses, Objective, Samples, objective
 from .parts import needs_density
 from .schedules import Schedule, kl_weight
-from .terms import distortion, free_rate, rate
+from .terms import distortion, elbo_stats, free_rate, rate
 
 Beta = Annotated[float | Schedule, Knob("weight of the KL", low=0)]
 Warmup = Annotated[int, Knob("steps over which beta rises from 0, or moves from `beta_from`", low=0)]
@@ -66,4 +66,4 @@ class ELBO(Objective):
         d, r = distortion(trace, batch.x), rate(trace, self.analytic)
         penalised = r if self.free_bits == 0 else free_rate(trace, self.free_bits, self.analytic)
         loss = (d + self.beta(step) * penalised).mean()
-        return Losses({"model": loss}, {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()})
+        return Losses({"model": loss}, elbo_stats(d, r))

@@ -11,7 +11,7 @@ from vaekit.models.vae import VAE, Latent, Model
 
 from .base import Batch, Objective
 from .schedules import Constant, Schedule
-from .terms import distortion, rate
+from .terms import distortion, elbo_stats, rate
 
 
 class Pass(NamedTuple):
@@ -52,7 +52,7 @@ class OneLayer(Objective):
         if model.no_density is not None:
             return Pass(trace.latents[0], d, None, {"distortion": d.mean()})
         r = rate(trace)
-        stats = {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()}
+        stats = elbo_stats(d, r)
         return Pass(trace.latents[0], d, r, stats)
 
 

@@ -10,7 +10,7 @@ from vaekit.models.quantised import Coded, CodePrior, CodeSequence, QuantisedEnc
 from vaekit.models.vae import VAE, Model
 
 from .base import Batch, Losses, Objective
-from .terms import distortion
+from .terms import distortion, elbo_stats
 
 
 class Quantised(Objective):
@@ -53,9 +53,7 @@ class Quantised(Objective):
         if any(p.requires_grad for p in prior.net.parameters()):
             losses["prior"] = r.mean()
         stats = {
-            "elbo": -(d + r).mean(),
-            "rate": r.mean(),
-            "distortion": d.mean(),
+            **elbo_stats(d, r),
             "commitment": commitment.mean(),
             "perplexity": perplexity(q.codes, posterior.quantiser.codes),
         }

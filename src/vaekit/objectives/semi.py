@@ -15,7 +15,7 @@ from vaekit.models.vae import Model
 from vaekit.utils.arguments import Knob, in_range
 
 from .base import Batch, Losses, Objective, Samples
-from .terms import latent_rate
+from .terms import elbo_stats, latent_rate
 
 Alpha = Annotated[float, Knob("weight of the classification loss, in nats per datum", low=0)]
 ALPHA = 10.0
@@ -90,9 +90,7 @@ class SemiSupervised(Objective):
         return Losses(
             {"model": loss},
             {
-                "elbo": -(distortion + rate).mean(),
-                "rate": rate.mean(),
-                "distortion": distortion.mean(),
+                **elbo_stats(distortion, rate),
                 "accuracy": right.float().mean() / self.labelled,
             },
         )

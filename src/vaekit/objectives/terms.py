@@ -84,6 +84,11 @@ def distortion(trace: Trace, x: Tensor) -> Tensor:
     return -_over_samples(trace.px.log_prob(x), trace)
 
 
+def elbo_stats(distortion: Tensor, rate: Tensor) -> dict[str, Tensor]:
+    """What objectives record of a distortion and a rate, each (B,): both and the ELBO, batch means in nats."""
+    return {"elbo": -(distortion + rate).mean(), "rate": rate.mean(), "distortion": distortion.mean()}
+
+
 def log_weights(trace: Trace, x: Tensor, log_px: Tensor | None = None) -> Tensor:
     """log p(x, z) - log q(z | x) at the samples, (K?, B); pass `log_px` if log p(x | z) is known.
 

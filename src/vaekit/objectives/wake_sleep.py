@@ -10,7 +10,7 @@ from vaekit.models.vae import Latent, Model
 
 from .base import Batch, Losses, Objective, objective
 from .parts import example, needs_density, needs_density_anywhere, one_layer, two_groups
-from .terms import latent_rate
+from .terms import elbo_stats, latent_rate
 
 
 @objective("wake-sleep", "Hinton et al. 1995, doi:10.1126/science.7761831")
@@ -47,4 +47,4 @@ class WakeSleep(Objective):
         asleep = vae.posterior(self.seen(dream_x, batch.noise), *given)
         losses = {"encoder": -asleep.log_prob(dream_z).mean(), "decoder": (d - awake.log_p).mean()}
         r = latent_rate(awake)
-        return Losses(losses, {"elbo": -(d + r).mean(), "rate": r.mean(), "distortion": d.mean()})
+        return Losses(losses, elbo_stats(d, r))
