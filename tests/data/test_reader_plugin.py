@@ -116,6 +116,13 @@ def test_an_option_that_fit_has_is_for_python_only(install, tmp_path):
     assert "note: --latent of a file of records (.step) (vaekit-stepped) is for Python only" in shown
 
 
+def test_the_command_line_names_a_plugin_that_is_left_out(install):
+    install("halfway", "import no_such_module_at_all")
+    code, shown = vaekit("fit", "digits", "--help")
+    assert code == 0
+    assert "note: the plug-in halfway of the package vaekit-halfway is left out" in shown
+
+
 def no_knob(path, *, rows):
     return Source(np.zeros((3, 3)))
 

@@ -17,6 +17,8 @@ from cyclopts import App, CycloptsError, Parameter
 import vaekit
 from vaekit.errors import UnavailableError, VaekitError
 from vaekit.options import Options
+from vaekit.utils.plugins import PluginWarning
+from vaekit.utils.progress import say
 from vaekit.utils.wording import wording
 
 from . import catalogue, change, fit, listing, live, measure, study, use
@@ -100,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings(), wording(_as_flags):
             warnings.simplefilter("ignore")  # warnings of libraries do not concern the user
+            warnings.simplefilter("always", PluginWarning)
+            warnings.showwarning = lambda message, *_: say(f"note: {message}")
             logging.disable(logging.WARNING)
             if argv and not argv[0].startswith("-"):
                 check_command(argv[0], ["fit", *(function.__name__ for function in COMMANDS)])

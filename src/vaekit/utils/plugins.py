@@ -21,6 +21,10 @@ def found() -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=GROUP))
 
 
+class PluginWarning(UserWarning):
+    """A plug-in is left out because it cannot be imported."""
+
+
 def load_plugins() -> None:
     """Import every installed plug-in, once. One that cannot be imported is left out with a warning that names it.
 
@@ -37,6 +41,7 @@ def load_plugins() -> None:
             warnings.warn(
                 f"the plug-in {entry.value} of the package {_package(entry)} is left out, because it could not be "
                 f"imported: {type(error).__name__}: {error}",
+                PluginWarning,
                 stacklevel=2,
             )
 
