@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -105,6 +105,9 @@ class OverdispersedCounts(Counts):
         link, highest, scaled: see `Counts`.
     """
 
+    OTHERS: ClassVar[int] = 0
+    """Raw numbers per element besides those of the mean and the dispersion."""
+
     def __init__(
         self,
         event: tuple[int, ...],
@@ -117,7 +120,7 @@ class OverdispersedCounts(Counts):
         if dispersion not in DISPERSIONS:
             raise ValueError(f"dispersion {dispersion!r} is not one of {', '.join(DISPERSIONS)}")
         self.dispersion = dispersion
-        self.params = 2 if dispersion == "learned" else 1
+        self.params = (2 if dispersion == "learned" else 1) + self.OTHERS
         if dispersion != "learned":
             self.raw_dispersion = nn.Parameter(torch.zeros(() if dispersion == "shared" else self.event))
 
@@ -182,18 +185,8 @@ class NegativeBinomialHead(OverdispersedCounts):
 class ZeroInflatedNegativeBinomialHead(OverdispersedCounts):
     """A negative binomial that is 0 with a chance of its own as well: its logit is one more raw number an element."""
 
+    OTHERS = 1
     START = -2.0  # the logit before training: a chance of 0.12
-
-    def __init__(
-        self,
-        event: tuple[int, ...],
-        dispersion: str = "each",
-        link: str = "exp",
-        highest: float = 30.0,
-        scaled: bool = False,
-    ):
-        super().__init__(event, dispersion, link, highest, scaled)
-        self.params += 1
 
     def counts_of(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """What makes up for the zeros put in: the mean, and the variance that stays."""
