@@ -81,7 +81,10 @@ class Reader:
         """
         self.check(options, context, asked)
         accepted = {name: value for name, value in context.items() if name in CONTEXT and name in self.hints}
-        return self.read(source, **accepted, **{name: value for name, value in options.items() if value is not None})
+        given = {name: value for name, value in options.items() if value is not None}
+        for name, (_, knob) in knobs(self.read).items():
+            knob.check(name, given.get(name))
+        return self.read(source, **accepted, **given)
 
     def check(self, options: Mapping[str, Any], general: Mapping[str, Any], asked: str = "") -> None:
         """Raise the errors of `__call__` for options that do not exist or do not apply to this format."""
