@@ -407,3 +407,12 @@ def test_runs_from_before_keep_what_they_were_trained_with():
         assert made.observation.kind == "grey"
     kept = {"recipe": "rae-l2", "arguments": SMALL, "defaults": get_recipe("rae-l2").defaults}
     assert rebuild({**kept, "data": {"facts": FACTS.as_json()}}).objective.decoder_decay == 0.1
+
+
+def test_an_option_that_an_earlier_version_ignored_is_left_out_of_its_runs():
+    kept = {"recipe": "vae", "arguments": {**SMALL, "likelihood": "bernoulli", "sigma": "0.5"}, "defaults": {}}
+    made = rebuild({**kept, "data": {"facts": FACTS.as_json()}})
+    assert type(made.model.likelihood.head).__name__ == "Bernoulli"
+    with pytest.raises(ChoiceError, match="likelihood 'bernoulli' takes no `sigma`"):
+        get_recipe("vae")(FACTS, likelihood="bernoulli", sigma="0.5")
+    get_recipe("vae")(FACTS, likelihood="bernoulli", sigma="shared", **SMALL)  # its default, as old runs store it
