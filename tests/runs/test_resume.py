@@ -137,7 +137,7 @@ def test_what_cannot_be_extended_says_why(images, finished, tmp_path):
         ({"steps": 20, "lr": 1e-4}, "started with `lr"),
         ({"steps": 20, "latent": 3}, "started with `latent"),
         ({"steps": 20, "patience": 3}, "has no patience"),
-        ({"steps": 20, "exists": "replace"}, "`extend` goes on"),
+        ({"steps": 20, "exists": "replace"}, "`extend` needs the run"),
         ({"minutes": 1e-9}, "minutes already"),
     ):
         with pytest.raises((ChoiceError, RunError), match=said):

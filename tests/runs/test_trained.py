@@ -86,8 +86,8 @@ def test_what_is_observed_already_is_encoded(run):
 
 
 def test_it_is_measured_and_compared_without_a_directory(run, model):
-    (mine,) = evaluate(model, "test", samples=3, names=["elbo"])
-    (stored,) = evaluate(run, "test", samples=3, names=["elbo"])
+    (mine,) = evaluate(model, "test", samples=3, metrics=["elbo"])
+    (stored,) = evaluate(run, "test", samples=3, metrics=["elbo"])
     assert mine["protocol"] == stored["protocol"]
     assert mine["value"] == pytest.approx(stored["value"], rel=1e-5)
     assert compare(model, run, samples=3)["value"] == pytest.approx(0, abs=1e-3)
