@@ -470,7 +470,7 @@ def test_counts_are_whole_numbers():
     seen.check(raw)
     seen.check(np.array([[0.0, NAN]]))
     for wrong in (-1.0, 0.5, math.inf):
-        with pytest.raises(DataError, match=r"counts are whole numbers from 0 up, got .* in row 1"):
+        with pytest.raises(DataError, match=r"counts must be whole numbers from 0 up, got .* in row 1"):
             seen.check(np.array([[1.0], [wrong]]))
 
 
@@ -592,9 +592,7 @@ def test_a_table_from_the_file_to_the_score(tmp_path, missing):
 def test_a_two_valued_column_keeps_the_codes_of_the_run(tmp_path):
     """The gap this closes: a later table of "m" alone, or of "m" and "x", was coded by its own alphabet."""
     path = table(tmp_path / "a.csv")
-    run = model_of(composition_for(load(path)), (4,))
-    run.spec = DataSpec.of(load(path))
-    run.config["data"]["options"] = {}
+    run = vk.fit(load(path), composition_for(load(path)), out=tmp_path / "run", steps=1, **QUIET)
     for cells, codes in ((["m", "m"], [1, 1]), (["m", "f"], [1, 0]), (["f"], [0])):
         other = tmp_path / "b.csv"
         other.write_text("city,age,visits,sex\n" + "".join(f"Rome,0.5,3,{cell}\n" for cell in cells))
