@@ -1,8 +1,8 @@
 """A conditional density is a network and a head: `forward(*given) -> Distribution`.
 
-Prior, posterior and likelihood are all this one thing. The network emits raw parameters, flat on the last axis; the
-head alone turns them into a distribution, wrapped in `Independent` once, so that its batch shape is (B,) or (K, B)
-and `log_prob` gives one number a datum.
+Priors, posteriors and likelihoods all have this form. The network outputs raw parameters, flat on the last axis; only
+the head turns them into a distribution, wrapped in `Independent` once, so that its batch shape is (B,) or (K, B)
+and `log_prob` returns one number per example.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .unit import Bernoulli, BetaHead, ContinuousBernoulliHead
 
 
 class Conditional(nn.Module):
-    """p(. | given): `head(net(*given))`. Any module with this `forward` fits the same hole, a zuko flow too."""
+    """p(. | given): `head(net(*given))`. Any module with this `forward` can take its place, such as a zuko flow."""
 
     def __init__(self, net: nn.Module, head: Head):
         super().__init__()
@@ -35,7 +35,7 @@ class Conditional(nn.Module):
 
     @property
     def no_density(self) -> str | None:
-        """Why the distribution has no density, or None where it has one."""
+        """The reason why the distribution has no density, or None if it has one."""
         return self.head.no_density
 
     def forward(self, *given: Tensor) -> D.Distribution:

@@ -1,4 +1,4 @@
-"""The base class of heads, and soft bounds of their parameters."""
+"""The base class of heads, and soft bounds on their parameters."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def raw_of_floored(value: Tensor, low: float = LOG_SCALE_FLOOR) -> Tensor:
 
 
 def raw_of_scale(scale: Tensor) -> Tensor:
-    """The raw number of a scale, at least that of e^-4: near the floor the gradient vanishes."""
+    """The raw number that gives a scale of at least e^-4; smaller scales are raised, as their gradient vanishes."""
     return raw_of_floored(torch.log(scale.clamp_min(math.exp(-4))))
 
 
 def within(raw: Tensor, low: float, high: float) -> Tensor:
-    """Soft bounds: exactly `raw` far from `low` and `high`."""
+    """Soft bounds: equals `raw` exactly when it is far from `low` and `high`."""
     past = raw > high
     below = torch.where(past, high, raw) - F.softplus(torch.where(past, high - raw, raw - high))
     past = below < low
@@ -68,7 +68,7 @@ class Head(nn.Module, ABC):
 
     @property
     def features(self) -> int:
-        """The number of raw parameters, which the network outputs."""
+        """The number of raw parameters that the network must output."""
         return self.params * math.prod(self.event)
 
     def parts(self, raw: Tensor) -> Tensor:
@@ -82,11 +82,11 @@ class Head(nn.Module, ABC):
         return self.parts(raw).unbind(-len(self.event) - 1)
 
     def independent(self, d: D.Distribution) -> D.Distribution:
-        """The elementwise distribution as one of the whole event."""
+        """Turn an elementwise distribution into one over the whole event."""
         return D.Independent(d, len(self.event), validate_args=False)
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor | None:
-        """Raw parameters (features,) of the best constant density for data of this mean and std, if it has one."""
+        """Raw parameters (features,) of the best constant density for data of this mean and std, or None."""
         return None
 
     def start_numbers(self, x: Tensor) -> None:
@@ -101,7 +101,7 @@ class Head(nn.Module, ABC):
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The number of observed values of each element of x (n, *event), their mean and variance; nan is missing.
+    """Count, mean and variance of the observed values of each element of x (n, *event), where nan is missing.
 
     An element without observed values has mean and variance 0.
     """

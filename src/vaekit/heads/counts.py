@@ -1,4 +1,4 @@
-"""Heads over counts 0, 1, 2, ..."""
+"""Heads for counts 0, 1, 2, ..."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from .register import likelihood
 
 
 def count_range(scaled: bool = True) -> dict[str, Any]:
-    """The settings of a count head in a recipe; those of runs trained when log means ended at 16 where not `scaled`."""
+    """Arguments of a recipe's count head; `scaled=False` gives those of old runs, whose log means end at 16."""
     return {"scaled": True} if scaled else {"highest": 16.0}
 
 
 class Counts(Head):
-    """Counts 0, 1, 2, ... of a mean given by its logarithm, softly between -12 and `highest`. Abstract.
+    """Counts 0, 1, 2, ... whose log mean is softly bounded between -12 and `highest`. Abstract.
 
     Arguments:
-        link: what a raw number is: the log mean (`exp`) or the mean before a `softplus`.
-        highest: the largest log mean; 30 is a mean of 1e13, beyond every count that float32 can tell from the next.
-        scaled: the log mean is centre + spread * raw, both measured by `start_numbers` and stored with the weights.
-            Counts about 1e7 are known to 3e-4: where all are alike, steps of an optimiser in the log mean are too long.
+        link: how a raw number gives the mean: it is the log mean (`exp`), or its `softplus` is the mean.
+        highest: the largest log mean. 30 is a mean of 1e13; float32 cannot resolve single counts that large.
+        scaled: the log mean is centre + spread * raw; `start_numbers` measures both, and they are stored with the
+            weights. Without it an optimiser's steps are too long for large counts that vary little: the relative
+            deviation of a Poisson count of 1e7 is only 3e-4.
     """
 
     support = constraints.nonnegative_integer
@@ -50,7 +51,7 @@ class Counts(Head):
             self.register_buffer("spread", torch.ones(self.event))
 
     def log_mean(self, raw: Tensor) -> Tensor:
-        """The logarithm of the mean, softly bounded, of the raw numbers."""
+        """The softly bounded log mean that the raw numbers give."""
         if self.scaled:
             raw = self.get_buffer("centre") + self.get_buffer("spread") * raw
         if self.link == "softplus":
@@ -59,7 +60,7 @@ class Counts(Head):
         return within(raw, self.LOWEST, self.highest)
 
     def raw_mean(self, mean: Tensor) -> Tensor:
-        """The raw numbers of a mean; one of 0 is read as 0.001."""
+        """The raw numbers that give a mean; means below 0.001 are raised to it."""
         raw = raw_of_within(torch.log(mean.flatten().clamp_min(1e-3)), self.LOWEST, self.highest)
         if self.scaled:
             return (raw - self.get_buffer("centre").flatten()) / self.get_buffer("spread").flatten()
@@ -67,9 +68,9 @@ class Counts(Head):
 
     @torch.no_grad()
     def start_numbers(self, x: Tensor) -> None:
-        """The centre at the log of the mean; the spread 4 deviations of log(1 + x), at most 1.
+        """Set the centre to the log of the mean, and the spread to 4 standard deviations of log(1 + x), at most 1.
 
-        The deviation of a Poisson variable's logarithm, about mean^(-1/2), is the least that is assumed.
+        The deviation is at least that of a Poisson variable's logarithm, about mean^(-1/2).
         """
         if not self.scaled:
             return
@@ -99,9 +100,10 @@ class OverdispersedCounts(Counts):
     """Counts whose rate varies, with an inverse dispersion r. Abstract.
 
     Arguments:
-        dispersion: whose log r: `shared` (one learned number), `each` (one learned number an element, whatever is
-            given) or `learned` (a raw number an element). It lies softly between -6 and `highest` - 4. The density is
-            Poisson's only where r is far above the mean, so r is Poisson-like at means up to e^(`highest` - 8).
+        dispersion: how log r is set: `shared` (one learned number), `each` (one learned number per element,
+            independent of the input) or `learned` (a raw number per element). It is softly bounded between -6 and
+            `highest` - 4. The density approaches Poisson's only when r is far above the mean, which these bounds
+            allow for means up to e^(`highest` - 8).
         link, highest, scaled: see `Counts`.
     """
 
@@ -125,7 +127,7 @@ class OverdispersedCounts(Counts):
             self.raw_dispersion = nn.Parameter(torch.zeros(() if dispersion == "shared" else self.event))
 
     def mean_and_dispersion(self, mean: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """log m and log r from the raw tensors, and those left over."""
+        """log m, log r, and the raw tensors that they do not use."""
         if self.dispersion == "learned":
             raw, rest = rest[0], rest[1:]
         else:
@@ -133,9 +135,10 @@ class OverdispersedCounts(Counts):
         return self.log_mean(mean), within(raw, LOG_SCALE_FLOOR, self.highest - 4), rest
 
     def raw_of_dispersion(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """The raw number of the r of this mean and variance: from 0.05 to 7 times the mean (or e^5 where that is more).
+        """The raw number of the r that gives this mean and variance.
 
-        Above, where the density is nearly Poisson's, r has little gradient.
+        r is kept between 0.05 and the larger of e^5 and 7 times the mean: above that the density is nearly Poisson's,
+        and the gradient of r is small.
         """
         log_mean = torch.log(mean.clamp_min(1e-3))
         log_r = 2 * log_mean - torch.log((variance - mean).clamp_min(1e-6))
@@ -144,14 +147,14 @@ class OverdispersedCounts(Counts):
         )
 
     def bias(self, mean: Tensor, variance: Tensor) -> list[Tensor]:
-        """Raw parameters of a negative binomial of this mean and variance, those that the network gives."""
+        """The network's raw parameters for a negative binomial of this mean and variance."""
         found = [self.raw_mean(mean)]
         if self.dispersion == "learned":
             found.append(self.raw_of_dispersion(mean, variance).flatten())
         return found
 
     def counts_of(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the negative binomial in data of this mean and variance."""
+        """Mean and variance of the negative binomial part when the data have this mean and variance."""
         return mean, variance
 
     @torch.no_grad()
@@ -171,7 +174,7 @@ class OverdispersedCounts(Counts):
 
 @likelihood("negative-binomial", "Gronbech et al. 2020, doi:10.1093/bioinformatics/btaa293", observation="counts")
 class NegativeBinomialHead(OverdispersedCounts):
-    """Negative binomial counts, variance m + m^2 / r: counts of genes in cells."""
+    """Negative binomial counts with variance m + m^2 / r, such as gene counts per cell."""
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
         return torch.cat(self.bias(mean, std.square()))
@@ -183,13 +186,13 @@ class NegativeBinomialHead(OverdispersedCounts):
 
 @likelihood("zero-inflated", "Lopez et al. 2018, doi:10.1038/s41592-018-0229-2", observation="counts")
 class ZeroInflatedNegativeBinomialHead(OverdispersedCounts):
-    """A negative binomial that is 0 with a chance of its own as well: its logit is one more raw number an element."""
+    """A negative binomial with extra zeros; the logit of their probability is one more raw number per element."""
 
     OTHERS = 1
-    START = -2.0  # the logit before training: a chance of 0.12
+    START = -2.0  # the logit before training: a probability of 0.12
 
     def counts_of(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """What makes up for the zeros put in: the mean, and the variance that stays."""
+        """Mean and variance of the negative binomial that match those of the data once the extra zeros are added."""
         kept = 1 / (1 + math.exp(self.START))
         counts = mean / kept
         return counts, (variance - kept * (1 - kept) * counts**2) / kept

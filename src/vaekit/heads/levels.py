@@ -1,4 +1,4 @@
-"""Heads over 8-bit and other whole levels 0 .. levels-1."""
+"""Heads for the integers 0 .. levels-1, such as 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .register import likelihood
 
 @likelihood("discretised-logistic", "Kingma et al. 2016, arXiv:1606.04934", observation="levels")
 class DiscretisedLogisticHead(Head):
-    """Integers 0 .. levels-1 as a binned logistic: a probability, with exact edge bins."""
+    """Integers 0 .. levels-1 as a binned logistic, with exact probabilities in the edge bins too."""
 
     params = 2
     discrete = True
@@ -42,7 +42,7 @@ class DiscretisedLogisticHead(Head):
 
 @likelihood("categorical", "van den Oord et al. 2016, arXiv:1601.06759", observation="levels")
 class CategoricalHead(Head):
-    """Integers 0 .. levels-1 with a logit each: the exact reference for 8-bit data, 256 raw numbers an element."""
+    """Integers 0 .. levels-1 with one logit each: any distribution of an element, from `levels` raw numbers."""
 
     discrete = True
 
@@ -52,7 +52,7 @@ class CategoricalHead(Head):
         self.support = constraints.integer_interval(0, levels - 1)
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
-        """A discretised logistic of this mean and deviation, and a hundredth of the uniform."""
+        """Log-probabilities of a discretised logistic of this mean and std, mixed with 1% of the uniform."""
         mean, scale = mean.flatten(), (std.flatten() * 3**0.5 / math.pi).clamp_min(0.5)
         level = torch.arange(self.levels, dtype=mean.dtype, device=mean.device)[:, None]
         log_p = DiscretisedLogistic(mean, torch.log(scale), self.levels, validate_args=False).log_prob(level)
@@ -66,13 +66,14 @@ class CategoricalHead(Head):
 class LogisticMixtureHead(Head):
     """Integers 0 .. levels-1 as a mixture of binned logistics, its component shared by the channels of a pixel.
 
-    In an event (channels, *space) a pixel's raw numbers are a location and a log scale for each component and channel,
-    and a weight for each component; in a vector every element is a pixel. Networks give every channel equally many
-    numbers, so up to channels - 1 of a pixel go unused. See `LogisticMixture` for what Salimans et al. (2017) do more.
+    In an event (channels, *space) the raw numbers of a pixel are a location and a log scale for each component and
+    channel, and a weight for each component; in a vector every element is a pixel. Networks output equally many
+    numbers for every channel, so up to channels - 1 numbers per pixel are unused. `LogisticMixture` says how this
+    differs from Salimans et al. (2017).
     """
 
     discrete = True
-    HIGHEST = 4.0  # of a log scale: half of the probability then lies on either edge
+    HIGHEST = 4.0  # the upper bound of a log scale, where each edge bin has half of the probability
 
     def __init__(self, event: tuple[int, ...], levels: int = 256, components: int = 5):
         super().__init__(event)
@@ -85,7 +86,7 @@ class LogisticMixtureHead(Head):
         self.support = constraints.integer_interval(0, levels - 1)
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
-        """Components side by side, together of this mean and deviation."""
+        """Evenly spaced components whose mixture has this mean and std."""
         k = self.components
         reach = 0.7 * torch.linspace(-1, 1, k, dtype=mean.dtype, device=mean.device) if k > 1 else mean.new_zeros(1)
         within = torch.sqrt(1 - reach.square().mean())

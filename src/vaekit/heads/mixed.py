@@ -1,7 +1,7 @@
-"""Heads of mixed tables, and of data with missing values or with elements that have one value.
+"""Heads for mixed tables, and for data with missing values or constant elements.
 
-A row of a mixed table holds numbers of several kinds (`Column`): `MixedHead` gives each its own density. Where values
-are missing, x is nan: `Masked` makes any likelihood that factorises one of the observed elements alone.
+A row of a mixed table holds numbers of several kinds (`Column`): `MixedHead` gives each its own density. Missing
+values are nan in x: `Masked` restricts any likelihood that factorises to the observed elements.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from .register import likelihood
 class MixedHead(Head):
     """The columns of a table, each with a density of its own kind, independent given z.
 
-    Real columns (standardised by `MixedTable`) are Gaussian, two-valued ones Bernoulli, categorical ones have a logit a
-    category, counts are negative binomial or Poisson: as many raw numbers as all of these heads take together.
+    Real columns (standardised by `MixedTable`) are Gaussian and two-valued columns Bernoulli; categorical columns have
+    one logit per category; counts are negative binomial or Poisson. The raw numbers are those of all these heads.
 
     Arguments:
-        columns: of the table, in the order of x.
-        scale: the Gaussians' sigma, as for `Gaussian`: `each` (one learned number a column), `learned` (a raw number,
-            so by row as well), `shared` or `unit`.
-        counts: "negative-binomial" (one learned dispersion a column) or "poisson".
-        scaled: of count columns, see `conditional.count_range`.
+        columns: the table's columns, in the order of x.
+        scale: the Gaussians' sigma, as for `Gaussian`: `each` (one learned number per column), `learned` (a raw
+            number, so that it varies by row too), `shared` or `unit`.
+        counts: "negative-binomial" (one learned dispersion per column) or "poisson".
+        scaled: for count columns, see `heads.counts.count_range`.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class MixedHead(Head):
 
     @property
     def shared(self) -> list[tuple[Tensor, Head]]:
-        """The columns of each kind, and the head that they share."""
+        """Pairs of the columns of one kind and the head that they share."""
         return [(self.which(kind), head) for kind, head in self.groups.items() if isinstance(head, Head)]
 
     @property
@@ -77,11 +77,11 @@ class MixedHead(Head):
         return sum(head.features for _, head in self.shared)
 
     def which(self, kind: str) -> Tensor:
-        """The columns of this kind."""
+        """The indices of the columns of this kind."""
         return self.get_buffer(f"which_{kind}")
 
     def start_numbers(self, x: Tensor) -> None:
-        if "counts" in self.groups:  # a real column is standardised: its deviation is where it starts
+        if "counts" in self.groups:  # real columns are standardised: their initial sigma of 1 already fits
             head = self.groups["counts"]
             assert isinstance(head, Head)
             head.start_numbers(x[:, self.which("counts")])
@@ -90,7 +90,7 @@ class MixedHead(Head):
         return self._gathered(lambda head, which: head.initial_bias(mean[which], std[which]))
 
     def bias_of(self, x: Tensor) -> Tensor | None:
-        """Raw parameters (features,) of the best constant density for rows x (n, D), which may lack values."""
+        """Raw parameters (features,) of the best constant density for rows x (n, D), where nan is missing."""
         return self._gathered(lambda head, which: start_bias(head, x[:, which]))
 
     def _gathered(self, of: Callable[[Head, Tensor], Tensor | None]) -> Tensor | None:
@@ -105,7 +105,7 @@ class MixedHead(Head):
 
 
 class CategoriesHead(Head):
-    """Categorical columns of their own numbers of categories: the logits of all side by side.
+    """Categorical columns, which may differ in their number of categories; their logits are concatenated.
 
     Arguments:
         sizes: the number of categories of each column.
@@ -129,7 +129,7 @@ class CategoriesHead(Head):
         return sum(self.sizes)
 
     def bias_of(self, x: Tensor) -> Tensor:
-        """The log-frequencies of the codes in x (n, columns), with one more of each category seen."""
+        """The log-frequencies of the codes in x (n, columns), with 1 added to the count of each category."""
         found = []
         for column, size in zip(x.unbind(-1), self.sizes, strict=True):
             codes = column[~torch.isnan(column)].long()
@@ -145,14 +145,14 @@ class CategoriesHead(Head):
 
 
 class Masked(Head):
-    """`head` for data with missing values: the density of the observed elements alone, their exact marginal.
+    """`head` for data with missing values: the exact marginal density of the observed elements.
 
     Arguments:
-        head: one that factorises over the elements of x.
-        held: elements that have one value in all training data, by place, with that value of x: see `Marginal`.
+        head: a head whose density factorises over the elements of x.
+        held: the elements that are constant in the training data, as {flat index: value of x}; see `Marginal`.
 
     Raises:
-        ChoiceError: it does not, so that leaving elements out needs an integral.
+        ChoiceError: the density of `head` does not factorise, so the marginal would need an integral.
     """
 
     held: Tensor | None
@@ -184,7 +184,7 @@ class Masked(Head):
 
 
 def factor_density(head: Head) -> Mixed | Independent | None:
-    """A density that a head gives, if it factorises over the elements of x."""
+    """A density made by the head if it factorises over the elements of x, else None."""
     training = head.training
     with torch.no_grad():
         whole = head.eval()(torch.zeros(1, head.features))
@@ -196,14 +196,14 @@ def factor_density(head: Head) -> Mixed | Independent | None:
 
 
 def _inside(support: constraints.Constraint) -> float:
-    """A number that lies in an elementwise support."""
+    """A number inside an elementwise support."""
     return next(v for v in (0.0, 0.5, 1.0) if bool(support.check(torch.tensor(v))))
 
 
 def start_bias(head: Head, x: Tensor) -> Tensor | None:
-    """Raw parameters (features,) of the best constant density for data x (n, *event), if the head has one.
+    """Raw parameters (features,) of the best constant density for data x (n, *event), or None if the head has none.
 
-    Missing values do not count; of an element that no datum has, the mean is taken to be 0.
+    Missing values (nan) are ignored; an element that is missing in all examples gets mean 0.
     """
     if isinstance(head, Masked):
         return start_bias(head.head, x)

@@ -1,7 +1,4 @@
-"""Posteriors beyond the diagonal Gaussian: heads for an encoder, as `Conditional(encoder, head)`.
-
-The encoder puts out `head.features` numbers.
-"""
+"""Posteriors: heads for an encoder that outputs `head.features` numbers, as `Conditional(encoder, head)`."""
 
 from __future__ import annotations
 
@@ -35,12 +32,12 @@ POSTERIORS = Register("posterior", {"event": "shape of the latents, (D,)"})
 def posterior(name: str, paper: str, space: str = "real") -> Callable[[Builder], Builder]:
     """Register a `Head` over latents, or a function that returns one, as the posterior `name`.
 
-    Its parameters annotated with a `Knob` are its options. It is given `event`, the shape of the latents (D,).
+    Its parameters annotated with a `Knob` are its options. It is called with `event`, the shape of the latents (D,).
 
     Arguments:
-        name: what it is called on the command line.
-        paper: where it comes from.
-        space: where its draws lie, `real` or `sphere`; the prior must lie there too.
+        name: its name on the command line.
+        paper: the publication that introduced it.
+        space: the space of its draws, `real` or `sphere`, which must be the prior's too.
     """
     return POSTERIORS.add(name, paper, space=space)
 
@@ -50,12 +47,12 @@ Transforms = Annotated[int, Knob("layers of the flow", low=1)]
 
 @posterior("gaussian", "Kingma and Welling 2013, arXiv:1312.6114")
 def gaussian(event: tuple[int, ...]) -> Gaussian:
-    """A Gaussian with a mean and a variance of its own for each latent, given x."""
+    """A diagonal Gaussian: given x, the latents are independent, each with its own mean and variance."""
     return Gaussian(event, "learned")
 
 
 class VectorHead(Head):
-    """A head over vectors (D,) whose raw numbers come in parts of unlike sizes, `sizes`. Abstract."""
+    """A head over vectors (D,) whose raw numbers are split into parts of the given `sizes`. Abstract."""
 
     least = 1
 
@@ -69,7 +66,7 @@ class VectorHead(Head):
         return sum(self.sizes)
 
     def split(self, raw: Tensor) -> tuple[Tensor, ...]:
-        """(..., features) -> tensors (..., size), in float32 at least whatever the network ran in."""
+        """(..., features) -> tensors (..., size), in float32 at least, whatever the precision of the network."""
         if raw.dtype in (torch.bfloat16, torch.float16):
             raw = raw.float()
         return raw.split(self.sizes, -1)
@@ -79,7 +76,7 @@ class VectorHead(Head):
 
 
 class FullNormal(Drawn):
-    r"""N(loc, L L^T) over (D,), given by its Cholesky factor L (..., D, D) with a positive diagonal."""
+    r"""N(loc, L L^T) over (D,), where the Cholesky factor L (..., D, D) has a positive diagonal."""
 
     def __init__(self, loc: Tensor, factor: Tensor):
         self.loc, self.factor = loc, factor
@@ -95,7 +92,7 @@ class FullNormal(Drawn):
 
     @property
     def diagonal(self) -> D.Independent:
-        """The Gaussian of the same mean and variances whose latents are independent."""
+        """The Gaussian with the same mean and variances and independent latents."""
         scale = self.variance.sqrt()
         return D.Independent(D.Normal(self.loc, scale, validate_args=False), 1, validate_args=False)
 
@@ -109,7 +106,7 @@ class FullNormal(Drawn):
         return torch.log(self.factor.diagonal(dim1=-2, dim2=-1)).sum(-1)
 
     def _density(self, e: Tensor) -> Tensor:
-        """log p of loc + L e."""
+        """log p(loc + L e)."""
         return -0.5 * e.square().sum(-1) - self._log_det - 0.5 * e.shape[-1] * math.log(2 * math.pi)
 
     def entropy(self) -> Tensor:
@@ -128,7 +125,7 @@ class FullNormal(Drawn):
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Matrices (*batch, D, D) times vectors (*more, *batch, D), each matrix used for all of its vectors at once."""
+    """Matrices (*batch, D, D) times vectors (*more, *batch, D): each matrix is broadcast over the `more` axes."""
     more = vector.dim() - matrix.dim() + 1
     if more < 1:
         return (matrix @ vector[..., None])[..., 0]
@@ -140,7 +137,7 @@ def _times(matrix: Tensor, vector: Tensor) -> Tensor:
 def _(q: FullNormal, p: D.Independent) -> Tensor:
     normal = p.base_dist
     if not isinstance(normal, D.Normal) or len(p.event_shape) != 1:
-        raise NotImplementedError  # what torch's own kl_divergence says of a pair it has no closed form for
+        raise NotImplementedError  # as torch's kl_divergence does for pairs without a closed form
     spread = (q.factor / normal.scale[..., None]).square().sum((-2, -1))
     away = ((q.loc - normal.loc) / normal.scale).square().sum(-1)
     return 0.5 * (spread + away - q.event_shape[0]) + torch.log(normal.scale).sum(-1) - q._log_det
@@ -150,8 +147,8 @@ def _(q: FullNormal, p: D.Independent) -> Tensor:
 class FullCovariance(VectorHead):
     r"""N(loc, L L^T): a Gaussian whose latents may depend on each other, given x.
 
-    L's diagonal is a softplus, about 1 at raw 0 and floored at e^-6; below it stand the raw numbers over sqrt(D), so
-    that at the start they add little to the variance of any latent. Closed-form KL to N(0, I).
+    The diagonal of L is a softplus, about 1 at raw 0 and at least e^-6. The entries below it are raw numbers divided
+    by sqrt(D), so that at the start they add little to the variance of any latent. Closed-form KL to N(0, I).
 
     Arguments:
         event: (D,). Features: D + D (D + 1) / 2.
@@ -164,7 +161,7 @@ class FullCovariance(VectorHead):
     def forward(self, raw: Tensor) -> FullNormal:
         loc, packed = self.split(raw)
         n = self.dims
-        # the numbers and the numbers backwards, laid out in rows: below the diagonal each stands once
+        # part of the numbers, then all of them reversed, reshaped to (n, n): the lower triangle has each number once
         square = torch.cat([packed[..., n:], packed.flip(-1)], -1).unflatten(-1, (n, n))
         diagonal = F.softplus(square.diagonal(dim1=-2, dim2=-1) + math.log(math.expm1(1.0))) + math.exp(LOG_SCALE_FLOOR)
         return FullNormal(loc, torch.tril(square, -1) / math.sqrt(n) + torch.diag_embed(diagonal))
@@ -174,7 +171,7 @@ class FullCovariance(VectorHead):
 
 
 class FlowHead(VectorHead):
-    """Mean, log-scale and a context of H numbers for the steps of a flow. Abstract."""
+    """A mean, a log scale, and a context of H numbers for the steps of a flow. Abstract."""
 
     steps: nn.ModuleList
     zero: Tensor
@@ -191,12 +188,12 @@ class FlowHead(VectorHead):
         return mean, floored(raw_scale).clamp_max(CEILING), h
 
     def gaussian(self, raw: Tensor) -> D.Independent:
-        """The diagonal Gaussian that the flow is where its steps do nothing."""
+        """The diagonal Gaussian that the flow equals when its steps are the identity."""
         mean, log_scale, _ = self._elementwise(raw)
         return D.Independent(D.Normal(mean, torch.exp(log_scale), validate_args=False), 1, validate_args=False)
 
     def maps(self, raw: Tensor) -> tuple[Map, list[Map], Tensor]:
-        """The elementwise map of mean and scale, those of the steps, and a zero of the right kind."""
+        """The elementwise map by mean and scale, the maps of the steps, and zeros (D,) in the dtype of `raw`."""
         mean, log_scale, h = self._elementwise(raw)
         with exact(raw):
             steps = [step.bind(h if h.shape[-1] else None) for step in self.steps]  # type: ignore[operator]
@@ -205,17 +202,17 @@ class FlowHead(VectorHead):
 
 @posterior("iaf", "Kingma et al. 2016, arXiv:1606.04934")
 class IAF(FlowHead):
-    """Inverse autoregressive flow: a diagonal Gaussian, then gated steps, the latents' order turned round each time.
+    """Inverse autoregressive flow: a diagonal Gaussian, then gated steps that reverse the latents' order each time.
 
-    Kingma et al. (2016). A draw and its density are one pass a step. The density of a z from elsewhere is exact, but
-    takes D passes a step: for objectives that ask for it (DReG) use `CouplingFlow`. Its `mean` is the image of the
-    Gaussian's mean, the flow's centre.
+    Kingma et al. (2016). A draw and its density take one network pass per step. The density of any other z is exact
+    too, but takes D passes per step: for objectives that need it (DReG) use `CouplingFlow`. Its `mean` is the flow's
+    centre, the image of the Gaussian's mean.
 
     Arguments:
         event: (D,). Features: 2 D + context.
-        transforms: T, how many steps.
+        transforms: the number of steps.
         hidden: widths of each step's network.
-        context: numbers the encoder hands to every step.
+        context: how many numbers the encoder passes to every step.
     """
 
     def __init__(
@@ -231,16 +228,16 @@ class IAF(FlowHead):
 
 @posterior("nsf", "Rezende and Mohamed 2015, arXiv:1505.05770; Durkan et al. 2019, arXiv:1906.04032")
 class CouplingFlow(FlowHead):
-    """Couplings of N(0, I), then mean and scale: density and draw each take one pass, at any z.
+    """N(0, I) mapped by couplings, then by a mean and a scale; a draw takes one pass, as does the density of any z.
 
-    Rezende and Mohamed (2015) with the couplings of Durkan et al. (2019), neural splines, or of Dinh et al. (2017),
-    affine. Starts as the diagonal Gaussian. Its `mean` is the image of zero, the flow's centre.
+    Rezende and Mohamed (2015), with the neural spline couplings of Durkan et al. (2019) or the affine couplings of
+    Dinh et al. (2017). Starts as the diagonal Gaussian. Its `mean` is the flow's centre, the image of zero.
 
     Arguments:
         event: (D,). Features: 2 D + context.
-        transforms: how many couplings; four let every latent depend on every other both ways.
+        transforms: the number of couplings; with four, every latent can depend on every other.
         hidden: widths of each coupling's network.
-        context: numbers the encoder hands to every coupling.
+        context: how many numbers the encoder passes to every coupling.
         kind: `spline` or `affine`.
     """
 
@@ -265,11 +262,11 @@ class CouplingFlow(FlowHead):
 
 @posterior("sphere", "Davidson et al. 2018, arXiv:1804.00891; De Cao and Aziz 2020, arXiv:2006.04437", space="sphere")
 class Sphere(VectorHead):
-    """Power spherical: codes on the unit sphere, about a direction. Its prior is `priors.UniformSphere`.
+    """Power spherical density: codes on the unit sphere, spread around a direction. Prior: `priors.UniformSphere`.
 
-    The classic choice is von Mises-Fisher (Davidson et al. 2018). De Cao and Aziz (2020) made the power spherical
-    density, used here, for the same place: it is as simple in shape, but its normaliser has no Bessel function and its
-    draws need no rejection, so that draw, entropy and KL are exact, stable in any dimension, and differentiable.
+    The classic choice is von Mises-Fisher (Davidson et al. 2018). De Cao and Aziz (2020) propose the power spherical
+    density instead, which is used here: it has a similar shape, but its normaliser needs no Bessel function and its
+    draws no rejection, so draws, entropy and KL are exact, stable in any dimension, and differentiable.
 
     Arguments:
         event: (D,), D of 2 or more. Features: D + 1. The concentration is 1 + softplus of its raw number.
@@ -284,7 +281,7 @@ class Sphere(VectorHead):
 
     def forward(self, raw: Tensor) -> PowerSpherical:
         direction, concentration = self.split(raw)
-        # a direction of no length at all would be none: it is taken for the first axis
+        # a zero vector has no direction: the offset turns it into the first axis
         direction = direction + F.pad(torch.full_like(direction[..., :1], 1e-6), (0, self.dims - 1))
         return PowerSpherical(F.normalize(direction, dim=-1), 1 + F.softplus(concentration[..., 0]))
 
@@ -294,7 +291,7 @@ class Sphere(VectorHead):
 
 @posterior("point", "Rumelhart, Hinton and Williams 1986, doi:10.1038/323533a0")
 class PointHead(Head):
-    """All probability at the encoder's output: the code of a deterministic autoencoder."""
+    """All probability at the encoder's output, which is the code of a deterministic autoencoder."""
 
     no_density: ClassVar[str | None] = "an autoencoder has no log p(x): its posterior is a point"
 

@@ -23,9 +23,9 @@ SCALES = ("unit", "fixed", "shared", "each", "learned")
 class LocationScale(Head):
     r"""A density on the real line with a location and a scale. Abstract.
 
-    `scale` says whose scale s: `unit` (1), `fixed` (the given `sigma`), `shared` (one learned number), `each` (one
-    learned number an element, whatever is given) or `learned` (a raw number an element). A learned log s is floored
-    softly at -6: a density of data that repeat values exactly (grey images) is unbounded as s -> 0.
+    `scale` says how the scale s is set: `unit` (1), `fixed` (the given `sigma`), `shared` (one learned number), `each`
+    (one learned number per element, independent of the input) or `learned` (a raw number per element). A learned log s
+    has a soft lower bound of -6: for data that repeat values exactly (grey images) the density is unbounded as s -> 0.
     """
 
     support = constraints.real
@@ -45,7 +45,7 @@ class LocationScale(Head):
             self.register_buffer("log_scale", start if scale == "fixed" else torch.zeros(()))
 
     def location_and_scale(self, location: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """From the raw tensors: location, scale, and those left over."""
+        """Location, scale, and the raw tensors that they do not use."""
         log_scale: Tensor = self.log_scale
         if self.scale == "learned":
             log_scale, rest = floored(rest[0]).clamp_max(LOG_SCALE_CEILING), rest[1:]
@@ -58,7 +58,7 @@ class LocationScale(Head):
         return std
 
     def bias(self, mean: Tensor, std: Tensor) -> list[Tensor]:
-        """Raw parameters of the density of this mean and deviation, those that the network gives."""
+        """The network's raw parameters for a density of this mean and standard deviation."""
         if self.scale != "learned":
             return [mean.flatten()]
         return [mean.flatten(), raw_of_scale(self.scale_of(std).flatten())]
@@ -74,13 +74,13 @@ class LocationScale(Head):
 
 
 class Gaussian(LocationScale):
-    r"""N(mean, sigma^2) with its log(2 pi); `scale` as for every `LocationScale`, or `optimal`.
+    r"""N(mean, sigma^2), its log(2 pi) included; `scale` as for every `LocationScale`, or `optimal`.
 
-    `optimal` is sigma-VAE (Rybkin et al. 2021): one sigma, in training each batch's own optimum, a device of training
-    that is no density of x; elsewhere the frozen `log_scale`, the running average of the optima seen in training,
-    which is saved with the weights: what is measured with it is a bound like any other. See `OptimalNormal`.
+    `optimal` is sigma-VAE (Rybkin et al. 2021), with one sigma. In training sigma is the optimum of each batch, which
+    makes a loss but no density of x. Elsewhere it is the frozen `log_scale`, the running average of those optima, which
+    is saved with the weights: evaluation with it gives a valid bound. See `OptimalNormal`.
 
-    `squash` is put on the mean: `tanh` bounds it by -1 and 1.
+    `squash` is applied to the mean: `tanh` bounds it by -1 and 1.
     """
 
     updates: Tensor
@@ -108,7 +108,7 @@ class Gaussian(LocationScale):
 
 
 class LaplaceHead(LocationScale):
-    """p(x) = e^{-|x - m| / b} / 2b: the likelihood of the absolute error."""
+    """p(x) = e^{-|x - m| / b} / 2b, the likelihood that corresponds to the absolute error."""
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
         return torch.cat(self.bias(mean, std))
@@ -125,9 +125,9 @@ class StudentTHead(LocationScale):
     """Student's t, for data with outliers.
 
     Arguments:
-        df: the degrees of freedom, a number above 1 (at 1 there is no mean to reconstruct), or whose they are:
-            `shared` (one learned number) or `learned` (a raw number an element). Learned ones are above 2, where the
-            variance exists, and below 22,000, where nothing tells the density from a Gaussian.
+        df: the degrees of freedom: a number above 1 (at 1 there is no mean to reconstruct), `shared` (one learned
+            number) or `learned` (a raw number per element). Learned degrees lie above 2, where the variance exists,
+            and below 22,000, where the density is indistinguishable from a Gaussian.
     """
 
     LOWEST, HIGHEST = -4.0, 10.0
@@ -144,7 +144,7 @@ class StudentTHead(LocationScale):
             self.log_excess = nn.Parameter(torch.tensor(math.log(8.0)))
 
     def degrees(self, *raw: Tensor) -> Tensor:
-        """The degrees of freedom, from what was left of the raw tensors."""
+        """The degrees of freedom, from the raw tensors that location and scale do not use."""
         if isinstance(self.df, str):
             excess = raw[0] if self.df == "learned" else self.log_excess
             return 2 + torch.exp(within(excess, self.LOWEST, self.HIGHEST))
@@ -177,7 +177,7 @@ Sigma = Annotated[
 
 
 def scale_and_sigma(sigma: str, name: str) -> tuple[Any, ...]:
-    """The arguments `scale` and `sigma` of a `LocationScale` head from what users write."""
+    """The arguments `scale` and `sigma` of a `LocationScale` head for the option `sigma` that users write."""
     words = ("unit", "shared", "learned", *(("optimal",) if name == "gaussian" else ()))
     if sigma in words:
         return (sigma,)
@@ -206,5 +206,5 @@ def laplace(event: tuple[int, ...], sigma: Sigma = "shared") -> LaplaceHead:
 
 @likelihood("student-t", "Takahashi et al. 2018, doi:10.24963/ijcai.2018/374")
 def student_t(event: tuple[int, ...], sigma: Sigma = "shared") -> StudentTHead:
-    """A Student p(x|z) with learned degrees of freedom."""
+    """A Student's t p(x|z) with learned degrees of freedom."""
     return StudentTHead(event, "shared", *scale_and_sigma(sigma, "student-t"))

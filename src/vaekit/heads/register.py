@@ -22,13 +22,13 @@ LIKELIHOODS = Register(
 def likelihood(name: str, paper: str, observation: str = "auto", tables: bool = False) -> Callable[[Builder], Builder]:
     """Register a `Head` over x, or a function that returns one, as the likelihood `name`.
 
-    Its parameters annotated with a `Knob` are its options. Of the others it is given `event`, the shape of x, and
-    where it has them `levels`, `columns`, `scaled` and `highest`.
+    Its parameters annotated with a `Knob` are its options. It is called with `event`, the shape of x, and with those
+    of `levels`, `columns`, `scaled` and `highest` that it has as parameters.
 
     Arguments:
-        name: what it is called on the command line.
-        paper: where it comes from.
-        observation: how raw data become x unless users choose it; `auto` goes by the data.
+        name: its name on the command line.
+        paper: the publication that introduced it.
+        observation: how raw data become x unless users choose otherwise; `auto` decides from the data.
         tables: whether it is for tables whose columns differ in kind.
     """
     return LIKELIHOODS.add(name, paper, observation=observation, tables=tables)

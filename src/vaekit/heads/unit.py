@@ -1,4 +1,4 @@
-"""Heads on the unit interval: binary pixels, intensities."""
+"""Heads on the unit interval, for binary pixels and intensities."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Bernoulli(Head):
 class ContinuousBernoulliHead(Head):
     """The continuous Bernoulli on [0, 1], normaliser included (Loaiza-Ganem and Cunningham 2019).
 
-    At 0 and 1 the density may be as high as |logit|: on data that hold these values it rises as long as one trains, so
-    dequantise them. The logits lie softly between -1000 and 1000, so log p(x) is at most 6.9 nats an element.
+    At 0 and 1 the density can be as high as |logit|: on data that contain these values it keeps rising during training,
+    so dequantise them. The logits are softly bounded by -1000 and 1000, so log p(x) is at most 6.9 nats per element.
     """
 
     support = constraints.unit_interval
@@ -49,9 +49,10 @@ class ContinuousBernoulliHead(Head):
 
 @likelihood("beta", "Johnson, Kotz and Balakrishnan 1995, chapter 25", observation="dequantised")
 class BetaHead(Head):
-    """The beta density on the open interval (0, 1): for dequantised data, since at 0 and 1 it may be infinite.
+    """The beta density on the open interval (0, 1), for dequantised data: at 0 and 1 it may be infinite.
 
-    The logs of both concentrations are raw numbers, softly between -5 and 12 (a deviation of 0.001 at 1/2).
+    The raw numbers are the logs of both concentrations, softly bounded by -5 and 12 (a standard deviation of 0.001 for
+    a mean of 1/2).
     """
 
     params = 2
