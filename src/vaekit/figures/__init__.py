@@ -1,4 +1,4 @@
-"""Figures from arrays: `pictures` are uint8 and need no plotting library, the rest are matplotlib figures."""
+"""Figures from arrays: `pictures` makes uint8 arrays without a plotting library; the other modules use matplotlib."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Graphical models as pictures: circles for random variables, boxes for networks, plates for repetition.
 
-The signs are those of Bishop (2006), chapter 8: an observed variable is filled, a parameter is a dot, a rounded
-rectangle repeats what stands in it.
+The notation is that of Bishop (2006), chapter 8: an observed variable is a filled circle, a parameter is a dot, and a
+rounded rectangle (plate) repeats its content.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ KINDS = ("latent", "observed", "parameter", "function", "text")
 
 @dataclass(frozen=True)
 class Node:
-    """One variable or function at (x, y), in units of about the distance between neighbours.
+    """One variable or function at (x, y); one unit is about the distance between neighbours.
 
     Attributes:
         kind: `latent` (an empty circle), `observed` (a filled one), `parameter` (a dot), `function` (a box) or `text`.
-        label: what it is called; the node's own name when empty.
-        width: of a box.
+        label: the text shown; the node's own name if empty.
+        width: width of a box.
     """
 
     x: float
@@ -42,7 +42,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Plate:
-    """A rounded rectangle around nodes that are repeated, `label` saying how often."""
+    """A rounded rectangle around nodes that are repeated; `label` gives the number of repetitions."""
 
     nodes: Sequence[str]
     label: str
@@ -53,9 +53,9 @@ def _half(node: Node) -> float:
 
 
 def _around(plate: Plate, nodes: Mapping[str, Node], drawn: Sequence[tuple[set[str], Box]]) -> Box:
-    """Left, low, right, high of a plate: around its nodes and around the plates before it that lie in it.
+    """Left, low, right, high of a plate: it encloses its nodes and any earlier plates inside it.
 
-    Each keeps room for its own label at its foot, and is as wide as that at least.
+    Each plate has room for its label at the bottom, and is at least as wide as the label.
     """
     boxes = [(n.x - _half(n), n.y - RADIUS, n.x + _half(n), n.y + RADIUS) for n in (nodes[k] for k in plate.nodes)]
     boxes += [box for inside, box in drawn if inside <= set(plate.nodes)]
@@ -75,8 +75,8 @@ def draw_graph(
     """A directed graph on matplotlib axes.
 
     Arguments:
-        arrows: (from, to), drawn whole: the generative model.
-        dashed: (from, to), drawn broken and bent, so that both directions of a pair are seen: inference.
+        arrows: (from, to), drawn as solid lines: the generative model.
+        dashed: (from, to), drawn as dashed curves, so that both directions of a pair are visible: inference.
     """
     from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
@@ -108,7 +108,7 @@ def draw_graph(
                 linestyle=(0, (4, 3)) if bent else "-", linewidth=1.2, zorder=2,
                 connectionstyle="arc3,rad=0.35" if bent else "arc3",
             ))  # fmt: skip
-    boxes = []  # (left, low, right, high) of all that is drawn
+    boxes = []  # (left, low, right, high) of everything drawn
     for node in nodes.values():
         above = 0.12 if node.kind == "parameter" else 0
         half = _half(node)

@@ -1,4 +1,4 @@
-"""Grids of pictures with words beside them: what a row, a column or a single picture shows."""
+"""Grids of pictures with labels for rows, columns and single pictures."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vaekit.errors import ChoiceError
 from . import style
 from .pictures import Bytes, to_uint8
 
-TILE, WIDTH = 96, 1600  # pixels: what a picture's longer side takes at least, and what the grid aims to stay below
-GAP, SPACE, TEXT = 4, 10, 15  # pixels: between pictures, around words, and the height of letters
-LONGEST = 40  # characters of one label
+TILE, WIDTH = 96, 1600  # pixels: the least length of a picture's longer side, and the intended maximum width
+GAP, SPACE, TEXT = 4, 10, 15  # pixels: between pictures, around text, and the height of letters
+LONGEST = 40  # the maximum number of characters of a label
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The words of a grid of pictures; empty ones take no room.
+    """The labels of a grid of pictures; empty ones take no space.
 
     Attributes:
         title: one line above the grid.
@@ -43,13 +43,13 @@ def labelled_grid(
     labels: Labels,
     scale: tuple[float, float] = (0.0, 255.0),
 ) -> Bytes:
-    """Pictures in rows from the top left, enlarged to be looked at, with their labels: uint8 (H, W, 3).
+    """Pictures in rows from the top left, enlarged to a visible size, with their labels: uint8 (H, W, 3).
 
     Arguments:
         images: (N, H, W[, C]) in units of `scale`.
         columns: pictures per row.
-        labels: what to write; too many of them for the grid is an error, too few leaves places without.
-        scale: what black and white are.
+        labels: the text; there may be fewer labels than places, but not more.
+        scale: the values of black and white.
 
     Raises:
         ChoiceError: no image, fewer than one column, or more labels than places.
@@ -73,7 +73,7 @@ def labelled_grid(
     def long(words: Sequence[str]) -> int:
         return max((math.ceil(font.getlength(word)) for word in words), default=0)
 
-    # labels that are wider than a picture widen the columns
+    # columns are at least as wide as their labels
     step_x = max(width, long(shown["columns"]) + SPACE, long(shown["tiles"]) + SPACE) + GAP
     step_y = height + GAP + (TEXT + SPACE if labels.tiles else 0)
     left = long(shown["rows"]) + 2 * SPACE if labels.rows else SPACE
@@ -99,7 +99,7 @@ def labelled_grid(
 
 
 def _enlarged(tiles: Bytes, columns: int) -> Bytes:
-    """Every pixel repeated until a picture can be looked at, as far as the grid does not become too wide."""
+    """Enlarge pictures to a visible size by repeating pixels, unless the grid would become too wide."""
     longer = max(tiles.shape[1:3])
     zoom = max(1, min(math.ceil(TILE / longer), round(WIDTH / (columns * longer))))
     return tiles.repeat(zoom, 1).repeat(zoom, 2)

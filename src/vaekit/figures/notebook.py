@@ -1,6 +1,6 @@
-"""Figures and tables for notebooks and the documentation: each in a light and a dark version, readable on a phone.
+"""Figures and tables for notebooks and the documentation, in a light and a dark version, readable on a phone.
 
-A page of the documentation shows the version that its reader has chosen; a plain notebook shows the light one.
+A page of the documentation shows the version of the theme that its reader chose; a plain notebook shows the light one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Draw = Callable[[Any], None]
 
 
 class Shown:
-    """What a notebook shows as HTML. Its text, for readers of plain text and of the page aloud, is `alt`."""
+    """HTML content that a notebook displays; `alt` is its text for plain-text output and screen readers."""
 
     def __init__(self, content: str, alt: str):
         self.content, self.alt = content, alt
@@ -31,7 +31,7 @@ class Shown:
 
 
 def _image(png: bytes, alt: str, kind: str, width: float) -> str:
-    # a page with both versions hides one of them; anywhere else the dark one stays hidden
+    # a documentation page hides one of the two versions; elsewhere the dark one stays hidden
     hidden = ' style="display:none"' if kind == "only-dark" else ""
     data = base64.b64encode(png).decode()
     size = f'width="{width:.0f}"'
@@ -44,12 +44,12 @@ def _side_by_side(parts: Sequence[str]) -> str:
 
 
 def show(*panels: Draw, alt: str, width: float | None = None, height: float = 2.9) -> Shown:
-    """Panels side by side where there is room, one below the other where there is not.
+    """Show panels side by side, or below each other on a narrow page.
 
     Arguments:
-        panels: each draws on the axes it is given; called once for each theme.
-        alt: what is to be seen, for those who do not see it.
-        width, height: inches of one panel; by default as many as stand in one row of a page.
+        panels: each draws on the axes passed to it; called once per theme.
+        alt: a description of the figure for people who cannot see it.
+        width, height: size of one panel in inches; by default all panels fit in one row of a page.
     """
     width = width or {1: 5.6, 2: 3.75}.get(len(panels), 2.5)
     parts = []
@@ -65,10 +65,10 @@ def show(*panels: Draw, alt: str, width: float | None = None, height: float = 2.
 
 
 def show_pictures(pictures: Mapping[str, Bytes], alt: str, width: float | None = None) -> Shown:
-    """Pictures of pixels, uint8 (H, W[, C]), each under its name; the same in both themes.
+    """Show uint8 pictures (H, W[, C]), each with its name; they look the same in both themes.
 
     Arguments:
-        width: CSS pixels of one picture; by default its own.
+        width: width of one picture in CSS pixels; by default its own.
     """
     parts = []
     for i, (name, pixels) in enumerate(pictures.items()):
@@ -80,7 +80,7 @@ def show_pictures(pictures: Mapping[str, Bytes], alt: str, width: float | None =
 
 
 def table(rows: Sequence[Mapping[str, Any]], digits: int = 3, alt: str = "") -> Shown:
-    """Rows as a table, one column a key of the first row; floats with `digits` places, other values as they are."""
+    """Rows as a table, with one column per key of the first row; floats have `digits` decimal places."""
 
     def cell(value: Any) -> str:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)

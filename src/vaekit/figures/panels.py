@@ -1,4 +1,4 @@
-"""Plots for comparing models: curves with their spread, bars, matrices, maps. Arrays in, a matplotlib figure out."""
+"""Plots for comparing models: curves with bands, bars, matrices, maps. Arrays in, a matplotlib figure out."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vaekit.errors import ChoiceError
 from . import style
 
 Array = NDArray[Any]
-WIDTH = 9.4  # inches: a page's column
+WIDTH = 9.4  # inches: the width of a page's column
 
 
 @dataclass(frozen=True)
 class Line:
-    """y over x, both (n,), with a band from `low` to `high` where given; `dashed` tells a second kind of line.
+    """y over x, both (n,), with a band from `low` to `high` if given; `dashed` marks a second kind of line.
 
-    `like` names the line whose colour it takes (its partner of the other kind).
+    `like` names the line whose colour it shares (its counterpart of the other kind).
     """
 
     x: ArrayLike
@@ -45,15 +45,15 @@ def curves(
     limits: tuple[float, float] | None = None,
     shared: bool = False,
 ) -> Any:
-    """Lines in panels side by side, one legend for all of them below.
+    """Lines in panels side by side, with one legend for all of them below.
 
     Arguments:
-        panels: title -> name -> line; a name has one colour and marker in all panels.
-        x, y: what the axes show, with units; y one a panel or one for all.
+        panels: title -> name -> line; a name has the same colour and marker in all panels.
+        x, y: labels of the axes, with units; y is one label per panel or one for all.
         levels: horizontal lines in every panel, by name.
-        marked: mark the points of lines that have few.
-        limits: of y, in all panels.
-        shared: one range of y for all panels.
+        marked: draw markers at the points of lines that have few.
+        limits: the range of y in all panels.
+        shared: use one range of y for all panels.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     own = [name for name in names if all(lines[name].like is None for lines in panels.values() if name in lines)]
@@ -131,8 +131,8 @@ def scatter(
 
     Arguments:
         groups: name -> (x, y), each (n,).
-        joined: with a thin line through the points of a group, in their order.
-        equal_sum: with thin lines along which x + y is the same, as the ELBO is in the plane of rate and distortion.
+        joined: draw a thin line through the points of each group, in their order.
+        equal_sum: draw thin lines of constant x + y, which in the plane of rate and distortion have constant ELBO.
     """
     figure = style.new_figure(6.2, 4.2)
     axes = figure.subplots()
@@ -155,7 +155,7 @@ def scatter(
 def bars(
     groups: Mapping[str, Sequence[float]], names: Sequence[str], y: str, errors: Mapping[str, ArrayLike] | None = None
 ) -> Any:
-    """Bars side by side for each of `names`, a colour a group.
+    """Bars side by side for each of `names`, with one colour per group.
 
     Arguments:
         groups: name -> one value for each of `names`.
@@ -184,11 +184,11 @@ def matrices(
     unit: str,
     top: float | None = None,
 ) -> Any:
-    """Matrices (R, C) of numbers from 0 up as heat maps on one scale, the numbers in their cells where there is room.
+    """Non-negative matrices (R, C) as heat maps on one scale, with the numbers in the cells if there is room.
 
     Arguments:
-        rows: names of the rows, of all panels or of each by its name.
-        top: the number of the darkest colour; the largest there is when not given.
+        rows: names of the rows, for all panels or for each panel by its name.
+        top: the number that gets the darkest colour; by default the largest.
     """
     named = rows if isinstance(rows, Mapping) else dict.fromkeys(panels, rows)
     shapes = {values.shape for values in panels.values()}
@@ -219,11 +219,11 @@ def matrices(
 
 
 def maps(panels: Mapping[str, Array], label: ArrayLike | None = None, names: Sequence[str] | None = None) -> Any:
-    """Maps (N, 2) of the same data side by side, one colour and marker a class; their axes mean nothing.
+    """Maps (N, 2) of the same data side by side, with one colour and marker per class; the axes have no meaning.
 
     Arguments:
         label: (N,) class numbers, -1 where unknown.
-        names: of the classes.
+        names: names of the classes.
     """
     across = min(len(panels), 3)
     down = math.ceil(len(panels) / across)

@@ -15,10 +15,10 @@ from vaekit.utils.files import write_atomically
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
-TILE = 56  # pixels that the longer side of a tile takes at least
+TILE = 56  # the minimum length of a tile's longer side, in pixels
 _BELOW, _ZERO, _ABOVE = (33, 102, 172), (247, 247, 247), (178, 24, 43)  # ColorBrewer RdBu: safe for colour-blind eyes
 MISSING = (222, 184, 110)
-"""The colour of what is missing, nan: sand, which neither grey images nor error maps have."""
+"""The colour of missing values (nan): sand, which occurs in neither grey images nor error maps."""
 
 
 def channels_last(events: Array) -> Array:
@@ -31,15 +31,15 @@ def channels_last(events: Array) -> Array:
 def to_uint8(images: Array, scale: tuple[float, float] = (0.0, 255.0)) -> Bytes:
     """Images in their own units as RGB bytes: (N, H, W[, C]) -> (N, H, W, 3).
 
-    Grey is repeated; of two channels the third colour is black; a fourth channel (alpha) is left out. Values outside
-    `scale` are clipped, which is for the eye only. A pixel with a missing value (nan) has the colour `MISSING`.
+    A grey channel is repeated; two channels become red and green; a fourth channel (alpha) is dropped. Values outside
+    `scale` are clipped, for display only. A pixel with a missing value (nan) has the colour `MISSING`.
 
     Arguments:
         images: (N, H, W) or (N, H, W, C) with C from 1 to 4.
-        scale: what black and white are.
+        scale: the values of black and white.
 
     Raises:
-        ChoiceError: not such an array, or an empty scale.
+        ChoiceError: an array of another shape, or an empty scale.
     """
     x = np.asarray(images)
     if x.ndim == 3:
@@ -71,15 +71,15 @@ def image_grid(
     scale: tuple[float, float] = (0.0, 255.0),
     zoom: int | None = None,
 ) -> Bytes:
-    """Tiles in rows from the top left: uint8 (H, W, 3), or (H, W, 4) with clear gaps when `background` is None.
+    """Tiles in rows from the top left: uint8 (H, W, 3), or (H, W, 4) with transparent gaps if `background` is None.
 
     Arguments:
         images: (N, H, W[, C]) in units of `scale`.
-        columns: tiles a row; about a square when not given.
+        columns: tiles per row; by default the grid is about square.
         gap: pixels between tiles.
-        background: colour of gaps and of places left over.
-        scale: what black and white are.
-        zoom: whole number to enlarge by; when not given, small images are enlarged until they can be seen.
+        background: colour of gaps and empty places.
+        scale: the values of black and white.
+        zoom: integer magnification; by default small images are enlarged to a visible size.
     """
     tiles = to_uint8(images, scale)
     n, height, width, _ = tiles.shape
@@ -103,11 +103,11 @@ def image_grid(
 
 
 def diverging(values: ArrayLike, limit: float) -> Bytes:
-    """Signed numbers as colours, blue below 0, near white at 0, red above, nan `MISSING`: (...,) -> uint8 (..., 3).
+    """Signed numbers as colours: blue below 0, near white at 0, red above, `MISSING` for nan: (...,) -> uint8 (..., 3).
 
     Arguments:
         values: any numbers.
-        limit: the size that gets the full colour; beyond it the colour stays.
+        limit: the absolute value that gets the full colour, as do all larger ones.
     """
     if not limit > 0:
         raise ChoiceError(f"limit must be above 0, got {limit:g}")
@@ -118,11 +118,11 @@ def diverging(values: ArrayLike, limit: float) -> Bytes:
 
 
 def error_map(data: Array, reconstruction: Array, limit: float | None = None) -> Bytes:
-    """reconstruction - data of images (N, H, W[, C]) as colours, the mean over channels: uint8 (N, H, W, 3).
+    """reconstruction - data of images (N, H, W[, C]), averaged over channels, as colours: uint8 (N, H, W, 3).
 
     Arguments:
-        data, reconstruction: the same shape and units.
-        limit: the error of full colour; the largest there is when not given.
+        data, reconstruction: images of the same shape and units.
+        limit: the error that gets the full colour; by default the largest.
     """
     if data.shape != reconstruction.shape:
         raise ChoiceError(f"data and reconstruction differ in shape: {data.shape} and {reconstruction.shape}")
@@ -144,11 +144,11 @@ def png_bytes(array: Array) -> bytes:
 
 
 def save_png(path: str | Path, array: Array) -> Path:
-    """Write a uint8 picture as PNG, whole or not at all; its path.
+    """Write a uint8 picture as PNG, atomically, and return its path.
 
     Raises:
-        RunError: the place cannot be written.
-        ChoiceError: not a picture.
+        RunError: the file cannot be written.
+        ChoiceError: the array is not a picture.
     """
     content = png_bytes(array)
     write_atomically(Path(path), lambda part: part.write_bytes(content) and None)

@@ -1,6 +1,6 @@
 """Plots of numbers: curves, bars, histograms, maps of latents. Arrays in, a matplotlib figure out.
 
-Make and save them inside `theme(...)`. Nothing here opens a window.
+Create and save the figures inside `theme(...)`. No function opens a window.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from . import style
 
 Array = NDArray[Any]
 NAMED = 24
-"""Up to this many classes the legend names each."""
+"""The maximum number of classes in a legend."""
 
 
 def training_curves(
@@ -27,14 +27,14 @@ def training_curves(
     epoch_steps: float | None = None,
     floor: float | None = None,
 ) -> Any:
-    """ELBO, distortion and rate against the step, those there are, a panel each, training and validation together.
+    """ELBO, distortion and rate of training and validation against the step, with one panel for each that is given.
 
-    The vertical range is that of the last nine tenths of training, or the steep start would flatten all the rest.
+    The vertical range is that of the last nine tenths of training, because the steep start would flatten the rest.
 
     Arguments:
-        train, valid: "step" and some of "elbo", "distortion", "rate", each (n,), nats a datum; may be empty.
-        epoch_steps: steps an epoch; adds an axis of epochs.
-        floor: entropy of the observation in nats a datum: no ELBO can lie above minus this.
+        train, valid: "step" and some of "elbo", "distortion", "rate", each (n,), in nats per datum; may be empty.
+        epoch_steps: steps per epoch; adds an axis of epochs.
+        floor: entropy of the observation in nats per datum: its negative is an upper limit of the ELBO.
     """
     titles = {"elbo": "ELBO (higher is better)", "distortion": "distortion, −log p(x|z)", "rate": "rate, KL(q ‖ p)"}
     titles = {name: title for name, title in titles.items() if name in train or name in valid} or titles
@@ -72,7 +72,7 @@ def training_curves(
 
 
 def compared_curves(runs: Mapping[str, Mapping[str, Array]], against: str = "step") -> Any:
-    """The validation ELBO of several runs against `against`: "step" or "seconds"."""
+    """The validation ELBO of several runs over `against`, which is "step" or "seconds"."""
     figure = style.new_figure(9.4, 3.4)
     axes = figure.subplots()
     late: list[float] = []
@@ -92,7 +92,7 @@ def compared_curves(runs: Mapping[str, Mapping[str, Array]], against: str = "ste
 
 
 def rate_distortion(points: Mapping[str, tuple[float, float]]) -> Any:
-    """Runs in the plane of rate and distortion (nats a datum), with lines of equal ELBO through each.
+    """Runs in the plane of rate and distortion (nats per datum), each with its line of equal ELBO.
 
     Alemi et al. (2018), arXiv:1711.00464.
 
@@ -116,12 +116,12 @@ def rate_distortion(points: Mapping[str, tuple[float, float]]) -> Any:
 
 
 def kl_bars(kl: ArrayLike, active: ArrayLike | None = None, most: int = 128) -> Any:
-    """The KL of each latent as bars, largest first, inactive ones grey.
+    """The KL of each latent as bars, largest first, with inactive ones in grey.
 
     Arguments:
-        kl: (D,) nats a datum.
-        active: (D,) bool; all, when not given.
-        most: show no more than this many.
+        kl: (D,) nats per datum.
+        active: (D,) bool; by default all are active.
+        most: maximum number of bars.
     """
     values = np.asarray(kl, dtype=float)
     alive = np.ones(len(values), bool) if active is None else np.asarray(active, dtype=bool)
@@ -150,13 +150,13 @@ def kl_bars(kl: ArrayLike, active: ArrayLike | None = None, most: int = 128) -> 
 
 
 def active_units(variance: ArrayLike, threshold: float = 0.01) -> Any:
-    """The variance of each latent's posterior mean over data, sorted, on a log scale, with the line that tells active.
+    """The variance of each latent's posterior mean over data, sorted, on a log scale, with the threshold of activity.
 
     Burda et al. (2016), arXiv:1509.00519.
 
     Arguments:
         variance: (D,).
-        threshold: above it a latent is active.
+        threshold: a latent with a larger variance is active.
     """
     values = np.sort(np.asarray(variance, dtype=float))[::-1]
     figure = style.new_figure(4.6, 2.7)
@@ -173,11 +173,11 @@ def active_units(variance: ArrayLike, threshold: float = 0.01) -> Any:
 
 
 def histogram(values: ArrayLike, name: str, unit: str = "nats a datum") -> Any:
-    """How a number per datum is spread, with its mean.
+    """The histogram of one number per datum, with the mean.
 
     Arguments:
         values: (N,), such as log p(x) or the ELBO of each datum.
-        name, unit: for the axis.
+        name, unit: the label of the axis.
     """
     x = np.asarray(values, dtype=float)
     figure = style.new_figure(4.6, 2.7)
@@ -192,10 +192,10 @@ def histogram(values: ArrayLike, name: str, unit: str = "nats a datum") -> Any:
 
 
 def project(z: ArrayLike) -> tuple[Array, Array | None]:
-    """Latents in the plane: (N, 2) as they are, else their first two principal components.
+    """Latents in the plane: (N, 2) unchanged, others by their first two principal components.
 
     Returns:
-        (N, 2), and the shares of the variance the two hold, (2,), or None where nothing was projected.
+        (N, 2), and the shares of the variance that the two components explain, (2,), or None without a projection.
     """
     points = np.asarray(z, dtype=float)
     if points.ndim != 2 or not len(points):
@@ -213,12 +213,12 @@ def project(z: ArrayLike) -> tuple[Array, Array | None]:
 
 
 def latent_scatter(z: ArrayLike, label: ArrayLike | None = None, names: Sequence[str] | None = None) -> Any:
-    """Latents in the plane, one colour and marker a class, each class named at its median.
+    """Latents in the plane, with one colour and marker per class, and the name of each class at its median.
 
     Arguments:
-        z: (N, D), projected by `project` where D is not 2.
-        label: (N,) class numbers, -1 where unknown; None for no classes.
-        names: name of each class.
+        z: (N, D), projected by `project` unless D is 2.
+        label: (N,) class numbers, -1 where unknown; None without classes.
+        names: the name of each class.
     """
     points, shares = project(z)
     figure = style.new_figure(9.4, 5.8)

@@ -1,4 +1,4 @@
-"""Figures of data that are no images: signals and vectors as lines, vectors also as heat maps."""
+"""Figures of data other than images: signals and vectors as lines, vectors also as heat maps."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .pictures import MISSING
 
 Array = NDArray[Any]
 NAMED = 14
-"""Up to this many features are named on the axis."""
+"""The maximum number of features that are named on the axis."""
 
 
 def _channels(x: Array) -> Array:
-    """Signals (..., C, L) as they are, vectors (..., D) as one channel: always (N, C, L)."""
+    """Signals (..., C, L) unchanged, vectors (..., D) as one channel: always (N, C, L)."""
     if x.ndim not in (2, 3):
         raise ChoiceError(f"expected signals (N, C, L) or vectors (N, D), got {x.shape}")
     return x[:, None] if x.ndim == 2 else x
 
 
 def _grid(n: int, columns: int, named: bool, legend: bool = False) -> tuple[Any, list[Any]]:
-    """n panels with shared axes; margins are set in inches: solving for them takes longer than the drawing."""
+    """n panels with shared axes; margins are fixed in inches, as a layout engine takes longer than the drawing."""
     columns = max(1, min(columns, n))
     rows = math.ceil(n / columns)
     bottom = 0.35 + 0.85 * named + 0.3 * legend
@@ -55,15 +55,15 @@ def lines(
     names: Sequence[str] | None = None,
     unit: str = "",
 ) -> Any:
-    """One small panel a datum; with `other`, a second line over the first, for data against reconstructions.
+    """One small panel per datum; `other` adds a second line, to compare data with reconstructions.
 
     Arguments:
-        x, other: signals (N, C, L), a colour a channel, or vectors (N, D) over the number of the feature.
-        titles: one a panel.
-        columns: panels a row.
-        labels: what `x` and `other` are.
-        names: of the features of vectors.
-        unit: of the values.
+        x, other: signals (N, C, L), with one colour per channel, or vectors (N, D) over the index of the feature.
+        titles: one per panel.
+        columns: panels per row.
+        labels: names of `x` and `other` in the legend.
+        names: names of the features of vectors.
+        unit: unit of the values.
     """
     first, second = _channels(x), None if other is None else _channels(other)
     if second is not None and second.shape != first.shape:
@@ -96,15 +96,15 @@ def families(
     x: Array, titles: Sequence[str], muted: Sequence[bool] | None = None, columns: int = 4,
     names: Sequence[str] | None = None, unit: str = "",
 ) -> Any:  # fmt: skip
-    """One panel a row of related data, from dark blue to yellow: traversals and interpolations.
+    """One panel per row of related data, coloured from dark blue to yellow: traversals and interpolations.
 
     Arguments:
-        x: (R, V, C, L) or (R, V, D); of several channels the first is shown.
-        titles: one a panel.
+        x: (R, V, C, L), of which the first channel is shown, or (R, V, D).
+        titles: one per panel.
         muted: panels drawn in grey.
-        columns: panels a row.
-        names: of the features of vectors.
-        unit: of the values.
+        columns: panels per row.
+        names: names of the features of vectors.
+        unit: unit of the values.
     """
     import matplotlib
 
@@ -128,14 +128,14 @@ def families(
 
 
 def heat(data: Array, reconstruction: Array, names: Sequence[str] | None = None, unit: str = "") -> Any:
-    """Vectors, their reconstructions and the errors side by side, a row a datum, one diverging scale for all three.
+    """Vectors, their reconstructions and the errors side by side, one row per datum, on one diverging colour scale.
 
-    What is missing, nan, has the colour `pictures.MISSING`.
+    Missing values (nan) have the colour `pictures.MISSING`.
 
     Arguments:
-        data, reconstruction: (N, D) in one unit, best standardised.
-        names: of the features.
-        unit: of the values.
+        data, reconstruction: (N, D) in the same unit, preferably standardised.
+        names: names of the features.
+        unit: unit of the values.
     """
     import matplotlib
 

@@ -1,4 +1,4 @@
-"""How plots look: one calm style in a light and a dark theme, and the way from a figure to PNG bytes."""
+"""The style of plots, in a light and a dark theme, and the conversion of a figure to PNG bytes."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY = (
     "#2f7fc1", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8b949e",
 )  # fmt: skip
 PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY)
-"""Okabe and Ito (2008), told apart by colour-blind eyes; the two that vanish on white or on black are left out."""
+"""The colour-blind safe palette of Okabe and Ito (2008), without the two that are invisible on white or on black."""
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 
 
 def class_style(i: int) -> tuple[str, str]:
-    """Colour and marker of class i: 49 pairs before they repeat, so that colour alone never has to tell."""
+    """Colour and marker of class i: 49 different pairs, so classes stay distinct when the colours repeat."""
     return PALETTE[i % len(PALETTE)], MARKERS[i // len(PALETTE) % len(MARKERS)]
 
 
 @contextmanager
 def theme(name: str = "light") -> Iterator[Theme]:
-    """Figures that are made and saved inside look like this theme; nothing stays changed afterwards."""
+    """A context in which figures are created and saved with this theme; settings are restored afterwards."""
     import matplotlib
 
     if name not in THEMES:
@@ -79,7 +79,7 @@ def theme(name: str = "light") -> Iterator[Theme]:
         "font.family": "sans-serif",
         "font.size": 9,
         "lines.linewidth": 1.6,
-        "text.parse_math": False,  # names from data are shown as they are written
+        "text.parse_math": False,  # names from data are shown verbatim
         "axes.unicode_minus": True,
     }
     with matplotlib.rc_context(parameters):
@@ -87,7 +87,7 @@ def theme(name: str = "light") -> Iterator[Theme]:
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Any:
-    """An empty figure of this size in inches on the Agg canvas; pyplot and its global state are left alone."""
+    """An empty figure of this size in inches on the Agg canvas, independent of pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -97,7 +97,7 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
 
 
 def current() -> Theme:
-    """The theme that figures are being made in: the one whose surface is set, else light."""
+    """The current theme: the one whose surface colour is set, else light."""
     import matplotlib
 
     surface = matplotlib.rcParams["axes.facecolor"]

@@ -26,14 +26,14 @@ from vaekit.utils.isolation import seeded
 from vaekit.utils.progress import Figures, Progress
 
 BLOCK = 2000
-"""Codes looked at at once."""
+"""The number of codes processed at once."""
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with (what is being done, how much of it is done, of how much)."""
+"""Called with (name of the task, units done, total units)."""
 
 
 def generator(*key: int) -> np.random.Generator:
-    """NumPy's, for integers of either sign."""
+    """NumPy's generator for a seed of either sign."""
     return np.random.default_rng(fold(Key.SHUFFLE, *key) & (2**64 - 1))
 
 
@@ -41,10 +41,10 @@ class Density(ABC):
     """A density over standardised codes u (n, d). Abstract.
 
     Attributes:
-        STEPS: at most so many steps of its fit, unless others are asked for.
+        STEPS: the default maximum number of steps of its fit.
         bound: whether `log_prob` is a lower bound.
-        choices: what it takes to make it again around its `tensors`.
-        steps: how many steps its fit took.
+        choices: the arguments that rebuild it around its `tensors`.
+        steps: the number of steps that its fit took.
     """
 
     STEPS: ClassVar[int]
@@ -54,47 +54,49 @@ class Density(ABC):
 
     @abstractmethod
     def log_prob(self, u: Tensor) -> Tensor:
-        """Nats, (n,) float64."""
+        """The log-density in nats, (n,) float64."""
 
     @abstractmethod
     def draw(self, n: int, seed: int) -> Tensor:
-        """(n, d) float32; row i is the same whatever n is."""
+        """Draws (n, d) float32; row i does not depend on n."""
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Its numbers, by name."""
+        """Its parameters, by name."""
         return {}
 
     def save(self, folder: Path, name: str, more: dict[str, Tensor]) -> None:
-        """Write it as `name` in a folder, with `more` numbers beside its own."""
+        """Write it as `name` in a folder, with `more` tensors beside its own."""
         write_tensors(folder / f"{name}.safetensors", {**more, **self.tensors})
 
     @classmethod
     @abstractmethod
     def open(cls, folder: Path, tensors: dict[str, Tensor], choices: dict[str, Any]) -> Density:
-        """What was saved."""
+        """The density that was saved under `name`."""
 
     @property
     @abstractmethod
     def line(self) -> str:
-        """What it is, in a few words."""
+        """A short description of the density."""
 
 
 class Gaussians(Density):
-    """A mixture of Gaussians, by expectation maximisation (scikit-learn's).
+    """A mixture of Gaussians, fitted by scikit-learn's expectation maximisation.
 
     Arguments:
         weights: (C,).
         means: (C, d).
-        factors: Cholesky factors (C, d, d) of the covariances, or deviations (C, d) of diagonal ones. All float64.
+        factors: Cholesky factors (C, d, d) of the covariances, or standard deviations (C, d) of diagonal ones.
+
+    All are float64.
     """
 
     COMPONENTS = 10
 
     FULL = 64
-    """Covariances are full up to so many dimensions and where a component has 5 codes a dimension, else diagonal."""
+    """Covariances are full up to this many dimensions, given 5 codes per dimension and component; else diagonal."""
     FLOOR = 1e-4
-    """Added to each variance, of codes that have variance 1: without it a component may shrink onto one code."""
+    """Added to each variance of the standardised codes, so that no component shrinks onto a single code."""
     STEPS, TOGETHER = 300, 5
 
     def __init__(self, weights: Tensor, means: Tensor, factors: Tensor, steps: int = 0):
@@ -117,11 +119,11 @@ class Gaussians(Density):
             reg_covar=cls.FLOOR,
             max_iter=together,
             random_state=seed % 2**32,
-            warm_start=True,  # each fit goes on where the last one ended, so that progress can be told between them
+            warm_start=True,  # each fit continues the last one, so that progress can be reported in between
         )
         done, x = 0, u.double().numpy()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it has not converged is told by the number of steps
+            warnings.simplefilter("ignore")  # the number of steps shows whether it has converged
             while done < most:
                 mixture.fit(x)
                 done += mixture.n_iter_
@@ -148,7 +150,7 @@ class Gaussians(Density):
 
     def draw(self, n: int, seed: int) -> Tensor:
         noise = Noise.of(seed, n, Key.CODES)
-        below = torch.cumsum(self.weights, -1)[:-1]  # the component is how many steps of the sum a uniform passes
+        below = torch.cumsum(self.weights, -1)[:-1]  # a component is drawn by inverting the CDF
         component = (noise.uniform((1,)) > below).sum(-1)
         e = noise.normal(self.means.shape[1:]).double()
         u = torch.empty_like(e)
@@ -173,7 +175,7 @@ class Gaussians(Density):
 
 
 class NormalisingFlow(Density):
-    """A flow fitted by maximum likelihood; a tenth of the codes says when to stop."""
+    """A flow fitted by maximum likelihood; a tenth of the codes is held out for early stopping."""
 
     STEPS, BATCH, RATE, PATIENCE = 6000, 500, 1e-3, 8
 
@@ -216,7 +218,7 @@ class NormalisingFlow(Density):
             rate.step()
             if step % every == 0 or step == most:
                 now = float(flow.log_prob(watched).mean())
-                if now > best:  # never of a NaN
+                if now > best:  # false for a NaN
                     best, flow.steps, weights = now, step, copy.deepcopy(prior.state_dict())
                 done = step - flow.steps >= cls.PATIENCE * every
                 if on_progress:
@@ -252,7 +254,7 @@ class NormalisingFlow(Density):
 
 
 class _Fitting(Progress):
-    """Tells a training as the fitting of codes."""
+    """Reports the progress of a training as that of the fit to the codes."""
 
     def __init__(self, on_progress: OnProgress | None):
         self.on_progress = on_progress
@@ -266,10 +268,11 @@ class _Fitting(Progress):
 
 
 class SecondStage(Density):
-    """A small VAE of codes: as many latents as codes have dimensions.
+    """A small VAE of codes, with as many latents as the codes have dimensions.
 
-    The decoder gives a deviation a dimension for each datum. With the one number for all of Dai and Wipf (2019), codes
-    of an autoencoder of Fashion-MNIST have a nat less, and codes on a ring none more than under one Gaussian.
+    Its decoder predicts a standard deviation per dimension and datum. The single shared one of Dai and Wipf (2019) is
+    worse: the log-density of codes of a Fashion-MNIST autoencoder is a nat lower, and that of codes on a ring is no
+    better than under one Gaussian.
     """
 
     bound = True
@@ -289,7 +292,7 @@ class SecondStage(Density):
         on_progress: OnProgress | None = None,
         device: str | torch.device = "cpu",
     ) -> SecondStage:
-        """Trained in `folder`, which is made."""
+        """Train the VAE in `folder`, which is created."""
         from vaekit.data import from_arrays
         from vaekit.training.fit import train
 
@@ -308,7 +311,7 @@ class SecondStage(Density):
                 sigma="learned",
             )
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)  # of no use half-trained
+            shutil.rmtree(folder, ignore_errors=True)  # a half-trained VAE is of no use
             raise
         return cls(run)
 
@@ -316,7 +319,7 @@ class SecondStage(Density):
         return torch.from_numpy(self.run.score(u.cpu().numpy(), self.SAMPLES))
 
     def draw(self, n: int, seed: int) -> Tensor:
-        # under keys of its own: else the codes' noise were that of the data decoded from them
+        # with its own keys, or the codes would share their noise with the data decoded from them
         return torch.from_numpy(self.run.sample(n, noise=True, seed=fold(seed, Key.SECOND_STAGE)))
 
     def save(self, folder: Path, name: str, more: dict[str, Tensor]) -> None:

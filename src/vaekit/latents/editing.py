@@ -1,4 +1,4 @@
-"""What is done to one datum through its code: moved along an attribute, or on the way to another; and named masks."""
+"""Editing one datum through its code: moving it along an attribute or towards another datum; and named masks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 MASKS = ("half", "box")
 CODES = 20_000
-"""How many training data a direction is learned from, at most."""
+"""The maximum number of training data that a direction is learned from."""
 
 
 def named_mask(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """What a mask hides, bool (*event): `half`, the lower half (of signals and vectors the later); `box`, the middle.
+    """The elements that a named mask hides, bool (*event).
 
-    The box is half as high and half as wide as the image.
+    `half` hides the lower half of an image, or the second half of a signal or vector. `box` hides the middle; the box
+    is half as high and half as wide as the image.
     """
     if name not in MASKS:
         raise ChoiceError(f"{unknown('mask', name, MASKS)}, or an array of what is hidden")
@@ -40,9 +41,10 @@ def named_mask(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def code_of(run: TrainedModel, datum: int | np.ndarray, labels: Labels | None = None) -> np.ndarray:
-    """The posterior mean (D,) of a row of the test set by its number, or of a raw datum, (*row) or (1, *row).
+    """The posterior mean (D,) of a test row, given by its index, or of a raw datum, (*row) or (1, *row).
 
-    That of a conditional run ends in its condition, which a raw datum needs: a class or attributes, (1, ...).
+    The code of a conditional run ends in the condition. For a raw datum it must be given: a class or attributes,
+    (1, ...).
     """
     if isinstance(datum, int | np.integer):
         if labels is not None:
@@ -54,7 +56,7 @@ def code_of(run: TrainedModel, datum: int | np.ndarray, labels: Labels | None = 
 def codes_of(
     run: TrainedModel, a: int | np.ndarray, b: int | np.ndarray, labels: Labels | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`code_of` two data, of which the raw ones are of `labels`."""
+    """`code_of` each of two data; `labels` are the classes or attributes of the raw ones."""
     own = [isinstance(datum, int | np.integer) for datum in (a, b)]
     first, second = (None if mine and not all(own) else labels for mine in own)
     return code_of(run, a, first), code_of(run, b, second)
@@ -68,7 +70,7 @@ def raw_of(run: TrainedModel, datum: int | np.ndarray) -> np.ndarray:
 
 
 def one_row(run: TrainedModel, datum: np.ndarray) -> np.ndarray:
-    """A raw datum as rows of one."""
+    """A raw datum as an array with one row."""
     datum = np.asarray(datum)
     if datum.shape == run.spec.shape:
         return datum[None]
@@ -76,16 +78,16 @@ def one_row(run: TrainedModel, datum: np.ndarray) -> np.ndarray:
 
 
 def walk_start(run: TrainedModel, means: np.ndarray) -> tuple[np.ndarray, int | None]:
-    """Where a walk through the latents begins: the prior's centre, or a datum where the centre shows little.
+    """The code at which a walk through the latents begins: the prior's centre, or a datum if the centre shows little.
 
-    The centre shows little when what it decodes to varies less than half as much within itself as the reconstructions
-    of typical data do: of an image then no shape can be seen that a latent could change.
+    The centre shows little when the values of its decoded datum vary less than half as much as those of typical
+    reconstructions: such an image has no visible shape that a latent could change.
 
     Arguments:
         means: (N, D) codes of the first N test data.
 
     Returns:
-        The code (D,), and the number of the test datum, None for the centre.
+        The code (D,), and the index of the test datum, or None for the centre.
     """
     centre = run.sample_latents(1, 0.0)[0]
     some = means[:: max(1, len(means) // 64)]
@@ -97,12 +99,12 @@ def walk_start(run: TrainedModel, means: np.ndarray) -> tuple[np.ndarray, int | 
 
 
 def choices(data: Data) -> list[str]:
-    """What there are directions for: the two-valued attributes, and the classes."""
+    """The names that `direction` accepts: the two-valued attributes and the classes."""
     return [*data.attribute_names, *(data.label_names or [])]
 
 
 def _has(data: Data, name: str) -> np.ndarray:
-    """Which training data have an attribute or are of a class, float (n,)."""
+    """1 for training data that have an attribute or belong to a class, 0 for the others: float (n,)."""
     train = data.train
     if name in data.attribute_names:
         return np.asarray(train.columns[name], float)
@@ -123,18 +125,19 @@ def direction(
     n: int = CODES,
     codes: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The way through the run's latent space to an attribute (or class) of its training data, (D,).
+    """The direction in the run's latent space towards an attribute (or class) of its training data, (D,).
 
-    1 along it is from the mean code without to the mean code with the attribute. Balanced, the other attributes and,
-    for an attribute, the classes are held equal; and where the data were split by a `group` whose data differ in the
-    attribute, only differences within groups count. See `latent.attribute_direction`.
+    One unit along it leads from the mean code without the attribute to the mean code with it. With `balance`, the
+    other attributes and, for an attribute, the classes are held equal. If the data were split by a `group` within
+    which the attribute varies, only differences within groups count. See `vaekit.latents.paths.attribute_direction`.
 
     Arguments:
         attribute: the name of a two-valued attribute or of a class.
-        against: another such name: from that to this, by the data that have one of the two (see `own_class`).
-        balance: hold the others equal.
+        against: another such name: the direction leads from `against` to `attribute`, and is learned from the data
+            that have exactly one of the two (see `own_class`).
+        balance: hold the other attributes equal.
         n: learn from the first n training data.
-        codes: the codes of these where they are known already, (n, D).
+        codes: the codes of these data, (n, D), if they are already known.
 
     Raises:
         ChoiceError: no such attribute, or it has no direction of its own.
@@ -167,10 +170,10 @@ def direction(
 
 
 def own_class(run: TrainedModel, datum: int | np.ndarray, attribute: str) -> str | None:
-    """The class of a row of the test set where `attribute` names another class, else None.
+    """The class of a test row if `attribute` names another class, else None.
 
-    The way to a class begins at the class that the datum has: from the mean of all the others it would be a mixture
-    of ways, of which most do not begin at this datum.
+    The direction to a class starts from the datum's own class. Starting from the mean of all other classes would
+    average over directions, most of which do not start near this datum.
     """
     data = run.data
     if not isinstance(datum, int | np.integer) or attribute in data.attribute_names or data.test.label is None:
@@ -180,7 +183,7 @@ def own_class(run: TrainedModel, datum: int | np.ndarray, attribute: str) -> str
 
 
 def edited(z: np.ndarray, way: np.ndarray, strength: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (steps, D) from z - strength way to z + strength way, and their strengths (steps,)."""
+    """Codes (steps, D) from z - strength * way to z + strength * way, and their strengths (steps,)."""
     if steps < 2:
         raise ChoiceError(f"a strip takes 2 or more steps, got {steps}")
     if not np.isfinite(strength):

@@ -1,7 +1,7 @@
-"""Hidden or missing parts of data filled in, in two ways.
+"""Two ways of filling in hidden or missing parts of data.
 
-`fill_masked` infers the posterior of what is visible, for any model; `impute_rows` is one pass of the encoder, several
-times as fast, for a model that was trained with missing values.
+`fill_masked` infers the posterior given the visible part, for any model. `impute_rows` needs one pass of the encoder
+and is several times as fast, but requires a model that was trained with missing values.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ START_SCALE = 0.3
 
 
 class Infilled(NamedTuple):
-    """What is known of data whose hidden parts were inferred, in the data's own units.
+    """Data whose hidden parts were inferred, in the data's own units.
 
-    `filled` (B, *event) has the expectation of the hidden parts (of a category, the likeliest), `draws` (K, B, *event)
-    has K answers, each the mean of p(x|z) at one draw of q(z); visible elements are as given in both. `bound` (B,) is
-    the ELBO of what is visible, in nats, x as the model sees it.
+    `filled` (B, *event) has the expectation of each hidden element, or the most likely category. `draws`
+    (K, B, *event) has K alternatives, each the mean of p(x|z) at one draw of q(z). Visible elements are unchanged in
+    both. `bound` (B,) is the ELBO of the visible part in nats, with x as observed by the model.
     """
 
     filled: np.ndarray
@@ -49,15 +49,15 @@ class Infilled(NamedTuple):
 
 
 def visible_log_prob(px: Distribution, x: Tensor, visible: Tensor) -> Tensor:
-    """log p(x_visible | z), (K?, B): the likelihood of those elements whatever the others are.
+    """log p(x_visible | z), (K?, B): the likelihood of the visible elements, with the hidden ones integrated out.
 
     Arguments:
-        px: p(x | z) whose elements (of a mixture of logistics: pixels) are independent given z.
-        x: (B, *event); what is hidden may be any number inside the support.
+        px: p(x | z), whose elements (pixels, for a mixture of logistics) are independent given z.
+        x: (B, *event); hidden elements may be any number inside the support.
         visible: bool (B, *event) or (*event).
 
     Raises:
-        ChoiceError: p(x | z) does not factorise, so that its marginals are not known.
+        ChoiceError: p(x | z) does not factorise, so its marginals are unknown.
     """
     if isinstance(px, LogisticMixture):
         return px.log_prob(x, visible)
@@ -80,21 +80,21 @@ def infer_visible(
     lr: float = 0.1,
     seed: int = 0,
 ) -> tuple[Normal, Tensor]:
-    r"""q(z) = N(m, diag s^2) of each datum, nearest in KL to p(z | x_visible), and its bound on log p(x_visible), (B,).
+    r"""The q(z) = N(m, diag s^2) nearest in KL to p(z | x_visible), per datum, and its bound on log p(x_visible), (B,).
 
     Maximises E_q[log p(x_visible | z)] - KL(q || p(z)) by Adam, drawing z in pairs m +- s e, for which the gradient of
-    m in a linear Gaussian model is exact. It starts where an encoder that has never seen a hole can be trusted: hidden
-    elements set to the model's mean, then reconstructed SWEEPS times (the pseudo-Gibbs sampling of Rezende et al. 2014,
-    appendix F, without its noise), at whichever of the codes passed has the best bound.
+    m in a linear Gaussian model is exact. To obtain a starting point from an encoder that was trained on complete data,
+    hidden elements are set to the model's mean and then reconstructed SWEEPS times (the pseudo-Gibbs sampling of
+    Rezende et al. 2014, appendix F, without its noise). The search starts from the code of these with the best bound.
 
-    A Gaussian is fitted rather than a mode sought because a decoder has learned from codes of that width, and the mode
-    of many latents is unlike any of them; and rather than p(z | x_visible) sampled because it takes a second, not
-    minutes. An autoencoder has no p(z): of it only the likelihood of what is visible is maximised.
+    It fits a Gaussian rather than finding the mode, because the decoder was trained on codes of that width, and in
+    many dimensions the mode is unlike any of them. Sampling p(z | x_visible) would take minutes rather than a second.
+    An autoencoder has no p(z): for it, only the likelihood of the visible elements is maximised.
 
     Arguments:
-        x: (B, *event); what is hidden may be any number inside the support, and is not looked at.
+        x: (B, *event); hidden elements may be any number inside the support and are ignored.
         visible: bool, of the shape of x.
-        c: (B, C) of a conditional model.
+        c: (B, C), the condition of a conditional model.
     """
     prior = model.prior()
     point = model.no_density is not None
@@ -120,7 +120,7 @@ def infer_visible(
 
     with torch.no_grad():
         z = draw(prior, Noise.of(seed, PRIOR_DRAWS, Key.FILL, device=x.device)).to(x.dtype)
-        usual = decode(z.unsqueeze(1).expand(-1, len(x), -1)).mean.mean(0)  # what the model expects of any datum
+        usual = decode(z.unsqueeze(1).expand(-1, len(x), -1)).mean.mean(0)  # the model's mean over all data
         full, starts = torch.where(visible, x, usual), []
         for _ in range(SWEEPS):
             code = model.encode(full, c)
@@ -152,7 +152,7 @@ def infer_visible(
 
 
 def _expected(decoded: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
-    """The mean over draws (K, B, *event); of a table's categories the most frequent one, codes having no mean."""
+    """The mean over draws (K, B, *event), or the most frequent category, as category codes have no mean."""
     found = decoded.mean(0)
     for j, column in enumerate(columns):
         if column.kind == "categorical":
@@ -163,14 +163,14 @@ def _expected(decoded: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
 
 
 def blanked(run: TrainedModel, raw: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Raw rows as events (N, *event) with a number that every run takes where they are hidden, and what is hidden.
+    """Raw rows as events (N, *event), with hidden elements replaced by a number valid for any run, and the hidden mask.
 
     Raises:
-        DataError: rows of another shape, or visible values that are none of this run's.
+        DataError: the rows have the wrong shape, or a visible value is invalid for this run.
     """
     laid = laid_out(raw, run.spec)
     hidden = np.broadcast_to(np.asarray(hidden, bool), laid.shape)
-    # what was there must not show in any draw
+    # the original values must not influence any draw
     blank = np.asarray(run.spec.scale[0] if run.spec.kind == "image" else 0)
     seen = run.composition.observation
     if seen.in_double:
@@ -187,19 +187,19 @@ def fill_masked(
     steps: int = 200,
     seed: int = 0,
 ) -> Infilled:
-    """Raw data with their hidden parts filled in from what is visible: see `infer_visible` for how.
+    """Fill in the hidden parts of raw data from their visible parts, by the inference of `infer_visible`.
 
     Arguments:
-        raw: rows in any layout that the run's data may have; what is hidden is not looked at.
-        hidden: bool (*event), or one for each row.
-        labels: of a conditional run, as for `Run.encode`.
-        draws: K, how many draws of q(z) the expectation is over.
-        steps: of the inference.
-        seed: of its noise.
+        raw: rows in any layout that the run accepts; hidden elements are ignored.
+        hidden: bool (*event), or one mask per row.
+        labels: for a conditional run, as for `Run.encode`.
+        draws: K, the number of draws of q(z) that are averaged.
+        steps: optimisation steps of the inference.
+        seed: seed of its noise.
 
     Raises:
-        ChoiceError: the model's code is no vector of real numbers, nothing is visible, or nothing hidden.
-        DataError: rows of another shape.
+        ChoiceError: the model's code is not a vector of real numbers, nothing is visible, or nothing is hidden.
+        DataError: the rows have the wrong shape.
     """
     model = run.model
     if not isinstance(model, VAE) or isinstance(model.prior, UniformSphere):
@@ -211,12 +211,12 @@ def fill_masked(
         raise ChoiceError("a mask must hide some of the datum and leave some visible")
     observed = run.observed(events, labels)
     rows, seen = np.arange(len(events)), run.composition.observation
-    # of grey pixels seen as binary ones: their chances, which make log p linear in x its mean over all draws, not one
+    # grey pixels seen as binary are probabilities: log p is linear in x, so these give its mean over all binary draws
     x = torch.from_numpy(seen.chance(events)).float() if isinstance(seen, Binary) else observed(rows)
     x, c = x.to(run.device), observed.condition(rows, run.device)
     visible = torch.from_numpy(~hidden).to(run.device)
     q, bound = infer_visible(model, x, visible, c, steps, seed=seed)
-    draws += draws % 2  # in pairs, as in the inference
+    draws += draws % 2  # antithetic pairs, as in the inference
     with torch.no_grad():
         noise = Noise.of(seed, len(rows), Key.FILL_DRAWS, device=run.device).normal((q.mean.shape[1],), draws // 2)
         z = q.mean + q.stddev * torch.cat([noise, -noise]).to(q.mean.dtype)
@@ -233,11 +233,11 @@ def fill_masked(
 def impute(
     model: Model, x: Tensor, c: Tensor | None = None, samples: int | None = None, noise: Noise | None = None
 ) -> Tensor:
-    r"""x (B, *event) with its missing values, nan, filled in by E[x_missing | x_observed]; of categories the likeliest.
+    r"""x (B, *event) with its missing values (nan) replaced by E[x_missing | x_observed], or the most likely category.
 
-    Without `samples` the mean of p(x | z) at the code of the observed values. With K samples the self-normalised
-    importance-weighted mean sum_k w_k E[x | z_k], w_k in proportion to p(x_observed, z_k) / q(z_k | x), which tends to
-    the expectation as K grows (Mattei and Frellsen 2019, MIWAE).
+    Without `samples`, they are the mean of p(x | z) at the code of the observed values. With K samples, they are the
+    self-normalised importance-weighted mean sum_k w_k E[x | z_k], with w_k proportional to
+    p(x_observed, z_k) / q(z_k | x), which tends to the expectation as K grows (Mattei and Frellsen 2019, MIWAE).
     """
     with torch.no_grad():
         if samples is None:
@@ -258,12 +258,13 @@ def impute(
 def impute_rows(
     run: TrainedModel, raw: np.ndarray, labels: Labels | None = None, samples: int | None = None, seed: int = 0
 ) -> np.ndarray:
-    """Raw rows with missing values, as (N, *event) floats in the data's own units with those filled in.
+    """Fill in the missing values of raw rows: (N, *event) floats in the data's own units.
 
     Arguments:
-        raw: rows in any layout that the run's data may have.
-        labels: of a conditional run, as for `Run.encode`.
-        samples, seed: as for `impute`; without `samples` nothing is drawn.
+        raw: rows in any layout that the run accepts.
+        labels: for a conditional run, as for `Run.encode`.
+        samples: as for `impute`; without it, nothing is drawn.
+        seed: seed of the samples.
     """
     observed = run.observed(raw, labels)
     found = []

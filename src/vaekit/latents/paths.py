@@ -1,6 +1,6 @@
-"""Moving about in a latent space: lines, grids and traversals. NumPy arrays in, NumPy arrays out.
+"""Paths through a latent space: lines, grids and traversals. NumPy arrays in, NumPy arrays out.
 
-Nothing here knows a model: make latents with these functions and give them to `Run.decode`.
+These functions are independent of any model: pass the latents that they return to `Run.decode`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from vaekit.errors import ChoiceError
 Array = NDArray[Any]
 Mode = Literal["auto", "lerp", "slerp"]
 LERP_DIMS = 16
-"""Up to this many latents a straight line stays where the prior has its mass; above, it cuts through empty space."""
-BLOCK = 32 * 2**20  # bytes that one block of `nearest` may take
-PARALLEL = 1e-6  # radians; below, the great circle and the chord agree to rounding
+"""Up to this many latents, a straight line stays where the prior has mass; with more, it crosses empty space."""
+BLOCK = 32 * 2**20  # the maximum size of one block of `nearest`, in bytes
+PARALLEL = 1e-6  # radians; below this angle the great circle and the chord agree up to rounding
 
 
 def lerp(z1: ArrayLike, z2: ArrayLike, t: ArrayLike) -> Array:
@@ -27,26 +27,26 @@ def lerp(z1: ArrayLike, z2: ArrayLike, t: ArrayLike) -> Array:
 
     Arguments:
         z1, z2: (..., D) end points.
-        t: where on the line, broadcast against the leading axes of z1 and z2; (T,) gives (T, D) for (D,) end points.
+        t: positions on the line, broadcast against the leading axes of z1 and z2; (T,) gives (T, D) for (D,) ends.
     """
     a, b, s = _floats(z1), _floats(z2), np.asarray(t, dtype=float)[..., None]
     return (1 - s) * a + s * b
 
 
 def slerp(z1: ArrayLike, z2: ArrayLike, t: ArrayLike) -> Array:
-    """The great circle from z1 to z2 for the direction, a straight line for the norm.
+    """Spherical interpolation: the direction follows the great circle from z1 to z2, the norm changes linearly.
 
     With w the angle between them and a, b the unit vectors of z1, z2,
 
         z(t) = ((1 - t) |z1| + t |z2|) (sin((1 - t) w) a + sin(t w) b) / sin w.
 
-    Between opposite points there is no shortest way: the one taken goes through the axis that is farthest from z1's
-    direction, the same at every call. Where one end is 0 (or D is 1) there is no direction, and the line is straight.
+    Opposite points have no unique great circle: the path passes through the coordinate axis farthest from z1's
+    direction, the same at every call. If one end is 0 (or D is 1), the direction is undefined and the path is straight.
     Shoemake (1985); White (2016), arXiv:1609.04468, for latent spaces.
 
     Arguments:
         z1, z2: (..., D) end points.
-        t: where on the way, as for `lerp`.
+        t: positions on the path, as for `lerp`.
     """
     a, b = np.broadcast_arrays(_floats(z1), _floats(z2))
     s = np.asarray(t, dtype=float)[..., None]
@@ -55,7 +55,7 @@ def slerp(z1: ArrayLike, z2: ArrayLike, t: ArrayLike) -> Array:
     unit_a, unit_b = a / np.where(norm_a == 0, 1, norm_a), b / np.where(norm_b == 0, 1, norm_b)
     chord = np.linalg.norm(unit_a - unit_b, axis=-1, keepdims=True)
     angle = 2 * np.arctan2(chord, np.linalg.norm(unit_a + unit_b, axis=-1, keepdims=True))
-    # an orthonormal pair in the plane of the two: cos and sin of one angle never divide by a vanishing sin w
+    # with an orthonormal basis of the plane, cos and sin of one angle suffice, without a division by a vanishing sin w
     across = unit_b - np.sum(unit_a * unit_b, axis=-1, keepdims=True) * unit_a
     lost = np.pi - angle < PARALLEL
     across = np.where(lost, _perpendicular(unit_a), across)
@@ -67,22 +67,22 @@ def slerp(z1: ArrayLike, z2: ArrayLike, t: ArrayLike) -> Array:
 
 
 def _perpendicular(unit: Array) -> Array:
-    """For unit vectors (..., D), the axis with the smallest share in each, made orthogonal to it (not normalised)."""
+    """For each unit vector (..., D), the axis of its smallest component, made orthogonal to it (not normalised)."""
     axis = np.zeros_like(unit)
     np.put_along_axis(axis, np.abs(unit).argmin(-1)[..., None], 1.0, -1)
     return axis - np.sum(axis * unit, axis=-1, keepdims=True) * unit
 
 
 def interpolate(z1: ArrayLike, z2: ArrayLike, steps: int, mode: Mode = "auto") -> Array:
-    """`steps` points from z1 to z2, evenly spaced, both ends exactly included: (steps, D).
+    """`steps` evenly spaced points from z1 to z2, including both ends exactly: (steps, D).
 
     Arguments:
         z1, z2: (D,) end points.
-        steps: how many points, 2 or more.
+        steps: number of points, 2 or more.
         mode: "lerp", "slerp", or "auto": lerp for up to 16 latents, else slerp.
 
     Raises:
-        ChoiceError: fewer than 2 steps, another mode, or end points of different shapes.
+        ChoiceError: fewer than 2 steps, an unknown mode, or end points of different shapes.
     """
     a, b = _floats(z1), _floats(z2)
     if steps < 2:
@@ -95,13 +95,13 @@ def interpolate(z1: ArrayLike, z2: ArrayLike, steps: int, mode: Mode = "auto") -
 
 
 def midpoint(z1: ArrayLike, z2: ArrayLike, mode: Mode = "auto") -> Array:
-    """The point half way, (..., D); `mode` as for `interpolate`."""
+    """The midpoint of the path, (..., D); `mode` as for `interpolate`."""
     a = _floats(z1)
     return _way(mode, a.shape[-1])(a, _floats(z2), np.asarray(0.5))
 
 
 def chosen_mode(mode: Mode, dims: int) -> Literal["lerp", "slerp"]:
-    """What `auto` means for this many latents; lerp and slerp are themselves."""
+    """The mode that `auto` selects for this many latents; lerp and slerp are returned as they are."""
     if mode not in ("auto", "lerp", "slerp"):
         raise ChoiceError(f"mode must be auto, lerp or slerp, got {mode!r}")
     if mode == "auto":
@@ -116,12 +116,12 @@ def _way(mode: Mode, dims: int) -> Any:
 def manifold_grid(n: int, low: float = 0.05, high: float = 0.95) -> Array:
     """An n x n grid of 2-D latents, evenly spaced in the probability of a standard normal prior: (n * n, 2).
 
-    Row by row from the top: the first coordinate grows to the right, the second upwards, as in a scatter plot of the
-    same latents. Kingma and Welling (2013), figure 4.
+    The points are ordered row by row from the top: the first coordinate grows to the right, the second upwards, as in a
+    scatter plot of the same latents. Kingma and Welling (2013), figure 4.
 
     Arguments:
-        n: points a side.
-        low, high: probabilities of the first and the last point.
+        n: points per side.
+        low, high: cumulative probabilities of the first and the last point.
 
     Raises:
         ChoiceError: n below 1, or not 0 < low < high < 1.
@@ -137,15 +137,16 @@ def manifold_grid(n: int, low: float = 0.05, high: float = 0.95) -> Array:
 
 
 def traverse(z: ArrayLike, dims: Sequence[int] | Array, values: ArrayLike) -> Array:
-    """Copies of one latent, with one dimension at a time set to each of some values: (len(dims), V, D).
+    """Copies of one code, with one dimension at a time set to each of the given values: (len(dims), V, D).
 
     Arguments:
-        z: (D,) where to start, such as the posterior mean of a datum.
-        dims: which dimensions, one row each.
-        values: (V,) the same for all, or (len(dims), V) a row for each, such as rows of `traversal_values`.
+        z: (D,) the code to start from, such as the posterior mean of a datum.
+        dims: the dimensions to vary, one row each.
+        values: (V,) for all dimensions, or (len(dims), V) with one row per dimension, such as rows of
+            `traversal_values`.
 
     Raises:
-        ChoiceError: a dimension that is not there, or values of another shape.
+        ChoiceError: a dimension that does not exist, or values of another shape.
     """
     start, which, to = _floats(z), np.asarray(dims, dtype=int), _floats(values)
     if start.ndim != 1:
@@ -160,11 +161,11 @@ def traverse(z: ArrayLike, dims: Sequence[int] | Array, values: ArrayLike) -> Ar
 
 
 def traversal_values(means: ArrayLike, n: int = 9, quantile: float = 0.01) -> Array:
-    """n evenly spaced values a dimension, over the range that the data really take: (D, n).
+    """n evenly spaced values per dimension, over the range of the codes of data: (D, n).
 
     Arguments:
         means: (N, D) posterior means of data.
-        n: values a dimension, 2 or more.
+        n: values per dimension, 2 or more.
         quantile: share of the data left out at each end.
 
     Raises:
@@ -179,25 +180,25 @@ def traversal_values(means: ArrayLike, n: int = 9, quantile: float = 0.01) -> Ar
 
 
 def order_by_kl(kl: ArrayLike) -> NDArray[np.int64]:
-    """The numbers of the dimensions, largest KL first: (D,) -> (D,); equal ones stay in order."""
+    """The indices of the dimensions, largest KL first: (D,) -> (D,); ties keep their order."""
     return np.argsort(-_floats(kl), kind="stable")
 
 
 def attribute_direction(
     codes: ArrayLike, has: ArrayLike, others: ArrayLike | None = None, groups: ArrayLike | None = None
 ) -> Array:
-    r"""The way through the latent space from data without an attribute to data with it, all else equal: (D,).
+    r"""The latent direction from data without an attribute to data with it, other attributes being equal: (D,).
 
-    The coefficient of the attribute in the least-squares regression of the codes on it and on `others`. Without others
-    that is the difference of the two means; with them it is balanced: what comes along with the attribute in these
-    data, because the two occur together, is left out (White 2016, arXiv:1609.04468, balances by resampling).
-    With `groups` only differences within a group count, as between two versions of one drawing.
+    It is the coefficient of the attribute in the least-squares regression of the codes on it and on `others`. Without
+    `others`, that is the difference of the two means. With them it is balanced: the effect of other attributes that
+    correlate with this one is removed (White 2016, arXiv:1609.04468, balances by resampling). With `groups`, only
+    differences within a group count, such as those between two versions of one drawing.
 
     Arguments:
         codes: (N, D) posterior means.
-        has: (N,) 0 or 1 (or any number: the direction is then of one unit).
-        others: (N, M) other attributes, numbers.
-        groups: (N,) whole numbers; data of one number are compared with one another alone.
+        has: (N,) 0 or 1, or any number: the direction is then the change per unit.
+        others: (N, M) other attributes, as numbers.
+        groups: (N,) integers; data are compared only with data of the same number.
 
     Raises:
         ChoiceError: the attribute does not vary (in any group), or the others determine it.
@@ -219,7 +220,7 @@ def attribute_direction(
 
 
 def _centred(values: Array, groups: Array) -> Array:
-    """Rows (N, M) less the mean of their group."""
+    """Rows (N, M) minus the mean of their group."""
     sums = np.zeros((int(groups.max(initial=0)) + 1, values.shape[1]))
     np.add.at(sums, groups, values)
     return values - (sums / np.maximum(np.bincount(groups, minlength=len(sums)), 1)[:, None])[groups]
@@ -228,18 +229,18 @@ def _centred(values: Array, groups: Array) -> Array:
 def nearest(x: Array, candidates: Array, k: int = 1) -> tuple[NDArray[np.int64], Array]:
     """The k candidates nearest to each datum in squared Euclidean distance.
 
-    A value that is missing (nan) is one drawn as the candidates' own at its place, and the distance its expectation
-    (Eirola et al. 2013, Information Sciences 240): gaps make a datum no nearer.
+    A missing value (nan) is treated as a random draw from the candidates' values of that element, and the distance is
+    the expectation over such draws (Eirola et al. 2013, Information Sciences 240): gaps do not make a datum nearer.
 
-    Goes through the candidates in blocks, so memory does not grow with their number and a memory map is never loaded.
+    Candidates are processed in blocks, so memory does not grow with their number and no memory map is loaded whole.
 
     Arguments:
         x: (N, *event).
         candidates: (M, *event), of any numeric type.
-        k: how many, at most M.
+        k: number of neighbours, at most M.
 
     Returns:
-        index (N, k) and squared distance (N, k), nearest first; among equals the lower index.
+        index (N, k) and squared distance (N, k), nearest first; ties are ordered by index.
 
     Raises:
         ChoiceError: events of different shapes, or k outside 1..M.
@@ -274,7 +275,7 @@ Moments = tuple[Array, Array]
 
 
 def _moments(candidates: Array, dims: int, rows: int) -> Moments:
-    """Mean and variance of each element over the candidates that have it, (D,) each, 0 where none has."""
+    """Mean and variance of each element over the candidates in which it is not missing, (D,) each; 0 if none has it."""
     n, total, squares = np.zeros(dims), np.zeros(dims), np.zeros(dims)
     blocks = range(0, len(candidates), rows)
     for b in blocks:
@@ -288,7 +289,7 @@ def _moments(candidates: Array, dims: int, rows: int) -> Moments:
 
 
 def _squares(a: Array, b: Array, moments: Moments | None) -> Array:
-    """Squared distances of rows (N, D) and (M, D), where values are missing their expectation: (N, M)."""
+    """Squared distances of rows (N, D) and (M, D), in expectation over missing values: (N, M)."""
     more: Array | float = 0.0
     if moments is not None:
         mean, variance = moments
@@ -298,6 +299,6 @@ def _squares(a: Array, b: Array, moments: Moments | None) -> Array:
 
 
 def _floats(z: ArrayLike) -> Array:
-    """As an array of floats, float32 left as it is."""
+    """An array of floats; float32 stays float32."""
     found = np.asarray(z)
     return found if found.dtype in (np.float32, np.float64) else found.astype(float)

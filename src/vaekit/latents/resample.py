@@ -1,12 +1,12 @@
 """Better samples from a trained run: a density fitted to its codes, to draw from in place of the prior.
 
-A decoder knows the codes of data, and these follow the aggregate posterior q(z) = E_x q(z | x), which the prior need
-not match. Here q(z) is fitted after training, from draws of q(z | x) over the training split (at most `MOST` codes),
-by a Gaussian mixture, by a normalising flow, or by a second VAE (Dai and Wipf 2019, arXiv:1903.05789; Ghosh et al.
-2020, arXiv:1903.12436). The fit is kept with the run and found again:
+A decoder is trained on the codes of data, which follow the aggregate posterior q(z) = E_x q(z | x). The prior need not
+match it. This module fits a density to q(z) after training, from draws of q(z | x) over the training split (at most
+`MOST` codes): a Gaussian mixture, a normalising flow, or a second VAE (Dai and Wipf 2019, arXiv:1903.05789; Ghosh et
+al. 2020, arXiv:1903.12436). The fit is stored with the run and reused:
 
 RUN/latents/NAME.json           how it was fitted, and the log-density of codes of the validation split
-RUN/latents/NAME.safetensors    its numbers
+RUN/latents/NAME.safetensors    its parameters
 RUN/latents/two-stage/          the second VAE, a run like any other
 """
 
@@ -42,7 +42,10 @@ from .densities import BLOCK, Density, Gaussians, NormalisingFlow, OnProgress, S
 
 FORMAT = 1
 MOST, MOST_HELD_OUT, MOST_NUMBERS = 50_000, 5_000, 50_000_000
-"""Codes fitted to, codes held out, and numbers in either: of codes of over 1,000 dimensions fewer are taken."""
+"""The maximum number of codes to fit, of codes held out, and of values in either.
+
+The last one reduces the number of codes of more than 1,000 dimensions.
+"""
 
 KINDS: dict[str, type[Gaussians] | type[NormalisingFlow] | type[SecondStage]] = {
     "gmm": Gaussians,
@@ -56,10 +59,10 @@ KINDS: dict[str, type[Gaussians] | type[NormalisingFlow] | type[SecondStage]] = 
 
 @dataclass(frozen=True)
 class Scale:
-    """Codes z to standardised ones u = (z - loc) / scale of the dimensions that vary, and back."""
+    """Standardises codes z to u = (z - loc) / scale, in the dimensions that vary, and maps them back."""
 
     loc: Tensor  # (D,)
-    scale: Tensor  # (D,), 0 where a code never varied
+    scale: Tensor  # (D,), 0 for dimensions that do not vary
 
     @classmethod
     def of(cls, z: Tensor) -> Scale:
@@ -77,7 +80,7 @@ class Scale:
         return ((z - self.loc) / self.scale)[:, self.varies]
 
     def restore(self, u: Tensor, temperature: float = 1.0) -> Tensor:
-        """u (n, d) as codes (n, D), their deviations from the mean times `temperature`."""
+        """The codes (n, D) of u (n, d), with their deviations from the mean scaled by `temperature`."""
         z = self.loc.expand(len(u), -1).clone()
         z[:, self.varies] += temperature * u * self.scale[self.varies]
         return z
@@ -89,14 +92,14 @@ class Scale:
 
 
 def _rows(n: int, most: int, seed: int) -> np.ndarray:
-    """All of n rows, or so many of them."""
+    """The indices of all n rows, or of at most `most` of them."""
     return np.arange(n) if n <= most else np.sort(generator(seed).choice(n, most, replace=False))
 
 
 def codes(run: SavedRun, split: str, most: int, seed: int, on_progress: OnProgress | None = None) -> Tensor:
-    """One draw of q(z | x) for each of (at most `most`) data of a split: (n, D), without a conditional run's condition.
+    """One draw of q(z | x) per datum of a split, for at most `most` data: (n, D).
 
-    Of a point posterior the codes themselves.
+    Codes of a conditional run come without the condition. A point posterior gives the codes themselves.
     """
     dims = run.encode(split, 1).shape[1]
     rows = _rows(run.observed(split).n, min(most, max(1000, MOST_NUMBERS // dims)), seed)
@@ -113,10 +116,10 @@ def codes(run: SavedRun, split: str, most: int, seed: int, on_progress: OnProgre
 
 
 def check_codes(run: SavedRun, z: Tensor) -> None:
-    """Refuse codes that have no density in R^D, with the reason.
+    """Check that the codes can have a density in R^D.
 
     Raises:
-        ChoiceError: they are discrete, lie on a sphere, or do not vary.
+        ChoiceError: the codes are discrete, lie on a sphere, or do not vary.
     """
     observed, few = run.observed("train"), np.arange(2)
     with torch.no_grad():
@@ -145,7 +148,7 @@ def check_codes(run: SavedRun, z: Tensor) -> None:
 
 
 class HeldOut(TypedDict):
-    """How well a density fits held-out codes, mean log-densities in nats."""
+    """How well a density fits held-out codes: mean log-densities in nats."""
 
     n: int
     log_density: float
@@ -154,7 +157,7 @@ class HeldOut(TypedDict):
 
 
 class Record(TypedDict):
-    """latents/NAME.json."""
+    """The content of latents/NAME.json."""
 
     format: int
     name: str
@@ -175,7 +178,7 @@ class LatentDensity:
 
     Attributes:
         name: gmm, flow or two-stage.
-        record: how it was fitted, as its JSON file has it.
+        record: how it was fitted, as stored in its JSON file.
     """
 
     def __init__(self, density: Density, scale: Scale, record: dict[str, Any]):
@@ -183,11 +186,11 @@ class LatentDensity:
         self.name: str = record["name"]
 
     def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
-        """n codes (n, D), their deviations from the mean of the codes times `temperature`."""
+        """Draw n codes (n, D), with their deviations from the mean of the codes scaled by `temperature`."""
         return self.scale.restore(self.density.draw(n, seed), temperature).numpy()
 
     def log_prob(self, z: np.ndarray) -> np.ndarray:
-        """The log-density of codes (n, D) over the dimensions that vary, nats, (n,); of two-stage a lower bound."""
+        """The log-density of codes (n, D) over the dimensions that vary, in nats, (n,); a lower bound for two-stage."""
         u = self.scale.standardise(torch.as_tensor(z, dtype=torch.float32))
         return self.density.log_prob(u).numpy() + self.scale.log_jacobian
 
@@ -202,7 +205,7 @@ class LatentDensity:
 
 
 def check_name(name: str) -> None:
-    """Raises ChoiceError for a name that is none, with the nearest."""
+    """Raises ChoiceError for an unknown name, suggesting the nearest."""
     if name not in KINDS:
         raise ChoiceError(unknown("`latents`", name, KINDS, 0.3))
 
@@ -217,22 +220,22 @@ def fit_latents(
     refit: bool = False,
     on_progress: OnProgress | None = None,
 ) -> LatentDensity:
-    """The density `name` of a run's codes: the one kept with the run, else fitted now and kept.
+    """The density `name` of a run's codes: loaded if it is stored with the run, else fitted and stored.
 
-    A kept one counts only if the run's weights are still those it was fitted to. Where the run directory cannot be
-    written, a note says so and the density is kept with this `Run` object alone.
+    A stored density is used only if the run's weights have not changed since the fit. If the run directory cannot be
+    written, a note says so and only this `Run` object keeps the density.
 
     Arguments:
         name: gmm, flow or two-stage.
-        components: Gaussians of a gmm (10).
-        steps: at most so many, of expectation maximisation or of an optimiser.
-        seed: of the codes drawn and of the fit (0).
-        refit: fit anew what is there already.
-        on_progress: called with (what, done, of) as it goes on.
+        components: number of Gaussians of a gmm (default 10).
+        steps: maximum number of steps, of expectation maximisation or of an optimiser.
+        seed: seed of the codes drawn and of the fit (default 0).
+        refit: fit again even if a density is stored.
+        on_progress: called with (what, done, of) during the fit.
 
     Raises:
-        ChoiceError: no such density; components for another than gmm; codes that have no density; or a kept one that
-            was fitted with other choices than are asked for.
+        ChoiceError: an unknown density; `components` for a density other than gmm; codes that have no density; or the
+            stored density was fitted with other choices than those requested.
     """
     check_name(name)
     if components is not None and name != "gmm":
@@ -257,7 +260,7 @@ def fit_latents(
 
 
 def _kept(run: SavedRun, name: str, weights: str) -> LatentDensity | None:
-    """The density that was fitted to the run's present weights, if any was."""
+    """The stored density that was fitted to the run's current weights, if there is one."""
     folder = run.path / "latents"
     file = folder / f"{name}.json"
     if not file.exists():
@@ -272,20 +275,20 @@ def _kept(run: SavedRun, name: str, weights: str) -> LatentDensity | None:
         scale = Scale(tensors.pop("codes.loc"), tensors.pop("codes.scale"))
         stored = (folder / f"{name}.safetensors").stat().st_size
         why = f"{file} describes a density far larger than its numbers: fit it again with `refit=True`"
-        bound = Bounded(stored, why) if name != "two-stage" else contextlib.nullcontext()  # a run has its own
+        bound = Bounded(stored, why) if name != "two-stage" else contextlib.nullcontext()  # a run has its own bound
         with bound:
             density = KINDS[name].open(folder, tensors, record["choices"])
         kept = LatentDensity(density, scale, record)
         _check_kept(run, kept)
         return kept
-    except (LookupError, TypeError, ValueError, RuntimeError) as error:  # of a whole file that is not what it should be
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:  # a readable file with the wrong content
         if isinstance(error, RunError):
             raise
         raise RunError(f"{file} or what it describes is damaged ({error}): fit anew with `refit=True`") from error
 
 
 def _check_kept(run: SavedRun, kept: LatentDensity) -> None:
-    """Raises a ValueError unless a kept density gives codes of the run's model, and says how it was fitted."""
+    """Raises ValueError unless a stored density has codes of the model's size and records how it was fitted."""
     if wrong := mismatch(kept.record, Record):
         raise ValueError(wrong)
     asked = {"steps", "seed"} | ({"components"} if kept.name == "gmm" else set())
@@ -308,7 +311,7 @@ def _fitted(
     held = codes(run, "valid", MOST_HELD_OUT, fold(seed, Key.HELD_OUT), on_progress)
     scale, folder = Scale.of(z), run.path / "latents"
     u = scale.standardise(z)
-    unwritable = _unwritable(run, folder)  # asked before the work of minutes
+    unwritable = _unwritable(run, folder)  # checked before minutes of work
     density: Density
     if name == "gmm":
         density = Gaussians.fit(u, asked["components"], most, seed, on_progress)
@@ -338,7 +341,7 @@ def _fitted(
     if not unwritable:
         try:
             _store(found, folder)
-        except (OSError, RunError) as error:  # a disk that is full by now: what was fitted is used all the same
+        except (OSError, RunError) as error:  # such as a full disk: the fitted density is used all the same
             unwritable = str(error)
     if unwritable:
         say(f"note: {unwritable}; the {name} is not stored with the run and will be fitted again the next time")
@@ -347,7 +350,7 @@ def _fitted(
 
 
 def _unwritable(run: SavedRun, folder: Path) -> str | None:
-    """Why nothing can be stored in the run's `folder` of densities, which is made; None where it can."""
+    """Why nothing can be stored in the run's `folder` of densities, which is created; None if it is writable."""
     if run.path == PLACE:
         return "the packaged run stays as it came"
     try:
@@ -367,13 +370,13 @@ def _store(latents: LatentDensity, folder: Path) -> None:
         OSError, RunError: the folder cannot be written, or its disk is full.
     """
     file = folder / f"{latents.name}.json"
-    file.unlink(missing_ok=True)  # written last: where it stands, all of the fit does
+    file.unlink(missing_ok=True)  # written last: if it exists, the fit is complete
     latents.density.save(folder, latents.name, {"codes.loc": latents.scale.loc, "codes.scale": latents.scale.scale})
     write_json(file, latents.record)
 
 
 def _held_out(latents: LatentDensity, z: Tensor, group: np.ndarray | None = None) -> dict[str, Any]:
-    """Mean log-density of codes that were not fitted, and under N(0, I): nats a code, with standard errors."""
+    """Mean log-density of held-out codes, and that under N(0, I): nats per code, with standard errors."""
     found = latents.log_prob(z.numpy())
     varying = z[:, latents.scale.varies].double()
     normal = (-0.5 * varying.square().sum(-1) - 0.5 * varying.shape[1] * math.log(2 * math.pi)).numpy()
