@@ -1,4 +1,4 @@
-"""Densities that torch lacks, and drawing from any density with keyed noise."""
+"""Densities that torch lacks, and draws from any density with keyed noise."""
 
 from .counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, standard_poisson
 from .drawing import _from_noise, draw, draw_tempered, draw_with_density

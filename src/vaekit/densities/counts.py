@@ -23,10 +23,10 @@ refused with chance 0.25, all with 1e-12, and less often at higher rates."""
 
 
 def standard_poisson(noise: Noise, log_rate: Tensor, event: Sequence[int], k: int | None = None) -> Tensor:
-    """Poisson counts, (B, *event) or (K, B, *event), with a fixed number of draws of `noise` whatever the rates.
+    """Poisson counts, (B, *event) or (K, B, *event), from a fixed number of draws of `noise`, whatever the rates.
 
-    Inversion below a rate of 10, Hoermann's (1993) transformed rejection PTRS above. The uniform numbers end at 6e-8
-    from 1, so below 10 a count of less chance than that is never drawn.
+    Inversion for rates below 10, Hoermann's (1993) transformed rejection (PTRS) above. The largest uniform number is
+    1 - 6e-8, so for rates below 10 counts in the upper 6e-8 of probability are never drawn.
     """
     shape = (*(() if k is None else (k,)), len(noise.rows), *event)
     with torch.no_grad():
@@ -38,7 +38,7 @@ def standard_poisson(noise: Noise, log_rate: Tensor, event: Sequence[int], k: in
         chance = torch.exp(-small)
         below, few = chance, torch.zeros_like(rate)
         for j in range(1, TERMS):
-            few = few + ((u > below) & ((chance > 2.0**-26) | (j < small)))  # not on where only rounding is left
+            few = few + ((u > below) & ((chance > 2.0**-26) | (j < small)))  # no step for rounding errors alone
             chance = chance * small / j
             below = below + chance
         log_high = torch.where(low, torch.full_like(rate, 3.0), log_rate)
@@ -65,10 +65,11 @@ def _(d: TorchPoisson, noise: Noise, event: Sequence[int], k: int | None) -> Ten
 
 
 class Poisson(Elementwise):
-    """P(x) = e^{-rate} rate^x / x!, given by log rate.
+    """P(x) = e^{-rate} rate^x / x!, parametrised by log rate.
 
-    In float32, for counts that this rate makes likely: exact to 2e-4 nats up to rates of 1e6 and to 3e-3 at 1e8, where
-    e^`log_rate` itself is known to 6 counts. There a log rate is stored in steps of 2e-6, which are 0.02 deviations.
+    Error of `log_prob` in float32, for counts that are likely at this rate: 2e-4 nats for rates up to 1e6, and 3e-3 at
+    1e8. There e^`log_rate` has a rounding error of up to 6 counts, and adjacent values of `log_rate` differ by 2e-6,
+    which is 0.02 standard deviations.
     """
 
     arg_constraints: ClassVar = {"log_rate": constraints.real}
@@ -101,8 +102,9 @@ def _(d: Poisson, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
 class NegativeBinomial(Elementwise):
     r"""A Poisson whose rate is Gamma with mean m and shape r: variance m + m^2 / r, r the inverse dispersion.
 
-    P(x) = Gamma(x + r) / (Gamma(r) x!) (r / (r + m))^r (m / (r + m))^x, given by log m and log r. It is Poisson's where
-    r is far above m. In float32 exact to 2e-4 nats up to means of 1e6 and to 3e-3 at 1e8, whatever r is.
+    P(x) = Gamma(x + r) / (Gamma(r) x!) (r / (r + m))^r (m / (r + m))^x, parametrised by log m and log r. It approaches
+    a Poisson when r is far above m. Error of `log_prob` in float32, for any r: 2e-4 nats for means up to 1e6, and 3e-3
+    at 1e8.
     """
 
     arg_constraints: ClassVar = {"log_mean": constraints.real, "log_inverse_dispersion": constraints.real}
@@ -163,7 +165,7 @@ class ZeroInflatedNegativeBinomial(Elementwise):
 
     @property
     def counts(self) -> NegativeBinomial:
-        """What is drawn where nothing drops out."""
+        """The negative binomial without the extra zeros."""
         return NegativeBinomial(self.log_mean, self.log_inverse_dispersion, validate_args=False)
 
     @property

@@ -1,4 +1,4 @@
-"""Drawing from any density with keyed noise."""
+"""Draws from any density with keyed noise."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from .gamma import standard_beta, standard_gamma, standard_t
 
 @singledispatch
 def _from_noise(d: Distribution, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    """One draw from an elementwise density `d`, of shape (K?, B, *event).
+    """Draws from an elementwise density `d`, of shape (K?, B, *event).
 
-    A density nobody registered is drawn by its own sampler under a generator seeded from the noise: repeatable, but
-    a row's number then depends on the batch it stands in, and the step cannot be compiled.
+    A density that is not registered is drawn by its own sampler, with a generator seeded from the noise. This is
+    repeatable, but the draw of a row depends on the batch that the row is in, and the step cannot be compiled.
     """
     wanted = torch.Size(((k,) if k is not None else ()) + (len(noise.rows), *event))
     missing = wanted[: len(wanted) - len(d.batch_shape) - len(d.event_shape)]
@@ -51,7 +51,7 @@ def _(d: Bernoulli, noise: Noise, event: Sequence[int], k: int | None) -> Tensor
 
 @_from_noise.register
 def _(d: OneHotCategorical, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    below = torch.cumsum(d.probs, -1)[..., :-1]  # the class is how many steps of the distribution function u passes
+    below = torch.cumsum(d.probs, -1)[..., :-1]  # the class is the number of cumulative probabilities that u exceeds
     place = (noise.uniform((1,), k) > below).sum(-1)
     return F.one_hot(place, event[0]).to(d.probs.dtype)
 
@@ -77,7 +77,7 @@ def _(d: StudentT, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
 
 
 def draw(d: Distribution, noise: Noise, k: int | None = None) -> Tensor:
-    """One draw a row of `noise`, or k of them on a leading axis, reparametrised where the density can be.
+    """One draw per row of `noise`, or k of them on a leading axis, reparametrised where the density allows it.
 
     `d` has batch shape () (a prior), (B,) or, with k samples already on its leading axis, (K, B); the draw has shape
     (B, *event) or (K, B, *event).
@@ -91,19 +91,19 @@ def draw(d: Distribution, noise: Noise, k: int | None = None) -> Tensor:
 
 
 class Tempered(Distribution):
-    """A density with a rule of its own for draws at a temperature. Abstract.
+    """A density with its own rule for draws at a temperature. Abstract.
 
-    Densities are no `abc.ABC`: with one of those registered, `singledispatch` asks for the ABC cache's token at each
-    call, at which torch.compile breaks the graph.
+    Densities are not `abc.ABC`s: if one were registered, `singledispatch` would read the ABC cache token at each call,
+    and torch.compile would break the graph there.
     """
 
     def tempered(self, temperature: float) -> Distribution:
-        """The density at a temperature: itself at 1, its likeliest place at 0."""
+        """The density at a temperature: unchanged at 1, a point at its most probable place at 0."""
         raise TypeError(f"{type(self).__name__} does not define tempered")
 
 
 def draw_tempered(d: Distribution, noise: Noise, temperature: float) -> Tensor:
-    """`draw` at a temperature, by the density's own rule if it is `Tempered`, else scaling deviations from its mean."""
+    """`draw` at a temperature: by its own rule if `d` is `Tempered`, else with deviations from the mean scaled."""
     if temperature == 1.0:
         return draw(d, noise)
     if isinstance(d, Tempered):
@@ -112,13 +112,13 @@ def draw_tempered(d: Distribution, noise: Noise, temperature: float) -> Tensor:
 
 
 def draw_with_density(d: Distribution, noise: Noise, k: int | None = None) -> tuple[Tensor, Tensor | None]:
-    """`draw`, and log d(draw) (K?, B) where drawing yields it (`d.draw_with_density`: a flow), else None."""
+    """`draw`, and log d(draw) (K?, B) if drawing yields it (`d.draw_with_density`, as for flows), else None."""
     own = getattr(d, "draw_with_density", None)
     return own(noise, k) if own is not None else (draw(d, noise, k), None)
 
 
 class Elementwise(Distribution):
-    """A density of one element, without an event axis of its own, whose keyed draw is its sampler as well. Abstract."""
+    """A density of one element (no event axes), whose `sample` and `rsample` use its keyed draw. Abstract."""
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         with torch.no_grad():

@@ -1,9 +1,9 @@
-"""Normalising flows: invertible maps of N(0, I), the steps they are made of, and the density they give.
+"""Normalising flows: invertible maps of N(0, I), their steps, and their densities.
 
-A step is a module; `bind(h)` takes hold of its weights, with a context h (..., H) if it has one, and gives the map. A
-density therefore keeps the weights it was made with: one made by a frozen copy of a module stays frozen.
+A step is a module; `bind(h)` returns its map, with its current weights and a context h (..., H) if it has one. A
+density therefore keeps the weights it was made with: the density of a frozen copy of a module stays frozen.
 
-Flows are computed in float32 at least, also under autocast: a density and its draw must be one map and its inverse.
+Flows are computed in float32 at least, also under autocast: draw and density must be inverse to each other.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ REACH = 2.0
 
 
 def exact(like: Tensor) -> torch.autocast:
-    """No lower precision inside."""
+    """A context that turns autocast off on the device of `like`."""
     return torch.autocast(like.device.type, enabled=False)
 
 
 class Map(NamedTuple):
-    """An invertible map z = f(e) of (..., D): each way gives its image and log |det df/de|, (..., D) and (...)."""
+    """An invertible map z = f(e): both directions return the image (..., D) and log |det df/de| (...)."""
 
     forward: Callable[[Tensor], tuple[Tensor, Tensor]]
     inverse: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Drawn(Distribution):
-    """A density over (D,) whose draw yields log q of the draw as well. Abstract: `_drawn(noise, k)` does both.
+    """A density over (D,) that computes log q of a draw together with the draw, in `_drawn(noise, k)`. Abstract.
 
-    Its batch shape is (), (B,) or (K, B), as for `distributions.draw`.
+    Its batch shape is (), (B,) or (K, B), as for `draw`.
     """
 
     arg_constraints: ClassVar = {}
@@ -58,7 +58,7 @@ class Drawn(Distribution):
         raise TypeError(f"{type(self).__name__} does not define _drawn")
 
     def draw_with_density(self, noise: Noise, k: int | None = None) -> tuple[Tensor, Tensor]:
-        """One draw a row of `noise`, or k of them: (K?, B, D), reparametrised, and their log-density (K?, B)."""
+        """One draw per row of `noise`, or k of them: (K?, B, D), reparametrised, and their log-density (K?, B)."""
         if len(self.batch_shape) == 2:
             if k is not None:
                 raise ValueError(f"k={k} samples asked of a density that already has {self.batch_shape[0]}")
@@ -81,9 +81,9 @@ def _(d: Drawn, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
 
 
 class Flow(Drawn, Tempered):
-    """The density of z = f_T(... f_1(e)), e ~ N(0, t^2 I), where t is 1 but for tempered draws.
+    """The density of z = f_T(... f_1(e)), e ~ N(0, t^2 I); t is 1 except for tempered draws.
 
-    `mean` is the flow's centre f(0), the image of the base's mean: the mean itself has no closed form.
+    `mean` is the flow's centre f(0), the image of the base's mean; the true mean has no closed form.
     """
 
     def __init__(self, maps: Sequence[Map], batch: Sequence[int], zero: Tensor, temperature: float = 1.0):
@@ -91,11 +91,11 @@ class Flow(Drawn, Tempered):
         super().__init__(batch, zero.shape[-1])
 
     def tempered(self, temperature: float) -> Flow:
-        """The same map of a base that is `temperature` times as wide: at 0 only the centre is left."""
+        """The flow with the deviations of its base times `temperature`: at 0 a point at the centre."""
         return Flow(self.maps, self.batch_shape, self.zero, temperature)
 
     def _base(self, e: Tensor) -> Tensor:
-        """log N(e; 0, t^2 I) for e / t."""
+        """log N(t e; 0, t^2 I) for e already divided by t."""
         return -0.5 * e.square().sum(-1) - e.shape[-1] * (0.5 * math.log(2 * math.pi) + self._log_temperature)
 
     @property
@@ -141,10 +141,10 @@ def affine_map(loc: Tensor, log_scale: Tensor) -> Map:
 
 
 class Net(nn.Module):
-    """Dense layers with ELUs over x (..., D) and a context (..., H), which enters by the first one.
+    """Dense layers with ELUs over x (..., D) and a context (..., H), which enters at the first layer.
 
-    The last layer starts at zero but for the bias, so that every flow starts at what the bias says. `masks` (0 or 1)
-    multiply the weights on the way from x to the output.
+    The weights of the last layer start at zero, so that its bias alone sets how a flow starts. `masks` (0 or 1)
+    multiply the weights between x and the output.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Net(nn.Module):
         nn.init.zeros_(self.layers[-1].bias)  # type: ignore[arg-type]
 
     def bind(self, h: Tensor | None) -> Callable[[Tensor], Tensor]:
-        """The network as a function of x (..., D), with the weights it has now."""
+        """The network as a function of x (..., D), with its current weights."""
         weights: list[tuple[Tensor, Tensor]] = []
         for i, layer in enumerate(self.layers):
             w, b = layer.weight, layer.bias
@@ -189,7 +189,7 @@ def _bounded(raw: Tensor) -> Tensor:
 
 
 def _affine(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    """x (..., m) scaled and shifted elementwise by raw (..., 2, m), or back; and log d forward / dx of each element."""
+    """x (..., m) scaled and shifted elementwise by raw (..., 2, m), or the inverse; and the forward map's log slope."""
     shift, raw_scale = raw.unbind(-2)
     log_scale = _bounded(raw_scale)
     if inverse:
@@ -198,10 +198,10 @@ def _affine(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
 
 
 def _spline(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    """Monotone rational-quadratic splines of each element, raw (..., 3 BINS - 1, m), the identity where raw is zero.
+    """Monotone rational-quadratic splines of each element, raw (..., 3 BINS - 1, m); the identity where raw is zero.
 
-    Durkan et al. (2019), with identity tails; raw numbers are bounded, so that no bin is too steep for float32. Bins
-    are gone through one by one, since a number for all elements is then one vector: scans and gathers would not fuse.
+    Durkan et al. (2019), with identity tails; raw numbers are bounded, so that no bin is too steep for float32. The
+    loop over bins keeps every intermediate a tensor over the elements, which fuses; scans and gathers would not.
     """
     sizes = torch.exp(_bounded(raw)).unbind(-2)
     widths, heights, slopes = sizes[:BINS], sizes[BINS : 2 * BINS], sizes[2 * BINS :]
@@ -209,7 +209,7 @@ def _spline(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
     inside = x.abs() < BOUND
     u = (x.clamp(-BOUND, BOUND) + BOUND) / (2 * BOUND)
     one = torch.ones_like(u)
-    # the bin that u is in: its lower left corner, its sides, its slopes at both ends
+    # the bin that u is in: its lower left corner, its width and height, its slopes at both ends
     x0, y0, w, h, d0, d1 = 0 * one, 0 * one, widths[0] * wide, heights[0] * high, one, slopes[0]
     right, top = w, h
     for i in range(1, BINS):
@@ -236,10 +236,10 @@ def _spline(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
 
 
 class Coupling(nn.Module):
-    """Half of the dimensions mapped elementwise, by numbers that a network makes of the other half and the context.
+    """Map half of the dimensions elementwise, with parameters that a network computes from the other half and context.
 
-    `turn` says which half: the second or the first, the odd or the even places, and over again. Dinh et al. (2017)
-    for `affine`, Durkan et al. (2019) for `spline`. Starts as the identity.
+    `turn` modulo 4 picks the mapped half: the second half, the first half, the odd places, the even places. Dinh et
+    al. (2017) for `affine`, Durkan et al. (2019) for `spline`. Starts as the identity.
     """
 
     def __init__(self, dims: int, context: int, hidden: Sequence[int], kind: str = "affine", turn: int = 0):
@@ -252,7 +252,7 @@ class Coupling(nn.Module):
         self.net = Net(max(kept, 1), context, self.params * moved, hidden)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(what is kept, what is mapped)."""
+        """The half that is kept and the half that is mapped."""
         half = x.shape[-1] // 2
         if self.turn < 2:
             a, b = x[..., :half], x[..., half:]
@@ -268,16 +268,16 @@ class Coupling(nn.Module):
         return torch.cat([torch.stack([a[..., :n], b], -1).flatten(-2), a[..., n:]], -1)
 
     def bind(self, h: Tensor | None = None) -> Map:
-        """The map for a context h (..., H), with the weights that the network has now."""
+        """The map for a context h (..., H), with the current weights of its network."""
         net, elementwise = self.net.bind(h), _affine if self.kind == "affine" else _spline
 
         def run(x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
             kept, moved = self._split(x)
-            raw = net(kept if kept.shape[-1] else torch.zeros_like(moved))  # one dimension: nothing to go by
+            raw = net(kept if kept.shape[-1] else torch.zeros_like(moved))  # with one dimension, nothing is kept
             raw = raw.unflatten(-1, (self.params, -1))
             image, log_slope = elementwise(moved, raw, inverse)
             if kept.shape[:-1] != image.shape[:-1]:
-                kept = kept.expand(*image.shape[:-1], -1)  # a value with fewer axes than the context
+                kept = kept.expand(*image.shape[:-1], -1)  # when the value has fewer axes than the context
             return self._join(kept, image), log_slope.sum(-1)
 
         return Map(lambda e: run(e, False), lambda z: run(z, True))
@@ -289,8 +289,9 @@ class Coupling(nn.Module):
 class Autoregressive(nn.Module):
     r"""z_i = s_i e_i + (1 - s_i) m_i with s_i in (0, 1) and m_i functions of e_1 .. e_{i-1} and the context.
 
-    Kingma et al. (2016), equation 14, with the masks of Germain et al. (2015). Forwards it is one pass of the network,
-    back it is one pass a dimension. `backwards` puts the dimensions in the other order. Starts with s = sigmoid(2).
+    Kingma et al. (2016), equation 14, with the masks of Germain et al. (2015). The forward map takes one pass of the
+    network, its inverse one pass per dimension. `backwards` reverses the order of the dimensions. Starts with
+    s = sigmoid(2).
     """
 
     def __init__(self, dims: int, context: int, hidden: Sequence[int], backwards: bool = False):
@@ -298,7 +299,7 @@ class Autoregressive(nn.Module):
         place = torch.arange(1, dims + 1)
         self.dims, self.backwards = dims, backwards
         place = place.flip(0) if backwards else place
-        # a hidden unit of degree d knows of the places up to d; degree 0 knows of the context alone
+        # a hidden unit of degree d depends on places up to d and on the context; degree 0 on the context only
         degrees = [place, *(torch.arange(width) * dims // width for width in hidden)]
         masks = [(b[:, None] >= a).float() for a, b in itertools.pairwise(degrees)]
         masks.append((torch.cat([place, place])[:, None] > degrees[-1]).float())
@@ -307,7 +308,7 @@ class Autoregressive(nn.Module):
             self.net.layers[-1].bias[dims:].fill_(2.0)  # type: ignore[index]
 
     def bind(self, h: Tensor | None = None) -> Map:
-        """The map for a context h (..., H), with the weights that the network has now."""
+        """The map for a context h (..., H), with the current weights of its network."""
         net = self.net.bind(h)
         order = range(self.dims - 1, -1, -1) if self.backwards else range(self.dims)
 
@@ -328,7 +329,7 @@ class Autoregressive(nn.Module):
 
 
 def vector_dims(event: Sequence[int], least: int = 1) -> int:
-    """D of an event (D,)."""
+    """The D of an event (D,)."""
     if len(event) != 1 or event[0] < least:
         raise ValueError(f"this density is over vectors of {least} or more dimensions, not over events {tuple(event)}")
     return event[0]

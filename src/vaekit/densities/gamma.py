@@ -1,4 +1,4 @@
-"""Keyed gamma and beta draws: elementwise, the same for any batch, in a compiled graph or not."""
+"""Keyed gamma and beta draws: elementwise, and the same in any batch, compiled or not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUNDS = 10
 
 
 class _Implicit(torch.autograd.Function):
-    """log x as drawn, with d log x / da at a fixed P(X <= x; a) (Figurnov et al. 2018)."""
+    """Returns the drawn log x, with the gradient d log x / da at a fixed P(X <= x; a) (Figurnov et al. 2018)."""
 
     @staticmethod
     def forward(ctx: Any, concentration: Tensor, log_x: Tensor) -> Tensor:
@@ -35,9 +35,9 @@ class _Implicit(torch.autograd.Function):
 
 
 def log_standard_gamma(noise: Noise, concentration: Tensor, event: Sequence[int], k: int | None = None) -> Tensor:
-    """log of `standard_gamma`'s draw, which stays finite where the draw itself is below the smallest float.
+    """The logarithm of a `standard_gamma` draw, finite even where the draw itself underflows.
 
-    A beta draw is the sigmoid of a difference of two of these.
+    A beta draw is the sigmoid of the difference of two of these.
     """
     shape = (*(() if k is None else (k,)), len(noise.rows), *event)
     if concentration.dtype in (torch.bfloat16, torch.float16):
@@ -67,8 +67,8 @@ def log_standard_gamma(noise: Noise, concentration: Tensor, event: Sequence[int]
 def standard_gamma(noise: Noise, concentration: Tensor, event: Sequence[int], k: int | None = None) -> Tensor:
     r"""Draws from x^{a-1} e^{-x} / Gamma(a), reparametrised: shape (B, *event), or (K, B, *event) when `k` is given.
 
-    Marsaglia and Tsang (2000) with a fixed number of keyed proposals, so that every row takes the same noise whatever
-    the others did; the gradient to the concentration is that of the quantile at a fixed probability.
+    Marsaglia and Tsang (2000), with a fixed number of keyed proposals so that the noise of a row does not depend on
+    the other rows. The gradient with respect to the concentration is that of the quantile at a fixed probability.
 
     Arguments:
         noise: advances by a fixed number of draws.
@@ -79,13 +79,13 @@ def standard_gamma(noise: Noise, concentration: Tensor, event: Sequence[int], k:
 
 
 def standard_beta(noise: Noise, a: Tensor, b: Tensor, event: Sequence[int], k: int | None = None) -> Tensor:
-    """Draws from the beta density with concentrations a (of x) and b (of 1 - x), reparametrised, strictly inside."""
+    """Draws from the beta density with concentrations a (of x) and b (of 1 - x), reparametrised, inside (0, 1)."""
     log_odds = log_standard_gamma(noise, a, event, k) - log_standard_gamma(noise, b, event, k)
     info = torch.finfo(log_odds.dtype)
     return torch.sigmoid(log_odds).clamp(info.tiny, 1 - info.eps / 2)
 
 
 def standard_t(noise: Noise, df: Tensor, event: Sequence[int], k: int | None = None) -> Tensor:
-    """Draws from Student's t, a normal over the root of a mean square, reparametrised in `df` too."""
+    """Draws from Student's t, a normal divided by the root of a scaled chi-square; reparametrised in `df` too."""
     log_square = log_standard_gamma(noise, df / 2, event, k) - torch.log(df / 2)
     return noise.normal(event, k).to(log_square.dtype) * torch.exp(-log_square / 2)

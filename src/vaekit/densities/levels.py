@@ -17,10 +17,11 @@ from .special import log_sum_exp
 
 
 class DiscretisedLogistic(Distribution):
-    r"""A logistic on the real line, collected into the integers 0 .. levels-1: exact edge bins, no density fallback.
+    r"""A logistic on the real line, binned into the integers 0 .. levels-1.
 
-    P(x) = s((x + 1/2 - m) / b) - s((x - 1/2 - m) / b), s the logistic function, the first bin open below and the
-    last above (Kingma et al. 2016; Salimans et al. 2017). `loc` and e^`log_scale` are in units of one level.
+    P(x) = s((x + 1/2 - m) / b) - s((x - 1/2 - m) / b), s the logistic function; the first bin extends to -infinity and
+    the last to infinity (Kingma et al. 2016; Salimans et al. 2017). Small probabilities are exact, not replaced by a
+    density. `loc` (m) and e^`log_scale` (b) are in units of one level.
     """
 
     arg_constraints: ClassVar = {"loc": constraints.real, "log_scale": constraints.real}
@@ -51,14 +52,14 @@ class DiscretisedLogistic(Distribution):
     def mean(self) -> Tensor:
         """E[x] over the levels, by summing the survival function: sum_{j=1}^{levels-1} P(x >= j)."""
         total, inverse = torch.zeros_like(self.loc), torch.exp(-self.log_scale)
-        for level in range(1, self.levels):  # one at a time: memory is that of the mean alone
+        for level in range(1, self.levels):  # one at a time, so that memory does not grow with `levels`
             total += torch.sigmoid((self.loc - (level - 0.5)) * inverse)
         return total
 
     @property
     def variance(self) -> Tensor:
         mean, total = self.mean, torch.zeros_like(self.loc)
-        for level in range(self.levels):  # a sum of squares: nothing cancels
+        for level in range(self.levels):  # a sum of squares has no cancellation
             total += torch.exp(self.log_prob(torch.full_like(self.loc, level))) * (level - mean) ** 2
         return total
 
@@ -79,7 +80,7 @@ def _(d: DiscretisedLogistic, noise: Noise, event: Sequence[int], k: int | None)
 
 
 def _chosen(logits: Tensor, u: Tensor) -> Tensor:
-    """The outcome (int64) that uniform numbers u (...) pick from logits (..., outcomes): never one of chance 0."""
+    """The outcomes (int64) that uniform numbers u (...) pick from logits (..., outcomes), never of probability 0."""
     total = torch.softmax(logits, -1).cumsum(-1)
     index = (total <= (u.to(total.dtype) * total[..., -1])[..., None]).sum(-1)
     return index.clamp_max(logits.shape[-1] - 1)
@@ -88,8 +89,8 @@ def _chosen(logits: Tensor, u: Tensor) -> Tensor:
 class Categorical(Elementwise):
     r"""P(x = j) = e^{l_j} / sum_i e^{l_i} over the integers 0 .. levels-1; logits (..., levels) of any strides.
 
-    The exact reference for 8-bit data: every other probability of levels is a special case of it. log P is the
-    picked logit minus a logsumexp, so that no second tensor of `levels` numbers an element is kept for the gradient.
+    The reference for 8-bit data: it can represent any distribution over the levels. log P is the selected logit minus
+    a logsumexp, so that the gradient does not need a second tensor of `levels` numbers per element.
     """
 
     arg_constraints: ClassVar = {"logits": constraints.real_vector}
@@ -131,17 +132,17 @@ def _(d: Categorical, noise: Noise, event: Sequence[int], k: int | None) -> Tens
 
 
 class LogisticMixture(Distribution):
-    r"""A mixture of discretised logistics whose component is drawn once a pixel and shared by the pixel's channels.
+    r"""A mixture of discretised logistics whose component is drawn once per pixel and shared by the pixel's channels.
 
-    P(x) = prod_pixels sum_k pi_k prod_c P(x_c; m_kc, b_kc), each factor a `DiscretisedLogistic` with exact edge bins.
-    Given the component the channels are independent: Salimans et al. (2017) let the means of green and blue depend
-    linearly on the channels before, with coefficients of the network; here what ties the channels is the component
-    alone. Unlike their code there is no density in place of small probabilities.
+    P(x) = prod_pixels sum_k pi_k prod_c P(x_c; m_kc, b_kc), where each factor is a `DiscretisedLogistic`. Given the
+    component, the channels are independent. In Salimans et al. (2017) the means of green and blue also depend linearly
+    on the preceding channels, with coefficients from the network; here the channels depend on each other through the
+    component only. Unlike their code, this one does not replace small probabilities by a density.
 
     Arguments:
         logits: (..., components, *space).
         loc, log_scale: (..., components, channels, *space), in units of one level.
-        vector: the event has no channel axis (channels is 1, and every element a pixel of its own).
+        vector: whether the event has no channel axis (channels is 1, and every element is a pixel).
     """
 
     arg_constraints: ClassVar = {}
@@ -168,7 +169,7 @@ class LogisticMixture(Distribution):
         return DiscretisedLogistic(self.loc, self.log_scale, self.levels, validate_args=False)
 
     def log_prob(self, value: Tensor, there: Tensor | None = None) -> Tensor:
-        """log P(x); with `there`, bool of the event's shape, that of those elements alone, whatever the others are."""
+        """log P(x), or with `there`, bool of the event's shape, the log marginal probability of those elements."""
         value = value.unsqueeze(-self.space - 1) if self.vector else value  # (..., channels, *space)
         each = self.components.log_prob(value.unsqueeze(-self.space - 2))
         if there is not None:
@@ -189,7 +190,7 @@ class LogisticMixture(Distribution):
 
     @property
     def variance(self) -> Tensor:
-        """Of each element: within the components and between them."""
+        """The variance of each element, within and between the components."""
         mean = self.mean.unsqueeze(-self.space - 1) if self.vector else self.mean
         between = (self.components.mean - mean.unsqueeze(-self.space - 2)) ** 2
         return self._over_components(self.components.variance + between)

@@ -1,4 +1,4 @@
-"""Densities of mixed tables: columns of several kinds side by side, and the marginal of the values that are there."""
+"""Densities of mixed tables, with columns of several kinds, and marginals of observed values."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .levels import Categorical
 
 
 class Categories(Categorical):
-    """Categorical codes 0..C-1, whose order means nothing: in place of a mean it has the most probable code.
+    """Categorical codes 0..C-1, whose order has no meaning: `mean` is the most probable code.
 
-    Columns of fewer categories than the widest end in logits of -inf.
+    Columns with fewer than C categories are padded with logits of -inf.
     """
 
     def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Categories:
@@ -34,8 +34,8 @@ class Mixed(Distribution):
     """The columns of a table, independent, in groups of one kind each.
 
     Arguments:
-        parts: (which columns (n,), their elementwise density with batch shape (..., n)), one a group.
-        order: (D,) the place of each column among those of all groups, one after the other.
+        parts: per group, the indices of its columns (n,) and their elementwise density with batch shape (..., n).
+        order: (D,) the place of each column in the concatenation of all groups.
         support: of the whole row (D,).
     """
 
@@ -55,7 +55,7 @@ class Mixed(Distribution):
         return Mixed(parts, self.order, self._support)
 
     def _whole(self, values: Sequence[Tensor]) -> Tensor:
-        """The groups' values side by side, (..., D), in the columns' order."""
+        """The groups' values concatenated, (..., D), in the order of the columns."""
         return torch.cat(list(values), -1).index_select(-1, self.order)
 
     def each(self, value: Tensor) -> Tensor:
@@ -67,11 +67,11 @@ class Mixed(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The expected value of each column, of a categorical one its most probable code."""
+        """The expected value of each column; for a categorical column, its most probable code."""
         return self._whole([d.mean for _, d in self.parts])
 
     def average(self, weights: Tensor) -> Tensor:
-        """`mean` of the mixture, with these weights (K, B), of the K densities on the leading axis: (B, D)."""
+        """`mean` (B, D) of the mixture of the K densities on the leading axis, with these weights (K, B)."""
         found = []
         for _, d in self.parts:
             if isinstance(d, Categories):
@@ -91,17 +91,17 @@ DIFFERS = 1000.0
 
 
 class Marginal(Distribution):
-    """The density of those elements of x that are there, whatever the others are: nan in x marks a missing one.
+    """The marginal density of the observed elements of x, where nan marks a missing one.
 
-    For a density that factorises this is the marginal, exactly. Its mean and its draws are those of all elements.
+    It is exact, since the density factorises. Its mean and its draws cover all elements.
 
-    An element may be held at one value, which it has with probability 1: its log-density is 0 there and, so that means
-    over data stay finite, -`DIFFERS` elsewhere.
+    An element may be held at one value, which it has with probability 1: its log-density is 0 at that value and
+    -`DIFFERS` elsewhere, so that means over data stay finite.
 
     Arguments:
         whole: the density of all elements: `Mixed`, or independent elements.
-        fill: a number inside the support of every element, put in place of nan while nothing is made of it.
-        held: the values of elements that are held, (*event), nan of the others.
+        fill: a number inside the support of every element, which replaces nan before the density is computed.
+        held: (*event), the values of the elements that are held, nan for the others.
     """
 
     arg_constraints: ClassVar = {}
@@ -118,7 +118,7 @@ class Marginal(Distribution):
         return Marginal(self.whole.expand(batch_shape), self.fill, self.held)
 
     def each(self, value: Tensor) -> Tensor:
-        """The log-density of each element, 0 of a missing one: (..., *event)."""
+        """The log-density of each element, (..., *event), 0 for missing ones."""
         there = ~torch.isnan(value)
         value = torch.where(there, value, self.fill)  # a nan, times 0 in the gradient, would still be nan
         found = self.whole.each(value) if isinstance(self.whole, Mixed) else self.whole.base_dist.log_prob(value)
@@ -131,7 +131,7 @@ class Marginal(Distribution):
         return self.each(value).flatten(-len(self.event_shape)).sum(-1)
 
     def put(self, x: Tensor) -> Tensor:
-        """x (..., *event) with its held elements at their values."""
+        """x (..., *event) with the held elements set to their values."""
         return x if self.held is None else torch.where(torch.isnan(self.held), x, self.held.to(x.dtype))
 
     @property

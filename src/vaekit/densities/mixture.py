@@ -19,9 +19,9 @@ from .special import log_sum_exp
 class GaussianMixture(Tempered):
     r"""sum_c w_c N(z; loc_c, diag scale_c^2) over (D,), batch shape ().
 
-    log p(z) is the logarithm of sums of exponentials of one matrix product, [z^2, z] by the natural parameters. In
-    float32 its large terms would cancel to some 1e-3 where scales are 0.05; in float64 it is exact and still faster
-    than going by the distances. A draw is reparametrised within its component, but knows no gradient of the weights.
+    log p(z) is the log-sum-exp of one matrix product, [z^2, z] times the natural parameters. In float32 its large terms
+    would cancel, with errors of 1e-3 for scales of 0.05; in float64 it is exact and still faster than computing the
+    distances. A draw is reparametrised within its component, but has no gradient with respect to the weights.
 
     Arguments:
         logits: (C,) log-weights up to a constant.
@@ -37,7 +37,7 @@ class GaussianMixture(Tempered):
         super().__init__(torch.Size(), loc.shape[-1:], validate_args=False)
 
     def tempered(self, temperature: float) -> GaussianMixture:
-        """Every component's spread times t, its weight to the power 1/t: at 0 the heaviest component's mean alone."""
+        """Scales times t, weights to the power 1/t; at t = 0, a point at the mean of the heaviest component."""
         if temperature > 0:
             return GaussianMixture(self.logits / temperature, self.loc, self.scale * temperature)
         best = self.logits.argmax(-1, keepdim=True)
@@ -61,8 +61,8 @@ class GaussianMixture(Tempered):
         z, loc, scale, logits = (t.double() for t in (value, self.loc, self.scale, self.logits))
         precision = scale.square().reciprocal()
         constant = (0.5 * loc.square() * precision + torch.log(scale)).sum(-1) + 0.5 * dims * math.log(2 * math.pi)
-        # a column for what does not depend on z: its gradient, a sum over z, is then of the product as well. Added to
-        # the product it is a sum that inductor fuses with an optimiser's update of loc, and fails at (torch 2.13)
+        # the terms without z are a column of the product, so that the product also sums their gradient over z. As a
+        # separate addend, inductor fuses that sum with the optimiser's update of loc, and fails (torch 2.13)
         natural = torch.cat([-0.5 * precision, loc * precision, (logits - constant)[:, None]], -1)
         each = torch.cat([z.square(), z, torch.ones_like(z[..., :1])], -1) @ natural.T
         return log_sum_exp(each.to(self.loc.dtype), -1)
@@ -75,6 +75,6 @@ class GaussianMixture(Tempered):
 
 @_from_noise.register
 def _(d: GaussianMixture, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    below = torch.cumsum(torch.exp(d.logits), -1)[:-1]  # the component is how many steps u passes
+    below = torch.cumsum(torch.exp(d.logits), -1)[:-1]  # the component: how many cumulative weights u exceeds
     component = (noise.uniform((1,), k) > below).sum(-1)
     return d.loc[component] + d.scale[component] * noise.normal(event, k).to(d.loc.dtype)

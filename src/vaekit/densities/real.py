@@ -20,10 +20,10 @@ LOWEST_VARIANCE = math.exp(-12)
 
 
 class StudentT(Elementwise):
-    r"""Student's t with `df` degrees of freedom about `loc`, whose mean is taken to exist: df > 1.
+    r"""Student's t with `df` degrees of freedom around `loc`; df > 1, so that its mean exists.
 
-    torch's own loses whole nats in float32 from df = 1e6 on, where it should be a Gaussian. This one is exact to 1e-5
-    nats where y is likely, to 1e-6 of log p far out.
+    For df of 1e6 or more, where t should equal a Gaussian, torch's version in float32 is wrong by whole nats. The error
+    of this one is 1e-5 nats where y is likely, and 1e-6 of log p in the tails.
     """
 
     arg_constraints: ClassVar = {
@@ -44,7 +44,7 @@ class StudentT(Elementwise):
 
     def log_prob(self, value: Tensor) -> Tensor:
         half, y = self.df / 2, (value - self.loc) / self.scale
-        # log Gamma(h + 1/2) - log Gamma(h) - log(h) / 2, Stirling's leading terms cancelled by hand
+        # log Gamma(h + 1/2) - log Gamma(h) - log(h) / 2, with the leading terms of Stirling's formula cancelled
         ratio = half * torch.log1p(0.5 / half) - 0.5 + stirling_rest(half + 0.5) - stirling_rest(half)
         return ratio - HALF_LOG_TWO_PI - torch.log(self.scale) - (half + 0.5) * torch.log1p(y**2 / self.df)
 
@@ -65,18 +65,18 @@ def _(d: StudentT, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
 
 
 class OptimalNormal(Elementwise):
-    r"""N(loc, sigma^2) with the sigma of sigma-VAE (Rybkin et al. 2021): in training the batch's own optimum.
+    r"""N(loc, sigma^2) with the sigma of sigma-VAE (Rybkin et al. 2021): in training, the optimum of each batch.
 
-    In training `log_prob` puts sigma^2 = mean (x - loc)^2 + e^{-12} over all samples, data and elements of the batch,
-    with its gradient, and moves `log_scale`, a buffer, towards that log sigma. This is a training device and no
-    density of x: sigma has seen the x it scores, and the number of one datum depends on the batch it stands in.
-    Everywhere else (no gradient, or a module in evaluation) sigma is the frozen `log_scale`, a number of the training
-    set, and `log_prob` a density as any other. Several processes each take the optimum of their own rows.
+    In training `log_prob` sets sigma^2 = mean (x - loc)^2 + e^{-12} over all samples, examples and elements of the
+    batch, with its gradient, and moves `log_scale`, a buffer, towards that log sigma. This makes a training loss, not a
+    density of x: sigma depends on the x that it scores, so the value of one example depends on the rest of its batch.
+    Everywhere else (no gradient, or a module in evaluation) sigma is the frozen `log_scale`, estimated on the training
+    set, and `log_prob` is a proper log-density. With several processes, each uses the optimum of its own rows.
 
     Arguments:
         loc: (..., *event).
         log_scale: a scalar buffer, the running average of the batches' optima.
-        updates: a scalar buffer, how many went into it; None where the density is not in training.
+        updates: a scalar buffer, the number of batches averaged so far; None if the density is not in training.
     """
 
     arg_constraints: ClassVar = {"loc": constraints.real}
@@ -108,7 +108,7 @@ class OptimalNormal(Elementwise):
         return -square * torch.exp(-2 * log_scale) / 2 - log_scale - HALF_LOG_TWO_PI
 
     def _remember(self, log_scale: Tensor) -> None:
-        """A running average over the last 100 batches or so, over fewer in the beginning: the first replaces it."""
+        """Update the running average over about the last 100 batches; the first batch replaces the initial value."""
         assert self.updates is not None
         with torch.no_grad():
             share = (10 / (10 + self.updates)).clamp_min(0.01)

@@ -1,4 +1,4 @@
-"""Binary pixels, and the density that is none."""
+"""Independent binary pixels, and the point distribution, which has no density."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .drawing import _from_noise
 
 
 class Pixels(Independent):
-    r"""Independent Bernoulli variables over an event, given by logits l.
+    r"""Independent Bernoulli variables over an event, parametrised by logits l.
 
-    log p(x) = sum_i x_i l_i - max(l_i, 0) - log(1 + e^{-|l_i|}). Where nothing is differentiated the last terms are
-    taken as the logarithm of products of up to 112 factors, each in (1, 2] and so without overflow: one logarithm
-    for 112 pixels, which is what scoring spends most of its time on besides the decoder's products.
+    log p(x) = sum_i x_i l_i - max(l_i, 0) - log(1 + e^{-|l_i|}). Without gradients the last terms are summed as
+    logarithms of products of up to 112 factors, each in (1, 2], so that nothing overflows. This takes one logarithm
+    per 112 pixels; after the decoder's matrix products, logarithms take most of the time of scoring.
     """
 
     def __init__(self, logits: Tensor, event_dims: int):
@@ -42,7 +42,7 @@ class Pixels(Independent):
 
 
 class Point(Distribution):
-    """All probability at one place: what an autoencoder has for a posterior. It has no density."""
+    """All probability at one point, as in the posterior of an autoencoder. It has no density."""
 
     arg_constraints: ClassVar = {"loc": constraints.real}
     support = constraints.real

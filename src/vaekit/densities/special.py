@@ -1,4 +1,4 @@
-"""Sums of exponentials, and differences of large log-gammas without their cancellation."""
+"""Sums of exponentials, and differences of large log-gammas without cancellation."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ HALF_LOG_TWO_PI = math.log(2 * math.pi) / 2
 
 
 def drop_negligible(x: Tensor, dim: int) -> Tensor:
-    """x with -inf for what no sum of exp(x) over `dim` can show: 1e-5 of the precision of the largest term, or less.
+    """x with -inf for terms that do not change the sum of exp(x) over `dim`.
 
-    The sum is the same, and so are its gradients but for those terms, which get an exact 0. Without this they are
-    subnormal numbers where terms lie 90 nats apart, and products of such take seven times as long on a CPU.
+    These are terms below 1e-5 of the rounding error of the largest. The sum and the gradients of the other terms are
+    unchanged; the dropped terms get a gradient of exactly 0. Without this, terms 90 nats below the largest have
+    subnormal gradients, with which products take seven times as long on a CPU.
     """
     low = x.detach().amax(dim, keepdim=True) + math.log(torch.finfo(x.dtype).eps * 1e-5)
     return torch.where(x < low, -math.inf, x)  # NaN stays
 
 
 def log_sum_exp(x: Tensor, dim: int) -> Tensor:
-    """log sum exp(x) over `dim`, with gradients that are never subnormal (`drop_negligible`)."""
+    """log sum exp(x) over `dim`, without subnormal gradients (see `drop_negligible`)."""
     return torch.logsumexp(drop_negligible(x, dim), dim)
 
 
@@ -37,10 +38,10 @@ def stirling_rest(x: Tensor) -> Tensor:
 
 
 def deviance(x: Tensor, mean: Tensor, off: Tensor) -> Tensor:
-    """x log(x / mean) - off with off = x - mean, for x and mean above 0: at least 0, and exact to a few roundings.
+    """x log(x / mean) - off with off = x - mean, for x and mean above 0: at least 0, with error of a few roundings.
 
-    Loader (2000)'s bd0. The terms cancel where x is near the mean; there a series in v = off / (x + mean) replaces
-    them, and the caller gives `off` where it is known more exactly than as a difference.
+    The function bd0 of Loader (2000). Where x is near the mean the terms cancel, and a series in v = off / (x + mean)
+    replaces them. The caller passes `off`, because it may know it more exactly than the difference x - mean.
     """
     v = off / (x + mean)
     near = v.abs() < 0.1
@@ -54,7 +55,7 @@ def deviance(x: Tensor, mean: Tensor, off: Tensor) -> Tensor:
 
 
 def poisson_log_pmf(x: Tensor, log_rate: Tensor) -> Tensor:
-    """x log rate - rate - log x! by its deviance (Loader 2000), for whole x >= 0."""
+    """x log rate - rate - log x!, computed from its deviance (Loader 2000), for integers x >= 0."""
     rate = torch.exp(log_rate)
     some = torch.where(x > 0, x, 1.0)
     above = -deviance(some, rate, some - rate) - torch.log(some) / 2 - HALF_LOG_TWO_PI - stirling_rest(some)
@@ -62,12 +63,12 @@ def poisson_log_pmf(x: Tensor, log_rate: Tensor) -> Tensor:
 
 
 def negative_binomial_log_pmf(x: Tensor, log_mean: Tensor, log_r: Tensor) -> Tensor:
-    r"""log of Gamma(x + r) / (Gamma(r) x!) (r / (r + m))^r (m / (r + m))^x for whole x >= 0, m the mean.
+    r"""log of Gamma(x + r) / (Gamma(r) x!) (r / (r + m))^r (m / (r + m))^x for integers x >= 0, m the mean.
 
-    Loader's saddle point form of the binomial with n = x + r, whose deviances are both at least 0: of r from
-    n r / (r + m) and of x from n m / (r + m). Their distances, -d r / (r + m) and d r / (r + m) with d = x - m, are
-    formed without a difference of large numbers, so that nothing cancels for r far below m or far above, where it is
-    Poisson's.
+    Loader's saddle-point form of the binomial with n = x + r has two deviances, both at least 0: of r from
+    n r / (r + m) and of x from n m / (r + m). Their differences, -d r / (r + m) and d r / (r + m) with d = x - m, are
+    computed without subtracting large numbers, so that nothing cancels when r is far below m or far above, where the
+    density approaches a Poisson.
     """
     mean, r = torch.exp(log_mean), torch.exp(log_r)
     some = torch.where(x > 0, x, 1.0)

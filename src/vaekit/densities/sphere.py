@@ -17,12 +17,12 @@ from .gamma import standard_gamma
 
 
 def _double(t: Tensor) -> Tensor:
-    """In float64 where the device has it: differences of log-gammas cancel."""
+    """Convert to float64 if the device supports it, because differences of log-gammas cancel."""
     return t if t.device.type == "mps" else t.double()
 
 
 class UniformOnSphere(Drawn, Tempered):
-    """Equal density everywhere on the unit sphere of R^D, D >= 2; densities are by its surface."""
+    """The uniform density on the unit sphere of R^D, D >= 2, with respect to its surface area."""
 
     def __init__(self, zero: Tensor):
         self.zero = zero
@@ -36,16 +36,16 @@ class UniformOnSphere(Drawn, Tempered):
 
     @property
     def mean(self) -> Tensor:
-        """The origin, which lies off the sphere: the sphere has no centre of its own (see `tempered`)."""
+        """The origin, which is not on the sphere: no point of the sphere is its centre (see `tempered`)."""
         return self.zero
 
     def entropy(self) -> Tensor:
         return torch.full_like(self.zero[0], -self.log_density)
 
     def tempered(self, temperature: float) -> PowerSpherical:
-        """Draws nearer to the first axis, a centre chosen for want of one: concentration (D - 1) (1 / t^2 - 1).
+        """A power spherical density around the first axis, chosen arbitrarily: concentration (D - 1) (1 / t^2 - 1).
 
-        At t = 1 that is the uniform density, at 0 all of it is at the axis but for 1e-7.
+        At t = 1 it is the uniform density; at t = 0 all draws are within about 1e-7 of the axis.
         """
         pole = torch.zeros_like(self.zero)
         pole[0] = 1
@@ -63,12 +63,12 @@ class UniformOnSphere(Drawn, Tempered):
 class PowerSpherical(Drawn):
     r"""p(z) proportional to (1 + <z, loc>)^c on the unit sphere of R^D, D >= 2: De Cao and Aziz (2020).
 
-    t = <z, loc> is 2 Z - 1 with Z from Beta((D - 1) / 2 + c, (D - 1) / 2), the rest of z is uniform around loc: a draw
-    needs one gamma number and D - 1 normal ones, rejects nothing, and is reparametrised. Densities are by the
-    sphere's surface, in float64 where the device has it: of float32 input exact to 1e-4 nats in up to 512 dimensions,
-    and to 2e-7 c, since z is of length 1 to within 1e-7 only.
+    t = <z, loc> is 2 Z - 1 with Z from Beta((D - 1) / 2 + c, (D - 1) / 2); the rest of z is uniform around loc. A draw
+    needs one gamma number and D - 1 normal ones, no rejection, and is reparametrised. Densities are with respect to
+    surface area, in float64 if the device supports it. For float32 input their error is 1e-4 nats in up to 512
+    dimensions, plus 2e-7 c, because the length of z is 1 only to within 1e-7.
 
-    `mean` is the mean on the sphere, loc, which is what is decoded; the mean in R^D lies inside, at loc times
+    `mean` is loc, the mean direction, which the model decodes; the mean in R^D lies inside the sphere, at loc times
     c / (c + D - 1).
 
     Arguments:
@@ -86,7 +86,7 @@ class PowerSpherical(Drawn):
 
     @property
     def _parts(self) -> tuple[Tensor, float, Tensor]:
-        """(alpha, beta, the logarithm of what (1 + t)^c integrates to), float64."""
+        """alpha, beta, and the log of the integral of (1 + t)^c over the sphere, in float64."""
         beta = (self.event_shape[0] - 1) / 2
         alpha = beta + _double(self.concentration)
         gammas = torch.lgamma(alpha) - torch.lgamma(alpha + beta)
@@ -98,13 +98,13 @@ class PowerSpherical(Drawn):
         return (log_integral - (alpha - beta) * mean_log).to(self.loc.dtype)
 
     def _density(self, log_half: Tensor) -> Tensor:
-        """log p where log((1 + t) / 2) is known."""
+        """log p, given log((1 + t) / 2)."""
         c = _double(self.concentration)
         rest = c * math.log(2) - self._parts[2]
         return (c * _double(log_half) + rest).to(self.loc.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        # (1 + t) / 2 = |z + loc|^2 / 4 = 1 - |z - loc|^2 / 4: each exact at its own end
+        # (1 + t) / 2 = |z + loc|^2 / 4 = 1 - |z - loc|^2 / 4: the first is exact near t = -1, the other near t = 1
         near = (value - self.loc).square().sum(-1) / 4
         far = ((value + self.loc).square().sum(-1) / 4).clamp_min(torch.finfo(value.dtype).tiny)
         return self._density(torch.where(near < 0.5, torch.log1p(-near.clamp_max(0.5)), torch.log(far)))
@@ -113,7 +113,7 @@ class PowerSpherical(Drawn):
         dtype, dims = self.loc.dtype, self.event_shape[0]
         g = standard_gamma(noise, self.concentration + (dims - 1) / 2, (), k)
         normal = noise.normal((dims - 1,), k).to(dtype)
-        h = normal.square().sum(-1) / 2  # Gamma((D - 1) / 2), and independent of where `normal` points
+        h = normal.square().sum(-1) / 2  # Gamma((D - 1) / 2), and independent of the direction of `normal`
         # Z = g / (g + h), and sqrt(1 - t^2) times the direction of `normal`
         around = normal * (torch.sqrt(2 * g) / (g + h))[..., None]
         z = torch.cat([((g - h) / (g + h))[..., None], around], -1)

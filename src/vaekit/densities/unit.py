@@ -19,7 +19,7 @@ from .special import HALF_LOG_TWO_PI, deviance, stirling_rest
 
 
 class OpenUnit(constraints.Constraint):
-    """0 < x < 1: where a density may be infinite at the ends."""
+    """0 < x < 1, for densities that may be infinite at 0 and 1."""
 
     def check(self, value: Tensor) -> Tensor:
         return (value > 0) & (value < 1)
@@ -31,7 +31,7 @@ open_unit = OpenUnit()
 class ContinuousBernoulli(Distribution):
     r"""p(x) = C(l) e^{l x} / (1 + e^l) on [0, 1], with its normaliser C(l) = l / tanh(l / 2).
 
-    Loaiza-Ganem and Cunningham (2019). Given by logits l; the series of log C about l = 0 replaces a 0/0.
+    Loaiza-Ganem and Cunningham (2019). Parametrised by logits l; near l = 0 a series of log C avoids 0/0.
     """
 
     arg_constraints: ClassVar = {"logits": constraints.real}
@@ -47,7 +47,7 @@ class ContinuousBernoulli(Distribution):
 
     @classmethod
     def logits_of_mean(cls, mean: Tensor) -> Tensor:
-        """The logits whose mean is `mean`, in (0.01, 0.99) say, by bisection: the mean rises with the logit."""
+        """The logits of the densities with this mean, for example in (0.01, 0.99), by bisection."""
         low, high = torch.full_like(mean, -1000.0), torch.full_like(mean, 1000.0)
         for _ in range(60):
             middle = (low + high) / 2
@@ -56,7 +56,7 @@ class ContinuousBernoulli(Distribution):
         return (low + high) / 2
 
     def _series(self) -> tuple[Tensor, Tensor]:
-        """Where the series is used, and logits kept away from 0 so that the other branch has finite gradients."""
+        """The mask of elements that use the series, and the logits with 1 there, so that both branches are finite."""
         near = self.logits.abs() < 0.05
         return near, torch.where(near, torch.ones_like(self.logits), self.logits)
 
@@ -75,7 +75,7 @@ class ContinuousBernoulli(Distribution):
     def mean(self) -> Tensor:
         near, away = self._series()
         series = 0.5 + self.logits / 12 - self.logits**3 / 720
-        size = away.abs()  # the mean at -l is one minus that at l: no exponential overflows
+        size = away.abs()  # the mean at -l is 1 minus the mean at l, so no exponential overflows
         far = -1 / torch.expm1(-size) - 1 / size
         return torch.where(near, series, torch.where(away > 0, far, 1 - far))
 
@@ -110,10 +110,10 @@ def _(d: ContinuousBernoulli, noise: Noise, event: Sequence[int], k: int | None)
 class Beta(Elementwise):
     r"""p(x) = x^{a-1} (1-x)^{b-1} / B(a, b) on the open interval (0, 1).
 
-    At 0 and 1 it is infinite or zero, so data that hold such values must be dequantised; a value that rounding has
-    brought there is read as the nearest number inside. torch's own takes the difference of three large lgammas,
-    which in float32 is off by whole nats from a + b = 1e6 on; this one is exact to 2e-4 nats where x is likely, for a
-    and b from e^-5 to e^12.
+    At 0 and 1 it is infinite or zero, so data that contain these values must be dequantised; a value that was rounded
+    to 0 or 1 is replaced by the nearest number inside. torch's version subtracts three large lgammas, which in float32
+    is wrong by whole nats for a + b of 1e6 or more. The error of this one is 2e-4 nats where x is likely, for a and b
+    from e^-5 to e^12.
     """
 
     arg_constraints: ClassVar = {"concentration1": constraints.positive, "concentration0": constraints.positive}
@@ -133,9 +133,9 @@ class Beta(Elementwise):
         info = torch.finfo(value.dtype)
         value = value.clamp(info.tiny, 1 - info.eps / 2)
         log_x, log_rest = torch.log(value), torch.log1p(-value)
-        log_m, log_n = -torch.log1p(b / a), -torch.log1p(a / b)  # of the mean, and of one minus it
+        log_m, log_n = -torch.log1p(b / a), -torch.log1p(a / b)  # log of the mean, log of 1 - mean
         rest = stirling_rest(a) + stirling_rest(b) - stirling_rest(a + b)
-        off = a * (1 - value) - b * value  # of a from (a + b) x
+        off = a * (1 - value) - b * value  # a - (a + b) x
         apart = deviance(a, (a + b) * value, off) + deviance(b, (a + b) * (1 - value), -off)
         return (log_m + log_n + torch.log(a + b)) / 2 - apart - log_x - log_rest - HALF_LOG_TWO_PI - rest
 
