@@ -1,4 +1,4 @@
-"""Networks from shapes. Each maps (..., *event in) to (..., features out), flat, with any leading axes."""
+"""Networks built for given shapes: each maps (..., *event) to flat (..., features), with any leading axes."""
 
 from .bias import Bias, set_output_bias
 from .convolutional import (

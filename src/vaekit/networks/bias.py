@@ -1,4 +1,4 @@
-"""The bias of a network's output, which a decoder starts from."""
+"""The bias of a network's output, from which a decoder starts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Bias(nn.Module):
-    """x + bias, one number a feature: what a convolution's output lacks, which knows channels but no places."""
+    """x + bias, with one number per feature; the bias of a convolution has only one per channel."""
 
     def __init__(self, features: int):
         super().__init__()
@@ -18,9 +18,9 @@ class Bias(nn.Module):
 
 
 def set_output_bias(net: nn.Module, bias: Tensor) -> bool:
-    """Copy `bias` into the last layer with weights if it is an affine one of that size, or a `Bias`; whether it was.
+    """Copy `bias` into the last layer with weights if it is a dense layer or `Bias` of that size; return whether it is.
 
-    A dense layer before convolutions does not count, though by chance it may have as many numbers.
+    A dense layer followed by convolutions is left alone, even if it happens to have that size.
     """
     last = [m for m in net.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd | Bias)][-1:]
     if not last or not isinstance(last[0], nn.Linear | Bias) or last[0].bias is None:

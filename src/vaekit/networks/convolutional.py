@@ -1,4 +1,4 @@
-"""Convolutional networks over signals and images: (..., *event) to (..., features), flat, and back."""
+"""Convolutional networks for signals and images: (..., *event) to flat (..., features), and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def grid_sizes(size: Sequence[int], levels: int) -> list[tuple[int, ...]]:
-    """The grid after 0, 1, ... levels of halving, rounded up: (28, 20) -> (14, 10) -> (7, 5)."""
+    """The grid sizes after 0, 1, ... `levels` halvings, rounded up: (28, 20) -> (14, 10) -> (7, 5)."""
     grids = [tuple(size)]
     for _ in range(levels):
         grids.append(tuple((s + 1) // 2 for s in grids[-1]))
@@ -20,7 +20,7 @@ def grid_sizes(size: Sequence[int], levels: int) -> list[tuple[int, ...]]:
 
 
 def default_levels(size: Sequence[int], smallest: int = 4) -> int:
-    """How often an image or signal is halved until its shorter side is `smallest` or less."""
+    """The number of halvings of an image or signal until its shorter side is `smallest` or less."""
     levels, side = 0, min(size)
     while side > smallest:
         side, levels = (side + 1) // 2, levels + 1
@@ -28,7 +28,7 @@ def default_levels(size: Sequence[int], smallest: int = 4) -> int:
 
 
 class Residual(nn.Module):
-    """x + conv(act(norm(conv(act(norm(x)))))), its last convolution starting at zero."""
+    """x + conv(act(norm(conv(act(norm(x)))))), where the last convolution's weights start at zero."""
 
     def __init__(self, channels: int, dims: int):
         super().__init__()
@@ -45,7 +45,7 @@ class Residual(nn.Module):
 
 
 def norm_groups(channels: int) -> int:
-    """The number of groups of a group normalisation: the largest divisor of 8 that divides `channels`."""
+    """The number of groups for group normalisation: the largest divisor of 8 that divides `channels`."""
     return math.gcd(channels, 8)
 
 
@@ -53,8 +53,8 @@ class ConvEncoder(nn.Module):
     """Strided convolutions down to a small grid, then a dense layer; any C x H x W or C x L.
 
     Each level halves the grid (rounding up) with a 3-wide stride-2 convolution, then runs `blocks` residual blocks.
-    With `direct` > 0 a `DirectIn` of the first so many channels is added to the first `linear` features (all of them
-    if None): what is linear in x need not be learned by convolutions.
+    With `direct` > 0 a `DirectIn` of the first `direct` channels is added to the first `linear` features (all of them
+    if None), so that the convolutions need not learn linear functions of x.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class ConvDecoder(nn.Module):
     """A dense layer onto a small grid, then transposed convolutions up to the exact size: any C x H x W or C x L.
 
     Each level runs `blocks` residual blocks and doubles the grid by a 4-wide stride-2 transposed convolution, cropped
-    where the size is odd; the last goes straight to the output. An output is then a sum over 4 taps (2 x 2) where a
-    convolution after upsampling takes 9, and the kernel's width is a multiple of its stride, so no checkerboard.
+    where the size is odd; the last one gives the output. Each output then sums 4 taps (2 x 2) instead of the 9 of a
+    convolution after upsampling. The kernel's width is a multiple of its stride, which avoids checkerboard patterns.
 
-    With `direct` > 0 a `DirectOut` of so many channels is added: what is linear in z need not be learned by
-    convolutions.
+    With `direct` > 0 a `DirectOut` of `direct` channels is added, so that the convolutions need not learn linear
+    functions of z.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ DIRECT = 2**14
 
 
 def _halvings(event: Sequence[int]) -> list[tuple[int, ...]]:
-    """The grids from an image's own to the first that has at most `DIRECT` numbers."""
+    """The grid of an image and its halvings, up to the first with at most `DIRECT` numbers."""
     c, *size = event
     grids = grid_sizes(size, 64)
     return grids[: 1 + next(i for i, g in enumerate(grids) if c * math.prod(g) <= DIRECT or math.prod(g) == 1)]
@@ -147,8 +147,8 @@ def _halvings(event: Sequence[int]) -> list[tuple[int, ...]]:
 class DirectIn(nn.Module):
     """x (N, C, *size) to features (N, features) by a dense layer; a large x is first halved by linear convolutions.
 
-    `centre` is taken from x first. It is zero until it is put at the data's mean, which makes the layer quick to learn:
-    images differ from nought far more than from each other, in one direction that all weights would follow.
+    `centre` is first subtracted from x. It is zero until it is set to the data's mean, which speeds up learning: the
+    mean of images is large compared with their spread, and would dominate the gradients of all weights.
     """
 
     centre: Tensor
@@ -168,10 +168,10 @@ class DirectIn(nn.Module):
 
 
 class DirectOut(nn.Module):
-    """z (N, latent) to planes (N, planes, *size): a dense layer makes an image of few channels, mixed at each place.
+    """z (N, latent) to planes (N, planes, *size): a dense layer makes an image, whose channels are mixed per pixel.
 
-    The dense layer starts at zero, and the image is the first planes at the start: a likelihood's location. A large
-    image is made small and doubled by linear convolutions.
+    The dense layer starts at zero, and at the start the image is copied to the first planes, the location of a
+    likelihood. A large image is made at a smaller size and doubled by linear convolutions.
     """
 
     def __init__(self, latent: int, event: Sequence[int], planes: int):
@@ -194,7 +194,7 @@ class DirectOut(nn.Module):
 
 
 def doubling(channels_in: int, channels_out: int, dims: int) -> nn.Module:
-    """A transposed convolution that doubles a grid; its weights' deviation goes by the taps an output really sums."""
+    """A transposed convolution that doubles a grid, initialised for the number of taps that each output sums."""
     conv = (nn.ConvTranspose1d if dims == 1 else nn.ConvTranspose2d)(channels_in, channels_out, 4, stride=2, padding=1)
     with torch.no_grad():
         bound = (channels_in * 2**dims) ** -0.5
@@ -203,7 +203,7 @@ def doubling(channels_in: int, channels_out: int, dims: int) -> nn.Module:
 
 
 def cropped(h: Tensor, grid: Sequence[int]) -> Tensor:
-    """The first rows and columns of h (N, C, *larger), as many as `grid` has."""
+    """h (N, C, *larger) cropped to its first rows and columns, to the size of `grid`."""
     for axis, size in enumerate(grid, 2):
         h = h.narrow(axis, 0, size)
     return h

@@ -1,4 +1,4 @@
-"""Dense networks, and what any network may be wrapped in. Inputs are (..., *event), outputs (..., features), flat."""
+"""Dense networks, and wrappers for any network. Inputs are (..., *event), outputs flat (..., features)."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class MLP(nn.Module):
 
     Arguments:
         event: shape of one input.
-        features: numbers put out.
-        hidden: widths of the hidden layers; none makes it an affine map.
+        features: the number of outputs.
+        hidden: widths of the hidden layers; without any, the network is an affine map.
         activation: a name in `ACTIVATIONS`, or `gated`.
-        wide: whether inputs of more than `WIDE` numbers are scaled down by WIDE / numbers, and the first weights up.
-            At the start the network is the same; but an optimiser moves each weight by about the learning rate,
-            whatever their number, so that without it one step moves the features by a multiple of the width.
+        wide: whether inputs of more than `WIDE` numbers are multiplied by WIDE / numbers, and the first weights divided
+            by it. The network starts the same, but its steps are smaller: an optimiser moves each weight by about the
+            learning rate, so the features would otherwise move in proportion to the number of inputs.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class MLP(nn.Module):
 
 
 class Rescaled(nn.Module):
-    """`net` on x with low..high brought to -1..1: networks want numbers about 1, not the 0..255 of a likelihood.
+    """`net` on x rescaled from low..high to -1..1: networks train best on numbers near 1, not the 0..255 of levels.
 
-    What `net` takes beside x is passed on as it is.
+    Further inputs are passed to `net` unchanged.
     """
 
     def __init__(self, net: nn.Module, low: float, high: float):
@@ -88,11 +88,11 @@ class Rescaled(nn.Module):
 
 
 class Batched(nn.Module):
-    """A network that knows one batch axis, under any leading axes (samples, batch): out comes (..., features).
+    """Apply a network with one batch axis to inputs with any leading axes (samples, batch): returns (..., features).
 
     Arguments:
         net: (N, *event) -> (N, ...).
-        event: how many axes an event has: 1 for latents (D,), 3 for images (C, H, W).
+        event: the number of axes of an event: 1 for latents (D,), 3 for images (C, H, W).
     """
 
     def __init__(self, net: nn.Module, event: int = 1):

@@ -1,4 +1,4 @@
-"""What an encoder sees of a table: counts as logarithms, categories one-hot, missing values as zeros and a mask."""
+"""The inputs of an encoder of tables: counts as logarithms, categories one-hot, missing values as zeros and a mask."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vaekit.data.core import Column
 
 
 class Log1p(nn.Module):
-    """`net` on log(1 + x): counts span orders of magnitude, and networks want numbers about 1.
+    """`net` on log(1 + x): counts span orders of magnitude, and networks train best on numbers near 1.
 
-    Below 0, where only corrupted counts lie, x is read as 0.
+    Negative x, which only corrupted counts can have, is replaced by 0.
     """
 
     def __init__(self, net: nn.Module):
@@ -29,14 +29,14 @@ def _log1p(x: Tensor) -> Tensor:
 
 
 class OneHot(nn.Module):
-    """`net` on the rows of a mixed table: categories one-hot, counts as log(1 + x), the rest as they are.
+    """`net` on the rows of a mixed table: categories one-hot, counts as log(1 + x), other columns unchanged.
 
-    A missing value stays nan, in every number made of it. What the net sees is sorted by kind: real, two-valued,
-    counts, categories.
+    A missing value is nan in every input made from it. The inputs are sorted by kind: real, two-valued, counts,
+    categories.
 
     Attributes:
-        width: how many numbers the net sees of a row.
-        firsts: of each column, the place of one of its numbers.
+        width: the number of inputs of the net per row.
+        firsts: for each column, in the order of the inputs, the index of its first input.
     """
 
     def __init__(self, net: nn.Module, columns: Sequence[Column]):
@@ -65,13 +65,13 @@ _SEEN = ("real", "binary", "counts", "categorical")
 
 
 class WithMask(nn.Module):
-    """`net` on x with zeros for its missing values, and on 1 where there is a value, 0 where there is none, beside it.
+    """`net` on x with missing values set to 0, together with a mask that is 1 for observed and 0 for missing values.
 
-    Images and signals get the mask as further channels, vectors as further numbers: the net takes (2 C, *size) or 2 D.
+    For images and signals the mask is added as channels, for vectors as elements: the net takes (2 C, *size) or 2 D.
 
     Arguments:
-        dims: of the event: 1 for vectors, 2 for signals, 3 for images.
-        which: of a vector, the elements whose mask the net sees; all where not given.
+        dims: the number of axes of the event: 1 for vectors, 2 for signals, 3 for images.
+        which: the elements of a vector whose mask is an input of the net; by default all.
     """
 
     which: Tensor | None
