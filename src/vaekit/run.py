@@ -1,4 +1,4 @@
-"""What users work with: a run, what is done with it, `open_run` that opens one and `fit` that trains one."""
+"""The public interface of runs: `Run` and its methods, `open_run` to open one and `fit` to train one."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Run(SavedRun):
 
     @classmethod
     def of(cls, saved: SavedRun) -> Run:
-        """A saved run with all that is done with one."""
+        """The `Run` of a saved run."""
         run = cls(saved.path, saved.config, saved.composition)
         run._data = saved._data
         return run
 
     @property
     def facts(self) -> DataSpec:
-        """`spec`, under its name in vaekit 0.1."""
+        """The name of `spec` in vaekit 0.1."""
         warnings.warn("run.facts is now run.spec", FutureWarning, stacklevel=2)
         return self.spec
 
@@ -51,9 +51,9 @@ class Run(SavedRun):
         refit: bool = False,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> LatentDensity:
-        """A density of the run's codes to sample from (gmm, flow or two-stage): fitted once and kept with the run.
+        """A density of the run's codes to sample from (gmm, flow or two-stage), fitted once and stored with the run.
 
-        A run directory that cannot be written is left as it is, with a note. See `vaekit.latents.resample.fit_latents`.
+        If the run directory cannot be written, a note says so. See `vaekit.latents.resample.fit_latents`.
         """
         return fit_latents(self, name, components=components, steps=steps, seed=seed, refit=refit, on_progress=progress)
 
@@ -67,7 +67,7 @@ class Run(SavedRun):
     ) -> np.ndarray:
         """n codes (n, D) drawn from the prior, or from the density `latents` of the run's codes (`fit_latents`).
 
-        Of a conditional run they are for these labels, else for each class in turn.
+        In a conditional run they are for these labels, or by default for each class in turn.
         """
         if latents is None:
             return super().sample_latents(n, temperature, seed, labels)
@@ -87,8 +87,8 @@ class Run(SavedRun):
     ) -> np.ndarray:
         """n new data in the data's own units: means of p(x|z), or draws from it with `noise`.
 
-        Codes are drawn from the prior, or from what `latents` names (`fit_latents`). Rows of a table are whole where
-        the table's own are and, unless `beyond_range`, within the range of its columns.
+        Codes are drawn from the prior, or from the density that `latents` names (`fit_latents`). Columns of a table
+        that hold integers get integers, and all stay in the column's range unless `beyond_range`.
         """
         x = self.decode(self.sample_latents(n, temperature, seed, labels, latents), noise, seed)
         return self.as_rows(x, beyond_range)
@@ -104,12 +104,12 @@ class Run(SavedRun):
         labels: Labels | None = None,
         source: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Measure on a split and store in metrics.json; the list of what was measured (see `vaekit.metrics`).
+        """Measure metrics on a split, store them in metrics.json and return them as a list (see `vaekit.metrics`).
 
         Arguments:
-            split: of the run's data, or raw rows of other data; what is measured on those is not stored.
-            labels: of raw rows, for a conditional run, as for `encode`.
-            source: what the protocol calls raw rows.
+            split: a split of the run's data, or raw rows of other data, whose results are not stored.
+            labels: labels of raw rows, for a conditional run, as for `encode`.
+            source: the name of raw rows in the protocol.
         """
         return evaluate(
             self,
@@ -124,10 +124,10 @@ class Run(SavedRun):
         )
 
     def interpolate(self, a: Any, b: Any, steps: int = 11, mode: Mode = "auto", labels: Any = None) -> np.ndarray:
-        """From one datum to another through the latent space, (steps, *event): see `vaekit.latents.paths.interpolate`.
+        """Interpolate between two data in latent space, (steps, *event): see `vaekit.latents.paths.interpolate`.
 
         Arguments:
-            a, b: the number of a row of the test set, or a raw datum; raw ones of a conditional run are of `labels`.
+            a, b: the index of a test row, or a raw datum. For a conditional run, raw data need `labels`.
         """
         return self.decode(interpolate(*codes_of(self, a, b, labels), steps, mode))
 
@@ -141,11 +141,11 @@ class Run(SavedRun):
         balance: bool = True,
         labels: Labels | None = None,
     ) -> np.ndarray:
-        """A datum moved along an attribute (or class) of the data, from -strength to strength, (steps, *event).
+        """Edit a datum along the direction of an attribute or class, from -strength to strength: (steps, *event).
 
-        See `vaekit.latents.editing.direction` for the arguments. Towards a class, a row of the test set moves
-        against its own class unless `against` names another. In a conditional run the condition moves with the code;
-        a raw datum needs its own (`labels`).
+        See `vaekit.latents.editing.direction` for the arguments. A test row that moves towards a class moves away from
+        its own class, unless `against` names another. In a conditional run the condition moves with the code, and a
+        raw datum needs its condition (`labels`).
         """
         way = direction(self, attribute, against or own_class(self, datum, attribute), balance)
         return self.decode(edited(code_of(self, datum, labels), way, strength, steps)[0])
@@ -158,13 +158,13 @@ class Run(SavedRun):
         seed: int = 0,
         labels: Labels | None = None,
     ) -> Infilled:
-        """Masked parts of data filled in by posterior inference, whatever the model was trained on.
+        """Fill in masked parts of data by posterior inference; the model need not be trained with missing values.
 
         Arguments:
-            what: the number of a row of the test set, or raw rows.
-            mask: half, box, or bool (*event) (or one a row) of what is hidden.
-            draws: how many answers.
-            labels: of raw rows, for a conditional run, as for `encode`.
+            what: the index of a test row, or raw rows.
+            mask: half, box, or bool (*event) (or one mask per row), True where hidden.
+            draws: number of alternatives.
+            labels: labels of raw rows, for a conditional run, as for `encode`.
 
         See `vaekit.latents.fill.fill_masked`.
         """
@@ -179,22 +179,22 @@ class Run(SavedRun):
     def impute(
         self, what: np.ndarray, samples: int | None = None, seed: int = 0, labels: Labels | None = None
     ) -> np.ndarray:
-        """Raw rows with their missing values, nan, filled in by one pass of the encoder, (N, *event).
+        """Fill in the missing values (nan) of raw rows by one pass of the encoder, (N, *event).
 
-        It is several times as fast as `fill`, and needs a run that was trained with missing values.
+        It is several times as fast as `fill`, but needs a run that was trained with missing values.
 
         Arguments:
-            what: raw rows: an array, or a frame, whose columns are found by name.
+            what: raw rows: an array, or a frame, whose columns are matched by name.
             samples: importance samples of the expectation; None decodes the code of each row.
-            labels: of raw rows, for a conditional run, as for `encode`.
+            labels: labels of raw rows, for a conditional run, as for `encode`.
 
         Raises:
-            DataError: the run was trained without missing values, or the rows are none of this run's.
+            DataError: the run was trained without missing values, or the rows do not fit this run.
         """
         return impute_rows(self, what, labels, samples, seed)
 
     def report(self, path: str | Path | None = None) -> Path:
-        """Write the one-page report; its path."""
+        """Write the one-page report and return its path."""
         from vaekit.report import write_report
 
         return write_report([self], path)
@@ -207,7 +207,7 @@ class Run(SavedRun):
         tsne: int = 5000,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Path:
-        """Write the page that decodes live in the browser; its path. See `vaekit.explorer.write_explorer`."""
+        """Write the page that decodes live in the browser, return its path. See `vaekit.explorer.write_explorer`."""
         from vaekit.explorer import write_explorer
 
         return write_explorer(self, path, points=points, tsne=tsne, progress=progress)
@@ -215,7 +215,7 @@ class Run(SavedRun):
     def export(
         self, out: str | Path, format: Literal["onnx", "torch"] = "onnx", graphs: Sequence[str] | None = None
     ) -> list[Path]:
-        """Write decoder, encoder and densities for other programs; the files. See `vaekit.export.write_export`."""
+        """Write decoder, encoder and densities for other programs, return the files: see `export.write_export`."""
         from vaekit.export import write_export
 
         return write_export(self, out, format, graphs)[0]
@@ -226,11 +226,11 @@ def open_run(path: str | Path, model: Composition | None = None, data: Any = Non
 
     Arguments:
         path: the directory; `example` is the run that comes with vaekit.
-        model: the composition, for a run that was trained from one built by hand.
-        data: the data or their new place, where they have moved.
+        model: the composition, for a run of a composition that was built by hand.
+        data: the data or their new path, if they have moved.
 
     Raises:
-        RunError: missing, damaged, written by a newer vaekit, or not fitting `model`.
+        RunError: the run is missing, damaged, written by a newer vaekit, or does not fit `model`.
     """
     return Run.open(path, model, data)
 

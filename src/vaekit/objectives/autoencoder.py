@@ -84,7 +84,7 @@ class Autoencoder(Objective):
             penalty = penalty + self.gradient_penalty * _squared_slope(model, trace, batch).mean()
         if self.decoder_decay:
             decoder = one_layer(self, model).likelihood
-            for w in getattr(decoder, "net", decoder).parameters():  # not a head's scales or dispersions
+            for w in getattr(decoder, "net", decoder).parameters():  # without a head's scales or dispersions
                 if w.dim() > 1:
                     penalty = penalty + self.decoder_decay * 0.5 * w.square().sum()
         if self.sparsity:

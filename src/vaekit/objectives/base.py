@@ -28,9 +28,9 @@ def objective(name: str, paper: str, heading: str = "") -> Callable[[Builder], B
     `latent`, the number of latent dimensions.
 
     Arguments:
-        name: what it is called on the command line.
-        paper: where it comes from.
-        heading: of the group of help that its options are listed in.
+        name: its name on the command line.
+        paper: its source.
+        heading: the heading of its options in the command line's help.
     """
     return OBJECTIVES.add(name, paper, heading=heading or f"Objective {name}")
 
@@ -102,7 +102,7 @@ class Objective(nn.Module, ABC):
         """Check that this objective can train this model.
 
         Raises:
-            ChoiceError: it cannot, with the reason and a suggestion.
+            ChoiceError: the objective cannot; the message gives the reason and a suggestion.
         """
 
     def in_units(self, log_jacobian: float) -> None:

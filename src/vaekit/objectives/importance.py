@@ -46,7 +46,7 @@ def _carrying(value: Tensor, carrier: Tensor) -> Tensor:
 
 
 class _Apart(NamedTuple):
-    """K samples per example, and the densities at a copy of them, which cuts the graph between the networks."""
+    """K samples per example, and the densities at a copy of them, which separates the graphs of the two networks."""
 
     latent: Latent  # the samples (K, B, *event), connected to the encoder
     copy: Latent  # the same samples as a leaf, so that its gradient can be weighted before it is passed on
@@ -69,21 +69,21 @@ class _Apart(NamedTuple):
         return slope.detach()
 
     def through(self, slope: Tensor) -> Tensor:
-        """A term (K, B) with this derivative with respect to the samples, which trains the encoder."""
+        """A term (K, B) whose derivative with respect to the samples is `slope`; it trains the encoder."""
         return (slope * self.latent.z).flatten(2).sum(2)
 
     def doubly(self, share: Tensor, groups: int) -> Tensor:
         """A term (K, B) with the doubly reparametrised gradient of the bound for the encoder; its value has no meaning.
 
-        `share` are the weights normalised over all groups, (K, B). Only the derivative with respect to z is taken,
-        which holds q's parameters fixed without a second pass through its network.
+        `share` has the weights normalised over all groups, (K, B). Taking only the derivative with respect to z holds
+        q's parameters fixed without a second pass through its network.
         """
         slope = self.slope((share * (self.joint - self.copy.log_q)).sum())
         return self.through(_over(share * groups, slope) * slope)
 
 
 def _over(weights: Tensor, like: Tensor) -> Tensor:
-    """(K, B) -> (K, B, 1, ...)."""
+    """Add trailing axes of size 1: (K, B) -> (K, B, 1, ...)."""
     return weights.reshape(*weights.shape, *(1,) * (like.dim() - 2))
 
 

@@ -30,13 +30,15 @@ class SemiSupervised(Objective):
         loss = 1/B sum_i [ L(x_i, y_i) where y_i is known, else U(x_i) ]
                + alpha / (B labelled) sum_{i known} -log q(y_i | x_i).
 
-    `labelled` is the share of the *training data* whose class is known, not of the batch. A row of a random batch is
-    known with that chance, so the expectation of the second sum is alpha times the mean cross-entropy of the known
-    data, however few they are; dividing by the count in the batch would be biased, and undefined for 0.
-    The paper's alpha, which multiplies the same mean beside sums over N data, is N times this one: 0.1 N there.
+    `labelled` is the share of the *training data* whose class is known, not of the batch. It is the probability that
+    the class of a row of a random batch is known, so the expectation of the second sum is alpha times the mean
+    cross-entropy of the labelled data, however few they are. Dividing by their number in the batch would be biased, and
+    undefined for 0. The paper's alpha weights the same mean against sums over N data, so it is N times this one: an
+    alpha of 0.1 is 0.1 N in the paper.
 
-    The recorded `elbo` is the mean of -U over all rows, known or not. `accuracy` is the share of the known rows that
-    q(y|x) classifies rightly, divided in the same way: its mean over steps is the accuracy, one step's may exceed 1.
+    The recorded `elbo` is the mean of -U over all rows, labelled or not. `accuracy` is the number of labelled rows that
+    q(y|x) classifies correctly, divided by B labelled: its mean over steps is the accuracy, but a single step's value
+    may exceed 1.
 
     Arguments:
         alpha: weight of the cross-entropy.

@@ -1,1 +1,1 @@
-"""Runs: what training leaves in a directory, and everything one does with it."""
+"""Runs: the directories that training writes, and the trained models in them."""

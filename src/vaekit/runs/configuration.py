@@ -1,4 +1,4 @@
-"""The fields of a run's JSON files and their types, and what they must be beyond their types."""
+"""The fields of a run's JSON files, their types, and constraints beyond the types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vaekit.utils.plugins import why_absent
 from vaekit.utils.typed import mismatch
 
 MOST_NUMBERS = 2**31
-"""Numbers of one datum stay below it."""
+"""The number of elements of a datum must be smaller."""
 
 
 class ReaderRecord(TypedDict):
@@ -26,7 +26,7 @@ class ReaderRecord(TypedDict):
 
 
 class DataPart(TypedDict):
-    """The data of a run, as run.json has them."""
+    """The description of a run's data in run.json."""
 
     name: str
     source: str | None
@@ -40,7 +40,7 @@ class DataPart(TypedDict):
 
 
 class Decided(TypedDict):
-    """What was decided before training: device, precision and compilation."""
+    """Settings decided before training: device, precision and compilation."""
 
     device: str
     precision: str
@@ -58,7 +58,7 @@ class Plan(TypedDict):
 
 
 class Valid(TypedDict, total=False):
-    """The numbers of a validation, in nats per example."""
+    """The results of a validation, in nats per example."""
 
     step: int
     elbo: float
@@ -67,11 +67,11 @@ class Valid(TypedDict, total=False):
 
 
 Leg = TypedDict("Leg", {"asked": dict[str, float], "started": str, "from": int, "to": int})
-"""A length that a run was given, when it began, its first step and its last so far."""
+"""One leg of a run: the length requested, when it started, its first step, and its last step so far."""
 
 
 class Configuration(TypedDict):
-    """run.json."""
+    """The content of run.json."""
 
     format: int
     recipe: str | None
@@ -95,7 +95,7 @@ class Configuration(TypedDict):
 
 
 class Record(TypedDict):
-    """A line of log.jsonl; None stands for what was not finite."""
+    """A line of log.jsonl; None stands for a value that was not finite."""
 
     step: int
     kind: str
@@ -124,7 +124,7 @@ class Metrics(TypedDict):
 
 
 class Checkpoint(TypedDict):
-    """What a checkpoint says of itself."""
+    """The metadata of a checkpoint."""
 
     step: int
     seconds: float
@@ -136,19 +136,19 @@ class Checkpoint(TypedDict):
 
 
 def check(value: Any, annotation: Any, file: Path | str) -> None:
-    """Raises RunError, naming the entry, unless what `file` holds fits the annotation."""
+    """Raises RunError, naming the entry, unless the content of `file` fits the annotation."""
     if wrong := mismatch(value, annotation):
         raise RunError(f"{file} is damaged: {wrong}; restore it or train again")
 
 
 def check_configuration(config: dict[str, Any], file: Path) -> None:
-    """Raises RunError, naming the entry, unless run.json is whole, in its types and in what they must be."""
+    """Raises RunError, naming the entry, unless run.json is complete and its types and values are valid."""
     check(config, Configuration, file)
     kept, reader = option_types(), config["data"].get("reader")
     absent = reader is not None and why_absent(reader["package"]) is not None
     for name, value in config["data"]["options"].items():
         if name not in kept:
-            if absent:  # an option of that plug-in's; the data cannot be loaded without it
+            if absent:  # the option belongs to that plug-in, which loading the data requires
                 continue
             raise RunError(
                 f"{file} carries the data option {name!r}, which a run may not set: remove it from data.options "
@@ -168,7 +168,7 @@ def check_configuration(config: dict[str, Any], file: Path) -> None:
 
 
 def _check_facts(stored: dict[str, Any]) -> None:
-    """Raises a VaekitError for a description of data that no data have."""
+    """Raises a VaekitError for an impossible description of data."""
     columns = stored.get("columns", [])
     if wrong := mismatch(stored, DataSpec, "data.facts"):
         raise RunError(wrong)

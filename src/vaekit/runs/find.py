@@ -1,4 +1,4 @@
-"""Where a run is, or what is there instead."""
+"""Finding the directory of a run, or explaining what was found instead."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .example import place
 
 
 def is_run(path: str | Path | None) -> bool:
-    """Whether a run is there."""
+    """Whether the directory holds a run."""
     return path is not None and (checked_path(path) / "run.json").is_file()
 
 
 def default_out(data: str, recipe: str) -> Path:
-    """Where a run goes that is given no place: runs/DATA-RECIPE."""
+    """The default directory of a new run: runs/DATA-RECIPE."""
     of = re.sub(r"[^\w.-]+", "-", data).strip("-.") or "data"
     return Path("runs") / f"{of}-{recipe}"
 
@@ -27,7 +27,7 @@ def find_run(path: str | Path) -> Path:
     """The directory of a run; `example` is the packaged one.
 
     Raises:
-        RunError: there is no run; the message says what is there, or which run may have been meant.
+        RunError: there is no run; the message says what was found, or suggests a run.
     """
     folder = place(path)
     if (folder / "run.json").is_file():

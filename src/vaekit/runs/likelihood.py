@@ -22,11 +22,11 @@ from vaekit.utils.isolation import in_full_precision
 from .observed import Observed
 
 CHUNK_NUMBERS = 1_600_000
-"""Numbers of x decoded at once: blocks large enough for the products to be at their fastest."""
+"""The number of values of x decoded at once: large enough for matrix products to run at full speed."""
 
 
 class Placed(Protocol):
-    """A composition on a device, with the graphs that were compiled for it there."""
+    """A composition on a device, with the graphs that were compiled for it on that device."""
 
     composition: Composition
     device: torch.device
@@ -35,7 +35,7 @@ class Placed(Protocol):
 
 @dataclass
 class PerDatum:
-    """One number a datum, float64 (n,), nats; densities in the data's own units."""
+    """One number per datum, float64 (n,), in nats; densities are in the data's own units."""
 
     elbo: np.ndarray
     rate: np.ndarray
@@ -47,7 +47,7 @@ class PerDatum:
 
 
 class _Chunk:
-    """k more samples of a batch added to its running sums."""
+    """Adds k more samples of a batch to its running sums."""
 
     def __init__(self, model: Model, k: int, compile: bool):
         self.model, self.k = model, k
@@ -60,7 +60,7 @@ class _Chunk:
             except Exception as error:
                 if not is_compile_error(error):
                     raise
-                self.graph = None  # a network of one's own that does not trace: the same sums, only slower
+                self.graph = None  # a custom network that cannot be traced: the eager sums are the same, but slower
         return self.add(*arguments)
 
     def add(
@@ -76,10 +76,10 @@ class _Chunk:
 
 
 def _plan(dims: int, samples: int, n: int) -> tuple[int, int]:
-    """(data, samples) decoded at once: as many as a chunk holds, with the least padding of a last batch."""
+    """The numbers of (data, samples) decoded at once: as many as a chunk holds, with the least padding at the end."""
     decodes = max(1, CHUNK_NUMBERS // dims)
     most = min(samples, max(1, decodes // 4), 256)
-    # chunks of one size where it can be: each size is compiled
+    # prefer chunks of one size, because each size is compiled
     ks = [k for k in range(most, most // 2, -1) if samples % k == 0] or [most]
 
     def batch(k: int) -> int:
@@ -104,14 +104,14 @@ def per_datum(
 ) -> PerDatum:
     r"""Score the first n data, or those of the given rows, with K importance samples from q each.
 
-    log p(x) >= E log 1/K sum_k p(x, z_k) / q(z_k | x) (Burda et al. 2016); noise is keyed by (seed, datum, sample),
-    so a result does not depend on `batch`, and memory does not grow with K. The distortion is averaged over the same
-    samples; the rate is the closed form where there is one.
+    The bound is log p(x) >= E log 1/K sum_k p(x, z_k) / q(z_k | x) (Burda et al. 2016). Noise is keyed by (seed, datum,
+    sample), so a result does not depend on `batch`. Memory does not grow with K. The distortion is averaged over the
+    same samples; the rate has its closed form if there is one.
 
     Arguments:
         run: a `TrainedModel`.
-        compile: run the decoding as a compiled graph; by default where there is enough work to repay it.
-        rows: score the data of these numbers instead of the first n, (n,).
+        compile: compile the decoding; by default if there is enough work to repay the compilation.
+        rows: (n,) indices of the data to score instead of the first n.
     """
     if samples < 1:
         raise ChoiceError(f"the number of importance samples K must be 1 or more, got {samples}")
@@ -127,7 +127,7 @@ def per_datum(
     if compile is None:
         compile = samples * n * dims > 4e8 and has_compiler()
     base = torch.tensor(fold(seed, Key.EVALUATE), device=run.device)
-    wide = torch.float32 if run.device.type == "mps" else torch.float64  # of sums over many samples
+    wide = torch.float32 if run.device.type == "mps" else torch.float64  # for sums over many samples
     units: list[Tensor] = []
     with torch.no_grad():
         for a in range(0, n, b):
@@ -142,7 +142,7 @@ def per_datum(
             for first in range(0, samples, k):
                 size = min(k, samples - first)
                 key = (size, len(padded) if compile else 0)
-                if key not in run.graphs:  # compiled once a run and shape
+                if key not in run.graphs:  # compiled once per run and shape
                     run.graphs[key] = _Chunk(model, size, compile)
                 sums = run.graphs[key](padded, given, base, numbers, torch.tensor(first, device=run.device), sums)
             running = Weights(*(s[: len(x)].cpu().double() for s in sums[:3]))
@@ -158,7 +158,7 @@ def per_datum(
             found["means"].append(means)
             if kl is not None:
                 found["kl"].append(kl)
-            if observed.spec.missing:  # each datum lacks values of its own
+            if observed.spec.missing:  # the missing values differ between data
                 units.append(run.composition.observation.log_jacobian_of(x))
             if progress:
                 progress(a + len(x), n)
@@ -187,7 +187,7 @@ def _pad(x: Tensor, short: int) -> Tensor:
 
 
 def closed_form_rates(model: Model, x: Tensor, c: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """Closed-form KL a datum (B,) and a latent (B, D) where there is one, and the codes of the data (B, D)."""
+    """The closed-form KL per datum (B,) and per latent (B, D), if there is one, and the codes of the data (B, D)."""
     codes = model.encode(x, c)
     latents = model.trace(x, c, noise=Noise.of(0, len(x), device=x.device)).latents
     if len(latents) > 1 or not has_closed_form(latents[0].q, latents[0].p):
@@ -197,7 +197,7 @@ def closed_form_rates(model: Model, x: Tensor, c: Tensor | None) -> tuple[Tensor
 
 
 def kl_of(run: Placed, rows: np.ndarray, x: Tensor, c: Tensor | None) -> np.ndarray | None:
-    """The KL of each latent of each datum, all layers side by side, (B, D) float64; None where there is none."""
+    """The KL of each latent of each datum, with layers concatenated, (B, D) float64; None without a closed form."""
     model = run.composition.model
     if model.no_density is not None:
         return None

@@ -1,4 +1,4 @@
-"""One training per run directory and one writer per file of it, by locks that end with their process."""
+"""Locks for one training per run directory and one writer per file of it; a lock ends with its process."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ except ImportError:  # Windows
 
 LOCK = ".lock"
 PATIENCE = 60.0
-"""Seconds to wait for whoever changes a file; a change takes milliseconds."""
+"""Seconds to wait for another writer of a file; a change takes milliseconds."""
 _BUSY = (errno.EAGAIN, errno.EACCES)
 
 
 class _Taken(Exception):
-    """Another process or thread has the lock: `owner` as its file says, empty where it does not."""
+    """Another process or thread holds the lock; `owner` is what the lock file says, or empty if it is unreadable."""
 
     def __init__(self, owner: dict[str, Any]):
         super().__init__(owner)
@@ -37,13 +37,13 @@ class _Taken(Exception):
 
 @contextmanager
 def only_trainer(folder: Path) -> Iterator[None]:
-    """Meanwhile no other process or thread trains in `folder`, which exists. Who only reads needs no lock.
+    """Prevents other processes and threads from training in `folder`, which must exist. Readers need no lock.
 
-    The system's own lock (flock) ends with its process. Where a file system has none, the process that the lock file
-    names is asked for: of this machine it must be running, of another it is taken to be.
+    The operating system's lock (flock) ends with its process. On a file system without one, the lock is held as long as
+    the process named in the lock file runs; a process on another machine is assumed to be running.
 
     Raises:
-        RunError: another process or thread trains there, or the folder cannot be written.
+        RunError: another process or thread trains in the folder, or it cannot be written.
     """
     path = folder / LOCK
     try:
@@ -59,10 +59,12 @@ def only_trainer(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def only_writer(file: Path) -> Iterator[None]:
-    """Meanwhile no other process or thread that asks for it changes `file`, which need not exist; waits its turn.
+    """Waits for and then holds the lock for changing `file`, which need not exist.
+
+    It excludes only processes and threads that use this lock.
 
     Raises:
-        RunError: another one has it for longer than `PATIENCE`, or the folder cannot be written.
+        RunError: another process or thread holds it for longer than `PATIENCE`, or the folder cannot be written.
     """
     path, until = file.with_name(f".{file.name}{LOCK}"), time.monotonic() + PATIENCE
     while True:
@@ -81,16 +83,16 @@ def only_writer(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _released(fd: int, path: Path) -> Iterator[None]:
-    """The lock is let go afterwards."""
+    """Releases the lock afterwards."""
     try:
         yield
     finally:
-        if fcntl is None:  # Windows removes no open file, and whoever waits may have it open: an empty one is free
+        if fcntl is None:  # Windows cannot remove a file that a waiting process has open: an empty file is free
             with suppress(OSError):
                 os.ftruncate(fd, 0)
             os.close(fd)
         with suppress(OSError):
-            path.unlink()  # before it is let go, so that nobody else's is removed
+            path.unlink()  # before the release, so as not to remove another owner's file
         if fcntl is not None:
             os.close(fd)
 
@@ -99,8 +101,8 @@ def _locked(path: Path) -> int:
     """An open and locked file at `path`.
 
     Raises:
-        _Taken: somebody else has it.
-        RunError: it cannot be written.
+        _Taken: another process or thread holds the lock.
+        RunError: the file cannot be written.
     """
     while True:
         try:
@@ -124,11 +126,11 @@ def _locked(path: Path) -> int:
         except BaseException:
             os.close(fd)
             raise
-        os.close(fd)  # whoever had it removed the file as it was opened: try the new one
+        os.close(fd)  # the previous owner removed the file after we opened it: retry with a new one
 
 
 def _flock(fd: int) -> bool | None:
-    """Whether the system lets us have the file; None where it cannot tell."""
+    """Whether the system grants the lock; None if it does not support locks."""
     if fcntl is None:
         return None
     try:
@@ -156,7 +158,7 @@ def _ourselves() -> dict[str, Any]:
 
 
 def _owner(fd: int) -> dict[str, Any]:
-    """Who wrote the lock file; empty where it does not say."""
+    """The owner that the lock file names; empty if it names none."""
     try:
         owner = json.loads(os.read(fd, 4096))
     except ValueError:
@@ -170,11 +172,11 @@ def _at_work(owner: dict[str, Any]) -> bool:
         return True
     if owner.get("boot") != _boot() or not is_running(owner["pid"]):
         return False
-    return owner.get("begun") == _begun(owner["pid"])  # else its number went to another process
+    return owner.get("begun") == _begun(owner["pid"])  # otherwise its process id was reused
 
 
 def _boot() -> str | None:
-    """What changes when this machine starts anew."""
+    """An identifier that changes when the machine reboots."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -182,7 +184,7 @@ def _boot() -> str | None:
 
 
 def _begun(pid: int) -> str | None:
-    """When a process began, in the system's own terms."""
+    """The start time of a process, as the system reports it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

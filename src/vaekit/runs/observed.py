@@ -1,4 +1,4 @@
-"""Raw data as a trained model sees them: checked, laid out, observed, and told by row number."""
+"""Raw data as a trained model sees them: checked, laid out, observed, and addressed by row number."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from vaekit.utils.progress import say
 
 UNCONDITIONAL = "this run is not conditional, so it takes no `labels`: leave them out"
 Batch = tuple[np.ndarray, Tensor, Tensor | None]
-"""Row numbers (n,), x (n, *event), what a conditional model is given of them (n, C)."""
+"""Row numbers (n,), x (n, *event), and the condition of a conditional model (n, C)."""
 
 
 class Observed:
-    """The x of evaluated data by row number: drawn once and for all where the observation is a draw.
+    """The x of evaluated data by row number; a random observation is drawn once and stays the same.
 
     Attributes:
-        n: how many data.
+        n: number of data.
         split: "valid", "test", "train" or "array".
-        labels: of an array, what `Condition.encoded` takes.
+        labels: the labels of an array, as `Condition.encoded` takes them.
 
     Raises:
         ChoiceError: `labels` for a model that is not conditional.
@@ -64,7 +64,7 @@ class Observed:
 
     @property
     def frozen(self) -> FrozenDraw | None:
-        """The binary draw that validation and test images keep, where the observation is a draw."""
+        """The fixed binary draw of validation and test images, if the observation is random."""
         if not isinstance(self.observation, Binary):
             return None
         if self._frozen is None:
@@ -79,7 +79,7 @@ class Observed:
         return self._frozen
 
     def groups(self, n: int | None = None) -> np.ndarray | None:
-        """The group of each of the first n data, (n,); None where data were not split by group."""
+        """The group of each of the first n data, (n,); None if the data were not split by group."""
         group = None if self.data is None else getattr(self.data, self.split).group
         return None if group is None else group[: self.n if n is None else n]
 
@@ -88,10 +88,10 @@ class Observed:
         return self.frozen.digest(self.part, n) if self.frozen is not None else None
 
     def condition(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor | None:
-        """What a conditional model is given of these rows, (n, C); None for other models.
+        """The condition of these rows, (n, C); None if the model is not conditional.
 
         Raises:
-            ChoiceError: the model is conditional on something these data do not have.
+            ChoiceError: these data lack what the model is conditioned on.
         """
         wanted = self.composition.condition
         if wanted is None:
@@ -110,7 +110,7 @@ class Observed:
         return torch.from_numpy(self._conditions[rows]).to(device)
 
     def given(self, row: int) -> np.ndarray | None:
-        """The condition of one datum as `labels` of raw data take it; None for other models."""
+        """The condition of one datum in the form of `labels` of raw data; None if the model is not conditional."""
         wanted, c = self.composition.condition, self.condition(np.array([row]))
         return None if wanted is None or c is None else wanted.decoded(c.numpy())
 
@@ -126,10 +126,10 @@ class Observed:
             return self.observation(raw)
 
     def batches(self, rows: np.ndarray | None, n: int | None, device: torch.device | str = "cpu") -> Iterator[Batch]:
-        """(row numbers, x, c) a block: of the given rows, or of the first n.
+        """Yields (row numbers, x, c) per block, of the given rows or of the first n.
 
         Raises:
-            ChoiceError: a row that is not there.
+            ChoiceError: a row does not exist.
         """
         if rows is None:
             rows = np.arange(self.n if n is None else min(n, self.n))
@@ -146,7 +146,7 @@ def _between(reader: Observed, a: int, b: int) -> np.ndarray:
 
 
 def block_of(dims: int) -> int:
-    """How many data are encoded or decoded at once: a few million numbers of x."""
+    """The number of data encoded or decoded at once: a few million values of x."""
     return max(1, min(500, 4_000_000 // dims))
 
 
@@ -158,17 +158,17 @@ def of_frame(
     options: Mapping[str, Any],
     condition: Condition | None,
 ) -> tuple[np.ndarray, Labels | None]:
-    """Rows of a frame of pandas, polars or pyarrow as a model's table would be read, and their labels.
+    """The rows of a frame of pandas, polars or pyarrow, read like the model's own table, and their labels.
 
-    Without `labels` those of a conditional model are taken from the frame. Notes on it go to standard error.
+    Without `labels`, those of a conditional model are taken from the frame. Notes on it go to standard error.
 
     Arguments:
-        columns: of the table.
-        options: with which it was read; the columns of its label and group are left out of x.
+        columns: the columns of the model's table.
+        options: the options with which that table was read; its label and group columns are left out of x.
 
     Raises:
-        DataError: a column is missing, or holds what the table's does not.
-        ChoiceError: the model is conditional on something that the frame does not have.
+        DataError: a column is missing, or has values that do not occur in the table's column.
+        ChoiceError: the frame lacks what the model is conditioned on.
     """
     from vaekit.data.readers.table import frame as read_frame
 
@@ -182,7 +182,7 @@ def of_frame(
 
 
 def blurred(data: Data, composition: Composition) -> str | None:
-    """What a run loses that sees data in float32 which need float64; None where it loses nothing."""
+    """A warning that a run's observation in float32 loses differences between data that need float64; else None."""
     if not data.train.double or composition.observation.in_double:
         return None
     return (
@@ -193,17 +193,17 @@ def blurred(data: Data, composition: Composition) -> str | None:
 
 
 def laid_out(raw: np.ndarray, spec: DataSpec) -> np.ndarray:
-    """Raw rows in any layout that a run's data may have -> (N, *event), whatever their values; one datum is N = 1.
+    """Raw rows in any layout that the run accepts -> (N, *event), without a check of values; one datum gives N = 1.
 
     Raises:
-        DataError: rows of another shape.
+        DataError: the rows have the wrong shape.
     """
     raw, shape = np.asarray(Sparse(raw) if is_sparse(raw) else raw), spec.shape
     if raw.size == spec.dims and (raw.shape == shape or raw.shape[:1] != (1,)):
         raw = raw[None]
     if raw.shape[1:] == shape:
         return raw
-    if raw.shape[1:] == (spec.dims,) and spec.kind in ("image", "signal"):  # flat, as `load(shape=)` takes them
+    if raw.shape[1:] == (spec.dims,) and spec.kind in ("image", "signal"):  # flat rows, as accepted by `load(shape=)`
         row = spec.row or (shape[1:] if shape[0] == 1 else ())
         raw = raw.reshape(len(raw), *row) if row else raw
     plan = layout(spec.kind, raw.shape[1:])  # type: ignore[arg-type]
@@ -214,16 +214,16 @@ def laid_out(raw: np.ndarray, spec: DataSpec) -> np.ndarray:
 
 
 def _whole(raw: np.ndarray, high: float) -> bool:
-    """Whether floats are whole numbers of the range 0..high after all, rather than shares of it in [0, 1]."""
+    """Whether floats are integers in the range 0..high rather than fractions of it in [0, 1]."""
     known = raw[~np.isnan(raw)]
     return bool((known == np.round(known)).all()) and (high <= 1 or not len(known) or bool(known.max() > 1))
 
 
 def events(raw: np.ndarray, spec: DataSpec, observation: Observation) -> np.ndarray:
-    """Raw rows in any layout that a run's data may have -> (N, *event).
+    """Raw rows in any layout that the run accepts -> (N, *event).
 
     Raises:
-        DataError: wrong shape, or values of another range than the run was trained on.
+        DataError: the rows have the wrong shape, or values outside the range that the run was trained on.
     """
     raw = cast(laid_out(raw, spec), double=True)
     for first, part in blocks(raw, double=True) if raw.dtype.kind == "f" else ():
@@ -248,7 +248,7 @@ def events(raw: np.ndarray, spec: DataSpec, observation: Observation) -> np.ndar
     if not spec.double:
         raw = cast(raw)
     if observation.bounded and len(raw):
-        least, most = np.fmin.reduce(raw, None), np.fmax.reduce(raw, None)  # of the values that are there
+        least, most = np.fmin.reduce(raw, None), np.fmax.reduce(raw, None)  # ignoring missing values
         if least < low or most > high:
             raise DataError(
                 f"this run was trained on values {low:g}..{high:g}, got {raw.dtype} from {least:g} to {most:g}: "

@@ -1,4 +1,4 @@
-"""Going on with a run: the settings that it keeps, and a longer training of it."""
+"""Resuming a run with its settings, and extending its training."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from vaekit.recipes.composition import Composition
 from .stored import check_splits, read_otherwise
 
 FINISHED = ("finished", "stopped early")
-"""States of a run in which nothing is left to train."""
+"""States of a run whose training is complete."""
 LENGTHS = ("epochs", "steps", "minutes")
 
 
 @dataclass
 class Asked:
-    """What a call of `fit` asks for: `named` are the training options that it gives by name."""
+    """The settings requested by a call of `fit`; `named` are the training options that it passes by name."""
 
     recipe: str | Composition | None
     choices: dict[str, Any]
@@ -32,16 +32,16 @@ class Asked:
     named: frozenset[str]
 
     def training(self) -> dict[str, Any]:
-        """The training options that were given."""
+        """The training options that were passed."""
         given = dataclasses.asdict(self.options)
         return {n: v for n, v in given.items() if n in self.named or v != getattr(Options(), n)}
 
 
 def check_settings(config: dict[str, Any], asked: Asked, *, extend: bool = False) -> None:
-    """A run that goes on keeps its settings; an extended one may change its length and raise its patience.
+    """Check that a resumed run keeps its settings; with `extend`, its length and patience may change.
 
     Raises:
-        RunError: something else was asked for than the run was started with.
+        RunError: a requested setting differs from the one that the run was started with.
     """
     recipe, own = asked.recipe, isinstance(asked.recipe, Composition)
     if recipe is not None and (own != (config["recipe"] is None) or (not own and recipe != config["recipe"])):
@@ -55,7 +55,7 @@ def check_settings(config: dict[str, Any], asked: Asked, *, extend: bool = False
         if _plain(kept) == _plain(value):
             continue
         if name in LENGTHS and any(leg["asked"].get(name) == value for leg in config.get("legs", [])[:-1]):
-            continue  # the length before it was extended, as a cell that runs again asks for
+            continue  # the length before an extension, as requested by a notebook cell that is run again
         was = f"without `{name}`" if kept is None else f"with `{name}={_plain(kept)!r}`"
         longer = "to train longer add `extend=True`; " if name in LENGTHS else ""
         other = "start another run (`init_from` takes this one's weights)" if training else "start another run"
@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
 
 
 def check_data(config: dict[str, Any], data: Data, path: Path) -> None:
-    """Raises RunError unless these are the data, in the splits, that the run at `path` was started on."""
+    """Raises RunError unless the data and their splits are those that the run at `path` was started on."""
     if not data.is_same(config["data"]["digest"]):
         raise RunError(
             "the data differ from those the run was started on: give the same, or another `out`" + read_otherwise(data)
@@ -81,20 +81,20 @@ def check_data(config: dict[str, Any], data: Data, path: Path) -> None:
 
 
 def leg(asked: dict[str, Any], step: int) -> dict[str, Any]:
-    """A leg of a run in run.json: the length that was asked for, when it began, its first and its last step so far."""
+    """A leg of a run in run.json: the length requested, when it started, its first step and its last step so far."""
     lengths = {n: asked[n] for n in LENGTHS if asked.get(n) is not None}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {"asked": lengths, "started": now, "from": step, "to": step}
 
 
 def lengthen(config: dict[str, Any], options: Options, done: int) -> bool:
-    """Give the run that `config` describes the length, and the patience, of `options`: False where it has them.
+    """Set the length and patience of `options` in the `config` of a run; False if the run has them already.
 
-    Lengths count from the run's beginning. `done` steps are saved.
+    Lengths count from the run's beginning. `done` is the number of steps saved.
 
     Raises:
-        ChoiceError: no length is given, or one that the run has passed.
-        RunError: the run stopped early and no larger patience is given, or nothing is saved to go on from.
+        ChoiceError: no length is given, or the run has passed it.
+        RunError: the run stopped early and no larger patience is given, or there is no checkpoint to resume from.
     """
     training = config["training"]
     lengths = {n: getattr(options, n) for n in LENGTHS}
@@ -111,7 +111,7 @@ def lengthen(config: dict[str, Any], options: Options, done: int) -> bool:
     horizon = _horizon(config, given, done)
     if horizon is None and not more:
         return False
-    if "legs" not in config:  # of an earlier version
+    if "legs" not in config:  # written by an earlier version
         config["legs"] = [leg(training, 0) | {"started": config.get("created"), "to": done}]
     config["training"] = training | dict.fromkeys(LENGTHS) | given | more
     config["plan"] = {"horizon": horizon or done}
@@ -121,7 +121,7 @@ def lengthen(config: dict[str, Any], options: Options, done: int) -> bool:
 
 
 def _patience(config: dict[str, Any], patience: int | None) -> dict[str, int]:
-    """A patience that is raised; nothing where it stays."""
+    """The new patience if it is raised, else an empty dictionary."""
     before = config["training"].get("patience")
     if patience is not None and patience != before:
         if before is None:
@@ -138,7 +138,7 @@ def _patience(config: dict[str, Any], patience: int | None) -> dict[str, int]:
 
 
 def _horizon(config: dict[str, Any], given: dict[str, Any], done: int) -> int | None:
-    """The last step of a run of this length; None where the run is finished and has it already."""
+    """The last step of a run of this length; None if the run has finished with this length."""
     finished = config["state"] == "finished"
     if "minutes" in given:
         spent, wanted = config.get("seconds", 0.0), 60 * given["minutes"]
@@ -163,7 +163,7 @@ def _horizon(config: dict[str, Any], given: dict[str, Any], done: int) -> int | 
 
 
 def schedule_note(config: dict[str, Any], before: int, done: int) -> str | None:
-    """What an extension does to the learning rate; None where it does not depend on the length."""
+    """A note on how an extension changes the learning rate; None if the rate does not depend on the length."""
     name, horizon = config["training"]["schedule"] or "constant", config["plan"]["horizon"]
     if name == "constant":
         return None

@@ -1,11 +1,11 @@
-"""The directory of a run: its configuration, log, measured numbers and data, around the trained model.
+"""The directory of a run: a trained model with its configuration, log, metrics and data.
 
-run.json            what was asked and decided: recipe, arguments, data, training, versions
-model.safetensors   the weights to use (averaged or best), objective and observation included
+run.json            settings requested and decided: recipe, arguments, data, training, versions
+model.safetensors   the weights to use (averaged or best), including those of objective and observation
 checkpoint/         the last two states of training
-log.jsonl           one line a record
-metrics.json        measured numbers, each with its protocol
-splits.safetensors  which rows of the source were train, valid and test
+log.jsonl           one record per line
+metrics.json        measured metrics, each with its protocol
+splits.safetensors  the rows of the source in the training, validation and test splits
 latents/            densities fitted to the codes, to sample from
 figures/, report.html
 """
@@ -46,13 +46,13 @@ from .trained import TrainedModel
 
 
 class SavedRun(TrainedModel):
-    """A trained model with the directory that it was opened from."""
+    """A trained model and the directory that it was opened from."""
 
     def __init__(self, path: Path, config: dict[str, Any], composition: Composition):
         super().__init__(composition, DataSpec.from_json(config["data"]["facts"]))
         self.path, self.config = path, config
         self.unstored: dict[str, Any] = {}  # densities of codes that could not be written into the run directory
-        self.folder: Any = None  # a temporary directory around it, which goes when it does
+        self.folder: Any = None  # its temporary directory, if any, which is deleted with this object
 
     @classmethod
     def open(cls, path: str | Path, model: Composition | None = None, data: Any = None) -> Self:
@@ -64,14 +64,14 @@ class SavedRun(TrainedModel):
         composition = rebuild(config, model, (path / "model.safetensors").stat().st_size)
         load_weights(composition, tensors, path / "model.safetensors")
         for module in composition.modules.values():
-            module.cpu().eval()  # a composition built by hand may have been trained elsewhere
+            module.cpu().eval()  # a composition built by hand may be on another device
         run = cls(path, config, composition)
         if data is not None:
             run.use_data(data)
         return run
 
     def __repr__(self) -> str:
-        """What it is, with its settings and the day it was made: a line or two to print on a page."""
+        """A description of the run with its settings and date of creation, in a line or two."""
         config, training = self.config, self.config["training"]
         choices = ", ".join(f"{k}={v}" for k, v in config["arguments"].items())
         return (
@@ -99,7 +99,7 @@ class SavedRun(TrainedModel):
 
     @property
     def state(self) -> str:
-        """new, running, finished, stopped early, interrupted or failed."""
+        """The state of training: new, running, finished, stopped early, interrupted or failed."""
         return self.config["state"]
 
     @property
@@ -109,17 +109,19 @@ class SavedRun(TrainedModel):
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """What metrics.json holds: each number with its protocol."""
+        """The entries of metrics.json, each with its protocol."""
         file = self.path / "metrics.json"
         held = read_json(file) if file.exists() else []
         check({"metrics": held}, Metrics, file)
         return held
 
     def add_metrics(self, metrics: list[dict[str, Any]]) -> None:
-        """Store these; one of the same name and protocol is replaced, and what others store meanwhile is kept.
+        """Store metrics in metrics.json, replacing those of the same name and protocol.
+
+        Metrics that other processes store at the same time are kept.
 
         Raises:
-            RunError: one of them is not finite, the directory cannot be written, or it has other weights by now.
+            RunError: a value is not finite, the directory cannot be written, or its weights have changed since.
         """
         for m in metrics:
             if isinstance(m["value"], float) and not math.isfinite(m["value"]):
@@ -127,7 +129,7 @@ class SavedRun(TrainedModel):
                     f"{self.path}: {m['name']} is {m['value']}: the weights are damaged, or these data are far from "
                     "those of training"
                 )
-        # one measured before errors were by group gives way, too
+        # also replace a metric from before standard errors were by group
         plain = lambda p: {k: v for k, v in p.items() if k != "groups"}  # noqa: E731
         key = lambda m: (m["name"], json.dumps(plain(m["protocol"]), sort_keys=True))  # noqa: E731
         file = self.path / "metrics.json"
@@ -139,17 +141,17 @@ class SavedRun(TrainedModel):
 
     @property
     def data(self) -> Data:
-        """The data it was trained on, loaded again with the same rows in the same splits."""
+        """The data that the run was trained on, reloaded with the same rows in the same splits."""
         if self._data is None:
             self.use_data()
         assert self._data is not None
         return self._data
 
     def use_data(self, source: Any = None) -> Data:
-        """Load the run's data, from `source` when they have moved.
+        """Load the run's data, from `source` if they have moved.
 
         Raises:
-            DataError: they cannot be found, or are other data than the run was trained on.
+            DataError: the data are not found, or differ from those that the run was trained on.
         """
         stored = self.config["data"]
         if isinstance(source, Data):
@@ -190,7 +192,7 @@ class SavedRun(TrainedModel):
         return data
 
     def place_of(self, page: str) -> Path:
-        """Where a page goes that is given no place: into the run, or here as RUN-PAGE where that cannot be written."""
+        """The default path of a page: in the run, or RUN-PAGE in the current directory if the run cannot be written."""
         if self.path != PLACE and is_writable(self.path):
             return self.path / page
         if self.path != PLACE:

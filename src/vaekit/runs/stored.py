@@ -1,4 +1,4 @@
-"""What a run directory holds, read again: its configuration checked, its composition rebuilt, its weights put back."""
+"""Reading a run directory: checking its configuration, rebuilding its composition, loading its weights."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from .configuration import Record, check, check_configuration
 from .find import find_run
 
 FORMAT = 2
-"""Of a run directory: one of a higher was written by a newer vaekit; 1 wrote every row of its splits."""
+"""The version of the format of run directories. A newer vaekit writes a higher one; 1 stored every row of a split."""
 SPLITS = "splits.safetensors"
 MOST_FILES = 2_000_000
-"""Of a folder that a run names for its data; they are counted within seconds."""
+"""The maximum number of files in the data folder that a run names; counting them takes seconds."""
 SYSTEM_FOLDERS = ("/dev", "/proc", "/sys")
 OWN = ("model.safetensors", "checkpoint", "log.jsonl", "metrics.json", "latents")
-"""Of a run, besides run.json and its splits: without a run.json beside them the directory is not for a new run."""
+"""The files of a run besides run.json and its splits. A directory that has them but no run.json takes no new run."""
 
 
 def write_splits(path: Path, splits: Mapping[str, np.ndarray]) -> None:
-    """The rows of each split to splits.safetensors: as they are, or as (k, 2) first and last + 1 of their runs.
+    """Write the rows of each split to splits.safetensors: as row numbers, or as (k, 2) intervals of consecutive rows.
 
-    Rows of 1, 2, 3, 7, 8 are the runs [1, 4) and [7, 9). Whichever is shorter is written.
+    The rows 1, 2, 3, 7, 8 are the intervals [1, 4) and [7, 9). The shorter form is written.
     """
     tensors = {}
     for part, rows in splits.items():
@@ -56,9 +56,9 @@ def write_splits(path: Path, splits: Mapping[str, np.ndarray]) -> None:
 
 
 def stored_splits(path: Path) -> dict[str, np.ndarray]:
-    """The rows of each split of the run at `path`, int64, as they are kept: (n,) rows, or (k, 2) runs of them.
+    """The rows of each split of the run at `path`, int64, in the stored form: (n,) rows, or (k, 2) intervals.
 
-    A few runs may stand for any number of rows: `load` takes them as they are, and holds them against its data.
+    A few intervals may stand for any number of rows: `load` accepts them in this form and checks them against its data.
 
     Raises:
         RunError: the file is missing or damaged.
@@ -79,16 +79,16 @@ def stored_splits(path: Path) -> dict[str, np.ndarray]:
 
 
 def reader_record(data: Data) -> dict[str, str] | None:
-    """What a run records of the reader of its data: its name and package, if it is of a plug-in."""
+    """The record of the reader of a run's data: its name and package, if it belongs to a plug-in."""
     reader = READERS.get(data.reader)
     return None if reader is None or reader.package is None else {"name": reader.name, "package": reader.package}
 
 
 def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `load` that read a run's data again as they were read: its options, and what they were.
+    """The arguments of `load` that read a run's data as they were read before: its options, and columns or kind.
 
     Raises:
-        RunError: the plug-in that reads them is absent.
+        RunError: the plug-in that reads the data is absent.
     """
     reader = config["data"].get("reader")
     if reader is not None and (why := why_absent(reader["package"])):
@@ -99,7 +99,7 @@ def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_otherwise(data: Data) -> str:
-    """What else may be the reason that data differ from a run's: of images, that they were read by another vaekit."""
+    """Another possible reason why data differ from a run's: an earlier vaekit may have read images differently."""
     if data.train.names is None:
         return ""
     return (
@@ -120,7 +120,7 @@ def check_splits(data: Data, path: Path) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Every record of the log of the run at `path`; a last line that was cut short is none.
+    """Every record of the log of the run at `path`; an incomplete last line is ignored.
 
     Raises:
         RunError: another line is damaged.
@@ -138,13 +138,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def check_source(source: str, path: Path, n: int) -> None:
-    """Refuse the place that run.json names for its data where nothing should be read unasked.
+    """Check that the data path in run.json is safe to read without being asked to.
 
-    A folder is counted before any image of it is opened, and no further than makes sense for the `n` data of the run.
+    The files of a folder are counted before any image is opened, up to a limit that depends on the run's `n` data.
 
     Raises:
-        DataError: the root of the file system, devices and what the system tells of itself, or a folder that has far
-            more files than the run has data, or fewer images.
+        DataError: the path is the root of the file system, in a folder of devices or system information, or a folder
+            with far more files than the run has data, or with fewer images.
     """
     place = known_path(source)
     if source in SETS or not place.is_dir():
@@ -168,10 +168,10 @@ def check_source(source: str, path: Path, n: int) -> None:
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """run.json of a run directory, checked.
+    """Read and check run.json of a run directory.
 
     Raises:
-        RunError: no run there, damaged, or written by a newer vaekit.
+        RunError: there is no run, it is damaged, or it was written by a newer vaekit.
     """
     path = find_run(path)
     config = read_json(path / "run.json")
@@ -185,7 +185,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def _name_classes(config: dict[str, Any]) -> None:
-    """Earlier versions stored class names that were given as numbers as numbers."""
+    """Convert numeric class names to strings: earlier versions stored them as numbers."""
     data = config.get("data")
     spec = data.get("facts") if isinstance(data, dict) else None
     for held, key in ((data, "label_names"), (spec, "classes")):
@@ -194,7 +194,7 @@ def _name_classes(config: dict[str, Any]) -> None:
 
 
 def clear(path: Path) -> None:
-    """Remove what a run directory holds, except run.json: until that is replaced the directory has a run."""
+    """Remove the files of a run except run.json, so that the directory holds a run until that is replaced."""
     pages, pictures = ("report.html", "explorer.html"), (path / "figures").glob("*.png")
     for file in (*(path / name for name in (*OWN, *pages)), *pictures, *path.glob("metrics-*.json")):
         if file.is_dir():
@@ -209,14 +209,14 @@ def rebuild(
     """The composition that a configuration describes, with fresh weights.
 
     Arguments:
-        config: of run.json, checked.
-        composition: of a run that was trained from one built by hand.
-        held: bytes of the file that its weights are in, where there is one; a model much larger is refused.
-        seed: of the weights.
+        config: the content of run.json, checked.
+        composition: the composition, for a run of one that was built by hand.
+        held: size in bytes of the file of its weights, if there is one; a much larger model is refused.
+        seed: seed of the weights.
 
     Raises:
-        RunError: the model is larger than its weights, or a network of its own was not given.
-        ChoiceError: no such recipe or choice.
+        RunError: the model is larger than its weights, or a custom network was not passed.
+        ChoiceError: an unknown recipe or choice.
     """
     if config["recipe"] is None:
         if composition is None:
@@ -224,7 +224,7 @@ def rebuild(
         return composition
     check_plugins(config)
     recipe = get_recipe(config["recipe"])
-    # the defaults of its day, so that a later version's do not change a model that was trained
+    # use the defaults stored with the run, so that a later version's defaults do not change a trained model
     then = {k: v for k, v in {**BEFORE, **config.get("defaults", {})}.items() if k in recipe.parameters}
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in {**then, **config["arguments"]}.items()}
     why = "run.json describes a model far larger than the weights beside it: restore it or train again"
@@ -234,7 +234,7 @@ def rebuild(
 
 
 def check_plugins(config: dict[str, Any]) -> None:
-    """Raise RunError, naming the package, where a plug-in that registered a part of the run is not loaded."""
+    """Raise RunError, naming the package, if a plug-in that registered a part of the run is not loaded."""
     for what, package in config.get("plugins", {}).items():
         if why := why_absent(package):
             name = config["recipe"] if what == "recipe" else config["arguments"].get(what)
@@ -242,7 +242,7 @@ def check_plugins(config: dict[str, Any]) -> None:
 
 
 def load_weights(composition: Composition, tensors: dict[str, Tensor], path: Path) -> None:
-    """Put saved tensors into the three parts of a composition, all of them and nothing else."""
+    """Load saved tensors into the three parts of a composition; the names must match exactly."""
     for part, module in composition.modules.items():
         mine = {n.removeprefix(part + "."): t for n, t in tensors.items() if n.startswith(part + ".")}
         own = module.state_dict()

@@ -1,4 +1,4 @@
-"""A trained model in memory: raw data in, arrays out. It needs no directory."""
+"""A trained model in memory, without a directory: raw data in, arrays out."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class TrainedModel:
 
     Arguments:
         composition: model, objective and observation, with trained weights.
-        spec: the description of the data that it takes.
-        data: its data, if their splits are to be used by name.
+        spec: the description of the data that it accepts.
+        data: its data, for using their splits by name.
     """
 
     def __init__(self, composition: Composition, spec: DataSpec, data: Data | None = None):
         self.composition, self.spec, self._data = composition, spec, data
         self.device = torch.device("cpu")
-        self.graphs: dict[Any, Any] = {}  # what the estimators compiled for this model
+        self.graphs: dict[Any, Any] = {}  # graphs that the estimators compiled for this model
         self._observed: dict[str, Observed] = {}
 
     @property
@@ -57,12 +57,12 @@ class TrainedModel:
 
     @property
     def feature_names(self) -> Sequence[str]:
-        """The names of the elements of x where the data gave them; empty where they did not."""
+        """The names of the elements of x; empty if the data have none."""
         return (self._data and self._data.feature_names) or ()
 
     @property
     def read_options(self) -> dict[str, Any]:
-        """The options with which the data were read."""
+        """The options that the data were read with."""
         return {} if self._data is None else self._data.options
 
     @property
@@ -72,12 +72,12 @@ class TrainedModel:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What each column of x is: the table's own, or numbers of the names that the data had; none without names."""
+        """The columns of x: those of a table, or numeric columns with the data's feature names; none without names."""
         kind: ColumnKind = "counts" if self.spec.kind == "counts" else "real"
         return self.spec.columns or tuple(Column(name, kind) for name in self.feature_names)
 
     def to(self, device: str | torch.device) -> Self:
-        """Move the model; data are observed on the CPU and results come back there."""
+        """Move the model to a device; data are observed on the CPU, and results return to it."""
         self.device = torch.device(device)
         self.model.to(self.device)
         self.graphs.clear()
@@ -86,14 +86,14 @@ class TrainedModel:
     # --- raw data in, arrays out --------------------------------------------------------------------------------
 
     def events(self, raw: np.ndarray) -> np.ndarray:
-        """Raw rows in any layout that this run's data may have -> (N, *event); see `vaekit.runs.observed.events`."""
+        """Raw rows in any layout that this run accepts -> (N, *event); see `vaekit.runs.observed.events`."""
         return events(raw, self.spec, self.composition.observation)
 
     def row(self, index: int | np.integer) -> np.ndarray:
-        """The index of a row of the test split as an array of one.
+        """The index of a row of the test split as an array of one element.
 
         Raises:
-            ChoiceError: there is no such row.
+            ChoiceError: the row does not exist.
         """
         n = len(self.data.test)
         if not 0 <= index < n:
@@ -103,7 +103,7 @@ class TrainedModel:
     def observed(self, what: str | np.ndarray | Observed = "test", labels: Labels | None = None) -> Observed:
         """The x of a split of the data (`train`, `valid`, `test`), or of raw rows (`labels` as for `encode`).
 
-        What is observed already is returned as it is.
+        An `Observed` is returned unchanged.
         """
         if isinstance(what, Observed):
             return what
@@ -116,7 +116,7 @@ class TrainedModel:
                     if self.composition.condition is None
                     else f"the {what} data have their own conditions: `labels` is for raw rows"
                 )
-            if what not in self._observed:  # kept, since its binary draw is
+            if what not in self._observed:  # cached, to keep its binary draw
                 self._observed[what] = Observed(self.composition, self.spec, what, self.data)
             return self._observed[what]
         if is_frame(what):
@@ -145,17 +145,17 @@ class TrainedModel:
 
         Arguments:
             what: a split of the run's data; the index of a row of the test split; or raw rows: an array, one datum
-                without the axis of rows, or a frame, whose columns are found by name. One datum gives N = 1.
-            n: only the first n data.
-            rows: only the data of these numbers; binarised ones as the split's frozen draw has them.
-            labels: of an array of raw rows, for a conditional run: a class for each, or one for all, by name or by
-                code 0..size-1; of attributes numbers (n, size). Where any class is named by a whole number, numbers are
-                names, never codes: with classes "3", "7" and "9" the 0 is no class and 3 is the class "3".
+                without the axis of rows, or a frame, whose columns are matched by name. One datum gives N = 1.
+            n: encode only the first n data.
+            rows: encode only the data with these indices; binarised data use the split's fixed draw.
+            labels: labels of an array of raw rows, for a conditional run: one class per row or one for all rows, by
+                name or by code 0..size-1; for attributes, numbers (n, size). If the name of any class is an integer,
+                integers are names, never codes: with classes "3", "7" and "9", 0 is not a class and 3 is the class "3".
             progress: called as progress(done, of).
 
         Raises:
-            ChoiceError: `labels` for a run that is not conditional, or with a split; a class that is unknown.
-            DataError: rows that are none of this run's.
+            ChoiceError: `labels` for a run that is not conditional, or with a split; or an unknown class.
+            DataError: the rows do not fit this run.
         """
         if isinstance(what, int | np.integer):
             rows, what = self.row(what), "test"
@@ -174,7 +174,7 @@ class TrainedModel:
     @torch.no_grad()
     @in_full_precision()
     def decode(self, z: np.ndarray | Tensor, noise: bool = False, seed: int = 0) -> np.ndarray:
-        """The mean of p(x|z) in the data's own units, (N, *event) float32, or a draw from it with `noise`."""
+        """The mean of p(x|z), or with `noise` a draw from p(x|z), in the data's own units: (N, *event) float32."""
         z = torch.as_tensor(z, dtype=torch.float32).to(self.device)
         found = []
         block = block_of(self.spec.dims)
@@ -188,7 +188,7 @@ class TrainedModel:
     @torch.no_grad()
     @in_full_precision()
     def kl_per_latent(self, n: int = 1000, split: str = "test") -> np.ndarray:
-        """The mean KL of each latent over the first n data of a split, nats, (D,).
+        """The mean KL of each latent over the first n data of a split, in nats, (D,).
 
         Raises:
             ChoiceError: posterior or prior does not factorise over the latents.
@@ -206,17 +206,17 @@ class TrainedModel:
     ) -> np.ndarray:
         """n codes (n, D) drawn from the prior.
 
-        Of a conditional model they are for these labels, else for each class in turn.
+        For a conditional model they have these labels, or by default those of each class in turn.
 
         Raises:
-            ChoiceError: n below 1, a negative temperature, or labels of which the model knows nothing.
+            ChoiceError: n below 1, a negative temperature, or labels unknown to the model.
         """
         c = self._conditions(n, temperature, labels)
         noise = Noise.of(seed, n, Key.CODES, device=self.device)
         return self.model.sample(n, c, noise, temperature).cpu().numpy()
 
     def _conditions(self, n: int, temperature: float, labels: Labels | None) -> Tensor | None:
-        """The conditions of n new data, once what is asked for them is checked."""
+        """Check the labels and return the conditions of n new data."""
         if n < 1:
             raise ChoiceError(f"the number of samples must be 1 or more, got {n}")
         if not temperature >= 0:
@@ -230,7 +230,7 @@ class TrainedModel:
             c = condition.encoded(labels, n)
         elif condition.kind == "label":
             c = np.eye(condition.size, dtype=np.float32)[np.arange(n) % condition.size]
-        else:  # combinations of attributes that occur
+        else:  # combinations of attributes that occur in the data
             c = np.resize(condition.of(self.data.test), (n, condition.size))
         return torch.from_numpy(c).to(self.device)
 
@@ -246,13 +246,13 @@ class TrainedModel:
     ) -> np.ndarray:
         """n new data in the data's own units: means of p(x|z), or draws from it with `noise`.
 
-        Codes are drawn from the prior. Rows of a table are whole where the table's own are and, unless `beyond_range`,
-        within the range of its columns.
+        Codes are drawn from the prior. Columns of a table that hold integers get integers, and all stay in the column's
+        range unless `beyond_range`.
         """
         return self.as_rows(self.decode(self.sample_latents(n, temperature, seed, labels), noise, seed), beyond_range)
 
     def as_rows(self, x: np.ndarray, beyond_range: bool = False) -> np.ndarray:
-        """Decoded rows (N, D) as the table would hold them (`Column.fitted`); other data as they are."""
+        """Decoded rows (N, D) fitted to the columns of the table (`Column.fitted`); other data unchanged."""
         columns = self.spec.columns
         return np.stack([c.fitted(x[:, j], beyond_range) for j, c in enumerate(columns)], 1) if columns else x
 
@@ -279,7 +279,7 @@ class TrainedModel:
     ) -> np.ndarray:
         """log p(x) of each datum by importance sampling, in nats and the data's own units, (N,) float64.
 
-        Of a conditional run log p(x | c).
+        A conditional run gives log p(x | c).
 
         Raises:
             ChoiceError: the model has no density (an autoencoder).

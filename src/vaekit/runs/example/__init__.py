@@ -1,6 +1,6 @@
-"""The run that comes with vaekit: a small VAE of Fashion-MNIST, and some test images to show with it.
+"""The run that comes with vaekit: a small VAE of Fashion-MNIST, with some test images.
 
-`python tools/example.py` makes it.
+`python tools/example.py` creates it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,6 @@ PLACE = Path(__file__).parent
 
 
 def place(path: str | Path) -> Path:
-    """The path of a run; `example` is the packaged one where there is no such directory."""
+    """The path of a run; `example` is the packaged run unless a directory of that name exists."""
     path = checked_path(path)
     return PLACE if str(path) == NAME and not path.exists() else path
