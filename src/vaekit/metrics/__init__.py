@@ -1,4 +1,4 @@
-"""Measured numbers, each with its protocol, unit and standard error; every metric is registered by `@metric`."""
+"""Metrics with their protocols, units and standard errors; `@metric` registers each."""
 
 from __future__ import annotations
 

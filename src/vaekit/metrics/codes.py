@@ -1,4 +1,4 @@
-"""How much codes tell of classes: neighbours, a linear probe, clusters. Arrays in; scikit-learn does the work."""
+"""How well codes predict classes: neighbours, a linear probe, clusters. Arrays in; computed by scikit-learn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .registry import Result, metric
 
 Array = NDArray[Any]
 KNOWN = 10_000
-"""Labelled training data at most, from which classes are learned."""
+"""The maximum number of labelled training data that classes are learned from."""
 
 
 def _checked(codes: Array, label: Array) -> tuple[Array, Array]:
@@ -26,9 +26,9 @@ def _checked(codes: Array, label: Array) -> tuple[Array, Array]:
 
 
 def knn_correct(train: Array, train_label: Array, codes: Array, label: Array, k: int = 10) -> NDArray[np.bool_]:
-    """Whether each datum's class is that of most of its k nearest training codes, (N,): its mean is the accuracy.
+    """Whether each datum has the majority class of its k nearest training codes, (N,): the mean is the accuracy.
 
-    Euclidean distances in the codes' own units.
+    Distances are Euclidean, in the codes' own units.
     """
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -38,9 +38,9 @@ def knn_correct(train: Array, train_label: Array, codes: Array, label: Array, k:
 
 
 def probe_correct(train: Array, train_label: Array, codes: Array, label: Array) -> NDArray[np.bool_]:
-    """Whether a linear classifier of standardised codes finds each datum's class, (N,): its mean is the accuracy.
+    """Whether a linear classifier of standardised codes predicts each datum's class, (N,): the mean is the accuracy.
 
-    Multinomial logistic regression with an L2 penalty of 1.
+    The classifier is a multinomial logistic regression with an L2 penalty of 1.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -53,7 +53,10 @@ def probe_correct(train: Array, train_label: Array, codes: Array, label: Array) 
 
 
 def silhouettes(codes: Array, label: Array) -> Array:
-    """How much nearer each datum is to its own class than to the next one, (N,), from -1 to 1 (Rousseeuw 1987)."""
+    """The silhouette of each datum, (N,), from -1 to 1 (Rousseeuw 1987).
+
+    It is high for data that are much nearer to their own class than to the nearest other class.
+    """
     from sklearn.metrics import silhouette_samples
 
     z, y = _checked(codes, label)
@@ -63,7 +66,7 @@ def silhouettes(codes: Array, label: Array) -> Array:
 
 
 def cluster_agreement(codes: Array, label: Array, seeds: int = 3) -> Array:
-    """Adjusted Rand index between classes and as many clusters of k-means, one for each seed: 0 by chance, 1 the same.
+    """Adjusted Rand index between classes and as many k-means clusters, one per seed: 0 by chance, 1 if identical.
 
     Hubert and Arabie (1985).
     """
@@ -77,7 +80,7 @@ def cluster_agreement(codes: Array, label: Array, seeds: int = 3) -> Array:
 
 
 def tsne(codes: Array, perplexity: float = 30.0, seed: int = 0) -> Array:
-    """A map of codes in the plane that keeps neighbours, (N, 2) (van der Maaten and Hinton 2008)."""
+    """A t-SNE map of codes in the plane, which preserves neighbours, (N, 2) (van der Maaten and Hinton 2008)."""
     from sklearn.manifold import TSNE
 
     z = np.asarray(codes, np.float32)
@@ -85,7 +88,7 @@ def tsne(codes: Array, perplexity: float = 30.0, seed: int = 0) -> Array:
 
 
 class Labelled(NamedTuple):
-    """Posterior means (_, L) and classes (_,) of the data whose class is known, and which of the data these are."""
+    """Posterior means (n, L) and classes (n,) of the data with a known class, and the indices `rows` of these data."""
 
     codes: Array
     label: Array
@@ -94,7 +97,7 @@ class Labelled(NamedTuple):
 
 @shared
 def measured(m: Measurement) -> Labelled:
-    """Those of the data that are measured."""
+    """The labelled data among those that are measured."""
     y = labels(m)
     assert y is not None
     rows = np.flatnonzero(y >= 0)
@@ -103,7 +106,7 @@ def measured(m: Measurement) -> Labelled:
 
 @shared
 def known(m: Measurement) -> Labelled:
-    """Those of the first training data."""
+    """The first labelled training data."""
     y = m.run.data.train.label
     assert y is not None
     rows = np.flatnonzero(y >= 0)[:KNOWN]

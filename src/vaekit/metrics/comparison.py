@@ -1,4 +1,4 @@
-"""Two runs on the same data: paired differences with their standard error."""
+"""Comparing two runs on the same data: paired differences with their standard error."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def compare(
 ) -> dict[str, Any]:  # fmt: skip
     """A metric of run a minus that of run b on the same data: the mean paired difference, with its standard error.
 
-    Over 10,000 images an unpaired standard error of log p(x) is near a nat; paired by datum it is a few hundredths. By
-    group where the data were split by group.
+    Over 10,000 images, the standard error of log p(x) is about a nat unpaired, but a few hundredths when paired by
+    datum. If the data were split by group, standard errors are by group.
 
-    Returns {name, value, se, unit, protocol, a, b, better}: `a` and `b` are the values of the runs, `better` which
-    direction is better ("higher", "lower" or None). `se` is None for metrics that are no mean over data.
+    Returns {name, value, se, unit, protocol, a, b, better}: `a` and `b` are the values of the runs, and `better` is the
+    direction of improvement ("higher", "lower" or None). `se` is None for metrics that are not a mean over data.
 
     Raises:
-        ChoiceError: the two runs do not model the same x (other data, rows, observation or draw), or one of them does
-            not have this metric.
+        ChoiceError: the two runs do not model the same x (other data, rows, observation or draw), or one of them lacks
+            this metric.
     """
     return compare_all(a, b, split, samples, n, seed, [metric])[0]
 
@@ -49,14 +49,14 @@ def compare_all(
     labels: Labels | None = None,
     source: str | None = None,
 ) -> list[dict[str, Any]]:
-    """`compare` for several metrics; when none is named, for those measured by default that describe the model."""
-    chosen(metrics)  # unknown names before any data are loaded
+    """`compare` for several metrics, by default those that are measured by default and describe the model."""
+    chosen(metrics)  # reject unknown names before any data are loaded
     first, second = (Measurement(run, split, samples, n, seed, progress, labels, source) for run in (a, b))
     return compare_measured(first, second, metrics)
 
 
 def compare_measured(a: Measurement, b: Measurement, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """The same of two measurements, which may hold shared results already."""
+    """`compare` for two measurements, which may have shared results already."""
     check_same_data(a, b)
     wanted = [m for m in chosen(metrics) if metrics or m.of == "model"]
     for m in (a, b):
@@ -69,7 +69,7 @@ def compare_measured(a: Measurement, b: Measurement, metrics: Sequence[str] | No
 
 
 def check_same_data(a: Measurement, b: Measurement) -> None:
-    """Raises ChoiceError, naming what differs, unless both measure the same x of the same rows."""
+    """Raises ChoiceError, naming the difference, unless both measure the same x of the same rows."""
     check_comparable(a.protocol.of("", a.samples), b.protocol.of("", b.samples))
     if a.observed.array is None and not np.array_equal(a.indices, b.indices):
         raise ChoiceError(
@@ -79,7 +79,7 @@ def check_same_data(a: Measurement, b: Measurement) -> None:
 
 
 def _unlike(metric: Metric, a: Measurement, b: Measurement, of_a: Result, of_b: Result) -> str | None:
-    """Why the results of two runs have no difference; None where they have."""
+    """Why the difference of two runs' results is undefined; None if it is defined."""
     if isinstance(of_a.value, list) or isinstance(of_b.value, list):
         return f"{metric.name} has one number per latent, and the latents of two runs do not correspond"
     if _compared(of_a) != _compared(of_b):

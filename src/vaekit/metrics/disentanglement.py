@@ -1,7 +1,7 @@
-"""Whether single latents carry single factors: MIG in its two versions, and the FactorVAE score.
+"""Whether single latents encode single factors: two versions of MIG, and the FactorVAE score.
 
-The two versions of MIG differ in codes, in the estimate and in the factors counted, and must not be mixed: `mig_lib` is
-what disentanglement_lib (Locatello et al. 2019) reports, `mig_chen` what the paper defines.
+The two versions of MIG differ in codes, estimator and factors counted, and must not be mixed: disentanglement_lib
+(Locatello et al. 2019) reports `mig_lib`, and the paper defines `mig_chen`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from .registry import Result, metric
 Array = NDArray[Any]
 BINS = 20
 PRUNED = 0.05
-"""A latent whose standard deviation is below this share of the prior's is noise to the FactorVAE score."""
+"""The FactorVAE score ignores latents whose standard deviation is below this fraction of the prior's."""
 VOTES, TESTS, SIZE = 10_000, 5_000, 64
 DRAWS = 50
 """Bootstrap draws for a standard error."""
-GRID = 6000  # points at most, on which densities of one latent are integrated
+GRID = 6000  # maximum number of grid points for integrating the density of one latent
 REACH = 6.0  # standard deviations beyond the outermost code
 
 
 class Score(NamedTuple):
-    """A score with what it was made of.
+    """A score with its components.
 
-    `each` (F,) is the score of every factor, `matrix` (D, F) what each latent tells of each factor: mutual information
-    in shares of the factor's entropy for MIG, the share of votes for the FactorVAE score.
+    `each` (F,) is the score per factor. `matrix` (D, F) relates each latent to each factor: by mutual information as a
+    fraction of the factor's entropy for MIG, by the share of votes for the FactorVAE score.
     """
 
     value: float
@@ -55,14 +55,14 @@ def _checked(codes: Array, factors: Array) -> tuple[Array, Array]:
 
 
 def binned(codes: Array, bins: int = BINS) -> NDArray[np.int64]:
-    """Codes (N, D) as numbers of equally wide bins between the least and the largest of each latent."""
+    """Codes (N, D) as bin numbers, with bins of equal width between the minimum and maximum of each latent."""
     z = np.asarray(codes, float)
     low, span = z.min(0), np.ptp(z, axis=0)
     return np.minimum((z - low) / np.where(span > 0, span, 1) * bins, bins - 1).astype(np.int64)
 
 
 def mutual_information(a: NDArray[np.int64], b: NDArray[np.int64]) -> Array:
-    """I(a_i; b_k) in nats of whole numbers a (N, D), b (N, F) from their joint counts: (D, F), one count for all."""
+    """I(a_i; b_k) in nats of integers a (N, D), b (N, F), from joint counts computed in one pass: (D, F)."""
     n, d, f = len(a), a.shape[1], b.shape[1]
     wide, long = int(a.max()) + 1, int(b.max()) + 1
     places = (np.arange(d)[:, None] * f + np.arange(f)) * wide * long  # an offset for each pair
@@ -75,16 +75,16 @@ def mutual_information(a: NDArray[np.int64], b: NDArray[np.int64]) -> Array:
 
 
 def entropies(factors: NDArray[np.int64]) -> Array:
-    """The entropy of each column of whole numbers (N, F), in nats."""
+    """The entropy of each column of integers (N, F), in nats."""
     return np.diagonal(mutual_information(factors, factors)).copy()
 
 
 def _gap(information: Array, entropy: Array) -> Score:
-    """The mean over factors of (largest - second largest information of a latent) / entropy."""
+    """The mean over factors of (largest - second largest mutual information with a latent) / entropy."""
     if (entropy <= 0).any():
         raise ChoiceError("a factor that takes one value alone cannot be scored: leave it out")
     shares = information / entropy
-    ordered = np.sort(np.concatenate([shares, np.zeros((1, shares.shape[1]))]), 0)  # one latent: the next tells nothing
+    ordered = np.sort(np.concatenate([shares, np.zeros((1, shares.shape[1]))]), 0)  # one latent: the second is 0
     each = ordered[-1] - ordered[-2]
     return Score(float(each.mean()), each, shares)
 
@@ -92,10 +92,10 @@ def _gap(information: Array, entropy: Array) -> Score:
 def mig_lib(means: Array, factors: Array, bins: int = BINS) -> Score:
     """The mutual information gap of posterior means in bins (Locatello et al. 2019, disentanglement_lib).
 
-    Factors with more values than bins bound it below 1: on dSprites at 0.9024 for a perfect code (`mig_ceiling`).
+    Factors with more values than bins keep it below 1: on dSprites a perfect code reaches 0.9024 (`mig_ceiling`).
 
     Arguments:
-        means: (N, D); the library takes 10,000.
+        means: (N, D); the library uses 10,000.
         factors: (N, F) of any values.
     """
     z, v = _checked(means, factors)
@@ -103,10 +103,10 @@ def mig_lib(means: Array, factors: Array, bins: int = BINS) -> Score:
 
 
 def mig_ceiling(values: Sequence[int], bins: int = BINS) -> float:
-    """The `mig_lib` of a perfect code over every combination of factors of so many evenly spaced values each.
+    """The `mig_lib` of a perfect code over all combinations of factors, given each factor's number of spaced values.
 
-    The bins of one width share the values out unevenly, so a factor of more values than bins stays below 1: on dSprites
-    (3, 6, 40, 32 and 32 values) the mean over factors is 0.9024.
+    Bins of equal width hold unequal numbers of values, so a factor with more values than bins stays below 1: on
+    dSprites (3, 6, 40, 32 and 32 values) the mean over factors is 0.9024.
     """
     found = []
     for count in values:
@@ -121,11 +121,11 @@ def mig_ceiling(values: Sequence[int], bins: int = BINS) -> float:
 def mig_chen(means: Array, scales: Array, factors: Array) -> Score:
     r"""The mutual information gap of Chen et al. (2018): I(z_j; v_k) = H(z_j) - H(z_j | v_k) with z_j ~ q(z_j).
 
-    q(z_j) = 1/N sum_n N(mean_nj, scale_nj^2) and q(z_j | v_k), the same over the data of that value, are integrated on
-    a grid, not sampled. The paper counts scale, orientation and the two positions of dSprites, not the shape.
+    q(z_j) = 1/N sum_n N(mean_nj, scale_nj^2) and q(z_j | v_k), the same over the data with that value, are integrated
+    on a grid rather than sampled. The paper counts scale, orientation and the two positions of dSprites, but not shape.
 
     Arguments:
-        means, scales: of the posteriors, (N, D).
+        means, scales: means and standard deviations of the posteriors, (N, D).
         factors: (N, F).
     """
     z, v = _checked(means, factors)
@@ -156,7 +156,7 @@ def mig_chen(means: Array, scales: Array, factors: Array) -> Score:
 
 
 def _entropy(density: Array, step: float) -> float:
-    """-int p log p of a density on an even grid."""
+    """-int p log p of a density on an evenly spaced grid."""
     positive = density[density > 0]
     return float(-(positive * np.log(positive)).sum() * step)
 
@@ -164,21 +164,21 @@ def _entropy(density: Array, step: float) -> float:
 def factor_score(
     means: Array, factors: Array, votes: int = VOTES, tests: int = TESTS, size: int = SIZE, seed: int = 0
 ) -> Score:
-    """The FactorVAE score (Kim and Mnih 2018): one factor held, the latent that varies least votes for it.
+    """The FactorVAE score (Kim and Mnih 2018): with one factor held fixed, the latent that varies least votes for it.
 
-    Codes are divided by their standard deviation over all data; latents with next to none are left out; a majority
-    vote, learned from `votes`, names the factor of each latent, and its accuracy on `tests` is the score. By chance it
-    is the share of the most frequent factor, 1/F.
+    Codes are divided by their standard deviation over all data; latents that hardly vary are left out. A majority
+    vote, learned from `votes`, assigns a factor to each latent, and its accuracy on `tests` is the score. Chance is
+    the share of the most frequent factor, 1/F.
 
     Arguments:
         means: (N, D).
         factors: (N, F) of any values.
-        size: data with one value of the factor that a vote looks at; drawn again where there are fewer.
+        size: number of data per vote, which share one value of the factor; drawn with replacement.
     """
     z, v = _checked(means, factors)
     spread = z.std(0)
     alive = np.flatnonzero(spread > PRUNED)
-    if not len(alive):  # a collapsed code tells nothing: every vote is a guess
+    if not len(alive):  # a collapsed code has no information: every vote is a guess
         return Score(1 / v.shape[1], np.full(v.shape[1], 1 / v.shape[1]), np.zeros((z.shape[1], v.shape[1])))
     z = z[:, alive] / spread[alive]
     rng = np.random.default_rng(seed)
@@ -187,7 +187,7 @@ def factor_score(
     firsts = [np.concatenate([[0], np.cumsum(c)[:-1]]) for c in counts]
 
     def cast(n: int) -> tuple[Array, Array]:
-        """The latents voted for and the factors held, (n,)."""
+        """The latents that vote and the factors held fixed, (n,)."""
         held = rng.integers(v.shape[1], size=n)
         latent = np.zeros(n, int)
         for k in range(v.shape[1]):
@@ -215,12 +215,12 @@ def factor_score(
 
 
 def counted_by_chen(names: Sequence[str], data: str) -> list[int]:
-    """Which factors the MIG of Chen et al. (2018) counts: all, but of dSprites not the shape, as in the paper."""
+    """The factors that the MIG of Chen et al. (2018) counts: all, except the shape of dSprites, as in the paper."""
     return [i for i, name in enumerate(names) if not (data == "dsprites" and name == "shape")]
 
 
 def redrawn(factors: Array, group: ArrayLike | None, draws: int) -> list[NDArray[np.int64]]:
-    """Bootstrap draws of rows in which every factor varies; a draw that lost a rare value has no score."""
+    """Bootstrap draws of rows in which every factor varies; the score of other draws is undefined."""
     found = resampled(len(factors), group, draws)
     return [rows for rows in found if (factors[rows] != factors[rows[0]]).any(0).all()]
 

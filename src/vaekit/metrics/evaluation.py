@@ -1,4 +1,4 @@
-"""Measuring a run: the metrics of the register on a split, each with protocol, unit and standard error."""
+"""Measuring a run: registered metrics on a split, each with its protocol, unit and standard error."""
 
 from __future__ import annotations
 
@@ -32,36 +32,35 @@ def evaluate(
     labels: Labels | None = None,
     source: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure `metrics` on the first n data of a split; store them in metrics.json.
+    """Measure `metrics` on the first n data of a split and store them in metrics.json.
 
-    When none is named, the metrics of the likelihood and of the use of latents are measured, as far as they apply;
-    `vaekit metrics` lists all names. Only what the chosen metrics need is computed. Raw rows of other data (called
-    `source`, with `labels` for a conditional run) may stand in place of the split; what is measured on them is not
-    stored.
+    By default, the applicable metrics of likelihood and use of latents are measured; `vaekit metrics` lists all names.
+    Only the intermediate results that the chosen metrics need are computed. In place of a split, raw rows of other data
+    may be passed (named `source`, with `labels` for a conditional run); their results are not stored.
 
-    Returns a list of {name, value, se, unit, protocol}: nats per datum, densities in the data's own units. Data split
-    by group have standard errors by group, and the protocol says how many groups there are.
+    Returns a list of {name, value, se, unit, protocol}, in nats per datum, with densities in the data's own units. Data
+    that were split by group have standard errors by group, and the protocol gives the number of groups.
 
     Raises:
-        ChoiceError: an unknown metric, K or n below 1, or a metric whose needs model or data do not meet.
+        ChoiceError: an unknown metric, K or n below 1, or a metric that does not apply to the model or the data.
     """
     wanted = chosen(metrics)
     m = Measurement(run, split, samples, n, seed, progress, labels, source)
     measured = [entry(metric, m, metric.measure(m)) for metric in applicable(wanted, m, asked=bool(metrics))]
-    # the packaged run stays as it came
+    # the packaged run is never changed
     if store and isinstance(run, SavedRun) and m.observed.array is None and run.path != PLACE:
         try:
             run.add_metrics(measured)
-        except RunError as error:  # of a read-only run, or a full disk: the numbers are given all the same
+        except RunError as error:  # a read-only run or a full disk: the results are returned all the same
             say(f"note: {error}; the numbers are not stored with the run")
     return measured
 
 
 def applicable(metrics: Sequence[Metric], m: Measurement, asked: bool) -> list[Metric]:
-    """Those of the metrics whose needs are met.
+    """The metrics whose needs are met.
 
     Raises:
-        ChoiceError: one of those `asked` for by name cannot be measured; why, and what to do.
+        ChoiceError: the metrics were `asked` for by name and one cannot be measured; says why and what to do.
     """
     lacking = {metric.name: metric.lacking(m) for metric in metrics}
     if asked and (why := next(filter(None, lacking.values()), None)):
@@ -70,7 +69,7 @@ def applicable(metrics: Sequence[Metric], m: Measurement, asked: bool) -> list[M
 
 
 def entry(metric: Metric, m: Measurement, found: Result) -> dict[str, Any]:
-    """What is stored of a metric: {name, value, se, unit, protocol}."""
+    """The stored entry of a metric: {name, value, se, unit, protocol}."""
     value, se = found.value, found.se
     if metric.per_datum == (found.per_datum is None):
         given = "one value for all data" if metric.per_datum else "one number per datum"
@@ -83,13 +82,13 @@ def entry(metric: Metric, m: Measurement, found: Result) -> dict[str, Any]:
 
 
 def protocol_of(metric: Metric, m: Measurement, found: Result, estimator: str | None = None) -> dict[str, Any]:
-    """The protocol of a result as JSON, with another `estimator` where given."""
+    """The protocol of a result as JSON, with `estimator` replaced if given."""
     protocol = m.protocol.of(found.estimator if estimator is None else estimator, found.K)
-    # metrics measured by default have had the same line on units, whatever their own, since files were first written
+    # stored files have always had the same `units` for all metrics measured by default, whatever their unit
     return (protocol if metric.default else replace(protocol, units="x in the data's own units")).as_json()
 
 
 def groups_of(m: Measurement, found: Result) -> np.ndarray | None:
-    """The groups of the data that a result is of; None where data were not split by group."""
+    """The groups of the data that a result describes; None if the data were not split by group."""
     groups = m.groups
     return groups if groups is None or found.rows is None else groups[found.rows]

@@ -1,4 +1,4 @@
-"""How near data are to one another: squared error, PSNR, SSIM, power spectra."""
+"""Similarity of data: squared error, PSNR, SSIM, power spectra."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = NDArray[Any]
 WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03
 BEST = 100.0
-"""dB: the PSNR of a picture that is given back without any error."""
+"""The PSNR of a picture that is reconstructed without error, in dB."""
 
 
 def _pair(a: Array, b: Array) -> tuple[Array, Array]:
@@ -28,10 +28,10 @@ def _pair(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def psnr(clean: Array, other: Array, span: float) -> Array:
-    """Peak signal-to-noise ratio 10 log10(span^2 / mean squared error), dB, (N,); infinite where they agree.
+    """Peak signal-to-noise ratio 10 log10(span^2 / mean squared error) in dB, (N,); infinite for identical images.
 
     Arguments:
-        span: from black to white, in the units of the images.
+        span: the difference between white and black, in the units of the images.
     """
     a, b = _pair(clean, other)
     with np.errstate(divide="ignore"):
@@ -39,10 +39,10 @@ def psnr(clean: Array, other: Array, span: float) -> Array:
 
 
 def ssim(clean: Array, other: Array, span: float) -> Array:
-    """Structural similarity (Wang et al. 2004), (N,): 1 where they agree.
+    """Structural similarity (Wang et al. 2004), (N,): 1 for identical images.
 
-    Gaussian windows of 11 pixels and deviation 1.5, or as large an odd window as a smaller image holds, inside the
-    image alone; the mean over pixels and channels.
+    It is the mean over pixels and channels. Gaussian windows have 11 pixels, or the largest odd size that fits into a
+    smaller image, and standard deviation 1.5; they lie entirely inside the image.
     """
     a, b = _pair(clean, other)
     side = min(WINDOW, *(s - 1 + s % 2 for s in a.shape[2:]))
@@ -63,7 +63,7 @@ def ssim(clean: Array, other: Array, span: float) -> Array:
 
 
 def median_filter(images: Array, side: int = 3) -> Array:
-    """Each pixel the median of the square about it, edges repeated: (N, C, H, W) -> the same."""
+    """Replace each pixel by the median of the square around it, with edges repeated: (N, C, H, W) -> (N, C, H, W)."""
     if side < 1 or side % 2 == 0:
         raise ChoiceError(f"the side of a median filter is an odd number of pixels, got {side}")
     padded = np.pad(images, ((0, 0), (0, 0), (side // 2,) * 2, (side // 2,) * 2), "edge")
@@ -71,10 +71,10 @@ def median_filter(images: Array, side: int = 3) -> Array:
 
 
 def radial_power(images: Array) -> tuple[Array, Array]:
-    """Spatial frequencies (F,) in cycles a pixel, and the power at each averaged over direction and channels, (N, F).
+    """Spatial frequencies (F,) in cycles per pixel, and the power (N, F) at each, averaged over direction and channels.
 
-    Power is |FFT|^2 / (H W)^2 of an image less its mean, so that the sum over all frequencies of the plane is its
-    variance; rings are one step of the shorter side wide, up to half a cycle a pixel.
+    Power is |FFT|^2 / (H W)^2 of an image minus its mean, so that its sum over all frequencies of the plane is the
+    variance. Rings are as wide as one frequency step of the shorter side, up to half a cycle per pixel.
     """
     x = np.asarray(images, float)
     if x.ndim != 4:
@@ -90,13 +90,13 @@ def radial_power(images: Array) -> tuple[Array, Array]:
 
 
 def _span(m: Measurement) -> float:
-    """From black to white, in raw units."""
+    """The difference between white and black, in raw units."""
     low, high = m.run.spec.scale
     return float(high - low)
 
 
 def _of_pairs(m: Measurement, compare: Callable[[Array, Array], Array]) -> Array:
-    """One number for each datum and its reconstruction, (n,)."""
+    """One number per datum from the datum and its reconstruction, (n,)."""
     return np.concatenate([compare(raw, rebuilt) for raw, rebuilt in reconstructions(m)])
 
 

@@ -1,6 +1,7 @@
 """The latents of a run: how they are numbered, which are active, and in what order they are shown.
 
-Reports, traversals, explorers and studies all ask here, so that z3 is the same latent in each and one count is given.
+Reports, traversals, explorers and studies all use this module, so that z3 and the number of active latents are the same
+in each.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from .registry import Result, metric
 
 Array = NDArray[Any]
 ACTIVE = 0.01
-"""A latent is active when the variance of its posterior mean over the data is above this (Burda et al. 2016)."""
+"""A latent is active if the variance of its posterior mean over the data exceeds this (Burda et al. 2016)."""
 SURVEYED, SURVEYED_NUMBERS = 10_000, 4e7
-"""How many test data, and numbers of x, are looked at; at least a thousand data."""
+"""The maximum number of test data, and of values of x, in a survey; a survey has at least a thousand data."""
 
 
 def variances(means: ArrayLike) -> Array:
-    """The unbiased variance of each latent over posterior means (N, D), in float64: (D,); nan where N is 1."""
+    """The unbiased variance of each latent over posterior means (N, D), in float64: (D,); nan if N is 1."""
     z = np.asarray(means, np.float64)
     return z.var(0, ddof=1) if len(z) > 1 else np.full(z.shape[1:], np.nan)
 
 
 def is_active(means: ArrayLike) -> NDArray[np.bool_]:
-    """Which latents are active over posterior means (N, D): (D,). Of a single datum nothing is known, and all are."""
+    """Which latents are active over posterior means (N, D): (D,). With a single datum, all count as active."""
     return ~(variances(means) <= ACTIVE)
 
 
@@ -48,7 +49,7 @@ def active_units(m: Measurement) -> Result:
 
 
 def active_bounds(means: ArrayLike, group: ArrayLike | None, level: float) -> tuple[int, int]:
-    """How many latents are surely active and how many may be, over all data like these means (N, D).
+    """Lower and upper bounds of the number of active latents in the population that the means (N, D) are drawn from.
 
     The interval of each variance is Student's t on its logarithm, at its share of `level`.
     """
@@ -63,10 +64,10 @@ def active_bounds(means: ArrayLike, group: ArrayLike | None, level: float) -> tu
 
 
 def latent_names(run: TrainedModel, width: int) -> list[str]:
-    """What each number of a code (width,) is called.
+    """The name of each element of a code (width,).
 
-    Latents are z0, z1, ... in the order of the code, without those of a class or a condition, which have names of
-    their own; z0 is column 0 of `Run.encode` wherever no class stands before it.
+    Latents are z0, z1, ... in the order of the code. Elements of a class or a condition have other names and are not
+    counted: z0 is column 0 of `Run.encode` unless a class precedes it.
     """
     places = np.arange(width)[run.model.latent_dims]
     first, last = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
@@ -77,24 +78,24 @@ def latent_names(run: TrainedModel, width: int) -> list[str]:
 
 
 class Survey(NamedTuple):
-    """What is known of the L latents of a run over the first n data of its test split."""
+    """The L latents of a run, surveyed over the first n data of its test split."""
 
     names: list[str]
-    """Of the latents, (L,)."""
+    """The names of the latents, (L,)."""
     places: NDArray[np.int64]
-    """Their columns in a code, (L,)."""
+    """The columns of the latents in a code, (L,)."""
     kl: Array | None
-    """The mean KL of each from its prior, nats, (L,); None where the model has none for each latent."""
+    """The mean KL of each latent from its prior, in nats, (L,); None if the model has no KL per latent."""
     variance: Array
-    """Of the posterior mean of each, (L,)."""
+    """The variance of each latent's posterior mean, (L,)."""
     active: NDArray[np.bool_]
     order: NDArray[np.int64]
-    """The numbers of the latents, largest KL first; where there is none, largest variance first."""
+    """The indices of the latents, largest KL first; without a KL, largest variance first."""
     n: int
 
 
 def survey(run: TrainedModel, observed: Observed | None = None) -> Survey:
-    """Encode test data (or others that are `observed`) and see which latents they use."""
+    """Encode test data (or other `observed` data) and survey the latents."""
     observed = run.observed("test") if observed is None else observed
     n = min(observed.n, SURVEYED, max(1000, int(SURVEYED_NUMBERS / run.spec.dims)))
     codes = run.encode(observed, n).astype(np.float64)
@@ -102,7 +103,7 @@ def survey(run: TrainedModel, observed: Observed | None = None) -> Survey:
         kls = [kl_of(run, some, x, c) for some, x, c in observed.batches(None, n, run.device)]
     places = np.arange(codes.shape[1])[run.model.latent_dims]
     kl = None if any(k is None for k in kls) else np.concatenate([k for k in kls if k is not None]).mean(0, dtype=float)
-    if kl is not None and len(kl) != len(places):  # of layers that are no part of the code
+    if kl is not None and len(kl) != len(places):  # includes layers that are not part of the code
         kl = None
     names = latent_names(run, codes.shape[1])
     variance = variances(codes)[places]

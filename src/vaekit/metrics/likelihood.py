@@ -1,4 +1,4 @@
-"""ELBO, rate, distortion, log p(x) and what follows from them: the metrics of the likelihood."""
+"""The metrics of the likelihood: ELBO, rate, distortion, log p(x) and metrics derived from them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ def entropy_floor(run: TrainedModel, observed: Observed, n: int) -> tuple[float,
 
 
 def floors(run: TrainedModel, observed: Observed, n: int) -> np.ndarray:
-    """The negative log-likelihood of the first n binary draws under the chances they were drawn with, nats, (n,).
+    """The negative log-likelihood of the first n binary draws under their true probabilities, in nats, (n,).
 
-    Each binary pixel was drawn with its own probability r. In expectation over draws no model's -log p(x) lies below
-    -sum_i log Bernoulli(x_i; r_i); on given draws the mean may, by chance, by a few standard errors of the difference.
+    Each binary pixel was drawn with its own probability r. In expectation over draws, no model's -log p(x) is below
+    -sum_i log Bernoulli(x_i; r_i). On given draws its mean may be lower by chance, by a few standard errors of the
+    difference.
     """
     observation = run.composition.observation
     if not isinstance(observation, Binary):
@@ -48,7 +49,7 @@ def floors(run: TrainedModel, observed: Observed, n: int) -> np.ndarray:
 
 @shared
 def scored(m: Measurement) -> PerDatum:
-    """ELBO, rate, distortion and log p(x) of each datum by K importance samples."""
+    """ELBO, rate, distortion and log p(x) of each datum, from K importance samples."""
     found = per_datum(m.run, m.observed, m.samples, n=m.n, seed=m.seed, compile=m.compile, progress=m.progress)
     m.keep(codes, found.means)
     if has_closed_form_rate(m):
@@ -60,7 +61,7 @@ def scored(m: Measurement) -> PerDatum:
 @torch.no_grad()
 @in_full_precision()
 def closed_form(m: Measurement) -> tuple[Array, Array | None]:
-    """The KL of each datum (n,), and of each latent (n, D) where they factorise, without samples."""
+    """The closed-form KL of each datum (n,), and of each latent (n, D) if the densities factorise."""
     rates, kls = [], []
     for _, x, c in m.observed.batches(None, m.n, m.run.device):
         rate, kl, _ = closed_form_rates(m.run.model, x, c)
@@ -75,13 +76,13 @@ def closed_form(m: Measurement) -> tuple[Array, Array | None]:
 @torch.no_grad()
 @in_full_precision()
 def distortion_at_code(m: Measurement) -> Array:
-    """-log p(x|z) at the code of each datum, nats in the data's own units, (n,)."""
+    """-log p(x|z) at the code of each datum, in nats, with the density in the data's own units, (n,)."""
     values, jacobians = [], []
     z, observation, spec = codes(m), m.run.composition.observation, m.run.spec
     for rows, x, _ in m.observed.batches(None, m.n, m.run.device):
         px = m.run.model.decode(torch.from_numpy(z[rows]).to(m.run.device))
         values.append(-px.log_prob(x))
-        if spec.missing:  # each datum lacks values of its own
+        if spec.missing:  # the missing values differ between data
             jacobians.append(observation.log_jacobian_of(x))
     jacobian = torch.cat(jacobians).cpu().numpy() if jacobians else observation.log_jacobian(spec.shape)
     return torch.cat(values).double().cpu().numpy() - jacobian
@@ -89,7 +90,7 @@ def distortion_at_code(m: Measurement) -> Array:
 
 @shared
 def binary_floors(m: Measurement) -> Array:
-    """The entropy floor of each datum, nats, (n,)."""
+    """The entropy floor of each datum, in nats, (n,)."""
     return floors(m.run, m.observed, m.n)
 
 

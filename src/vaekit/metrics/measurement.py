@@ -1,4 +1,4 @@
-"""One model on one set of data, with the intermediate results that metrics share computed once, on demand."""
+"""Measurements of a model on data; intermediate results that metrics share are computed once, on demand."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .protocol import Protocol
 Array = NDArray[Any]
 T = TypeVar("T")
 KEPT = 50_000_000
-"""Numbers of x up to which reconstructions are kept for the next metric; beyond, they are computed again."""
+"""The maximum number of values of x for which reconstructions are kept; larger ones are recomputed for each metric."""
 
 
 class Measurement:
-    """What metrics are measured on: a run, the first n data of a split (or raw rows), K, and the seed of the noise.
+    """The input of metrics: a run, the first n data of a split (or raw rows), K, and the seed of the noise.
 
     Arguments:
         split: `train`, `valid` or `test` of the run's data, or raw rows (with `labels` for a conditional run).
         samples: K, importance samples per datum.
-        source: what the protocol calls raw rows.
-        compile: whether the estimator of log p(x) is compiled; by default where it has enough work.
+        source: the name of raw rows in the protocol.
+        compile: whether the estimator of log p(x) is compiled; by default if it has enough work.
 
     Raises:
         ChoiceError: K or n below 1.
@@ -65,17 +65,17 @@ class Measurement:
 
     @property
     def groups(self) -> Array | None:
-        """The group of each datum, (n,); None where data were not split by group."""
+        """The group of each datum, (n,); None if the data were not split by group."""
         return self.observed.groups(self.n)
 
     @property
     def indices(self) -> Array:
-        """The numbers of the data in their source, (n,), of a split of the run's data."""
+        """The row numbers of the data in their source, (n,), for a split of the run's data."""
         return getattr(self.run.data, self.observed.split).index[: self.n]
 
     @functools.cached_property
     def protocol(self) -> Protocol:
-        """What all metrics of this measurement have in common."""
+        """The protocol that all metrics of this measurement share."""
         new, group = self.observed.array, self.groups
         name, known = self.run.data_identity if new is None else (self.source or "array", digest(new))
         return Protocol(
@@ -93,12 +93,12 @@ class Measurement:
         )
 
     def keep(self, function: Callable[[Measurement], T], result: T) -> None:
-        """Store the result of a `shared` function that another one computed on its way."""
+        """Store the result of a `shared` function that another function has computed as a by-product."""
         self.results.setdefault(function, result)
 
 
 def shared(function: Callable[[Measurement], T]) -> Callable[[Measurement], T]:
-    """A function of a `Measurement` whose result is computed once for all metrics, when the first one calls it."""
+    """Decorate a function of a `Measurement` so that its result is computed once per measurement, at the first call."""
 
     @functools.wraps(function)
     def once(m: Measurement) -> T:
@@ -111,13 +111,13 @@ def shared(function: Callable[[Measurement], T]) -> Callable[[Measurement], T]:
 
 @shared
 def codes(m: Measurement) -> Array:
-    """The posterior mean of each datum, (n, ...), those of a class or a condition included."""
+    """The posterior mean of each datum, (n, ...), including the elements of a class or a condition."""
     return m.run.encode(m.observed, m.n, progress=m.progress)
 
 
 @shared
 def latent_means(m: Measurement) -> Array:
-    """The posterior mean of each latent of each datum, (n, L), without what stands for a class or a condition."""
+    """The posterior mean of each latent of each datum, (n, L), without the elements of a class or a condition."""
     return _latents(m, codes(m))
 
 
@@ -126,12 +126,12 @@ def _latents(m: Measurement, z: Array) -> Array:
 
 
 def training_means(m: Measurement, rows: Array) -> Array:
-    """The same of these rows of the training data, (len(rows), L)."""
+    """The `latent_means` of these rows of the training data, (len(rows), L)."""
     return _latents(m, m.run.encode("train", rows=rows))
 
 
 class Reconstructions:
-    """Raw data and their reconstructions at the posterior mean, block by block, in the data's own units."""
+    """Pairs of raw data and their reconstructions at the posterior mean, per block, in the data's own units."""
 
     def __init__(self, m: Measurement):
         self.m = m
@@ -161,5 +161,5 @@ def reconstructions(m: Measurement) -> Reconstructions:
 
 @shared
 def samples(m: Measurement) -> Array:
-    """As many new data as are measured, means of p(x|z) for draws of the prior, (n, *event)."""
+    """n samples, with n the number of data measured: means of p(x|z) for z drawn from the prior, (n, *event)."""
     return m.run.decode(m.run.sample_latents(m.n, seed=m.seed))

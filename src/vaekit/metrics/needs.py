@@ -1,4 +1,4 @@
-"""What a metric may need of the model and the data, and why it cannot be computed without."""
+"""Conditions that metrics place on the model and the data, and the reasons why unmet ones prevent a measurement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Need:
 
     Attributes:
         name: the condition in a few words, for lists.
-        lacking: of the name of a metric and a measurement: why the metric cannot be computed and what to do, or None.
+        lacking: called with the name of a metric and a measurement; returns why the metric cannot be computed and what
+            to do, or None.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Need:
 
 @shared
 def first_trace(m: Measurement) -> Trace:
-    """What the model does with the first datum."""
+    """The model's trace of the first datum."""
     one = np.arange(1)
     with torch.no_grad():
         x = m.observed(one).to(m.run.device)
@@ -43,7 +44,7 @@ def first_trace(m: Measurement) -> Trace:
 
 @shared
 def is_discrete(m: Measurement) -> bool:
-    """Whether p(x|z) is a probability of whole values, so that bits per dimension mean something."""
+    """Whether p(x|z) is a distribution of discrete values, so that bits per dimension are meaningful."""
     z = torch.from_numpy(m.run.encode(m.observed, 1)).to(m.run.device)
     with torch.no_grad():
         support = m.run.model.decode(z).support
@@ -52,14 +53,14 @@ def is_discrete(m: Measurement) -> bool:
 
 @shared
 def labels(m: Measurement) -> Array | None:
-    """The class of each datum, (n,), -1 where it is unknown; None without classes, and for raw rows."""
+    """The class of each datum, (n,), -1 if unknown; None without classes, and for raw rows."""
     data = m.observed.data
     label = None if data is None else getattr(data, m.observed.split).label
     return None if label is None else label[: m.n]
 
 
 def known_factors(data: Data, split: str, n: int) -> tuple[Array, list[str]] | None:
-    """The factors of the first n data that vary, (n, F), and their names: the data's own, else the class; else None."""
+    """The factors that vary over the first n data, (n, F), and their names: the data's own, or the class; else None."""
     part = getattr(data, split)
     names = [name for name in data.factor_names if len(np.unique(part.columns[name][:n])) > 1]
     if names:
@@ -71,7 +72,7 @@ def known_factors(data: Data, split: str, n: int) -> tuple[Array, list[str]] | N
 
 @shared
 def factors(m: Measurement) -> tuple[Array, list[str]] | None:
-    """The `known_factors` of the data that are measured; None for raw rows."""
+    """The `known_factors` of the measured data; None for raw rows."""
     return None if m.observed.data is None else known_factors(m.observed.data, m.observed.split, m.n)
 
 
@@ -97,7 +98,7 @@ def _binary(name: str, m: Measurement) -> str | None:
 
 @shared
 def has_closed_form_rate(m: Measurement) -> bool:
-    """Whether the KL from the prior is known without drawing z: of one layer, where torch has it."""
+    """Whether the KL from the prior has a closed form: the model has one layer, and torch implements the KL."""
     latents = first_trace(m).latents
     return len(latents) == 1 and has_closed_form(latents[0].q, latents[0].p)
 
@@ -133,7 +134,7 @@ def _numeric(name: str, m: Measurement) -> str | None:
 
 def _training(name: str, m: Measurement) -> str | None:
     try:
-        m.run.data  # noqa: B018 - loads them
+        m.run.data  # noqa: B018 - loads the data
     except DataError as error:
         return f"{name} needs the training data: {error}"
     return None

@@ -1,4 +1,4 @@
-"""The register of metrics: `@metric` on a function is all that a new one takes."""
+"""The register of metrics: decorating a function with `@metric` adds one."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Subject = Literal["model", "data", "estimator"]
 
 @dataclass(frozen=True)
 class Result:
-    """What a metric measured: one number per datum, of which mean and standard error are reported, or one number.
+    """The result of a metric: one number per datum, reported as mean and standard error, or a single number.
 
     Attributes:
-        estimator: how it was computed, for the protocol: with the features, seeds and sizes that it depends on.
-        K: importance samples, where they matter.
-        per_datum: (n,), or of `rows` alone.
-        rows: which of the n data these are; all when None.
-        value, se: of a metric that is no mean over data; lists for one number per latent.
-        unit: where it depends on the model or the data; else the registered one.
-        comparable: what two runs must have in common for a difference; the estimator when None.
+        estimator: how it was computed, for the protocol, including the features, seeds and sizes it depends on.
+        K: number of importance samples, if it matters.
+        per_datum: (n,), or (len(rows),) for the data in `rows` only.
+        rows: indices of these among the n data; all if None.
+        value, se: value and standard error of a metric that is not a mean over data; lists for one number per latent.
+        unit: its unit, if that depends on the model or the data; else the registered one.
+        comparable: a key that two runs must share for a difference to be defined; the estimator if None.
     """
 
     estimator: str
@@ -47,16 +47,16 @@ class Metric:
     """A registered metric.
 
     Attributes:
-        name: on the command line and in metrics.json.
-        unit: of its value.
-        measure: the function.
-        needs: what must hold of model and data, in the order in which it is checked.
-        better: which direction is an improvement, or None where neither is.
-        label: what pages call it.
-        help: what it is, in one sentence.
-        default: whether it is measured when none is named.
-        of: what the number describes: the model, the data alone, or the estimator.
-        per_datum: whether it is the mean of one number per datum, so that two runs can be compared in pairs.
+        name: its name on the command line and in metrics.json.
+        unit: the unit of its value.
+        measure: the function that measures it.
+        needs: conditions on the model and the data, in the order in which they are checked.
+        better: the direction of improvement, or None.
+        label: its name on pages.
+        help: its description in one sentence.
+        default: whether it is measured by default.
+        of: the subject of the number: the model, the data alone, or the estimator.
+        per_datum: whether it is the mean of one number per datum, so that two runs can be compared datum by datum.
     """
 
     name: str
@@ -72,20 +72,20 @@ class Metric:
 
     @property
     def meaning(self) -> str:
-        """Its help, and which direction is better."""
+        """Its help, and the direction of improvement."""
         return self.help + (f"; {self.better} is better" if self.better else "")
 
     def lacking(self, m: Measurement) -> str | None:
-        """Why it cannot be measured here and what to do; None where it can."""
+        """Why it cannot be measured here and what to do; None if it can."""
         return next((why for need in self.needs if (why := need.lacking(self.name, m)) is not None), None)
 
 
 METRICS: dict[str, Metric] = {}
-"""What `metric` has registered; to be read through `metrics`."""
+"""The metrics registered by `metric`; read them through `metrics`."""
 
 
 def metrics() -> dict[str, Metric]:
-    """All metrics by name, those of plug-ins included, in the order in which they are listed."""
+    """All metrics by name, including those of plug-ins, in the order in which they are listed."""
     load_plugins()
     return METRICS
 
@@ -106,7 +106,7 @@ def metric(
     See `Metric` for the arguments.
 
     Raises:
-        ChoiceError: another function has this name.
+        ChoiceError: another function is registered under this name.
     """
 
     def register(function: Callable[[Measurement], Result]) -> Callable[[Measurement], Result]:
@@ -125,7 +125,7 @@ def metric(
 
 
 def chosen(names: Sequence[str] | None) -> list[Metric]:
-    """The metrics of these names, in the order of the register; those measured by default when None.
+    """The metrics with these names, in the order of the register; if None, those measured by default.
 
     Raises:
         ChoiceError: an unknown name.

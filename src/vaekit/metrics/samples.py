@@ -1,4 +1,4 @@
-"""How far two sets of data lie from each other."""
+"""Distances between two sets of data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .registry import Result, metric
 
 Array = NDArray[Any]
 FEATURES, LEARNED = 32, 5000
-"""Principal components in which samples are compared, and training data at most that they are computed from."""
+"""The number of principal components for comparing samples, and the maximum number of training data to compute them."""
 DRAWS = 100
 """Bootstrap draws for a standard error."""
 
@@ -38,10 +38,10 @@ def frechet(a: Array, b: Array) -> float:
 
 
 class Components:
-    """The first principal components of data (N, *event), to see others in: (M, *event) -> (M, k).
+    """The first principal components of data (N, *event), for projecting other data: (M, *event) -> (M, k).
 
     Arguments:
-        k: how many, at most what the data span.
+        k: number of components, at most as many as the data span.
     """
 
     def __init__(self, data: Array, k: int):
@@ -60,7 +60,7 @@ class Components:
         return (np.asarray(data, float).reshape(len(data), -1) - self.mean) @ self.axes
 
     def reconstruct(self, data: Array) -> Array:
-        """Data as k components give them back, in the shape they came."""
+        """Data reconstructed from k components, in their own shape."""
         return (self(data) @ self.axes.T + self.mean).reshape(data.shape)
 
 
