@@ -18,8 +18,8 @@ from .gamma import log_standard_gamma
 from .special import negative_binomial_log_pmf, poisson_log_pmf
 
 FEW, TERMS, ROUNDS = 10.0, 34, 20
-"""Below a rate of 10 counts are drawn by inversion over 34 terms, above by at most 20 proposals: at a rate of 10 one is
-refused with chance 0.25, all with 1e-12, and less often at higher rates."""
+"""Counts are drawn by inversion over 34 terms for rates below 10, and by at most 20 proposals above. At a rate of 10 a
+proposal is rejected with probability 0.25, and all 20 with 1e-12; at higher rates rejection is rarer."""
 
 
 def standard_poisson(noise: Noise, log_rate: Tensor, event: Sequence[int], k: int | None = None) -> Tensor:

@@ -24,9 +24,9 @@ from .drawing import Tempered, _from_noise, draw
 
 KINDS = ("affine", "spline")
 BINS, BOUND = 8, 6.0
-"""A spline's bins over [-BOUND, BOUND], outside which it is the identity."""
+"""The number of bins of a spline on [-BOUND, BOUND]; outside that interval it is the identity."""
 REACH = 2.0
-"""The largest |log| of what a coupling's network says: a scale, a bin's share of width or height, a slope at a knot."""
+"""The largest |log| of a coupling's parameters: scales, relative widths and heights of bins, slopes at knots."""
 
 
 def exact(like: Tensor) -> torch.autocast:
@@ -277,7 +277,7 @@ class Coupling(nn.Module):
             raw = raw.unflatten(-1, (self.params, -1))
             image, log_slope = elementwise(moved, raw, inverse)
             if kept.shape[:-1] != image.shape[:-1]:
-                kept = kept.expand(*image.shape[:-1], -1)  # when the value has fewer axes than the context
+                kept = kept.expand(*image.shape[:-1], -1)  # the value may have fewer axes than the context
             return self._join(kept, image), log_slope.sum(-1)
 
         return Map(lambda e: run(e, False), lambda z: run(z, True))

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from vaekit.noise import Noise
 
 ROUNDS = 10
-"""Proposals an element. At concentration 1, the worst case, one is refused with chance 0.048: all ten with 1e-13."""
+"""Proposals per element. At concentration 1, the worst case, one is rejected with probability 0.048, all with 1e-13."""
 
 
 class _Implicit(torch.autograd.Function):
@@ -27,7 +27,7 @@ class _Implicit(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         a, log_x = ctx.saved_tensors
-        # as x -> 0, P(X <= x) = x^a / Gamma(a + 1) (1 + O(x)): solved for log x and differentiated
+        # as x -> 0, P(X <= x) = x^a / Gamma(a + 1) (1 + O(x)): solve for log x and differentiate
         small = log_x < -30
         x = torch.exp(torch.where(small, torch.zeros_like(log_x), log_x))
         limit = (torch.digamma(a + 1) - log_x) / a
@@ -48,7 +48,7 @@ def log_standard_gamma(noise: Noise, concentration: Tensor, event: Sequence[int]
         below = a < 1  # Gamma(a) = Gamma(a + 1) U^{1/a}
         d = torch.where(below, a + 1, a) - 1 / 3
         c = 1 / torch.sqrt(9 * d)
-        kept = torch.zeros_like(d)  # y = c x of the first proposal accepted; the mode where all are refused
+        kept = torch.zeros_like(d)  # y = c x of the first accepted proposal; the mode if all are rejected
         open_ = torch.ones_like(d, dtype=torch.bool)
         for _ in range(ROUNDS):
             x, u = noise.normal(event, k).to(dtype), noise.uniform(event, k).to(dtype)

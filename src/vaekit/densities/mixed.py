@@ -87,7 +87,7 @@ def _(d: Mixed, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
 
 
 DIFFERS = 1000.0
-"""Nats that a value costs which differs from the one that its element has in every training row."""
+"""The cost in nats of a value that differs from the only one that its element has in the training data."""
 
 
 class Marginal(Distribution):
@@ -120,7 +120,7 @@ class Marginal(Distribution):
     def each(self, value: Tensor) -> Tensor:
         """The log-density of each element, (..., *event), 0 for missing ones."""
         there = ~torch.isnan(value)
-        value = torch.where(there, value, self.fill)  # a nan, times 0 in the gradient, would still be nan
+        value = torch.where(there, value, self.fill)  # since nan times 0 in the gradient would be nan
         found = self.whole.each(value) if isinstance(self.whole, Mixed) else self.whole.base_dist.log_prob(value)
         if self.held is not None:
             certain = torch.where(value == self.held, 0.0, -DIFFERS).to(found.dtype)

@@ -54,15 +54,15 @@ class GaussianMixture(Tempered):
 
     def log_prob(self, value: Tensor) -> Tensor:
         dims = value.shape[-1]
-        if value.device.type == "mps":  # which has no float64
+        if value.device.type == "mps":  # MPS has no float64
             far = ((value[..., None, :] - self.loc) / self.scale).square().sum(-1)
             constant = torch.log(self.scale).sum(-1) + 0.5 * dims * math.log(2 * math.pi)
             return log_sum_exp(self.logits - constant - 0.5 * far, -1)
         z, loc, scale, logits = (t.double() for t in (value, self.loc, self.scale, self.logits))
         precision = scale.square().reciprocal()
         constant = (0.5 * loc.square() * precision + torch.log(scale)).sum(-1) + 0.5 * dims * math.log(2 * math.pi)
-        # the terms without z are a column of the product, so that the product also sums their gradient over z. As a
-        # separate addend, inductor fuses that sum with the optimiser's update of loc, and fails (torch 2.13)
+        # The terms without z are a column of the product, which then also sums their gradient over z. If they were
+        # added separately, inductor would fuse that sum with the optimiser's update of loc, and fail (torch 2.13).
         natural = torch.cat([-0.5 * precision, loc * precision, (logits - constant)[:, None]], -1)
         each = torch.cat([z.square(), z, torch.ones_like(z[..., :1])], -1) @ natural.T
         return log_sum_exp(each.to(self.loc.dtype), -1)

@@ -48,7 +48,7 @@ def deviance(x: Tensor, mean: Tensor, off: Tensor) -> Tensor:
     small = torch.where(near, v, 0.0)
     square = small**2
     tail = torch.full_like(square, 1 / 15)
-    for odd in (13, 11, 9, 7, 5, 3):  # log((1 + v) / (1 - v)) / 2 - v; the next term: 6e-17 of the whole
+    for odd in (13, 11, 9, 7, 5, 3):  # log((1 + v) / (1 - v)) / 2 - v; the next term is 6e-17 of it
         tail = 1 / odd + square * tail
     series = torch.where(near, off, 0.0) * small + 2 * x * small * square * tail
     return torch.where(near, series, x * torch.log(x / mean) - off)

@@ -94,7 +94,7 @@ class PowerSpherical(Drawn):
 
     def entropy(self) -> Tensor:
         alpha, beta, log_integral = self._parts
-        mean_log = math.log(2) + torch.digamma(alpha) - torch.digamma(alpha + beta)  # of 1 + t
+        mean_log = math.log(2) + torch.digamma(alpha) - torch.digamma(alpha + beta)  # E[log(1 + t)]
         return (log_integral - (alpha - beta) * mean_log).to(self.loc.dtype)
 
     def _density(self, log_half: Tensor) -> Tensor:

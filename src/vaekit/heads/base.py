@@ -14,7 +14,7 @@ from torch.distributions import constraints
 
 LOG_SCALE_FLOOR = -6.0
 LOG_SCALE_CEILING = 30.0
-"""Above any data's log scale; prevents overflow."""
+"""Above the log scale of any data; prevents overflow."""
 
 
 def floored(raw: Tensor, low: float = LOG_SCALE_FLOOR) -> Tensor:

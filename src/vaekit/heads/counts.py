@@ -55,7 +55,7 @@ class Counts(Head):
         if self.scaled:
             raw = self.get_buffer("centre") + self.get_buffer("spread") * raw
         if self.link == "softplus":
-            low = raw < -15  # there softplus(raw) = e^raw to float32's last bit
+            low = raw < -15  # softplus(raw) = e^raw in float32 here
             raw = torch.where(low, raw, torch.log(F.softplus(torch.where(low, torch.zeros_like(raw), raw))))
         return within(raw, self.LOWEST, self.highest)
 
@@ -102,13 +102,13 @@ class OverdispersedCounts(Counts):
     Arguments:
         dispersion: how log r is set: `shared` (one learned number), `each` (one learned number per element,
             independent of the input) or `learned` (a raw number per element). It is softly bounded between -6 and
-            `highest` - 4. The density approaches Poisson's only when r is far above the mean, which these bounds
+            `highest` - 4. The density approaches a Poisson only when r is far above the mean, which these bounds
             allow for means up to e^(`highest` - 8).
         link, highest, scaled: see `Counts`.
     """
 
     OTHERS: ClassVar[int] = 0
-    """Raw numbers per element besides those of the mean and the dispersion."""
+    """The number of raw numbers per element other than the mean and the dispersion."""
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ from vaekit.utils.register import Builder, Register
 from . import LOG_SCALE_FLOOR, Gaussian, Head, floored
 
 CEILING = 12.0
-"""Of a flow's log-scale, out of reach as well: its networks multiply by z, and gradients go by powers of it."""
+"""The upper bound of a flow's log scale, above any useful value; gradients grow with powers of z, so it is needed."""
 
 
 POSTERIORS = Register("posterior", {"event": "shape of the latents, (D,)"})
@@ -161,7 +161,7 @@ class FullCovariance(VectorHead):
     def forward(self, raw: Tensor) -> FullNormal:
         loc, packed = self.split(raw)
         n = self.dims
-        # part of the numbers, then all of them reversed, reshaped to (n, n): the lower triangle has each number once
+        # the numbers after the first n, then all of them reversed, as (n, n): the lower triangle has each number once
         square = torch.cat([packed[..., n:], packed.flip(-1)], -1).unflatten(-1, (n, n))
         diagonal = F.softplus(square.diagonal(dim1=-2, dim2=-1) + math.log(math.expm1(1.0))) + math.exp(LOG_SCALE_FLOOR)
         return FullNormal(loc, torch.tril(square, -1) / math.sqrt(n) + torch.diag_embed(diagonal))

@@ -134,7 +134,7 @@ class ConvDecoder(nn.Module):
 
 
 DIRECT = 2**14
-"""Numbers of an image up to which a dense layer reads or makes it whole; a larger one is halved until it is below."""
+"""The largest number of elements of an image that a dense layer reads or makes; larger images are halved first."""
 
 
 def _halvings(event: Sequence[int]) -> list[tuple[int, ...]]:

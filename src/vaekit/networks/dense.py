@@ -21,7 +21,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 WIDE = 2048
-"""Numbers of an input up to which its first layer is as it comes; published figures are of narrower ones."""
+"""The largest input whose first layer is not rescaled; published results use smaller inputs."""
 
 
 class Gated(nn.Module):
