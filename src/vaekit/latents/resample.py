@@ -170,7 +170,7 @@ class Record(TypedDict):
     held_out: HeldOut
 
 
-# --- what a run keeps -------------------------------------------------------------------------------------------
+# --- densities stored with a run --------------------------------------------------------------------------------
 
 
 class LatentDensity:

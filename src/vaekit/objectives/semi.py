@@ -64,7 +64,7 @@ class SemiSupervised(Objective):
             )
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
-        """`batch.y` (B,): class numbers, -1 where unknown; without it none is known."""
+        """The losses of a batch; `batch.y` (B,) has class numbers, -1 if unknown, or is None if none is known."""
         m2 = cast(M2, model)
         x = batch.x
         seen = self.seen(x, batch.noise)
