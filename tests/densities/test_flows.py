@@ -258,7 +258,7 @@ def test_what_cannot_be_is_refused():
         Coupling(3, 0, HIDDEN, "cubic")
     with pytest.raises(ValueError, match="hidden layer"):
         Coupling(3, 0, ())
-    with pytest.raises(NotImplementedError, match="_drawn"):
+    with pytest.raises(TypeError, match="_drawn"):
         draw(Drawn((), 2), Noise.of(0, 3))
 
 
