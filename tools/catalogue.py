@@ -1,4 +1,4 @@
-"""Write src/vaekit/cli/catalogue.json from the registers (recipes, studies, metrics, readers): `python tools/catalogue.py`.
+"""Write src/vaekit/cli/catalogue.json from the registers of vaekit: `python tools/catalogue.py`.
 
 The command line uses this file for lists, help and unknown names, so that it need not import torch. A test compares it
 with the registers: run this after changing the name, options or docstring of a recipe, study, metric or reader.
