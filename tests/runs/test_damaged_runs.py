@@ -52,6 +52,7 @@ def change(run, *path, to):
         (("data", "facts", "shape"), [1, 2**20, 2**20], "shape"),
         (("data", "facts", "shape"), [30], "expected 3 numbers for image data"),
         (("data", "facts", "class_counts"), [3, -1], "class_counts is .* for each class"),
+        (("training", "batch"), None, "training.batch is missing"),
         (("data", "facts", "kind"), "movie", "kind is 'movie'"),
         (("data", "facts", "columns"), [{"name": "a", "kind": "real", "categories": ["b"]}], "column"),
         (("data", "source"), {}, "data.source is an object, expected text or null"),

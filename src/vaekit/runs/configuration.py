@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -9,7 +10,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 from vaekit.data.core import KINDS
 from vaekit.data.loading import option_types
 from vaekit.errors import RunError, VaekitError
-from vaekit.options import Options
+from vaekit.options import Defaults, Options
 from vaekit.recipes.composition import DataSpec
 from vaekit.utils.plugins import why_absent
 from vaekit.utils.typed import mismatch
@@ -157,9 +158,13 @@ def check_configuration(config: dict[str, Any], file: Path) -> None:
         check(value, kept[name], f"{file}, data.options.{name}")
     try:
         _check_facts(config["data"]["facts"])
-        Options(**config["training"]).checked()
+        options = Options(**config["training"]).checked()
     except VaekitError as error:
         raise RunError(f"{file} is damaged: {error}") from None
+    for name in (f.name for f in dataclasses.fields(Defaults) if f.default is not None and f.name != "epochs"):
+        if getattr(options, name) is None:  # a recipe decides these
+            raise RunError(f"{file} is damaged: training.{name} is missing")
+    config["training"] = {**dataclasses.asdict(Options()), **config["training"]}
     for name in ("step", "seconds"):
         if config.get(name, 0) < 0:
             raise RunError(f"{file} is damaged: {name} is {config[name]}, expected 0 or more")
