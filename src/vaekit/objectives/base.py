@@ -69,8 +69,6 @@ class Objective(nn.Module, ABC):
     Attributes:
         densities: the stats that contain log p(x), with its sign; they are reported in the data's own units.
         tuning: optimisers of parameter groups that do not use the run's optimiser and learning rate.
-        corruption: applied to x before it is encoded in training, called as corruption(x, noise); the target is the
-            clean x.
     """
 
     densities: ClassVar[dict[str, int]] = {"elbo": 1, "distortion": -1}
@@ -78,7 +76,7 @@ class Objective(nn.Module, ABC):
 
     @property
     def corruption(self) -> nn.Module | None:
-        """The module that corrupts x, or None."""
+        """A module that corrupts x before it is encoded in training, as corruption(x, noise); the target is the clean x."""
         return self._modules.get("corruption")  # a plain class attribute would hide a module set on an instance
 
     @corruption.setter
