@@ -76,7 +76,7 @@ class Objective(nn.Module, ABC):
 
     @property
     def corruption(self) -> nn.Module | None:
-        """A module that corrupts x before it is encoded in training: corruption(x, noise). The target is the clean x."""
+        """A module that corrupts x before it is encoded in training: corruption(x, noise). The target stays clean."""
         return self._modules.get("corruption")  # a plain class attribute would hide a module set on an instance
 
     @corruption.setter
