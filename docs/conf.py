@@ -1,6 +1,8 @@
 """Sphinx settings for `make docs`. Building runs every page, so all displayed results are computed."""
 
+import ast
 import hashlib
+import inspect
 import os
 import re
 import shutil
@@ -84,6 +86,36 @@ def _skipped(app, what, name, obj, skip, options):
     return True if name.startswith("set_") and name.endswith("_request") else None
 
 
+class _Shown(str):
+    """An annotation as it is written, without quotes."""
+
+    __repr__ = str.__str__
+
+
+class _Plain(ast.NodeTransformer):
+    """`Annotated[T, ...]` becomes T."""
+
+    def visit_Subscript(self, node):
+        self.generic_visit(node)
+        annotated = ast.unparse(node.value).endswith("Annotated") and isinstance(node.slice, ast.Tuple)
+        return node.slice.elts[0] if annotated else node
+
+
+def _types(app, what, name, obj, options, signature, returns):
+    """Show the types of parameters without the help and range of each, which the tables of docs/family.md have."""
+    if not signature or "Annotated[" not in signature:
+        return None
+    found = inspect.signature(obj)
+    plain = []
+    for parameter in found.parameters.values():
+        if isinstance(parameter.annotation, str):
+            tree = _Plain().visit(ast.parse(parameter.annotation, mode="eval"))
+            parameter = parameter.replace(annotation=_Shown(ast.unparse(tree)))
+        plain.append(parameter)
+    return str(found.replace(parameters=plain, return_annotation=inspect.Signature.empty)), returns
+
+
 def setup(app):
+    app.connect("autodoc-process-signature", _types)
     app.connect("autodoc-skip-member", _skipped)
     app.connect("autodoc-process-docstring", _plain, priority=100)
