@@ -289,7 +289,7 @@ def test_the_record_and_the_line(run):
     fitted = run.fit_latents("gmm", components=4, seed=2)
     record = fitted.record
     assert (record["n"], record["split"], record["seed"], record["choices"]["components"]) == (480, "train", 2, 4)
-    assert record["held_out"]["unit"] == "nats a code"
+    assert record["held_out"]["unit"] == "nats per code"
     line = str(fitted)
     assert "\n" not in line
     for part in ("gmm: 4 Gaussians (full", "480 codes", "seed 2", "60 validation codes", "under N(0, I)"):

@@ -389,5 +389,5 @@ def _held_out(latents: LatentDensity, z: Tensor, group: np.ndarray | None = None
         "se_normal": standard_error(normal, group),
         "se_difference": standard_error(found - normal, group),
         "bound": latents.density.bound,
-        "unit": "nats a code",
+        "unit": "nats per code",
     }

@@ -449,7 +449,7 @@ def _check_free(path: Path, replace: bool) -> None:
     if (path / "run.json").exists():
         if not replace:
             raise RunError(
-                f"{path} already holds a run: `exists='resume'` goes on with it, `exists='replace'` starts it anew; "
+                f"{path} already holds a run: `exists='resume'` continues it, `exists='replace'` starts a new one; "
                 "or choose another `out`"
             )
     elif found := next((name for name in OWN if (path / name).exists()), None):
