@@ -33,10 +33,8 @@ def model(run) -> TrainedModel:
     return TrainedModel(run.composition, run.spec, run.data)
 
 
-def world_model(spoilt: bool = False) -> tuple[LinearGaussian, TrainedModel]:
+def world_model() -> tuple[LinearGaussian, TrainedModel]:
     world = LinearGaussian(dtype=torch.float32)
-    if spoilt:
-        world.spoil()
     return world, model_of(Composition(world.model, ELBO(), Identity()), (5,))
 
 
