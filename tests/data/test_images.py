@@ -1,5 +1,6 @@
 """Folders of images: every mode is flattened as it should be, decoded once, and trouble is named."""
 
+import contextlib
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -289,7 +290,45 @@ def test_colour_of_16_bits_is_told(tmp_path):
         )
         (tmp_path / "set" / f"{i}.png").write_bytes(content)
     data = load(tmp_path / "set")
-    assert data.notes == ("4 of 4 images have 16 bits per colour: only the higher 8 bits are read",)
+    assert data.notes == ("4 of 4 images have more than 8 bits per channel: only the higher 8 bits are read",)
+
+
+@pytest.mark.parametrize("name", ["ppm", "sgi", "rle.sgi", "jp2", "j2k", "avif"])
+def test_bits_beyond_eight_are_found_in_every_format(tmp_path, name):
+    image, file = Image.new("RGB", (16, 16), (10, 99, 200)), tmp_path / f"image.{name}"
+    if name == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    if name == "rle.sgi":  # bytes 2 and 3 of the header: compression, and bytes per channel
+        image.save(file)
+        content = bytearray(file.read_bytes())
+        content[2:4] = b"\1\2"
+        file.write_bytes(content)
+        assert image_file.head_of(file).deep
+        return
+    image.save(file)
+    assert not image_file.head_of(file).deep
+    if name == "ppm":
+        file.write_bytes(b"P6 16 16 1023\n" + np.full((16, 16, 3), 700, ">u2").tobytes())
+    elif name == "sgi":
+        image.save(file, bpc=2)
+    else:
+        marker, away, deep = (b"av1C", 6, 0x40) if name == "avif" else (b"\xff\x4f\xff\x51", 42, 15)
+        content = bytearray(file.read_bytes())
+        content[content.index(marker) + away] = deep
+        file.write_bytes(content)
+    if name == "avif":  # whose decoder compares the header with what it decodes
+        assert image_file._bits_of_header(file) == 10
+    else:
+        assert image_file.head_of(file).deep
+
+
+def test_bits_do_not_depend_on_the_files_that_are_open(tmp_path):
+    """Pillow keeps the number of the open file among the arguments of its decoder of JPEG 2000."""
+    Image.new("RGB", (16, 16), (10, 99, 200)).save(tmp_path / "image.jp2")
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context((tmp_path / "image.jp2").open("rb"))
+            assert not image_file.head_of(tmp_path / "image.jp2").deep
 
 
 def test_every_format_that_pillow_reads_is_read(tmp_path):

@@ -95,9 +95,14 @@ def check_first_batch(
 
 def prepare(data: Data, composition: Composition, options: Options, initialise: bool = True) -> None:
     """Fit the observation, initialise the output at the mean of the data, and check one batch."""
-    n = len(data.train)
     if options.augment:
         Augment.parse(options.augment, data.kind, data.shape)
+    with seeded(options.seed):  # the model is in training mode: its dropout draws
+        _prepare(data, composition, options, initialise)
+
+
+def _prepare(data: Data, composition: Composition, options: Options, initialise: bool) -> None:
+    n = len(data.train)
 
     def read(rows: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(data.events(data.train[rows])))

@@ -37,7 +37,7 @@ class Head:
         height, width: in pixels, after rotation by EXIF.
         grey, opaque: whether the image is grey, and whether it has no transparency.
         mode: of Pillow.
-        deep: whether it is a colour image of 16 bits, of which Pillow reads 8.
+        deep: whether its channels have more than 8 bits, of which Pillow reads the higher 8.
         frames: number of images (pages, frames) in the file.
     """
 
@@ -114,9 +114,32 @@ def head_of(file: Path) -> Head:
         if image.mode == "P" and image.palette is not None:
             palette = np.array(image.getpalette("RGB") or [0, 0, 1], np.uint8).reshape(-1, 3)
             grey = bool((palette == palette[:, :1]).all())
-        deep = not image.mode.startswith("I") and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        deep = not image.mode.startswith(("I", "F")) and _bits(image, file) > 8
         frames = 1 if image.format in ("MPO", "ICO", "ICNS", "PSD") else _frames(image)
         return Head(height, width, grey, not image.has_transparency_data, image.mode, deep, frames)
+
+
+def _bits(image: "Image.Image", file: Path) -> int:
+    """Bits per channel in the file; Pillow decodes channels of colour images with more than 8 bits to 8."""
+    if image.format in ("JPEG2000", "AVIF"):
+        return _bits_of_header(file)
+    for decoder, _, _, arguments in getattr(image, "tile", ()):
+        first, *rest = arguments if isinstance(arguments, tuple) else (arguments,)
+        if decoder == "SGI16" or ";16" in str(first) or (image.format == "PPM" and rest and rest[0] > 255):
+            return 16
+    return 8
+
+
+def _bits_of_header(file: Path) -> int:
+    """Bits per channel of a JPEG 2000 (marker SIZ, ISO/IEC 15444-1, A.5.1) or an AVIF (box av1C); 8 if not found."""
+    with file.open("rb") as opened:
+        start = opened.read(2**18)
+    if (at := start.find(b"\xff\x4f\xff\x51")) >= 0 and len(start) > at + 42:
+        return (start[at + 42] & 0x7F) + 1
+    if (at := start.find(b"av1C")) >= 0 and len(start) > at + 6:
+        high, twelve = start[at + 6] & 0x40, start[at + 6] & 0x20
+        return 12 if high and twelve else 10 if high else 8
+    return 8
 
 
 def _frames(image: "Image.Image") -> int:

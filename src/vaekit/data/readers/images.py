@@ -282,7 +282,7 @@ def _notes(heads: list[Head], size: tuple[int, int], span: tuple[float, float] |
             f"{size[0]}x{size[1]} (height x width)"
         )
     if deep := sum(head.deep for head in heads):
-        notes.append(f"{these(deep, 'has', 'have')} 16 bits per colour: only the higher 8 bits are read")
+        notes.append(f"{these(deep, 'has', 'have')} more than 8 bits per channel: only the higher 8 bits are read")
     if several := [head.frames - 1 for head in heads if head.frames > 1]:
         notes.append(
             f"{len(several)} of {counted(n, 'file')} {'holds' if n == 1 else 'hold'} several images (pages, frames): "
