@@ -22,7 +22,7 @@ help:
 	@echo "make test           run the test suite"
 	@echo "make lint           run ruff and mypy, and Biome on the explorer's JavaScript if npm can fetch it"
 	@echo "make fuzz           give damaged files to every reader, for FUZZ_MINUTES=5"
-	@echo "make torture        kill trainings, fill disks, run several at once; check that they recover"
+	@echo "make torture        kill training runs, fill disks, run several at once; check that they recover"
 	@echo "make docs           build the site in docs/_build/html: lessons, guides and reference; every page is run"
 	@echo "make docs-look      open every built page in Chromium, wide and narrow, light and dark; report faults"
 	@echo "make docs-runs      train the models in docs/runs that are missing or whose settings changed"
