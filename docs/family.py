@@ -9,6 +9,7 @@ from vaekit.cli.guide import FITTING, PURPOSES
 from vaekit.recipes import RECIPES, Recipe, compose
 
 HERE = Path(__file__).parent
+FOUR = ("prior", "posterior", "likelihood", "objective")
 
 
 def linked(paper: str) -> str:
@@ -39,7 +40,7 @@ def options(pick: str) -> list[str]:
     rows = [f"| {pick} | options | paper |", "|---|---|---|"]
     for part in compose.signature.picks[pick].parts:
         flags = ", ".join(f"`--{knob.replace('_', '-')}`" for knob in part.knobs) or "-"
-        rows.append(f"| `{part.name}` | {flags} | {linked(part.paper)} |")
+        rows.append(f"| `{part.name}` | {flags} | {linked(part.paper) or '-'} |")
     return rows
 
 
@@ -62,10 +63,12 @@ def page() -> str:
         "vaekit fit DATA --prior vamp --posterior iaf --likelihood gaussian --objective iwae",
         "```",
         "",
-        "- [conditions](glossary.md#condition): `--condition label` or `attributes`",
-        "- corrupted inputs: `--corruption gaussian`, `masking` or `salt-and-pepper`",
+        *(line for pick in FOUR for line in [*options(pick), ""]),
+        "These are chosen in the same way:",
         "",
-        *(line for pick in ("prior", "posterior", "likelihood", "objective") for line in [*options(pick), ""]),
+        *(line for pick in compose.signature.picks if pick not in FOUR for line in [*options(pick), ""]),
+        "A model can also be given a [condition](glossary.md#condition): `--condition label` or `attributes`.",
+        "",
         "A named [recipe](glossary.md#recipe) is a tested combination of these. Models whose latents are not a real",
         "vector have recipes of their own. [Every recipe on Fashion-MNIST](recipes.md) shows how they perform.",
         "",

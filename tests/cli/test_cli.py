@@ -764,7 +764,7 @@ MARKED = re.compile(r"`([a-z][a-z0-9_]*)(?:=[^`]*)?`")
 
 
 def texts_of_the_library():
-    """The strings of the library that are neither docstrings nor command lines; {} stands for what is put in."""
+    """The strings of the library, docstrings among them, that are not command lines; {} stands for what is put in."""
     import ast
 
     import vaekit as package
@@ -776,16 +776,13 @@ def texts_of_the_library():
         "report/about.py",
         "studies/page.py",
         "explorer/pack.py",
-        "recipes/named.py",
     }
     for file in sorted(root.rglob("*.py")):
         if file.is_relative_to(root / "cli") or str(file.relative_to(root)) in lines:
             continue
         tree = ast.parse(file.read_text())
-        scopes = (n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef))
-        skipped = {n.value for scope in scopes for n in scope.body if isinstance(n, ast.Expr)}
         joined = [n for n in ast.walk(tree) if isinstance(n, ast.JoinedStr)]
-        skipped |= {part for one in joined for part in ast.walk(one) if part is not one}
+        skipped = {part for one in joined for part in ast.walk(one) if part is not one}
         for node in ast.walk(tree):
             if node in skipped:
                 continue

@@ -21,7 +21,8 @@ from vaekit.models.vae import VAE, Latent, Model, Trace
 from vaekit.noise import Noise
 from vaekit.objectives import CIWAE, ELBO, IWAE, PIWAE, Autoencoder, Batch, Capacity, Constrained, Objective, WakeSleep
 from vaekit.objectives.autoencoder import activity_kl
-from vaekit.objectives.corruption import GaussianNoise, Masking, SaltAndPepper, corruption
+from vaekit.objectives.corruption import CORRUPTIONS as BY_NAME
+from vaekit.objectives.corruption import GaussianNoise, Masking, SaltAndPepper
 from vaekit.objectives.schedules import Linear
 from vaekit.objectives.terms import (
     distortion,
@@ -36,6 +37,7 @@ from vaekit.objectives.terms import (
 from vaekit.recipes.composition import Composition, Defaults
 from vaekit.training.optimisers import optimiser
 from vaekit.training.step import Engine, Settings
+from vaekit.utils.register import Chosen
 
 STEP = torch.tensor(0)
 DIMS, LATENT = 5, 2
@@ -240,13 +242,21 @@ def test_corruptions_change_as_much_as_they_say():
 
 
 def test_corruptions_by_name():
-    assert corruption("gaussian", 0.2).sigma == 0.2
-    assert (corruption("masking", 0.2, low=-1.0).fraction, corruption("masking", 0.2, low=-1.0).value) == (0.2, -1.0)
-    pepper = corruption("salt-and-pepper", 0.1, 0, 255)
-    assert (pepper.fraction, pepper.low, pepper.high) == (0.1, 0, 255)
-    for kind, level in (("snow", 0.1), ("gaussian", -0.1), ("masking", 1.1), ("salt-and-pepper", -0.1)):
-        with pytest.raises(ValueError, match=r"must be|not one of"):
-            corruption(kind, level)
+    built = {
+        name: Chosen(part, {"corruption_level": 0.2} if part.knobs else {}).make(low=-1.0, high=255.0)
+        for name, part in BY_NAME.items()
+    }
+    assert built["none"] is None
+    assert built["gaussian"].sigma == 0.2
+    assert (built["masking"].fraction, built["masking"].value) == (0.2, -1.0)
+    pepper = built["salt-and-pepper"]
+    assert (pepper.fraction, pepper.low, pepper.high) == (0.2, -1.0, 255.0)
+    for name, level in (("gaussian", 0.0), ("gaussian", -0.1), ("masking", 1.1), ("salt-and-pepper", -0.1)):
+        with pytest.raises(ChoiceError, match=r"`corruption_level` must be above 0"):
+            BY_NAME[name].build(level)
+    for wrong in (lambda: GaussianNoise(-0.1), lambda: Masking(1.1), lambda: SaltAndPepper(-0.1)):
+        with pytest.raises(ValueError, match="must be"):
+            wrong()
     with pytest.raises(ValueError, match="below high"):
         SaltAndPepper(0.1, 1.0, 1.0)
 

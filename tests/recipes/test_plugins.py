@@ -40,12 +40,12 @@ TINY = {"latent": 2, "hidden": (8,), "steps": 4, "batch": 20}
 @contextlib.contextmanager
 def kept():
     """The registers as they are, whatever is registered meanwhile."""
-    held = [OBJECTIVES._parts, PRIORS._parts, POSTERIORS._parts, LIKELIHOODS._parts, RECIPES._recipes]
-    before = [dict(parts) for parts in held]
+    held = [OBJECTIVES.entries, PRIORS.entries, POSTERIORS.entries, LIKELIHOODS.entries, RECIPES.entries]
+    before = [dict(entries) for entries in held]
     yield
-    for parts, old in zip(held, before, strict=True):
-        parts.clear()
-        parts.update(old)
+    for entries, old in zip(held, before, strict=True):
+        entries.clear()
+        entries.update(old)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_each_part_trains_is_stored_with_its_package_and_opens_where_that_is_ins
     with kept():
         remove(package)
         for register in (OBJECTIVES, PRIORS, POSTERIORS, LIKELIHOODS):
-            register._parts.pop(PARTS[register.kind][0])
+            register.entries.pop(PARTS[register.kind][0])
         for kind, (name, _, _) in PARTS.items():
             with pytest.raises(
                 RunError, match=f"{kind} '{name}'.*vaekit-mine is not installed: `pip install vaekit-mine`"
@@ -124,9 +124,18 @@ def test_what_a_part_declares_wrongly_is_refused_when_it_is_registered():
 
     with pytest.raises(ChoiceError, match=r"`colour` has no default.*Knob.*event"):
         register.add("a", "")(unknown)
-    register.add("b", "")(lambda event: None)
-    with pytest.raises(ChoiceError, match="there is a prior 'b' already"):
-        register.add("b", "")(lambda event: None)
+
+    def one(event):
+        """Takes the name."""
+
+    def other(event):
+        """Comes too late."""
+
+    register.add("b", "")(one)
+    with pytest.raises(ChoiceError, match=r"there is a prior 'b' already, .*one: choose another name"):
+        register.add("b", "")(other)
+    register.add("b", "2nd")(one)  # a cell that is run again
+    assert register["b"].paper == "2nd"
 
 
 def test_parts_that_disagree_on_an_option_are_named(package):

@@ -74,7 +74,7 @@ def test_a_run_keeps_the_defaults_of_its_day(run, monkeypatch):
 
     was = vk.open(run).decode(np.zeros((1, 2), np.float32))
     ours = registry.RECIPES["vae"]
-    monkeypatch.setitem(registry.RECIPES._recipes, "vae", dataclasses.replace(ours, settings={"activation": "relu"}))
+    monkeypatch.setitem(registry.RECIPES.entries, "vae", dataclasses.replace(ours, settings={"activation": "relu"}))
     np.testing.assert_array_equal(vk.open(run).decode(np.zeros((1, 2), np.float32)), was)
 
 

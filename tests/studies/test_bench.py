@@ -172,7 +172,7 @@ def tiny(monkeypatch):
         )
 
     made = registry.Study("tiny", "Somebody 2026", "digits", work)
-    monkeypatch.setitem(STUDIES, "tiny", made)
+    monkeypatch.setitem(STUDIES.entries, "tiny", made)
     known = catalogue.studies() | {"tiny": catalogue.Experiment("tiny", made.paper, made.data, made.summary)}
     monkeypatch.setattr(catalogue, "studies", lambda: known)
 

@@ -82,7 +82,7 @@ def command(argv: Sequence[str], everything: bool = False) -> Callable[..., int]
     fit.__doc__ = (
         f"{SUMMARY}\n\n"
         f"Example: vaekit fit digits{written} --minutes 1 --out runs/digits\n\n"
-        f"Recipe {recipe.name}: {recipe.description}\n\n{recipe.paper}.\n\n"
+        f"Recipe {recipe.name}: {worded(recipe.description)}\n\n{recipe.paper}.\n\n"
         f"Shown are {more}. `vaekit recipes` lists the recipes; `vaekit fit --recipe NAME --help` explains one."
     )
     return fit

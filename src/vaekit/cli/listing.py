@@ -6,6 +6,8 @@ import dataclasses
 import json as jsons
 from typing import TYPE_CHECKING
 
+from vaekit.utils.wording import worded
+
 if TYPE_CHECKING:
     from .catalogue import Measure
 
@@ -44,7 +46,7 @@ def recipes(*, json: bool = False) -> None:
         for name in names:
             r = by_name[name]
             made = " ".join(f"--{n.replace('_', '-')} {v}" for n, v in r.settings.items())
-            print(f"  {name:<{width}}  {r.summary}{f'  [{made}]' if made else ''}")
+            print(f"  {name:<{width}}  {worded(r.summary)}{f'  [{made}]' if made else ''}")
         print()
     print(
         "In brackets: the options of `vae` that a recipe sets. `vaekit fit --recipe NAME --help` explains a recipe.\n"

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from vaekit.utils.wording import worded
+
 from .output import Doing, check_file, check_source
 
 
@@ -44,7 +46,7 @@ def study(
         known = catalogue.studies()
         width = max(map(len, known))
         for _, one in sorted(known.items()):
-            print(f"{one.name:<{width}}  {one.summary}  [{one.paper}]")
+            print(f"{one.name:<{width}}  {worded(one.summary)}  [{one.paper}]")
         print("\nvaekit study NAME [DATA] [--minutes M] [--out PAGE.html]")
         return 0
     chosen = catalogue.study(name)

@@ -13,7 +13,7 @@ from .convolutional import (
     grid_sizes,
     norm_groups,
 )
-from .dense import ACTIVATIONS, MLP, WIDE, Batched, Gated, Rescaled
+from .dense import ACTIVATIONS, MLP, WIDE, Batched, Gated, Rescaled, activation
 from .tables import Log1p, OneHot, WithMask
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Rescaled",
     "Residual",
     "WithMask",
+    "activation",
     "cropped",
     "default_levels",
     "doubling",

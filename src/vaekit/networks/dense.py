@@ -10,15 +10,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    "elu": nn.ELU,
-    "softplus": nn.Softplus,
-}
+from vaekit.utils.register import Builder, Register
 
+ACTIVATIONS = Register("activation", {"features_in": "number of inputs", "features_out": "number of outputs"})
+"""The activations of dense networks by name."""
+
+
+def activation(name: str, paper: str) -> Callable[[Builder], Builder]:
+    """Register a function (features_in, features_out) -> modules of one hidden layer, in order, as an activation.
+
+    Arguments:
+        name: its name on the command line.
+        paper: its source.
+    """
+    return ACTIVATIONS.add(name, paper)
+
+
+def _elementwise(name: str, paper: str, function: Callable[[], nn.Module]) -> None:
+    """Register a function of each element, applied after a linear map, as the activation `name`."""
+
+    @activation(name, paper)
+    def layer(features_in: int, features_out: int) -> tuple[nn.Module, ...]:
+        return nn.Linear(features_in, features_out), function()
+
+
+_elementwise("relu", "Nair and Hinton 2010", nn.ReLU)
+_elementwise("tanh", "LeCun et al. 1998, doi:10.1007/3-540-49430-8_2", nn.Tanh)
+_elementwise("silu", "Elfwing et al. 2018, arXiv:1702.03118", nn.SiLU)
+_elementwise("gelu", "Hendrycks and Gimpel 2016, arXiv:1606.08415", nn.GELU)
+_elementwise("elu", "Clevert et al. 2016, arXiv:1511.07289", nn.ELU)
+_elementwise("softplus", "Dugas et al. 2001", nn.Softplus)
 
 WIDE = 2048
 """The largest input whose first layer is not rescaled; published results use smaller inputs."""
@@ -35,6 +56,12 @@ class Gated(nn.Module):
         return F.glu(self.linear(x), -1)
 
 
+@activation("gated", "Dauphin et al. 2017, arXiv:1612.08083")
+def gated(features_in: int, features_out: int) -> tuple[nn.Module, ...]:
+    """A gated layer."""
+    return (Gated(features_in, features_out),)
+
+
 class MLP(nn.Module):
     """Dense layers over a flattened event.
 
@@ -42,7 +69,7 @@ class MLP(nn.Module):
         event: shape of one input.
         features: the number of outputs.
         hidden: widths of the hidden layers; without any, the network is an affine map.
-        activation: a name in `ACTIVATIONS`, or `gated`.
+        activation: a name in `ACTIVATIONS`.
         wide: whether inputs of more than `WIDE` numbers are multiplied by WIDE / numbers, and the first weights divided
             by it. The network starts the same, but its steps are smaller: an optimiser moves each weight by about the
             learning rate, so the features would otherwise move in proportion to the number of inputs.
@@ -62,7 +89,7 @@ class MLP(nn.Module):
         widths = [math.prod(event), *hidden]
         layers: list[nn.Module] = []
         for a, b in itertools.pairwise(widths):
-            layers += [Gated(a, b)] if activation == "gated" else [nn.Linear(a, b), ACTIVATIONS[activation]()]
+            layers += ACTIVATIONS[activation].build(a, b)
         self.hidden = nn.Sequential(*layers)
         self.out = nn.Linear(widths[-1], features)
         with torch.no_grad():

@@ -8,11 +8,30 @@ autoencoders this way, Im et al. (2017, arXiv:1511.06406) variational ones; the 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from vaekit.noise import Noise
+from vaekit.utils.arguments import Knob
+from vaekit.utils.register import Builder, Register
+
+CORRUPTIONS = Register("corruption", {"low": "the smallest x", "high": "the largest x"})
+"""The corruptions by name."""
+
+
+def corruption(name: str, paper: str) -> Callable[[Builder], Builder]:
+    """Register a module that corrupts x, or a function that returns one (None for no corruption), as `name`.
+
+    Its parameters annotated with a `Knob` are its options. It may also take `low` and `high`, the range of x.
+
+    Arguments:
+        name: its name on the command line.
+        paper: its source.
+    """
+    return CORRUPTIONS.add(name, paper)
 
 
 class GaussianNoise(nn.Module):
@@ -63,22 +82,30 @@ def _share(fraction: float) -> float:
     return fraction
 
 
-KINDS = ("gaussian", "masking", "salt-and-pepper")
+LEVEL = 0.3
+Share = Annotated[float, Knob("share of the elements that are corrupted", above=0, high=1)]
 
 
-def corruption(kind: str, level: float, low: float = 0.0, high: float = 1.0) -> nn.Module:
-    """The corruption of this name.
+@corruption("none", "")
+def none() -> None:
+    """The encoder sees x itself."""
 
-    Arguments:
-        kind: one of `KINDS`.
-        level: the standard deviation of Gaussian noise in the units of x, else the share of corrupted elements.
-        low: the smallest x: the value of masked elements, and of half of those with salt and pepper.
-        high: the largest x: the value of the other half.
-    """
-    if kind == "gaussian":
-        return GaussianNoise(level)
-    if kind == "masking":
-        return Masking(level, low)
-    if kind == "salt-and-pepper":
-        return SaltAndPepper(level, low, high)
-    raise ValueError(f"corruption {kind!r} is not one of {', '.join(KINDS)}")
+
+@corruption("gaussian", "Im et al. 2017, arXiv:1511.06406")
+def gaussian(
+    corruption_level: Annotated[float, Knob("standard deviation of the noise, in the units of x", above=0)] = LEVEL,
+) -> GaussianNoise:
+    """Gaussian noise."""
+    return GaussianNoise(corruption_level)
+
+
+@corruption("masking", "Vincent et al. 2008, doi:10.1145/1390156.1390294")
+def masking(corruption_level: Share = LEVEL, low: float = 0.0) -> Masking:
+    """Elements set to the smallest x."""
+    return Masking(corruption_level, low)
+
+
+@corruption("salt-and-pepper", "Vincent et al. 2010, Journal of Machine Learning Research 11")
+def salt_and_pepper(corruption_level: Share = LEVEL, low: float = 0.0, high: float = 1.0) -> SaltAndPepper:
+    """Elements set to the smallest or the largest x."""
+    return SaltAndPepper(corruption_level, low, high)

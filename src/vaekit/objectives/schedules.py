@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from vaekit.errors import ChoiceError
+from vaekit.options import ScheduleName
+from vaekit.utils.suggest import unknown
 
 
 class Schedule(nn.Module, ABC):
@@ -136,7 +139,7 @@ def _done(step: Tensor | float, steps: int) -> Tensor:
 
 
 def learning_rate(name: str, progress: float, warmup: float = 0.01, floor: float = 0.0) -> float:
-    """The learning rate's factor after `progress` (0 to 1) of training: `constant`, `linear` or `cosine`.
+    """The learning rate's factor after `progress` (0 to 1) of training by a `ScheduleName` of `vaekit.options`.
 
     Every schedule but `constant` warms up linearly over the first `warmup` of the training.
     """
@@ -150,4 +153,4 @@ def learning_rate(name: str, progress: float, warmup: float = 0.01, floor: float
         return floor + (1 - floor) * (1 - rest)
     if name == "cosine":
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * rest))
-    raise ValueError(f"schedule {name!r} is not one of constant, linear, cosine")
+    raise ChoiceError(unknown("`schedule`", name, get_args(ScheduleName)))

@@ -1,8 +1,11 @@
-"""Encoders and decoders from the data specification: dense or convolutional, conditional or not."""
+"""The register of networks: encoders and decoders from the data specification, conditional or not."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +14,125 @@ from vaekit import networks
 from vaekit.errors import ChoiceError
 from vaekit.heads import Head
 from vaekit.models.m2 import Joined
+from vaekit.utils.arguments import Knob
+from vaekit.utils.register import Builder, Register
 
-from .composition import DataSpec
+from .composition import DataSpec, Defaults
+
+NETWORKS = Register(
+    "network",
+    {
+        "spec": "the description of the data",
+        "hidden": "widths of the hidden layers, or None for the network's own",
+        "activation": "the dense layers' nonlinearity, by name",
+    },
+)
+"""The networks by name."""
+
+
+def network(name: str, paper: str) -> Callable[[Builder], Builder]:
+    """Register an `Architecture` as the network `name`.
+
+    Its parameters annotated with a `Knob` are its options. It may also take `spec`, `hidden` and `activation`.
+
+    Arguments:
+        name: its name on the command line.
+        paper: its source.
+    """
+    return NETWORKS.add(name, paper)
+
+
+class Architecture(ABC):
+    """The encoder and the decoder of a model, for data that a `DataSpec` describes. Abstract.
+
+    Attributes:
+        latent: the number of latent dimensions unless users choose it.
+        width: of the one hidden layer of networks between latents.
+        defaults: the training defaults.
+    """
+
+    latent: int
+    width: int
+    defaults: Defaults
+
+    @abstractmethod
+    def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
+        """A network x (..., *event) -> (..., features), or (x, c) where the condition c has numbers.
+
+        Arguments:
+            event: shape of x as the encoder sees it.
+            features: number of outputs, the posterior's raw parameters.
+            latent: number of latent dimensions.
+            condition: number of elements of c, or 0.
+        """
+
+    @abstractmethod
+    def decoder(self, latent: int, head: Head, condition: int) -> nn.Module:
+        """A network z (..., latent), or (z, c), -> the raw parameters (..., features) of the likelihood's head."""
+
+
+@network("dense", "Kingma and Welling 2013, arXiv:1312.6114")
+class Dense(Architecture):
+    """Dense layers; the decoder has the encoder's widths in reverse order."""
+
+    def __init__(self, spec: DataSpec, hidden: Sequence[int] | None = None, activation: str = "gated"):
+        self.wide = spec.rules > 1
+        self.hidden, self.activation = tuple((300, 300) if hidden is None else hidden), activation
+        self.latent = 40 if spec.dims >= 256 else max(1, min(16, spec.dims // 4))
+        self.width = self.hidden[-1] if self.hidden else 300
+        self.defaults = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
+
+    def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
+        if not condition:
+            return networks.MLP(event, features, self.hidden, self.activation, self.wide)
+        joined = networks.MLP((math.prod(event) + condition,), features, self.hidden, self.activation, self.wide)
+        return Joined(joined, (len(event), 1))
+
+    def decoder(self, latent: int, head: Head, condition: int) -> nn.Module:
+        net = networks.MLP((latent + condition,), head.features, self.hidden[::-1], self.activation)
+        return Joined(net, (1, 1)) if condition else net
+
+
+@network("conv", "Radford et al. 2016, arXiv:1511.06434")
+class Convolutional(Architecture):
+    """Strided convolutions down to a small grid and transposed ones up again; `hidden` are the channels.
+
+    Raises:
+        ChoiceError: the data are neither images nor signals.
+    """
+
+    latent = 128
+    width = 300
+    defaults = Defaults("adamw", 1e-3, 64, "cosine", weight_decay=1e-4, clip=10000.0, ema=0.999, epochs=50)
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        hidden: Sequence[int] | None = None,
+        blocks: Annotated[int, Knob("residual blocks per level of the convolutions", low=0)] = 0,
+        direct: Annotated[
+            bool,
+            Knob("dense layers beside the convolutions, from the image to the code and from the code to the image"),
+        ] = True,
+    ):
+        if spec.kind not in ("image", "signal"):
+            raise ChoiceError(f"convolutions need images or signals; these are {spec.kind} data: use `network='dense'`")
+        levels = networks.default_levels(spec.shape[1:])
+        self.shape, self.blocks, self.direct = spec.shape, blocks, direct
+        self.channels = tuple(min(32 * 2**i, 256) for i in range(levels)) if hidden is None else tuple(hidden)
+
+    def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
+        c, *size = event
+        direct = (c, latent) if self.direct else (0, 0)
+        net = networks.ConvEncoder((c + condition, *size), features, self.channels, self.blocks, *direct)
+        return Planes(net, len(event)) if condition else net
+
+    def decoder(self, latent: int, head: Head, condition: int) -> nn.Module:
+        channels, *size = self.shape
+        event = (head.features // math.prod(size), *size)
+        direct = channels if self.direct else 0
+        net = networks.ConvDecoder(latent + condition, event, 1, self.channels, self.blocks, direct)
+        return Joined(net, (1, 1)) if condition else net
 
 
 class Planes(nn.Module):
@@ -28,70 +148,6 @@ class Planes(nn.Module):
         return self.net(torch.cat([x, planes], -self.dims))
 
 
-def is_dense(spec: DataSpec, network: str) -> bool:
-    """Whether the networks are dense: for vectors and small images, unless asked otherwise."""
-    if network == "conv" and spec.kind not in ("image", "signal"):
-        raise ChoiceError(f"convolutions need images or signals; these are {spec.kind} data: use `network='dense'`")
-    if network != "auto":
-        return network == "dense"
-    return spec.kind in ("vector", "counts") or spec.dims <= 1024
-
-
-def default_latent(spec: DataSpec, dense: bool) -> int:
-    """The number of latents for data of this size."""
-    return (40 if spec.dims >= 256 else max(1, min(16, spec.dims // 4))) if dense else 128
-
-
-def default_channels(spec: DataSpec) -> tuple[int, ...]:
-    """32, 64, 128, 256 channels as far as the size goes."""
-    return tuple(min(32 * 2**i, 256) for i in range(networks.default_levels(spec.shape[1:])))
-
-
-def dense_encoder(
-    event: tuple[int, ...],
-    features: int,
-    hidden: tuple[int, ...],
-    activation: str,
-    condition: int = 0,
-    wide: bool = True,
-) -> nn.Module:
-    """x (, c) -> features by dense layers."""
-    if not condition:
-        return networks.MLP(event, features, hidden, activation, wide)
-    return Joined(networks.MLP((math.prod(event) + condition,), features, hidden, activation, wide), (len(event), 1))
-
-
-def conv_encoder(
-    event: tuple[int, ...],
-    features: int,
-    channels: tuple[int, ...],
-    blocks: int = 0,
-    direct: int = 0,
-    condition: int = 0,
-) -> nn.Module:
-    """x (, c) -> features by convolutions, with a dense layer beside them for the first `direct` features."""
-    c, *size = event
-    net = networks.ConvEncoder((c + condition, *size), features, channels, blocks, c if direct else 0, direct)
-    return Planes(net, len(event)) if condition else net
-
-
-def dense_decoder(latent: int, head: Head, hidden: tuple[int, ...], activation: str, condition: int = 0) -> nn.Module:
-    """z (, c) -> the head's raw parameters by dense layers; `hidden` are the encoder's widths, so they are reversed."""
-    net = networks.MLP((latent + condition,), head.features, hidden[::-1], activation)
-    return Joined(net, (1, 1)) if condition else net
-
-
-def conv_decoder(
-    latent: int,
-    event: tuple[int, ...],
-    head: Head,
-    channels: tuple[int, ...],
-    blocks: int = 0,
-    direct: bool = True,
-    condition: int = 0,
-) -> nn.Module:
-    """z (, c) -> the head's raw parameters by convolutions, with a dense layer beside them if `direct`."""
-    size = event[1:]
-    planes = head.features // math.prod(size)
-    net = networks.ConvDecoder(latent + condition, (planes, *size), 1, channels, blocks, event[0] if direct else 0)
-    return Joined(net, (1, 1)) if condition else net
+def by_size(spec: DataSpec, names: Mapping[str, str]) -> str:
+    """Dense networks for vectors and small images, convolutions for larger ones."""
+    return "dense" if spec.kind in ("vector", "counts") or spec.dims <= 1024 else "conv"

@@ -20,7 +20,8 @@ from vaekit.utils.register import Chosen
 
 from .composition import Composition, DataSpec, Defaults
 from .inputs import hold, is_mixed
-from .parts import Latent, choose_observation, default_likelihood, make_head, whole_range
+from .observations import OBSERVATIONS, natural, whole_range
+from .parts import Latent, default_likelihood, make_head
 from .registry import recipe
 from .signature import Pick
 
@@ -67,7 +68,7 @@ def kingma2013(
 ) -> Composition:
     """The paper's model and training: one tanh layer, initial deviation 0.01, Adagrad, N(0, I) prior on the weights."""
     complete(spec, "kingma2013")
-    seen = choose_observation(spec, "auto", likelihood.part)
+    seen = OBSERVATIONS[natural(spec, {"likelihood": likelihood.name})].build(spec)
     own = {"sigma": "learned"} if "sigma" in likelihood.part.knobs else {}
     head = hold(spec, seen, make_head(spec, Chosen(likelihood.part, own)))
     model = gaussian_vae(

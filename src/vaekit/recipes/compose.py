@@ -5,10 +5,10 @@ Every named recipe that shares its networks is a setting of this one.
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 from torch import nn
 
@@ -20,14 +20,15 @@ from vaekit.heads.posteriors import POSTERIORS
 from vaekit.models.priors import PRIORS
 from vaekit.models.vae import VAE, Model
 from vaekit.objectives import OBJECTIVES
-from vaekit.objectives.corruption import corruption as make_corruption
+from vaekit.objectives.corruption import CORRUPTIONS
 from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Chosen
 
-from . import architectures
-from .composition import Composition, DataSpec, Defaults
+from .architectures import NETWORKS, by_size
+from .composition import Composition, DataSpec
 from .inputs import is_mixed
-from .parts import OBSERVE, Activation, Likelihood, ObservationName, observe, start, x_range
+from .observations import OBSERVE
+from .parts import Activation, Likelihood, observe, start, x_range
 from .registry import recipe
 from .signature import Pick
 
@@ -58,30 +59,16 @@ Hidden = Annotated[
     tuple[int, ...] | None,
     Knob("widths of the hidden layers, or channels of the convolutions, finest first", low=1),
 ]
-Network = Annotated[Literal["auto", "dense", "conv"], Knob("dense or convolutional; auto goes by the data's size")]
-CONVOLUTIONS = {"network": ["auto", "conv"]}
-Blocks = Annotated[int, Knob("residual blocks per level of the convolutions", low=0, when=CONVOLUTIONS)]
-Direct = Annotated[
-    bool,
-    Knob(
-        "dense layers beside the convolutions, from the image to the code and from the code to the image",
-        when=CONVOLUTIONS,
-    ),
+Network = Annotated[
+    Chosen, Pick(NETWORKS, "dense or convolutional; auto goes by the data's size", auto=by_size, by_data=True)
 ]
-Observed = Annotated[ObservationName, Knob(OBSERVE, heading="What the model sees")]
+Observed = Annotated[Chosen, dataclasses.replace(OBSERVE, heading="What the model sees")]
 Conditioned = Annotated[
     str, Knob("what else encoder and decoder are given per datum: label, attributes, or a column of a few classes")
 ]
 Corruption = Annotated[
-    Literal["none", "gaussian", "masking", "salt-and-pepper"],
-    Knob("what is done to x before it is encoded in training; the target stays clean"),
-]
-CorruptionLevel = Annotated[
-    float | None,
-    Knob(
-        "standard deviation of the noise, or share of the elements that are corrupted (0.3)",
-        when={"corruption": ["gaussian", "masking", "salt-and-pepper"]},
-    ),
+    Chosen,
+    Pick(CORRUPTIONS, "what is done to x before it is encoded in training; the target stays clean", "none"),
 ]
 
 
@@ -95,38 +82,26 @@ def compose(
     *,
     latent: Latent = None,
     hidden: Hidden = None,
-    network: Network = "auto",
-    activation: Activation = "gated",
-    blocks: Blocks = 0,
-    direct: Direct = True,
-    observation: Observed = "auto",
+    network: Network,
+    activation: Activation,
+    observation: Observed,
     condition: Conditioned = "none",
-    corruption: Corruption = "none",
-    corruption_level: CorruptionLevel = None,
+    corruption: Corruption,
 ) -> Composition:
     """The default: dense networks for small images and vectors, convolutions above; a likelihood that fits the data.
 
     ELBO(x) = E_{q(z|x)}[log p(x|z)] - KL(q(z|x) || p(z)), with any prior, posterior, likelihood and objective that fit
     together.
     """
-    dense = architectures.is_dense(spec, network)
-    latent = latent if latent is not None else architectures.default_latent(spec, dense)
+    architecture = network.make(spec=spec, hidden=hidden, activation=activation.name)
+    latent = latent if latent is not None else architecture.latent
     seen, head, event, wrap = observe(spec, likelihood, observation)
     wanted = choose_condition(spec, condition)
     size = wanted.size if wanted else 0
     q_head = posterior.make(event=(latent,))
     check_prior(spec, prior, posterior, wanted, q_head.no_density)
-    if dense:
-        widths = hidden if hidden is not None else (300, 300)
-        encoder = architectures.dense_encoder(event, q_head.features, widths, activation, size, spec.rules > 1)
-        decoder = architectures.dense_decoder(latent, head, widths, activation, size)
-        defaults = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
-    else:
-        widths = hidden if hidden is not None else architectures.default_channels(spec)
-        encoder = architectures.conv_encoder(event, q_head.features, widths, blocks, latent if direct else 0, size)
-        decoder = architectures.conv_decoder(latent, spec.shape, head, widths, blocks, direct, size)
-        defaults = Defaults("adamw", 1e-3, 64, "cosine", weight_decay=1e-4, clip=10000.0, ema=0.999, epochs=50)
-    q, px = Conditional(wrap(encoder), q_head), Conditional(decoder, head)
+    q = Conditional(wrap(architecture.encoder(event, q_head.features, latent, size)), q_head)
+    px = Conditional(architecture.decoder(latent, head, size), head)
     low, high = x_range(seen) or (None, None)
     made = prior.make(
         event=(latent,),
@@ -135,14 +110,14 @@ def compose(
         shape=spec.shape,
         low=low,
         high=high,
-        width=widths[-1] if dense else 300,
-        activation=activation,
+        width=architecture.width,
+        activation=activation.name,
     )
     model = made if isinstance(made, Model) else VAE(made, q, px, size)
     loss = objective.make(n=spec.n, latent=latent)
-    if (corrupting := choose_corruption(spec, corruption, corruption_level, seen)) is not None:
+    if (corrupting := make_corruption(spec, corruption, seen)) is not None:
         loss.corruption = corrupting
-    return Composition(model, loss, seen, defaults, partial(start, wrap=wrap), wanted)
+    return Composition(model, loss, seen, architecture.defaults, partial(start, wrap=wrap), wanted)
 
 
 def check_prior(
@@ -189,15 +164,10 @@ def choose_condition(spec: DataSpec, name: str) -> Condition | None:
     return Condition(name, names)
 
 
-def choose_corruption(spec: DataSpec, name: str, level: float | None, observation: Observation) -> nn.Module | None:
+def make_corruption(spec: DataSpec, corruption: Chosen, observation: Observation) -> nn.Module | None:
     """What corrupts the encoder's input in training; None where nothing does."""
-    if name == "none":
-        if level is not None:
-            raise ChoiceError("`corruption_level` needs a `corruption`: gaussian, masking or salt-and-pepper")
-        return None
-    if spec.missing or is_mixed(spec):
+    low, high = x_range(observation) or (-1.0, 1.0)
+    made = corruption.make(low=low, high=high)
+    if made is not None and (spec.missing or is_mixed(spec)):
         raise ChoiceError("corruption is for images and plain vectors, not for tables of mixed or missing values")
-    level = 0.3 if level is None else level
-    if not 0 < level < math.inf or (name != "gaussian" and level > 1):
-        raise ChoiceError(f"`corruption_level` must be above 0 (a share up to 1 for {name}), got {level:g}")
-    return make_corruption(name, level, *(x_range(observation) or (-1.0, 1.0)))
+    return made

@@ -46,7 +46,7 @@ def hold(spec: DataSpec, observation: Observation, head: Head) -> Head:
 def adapt_inputs(spec: DataSpec, observation: Observation, head: Head) -> Adapted:
     """An observation and a head fit for the data's missing values, and what the encoder is to see of x.
 
-        seen, head, event, wrap = adapt_inputs(spec, choose_observation(spec, ...), make_head(spec, ...))
+        seen, head, event, wrap = adapt_inputs(spec, Standardised(spec.shape), Gaussian(spec.shape))
         posterior = Conditional(wrap(networks.MLP(event, 2 * latent)), Gaussian((latent,)))
 
     Counts are shown to the encoder as log(1 + x), categories one-hot. With missing values the observation learns how

@@ -23,7 +23,7 @@ setting(
     "ae",
     compose,
     "Rumelhart, Hinton and Williams 1986, doi:10.1038/323533a0",
-    """An autoencoder: no prior, no noise in the code; under-complete by default, over-complete by --latent.
+    """An autoencoder: no prior, no noise in the code; under-complete by default, over-complete by `latent`.
 
     loss = -log p(x | z = f(x)). It has no log p(x), and codes between those of data may decode to anything.
     """,
@@ -63,7 +63,7 @@ setting(
     """A regularised autoencoder: the code kept small, and the decoder smooth by small weights W.
 
     loss = -log p(x | z) + l2/2 |z|^2 + decoder_decay/2 |W|^2; sample from a density fitted to the codes
-    (--latents gmm).
+    (`latents='gmm'`).
     """,
     posterior="point",
     objective="autoencoder",
@@ -200,7 +200,7 @@ setting(
     "Burda et al. 2016, arXiv:1509.00519; Tucker et al. 2019, arXiv:1810.04152",
     """Importance-weighted autoencoder: a bound of K samples.
 
-    log p(x) >= E log 1/K sum_k p(x, z_k) / q(z_k | x); --gradient dreg for the doubly reparametrised gradient.
+    log p(x) >= E log 1/K sum_k p(x, z_k) / q(z_k | x); `gradient='dreg'` for the doubly reparametrised gradient.
     """,
     objective="iwae",
     samples=20,
@@ -218,7 +218,7 @@ setting(
     "ciwae",
     compose,
     "Rainforth et al. 2018, arXiv:1802.04537",
-    """Combined: `mix` of the ELBO and 1 - mix of the importance-weighted bound.""",
+    """Combined: a share `mix` of the ELBO and 1 - mix of the importance-weighted bound.""",
     objective="ciwae",
     samples=20,
 )
@@ -311,7 +311,7 @@ setting(
     "conditional",
     compose,
     "Sohn, Lee and Yan 2015",
-    """A conditional VAE: encoder and decoder are told the label (or the attributes, --condition attributes).
+    """A conditional VAE: encoder and decoder are told the label (or the attributes, `condition='attributes'`).
 
     log p(x|c) >= E_{q(z|x,c)}[log p(x|z,c)] - KL(q(z|x,c) || p(z)).
     """,

@@ -1,97 +1,27 @@
-"""What recipes share: the choice of likelihood and observation, and the start from the data."""
+"""What recipes share: the choice of likelihood, observation and activation, and the start from the data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from vaekit import heads, networks
-from vaekit.data.observation import (
-    Binary,
-    Centred,
-    Counts,
-    Dequantised,
-    Grey,
-    Levels,
-    MixedTable,
-    Observation,
-    Standardised,
-    Threshold,
-)
+from vaekit.data.observation import Grey, Levels, Observation
 from vaekit.errors import ChoiceError
 from vaekit.heads import LIKELIHOODS, Conditional, Head
 from vaekit.heads.mixed import Masked, start_bias
 from vaekit.utils.arguments import Knob
-from vaekit.utils.register import Chosen, Part
+from vaekit.utils.register import Chosen
 
 from .composition import Composition, DataSpec
 from .inputs import Adapted, adapt_inputs, is_mixed
 from .signature import Pick
 
-ObservationName = Literal[
-    "auto", "binary", "threshold", "grey", "dequantised", "levels", "standardised", "centred", "counts", "mixed"
-]
-Activation = Annotated[
-    Literal["relu", "tanh", "silu", "gelu", "elu", "softplus", "gated"], Knob("the dense layers' nonlinearity")
-]
-OBSERVE = "how raw data become x; auto is the likelihood's natural one"
-Observe = Annotated[ObservationName, Knob(OBSERVE)]
+Activation = Annotated[Chosen, Pick(networks.ACTIVATIONS, "the dense layers' nonlinearity", "gated", knobs=False)]
 Latent = Annotated[int, Knob("latent dimensions", low=1)]
 Widths = Annotated[tuple[int, ...], Knob("widths of the hidden layers", low=1)]
-
-
-def whole_range(spec: DataSpec, wanted: str) -> tuple[float, float]:
-    """The known range of the raw data, for observations that scale by it."""
-    low, high = spec.scale
-    if not spec.integer and (low < 0 or high > 1):
-        raise ChoiceError(
-            f"{wanted} needs uint8 or numbers in [0, 1], whose range is known, but these run from {low:g} to {high:g}: "
-            "store them as uint8 (of 16 bits: round((x - low) / (high - low) * 255)), divide them into [0, 1] (for "
-            "0..255 images: x / 255), or choose `likelihood='gaussian'`"
-        )
-    return low, high
-
-
-def choose_observation(spec: DataSpec, name: str, likelihood: Part, shift: float = 0.0) -> Observation:
-    """The observation of this name, or the natural one of the likelihood for `auto`."""
-    if name == "auto":
-        name = likelihood.traits["observation"]
-        if spec.rules == 1 and likelihood.name == "continuous-bernoulli":
-            name = "grey"
-    if name == "auto":
-        if spec.kind == "image" and (spec.integer or spec.scale == (0.0, 1.0)):
-            name = "grey"
-        elif spec.kind in ("vector", "counts"):
-            name = "standardised"
-        else:
-            name = "centred"
-    if name == "standardised":
-        return Standardised(spec.shape, spec.double)
-    if name == "mixed":
-        if not spec.columns:
-            raise ChoiceError("the 'mixed' observation is for tables (.csv, .parquet), whose columns differ in kind")
-        return MixedTable(spec.columns, spec.double)
-    if name == "counts":
-        if spec.scale[0] < 0 or not (spec.kind == "counts" or spec.integer):
-            raise ChoiceError("the 'counts' observation needs whole numbers from 0: load the data with `kind='counts'`")
-        return Counts()
-    if name == "centred":
-        return Centred(spec.shape, spec.double)
-    low, high = whole_range(spec, f"the {name!r} observation")
-    if name == "dequantised" and not spec.integer:
-        return Dequantised(0.0, 256, 1 / 255)  # of 8-bit images divided by 255 these are the levels
-    if name in ("levels", "dequantised"):
-        if not spec.integer or low != 0:
-            raise ChoiceError(
-                f"the {name!r} observation needs whole numbers from 0 (uint8): store the data as uint8, or choose "
-                "`likelihood='continuous-bernoulli'` or gaussian"
-            )
-        return Levels(int(high) + 1) if name == "levels" else Dequantised(low, int(high) + 1)
-    if name == "grey":
-        return Grey(low, high, shift)
-    return {"binary": Binary, "threshold": Threshold}[name](low, high)
 
 
 def default_likelihood(spec: DataSpec) -> str:
@@ -152,13 +82,12 @@ Likelihood = Annotated[
 ]
 
 
-def observe(spec: DataSpec, likelihood: Chosen, observation: str) -> Adapted:
-    """Observation, head and what the encoder sees of x, for a likelihood and the name of an observation.
+def observe(spec: DataSpec, likelihood: Chosen, observation: Chosen) -> Adapted:
+    """Observation, head and what the encoder sees of x, for a likelihood and an observation.
 
     Counts are shown to it as logarithms, categories one-hot, levels within [-1, 1], missing values with their mask.
     """
-    seen = choose_observation(spec, observation, likelihood.part)
-    made = adapt_inputs(spec, seen, make_head(spec, likelihood))
+    made = adapt_inputs(spec, observation.make(spec=spec), make_head(spec, likelihood))
     if not isinstance(made.observation, Levels):
         return made
     top = made.observation.levels - 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
@@ -18,7 +18,8 @@ from vaekit.data.loading import load, option_types
 from vaekit.errors import ChoiceError
 from vaekit.options import Options
 from vaekit.utils.arguments import Argument
-from vaekit.utils.plugins import load_plugins, package_of
+from vaekit.utils.plugins import package_of
+from vaekit.utils.register import Named, origin_of
 from vaekit.utils.suggest import unknown
 from vaekit.utils.typed import mismatch
 
@@ -90,6 +91,10 @@ class Recipe:
         """What each choice is when it is not given; None where that is left to the recipe."""
         return {a.name: a.default for a in self.arguments}
 
+    def defaults_for(self, spec: DataSpec, choices: Mapping[str, Any]) -> dict[str, Any]:
+        """`defaults` where these choices are made: of a knob that several parts declare, that of the part chosen."""
+        return {**self.defaults, **self.signature.defaults(spec, {**self.settings, **choices}), **self.settings}
+
     def packages(self, choices: Mapping[str, Any]) -> dict[str, str]:
         """The packages whose plug-ins registered this recipe or a part that these choices name, by what they name."""
         found = {"recipe": self.package} if self.package else {}
@@ -140,33 +145,8 @@ BEFORE: dict[str, Any] = {"decoder_decay": None}
 """What choices amounted to before they existed: a run whose run.json does not know one was trained so."""
 
 
-class Recipes(Mapping[str, Recipe]):
-    """The recipes by name, those of installed plug-ins among them."""
-
-    def __init__(self) -> None:
-        self._recipes: dict[str, Recipe] = {}
-
-    def add(self, one: Recipe) -> Recipe:
-        """Raises ChoiceError where the name is taken."""
-        if one.name in self._recipes:
-            raise ChoiceError(f"there is a recipe {one.name!r} already: name it apart")
-        self._recipes[one.name] = one
-        return one
-
-    def __getitem__(self, name: str) -> Recipe:
-        load_plugins()
-        return self._recipes[name]
-
-    def __iter__(self) -> Iterator[str]:
-        load_plugins()
-        return iter(self._recipes)
-
-    def __len__(self) -> int:
-        load_plugins()
-        return len(self._recipes)
-
-
-RECIPES = Recipes()
+RECIPES = Named[Recipe]("recipe")
+"""The recipes by name."""
 
 
 def recipe(name: str, paper: str) -> Callable[[Callable[..., Composition]], Recipe]:
@@ -177,15 +157,17 @@ def recipe(name: str, paper: str) -> Callable[[Callable[..., Composition]], Reci
     """
 
     def register(function: Callable[..., Composition]) -> Recipe:
-        return RECIPES.add(Recipe(name, function, paper, package=package_of(function.__module__)))
+        made = Recipe(name, function, paper, package=package_of(function.__module__))
+        return RECIPES.put(name, made, origin_of(function))
 
     return register
 
 
 def setting(name: str, base: Recipe, paper: str, text: str, **settings: Any) -> Recipe:
     """Register good settings of a recipe as the recipe `name`."""
-    package = package_of(sys._getframe(1).f_globals["__name__"])
-    return RECIPES.add(Recipe(name, base.function, paper, settings, inspect.cleandoc(text), package))
+    module = sys._getframe(1).f_globals["__name__"]
+    made = Recipe(name, base.function, paper, settings, inspect.cleandoc(text), package_of(module))
+    return RECIPES.put(name, made, module)
 
 
 def get_recipe(name: str) -> Recipe:

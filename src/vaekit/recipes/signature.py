@@ -142,6 +142,22 @@ class Signature:
 
     # --- what is built from the arguments ------------------------------------------------------------------------
 
+    def parts(self, spec: DataSpec, values: Mapping[str, Any]) -> dict[str, Part]:
+        """The parts that these values choose, by the parameter that each is chosen by."""
+        names = {name: values.get(name) or pick.default for name, pick in self.picks.items()}
+        for name, pick in self.picks.items():
+            if names[name] == AUTO and pick.auto:
+                names[name] = pick.auto(spec, names)
+        return {name: pick.register[names[name]] for name, pick in self.picks.items()}
+
+    def defaults(self, spec: DataSpec, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The defaults of the knobs of the parts that these values choose; None where two of these parts differ."""
+        found: dict[str, list[Any]] = {}
+        for name, part in self.parts(spec, values).items():
+            for knob, argument in part.knobs.items() if self.picks[name].knobs else ():
+                found.setdefault(knob, []).append(argument.default)
+        return {knob: one[0] if all(other == one[0] for other in one) else None for knob, one in found.items()}
+
     def resolve(self, spec: DataSpec, values: Mapping[str, Any], strict: bool = True) -> dict[str, Any]:
         """The arguments to call the function with: parts chosen, with their knobs, and its own arguments.
 
@@ -152,11 +168,7 @@ class Signature:
         Raises:
             ChoiceError: a value is out of range, or a knob is set that no chosen part takes.
         """
-        names = {name: values.get(name) or pick.default for name, pick in self.picks.items()}
-        for name, pick in self.picks.items():
-            if names[name] == AUTO and pick.auto:
-                names[name] = pick.auto(spec, names)
-        parts = {name: pick.register[names[name]] for name, pick in self.picks.items()}
+        parts = self.parts(spec, values)
         declared = self.declared
         knobs = {name: values[name] for name in declared if values.get(name) is not None}
         if strict:

@@ -22,7 +22,8 @@ from vaekit.utils.register import Chosen
 
 from .composition import Composition, DataSpec, Defaults
 from .inputs import Adapted
-from .parts import Activation, Likelihood, Observe, Widths, observe, start
+from .observations import Observe
+from .parts import Activation, Likelihood, Widths, observe, start
 from .registry import recipe
 
 CodePriorName = Annotated[Literal["autoregressive", "independent"], Knob("over the sequence of codes")]
@@ -38,7 +39,7 @@ GridBlocks = Annotated[int, Knob("residual blocks at the grid of codes", low=0)]
 _CODE_PRIORS = {"autoregressive": AutoregressiveCodes, "independent": IndependentCodes}
 
 
-def _plain(spec: DataSpec, likelihood: Chosen, observation: str) -> Adapted:
+def _plain(spec: DataSpec, likelihood: Chosen, observation: Chosen) -> Adapted:
     """`observe` where the encoder has a network of its own and sees x as it is."""
     made = observe(spec, likelihood, observation)
     if made.event != spec.shape:
@@ -59,7 +60,7 @@ def _quantised(
     positions: int | None,
     blocks: int,
     likelihood: Chosen,
-    observation: str,
+    observation: Chosen,
 ) -> Composition:
     """What `build` makes of a quantiser, as a recipe."""
     seen, head, _, _ = _plain(spec, likelihood, observation)
@@ -92,7 +93,7 @@ def vq(
     positions: Positions = None,
     blocks: GridBlocks = 1,
     likelihood: Likelihood,
-    observation: Observe = "auto",
+    observation: Observe,
 ) -> Composition:
     """VQ-VAE: discrete codes, the nearest entries of a learned codebook, with a learned prior over them.
 
@@ -117,7 +118,7 @@ def fsq(
     positions: Positions = None,
     blocks: GridBlocks = 1,
     likelihood: Likelihood,
-    observation: Observe = "auto",
+    observation: Observe,
 ) -> Composition:
     """Finite scalar quantisation: each number of the code rounded to a few levels; no codebook to learn.
 
@@ -153,9 +154,9 @@ def semi_supervised(
     alpha: Alpha = ALPHA,
     latent: Annotated[int, Knob("latent dimensions beside the class", low=1)] = 40,
     hidden: Widths = (300, 300),
-    activation: Activation = "gated",
+    activation: Activation,
     likelihood: Likelihood,
-    observation: Observe = "auto",
+    observation: Observe,
 ) -> Composition:
     """M2: the class is a latent too, known for some of the data.
 
@@ -174,7 +175,7 @@ def semi_supervised(
     count = labelled if labelled is not None else usual
     shares = class_frequencies(spec, class_prior, frequencies)
     seen, head, event, wrap = observe(spec, likelihood, observation)
-    model = m2(event, classes, latent, hidden, activation, head, shares, spec.rules > 1)
+    model = m2(event, classes, latent, hidden, activation.name, head, shares, spec.rules > 1)
     for part in (model.classifier, model.posterior):
         part.net = wrap(part.net)  # type: ignore[arg-type]
     return Composition(
@@ -222,7 +223,7 @@ def ladder(
     latent: Annotated[int | None, Knob("latent channels per layer; of vectors, latents per layer", low=1)] = None,
     blocks: Annotated[int, Knob("residual blocks on each grid of the encoder", low=1)] = 1,
     likelihood: Likelihood,
-    observation: Observe = "auto",
+    observation: Observe,
     beta: Beta = 1.0,
     warmup: Warmup = 0,
     free_bits: Annotated[float, Knob("nats per layer below which its KL costs nothing more", low=0)] = 0.0,

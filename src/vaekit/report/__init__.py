@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .look import Look
 from .page import write_report
+from .registry import DATA, DENSITY, FIGURES, VECTOR, figure
 
-__all__ = ["write_report"]
+__all__ = ["DATA", "DENSITY", "FIGURES", "VECTOR", "Look", "figure", "write_report"]

@@ -17,6 +17,7 @@ from . import about, numbers, sections
 from .blocks import Block, Chapter, Picture, Section, Strips, Text, plot
 from .look import Look
 from .paired import paired
+from .registry import FIGURES
 
 
 def write_report(runs: Sequence[SavedRun], path: str | Path | None = None) -> Path:
@@ -63,7 +64,8 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def _chapter(look: Look, name: str, several: bool) -> Chapter:
-    parts = [sections.key_numbers(look), *sections.pictures(look), about.trained(look), about.opening(look)]
+    drawn = [section for figure in FIGURES.values() if (section := figure.section(look)) is not None]
+    parts = [sections.key_numbers(look), *drawn, about.trained(look), about.opening(look)]
     if look.run.path != PLACE and is_writable(look.run.path):  # the packaged run is never changed
         _store(look.run.path / "figures", parts)
     key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

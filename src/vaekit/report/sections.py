@@ -1,4 +1,4 @@
-"""The sections of a report: each function takes a `Look` and returns a `Section`, or None if it does not apply."""
+"""The figures of every report, and its key numbers: functions of a `Look`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from vaekit.training.overfitting import past_its_best
 
 from . import numbers
 from .about import shown_path
-from .blocks import Block, Picture, Section, Strip, Strips, Text, plot, still
+from .blocks import Block, Section, Strip, Strips, Text, plot, still
 from .look import SCORE_SAMPLES, Look
+from .registry import DATA, VECTOR, figure
 
 Array = NDArray[Any]
 STEPS = 9
@@ -60,13 +61,12 @@ def log_series(look: Look, kind: str) -> dict[str, Array]:
     return series
 
 
-def training(look: Look) -> Section:
+@figure("training", "Training")
+def training(look: Look) -> list[Block]:
     """ELBO, distortion and rate during training."""
     train, valid = log_series(look, "train"), log_series(look, "valid")
-    section = Section("training", "Training")
     if not len(train["step"]) and not len(valid["step"]):
-        section.blocks.append(Text("The run has no record of training (log.jsonl).", "note"))
-        return section
+        return [Text("The run has no record of training (log.jsonl).", "note")]
     config = look.run.config
     batch = config["training"]["batch"]
     epoch_steps = config["data"]["n"]["train"] / batch if batch else None
@@ -80,24 +80,23 @@ def training(look: Look) -> Section:
     if floor and bound:
         entropy = numbers.number(floor["value"], floor["se"])
         caption += f" Dashed: minus the entropy of the binary draw ({entropy} nats), an upper bound in expectation."
-    section.blocks.append(
+    blocks: list[Block] = [
         plot(
             "training",
             lambda: figures.training_curves(train, valid, epoch_steps, None if floor is None else floor["value"]),
             f"Line plots of {'ELBO, distortion and rate' if bound else 'the distortion'} against the training step",
             caption,
         )
-    )
+    ]
     if warning := past_its_best(look.run):
-        section.blocks.append(Text(f"{warning[0].upper()}{warning[1:]}.", "note"))
-    return section
+        blocks.append(Text(f"{warning[0].upper()}{warning[1:]}.", "note"))
+    return blocks
 
 
-def reconstructions(look: Look) -> Section:
+@figure("reconstructions", "Held-out reconstructions", needs=[DATA])
+def reconstructions(look: Look) -> list[Block]:
     """Test examples as observed by the model, their reconstructions and errors."""
-    section = Section("reconstructions", "Held-out reconstructions")
-    if look.data is None:
-        return _without_data(section)
+    assert look.data is not None
     rebuilt = look.run.decode(look.means)
     chosen = f"The first {len(look.raw)} test examples"
     if look.data.test.label is not None:
@@ -118,23 +117,22 @@ def reconstructions(look: Look) -> Section:
             f"range ({limit:g}).{look.gaps}"
         )
         alt = f"Rows of {len(data)} test images, their reconstructions and signed errors"
-        section.blocks.append(Strips("reconstructions", rows, alt, caption, look.names))
-        return section
+        return [Strips("reconstructions", rows, alt, caption, look.names)]
     data, mean = look.shown(look.raw), look.shown(rebuilt)
-    section.blocks.append(
+    blocks: list[Block] = [
         plot(
             "reconstructions",
             lambda: figures.lines(data, mean, look.names, names=look.features, unit=look.unit),
             f"Line plots of {len(data)} test examples with their reconstructions on top",
             f"{chosen}, {method} Values in {look.unit}.{look.kinds}{look.gaps}",
         )
-    )
+    ]
     if data.ndim == 2:
         n = min(40, look.observed.n)
         more = look.observed.raw(np.arange(n))
         again = look.run.reconstruct("test", n)
         left, right = look.shown(more), look.shown(again)
-        section.blocks.append(
+        blocks.append(
             plot(
                 "reconstruction-heat",
                 lambda: figures.heat(left, right, look.features, look.unit),
@@ -143,12 +141,13 @@ def reconstructions(look: Look) -> Section:
                 + (" Missing values are sand-coloured." if look.spec.missing else ""),
             )
         )
-    return section
+    return blocks
 
 
-def samples(look: Look) -> Section:
+@figure("samples", "Samples from the prior")
+def samples(look: Look) -> list[Block]:
     """Samples of the prior, and the training data nearest to them."""
-    section = Section("samples", "Samples from the prior")
+    blocks: list[Block] = []
     drawn = look.run.decode(look.prior_latents)
     means = "Means of p(x|z) for samples z of the prior at temperature 1, not selected."
     few = drawn[:EACH]
@@ -156,15 +155,15 @@ def samples(look: Look) -> Section:
         pictures = figures.channels_last(drawn[:40])
         grid = figures.image_grid(pictures, 10, gap=4, background=None, scale=look.scale,
                                   zoom=max(1, math.ceil(84 / max(pictures.shape[1:3]))))  # fmt: skip
-        section.blocks.append(still("samples", grid, f"A grid of {len(pictures)} sampled images", means))
+        blocks.append(still("samples", grid, f"A grid of {len(pictures)} sampled images", means))
     else:
-        section.blocks.append(
+        blocks.append(
             plot("samples", lambda: figures.lines(look.shown(drawn[:12]), names=look.features, unit=look.unit),
                  "Line plots of 12 samples", f"{means} Values in {look.unit}.")
         )  # fmt: skip
     if look.data is None:
-        section.blocks.append(Text("Not shown: their nearest training data, because the data are unavailable.", "note"))
-        return section
+        blocks.append(Text("Not shown: their nearest training data, because the data are unavailable.", "note"))
+        return blocks
     close, rms = look.neighbours(few)
     _, usual = look.neighbours(look.raw)
     span = (look.scale[1] - look.scale[0]) if look.is_image else 1.0
@@ -179,24 +178,20 @@ def samples(look: Look) -> Section:
         rows = [Strip("sample", look.tiles(few)), Strip("nearest in training", look.tiles(close))]
         heads = [f"{r / span:.3f}" for r in rms]
         alt = "Sampled images above their nearest training images"
-        section.blocks.append(Strips("nearest", rows, alt, caption, heads))
+        blocks.append(Strips("nearest", rows, alt, caption, heads))
     else:
-        section.blocks.append(
+        blocks.append(
             plot("nearest",
                  lambda: figures.lines(look.shown(close), look.shown(few), names=look.features, unit=look.unit,
                                        labels=("nearest in training", "sample")),
                  "Line plots of samples over their nearest training data", caption)
         )  # fmt: skip
-    return section
+    return blocks
 
 
-def interpolations(look: Look) -> Section:
+@figure("interpolations", "Interpolations", needs=[DATA, VECTOR])
+def interpolations(look: Look) -> list[Block]:
     """Decoded paths between test examples."""
-    section = Section("interpolations", "Interpolations")
-    if look.data is None:
-        return _without_data(section)
-    if not look.plain:
-        return _not_plain(section)
     paths: list[tuple[str, str, int, int, Array]] = []
     usual: Mode = chosen_mode("auto", look.latents)
     other: Mode = "slerp" if usual == "lerp" else "lerp"
@@ -219,15 +214,13 @@ def interpolations(look: Look) -> Section:
         caption += f" The two outer columns are the examples themselves.{look.gaps}"
         heads = ["data", *("" for _ in range(STEPS)), "data"]
         alt = "Rows of images that change from one to another"
-        section.blocks.append(Strips("interpolations", rows, alt, caption, heads))
-    else:
-        lines = look.shown(np.stack([path for *_, path in paths]))
-        titles = [f"{name} ({mode})" for name, mode, *_ in paths]
-        section.blocks.append(
-            plot("interpolations", lambda: figures.families(lines, titles, names=look.features, unit=look.unit),
+        return [Strips("interpolations", rows, alt, caption, heads)]
+    lines = look.shown(np.stack([path for *_, path in paths]))
+    titles = [f"{name} ({mode})" for name, mode, *_ in paths]
+    return [
+        plot("interpolations", lambda: figures.families(lines, titles, names=look.features, unit=look.unit),
                  "Line plots that change from one example to another", f"{caption} Dark to yellow along the path.")
-        )  # fmt: skip
-    return section
+    ]  # fmt: skip
 
 
 def _kl(look: Look) -> tuple[Array | None, str]:
@@ -241,11 +234,9 @@ def _kl(look: Look) -> tuple[Array | None, str]:
     return np.asarray(stored["value"], dtype=float), where
 
 
-def traversals(look: Look) -> Section:
+@figure("traversals", "Traversals", needs=[VECTOR])
+def traversals(look: Look) -> list[Block]:
     """One latent varies at a time over the range of the data's codes; largest KL first, collapsed ones greyed."""
-    section = Section("traversals", "Traversals")
-    if not look.plain:
-        return _not_plain(section)
     kl, _ = _kl(look)
     if look.data is None:
         base, values = np.zeros(look.width), np.tile(np.linspace(-2, 2, STEPS + 2), (look.width, 1))
@@ -282,24 +273,22 @@ def traversals(look: Look) -> Section:
             Strip(names[r], look.tiles(decoded[r]), f"{labels[r]}\n{ends[r]}".strip(), i in dead)
             for r, i in enumerate(dims)
         ]
-        section.blocks.append(Strips("traversals", rows, "Rows of images; one latent changes along each row", caption))
-    else:
-        titles = [f"{name}, {label}".strip(", ") for name, label in zip(names, labels, strict=True)]
-        section.blocks.append(
-            plot("traversals",
+        return [Strips("traversals", rows, "Rows of images; one latent changes along each row", caption)]
+    titles = [f"{name}, {label}".strip(", ") for name, label in zip(names, labels, strict=True)]
+    return [
+        plot("traversals",
                  lambda: figures.families(look.shown(decoded), titles, [i in dead for i in dims], names=look.features,
                                           unit=look.unit),
                  "Line plots; one latent changes in each", f"{caption} Dark to yellow from low to high.")
-        )  # fmt: skip
-    return section
+    ]  # fmt: skip
 
 
-def manifold(look: Look) -> Section | None:
+@figure("manifold", "The manifold")
+def manifold(look: Look) -> list[Block]:
     """A two-dimensional latent space, decoded on a grid of equal probability."""
     model = look.run.model
     if look.width != 2 or not isinstance(getattr(model, "prior", None), StandardNormal) or not look.has_density:
-        return None
-    section = Section("manifold", "The manifold")
+        return []
     caption = (
         "Decoded on a grid evenly spaced in the probability of the prior from 5% to 95%; z0 to the right, z1 upwards."
     )
@@ -307,19 +296,17 @@ def manifold(look: Look) -> Section | None:
         pictures = figures.channels_last(look.run.decode(manifold_grid(20)))
         zoom = max(1, math.ceil(42 / max(pictures.shape[1:3])))
         grid = figures.image_grid(pictures, 20, gap=0, scale=look.scale, zoom=zoom)
-        section.blocks.append(still("manifold", grid, "A 20 by 20 grid of images that change smoothly", caption))
-        return section
+        return [still("manifold", grid, "A 20 by 20 grid of images that change smoothly", caption)]
     decoded = look.shown(look.run.decode(manifold_grid(6)))
-    section.blocks.append(
+    return [
         plot("manifold", lambda: figures.lines(decoded, columns=6), "A 6 by 6 grid of line plots",
              f"{caption} Values in {look.unit}.")
-    )  # fmt: skip
-    return section
+    ]  # fmt: skip
 
 
-def latent_space(look: Look) -> Section:
+@figure("latents", "The latent space")
+def latent_space(look: Look) -> list[Block]:
     """The codes of test data, the KL and variance of each latent, and the ELBO of test data."""
-    section = Section("latents", "The latent space")
     blocks: list[Block] = []
     if look.data is not None:
         means = look.codes[:, look.latent_indices]
@@ -365,27 +352,4 @@ def latent_space(look: Look) -> Section:
                  f"Variance of each latent's posterior mean over the first {look.survey.n:,} test examples. Latents "
                  f"above the dashed line ({ACTIVE}) are active.")
         )  # fmt: skip
-    section.blocks = blocks
-    return section
-
-
-def _without_data(section: Section) -> Section:
-    section.blocks.append(Text("Not shown, because the data are unavailable (see the top of the page).", "note"))
-    return section
-
-
-def _not_plain(section: Section) -> Section:
-    section.blocks.append(Text("Not shown: the code of this model is not a single vector per example.", "note"))
-    return section
-
-
-def pictures(look: Look) -> list[Section]:
-    """All sections with figures, in the order of the page."""
-    sections = [
-        training(look), reconstructions(look), samples(look), interpolations(look), traversals(look), manifold(look),
-        latent_space(look),
-    ]  # fmt: skip
-    return [s for s in sections if s is not None]
-
-
-__all__ = ["Picture", "key_numbers", "log_series", "pictures"]
+    return blocks

@@ -16,7 +16,7 @@ from vaekit.metrics.codes import cluster_agreement, knn_correct, probe_correct, 
 from vaekit.metrics.samples import Components, frechet
 from vaekit.models import vae
 from vaekit.report.blocks import Block, Section, Strips, Table, plot
-from vaekit.run import Run
+from vaekit.runs.trained import TrainedModel
 from vaekit.utils.uncertainty import resampled, units
 
 from .bench import Bench, Plan
@@ -98,7 +98,7 @@ def labelled(bench: Bench, split: str, n: int) -> np.ndarray:
     return np.flatnonzero(getattr(bench.data, split).label >= 0)[:n]
 
 
-def encode(bench: Bench, run: Run, split: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def encode(bench: Bench, run: TrainedModel, split: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The codes (N, D) of these rows and the inputs (N, F) of the encoder's last layer."""
     bench.observed(run, split)
     assert isinstance(run.model, vae.VAE)

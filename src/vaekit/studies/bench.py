@@ -22,6 +22,7 @@ from vaekit.recipes.composition import DataSpec
 from vaekit.run import Run, fit, open_run
 from vaekit.runs.observed import Observed
 from vaekit.runs.stored import read_config
+from vaekit.runs.trained import TrainedModel
 from vaekit.training.cost import choose_device, work
 from vaekit.utils.files import read_json, write_json
 from vaekit.utils.progress import Figures, Progress
@@ -275,7 +276,7 @@ class Bench:
         trained = watch.marks[-1][0] - started_at if watch.marks else 0
         return Speed(watch.per_step, max(time.monotonic() - begun - watch.per_step * trained, 0.0))
 
-    def observed(self, run: Run, split: str = "test") -> Observed:
+    def observed(self, run: TrainedModel, split: str = "test") -> Observed:
         """The x of a split as this run's model observes it; all models with binary pixels share one draw."""
         observed = run.observed(split)
         if isinstance(observed.observation, Binary):
@@ -286,7 +287,7 @@ class Bench:
                 self._draws[key] = (observed.frozen, observed.part)
         return observed
 
-    def score(self, run: Run, n: int, samples: int = 1, split: str = "test", seed: int = 0) -> PerDatum:
+    def score(self, run: TrainedModel, n: int, samples: int = 1, split: str = "test", seed: int = 0) -> PerDatum:
         """ELBO, rate, distortion, log p(x) and codes of the first n examples of a split (`vaekit.metrics`)."""
         return per_datum(run, self.observed(run, split), samples, n=n, seed=seed, compile=False)
 

@@ -27,7 +27,7 @@ from vaekit.metrics.disentanglement import (
 from vaekit.metrics.needs import known_factors
 from vaekit.models.vae import VAE
 from vaekit.report.blocks import Block, Section, Strips, Table, Text, plot
-from vaekit.run import Run
+from vaekit.runs.trained import TrainedModel
 from vaekit.utils.compiled import has_compiler
 from vaekit.utils.uncertainty import units
 
@@ -67,7 +67,7 @@ def beta(bench: Bench) -> Findings:
     Networks are dense, as in Higgins et al., because on a CPU they take many more steps than convolutions in the same
     time. Where the data name their factors, two versions of the mutual information gap and the FactorVAE score are
     measured; the table also holds the scores of codes whose disentanglement is known. Disentanglement takes long
-    training: a few minutes show the mechanism, `--minutes 60` or more shows disentanglement.
+    training: a few minutes show the mechanism, `minutes=60` or more shows disentanglement.
     """
     data = bench.data
     shape: dict[str, Any] = {"latent": LATENT}
@@ -135,7 +135,7 @@ def _check(data: Data) -> None:
             )
 
 
-def posterior(bench: Bench, run: Run, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def posterior(bench: Bench, run: TrainedModel, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The means and standard deviations (n, D) of q(z|x) on test data, and the mean KL (D,) of each latent in nats."""
     model, observed = run.model, bench.observed(run)
     assert isinstance(model, VAE)
@@ -336,7 +336,7 @@ def _matrices(shares: dict[str, np.ndarray], rows: dict[str, list[str]], names: 
     return Section("information", "The factors of each latent", [picture])
 
 
-def _traversals(bench: Bench, run: Run, measured: dict[str, Any], name: str, means: np.ndarray) -> Section:
+def _traversals(bench: Bench, run: TrainedModel, measured: dict[str, Any], name: str, means: np.ndarray) -> Section:
     key = f"traversals-{name.replace(' ', '-')}"
     title = f"Traversals: {name}"
     if bench.data.kind != "image":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from vaekit.data.core import Data
 from vaekit.errors import ChoiceError
 from vaekit.metrics.codes import knn_correct
 from vaekit.noise import Noise
-from vaekit.objectives.corruption import corruption
+from vaekit.objectives.corruption import Masking
 from vaekit.report.blocks import Block, Section, Strips, Table
-from vaekit.run import Run
+from vaekit.runs.trained import TrainedModel
 
 from .ae_vs_vae import labelled
 from .bench import Bench, Plan
@@ -74,7 +75,7 @@ def complete(bench: Bench) -> Findings:
         numbers["labelled"] = bench.groups(labelled(bench, "test", n))
     x = runs[UNDER].observed("test")(np.arange(n))
     shuffled = x.flatten(1)[:, torch.from_numpy(np.random.default_rng(0).permutation(dims))].reshape(x.shape)
-    masked = corruption("masking", MASKED)(x, Noise.of(82, n))
+    masked = Masking(MASKED)(x, Noise.of(82, n))
     variance = ((x - x.mean(0)) ** 2).mean((*range(1, x.dim()),)).mean()
     pictures: dict[str, list[np.ndarray]] = {}
     for name, run in runs.items():
@@ -91,13 +92,13 @@ def complete(bench: Bench) -> Findings:
     return Findings(read(numbers), sections, numbers)
 
 
-def rebuild(run: Run, x: torch.Tensor) -> np.ndarray:
+def rebuild(run: TrainedModel, x: torch.Tensor) -> np.ndarray:
     """The reconstruction of x, both as the model sees them."""
     made = rebuilt(run, x.numpy())
     return made.clip(0, 1) if run.spec.kind == "image" else made
 
 
-def neighbours(bench: Bench, run: Run, n_train: int, n: int) -> list[bool]:
+def neighbours(bench: Bench, run: TrainedModel, n_train: int, n: int) -> list[bool]:
     """Whether ten nearest neighbours of its code predict the class of each test example; empty without classes."""
     if bench.data.test.label is None or bench.data.train.label is None:
         return []
@@ -185,7 +186,7 @@ def _pictures(bench: Bench, inputs: list[np.ndarray], pictures: dict[str, list[n
     return Section("pictures", "Reconstructions", blocks)
 
 
-def _latents(bench: Bench, runs: dict[str, Run]) -> Section:
+def _latents(bench: Bench, runs: Mapping[str, TrainedModel]) -> Section:
     """The effect of the most variable latents: the mean code with one raised by two deviations, minus the mean code."""
     rows = []
     low, high = bench.data.scale

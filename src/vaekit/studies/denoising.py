@@ -11,9 +11,9 @@ from vaekit.data.core import Data
 from vaekit.metrics.images import median_filter, psnr, ssim
 from vaekit.metrics.samples import Components
 from vaekit.noise import Noise
-from vaekit.objectives.corruption import corruption
+from vaekit.objectives.corruption import CORRUPTIONS
 from vaekit.report.blocks import Section, Strips, Table
-from vaekit.run import Run
+from vaekit.runs.trained import TrainedModel
 
 from .bench import Bench, Plan
 from .needs import check_images
@@ -84,15 +84,15 @@ def denoising(bench: Bench) -> Findings:
     return Findings(read(numbers), [_table(noises, n, group), *sections], numbers)
 
 
-def corrupt(run: Run, kind: str, split: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+def corrupt(run: TrainedModel, kind: str, split: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The first n clean pictures of a split, in [0, 1], and the same with noise that training did not use."""
     x = run.observed(split)(np.arange(n))
     with torch.no_grad():
         noise = Noise.of(NOISE if split == "test" else NOISE + 1, n)
-        return x.double().numpy(), corruption(kind, LEVELS[kind])(x, noise).double().numpy()
+        return x.double().numpy(), CORRUPTIONS[kind].build(LEVELS[kind])(x, noise).double().numpy()
 
 
-def rebuilt(run: Run, x: np.ndarray) -> np.ndarray:
+def rebuilt(run: TrainedModel, x: np.ndarray) -> np.ndarray:
     """The reconstruction of x (n, *event), both as the model sees them: float32 of the same shape."""
     decoded = []
     with torch.no_grad():
@@ -102,7 +102,7 @@ def rebuilt(run: Run, x: np.ndarray) -> np.ndarray:
     return np.concatenate(decoded)
 
 
-def denoise(run: Run, noisy: np.ndarray) -> np.ndarray:
+def denoise(run: TrainedModel, noisy: np.ndarray) -> np.ndarray:
     """Encoded and decoded pictures, clipped to [0, 1]."""
     return rebuilt(run, noisy).astype(float).clip(0, 1)
 
@@ -114,7 +114,7 @@ def project(components: Components, noisy: np.ndarray, k: int) -> np.ndarray:
     return (flat @ axes @ axes.T + components.mean).reshape(noisy.shape).clip(0, 1)
 
 
-def tuned(run: Run, kind: str, components: Components, n: int) -> tuple[int, int]:
+def tuned(run: TrainedModel, kind: str, components: Components, n: int) -> tuple[int, int]:
     """The median filter's window and PCA's number of components with the best PSNR on noisy validation data."""
     clean, noisy = corrupt(run, kind, "valid", n)
     window = max(WINDOWS, key=lambda side: psnr(clean, median_filter(noisy, side).clip(0, 1), 1.0).mean())

@@ -19,7 +19,7 @@ from vaekit.models.vae import VAE
 from vaekit.noise import Noise
 from vaekit.objectives.terms import log_weights
 from vaekit.report.blocks import Block, Section, Strips, Table, Text, plot
-from vaekit.run import Run
+from vaekit.runs.trained import TrainedModel
 from vaekit.utils.uncertainty import area
 
 from .bench import Bench, Plan
@@ -89,13 +89,13 @@ def importance(bench: Bench) -> Findings:
 # --- log p(x) ---------------------------------------------------------------------------------------------------
 
 
-def weights_of(bench: Bench, run: Run, n: int, k: int) -> np.ndarray:
+def weights_of(bench: Bench, run: TrainedModel, n: int, k: int) -> np.ndarray:
     """log p(x, z) - log q(z|x) at k samples of q(z|x) for each of the first n test examples, (n, k)."""
     x = bench.observed(run)(np.arange(n)).to(run.device)
     return importance_weights(run, x, k)
 
 
-def importance_weights(run: Run, x: Tensor, k: int) -> np.ndarray:
+def importance_weights(run: TrainedModel, x: Tensor, k: int) -> np.ndarray:
     """log p(x, z) - log q(z|x) at k samples of q(z|x) for each x (n, *event), (n, k)."""
     weights = []
     size = max(1, min(k, 4_000_000 // (len(x) * run.spec.dims)))
@@ -108,7 +108,7 @@ def importance_weights(run: Run, x: Tensor, k: int) -> np.ndarray:
     return np.concatenate(weights).T
 
 
-def prior_weights(bench: Bench, run: Run, n: int, k: int) -> np.ndarray:
+def prior_weights(bench: Bench, run: TrainedModel, n: int, k: int) -> np.ndarray:
     """log p(x|z) at k samples of the prior, the same for all examples, (n, k)."""
     model = run.model
     assert isinstance(model, VAE)
@@ -139,7 +139,7 @@ def effective(weights: np.ndarray) -> np.ndarray:
 # --- out of distribution ----------------------------------------------------------------------------------------
 
 
-def outside(bench: Bench, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray], list[str]]:
+def outside(bench: Bench, run: TrainedModel) -> tuple[dict[str, Any], dict[str, np.ndarray], list[str]]:
     """Scores of other data and of test data, with the areas under their ROC curves.
 
     Returns:
@@ -194,7 +194,7 @@ def outside(bench: Bench, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarra
     return result, {name: x[:SHOWN] for name, x in sets.items()}, notes
 
 
-def scores(run: Run, raw: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def scores(run: TrainedModel, raw: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """log p(x) of raw data by importance sampling, (n,), and x as the model observes them."""
     observed = run.observed(raw)
     log_px, seen = [], []

@@ -12,7 +12,7 @@ from vaekit.errors import ChoiceError
 from vaekit.figures import Line
 from vaekit.latents.paths import interpolate, lerp, midpoint, slerp
 from vaekit.report.blocks import Section, Strips, Table, plot
-from vaekit.run import Run
+from vaekit.runs.trained import TrainedModel
 
 from .bench import Bench, Plan
 from .needs import check_whole
@@ -112,7 +112,7 @@ def _check(data: Data) -> None:
         )
 
 
-def along(run: Run, a: np.ndarray, b: np.ndarray, mode: str) -> dict[str, np.ndarray]:
+def along(run: TrainedModel, a: np.ndarray, b: np.ndarray, mode: str) -> dict[str, np.ndarray]:
     """How even and straight the decoded paths of equal latent steps between codes a and b (P, D) are.
 
     Returns:
@@ -186,7 +186,7 @@ def read(numbers: dict[str, Any]) -> list[str]:
 # --- figures ----------------------------------------------------------------------------------------------------
 
 
-def _strips(bench: Bench, run: Run, pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> Section:
+def _strips(bench: Bench, run: TrainedModel, pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> Section:
     rows = []
     observed = run.observed("test")
     for kind, (a, b) in pairs.items():

@@ -13,7 +13,8 @@ from vaekit.figures import Line
 from vaekit.latents.paths import manifold_grid
 from vaekit.metrics import floors
 from vaekit.report.blocks import Section, Table, Text, plot, still
-from vaekit.run import Run
+from vaekit.runs.saved import SavedRun
+from vaekit.runs.trained import TrainedModel
 
 from .bench import Bench, Plan
 from .registry import Findings, study
@@ -73,7 +74,7 @@ def kingma2013_bound(bench: Bench) -> Findings:
     return Findings(read(numbers), sections, numbers)
 
 
-def curve(run: Run, kind: str, batch: int) -> dict[str, list[float]]:
+def curve(run: SavedRun, kind: str, batch: int) -> dict[str, list[float]]:
     """Samples seen and the ELBO: of validation data (`valid`), or of the training batches between records (`train`)."""
     records = [r for r in run.log if r["kind"] == kind]
     elbo = {}
@@ -221,7 +222,7 @@ def _table(numbers: dict[str, Any]) -> Section:
     return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(1, 2, 3))])
 
 
-def _figure4(bench: Bench, run: Run) -> Section:
+def _figure4(bench: Bench, run: TrainedModel) -> Section:
     if bench.data.kind != "image":
         return Section("figure4", "The manifold", [Text("Not shown: the data are not images.", "note")])
     pictures = figures.channels_last(run.decode(manifold_grid(GRID)))

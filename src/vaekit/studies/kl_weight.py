@@ -8,7 +8,8 @@ from vaekit import figures
 from vaekit.figures import Line
 from vaekit.metrics import ACTIVE, is_active
 from vaekit.report.blocks import Section, Table, plot
-from vaekit.run import Run
+from vaekit.runs.saved import SavedRun
+from vaekit.runs.trained import TrainedModel
 
 from .bench import Bench, Plan
 from .registry import Findings, study
@@ -56,7 +57,7 @@ def kl_weight(bench: Bench) -> Findings:
     )  # fmt: skip
 
 
-def measure(bench: Bench, run: Run, n: int) -> dict[str, float]:
+def measure(bench: Bench, run: TrainedModel, n: int) -> dict[str, float]:
     """ELBO, rate, distortion (nats per example) and number of active latents of a run."""
     scored = bench.score(run, n, samples=4)
     return {
@@ -67,7 +68,7 @@ def measure(bench: Bench, run: Run, n: int) -> dict[str, float]:
     }
 
 
-def log_of(run: Run) -> dict[str, np.ndarray]:
+def log_of(run: SavedRun) -> dict[str, np.ndarray]:
     """Steps, rate and distortion of the training batches, as recorded: arrays (n,)."""
     records = [r for r in run.log if r["kind"] == "train" and r.get("rate") is not None]
     steps, first = np.unique([r["step"] for r in records], return_index=True)

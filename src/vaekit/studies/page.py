@@ -13,6 +13,7 @@ from vaekit.report.blocks import Block, Chapter, Code, Section, Strip, Table, Te
 from vaekit.report.page import render
 from vaekit.utils.files import write_text
 from vaekit.utils.uncertainty import units
+from vaekit.utils.wording import worded
 
 from .bench import Bench
 from .registry import Findings, Study
@@ -33,7 +34,8 @@ def write_page(study: Study, bench: Bench, findings: Findings, path: Path) -> No
     models = "1 model" if len(steps) == 1 else f"{len(steps)} models"
     spec = [f"{now.day} {now:%B %Y}", bench.data.name, f"{models}, {each} steps each", _minutes(bench.minutes)]
     title = f"{study.name} on {bench.data.name}"
-    chapter = Chapter(study.name, title, spec, "finished", _warnings(bench), sections)
+    warnings = [worded(text) for text in _warnings(bench)]
+    chapter = Chapter(study.name, title, spec, "finished", warnings, sections)
     write_text(path, render(title, [], [chapter], "vaekit study"))
 
 
@@ -66,7 +68,7 @@ def _warnings(bench: Bench) -> list[str]:
         return []
     return [
         f"A quick look: each model was trained for {epochs:.2g} epoch{'' if f'{epochs:.2g}' == '1' else 's'} only, and "
-        "the results hold for such short training. Running the study with more `--minutes` continues the training."
+        "the results hold for such short training. Running the study with more `minutes` continues the training."
     ]
 
 
@@ -89,7 +91,7 @@ def _how(study: Study, bench: Bench, path: Path) -> Section:
     source += "".join(f" --{name} {shlex.quote(column)}" for name, column in columns.items())
     again = f"vaekit study {study.name} {source} --minutes {bench.minutes:g} --out {shlex.quote(shown_path(path))}"
     blocks: list[Block] = [
-        Text(f"{study.summary} {study.description}"),
+        Text(worded(f"{study.summary} {study.description}")),
         Table(["model", "recipe and settings", "steps", "epochs", "trained for", "parameters"], rows,
               "All models of this page, kept beside it. Running the study for longer continues their training.",
               numeric=(2, 3, 4, 5), wide=(1,)),

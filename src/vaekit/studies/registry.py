@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vaekit.errors import ChoiceError
+from vaekit.utils.register import Named, origin_of
 from vaekit.utils.suggest import unknown
 
 if TYPE_CHECKING:
@@ -63,16 +64,24 @@ class Study:
         return " ".join(" ".join(lines).split())
 
 
-STUDIES: dict[str, Study] = {}
+STUDIES = Named[Study]("study")
+"""The studies by name."""
 
 
 def study(
     name: str, paper: str, data: str = "fashion-mnist", check: Callable[[Data], None] = lambda data: None
 ) -> Callable[[Callable[[Bench], Findings]], Callable[[Bench], Findings]]:
-    """Register the decorated function as the study `name`; `vaekit study` lists the first line of its docstring."""
+    """Register the decorated function as the study `name`; `vaekit study` lists the first line of its docstring.
+
+    Arguments:
+        name: its name on the command line.
+        paper: the papers it follows.
+        data: the name of its default data set.
+        check: raises ChoiceError for data that it cannot use, before training.
+    """
 
     def register(work: Callable[[Bench], Findings]) -> Callable[[Bench], Findings]:
-        STUDIES[name] = Study(name, paper, data, work, check)
+        STUDIES.put(name, Study(name, paper, data, work, check), origin_of(work))
         return work
 
     return register

@@ -176,6 +176,7 @@ def describe(
     import vaekit
 
     device = choose_device(options.device, composition.observation.in_double)
+    spec = DataSpec.of(data)
     n = len(data.train)
     batch = min(options.batch or 100, n)
     steps = options.steps or (math.ceil(options.epochs * (n / batch)) if options.epochs else None)
@@ -190,14 +191,14 @@ def describe(
         "format": FORMAT,
         "recipe": recipe,
         "arguments": _jsonable(arguments),
-        "defaults": _jsonable({} if recipe is None else get_recipe(recipe).defaults),
+        "defaults": _jsonable({} if recipe is None else get_recipe(recipe).defaults_for(spec, arguments)),
         **({"plugins": packages} if recipe and (packages := get_recipe(recipe).packages(arguments)) else {}),
         "data": {
             "name": data.name,
             "source": data.source if isinstance(data.source, str) and data.source else None,
             "options": {k: v for k, v in data.options.items() if k != "splits"},
             "digest": data.digest,
-            "facts": DataSpec.of(data).as_json(),
+            "facts": spec.as_json(),
             "n": {"train": n, "valid": len(data.valid), "test": len(data.test)},
             "label_names": data.label_names,
             **({"grouped": True} if data.test.group is not None else {}),

@@ -1,4 +1,4 @@
-"""Registers of parts: priors, posteriors, likelihoods and objectives by name, each with the knobs that it declares."""
+"""Registers: entries by name, and parts (priors, likelihoods, objectives, ...) with the knobs that they declare."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .plugins import load_plugins, package_of
 from .suggest import unknown
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,61 @@ class Chosen:
         return self.part.build(**{n: v for n, v in context.items() if n in wanted}, **self.knobs)
 
 
-class Register(Mapping[str, Part]):
-    """Parts of one kind by name, in the order of their registration; those of installed plug-ins are among them.
+class Named(Mapping[str, Entry]):
+    """Entries by name, in the order of their registration; those of installed plug-ins are among them.
+
+    Arguments:
+        kind: "recipe", "study", ...
+        called: the kind as an error for an unknown name writes it, where it is not `kind`.
+    """
+
+    def __init__(self, kind: str, called: str = ""):
+        self.kind, self.called = kind, called or kind
+        self.entries: dict[str, Entry] = {}
+        self._origins: dict[str, str] = {}
+
+    def put(self, name: str, entry: Entry, origin: str) -> Entry:
+        """Hold an entry, and return it. One of the same origin, such as a cell that is run again, replaces the last.
+
+        Arguments:
+            name: of the entry.
+            entry: what is held.
+            origin: where it is defined: module, and name in it.
+
+        Raises:
+            ChoiceError: the name is taken by an entry of another origin.
+        """
+        if name in self.entries and self._origins[name] != origin:
+            raise ChoiceError(f"there is a {self.kind} {name!r} already, {self._origins[name]}: choose another name")
+        self.entries[name], self._origins[name] = entry, origin
+        return entry
+
+    def __getitem__(self, name: str) -> Entry:
+        load_plugins()
+        if name not in self.entries:
+            raise ChoiceError(unknown(self.called, name, sorted(self.entries)))
+        return self.entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        load_plugins()
+        return name in self.entries
+
+    def __iter__(self) -> Iterator[str]:
+        load_plugins()
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        load_plugins()
+        return len(self.entries)
+
+
+def origin_of(function: Callable[..., Any]) -> str:
+    """Where a function or class is defined: its module, and its name in it."""
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+class Register(Named[Part]):
+    """Parts of one kind by name.
 
     Arguments:
         kind: "prior", "objective", ...
@@ -78,8 +132,8 @@ class Register(Mapping[str, Part]):
     """
 
     def __init__(self, kind: str, context: Mapping[str, str]):
-        self.kind, self.context = kind, context
-        self._parts: dict[str, Part] = {}
+        super().__init__(kind, f"`{kind}`")
+        self.context = context
 
     def add(self, name: str, paper: str, **traits: Any) -> Callable[[Builder], Builder]:
         """Decorate a class or function to register it as `name`; its knobs are then checked at every call.
@@ -89,8 +143,6 @@ class Register(Mapping[str, Part]):
         """
 
         def register(build: Builder) -> Builder:
-            if name in self._parts:
-                raise ChoiceError(f"there is a {self.kind} {name!r} already, {self._parts[name].build}: name it apart")
             declared = knobs(build)
             for parameter, _, _ in annotated(build):
                 variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
@@ -111,25 +163,7 @@ class Register(Mapping[str, Part]):
                 build.__init__ = in_range(build.__init__)  # type: ignore[method-assign]
             else:
                 checked = in_range(build)
-            self._parts[name] = Part(self.kind, name, checked, paper, traits)
+            self.put(name, Part(self.kind, name, checked, paper, traits), origin_of(build))
             return checked
 
         return register
-
-    def __getitem__(self, name: str) -> Part:
-        load_plugins()
-        if name not in self._parts:
-            raise ChoiceError(unknown(f"`{self.kind}`", name, self._parts))
-        return self._parts[name]
-
-    def __contains__(self, name: object) -> bool:
-        load_plugins()
-        return name in self._parts
-
-    def __iter__(self) -> Iterator[str]:
-        load_plugins()
-        return iter(self._parts)
-
-    def __len__(self) -> int:
-        load_plugins()
-        return len(self._parts)
