@@ -4,8 +4,9 @@
     python tools/fuzz.py --inputs 100000 --seed 3
     python tools/fuzz.py --replay fuzz-findings/FILE.zip
 
-An input is a function of (seed, number). Each is tried in a forked worker process. A finding is an exception other than
-a VaekitError, more than 20 s of CPU time, or more than 1 GB of memory beyond the file's size.
+An input is a function of (seed, number). Worker processes, forked after all imports, try one input after the other. A
+finding is an exception other than a VaekitError, more than 20 s of CPU time, or more than 1 GB of memory beyond the
+file's size.
 """
 
 from __future__ import annotations
@@ -44,17 +45,19 @@ SECONDS, MEMORY, ADDRESSES = 20.0, 10**9, 8 * 10**9
 address space."""
 KEPT = 3
 """Number of files kept per finding."""
-READERS = 0.75
-"""Fraction of inputs that are data files; the others are run directories."""
+REPORTED, LEAKED = 1.0, 3 * 10**9
+"""Seconds between a worker's reports, and bytes of memory at which it is replaced."""
+PAGE = resource.getpagesize()
 
 
 @dataclass
 class Input:
-    """A damaged copy of a seed: its files by relative path, and the random key for how they are used."""
+    """A damaged copy of a seed: its files by relative path, the names of the damaged ones, and a key for their use."""
 
     seed: str
     key: str
     files: dict[str, bytes]
+    damaged: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -65,20 +68,18 @@ def make_input(number: int, seed: int, seeds: dict[str, Seed], only: str | None)
     """Input `number`: a seed with one damaged file, sometimes two."""
     key = f"{seed}-{number}"
     rng = random.Random(key)
-    runs = rng.random() >= READERS
-    kinds = [s for s in seeds.values() if s.is_run == runs]
-    if only:
-        kinds = [s for s in seeds.values() if s.name.startswith(only)]
-    chosen = rng.choice(kinds)
-    files = dict(chosen.files)
+    kinds = [s for s in seeds.values() if s.name.startswith(only or "")]
+    chosen = rng.choices(kinds, [s.weight for s in kinds])[0]
+    files, names = dict(chosen.files), []
     for _ in range(rng.choice((1, 1, 1, 1, 2))):
         name = rng.choice(chosen.damaged)
+        names.append(name)
         if chosen.is_run and rng.random() < 0.01:
             files.pop(name, None)
         elif name in files:
             whole = files[name] is chosen.files[name]
             files[name] = mutate(name, files[name], rng) if whole else of_bytes(files[name], rng)
-    return Input(chosen.name, key, files)
+    return Input(chosen.name, key, files, tuple(names))
 
 
 # --- one input ------------------------------------------------------------------------------------------------------
@@ -88,16 +89,18 @@ def attempt(given: Input, folder: Path) -> tuple[str, str]:
     """Write the files into `folder` and use them; returns "accepted", "refused" or "traceback", and the message."""
     from vaekit.errors import VaekitError
 
+    parents = {name.rpartition("/")[0] for name in given.files}
+    for parent in parents:
+        os.makedirs(folder / parent, exist_ok=True)
     for name, content in given.files.items():
-        place = folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
+        with open(f"{folder}/{name}", "wb", buffering=0) as file:
+            file.write(content)
     rng = random.Random(f"use {given.key}")
-    before = Path.cwd()
+    before = os.getcwd()
     os.chdir(folder)
     try:
         try:
-            SEEDS[given.seed](rng)
+            SEEDS[given.seed](rng, given.damaged)
             return "accepted", ""
         except VaekitError as error:
             str(error).encode()  # it must be possible to print
@@ -108,42 +111,64 @@ def attempt(given: Input, folder: Path) -> tuple[str, str]:
         os.chdir(before)
 
 
-def grown() -> tuple[int, int]:
-    """Bytes of memory used now, and the maximum since the last call."""
-    status = Path("/proc/self/status").read_text()
-    found = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if line.startswith(("VmHWM", "VmRSS"))}
-    Path("/proc/self/clear_refs").write_text("5")
-    return 1024 * int(found["VmRSS"]), 1024 * int(found["VmHWM"])
+class Memory:
+    """The memory that inputs need beyond what the process held; a system call per input, unless the peak rises."""
+
+    def __init__(self) -> None:
+        self.held, self.peak = self._held(), self._peak()
+
+    def grown(self) -> int:
+        """Bytes by which the peak has risen above the memory held before, if it is a new peak."""
+        peak = self._peak()
+        if peak == self.peak:
+            return 0
+        grown, self.peak = peak - self.held, peak
+        if grown < MEMORY // 10:
+            return grown
+        Path("/proc/self/clear_refs").write_text("5")  # lowers the peak to what is held now
+        self.held, self.peak = self._held(), self._peak()
+        return grown
+
+    @staticmethod
+    def _held() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+    @staticmethod
+    def _peak() -> int:
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 # --- workers --------------------------------------------------------------------------------------------------------
 
 
 def work(numbers: Any, results: Any, current: Any, folder: Path, make_one: Callable[[int], Input]) -> None:
-    """Run a worker: repeatedly take a number, try its input, and report the outcome."""
+    """Run a worker: repeatedly take a number, try its input, and report the outcomes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESSES, used + ADDRESSES))
+    memory = Memory()
+    resource.setrlimit(resource.RLIMIT_AS, (memory.held + ADDRESSES, memory.held + ADDRESSES))
     where = open(folder.with_suffix(".trace"), "w+")  # noqa: SIM115
+    faulthandler.register(signal.SIGUSR1, where)
+    counts: collections.Counter[tuple[str, str]] = collections.Counter()
+    reported = time.monotonic()
     while (number := numbers()) is not None:
-        with current.get_lock():
-            current[0], current[1], current[2] = number, time.time(), time.process_time()
+        current[0], current[1], current[2] = number, time.time(), time.process_time()
         given = make_one(number)
-        here = folder / str(number)
-        here.mkdir(parents=True)
-        faulthandler.dump_traceback_later(SECONDS - 2, repeat=True, file=where)
-        before, _ = grown()
-        outcome, text = attempt(given, here)
-        after, most = grown()
-        faulthandler.cancel_dump_traceback_later()
-        if most - before > MEMORY + given.size:
-            outcome, text = "memory", f"{(most - before) / 1e9:.2f} GB for {given.size} bytes\n{text}"
-        results.send((number, given.seed, outcome, text))
-        shutil.rmtree(here, ignore_errors=True)
-        if after > 3 * 10**9:  # start a fresh worker when memory has leaked
+        outcome, text = attempt(given, folder)
+        if (grown := memory.grown()) > MEMORY + given.size:
+            outcome, text = "memory", f"{grown / 1e9:.2f} GB for {given.size} bytes\n{text}"
+        if outcome in ("accepted", "refused"):
+            counts[given.seed, outcome] += 1
+        else:
+            results.send((number, given.seed, outcome, text))
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() - reported > REPORTED:
+            results.send(counts)
+            counts, reported = collections.Counter(), time.monotonic()
+        if memory.held > LEAKED:
             break
+    results.send(counts)
     results.close()
 
 
@@ -171,7 +196,7 @@ class Pool:
 
     def start(self) -> None:
         hear, tell = self.context.Pipe(duplex=False)
-        current = self.context.Array("d", [-1.0, 0.0, 0.0])
+        current = self.context.Array("d", [-1.0, 0.0, 0.0], lock=False)
         self.made += 1
         folder = self.folder / str(self.made)
         process = self.context.Process(target=work, args=(self._numbers, tell, current, folder, self.make_one))
@@ -186,22 +211,29 @@ class Pool:
             for ready in wait([hear for _, hear, _, _ in self.workers], timeout=1.0):
                 worker = next(w for w in self.workers if w[1] is ready)
                 try:
-                    self.count(*ready.recv())
+                    report = ready.recv()
                 except EOFError:
                     self._ended(worker)
+                    continue
+                if isinstance(report, collections.Counter):
+                    self.counts += report
+                else:
+                    self.count(*report)
             for worker in list(self.workers):
                 number, started, used = worker[2]
                 if number >= 0 and (cpu_of(worker[0].pid) - used > SECONDS or time.time() - started > 10 * SECONDS):
-                    trace = worker[3].with_suffix(".trace")
-                    self.count(int(number), "", "hang", trace.read_text() if trace.exists() else "")
+                    os.kill(worker[0].pid, signal.SIGUSR1)  # writes the trace
+                    time.sleep(0.5)
+                    self.count(int(number), "", "hang", worker[3].with_suffix(".trace").read_text())
                     worker[2][0] = -1
                     worker[0].kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _ended(self, worker: Any) -> None:
         self.workers.remove(worker)
-        process, _, current, _ = worker
+        process, _, current, folder = worker
         process.join()
+        shutil.rmtree(folder, ignore_errors=True)
         if process.exitcode and int(current[0]) >= 0:
             self.count(int(current[0]), "", "crash", f"the process ended with exit code {process.exitcode}")
         with self.next.get_lock():
@@ -210,14 +242,14 @@ class Pool:
             self.start()
 
     def count(self, number: int, seed: str, outcome: str, text: str) -> None:
-        given = self.make_one(number) if outcome not in ("accepted", "refused") else None
-        self.counts[seed or (given.seed if given else ""), outcome] += 1
-        if given is not None:
-            name = f"{outcome}: {summary(text)}"
-            self.findings[name] += 1
-            if self.findings[name] <= KEPT:
-                file = save(given, self.keep, outcome, text)
-                print(f"{name}\n    {file}", flush=True)
+        """Count a finding and keep its files."""
+        given = self.make_one(number)
+        self.counts[seed or given.seed, outcome] += 1
+        name = f"{outcome}: {summary(text)}"
+        self.findings[name] += 1
+        if self.findings[name] <= KEPT:
+            file = save(given, self.keep, outcome, text)
+            print(f"{name}\n    {file}", flush=True)
 
 
 def cpu_of(pid: int) -> float:
@@ -241,7 +273,8 @@ def save(given: Input, keep: Path, outcome: str, text: str) -> Path:
     keep.mkdir(parents=True, exist_ok=True)
     file = keep / f"{outcome}-{given.seed}-{given.key}.zip"
     with zipfile.ZipFile(file, "w") as out:
-        out.writestr("finding.json", json.dumps({"seed": given.seed, "key": given.key, "text": text}))
+        about = {"seed": given.seed, "key": given.key, "damaged": given.damaged, "text": text}
+        out.writestr("finding.json", json.dumps(about))
         for name, content in given.files.items():
             out.writestr(f"files/{name}", content)
     return file
@@ -253,12 +286,12 @@ def replay(file: Path) -> int:
         finding = json.loads(held.read("finding.json"))
         files = {n.removeprefix("files/"): held.read(n) for n in held.namelist() if n.startswith("files/")}
     with tempfile.TemporaryDirectory(prefix="vaekit-fuzz-") as folder:
-        before, _ = grown()
-        started = time.time()
-        outcome, text = attempt(Input(finding["seed"], finding["key"], files), Path(folder))
-        _, most = grown()
+        memory, started = Memory(), time.time()
+        given = Input(finding["seed"], finding["key"], files, tuple(finding["damaged"]))
+        outcome, text = attempt(given, Path(folder))
+        grown = memory.grown()
     print(text)
-    print(f"{outcome}, {time.time() - started:.1f} s, {(most - before) / 1e6:.0f} MB of additional memory")
+    print(f"{outcome}, {time.time() - started:.1f} s, {grown / 1e6:.0f} MB of additional memory")
     return outcome not in ("accepted", "refused")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import json
 import os
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,18 @@ import numpy as np
 
 PICTURES = ("jpg", "tif", "bmp", "webp", "ppm", "tga", "pcx", "ico", "jp2", "sgi", "qoi", "im", "dds", "dib")
 BITMAPS = ("xbm", "msp")
-Use = Callable[[random.Random], object]
+Use = Callable[[random.Random, Sequence[str]], object]
+"""Uses files, given a random generator and the names of the damaged ones."""
 
 
 @dataclass
 class Seed:
-    """Files by relative path, and the names of those to damage."""
+    """Files by relative path, and the names of those to damage; a seed of larger weight is chosen more often."""
 
     name: str
     files: dict[str, bytes]
     damaged: list[str]
+    weight: float = 1.0
     is_run: bool = False
 
 
@@ -71,13 +74,13 @@ def _options(rng: random.Random, **more: tuple[Any, ...]) -> dict[str, Any]:
 def loading(name: str, **more: tuple[Any, ...]) -> Use:
     """Load a file with random options and use a row, or read it as new rows for a model."""
 
-    def use(rng: random.Random) -> object:
+    def use(rng: random.Random, damaged: Sequence[str]) -> object:
         from vaekit.data import load, load_rows
         from vaekit.data.core import Column
 
         if rng.random() < 0.3:
             schema = (Column("size", "real"), Column("kind", "categorical", ("a", "b", "c")), Column("flag", "binary"))
-            tabular = name.endswith((".csv", ".parquet"))
+            tabular = name.endswith((".csv", ".csv.gz", ".parquet"))
             return load_rows(name, cache="cache", **({"schema": schema, "missing": "mask"} if tabular else {}))
         data = load(name, cache="cache", **_options(rng, **more))
         return data.events(data.train[:3]), repr(data), repr(data.test)
@@ -99,28 +102,49 @@ def _latents(rng: random.Random, run: Any) -> Any:
     return run.sample(3, latents=name)
 
 
-USES: list[tuple[float, Callable[[random.Random, Any], object]]] = [
-    (1.0, lambda rng, run: (repr(run), run.log, run.metrics)),
-    (0.7, lambda rng, run: run.data),
-    (0.5, lambda rng, run: run.decode(run.encode("test", 3))),
-    (0.3, lambda rng, run: run.evaluate(samples=2, n=3)),
-    (0.3, lambda rng, run: run.sample(3)),
-    (0.3, _latents),
-    (0.2, lambda rng, run: run.reconstruct("valid", 2)),
-    (0.01, _page),
-]
-
-
-def opening(rng: random.Random) -> object:
-    """Open a run and use it in a random way, or resume it."""
-    import vaekit as vk
+def _train(rng: random.Random, run: Any) -> object:
+    """Resume the run, or train it for longer than planned."""
     from vaekit.run import fit
 
-    if rng.random() < 0.15:
-        source = "x.npy" if Path("x.npy").exists() else "table.csv"
-        return fit(source, out="run", resume=True, progress=False)
-    run = vk.open("run")
-    return [use(rng, run) for chance, use in USES if rng.random() < chance]
+    source = "x.npy" if Path("x.npy").exists() else "table.csv"
+    how = rng.choice(({"resume": True}, {"resume": True}, {"extend": True, "steps": 6}))
+    return fit(source, out="run", progress=False, **how)
+
+
+RUN_USES: dict[str, Callable[[random.Random, Any], object]] = {
+    "look": lambda rng, run: (repr(run), run.log, run.metrics),
+    "data": lambda rng, run: run.data,
+    "codes": lambda rng, run: run.decode(run.encode("test", 3)),
+    "evaluate": lambda rng, run: run.evaluate(samples=2, n=3),
+    "sample": lambda rng, run: run.sample(3),
+    "latents": _latents,
+    "reconstruct": lambda rng, run: run.reconstruct("valid", 2),
+    "train": _train,
+}
+READ_BY: dict[str, tuple[str, ...]] = {
+    "run/model": ("codes", "evaluate", "sample", "reconstruct", "latents"),
+    "run/splits": ("data", "codes", "train"),
+    "run/checkpoint": ("train",),
+    "run/log": ("look", "train"),
+    "run/metrics": ("look", "evaluate"),
+    "run/latents": ("latents",),
+}
+"""The uses that read a file, by the start of its name; run.json is read by all."""
+PAGES = 0.005
+"""Fraction of the uses of a run that write a page, each of which takes as long as dozens of others."""
+
+
+def opening(rng: random.Random, damaged: Sequence[str]) -> object:
+    """Open a run and use it in a way that reads a damaged file."""
+    import vaekit as vk
+
+    fitting = [
+        use for start, uses in READ_BY.items() if any(name.startswith(start) for name in damaged) for use in uses
+    ]
+    if rng.random() < PAGES:
+        return _page(rng, vk.open("run"))
+    use = rng.choice(fitting or [*RUN_USES])
+    return RUN_USES[use](rng, None if use == "train" else vk.open("run"))
 
 
 SEEDS: dict[str, Use] = {
@@ -130,6 +154,7 @@ SEEDS: dict[str, Use] = {
     "csv": loading(
         "a.csv", label=(None, "kind", "label"), group=(None, "label"), types=(None, "kind=drop", "number=counts")
     ),
+    "csv-packed": loading("a.csv.gz", label=(None, "kind")),
     "parquet": loading("a.parquet", label=(None, "kind"), types=(None, "kind=drop")),
     "idx": loading("a-idx3-ubyte.idx"),
     "idx-gz": loading("a-idx3-ubyte.gz"),
@@ -164,6 +189,7 @@ def make() -> dict[str, Seed]:
         "npz-packed": {"a.npz": saved(np.savez_compressed, x_train=x, x_test=x[:5], y_train=np.arange(30) % 2,
                                       y_test=np.arange(5) % 2)},
         "csv": {"a.csv": table().encode()},
+        "csv-packed": {"a.csv.gz": gzip.compress(table().encode(), 1)},
         "parquet": {"a.parquet": _parquet()},
         "idx": {"a-idx3-ubyte.idx": idx_bytes(images)},
         "idx-gz": {"a-idx3-ubyte.gz": gzip.compress(idx_bytes(images), 1)},
@@ -179,6 +205,8 @@ def make() -> dict[str, Seed]:
     about = "file,label,text\n" + "".join(f"{'ab'[i % 2]}/{i}.png,{i % 2},t{i}\n" for i in range(4))
     found["described"] = {**pictures("png"), "about.csv": about.encode()}
     seeds = {name: Seed(name, files, list(files)) for name, files in found.items() if all(files.values())}
+    for name, seed in seeds.items():
+        seed.weight = 0.25 if name.startswith("pictures") else 2.0  # there are twenty kinds of pictures
     seeds["described"].damaged = ["about.csv"]
     with tempfile.TemporaryDirectory(prefix="vaekit-fuzz-") as folder, contextlib.chdir(folder):
         np.save("x.npy", images)
@@ -206,19 +234,20 @@ def _sparse(x: np.ndarray) -> bytes:
 
 
 def _trained(name: str, source: str, choices: dict[str, Any]) -> Seed:
-    """An unfinished run with checkpoints, metrics and fitted latents."""
+    """A run that was stopped before its last step, with checkpoints, metrics and fitted latents."""
     from vaekit.run import fit
 
     options = {"progress": False, "compile": "off", "device": "cpu", "batch": 8, "latent": 2, "hidden": (4,)}
-    run = fit(source, "vae", out=name, steps=4, checkpoint_steps=2, **options, **choices)
+    run = fit(source, "vae", out=name, steps=5, checkpoint_steps=2, **options, **choices)
     run.evaluate(samples=2, n=3)
     for latents in ("gmm", "flow"):
         run.fit_latents(latents, steps=3, **({"components": 2} if latents == "gmm" else {}))
     text = (run.path / "run.json").read_text().replace(os.fspath(Path(source).absolute()), source)
-    (run.path / "run.json").write_text(text)
+    (run.path / "run.json").write_text(json.dumps(json.loads(text) | {"state": "running", "step": 4}))
+    (run.path / "checkpoint" / "000000005.safetensors").unlink()
     kept = {p.relative_to(run.path): p.read_bytes() for p in sorted(run.path.rglob("*")) if p.is_file()}
     files = {
         f"run/{path}": content for path, content in kept.items() if path.suffix in (".json", ".jsonl", ".safetensors")
     }
     damaged = [*files, "run/run.json", "run/run.json", "run/model.safetensors"]
-    return Seed(name, files | {source: Path(source).read_bytes()}, damaged, is_run=True)
+    return Seed(name, files | {source: Path(source).read_bytes()}, damaged, weight=0.8, is_run=True)

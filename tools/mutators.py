@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import bz2
 import copy
 import gzip
 import io
 import json
+import lzma
 import random
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
+
+import numpy as np
 
 WHOLE = (0, 1, 2, 3, 255, 256, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**64 - 1)
 CONFUSED: tuple[Any, ...] = (
@@ -180,7 +186,8 @@ def npz(raw: bytes, rng: random.Random) -> bytes:
         members = {name: held.read(name) for name in held.namelist()}
     name = rng.choice(list(members))
     out = io.BytesIO()
-    packing = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+    packings = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    packing = rng.choices(packings, (10, 10, 1, 1))[0]  # the last two take a millisecond
     if way < 0.85:
         members[name] = npy(members[name], rng)
     elif way < 0.95:
@@ -197,6 +204,10 @@ def npz(raw: bytes, rng: random.Random) -> bytes:
 
 def _all(raw: bytes, mark: bytes) -> list[int]:
     return [i for i in range(len(raw)) if raw.startswith(mark, i)]
+
+
+ABOVE = ("sep=;", "sep=", "# x,y", "#", "", "\ufeff", ",,,,", "a", "m,kg,,s,", "size,number,kind,flag,label")
+"""Lines that programs write above, below or between the rows of a table."""
 
 
 def csv(raw: bytes, rng: random.Random) -> bytes:
@@ -219,8 +230,22 @@ def csv(raw: bytes, rng: random.Random) -> bytes:
         else:
             del rows[rng.randrange(len(rows)) :]
             rows = rows or [[""]]
-    mark = rng.choice((",", ",", ",", ",", ";", "\t"))
-    text = "\n".join(mark.join(row) for row in rows)
+    return _written(rows, rng)
+
+
+def _written(rows: list[list[str]], rng: random.Random) -> bytes:
+    """Rows as delimited text, in the ways of several programs."""
+    mark, end = rng.choice((",", ",", ",", ",", ";", "\t", "|", " ")), rng.choice(("\n", "\n", "\n", "\r\n", "\r"))
+    if rng.random() < 0.1:
+        rows = [[cell.replace(".", ",") for cell in row] for row in rows]
+    if rng.random() < 0.1:
+        rows = [['"' + cell.replace('"', '""') + '"' for cell in row] for row in rows]
+    if rng.random() < 0.1:
+        rows = rows[1:]
+    lines = [mark.join(row) for row in rows]
+    if rng.random() < 0.2:
+        lines.insert(rng.choice((0, 0, 1, len(lines))), rng.choice(ABOVE))
+    text = end.join(lines) + rng.choice((end, ""))
     return text.encode(rng.choice(("utf8", "utf8", "utf8", "utf-16", "latin1")), "replace")
 
 
@@ -281,13 +306,164 @@ def png(raw: bytes, rng: random.Random) -> bytes:
     return raw[:8] + b"".join(packed)
 
 
+def csv_packed(raw: bytes, rng: random.Random) -> bytes:
+    """Damage the compressed bytes, or the table in them, compressed in the same or another format."""
+    if rng.random() < 0.25:
+        return of_bytes(raw, rng)
+    table = csv(gzip.decompress(raw), rng)
+    formats = (
+        lambda text: gzip.compress(text, 1),
+        lambda text: bz2.compress(text, 1),
+        lambda text: lzma.compress(text, preset=0),
+    )
+    packed = rng.choices(formats, (10, 1, 1))[0](table)
+    return packed + rng.choice((b"", b"", b"", b"\0" * 9, packed, packed[:20]))
+
+
+def parquet(raw: bytes, rng: random.Random) -> bytes:
+    """Damage any bytes, the footer or the pages, or replace a column by one of another type."""
+    way, size = rng.random(), int.from_bytes(raw[-8:-4], "little")
+    if way < 0.15:
+        return of_bytes(raw, rng)
+    pages, footer = raw[4 : -8 - size], raw[-8 - size : -8]
+    if way < 0.5:
+        footer = of_bytes(footer, rng)
+    elif way < 0.7:
+        pages = of_bytes(pages, rng)[: len(pages)].ljust(len(pages), b"\0")
+    else:
+        return _retyped(raw, rng)
+    length = len(footer) if rng.random() < 0.9 else rng.choice(WHOLE) % 2**32
+    return b"PAR1" + pages + footer + length.to_bytes(4, "little") + b"PAR1"
+
+
+def _retyped(raw: bytes, rng: random.Random) -> bytes:
+    """The table with one or two columns of unusual types or names."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(io.BytesIO(raw)).read()
+    names, columns, n = list(table.column_names), list(table.columns), len(table)
+    for _ in range(rng.choice((1, 1, 2))):
+        kind, make = rng.choice(COLUMNS)
+        column = pa.array([make(i) if rng.random() < 0.9 else None for i in range(n)], kind(pa))
+        at = rng.randrange(len(names))
+        columns[at] = (
+            column.dictionary_encode() if str(kind(pa)) in ("string", "int8") and rng.random() < 0.2 else column
+        )
+        names[at] = rng.choice((names[at], names[at], names[0], "", "label", "a,b", "é\n", "x" * 3000))
+    table, out = pa.table(columns, names=names), io.BytesIO()
+    try:
+        pq.write_table(table, out, compression=rng.choice(("none", "snappy", "gzip", "zstd")), row_group_size=7)
+    except pa.ArrowException:  # a type that Parquet lacks
+        return raw
+    return out.getvalue()
+
+
+COLUMNS: tuple[tuple[Callable[[Any], Any], Callable[[int], Any]], ...] = (
+    (lambda pa: pa.null(), lambda i: None), (lambda pa: pa.bool_(), lambda i: i % 2 == 0),
+    (lambda pa: pa.int8(), lambda i: i - 3), (lambda pa: pa.uint64(), lambda i: 2**64 - 1 - i),
+    (lambda pa: pa.int64(), lambda i: 2**62 + i), (lambda pa: pa.float16(), lambda i: np.float16(i)),
+    (lambda pa: pa.float64(), lambda i: (float("nan"), float("inf"), -0.0, 1e308)[i % 4]),
+    (lambda pa: pa.string(), lambda i: CELLS[i % len(CELLS)]), (lambda pa: pa.string(), lambda i: f"{i}" + "x" * 2000),
+    (lambda pa: pa.large_string(), lambda i: f"{i}.5"), (lambda pa: pa.binary(), lambda i: b"\xff\x00" * i),
+    (lambda pa: pa.binary(2), lambda i: b"ab"), (lambda pa: pa.date32(), lambda i: i),
+    (lambda pa: pa.timestamp("ns"), lambda i: i * 10**15), (lambda pa: pa.time64("us"), lambda i: i),
+    (lambda pa: pa.duration("s"), lambda i: i), (lambda pa: pa.decimal128(38, 3), lambda i: Decimal(i) / 8),
+    (lambda pa: pa.list_(pa.int8()), lambda i: [i % 5] * (i % 3)),
+    (lambda pa: pa.struct([("a", pa.int8())]), lambda i: {"a": i % 9}),
+    (lambda pa: pa.map_(pa.string(), pa.int8()), lambda i: [("k", i % 9)]),
+)  # fmt: skip
+"""Types of columns, made by pyarrow, and the cell in row i."""
+
+
+def jpeg(raw: bytes, rng: random.Random) -> bytes:
+    """Damage, duplicate, remove or insert a segment before the pixels, with a correct length, or any bytes."""
+    segments, at = [], 2
+    while raw[at : at + 1] == b"\xff" and raw[at + 1] != 0xDA and at + 4 <= len(raw):
+        size = int.from_bytes(raw[at + 2 : at + 4], "big")
+        segments.append((raw[at + 1], raw[at + 4 : at + 2 + size]))
+        at += 2 + size
+    way = rng.random()
+    if way < 0.25 or not segments:
+        return of_bytes(raw, rng)
+    if way < 0.45:
+        return raw[:at] + of_bytes(raw[at:], rng)
+    i = rng.randrange(len(segments))
+    mark, body = segments[i]
+    if way < 0.8:
+        segments[i] = mark, of_bytes(body, rng)[:60_000]
+    elif way < 0.85:
+        del segments[i]
+    elif way < 0.9:
+        segments.insert(i, segments[i])
+    else:
+        exif = b"Exif\0\0" + tiff_header(rng)
+        segments.insert(0, (rng.choice((0xE1, 0xE1, 0xE2, 0xEE, 0xC2, 0xDD)), rng.choice((exif, rng.randbytes(20)))))
+    packed = (b"\xff" + bytes([m]) + (len(b) + 2).to_bytes(2, "big") + b for m, b in segments)
+    return raw[:2] + b"".join(packed) + raw[at:]
+
+
+TAGS = (
+    254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 282, 284, 317, 320, 322, 323, 324, 325, 330, 338, 339,
+    347, 530, 34665, 34675, 65535,
+)  # fmt: skip
+
+
+def tiff_header(rng: random.Random) -> bytes:
+    """A TIFF header with random entries, as in EXIF."""
+    entries = sorted(
+        (rng.choice(TAGS), rng.randrange(14), rng.choice((1, 2, 9, 2**31)), rng.choice(WHOLE) % 2**32) for _ in range(3)
+    )
+    packed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + packed + b"\0" * rng.choice((0, 4, 20))
+
+
+def tiff(raw: bytes, rng: random.Random) -> bytes:
+    """Damage an entry of the first directory, or any bytes."""
+    if rng.random() < 0.25 or raw[:4] != b"II*\0":
+        return of_bytes(raw, rng)
+    data, at = bytearray(raw), int.from_bytes(raw[4:8], "little")
+    count = int.from_bytes(raw[at : at + 2], "little")
+    for _ in range(rng.choice((1, 1, 2))):
+        place = at + 2 + 12 * rng.randrange(count)
+        tag, kind, number, value = struct.unpack_from("<HHII", raw, place)
+        way = rng.randrange(6)
+        if way == 0:
+            tag = rng.choice(TAGS)
+        elif way == 1:
+            kind = rng.randrange(16)
+        elif way == 2:
+            number = rng.choice((0, 2, 3, 4, 100, 2**31, 2**32 - 1))
+        else:
+            value = rng.choice((*WHOLE, 4, 5, 6, 7, 8, 16, 32, 64, 32773, 50_000)) % 2**32
+        struct.pack_into("<HHII", data, place, tag, kind, number, value)
+    return bytes(data)
+
+
+def header(raw: bytes, rng: random.Random) -> bytes:
+    """Overwrite up to three numbers among the first 64 bytes, or damage any bytes."""
+    if rng.random() < 0.5:
+        return of_bytes(raw, rng)
+    data = bytearray(raw)
+    for _ in range(rng.choice((1, 2, 3))):
+        size, order = rng.choice((1, 2, 4)), rng.choice(("little", "big"))
+        at = rng.randrange(min(len(data), 64))
+        data[at : at + size] = (rng.choice((*WHOLE, 4, 8, 16, 24, 32)) % 256**size).to_bytes(size, order)
+    return bytes(data)
+
+
 BY_SUFFIX = {
     ".npy": npy,
     ".npz": npz,
     ".csv": csv,
+    ".csv.gz": csv_packed,
+    ".parquet": parquet,
     ".gz": idx_gz,
     ".idx": idx,
     ".png": png,
+    ".jpg": jpeg,
+    ".tif": tiff,
+    **dict.fromkeys((".bmp", ".dib", ".gif", ".webp", ".tga", ".pcx", ".ico", ".jp2", ".sgi", ".qoi", ".dds"), header),
     ".json": json_file,
     ".jsonl": json_lines,
     ".safetensors": safetensors,
@@ -296,6 +472,6 @@ BY_SUFFIX = {
 
 def mutate(name: str, raw: bytes, rng: random.Random) -> bytes:
     """A damaged copy of a file, chosen by its suffix, sometimes damaged twice."""
-    way = BY_SUFFIX.get(name[name.rfind(".") :], of_bytes)
+    way = next((way for suffix, way in BY_SUFFIX.items() if name.endswith(suffix)), of_bytes)
     damaged = way(raw, rng)
     return of_bytes(damaged, rng) if rng.random() < 0.1 else damaged

@@ -1,5 +1,6 @@
 """A small share of `make fuzz`: damaged files and run directories are read, or refused in words."""
 
+import itertools
 import random
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ def seeds():
 
 def test_whole_files_are_accepted(seeds, tmp_path, monkeypatch):
     """Else the damaged ones would prove nothing."""
-    monkeypatch.setattr(fuzz_seeds, "USES", [(1.0, use) for chance, use in fuzz_seeds.USES if chance > 0.1])
+    monkeypatch.setattr(fuzz_seeds, "PAGES", 0)
     monkeypatch.setattr(fuzz_seeds, "_options", lambda rng, **more: {"size": "7x6"} if "size" in more else {})
     for name, seed in seeds.items():
         for key in ("0", "1", "7"):
@@ -28,9 +29,30 @@ def test_whole_files_are_accepted(seeds, tmp_path, monkeypatch):
             assert outcome == ("accepted", ""), (name, key)
 
 
+def test_whole_runs_can_be_used_in_every_way(seeds, tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzz_seeds, "PAGES", 0)
+    for name, use in itertools.product(("run", "run-table"), fuzz_seeds.RUN_USES):
+        monkeypatch.setattr(fuzz_seeds, "READ_BY", {"run/": (use,)})
+        given = fuzz.Input(name, "0", seeds[name].files, ("run/any",))
+        assert fuzz.attempt(given, tmp_path / name / use) == ("accepted", ""), (name, use)
+
+
+@pytest.mark.parametrize("start", sorted(fuzz_seeds.READ_BY))
+def test_a_use_of_a_damaged_file_reads_it(seeds, tmp_path, monkeypatch, start):
+    """Else its damage would go unnoticed."""
+    monkeypatch.setattr(fuzz_seeds, "PAGES", 0)
+    damaged = [name for name in seeds["run"].files if name.startswith(start)]
+    assert damaged
+    use = fuzz_seeds.READ_BY[start][0]
+    monkeypatch.setattr(fuzz_seeds, "READ_BY", {start: (use,)})
+    files = seeds["run"].files | dict.fromkeys(damaged, b"damaged\n")
+    outcome, text = fuzz.attempt(fuzz.Input("run", "0", files, tuple(damaged)), tmp_path)
+    assert (outcome, start in text) == ("refused", True), text
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged tags
 def test_damaged_files_are_read_or_refused(seeds, tmp_path, monkeypatch):
-    monkeypatch.setattr(fuzz_seeds, "USES", [pair for pair in fuzz_seeds.USES if pair[0] > 0.1])  # no pages
+    monkeypatch.setattr(fuzz_seeds, "PAGES", 0)
     counts = dict.fromkeys(("accepted", "refused"), 0)
     with np.errstate(all="ignore"):
         for number in range(200):
@@ -54,7 +76,7 @@ def test_damage_differs_from_the_whole(seeds, suffix):
 
 
 def test_a_finding_is_kept_and_replayed(tmp_path, monkeypatch, capsys):
-    def broken(rng):
+    def broken(rng, damaged):
         raise KeyError(Path("a.bin").read_bytes())
 
     monkeypatch.setitem(fuzz.SEEDS, "broken", broken)

@@ -225,7 +225,8 @@ def rebuild(
     check_plugins(config)
     recipe = get_recipe(config["recipe"])
     # use the defaults stored with the run, so that a later version's defaults do not change a trained model
-    then = {k: v for k, v in {**BEFORE, **config.get("defaults", {})}.items() if k in recipe.parameters}
+    known = recipe.parameters
+    then = {k: v for k, v in {**BEFORE, **config.get("defaults", {})}.items() if k in known}
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in {**then, **config["arguments"]}.items()}
     why = "run.json describes a model far larger than the weights beside it: restore it or train again"
     bound = contextlib.nullcontext() if held is None else Bounded(held, why)

@@ -100,11 +100,17 @@ class Argument:
 
 def annotated(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, Any, tuple[Any, ...]]]:
     """Each parameter of a function, or of a class's constructor, with its type and what is annotated beside it."""
-    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
+    hints = _hints(function)
     for parameter in inspect.signature(function).parameters.values():
         hint = hints.get(parameter.name, Any)
         beside = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
         yield parameter, get_args(hint)[0] if beside else hint, beside
+
+
+@functools.cache
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types of the parameters of a function or of a class's constructor; evaluating them takes milliseconds."""
+    return get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
 
 
 def knobs(function: Callable[..., Any]) -> dict[str, tuple[Argument, Knob]]:
