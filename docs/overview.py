@@ -22,7 +22,7 @@ def main(path: str) -> None:
     rows = np.array([int(np.flatnonzero(data.test.label == i % 10)[i // 10]) for i in range(COLUMNS)])
     raw = data.events(data.test[rows])
     z = run.encode("test", rows=rows)
-    between = run.decode(interpolate(z[2], z[9], COLUMNS))
+    between = run.decode(interpolate(z[2], z[9], steps=COLUMNS))
     bands = [np.concatenate([raw, run.decode(z)]), run.sample(3 * COLUMNS, seed=4), between]
     pictures = [image_grid(to_uint8(channels_last(band), scale), COLUMNS, gap=2, zoom=2) for band in bands]
     space = np.full((14, pictures[0].shape[1], 3), 255, np.uint8)

@@ -257,7 +257,7 @@ def test_its_metrics_carry_their_protocol(run, data):
 def test_the_ends_of_an_interpolation_are_the_reconstructions(run, data):
     z = run.encode("test", n=4)
     for mode in ("lerp", "slerp"):
-        path = run.decode(interpolate(z[0], z[3], 5, mode))
+        path = run.decode(interpolate(z[0], z[3], steps=5, mode=mode))
         assert path.shape == (5, *data.shape)
         np.testing.assert_allclose(path[[0, -1]], run.reconstruct("test", n=4)[[0, 3]], rtol=1e-5, atol=1e-3)
 

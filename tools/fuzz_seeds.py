@@ -114,11 +114,11 @@ def _train(rng: random.Random, run: Any) -> object:
 RUN_USES: dict[str, Callable[[random.Random, Any], object]] = {
     "look": lambda rng, run: (repr(run), run.log, run.metrics),
     "data": lambda rng, run: run.data,
-    "codes": lambda rng, run: run.decode(run.encode("test", 3)),
+    "codes": lambda rng, run: run.decode(run.encode("test", n=3)),
     "evaluate": lambda rng, run: run.evaluate(samples=2, n=3),
     "sample": lambda rng, run: run.sample(3),
     "latents": _latents,
-    "reconstruct": lambda rng, run: run.reconstruct("valid", 2),
+    "reconstruct": lambda rng, run: run.reconstruct("valid", n=2),
     "train": _train,
 }
 READ_BY: dict[str, tuple[str, ...]] = {

@@ -111,17 +111,24 @@ class Options:
             lower[name] = value if value is None else str(value).lower()
         return dataclasses.replace(self, **lower)
 
+    def over(self, defaults: Defaults = Defaults()) -> Defaults:
+        """The defaults, replaced by the options of the same name that are given."""
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(defaults)}
+        return dataclasses.replace(defaults, **{name: value for name, value in given.items() if value is not None})
+
     def with_defaults(self, defaults: Defaults) -> Options:
-        """These options with the recipe's defaults instead of None."""
-        filled: dict[str, Any] = {
-            f.name: getattr(self, f.name) if getattr(self, f.name) is not None else getattr(defaults, f.name)
-            for f in dataclasses.fields(defaults)
-            if f.name != "epochs"
-        }
-        epochs = self.epochs
-        if epochs is None and self.steps is None and self.minutes is None:
-            epochs = defaults.epochs
-        return dataclasses.replace(self, epochs=epochs, **filled)
+        """These options with the recipe's defaults instead of None; its `epochs` only if no length is given."""
+        filled: dict[str, Any] = dataclasses.asdict(self.over(defaults))
+        if self.steps is not None or self.minutes is not None:
+            del filled["epochs"]
+        return dataclasses.replace(self, **filled)
+
+
+def steps_over(n: int, batch: int, *, steps: int | None = None, epochs: float | None = None) -> int | None:
+    """The length of a training on n data in steps; None if it is given in neither steps nor epochs."""
+    if steps is not None or epochs is None:
+        return steps
+    return max(1, math.ceil(epochs * (n / min(batch, n))))
 
 
 def choices() -> dict[str, tuple[str, ...]]:

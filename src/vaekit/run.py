@@ -21,6 +21,7 @@ from vaekit.metrics import evaluate
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.runs.saved import SavedRun
 from vaekit.training.fit import train
+from vaekit.utils.formerly import formerly
 
 P = ParamSpec("P")
 
@@ -57,32 +58,36 @@ class Run(SavedRun):
         """
         return fit_latents(self, name, components=components, steps=steps, seed=seed, refit=refit, on_progress=progress)
 
+    @formerly("temperature", "seed", "labels", "latents")
     def sample_latents(
         self,
-        n: int,
-        temperature: float = 1.0,
-        seed: int = 0,
+        n: int = 64,
+        *,
         labels: Labels | None = None,
         latents: str | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
     ) -> np.ndarray:
         """n codes (n, D) drawn from the prior, or from the density `latents` of the run's codes (`fit_latents`).
 
         In a conditional run they are for these labels, or by default for each class in turn.
         """
         if latents is None:
-            return super().sample_latents(n, temperature, seed, labels)
+            return super().sample_latents(n, labels=labels, temperature=temperature, seed=seed)
         c = self._conditions(n, temperature, labels)
-        z = self.fit_latents(latents).sample(n, temperature, seed)
+        z = self.fit_latents(latents).sample(n, temperature=temperature, seed=seed)
         return z if c is None else np.concatenate([z, c.cpu().numpy()], 1)
 
+    @formerly("temperature", "noise", "seed", "labels", "latents", "beyond_range")
     def sample(
         self,
         n: int = 64,
+        *,
+        labels: Labels | None = None,
+        latents: str | None = None,
         temperature: float = 1.0,
         noise: bool = False,
         seed: int = 0,
-        labels: Labels | None = None,
-        latents: str | None = None,
         beyond_range: bool = False,
     ) -> np.ndarray:
         """n new data in the data's own units: means of p(x|z), or draws from it with `noise`.
@@ -90,56 +95,66 @@ class Run(SavedRun):
         Codes are drawn from the prior, or from the density that `latents` names (`fit_latents`). Columns of a table
         that hold integers get integers, and all stay in the column's range unless `beyond_range`.
         """
-        x = self.decode(self.sample_latents(n, temperature, seed, labels, latents), noise, seed)
-        return self.as_rows(x, beyond_range)
+        z = self.sample_latents(n, labels=labels, latents=latents, temperature=temperature, seed=seed)
+        return self.as_rows(self.decode(z, noise=noise, seed=seed), beyond_range=beyond_range)
 
+    @formerly("samples", "n", "metrics", "seed", "progress", "labels", "source", split="data")
     def evaluate(
         self,
-        split: str | np.ndarray = "test",
-        samples: int = 100,
+        data: str | np.ndarray = "test",
+        *,
         n: int | None = None,
-        metrics: Sequence[str] | None = None,
-        seed: int = 0,
-        progress: Callable[[int, int], None] | None = None,
         labels: Labels | None = None,
         source: str | None = None,
+        metrics: Sequence[str] | None = None,
+        samples: int = 100,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
     ) -> list[dict[str, Any]]:
         """Measure metrics on a split, store them in metrics.json and return them as a list (see `vaekit.metrics`).
 
         Arguments:
-            split: a split of the run's data, or raw rows of other data, whose results are not stored.
+            data: a split of the run's data, or raw rows of other data, whose results are not stored.
+            n: measure only the first n data.
             labels: labels of raw rows, for a conditional run, as for `encode`.
             source: the name of raw rows in the protocol.
+            metrics: names of metrics; None for those that are measured by default.
+            samples: K, importance samples per datum.
+            seed: seed of the samples.
+            progress: called as progress(done, of).
         """
         return evaluate(
             self,
-            split,
-            samples=samples,
+            data,
             n=n,
-            metrics=metrics,
-            seed=seed,
-            progress=progress,
             labels=labels,
             source=source,
+            metrics=metrics,
+            samples=samples,
+            seed=seed,
+            progress=progress,
         )
 
-    def interpolate(self, a: Any, b: Any, steps: int = 11, mode: Mode = "auto", labels: Any = None) -> np.ndarray:
+    @formerly("steps", "mode", "labels")
+    def interpolate(self, a: Any, b: Any, *, labels: Any = None, steps: int = 11, mode: Mode = "auto") -> np.ndarray:
         """Interpolate between two data in latent space, (steps, *event): see `vaekit.latents.paths.interpolate`.
 
         Arguments:
             a, b: the index of a test row, or a raw datum. For a conditional run, raw data need `labels`.
         """
-        return self.decode(interpolate(*codes_of(self, a, b, labels), steps, mode))
+        return self.decode(interpolate(*codes_of(self, a, b, labels=labels), steps=steps, mode=mode))
 
+    @formerly("strength", "steps", "against", "balance", "labels")
     def edit(
         self,
         datum: int | np.ndarray,
         attribute: str,
-        strength: float = 1.0,
-        steps: int = 9,
+        *,
+        labels: Labels | None = None,
         against: str | None = None,
         balance: bool = True,
-        labels: Labels | None = None,
+        strength: float = 1.0,
+        steps: int = 9,
     ) -> np.ndarray:
         """Edit a datum along the direction of an attribute or class, from -strength to strength: (steps, *event).
 
@@ -147,51 +162,56 @@ class Run(SavedRun):
         its own class, unless `against` names another. In a conditional run the condition moves with the code, and a
         raw datum needs its condition (`labels`).
         """
-        way = direction(self, attribute, against or own_class(self, datum, attribute), balance)
-        return self.decode(edited(code_of(self, datum, labels), way, strength, steps)[0])
+        way = direction(self, attribute, against=against or own_class(self, datum, attribute), balance=balance)
+        return self.decode(edited(code_of(self, datum, labels=labels), way, strength, steps)[0])
 
+    @formerly("draws", "seed", "labels", what="data")
     def fill(
         self,
-        what: int | np.ndarray,
+        data: int | np.ndarray,
         mask: str | np.ndarray = "half",
+        *,
+        labels: Labels | None = None,
         draws: int = 32,
         seed: int = 0,
-        labels: Labels | None = None,
     ) -> Infilled:
         """Fill in masked parts of data by posterior inference; the model need not be trained with missing values.
 
         Arguments:
-            what: the index of a test row, or raw rows.
+            data: the index of a test row, or raw rows.
             mask: half, box, or bool (*event) (or one mask per row), True where hidden.
-            draws: number of alternatives.
             labels: labels of raw rows, for a conditional run, as for `encode`.
+            draws: number of alternatives.
+            seed: seed of the alternatives.
 
         See `vaekit.latents.fill.fill_masked`.
         """
-        raw = raw_of(self, what) if isinstance(what, int | np.integer) else what
+        raw = raw_of(self, data) if isinstance(data, int | np.integer) else data
         if is_frame(raw):
-            raw, labels = self.of_frame(raw, labels)
-        if isinstance(what, int | np.integer) and labels is None:
-            labels = self.observed("test").given(int(what))
+            raw, labels = self.of_frame(raw, labels=labels)
+        if isinstance(data, int | np.integer) and labels is None:
+            labels = self.observed("test").given(int(data))
         hidden = named_mask(mask, self.spec.shape) if isinstance(mask, str) else mask
-        return fill_masked(self, raw, hidden, labels, draws, seed=seed)
+        return fill_masked(self, raw, hidden, labels=labels, draws=draws, seed=seed)
 
+    @formerly("samples", "seed", "labels", what="data")
     def impute(
-        self, what: np.ndarray, samples: int | None = None, seed: int = 0, labels: Labels | None = None
+        self, data: np.ndarray, *, labels: Labels | None = None, samples: int | None = None, seed: int = 0
     ) -> np.ndarray:
         """Fill in the missing values (nan) of raw rows by one pass of the encoder, (N, *event).
 
         It is several times as fast as `fill`, but needs a run that was trained with missing values.
 
         Arguments:
-            what: raw rows: an array, or a frame, whose columns are matched by name.
-            samples: importance samples of the expectation; None decodes the code of each row.
+            data: raw rows: an array, or a frame, whose columns are matched by name.
             labels: labels of raw rows, for a conditional run, as for `encode`.
+            samples: importance samples of the expectation; None decodes the code of each row.
+            seed: seed of the samples.
 
         Raises:
             DataError: the run was trained without missing values, or the rows do not fit this run.
         """
-        return impute_rows(self, what, labels, samples, seed)
+        return impute_rows(self, data, labels=labels, samples=samples, seed=seed)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the one-page report and return its path."""
@@ -212,27 +232,34 @@ class Run(SavedRun):
 
         return write_explorer(self, path, points=points, tsne=tsne, progress=progress)
 
+    @formerly("format", "graphs")
     def export(
-        self, out: str | Path, format: Literal["onnx", "torch"] = "onnx", graphs: Sequence[str] | None = None
+        self,
+        out: str | Path,
+        *,
+        format: Literal["onnx", "torch"] = "onnx",
+        graphs: Sequence[str] | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> list[Path]:
         """Write decoder, encoder and densities for other programs, return the files: see `export.write_export`."""
         from vaekit.export import write_export
 
-        return write_export(self, out, format, graphs)[0]
+        return write_export(self, out, format=format, graphs=graphs, progress=progress)[0]
 
 
-def open_run(path: str | Path, model: Composition | None = None, data: Any = None) -> Run:
+@formerly("model", "data")
+def open_run(path: str | Path, *, model: Composition | None = None, data: Any = None) -> Run:
     """Open a run directory.
 
     Arguments:
         path: the directory; `example` is the run that comes with vaekit.
         model: the composition, for a run of a composition that was built by hand.
-        data: the data or their new path, if they have moved.
+        data: the data (a path, an array, a frame or `Data`), if they have moved or were arrays in memory.
 
     Raises:
         RunError: the run is missing, damaged, written by a newer vaekit, or does not fit `model`.
     """
-    return Run.open(path, model, data)
+    return Run.open(path, model=model, data=data)
 
 
 def _returning_run(train: Callable[P, SavedRun]) -> Callable[P, Run]:

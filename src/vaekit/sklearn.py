@@ -26,6 +26,7 @@ from vaekit.metrics import evaluate, metrics
 from vaekit.run import fit, open_run
 from vaekit.runs.find import is_run
 from vaekit.runs.stored import read_config
+from vaekit.utils.formerly import formerly
 from vaekit.utils.suggest import unknown
 
 Array = NDArray[Any]
@@ -210,7 +211,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         (found,) = evaluate(self.run_, x, samples=self.samples, metrics=[self.metric], store=False)
         return float(found["value"] if usable[self.metric].better == "higher" else -found["value"])
 
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> Array:
+    @formerly("random_state")
+    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Array:
         """New rows: means of p(x | z) for samples z of the prior, (n_samples, D)."""
         check_is_fitted(self, "run_")
         seed = check_random_state(random_state).randint(2**31 - 1)

@@ -393,7 +393,7 @@ def test_traversal_is_in_the_order_of_the_mean_kl(run):
     from vaekit.run import open_run
 
     done("traverse", run, "--latents", 3, "--out", "t.npz")
-    kl = open_run(run).kl_per_latent(1000)
+    kl = open_run(run).kl_per_latent(n=1000)
     np.testing.assert_array_equal(np.load("t.npz")["latents"], np.argsort(-kl))
 
 

@@ -42,7 +42,7 @@ def test_a_shift_of_the_data_changes_no_density(tmp_path, x):
     plain, shifted = (run.score("test", samples=5) for run in runs)
     np.testing.assert_allclose(shifted, plain, atol=2e-4)  # nats; x agrees to float32's last bits
     new = 100 * np.random.default_rng(1).normal(size=(9, 2))
-    np.testing.assert_allclose(runs[1].score(new + CLOCK, 5), runs[0].score(new, 5), atol=2e-4)
+    np.testing.assert_allclose(runs[1].score(new + CLOCK, samples=5), runs[0].score(new, samples=5), atol=2e-4)
     made = runs[1].sample(20, noise=True)
     assert made.dtype == np.float64
     np.testing.assert_allclose(made - CLOCK, runs[0].sample(20, noise=True), atol=0.01)

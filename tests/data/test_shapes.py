@@ -52,7 +52,10 @@ def test_a_table_of_pixels(tmp_path, rng):
     np.testing.assert_array_equal(data.train[:], x.reshape(-1, 3, 4)[data.train.index])
     np.testing.assert_array_equal(data.train.label, label[data.train.index])
     run = fit(data, out=tmp_path / "run", **SMALL)
-    flat, shaped = run.score(x[:5].astype(np.uint8), 3), run.score(x[:5].reshape(5, 3, 4).astype(np.uint8), 3)
+    flat, shaped = (
+        run.score(x[:5].astype(np.uint8), samples=3),
+        run.score(x[:5].reshape(5, 3, 4).astype(np.uint8), samples=3),
+    )
     np.testing.assert_array_equal(flat, shaped)
 
 
@@ -94,7 +97,7 @@ def test_zeros_and_ones_are_bernoulli_whatever_their_type(tmp_path, rng, kind):
     assert composition.observation.kind == "binary"
     assert type(composition.model.likelihood.head).__name__ == "Bernoulli"
     run = fit(data, out=tmp_path / "run", **SMALL)
-    scores = [run.score(BITS[other](x[:7]), 3) for other in ("float64", "int64", "bool", "sparse")]
+    scores = [run.score(BITS[other](x[:7]), samples=3) for other in ("float64", "int64", "bool", "sparse")]
     for other in scores[1:]:
         np.testing.assert_allclose(other, scores[0], atol=1e-5)
     assert np.isfinite(scores[0]).all()

@@ -337,7 +337,7 @@ def test_the_first_picture_is_there_before_anything_runs(browser, made):
     assert picture.bounding_box()["width"] > 100
     stored = Image.open(io.BytesIO(base64.b64decode(picture.get_attribute("src").split(",")[1])))
     context.close()
-    expected = run.decode(run.encode("test", 1))[0, 0]
+    expected = run.decode(run.encode("test", n=1))[0, 0]
     np.testing.assert_allclose(np.asarray(stored.convert("L"), float), expected, atol=4)  # codes in it are rounded
 
 

@@ -206,16 +206,16 @@ def test_wrong_wishes_are_refused(tmp_path):
     with pytest.raises(ChoiceError, match="unknown graph 'nonsense'"):
         check_names(("decode", "nonsense"))
     with pytest.raises(ChoiceError, match=r"unknown .format."):
-        write_export(run, tmp_path, "tflite")
+        write_export(run, tmp_path, format="tflite")
     with pytest.raises(ChoiceError, match=r"not to a\.pt2"):
-        write_export(run, tmp_path / "a.pt2", "onnx")
+        write_export(run, tmp_path / "a.pt2", format="onnx")
     with pytest.raises(ChoiceError, match="one graph"):
-        write_export(run, tmp_path / "a.onnx", "onnx", ("decode", "encode"))
+        write_export(run, tmp_path / "a.onnx", format="onnx", graphs=("decode", "encode"))
 
 
 def test_a_torch_program_holds_no_pickle_and_is_the_run(tmp_path):
     run = trained(tmp_path / "run")
-    files, why = write_export(run, tmp_path / "exported", "torch")
+    files, why = write_export(run, tmp_path / "exported", format="torch")
     assert [f.name for f in files] == ["decode.pt2", "draw.pt2", "encode.pt2", "weights.pt2"]
     assert not why
     with zipfile.ZipFile(files[0]) as archive:
@@ -279,7 +279,7 @@ def test_what_float32_costs_is_told_or_refused(tmp_path, capsys, spread, kind):
         with pytest.raises(
             ChoiceError, match="float32, which rounds the raw data of this run by more than their standard"
         ):
-            run.export(tmp_path / "graphs", "torch")
+            run.export(tmp_path / "graphs", format="torch")
         with pytest.raises(ChoiceError, match="has no explorer: exported graphs are in float32"):
             run.explore(tmp_path / "page.html")
         return
@@ -290,7 +290,7 @@ def test_what_float32_costs_is_told_or_refused(tmp_path, capsys, spread, kind):
     with torch.no_grad():
         have = graph.module.observation(torch.from_numpy(x.reshape(60, *run.spec.shape)).float())
     assert 0.2 * moved < float((have - want).abs().max()) <= 1.01 * moved
-    run.export(tmp_path / "graphs", "torch", ["encode"])
+    run.export(tmp_path / "graphs", format="torch", graphs=["encode"])
     said = "Graphs are in float32, the run is in float64: raw data are rounded by up to 0.001"
     assert f"note: {said}" in capsys.readouterr().err
     assert said in (tmp_path / "graphs" / "graphs.json").read_text()

@@ -121,7 +121,7 @@ def test_a_run_made_before_elements_were_held_stays_as_it_was(tmp_path, monkeypa
     (run.path / "run.json").write_text(json.dumps(config))
     opened = vk.open(run.path)
     assert not isinstance(opened.composition.model.likelihood.head, Masked)
-    np.testing.assert_array_equal(opened.score(x[:4], 5), run.score(x[:4], 5))
+    np.testing.assert_array_equal(opened.score(x[:4], samples=5), run.score(x[:4], samples=5))
 
 
 def test_constant_numbers_of_arrays(tmp_path):
@@ -135,7 +135,7 @@ def test_constant_numbers_of_arrays(tmp_path):
         data = vk.from_arrays(x, missing=missing)
         run = vk.fit(data, "vae", latent=2, hidden=(4,), steps=5, out=tmp_path / missing, **QUIET)
         rows = np.array([[0, 0, -1.5, 0], [0, 0, 1, 0]], np.float32)
-        same, other = run.score(rows, 20)
+        same, other = run.score(rows, samples=20)
         assert other == pytest.approx(same - DIFFERS, abs=10)
         assert (run.sample(5, noise=True)[:, 2] == -1.5).all()
         assert (run.reconstruct("test")[:, 2] == -1.5).all()

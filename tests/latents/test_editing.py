@@ -35,7 +35,7 @@ def test_balance_takes_out_what_only_comes_along(rng):
     b = np.where(rng.random(500) < 0.9, a, ~a)
     effects = np.array([[1.0, 0, 2], [0, 3.0, 0]])
     z = a[:, None] * effects[0] + b[:, None] * effects[1] + 5
-    np.testing.assert_allclose(attribute_direction(z, a, b[:, None]), effects[0], atol=1e-9)
+    np.testing.assert_allclose(attribute_direction(z, a, others=b[:, None]), effects[0], atol=1e-9)
     assert attribute_direction(z, a)[1] > 2  # unbalanced, most of the other's effect is taken for its own
 
 
@@ -53,7 +53,7 @@ def test_a_direction_that_is_not_there_is_refused(rng):
     with pytest.raises(ChoiceError, match="within any group"):
         attribute_direction(z, has, groups=has)
     with pytest.raises(ChoiceError, match="determine"):
-        attribute_direction(z, has, 1.0 - has[:, None])
+        attribute_direction(z, has, others=1.0 - has[:, None])
 
 
 # --- masks ------------------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_towards_a_class_a_row_of_the_test_set_moves_against_its_own(digits):
 
 
 def test_a_walk_starts_at_a_datum_where_the_priors_centre_shows_little(digits, monkeypatch):
-    means = digits.encode("test", 100)
+    means = digits.encode("test", n=100)
     start, row = walk_start(digits, means)
     assert row is None
     assert not start.any()
@@ -204,9 +204,9 @@ def test_a_walk_starts_at_a_datum_where_the_priors_centre_shows_little(digits, m
 
 def test_interpolate_by_number_and_by_array(digits):
     raw = digits.observed("test").raw(np.arange(2))
-    line = digits.interpolate(0, raw[1], 5, "slerp")
+    line = digits.interpolate(0, raw[1], steps=5, mode="slerp")
     assert line.shape == (5, 1, 8, 8)
-    np.testing.assert_allclose(line[0], digits.reconstruct("test", 1)[0], atol=1e-3)
+    np.testing.assert_allclose(line[0], digits.reconstruct("test", n=1)[0], atol=1e-3)
 
 
 def test_what_cannot_be_filled_is_refused(digits, tmp_path):

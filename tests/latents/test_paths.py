@@ -33,7 +33,7 @@ def rng():
 @settings(max_examples=60, deadline=None)
 @given(vectors, vectors, st.sampled_from(["auto", "lerp", "slerp"]))
 def test_ends_are_exactly_included_and_nothing_is_nan(a, b, mode):
-    line = interpolate(a, b, 7, mode)
+    line = interpolate(a, b, steps=7, mode=mode)
     assert line.shape == (7, 5)
     assert np.array_equal(line[0], a)
     assert np.array_equal(line[-1], b)
@@ -92,27 +92,27 @@ def test_lerp_broadcasts_and_slerp_takes_batches(rng):
 def test_auto_is_straight_up_to_sixteen_latents(rng):
     for dims, way in ((16, "lerp"), (17, "slerp")):
         a, b = rng.normal(size=(2, dims))
-        assert np.array_equal(interpolate(a, b, 5), interpolate(a, b, 5, way))
-        np.testing.assert_allclose(midpoint(a, b), interpolate(a, b, 3)[1])
+        assert np.array_equal(interpolate(a, b, steps=5), interpolate(a, b, steps=5, mode=way))
+        np.testing.assert_allclose(midpoint(a, b), interpolate(a, b, steps=3)[1])
 
 
 def test_interpolate_refuses_what_it_cannot_do():
     with pytest.raises(ChoiceError, match="2 or more"):
-        interpolate([0.0], [1.0], 1)
+        interpolate([0.0], [1.0], steps=1)
     with pytest.raises(ChoiceError, match="length"):
-        interpolate([0.0], [1.0, 2.0], 3)
+        interpolate([0.0], [1.0, 2.0], steps=3)
     with pytest.raises(ChoiceError, match="slurp"):
-        interpolate([0.0], [1.0], 3, "slurp")  # type: ignore[arg-type]
+        interpolate([0.0], [1.0], steps=3, mode="slurp")  # type: ignore[arg-type]
 
 
 def test_manifold_grid_is_even_in_probability_from_the_top_left():
-    grid = manifold_grid(5, 0.1, 0.9).reshape(5, 5, 2)
+    grid = manifold_grid(5, low=0.1, high=0.9).reshape(5, 5, 2)
     probability = np.vectorize(NormalDist().cdf)(grid)
     np.testing.assert_allclose(probability[2, :, 0], [0.1, 0.3, 0.5, 0.7, 0.9], atol=1e-12)
     np.testing.assert_allclose(probability[:, 3, 1], [0.9, 0.7, 0.5, 0.3, 0.1], atol=1e-12)
     np.testing.assert_allclose(manifold_grid(1), [[0, 0]], atol=1e-12)
     with pytest.raises(ChoiceError, match="probabilities"):
-        manifold_grid(3, 0.0, 1.0)
+        manifold_grid(3, low=0.0, high=1.0)
 
 
 def test_traverse_changes_one_dimension_a_row(rng):
@@ -133,13 +133,13 @@ def test_traverse_changes_one_dimension_a_row(rng):
 
 def test_traversal_values_span_the_quantiles_of_the_data(rng):
     means = rng.normal(size=(1000, 3)) * [1, 5, 0]
-    values = traversal_values(means, 5, 0.05)
+    values = traversal_values(means, n=5, quantile=0.05)
     assert values.shape == (3, 5)
     np.testing.assert_allclose(values[:, 0], np.quantile(means, 0.05, axis=0))
     np.testing.assert_allclose(values[:, -1], np.quantile(means, 0.95, axis=0))
     np.testing.assert_allclose(np.diff(values, 2, axis=1), 0, atol=1e-12)
     with pytest.raises(ChoiceError, match="quantile"):
-        traversal_values(means, 5, 0.5)
+        traversal_values(means, n=5, quantile=0.5)
 
 
 def test_order_by_kl_is_largest_first_and_stable():
@@ -152,7 +152,7 @@ def test_nearest_agrees_with_brute_force_whatever_the_blocks(rng, monkeypatch, b
     x, candidates = rng.integers(0, 255, (13, 2, 3)), rng.integers(0, 255, (57, 2, 3)).astype(np.uint8)
     candidates[40] = candidates[3]
     square = ((x[:, None].astype(float) - candidates[None].astype(float)) ** 2).sum((2, 3))
-    index, distance = nearest(x, candidates, 4)
+    index, distance = nearest(x, candidates, k=4)
     want = np.argsort(square, axis=1, kind="stable")[:, :4]
     np.testing.assert_array_equal(index, want)  # whole numbers: exact in float64, ties included
     np.testing.assert_array_equal(distance, np.take_along_axis(square, want, 1))
@@ -166,7 +166,7 @@ def test_nearest_expects_of_a_gap_what_the_candidates_have_there(rng, monkeypatc
     candidates[rng.random(candidates.shape) < 0.3] = np.nan
     candidates[4] = np.nan
     mean, variance = np.nanmean(candidates, 0), np.nanvar(candidates, 0)
-    index, square = nearest(x, candidates, 9)
+    index, square = nearest(x, candidates, k=9)
     for i in range(5):
         by_hand = []
         for c in candidates:
@@ -181,4 +181,4 @@ def test_nearest_refuses_other_shapes_and_too_many(rng):
     with pytest.raises(ChoiceError, match="shape"):
         nearest(np.zeros((2, 3)), np.zeros((4, 2)))
     with pytest.raises(ChoiceError, match="k must"):
-        nearest(np.zeros((2, 3)), np.zeros((4, 3)), 5)
+        nearest(np.zeros((2, 3)), np.zeros((4, 3)), k=5)

@@ -241,11 +241,11 @@ def test_a_second_stage_finds_two_heaps(tmp_path):
 def test_temperature_is_about_the_mean_of_the_codes(run, name):
     fitted = run.fit_latents(name, steps=FEW[name])
     mean = codes(run, "train", 1000, 0).numpy().mean(0)
-    whole, half = fitted.sample(50, 1.0, 4), fitted.sample(50, 0.5, 4)
+    whole, half = fitted.sample(50, seed=4), fitted.sample(50, temperature=0.5, seed=4)
     np.testing.assert_allclose(half - mean, 0.5 * (whole - mean), atol=1e-5)
-    np.testing.assert_allclose(fitted.sample(3, 0.0), np.tile(mean, (3, 1)), atol=1e-5)
-    np.testing.assert_allclose(fitted.sample(9, 1.0, 4), whole[:9], atol=1e-5)  # products of other sizes
-    assert not np.allclose(fitted.sample(50, 1.0, 5), whole)
+    np.testing.assert_allclose(fitted.sample(3, temperature=0.0), np.tile(mean, (3, 1)), atol=1e-5)
+    np.testing.assert_allclose(fitted.sample(9, seed=4), whole[:9], atol=1e-5)  # products of other sizes
+    assert not np.allclose(fitted.sample(50, seed=5), whole)
 
 
 def test_the_noise_of_a_second_stage_is_not_that_of_the_data(run):
@@ -374,7 +374,7 @@ def test_a_run_that_cannot_be_written_is_sampled_all_the_same(tmp_path, run, nam
     """With the very codes that a writable one gives; the density is fitted once for each `Run` object."""
     steps = FEW[name]
     writable = shutil.copytree(run.path, tmp_path / "writable")
-    wanted = vk.open(writable, as_they_are(), data=run.data).fit_latents(name, steps=steps).sample(5)
+    wanted = vk.open(writable, model=as_they_are(), data=run.data).fit_latents(name, steps=steps).sample(5)
     (run.path / "latents").write_text("in the way")
     capsys.readouterr()
     fitted = run.fit_latents(name, steps=steps)

@@ -51,7 +51,7 @@ def run(request, tmp_path_factory):
 
 def test_report_traversal_explorer_and_metric_agree(run, tmp_path):
     found = survey(run)
-    width = run.encode("test", 1).shape[1]
+    width = run.encode("test", n=1).shape[1]
     names = latent_names(run, width)
     assert found.names == [names[i] for i in found.places] == ["z0", "z1", "z2", "z3"]
     assert [n for i, n in enumerate(names) if i not in found.places] == (["a", "b", "c"] if width > 4 else [])

@@ -161,7 +161,7 @@ def test_the_squared_error_of_a_linear_model_is_the_closed_form():
     x = world.data(400)
     A = world.model.posterior.net.out.weight.detach().double()
     errors = ((x - world.b) @ (torch.eye(5).double() - world.W @ A).T).square().mean(1).numpy()
-    found = numbers(run, "mse", split=x.numpy())["mse"]
+    found = numbers(run, "mse", data=x.numpy())["mse"]
     assert found["value"] == pytest.approx(errors.mean(), rel=1e-4)
     assert found["unit"] == "squared units of the data"
     assert found["protocol"]["units"] == "x in the data's own units"

@@ -35,7 +35,7 @@ def test_a_network_that_does_not_trace_is_scored_all_the_same(run, monkeypatch):
 
 def test_the_kl_of_each_latent_adds_up_to_the_rate(run):
     scored = {m["name"]: m["value"] for m in run.evaluate("test", samples=2)}
-    assert run.kl_per_latent(split="test").sum() == pytest.approx(scored["rate"], abs=1e-4)
+    assert run.kl_per_latent("test").sum() == pytest.approx(scored["rate"], abs=1e-4)
 
 
 def test_the_error_of_one_datum_is_unknown(run):

@@ -45,4 +45,4 @@ def test_values_outside_the_range_of_training_are_refused(tmp_path):
     x = np.random.default_rng(0).random((60, 5, 4), dtype=np.float32)
     run = vk.fit(vk.from_arrays(x), "vae", out=tmp_path / "a", steps=3, **TINY)
     with pytest.raises(DataError, match=r"0\.\.1"):
-        run.score(255 * x[:3], 2)
+        run.score(255 * x[:3], samples=2)

@@ -63,9 +63,9 @@ def test_classes_are_mapped_by_name_whatever_a_file_has_of_them(graded, new, fol
     run = str(graded.path)
     assert main(["score", run, str(new), "--out", str(folder / "s.csv"), "--samples", "20"]) == 0
     all_rows = [float(row["log_px"]) for row in read(folder / "s.csv")]
-    expected = graded.score(X, 20, labels=["high", "high", "low"])
+    expected = graded.score(X, samples=20, labels=["high", "high", "low"])
     np.testing.assert_allclose(all_rows, expected, atol=2e-6)
-    swapped = graded.score(X, 20, labels=["low", "low", "high"])
+    swapped = graded.score(X, samples=20, labels=["low", "low", "high"])
     assert (expected > swapped + 5).all()  # the classes do matter
     for i, row in enumerate(read(new)):
         one = write(folder / "one.csv", {name: [value] for name, value in row.items()})
@@ -73,13 +73,13 @@ def test_classes_are_mapped_by_name_whatever_a_file_has_of_them(graded, new, fol
         # the noise belongs to a row's place: the estimate differs a little, the class does not
         assert float(read(folder / "s.csv")[0]["log_px"]) == pytest.approx(expected[i], abs=1.0)
     codes = [graded.spec.classes.index(name) for name in ("high", "high", "low")]
-    np.testing.assert_array_equal(graded.score(X, 20, labels=codes), expected)
+    np.testing.assert_array_equal(graded.score(X, samples=20, labels=codes), expected)
     assert main(["encode", run, str(new), "--out", str(folder / "z.npz")]) == 0
     with np.load(folder / "z.npz") as held:
         np.testing.assert_array_equal(held["z"], graded.encode(X, labels=np.array(["high", "high", "low"])))
         np.testing.assert_array_equal(held["z"][:, 2:].argmax(1), codes)
     assert main(["evaluate", run, str(new), "--samples", "20", "--json"]) == 0
-    measured = {m["name"]: m for m in vk.open(run).evaluate(X, 20, labels=["high", "high", "low"])}
+    measured = {m["name"]: m for m in vk.open(run).evaluate(X, samples=20, labels=["high", "high", "low"])}
     assert measured["log_px_iw"]["value"] == pytest.approx(expected.mean(), abs=1e-5)
     assert f"{measured['log_px_iw']['value']:.6f}"[:7] in capsys.readouterr().out
     assert not (graded.path / "metrics.json").exists()  # of other data
@@ -106,12 +106,12 @@ def test_what_a_conditional_run_cannot_know_is_refused_by_name_and_row(graded, f
         (None, "`labels`"),
     ):
         with pytest.raises(ChoiceError, match=said):
-            graded.score(X, 5, labels=labels)
+            graded.score(X, samples=5, labels=labels)
     # one class of all rows, as the message says
     assert main(["score", run, str(bare), "--label", "mid", "--out", str(folder / "m.csv"), "--samples", "5"]) == 0
     x = np.array([[1, 1], [2, 2], [3, 3]], np.float32)
     found = [float(row["log_px"]) for row in read(folder / "m.csv")]
-    np.testing.assert_allclose(found, graded.score(x, 5, labels="mid"), atol=2e-6)
+    np.testing.assert_allclose(found, graded.score(x, samples=5, labels="mid"), atol=2e-6)
 
 
 def test_a_split_is_coded_by_the_names_of_the_run(graded):
@@ -143,7 +143,7 @@ def test_class_folders_that_are_a_subset(folder, capsys):
     data = vk.load(save(folder / "fruit", shades))
     run = vk.fit(data, "vae", condition="label", likelihood="gaussian", out=folder / "fruits", **TINY)
     whole = np.concatenate([images["berry"], images["cherry"]])
-    expected = run.score(whole, 10, labels=["berry"] * 12 + ["cherry"] * 12)
+    expected = run.score(whole, samples=10, labels=["berry"] * 12 + ["cherry"] * 12)
     for place, some in (
         (save(folder / "two", ("berry", "cherry")), slice(0, 24)),
         (save(folder / "one", ("berry",)), slice(0, 12)),
@@ -162,14 +162,14 @@ def test_label_arrays_are_read_by_name_or_by_value(folder):
     run = vk.fit(vk.load(folder / "n.npz"), "vae", condition="label", out=folder / "numbers", **TINY)
     np.savez(folder / "m.npz", x=x[digit != 3][:8], label=digit[digit != 3][:8])
     assert main(["score", str(run.path), str(folder / "m.npz"), "--samples", "5", "--out", str(folder / "n.csv")]) == 0
-    expected = run.score(x[digit != 3][:8], 5, labels=digit[digit != 3][:8])
+    expected = run.score(x[digit != 3][:8], samples=5, labels=digit[digit != 3][:8])
     np.testing.assert_allclose([float(row["log_px"]) for row in read(folder / "n.csv")], expected, atol=2e-6)
     np.savez(folder / "k.npz", x=x[:4], label=np.array([1, 0, 1, 0]), label_names=np.array(["9", "7"]))
     assert main(["encode", str(run.path), str(folder / "k.npz"), "--out", str(folder / "k-z.npz")]) == 0
     with np.load(folder / "k-z.npz") as held:
         assert held["z"][:, 2:].argmax(1).tolist() == [1, 2, 1, 2]
     with pytest.raises(ChoiceError, match="row 0 is of class 0"):  # a place is no name here
-        run.score(x[:2], 5, labels=[0, 1])
+        run.score(x[:2], samples=5, labels=[0, 1])
 
 
 def test_idx_pairs_and_single_rows_of_files(folder, capsys):
@@ -209,7 +209,7 @@ def test_idx_pairs_and_single_rows_of_files(folder, capsys):
     assert main(["interpolate", str(run.path), f"{folder / 'i.npy'}:0", "1", "--out", str(folder / "i.npz")]) == 2
     assert "--label 2" in capsys.readouterr().err
     ends = images[:2].astype(np.uint8)
-    assert run.interpolate(ends[0], ends[1], 3, labels=5).shape == (3, 1, 5, 5)
+    assert run.interpolate(ends[0], ends[1], steps=3, labels=5).shape == (3, 1, 5, 5)
 
 
 def test_attributes_of_new_images_come_from_their_own_table(folder, capsys):
@@ -286,8 +286,8 @@ def test_a_column_of_the_table_is_the_condition(birds, folder, capsys):
     assert run.composition.condition.names == ("adelie", "chinstrap", "gentoo")
     assert run.data.shape == (2,)
     x = np.array([[52.0, 208.0], [46.0, 199.0]], np.float32)
-    expected = run.score(x, 20, labels=["chinstrap", "gentoo"])
-    assert (expected > run.score(x, 20, labels=["adelie", "chinstrap"]) + 5).all()
+    expected = run.score(x, samples=20, labels=["chinstrap", "gentoo"])
+    assert (expected > run.score(x, samples=20, labels=["adelie", "chinstrap"]) + 5).all()
     new = write(folder / "nb.csv", {"species": ["chinstrap", "gentoo"], "flipper": [208, 199], "bill": [52, 46]})
     assert main(["score", str(birds), str(new), "--samples", "20", "--out", str(folder / "nb-s.csv")]) == 0
     np.testing.assert_allclose([float(r["log_px"]) for r in read(folder / "nb-s.csv")], expected, atol=2e-6)
@@ -482,7 +482,9 @@ def test_columns_of_frames_are_found_by_name(people, birds, folder, library):
     bird = vk.open(birds)
     rows = make({"species": ["gentoo", "adelie"], "flipper": [199.0, 190.0], "bill": [46.0, 40.0]})
     values = np.array([[46, 199], [40, 190]], np.float32)
-    np.testing.assert_array_equal(bird.score(rows, 5), bird.score(values, 5, labels=["gentoo", "adelie"]))
+    np.testing.assert_array_equal(
+        bird.score(rows, samples=5), bird.score(values, samples=5, labels=["gentoo", "adelie"])
+    )
 
 
 def test_labels_that_a_run_cannot_use_are_refused(graded, folder):
@@ -491,9 +493,9 @@ def test_labels_that_a_run_cannot_use_are_refused(graded, folder):
     for use in (
         lambda: plain.encode(x, labels=[0, 1, 1]),
         lambda: plain.encode("test", labels=[0, 1, 1]),
-        lambda: plain.score(x, 5, labels="a"),
+        lambda: plain.score(x, samples=5, labels="a"),
         lambda: plain.reconstruct(x, labels=0),
-        lambda: plain.evaluate(x, 5, labels=[0, 0, 0]),
+        lambda: plain.evaluate(x, samples=5, labels=[0, 0, 0]),
         lambda: plain.fill(x, np.array([True, False]), labels=[0, 0, 0]),
         lambda: plain.fill(0, np.array([True, False]), labels=0),
         lambda: plain.sample(3, labels=0),
@@ -502,11 +504,11 @@ def test_labels_that_a_run_cannot_use_are_refused(graded, folder):
         with pytest.raises(ChoiceError, match="not conditional, so it takes no `labels`"):
             use()
     with pytest.raises(ChoiceError, match="the test data have their own conditions"):
-        graded.score("test", 5, labels="low")
+        graded.score("test", samples=5, labels="low")
     with pytest.raises(ChoiceError, match="row 0 of the test set has its own condition"):
         graded.interpolate(0, 1, labels="low")
-    ends = graded.interpolate(0, X[0], 2, labels="high")  # of the raw end alone
-    expected = [graded.reconstruct("test", 1), graded.reconstruct(X[:1], labels="high")]
+    ends = graded.interpolate(0, X[0], steps=2, labels="high")  # of the raw end alone
+    expected = [graded.reconstruct("test", n=1), graded.reconstruct(X[:1], labels="high")]
     np.testing.assert_allclose(ends, np.concatenate(expected), atol=1e-4)
 
 

@@ -63,7 +63,7 @@ def test_it_is_the_run_of_the_same_model(run, model):
         np.testing.assert_allclose(model.encode(split), run.encode(split), atol=1e-6)
     np.testing.assert_allclose(model.score("test", samples=3), run.score("test", samples=3), rtol=1e-5)
     np.testing.assert_allclose(model.sample(4), run.sample(4), atol=1e-4)
-    np.testing.assert_allclose(model.kl_per_latent(10), run.kl_per_latent(10), rtol=1e-5)
+    np.testing.assert_allclose(model.kl_per_latent(n=10), run.kl_per_latent(n=10), rtol=1e-5)
     assert model.data_identity == run.data_identity
 
 
@@ -108,3 +108,38 @@ def test_users_get_a_run_and_training_returns_what_lies_below_it(run, tmp_path):
     assert ours.parameters == below.parameters
     assert ours.return_annotation == "Run"
     assert vk.fit.__name__ == "fit"
+
+
+def test_earlier_calls_give_the_same_and_say_what_to_write(run):
+    new = vk.from_arrays(blobs(60)).test[:4]
+    for earlier, present, written in [
+        (lambda: run.score("test", 3, 4), lambda: run.score("test", samples=3, n=4), "samples=3, n=4"),
+        (
+            lambda: run.encode("test", 2, True, 5),
+            lambda: run.encode(n=2, sample=True, seed=5),
+            "n=2, sample=True, seed=5",
+        ),
+        (lambda: run.encode(what=new), lambda: run.encode(data=new), r"data=\.\.\."),
+        (lambda: run.sample(2, 0.5, False, 7), lambda: run.sample(2, temperature=0.5, seed=7), "temperature=0.5"),
+        (lambda: run.kl_per_latent(10), lambda: run.kl_per_latent(n=10), "n=10"),
+    ]:
+        with pytest.warns(DeprecationWarning, match=f"give these arguments by name: .*{written}") as seen:
+            found = earlier()
+        assert seen[0].filename == __file__
+        np.testing.assert_array_equal(found, present())
+
+
+def test_rows_are_chosen_alike_everywhere(run):
+    rows = [4, 0, 2]
+    np.testing.assert_allclose(run.reconstruct("test", rows=rows), run.reconstruct("test")[rows], atol=1e-5)
+    np.testing.assert_allclose(run.score("test", rows=rows, samples=5), run.score("test", samples=5)[rows], rtol=1e-4)
+    for method in (run.encode, run.reconstruct, run.score):
+        with pytest.raises(ChoiceError, match=r"rows must lie in 0\.\."):
+            method("test", rows=[99])
+
+
+def test_a_row_number_is_no_data_to_measure(run):
+    for method in (run.evaluate, run.observed):
+        with pytest.raises(ChoiceError, match=r"run.observed\('test'\).raw\(\[3\]\)"):
+            method(3)
+    assert len(run.evaluate(run.observed("test").raw([3]), samples=2)) > 3

@@ -42,11 +42,11 @@ def test_all_models_get_the_same_steps_and_go_on_when_there_is_more_time(digits,
     assert min(first.values()) >= 25
     assert {run.config["step"] for run in runs.values()} == set(first.values())
     assert all(0 <= done <= of for _, done, of in told)
-    weights = {name: run.encode("test", 5) for name, run in runs.items()}
+    weights = {name: run.encode("test", n=5) for name, run in runs.items()}
     # as long again trains no more; for longer, on
     again = Bench(digits, 0.04, tmp_path).train(plans)
     assert steps(tmp_path) == first
-    np.testing.assert_array_equal(again["one"].encode("test", 5), weights["one"])
+    np.testing.assert_array_equal(again["one"].encode("test", n=5), weights["one"])
     Bench(digits, 0.3, tmp_path).train(plans)
     later = steps(tmp_path)
     assert len(set(later.values())) == 1
@@ -61,7 +61,7 @@ def test_gone_on_with_is_the_same_as_trained_at_once(digits, tmp_path):
         bench._advance(tmp_path / "pieces", plan, target, lambda step: None)
     bench._advance(tmp_path / "whole", plan, 80, lambda step: None)
     a, b = (vk.open(tmp_path / name) for name in ("pieces", "whole"))
-    np.testing.assert_array_equal(a.encode("test", 5), b.encode("test", 5))
+    np.testing.assert_array_equal(a.encode("test", n=5), b.encode("test", n=5))
 
 
 def test_one_that_fell_behind_catches_up(digits, tmp_path):
@@ -137,7 +137,7 @@ def test_the_clock_ends_a_model_where_it_is(digits, tmp_path, clock):
     bench, clock.per_step = Bench(digits, 1.0, tmp_path), 0.01
     bench._advance(tmp_path / "one", Plan("vae", SMALL), 10_000_000, lambda step: None, clock.now + 0.6)
     assert steps(tmp_path)["one"] == 100  # the first record after 0.6 s, at 0.01 s a step
-    assert len(vk.open(tmp_path / "one").encode("test", 5)) == 5
+    assert len(vk.open(tmp_path / "one").encode("test", n=5)) == 5
 
 
 def test_sizes_grow_with_the_minutes_alone(digits, tmp_path):

@@ -99,7 +99,7 @@ def test_mutual_information_counts_as_one_pair_at_a_time_does():
 
 def test_bins_are_of_one_width_and_a_constant_is_one_bin():
     codes = np.stack([np.linspace(-3, 5, 41), np.full(41, 2.0)], 1)
-    found = binned(codes, 4)
+    found = binned(codes, bins=4)
     assert found[[0, 9, 10, 40], 0].tolist() == [0, 0, 1, 3]
     assert not found[:, 1].any()
 

@@ -49,9 +49,9 @@ def test_ssim_is_a_weighted_sum_over_windows(rng):
 def test_median_filter_agrees_with_scipy(rng):
     ndimage = pytest.importorskip("scipy.ndimage")
     x = rng.random((2, 3, 9, 7))
-    np.testing.assert_array_equal(median_filter(x, 3), ndimage.median_filter(x, (1, 1, 3, 3), mode="nearest"))
+    np.testing.assert_array_equal(median_filter(x, side=3), ndimage.median_filter(x, (1, 1, 3, 3), mode="nearest"))
     with pytest.raises(ChoiceError, match="odd"):
-        median_filter(x, 4)
+        median_filter(x, side=4)
 
 
 def test_a_wave_has_its_power_at_its_frequency():

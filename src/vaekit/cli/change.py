@@ -78,8 +78,8 @@ def edit(
     found = datum(opened, image)
     labels, given = classes(opened, found, label), found if isinstance(found, int) else found.x
     against = against or own_class(opened, given, attribute)
-    way = direction(opened, attribute, against, not unbalanced)
-    z, strengths = edited(code_of(opened, given, labels), way, strength, steps)
+    way = direction(opened, attribute, against=against, balance=not unbalanced)
+    z, strengths = edited(code_of(opened, given, labels=labels), way, strength, steps)
     x = opened.decode(z)
     picture = _beside(opened, given, x)
     arrays = {"x": x, "z": z, "strengths": strengths, "direction": way}
@@ -152,7 +152,7 @@ def fill(
     hidden = read_mask(opened, mask)
     hidden = named_mask(hidden, opened.spec.shape) if isinstance(hidden, str) else hidden
     raw = raw_of(opened, given)
-    found = opened.fill(given if isinstance(given, int) else raw, hidden, draws, seed, labels)
+    found = opened.fill(given if isinstance(given, int) else raw, hidden, labels=labels, draws=draws, seed=seed)
     low, high = opened.spec.scale
     shown = np.where(hidden, np.float32((low + high) / 2), raw.astype(np.float32))
     picture = np.concatenate([raw.astype(np.float32), shown, found.filled, found.draws[:4, 0]])
@@ -186,9 +186,9 @@ def _fill_table(
         for a in range(0, len(rows_to_fill), BLOCK):
             part = rows_to_fill[a : a + BLOCK]
             of_these = None if labels is None else labels[part]
-            found = run.fill(raw[part], hidden[part], draws, seed, of_these).filled
+            found = run.fill(raw[part], hidden[part], labels=of_these, draws=draws, seed=seed).filled
             # only as many digits as the model's numbers have, even if `raw` has more
-            digits = run.as_rows(found, beyond_range).astype(str).astype(raw.dtype)
+            digits = run.as_rows(found, beyond_range=beyond_range).astype(str).astype(raw.dtype)
             filled[part] = np.where(hidden[part], digits, raw[part])
             doing("filling rows", a + len(part), len(rows_to_fill))
     if path.suffix.lower() == ".csv" and run.columns:

@@ -45,7 +45,7 @@ def export(
     from vaekit.export import write_export
 
     with Doing() as doing:
-        files, missing = write_export(opened, out, format, names, doing)
+        files, missing = write_export(opened, out, format=format, graphs=names, progress=doing)
     for name, why in missing.items():
         print(f"no {name}: {why}", file=sys.stderr)
     for file in files:

@@ -104,7 +104,7 @@ def evaluate(
     note_differing(opened, given)
     with Bar("measuring") as bar:
         measured = opened.evaluate(
-            given.x, samples=samples, n=n, metrics=names, seed=seed, progress=bar, labels=classes, source=source
+            given.x, n=n, labels=classes, source=source, metrics=names, samples=samples, seed=seed, progress=bar
         )
     _show(measured, _measured, path, json)
 
@@ -190,7 +190,8 @@ def compare(
     from vaekit.metrics import compare_all
 
     with Bar("measuring") as bar:
-        found = compare_all(first, second, given.x, samples, n, seed, names, bar, classes, source)
+        of_data = {"n": n, "labels": classes, "source": source}
+        found = compare_all(first, second, given.x, **of_data, metrics=names, samples=samples, seed=seed, progress=bar)
     _show(found, lambda compared: _compared(compared, (first.name, second.name)), path, json)
 
 
@@ -294,7 +295,7 @@ def encode(
     path = check_file(out, (".npz", ".csv"))
     opened = _open(run, data)
     given = rows(opened, source, split, table)
-    z = opened.encode(given.x, None, sample, seed, labels=labels(opened, given, label))
+    z = opened.encode(given.x, labels=labels(opened, given, label), sample=sample, seed=seed)
     if path.suffix.lower() == ".csv":
         _write_rows(path, given, {f"z{i}": [f"{v:.6g}" for v in column] for i, column in enumerate(z.T)})
     else:
@@ -358,7 +359,7 @@ def score(
     classes = labels(opened, given, label)
     note_differing(opened, given)
     with Bar("scoring") as bar:
-        found = opened.score(given.x, samples, n, seed, bar, classes)
+        found = opened.score(given.x, n=n, labels=classes, samples=samples, seed=seed, progress=bar)
     _write_rows(path, given, {"log_px": [f"{value:.6f}" for value in found]})
 
 

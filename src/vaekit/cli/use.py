@@ -96,8 +96,8 @@ def sample(
         with Doing() as doing:
             fitted = opened.fit_latents(latents, components=components, refit=refit, progress=doing)
         print(fitted)
-    z = opened.sample_latents(n, temperature, seed, labels, latents)
-    x = opened.as_rows(opened.decode(z, noise, seed), beyond_range)
+    z = opened.sample_latents(n, labels=labels, latents=latents, temperature=temperature, seed=seed)
+    x = opened.as_rows(opened.decode(z, noise=noise, seed=seed), beyond_range=beyond_range)
     columns, words = pictures.of_samples(opened, n, label, latents, temperature, noise)
     write(path, opened, x, columns, {"x": x, "z": z}, None if bare else words, class_column(opened, z))
 
@@ -148,8 +148,8 @@ def reconstruct(
     check_picture(opened, path)
     observed = opened.observed(split)
     x = observed.raw(np.arange(min(n, observed.n)))
-    z = opened.encode(split, len(x), sample, seed)
-    made = opened.decode(z, noise, seed)
+    z = opened.encode(split, n=len(x), sample=sample, seed=seed)
+    made = opened.decode(z, noise=noise, seed=seed)
     if path.suffix.lower() == ".csv":  # each row above its reconstruction
         picture, columns = np.stack([x, made], 1).reshape(-1, *made.shape[1:]), 1
     else:
@@ -214,8 +214,8 @@ def interpolate(
     opened = _open(run, data)
     check_picture(opened, path)
     ends = [latent(opened, end, sample, seed, place, label) for place, end in enumerate((a, b))]
-    z = way(ends[0], ends[1], steps, mode)
-    x = opened.decode(z, noise, seed)
+    z = way(ends[0], ends[1], steps=steps, mode=mode)
+    x = opened.decode(z, noise=noise, seed=seed)
     words = pictures.of_interpolation(a, b, steps, chosen_mode(mode, z.shape[1]))
     write(path, opened, x, steps, {"x": x, "z": z}, None if bare else words)
 
@@ -277,12 +277,12 @@ def traverse(
     path = check_file(out, GRID)
     opened = _open(run, data)
     check_picture(opened, path)
-    means = opened.encode("test", 1000)
+    means = opened.encode("test", n=1000)
     found = survey(opened)
     chosen = found.order[:latents]
     dims = found.places[chosen]
     if range is None:
-        values = traversal_values(means, steps)[dims]
+        values = traversal_values(means, n=steps)[dims]
     else:
         values = np.tile(np.linspace(-range, range, steps), (len(dims), 1))
     origin = None if index is None else f"test datum {index}"
@@ -292,7 +292,7 @@ def traverse(
     else:
         start = latent(opened, str(index))
     z = walk(start, dims, values).reshape(-1, means.shape[1])
-    x = opened.decode(z, noise, seed)
+    x = opened.decode(z, noise=noise, seed=seed)
     shape = (len(dims), steps)
     names = [found.names[i] for i in chosen]
     arrays = {"x": x.reshape(*shape, *x.shape[1:]), "z": z.reshape(*shape, -1), "latents": dims, "values": values}

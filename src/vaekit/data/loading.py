@@ -441,6 +441,8 @@ def _document(function: Callable[..., Any], formats: Sequence[Reader]) -> None:
         for name, argument in reader.options.items():
             option = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=argument.default)
             parameters.setdefault(name, option.replace(annotation=reader.hints[name]))
+    if "progress" in parameters:  # the last argument everywhere
+        parameters["progress"] = parameters.pop("progress")
     function.__doc__ = f"{doc}\n\nOptions by format:\n" + "\n".join(lines)
     function.__signature__ = inspect.Signature([*parameters.values()], return_annotation=Data)  # type: ignore[attr-defined]
 

@@ -92,7 +92,7 @@ def directions(run: TrainedModel, points: Points) -> list[dict[str, Any]]:
     names = [n for n in run.spec.attributes if all(n in source.columns for source in points.sources)]
     if not names:
         return []
-    found, codes = [], run.encode("train", CODES)
+    found, codes = [], run.encode("train", n=CODES)
     size = 0 if run.composition.condition is None else run.composition.condition.size
     for name in names:
         has = np.asarray(run.data.train.columns[name])[:CODES] > 0

@@ -87,7 +87,7 @@ def _stored(run: SavedRun, n: int) -> Source:
     held = _shown(run)
     x, label, row = (held[key][:n] for key in ("x", "label", "row"))
     condition = run.composition.condition
-    observed = run.observed(x, None if condition is None else np.array(condition.names)[label])
+    observed = run.observed(x, labels=None if condition is None else np.array(condition.names)[label])
     return Source("test", observed, np.arange(len(x)), row, label.astype(np.int64), {})
 
 

@@ -11,6 +11,7 @@ import torch
 
 from vaekit.errors import ChoiceError, DataError, RunError
 from vaekit.runs.trained import TrainedModel
+from vaekit.utils.formerly import formerly
 from vaekit.utils.suggest import unknown
 
 from .graphs import NAMES, Graph, build
@@ -61,20 +62,22 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+@formerly("half", "progress", "names", "shared")
 def export_graphs(
     run: TrainedModel,
-    half: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    *,
     names: Sequence[str] = NAMES,
+    half: bool = False,
     shared: bool = True,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Exported:
     """Export the run's graphs to ONNX; each is compared with PyTorch on data of the run. The model must be on the CPU.
 
     Arguments:
-        half: store weights as float16 if this changes no output by more than 1e-3, relatively.
-        progress: called as progress(stage, done, total).
         names: of the graphs to export.
+        half: store weights as float16 if this changes no output by more than 1e-3, relatively.
         shared: put large tensors into one store; otherwise each graph contains its own.
+        progress: called as progress(stage, done, total).
 
     Raises:
         ChoiceError: onnx is not installed.

@@ -11,6 +11,7 @@ import torch
 from vaekit.errors import ChoiceError, RunError
 from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import write_atomically, write_json
+from vaekit.utils.formerly import formerly
 from vaekit.utils.progress import say
 from vaekit.utils.suggest import unknown
 
@@ -23,9 +24,11 @@ Format = Literal["onnx", "torch"]
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
 
 
+@formerly("format", "graphs", "progress")
 def write_export(
     run: SavedRun,
     out: str | Path,
+    *,
     format: Format = "onnx",
     graphs: Sequence[str] | None = None,
     progress: Callable[[str, int, int], None] | None = None,

@@ -316,7 +316,7 @@ class SecondStage(Density):
         return cls(run)
 
     def log_prob(self, u: Tensor) -> Tensor:
-        return torch.from_numpy(self.run.score(u.cpu().numpy(), self.SAMPLES))
+        return torch.from_numpy(self.run.score(u.cpu().numpy(), samples=self.SAMPLES))
 
     def draw(self, n: int, seed: int) -> Tensor:
         # with its own keys, or the codes would share their noise with the data decoded from them

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaekit.errors import ChoiceError
+from vaekit.utils.formerly import formerly
 from vaekit.utils.suggest import unknown
 
 from .paths import attribute_direction
@@ -40,7 +41,8 @@ def named_mask(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return hidden
 
 
-def code_of(run: TrainedModel, datum: int | np.ndarray, labels: Labels | None = None) -> np.ndarray:
+@formerly("labels")
+def code_of(run: TrainedModel, datum: int | np.ndarray, *, labels: Labels | None = None) -> np.ndarray:
     """The posterior mean (D,) of a test row, given by its index, or of a raw datum, (*row) or (1, *row).
 
     The code of a conditional run ends in the condition. For a raw datum it must be given: a class or attributes,
@@ -53,13 +55,14 @@ def code_of(run: TrainedModel, datum: int | np.ndarray, labels: Labels | None = 
     return run.encode(one_row(run, datum), labels=labels)[0]
 
 
+@formerly("labels")
 def codes_of(
-    run: TrainedModel, a: int | np.ndarray, b: int | np.ndarray, labels: Labels | None = None
+    run: TrainedModel, a: int | np.ndarray, b: int | np.ndarray, *, labels: Labels | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """`code_of` each of two data; `labels` are the classes or attributes of the raw ones."""
     own = [isinstance(datum, int | np.integer) for datum in (a, b)]
     first, second = (None if mine and not all(own) else labels for mine in own)
-    return code_of(run, a, first), code_of(run, b, second)
+    return code_of(run, a, labels=first), code_of(run, b, labels=second)
 
 
 def raw_of(run: TrainedModel, datum: int | np.ndarray) -> np.ndarray:
@@ -89,7 +92,7 @@ def walk_start(run: TrainedModel, means: np.ndarray) -> tuple[np.ndarray, int | 
     Returns:
         The code (D,), and the index of the test datum, or None for the centre.
     """
-    centre = run.sample_latents(1, 0.0)[0]
+    centre = run.sample_latents(1, temperature=0.0)[0]
     some = means[:: max(1, len(means) // 64)]
     within = lambda x: x.reshape(len(x), -1).std(1)  # noqa: E731
     if float(within(run.decode(centre[None]))[0]) >= 0.5 * float(np.median(within(run.decode(some)))):
@@ -117,13 +120,15 @@ def _has(data: Data, name: str) -> np.ndarray:
     return (train.label == names.index(name)).astype(float)
 
 
+@formerly("against", "balance", "n", "codes")
 def direction(
     run: TrainedModel,
     attribute: str,
-    against: str | None = None,
-    balance: bool = True,
+    *,
     n: int = CODES,
     codes: np.ndarray | None = None,
+    against: str | None = None,
+    balance: bool = True,
 ) -> np.ndarray:
     """The direction in the run's latent space towards an attribute (or class) of its training data, (D,).
 
@@ -133,11 +138,11 @@ def direction(
 
     Arguments:
         attribute: the name of a two-valued attribute or of a class.
+        n: learn from the first n training data.
+        codes: the codes of these data, (n, D), if they are already known.
         against: another such name: the direction leads from `against` to `attribute`, and is learned from the data
             that have exactly one of the two (see `own_class`).
         balance: hold the other attributes equal.
-        n: learn from the first n training data.
-        codes: the codes of these data, (n, D), if they are already known.
 
     Raises:
         ChoiceError: no such attribute, or it has no direction of its own.
@@ -165,8 +170,8 @@ def direction(
         groups = np.unique(train.columns[group], return_inverse=True)[1][rows]
         both = np.bincount(groups, has[rows]) * np.bincount(groups, 1 - has[rows])
         if both.any():
-            return attribute_direction(codes, has[rows], rest, groups)
-    return attribute_direction(codes, has[rows], rest)
+            return attribute_direction(codes, has[rows], others=rest, groups=groups)
+    return attribute_direction(codes, has[rows], others=rest)
 
 
 def own_class(run: TrainedModel, datum: int | np.ndarray, attribute: str) -> str | None:

@@ -24,6 +24,7 @@ from vaekit.models.vae import VAE, Model
 from vaekit.noise import Key, Noise
 from vaekit.objectives.terms import has_closed_form, log_weights
 from vaekit.runs.observed import laid_out
+from vaekit.utils.formerly import formerly
 
 if TYPE_CHECKING:
     from vaekit.data.condition import Labels
@@ -70,11 +71,13 @@ def visible_log_prob(px: Distribution, x: Tensor, visible: Tensor) -> Tensor:
     return torch.where(visible, each, 0.0).flatten(-len(px.event_shape)).sum(-1)
 
 
+@formerly("steps", "pairs", "lr", "seed")
 def infer_visible(
     model: VAE,
     x: Tensor,
     visible: Tensor,
     c: Tensor | None = None,
+    *,
     steps: int = 200,
     pairs: int = 2,
     lr: float = 0.1,
@@ -178,10 +181,12 @@ def blanked(run: TrainedModel, raw: np.ndarray, hidden: np.ndarray) -> tuple[np.
     return run.events(np.where(hidden, blank.astype(laid.dtype), laid)), hidden
 
 
+@formerly("labels", "draws", "steps", "seed")
 def fill_masked(
     run: TrainedModel,
     raw: np.ndarray,
     hidden: np.ndarray,
+    *,
     labels: Labels | None = None,
     draws: int = 32,
     steps: int = 200,
@@ -209,13 +214,13 @@ def fill_masked(
     events, hidden = blanked(run, raw, hidden)
     if hidden.all((*range(1, hidden.ndim),)).any() or not hidden.any():
         raise ChoiceError("a mask must hide some of the datum and leave some visible")
-    observed = run.observed(events, labels)
+    observed = run.observed(events, labels=labels)
     rows, seen = np.arange(len(events)), run.composition.observation
     # grey pixels seen as binary are probabilities: log p is linear in x, so these give its mean over all binary draws
     x = torch.from_numpy(seen.chance(events)).float() if isinstance(seen, Binary) else observed(rows)
     x, c = x.to(run.device), observed.condition(rows, run.device)
     visible = torch.from_numpy(~hidden).to(run.device)
-    q, bound = infer_visible(model, x, visible, c, steps, seed=seed)
+    q, bound = infer_visible(model, x, visible, c, steps=steps, seed=seed)
     draws += draws % 2  # antithetic pairs, as in the inference
     with torch.no_grad():
         noise = Noise.of(seed, len(rows), Key.FILL_DRAWS, device=run.device).normal((q.mean.shape[1],), draws // 2)
@@ -230,8 +235,9 @@ def fill_masked(
 # --- amortised: one pass of the encoder, for models trained with missing values ---------------------------------
 
 
+@formerly("samples", "noise")
 def impute(
-    model: Model, x: Tensor, c: Tensor | None = None, samples: int | None = None, noise: Noise | None = None
+    model: Model, x: Tensor, c: Tensor | None = None, *, samples: int | None = None, noise: Noise | None = None
 ) -> Tensor:
     r"""x (B, *event) with its missing values (nan) replaced by E[x_missing | x_observed], or the most likely category.
 
@@ -255,8 +261,9 @@ def impute(
         return torch.where(torch.isnan(x), expected, x)
 
 
+@formerly("labels", "samples", "seed")
 def impute_rows(
-    run: TrainedModel, raw: np.ndarray, labels: Labels | None = None, samples: int | None = None, seed: int = 0
+    run: TrainedModel, raw: np.ndarray, *, labels: Labels | None = None, samples: int | None = None, seed: int = 0
 ) -> np.ndarray:
     """Fill in the missing values of raw rows: (N, *event) floats in the data's own units.
 
@@ -266,14 +273,15 @@ def impute_rows(
         samples: as for `impute`; without it, nothing is drawn.
         seed: seed of the samples.
     """
-    observed = run.observed(raw, labels)
+    observed = run.observed(raw, labels=labels)
     found = []
     block = max(1, 4_000_000 // max(1, run.spec.dims * (samples or 1)))
     for a in range(0, observed.n, block):
         rows = np.arange(a, min(a + block, observed.n))
         x, c = observed(rows).to(run.device), observed.condition(rows, run.device)
         noise = Noise.of(seed, torch.from_numpy(rows).to(run.device), Key.IMPUTE)
-        filled = run.composition.observation.to_raw(impute(run.model, x, c, samples, noise).cpu()).numpy()
+        complete = impute(run.model, x, c, samples=samples, noise=noise)
+        filled = run.composition.observation.to_raw(complete.cpu()).numpy()
         given = observed.raw(rows).astype(filled.dtype)
         found.append(np.where(np.isnan(given), filled, given))
     return np.concatenate(found)

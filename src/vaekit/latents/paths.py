@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vaekit.errors import ChoiceError
+from vaekit.utils.formerly import formerly
 
 Array = NDArray[Any]
 Mode = Literal["auto", "lerp", "slerp"]
@@ -73,7 +74,8 @@ def _perpendicular(unit: Array) -> Array:
     return axis - np.sum(axis * unit, axis=-1, keepdims=True) * unit
 
 
-def interpolate(z1: ArrayLike, z2: ArrayLike, steps: int, mode: Mode = "auto") -> Array:
+@formerly("steps", "mode")
+def interpolate(z1: ArrayLike, z2: ArrayLike, *, steps: int = 11, mode: Mode = "auto") -> Array:
     """`steps` evenly spaced points from z1 to z2, including both ends exactly: (steps, D).
 
     Arguments:
@@ -94,7 +96,8 @@ def interpolate(z1: ArrayLike, z2: ArrayLike, steps: int, mode: Mode = "auto") -
     return line
 
 
-def midpoint(z1: ArrayLike, z2: ArrayLike, mode: Mode = "auto") -> Array:
+@formerly("mode")
+def midpoint(z1: ArrayLike, z2: ArrayLike, *, mode: Mode = "auto") -> Array:
     """The midpoint of the path, (..., D); `mode` as for `interpolate`."""
     a = _floats(z1)
     return _way(mode, a.shape[-1])(a, _floats(z2), np.asarray(0.5))
@@ -113,7 +116,8 @@ def _way(mode: Mode, dims: int) -> Any:
     return lerp if chosen_mode(mode, dims) == "lerp" else slerp
 
 
-def manifold_grid(n: int, low: float = 0.05, high: float = 0.95) -> Array:
+@formerly("low", "high")
+def manifold_grid(n: int, *, low: float = 0.05, high: float = 0.95) -> Array:
     """An n x n grid of 2-D latents, evenly spaced in the probability of a standard normal prior: (n * n, 2).
 
     The points are ordered row by row from the top: the first coordinate grows to the right, the second upwards, as in a
@@ -160,7 +164,8 @@ def traverse(z: ArrayLike, dims: Sequence[int] | Array, values: ArrayLike) -> Ar
     return found
 
 
-def traversal_values(means: ArrayLike, n: int = 9, quantile: float = 0.01) -> Array:
+@formerly("n", "quantile")
+def traversal_values(means: ArrayLike, *, n: int = 9, quantile: float = 0.01) -> Array:
     """n evenly spaced values per dimension, over the range of the codes of data: (D, n).
 
     Arguments:
@@ -184,8 +189,9 @@ def order_by_kl(kl: ArrayLike) -> NDArray[np.int64]:
     return np.argsort(-_floats(kl), kind="stable")
 
 
+@formerly("others", "groups")
 def attribute_direction(
-    codes: ArrayLike, has: ArrayLike, others: ArrayLike | None = None, groups: ArrayLike | None = None
+    codes: ArrayLike, has: ArrayLike, *, others: ArrayLike | None = None, groups: ArrayLike | None = None
 ) -> Array:
     r"""The latent direction from data without an attribute to data with it, other attributes being equal: (D,).
 
@@ -226,7 +232,8 @@ def _centred(values: Array, groups: Array) -> Array:
     return values - (sums / np.maximum(np.bincount(groups, minlength=len(sums)), 1)[:, None])[groups]
 
 
-def nearest(x: Array, candidates: Array, k: int = 1) -> tuple[NDArray[np.int64], Array]:
+@formerly("k")
+def nearest(x: Array, candidates: Array, *, k: int = 1) -> tuple[NDArray[np.int64], Array]:
     """The k candidates nearest to each datum in squared Euclidean distance.
 
     A missing value (nan) is treated as a random draw from the candidates' values of that element, and the distance is

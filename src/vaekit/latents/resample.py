@@ -33,6 +33,7 @@ from vaekit.runs.example import PLACE
 from vaekit.runs.saved import SavedRun
 from vaekit.utils.allocation import Bounded
 from vaekit.utils.files import is_writable, part_of, read_json, read_tensors, remove_parts, write_json
+from vaekit.utils.formerly import formerly
 from vaekit.utils.progress import say
 from vaekit.utils.suggest import unknown
 from vaekit.utils.typed import mismatch
@@ -101,7 +102,7 @@ def codes(run: SavedRun, split: str, most: int, seed: int, on_progress: OnProgre
 
     Codes of a conditional run come without the condition. A point posterior gives the codes themselves.
     """
-    dims = run.encode(split, 1).shape[1]
+    dims = run.encode(split, n=1).shape[1]
     rows = _rows(run.observed(split).n, min(most, max(1000, MOST_NUMBERS // dims)), seed)
     found: list[np.ndarray] = []
     for a in range(0, len(rows), BLOCK):
@@ -185,7 +186,8 @@ class LatentDensity:
         self.density, self.scale, self.record = density, scale, record
         self.name: str = record["name"]
 
-    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
+    @formerly("temperature", "seed")
+    def sample(self, n: int = 64, *, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
         """Draw n codes (n, D), with their deviations from the mean of the codes scaled by `temperature`."""
         return self.scale.restore(self.density.draw(n, seed), temperature).numpy()
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import ChoiceError
+from vaekit.utils.formerly import formerly
 
 from .measurement import Measurement, latent_means, shared, training_means
 from .needs import CLASSES, TRAINING_CLASSES, labels
@@ -25,7 +26,8 @@ def _checked(codes: Array, label: Array) -> tuple[Array, Array]:
     return z, y
 
 
-def knn_correct(train: Array, train_label: Array, codes: Array, label: Array, k: int = 10) -> NDArray[np.bool_]:
+@formerly("k")
+def knn_correct(train: Array, train_label: Array, codes: Array, label: Array, *, k: int = 10) -> NDArray[np.bool_]:
     """Whether each datum has the majority class of its k nearest training codes, (N,): the mean is the accuracy.
 
     Distances are Euclidean, in the codes' own units.
@@ -65,7 +67,8 @@ def silhouettes(codes: Array, label: Array) -> Array:
     return silhouette_samples(z, y)
 
 
-def cluster_agreement(codes: Array, label: Array, seeds: int = 3) -> Array:
+@formerly("seeds")
+def cluster_agreement(codes: Array, label: Array, *, seeds: int = 3) -> Array:
     """Adjusted Rand index between classes and as many k-means clusters, one per seed: 0 by chance, 1 if identical.
 
     Hubert and Arabie (1985).
@@ -79,7 +82,8 @@ def cluster_agreement(codes: Array, label: Array, seeds: int = 3) -> Array:
     return np.array([adjusted_rand_score(y, clusters) for clusters in found])
 
 
-def tsne(codes: Array, perplexity: float = 30.0, seed: int = 0) -> Array:
+@formerly("perplexity", "seed")
+def tsne(codes: Array, *, perplexity: float = 30.0, seed: int = 0) -> Array:
     """A t-SNE map of codes in the plane, which preserves neighbours, (N, 2) (van der Maaten and Hinton 2008)."""
     from sklearn.manifold import TSNE
 

@@ -10,6 +10,7 @@ import numpy as np
 from vaekit.data.condition import Labels
 from vaekit.errors import ChoiceError
 from vaekit.runs.trained import TrainedModel
+from vaekit.utils.formerly import formerly
 from vaekit.utils.uncertainty import standard_error
 
 from .evaluation import applicable, entry, groups_of, protocol_of
@@ -18,10 +19,20 @@ from .protocol import check_comparable
 from .registry import Metric, Result, chosen
 
 
+@formerly("samples", "n", "seed", "metric", split="data")
 def compare(
-    a: TrainedModel, b: TrainedModel, split: str = "test", samples: int = 100, n: int | None = None, seed: int = 0,
+    a: TrainedModel,
+    b: TrainedModel,
+    data: str | np.ndarray = "test",
+    *,
+    n: int | None = None,
+    labels: Labels | None = None,
+    source: str | None = None,
     metric: str = "log_px_iw",
-) -> dict[str, Any]:  # fmt: skip
+    samples: int = 100,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
     """A metric of run a minus that of run b on the same data: the mean paired difference, with its standard error.
 
     Over 10,000 images, the standard error of log p(x) is about a nat unpaired, but a few hundredths when paired by
@@ -34,28 +45,37 @@ def compare(
         ChoiceError: the two runs do not model the same x (other data, rows, observation or draw), or one of them lacks
             this metric.
     """
-    return compare_all(a, b, split, samples, n, seed, [metric])[0]
+    (found,) = compare_all(
+        a, b, data, n=n, labels=labels, source=source, metrics=[metric], samples=samples, seed=seed, progress=progress
+    )
+    return found
 
 
+@formerly("samples", "n", "seed", "metrics", "progress", "labels", "source", split="data")
 def compare_all(
     a: TrainedModel,
     b: TrainedModel,
-    split: str | np.ndarray = "test",
-    samples: int = 100,
+    data: str | np.ndarray = "test",
+    *,
     n: int | None = None,
-    seed: int = 0,
-    metrics: Sequence[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
     labels: Labels | None = None,
     source: str | None = None,
+    metrics: Sequence[str] | None = None,
+    samples: int = 100,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """`compare` for several metrics, by default those that are measured by default and describe the model."""
     chosen(metrics)  # reject unknown names before any data are loaded
-    first, second = (Measurement(run, split, samples, n, seed, progress, labels, source) for run in (a, b))
-    return compare_measured(first, second, metrics)
+    first, second = (
+        Measurement(run, data, n=n, labels=labels, source=source, samples=samples, seed=seed, progress=progress)
+        for run in (a, b)
+    )
+    return compare_measured(first, second, metrics=metrics)
 
 
-def compare_measured(a: Measurement, b: Measurement, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
+@formerly("metrics")
+def compare_measured(a: Measurement, b: Measurement, *, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """`compare` for two measurements, which may have shared results already."""
     check_same_data(a, b)
     wanted = [m for m in chosen(metrics) if metrics or m.of == "model"]
@@ -106,7 +126,7 @@ def _difference(metric: Metric, of_a: Result, of_b: Result, a: Measurement, b: M
         "value": value,
         "se": se,
         "unit": one["unit"] if one["unit"] == other["unit"] else metric.unit,
-        "protocol": protocol_of(metric, a, of_a, _compared(of_a)),
+        "protocol": protocol_of(metric, a, of_a, estimator=_compared(of_a)),
         "a": one["value"],
         "b": other["value"],
         "better": metric.better,

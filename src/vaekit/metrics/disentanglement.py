@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vaekit.errors import ChoiceError
 from vaekit.noise import Noise
+from vaekit.utils.formerly import formerly
 from vaekit.utils.uncertainty import resampled
 
 from .measurement import Measurement, latent_means, shared
@@ -54,7 +55,8 @@ def _checked(codes: Array, factors: Array) -> tuple[Array, Array]:
     return z, whole
 
 
-def binned(codes: Array, bins: int = BINS) -> NDArray[np.int64]:
+@formerly("bins")
+def binned(codes: Array, *, bins: int = BINS) -> NDArray[np.int64]:
     """Codes (N, D) as bin numbers, with bins of equal width between the minimum and maximum of each latent."""
     z = np.asarray(codes, float)
     low, span = z.min(0), np.ptp(z, axis=0)
@@ -89,7 +91,8 @@ def _gap(information: Array, entropy: Array) -> Score:
     return Score(float(each.mean()), each, shares)
 
 
-def mig_lib(means: Array, factors: Array, bins: int = BINS) -> Score:
+@formerly("bins")
+def mig_lib(means: Array, factors: Array, *, bins: int = BINS) -> Score:
     """The mutual information gap of posterior means in bins (Locatello et al. 2019, disentanglement_lib).
 
     Factors with more values than bins keep it below 1: on dSprites a perfect code reaches 0.9024 (`mig_ceiling`).
@@ -99,10 +102,11 @@ def mig_lib(means: Array, factors: Array, bins: int = BINS) -> Score:
         factors: (N, F) of any values.
     """
     z, v = _checked(means, factors)
-    return _gap(mutual_information(binned(z, bins), v), entropies(v))
+    return _gap(mutual_information(binned(z, bins=bins), v), entropies(v))
 
 
-def mig_ceiling(values: Sequence[int], bins: int = BINS) -> float:
+@formerly("bins")
+def mig_ceiling(values: Sequence[int], *, bins: int = BINS) -> float:
     """The `mig_lib` of a perfect code over all combinations of factors, given each factor's number of spaced values.
 
     Bins of equal width hold unequal numbers of values, so a factor with more values than bins stays below 1: on
@@ -112,7 +116,7 @@ def mig_ceiling(values: Sequence[int], bins: int = BINS) -> float:
     for count in values:
         if count < 2:
             raise ChoiceError(f"a factor needs two values or more to be scored, got {count}")
-        shares = np.bincount(binned(np.arange(count, dtype=float)[:, None], bins)[:, 0]) / count
+        shares = np.bincount(binned(np.arange(count, dtype=float)[:, None], bins=bins)[:, 0]) / count
         shares = shares[shares > 0]
         found.append(float(-(shares * np.log(shares)).sum() / math.log(count)))
     return float(np.mean(found))
@@ -161,8 +165,9 @@ def _entropy(density: Array, step: float) -> float:
     return float(-(positive * np.log(positive)).sum() * step)
 
 
+@formerly("votes", "tests", "size", "seed")
 def factor_score(
-    means: Array, factors: Array, votes: int = VOTES, tests: int = TESTS, size: int = SIZE, seed: int = 0
+    means: Array, factors: Array, *, votes: int = VOTES, tests: int = TESTS, size: int = SIZE, seed: int = 0
 ) -> Score:
     """The FactorVAE score (Kim and Mnih 2018): with one factor held fixed, the latent that varies least votes for it.
 

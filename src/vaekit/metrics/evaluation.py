@@ -13,6 +13,7 @@ from vaekit.errors import ChoiceError, RunError
 from vaekit.runs.example import PLACE
 from vaekit.runs.saved import SavedRun
 from vaekit.runs.trained import TrainedModel
+from vaekit.utils.formerly import formerly
 from vaekit.utils.progress import say
 from vaekit.utils.uncertainty import standard_error
 
@@ -20,17 +21,19 @@ from .measurement import Measurement
 from .registry import Metric, Result, chosen
 
 
+@formerly("samples", "n", "metrics", "seed", "progress", "store", "labels", "source", split="data")
 def evaluate(
     run: TrainedModel,
-    split: str | np.ndarray = "test",
-    samples: int = 100,
+    data: str | np.ndarray = "test",
+    *,
     n: int | None = None,
-    metrics: Sequence[str] | None = None,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-    store: bool = True,
     labels: Labels | None = None,
     source: str | None = None,
+    metrics: Sequence[str] | None = None,
+    samples: int = 100,
+    seed: int = 0,
+    store: bool = True,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Measure `metrics` on the first n data of a split and store them in metrics.json.
 
@@ -45,7 +48,7 @@ def evaluate(
         ChoiceError: an unknown metric, K or n below 1, or a metric that does not apply to the model or the data.
     """
     wanted = chosen(metrics)
-    m = Measurement(run, split, samples, n, seed, progress, labels, source)
+    m = Measurement(run, data, n=n, labels=labels, source=source, samples=samples, seed=seed, progress=progress)
     measured = [entry(metric, m, metric.measure(m)) for metric in applicable(wanted, m, asked=bool(metrics))]
     # the packaged run is never changed
     if store and isinstance(run, SavedRun) and m.observed.array is None and run.path != PLACE:
@@ -81,7 +84,7 @@ def entry(metric: Metric, m: Measurement, found: Result) -> dict[str, Any]:
     return {"name": metric.name, "value": value, "se": se, "unit": unit, "protocol": protocol_of(metric, m, found)}
 
 
-def protocol_of(metric: Metric, m: Measurement, found: Result, estimator: str | None = None) -> dict[str, Any]:
+def protocol_of(metric: Metric, m: Measurement, found: Result, *, estimator: str | None = None) -> dict[str, Any]:
     """The protocol of a result as JSON, with `estimator` replaced if given."""
     protocol = m.protocol.of(found.estimator if estimator is None else estimator, found.K)
     # stored files have always had the same `units` for all metrics measured by default, whatever their unit

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import ChoiceError
+from vaekit.utils.formerly import formerly
 
 from .measurement import Measurement, reconstructions
 from .needs import COMPLETE, IMAGES, NUMERIC
@@ -62,7 +63,8 @@ def ssim(clean: Array, other: Array, span: float) -> Array:
     return found.mean((1, 2, 3))
 
 
-def median_filter(images: Array, side: int = 3) -> Array:
+@formerly("side")
+def median_filter(images: Array, *, side: int = 3) -> Array:
     """Replace each pixel by the median of the square around it, with edges repeated: (N, C, H, W) -> (N, C, H, W)."""
     if side < 1 or side % 2 == 0:
         raise ChoiceError(f"the side of a median filter is an odd number of pixels, got {side}")

@@ -98,7 +98,7 @@ def survey(run: TrainedModel, observed: Observed | None = None) -> Survey:
     """Encode test data (or other `observed` data) and survey the latents."""
     observed = run.observed("test") if observed is None else observed
     n = min(observed.n, SURVEYED, max(1000, int(SURVEYED_NUMBERS / run.spec.dims)))
-    codes = run.encode(observed, n).astype(np.float64)
+    codes = run.encode(observed, n=n).astype(np.float64)
     with torch.no_grad():
         kls = [kl_of(run, some, x, c) for some, x, c in observed.batches(None, n, run.device)]
     places = np.arange(codes.shape[1])[run.model.latent_dims]

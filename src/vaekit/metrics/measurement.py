@@ -14,6 +14,7 @@ from vaekit.data.core import digest
 from vaekit.errors import ChoiceError
 from vaekit.runs.observed import block_of
 from vaekit.runs.trained import TrainedModel
+from vaekit.utils.formerly import formerly
 from vaekit.utils.uncertainty import units
 
 from .protocol import Protocol
@@ -28,32 +29,34 @@ class Measurement:
     """The input of metrics: a run, the first n data of a split (or raw rows), K, and the seed of the noise.
 
     Arguments:
-        split: `train`, `valid` or `test` of the run's data, or raw rows (with `labels` for a conditional run).
-        samples: K, importance samples per datum.
+        data: `train`, `valid` or `test` of the run's data, or raw rows (with `labels` for a conditional run).
         source: the name of raw rows in the protocol.
+        samples: K, importance samples per datum.
         compile: whether the estimator of log p(x) is compiled; by default if it has enough work.
 
     Raises:
         ChoiceError: K or n below 1.
     """
 
+    @formerly("samples", "n", "seed", "progress", "labels", "source", "compile", split="data")
     def __init__(
         self,
         run: TrainedModel,
-        split: str | np.ndarray = "test",
-        samples: int = 100,
+        data: str | np.ndarray = "test",
+        *,
         n: int | None = None,
-        seed: int = 0,
-        progress: Callable[[int, int], None] | None = None,
         labels: Labels | None = None,
         source: str | None = None,
+        samples: int = 100,
+        seed: int = 0,
         compile: bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ):
         if n is not None and n < 1:
             raise ChoiceError(f"the number of data to evaluate must be 1 or more, got {n}")
         if samples < 1:
             raise ChoiceError(f"the number of importance samples K must be 1 or more, got {samples}")
-        self.run, self.observed = run, run.observed(split, labels)
+        self.run, self.observed = run, run.observed(data, labels=labels)
         self.n = self.observed.n if n is None else min(n, self.observed.n)
         self.samples, self.seed, self.progress, self.source, self.compile = samples, seed, progress, source, compile
         self.results: dict[Any, Any] = {}
@@ -112,7 +115,7 @@ def shared(function: Callable[[Measurement], T]) -> Callable[[Measurement], T]:
 @shared
 def codes(m: Measurement) -> Array:
     """The posterior mean of each datum, (n, ...), including the elements of a class or a condition."""
-    return m.run.encode(m.observed, m.n, progress=m.progress)
+    return m.run.encode(m.observed, n=m.n, progress=m.progress)
 
 
 @shared

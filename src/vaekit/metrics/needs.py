@@ -45,7 +45,7 @@ def first_trace(m: Measurement) -> Trace:
 @shared
 def is_discrete(m: Measurement) -> bool:
     """Whether p(x|z) is a distribution of discrete values, so that bits per dimension are meaningful."""
-    z = torch.from_numpy(m.run.encode(m.observed, 1)).to(m.run.device)
+    z = torch.from_numpy(m.run.encode(m.observed, n=1)).to(m.run.device)
     with torch.no_grad():
         support = m.run.model.decode(z).support
     return support is not None and bool(support.is_discrete)

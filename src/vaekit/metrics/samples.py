@@ -84,7 +84,7 @@ def frechet_of_samples(m: Measurement) -> Result:
     seen, block = features(m), 500
     real = np.concatenate([seen(m.observed.raw(np.arange(a, min(a + block, m.n)))) for a in range(0, m.n, block)])
     drawn = seen(samples(m))
-    mine, theirs = (resampled(m.n, g, DRAWS, seed) for g, seed in ((None, 0), (m.groups, 1)))
+    mine, theirs = (resampled(m.n, g, DRAWS, seed=seed) for g, seed in ((None, 0), (m.groups, 1)))
     bootstrap = [frechet(drawn[i], real[j]) / seen.total for i, j in zip(mine, theirs, strict=True)]
     how = (
         f"{m.n:,} means of p(x|z) with z from the prior; {seen.k} principal components of "

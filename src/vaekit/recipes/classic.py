@@ -16,6 +16,7 @@ from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
 from vaekit.objectives import ELBO
 from vaekit.utils.arguments import Knob
+from vaekit.utils.formerly import formerly
 from vaekit.utils.register import Chosen
 
 from .composition import Composition, DataSpec, Defaults
@@ -32,8 +33,9 @@ def complete(spec: DataSpec, name: str) -> None:
         raise ChoiceError(f"recipe {name!r} is for numbers without missing values: use `recipe='vae'` for this table")
 
 
+@formerly("observation")
 def gaussian_vae(
-    encoder: nn.Module, decoder: nn.Module, latent: int, head: Head, observation: Observation | None = None
+    encoder: nn.Module, decoder: nn.Module, latent: int, head: Head, *, observation: Observation | None = None
 ) -> VAE:
     """N(0, I) prior, diagonal Gaussian posterior: the encoder puts out 2 * latent numbers.
 
@@ -76,7 +78,7 @@ def kingma2013(
         networks.MLP((latent,), head.features, (hidden,), "tanh"),
         latent,
         head,
-        seen,
+        observation=seen,
     )
     with torch.no_grad():
         for parameter in model.parameters():

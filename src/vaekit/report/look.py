@@ -155,7 +155,7 @@ class Look:
     @cached_property
     def codes(self) -> Array:
         """Posterior means of the same examples, or their codes if the model has no density, (n, D)."""
-        return self.scored.means if self.has_density else self.run.encode("test", self._scored_rows)
+        return self.scored.means if self.has_density else self.run.encode("test", n=self._scored_rows)
 
     @cached_property
     def survey(self) -> Survey:

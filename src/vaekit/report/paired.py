@@ -32,7 +32,7 @@ def paired(looks: Sequence[Look], names: Sequence[str]) -> list[Block]:
         return []
     samples = next((s[name]["protocol"].get("K") for s in stored for name in shared if s[name]["protocol"].get("K")), 1)
     n = max(FEWEST, int(PAIR_NUMBERS / (samples * looks[0].spec.dims)))
-    measured = [Measurement(look.run, "test", samples, n, compile=False) for look in looks]
+    measured = [Measurement(look.run, "test", n=n, samples=samples, compile=False) for look in looks]
     reasons: list[str] = []
     others = list(zip(measured[1:], names[1:], strict=True))
     cells = [[_cell(name, measured[0], m, (names[0], other), reasons) for m, other in others] for name in shared]
@@ -53,7 +53,7 @@ def paired(looks: Sequence[Look], names: Sequence[str]) -> list[Block]:
 
 def _cell(name: str, a: Measurement, b: Measurement, called: tuple[str, str], reasons: list[str]) -> str:
     try:
-        (found,) = compare_measured(a, b, [name])
+        (found,) = compare_measured(a, b, metrics=[name])
     except ChoiceError as error:
         reasons.append(str(error))
         return "–"

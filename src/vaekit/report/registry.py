@@ -60,7 +60,7 @@ FIGURES = Named[Figure]("figure")
 Draw = Callable[[Look], Sequence[Block]]
 
 
-def figure(name: str, title: str, needs: Sequence[Need] = ()) -> Callable[[Draw], Draw]:
+def figure(name: str, title: str, *, needs: Sequence[Need] = ()) -> Callable[[Draw], Draw]:
     """Register a function (look) -> blocks as the section `name` of reports, below those registered before.
 
     Arguments:

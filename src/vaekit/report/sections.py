@@ -130,7 +130,7 @@ def reconstructions(look: Look) -> list[Block]:
     if data.ndim == 2:
         n = min(40, look.observed.n)
         more = look.observed.raw(np.arange(n))
-        again = look.run.reconstruct("test", n)
+        again = look.run.reconstruct("test", n=n)
         left, right = look.shown(more), look.shown(again)
         blocks.append(
             plot(
@@ -198,7 +198,7 @@ def interpolations(look: Look) -> list[Block]:
     pairs = [(2 * i, 2 * i + 1) for i in range(min(PAIRS, len(look.examples) // 2))]
     for a, b in pairs:
         for mode in (usual, other) if a == 0 and look.latents > 1 else (usual,):
-            line = interpolate(look.means[a], look.means[b], STEPS, mode)
+            line = interpolate(look.means[a], look.means[b], steps=STEPS, mode=mode)
             paths.append((f"{look.names[a]} → {look.names[b]}", mode, a, b, look.run.decode(line)))
     caption = (
         f"From one test example to another in {STEPS} steps between their posterior means, both ends included, by "
@@ -243,7 +243,7 @@ def traversals(look: Look) -> list[Block]:
         active = np.ones(look.latents, bool)
         start = "0, over −2 to 2, because the data are unavailable"
     else:
-        base, values = look.means[0], traversal_values(look.codes, STEPS + 2)
+        base, values = look.means[0], traversal_values(look.codes, n=STEPS + 2)
         active = look.survey.active
         start = (
             f"the posterior mean of test example {look.examples[0]} ({look.names[0]}), over the middle 98% of the "

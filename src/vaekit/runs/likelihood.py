@@ -17,6 +17,7 @@ from vaekit.noise import Key, Noise, fold
 from vaekit.objectives.terms import Weights, has_closed_form, latent_rate, log_weights, rate_per_dim
 from vaekit.recipes.composition import Composition
 from vaekit.utils.compiled import has_compiler, is_compile_error, whole_graph
+from vaekit.utils.formerly import formerly
 from vaekit.utils.isolation import in_full_precision
 
 from .observed import Observed
@@ -90,17 +91,19 @@ def _plan(dims: int, samples: int, n: int) -> tuple[int, int]:
     return batch(k), k
 
 
+@formerly("n", "seed", "batch", "compile", "progress", "rows")
 @in_full_precision()
 def per_datum(
     run: Placed,
     observed: Observed,
     samples: int,
+    *,
     n: int | None = None,
+    rows: np.ndarray | None = None,
     seed: int = 0,
     batch: int | None = None,
     compile: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
-    rows: np.ndarray | None = None,
 ) -> PerDatum:
     r"""Score the first n data, or those of the given rows, with K importance samples from q each.
 
@@ -115,8 +118,10 @@ def per_datum(
     """
     if samples < 1:
         raise ChoiceError(f"the number of importance samples K must be 1 or more, got {samples}")
-    rows = _chosen(observed, n, rows)
+    rows = observed.chosen(rows, n)
     n = len(rows)
+    if n < 1:
+        raise ChoiceError("the number of data to evaluate must be 1 or more")
     model = run.composition.model
     if model.no_density is not None:
         raise ChoiceError(f"{model.no_density}: there is nothing to score it by; `metrics='distortion'` works")
@@ -162,23 +167,17 @@ def per_datum(
                 units.append(run.composition.observation.log_jacobian_of(x))
             if progress:
                 progress(a + len(x), n)
+    jacobian = run.composition.observation.log_jacobian(observed.spec.shape)
+    return _collected(found, torch.cat(units).cpu().numpy() if units else jacobian)
+
+
+def _collected(found: dict[str, list[Tensor]], jacobian: float | np.ndarray) -> PerDatum:
+    """The results of all batches, with densities in the data's own units."""
     whole = {name: torch.cat(parts).cpu().numpy() for name, parts in found.items() if parts}
-    jacobian: float | np.ndarray = run.composition.observation.log_jacobian(observed.spec.shape)
-    if units:
-        jacobian = torch.cat(units).cpu().numpy()
     whole["elbo"] += jacobian
     whole["log_px"] += jacobian
     whole["distortion"] -= jacobian
     return PerDatum(**{"kl": None, **whole})  # type: ignore[arg-type]
-
-
-def _chosen(observed: Observed, n: int | None, rows: np.ndarray | None) -> np.ndarray:
-    """The rows to score: the given ones, else the first n."""
-    if rows is None:
-        rows = np.arange(observed.n if n is None else min(n, observed.n))
-    if len(rows) < 1:
-        raise ChoiceError("the number of data to evaluate must be 1 or more")
-    return rows
 
 
 def _pad(x: Tensor, short: int) -> Tensor:

@@ -125,16 +125,25 @@ class Observed:
                 return self.observation(raw, Noise.of(REFERENCE_SEED, torch.from_numpy(np.asarray(rows)).to(device)))
             return self.observation(raw)
 
+    def chosen(self, rows: np.ndarray | None, n: int | None) -> np.ndarray:
+        """The given row numbers, else those of the first n data.
+
+        Raises:
+            ChoiceError: a row does not exist.
+        """
+        if rows is None:
+            return np.arange(self.n if n is None else min(n, self.n))
+        if len(rows) and not (rows.min() >= 0 and rows.max() < self.n):
+            raise ChoiceError(f"rows must lie in 0..{self.n - 1}, got {rows.min()} to {rows.max()}")
+        return rows
+
     def batches(self, rows: np.ndarray | None, n: int | None, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """Yields (row numbers, x, c) per block, of the given rows or of the first n.
 
         Raises:
             ChoiceError: a row does not exist.
         """
-        if rows is None:
-            rows = np.arange(self.n if n is None else min(n, self.n))
-        elif len(rows) and not (rows.min() >= 0 and rows.max() < self.n):
-            raise ChoiceError(f"rows must lie in 0..{self.n - 1}, got {rows.min()} to {rows.max()}")
+        rows = self.chosen(rows, n)
         block = block_of(self.spec.dims)
         for a in range(0, len(rows), block):
             some = rows[a : a + block]

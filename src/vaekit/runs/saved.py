@@ -18,12 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from vaekit.data import load
+from vaekit.data import from_arrays, load
 from vaekit.data.condition import set_apart
 from vaekit.data.core import Data
 from vaekit.errors import DataError, RunError
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.utils.files import is_writable, read_json, read_tensors, write_json
+from vaekit.utils.formerly import formerly
 from vaekit.utils.isolation import check_default_dtype
 from vaekit.utils.progress import say
 
@@ -55,7 +56,8 @@ class SavedRun(TrainedModel):
         self.folder: Any = None  # its temporary directory, if any, which is deleted with this object
 
     @classmethod
-    def open(cls, path: str | Path, model: Composition | None = None, data: Any = None) -> Self:
+    @formerly("model", "data")
+    def open(cls, path: str | Path, *, model: Composition | None = None, data: Any = None) -> Self:
         """Open a run directory; for the arguments and what it raises see `vaekit.run.open_run`."""
         check_default_dtype()
         path = place(path)
@@ -147,26 +149,33 @@ class SavedRun(TrainedModel):
         assert self._data is not None
         return self._data
 
-    def use_data(self, source: Any = None) -> Data:
-        """Load the run's data, from `source` if they have moved.
+    @formerly(source="data")
+    def use_data(self, data: Any = None) -> Data:
+        """Use the run's data: load them, from `data` if they have moved, or take `Data` as they are.
 
         Raises:
             DataError: the data are not found, or differ from those that the run was trained on.
         """
+        if isinstance(data, Data):
+            return self._keep_data(data, data.name)
+        if data is not None and not isinstance(data, str | Path):
+            rows = from_arrays(data, splits=stored_splits(self.path), **data_options(self.config))
+            return self._keep_data(rows, "the array")
         stored = self.config["data"]
-        if isinstance(source, Data):
-            return self._keep_data(source, source.name)
-        where = source if source is not None else stored["source"]
-        if source is None and where is not None:
-            check_source(where, self.path, sum(stored["n"].values()))
+        where = stored["source"] if data is None else data
         if where is None:
-            raise DataError(f"{self.path} was trained on arrays in memory: pass the data (`data=PATH`)")
-        rows = stored_splits(self.path)
+            given = "vk.from_arrays(x, label=y)" if self.spec.classes else "x"
+            raise DataError(
+                f"{self.path} was trained on arrays in memory, which a run does not store: pass them again by "
+                f"vk.open({str(self.path)!r}, data={given}), or save them as a .npy or .npz file and pass `data=PATH`"
+            )
+        if data is None:
+            check_source(where, self.path, sum(stored["n"].values()))
         try:
-            data = load(where, splits=rows, **data_options(self.config))
+            loaded = load(where, splits=stored_splits(self.path), **data_options(self.config))
         except DataError as error:
             raise DataError(f"{error} (the data of run {self.path}: where have they moved? pass `data=PATH`)") from None
-        return self._keep_data(data, str(where))
+        return self._keep_data(loaded, str(where))
 
     def _keep_data(self, data: Data, where: str) -> Data:
         condition = self.composition.condition

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from vaekit.errors import ChoiceError, DataError
 from vaekit.models.vae import Model
 from vaekit.noise import Key, Noise
 from vaekit.recipes.composition import Composition, DataSpec
+from vaekit.utils.formerly import formerly
 from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.suggest import unknown
 
@@ -100,43 +102,55 @@ class TrainedModel:
             raise ChoiceError(f"the test split has rows 0..{n - 1}, got {index}")
         return np.array([int(index)])
 
-    def observed(self, what: str | np.ndarray | Observed = "test", labels: Labels | None = None) -> Observed:
+    @formerly("labels", what="data")
+    def observed(self, data: str | np.ndarray | Observed = "test", *, labels: Labels | None = None) -> Observed:
         """The x of a split of the data (`train`, `valid`, `test`), or of raw rows (`labels` as for `encode`).
 
         An `Observed` is returned unchanged.
+
+        Raises:
+            ChoiceError: an unknown split, a row number, or `labels` for a run or data that take none.
         """
-        if isinstance(what, Observed):
-            return what
-        if isinstance(what, str):
-            if what not in ("train", "valid", "test"):
-                raise ChoiceError(unknown("split", what, ("train", "valid", "test")))
+        if isinstance(data, Observed):
+            return data
+        if isinstance(data, int | np.integer):
+            raise ChoiceError(
+                f"the name of a split or raw rows are expected, got {data}: row {data} of the test split is "
+                f"`run.observed('test').raw([{data}])`"
+            )
+        if isinstance(data, str):
+            if data not in ("train", "valid", "test"):
+                raise ChoiceError(unknown("split", data, ("train", "valid", "test")))
             if labels is not None:
                 raise ChoiceError(
                     UNCONDITIONAL
                     if self.composition.condition is None
-                    else f"the {what} data have their own conditions: `labels` is for raw rows"
+                    else f"the {data} data have their own conditions: `labels` is for raw rows"
                 )
-            if what not in self._observed:  # cached, to keep its binary draw
-                self._observed[what] = Observed(self.composition, self.spec, what, self.data)
-            return self._observed[what]
-        if is_frame(what):
-            what, labels = self.of_frame(what, labels)
-        return Observed(self.composition, self.spec, "array", None, self.events(what), labels)
+            if data not in self._observed:  # cached, to keep its binary draw
+                self._observed[data] = Observed(self.composition, self.spec, data, self.data)
+            return self._observed[data]
+        if is_frame(data):
+            data, labels = self.of_frame(data, labels=labels)
+        return Observed(self.composition, self.spec, "array", None, self.events(data), labels)
 
-    def of_frame(self, frame: Any, labels: Labels | None = None) -> tuple[np.ndarray, Labels | None]:
+    @formerly("labels")
+    def of_frame(self, frame: Any, *, labels: Labels | None = None) -> tuple[np.ndarray, Labels | None]:
         """The rows of a frame of pandas, polars or pyarrow, and their labels: see `vaekit.runs.observed.of_frame`."""
         return of_frame(frame, labels, self.columns, self.spec, self.read_options, self.composition.condition)
 
+    @formerly("n", "sample", "seed", "rows", "labels", "progress", what="data")
     @torch.no_grad()
     @in_full_precision()
     def encode(
         self,
-        what: str | int | np.ndarray | Observed = "test",
+        data: str | int | np.ndarray | Observed = "test",
+        *,
         n: int | None = None,
-        sample: bool = False,
-        seed: int = 0,
         rows: np.ndarray | Sequence[int] | None = None,
         labels: Labels | None = None,
+        sample: bool = False,
+        seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
         """The posterior mean of each datum, (N, D), or a draw from the posterior with `sample`.
@@ -144,22 +158,24 @@ class TrainedModel:
         The code of a conditional model ends in its condition.
 
         Arguments:
-            what: a split of the run's data; the index of a row of the test split; or raw rows: an array, one datum
+            data: a split of the run's data; the index of a row of the test split; or raw rows: an array, one datum
                 without the axis of rows, or a frame, whose columns are matched by name. One datum gives N = 1.
             n: encode only the first n data.
             rows: encode only the data with these indices; binarised data use the split's fixed draw.
             labels: labels of an array of raw rows, for a conditional run: one class per row or one for all rows, by
                 name or by code 0..size-1; for attributes, numbers (n, size). If the name of any class is an integer,
                 integers are names, never codes: with classes "3", "7" and "9", 0 is not a class and 3 is the class "3".
+            sample: draw from the posterior instead of taking its mean.
+            seed: seed of the draw.
             progress: called as progress(done, of).
 
         Raises:
             ChoiceError: `labels` for a run that is not conditional, or with a split; or an unknown class.
             DataError: the rows do not fit this run.
         """
-        if isinstance(what, int | np.integer):
-            rows, what = self.row(what), "test"
-        observed, rows = self.observed(what, labels), None if rows is None else np.asarray(rows)
+        if isinstance(data, int | np.integer):
+            rows, data = self.row(data), "test"
+        observed, rows = self.observed(data, labels=labels), None if rows is None else np.asarray(rows)
         of = len(rows) if rows is not None else observed.n if n is None else min(n, observed.n)
         found: list[np.ndarray] = []
         done = 0
@@ -171,9 +187,10 @@ class TrainedModel:
                 progress(done, of)
         return np.concatenate(found)
 
+    @formerly("noise", "seed")
     @torch.no_grad()
     @in_full_precision()
-    def decode(self, z: np.ndarray | Tensor, noise: bool = False, seed: int = 0) -> np.ndarray:
+    def decode(self, z: np.ndarray | Tensor, *, noise: bool = False, seed: int = 0) -> np.ndarray:
         """The mean of p(x|z), or with `noise` a draw from p(x|z), in the data's own units: (N, *event) float32."""
         z = torch.as_tensor(z, dtype=torch.float32).to(self.device)
         found = []
@@ -185,24 +202,32 @@ class TrainedModel:
             found.append(self.composition.observation.to_raw(x.cpu()).numpy())
         return np.concatenate(found)
 
+    @formerly(split="data")
     @torch.no_grad()
     @in_full_precision()
-    def kl_per_latent(self, n: int = 1000, split: str = "test") -> np.ndarray:
-        """The mean KL of each latent over the first n data of a split, in nats, (D,).
+    def kl_per_latent(
+        self, data: str | np.ndarray | Observed = "test", *, n: int = 1000, labels: Labels | None = None
+    ) -> np.ndarray:
+        """The mean KL of each latent over the first n data of a split or of raw rows, in nats, (D,).
 
         Raises:
             ChoiceError: posterior or prior does not factorise over the latents.
         """
+        if isinstance(data, int):  # in earlier versions the first argument was n
+            written = f"TrainedModel.kl_per_latent: give these arguments by name: n={data}"
+            warnings.warn(written, DeprecationWarning, stacklevel=5)
+            return self.kl_per_latent(n=data, labels=labels)
         found = []
-        for some, x, c in self.observed(split).batches(None, n, self.device):
+        for some, x, c in self.observed(data, labels=labels).batches(None, n, self.device):
             kl = kl_of(self, some, x, c)
             if kl is None:
                 raise ChoiceError("this run's posterior and prior have no KL for each latent apart")
             found.append(kl)
         return np.concatenate(found).mean(0)
 
+    @formerly("temperature", "seed", "labels")
     def sample_latents(
-        self, n: int, temperature: float = 1.0, seed: int = 0, labels: Labels | None = None
+        self, n: int = 64, *, labels: Labels | None = None, temperature: float = 1.0, seed: int = 0
     ) -> np.ndarray:
         """n codes (n, D) drawn from the prior.
 
@@ -234,14 +259,15 @@ class TrainedModel:
             c = np.resize(condition.of(self.data.test), (n, condition.size))
         return torch.from_numpy(c).to(self.device)
 
+    @formerly("temperature", "noise", "seed", "labels")
     def sample(
         self,
         n: int = 64,
+        *,
+        labels: Labels | None = None,
         temperature: float = 1.0,
         noise: bool = False,
         seed: int = 0,
-        labels: Labels | None = None,
-        *,
         beyond_range: bool = False,
     ) -> np.ndarray:
         """n new data in the data's own units: means of p(x|z), or draws from it with `noise`.
@@ -249,43 +275,55 @@ class TrainedModel:
         Codes are drawn from the prior. Columns of a table that hold integers get integers, and all stay in the column's
         range unless `beyond_range`.
         """
-        return self.as_rows(self.decode(self.sample_latents(n, temperature, seed, labels), noise, seed), beyond_range)
+        z = self.sample_latents(n, labels=labels, temperature=temperature, seed=seed)
+        return self.as_rows(self.decode(z, noise=noise, seed=seed), beyond_range=beyond_range)
 
-    def as_rows(self, x: np.ndarray, beyond_range: bool = False) -> np.ndarray:
+    @formerly("beyond_range")
+    def as_rows(self, x: np.ndarray, *, beyond_range: bool = False) -> np.ndarray:
         """Decoded rows (N, D) fitted to the columns of the table (`Column.fitted`); other data unchanged."""
         columns = self.spec.columns
         return np.stack([c.fitted(x[:, j], beyond_range) for j, c in enumerate(columns)], 1) if columns else x
 
+    @formerly("n", "sample", "noise", "seed", "labels", what="data")
     def reconstruct(
         self,
-        what: str | int | np.ndarray | Observed = "test",
+        data: str | int | np.ndarray | Observed = "test",
+        *,
         n: int | None = None,
+        rows: np.ndarray | Sequence[int] | None = None,
+        labels: Labels | None = None,
         sample: bool = False,
         noise: bool = False,
         seed: int = 0,
-        labels: Labels | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """Encode and decode: (N, *event) in the data's own units."""
-        return self.decode(self.encode(what, n, sample, seed, labels=labels), noise, seed)
+        """Encode and decode: (N, *event) in the data's own units; for the arguments see `encode` and `decode`."""
+        z = self.encode(data, n=n, rows=rows, labels=labels, sample=sample, seed=seed, progress=progress)
+        return self.decode(z, noise=noise, seed=seed)
 
+    @formerly("samples", "n", "seed", "progress", "labels", what="data")
     def score(
         self,
-        what: str | int | np.ndarray | Observed = "test",
-        samples: int = 100,
+        data: str | int | np.ndarray | Observed = "test",
+        *,
         n: int | None = None,
+        rows: np.ndarray | Sequence[int] | None = None,
+        labels: Labels | None = None,
+        samples: int = 100,
         seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
-        labels: Labels | None = None,
     ) -> np.ndarray:
         """log p(x) of each datum by importance sampling, in nats and the data's own units, (N,) float64.
 
-        A conditional run gives log p(x | c).
+        A conditional run gives log p(x | c). The other arguments are those of `encode`.
+
+        Arguments:
+            samples: K, importance samples per datum.
 
         Raises:
             ChoiceError: the model has no density (an autoencoder).
         """
-        rows = None
-        if isinstance(what, int | np.integer):
-            rows, what = self.row(what), "test"
-        observed = self.observed(what, labels)
+        if isinstance(data, int | np.integer):
+            rows, data = self.row(data), "test"
+        observed, rows = self.observed(data, labels=labels), None if rows is None else np.asarray(rows)
         return per_datum(self, observed, samples, n=n, seed=seed, progress=progress, rows=rows).log_px

@@ -67,7 +67,7 @@ def blur(bench: Bench) -> Findings:
     rows = [strip(bench, "data", low + np.concatenate([clean[:SHOWN]] * 2) * (high - low))]
     spectra: dict[str, dict[str, np.ndarray]] = {}
     for name, run in runs.items():
-        z = run.encode("test", n)
+        z = run.encode("test", n=n)
         made = {"mean": run.decode(z), "drawn": run.decode(z, noise=True), "prior": run.sample(n)}
         of = {kind: radial_power((x - low) / (high - low))[1] for kind, x in made.items()}
         spectra[name] = {kind: p.mean(0) for kind, p in of.items()}

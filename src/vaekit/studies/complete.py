@@ -191,7 +191,7 @@ def _latents(bench: Bench, runs: Mapping[str, TrainedModel]) -> Section:
     rows = []
     low, high = bench.data.scale
     for name, run in runs.items():
-        codes = run.encode("test", min(1000, len(bench.data.test)))
+        codes = run.encode("test", n=min(1000, len(bench.data.test)))
         spread = codes.std(0)
         most = np.argsort(-spread)[:LATENTS]
         moved = np.tile(codes.mean(0), (len(most) + 1, 1))

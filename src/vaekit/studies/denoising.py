@@ -64,7 +64,7 @@ def denoising(bench: Bench) -> Findings:
         clean, noisy = corrupt(run, kind, "test", n)
         made = {NOISY: noisy.clip(0, 1), AUTO: denoise(run, noisy)}
         window, k = tuned(run, kind, components, min(n, len(data.valid)))
-        made[MEDIAN] = median_filter(noisy, window).clip(0, 1)
+        made[MEDIAN] = median_filter(noisy, side=window).clip(0, 1)
         made[PCA] = project(components, noisy, k)
         noises[title] = {
             "window": window,
@@ -117,7 +117,7 @@ def project(components: Components, noisy: np.ndarray, k: int) -> np.ndarray:
 def tuned(run: TrainedModel, kind: str, components: Components, n: int) -> tuple[int, int]:
     """The median filter's window and PCA's number of components with the best PSNR on noisy validation data."""
     clean, noisy = corrupt(run, kind, "valid", n)
-    window = max(WINDOWS, key=lambda side: psnr(clean, median_filter(noisy, side).clip(0, 1), 1.0).mean())
+    window = max(WINDOWS, key=lambda side: psnr(clean, median_filter(noisy, side=side).clip(0, 1), 1.0).mean())
     counts = [k for k in COMPONENTS if k <= components.k] or [components.k]
     return window, max(counts, key=lambda k: psnr(clean, project(components, noisy, k), 1.0).mean())
 

@@ -188,7 +188,7 @@ def outside(bench: Bench, run: TrainedModel) -> tuple[dict[str, Any], dict[str, 
             by_score["ratio"] = log_px - apart.reshape(len(x), -1).sum(1)
         inside = inside or by_score
         result[name] = {"mean": float(log_px.mean())} | {
-            key: area(inside[key], values, own, like[name], LEVEL / CLAIMS)._asdict()
+            key: area(inside[key], values, own, like[name], level=LEVEL / CLAIMS)._asdict()
             for key, values in by_score.items()
         }
     return result, {name: x[:SHOWN] for name, x in sets.items()}, notes

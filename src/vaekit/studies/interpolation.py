@@ -51,7 +51,7 @@ def interpolation(bench: Bench) -> Findings:
         for kind, (a, b) in codes.items():
             for mode in ("lerp", "slerp"):
                 measured = along(run, a, b, mode)
-                measured["middle norm"] = np.linalg.norm(midpoint(a, b, mode), axis=1) / np.median(norms)
+                measured["middle norm"] = np.linalg.norm(midpoint(a, b, mode=mode), axis=1) / np.median(norms)
                 numbers[name][f"{kind}, {mode}"] = {k: v.tolist() for k, v in measured.items()}
     return Findings(
         read(numbers),
@@ -194,11 +194,11 @@ def _strips(bench: Bench, run: TrainedModel, pairs: dict[str, tuple[np.ndarray, 
             ends = run.encode("test", rows=[first, second])
             data = observed.raw(np.array([first, second]))
             for mode in ("lerp", "slerp"):
-                x = run.decode(interpolate(ends[0], ends[1], STEPS, mode))
+                x = run.decode(interpolate(ends[0], ends[1], steps=STEPS, mode=mode))
                 rows.append(strip(bench, mode, np.concatenate([data[:1], x, data[1:]]), kind))
     ends = run.encode("test", rows=[pairs[BETWEEN][0][0], pairs[BETWEEN][1][0]])
     middle = ends[0] + (ends[1] - ends[0]) / 2
-    spread = SPREAD * run.encode("test", 500).std(0)
+    spread = SPREAD * run.encode("test", n=500).std(0)
     around = middle + np.random.default_rng(0).normal(size=(VARIATIONS, len(middle))) * spread
     varied = run.decode(np.concatenate([middle[None], around]))
     head = ["data", *("" for _ in range(STEPS)), "data"]

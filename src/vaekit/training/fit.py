@@ -278,7 +278,7 @@ def train(
             start = _new(path, data, asked, exists == "replace", init_from)
         config, composition, data = start.config, start.composition, start.data
         if not start.left:
-            return SavedRun.open(path, own, data)
+            return SavedRun.open(path, model=own, data=data)
         assert composition is not None
         assert data is not None
         options = Options(**config["training"])
@@ -304,7 +304,7 @@ def train(
         raise SystemExit(0)
     if trainer.signalled:
         _after_interrupt(path, on_interrupt)
-    return SavedRun.open(path, own, data)
+    return SavedRun.open(path, model=own, data=data)
 
 
 def _asked(recipe: str | Composition | None, options: Options, named: dict[str, Any]) -> Asked:

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from vaekit.errors import ChoiceError
 
+from .formerly import formerly
+
 Array = NDArray[Any]
 FEW = 20
 """With fewer groups than this, a normal interval of two standard errors is at least 10% too short."""
@@ -73,11 +75,13 @@ class Area(NamedTuple):
     high: float
 
 
+@formerly("level")
 def area(
     inside: ArrayLike,
     out: ArrayLike,
     inside_group: ArrayLike | None = None,
     out_group: ArrayLike | None = None,
+    *,
     level: float = 0.05,
 ) -> Area:
     """The area under the ROC curve: the chance that a value of `inside` (N,) exceeds one of `out` (M,).
@@ -136,7 +140,8 @@ def _above(x: Array, y: Array) -> Array:
     return (np.searchsorted(ordered, x, "left") + np.searchsorted(ordered, x, "right")) / (2 * len(y))
 
 
-def resampled(n: int, group: ArrayLike | None, draws: int, seed: int = 0) -> Iterator[NDArray[np.int64]]:
+@formerly("seed")
+def resampled(n: int, group: ArrayLike | None, draws: int, *, seed: int = 0) -> Iterator[NDArray[np.int64]]:
     """Row numbers of bootstrap samples of n rows, about n each; with `group`, whole groups are drawn."""
     rng = np.random.default_rng(seed)
     if group is None:
