@@ -162,7 +162,7 @@ class SavedRun(TrainedModel):
             rows = from_arrays(data, splits=stored_splits(self.path), **data_options(self.config))
             return self._keep_data(rows, "the array")
         stored = self.config["data"]
-        where = stored["source"] if data is None else data
+        where = stored["source"] if data is None else str(data)
         if where is None:
             given = "vk.from_arrays(x, label=y)" if self.spec.classes else "x"
             raise DataError(
@@ -175,7 +175,7 @@ class SavedRun(TrainedModel):
             loaded = load(where, splits=stored_splits(self.path), **data_options(self.config))
         except DataError as error:
             raise DataError(f"{error} (the data of run {self.path}: where have they moved? pass `data=PATH`)") from None
-        return self._keep_data(loaded, str(where))
+        return self._keep_data(loaded, where)
 
     def _keep_data(self, data: Data, where: str) -> Data:
         condition = self.composition.condition
