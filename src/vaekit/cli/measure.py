@@ -190,7 +190,7 @@ def compare(
     from vaekit.metrics import compare_all
 
     with Bar("measuring") as bar:
-        of_data = {"n": n, "labels": classes, "source": source}
+        of_data: dict[str, Any] = {"n": n, "labels": classes, "source": source}
         found = compare_all(first, second, given.x, **of_data, metrics=names, samples=samples, seed=seed, progress=bar)
     _show(found, lambda compared: _compared(compared, (first.name, second.name)), path, json)
 
