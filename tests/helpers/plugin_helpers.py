@@ -1,10 +1,26 @@
 """Packages that are installed without pip: a module and its dist-info with an entry point, on sys.path."""
 
+import contextlib
 import sys
 from pathlib import Path
 
 from vaekit.cli import catalogue
+from vaekit.recipes import RECIPES
+from vaekit.report import FIGURES
+from vaekit.studies import STUDIES
 from vaekit.utils import plugins
+
+
+@contextlib.contextmanager
+def kept():
+    """The registers as they are, whatever is registered meanwhile."""
+    picks = [pick for recipe in RECIPES.values() for pick in recipe.signature.picks.values()]
+    held = [register.entries for register in (RECIPES, STUDIES, FIGURES, *(pick.register for pick in picks))]
+    before = [dict(entries) for entries in held]
+    yield
+    for entries, old in zip(held, before, strict=True):
+        entries.clear()
+        entries.update(old)
 
 
 def forget() -> None:
@@ -36,3 +52,10 @@ def remove(folder: Path) -> None:
             file.unlink()
         info.rmdir()
     forget()
+
+
+def contributing(heading: str) -> str:
+    """The Python code below a heading of CONTRIBUTING.md, as one module."""
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf8")
+    chapter = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return "\n".join(code.partition("```")[0] for code in chapter.split("```python\n")[1:])

@@ -15,13 +15,6 @@ from vaekit.metrics import metrics, registry
 from vaekit.report import write_report
 from vaekit.utils import plugins
 
-IMPORTS = """
-import numpy as np
-from vaekit.metrics import Measurement, Result, metric
-from vaekit.metrics.measurement import reconstructions
-from vaekit.metrics.needs import NUMERIC
-"""
-
 
 def vaekit(*argv):
     out, err = io.StringIO(), io.StringIO()
@@ -35,7 +28,7 @@ def installed(tmp_path, monkeypatch):
     """The example of CONTRIBUTING.md as an installed package."""
     text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf8")
     code = text.split("## Add a metric")[1].split("```python")[1].split("```")[0]
-    (tmp_path / "rms_plugin.py").write_text(IMPORTS + code)
+    (tmp_path / "rms_plugin.py").write_text(code)
     info = tmp_path / "vaekit_rms-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vaekit-rms\nVersion: 1.0\n")

@@ -3,49 +3,35 @@
 import contextlib
 import io
 import json
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from core_helpers import QUIET
-from plugin_helpers import install, remove
+from plugin_helpers import contributing, install, kept, remove
 
 import vaekit as vk
 from vaekit.cli import catalogue, main
 from vaekit.errors import ChoiceError, RunError
-from vaekit.heads import LIKELIHOODS
-from vaekit.heads.posteriors import POSTERIORS
-from vaekit.models.priors import PRIORS
-from vaekit.objectives import OBJECTIVES
-from vaekit.recipes import RECIPES, compose
+from vaekit.recipes import compose
 from vaekit.utils.register import Register
 
-TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf8")
-CHAPTER = TEXT.partition("## Add a prior, posterior, likelihood or objective")[2].partition("\n## ")[0]
-SOURCE = "\n".join(re.findall(r"```python\n(.*?)```", CHAPTER, re.DOTALL))
+SOURCE = contributing("Add a prior, posterior, likelihood or objective")
 RECIPE = """
 from vaekit.recipes import compose, setting
 setting("squared", compose, "the paper, 2026", "A squared KL.", objective="squared-rate", strength=2.0)
 """
 PARTS = {
-    "objective": ("squared-rate", "strength", 3.0),
-    "prior": ("wide", "spread", 3.0),
-    "posterior": ("stretched", "stretch", 0.5),
-    "likelihood": ("absolute", "tolerance", 0.25),
+    "objective": ("squared-rate", {"strength": 3.0}),
+    "prior": ("wide", {"spread": 3.0}),
+    "posterior": ("stretched", {"stretch": 0.5}),
+    "likelihood": ("absolute", {"tolerance": 0.25}),
+    "network": ("affine", {}),
+    "activation": ("snake", {}),
+    "observation": ("percent", {}),
+    "corruption": ("dim", {"least": 0.25}),
 }
+REGISTERS = {kind: pick.register for kind, pick in compose.signature.picks.items()}
 TINY = {"latent": 2, "hidden": (8,), "steps": 4, "batch": 20}
-
-
-@contextlib.contextmanager
-def kept():
-    """The registers as they are, whatever is registered meanwhile."""
-    held = [OBJECTIVES.entries, PRIORS.entries, POSTERIORS.entries, LIKELIHOODS.entries, RECIPES.entries]
-    before = [dict(entries) for entries in held]
-    yield
-    for entries, old in zip(held, before, strict=True):
-        entries.clear()
-        entries.update(old)
 
 
 @pytest.fixture
@@ -69,21 +55,22 @@ def command(*words):
 
 def test_each_part_trains_is_stored_with_its_package_and_opens_where_that_is_installed(package, tmp_path):
     data = vk.from_arrays(np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32))
-    for kind, (name, knob, value) in PARTS.items():
+    for kind, (name, knobs) in PARTS.items():
         out = tmp_path / kind
-        run = vk.fit(data, "vae", out=out, **{kind: name, knob: value}, **TINY, **QUIET)
+        run = vk.fit(data, "vae", out=out, **{kind: name}, **knobs, **TINY, **QUIET)
         assert json.loads((out / "run.json").read_text())["plugins"] == {kind: "vaekit-mine"}
         again = vk.open(out)
         again.use_data(data)
         np.testing.assert_array_equal(again.encode("test"), run.encode("test"))
         assert np.isfinite(run.score("test", samples=2)).all()
-        module = run.composition.objective if kind == "objective" else getattr(run.model, kind)
-        assert value in [getattr(m, knob, None) for m in module.modules()] or float(module.scale[0]) == value
+        modules = [m for part in run.composition.modules.values() for m in part.modules()]
+        for knob, value in knobs.items():
+            assert value in [getattr(m, knob, None) for m in modules] or float(run.model.prior.scale[0]) == value
     with kept():
         remove(package)
-        for register in (OBJECTIVES, PRIORS, POSTERIORS, LIKELIHOODS):
-            register.entries.pop(PARTS[register.kind][0])
-        for kind, (name, _, _) in PARTS.items():
+        for kind, register in REGISTERS.items():
+            register.entries.pop(PARTS[kind][0])
+        for kind, (name, _) in PARTS.items():
             with pytest.raises(
                 RunError, match=f"{kind} '{name}'.*vaekit-mine is not installed: `pip install vaekit-mine`"
             ):
@@ -92,9 +79,9 @@ def test_each_part_trains_is_stored_with_its_package_and_opens_where_that_is_ins
 
 def test_the_command_line_knows_what_a_plugin_registers(package, tmp_path):
     described = {a.name: a for a in catalogue.recipe("vae").arguments}
-    for kind, (name, knob, _) in PARTS.items():
+    for kind, (name, knobs) in PARTS.items():
         assert name in described[kind].choices
-        assert name in described[knob].when[kind]
+        assert all(name in described[knob].when[kind] for knob in knobs)
     assert described["strength"].range == "0 or more"
     shown = command("fit", "--objective", "squared-rate", "--help")[1]
     assert "--strength" in shown
@@ -143,5 +130,5 @@ def test_parts_that_disagree_on_an_option_are_named(package):
         source = SOURCE.partition("import torch\n")[0]
         scope = {"__name__": "mine_parts"}
         exec(source.replace("squared-rate", "other").replace("float, Knob", "int, Knob"), scope)
-        with pytest.raises(ChoiceError, match=r"`strength` is float in .* of vaekit-mine and int in objective 'other'"):
+        with pytest.raises(ChoiceError, match=r"`strength` is int in objective 'other' .* and float in"):
             _ = compose.parameters

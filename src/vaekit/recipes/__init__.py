@@ -3,14 +3,19 @@
 from vaekit.utils.arguments import Argument
 
 from . import classic, named, special
+from .architectures import NETWORKS, Architecture, network
 from .classic import gaussian_vae
 from .compose import compose
 from .composition import Composition, DataSpec, Defaults
+from .observations import OBSERVATIONS, observation
 from .registry import BEFORE, RECIPES, Recipe, get_recipe, recipe, setting
 
 __all__ = [
     "BEFORE",
+    "NETWORKS",
+    "OBSERVATIONS",
     "RECIPES",
+    "Architecture",
     "Argument",
     "Composition",
     "DataSpec",
@@ -21,6 +26,8 @@ __all__ = [
     "gaussian_vae",
     "get_recipe",
     "named",
+    "network",
+    "observation",
     "recipe",
     "setting",
     "special",
