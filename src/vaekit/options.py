@@ -47,7 +47,7 @@ DEVICES = Range(f"lie in 1..{MOST_DEVICES}", lambda v: 1 <= v <= MOST_DEVICES)
 
 
 class About(NamedTuple):
-    """What stands beside the type of an option: its description, and the range of its values."""
+    """The annotation of an option: its description, and the range of its values."""
 
     help: str
     range: Range | None = None
@@ -68,28 +68,28 @@ class Options:
     ] = None
     steps: Annotated[int | None, About("training steps", POSITIVE)] = None
     minutes: Annotated[float | None, About("wall-clock time for the whole call", POSITIVE)] = None
-    seed: Annotated[int, About("of weights, order, noise")] = 0
+    seed: Annotated[int, About("seed of the initial weights, the order of the data and the noise")] = 0
     lr: Annotated[float | None, About("learning rate", POSITIVE)] = None
     batch: Annotated[int | None, About("examples per step", POSITIVE)] = None
     optimiser: Annotated[OptimiserName | None, About("update rule")] = None
-    schedule: Annotated[ScheduleName | None, About("of the learning rate")] = None
-    weight_decay: Annotated[float | None, About("L2 penalty (adamw: decay of the weights)", NOT_NEGATIVE)] = None
-    clip: Annotated[float | None, About("largest norm of the gradient", POSITIVE)] = None
-    ema: Annotated[float | None, About("decay of the running average of weights; 0 for none", BELOW_ONE)] = None
+    schedule: Annotated[ScheduleName | None, About("how the learning rate changes during training")] = None
+    weight_decay: Annotated[float | None, About("L2 penalty (adamw: decoupled weight decay)", NOT_NEGATIVE)] = None
+    clip: Annotated[float | None, About("largest norm of the gradient; larger ones are scaled down", POSITIVE)] = None
+    ema: Annotated[float | None, About("decay of the running average of the weights; 0 for none", BELOW_ONE)] = None
     augment: Annotated[
-        str | None, About("move training images at random: flip (left-right), shift, shift:PIXELS, joined by commas")
+        str | None, About("random changes of training images: flip (left-right), shift, shift:PIXELS, joined by commas")
     ] = None
     patience: Annotated[
-        int | None, About("stop after so many validations without a better ELBO, and keep the best weights", POSITIVE)
+        int | None, About("stop after this many validations without a better ELBO, and keep the best weights", POSITIVE)
     ] = None
     validate_steps: Annotated[int | None, About("steps between validations", POSITIVE)] = None
-    checkpoint_steps: Annotated[int | None, About("steps between checkpoints, besides one a minute", POSITIVE)] = None
-    device: Annotated[str, About("auto, cpu, cuda, cuda:1, mps")] = "auto"
-    devices: Annotated[int, About("how many devices to train on", DEVICES)] = 1
-    precision: Annotated[PrecisionName, About("of the arithmetic; auto takes bf16 where it is compiled and fast")] = (
-        "auto"
-    )
-    compile: Annotated[CompileName, About("compile the training step; auto does where that saves time")] = "auto"
+    checkpoint_steps: Annotated[int | None, About("steps between checkpoints, besides one per minute", POSITIVE)] = None
+    device: Annotated[str, About("device to train on: auto, cpu, cuda, cuda:1, mps")] = "auto"
+    devices: Annotated[int, About("number of devices to train on", DEVICES)] = 1
+    precision: Annotated[
+        PrecisionName, About("arithmetic of the training step; auto uses bf16 if the step is compiled and bf16 is fast")
+    ] = "auto"
+    compile: Annotated[CompileName, About("compile the training step; auto does if that saves time")] = "auto"
 
     def checked(self) -> Options:
         """These options, checked, with names in lower case.
@@ -132,7 +132,7 @@ def steps_over(n: int, batch: int, *, steps: int | None = None, epochs: float | 
 
 
 def choices() -> dict[str, tuple[str, ...]]:
-    """The options that take one of a few names, with these names."""
+    """The allowed names of each option that takes one of a few names."""
     names = {}
     for name, hint in get_type_hints(Options).items():
         for part in (hint, *get_args(hint)):
@@ -142,7 +142,7 @@ def choices() -> dict[str, tuple[str, ...]]:
 
 
 def abouts() -> dict[str, About]:
-    """What is said beside each option, by name."""
+    """The annotation of each option, by name."""
     return {name: get_args(hint)[1] for name, hint in get_type_hints(Options, include_extras=True).items()}
 
 

@@ -185,7 +185,7 @@ def test_a_draw_comes_with_its_density(name, batch):
     assert d.mean.shape == (*batch, 5)
     assert d.rsample().shape == (*batch, 5)
     if len(batch) == 2:
-        with pytest.raises(ValueError, match="already has 3"):
+        with pytest.raises(ValueError, match="a sample axis of 3"):
             draw_with_density(d, Noise.of(0, 6), 2)
     else:
         assert d.rsample((2, 4)).shape == (2, 4, *batch, 5)

@@ -38,7 +38,7 @@ def standard_poisson(noise: Noise, log_rate: Tensor, event: Sequence[int], k: in
         chance = torch.exp(-small)
         below, few = chance, torch.zeros_like(rate)
         for j in range(1, TERMS):
-            few = few + ((u > below) & ((chance > 2.0**-26) | (j < small)))  # no step for rounding errors alone
+            few = few + ((u > below) & ((chance > 2.0**-26) | (j < small)))  # rounding errors do not count
             chance = chance * small / j
             below = below + chance
         log_high = torch.where(low, torch.full_like(rate, 3.0), log_rate)
@@ -142,7 +142,7 @@ def _(d: NegativeBinomial, noise: Noise, event: Sequence[int], k: int | None) ->
 
 
 class ZeroInflatedNegativeBinomial(Elementwise):
-    """0 with probability sigmoid(`dropout`), else a negative binomial: the likelihood of scVI (Lopez et al. 2018)."""
+    """0 with probability sigmoid(`dropout`), else negative binomial: the likelihood of scVI (Lopez et al. 2018)."""
 
     arg_constraints: ClassVar = {
         "log_mean": constraints.real,
@@ -154,13 +154,13 @@ class ZeroInflatedNegativeBinomial(Elementwise):
     def __init__(
         self, log_mean: Tensor, log_inverse_dispersion: Tensor, dropout: Tensor, validate_args: bool | None = None
     ):
-        given = torch.broadcast_tensors(log_mean, log_inverse_dispersion, dropout)
-        self.log_mean, self.log_inverse_dispersion, self.dropout = given
+        parameters = torch.broadcast_tensors(log_mean, log_inverse_dispersion, dropout)
+        self.log_mean, self.log_inverse_dispersion, self.dropout = parameters
         super().__init__(self.log_mean.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> ZeroInflatedNegativeBinomial:
-        given = (self.log_mean, self.log_inverse_dispersion, self.dropout)
-        log_mean, log_r, dropout = (t.expand(batch_shape) for t in given)
+        parameters = (self.log_mean, self.log_inverse_dispersion, self.dropout)
+        log_mean, log_r, dropout = (t.expand(batch_shape) for t in parameters)
         return ZeroInflatedNegativeBinomial(log_mean, log_r, dropout, validate_args=False)
 
     @property

@@ -33,10 +33,10 @@ def _from_noise(d: Distribution, noise: Noise, event: Sequence[int], k: int | No
     A density that is not registered is drawn by its own sampler, with a generator seeded from the noise. This is
     repeatable, but the draw of a row depends on the batch that the row is in, and the step cannot be compiled.
     """
-    wanted = torch.Size(((k,) if k is not None else ()) + (len(noise.rows), *event))
-    missing = wanted[: len(wanted) - len(d.batch_shape) - len(d.event_shape)]
+    shape = torch.Size(((k,) if k is not None else ()) + (len(noise.rows), *event))
+    sample_shape = shape[: len(shape) - len(d.batch_shape) - len(d.event_shape)]
     with seeded(int(noise.bits((1,))[..., 0].long().sum()), noise.rows.device):
-        return d.rsample(missing) if d.has_rsample else d.sample(missing)
+        return d.rsample(sample_shape) if d.has_rsample else d.sample(sample_shape)
 
 
 @_from_noise.register
@@ -52,8 +52,8 @@ def _(d: Bernoulli, noise: Noise, event: Sequence[int], k: int | None) -> Tensor
 @_from_noise.register
 def _(d: OneHotCategorical, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     below = torch.cumsum(d.probs, -1)[..., :-1]  # the class is the number of cumulative probabilities that u exceeds
-    place = (noise.uniform((1,), k) > below).sum(-1)
-    return F.one_hot(place, event[0]).to(d.probs.dtype)
+    index = (noise.uniform((1,), k) > below).sum(-1)
+    return F.one_hot(index, event[0]).to(d.probs.dtype)
 
 
 @_from_noise.register
@@ -84,7 +84,7 @@ def draw(d: Distribution, noise: Noise, k: int | None = None) -> Tensor:
     """
     if len(d.batch_shape) == 2:
         if k is not None:
-            raise ValueError(f"k={k} samples asked of a density that already has {d.batch_shape[0]}")
+            raise ValueError(f"k={k}, but this density already has a sample axis of {d.batch_shape[0]}: omit k")
         k = d.batch_shape[0]
     base = d.base_dist if isinstance(d, Independent) else d
     return _from_noise(base, noise, tuple(d.event_shape), k)
@@ -98,7 +98,7 @@ class Tempered(Distribution):
     """
 
     def tempered(self, temperature: float) -> Distribution:
-        """The density at a temperature: unchanged at 1, a point at its most probable place at 0."""
+        """The density at a temperature: unchanged at 1, concentrated at its centre or mode at 0."""
         raise TypeError(f"{type(self).__name__} does not define tempered")
 
 

@@ -61,7 +61,7 @@ class Drawn(Distribution):
         """One draw per row of `noise`, or k of them: (K?, B, D), reparametrised, and their log-density (K?, B)."""
         if len(self.batch_shape) == 2:
             if k is not None:
-                raise ValueError(f"k={k} samples asked of a density that already has {self.batch_shape[0]}")
+                raise ValueError(f"k={k}, but this density already has a sample axis of {self.batch_shape[0]}: omit k")
             k = self.batch_shape[0]
         return self._drawn(noise, k)
 
@@ -70,7 +70,7 @@ class Drawn(Distribution):
         if not self.batch_shape:
             return draw(self, Noise.fresh(n)).reshape(self._extended_shape(shape))
         if len(self.batch_shape) == 2 and n != 1:
-            raise ValueError("several samples of a density that has a sample axis already")
+            raise ValueError(f"{n} samples, but this density already has a sample axis: draw 1")
         k = n if len(self.batch_shape) == 1 else None
         return draw(self, Noise.fresh(self.batch_shape[-1]), k).reshape(self._extended_shape(shape))
 
@@ -152,7 +152,7 @@ class Net(nn.Module):
     ):
         super().__init__()
         if not hidden:
-            raise ValueError("a flow's networks need a hidden layer or more")
+            raise ValueError("the networks of a flow need at least one hidden layer")
         widths = [dims, *hidden, features]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.context = nn.Linear(context, hidden[0], bias=False) if context else None
@@ -168,12 +168,12 @@ class Net(nn.Module):
         for i, layer in enumerate(self.layers):
             w, b = layer.weight, layer.bias
             weights.append((w * getattr(self, f"mask{i}") if self.masked else w, b))  # type: ignore[arg-type]
-        given = None if self.context is None or h is None else F.linear(h, self.context.weight)
+        context = None if self.context is None or h is None else F.linear(h, self.context.weight)
 
         def net(x: Tensor) -> Tensor:
             y = F.linear(x, *weights[0])
-            if given is not None:
-                y = y + given
+            if context is not None:
+                y = y + context
             for w, b in weights[1:]:
                 y = F.linear(F.elu(y), w, b)
             return y
@@ -215,22 +215,22 @@ def _spline(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
     for i in range(1, BINS):
         past = u >= (top if inverse else right)
         last = i == BINS - 1
-        found = (right, top, widths[i] * wide, heights[i] * high, slopes[i - 1], one if last else slopes[i])
-        x0, y0, w, h, d0, d1 = (torch.where(past, a, b) for a, b in zip(found, (x0, y0, w, h, d0, d1), strict=True))
-        right, top = right + found[2], top + found[3]
+        bin_ = (right, top, widths[i] * wide, heights[i] * high, slopes[i - 1], one if last else slopes[i])
+        x0, y0, w, h, d0, d1 = (torch.where(past, a, b) for a, b in zip(bin_, (x0, y0, w, h, d0, d1), strict=True))
+        right, top = right + bin_[2], top + bin_[3]
     s = h / w
     bend = d0 + d1 - 2 * s
     if inverse:
         v = ((u - y0) / h).clamp(0, 1)
         a, b = s - d0 + v * bend, d0 - v * bend
         root = torch.sqrt((b * b + 4 * a * s * v).clamp_min(1e-20))
-        place = (2 * s * v / (b + root)).clamp(0, 1)
-        image = x0 + w * place
+        t = (2 * s * v / (b + root)).clamp(0, 1)  # the position in the bin, 0 at its left end
+        image = x0 + w * t
     else:
-        place = ((u - x0) / w).clamp(0, 1)
-        image = y0 + h * (s * place**2 + d0 * place * (1 - place)) / (s + bend * place * (1 - place))
-    between = place * (1 - place)
-    rise = d1 * place**2 + 2 * s * between + d0 * (1 - place) ** 2
+        t = ((u - x0) / w).clamp(0, 1)
+        image = y0 + h * (s * t**2 + d0 * t * (1 - t)) / (s + bend * t * (1 - t))
+    between = t * (1 - t)
+    rise = d1 * t**2 + 2 * s * between + d0 * (1 - t) ** 2
     log_slope = 2 * torch.log(s) + torch.log(rise) - 2 * torch.log(s + bend * between)
     return torch.where(inside, 2 * BOUND * image - BOUND, x), torch.where(inside, log_slope, 0)
 
@@ -238,8 +238,8 @@ def _spline(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
 class Coupling(nn.Module):
     """Map half of the dimensions elementwise, with parameters that a network computes from the other half and context.
 
-    `turn` modulo 4 picks the mapped half: the second half, the first half, the odd places, the even places. Dinh et
-    al. (2017) for `affine`, Durkan et al. (2019) for `spline`. Starts as the identity.
+    `turn` modulo 4 selects the dimensions that are mapped: the second half, the first half, those of odd index, those
+    of even index. Dinh et al. (2017) for `affine`, Durkan et al. (2019) for `spline`. Starts as the identity.
     """
 
     def __init__(self, dims: int, context: int, hidden: Sequence[int], kind: str = "affine", turn: int = 0):
@@ -296,13 +296,13 @@ class Autoregressive(nn.Module):
 
     def __init__(self, dims: int, context: int, hidden: Sequence[int], backwards: bool = False):
         super().__init__()
-        place = torch.arange(1, dims + 1)
+        order = torch.arange(1, dims + 1)
         self.dims, self.backwards = dims, backwards
-        place = place.flip(0) if backwards else place
-        # a hidden unit of degree d depends on places up to d and on the context; degree 0 on the context only
-        degrees = [place, *(torch.arange(width) * dims // width for width in hidden)]
+        order = order.flip(0) if backwards else order
+        # a hidden unit of degree d depends on the first d dimensions and the context; degree 0 on the context only
+        degrees = [order, *(torch.arange(width) * dims // width for width in hidden)]
         masks = [(b[:, None] >= a).float() for a, b in itertools.pairwise(degrees)]
-        masks.append((torch.cat([place, place])[:, None] > degrees[-1]).float())
+        masks.append((torch.cat([order, order])[:, None] > degrees[-1]).float())
         self.net = Net(dims, context, 2 * dims, hidden, masks)
         with torch.no_grad():
             self.net.layers[-1].bias[dims:].fill_(2.0)  # type: ignore[index]
@@ -320,16 +320,20 @@ class Autoregressive(nn.Module):
             e = torch.zeros_like(z)
             for i in order:
                 m, gate = net(e).chunk(2, -1)
-                found = m + (z - m) * (1 + torch.exp(-gate))
-                known = (torch.arange(self.dims, device=z.device) == i).expand(found.shape)
-                e = torch.where(known, found, e)
+                values = m + (z - m) * (1 + torch.exp(-gate))
+                current = (torch.arange(self.dims, device=z.device) == i).expand(values.shape)
+                e = torch.where(current, values, e)
             return e, F.logsigmoid(net(e).chunk(2, -1)[1]).sum(-1)
 
         return Map(forward, inverse)
 
 
 def vector_dims(event: Sequence[int], least: int = 1) -> int:
-    """The D of an event (D,)."""
+    """The number of dimensions D of an event (D,).
+
+    Raises:
+        ValueError: the event is not a vector, or D is below `least`.
+    """
     if len(event) != 1 or event[0] < least:
         raise ValueError(f"this density is over vectors of {least} or more dimensions, not over events {tuple(event)}")
     return event[0]

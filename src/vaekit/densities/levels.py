@@ -80,7 +80,7 @@ def _(d: DiscretisedLogistic, noise: Noise, event: Sequence[int], k: int | None)
 
 
 def _chosen(logits: Tensor, u: Tensor) -> Tensor:
-    """The outcomes (int64) that uniform numbers u (...) pick from logits (..., outcomes), never of probability 0."""
+    """Outcomes (...) int64 for logits (..., outcomes) by inverting the CDF at u (...); none has probability 0."""
     total = torch.softmax(logits, -1).cumsum(-1)
     index = (total <= (u.to(total.dtype) * total[..., -1])[..., None]).sum(-1)
     return index.clamp_max(logits.shape[-1] - 1)
@@ -159,8 +159,8 @@ class LogisticMixture(Distribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> LogisticMixture:
         lead = len(self.batch_shape)
-        given = (self.logits, self.loc, self.log_scale)
-        logits, loc, log_scale = (t.expand(*batch_shape, *t.shape[lead:]) for t in given)
+        parameters = (self.logits, self.loc, self.log_scale)
+        logits, loc, log_scale = (t.expand(*batch_shape, *t.shape[lead:]) for t in parameters)
         return LogisticMixture(logits, loc, log_scale, self.levels, self.space, self.vector)
 
     @property
@@ -168,21 +168,21 @@ class LogisticMixture(Distribution):
         """The components, elementwise: (..., components, channels, *space)."""
         return DiscretisedLogistic(self.loc, self.log_scale, self.levels, validate_args=False)
 
-    def log_prob(self, value: Tensor, there: Tensor | None = None) -> Tensor:
-        """log P(x), or with `there`, bool of the event's shape, the log marginal probability of those elements."""
+    def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
+        """log P(x), or the log marginal probability of the `observed` elements, bool of the event's shape."""
         value = value.unsqueeze(-self.space - 1) if self.vector else value  # (..., channels, *space)
         each = self.components.log_prob(value.unsqueeze(-self.space - 2))
-        if there is not None:
-            there = there.unsqueeze(-self.space - 1) if self.vector else there
-            each = each * there.unsqueeze(-self.space - 2)
+        if observed is not None:
+            observed = observed.unsqueeze(-self.space - 1) if self.vector else observed
+            each = each * observed.unsqueeze(-self.space - 2)
         each = each.sum(-self.space - 1)
         weights = torch.log_softmax(self.logits, -self.space - 1)
         return log_sum_exp(weights + each, -self.space - 1).flatten(-self.space).sum(-1)
 
     def _over_components(self, values: Tensor) -> Tensor:
         weights = torch.softmax(self.logits, -self.space - 1).unsqueeze(-self.space - 1)
-        found = (weights * values).sum(-self.space - 2)
-        return found.squeeze(-self.space - 1) if self.vector else found
+        mean = (weights * values).sum(-self.space - 2)
+        return mean.squeeze(-self.space - 1) if self.vector else mean
 
     @property
     def mean(self) -> Tensor:
@@ -208,8 +208,8 @@ def _(d: LogisticMixture, noise: Noise, event: Sequence[int], k: int | None) -> 
             values = values.expand(*lead, *values.shape[-d.space - 2 :])  # (K?, B, components, channels, *space)
             index = chosen.unsqueeze(-d.space - 1).unsqueeze(-d.space - 1)
             index = index.expand(*lead, 1, *values.shape[-d.space - 1 :])
-            found = values.gather(-d.space - 2, index).squeeze(-d.space - 2)
-            return found.squeeze(-d.space - 1) if d.vector else found
+            values = values.gather(-d.space - 2, index).squeeze(-d.space - 2)
+            return values.squeeze(-d.space - 1) if d.vector else values
 
         one = DiscretisedLogistic(of_chosen(d.loc), of_chosen(d.log_scale), d.levels, validate_args=False)
         return one.icdf(u.to(d.loc.dtype))

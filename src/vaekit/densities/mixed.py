@@ -31,11 +31,11 @@ class Categories(Categorical):
 
 
 class Mixed(Distribution):
-    """The columns of a table, independent, in groups of one kind each.
+    """Independent columns of a table, grouped by kind.
 
     Arguments:
         parts: per group, the indices of its columns (n,) and their elementwise density with batch shape (..., n).
-        order: (D,) the place of each column in the concatenation of all groups.
+        order: (D,) the position of each column in the concatenation of all groups.
         support: of the whole row (D,).
     """
 
@@ -72,13 +72,13 @@ class Mixed(Distribution):
 
     def average(self, weights: Tensor) -> Tensor:
         """`mean` (B, D) of the mixture of the K densities on the leading axis, with these weights (K, B)."""
-        found = []
+        means = []
         for _, d in self.parts:
             if isinstance(d, Categories):
-                found.append((weights[..., None, None] * torch.softmax(d.logits, -1)).sum(0).argmax(-1).to(weights))
+                means.append((weights[..., None, None] * torch.softmax(d.logits, -1)).sum(0).argmax(-1).to(weights))
             else:
-                found.append((weights[..., None] * d.mean).sum(0))
-        return self._whole(found)
+                means.append((weights[..., None] * d.mean).sum(0))
+        return self._whole(means)
 
 
 @_from_noise.register
@@ -95,13 +95,13 @@ class Marginal(Distribution):
 
     It is exact, since the density factorises. Its mean and its draws cover all elements.
 
-    An element may be held at one value, which it has with probability 1: its log-density is 0 at that value and
+    An element may be fixed at one value, which it has with probability 1: its log-density is 0 at that value and
     -`DIFFERS` elsewhere, so that means over data stay finite.
 
     Arguments:
         whole: the density of all elements: `Mixed`, or independent elements.
         fill: a number inside the support of every element, which replaces nan before the density is computed.
-        held: (*event), the values of the elements that are held, nan for the others.
+        held: (*event), the values of the fixed elements, nan for the others.
     """
 
     arg_constraints: ClassVar = {}
@@ -112,26 +112,26 @@ class Marginal(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        return _WhereThere(self.whole, self.fill)
+        return _SupportOfObserved(self.whole, self.fill)
 
     def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Marginal:
         return Marginal(self.whole.expand(batch_shape), self.fill, self.held)
 
     def each(self, value: Tensor) -> Tensor:
         """The log-density of each element, (..., *event), 0 for missing ones."""
-        there = ~torch.isnan(value)
-        value = torch.where(there, value, self.fill)  # since nan times 0 in the gradient would be nan
-        found = self.whole.each(value) if isinstance(self.whole, Mixed) else self.whole.base_dist.log_prob(value)
+        observed = ~torch.isnan(value)
+        value = torch.where(observed, value, self.fill)  # since nan times 0 in the gradient would be nan
+        log_p = self.whole.each(value) if isinstance(self.whole, Mixed) else self.whole.base_dist.log_prob(value)
         if self.held is not None:
-            certain = torch.where(value == self.held, 0.0, -DIFFERS).to(found.dtype)
-            found = torch.where(torch.isnan(self.held), found, certain)
-        return torch.where(there, found, 0.0)
+            fixed = torch.where(value == self.held, 0.0, -DIFFERS).to(log_p.dtype)
+            log_p = torch.where(torch.isnan(self.held), log_p, fixed)
+        return torch.where(observed, log_p, 0.0)
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.each(value).flatten(-len(self.event_shape)).sum(-1)
 
     def put(self, x: Tensor) -> Tensor:
-        """x (..., *event) with the held elements set to their values."""
+        """x (..., *event) with the fixed elements set to their values."""
         return x if self.held is None else torch.where(torch.isnan(self.held), x, self.held.to(x.dtype))
 
     @property
@@ -144,8 +144,8 @@ class Marginal(Distribution):
         return variance if self.held is None else torch.where(torch.isnan(self.held), variance, 0.0)
 
 
-class _WhereThere(constraints.Constraint):
-    """The support of a density with nan allowed anywhere."""
+class _SupportOfObserved(constraints.Constraint):
+    """The support of a density, where any element may also be nan (missing)."""
 
     def __init__(self, whole: Distribution, fill: float):
         assert whole.support is not None

@@ -38,7 +38,7 @@ def stirling_rest(x: Tensor) -> Tensor:
 
 
 def deviance(x: Tensor, mean: Tensor, off: Tensor) -> Tensor:
-    """x log(x / mean) - off with off = x - mean, for x and mean above 0: at least 0, with error of a few roundings.
+    """x log(x / mean) - off with off = x - mean, for x and mean above 0: at least 0, exact to a few rounding errors.
 
     The function bd0 of Loader (2000). Where x is near the mean the terms cancel, and a series in v = off / (x + mean)
     replaces them. The caller passes `off`, because it may know it more exactly than the difference x - mean.
@@ -57,9 +57,10 @@ def deviance(x: Tensor, mean: Tensor, off: Tensor) -> Tensor:
 def poisson_log_pmf(x: Tensor, log_rate: Tensor) -> Tensor:
     """x log rate - rate - log x!, computed from its deviance (Loader 2000), for integers x >= 0."""
     rate = torch.exp(log_rate)
-    some = torch.where(x > 0, x, 1.0)
-    above = -deviance(some, rate, some - rate) - torch.log(some) / 2 - HALF_LOG_TWO_PI - stirling_rest(some)
-    return torch.where(x > 0, above, -rate)
+    positive = torch.where(x > 0, x, 1.0)
+    log_p = -deviance(positive, rate, positive - rate) - torch.log(positive) / 2
+    log_p = log_p - HALF_LOG_TWO_PI - stirling_rest(positive)
+    return torch.where(x > 0, log_p, -rate)
 
 
 def negative_binomial_log_pmf(x: Tensor, log_mean: Tensor, log_r: Tensor) -> Tensor:
@@ -71,10 +72,10 @@ def negative_binomial_log_pmf(x: Tensor, log_mean: Tensor, log_r: Tensor) -> Ten
     density approaches a Poisson.
     """
     mean, r = torch.exp(log_mean), torch.exp(log_r)
-    some = torch.where(x > 0, x, 1.0)
-    n, share = some + r, r / (r + mean)
-    off = share * (some - mean)
-    apart = deviance(r, share * n, -off) + deviance(some, n * mean / (r + mean), off)
-    rest = stirling_rest(n) - stirling_rest(r) - stirling_rest(some)
-    above = rest - apart - (torch.log(some) + torch.log1p(some / r)) / 2 - HALF_LOG_TWO_PI
-    return torch.where(x > 0, above, -r * torch.log1p(mean / r))
+    positive = torch.where(x > 0, x, 1.0)
+    n, share = positive + r, r / (r + mean)
+    off = share * (positive - mean)
+    deviances = deviance(r, share * n, -off) + deviance(positive, n * mean / (r + mean), off)
+    rest = stirling_rest(n) - stirling_rest(r) - stirling_rest(positive)
+    log_p = rest - deviances - (torch.log(positive) + torch.log1p(positive / r)) / 2 - HALF_LOG_TWO_PI
+    return torch.where(x > 0, log_p, -r * torch.log1p(mean / r))

@@ -136,8 +136,8 @@ class Beta(Elementwise):
         log_m, log_n = -torch.log1p(b / a), -torch.log1p(a / b)  # log of the mean, log of 1 - mean
         rest = stirling_rest(a) + stirling_rest(b) - stirling_rest(a + b)
         off = a * (1 - value) - b * value  # a - (a + b) x
-        apart = deviance(a, (a + b) * value, off) + deviance(b, (a + b) * (1 - value), -off)
-        return (log_m + log_n + torch.log(a + b)) / 2 - apart - log_x - log_rest - HALF_LOG_TWO_PI - rest
+        deviances = deviance(a, (a + b) * value, off) + deviance(b, (a + b) * (1 - value), -off)
+        return (log_m + log_n + torch.log(a + b)) / 2 - deviances - log_x - log_rest - HALF_LOG_TWO_PI - rest
 
     @property
     def mean(self) -> Tensor:

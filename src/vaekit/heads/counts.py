@@ -18,7 +18,7 @@ from .register import likelihood
 
 
 def count_range(scaled: bool = True) -> dict[str, Any]:
-    """Arguments of a recipe's count head; `scaled=False` gives those of old runs, whose log means end at 16."""
+    """Arguments of a count head in a recipe; `scaled=False` gives those of old runs, with log means of at most 16."""
     return {"scaled": True} if scaled else {"highest": 16.0}
 
 
@@ -42,9 +42,9 @@ class Counts(Head):
         if link not in ("exp", "softplus"):
             raise ValueError(f"link {link!r} is not one of exp, softplus")
         if not self.LOWEST < highest <= 40:
-            raise ValueError(f"highest must lie above {self.LOWEST:g} and at most at 40, got {highest}")
+            raise ValueError(f"highest must be above {self.LOWEST:g} and at most 40, got {highest}")
         if scaled and link != "exp":
-            raise ValueError("scaled is for the link exp: a log mean is scaled")
+            raise ValueError("scaled=True needs link='exp', because it scales the log mean")
         self.link, self.highest, self.scaled = link, highest, scaled
         if scaled:
             self.register_buffer("centre", torch.zeros(self.event))
@@ -83,7 +83,7 @@ class Counts(Head):
 
 @likelihood("poisson", "Zhou et al. 2012, arXiv:1112.3605", observation="counts")
 class PoissonHead(Counts):
-    """Poisson counts: the variance is the mean."""
+    """Poisson counts, whose variance equals their mean."""
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
         return self.raw_mean(mean)
@@ -148,10 +148,10 @@ class OverdispersedCounts(Counts):
 
     def bias(self, mean: Tensor, variance: Tensor) -> list[Tensor]:
         """The network's raw parameters for a negative binomial of this mean and variance."""
-        found = [self.raw_mean(mean)]
+        raw = [self.raw_mean(mean)]
         if self.dispersion == "learned":
-            found.append(self.raw_of_dispersion(mean, variance).flatten())
-        return found
+            raw.append(self.raw_of_dispersion(mean, variance).flatten())
+        return raw
 
     def counts_of(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the negative binomial part when the data have this mean and variance."""

@@ -18,7 +18,10 @@ from .register import likelihood
 
 @likelihood("discretised-logistic", "Kingma et al. 2016, arXiv:1606.04934", observation="levels")
 class DiscretisedLogisticHead(Head):
-    """Integers 0 .. levels-1 as a binned logistic, with exact probabilities in the edge bins too."""
+    """Integers 0 .. levels-1 as a logistic in bins of width 1; the first and the last bin extend to infinity.
+
+    The raw numbers are a location and a log scale per element, in units where the levels span [-1, 1].
+    """
 
     params = 2
     discrete = True
@@ -42,7 +45,7 @@ class DiscretisedLogisticHead(Head):
 
 @likelihood("categorical", "van den Oord et al. 2016, arXiv:1601.06759", observation="levels")
 class CategoricalHead(Head):
-    """Integers 0 .. levels-1 with one logit each: any distribution of an element, from `levels` raw numbers."""
+    """Integers 0 .. levels-1 with one logit per level, which can represent any distribution of an element."""
 
     discrete = True
 
@@ -64,7 +67,7 @@ class CategoricalHead(Head):
 
 @likelihood("logistic-mixture", "Salimans et al. 2017, arXiv:1701.05517", observation="levels")
 class LogisticMixtureHead(Head):
-    """Integers 0 .. levels-1 as a mixture of binned logistics, its component shared by the channels of a pixel.
+    """Integers 0 .. levels-1 as a mixture of binned logistics; all channels of a pixel share its component.
 
     In an event (channels, *space) the raw numbers of a pixel are a location and a log scale for each component and
     channel, and a weight for each component; in a vector every element is a pixel. Networks output equally many
@@ -90,11 +93,11 @@ class LogisticMixtureHead(Head):
         k = self.components
         reach = 0.7 * torch.linspace(-1, 1, k, dtype=mean.dtype, device=mean.device) if k > 1 else mean.new_zeros(1)
         within = torch.sqrt(1 - reach.square().mean())
-        place = (mean.flatten() + reach[:, None] * std.flatten()) / (self.levels - 1) * 2 - 1
+        loc = (mean.flatten() + reach[:, None] * std.flatten()) / (self.levels - 1) * 2 - 1
         scale = (within * std.flatten() * 3**0.5 / math.pi).clamp_min(0.5) / (self.levels - 1) * 2
         weights = mean.new_zeros((self.params - 2 * k) * math.prod(self.event))
         log_scale = raw_of_within(torch.log(scale), LOG_SCALE_FLOOR, self.HIGHEST)
-        return torch.cat([place.flatten(), log_scale.expand(k, -1).flatten(), weights])
+        return torch.cat([loc.flatten(), log_scale.expand(k, -1).flatten(), weights])
 
     def forward(self, raw: Tensor) -> D.Distribution:
         parts, k, lead = self.parts(raw), self.components, raw.shape[:-1]

@@ -25,10 +25,10 @@ from .register import likelihood
 
 @likelihood("mixed", "Nazabal et al. 2020, arXiv:1807.03653", observation="mixed", tables=True)
 class MixedHead(Head):
-    """The columns of a table, each with a density of its own kind, independent given z.
+    """The columns of a table, independent given z, each with a density that suits its kind.
 
     Real columns (standardised by `MixedTable`) are Gaussian and two-valued columns Bernoulli; categorical columns have
-    one logit per category; counts are negative binomial or Poisson. The raw numbers are those of all these heads.
+    one logit per category; counts are negative binomial or Poisson. The raw numbers of these heads are concatenated.
 
     Arguments:
         columns: the table's columns, in the order of x.
@@ -94,9 +94,9 @@ class MixedHead(Head):
         return self._gathered(lambda head, which: start_bias(head, x[:, which]))
 
     def _gathered(self, of: Callable[[Head, Tensor], Tensor | None]) -> Tensor | None:
-        found = [of(head, which) for which, head in self.shared]
-        known = [bias for bias in found if bias is not None]
-        return torch.cat(known) if len(known) == len(found) else None
+        biases = [of(head, which) for which, head in self.shared]
+        known = [bias for bias in biases if bias is not None]
+        return torch.cat(known) if len(known) == len(biases) else None
 
     def forward(self, raw: Tensor) -> Distribution:
         split = raw.split([head.features for _, head in self.shared], -1)
@@ -119,10 +119,10 @@ class CategoriesHead(Head):
         most = max(sizes)
         self.support = constraints.integer_interval(0, most - 1)
         starts = torch.tensor([0, *sizes]).cumsum(0)[:-1]
-        place = torch.arange(most).expand(len(sizes), most)
-        none = place >= torch.tensor(sizes)[:, None]
-        self.register_buffer("none", none, persistent=False)
-        self.register_buffer("place", (starts[:, None] + place).masked_fill(none, 0), persistent=False)
+        code = torch.arange(most).expand(len(sizes), most)
+        padding = code >= torch.tensor(sizes)[:, None]
+        self.register_buffer("padding", padding, persistent=False)
+        self.register_buffer("index", (starts[:, None] + code).masked_fill(padding, 0), persistent=False)
 
     @property
     def features(self) -> int:
@@ -130,17 +130,17 @@ class CategoriesHead(Head):
 
     def bias_of(self, x: Tensor) -> Tensor:
         """The log-frequencies of the codes in x (n, columns), with 1 added to the count of each category."""
-        found = []
+        log_frequencies = []
         for column, size in zip(x.unbind(-1), self.sizes, strict=True):
             codes = column[~torch.isnan(column)].long()
-            seen = torch.bincount(codes, minlength=size).to(x.dtype) + 1
-            found.append(torch.log(seen / seen.sum()))
-        return torch.cat(found)
+            counts = torch.bincount(codes, minlength=size).to(x.dtype) + 1
+            log_frequencies.append(torch.log(counts / counts.sum()))
+        return torch.cat(log_frequencies)
 
     def forward(self, raw: Tensor) -> Distribution:
         raw = raw.float() if raw.dtype in (torch.bfloat16, torch.float16) else raw
-        place, none = self.get_buffer("place"), self.get_buffer("none")
-        logits = raw.index_select(-1, place.flatten()).unflatten(-1, place.shape).masked_fill(none, -torch.inf)
+        index, padding = self.get_buffer("index"), self.get_buffer("padding")
+        logits = raw.index_select(-1, index.flatten()).unflatten(-1, index.shape).masked_fill(padding, -torch.inf)
         return self.independent(Categories(logits, validate_args=False))
 
 
@@ -163,13 +163,13 @@ class Masked(Head):
         whole = factor_density(head)
         if whole is None:
             raise ChoiceError(
-                f"likelihood {type(head).__name__} does not factorise over the elements of x, so it cannot leave "
-                "missing ones out: take another `likelihood` (gaussian with `sigma='shared'`, bernoulli, ...)"
+                f"likelihood {type(head).__name__} does not factorise over the elements of x, so it cannot handle "
+                "missing values: choose another `likelihood` (gaussian with `sigma='shared'`, bernoulli, ...)"
             )
         self.fill = 0.0 if isinstance(whole, Mixed) else _inside(whole.base_dist.support)
         values = torch.full(head.event, torch.nan)
-        for place, value in (held or {}).items():
-            values.view(-1)[place] = value
+        for index, value in (held or {}).items():
+            values.view(-1)[index] = value
         self.register_buffer("held", values if held else None, persistent=False)
 
     @property
@@ -184,15 +184,15 @@ class Masked(Head):
 
 
 def factor_density(head: Head) -> Mixed | Independent | None:
-    """A density made by the head if it factorises over the elements of x, else None."""
+    """A density of the head (batch shape (1,)) if it factorises over the elements of x, else None."""
     training = head.training
     with torch.no_grad():
         whole = head.eval()(torch.zeros(1, head.features))
     head.train(training)
     if isinstance(whole, Mixed):
         return whole
-    apart = isinstance(whole, Independent) and not whole.base_dist.event_shape
-    return whole if apart and not isinstance(whole.base_dist, OptimalNormal) else None
+    elementwise = isinstance(whole, Independent) and not whole.base_dist.event_shape
+    return whole if elementwise and not isinstance(whole.base_dist, OptimalNormal) else None
 
 
 def _inside(support: constraints.Constraint) -> float:

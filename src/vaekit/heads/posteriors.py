@@ -22,7 +22,7 @@ from vaekit.utils.register import Builder, Register
 from . import LOG_SCALE_FLOOR, Gaussian, Head, floored
 
 CEILING = 12.0
-"""The upper bound of a flow's log scale, above any useful value; gradients grow with powers of z, so it is needed."""
+"""The upper bound of a flow's log scale: above any useful value, but needed, as gradients grow with powers of z."""
 
 
 POSTERIORS = Register("posterior", {"event": "shape of the latents, (D,)"})
@@ -171,7 +171,7 @@ class FullCovariance(VectorHead):
 
 
 class FlowHead(VectorHead):
-    """A mean, a log scale, and a context of H numbers for the steps of a flow. Abstract."""
+    """A mean, a log scale, and a context of H numbers for the steps of a flow; raw numbers: 2 D + H. Abstract."""
 
     steps: nn.ModuleList
     zero: Tensor
@@ -179,7 +179,7 @@ class FlowHead(VectorHead):
     def __init__(self, event: Sequence[int], transforms: int, context: int):
         dims = math.prod(event)
         if context < 0:
-            raise ValueError(f"a flow has 0 numbers of context or more, got {context}")
+            raise ValueError(f"context must be 0 or more, got {context}")
         super().__init__(event, dims, dims, context)
         self.register_buffer("zero", torch.zeros(dims), persistent=False)
 
@@ -202,7 +202,7 @@ class FlowHead(VectorHead):
 
 @posterior("iaf", "Kingma et al. 2016, arXiv:1606.04934")
 class IAF(FlowHead):
-    """Inverse autoregressive flow: a diagonal Gaussian, then gated steps that reverse the latents' order each time.
+    """Inverse autoregressive flow: a diagonal Gaussian, then gated steps; each reverses the order of the latents.
 
     Kingma et al. (2016). A draw and its density take one network pass per step. The density of any other z is exact
     too, but takes D passes per step: for objectives that need it (DReG) use `CouplingFlow`. Its `mean` is the flow's
@@ -228,7 +228,7 @@ class IAF(FlowHead):
 
 @posterior("nsf", "Rezende and Mohamed 2015, arXiv:1505.05770; Durkan et al. 2019, arXiv:1906.04032")
 class CouplingFlow(FlowHead):
-    """N(0, I) mapped by couplings, then by a mean and a scale; a draw takes one pass, as does the density of any z.
+    """N(0, I) mapped by couplings, then by a mean and a scale; draws and the density of any z each take one pass.
 
     Rezende and Mohamed (2015), with the neural spline couplings of Durkan et al. (2019) or the affine couplings of
     Dinh et al. (2017). Starts as the diagonal Gaussian. Its `mean` is the flow's centre, the image of zero.
@@ -291,7 +291,7 @@ class Sphere(VectorHead):
 
 @posterior("point", "Rumelhart, Hinton and Williams 1986, doi:10.1038/323533a0")
 class PointHead(Head):
-    """All probability at the encoder's output, which is the code of a deterministic autoencoder."""
+    """A point mass at the encoder's output, which is the code of a deterministic autoencoder; it has no density."""
 
     no_density: ClassVar[str | None] = "an autoencoder has no log p(x): its posterior is a point"
 

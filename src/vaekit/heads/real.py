@@ -151,11 +151,11 @@ class StudentTHead(LocationScale):
         return torch.tensor(float(self.df))
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
-        found = self.bias(mean, std)
+        raw = self.bias(mean, std)
         if self.df == "learned":
-            start = torch.full_like(found[0], math.log(self.start_df - 2))
-            found.append(raw_of_within(start, self.LOWEST, self.HIGHEST))
-        return torch.cat(found)
+            log_excess = torch.full_like(raw[0], math.log(self.start_df - 2))
+            raw.append(raw_of_within(log_excess, self.LOWEST, self.HIGHEST))
+        return torch.cat(raw)
 
     @property
     def start_df(self) -> float:
@@ -172,12 +172,20 @@ class StudentTHead(LocationScale):
 
 
 Sigma = Annotated[
-    str, Knob("scale of the density: unit, shared (one learned number), learned (one per element), optimal, or a value")
+    str,
+    Knob(
+        "scale of the density: unit, shared (one learned number), learned (by the decoder, for each element), optimal "
+        "(of each batch), or a number"
+    ),
 ]
 
 
 def scale_and_sigma(sigma: str, name: str) -> tuple[Any, ...]:
-    """The arguments `scale` and `sigma` of a `LocationScale` head for the option `sigma` that users write."""
+    """The arguments `scale` and `sigma` of a `LocationScale` head for the value of the option `sigma`.
+
+    Raises:
+        ChoiceError: the value is neither a known word nor a number above 0.
+    """
     words = ("unit", "shared", "learned", *(("optimal",) if name == "gaussian" else ()))
     if sigma in words:
         return (sigma,)

@@ -11,7 +11,7 @@ LIKELIHOODS = Register(
     {
         "event": "shape of x",
         "levels": "number of whole values of x, 0 to levels - 1",
-        "columns": "of a table, what each column holds",
+        "columns": "kind and categories of each column of a table",
         "scaled": "whether a head over counts scales its log means by the data",
         "highest": "the largest log mean of a head over counts",
     },

@@ -134,7 +134,7 @@ class ConvDecoder(nn.Module):
 
 
 DIRECT = 2**14
-"""The largest number of elements of an image that a dense layer reads or makes; larger images are halved first."""
+"""The largest image that a dense layer reads or outputs, in elements; larger ones are halved or doubled."""
 
 
 def _halvings(event: Sequence[int]) -> list[tuple[int, ...]]:

@@ -101,7 +101,7 @@ class MLP(nn.Module):
 
 
 class Rescaled(nn.Module):
-    """`net` on x rescaled from low..high to -1..1: networks train best on numbers near 1, not the 0..255 of levels.
+    """Applies `net` to x rescaled from low..high to -1..1: networks train best on numbers near 1, not on 0..255.
 
     Further inputs are passed to `net` unchanged.
     """

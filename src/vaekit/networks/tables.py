@@ -1,4 +1,4 @@
-"""The inputs of an encoder of tables: counts as logarithms, categories one-hot, missing values as zeros and a mask."""
+"""Encoder inputs for tables: counts as logarithms, categories one-hot, missing values as zeros and a mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vaekit.data.core import Column
 
 
 class Log1p(nn.Module):
-    """`net` on log(1 + x): counts span orders of magnitude, and networks train best on numbers near 1.
+    """Applies `net` to log(1 + x): counts span orders of magnitude, and networks train best on numbers near 1.
 
     Negative x, which only corrupted counts can have, is replaced by 0.
     """
@@ -20,8 +20,8 @@ class Log1p(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor, *given: Tensor) -> Tensor:
-        return self.net(_log1p(x), *given)
+    def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
+        return self.net(_log1p(x), *condition)
 
 
 def _log1p(x: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def _log1p(x: Tensor) -> Tensor:
 
 
 class OneHot(nn.Module):
-    """`net` on the rows of a mixed table: categories one-hot, counts as log(1 + x), other columns unchanged.
+    """Applies `net` to the rows of a mixed table: categories one-hot, counts as log(1 + x), other columns unchanged.
 
     A missing value is nan in every input made from it. The inputs are sorted by kind: real, two-valued, counts,
     categories.
@@ -42,30 +42,30 @@ class OneHot(nn.Module):
     def __init__(self, net: nn.Module, columns: Sequence[Column]):
         super().__init__()
         self.net = net
-        which = {kind: [i for i, c in enumerate(columns) if c.kind == kind] for kind in _SEEN}
+        which = {kind: [i for i, c in enumerate(columns) if c.kind == kind] for kind in _KINDS}
         sizes = [columns[i].width for i in which["categorical"]]
         self.width = len(columns) - len(sizes) + sum(sizes)
         plain = len(columns) - len(sizes)
         self.firsts = [*range(plain), *(plain + sum(sizes[:i]) for i in range(len(sizes)))]
         codes = [code for size in sizes for code in range(size)]
         of = [i for i, size in zip(which["categorical"], sizes, strict=True) for _ in range(size)]
-        places = {"plain": which["real"] + which["binary"], "counts": which["counts"], "of": of, "codes": codes}
-        for name, place in places.items():
-            self.register_buffer(name, torch.tensor(place, dtype=torch.long), persistent=False)
+        indices = {"plain": which["real"] + which["binary"], "counts": which["counts"], "of": of, "codes": codes}
+        for name, index in indices.items():
+            self.register_buffer(name, torch.tensor(index, dtype=torch.long), persistent=False)
 
-    def forward(self, x: Tensor, *given: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
         plain, counts, of, codes = (self.get_buffer(n) for n in ("plain", "counts", "of", "codes"))
-        picked = x.index_select(-1, of)
-        hot = torch.where(torch.isnan(picked), picked, (picked == codes).to(x.dtype))
-        seen = [x.index_select(-1, plain), _log1p(x.index_select(-1, counts)), hot]
-        return self.net(torch.cat(seen, -1), *given)
+        categories = x.index_select(-1, of)
+        hot = torch.where(torch.isnan(categories), categories, (categories == codes).to(x.dtype))
+        inputs = [x.index_select(-1, plain), _log1p(x.index_select(-1, counts)), hot]
+        return self.net(torch.cat(inputs, -1), *condition)
 
 
-_SEEN = ("real", "binary", "counts", "categorical")
+_KINDS = ("real", "binary", "counts", "categorical")
 
 
 class WithMask(nn.Module):
-    """`net` on x with missing values set to 0, together with a mask that is 1 for observed and 0 for missing values.
+    """Applies `net` to x with missing values set to 0, and to a mask that is 1 for observed and 0 for missing values.
 
     For images and signals the mask is added as channels, for vectors as elements: the net takes (2 C, *size) or 2 D.
 
@@ -79,10 +79,10 @@ class WithMask(nn.Module):
     def __init__(self, net: nn.Module, dims: int, which: Sequence[int] | None = None):
         super().__init__()
         self.net, self.dims = net, dims
-        places = None if which is None else torch.tensor(which, dtype=torch.long)
-        self.register_buffer("which", places, persistent=False)
+        indices = None if which is None else torch.tensor(which, dtype=torch.long)
+        self.register_buffer("which", indices, persistent=False)
 
-    def forward(self, x: Tensor, *given: Tensor) -> Tensor:
-        there = ~torch.isnan(x)
-        mask = (there if self.which is None else there.index_select(-1, self.which)).to(x.dtype)
-        return self.net(torch.cat([torch.where(there, x, 0.0), mask], -self.dims), *given)
+    def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
+        observed = ~torch.isnan(x)
+        mask = (observed if self.which is None else observed.index_select(-1, self.which)).to(x.dtype)
+        return self.net(torch.cat([torch.where(observed, x, 0.0), mask], -self.dims), *condition)

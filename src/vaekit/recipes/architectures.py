@@ -23,8 +23,8 @@ NETWORKS = Register(
     "network",
     {
         "spec": "the description of the data",
-        "hidden": "widths of the hidden layers, or None for the network's own",
-        "activation": "the dense layers' nonlinearity, by name",
+        "hidden": "widths of the hidden layers, or None for the network's default",
+        "activation": "name of the nonlinearity of the dense layers",
     },
 )
 """The networks by name."""
@@ -43,11 +43,11 @@ def network(name: str, paper: str) -> Callable[[Builder], Builder]:
 
 
 class Architecture(ABC):
-    """The encoder and the decoder of a model, for data that a `DataSpec` describes. Abstract.
+    """Builds the encoder and the decoder of a model for data that a `DataSpec` describes. Abstract.
 
     Attributes:
-        latent: the number of latent dimensions unless users choose it.
-        width: of the one hidden layer of networks between latents.
+        latent: the default number of latents.
+        width: width of the hidden layer of networks between two layers of latents.
         defaults: the training defaults.
     """
 
@@ -57,18 +57,18 @@ class Architecture(ABC):
 
     @abstractmethod
     def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
-        """A network x (..., *event) -> (..., features), or (x, c) where the condition c has numbers.
+        """A network from x (..., *event), or x and a condition c (..., condition), to (..., features).
 
         Arguments:
-            event: shape of x as the encoder sees it.
+            event: shape of the encoder's input.
             features: number of outputs, the posterior's raw parameters.
-            latent: number of latent dimensions.
-            condition: number of elements of c, or 0.
+            latent: number of latents.
+            condition: number of elements of c; 0 for no condition.
         """
 
     @abstractmethod
     def decoder(self, latent: int, head: Head, condition: int) -> nn.Module:
-        """A network z (..., latent), or (z, c), -> the raw parameters (..., features) of the likelihood's head."""
+        """A network from z (..., latent), or z and c, to the head's raw parameters (..., head.features)."""
 
 
 @network("dense", "Kingma and Welling 2013, arXiv:1312.6114")
@@ -95,7 +95,7 @@ class Dense(Architecture):
 
 @network("conv", "Radford et al. 2016, arXiv:1511.06434")
 class Convolutional(Architecture):
-    """Strided convolutions down to a small grid and transposed ones up again; `hidden` are the channels.
+    """Strided convolutions down to a small grid, and transposed convolutions back up; `hidden` are the channels.
 
     Raises:
         ChoiceError: the data are neither images nor signals.
@@ -112,7 +112,7 @@ class Convolutional(Architecture):
         blocks: Annotated[int, Knob("residual blocks per level of the convolutions", low=0)] = 0,
         direct: Annotated[
             bool,
-            Knob("dense layers beside the convolutions, from the image to the code and from the code to the image"),
+            Knob("add linear layers in parallel with the convolutions, from image to code and from code to image"),
         ] = True,
     ):
         if spec.kind not in ("image", "signal"):
@@ -136,7 +136,7 @@ class Convolutional(Architecture):
 
 
 class Planes(nn.Module):
-    """`net` on images or signals x (..., C, *size) with a condition c (..., P) laid on as P constant channels."""
+    """Applies `net` to images or signals x (..., C, *size) and a condition c (..., P), added as P constant channels."""
 
     def __init__(self, net: nn.Module, dims: int):
         super().__init__()
@@ -149,5 +149,5 @@ class Planes(nn.Module):
 
 
 def by_size(spec: DataSpec, names: Mapping[str, str]) -> str:
-    """Dense networks for vectors and small images, convolutions for larger ones."""
+    """The default network: dense for vectors, counts and data of at most 1,024 elements, else convolutional."""
     return "dense" if spec.kind in ("vector", "counts") or spec.dims <= 1024 else "conv"

@@ -1,4 +1,4 @@
-"""Recipes that fix a published model as it was: Kingma and Welling's, the seed script's, probabilistic PCA."""
+"""Recipes that reproduce a published model: Kingma and Welling (2013), ethanluoyc/pytorch-vae, probabilistic PCA."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .signature import Pick
 
 
 def complete(spec: DataSpec, name: str) -> None:
-    """Refuse data that a published model was not made for."""
+    """Raise ChoiceError for missing values and mixed tables, which the published models do not handle."""
     if spec.missing or is_mixed(spec):
         raise ChoiceError(f"recipe {name!r} is for numbers without missing values: use `recipe='vae'` for this table")
 
@@ -37,9 +37,12 @@ def complete(spec: DataSpec, name: str) -> None:
 def gaussian_vae(
     encoder: nn.Module, decoder: nn.Module, latent: int, head: Head, *, observation: Observation | None = None
 ) -> VAE:
-    """N(0, I) prior, diagonal Gaussian posterior: the encoder puts out 2 * latent numbers.
+    """A VAE with an N(0, I) prior and a diagonal Gaussian posterior.
 
-    Where x are whole levels (0 .. 255), the encoder sees them scaled into [-1, 1].
+    Arguments:
+        encoder: x (B, *event) -> (B, 2 * latent), the means and raw log scales.
+        decoder: z (..., latent) -> the head's raw parameters (..., head.features).
+        observation: if it is `Levels` (x in 0 .. 255), the encoder's input is rescaled to [-1, 1].
     """
     if isinstance(observation, Levels):
         encoder = networks.Rescaled(encoder, 0, observation.levels - 1)
@@ -66,9 +69,9 @@ def kingma2013(
     ],
     *,
     latent: Latent = 20,
-    hidden: Annotated[int, Knob("width of the one hidden layer of encoder and decoder", low=1)] = 500,
+    hidden: Annotated[int, Knob("width of the single hidden layer of encoder and decoder", low=1)] = 500,
 ) -> Composition:
-    """The paper's model and training: one tanh layer, initial deviation 0.01, Adagrad, N(0, I) prior on the weights."""
+    """The model and training of the paper: one tanh layer, weights drawn from N(0, 0.01^2), Adagrad, weight decay."""
     complete(spec, "kingma2013")
     seen = OBSERVATIONS[natural(spec, {"likelihood": likelihood.name})].build(spec)
     own = {"sigma": "learned"} if "sigma" in likelihood.part.knobs else {}
@@ -83,7 +86,8 @@ def kingma2013(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.01)
-    # log N(theta; 0, I) / N on the mean loss has the gradient theta / N: a weight decay of 1 / N
+    # the paper's prior N(0, I) on the weights: subtracting log N(theta; 0, I) / N from the mean loss adds the gradient
+    # theta / N, which is a weight decay of 1 / N
     defaults = Defaults("adagrad", 0.02, 100, "constant", weight_decay=1 / spec.n, epochs=100)
     return Composition(model, ELBO(), seen, defaults)
 
@@ -96,7 +100,7 @@ def unit_gaussian(
     hidden: Annotated[tuple[int, ...], Knob("widths of the encoder's layers", low=1)] = (512, 512),
     decoder_hidden: Annotated[tuple[int, ...], Knob("widths of the decoder's layers", low=1)] = (512,),
 ) -> Composition:
-    """Pixels shifted to [-0.5, 0.5], ReLU layers, tanh on the output mean, unit variance."""
+    """A Gaussian likelihood with unit variance and a tanh on its mean; pixels in [-0.5, 0.5], ReLU layers."""
     complete(spec, "unit-gaussian")
     head = heads.Gaussian(spec.shape, "unit", squash="tanh")
     model = gaussian_vae(
@@ -113,13 +117,13 @@ def unit_gaussian(
 def linear(
     spec: DataSpec,
     *,
-    latent: Annotated[int, Knob("latent dimensions, at most the data's minus one", low=1)] = 10,
+    latent: Annotated[int, Knob("number of latents, below the number of data dimensions", low=1)] = 10,
 ) -> Composition:
-    """Linear encoder and decoder with one free sigma: its optimum is probabilistic PCA, reached here by gradients."""
+    """Linear encoder and decoder, one learned sigma; the optimum is probabilistic PCA, found by gradient descent."""
     complete(spec, "linear")
     if latent >= spec.dims:
         raise ChoiceError(f"recipe 'linear' needs fewer latents than data dimensions: `latent` below {spec.dims}")
-    # shift and one isotropic scale leave the model class as it is; the Jacobian goes into every reported number
+    # centring and one common scale do not change the class of models; reported numbers include the Jacobian
     posterior = Conditional(
         networks.MLP(spec.shape, latent, (), wide=spec.rules > 1), heads.Gaussian((latent,), "each")
     )

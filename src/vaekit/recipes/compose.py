@@ -1,6 +1,6 @@
-"""The general recipe: any prior, posterior, likelihood and objective that fit together.
+"""The general recipe: any compatible prior, posterior, likelihood and objective.
 
-Every named recipe that shares its networks is a setting of this one.
+The recipes in `named` are this one with other defaults.
 """
 
 from __future__ import annotations
@@ -34,41 +34,42 @@ from .signature import Pick
 
 
 def _space(spec: DataSpec, names: Mapping[str, str]) -> str:
-    """The first prior that lies where the posterior does."""
+    """The default prior: the first one registered in the space of the posterior, real or sphere."""
     space = POSTERIORS[names["posterior"]].traits["space"]
     return next(name for name, part in PRIORS.items() if part.traits["space"] == space)
 
 
 Prior = Annotated[
     Chosen,
-    Pick(PRIORS, "p(z); auto is N(0, I), or uniform on the sphere for a posterior on it", auto=_space, heading="Model"),
+    Pick(PRIORS, "p(z); auto: N(0, I), or uniform on the sphere for posterior sphere", auto=_space, heading="Model"),
 ]
 Posterior = Annotated[
     Chosen,
     Pick(
         POSTERIORS,
-        "q(z|x): diagonal or full-covariance Gaussian, a flow (iaf, nsf), on the sphere, or a point",
+        "q(z|x): Gaussian, diagonal or with full covariance, flow (iaf, nsf), on the sphere, or point (autoencoders)",
         "gaussian",
     ),
 ]
-Minimised = Annotated[Chosen, Pick(OBJECTIVES, "what is minimised; each takes some of the options below", "elbo")]
+Minimised = Annotated[Chosen, Pick(OBJECTIVES, "what training minimises; each objective has its own options", "elbo")]
 Latent = Annotated[
-    int | None, Knob("latent dimensions (from the data's size when not given)", low=1, heading="Networks")
+    int | None, Knob("number of latents; by default it depends on the size of the data", low=1, heading="Networks")
 ]
 Hidden = Annotated[
     tuple[int, ...] | None,
-    Knob("widths of the hidden layers, or channels of the convolutions, finest first", low=1),
+    Knob("widths of the encoder's hidden layers, or channels of its convolutions, finest grid first", low=1),
 ]
 Network = Annotated[
-    Chosen, Pick(NETWORKS, "dense or convolutional; auto goes by the data's size", auto=by_size, by_data=True)
+    Chosen,
+    Pick(NETWORKS, "dense or convolutional; auto decides by the size of the data", auto=by_size, by_data=True),
 ]
 Observed = Annotated[Chosen, dataclasses.replace(OBSERVE, heading="What the model sees")]
 Conditioned = Annotated[
-    str, Knob("what else encoder and decoder are given per datum: label, attributes, or a column of a few classes")
+    str, Knob("additional input of encoder and decoder: label, attributes, or the name of a column of a few classes")
 ]
 Corruption = Annotated[
     Chosen,
-    Pick(CORRUPTIONS, "what is done to x before it is encoded in training; the target stays clean", "none"),
+    Pick(CORRUPTIONS, "corrupts the encoder's input in training; the target stays clean", "none"),
 ]
 
 
@@ -88,10 +89,10 @@ def compose(
     condition: Conditioned = "none",
     corruption: Corruption,
 ) -> Composition:
-    """The default: dense networks for small images and vectors, convolutions above; a likelihood that fits the data.
+    """The default: dense networks for vectors and small images, else convolutions; a likelihood that suits the data.
 
-    ELBO(x) = E_{q(z|x)}[log p(x|z)] - KL(q(z|x) || p(z)), with any prior, posterior, likelihood and objective that fit
-    together.
+    ELBO(x) = E_{q(z|x)}[log p(x|z)] - KL(q(z|x) || p(z)), with any compatible prior, posterior, likelihood and
+    objective.
     """
     architecture = network.make(spec=spec, hidden=hidden, activation=activation.name)
     latent = latent if latent is not None else architecture.latent
@@ -123,20 +124,24 @@ def compose(
 def check_prior(
     spec: DataSpec, prior: Chosen, posterior: Chosen, condition: Condition | None, no_density: str | None
 ) -> None:
-    """Raise ChoiceError for a prior that cannot work with the posterior, with a condition or with the data."""
+    """Raise ChoiceError for a prior that is incompatible with the posterior, a condition or the data."""
     traits, name = prior.traits, prior.name
     if traits["space"] != posterior.traits["space"]:
         where = [part.name for part in PRIORS.values() if part.traits["space"] == posterior.traits["space"]]
         raise ChoiceError(
-            f"the prior {name} lies in another space ({traits['space']}) than the posterior {posterior.name} "
+            f"the prior {name} is defined on another space ({traits['space']}) than the posterior {posterior.name} "
             f"({posterior.traits['space']}): write `prior={where[0]!r}`, or leave `prior` out"
         )
     if condition and not traits["conditional"]:
         raise ChoiceError(
-            f"a {name} prior has no condition: write `prior='mixture'` or `prior='flow'`, or leave `condition` out"
+            f"the prior {name} does not support a condition: write `prior='mixture'` or `prior='flow'`, or leave "
+            "`condition` out"
         )
     if no_density and traits["density"]:
-        raise ChoiceError(f"an autoencoder has no density to make a {name} prior of: write `prior='normal'`")
+        raise ChoiceError(
+            f"the prior {name} needs a posterior with a density, which an autoencoder does not have: write "
+            "`prior='normal'`"
+        )
     if traits["rows"] and (spec.missing or is_mixed(spec)):
         raise ChoiceError(
             f"the pseudo-inputs of a {name} prior are rows of data, which cannot be learned where columns hold "
@@ -145,14 +150,18 @@ def check_prior(
 
 
 def choose_condition(spec: DataSpec, name: str) -> Condition | None:
-    """What the model is to be given beside x."""
+    """The condition of the model, or None.
+
+    Raises:
+        ChoiceError: the data have no such labels, attributes or column.
+    """
     if name == "none":
         return None
     if name in spec.categories:
         return Condition("label", spec.categories[name], name)
     if name not in ("label", "attributes"):
         raise ChoiceError(
-            f"`condition={name!r}`: the data have no such column of a few classes; choose from label, attributes"
+            f"`condition={name!r}`: the data have no such column with few classes; choose from label, attributes"
             + "".join(f", {column}" for column in (*spec.categories, *(c.name for c in spec.columns if c.categories)))
         )
     names = spec.classes if name == "label" else spec.attributes
@@ -165,9 +174,13 @@ def choose_condition(spec: DataSpec, name: str) -> Condition | None:
 
 
 def make_corruption(spec: DataSpec, corruption: Chosen, observation: Observation) -> nn.Module | None:
-    """What corrupts the encoder's input in training; None where nothing does."""
+    """The module that corrupts the encoder's input in training, or None.
+
+    Raises:
+        ChoiceError: an option is out of range, or the data are a mixed table or have missing values.
+    """
     low, high = x_range(observation) or (-1.0, 1.0)
-    made = corruption.make(low=low, high=high)
-    if made is not None and (spec.missing or is_mixed(spec)):
-        raise ChoiceError("corruption is for images and plain vectors, not for tables of mixed or missing values")
-    return made
+    module = corruption.make(low=low, high=high)
+    if module is not None and (spec.missing or is_mixed(spec)):
+        raise ChoiceError("corruption is for images and plain vectors, not for mixed tables or missing values")
+    return module

@@ -1,4 +1,4 @@
-"""What is trained (a model, an objective and an observation), and the data specification that recipes build from."""
+"""The result of a recipe, a `Composition` that `fit` can train, and its input, the `DataSpec`."""
 
 from __future__ import annotations
 
@@ -24,18 +24,25 @@ from vaekit.options import Defaults
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a recipe may know of the data: enough to rebuild the model without them.
+    """The properties of the data that recipes use. They suffice to rebuild a model without the data.
 
-    `shape` is the event of x (C, H, W), (C, L) or (D,); `scale` the lowest and highest raw value; `integer` whether
-    the raw data are whole numbers of a known range (uint8, bool, or 0 and 1 of any type); `n` the number of
-    training data; `classes` the names of the labels' classes and `attributes` those of the two-valued attributes,
-    where there are any; `categories` the values of the columns beside x that hold a few names or codes; `columns`
-    what each column of a table is, with its categories; `missing` whether nan stands for a value that is missing;
-    `double` whether float32 would blur the raw data; `row` how raw images and signals are shaped, so that flat rows
-    can be taken for them; `constant` the elements of vectors and counts that are the same in every training row, by
-    place, with their value; `class_counts` how many training rows each class has. `rules` is 1 of runs trained
-    before heads over counts were scaled by the data, continuous Bernoullis saw dequantised values and wide inputs
-    were scaled, 2 of all others.
+    Attributes:
+        kind: image, signal, vector or counts.
+        shape: shape of one x: (C, H, W), (C, L) or (D,).
+        n: number of training data.
+        scale: lowest and highest raw value.
+        integer: whether the raw data are whole numbers in a known range (uint8, bool, or 0 and 1 of any type).
+        classes: names of the labels' classes.
+        attributes: names of the two-valued attributes.
+        columns: kind and categories of each column of a table.
+        missing: whether the data have missing values (nan).
+        double: whether the raw data are kept in float64, because float32 cannot resolve their differences.
+        row: shape of one raw image or signal, so that flat rows can be reshaped to it.
+        categories: values of each column beside x that holds a few names or codes.
+        constant: flat index and value of each element that is the same in all training rows (vectors and counts).
+        class_counts: number of training rows of each class.
+        rules: 1 for runs trained before heads over counts were scaled by the data, continuous Bernoullis got
+            dequantised values and wide inputs were scaled; 2 for all others.
     """
 
     kind: str
@@ -56,12 +63,12 @@ class DataSpec:
 
     @classmethod
     def of(cls, data: Data) -> DataSpec:
-        # of rows as handed out: the same for maps
-        """What a recipe needs to know of `data`."""
+        """The specification of `data`."""
+        # row_dtype: of the rows as the model gets them, so that arrays in memory and memory maps agree
         integer = data.bits or row_dtype(data.train.raw.dtype).name == "uint8"
         low, high = (float(v) for v in data.scale)
         if not integer and low >= 0 and high <= 1:
-            low, high = 0.0, 1.0  # floats in the unit interval are taken for intensities of that range
+            low, high = 0.0, 1.0  # floats in [0, 1] are treated as intensities of that range
         return cls(
             data.kind,
             tuple(data.shape),
@@ -94,7 +101,7 @@ class DataSpec:
         columns = tuple(Column.from_json(c) for c in stored.get("columns", ()))
         categories = {name: tuple(values) for name, values in stored.get("categories", {}).items()}
         plain.setdefault("rules", 1)
-        constant = tuple((int(place), float(value)) for place, value in stored.get("constant", ()))
+        constant = tuple((int(index), float(value)) for index, value in stored.get("constant", ()))
         return cls(**plain | {"columns": columns, "categories": categories, "constant": constant})
 
     @property
@@ -104,7 +111,7 @@ class DataSpec:
 
 
 def _classes(data: Data) -> tuple[str, ...]:
-    """The names of the classes that the training labels belong to; none where there are no labels."""
+    """The names of the labels' classes; empty if no training row has a label."""
     labels = data.train.label
     if labels is None or not (labels >= 0).any():
         return ()
@@ -115,7 +122,7 @@ def _classes(data: Data) -> tuple[str, ...]:
 
 
 def _class_counts(data: Data, classes: int) -> tuple[int, ...]:
-    """How many training rows have each class; rows without a label count nowhere."""
+    """The number of training rows of each class; rows without a label are not counted."""
     if not classes:
         return ()
     labels = np.asarray(data.train.label)
@@ -123,36 +130,35 @@ def _class_counts(data: Data, classes: int) -> tuple[int, ...]:
 
 
 def _categories(data: Data) -> dict[str, tuple[str, ...]]:
-    """The values of each column of 2 to `FEW` distinct names or whole numbers, in order; attributes apart."""
-    found = {}
+    """The sorted values of each column of 2 to `FEW` distinct names or whole numbers, except attributes."""
+    categories = {}
     for name, column in data.train.columns.items():
         if name in data.attribute_names or np.asarray(column).dtype.kind not in "buiU":
             continue
         values = np.unique(np.concatenate([np.unique(s.columns[name]) for s in (data.train, data.valid, data.test)]))
-        values = values[values != ""] if values.dtype.kind == "U" else values  # a missing one is no class
+        values = values[values != ""] if values.dtype.kind == "U" else values  # a missing value is not a class
         if 2 <= len(values) <= FEW:
-            found[name] = tuple(str(v) for v in values.tolist())
-    return found
+            categories[name] = tuple(str(v) for v in values.tolist())
+    return categories
 
 
 def _constant(data: Data) -> tuple[tuple[int, float], ...]:
-    """The elements of vectors and counts that are the same in every training row, and the value of each."""
+    """(flat index, value) of each element of vectors and counts that is the same in all training rows."""
     raw = data.train.raw
     if data.kind not in ("vector", "counts") or isinstance(raw, Computed):
         return ()
     low, high = np.full(data.shape, np.nan), np.full(data.shape, np.nan)
     for _, block in blocks(raw, data.train.index, data.train.double):
         rows = data.events(block)
-        low, high = np.fmin(low, np.fmin.reduce(rows)), np.fmax(high, np.fmax.reduce(rows))  # of what is not nan
+        low, high = np.fmin(low, np.fmin.reduce(rows)), np.fmax(high, np.fmax.reduce(rows))  # fmin and fmax ignore nan
         if (low < high).all():
             return ()
-    places = np.flatnonzero(low == high)
-    return tuple((int(place), float(low.flat[place])) for place in places)
+    return tuple((int(index), float(low.flat[index])) for index in np.flatnonzero(low == high))
 
 
 @dataclass
 class Composition:
-    """Everything that `fit` trains: build one by a recipe or by hand.
+    """Everything that `fit` needs to train a model; built by a recipe or directly.
 
     Arguments:
         model: the latent-variable model.
@@ -160,8 +166,8 @@ class Composition:
         observation: how raw data become x.
         defaults: training defaults.
         start: called as start(composition, x) with a sample of training x (n, *event) before the first step.
-        condition: what the model is given beside x, if it is conditional.
-        targets: which labels the objective sees as y, if it uses any.
+        condition: the condition of a conditional model.
+        targets: the labels that a semi-supervised objective uses as y.
     """
 
     model: Model
@@ -204,13 +210,17 @@ def _support_name(support: constraints.Constraint) -> str:
 
 
 def check_support(composition: Composition) -> None:
-    """Refuse an observation whose x the likelihood has no density for, and say what to write instead."""
+    """Check that the observation's x lies in the support of the likelihood.
+
+    Raises:
+        ChoiceError: it does not; the message names an observation that does.
+    """
     head = getattr(composition.model.likelihood, "head", None)
     if not isinstance(head, Head):
-        return  # somebody's own likelihood: held against its distribution's support on the first batch
+        return  # a custom likelihood: training checks the first batch against its distribution's support
     have, want = _support_name(composition.observation.support), _support_name(head.support)
     if isinstance(composition.observation, Dequantised):
-        have = "open-unit"  # noise has moved every value off the ends
+        have = "open-unit"  # dequantisation noise keeps every value away from 0 and 1
     if have not in _INCLUDES[want]:
         fits = {
             "boolean": "binary",

@@ -1,4 +1,4 @@
-"""Observation, head and encoder made fit for the data: missing values, mixed columns, elements with one value."""
+"""Adapt observation, head and encoder to the data: missing values, mixed columns, constant elements."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from .composition import DataSpec
 
 
 def is_mixed(spec: DataSpec) -> bool:
-    """Whether the data are a table that needs `MixedTable` and `MixedHead`: not all of its columns real or counts."""
+    """Whether the data are a table with columns that are not real, which needs `MixedTable` and `MixedHead`."""
     return spec.kind == "vector" and any(column.kind != "real" for column in spec.columns)
 
 
 class Adapted(NamedTuple):
-    """What `adapt_inputs` makes of an observation, a head and an encoder.
+    """The result of `adapt_inputs`.
 
-    `wrap` turns a network that takes events of shape `event` (and perhaps a condition after them) into the encoder.
+    Attributes:
+        observation, head: adapted to the data.
+        event: shape of the input of the encoder's network.
+        wrap: turns a network for inputs of shape `event` (and a condition, if any) into an encoder of x.
     """
 
     observation: Observation
@@ -33,9 +36,10 @@ class Adapted(NamedTuple):
 
 
 def hold(spec: DataSpec, observation: Observation, head: Head) -> Head:
-    """`head` with the elements held that have one value in all training data, where the observation calls for that.
+    """A `Masked` head that fixes the elements that are constant in the training data.
 
-    A head that does not factorise over the elements comes back as it was, and takes them like any others.
+    The head is returned unchanged if there are no such elements, if the observation does not need them fixed, or if
+    the head does not factorise over the elements.
     """
     if not spec.constant or factor_density(head) is None:
         return head
@@ -44,18 +48,18 @@ def hold(spec: DataSpec, observation: Observation, head: Head) -> Head:
 
 
 def adapt_inputs(spec: DataSpec, observation: Observation, head: Head) -> Adapted:
-    """An observation and a head fit for the data's missing values, and what the encoder is to see of x.
+    """Adapt an observation, a head and the encoder's input to the data.
 
         seen, head, event, wrap = adapt_inputs(spec, Standardised(spec.shape), Gaussian(spec.shape))
         posterior = Conditional(wrap(networks.MLP(event, 2 * latent)), Gaussian((latent,)))
 
-    Counts are shown to the encoder as log(1 + x), categories one-hot. With missing values the observation learns how
-    often each element is there, the head becomes `Masked`, and the encoder sees zeros (the means of standardised data)
-    and the mask. Elements that have one value in all training data are held at it. Where `spec` calls for none of this,
-    everything comes back as it was: `event` is the data's shape, `wrap` gives its argument.
+    The encoder gets counts as log(1 + x) and categories one-hot. With missing values, the observation learns how often
+    each element is observed, the head becomes `Masked`, and the encoder gets zeros in their place (the means of
+    standardised data) and the mask. Elements that are constant in the training data are fixed; see `hold`. If none of
+    this applies, the arguments are returned unchanged, `event` is the data's shape and `wrap` is the identity.
 
     Raises:
-        ChoiceError: values are missing and the head does not factorise.
+        ChoiceError: the data have missing values and the head does not factorise.
     """
     event, which = tuple(spec.shape), None
     layers: list[Callable[[nn.Module], nn.Module]] = []

@@ -1,4 +1,4 @@
-"""Named recipes that are good settings of `compose`, each with its equation and paper."""
+"""Named recipes: `compose` with other defaults, each with its equation and paper."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ setting(
     "conv",
     compose,
     "Kingma and Welling 2013, arXiv:1312.6114",
-    """Convolutions for images (or signals) of any size and channels, made for 64x64x3 with 512 latents.
+    """Convolutional networks for images and signals of any size; 512 latents, enough for 64x64 colour images.
 
-    The model of `vae` with strided convolutions down to a small grid and transposed ones up again.
+    The model of `vae` with strided convolutions down to a small grid and transposed convolutions back up.
     """,
     network="conv",
     latent=512,
@@ -23,9 +23,9 @@ setting(
     "ae",
     compose,
     "Rumelhart, Hinton and Williams 1986, doi:10.1038/323533a0",
-    """An autoencoder: no prior, no noise in the code; under-complete by default, over-complete by `latent`.
+    """An autoencoder: deterministic codes, no prior; undercomplete by default, overcomplete with a large `latent`.
 
-    loss = -log p(x | z = f(x)). It has no log p(x), and codes between those of data may decode to anything.
+    loss = -log p(x | z = f(x)). It has no log p(x), and codes between those of the data may decode to anything.
     """,
     posterior="point",
     objective="autoencoder",
@@ -34,7 +34,7 @@ setting(
     "sparse",
     compose,
     "Ng 2011, CS294A lecture notes; Ranzato et al. 2007",
-    """A sparse autoencoder with a wide code, 256 numbers: few of them are large for any one datum.
+    """A sparse autoencoder: a code of 256 numbers, only a few of which are large for any one datum.
 
     loss = -log p(x | z) + l1 sum_j |z_j|.
     """,
@@ -47,9 +47,9 @@ setting(
     "denoising",
     compose,
     "Vincent et al. 2008, doi:10.1145/1390156.1390294",
-    """A denoising autoencoder: it encodes a corrupted x and is trained to give back the clean one.
+    """A denoising autoencoder: it encodes a corrupted x and learns to reconstruct the clean x.
 
-    loss = -log p(x | z = f(x~)), x~ drawn from the corruption: masking, Gaussian or salt-and-pepper noise.
+    loss = -log p(x | z = f(x~)), where x~ is x with masking (the default), Gaussian or salt-and-pepper noise.
     """,
     posterior="point",
     objective="autoencoder",
@@ -60,7 +60,7 @@ setting(
     "rae-l2",
     compose,
     "Ghosh et al. 2020, arXiv:1903.12436",
-    """A regularised autoencoder: the code kept small, and the decoder smooth by small weights W.
+    """A regularised autoencoder: penalties on the squared code z and the squared decoder weights W.
 
     loss = -log p(x | z) + l2/2 |z|^2 + decoder_decay/2 |W|^2; sample from a density fitted to the codes
     (`latents='gmm'`).
@@ -74,7 +74,7 @@ setting(
     "rae-gp",
     compose,
     "Ghosh et al. 2020, arXiv:1903.12436",
-    """A regularised autoencoder with a gradient penalty: the decoder's slope kept small.
+    """A regularised autoencoder: penalties on the squared code and the squared gradient of the decoder.
 
     loss = -log p(x | z) + l2/2 |z|^2 + gradient_penalty |d decoder(z) / dz|^2.
     """,
@@ -90,7 +90,7 @@ setting(
     "beta",
     compose,
     "Higgins et al. 2017, openreview Sy2fzU9gl",
-    """beta-VAE: a KL of weight beta.
+    """beta-VAE: the KL has the weight beta.
 
     loss = E_q[-log p(x|z)] + beta KL(q(z|x) || p(z)).
     """,
@@ -100,7 +100,7 @@ setting(
     "annealed",
     compose,
     "Burgess et al. 2018, arXiv:1804.03599",
-    """Annealed capacity: the KL is drawn to a number of nats that grows in training.
+    """Annealed capacity: the KL is held near a target that grows during training.
 
     loss = E_q[-log p(x|z)] + gamma |KL - C(step)|, C from 0 to `capacity` over `capacity_steps`.
     """,
@@ -110,9 +110,9 @@ setting(
     "constrained",
     compose,
     "Rezende and Viola 2018, arXiv:1810.00597",
-    """A constraint instead of a weight: a learned multiplier holds the distortion or the rate at a target.
+    """A constraint instead of a weight: a learned multiplier holds the rate (KL) or the distortion at a target.
 
-    min rate subject to distortion <= target (or the other way round), by the multiplier of the KKT conditions.
+    min distortion subject to rate <= target, or the other way round (`hold='distortion'`), by a Lagrange multiplier.
     """,
     objective="constrained",
 )
@@ -120,7 +120,7 @@ setting(
     "free-bits",
     compose,
     "Kingma et al. 2016, arXiv:1606.04934",
-    """Free bits: each latent may spend some nats before its KL costs anything.
+    """Free bits: the KL of a latent is penalised only above a minimum, so that latents stay in use.
 
     loss = E_q[-log p(x|z)] + sum_j max(free_bits, KL_j averaged over the batch).
     """,
@@ -133,7 +133,7 @@ setting(
     "tc",
     compose,
     "Chen et al. 2018, arXiv:1802.04942",
-    """beta-TCVAE: the KL of the aggregate posterior taken apart, its total correlation weighted.
+    """beta-TCVAE: the KL is split into three parts, and one of them, the total correlation, gets a larger weight.
 
     loss = E_q[-log p(x|z)] + alpha I(x; z) + beta KL(q(z) || prod_j q(z_j)) + gamma sum_j KL(q(z_j) || p(z_j)).
     """,
@@ -143,7 +143,7 @@ setting(
     "factor",
     compose,
     "Kim and Mnih 2018, arXiv:1802.05983",
-    """FactorVAE: total correlation by a critic that tells codes from codes with shuffled dimensions.
+    """FactorVAE: a penalty on the total correlation, which a critic estimates from codes and shuffled codes.
 
     loss = E_q[-log p(x|z)] + KL + gamma E_q[critic's log-odds that z is not shuffled].
     """,
@@ -153,7 +153,7 @@ setting(
     "dip",
     compose,
     "Kumar et al. 2018, arXiv:1711.00848",
-    """DIP-VAE: the covariance of the codes over the data drawn to the identity.
+    """DIP-VAE: a penalty draws the covariance of the codes over the data to the identity matrix.
 
     loss = -ELBO + off_diagonal sum_{i != j} Cov_ij^2 + diagonal sum_i (Cov_ii - 1)^2.
     """,
@@ -163,7 +163,7 @@ setting(
     "info",
     compose,
     "Zhao et al. 2019, arXiv:1706.02262",
-    """InfoVAE: less KL for each datum, and an MMD that holds the aggregate posterior to the prior.
+    """InfoVAE: an MMD matches the aggregate posterior to the prior; `alpha` reduces the weight of the KL.
 
     loss = E_q[-log p(x|z)] + (1 - alpha) KL + (alpha + weight - 1) MMD(q(z), p(z)).
     """,
@@ -173,7 +173,7 @@ setting(
     "wae",
     compose,
     "Tolstikhin et al. 2018, arXiv:1711.01558",
-    """Wasserstein autoencoder with the MMD: deterministic codes whose aggregate is held to the prior.
+    """Wasserstein autoencoder: deterministic codes; an MMD matches their distribution to the prior.
 
     loss = -log p(x | z) + weight MMD(q(z), p(z)).
     """,
@@ -184,9 +184,9 @@ setting(
     "aae",
     compose,
     "Makhzani et al. 2016, arXiv:1511.05644",
-    """Adversarial autoencoder: a critic that tells codes from draws of the prior holds their aggregate to it.
+    """Adversarial autoencoder: deterministic codes; a critic matches their distribution to the prior.
 
-    loss = -log p(x | z) - weight log D(z); the critic D is trained apart.
+    loss = -log p(x | z) - weight log D(z); the critic D is trained separately, to tell prior samples from codes.
     """,
     posterior="point",
     objective="aae",
@@ -198,7 +198,7 @@ setting(
     "iwae",
     compose,
     "Burda et al. 2016, arXiv:1509.00519; Tucker et al. 2019, arXiv:1810.04152",
-    """Importance-weighted autoencoder: a bound of K samples.
+    """Importance-weighted autoencoder: a tighter bound from K samples.
 
     log p(x) >= E log 1/K sum_k p(x, z_k) / q(z_k | x); `gradient='dreg'` for the doubly reparametrised gradient.
     """,
@@ -209,7 +209,7 @@ setting(
     "piwae",
     compose,
     "Rainforth et al. 2018, arXiv:1802.04537",
-    """Partially importance-weighted: the decoder trains on K samples, the encoder on groups of them.""",
+    """Partially importance-weighted: the decoder trains on the bound of K samples, the encoder on bounds of groups.""",
     objective="piwae",
     samples=20,
     groups=4,
@@ -218,7 +218,7 @@ setting(
     "ciwae",
     compose,
     "Rainforth et al. 2018, arXiv:1802.04537",
-    """Combined: a share `mix` of the ELBO and 1 - mix of the importance-weighted bound.""",
+    """Combined bound: `mix` times the ELBO plus 1 - `mix` times the importance-weighted bound.""",
     objective="ciwae",
     samples=20,
 )
@@ -226,9 +226,9 @@ setting(
     "wake-sleep",
     compose,
     "Hinton et al. 1995, doi:10.1126/science.7761831",
-    """Wake-sleep: the decoder learns from data, the encoder from the decoder's own dreams.
+    """Wake-sleep: the decoder learns from data, the encoder from samples of the model.
 
-    wake: -log p(x, z), z ~ q(z|x); sleep: -log q(z|x), (x, z) ~ p(x, z). Two parameter groups, no common bound.
+    wake: -log p(x, z), z ~ q(z|x); sleep: -log q(z|x), (x, z) ~ p(x, z). Two parameter groups, each with its own loss.
     """,
     objective="wake-sleep",
 )
@@ -239,7 +239,7 @@ setting(
     "mixture",
     compose,
     "Dilokthanakul et al. 2016, arXiv:1611.02648; Tomczak and Welling 2018",
-    """A learned mixture of Gaussians for a prior.
+    """A learned mixture of Gaussians as the prior.
 
     p(z) = sum_k pi_k N(z; m_k, s_k^2).
     """,
@@ -249,7 +249,7 @@ setting(
     "vamp",
     compose,
     "Tomczak and Welling 2018, arXiv:1705.07120",
-    """VampPrior: the posterior's own mixture over learned pseudo-inputs.
+    """VampPrior: a mixture of the model's own posteriors at learned pseudo-inputs.
 
     p(z) = 1/K sum_k q(z | u_k).
     """,
@@ -259,7 +259,7 @@ setting(
     "flow-prior",
     compose,
     "Chen et al. 2017, arXiv:1611.02731; Durkan et al. 2019, arXiv:1906.04032",
-    """A normalising flow for a prior.
+    """A normalising flow as the prior.
 
     log p(z) = log N(f(z); 0, I) + log |det df/dz|.
     """,
@@ -269,7 +269,7 @@ setting(
     "hierarchical",
     compose,
     "Burda et al. 2016; Tomczak and Welling 2018, section 3",
-    """A hierarchical prior: the latents of x have latents of their own.
+    """A hierarchical prior: a second layer of latents generates the first.
 
     p(z1) = integral p(z1 | z2) N(z2; 0, I) dz2, with q(z1 | x) q(z2 | z1).
     """,
@@ -279,7 +279,7 @@ setting(
     "full-covariance",
     compose,
     "Kingma and Welling 2019, arXiv:1906.02691, section 2.5",
-    """A posterior with full covariance.
+    """A Gaussian posterior with full covariance.
 
     q(z|x) = N(m(x), L(x) L(x)^T).
     """,
@@ -289,21 +289,21 @@ setting(
     "iaf",
     compose,
     "Kingma et al. 2016, arXiv:1606.04934",
-    """An inverse autoregressive flow for a posterior.""",
+    """An inverse autoregressive flow as the posterior.""",
     posterior="iaf",
 )
 setting(
     "nsf",
     compose,
     "Rezende and Mohamed 2015, arXiv:1505.05770; Durkan et al. 2019, arXiv:1906.04032",
-    """A coupling flow for a posterior, its density as cheap as its draws.""",
+    """A neural spline coupling flow as the posterior; its density is as cheap as its samples.""",
     posterior="nsf",
 )
 setting(
     "hyperspherical",
     compose,
     "Davidson et al. 2018, arXiv:1804.00891; De Cao and Aziz 2020, arXiv:2006.04437",
-    """Codes on the unit sphere, uniform under the prior.""",
+    """Codes on the unit sphere, with a uniform prior.""",
     posterior="sphere",
     latent=16,
 )
@@ -311,7 +311,7 @@ setting(
     "conditional",
     compose,
     "Sohn, Lee and Yan 2015",
-    """A conditional VAE: encoder and decoder are told the label (or the attributes, `condition='attributes'`).
+    """A conditional VAE: encoder and decoder also get the label (or the attributes, `condition='attributes'`).
 
     log p(x|c) >= E_{q(z|x,c)}[log p(x|z,c)] - KL(q(z|x,c) || p(z)).
     """,

@@ -1,4 +1,4 @@
-"""What recipes share: the choice of likelihood, observation and activation, and the start from the data."""
+"""Shared by recipes: the choice of likelihood, observation and activation, and the initialisation from the data."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from .composition import Composition, DataSpec
 from .inputs import Adapted, adapt_inputs, is_mixed
 from .signature import Pick
 
-Activation = Annotated[Chosen, Pick(networks.ACTIVATIONS, "the dense layers' nonlinearity", "gated", knobs=False)]
-Latent = Annotated[int, Knob("latent dimensions", low=1)]
+Activation = Annotated[Chosen, Pick(networks.ACTIVATIONS, "nonlinearity of the dense layers", "gated", knobs=False)]
+Latent = Annotated[int, Knob("number of latents", low=1)]
 Widths = Annotated[tuple[int, ...], Knob("widths of the hidden layers", low=1)]
 
 
 def default_likelihood(spec: DataSpec) -> str:
-    """Bernoulli for grey images of a known range, discretised logistic for colour bytes, negative binomial for counts,
-    each column its own for tables of several kinds, Gaussian for the rest.
+    """The name of the default likelihood for these data.
+
+    Negative binomial for counts; `mixed` for tables with columns that are not real; Bernoulli for binary data and for
+    grey images in a known range; discretised logistic for 8-bit colour images; Gaussian for all others.
     """
     if spec.kind == "counts":
         return "negative-binomial"
@@ -46,7 +48,7 @@ def make_head(spec: DataSpec, likelihood: Chosen) -> Head:
     """The head of a likelihood for these data.
 
     Raises:
-        ChoiceError: it is for tables and these are none, or they hold categories and it takes numbers.
+        ChoiceError: the likelihood is for tables only, or the data have categorical columns that it does not support.
     """
     tables = likelihood.traits["tables"]
     if tables and not spec.columns:
@@ -55,7 +57,7 @@ def make_head(spec: DataSpec, likelihood: Chosen) -> Head:
         )
     if not tables and any(column.kind == "categorical" for column in spec.columns):
         raise ChoiceError(
-            f"this table has columns of categories, which {likelihood.name} would take for numbers: write "
+            f"this table has categorical columns, which {likelihood.name} would treat as numbers: write "
             "`likelihood='mixed'`"
         )
     return likelihood.make(
@@ -74,8 +76,8 @@ Likelihood = Annotated[
     Chosen,
     Pick(
         LIKELIHOODS,
-        "p(x|z); auto is Bernoulli for grey images, discretised logistic for colour, negative binomial for counts, "
-        "else Gaussian",
+        "p(x|z); auto: Bernoulli for grey images, discretised logistic for colour, negative binomial for counts, mixed "
+        "for tables with other columns than numbers, else Gaussian",
         auto=_likelihood_by_data,
         by_data=True,
     ),
@@ -83,19 +85,19 @@ Likelihood = Annotated[
 
 
 def observe(spec: DataSpec, likelihood: Chosen, observation: Chosen) -> Adapted:
-    """Observation, head and what the encoder sees of x, for a likelihood and an observation.
+    """An observation, the likelihood's head and the encoder's input, adapted to the data.
 
-    Counts are shown to it as logarithms, categories one-hot, levels within [-1, 1], missing values with their mask.
+    As `adapt_inputs`, with levels rescaled to [-1, 1] for the encoder.
     """
-    made = adapt_inputs(spec, observation.make(spec=spec), make_head(spec, likelihood))
-    if not isinstance(made.observation, Levels):
-        return made
-    top = made.observation.levels - 1
-    return made._replace(wrap=lambda net: networks.Rescaled(made.wrap(net), 0, top))
+    adapted = adapt_inputs(spec, observation.make(spec=spec), make_head(spec, likelihood))
+    if not isinstance(adapted.observation, Levels):
+        return adapted
+    top = adapted.observation.levels - 1
+    return adapted._replace(wrap=lambda net: networks.Rescaled(adapted.wrap(net), 0, top))
 
 
 def x_range(observation: Observation) -> tuple[float, float] | None:
-    """The lowest and the highest x an observation gives, where it has such."""
+    """The lowest and the highest x of an observation; None if x is unbounded."""
     if isinstance(observation, Levels):
         return 0.0, observation.levels - 1.0
     if isinstance(observation, Grey):
@@ -104,8 +106,13 @@ def x_range(observation: Observation) -> tuple[float, float] | None:
 
 
 def start(composition: Composition, x: Tensor, wrap: Callable[[nn.Module], nn.Module] | None = None) -> None:
-    """Start from the data: the output at the best constant density, the centre of what the encoder sees of x
-    (`wrap` makes an encoder of a network), and whatever has a `start(x)` of its own.
+    """Initialise a model from training data x (n, *event).
+
+    The decoder starts at the best constant density, and the encoder's linear layer is centred on the mean of its input.
+    Then `start(x)` of every module that has this method is called, such as that of a VampPrior or a codebook.
+
+    Arguments:
+        wrap: as in `Adapted`; None if the encoder's linear layer is not to be centred.
     """
     likelihood = composition.model.likelihood
     if isinstance(likelihood, Conditional) and isinstance(likelihood.head, Head):

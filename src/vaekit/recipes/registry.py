@@ -1,8 +1,8 @@
-"""What a recipe is: a named way to call a function `(spec, **choices) -> Composition`.
+"""Recipes, named functions `(spec, **choices) -> Composition`, and their register.
 
 The function's annotated signature is the configuration: the command line derives its options from it, `run.json` stores
 the choices, and a run is rebuilt by calling the function again. Several recipes may share a function and differ in
-their settings.
+their defaults.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from .signature import Signature, signature_of
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named composition: calling it builds one.
+    """A named recipe; calling it with a `DataSpec` and choices builds a `Composition`.
 
     Arguments:
-        name: what it is called on the command line.
+        name: its name on the command line.
         function: (spec, **choices) -> Composition.
-        paper: where it comes from.
-        settings: defaults of this recipe where they differ from the function's; every one can be overridden.
-        text: what it is, its first line a summary, with its equation; the function's docstring where not given.
-        package: of the plug-in that registered it, if one did.
+        paper: the publication that introduced it.
+        settings: defaults that differ from the function's; users can override each.
+        text: its description: a one-line summary, then the equation. By default the function's docstring.
+        package: the package of the plug-in that registered it, or None.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Recipe:
 
     @property
     def description(self) -> str:
-        """What it is, with its equation."""
+        """The whole description: summary and equation."""
         return (self.text or inspect.getdoc(self.function) or "").strip()
 
     @property
@@ -59,23 +59,23 @@ class Recipe:
 
     @property
     def signature(self) -> Signature:
-        """What its function takes."""
+        """The arguments of its function."""
         return signature_of(self.function)
 
     @property
     def groups(self) -> dict[str, list[Argument]]:
-        """The arguments of its function by heading, with that function's defaults."""
+        """The arguments of its function by heading, with the function's defaults."""
         return self.signature.groups
 
     @property
     def arguments(self) -> list[Argument]:
-        """What it takes, in the order of help, with its own defaults."""
+        """Its arguments in the order of the help, with the recipe's defaults."""
         own = [argument for group in self.groups.values() for argument in group]
         return [dataclasses.replace(a, default=self.settings.get(a.name, a.default)) for a in own]
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """What it takes, as parameters of a Python function."""
+        """Its arguments as parameters of a Python function, by name."""
         keyword = inspect.Parameter.KEYWORD_ONLY
         return {
             a.name: inspect.Parameter(a.name, keyword, default=a.default, annotation=a.hint) for a in self.arguments
@@ -88,35 +88,35 @@ class Recipe:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """What each choice is when it is not given; None where that is left to the recipe."""
+        """The default of each argument, by name; None if the recipe decides from the data or the other arguments."""
         return {a.name: a.default for a in self.arguments}
 
     def defaults_for(self, spec: DataSpec, choices: Mapping[str, Any]) -> dict[str, Any]:
-        """`defaults` where these choices are made: of a knob that several parts declare, that of the part chosen."""
+        """`defaults` with these choices: a knob that several parts declare has the default of the chosen part."""
         return {**self.defaults, **self.signature.defaults(spec, {**self.settings, **choices}), **self.settings}
 
     def packages(self, choices: Mapping[str, Any]) -> dict[str, str]:
-        """The packages whose plug-ins registered this recipe or a part that these choices name, by what they name."""
-        found = {"recipe": self.package} if self.package else {}
+        """The plug-in packages that a run needs: of the recipe, as "recipe", and of each chosen part, by argument."""
+        packages = {"recipe": self.package} if self.package else {}
         for name, pick in self.signature.picks.items():
             chosen = {**self.settings, **choices}.get(name) or pick.default
             if chosen in pick.register and (package := pick.register[chosen].package):
-                found[name] = package
-        return found
+                packages[name] = package
+        return packages
 
     def __call__(self, spec: DataSpec, **choices: Any) -> Composition:
-        """Build it.
+        """Build the composition for data of this specification.
 
         Raises:
-            ChoiceError: a choice that does not exist or cannot work with the others or with the data, and why.
+            ChoiceError: a choice is unknown or incompatible with the other choices or the data.
         """
         return self.build(spec, choices)
 
     def build(self, spec: DataSpec, choices: Mapping[str, Any], strict: bool = True) -> Composition:
-        """Build it; options that no chosen part takes are refused if `strict`, else left out.
+        """Build the composition; an option that no chosen part has is an error if `strict`, else ignored.
 
         Raises:
-            ChoiceError: a choice that does not exist or cannot work with the others or with the data, and why.
+            ChoiceError: a choice is unknown or incompatible with the other choices or the data.
         """
         hints = {a.name: a.hint for a in self.arguments}
         for name, value in choices.items():
@@ -134,15 +134,17 @@ class Recipe:
         return composition
 
     def _no_argument(self, name: str, known: Mapping[str, Any]) -> str:
-        """What to say of an argument that is none of this recipe's."""
+        """The message for an argument that this recipe does not have."""
         if name in (*inspect.signature(load).parameters, *option_types()):
-            return f"{name!r} is about reading the data: give it to vk.load(source, {name}=...), and its result to fit"
+            return (
+                f"{name!r} is an option of reading data: pass it to vk.load(source, {name}=...) and its result to fit"
+            )
         training = (f.name for f in dataclasses.fields(Options))
         return unknown(f"argument of {self.name}", name, [*known, *training])
 
 
 BEFORE: dict[str, Any] = {"decoder_decay": None}
-"""What choices amounted to before they existed: a run whose run.json does not know one was trained so."""
+"""Values of choices that the run.json of older runs lacks: how those runs were trained."""
 
 
 RECIPES = Named[Recipe]("recipe")
@@ -152,8 +154,12 @@ RECIPES = Named[Recipe]("recipe")
 def recipe(name: str, paper: str) -> Callable[[Callable[..., Composition]], Recipe]:
     """Register a function as the recipe `name`.
 
-    Its first parameter is the `DataSpec`; each of the others is annotated with a `Knob` or, where it is a part that
-    users choose, with a `Pick`. Its docstring says what it is, the first line as a summary, with the equation.
+    Its first parameter is the `DataSpec`. Each of the others is annotated with a `Knob` or, if users choose a part by
+    it, with a `Pick`. The docstring is the description: a one-line summary, then the equation.
+
+    Arguments:
+        name: its name on the command line.
+        paper: the publication that introduced it.
     """
 
     def register(function: Callable[..., Composition]) -> Recipe:
@@ -164,14 +170,26 @@ def recipe(name: str, paper: str) -> Callable[[Callable[..., Composition]], Reci
 
 
 def setting(name: str, base: Recipe, paper: str, text: str, **settings: Any) -> Recipe:
-    """Register good settings of a recipe as the recipe `name`."""
+    """Register a recipe that differs from `base` in its defaults.
+
+    Arguments:
+        name: its name on the command line.
+        base: the recipe whose function it calls.
+        paper: the publication that introduced it.
+        text: its description: a one-line summary, then the equation.
+        settings: its defaults that differ from those of the function.
+    """
     module = sys._getframe(1).f_globals["__name__"]
     made = Recipe(name, base.function, paper, settings, inspect.cleandoc(text), package_of(module))
     return RECIPES.put(name, made, module)
 
 
 def get_recipe(name: str) -> Recipe:
-    """The recipe of this name; an unknown one is answered with the nearest."""
+    """The recipe of this name.
+
+    Raises:
+        ChoiceError: there is none; the message suggests the nearest name.
+    """
     if name not in RECIPES:
         raise ChoiceError(unknown("recipe", name, sorted(RECIPES), 0.4))
     return RECIPES[name]

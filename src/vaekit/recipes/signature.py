@@ -1,4 +1,4 @@
-"""What a recipe takes: the parameters of its function, and the knobs of all parts that it lets users choose from."""
+"""The arguments of a recipe: the parameters of its function, and the knobs of all parts that users can choose."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Pick:
-    """Annotates a parameter of a recipe's function that is a `Chosen` part: users write its name and set its knobs.
+    """Annotation of a recipe's parameter that takes a `Chosen` part: users give the part's name and set its knobs.
 
     Arguments:
-        register: what to choose from.
+        register: the parts to choose from.
         help: one line.
-        default: the name taken unless users choose; "auto" where `auto` decides.
-        auto: gives the name for the data and for the other names chosen, which may be "auto" themselves.
-        by_data: whether what `auto` gives goes by the data, so that any knob may apply beside it.
+        default: the name of the default part, or "auto" if `auto` decides.
+        auto: a function of the data and of the chosen names (some of which may still be "auto") that returns a name.
+        by_data: whether `auto` depends on the data, so that the knobs of every part may apply with "auto".
         knobs: whether users may set the knobs of the part.
-        heading: of the group of help that it opens.
+        heading: the heading of the help group that starts with this parameter.
     """
 
     register: Register
@@ -44,18 +44,18 @@ class Pick:
 
     @property
     def parts(self) -> list[Part]:
-        """What to choose from, the default first."""
+        """The parts to choose from, the default first."""
         return sorted(self.register.values(), key=lambda part: part.name != self.default)
 
     def argument(self, name: str) -> Argument:
-        """The choice of a part by its name."""
+        """The argument `name`, which takes the name of a part."""
         names = [*([AUTO] if self.auto else []), *(part.name for part in self.parts)]
         return Argument(name, "choice", self.default, names, self.help)
 
 
 @dataclass(frozen=True)
 class Declared:
-    """A part that declares a knob, and how: `pick` is the parameter by which the part is chosen."""
+    """The declaration of a knob by one part; `pick` is the name of the parameter that chooses the part."""
 
     pick: str
     part: Part
@@ -64,7 +64,13 @@ class Declared:
 
 @dataclass(frozen=True)
 class Signature:
-    """The arguments of a recipe's function as users give them."""
+    """The arguments of a recipe's function, as users write them.
+
+    Attributes:
+        function: the recipe's function.
+        picks: its parameters that choose a part, by name.
+        own: its other parameters, by name.
+    """
 
     function: Callable[..., Any]
     picks: Mapping[str, Pick]
@@ -72,17 +78,17 @@ class Signature:
 
     @property
     def declared(self) -> dict[str, list[Declared]]:
-        """The knobs of all parts that may be chosen, each with the parts that have it."""
-        found: dict[str, list[Declared]] = {}
+        """The knobs of all parts that can be chosen, each with its declaration by every part that has it."""
+        declared: dict[str, list[Declared]] = {}
         for name, pick in self.picks.items():
             for part in pick.parts if pick.knobs else ():
                 for knob, argument in part.knobs.items():
-                    found.setdefault(knob, []).append(Declared(name, part, argument))
-        return found
+                    declared.setdefault(knob, []).append(Declared(name, part, argument))
+        return declared
 
     @property
     def groups(self) -> dict[str, list[Argument]]:
-        """All arguments by the headings of their groups; what stands before the first heading has ""."""
+        """All arguments by the heading of their group; the heading of those before the first one is ""."""
         declared = self.declared
         merged = {name: self._merged(name, among) for name, among in declared.items()}
         under = {name: among[0].part.traits.get("heading", "") for name, among in declared.items()}
@@ -102,7 +108,7 @@ class Signature:
         for name, heading in under.items():
             if heading:
                 argument, names = merged[name], [part.name for part in below[heading]]
-                if len(names) == len(declared[name]) == 1:  # the heading says whose it is
+                if len(names) == len(declared[name]) == 1:  # the heading names the part
                     argument = dataclasses.replace(argument, help=declared[name][0].argument.help)
                 kind = below[heading][0].kind + "s" * (len(names) > 1)
                 shown = heading if names[0] in heading.split() else f"{heading} ({kind} {', '.join(names)})"
@@ -110,10 +116,10 @@ class Signature:
         return groups
 
     def _merged(self, name: str, among: list[Declared]) -> Argument:
-        """One argument of what several parts call by the same name: its default where they agree on it, else None.
+        """One argument for the knob of several parts that share its name; the default is None unless all have the same.
 
         Raises:
-            ChoiceError: they differ in type, or the name is taken by an argument of the recipe, of training or of data.
+            ChoiceError: they differ in type, or an argument of the recipe, of training or of reading has the same name.
         """
         first = among[0].argument
         for one in among:
@@ -151,22 +157,22 @@ class Signature:
         return {name: pick.register[names[name]] for name, pick in self.picks.items()}
 
     def defaults(self, spec: DataSpec, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The defaults of the knobs of the parts that these values choose; None where two of these parts differ."""
-        found: dict[str, list[Any]] = {}
+        """The defaults of the knobs of the chosen parts, by knob; None if two of these parts differ in it."""
+        defaults: dict[str, list[Any]] = {}
         for name, part in self.parts(spec, values).items():
             for knob, argument in part.knobs.items() if self.picks[name].knobs else ():
-                found.setdefault(knob, []).append(argument.default)
-        return {knob: one[0] if all(other == one[0] for other in one) else None for knob, one in found.items()}
+                defaults.setdefault(knob, []).append(argument.default)
+        return {knob: one[0] if all(other == one[0] for other in one) else None for knob, one in defaults.items()}
 
     def resolve(self, spec: DataSpec, values: Mapping[str, Any], strict: bool = True) -> dict[str, Any]:
-        """The arguments to call the function with: parts chosen, with their knobs, and its own arguments.
+        """The arguments to call the function with: the chosen parts with their knobs, and its other parameters.
 
         Arguments:
-            values: by name; None stands for the default.
-            strict: refuse knobs that no chosen part takes, rather than leave them out.
+            values: values by name; None stands for the default.
+            strict: whether a knob that no chosen part has is an error; else it is ignored.
 
         Raises:
-            ChoiceError: a value is out of range, or a knob is set that no chosen part takes.
+            ChoiceError: a value is out of range, or a knob is set that no chosen part has.
         """
         parts = self.parts(spec, values)
         declared = self.declared
@@ -184,7 +190,7 @@ class Signature:
         return {**chosen, **own}
 
     def _refuse_unused(self, name: str, value: Any, among: list[Declared], parts: Mapping[str, Part]) -> None:
-        """Raise ChoiceError for a knob that is set, not to its default, and that no chosen part takes."""
+        """Raise ChoiceError if no chosen part has this knob and its value is not the default."""
         if any(parts[d.pick] is d.part for d in among) or value == self._merged(name, among).default:
             return
         owners: dict[str, list[str]] = {}
@@ -199,13 +205,13 @@ class Signature:
 
 
 def _below(heading: str, declared: Mapping[str, list[Declared]]) -> list[Part]:
-    """The parts whose knobs stand below a heading."""
+    """The parts whose knobs are listed under a heading."""
     parts = {d.part.name: d.part for among in declared.values() for d in among}
     return [part for part in parts.values() if part.traits.get("heading") == heading]
 
 
 def _explained(among: list[Declared], agreed: bool) -> str:
-    """The help of a knob, with the parts that have it and their defaults unless all agree."""
+    """The help of a knob, with the names of the parts that have it, and their defaults unless these agree."""
     several = len({d.part.kind for d in among}) > 1
     texts = []
     for text in dict.fromkeys(d.argument.help for d in among):
@@ -225,13 +231,13 @@ def _plain(value: Any) -> str:
 
 @functools.cache
 def _reserved() -> set[str]:
-    """Names of arguments of training and of reading data."""
+    """The names of the options of training and of reading data, which a knob must not have."""
     return {f.name for f in dataclasses.fields(Options)} | set(inspect.signature(load).parameters) | set(option_types())
 
 
 @functools.cache
 def signature_of(function: Callable[..., Any]) -> Signature:
-    """What is declared in the signature of a recipe's function.
+    """The arguments that a recipe's function declares in its signature.
 
     Raises:
         TypeError: a parameter after the first is neither a `Pick` nor a `Knob`.

@@ -26,29 +26,35 @@ from .observations import Observe
 from .parts import Activation, Likelihood, Widths, observe, start
 from .registry import recipe
 
-CodePriorName = Annotated[Literal["autoregressive", "independent"], Knob("over the sequence of codes")]
+CodePriorName = Annotated[Literal["autoregressive", "independent"], Knob("prior over the sequence of codes")]
 CodeWidths = Annotated[
     tuple[int, ...] | None,
     Knob("channels of the convolutions, finest first, or widths of dense networks", low=1),
 ]
 Positions = Annotated[
     int | None,
-    Knob("codes per datum, by dense networks; images and signals have a grid of them when not given", low=1),
+    Knob("codes per datum, with dense networks; by default images and signals have a grid of codes", low=1),
 ]
-GridBlocks = Annotated[int, Knob("residual blocks at the grid of codes", low=0)]
+GridBlocks = Annotated[int, Knob("residual blocks on the grid of codes", low=0)]
 _CODE_PRIORS = {"autoregressive": AutoregressiveCodes, "independent": IndependentCodes}
 
 
 def _plain(spec: DataSpec, likelihood: Chosen, observation: Chosen) -> Adapted:
-    """`observe` where the encoder has a network of its own and sees x as it is."""
-    made = observe(spec, likelihood, observation)
-    if made.event != spec.shape:
-        raise ChoiceError("discrete codes are for images, signals and plain vectors: use `recipe='vae'` for tables")
-    return made
+    """`observe` for recipes whose encoder takes x itself.
+
+    Raises:
+        ChoiceError: the data are a mixed table or have missing values.
+    """
+    adapted = observe(spec, likelihood, observation)
+    if adapted.event != spec.shape:
+        raise ChoiceError(
+            "this recipe is for images, signals and vectors without missing values: use `recipe='vae'` for these data"
+        )
+    return adapted
 
 
 def _scale(observation: Observation) -> tuple[float, float] | None:
-    """The range of x where a network should not be given it as it is."""
+    """The range of x if networks need it rescaled, as for levels 0 .. 255; else None."""
     return (0.0, observation.levels - 1.0) if isinstance(observation, Levels) else None
 
 
@@ -62,7 +68,7 @@ def _quantised(
     likelihood: Chosen,
     observation: Chosen,
 ) -> Composition:
-    """What `build` makes of a quantiser, as a recipe."""
+    """The composition of a quantised VAE that `build` returns."""
     seen, head, _, _ = _plain(spec, likelihood, observation)
     if positions is None and spec.kind not in ("image", "signal"):
         positions = max(1, min(16, spec.dims // 4))  # of a vector; images and signals have a grid of codes
@@ -84,10 +90,14 @@ def _quantised(
 def vq(
     spec: DataSpec,
     *,
-    codes: Annotated[int, Knob("entries of the codebook", low=1)] = 128,
-    dim: Annotated[int, Knob("numbers per entry", low=1)] = 16,
-    codebook: Annotated[Literal["ema", "gradient"], Knob("learned by running averages (ema) or by gradient")] = "ema",
-    commitment: Annotated[float, Knob("weight that ties the encoder to its entries", low=0)] = 0.25,
+    codes: Annotated[int, Knob("number of entries of the codebook", low=1)] = 128,
+    dim: Annotated[int, Knob("dimensions of an entry", low=1)] = 16,
+    codebook: Annotated[
+        Literal["ema", "gradient"], Knob("how the codebook is learned: by running averages (ema) or by gradients")
+    ] = "ema",
+    commitment: Annotated[
+        float, Knob("weight of the commitment loss, which keeps the encoder's output near the entries", low=0)
+    ] = 0.25,
     prior: CodePriorName = "autoregressive",
     hidden: CodeWidths = None,
     positions: Positions = None,
@@ -95,10 +105,10 @@ def vq(
     likelihood: Likelihood,
     observation: Observe,
 ) -> Composition:
-    """VQ-VAE: discrete codes, the nearest entries of a learned codebook, with a learned prior over them.
+    """VQ-VAE: discrete codes, the nearest entries of a learned codebook, and a learned prior over the codes.
 
-    log p(x) >= log p(x | c(x)) + log P(c(x)): the code is a choice, so this is a bound with no KL to estimate. The
-    prior is trained beside the rest as a parameter group of its own.
+    log p(x) >= log p(x | c(x)) + log P(c(x)). The code c(x) is a deterministic function of x, so there is no KL to
+    estimate. The prior P is trained at the same time, as a separate parameter group.
     """
     decay = 0.99 if codebook == "ema" else None
     build = partial(vq_vae, codes=codes, dim=dim, decay=decay, commitment=commitment)
@@ -111,7 +121,7 @@ def fsq(
     *,
     levels: Annotated[
         tuple[int, ...],
-        Knob("how many levels each number of a code has; their product is the number of codes", low=2),
+        Knob("number of levels of each dimension of a code; their product is the number of codes", low=2),
     ] = (8, 6, 5),
     prior: CodePriorName = "autoregressive",
     hidden: CodeWidths = None,
@@ -120,7 +130,7 @@ def fsq(
     likelihood: Likelihood,
     observation: Observe,
 ) -> Composition:
-    """Finite scalar quantisation: each number of the code rounded to a few levels; no codebook to learn.
+    """Finite scalar quantisation: each dimension of a code is rounded to a few levels; no codebook is learned.
 
     log p(x) >= log p(x | c(x)) + log P(c(x)), as for `vq`.
     """
@@ -137,36 +147,36 @@ def semi_supervised(
     labelled: Annotated[
         int | None,
         Knob(
-            "how many labels it may see, equally many of each class (a hundredth of the data; all labels where some "
-            "rows have none)",
+            "number of labels used in training, the same for each class; by default a hundredth of the data, or all "
+            "labels if some rows have none",
             low=1,
         ),
     ] = None,
-    label_seed: Annotated[int, Knob("of the choice of labels")] = 0,
+    label_seed: Annotated[int, Knob("seed of the choice of these labels")] = 0,
     class_prior: Annotated[
         Literal["labels", "uniform"],
-        Knob("p(y): the frequencies of all labels in the training rows (those that `labelled` hides too), or uniform"),
+        Knob("p(y): the frequencies of all training labels, including those that `labelled` leaves out, or uniform"),
     ] = "labels",
     frequencies: Annotated[
         tuple[float, ...] | None,
-        Knob("p(y) itself, a number for each class in the order of their codes, up to a common factor"),
+        Knob("p(y), up to a common factor: one number per class, in the order of the class codes"),
     ] = None,
     alpha: Alpha = ALPHA,
-    latent: Annotated[int, Knob("latent dimensions beside the class", low=1)] = 40,
+    latent: Annotated[int, Knob("number of latents beside the class", low=1)] = 40,
     hidden: Widths = (300, 300),
     activation: Activation,
     likelihood: Likelihood,
     observation: Observe,
 ) -> Composition:
-    """M2: the class is a latent too, known for some of the data.
+    """M2: the class is a latent variable, known for some of the data; the model also learns a classifier.
 
-    p(x) = sum_y p(y) integral p(z) p(x | y, z) dz, with q(y|x) q(z|x,y); q(y|x) classifies.
+    p(x) = sum_y p(y) integral p(z) p(x | y, z) dz, with q(y|x) q(z|x,y); q(y|x) is the classifier.
     """
     classes = len(spec.classes)
     if classes < 2:
         raise ChoiceError(
-            "recipe 'semi-supervised' needs labels of two classes or more, and these data have none: name a column "
-            "(`label=COLUMN`), or use `recipe='vae'`"
+            f"recipe 'semi-supervised' needs labels of two classes or more, and these data have {classes or 'none'}: "
+            "name a column (`label=COLUMN`), or use `recipe='vae'`"
         )
     known = sum(spec.class_counts) or spec.n
     if labelled is not None and labelled > known:
@@ -188,20 +198,24 @@ def semi_supervised(
     )
 
 
-def class_frequencies(spec: DataSpec, name: str, given: tuple[float, ...] | None) -> list[float]:
-    """p(y) of the classes up to a common factor; a class that no training row has counts as one row.
+def class_frequencies(spec: DataSpec, name: str, frequencies: tuple[float, ...] | None) -> list[float]:
+    """p(y) of each class, up to a common factor.
+
+    Arguments:
+        name: "labels" for the numbers of training rows (at least 1 per class), or "uniform".
+        frequencies: p(y) itself, which takes precedence over `name`.
 
     Raises:
-        ChoiceError: the numbers given are not one above 0 for each class.
+        ChoiceError: `frequencies` is not one number above 0 per class.
     """
     classes = len(spec.classes)
-    if given is not None:
-        if len(given) != classes or not all(0 < f < math.inf for f in given):
+    if frequencies is not None:
+        if len(frequencies) != classes or not all(0 < f < math.inf for f in frequencies):
             raise ChoiceError(
                 f"`frequencies` must be {classes} numbers above 0, one for each of {', '.join(spec.classes)}, "
-                f"got {', '.join(f'{f:g}' for f in given)}"
+                f"got {', '.join(f'{f:g}' for f in frequencies)}"
             )
-        return list(given)
+        return list(frequencies)
     counts = spec.class_counts if name == "labels" else ()
     return [float(max(n, 1)) for n in counts or (1,) * classes]
 
@@ -213,27 +227,28 @@ def ladder(
     layers: Annotated[
         tuple[int, ...] | None,
         Knob(
-            "stochastic layers on each grid, coarsest first, the first number without a grid (by the data's size)",
+            "number of stochastic layers on each grid, coarsest first, preceded by the number without a grid (dense); "
+            "by default it depends on the size of the data",
             low=0,
         ),
     ] = None,
     width: Annotated[
-        int | None, Knob("channels on the finest grid, doubled on coarser ones; of vectors, of all layers", low=1)
+        int | None, Knob("channels on the finest grid, doubled on coarser ones; for vectors, width of layers", low=1)
     ] = None,
-    latent: Annotated[int | None, Knob("latent channels per layer; of vectors, latents per layer", low=1)] = None,
+    latent: Annotated[int | None, Knob("latent channels per layer; for vectors, latents per layer", low=1)] = None,
     blocks: Annotated[int, Knob("residual blocks on each grid of the encoder", low=1)] = 1,
     likelihood: Likelihood,
     observation: Observe,
     beta: Beta = 1.0,
     warmup: Warmup = 0,
-    free_bits: Annotated[float, Knob("nats per layer below which its KL costs nothing more", low=0)] = 0.0,
+    free_bits: Annotated[float, Knob("least KL of a layer in the loss, in nats; less is not rewarded", low=0)] = 0.0,
 ) -> Composition:
-    """A hierarchy of latent layers inferred from the top down, each posterior beside its prior.
+    """A hierarchy of latent layers; generation and inference share one pass from the top layer down.
 
-    p(x, z) = p(z_L) prod_l p(z_l | z_>l) p(x | z), with q(z_l | z_>l, x): generation and inference walk down together.
+    p(x, z) = p(z_L) prod_l p(z_l | z_>l) p(x | z), with q(z | x) = prod_l q(z_l | z_>l, x).
     """
     if layers is not None and sum(layers) < 1:
-        raise ChoiceError(f"`layers` must be counts of layers, one or more in all, got {layers}")
+        raise ChoiceError(f"`layers` must be numbers of layers with a sum of 1 or more, got {layers}")
     seen, head, _, _ = _plain(spec, likelihood, observation)
     model = top_down(spec.shape, head, layers, width, latent, blocks, values=_scale(seen))
     return Composition(
