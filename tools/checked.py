@@ -139,7 +139,7 @@ BUGS = [
         "training/test_fit.py::test_a_non_finite_term_stops_naming_step_and_term",
     ),
     Bug(
-        "0..255 data train silently against a sigmoid",
+        "0..255 data are silently trained with a sigmoid output",
         "a recipe refuses them before training and says what to write",
         "range of the raw data not checked",
         "recipes/parts.py",
@@ -147,7 +147,7 @@ BUGS = [
         "training/test_fit.py::test_bytes_as_floats_are_refused_with_the_remedy",
     ),
     Bug(
-        "0..255 data train silently against a sigmoid, in a user's own network",
+        "0..255 data are silently trained with a sigmoid output, in a user's own network",
         "refused before training, because they are outside the distribution's support",
         "support not checked on the first batch",
         "training/fit.py",
@@ -249,7 +249,7 @@ BUGS = [
     ),
     Bug(
         "state is left in class attributes",
-        "a training owns its state; the next one in the same process starts from scratch",
+        "a training run owns its state; the next one in the same process starts from scratch",
         "optimiser state kept in the class",
         "training/step.py",
         (
