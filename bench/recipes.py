@@ -60,7 +60,7 @@ def trained(name: str, minutes: float) -> vk.Run:
         command += ["--resume"]
     # threads wait as on an idle machine, although the load average still includes the previous run
     environment = {"OMP_WAIT_POLICY": "ACTIVE", **os.environ}
-    with tempfile.TemporaryDirectory() as cache:  # an empty cache, as in a first training
+    with tempfile.TemporaryDirectory() as cache:  # an empty cache, as in a first run
         environment["TORCHINDUCTOR_CACHE_DIR"] = cache
         subprocess.run([*command, "--out", str(path)], check=True, stdout=subprocess.DEVNULL, env=environment)
     return vk.open(path)

@@ -1,4 +1,4 @@
-"""Compare how OpenMP threads wait, alone and beside another training: python bench/threads.py
+"""Compare how OpenMP threads wait, alone and beside another run: python bench/threads.py
 
 By default OpenMP threads spin while they wait. This is fastest alone, and very slow when another program uses the same
 cores. Each setting trains the same model in a process of its own, and the settings alternate; `beside` means that a
@@ -61,7 +61,7 @@ def work(steps: int, choices: dict[str, Any]) -> None:
 
 
 def start(setting: str, steps: int, choices: dict[str, Any]) -> subprocess.Popen[str]:
-    """Start a training with these thread settings, and wait until it has taken its first steps."""
+    """Start a training run with these thread settings, and wait until it has taken its first steps."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
     command = [sys.executable, __file__, "--work", json.dumps([steps, choices])]
     process = subprocess.Popen(command, env={**clean, **SETTINGS[setting]}, stdout=subprocess.PIPE, text=True)
@@ -72,7 +72,7 @@ def start(setting: str, steps: int, choices: dict[str, Any]) -> subprocess.Popen
 
 
 def timed(setting: str, model: str, beside: bool) -> float:
-    """Milliseconds per step, alone or beside another training with the same setting."""
+    """Milliseconds per step, alone or beside another run with the same setting."""
     steps, choices = MODELS[model]
     other = start(setting, 10**6, choices) if beside else None
     try:
@@ -91,9 +91,9 @@ def main() -> None:
         "",
         "torch computes with OpenMP threads. How they wait for each other decides how fast a training",
         "[step](glossary.md#step) is when another program uses the same cores. Each table gives milliseconds per step,",
-        "alone and beside a second training with the same setting. Ideally a step takes twice as long beside another.",
-        "The command line sets GOMP_SPINCOUNT=10000 unless the environment variable is already set. In Python, set it",
-        "before importing torch.",
+        "alone and beside a second training run with the same setting. Ideally a step takes twice as long beside",
+        "another run. The command line sets GOMP_SPINCOUNT=10000 unless the environment variable is already set. In",
+        "Python, set it before importing torch.",
         "",
         f"Made by `python bench/threads.py` on Fashion-MNIST: {ROUNDS} rounds in which the settings alternate,",
         f"{os.cpu_count()} cores, load before the run {load:.2f}.",

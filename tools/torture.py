@@ -1,11 +1,11 @@
-"""Kill trainings, fill their disk, and run several at once; check that the runs recover without loss.
+"""Kill training runs, fill their disk, and run several at once; check that the runs recover without loss.
 
     python tools/torture.py --kills 300
     python tools/torture.py --only disk --seed 3
 
-- kill: a training is killed before or after its k-th step, rename, flush or removal, or while a file is half written,
+- kill: a run is killed before or after its k-th step, rename, flush or removal, or while a file is half written,
   up to four times in a row.
-- disk: the size of a training's files is limited, as on a full disk.
+- disk: the size of a run's files is limited, as on a full disk.
 - crowd: several processes train into one directory; then threads share one cache and measure one run.
 
 After each, the resumed training must end with the same weights, checkpoint and records as an undisturbed one.
@@ -42,7 +42,7 @@ KILLED, REFUSED, BROKEN = 9, 3, 4
 LATE = 120
 """Seconds after which a child is considered to hang."""
 MOST_KILLS = 4
-"""Maximum number of kills of one training."""
+"""Maximum number of kills of one run."""
 
 
 class Failure(Exception):
@@ -149,7 +149,7 @@ def ended(pid: int, hear: int) -> tuple[int, str]:
     return (KILLED if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)), text
 
 
-# --- comparison with an undisturbed training ------------------------------------------------------------------------
+# --- comparison with an undisturbed run -----------------------------------------------------------------------------
 
 
 def state(run: Path) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def compare(run: Path, whole: dict[str, Any]) -> None:
     found = state(run)
     for name, value in whole.items():
         if found[name] != value:
-            raise Failure(f"{name} differs from an undisturbed training")
+            raise Failure(f"{name} differs from an undisturbed run")
     left = [p.name for p in run.rglob("*") if p.name.endswith(".part")]
     if left:
         raise Failure(f"unfinished files remain: {', '.join(left)}")
@@ -196,7 +196,7 @@ def looked_at(run: Path) -> str:
 def kill(
     folder: Path, rng: random.Random, whole: dict[str, Any], counts: collections.Counter[str], events: int
 ) -> None:
-    """Kill one training up to `MOST_KILLS` times, open it after each kill, then let it finish."""
+    """Kill one run up to `MOST_KILLS` times, open it after each kill, then let it finish."""
 
     def doomed(event: int, key: str) -> None:
         kill_at(event, random.Random(key))
@@ -206,7 +206,7 @@ def kill(
         event, key = rng.randint(1, max(1, events // rng.choice((1, 2, 4, 8)))), str(rng.random())
         status, text = child(lambda e=event, k=key: doomed(e, k))
         if status in (BROKEN, REFUSED):
-            raise Failure(f"a training ended in an error instead of being killed: {text[-3000:]}")
+            raise Failure(f"a run ended in an error instead of being killed: {text[-3000:]}")
         counts["kills"] += status == KILLED
         status, text = child(lambda: looked_at(folder / "run"))
         if status == BROKEN:
@@ -236,7 +236,7 @@ def disk(
     counts["disk full, with a proper message" if status == REFUSED else "enough space"] += 1
     status, text = child(lambda: train(folder))
     if status:
-        raise Failure(f"a training does not resume after a full disk: {text[-3000:]}")
+        raise Failure(f"a run does not resume after a full disk: {text[-3000:]}")
     compare(folder / "run", whole)
     counts["ended in the same bytes"] += 1
 
@@ -250,9 +250,9 @@ def crowd(
     if broken := [text for status, text in ends if status not in (0, REFUSED)]:
         raise Failure(f"several processes in one directory: {broken[0][-3000:]}")
     counts["refused beside another"] += sum(status == REFUSED for status, _ in ends)
-    status, text = child(lambda: train(folder))  # resumes if no process finished the training
+    status, text = child(lambda: train(folder))  # resumes if no process has finished
     if status:
-        raise Failure(f"a training started by several processes does not resume: {text[-3000:]}")
+        raise Failure(f"a run started by several processes does not resume: {text[-3000:]}")
     compare(folder / "run", whole)
     status, text = child(lambda: together(folder))
     if status:
@@ -299,7 +299,7 @@ TORTURES: dict[str, Callable[..., None]] = {"kill": kill, "disk": disk, "crowd":
 def torture(
     kills: int, seed: int, only: str | None = None, say: Callable[[str], None] = print
 ) -> collections.Counter[str]:
-    """Disturb trainings until `kills` kills have happened (with `only="disk"` or "crowd": that many disturbances).
+    """Disturb runs until `kills` kills have happened (with `only="disk"` or "crowd": that many disturbances).
 
     Raises:
         Failure: something was lost.
@@ -323,7 +323,7 @@ def torture(
         shutil.rmtree(root / "run")
         status, events = child(undisturbed)
         if status:
-            raise Failure(f"an undisturbed training failed: {events}")
+            raise Failure(f"an undisturbed run failed: {events}")
         whole, round_ = state(root / "run"), 0
         while (counts["kills"] if only in (None, "kill") else round_) < kills:
             rng = random.Random(f"{seed}-{round_}")
