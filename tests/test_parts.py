@@ -222,9 +222,26 @@ def corruption(part):
     trained(composed(corruption=part.name), VECTORS)
 
 
-CONTRACTS = {
-    one.__name__: one for one in (prior, posterior, likelihood, objective, network, activation, observation, corruption)
-}
+def code_prior(part):
+    """Logits of each code go by the codes before it alone, and the probabilities of all sequences sum to 1."""
+    torch.manual_seed(0)
+    net = Chosen(part, {}).make(positions=3, codes=2)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter)
+    every = torch.cartesian_prod(*[torch.arange(2)] * 3)
+    logits = net(every)
+    assert logits.shape == (8, 3, 2)
+    log_p = torch.log_softmax(logits, -1).gather(-1, every[..., None]).sum((1, 2))
+    assert float(log_p.exp().sum().detach()) == pytest.approx(1.0, rel=1e-5)
+    drawn = net.generate(4, lambda i, logits: logits.argmax(-1))
+    assert drawn.shape == (4, 3)
+    images = get_recipe("vq")(IMAGES, prior=part.name, codes=4, dim=2, hidden=(4, 8))
+    trained(images, IMAGES)
+    used(images, IMAGES)
+
+
+KINDS_OF_PARTS = (prior, posterior, likelihood, objective, network, activation, observation, corruption, code_prior)
+CONTRACTS = {one.__name__.replace("_", " "): one for one in KINDS_OF_PARTS}
 
 
 @pytest.mark.parametrize(("kind", "name"), PARTS)

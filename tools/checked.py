@@ -142,7 +142,7 @@ BUGS = [
         "0..255 data are silently trained with a sigmoid output",
         "a recipe refuses them before training and says what to write",
         "range of the raw data not checked",
-        "recipes/parts.py",
+        "recipes/observations.py",
         (("if not spec.integer and (low < 0 or high > 1):", "if False:"),),
         "training/test_fit.py::test_bytes_as_floats_are_refused_with_the_remedy",
     ),

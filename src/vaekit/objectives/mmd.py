@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from .one_layer import OneLayer, learns_prior, scheduled
 from .schedules import Schedule
 
 Kernel = Callable[[Tensor, float], Tensor]
-KernelName = Annotated[Literal["imq", "gaussian"], Knob("of the MMD: inverse multiquadratic (imq) or Gaussian")]
+KernelName = Annotated[str, Knob("of the MMD: inverse multiquadratic (imq) or Gaussian", among=KERNELS)]
 Weight = Annotated[float | Schedule, Knob("weight of the MMD", low=0)]
 
 

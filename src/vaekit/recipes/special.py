@@ -12,7 +12,7 @@ from vaekit.data.observation import Levels, Observation
 from vaekit.errors import ChoiceError
 from vaekit.models.hierarchy import top_down
 from vaekit.models.m2 import m2
-from vaekit.models.quantised import AutoregressiveCodes, IndependentCodes, fsq_vae, vq_vae
+from vaekit.models.quantised import CODE_PRIORS, fsq_vae, vq_vae
 from vaekit.models.vae import VAE
 from vaekit.objectives import ELBO, Quantised, SemiSupervised
 from vaekit.objectives.elbo import Beta, Warmup
@@ -25,8 +25,9 @@ from .inputs import Adapted
 from .observations import Observe
 from .parts import Activation, Likelihood, Widths, observe, start
 from .registry import recipe
+from .signature import Pick
 
-CodePriorName = Annotated[Literal["autoregressive", "independent"], Knob("prior over the sequence of codes")]
+OverCodes = Annotated[Chosen, Pick(CODE_PRIORS, "prior over the sequence of codes", "autoregressive")]
 CodeWidths = Annotated[
     tuple[int, ...] | None,
     Knob("channels of the convolutions, finest first, or widths of dense networks", low=1),
@@ -36,7 +37,6 @@ Positions = Annotated[
     Knob("codes per datum, with dense networks; by default images and signals have a grid of codes", low=1),
 ]
 GridBlocks = Annotated[int, Knob("residual blocks on the grid of codes", low=0)]
-_CODE_PRIORS = {"autoregressive": AutoregressiveCodes, "independent": IndependentCodes}
 
 
 def _plain(spec: DataSpec, likelihood: Chosen, observation: Chosen) -> Adapted:
@@ -61,7 +61,7 @@ def _scale(observation: Observation) -> tuple[float, float] | None:
 def _quantised(
     spec: DataSpec,
     build: Callable[..., VAE],
-    prior: str,
+    prior: Chosen,
     hidden: tuple[int, ...] | None,
     positions: int | None,
     blocks: int,
@@ -79,7 +79,7 @@ def _quantised(
         hidden=hidden or (300, 300),
         blocks=blocks,
         positions=positions,
-        prior=_CODE_PRIORS[prior],
+        prior=lambda positions, codes: prior.make(positions=positions, codes=codes),
         scale=_scale(seen),
     )
     defaults = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
@@ -98,7 +98,7 @@ def vq(
     commitment: Annotated[
         float, Knob("weight of the commitment loss, which keeps the encoder's output near the entries", low=0)
     ] = 0.25,
-    prior: CodePriorName = "autoregressive",
+    prior: OverCodes,
     hidden: CodeWidths = None,
     positions: Positions = None,
     blocks: GridBlocks = 1,
@@ -123,7 +123,7 @@ def fsq(
         tuple[int, ...],
         Knob("number of levels of each dimension of a code; their product is the number of codes", low=2),
     ] = (8, 6, 5),
-    prior: CodePriorName = "autoregressive",
+    prior: OverCodes,
     hidden: CodeWidths = None,
     positions: Positions = None,
     blocks: GridBlocks = 1,

@@ -9,7 +9,7 @@ import functools
 import inspect
 import math
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -38,6 +38,7 @@ class Knob:
         above, below: bounds that are themselves not allowed.
         heading: of the group that it is listed in; that of the knob before it when empty.
         when: other choices beside one of which it means something, such as {"network": ["auto", "conv"]}.
+        among: the names to choose from, for a name that is looked up in a mapping.
     """
 
     help: str
@@ -47,6 +48,7 @@ class Knob:
     below: float = math.inf
     heading: str = ""
     when: Mapping[str, list[str]] = field(default_factory=dict)
+    among: Collection[str] = ()
 
     def __repr__(self) -> str:
         return repr(self.help)  # the reference shows it in signatures
@@ -128,7 +130,7 @@ def _argument(parameter: inspect.Parameter, hint: Any, knob: Knob) -> Argument:
     parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     optional = " | None" if type(None) in parts else ""
     for part in parts:
-        options = [str(c) for c in get_args(part)] if get_origin(part) is Literal else None
+        options = [*knob.among] or ([str(c) for c in get_args(part)] if get_origin(part) is Literal else None)
         kind = "choice" if options else next((word for word, known in PLAIN.items() if known == part), None)
         if kind:
             default = parameter.default

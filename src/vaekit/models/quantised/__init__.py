@@ -12,10 +12,11 @@ whose only gap is that the posterior is a single sequence of codes: all of its s
 from .coded import Choice, Coded
 from .models import QuantisedEncoder, fsq_vae, quantised_vae, vq_vae
 from .networks import GridDecoder, GridEncoder, Offset, Once, grid_of
-from .prior import AutoregressiveCodes, CodePrior, CodeSequence, IndependentCodes
+from .prior import CODE_PRIORS, AutoregressiveCodes, CodePrior, CodeSequence, IndependentCodes, code_prior
 from .quantisers import FiniteScalarQuantiser, Quantiser, VectorQuantiser
 
 __all__ = [
+    "CODE_PRIORS",
     "AutoregressiveCodes",
     "Choice",
     "CodePrior",
@@ -30,6 +31,7 @@ __all__ = [
     "QuantisedEncoder",
     "Quantiser",
     "VectorQuantiser",
+    "code_prior",
     "fsq_vae",
     "grid_of",
     "quantised_vae",

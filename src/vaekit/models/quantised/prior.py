@@ -12,11 +12,29 @@ from torch import Tensor, nn
 from vaekit.densities import _from_noise
 from vaekit.densities.drawing import Tempered
 from vaekit.noise import Noise
+from vaekit.utils.register import Builder, Register
 
 from .coded import exact, once
 from .quantisers import Quantiser
 
+CODE_PRIORS = Register("code prior", {"positions": "codes per example", "codes": "number of different codes"})
+"""The priors over sequences of codes by name."""
 
+
+def code_prior(name: str, paper: str) -> Callable[[Builder], Builder]:
+    """Register a network that gives the logits of each code from those before it as the code prior `name`.
+
+    It is given `positions`, the codes per example, and `codes`, the number of different codes, and has the methods of
+    `IndependentCodes`. Its parameters annotated with a `Knob` are its options.
+
+    Arguments:
+        name: its name on the command line.
+        paper: its source.
+    """
+    return CODE_PRIORS.add(name, paper)
+
+
+@code_prior("independent", "van den Oord et al. 2017, arXiv:1711.00937")
 class IndependentCodes(nn.Module):
     """P(codes) = prod_i P_i(c_i), a learned table of logits; uniform at the start."""
 
@@ -56,6 +74,7 @@ class _Block(nn.Module):
         return h + self.dense(self.norm2(h))
 
 
+@code_prior("autoregressive", "van den Oord et al. 2017, arXiv:1711.00937; Vaswani et al. 2017, arXiv:1706.03762")
 class AutoregressiveCodes(nn.Module):
     """P(codes) = prod_i P(c_i | c_<i) by a small causal transformer (Vaswani et al. 2017) with learned positions.
 
