@@ -29,7 +29,7 @@ help:
 	@echo "make bench          measure speed beside other libraries"
 	@echo "make bench-quality, bench-recipes    measure the quality of the default recipe, and of every recipe"
 	@echo "make bench-explorer    measure the explorer page's speed and size"
-	@echo "make bench-studies     run the studies at full length, 2.5 hours"
+	@echo "make bench-studies     run the studies at full length, about 2 hours"
 	@echo "make bench-threads     time training alone and beside another program"
 	@echo "make bench-startup     measure the CPU time of help, lists and error messages"
 	@echo "make catalogue      update the stored help and lists after a change to recipes or studies"

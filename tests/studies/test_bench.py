@@ -140,6 +140,21 @@ def test_the_clock_ends_a_model_where_it_is(digits, tmp_path, clock):
     assert len(vk.open(tmp_path / "one").encode("test", n=5)) == 5
 
 
+def test_a_given_number_of_steps_does_not_depend_on_the_clock(digits, tmp_path, clock):
+    clock.per_step = 30.0  # a budget of 0.25 minutes would end after the first record
+    plans = {"one": Plan("vae", SMALL), "two": Plan("vae", SMALL)}
+    bench = Bench(digits, 0.25, tmp_path, steps=60)
+    assert bench.steps_within(plans["one"], 2) == 60
+    runs = bench.train({"one": plans["one"]})
+    runs = bench.train(plans)  # "one" is kept
+    assert steps(tmp_path) == {"one": 60, "two": 60}
+    assert {run.config["step"] for run in runs.values()} == {60}
+    with pytest.raises(RunError, match="has 60 training steps, more than steps=50"):
+        Bench(digits, 0.25, tmp_path, steps=50).train(plans)
+    Bench(digits, 0.25, tmp_path, steps=70).train(plans)
+    assert steps(tmp_path) == {"one": 70, "two": 70}
+
+
 def test_sizes_grow_with_the_minutes_alone(digits, tmp_path):
     at = [Bench(digits, m, tmp_path).sized(100, 1600) for m in (0.1, 0.5, 2.0, 8.0, 60.0)]
     assert at == [100, 100, 400, 1600, 1600]
@@ -191,6 +206,9 @@ def test_a_study_writes_a_page_that_needs_nothing_else(tiny, tmp_path, clock, mo
     found = json.loads((tmp_path / "study-tiny-digits.runs" / "findings.json").read_text())
     assert f"{found['numbers']['steps']:,}" in page
     assert "vaekit study tiny digits --minutes 0.25" in page
+    page = study("tiny", minutes=0.25, steps=600, out="fixed.html").read_text()
+    assert "1 model, 600 steps each</" in page
+    assert "vaekit study tiny digits --minutes 0.25 --steps 600 --out fixed.html" in page
 
 
 def test_on_the_command_line(tiny, tmp_path, monkeypatch, capsys):

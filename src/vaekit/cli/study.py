@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from vaekit.utils.wording import worded
 
-from .output import Doing, check_file, check_source
+from .output import Doing, at_least, check_file, check_source
 
 
 def study(
@@ -18,6 +18,7 @@ def study(
     /,
     *,
     minutes: float | None = None,
+    steps: int | None = None,
     label: str | None = None,
     group: str | None = None,
     out: str | None = None,
@@ -32,6 +33,9 @@ def study(
         A name or a path; the study's own data when not given.
     minutes
         Total time budget for training, measuring and drawing (7). Run again for longer, it trains the kept models on.
+    steps
+        Training steps of each model, instead of as many as the time allows: the results do not depend on the machine's
+        speed. --minutes then only sets how many examples are measured.
     label
         Column to take classes from.
     group
@@ -52,6 +56,7 @@ def study(
     chosen = catalogue.study(name)
     wanted = source if source is not None else chosen.data
     check_source(wanted)
+    at_least(1, steps=steps)
     path = None if out is None else check_file(out, (".html",))
     from vaekit import studies  # torch is imported from here on
 
@@ -60,7 +65,7 @@ def study(
     data = load(wanted, **{name: column for name, column in asked.items() if column is not None})
     try:
         with Doing() as doing:
-            print(studies.study(name, data, minutes=minutes, out=path, progress=doing))
+            print(studies.study(name, data, minutes=minutes, steps=steps, out=path, progress=doing))
     except KeyboardInterrupt:
         print("interrupted: what was trained is kept; the same command goes on from there", file=sys.stderr)
         return 130

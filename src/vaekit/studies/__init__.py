@@ -27,6 +27,7 @@ def study(
     data: Data | str | Path | None = None,
     *,
     minutes: float = MINUTES,
+    steps: int | None = None,
     out: str | Path | None = None,
     progress: OnProgress | None = None,
 ) -> Path:
@@ -39,6 +40,8 @@ def study(
         name: one of `STUDIES`.
         data: a data set's name, a path or `Data`; by default the data set of the study.
         minutes: the time for the whole study: training, measuring and drawing.
+        steps: training steps of each model, instead of as many as `minutes` allows; the results then do not depend on
+            the speed of the machine. `minutes` still sets how many examples are measured.
         out: the path of the page; by default study-NAME-DATA.html in the current directory.
         progress: called with (stage, done, total); done and total are 0 outside training.
 
@@ -49,6 +52,8 @@ def study(
     started = time.monotonic()
     chosen = get_study(name)
     minutes = checked_minutes(minutes)
+    if steps is not None and steps < 1:
+        raise ChoiceError(f"`steps` must be 1 or more, got {steps}")
     if not isinstance(data, Data):
         data = load(str(data) if data is not None else chosen.data)
     check_sizes(data, name)
@@ -59,13 +64,14 @@ def study(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the directory {folder}: {error.strerror}; choose another `out`") from error
-    bench = Bench(data, minutes, folder, progress, started)
+    bench = Bench(data, minutes, folder, progress, started, steps)
     findings = chosen.work(bench)
     bench.stage("drawing")
     if bench.trained_steps < EARLY:
         findings.sentences = [
             f"Too early for results: at least one model had only {bench.trained_steps:,} training steps, and this page "
-            f"makes no claims below {EARLY:,}. Running the study for longer (`minutes`) continues the training."
+            f"makes no claims below {EARLY:,}. Running the study for longer (`{bench.limit}`) "
+            "continues the training."
         ]
     write_json(folder / "findings.json", {"sentences": findings.sentences, "numbers": findings.numbers})
     write_page(chosen, bench, findings, path)

@@ -127,6 +127,8 @@ class Bench:
         folder: the directory of the models.
         on_progress: called with (stage, done, total).
         started: the start of this session, in monotonic seconds; now by default.
+        steps: training steps of each model. None for as many as the time budget allows; otherwise the budget only
+            sets the sizes of the measurements.
 
     Attributes:
         plans, runs: the plans and trained models by name, in the order of `train`.
@@ -139,13 +141,19 @@ class Bench:
         folder: Path,
         on_progress: OnProgress | None = None,
         started: float | None = None,
+        steps: int | None = None,
     ):
-        self.data, self.minutes, self.folder = data, minutes, folder
+        self.data, self.minutes, self.folder, self.steps = data, minutes, folder, steps
         self.on_progress = on_progress or (lambda stage, done, total: None)
         self.started = time.monotonic() if started is None else started
         self.plans: dict[str, Plan] = {}
         self.runs: dict[str, Run] = {}
         self._draws: dict[Any, tuple[FrozenDraw, int]] = {}
+
+    @property
+    def limit(self) -> str:
+        """The name of the argument that limits the training: `steps` or `minutes`."""
+        return "minutes" if self.steps is None else "steps"
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -184,8 +192,10 @@ class Bench:
     def steps_within(self, plan: Plan, models: int) -> int:
         """The approximate number of steps per model if `models` models like `plan` share the training time.
 
-        Trains this model for a few steps to measure its speed.
+        Trains this model for a few steps to measure its speed, unless the number of steps is given.
         """
+        if self.steps is not None:
+            return self.steps
         path = self.folder / "pilot"
         speed = self._advance(path, plan, _stored(path, plan)[0] + plan.pilot, lambda step: None)
         return max(LEAST, int((60 * self.share * self.minutes / models - speed.fixed) / speed.step))
@@ -193,25 +203,22 @@ class Bench:
     # --- models -------------------------------------------------------------------------------------------------
 
     def train(self, plans: Mapping[str, Plan]) -> dict[str, Run]:
-        """Train these models for the same number of steps within the training time; kept models are resumed.
+        """Train these models for the same number of steps; kept models are resumed.
 
-        The most expensive model is trained for a few steps first, to estimate how many steps fit into the time. The
-        time of earlier sessions counts: running a study again with the same budget trains no further.
+        The number of steps is the given one, or what fits into the training time. The time of earlier sessions counts:
+        running a study again with the same budget trains no further.
 
         Arguments:
             plans: the models by name.
 
         Raises:
-            RunError: a kept model has other data or settings.
+            RunError: a kept model has other data or settings, or more steps than the given number.
             KeyboardInterrupt: training was interrupted; the models trained so far are kept.
         """
         self.plans |= plans
         paths = {name: self.folder / slug(name) for name in plans}
         stored = {name: _stored(paths[name], plan) for name, plan in plans.items()}
         steps = {name: done for name, (done, _) in stored.items()}
-        wanted = 60 * self.share * self.minutes
-        spent, begun = sum(seconds for _, seconds in stored.values()), time.monotonic()
-        end = begun + min(wanted - spent, self.left - 60 * self.minutes * (1 - self.share))
 
         def advance(names: Sequence[str], target: int, planned: int, deadline: float = math.inf) -> Speed | None:
             """Train these to `target` steps or to `deadline`, out of `planned` steps each; the last one's speed."""
@@ -224,6 +231,34 @@ class Bench:
                     steps[name] = _stored(paths[name], plans[name])[0]
             return speed
 
+        if self.steps is None:
+            self._train_within(plans, steps, sum(seconds for _, seconds in stored.values()), advance)
+        elif max(steps.values()) > self.steps:
+            raise RunError(
+                f"a model in {self.folder} has {max(steps.values()):,} training steps, more than steps={self.steps}: "
+                "remove the directory, or choose another `out`"
+            )
+        else:
+            advance(list(plans), self.steps, self.steps)
+        trained = {name: open_run(paths[name], data=self.data).to(choose_device("auto")) for name in plans}
+        self.runs |= trained
+        return trained
+
+    def _train_within(
+        self, plans: Mapping[str, Plan], steps: Mapping[str, int], spent: float, advance: Callable[..., Speed | None]
+    ) -> None:
+        """Train the models for the same number of steps within the training time.
+
+        The most expensive model is trained for a few steps first, to estimate how many steps fit into the time.
+
+        Arguments:
+            plans: the models by name.
+            steps: the steps that each model has been trained for, which `advance` updates.
+            spent: seconds of training in earlier sessions.
+            advance: trains models to a number of steps; see `train`.
+        """
+        wanted = 60 * self.share * self.minutes
+        end = time.monotonic() + min(wanted - spent, self.left - 60 * self.minutes * (1 - self.share))
         first, *rest = sorted(plans, key=lambda name: plans[name].cost(self.data), reverse=True)
         advance([first, *rest], max(steps.values()), max(steps.values()))
         misses = planned_steps = 0
@@ -244,9 +279,6 @@ class Bench:
             # the others train as far as the first, unless the time is over
             advance([first], target, max(target, planned_steps), time.monotonic() + LATE * budget)
             advance(rest, steps[first], max(steps[first], planned_steps), end + 0.1 * wanted)
-        trained = {name: open_run(paths[name], data=self.data).to(choose_device("auto")) for name in plans}
-        self.runs |= trained
-        return trained
 
     def _report_steps(self, before: int, total: int, step: int) -> None:
         self.on_progress("training", min(before + step, total), total)

@@ -32,7 +32,9 @@ def write_page(study: Study, bench: Bench, findings: Findings, path: Path) -> No
     steps = [run.config.get("step", 0) for run in bench.runs.values()]
     each = f"{steps[0]:,}" if len(set(steps)) == 1 else f"{min(steps):,} to {max(steps):,}" if steps else "0"
     models = "1 model" if len(steps) == 1 else f"{len(steps)} models"
-    spec = [f"{now.day} {now:%B %Y}", bench.data.name, f"{models}, {each} steps each", _minutes(bench.minutes)]
+    spec = [f"{now.day} {now:%B %Y}", bench.data.name, f"{models}, {each} steps each"]
+    if bench.steps is None:
+        spec.append(_minutes(bench.minutes))
     title = f"{study.name} on {bench.data.name}"
     warnings = [worded(text) for text in _warnings(bench)]
     chapter = Chapter(study.name, title, spec, "finished", warnings, sections)
@@ -68,7 +70,7 @@ def _warnings(bench: Bench) -> list[str]:
         return []
     return [
         f"A quick look: each model was trained for {epochs:.2g} epoch{'' if f'{epochs:.2g}' == '1' else 's'} only, and "
-        "the results hold for such short training. Running the study with more `minutes` continues the training."
+        f"the results hold for such short training. Running the study with more `{bench.limit}` continues the training."
     ]
 
 
@@ -89,7 +91,8 @@ def _how(study: Study, bench: Bench, path: Path) -> Section:
     source = shlex.quote(str(data.source)) if data.source else "DATA"
     columns = {name: data.options[name] for name in ("label", "group") if name in data.options}
     source += "".join(f" --{name} {shlex.quote(column)}" for name, column in columns.items())
-    again = f"vaekit study {study.name} {source} --minutes {bench.minutes:g} --out {shlex.quote(shown_path(path))}"
+    length = f"--minutes {bench.minutes:g}" + (f" --steps {bench.steps}" if bench.steps is not None else "")
+    again = f"vaekit study {study.name} {source} {length} --out {shlex.quote(shown_path(path))}"
     blocks: list[Block] = [
         Text(worded(f"{study.summary} {study.description}")),
         Table(["model", "recipe and settings", "steps", "epochs", "trained for", "parameters"], rows,
