@@ -15,8 +15,11 @@ import torch
 
 import vaekit as vk
 from vaekit.metrics import per_datum
-from vaekit.training.fit import Trainer, describe, prepare
+from vaekit.training.loop import Trainer
 from vaekit.training.parallel import rank_and_world
+from vaekit.training.plan import plan_new
+from vaekit.training.prepare import prepare
+from vaekit.training.start import describe
 from vaekit.utils.progress import Silent
 
 BATCH, STEPS = 100, 200
@@ -36,11 +39,12 @@ def trainer(data, folder: Path) -> Trainer:
         ema=0.0,
         compile="on",
         validate_steps=10**6,
-    ).with_defaults(composition)
-    config = describe(data, "vae", {}, composition, options)
-    prepare(data, composition, options)
+    )
+    plan = plan_new(options, composition, data)
+    config = describe(data, "vae", {}, composition, plan)
+    prepare(data, composition, plan.seed)
     assert rank_and_world(None) == (0, 1)
-    made = Trainer(composition, data, options, folder, config, Silent())
+    made = Trainer(composition, data, plan, folder, config, Silent())
     made.engine.module.train()
     made.engine.compiled()
     return made
@@ -133,11 +137,11 @@ def main() -> None:
                 made.records.clear()
             elif command[0].startswith("train-limit"):
                 made = made or trainer(data, Path(folder))
-                dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[made.config["decided"]["precision"]]
+                dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[made.plan.precision]
                 value = training_limit("cached" in command[0], dtype) * STEPS
             elif command[0] == "precision":
                 made = made or trainer(data, Path(folder))
-                value = 16 if made.config["decided"]["precision"] == "bf16" else 32
+                value = 16 if made.plan.precision == "bf16" else 32
             elif command[0] == "score-limit":
                 value = scoring_limit(int(command[1]) * int(command[2]))
             else:

@@ -12,7 +12,7 @@ from vaekit.data.observation import Dequantised
 from vaekit.heads import ContinuousBernoulliHead
 from vaekit.noise import Noise
 from vaekit.recipes import DataSpec, get_recipe
-from vaekit.training.fit import piled_up
+from vaekit.training.prepare import piled_up
 
 
 def binary(dtype=np.uint8):

@@ -42,9 +42,9 @@ def test_other_arrays_are_refused(tmp_path):
         vk.open(tmp_path / "run", data=x[:, :2])
 
 
-def test_an_interrupted_training_is_resumed_with_the_same_arrays(tmp_path):
+def test_training_is_extended_with_the_same_arrays_in_the_same_splits(tmp_path):
     x = blobs(60).astype(np.float32)
-    vk.fit(x, "vae", out=tmp_path / "run", **TINY)
-    with pytest.raises(RunError, match="arrays in memory"):
+    vk.fit(vk.from_arrays(x, valid=0.3, split_seed=5), "vae", out=tmp_path / "run", **TINY)
+    with pytest.raises(RunError, match=r"arrays in memory.* as in vk.fit\(x, out='.*run', extend=True\)"):
         vk.fit(out=tmp_path / "run", extend=True, steps=4)
     assert vk.fit(x, out=tmp_path / "run", extend=True, steps=4, progress=False).config["step"] == 4

@@ -171,7 +171,7 @@ def test_a_schedule_is_stretched_and_the_note_says_so(images, tmp_path, capsys):
     step = Trainer.one_step
 
     def watched(trainer):
-        seen.append((trainer.step, trainer.plan.horizon))
+        seen.append((trainer.step, trainer.length.horizon))
         step(trainer)
 
     with pytest.MonkeyPatch.context() as m:

@@ -181,7 +181,7 @@ def test_no_file_of_a_run_is_pickle(run):
 
 def test_the_data_of_a_run_in_memory_must_be_given_back(run):
     opened = vk.open(run)
-    with pytest.raises(DataError, match="pass the data"):
+    with pytest.raises(DataError, match="pass them again"):
         _ = opened.data
     assert opened.score(blobs(4), samples=2).shape == (4,)
     assert np.isfinite(opened.sample(2)).all()

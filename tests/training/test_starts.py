@@ -68,7 +68,7 @@ def test_a_step_that_cannot_be_compiled_is_run_eagerly(tmp_path, run, monkeypatc
         raise torch._dynamo.exc.Unsupported("no such graph")
 
     monkeypatch.setattr(engine, "whole_graph", lambda method: graph)
-    monkeypatch.setattr("vaekit.training.fit.decide_compile", lambda *a: (True, "for the test"))
+    monkeypatch.setattr("vaekit.training.plan.decide_compile", lambda *a: (True, "for the test"))
     tried = vk.fit(run.data, "vae", out=tmp_path / "a", steps=5, **{**TINY, "compile": "auto"}, precision="fp32")
     assert not tried.config["decided"]["compile"]
     for a, b in zip(tried.model.parameters(), run.model.parameters(), strict=True):

@@ -26,6 +26,7 @@ from .parameters import choice, option, split
 if TYPE_CHECKING:
     from vaekit.data import Data
     from vaekit.run import Run
+    from vaekit.runs.configuration import Configuration
 
 SUMMARY = "Train a model on DATA and write a run directory."
 FINISHED = ("finished", "stopped early")
@@ -278,7 +279,7 @@ class _Started:
     def __init__(self, out: Path):
         self.out, self.trained = out, False
 
-    def __call__(self, config: dict[str, Any]) -> None:
+    def __call__(self, config: Configuration) -> None:
         self.trained = True
         decided = config["decided"]
         compiled = "compiled" if decided["compile"] else "not compiled"
@@ -306,7 +307,10 @@ def _stored_data(out: Path, source: str | None, asked: dict[str, Any], extend: b
         return None
     where = source if source is not None else stored["source"]
     if where is None:
-        raise RunError(f"{out} was trained on arrays in memory: resume it in Python, vk.fit(data, ..., resume=True)")
+        raise RunError(
+            f"{out} was trained on arrays in memory, which a run does not store: resume it in Python with vk.fit(x, "
+            f"out={str(out)!r}, resume=True), or save them as a .npy or .npz file and pass --data PATH"
+        )
     rows = stored_splits(out)
     try:
         return load(where, splits=rows, **data_options(config))
@@ -331,7 +335,7 @@ def _finished(run: Run, out: Path) -> None:
     from vaekit.training.overfitting import past_its_best
 
     config = run.config
-    valid = config.get("best") if config["training"]["patience"] else None  # with patience, the best weights are saved
+    valid = config.get("best") if run.options.patience else None  # with patience, the best weights are saved
     valid = valid or config["valid"]
     minutes, seconds = divmod(round(config["seconds"]), 60)
     figures = f"distortion {valid['distortion']:.2f}"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vaekit.options import Options
     from vaekit.recipes import Composition, Recipe
     from vaekit.training.loop import Trainer
+    from vaekit.training.plan import Plan
 
 STEPS = 5
 
@@ -26,8 +27,10 @@ def plan(data: Data, name: str, arguments: dict[str, Any], options: Options, out
     """Print choices, shapes, parameters, memory and an estimate of the time, from a few real steps."""
     from vaekit.data.condition import set_apart
     from vaekit.recipes import DataSpec, get_recipe
-    from vaekit.training.fit import describe, prepare
     from vaekit.training.loop import Trainer
+    from vaekit.training.plan import plan_new
+    from vaekit.training.prepare import prepare
+    from vaekit.training.start import describe, take_weights
     from vaekit.utils.isolation import seeded
     from vaekit.utils.progress import Silent
 
@@ -35,23 +38,21 @@ def plan(data: Data, name: str, arguments: dict[str, Any], options: Options, out
     recipe = get_recipe(name)
     with seeded(options.seed):
         composition = recipe(DataSpec.of(data), **arguments)
-    options = options.with_defaults(composition.defaults)
-    config = describe(data, recipe.name, arguments, composition, options)
-    config["decided"]["compile"], compiled = False, config["decided"]["compile"]  # the few steps here run eagerly
+    decided = plan_new(options, composition, data)
+    config = describe(data, recipe.name, arguments, composition, decided)
     if init_from is not None:
-        from vaekit.training.fit import take_weights
-
         take_weights(composition, init_from)
-    prepare(data, composition, options, initialise=True)
+    prepare(data, composition, decided.seed)
     shapes = _shapes(data, composition)
-    trainer = Trainer(composition, data, options, out, config, Silent())
+    eager = dataclasses.replace(decided, compile=False)  # for the few steps here
+    trainer = Trainer(composition, data, eager, out, config, Silent())
     seconds = _step_seconds(trainer)
     for label, text in [
-        *_choices(data, recipe, arguments, composition, options, out, init_from),
-        *_machine(config["decided"], compiled),
+        *_choices(data, recipe, arguments, composition, decided, out, init_from),
+        *_machine(decided),
         *shapes,
         *_sizes(trainer),
-        *_time(trainer, options, seconds, compiled),
+        *_time(trainer, decided, seconds),
     ]:
         print(f"{label:<12} {text}")
     print("dry run: nothing was written")
@@ -62,7 +63,7 @@ def _choices(
     recipe: Recipe,
     arguments: dict[str, Any],
     composition: Composition,
-    options: Options,
+    decided: Plan,
     out: str | Path | None,
     init_from: str | Path | None,
 ) -> Iterator[tuple[str, str]]:
@@ -84,11 +85,11 @@ def _choices(
     yield (
         "optimiser",
         (
-            f"{options.optimiser}, lr {options.lr:g} ({options.schedule}), weight decay {options.weight_decay or 0:g}, "
-            f"clip {_plain(options.clip)}, averaging {_plain(options.ema)}"
+            f"{decided.optimiser}, lr {decided.lr:g} ({decided.schedule}), weight decay {decided.weight_decay:g}, "
+            f"clip {_plain(decided.clip)}, averaging {_plain(decided.ema)}"
         ),
     )
-    yield "seed", str(options.seed)
+    yield "seed", str(decided.seed)
     yield "out", f"{out}" + (f", weights from {init_from}" if init_from else "")
 
 
@@ -98,9 +99,9 @@ def _plain(value: Any, none: str = "none") -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
-def _machine(decided: dict[str, Any], compiled: bool) -> Iterator[tuple[str, str]]:
-    yield "device", f"{decided['device']}, {decided['precision']}, {decided['threads']} threads"
-    yield "compile", f"{'yes' if compiled else 'no'}: {decided['compile_why']}"
+def _machine(decided: Plan) -> Iterator[tuple[str, str]]:
+    yield "device", f"{decided.device}, {decided.precision}, {decided.threads} threads"
+    yield "compile", f"{'yes' if decided.compile else 'no'}: {decided.compile_why}"
 
 
 def _shapes(data: Data, composition: Composition) -> list[tuple[str, str]]:
@@ -138,13 +139,12 @@ def _shapes(data: Data, composition: Composition) -> list[tuple[str, str]]:
 
 def _sizes(trainer: Trainer) -> Iterator[tuple[str, str]]:
     engine = trainer.engine
-    decided = trainer.config["decided"]
     weights = sum(p.nbytes for p in engine.parameters.values())
     memory = sum(t.nbytes for ts in engine.memory.values() for t in ts)
     average = sum(t.nbytes for t in engine.average.values())
     resident = trainer.rows.resident
     rows = resident.nbytes if resident is not None else 0
-    yield "parameters", f"{decided['parameters']:,}"
+    yield "parameters", f"{trainer.plan.parameters:,}"
     yield (
         "memory",
         (
@@ -176,23 +176,22 @@ def _step_seconds(trainer: Trainer) -> float:
     return sorted(times[1:])[(STEPS - 1) // 2]
 
 
-def _time(trainer: Trainer, options: Options, seconds: float, compiled: bool) -> Iterator[tuple[str, str]]:
+def _time(trainer: Trainer, decided: Plan, seconds: float) -> Iterator[tuple[str, str]]:
     from vaekit.utils.progress import unit
 
-    batch = trainer.order.batch
-    yield "batch", f"{batch}, {trainer.epoch_steps:.4g} steps per epoch"
+    yield "batch", f"{decided.batch}, {decided.epoch_steps:.4g} steps per epoch"
     ms = 1000 * seconds
-    speed = f"{batch / seconds:,.0f} {unit(trainer.data.kind)}/s"
+    speed = f"{decided.batch / seconds:,.0f} {unit(trainer.data.kind)}/s"
     per = f"at {f'{ms:.0f}' if ms >= 10 else f'{ms:.2g}'} ms per eager step, {speed}"
-    if options.minutes is not None:
-        steps = int(60 * options.minutes / seconds)
-        yield "length", f"{options.minutes:g} minutes, compilation included"
-        yield "time", f"about {steps:,} steps, {steps / trainer.epoch_steps:.3g} epochs {per} (an estimate)"
+    if decided.minutes is not None:
+        steps = int(60 * decided.minutes / seconds)
+        yield "length", f"{decided.minutes:g} minutes, compilation included"
+        yield "time", f"about {steps:,} steps, {steps / decided.epoch_steps:.3g} epochs {per} (an estimate)"
         return
-    steps = dataclasses.replace(trainer.plan).horizon
+    steps = decided.horizon
     total = steps * seconds
-    yield "length", f"{steps:,} steps, {steps / trainer.epoch_steps:.4g} epochs"
-    note = "; compiled steps are shorter, and compiling takes up to a minute" if compiled else ""
+    yield "length", f"{steps:,} steps, {steps / decided.epoch_steps:.4g} epochs"
+    note = "; compiled steps are shorter, and compiling takes up to a minute" if decided.compile else ""
     yield "time", f"about {_duration(total)} {per} (an estimate{note})"
 
 

@@ -85,11 +85,12 @@ def _text(value: Any) -> str:
 def trained(look: Look) -> Section:
     """All settings of the run and all measured numbers."""
     config = look.run.config
-    data, decided, training = config["data"], config["decided"], config["training"]
+    data, decided, options = config["data"], config["decided"], look.run.options
     shape = " × ".join(map(str, data["facts"]["shape"]))
     low, high = data["facts"]["scale"]
     arguments = ", ".join(f"{k} = {_text(v)}" for k, v in config["arguments"].items())
-    length = next((f"{_text(training[k])} {k}" for k in ("steps", "epochs", "minutes") if training[k] is not None), "")
+    lengths = {"steps": options.steps, "epochs": options.epochs, "minutes": options.minutes}
+    length = next((f"{_text(value)} {name}" for name, value in lengths.items() if value is not None), "")
     rows = [
         ["recipe", config["recipe"] or "built by hand"],
         ["recipe arguments", arguments or "the recipe's defaults"],
@@ -99,15 +100,15 @@ def trained(look: Look) -> Section:
         ["digest", data["digest"]],
         ["observation", config["observation"]],
         ["parameters", f"{decided['parameters']:,}"],
-        ["optimiser", f"{training['optimiser']}, learning rate {_text(training['lr'])}, {training['schedule']} "
-                      f"schedule, weight decay {_text(training['weight_decay'])}, clip {_text(training['clip'])}"],
-        ["batch", _text(training["batch"])],
-        ["averaged weights", f"EMA {_text(training['ema'])}" if training["ema"] else "no"],
+        ["optimiser", f"{options.optimiser}, learning rate {_text(options.lr)}, {options.schedule} "
+                      f"schedule, weight decay {_text(options.weight_decay)}, clip {_text(options.clip)}"],
+        ["batch", _text(options.batch)],
+        ["averaged weights", f"EMA {_text(options.ema)}" if options.ema else "no"],
         ["length", length or "the recipe's default"],
         ["trained", f"{config.get('step', 0):,} steps in {duration(config.get('seconds', 0.0))}"],
         ["device", f"{decided['device']}, {decided['threads']} threads, {decided['precision']}"],
         ["compiled", f"{'yes' if decided['compile'] else 'no'}: {decided['compile_why']}"],
-        ["seed", _text(training["seed"])],
+        ["seed", _text(options.seed)],
         ["versions", ", ".join(f"{k} {v}" for k, v in config["versions"].items())],
     ]  # fmt: skip
     if "init_from" in config:

@@ -67,9 +67,6 @@ def training(look: Look) -> list[Block]:
     train, valid = log_series(look, "train"), log_series(look, "valid")
     if not len(train["step"]) and not len(valid["step"]):
         return [Text("The run has no record of training (log.jsonl).", "note")]
-    config = look.run.config
-    batch = config["training"]["batch"]
-    epoch_steps = config["data"]["n"]["train"] / batch if batch else None
     floor = numbers.best_known(look.run.metrics).get("entropy_floor")
     bound = "elbo" in train or "elbo" in valid
     caption = (
@@ -83,7 +80,9 @@ def training(look: Look) -> list[Block]:
     blocks: list[Block] = [
         plot(
             "training",
-            lambda: figures.training_curves(train, valid, epoch_steps, None if floor is None else floor["value"]),
+            lambda: figures.training_curves(
+                train, valid, look.run.epoch_steps, None if floor is None else floor["value"]
+            ),
             f"Line plots of {'ELBO, distortion and rate' if bound else 'the distortion'} against the training step",
             caption,
         )

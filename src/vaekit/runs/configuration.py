@@ -38,6 +38,7 @@ class DataPart(TypedDict):
     label_names: NotRequired[list[str] | None]
     grouped: NotRequired[bool]
     reader: NotRequired[ReaderRecord]
+    feature_names: NotRequired[list[str] | None]
 
 
 class Decided(TypedDict):
@@ -51,8 +52,8 @@ class Decided(TypedDict):
     threads: int
 
 
-class Plan(TypedDict):
-    """The length of training."""
+class Length(TypedDict):
+    """The length of training, in steps and in epochs."""
 
     horizon: int
     epochs: NotRequired[float]
@@ -71,6 +72,9 @@ Leg = TypedDict("Leg", {"asked": dict[str, float], "started": str, "from": int, 
 """One leg of a run: the length requested, when it started, its first step, and its last step so far."""
 
 
+State = Literal["new", "running", "interrupted", "finished", "stopped early", "failed"]
+
+
 class Configuration(TypedDict):
     """The content of run.json."""
 
@@ -80,13 +84,13 @@ class Configuration(TypedDict):
     defaults: NotRequired[dict[str, Any]]
     data: DataPart
     observation: str
-    training: Options
+    training: dict[str, Any]
     decided: Decided
     versions: dict[str, str]
-    plan: NotRequired[Plan]
+    plan: NotRequired[Length]
     created: str
     legs: NotRequired[list[Leg]]
-    state: Literal["new", "running", "interrupted", "finished", "stopped early", "failed"]
+    state: State
     step: NotRequired[int]
     seconds: NotRequired[float]
     valid: NotRequired[Valid]
@@ -136,15 +140,21 @@ class Checkpoint(TypedDict):
     state: NotRequired[str]
 
 
-def check(value: Any, annotation: Any, file: Path | str) -> None:
-    """Raises RunError, naming the entry, unless the content of `file` fits the annotation."""
-    if wrong := mismatch(value, annotation):
+def check(value: Any, annotation: Any, file: Path | str, where: str = "it") -> None:
+    """Raises RunError, naming the entry, unless the content of `file` (at `where`) fits the annotation."""
+    if wrong := mismatch(value, annotation, where):
         raise RunError(f"{file} is damaged: {wrong}; restore it or train again")
 
 
-def check_configuration(config: dict[str, Any], file: Path) -> None:
+def options_of(config: Configuration) -> Options:
+    """The options that the run is trained with, those of its recipe included."""
+    return Options(**config["training"])
+
+
+def check_configuration(config: Configuration, file: Path) -> None:
     """Raises RunError, naming the entry, unless run.json is complete and its types and values are valid."""
     check(config, Configuration, file)
+    check(config["training"], Options, file, "training")
     kept, reader = option_types(), config["data"].get("reader")
     absent = reader is not None and why_absent(reader["package"]) is not None
     for name, value in config["data"]["options"].items():
@@ -158,16 +168,16 @@ def check_configuration(config: dict[str, Any], file: Path) -> None:
         check(value, kept[name], f"{file}, data.options.{name}")
     try:
         _check_facts(config["data"]["facts"])
-        options = Options(**config["training"]).checked()
+        options = options_of(config).checked()
     except VaekitError as error:
         raise RunError(f"{file} is damaged: {error}") from None
     for name in (f.name for f in dataclasses.fields(Defaults) if f.default is not None and f.name != "epochs"):
         if getattr(options, name) is None:  # a recipe decides these
             raise RunError(f"{file} is damaged: training.{name} is missing")
     config["training"] = {**dataclasses.asdict(Options()), **config["training"]}
-    for name in ("step", "seconds"):
-        if config.get(name, 0) < 0:
-            raise RunError(f"{file} is damaged: {name} is {config[name]}, expected 0 or more")
+    for name, value in (("step", config.get("step", 0)), ("seconds", config.get("seconds", 0.0))):
+        if value < 0:
+            raise RunError(f"{file} is damaged: {name} is {value}, expected 0 or more")
     if ("step" in config) != ("seconds" in config):
         raise RunError(f"{file} is damaged: it has one of step and seconds without the other")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from typing import Any
 from vaekit.data.core import Data
 from vaekit.errors import ChoiceError, RunError
 from vaekit.objectives.schedules import learning_rate
-from vaekit.options import Options
+from vaekit.options import Options, steps_over
 from vaekit.recipes.composition import Composition
 
+from .configuration import Configuration, Leg, options_of
 from .stored import check_splits, read_otherwise
 
 FINISHED = ("finished", "stopped early")
@@ -37,7 +37,7 @@ class Asked:
         return {n: v for n, v in given.items() if n in self.named or v != getattr(Options(), n)}
 
 
-def check_settings(config: dict[str, Any], asked: Asked, *, extend: bool = False) -> None:
+def check_settings(config: Configuration, asked: Asked, *, extend: bool = False) -> None:
     """Check that a resumed run keeps its settings; with `extend`, its length and patience may change.
 
     Raises:
@@ -49,7 +49,8 @@ def check_settings(config: dict[str, Any], asked: Asked, *, extend: bool = False
         raise RunError(f"the run was started with {started}, not {'another' if own else recipe}: leave `recipe` out")
     free = (*LENGTHS, "patience") if extend else ()
     stored = {**config.get("defaults", {}), **config["arguments"]}
-    pairs = [(n, config["training"].get(n), v, True) for n, v in asked.training().items() if n not in free]
+    kept_options = options_of(config)
+    pairs = [(n, getattr(kept_options, n), v, True) for n, v in asked.training().items() if n not in free]
     pairs += [(n, stored.get(n), v, False) for n, v in asked.choices.items()]
     for name, kept, value, training in pairs:
         if _plain(kept) == _plain(value):
@@ -71,7 +72,7 @@ def _plain(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-def check_data(config: dict[str, Any], data: Data, path: Path) -> None:
+def check_data(config: Configuration, data: Data, path: Path) -> None:
     """Raises RunError unless the data and their splits are those that the run at `path` was started on."""
     if not data.is_same(config["data"]["digest"]):
         raise RunError(
@@ -80,14 +81,14 @@ def check_data(config: dict[str, Any], data: Data, path: Path) -> None:
     check_splits(data, path)
 
 
-def leg(asked: dict[str, Any], step: int) -> dict[str, Any]:
+def leg(asked: Options, step: int) -> Leg:
     """A leg of a run in run.json: the length requested, when it started, its first step and its last step so far."""
-    lengths = {n: asked[n] for n in LENGTHS if asked.get(n) is not None}
+    lengths = {n: getattr(asked, n) for n in LENGTHS if getattr(asked, n) is not None}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {"asked": lengths, "started": now, "from": step, "to": step}
 
 
-def lengthen(config: dict[str, Any], options: Options, done: int) -> bool:
+def lengthen(config: Configuration, options: Options, done: int) -> bool:
     """Set the length and patience of `options` in the `config` of a run; False if the run has them already.
 
     Lengths count from the run's beginning. `done` is the number of steps saved.
@@ -96,7 +97,7 @@ def lengthen(config: dict[str, Any], options: Options, done: int) -> bool:
         ChoiceError: no length is given, or the run has passed it.
         RunError: the run stopped early and no larger patience is given, or there is no checkpoint to resume from.
     """
-    training = config["training"]
+    before = options_of(config)
     lengths = {n: getattr(options, n) for n in LENGTHS}
     given = {n: v for n, v in lengths.items() if v is not None}
     if not given and options.patience is None:
@@ -107,22 +108,24 @@ def lengthen(config: dict[str, Any], options: Options, done: int) -> bool:
         raise RunError("the run's checkpoint is missing, so it cannot be extended: start another run with `init_from`")
     more = _patience(config, options.patience)
     if not given:
-        given = {n: training[n] for n in LENGTHS if training.get(n) is not None}
+        given = {n: getattr(before, n) for n in LENGTHS if getattr(before, n) is not None}
     horizon = _horizon(config, given, done)
     if horizon is None and not more:
         return False
     if "legs" not in config:  # written by an earlier version
-        config["legs"] = [leg(training, 0) | {"started": config.get("created"), "to": done}]
-    config["training"] = training | dict.fromkeys(LENGTHS) | given | more
+        config["legs"] = [{**leg(before, 0), "started": config["created"], "to": done}]
+    changed: dict[str, Any] = {**dict.fromkeys(LENGTHS), **given, **more}
+    after = dataclasses.replace(before, **changed)
+    config["training"] = dataclasses.asdict(after)
     config["plan"] = {"horizon": horizon or done}
-    config["legs"].append(leg(given, done))
+    config["legs"].append(leg(after, done))
     config["state"] = "running"
     return True
 
 
-def _patience(config: dict[str, Any], patience: int | None) -> dict[str, int]:
+def _patience(config: Configuration, patience: int | None) -> dict[str, int]:
     """The new patience if it is raised, else an empty dictionary."""
-    before = config["training"].get("patience")
+    before = options_of(config).patience
     if patience is not None and patience != before:
         if before is None:
             raise ChoiceError("the run has no patience, and so did not keep its best weights: leave `patience` out")
@@ -132,17 +135,17 @@ def _patience(config: dict[str, Any], patience: int | None) -> dict[str, int]:
     if config["state"] == "stopped early":
         raise RunError(
             f"the run stopped early at step {config['step']:,}, after {before} validations without a better one: "
-            f"to go on give a larger patience, such as `patience={2 * before}`"
+            f"to go on give a larger patience, such as `patience={2 * (before or 1)}`"
         )
     return {}
 
 
-def _horizon(config: dict[str, Any], given: dict[str, Any], done: int) -> int | None:
+def _horizon(config: Configuration, given: dict[str, Any], done: int) -> int | None:
     """The last step of a run of this length; None if the run has finished with this length."""
     finished = config["state"] == "finished"
     if "minutes" in given:
         spent, wanted = config.get("seconds", 0.0), 60 * given["minutes"]
-        if finished and config["training"].get("minutes") == given["minutes"]:
+        if finished and options_of(config).minutes == given["minutes"]:
             return None
         if wanted <= spent:
             raise ChoiceError(
@@ -151,8 +154,9 @@ def _horizon(config: dict[str, Any], given: dict[str, Any], done: int) -> int | 
             )
         return done + max(1, int((wanted - spent) * done / spent)) if spent and done else done + 1000
     n = config["data"]["n"]["train"]
-    batch = min(config["training"]["batch"], n)
-    steps = given["steps"] if "steps" in given else max(1, math.ceil(given["epochs"] * (n / batch)))
+    batch = min(options_of(config).over().batch, n)
+    steps = steps_over(n, batch, **given)
+    assert steps is not None
     if steps < done:
         ((name, value),) = given.items()
         raise ChoiceError(
@@ -162,9 +166,9 @@ def _horizon(config: dict[str, Any], given: dict[str, Any], done: int) -> int | 
     return None if finished and steps == done else steps
 
 
-def schedule_note(config: dict[str, Any], before: int, done: int) -> str | None:
+def schedule_note(config: Configuration, before: int, done: int) -> str | None:
     """A note on how an extension changes the learning rate; None if the rate does not depend on the length."""
-    name, horizon = config["training"]["schedule"] or "constant", config["plan"]["horizon"]
+    name, horizon = options_of(config).over().schedule, config["plan"]["horizon"]
     if name == "constant":
         return None
     was, now = (learning_rate(name, done / max(h, 1)) for h in (before, horizon))

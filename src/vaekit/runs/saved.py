@@ -18,30 +18,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from vaekit.data import from_arrays, load
 from vaekit.data.condition import set_apart
 from vaekit.data.core import Data
 from vaekit.errors import DataError, RunError
+from vaekit.options import Options
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.utils.files import is_writable, read_json, read_tensors, write_json
 from vaekit.utils.formerly import formerly
 from vaekit.utils.isolation import check_default_dtype
 from vaekit.utils.progress import say
 
-from .configuration import Metrics, check
+from .configuration import Configuration, Metrics, check, options_of
 from .example import PLACE, place
 from .lock import only_writer
 from .stored import (
     SPLITS,
     check_source,
     check_splits,
-    data_options,
     load_weights,
+    read_again,
     read_config,
     read_log,
     read_otherwise,
     rebuild,
-    stored_splits,
 )
 from .trained import TrainedModel
 
@@ -49,7 +48,7 @@ from .trained import TrainedModel
 class SavedRun(TrainedModel):
     """A trained model and the directory that it was opened from."""
 
-    def __init__(self, path: Path, config: dict[str, Any], composition: Composition):
+    def __init__(self, path: Path, config: Configuration, composition: Composition):
         super().__init__(composition, DataSpec.from_json(config["data"]["facts"]))
         self.path, self.config = path, config
         self.unstored: dict[str, Any] = {}  # densities of codes that could not be written into the run directory
@@ -74,11 +73,11 @@ class SavedRun(TrainedModel):
 
     def __repr__(self) -> str:
         """A description of the run with its settings and date of creation, in a line or two."""
-        config, training = self.config, self.config["training"]
+        config, options = self.config, self.options
         choices = ", ".join(f"{k}={v}" for k, v in config["arguments"].items())
         return (
             f"{config['recipe'] or 'own composition'}({choices}) on {config['data']['name']}: "
-            f"{config['step']:,} steps of {training['batch']} in {config['seconds']:,.0f} s, seed {training['seed']}, "
+            f"{config['step']:,} steps of {options.batch} in {config['seconds']:,.0f} s, seed {options.seed}, "
             f"{config['decided']['parameters']:,} parameters, {config['state']}, made {config['created'][:10]}"
         )
 
@@ -98,6 +97,17 @@ class SavedRun(TrainedModel):
     def name(self) -> str:
         """The name of the directory."""
         return self.path.name
+
+    @property
+    def options(self) -> Options:
+        """The options that it was trained with, those of its recipe included."""
+        return options_of(self.config)
+
+    @property
+    def epoch_steps(self) -> float:
+        """Training steps per pass through its training data."""
+        n = self.config["data"]["n"]["train"]
+        return n / min(self.options.over().batch, n)
 
     @property
     def state(self) -> str:
@@ -159,8 +169,7 @@ class SavedRun(TrainedModel):
         if isinstance(data, Data):
             return self._keep_data(data, data.name)
         if data is not None and not isinstance(data, str | Path):
-            rows = from_arrays(data, splits=stored_splits(self.path), **data_options(self.config))
-            return self._keep_data(rows, "the array")
+            return self._keep_data(read_again(self.path, self.config, data), "the array")
         stored = self.config["data"]
         where = stored["source"] if data is None else str(data)
         if where is None:
@@ -172,7 +181,7 @@ class SavedRun(TrainedModel):
         if data is None:
             check_source(where, self.path, sum(stored["n"].values()))
         try:
-            loaded = load(where, splits=stored_splits(self.path), **data_options(self.config))
+            loaded = read_again(self.path, self.config, where)
         except DataError as error:
             raise DataError(f"{error} (the data of run {self.path}: where have they moved? pass `data=PATH`)") from None
         return self._keep_data(loaded, where)

@@ -6,16 +6,18 @@ import contextlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vaekit.data.core import Data, counted
+from vaekit.data.loading import from_arrays, load
 from vaekit.data.named import SETS
 from vaekit.data.paths import known_path
 from vaekit.data.readers.folders import count
+from vaekit.data.readers.frames import is_frame
 from vaekit.data.readers.registry import READERS, reader_of
 from vaekit.data.splits import PARTS, count_of, rows_of
 from vaekit.errors import DataError, RunError
@@ -26,7 +28,7 @@ from vaekit.utils.files import parse_json, read_json, read_tensors, read_text, w
 from vaekit.utils.isolation import seeded
 from vaekit.utils.plugins import why_absent
 
-from .configuration import Record, check, check_configuration
+from .configuration import Configuration, ReaderRecord, Record, check, check_configuration
 from .find import find_run
 
 FORMAT = 2
@@ -78,13 +80,13 @@ def stored_splits(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def reader_record(data: Data) -> dict[str, str] | None:
+def reader_record(data: Data) -> ReaderRecord | None:
     """The record of the reader of a run's data: its name and package, if it belongs to a plug-in."""
     reader = READERS.get(data.reader)
     return None if reader is None or reader.package is None else {"name": reader.name, "package": reader.package}
 
 
-def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
+def data_options(config: Configuration) -> dict[str, Any]:
     """The arguments of `load` that read a run's data as they were read before: its options, and columns or kind.
 
     Raises:
@@ -96,6 +98,20 @@ def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
     spec = DataSpec.from_json(config["data"]["facts"])
     known = {"schema": spec.columns} if spec.columns else {"kind": spec.kind}
     return known | config["data"]["options"]
+
+
+def read_again(path: Path, config: Configuration, source: Any) -> Data:
+    """The data of the run at `path`, read from a name, a path, an array or a frame as they were read for it.
+
+    Raises:
+        DataError: they cannot be read so, or their rows are not those of the run's splits.
+    """
+    options, splits = data_options(config), stored_splits(path)
+    if isinstance(source, str | Path):
+        return load(source, splits=splits, **options)
+    if not is_frame(source):  # which has no columns to find labels or groups by
+        options = {name: options[name] for name in ("kind", "schema", "shape", "missing") if name in options}
+    return from_arrays(source, splits=splits, **options)
 
 
 def read_otherwise(data: Data) -> str:
@@ -167,7 +183,7 @@ def check_source(source: str, path: Path, n: int) -> None:
         )
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
+def read_config(path: str | Path) -> Configuration:
     """Read and check run.json of a run directory.
 
     Raises:
@@ -180,8 +196,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if config["format"] > FORMAT:
         raise RunError(f"{path} was written by a newer vaekit (format {config['format']}, this one reads {FORMAT})")
     _name_classes(config)
-    check_configuration(config, path / "run.json")
-    return config
+    checked = cast(Configuration, config)
+    check_configuration(checked, path / "run.json")
+    return checked
 
 
 def _name_classes(config: dict[str, Any]) -> None:
@@ -204,7 +221,7 @@ def clear(path: Path) -> None:
 
 
 def rebuild(
-    config: dict[str, Any], composition: Composition | None = None, held: int | None = None, seed: int = 0
+    config: Configuration, composition: Composition | None = None, held: int | None = None, seed: int = 0
 ) -> Composition:
     """The composition that a configuration describes, with fresh weights.
 
@@ -234,7 +251,7 @@ def rebuild(
         return recipe.build(DataSpec.from_json(config["data"]["facts"]), arguments, strict=False)
 
 
-def check_plugins(config: dict[str, Any]) -> None:
+def check_plugins(config: Configuration) -> None:
     """Raise RunError, naming the package, if a plug-in that registered a part of the run is not loaded."""
     for what, package in config.get("plugins", {}).items():
         if why := why_absent(package):

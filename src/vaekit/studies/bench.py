@@ -20,6 +20,7 @@ from vaekit.metrics import PerDatum, per_datum
 from vaekit.recipes import get_recipe
 from vaekit.recipes.composition import DataSpec
 from vaekit.run import Run, fit, open_run
+from vaekit.runs.configuration import Configuration, options_of
 from vaekit.runs.observed import Observed
 from vaekit.runs.stored import read_config
 from vaekit.runs.trained import TrainedModel
@@ -96,7 +97,7 @@ class _Watch(Progress):
         self.begun, self.first = time.monotonic(), 0
         self.marks: list[tuple[int, float]] = []
 
-    def start(self, config: dict[str, Any]) -> None:
+    def start(self, config: Configuration) -> None:
         self.begun, self.first = time.monotonic(), config.get("step", 0)
 
     def update(self, step: int, horizon: int, epoch: float, train: Figures, valid: Figures, per_second: float) -> None:
@@ -347,7 +348,7 @@ def _stored(path: Path, plan: Plan) -> tuple[int, float]:
     config = read_config(path)
     choices = {k: list(v) if isinstance(v, tuple) else v for k, v in plan.choices.items()}
     training = {**DEFAULTS, **plan.training}
-    same = all(config["training"].get(k) == v for k, v in training.items())
+    same = all(getattr(options_of(config), k) == v for k, v in training.items())
     if config["recipe"] != plan.recipe or config["arguments"] != choices or not same:
         raise RunError(
             f"{path} holds another model than the one that this study trains: remove {path.parent}, or choose another "

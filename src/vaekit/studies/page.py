@@ -65,7 +65,7 @@ def _warnings(bench: Bench) -> list[str]:
     run = min(bench.runs.values(), key=lambda run: run.config.get("step", 0), default=None)
     if run is None:
         return []
-    epochs = run.config["step"] * min(run.config["training"]["batch"], len(bench.data.train)) / len(bench.data.train)
+    epochs = run.config["step"] / run.epoch_steps
     if epochs >= YOUNG or run.config["step"] >= OLD:  # with very many examples, fewer epochs are enough
         return []
     return [
@@ -79,8 +79,7 @@ def _how(study: Study, bench: Bench, path: Path) -> Section:
     rows = []
     for name, run in bench.runs.items():
         config = run.config
-        batch = min(config["training"]["batch"], len(bench.data.train))
-        epochs = config["step"] * batch / len(bench.data.train)
+        epochs = config["step"] / run.epoch_steps
         rows.append(
             [name, bench.plans[name].settings, f"{config['step']:,}", f"{epochs:.1f}", duration(config["seconds"]),
              f"{config['decided']['parameters']:,}"]

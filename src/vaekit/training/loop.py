@@ -9,7 +9,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,9 +21,8 @@ from vaekit.errors import RunError, TrainingError
 from vaekit.noise import Key, Noise
 from vaekit.objectives.schedules import learning_rate
 from vaekit.objectives.terms import distortion, rate
-from vaekit.options import Options
 from vaekit.recipes.composition import Composition, DataSpec
-from vaekit.runs.configuration import Checkpoint, check
+from vaekit.runs.configuration import Checkpoint, Configuration, State, Valid, check
 from vaekit.runs.lock import only_writer
 from vaekit.runs.observed import Observed
 from vaekit.runs.stored import read_log
@@ -33,9 +32,8 @@ from vaekit.utils.progress import Progress
 from vaekit.utils.uncertainty import standard_error, units
 
 from . import parallel
-from .augment import Augment
-from .cost import choose_device
 from .optimisers import optimiser, overshot
+from .plan import Plan
 from .step import Engine, Settings
 
 CHECKPOINT_SECONDS = 60.0
@@ -74,8 +72,8 @@ class _Signals:
 
 
 @dataclass
-class Plan:
-    """The length of the run: a horizon in steps, which is estimated if the run is limited by minutes."""
+class Length:
+    """The length of the run: a horizon in steps, which is estimated anew if the run is limited by minutes."""
 
     horizon: int
     minutes: float | None
@@ -118,39 +116,33 @@ class _Clock:
 
 
 class Trainer:
-    """Trains one run: owns the engine, the plan and the files. `fit` creates it and calls `run`."""
+    """Trains one run by its plan: owns the engine and the files. `fit` creates it and calls `run`."""
 
     def __init__(
         self,
         composition: Composition,
         data: Data,
-        options: Options,
+        plan: Plan,
         path: Path,
-        config: dict[str, Any],
+        config: Configuration,
         progress: Progress,
         fabric: Any = None,
         started: float | None = None,
     ):
-        self.composition, self.data, self.options, self.path = composition, data, options, path
+        self.composition, self.data, self.plan, self.path = composition, data, plan, path
         self.config, self.progress, self.fabric = config, progress, fabric
-        self.device = (
-            fabric.device if fabric is not None else choose_device(options.device, composition.observation.in_double)
-        )
+        self.device = plan.device if fabric is None else fabric.device
         self.rank, self.world = parallel.rank_and_world(fabric)
         self.started = time.monotonic() if started is None else started
         self.spent = 0.0  # seconds of earlier sessions
         self.flushed = time.monotonic()
-        self.order = Order(len(data.train), options.batch or 100, options.seed)
+        self.order = Order(len(data.train), plan.batch, plan.seed)
         self.rows = Rows(data, data.train, self.device)
         given, targets = composition.condition, composition.targets
         self.c = torch.from_numpy(given.of(data.train)).to(self.device) if given else None
         self.y = torch.from_numpy(targets.of(data.train)).to(self.device) if targets else None
-        n = len(data.train)
-        self.epoch_steps = n / self.order.batch
-        # with patience, validate often: a small data set is overfitted within a few hundred steps
-        least = 100 if options.patience else 500
-        self.validate_steps = options.validate_steps or int(min(max(self.epoch_steps, least), 2000))
-        self.plan = Plan(self._asked_steps(), options.minutes)
+        self.length = Length(plan.horizon, plan.minutes)
+        self.compiled = plan.compile
         self.step = 0
         self.first = 0  # the step this session began with
         self.last_saved = 0  # the step of the weights in model.safetensors
@@ -161,13 +153,13 @@ class Trainer:
         self.best_figures: Tensor | None = None  # `_figure` of each validation datum at the best step, (n,)
         self.valid: dict[str, float] = {}
         settings = Settings(
-            optimiser=lambda: optimiser(options.optimiser or "adam", options.weight_decay or 0.0),
-            lr=options.lr or 1e-3,
-            clip=options.clip,
-            ema=options.ema or None,
-            precision=config["decided"]["precision"],
-            augment=Augment.parse(options.augment, data.kind, data.shape) if options.augment else None,
-            seed=options.seed,
+            optimiser=lambda: optimiser(plan.optimiser, plan.weight_decay),
+            lr=plan.lr,
+            clip=plan.clip,
+            ema=plan.ema,
+            precision=plan.precision,
+            augment=plan.augment,
+            seed=plan.seed,
             device=self.device,
             reduce=parallel.reducer(fabric),
         )
@@ -176,14 +168,6 @@ class Trainer:
         self.records: list[str] = []
         self.valid_x: list[tuple[Tensor, Tensor, Tensor | None]] | None = None
 
-    def _asked_steps(self) -> int:
-        o = self.options
-        if o.steps is not None:
-            return o.steps
-        if o.epochs is not None:
-            return max(1, math.ceil(o.epochs * self.epoch_steps))
-        return self.config.get("plan", {}).get("horizon", 1000)
-
     @property
     def seconds(self) -> float:
         """Seconds of training so far, resumed parts included."""
@@ -191,24 +175,24 @@ class Trainer:
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
-    def run(self) -> str:
+    def run(self) -> State:
         """Train to the horizon; returns the final state: finished, stopped early, or interrupted."""
         self.engine.module.train()
-        if self.config["decided"]["compile"]:
+        if self.compiled:
             self.progress.note("compiling the training step (once per run; 10 to 60 s) ...")
             self.engine.compiled()
         last_save = time.monotonic()
         clock = _Clock(self.step)
-        state = "finished"
+        state: State = "finished"
         with _Signals() as signals:
-            if self.options.patience and self.since_best >= self.options.patience:
+            if self.plan.patience and self.since_best >= self.plan.patience:
                 state = "stopped early"  # restored from the checkpoint of an early stop
-            while state == "finished" and self.step < self.plan.horizon:
+            while state == "finished" and self.step < self.length.horizon:
                 self.one_step()
-                if self.step % self.validate_steps == 0 or self.step == self.plan.horizon:
+                if self.step % self.plan.validate_steps == 0 or self.step == self.length.horizon:
                     self.flush()
                     self._validate()
-                    if self.options.patience and self.since_best >= self.options.patience:
+                    if self.plan.patience and self.since_best >= self.plan.patience:
                         state = "stopped early"
                         break
                 elif self.step % RECORD_STEPS == 0:
@@ -217,11 +201,11 @@ class Trainer:
                 together = self.world == 1 or self.step % AGREE_STEPS == 0
                 stop = together and (signals.asked is not None or self.progress.stop)
                 if self.plan.minutes is not None and together:
-                    self._plan(clock)
+                    self._plan_length(clock)
                 if self.world > 1 and together:
-                    self.plan.horizon, stop = self.fabric.broadcast((self.plan.horizon, stop), src=0)
+                    self.length.horizon, stop = self.fabric.broadcast((self.length.horizon, stop), src=0)
                 now = time.monotonic()
-                due = self.options.checkpoint_steps and self.step % self.options.checkpoint_steps == 0
+                due = self.plan.checkpoint_steps and self.step % self.plan.checkpoint_steps == 0
                 if due or now - last_save > CHECKPOINT_SECONDS:
                     self.save("running")
                     last_save = time.monotonic()
@@ -234,14 +218,14 @@ class Trainer:
         self.save(state)
         return state
 
-    def _plan(self, clock: _Clock) -> None:
+    def _plan_length(self, clock: _Clock) -> None:
         """In a run limited by minutes, end it when they are over, and update the horizon regularly."""
         assert self.plan.minutes is not None
         if self.seconds >= self.plan.minutes * 60:
-            self.plan.horizon = self.step
+            self.length.horizon = self.step
             self._record({"kind": "plan", "horizon": self.step, "step_ms": 1000 * self.seconds / self.step})
-        elif (per_step := clock.per_step(self.step)) and self.plan.revise(self.step, self.seconds, per_step):
-            self._record({"kind": "plan", "horizon": self.plan.horizon, "step_ms": 1000 * per_step})
+        elif (per_step := clock.per_step(self.step)) and self.length.revise(self.step, self.seconds, per_step):
+            self._record({"kind": "plan", "horizon": self.length.horizon, "step_ms": 1000 * per_step})
 
     def one_step(self) -> None:
         """Train on one batch."""
@@ -249,12 +233,12 @@ class Trainer:
         places = torch.arange(len(rows))
         if self.world > 1:
             rows, places = rows[self.rank :: self.world], places[self.rank :: self.world]
-        progress = self.step / max(self.plan.horizon, 1)
-        factor = learning_rate(self.options.schedule or "constant", progress)
+        progress = self.step / max(self.length.horizon, 1)
+        factor = learning_rate(self.plan.schedule, progress)
         here = rows.to(self.device)
         c = None if self.c is None else self.c.index_select(0, here)
         y = None if self.y is None else self.y.index_select(0, here)
-        given = (self.rows(rows), self.step, factor, places.to(self.device), self.order.batch, c, y)
+        given = (self.rows(rows), self.step, factor, places.to(self.device), self.plan.batch, c, y)
         try:
             values = self.engine.step(*given)
         except Exception as error:
@@ -266,7 +250,7 @@ class Trainer:
 
     def _retreat(self, error: Exception) -> bool:
         """Switch to eager steps if compilation fails before the first step, unless `compile='on'`."""
-        if not self.config["decided"]["compile"] or self.options.compile == "on" or self.step > self.first:
+        if not self.compiled or self.plan.must_compile or self.step > self.first:
             return False
         if not is_compile_error(error):
             return False
@@ -276,6 +260,7 @@ class Trainer:
                 "resume it on the machine where it started, or start another with `init_from` and `compile='off'`"
             ) from error
         self.engine.eager()
+        self.compiled = False
         self.config["decided"] |= {"compile": False, "compile_why": f"compiling failed: {str(error).splitlines()[0]}"}
         self.progress.note("the step cannot be compiled; training eagerly")
         return True
@@ -289,14 +274,16 @@ class Trainer:
         if not bool(finite.all()):
             row, column = (int(i) for i in (~finite).nonzero()[0])
             self._fail(self.engine.stats[column], float(values[row, column]), self.pending[row][0])
-        if self.pending[0][0] == 0 and (said := overshot(self.engine.stats, values, self.options.lr or 1e-3)):
+        if self.pending[0][0] == 0 and (said := overshot(self.engine.stats, values, self.plan.lr)):
             self.progress.note(f"note: {said}")
         means = self._own_units(dict(zip(self.engine.stats, values.mean(0).tolist(), strict=True)))
-        rate_now = len(self.pending) * self.order.batch / max(time.monotonic() - self.flushed, 1e-9)
+        rate_now = len(self.pending) * self.plan.batch / max(time.monotonic() - self.flushed, 1e-9)
         self.flushed = time.monotonic()
         self.pending.clear()
         self._record({"kind": "train", "seconds": round(self.seconds, 3), **means})
-        self.progress.update(self.step, self.plan.horizon, self.step / self.epoch_steps, means, self.valid, rate_now)
+        self.progress.update(
+            self.step, self.length.horizon, self.step / self.plan.epoch_steps, means, self.valid, rate_now
+        )
 
     def _own_units(self, stats: dict[str, float]) -> dict[str, float]:
         """The statistics with densities of x converted to densities in the units of the data."""
@@ -330,7 +317,7 @@ class Trainer:
 
         A model without a density only has a distortion.
         """
-        if self.rank == 0 or self.options.patience:
+        if self.rank == 0 or self.plan.patience:
             model = self.composition.model
             if self.valid_x is None:
                 observed = Observed(self.composition, DataSpec.of(self.data), "valid", self.data)
@@ -348,7 +335,7 @@ class Trainer:
             n, jacobians = 0, 0.0
             with self.engine.using():
                 for rows, x, c in self.valid_x:
-                    trace = model.trace(x, c, noise=Noise.of(self.options.seed, rows, Key.VALIDATE, device=x.device))
+                    trace = model.trace(x, c, noise=Noise.of(self.plan.seed, rows, Key.VALIDATE, device=x.device))
                     d = distortion(trace, x)
                     r = rate(trace) if model.no_density is None else torch.zeros_like(d)
                     parts.append(torch.stack([d, r]).cpu().double())
@@ -370,7 +357,7 @@ class Trainer:
             self._record({"kind": "valid", "seconds": round(self.seconds, 3), **self.valid, **below})
             if is_best:
                 self.best, self.since_best, self.best_figures = self.valid, 0, figures
-                if self.options.patience:
+                if self.plan.patience:
                     self.best_weights = {n: w.clone() for n, w in self.engine.weights_to_use().items()}
             else:
                 self.since_best += 1
@@ -400,7 +387,7 @@ class Trainer:
                 raise unwritable(log, error) from error
             self.records.clear()
 
-    def _set_state(self, state: str) -> None:
+    def _set_state(self, state: State) -> None:
         if self.rank == 0:
             if legs := self.config.get("legs"):
                 legs[-1]["to"] = self.step
@@ -408,13 +395,13 @@ class Trainer:
                 "state": state,
                 "step": self.step,
                 "seconds": round(self.seconds, 3),
-                "plan": {"horizon": self.plan.horizon, "epochs": self.plan.horizon / self.epoch_steps},
-                "valid": self.valid,
-                "best": self.best,
+                "plan": {"horizon": self.length.horizon, "epochs": self.length.horizon / self.plan.epoch_steps},
+                "valid": cast(Valid, self.valid),
+                "best": cast(Valid, self.best),
             }
             write_json(self.path / "run.json", self.config)
 
-    def save(self, state: str) -> None:
+    def save(self, state: State) -> None:
         """Write the checkpoint, the weights to use and the log; then remove all checkpoints but the last two."""
         self.flush()
         self._check_weights()
@@ -426,7 +413,7 @@ class Trainer:
         meta = {
             "step": self.step,
             "seconds": self.seconds,
-            "horizon": self.plan.horizon,
+            "horizon": self.length.horizon,
             "best": self.best,
             "since_best": self.since_best,
             "valid": self.valid,
@@ -481,8 +468,8 @@ class Trainer:
         self.step, self.spent = meta["step"], meta["seconds"]
         self.first = self.last_saved = self.step
         self.best, self.since_best, self.valid = meta["best"], meta["since_best"], meta["valid"]
-        if self.options.minutes is not None:
-            self.plan.horizon = max(meta["horizon"], self.plan.horizon, self.step + 1)
+        if self.plan.minutes is not None:
+            self.length.horizon = max(meta["horizon"], self.length.horizon, self.step + 1)
         log = self.path / "log.jsonl"
         if self.rank == 0 and log.exists():
             kept = [json.dumps(record) for record in read_log(self.path) if record["step"] <= self.step]

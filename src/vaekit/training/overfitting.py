@@ -36,12 +36,12 @@ def past_its_best(run: SavedRun) -> str | None:
     chance explains (in one of `ONCE_IN` runs, for the best of so many validations), while the training ELBO has not
     fallen. Runs with another KL weight than 1 are not judged, nor runs with patience, which keep their best weights.
     """
-    config, options = run.config, run.config["training"]
+    config, options = run.config, run.options
     known = [r for r in run.log if r.get("elbo") is not None]
     train, valid = ([r for r in known if r["kind"] == kind] for kind in ("train", "valid"))
     chosen = {**config.get("defaults", {}), **config["arguments"]}
     plain = chosen.get("objective", "elbo") == "elbo" and chosen.get("beta") in (None, 1)
-    if options["patience"] or not plain or not valid:
+    if options.patience or not plain or not valid:
         return None
     best, last = max(valid, key=lambda r: r["elbo"]), valid[-1]
     fallen, se, units = best["elbo"] - last["elbo"], last.get("se_below_best"), last.get("units", 0)
@@ -53,7 +53,7 @@ def past_its_best(run: SavedRun) -> str | None:
     if then and train[-1]["elbo"] < then[-1]:
         return None
     helps = ["`patience=5` keeps the best weights"]
-    if config["data"]["facts"]["kind"] == "image" and not options["augment"]:
+    if config["data"]["facts"]["kind"] == "image" and not options.augment:
         helps.append("`augment='flip,shift'` delays it")
     return (
         f"the model overfits: the validation ELBO was best at step {best['step']:,} ({best['elbo']:.2f} nats) and has "
