@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vaekit.studies import MINUTES, STUDIES, get_study
+from vaekit.studies import get_study
 from vaekit.utils.files import read_json, write_json, write_text
 
 HERE = Path(__file__).parent
@@ -67,12 +67,12 @@ def written(found: dict[str, dict[str, Any]]) -> str:
         "",
         "`vaekit study NAME [DATA]` trains a few models, measures them, and writes a page with conclusions from its",
         "numbers. The pages below were made by `python bench/studies.py` on two CPU cores. The table lists how many",
-        "[steps](glossary.md#step) each model of a page was trained for; more steps (`--steps`) or more time (`--minutes`)",
-        "continue the training.",
+        "[steps](glossary.md#step) each model of a page was trained for; more steps (`--steps`) or more time",
+        "(`--minutes`) continue the training.",
         "",
-        "A page calls a difference significant by Student's t test over seeds or examples, and corrects for the number of",
-        "claims on the page. With three seeds, as in kl-weight, this rarely settles which weight is best. All other studies",
-        "train one seed per model.",
+        "A page calls a difference significant by Student's t test over seeds or examples, and corrects for the number",
+        "of claims on the page. With three seeds, as in kl-weight, this rarely settles which weight is best. All other",
+        "studies train one seed per model.",
         "",
     ]
     if old:
