@@ -20,7 +20,7 @@ from vaekit.data.readers.registry import readers
 from vaekit.densities import draw
 from vaekit.errors import ChoiceError, VaekitError
 from vaekit.heads.posteriors import POSTERIORS
-from vaekit.latents.resample import KINDS
+from vaekit.latents.densities import DENSITIES
 from vaekit.metrics.measurement import Measurement
 from vaekit.metrics.registry import metrics
 from vaekit.models.vae import Model
@@ -279,7 +279,7 @@ def test_a_metric_measures_or_says_what_it_needs(run, name):
     assert found["protocol"]["estimator"]
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", DENSITIES)
 def test_a_latent_density_is_fitted_and_sampled(run, name):
     fitted = run.fit_latents(name, steps=20)
     z = fitted.sample(5)

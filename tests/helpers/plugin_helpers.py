@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from vaekit.cli import catalogue
+from vaekit.latents.densities import DENSITIES
 from vaekit.recipes import RECIPES
 from vaekit.report import FIGURES
 from vaekit.studies import STUDIES
@@ -15,7 +16,7 @@ from vaekit.utils import plugins
 def kept():
     """The registers as they are, whatever is registered meanwhile."""
     picks = [pick for recipe in RECIPES.values() for pick in recipe.signature.picks.values()]
-    held = [register.entries for register in (RECIPES, STUDIES, FIGURES, *(pick.register for pick in picks))]
+    held = [register.entries for register in (RECIPES, STUDIES, FIGURES, DENSITIES, *(pick.register for pick in picks))]
     before = [dict(entries) for entries in held]
     yield
     for entries, old in zip(held, before, strict=True):

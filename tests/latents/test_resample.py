@@ -152,7 +152,7 @@ def test_a_mixture_is_sampled_as_it_was_fitted(full, monkeypatch):
     rng = np.random.default_rng(0)
     turned = np.array([[0.3, 0.0, 0.0], [0.8, 0.6, 0.0], [-0.4, 0.3, 0.2]])  # so that directions go together
     u = torch.from_numpy(rng.normal(size=(900, 3)) @ turned.T + rng.choice([-1.5, 1.0], (900, 1))).float()
-    found = Gaussians.fit(u, 3, 100, 0)
+    found = Gaussians.fit(u, 3, 100)
     assert found.choices["covariance"] == ("full" if full else "diagonal")
     w, m, f = found.weights, found.means, found.factors
     covariances = f @ f.mT if full else torch.diag_embed(f**2)

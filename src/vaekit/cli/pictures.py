@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 
 CLASSES = 16
 """With at most so many classes a grid of samples has one column per class."""
-LATENTS = {"gmm": "a Gaussian mixture", "flow": "a normalising flow", "two-stage": "a second VAE"}
 
 
 def of_samples(
     run: Run, n: int, label: str | None, latents: str | None, temperature: float, noise: bool
 ) -> tuple[int, Labels]:
     """The number of columns of a grid of n samples, and its labels."""
-    source = "the prior" if latents is None else f"{LATENTS.get(latents, latents)} fitted to the codes"
+    source = "the prior"
+    if latents is not None:
+        from vaekit.latents.densities import DENSITIES
+
+        source = f"{DENSITIES[latents].traits['called']} fitted to the codes"
     shown = "Draws from p(x|z)" if noise else "Means of p(x|z)"
     at_temperature = "" if temperature == 1 else f" at temperature {temperature:g}"
     title = f"{shown}, z from {source}{at_temperature}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import shutil
+import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +22,11 @@ from vaekit.models.priors import FlowPrior
 from vaekit.noise import Key, Noise, fold
 from vaekit.options import Options
 from vaekit.runs.saved import SavedRun
-from vaekit.utils.files import write_tensors
+from vaekit.utils.arguments import Knob
+from vaekit.utils.files import part_of, write_tensors
 from vaekit.utils.isolation import seeded
 from vaekit.utils.progress import Figures, Progress
+from vaekit.utils.register import Register
 
 BLOCK = 2000
 """The number of codes processed at once."""
@@ -42,15 +45,19 @@ class Density(ABC):
 
     Attributes:
         STEPS: the default maximum number of steps of its fit.
+        is_run: whether it is stored as a run, which limits its own size when it is opened.
         bound: whether `log_prob` is a lower bound.
         choices: the arguments that rebuild it around its `tensors`.
         steps: the number of steps that its fit took.
+        fit: returns the density fitted to codes; see `latent_density`.
     """
 
     STEPS: ClassVar[int]
     bound: ClassVar[bool] = False
+    is_run: ClassVar[bool] = False
     choices: dict[str, Any]
     steps: int
+    fit: ClassVar[Callable[..., Density]]
 
     @abstractmethod
     def log_prob(self, u: Tensor) -> Tensor:
@@ -80,6 +87,42 @@ class Density(ABC):
         """A short description of the density."""
 
 
+DENSITIES = Register(
+    "latent density",
+    {
+        "u": "standardised codes (N, d)",
+        "most": "the largest number of steps",
+        "seed": "of the fit",
+        "on_progress": "called with (task, done, total) during the fit",
+        "device": "to fit on",
+        "folder": "of the run's densities, or None if it cannot be written",
+    },
+)
+"""The densities of codes by name; each part is the function that fits one."""
+
+Kind = TypeVar("Kind", bound=type[Density])
+
+
+def latent_density(name: str, paper: str, called: str) -> Callable[[Kind], Kind]:
+    """Register a `Density` as `name`; its classmethod `fit` returns one that is fitted to codes.
+
+    The parameters of `fit` that are annotated with a `Knob` are its options. It may also take `u`, `most`, `seed`,
+    `on_progress`, `device` and `folder`.
+
+    Arguments:
+        name: its name on the command line.
+        paper: its source.
+        called: what it is, with an article, for captions.
+    """
+
+    def register(kind: Kind) -> Kind:
+        DENSITIES.add(name, paper, kind=kind, called=called)(kind.fit)
+        return kind
+
+    return register
+
+
+@latent_density("gmm", "Ghosh et al. 2020, arXiv:1903.12436", "a Gaussian mixture")
 class Gaussians(Density):
     """A mixture of Gaussians, fitted by scikit-learn's expectation maximisation.
 
@@ -90,8 +133,6 @@ class Gaussians(Density):
 
     All are float64.
     """
-
-    COMPONENTS = 10
 
     FULL = 64
     """Covariances are full up to this many dimensions, given 5 codes per dimension and component; else diagonal."""
@@ -104,12 +145,19 @@ class Gaussians(Density):
         self.choices = {"components": len(weights), "covariance": "full" if factors.dim() == 3 else "diagonal"}
 
     @classmethod
-    def fit(cls, u: Tensor, components: int, most: int, seed: int, on_progress: OnProgress | None = None) -> Gaussians:
+    def fit(
+        cls,
+        u: Tensor,
+        components: Annotated[int, Knob("number of Gaussians", low=1)] = 10,
+        most: int = STEPS,
+        seed: int = 0,
+        on_progress: OnProgress | None = None,
+    ) -> Gaussians:
         """Fit a mixture to standardised codes u (N, D) by expectation maximisation."""
         from sklearn.mixture import GaussianMixture
 
         n, dims = u.shape
-        if not 1 <= components <= n:
+        if components > n:
             raise ChoiceError(f"`components` must lie in 1..{n} (the codes there are), got {components}")
         full = dims <= cls.FULL and n >= 5 * components * dims
         together = min(cls.TOGETHER, most)
@@ -174,6 +222,7 @@ class Gaussians(Density):
         return f"{components} Gaussian{'s' * (components > 1)} ({self.choices['covariance']} covariances)"
 
 
+@latent_density("flow", "Dinh et al. 2017, arXiv:1605.08803", "a normalising flow")
 class NormalisingFlow(Density):
     """A flow fitted by maximum likelihood; a tenth of the codes is held out for early stopping."""
 
@@ -267,6 +316,7 @@ class _Fitting(Progress):
         return None
 
 
+@latent_density("two-stage", "Dai and Wipf 2019, arXiv:1903.05789", "a second VAE")
 class SecondStage(Density):
     """A small VAE of codes, with as many latents as the codes have dimensions.
 
@@ -275,7 +325,7 @@ class SecondStage(Density):
     better than under one Gaussian.
     """
 
-    bound = True
+    bound = is_run = True
     STEPS, HIDDEN, SAMPLES = 6000, (256, 256), 50
 
     def __init__(self, run: SavedRun):
@@ -286,22 +336,27 @@ class SecondStage(Density):
     def fit(
         cls,
         u: Tensor,
-        folder: Path,
+        folder: Path | None,
         most: int,
         seed: int,
         on_progress: OnProgress | None = None,
         device: str | torch.device = "cpu",
     ) -> SecondStage:
-        """Train the VAE in `folder`, which is created."""
+        """Train the VAE, beside the place in `folder` where it is stored later, or in a temporary directory."""
         from vaekit.data import from_arrays
         from vaekit.training.fit import train
 
+        aside = None
+        if folder is None:
+            aside = tempfile.TemporaryDirectory(prefix="vaekit-")
+            folder = Path(aside.name)
+        place = part_of(folder / "two-stage")
         options = Options(steps=most, batch=500, lr=2e-3, seed=seed, validate_steps=250, patience=8, device=str(device))
         try:
             run = train(
                 from_arrays(u.numpy(), name="codes", kind="vector", split_seed=seed % 2**32),
                 "vae",
-                out=folder,
+                out=place,
                 progress=_Fitting(on_progress),
                 on_interrupt="raise",
                 options=options,
@@ -311,8 +366,9 @@ class SecondStage(Density):
                 sigma="learned",
             )
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)  # a half-trained VAE is of no use
+            shutil.rmtree(place, ignore_errors=True)  # a half-trained VAE is of no use
             raise
+        run.folder = aside
         return cls(run)
 
     def log_prob(self, u: Tensor) -> Tensor:

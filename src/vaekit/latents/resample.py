@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +31,15 @@ from vaekit.noise import Key, Noise, fold
 from vaekit.runs.example import PLACE
 from vaekit.runs.saved import SavedRun
 from vaekit.utils.allocation import Bounded
-from vaekit.utils.files import is_writable, part_of, read_json, read_tensors, remove_parts, write_json
+from vaekit.utils.files import is_writable, read_json, read_tensors, remove_parts, write_json
 from vaekit.utils.formerly import formerly
 from vaekit.utils.progress import say
+from vaekit.utils.register import Chosen
 from vaekit.utils.suggest import unknown
 from vaekit.utils.typed import mismatch
 from vaekit.utils.uncertainty import standard_error
 
-from .densities import BLOCK, Density, Gaussians, NormalisingFlow, OnProgress, SecondStage, generator
+from .densities import BLOCK, DENSITIES, Density, OnProgress, generator
 
 FORMAT = 1
 MOST, MOST_HELD_OUT, MOST_NUMBERS = 50_000, 5_000, 50_000_000
@@ -47,12 +47,6 @@ MOST, MOST_HELD_OUT, MOST_NUMBERS = 50_000, 5_000, 50_000_000
 
 The last one reduces the number of codes of more than 1,000 dimensions.
 """
-
-KINDS: dict[str, type[Gaussians] | type[NormalisingFlow] | type[SecondStage]] = {
-    "gmm": Gaussians,
-    "flow": NormalisingFlow,
-    "two-stage": SecondStage,
-}
 
 
 # --- codes ------------------------------------------------------------------------------------------------------
@@ -208,8 +202,8 @@ class LatentDensity:
 
 def check_name(name: str) -> None:
     """Raises ChoiceError for an unknown name, suggesting the nearest."""
-    if name not in KINDS:
-        raise ChoiceError(unknown("`latents`", name, KINDS, 0.3))
+    if name not in DENSITIES:
+        raise ChoiceError(unknown("`latents`", name, DENSITIES, 0.3))
 
 
 def fit_latents(
@@ -240,12 +234,15 @@ def fit_latents(
             stored density was fitted with other choices than those requested.
     """
     check_name(name)
-    if components is not None and name != "gmm":
-        raise ChoiceError(f"`components` is for gmm: {name} has none")
+    part = DENSITIES[name]
+    if components is not None and "components" not in part.knobs:
+        owners = [other.name for other in DENSITIES.values() if "components" in other.knobs]
+        raise ChoiceError(f"`components` is for {', '.join(owners)}: {name} has none")
     for what, value in (("components", components), ("steps", steps)):
         if value is not None and value < 1:
             raise ChoiceError(f"`{what}` must be 1 or more, got {value}")
-    defaults = {"steps": KINDS[name].STEPS, "seed": 0} | ({"components": Gaussians.COMPONENTS} if name == "gmm" else {})
+    own = {knob: argument.default for knob, argument in part.knobs.items()}
+    defaults = {"steps": part.traits["kind"].STEPS, "seed": 0, **own}
     given = {k: v for k, v in {"components": components, "steps": steps, "seed": seed}.items() if v is not None}
     with open(run.path / "model.safetensors", "rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
@@ -277,9 +274,9 @@ def _kept(run: SavedRun, name: str, weights: str) -> LatentDensity | None:
         scale = Scale(tensors.pop("codes.loc"), tensors.pop("codes.scale"))
         stored = (folder / f"{name}.safetensors").stat().st_size
         why = f"{file} describes a density far larger than its numbers: fit it again with `refit=True`"
-        bound = Bounded(stored, why) if name != "two-stage" else contextlib.nullcontext()  # a run has its own bound
-        with bound:
-            density = KINDS[name].open(folder, tensors, record["choices"])
+        kind = DENSITIES[name].traits["kind"]
+        with contextlib.nullcontext() if kind.is_run else Bounded(stored, why):  # a run has its own bound
+            density = kind.open(folder, tensors, record["choices"])
         kept = LatentDensity(density, scale, record)
         _check_kept(run, kept)
         return kept
@@ -293,7 +290,7 @@ def _check_kept(run: SavedRun, kept: LatentDensity) -> None:
     """Raises ValueError unless a stored density has codes of the model's size and records how it was fitted."""
     if wrong := mismatch(kept.record, Record):
         raise ValueError(wrong)
-    asked = {"steps", "seed"} | ({"components"} if kept.name == "gmm" else set())
+    asked = {"steps", "seed", *DENSITIES[kept.name].knobs}
     if lacking := sorted(asked - set(kept.record["asked"])):
         raise ValueError(f"asked.{lacking[0]} is missing")
     condition = run.composition.condition
@@ -314,16 +311,15 @@ def _fitted(
     scale, folder = Scale.of(z), run.path / "latents"
     u = scale.standardise(z)
     unwritable = _unwritable(run, folder)  # checked before minutes of work
-    density: Density
-    if name == "gmm":
-        density = Gaussians.fit(u, asked["components"], most, seed, on_progress)
-    elif name == "flow":
-        density = NormalisingFlow.fit(u, most, seed, on_progress, run.device)
-    else:
-        aside = tempfile.TemporaryDirectory(prefix="vaekit-") if unwritable else None
-        place = part_of(folder / "two-stage") if aside is None else Path(aside.name) / "two-stage"
-        density = SecondStage.fit(u, place, most, seed, on_progress, run.device)
-        density.run.folder = aside
+    part = DENSITIES[name]
+    density: Density = Chosen(part, {knob: asked[knob] for knob in part.knobs}).make(
+        u=u,
+        most=most,
+        seed=seed,
+        on_progress=on_progress,
+        device=run.device,
+        folder=None if unwritable else folder,
+    )
     record = {
         "format": FORMAT,
         "name": name,

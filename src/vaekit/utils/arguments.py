@@ -112,7 +112,11 @@ def annotated(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter,
 @functools.cache
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """The types of the parameters of a function or of a class's constructor; evaluating them takes milliseconds."""
-    return get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
+    owner = getattr(function, "__self__", None)  # of a class method, whose class may not have its name yet
+    named = {owner.__name__: owner} if inspect.isclass(owner) else None
+    return get_type_hints(
+        function.__init__ if inspect.isclass(function) else function, None, named, include_extras=True
+    )
 
 
 def knobs(function: Callable[..., Any]) -> dict[str, tuple[Argument, Knob]]:
