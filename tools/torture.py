@@ -3,8 +3,8 @@
     python tools/torture.py --kills 300
     python tools/torture.py --only disk --seed 3
 
-- kill: a run is killed before or after its k-th step, rename, flush or removal, or while a file is half written,
-  up to four times in a row.
+- kill: a run is killed before or after its k-th step, rename, flush or removal, or while a file is half written: at every
+  such event in turn, then up to three times more at random ones.
 - disk: the size of a run's files is limited, as on a full disk.
 - crowd: several processes train into one directory; then threads share one cache and measure one run.
 
@@ -41,6 +41,7 @@ KILLED, REFUSED, BROKEN = 9, 3, 4
 """Exit status of a child: killed, ended by a VaekitError, ended by another exception."""
 LATE = 120
 """Seconds after which a child is considered to hang."""
+WAYS = ("before", "after", "half")
 MOST_KILLS = 4
 """Maximum number of kills of one run."""
 
@@ -68,19 +69,22 @@ def die() -> None:
     time.sleep(60)
 
 
-def kill_at(event: int, rng: random.Random) -> Callable[[], int]:
-    """Kill this process at its `event`-th step, rename, flush or removal; returns a function that counts events."""
+def kill_at(event: int, way: str = "before") -> Callable[[], int]:
+    """Kill this process before or after its `event`-th step, rename, flush or removal, or half through writing a file.
+
+    Returns a function that counts events.
+    """
     from vaekit.training import loop as trainer
     from vaekit.utils import files
 
-    count, after, half = 0, rng.random() < 0.5, rng.random() < 0.3
+    count = 0
 
     def watched(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
             nonlocal count
             count += 1
             mine = count == event
-            if mine and not after:
+            if mine and way == "before":
                 die()
             result = function(*given, **named)
             if mine:
@@ -96,8 +100,9 @@ def kill_at(event: int, rng: random.Random) -> Callable[[], int]:
             nonlocal count
             write(part)
             count += 1
-            if count == event and half:
-                os.truncate(part, part.stat().st_size // 2)
+            if count == event:
+                if way == "half":
+                    os.truncate(part, part.stat().st_size // 2)
                 die()
 
         whole(path, halved)
@@ -194,20 +199,26 @@ def looked_at(run: Path) -> str:
 
 
 def kill(
-    folder: Path, rng: random.Random, whole: dict[str, Any], counts: collections.Counter[str], events: int
+    folder: Path, rng: random.Random, whole: dict[str, Any], counts: collections.Counter[str], events: int, number: int
 ) -> None:
-    """Kill one run up to `MOST_KILLS` times, open it after each kill, then let it finish."""
+    """Kill one run up to `MOST_KILLS` times, open it after each kill, then let it finish.
 
-    def doomed(event: int, key: str) -> None:
-        kill_at(event, random.Random(key))
+    The first kills of successive rounds are at successive events, in one way after the other.
+    """
+
+    def doomed(event: int, way: str) -> None:
+        kill_at(event, way)
         train(folder)
 
-    for _ in range(rng.randint(1, MOST_KILLS)):
-        event, key = rng.randint(1, max(1, events // rng.choice((1, 2, 4, 8)))), str(rng.random())
-        status, text = child(lambda e=event, k=key: doomed(e, k))
+    for i in range(rng.randint(1, MOST_KILLS)):
+        event, way = rng.randint(1, max(1, events // rng.choice((1, 2, 4, 8)))), rng.choice(WAYS)
+        if i == 0:
+            event, way = 1 + number % events, WAYS[number // events % len(WAYS)]
+        status, text = child(lambda e=event, w=way: doomed(e, w))
         if status in (BROKEN, REFUSED):
             raise Failure(f"a run ended in an error instead of being killed: {text[-3000:]}")
         counts["kills"] += status == KILLED
+        counts["kills at events in turn"] += status == KILLED and i == 0
         status, text = child(lambda: looked_at(folder / "run"))
         if status == BROKEN:
             raise Failure(f"a killed run could not be opened: {text[-3000:]}")
@@ -220,7 +231,7 @@ def kill(
 
 
 def disk(
-    folder: Path, rng: random.Random, whole: dict[str, Any], counts: collections.Counter[str], events: int
+    folder: Path, rng: random.Random, whole: dict[str, Any], counts: collections.Counter[str], events: int, number: int
 ) -> None:
     """Train with a limit on file size, as on a full disk, then resume without the limit."""
     most = rng.choice((0, 1, 100, 1000, rng.randrange(16_000)))
@@ -242,7 +253,7 @@ def disk(
 
 
 def crowd(
-    folder: Path, rng: random.Random, whole: dict[str, Any], counts: collections.Counter[str], events: int
+    folder: Path, rng: random.Random, whole: dict[str, Any], counts: collections.Counter[str], events: int, number: int
 ) -> None:
     """Train in one directory from several processes at once, then read and measure the run from several threads."""
     begun = [start(lambda: train(folder)) for _ in range(3)]
@@ -314,7 +325,7 @@ def torture(
         np.save(root / "x.npy", x)
 
         def undisturbed() -> int:
-            counted = kill_at(0, random.Random(0))
+            counted = kill_at(0)
             train(root)
             return counted()
 
@@ -325,6 +336,7 @@ def torture(
         if status:
             raise Failure(f"an undisturbed run failed: {events}")
         whole, round_ = state(root / "run"), 0
+        say(f"{events} events in a training")
         while (counts["kills"] if only in (None, "kill") else round_) < kills:
             rng = random.Random(f"{seed}-{round_}")
             kind = only or rng.choice(("kill",) * 8 + ("disk", "crowd"))
@@ -332,7 +344,7 @@ def torture(
             folder.mkdir()
             shutil.copy(root / "x.npy", folder)
             try:
-                TORTURES[kind](folder, rng, whole, counts, int(events))
+                TORTURES[kind](folder, rng, whole, counts, int(events), counts[f"rounds of {kind}"])
             except Failure as failure:
                 raise Failure(f"{kind}, --seed {seed}, round {round_}: {failure}") from None
             shutil.rmtree(folder)

@@ -23,6 +23,9 @@ def rng():
     return np.random.default_rng(0)
 
 
+PARTS = {"train": range(9), "valid": range(9, 12), "test": range(12, 15)}
+
+
 def random(*shape, dtype=np.uint8):
     return np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
 
@@ -211,6 +214,82 @@ def test_tensors_and_datasets(rng):
         from_arrays(Stream())
 
 
+def test_masked_values_are_missing():
+    """NumPy drops the mask of an array when it is converted, and takes the values below it."""
+    x = np.arange(60.0).reshape(15, 4)
+    masked = np.ma.masked_greater(x, 50)
+    with pytest.raises(DataError, match=r"row 12, column 3 is nan; .*missing='mask'"):
+        from_arrays(masked)
+    data = from_arrays(masked, missing="mask", splits=PARTS)
+    np.testing.assert_array_equal(data.test[:], np.where(x > 50, np.nan, x)[12:].astype(np.float32))
+    images = np.ma.masked_array(random(15, 5, 5), mask=np.arange(375).reshape(15, 5, 5) == 374)
+    assert np.isnan(from_arrays(images, missing="mask", splits=PARTS).test[2]).sum() == 1
+    assert from_arrays(np.ma.masked_array(x), splits=PARTS).digest == from_arrays(x, splits=PARTS).digest
+
+
+def test_masked_labels_are_unknown():
+    names = np.ma.masked_array(list("abcab" * 3), mask=np.arange(15) == 13)
+    data = from_arrays(random(15, 4), label=names, splits=PARTS)
+    assert (data.label_names, data.test.label.tolist()) == (["a", "b", "c"], [2, -1, 1])
+    with pytest.raises(DataError, match="got nan: write -1 for unknown labels"):
+        from_arrays(random(15, 4), label=np.ma.masked_array(np.arange(15) % 3, mask=np.arange(15) == 13))
+    ages = np.ma.masked_array(np.arange(15), mask=np.arange(15) == 13)
+    data = from_arrays(random(15, 4), columns={"age": ages}, splits=PARTS)
+    np.testing.assert_array_equal(data.test.columns["age"], [12, np.nan, 14])
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape", "as_mode"),
+    [("RGB", (3, 6, 5), "RGB"), ("L", (1, 6, 5), "L"), ("1", (1, 6, 5), "L"), ("P", (3, 6, 5), "RGB"),
+     ("CMYK", (3, 6, 5), "RGB"), ("HSV", (3, 6, 5), "RGB"), ("LA", (4, 6, 5), "RGBA"), ("RGBA", (4, 6, 5), "RGBA")],
+)  # fmt: skip
+def test_images_of_pillow_are_read_as_colours(mode, shape, as_mode):
+    """The values of a palette image are indices of colours, those of CMYK inks."""
+    images = [Image.fromarray(x).convert(mode) for x in random(12, 6, 5, 3)]
+    data = from_arrays(images)
+    assert data.shape == shape
+    expected = np.asarray(images[data.test.index[0]].convert(as_mode))
+    np.testing.assert_array_equal(data.test[0].reshape(expected.shape), expected)
+
+
+def test_items_of_datasets(rng):
+    torch = pytest.importorskip("torch")
+    x = torch.rand(12, 4)
+
+    def read(item, **options):
+        items = type(
+            "Items", (torch.utils.data.Dataset,), {"__len__": lambda _: 12, "__getitem__": lambda _, i: item(i)}
+        )
+        return from_arrays(items(), splits={"train": range(8), "valid": [8, 9], "test": [10, 11]}, **options)
+
+    data = read(lambda i: (x[i], "ab"[i % 2] if i != 11 else None))
+    assert (data.label_names, data.test.label.tolist()) == (["a", "b"], [0, -1])
+    data = read(lambda i: (x[i], torch.eye(3)[i % 3]))  # one-hot
+    assert data.test.label.tolist() == [1, 2]
+    data = read(lambda i: (x[i], i % 2, "name"))
+    assert data.notes == ("items have 3 parts: the first is x, the second the label, the others are not used",)
+    with pytest.raises(DataError, match="must be a number or a text, got a dict with boxes"):
+        read(lambda i: (x[i], {"boxes": [1, 2]}))
+    image = Image.fromarray(random(6, 5, 3)).convert("P")
+    np.testing.assert_array_equal(read(lambda i: image.rotate(90 * i)).train[0], np.asarray(image.convert("RGB")))
+
+
+def test_tensors_of_other_layouts_and_types():
+    torch = pytest.importorskip("torch")
+    x = torch.arange(40.0).reshape(10, 4) * (torch.arange(4) != 2)
+    expected = from_arrays(x)
+    for other in (x.to_sparse(), x.to_sparse_csr(), x.to_sparse_csc()):
+        np.testing.assert_array_equal(from_arrays(other).train[:], expected.train[:])
+    assert from_arrays(x.to(torch.float8_e4m3fn)).train[:].max() == 40  # 39, rounded to four bits
+    for other in (
+        x.to("meta"),
+        torch.quantize_per_tensor(x, 0.5, 0, torch.qint8),
+        torch.nested.nested_tensor([x, x[1:]]),
+    ):
+        with pytest.raises(DataError, match=r"cannot be read .* convert it to a dense array"):
+            from_arrays(other)
+
+
 def test_options_load_the_same_again(tmp_path, rng):
     np.savez(tmp_path / "a.npz", z=random(40, 6), other=np.arange(40))
     data = load(tmp_path / "a.npz", x_key="z", valid=0.25, split_seed=3, kind="signal", label="other")
@@ -305,3 +384,25 @@ def test_new_rows_take_the_options_of_their_format_only(tmp_path):
     (tmp_path / "a.npy").unlink()
     with pytest.raises(DataError, match=r"`shape` does not apply to a folder of images .*`size`"):
         load(tmp_path, shape="2x8")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a.zip", "packed: unpack it"), ("a.csv.zst", "packed"), ("a.pkl", "pickle.*never reads"),
+     ("a.h5ad", "scipy.sparse"), ("a.json", "as CSV or Parquet"), ("a.WAV", "sound"), ("a.mp4", "frames"),
+     ("a.heic", "convert it"), ("a", "unknown format")],
+)  # fmt: skip
+def test_foreign_formats_are_named_with_a_remedy(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"data")
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / name)
+
+
+def test_an_empty_name_is_not_the_working_directory(tmp_path, monkeypatch):
+    """A variable of the shell that is not set: vaekit fit "$DATA"."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(4):
+        Image.fromarray(random(5, 4, 4)[i]).save(f"{i}.png")
+    assert load(".").kind == "image"
+    with pytest.raises(DataError, match="the name of the data is empty"):
+        load("")

@@ -177,3 +177,19 @@ def test_the_columns_of_labels_and_groups_are_kept(library):
         from_arrays(frame, label="class", group="kind", missing="mask"),
     ):
         assert {option: data.options.get(option) for option in kept} == kept
+
+
+def test_an_index_with_a_name_is_told():
+    """It may be data: `df.set_index("age")`."""
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"age": np.arange(N) % 7, "x": COLUMNS["x"]})
+    assert not any("index" in note for note in load(table).notes)
+    assert load(table.set_index("age")).notes[0] == "the index (age) is not used; `reset_index()` makes it a column"
+
+
+def test_types_and_names_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"x": COLUMNS["x"], "part": pandas.cut(COLUMNS["x"], 3)})
+    assert [column.kind for column in load(table).schema] == ["real", "categorical"]
+    table = pandas.DataFrame({("x", "mean"): COLUMNS["x"], ("whole", ""): COLUMNS["whole"]})
+    assert load(table).feature_names == ["x mean", "whole"]

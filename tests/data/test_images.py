@@ -1,6 +1,7 @@
 """Folders of images: every mode is flattened as it should be, decoded once, and trouble is named."""
 
 import contextlib
+import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -453,16 +454,81 @@ def test_links_to_folders_are_followed_once(tmp_path):
 
 
 def test_a_word_for_a_split():
-    known = ["Train", "test_set", "val2017", "validation-images", "TestData", "dev", "trainings", "contest", "tests"]
+    known = ["Train", "test_set", "val2017", "validation-images", "TestData", "dev", "seg_train", "pets2-test-images"]
     assert [folders.part_named(name) for name in known] == [
-        "train",
-        "test",
-        "valid",
-        "valid",
-        "test",
-        "valid",
-        *3 * [None],
+        ("train", ""), ("test", ""), ("valid", ""), ("valid", ""), ("test", ""), ("valid", ""), ("train", "seg"),
+        ("test", "pets 2"),
+    ]  # fmt: skip
+    assert not any(map(folders.part_named, ["trainings", "contest", "tests", "train_or_test", "2017"]))
+
+
+def test_splits_whose_folders_share_a_name_or_are_nested(tmp_path):
+    """As in archives of Kaggle: seg_train/seg_train/sea/0.png."""
+    names = [
+        f"seg_{part}/seg_{part}/{c}/{i}.png" for part in ("train", "test") for c in ("ice", "sea") for i in range(6)
     ]
+    data = load(tree(tmp_path / "set", [*names, "seg_pred/seg_pred/0.png"]))
+    assert data.label_names == ["ice", "sea"]
+    assert {name.split("/")[0] for name in (*data.train.names, *data.valid.names)} == {"seg_train"}
+    assert {name.split("/")[0] for name in data.test.names} == {"seg_test"}
+    assert any("left out 1 image outside the folders of the splits (in seg_pred)" in note for note in data.notes)
+    names = [f"training_set/training_set/{c}/{i}.png" for c in "ab" for i in range(6)]
+    data = load(tree(tmp_path / "twice", [*names, *(f"test_set/test_set/{c}/0.png" for c in "ab")]))
+    assert (data.label_names, data.test.label.tolist()) == (["a", "b"], [0, 1])
+
+
+def test_folders_that_may_be_splits_are_told(tmp_path):
+    names = [f"{name}/{i}.png" for name in ("trainA", "trainB", "testA", "testB") for i in range(3)]
+    data = load(tree(tmp_path / "set", names))
+    assert data.label_names == ["testA", "testB", "trainA", "trainB"]
+    assert any("splits are drawn at random from all of them" in note for note in data.notes)
+    stations = load(
+        tree(tmp_path / "words", [f"{name}/{i}.png" for name in ("train_station", "test_tube") for i in range(3)])
+    )
+    assert len(stations.label_names) == 2
+
+
+def test_a_folder_for_each_image_is_told(tmp_path):
+    data = load(tree(tmp_path / "set", [f"person{i:02d}/face.png" for i in range(12)]))
+    said = "the labels are 12 classes (person00, person01, person02 and 9 more) in 12 rows: are they names of rows"
+    assert any(said in note for note in data.notes)
+
+
+def test_links_to_images_and_to_folders_above(tmp_path):
+    """An image under two names could be in two splits."""
+    path = tree(tmp_path / "set", [f"all/{i}.png" for i in range(6)])
+    tree(tmp_path / "other", ["x.png", "y.png"])
+    (path / "some").mkdir()
+    for i in range(3):
+        (path / "some" / f"{i}.png").symlink_to(path / "all" / f"{i}.png")
+    (path / "some" / "x.png").symlink_to(tmp_path / "other" / "x.png")
+    (path / "some" / "x2.png").symlink_to(tmp_path / "other" / "x.png")
+    (path / "above").symlink_to(tmp_path)
+    names, notes = folders.listing(path)
+    assert names == [*(f"all/{i}.png" for i in range(6)), "some/x.png"]
+    assert notes == ["left out 4 links to images that are in the folder as well"]
+    assert folders.listing(path / "some")[0] == ["0.png", "1.png", "2.png", "x.png"]
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    """Unpacked from archives of Windows; they could neither be printed nor stored."""
+    path = tree(tmp_path / "set", [f"{c}/{i}.png" for c in "ab" for i in range(4)])
+    try:
+        (path / "a").rename(path / os.fsdecode(b"caf\xe9"))
+    except OSError:
+        pytest.skip("the file system needs UTF-8")
+    data = load(path)
+    assert data.label_names == ["b", r"caf\xe9"]
+    np.testing.assert_array_equal(load(path).test[:], data.test[:])
+
+
+def test_a_table_may_name_images_as_windows_does(folder):
+    rows = "".join(f"class{i % 3}\\{i}.png,{i}\n" for i in range(9))
+    (folder / "about.csv").write_text("file,age\n" + rows)
+    data = load(folder, table="about.csv")
+    assert all(
+        name.endswith(f"/{age}.png") for name, age in zip(data.train.names, data.train.columns["age"], strict=True)
+    )
 
 
 def test_missing_labels_of_a_table_are_unknown_and_its_notes_are_kept(folder):

@@ -269,6 +269,25 @@ def test_a_sparse_matrix_whose_parts_do_not_fit_is_refused(tmp_path, part, value
         load(tmp_path / "s.npz")
 
 
+def test_a_sparse_matrix_too_wide_to_be_dense_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", format="coo", shape=(30, 2**49), data=np.ones(3), row=np.arange(3), col=np.arange(3))
+    with pytest.raises(DataError, match=r"shape \(30, 562949953421312\) has rows too wide to be dense"):
+        load(tmp_path / "a.npz")
+
+
+def test_what_savez_names_by_itself_may_be_labels(tmp_path, rng):
+    np.savez(tmp_path / "a.npz", rng.normal(size=(30, 4)), np.arange(30) % 3)
+    data = load(tmp_path / "a.npz")
+    assert "to use 'arr_1' as the labels, give `label='arr_1'`" in data.notes[0]
+    assert load(tmp_path / "a.npz", label="arr_1").train.label is not None
+
+
+def test_text_in_other_encodings_is_named(tmp_path, rng):
+    np.savez(tmp_path / "a.npz", x=rng.normal(size=(30, 4)), y=np.array([b"caf\xe9", b"tea"])[np.arange(30) % 2])
+    with pytest.raises(DataError, match="array 'y' holds bytes that are not text in UTF-8"):
+        load(tmp_path / "a.npz")
+
+
 def test_sparse_validation_data_of_their_own(rng):
     train, valid = (sp.random_array((n, 6), density=0.5, format="csr", rng=rng) for n in (30, 8))
     data = from_arrays(train, valid=valid)

@@ -12,10 +12,10 @@ from core_helpers import QUIET, blobs, tensors
 from PIL import Image
 
 import vaekit as vk
-from vaekit.errors import DataError, RunError, VaekitError
+from vaekit.errors import DataError, RunError, TrainingError, VaekitError
 from vaekit.run import fit
 from vaekit.runs import stored
-from vaekit.utils.files import write_tensors
+from vaekit.utils.files import read_tensors, write_tensors
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +233,29 @@ def test_a_checkpoint_whose_description_is_damaged_is_passed_over(trained, tmp_p
     fit(source, "vae", out=run, resume=True, **QUIET)
     for name, tensor in tensors(whole.path / "model.safetensors").items():
         torch.testing.assert_close(tensors(run / "model.safetensors")[name], tensor)
+
+
+def test_a_checkpoint_with_damaged_indices_is_passed_over(tmp_path):
+    """They follow from the columns of the table; others would be out of bounds, or take the wrong numbers."""
+    rows = "".join(f"{i % 3}.5,{'abc'[i % 3]}\n" for i in range(30))
+    (tmp_path / "t.csv").write_text("v,k\n" + rows)
+    options = {"batch": 16, "latent": 2, "hidden": (8,), "checkpoint_steps": 1, **QUIET}
+    whole = fit(tmp_path / "t.csv", "vae", out=tmp_path / "whole", steps=4, **options)
+    run = shutil.copytree(whole.path, tmp_path / "run")
+    newest = sorted((run / "checkpoint").iterdir())[-1]
+    kept, (_, meta) = tensors(newest), read_tensors(newest)
+    indices = [name for name, tensor in kept.items() if tensor.dtype == torch.int64]
+    assert indices
+    write_tensors(newest, {name: t + 10**9 if name in indices else t for name, t in kept.items()}, meta)
+    change(run, "state", to="running")
+    fit(tmp_path / "t.csv", "vae", out=run, resume=True, **QUIET)
+    for name, tensor in tensors(whole.path / "model.safetensors").items():
+        torch.testing.assert_close(tensors(run / "model.safetensors")[name], tensor)
+    for file in (run / "checkpoint").iterdir():
+        write_tensors(file, {name: t + 1 if name in indices else t for name, t in kept.items()}, meta)
+    change(run, "state", to="running")
+    with pytest.raises(TrainingError, match="the checkpoint is damaged: buffer/"):
+        fit(tmp_path / "t.csv", "vae", out=run, resume=True, **QUIET)
 
 
 def test_a_kept_density_larger_than_its_numbers(run):

@@ -633,3 +633,7 @@ def test_missing_values_are_imputed_by_a_run_that_knows_them(tmp_path):
         filled = run.impute(x[:10], samples=samples)
         np.testing.assert_array_equal(filled[~np.isnan(x[:10])], x[:10][~np.isnan(x[:10])])
         assert np.isfinite(filled).all()
+    masked = np.ma.masked_invalid(np.ma.masked_array(np.nan_to_num(x, nan=7.0), mask=np.isnan(x)))
+    np.testing.assert_array_equal(run.encode(masked), run.encode(x))  # not of the 7 below the mask
+    torch = pytest.importorskip("torch")
+    np.testing.assert_array_equal(run.encode(torch.tensor(x, requires_grad=True)), run.encode(x))

@@ -32,6 +32,7 @@ from .core import (
 Missing = Literal["refuse", "mask"]
 MISSING = get_args(Missing)
 MOST_COUNTED = 2**24  # float32 holds every whole number up to here; integers below are counts by default
+MANY_CLASSES = 10  # fewer may be too few rows of each
 LARGEST_COUNT = 1e12  # limit of the count likelihoods; float32 rounds by 6e-8 of a count, far below its deviation
 REMEDIES = {
     "c": "save real and imaginary parts as channels: np.stack([x.real, x.imag], -1)",
@@ -130,6 +131,7 @@ def build(
     codes, label_names = source.label, source.label_names
     groups = _groups(group, columns if codes is None else {"label": codes, **columns})
     columns, attributes = _attributes(columns, source.factor_names)
+    source = replace(source, notes=(*source.notes, *_on_labels(codes, label_names)))
     if len(x) < 2:
         raise DataError(
             f"{name} holds {counted(len(x), 'row')}, expected at least 3, one for each of train, valid and test"
@@ -182,6 +184,19 @@ def _with_labels(source: Source, n: int, name: str, asked: str | None) -> tuple[
     if codes is not None:
         codes, names = labels(aligned(codes, n, f"{name}: label"), names)
     return replace(source, label=codes, label_names=names, notes=notes), columns
+
+
+def _on_labels(codes: Array | None, names: Sequence[str] | None) -> list[str]:
+    """A note on labels that are different in most rows, as names of rows are."""
+    known = codes[codes >= 0] if codes is not None else np.empty(0)
+    count = len(np.unique(known))
+    if count < MANY_CLASSES or 2 * count <= len(known):
+        return []
+    shown = f" ({listed(names, 3)})" if names else ""
+    rows = counted(len(known), "row")
+    return [
+        f"the labels are {counted(count, 'class', 'classes')}{shown} in {rows}: are they names of rows, not classes?"
+    ]
 
 
 def _groups(group: str | None, columns: Mapping[str, Array]) -> NDArray[np.int64] | None:

@@ -39,6 +39,22 @@ TestFraction = Annotated[float, Knob("fraction of the data for testing")]
 SplitSeed = Annotated[int, Knob("seed of the random split")]
 
 
+FOREIGN = {
+    ".xlsx .xls .ods": "a spreadsheet: save the sheet as CSV (UTF-8)",
+    ".zip .tar .tgz .7z .rar .gz .bz2 .xz .zst": "packed: unpack it, and give the file or the folder with the data",
+    ".pkl .pickle .pt .pth .joblib": "a pickle, which vaekit never reads because it can run code: save arrays with "
+    "numpy.savez, or a table as CSV or Parquet",
+    ".mat .h5 .hdf5 .h5ad .loom .mtx .zarr .nc .tfrecord .fits .nii .dcm": "of a format that vaekit does not "
+    "read: save its arrays with numpy.savez, or a sparse matrix with scipy.sparse.save_npz",
+    ".json .jsonl .ndjson .arff .feather .arrow .xml .db .sqlite .rds .rdata .sav .dta": "of a format that vaekit does "
+    "not read: save the table as CSV or Parquet",
+    ".wav .mp3 .flac .ogg": "sound: save the samples of all recordings as one array (recordings, samples) in .npz",
+    ".mp4 .avi .mov .mkv .webm": "a video: save its frames as images in a folder",
+    ".heic .heif .svg .pdf": "of a format that Pillow does not read: convert it, and give a folder of images",
+}
+"""Files that are not data to read, by suffix, with a remedy."""
+
+
 def load(
     source: Any,
     *,
@@ -341,7 +357,8 @@ def _joined(first: Source, own: Mapping[str, Any], name: str, framed: bool, mask
     labels = [one.label for one in parts.values() if one.label is not None]
     codes = np.concatenate(labels) if labels else None
     columns = {key: np.concatenate([one[key] for one in frame_columns]) for key in shared}
-    return replace(first, x=joined, label=codes, columns=columns, splits=rows or None)
+    notes = dict.fromkeys(note for one in (first, *parts.values()) for note in one.notes)
+    return replace(first, x=joined, label=codes, columns=columns, splits=rows or None, notes=tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -389,8 +406,9 @@ def _unread(path: Path) -> DataError:
     suffix = path.suffix.lower()
     if suffix in folders.SUFFIXES:
         return DataError(f"{path} is a single image: give a folder of images")
-    if suffix in (".xlsx", ".xls", ".ods"):
-        return DataError(f"{path} is a spreadsheet: save the sheet as CSV (UTF-8)")
+    for suffixes, what in FOREIGN.items():
+        if suffix in suffixes.split():
+            return DataError(f"{path} is {what}")
     return DataError(f"{path}: unknown format, expected {formats()} or a folder; convert or rename the file")
 
 

@@ -23,6 +23,8 @@ def known_path(source: Any) -> Path:
             f"load expects a name, a path or a frame, got {type(source).__name__}: use from_arrays for arrays, tensors "
             "and datasets"
         )
+    if not os.fspath(source):  # Path("") is the working directory
+        raise DataError("the name of the data is empty: give the name of a data set, or a path")
     try:
         path = Path(source).expanduser()
         special = path.exists() and not (path.is_file() or path.is_dir())

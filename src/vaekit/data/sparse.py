@@ -21,6 +21,10 @@ PARTS: dict[str, tuple[str, ...]] = {
 """The arrays that `scipy.sparse.save_npz` writes for each format, beside format, shape and data."""
 
 
+MOST_COLUMNS = 2**24
+"""Maximum width of a sparse matrix, whose rows become dense."""
+
+
 class Sparse(Computed):
     """A SciPy sparse matrix as an array (N, D), or (N, *row), in its `row_dtype`; float64 stays float64.
 
@@ -30,7 +34,7 @@ class Sparse(Computed):
         row: shape of a row.
 
     Raises:
-        DataError: the matrix does not have two axes, or does not hold real numbers.
+        DataError: the matrix does not have two axes, has too many columns, or does not hold real numbers.
     """
 
     trusted = False
@@ -40,6 +44,11 @@ class Sparse(Computed):
             raise DataError(
                 f"{name}: a sparse matrix must hold real numbers in 2 axes (rows, columns), got {matrix.dtype} of "
                 f"shape {matrix.shape}"
+            )
+        if matrix.shape[1] > MOST_COLUMNS:
+            raise DataError(
+                f"{name}: a sparse matrix of shape {matrix.shape} has rows too wide to be dense, expected at most "
+                f"{MOST_COLUMNS:,} columns: leave out columns"
             )
         matrix = matrix.tocsr()
         self.matrix = matrix.astype(row_dtype(matrix.dtype, double=True), copy=False)

@@ -20,13 +20,25 @@ WORDS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """Common names of the splits."""
+ENDINGS = ("", "set", "data", "images", "imgs", "split")
+"""What may follow these in a name."""
 
 
-def part_named(name: str) -> str | None:
-    """The split that a name such as Train, test_set, val2017 or validation-images stands for, or None."""
-    word = re.sub("[^a-z]", "", name.lower())
-    endings = ("", "set", "data", "images", "imgs", "split")
-    return next((WORDS[w] for end in endings if (w := word.removesuffix(end)) in WORDS and word.endswith(end)), None)
+def part_named(name: str) -> tuple[str, str] | None:
+    """The split that a name such as Train, test_set, val2017 or pets-train stands for, and the rest of the name.
+
+    The rest is what names of the splits of one data set share: "" of the first three, "pets" of the last. None if the
+    name names no split, or several.
+    """
+    words = re.findall("[a-z]+|[0-9]+", name.lower())
+    whole = "".join(filter(str.isalpha, words))
+    alone = [w for end in ENDINGS if (w := whole.removesuffix(end)) in WORDS and whole.endswith(end)]
+    if alone:
+        return WORDS[alone[0]], ""
+    parts = [word for word in words if word in WORDS]
+    if len(parts) != 1:
+        return None
+    return WORDS[parts[0]], " ".join(word for word in words if word not in (*parts, *ENDINGS))
 
 
 def count_of(kept: Rows) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from vaekit.data.condition import Condition, Labels
 from vaekit.data.core import Column, Data, blocks, cast, layout, listed
 from vaekit.data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
-from vaekit.data.sparse import Sparse, is_sparse
+from vaekit.data.readers.memory import as_array
 from vaekit.errors import ChoiceError, DataError
 from vaekit.noise import Noise
 from vaekit.recipes.composition import Composition, DataSpec
@@ -207,7 +207,7 @@ def laid_out(raw: np.ndarray, spec: DataSpec) -> np.ndarray:
     Raises:
         DataError: the rows have the wrong shape.
     """
-    raw, shape = np.asarray(Sparse(raw) if is_sparse(raw) else raw), spec.shape
+    raw, shape = np.asarray(as_array(raw, "the rows")), spec.shape
     if raw.size == spec.dims and (raw.shape == shape or raw.shape[:1] != (1,)):
         raw = raw[None]
     if raw.shape[1:] == shape:

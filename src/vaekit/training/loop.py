@@ -451,20 +451,23 @@ class Trainer:
 
         Raises:
             RunError: there are checkpoints, but none can be read.
+            TrainingError: none fits the model.
         """
         files = checkpoints(self.path)
         for file in reversed(files):
             try:
                 tensors, meta = read_tensors(file)
                 check(meta, Checkpoint, file)
+                best_figures = tensors.pop(BEST_FIGURES, None)  # checkpoints of earlier versions have none
+                self.engine.load({n: t for n, t in tensors.items() if not n.startswith("best/")})
                 break
-            except RunError as error:
+            except (RunError, TrainingError) as error:
                 if file == files[0]:
                     raise
-                self.progress.note(f"{error}; going back to the checkpoint before it")
-        self.best_figures = tensors.pop(BEST_FIGURES, None)  # checkpoints of earlier versions have none
+                where = "" if isinstance(error, RunError) else f"{file}: "
+                self.progress.note(f"{where}{error}; going back to the checkpoint before it")
+        self.best_figures = best_figures
         self.best_weights = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
-        self.engine.load({n: t for n, t in tensors.items() if not n.startswith("best/")})
         self.step, self.spent = meta["step"], meta["seconds"]
         self.first = self.last_saved = self.step
         self.best, self.since_best, self.valid = meta["best"], meta["since_best"], meta["valid"]

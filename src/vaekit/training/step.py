@@ -216,11 +216,21 @@ class Engine:
         return {**{f"weight/{n}": p for n, p in self.parameters.items()}, **buffers, **memory, **average}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `tensors` gave."""
+        """Put back what `tensors` gave.
+
+        Raises:
+            TrainingError: they belong to another model or training, or are damaged.
+        """
         mine = self.tensors()
         if set(mine) != set(tensors) or any(mine[n].shape != tensors[n].shape for n in mine):
             odd = sorted(set(mine) ^ set(tensors))[:3]
             raise TrainingError(f"the checkpoint holds other tensors than this model and training ({', '.join(odd)})")
+        for n, t in mine.items():
+            kept = tensors[n]
+            # whole numbers are indices and masks that follow from the settings
+            same = kept.is_floating_point() or (kept.dtype == t.dtype and torch.equal(kept.to(t.device), t))
+            if not same or t.is_floating_point() != kept.is_floating_point():
+                raise TrainingError(f"the checkpoint is damaged: {n} differs from what run.json implies")
         for n, t in mine.items():
             t.copy_(tensors[n])
 

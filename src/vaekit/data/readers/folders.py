@@ -1,6 +1,8 @@
 """Image files in folders: which files are images, and the splits and classes that the names of folders define."""
 
+import itertools
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +30,8 @@ Parents = list[tuple[str, ...]]
 def listing(path: Path) -> tuple[list[str], list[str]]:
     """The image files below a folder, relative to it and sorted, and notes on the files that are left out.
 
-    Hidden files and files of operating systems are skipped; links to folders are followed, each folder once.
+    Hidden files and files of operating systems are skipped; links to folders are followed, each folder once. A link to
+    another image below the folder is left out, so that no image is in two splits.
     """
     images, others = [], Counter[str]()
     for parent, files in _walk(path):
@@ -40,7 +43,26 @@ def listing(path: Path) -> tuple[list[str], list[str]]:
                 others[suffix or "without a suffix"] += 1
     kinds = listed([f"{suffix} ({count})" for suffix, count in others.most_common()])
     notes = [f"left out {counted(others.total(), 'file')} of other formats: {kinds}"] if others else []
+    if links := {name: target for name in images if (target := _target(path, name))}:
+        first = {os.path.realpath(path / name): name for name in sorted(images, reverse=True) if name in links}
+        first |= {os.path.realpath(path / name): name for name in images if name not in links}
+        kept = [name for name in images if name not in links or first[links[name]] == name]
+        if len(kept) < len(images):
+            notes.append(
+                f"left out {counted(len(images) - len(kept), 'link')} to images that are in the folder as well"
+            )
+        images = kept
     return sorted(images), notes
+
+
+def printable(name: str) -> str:
+    """A name of a file without the bytes that are not UTF-8, which could not be printed or written: caf\\xe9.png."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _target(path: Path, name: str) -> str:
+    """The file that a link leads to; empty if `name` is not a link."""
+    return os.path.realpath(path / name) if os.path.islink(path / name) else ""
 
 
 def count(path: Path, most: int) -> tuple[int, int]:
@@ -55,8 +77,11 @@ def count(path: Path, most: int) -> tuple[int, int]:
 
 
 def _walk(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each folder below `path` once, through links as well, with the names of its files."""
-    visited = {path.resolve()}
+    """Each folder below `path` once, through links as well, with the names of its files.
+
+    A link to a folder that contains `path` is not followed, because it leads to everything beside it.
+    """
+    visited = {path.resolve(), *path.resolve().parents}
     for parent, folders, files in os.walk(path, followlinks=True):
         new = []
         for name in folders:
@@ -76,14 +101,14 @@ def _counts(name: str) -> bool:
 def in_splits(files: list[str]) -> tuple[list[str], list[str]]:
     """The files in a split if folders define splits, else all files; and a note on the files left out."""
     parents = strip([PurePosixPath(name).parent.parts for name in files])
-    level = _level_of_splits(parents)
-    if level is None:
+    place = _place_of_splits(parents)
+    if place is None:
         return files, []
-    inside = [_split_of(parent, level) is not None for parent in parents]
+    inside = [place.split_of(parent) is not None for parent in parents]
     kept = [name for name, is_inside in zip(files, inside, strict=True) if is_inside]
     if len(kept) == len(files):
         return kept, []
-    outside = {parent[: level + 1] for parent, is_inside in zip(parents, inside, strict=True) if not is_inside}
+    outside = {parent[: place.level + 1] for parent, is_inside in zip(parents, inside, strict=True) if not is_inside}
     where = listed(sorted({"/".join(parent) or "no folder" for parent in outside}))
     images = counted(len(files) - len(kept), "image")
     return kept, [f"left out {images} outside the folders of the splits (in {where}); move them, or give one folder"]
@@ -109,16 +134,21 @@ class Assignment:
 def labels_and_splits(names: list[str]) -> Assignment:
     """The splits from folders named train, Test, val and so on, and labels from the outermost folders that differ."""
     parents = strip([PurePosixPath(name).parent.parts for name in names])
-    level, splits = _level_of_splits(parents), None
-    if level is not None:
-        part = np.array([_split_of(parent, level) or "" for parent in parents])
+    place, splits = _place_of_splits(parents), None
+    if place is not None:
+        part = np.array([place.split_of(parent) or "" for parent in parents])
         splits = {name: np.flatnonzero(part == name) for name in PARTS if (part == name).any()}
-        parents = strip([parent[:level] + parent[level + 1 :] for parent in parents])
+        parents = strip([place.without(parent) for parent in parents])
     first = [parent[0] if parent else "" for parent in parents]
     classes = sorted(set(first) - {""})
     if len(classes) < 2:
         return Assignment(None, None, splits, [])
     notes = []
+    if alike := [name for name in classes if place is None and re.match("train|test|val", name.lower())][1:]:
+        notes.append(
+            f"the folders {listed(classes)} are classes, and splits are drawn at random from all of them; if "
+            f"{alike[0]!r} is a split, name the folders train, valid and test"
+        )
     if unknown := first.count(""):
         notes.append(f"{counted(unknown, 'image')} outside the class folders: without a label")
     if deeper := {"/".join(parent) for parent in parents if len(parent) > 1}:
@@ -128,18 +158,35 @@ def labels_and_splits(names: list[str]) -> Assignment:
     return Assignment(np.array([code[name] for name in first]), classes, splits, notes)
 
 
-def _level_of_splits(parents: Parents) -> int | None:
-    """The depth of the folders named train and test (or valid), or None."""
+@dataclass(frozen=True)
+class _Place:
+    """The folders of the splits: their depth, and what their names share besides the name of the split."""
+
+    level: int
+    rest: str
+
+    def split_of(self, parent: tuple[str, ...]) -> str | None:
+        """The split of an image in the folders `parent`, or None if it is outside the splits."""
+        named = part_named(parent[self.level]) if self.level < len(parent) else None
+        return named[0] if named is not None and named[1] == self.rest else None
+
+    def without(self, parent: tuple[str, ...]) -> tuple[str, ...]:
+        """The folders `parent` without that of the split; an archive may hold it twice, as train/train/cat."""
+        above, below = parent[: self.level], parent[self.level :]
+        return above + tuple(itertools.dropwhile(lambda folder: folder == below[0], below))
+
+
+def _place_of_splits(parents: Parents) -> _Place | None:
+    """The place of the folders named train and test (or valid), or None."""
     for level in range(max(map(len, parents), default=0)):
-        images = Counter(_split_of(parent, level) for parent in parents)
-        outside = images.pop(None, 0)
-        if "train" in images and len(images) > 1 and (level == 0 or images.total() > outside):
-            return level
+        names = {parent[level] for parent in parents if level < len(parent)}
+        for rest in sorted({named[1] for name in names if (named := part_named(name)) is not None}):
+            place = _Place(level, rest)
+            images = Counter(map(place.split_of, parents))
+            outside = images.pop(None, 0)
+            if "train" in images and len(images) > 1 and (level == 0 or images.total() > outside):
+                return place
     return None
-
-
-def _split_of(parent: tuple[str, ...], level: int) -> str | None:
-    return part_named(parent[level]) if level < len(parent) else None
 
 
 def strip(parents: Parents) -> Parents:

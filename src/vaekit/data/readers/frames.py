@@ -35,6 +35,11 @@ def names_of(frame: Any) -> list[str]:
     return [name for name, _ in _columns(frame)]
 
 
+def index_names(frame: Any) -> list[str]:
+    """The names of the index of a frame of pandas, which is not among its columns."""
+    return [str(name) for name in getattr(getattr(frame, "index", None), "names", ()) if name is not None]
+
+
 def only_column(frame: Any) -> Any:
     """The column of a frame with one column, else all columns as an array (N, K)."""
     columns = [series for _, series in _columns(frame)]
@@ -128,7 +133,7 @@ def _columns(frame: Any) -> Iterable[tuple[str, Any]]:
     """The names and columns of a frame; names may repeat."""
     if _is_one(frame, FRAMES[:1]):
         for j, name in enumerate(frame.columns):
-            yield " ".join(map(str, name)) if isinstance(name, tuple) else str(name).strip(), frame.iloc[:, j]
+            yield " ".join(map(str, name if isinstance(name, tuple) else [name])).strip(), frame.iloc[:, j]
     elif _is_one(frame, FRAMES[1:2]):
         for series in frame.get_columns():
             yield str(series.name).strip(), series
@@ -190,6 +195,8 @@ def _text(value: Any, what: str) -> str:
     if isinstance(value, Exact):
         return str(value)
     if isinstance(value, datetime | date | time | timedelta | np.datetime64 | np.timedelta64):
+        return str(value)
+    if type(value).__name__ in ("Interval", "Period"):  # of pandas
         return str(value)
     if isinstance(value, bytes | complex):
         raise DataError(f"{what} holds {type(value).__name__}, expected numbers or texts: convert it, or drop it")

@@ -33,7 +33,7 @@ def described(source: Source, where: Path, label: str | None = None) -> Source:
     table = read.columns
     if "file" not in table:
         raise DataError(f"{where} needs a column 'file' with each image's name; it has {', '.join(table)}")
-    files = [str(PurePosixPath(str(name))) for name in table["file"]]
+    files = [str(PurePosixPath(str(name).replace("\\", "/"))) for name in table["file"]]  # some are from Windows
     row = {name: i for i, name in enumerate(files)}
     if len(row) < len(files):
         twice = next(name for name, count in Counter(files).items() if count > 1)

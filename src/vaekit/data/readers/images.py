@@ -97,7 +97,7 @@ def folder(
     if not packed.exists() or not about.exists():
         _Packing(path, target, colour, span, skip_bad, progress).pack(files, packed, about, to_train)
     kept = json.loads(about.read_text())
-    names: list[str] = kept["names"]
+    names = [folders.printable(name) for name in kept["names"]]
     assigned = folders.labels_and_splits(names)
     inferred = kept["range"] if span is None else None
     chosen = {

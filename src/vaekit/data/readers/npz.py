@@ -211,7 +211,12 @@ class _Store:
             values: Array = np.lib.format.read_array(stream, allow_pickle=False)
             stream.read()  # at the end, zipfile compares the checksum
             _check_text(values, key)
-            return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+            try:
+                return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+            except UnicodeDecodeError:
+                raise DataError(
+                    f"{self.path}: array {key!r} holds bytes that are not text in UTF-8: save texts with .astype(str)"
+                ) from None
 
     def data(self, key: str) -> Array:
         """An array that may be large: mapped in the file, unpacked into the cache and mapped, or in memory."""
@@ -326,7 +331,8 @@ def hint(source: Source) -> list[str]:
 
 def _may_be_classes(name: str, column: Array) -> bool:
     """Whether a column may be labels, by its name or because it has recurring texts."""
-    named = WHATS.get(name.lower()) == "label" and (column.dtype.kind != "f" or _whole(column))
+    named = WHATS.get(name.lower(), "label" if name == "arr_1" else "") == "label"  # arr_1 is y of numpy.savez(x, y)
+    named = named and (column.dtype.kind != "f" or _whole(column))
     recurs = column.dtype.kind == "U" and len(np.unique(column)) <= len(column) // 2
     return named or (recurs and name not in ("batch", "group"))
 

@@ -154,6 +154,9 @@ def frame(
     table = frames.read(x, name, **_cells(schema, chosen, dropped, decimal))
     if not table.columns or not len(next(iter(table.columns.values()))):
         raise DataError(f"{name} holds no rows to learn from")
+    if to_train and (index := frames.index_names(x)):
+        note = f"the index ({listed(index)}) is not used; `reset_index()` makes it a column"
+        table = replace(table, notes=(note, *table.notes))
     found = _checked(table, name, label, group, kind, chosen, dropped, tuple(schema), missing, to_train)
     return replace(found, options=_as_options(types, dropped) | found.options)
 
