@@ -458,15 +458,13 @@ class Trainer:
             try:
                 tensors, meta = read_tensors(file)
                 check(meta, Checkpoint, file)
-                best_figures = tensors.pop(BEST_FIGURES, None)  # checkpoints of earlier versions have none
+                self.best_figures = tensors.pop(BEST_FIGURES, None)  # checkpoints of earlier versions have none
                 self.engine.load({n: t for n, t in tensors.items() if not n.startswith("best/")})
                 break
             except (RunError, TrainingError) as error:
                 if file == files[0]:
                     raise
-                where = "" if isinstance(error, RunError) else f"{file}: "
-                self.progress.note(f"{where}{error}; going back to the checkpoint before it")
-        self.best_figures = best_figures
+                self.progress.note(f"{file.name}: {error}; going back to the checkpoint before it")
         self.best_weights = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
         self.step, self.spent = meta["step"], meta["seconds"]
         self.first = self.last_saved = self.step
