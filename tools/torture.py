@@ -3,8 +3,8 @@
     python tools/torture.py --kills 300
     python tools/torture.py --only disk --seed 3
 
-- kill: a run is killed before or after its k-th step, rename, flush or removal, or while a file is half written: at every
-  such event in turn, then up to three times more at random ones.
+- kill: a run is killed before or after its k-th step, rename, flush or removal, or while a file is half written: at
+  every such event in turn, then up to three times more at random ones.
 - disk: the size of a run's files is limited, as on a full disk.
 - crowd: several processes train into one directory; then threads share one cache and measure one run.
 

@@ -193,10 +193,7 @@ def _on_labels(codes: Array | None, names: Sequence[str] | None) -> list[str]:
     if count < MANY_CLASSES or 2 * count <= len(known):
         return []
     shown = f" ({listed(names, 3)})" if names else ""
-    rows = counted(len(known), "row")
-    return [
-        f"the labels are {counted(count, 'class', 'classes')}{shown} in {rows}: are they names of rows, not classes?"
-    ]
+    return [f"the labels are {count:,} classes{shown} in {len(known):,} rows: are they names of rows, not classes?"]
 
 
 def _groups(group: str | None, columns: Mapping[str, Array]) -> NDArray[np.int64] | None:
