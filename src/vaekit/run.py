@@ -38,7 +38,7 @@ class Run(SavedRun):
 
     @property
     def facts(self) -> DataSpec:
-        """The name of `spec` in vaekit 0.1."""
+        """The former name of `spec`, as in vaekit 0.1."""
         warnings.warn("run.facts is now run.spec", FutureWarning, stacklevel=2)
         return self.spec
 
@@ -70,7 +70,7 @@ class Run(SavedRun):
     ) -> np.ndarray:
         """n codes (n, D) drawn from the prior, or from the density `latents` of the run's codes (`fit_latents`).
 
-        In a conditional run they are for these labels, or by default for each class in turn.
+        For a conditional run, they have these labels, or by default those of each class in turn.
         """
         if latents is None:
             return super().sample_latents(n, labels=labels, temperature=temperature, seed=seed)
@@ -90,10 +90,10 @@ class Run(SavedRun):
         seed: int = 0,
         beyond_range: bool = False,
     ) -> np.ndarray:
-        """n new data in the data's own units: means of p(x|z), or draws from it with `noise`.
+        """Generate n data in the data's own units: means of p(x|z), or draws from it with `noise`.
 
-        Codes are drawn from the prior, or from the density that `latents` names (`fit_latents`). Columns of a table
-        that hold integers get integers, and all stay in the column's range unless `beyond_range`.
+        Codes are drawn from the prior, or from the density that `latents` names (`fit_latents`). Integer columns of a
+        table get integers, and all values stay in the range of their column unless `beyond_range` is set.
         """
         z = self.sample_latents(n, labels=labels, latents=latents, temperature=temperature, seed=seed)
         return self.as_rows(self.decode(z, noise=noise, seed=seed), beyond_range=beyond_range)
@@ -140,7 +140,7 @@ class Run(SavedRun):
         """Interpolate between two data in latent space, (steps, *event): see `vaekit.latents.paths.interpolate`.
 
         Arguments:
-            a, b: the index of a test row, or a raw datum. For a conditional run, raw data need `labels`.
+            a, b: each the index of a test row, or a raw example. For a conditional run, raw examples need `labels`.
         """
         return self.decode(interpolate(*codes_of(self, a, b, labels=labels), steps=steps, mode=mode))
 
@@ -156,14 +156,14 @@ class Run(SavedRun):
         strength: float = 1.0,
         steps: int = 9,
     ) -> np.ndarray:
-        """Edit a datum along the direction of an attribute or class, from -strength to strength: (steps, *event).
+        """Edit an example along the direction of an attribute or class, from -strength to strength: (steps, *event).
 
-        See `vaekit.latents.editing.direction` for the arguments. A test row that moves towards a class moves away from
-        its own class, unless `against` names another. In a conditional run the condition moves with the code, and a
-        raw datum needs its condition (`labels`).
+        See `vaekit.latents.editing.direction` for the arguments. The direction towards a class starts from the class
+        `against`, by default the own class of a test row. In a conditional run the condition moves with the code, and a
+        raw example needs its condition (`labels`).
         """
-        way = direction(self, attribute, against=against or own_class(self, datum, attribute), balance=balance)
-        return self.decode(edited(code_of(self, datum, labels=labels), way, strength, steps)[0])
+        vector = direction(self, attribute, against=against or own_class(self, datum, attribute), balance=balance)
+        return self.decode(edited(code_of(self, datum, labels=labels), vector, strength, steps)[0])
 
     @formerly("draws", "seed", "labels", what="data")
     def fill(
@@ -200,7 +200,7 @@ class Run(SavedRun):
     ) -> np.ndarray:
         """Fill in the missing values (nan) of raw rows by one pass of the encoder, (N, *event).
 
-        It is several times as fast as `fill`, but needs a run that was trained with missing values.
+        This is several times faster than `fill`, but needs a run that was trained with missing values.
 
         Arguments:
             data: raw rows: an array, or a frame, whose columns are matched by name.
@@ -227,7 +227,7 @@ class Run(SavedRun):
         tsne: int = 5000,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Path:
-        """Write the page that decodes live in the browser, return its path. See `vaekit.explorer.write_explorer`."""
+        """Write the page that decodes in the browser and return its path. See `vaekit.explorer.write_explorer`."""
         from vaekit.explorer import write_explorer
 
         return write_explorer(self, path, points=points, tsne=tsne, progress=progress)
@@ -241,7 +241,7 @@ class Run(SavedRun):
         graphs: Sequence[str] | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> list[Path]:
-        """Write decoder, encoder and densities for other programs, return the files: see `export.write_export`."""
+        """Export decoder, encoder and densities for other programs and return the files: see `export.write_export`."""
         from vaekit.export import write_export
 
         return write_export(self, out, format=format, graphs=graphs, progress=progress)[0]

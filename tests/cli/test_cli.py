@@ -284,7 +284,7 @@ def test_interrupt_saves_and_resume_ends(sent, tmp_path):
 def test_evaluate(run):
     shown = done("evaluate", run, "--samples", 3, "-n", 20).out
     assert "elbo" in shown
-    assert "in expectation at most -" in shown
+    assert "expected to be at most -" in shown
     assert "K 3" in shown.splitlines()[-1]
     listed = json.loads(done("evaluate", run, "--samples", 3, "-n", 20, "--metrics", "elbo", "rate", "--json").out)
     assert [m["name"] for m in listed] == ["elbo", "rate"]
@@ -541,18 +541,18 @@ def test_named_data_that_can_be_had_nowhere(monkeypatch, tmp_path):
 
 
 def test_progress_of_long_work(monkeypatch):
-    from vaekit.cli.output import Doing
+    from vaekit.cli.output import TaskProgress
 
     err = io.StringIO()
-    with contextlib.redirect_stderr(err), Doing() as doing:
+    with contextlib.redirect_stderr(err), TaskProgress() as progress:
         for i in range(1, 101):
-            doing("downloading a", i, 100)
-        doing("downloading b", 5, 0)
+            progress("downloading a", i, 100)
+        progress("downloading b", 5, 0)
     assert err.getvalue().splitlines() == ["downloading a 1%", "downloading a 100%", "downloading b"]
     terminal = io.StringIO()
     terminal.isatty = lambda: True
-    with contextlib.redirect_stderr(terminal), Doing() as doing:
-        doing("downloading a", 50, 100)
+    with contextlib.redirect_stderr(terminal), TaskProgress() as progress:
+        progress("downloading a", 50, 100)
     assert "downloading a" in terminal.getvalue()
 
 

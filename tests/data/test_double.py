@@ -146,7 +146,7 @@ def test_new_rows_for_a_run_that_has_float32(x):
     assert events(x, spec, observation).dtype == np.float32
     far = x.copy()
     far[3, 1] = 1e60
-    with pytest.raises(DataError, match=r"row 3, at \(1,\), is 1e\+60, beyond all that this run was trained on"):
+    with pytest.raises(DataError, match=r"row 3, at \(1,\), is 1e\+60, which float32 cannot hold and is far beyond"):
         events(far, spec, observation)
 
 
@@ -186,4 +186,5 @@ def test_an_observation_in_float32_of_data_that_need_more_is_told(tmp_path, caps
     fit(from_arrays(x), out=tmp_path / "standardised", likelihood="gaussian", **shown)
     assert "float32 blurs" not in capsys.readouterr().err
     fit(from_arrays(x), out=tmp_path / "grey", likelihood="gaussian", observation="grey", **shown)
-    assert "note: float32 blurs what tells these data apart, and the observation 'grey'" in capsys.readouterr().err
+    noted = capsys.readouterr().err
+    assert "float32 is too coarse for the differences between these data, but the observation 'grey'" in noted

@@ -29,7 +29,7 @@ def vaekit(*argv):
 
 
 def forget():
-    for cached in (plugins.found, catalogue.data_options):
+    for cached in (plugins.installed, catalogue.data_options):
         cached.cache_clear()
 
 

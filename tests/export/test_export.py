@@ -291,7 +291,7 @@ def test_what_float32_costs_is_told_or_refused(tmp_path, capsys, spread, kind):
         have = graph.module.observation(torch.from_numpy(x.reshape(60, *run.spec.shape)).float())
     assert 0.2 * moved < float((have - want).abs().max()) <= 1.01 * moved
     run.export(tmp_path / "graphs", format="torch", graphs=["encode"])
-    said = "Graphs are in float32, the run is in float64: raw data are rounded by up to 0.001"
+    said = "Graphs are in float32, but the run is in float64: raw data are rounded by up to 0.001"
     assert f"note: {said}" in capsys.readouterr().err
     assert said in (tmp_path / "graphs" / "graphs.json").read_text()
     assert blur(made_up("vae", "vector").composition.observation) == 0

@@ -152,7 +152,7 @@ def test_curves_that_there_are_none_of_have_no_panel():
         alone = figures.training_curves({"step": step, "distortion": step}, {"step": step[:0]})
         whole = figures.training_curves({"step": step, "distortion": step, "elbo": -step, "rate": step}, {"step": step})
     assert [axes.get_title(loc="left") for axes in alone.axes] == ["distortion, −log p(x|z)"]
-    assert alone.axes[0].get_ylabel() == "nats a datum"
+    assert alone.axes[0].get_ylabel() == "nats per example"
     assert len(whole.axes) == 3
 
 

@@ -97,7 +97,7 @@ def test_a_constant_column_from_fit_to_score(folder, capsys):
         assert [row["b"] for row in csv.DictReader(file)] == ["7.1"] * 4
     capsys.readouterr()
     assert main(["score", run, str(folder / "new.csv"), "--out", str(folder / "n.csv")]) == 0
-    assert "1 row differs from the training data in column 'b'" in capsys.readouterr().err
+    assert "1 row differs from the training data in the constant column 'b'" in capsys.readouterr().err
     with open(folder / "n.csv") as file:
         same, other = (float(row["log_px"]) for row in csv.DictReader(file))
     assert other == pytest.approx(same - DIFFERS, abs=5)

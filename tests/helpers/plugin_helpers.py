@@ -26,7 +26,7 @@ def kept():
 
 def forget() -> None:
     """Look for plug-ins anew, as a fresh process does."""
-    plugins.found.cache_clear()
+    plugins.installed.cache_clear()
     plugins._begun.clear()
     plugins._failed.clear()
     for known in (catalogue._read, catalogue.recipes, catalogue.studies):

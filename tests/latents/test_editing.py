@@ -334,7 +334,7 @@ def test_a_table_end_to_end(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr()
     assert said.out == "filled.csv\n"
     assert f"{holes[2:].sum():,} values filled in" in said.err
-    assert "1 row without any value left empty" in said.err
+    assert "1 row without any value stayed empty" in said.err
     filled = [line.split(",") for line in Path("filled.csv").read_text().splitlines()]
     assert filled[0] == ["kind", "size", "count", "ready"]
     given = [line.split(",") for line in lines]

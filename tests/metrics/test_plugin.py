@@ -35,10 +35,10 @@ def installed(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text("[vaekit.parts]\nrms = rms_plugin\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(registry, "METRICS", dict(metrics()))
-    for cached in (plugins.found, catalogue.metrics):
+    for cached in (plugins.installed, catalogue.metrics):
         cached.cache_clear()
     yield
-    for cached in (plugins.found, catalogue.metrics):
+    for cached in (plugins.installed, catalogue.metrics):
         cached.cache_clear()
     sys.modules.pop("rms_plugin", None)
 

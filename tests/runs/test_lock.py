@@ -211,6 +211,6 @@ def test_two_evaluations_at_once_both_store_their_numbers(run, monkeypatch):
 def test_numbers_of_weights_that_were_trained_on_are_not_stored(run):
     before = vk.open(run.path)
     fit(vk.from_arrays(blobs(40)), out=run.path, extend=True, steps=6, progress=False)
-    with pytest.raises(RunError, match="was trained on to step 6, and these numbers are of step 3"):
+    with pytest.raises(RunError, match="was trained further to step 6, but these metrics are those of step 3"):
         before.add_metrics([metric("elbo", 1.0)])
     assert vk.open(run.path).metrics == []

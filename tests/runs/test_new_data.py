@@ -579,7 +579,7 @@ def test_images_that_an_earlier_version_read_otherwise_are_explained(folder, mon
     run = vk.fit(vk.load(folder / "changed"), "vae", out=folder / "before", **TINY | {"steps": 3})
     run.config["data"]["digest"] = "0" * 64
     with pytest.raises(
-        DataError, match=r"digests differ\); if the files are the same, an earlier vaekit .* train again"
+        DataError, match=r"digests differ\); if the files are unchanged, an earlier vaekit .* train again"
     ):
         run.use_data()
     Image.new("L", (6, 6), 7).save(folder / "changed" / "0.png")

@@ -51,7 +51,7 @@ def test_all_models_get_the_same_steps_and_go_on_when_there_is_more_time(digits,
     later = steps(tmp_path)
     assert len(set(later.values())) == 1
     assert min(later.values()) > min(first.values())
-    with pytest.raises(RunError, match="another model"):
+    with pytest.raises(RunError, match="does not hold the model"):
         Bench(digits, 0.06, tmp_path).train({"one": Plan("vae", {**SMALL, "beta": 3.0})})
 
 
@@ -242,20 +242,20 @@ def pictures(n, side=8, classes=2, **given):
         (
             "kl-weight",
             lambda: pictures(72, classes=8),
-            "needs at least 30 test examples, and small has 7: give at least 300",
+            "needs at least 30 test examples, but small has 7: give at least 300",
         ),
-        ("interpolation", lambda: pictures(40), "needs at least 30 test examples, and small has 4"),
-        ("ae-vs-vae", lambda: pictures(400, classes=0), "at least two classes, and the test data of small have 0"),
-        ("ae-vs-vae", lambda: pictures(400, classes=1), "at least two classes, and the test data of small have 1"),
+        ("interpolation", lambda: pictures(40), "needs at least 30 test examples, but small has 4"),
+        ("ae-vs-vae", lambda: pictures(400, classes=0), "at least two classes, but the test data of small have 0"),
+        ("ae-vs-vae", lambda: pictures(400, classes=1), "at least two classes, but the test data of small have 1"),
         (
             "ae-vs-vae",
             lambda: pictures(400, classes=300),
-            r"needs at least \d+ labelled test examples for \d+ classes, and small has 40",
+            r"needs at least \d+ labelled test examples for \d+ classes, but small has 40",
         ),
-        ("blur", lambda: pictures(400, side=4), "images of at least 8x8 pixels, and these are 4x4"),
-        ("denoising", lambda: pictures(400, side=2), "images of at least 4x4 pixels, and these are 2x2"),
-        ("complete", lambda: pictures(400, side=1), "examples of at least 4 numbers, and those of small have 1"),
-        ("denoising", lambda: table(), "needs images, and arrays holds data of kind vector"),
+        ("blur", lambda: pictures(400, side=4), "images of at least 8x8 pixels, but these are 4x4"),
+        ("denoising", lambda: pictures(400, side=2), "images of at least 4x4 pixels, but these are 2x2"),
+        ("complete", lambda: pictures(400, side=1), "examples of at least 4 numbers, but those of small have 1"),
+        ("denoising", lambda: table(), "needs images, but arrays holds data of kind vector"),
         ("ae-vs-vae", lambda: table(), "needs at least two classes"),
         ("complete", lambda: table(np.nan, missing="mask"), "without missing values"),
     ],
@@ -275,7 +275,7 @@ def table(first=0.0, **given):
 def test_groups_of_test_data_are_counted(tmp_path):
     data = pictures(400, columns={"who": np.arange(400) // 10}, group="who")
     with pytest.raises(
-        ChoiceError, match=r"test data from at least 10 groups, because .* over groups, and small has 4"
+        ChoiceError, match=r"test data from at least 10 groups, because .* over groups, but small has 4"
     ):
         study("kl-weight", data, minutes=0.25, out=tmp_path / "page.html")
 

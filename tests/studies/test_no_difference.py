@@ -19,7 +19,7 @@ from vaekit.studies import (
     kingma2013,
     kl_weight,
 )
-from vaekit.studies.words import LEVEL, beside, direction, estimate, highest, paired, ratio, spread_ratio
+from vaekit.studies.words import LEVEL, direction, estimate, highest, paired, ratio, side_of, spread_ratio
 from vaekit.utils.uncertainty import area
 
 N = 40
@@ -87,11 +87,11 @@ def test_ratios_of_means_and_of_spreads():
     found = []
     for a, b in rng.normal(3, 1, size=(1000, 2, 30)):
         _, low, high = ratio(a, b)
-        found.append(beside(low, high) != 0)
+        found.append(side_of(low, high) != 0)
     at_most(np.mean(found), 1000)
     walks = rng.normal(size=(1000, 2, 3, 40)).cumsum(-1)  # of training: three seeds, steps that go on from another
     spread = walks.std(2, ddof=1).mean(-1)
-    found = [beside(*spread_ratio(a, b, 3)[1:]) != 0 for a, b in spread]
+    found = [side_of(*spread_ratio(a, b, 3)[1:]) != 0 for a, b in spread]
     at_most(np.mean(found), 1000)
 
 
@@ -108,7 +108,7 @@ def test_shares_and_distances_by_bootstrap(monkeypatch):
     for _ in range(trials):
         drawn = {name: rng.normal(size=(60, 2)) for name in ("a", "b")}
         made = ae_vs_vae.distances(drawn, rng.normal(size=(60, 2)), 1.0, None)
-        found.append(direction(ae_vs_vae._of(made["a"], 59, made["b"])) != 0)
+        found.append(direction(ae_vs_vae._bootstrapped(made["a"], 59, made["b"])) != 0)
     at_most(np.mean(found), trials)
 
 

@@ -22,7 +22,6 @@ from vaekit.studies import (
 )
 from vaekit.studies.words import (
     Estimate,
-    beside,
     choose,
     difference,
     direction,
@@ -31,6 +30,7 @@ from vaekit.studies.words import (
     number,
     paired,
     ratio,
+    side_of,
     spread_ratio,
     trend,
 )
@@ -78,9 +78,9 @@ def test_ratios_have_fiellers_interval():
         t = stats.ttest_1samp(a - end * b, 0)
         assert t.pvalue == pytest.approx(0.05)
     assert ratio(a, b - b.mean())[1:] == (-math.inf, math.inf)
-    assert beside(low, high, 0.2) == 1
-    assert beside(low, high, 0.9) == -1
-    assert beside(low, high, 0.5) == 0
+    assert side_of(low, high, 0.2) == 1
+    assert side_of(low, high, 0.9) == -1
+    assert side_of(low, high, 0.5) == 0
 
 
 def test_ratios_of_spreads_have_fishers_interval():
@@ -168,9 +168,13 @@ def test_ae_vs_vae_reads_holes_and_classes_both_ways():
     up, down = ae_vs_vae.read(good), ae_vs_vae.read(bad)
     assert "nearest to the data for the VAE" in up[0]
     assert "The KL improves samples." in up[0]
-    assert "closed most of them" in up[1]
-    assert "did not close them" in down[1]
-    for share, said in ((0.055, "closed them"), (0.25, "closed some of them"), (0.39, "did not close them")):
+    assert "closed most of the holes" in up[1]
+    assert "did not close the holes" in down[1]
+    for share, said in (
+        (0.055, "closed the holes"),
+        (0.25, "closed some of the holes"),
+        (0.39, "did not close the holes"),
+    ):
         good["VAE"]["holes"] = unlike(share, 1, 0.002)
         assert said in ae_vs_vae.read(good)[1]
     good["VAE"]["holes"] = unlike(0.33, 1, 0.05)
@@ -341,7 +345,7 @@ def test_complete_reads_copying_both_ways():
     assert "has not learned to copy" in down[0]
     assert "copies less" in up[1]
     assert "copies more, not less" in down[1]
-    assert "denoising fills in the masked elements" in up[2]
+    assert "denoising improves filling in of masked elements" in up[2]
     assert "more information about the classes" in up[3]
     unsure = complete.read(numbers([0.1, 1.3] * 10, [0.1, 1.3] * 10))
     assert "is uncertain" in unsure[0]

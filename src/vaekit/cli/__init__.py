@@ -25,13 +25,13 @@ from . import catalogue, change, fit, listing, live, measure, study, use
 from .mistakes import check_command, explained
 from .parameters import as_flags, described, exact
 
-HELP = """Variational autoencoders on your own data: train, measure, look, use.
+HELP = """Variational autoencoders on your own data: train, evaluate, inspect and use them.
 
 DATA is a name (`vaekit datasets`) or a path: a folder of images, .npz, .npy, IDX, .csv, .parquet.
 RUN is a run directory written by `vaekit fit`. Rows are numbered from 0; the header of a table is not a row.
 
-Start with `vaekit fit digits --minutes 1`. `vaekit COMMAND --help` shows the options of a command, `vaekit recipes`
-which model suits which data.
+Start with `vaekit fit digits --minutes 1`. `vaekit COMMAND --help` shows the options of a command;
+`vaekit recipes` lists the models and the data that each one suits.
 
 Exit status: 0; 2 after an error; 3 if a named data set is neither cached nor downloadable; 130 when interrupted.
 """
@@ -60,7 +60,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def build(argv: Sequence[str]) -> App:
-    """The program for this command line; `fit` has the options of the recipe in `argv`."""
+    """Build the program for this command line; its `fit` has the options of the recipe in `argv`."""
     app = App(
         name="vaekit",
         version=vaekit.__version__,
@@ -69,8 +69,8 @@ def build(argv: Sequence[str]) -> App:
         default_parameter=Parameter(negative_iterable=(), negative_none=()),
         suppress_keyboard_interrupt=False,
     )
-    everything = "--help-all" in argv
-    app.command(fit.command(argv, everything) if argv[:1] == ["fit"] else fit.placeholder, name="fit")
+    show_all = "--help-all" in argv
+    app.command(fit.command(argv, show_all) if argv[:1] == ["fit"] else fit.placeholder, name="fit")
     for function in COMMANDS:
         if argv[:1] == [function.__name__]:
             exact(function)
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = logging.root.manager.disable
     try:
         with warnings.catch_warnings(), wording(_as_flags):
-            warnings.simplefilter("ignore")  # warnings of libraries do not concern the user
+            warnings.simplefilter("ignore")  # users cannot act on warnings of the libraries that vaekit calls
             warnings.simplefilter("always", PluginWarning)
             warnings.showwarning = lambda message, *_: say(f"note: {message}")
             logging.disable(logging.WARNING)

@@ -1,7 +1,7 @@
 """Recipes, studies and metrics with their options, available without importing torch.
 
-catalogue.json is written from the registers by `python tools/catalogue.py` (a test holds the two equal), so that lists,
-help and wrong names are answered at once. Where plug-ins are installed the registers themselves are read.
+`python tools/catalogue.py` writes catalogue.json from the registers, and a test checks that both agree. Lists, help and
+errors about unknown names then need no slow imports. If plug-ins are installed, the registers themselves are read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from vaekit.errors import ChoiceError
 from vaekit.utils.arguments import Argument
-from vaekit.utils.plugins import found
+from vaekit.utils.plugins import installed
 from vaekit.utils.suggest import unknown
 
 FILE = Path(__file__).with_name("catalogue.json")
@@ -26,9 +26,9 @@ class Described:
     """A recipe, described without its code.
 
     Attributes:
-        name: on the command line.
+        name: the name on the command line.
         function: name of the function that makes the model.
-        paper: to cite.
+        paper: the paper to cite.
         settings: the defaults of the function that the recipe changes.
         description: a summary in the first line, then details with the equation.
         groups: the arguments by heading; "" for those before the first heading.
@@ -79,10 +79,10 @@ class Measure:
 
 
 def written(recipes: Iterable[Any], studies: Iterable[Any], metrics: Iterable[Any]) -> dict[str, Any]:
-    """What catalogue.json holds, from the registers of `vaekit.recipes`, `vaekit.studies` and `vaekit.metrics`."""
+    """The content of catalogue.json, from the registers of `vaekit.recipes`, `vaekit.studies` and `vaekit.metrics`."""
     from vaekit.data.loading import data_options as options_by_format
 
-    data = _plain({what: group for what, (group, package) in options_by_format().items() if package is None})
+    data = _plain({kind: group for kind, (group, package) in options_by_format().items() if package is None})
     functions: dict[str, Any] = {}
     entries = []
     for recipe in recipes:
@@ -113,7 +113,7 @@ def _described(metric: Any) -> dict[str, Any]:
 
 @functools.cache
 def _read() -> dict[str, Any]:
-    if FILE.exists() and not found():
+    if FILE.exists() and not installed():
         return json.loads(FILE.read_text(encoding="utf8"))
     from vaekit.metrics import metrics
     from vaekit.recipes import RECIPES
@@ -125,16 +125,16 @@ def _read() -> dict[str, Any]:
 @functools.cache
 def recipes() -> dict[str, Described]:
     """The recipes by name."""
-    held = _read()
-    found = {}
-    for entry in held["recipes"]:
+    stored = _read()
+    described = {}
+    for entry in stored["recipes"]:
         settings = entry["settings"]
         groups = {
             heading: [Argument(**{**a, "default": _tuple(settings.get(a["name"], a["default"]))}) for a in group]
-            for heading, group in held["functions"][entry["function"]].items()
+            for heading, group in stored["functions"][entry["function"]].items()
         }
-        found[entry["name"]] = Described(**entry, groups=groups)
-    return found
+        described[entry["name"]] = Described(**entry, groups=groups)
+    return described
 
 
 def _tuple(value: Any) -> Any:
@@ -149,8 +149,8 @@ def studies() -> dict[str, Experiment]:
 
 @functools.cache
 def metrics() -> dict[str, Measure]:
-    """The metrics by name; those of plug-ins too, whose modules are imported to see them."""
-    if found():
+    """The metrics by name. If plug-ins are installed, they are imported and their metrics are included."""
+    if installed():
         from vaekit.metrics import metrics as registered
 
         return {one.name: Measure(**_described(one)) for one in registered().values()}
@@ -159,15 +159,15 @@ def metrics() -> dict[str, Measure]:
 
 @functools.cache
 def data_options() -> dict[str, tuple[list[Argument], str | None]]:
-    """The options of reading data by what they belong to: "" for all data, else a format such as "a .npz file".
+    """The options of reading data by format, such as "a .npz file"; the key "" holds those for all data.
 
-    Beside them stands the package whose plug-in reads that format; plug-ins are imported to see their options.
+    Each value also has the package whose plug-in reads that format, or None. Installed plug-ins are imported.
     """
-    if found():
+    if installed():
         from vaekit.data.loading import data_options as registered
 
         return registered()
-    return {what: ([Argument(**one) for one in group], None) for what, group in _read()["data"].items()}
+    return {kind: ([Argument(**one) for one in group], None) for kind, group in _read()["data"].items()}
 
 
 def recipe(name: str) -> Described:

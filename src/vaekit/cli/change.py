@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vaekit.run import Run
 
 BLOCK = 2000
-"""Rows of a table filled in at once."""
+"""Number of table rows to fill in at once."""
 
 
 def edit(
@@ -47,21 +47,22 @@ def edit(
     attribute
         A two-valued column or a class of the run's data.
     strength
-        Distance at the ends of the strip; 1 is the distance from the mean code without the attribute to that with it.
+        Distance of both ends of the strip from the example's code. 1 is the distance between the mean codes of the data
+        with and without the attribute.
     against
         Attribute or class from which the direction starts. By default, the example's own class if --attribute is
         another class and the example is in the test set.
     label
         For a conditional run, the class (or the attributes a,b,c) of an example from a file.
-        A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
+        If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
     unbalanced
-        Do not correct the direction for other attributes that are correlated with this one in the data.
+        Do not correct the direction for other attributes that correlate with this one in the data.
     steps
         Number of points of the strip.
     data
         Name or path of the run's data, if they have moved.
     bare
-        Only the pictures, without labels and in their own size.
+        Write only the pictures, without labels and not enlarged.
     out
         .png (a row) or .npz (x, z, strengths, direction).
     """
@@ -75,14 +76,14 @@ def edit(
     path = check_file(out, GRID)
     opened = _open(run, data)
     check_picture(opened, path)
-    found = datum(opened, image)
-    labels, given = classes(opened, found, label), found if isinstance(found, int) else found.x
-    against = against or own_class(opened, given, attribute)
-    way = direction(opened, attribute, against=against, balance=not unbalanced)
-    z, strengths = edited(code_of(opened, given, labels=labels), way, strength, steps)
+    row = datum(opened, image)
+    labels, example = classes(opened, row, label), row if isinstance(row, int) else row.x
+    against = against or own_class(opened, example, attribute)
+    vector = direction(opened, attribute, against=against, balance=not unbalanced)
+    z, strengths = edited(code_of(opened, example, labels=labels), vector, strength, steps)
     x = opened.decode(z)
-    picture = _beside(opened, given, x)
-    arrays = {"x": x, "z": z, "strengths": strengths, "direction": way}
+    picture = _beside(opened, example, x)
+    arrays = {"x": x, "z": z, "strengths": strengths, "direction": vector}
     write(path, opened, picture, len(picture), arrays, None if bare else of_edit(attribute, against, strengths))
 
 
@@ -117,7 +118,7 @@ def fill(
         half (hides the lower half), box (hides the middle), or a file: an image (bright pixels are hidden) or .npy.
     label
         For a conditional run and examples from a file, the column with their classes, or one class (or attributes
-        a,b,c) for all. A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
+        a,b,c) for all. If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
     draws
         Number of samples in the expectation.
     seed
@@ -127,7 +128,7 @@ def fill(
     data
         Name or path of the run's data, if they have moved.
     bare
-        Only the pictures, without labels and in their own size.
+        Write only the pictures, without labels and not enlarged.
     out
         .png (a row) or .npz (x, hidden, filled, draws); for a table .csv.
     """
@@ -147,16 +148,16 @@ def fill(
     check_picture(opened, path)
     if is_table(Path(image)):
         return _fill_table(opened, image, path, draws, seed, label, beyond_range)
-    one = datum(opened, image)
-    labels, given = classes(opened, one, label), one if isinstance(one, int) else one.x
+    row = datum(opened, image)
+    labels, example = classes(opened, row, label), row if isinstance(row, int) else row.x
     hidden = read_mask(opened, mask)
     hidden = named_mask(hidden, opened.spec.shape) if isinstance(hidden, str) else hidden
-    raw = raw_of(opened, given)
-    found = opened.fill(given if isinstance(given, int) else raw, hidden, labels=labels, draws=draws, seed=seed)
+    raw = raw_of(opened, example)
+    infilled = opened.fill(example if isinstance(example, int) else raw, hidden, labels=labels, draws=draws, seed=seed)
     low, high = opened.spec.scale
-    shown = np.where(hidden, np.float32((low + high) / 2), raw.astype(np.float32))
-    picture = np.concatenate([raw.astype(np.float32), shown, found.filled, found.draws[:4, 0]])
-    arrays = {"x": raw[0], "hidden": hidden, "filled": found.filled[0], "draws": found.draws[:, 0]}
+    visible = np.where(hidden, np.float32((low + high) / 2), raw.astype(np.float32))
+    picture = np.concatenate([raw.astype(np.float32), visible, infilled.filled, infilled.draws[:4, 0]])
+    arrays = {"x": raw[0], "hidden": hidden, "filled": infilled.filled[0], "draws": infilled.draws[:, 0]}
     words = of_fill(draws, len(picture) - 3)
     write(path, opened, picture, len(picture), arrays, None if bare else words)
 
@@ -172,25 +173,25 @@ def _fill_table(
     from vaekit.latents.fill import blanked
     from vaekit.utils.files import write_atomically
 
-    from .output import Doing, make_folder
+    from .output import TaskProgress, make_folder
     from .sources import filled_cells, rows
     from .sources import labels as classes
 
-    given = rows(run, source, None)
-    raw, labels = np.asarray(given.x, np.result_type(given.x.dtype, np.float32)), classes(run, given, label)
+    table = rows(run, source, None)
+    raw, labels = np.asarray(table.x, np.result_type(table.x.dtype, np.float32)), classes(run, table, label)
     hidden = np.isnan(raw)
-    blanked(run, raw, hidden)  # raises errors with the row numbers of the file
+    blanked(run, raw, hidden)  # its errors name the row numbers of the file
     filled = raw.copy()
     rows_to_fill = np.flatnonzero(hidden.any(1) & ~hidden.all(1))
-    with Doing() as doing:
+    with TaskProgress() as progress:
         for a in range(0, len(rows_to_fill), BLOCK):
             part = rows_to_fill[a : a + BLOCK]
-            of_these = None if labels is None else labels[part]
-            found = run.fill(raw[part], hidden[part], labels=of_these, draws=draws, seed=seed).filled
-            # only as many digits as the model's numbers have, even if `raw` has more
-            digits = run.as_rows(found, beyond_range=beyond_range).astype(str).astype(raw.dtype)
-            filled[part] = np.where(hidden[part], digits, raw[part])
-            doing("filling rows", a + len(part), len(rows_to_fill))
+            part_labels = None if labels is None else labels[part]
+            means = run.fill(raw[part], hidden[part], labels=part_labels, draws=draws, seed=seed).filled
+            # with the digits of the model's float32, even if `raw` has more
+            rounded = run.as_rows(means, beyond_range=beyond_range).astype(str).astype(raw.dtype)
+            filled[part] = np.where(hidden[part], rounded, raw[part])
+            progress("filling rows", a + len(part), len(rows_to_fill))
     if path.suffix.lower() == ".csv" and run.columns:
         cells, delimiter = filled_cells(run, Path(source).expanduser(), filled, hidden, beyond_range)
         make_folder(path)
@@ -199,15 +200,15 @@ def _fill_table(
     else:
         write(path, run, filled, 1, {"x": raw, "hidden": hidden, "filled": filled})
     empty = int(hidden.all(1).sum())
-    remark = f"; {counted(empty, 'row')} without any value left empty" if empty else ""
+    remark = f"; {counted(empty, 'row')} without any value stayed empty" if empty else ""
     values, all_rows = counted(int(hidden[rows_to_fill].sum()), "value"), counted(len(raw), "row")
     print(f"{values} filled in, in {len(rows_to_fill):,} of {all_rows}{remark}", file=sys.stderr)
 
 
-def _beside(run: Run, given: int | np.ndarray, x: np.ndarray) -> np.ndarray:
-    """The example followed by its strip."""
+def _beside(run: Run, example: int | np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The example followed by its edited versions `x`."""
     import numpy as np
 
     from vaekit.latents.editing import raw_of
 
-    return np.concatenate([raw_of(run, given).astype(x.dtype), x])
+    return np.concatenate([raw_of(run, example).astype(x.dtype), x])

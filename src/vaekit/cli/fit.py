@@ -20,7 +20,7 @@ from vaekit.utils.wording import worded
 
 from . import catalogue
 from .catalogue import Described
-from .output import Doing, check_directory, check_source
+from .output import TaskProgress, check_directory, check_source
 from .parameters import choice, option, split
 
 if TYPE_CHECKING:
@@ -41,63 +41,65 @@ OFTEN = {
 
 
 def placeholder() -> None:
-    """Stands for `fit` in the list of commands."""
+    """A placeholder for `fit` in the list of commands."""
 
 
 placeholder.__doc__ = SUMMARY
 
 
-def command(argv: Sequence[str], everything: bool = False) -> Callable[..., int]:
+def command(argv: Sequence[str], show_all: bool = False) -> Callable[..., int]:
     """The fit function with the options of the recipe in `argv`, or of the run to resume.
 
-    Its help shows the options that apply to the recipe and are often needed, or `everything`.
+    Its help shows the options that apply to the recipe and are often needed; with `show_all`, all of them.
     """
     out = _peek(argv, "--out")
     name = _peek(argv, "--recipe")
-    goes_on = "--resume" in argv or "--extend" in argv or (_peek(argv, "--exists") == "resume" and is_run(out))
-    if name is None and goes_on and out is not None:
+    resumes = "--resume" in argv or "--extend" in argv or (_peek(argv, "--exists") == "resume" and is_run(out))
+    if name is None and resumes and out is not None:
         from vaekit.utils.files import read_json
 
         name = read_json(find_run(out) / "run.json").get("recipe")
     recipe = catalogue.recipe(name or "vae")
 
-    def fit(*positional: str, **given: Any) -> int:
-        return _fit(positional[0] if positional else None, recipe, given)
+    def fit(*positional: str, **named: Any) -> int:
+        return _fit(positional[0] if positional else None, recipe, named)
 
-    others = [*_general(), *_recipe_options(recipe, argv, everything), *_training_options(everything)]
+    from_recipe = [*_general(), *_recipe_options(recipe, argv, show_all), *_training_options(show_all)]
     parameters = [
         inspect.Parameter(
             "data",
             inspect.Parameter.POSITIONAL_ONLY,
             default=None,
-            annotation=Annotated[str | None, Parameter(help="a name or a path; not needed with --resume and --out")],
+            annotation=Annotated[str | None, Parameter(help="a name or a path; not needed with --out RUN --resume")],
         ),
-        *others,
-        *_data_options(everything, {one.name for one in others}),
+        *from_recipe,
+        *_data_options(show_all, {one.name for one in from_recipe}),
     ]
     fit.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    written = "" if recipe.name == "vae" else f" --recipe {recipe.name}"
-    more = (
-        "all options" if everything else "what this recipe uses and what is often needed; --help-all shows all options"
+    chosen = "" if recipe.name == "vae" else f" --recipe {recipe.name}"
+    shown = (
+        "This help shows all options."
+        if show_all
+        else "This help shows the options that this recipe uses and those often needed; --help-all shows all options."
     )
     fit.__doc__ = (
         f"{SUMMARY}\n\n"
-        f"Example: vaekit fit digits{written} --minutes 1 --out runs/digits\n\n"
+        f"Example: vaekit fit digits{chosen} --minutes 1 --out runs/digits\n\n"
         f"Recipe {recipe.name}: {worded(recipe.description)}\n\n{recipe.paper}.\n\n"
-        f"Shown are {more}. `vaekit recipes` lists the recipes; `vaekit fit --recipe NAME --help` explains one."
+        f"{shown} `vaekit recipes` lists the recipes; `vaekit fit --recipe NAME --help` explains one."
     )
     return fit
 
 
 def _peek(argv: Sequence[str], flag: str) -> str | None:
     """The value of a flag before the arguments are parsed."""
-    found = None
+    value = None
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
         if word == flag:
-            found = following
+            value = following
         elif word.startswith(f"{flag}="):
-            found = word.removeprefix(f"{flag}=")
-    return found
+            value = word.removeprefix(f"{flag}=")
+    return value
 
 
 def _general() -> list[inspect.Parameter]:
@@ -116,39 +118,41 @@ def _general() -> list[inspect.Parameter]:
             "exists",
             choice(("error", "resume", "replace")) | None,
             None,
-            "if --out holds a run: refuse (error), resume it, or replace it once the new one can start",
+            "if --out holds a run: stop with an error, resume it, or replace it as soon as the new run can start",
             group,
         ),
         option(
             "moved",
             str | None,
             None,
-            "with --resume or --extend: where the run's data are, if they have moved",
+            "with --resume or --extend: the name or path of the run's data, if they have moved",
             group,
             flag="--data",
         ),
-        option("init_from", str | None, None, "a run of the same shapes whose weights to start from", group),
-        flag("dry_run", "say what would be done and what it would cost, and write nothing"),
+        option(
+            "init_from", str | None, None, "start from the weights of this run, which must have equal shapes", group
+        ),
+        flag("dry_run", "show the settings, sizes and estimated time of the training, and write nothing"),
     ]
 
 
-def _recipe_options(recipe: Described, argv: Sequence[str], everything: bool) -> list[inspect.Parameter]:
-    """Those of the recipe; help shows the ones that apply beside its settings and the choices in `argv`."""
+def _recipe_options(recipe: Described, argv: Sequence[str], show_all: bool) -> list[inspect.Parameter]:
+    """The options of the recipe; the help shows those that apply with its settings and the choices in `argv`."""
     chosen = {a.name: _peek(argv, f"--{a.name}") or a.default for a in recipe.arguments}
-    found = []
-    for place, (heading, arguments) in enumerate(recipe.groups.items()):
-        group = Group(heading or f"Recipe {recipe.name}", sort_key=(1, place))
+    parameters = []
+    for position, (heading, arguments) in enumerate(recipe.groups.items()):
+        group = Group(heading or f"Recipe {recipe.name}", sort_key=(1, position))
         for a in arguments:
-            show = everything or a.applies(chosen)
-            found.append(option(a.name, a.hint, a.default, a.help, group, show=show))
-    return found
+            show = show_all or a.applies(chosen)
+            parameters.append(option(a.name, a.hint, a.default, a.help, group, show=show))
+    return parameters
 
 
-def _training_options(everything: bool) -> list[inspect.Parameter]:
-    group = Group("Training (what is not given comes from the recipe)", sort_key=(2,))
+def _training_options(show_all: bool) -> list[inspect.Parameter]:
+    group = Group("Training (by default the recipe's values)", sort_key=(2,))
     hints, unset = get_type_hints(Options), Options()
     return [
-        option(n, hints[n], getattr(unset, n), TRAINING[n], group, show=everything or n in OFTEN)
+        option(n, hints[n], getattr(unset, n), TRAINING[n], group, show=show_all or n in OFTEN)
         for n in Options.__dataclass_fields__
     ]
 
@@ -158,62 +162,62 @@ def data_names() -> list[str]:
     return [argument.name for group, _ in catalogue.data_options().values() for argument in group]
 
 
-def _data_options(everything: bool, taken: Container[str]) -> list[inspect.Parameter]:
-    """Those of all data and of each format; the short help shows what is often needed, and all of a plug-in's.
+def _data_options(show_all: bool, taken: Container[str]) -> list[inspect.Parameter]:
+    """The options for all data and for each format; the short help shows those often needed and all of plug-ins.
 
-    A plug-in's option with a name that is `taken` by another option of fit is left out, with a note.
+    If the name of a plug-in's option is `taken` by another option of fit, the option is left out with a note.
     """
-    found = []
-    for place, (what, (arguments, package)) in enumerate(catalogue.data_options().items()):
-        group = Group(f"Data: {what}" if what else "Data", sort_key=(3, place))
+    parameters = []
+    for position, (kind, (arguments, package)) in enumerate(catalogue.data_options().items()):
+        group = Group(f"Data: {kind}" if kind else "Data", sort_key=(3, position))
         for a in arguments:
             if a.name in taken:
-                say(f"note: `{a.name}` of {what} ({package}) is for Python only: fit has another option of that name")
+                say(f"note: `{a.name}` of {kind} ({package}) is for Python only: fit has another option of that name")
                 continue
             hint = Annotated[a.hint, Parameter(negative="")] if a.type.startswith(("bool", "list")) else a.hint
-            show = everything or package is not None or a.name in OFTEN
-            found.append(option(a.name, hint, a.default, a.help, group, show=show))
-    return found
+            show = show_all or package is not None or a.name in OFTEN
+            parameters.append(option(a.name, hint, a.default, a.help, group, show=show))
+    return parameters
 
 
-# --- what it does -----------------------------------------------------------------------------------------------
+# --- running it -------------------------------------------------------------------------------------------------
 
 
-def _fit(source: str | None, recipe: Described, given: dict[str, Any]) -> int:
+def _fit(source: str | None, recipe: Described, named: dict[str, Any]) -> int:
     of_reading = [name for name in data_names() if name not in {a.name for a in recipe.arguments}]
-    general, training, of_data, arguments = split(given, tuple(GENERAL), tuple(TRAINING), of_reading)
+    general, training, of_data, arguments = split(named, tuple(GENERAL), tuple(TRAINING), of_reading)
     dry, init_from, exists = (general.get(n) for n in ("dry_run", "init_from", "exists"))
     out = checked_path(general["out"]) if general.get("out") is not None else None
     Options(**training).checked()
-    way = next((f"--{n}" for n in ("resume", "extend") if general.get(n)), None)
-    source = _source(source, general.get("moved"), way, out)
-    if way and dry:
-        raise ChoiceError(f"--dry-run describes a new run: omit {way}")
+    mode = next((f"--{n}" for n in ("resume", "extend") if general.get(n)), None)
+    source = _source(source, general.get("moved"), mode, out)
+    if mode and dry:
+        raise ChoiceError(f"--dry-run describes a new run: omit {mode}")
     if init_from:
         find_run(init_from)
     if source is not None:
         check_source(source)
     data = None
-    if source is not None and (out is None or not (way or exists == "resume")):
+    if source is not None and (out is None or not (mode or exists == "resume")):
         data = load(source, **of_data)
         out = out or default_out(data.name, recipe.name)
     assert out is not None
-    held = (out / "run.json").exists()
-    goes_on = way is not None or (exists == "resume" and held)
+    has_run = (out / "run.json").exists()
+    resumes = mode is not None or (exists == "resume" and has_run)
     if dry:
         return _dry(data or load(source or "", **of_data), recipe, arguments, training, out, init_from)
-    check_directory(out, goes_on, exists == "replace")
-    if goes_on:
+    check_directory(out, resumes, exists == "replace")
+    if resumes:
         data = _stored_data(out, source, of_data, bool(general.get("extend")))
     elif data is None:
         data = load(source or "", **of_data)
-    from vaekit.run import fit as train  # torch is imported from here on: what is wrong above is answered at once
+    from vaekit.run import fit as train  # imports torch, so that the errors above are reported without delay
 
     started = _Started(out)
     try:
         run = train(
             data,
-            general.get("recipe") if goes_on else recipe.name,
+            general.get("recipe") if resumes else recipe.name,
             out=out,
             resume=bool(general.get("resume")),
             extend=bool(general.get("extend")),
@@ -234,16 +238,16 @@ def _fit(source: str | None, recipe: Described, given: dict[str, Any]) -> int:
     return 0
 
 
-def _source(source: str | None, moved: str | None, way: str | None, out: Path | None) -> str | None:
+def _source(source: str | None, moved: str | None, mode: str | None, out: Path | None) -> str | None:
     """The name or path of the data, if the command line gives it."""
-    if moved is not None and not way:
+    if moved is not None and not mode:
         raise ChoiceError(
             "--data applies to --resume and --extend, for data that have moved: give the DATA of a new run before the "
             "options"
         )
     if moved is not None and source is not None:
-        raise ChoiceError(f"both {source!r} and --data {moved!r} are given: {way} needs one of them")
-    if source is None and moved is None and not (way and out):
+        raise ChoiceError(f"both {source!r} and --data {moved!r} are given: {mode} needs one of them")
+    if source is None and moved is None and not (mode and out):
         raise ChoiceError("fit needs DATA: a name (`vaekit datasets` lists them) or a path; or --out RUN --resume")
     return source if source is not None else moved
 
@@ -261,12 +265,12 @@ def _dry(
 
 
 def load(source: str, **options: Any) -> Data:
-    """The data; notes about the reading are printed on standard error."""
+    """Load the data; notes about reading them are printed on standard error."""
     import vaekit.data
 
     first = os.environ.get("LOCAL_RANK", "0") == "0"
-    with Doing() as doing:
-        data = vaekit.data.load(source, progress=doing if first else None, **options)
+    with TaskProgress() as progress:
+        data = vaekit.data.load(source, progress=progress if first else None, **options)
     if first:
         for note in data.notes:
             say(f"note: {note}")
@@ -274,7 +278,7 @@ def load(source: str, **options: Any) -> Data:
 
 
 class _Started:
-    """Called before the first step; prints what is trained."""
+    """Called before the first step; prints which model is trained, and how."""
 
     def __init__(self, out: Path):
         self.out, self.trained = out, False
@@ -289,7 +293,7 @@ class _Started:
         )
         if len(legs := config.get("legs", [])) > 1:
             to = ", ".join(f"{value:g} {name}" for name, value in legs[-1]["asked"].items())
-            say(f"extended from step {legs[-1]['from']:,} to {to} in all")
+            say(f"extended from step {legs[-1]['from']:,} to {to} in total")
 
 
 def _stored_data(out: Path, source: str | None, asked: dict[str, Any], extend: bool) -> Data | None:
@@ -338,10 +342,10 @@ def _finished(run: Run, out: Path) -> None:
     valid = config.get("best") if run.options.patience else None  # with patience, the best weights are saved
     valid = valid or config["valid"]
     minutes, seconds = divmod(round(config["seconds"]), 60)
-    figures = f"distortion {valid['distortion']:.2f}"
+    numbers = f"distortion {valid['distortion']:.2f}"
     if "elbo" in valid:
-        figures = f"ELBO {valid['elbo']:.2f} nats (rate {valid['rate']:.2f}, {figures})"
-    print(f"validation {figures} after {config['step']:,} steps in {minutes}:{seconds:02d}")
+        numbers = f"ELBO {valid['elbo']:.2f} nats (rate {valid['rate']:.2f}, {numbers})"
+    print(f"validation {numbers} after {config['step']:,} steps in {minutes}:{seconds:02d}")
     if warning := past_its_best(run):
         print(worded(f"note: {warning}"))
     print(f"saved in {out}")

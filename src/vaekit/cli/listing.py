@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def recipes(*, json: bool = False) -> None:
-    """List the recipes by what they are for, and which one suits which data.
+    """List the recipes by purpose, and which recipe suits which data.
 
     Parameters
     ----------
@@ -45,20 +45,20 @@ def recipes(*, json: bool = False) -> None:
         print(purpose)
         for name in names:
             r = by_name[name]
-            made = " ".join(f"--{n.replace('_', '-')} {v}" for n, v in r.settings.items())
-            print(f"  {name:<{width}}  {worded(r.summary)}{f'  [{made}]' if made else ''}")
+            settings = " ".join(f"--{n.replace('_', '-')} {v}" for n, v in r.settings.items())
+            print(f"  {name:<{width}}  {worded(r.summary)}{f'  [{settings}]' if settings else ''}")
         print()
     print(
-        "In brackets: the options of `vae` that a recipe sets. `vaekit fit --recipe NAME --help` explains a recipe.\n"
+        "Brackets show the options of `vae` that a recipe sets. `vaekit fit --recipe NAME --help` explains a recipe.\n"
     )
     print("Which recipe for your data:")
-    width = max(len(have) for have, _ in FITTING)
-    for have, command in FITTING:
-        print(f"  {have:<{width}}  {command}")
+    width = max(len(situation) for situation, _ in FITTING)
+    for situation, command in FITTING:
+        print(f"  {situation:<{width}}  {command}")
 
 
 def datasets(*, json: bool = False) -> None:
-    """List the data sets known by name.
+    """List the data sets that vaekit loads by name.
 
     Parameters
     ----------
@@ -74,11 +74,13 @@ def datasets(*, json: bool = False) -> None:
     width = max(len(one["name"]) for one in listed)
     for one in listed:
         print(f"{one['name']:<{width}}  {one['summary']}  [{one['paper']}]")
-    print("\nYour own: a folder of images, .npz, .npy, IDX (plain or .gz), .csv, .parquet")
+    print(
+        "\nYour own data: the path of a folder of images, or of a .npz, .npy, IDX (plain or .gz), .csv or .parquet file"
+    )
 
 
 def metrics(*, json: bool = False) -> None:
-    """List the metrics that `evaluate` and `compare` take by name: unit, better direction, and what each needs.
+    """List the metrics of `evaluate` and `compare`: unit, better direction, meaning and requirements.
 
     Parameters
     ----------
@@ -97,7 +99,10 @@ def metrics(*, json: bool = False) -> None:
             (f"  {one.name}", one.unit, one.better or "", _explained(one)) for one in known if one.default is default
         ]
         print(f"{heading}\n{table([('  metric', 'unit', 'better', 'meaning'), *rows])}\n")
-    print("`vaekit evaluate RUN --metrics mse knn` measures some of them; `vaekit compare RUN RUN` compares two runs.")
+    print(
+        "Brackets show what a metric requires. `vaekit evaluate RUN --metrics mse knn` measures these two;\n"
+        "`vaekit compare RUN OTHER` compares two runs."
+    )
 
 
 def _explained(metric: Measure) -> str:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from vaekit.errors import ChoiceError
 
-from .output import Doing, at_least, check_file, make_folder
+from .output import TaskProgress, at_least, check_file, make_folder
 from .use import _open
 
 DEFAULT_POINTS = 60_000
@@ -25,7 +25,7 @@ def export(
     out: str,
     data: str | None = None,
 ) -> None:
-    """Write decoder, encoder and densities as files for other programs, each checked against the run.
+    """Export decoder, encoder and densities to files for other programs; each file is checked against the run.
 
     Parameters
     ----------
@@ -34,18 +34,18 @@ def export(
     format
         onnx (for onnxruntime and others), or torch (a program of torch.export, without pickle).
     graphs
-        Which of decode, draw, encode, weights (importance weights); by default all that the model supports.
+        One or more of decode, draw, encode and weights (importance weights); by default all that the model supports.
     out
-        A folder for all files, or one .onnx or .pt2 file (by default of decode).
+        A folder for all files, or one .onnx or .pt2 file, which holds the decoder unless --graphs names another.
     data
         Name or path of the run's data, if they have moved.
     """
     opened = _open(run, data)
-    names = [name for given in graphs or () for name in given.split(",") if name] or None
+    names = [name for word in graphs or () for name in word.split(",") if name] or None
     from vaekit.export import write_export
 
-    with Doing() as doing:
-        files, missing = write_export(opened, out, format=format, graphs=names, progress=doing)
+    with TaskProgress() as progress:
+        files, missing = write_export(opened, out, format=format, graphs=names, progress=progress)
     for name, why in missing.items():
         print(f"no {name}: {why}", file=sys.stderr)
     for file in files:
@@ -61,18 +61,20 @@ def explore(
     tsne: int = DEFAULT_TSNE,
     data: str | None = None,
 ) -> None:
-    """One HTML page that decodes live in the browser: map, sliders, interpolation, your own images. No server.
+    """Write an HTML page that runs the decoder in the browser: map, sliders, interpolation, your own images.
+
+    The page needs no server.
 
     Parameters
     ----------
     run
-        The run directory; `example` for the one that comes with vaekit.
+        The run directory; `example` is the run that comes with vaekit.
     out
-        The page; by default explorer.html in the run.
+        Path of the page; by default explorer.html in the run.
     points
         Maximum number of points on the map, test data first; fewer if the page would be too large.
     tsne
-        Number of points in a t-SNE map (5000 take minutes on a slow machine); 0 for no map.
+        Number of points in the t-SNE map; 5000 take minutes on a slow machine, and 0 omits this map.
     data
         Name or path of the run's data, if they have moved.
     """
@@ -85,6 +87,6 @@ def explore(
 
     if path is not None:
         make_folder(path)
-    with Doing() as doing:
-        page = write_explorer(opened, path, points=points, tsne=tsne, progress=doing)
+    with TaskProgress() as progress:
+        page = write_explorer(opened, path, points=points, tsne=tsne, progress=progress)
     print(page)

@@ -1,4 +1,4 @@
-"""The commands that measure the run's own or other data: evaluate, compare, encode, score."""
+"""The commands that measure or encode data with a run: evaluate, compare, encode, score."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Names = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)]
 
 
 def metric_help() -> str:
-    """The help of --metrics, with the names that the register has."""
+    """The help of --metrics, with the names of all registered metrics."""
     known = catalogue.metrics().values()
     listed = [", ".join(one.name for one in known if one.default is default) for default in (True, False)]
     return (
@@ -34,9 +34,9 @@ def metric_help() -> str:
     )
 
 
-def _names(given: tuple[str, ...] | None) -> list[str] | None:
-    """The metrics in --metrics, checked; None without the option."""
-    names = [name for word in given or () for name in word.split(",") if name]
+def _names(words: tuple[str, ...] | None) -> list[str] | None:
+    """The names in --metrics, checked; None without the option."""
+    names = [name for word in words or () for name in word.split(",") if name]
     for name in names:
         if name not in catalogue.metrics():
             raise ChoiceError(unknown("metric", name, catalogue.metrics()))
@@ -60,7 +60,9 @@ def evaluate(
     json: Flag = False,
     out: str | None = None,
 ) -> None:
-    """Measure a run on data it was not trained on; results for its own data are also saved to its metrics.json.
+    """Measure a run on data that it was not trained on.
+
+    Results on the run's own data are also saved to its metrics.json.
 
     Parameters
     ----------
@@ -73,14 +75,14 @@ def evaluate(
     split
         Split to use; by default test for the run's own data, and all rows of other data.
     n
-        Number of examples, from the first; by default all.
+        Use only the first N examples; by default all.
     metrics
         Names of metrics, or `help` for a list of them.
     seed
         Seed of the draws of z.
     label
         For a conditional run and new data, the column with their classes, or one class (or attributes a,b,c) for all.
-        A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
+        If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
     table
         .csv or .parquet with a column `file` that describes a folder of new images.
     device
@@ -99,12 +101,12 @@ def evaluate(
     at_least(1, samples=samples, n=n)
     names, path = _names(metrics), None if out is None else check_file(out, (".json",))
     opened = _open(run, data, device)
-    given = rows(opened, source, split, table)
-    classes = labels(opened, given, label)
-    note_differing(opened, given)
+    examples = rows(opened, source, split, table)
+    classes = labels(opened, examples, label)
+    note_differing(opened, examples)
     with Bar("measuring") as bar:
         measured = opened.evaluate(
-            given.x, n=n, labels=classes, source=source, metrics=names, samples=samples, seed=seed, progress=bar
+            examples.x, n=n, labels=classes, source=source, metrics=names, samples=samples, seed=seed, progress=bar
         )
     _show(measured, _measured, path, json)
 
@@ -156,14 +158,14 @@ def compare(
     split
         Split to use; by default test for the runs' own data, and all rows of other data.
     n
-        Number of examples, from the first; by default all.
+        Use only the first N examples; by default all.
     metrics
         Names of metrics, or `help` for a list of them.
     seed
         Seed of the draws of z.
     label
         For conditional runs and new data, the column with their classes, or one class (or attributes a,b,c) for all.
-        A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
+        If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
     table
         .csv or .parquet with a column `file` that describes a folder of new images.
     device
@@ -184,15 +186,16 @@ def compare(
     for one in (run, other):
         find_run(one)
     first, second = (_open(one, data, device) for one in (run, other))
-    given = rows(first, source, split, table)
-    classes = labels(first, given, label)
-    note_differing(first, given)
+    examples = rows(first, source, split, table)
+    classes = labels(first, examples, label)
+    note_differing(first, examples)
     from vaekit.metrics import compare_all
 
     with Bar("measuring") as bar:
         of_data: dict[str, Any] = {"n": n, "labels": classes, "source": source}
-        found = compare_all(first, second, given.x, **of_data, metrics=names, samples=samples, seed=seed, progress=bar)
-    _show(found, lambda compared: _compared(compared, (first.name, second.name)), path, json)
+        settings: dict[str, Any] = {"metrics": names, "samples": samples, "seed": seed}
+        differences = compare_all(first, second, examples.x, **of_data, **settings, progress=bar)
+    _show(differences, lambda compared: _compared(compared, (first.name, second.name)), path, json)
 
 
 def _measured(metrics: list[dict[str, Any]]) -> str:
@@ -209,7 +212,7 @@ def _measured(metrics: list[dict[str, Any]]) -> str:
             unit = f"{unit}; the largest of {len(value)}, z{largest}"
             value, se = value[largest], se[largest] if isinstance(se, list) else se
         if m["name"] == "elbo" and floor is not None:
-            unit = f"{unit}; in expectation at most {-floor:.2f} on data so binarised (entropy_floor)"
+            unit = f"{unit}; expected to be at most {-floor:.2f} on data binarised like this (entropy_floor)"
         if m["name"] == "floor_gap":
             unit = f"{unit}; {beyond_floor(m)}"
         rows.append((m["name"], _number(value), "" if se is None else _number(se), unit))
@@ -218,7 +221,7 @@ def _measured(metrics: list[dict[str, Any]]) -> str:
 
 
 def _protocol(metrics: list[dict[str, Any]]) -> str:
-    """The common part of the protocols of these metrics, as one line."""
+    """The settings that the protocols of these metrics share, as one line."""
     protocols = [m["protocol"] for m in metrics]
     shared = {k: v for k, v in protocols[0].items() if all(p.get(k) == v for p in protocols) and v is not None}
     k = {p["K"] for p in protocols if p.get("K") is not None}
@@ -226,17 +229,17 @@ def _protocol(metrics: list[dict[str, Any]]) -> str:
     return ", ".join(parts)
 
 
-def _compared(found: list[dict[str, Any]], names: tuple[str, str]) -> str:
+def _compared(differences: list[dict[str, Any]], names: tuple[str, str]) -> str:
     """The table of differences, followed by their common protocol."""
     from vaekit.report.numbers import verdict
 
     a, b = names if names[0] != names[1] else ("first", "second")
     rows = [("metric", a, b, f"{a} - {b}", "se", "unit")]
-    for m in found:
-        known = "" if m["se"] is None else _number(m["se"])
-        said = f"{m['unit']}; {verdict(m, (a, b))}"
-        rows.append((m["name"].removesuffix(" difference"), *map(_number, (m["a"], m["b"], m["value"])), known, said))
-    return "\n".join([table(rows), _protocol(found)])
+    for m in differences:
+        se = "" if m["se"] is None else _number(m["se"])
+        unit = f"{m['unit']}; {verdict(m, (a, b))}"
+        rows.append((m["name"].removesuffix(" difference"), *map(_number, (m["a"], m["b"], m["value"])), se, unit))
+    return "\n".join([table(rows), _protocol(differences)])
 
 
 def _number(value: Any) -> str:
@@ -270,7 +273,7 @@ def encode(
     run
         The run directory.
     source
-        Name or path of other data (also of one image); by default the run's own.
+        Name or path of other data, such as one image; by default the run's own.
     split
         Split to use; by default test for the run's own data, and all rows of other data.
     sample
@@ -279,7 +282,7 @@ def encode(
         Seed of the draws.
     label
         For a conditional run and new data, the column with their classes, or one class (or attributes a,b,c) for all.
-        A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
+        If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
     table
         .csv or .parquet with a column `file` that describes a folder of new images.
     data
@@ -294,14 +297,14 @@ def encode(
 
     path = check_file(out, (".npz", ".csv"))
     opened = _open(run, data)
-    given = rows(opened, source, split, table)
-    z = opened.encode(given.x, labels=labels(opened, given, label), sample=sample, seed=seed)
+    examples = rows(opened, source, split, table)
+    z = opened.encode(examples.x, labels=labels(opened, examples, label), sample=sample, seed=seed)
     if path.suffix.lower() == ".csv":
-        _write_rows(path, given, {f"z{i}": [f"{v:.6g}" for v in column] for i, column in enumerate(z.T)})
+        _write_rows(path, examples, {f"z{i}": [f"{v:.6g}" for v in column] for i, column in enumerate(z.T)})
     else:
-        beside = {name: np.array(cells) for name, cells in given.carried("z", "label").items()}
-        known = {} if given.label is None else {"label": given.label}
-        write(path, opened, z, 1, {"z": z, **known, **beside})
+        columns = {name: np.array(cells) for name, cells in examples.carried("z", "label").items()}
+        label_column = {} if examples.label is None else {"label": examples.label}
+        write(path, opened, z, 1, {"z": z, **label_column, **columns})
 
 
 def score(
@@ -328,18 +331,18 @@ def score(
     run
         The run directory.
     source
-        Name or path of other data (also of one image); by default the run's own.
+        Name or path of other data, such as one image; by default the run's own.
     samples
         K: number of draws of z per example for the importance-sampled estimate.
     split
         Split to use; by default test for the run's own data, and all rows of other data.
     n
-        Number of examples, from the first; by default all.
+        Use only the first N examples; by default all.
     seed
         Seed of the draws.
     label
         For a conditional run and new data, the column with their classes, or one class (or attributes a,b,c) for all.
-        A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
+        If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
     table
         .csv or .parquet with a column `file` that describes a folder of new images.
     device
@@ -355,23 +358,23 @@ def score(
     at_least(1, samples=samples, n=n)
     path = check_file(out, (".csv",))
     opened = _open(run, data, device)
-    given = rows(opened, source, split, table)
-    classes = labels(opened, given, label)
-    note_differing(opened, given)
+    examples = rows(opened, source, split, table)
+    classes = labels(opened, examples, label)
+    note_differing(opened, examples)
     with Bar("scoring") as bar:
-        found = opened.score(given.x, n=n, labels=classes, samples=samples, seed=seed, progress=bar)
-    _write_rows(path, given, {"log_px": [f"{value:.6f}" for value in found]})
+        log_px = opened.score(examples.x, n=n, labels=classes, samples=samples, seed=seed, progress=bar)
+    _write_rows(path, examples, {"log_px": [f"{value:.6f}" for value in log_px]})
 
 
-def _write_rows(path: Path, given: Rows, found: dict[str, list[str]]) -> None:
-    """Write one row per example as .csv: its index, its name and the results."""
+def _write_rows(path: Path, examples: Rows, results: dict[str, list[str]]) -> None:
+    """Write one row per example as .csv: its index, its name, its further columns and the results."""
     from vaekit.data.writing import write_texts
     from vaekit.utils.files import write_atomically
 
-    n = len(next(iter(found.values())))
-    called = {} if given.names is None else {"name": given.names[:n]}
-    beside = {name: cells[:n] for name, cells in given.carried("index", "name", *found).items()}
-    columns = {"index": [str(i) for i in range(n)], **called, **beside, **found}
+    n = len(next(iter(results.values())))
+    names = {} if examples.names is None else {"name": examples.names[:n]}
+    further = {name: cells[:n] for name, cells in examples.carried("index", "name", *results).items()}
+    columns = {"index": [str(i) for i in range(n)], **names, **further, **results}
     make_folder(path)
     write_atomically(path, lambda part: write_texts(part, columns))
     print(path)

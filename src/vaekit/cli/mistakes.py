@@ -48,7 +48,7 @@ COMMANDS = {
     "visualise": "explore",
     "visualize": "explore",
 }
-"""Names of commands in other programs, and their names in vaekit."""
+"""Commands of other programs, and the commands of vaekit that do the same."""
 NEEDS = {
     "RUN": "RUN, a run directory written by `vaekit fit`",
     "OTHER": "OTHER, the run to compare RUN with",
@@ -63,8 +63,8 @@ def check_command(word: str, known: Iterable[str]) -> None:
     known = list(known)
     if word in known:
         return
-    if here := COMMANDS.get(word.lower()):
-        raise ChoiceError(f"unknown command {word!r}: did you mean {here!r}? See `vaekit {here} --help`")
+    if synonym := COMMANDS.get(word.lower()):
+        raise ChoiceError(f"unknown command {word!r}: did you mean {synonym!r}? See `vaekit {synonym} --help`")
     from vaekit.data.named import SETS
 
     if word in SETS or place(word).exists():

@@ -1,4 +1,4 @@
-"""Output of results: checks of paths before any work, and writing of pictures, arrays and tables."""
+"""Output of results: checks of paths before any work, files of pictures, arrays and tables, and progress."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_COLUMNS = 16
 
 
-# --- before work ------------------------------------------------------------------------------------------------
+# --- checks before any work -------------------------------------------------------------------------------------
 
 
 def check_file(name: str, suffixes: Sequence[str]) -> Path:
@@ -38,33 +38,36 @@ def check_file(name: str, suffixes: Sequence[str]) -> Path:
     return path
 
 
-def is_of_a_start(name: str) -> bool:
-    """Whether a file with this name may come from a training that was killed before it wrote run.json."""
+def _is_leftover(name: str) -> bool:
+    """Whether a file with this name may have been left by a training that was killed before it wrote run.json."""
     from vaekit.runs.lock import LOCK
     from vaekit.utils.files import is_part
 
     return name in (LOCK, "splits.safetensors") or is_part(name)
 
 
-def check_directory(path: Path, goes_on: bool, replace: bool = False) -> None:
-    """Raise RunError for a directory that cannot be made, has unrelated files, or unexpectedly has a run or none."""
+def check_directory(path: Path, resumes: bool, replace: bool = False) -> None:
+    """Raise RunError if a run cannot be written to the directory `path`, or if there is no run to resume.
+
+    A new run needs a writable directory without unrelated files, and without a run unless `replace` is set.
+    """
     if path.exists() and not path.is_dir():
         raise RunError(f"--out {path} is a file: choose another --out for the run directory")
-    held = (path / "run.json").exists()
-    if goes_on and not held:
+    has_run = (path / "run.json").exists()
+    if resumes and not has_run:
         raise RunError(f"no run to resume at {path}: omit --resume and --extend to start one")
-    if held and not goes_on and not replace:
+    if has_run and not resumes and not replace:
         raise RunError(
             f"{path} already holds a run: resume it with --resume, train it longer with --extend, replace it with "
             "--exists replace, or choose another --out"
         )
-    if not held and path.is_dir() and any(not is_of_a_start(p.name) for p in path.iterdir()):
+    if not has_run and path.is_dir() and any(not _is_leftover(p.name) for p in path.iterdir()):
         raise RunError(f"--out {path} is a directory with other files in it: name a new one, such as {path / 'run'}")
     _check_writable(path, str(path))
 
 
 def check_source(source: str) -> None:
-    """Raise DataError or RunError for a source that is neither a name nor a path, or that is a run."""
+    """Raise DataError for a source that is neither a known name nor an existing path, and RunError for a run."""
     from vaekit.data.paths import check_exists
 
     check_exists(source)
@@ -76,7 +79,10 @@ def check_source(source: str) -> None:
 
 
 def _check_writable(folder: Path, name: str) -> None:
-    """Raise RunError if the nearest existing folder is not writable; tried, for read-only file systems."""
+    """Raise RunError if no file can be created in the nearest existing folder.
+
+    It tries to, because the permissions of a folder do not show a read-only file system.
+    """
     nearest = folder
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
@@ -98,7 +104,7 @@ def at_least(low: float, **values: float | None) -> None:
 
 
 def check_picture(run: Run, path: Path) -> None:
-    """Raise ChoiceError for a .png of data without a picture, and for a .csv of images or signals."""
+    """Raise ChoiceError for a .png file of a table, and for a .csv file of images or signals."""
     pictured = run.spec.kind in ("image", "signal")
     if path.suffix.lower() == ".png" and not pictured:
         raise ChoiceError(
@@ -109,11 +115,11 @@ def check_picture(run: Run, path: Path) -> None:
         raise ChoiceError(f"{run.spec.kind}s are not a table: use --out {path.with_suffix('.png')}, or .npz for arrays")
 
 
-# --- after work -------------------------------------------------------------------------------------------------
+# --- writing results --------------------------------------------------------------------------------------------
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder of a file. Raises RunError if it cannot be made."""
+    """Create the folder of a file. Raises RunError if it cannot be created."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -129,10 +135,10 @@ def write(
     labels: Labels | None = None,
     beside: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Write `picture` (N, *event) as a .png grid with so many columns or as .csv rows, or `arrays` as .npz.
+    """Write `picture` (N, *event) as a .png grid of `columns` columns or as .csv rows, or `arrays` as .npz.
 
-    Prints the path. With `labels`, the pictures in a grid are enlarged and labelled. Rows of a .csv are followed by
-    the columns `beside`.
+    Prints the path. With `labels`, the pictures in a grid are enlarged and labelled. `beside` are further columns of a
+    .csv file, by name.
     """
     import numpy as np
 
@@ -142,7 +148,7 @@ def write(
     if path.suffix.lower() == ".npz":
 
         def save(part: Path) -> None:
-            with open(part, "wb") as file:  # NumPy appends .npz to a name
+            with open(part, "wb") as file:  # if given a name, NumPy would append .npz to it
                 np.savez_compressed(file, **arrays)
 
         write_atomically(path, save)
@@ -162,7 +168,7 @@ def write(
 
 
 def write_table(path: Path, run: Run, rows: np.ndarray, beside: Mapping[str, Sequence[str]] | None = None) -> None:
-    """Write rows (N, D) in the units of the data as .csv, with the names of columns and categories."""
+    """Write rows (N, D) in the units of the data as .csv, with named columns and categories as text."""
     from vaekit.data.core import Column
     from vaekit.data.writing import write
     from vaekit.utils.files import write_atomically
@@ -210,7 +216,7 @@ def in_rows(*groups: np.ndarray) -> tuple[np.ndarray, int]:
     for a in range(0, n, columns):
         for group in groups:
             row = group[a : a + columns]
-            blank = np.repeat(row[-1:] * 0, columns - len(row), 0)  # fills the row, so that the next starts in its own
+            blank = np.repeat(row[-1:] * 0, columns - len(row), 0)  # completes the row of the grid
             parts.append(np.concatenate([row, blank]))
     return np.concatenate(parts), columns
 
@@ -229,8 +235,8 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-class Doing:
-    """Reports (task, done, total) during long tasks: a bar on a terminal, else lines on standard error."""
+class TaskProgress:
+    """Reports (task, done, total) of long tasks: a bar on a terminal, else lines on standard error."""
 
     EVERY = 2.0  # seconds between lines
 
@@ -239,7 +245,7 @@ class Doing:
         self.tasks: dict[str, Any] = {}
         self.reported: dict[str, tuple[float, int]] = {}  # time and tenths of the last line of each task
 
-    def __enter__(self) -> Doing:
+    def __enter__(self) -> TaskProgress:
         return self
 
     def __call__(self, task: str, done: int, total: int) -> None:

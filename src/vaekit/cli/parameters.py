@@ -1,4 +1,4 @@
-"""Options as parameters of functions (choices in any case, lists of numbers), and Python arguments as flags."""
+"""Options of commands as parameters of functions, and names of Python arguments as flags."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def option(
     flag: str | None = None,
     show: bool = True,
 ) -> inspect.Parameter:
-    """A keyword-only parameter for `--name` (or `flag`): Literals ignore case, tuples accept several values."""
+    """A keyword-only parameter for `--name` (or `flag`). A Literal ignores case; a tuple accepts several values."""
     plain = _not_none(hint)
     choices = {"help": help, "group": group, "show_default": show_default, "show": show}
     if flag is not None:
@@ -40,7 +40,7 @@ def option(
 
 
 def exact(function: Callable[..., Any]) -> None:
-    """Make a command reject fractions for its options of whole numbers, which cyclopts would round."""
+    """Make the integer options of a command reject fractions, which cyclopts would round."""
     for name, hint in get_type_hints(function, include_extras=True).items():
         bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         if _not_none(bare) is int:
@@ -55,7 +55,7 @@ def described(function: Callable[..., Any], name: str, text: str) -> None:
 
 
 def whole(hint: Any, tokens: Sequence[Token]) -> int:
-    """The whole number in the first token. Raises ValueError for another text."""
+    """The whole number in the first token. Raises ValueError for any other text."""
     try:
         return int(tokens[0].value)
     except ValueError:
@@ -96,28 +96,28 @@ def _numbers(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
         ) from None
 
 
-def split(given: Mapping[str, Any], *names: Sequence[str]) -> list[dict[str, Any]]:
+def split(named: Mapping[str, Any], *names: Sequence[str]) -> list[dict[str, Any]]:
     """`given`, split by these groups of names; the last group holds the rest."""
-    groups = [{n: given[n] for n in group if n in given} for group in names]
+    groups = [{n: named[n] for n in group if n in named} for group in names]
     grouped = {n for group in groups for n in group}
-    return [*groups, {n: v for n, v in given.items() if n not in grouped}]
+    return [*groups, {n: v for n, v in named.items() if n not in grouped}]
 
 
 ARGUMENT = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
-"""An argument in errors and notes of the library: `beta`, or with a value `likelihood='gaussian'`."""
+"""An argument in a message of the library: `beta`, or with a value `likelihood='gaussian'`."""
 
 
 def as_flags(text: str, known: Container[str]) -> str:
-    """A text of the library for the command line: Python arguments in `known` are replaced by flags.
+    """Replace the Python arguments in a message of the library by flags, if their names are in `known`.
 
     `beta` becomes --beta, `likelihood='gaussian'` --likelihood gaussian, `hidden=[300, 300]` --hidden 300 300,
     `skip_bad=True` --skip-bad, `direct=False` --no-direct and `types={'age': 'counts'}` --types age=counts.
     """
 
-    def flag(found: re.Match[str]) -> str:
-        name, value = found.groups()
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
         if name not in known:
-            return found.group()
+            return match.group()
         dashed = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
         return dashed if value is None else _with_value(dashed, value)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vaekit.run import Run
 
 CLASSES = 16
-"""With at most so many classes a grid of samples has one column per class."""
+"""The largest number of classes for which a grid of samples has one column per class."""
 
 
 def of_samples(
@@ -48,10 +48,10 @@ def of_reconstructions(split: str, rows: int) -> Labels:
 
 def of_interpolation(a: str, b: str, steps: int, mode: str) -> Labels:
     """Labels of a row from datum `a` to datum `b`."""
-    way = {"lerp": "straight line", "slerp": "great circle"}[mode]
+    path = {"lerp": "straight line", "slerp": "great circle"}[mode]
     ends = [f"test datum {end}" if end.isdigit() else end for end in (a, b)]
     shares = [f"{share:.2g}" for share in np.linspace(0, 1, steps)]
-    return Labels(f"From {ends[0]} (0) to {ends[1]} (1) along a {way} of the latent space", columns=shares)
+    return Labels(f"From {ends[0]} (0) to {ends[1]} (1) along a {path} in latent space", columns=shares)
 
 
 def of_traversal(names: Sequence[str], kl: np.ndarray | None, values: np.ndarray, start: str) -> Labels:
@@ -64,13 +64,13 @@ def of_traversal(names: Sequence[str], kl: np.ndarray | None, values: np.ndarray
 
 
 def of_edit(attribute: str, against: str | None, strengths: np.ndarray) -> Labels:
-    """Labels of the datum and a strip along an attribute."""
-    way = f"From {against} towards {attribute}" if against else f"Towards {attribute}"
-    return Labels(f"{way}: strength of the edit (0 is the reconstruction)",
+    """Labels of the example and of the strip along an attribute."""
+    direction = f"From {against} towards {attribute}" if against else f"Towards {attribute}"
+    return Labels(f"{direction}: strength of the edit (0 is the reconstruction)",
                   columns=["datum", *(f"{s:+.2g}" for s in strengths)])  # fmt: skip
 
 
 def of_fill(draws: int, shown: int) -> Labels:
-    """Labels of the datum, its visible part, the expected value and samples of the hidden part."""
+    """Labels of the example, its visible part, the expected value and samples of the hidden part."""
     words = ["datum", "visible", f"mean of {draws}", *(f"draw {i + 1}" for i in range(shown))]
     return Labels("The hidden part filled in from the visible part", columns=words)

@@ -24,7 +24,7 @@ STEPS = 5
 
 
 def plan(data: Data, name: str, arguments: dict[str, Any], options: Options, out: Path, init_from: str | None) -> None:
-    """Print choices, shapes, parameters, memory and an estimate of the time, from a few real steps."""
+    """Print the choices, shapes, sizes and memory, and the time estimated from a few real steps."""
     from vaekit.data.condition import set_apart
     from vaekit.recipes import DataSpec, get_recipe
     from vaekit.training.loop import Trainer
@@ -68,8 +68,8 @@ def _choices(
     init_from: str | Path | None,
 ) -> Iterator[tuple[str, str]]:
     likelihood = getattr(composition.model.likelihood, "head", composition.model.likelihood)
-    chosen = {a.name: arguments.get(a.name, a.default) for a in recipe.arguments}
-    taken = {a.name: chosen[a.name] for a in recipe.arguments if a.name in arguments or a.applies(chosen)}
+    values = {a.name: arguments.get(a.name, a.default) for a in recipe.arguments}
+    applied = {a.name: values[a.name] for a in recipe.arguments if a.name in arguments or a.applies(values)}
     yield (
         "data",
         (
@@ -77,7 +77,7 @@ def _choices(
             f"{len(data.test):,} test"
         ),
     )
-    choices = ", ".join(f"{n} {_plain(v, 'auto')}" for n, v in taken.items())
+    choices = ", ".join(f"{n} {_plain(v, 'auto')}" for n, v in applied.items())
     yield "recipe", f"{recipe.name}: {choices}"
     yield "observation", composition.observation.kind
     yield "likelihood", type(likelihood).__name__
@@ -105,7 +105,7 @@ def _machine(decided: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _shapes(data: Data, composition: Composition) -> list[tuple[str, str]]:
-    """The shapes of x, z, and of the inputs and outputs of every layer with weights."""
+    """The shapes of x and z, and of the input and output of every layer with weights."""
     import numpy as np
     import torch
 
@@ -116,9 +116,9 @@ def _shapes(data: Data, composition: Composition) -> list[tuple[str, str]]:
     def note(name: str, module: nn.Module) -> RemovableHandle:
         count = sum(p.numel() for p in module.parameters())
 
-        def hook(_: nn.Module, given: tuple[Any, ...], result: Any) -> None:
-            if given and isinstance(given[0], torch.Tensor) and isinstance(result, torch.Tensor):
-                ins, outs = tuple(given[0].shape[1:]), tuple(result.shape[1:])
+        def hook(_: nn.Module, inputs: tuple[Any, ...], result: Any) -> None:
+            if inputs and isinstance(inputs[0], torch.Tensor) and isinstance(result, torch.Tensor):
+                ins, outs = tuple(inputs[0].shape[1:]), tuple(result.shape[1:])
                 lines.append(("", f"{name}: {ins} -> {outs}, {count:,} parameters"))
 
         return module.register_forward_hook(hook)
@@ -164,7 +164,7 @@ def _bytes(n: float) -> str:
 
 
 def _step_seconds(trainer: Trainer) -> float:
-    """Seconds per eager step on real rows: the median of a few steps, without the first."""
+    """Seconds per eager step on real rows: the median of a few steps after the first."""
     print(f"measuring {STEPS} steps ...", file=sys.stderr)
     trainer.engine.module.train()
     times = []

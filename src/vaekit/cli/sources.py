@@ -22,10 +22,10 @@ class Rows:
 
     Attributes:
         x: the name of a split of the run's data, or raw rows (N, *row).
-        label: (N,) the classes as the data name them, or their codes for a split of the run's data; or None.
-        names: of the files, or None.
-        columns: further values of the rows, each (N,).
-        texts: the cells of the columns of a table that the run does not model.
+        label: (N,) the names of the classes, or their codes for a split of the run's data; or None.
+        names: the names of the files, or None.
+        columns: further values of the rows by name, each (N,).
+        texts: the cells of the table's columns that the run does not model, by column.
     """
 
     x: Any
@@ -35,7 +35,7 @@ class Rows:
     texts: dict[str, list[str]] = field(default_factory=dict)
 
     def carried(self, *own: str) -> dict[str, list[str]]:
-        """The texts by column; a column with a name in `own` is renamed."""
+        """The texts by column; a column whose name is in `own` is renamed."""
         return {f"{name} (of the data)" if name in own else name: cells for name, cells in self.texts.items()}
 
 
@@ -98,18 +98,21 @@ def labels(run: Run, given: Rows | int, option: str | None = None) -> np.ndarray
     n = len(given.x)
     if option is not None:
         column = given.columns.get(option) if condition.kind == "label" and option not in condition.names else None
-        found = condition.read(option) if column is None else column
+        condition_values = condition.read(option) if column is None else column
     else:
         try:
-            found = condition.carried(given.label, given.columns)
+            condition_values = condition.carried(given.label, given.columns)
         except ChoiceError as error:
             example = condition.names[0] if condition.kind == "label" else ",".join("0" for _ in condition.names)
-            raise ChoiceError(f"{error}; for all rows alike by --label, such as --label {example}") from None
-    return condition.decoded(condition.encoded(found, n))
+            raise ChoiceError(f"{error}; or give one for all rows, such as --label {example}") from None
+    return condition.decoded(condition.encoded(condition_values, n))
 
 
 def note_differing(run: Run, given: Rows) -> None:
-    """Note how many rows differ from the training data in constant columns, which lowers their log p(x) a lot."""
+    """Print a note with the number of rows that differ from the training data in constant columns.
+
+    Each difference lowers log p(x) by `DIFFERS` nats.
+    """
     from vaekit.densities.mixed import DIFFERS
     from vaekit.heads.mixed import Masked
 
@@ -125,9 +128,9 @@ def note_differing(run: Run, given: Rows) -> None:
     names = [column.name for column in run.columns] or [str(i) for i in range(len(held))]
     n, where = int(differ.any(1).sum()), [names[i] for i in np.flatnonzero(differ.any(0))]
     say(
-        f"note: {n:,} row{'s differ' if n > 1 else ' differs'} from the training data in column"
-        f"{'s' * (len(where) > 1)} {', '.join(map(repr, where[:6]))}{' ...' * (len(where) > 6)}, constant in them: "
-        f"this costs {DIFFERS:,.0f} nats per value"
+        f"note: {n:,} row{'s differ' if n > 1 else ' differs'} from the training data in the constant column"
+        f"{'s' * (len(where) > 1)} {', '.join(map(repr, where[:6]))}{' ...' * (len(where) > 6)}: "
+        f"each such value costs {DIFFERS:,.0f} nats"
     )
 
 
@@ -145,7 +148,10 @@ def condition(run: Run, given: str | None) -> np.ndarray | None:
 
 
 def class_column(run: Run, z: np.ndarray) -> dict[str, list[str]]:
-    """The classes at the end of codes (N, D), as a column of text; empty unless the run is conditional on a table's."""
+    """The classes at the end of codes (N, D), as a column of text.
+
+    Empty unless the run is conditional on the classes of a table.
+    """
     condition = run.composition.condition
     if condition is None or condition.kind != "label" or run.spec.kind not in ("vector", "counts"):
         return {}
@@ -159,7 +165,7 @@ def _own(run: Run, split: str) -> Rows:
 
 
 def _all(run: Run, source: str, table: str | None = None) -> Rows:
-    """All rows of a name or a path, in their order; an image file, or an array of one example, is one row."""
+    """All rows of a named data set or a path, in their order; an image file or an array of one example is one row."""
     from vaekit.data.arrays import in_order
     from vaekit.data.core import listed
     from vaekit.data.loading import read_rows
@@ -168,29 +174,29 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
     from vaekit.data.readers.table import is_table
     from vaekit.data.writing import texts
 
-    from .output import Doing
+    from .output import TaskProgress
 
     path = Path(source).expanduser()
     if path.is_file() and path.suffix.lower() in SUFFIXES and reader_of(path) is None:
         return Rows(_picture(run, path), None, [path.name])
-    with Doing() as doing:
-        found = read_rows(source, **_options(run, source, table), progress=doing)
-    for note in found.notes:
+    with TaskProgress() as progress:
+        read = read_rows(source, **_options(run, source, table), progress=progress)
+    for note in read.notes:
         say(f"note: {note}")
     if is_table(path) and not run.columns and run.spec.kind in ("vector", "counts"):
-        shown = listed(found.feature_names or [])
-        say(f"note: this run has no names of columns: the columns of {path.name} are read in their order, {shown}")
-    found = in_order(found, [column.name for column in run.columns], source)
-    x, label = found.x, found.label
-    if path.is_dir() and found.names is not None:
+        shown = listed(read.feature_names or [])
+        say(f"note: this run has no column names: the columns of {path.name} are read in their order, {shown}")
+    read = in_order(read, [column.name for column in run.columns], source)
+    x, label = read.x, read.label
+    if path.is_dir() and read.names is not None:
         if x.ndim == 3 and run.spec.shape[0] == 3:
             x = np.broadcast_to(x[..., None], (*x.shape, 3))  # grey images, for a run on colour images
-        label = label if label is not None else _folder_class(run, path, found.names)
+        label = label if label is not None else _folder_class(run, path, read.names)
     if is_table(path):
-        beside, _ = texts(path, found.feature_names or (), **_dialect(run))
-        return Rows(x, label, None, found.columns, beside)
+        beside, _ = texts(path, read.feature_names or (), **_dialect(run))
+        return Rows(x, label, None, read.columns, beside)
     shape = x.shape[:1] if x.shape[1:] == (1,) else x.shape  # a reader returns a vector as rows of one number
-    return Rows(x.reshape(1, *shape)) if _is_one(run, shape) else Rows(x, label, found.names, found.columns)
+    return Rows(x.reshape(1, *shape)) if _is_one(run, shape) else Rows(x, label, read.names, read.columns)
 
 
 def _dialect(run: Run) -> dict[str, Any]:
@@ -227,19 +233,19 @@ def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
     kept = {name: stored[name] for name in ways if name in stored}
     if images:
         own = stored.get("table", "") if run.composition.condition is not None else ""
-        # the table that described the training images may describe these, or one of its name lie among them
-        beside = table or (own if own and ((path / own).is_file() or Path(own).is_file()) else None)
-        if not beside:
+        # the training images' table may also describe these images, or their folder may have a table of that name
+        described_by = table or (own if own and ((path / own).is_file() or Path(own).is_file()) else None)
+        if not described_by:
             kept.pop("label", None)
-        return kept | {"size": "x".join(map(str, run.spec.shape[1:])), "table": beside}
+        return kept | {"size": "x".join(map(str, run.spec.shape[1:])), "table": described_by}
     if reader is not None and reader.name == "table":
-        kept |= {"types": None, "drop": None}  # they are in the columns of the run, where it knows these
+        kept |= {"types": None, "drop": None}  # the schema of the run, if it has one, includes them
         kept |= {"schema": run.columns} if run.columns else {"drop": _dropped(stored)}
     return kept | ({"missing": stored["missing"]} if "missing" in stored else {})
 
 
 def _dropped(stored: dict[str, Any]) -> list[str]:
-    """The columns of a run's table that were left out."""
+    """The columns of the run's table that are not modelled."""
     from vaekit.data.readers.infer import chosen_types
 
     kinds = chosen_types(stored.get("types"))
@@ -247,7 +253,7 @@ def _dropped(stored: dict[str, Any]) -> list[str]:
 
 
 def _is_one(run: Run, shape: tuple[int, ...]) -> bool:
-    """Whether an array of this shape is one example of the run, and not rows of examples."""
+    """Whether an array of this shape is one example of the run, rather than rows of examples."""
     return _fits(run, shape) and not _fits(run, shape[1:])
 
 
@@ -263,29 +269,30 @@ def _fits(run: Run, row: tuple[int, ...]) -> bool:
 
 
 def latent(
-    run: Run, given: str, sample: bool = False, seed: int = 0, place: int = 0, label: str | None = None
+    run: Run, given: str, sample: bool = False, seed: int = 0, position: int = 0, label: str | None = None
 ) -> np.ndarray:
     """The code (D,) of one example: see `datum`.
 
-    For an index it equals the row of `Run.encode("test")`: the split's fixed binarisation, and with `sample` the same
-    draw of z. `place` is added to the seed, so that several files have different draws.
+    The code of a test row equals that row of `Run.encode("test")`: it uses the split's fixed binarisation, and with
+    `sample` the same draw of z. `position` is added to the seed of a file, so that several files have different draws.
 
     Raises:
-        DataError: no such index or file, or one that holds no datum of this run's shape.
+        DataError: the index or file does not exist, or the file has no example of this run's shape.
     """
-    found = datum(run, given)
-    if isinstance(found, int):
-        return run.encode("test", sample=sample, seed=seed, rows=np.array([found]))[0]
-    return run.encode(found.x, sample=sample, seed=seed + place, labels=labels(run, found, label))[0]
+    example = datum(run, given)
+    if isinstance(example, int):
+        return run.encode("test", sample=sample, seed=seed, rows=np.array([example]))[0]
+    return run.encode(example.x, sample=sample, seed=seed + position, labels=labels(run, example, label))[0]
 
 
 def datum(run: Run, given: str) -> int | Rows:
-    """One example on the command line: the number of a row of the test set, or one row read from a file.
+    """One example that the command line names: the index of a test row, or one row read from a file.
 
-    The file is an image, or a .npy, .npz, .csv or .parquet file: its first row, or a numbered row (rows.npy:3).
+    The file is an image, or a .npy, .npz, .csv or .parquet file, of which the first row is read, or the numbered one
+    (rows.npy:3).
 
     Raises:
-        DataError: there is no such index or file, or the file has no example of this run's shape.
+        DataError: the index or file does not exist, or the file has no example of this run's shape.
     """
     from vaekit.data.core import counted
     from vaekit.data.readers.registry import reader_of
@@ -308,21 +315,18 @@ def datum(run: Run, given: str) -> int | Rows:
         return Rows(_picture(run, path))
     if reader.name == "npy":
         return Rows(_row(run, path, index))
-    found = _all(run, str(path))
-    if not index < len(found.x):
-        raise DataError(f"{path} has {counted(len(found.x), 'row')}, numbered from 0: there is no row {index}")
+    table = _all(run, str(path))
+    if not index < len(table.x):
+        raise DataError(f"{path} has {counted(len(table.x), 'row')}, numbered from 0: there is no row {index}")
     one = slice(index, index + 1)
-    label = None if found.label is None else found.label[one]
-    return Rows(np.array(found.x[one]), label, None, {name: values[one] for name, values in found.columns.items()})
+    label = None if table.label is None else table.label[one]
+    return Rows(np.array(table.x[one]), label, None, {name: values[one] for name, values in table.columns.items()})
 
 
 def filled_cells(
     run: Run, path: Path, filled: np.ndarray, hidden: np.ndarray, beyond_range: bool
 ) -> tuple[dict[str, list[str]], str]:
-    """The cells of a file with those in `hidden` (N, D) replaced by filled-in values, and the delimiter of the file.
-
-    All other cells are unchanged.
-    """
+    """The cells of a file, of which those in `hidden` (N, D) have filled-in values, and the delimiter of the file."""
     from vaekit.data.writing import shown, texts
 
     cells, dialect = texts(path, **_dialect(run))

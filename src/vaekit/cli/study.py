@@ -1,4 +1,4 @@
-"""`vaekit study`: an experiment of the literature as a page."""
+"""`vaekit study`: reproduce an experiment from the literature and write it as a page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from vaekit.utils.wording import worded
 
-from .output import Doing, at_least, check_file, check_source
+from .output import TaskProgress, at_least, check_file, check_source
 
 
 def study(
@@ -23,25 +23,26 @@ def study(
     group: str | None = None,
     out: str | None = None,
 ) -> int:
-    """Reproduce an experiment from the literature on DATA and write it as a page; without a name, list the studies.
+    """Reproduce an experiment from the literature on DATA and write a page; without a name, list the studies.
 
     Parameters
     ----------
     name
-        Which; `vaekit study` lists them.
+        Name of the study; `vaekit study` lists them.
     source
-        A name or a path; the study's own data when not given.
+        Name or path of the data; by default the study's own.
     minutes
-        Total time budget for training, measuring and drawing (7). Run again for longer, it trains the kept models on.
+        Total time budget for training, measuring and drawing (7). A second run with more minutes trains the same models
+        further.
     steps
-        Training steps of each model, instead of as many as the time allows: the results do not depend on the machine's
-        speed. --minutes then only sets how many examples are measured.
+        Number of training steps of each model, so that the results do not depend on the speed of the machine; --minutes
+        then only sets the number of examples to measure. By default as many steps as the time allows.
     label
-        Column to take classes from.
+        Column with the classes.
     group
-        Column whose rows of one value stay in one split; errors are then by group.
+        Column with groups: rows of the same group stay in one split, and standard errors are computed by group.
     out
-        The page (study-NAME-DATA.html); its models are kept beside it in PAGE.runs.
+        Path of the page (study-NAME-DATA.html); its models are kept beside it in PAGE.runs.
     """
     from . import catalogue
     from .fit import load
@@ -54,19 +55,19 @@ def study(
         print("\nvaekit study NAME [DATA] [--minutes M] [--out PAGE.html]")
         return 0
     chosen = catalogue.study(name)
-    wanted = source if source is not None else chosen.data
-    check_source(wanted)
+    data_source = source if source is not None else chosen.data
+    check_source(data_source)
     at_least(1, steps=steps)
     path = None if out is None else check_file(out, (".html",))
-    from vaekit import studies  # torch is imported from here on
+    from vaekit import studies  # imports torch
 
     minutes = studies.checked_minutes(studies.MINUTES if minutes is None else minutes)
-    asked = {"label": label, "group": group}
-    data = load(wanted, **{name: column for name, column in asked.items() if column is not None})
+    columns = {"label": label, "group": group}
+    data = load(data_source, **{name: column for name, column in columns.items() if column is not None})
     try:
-        with Doing() as doing:
-            print(studies.study(name, data, minutes=minutes, steps=steps, out=path, progress=doing))
+        with TaskProgress() as progress:
+            print(studies.study(name, data, minutes=minutes, steps=steps, out=path, progress=progress))
     except KeyboardInterrupt:
-        print("interrupted: what was trained is kept; the same command goes on from there", file=sys.stderr)
+        print("interrupted: the models trained so far are kept; the same command resumes the study", file=sys.stderr)
         return 130
     return 0

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from vaekit.errors import ChoiceError
 from vaekit.runs.find import find_run
 
-from .output import Doing, at_least, check_file, check_picture, check_source, in_rows, make_folder, write
+from .output import TaskProgress, at_least, check_file, check_picture, check_source, in_rows, make_folder, write
 
 if TYPE_CHECKING:
     from vaekit.run import Run
@@ -40,7 +40,7 @@ def sample(
     bare: Flag = False,
     out: str = "samples.png",
 ) -> None:
-    """Generate new data: decode draws of z from the prior, or from a density fitted to the training codes.
+    """Generate new data by decoding draws of z from the prior, or from a density fitted to the training codes.
 
     Parameters
     ----------
@@ -49,17 +49,17 @@ def sample(
     n
         Number of samples.
     temperature
-        Factor of the spread of z around the prior's centre, or around the mean of the codes.
+        Factor for the spread of z around the prior's centre, or around the mean of the codes.
     label
         For a conditional run, the class (or the attributes a,b,c) of all samples; by default each class in turn.
-        A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
+        If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
     noise
         Draw x from p(x|z) instead of using its mean.
     latents
-        gmm, flow or two-stage: draw z from a Gaussian mixture, a normalising flow or a second VAE of the codes; it is
-        fitted once and stored with the run.
+        Draw z from a density of the codes: gmm (a Gaussian mixture), flow (a normalising flow) or two-stage (a second
+        VAE). It is fitted once and stored with the run.
     components
-        Number of Gaussians of the gmm (10).
+        Number of components of the gmm (10).
     refit
         Fit the density of the codes again.
     beyond_range
@@ -71,7 +71,7 @@ def sample(
     data
         Name or path of the run's data, if they have moved.
     bare
-        Only the pictures, without labels and in their own size.
+        Write only the pictures, without labels and not enlarged.
     out
         .png (a grid), .npz (x, z), or .csv (rows of a table).
     """
@@ -81,7 +81,7 @@ def sample(
     at_least(1, n=n, components=components)
     at_least(0, temperature=temperature)
     if latents is None and (components is not None or refit):
-        raise ChoiceError(f"{'--refit' if refit else '--components'} is for latents: add --latents gmm")
+        raise ChoiceError(f"{'--refit' if refit else '--components'} applies to --latents: add --latents gmm")
     path = check_file(out, ROWS)
     find_run(run)
     if latents is not None:
@@ -93,8 +93,8 @@ def sample(
     check_picture(opened, path)
     labels = condition(opened, label)
     if latents is not None:
-        with Doing() as doing:
-            fitted = opened.fit_latents(latents, components=components, refit=refit, progress=doing)
+        with TaskProgress() as progress:
+            fitted = opened.fit_latents(latents, components=components, refit=refit, progress=progress)
         print(fitted)
     z = opened.sample_latents(n, labels=labels, latents=latents, temperature=temperature, seed=seed)
     x = opened.as_rows(opened.decode(z, noise=noise, seed=seed), beyond_range=beyond_range)
@@ -124,7 +124,7 @@ def reconstruct(
     split
         Split of the run's data.
     n
-        Number of examples, from the first.
+        Use the first N examples.
     noise
         Draw x from p(x|z) instead of using its mean.
     sample
@@ -134,9 +134,9 @@ def reconstruct(
     data
         Name or path of the run's data, if they have moved.
     bare
-        Only the pictures, without labels and in their own size.
+        Write only the pictures, without labels and not enlarged.
     out
-        .png (a grid), .npz (x, reconstruction, z), or .csv (rows of a table: each datum, then its reconstruction).
+        .png (a grid), .npz (x, reconstruction, z), or .csv (rows of a table: each row, then its reconstruction).
     """
     import numpy as np
 
@@ -149,13 +149,13 @@ def reconstruct(
     observed = opened.observed(split)
     x = observed.raw(np.arange(min(n, observed.n)))
     z = opened.encode(split, n=len(x), sample=sample, seed=seed)
-    made = opened.decode(z, noise=noise, seed=seed)
+    decoded = opened.decode(z, noise=noise, seed=seed)
     if path.suffix.lower() == ".csv":  # each row above its reconstruction
-        picture, columns = np.stack([x, made], 1).reshape(-1, *made.shape[1:]), 1
+        picture, columns = np.stack([x, decoded], 1).reshape(-1, *decoded.shape[1:]), 1
     else:
-        picture, columns = in_rows(x, made)
+        picture, columns = in_rows(x, decoded)
     words = pictures.of_reconstructions(split, len(picture) // columns)
-    write(path, opened, picture, columns, {"x": x, "reconstruction": made, "z": z}, None if bare else words)
+    write(path, opened, picture, columns, {"x": x, "reconstruction": decoded, "z": z}, None if bare else words)
 
 
 def interpolate(
@@ -186,10 +186,10 @@ def interpolate(
     steps
         Number of points, including both ends.
     mode
-        lerp (straight line), slerp (great circle), or auto: by the number of latents.
+        lerp (straight line), slerp (great circle), or auto, which decides by the number of latents.
     label
         For a conditional run and examples from files, the class (or the attributes a,b,c) of both ends.
-        A number is the name of a class if a class has a number as its name, else a code 0, 1, ...
+        If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
     noise
         Draw x from p(x|z) instead of using its mean.
     sample
@@ -199,12 +199,12 @@ def interpolate(
     data
         Name or path of the run's data, if they have moved.
     bare
-        Only the pictures, without labels and in their own size.
+        Write only the pictures, without labels and not enlarged.
     out
         .png (a row) or .npz (x, z).
     """
     from vaekit.latents.paths import chosen_mode
-    from vaekit.latents.paths import interpolate as way
+    from vaekit.latents.paths import interpolate as interpolated
 
     from . import pictures
     from .sources import latent
@@ -213,8 +213,8 @@ def interpolate(
     path = check_file(out, GRID)
     opened = _open(run, data)
     check_picture(opened, path)
-    ends = [latent(opened, end, sample, seed, place, label) for place, end in enumerate((a, b))]
-    z = way(ends[0], ends[1], steps=steps, mode=mode)
+    ends = [latent(opened, end, sample, seed, position, label) for position, end in enumerate((a, b))]
+    z = interpolated(ends[0], ends[1], steps=steps, mode=mode)
     x = opened.decode(z, noise=noise, seed=seed)
     words = pictures.of_interpolation(a, b, steps, chosen_mode(mode, z.shape[1]))
     write(path, opened, x, steps, {"x": x, "z": z}, None if bare else words)
@@ -234,7 +234,7 @@ def traverse(
     bare: Flag = False,
     out: str = "traversal.png",
 ) -> None:
-    """Show what each latent does: one row per latent, largest mean KL over (1,000) test data first.
+    """Show what each latent changes: one row per latent, largest mean KL over the first 1,000 test data first.
 
     Parameters
     ----------
@@ -243,12 +243,12 @@ def traverse(
     latents
         Number of latents.
     range
-        Vary each latent from -range to range; by default over the range of the data.
+        Vary each latent from -range to range; by default over the range of its values in the test data.
     steps
         Number of values per latent.
     index
-        Row of the test set to start from; by default the prior's centre, or the test example nearest to the mean of
-        the codes if the picture at the centre is almost constant.
+        Row of the test set to start from; by default the prior's centre, or the test example whose code is nearest to
+        the mean code if the picture at the centre is almost constant.
     noise
         Draw x from p(x|z) instead of using its mean.
     seed
@@ -256,9 +256,9 @@ def traverse(
     data
         Name or path of the run's data, if they have moved.
     bare
-        Only the pictures, without labels and in their own size.
+        Write only the pictures, without labels and not enlarged.
     out
-        .png (a grid) or .npz (x, z, latents, names, values); `latents` are columns of z.
+        .png (a grid) or .npz (x, z, latents, names, values); `latents` are the varied columns of z.
     """
     import numpy as np
 
@@ -278,25 +278,25 @@ def traverse(
     opened = _open(run, data)
     check_picture(opened, path)
     means = opened.encode("test", n=1000)
-    found = survey(opened)
-    chosen = found.order[:latents]
-    dims = found.places[chosen]
+    ranking = survey(opened)
+    chosen = ranking.order[:latents]
+    dims = ranking.places[chosen]
     if range is None:
         values = traversal_values(means, n=steps)[dims]
     else:
         values = np.tile(np.linspace(-range, range, steps), (len(dims), 1))
-    origin = None if index is None else f"test datum {index}"
+    origin = None if index is None else f"test row {index}"
     if index is None:
         start, row = walk_start(opened, means)
-        origin = "the prior's centre" if row is None else f"test datum {row}, since the prior's centre shows little"
+        origin = "the prior's centre" if row is None else f"test row {row}, because the prior's centre shows little"
     else:
         start = latent(opened, str(index))
     z = walk(start, dims, values).reshape(-1, means.shape[1])
     x = opened.decode(z, noise=noise, seed=seed)
     shape = (len(dims), steps)
-    names = [found.names[i] for i in chosen]
+    names = [ranking.names[i] for i in chosen]
     arrays = {"x": x.reshape(*shape, *x.shape[1:]), "z": z.reshape(*shape, -1), "latents": dims, "values": values}
-    words = pictures.of_traversal(names, None if found.kl is None else found.kl[chosen], values, str(origin))
+    words = pictures.of_traversal(names, None if ranking.kl is None else ranking.kl[chosen], values, str(origin))
     write(path, opened, x, steps, {**arrays, "names": np.array(names)}, None if bare else words)
     if index is None and row is not None:
         print(f"note: starts at {origin} (--index chooses another)", file=sys.stderr)
@@ -305,14 +305,14 @@ def traverse(
 def report(
     runs: Annotated[tuple[str, ...], Parameter(name="RUN")], /, *, out: str | None = None, data: str | None = None
 ) -> None:
-    """Write an HTML page about a run, or one that compares several.
+    """Write an HTML page about a run, or a page that compares several runs.
 
     Parameters
     ----------
     runs
         The run directories.
     out
-        The page; by default report.html in the run.
+        Path of the page; by default report.html in the run.
     data
         Name or path of the run's data, if they have moved.
     """

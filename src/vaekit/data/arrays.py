@@ -1,4 +1,4 @@
-"""From the arrays of any reader to `Data`, with the same rules and checks for all."""
+"""Building `Data` from the arrays of any reader, with the same rules and checks for all."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ class Source:
         label: (N,) integers or strings, or None.
         columns: further values of each row, each (N,).
         splits: rows of the parts that the source itself defines: train and test, or train, valid and test.
-        kind, scale: as the source defines them; None to infer them.
+        kind, scale: those that the source defines; None to infer them.
         options: arguments of `load` that the reader chose, recorded so that the data are read the same way again.
         Other fields: as in `Data` and `Split`.
     """
@@ -368,7 +368,7 @@ def aligned(column: Any, n: int, what: str) -> Array:
 def labels(values: Array, names: list[str] | None) -> tuple[NDArray[np.int64], list[str] | None]:
     """Labels (n,) as class numbers 0..K-1, with the names of the classes or None.
 
-    -1 and the empty text are unknown labels and become -1; if the only values are -1 and 1, both are classes.
+    Unknown labels, -1 or the empty text, become -1. If the only values are -1 and 1, both are classes.
 
     Raises:
         DataError: a label is a fraction or missing, or a number without a name in `names`.

@@ -20,7 +20,7 @@ class Order:
     Arguments:
         n: number of rows.
         batch: rows per batch; at most n are used.
-        seed: of the permutations.
+        seed: seed of the permutations.
     """
 
     def __init__(self, n: int, batch: int, seed: int):
@@ -47,7 +47,7 @@ class Rows:
 
     Arguments:
         data, split: the data set and the split with the rows.
-        device: of the tensors.
+        device: device of the tensors.
         resident_bytes: maximum size in bytes of a split that is kept on the device.
     """
 

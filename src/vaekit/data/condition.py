@@ -24,8 +24,8 @@ class Condition:
 
     Args:
         kind: "label" or "attributes".
-        names: of the classes, or of the columns with the attributes.
-        column: with the classes; None for the labels of the data.
+        names: names of the classes, or of the columns with the attributes.
+        column: the column with the classes; None for the labels of the data.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class Condition:
         """The conditions of all rows of a split, (n, size) float32.
 
         Args:
-            split: with labels or columns.
+            split: a split with labels or columns.
             label_names: names of the classes of the split's labels, if they have names.
 
         Raises:
@@ -149,8 +149,8 @@ class Condition:
             if value == "" or value == -1 or value != value:
                 missing = "label" if self.column is None else f"value of {self.column!r}"
                 raise ChoiceError(
-                    f"row {row} has no {missing}, and this run is conditional on it: {self.expected}, leave such rows "
-                    "out, or train `recipe='semi-supervised'`"
+                    f"row {row} has no {missing}, on which this run is conditional: {self.expected}, omit such rows, "
+                    "or train `recipe='semi-supervised'`"
                 )
             raise ChoiceError(f"row {row} is of class {value!r}, which this run was not trained on: {self.expected}")
         return np.eye(self.size, dtype=np.float32)[codes]
@@ -271,7 +271,7 @@ class Targets:
     Args:
         classes: number of classes.
         count: number of labels to use; None for all.
-        seed: of the choice.
+        seed: seed of the choice.
     """
 
     classes: int

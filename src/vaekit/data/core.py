@@ -1,4 +1,4 @@
-"""Data as the rest of vaekit uses them: raw rows, three splits, and the layout of a raw row as an event."""
+"""The types of data: raw rows, three splits, columns of tables, and the layout of a raw row as an event."""
 
 import hashlib
 import math
@@ -32,7 +32,7 @@ class Computed(ABC):
     Attributes:
         trusted: whether the values need no check; a check would compute all of them before the first step.
         shape: (N, *row).
-        dtype: of the values.
+        dtype: dtype of the values.
     """
 
     trusted = True

@@ -39,7 +39,7 @@ class File:
     Args:
         name: file name, on the mirrors and on disk.
         algorithm: "sha256" or "md5".
-        checksum: in hex.
+        checksum: the checksum in hexadecimal.
         unpacked: whether the checksum is of the unpacked content of a .gz file, because mirrors compress differently.
         most: maximum size of the download in bytes.
         seconds: maximum duration of the download from all mirrors together.
@@ -53,7 +53,7 @@ class File:
     seconds: float = 3600.0
 
     def problem(self, path: Path) -> str | None:
-        """A text about what is wrong with the file at `path`, or None if it is correct."""
+        """A description of what is wrong with the file at `path`, or None if it is correct."""
         hashed = hashlib.new(self.algorithm, usedforsecurity=False)
         try:
             allowed = PACKED * self.most if self.unpacked else self.most

@@ -27,13 +27,13 @@ from .readers.registry import READERS, Reader, formats, is_default, reader_of, r
 from .readers.table import frame as read_frame
 from .splits import FRACTION
 
-LabelName = Annotated[str | None, Knob("column to take labels from")]
-KindName = Annotated[Kind | str | None, Knob("what an example is, instead of what is inferred")]
+LabelName = Annotated[str | None, Knob("column with the labels")]
+KindName = Annotated[Kind | str | None, Knob("kind of the examples; by default inferred")]
 ShapeText = Annotated[
     str | Sequence[int] | None, Knob("shape of flat rows of pixels: 28x28; with channels 28x28x3 or 3x28x28")
 ]
-GroupName = Annotated[str | None, Knob("column whose rows of one value stay in one split")]
-MissingRule = Annotated[Missing | str, Knob("nan and empty cells: refuse them, or mask them as missing values")]
+GroupName = Annotated[str | None, Knob("column with groups; rows of the same group stay in one split")]
+MissingRule = Annotated[Missing | str, Knob("refuse nan and empty cells, or mask them as missing values")]
 ValidFraction = Annotated[float, Knob("fraction of the data for validation")]
 TestFraction = Annotated[float, Knob("fraction of the data for testing")]
 SplitSeed = Annotated[int, Knob("seed of the random split")]
@@ -88,11 +88,11 @@ def load(
             and their categories keep their codes.
         missing: "mask" treats nan (an empty cell) as a missing value; "refuse" raises an error.
         valid, test: fractions of the rows; at least one row each. Data with their own splits keep them.
-        split_seed: of the random split.
+        split_seed: seed of the random split.
         splits: the exact rows of train, valid and test.
         cache: folder for downloads and packed images; by default `VAEKIT_CACHE` if set, else the platform's.
         progress: called as (task, done, total) during long tasks.
-        options: of the format, listed below.
+        options: options of the format, listed below.
 
     Raises:
         DataError: the data cannot be found, read or used; the message names a remedy.
@@ -246,11 +246,11 @@ def from_arrays(
         kind, shape, group, missing, split_seed, splits: as for `load`.
         schema: the columns of `x` (N, D), if they are of several kinds; x then holds their numbers and codes.
         valid, test: fractions, or separate data: like `x`, or a pair (x, label).
-        name: of the data.
+        name: name of the data.
         columns: further values of the rows, each (N,).
         factor_names: the columns that are generative factors.
         label_names, feature_names: names of the classes and of the columns of `x`.
-        options: of a frame, listed below.
+        options: options of frames, listed below.
 
     Raises:
         DataError: the data cannot be used; the message names a remedy.
@@ -260,9 +260,9 @@ def from_arrays(
     if frames.is_frame(label):  # with one column, or one-hot
         label_names = frames.names_of(label) if label_names is None and len(frames.names_of(label)) > 1 else label_names
         label = frames.only_column(label)
-    masked, framed = missing == "mask", frames.is_frame(x)
-    READERS["frame" if framed else "arrays"].check(options, {}, "" if framed else name)
-    if framed:
+    masked, is_frame = missing == "mask", frames.is_frame(x)
+    READERS["frame" if is_frame else "arrays"].check(options, {}, "" if is_frame else name)
+    if is_frame:
         by_name = {"label": label, "group": group}
         recorded |= {option: column for option, column in by_name.items() if isinstance(column, str)}
         loaded = _of_frame(x, label, name, group=group, kind=kind, missing=masked, schema=schema, **options)
@@ -270,10 +270,10 @@ def from_arrays(
         loaded = Source(x, label=label, schema=tuple(schema))
     parts = {"valid": valid, "test": test}
     fractions: dict[str, Any] = {part: value for part, value in parts.items() if isinstance(value, int | float)}
-    own = {part: value for part, value in parts.items() if part not in fractions and value is not None}
-    loaded = _joined(loaded, own, name, framed, masked)
-    given = {key: column_of(values, f"{name}: column {key!r}") for key, values in (columns or {}).items()}
-    loaded = replace(loaded, columns={**loaded.columns, **given})
+    separate = {part: value for part, value in parts.items() if part not in fractions and value is not None}
+    loaded = _joined(loaded, separate, name, is_frame, masked)
+    further = {key: column_of(values, f"{name}: column {key!r}") for key, values in (columns or {}).items()}
+    loaded = replace(loaded, columns={**loaded.columns, **further})
     loaded = _with_names(loaded, name, label_names, feature_names, factor_names)
     if shape is not None:
         loaded = shapes.shaped(loaded, shape, name)
@@ -367,8 +367,8 @@ class _Origin:
 
     Attributes:
         source: argument of the reader.
-        reader: of the format.
-        name: of the data.
+        reader: the reader of the format.
+        name: name of the data.
         asked: the source as the user wrote it, for messages.
         kept: the source as a run records it, valid in any working directory; empty for data in memory.
     """

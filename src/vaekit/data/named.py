@@ -34,10 +34,10 @@ class Named:
 
     Args:
         summary: description in one line.
-        paper: to cite.
+        paper: the paper to cite.
         labels: names of the classes.
         splits: (first row of valid, first row of test, number of rows), in the order of the files.
-        files: on every mirror.
+        files: the files on every mirror.
         mirrors: addresses of folders.
         read: returns the (unpacked) data and labels from a folder with the files.
         package: Debian package with the files, or None.

@@ -73,7 +73,7 @@ class Observation(nn.Module, ABC):
 
     Attributes:
         kind: name of the observation in protocols.
-        support: of x, a torch constraint.
+        support: the support of x, a torch constraint.
         stochastic: whether x is random given the raw datum; training draws it at each step, evaluation once.
         bounded: whether raw values must lie in the range of the training data.
         seen: with missing values, the fraction of the training rows that have each element, (*event).
@@ -126,7 +126,7 @@ class Observation(nn.Module, ABC):
 
     @property
     def sound(self) -> bool:
-        """Whether the statistics, measured or loaded, are possible values."""
+        """Whether the statistics, measured or loaded, have possible values."""
         return "seen" not in self._buffers or bool(((self.seen >= 0) & (self.seen <= 1)).all())
 
     @abstractmethod
@@ -351,7 +351,7 @@ class MixedTable(Standardised):
     """Standardises real columns; binary columns, codes of categories and counts are unchanged.
 
     Arguments:
-        columns: of the table, in the order of x.
+        columns: the columns of the table, in the order of x.
         double: as for `Standardised`.
     """
 

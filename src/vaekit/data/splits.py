@@ -106,7 +106,7 @@ def assign(
     Args:
         n: number of rows in all.
         valid, test: fractions of the rows that are drawn from; at least one row each.
-        seed: of the draw.
+        seed: seed of the draw.
         given: parts that the source itself defines.
         group: (n,); rows with equal values stay in one part, and the fractions are approximate.
 
@@ -196,7 +196,7 @@ def labelled_rows(labels: Array, count: int, seed: int) -> Rows:
     Args:
         labels: (n,) class numbers; -1 is unknown and is not chosen.
         count: number of rows.
-        seed: of the choice.
+        seed: seed of the choice.
 
     Raises:
         ChoiceError: `count` is below the number of classes or above the number of labels.

@@ -18,7 +18,7 @@ def texts(path: Path, without: Collection[str] = (), **dialect: Any) -> tuple[Te
     """The cells of a table in a file as text, by column in their order, and the dialect of the file.
 
     Args:
-        path: of the file.
+        path: path of the file.
         without: columns to leave out.
         dialect: delimiter, header, decimal, numeric and expected, as for `delimited.read`.
 

@@ -1,4 +1,4 @@
-"""What the page says about a run: name, training, data, latents, metrics, and the line of Python that opens it."""
+"""The facts about a run on the page: name, training, data, latents, metrics, and the line of Python that opens it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _path(run: SavedRun) -> str:
 
 
 USUAL = 2000
-"""Number of data from which the mean and the spread of each element of a vector are computed."""
+"""Number of examples from which the mean and the spread of each element of a vector are computed."""
 
 
 def event(run: SavedRun, points: Points) -> dict[str, Any]:
@@ -75,10 +75,10 @@ def event(run: SavedRun, points: Points) -> dict[str, Any]:
     usual = None
     if kind == "vector":  # each element is drawn on the scale of its mean and spread
         observed = points.sources[0].observed
-        some = np.ma.masked_invalid(
+        sample = np.ma.masked_invalid(
             observed.raw(np.arange(min(USUAL, observed.n))).reshape(-1, spec.dims).astype(float)
         )
-        usual = [_plain(some.mean(0).filled(0.0)), _plain(some.std(0).filled(0.0))]
+        usual = [_plain(sample.mean(0).filled(0.0)), _plain(sample.std(0).filled(0.0))]
     return {
         "usual": usual,
         "kind": kind, "shape": list(spec.shape), "height": height, "width": width, "channels": channels,
@@ -95,14 +95,14 @@ def latents(run: SavedRun, points: Points) -> dict[str, Any]:
     size = 0 if condition is None else condition.size
     dims = z.shape[1]
     mean, spread = z.mean(0, dtype=np.float64), z.std(0, dtype=np.float64)
-    found = survey(run, source.observed)
+    ranking = survey(run, source.observed)
     classes = run.model.classes if isinstance(run.model, M2) else 0
     dead = np.zeros(dims, bool)
-    dead[found.places] = ~found.active
+    dead[ranking.places] = ~ranking.active
     kl = np.zeros(dims)
-    if found.kl is not None:
-        kl[found.places] = found.kl
-    given = [i for i in range(dims) if i not in set(found.places.tolist())]
+    if ranking.kl is not None:
+        kl[ranking.places] = ranking.kl
+    conditions = [i for i in range(dims) if i not in set(ranking.places.tolist())]
     model = run.model
     gaussian = isinstance(model, TopDown) or (isinstance(model, VAE) and type(model.prior) is StandardNormal)
     return {
@@ -111,10 +111,10 @@ def latents(run: SavedRun, points: Points) -> dict[str, Any]:
         "condition_kind": None if condition is None else condition.kind,
         "classes": classes,
         "names": latent_names(run, dims),
-        "kl": None if found.kl is None else _plain(kl),
+        "kl": None if ranking.kl is None else _plain(kl),
         "dead": [bool(d) for d in dead],
         "active": ACTIVE,
-        "order": [*found.places[found.order].tolist(), *given],
+        "order": [*ranking.places[ranking.order].tolist(), *conditions],
         "centre": _plain(mean),
         "scale": _plain(spread),
         "gaussian_prior": gaussian,

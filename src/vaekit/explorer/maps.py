@@ -23,13 +23,13 @@ def plane(z: np.ndarray, live: np.ndarray) -> dict[str, Any]:
     """The first two principal components of codes (n, D) over the latents that are `live`: a map for the page."""
     mean = z.mean(0, dtype=np.float64)
     components, explained = np.zeros((2, z.shape[1])), [0.0, 0.0]
-    there = np.flatnonzero(live)
-    if len(there):
-        some = z[:20_000, there] - mean[there]
-        values, vectors = np.linalg.eigh(some.T @ some / len(some))
-        for i in range(min(2, len(there))):
+    used = np.flatnonzero(live)
+    if len(used):
+        centred = z[:20_000, used] - mean[used]
+        values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
+        for i in range(min(2, len(used))):
             axis = vectors[:, -1 - i]
-            components[i, there] = axis * np.sign(axis[np.abs(axis).argmax()])  # the solver's sign is arbitrary
+            components[i, used] = axis * np.sign(axis[np.abs(axis).argmax()])  # the solver's sign is arbitrary
             explained[i] = float(values[-1 - i] / values.sum()) if values.sum() > 0 else 0.0
     return {
         "id": "pca",
@@ -88,22 +88,22 @@ def _discrete(run: TrainedModel) -> bool:
 
 
 def directions(run: TrainedModel, points: Points) -> list[dict[str, Any]]:
-    """The direction of each attribute, as `Run.edit` takes it: from training data, the other attributes held equal."""
+    """The direction of each attribute as in `Run.edit`: from training data, balanced over the other attributes."""
     names = [n for n in run.spec.attributes if all(n in source.columns for source in points.sources)]
     if not names:
         return []
-    found, codes = [], run.encode("train", n=CODES)
+    vectors, codes = [], run.encode("train", n=CODES)
     size = 0 if run.composition.condition is None else run.composition.condition.size
     for name in names:
         has = np.asarray(run.data.train.columns[name])[:CODES] > 0
         try:
             vector = direction(run, name, codes=codes).astype(np.float64)
-        except ChoiceError:  # it does not vary, or not on its own
+        except ChoiceError:  # the attribute does not vary, or not independently of the others
             continue
         vector[len(vector) - size :] = 0.0  # the condition is given, not inferred
         counts = {"n_with": int(has.sum()), "n_without": int((~has).sum())}
-        found.append({"name": name, "vector": _plain(vector), **counts})
-    return found
+        vectors.append({"name": name, "vector": _plain(vector), **counts})
+    return vectors
 
 
 def _plain(x: np.ndarray) -> list[float]:

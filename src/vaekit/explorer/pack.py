@@ -38,7 +38,7 @@ class Blobs:
         self.add_packed(name, gzip.compress(raw, 9, mtime=0), len(raw))
 
     def add_packed(self, name: str, packed: bytes, size: int) -> None:
-        """Bytes that are already compressed with gzip; `size` is their uncompressed size."""
+        """Add bytes that are already compressed with gzip; `size` is their uncompressed size."""
         self._put(name, packed, "bytes", [size])
 
     def _put(self, name: str, packed: bytes, dtype: str, shape: list[int]) -> None:
@@ -54,7 +54,7 @@ class Blobs:
 
 
 def add_runtime(blobs: Blobs) -> dict[str, str]:
-    """The runtime's files as blobs; its version and licence for display."""
+    """Add the runtime's files as blobs; returns its name, version and licence for display."""
     folder = _HERE / "runtime"
     for name in ("ort.mjs", "ort.wasm", "ThirdPartyNotices.txt"):
         packed = (folder / f"{name}.gz").read_bytes()
@@ -70,10 +70,10 @@ def page(
     """The page as HTML.
 
     Arguments:
-        title: as plain text.
+        title: the title, as plain text.
         meta: JSON for the page; NaN and infinities raise ValueError.
         blobs: arrays and files embedded in the page.
-        folder: of the template, the style and the modules; by default the package's own.
+        folder: the folder of the template, the style and the modules; by default the package's own.
         first: a PNG file, shown until the decoder runs.
     """
     folder = _HERE / "page" if folder is None else folder

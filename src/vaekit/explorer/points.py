@@ -33,11 +33,11 @@ SHOWN = "shown.npz"
 
 @dataclass
 class Source:
-    """Data from one split.
+    """The data to show from one split.
 
     Attributes:
         name: "test" or "train".
-        observed: gives x and raw events by index.
+        observed: x and raw events by index.
         place: (n,) the indices of these data in `observed`.
         row: (n,) their rows in the split.
         label: (n,) int64, -1 if unknown; or None.
@@ -68,24 +68,24 @@ class Source:
 def sources(run: SavedRun, n: int, seed: int = 0) -> list[Source]:
     """At most n data in the order of the page: shuffled test data, then shuffled training data.
 
-    A run with a file of data to show (`SHOWN`, as in the packaged example) gives these.
+    If the run contains a file of data to show (`SHOWN`, as in the packaged example), those are the data.
     """
     if (run.path / SHOWN).exists():
         return [_stored(run, n)]
     rng = np.random.default_rng(seed)
-    found: list[Source] = []
+    parts: list[Source] = []
     for name, split in (("test", run.data.test), ("train", run.data.train)):
-        row = rng.permutation(len(split))[: n - sum(len(s) for s in found)]
+        row = rng.permutation(len(split))[: n - sum(len(s) for s in parts)]
         if len(row):
             label = None if split.label is None else split.label[row]
             columns = {k: np.asarray(column)[row] for k, column in split.columns.items()}
-            found.append(Source(name, run.observed(name), row, row, label, columns))
-    return found
+            parts.append(Source(name, run.observed(name), row, row, label, columns))
+    return parts
 
 
 def _stored(run: SavedRun, n: int) -> Source:
-    held = _shown(run)
-    x, label, row = (held[key][:n] for key in ("x", "label", "row"))
+    stored = _shown(run)
+    x, label, row = (stored[key][:n] for key in ("x", "label", "row"))
     condition = run.composition.condition
     observed = run.observed(x, labels=None if condition is None else np.array(condition.names)[label])
     return Source("test", observed, np.arange(len(x)), row, label.astype(np.int64), {})
@@ -95,8 +95,8 @@ def stored_tsne(run: SavedRun) -> np.ndarray | None:
     """The t-SNE map (m, 2) stored with a run's data to show, or None."""
     if not (run.path / SHOWN).exists():
         return None
-    held = _shown(run)
-    return held["tsne"].astype(np.float32) if "tsne" in held else None
+    stored = _shown(run)
+    return stored["tsne"].astype(np.float32) if "tsne" in stored else None
 
 
 def _shown(run: SavedRun) -> dict[str, np.ndarray]:
@@ -106,17 +106,25 @@ def _shown(run: SavedRun) -> dict[str, np.ndarray]:
         DataError: an array is missing or has the wrong shape, type or values.
     """
     path = run.path / SHOWN
-    held = arrays(path)
-    whole = {name: held[name].dtype.kind in "iu" and held[name].ndim == 1 for name in ("label", "row") if name in held}
-    n = len(held["row"]) if whole.get("row") else 0
-    fits = n and whole.get("label") and "x" in held and held["x"].ndim and len(held["x"]) == len(held["label"]) == n
-    tsne = held.get("tsne", np.zeros((0, 2)))
+    stored = arrays(path)
+    whole = {
+        name: stored[name].dtype.kind in "iu" and stored[name].ndim == 1 for name in ("label", "row") if name in stored
+    }
+    n = len(stored["row"]) if whole.get("row") else 0
+    fits = (
+        n
+        and whole.get("label")
+        and "x" in stored
+        and stored["x"].ndim
+        and len(stored["x"]) == len(stored["label"]) == n
+    )
+    tsne = stored.get("tsne", np.zeros((0, 2)))
     classes = len(run.spec.classes)
     if not fits or tsne.ndim != 2 or tsne.shape[1] != 2 or tsne.dtype.kind != "f" or len(tsne) > n:
         raise DataError(f"{path} is damaged: expected x (n, ...), whole numbers label (n,) and row (n,), tsne (m, 2)")
-    if held["label"].min() < -1 or (classes and held["label"].max() >= classes):
+    if stored["label"].min() < -1 or (classes and stored["label"].max() >= classes):
         raise DataError(f"{path} is damaged: labels must lie in -1..{classes - 1}")
-    return held
+    return stored
 
 
 @dataclass
@@ -124,7 +132,7 @@ class Points:
     """The points of the map.
 
     Attributes:
-        sources: where they come from, in order.
+        sources: the sources of the points, in order.
         z: (n, D) codes, float16.
         logpx, error: (n,) float32, nan if not measured: nats; root mean squared error in the data's units.
         thumbs: (t, h, w, c) uint8 of the first t.
@@ -161,13 +169,13 @@ def gather(run: SavedRun, n: int, room: float, on_progress: OnProgress, samples:
 
     Thumbnails take at most half of the room; the codes take the rest.
     """
-    found = sources(run, n)
-    step, tried = rounding(run, found[0]), found[0].head(300)
-    each = _packed(_rounded(_codes(run, [tried], lambda *_: None), step)) + 6.0  # and label, log p(x), error and row
-    per_thumb = _packed(_thumbs(run, tried))
-    thumbs = min(MOST_THUMBS, len(found[0]), int(room / 2 / per_thumb) if per_thumb else 0)
+    available = sources(run, n)
+    step, sample = rounding(run, available[0]), available[0].head(300)
+    each = _packed(_rounded(_codes(run, [sample], lambda *_: None), step)) + 6.0  # and label, log p(x), error and row
+    per_thumb = _packed(_thumbs(run, sample))
+    thumbs = min(MOST_THUMBS, len(available[0]), int(room / 2 / per_thumb) if per_thumb else 0)
     left = max(500, int((room - thumbs * per_thumb) / each))
-    kept = [s.head(left - before) for s, before in zip(found, _before(found), strict=True) if left > before]
+    kept = [s.head(left - before) for s, before in zip(available, _before(available), strict=True) if left > before]
     z = _rounded(_codes(run, kept, on_progress), step)
     unknown = np.full(len(z), np.nan, np.float32)
     points = Points(kept, z, unknown, unknown.copy(), _thumbs(run, kept[0].head(thumbs)))
@@ -177,9 +185,9 @@ def gather(run: SavedRun, n: int, room: float, on_progress: OnProgress, samples:
     return points
 
 
-def _before(found: list[Source]) -> list[int]:
+def _before(sources: list[Source]) -> list[int]:
     """The number of data before each source."""
-    return [0, *itertools.accumulate(map(len, found))][: len(found)]
+    return [0, *itertools.accumulate(map(len, sources))][: len(sources)]
 
 
 def _packed(x: np.ndarray) -> float:
@@ -217,39 +225,39 @@ def _block(run: SavedRun, samples: int = 1) -> int:
     return max(1, min(1000, BLOCK_NUMBERS // (run.spec.dims * samples)))
 
 
-def _codes(run: SavedRun, some: list[Source], on_progress: OnProgress) -> np.ndarray:
+def _codes(run: SavedRun, sources: list[Source], on_progress: OnProgress) -> np.ndarray:
     """The posteriors' centres as given by `Run.encode`: (n, D)."""
-    found: list[np.ndarray] = []
-    n = sum(map(len, some))
-    for source, before in zip(some, _before(some), strict=True):
-        told = functools.partial(lambda before, done, of: on_progress("encoding", before + done, n), before)
-        found.append(run.encode(source.observed, rows=source.place, progress=told))
-    return np.concatenate(found)
+    codes: list[np.ndarray] = []
+    n = sum(map(len, sources))
+    for source, before in zip(sources, _before(sources), strict=True):
+        report = functools.partial(lambda before, done, of: on_progress("encoding", before + done, n), before)
+        codes.append(run.encode(source.observed, rows=source.place, progress=report))
+    return np.concatenate(codes)
 
 
-# --- what is measured -------------------------------------------------------------------------------------------
+# --- measurements -----------------------------------------------------------------------------------------------
 
 
 def _errors(run: SavedRun, points: Points, on_progress: OnProgress) -> None:
     done, block = 0, _block(run)
     for source in points.sources:
         for place in source.blocks(block):
-            here = slice(done, done + len(place))
-            made = run.decode(points.z[here].astype(np.float32))
-            off = (made - source.observed.raw(place).astype(made.dtype)).reshape(len(place), -1)
-            there = ~np.isnan(off)
-            square = np.where(there, off, 0.0) ** 2
-            points.error[here] = _short(np.sqrt(square.sum(1) / np.maximum(there.sum(1), 1)))
+            block_rows = slice(done, done + len(place))
+            decoded = run.decode(points.z[block_rows].astype(np.float32))
+            error = (decoded - source.observed.raw(place).astype(decoded.dtype)).reshape(len(place), -1)
+            present = ~np.isnan(error)
+            square = np.where(present, error, 0.0) ** 2
+            points.error[block_rows] = _short(np.sqrt(square.sum(1) / np.maximum(present.sum(1), 1)))
             done += len(place)
             on_progress("reconstructing", done, len(points))
 
 
 def _densities(run: SavedRun, points: Points, samples: int, on_progress: OnProgress) -> None:
     """log p(x) of the points in order, until the time limit."""
-    done, block, over = 0, _block(run, samples), time.monotonic() + SECONDS
+    done, block, deadline = 0, _block(run, samples), time.monotonic() + SECONDS
     for source in points.sources:
         for place in source.blocks(block):
-            if time.monotonic() > over:
+            if time.monotonic() > deadline:
                 return
             points.logpx[done : done + len(place)] = _short(per_datum(run, source.observed, samples, rows=place).log_px)
             done += len(place)
@@ -271,12 +279,12 @@ def _thumbs(run: SavedRun, source: Source) -> np.ndarray:
     """Pictures of the data, at most THUMB pixels per side: (t, h, w, 1 or 3) uint8; t = 0 unless they are images."""
     if run.spec.kind != "image" or not len(source):
         return np.zeros((0, 1, 1, 1), np.uint8)
-    found = []
+    parts = []
     for place in source.blocks(500):
         raw = np.nan_to_num(source.observed.raw(place), nan=run.spec.scale[0])
         pictures = to_uint8(channels_last(raw), run.spec.scale)
-        found.append(_small(pictures[..., :1] if run.spec.shape[0] == 1 else pictures))
-    return np.concatenate(found)
+        parts.append(_small(pictures[..., :1] if run.spec.shape[0] == 1 else pictures))
+    return np.concatenate(parts)
 
 
 def _small(pictures: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ def write_explorer(
             in the working directory).
         points: maximum number of points on the map, test data first.
         tsne: number of points for the t-SNE map; 0 for no such map.
-        progress: called as progress(what, done, of), with `of` 0 if unknown.
+        progress: called as progress(task, done, total), with `total` 0 if unknown.
 
     Raises:
         ChoiceError: the decoder or the encoder cannot be exported, onnx is not installed, or a number is out of range.

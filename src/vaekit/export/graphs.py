@@ -1,4 +1,4 @@
-"""The computations of a run that can be exported, each a module from tensors to tensors: decode, draw, encode, weights.
+"""The computations of a run that can be exported (decode, draw, encode, weights) as modules from tensors to tensors.
 
 Inputs and outputs are in the data's own units. A graph contains no random number generator: random numbers (uniform or
 standard normal) are further inputs, so that the caller controls them.
@@ -166,18 +166,19 @@ class Encode(nn.Module):
         super().__init__()
         self.model, self.observation = model, observation
 
-    def forward(self, raw: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
-        x, c = expected(self.observation, raw), given[0] if given else None
+    def forward(self, raw: Tensor, *condition: Tensor) -> tuple[Tensor, ...]:
+        x, c = expected(self.observation, raw), condition[0] if condition else None
         if isinstance(self.model, TopDown):
-            found = self.model.trace(x, c, noise=_Centre(x)).latents
-            means, spreads = ([getattr(h.q, n).flatten(1) for h in found] for n in ("mean", "stddev"))
+            latents = self.model.trace(x, c, noise=_Centre(x)).latents
+            means, spreads = ([getattr(h.q, n).flatten(1) for h in latents] for n in ("mean", "stddev"))
         else:
             spread = _spread(_posterior(self.model, x, c))
             if spread is None:
                 return (self.model.encode(x, c),)
             means, spreads = [self.model.encode(x)] if c is None else [self.model.encode(x, c)], [spread]
-            return means[0], torch.cat([*spreads, *(torch.zeros_like(g) for g in given)], -1)
-        return torch.cat([*means, *given], -1), torch.cat([*spreads, *(torch.zeros_like(g) for g in given)], -1)
+            return means[0], torch.cat([*spreads, *(torch.zeros_like(g) for g in condition)], -1)
+        spread_of_condition = [torch.zeros_like(g) for g in condition]
+        return torch.cat([*means, *condition], -1), torch.cat([*spreads, *spread_of_condition], -1)
 
 
 class Weights(nn.Module):
@@ -203,7 +204,7 @@ class Weights(nn.Module):
 
 
 def _code(model: Model, trace: Trace, c: Tensor | None) -> Tensor:
-    """The code of one pass: the lowest layer of a chain, which alone is decoded; else all layers, concatenated."""
+    """The code of one pass: all layers, concatenated; of a chain only the lowest layer, which alone is decoded."""
     latents = trace.latents[-1:] if isinstance(model, Chain) else trace.latents
     return torch.cat([*(h.z.flatten(1) for h in latents), *(() if c is None else (c,))], -1)
 
@@ -232,7 +233,7 @@ def _single(observation: Observation) -> Observation:
 def blur(observation: Observation) -> float:
     """The rounding error of raw data in float32, in standard deviations of the training data; 0 for a run in float32.
 
-    The data and their subtracted mean are each rounded, by half a unit in the last place.
+    The data and the mean that is subtracted are each rounded by half a unit in the last place.
     """
     if not (observation.in_double and isinstance(observation, Standardised | Centred)):
         return 0.0
@@ -255,7 +256,7 @@ def rounding(run: TrainedModel) -> str:
             "exported graphs are in float32, which rounds the raw data of this run by more than their standard "
             "deviation: use the run itself, or train on data with a constant subtracted (such as the first time stamp)"
         )
-    note = "Graphs are in float32, the run is in float64: raw data are rounded by up to {:.2g} standard deviations."
+    note = "Graphs are in float32, but the run is in float64: raw data are rounded by up to {:.2g} standard deviations."
     return note.format(moved) if moved else ""
 
 
@@ -307,7 +308,7 @@ def build(run: TrainedModel, name: str) -> Graph:
     lost = rounding(run)
     model, observation, event = run.model, _single(run.composition.observation), tuple(run.spec.shape)
     condition = run.composition.condition
-    given = () if condition is None else (Port("c", (condition.size,), "c"),)
+    conditions = () if condition is None else (Port("c", (condition.size,), "c"),)
     example = torch.full((EXAMPLE, *event), float(run.spec.scale[0]))
     c = None if condition is None else torch.eye(condition.size)[torch.zeros(EXAMPLE, dtype=torch.long)]
     x, z = Port("x", event, "x"), Port("z", (code_size(run),), "z")
@@ -330,7 +331,7 @@ def build(run: TrainedModel, name: str) -> Graph:
                 + (" and the standard deviation of each latent." if spread else ".")
                 + expected_says
             )
-            return Graph(name, module, (x, *given), (z, *spread), says + lost)
+            return Graph(name, module, (x, *conditions), (z, *spread), says + lost)
         if model.no_density is not None:
             raise ChoiceError(model.no_density)
         recorder = _Recorder(EXAMPLE)
@@ -338,7 +339,9 @@ def build(run: TrainedModel, name: str) -> Graph:
         weights = Weights(model, observation, event, condition is not None)
         numbers = tuple(Port(n, (), n) for n in ("log_px", "log_pz", "log_qz"))
         says = "A sample z of q(z|x) with log p(x|z), log p(z) and log q(z|x) in nats, in the data's own units."
-        return Graph(name, weights, (x, *given, *_noise_ports(recorder)), (z, *numbers), says + certain_says + lost)
+        return Graph(
+            name, weights, (x, *conditions, *_noise_ports(recorder)), (z, *numbers), says + certain_says + lost
+        )
 
 
 def _noise_ports(recorder: _Recorder) -> tuple[Port, ...]:

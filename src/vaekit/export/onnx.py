@@ -48,7 +48,7 @@ def convert(graph: Graph) -> ModelProto:
     program = trace(graph)
     try:
         with quiet(), torch.no_grad():
-            made = torch.onnx.export(
+            exported = torch.onnx.export(
                 program,
                 dynamo=True,
                 input_names=[port.name for port in graph.inputs],
@@ -57,8 +57,8 @@ def convert(graph: Graph) -> ModelProto:
                 custom_translation_table=table(),
                 verbose=False,
             )
-        assert made is not None
-        return made.model_proto
+        assert exported is not None
+        return exported.model_proto
     except Exception as error:  # such as an operator that ONNX lacks
         raise unexportable(graph, error) from error
 
@@ -133,16 +133,16 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if self.store is not None and self.store.bytes:
-            held = bytes(self.store.bytes)
-            options.add_external_initializers_from_files_in_memory([self.store.file], [held], [len(held)])
+            weights = bytes(self.store.bytes)
+            options.add_external_initializers_from_files_in_memory([self.store.file], [weights], [len(weights)])
         self.session = onnxruntime.InferenceSession(
             self.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
     def __call__(self, graph: Graph, inputs: tuple[torch.Tensor, ...]) -> list[np.ndarray]:
-        fed = {port.name: t.numpy() for port, t in zip(graph.inputs, inputs, strict=True)}
-        wanted = {i.name for i in self.session.get_inputs()}  # unused inputs may be missing
-        return self.session.run([p.name for p in graph.outputs], {n: v for n, v in fed.items() if n in wanted})
+        feeds = {port.name: t.numpy() for port, t in zip(graph.inputs, inputs, strict=True)}
+        used = {i.name for i in self.session.get_inputs()}  # unused inputs may be missing
+        return self.session.run([p.name for p in graph.outputs], {n: v for n, v in feeds.items() if n in used})
 
 
 def difference(graph: Graph, session: Session, inputs: tuple[torch.Tensor, ...]) -> list[float]:
@@ -171,6 +171,6 @@ def check(graph: Graph, session: Session, inputs: tuple[torch.Tensor, ...], tole
     for port, off in zip(graph.outputs, difference(graph, session, inputs), strict=True):
         if off > tolerance:
             raise ChoiceError(
-                f"its exported {graph.name} graph differs from PyTorch by {off:.1e} of {port.name}'s size, more than "
-                f"the {tolerance:g} allowed"
+                f"{port.name} of its exported {graph.name} graph differs from PyTorch by {off:.1e} of its size, more "
+                f"than the {tolerance:g} allowed"
             )

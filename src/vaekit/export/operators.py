@@ -13,13 +13,13 @@ SHIFT = 8
 
 
 def table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What torch.onnx is to write for which operator of torch."""
+    """The translations for torch.onnx, by operator of torch."""
     from onnxscript import opset18
 
     op: Any = opset18
 
     def lgamma(x: Any) -> Any:
-        """log Gamma(x) for x > 0: log Gamma(y) - log(x (x + 1) .. (x + 7)) with y = x + 8 where x is small.
+        """log Gamma(x) for x > 0; for small x, log Gamma(y) - log(x (x + 1) .. (x + 7)) with y = x + 8.
 
         Stirling's series at y >= 8, up to y^-7: the next term is 6e-12.
         """

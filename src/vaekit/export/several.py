@@ -31,7 +31,7 @@ class Exported:
     """The exported graphs of a run.
 
     Attributes:
-        graphs: by name (`NAMES`), a `Graph`, or the reason why it cannot be exported.
+        graphs: for each name in `NAMES` a `Graph`, or the reason why it cannot be exported.
         models: the ONNX models of the exported graphs.
         store: the large tensors that they share.
     """
@@ -42,8 +42,8 @@ class Exported:
 
     def files(self) -> dict[str, bytes]:
         """The files by name: decode.onnx and so on, and the shared weights."""
-        made = {f"{name}.onnx": model.SerializeToString() for name, model in self.models.items()}
-        return made | {self.store.file: bytes(self.store.bytes)}
+        files = {f"{name}.onnx": model.SerializeToString() for name, model in self.models.items()}
+        return files | {self.store.file: bytes(self.store.bytes)}
 
     def as_json(self) -> dict[str, Any]:
         """The ports of each graph, or why it is missing, as JSON."""
@@ -74,7 +74,7 @@ def export_graphs(
     """Export the run's graphs to ONNX; each is compared with PyTorch on data of the run. The model must be on the CPU.
 
     Arguments:
-        names: of the graphs to export.
+        names: names of the graphs to export.
         half: store weights as float16 if this changes no output by more than 1e-3, relatively.
         shared: put large tensors into one store; otherwise each graph contains its own.
         progress: called as progress(stage, done, total).
@@ -135,7 +135,7 @@ def feeds(run: TrainedModel, graph: Graph, n: int = TRIED) -> tuple[torch.Tensor
 
 
 def slim(model: ModelProto) -> ModelProto:
-    """The model without torch's notes on where each node comes from; changes it in place."""
+    """Remove torch's notes on the origin of each node from the model, in place; returns the model."""
     for node in model.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]

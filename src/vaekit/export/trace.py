@@ -43,7 +43,7 @@ def trace(graph: Graph) -> ExportedProgram:
     shapes = (tuple({0: axis} for _ in graph.inputs),)
     module, example = _Fixed(graph).eval(), graph.example()
     with quiet(), _unvalidated(), torch.no_grad():
-        # non-strict export runs the code, where `len(x)` is a constant; strict export analyses it, where it is not
+        # non-strict export runs the code, so `len(x)` becomes a constant; strict export analyses the code instead
         with contextlib.suppress(Exception):
             return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
         try:
@@ -79,7 +79,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unvalidated() -> Iterator[None]:
-    """Distributions do not validate their arguments, which is impossible while tracing."""
+    """Turns off the validation of the arguments of distributions, which is impossible while tracing."""
     before = Distribution._validate_args
     Distribution.set_default_validate_args(False)
     try:

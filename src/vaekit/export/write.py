@@ -89,11 +89,11 @@ Writers = dict[str, Callable[[Path], object]]
 
 
 def _onnx(run: SavedRun, names: Sequence[str], progress: Any) -> tuple[Writers, dict[str, str], dict[str, Any]]:
-    made = export_graphs(run, progress=progress, names=names, shared=False)
-    why = {name: graph for name, graph in made.graphs.items() if isinstance(graph, str)}
-    raw = {name: model.SerializeToString() for name, model in made.models.items()}
+    exported = export_graphs(run, progress=progress, names=names, shared=False)
+    why = {name: graph for name, graph in exported.graphs.items() if isinstance(graph, str)}
+    raw = {name: model.SerializeToString() for name, model in exported.models.items()}
     writers: Writers = {name: lambda part, b=b: part.write_bytes(b) for name, b in raw.items()}  # type: ignore[misc]
-    return writers, why, {name: made.as_json()[name] for name in writers}
+    return writers, why, {name: exported.as_json()[name] for name in writers}
 
 
 def _torch(run: SavedRun, names: Sequence[str], progress: Any) -> tuple[Writers, dict[str, str], dict[str, Any]]:

@@ -84,12 +84,12 @@ def draw_graph(
     patches: dict[str, Any] = {}
     for name, node in nodes.items():
         text = node.label or name
-        place = (node.x, node.y)
+        position = (node.x, node.y)
         if node.kind in ("latent", "observed"):
             face = t.line if node.kind == "observed" else t.surface
-            patches[name] = Circle(place, RADIUS, facecolor=face, edgecolor=t.text, linewidth=1.2, zorder=3)
+            patches[name] = Circle(position, RADIUS, facecolor=face, edgecolor=t.text, linewidth=1.2, zorder=3)
         elif node.kind == "parameter":
-            patches[name] = Circle(place, 0.07, facecolor=t.text, edgecolor=t.text, zorder=3)
+            patches[name] = Circle(position, 0.07, facecolor=t.text, edgecolor=t.text, zorder=3)
         else:
             box = (node.x - node.width / 2, node.y - 0.26)
             edge = BLUE if node.kind == "function" else "none"
@@ -99,7 +99,7 @@ def draw_graph(
         if node.kind == "parameter":
             axes.text(node.x, node.y + 0.17, text, ha="center", va="bottom", zorder=4)
         else:
-            axes.text(*place, text, ha="center", va="center", zorder=4)
+            axes.text(*position, text, ha="center", va="center", zorder=4)
     for bent, pairs in ((False, arrows), (True, dashed)):
         for a, b in pairs:
             axes.add_patch(FancyArrowPatch(

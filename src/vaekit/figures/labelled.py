@@ -48,7 +48,7 @@ def labelled_grid(
     Arguments:
         images: (N, H, W[, C]) in units of `scale`.
         columns: pictures per row.
-        labels: the text; there may be fewer labels than places, but not more.
+        labels: the labels; there may be fewer of a kind than the grid has places for, but not more.
         scale: the values of black and white.
 
     Raises:
@@ -61,10 +61,10 @@ def labelled_grid(
         raise ChoiceError(f"a grid needs one image and one column or more, got {len(tiles)} and {columns}")
     columns = min(columns, len(tiles))
     rows = math.ceil(len(tiles) / columns)
-    for what, words, places in (("rows", labels.rows, rows), ("columns", labels.columns, columns),
+    for kind, words, places in (("rows", labels.rows, rows), ("columns", labels.columns, columns),
                                 ("tiles", labels.tiles, len(tiles))):  # fmt: skip
         if len(words) > places:
-            raise ChoiceError(f"{len(words)} labels of {what} for {places} of them")
+            raise ChoiceError(f"the grid has {places} {kind}, but {len(words)} labels of {kind} are given")
     tiles = _enlarged(tiles, columns)
     height, width = tiles.shape[1:3]
     font: Any = ImageFont.load_default(TEXT)

@@ -1,4 +1,4 @@
-"""Plots for comparing models: curves with bands, bars, matrices, maps. Arrays in, a matplotlib figure out."""
+"""Plots that compare models: curves with bands, bars, matrices and maps, as matplotlib figures from arrays."""
 
 from __future__ import annotations
 
@@ -56,13 +56,15 @@ def curves(
         shared: use one range of y for all panels.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    own = [name for name in names if all(lines[name].like is None for lines in panels.values() if name in lines)]
+    with_colour = [
+        name for name in names if all(lines[name].like is None for lines in panels.values() if name in lines)
+    ]
     figure = style.new_figure(WIDTH if len(panels) > 1 else 6.6, height + 0.22 * math.ceil(len(names) / 4))
     all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=shared or limits is not None)[0]
     t = style.current()
-    for place, (axes, (title, lines)) in enumerate(zip(all_axes, panels.items(), strict=True)):
+    for position, (axes, (title, lines)) in enumerate(zip(all_axes, panels.items(), strict=True)):
         for name, line in lines.items():
-            colour, marker = style.class_style(own.index(line.like or name))
+            colour, marker = style.class_style(with_colour.index(line.like or name))
             few = marked and np.size(line.x) <= 24
             axes.plot(
                 line.x, line.y, color=colour, marker=marker if few else "", markersize=4, label=name,
@@ -72,7 +74,7 @@ def curves(
                 axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
         for name, value in (levels or {}).items():
             axes.axhline(value, color=t.muted, linewidth=1, linestyle=":")
-            if place == 0:
+            if position == 0:
                 axes.annotate(name, (0.02, value), xycoords=("axes fraction", "data"), fontsize=7.5, color=t.muted,
                               va="bottom", annotation_clip=False)  # fmt: skip
         if log_x:
@@ -85,8 +87,8 @@ def curves(
             axes.set_ylim(*limits)
         axes.set_title(title)
         axes.set_xlabel(x)
-        label = y if isinstance(y, str) else y[place]
-        if place == 0 or not isinstance(y, str):
+        label = y if isinstance(y, str) else y[position]
+        if position == 0 or not isinstance(y, str):
             axes.set_ylabel(label)
     _legend(figure, all_axes)
     return figure
@@ -116,12 +118,12 @@ def _short(value: float) -> str:
 
 
 def _legend(figure: Any, all_axes: Any) -> None:
-    found: dict[str, Any] = {}
+    handles: dict[str, Any] = {}
     for axes in all_axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(name, handle)
-    if len(found) > 1:
-        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=min(4, len(found)))
+            handles.setdefault(name, handle)
+    if len(handles) > 1:
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=min(4, len(handles)))
 
 
 def scatter(
@@ -165,9 +167,9 @@ def bars(
     axes = figure.subplots()
     width = 0.8 / len(groups)
     for i, (group, values) in enumerate(groups.items()):
-        place = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * width
+        position = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * width
         error = None if errors is None else np.nan_to_num(np.asarray(errors[group], float))
-        axes.bar(place, values, 0.92 * width, color=style.class_style(i)[0], label=group, yerr=error,
+        axes.bar(position, values, 0.92 * width, color=style.class_style(i)[0], label=group, yerr=error,
                  error_kw={"elinewidth": 1, "ecolor": style.current().muted})  # fmt: skip
     axes.set_xticks(np.arange(len(names)), [n if len(n) <= 22 else n[:21] + "…" for n in names])
     axes.grid(axis="x", visible=False)

@@ -49,11 +49,11 @@ def to_uint8(images: Array, scale: tuple[float, float] = (0.0, 255.0)) -> Bytes:
     low, high = scale
     if not high > low:
         raise ChoiceError(f"scale must be (black, white) with black < white, got {scale}")
-    gone = np.isnan(x).any(-1) if x.dtype.kind == "f" else None
-    if gone is not None and gone.any():
-        found = to_uint8(np.nan_to_num(x, nan=low), scale)
-        found[gone] = MISSING
-        return found
+    missing = np.isnan(x).any(-1) if x.dtype.kind == "f" else None
+    if missing is not None and missing.any():
+        coloured = to_uint8(np.nan_to_num(x, nan=low), scale)
+        coloured[missing] = MISSING
+        return coloured
     if x.dtype != np.uint8 or (low, high) != (0, 255):
         x = np.round(np.clip((x.astype(np.float32) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     if x.shape[-1] == 1:

@@ -27,7 +27,7 @@ def training_curves(
     epoch_steps: float | None = None,
     floor: float | None = None,
 ) -> Any:
-    """ELBO, distortion and rate of training and validation against the step, with one panel for each that is given.
+    """ELBO, distortion and rate of training and validation against the step; one panel for each that is given.
 
     The vertical range is that of the last nine tenths of training, because the steep start would flatten the rest.
 
@@ -60,7 +60,7 @@ def training_curves(
         axes.set_xlabel("step")
         axes.locator_params(axis="x", nbins=5)
         if name == next(iter(titles)):
-            axes.set_ylabel("nats a datum")
+            axes.set_ylabel("nats per example")
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(loc="best")
         if epoch_steps:
@@ -86,7 +86,7 @@ def compared_curves(runs: Mapping[str, Mapping[str, Array]], against: str = "ste
         pad = 0.06 * (max(late) - min(late)) or 1.0
         axes.set_ylim(min(late) - pad, max(late) + pad)
     axes.set_xlabel(against)
-    axes.set_ylabel("validation ELBO, nats a datum")
+    axes.set_ylabel("validation ELBO, nats per example")
     axes.legend(loc="best")
     return figure
 
@@ -109,8 +109,8 @@ def rate_distortion(points: Mapping[str, tuple[float, float]]) -> Any:
     for limits, values in ((axes.set_xlim, rates), (axes.set_ylim, distortions)):
         pad = 0.35 * float(np.ptp(values)) or 0.1 * float(abs(values[0])) or 1.0
         limits(values.min() - pad, values.max() + pad)
-    axes.set_xlabel("rate, nats a datum")
-    axes.set_ylabel("distortion, nats a datum")
+    axes.set_xlabel("rate, nats per example")
+    axes.set_ylabel("distortion, nats per example")
     axes.legend(loc="best")
     return figure
 
@@ -172,7 +172,7 @@ def active_units(variance: ArrayLike, threshold: float = 0.01) -> Any:
     return figure
 
 
-def histogram(values: ArrayLike, name: str, unit: str = "nats a datum") -> Any:
+def histogram(values: ArrayLike, name: str, unit: str = "nats per example") -> Any:
     """The histogram of one number per datum, with the mean.
 
     Arguments:
@@ -228,24 +228,24 @@ def latent_scatter(z: ArrayLike, label: ArrayLike | None = None, names: Sequence
     codes = np.full(len(points), -1) if label is None else np.asarray(label)
     classes = [int(c) for c in np.unique(codes)]
     for c in classes:
-        mine = points[codes == c]
+        members = points[codes == c]
         colour, marker = (t.muted, "o") if c < 0 else style.class_style(c)
         name = "no label" if c < 0 else str(names[c]) if names is not None else str(c)
         label_of = name if classes != [-1] else None
         axes.scatter(
-            mine[:, 0], mine[:, 1], s=size, color=colour, marker=marker, alpha=0.6, linewidths=0, label=label_of,
+            members[:, 0], members[:, 1], s=size, color=colour, marker=marker, alpha=0.6, linewidths=0, label=label_of,
             rasterized=True,
         )  # fmt: skip
         if c >= 0 and len(classes) <= 20:
-            middle = np.median(mine, 0)
+            middle = np.median(members, 0)
             box = {"boxstyle": "round,pad=0.2", "facecolor": t.surface, "edgecolor": colour, "alpha": 0.85}
             axes.annotate(name[:24], middle, fontsize=7.5, ha="center", va="center", color=t.text, bbox=box)
     if classes != [-1]:
         handles, texts = axes.get_legend_handles_labels()
         title = f"{NAMED} of {len(texts)} classes" if len(texts) > NAMED else None
         texts = [text if len(text) <= 24 else text[:23] + "…" for text in texts]
-        beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "markerscale": 1.6}
-        axes.legend(handles[:NAMED], texts[:NAMED], title=title, **beside)
+        place = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "markerscale": 1.6}
+        axes.legend(handles[:NAMED], texts[:NAMED], title=title, **place)
     if shares is None:
         axes.set_xlabel("latent 0")
         axes.set_ylabel("latent 1" if np.shape(z)[1] == 2 else "")

@@ -75,9 +75,9 @@ def lines(
     for i, axes in enumerate(panels):
         for c in range(first.shape[1]):
             colour = style.PALETTE[c % len(style.PALETTE)]
-            mine = t.muted if second is not None and first.shape[1] == 1 else colour
+            first_colour = t.muted if second is not None and first.shape[1] == 1 else colour
             alpha = 0.45 if second is not None and first.shape[1] > 1 else 1.0
-            axes.plot(first[i, c], color=mine, linewidth=1.2, alpha=alpha, marker=marker, label=labels[0])
+            axes.plot(first[i, c], color=first_colour, linewidth=1.2, alpha=alpha, marker=marker, label=labels[0])
             if second is not None:
                 axes.plot(second[i, c], color=colour, linewidth=1.4, marker=marker, label=labels[1])
         if titles is not None:

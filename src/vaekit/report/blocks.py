@@ -30,7 +30,7 @@ class Picture:
         light, dark: PNG files; `dark` is None for pictures that are the same in both themes.
         alt: alternative text.
         caption: the text below it.
-        width, height: in CSS pixels.
+        width, height: size in CSS pixels.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Table:
 
 @dataclass
 class Cards:
-    """The key numbers: (name, value with its error, unit, meaning, protocol)."""
+    """The key numbers, each as (name, value with its error, unit, meaning, protocol)."""
 
     cards: Sequence[tuple[str, str, str, str, str]]
     caption: str = ""

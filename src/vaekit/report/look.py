@@ -133,7 +133,7 @@ class Look:
 
     @cached_property
     def drawn(self) -> Array | None:
-        """The frozen binary draw of the examples in the data's units, for a binary observation; else None."""
+        """The fixed binary draw of the examples in the data's units, for a binary observation; else None."""
         if not isinstance(self.run.composition.observation, Binary):
             return None
         return self.run.composition.observation.to_raw(self.observed(self.examples)).numpy()
@@ -173,7 +173,7 @@ class Look:
         return np.nanmean(train, 0), np.where(spread > 0, spread, 1.0)
 
     def shown(self, events: Array) -> Array:
-        """Examples as drawn: vectors in standard deviations of the training data, others in their own units."""
+        """Examples as plotted: vectors in standard deviations of the training data, others in their own units."""
         if self.spec.kind in ("image", "signal") or self.data is None:
             return events
         mean, spread = self._units
@@ -188,7 +188,7 @@ class Look:
 
     @property
     def gaps(self) -> str:
-        """A sentence on how missing values are drawn, if the data have any; else ""."""
+        """A sentence on how missing values are plotted, if the data have any; else ""."""
         if not self.spec.missing:
             return ""
         return " Missing values are sand-coloured." if self.is_image else " Gaps are missing values."
@@ -220,7 +220,7 @@ class Look:
 
     @cached_property
     def searched(self) -> Array:
-        """The first training data, among which nearest neighbours are searched, (M, *event)."""
+        """The first training data, among which nearest neighbours are sought, (M, *event)."""
         assert self.data is not None
         bytes_each = max(1, self.data.train.raw[:1].nbytes)
         n = min(len(self.data.train), SEARCHED, max(1000, SEARCHED_BYTES // bytes_each))

@@ -18,25 +18,25 @@ KNOWN = ("data", "split", "n", "observation", "draw", "estimator", "K", "dims", 
 
 
 def label(name: str) -> str:
-    """What the page calls a metric, also one of a plug-in that is not installed."""
+    """The label of a metric on the page; for a metric of a plug-in that is not installed, its name."""
     known = registered()
     return known[name].label if name in known else name.replace("_", " ")
 
 
 def meaning(name: str) -> str:
-    """What a metric is and which direction is better; nothing for one of a plug-in that is not installed."""
+    """The meaning of a metric and its better direction; empty for a metric of a plug-in that is not installed."""
     known = registered()
     return known[name].meaning if name in known else ""
 
 
 def is_shown(m: Metric) -> bool:
-    """Whether it is one number that describes the model or its data, rather than the estimator."""
+    """Whether the value is one number that describes the model or its data, rather than the estimator."""
     known = registered()
     return isinstance(m["value"], int | float) and not (m["name"] in known and known[m["name"]].of == "estimator")
 
 
 def rank(name: str) -> int:
-    """Its place among the metrics: that of the register, unknown ones last."""
+    """The position of a metric on the page: in the order of the register, then unknown metrics."""
     return {known: i for i, known in enumerate(registered())}.get(name, len(registered()))
 
 
@@ -97,12 +97,12 @@ def beyond_floor(gap: Metric) -> str:
         return f"-log p(x) is {-times:.2g} standard errors below the floor, which can be chance"
     return (
         f"-log p(x) is {-times:.3g} standard errors below the floor, which is not chance: the measurement is wrong, or "
-        "the model was trained on this very draw"
+        "the model was trained on the same draw"
     )
 
 
 def verdict(difference: Metric, names: tuple[str, str]) -> str:
-    """Which of two runs is better by a paired difference of the first less the second, in words.
+    """Which of two runs is better, in words, by the paired difference of the first minus the second.
 
     A difference counts if it lies outside a 95% interval of Student's t about 0.
     """
@@ -117,11 +117,11 @@ def verdict(difference: Metric, names: tuple[str, str]) -> str:
 
 
 def few_groups(groups: int) -> str:
-    """A note if standard errors are over so few groups that ± 2 of them is no 95% interval; else ""."""
+    """A note if there are too few groups for ± 2 standard errors to be a 95% interval; else ""."""
     if groups >= FEW:
         return ""
     if groups < 2:
-        return "standard errors are over groups, and there is only one group, so the error is unknown"
+        return "standard errors are over groups, but there is only one group, so the error is unknown"
     return (
         f"standard errors are over only {groups} groups: a 95% interval is ± {t_quantile(0.05, groups - 1):.1f} "
         "standard errors (Student's t)"
@@ -129,7 +129,7 @@ def few_groups(groups: int) -> str:
 
 
 def best_known(metrics: Sequence[Metric]) -> dict[str, Metric]:
-    """One metric per name: on the test split if possible, on the most data, the latest measurement."""
+    """One metric per name: preferably on the test split, then on the most data, then the latest measurement."""
     chosen: dict[str, Metric] = {}
     for m in metrics:
         before = chosen.get(m["name"])
@@ -143,7 +143,7 @@ def _weight(m: Metric) -> tuple[bool, int]:
 
 
 def key_numbers(metrics: Sequence[Metric]) -> Block:
-    """The cards at the top of a page; what their protocols share stands once below them."""
+    """The cards at the top of a page, followed by the part of the protocol that they share."""
     chosen = best_known(metrics)
     shown = sorted((m for m in chosen.values() if is_shown(m)), key=lambda m: rank(m["name"]))
     apart = ["estimator", "K", *unlike(shown)]
@@ -213,8 +213,8 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
                  f"column. The protocols differ in {'; '.join(notes)}.", "warning")
         )  # fmt: skip
     caption = (
-        "Numbers in one column were measured in the same way. ± is each number's own standard error over the data; "
-        "the difference of two runs on the same data has a smaller one if it is paired by datum (`vaekit compare`)."
+        "Numbers in one column were measured in the same way. ± is the standard error of each number over the data. A "
+        "difference of two runs that is paired by example has a smaller standard error (`vaekit compare`)."
     )
     blocks.append(Table(head, rows, caption, numeric=range(1, len(head))))
     blocks += _not_measured(named, columns)

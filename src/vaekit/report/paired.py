@@ -1,4 +1,4 @@
-"""Runs side by side: differences paired by datum, of the metrics that all of them have stored."""
+"""Runs side by side: differences, paired by example, in the metrics that all runs have stored."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .blocks import Block, Table, Text
 from .look import Look
 
 PAIR_NUMBERS = 2e7
-"""Numbers of x decoded per run, which decides on how many test data it is compared."""
+"""Number of values of x to decode per run; it limits the number of test data of the comparison."""
 FEWEST = 100
 
 
 def paired(looks: Sequence[Look], names: Sequence[str]) -> list[Block]:
-    """The differences of the first run and each other one, with their standard errors.
+    """The differences between the first run and each other run, with their standard errors.
 
     Arguments:
-        names: what the runs are called.
+        names: names of the runs.
     """
     if any(look.data is None for look in looks):
         return [Text("Paired differences are not shown, because the data of a run cannot be read.", "note")]
@@ -40,9 +40,9 @@ def paired(looks: Sequence[Look], names: Sequence[str]) -> list[Block]:
     rows = [[numbers.label(name), *row] for name, row in zip(shared, cells, strict=True) if any(c != "–" for c in row)]
     if rows:
         caption = (
-            f"Differences paired by datum, on the first {measured[0].n:,} test data with K = {samples}. ± is the "
-            "standard error of the mean difference; a run is better where 0 lies outside the 95% interval. `vaekit "
-            "compare` measures on all test data."
+            f"Differences paired by example, on the first {measured[0].n:,} test data with K = {samples}. ± is the "
+            "standard error of the mean difference; a run is better if 0 lies outside the 95% interval. `vaekit "
+            "compare` uses all test data."
         )
         head = ["difference", *(f"{names[0]} − {other}" for other in names[1:])]
         blocks.append(Table(head, rows, caption, numeric=range(1, len(head))))
@@ -51,10 +51,10 @@ def paired(looks: Sequence[Look], names: Sequence[str]) -> list[Block]:
     return blocks
 
 
-def _cell(name: str, a: Measurement, b: Measurement, called: tuple[str, str], reasons: list[str]) -> str:
+def _cell(name: str, a: Measurement, b: Measurement, runs: tuple[str, str], reasons: list[str]) -> str:
     try:
-        (found,) = compare_measured(a, b, metrics=[name])
+        (difference,) = compare_measured(a, b, metrics=[name])
     except ChoiceError as error:
         reasons.append(str(error))
         return "–"
-    return f"{numbers.number(found['value'], found['se'])}, {numbers.verdict(found, called)}"
+    return f"{numbers.number(difference['value'], difference['se'])}, {numbers.verdict(difference, runs)}"

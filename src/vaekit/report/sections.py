@@ -51,7 +51,7 @@ def key_numbers(look: Look) -> Section:
 
 
 def log_series(look: Look, kind: str) -> dict[str, Array]:
-    """Arrays from the "train" or "valid" records: step, seconds, and those of ELBO, distortion and rate recorded."""
+    """Arrays from the "train" or "valid" records: step, seconds, and those of ELBO, distortion and rate that exist."""
     records = [r for r in look.run.log if r.get("kind") == kind]
     series = {"step": np.array([r["step"] for r in records], dtype=float)}
     for name in ("elbo", "distortion", "rate"):
@@ -289,7 +289,8 @@ def manifold(look: Look) -> list[Block]:
     if look.width != 2 or not isinstance(getattr(model, "prior", None), StandardNormal) or not look.has_density:
         return []
     caption = (
-        "Decoded on a grid evenly spaced in the probability of the prior from 5% to 95%; z0 to the right, z1 upwards."
+        "Decoded codes on a grid, evenly spaced in the probability of the prior from 5% to 95%. z0 increases to the "
+        "right, z1 upwards."
     )
     if look.is_image:
         pictures = figures.channels_last(look.run.decode(manifold_grid(20)))
@@ -311,7 +312,7 @@ def latent_space(look: Look) -> list[Block]:
         means = look.codes[:, look.latent_indices]
         label = look.data.test.label
         label = None if label is None else label[: len(means)]
-        projected = "" if means.shape[1] <= 2 else ", projected on their first two principal components"
+        projected = "" if means.shape[1] <= 2 else ", projected onto their first two principal components"
         coloured = (
             " Colour and marker show the class; each name is at the median of its class." if label is not None else ""
         )

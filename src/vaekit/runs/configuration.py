@@ -16,7 +16,7 @@ from vaekit.utils.plugins import why_absent
 from vaekit.utils.typed import mismatch
 
 MOST_NUMBERS = 2**31
-"""The number of elements of a datum must be smaller."""
+"""The number of elements of one datum must be below this."""
 
 
 class ReaderRecord(TypedDict):
@@ -155,17 +155,17 @@ def check_configuration(config: Configuration, file: Path) -> None:
     """Raises RunError, naming the entry, unless run.json is complete and its types and values are valid."""
     check(config, Configuration, file)
     check(config["training"], Options, file, "training")
-    kept, reader = option_types(), config["data"].get("reader")
+    known, reader = option_types(), config["data"].get("reader")
     absent = reader is not None and why_absent(reader["package"]) is not None
     for name, value in config["data"]["options"].items():
-        if name not in kept:
-            if absent:  # the option belongs to that plug-in, which loading the data requires
+        if name not in known:
+            if absent:  # the option belongs to that plug-in, without which the data cannot be loaded
                 continue
             raise RunError(
-                f"{file} carries the data option {name!r}, which a run may not set: remove it from data.options "
-                f"(it may have {', '.join(kept)})"
+                f"{file} has the unknown data option {name!r}: remove it from data.options (possible options are "
+                f"{', '.join(known)})"
             )
-        check(value, kept[name], f"{file}, data.options.{name}")
+        check(value, known[name], f"{file}, data.options.{name}")
     try:
         _check_facts(config["data"]["facts"])
         options = options_of(config).checked()
@@ -191,17 +191,17 @@ def _check_facts(stored: dict[str, Any]) -> None:
     if stored["kind"] not in KINDS:
         raise RunError(f"data.facts.kind is {stored['kind']!r}, expected one of {', '.join(KINDS)}")
     if not shape or min(shape) < 1 or math.prod(shape) >= MOST_NUMBERS:
-        raise RunError(f"data.facts.shape is {shape}, expected whole numbers from 1 up")
+        raise RunError(f"data.facts.shape is {shape}, expected whole numbers of 1 or more")
     axes = {"image": 3, "signal": 2}.get(stored["kind"], 1)
     if len(shape) != axes:
         raise RunError(f"data.facts.shape is {shape}, expected {axes} numbers for {stored['kind']} data")
     if not low <= high:
         raise RunError(f"data.facts.scale is {stored['scale']}, expected the lowest value and the highest")
     if columns and len(columns) != shape[0]:
-        raise RunError(f"data.facts.columns has {len(columns)} columns, and the shape says {shape[0]}")
+        raise RunError(f"data.facts.columns has {len(columns)} columns, but the shape has {shape[0]}")
     counts = stored.get("class_counts", [])
     if counts and (len(counts) != len(stored.get("classes", [])) or min(counts) < 0):
-        raise RunError(f"data.facts.class_counts is {counts}, expected a number from 0 up for each class")
+        raise RunError(f"data.facts.class_counts is {counts}, expected a number of 0 or more for each class")
     if stored["n"] < 1:
         raise RunError(f"data.facts.n is {stored['n']}, expected 1 or more")
     DataSpec.from_json(stored)

@@ -19,8 +19,8 @@ def is_run(path: str | Path | None) -> bool:
 
 def default_out(data: str, recipe: str) -> Path:
     """The default directory of a new run: runs/DATA-RECIPE."""
-    of = re.sub(r"[^\w.-]+", "-", data).strip("-.") or "data"
-    return Path("runs") / f"{of}-{recipe}"
+    name = re.sub(r"[^\w.-]+", "-", data).strip("-.") or "data"
+    return Path("runs") / f"{name}-{recipe}"
 
 
 def find_run(path: str | Path) -> Path:
@@ -36,18 +36,19 @@ def find_run(path: str | Path) -> Path:
 
 
 def _instead(path: Path) -> str:
+    """The message for a path without a run: what is there instead, and what to do."""
     train = f"train one with `vaekit fit DATA --out {path}`"
     if path.is_file():
         return f"{path} is a file, not a run: `vaekit fit {path}` trains a run on it if it holds data"
     if path.is_dir():
         if inside := _runs(path):
-            return f"{path} is no run itself but holds runs, name one: {', '.join(str(p) for p in inside[:5])}"
+            return f"{path} is not a run, but it contains runs; give one of them: {', '.join(map(str, inside[:5]))}"
         return f"{path / 'run.json'} is missing: {path} is not a vaekit run; `vaekit fit {path}` trains one on its data"
     if str(path) in _named():
         return f"{path} is a data set, not a run: `vaekit fit {path}` trains a run on it"
     beside = [str(p) for p in _runs(path.parent)]
     near = meant(str(path), beside, 0.7)
-    return f"no run at {path}: did you mean {near}? Else {train}" if near else f"no run at {path}: {train}"
+    return f"no run at {path}: did you mean {near}? Otherwise {train}" if near else f"no run at {path}: {train}"
 
 
 def _named() -> list[str]:

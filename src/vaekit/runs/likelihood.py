@@ -61,7 +61,7 @@ class _Chunk:
             except Exception as error:
                 if not is_compile_error(error):
                     raise
-                self.graph = None  # a custom network that cannot be traced: the eager sums are the same, but slower
+                self.graph = None  # a custom network that cannot be traced; eager sums are equal, but slower
         return self.add(*arguments)
 
     def add(
@@ -124,11 +124,11 @@ def per_datum(
         raise ChoiceError("the number of data to evaluate must be 1 or more")
     model = run.composition.model
     if model.no_density is not None:
-        raise ChoiceError(f"{model.no_density}: there is nothing to score it by; `metrics='distortion'` works")
+        raise ChoiceError(f"{model.no_density}: log p(x) cannot be estimated; use `metrics='distortion'` instead")
     dims = observed.spec.dims
     b, k = _plan(dims, samples, n)
     b = b if batch is None else batch
-    found: dict[str, list[Tensor]] = {name: [] for name in PerDatum.__annotations__}
+    parts: dict[str, list[Tensor]] = {name: [] for name in PerDatum.__annotations__}
     if compile is None:
         compile = samples * n * dims > 4e8 and has_compiler()
     base = torch.tensor(fold(seed, Key.EVALUATE), device=run.device)
@@ -136,39 +136,40 @@ def per_datum(
     units: list[Tensor] = []
     with torch.no_grad():
         for a in range(0, n, b):
-            some = rows[a : a + b]
-            x = observed(some).to(run.device)
-            c = observed.condition(some, run.device)
+            block = rows[a : a + b]
+            x = observed(block).to(run.device)
+            c = observed.condition(block, run.device)
             short = b - len(x) if compile else 0
-            padded, given = _pad(x, short), None if c is None else _pad(c, short)
-            numbers = _pad(torch.from_numpy(some).to(run.device), short)
-            zero = torch.zeros(len(padded), device=run.device)
+            padded_x, padded_c = _pad(x, short), None if c is None else _pad(c, short)
+            numbers = _pad(torch.from_numpy(block).to(run.device), short)
+            zero = torch.zeros(len(padded_x), device=run.device)
             sums = [*Weights.none(zero), zero.to(wide), zero.to(wide)]
             for first in range(0, samples, k):
                 size = min(k, samples - first)
-                key = (size, len(padded) if compile else 0)
+                key = (size, len(padded_x) if compile else 0)
                 if key not in run.graphs:  # compiled once per run and shape
                     run.graphs[key] = _Chunk(model, size, compile)
-                sums = run.graphs[key](padded, given, base, numbers, torch.tensor(first, device=run.device), sums)
+                start = torch.tensor(first, device=run.device)
+                sums = run.graphs[key](padded_x, padded_c, base, numbers, start, sums)
             running = Weights(*(s[: len(x)].cpu().double() for s in sums[:3]))
             distortion, elbo = (s[: len(x)].cpu().double() / samples for s in sums[3:])
             rate, kl, means = closed_form_rates(model, x, c)
             if rate is None:
                 rate = -elbo - distortion
-            found["rate"].append(rate)
-            found["distortion"].append(distortion)
-            found["elbo"].append(-(rate + distortion))
-            found["log_px"].append(running.log_mean(samples))
-            found["ess"].append(running.ess)
-            found["means"].append(means)
+            parts["rate"].append(rate)
+            parts["distortion"].append(distortion)
+            parts["elbo"].append(-(rate + distortion))
+            parts["log_px"].append(running.log_mean(samples))
+            parts["ess"].append(running.ess)
+            parts["means"].append(means)
             if kl is not None:
-                found["kl"].append(kl)
-            if observed.spec.missing:  # the missing values differ between data
+                parts["kl"].append(kl)
+            if observed.spec.missing:  # the set of missing values differs between rows
                 units.append(run.composition.observation.log_jacobian_of(x))
             if progress:
                 progress(a + len(x), n)
     jacobian = run.composition.observation.log_jacobian(observed.spec.shape)
-    return _collected(found, torch.cat(units).cpu().numpy() if units else jacobian)
+    return _collected(parts, torch.cat(units).cpu().numpy() if units else jacobian)
 
 
 def _collected(found: dict[str, list[Tensor]], jacobian: float | np.ndarray) -> PerDatum:

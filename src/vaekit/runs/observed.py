@@ -19,7 +19,7 @@ from vaekit.noise import Noise
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.utils.progress import say
 
-UNCONDITIONAL = "this run is not conditional, so it takes no `labels`: leave them out"
+UNCONDITIONAL = "this run is not conditional, so it takes no `labels`: omit them"
 Batch = tuple[np.ndarray, Tensor, Tensor | None]
 """Row numbers (n,), x (n, *event), and the condition of a conditional model (n, C)."""
 
@@ -102,8 +102,8 @@ class Observed:
                 self._conditions = wanted.of(getattr(self.data, self.split), self.data.label_names)
             elif self.labels is None:
                 raise ChoiceError(
-                    f"this run is conditional on {'attributes' if wanted.kind == 'attributes' else 'labels'}: give "
-                    f"each datum its own by `labels`; {wanted.expected}"
+                    f"this run is conditional on {'attributes' if wanted.kind == 'attributes' else 'labels'}: pass "
+                    f"those of each datum as `labels`; {wanted.expected}"
                 )
             else:
                 self._conditions = wanted.encoded(self.labels, self.n)
@@ -146,8 +146,8 @@ class Observed:
         rows = self.chosen(rows, n)
         block = block_of(self.spec.dims)
         for a in range(0, len(rows), block):
-            some = rows[a : a + block]
-            yield some, self(some).to(device), self.condition(some, device)
+            part = rows[a : a + block]
+            yield part, self(part).to(device), self.condition(part, device)
 
 
 def _between(reader: Observed, a: int, b: int) -> np.ndarray:
@@ -169,7 +169,7 @@ def of_frame(
 ) -> tuple[np.ndarray, Labels | None]:
     """The rows of a frame of pandas, polars or pyarrow, read like the model's own table, and their labels.
 
-    Without `labels`, those of a conditional model are taken from the frame. Notes on it go to standard error.
+    Without `labels`, those of a conditional model are taken from the frame. Notes on reading it go to standard error.
 
     Arguments:
         columns: the columns of the model's table.
@@ -181,28 +181,28 @@ def of_frame(
     """
     from vaekit.data.readers.table import frame as read_frame
 
-    beside: dict[str, Any] = {name: options.get(name) for name in ("label", "group")}
-    found = read_frame(frame, schema=columns, missing=spec.missing, to_train=False, **beside)
-    for note in found.notes:
+    not_x: dict[str, Any] = {name: options.get(name) for name in ("label", "group")}
+    table = read_frame(frame, schema=columns, missing=spec.missing, to_train=False, **not_x)
+    for note in table.notes:
         say(f"note: the frame: {note}")
     if labels is None and condition is not None:
-        labels = condition.carried(found.label, found.columns)
-    return found.x, labels
+        labels = condition.carried(table.label, table.columns)
+    return table.x, labels
 
 
 def blurred(data: Data, composition: Composition) -> str | None:
-    """A warning that a run's observation in float32 loses differences between data that need float64; else None."""
+    """A warning if the data need float64 but the run's observation computes in float32; else None."""
     if not data.train.double or composition.observation.in_double:
         return None
     return (
-        f"float32 blurs what tells these data apart, and the observation {composition.observation.kind!r} is in "
-        "float32: choose `observation='standardised'` (or Standardised(shape, double=True) in code), or "
-        "subtract a constant from the data first"
+        "float32 is too coarse for the differences between these data, but the observation "
+        f"{composition.observation.kind!r} computes in float32: choose `observation='standardised'` (or "
+        "Standardised(shape, double=True) in code), or subtract a constant from the data first"
     )
 
 
 def laid_out(raw: np.ndarray, spec: DataSpec) -> np.ndarray:
-    """Raw rows in any layout that the run accepts -> (N, *event), without a check of values; one datum gives N = 1.
+    """Raw rows in any layout that the run accepts -> (N, *event); one datum gives N = 1. Values are not checked.
 
     Raises:
         DataError: the rows have the wrong shape.
@@ -223,7 +223,7 @@ def laid_out(raw: np.ndarray, spec: DataSpec) -> np.ndarray:
 
 
 def _whole(raw: np.ndarray, high: float) -> bool:
-    """Whether floats are integers in the range 0..high rather than fractions of it in [0, 1]."""
+    """Whether floats are whole numbers 0..high, rather than fractions of `high` in [0, 1]."""
     known = raw[~np.isnan(raw)]
     return bool((known == np.round(known)).all()) and (high <= 1 or not len(known) or bool(known.max() > 1))
 
@@ -239,14 +239,14 @@ def events(raw: np.ndarray, spec: DataSpec, observation: Observation) -> np.ndar
         wrong, single = np.isinf(part) if spec.missing else ~np.isfinite(part), cast(part)
         large = np.isinf(single) & ~np.isinf(part) & ~wrong
         if wrong.any() or (large.any() and not spec.double):
-            place = tuple(int(i) for i in np.argwhere(wrong | large)[0])
-            where = f"column {spec.columns[place[1]].name!r}" if spec.columns else f"at {place[1:]}"
+            position = tuple(int(i) for i in np.argwhere(wrong | large)[0])
+            where = f"column {spec.columns[position[1]].name!r}" if spec.columns else f"at {position[1:]}"
             raise DataError(
-                f"row {first + place[0]}, {where}, is {part[place]:g}, beyond all that this run was trained on "
-                f"({spec.scale[0]:g}..{spec.scale[1]:g}) and what float32 holds: is it a mistake?"
+                f"row {first + position[0]}, {where}, is {part[position]:g}, which float32 cannot hold and is far "
+                f"beyond the range of the training data ({spec.scale[0]:g}..{spec.scale[1]:g}): is it a mistake?"
                 if large.any()
-                else f"the data hold NaN or infinite values (row {first + place[0]}, {where}, is {part[place]:g}): "
-                "fill or drop them first, or train with missing values: `missing='mask'`"
+                else f"the data hold NaN or infinite values (row {first + position[0]}, {where}, is "
+                f"{part[position]:g}): fill or drop them first, or train with missing values: `missing='mask'`"
             )
     low, high = spec.scale
     if spec.integer and raw.dtype.kind == "f" and not _whole(raw, high):
@@ -261,7 +261,7 @@ def events(raw: np.ndarray, spec: DataSpec, observation: Observation) -> np.ndar
         if least < low or most > high:
             raise DataError(
                 f"this run was trained on values {low:g}..{high:g}, got {raw.dtype} from {least:g} to {most:g}: "
-                "bring the data into that range first"
+                "rescale or clip the data to that range first"
             )
     observation.check(raw)
     return raw

@@ -46,7 +46,7 @@ def check_settings(config: Configuration, asked: Asked, *, extend: bool = False)
     recipe, own = asked.recipe, isinstance(asked.recipe, Composition)
     if recipe is not None and (own != (config["recipe"] is None) or (not own and recipe != config["recipe"])):
         started = f"recipe {config['recipe']}" if config["recipe"] else "a composition built by hand"
-        raise RunError(f"the run was started with {started}, not {'another' if own else recipe}: leave `recipe` out")
+        raise RunError(f"the run was started with {started}, not {'another' if own else recipe}: omit `recipe`")
     free = (*LENGTHS, "patience") if extend else ()
     stored = {**config.get("defaults", {}), **config["arguments"]}
     kept_options = options_of(config)
@@ -56,13 +56,13 @@ def check_settings(config: Configuration, asked: Asked, *, extend: bool = False)
         if _plain(kept) == _plain(value):
             continue
         if name in LENGTHS and any(leg["asked"].get(name) == value for leg in config.get("legs", [])[:-1]):
-            continue  # the length before an extension, as requested by a notebook cell that is run again
+            continue  # a length from before an extension: a notebook cell may be run again
         was = f"without `{name}`" if kept is None else f"with `{name}={_plain(kept)!r}`"
-        longer = "to train longer add `extend=True`; " if name in LENGTHS else ""
-        other = "start another run (`init_from` takes this one's weights)" if training else "start another run"
+        longer = "add `extend=True` to train longer, " if name in LENGTHS else ""
+        other = " (`init_from` starts from this one's weights)" if training else ""
         raise RunError(
-            f"the run was started {was}, not {_plain(value)!r}: {longer}to go on leave `{name}` out, for another "
-            f"`{name}` {other}"
+            f"the run was started {was}, not {_plain(value)!r}: {longer}omit `{name}` to resume the run, or start "
+            f"another run for another `{name}`{other}"
         )
 
 
@@ -73,10 +73,11 @@ def _plain(value: Any) -> Any:
 
 
 def check_data(config: Configuration, data: Data, path: Path) -> None:
-    """Raises RunError unless the data and their splits are those that the run at `path` was started on."""
+    """Raise RunError unless the data and their splits are those that the run at `path` was started on."""
     if not data.is_same(config["data"]["digest"]):
         raise RunError(
-            "the data differ from those the run was started on: give the same, or another `out`" + read_otherwise(data)
+            "the data differ from those that the run was started on: pass the same data, or choose another `out`"
+            + read_otherwise(data)
         )
     check_splits(data, path)
 
@@ -91,10 +92,10 @@ def leg(asked: Options, step: int) -> Leg:
 def lengthen(config: Configuration, options: Options, done: int) -> bool:
     """Set the length and patience of `options` in the `config` of a run; False if the run has them already.
 
-    Lengths count from the run's beginning. `done` is the number of steps saved.
+    Lengths count from the run's beginning. `done` is the number of steps in its last checkpoint.
 
     Raises:
-        ChoiceError: no length is given, or the run has passed it.
+        ChoiceError: no length is given, or the run has already reached it.
         RunError: the run stopped early and no larger patience is given, or there is no checkpoint to resume from.
     """
     before = options_of(config)
@@ -128,9 +129,9 @@ def _patience(config: Configuration, patience: int | None) -> dict[str, int]:
     before = options_of(config).patience
     if patience is not None and patience != before:
         if before is None:
-            raise ChoiceError("the run has no patience, and so did not keep its best weights: leave `patience` out")
+            raise ChoiceError("the run had no `patience`, so its best weights were not kept: omit `patience`")
         if patience < before:
-            raise ChoiceError(f"`extend` can raise the run's patience of {before}, not lower it to {patience}")
+            raise ChoiceError(f"`extend` can raise the run's patience of {before}, but not lower it to {patience}")
         return {"patience": patience}
     if config["state"] == "stopped early":
         raise RunError(
@@ -149,8 +150,8 @@ def _horizon(config: Configuration, given: dict[str, Any], done: int) -> int | N
             return None
         if wanted <= spent:
             raise ChoiceError(
-                f"the run has been trained for {spent / 60:.1f} minutes already: `minutes={given['minutes']:g}` counts "
-                "from its beginning, give more"
+                f"the run has been trained for {spent / 60:.1f} minutes already, and `minutes={given['minutes']:g}` "
+                "counts from its beginning: give a larger number"
             )
         return done + max(1, int((wanted - spent) * done / spent)) if spent and done else done + 1000
     n = config["data"]["n"]["train"]
@@ -160,8 +161,8 @@ def _horizon(config: Configuration, given: dict[str, Any], done: int) -> int | N
     if steps < done:
         ((name, value),) = given.items()
         raise ChoiceError(
-            f"the run has had {done:,} steps ({done * batch / n:.3g} epochs) already: `{name}={value:g}` counts from "
-            "its beginning, give more"
+            f"the run has taken {done:,} steps ({done * batch / n:.3g} epochs) already, and `{name}={value:g}` counts "
+            "from its beginning: give a larger number"
         )
     return None if finished and steps == done else steps
 
@@ -173,6 +174,6 @@ def schedule_note(config: Configuration, before: int, done: int) -> str | None:
         return None
     was, now = (learning_rate(name, done / max(h, 1)) for h in (before, horizon))
     return (
-        f"the {name} schedule is stretched to {horizon:,} steps: the learning rate goes from {was:.2g} to {now:.2g} of "
-        f"its full value at step {done:,}, and a run of {horizon:,} steps from the start would differ"
+        f"the {name} schedule is stretched to {horizon:,} steps: at step {done:,} the learning rate jumps from "
+        f"{was:.2g} to {now:.2g} of its full value, so the result differs from that of one run of {horizon:,} steps"
     )

@@ -72,13 +72,13 @@ class SavedRun(TrainedModel):
         return run
 
     def __repr__(self) -> str:
-        """A description of the run with its settings and date of creation, in a line or two."""
+        """The run with its settings and its date of creation, in one or two lines."""
         config, options = self.config, self.options
         choices = ", ".join(f"{k}={v}" for k, v in config["arguments"].items())
         return (
             f"{config['recipe'] or 'own composition'}({choices}) on {config['data']['name']}: "
             f"{config['step']:,} steps of {options.batch} in {config['seconds']:,.0f} s, seed {options.seed}, "
-            f"{config['decided']['parameters']:,} parameters, {config['state']}, made {config['created'][:10]}"
+            f"{config['decided']['parameters']:,} parameters, {config['state']}, created {config['created'][:10]}"
         )
 
     @property
@@ -123,9 +123,9 @@ class SavedRun(TrainedModel):
     def metrics(self) -> list[dict[str, Any]]:
         """The entries of metrics.json, each with its protocol."""
         file = self.path / "metrics.json"
-        held = read_json(file) if file.exists() else []
-        check({"metrics": held}, Metrics, file)
-        return held
+        stored = read_json(file) if file.exists() else []
+        check({"metrics": stored}, Metrics, file)
+        return stored
 
     def add_metrics(self, metrics: list[dict[str, Any]]) -> None:
         """Store metrics in metrics.json, replacing those of the same name and protocol.
@@ -138,16 +138,18 @@ class SavedRun(TrainedModel):
         for m in metrics:
             if isinstance(m["value"], float) and not math.isfinite(m["value"]):
                 raise RunError(
-                    f"{self.path}: {m['name']} is {m['value']}: the weights are damaged, or these data are far from "
-                    "those of training"
+                    f"{self.path}: {m['name']} is {m['value']}: the weights are damaged, or these data are very "
+                    "different from the training data"
                 )
-        # also replace a metric from before standard errors were by group
+        # earlier versions stored metrics without groups in the protocol: replace these too
         plain = lambda p: {k: v for k, v in p.items() if k != "groups"}  # noqa: E731
         key = lambda m: (m["name"], json.dumps(plain(m["protocol"]), sort_keys=True))  # noqa: E731
         file = self.path / "metrics.json"
         with only_writer(file):
             if (now := read_config(self.path).get("step")) != (then := self.config.get("step")):
-                raise RunError(f"{self.path} was trained on to step {now}, and these numbers are of step {then}")
+                raise RunError(
+                    f"{self.path} was trained further to step {now}, but these metrics are those of step {then}"
+                )
             kept = {key(m): m for m in [*self.metrics, *metrics]}
             write_json(file, list(kept.values()))
 
@@ -183,7 +185,9 @@ class SavedRun(TrainedModel):
         try:
             loaded = read_again(self.path, self.config, where)
         except DataError as error:
-            raise DataError(f"{error} (the data of run {self.path}: where have they moved? pass `data=PATH`)") from None
+            raise DataError(
+                f"{error} (the data of the run {self.path}; if they have moved, pass `data=PATH`)"
+            ) from None
         return self._keep_data(loaded, where)
 
     def _keep_data(self, data: Data, where: str) -> Data:
@@ -191,19 +195,20 @@ class SavedRun(TrainedModel):
         data = set_apart(data, None if condition is None else condition.column)
         if (data.kind, tuple(data.shape)) != (self.spec.kind, self.spec.shape):
             raise DataError(
-                f"{where} holds {data.kind} data of shape {tuple(data.shape)}, and {self.path} was trained on "
+                f"{where} holds {data.kind} data of shape {tuple(data.shape)}, but {self.path} was trained on "
                 f"{self.spec.kind} data of shape {self.spec.shape}"
             )
         if not data.is_same(self.config["data"]["digest"]):
             raise DataError(
-                f"{where} holds other data than {self.path} was trained on (their digests differ){read_otherwise(data)}"
+                f"{where} does not hold the data that {self.path} was trained on (the digests differ)"
+                f"{read_otherwise(data)}"
             )
         if (self.path / SPLITS).exists():
             check_splits(data, self.path)
         if self.config["data"].get("grouped") and data.test.group is None:
             raise DataError(
-                f"{self.path} was trained on data split by group, and {where} was read without groups, by which errors "
-                "are: load the data with the same group and pass them"
+                f"{self.path} was trained on data split by group, but {where} was read without groups, which the "
+                "standard errors need: load the data with the same `group` and pass them"
             )
         self._data = data
         self._observed.clear()
@@ -214,5 +219,5 @@ class SavedRun(TrainedModel):
         if self.path != PLACE and is_writable(self.path):
             return self.path / page
         if self.path != PLACE:
-            say(f"note: {self.path} cannot be written, so the page goes to {self.name}-{page}")
+            say(f"note: {self.path} cannot be written, so the page is written to {self.name}-{page}")
         return Path(f"{self.name}-{page}")

@@ -38,13 +38,13 @@ MOST_FILES = 2_000_000
 """The maximum number of files in the data folder that a run names; counting them takes seconds."""
 SYSTEM_FOLDERS = ("/dev", "/proc", "/sys")
 OWN = ("model.safetensors", "checkpoint", "log.jsonl", "metrics.json", "latents")
-"""The files of a run besides run.json and its splits. A directory that has them but no run.json takes no new run."""
+"""The files of a run besides run.json and its splits. No run is started in a directory with one but no run.json."""
 
 
 def write_splits(path: Path, splits: Mapping[str, np.ndarray]) -> None:
-    """Write the rows of each split to splits.safetensors: as row numbers, or as (k, 2) intervals of consecutive rows.
+    """Write the rows of each split to splits.safetensors, as row numbers (n,) or as intervals (k, 2) of rows.
 
-    The rows 1, 2, 3, 7, 8 are the intervals [1, 4) and [7, 9). The shorter form is written.
+    For example, the rows 1, 2, 3, 7, 8 are the intervals [1, 4) and [7, 9). The shorter of the two forms is written.
     """
     tensors = {}
     for part, rows in splits.items():
@@ -58,26 +58,27 @@ def write_splits(path: Path, splits: Mapping[str, np.ndarray]) -> None:
 
 
 def stored_splits(path: Path) -> dict[str, np.ndarray]:
-    """The rows of each split of the run at `path`, int64, in the stored form: (n,) rows, or (k, 2) intervals.
+    """The rows of each split of the run at `path`, int64, in the stored form: row numbers (n,) or intervals (k, 2).
 
-    A few intervals may stand for any number of rows: `load` accepts them in this form and checks them against its data.
+    Intervals are not expanded, because a damaged one may stand for any number of rows; `load` accepts them and checks
+    them against its data.
 
     Raises:
         RunError: the file is missing or damaged.
     """
-    found = {}
+    splits = {}
     for part, kept in read_tensors(path / SPLITS)[0].items():
         if kept.dtype not in (torch.int32, torch.int64) or not (kept.dim() == 1 or kept.shape[1:] == (2,)):
             raise RunError(
                 f"{path / SPLITS} is damaged: {part} is {kept.dtype} of shape {tuple(kept.shape)}, expected rows or "
-                "runs of rows; restore it or train again"
+                "intervals of rows; restore it or train again"
             )
-        found[part] = kept.numpy().astype(np.int64)
-    if set(found) != set(PARTS):
+        splits[part] = kept.numpy().astype(np.int64)
+    if set(splits) != set(PARTS):
         raise RunError(
-            f"{path / SPLITS} is damaged: it has {', '.join(found) or 'nothing'}, expected {', '.join(PARTS)}"
+            f"{path / SPLITS} is damaged: it has {', '.join(splits) or 'nothing'}, expected {', '.join(PARTS)}"
         )
-    return found
+    return splits
 
 
 def reader_record(data: Data) -> ReaderRecord | None:
@@ -87,7 +88,7 @@ def reader_record(data: Data) -> ReaderRecord | None:
 
 
 def data_options(config: Configuration) -> dict[str, Any]:
-    """The arguments of `load` that read a run's data as they were read before: its options, and columns or kind.
+    """The arguments of `load` that read a run's data as before: the stored options, and the columns or the kind.
 
     Raises:
         RunError: the plug-in that reads the data is absent.
@@ -119,19 +120,19 @@ def read_otherwise(data: Data) -> str:
     if data.train.names is None:
         return ""
     return (
-        "; if the files are the same, an earlier vaekit read some of them otherwise (images of 16 bits, or turned by "
-        "EXIF; files of further formats): train again"
+        "; if the files are unchanged, an earlier vaekit may have read some of them differently (16-bit images, images "
+        "rotated by EXIF, further formats): train again"
     )
 
 
 def check_splits(data: Data, path: Path) -> None:
-    """Raises RunError unless the data's splits are the rows that the run at `path` was trained on."""
+    """Raise RunError unless the data's splits are the rows that the run at `path` was trained on."""
     for part, kept in stored_splits(path).items():
         index = getattr(data, part).index
         if count_of(kept) != len(index) or not np.array_equal(rows_of(kept), index):
             raise RunError(
-                f"the {part} rows of these data are not those that {path} was trained on: load them with the same "
-                "split options, or give their path and the stored rows are used"
+                f"the {part} rows of these data are not those that {path} was trained on: load the data with the same "
+                "split options, or pass their path, so that the stored rows are used"
             )
 
 
@@ -154,32 +155,32 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def check_source(source: str, path: Path, n: int) -> None:
-    """Check that the data path in run.json is safe to read without being asked to.
+    """Check that the data path in run.json can be read without a request by the user.
 
     The files of a folder are counted before any image is opened, up to a limit that depends on the run's `n` data.
 
     Raises:
-        DataError: the path is the root of the file system, in a folder of devices or system information, or a folder
-            with far more files than the run has data, or with fewer images.
+        DataError: the path is the root of the file system, lies in a folder of devices or system information, or is a
+            folder with far more files than the run has data, or with fewer images.
     """
     place = known_path(source)
     if source in SETS or not place.is_dir():
         return
     full = place.resolve()
     if full == Path(full.anchor) or any(full.is_relative_to(system) for system in SYSTEM_FOLDERS):
-        raise DataError(f"{path} names {source} for its data, which is no folder of data: pass `data=PATH`")
+        raise DataError(f"{path} names {source} as its data, but that is not a folder of data: pass `data=PATH`")
     most = min(1000 + 10 * max(n, 0), MOST_FILES)
     images, entries = count(place, most)
     if entries > most:
         raise DataError(
-            f"{path} names {source} for its {n:,} data, a folder of more than {most:,} files: pass `data=PATH` to read "
-            "it all the same"
+            f"{path} names {source} as its {n:,} data, but that folder has more than {most:,} files: pass `data=PATH` "
+            "to read it anyway"
         )
     reader = reader_of(place)
     if images < n and reader is not None and reader.name == "images":
         raise DataError(
-            f"{path} was trained on {n:,} images, and {source}, which it names for its data, holds "
-            f"{counted(images, 'image')}: where have they moved? pass `data=PATH`"
+            f"{path} was trained on {n:,} images, but {source}, which it names as its data, holds "
+            f"{counted(images, 'image')}: if the data have moved, pass `data=PATH`"
         )
 
 
@@ -205,9 +206,9 @@ def _name_classes(config: dict[str, Any]) -> None:
     """Convert numeric class names to strings: earlier versions stored them as numbers."""
     data = config.get("data")
     spec = data.get("facts") if isinstance(data, dict) else None
-    for held, key in ((data, "label_names"), (spec, "classes")):
-        if isinstance(held, dict) and isinstance(names := held.get(key), list):
-            held[key] = [str(name) if type(name) in (int, float) else name for name in names]
+    for part, key in ((data, "label_names"), (spec, "classes")):
+        if isinstance(part, dict) and isinstance(names := part.get(key), list):
+            part[key] = [str(name) if type(name) in (int, float) else name for name in names]
 
 
 def clear(path: Path) -> None:
@@ -228,23 +229,25 @@ def rebuild(
     Arguments:
         config: the content of run.json, checked.
         composition: the composition, for a run of one that was built by hand.
-        held: size in bytes of the file of its weights, if there is one; a much larger model is refused.
-        seed: seed of the weights.
+        held: size in bytes of the file with its weights, if there is one; a much larger model is refused.
+        seed: seed of the fresh weights.
 
     Raises:
-        RunError: the model is larger than its weights, or a custom network was not passed.
+        RunError: the model is much larger than the file of its weights, or `composition` is needed but was not passed.
         ChoiceError: an unknown recipe or choice.
     """
     if config["recipe"] is None:
         if composition is None:
-            raise RunError("this run has a network of its own: open it in Python with vk.open(run, model=composition)")
+            raise RunError(
+                "this run has a composition built by hand: open it in Python with vk.open(run, model=composition)"
+            )
         return composition
     check_plugins(config)
     recipe = get_recipe(config["recipe"])
     # use the defaults stored with the run, so that a later version's defaults do not change a trained model
     known = recipe.parameters
-    then = {k: v for k, v in {**BEFORE, **config.get("defaults", {})}.items() if k in known}
-    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in {**then, **config["arguments"]}.items()}
+    defaults = {k: v for k, v in {**BEFORE, **config.get("defaults", {})}.items() if k in known}
+    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in {**defaults, **config["arguments"]}.items()}
     why = "run.json describes a model far larger than the weights beside it: restore it or train again"
     bound = contextlib.nullcontext() if held is None else Bounded(held, why)
     with seeded(seed), bound:
@@ -253,25 +256,25 @@ def rebuild(
 
 def check_plugins(config: Configuration) -> None:
     """Raise RunError, naming the package, if a plug-in that registered a part of the run is not loaded."""
-    for what, package in config.get("plugins", {}).items():
+    for kind, package in config.get("plugins", {}).items():
         if why := why_absent(package):
-            name = config["recipe"] if what == "recipe" else config["arguments"].get(what)
-            raise RunError(f"this run uses the {what} {name!r} of another package: {why}")
+            name = config["recipe"] if kind == "recipe" else config["arguments"].get(kind)
+            raise RunError(f"this run uses the {kind} {name!r} of another package: {why}")
 
 
 def load_weights(composition: Composition, tensors: dict[str, Tensor], path: Path) -> None:
     """Load saved tensors into the three parts of a composition; the names must match exactly."""
     for part, module in composition.modules.items():
-        mine = {n.removeprefix(part + "."): t for n, t in tensors.items() if n.startswith(part + ".")}
-        own = module.state_dict()
-        wrong = sorted(set(own) ^ set(mine)) or [n for n in own if own[n].shape != mine[n].shape]
+        saved = {n.removeprefix(part + "."): t for n, t in tensors.items() if n.startswith(part + ".")}
+        expected = module.state_dict()
+        wrong = sorted(set(expected) ^ set(saved)) or [n for n in expected if expected[n].shape != saved[n].shape]
         if wrong:
             raise RunError(f"{path} does not fit the model that run.json describes: {part}.{wrong[0]} differs")
-        for n, t in mine.items():
-            if own[n].is_floating_point() != t.is_floating_point() or t.is_complex():
-                raise RunError(f"{path} is damaged: {part}.{n} is {t.dtype}, expected {own[n].dtype}")
+        for n, t in saved.items():
+            if expected[n].is_floating_point() != t.is_floating_point() or t.is_complex():
+                raise RunError(f"{path} is damaged: {part}.{n} is {t.dtype}, expected {expected[n].dtype}")
             if t.is_floating_point() and not bool(torch.isfinite(t.float()).all()):
                 raise RunError(f"{path} is damaged: {part}.{n} is not finite everywhere; restore it or train again")
-        module.load_state_dict(mine)
+        module.load_state_dict(saved)
     if not composition.observation.sound:
-        raise RunError(f"{path} is damaged: its observation is one that no data give; restore it or train again")
+        raise RunError(f"{path} is damaged: no data have the statistics of its observation; restore it or train again")

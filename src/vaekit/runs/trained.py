@@ -27,12 +27,12 @@ from .observed import UNCONDITIONAL, Observed, block_of, events, of_frame
 
 
 class TrainedModel:
-    """A composition and the description of its data: encodes, decodes, samples and scores raw data.
+    """A composition with trained weights, and the description of its data: encodes, decodes, samples and scores.
 
     Arguments:
         composition: model, objective and observation, with trained weights.
         spec: the description of the data that it accepts.
-        data: its data, for using their splits by name.
+        data: the data, whose splits can then be used by name.
     """
 
     def __init__(self, composition: Composition, spec: DataSpec, data: Data | None = None):
@@ -79,13 +79,13 @@ class TrainedModel:
         return self.spec.columns or tuple(Column(name, kind) for name in self.feature_names)
 
     def to(self, device: str | torch.device) -> Self:
-        """Move the model to a device; data are observed on the CPU, and results return to it."""
+        """Move the model to a device. Data are observed on the CPU, and results are arrays on the CPU."""
         self.device = torch.device(device)
         self.model.to(self.device)
         self.graphs.clear()
         return self
 
-    # --- raw data in, arrays out --------------------------------------------------------------------------------
+    # --- from raw data to arrays --------------------------------------------------------------------------------
 
     def events(self, raw: np.ndarray) -> np.ndarray:
         """Raw rows in any layout that this run accepts -> (N, *event); see `vaekit.runs.observed.events`."""
@@ -176,16 +176,16 @@ class TrainedModel:
         if isinstance(data, int | np.integer):
             rows, data = self.row(data), "test"
         observed, rows = self.observed(data, labels=labels), None if rows is None else np.asarray(rows)
-        of = len(rows) if rows is not None else observed.n if n is None else min(n, observed.n)
-        found: list[np.ndarray] = []
+        total = len(rows) if rows is not None else observed.n if n is None else min(n, observed.n)
+        codes: list[np.ndarray] = []
         done = 0
-        for some, x, c in observed.batches(rows, n, self.device):
-            noise = Noise.of(seed, torch.from_numpy(some).to(self.device), Key.CODES) if sample else None
-            found.append(self.model.encode(x, c, noise).cpu().numpy())
-            done += len(some)
+        for block, x, c in observed.batches(rows, n, self.device):
+            noise = Noise.of(seed, torch.from_numpy(block).to(self.device), Key.CODES) if sample else None
+            codes.append(self.model.encode(x, c, noise).cpu().numpy())
+            done += len(block)
             if progress:
-                progress(done, of)
-        return np.concatenate(found)
+                progress(done, total)
+        return np.concatenate(codes)
 
     @formerly("noise", "seed")
     @torch.no_grad()
@@ -193,14 +193,14 @@ class TrainedModel:
     def decode(self, z: np.ndarray | Tensor, *, noise: bool = False, seed: int = 0) -> np.ndarray:
         """The mean of p(x|z), or with `noise` a draw from p(x|z), in the data's own units: (N, *event) float32."""
         z = torch.as_tensor(z, dtype=torch.float32).to(self.device)
-        found = []
+        parts = []
         block = block_of(self.spec.dims)
         for a in range(0, len(z), block):
             px = self.model.decode(z[a : a + block])
             rows = torch.arange(a, a + len(z[a : a + block]), device=self.device)
             x = draw(px, Noise.of(seed, rows, Key.DECODE)) if noise else px.mean
-            found.append(self.composition.observation.to_raw(x.cpu()).numpy())
-        return np.concatenate(found)
+            parts.append(self.composition.observation.to_raw(x.cpu()).numpy())
+        return np.concatenate(parts)
 
     @formerly(split="data")
     @torch.no_grad()
@@ -217,21 +217,21 @@ class TrainedModel:
             written = f"TrainedModel.kl_per_latent: give these arguments by name: n={data}"
             warnings.warn(written, DeprecationWarning, stacklevel=5)
             return self.kl_per_latent(n=data, labels=labels)
-        found = []
-        for some, x, c in self.observed(data, labels=labels).batches(None, n, self.device):
-            kl = kl_of(self, some, x, c)
+        parts = []
+        for block, x, c in self.observed(data, labels=labels).batches(None, n, self.device):
+            kl = kl_of(self, block, x, c)
             if kl is None:
-                raise ChoiceError("this run's posterior and prior have no KL for each latent apart")
-            found.append(kl)
-        return np.concatenate(found).mean(0)
+                raise ChoiceError("the KL of this run is not a sum over latents: its posterior or prior couples them")
+            parts.append(kl)
+        return np.concatenate(parts).mean(0)
 
     @formerly("temperature", "seed", "labels")
     def sample_latents(
         self, n: int = 64, *, labels: Labels | None = None, temperature: float = 1.0, seed: int = 0
     ) -> np.ndarray:
-        """n codes (n, D) drawn from the prior.
+        """Draw n codes (n, D) from the prior.
 
-        For a conditional model they have these labels, or by default those of each class in turn.
+        For a conditional model, they have these labels, or by default those of each class in turn.
 
         Raises:
             ChoiceError: n below 1, a negative temperature, or labels unknown to the model.
@@ -270,10 +270,10 @@ class TrainedModel:
         seed: int = 0,
         beyond_range: bool = False,
     ) -> np.ndarray:
-        """n new data in the data's own units: means of p(x|z), or draws from it with `noise`.
+        """Generate n data in the data's own units: means of p(x|z), or draws from it with `noise`.
 
-        Codes are drawn from the prior. Columns of a table that hold integers get integers, and all stay in the column's
-        range unless `beyond_range`.
+        Codes are drawn from the prior. Integer columns of a table get integers, and all values stay in the range of
+        their column unless `beyond_range` is set.
         """
         z = self.sample_latents(n, labels=labels, temperature=temperature, seed=seed)
         return self.as_rows(self.decode(z, noise=noise, seed=seed), beyond_range=beyond_range)

@@ -155,7 +155,9 @@ def distances(
     }
 
 
-def _of(measured: dict[str, Any], degrees: float, minus: dict[str, Any] | None = None, times: float = 1.0) -> Estimate:
+def _bootstrapped(
+    measured: dict[str, Any], degrees: float, minus: dict[str, Any] | None = None, times: float = 1.0
+) -> Estimate:
     """A bootstrapped number, minus `times` another one from the same bootstrap samples."""
     draws = np.array(measured["draws"], float)
     value = measured["value"]
@@ -170,18 +172,20 @@ CLAIMS = 2 + 6 + 2 + 3  # distances; holes; classes by neighbours and by probe; 
 def _closed(numbers: dict[str, Any], degrees: float, level: float) -> str:
     """The effect of the KL on the holes: on the share of samples in holes beyond the 5% expected without holes."""
     shares = {name: numbers[name]["holes"] for name in (AE, FREE, VAE)}
-    if all(_of(share, degrees).interval(level)[1] < 2 * CHANCE for share in shares.values()):
+    if all(_bootstrapped(share, degrees).interval(level)[1] < 2 * CHANCE for share in shares.values()):
         return f"None of the three models has large holes: the shares are below {2 * CHANCE:.0%}."
     beyond = {name: {k: np.asarray(v) - CHANCE for k, v in share.items()} for name, share in shares.items()}
     without = min((AE, FREE), key=lambda name: float(beyond[name]["value"]))
 
     def remaining(share: float) -> int:
-        return direction(_of(beyond[VAE], degrees, beyond[without], share), level)
+        return direction(_bootstrapped(beyond[VAE], degrees, beyond[without], share), level)
 
     for share, part in ((0.1, ""), (0.5, "most of "), (0.8, "some of ")):
-        if remaining(share) < 0 and direction(_of(beyond[without], degrees), level) > 0:
-            return f"Without holes, {CHANCE:.0%} would be; the KL closed {part}them."
-    return "The KL did not close them." if remaining(0.8) > 0 else "Whether the KL closed any of them is uncertain."
+        if remaining(share) < 0 and direction(_bootstrapped(beyond[without], degrees), level) > 0:
+            return f"Without holes, {CHANCE:.0%} would be that far; the KL closed {part}the holes."
+    return (
+        "The KL did not close the holes." if remaining(0.8) > 0 else "Whether the KL closed any of them is uncertain."
+    )
 
 
 def read(numbers: dict[str, Any]) -> list[str]:
@@ -217,18 +221,18 @@ def _by_model(texts: dict[str, str]) -> str:
 
 
 def _samples(numbers: dict[str, Any], degrees: float, level: float) -> str:
-    """How near decoded samples of N(0, I) are to the data, and whether the KL brings them nearer."""
+    """How close decoded samples of N(0, I) are to the data, and whether the KL brings them closer."""
     far = {name: numbers[name]["frechet"] for name in (AE, FREE, VAE)}
     best = min(far, key=lambda name: far[name]["value"])
     others = [f"{number(far[name]['value'])} for the {name}" for name in far if name != best]
     verdict = {1: "The KL improves samples.", 0: "The KL does not improve samples significantly."}.get(
-        min(direction(_of(far[name], degrees, far[VAE]), level) for name in (AE, FREE)),
+        min(direction(_bootstrapped(far[name], degrees, far[VAE]), level) for name in (AE, FREE)),
         "The KL does not improve samples here.",
     )
     if verdict.endswith("here.") and numbers[VAE]["code_std"] < 0.3:
         verdict += (
             f" The VAE's codes have a standard deviation of only {number(numbers[VAE]['code_std'])}: they contain "
-            "little information so far, and all samples of N(0, I) decode to nearly the same."
+            "little information so far, and all samples of N(0, I) decode to nearly the same picture."
         )
     return (
         f"Decoded samples of N(0, I) are nearest to the data for the {best}: its Fréchet distance is "
@@ -297,7 +301,7 @@ def _table(numbers: dict[str, Any], n: int, n_train: int, k: int) -> Section:
                 *shares,
                 estimate(m["silhouette"], group).text(3),
                 number(float(np.mean(m["rand"])), 2),
-                _of(m["frechet"], 1).text(),
+                _bootstrapped(m["frechet"], 1).text(),
             ]
         )
     head = [

@@ -31,8 +31,8 @@ from vaekit.utils.progress import Figures, Progress
 OnProgress = Callable[[str, int, int], None]
 PILOT = 25  # steps that measure the time per step
 COMPILED_PILOT = 150  # the same for compiled models, whose first step takes as long as a thousand others
-LEAST = 50  # fewest steps of a training round
-LATE = 1.5  # a training is stopped when it has taken this many times its estimate
+LEAST = 50  # minimum number of steps of a training round
+LATE = 1.5  # a training is stopped when it has taken this many times its estimated time
 ROOM = 0.9  # share of the remaining time that a round is planned to take
 QUICK, FULL = 0.5, 8.0  # minutes of a quick and of a full study; sizes grow between them
 DEFAULTS: dict[str, Any] = {"schedule": "constant", "compile": "off"}
@@ -127,7 +127,7 @@ class Bench:
         minutes: the time budget of the whole study, over all its sessions.
         folder: the directory of the models.
         on_progress: called with (stage, done, total).
-        started: the start of this session, in monotonic seconds; now by default.
+        started: the start of this session, in monotonic seconds; by default now.
         steps: training steps of each model. None for as many as the time budget allows; otherwise the budget only
             sets the sizes of the measurements.
 
@@ -222,7 +222,7 @@ class Bench:
         steps = {name: done for name, (done, _) in stored.items()}
 
         def advance(names: Sequence[str], target: int, planned: int, deadline: float = math.inf) -> Speed | None:
-            """Train these to `target` steps or to `deadline`, out of `planned` steps each; the last one's speed."""
+            """Train these models to `target` of `planned` steps, or to `deadline`; returns the speed of the last."""
             speed = None
             for name in names:
                 if steps[name] < target:
@@ -351,12 +351,11 @@ def _stored(path: Path, plan: Plan) -> tuple[int, float]:
     same = all(getattr(options_of(config), k) == v for k, v in training.items())
     if config["recipe"] != plan.recipe or config["arguments"] != choices or not same:
         raise RunError(
-            f"{path} holds another model than the one that this study trains: remove {path.parent}, or choose another "
-            "`out`"
+            f"{path} does not hold the model that this study trains: remove {path.parent}, or choose another `out`"
         )
     return config.get("step", 0), config.get("seconds", 0.0)
 
 
 def slug(name: str) -> str:
-    """A name as the name of a directory."""
+    """A text as the name of a directory."""
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "model"

@@ -44,7 +44,7 @@ COOLING = f"beta {COOLED} from {HOT}"
 COOLS = 0.6  # share of the training over which the weight falls
 COMPILED = 20.0  # minutes from which compiling pays
 DRAWS = 100  # bootstrap samples of a score
-CARRIES = 0.1  # least information of a latent about a factor for its name, beyond chance, per entropy
+CARRIES = 0.1  # a latent is named by a factor if its information beyond chance is this share of the factor's entropy
 LIB_STEPS = 300_000  # training steps in the literature
 SCORES = {"mig_lib": "MIG (lib)", "mig_chen": "MIG (Chen)", "factor": "FactorVAE score"}
 
@@ -57,7 +57,7 @@ SCORES = {"mig_lib": "MIG (lib)", "mig_chen": "MIG (Chen)", "factor": "FactorVAE
     check=lambda data: _check(data),
 )
 def beta(bench: Bench) -> Findings:
-    """beta-VAE and beta-TCVAE with ten latents: which factor each latent encodes, and disentanglement scores.
+    """Compares beta-VAE and beta-TCVAE with ten latents: the factor that each latent encodes, and scores.
 
     All models have the same shape. Four weight the KL by 1, 2, 4 and 8, and one weights its total correlation by 6. In
     the last, the KL weight falls from 40 to 4 geometrically over three fifths of the training: a high weight allows
@@ -130,8 +130,8 @@ def _check(data: Data) -> None:
     for name in data.factor_names:
         if len(data.test) == len(np.unique(data.test.columns[name])):
             raise ChoiceError(
-                f"beta needs factors with repeated values, and every test example of {data.name} has a different "
-                f"{name!r}: give more data, or leave that factor out"
+                f"beta needs factors with repeated values, but every test example of {data.name} has a different "
+                f"{name!r}: give more data, or omit that factor"
             )
 
 
@@ -152,7 +152,7 @@ def posterior(bench: Bench, run: TrainedModel, n: int) -> tuple[np.ndarray, np.n
 def measure(
     means: np.ndarray, scales: np.ndarray, factors: np.ndarray, names: list[str], data: str
 ) -> dict[str, Score]:
-    """The scores; as in the papers, Chen's MIG omits the shape of dSprites, and FactorVAE needs two factors."""
+    """The scores. As in the papers, Chen's MIG omits the shape of dSprites, and FactorVAE needs two factors."""
     counted = counted_by_chen(names, data)
     scores = {"mig_lib": mig_lib(means, factors), "mig_chen": mig_chen(means, scales, factors[:, counted])}
     return scores | ({"factor": factor_score(means, factors)} if len(names) > 1 else {})
@@ -165,7 +165,7 @@ def by_chance(means: np.ndarray, factors: np.ndarray) -> np.ndarray:
 
 
 def carried(matrix: np.ndarray, names: list[str]) -> list[str]:
-    """For each latent, the factor that it carries most information about, if that is enough to name, else ""."""
+    """For each latent, the factor that it carries the most information about, if enough to name it; else ""."""
     best = matrix.argmax(1)
     return [names[k] if matrix[j, k] >= CARRIES else "" for j, k in enumerate(best)]
 
@@ -218,13 +218,12 @@ def read(numbers: dict[str, Any]) -> list[str]:
     cooled, fixed = models[COOLING]["mig_lib"], models[f"beta {COOLED}"]["mig_lib"]
     gap = _gap(models, COOLING, f"beta {COOLED}", numbers["degrees"])
     sentences.append(
-        f"A weight that falls from {HOT} to {COOLED} ended with a MIG (lib) of {number(cooled)}; a weight of {COOLED} "
-        f"from the start ended with {number(fixed)}. "
+        f"The weight that falls from {HOT} to {COOLED} ended with a MIG (lib) of {number(cooled)}, the constant weight "
+        f"{COOLED} with {number(fixed)}. "
         + choose(
             direction(gap, level),
-            "Both end with the same weight, and the model whose latents came into use one at a time scored higher "
-            "here.",
-            "Bringing latents into use one at a time did not help here.",
+            "Both end with the same weight; the model whose latents became active one at a time scored higher here.",
+            "Activating latents one at a time did not help here.",
             "The difference is not significant.",
         )
     )
@@ -275,7 +274,7 @@ def _best(numbers: dict[str, Any], level: float) -> str:
 
 
 def _carried(carries: list[str], factors: list[str], name: str) -> str:
-    """Which factors are carried by one latent, by several, and by none."""
+    """Which factors are encoded by one latent, by several, and by none."""
     alone = [f for f in factors if carries.count(f) == 1]
     shared = [f for f in factors if carries.count(f) > 1]
     absent = [f for f in factors if f not in carries]

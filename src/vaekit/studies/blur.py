@@ -33,7 +33,7 @@ KINDS = {"mean": "reconstruction, mean", "drawn": "reconstruction, sampled", "pr
 
 def _check(data: Data) -> None:
     if data.kind != "image" or data.train[:1].dtype != np.uint8:
-        raise ChoiceError("blur needs images of integers (uint8), as image files hold")
+        raise ChoiceError("blur needs images of integers (uint8), such as image files")
     check_images(data, "blur", SIDE)
 
 
@@ -68,15 +68,15 @@ def blur(bench: Bench) -> Findings:
     spectra: dict[str, dict[str, np.ndarray]] = {}
     for name, run in runs.items():
         z = run.encode("test", n=n)
-        made = {"mean": run.decode(z), "drawn": run.decode(z, noise=True), "prior": run.sample(n)}
-        of = {kind: radial_power((x - low) / (high - low))[1] for kind, x in made.items()}
-        spectra[name] = {kind: p.mean(0) for kind, p in of.items()}
+        pictures_of = {"mean": run.decode(z), "drawn": run.decode(z, noise=True), "prior": run.sample(n)}
+        power_of = {kind: radial_power((x - low) / (high - low))[1] for kind, x in pictures_of.items()}
+        spectra[name] = {kind: p.mean(0) for kind, p in power_of.items()}
         numbers["models"][name] = {
-            "kept": {kind: (p[:, fine].sum(1) / total).tolist() for kind, p in of.items()},
-            "error": float(((made["mean"] - low) / (high - low) - clean).std()),
-            "spectra": {kind: p.mean(0).tolist() for kind, p in of.items()},
+            "kept": {kind: (p[:, fine].sum(1) / total).tolist() for kind, p in power_of.items()},
+            "error": float(((pictures_of["mean"] - low) / (high - low) - clean).std()),
+            "spectra": {kind: p.mean(0).tolist() for kind, p in power_of.items()},
         }
-        shown = np.concatenate([made["mean"][:SHOWN], made["drawn"][:SHOWN]])
+        shown = np.concatenate([pictures_of["mean"][:SHOWN], pictures_of["drawn"][:SHOWN]])
         rows.append(strip(bench, name, shown))
     caption = f"Reconstructions of the first {SHOWN} test examples: means of p(x|z), then samples from it."
     pictures = Section("pictures", "Reconstructions", [Strips("blur", rows, "Reconstructions by model", caption)])
@@ -148,16 +148,18 @@ def _spectra(frequency: np.ndarray, data: np.ndarray, spectra: dict[str, dict[st
     panels: dict[str, dict[str, Line]] = {}
     for kind, title in KINDS.items():
         panels[title] = {"data": Line(frequency, data)}
-        for name, of in spectra.items():
+        for name, powers in spectra.items():
             first = name.replace(f", {LATENTS[1]} ", f", {LATENTS[0]} ")
-            panels[title][name] = Line(frequency, of[kind], dashed=name != first, like=None if name == first else first)
+            panels[title][name] = Line(
+                frequency, powers[kind], dashed=name != first, like=None if name == first else first
+            )
     picture = plot(
         "spectra",
         lambda: figures.curves(panels, "cycles per pixel", "power", log_y=True, marked=False, height=3.6, shared=True),
         "Radially averaged power spectra of data, reconstructions and samples",
         "Power at each spatial frequency, averaged over directions and pictures, for values in [0, 1]; dashed: "
-        f"{LATENTS[1]} latents. A line below that of the data means too little detail of that size, a line above too "
-        "much.",
+        f"{LATENTS[1]} latents. A line below that of the data means too little detail of that size; a line above it "
+        "means too much.",
     )  # fmt: skip
     return Section("spectra", "Power spectra", [picture])
 

@@ -29,10 +29,10 @@ REMEDIES = ("warm-up", "free bits", "constrained rate", "lower weight")
 def collapse(bench: Bench) -> Findings:
     """Causes posterior collapse with a high KL weight, shows it in the latents, and tries four remedies.
 
-    With a KL weight of 100, a nat of information in the code costs more than it gains, so q(z|x) becomes the prior and
-    every reconstruction the mean of the data. The four remedies use the same network: a weight that rises from 0 over
-    half of the training, free bits (0.25 nats per latent), a rate held at 10 nats by a learned multiplier, and a weight
-    of 0.5. `plain` is weight 1.
+    With a KL weight of 100, a nat of information in the code costs more than it gains, so q(z|x) becomes the prior, and
+    every reconstruction becomes the mean of the data. The four remedies use the same network: a weight that rises from
+    0 over half of the training, free bits (0.25 nats per latent), a rate held at 10 nats by a learned multiplier, and a
+    weight of 0.5. `plain` has weight 1.
     """
     shape = {"latent": LATENT}
     steps = bench.decided("steps", lambda: bench.steps_within(Plan("vae", shape), 2 + len(REMEDIES)))
@@ -69,8 +69,8 @@ def collapse(bench: Bench) -> Findings:
         data = bench.observed(runs[COLLAPSED]).raw(np.arange(len(rebuilt[COLLAPSED])))
         rows = [strip(bench, "data", data), *(strip(bench, name, x) for name, x in rebuilt.items())]
         picture = Strips("reconstructions", rows, "Test images and their reconstructions by each model",
-                         "Decoded posterior means of the first test examples. A collapsed model gives the same picture "
-                         "for every example.")  # fmt: skip
+                         "Decoded posterior means of the first test examples. A collapsed model decodes every example "
+                         "to the same picture.")  # fmt: skip
         sections.append(Section("pictures", "Reconstructions", [picture]))
     numbers = {"models": models, "group": group}
     return Findings(read(numbers), [*sections, _table(models, n, group)], numbers)

@@ -40,7 +40,7 @@ def _check(data: Data) -> None:
     if dims > MOST:
         raise ChoiceError(f"complete needs examples of at most {MOST:,} numbers, got {dims:,}: give smaller images")
     if dims < FEWEST:
-        raise ChoiceError(f"complete needs examples of at least {FEWEST} numbers, and those of {data.name} have {dims}")
+        raise ChoiceError(f"complete needs examples of at least {FEWEST} numbers, but those of {data.name} have {dims}")
     check_whole(data, "complete")
 
 
@@ -50,7 +50,7 @@ def complete(bench: Bench) -> Findings:
     """Compares under- and over-complete autoencoders, with and without denoising.
 
     Each has one hidden layer with as many units as the larger code. With more latents than data dimensions, nothing
-    forces an autoencoder to learn what data look like: it may copy its input. Its loss on examples with shuffled
+    forces an autoencoder to learn the structure of the data: it may copy its input. Its loss on examples with shuffled
     elements, which are unlike the training data, shows whether it does. The classes of nearest neighbours and the
     effects of single latents show what else it learned.
     """
@@ -125,21 +125,21 @@ def read(numbers: dict[str, Any]) -> list[str]:
         f"latents). Of examples with shuffled elements it loses {loss[OVER]['shuffled']:.0%} "
         f"({loss[UNDER]['shuffled']:.0%}): "
         + (
-            "it reproduces even these, so it has learned to copy its input rather than what data look like."
+            "it reproduces even these, so it has learned to copy its input rather than the structure of the data."
             if high < COPY
-            else "it reproduces them hardly better than the under-complete one, so it has not learned to copy its "
-            "input in this much training."
+            else "it reproduces them hardly better than the under-complete one, so with this amount of training it has "
+            "not learned to copy its input."
             if low > HARDLY
             else "it reproduces them in part: it has begun to copy its input."
             if high < HARDLY
             else "whether it has begun to copy its input is uncertain (ratio of the losses: "
             f"{between(low, high, level)})."
         ),
-        f"Trained to undo masks of {MASKED:.0%} of the elements, it loses {loss[OVER + DENOISED]['shuffled']:.0%} of "
-        f"shuffled examples instead of {loss[OVER]['shuffled']:.0%}: "
+        f"When it is trained to restore masked elements ({MASKED:.0%}), it loses "
+        f"{loss[OVER + DENOISED]['shuffled']:.0%} of shuffled examples instead of {loss[OVER]['shuffled']:.0%}: "
         + choose(
             copies_less,
-            "to denoise, it had to learn what data look like, so it copies less.",
+            "to denoise, it had to learn the structure of the data, so it copies less.",
             "it copies more, not less.",
             "the difference is not significant.",
         ),
@@ -147,8 +147,8 @@ def read(numbers: dict[str, Any]) -> list[str]:
         f"{loss[OVER]['masked']:.1%}: "
         + choose(
             fills_better,
-            "denoising fills in the masked elements.",
-            "denoising makes filling in worse.",
+            "denoising improves filling in of masked elements.",
+            "denoising worsens filling in of masked elements.",
             "the difference is not significant.",
         ),
     ]
@@ -220,7 +220,7 @@ def _table(numbers: dict[str, Any], n: int) -> Section:
     head = ["model", "data, % lost", "shuffled, % lost", "masked, % lost", "10 neighbours"]
     caption = (
         f"{n:,} test examples, mean ± standard error. Lost: mean squared error as a share of the data's variance; for "
-        f"masked data, the error to the unmasked ones. {numbers['under']} and {numbers['over']} latents for "
+        f"masked data, relative to the unmasked data. {numbers['under']} and {numbers['over']} latents for "
         f"{numbers['dims']} data dimensions."
     )
     return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(1, 2, 3, 4))])

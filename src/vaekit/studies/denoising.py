@@ -37,7 +37,7 @@ def _check(data: Data) -> None:
 
 @study("denoising", "Vincent et al. 2008, doi:10.1145/1390156.1390294; Wang et al. 2004 (SSIM)", check=_check)
 def denoising(bench: Bench) -> Findings:
-    """Denoising autoencoders for three kinds of noise, beside a median filter and PCA: PSNR and SSIM.
+    """Compares denoising autoencoders with a median filter and PCA for three kinds of noise, by PSNR and SSIM.
 
     One autoencoder per kind of noise is trained to restore the clean picture. The kinds are Gaussian noise with
     standard deviation 0.3 of the range, half of the pixels masked to black, and 0.3 of the pixels set to black or
@@ -54,29 +54,29 @@ def denoising(bench: Bench) -> Findings:
     bench.stage("measuring")
     n = min(bench.sized(300, 2000), len(data.test))
     low, high = data.scale
-    learned = (data.events(data.train[: bench.sized(3000, 20_000)]) - low) / (high - low)
-    components = Components(learned, max(COMPONENTS))
+    train = (data.events(data.train[: bench.sized(3000, 20_000)]) - low) / (high - low)
+    components = Components(train, max(COMPONENTS))
     noises: dict[str, Any] = {}
     group = bench.groups(n)
     sections = []
     for kind, title in TITLES.items():
         run = runs[title]
         clean, noisy = corrupt(run, kind, "test", n)
-        made = {NOISY: noisy.clip(0, 1), AUTO: denoise(run, noisy)}
+        results = {NOISY: noisy.clip(0, 1), AUTO: denoise(run, noisy)}
         window, k = tuned(run, kind, components, min(n, len(data.valid)))
-        made[MEDIAN] = median_filter(noisy, side=window).clip(0, 1)
-        made[PCA] = project(components, noisy, k)
+        results[MEDIAN] = median_filter(noisy, side=window).clip(0, 1)
+        results[PCA] = project(components, noisy, k)
         noises[title] = {
             "window": window,
             "components": k,
-            "psnr": {name: np.minimum(psnr(clean, x, 1.0), BEST).tolist() for name, x in made.items()},
-            "ssim": {name: ssim(clean, x, 1.0).tolist() for name, x in made.items()},
+            "psnr": {name: np.minimum(psnr(clean, x, 1.0), BEST).tolist() for name, x in results.items()},
+            "ssim": {name: ssim(clean, x, 1.0).tolist() for name, x in results.items()},
         }
-        shown = {"clean": clean[:SHOWN], **{name: x[:SHOWN] for name, x in made.items()}}
+        shown = {"clean": clean[:SHOWN], **{name: x[:SHOWN] for name, x in results.items()}}
         rows = [strip(bench, name, low + x * (high - low), _note(noises[title], name)) for name, x in shown.items()]
         caption = (
-            "The first test examples; beside each name is its PSNR over all of them. Noisy values are clipped to black "
-            "and white."
+            "The first test examples. The number at each name is the mean PSNR over all test examples. Noisy values "
+            "are clipped to black and white."
         )
         block = Strips(f"denoised-{kind}", rows, f"Pictures with {title}, and the result of each method", caption)
         sections.append(Section(kind, title.capitalize(), [block]))

@@ -26,7 +26,7 @@ from .bench import Bench, Plan
 from .needs import check_kinds
 from .page import strip
 from .registry import Findings, study
-from .words import LEVEL, beside, choose, direction, estimate, listed, number, paired, ratio
+from .words import LEVEL, choose, direction, estimate, listed, number, paired, ratio, side_of
 
 LATENT, SHOWN = 16, 8
 PLAIN, MIXTURE, LOGISTIC = "N(0, I) prior", "mixture prior", "another likelihood"
@@ -45,7 +45,7 @@ SCORES = {"log_px": "log p(x)", "typicality": "typicality", "ratio": "the ratio 
 def importance(bench: Bench) -> Findings:
     """Estimates log p(x) by importance sampling, and uses it as an out-of-distribution score.
 
-    There are three models: one with a N(0, I) prior, one with a learned mixture prior, one with another likelihood. For
+    The three models have a N(0, I) prior, a learned mixture prior, and another likelihood. For
     each, log p(x) of held-out data is estimated with K samples from q(z|x) and with K samples from the prior. Then the
     first model scores other data: altered test data, and for 28x28 grey pictures MNIST or Fashion-MNIST, whichever is
     not the training data, if available.
@@ -222,14 +222,14 @@ def read(numbers: dict[str, Any]) -> list[str]:
         + choose(
             direction(prior_gap, level),
             f"{number(prior_gap.value)} nats higher, because q(z|x) misses part of the mass of p(z|x).",
-            f"still {number(-prior_gap.value)} nats lower, because too few of them decode to something like the "
-            "example.",
+            f"still {number(-prior_gap.value)} nats lower, because too few of these samples decode to something like "
+            "the example.",
             "not significantly different.",
         ),
         f"The effective sample size of {k:,} samples is {number(ess[FROM_Q].value)} for samples from q(z|x) and "
         f"{number(ess[FROM_P].value)} for samples from the prior. "
         + choose(
-            beside(low, high, 2.0),
+            side_of(low, high, 2.0),
             "The encoder more than doubles it.",
             "The encoder does not double it: it is hardly better than the prior here.",
             "Whether the encoder more than doubles it is uncertain.",
@@ -252,7 +252,7 @@ def _area(area: dict[str, float]) -> str:
 
 def _read_outside(out: dict[str, dict[str, Any]]) -> list[str]:
     """Which data score above test data, and whether another score corrects that."""
-    side = {name: beside(areas["log_px"]["low"], areas["log_px"]["high"], 0.5) for name, areas in out.items()}
+    side = {name: side_of(areas["log_px"]["low"], areas["log_px"]["high"], 0.5) for name, areas in out.items()}
     higher, unclear = ([name for name in out if side[name] == s] for s in (-1, 0))
     text = (
         f"log p(x) is higher for {_quoted(higher)} than for test data (area under the ROC curve "
@@ -302,8 +302,8 @@ def _curves(numbers: dict[str, Any]) -> Section:
         "samples",
         lambda: figures.curves(panels, "samples K", "log p(x) minus the best estimate, nats", log_x=True),
         "Estimates of log p(x) against the number of samples",
-        f"Mean over {numbers['n']} test examples of the estimate with K samples, minus the one with {k:,} samples from "
-        "q(z|x). Every estimate is a lower bound on average, so a higher line is better.",
+        f"The estimate with K samples minus the estimate with {k:,} samples from q(z|x), averaged over {numbers['n']} "
+        "test examples. Every estimate is a lower bound on average, so a higher line is better.",
     )  # fmt: skip
     return Section("samples", "log p(x) against the number of samples", [picture])
 
@@ -329,9 +329,9 @@ def _outside(bench: Bench, out: dict[str, Any], pictures: dict[str, np.ndarray])
     ]
     caption = (
         "Mean log p(x) in nats, and for each score the area under the ROC curve of test data against the other data: 1 "
-        "is perfect detection, 0.5 is chance, and below 0.5 the score prefers the other data. The intervals hold all "
-        f"areas of this page at once with a probability of {1 - LEVEL:.0%}. Typicality: how near log p(x) is to its "
-        "mean over training data. Ratio: log p(x) minus that of a model of independent pixels."
+        "is perfect detection, 0.5 is chance, and below 0.5 the score prefers the other data. With a probability of "
+        f"{1 - LEVEL:.0%}, all intervals of this page contain the true areas. Typicality: how close log p(x) is to its "
+        "mean over training data. Ratio: log p(x) minus the log p(x) of a model of independent pixels."
     )
     strips = Strips("others", [strip(bench, name, x) for name, x in pictures.items()], "The scored data",
                     "The scored data, before binarisation.")  # fmt: skip

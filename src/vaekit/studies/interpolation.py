@@ -23,7 +23,7 @@ from .words import LEVEL, choose, difference, direction, estimate, listed, numbe
 STEPS, SHOWN, VARIATIONS = 9, 3, 8
 SPREAD = 0.5  # of the variations around a midpoint, in standard deviations of the codes
 WITHIN, BETWEEN = "within a class", "between classes"
-LEAST_PAIRS = 5  # fewest pairs of a kind
+LEAST_PAIRS = 5  # minimum number of pairs of each kind
 
 
 @study(
@@ -67,7 +67,7 @@ def interpolation(bench: Bench) -> Findings:
 def pick_pairs(data: Data, n: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Row numbers of up to n pairs of test examples of each kind; without classes there is one kind.
 
-    No example (where data are split by group, no group) is in two pairs, so that all pairs are independent.
+    No example is in two pairs, and no group if the data are split by group, so that all pairs are independent.
     """
     label, group, rng = data.test.label, data.test.group, np.random.default_rng(0)
     if label is None or len(np.unique(label[label >= 0])) < 2:
@@ -107,8 +107,8 @@ def _check(data: Data) -> None:
     count = len(pick_pairs(data, LEAST_PAIRS)[BETWEEN][0])
     if count < LEAST_PAIRS:
         raise ChoiceError(
-            f"interpolation needs {LEAST_PAIRS} pairs of test examples from different classes (and groups), and "
-            f"{data.name} has {count}: give more data, or leave the classes out"
+            f"interpolation needs {LEAST_PAIRS} pairs of test examples from different classes (and groups), but "
+            f"{data.name} has {count}: give more data, or omit the classes"
         )
 
 
@@ -144,8 +144,8 @@ def read(numbers: dict[str, Any]) -> list[str]:
     bend = paired(vae[f"{BETWEEN}, slerp"]["detour"], vae[f"{BETWEEN}, lerp"]["detour"])
     norm = {m: float(np.mean(vae[f"{BETWEEN}, {m}"]["middle norm"])) for m in ("lerp", "slerp")}
     sentences = [
-        f"Half way between two codes of the VAE, a straight line has {norm['lerp']:.0%} of a code's usual norm, and a "
-        f"great circle {norm['slerp']:.0%}. In pixels the great circle is "
+        f"Halfway between two codes of the VAE, the straight line has {norm['lerp']:.0%} of a code's usual norm, and "
+        f"the great circle has {norm['slerp']:.0%}. In pixels the great circle is "
         + choose(
             direction(bend, level),
             f"the longer path, by {number(bend.value)} times the distance between its ends.",
@@ -245,9 +245,9 @@ def _table(numbers: dict[str, Any], pairs: dict[str, int]) -> Section:
                 )
     count = listed([f"{n} pairs {kind}" for kind, n in pairs.items()])
     caption = (
-        f"{count}, mean ± standard error. Largest step: divided by the mean step. Length: of the path, divided by the "
-        "distance between its ends, in RMS of pixels. Norm: of the code half way, divided by the median norm of the "
-        "data's codes."
+        f"{count}, mean ± standard error. The largest step is divided by the mean step; the length of the path is "
+        "divided by the distance between its ends, in RMS of pixels; the norm of the code halfway is divided by the "
+        "median norm of the data's codes."
     )
-    head = ["model", "path", "largest step", "length", "norm half way"]
+    head = ["model", "path", "largest step", "length", "norm halfway"]
     return Section("numbers", "In numbers", [Table(head, rows, caption, numeric=(2, 3, 4))])

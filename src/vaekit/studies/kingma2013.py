@@ -27,7 +27,7 @@ GRID = 20
 
 @study("kingma2013-bound", "Kingma and Welling 2013, arXiv:1312.6114, figures 2 and 4; Hinton et al. 1995")
 def kingma2013_bound(bench: Bench) -> Findings:
-    """Figure 2 of the paper: the bound against samples seen, AEVB beside wake-sleep; and figure 4, the manifold.
+    """Reproduces figure 2 of the paper, the bound of AEVB and wake-sleep during training, and figure 4, the manifold.
 
     The paper's networks (one tanh layer, 500 wide, trained by Adagrad with batches of 100) have 3, 5, 10, 20 and 200
     latents and are trained by AEVB and by wake-sleep from the same initial weights. The learning rate is 0.005, the
@@ -130,15 +130,15 @@ def _methods(numbers: dict[str, Any], level: float) -> str:
     """Which of the two methods ends above the other, for each number of latents."""
     gaps = {d: paired(scored(numbers, AEVB, d), scored(numbers, SLEEP, d), numbers.get("group")) for d in LATENTS}
     signs = {d: direction(gap, level) for d, gap in gaps.items()}
-    above, below, level_with = ([str(d) for d in LATENTS if signs[d] == s] for s in (1, -1, 0))
+    above, below, similar = ([str(d) for d in LATENTS if signs[d] == s] for s in (1, -1, 0))
     if len(above) == len(LATENTS):
         text = "AEVB ends above wake-sleep for every number of latents"
     elif len(below) == len(LATENTS):
         text = "Wake-sleep ends above AEVB for every number of latents, contrary to the paper"
-    elif len(level_with) == len(LATENTS):
+    elif len(similar) == len(LATENTS):
         text = "AEVB and wake-sleep do not differ significantly for any number of latents"
     else:
-        verdicts = (("above", above), ("below", below), ("not significantly apart from", level_with))
+        verdicts = (("above", above), ("below", below), ("not significantly apart from", similar))
         text = "AEVB ends " + listed(
             [f"{word} wake-sleep with {listed(which)} latents" for word, which in verdicts if which]
         )

@@ -13,7 +13,7 @@ from vaekit.runs.trained import TrainedModel
 
 from .bench import Bench, Plan
 from .registry import Findings, study
-from .words import LEVEL, beside, between, choose, direction, estimate, highest, listed, number, paired, spread_ratio
+from .words import LEVEL, between, choose, direction, estimate, highest, listed, number, paired, side_of, spread_ratio
 
 SEEDS = 3
 FIXED = (0.25, 1.0, 4.0)
@@ -26,7 +26,7 @@ def kl_weight(bench: Bench) -> Findings:
     """Compares fixed, warmed-up and cyclic KL weights: the ELBO, the stability of training, and collapse.
 
     The same model is trained with fixed weights, with a weight that rises linearly to 1 over a third of training, and
-    with one that rises four times, each with three seeds. The ELBO is the true bound, with weight 1, for every
+    with a weight that rises four times, each with three seeds. The ELBO is the true bound, with weight 1, for every
     objective.
     """
     latent = 16
@@ -113,7 +113,7 @@ def read(numbers: dict[str, dict[str, list[float]]]) -> list[str]:
         value, low, high = spread_ratio(numbers[name]["spread"][0], numbers[PLAIN]["spread"][0], SEEDS, level)
         comparison = f"the spread between seeds during training was {number(value)} times that of the fixed weight"
         stability = choose(
-            beside(low, high),
+            side_of(low, high),
             f"Training was less stable, contrary to what is often claimed: {comparison}.",
             f"Training was more stable, as is often claimed: {comparison}.",
             f"Its often-claimed stability is not significant: {comparison} ({between(low, high, level)}).",

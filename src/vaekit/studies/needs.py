@@ -14,8 +14,8 @@ from .words import listed
 
 LEAST = {"test": (30, 0.1), "valid": (10, 0.1), "train": (100, 0.8)}
 """For each split: the number of examples that a study needs, and the share that the default split gives it."""
-GROUPS = 10  # fewest groups in the test data, where data are split by group
-EACH = 2  # fewest labelled examples per class, on average
+GROUPS = 10  # minimum number of groups in the test data, if the data are split by group
+EACH = 2  # minimum number of labelled examples per class, on average
 
 
 def check_sizes(data: Data, name: str) -> None:
@@ -28,14 +28,14 @@ def check_sizes(data: Data, name: str) -> None:
         n = len(getattr(data, part))
         if n < least:
             raise ChoiceError(
-                f"{name} needs at least {least} {part} examples, and {data.name} has {n}: give at least "
+                f"{name} needs at least {least} {part} examples, but {data.name} has {n}: give at least "
                 f"{math.ceil(least / share)} examples, or your own splits with {least} {part} examples"
             )
     group = data.test.group
     if group is not None and units(len(group), group) < GROUPS:
         raise ChoiceError(
             f"{name} needs test data from at least {GROUPS} groups, because standard errors are computed over groups, "
-            f"and {data.name} has {units(len(group), group)}: give data from at least {10 * GROUPS} groups"
+            f"but {data.name} has {units(len(group), group)}: give data from at least {10 * GROUPS} groups"
         )
 
 
@@ -51,13 +51,13 @@ def check_classes(data: Data, name: str) -> None:
         classes = len(np.unique(known))
         if classes < 2:
             raise ChoiceError(
-                f"{name} needs at least two classes, and the {part} data of {data.name} have {classes}: give a folder "
+                f"{name} needs at least two classes, but the {part} data of {data.name} have {classes}: give a folder "
                 "with one folder per class, or name the column of classes (`label`)"
             )
         need = max(LEAST[part][0], EACH * classes)
         if len(known) < need:
             raise ChoiceError(
-                f"{name} needs at least {need} labelled {part} examples for {classes} classes, and {data.name} has "
+                f"{name} needs at least {need} labelled {part} examples for {classes} classes, but {data.name} has "
                 f"{len(known)}"
             )
 
@@ -83,7 +83,7 @@ def check_kinds(data: Data, name: str) -> None:
         return
     if kinds := sorted({column.kind for column in data.schema} - {"real"}):
         raise ChoiceError(
-            f"{name} needs real-valued columns, and {data.name} has {listed(kinds)} columns: drop these, or declare "
+            f"{name} needs real-valued columns, but {data.name} has {listed(kinds)} columns: drop these, or declare "
             "them as real"
         )
 
@@ -95,7 +95,7 @@ def check_images(data: Data, name: str, side: int) -> None:
         ChoiceError: the data are not images, or are too small.
     """
     if data.kind != "image":
-        raise ChoiceError(f"{name} needs images, and {data.name} holds data of kind {data.kind}")
+        raise ChoiceError(f"{name} needs images, but {data.name} holds data of kind {data.kind}")
     if min(data.shape[1:]) < side:
         height, width = data.shape[1:]
-        raise ChoiceError(f"{name} needs images of at least {side}x{side} pixels, and these are {height}x{width}")
+        raise ChoiceError(f"{name} needs images of at least {side}x{side} pixels, but these are {height}x{width}")

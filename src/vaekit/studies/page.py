@@ -20,12 +20,12 @@ from .registry import Findings, Study
 from .words import LEVEL
 
 TILE = 84  # smallest longer side of a picture, in pixels of the page
-YOUNG, OLD = 5, 20_000  # a page warns below so many epochs, unless every model had so many steps
+YOUNG, OLD = 5, 20_000  # the page warns if a model had fewer epochs and fewer steps than these
 
 
 def write_page(study: Study, bench: Bench, findings: Findings, path: Path) -> None:
     """Write one self-contained page with the results, the figures and the method."""
-    results = Section("found", "What was found", [Text(s) for s in findings.sentences])
+    results = Section("found", "Results", [Text(s) for s in findings.sentences])
     results.blocks += [Text(note, "note") for note in [*findings.notes, _claims(bench)]]
     sections = [results, *findings.sections, _how(study, bench, path)]
     now = datetime.now(UTC)
@@ -42,7 +42,7 @@ def write_page(study: Study, bench: Bench, findings: Findings, path: Path) -> No
 
 
 def _claims(bench: Bench) -> str:
-    """How significance was tested."""
+    """A sentence on how significance was tested."""
     seeds = {plan.training.get("seed", 0) for plan in bench.plans.values()}
     group = bench.data.test.group
     if len(seeds) > 1:
@@ -51,8 +51,8 @@ def _claims(bench: Bench) -> str:
         over = "examples" if group is None else f"groups ({units(len(group), group):,} in the test data)"
         caveat = " Each model was trained once: the results hold for these models, and another seed may reverse them."
     return (
-        f"A difference is called significant by Student's t test over {over}, at a level such that a page without any "
-        f"real difference makes a false claim with a probability of {LEVEL:.0%}.{caveat}"
+        f"Significance is tested by Student's t test over {over}, at a level such that a page without any real "
+        f"difference makes a false claim with a probability of at most {LEVEL:.0%}.{caveat}"
     )
 
 
@@ -69,8 +69,8 @@ def _warnings(bench: Bench) -> list[str]:
     if epochs >= YOUNG or run.config["step"] >= OLD:  # with very many examples, fewer epochs are enough
         return []
     return [
-        f"A quick look: each model was trained for {epochs:.2g} epoch{'' if f'{epochs:.2g}' == '1' else 's'} only, and "
-        f"the results hold for such short training. Running the study with more `{bench.limit}` continues the training."
+        f"Short training: each model was trained for only {epochs:.2g} epoch{'' if f'{epochs:.2g}' == '1' else 's'}, "
+        f"and longer training may change the results. Running the study with more `{bench.limit}` continues the training."
     ]
 
 
@@ -95,12 +95,13 @@ def _how(study: Study, bench: Bench, path: Path) -> Section:
     blocks: list[Block] = [
         Text(worded(f"{study.summary} {study.description}")),
         Table(["model", "recipe and settings", "steps", "epochs", "trained for", "parameters"], rows,
-              "All models of this page, kept beside it. Running the study for longer continues their training.",
+              "The models of this page are kept in a folder beside it. Running the study for longer continues their "
+              "training.",
               numeric=(2, 3, 4, 5), wide=(1,)),
         Text(f"Data: {data.name}, {shape}; {sizes}. After {study.paper}."),
-        Code("Again", again),
+        Code("Command", again),
     ]  # fmt: skip
-    return Section("how", "How it was done", blocks)
+    return Section("how", "Method", blocks)
 
 
 # --- blocks used by several studies -----------------------------------------------------------------------------

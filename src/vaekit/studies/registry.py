@@ -43,7 +43,7 @@ class Study:
         paper: the papers it follows.
         data: its default data set.
         work: the function that trains and measures, given a `Bench`, and returns the findings.
-        check: raises ChoiceError for data that `work` cannot use, before training, beside `check_sizes`.
+        check: raises ChoiceError before training for data that `work` cannot use; `check_sizes` is called as well.
     """
 
     name: str

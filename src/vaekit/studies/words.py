@@ -22,7 +22,7 @@ class Estimate(NamedTuple):
         value: the mean.
         se: its standard error.
         degrees: degrees of freedom of the error: the number of independent units (examples, groups, seeds) minus one.
-        slack: by how much the mean may be off because its values are integers (counts, hits).
+        slack: the resolution of the mean, if its values are integers (counts, hits).
     """
 
     value: float
@@ -31,7 +31,7 @@ class Estimate(NamedTuple):
     slack: float = 0.0
 
     def text(self, digits: int | None = None) -> str:
-        """`12.3 ± 0.4`: two digits of the error, or the value alone where the error is unknown or 0."""
+        """`12.3 ± 0.4` with two digits of the error, or the value alone if the error is unknown or 0."""
         if not math.isfinite(self.se) or self.se == 0:
             return number(self.value, digits)
         decimals = digits if digits is not None else max(0, min(4, 1 - math.floor(math.log10(self.se))))
@@ -41,7 +41,7 @@ class Estimate(NamedTuple):
         """The confidence interval of the mean at confidence 1 - level, by Student's t."""
         if not math.isfinite(self.se):
             return -math.inf, math.inf
-        if self.se == 0 and 2 * 0.5 ** (self.degrees + 1) > level:  # so few equal values can be chance (sign test)
+        if self.se == 0 and 2 * 0.5 ** (self.degrees + 1) > level:  # few equal values may be chance (sign test)
             return -math.inf, math.inf
         reach = self.slack + (t_quantile(level, self.degrees) * self.se if self.se > 0 else 0.0)
         return self.value - reach, self.value + reach
@@ -96,7 +96,7 @@ def ratio(
     """mean a / mean b over pairs (N,), with its confidence interval (Fieller 1954).
 
     The interval contains each ratio r for which the mean of a - r b is not significantly different from 0. It is
-    unbounded where the mean of b is not significantly different from 0.
+    unbounded if the mean of b is not significantly different from 0.
 
     Returns:
         the ratio and the ends of its interval at confidence 1 - level.
@@ -127,7 +127,7 @@ def spread_ratio(a: float, b: float, seeds: int, level: float = LEVEL) -> tuple[
     return a / b, a / b / reach, a / b * reach
 
 
-def beside(low: float, high: float, line: float = 1.0) -> int:
+def side_of(low: float, high: float, line: float = 1.0) -> int:
     """1 if an interval lies above `line`, -1 if it lies below, 0 if it contains `line`."""
     return 1 if low > line else -1 if high < line else 0
 

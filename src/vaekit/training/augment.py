@@ -1,4 +1,4 @@
-"""Augmentation: random flips and shifts of training images at every step, which delay overfitting of small data sets.
+"""Augmentation: random flips and shifts of training images at every step, which delay overfitting to small data sets.
 
 It acts on raw images before the observation. Its noise is keyed by step and row, so that a resumed run is bit-exact.
 Validation and test data are not augmented. (Simard et al. 2003, doi:10.1109/ICDAR.2003.1227801.)
@@ -39,14 +39,14 @@ class Augment:
         if kind != "image" or len(shape) != 3:
             raise ChoiceError(f"`augment` applies to images, but these data are of kind {kind}: omit it")
         most = min(shape[1:]) // 2
-        found = cls()
+        augment = cls()
         for word in (w.strip().lower() for w in text.split(",")):
             name, _, size = word.partition(":")
             if name == "flip" and not size:
-                found.flip = True
+                augment.flip = True
             elif name == "shift" and (not size or size.isdecimal()):
-                found.shift = int(size) if size else max(1, min(shape[1:]) // 16)
-                if not 1 <= found.shift <= most:
+                augment.shift = int(size) if size else max(1, min(shape[1:]) // 16)
+                if not 1 <= augment.shift <= most:
                     raise ChoiceError(
                         f"`augment='shift:{size}'` must lie in 1..{most} for images of {shape[1]}x{shape[2]} pixels"
                     )
@@ -54,7 +54,7 @@ class Augment:
                 near = meant(name, KINDS)
                 hint = f": did you mean {near!r}?" if near and near != name else ""
                 raise ChoiceError(f"`augment={word!r}` is not one of flip, shift, shift:PIXELS{hint}")
-        return found
+        return augment
 
     def __call__(self, raw: Tensor, noise: Noise) -> Tensor:
         b, c, h, w = raw.shape

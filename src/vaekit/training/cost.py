@@ -47,7 +47,7 @@ def subnormals_as_zero() -> Iterator[None]:
 
     Optimiser states of weights without a gradient and negligible importance weights become subnormal. They do not
     affect training, but operations on them take ten times as long. A thread inherits the setting from the thread that
-    started it: enter this context before the first large operation, or torch's worker threads do not have it.
+    starts it, so enter this context before the first large operation, which starts torch's worker threads.
     """
     before = float(torch.tensor(1e-310, dtype=torch.float64) * 1) == 0
     torch.set_flush_denormal(True)
@@ -84,8 +84,8 @@ class Work(NamedTuple):
     """The cost of a training step.
 
     Attributes:
-        dense, convolved: multiply-adds per example of the forward pass (encoder and decoder), without and in
-            convolutions.
+        dense, convolved: multiply-adds per example of the forward pass (encoder and decoder) outside convolutions, and
+            in convolutions.
         operations: tensor operations that a step dispatches, forward and backward, for any batch size.
     """
 
@@ -109,8 +109,8 @@ class Work(NamedTuple):
 def work(composition: Composition, shape: Sequence[int]) -> Work:
     """The cost of a model, counted on zeros of this shape; the model is unchanged.
 
-    A model that fails on them is assumed to need one multiply-add per parameter; the check of its first batch reports
-    the error.
+    If the model fails on these inputs, one multiply-add per parameter is assumed; the check of the first batch then
+    reports the error.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -162,24 +162,24 @@ def _operations(composition: Composition, x: Tensor, c: Tensor | None) -> int:
 
 
 def decide_compile(asked: str, steps: float, cost: Work, batch: int, device: torch.device) -> tuple[bool, str]:
-    """Whether to compile the step, and the reason: by the time that it saves in this run, from a cost model.
+    """Whether to compile the step, and the reason; a cost model estimates the time that compiling saves in this run.
 
     Compilation saves 2/5 of the time that an eager step spends outside convolutions: 6 us per operation plus matrix
     products at 100 GFLOP/s (on a GPU, the operations only). It does not speed up convolutions on a CPU, which the
     same library computes. The decision is recorded, because compiled and eager weights differ in the last bits.
     """
     if asked == "off":
-        return False, "asked for"
+        return False, "as requested"
     if device.type == "cpu" and not has_compiler():
         if asked == "on":
             raise ChoiceError("`compile='on'` needs a C++ compiler (g++): install one, or use `compile='auto'`")
         return False, "no C++ compiler here"
     if asked == "on":
-        return True, "asked for"
+        return True, "as requested"
     if device.type == "mps":
         return False, "not on MPS"
     saves = 0.4 * steps * cost._replace(convolved=0, dense=cost.dense if device.type == "cpu" else 0).seconds(batch)
     price = cost.compilation
     if saves < price:
-        return False, f"it would save about {saves:.0f} s and cost {price:.0f} s"
-    return True, f"it should save about {saves:.0f} s for the {price:.0f} s it costs"
+        return False, f"compiling would take about {price:.0f} s and save {saves:.0f} s"
+    return True, f"compiling takes about {price:.0f} s and saves {saves:.0f} s"

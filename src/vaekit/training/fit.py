@@ -59,13 +59,13 @@ def train(
         resume: resume the run in `out` from its last checkpoint, with its settings; a finished run is opened.
         extend: train the run in `out` longer, to `epochs`, `steps` or `minutes` counted from its start.
         exists: if `out` holds a run, raise an error, resume it, or replace it once the new one can start.
-        init_from: a run with the same shapes, from whose weights to start.
+        init_from: start from the weights of this run, which must have the same shapes.
         progress: whether to show progress; or a `Progress`.
         on_start: called with the configuration before the first step.
-        on_interrupt: after Ctrl-C, SIGTERM or SIGHUP the run is saved, then returned, or KeyboardInterrupt is raised.
-            `auto` returns it in notebooks and interactive sessions, and raises in scripts, which would continue
-            otherwise. (If a `Progress` stops the training, the run is always returned.)
-        options: training options; single options may also be given as keywords.
+        on_interrupt: after Ctrl-C, SIGTERM or SIGHUP the run is saved, and then returned (`return`), or
+            KeyboardInterrupt is raised (`raise`). `auto` returns it in notebooks and interactive sessions, and raises
+            in scripts, which would otherwise continue. If a `Progress` stops the training, the run is always returned.
+        options: training options; any of them may instead be passed by name.
         choices: arguments of the recipe and training options by name.
 
     Raises:
@@ -73,15 +73,15 @@ def train(
         KeyboardInterrupt: see `on_interrupt`; its argument is the path of the run.
     """
     started = time.monotonic()
-    _check_ways(exists, on_interrupt, resume, extend)
+    _check_choices(exists, on_interrupt, resume, extend)
     asked = _asked(recipe, options or Options(), choices)
     if out is None:
         data = data if isinstance(data, Data) else loaded(data)
         out = default_out(data.name, "own" if isinstance(recipe, Composition) else recipe or "vae")
     path, own = checked_path(out), recipe if isinstance(recipe, Composition) else None
-    goes_on = resume or extend or (exists == "resume" and (path / "run.json").exists())
+    resumes = resume or extend or (exists == "resume" and (path / "run.json").exists())
     with contextlib.ExitStack() as held:
-        if goes_on:
+        if resumes:
             start = going_on(path, data, asked, extend=extend, init_from=init_from, held=held)
         else:
             start = new(path, data, asked, replace=exists == "replace", init_from=init_from)
@@ -93,7 +93,7 @@ def train(
         fabric = parallel.launch(plan.devices, str(plan.device))
         rank, _ = parallel.rank_and_world(fabric)
         if rank == 0:
-            if not goes_on:
+            if not resumes:
                 make_directory(path)
                 held.enter_context(only_trainer(path))
                 check_free(path, exists == "replace")  # another process may have come first
@@ -116,14 +116,14 @@ def train(
 
 
 def _asked(recipe: str | Composition | None, options: Options, named: dict[str, Any]) -> Asked:
-    """What the caller asked for: options given by name replace those of `options`, the rest is for the recipe."""
+    """The settings that the caller requests: options passed by name replace those of `options`; others are choices."""
     names = {f.name for f in dataclasses.fields(Options)} & set(named)
     changed = dataclasses.replace(options, **{name: named[name] for name in names}).checked()
     return Asked(recipe, {k: v for k, v in named.items() if k not in names}, changed, frozenset(names))
 
 
 def _shown(progress: bool | Progress, rank: int, data: Data) -> Progress:
-    """What shows the progress: the caller's own, or by default that of the first process."""
+    """The receiver of the progress: the caller's own, or by default one that shows it in the first process."""
     if isinstance(progress, Progress):
         shown = progress
     else:
@@ -133,13 +133,13 @@ def _shown(progress: bool | Progress, rank: int, data: Data) -> Progress:
 
 
 def _after_interrupt(path: Path, on_interrupt: str) -> None:
-    """Raise KeyboardInterrupt, or say how to go on."""
+    """Raise KeyboardInterrupt, or print how to resume."""
     if on_interrupt == "raise" or (on_interrupt == "auto" and not is_interactive()):
         raise KeyboardInterrupt(str(path))
     say(f"interrupted: saved in {path}; resume with vk.fit(data, out={str(path)!r}, resume=True)")
 
 
-def _check_ways(exists: str, on_interrupt: str, resume: bool, extend: bool) -> None:
+def _check_choices(exists: str, on_interrupt: str, resume: bool, extend: bool) -> None:
     for name, value, known in (
         ("exists", exists, ("error", "resume", "replace")),
         ("on_interrupt", on_interrupt, ("auto", "return", "raise")),
@@ -148,5 +148,5 @@ def _check_ways(exists: str, on_interrupt: str, resume: bool, extend: bool) -> N
             raise ChoiceError(f"`{name}` must be one of {', '.join(known)}, got {value!r}")
     if exists == "replace" and (resume or extend):
         raise ChoiceError(
-            f"`{'resume' if resume else 'extend'}` needs the run that `exists='replace'` removes: give one of them"
+            f"`{'resume' if resume else 'extend'}` needs the run that `exists='replace'` removes: use only one of them"
         )

@@ -138,15 +138,15 @@ class Trainer:
         self.flushed = time.monotonic()
         self.order = Order(len(data.train), plan.batch, plan.seed)
         self.rows = Rows(data, data.train, self.device)
-        given, targets = composition.condition, composition.targets
-        self.c = torch.from_numpy(given.of(data.train)).to(self.device) if given else None
+        condition, targets = composition.condition, composition.targets
+        self.c = torch.from_numpy(condition.of(data.train)).to(self.device) if condition else None
         self.y = torch.from_numpy(targets.of(data.train)).to(self.device) if targets else None
         self.length = Length(plan.horizon, plan.minutes)
         self.compiled = plan.compile
         self.step = 0
         self.first = 0  # the step this session began with
         self.last_saved = 0  # the step of the weights in model.safetensors
-        self.signalled = False  # whether a signal ended it
+        self.signalled = False  # whether a signal ended this session
         self.best: dict[str, float] = {}
         self.since_best = 0
         self.best_weights: dict[str, Tensor] = {}
@@ -219,7 +219,7 @@ class Trainer:
         return state
 
     def _plan_length(self, clock: _Clock) -> None:
-        """In a run limited by minutes, end it when they are over, and update the horizon regularly."""
+        """Update the horizon of a run that is limited by minutes, and end the run when they are over."""
         assert self.plan.minutes is not None
         if self.seconds >= self.plan.minutes * 60:
             self.length.horizon = self.step
@@ -238,13 +238,13 @@ class Trainer:
         here = rows.to(self.device)
         c = None if self.c is None else self.c.index_select(0, here)
         y = None if self.y is None else self.y.index_select(0, here)
-        given = (self.rows(rows), self.step, factor, places.to(self.device), self.plan.batch, c, y)
+        batch = (self.rows(rows), self.step, factor, places.to(self.device), self.plan.batch, c, y)
         try:
-            values = self.engine.step(*given)
+            values = self.engine.step(*batch)
         except Exception as error:
             if not self._retreat(error):
                 raise
-            values = self.engine.step(*given)
+            values = self.engine.step(*batch)
         self.pending.append((self.step, values))
         self.step += 1
 
@@ -294,7 +294,7 @@ class Trainer:
     def _fail(self, term: str, value: float, step: int) -> None:
         """Record the term that became non-finite, and raise TrainingError."""
         self._record({"kind": "non-finite", "step": step, "term": term})
-        with contextlib.suppress(RunError):  # a full disk must not hide what failed
+        with contextlib.suppress(RunError):  # a full disk must not hide the original failure
             self._write_records()
             self._set_state("failed")
         good = checkpoints(self.path)
@@ -313,9 +313,9 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> None:
-        """Measure ELBO, rate and distortion of up to 2,000 validation rows with the current weights to use.
+        """Measure ELBO, rate and distortion of up to 2,000 validation rows with `Engine.weights_to_use`.
 
-        A model without a density only has a distortion.
+        A model without a density has only a distortion.
         """
         if self.rank == 0 or self.plan.patience:
             model = self.composition.model
@@ -368,8 +368,8 @@ class Trainer:
             return {}
         group = self.data.valid.group
         group = None if group is None else group[: len(figures)]
-        fallen = (self.best_figures - figures).numpy()
-        return {"se_below_best": standard_error(fallen, group), "units": units(len(figures), group)}
+        decrease = (self.best_figures - figures).numpy()
+        return {"se_below_best": standard_error(decrease, group), "units": units(len(figures), group)}
 
     # --- files --------------------------------------------------------------------------------------------------
 
@@ -464,7 +464,7 @@ class Trainer:
             except (RunError, TrainingError) as error:
                 if file == files[0]:
                     raise
-                self.progress.note(f"{file.name}: {error}; going back to the checkpoint before it")
+                self.progress.note(f"{file.name}: {error}; resuming from the checkpoint before it")
         self.best_weights = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
         self.step, self.spent = meta["step"], meta["seconds"]
         self.first = self.last_saved = self.step

@@ -141,11 +141,11 @@ def overshot(stats: Sequence[str], values: Tensor, lr: float) -> str | None:
     if len(values) < 20 or not {"elbo", "loss/model"} <= set(stats):
         return None
     bound = values[:, stats.index("elbo")]
-    loss = values[:, stats.index("loss/model")]  # with a KL weight near 0 the ELBO alone may fall as it should
+    loss = values[:, stats.index("loss/model")]  # with a KL weight near 0, the ELBO alone may fall in a sound run
     fallen, risen = float(bound[0] - bound[-10:].mean()), float(loss[-10:].mean() - loss[0])
     if fallen <= max(1.0, abs(float(bound[0]))) or risen <= max(1.0, abs(float(loss[0]))):
         return None
     return (
-        f"the first steps at `lr={lr:g}` went too far: after {len(values)} steps the training ELBO lies {fallen:,.0f} "
-        f"nats below that of the first step, from which training may not recover; try a smaller rate, `lr={lr / 10:g}`"
+        f"the first steps at `lr={lr:g}` overshot: after {len(values)} steps the training ELBO is {fallen:,.0f} nats "
+        f"below its value at the first step, and training may not recover; try a smaller rate such as `lr={lr / 10:g}`"
     )

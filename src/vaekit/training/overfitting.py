@@ -12,7 +12,7 @@ from vaekit.utils.uncertainty import t_quantile
 FEW = 2000
 """A data set of images is small with fewer images than this, and fewer than the values per image."""
 ONCE_IN = 1000
-"""Among so many runs that do not overfit, about one is reported to."""
+"""About one in this many runs that do not overfit gets the warning by chance."""
 
 
 def small_set(data: Data, options: Options) -> str | None:
@@ -20,21 +20,22 @@ def small_set(data: Data, options: Options) -> str | None:
     n = len(data.train)
     if data.kind != "image" or n >= min(FEW, math.prod(data.shape)):
         return None
-    helps = {"augment": "`augment='flip,shift'`", "patience": "`patience=10` (keeps the best weights)"}
-    missing = [text for name, text in helps.items() if getattr(options, name) is None]
+    remedies = {"augment": "`augment='flip,shift'`", "patience": "`patience=10` (keeps the best weights)"}
+    unused = [text for name, text in remedies.items() if getattr(options, name) is None]
     return (
-        f"{n:,} training images are few: such a model gives maps, scores and clean copies of images much like these, "
-        "but it blurs or misses what is new in others (the validation ELBO tells) and its samples look like blends of "
-        f"training images. What helps: {', '.join([*missing, 'a smaller `latent`', 'more images'])}"
+        f"{n:,} training images are few, so the model is likely to overfit: it works for similar images, but blurs or "
+        "omits whatever is new in others (the validation ELBO shows this), and its samples look like blends of "
+        f"training images. Remedies: {', '.join([*unused, 'a smaller `latent`', 'more images'])}"
     )
 
 
 def past_its_best(run: SavedRun) -> str | None:
     """A warning about a run that overfits, whose validation ELBO ended well below its best; else None.
 
-    It must have fallen by more than a nat, by more than 5% of its rise since the first validation, and by more than
-    chance explains (in one of `ONCE_IN` runs, for the best of so many validations), while the training ELBO has not
-    fallen. Runs with another KL weight than 1 are not judged, nor runs with patience, which keep their best weights.
+    The validation ELBO must have fallen by more than one nat, by more than 5% of its rise since the first validation,
+    and by more than chance explains in all but one of `ONCE_IN` runs, given that the best of several validations is
+    always favoured by chance. The training ELBO must not have fallen. Runs with a KL weight other than 1 are not
+    judged, nor are runs with patience, which keep their best weights.
     """
     config, options = run.config, run.options
     known = [r for r in run.log if r.get("elbo") is not None]
@@ -44,19 +45,19 @@ def past_its_best(run: SavedRun) -> str | None:
     if options.patience or not plain or not valid:
         return None
     best, last = max(valid, key=lambda r: r["elbo"]), valid[-1]
-    fallen, se, units = best["elbo"] - last["elbo"], last.get("se_below_best"), last.get("units", 0)
-    if se is None or units < 2 or fallen <= max(1.0, 0.05 * (best["elbo"] - valid[0]["elbo"])):
+    decrease, se, units = best["elbo"] - last["elbo"], last.get("se_below_best"), last.get("units", 0)
+    if se is None or units < 2 or decrease <= max(1.0, 0.05 * (best["elbo"] - valid[0]["elbo"])):
         return None
-    if fallen <= se * t_quantile(1 / (ONCE_IN * len(valid)), units - 1):
+    if decrease <= se * t_quantile(1 / (ONCE_IN * len(valid)), units - 1):
         return None
-    then = [r["elbo"] for r in train if r["step"] <= best["step"]]
-    if then and train[-1]["elbo"] < then[-1]:
+    until_best = [r["elbo"] for r in train if r["step"] <= best["step"]]
+    if until_best and train[-1]["elbo"] < until_best[-1]:
         return None
-    helps = ["`patience=5` keeps the best weights"]
+    remedies = ["`patience=5` keeps the best weights"]
     if config["data"]["facts"]["kind"] == "image" and not options.augment:
-        helps.append("`augment='flip,shift'` delays it")
+        remedies.append("`augment='flip,shift'` delays overfitting")
     return (
         f"the model overfits: the validation ELBO was best at step {best['step']:,} ({best['elbo']:.2f} nats) and has "
-        f"fallen by {fallen:.2f} since (standard error {se:.2f}). "
-        f"{'; '.join([*helps, 'so do more data, or a smaller `latent`'])}"
+        f"fallen by {decrease:.2f} since (standard error {se:.2f}). "
+        f"{'; '.join([*remedies, 'more data or a smaller `latent` reduce it'])}"
     )

@@ -27,7 +27,7 @@ from .optimisers import Optimiser, optimiser
 
 
 class _Pass(nn.Module):
-    """From raw rows to the losses of the objective: the module with all parameters that a step differentiates."""
+    """Maps raw rows to the losses of the objective; the module that holds all parameters of a training step."""
 
     def __init__(self, composition: Composition, augment: Augment | None = None):
         super().__init__()
@@ -105,15 +105,15 @@ class Engine:
         leaves = {n: p.detach().requires_grad_(n in owned) for n, p in self.parameters.items()}
         bf16 = self.settings.precision == "bf16"
         with torch.autocast(raw.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
-            put = {place: leaves[n] for place, n in self.places.items()}
-            losses, stats = call(self.module, put, raw, base, rows, step, c, y)
+            replaced = {place: leaves[n] for place, n in self.places.items()}
+            losses, stats = call(self.module, replaced, raw, base, rows, step, c, y)
         gradients: dict[str, Tensor] = {}
         left = len(losses)
         for group, names in self.groups.items():
             left -= 1
             wanted = [leaves[n] for n in names]
-            found = torch.autograd.grad(losses[group], wanted, retain_graph=left > 0, allow_unused=True)
-            for n, g in zip(names, found, strict=True):
+            group_gradients = torch.autograd.grad(losses[group], wanted, retain_graph=left > 0, allow_unused=True)
+            for n, g in zip(names, group_gradients, strict=True):
                 gradients[n] = torch.zeros_like(leaves[n]) if g is None else g
         self.stats = [*(f"loss/{p}" for p in losses), *stats]
         values = torch.stack([v.detach().float() for v in (*losses.values(), *stats.values())])
@@ -209,22 +209,22 @@ class Engine:
             return run(raw, base, rows, torch.tensor(step, device=device), c, y, coefficients, decay)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that moves, by name: weights, buffers, memory, averages."""
+        """The state of training as tensors by name: weights, buffers, optimiser states and averages."""
         buffers = {f"buffer/{n}": b for n, b in self.module.named_buffers()}
         memory = {f"memory/{n}/{i}": t for n, ts in self.memory.items() for i, t in enumerate(ts)}
         average = {f"average/{n}": t for n, t in self.average.items()}
         return {**{f"weight/{n}": p for n, p in self.parameters.items()}, **buffers, **memory, **average}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `tensors` gave.
+        """Restore the state that `tensors` returned.
 
         Raises:
-            TrainingError: they belong to another model or training, or are damaged.
+            TrainingError: the tensors do not fit this model and its training, or are damaged.
         """
         mine = self.tensors()
         if set(mine) != set(tensors) or any(mine[n].shape != tensors[n].shape for n in mine):
-            odd = sorted(set(mine) ^ set(tensors))[:3]
-            raise TrainingError(f"the checkpoint holds other tensors than this model and training ({', '.join(odd)})")
+            wrong = sorted(set(mine) ^ set(tensors))[:3]
+            raise TrainingError(f"the checkpoint does not fit this model and its training ({', '.join(wrong)})")
         for n, t in mine.items():
             kept = tensors[n]
             # whole numbers are indices and masks that follow from the settings
@@ -239,15 +239,15 @@ class Engine:
         weights = {n: self.average.get(n, p) for n, p in self.parameters.items()}
         kept = set(self.module.state_dict())
         names = {id(p): n for n, p in self.module.named_parameters()}
-        # a layer that stands in the model twice is one parameter with two names
+        # the parameters of a layer that the model contains twice have two names
         tied = {n: weights[names[id(p)]] for n, p in self.module.named_parameters(remove_duplicate=False)}
         return {**tied, **{n: b for n, b in self.module.named_buffers(remove_duplicate=False) if n in kept}}
 
     @contextlib.contextmanager
     def using(self, weights: dict[str, Tensor] | None = None) -> Iterator[nn.Module]:
-        """The module with the weights to use put in, then with the trained ones again."""
+        """The module in evaluation mode with the weights to use; afterwards the weights of training are restored."""
         weights = self.weights_to_use() if weights is None else weights
-        held = {n: self.parameters[n].clone() for n in self.parameters}
+        before = {n: self.parameters[n].clone() for n in self.parameters}
         training = self.module.training
         try:
             for n, p in self.parameters.items():
@@ -256,5 +256,5 @@ class Engine:
             yield self.module
         finally:
             for n, p in self.parameters.items():
-                p.copy_(held[n])
+                p.copy_(before[n])
             self.module.train(training)

@@ -30,14 +30,14 @@ PLAIN = {
 
 @dataclass(frozen=True, repr=False)
 class Knob:
-    """What stands beside the type of a parameter that users may set.
+    """The declaration of a parameter that users may set, annotated beside its type.
 
     Arguments:
         help: one line, without the default.
         low, high: the smallest and the largest value allowed.
         above, below: bounds that are themselves not allowed.
-        heading: of the group that it is listed in; that of the knob before it when empty.
-        when: other choices beside one of which it means something, such as {"network": ["auto", "conv"]}.
+        heading: heading of its group in the help; if empty, it is in the group of the knob before it.
+        when: the choices with which it has an effect, such as {"network": ["auto", "conv"]}; empty for all.
         among: the names to choose from, for a name that is looked up in a mapping.
     """
 
@@ -55,14 +55,14 @@ class Knob:
 
     @property
     def range(self) -> str:
-        """The values allowed, in words; empty where there is no bound."""
+        """The values allowed, in words; empty if there is no bound."""
         lower = f"{self.low:g} or more" if self.low > -math.inf else f"above {self.above:g}"
         upper = f"at most {self.high:g}" if self.high < math.inf else f"below {self.below:g}"
         has_lower, has_upper = max(self.low, self.above) > -math.inf, min(self.high, self.below) < math.inf
         return " and ".join([*[lower] * has_lower, *[upper] * has_upper])
 
     def check(self, name: str, value: Any) -> None:
-        """Raise ChoiceError for a number, or a list with one, outside the range; what is no number passes."""
+        """Raise ChoiceError for a number outside the range, alone or in a list; values that are not numbers pass."""
         for one in value if isinstance(value, tuple | list) else (value,):
             if isinstance(one, bool) or not isinstance(one, int | float):
                 continue
@@ -75,9 +75,9 @@ class Knob:
 class Argument:
     """A choice that a recipe or a part takes, as `vaekit recipes --json` lists it.
 
-    `type` is one of `PLAIN` or "choice", with " | None" where it may be left to the recipe. Where `when` is not empty,
-    the argument means something only beside one of these choices, such as {"prior": ["mixture", "vamp"]}. `range` are
-    the values allowed, in words.
+    `type` is one of `PLAIN` or "choice", with " | None" if it may be left to the recipe. If `when` is not empty, the
+    argument has an effect only with one of these choices, such as {"prior": ["mixture", "vamp"]}. `range` describes the
+    values allowed in words.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Argument:
 
 
 def annotated(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, Any, tuple[Any, ...]]]:
-    """Each parameter of a function, or of a class's constructor, with its type and what is annotated beside it."""
+    """Each parameter of a function, or of a class's constructor, with its type and its further annotations."""
     hints = _hints(function)
     for parameter in inspect.signature(function).parameters.values():
         hint = hints.get(parameter.name, Any)
@@ -121,16 +121,16 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 def knobs(function: Callable[..., Any]) -> dict[str, tuple[Argument, Knob]]:
     """The parameters of a function or class that are annotated with a `Knob`, in order."""
-    found = {}
+    by_name = {}
     for parameter, hint, beside in annotated(function):
         for knob in beside:
             if isinstance(knob, Knob):
-                found[parameter.name] = _argument(parameter, hint, knob), knob
-    return found
+                by_name[parameter.name] = _argument(parameter, hint, knob), knob
+    return by_name
 
 
 def _argument(parameter: inspect.Parameter, hint: Any, knob: Knob) -> Argument:
-    """Of a union the first type that can be written on a command line counts; `None` makes it optional."""
+    """The argument for a parameter; of a union, the first type that can be written on a command line is used."""
     parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     optional = " | None" if type(None) in parts else ""
     for part in parts:
@@ -143,7 +143,7 @@ def _argument(parameter: inspect.Parameter, hint: Any, knob: Knob) -> Argument:
 
 
 def in_range(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which checks its knobs' ranges and choices whenever it is called."""
+    """`function`, with a check of the ranges and choices of its knobs at every call."""
     declared = knobs(function)
     if not declared:
         return function
@@ -151,10 +151,10 @@ def in_range(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def checked(*args: Any, **named: Any) -> Any:
-        given = signature.bind(*args, **named).arguments
+        bound = signature.bind(*args, **named).arguments
         for name, (argument, knob) in declared.items():
-            if name in given:
-                value = given[name]
+            if name in bound:
+                value = bound[name]
                 if isinstance(value, str) and argument.choices and value not in argument.choices:
                     raise ChoiceError(unknown(f"`{name}`", value, argument.choices))
                 knob.check(name, value)

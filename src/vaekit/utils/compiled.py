@@ -16,7 +16,7 @@ import torch
 def _bias_apart() -> Any:
     """Splits addmm into a product and a sum: the bias then fuses with the activation instead of being copied first."""
     from torch._inductor.cpu_vec_isa import pick_vec_isa
-    from torch._inductor.custom_graph_pass import CustomGraphPass  # a second of imports, which eager runs do without
+    from torch._inductor.custom_graph_pass import CustomGraphPass  # takes a second to import
 
     class BiasApart(CustomGraphPass):
         def __call__(self, graph: torch.fx.Graph) -> None:
@@ -33,8 +33,8 @@ def _bias_apart() -> Any:
                     graph.erase_node(node)
 
         def uuid(self) -> Any:
-            # part of the key of torch's cache of graphs, which leaves out the processor's vector instructions: code
-            # written for those of one processor and built for those of another reads and writes beyond its arrays
+            # part of the key of torch's graph cache, which lacks the processor's vector instructions: code generated
+            # for one processor and compiled for another reads and writes beyond the ends of its arrays
             return f"vaekit-bias-apart-1-{pick_vec_isa() if has_compiler() else None}"
 
     return BiasApart()
@@ -43,8 +43,8 @@ def _bias_apart() -> Any:
 def whole_graph(method: Callable[..., Any]) -> Callable[..., Any]:
     """The bound method as one compiled graph, for arguments whose shapes, types and aliasing never change.
 
-    Guards would cost a tenth of a training step on a CPU, so they are dropped; and since graphs are cached by code
-    object, the method gets a code object of its own, or another object's graph could answer in its place.
+    Guards are dropped, because they would take a tenth of a training step on a CPU. Graphs are cached by code object,
+    so the method gets its own code object; otherwise the graph of another object could be called instead.
     """
     function = method.__func__  # type: ignore[attr-defined]
     copy = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
@@ -55,23 +55,23 @@ def whole_graph(method: Callable[..., Any]) -> Callable[..., Any]:
     bound = types.MethodType(copy, method.__self__)  # type: ignore[attr-defined]
     graph = torch.compile(bound, fullgraph=True, dynamic=False, options=options)
 
-    made = False
+    compiled = False
 
     def call(*arguments: Any) -> Any:
-        nonlocal made
-        if made:
+        nonlocal compiled
+        if compiled:
             return graph(*arguments)
-        with torch._dynamo.config.patch(trace_autograd_ops=True):  # torch.autograd.grad in a graph is behind a switch
+        with torch._dynamo.config.patch(trace_autograd_ops=True):  # allows torch.autograd.grad in a graph
             result = graph(*arguments)
-        made = True
+        compiled = True
         return result
 
     return call
 
 
 def is_compile_error(error: Exception) -> bool:
-    """Whether a call failed because its graph could not be made, rather than in running."""
-    dynamo = sys.modules.get("torch._dynamo")  # whoever compiled has imported it
+    """Whether a call failed because its graph could not be compiled, rather than while the graph ran."""
+    dynamo = sys.modules.get("torch._dynamo")  # imported if anything was compiled
     failed = dynamo is not None and isinstance(error, dynamo.exc.TorchDynamoException)
     return failed or "Inductor" in type(error).__name__
 

@@ -112,8 +112,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise RunError(f"cannot write {path}: it is a folder or a device, not a file; choose another name")
     part = part_of(path)
     try:
-        with open(part, "xb") as made:
-            mode = os.fstat(made.fileno()).st_mode
+        with open(part, "xb") as file:
+            mode = os.fstat(file.fileno()).st_mode
         write(part)
         with contextlib.suppress(OSError):  # some file systems have no modes
             os.chmod(part, mode)  # safetensors creates files that only their owner can read
@@ -138,7 +138,7 @@ def unwritable(path: Path, error: OSError) -> RunError:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be created in `folder`; tried, because permissions do not show a read-only file system."""
+    """Whether files can be created in `folder`; creates one, because permissions do not show a read-only disk."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True

@@ -16,8 +16,8 @@ GROUP = "vaekit.parts"
 
 
 @functools.cache
-def found() -> tuple[EntryPoint, ...]:
-    """The entry points of all installed plug-ins; nothing is imported."""
+def installed() -> tuple[EntryPoint, ...]:
+    """The entry points of all installed plug-ins, which are not imported."""
     return tuple(entry_points(group=GROUP))
 
 
@@ -30,13 +30,13 @@ def load_plugins() -> None:
 
     A register calls this before it is read; a plug-in may read registers while it is imported.
     """
-    for entry in found():
+    for entry in installed():
         if entry in _begun:
             continue
         _begun.add(entry)
         try:
             entry.load()
-        except Exception as error:  # whatever another package raises on import
+        except Exception as error:  # another package may raise anything when it is imported
             _failed[_package(entry)] = f"{type(error).__name__}: {error}"
             warnings.warn(
                 f"the plug-in {entry.value} of the package {_package(entry)} is left out, because it could not be "
@@ -53,11 +53,11 @@ _failed: dict[str, str] = {}
 def package_of(module: str) -> str | None:
     """The installed package whose plug-in a module belongs to; None for modules of vaekit and of the user."""
     root = module.partition(".")[0]
-    return next((_package(entry) for entry in found() if entry.module.partition(".")[0] == root), None)
+    return next((_package(entry) for entry in installed() if entry.module.partition(".")[0] == root), None)
 
 
 def why_absent(package: str) -> str | None:
-    """Why what a package registers is not there, with the remedy; None where its plug-in is loaded."""
+    """Why the parts that a package registers are unavailable, and a remedy; None if its plug-in is loaded."""
     load_plugins()
     if package in _failed:
         return f"the package {package} could not be imported ({_failed[package]}): repair or reinstall it"

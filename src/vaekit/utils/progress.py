@@ -48,7 +48,7 @@ class Progress(ABC):
 
     Attributes:
         stop: set it to True to end training after the current step; the run is saved and marked `interrupted`.
-        unit: what one example is, in the plural: images, signals or rows.
+        unit: the word for examples, in the plural: images, signals or rows.
     """
 
     stop = False
@@ -65,7 +65,7 @@ class Progress(ABC):
         """Report the numbers of a step.
 
         Arguments:
-            step, horizon: steps done, and steps in all.
+            step, horizon: steps done, and total steps.
             epoch: passes through the training data, as a fraction.
             train, valid: latest ELBO, rate and distortion in nats per example; `valid` also has the step.
             per_second: training examples per second.

@@ -23,11 +23,11 @@ class Part:
     """A class or function that was registered by name.
 
     Arguments:
-        kind: what it is: "prior", "objective", ...
-        name: what it is called on the command line.
+        kind: the kind of part: "prior", "objective", ...
+        name: its name on the command line.
         build: the class or function.
-        paper: where it comes from.
-        traits: what its register knows of it besides.
+        paper: the paper that it comes from.
+        traits: further properties that its register records.
     """
 
     kind: str
@@ -38,18 +38,18 @@ class Part:
 
     @cached_property
     def knobs(self) -> dict[str, Argument]:
-        """What users may set, in the order of its signature."""
+        """The arguments that users may set, in the order of its signature."""
         return {name: argument for name, (argument, _) in knobs(self.build).items()}
 
     @property
     def package(self) -> str | None:
-        """The package whose plug-in registered it; None for vaekit's own and for what a script registered."""
+        """The package whose plug-in registered the part; None for parts of vaekit and of scripts."""
         return package_of(self.build.__module__)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A part that was chosen, and the knobs that were set for it; those left out keep their defaults."""
+    """A chosen part and the values of its knobs; knobs without a value keep their defaults."""
 
     part: Part
     knobs: Mapping[str, Any]
@@ -61,21 +61,21 @@ class Chosen:
 
     @property
     def traits(self) -> Mapping[str, Any]:
-        """What the part's register knows of it."""
+        """The part's traits."""
         return self.part.traits
 
     def make(self, **context: Any) -> Any:
-        """Build it, its parameters that are no knobs taken from the context by name."""
+        """Build the part; parameters that are not knobs are taken from `context` by name."""
         wanted = inspect.signature(self.part.build).parameters
         return self.part.build(**{n: v for n, v in context.items() if n in wanted}, **self.knobs)
 
 
 class Named(Mapping[str, Entry]):
-    """Entries by name, in the order of their registration; those of installed plug-ins are among them.
+    """Entries by name, in the order of registration, including those of installed plug-ins.
 
     Arguments:
         kind: "recipe", "study", ...
-        called: the kind as an error for an unknown name writes it, where it is not `kind`.
+        called: the name of the kind in the error for an unknown name; by default `kind`.
     """
 
     def __init__(self, kind: str, called: str = ""):
@@ -84,12 +84,12 @@ class Named(Mapping[str, Entry]):
         self._origins: dict[str, str] = {}
 
     def put(self, name: str, entry: Entry, origin: str) -> Entry:
-        """Hold an entry, and return it. One of the same origin, such as a cell that is run again, replaces the last.
+        """Add an entry and return it. It replaces an entry of the same origin, as when a notebook cell is run again.
 
         Arguments:
-            name: of the entry.
-            entry: what is held.
-            origin: where it is defined: module, and name in it.
+            name: name of the entry.
+            entry: the entry.
+            origin: where the entry is defined: module, and name in it.
 
         Raises:
             ChoiceError: the name is taken by an entry of another origin.
@@ -128,7 +128,7 @@ class Register(Named[Part]):
 
     Arguments:
         kind: "prior", "objective", ...
-        context: what a part is built from, by the name of its parameter, each with what it is.
+        context: the parameters that a part may have besides its knobs, by name, each with a description.
     """
 
     def __init__(self, kind: str, context: Mapping[str, str]):
@@ -139,7 +139,7 @@ class Register(Named[Part]):
         """Decorate a class or function to register it as `name`; its knobs are then checked at every call.
 
         Raises:
-            ChoiceError: the name is taken, or a parameter is neither a knob, nor of the context, nor has a default.
+            ChoiceError: the name is taken, or a parameter is neither a knob nor in the context and has no default.
         """
 
         def register(build: Builder) -> Builder:

@@ -145,14 +145,14 @@ MODELS = {
 }
 """Names of models in papers, without hyphens, and the recipes in vaekit."""
 FEW = 15
-"""Up to so many names are listed in full even if one of them is suggested."""
+"""Up to this many names are all listed, even after a suggestion."""
 
 
 def meant(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The name in `known` that `name` most likely means: a synonym, else the closest spelling; None if none is close.
 
     Arguments:
-        cutoff: least similarity of spellings, from 0 to 1, as for `difflib.get_close_matches`.
+        cutoff: minimum similarity of spellings, from 0 to 1, as for `difflib.get_close_matches`.
     """
     known = list(known)
     plain = name.lower().replace("-", "_")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 LARGEST = 2**63
-"""Limit of whole numbers: torch and NumPy cannot hold larger ones."""
+"""Upper limit of whole numbers: torch and NumPy cannot hold larger ones."""
 
 
 def mismatch(value: Any, annotation: Any, where: str = "it") -> str | None:

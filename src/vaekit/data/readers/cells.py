@@ -105,8 +105,8 @@ class Table:
 
     Args:
         columns: (N,) each, by name.
-        names: of all columns, including those that were not read.
-        unnamed: those of the columns read that have no name in the header; their names are generated.
+        names: names of all columns, including those that were not read.
+        unnamed: those columns read that have no name in the header; their names are generated.
         nameless: whether any column, read or not, has no name in the header.
         words: texts that stood for missing numbers.
         notes: messages to the user about the reading.

@@ -37,7 +37,7 @@ def read(
     """The columns of a file of delimited text.
 
     Args:
-        path: of the file.
+        path: path of the file.
         delimiter, header, decimal: as for `load`; None to infer them. If `expected` is given, `decimal` is only used
             if the decimal sign cannot be inferred from the file.
         texts: columns to keep as text.
@@ -140,10 +140,10 @@ def _a_fraction(columns: dict[str, Array]) -> tuple[str, str] | None:
 
 @dataclass
 class _Reading:
-    """Reads columns of a file; a column becomes numbers if all its cells are.
+    """Reads columns of a file. A column becomes numeric if all its cells are numbers.
 
     Args:
-        text, dialect: of the file.
+        text, dialect: the text and the dialect of the file.
         wanted: the columns to read.
         texts: those of them to keep as text.
         padded: whether cells keep their leading blanks.

@@ -32,7 +32,7 @@ class Dialect:
 
     Args:
         delimiter: one character; a blank stands for any number of blanks and tabs.
-        names: of the columns.
+        names: names of the columns.
         skip: number of lines before the first row of data.
         decimal: the decimal sign.
         certain: whether the decimal sign was given, or no other fits.
@@ -161,7 +161,7 @@ def _numeric(cell: str) -> bool:
 
 
 def _likeliest(lines: Sequence[str]) -> str:
-    """The delimiter that gives most rows the same number of cells; among equal ones, that with most numbers."""
+    """The delimiter that gives most rows the same number of cells; among equals, the one with the most numbers."""
     best, best_rank = ",", (0.5, float("inf"))
     for delimiter in DELIMITERS.values():
         rows, _ = _rows(lines, delimiter)
@@ -181,7 +181,10 @@ def _likeliest(lines: Sequence[str]) -> str:
 def _names(
     rows: list[list[str]], comments: Sequence[str], delimiter: str, header: str | None, expected: Sequence[str]
 ) -> tuple[list[str] | None, list[str]]:
-    """The names of the columns, from the first row (then the row itself) or a comment, or None; and notes."""
+    """The names of the columns, or None, and notes.
+
+    The names are the first row itself, or come from a comment.
+    """
     first, rest = rows[0], rows[1:]
     if header == "yes":
         return first, []

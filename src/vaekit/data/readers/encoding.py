@@ -35,7 +35,7 @@ class Text:
     """A file of text and how to read it.
 
     Args:
-        path: of the file.
+        path: path of the file.
         encoding: name of a codec of Python.
         notes: messages to the user about the encoding.
     """

@@ -34,9 +34,9 @@ class Head:
     """The header of an image file.
 
     Attributes:
-        height, width: in pixels, after rotation by EXIF.
+        height, width: size in pixels, after rotation by EXIF.
         grey, opaque: whether the image is grey, and whether it has no transparency.
-        mode: of Pillow.
+        mode: mode of the image in Pillow.
         deep: whether its channels have more than 8 bits, of which Pillow reads the higher 8.
         frames: number of images (pages, frames) in the file.
     """
@@ -101,7 +101,7 @@ def _opened(file: Path) -> "Iterator[Image.Image]":
 
 
 def head_of(file: Path) -> Head:
-    """What the first bytes of an image file say."""
+    """The header of an image file."""
     with _opened(file) as image:
         width, height = image.size
         turn = _turn(image)

@@ -43,7 +43,8 @@ def folder(
     size: Annotated[str | int | None, Knob("resize to this size: 64 or 64x48 (height x width)")] = None,
     background: Annotated[str, Knob("colour behind transparent images")] = "white",
     pixel_range: Annotated[
-        str | None, Knob("LOW,HIGH: what becomes black and white of images with more than 8 bits; else inferred")
+        str | None,
+        Knob("LOW,HIGH: the values that become black and white in images with more than 8 bits; else inferred"),
     ] = None,
     skip_bad: Annotated[bool, Knob("leave unreadable images out")] = False,
     table: Annotated[
@@ -260,29 +261,29 @@ def _notes(heads: list[Head], size: tuple[int, int], span: tuple[float, float] |
     """Messages about images that were rescaled, clipped, resized or read in part; `clipped` values of each image."""
     n, notes = len(heads), []
 
-    def these(count: int, has: str, have: str) -> str:
+    def images(count: int, has: str, have: str) -> str:
         return f"the image {has}" if n == 1 else f"{count} of {n} images {have}"
 
     low, high = span or (0, FULL)
     if wide := [head for head in heads if head.wide]:
         notes.append(
-            f"{these(len(wide), 'has', 'have')} more than 8 bits: values {low:g}..{high:g} are rescaled to 0..255"
+            f"{images(len(wide), 'has', 'have')} more than 8 bits: values {low:g}..{high:g} are rescaled to 0..255"
         )
     if span and (narrow := n - len(wide)):
-        notes.append(f"{these(narrow, 'has', 'have')} 8 bits: the range {low:g}..{high:g} does not apply")
+        notes.append(f"{images(narrow, 'has', 'have')} 8 bits: the range {low:g}..{high:g} does not apply")
     if outside := sum(count > 0 for count in clipped):
         share = sum(clipped) / sum(head.height * head.width for head in wide)
         notes.append(
-            f"{these(outside, 'has', 'have')} values outside {low:g}..{high:g}, which are clipped: "
+            f"{images(outside, 'has', 'have')} values outside {low:g}..{high:g}, which are clipped: "
             f"{counted(sum(clipped), 'value')}, {100 * share:.2g}% of all"
         )
     if other := [head for head in heads if (head.height, head.width) != size]:
         notes.append(
-            f"{these(len(other), 'has', 'have')} another size ({other[0].height}x{other[0].width}): resized to "
+            f"{images(len(other), 'has', 'have')} another size ({other[0].height}x{other[0].width}): resized to "
             f"{size[0]}x{size[1]} (height x width)"
         )
     if deep := sum(head.deep for head in heads):
-        notes.append(f"{these(deep, 'has', 'have')} more than 8 bits per channel: only the higher 8 bits are read")
+        notes.append(f"{images(deep, 'has', 'have')} more than 8 bits per channel: only the higher 8 bits are read")
     if several := [head.frames - 1 for head in heads if head.frames > 1]:
         notes.append(
             f"{len(several)} of {counted(n, 'file')} {'holds' if n == 1 else 'hold'} several images (pages, frames): "
@@ -299,7 +300,7 @@ def one(
     Args:
         file: the image.
         size: (height, width) to resize it to.
-        colour: behind a transparent image.
+        colour: colour behind a transparent image.
         grey: whether to convert it to grey.
         pixel_range: as for `folder`.
 

@@ -117,7 +117,7 @@ def source(
     (batch and batch_names). A note lists the unused arrays. Labels may be texts, the names of the classes.
 
     Args:
-        path: of the file.
+        path: path of the file.
         x_key: name of the array with the data, if it is not a usual one.
         cache: the cache folder, if not the default.
         progress: called while large arrays are joined in the cache.
@@ -125,8 +125,8 @@ def source(
     Raises:
         DataError: the file is not a .npz file, is damaged, has no array with data, or holds data as Python objects.
     """
-    found = _source(path, x_key, cache, progress)
-    return replace(found, notes=(*found.notes, *hint(found))) if to_train and label is None else found
+    read = _source(path, x_key, cache, progress)
+    return replace(read, notes=(*read.notes, *hint(read))) if to_train and label is None else read
 
 
 def _source(path: Path, x_key: str | None, cache: str | Path | None, progress: Progress | None) -> Source:

@@ -20,7 +20,7 @@ Read = TypeVar("Read", bound=Callable[..., Source])
 
 CONTEXT = {
     "label": "column with the labels, or None",
-    "group": "column whose rows of equal value stay in one split, or None",
+    "group": "column with groups, whose rows stay in one split, or None",
     "kind": "kind of the data, if the user gives it",
     "schema": "columns that a table must have; empty to infer them",
     "missing": "whether values may be missing",
@@ -36,7 +36,7 @@ class Reader:
     """A format that can be read.
 
     Attributes:
-        name: of the format.
+        name: name of the format.
         what: the kind of source, with an article: "a .npz file".
         read: the function that reads a source.
         reads: whether a path has this format, by its name or by the content of a folder.
@@ -71,7 +71,7 @@ class Reader:
 
         Arguments:
             source: path or object to read.
-            options: of this format.
+            options: options of this format.
             asked: the source as the user wrote it, for messages.
             context: values for the names in `CONTEXT`, and further general options; `read` gets those that it accepts.
 
@@ -81,10 +81,10 @@ class Reader:
         """
         self.check(options, context, asked)
         accepted = {name: value for name, value in context.items() if name in CONTEXT and name in self.hints}
-        given = {name: value for name, value in options.items() if value is not None}
+        chosen = {name: value for name, value in options.items() if value is not None}
         for name, (_, knob) in knobs(self.read).items():
-            knob.check(name, given.get(name))
-        return self.read(source, **accepted, **given)
+            knob.check(name, chosen.get(name))
+        return self.read(source, **accepted, **chosen)
 
     def check(self, options: Mapping[str, Any], general: Mapping[str, Any], asked: str = "") -> None:
         """Raise the errors of `__call__` for options that do not exist or do not apply to this format."""
@@ -125,12 +125,12 @@ def reader(
     """
 
     def register(read: Read) -> Read:
-        made = Reader(name, what, read, reads, files, excludes or {})
+        registered = Reader(name, what, read, reads, files, excludes or {})
         if name in READERS:
             raise ChoiceError(f"a reader {name!r} exists already, {READERS[name].read}: choose another name")
         _, *parameters = annotated(read)
         for parameter, _, _ in parameters:
-            option = made.options.get(parameter.name)
+            option = registered.options.get(parameter.name)
             if option is None and parameter.name not in CONTEXT and parameter.default is parameter.empty:
                 raise ChoiceError(
                     f"reader {name!r}: annotate the parameter `{parameter.name}` with a Knob and give it a default, or "
@@ -145,7 +145,7 @@ def reader(
                         f"reader {name!r}: the option `{parameter.name}` is of type {option.type}, but of type "
                         f"{same.type} in the reader {other.name!r}: choose another name"
                     )
-        READERS[name] = made
+        READERS[name] = registered
         return read
 
     return register

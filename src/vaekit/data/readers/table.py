@@ -26,12 +26,12 @@ LABEL = ("label", "y", "class")
 Types = Annotated[
     str | Mapping[str, str] | None,
     Knob(
-        "what columns are, instead of what is inferred: NAME=KIND,... of real, binary, categorical, counts, drop; a "
-        "name that holds a comma is quoted as in CSV"
+        "kinds of columns that are inferred wrongly: NAME=KIND,... with real, binary, categorical, counts or drop; a "
+        "name with a comma is quoted as in CSV"
     ),
 ]
 Drop = Annotated[list[str] | str | Sequence[str] | None, Knob("a column to leave out; may be given several times")]
-DecimalSign = Annotated[Decimal | str | None, Knob("what separates the fraction of a number; else inferred")]
+DecimalSign = Annotated[Decimal | str | None, Knob("decimal sign of numbers; else inferred")]
 
 
 def is_table(path: Path) -> bool:
@@ -79,7 +79,7 @@ def source(
     drop: Drop = None,
     delimiter: Annotated[
         str | None,
-        Knob("what separates cells: a character, tab, semicolon, pipe, comma or blank; else inferred"),
+        Knob("separator of cells: a character, tab, semicolon, pipe, comma or blank; else inferred"),
     ] = None,
     header: Annotated[
         Header | str | bool | None, Knob("whether the first line holds the names of the columns; else inferred")
@@ -100,11 +100,11 @@ def source(
     a label. An empty cell is a missing value (nan), and so are texts such as NA and ?.
 
     Args:
-        path: of the file.
-        types: by name, or as one text: "age=counts,zip=categorical".
+        path: path of the file.
+        types: kinds of columns by name, or as one text: "age=counts,zip=categorical".
         drop, delimiter, header, decimal: see the help of these options.
         label, group: columns that are not data; False for no label.
-        kind: of the table: "counts" makes every column counts, any other kind none of them.
+        kind: kind of the table: "counts" makes every column counts, any other kind makes none of them counts.
         schema: the columns to read, whose categories keep their codes; other columns are left out.
         missing: with a schema, whether a text that is not a category is a missing value instead of an error.
         to_train: whether a missing label, group or column to drop is an error. If not, a table without a schema must
@@ -129,9 +129,9 @@ def source(
         expected=[column.name for column in schema],
         numeric=numeric,
     )
-    found = _checked(table, str(path), label, group, kind, chosen, dropped, tuple(schema), missing, to_train)
-    given = {**_as_options(types, dropped), "delimiter": delimiter, "header": first_line, "decimal": decimal}
-    return replace(found, options={name: value for name, value in given.items() if value} | found.options)
+    checked = _checked(table, str(path), label, group, kind, chosen, dropped, tuple(schema), missing, to_train)
+    options = {**_as_options(types, dropped), "delimiter": delimiter, "header": first_line, "decimal": decimal}
+    return replace(checked, options={name: value for name, value in options.items() if value} | checked.options)
 
 
 @reader("frame", "a frame (pandas, polars, pyarrow)")
@@ -157,8 +157,8 @@ def frame(
     if to_train and (index := frames.index_names(x)):
         note = f"the index ({listed(index)}) is not used; `reset_index()` makes it a column"
         table = replace(table, notes=(note, *table.notes))
-    found = _checked(table, name, label, group, kind, chosen, dropped, tuple(schema), missing, to_train)
-    return replace(found, options=_as_options(types, dropped) | found.options)
+    checked = _checked(table, name, label, group, kind, chosen, dropped, tuple(schema), missing, to_train)
+    return replace(checked, options=_as_options(types, dropped) | checked.options)
 
 
 def _dropped(drop: str | Sequence[str] | None) -> list[str]:

@@ -1,4 +1,4 @@
-// From A to B: a path along a line or an arc, as a strip and as a film.
+// Interpolation from A to B along a line or an arc, as a strip and as a film.
 import { meta } from "./blobs.js";
 import { corners } from "./corners.js";
 import { code, D, data, describe } from "./data.js";
@@ -14,7 +14,7 @@ const STEPS = 11, FRAMES = 24, PERIOD = 2500; // milliseconds of the film from A
 let kind = meta.latent.gaussian_prior ? "slerp" : "lerp";
 const path = (a, b, t) => (kind === "slerp" ? slerp(a, b, t) : lerp(a, b, t));
 
-/** The decoded path from A to B in n steps; null, with a message, where A or B is missing. */
+/** The decoded path from A to B in n steps; null, with a message, if A or B is missing. */
 async function decodePath(n) {
   if (!state.a || !state.b) {
     announce("Choose A and B first.");
@@ -50,7 +50,7 @@ async function saveGif() {
   save("between.gif", gif([...frames, ...frames.slice(1, -1).reverse()]));
 }
 
-/** One end of the path: its picture, what it is, and buttons that choose it. */
+/** One end of the path: its picture, its name, and buttons that choose it. */
 function slot(name) {
   const face = picture(112, { "aria-label": name.toUpperCase() }), words = h("p", { class: "muted" }, "current code");
   const use = (z, anchor) => {

@@ -20,7 +20,7 @@ export async function bytes(name) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** A blob as numbers; float16 becomes float32. Null where the page has none or it is empty. */
+/** A blob as numbers; float16 becomes float32. Null if the page has no such blob or it is empty. */
 export async function numbers(name) {
   const about = meta.blobs[name];
   if (!about || about.shape.some((n) => n === 0)) return null;

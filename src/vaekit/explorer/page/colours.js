@@ -18,7 +18,7 @@ export function category(i) {
 
 export const css = ([r, g, b]) => `rgb(${r} ${g} ${b})`;
 
-// stops of a sequence that rises evenly in lightness (in the manner of viridis, Smith and van der Walt 2015)
+// stops of a sequence that rises evenly in lightness (like viridis, Smith and van der Walt 2015)
 const SEQUENCE = [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129], [92, 200, 99], [170, 220, 50], [253, 231, 37]];
 
 /** A colour of the sequence, t in [0, 1]. */

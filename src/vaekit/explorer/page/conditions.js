@@ -1,4 +1,4 @@
-// The entries of a code that are chosen: the class of a model with class latents, and the condition.
+// Controls for the entries of a code that are given rather than inferred: class latents and the condition.
 import { meta } from "./blobs.js";
 import { D, free } from "./data.js";
 import { change, state } from "./state.js";
@@ -6,7 +6,7 @@ import { h } from "./ui.js";
 
 const L = meta.latent;
 
-/** A menu for n entries, from `first` on, of which one is 1 and the others are 0. */
+/** A menu for the n entries from `first` on, one of which is 1 and the others 0. */
 function classMenu(name, first, n) {
   const choose = (event) => {
     const z = Float32Array.from(state.z).fill(0, first, first + n);

@@ -1,4 +1,4 @@
-// The run's data in this page: codes, labels, scores, thumbnails, and their places on each map.
+// The run's data in this page: codes, labels, scores, thumbnails, and the positions of the data on each map.
 import { meta, numbers } from "./blobs.js";
 import { dot, quantile, shareBelow } from "./maths.js";
 import { SIZE } from "./picture.js";
@@ -21,7 +21,7 @@ export const hasThumb = (i) => data.thumbs !== null && i >= 0 && i < meta.blobs.
 /** Whether the thumbnails are the data at full size. */
 const wholeThumbs = () => data.thumbs !== null && meta.blobs.thumbs.shape.slice(1).reduce((a, b) => a * b, 1) === SIZE;
 
-/** x (C, H, W) of a datum; null where its thumbnail is missing or reduced. */
+/** x (C, H, W) of a datum; null if its thumbnail is missing or reduced. */
 export function datum(i) {
   if (!hasThumb(i) || !wholeThumbs()) return null;
   const [, h, w] = meta.blobs.thumbs.shape, x = new Float32Array(SIZE);
@@ -46,7 +46,7 @@ export function describe(i) {
   return `${split} example ${data.row ? data.row[i] : i}${label}`;
 }
 
-/** Places (2n) of the data on a map, in its own units. */
+/** Positions (2n) of the data on a map, in the map's own units. */
 export function places(map, [i, j]) {
   if (map === "tsne") return data.tsne;
   const out = new Float32Array(2 * data.n);
@@ -70,7 +70,7 @@ export function project(z) {
   return pca.components.map((c) => dot(c, z) - dot(c, pca.mean));
 }
 
-/** z moved so that the map's point is (u, v): two latents set, or a shift within the plane. Null on a map that cannot be inverted. */
+/** z changed so that it lies at (u, v) on the map: two latents set, or a shift within the plane. Null if the map cannot be inverted. */
 export function moved(z, map, [i, j], u, v) {
   const out = Float32Array.from(z);
   if (map === "pair") {
@@ -83,7 +83,7 @@ export function moved(z, map, [i, j], u, v) {
   return out.map((value, k) => value + (u - a) * pca.components[0][k] + (v - b) * pca.components[1][k]);
 }
 
-// --- how far from the data --------------------------------------------------------------------------------------
+// --- distance from the data --------------------------------------------------------------------------------------
 
 const off = meta.off;
 export function distance(z) {
@@ -99,7 +99,7 @@ const logNormal = (z) => {
 };
 
 let usual = null;
-/** How typical z is: {share: of the data closer to the mean, density: log p(z), range: of 98 % of prior samples, away: whether it is unusual}. */
+/** How typical z is: {share: share of the data closer to the mean, density: log p(z), range: range of 98 % of prior samples, away: whether z is unusual}. */
 export function whereabouts(z) {
   const share = shareBelow(off.distance_quantiles, distance(z));
   const result = { distance: distance(z), share, away: share >= 0.995, density: null, range: null };

@@ -1,4 +1,4 @@
-// Directions of change in the code: from one group of data to another, or A - B.
+// Edits of the code along a direction: from one group of data to another, or A - B.
 import { meta } from "./blobs.js";
 import { D, data, free } from "./data.js";
 import { decode } from "./engine.js";
@@ -17,7 +17,7 @@ function editor(place) {
     type: "range", min: "-2", max: "2", step: "any", value: "0", "aria-label": "Strength of the edit",
     oninput: (e) => apply(Number(e.target.value)),
   });
-  const words = h("p", { class: "muted" }, "No direction chosen yet."), strip = h("div", { class: "strip wide" }), value = h("output", {}, "0.00");
+  const words = h("p", { class: "muted" }, "No direction is chosen yet."), strip = h("div", { class: "strip wide" }), value = h("output", {}, "0.00");
   const along = (t) => Float32Array.from(base, (v, k) => v + t * direction[k]);
   function apply(t) {
     if (!direction) return announce("Choose a direction first.");
@@ -62,7 +62,7 @@ function editor(place) {
 
 const examples = (n) => `${n.toLocaleString("en")} example${n === 1 ? "" : "s"}`;
 
-/** Use the difference between the mean codes of two groups, each given by a test of a datum's index. */
+/** Use the difference between the mean codes of two groups; each group is a predicate of a datum's index. */
 function useDifference(use, inTo, inFrom, text) {
   const to = meanCode(data.z, D, inTo), from = meanCode(data.z, D, inFrom);
   if (!to.count || !from.count) return announce("Each group must contain at least one example.");

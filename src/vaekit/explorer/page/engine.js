@@ -1,4 +1,4 @@
-// Requests to the worker. Each channel keeps only its newest waiting request, so that dragging makes no queue.
+// Requests to the worker. Each channel keeps only its newest waiting request, so that dragging builds up no queue.
 import { bytes, meta } from "./blobs.js";
 import { normals, uniforms } from "./maths.js";
 
@@ -64,7 +64,7 @@ async function run(graph, inputs, n, seed) {
   return { result, ms };
 }
 
-/** Run a graph on a channel; null where a newer request has replaced this one. */
+/** Run a graph on a channel; null if a newer request has replaced this one. */
 export function request(channel, graph, inputs, n, seed = 1) {
   const line = channels.get(channel) ?? { busy: false, next: null };
   channels.set(channel, line);

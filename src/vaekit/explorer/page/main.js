@@ -1,4 +1,4 @@
-// Assembles the page: first what needs no decoder, then, once the graphs run, what is decoded.
+// Assembles the page: first the parts that need no decoder, then, when the graphs are ready, the decoded parts.
 import { meta } from "./blobs.js";
 import { build as between } from "./between.js";
 import { code, load } from "./data.js";

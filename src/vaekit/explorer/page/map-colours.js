@@ -14,14 +14,14 @@ const UNITS = {
 
 const scores = () => ({ logpx: data.logpx, error: data.error })[state.colour] ?? null;
 
-/** 101 quantiles of the scores that colour the points; null where no score does. */
+/** 101 quantiles of the scores that colour the points; null if no score does. */
 export function scoreQuantiles() {
   if (!scores()) return null;
   const sorted = Float32Array.from(scores()).filter(Number.isFinite).sort();
   return Array.from({ length: 101 }, (_, i) => quantile(sorted, i / 100));
 }
 
-/** The function that gives the colour of point i, groups apart. */
+/** A function that returns the colour of point i, apart from groups. */
 function colouring(quantiles) {
   const grey = dark() ? [150, 160, 170] : [110, 120, 130], values = scores();
   if (state.colour === "label" && data.label) return (i) => (data.label[i] === NONE ? grey : category(data.label[i]));
@@ -59,7 +59,7 @@ function ramp(quantiles) {
     end(quantiles[99]), h("span", { class: "muted" }, UNITS[state.colour])];
 }
 
-/** What the legend holds for the present colours; `repaint` is called after a class was shown or hidden. */
+/** The content of the legend for the current colours; `repaint` is called after a class was shown or hidden. */
 export function legendOf(plane, quantiles, repaint) {
   if (state.colour === "label" && meta.labels) return classButtons(plane, repaint);
   return quantiles ? ramp(quantiles) : [];

@@ -19,7 +19,7 @@ export function layers() {
 }
 
 export class Drawing {
-  lasso = null; // places on the screen while the reader draws around points
+  lasso = null; // positions on the screen while the reader draws around points
   #waiting = false;
   #stale = true;
 
@@ -44,7 +44,7 @@ export class Drawing {
     this.refresh();
   }
 
-  /** Draw all of it again, after the view has changed. */
+  /** Redraw the whole map after the view has changed. */
   refresh() {
     this.render();
     this.tiles();
@@ -103,7 +103,7 @@ export class Drawing {
     context.globalAlpha = 1;
   }
 
-  /** With two latents, decoded pictures from all over the plane lie behind the points. */
+  /** With two latents, decoded pictures from the whole plane are drawn behind the points. */
   tiles = debounced(async () => {
     const { plane, parts: { back } } = this, { clientWidth, clientHeight } = plane.field;
     back.getContext("2d").clearRect(0, 0, back.width, back.height);

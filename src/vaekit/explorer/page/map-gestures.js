@@ -1,4 +1,4 @@
-// What the pointer, the wheel and the keyboard do on the map.
+// Actions of the pointer, the wheel and the keyboard on the map.
 import { code, moved } from "./data.js";
 import { CLICK } from "./map-plane.js";
 import { change, groups, state } from "./state.js";
@@ -6,7 +6,7 @@ import { announce } from "./ui.js";
 
 const DRAG = 60; // pixels within which dragging finds a point, on a map that codes cannot be projected to
 
-/** Move the current code to a place on the screen, or to the datum nearest to it. */
+/** Move the current code to a position on the screen, or to the datum nearest to it. */
 function moveCode(plane, x, y) {
   const z = moved(state.z, state.map, state.pair, ...plane.toMap(x, y));
   if (z) return change({ z, anchor: -1 });
@@ -33,7 +33,7 @@ const local = (field, event) => {
   return [event.clientX - box.left, event.clientY - box.top];
 };
 
-/** Moving the code, panning, pinching and selecting; `chart` is what map.js makes. */
+/** Moving the code, panning, pinching and selecting; `chart` is the chart of map.js. */
 export function onPointer(field, chart) {
   const { plane, drawing, hover } = chart, touches = new Map();
   let travelled = 0, start = null;

@@ -19,7 +19,7 @@ function drawThumb(face, image) {
   context.drawImage(small, 0, 0, face.width, face.height);
 }
 
-/** A card with `.element`, `.show(x, y)` for the point near a place on the screen, and `.hide()`. */
+/** A card with `.element`, `.show(x, y)` for the point near a position on the screen, and `.hide()`. */
 export function hoverCard(plane) {
   const face = picture(112), words = h("p", {}), element = h("div", { class: "hover", hidden: true }, face, words);
   let hovered = -1;

@@ -1,4 +1,4 @@
-// The plane of the map: where the data lie in it, which part of it is in view, and its coordinates in pixels.
+// The plane of the map: the positions of the data, the part of the plane in view, and its coordinates in pixels.
 import { data, places, project } from "./data.js";
 import { quantile } from "./maths.js";
 import { finder } from "./scatter.js";
@@ -33,7 +33,7 @@ export class Plane {
     return this.#view.zoom;
   }
 
-  /** Take the places of the chosen map, and bring all of them into view. */
+  /** Take the positions on the chosen map, and bring all of them into view. */
   survey() {
     this.places = places(state.map, state.pair);
     const us = [], vs = [], step = Math.max(1, Math.floor(this.n / 5000));
@@ -57,7 +57,7 @@ export class Plane {
     return [this.#view.zoom / (unit * ratio), this.#view.zoom / unit];
   }
 
-  /** What takes the map's coordinates to clip space. */
+  /** The transformation from the map's coordinates to clip space. */
   transform() {
     const [su, sv] = this.scale();
     return { scale: [su, sv], shift: [-this.#view.u * su, -this.#view.v * sv] };
@@ -84,14 +84,14 @@ export class Plane {
     return this.near(...this.toMap(x, y), ...this.reach(pixels));
   }
 
-  /** Shift the view as if the map were dragged between two places on the screen. */
+  /** Shift the view as if the map were dragged between two positions on the screen. */
   pan(from, to) {
     const [u0, v0] = this.toMap(...from), [u1, v1] = this.toMap(...to);
     this.#view.u += u0 - u1;
     this.#view.v += v0 - v1;
   }
 
-  /** Zoom about a place on the screen, by default the centre. */
+  /** Zoom about a position on the screen, by default the centre. */
   zoomBy(factor, x = this.field.clientWidth / 2, y = this.field.clientHeight / 2) {
     const [u0, v0] = this.toMap(x, y);
     this.#view.zoom = Math.min(200, Math.max(0.5, this.#view.zoom * factor));
@@ -100,13 +100,13 @@ export class Plane {
     this.#view.v += v0 - v1;
   }
 
-  /** Where a code lies on the map; null on a map that codes cannot be projected to. */
+  /** The position of a code on the map; null on a map that codes cannot be projected to. */
   placeOf(z) {
     if (state.map === "pair") return [z[state.pair[0]], z[state.pair[1]]];
     return state.map === "pca" ? project(z) : null;
   }
 
-  /** Where the current code lies on the map; null where that is unknown. */
+  /** The position of the current code on the map; null if it is unknown. */
   here() {
     const i = state.anchor, known = i >= 0 && i < this.n;
     return this.placeOf(state.z) ?? (known ? [this.places[2 * i], this.places[2 * i + 1]] : null);

@@ -1,4 +1,4 @@
-// The model, its metrics with their protocols, and the licences of what the page is built on.
+// The model, its metrics with their protocols, and the licences of the software in the page.
 import { meta, text } from "./blobs.js";
 import { fixed, h } from "./ui.js";
 

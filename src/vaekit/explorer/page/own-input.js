@@ -1,4 +1,4 @@
-// How an example of the reader's own comes in: as a file, dropped, pasted or drawn, or as numbers.
+// Input of the reader's own example: an image file, a dropped, pasted or drawn image, or numbers.
 import { meta } from "./blobs.js";
 import { fromPixels, SIZE } from "./picture.js";
 import { change } from "./state.js";
@@ -7,7 +7,7 @@ import { announce, button, h } from "./ui.js";
 const { height: H, width: W, columns, missing } = meta.event;
 const LIMIT = 40_000_000; // bytes of an image file
 
-/** The image fitted into the shape of the data; what stays free takes the colour of the image's corner. */
+/** The image fitted into the shape of the data; the rest is filled with the colour of the image's corner. */
 function fitted(source) {
   const context = h("canvas", { width: W, height: H }).getContext("2d", { willReadFrequently: true });
   const whole = h("canvas", { width: source.width, height: source.height }).getContext("2d", { willReadFrequently: true });
@@ -126,7 +126,7 @@ export function numbersInput(use) {
   const names = Array.from({ length: Math.min(6, SIZE) }, (_, i) => columns?.[i] ?? `x${i + 1}`).join(", ");
   const read = () => {
     const values = area.value.trim().split(/[\s,;]+/).map(Number);
-    if (values.length !== SIZE) return announce(`Enter ${SIZE} numbers; there are ${values.length}.`);
+    if (values.length !== SIZE) return announce(`Enter ${SIZE} numbers; you entered ${values.length}.`);
     const wrong = missing ? -1 : values.findIndex((v) => !Number.isFinite(v));
     if (wrong >= 0) return announce(`Value ${wrong + 1} is not a number.`);
     use(Float32Array.from(values));

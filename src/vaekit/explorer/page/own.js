@@ -1,4 +1,4 @@
-// An example of the reader's own: encoded, decoded, scored, and shown beside the data with the nearest codes.
+// The reader's own example: encoded, decoded, scored, and shown with the examples that have the nearest codes.
 import { meta } from "./blobs.js";
 import { code, D, data, describe, hasThumb, labelName, NONE, thumb } from "./data.js";
 import { decode, has, request } from "./engine.js";
@@ -15,7 +15,7 @@ const FACES = [
   ["Error: blue is too dark, orange too bright", "The error of the reconstruction"],
 ];
 
-/** 101 quantiles of the scores that are known; null where none is. */
+/** 101 quantiles of the scores that are known; null if none is known. */
 function quantiles(scores) {
   const sorted = scores && Float32Array.from(scores).filter(Number.isFinite).sort();
   return sorted?.length ? Array.from({ length: 101 }, (_, i) => quantile(sorted, i / 100)) : null;
@@ -34,13 +34,13 @@ function shareByError(x, reconstruction) {
   return { share: 1 - shareBelow(known, Math.sqrt(sum / Math.max(count, 1))), by: "reconstruction" };
 }
 
-/** x as the model scores it: where the data are modelled as binarised, one random binarisation. */
+/** x as the model scores it: one random binarisation of x if the data are modelled as binarised, else x. */
 function scored(x) {
   const { low, high, drawn } = meta.event, next = uniforms(1);
   return drawn ? x.map((v) => (Number.isNaN(v) ? v : next() * (high - low) < v - low ? high : low)) : x;
 }
 
-/** Logarithms of SAMPLES importance weights of x under the condition c; null where a newer request came first. */
+/** Logarithms of SAMPLES importance weights of x under the condition c; null if a newer request replaced this one. */
 async function logWeights(x, c) {
   const weights = [], repeated = (row) => Float32Array.from({ length: AT_ONCE * row.length }, (_, i) => row[i % row.length]);
   const inputs = { x: repeated(x), c: repeated(c) };
@@ -52,7 +52,7 @@ async function logWeights(x, c) {
   return weights;
 }
 
-/** The share of the data with a lower log p(x), each estimated from as many samples as theirs are; null where unknown. */
+/** The share of the data with a lower log p(x), estimated from as many samples as for the data; null if unknown. */
 function shareByDensity(weights) {
   const known = quantiles(data.logpx);
   if (!known) return null;
@@ -73,7 +73,7 @@ async function showDensity(x, c, words, own) {
   const samples = `from ${SAMPLES} samples of q(z|x) (effective sample size ${fixed(effective(weights), 1)})`;
   const parts = [`${meta.event.drawn ? "After random binarisation: " : ""}${estimate}, ${samples}.`];
   if (share !== null) {
-    if (state.own === own) change({ own: { share, by: "log p(x)" } }); // unless another code is shown by now
+    if (state.own === own) change({ own: { share, by: "log p(x)" } }); // unless another code is shown meanwhile
     const unusual = "Almost all examples here score higher: this one is unusual for the model.";
     parts.push(share < 0.005 ? unusual : `${Math.round(100 * share)} % of the examples here score lower.`);
   }
@@ -96,7 +96,7 @@ async function neighbour({ index, distance }) {
   return h("button", { type: "button", title: describe(index), onclick: () => change({ z: code(index), anchor: index }) }, figure);
 }
 
-/** Show in `place` what the model makes of x. */
+/** Show the reconstruction, the score and the nearest examples of x in `place`. */
 async function show(x, place) {
   const c = state.z.slice(D - meta.latent.condition), encoded = await request("own", "encode", { x, c }, 1);
   const reconstruction = encoded && (await decode("own picture", encoded.z));

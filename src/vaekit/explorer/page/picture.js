@@ -35,7 +35,7 @@ export function draw(canvas, x, at = 0, box = [0, 0, canvas.width, canvas.height
   else bars(context, x.subarray(at * SIZE, (at + 1) * SIZE), box);
 }
 
-/** How x differs from y in each element: blue where x is less, orange where it is more. */
+/** Draw the difference of x from y in each element: blue where x is smaller, orange where it is larger. */
 export function drawDifference(canvas, x, y) {
   const context = canvas.getContext("2d"), span = high - low || 1, plane = H * W;
   if (!isImage) {

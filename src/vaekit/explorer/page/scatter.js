@@ -80,7 +80,7 @@ function plain(canvas) {
   };
 }
 
-/** The nearest of points (2n) to a place, by buckets: `near(u, v, reach in u, reach in v)` gives an index or -1. */
+/** Finds the nearest of points (2n) by buckets: `near(u, v, reach in u, reach in v)` returns an index or -1. */
 export function finder(places, shown) {
   const n = places.length / 2, side = Math.max(1, Math.min(256, Math.round(Math.sqrt(n / 2))));
   let [left, right, low, high] = [Infinity, -Infinity, Infinity, -Infinity];

@@ -1,4 +1,4 @@
-// What the reader can take away: the link, the picture, the code as JSON, and the Python lines that make the same picture.
+// Sharing: the link, the picture, the code as JSON, and the lines of Python that decode the same picture.
 import { meta } from "./blobs.js";
 import { draw, canvas as picture } from "./picture.js";
 import { hash, state } from "./state.js";

@@ -64,7 +64,7 @@ function row(i, quiet) {
   return { element, strip, paint, sync, seen: false };
 }
 
-/** Decode the traversal of latent i from the current code into its strip; false where another code is shown by now. */
+/** Decode the traversal of latent i from the current code into its strip; false if another code is shown meanwhile. */
 async function paintStrip(i, strip) {
   const codes = new Float32Array(STOPS * D), { z } = state;
   for (let k = 0; k < STOPS; k++) {
@@ -81,7 +81,7 @@ async function paintStrip(i, strip) {
   return true;
 }
 
-/** Rows by latent, `.add(list, latents)`, and the strips of those in view, decoded once the code has come to rest. */
+/** Rows by latent, `.add(list, latents)`, and the strips of the rows in view, decoded after the code stops changing. */
 function rowsIn(place) {
   const rows = new Map(), byElement = new Map();
   const strips = debounced(async () => {

@@ -5,7 +5,7 @@ const D = meta.latent.dims;
 
 export const state = {
   z: Float32Array.from(meta.latent.centre),
-  anchor: -1, // index of the datum that z comes from; -1 where there is none
+  anchor: -1, // index of the datum whose code z is; -1 if there is none
   map: "pca",
   pair: [meta.latent.order[0] ?? 0, meta.latent.order[1] ?? 0],
   colour: meta.labels ? "label" : "error",
@@ -14,7 +14,7 @@ export const state = {
   tab: "sliders",
   a: null, // codes to interpolate between and to subtract
   b: null,
-  own: null, // of the reader's own datum, where z is its code: {share, by}, the share of the data with a worse score
+  own: null, // {share, by} while z is the code of the reader's own datum: the share of the data with a worse score
 };
 
 export const groups = { a: new Set(), b: new Set() }; // indices of the points that the reader drew around

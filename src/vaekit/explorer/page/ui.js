@@ -41,11 +41,11 @@ export function choices(label, options, value, choose) {
   return element;
 }
 
-/** A number with this many digits after the point; a dash where it is unknown. */
+/** A number with this many digits after the point; a dash if it is unknown. */
 export const fixed = (value, digits = 2) =>
   value === null || value === undefined || Number.isNaN(value) ? "–" : value.toFixed(digits).replace("-", "−");
 
-/** A function that calls f once it has not been called itself for `ms`. */
+/** A function that calls f after `ms` without another call. */
 export function debounced(f, ms) {
   let timer = 0;
   return (...parameters) => {

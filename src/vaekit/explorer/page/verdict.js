@@ -1,4 +1,4 @@
-// How typical of the data the current code is, or the reader's own example that it encodes.
+// The verdict on how typical the current code, or the reader's own example, is of the data.
 import { whereabouts } from "./data.js";
 import { state } from "./state.js";
 import { fixed } from "./ui.js";

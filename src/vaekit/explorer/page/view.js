@@ -24,9 +24,9 @@ function output() {
   return { face, values, paint };
 }
 
-/** What stands beside the picture: the thumbnail of the example that the code comes from, and its name. */
+/** The caption of the picture: the thumbnail and the name of the example whose code is shown. */
 function source() {
-  if (state.anchor < 0) return [h("figcaption", { class: "muted" }, state.own ? "Your example." : "Custom code, of no example.")];
+  if (state.anchor < 0) return [h("figcaption", { class: "muted" }, state.own ? "Your example." : "Custom code, not that of an example.")];
   const name = h("figcaption", {}, describe(state.anchor));
   if (!hasThumb(state.anchor)) return [name];
   const image = thumb(state.anchor);
@@ -45,13 +45,13 @@ function randomExample() {
   change({ z: code(i), anchor: i });
 }
 
-/** Sample the posterior of the current example, or of its reconstruction where the page has only a reduced picture. */
+/** Sample the posterior of the current example, or of its reconstruction if the page has only a reduced picture. */
 async function samplePosterior() {
   const i = state.anchor, seed = 1 + Math.floor(Math.random() * 2 ** 30), x = datum(i) ?? (await decode("posterior", code(i)));
   const c = code(i).slice(D - meta.latent.condition), sample = await request("posterior", "weights", { x, c }, 1, seed);
   if (!sample) return;
   change({ z: sample.z });
-  if (!datum(i)) announce("This page does not hold the full example: sampled from the posterior of its reconstruction.");
+  if (!datum(i)) announce("This page does not contain the full example; the sample is from the posterior of its reconstruction.");
 }
 
 const reset = () => change({ z: state.anchor >= 0 ? code(state.anchor) : Float32Array.from(meta.latent.centre) });
