@@ -70,7 +70,7 @@ def _warnings(bench: Bench) -> list[str]:
         return []
     return [
         f"Short training: each model was trained for only {epochs:.2g} epoch{'' if f'{epochs:.2g}' == '1' else 's'}, "
-        f"and longer training may change the results. Running the study with more `{bench.limit}` continues the training."
+        f"and longer training may change the results. More `{bench.limit}` continue the training of the same models."
     ]
 
 
