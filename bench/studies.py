@@ -77,7 +77,7 @@ def written(found: dict[str, dict[str, Any]]) -> str:
     ]
     if old:
         out += [
-            "Pages older than this rule, which claim every difference beyond two "
+            "These pages are older than this rule and claim every difference beyond two "
             f"[standard errors](glossary.md#standard-error): {', '.join(old)}.",
             "",
         ]
