@@ -472,3 +472,49 @@ def test_a_decimal_comma_that_comes_late_is_that_of_the_cells_too(tmp_path):
     cells, dialect = writing.texts(path)
     assert dialect.decimal == "comma"
     assert cells["a"][-1] == "1,5"
+
+
+@pytest.mark.parametrize(
+    ("cells", "note"),
+    [
+        (["0.5%", "0.25"], "numbers with % and no sign are mixed, and the signs are ignored"),
+        (["$3.50", "€4"], "numbers with $ and € are mixed"),
+        (["20200131", "20200201"], "dates written as numbers such as 20200131, whose differences are not days"),
+        (["-999", "0.5", "2.5"], "14 values are -999, and all others much smaller"),
+        (["9999", "12", "17"], "14 values are 9999, and all others much smaller"),
+        (["3%", "4%"], None),
+        (["20200131", "20201301"], None),
+        (["-999", "-998", "1000"], None),
+        (["99", "70"], None),
+    ],
+)
+def test_numbers_that_may_mean_something_else_are_noted(tmp_path, cells, note):
+    """They are read as they stand: -999 of a station without a measurement, 0.5% beside 0.005."""
+    text = "v,w\n" + lines([cells[i % len(cells)] for i in range(42)], np.arange(42) ** 2)
+    said = " ".join(load(saved(tmp_path, text)).notes)
+    if note is None:
+        assert not any(words in said for words in ("mixed", "dates", "much smaller"))
+    else:
+        assert "column 'v'" in said
+        assert note in said
+
+
+@pytest.mark.parametrize("values", [WAVE, np.arange(40) % 3])
+def test_a_row_of_units_is_refused(tmp_path, values):
+    """Even below a column of few different numbers, which would become categories with the unit."""
+    text = "temp,n\n°C,pcs\n" + lines(values, np.arange(40) % 4)
+    with pytest.raises(DataError, match="row 0 is '°C': if that row holds units or further names, delete it"):
+        load(saved(tmp_path, text))
+
+
+def test_a_second_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    table = read(tmp_path, "\ufeff\ufeffv,w\n" + lines(WAVE, WAVE))
+    assert table.names == ("v", "w")
+
+
+def test_rows_longer_than_the_header_may_begin_with_their_names(tmp_path):
+    """As R writes a filtered table."""
+    with pytest.raises(DataError, match="got 3; if the first value of each row is its name, give that column a name"):
+        read(tmp_path, '"v" "w"\n' + lines([f'"{i}"' for i in np.arange(40) * 3], WAVE, WAVE, by=" "))
+    with pytest.raises(DataError, match="got 2; if there are lines above the header, delete them"):
+        read(tmp_path, "% made by a program\n" + lines(WAVE, WAVE, by=" "))

@@ -38,6 +38,7 @@ _BODY = {
 _AFFIX = re.compile(
     rf"([+-]?)\s*(?:[{CURRENCIES}]|{'|'.join(CODES)})?\s*([+-]?[0-9.,].*?)\s*(?:[{CURRENCIES}%]|{'|'.join(CODES)})?"
 )
+_SIGN = re.compile(rf"[{CURRENCIES}%]|{'|'.join(CODES)}")
 _NAMED = {"inf": np.inf, "+inf": np.inf, "-inf": -np.inf, "infinity": np.inf, "-infinity": -np.inf}
 _PADDED = re.compile(r"\n\s*[+-]?0[0-9]+\s*(?=\n|$)")
 
@@ -133,12 +134,14 @@ class Cells:
         words: texts that stood for missing values.
         read_as: the first number in an unusual notation, as text and as number.
         padded: a number with leading zeros, as text.
+        signs: currencies and percent signs of the numbers; "" for numbers without one.
     """
 
     decimal: Decimal = "point"
     words: set[str] = field(default_factory=set)
     read_as: tuple[str, float] | None = None
     padded: str | None = None
+    signs: set[str] = field(default_factory=set)
 
     def numbers(self, cells: Sequence[str]) -> Array | None:
         """Cells as int64 if all are whole numbers, else as float64 with nan for missing values.
@@ -159,7 +162,9 @@ class Cells:
         if simple:
             for read, dtype in ((int, np.int64), (float, np.float64)):
                 try:
-                    return np.fromiter(map(read, plain), dtype, len(cells))
+                    values = np.fromiter(map(read, plain), dtype, len(cells))
+                    self.signs.add("")
+                    return values
                 except (ValueError, OverflowError):
                     pass  # some are not whole, or not numbers
         return self._one_by_one(cells)
@@ -172,6 +177,8 @@ class Cells:
                 if not _is_simple(cell):
                     raise ValueError(cell)
                 values[i] = float(cell.translate(to_point))
+                if values[i] == values[i]:
+                    self.signs.add("")
             except ValueError:
                 value = number(cell, self.decimal)
                 if value is None:
@@ -179,10 +186,19 @@ class Cells:
                         return None
                     self.words.add(cell.strip())
                     value = np.nan
-                elif self.read_as is None:
+                else:
+                    self.signs.add(sign[0] if (sign := _SIGN.search(cell)) else "")
+                if value == value and self.read_as is None:
                     self.read_as = cell.strip(), value
                 values[i] = value
         return values
+
+    def mixed(self, name: str) -> list[str]:
+        """A note if the numbers of the column `name` have several signs, because the signs are ignored."""
+        if len(self.signs) < 2:
+            return []
+        shown = " and ".join(sorted(self.signs - {""}) + ["no sign"] * ("" in self.signs))
+        return [f"column {name!r}: numbers with {shown} are mixed, and the signs are ignored; convert them to one unit"]
 
 
 def as_text(cells: Sequence[str]) -> Array:

@@ -254,9 +254,12 @@ class _Reading:
     def _of_other_length(self, row: list[str], line: int, last: int, width: int) -> DataError:
         where = f"line {line}" if last == line else f'lines {line} to {last}, which a quote (") joins'
         hint = ""
+        first = line == self.dialect.skip + 1
         if width == 1 and self.dialect.delimiter == "," and all(map(is_number, row)):
             hint = "; if the comma is the decimal sign, use `delimiter=';'`"
-        elif width == 1:
+        elif first and len(row) == width + 1 > 2:
+            hint = "; if the first value of each row is its name, give that column a name in the header"
+        elif first or width == 1:
             hint = "; if there are lines above the header, delete them"
         return DataError(
             f"{self.text.path}, {where}: expected {counted(width, 'value')}, as in the header, got {len(row)}{hint}"
@@ -292,5 +295,7 @@ class _Reading:
         if len(unusual) > 3:
             yield f"{counted(len(unusual) - 3, 'more column')} with numbers in such notations"
         for name, cells in self.cells.items():
+            if name not in self.named:
+                yield from cells.mixed(name)
             if cells.padded and name not in self.named:
                 yield f"column {name!r}: numbers lose their leading zeros ({cells.padded})"

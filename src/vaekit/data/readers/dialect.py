@@ -151,7 +151,7 @@ def _rows(lines: Sequence[str], delimiter: str) -> tuple[list[list[str]], list[i
     with suppress(csv.Error):  # reading the file raises the error
         for row in reader:
             if row and not (rows and row[0].startswith("#") and (len(row) != len(rows[0]) or len(row) == 1)):
-                rows.append([cell.strip() for cell in row])
+                rows.append([cell.strip().removeprefix("\ufeff") for cell in row])
                 ends.append(reader.line_num)  # type: ignore[attr-defined]
     return rows, ends
 

@@ -80,6 +80,7 @@ def read(
             notes.append(comma_note(name, example))
         columns[name] = values
         words |= cells.words
+        notes += cells.mixed(name) if values.dtype.kind in "if" else []
         if cells.read_as:
             notes.append(f"column {name!r}: {cells.read_as[0]!r} is read as the number {cells.read_as[1]:g}")
     unnamed = tuple(name for name in columns if INDEX.fullmatch(name) or not name)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
@@ -131,19 +132,22 @@ def _kind(name: str, values: Array, texts: bool, where: str) -> str | None:
 def _refuse_stray_texts(name: str, values: Array, distinct: Sequence[str], where: str) -> None:
     """Raise DataError for a column of numbers with a few texts; `distinct` are its distinct values."""
     numbers = [text for text in distinct if is_number(text)]
-    if len(numbers) <= MIXED_NUMBERS or len(numbers) == len(distinct):
-        return
     stray = np.isin(values, [text for text in distinct if not is_number(text)])
-    if (n := int(stray.sum())) < STRAY * len(values):
-        row = int(stray.argmax())
+    n, row = int(stray.sum()), int(stray.argmax())
+    if len(numbers) == len(distinct) or (
+        len(numbers) <= MIXED_NUMBERS and not (n == 1 and row == 0 and len(numbers) > 1)
+    ):
+        return
+    if n < STRAY * len(values):
+        remedy = "if that row holds units or further names, delete it; else " if row == 0 and n <= 2 else ""
         others = (
             f" and {counted(n - 1, 'other value')} {'is not a number' if n == 2 else 'are not numbers'}"
             if n > 1
             else ""
         )
         raise DataError(
-            f"{where}: column {name!r} holds numbers, but row {row} is {str(values[row])!r}{others}: correct it, leave "
-            f"the cell empty if the value is missing, declare the column categorical "
+            f"{where}: column {name!r} holds numbers, but row {row} is {str(values[row])!r}{others}: {remedy}correct "
+            f"it, leave the cell empty if the value is missing, declare the column categorical "
             f"(`types={_typed_as(name, 'categorical')!r}`), or drop it ({_drop(name)})"
         )
 
@@ -257,11 +261,33 @@ def on_names(schema: Sequence[Column], data: Mapping[str, Array]) -> Iterator[st
                     f"column {column.name!r} holds a different whole number in every row, like an identifier: drop it "
                     f"({_drop(column.name)}) unless the size of the numbers is meaningful"
                 )
+        if column.kind == "real":
+            yield from _on_codes(column, values[~np.isnan(values)])
         alike: dict[str, list[str]] = {}
         for text in column.categories:
             alike.setdefault(" ".join(text.strip("\"' ").lower().split()), []).append(text)
         for texts in (texts for texts in alike.values() if len(texts) > 1):
             yield f"column {column.name!r}: {' and '.join(map(repr, texts[:4]))} are separate categories"
+
+
+def _on_codes(column: Column, values: Array) -> Iterator[str]:
+    """Notes on numbers that may be codes: dates written as 20200131, and values that may stand for a missing one."""
+    low, high = column.low or 0.0, column.high or 0.0
+    if column.integer and low >= 19000101 and high <= 21001231:
+        month, day = values // 100 % 100, values % 100
+        if ((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all():
+            yield (
+                f"column {column.name!r} holds dates written as numbers such as {low:.0f}, whose differences are not "
+                f"days: convert it to days since a date, or drop it ({_drop(column.name)})"
+            )
+    for end in (low, high):
+        others = np.abs(values[values != end])
+        n = len(values) - len(others)
+        if re.fullmatch(r"-?99+(\.9+)?", f"{end:g}") and n > 1 and len(others) and others.max() < abs(end) / 2:
+            yield (
+                f"column {column.name!r}: {n:,} values are {end:g}, and all others much smaller; if {end:g} stands for "
+                "a missing value, leave these cells empty"
+            )
 
 
 def on_columns(schema: Sequence[Column], coded: Sequence[Array]) -> Iterator[str]:
