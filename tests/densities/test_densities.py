@@ -9,7 +9,9 @@ from scipy import stats
 from torch import distributions as D
 
 from vaekit import heads
-from vaekit.densities import ContinuousBernoulli, DiscretisedLogistic, _from_noise, draw
+from vaekit.densities import ContinuousBernoulli, DiscretisedLogistic, draw
+from vaekit.densities.drawing import from_noise
+from vaekit.densities.mixture import GaussianMixture
 from vaekit.noise import Noise
 
 NODES, WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(200))
@@ -282,6 +284,24 @@ def test_a_draw_carries_the_gradient_of_its_parameters(base):
     assert float(b) == pytest.approx(float(((x - loc) / scale).sum().detach()), rel=1e-5)
 
 
+def test_a_density_of_an_event_is_sampled_and_expanded_as_in_torch():
+    head = heads.LogisticMixtureHead((2, 3, 3), 5, 2)
+    d = head(torch.randn(4, head.features, generator=torch.Generator().manual_seed(0)))
+    torch.manual_seed(0)
+    x = d.sample((5000,))
+    assert x.shape == (5000, 4, 2, 3, 3)
+    # six standard errors of the mean of levels 0..4
+    torch.testing.assert_close(x.mean(0), d.mean, atol=6 * 2 / 5000**0.5, rtol=0)
+    many = d.expand((6, 4))
+    assert (many.batch_shape, many.event_shape) == ((6, 4), (2, 3, 3))
+    assert torch.equal(many.log_prob(x[0]), d.log_prob(x[0]).expand(6, 4))
+    assert many.sample().shape == (6, 4, 2, 3, 3)
+    with pytest.raises(ValueError, match="already has a sample axis"):
+        many.sample((2,))
+    with pytest.raises(NotImplementedError, match="GaussianMixture"):
+        GaussianMixture(torch.zeros(2), torch.zeros(2, 3), torch.ones(2, 3)).expand((4,))
+
+
 def test_a_draw_leaves_compiled_graphs_whole():
     """With an ABC registered, `singledispatch` asks for its cache token, at which torch.compile breaks the graph."""
-    assert [d.__name__ for d in _from_noise.registry if type(d) is not type] == []
+    assert [d.__name__ for d in from_noise.registry if type(d) is not type] == []

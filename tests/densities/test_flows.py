@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from vaekit.densities import draw, draw_with_density
-from vaekit.densities.flows import BOUND, Autoregressive, Coupling, Drawn, Flow, affine_map
+from vaekit.densities.drawing import Drawn
+from vaekit.densities.flows import BOUND, Autoregressive, Coupling, Flow, affine_map
 from vaekit.noise import Noise
 
 HIDDEN, CONTEXT = (9, 7), 3
@@ -257,7 +258,7 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="not one of affine, spline"):
         Coupling(3, 0, HIDDEN, "cubic")
     with pytest.raises(ValueError, match="hidden layer"):
-        Coupling(3, 0, ())
+        Coupling(3, 0, (), "spline")
     with pytest.raises(TypeError, match="_drawn"):
         draw(Drawn((), 2), Noise.of(0, 3))
 

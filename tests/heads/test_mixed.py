@@ -33,7 +33,7 @@ from vaekit.densities import draw
 from vaekit.densities.mixed import Mixed
 from vaekit.errors import ChoiceError, DataError
 from vaekit.heads import Conditional
-from vaekit.heads.mixed import Masked, MixedHead, start_bias
+from vaekit.heads.mixed import Masked, MixedHead
 from vaekit.latents.fill import impute, impute_rows
 from vaekit.metrics.likelihood import per_datum
 from vaekit.models.priors import StandardNormal
@@ -85,11 +85,9 @@ def holed(x, share=0.3, seed=1):
 # --- the density of a mixed row ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("counts", ["negative-binomial", "poisson"])
-@pytest.mark.parametrize("scale", ["each", "learned"])
-def test_a_mixed_density_integrates_and_sums_to_one(counts, scale):
-    head = MixedHead(COLUMNS, scale, counts).double()
-    assert head.features == 3 + (2 if scale == "learned" else 1) + 1 + 1
+def test_a_mixed_density_integrates_and_sums_to_one():
+    head = MixedHead(COLUMNS).double()
+    assert head.features == 3 + 1 + 1 + 1
     px = head(raw_of(head))
     real = torch.linspace(-40, 40, 1601, dtype=torch.float64)
     total = torch.zeros((), dtype=torch.float64)
@@ -105,18 +103,20 @@ def test_each_column_has_its_own_density_whatever_their_order():
     x = rows_of(MANY, 7)
     for order in ([0, 1, 2, 3, 4, 5], [5, 3, 0, 4, 2, 1]):
         columns = [MANY[i] for i in order]
-        head = MixedHead(columns, "learned").double()
+        head = MixedHead(columns).double()
+        nn.init.normal_(head.groups["real"].log_scale)
         raw = raw_of(head, 7)
         px = head(raw)
         assert (px.batch_shape, px.event_shape) == ((7,), (6,))
         reals = [i for i, c in enumerate(columns) if c.kind == "real"]
-        mean, rest = raw[:, :2], raw[:, 2:4]
-        sigma = torch.exp(heads.LOG_SCALE_FLOOR + nn.functional.softplus(rest - heads.LOG_SCALE_FLOOR))
+        mean = raw[:, :2]
+        raw_scale = head.groups["real"].log_scale
+        sigma = torch.exp(heads.LOG_SCALE_FLOOR + nn.functional.softplus(raw_scale - heads.LOG_SCALE_FLOOR))
         expected = torch.zeros(7, 6, dtype=torch.float64)
         expected[:, reals] = D.Normal(mean, sigma).log_prob(x[:, order][:, reals])
         (binary,) = [i for i, c in enumerate(columns) if c.kind == "binary"]
-        expected[:, binary] = D.Bernoulli(logits=raw[:, 4]).log_prob(x[:, order][:, binary])
-        start = 5
+        expected[:, binary] = D.Bernoulli(logits=raw[:, 2]).log_prob(x[:, order][:, binary])
+        start = 3
         for i, column in enumerate(columns):
             if column.kind == "categorical":
                 logits = raw[:, start : start + column.width]
@@ -145,7 +145,7 @@ def test_a_mixed_mean_is_the_expectation_and_of_categories_the_most_probable():
 
 
 def test_mixed_draws_are_keyed_and_follow_the_density():
-    head = MixedHead(COLUMNS, "learned")
+    head = MixedHead(COLUMNS)
     raw = raw_of(head, 1, dtype=torch.float32).expand(20_000, -1)
     px = head(raw)
     x = draw(px, Noise.of(3, 20_000))
@@ -179,8 +179,8 @@ def test_the_support_is_held_column_by_column():
 
 def test_the_starting_bias_is_the_best_constant_density():
     x = rows_of(MANY, 4000)
-    head = MixedHead(MANY, "learned").double()
-    bias = start_bias(head, x)
+    head = MixedHead(MANY).double()
+    bias = head.bias_of(x)
     px = head(bias)
     for i, column in enumerate(MANY):
         if column.kind == "categorical":
@@ -194,12 +194,10 @@ def test_the_starting_bias_is_the_best_constant_density():
         else:
             assert float(px.mean[i]) == pytest.approx(float(x[:, i].mean()), abs=1e-6)
     gaps = holed(x, 0.5)
-    torch.testing.assert_close(start_bias(Masked(head), gaps), bias, atol=0.2, rtol=0.2)
-    assert bool(torch.isfinite(start_bias(Masked(head), torch.full_like(x, NAN))).all())
+    torch.testing.assert_close(Masked(head).bias_of(gaps), bias, atol=0.2, rtol=0.2)
+    assert bool(torch.isfinite(Masked(head).bias_of(torch.full_like(x, NAN))).all())
     plain = heads.Bernoulli((6,))
-    torch.testing.assert_close(
-        start_bias(plain, (x > 0).double()), plain.initial_bias((x > 0).double().mean(0), x.std(0))
-    )
+    torch.testing.assert_close(plain.bias_of((x > 0).double()), plain.initial_bias((x > 0).double().mean(0), x.std(0)))
 
 
 # --- missing values in the likelihood ---------------------------------------------------------------------------
@@ -537,7 +535,7 @@ def composition_for(data):
     model = VAE(StandardNormal((2,)), posterior, Conditional(networks.MLP((2,), head.features, (16,)), head))
 
     def start(composition, x):
-        networks.set_output_bias(model.likelihood.net, start_bias(head, x))
+        networks.set_output_bias(model.likelihood.net, head.bias_of(x))
 
     return Composition(model, ELBO(), seen, start=start)
 

@@ -275,20 +275,15 @@ def test_codes_from_the_prior_are_standard_normal_and_spread_by_the_temperature(
     assert model.decode(z[:3]).mean.shape == (3, 1, 9, 7)
 
 
-def test_a_condition_reaches_x_and_is_asked_for():
+def test_a_condition_is_refused():
     event = (1, 6, 5)
-    model = awake(top_down(event, heads.Bernoulli(event), width=8, latent=1, condition=3))
+    model = top_down(event, heads.Bernoulli(event), width=8, latent=1)
     x, c = torch.zeros(2, *event), torch.eye(3)[:2]
-    with torch.no_grad():
-        code = model.encode(x, c)
-        assert torch.equal(code[:, -3:], c)
-        other = torch.cat([code[:, :-3], c.flip(0)], -1)
-        assert not torch.allclose(model.decode(code).mean, model.decode(other).mean)
-        trace = model.trace(x, c, k=4, noise=Noise.of(0, 2))
-        alone = model.trace(x[1:], c[1:], k=4, noise=Noise(Noise.of(0, 2).base, torch.tensor([1])))
-        torch.testing.assert_close(log_weights(trace, x)[:, 1], log_weights(alone, x[1:])[:, 0], rtol=1e-4, atol=1e-4)
-        with pytest.raises(ValueError, match="needs c"):
-            model.encode(x)
+    for call in (model.encode, model.trace):
+        with pytest.raises(ValueError, match="takes no condition"):
+            call(x, c)
+    with pytest.raises(ValueError, match="takes no condition"):
+        model.sample(2, c)
 
 
 def test_its_output_starts_at_the_datas_mean_and_its_support_is_checked():

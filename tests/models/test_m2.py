@@ -125,17 +125,6 @@ def test_importance_weights_with_the_class_drawn_and_with_it_enumerated_give_log
         assert ((log_mean_weight(weights) - exact).abs() < 5 * error).all()
 
 
-def test_the_class_by_bayes_rule(tiny):
-    x = data()
-    joint = log_joint(tiny, x)
-    exact = torch.log_softmax(joint, -1)
-    found = tiny.class_log_probabilities(x, 20000, Noise.of(0, 12))
-    torch.testing.assert_close(found, exact, atol=0.05, rtol=0)  # weights vary by their mean or so: 5 / sqrt(20000)
-    torch.testing.assert_close(torch.exp(found).sum(-1), torch.ones(12).double())
-    # the classifier knows nothing of it: its weights are random
-    assert (tiny.classifier(x).logits - exact).abs().max() > 0.1
-
-
 @pytest.mark.parametrize("frequencies", [(1.0, 2.0), (1.0, 0.0, 1.0), (1.0, float("nan"), 1.0)])
 def test_wrong_frequencies(frequencies):
     with pytest.raises(ValueError, match="frequencies must be 3 numbers above 0"):

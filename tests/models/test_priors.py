@@ -175,9 +175,8 @@ def encoder(latent=2, seed=0, scale="learned") -> Conditional:
 
 def test_vamp_is_the_mixture_of_its_posteriors():
     posterior = encoder()
-    prior = Vamp(posterior, EVENT, 6, 0.0, 1.0, weighted=True)
+    prior = Vamp(posterior, EVENT, 6, 0.0, 1.0)
     with torch.no_grad():
-        prior.logits.copy_(torch.arange(6) / 3)
         prior.pseudo.mul_(3)
     q = posterior(prior.pseudo.clamp(0, 1))
     z = torch.randn(5, 9, 2, generator=torch.Generator().manual_seed(1))

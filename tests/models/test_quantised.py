@@ -28,9 +28,8 @@ from vaekit.models.quantised import (
     IndependentCodes,
     QuantisedEncoder,
     VectorQuantiser,
-    fsq_vae,
     grid_of,
-    vq_vae,
+    quantised_vae,
 )
 from vaekit.noise import Noise
 from vaekit.objectives import Batch, Quantised
@@ -65,10 +64,10 @@ def small(quantiser="vq", event=(1, 6, 5), seed=0, **choices):
     torch.manual_seed(seed)
     head = heads.Bernoulli(event)
     if quantiser == "fsq":
-        model = fsq_vae(event, head, levels=(3, 4), channels=(4, 8), blocks=1, **choices)
+        model = quantised_vae(event, head, FiniteScalarQuantiser((3, 4)), channels=(4, 8), blocks=1, **choices)
     else:
         decay = None if quantiser == "gradient" else 0.9
-        model = vq_vae(event, head, codes=6, dim=3, decay=decay, channels=(4, 8), blocks=1, **choices)
+        model = quantised_vae(event, head, VectorQuantiser(6, 3, decay), channels=(4, 8), blocks=1, **choices)
     shaken(model.prior)
     return model
 
@@ -291,7 +290,7 @@ def test_without_restarts_a_dead_entry_stays_finite():
 @pytest.mark.parametrize("decay", [0.99, None])
 def test_a_codebook_starts_from_the_data(decay):
     torch.manual_seed(0)
-    model = vq_vae((1, 8, 8), heads.Bernoulli((1, 8, 8)), codes=12, dim=3, decay=decay, channels=(4, 8))
+    model = quantised_vae((1, 8, 8), heads.Bernoulli((1, 8, 8)), VectorQuantiser(12, 3, decay), channels=(4, 8))
     x = pixels(50, (1, 8, 8))
     model.posterior.start(x)
     e = model.posterior.vectors(x).detach().flatten(0, 1)
@@ -471,7 +470,7 @@ def test_a_place_of_the_grid_is_one_vector_on_the_way_in_and_out():
 @pytest.mark.parametrize("head", [heads.Bernoulli(IMAGE), heads.DiscretisedLogisticHead(IMAGE), heads.Gaussian(IMAGE)])
 @pytest.mark.parametrize("positions", [None, 4])
 def test_the_output_can_start_at_the_datas_mean(head, positions):
-    model = vq_vae(IMAGE, head, codes=4, dim=2, channels=(4, 8), positions=positions, hidden=(8,))
+    model = quantised_vae(IMAGE, head, VectorQuantiser(4, 2), channels=(4, 8), positions=positions, hidden=(8,))
     bias = torch.randn(head.features)
     assert networks.set_output_bias(model.likelihood.net, bias)
     for name, p in model.likelihood.net.named_parameters():
@@ -537,7 +536,7 @@ def test_the_elbo_bounds_the_log_evidence_summed_over_all_codes():
     """log p(x) = log sum_c P(c) p(x | c), by enumeration; over all x both are what they must be."""
     torch.manual_seed(0)
     event = (5,)
-    model = vq_vae(event, heads.Bernoulli(event), codes=3, dim=2, positions=3, hidden=(6,)).double()
+    model = quantised_vae(event, heads.Bernoulli(event), VectorQuantiser(3, 2), positions=3, hidden=(6,)).double()
     shaken(model)
     x = torch.tensor(list(itertools.product((0.0, 1.0), repeat=5)), dtype=torch.float64)
     codes = torch.tensor(list(itertools.product(range(3), repeat=3)))
@@ -760,14 +759,12 @@ def test_compiled_steps_equal_eager_ones(monkeypatch):
 
     def make(compiled):
         torch.manual_seed(0)
-        quantiser_vae = vq_vae(
+        quantiser_vae = quantised_vae(
             (6,),
             heads.Bernoulli((6,)),
-            codes=8,
-            dim=2,
+            VectorQuantiser(8, 2, 0.6),
             positions=2,
             hidden=(),
-            decay=0.6,
             prior=lambda positions, codes: AutoregressiveCodes(positions, codes, 4, 1, 1),
         )
         quantiser_vae.posterior.quantiser.restart = 0.5
@@ -866,10 +863,10 @@ from vaekit import heads
 from vaekit.recipes.composition import Composition, Defaults
 from vaekit.data.observation import Binary
 from vaekit.objectives import Quantised
-from vaekit.models.quantised import vq_vae
+from vaekit.models.quantised import VectorQuantiser, quantised_vae
 
 torch.manual_seed(0)
-model = vq_vae((1, 6, 5), heads.Bernoulli((1, 6, 5)), codes=8, dim=2, decay=0.6, positions=3, hidden=(8,))
+model = quantised_vae((1, 6, 5), heads.Bernoulli((1, 6, 5)), VectorQuantiser(8, 2, 0.6), positions=3, hidden=(8,))
 model.posterior.quantiser.restart = 0.3
 made = Composition(model, Quantised(), Binary(), Defaults("sgd", 1e-3, 15, clip=3.0, ema=0.9))
 made.start = lambda c, x: c.model.posterior.start(x)

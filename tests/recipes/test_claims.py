@@ -330,13 +330,10 @@ def test_parts_that_compose_builds_have_its_defaults():
     assert {k: v.shape for k, v in flow.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
     one, other = defaults(get_recipe("semi-supervised").function), defaults(objectives.SemiSupervised)
     assert one["alpha"] == other["alpha"]
-    for name, build, quantiser in (
-        ("vq", quantize.vq_vae, quantize.VectorQuantiser), ("fsq", quantize.fsq_vae, quantize.FiniteScalarQuantiser),
-    ):  # fmt: skip
+    for name, place in (("vq", quantize.VectorQuantiser), ("fsq", quantize.FiniteScalarQuantiser)):
         recipe = defaults(get_recipe(name).function)
-        for place in (build, quantiser):
-            for choice in {"codes", "dim", "commitment", "levels", "blocks"} & set(recipe) & set(defaults(place)):
-                assert defaults(place)[choice] == recipe[choice], (name, choice)
+        for choice in {"commitment", "levels"} & set(recipe) & set(defaults(place)):
+            assert defaults(place)[choice] == recipe[choice], (name, choice)
 
 
 # --- the class prior of M2 ----------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .output import at_least, check_file, check_picture, write
-from .use import GRID, ROWS, Flag, _open
+from .parameters import Bare, Flag, OwnData, RunFolder
+from .use import GRID, ROWS, _open
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,7 @@ BLOCK = 2000
 
 
 def edit(
-    run: str,
+    run: RunFolder,
     image: str,
     /,
     *,
@@ -29,8 +30,8 @@ def edit(
     label: str | None = None,
     unbalanced: Flag = False,
     steps: int = 9,
-    data: str | None = None,
-    bare: Flag = False,
+    data: OwnData = None,
+    bare: Bare = False,
     out: str = "edit.png",
 ) -> None:
     """Edit one example along an attribute direction.
@@ -39,8 +40,6 @@ def edit(
 
     Parameters
     ----------
-    run
-        The run directory.
     image
         An index of the test set, an image file, or a .npy, .npz, .csv or .parquet file (its first row; rows.npy:3 for
         another).
@@ -59,10 +58,6 @@ def edit(
         Do not correct the direction for other attributes that correlate with this one in the data.
     steps
         Number of points of the strip.
-    data
-        Name or path of the run's data, if they have moved.
-    bare
-        Write only the pictures, without labels and not enlarged.
     out
         .png (a row) or .npz (x, z, strengths, direction).
     """
@@ -88,7 +83,7 @@ def edit(
 
 
 def fill(
-    run: str,
+    run: RunFolder,
     image: str,
     /,
     *,
@@ -97,8 +92,8 @@ def fill(
     draws: int = 32,
     seed: int = 0,
     beyond_range: Flag = False,
-    data: str | None = None,
-    bare: Flag = False,
+    data: OwnData = None,
+    bare: Bare = False,
     out: str = "fill.png",
 ) -> None:
     """Fill in the masked part of an example from its visible part.
@@ -109,8 +104,6 @@ def fill(
 
     Parameters
     ----------
-    run
-        The run directory.
     image
         An index of the test set, an image file, a .npy or .npz file (its first row; rows.npy:3 for another), or a table
         (.csv, .parquet) with missing values.
@@ -125,10 +118,6 @@ def fill(
         Seed of the samples.
     beyond_range
         Allow values of a table outside the range of their columns.
-    data
-        Name or path of the run's data, if they have moved.
-    bare
-        Write only the pictures, without labels and not enlarged.
     out
         .png (a row) or .npz (x, hidden, filled, draws); for a table .csv.
     """

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from vaekit.errors import ChoiceError
 
 from .output import TaskProgress, at_least, check_file, make_folder
+from .parameters import OwnData, RunFolder
 from .use import _open
 
 DEFAULT_POINTS = 60_000
@@ -17,28 +18,24 @@ DEFAULT_TSNE = 5000
 
 
 def export(
-    run: str,
+    run: RunFolder,
     /,
     *,
     format: Literal["onnx", "torch"] = "onnx",
     graphs: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None,
     out: str,
-    data: str | None = None,
+    data: OwnData = None,
 ) -> None:
     """Export decoder, encoder and densities to files for other programs; each file is checked against the run.
 
     Parameters
     ----------
-    run
-        The run directory.
     format
         onnx (for onnxruntime and others), or torch (a program of torch.export, without pickle).
     graphs
         One or more of decode, draw, encode and weights (importance weights); by default all that the model supports.
     out
         A folder for all files, or one .onnx or .pt2 file, which holds the decoder unless --graphs names another.
-    data
-        Name or path of the run's data, if they have moved.
     """
     opened = _open(run, data)
     names = [name for word in graphs or () for name in word.split(",") if name] or None
@@ -59,7 +56,7 @@ def explore(
     out: str | None = None,
     points: int = DEFAULT_POINTS,
     tsne: int = DEFAULT_TSNE,
-    data: str | None = None,
+    data: OwnData = None,
 ) -> None:
     """Write an HTML page that runs the decoder in the browser: map, sliders, interpolation, your own images.
 
@@ -75,8 +72,6 @@ def explore(
         Maximum number of points on the map, test data first; fewer if the page would be too large.
     tsne
         Number of points in the t-SNE map; 5000 take minutes on a slow machine, and 0 omits this map.
-    data
-        Name or path of the run's data, if they have moved.
     """
     at_least(1, points=points)
     if not 0 <= tsne <= DEFAULT_TSNE:

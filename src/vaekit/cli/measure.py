@@ -13,7 +13,8 @@ from vaekit.utils.suggest import unknown
 
 from . import catalogue, listing
 from .output import Bar, at_least, check_file, make_folder, table, write
-from .use import Flag, N, SplitName, _open
+from .parameters import Described, Device, DrawZ, First, Flag, Labels, OwnData, RunFolder, Seed, Split
+from .use import _open
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,19 +45,19 @@ def _names(words: tuple[str, ...] | None) -> list[str] | None:
 
 
 def evaluate(
-    run: str,
+    run: RunFolder,
     source: Annotated[str | None, Parameter(name="DATA")] = None,
     /,
     *,
     samples: int = 100,
-    split: SplitName | None = None,
-    n: Annotated[int | None, N] = None,
+    split: Split = None,
+    n: First = None,
     metrics: Names = None,
-    seed: int = 0,
-    label: str | None = None,
-    table: str | None = None,
-    device: str = "cpu",
-    data: str | None = None,
+    seed: Seed = 0,
+    label: Labels = None,
+    table: Described = None,
+    device: Device = "cpu",
+    data: OwnData = None,
     json: Flag = False,
     out: str | None = None,
 ) -> None:
@@ -66,29 +67,10 @@ def evaluate(
 
     Parameters
     ----------
-    run
-        The run directory.
     source
         Name or path of other data; by default the run's own.
     samples
         K: number of draws of z per example.
-    split
-        Split to use; by default test for the run's own data, and all rows of other data.
-    n
-        Use only the first N examples; by default all.
-    metrics
-        Names of metrics, or `help` for a list of them.
-    seed
-        Seed of the draws of z.
-    label
-        For a conditional run and new data, the column with their classes, or one class (or attributes a,b,c) for all.
-        If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
-    table
-        .csv or .parquet with a column `file` that describes a folder of new images.
-    device
-        auto, cpu, cuda or mps.
-    data
-        Name or path of the run's data, if they have moved.
     json
         Print a list of {name, value, se, unit, protocol} instead of a table.
     out
@@ -130,14 +112,14 @@ def compare(
     /,
     *,
     samples: int = 100,
-    split: SplitName | None = None,
-    n: Annotated[int | None, N] = None,
+    split: Split = None,
+    n: First = None,
     metrics: Names = None,
-    seed: int = 0,
-    label: str | None = None,
-    table: str | None = None,
-    device: str = "cpu",
-    data: str | None = None,
+    seed: Seed = 0,
+    label: Labels = None,
+    table: Described = None,
+    device: Device = "cpu",
+    data: OwnData = None,
     json: Flag = False,
     out: str | None = None,
 ) -> None:
@@ -155,23 +137,6 @@ def compare(
         Name or path of other data; by default the runs' own.
     samples
         K: number of draws of z per example.
-    split
-        Split to use; by default test for the runs' own data, and all rows of other data.
-    n
-        Use only the first N examples; by default all.
-    metrics
-        Names of metrics, or `help` for a list of them.
-    seed
-        Seed of the draws of z.
-    label
-        For conditional runs and new data, the column with their classes, or one class (or attributes a,b,c) for all.
-        If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
-    table
-        .csv or .parquet with a column `file` that describes a folder of new images.
-    device
-        auto, cpu, cuda or mps.
-    data
-        Name or path of the runs' data, if they have moved.
     json
         Print a list of {name, value, se, unit, protocol, a, b, better} instead of a table.
     out
@@ -254,39 +219,24 @@ def _short(value: Any) -> str:
 
 
 def encode(
-    run: str,
+    run: RunFolder,
     source: Annotated[str | None, Parameter(name="DATA")] = None,
     /,
     *,
-    split: SplitName | None = None,
-    sample: Flag = False,
-    seed: int = 0,
-    label: str | None = None,
-    table: str | None = None,
-    data: str | None = None,
+    split: Split = None,
+    sample: DrawZ = False,
+    seed: Seed = 0,
+    label: Labels = None,
+    table: Described = None,
+    data: OwnData = None,
     out: str = "z.npz",
 ) -> None:
     """Write the codes of data: posterior means, in the order of the data.
 
     Parameters
     ----------
-    run
-        The run directory.
     source
         Name or path of other data, such as one image; by default the run's own.
-    split
-        Split to use; by default test for the run's own data, and all rows of other data.
-    sample
-        Draw z from q(z|x) instead of using its mean.
-    seed
-        Seed of the draws.
-    label
-        For a conditional run and new data, the column with their classes, or one class (or attributes a,b,c) for all.
-        If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
-    table
-        .csv or .parquet with a column `file` that describes a folder of new images.
-    data
-        Name or path of the run's data, if they have moved.
     out
         .npz (z, and label if the data have one), or .csv: index, name (of image files), the columns of a table that the
         run does not model, z0, z1, ...
@@ -308,18 +258,18 @@ def encode(
 
 
 def score(
-    run: str,
+    run: RunFolder,
     source: Annotated[str | None, Parameter(name="DATA")] = None,
     /,
     *,
     samples: int = 100,
-    split: SplitName | None = None,
-    n: Annotated[int | None, N] = None,
-    seed: int = 0,
-    label: str | None = None,
-    table: str | None = None,
-    device: str = "cpu",
-    data: str | None = None,
+    split: Split = None,
+    n: First = None,
+    seed: Seed = 0,
+    label: Labels = None,
+    table: Described = None,
+    device: Device = "cpu",
+    data: OwnData = None,
     out: str = "scores.csv",
 ) -> None:
     """Write log p(x) of each example in nats, in the units of the data: low scores mark unusual data.
@@ -328,27 +278,10 @@ def score(
 
     Parameters
     ----------
-    run
-        The run directory.
     source
         Name or path of other data, such as one image; by default the run's own.
     samples
         K: number of draws of z per example for the importance-sampled estimate.
-    split
-        Split to use; by default test for the run's own data, and all rows of other data.
-    n
-        Use only the first N examples; by default all.
-    seed
-        Seed of the draws.
-    label
-        For a conditional run and new data, the column with their classes, or one class (or attributes a,b,c) for all.
-        If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
-    table
-        .csv or .parquet with a column `file` that describes a folder of new images.
-    device
-        auto, cpu, cuda or mps.
-    data
-        Name or path of the run's data, if they have moved.
     out
         .csv: index (from 0, within the split), name (of image files), the columns of a table that the run does not
         model, log_px.

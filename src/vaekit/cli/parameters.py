@@ -12,6 +12,35 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from cyclopts import CoercionError, Group, Parameter, Token
 
+SplitName = Literal["train", "valid", "test"]
+N = Parameter(name=("-n", "--n"))
+FLAG = Parameter(negative="")
+Flag = Annotated[bool, FLAG]
+
+# options of several commands, with their help
+RunFolder = Annotated[str, Parameter(help="The run directory.")]
+OwnData = Annotated[str | None, Parameter(help="Name or path of the run's data, if they have moved.")]
+Bare = Annotated[bool, FLAG, Parameter(help="Write only the pictures, without labels and not enlarged.")]
+DrawX = Annotated[bool, FLAG, Parameter(help="Draw x from p(x|z) instead of using its mean.")]
+DrawZ = Annotated[bool, FLAG, Parameter(help="Draw z from q(z|x) instead of using its mean.")]
+Seed = Annotated[int, Parameter(help="Seed of the draws.")]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda or mps.")]
+Split = Annotated[
+    SplitName | None,
+    Parameter(help="Split to use; by default test for the run's own data, and all rows of other data."),
+]
+First = Annotated[int | None, N, Parameter(help="Use only the first N examples; by default all.")]
+Labels = Annotated[
+    str | None,
+    Parameter(
+        help="For a conditional run and new data, the column with their classes, or one class (or attributes a,b,c) "
+        "for all. If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ..."
+    ),
+]
+Described = Annotated[
+    str | None, Parameter(help=".csv or .parquet with a column `file` that describes a folder of new images.")
+]
+
 
 def option(
     name: str,

@@ -11,41 +11,37 @@ from vaekit.errors import ChoiceError
 from vaekit.runs.find import find_run
 
 from .output import TaskProgress, at_least, check_file, check_picture, check_source, in_rows, make_folder, write
+from .parameters import Bare, Device, DrawX, DrawZ, Flag, N, OwnData, RunFolder, Seed, SplitName
 
 if TYPE_CHECKING:
     from vaekit.run import Run
 
-SplitName = Literal["train", "valid", "test"]
-Flag = Annotated[bool, Parameter(negative="")]
-N = Parameter(name=("-n", "--n"))
 GRID = (".png", ".npz")
 ROWS = (*GRID, ".csv")
 
 
 def sample(
-    run: str,
+    run: RunFolder,
     /,
     *,
     n: Annotated[int, N] = 64,
     temperature: float = 1.0,
     label: str | None = None,
-    noise: Flag = False,
+    noise: DrawX = False,
     latents: str | None = None,
     components: int | None = None,
     refit: Flag = False,
     beyond_range: Flag = False,
-    seed: int = 0,
-    device: str = "cpu",
-    data: str | None = None,
-    bare: Flag = False,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    data: OwnData = None,
+    bare: Bare = False,
     out: str = "samples.png",
 ) -> None:
     """Generate new data by decoding draws of z from the prior, or from a density fitted to the training codes.
 
     Parameters
     ----------
-    run
-        The run directory.
     n
         Number of samples.
     temperature
@@ -53,8 +49,6 @@ def sample(
     label
         For a conditional run, the class (or the attributes a,b,c) of all samples; by default each class in turn.
         If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
-    noise
-        Draw x from p(x|z) instead of using its mean.
     latents
         Draw z from a density of the codes: gmm (a Gaussian mixture), flow (a normalising flow) or two-stage (a second
         VAE). It is fitted once and stored with the run.
@@ -64,14 +58,6 @@ def sample(
         Fit the density of the codes again.
     beyond_range
         Allow values of a table outside the range of their columns.
-    seed
-        Seed of the draws.
-    device
-        auto, cpu, cuda or mps.
-    data
-        Name or path of the run's data, if they have moved.
-    bare
-        Write only the pictures, without labels and not enlarged.
     out
         .png (a grid), .npz (x, z), or .csv (rows of a table).
     """
@@ -103,38 +89,26 @@ def sample(
 
 
 def reconstruct(
-    run: str,
+    run: RunFolder,
     /,
     *,
     split: SplitName = "test",
     n: Annotated[int, N] = 8,
-    noise: Flag = False,
-    sample: Flag = False,
-    seed: int = 0,
-    data: str | None = None,
-    bare: Flag = False,
+    noise: DrawX = False,
+    sample: DrawZ = False,
+    seed: Seed = 0,
+    data: OwnData = None,
+    bare: Bare = False,
     out: str = "reconstructions.png",
 ) -> None:
     """Show test data above their reconstructions.
 
     Parameters
     ----------
-    run
-        The run directory.
     split
         Split of the run's data.
     n
         Use the first N examples.
-    noise
-        Draw x from p(x|z) instead of using its mean.
-    sample
-        Draw z from q(z|x) instead of using its mean.
-    seed
-        Seed of the draws.
-    data
-        Name or path of the run's data, if they have moved.
-    bare
-        Write only the pictures, without labels and not enlarged.
     out
         .png (a grid), .npz (x, reconstruction, z), or .csv (rows of a table: each row, then its reconstruction).
     """
@@ -159,7 +133,7 @@ def reconstruct(
 
 
 def interpolate(
-    run: str,
+    run: RunFolder,
     a: str,
     b: str,
     /,
@@ -167,19 +141,17 @@ def interpolate(
     steps: int = 11,
     mode: Literal["auto", "lerp", "slerp"] = "auto",
     label: str | None = None,
-    noise: Flag = False,
-    sample: Flag = False,
-    seed: int = 0,
-    data: str | None = None,
-    bare: Flag = False,
+    noise: DrawX = False,
+    sample: DrawZ = False,
+    seed: Seed = 0,
+    data: OwnData = None,
+    bare: Bare = False,
     out: str = "interpolation.png",
 ) -> None:
     """Interpolate between two examples through the latent space.
 
     Parameters
     ----------
-    run
-        The run directory.
     a, b
         An index of the test set, an image file, or a .npy, .npz, .csv or .parquet file (its first row; rows.npy:3 for
         another).
@@ -190,16 +162,6 @@ def interpolate(
     label
         For a conditional run and examples from files, the class (or the attributes a,b,c) of both ends.
         If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
-    noise
-        Draw x from p(x|z) instead of using its mean.
-    sample
-        Draw z from q(z|x) instead of using its mean.
-    seed
-        Seed of the draws.
-    data
-        Name or path of the run's data, if they have moved.
-    bare
-        Write only the pictures, without labels and not enlarged.
     out
         .png (a row) or .npz (x, z).
     """
@@ -221,25 +183,23 @@ def interpolate(
 
 
 def traverse(
-    run: str,
+    run: RunFolder,
     /,
     *,
     latents: int = 10,
     range: float | None = None,
     steps: int = 9,
     index: int | None = None,
-    noise: Flag = False,
-    seed: int = 0,
-    data: str | None = None,
-    bare: Flag = False,
+    noise: DrawX = False,
+    seed: Seed = 0,
+    data: OwnData = None,
+    bare: Bare = False,
     out: str = "traversal.png",
 ) -> None:
     """Show what each latent changes: one row per latent, largest mean KL over the first 1,000 test data first.
 
     Parameters
     ----------
-    run
-        The run directory.
     latents
         Number of latents.
     range
@@ -249,14 +209,6 @@ def traverse(
     index
         Row of the test set to start from; by default the prior's centre, or the test example whose code is nearest to
         the mean code if the picture at the centre is almost constant.
-    noise
-        Draw x from p(x|z) instead of using its mean.
-    seed
-        Seed of the draws.
-    data
-        Name or path of the run's data, if they have moved.
-    bare
-        Write only the pictures, without labels and not enlarged.
     out
         .png (a grid) or .npz (x, z, latents, names, values); `latents` are the varied columns of z.
     """

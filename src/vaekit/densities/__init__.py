@@ -1,8 +1,8 @@
 """Densities that torch lacks, and draws from any density with keyed noise."""
 
 from .counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, standard_poisson
-from .drawing import _from_noise, draw, draw_tempered, draw_with_density
-from .gamma import log_standard_gamma, standard_beta, standard_gamma, standard_t
+from .drawing import draw, draw_tempered, draw_with_density
+from .gamma import log_standard_gamma, standard_gamma
 from .levels import Categorical, DiscretisedLogistic, LogisticMixture
 from .real import OptimalNormal, StudentT
 from .simple import Pixels, Point
@@ -22,14 +22,11 @@ __all__ = [
     "Poisson",
     "StudentT",
     "ZeroInflatedNegativeBinomial",
-    "_from_noise",
     "draw",
     "draw_tempered",
     "draw_with_density",
     "log_standard_gamma",
     "open_unit",
-    "standard_beta",
     "standard_gamma",
     "standard_poisson",
-    "standard_t",
 ]

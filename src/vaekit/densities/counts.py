@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Distribution, constraints
 from torch.distributions import Poisson as TorchPoisson
+from torch.distributions import constraints
 
 from vaekit.noise import Noise
 
-from .drawing import Elementwise, _from_noise
+from .drawing import Keyed, from_noise
 from .gamma import log_standard_gamma
 from .special import negative_binomial_log_pmf, poisson_log_pmf
 
@@ -59,12 +59,12 @@ def standard_poisson(noise: Noise, log_rate: Tensor, event: Sequence[int], k: in
         return torch.where(low, few, many)
 
 
-@_from_noise.register
+@from_noise.register
 def _(d: TorchPoisson, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
     return standard_poisson(noise, torch.log(d.rate), event, k)
 
 
-class Poisson(Elementwise):
+class Poisson(Keyed):
     """P(x) = e^{-rate} rate^x / x!, parametrised by log rate.
 
     Error of `log_prob` in float32, for counts that are likely at this rate: 2e-4 nats for rates up to 1e6, and 3e-3 at
@@ -79,9 +79,6 @@ class Poisson(Elementwise):
         self.log_rate = log_rate
         super().__init__(log_rate.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Poisson:
-        return Poisson(self.log_rate.expand(batch_shape), validate_args=False)
-
     @property
     def mean(self) -> Tensor:
         return torch.exp(self.log_rate)
@@ -93,13 +90,11 @@ class Poisson(Elementwise):
     def log_prob(self, value: Tensor) -> Tensor:
         return poisson_log_pmf(value, self.log_rate)
 
-
-@_from_noise.register
-def _(d: Poisson, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    return standard_poisson(noise, d.log_rate, event, k)
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        return standard_poisson(noise, self.log_rate, event, k)
 
 
-class NegativeBinomial(Elementwise):
+class NegativeBinomial(Keyed):
     r"""A Poisson whose rate is Gamma with mean m and shape r: variance m + m^2 / r, r the inverse dispersion.
 
     P(x) = Gamma(x + r) / (Gamma(r) x!) (r / (r + m))^r (m / (r + m))^x, parametrised by log m and log r. It approaches
@@ -114,10 +109,6 @@ class NegativeBinomial(Elementwise):
         self.log_mean, self.log_inverse_dispersion = torch.broadcast_tensors(log_mean, log_inverse_dispersion)
         super().__init__(self.log_mean.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> NegativeBinomial:
-        log_mean, log_r = self.log_mean.expand(batch_shape), self.log_inverse_dispersion.expand(batch_shape)
-        return NegativeBinomial(log_mean, log_r, validate_args=False)
-
     @property
     def mean(self) -> Tensor:
         return torch.exp(self.log_mean)
@@ -129,6 +120,9 @@ class NegativeBinomial(Elementwise):
     def log_prob(self, value: Tensor) -> Tensor:
         return negative_binomial_log_pmf(value, self.log_mean, self.log_inverse_dispersion)
 
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        return _negative_binomial(noise, self.log_mean, self.log_inverse_dispersion, event, k)
+
 
 def _negative_binomial(noise: Noise, log_mean: Tensor, log_r: Tensor, event: Sequence[int], k: int | None) -> Tensor:
     with torch.no_grad():
@@ -136,12 +130,7 @@ def _negative_binomial(noise: Noise, log_mean: Tensor, log_r: Tensor, event: Seq
         return standard_poisson(noise, log_gamma + log_mean - log_r, event, k)
 
 
-@_from_noise.register
-def _(d: NegativeBinomial, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    return _negative_binomial(noise, d.log_mean, d.log_inverse_dispersion, event, k)
-
-
-class ZeroInflatedNegativeBinomial(Elementwise):
+class ZeroInflatedNegativeBinomial(Keyed):
     """0 with probability sigmoid(`dropout`), else negative binomial: the likelihood of scVI (Lopez et al. 2018)."""
 
     arg_constraints: ClassVar = {
@@ -157,11 +146,6 @@ class ZeroInflatedNegativeBinomial(Elementwise):
         parameters = torch.broadcast_tensors(log_mean, log_inverse_dispersion, dropout)
         self.log_mean, self.log_inverse_dispersion, self.dropout = parameters
         super().__init__(self.log_mean.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> ZeroInflatedNegativeBinomial:
-        parameters = (self.log_mean, self.log_inverse_dispersion, self.dropout)
-        log_mean, log_r, dropout = (t.expand(batch_shape) for t in parameters)
-        return ZeroInflatedNegativeBinomial(log_mean, log_r, dropout, validate_args=False)
 
     @property
     def counts(self) -> NegativeBinomial:
@@ -181,9 +165,7 @@ class ZeroInflatedNegativeBinomial(Elementwise):
         kept = F.logsigmoid(-self.dropout) + self.counts.log_prob(value)
         return torch.where(value > 0, kept, torch.logaddexp(F.logsigmoid(self.dropout), kept))
 
-
-@_from_noise.register
-def _(d: ZeroInflatedNegativeBinomial, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    with torch.no_grad():
-        x = _negative_binomial(noise, d.log_mean, d.log_inverse_dispersion, event, k)
-        return torch.where(noise.uniform(event, k) < torch.sigmoid(d.dropout), torch.zeros_like(x), x)
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        with torch.no_grad():
+            x = _negative_binomial(noise, self.log_mean, self.log_inverse_dispersion, event, k)
+            return torch.where(noise.uniform(event, k) < torch.sigmoid(self.dropout), torch.zeros_like(x), x)

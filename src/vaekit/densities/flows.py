@@ -11,16 +11,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
 
 from vaekit.noise import Noise
 
-from .drawing import Tempered, _from_noise, draw
+from .drawing import Drawn, Tempered
 
 KINDS = ("affine", "spline")
 BINS, BOUND = 8, 6.0
@@ -39,45 +38,6 @@ class Map(NamedTuple):
 
     forward: Callable[[Tensor], tuple[Tensor, Tensor]]
     inverse: Callable[[Tensor], tuple[Tensor, Tensor]]
-
-
-class Drawn(Distribution):
-    """A density over (D,) that computes log q of a draw together with the draw, in `_drawn(noise, k)`. Abstract.
-
-    Its batch shape is (), (B,) or (K, B), as for `draw`.
-    """
-
-    arg_constraints: ClassVar = {}
-    support = constraints.real_vector
-    has_rsample = True
-
-    def __init__(self, batch: Sequence[int], dims: int):
-        super().__init__(torch.Size(batch), torch.Size((dims,)), validate_args=False)
-
-    def _drawn(self, noise: Noise, k: int | None) -> tuple[Tensor, Tensor]:
-        raise TypeError(f"{type(self).__name__} does not define _drawn")
-
-    def draw_with_density(self, noise: Noise, k: int | None = None) -> tuple[Tensor, Tensor]:
-        """One draw per row of `noise`, or k of them: (K?, B, D), reparametrised, and their log-density (K?, B)."""
-        if len(self.batch_shape) == 2:
-            if k is not None:
-                raise ValueError(f"k={k}, but this density already has a sample axis of {self.batch_shape[0]}: omit k")
-            k = self.batch_shape[0]
-        return self._drawn(noise, k)
-
-    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        shape, n = torch.Size(sample_shape), torch.Size(sample_shape).numel()
-        if not self.batch_shape:
-            return draw(self, Noise.fresh(n)).reshape(self._extended_shape(shape))
-        if len(self.batch_shape) == 2 and n != 1:
-            raise ValueError(f"{n} samples, but this density already has a sample axis: draw 1")
-        k = n if len(self.batch_shape) == 1 else None
-        return draw(self, Noise.fresh(self.batch_shape[-1]), k).reshape(self._extended_shape(shape))
-
-
-@_from_noise.register
-def _(d: Drawn, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    return d._drawn(noise, k)[0]
 
 
 class Flow(Drawn, Tempered):
@@ -242,7 +202,7 @@ class Coupling(nn.Module):
     of even index. Dinh et al. (2017) for `affine`, Durkan et al. (2019) for `spline`. Starts as the identity.
     """
 
-    def __init__(self, dims: int, context: int, hidden: Sequence[int], kind: str = "affine", turn: int = 0):
+    def __init__(self, dims: int, context: int, hidden: Sequence[int], kind: str, turn: int = 0):
         super().__init__()
         if kind not in KINDS:
             raise ValueError(f"kind {kind!r} is not one of {', '.join(KINDS)}")

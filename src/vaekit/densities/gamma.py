@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 
 from vaekit.noise import Noise
 
+from .special import at_least_single
+
 ROUNDS = 10
 """Proposals per element. At concentration 1, the worst case, one is rejected with probability 0.048, all with 1e-13."""
 
@@ -40,9 +42,7 @@ def log_standard_gamma(noise: Noise, concentration: Tensor, event: Sequence[int]
     A beta draw is the sigmoid of the difference of two of these.
     """
     shape = (*(() if k is None else (k,)), len(noise.rows), *event)
-    if concentration.dtype in (torch.bfloat16, torch.float16):
-        concentration = concentration.float()
-    concentration = concentration.expand(shape)
+    concentration = at_least_single(concentration).expand(shape)
     with torch.no_grad():
         a, dtype = concentration, concentration.dtype
         below = a < 1  # Gamma(a) = Gamma(a + 1) U^{1/a}

@@ -8,15 +8,15 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import constraints
 
 from vaekit.noise import Noise
 
-from .drawing import Elementwise, _from_noise
+from .drawing import Keyed
 from .special import log_sum_exp
 
 
-class DiscretisedLogistic(Distribution):
+class DiscretisedLogistic(Keyed):
     r"""A logistic on the real line, binned into the integers 0 .. levels-1.
 
     P(x) = s((x + 1/2 - m) / b) - s((x - 1/2 - m) / b), s the logistic function; the first bin extends to -infinity and
@@ -25,7 +25,6 @@ class DiscretisedLogistic(Distribution):
     """
 
     arg_constraints: ClassVar = {"loc": constraints.real, "log_scale": constraints.real}
-    has_enumerate_support = False
 
     def __init__(self, loc: Tensor, log_scale: Tensor, levels: int = 256, validate_args: bool | None = None):
         self.loc, self.log_scale = torch.broadcast_tensors(loc, log_scale)
@@ -35,10 +34,6 @@ class DiscretisedLogistic(Distribution):
     @property
     def support(self) -> constraints.Constraint:
         return constraints.integer_interval(0, self.levels - 1)
-
-    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> DiscretisedLogistic:
-        loc, log_scale = self.loc.expand(batch_shape), self.log_scale.expand(batch_shape)
-        return DiscretisedLogistic(loc, log_scale, self.levels, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         centred, inverse = value - self.loc, torch.exp(-self.log_scale)
@@ -67,16 +62,8 @@ class DiscretisedLogistic(Distribution):
         real = self.loc + torch.exp(self.log_scale) * torch.logit(value)
         return real.round().clamp(0, self.levels - 1)
 
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        shape = self._extended_shape(torch.Size(sample_shape))
-        with torch.no_grad():
-            u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
-            return self.icdf(u.clamp(2.0**-25, 1 - 2.0**-24))
-
-
-@_from_noise.register
-def _(d: DiscretisedLogistic, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    return d.icdf(noise.uniform(event, k))
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        return self.icdf(noise.uniform(event, k))
 
 
 def _chosen(logits: Tensor, u: Tensor) -> Tensor:
@@ -86,7 +73,7 @@ def _chosen(logits: Tensor, u: Tensor) -> Tensor:
     return index.clamp_max(logits.shape[-1] - 1)
 
 
-class Categorical(Elementwise):
+class Categorical(Keyed):
     r"""P(x = j) = e^{l_j} / sum_i e^{l_i} over the integers 0 .. levels-1; logits (..., levels) of any strides.
 
     The reference for 8-bit data: it can represent any distribution over the levels. log P is the selected logit minus
@@ -102,9 +89,6 @@ class Categorical(Elementwise):
     @property
     def support(self) -> constraints.Constraint:
         return constraints.integer_interval(0, self.levels - 1)
-
-    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Categorical:
-        return Categorical(self.logits.expand(*batch_shape, self.levels), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)
@@ -124,14 +108,12 @@ class Categorical(Elementwise):
     def variance(self) -> Tensor:
         return (torch.softmax(self.logits, -1) * (self._levels - self.mean[..., None]) ** 2).sum(-1)
 
-
-@_from_noise.register
-def _(d: Categorical, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    with torch.no_grad():
-        return _chosen(d.logits, noise.uniform(event, k)).to(d.logits.dtype)
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        with torch.no_grad():
+            return _chosen(self.logits, noise.uniform(event, k)).to(self.logits.dtype)
 
 
-class LogisticMixture(Distribution):
+class LogisticMixture(Keyed):
     r"""A mixture of discretised logistics whose component is drawn once per pixel and shared by the pixel's channels.
 
     P(x) = prod_pixels sum_k pi_k prod_c P(x_c; m_kc, b_kc), where each factor is a `DiscretisedLogistic`. Given the
@@ -145,7 +127,7 @@ class LogisticMixture(Distribution):
         vector: whether the event has no channel axis (channels is 1, and every element is a pixel).
     """
 
-    arg_constraints: ClassVar = {}
+    arg_constraints: ClassVar = {"logits": constraints.real, "loc": constraints.real, "log_scale": constraints.real}
 
     def __init__(self, logits: Tensor, loc: Tensor, log_scale: Tensor, levels: int, space: int, vector: bool = False):
         self.logits, self.loc, self.log_scale, self.levels = logits, loc, log_scale, levels
@@ -156,12 +138,6 @@ class LogisticMixture(Distribution):
     @property
     def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.integer_interval(0, self.levels - 1), len(self.event_shape))
-
-    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> LogisticMixture:
-        lead = len(self.batch_shape)
-        parameters = (self.logits, self.loc, self.log_scale)
-        logits, loc, log_scale = (t.expand(*batch_shape, *t.shape[lead:]) for t in parameters)
-        return LogisticMixture(logits, loc, log_scale, self.levels, self.space, self.vector)
 
     @property
     def components(self) -> DiscretisedLogistic:
@@ -195,21 +171,19 @@ class LogisticMixture(Distribution):
         between = (self.components.mean - mean.unsqueeze(-self.space - 2)) ** 2
         return self._over_components(self.components.variance + between)
 
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        with torch.no_grad():
+            space = event if self.vector else event[1:]
+            pixel, u = noise.uniform(space, k), noise.uniform(event, k)
+            chosen = _chosen(self.logits.movedim(-self.space - 1, -1), pixel)  # (K?, B, *space)
+            lead = chosen.shape[: chosen.dim() - self.space]
 
-@_from_noise.register
-def _(d: LogisticMixture, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    with torch.no_grad():
-        space = event if d.vector else event[1:]
-        pixel, u = noise.uniform(space, k), noise.uniform(event, k)
-        chosen = _chosen(d.logits.movedim(-d.space - 1, -1), pixel)  # (K?, B, *space)
-        lead = chosen.shape[: chosen.dim() - d.space]
+            def of_chosen(values: Tensor) -> Tensor:
+                values = values.expand(*lead, *values.shape[-self.space - 2 :])  # (K?, B, components, channels, *space)
+                index = chosen.unsqueeze(-self.space - 1).unsqueeze(-self.space - 1)
+                index = index.expand(*lead, 1, *values.shape[-self.space - 1 :])
+                values = values.gather(-self.space - 2, index).squeeze(-self.space - 2)
+                return values.squeeze(-self.space - 1) if self.vector else values
 
-        def of_chosen(values: Tensor) -> Tensor:
-            values = values.expand(*lead, *values.shape[-d.space - 2 :])  # (K?, B, components, channels, *space)
-            index = chosen.unsqueeze(-d.space - 1).unsqueeze(-d.space - 1)
-            index = index.expand(*lead, 1, *values.shape[-d.space - 1 :])
-            values = values.gather(-d.space - 2, index).squeeze(-d.space - 2)
-            return values.squeeze(-d.space - 1) if d.vector else values
-
-        one = DiscretisedLogistic(of_chosen(d.loc), of_chosen(d.log_scale), d.levels, validate_args=False)
-        return one.icdf(u.to(d.loc.dtype))
+            one = DiscretisedLogistic(of_chosen(self.loc), of_chosen(self.log_scale), self.levels, validate_args=False)
+            return one.icdf(u.to(self.loc.dtype))

@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Independent, constraints
 from vaekit.data.observation import TableSupport
 from vaekit.noise import Noise
 
-from .drawing import _from_noise
+from .drawing import Keyed, from_noise
 from .levels import Categorical
 
 
@@ -22,15 +22,12 @@ class Categories(Categorical):
     Columns with fewer than C categories are padded with logits of -inf.
     """
 
-    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Categories:
-        return Categories(self.logits.expand(*batch_shape, self.levels), validate_args=False)
-
     @property
     def mean(self) -> Tensor:
         return self.logits.argmax(-1).to(self.logits.dtype)
 
 
-class Mixed(Distribution):
+class Mixed(Keyed):
     """Independent columns of a table, grouped by kind.
 
     Arguments:
@@ -80,17 +77,15 @@ class Mixed(Distribution):
                 means.append((weights[..., None] * d.mean).sum(0))
         return self._whole(means)
 
-
-@_from_noise.register
-def _(d: Mixed, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    return d._whole([_from_noise(part, noise, (len(which),), k) for which, part in d.parts])
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        return self._whole([from_noise(part, noise, (len(which),), k) for which, part in self.parts])
 
 
 DIFFERS = 1000.0
 """The cost in nats of a value that differs from the only one that its element has in the training data."""
 
 
-class Marginal(Distribution):
+class Marginal(Keyed):
     """The marginal density of the observed elements of x, where nan marks a missing one.
 
     It is exact, since the density factorises. Its mean and its draws cover all elements.
@@ -143,6 +138,10 @@ class Marginal(Distribution):
         variance = self.whole.variance
         return variance if self.held is None else torch.where(torch.isnan(self.held), variance, 0.0)
 
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        whole = self.whole.base_dist if isinstance(self.whole, Independent) else self.whole
+        return self.put(from_noise(whole, noise, event, k))
+
 
 class _SupportOfObserved(constraints.Constraint):
     """The support of a density, where any element may also be nan (missing)."""
@@ -154,8 +153,3 @@ class _SupportOfObserved(constraints.Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         return self.inner.check(torch.where(torch.isnan(value), self.fill, value))
-
-
-@_from_noise.register
-def _(d: Marginal, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    return d.put(_from_noise(d.whole.base_dist if isinstance(d.whole, Independent) else d.whole, noise, event, k))

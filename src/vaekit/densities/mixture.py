@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 from vaekit.noise import Noise
 
-from .drawing import Tempered, _from_noise, draw
+from .drawing import Tempered
 from .special import log_sum_exp
 
 
@@ -67,14 +67,7 @@ class GaussianMixture(Tempered):
         each = torch.cat([z.square(), z, torch.ones_like(z[..., :1])], -1) @ natural.T
         return log_sum_exp(each.to(self.loc.dtype), -1)
 
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        shape = torch.Size(sample_shape)
-        with torch.no_grad():
-            return draw(self, Noise.fresh(shape.numel(), self.loc.device)).reshape(*shape, -1)
-
-
-@_from_noise.register
-def _(d: GaussianMixture, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    below = torch.cumsum(torch.exp(d.logits), -1)[:-1]  # the component: how many cumulative weights u exceeds
-    component = (noise.uniform((1,), k) > below).sum(-1)
-    return d.loc[component] + d.scale[component] * noise.normal(event, k).to(d.loc.dtype)
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        below = torch.cumsum(torch.exp(self.logits), -1)[:-1]  # the component: how many cumulative weights u exceeds
+        component = (noise.uniform((1,), k) > below).sum(-1)
+        return self.loc[component] + self.scale[component] * noise.normal(event, k).to(self.loc.dtype)

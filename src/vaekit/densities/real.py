@@ -8,18 +8,18 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import constraints
 
 from vaekit.noise import Noise
 
-from .drawing import Elementwise, _from_noise
+from .drawing import Keyed
 from .gamma import standard_t
 from .special import HALF_LOG_TWO_PI, stirling_rest
 
 LOWEST_VARIANCE = math.exp(-12)
 
 
-class StudentT(Elementwise):
+class StudentT(Keyed):
     r"""Student's t with `df` degrees of freedom around `loc`; df > 1, so that its mean exists.
 
     For df of 1e6 or more, where t should equal a Gaussian, torch's version in float32 is wrong by whole nats. The error
@@ -38,10 +38,6 @@ class StudentT(Elementwise):
         self.df, self.loc, self.scale = torch.broadcast_tensors(df, loc, scale)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> StudentT:
-        df, loc, scale = (t.expand(batch_shape) for t in (self.df, self.loc, self.scale))
-        return StudentT(df, loc, scale, validate_args=False)
-
     def log_prob(self, value: Tensor) -> Tensor:
         half, y = self.df / 2, (value - self.loc) / self.scale
         # log Gamma(h + 1/2) - log Gamma(h) - log(h) / 2, with the leading terms of Stirling's formula cancelled
@@ -58,13 +54,11 @@ class StudentT(Elementwise):
         ratio = self.df / torch.where(exists, self.df - 2, torch.ones_like(self.df))
         return torch.where(exists, ratio, torch.full_like(ratio, math.inf)) * self.scale**2
 
-
-@_from_noise.register
-def _(d: StudentT, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    return d.loc + d.scale * standard_t(noise, d.df, event, k)
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        return self.loc + self.scale * standard_t(noise, self.df, event, k)
 
 
-class OptimalNormal(Elementwise):
+class OptimalNormal(Keyed):
     r"""N(loc, sigma^2) with the sigma of sigma-VAE (Rybkin et al. 2021): in training, the optimum of each batch.
 
     In training `log_prob` sets sigma^2 = mean (x - loc)^2 + e^{-12} over all samples, examples and elements of the
@@ -86,9 +80,6 @@ class OptimalNormal(Elementwise):
     def __init__(self, loc: Tensor, log_scale: Tensor, updates: Tensor | None = None):
         self.loc, self.log_scale, self.updates = loc, log_scale, updates
         super().__init__(loc.shape, validate_args=False)
-
-    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> OptimalNormal:
-        return OptimalNormal(self.loc.expand(batch_shape), self.log_scale, self.updates)
 
     @property
     def mean(self) -> Tensor:
@@ -115,7 +106,5 @@ class OptimalNormal(Elementwise):
             self.log_scale.lerp_(log_scale.to(self.log_scale.dtype), share.to(self.log_scale.dtype))
             self.updates.add_(1)
 
-
-@_from_noise.register
-def _(d: OptimalNormal, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    return d.loc + d.stddev * noise.normal(event, k).to(d.loc.dtype)
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        return self.loc + self.stddev * noise.normal(event, k).to(self.loc.dtype)

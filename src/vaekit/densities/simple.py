@@ -11,7 +11,7 @@ from torch.distributions import Bernoulli, Distribution, Independent, constraint
 
 from vaekit.noise import Noise
 
-from .drawing import _from_noise
+from .drawing import Keyed
 
 
 class Pixels(Independent):
@@ -41,7 +41,7 @@ class Pixels(Independent):
         return (value.flatten(first) * logits - logits.clamp(min=0)).sum(-1) - torch.log(products).sum(-1)
 
 
-class Point(Distribution):
+class Point(Keyed):
     """All probability at one point, as in the posterior of an autoencoder. It has no density."""
 
     arg_constraints: ClassVar = {"loc": constraints.real}
@@ -56,13 +56,8 @@ class Point(Distribution):
     def mean(self) -> Tensor:
         return self.loc
 
-    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Point:
-        return Point(self.loc.expand(batch_shape))
-
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         return self.loc.expand(self._extended_shape(torch.Size(sample_shape)))
 
-
-@_from_noise.register
-def _(d: Point, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    return d.loc.expand((*(() if k is None else (k,)), *d.loc.shape[-len(event) - 1 :]))
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        return self.loc.expand((*(() if k is None else (k,)), *self.loc.shape[-len(event) - 1 :]))

@@ -1,4 +1,4 @@
-"""Sums of exponentials, and differences of large log-gammas without cancellation."""
+"""Precision, sums of exponentials, and differences of large log-gammas without cancellation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 HALF_LOG_TWO_PI = math.log(2 * math.pi) / 2
+
+
+def at_least_single(t: Tensor) -> Tensor:
+    """t, converted to float32 if it is in half precision."""
+    return t.float() if t.dtype in (torch.bfloat16, torch.float16) else t
 
 
 def drop_negligible(x: Tensor, dim: int) -> Tensor:

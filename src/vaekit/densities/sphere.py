@@ -11,8 +11,7 @@ from torch import distributions as D
 
 from vaekit.noise import Noise
 
-from .drawing import Tempered
-from .flows import Drawn
+from .drawing import Drawn, Tempered
 from .gamma import standard_gamma
 
 

@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import constraints
 
 from vaekit.noise import Noise
 
-from .drawing import Elementwise, _from_noise
+from .drawing import Keyed
 from .gamma import standard_beta
 from .special import HALF_LOG_TWO_PI, deviance, stirling_rest
 
@@ -28,7 +28,7 @@ class OpenUnit(constraints.Constraint):
 open_unit = OpenUnit()
 
 
-class ContinuousBernoulli(Distribution):
+class ContinuousBernoulli(Keyed):
     r"""p(x) = C(l) e^{l x} / (1 + e^l) on [0, 1], with its normaliser C(l) = l / tanh(l / 2).
 
     Loaiza-Ganem and Cunningham (2019). Parametrised by logits l; near l = 0 a series of log C avoids 0/0.
@@ -41,9 +41,6 @@ class ContinuousBernoulli(Distribution):
     def __init__(self, logits: Tensor, validate_args: bool | None = None):
         self.logits = logits
         super().__init__(logits.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> ContinuousBernoulli:
-        return ContinuousBernoulli(self.logits.expand(batch_shape), validate_args=False)
 
     @classmethod
     def logits_of_mean(cls, mean: Tensor) -> Tensor:
@@ -97,17 +94,11 @@ class ContinuousBernoulli(Distribution):
         series = value + self.logits * rest / 2 + self.logits**2 * rest * (1 - 2 * value) / 6
         return torch.where(near, series, far).clamp(0, 1)
 
-    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        shape = self._extended_shape(torch.Size(sample_shape))
-        return self.icdf(torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        return self.icdf(noise.uniform(event, k))
 
 
-@_from_noise.register
-def _(d: ContinuousBernoulli, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    return d.icdf(noise.uniform(event, k))
-
-
-class Beta(Elementwise):
+class Beta(Keyed):
     r"""p(x) = x^{a-1} (1-x)^{b-1} / B(a, b) on the open interval (0, 1).
 
     At 0 and 1 it is infinite or zero, so data that contain these values must be dequantised; a value that was rounded
@@ -123,10 +114,6 @@ class Beta(Elementwise):
     def __init__(self, concentration1: Tensor, concentration0: Tensor, validate_args: bool | None = None):
         self.concentration1, self.concentration0 = torch.broadcast_tensors(concentration1, concentration0)
         super().__init__(self.concentration1.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Beta:
-        a, b = self.concentration1.expand(batch_shape), self.concentration0.expand(batch_shape)
-        return Beta(a, b, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         a, b = self.concentration1, self.concentration0
@@ -148,7 +135,5 @@ class Beta(Elementwise):
         total = self.concentration1 + self.concentration0
         return (self.concentration1 / total) * (self.concentration0 / total) / (total + 1)
 
-
-@_from_noise.register
-def _(d: Beta, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    return standard_beta(noise, d.concentration1, d.concentration0, event, k)
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        return standard_beta(noise, self.concentration1, self.concentration0, event, k)

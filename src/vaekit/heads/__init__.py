@@ -10,9 +10,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch import distributions as D
 
-from .base import LOG_SCALE_CEILING, LOG_SCALE_FLOOR, Head, floored, moments
+from .base import LOG_SCALE_FLOOR, Head, floored, moments
 from .counts import (
-    DISPERSIONS,
     Counts,
     NegativeBinomialHead,
     OverdispersedCounts,
@@ -43,9 +42,7 @@ class Conditional(nn.Module):
 
 
 __all__ = [
-    "DISPERSIONS",
     "LIKELIHOODS",
-    "LOG_SCALE_CEILING",
     "LOG_SCALE_FLOOR",
     "SCALES",
     "Bernoulli",

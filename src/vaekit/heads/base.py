@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch import distributions as D
 from torch.distributions import constraints
 
+from vaekit.densities.special import at_least_single
+
 LOG_SCALE_FLOOR = -6.0
 LOG_SCALE_CEILING = 30.0
 """Above the log scale of any data; prevents overflow."""
@@ -73,9 +75,7 @@ class Head(nn.Module, ABC):
 
     def parts(self, raw: Tensor) -> Tensor:
         """(..., features) -> (..., params, *event), at least in float32."""
-        if raw.dtype in (torch.bfloat16, torch.float16):
-            raw = raw.float()
-        return raw.reshape(*raw.shape[:-1], self.params, *self.event)
+        return at_least_single(raw).reshape(*raw.shape[:-1], self.params, *self.event)
 
     def split(self, raw: Tensor) -> tuple[Tensor, ...]:
         """(..., features) -> `params` tensors (..., *event)."""
@@ -88,6 +88,14 @@ class Head(nn.Module, ABC):
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor | None:
         """Raw parameters (features,) of the best constant density for data of this mean and std, or None."""
         return None
+
+    def bias_of(self, x: Tensor) -> Tensor | None:
+        """Raw parameters (features,) of the best constant density for x (n, *event), where nan is missing, or None.
+
+        An element that is missing in all examples gets mean 0.
+        """
+        _, mean, variance = moments(x)
+        return self.initial_bias(mean, variance.sqrt())
 
     def start_numbers(self, x: Tensor) -> None:
         """Set the head's own parameters to the best constant density for x (n, *event), where nan is missing.

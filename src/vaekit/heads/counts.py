@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch import distributions as D
 from torch.distributions import constraints
 
 from vaekit.densities import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 
-from .base import LOG_SCALE_FLOOR, Head, moments, raw_of_floored, raw_of_within, within
+from .base import LOG_SCALE_FLOOR, Head, moments, raw_of_within, within
 from .register import likelihood
 
 
@@ -26,7 +25,6 @@ class Counts(Head):
     """Counts 0, 1, 2, ... whose log mean is softly bounded between -12 and `highest`. Abstract.
 
     Arguments:
-        link: how a raw number gives the mean: it is the log mean (`exp`), or its `softplus` is the mean.
         highest: the largest log mean. 30 is a mean of 1e13; float32 cannot resolve single counts that large.
         scaled: the log mean is centre + spread * raw; `start_numbers` measures both, and they are stored with the
             weights. Without it an optimiser's steps are too long for large counts that vary little: the relative
@@ -37,15 +35,11 @@ class Counts(Head):
     discrete = True
     LOWEST = -12.0
 
-    def __init__(self, event: tuple[int, ...], link: str = "exp", highest: float = 30.0, scaled: bool = False):
+    def __init__(self, event: tuple[int, ...], highest: float = 30.0, scaled: bool = False):
         super().__init__(event)
-        if link not in ("exp", "softplus"):
-            raise ValueError(f"link {link!r} is not one of exp, softplus")
         if not self.LOWEST < highest <= 40:
             raise ValueError(f"highest must be above {self.LOWEST:g} and at most 40, got {highest}")
-        if scaled and link != "exp":
-            raise ValueError("scaled=True needs link='exp', because it scales the log mean")
-        self.link, self.highest, self.scaled = link, highest, scaled
+        self.highest, self.scaled = highest, scaled
         if scaled:
             self.register_buffer("centre", torch.zeros(self.event))
             self.register_buffer("spread", torch.ones(self.event))
@@ -54,9 +48,6 @@ class Counts(Head):
         """The softly bounded log mean that the raw numbers give."""
         if self.scaled:
             raw = self.get_buffer("centre") + self.get_buffer("spread") * raw
-        if self.link == "softplus":
-            low = raw < -15  # softplus(raw) = e^raw in float32 here
-            raw = torch.where(low, raw, torch.log(F.softplus(torch.where(low, torch.zeros_like(raw), raw))))
         return within(raw, self.LOWEST, self.highest)
 
     def raw_mean(self, mean: Tensor) -> Tensor:
@@ -64,7 +55,7 @@ class Counts(Head):
         raw = raw_of_within(torch.log(mean.flatten().clamp_min(1e-3)), self.LOWEST, self.highest)
         if self.scaled:
             return (raw - self.get_buffer("centre").flatten()) / self.get_buffer("spread").flatten()
-        return raw_of_floored(torch.exp(raw), 0.0) if self.link == "softplus" else raw
+        return raw
 
     @torch.no_grad()
     def start_numbers(self, x: Tensor) -> None:
@@ -93,65 +84,20 @@ class PoissonHead(Counts):
         return self.independent(Poisson(self.log_mean(mean), validate_args=False))
 
 
-DISPERSIONS = ("shared", "each", "learned")
-
-
 class OverdispersedCounts(Counts):
-    """Counts whose rate varies, with an inverse dispersion r. Abstract.
+    """Counts whose rate varies, with an inverse dispersion r, one learned number per element. Abstract.
 
-    Arguments:
-        dispersion: how log r is set: `shared` (one learned number), `each` (one learned number per element,
-            independent of the input) or `learned` (a raw number per element). It is softly bounded between -6 and
-            `highest` - 4. The density approaches a Poisson only when r is far above the mean, which these bounds
-            allow for means up to e^(`highest` - 8).
-        link, highest, scaled: see `Counts`.
+    log r is softly bounded between -6 and `highest` - 4. The density approaches a Poisson only when r is far above the
+    mean, which these bounds allow for means up to e^(`highest` - 8). Arguments as of `Counts`.
     """
 
-    OTHERS: ClassVar[int] = 0
-    """The number of raw numbers per element other than the mean and the dispersion."""
+    def __init__(self, event: tuple[int, ...], highest: float = 30.0, scaled: bool = False):
+        super().__init__(event, highest, scaled)
+        self.raw_dispersion = nn.Parameter(torch.zeros(self.event))
 
-    def __init__(
-        self,
-        event: tuple[int, ...],
-        dispersion: str = "each",
-        link: str = "exp",
-        highest: float = 30.0,
-        scaled: bool = False,
-    ):
-        super().__init__(event, link, highest, scaled)
-        if dispersion not in DISPERSIONS:
-            raise ValueError(f"dispersion {dispersion!r} is not one of {', '.join(DISPERSIONS)}")
-        self.dispersion = dispersion
-        self.params = (2 if dispersion == "learned" else 1) + self.OTHERS
-        if dispersion != "learned":
-            self.raw_dispersion = nn.Parameter(torch.zeros(() if dispersion == "shared" else self.event))
-
-    def mean_and_dispersion(self, mean: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """log m, log r, and the raw tensors that they do not use."""
-        if self.dispersion == "learned":
-            raw, rest = rest[0], rest[1:]
-        else:
-            raw = self.raw_dispersion.to(mean.dtype).expand(mean.shape)
-        return self.log_mean(mean), within(raw, LOG_SCALE_FLOOR, self.highest - 4), rest
-
-    def raw_of_dispersion(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """The raw number of the r that gives this mean and variance.
-
-        r is kept between 0.05 and the larger of e^5 and 7 times the mean: above that the density is nearly Poisson's,
-        and the gradient of r is small.
-        """
-        log_mean = torch.log(mean.clamp_min(1e-3))
-        log_r = 2 * log_mean - torch.log((variance - mean).clamp_min(1e-6))
-        return raw_of_within(
-            log_r.clamp_min(-3).minimum((log_mean + 2).clamp_min(5)), LOG_SCALE_FLOOR, self.highest - 4
-        )
-
-    def bias(self, mean: Tensor, variance: Tensor) -> list[Tensor]:
-        """The network's raw parameters for a negative binomial of this mean and variance."""
-        raw = [self.raw_mean(mean)]
-        if self.dispersion == "learned":
-            raw.append(self.raw_of_dispersion(mean, variance).flatten())
-        return raw
+    def log_dispersion(self, like: Tensor) -> Tensor:
+        """log r, in the shape and precision of `like`."""
+        return within(self.raw_dispersion.to(like.dtype).expand(like.shape), LOG_SCALE_FLOOR, self.highest - 4)
 
     def counts_of(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the negative binomial part when the data have this mean and variance."""
@@ -159,17 +105,17 @@ class OverdispersedCounts(Counts):
 
     @torch.no_grad()
     def start_numbers(self, x: Tensor) -> None:
+        """Set r to that of the data, kept between 0.05 and the larger of e^5 and 7 times the mean.
+
+        Above that the density is nearly Poisson's, and the gradient of r is small.
+        """
         super().start_numbers(x)
-        if self.dispersion == "learned":
-            return
-        n, mean, variance = moments(x.double())
+        _, mean, variance = moments(x.double())
         mean, variance = self.counts_of(mean, variance)
-        if self.dispersion == "shared":  # one r for the excess over Poisson of all elements together
-            share = n / n.sum().clamp_min(1)
-            square, excess = (share * mean**2).sum(), (share * (variance - mean)).sum()
-            mean = square.sqrt()
-            variance = mean + excess
-        self.raw_dispersion.copy_(self.raw_of_dispersion(mean, variance))
+        log_mean = torch.log(mean.clamp_min(1e-3))
+        log_r = 2 * log_mean - torch.log((variance - mean).clamp_min(1e-6))
+        log_r = log_r.clamp_min(-3).minimum((log_mean + 2).clamp_min(5))
+        self.raw_dispersion.copy_(raw_of_within(log_r, LOG_SCALE_FLOOR, self.highest - 4))
 
 
 @likelihood("negative-binomial", "Gronbech et al. 2020, doi:10.1093/bioinformatics/btaa293", observation="counts")
@@ -177,18 +123,18 @@ class NegativeBinomialHead(OverdispersedCounts):
     """Negative binomial counts with variance m + m^2 / r, such as gene counts per cell."""
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
-        return torch.cat(self.bias(mean, std.square()))
+        return self.raw_mean(mean)
 
     def forward(self, raw: Tensor) -> D.Distribution:
-        log_mean, log_r, _ = self.mean_and_dispersion(*self.split(raw))
-        return self.independent(NegativeBinomial(log_mean, log_r, validate_args=False))
+        (mean,) = self.split(raw)
+        return self.independent(NegativeBinomial(self.log_mean(mean), self.log_dispersion(mean), validate_args=False))
 
 
 @likelihood("zero-inflated", "Lopez et al. 2018, doi:10.1038/s41592-018-0229-2", observation="counts")
 class ZeroInflatedNegativeBinomialHead(OverdispersedCounts):
     """A negative binomial with extra zeros; the logit of their probability is one more raw number per element."""
 
-    OTHERS = 1
+    params = 2
     START = -2.0  # the logit before training: a probability of 0.12
 
     def counts_of(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,9 +144,10 @@ class ZeroInflatedNegativeBinomialHead(OverdispersedCounts):
         return counts, (variance - kept * (1 - kept) * counts**2) / kept
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
-        counts, variance = self.counts_of(mean, std.square())
-        return torch.cat([*self.bias(counts, variance), torch.full_like(counts.flatten(), self.START)])
+        counts, _ = self.counts_of(mean, std.square())
+        return torch.cat([self.raw_mean(counts), torch.full_like(counts.flatten(), self.START)])
 
     def forward(self, raw: Tensor) -> D.Distribution:
-        log_mean, log_r, (dropout,) = self.mean_and_dispersion(*self.split(raw))
+        mean, dropout = self.split(raw)
+        log_mean, log_r = self.log_mean(mean), self.log_dispersion(mean)
         return self.independent(ZeroInflatedNegativeBinomial(log_mean, log_r, dropout, validate_args=False))

@@ -17,9 +17,10 @@ from vaekit.data.core import Column
 from vaekit.data.observation import TableSupport
 from vaekit.densities import OptimalNormal
 from vaekit.densities.mixed import Categories, Marginal, Mixed
+from vaekit.densities.special import at_least_single
 from vaekit.errors import ChoiceError
 
-from . import Head, moments
+from . import Head
 from .register import likelihood
 
 
@@ -27,35 +28,24 @@ from .register import likelihood
 class MixedHead(Head):
     """The columns of a table, independent given z, each with a density that suits its kind.
 
-    Real columns (standardised by `MixedTable`) are Gaussian and two-valued columns Bernoulli; categorical columns have
-    one logit per category; counts are negative binomial or Poisson. The raw numbers of these heads are concatenated.
+    Real columns (standardised by `MixedTable`) are Gaussian with one learned sigma each, two-valued columns
+    Bernoulli; categorical columns have one logit per category; counts are negative binomial. The raw
+    numbers of these heads are concatenated.
 
     Arguments:
         columns: the table's columns, in the order of x.
-        scale: the Gaussians' sigma, as for `Gaussian`: `each` (one learned number per column), `learned` (a raw
-            number, so that it varies by row too), `shared` or `unit`.
-        counts: "negative-binomial" (one learned dispersion per column) or "poisson".
         scaled: for count columns, see `heads.counts.count_range`.
     """
 
-    def __init__(
-        self,
-        columns: Sequence[Column],
-        scale: str = "each",
-        counts: str = "negative-binomial",
-        scaled: bool = False,
-    ):
+    def __init__(self, columns: Sequence[Column], scaled: bool = False):
         super().__init__((len(columns),))
-        if counts not in ("negative-binomial", "poisson"):
-            raise ValueError(f"counts {counts!r} is not one of negative-binomial, poisson")
         self.columns, self.rows = tuple(columns), TableSupport(columns)
         self.support, self.discrete = self.rows, self.rows.is_discrete
-        count = heads.PoissonHead if counts == "poisson" else heads.NegativeBinomialHead
         build: dict[str, Callable[[int], Head]] = {
-            "real": lambda n: heads.Gaussian((n,), scale),
+            "real": lambda n: heads.Gaussian((n,), "each"),
             "binary": lambda n: heads.Bernoulli((n,)),
             "categorical": lambda n: CategoriesHead([c.width for c in columns if c.kind == "categorical"]),
-            "counts": lambda n: count((n,), **heads.count_range(scaled)),
+            "counts": lambda n: heads.NegativeBinomialHead((n,), **heads.count_range(scaled)),
         }
         self.groups = nn.ModuleDict()
         grouped: list[int] = []
@@ -86,15 +76,8 @@ class MixedHead(Head):
             assert isinstance(head, Head)
             head.start_numbers(x[:, self.which("counts")])
 
-    def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor | None:
-        return self._gathered(lambda head, which: head.initial_bias(mean[which], std[which]))
-
     def bias_of(self, x: Tensor) -> Tensor | None:
-        """Raw parameters (features,) of the best constant density for rows x (n, D), where nan is missing."""
-        return self._gathered(lambda head, which: start_bias(head, x[:, which]))
-
-    def _gathered(self, of: Callable[[Head, Tensor], Tensor | None]) -> Tensor | None:
-        biases = [of(head, which) for which, head in self.shared]
+        biases = [head.bias_of(x[:, which]) for which, head in self.shared]
         known = [bias for bias in biases if bias is not None]
         return torch.cat(known) if len(known) == len(biases) else None
 
@@ -138,10 +121,9 @@ class CategoriesHead(Head):
         return torch.cat(log_frequencies)
 
     def forward(self, raw: Tensor) -> Distribution:
-        raw = raw.float() if raw.dtype in (torch.bfloat16, torch.float16) else raw
         index, padding = self.get_buffer("index"), self.get_buffer("padding")
-        logits = raw.index_select(-1, index.flatten()).unflatten(-1, index.shape).masked_fill(padding, -torch.inf)
-        return self.independent(Categories(logits, validate_args=False))
+        logits = at_least_single(raw).index_select(-1, index.flatten()).unflatten(-1, index.shape)
+        return self.independent(Categories(logits.masked_fill(padding, -torch.inf), validate_args=False))
 
 
 class Masked(Head):
@@ -176,8 +158,11 @@ class Masked(Head):
     def features(self) -> int:
         return self.head.features
 
-    def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor | None:
-        return self.head.initial_bias(mean, std)
+    def bias_of(self, x: Tensor) -> Tensor | None:
+        return self.head.bias_of(x)
+
+    def start_numbers(self, x: Tensor) -> None:
+        self.head.start_numbers(x)
 
     def forward(self, raw: Tensor) -> Distribution:
         return Marginal(self.head(raw), self.fill, self.held)
@@ -198,16 +183,3 @@ def factor_density(head: Head) -> Mixed | Independent | None:
 def _inside(support: constraints.Constraint) -> float:
     """A number inside an elementwise support."""
     return next(v for v in (0.0, 0.5, 1.0) if bool(support.check(torch.tensor(v))))
-
-
-def start_bias(head: Head, x: Tensor) -> Tensor | None:
-    """Raw parameters (features,) of the best constant density for data x (n, *event), or None if the head has none.
-
-    Missing values (nan) are ignored; an element that is missing in all examples gets mean 0.
-    """
-    if isinstance(head, Masked):
-        return start_bias(head.head, x)
-    if isinstance(head, MixedHead | CategoriesHead):
-        return head.bias_of(x)
-    _, mean, variance = moments(x)
-    return head.initial_bias(mean, variance.sqrt())

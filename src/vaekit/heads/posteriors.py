@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch import distributions as D
 
 from vaekit.densities import Point
-from vaekit.densities.flows import Autoregressive, Coupling, Drawn, Flow, Map, affine_map, exact, vector_dims
+from vaekit.densities.drawing import Drawn
+from vaekit.densities.flows import Autoregressive, Coupling, Flow, Map, affine_map, exact, vector_dims
+from vaekit.densities.special import at_least_single
 from vaekit.densities.sphere import PowerSpherical
 from vaekit.errors import ChoiceError
 from vaekit.noise import Noise
@@ -67,9 +69,7 @@ class VectorHead(Head):
 
     def split(self, raw: Tensor) -> tuple[Tensor, ...]:
         """(..., features) -> tensors (..., size), in float32 at least, whatever the precision of the network."""
-        if raw.dtype in (torch.bfloat16, torch.float16):
-            raw = raw.float()
-        return raw.split(self.sizes, -1)
+        return at_least_single(raw).split(self.sizes, -1)
 
 
 # --- full covariance --------------------------------------------------------------------------------------------
@@ -230,27 +230,21 @@ class IAF(FlowHead):
 class CouplingFlow(FlowHead):
     """N(0, I) mapped by couplings, then by a mean and a scale; draws and the density of any z each take one pass.
 
-    Rezende and Mohamed (2015), with the neural spline couplings of Durkan et al. (2019) or the affine couplings of
-    Dinh et al. (2017). Starts as the diagonal Gaussian. Its `mean` is the flow's centre, the image of zero.
+    Rezende and Mohamed (2015), with the neural spline couplings of Durkan et al. (2019). Starts as the diagonal
+    Gaussian. Its `mean` is the flow's centre, the image of zero.
 
     Arguments:
         event: (D,). Features: 2 D + context.
         transforms: the number of couplings; with four, every latent can depend on every other.
         hidden: widths of each coupling's network.
         context: how many numbers the encoder passes to every coupling.
-        kind: `spline` or `affine`.
     """
 
     def __init__(
-        self,
-        event: Sequence[int],
-        transforms: Transforms = 2,
-        hidden: Sequence[int] = (128,),
-        context: int = 64,
-        kind: str = "spline",
+        self, event: Sequence[int], transforms: Transforms = 2, hidden: Sequence[int] = (128,), context: int = 64
     ):
         super().__init__(event, transforms, context)
-        self.steps = nn.ModuleList(Coupling(self.dims, context, hidden, kind, turn) for turn in range(transforms))
+        self.steps = nn.ModuleList(Coupling(self.dims, context, hidden, "spline", turn) for turn in range(transforms))
 
     def forward(self, raw: Tensor) -> Flow:
         last, steps, zero = self.maps(raw)

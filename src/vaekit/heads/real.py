@@ -14,7 +14,7 @@ from vaekit.densities import OptimalNormal, StudentT
 from vaekit.errors import ChoiceError
 from vaekit.utils.arguments import Knob
 
-from .base import LOG_SCALE_CEILING, Head, floored, moments, raw_of_scale, raw_of_within, within
+from .base import LOG_SCALE_CEILING, Head, floored, moments, raw_of_scale, within
 from .register import likelihood
 
 SCALES = ("unit", "fixed", "shared", "each", "learned")
@@ -44,24 +44,23 @@ class LocationScale(Head):
         else:
             self.register_buffer("log_scale", start if scale == "fixed" else torch.zeros(()))
 
-    def location_and_scale(self, location: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Location, scale, and the raw tensors that they do not use."""
+    def location_and_scale(self, location: Tensor, *raw_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Location and scale from the raw tensors."""
         log_scale: Tensor = self.log_scale
         if self.scale == "learned":
-            log_scale, rest = floored(rest[0]).clamp_max(LOG_SCALE_CEILING), rest[1:]
+            log_scale = floored(raw_scale[0]).clamp_max(LOG_SCALE_CEILING)
         elif self.scale in ("shared", "each"):
             log_scale = floored(log_scale)
-        return location, torch.exp(log_scale).to(location.dtype).expand(location.shape), rest
+        return location, torch.exp(log_scale).to(location.dtype).expand(location.shape)
 
     def scale_of(self, std: Tensor) -> Tensor:
         """The scale at which the density has this standard deviation."""
         return std
 
-    def bias(self, mean: Tensor, std: Tensor) -> list[Tensor]:
-        """The network's raw parameters for a density of this mean and standard deviation."""
+    def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor | None:
         if self.scale != "learned":
-            return [mean.flatten()]
-        return [mean.flatten(), raw_of_scale(self.scale_of(std).flatten())]
+            return mean.flatten()
+        return torch.cat([mean.flatten(), raw_of_scale(self.scale_of(std).flatten())])
 
     @torch.no_grad()
     def start_numbers(self, x: Tensor) -> None:
@@ -96,10 +95,10 @@ class Gaussian(LocationScale):
             self.register_buffer("updates", torch.zeros(()))
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor | None:
-        return None if self.squash != "none" else torch.cat(self.bias(mean, std))
+        return None if self.squash != "none" else super().initial_bias(mean, std)
 
     def forward(self, raw: Tensor) -> D.Distribution:
-        mean, sigma, _ = self.location_and_scale(*self.split(raw))
+        mean, sigma = self.location_and_scale(*self.split(raw))
         if self.squash == "tanh":
             mean = torch.tanh(mean)
         if self.scale == "optimal":
@@ -110,64 +109,32 @@ class Gaussian(LocationScale):
 class LaplaceHead(LocationScale):
     """p(x) = e^{-|x - m| / b} / 2b, the likelihood that corresponds to the absolute error."""
 
-    def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
-        return torch.cat(self.bias(mean, std))
-
     def scale_of(self, std: Tensor) -> Tensor:
         return std / 2**0.5
 
     def forward(self, raw: Tensor) -> D.Distribution:
-        location, scale, _ = self.location_and_scale(*self.split(raw))
+        location, scale = self.location_and_scale(*self.split(raw))
         return self.independent(D.Laplace(location, scale, validate_args=False))
 
 
 class StudentTHead(LocationScale):
-    """Student's t, for data with outliers.
+    """Student's t with one learned number of degrees of freedom, for data with outliers.
 
-    Arguments:
-        df: the degrees of freedom: a number above 1 (at 1 there is no mean to reconstruct), `shared` (one learned
-            number) or `learned` (a raw number per element). Learned degrees lie above 2, where the variance exists,
-            and below 22,000, where the density is indistinguishable from a Gaussian.
+    It lies above 2, where the variance exists, and below 22,000, where the density is nearly a Gaussian.
     """
 
-    LOWEST, HIGHEST = -4.0, 10.0
+    LOWEST, HIGHEST, START = -4.0, 10.0, 10.0
 
-    def __init__(self, event: tuple[int, ...], df: float | str = "shared", scale: str = "learned", sigma: float = 1.0):
+    def __init__(self, event: tuple[int, ...], scale: str = "learned", sigma: float = 1.0):
         super().__init__(event, scale, sigma)
-        if isinstance(df, str) and df not in ("shared", "learned"):
-            raise ValueError(f"df {df!r} is not shared, learned or a number above 1")
-        if not isinstance(df, str) and not 1 < df < math.inf:
-            raise ValueError(f"df must be a number above 1, where the mean exists, got {df}")
-        self.df = df
-        self.params += df == "learned"
-        if df == "shared":
-            self.log_excess = nn.Parameter(torch.tensor(math.log(8.0)))
-
-    def degrees(self, *raw: Tensor) -> Tensor:
-        """The degrees of freedom, from the raw tensors that location and scale do not use."""
-        if isinstance(self.df, str):
-            excess = raw[0] if self.df == "learned" else self.log_excess
-            return 2 + torch.exp(within(excess, self.LOWEST, self.HIGHEST))
-        return torch.tensor(float(self.df))
-
-    def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor:
-        raw = self.bias(mean, std)
-        if self.df == "learned":
-            log_excess = torch.full_like(raw[0], math.log(self.start_df - 2))
-            raw.append(raw_of_within(log_excess, self.LOWEST, self.HIGHEST))
-        return torch.cat(raw)
-
-    @property
-    def start_df(self) -> float:
-        """The degrees of freedom before training."""
-        return 10.0 if isinstance(self.df, str) else self.df
+        self.log_excess = nn.Parameter(torch.tensor(math.log(self.START - 2)))
 
     def scale_of(self, std: Tensor) -> Tensor:
-        return std * math.sqrt(max(self.start_df - 2, 0.5) / self.start_df)
+        return std * math.sqrt((self.START - 2) / self.START)
 
     def forward(self, raw: Tensor) -> D.Distribution:
-        location, scale, rest = self.location_and_scale(*self.split(raw))
-        df = self.degrees(*rest).to(location).expand(location.shape)
+        location, scale = self.location_and_scale(*self.split(raw))
+        df = 2 + torch.exp(within(self.log_excess, self.LOWEST, self.HIGHEST)).to(location).expand(location.shape)
         return self.independent(StudentT(df, location, scale, validate_args=False))
 
 
@@ -215,4 +182,4 @@ def laplace(event: tuple[int, ...], sigma: Sigma = "shared") -> LaplaceHead:
 @likelihood("student-t", "Takahashi et al. 2018, doi:10.24963/ijcai.2018/374")
 def student_t(event: tuple[int, ...], sigma: Sigma = "shared") -> StudentTHead:
     """A Student's t p(x|z) with learned degrees of freedom."""
-    return StudentTHead(event, "shared", *scale_and_sigma(sigma, "student-t"))
+    return StudentTHead(event, *scale_and_sigma(sigma, "student-t"))

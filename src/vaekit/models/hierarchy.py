@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, constraints
+from torch.distributions import Distribution, Independent, Normal
 
 from vaekit import networks
 from vaekit.densities import draw, draw_tempered, draw_with_density
+from vaekit.densities.special import at_least_single
 from vaekit.errors import ChoiceError
 from vaekit.heads import Conditional, Gaussian, Head
 from vaekit.noise import Noise
@@ -41,23 +42,8 @@ class AtDraws(Distribution):
         self.density = density
         super().__init__(density.batch_shape, density.event_shape, validate_args=False)
 
-    @property
-    def support(self) -> constraints.Constraint | None:
-        return self.density.support
-
-    @property
-    def mean(self) -> Tensor:
-        return self.density.mean
-
-    @property
-    def variance(self) -> Tensor:
-        return self.density.variance
-
     def log_prob(self, value: Tensor) -> Tensor:
         return self.density.log_prob(value)
-
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        return self.density.sample(torch.Size(sample_shape))
 
 
 class Chain(Model):
@@ -90,12 +76,8 @@ class Chain(Model):
         self.generators, self.posteriors = nn.ModuleList(generators), nn.ModuleList(posteriors)
         self.no_density = next((r for q in posteriors if (r := getattr(q, "no_density", None)) is not None), None)
 
-    def _refuse(self, c: Tensor | None) -> None:
-        if c is not None:
-            raise ValueError("a chain of latents takes no condition c")
-
     def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
-        self._refuse(c)
+        self._without_condition(c)
         noise = noise or Noise.fresh(len(x), x.device)
         below, inferred = x, []
         for layer, posterior in enumerate(self.posteriors):
@@ -113,7 +95,7 @@ class Chain(Model):
         return Trace(tuple(latents), self.likelihood(z))
 
     def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
-        self._refuse(c)
+        self._without_condition(c)
         q = self.posteriors[0](x)
         return q.mean if noise is None else draw(q, noise)
 
@@ -121,7 +103,7 @@ class Chain(Model):
         return self.likelihood(z)
 
     def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
-        self._refuse(c)
+        self._without_condition(c)
         noise = noise or Noise.fresh(n)
         with torch.no_grad():
             z = draw_tempered(self.prior(), noise, temperature)
@@ -156,7 +138,7 @@ def _affine(a: int, b: int, dims: int, kernel: int = 1) -> nn.Linear | nn.Conv1d
     """A dense layer without a grid (dims = 0), else a convolution that keeps the grid."""
     if dims == 0:
         return nn.Linear(a, b)
-    return (nn.Conv1d if dims == 1 else nn.Conv2d)(a, b, kernel, padding=kernel // 2)
+    return networks.convolution(dims)(a, b, kernel, padding=kernel // 2)
 
 
 def _shrunk(layer: nn.Linear | nn.Conv1d | nn.Conv2d, by: float) -> nn.Module:
@@ -210,7 +192,7 @@ class _Layer(nn.Module):
             F.silu(f)
         )  # f is processed once for all K samples
         raw = self.out(F.silu(self.mix(F.silu(inner.flatten(0, 1)))))
-        mean, log_scale = (raw.float() if raw.dtype in (torch.bfloat16, torch.float16) else raw).chunk(2, 1)
+        mean, log_scale = at_least_single(raw).chunk(2, 1)
         return mean, _soft(log_scale)
 
     def forward(self, h: Tensor, z: Tensor) -> Tensor:
@@ -255,7 +237,7 @@ class _Features(nn.Module):
         super().__init__()
         self.flat = len(grids[-1]) == 0
         dims = len(event) - 1
-        halve = nn.Conv1d if dims == 1 else nn.Conv2d
+        halve = networks.convolution(dims)
         ups: list[nn.Module] = []
         into: list[nn.Module] = []
         c, below = event[0], tuple(event[1:])
@@ -326,7 +308,6 @@ class TopDown(Model):
         widths: channels of the state and the features on each grid.
         latents: latent channels on each grid (number of latents for the first entry).
         blocks: residual blocks on each grid of the bottom-up pass.
-        condition: size of the condition c; 0 for none.
         values: lowest and highest x, rescaled to -1..1 for the bottom-up pass if they are not near 1 (levels 0..255).
     """
 
@@ -338,7 +319,6 @@ class TopDown(Model):
         widths: Sequence[int],
         latents: Sequence[int],
         blocks: int = 1,
-        condition: int = 0,
         values: tuple[float, float] | None = None,
     ):
         super().__init__()
@@ -360,7 +340,6 @@ class TopDown(Model):
         features: nn.Module = _Features(event, grids, widths, blocks)
         self.features = networks.Rescaled(features, *values) if values is not None else features
         self.start = nn.Parameter(torch.zeros(widths[0]))
-        self.given = nn.Linear(condition, widths[0]) if condition else None
         above: list[tuple[int, tuple[int, ...]] | None] = [None, *zip(widths, grids, strict=True)]
         self.stages = nn.ModuleList(
             _Stage(grid, width, latent, count, depth, over)
@@ -377,18 +356,9 @@ class TopDown(Model):
                 assert isinstance(layer, _Layer)
                 yield stage, layer
 
-    def _walk(
-        self, c: Tensor | None, lead: Sequence[int], pick: Callable[[int, _Layer, Tensor], Tensor]
-    ) -> Distribution:
+    def _walk(self, lead: Sequence[int], pick: Callable[[int, _Layer, Tensor], Tensor]) -> Distribution:
         """p(x | z) after the top-down pass; `pick(stage, layer, h)` returns z (N, *shape). `lead` is (K?, B)."""
-        if (c is None) != (self.given is None):
-            raise ValueError(
-                "this model is conditional and needs c" if c is None else "this model takes no condition c"
-            )
-        h: Tensor = self.start
-        if self.given is not None:
-            h = h + self.given(c)
-        h = h.expand(*lead, -1).reshape(-1, h.shape[-1])
+        h: Tensor = self.start.expand(*lead, -1).reshape(-1, len(self.start))
         for number, stage in enumerate(self.stages):
             assert isinstance(stage, _Stage)
             h = stage.entered(h)
@@ -398,6 +368,7 @@ class TopDown(Model):
         return self.likelihood(h.unflatten(0, tuple(lead)))
 
     def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
+        self._without_condition(c)
         noise = noise or Noise.fresh(len(x), x.device)
         features, latents = self.features(x), []
         lead = (len(x),) if k is None else (k, len(x))
@@ -410,10 +381,11 @@ class TopDown(Model):
             latents.append(Latent(z, q, layer.prior()))
             return z.flatten(0, len(lead) - 1)
 
-        px = self._walk(c, lead, pick)
+        px = self._walk(lead, pick)  # collects the latents
         return Trace(tuple(latents), px)
 
     def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
+        self._without_condition(c)
         features, found = self.features(x), []
 
         def pick(number: int, layer: _Layer, h: Tensor) -> Tensor:
@@ -423,20 +395,19 @@ class TopDown(Model):
             found.append(z.flatten(1))
             return z
 
-        self._walk(c, (len(x),), pick)
-        return torch.cat([*found, *(() if c is None else (c,))], -1)
+        self._walk((len(x),), pick)
+        return torch.cat(found, -1)
 
     def decode(self, z: Tensor) -> Distribution:
-        c = z[..., sum(self.sizes) :] if self.given is not None else None
-        flat = z[..., : sum(self.sizes)].flatten(0, -2).split(self.sizes, -1)
+        flat = z.flatten(0, -2).split(self.sizes, -1)
         shaped = iter([part.unflatten(-1, shape) for part, shape in zip(flat, self.shapes, strict=True)])
-        return self._walk(c, z.shape[:-1], lambda *_: next(shaped))
+        return self._walk(z.shape[:-1], lambda *_: next(shaped))
 
     def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
+        self._without_condition(c)
         noise = noise or Noise.fresh(n, self.start.device)
         with torch.no_grad():
-            z = temperature * noise.normal((sum(self.sizes),)).to(self.start.dtype)
-            return torch.cat([z, *(() if c is None else (c,))], -1)
+            return temperature * noise.normal((sum(self.sizes),)).to(self.start.dtype)
 
 
 def top_down(
@@ -446,26 +417,21 @@ def top_down(
     width: int | None = None,
     latent: int | None = None,
     blocks: int = 1,
-    condition: int = 0,
     values: tuple[float, float] | None = None,
 ) -> TopDown:
     """A `TopDown` model for data of any shape, small enough to train on two CPU cores.
 
     Arguments:
-        event: shape of x, (D,), (C, L) or (C, H, W).
-        head: of the likelihood.
         layers: stochastic layers on each grid, coarsest first, as in `TopDown`. By default 3 for vectors; for images 2
             without a grid, 2 on the coarsest grid (7 x 7 for 28 x 28, 8 x 8 for 64 x 64) and 1 on each finer one.
         width: channels on the finest grid, doubled on each coarser one up to 4 times; for vectors, of all layers.
         latent: latent channels on each grid, 8 times as many latents without a grid; for vectors, latents per layer.
-        blocks: residual blocks on each grid of the bottom-up pass.
-        condition: size of the condition c; 0 for none.
-        values: lowest and highest x if they are not near 1, such as (0, 255).
+        event, head, blocks, values: as in `TopDown`.
     """
     if len(event) == 1:
         layers = (3,) if layers is None else layers
         width, latent = width or 256, latent or max(1, min(16, event[0] // 4))
-        return TopDown(event, head, layers, (width,), (latent,), blocks, condition, values)
+        return TopDown(event, head, layers, (width,), (latent,), blocks, values)
     if layers is None:
         layers = (2, 2, *[1] * (networks.default_levels(event[1:], 8) - 1))
     width, latent = width or 32, latent or 4
@@ -478,6 +444,5 @@ def top_down(
         (min(2**grids, 4) * width, *widths[::-1]),
         (8 * latent, *[latent] * grids),
         blocks,
-        condition,
         values,
     )

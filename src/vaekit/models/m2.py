@@ -121,19 +121,6 @@ class M2(Model):
         y = draw(self.class_prior(), noise) if c is None else c
         return torch.cat([y, draw_tempered(p, noise, temperature)], -1)
 
-    @torch.no_grad()
-    def class_log_probabilities(self, x: Tensor, samples: int = 100, noise: Noise | None = None) -> Tensor:
-        r"""log p(y | x) of each class, (B, C), by Bayes' rule: p(y) p(x | y), normalised over y.
-
-        p(x | y) is estimated with `samples` importance samples. It costs more than q(y | x), but does not depend on
-        the classifier.
-        """
-        trace = self.trace(x, self.each_class(x, samples), noise=noise)
-        (style,) = trace.latents
-        weights = trace.px.log_prob(x) + style.log_p - style.log_q  # (K C, B)
-        log_px = torch.logsumexp(weights.unflatten(0, (samples, self.classes)), 0) - math.log(samples)  # (C, B)
-        return torch.log_softmax(self.class_prior.logits + log_px.T, -1)
-
 
 class Joined(nn.Module):
     """Applies `net` to its inputs, flattened and concatenated along the last axis; leading axes broadcast.

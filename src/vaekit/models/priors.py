@@ -96,7 +96,7 @@ class Mixture(nn.Module):
 
 @prior("vamp", "Tomczak and Welling 2018, arXiv:1705.07120", conditional=False, density=True, rows=True)
 class Vamp(nn.Module):
-    r"""The variational mixture of posteriors (VampPrior): p(z) = sum_c w_c q(z | u_c) at learned pseudo-inputs u_c.
+    r"""The variational mixture of posteriors (VampPrior): p(z) = 1/C sum_c q(z | u_c) at learned pseudo-inputs u_c.
 
     Tomczak and Welling (2018, arXiv:1705.07120). The posterior is the model's own, which is also trained through the
     prior; it must depend on x alone. For a full-covariance posterior, the components have its mean and variances. For a
@@ -108,8 +108,9 @@ class Vamp(nn.Module):
         shape: of one x.
         components: C, the number of pseudo-inputs.
         low, high: the range of x, to which pseudo-inputs are clamped (hardtanh in the paper); None for no clamp.
-        weighted: learn the weights w instead of 1 / C.
     """
+
+    logits: Tensor
 
     def __init__(
         self,
@@ -121,7 +122,6 @@ class Vamp(nn.Module):
         ] = 100,
         low: float | None = None,
         high: float | None = None,
-        weighted: bool = False,
     ):
         super().__init__()
         if (low is None) != (high is None) or (low is not None and high is not None and not low < high):
@@ -131,11 +131,7 @@ class Vamp(nn.Module):
         self.of_flow = isinstance(getattr(posterior, "head", None), FlowHead)
         centre, reach = (0.0, 1.0) if low is None or high is None else ((low + high) / 2, (high - low) / 2)
         self.pseudo = nn.Parameter(centre + 0.1 * reach * torch.randn(components, *shape))
-        logits = torch.zeros(components)
-        if weighted:
-            self.logits = nn.Parameter(logits)
-        else:
-            self.register_buffer("logits", logits, persistent=False)
+        self.register_buffer("logits", torch.zeros(components), persistent=False)
 
     @property
     def posterior(self) -> nn.Module:

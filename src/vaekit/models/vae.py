@@ -66,6 +66,10 @@ class Model(nn.Module, ABC):
     likelihood: nn.Module
     no_density: str | None = None
 
+    def _without_condition(self, c: Tensor | None) -> None:
+        if c is not None:
+            raise ValueError(f"{type(self).__name__} takes no condition c")
+
     @property
     def latent_dims(self) -> slice:
         """The part of a code that holds latents: all of it except a condition or class."""

@@ -7,11 +7,13 @@ from .convolutional import (
     DirectIn,
     DirectOut,
     Residual,
+    convolution,
     cropped,
     default_levels,
     doubling,
+    doublings,
     grid_sizes,
-    norm_groups,
+    halvings,
 )
 from .dense import ACTIVATIONS, MLP, WIDE, Batched, Gated, Rescaled, activation
 from .tables import Log1p, OneHot, WithMask
@@ -33,10 +35,12 @@ __all__ = [
     "Residual",
     "WithMask",
     "activation",
+    "convolution",
     "cropped",
     "default_levels",
     "doubling",
+    "doublings",
     "grid_sizes",
-    "norm_groups",
+    "halvings",
     "set_output_bias",
 ]

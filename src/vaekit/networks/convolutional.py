@@ -27,16 +27,18 @@ def default_levels(size: Sequence[int], smallest: int = 4) -> int:
     return max(levels, 1)
 
 
+def convolution(dims: int) -> type[nn.Conv1d] | type[nn.Conv2d]:
+    """The layer for signals (`dims` of 1) or images (2)."""
+    return nn.Conv1d if dims == 1 else nn.Conv2d
+
+
 class Residual(nn.Module):
     """x + conv(act(norm(conv(act(norm(x)))))), where the last convolution's weights start at zero."""
 
     def __init__(self, channels: int, dims: int):
         super().__init__()
-        conv = nn.Conv1d if dims == 1 else nn.Conv2d
-        self.norm1, self.norm2 = (
-            nn.GroupNorm(norm_groups(channels), channels),
-            nn.GroupNorm(norm_groups(channels), channels),
-        )
+        conv = convolution(dims)
+        self.norm1, self.norm2 = (nn.GroupNorm(norm_groups(channels), channels) for _ in range(2))
         self.conv1, self.conv2 = conv(channels, channels, 3, padding=1), conv(channels, channels, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)
 
@@ -47,6 +49,25 @@ class Residual(nn.Module):
 def norm_groups(channels: int) -> int:
     """The number of groups for group normalisation: the largest divisor of 8 that divides `channels`."""
     return math.gcd(channels, 8)
+
+
+def halvings(channels_in: int, channels: Sequence[int], dims: int, blocks: int = 0) -> list[nn.Module]:
+    """Layers that halve a grid (rounding up) for each of `channels`, each followed by `blocks` residual blocks."""
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise([channels_in, *channels]):
+        layers += [convolution(dims)(a, b, 3, stride=2, padding=1), nn.GroupNorm(norm_groups(b), b), nn.SiLU()]
+        layers += [Residual(b, dims) for _ in range(blocks)]
+    return layers
+
+
+def doublings(channels: Sequence[int], dims: int, blocks: int = 0) -> nn.ModuleList:
+    """Steps that double a grid, from each of `channels` to the next, each after `blocks` residual blocks."""
+    steps = []
+    for a, b in itertools.pairwise(channels):
+        layers: list[nn.Module] = [Residual(a, dims) for _ in range(blocks)]
+        layers += [nn.GroupNorm(norm_groups(a), a), nn.SiLU(), doubling(a, b, dims)]
+        steps.append(nn.Sequential(*layers))
+    return nn.ModuleList(steps)
 
 
 class ConvEncoder(nn.Module):
@@ -70,14 +91,8 @@ class ConvEncoder(nn.Module):
         c, *size = event
         self.direct = DirectIn((direct, *size), features if linear is None else linear) if direct else None
         self.dims = len(event)
-        conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
-        layers: list[nn.Module] = []
-        for width in channels:
-            layers += [conv(c, width, 3, stride=2, padding=1), nn.GroupNorm(norm_groups(width), width), nn.SiLU()]
-            layers += [Residual(width, len(size)) for _ in range(blocks)]
-            c = width
-        self.convs = nn.Sequential(*layers)
-        self.out = nn.Linear(c * math.prod(grid_sizes(size, len(channels))[-1]), features)
+        self.convs = nn.Sequential(*halvings(c, channels, len(size), blocks))
+        self.out = nn.Linear([c, *channels][-1] * math.prod(grid_sizes(size, len(channels))[-1]), features)
 
     def forward(self, x: Tensor) -> Tensor:
         lead = x.shape[: -self.dims]
@@ -116,12 +131,7 @@ class ConvDecoder(nn.Module):
         widths = [*channels][::-1]
         self.start = (widths[0], *self.grids[0])
         self.inp = nn.Linear(latent, math.prod(self.start))
-        steps = []
-        for a, b in itertools.pairwise([*widths, params * c]):
-            layers: list[nn.Module] = [Residual(a, len(size)) for _ in range(blocks)]
-            layers += [nn.GroupNorm(norm_groups(a), a), nn.SiLU(), doubling(a, b, len(size))]
-            steps.append(nn.Sequential(*layers))
-        self.steps = nn.ModuleList(steps)
+        self.steps = doublings([*widths, params * c], len(size), blocks)
 
     def forward(self, z: Tensor) -> Tensor:
         lead = z.shape[:-1]
@@ -158,7 +168,7 @@ class DirectIn(nn.Module):
         self.channels, *size = event
         self.register_buffer("centre", torch.zeros(*event))
         grids = _halvings(event)
-        conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
+        conv = convolution(len(size))
         c = self.channels
         self.shrink = nn.Sequential(*(conv(c, c, 3, stride=2, padding=1, bias=False) for _ in grids[1:]))
         self.dense = nn.Linear(c * math.prod(grids[-1]), features, bias=False)
@@ -183,7 +193,7 @@ class DirectOut(nn.Module):
         nn.init.zeros_(self.image.weight)
         nn.init.zeros_(self.image.bias)
         self.enlarge = nn.ModuleList(doubling(channels, channels, len(size)) for _ in self.grids[1:])
-        self.mix = (nn.Conv1d if len(size) == 1 else nn.Conv2d)(channels, planes, 1, bias=False)
+        self.mix = convolution(len(size))(channels, planes, 1, bias=False)
         nn.init.dirac_(self.mix.weight)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ def _squared_slope(model: Model, trace: Trace, batch: Batch) -> Tensor:
     with torch.enable_grad():
         if not z.requires_grad:  # the encoder is not trained
             z = z.detach().requires_grad_()
-            mean = model.likelihood(z, *(() if batch.c is None else (batch.c,))).mean
+            mean = model.likelihood(z, *batch.given).mean
         signs = torch.where(batch.noise.bits(mean.shape[1:]) < 0, -1.0, 1.0).to(mean.dtype)
         (slope,) = torch.autograd.grad((mean * signs).sum(), z, create_graph=True)
     return slope.square().flatten(1).sum(1)

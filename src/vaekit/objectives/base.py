@@ -44,6 +44,11 @@ class Batch:
     c: Tensor | None = None
     y: Tensor | None = None
 
+    @property
+    def given(self) -> tuple[Tensor, ...]:
+        """The condition as further arguments of a posterior or likelihood."""
+        return () if self.c is None else (self.c,)
+
 
 class Losses(NamedTuple):
     """`losses`: scalars to minimise, by parameter group. `stats`: scalars to record, in nats per example by default."""
@@ -74,14 +79,12 @@ class Objective(nn.Module, ABC):
     densities: ClassVar[dict[str, int]] = {"elbo": 1, "distortion": -1}
     tuning: ClassVar[dict[str, Tuning]] = {}
 
-    @property
-    def corruption(self) -> nn.Module | None:
-        """A module that corrupts x before it is encoded in training: corruption(x, noise). The target stays clean."""
-        return self._modules.get("corruption")  # a plain class attribute would hide a module set on an instance
+    corruption: nn.Module | None
+    """A module that corrupts x before it is encoded in training: corruption(x, noise). The target stays clean."""
 
-    @corruption.setter
-    def corruption(self, value: nn.Module | None) -> None:  # only called for None: Module registers modules
-        self._modules["corruption"] = value
+    def __init__(self) -> None:
+        super().__init__()
+        self.corruption = None
 
     def seen(self, x: Tensor, noise: Noise) -> Tensor:
         """The encoder's input for x: corrupted, if the objective has a corruption."""

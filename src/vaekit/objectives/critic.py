@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaekit.densities.special import at_least_single
 from vaekit.errors import ChoiceError
 
 
@@ -36,8 +36,7 @@ class Critic(nn.Module):
                 f"the critic is for codes of {self.latent} numbers, and the model's have {z.shape[1]}: "
                 f"write latent={z.shape[1]}"
             )
-        logits = self.layers(z).squeeze(-1)
-        return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+        return at_least_single(self.layers(z).squeeze(-1))
 
 
 def classification_loss(first: Tensor, second: Tensor) -> Tensor:

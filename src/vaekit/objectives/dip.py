@@ -8,13 +8,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.errors import ChoiceError
-from vaekit.models.vae import VAE, Model
+from vaekit.models.vae import Model
 from vaekit.utils.arguments import Knob
 
 from .aggregate import covariance, posterior_covariance, posterior_mean
 from .base import Batch, Losses, objective
 from .one_layer import OneLayer, scheduled
-from .parts import example
 from .schedules import Schedule
 
 
@@ -48,12 +47,8 @@ class DIP(OneLayer):
         self.kind = dip
         self.off_diagonal, self.diagonal = scheduled(off_diagonal), scheduled(diagonal)
 
-    def check(self, model: Model) -> None:
-        super().check(model)
-        assert isinstance(model, VAE)
-        q = example(model.posterior)
-        if q is not None:
-            self._covariance(q)
+    def check_posterior(self, q: Distribution) -> None:
+        self._covariance(q)
 
     def _covariance(self, q: Distribution) -> Tensor:
         """C, (D, D)."""

@@ -10,14 +10,13 @@ from torch.distributions import Distribution
 
 from vaekit.densities.sphere import PowerSpherical
 from vaekit.errors import ChoiceError
-from vaekit.models.vae import VAE, Model
+from vaekit.models.vae import Model
 from vaekit.noise import Noise
 from vaekit.utils.arguments import Knob
 
 from .base import Batch, Losses, Tuning, frozen, objective
 from .critic import Critic, accuracy, classification_loss
 from .one_layer import OneLayer, scheduled
-from .parts import example
 from .schedules import Schedule
 
 
@@ -63,12 +62,7 @@ class FactorVAE(OneLayer):
         self.gamma = scheduled(gamma)
         self.critic = Critic(latent, hidden)
 
-    def check(self, model: Model) -> None:
-        super().check(model)
-        assert isinstance(model, VAE)
-        self._check_posterior(example(model.posterior))
-
-    def _check_posterior(self, q: Distribution | None) -> None:
+    def check_posterior(self, q: Distribution) -> None:
         if isinstance(q, PowerSpherical):
             raise ChoiceError(
                 "FactorVAE makes the latent dimensions independent, which is impossible on a sphere (their squares "
@@ -81,7 +75,6 @@ class FactorVAE(OneLayer):
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         latent, d, r, stats = self.one_pass(model, batch)
         assert r is not None
-        self._check_posterior(latent.q)
         correlation = frozen(self.critic)(latent.z).mean()
         codes = latent.z.detach()
         drawn, shuffled = self.critic(codes), self.critic(permute_dimensions(codes, batch.noise))

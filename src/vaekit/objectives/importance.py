@@ -56,11 +56,10 @@ class _Apart(NamedTuple):
     @classmethod
     def of(cls, objective: Objective, model: Model, batch: Batch, samples: int) -> _Apart:
         vae = one_layer(objective, model)
-        given = () if batch.c is None else (batch.c,)
-        q, p = vae.posterior(objective.seen(batch.x, batch.noise), *given), vae.prior()
+        q, p = vae.posterior(objective.seen(batch.x, batch.noise), *batch.given), vae.prior()
         z, log_q = draw_with_density(q, batch.noise, samples)
         copy = Latent(z.detach().requires_grad_(), q, p)
-        log_px = vae.likelihood(copy.z, *given).log_prob(batch.x)
+        log_px = vae.likelihood(copy.z, *batch.given).log_prob(batch.x)
         return cls(Latent(z, q, p, log_q), copy, log_px, log_px + copy.log_p)
 
     def slope(self, total: Tensor) -> Tensor:

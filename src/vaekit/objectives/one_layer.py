@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vaekit.errors import ChoiceError
 from vaekit.models.vae import VAE, Latent, Model
 
 from .base import Batch, Objective
+from .parts import example
 from .schedules import Constant, Schedule
 from .terms import distortion, elbo_stats, rate
 
@@ -30,6 +32,13 @@ class OneLayer(Objective):
         """Whether the loss contains log q(z | x)."""
         return True
 
+    def check_posterior(self, q: Distribution) -> None:
+        """Check that the loss can be computed for this q(z | x).
+
+        Raises:
+            ChoiceError: it cannot.
+        """
+
     def check(self, model: Model) -> None:
         name = type(self).__name__
         if not isinstance(model, VAE):
@@ -43,11 +52,13 @@ class OneLayer(Objective):
                 f"{name} needs log q(z | x), and this model has none ({model.no_density}): give it a Gaussian "
                 "posterior, or use an objective that needs samples only, WAE or Adversarial"
             )
+        if (q := example(model.posterior)) is not None:
+            self.check_posterior(q)
 
     def one_pass(self, model: Model, batch: Batch) -> Pass:
         """A pass through the model, with the parts of the bound."""
-        OneLayer.check(self, model)
         trace = self.trace(model, batch)
+        self.check_posterior(trace.latents[0].q)
         d = distortion(trace, batch.x)
         if model.no_density is not None:
             return Pass(trace.latents[0], d, None, {"distortion": d.mean()})

@@ -68,26 +68,15 @@ class Geometric(Schedule):
 class Cyclic(Schedule):
     """`Linear` repeated every `period` steps, rising over the first `share` of it (Fu et al. 2019)."""
 
-    def __init__(self, value: float, period: int, share: float = 0.5, start: float = 0.0):
+    def __init__(self, value: float, period: int, share: float = 0.5):
         super().__init__()
         if period < 1 or not 0 < share <= 1:
             raise ValueError(f"period must be 1 step or more and share in (0, 1], got {period} and {share}")
-        self.value, self.period, self.share, self.start = value, period, share, start
+        self.value, self.period, self.share = value, period, share
 
     def forward(self, step: Tensor | float) -> Tensor:
         phase = torch.remainder(_tensor(step), self.period) / self.period
-        return self.start + (self.value - self.start) * torch.clamp(phase / self.share, max=1.0)
-
-
-class Cosine(Schedule):
-    """From `start` to `value` along half a cosine over `steps`, then constant; at once where `steps` is 0."""
-
-    def __init__(self, value: float, steps: int, start: float = 0.0):
-        super().__init__()
-        self.value, self.steps, self.start = value, _not_negative(steps), start
-
-    def forward(self, step: Tensor | float) -> Tensor:
-        return self.value + (self.start - self.value) * 0.5 * (1 + torch.cos(math.pi * _done(step, self.steps)))
+        return self.value * torch.clamp(phase / self.share, max=1.0)
 
 
 def kl_weight(beta: float, warmup: int = 0, cycles: int = 0, start: float = 0.0) -> Schedule:
@@ -113,7 +102,7 @@ def unfinished(objective: nn.Module, steps: int) -> str | None:
     """A note if a weight or capacity has not reached its final value after `steps` steps; else None."""
     options = {"beta": "`warmup`", "capacity": "`capacity_steps`"}
     for name, schedule in objective.named_modules():
-        if isinstance(schedule, Linear | Geometric | Cosine) and schedule.steps > steps:
+        if isinstance(schedule, Linear | Geometric) and schedule.steps > steps:
             shorter = f", or a smaller {options[name]}" if name in options else ""
             return (
                 f"{name} ends at {float(schedule(steps)):.3g} instead of {schedule.value:g}: its schedule takes "
@@ -138,7 +127,7 @@ def _done(step: Tensor | float, steps: int) -> Tensor:
     return torch.clamp(now / steps, max=1.0) if steps else torch.ones_like(now)
 
 
-def learning_rate(name: str, progress: float, warmup: float = 0.01, floor: float = 0.0) -> float:
+def learning_rate(name: str, progress: float, warmup: float = 0.01) -> float:
     """The learning rate's factor after `progress` (0 to 1) of training by a `ScheduleName` of `vaekit.options`.
 
     Every schedule but `constant` warms up linearly over the first `warmup` of the training.
@@ -150,7 +139,7 @@ def learning_rate(name: str, progress: float, warmup: float = 0.01, floor: float
         return max(progress / warmup, 1e-3)
     rest = (progress - warmup) / (1 - warmup)
     if name == "linear":
-        return floor + (1 - floor) * (1 - rest)
+        return 1 - rest
     if name == "cosine":
-        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * rest))
+        return 0.5 * (1 + math.cos(math.pi * rest))
     raise ChoiceError(unknown("`schedule`", name, get_args(ScheduleName)))

@@ -18,20 +18,23 @@ def _over_samples(values: Tensor, trace: Trace) -> Tensor:
     return values.mean(0) if values.dim() == 2 else values
 
 
+def closed_form(q: Distribution, p: Distribution) -> Tensor | None:
+    """KL(q || p), if torch has it registered."""
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        return None
+
+
 def has_closed_form(q: Distribution, p: Distribution) -> bool:
     """Whether torch has a registered KL(q || p)."""
-    try:
-        kl_divergence(q, p)
-    except NotImplementedError:
-        return False
-    return True
+    return closed_form(q, p) is not None
 
 
 def latent_rate(latent: Latent, analytic: bool = True) -> Tensor:
     """KL(q(z|x) || p(z)) of one layer: in closed form if registered, else log q - log p at the samples. (K?, B)"""
-    if analytic and has_closed_form(latent.q, latent.p):
-        return kl_divergence(latent.q, latent.p)
-    return latent.log_q - latent.log_p
+    kl = closed_form(latent.q, latent.p) if analytic else None
+    return latent.log_q - latent.log_p if kl is None else kl
 
 
 def rate(trace: Trace, analytic: bool = True) -> Tensor:
@@ -44,9 +47,7 @@ def rate_per_dim(latent: Latent) -> Tensor | None:
     q, p = latent.q, latent.p
     if not (isinstance(q, Independent) and isinstance(p, Independent)):
         return None
-    if not has_closed_form(q.base_dist, p.base_dist):
-        return None
-    return kl_divergence(q.base_dist, p.base_dist)
+    return closed_form(q.base_dist, p.base_dist)
 
 
 def _sampled_rate_per_dim(latent: Latent) -> Tensor | None:

@@ -8,13 +8,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.errors import ChoiceError
-from vaekit.models.vae import VAE, Model
+from vaekit.models.vae import Model
 from vaekit.utils.arguments import Knob
 
 from .aggregate import factorises, split_rate
 from .base import Batch, Losses, objective
 from .one_layer import OneLayer, scheduled
-from .parts import example
 from .schedules import Schedule
 
 
@@ -53,13 +52,8 @@ class TotalCorrelation(OneLayer):
         self.alpha, self.beta = scheduled(alpha), scheduled(beta)
         self.gamma = scheduled(gamma)
 
-    def check(self, model: Model) -> None:
-        super().check(model)
-        assert isinstance(model, VAE)
-        self._check_posterior(example(model.posterior))
-
-    def _check_posterior(self, q: Distribution | None) -> None:
-        if q is not None and not factorises(q):
+    def check_posterior(self, q: Distribution) -> None:
+        if not factorises(q):
             raise ChoiceError(
                 "TotalCorrelation needs the density q(z_j | x) of every latent dimension, which this posterior "
                 f"({type(q).__name__}) does not give: use a Gaussian posterior with a diagonal covariance, or the "
@@ -68,7 +62,6 @@ class TotalCorrelation(OneLayer):
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         latent, d, _, stats = self.one_pass(model, batch)
-        self._check_posterior(latent.q)
         parts = split_rate(latent, self.n)
         weighted = (
             self.alpha(step) * parts.information

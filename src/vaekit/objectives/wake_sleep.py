@@ -35,16 +35,15 @@ class WakeSleep(Objective):
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         vae = one_layer(self, model)
-        given = () if batch.c is None else (batch.c,)
         with torch.no_grad():
-            q = vae.posterior(self.seen(batch.x, batch.noise), *given)
+            q = vae.posterior(self.seen(batch.x, batch.noise), *batch.given)
             z = draw(q, batch.noise)
             dream_z = draw(vae.prior(), batch.noise)
-            dream_x = draw(vae.likelihood(dream_z, *given), batch.noise)
+            dream_x = draw(vae.likelihood(dream_z, *batch.given), batch.noise)
         needs_density_anywhere(self, q, "use the objective ELBO")
         awake = Latent(z, q, vae.prior())
-        d = -vae.likelihood(z, *given).log_prob(batch.x)
-        asleep = vae.posterior(self.seen(dream_x, batch.noise), *given)
+        d = -vae.likelihood(z, *batch.given).log_prob(batch.x)
+        asleep = vae.posterior(self.seen(dream_x, batch.noise), *batch.given)
         losses = {"encoder": -asleep.log_prob(dream_z).mean(), "decoder": (d - awake.log_p).mean()}
         r = latent_rate(awake)
         return Losses(losses, elbo_stats(d, r))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -17,7 +18,7 @@ from vaekit.models.m2 import Joined
 from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Builder, Register
 
-from .composition import DataSpec, Defaults
+from .composition import USUAL, DataSpec, Defaults
 
 NETWORKS = Register(
     "network",
@@ -80,7 +81,7 @@ class Dense(Architecture):
         self.hidden, self.activation = tuple((300, 300) if hidden is None else hidden), activation
         self.latent = 40 if spec.dims >= 256 else max(1, min(16, spec.dims // 4))
         self.width = self.hidden[-1] if self.hidden else 300
-        self.defaults = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
+        self.defaults = USUAL
 
     def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
         if not condition:
@@ -103,7 +104,7 @@ class Convolutional(Architecture):
 
     latent = 128
     width = 300
-    defaults = Defaults("adamw", 1e-3, 64, "cosine", weight_decay=1e-4, clip=10000.0, ema=0.999, epochs=50)
+    defaults = replace(USUAL, batch=64, clip=10000.0)
 
     def __init__(
         self,

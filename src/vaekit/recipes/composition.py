@@ -156,6 +156,10 @@ def _constant(data: Data) -> tuple[tuple[int, float], ...]:
     return tuple((int(index), float(low.flat[index])) for index in np.flatnonzero(low == high))
 
 
+USUAL = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
+"""The training defaults of all recipes but those of published models."""
+
+
 @dataclass
 class Composition:
     """Everything that `fit` needs to train a model; built by a recipe or directly.

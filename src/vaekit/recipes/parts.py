@@ -11,7 +11,6 @@ from vaekit import heads, networks
 from vaekit.data.observation import Grey, Levels, Observation
 from vaekit.errors import ChoiceError
 from vaekit.heads import LIKELIHOODS, Conditional, Head
-from vaekit.heads.mixed import Masked, start_bias
 from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Chosen
 
@@ -116,9 +115,8 @@ def start(composition: Composition, x: Tensor, wrap: Callable[[nn.Module], nn.Mo
     """
     likelihood = composition.model.likelihood
     if isinstance(likelihood, Conditional) and isinstance(likelihood.head, Head):
-        head = likelihood.head.head if isinstance(likelihood.head, Masked) else likelihood.head
-        head.start_numbers(x)
-        bias = start_bias(head, x)
+        likelihood.head.start_numbers(x)
+        bias = likelihood.head.bias_of(x)
         if bias is not None:
             networks.set_output_bias(likelihood.net, bias)
     for module in composition.model.modules():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from vaekit.data.condition import Targets
@@ -12,15 +11,14 @@ from vaekit.data.observation import Levels, Observation
 from vaekit.errors import ChoiceError
 from vaekit.models.hierarchy import top_down
 from vaekit.models.m2 import m2
-from vaekit.models.quantised import CODE_PRIORS, fsq_vae, vq_vae
-from vaekit.models.vae import VAE
+from vaekit.models.quantised import CODE_PRIORS, FiniteScalarQuantiser, Quantiser, VectorQuantiser, quantised_vae
 from vaekit.objectives import ELBO, Quantised, SemiSupervised
 from vaekit.objectives.elbo import Beta, Warmup
 from vaekit.objectives.semi import ALPHA, Alpha
 from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Chosen
 
-from .composition import Composition, DataSpec, Defaults
+from .composition import USUAL, Composition, DataSpec
 from .inputs import Adapted
 from .observations import Observe
 from .parts import Activation, Likelihood, Widths, observe, start
@@ -60,7 +58,7 @@ def _scale(observation: Observation) -> tuple[float, float] | None:
 
 def _quantised(
     spec: DataSpec,
-    build: Callable[..., VAE],
+    quantiser: Quantiser,
     prior: Chosen,
     hidden: tuple[int, ...] | None,
     positions: int | None,
@@ -68,13 +66,14 @@ def _quantised(
     likelihood: Chosen,
     observation: Chosen,
 ) -> Composition:
-    """The composition of a quantised VAE that `build` returns."""
+    """The composition of a quantised VAE."""
     seen, head, _, _ = _plain(spec, likelihood, observation)
     if positions is None and spec.kind not in ("image", "signal"):
         positions = max(1, min(16, spec.dims // 4))  # of a vector; images and signals have a grid of codes
-    model = build(
+    model = quantised_vae(
         spec.shape,
         head,
+        quantiser,
         channels=hidden or (32, 64),
         hidden=hidden or (300, 300),
         blocks=blocks,
@@ -82,8 +81,7 @@ def _quantised(
         prior=lambda positions, codes: prior.make(positions=positions, codes=codes),
         scale=_scale(seen),
     )
-    defaults = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
-    return Composition(model, Quantised(), seen, defaults, start)
+    return Composition(model, Quantised(), seen, USUAL, start)
 
 
 @recipe("vq", "van den Oord et al. 2017, arXiv:1711.00937")
@@ -110,9 +108,8 @@ def vq(
     log p(x) >= log p(x | c(x)) + log P(c(x)). The code c(x) is a deterministic function of x, so there is no KL to
     estimate. The prior P is trained at the same time, as a separate parameter group.
     """
-    decay = 0.99 if codebook == "ema" else None
-    build = partial(vq_vae, codes=codes, dim=dim, decay=decay, commitment=commitment)
-    return _quantised(spec, build, prior, hidden, positions, blocks, likelihood, observation)
+    quantiser = VectorQuantiser(codes, dim, 0.99 if codebook == "ema" else None, commitment)
+    return _quantised(spec, quantiser, prior, hidden, positions, blocks, likelihood, observation)
 
 
 @recipe("fsq", "Mentzer et al. 2023, arXiv:2309.15505")
@@ -136,8 +133,7 @@ def fsq(
     """
     if not levels:
         raise ChoiceError("`levels` must have one number or more, each 2 or more")
-    build = partial(fsq_vae, levels=levels)
-    return _quantised(spec, build, prior, hidden, positions, blocks, likelihood, observation)
+    return _quantised(spec, FiniteScalarQuantiser(levels), prior, hidden, positions, blocks, likelihood, observation)
 
 
 @recipe("semi-supervised", "Kingma et al. 2014, arXiv:1406.5298")
@@ -192,7 +188,7 @@ def semi_supervised(
         model,
         SemiSupervised(alpha, count / spec.n),
         seen,
-        Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50),
+        USUAL,
         start,
         targets=Targets(classes, count, label_seed),
     )
@@ -255,6 +251,6 @@ def ladder(
         model,
         ELBO(beta, warmup=warmup, free_bits=free_bits),
         seen,
-        Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, clip=200.0, ema=0.999, epochs=50),
+        replace(USUAL, clip=200.0),
         start,
     )

@@ -200,6 +200,7 @@ def take_weights(composition: Composition, run: str | Path) -> None:
 
 def _check_own(composition: Composition) -> None:
     """Raises ChoiceError where a composition built by hand cannot be trained."""
+    composition.objective.check(composition.model)
     for part, module in composition.modules.items():
         for name, p in module.named_parameters():
             if p.is_inference():

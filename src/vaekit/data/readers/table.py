@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -64,6 +64,19 @@ def read(path: Path, **options: Any) -> Table:
     if not table.names or (table.columns and not len(next(iter(table.columns.values())))):
         raise DataError(f"{path} holds no rows: expected a header and one line per row")
     return table
+
+
+class Asked(NamedTuple):
+    """What the reader of a table is asked for: its options, and of `registry.CONTEXT`."""
+
+    label: str | Literal[False] | None
+    group: str | None
+    kind: str | None
+    chosen: Mapping[str, str]
+    dropped: Sequence[str]
+    schema: tuple[Column, ...]
+    missing: bool
+    to_train: bool
 
 
 @reader(
@@ -129,7 +142,7 @@ def source(
         expected=[column.name for column in schema],
         numeric=numeric,
     )
-    checked = _checked(table, str(path), label, group, kind, chosen, dropped, tuple(schema), missing, to_train)
+    checked = _checked(table, str(path), Asked(label, group, kind, chosen, dropped, tuple(schema), missing, to_train))
     options = {**_as_options(types, dropped), "delimiter": delimiter, "header": first_line, "decimal": decimal}
     return replace(checked, options={name: value for name, value in options.items() if value} | checked.options)
 
@@ -157,7 +170,7 @@ def frame(
     if to_train and (index := frames.index_names(x)):
         note = f"the index ({listed(index)}) is not used; `reset_index()` makes it a column"
         table = replace(table, notes=(note, *table.notes))
-    checked = _checked(table, name, label, group, kind, chosen, dropped, tuple(schema), missing, to_train)
+    checked = _checked(table, name, Asked(label, group, kind, chosen, dropped, tuple(schema), missing, to_train))
     return replace(checked, options=_as_options(types, dropped) | checked.options)
 
 
@@ -184,44 +197,26 @@ def _as_options(types: str | Mapping[str, str] | None, dropped: list[str]) -> di
     }
 
 
-def _checked(
-    table: Table,
-    where: str,
-    label: str | Literal[False] | None,
-    group: str | None,
-    kind: str | None,
-    chosen: Mapping[str, str],
-    dropped: Sequence[str],
-    schema: tuple[Column, ...],
-    missing: bool,
-    to_train: bool,
-) -> Source:
+def _checked(table: Table, where: str, asked: Asked) -> Source:
     """The source of a table, after a check that the columns that the options name exist."""
-    chosen = {real: kind for name, kind in chosen.items() for real in ([name] if name else table.unnamed or [name])}
+    unnamed = table.unnamed
+    chosen = {real: kind for name, kind in asked.chosen.items() for real in ([name] if name else unnamed or [name])}
     known = {*table.names, *([""] if table.nameless else [])}
-    for option, asked in (("drop", dropped if to_train else ()), ("types", [*chosen])):
-        if unknown := [name for name in asked if name not in known]:
+    for option, names in (("drop", asked.dropped if asked.to_train else ()), ("types", [*chosen])):
+        if unknown := [name for name in names if name not in known]:
             raise DataError(f"{option}: {where} has no column {unknown[0]!r}; it has {listed(list(table.names))}")
-    if not to_train:
+    label, group = asked.label, asked.group
+    if not asked.to_train:
         label = label if label is False or label in table.columns else None
         group = group if group in table.columns else None
     for option, column in (("label", label), ("group", group)):
         if isinstance(column, str) and column not in table.columns:
             raise DataError(f"{option}={column!r}: {where} has no such column; it has {listed(list(table.columns))}")
-    return _source(table, where, label, group, kind, chosen, schema, missing, to_train)
+    return _source(table, where, asked._replace(label=label, group=group, chosen=chosen))
 
 
-def _source(
-    table: Table,
-    where: str,
-    label: str | Literal[False] | None,
-    group: str | None,
-    kind: str | None,
-    chosen: Mapping[str, str],
-    schema: tuple[Column, ...],
-    missing: bool,
-    strict: bool,
-) -> Source:
+def _source(table: Table, where: str, asked: Asked) -> Source:
+    label, group, kind, chosen, _, schema, missing, to_train = asked
     columns, notes, known_schema = table.columns, list(table.notes), bool(schema)
     decimal: Decimal = table.options.get("decimal", "point")
     target = label or None
@@ -242,7 +237,7 @@ def _source(
         data = {name: values for name, values in columns.items() if name not in extra}
         left_out = dict(indices({name: data[name] for name in table.unnamed if name in data and name not in chosen}))
         data = {name: values for name, values in data.items() if name not in left_out}
-        schema = infer(data, where, types=chosen, kind=kind, texts=strict, decimal=decimal)
+        schema = infer(data, where, types=chosen, kind=kind, texts=to_train, decimal=decimal)
         notes += [*left_out.values(), *on_counts(schema, data, kind, chosen)]
         notes += on_names(schema, data)
     names = [column.name for column in schema]

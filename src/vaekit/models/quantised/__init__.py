@@ -9,16 +9,15 @@ entries. The posterior puts all its probability on the chosen codes, so log q(z 
 whose only gap is that the posterior is a single sequence of codes: all of its samples are equal.
 """
 
-from .coded import Choice, Coded
-from .models import QuantisedEncoder, fsq_vae, quantised_vae, vq_vae
-from .networks import GridDecoder, GridEncoder, Offset, Once, grid_of
+from .coded import Coded
+from .models import QuantisedEncoder, quantised_vae
+from .networks import GridDecoder, GridEncoder, grid_of
 from .prior import CODE_PRIORS, AutoregressiveCodes, CodePrior, CodeSequence, IndependentCodes, code_prior
 from .quantisers import FiniteScalarQuantiser, Quantiser, VectorQuantiser
 
 __all__ = [
     "CODE_PRIORS",
     "AutoregressiveCodes",
-    "Choice",
     "CodePrior",
     "CodeSequence",
     "Coded",
@@ -26,14 +25,10 @@ __all__ = [
     "GridDecoder",
     "GridEncoder",
     "IndependentCodes",
-    "Offset",
-    "Once",
     "QuantisedEncoder",
     "Quantiser",
     "VectorQuantiser",
     "code_prior",
-    "fsq_vae",
     "grid_of",
     "quantised_vae",
-    "vq_vae",
 ]

@@ -8,9 +8,8 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
-from vaekit.densities import _from_noise
+from vaekit.densities.drawing import Keyed
 from vaekit.noise import Noise
 
 
@@ -22,7 +21,7 @@ class Choice(NamedTuple):
     entries: Tensor  # (..., dim): the vectors of the codes
 
 
-class Coded(Distribution):
+class Coded(Keyed):
     """All probability on one sequence of codes per example: batch (B,), event (positions * dim,).
 
     A sample consists of exactly the codes' entries. Its gradient is straight-through (Bengio et al. 2013): the gradient
@@ -55,15 +54,8 @@ class Coded(Distribution):
         matches = (value.detach() == self.loc.detach()).all(-1)
         return torch.where(matches, 0.0, -math.inf).to(self.loc.dtype)
 
-
-@_from_noise.register
-def _(d: Coded, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    return d.rsample(() if k is None else (k,))
-
-
-def exact(e: Tensor) -> Tensor:
-    """The tensor, converted to float32 if it is in half precision."""
-    return e.float() if e.dtype in (torch.bfloat16, torch.float16) else e
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        return self.rsample(() if k is None else (k,))
 
 
 def once(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:

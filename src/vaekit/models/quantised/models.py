@@ -1,4 +1,4 @@
-"""Builders of quantised VAEs."""
+"""The encoder and the builder of quantised VAEs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vaekit.models.vae import VAE
 from .coded import Coded
 from .networks import GridDecoder, GridEncoder, Once, grid_of
 from .prior import AutoregressiveCodes, CodePrior, IndependentCodes
-from .quantisers import FiniteScalarQuantiser, Quantiser, VectorQuantiser
+from .quantisers import Quantiser
 
 START_ROWS = 1000
 """Number of training examples that initialise a codebook."""
@@ -53,32 +53,30 @@ class QuantisedEncoder(nn.Module):
 
 
 def quantised_vae(
-    encoder: nn.Module,
-    decoder: nn.Module,
-    head: Head,
-    quantiser: Quantiser,
-    positions: int,
-    prior: PriorNet = AutoregressiveCodes,
-) -> VAE:
-    """A VAE with discrete latents from custom networks: x -> positions * quantiser.dim -> head.features.
-
-    Train it with `objectives.Quantised`; `prior(positions, codes)` builds the network of the prior.
-    """
-    posterior = QuantisedEncoder(encoder, quantiser, positions)
-    return VAE(CodePrior(prior(positions, quantiser.codes), quantiser), posterior, Conditional(Once(decoder), head))
-
-
-def _vae(
     event: Sequence[int],
     head: Head,
     quantiser: Quantiser,
-    channels: Sequence[int],
-    blocks: int,
-    positions: int | None,
-    hidden: Sequence[int],
-    prior: PriorNet,
-    scale: tuple[float, float] | None,
+    *,
+    channels: Sequence[int] = (32, 64),
+    blocks: int = 1,
+    positions: int | None = None,
+    hidden: Sequence[int] = (300, 300),
+    prior: PriorNet = AutoregressiveCodes,
+    scale: tuple[float, float] | None = None,
 ) -> VAE:
+    """A VAE with discrete latents and a learned prior over them: a VQ-VAE where the quantiser is a `VectorQuantiser`.
+
+    Arguments:
+        event: shape of x: (C, H, W), (C, L) or, with `positions`, any.
+        head: of the likelihood.
+        quantiser: of the vector at each position.
+        channels: of the convolutions, finest first; each halves the grid, so 28 x 28 has 7 x 7 codes with two.
+        blocks: residual blocks at the grid of codes, in encoder and decoder.
+        positions: number of codes per example, for dense networks; None for convolutions.
+        hidden: widths of dense networks.
+        prior: makes the prior's net from (positions, codes).
+        scale: lowest and highest x if they are far from -1 .. 1, such as (0, 255) of `Levels`.
+    """
     if positions is None:
         positions = math.prod(grid_of(event, len(channels)))
         params, rest = divmod(head.features, math.prod(event))
@@ -94,52 +92,5 @@ def _vae(
         decoder = networks.MLP((positions * quantiser.dim,), head.features, hidden[::-1])
     if scale is not None:
         encoder = networks.Rescaled(encoder, *scale)
-    return quantised_vae(encoder, decoder, head, quantiser, positions, prior)
-
-
-def vq_vae(
-    event: Sequence[int],
-    head: Head,
-    *,
-    codes: int = 128,
-    dim: int = 16,
-    decay: float | None = 0.99,
-    commitment: float = 0.25,
-    channels: Sequence[int] = (32, 64),
-    blocks: int = 1,
-    positions: int | None = None,
-    hidden: Sequence[int] = (300, 300),
-    prior: PriorNet = AutoregressiveCodes,
-    scale: tuple[float, float] | None = None,
-) -> VAE:
-    """A VQ-VAE with a learned prior (van den Oord et al. 2017, arXiv:1711.00937).
-
-    Arguments:
-        event: shape of x: (C, H, W), (C, L) or, with `positions`, any.
-        head: of the likelihood.
-        codes, dim, decay, commitment: of the `VectorQuantiser`.
-        channels: of the convolutions, finest first; each halves the grid, so 28 x 28 has 7 x 7 codes with two.
-        blocks: residual blocks at the grid of codes, in encoder and decoder.
-        positions: number of codes per example, for dense networks; None for convolutions.
-        hidden: widths of dense networks.
-        prior: makes the prior's net from (positions, codes).
-        scale: lowest and highest x if they are far from -1 .. 1, such as (0, 255) of `Levels`.
-    """
-    quantiser = VectorQuantiser(codes, dim, decay, commitment)
-    return _vae(event, head, quantiser, channels, blocks, positions, hidden, prior, scale)
-
-
-def fsq_vae(
-    event: Sequence[int],
-    head: Head,
-    *,
-    levels: Sequence[int] = (8, 6, 5),
-    channels: Sequence[int] = (32, 64),
-    blocks: int = 1,
-    positions: int | None = None,
-    hidden: Sequence[int] = (300, 300),
-    prior: PriorNet = AutoregressiveCodes,
-    scale: tuple[float, float] | None = None,
-) -> VAE:
-    """A `vq_vae` with a `FiniteScalarQuantiser(levels)` (Mentzer et al. 2023, arXiv:2309.15505), without a codebook."""
-    return _vae(event, head, FiniteScalarQuantiser(levels), channels, blocks, positions, hidden, prior, scale)
+    posterior = QuantisedEncoder(encoder, quantiser, positions)
+    return VAE(CodePrior(prior(positions, quantiser.codes), quantiser), posterior, Conditional(Once(decoder), head))

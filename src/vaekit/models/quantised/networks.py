@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from vaekit import networks
@@ -29,34 +27,13 @@ class GridEncoder(nn.Module):
         super().__init__()
         c, *size = event
         self.dims = len(event)
-        conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
-        layers: list[nn.Module] = []
-        for width in channels:
-            layers += [
-                conv(c, width, 3, stride=2, padding=1),
-                nn.GroupNorm(networks.norm_groups(width), width),
-                nn.SiLU(),
-            ]
-            c = width
-        layers += [networks.Residual(c, len(size)) for _ in range(blocks)]
-        self.convs = nn.Sequential(*layers, conv(c, dim, 1))
+        layers, last = networks.halvings(c, channels, len(size)), [c, *channels][-1]
+        layers += [networks.Residual(last, len(size)) for _ in range(blocks)]
+        self.convs = nn.Sequential(*layers, networks.convolution(len(size))(last, dim, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.convs(x.reshape(-1, *x.shape[-self.dims :]))
         return h.flatten(2).transpose(1, 2).reshape(*x.shape[: -self.dims], -1)
-
-
-class Offset(nn.Linear):
-    """Adds a learned number to each feature: a dense layer without weights, for `networks.set_output_bias`."""
-
-    def __init__(self, features: int):
-        nn.Module.__init__(self)
-        self.in_features, self.out_features = 0, features
-        self.register_parameter("weight", None)
-        self.bias = nn.Parameter(torch.zeros(features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.bias
 
 
 class GridDecoder(nn.Module):
@@ -74,17 +51,14 @@ class GridDecoder(nn.Module):
     ):
         super().__init__()
         c, *size = event
-        conv = nn.Conv1d if len(size) == 1 else nn.Conv2d
         self.grids = networks.grid_sizes(size, len(channels))[::-1]
         widths = [*channels][::-1]
         self.inp = nn.Sequential(
-            conv(dim, widths[0], 3, padding=1), *[networks.Residual(widths[0], len(size)) for _ in range(blocks)]
+            networks.convolution(len(size))(dim, widths[0], 3, padding=1),
+            *[networks.Residual(widths[0], len(size)) for _ in range(blocks)],
         )
-        self.steps = nn.ModuleList(
-            nn.Sequential(nn.GroupNorm(networks.norm_groups(a), a), nn.SiLU(), networks.doubling(a, b, len(size)))
-            for a, b in itertools.pairwise([*widths, params * c])
-        )
-        self.offset = Offset(params * math.prod(event))
+        self.steps = networks.doublings([*widths, params * c], len(size))
+        self.offset = networks.Bias(params * math.prod(event))
 
     def forward(self, z: Tensor) -> Tensor:
         cells = math.prod(self.grids[0])

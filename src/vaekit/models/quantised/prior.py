@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaekit.densities import _from_noise
 from vaekit.densities.drawing import Tempered
+from vaekit.densities.special import at_least_single
 from vaekit.noise import Noise
 from vaekit.utils.register import Builder, Register
 
-from .coded import exact, once
+from .coded import once
 from .quantisers import Quantiser
 
 CODE_PRIORS = Register("code prior", {"positions": "codes per example", "codes": "number of different codes"})
@@ -145,7 +145,7 @@ class CodeSequence(Tempered):
 
     def _log_probabilities(self, logits: Tensor) -> Tensor:
         """log P of each code, (..., codes), at least in float32."""
-        logits = exact(logits)
+        logits = at_least_single(logits)
         if self.temperature == 0:
             likeliest = F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
             return torch.log(likeliest)
@@ -176,12 +176,10 @@ class CodeSequence(Tempered):
 
         return self.net.generate(len(u), choose)
 
-
-@_from_noise.register
-def _(d: CodeSequence, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
-    u = noise.uniform((d.net.positions,), k)
-    codes = d.sample_codes(u.flatten(0, -2))
-    return d.quantiser.lookup(codes).flatten(-2).reshape(*u.shape[:-1], -1)
+    def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
+        u = noise.uniform((self.net.positions,), k)
+        codes = self.sample_codes(u.flatten(0, -2))
+        return self.quantiser.lookup(codes).flatten(-2).reshape(*u.shape[:-1], -1)
 
 
 class CodePrior(nn.Module):

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaekit.densities.special import at_least_single
 from vaekit.noise import Noise
 
-from .coded import Choice, Coded, exact
+from .coded import Choice, Coded
 
 START_VECTORS, START_SEED = 8192, 97
 """Number of vectors that initialise a codebook, and the seed of the choice."""
@@ -139,7 +140,7 @@ class VectorQuantiser(Quantiser):
 
     def forward(self, e: Tensor) -> Choice:
         codes = self.nearest(e)
-        return Choice(codes, exact(e), F.embedding(codes, self.codebook))
+        return Choice(codes, at_least_single(e), F.embedding(codes, self.codebook))
 
     def penalties(self, q: Coded) -> tuple[Tensor, Tensor]:
         commitment = self.commitment * (q.encoded - q.entries.detach()).square().flatten(1).sum(1)
@@ -176,7 +177,9 @@ class VectorQuantiser(Quantiser):
     @torch.no_grad()
     def initialise(self, e: Tensor) -> None:
         """Choose distant entries from vectors e (n, dim) by k-means++ (Arthur and Vassilvitskii 2007)."""
-        vectors = exact(e)[torch.linspace(0, len(e) - 1, min(len(e), START_VECTORS)).long()].to(self.codebook.dtype)
+        vectors = at_least_single(e)[torch.linspace(0, len(e) - 1, min(len(e), START_VECTORS)).long()].to(
+            self.codebook.dtype
+        )
         u = Noise.of(START_SEED, 1, device=e.device).uniform((self.codes,))[0]
         chosen = [vectors[0]]
         distance = (vectors - chosen[0]).square().sum(-1)
@@ -236,7 +239,7 @@ class FiniteScalarQuantiser(Quantiser):
         return 2 * indices / (self.sizes - 1).to(indices.dtype) - 1
 
     def forward(self, e: Tensor) -> Choice:
-        bounded = torch.tanh(exact(e))
+        bounded = torch.tanh(at_least_single(e))
         top = (self.sizes - 1).to(bounded.dtype)
         indices = ((bounded.detach() + 1) / 2 * top).round()
         return Choice(self._index(indices), bounded, self._values(indices))
