@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 
@@ -406,3 +407,13 @@ def test_an_empty_name_is_not_the_working_directory(tmp_path, monkeypatch):
     assert load(".").kind == "image"
     with pytest.raises(DataError, match="the name of the data is empty"):
         load("")
+
+
+def test_a_path_that_a_run_could_not_store_is_refused(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
+    except OSError:
+        pytest.skip("the file system needs UTF-8")
+    np.save(tmp_path / os.fsdecode(b"caf\xe9") / "x.npy", random(9, 3))
+    with pytest.raises(DataError, match=r"caf\\xe9/x\.npy is not UTF-8"):
+        load(tmp_path / os.fsdecode(b"caf\xe9") / "x.npy")

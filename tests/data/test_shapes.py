@@ -120,3 +120,13 @@ def test_whole_floats_are_taken_where_bytes_were_trained_on(rng):
     np.testing.assert_array_equal(events(x.astype(np.float64), spec, observation)[:, 0], x)
     with pytest.raises(DataError, match=r"pass the raw uint8 data"):
         events((x > 127).astype(np.float64), spec, observation)  # shares of 255, more likely than nearly black images
+
+
+def test_long_images_may_be_signals(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(12, 100, 2))
+    np.save("ecg.npy", x)
+    np.save("images.npy", x.reshape(12, 20, 10))
+    assert load("images.npy").notes == ()
+    assert "if they are signals (length x channels), use `kind='signal'`" in load("ecg.npy").notes[0]
+    assert load("ecg.npy", kind="signal").shape == (2, 100)

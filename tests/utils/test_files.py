@@ -10,7 +10,7 @@ import torch
 
 from vaekit.errors import RunError
 from vaekit.utils import files
-from vaekit.utils.files import part_of, remove_parts, write_atomically, write_json, write_tensors
+from vaekit.utils.files import part_of, remove_parts, write_atomically, write_json, write_tensors, write_text
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
@@ -84,3 +84,9 @@ def test_a_name_as_long_as_names_may_be_is_written(tmp_path):
     path = tmp_path / ("x" * 250 + ".json")
     write_json(path, 1)
     assert files.read_json(path) == 1
+
+
+def test_text_that_is_not_unicode_is_not_written(tmp_path):
+    with pytest.raises(RunError, match=r"a name in it is not Unicode text .*caf\\udce9"):
+        write_text(tmp_path / "a.json", "the class caf\udce9")
+    assert not list(tmp_path.iterdir())

@@ -27,7 +27,13 @@ def known_path(source: Any) -> Path:
         raise DataError("the name of the data is empty: give the name of a data set, or a path")
     try:
         path = Path(source).expanduser()
+        str(path.absolute()).encode()  # a run stores it
         special = path.exists() and not (path.is_file() or path.is_dir())
+    except UnicodeEncodeError:
+        name = os.fsencode(path.absolute()).decode("utf-8", "backslashreplace")
+        raise DataError(
+            f"the path {name} is not UTF-8, so a run could not store it: rename the file or folder"
+        ) from None
     except (OSError, RuntimeError, ValueError) as error:  # too long, of an unknown user, or not Unicode
         raise DataError(f"{str(source)[:100]!r} cannot be a path ({error})") from None
     if special:

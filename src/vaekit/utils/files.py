@@ -162,7 +162,12 @@ def _flush_folder(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically. Raises RunError when `path` cannot be written."""
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf8"))
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        wrong = text[max(0, error.start - 20) : error.end + 20].encode("ascii", "backslashreplace").decode()
+        raise RunError(f"cannot write {path}: a name in it is not Unicode text (... {wrong} ...): rename it") from None
+    write_atomically(path, lambda part: part.write_bytes(data))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -71,8 +71,13 @@ def _bytes(x: Array) -> Array:
 
 
 def hint(source: Source) -> list[str]:
-    """A note for flat rows of bytes, or of numbers in [0, 1], with as many values as a square image."""
+    """A note for flat rows of bytes or numbers in [0, 1] with as many values as a square image, and for long images."""
     x = source.x
+    if x.ndim == 3 and source.kind is None and min(x.shape[1:]) <= 4 and max(x.shape[1:]) >= 16:
+        return [
+            f"rows of {x.shape[1]} x {x.shape[2]} numbers are read as grey images; if they are signals (length x "
+            "channels), use `kind='signal'`"
+        ]
     if x.ndim != 2 or source.kind is not None or source.feature_names or x.dtype.kind not in "uf":
         return []
     for channels in (1, 3):
