@@ -22,7 +22,7 @@ from vaekit.errors import ChoiceError, VaekitError
 from vaekit.heads.posteriors import POSTERIORS
 from vaekit.latents.densities import DENSITIES
 from vaekit.metrics.measurement import Measurement
-from vaekit.metrics.registry import metrics
+from vaekit.metrics.registry import METRICS
 from vaekit.models.vae import Model
 from vaekit.noise import Noise
 from vaekit.objectives import Batch
@@ -265,9 +265,9 @@ def run(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("name", metrics())
+@pytest.mark.parametrize("name", METRICS)
 def test_a_metric_measures_or_says_what_it_needs(run, name):
-    metric = metrics()[name]
+    metric = METRICS[name]
     assert metric.help
     if metric.lacking(Measurement(run)) is not None:
         with pytest.raises(VaekitError, match=name):

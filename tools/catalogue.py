@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 
 from vaekit.cli.catalogue import FILE, written
-from vaekit.metrics import metrics
+from vaekit.metrics import METRICS
 from vaekit.recipes import RECIPES
 from vaekit.studies import STUDIES
 
 
 def text() -> str:
     """The file's text: JSON with one object per line, so that changes are easy to read and merge."""
-    held = written(RECIPES.values(), STUDIES.values(), metrics().values())
+    held = written(RECIPES.values(), STUDIES.values(), METRICS.values())
 
     def lines(objects: list[dict[str, object]], indent: str) -> str:
         return ",\n".join(indent + json.dumps(one, ensure_ascii=False) for one in objects)

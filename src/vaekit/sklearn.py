@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vaekit.data import from_arrays
 from vaekit.errors import ChoiceError
-from vaekit.metrics import evaluate, metrics
+from vaekit.metrics import METRICS, evaluate
 from vaekit.run import fit, open_run
 from vaekit.runs.find import is_run
 from vaekit.runs.stored import read_config
@@ -205,7 +205,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             ValueError: the metric is unknown, has no better direction, or cannot be computed for this recipe and X.
         """
         x = self._checked(X)
-        usable = {name: one for name, one in metrics().items() if one.better is not None}
+        usable = {name: one for name, one in METRICS.items() if one.better is not None}
         if self.metric not in usable:
             raise ChoiceError(unknown("metric to score by", self.metric, usable))
         (found,) = evaluate(self.run_, x, samples=self.samples, metrics=[self.metric], store=False)

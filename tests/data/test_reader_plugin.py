@@ -36,7 +36,7 @@ def forget():
 @pytest.fixture
 def install(tmp_path, monkeypatch):
     """Installs a package with one module as pip would; returns how to remove it."""
-    before, folder = dict(READERS), tmp_path / "site"
+    before, folder = dict(READERS.entries), tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
 
@@ -47,11 +47,11 @@ def install(tmp_path, monkeypatch):
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vaekit-{module}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[vaekit.parts]\nmine = {module}\n")
         forget()
-        return lambda: [info.rename(tmp_path / "removed"), READERS.pop("recs"), forget()]
+        return lambda: [info.rename(tmp_path / "removed"), READERS.entries.pop("recs"), forget()]
 
     yield write
-    READERS.clear()
-    READERS.update(before)
+    READERS.entries.clear()
+    READERS.entries.update(before)
     forget()
     for file in folder.glob("*.py"):
         sys.modules.pop(file.stem, None)
@@ -143,7 +143,7 @@ def other_type(path, *, size: Annotated[int, Knob("how many")] = 1):
         ("wrong", no_knob, "annotate the parameter `rows` with a Knob"),
         ("wrong", no_default, "give the option `rows` a default"),
         ("wrong", other_type, r"the option `size` is of type int, but of type str .* in the reader 'images'"),
-        ("npz", other_type, "a reader 'npz' exists already"),
+        ("npz", other_type, "there is a reader 'npz' already"),
     ],
 )
 def test_a_reader_that_is_declared_wrongly_is_refused(name, read, message):

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 from vaekit.cli import catalogue
+from vaekit.data.readers.registry import READERS
 from vaekit.latents.densities import DENSITIES
+from vaekit.metrics import METRICS
 from vaekit.recipes import RECIPES
 from vaekit.report import FIGURES
 from vaekit.studies import STUDIES
@@ -16,7 +18,8 @@ from vaekit.utils import plugins
 def kept():
     """The registers as they are, whatever is registered meanwhile."""
     picks = [pick for recipe in RECIPES.values() for pick in recipe.signature.picks.values()]
-    held = [register.entries for register in (RECIPES, STUDIES, FIGURES, DENSITIES, *(pick.register for pick in picks))]
+    registers = [RECIPES, STUDIES, FIGURES, DENSITIES, METRICS, READERS, *(pick.register for pick in picks)]
+    held = [register.entries for register in registers]
     before = [dict(entries) for entries in held]
     yield
     for entries, old in zip(held, before, strict=True):
@@ -29,7 +32,7 @@ def forget() -> None:
     plugins.installed.cache_clear()
     plugins._begun.clear()
     plugins._failed.clear()
-    for known in (catalogue._read, catalogue.recipes, catalogue.studies):
+    for known in (catalogue._read, catalogue.recipes, catalogue.studies, catalogue.metrics, catalogue.data_options):
         known.cache_clear()
 
 

@@ -3,17 +3,14 @@
 import contextlib
 import io
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from plugin_helpers import contributing, install, kept, remove
 
 import vaekit as vk
-from vaekit.cli import catalogue, main
-from vaekit.metrics import metrics, registry
+from vaekit.cli import main
 from vaekit.report import write_report
-from vaekit.utils import plugins
 
 
 def vaekit(*argv):
@@ -26,21 +23,13 @@ def vaekit(*argv):
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
     """The example of CONTRIBUTING.md as an installed package."""
-    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf8")
-    code = text.split("## Add a metric")[1].split("```python")[1].split("```")[0]
-    (tmp_path / "rms_plugin.py").write_text(code)
-    info = tmp_path / "vaekit_rms-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vaekit-rms\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[vaekit.parts]\nrms = rms_plugin\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(registry, "METRICS", dict(metrics()))
-    for cached in (plugins.installed, catalogue.metrics):
-        cached.cache_clear()
-    yield
-    for cached in (plugins.installed, catalogue.metrics):
-        cached.cache_clear()
-    sys.modules.pop("rms_plugin", None)
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    with kept():
+        install(folder, "vaekit-rms", "rms_plugin", contributing("Add a metric"))
+        yield
+        remove(folder)
 
 
 def test_a_metric_in_one_file_is_known_everywhere(installed, tmp_path):

@@ -10,7 +10,7 @@ from core_helpers import LinearGaussian, model_of
 import vaekit as vk
 from vaekit.data.observation import Identity
 from vaekit.errors import ChoiceError
-from vaekit.metrics import Measurement, Result, compare_all, evaluate, metrics, registry
+from vaekit.metrics import METRICS, Measurement, Result, compare_all, evaluate, registry
 from vaekit.metrics.codes import cluster_agreement, knn_correct, probe_correct, silhouettes
 from vaekit.metrics.disentanglement import factor_score, mig_chen, mig_lib
 from vaekit.metrics.images import psnr, ssim
@@ -195,10 +195,10 @@ def test_a_metric_that_cannot_be_computed_says_why(factors, name, why):
 def test_a_metric_that_needs_classes_or_factors_says_how_data_get_them(digits, tmp_path):
     data = vk.from_arrays(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))
     m = Measurement(digits, "test")
-    assert "two factors or more" in metrics()["factor_vae_score"].lacking(m)
-    assert metrics()["mig"].lacking(m) is None
+    assert "two factors or more" in METRICS["factor_vae_score"].lacking(m)
+    assert METRICS["mig"].lacking(m) is None
     x = digits.data.events(digits.data.test[slice(0, 3)])
-    assert "run's own data only" in metrics()["knn"].lacking(Measurement(digits, x))
+    assert "run's own data only" in METRICS["knn"].lacking(Measurement(digits, x))
     run = vk.fit(data, "vae", out=tmp_path / "run", **TINY)
     with pytest.raises(ChoiceError, match=r"one folder per class, or a table with `label=COLUMN`"):
         evaluate(run, metrics=["knn"])
@@ -207,7 +207,7 @@ def test_a_metric_that_needs_classes_or_factors_says_how_data_get_them(digits, t
 
 
 def test_every_metric_states_what_it_is():
-    for name, metric in metrics().items():
+    for name, metric in METRICS.items():
         assert name == metric.name
         assert metric.help
         assert not metric.help.endswith(".")
@@ -227,7 +227,7 @@ def test_a_difference_is_paired_by_datum_and_says_which_run_is_better(digits, tm
     assert found["se"] < unpaired / 2
     whole = compare_all(digits, other, samples=3)
     assert whole[3] == found
-    wanted = [m.name for m in metrics().values() if m.default and m.of == "model" and m.name != "kl_per_latent"]
+    wanted = [m.name for m in METRICS.values() if m.default and m.of == "model" and m.name != "kl_per_latent"]
     assert [m["name"].removesuffix(" difference") for m in whole] == wanted
     assert verdict({**found, "value": 3 * found["se"]}, ("a", "b")) == "a is better"
     assert verdict({**found, "value": -3 * found["se"]}, ("a", "b")) == "b is better"
@@ -256,7 +256,7 @@ def test_an_autoencoder_is_compared_with_a_vae_by_what_both_have(digits, tmp_pat
 
 
 def test_a_metric_whose_results_are_not_what_it_declares_is_refused(digits, monkeypatch):
-    monkeypatch.setattr(registry, "METRICS", dict(metrics()))
+    monkeypatch.setattr(METRICS, "entries", dict(METRICS.entries))
     registry.metric("broken", "of 1")(lambda m: Result("made up", value=1.0))
     with pytest.raises(ChoiceError, match="register it with `per_datum=False`"):
         evaluate(digits, metrics=["broken"], store=False)

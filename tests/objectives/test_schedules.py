@@ -1,12 +1,16 @@
 """Weights over time: their values, and that one graph serves every step."""
 
+from typing import get_args
+
 import pytest
 import torch
 from core_helpers import LinearGaussian
 
+from vaekit.errors import ChoiceError
 from vaekit.noise import Noise
 from vaekit.objectives import ELBO, Batch, Capacity
 from vaekit.objectives.schedules import Constant, Cyclic, Geometric, Linear, Schedule, learning_rate, unfinished
+from vaekit.options import ScheduleName
 
 ALL = [
     Constant(0.7), Linear(2.0, 10, 0.5), Linear(2.0, 0, 0.5), Cyclic(1.0, 8),
@@ -85,7 +89,8 @@ def test_learning_rate_factors():
         assert learning_rate(name, 0.01 + 0.99 / 2) == pytest.approx(0.5)
         for end in (1.0, 2.0):
             assert learning_rate(name, end) == pytest.approx(0, abs=1e-12)
-    with pytest.raises(ValueError, match="choose from constant, linear, cosine"):
+    assert {learning_rate(name, 0.005) for name in get_args(ScheduleName)} == {1.0, 0.5}  # each has a rule
+    with pytest.raises(ChoiceError, match="choose from constant, linear, cosine"):
         learning_rate("steps", 0.5)
 
 

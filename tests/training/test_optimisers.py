@@ -1,11 +1,14 @@
 """Update rules against torch.optim, float64."""
 
+from typing import get_args
+
 import pytest
 import torch
 from core_helpers import QUIET
 
 import vaekit as vk
 from vaekit.errors import ChoiceError
+from vaekit.options import OptimiserName
 from vaekit.training.optimisers import OPTIMISERS, optimiser, overshot
 from vaekit.utils.progress import Silent
 
@@ -16,6 +19,11 @@ THEIRS = {
     "adamw": torch.optim.AdamW,
     "adamax": torch.optim.Adamax,
 }
+
+
+def test_every_optimiser_that_options_name_exists():
+    """Options are checked without importing torch, so their names stand in their type."""
+    assert tuple(OPTIMISERS) == get_args(OptimiserName)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.03])

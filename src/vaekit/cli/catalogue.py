@@ -115,11 +115,11 @@ def _described(metric: Any) -> dict[str, Any]:
 def _read() -> dict[str, Any]:
     if FILE.exists() and not installed():
         return json.loads(FILE.read_text(encoding="utf8"))
-    from vaekit.metrics import metrics
+    from vaekit.metrics import METRICS
     from vaekit.recipes import RECIPES
     from vaekit.studies import STUDIES
 
-    return written(RECIPES.values(), STUDIES.values(), metrics().values())
+    return written(RECIPES.values(), STUDIES.values(), METRICS.values())
 
 
 @functools.cache
@@ -151,9 +151,9 @@ def studies() -> dict[str, Experiment]:
 def metrics() -> dict[str, Measure]:
     """The metrics by name. If plug-ins are installed, they are imported and their metrics are included."""
     if installed():
-        from vaekit.metrics import metrics as registered
+        from vaekit.metrics import METRICS
 
-        return {one.name: Measure(**_described(one)) for one in registered().values()}
+        return {one.name: Measure(**_described(one)) for one in METRICS.values()}
     return {entry["name"]: Measure(**entry) for entry in _read()["metrics"]}
 
 

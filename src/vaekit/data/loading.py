@@ -465,5 +465,5 @@ def _document(function: Callable[..., Any], formats: Sequence[Reader]) -> None:
     function.__signature__ = inspect.Signature([*parameters.values()], return_annotation=Data)  # type: ignore[attr-defined]
 
 
-_document(load, [*READERS.values()])
-_document(from_arrays, [READERS["frame"]])
+_document(load, [*READERS.entries.values()])
+_document(from_arrays, [READERS.entries["frame"]])

@@ -16,10 +16,11 @@ from .likelihood import PerDatum, entropy_floor, floors, per_datum
 from .measurement import Measurement, shared
 from .needs import Need
 from .protocol import Protocol, check_comparable
-from .registry import Metric, Result, metric, metrics
+from .registry import METRICS, Metric, Result, metric
 
 __all__ = [
     "ACTIVE",
+    "METRICS",
     "Measurement",
     "Metric",
     "Need",
@@ -37,7 +38,6 @@ __all__ = [
     "is_active",
     "latent_names",
     "metric",
-    "metrics",
     "per_datum",
     "shared",
     "standard_error",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vaekit.errors import ChoiceError
-from vaekit.utils.plugins import load_plugins
+from vaekit.utils.register import Named, origin_of
 from vaekit.utils.suggest import unknown
 
 from .measurement import Array, Measurement
@@ -80,14 +80,8 @@ class Metric:
         return next((why for need in self.needs if (why := need.lacking(self.name, m)) is not None), None)
 
 
-METRICS: dict[str, Metric] = {}
-"""The metrics registered by `metric`; read them through `metrics`."""
-
-
-def metrics() -> dict[str, Metric]:
-    """All metrics by name, including those of plug-ins, in the order in which they are listed."""
-    load_plugins()
-    return METRICS
+METRICS = Named[Metric]("metric")
+"""All metrics by name, in the order in which they are listed."""
 
 
 def metric(
@@ -110,15 +104,10 @@ def metric(
     """
 
     def register(function: Callable[[Measurement], Result]) -> Callable[[Measurement], Result]:
-        held = METRICS.get(name)
-        if held is not None and (held.measure.__module__, held.measure.__qualname__) != (
-            function.__module__,
-            function.__qualname__,
-        ):
-            raise ChoiceError(f"there is a metric {name!r} already, in {held.measure.__module__}: choose another name")
         described = (inspect.getdoc(function) or "").split("\n")[0].rstrip(".")
         called = label or name.replace("_", " ").capitalize()
-        METRICS[name] = Metric(name, unit, function, tuple(needs), better, called, described, default, of, per_datum)
+        made = Metric(name, unit, function, tuple(needs), better, called, described, default, of, per_datum)
+        METRICS.put(name, made, origin_of(function))
         return function
 
     return register
@@ -130,8 +119,7 @@ def chosen(names: Sequence[str] | None) -> list[Metric]:
     Raises:
         ChoiceError: an unknown name.
     """
-    known = metrics()
     for name in names or ():
-        if name not in known:
-            raise ChoiceError(unknown("metric", name, known))
-    return [m for m in known.values() if (m.default if not names else m.name in names)]
+        if name not in METRICS:
+            raise ChoiceError(unknown("metric", name, METRICS))
+    return [m for m in METRICS.values() if (m.default if not names else m.name in names)]

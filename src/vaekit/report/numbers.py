@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vaekit.metrics import metrics as registered
+from vaekit.metrics import METRICS
 from vaekit.utils.uncertainty import FEW, t_quantile
 
 from .blocks import Block, Cards, Table, Text
@@ -19,25 +19,23 @@ KNOWN = ("data", "split", "n", "observation", "draw", "estimator", "K", "dims", 
 
 def label(name: str) -> str:
     """The label of a metric on the page; for a metric of a plug-in that is not installed, its name."""
-    known = registered()
-    return known[name].label if name in known else name.replace("_", " ")
+    return METRICS[name].label if name in METRICS else name.replace("_", " ")
 
 
 def meaning(name: str) -> str:
     """The meaning of a metric and its better direction; empty for a metric of a plug-in that is not installed."""
-    known = registered()
-    return known[name].meaning if name in known else ""
+    return METRICS[name].meaning if name in METRICS else ""
 
 
 def is_shown(m: Metric) -> bool:
     """Whether the value is one number that describes the model or its data, rather than the estimator."""
-    known = registered()
-    return isinstance(m["value"], int | float) and not (m["name"] in known and known[m["name"]].of == "estimator")
+    name = m["name"]
+    return isinstance(m["value"], int | float) and not (name in METRICS and METRICS[name].of == "estimator")
 
 
 def rank(name: str) -> int:
     """The position of a metric on the page: in the order of the register, then unknown metrics."""
-    return {known: i for i, known in enumerate(registered())}.get(name, len(registered()))
+    return {known: i for i, known in enumerate(METRICS)}.get(name, len(METRICS))
 
 
 def number(value: float, se: float | None = None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vaekit.errors import ChoiceError
-from vaekit.metrics import Measurement, compare_measured, metrics
+from vaekit.metrics import METRICS, Measurement, compare_measured
 
 from . import numbers
 from .blocks import Block, Table, Text
@@ -25,9 +25,7 @@ def paired(looks: Sequence[Look], names: Sequence[str]) -> list[Block]:
     if any(look.data is None for look in looks):
         return [Text("Paired differences are not shown, because the data of a run cannot be read.", "note")]
     stored = [numbers.best_known(look.run.metrics) for look in looks]
-    shared = [
-        name for name, m in metrics().items() if m.per_datum and m.of == "model" and all(name in s for s in stored)
-    ]
+    shared = [name for name, m in METRICS.items() if m.per_datum and m.of == "model" and all(name in s for s in stored)]
     if not shared:
         return []
     samples = next((s[name]["protocol"].get("K") for s in stored for name in shared if s[name]["protocol"].get("K")), 1)

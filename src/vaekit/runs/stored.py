@@ -83,8 +83,8 @@ def stored_splits(path: Path) -> dict[str, np.ndarray]:
 
 def reader_record(data: Data) -> ReaderRecord | None:
     """The record of the reader of a run's data: its name and package, if it belongs to a plug-in."""
-    reader = READERS.get(data.reader)
-    return None if reader is None or reader.package is None else {"name": reader.name, "package": reader.package}
+    package = READERS[data.reader].package if data.reader in READERS else None
+    return None if package is None else {"name": data.reader, "package": package}
 
 
 def data_options(config: Configuration) -> dict[str, Any]:

@@ -94,10 +94,14 @@ class Named(Mapping[str, Entry]):
         Raises:
             ChoiceError: the name is taken by an entry of another origin.
         """
-        if name in self.entries and self._origins[name] != origin:
-            raise ChoiceError(f"there is a {self.kind} {name!r} already, {self._origins[name]}: choose another name")
+        self.check_free(name, origin)
         self.entries[name], self._origins[name] = entry, origin
         return entry
+
+    def check_free(self, name: str, origin: str) -> None:
+        """Raises ChoiceError if the name is taken by an entry of another origin."""
+        if name in self.entries and self._origins[name] != origin:
+            raise ChoiceError(f"there is a {self.kind} {name!r} already, {self._origins[name]}: choose another name")
 
     def __getitem__(self, name: str) -> Entry:
         load_plugins()
@@ -143,6 +147,7 @@ class Register(Named[Part]):
         """
 
         def register(build: Builder) -> Builder:
+            self.check_free(name, origin_of(build))
             declared = knobs(build)
             for parameter, _, _ in annotated(build):
                 variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)

@@ -13,7 +13,8 @@ import numpy as np
 from vaekit.data.arrays import Source
 from vaekit.errors import ChoiceError, DataError
 from vaekit.utils.arguments import Argument, annotated, knobs
-from vaekit.utils.plugins import load_plugins, package_of
+from vaekit.utils.plugins import package_of
+from vaekit.utils.register import Named, origin_of
 from vaekit.utils.suggest import unknown
 
 Read = TypeVar("Read", bound=Callable[..., Source])
@@ -125,9 +126,8 @@ def reader(
     """
 
     def register(read: Read) -> Read:
+        READERS.check_free(name, origin_of(read))
         registered = Reader(name, what, read, reads, files, excludes or {})
-        if name in READERS:
-            raise ChoiceError(f"a reader {name!r} exists already, {READERS[name].read}: choose another name")
         _, *parameters = annotated(read)
         for parameter, _, _ in parameters:
             option = registered.options.get(parameter.name)
@@ -138,26 +138,25 @@ def reader(
                 )
             if option is not None and parameter.default is parameter.empty:
                 raise ChoiceError(f"reader {name!r}: give the option `{parameter.name}` a default")
-            for other in READERS.values():
+            for other in READERS.entries.values():
                 same = other.options.get(parameter.name)
                 if option is not None and same is not None and same.type != option.type:
                     raise ChoiceError(
                         f"reader {name!r}: the option `{parameter.name}` is of type {option.type}, but of type "
                         f"{same.type} in the reader {other.name!r}: choose another name"
                     )
-        READERS[name] = registered
+        READERS.put(name, registered, origin_of(read))
         return read
 
     return register
 
 
-READERS: dict[str, Reader] = {}
-"""Readers by name, in the order of registration; `readers` adds those of plug-ins."""
+READERS = Named[Reader]("reader")
+"""Readers by name, in the order of registration."""
 
 
 def readers() -> list[Reader]:
     """All readers; those of installed plug-ins come first."""
-    load_plugins()
     return sorted(READERS.values(), key=lambda one: one.package is None)
 
 
