@@ -56,7 +56,7 @@ def _mix32(h: Tensor) -> Tensor:
 
 @unique
 class StepKey(IntEnum):
-    """What the noise of a training step is for: the key is (seed, step, use), or (seed, epoch, BATCHES)."""
+    """The uses of noise in training; the key is (seed, step, use), or (seed, epoch, BATCHES)."""
 
     OBSERVE = 1  # x from raw data
     TRAIN = 2  # the model's draws
@@ -67,16 +67,16 @@ class StepKey(IntEnum):
 
 @unique
 class Key(IntEnum):
-    """What noise outside training steps is for: the key is (seed, use). FILL takes 1000 more for each of its steps."""
+    """The uses of noise outside training steps; the key is (seed, use). Each step of FILL adds 1000 to it."""
 
-    PSEUDO_INPUTS = 1  # which data they start from
+    PSEUDO_INPUTS = 1  # the choice of the data that they start from
     PSEUDO_SPREAD = 2
     DECODE = 11  # x from p(x | z)
     CODES = 12  # z from q(z | x) or p(z)
     VALIDATE = 21
-    START = 31  # the x that heads and priors start from
+    START = 31  # x from which heads and priors are initialised
     EVALUATE = 41
-    SHUFFLE = 51  # codes that a density is fitted to
+    SHUFFLE = 51  # the choice and order of codes that a density is fitted to
     HELD_OUT = 52
     SECOND_STAGE = 53
     IMPUTE = 61

@@ -208,8 +208,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         usable = {name: one for name, one in METRICS.items() if one.better is not None}
         if self.metric not in usable:
             raise ChoiceError(unknown("metric to score by", self.metric, usable))
-        (found,) = evaluate(self.run_, x, samples=self.samples, metrics=[self.metric], store=False)
-        return float(found["value"] if usable[self.metric].better == "higher" else -found["value"])
+        (result,) = evaluate(self.run_, x, samples=self.samples, metrics=[self.metric], store=False)
+        return float(result["value"] if usable[self.metric].better == "higher" else -result["value"])
 
     @formerly("random_state")
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Array:

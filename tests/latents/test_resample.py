@@ -407,7 +407,7 @@ def test_a_disk_that_fills_up_loses_no_density(run, name, capsys, monkeypatch):
 def test_densities_of_the_packaged_run_are_not_stored_in_the_package(capsys, monkeypatch, run):
     monkeypatch.setattr(resample, "PLACE", run.path)
     run.fit_latents("gmm", components=2, steps=3)
-    assert "the packaged run stays as it came" in capsys.readouterr().err
+    assert "the packaged run is never changed" in capsys.readouterr().err
     assert not (run.path / "latents").exists()
 
 

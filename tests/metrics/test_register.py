@@ -246,7 +246,7 @@ def test_a_lower_error_is_better():
 def test_an_autoencoder_is_compared_with_a_vae_by_what_both_have(digits, tmp_path):
     plain = vk.fit("digits", "ae", out=tmp_path / "run", **TINY)
     assert [m["name"] for m in compare_all(digits, plain, samples=2)] == ["active_units difference"]
-    with pytest.raises(ChoiceError, match="measured in another way in each run"):
+    with pytest.raises(ChoiceError, match="measured differently in the two runs"):
         vk.compare(digits, plain, samples=2, metric="distortion")
     with pytest.raises(ChoiceError, match=r"no log p\(x\)"):
         vk.compare(digits, plain, samples=2)

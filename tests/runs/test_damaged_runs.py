@@ -265,7 +265,7 @@ def test_a_kept_density_larger_than_its_numbers(run):
     record = json.loads(file.read_text())
     record["choices"]["transforms"] = 10**9
     file.write_text(json.dumps(record))
-    with pytest.raises(RunError, match="far larger than its numbers"):
+    with pytest.raises(RunError, match="far larger than its stored numbers"):
         opened.fit_latents("flow")
 
 

@@ -125,7 +125,7 @@ def test_the_ceiling_is_the_score_of_a_perfect_code_over_all_combinations():
 def test_what_cannot_be_scored_is_refused(grid):
     with pytest.raises(ChoiceError, match="codes"):
         mig_lib(grid[:5], grid)
-    with pytest.raises(ChoiceError, match="one value alone"):
+    with pytest.raises(ChoiceError, match="a single value"):
         mig_lib(grid.astype(float), np.zeros(300, int))
     with pytest.raises(ChoiceError, match="scales"):
         mig_chen(grid.astype(float), np.zeros(grid.shape), grid)

@@ -48,7 +48,7 @@ class Density(ABC):
         is_run: whether it is stored as a run, which limits its own size when it is opened.
         bound: whether `log_prob` is a lower bound.
         choices: the arguments that rebuild it around its `tensors`.
-        steps: the number of steps that its fit took.
+        steps: the number of steps of its fit.
         fit: returns the density fitted to codes; see `latent_density`.
     """
 
@@ -91,11 +91,11 @@ DENSITIES = Register(
     "latent density",
     {
         "u": "standardised codes (N, d)",
-        "most": "the largest number of steps",
-        "seed": "of the fit",
-        "on_progress": "called with (task, done, total) during the fit",
-        "device": "to fit on",
-        "folder": "of the run's densities, or None if it cannot be written",
+        "max_steps": "maximum number of steps",
+        "seed": "seed of the fit",
+        "on_progress": "called with (task, units done, total units) during the fit",
+        "device": "device to fit on",
+        "folder": "folder of the run's densities, or None if it cannot be written",
     },
 )
 """The densities of codes by name; each part is the function that fits one."""
@@ -106,13 +106,13 @@ Kind = TypeVar("Kind", bound=type[Density])
 def latent_density(name: str, paper: str, called: str) -> Callable[[Kind], Kind]:
     """Register a `Density` as `name`; its classmethod `fit` returns one that is fitted to codes.
 
-    The parameters of `fit` that are annotated with a `Knob` are its options. It may also take `u`, `most`, `seed`,
-    `on_progress`, `device` and `folder`.
+    The parameters of `fit` that are annotated with a `Knob` are its options. It may also take `u`, `max_steps`,
+    `seed`, `on_progress`, `device` and `folder`.
 
     Arguments:
         name: its name on the command line.
         paper: its source.
-        called: what it is, with an article, for captions.
+        called: its description with an article, for captions: "a Gaussian mixture".
     """
 
     def register(kind: Kind) -> Kind:
@@ -139,6 +139,7 @@ class Gaussians(Density):
     FLOOR = 1e-4
     """Added to each variance of the standardised codes, so that no component shrinks onto a single code."""
     STEPS, TOGETHER = 300, 5
+    """The maximum number of steps of expectation maximisation, and the number between two progress reports."""
 
     def __init__(self, weights: Tensor, means: Tensor, factors: Tensor, steps: int = 0):
         self.weights, self.means, self.factors, self.steps = weights, means, factors, steps
@@ -149,18 +150,22 @@ class Gaussians(Density):
         cls,
         u: Tensor,
         components: Annotated[int, Knob("number of Gaussians", low=1)] = 10,
-        most: int = STEPS,
+        max_steps: int = STEPS,
         seed: int = 0,
         on_progress: OnProgress | None = None,
     ) -> Gaussians:
-        """Fit a mixture to standardised codes u (N, D) by expectation maximisation."""
+        """Fit a mixture to standardised codes u (N, D) by expectation maximisation, in at most `max_steps` steps.
+
+        Raises:
+            ChoiceError: more components than codes.
+        """
         from sklearn.mixture import GaussianMixture
 
         n, dims = u.shape
         if components > n:
-            raise ChoiceError(f"`components` must lie in 1..{n} (the codes there are), got {components}")
+            raise ChoiceError(f"`components` must lie in 1..{n} (the number of codes), got {components}")
         full = dims <= cls.FULL and n >= 5 * components * dims
-        together = min(cls.TOGETHER, most)
+        together = min(cls.TOGETHER, max_steps)
         mixture = GaussianMixture(
             components,
             covariance_type="full" if full else "diag",
@@ -172,11 +177,11 @@ class Gaussians(Density):
         done, x = 0, u.double().numpy()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the number of steps shows whether it has converged
-            while done < most:
+            while done < max_steps:
                 mixture.fit(x)
                 done += mixture.n_iter_
                 if on_progress:
-                    on_progress("fitting gmm", most if mixture.converged_ else min(done, most), most)
+                    on_progress("fitting gmm", max_steps if mixture.converged_ else min(done, max_steps), max_steps)
                 if mixture.converged_:
                     break
         factors = np.linalg.cholesky(mixture.covariances_) if full else np.sqrt(mixture.covariances_)
@@ -198,14 +203,14 @@ class Gaussians(Density):
 
     def draw(self, n: int, seed: int) -> Tensor:
         noise = Noise.of(seed, n, Key.CODES)
-        below = torch.cumsum(self.weights, -1)[:-1]  # a component is drawn by inverting the CDF
+        below = torch.cumsum(self.weights, -1)[:-1]  # the component is drawn by inverting the CDF
         component = (noise.uniform((1,)) > below).sum(-1)
         e = noise.normal(self.means.shape[1:]).double()
         u = torch.empty_like(e)
         for c in range(len(self.means)):
-            mine = component == c
-            spread = e[mine] @ self.factors[c].T if self.factors.dim() == 3 else e[mine] * self.factors[c]
-            u[mine] = self.means[c] + spread
+            rows = component == c
+            spread = e[rows] @ self.factors[c].T if self.factors.dim() == 3 else e[rows] * self.factors[c]
+            u[rows] = self.means[c] + spread
         return u.float()
 
     @property
@@ -236,7 +241,7 @@ class NormalisingFlow(Density):
     def fit(
         cls,
         u: Tensor,
-        most: int,
+        max_steps: int,
         seed: int,
         on_progress: OnProgress | None = None,
         device: torch.device | str = "cpu",
@@ -244,20 +249,20 @@ class NormalisingFlow(Density):
         hidden: tuple[int, ...] = (128, 128),
         kind: str = "affine",
     ) -> NormalisingFlow:
-        """Fit a flow to standardised codes u (N, D) by maximum likelihood."""
+        """Fit a flow to standardised codes u (N, D) by maximum likelihood, in at most `max_steps` steps of Adam."""
         rng = generator(seed, 1)
         order = torch.from_numpy(rng.permutation(len(u)))
-        apart = max(1, len(u) // 10)
-        watched, fitted = u[order[:apart]].to(device), u[order[apart:]].to(device)
+        n_held_out = max(1, len(u) // 10)
+        held_out, fitted = u[order[:n_held_out]].to(device), u[order[n_held_out:]].to(device)
         with seeded(seed):
             flow = cls({"dims": u.shape[1], "transforms": transforms, "hidden": list(hidden), "kind": kind})
         prior = flow.prior.to(device)
         batch = min(cls.BATCH, len(fitted))
-        every = int(min(max(len(fitted) // batch, 50), 250, most))
+        every = int(min(max(len(fitted) // batch, 50), 250, max_steps))
         optimiser = torch.optim.Adam(prior.parameters(), lr=cls.RATE)
-        rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, most)
-        best, weights = float(flow.log_prob(watched).mean()), copy.deepcopy(prior.state_dict())
-        for step in range(1, most + 1):
+        rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max_steps)
+        best, weights = float(flow.log_prob(held_out).mean()), copy.deepcopy(prior.state_dict())
+        for step in range(1, max_steps + 1):
             rows = torch.from_numpy(rng.integers(0, len(fitted), batch)).to(device)
             loss = -prior().log_prob(fitted[rows]).mean()
             optimiser.zero_grad(set_to_none=True)
@@ -265,13 +270,13 @@ class NormalisingFlow(Density):
             torch.nn.utils.clip_grad_norm_(prior.parameters(), 10.0)
             optimiser.step()
             rate.step()
-            if step % every == 0 or step == most:
-                now = float(flow.log_prob(watched).mean())
+            if step % every == 0 or step == max_steps:
+                now = float(flow.log_prob(held_out).mean())
                 if now > best:  # false for a NaN
                     best, flow.steps, weights = now, step, copy.deepcopy(prior.state_dict())
                 done = step - flow.steps >= cls.PATIENCE * every
                 if on_progress:
-                    on_progress("fitting flow", most if done else step, most)
+                    on_progress("fitting flow", max_steps if done else step, max_steps)
                 if done:
                     break
         prior.load_state_dict(weights)
@@ -318,7 +323,7 @@ class _Fitting(Progress):
 
 @latent_density("two-stage", "Dai and Wipf 2019, arXiv:1903.05789", "a second VAE")
 class SecondStage(Density):
-    """A small VAE of codes, with as many latents as the codes have dimensions.
+    """A small VAE trained on the codes, with as many latents as the codes have dimensions.
 
     Its decoder predicts a standard deviation per dimension and datum. The single shared one of Dai and Wipf (2019) is
     worse: the log-density of codes of a Fashion-MNIST autoencoder is a nat lower, and that of codes on a ring is no
@@ -337,26 +342,33 @@ class SecondStage(Density):
         cls,
         u: Tensor,
         folder: Path | None,
-        most: int,
+        max_steps: int,
         seed: int,
         on_progress: OnProgress | None = None,
         device: str | torch.device = "cpu",
     ) -> SecondStage:
-        """Train the VAE, beside the place in `folder` where it is stored later, or in a temporary directory."""
+        """Train the VAE on standardised codes u (N, D), for at most `max_steps` steps.
+
+        Arguments:
+            folder: where it will be saved; it is trained there under a temporary name. None for a temporary
+                directory.
+        """
         from vaekit.data import from_arrays
         from vaekit.training.fit import train
 
-        aside = None
+        temporary = None
         if folder is None:
-            aside = tempfile.TemporaryDirectory(prefix="vaekit-")
-            folder = Path(aside.name)
-        place = part_of(folder / "two-stage")
-        options = Options(steps=most, batch=500, lr=2e-3, seed=seed, validate_steps=250, patience=8, device=str(device))
+            temporary = tempfile.TemporaryDirectory(prefix="vaekit-")
+            folder = Path(temporary.name)
+        directory = part_of(folder / "two-stage")
+        options = Options(
+            steps=max_steps, batch=500, lr=2e-3, seed=seed, validate_steps=250, patience=8, device=str(device)
+        )
         try:
             run = train(
                 from_arrays(u.numpy(), name="codes", kind="vector", split_seed=seed % 2**32),
                 "vae",
-                out=place,
+                out=directory,
                 progress=_Fitting(on_progress),
                 on_interrupt="raise",
                 options=options,
@@ -366,9 +378,9 @@ class SecondStage(Density):
                 sigma="learned",
             )
         except BaseException:
-            shutil.rmtree(place, ignore_errors=True)  # a half-trained VAE is of no use
+            shutil.rmtree(directory, ignore_errors=True)  # a half-trained VAE is of no use
             raise
-        run.folder = aside
+        run.folder = temporary
         return cls(run)
 
     def log_prob(self, u: Tensor) -> Tensor:
@@ -390,4 +402,4 @@ class SecondStage(Density):
 
     @property
     def line(self) -> str:
-        return f"a second VAE of {self.choices['latent']} latents"
+        return f"a second VAE with {self.choices['latent']} latents"

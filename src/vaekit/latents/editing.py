@@ -1,4 +1,4 @@
-"""Editing one datum through its code: moving it along an attribute or towards another datum; and named masks."""
+"""Editing one datum by moving its code along the direction of an attribute; and masks by name."""
 
 from __future__ import annotations
 
@@ -27,9 +27,12 @@ def named_mask(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
     `half` hides the lower half of an image, or the second half of a signal or vector. `box` hides the middle; the box
     is half as high and half as wide as the image.
+
+    Raises:
+        ChoiceError: an unknown name.
     """
     if name not in MASKS:
-        raise ChoiceError(f"{unknown('mask', name, MASKS)}, or an array of what is hidden")
+        raise ChoiceError(f"{unknown('mask', name, MASKS)}, or pass an array that is True for hidden elements")
     hidden = np.full(shape, name == "box")
     if name == "half":
         axis = 1 if len(shape) == 3 else len(shape) - 1
@@ -66,7 +69,7 @@ def codes_of(
 
 
 def raw_of(run: TrainedModel, datum: int | np.ndarray) -> np.ndarray:
-    """The same datum in its own units, (1, *event)."""
+    """A datum, given as for `code_of`, in the data's own units: (1, *event)."""
     if isinstance(datum, int | np.integer):
         return run.observed("test").raw(np.array([int(datum)]))
     return run.events(one_row(run, datum))
@@ -93,9 +96,9 @@ def walk_start(run: TrainedModel, means: np.ndarray) -> tuple[np.ndarray, int | 
         The code (D,), and the index of the test datum, or None for the centre.
     """
     centre = run.sample_latents(1, temperature=0.0)[0]
-    some = means[:: max(1, len(means) // 64)]
+    typical = means[:: max(1, len(means) // 64)]
     within = lambda x: x.reshape(len(x), -1).std(1)  # noqa: E731
-    if float(within(run.decode(centre[None]))[0]) >= 0.5 * float(np.median(within(run.decode(some)))):
+    if float(within(run.decode(centre[None]))[0]) >= 0.5 * float(np.median(within(run.decode(typical)))):
         return centre, None
     row = int(((means - means.mean(0)) ** 2).sum(1).argmin())
     return means[row], row
@@ -157,7 +160,7 @@ def direction(
         used &= (has > 0) != (other > 0)
     rows = np.flatnonzero(used)
     if not len(rows) or not 0 < has[rows].mean() < 1:
-        raise ChoiceError(f"among the training data {attribute!r} does not vary: there is no direction to find")
+        raise ChoiceError(f"{attribute!r} does not vary in the training data, so it has no direction")
     codes = run.encode("train", rows=rows) if codes is None else codes[rows]
     if not balance:
         return attribute_direction(codes, has[rows])
@@ -187,11 +190,19 @@ def own_class(run: TrainedModel, datum: int | np.ndarray, attribute: str) -> str
     return names[code] if 0 <= code < len(names) and attribute in names and names[code] != attribute else None
 
 
-def edited(z: np.ndarray, way: np.ndarray, strength: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (steps, D) from z - strength * way to z + strength * way, and their strengths (steps,)."""
+def edited(z: np.ndarray, toward: np.ndarray, strength: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Evenly spaced codes (steps, D) from z - strength * toward to z + strength * toward, and their strengths (steps,).
+
+    Arguments:
+        z: (D,) the code to edit.
+        toward: (D,) a `direction`.
+
+    Raises:
+        ChoiceError: fewer than 2 steps, or a strength that is not finite.
+    """
     if steps < 2:
-        raise ChoiceError(f"a strip takes 2 or more steps, got {steps}")
+        raise ChoiceError(f"an edit takes 2 or more steps, got {steps}")
     if not np.isfinite(strength):
         raise ChoiceError(f"strength must be a finite number, got {strength}")
     strengths = np.linspace(-strength, strength, steps)
-    return (z + strengths[:, None] * way).astype(z.dtype), strengths
+    return (z + strengths[:, None] * toward).astype(z.dtype), strengths

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from vaekit.runs.trained import TrainedModel
 
 SWEEPS = 10
+"""The number of reconstructions that lead to a starting point of the inference."""
 PRIOR_DRAWS = 16
+"""The number of draws of the prior for the model's mean."""
 START_SCALE = 0.3
+"""The standard deviation of q(z) at the start of the inference."""
 
 
 class Infilled(NamedTuple):
@@ -67,7 +70,9 @@ def visible_log_prob(px: Distribution, x: Tensor, visible: Tensor) -> Tensor:
     elif isinstance(px, Independent) and not px.base_dist.event_shape:
         each = px.base_dist.log_prob(x)
     else:
-        raise ChoiceError(f"fill needs a likelihood of independent elements, and {type(px).__name__} is none")
+        raise ChoiceError(
+            f"fill needs a likelihood whose elements are independent given z, which {type(px).__name__} is not"
+        )
     return torch.where(visible, each, 0.0).flatten(-len(px.event_shape)).sum(-1)
 
 
@@ -88,7 +93,7 @@ def infer_visible(
     Maximises E_q[log p(x_visible | z)] - KL(q || p(z)) by Adam, drawing z in pairs m +- s e, for which the gradient of
     m in a linear Gaussian model is exact. To obtain a starting point from an encoder that was trained on complete data,
     hidden elements are set to the model's mean and then reconstructed SWEEPS times (the pseudo-Gibbs sampling of
-    Rezende et al. 2014, appendix F, without its noise). The search starts from the code of these with the best bound.
+    Rezende et al. 2014, appendix F, without its noise). The search starts from the code with the best bound.
 
     It fits a Gaussian rather than finding the mode, because the decoder was trained on codes of that width, and in
     many dimensions the mode is unlike any of them. Sampling p(z | x_visible) would take minutes rather than a second.
@@ -98,6 +103,9 @@ def infer_visible(
         x: (B, *event); hidden elements may be any number inside the support and are ignored.
         visible: bool, of the shape of x.
         c: (B, C), the condition of a conditional model.
+        steps, lr: number of steps and initial learning rate of Adam; the rate falls to 0 along half a cosine.
+        pairs: number of antithetic pairs per step.
+        seed: seed of their noise.
     """
     prior = model.prior()
     point = model.no_density is not None
@@ -123,18 +131,17 @@ def infer_visible(
 
     with torch.no_grad():
         z = draw(prior, Noise.of(seed, PRIOR_DRAWS, Key.FILL, device=x.device)).to(x.dtype)
-        usual = decode(z.unsqueeze(1).expand(-1, len(x), -1)).mean.mean(0)  # the model's mean over all data
-        full, starts = torch.where(visible, x, usual), []
+        model_mean = decode(z.unsqueeze(1).expand(-1, len(x), -1)).mean.mean(0)
+        full, starts = torch.where(visible, x, model_mean), []
         for _ in range(SWEEPS):
             code = model.encode(full, c)
             starts.append(code[:, : code.shape[1] - width])
             full = torch.where(visible, x, decode(starts[-1]).mean)
         means = torch.stack(starts)  # (S, B, D)
         scale = torch.full_like(means[0], math.log(START_SCALE))
-        worth = torch.stack([bound(m, scale, normal(0, m.shape)) for m in means])
-        best = worth.argmax(0)
-        first = means[best, torch.arange(len(x), device=x.device)]
-    m, log_s = nn.Parameter(first.clone()), nn.Parameter(scale.clone())
+        bounds = torch.stack([bound(m, scale, normal(0, m.shape)) for m in means])
+        best = means[bounds.argmax(0), torch.arange(len(x), device=x.device)]
+    m, log_s = nn.Parameter(best.clone()), nn.Parameter(scale.clone())
     frozen = [p for p in model.parameters() if p.requires_grad]
     for p in frozen:
         p.requires_grad_(False)
@@ -150,19 +157,19 @@ def infer_visible(
         for p in frozen:
             p.requires_grad_(True)
     with torch.no_grad():
-        found = bound(m, log_s, normal(1 + steps, m.shape))
-        return Normal(m.detach(), log_s.detach().exp() * (0.0 if point else 1.0), validate_args=False), found
+        final = bound(m, log_s, normal(1 + steps, m.shape))
+        return Normal(m.detach(), log_s.detach().exp() * (0.0 if point else 1.0), validate_args=False), final
 
 
 def _expected(decoded: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
-    """The mean over draws (K, B, *event), or the most frequent category, as category codes have no mean."""
-    found = decoded.mean(0)
+    """The mean over draws (K, B, *event); for categories, the most frequent code."""
+    expected = decoded.mean(0)
     for j, column in enumerate(columns):
         if column.kind == "categorical":
             codes = decoded[..., j].round().astype(int)
-            times = np.stack([(codes == code).sum(0) for code in range(len(column.categories))])
-            found[:, j] = times.argmax(0)
-    return found
+            counts = np.stack([(codes == code).sum(0) for code in range(len(column.categories))])
+            expected[:, j] = counts.argmax(0)
+    return expected
 
 
 def blanked(run: TrainedModel, raw: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -171,14 +178,14 @@ def blanked(run: TrainedModel, raw: np.ndarray, hidden: np.ndarray) -> tuple[np.
     Raises:
         DataError: the rows have the wrong shape, or a visible value is invalid for this run.
     """
-    laid = laid_out(raw, run.spec)
-    hidden = np.broadcast_to(np.asarray(hidden, bool), laid.shape)
+    events = laid_out(raw, run.spec)
+    hidden = np.broadcast_to(np.asarray(hidden, bool), events.shape)
     # the original values must not influence any draw
     blank = np.asarray(run.spec.scale[0] if run.spec.kind == "image" else 0)
-    seen = run.composition.observation
-    if seen.in_double:
-        blank = seen.to_raw(torch.zeros(laid.shape[1:])).numpy()
-    return run.events(np.where(hidden, blank.astype(laid.dtype), laid)), hidden
+    observation = run.composition.observation
+    if observation.in_double:
+        blank = observation.to_raw(torch.zeros(events.shape[1:])).numpy()
+    return run.events(np.where(hidden, blank.astype(events.dtype), events)), hidden
 
 
 @formerly("labels", "draws", "steps", "seed")
@@ -215,9 +222,9 @@ def fill_masked(
     if hidden.all((*range(1, hidden.ndim),)).any() or not hidden.any():
         raise ChoiceError("a mask must hide some of the datum and leave some visible")
     observed = run.observed(events, labels=labels)
-    rows, seen = np.arange(len(events)), run.composition.observation
-    # grey pixels seen as binary are probabilities: log p is linear in x, so these give its mean over all binary draws
-    x = torch.from_numpy(seen.chance(events)).float() if isinstance(seen, Binary) else observed(rows)
+    rows, observation = np.arange(len(events)), run.composition.observation
+    # log p of binary x is linear in x, so the probabilities of x in place of a draw give its mean over all draws
+    x = torch.from_numpy(observation.chance(events)).float() if isinstance(observation, Binary) else observed(rows)
     x, c = x.to(run.device), observed.condition(rows, run.device)
     visible = torch.from_numpy(~hidden).to(run.device)
     q, bound = infer_visible(model, x, visible, c, steps=steps, seed=seed)
@@ -226,10 +233,10 @@ def fill_masked(
         noise = Noise.of(seed, len(rows), Key.FILL_DRAWS, device=run.device).normal((q.mean.shape[1],), draws // 2)
         z = q.mean + q.stddev * torch.cat([noise, -noise]).to(q.mean.dtype)
         z = torch.cat([z, c.expand(*z.shape[:-1], c.shape[1])], -1) if c is not None else z
-        decoded = np.stack([run.decode(some) for some in z])
-    given = events.astype(decoded.dtype)
-    filled = np.where(hidden, _expected(decoded, run.spec.columns), given)
-    return Infilled(filled, np.where(hidden, decoded, given), bound.cpu().numpy())
+        decoded = np.stack([run.decode(codes) for codes in z])
+    events = events.astype(decoded.dtype)
+    filled = np.where(hidden, _expected(decoded, run.spec.columns), events)
+    return Infilled(filled, np.where(hidden, decoded, events), bound.cpu().numpy())
 
 
 # --- amortised: one pass of the encoder, for models trained with missing values ---------------------------------
@@ -255,8 +262,8 @@ def impute(
             if isinstance(whole, Mixed):
                 expected = whole.average(weights)
             else:
-                lifted = weights.reshape(*weights.shape, *(1 for _ in whole.event_shape))
-                expected = (lifted * whole.mean).sum(0)
+                weights = weights.reshape(*weights.shape, *(1 for _ in whole.event_shape))
+                expected = (weights * whole.mean).sum(0)
             expected = trace.px.put(expected) if isinstance(trace.px, Marginal) else expected
         return torch.where(torch.isnan(x), expected, x)
 
@@ -274,7 +281,7 @@ def impute_rows(
         seed: seed of the samples.
     """
     observed = run.observed(raw, labels=labels)
-    found = []
+    blocks = []
     block = max(1, 4_000_000 // max(1, run.spec.dims * (samples or 1)))
     for a in range(0, observed.n, block):
         rows = np.arange(a, min(a + block, observed.n))
@@ -282,6 +289,6 @@ def impute_rows(
         noise = Noise.of(seed, torch.from_numpy(rows).to(run.device), Key.IMPUTE)
         complete = impute(run.model, x, c, samples=samples, noise=noise)
         filled = run.composition.observation.to_raw(complete.cpu()).numpy()
-        given = observed.raw(rows).astype(filled.dtype)
-        found.append(np.where(np.isnan(given), filled, given))
-    return np.concatenate(found)
+        raw_rows = observed.raw(rows).astype(filled.dtype)
+        blocks.append(np.where(np.isnan(raw_rows), filled, raw_rows))
+    return np.concatenate(blocks)

@@ -58,13 +58,13 @@ def slerp(z1: ArrayLike, z2: ArrayLike, t: ArrayLike) -> Array:
     angle = 2 * np.arctan2(chord, np.linalg.norm(unit_a + unit_b, axis=-1, keepdims=True))
     # with an orthonormal basis of the plane, cos and sin of one angle suffice, without a division by a vanishing sin w
     across = unit_b - np.sum(unit_a * unit_b, axis=-1, keepdims=True) * unit_a
-    lost = np.pi - angle < PARALLEL
-    across = np.where(lost, _perpendicular(unit_a), across)
+    opposite = np.pi - angle < PARALLEL
+    across = np.where(opposite, _perpendicular(unit_a), across)
     size = np.linalg.norm(across, axis=-1, keepdims=True)
     across = across / np.where(size == 0, 1, size)
     direction = np.cos(s * angle) * unit_a + np.sin(s * angle) * across
-    round_way = ((1 - s) * norm_a + s * norm_b) * direction
-    return np.where(straight | (angle < PARALLEL), (1 - s) * a + s * b, round_way)
+    arc = ((1 - s) * norm_a + s * norm_b) * direction
+    return np.where(straight | (angle < PARALLEL), (1 - s) * a + s * b, arc)
 
 
 def _perpendicular(unit: Array) -> Array:
@@ -88,23 +88,27 @@ def interpolate(z1: ArrayLike, z2: ArrayLike, *, steps: int = 11, mode: Mode = "
     """
     a, b = _floats(z1), _floats(z2)
     if steps < 2:
-        raise ChoiceError(f"an interpolation takes 2 or more steps (its end points), got {steps}")
+        raise ChoiceError(f"an interpolation takes 2 or more steps, both end points included, got {steps}")
     if a.ndim != 1 or a.shape != b.shape:
-        raise ChoiceError(f"end points must be two vectors of one length (D,), got {a.shape} and {b.shape}")
-    line = _way(mode, len(a))(a, b, np.linspace(0, 1, steps))
+        raise ChoiceError(f"end points must be two vectors of the same length (D,), got {a.shape} and {b.shape}")
+    line = _path(mode, len(a))(a, b, np.linspace(0, 1, steps))
     line[0], line[-1] = a, b
     return line
 
 
 @formerly("mode")
 def midpoint(z1: ArrayLike, z2: ArrayLike, *, mode: Mode = "auto") -> Array:
-    """The midpoint of the path, (..., D); `mode` as for `interpolate`."""
+    """The midpoint of the path from z1 to z2 (..., D); `mode` as for `interpolate`."""
     a = _floats(z1)
-    return _way(mode, a.shape[-1])(a, _floats(z2), np.asarray(0.5))
+    return _path(mode, a.shape[-1])(a, _floats(z2), np.asarray(0.5))
 
 
 def chosen_mode(mode: Mode, dims: int) -> Literal["lerp", "slerp"]:
-    """The mode that `auto` selects for this many latents; lerp and slerp are returned as they are."""
+    """The mode that `auto` selects for this many latents; lerp and slerp are returned unchanged.
+
+    Raises:
+        ChoiceError: an unknown mode.
+    """
     if mode not in ("auto", "lerp", "slerp"):
         raise ChoiceError(f"mode must be auto, lerp or slerp, got {mode!r}")
     if mode == "auto":
@@ -112,7 +116,7 @@ def chosen_mode(mode: Mode, dims: int) -> Literal["lerp", "slerp"]:
     return mode
 
 
-def _way(mode: Mode, dims: int) -> Any:
+def _path(mode: Mode, dims: int) -> Any:
     return lerp if chosen_mode(mode, dims) == "lerp" else slerp
 
 
@@ -131,7 +135,7 @@ def manifold_grid(n: int, *, low: float = 0.05, high: float = 0.95) -> Array:
         ChoiceError: n below 1, or not 0 < low < high < 1.
     """
     if n < 1:
-        raise ChoiceError(f"a grid has 1 or more points a side, got {n}")
+        raise ChoiceError(f"a grid has 1 or more points per side, got {n}")
     if not 0 < low < high < 1:
         raise ChoiceError(f"low and high are probabilities with 0 < low < high < 1, got {low:g} and {high:g}")
     probabilities = np.linspace(low, high, n) if n > 1 else np.array([(low + high) / 2])
@@ -152,16 +156,16 @@ def traverse(z: ArrayLike, dims: Sequence[int] | Array, values: ArrayLike) -> Ar
     Raises:
         ChoiceError: a dimension that does not exist, or values of another shape.
     """
-    start, which, to = _floats(z), np.asarray(dims, dtype=int), _floats(values)
+    start, varied, to = _floats(z), np.asarray(dims, dtype=int), _floats(values)
     if start.ndim != 1:
-        raise ChoiceError(f"a traversal starts at one latent of shape (D,), got {start.shape}")
-    if len(which) and (which.min() < -len(start) or which.max() >= len(start)):
-        raise ChoiceError(f"dimensions must lie in 0..{len(start) - 1}, got {which.tolist()}")
-    if to.ndim not in (1, 2) or (to.ndim == 2 and len(to) != len(which)):
-        raise ChoiceError(f"values must have shape (V,) or ({len(which)}, V), got {to.shape}")
-    found = np.tile(start, (len(which), to.shape[-1], 1))
-    found[np.arange(len(which))[:, None], np.arange(to.shape[-1]), which[:, None]] = to
-    return found
+        raise ChoiceError(f"a traversal starts at one code of shape (D,), got {start.shape}")
+    if len(varied) and (varied.min() < -len(start) or varied.max() >= len(start)):
+        raise ChoiceError(f"dimensions must lie in 0..{len(start) - 1}, got {varied.tolist()}")
+    if to.ndim not in (1, 2) or (to.ndim == 2 and len(to) != len(varied)):
+        raise ChoiceError(f"values must have shape (V,) or ({len(varied)}, V), got {to.shape}")
+    codes = np.tile(start, (len(varied), to.shape[-1], 1))
+    codes[np.arange(len(varied))[:, None], np.arange(to.shape[-1]), varied[:, None]] = to
+    return codes
 
 
 @formerly("n", "quantile")
@@ -218,10 +222,12 @@ def attribute_direction(
     spread = a @ a
     if not spread > 1e-9 * len(a):
         where = "within any group" if groups is not None else "in these data"
-        raise ChoiceError(f"the attribute does not vary {where}: there is no direction to find")
+        raise ChoiceError(f"the attribute does not vary {where}, so it has no direction")
     alone = a - rest @ np.linalg.lstsq(rest, a, rcond=None)[0]
     if not alone @ alone > 1e-6 * spread:
-        raise ChoiceError("the other attributes determine this one, so it has no direction of its own: do not balance")
+        raise ChoiceError(
+            "the other attributes determine this one, so it has no direction of its own: leave the balancing out"
+        )
     return alone @ z / (alone @ alone)
 
 
@@ -253,9 +259,9 @@ def nearest(x: Array, candidates: Array, *, k: int = 1) -> tuple[NDArray[np.int6
         ChoiceError: events of different shapes, or k outside 1..M.
     """
     if x.shape[1:] != candidates.shape[1:]:
-        raise ChoiceError(f"data of shape {x.shape[1:]} cannot be held against candidates of {candidates.shape[1:]}")
+        raise ChoiceError(f"data of shape {x.shape[1:]} cannot be compared with candidates of {candidates.shape[1:]}")
     if not 1 <= k <= len(candidates):
-        raise ChoiceError(f"k must lie in 1..{len(candidates)} (the candidates), got {k}")
+        raise ChoiceError(f"k must lie in 1..{len(candidates)} (the number of candidates), got {k}")
     dims = max(1, int(np.prod(x.shape[1:])))
     rows = max(1, min(len(candidates), BLOCK // (8 * dims)))
     queries = max(1, BLOCK // (8 * (rows + k)))
@@ -264,14 +270,14 @@ def nearest(x: Array, candidates: Array, *, k: int = 1) -> tuple[NDArray[np.int6
     gaps = any(part.dtype.kind == "f" and bool(np.isnan(part).any()) for part in (x, candidates))
     moments = _moments(candidates, dims, rows) if gaps else None
     for a in range(0, len(x), queries):
-        some = np.asarray(x[a : a + queries], dtype=float).reshape(-1, dims)
-        best = np.full((len(some), 0), np.inf)
-        where = np.zeros((len(some), 0), dtype=np.int64)
+        query = np.asarray(x[a : a + queries], dtype=float).reshape(-1, dims)
+        best = np.full((len(query), 0), np.inf)
+        where = np.zeros((len(query), 0), dtype=np.int64)
         for b in range(0, len(candidates), rows):
             block = np.asarray(candidates[b : b + rows], dtype=float).reshape(-1, dims)
-            square = _squares(some, block, moments)
+            square = _squares(query, block, moments)
             best = np.concatenate([best, np.maximum(square, 0)], 1)
-            where = np.concatenate([where, np.tile(np.arange(b, b + len(block)), (len(some), 1))], 1)
+            where = np.concatenate([where, np.tile(np.arange(b, b + len(block)), (len(query), 1))], 1)
             keep = np.argsort(best, axis=1, kind="stable")[:, :k]
             best, where = np.take_along_axis(best, keep, 1), np.take_along_axis(where, keep, 1)
         index[a : a + queries], distance[a : a + queries] = where, best
@@ -307,5 +313,5 @@ def _squares(a: Array, b: Array, moments: Moments | None) -> Array:
 
 def _floats(z: ArrayLike) -> Array:
     """An array of floats; float32 stays float32."""
-    found = np.asarray(z)
-    return found if found.dtype in (np.float32, np.float64) else found.astype(float)
+    array = np.asarray(z)
+    return array if array.dtype in (np.float32, np.float64) else array.astype(float)

@@ -1,4 +1,4 @@
-"""Better samples from a trained run: a density fitted to its codes, to draw from in place of the prior.
+"""Better samples from a trained run: a density fitted to its codes, to sample from instead of the prior.
 
 A decoder is trained on the codes of data, which follow the aggregate posterior q(z) = E_x q(z | x). The prior need not
 match it. This module fits a density to q(z) after training, from draws of q(z | x) over the training split (at most
@@ -98,13 +98,13 @@ def codes(run: SavedRun, split: str, most: int, seed: int, on_progress: OnProgre
     """
     dims = run.encode(split, n=1).shape[1]
     rows = _rows(run.observed(split).n, min(most, max(1000, MOST_NUMBERS // dims)), seed)
-    found: list[np.ndarray] = []
+    draws: list[np.ndarray] = []
     for a in range(0, len(rows), BLOCK):
-        found.append(run.encode(split, sample=True, seed=seed, rows=rows[a : a + BLOCK]))
+        draws.append(run.encode(split, sample=True, seed=seed, rows=rows[a : a + BLOCK]))
         if on_progress:
             on_progress(f"encoding the {split} split", min(a + BLOCK, len(rows)), len(rows))
     condition = run.composition.condition
-    z = torch.from_numpy(np.concatenate(found))[:, : dims - (0 if condition is None else condition.size)]
+    z = torch.from_numpy(np.concatenate(draws))[:, : dims - (0 if condition is None else condition.size)]
     if not bool(torch.isfinite(z).all()):
         raise RunError(f"some codes of {run.path} are not finite: no density can be fitted to them")
     return z
@@ -135,11 +135,11 @@ def check_codes(run: SavedRun, z: Tensor) -> None:
         norm = part.norm(dim=-1)
         if size > 1 and float(norm.std(correction=0)) < 1e-3 * float(norm.mean()):
             raise ChoiceError(
-                "this run's codes lie on a sphere, so they have no density in all of space to fit: sample from its "
-                "prior (without `latents`)"
+                "this run's codes lie on a sphere, so they have no density in R^D to fit: sample from its prior "
+                "(without `latents`)"
             )
     if not bool((z.double().std(0, correction=0) > 0).any()):
-        raise ChoiceError("all codes of this run are one and the same: it has learned nothing to sample")
+        raise ChoiceError("all codes of this run are equal, so there is no density to fit: it has learned nothing")
 
 
 class HeldOut(TypedDict):
@@ -195,7 +195,7 @@ class LatentDensity:
         least = "at least " if r["held_out"]["bound"] else ""
         return (
             f"{self.name}: {self.density.line}, fitted to {r['n']:,} codes of the training split (seed {r['seed']}, "
-            f"{r['steps']:,} steps); {r['held_out']['n']:,} validation codes have {least}"
+            f"{r['steps']:,} steps); mean log-density of {r['held_out']['n']:,} validation codes: {least}"
             f"{r['held_out']['log_density']:.2f} nats, under N(0, I) {r['held_out']['log_density_normal']:.2f}"
         )
 
@@ -227,7 +227,7 @@ def fit_latents(
         steps: maximum number of steps, of expectation maximisation or of an optimiser.
         seed: seed of the codes drawn and of the fit (default 0).
         refit: fit again even if a density is stored.
-        on_progress: called with (what, done, of) during the fit.
+        on_progress: called during the fit with (name of the task, units done, total units).
 
     Raises:
         ChoiceError: an unknown density; `components` for a density other than gmm; codes that have no density; or the
@@ -237,28 +237,28 @@ def fit_latents(
     part = DENSITIES[name]
     if components is not None and "components" not in part.knobs:
         owners = [other.name for other in DENSITIES.values() if "components" in other.knobs]
-        raise ChoiceError(f"`components` is for {', '.join(owners)}: {name} has none")
-    for what, value in (("components", components), ("steps", steps)):
+        raise ChoiceError(f"`components` is for {', '.join(owners)}, not for {name}")
+    for option, value in (("components", components), ("steps", steps)):
         if value is not None and value < 1:
-            raise ChoiceError(f"`{what}` must be 1 or more, got {value}")
+            raise ChoiceError(f"`{option}` must be 1 or more, got {value}")
     own = {knob: argument.default for knob, argument in part.knobs.items()}
     defaults = {"steps": part.traits["kind"].STEPS, "seed": 0, **own}
-    given = {k: v for k, v in {"components": components, "steps": steps, "seed": seed}.items() if v is not None}
+    requested = {k: v for k, v in {"components": components, "steps": steps, "seed": seed}.items() if v is not None}
     with open(run.path / "model.safetensors", "rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
-    kept = None if refit else run.unstored.get(name) or _kept(run, name, weights)
-    if kept is None or kept.record["weights"] != weights:
-        return _fitted(run, name, {**defaults, **given}, weights, on_progress)
-    for what, value in given.items():
-        if value != kept.record["asked"][what]:
+    stored = None if refit else run.unstored.get(name) or _stored(run, name, weights)
+    if stored is None or stored.record["weights"] != weights:
+        return _fitted(run, name, {**defaults, **requested}, weights, on_progress)
+    for option, value in requested.items():
+        if value != stored.record["asked"][option]:
             raise ChoiceError(
-                f"the {name} kept with {run.path} was fitted with {what} {kept.record['asked'][what]}, not {value}: "
-                "leave it out, or fit anew with `refit=True`"
+                f"the {name} stored with {run.path} was fitted with {option} {stored.record['asked'][option]}, not "
+                f"{value}: leave `{option}` out, or fit again with `refit=True`"
             )
-    return kept
+    return stored
 
 
-def _kept(run: SavedRun, name: str, weights: str) -> LatentDensity | None:
+def _stored(run: SavedRun, name: str, weights: str) -> LatentDensity | None:
     """The stored density that was fitted to the run's current weights, if there is one."""
     folder = run.path / "latents"
     file = folder / f"{name}.json"
@@ -267,44 +267,47 @@ def _kept(run: SavedRun, name: str, weights: str) -> LatentDensity | None:
     record = read_json(file)
     try:
         if record["format"] > FORMAT:
-            raise RunError(f"{file} was written by a newer vaekit: fit anew with `refit=True`")
+            raise RunError(f"{file} was written by a newer vaekit: fit again with `refit=True`")
         if record["weights"] != weights:
             return None
         tensors, _ = read_tensors(folder / f"{name}.safetensors")
         scale = Scale(tensors.pop("codes.loc"), tensors.pop("codes.scale"))
-        stored = (folder / f"{name}.safetensors").stat().st_size
-        why = f"{file} describes a density far larger than its numbers: fit it again with `refit=True`"
+        size = (folder / f"{name}.safetensors").stat().st_size
+        why = f"{file} describes a density far larger than its stored numbers: fit again with `refit=True`"
         kind = DENSITIES[name].traits["kind"]
-        with contextlib.nullcontext() if kind.is_run else Bounded(stored, why):  # a run has its own bound
+        with contextlib.nullcontext() if kind.is_run else Bounded(size, why):  # opening a run checks its size itself
             density = kind.open(folder, tensors, record["choices"])
-        kept = LatentDensity(density, scale, record)
-        _check_kept(run, kept)
-        return kept
+        latents = LatentDensity(density, scale, record)
+        _check_stored(run, latents)
+        return latents
     except (LookupError, TypeError, ValueError, RuntimeError) as error:  # a readable file with the wrong content
         if isinstance(error, RunError):
             raise
-        raise RunError(f"{file} or what it describes is damaged ({error}): fit anew with `refit=True`") from error
+        raise RunError(f"{file} or its tensors are damaged ({error}): fit again with `refit=True`") from error
 
 
-def _check_kept(run: SavedRun, kept: LatentDensity) -> None:
+def _check_stored(run: SavedRun, latents: LatentDensity) -> None:
     """Raises ValueError unless a stored density has codes of the model's size and records how it was fitted."""
-    if wrong := mismatch(kept.record, Record):
+    if wrong := mismatch(latents.record, Record):
         raise ValueError(wrong)
-    asked = {"steps", "seed", *DENSITIES[kept.name].knobs}
-    if lacking := sorted(asked - set(kept.record["asked"])):
+    options = {"steps", "seed", *DENSITIES[latents.name].knobs}
+    if lacking := sorted(options - set(latents.record["asked"])):
         raise ValueError(f"asked.{lacking[0]} is missing")
     condition = run.composition.condition
     dims = run.sample_latents(1).shape[1] - (0 if condition is None else condition.size)
-    if kept.scale.loc.shape != (dims,) or kept.scale.scale.shape != (dims,):
-        raise ValueError(f"it is of codes of {tuple(kept.scale.loc.shape)} dimensions, and the run's have {dims}")
-    if not np.isfinite(kept.sample(8)).all():
+    scale = latents.scale
+    if scale.loc.shape != (dims,) or scale.scale.shape != (dims,):
+        raise ValueError(
+            f"it is for codes of shape {tuple(scale.loc.shape)}, but those of the run have {dims} dimensions"
+        )
+    if not np.isfinite(latents.sample(8)).all():
         raise ValueError("its samples are not finite")
 
 
 def _fitted(
     run: SavedRun, name: str, asked: dict[str, Any], weights: str, on_progress: OnProgress | None
 ) -> LatentDensity:
-    started, seed, most = time.monotonic(), asked["seed"], asked["steps"]
+    started, seed, max_steps = time.monotonic(), asked["seed"], asked["steps"]
     z = codes(run, "train", MOST, seed, on_progress)
     check_codes(run, z)
     held = codes(run, "valid", MOST_HELD_OUT, fold(seed, Key.HELD_OUT), on_progress)
@@ -314,7 +317,7 @@ def _fitted(
     part = DENSITIES[name]
     density: Density = Chosen(part, {knob: asked[knob] for knob in part.knobs}).make(
         u=u,
-        most=most,
+        max_steps=max_steps,
         seed=seed,
         on_progress=on_progress,
         device=run.device,
@@ -332,25 +335,25 @@ def _fitted(
         "constant": (~scale.varies).nonzero()[:, 0].tolist(),
         "weights": weights,
     }
-    found = LatentDensity(density, scale, record)
-    record["held_out"] = _held_out(found, held, run.observed("valid").groups(len(held)))
+    latents = LatentDensity(density, scale, record)
+    record["held_out"] = _held_out(latents, held, run.observed("valid").groups(len(held)))
     record["seconds"] = round(time.monotonic() - started, 1)
     run.unstored.pop(name, None)
     if not unwritable:
         try:
-            _store(found, folder)
+            _store(latents, folder)
         except (OSError, RunError) as error:  # such as a full disk: the fitted density is used all the same
             unwritable = str(error)
     if unwritable:
-        say(f"note: {unwritable}; the {name} is not stored with the run and will be fitted again the next time")
-        run.unstored[name] = found
-    return found
+        say(f"note: {unwritable}; the {name} is not stored with the run and will be fitted again next time")
+        run.unstored[name] = latents
+    return latents
 
 
 def _unwritable(run: SavedRun, folder: Path) -> str | None:
     """Why nothing can be stored in the run's `folder` of densities, which is created; None if it is writable."""
     if run.path == PLACE:
-        return "the packaged run stays as it came"
+        return "the packaged run is never changed"
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -375,17 +378,17 @@ def _store(latents: LatentDensity, folder: Path) -> None:
 
 def _held_out(latents: LatentDensity, z: Tensor, group: np.ndarray | None = None) -> dict[str, Any]:
     """Mean log-density of held-out codes, and that under N(0, I): nats per code, with standard errors."""
-    found = latents.log_prob(z.numpy())
+    log_density = latents.log_prob(z.numpy())
     varying = z[:, latents.scale.varies].double()
     normal = (-0.5 * varying.square().sum(-1) - 0.5 * varying.shape[1] * math.log(2 * math.pi)).numpy()
     return {
         "split": "valid",
         "n": len(z),
-        "log_density": float(found.mean()),
-        "se": standard_error(found, group),
+        "log_density": float(log_density.mean()),
+        "se": standard_error(log_density, group),
         "log_density_normal": float(normal.mean()),
         "se_normal": standard_error(normal, group),
-        "se_difference": standard_error(found - normal, group),
+        "se_difference": standard_error(log_density - normal, group),
         "bound": latents.density.bound,
         "unit": "nats per code",
     }

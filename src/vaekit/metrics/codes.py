@@ -78,8 +78,8 @@ def cluster_agreement(codes: Array, label: Array, *, seeds: int = 3) -> Array:
 
     z, y = _checked(codes, label)
     k = len(np.unique(y))
-    found = [KMeans(k, n_init=1, random_state=seed).fit_predict(z) for seed in range(seeds)]
-    return np.array([adjusted_rand_score(y, clusters) for clusters in found])
+    clusterings = [KMeans(k, n_init=1, random_state=seed).fit_predict(z) for seed in range(seeds)]
+    return np.array([adjusted_rand_score(y, clusters) for clusters in clusterings])
 
 
 @formerly("perplexity", "seed")
@@ -92,7 +92,7 @@ def tsne(codes: Array, *, perplexity: float = 30.0, seed: int = 0) -> Array:
 
 
 class Labelled(NamedTuple):
-    """Posterior means (n, L) and classes (n,) of the data with a known class, and the indices `rows` of these data."""
+    """Posterior means `codes` (n, L) and classes `label` (n,) of data with a known class, and their indices `rows`."""
 
     codes: Array
     label: Array
@@ -100,8 +100,8 @@ class Labelled(NamedTuple):
 
 
 @shared
-def measured(m: Measurement) -> Labelled:
-    """The labelled data among those that are measured."""
+def measured_codes(m: Measurement) -> Labelled:
+    """The codes of the measured data that have a label."""
     y = labels(m)
     assert y is not None
     rows = np.flatnonzero(y >= 0)
@@ -109,8 +109,8 @@ def measured(m: Measurement) -> Labelled:
 
 
 @shared
-def known(m: Measurement) -> Labelled:
-    """The first labelled training data."""
+def training_codes(m: Measurement) -> Labelled:
+    """The codes of the first `KNOWN` training data that have a label."""
     y = m.run.data.train.label
     assert y is not None
     rows = np.flatnonzero(y >= 0)[:KNOWN]
@@ -119,32 +119,32 @@ def known(m: Measurement) -> Labelled:
 
 @metric("knn", "share of data", needs=[CLASSES, TRAINING_CLASSES], better="higher", label="kNN accuracy")
 def knn(m: Measurement) -> Result:
-    """Data whose class is that of most of the 10 nearest codes of training data."""
-    new, old = measured(m), known(m)
-    right = knn_correct(old.codes, old.label, new.codes, new.label).astype(float)
-    return Result(f"10 nearest of {len(old.codes):,} training codes, posterior means", per_datum=right, rows=new.rows)
+    """Share of the data whose class is the majority class of the 10 nearest training codes."""
+    new, old = measured_codes(m), training_codes(m)
+    correct = knn_correct(old.codes, old.label, new.codes, new.label).astype(float)
+    return Result(f"10 nearest of {len(old.codes):,} training codes, posterior means", per_datum=correct, rows=new.rows)
 
 
 @metric("linear_probe", "share of data", needs=[CLASSES, TRAINING_CLASSES], better="higher", label="Linear probe")
 def linear_probe(m: Measurement) -> Result:
-    """Data whose class a logistic regression of the codes finds."""
-    new, old = measured(m), known(m)
-    right = probe_correct(old.codes, old.label, new.codes, new.label).astype(float)
+    """Share of the data whose class a logistic regression predicts from the code."""
+    new, old = measured_codes(m), training_codes(m)
+    correct = probe_correct(old.codes, old.label, new.codes, new.label).astype(float)
     how = f"logistic regression of {len(old.codes):,} standardised training codes, posterior means, L2 penalty 1"
-    return Result(how, per_datum=right, rows=new.rows)
+    return Result(how, per_datum=correct, rows=new.rows)
 
 
 @metric("silhouette", "-1 to 1", needs=[CLASSES], better="higher")
 def silhouette(m: Measurement) -> Result:
-    """How much nearer codes are to their own class than to the next one (Rousseeuw 1987)."""
-    d = measured(m)
+    """How much nearer codes are to their own class than to the nearest other class (Rousseeuw 1987)."""
+    d = measured_codes(m)
     return Result("posterior means, Euclidean", per_datum=silhouettes(d.codes, d.label), rows=d.rows)
 
 
 @metric("cluster_agreement", "adjusted Rand index", needs=[CLASSES], better="higher", per_datum=False)
 def agreement(m: Measurement) -> Result:
-    """How far clusters of the codes are the classes: 1 the same, 0 by chance (Hubert and Arabie 1985)."""
-    d = measured(m)
-    found = cluster_agreement(d.codes, d.label)
+    """Agreement of k-means clusters of the codes with the classes: 1 if equal, 0 by chance (Hubert and Arabie 1985)."""
+    d = measured_codes(m)
+    indices = cluster_agreement(d.codes, d.label)
     clusters = len(np.unique(d.label))
-    return Result(f"k-means, {clusters} clusters, mean of {len(found)} seeds", value=float(found.mean()))
+    return Result(f"k-means, {clusters} clusters, mean of {len(indices)} seeds", value=float(indices.mean()))

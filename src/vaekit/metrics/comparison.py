@@ -104,8 +104,8 @@ def _unlike(metric: Metric, a: Measurement, b: Measurement, of_a: Result, of_b: 
         return f"{metric.name} has one number per latent, and the latents of two runs do not correspond"
     if _compared(of_a) != _compared(of_b):
         return (
-            f"{metric.name} is measured in another way in each run ({_compared(of_a)!r} and {_compared(of_b)!r}), so "
-            "the numbers cannot be compared"
+            f"{metric.name} is measured differently in the two runs ({_compared(of_a)!r} and {_compared(of_b)!r}), so "
+            "its values cannot be compared"
         )
     return None
 

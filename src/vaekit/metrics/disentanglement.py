@@ -1,4 +1,4 @@
-"""Whether single latents encode single factors: two versions of MIG, and the FactorVAE score.
+"""Metrics of disentanglement, whether each factor is encoded in one latent: two versions of MIG, the FactorVAE score.
 
 The two versions of MIG differ in codes, estimator and factors counted, and must not be mixed: disentanglement_lib
 (Locatello et al. 2019) reports `mig_lib`, and the paper defines `mig_chen`.
@@ -28,6 +28,7 @@ BINS = 20
 PRUNED = 0.05
 """The FactorVAE score ignores latents whose standard deviation is below this fraction of the prior's."""
 VOTES, TESTS, SIZE = 10_000, 5_000, 64
+"""The numbers of votes to learn from and to test, and of data per vote, of the FactorVAE score."""
 DRAWS = 50
 """Bootstrap draws for a standard error."""
 GRID = 6000  # maximum number of grid points for integrating the density of one latent
@@ -84,7 +85,7 @@ def entropies(factors: NDArray[np.int64]) -> Array:
 def _gap(information: Array, entropy: Array) -> Score:
     """The mean over factors of (largest - second largest mutual information with a latent) / entropy."""
     if (entropy <= 0).any():
-        raise ChoiceError("a factor that takes one value alone cannot be scored: leave it out")
+        raise ChoiceError("a factor with a single value cannot be scored: leave it out")
     shares = information / entropy
     ordered = np.sort(np.concatenate([shares, np.zeros((1, shares.shape[1]))]), 0)  # one latent: the second is 0
     each = ordered[-1] - ordered[-2]
@@ -112,14 +113,14 @@ def mig_ceiling(values: Sequence[int], *, bins: int = BINS) -> float:
     Bins of equal width hold unequal numbers of values, so a factor with more values than bins stays below 1: on
     dSprites (3, 6, 40, 32 and 32 values) the mean over factors is 0.9024.
     """
-    found = []
+    scores = []
     for count in values:
         if count < 2:
             raise ChoiceError(f"a factor needs two values or more to be scored, got {count}")
         shares = np.bincount(binned(np.arange(count, dtype=float)[:, None], bins=bins)[:, 0]) / count
         shares = shares[shares > 0]
-        found.append(float(-(shares * np.log(shares)).sum() / math.log(count)))
-    return float(np.mean(found))
+        scores.append(float(-(shares * np.log(shares)).sum() / math.log(count)))
+    return float(np.mean(scores))
 
 
 def mig_chen(means: Array, scales: Array, factors: Array) -> Score:
@@ -135,7 +136,7 @@ def mig_chen(means: Array, scales: Array, factors: Array) -> Score:
     z, v = _checked(means, factors)
     s = np.asarray(scales, float)
     if s.shape != z.shape or not (s > 0).all():
-        raise ChoiceError(f"scales above 0 of the shape of the means {z.shape} are needed, got {s.shape}")
+        raise ChoiceError(f"scales must be above 0 and have the shape of the means, {z.shape}, got {s.shape}")
     information = np.zeros((z.shape[1], v.shape[1]))
     for j in range(z.shape[1]):
         low, high = (z[:, j] - REACH * s[:, j]).min(), (z[:, j] + REACH * s[:, j]).max()
@@ -147,14 +148,14 @@ def mig_chen(means: Array, scales: Array, factors: Array) -> Score:
         for a in range(0, len(z), block):
             mean, scale = z[a : a + block, j, None], np.maximum(s[a : a + block, j, None], 0.5 * step)
             density = np.exp(-0.5 * ((grid - mean) / scale) ** 2) / (scale * math.sqrt(2 * math.pi))
-            for k, found in enumerate(sums):
+            for k, by_value in enumerate(sums):
                 order = np.argsort(v[a : a + block, k], kind="stable")
                 values, first = np.unique(v[a : a + block, k][order], return_index=True)
-                found[values] += np.add.reduceat(density[order], first, axis=0)
+                by_value[values] += np.add.reduceat(density[order], first, axis=0)
         whole = _entropy(sums[0].sum(0) / len(z), step)
-        for k, found in enumerate(sums):
-            counts = np.bincount(v[:, k], minlength=len(found))
-            inside = [_entropy(f / c, step) for f, c in zip(found, counts, strict=True)]
+        for k, by_value in enumerate(sums):
+            counts = np.bincount(v[:, k], minlength=len(by_value))
+            inside = [_entropy(f / c, step) for f, c in zip(by_value, counts, strict=True)]
             information[j, k] = max(whole - float(counts @ inside) / len(z), 0.0)
     return _gap(information, entropies(v))
 
@@ -196,15 +197,15 @@ def factor_score(
         held = rng.integers(v.shape[1], size=n)
         latent = np.zeros(n, int)
         for k in range(v.shape[1]):
-            mine = np.flatnonzero(held == k)
+            votes_of_k = np.flatnonzero(held == k)
             usable = np.flatnonzero(counts[k] > 1)
             if not len(usable):
-                raise ChoiceError("a factor all of whose values occur once cannot be held: give more data")
-            value = rng.choice(usable, len(mine))
-            for a in range(0, len(mine), 1000):
-                some = value[a : a + 1000]
-                place = (rng.random((len(some), size)) * counts[k][some, None]).astype(int) + firsts[k][some, None]
-                latent[mine[a : a + 1000]] = z[order[k][place]].var(1).argmin(1)
+                raise ChoiceError("a factor whose values all occur once cannot be held fixed: more data are needed")
+            values = rng.choice(usable, len(votes_of_k))
+            for a in range(0, len(votes_of_k), 1000):
+                value = values[a : a + 1000, None]
+                index = (rng.random((len(value), size)) * counts[k][value]).astype(int) + firsts[k][value]
+                latent[votes_of_k[a : a + 1000]] = z[order[k][index]].var(1).argmin(1)
         return latent, held
 
     latent, held = cast(votes)
@@ -212,33 +213,33 @@ def factor_score(
     np.add.at(table, (latent, held), 1)
     named = table.argmax(1)
     latent, held = cast(tests)
-    right = named[latent] == held
-    each = np.array([right[held == k].mean() if (held == k).any() else 0.0 for k in range(v.shape[1])])
+    correct = named[latent] == held
+    each = np.array([correct[held == k].mean() if (held == k).any() else 0.0 for k in range(v.shape[1])])
     matrix = np.zeros((len(spread), v.shape[1]))
     matrix[alive] = table / np.maximum(table.sum(0), 1)
-    return Score(float(right.mean()), each, matrix)
+    return Score(float(correct.mean()), each, matrix)
 
 
 def counted_by_chen(names: Sequence[str], data: str) -> list[int]:
-    """The factors that the MIG of Chen et al. (2018) counts: all, except the shape of dSprites, as in the paper."""
+    """The indices of the factors in the MIG of Chen et al. (2018): all but the shape of dSprites, as in the paper."""
     return [i for i, name in enumerate(names) if not (data == "dsprites" and name == "shape")]
 
 
 def redrawn(factors: Array, group: ArrayLike | None, draws: int) -> list[NDArray[np.int64]]:
     """Bootstrap draws of rows in which every factor varies; the score of other draws is undefined."""
-    found = resampled(len(factors), group, draws)
-    return [rows for rows in found if (factors[rows] != factors[rows[0]]).any(0).all()]
+    drawn = resampled(len(factors), group, draws)
+    return [rows for rows in drawn if (factors[rows] != factors[rows[0]]).any(0).all()]
 
 
 def _known(m: Measurement) -> tuple[Array, list[str]]:
-    found = factors(m)
-    assert found is not None
-    return found
+    known = factors(m)
+    assert known is not None
+    return known
 
 
 @metric("mig", "share of the factors' entropy", needs=[FACTORS], better="higher", label="MIG", per_datum=False)
 def mig(m: Measurement) -> Result:
-    """Mutual information gap of posterior means in bins (Locatello et al. 2019)."""
+    """Mutual information gap of binned posterior means (Locatello et al. 2019)."""
     (v, names), z = _known(m), latent_means(m)
     drawn = [mig_lib(z[rows], v[rows]).value for rows in redrawn(v, m.groups, DRAWS)]
     how = f"{BINS} bins of posterior means; factors {', '.join(names)}; standard error of {len(drawn)} bootstrap draws"
@@ -267,9 +268,9 @@ def scales(m: Measurement) -> Array:
 def mig_of_posterior(m: Measurement) -> Result:
     """Mutual information gap of draws from the posterior (Chen et al. 2018)."""
     v, names = _known(m)
-    some = counted_by_chen(names, m.run.data_identity[0])
-    score = mig_chen(latent_means(m), scales(m), v[:, some])
-    return Result(f"q(z) integrated; factors {', '.join(names[i] for i in some)}", value=score.value)
+    counted = counted_by_chen(names, m.run.data_identity[0])
+    score = mig_chen(latent_means(m), scales(m), v[:, counted])
+    return Result(f"q(z) integrated; factors {', '.join(names[i] for i in counted)}", value=score.value)
 
 
 @metric(
@@ -281,7 +282,7 @@ def mig_of_posterior(m: Measurement) -> Result:
     per_datum=False,
 )
 def factor_vae_score(m: Measurement) -> Result:
-    """Accuracy of naming the fixed factor from the latent that varies least (Kim and Mnih 2018)."""
+    """Accuracy of predicting which factor is held fixed from the latent that varies least (Kim and Mnih 2018)."""
     v, names = _known(m)
     how = f"{VOTES:,} votes to learn from, {TESTS:,} to test, of {SIZE} data each; factors {', '.join(names)}"
     return Result(how, value=factor_score(latent_means(m), v, seed=m.seed).value)

@@ -75,8 +75,8 @@ def entry(metric: Metric, m: Measurement, found: Result) -> dict[str, Any]:
     """The stored entry of a metric: {name, value, se, unit, protocol}."""
     value, se = found.value, found.se
     if metric.per_datum == (found.per_datum is None):
-        given = "one value for all data" if metric.per_datum else "one number per datum"
-        raise ChoiceError(f"metric {metric.name!r} gave {given}: register it with `per_datum={not metric.per_datum}`")
+        kind = "one value for all data" if metric.per_datum else "one number per datum"
+        raise ChoiceError(f"metric {metric.name!r} returns {kind}: register it with `per_datum={not metric.per_datum}`")
     if found.per_datum is not None:
         value = float(np.mean(found.per_datum, dtype=np.float64))
         se = standard_error(found.per_datum, groups_of(m, found))

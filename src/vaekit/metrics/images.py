@@ -24,7 +24,7 @@ BEST = 100.0
 
 def _pair(a: Array, b: Array) -> tuple[Array, Array]:
     if a.shape != b.shape or a.ndim != 4:
-        raise ChoiceError(f"two arrays of images (N, C, H, W) of one shape are needed, got {a.shape} and {b.shape}")
+        raise ChoiceError(f"two arrays (N, C, H, W) of the same shape are needed, got {a.shape} and {b.shape}")
     return np.asarray(a, float), np.asarray(b, float)
 
 
@@ -59,8 +59,8 @@ def ssim(clean: Array, other: Array, span: float) -> Array:
     mean_a, mean_b = blurred(a), blurred(b)
     var_a, var_b = blurred(a * a) - mean_a**2, blurred(b * b) - mean_b**2
     both = blurred(a * b) - mean_a * mean_b
-    found = (2 * mean_a * mean_b + c1) * (2 * both + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    return found.mean((1, 2, 3))
+    similarity = (2 * mean_a * mean_b + c1) * (2 * both + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    return similarity.mean((1, 2, 3))
 
 
 @formerly("side")
@@ -107,7 +107,7 @@ REBUILT = "raw data and means of p(x|z) at the posterior mean"
 
 @metric("mse", "squared units of the data", needs=[NUMERIC], better="lower", label="Mean squared error")
 def mse(m: Measurement) -> Result:
-    """Squared error of reconstructions, the mean over the values of a datum; images are scaled to 0..1."""
+    """Squared error of reconstructions, averaged over the elements of a datum; images are scaled to 0..1."""
     image = m.run.spec.kind == "image"
     scale = _span(m) if image else 1.0
 

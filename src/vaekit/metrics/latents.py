@@ -42,7 +42,7 @@ def is_active(means: ArrayLike) -> NDArray[np.bool_]:
 
 @metric("active_units", "latents", needs=[SEVERAL], label="Active latents", default=True, per_datum=False)
 def active_units(m: Measurement) -> Result:
-    """Latents that are used: those whose posterior mean has a variance above 0.01 over the data."""
+    """Number of latents that are used: those whose posterior mean has a variance above 0.01 over the data."""
     active = is_active(latent_means(m))
     how = f"posterior means varying by more than {ACTIVE}"
     return Result(how, value=int(active.sum()), unit=f"of {len(active)} latents")
@@ -69,8 +69,8 @@ def latent_names(run: TrainedModel, width: int) -> list[str]:
     Latents are z0, z1, ... in the order of the code. Elements of a class or a condition have other names and are not
     counted: z0 is column 0 of `Run.encode` unless a class precedes it.
     """
-    places = np.arange(width)[run.model.latent_dims]
-    first, last = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
+    columns = np.arange(width)[run.model.latent_dims]
+    first, last = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 0)
     before = list(run.spec.classes)[:first] or [f"class {i}" for i in range(first)]
     condition = run.composition.condition
     after = [] if condition is None else list(condition.names)
@@ -100,13 +100,13 @@ def survey(run: TrainedModel, observed: Observed | None = None) -> Survey:
     n = min(observed.n, SURVEYED, max(1000, int(SURVEYED_NUMBERS / run.spec.dims)))
     codes = run.encode(observed, n=n).astype(np.float64)
     with torch.no_grad():
-        kls = [kl_of(run, some, x, c) for some, x, c in observed.batches(None, n, run.device)]
-    places = np.arange(codes.shape[1])[run.model.latent_dims]
+        kls = [kl_of(run, rows, x, c) for rows, x, c in observed.batches(None, n, run.device)]
+    columns = np.arange(codes.shape[1])[run.model.latent_dims]
     kl = None if any(k is None for k in kls) else np.concatenate([k for k in kls if k is not None]).mean(0, dtype=float)
-    if kl is not None and len(kl) != len(places):  # includes layers that are not part of the code
+    if kl is not None and len(kl) != len(columns):  # includes layers that are not part of the code
         kl = None
     names = latent_names(run, codes.shape[1])
-    variance = variances(codes)[places]
-    worth = np.nan_to_num(variance) if kl is None else kl
-    active = is_active(codes)[places]
-    return Survey([names[i] for i in places], places, kl, variance, active, order_by_kl(worth), n)
+    variance = variances(codes)[columns]
+    importance = np.nan_to_num(variance) if kl is None else kl
+    active = is_active(codes)[columns]
+    return Survey([names[i] for i in columns], columns, kl, variance, active, order_by_kl(importance), n)

@@ -31,30 +31,33 @@ def entropy_floor(run: TrainedModel, observed: Observed, n: int) -> tuple[float,
 def floors(run: TrainedModel, observed: Observed, n: int) -> np.ndarray:
     """The negative log-likelihood of the first n binary draws under their true probabilities, in nats, (n,).
 
-    Each binary pixel was drawn with its own probability r. In expectation over draws, no model's -log p(x) is below
-    -sum_i log Bernoulli(x_i; r_i). On given draws its mean may be lower by chance, by a few standard errors of the
-    difference.
+    Each binary pixel i was drawn with a known probability r_i. In expectation over draws, no model's -log p(x) is below
+    -sum_i log Bernoulli(x_i; r_i). On one draw of the data its mean may be lower by chance, by a few standard errors of
+    the difference.
+
+    Raises:
+        ChoiceError: the data are not binarised.
     """
     observation = run.composition.observation
     if not isinstance(observation, Binary):
         raise ChoiceError("the entropy floor needs binarised data")
-    found = []
+    floors = []
     for a in range(0, n, 1000):
         rows = np.arange(a, min(a + 1000, n))
         chance = observation.chance(observed.raw(rows))
         x = observed(rows).numpy() > 0.5
-        found.append(-np.nansum(np.log(np.where(x, chance, 1 - chance)).reshape(len(rows), -1), 1))  # nan is missing
-    return np.concatenate(found)
+        floors.append(-np.nansum(np.log(np.where(x, chance, 1 - chance)).reshape(len(rows), -1), 1))  # nan is missing
+    return np.concatenate(floors)
 
 
 @shared
 def scored(m: Measurement) -> PerDatum:
     """ELBO, rate, distortion and log p(x) of each datum, from K importance samples."""
-    found = per_datum(m.run, m.observed, m.samples, n=m.n, seed=m.seed, compile=m.compile, progress=m.progress)
-    m.keep(codes, found.means)
+    scores = per_datum(m.run, m.observed, m.samples, n=m.n, seed=m.seed, compile=m.compile, progress=m.progress)
+    m.keep(codes, scores.means)
     if has_closed_form_rate(m):
-        m.keep(closed_form, (found.rate, found.kl))
-    return found
+        m.keep(closed_form, (scores.rate, scores.kl))
+    return scores
 
 
 @shared
@@ -104,14 +107,14 @@ def _weighted(m: Measurement) -> str:
 
 @metric("elbo", "nats", needs=[DENSITY], better="higher", label="ELBO", default=True)
 def elbo(m: Measurement) -> Result:
-    """Lower bound of log p(x)."""
+    """Lower bound on log p(x)."""
     how = f"{_sampled(m)}, {CLOSED}" if has_closed_form_rate(m) else _sampled(m)
     return Result(how, m.samples, scored(m).elbo, comparable=_sampled(m))
 
 
 @metric("rate", "nats", needs=[DENSITY], default=True)
 def rate(m: Measurement) -> Result:
-    """KL from the prior: what the latents carry."""
+    """KL of the posterior from the prior: the information in the latents."""
     if has_closed_form_rate(m):
         return Result(CLOSED, m.samples, closed_form(m)[0], comparable="KL")
     return Result(_sampled(m), m.samples, scored(m).rate, comparable="KL")
@@ -119,7 +122,7 @@ def rate(m: Measurement) -> Result:
 
 @metric("distortion", "nats", default=True)
 def distortion(m: Measurement) -> Result:
-    """−log p(x|z): what the latents leave out."""
+    """−log p(x|z): the reconstruction error, as a negative log-likelihood."""
     if m.has_density:
         return Result(_sampled(m), m.samples, scored(m).distortion)
     return Result("at the code", None, distortion_at_code(m))
@@ -127,13 +130,13 @@ def distortion(m: Measurement) -> Result:
 
 @metric("log_px_iw", "nats", needs=[DENSITY], better="higher", label="log p(x)", default=True)
 def log_px_iw(m: Measurement) -> Result:
-    """A tighter bound of log p(x) by importance weighting."""
+    """Tighter lower bound on log p(x), by importance weighting."""
     return Result(_weighted(m), m.samples, scored(m).log_px)
 
 
 @metric("ess", "samples", needs=[DENSITY], label="Effective samples", default=True, of="estimator")
 def ess(m: Measurement) -> Result:
-    """Effective number of the K importance samples."""
+    """Effective sample size of the K importance weights."""
     return Result(_weighted(m), m.samples, scored(m).ess)
 
 
@@ -142,13 +145,13 @@ def ess(m: Measurement) -> Result:
     label="Bits per dimension", default=True,
 )  # fmt: skip
 def bits_per_dim(m: Measurement) -> Result:
-    """Length of a lossless code."""
+    """Length of a lossless code, −log p(x) in bits per dimension."""
     return Result(_weighted(m), m.samples, -scored(m).log_px / (m.run.spec.dims * math.log(2)))
 
 
 @metric("kl_per_latent", "nats", needs=[DENSITY, FACTORISED], label="KL of each latent", default=True, per_datum=False)
 def kl_per_latent(m: Measurement) -> Result:
-    """KL from the prior of each latent."""
+    """KL of the posterior from the prior, for each latent."""
     kl = closed_form(m)[1]
     assert kl is not None
     means = [float(np.mean(column, dtype=np.float64)) for column in kl.T]
@@ -157,11 +160,11 @@ def kl_per_latent(m: Measurement) -> Result:
 
 @metric("entropy_floor", "nats", needs=[BINARY], default=True, of="data")
 def floor(m: Measurement) -> Result:
-    """Noise of the binary draw: no model's −log p(x) can be expected below it."""
+    """Entropy of the binarisation: no model's expected −log p(x) is lower."""
     return Result("entropy of the frozen draw", None, binary_floors(m))
 
 
 @metric("floor_gap", "nats", needs=[DENSITY, BINARY], better="lower", label="Above the floor", default=True)
 def floor_gap(m: Measurement) -> Result:
-    """−log p(x) less the entropy floor, paired by datum; expected to be 0 or more."""
+    """−log p(x) minus the entropy floor; 0 or more in expectation."""
     return Result(_weighted(m), m.samples, -scored(m).log_px - binary_floors(m))

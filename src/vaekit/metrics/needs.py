@@ -87,7 +87,7 @@ def _discrete(name: str, m: Measurement) -> str | None:
 def _complete(name: str, m: Measurement) -> str | None:
     if not m.run.spec.missing:
         return None
-    return f"{name} needs data of as many values each, and some of these are missing"
+    return f"{name} needs data without missing values, and some values of these data are missing"
 
 
 def _binary(name: str, m: Measurement) -> str | None:
@@ -142,7 +142,7 @@ def _training(name: str, m: Measurement) -> str | None:
 
 def _classes(name: str, m: Measurement) -> str | None:
     if m.observed.data is None:
-        return f"{name} needs classes, which are known for the run's own data only: measure a split of these"
+        return f"{name} needs classes, which are known for the run's own data only: use one of its splits"
     return _two_classes(name, m, labels(m), m.observed.split)
 
 
@@ -155,9 +155,9 @@ def _two_classes(name: str, m: Measurement, y: Array | None, split: str) -> str 
         return None
     have = "none" if y is None else "fewer than two"
     return (
-        f"{name} needs data of two classes or more, and the {split} data of {m.run.data_identity[0]} that it "
-        f"looks at have {have}: train on data with classes (an array named label in an npz file, one folder per class, "
-        "or a table with `label=COLUMN`)"
+        f"{name} needs two classes or more in the {split} data, and those of {m.run.data_identity[0]} have {have}: "
+        "train on data with classes (an array named label in an npz file, one folder per class, or a table with "
+        "`label=COLUMN`)"
     )
 
 
@@ -165,18 +165,18 @@ def _factors(name: str, m: Measurement) -> str | None:
     if factors(m) is not None:
         return None
     if m.observed.data is None:
-        return f"{name} needs factors, which are known for the run's own data only: measure a split of these"
+        return f"{name} needs factors, which are known for the run's own data only: use one of its splits"
     return (
-        f"{name} needs data whose generative factors are known, or their classes, with two values or more: train on "
+        f"{name} needs known generative factors, or classes, with two values or more: train on "
         "`dsprites`, or pass `columns` and `factor_names` to vaekit.from_arrays"
     )
 
 
 def _several_factors(name: str, m: Measurement) -> str | None:
-    found = factors(m)
-    if found is None or len(found[1]) > 1:
+    known = factors(m)
+    if known is None or len(known[1]) > 1:
         return None
-    return f"{name} needs two factors or more, and these data have one, {found[1][0]!r}: use mig"
+    return f"{name} needs two factors or more, and these data have one, {known[1][0]!r}: use mig"
 
 
 DENSITY = Need("a density", _density)

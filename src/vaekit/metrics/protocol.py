@@ -58,4 +58,4 @@ def check_comparable(a: Protocol, b: Protocol) -> None:
     """Raises ChoiceError, naming the differences, unless numbers of these protocols are comparable."""
     if differ := a.differences(b):
         listed = "; ".join(f"{n}: {getattr(a, n)!r} against {getattr(b, n)!r}" for n in differ)
-        raise ChoiceError(f"these numbers were not measured alike ({listed}): evaluate both runs in the same way")
+        raise ChoiceError(f"these numbers were measured differently ({listed}): evaluate both runs in the same way")

@@ -76,7 +76,7 @@ class Metric:
         return self.help + (f"; {self.better} is better" if self.better else "")
 
     def lacking(self, m: Measurement) -> str | None:
-        """Why it cannot be measured here and what to do; None if it can."""
+        """Why it cannot be measured here and what to do; None if it can be measured."""
         return next((why for need in self.needs if (why := need.lacking(self.name, m)) is not None), None)
 
 

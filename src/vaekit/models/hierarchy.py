@@ -33,7 +33,7 @@ class AtDraws(Distribution):
     """A density whose KL must be estimated at the samples, because a closed form would be wrong.
 
     In a chain, p(z_1 | z_2) depends on z_2, which was sampled given z_1. So the mean of log q(z_1 | x) - log p(z_1 |
-    z_2) is not the KL between two fixed densities.
+    z_2) is not the KL between two given densities.
     """
 
     arg_constraints = {}  # noqa: RUF012
@@ -69,8 +69,8 @@ class Chain(Model):
         super().__init__()
         if len(posteriors) != len(generators) + 1:
             raise ValueError(
-                f"a chain with {len(posteriors)} posteriors has {len(posteriors)} latent layers and needs one "
-                f"generator fewer, p(z_l | z_l+1), got {len(generators)}"
+                f"a chain with {len(posteriors)} posteriors has {len(posteriors)} latent layers and needs "
+                f"{len(posteriors) - 1} generators p(z_l | z_l+1), got {len(generators)}"
             )
         self.prior, self.likelihood = prior, likelihood
         self.generators, self.posteriors = nn.ModuleList(generators), nn.ModuleList(posteriors)
@@ -116,13 +116,13 @@ class Chain(Model):
 def hierarchical(
     event: Sequence[int], posterior: nn.Module, likelihood: nn.Module, width: int, activation: str
 ) -> Chain:
-    """p(z1) = integral p(z1 | z2) N(z2; 0, I) dz2 with q(z2 | z1), z2 of half as many dimensions as z1.
+    """p(z1) = integral p(z1 | z2) N(z2; 0, I) dz2 with q(z2 | z1); z2 has half as many dimensions as z1.
 
     Arguments:
-        event: of z1, (D,).
+        event: shape of z1, (D,).
         posterior: q(z1 | x).
         likelihood: p(x | z1).
-        width, activation: of the one hidden layer of the networks between z1 and z2.
+        width, activation: of the hidden layer of each network between z1 and z2.
     """
     latent = math.prod(event)
     top = max(1, latent // 2)
@@ -201,7 +201,7 @@ class _Layer(nn.Module):
 
 
 class _Stage(nn.Module):
-    """All layers of one grid, and the upsampling onto it: dense from a vector, else nearest-neighbour."""
+    """All layers on one grid, and the upsampling onto it: dense from a vector, else nearest-neighbour."""
 
     def __init__(
         self,
@@ -256,11 +256,11 @@ class _Features(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         h = x.flatten(1) if self.flat else x
-        found = []
+        features = []
         for into, up in zip(self.into, self.ups, strict=True):
             h = up(into(h))
-            found.append(h)
-        return found[::-1]
+            features.append(h)
+        return features[::-1]
 
 
 class _Output(nn.Module):
@@ -308,7 +308,7 @@ class TopDown(Model):
         widths: channels of the state and the features on each grid.
         latents: latent channels on each grid (number of latents for the first entry).
         blocks: residual blocks on each grid of the bottom-up pass.
-        values: lowest and highest x, rescaled to -1..1 for the bottom-up pass if they are not near 1 (levels 0..255).
+        values: lowest and highest x, if the bottom-up pass needs it rescaled to -1..1, such as (0, 255); else None.
     """
 
     def __init__(
@@ -325,7 +325,8 @@ class TopDown(Model):
         event = tuple(event)
         if not len(layers) == len(widths) == len(latents):
             raise ValueError(
-                f"layers, widths and latents are for the same grids, got {len(layers)}, {len(widths)}, {len(latents)}"
+                "layers, widths and latents need one number per grid each, got "
+                f"{len(layers)}, {len(widths)} and {len(latents)}"
             )
         if min(layers) < 0 or sum(layers) < 1 or min(*widths, *latents) < 1:
             raise ChoiceError(
@@ -386,17 +387,17 @@ class TopDown(Model):
 
     def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
         self._without_condition(c)
-        features, found = self.features(x), []
+        features, codes = self.features(x), []
 
         def pick(number: int, layer: _Layer, h: Tensor) -> Tensor:
             z, log_scale = layer.posterior(h, features[number])
             if noise is not None:
                 z = z + torch.exp(log_scale) * noise.normal(z.shape[1:]).to(z.dtype)
-            found.append(z.flatten(1))
+            codes.append(z.flatten(1))
             return z
 
         self._walk((len(x),), pick)
-        return torch.cat(found, -1)
+        return torch.cat(codes, -1)
 
     def decode(self, z: Tensor) -> Distribution:
         flat = z.flatten(0, -2).split(self.sizes, -1)
@@ -425,7 +426,7 @@ def top_down(
         layers: stochastic layers on each grid, coarsest first, as in `TopDown`. By default 3 for vectors; for images 2
             without a grid, 2 on the coarsest grid (7 x 7 for 28 x 28, 8 x 8 for 64 x 64) and 1 on each finer one.
         width: channels on the finest grid, doubled on each coarser one up to 4 times; for vectors, of all layers.
-        latent: latent channels on each grid, 8 times as many latents without a grid; for vectors, latents per layer.
+        latent: latent channels on each grid; 8 times as many latents without a grid. For vectors, latents per layer.
         event, head, blocks, values: as in `TopDown`.
     """
     if len(event) == 1:

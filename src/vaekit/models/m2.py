@@ -150,7 +150,7 @@ def m2(
     frequencies: Sequence[float] | None = None,
     wide: bool = False,
 ) -> M2:
-    """M2 with dense networks: three with the same hidden layers, the decoder's in reverse order.
+    """M2 with dense networks: classifier, encoder and decoder have the same hidden layers, the decoder's reversed.
 
     Arguments:
         event: shape of one x.

@@ -29,8 +29,8 @@ PRIORS = Register(
         "shape": "shape of x",
         "low": "the smallest x, or None",
         "high": "the largest x, or None",
-        "width": "of a hidden layer",
-        "activation": "the dense layers' nonlinearity",
+        "width": "width of a hidden layer",
+        "activation": "nonlinearity of the dense layers",
     },
 )
 """The priors p(z) by name."""
@@ -41,16 +41,16 @@ def prior(
 ) -> Callable[[Builder], Builder]:
     """Register a module that returns p(z), or a function that returns one or a whole model, as the prior `name`.
 
-    Its parameters annotated with a `Knob` are its options. Of the others it is given `event`, the shape of the latents,
-    and what it takes of `posterior`, `likelihood`, `shape`, `low`, `high`, `width` and `activation`.
+    Its parameters annotated with a `Knob` are its options. It is called with `event`, the shape of the latents, and
+    with those of `posterior`, `likelihood`, `shape`, `low`, `high`, `width` and `activation` that it has as parameters.
 
     Arguments:
-        name: what it is called on the command line.
-        paper: where it comes from.
-        space: where its draws lie, `real` or `sphere`; the posterior must lie there too.
+        name: its name on the command line.
+        paper: the publication that introduced it.
+        space: the space of its draws, `real` or `sphere`, which must be the posterior's too.
         conditional: whether it works in a conditional model.
         density: whether it needs a posterior with a density.
-        rows: whether it learns rows of data, which cannot hold categories or missing values.
+        rows: whether its parameters are rows of data, which excludes data with categories or missing values.
     """
     return PRIORS.add(name, paper, space=space, conditional=conditional, density=density, rows=rows)
 

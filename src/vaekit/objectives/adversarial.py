@@ -19,9 +19,9 @@ from .one_layer import OneLayer, learns_prior, scheduled
 from .schedules import Schedule
 
 
-@objective("aae", "Makhzani et al. 2016, arXiv:1511.05644", "The codes of all data together")
+@objective("aae", "Makhzani et al. 2016, arXiv:1511.05644", "The aggregate posterior of the codes")
 class Adversarial(OneLayer):
-    r"""loss = E_q[-log p(x|z)] + weight E_q(z)[-log sigmoid(critic(z))], of a deterministic or a random encoder.
+    r"""loss = E_q[-log p(x|z)] + weight E_q(z)[-log sigmoid(critic(z))], for a deterministic or a random encoder.
 
     The adversarial autoencoder of Makhzani et al. (2016, arXiv:1511.05644), which is the WAE-GAN of Tolstikhin et al.
     (2018, arXiv:1711.01558). The critic classifies samples of the prior against codes z ~ q(z). It is a separate

@@ -100,7 +100,7 @@ def posterior_mean(q: Distribution) -> Tensor:
         ValueError: it has no closed form, as for a flow.
     """
     if not factorises(q) and not isinstance(q, MultivariateNormal | FullNormal):
-        raise ValueError(f"the mean of {type(q).__name__} is not known")
+        raise ValueError(f"the mean of {type(q).__name__} has no closed form")
     return q.mean.flatten(1)
 
 
@@ -114,7 +114,7 @@ def posterior_covariance(q: Distribution) -> Tensor:
         with exact(q.mean):
             return q.covariance_matrix.mean(0)
     if not factorises(q):
-        raise ValueError(f"no covariance of {type(q).__name__}")
+        raise ValueError(f"the covariance of {type(q).__name__} has no closed form")
     return torch.diag(q.variance.flatten(1).mean(0))
 
 

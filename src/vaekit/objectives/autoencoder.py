@@ -24,10 +24,9 @@ class Autoencoder(Objective):
 
     z = f(x) is the one point of the posterior, D(z) the mean of p(x|z), W the weights of the likelihood's network (its
     matrices and kernels, not its biases). l2 with the decay, or with the gradient penalty g (on the squared Frobenius
-    norm of the Jacobian), makes the regularised autoencoders of Ghosh et al. (2020, arXiv:1903.12436). l1 asks for
-    sparse codes (Ranzato et al. 2007); `sparsity` for units s(z_j), s the logistic function, that are active a share
-    rho of the time, rho_j being the batch's mean of s(z_j) and the KL that of Bernoulli variables (Lee et al. 2008; Ng
-    2011).
+    norm of the Jacobian), gives the regularised autoencoders of Ghosh et al. (2020, arXiv:1903.12436). l1 gives sparse
+    codes (Ranzato et al. 2007). The last term, with weight w = `sparsity`, is the KL between Bernoulli variables: rho_j
+    is the batch mean of sigmoid(z_j), the activity of a unit, and rho its target (Lee et al. 2008; Ng 2011).
 
     The Jacobian's norm is estimated without bias by one random projection per example and step, E_u |J^T u|^2 = |J|^2
     for random signs u over x. The gradient of the sum of all outputs (u = 1) is a different quantity.
@@ -35,29 +34,27 @@ class Autoencoder(Objective):
     An autoencoder has no log p(x) and no bound. The stats are `distortion` and the sum of all penalties, `penalty`.
 
     Arguments:
-        l2: weight of half the code's square.
-        gradient_penalty: weight of the decoder's squared slope, the outputs being in the units of x.
-        l1: weight of the code's absolute value.
-        sparsity: w, weight of the units' activity away from rho.
-        activity: rho, the share of the time that a unit is to be active.
-        decoder_decay: weight of half the square of the decoder's weights, in nats per datum. An optimiser's
-            `weight_decay` is not such a term: AdamW shrinks the weights by that share of the learning rate per step,
-            whatever the data.
+        l2: weight of half the squared code.
+        gradient_penalty: g, weight of the squared gradient of the decoder, whose outputs are in the units of x.
+        l1: weight of the absolute value of the code.
+        sparsity: w, weight of the difference of the units' activity from rho.
+        activity: rho, the target activity of a unit, in (0, 1).
+        decoder_decay: weight of half the squared decoder weights, in nats per datum. Unlike this, the `weight_decay`
+            of AdamW is not part of the loss: it shrinks the weights by that share of the learning rate per step.
     """
 
     densities: ClassVar[dict[str, int]] = {"distortion": -1}
 
     def __init__(
         self,
-        l2: Annotated[float, Knob("penalty on the code's square", low=0)] = 0.0,
-        gradient_penalty: Annotated[float, Knob("penalty on the decoder's slope", low=0)] = 0.0,
-        l1: Annotated[float, Knob("penalty on the code's size, for a sparse autoencoder", low=0)] = 0.0,
+        l2: Annotated[float, Knob("penalty on half the squared code", low=0)] = 0.0,
+        gradient_penalty: Annotated[float, Knob("penalty on the squared gradient of the decoder", low=0)] = 0.0,
+        l1: Annotated[float, Knob("penalty on the absolute value of the code, for sparse codes", low=0)] = 0.0,
         sparsity: Annotated[
-            float,
-            Knob("penalty on units of the code that are active more, or less, often than `activity`", low=0),
+            float, Knob("penalty on units of the code whose mean activity differs from `activity`", low=0)
         ] = 0.0,
-        activity: Annotated[float, Knob("target share of active units", above=0, below=1)] = 0.05,
-        decoder_decay: Annotated[float, Knob("penalty on half the square of the decoder's weights", low=0)] = 0.0,
+        activity: Annotated[float, Knob("target of the mean activity of a unit of the code", above=0, below=1)] = 0.05,
+        decoder_decay: Annotated[float, Knob("penalty on half the squared decoder weights", low=0)] = 0.0,
     ):
         super().__init__()
         self.l2, self.gradient_penalty, self.l1 = l2, gradient_penalty, l1
@@ -84,7 +81,7 @@ class Autoencoder(Objective):
             penalty = penalty + self.gradient_penalty * _squared_slope(model, trace, batch).mean()
         if self.decoder_decay:
             decoder = one_layer(self, model).likelihood
-            for w in getattr(decoder, "net", decoder).parameters():  # without a head's scales or dispersions
+            for w in getattr(decoder, "net", decoder).parameters():  # not the scales or dispersions of the head
                 if w.dim() > 1:
                     penalty = penalty + self.decoder_decay * 0.5 * w.square().sum()
         if self.sparsity:
@@ -105,9 +102,9 @@ def _squared_slope(model: Model, trace: Trace, batch: Batch) -> Tensor:
 
 
 def activity_kl(z: Tensor, rho: float) -> Tensor:
-    """sum_j KL(Bernoulli(rho) || Bernoulli(rho_j)), rho_j the mean of sigmoid(z_j) over the rows of z (B, *event).
+    """sum_j KL(Bernoulli(rho) || Bernoulli(rho_j)), with rho_j the mean of sigmoid(z_j) over the rows of z (B, *event).
 
-    log rho_j and log(1 - rho_j) are taken as log-mean-exp of log-sigmoids: finite for codes of any size.
+    log rho_j and log(1 - rho_j) are computed as log-mean-exp of log-sigmoids, which is finite for codes of any size.
     """
     flat, rows = z.flatten(1), math.log(len(z))
     log_on = torch.logsumexp(F.logsigmoid(flat), 0) - rows

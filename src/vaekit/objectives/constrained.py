@@ -1,4 +1,4 @@
-"""One part of the bound is minimised while a learned multiplier holds the other at a target."""
+"""Minimise one part of the bound while a learned multiplier holds the other at a target."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from .terms import distortion, elbo_stats, rate
 LOG_LIMIT = math.log(1e6)
 
 
-@objective("constrained", "Rezende and Viola 2018, arXiv:1810.00597", "A KL that is held")
+@objective("constrained", "Rezende and Viola 2018, arXiv:1810.00597", "A target for the KL or the distortion")
 class Constrained(Objective):
     r"""min rate subject to distortion <= target, or min distortion subject to rate <= target.
 
-    The model minimises  rate + lambda (distortion - target)  (or the other way round) with the multiplier
-    lambda > 0 constant; the group `multiplier` minimises -log lambda C by gradient descent, where C = distortion -
-    target is constant and clipped to one nat. That is the update lambda <- lambda exp(lr C) of GECO (Rezende and Viola
-    2018, arXiv:1810.00597): lambda grows by a factor while the constraint is violated and shrinks while
-    there is slack, by at most 1 % per step for `multiplier_lr` 0.01, so that a start far from the target does not wind
-    it up. Within one nat of the target the step is proportional to C, which lets lambda settle. It stays within
-    1e-6 .. 1e6, even if the target is out of reach.
+    The model minimises  rate + lambda (distortion - target)  (or the other way round), without a gradient for the
+    multiplier lambda > 0. The group `multiplier` minimises -C log lambda by gradient descent, where C = distortion -
+    target has no gradient and is clipped to [-1, 1] nats. This is the update lambda <- lambda exp(lr C) of GECO
+    (Rezende and Viola 2018, arXiv:1810.00597): lambda grows while the constraint is violated and shrinks while it is
+    satisfied, by at most 1 % per step for `multiplier_lr` 0.01, so that it does not become huge while the target is
+    far. Within one nat of the target the update is proportional to C, which lets lambda converge. It stays within
+    1e-6 .. 1e6, even if the target cannot be reached.
 
     The stats are the true `elbo`, `rate` and `distortion`, `multiplier`, and `violation`, the difference from the
     target in nats. The target of a distortion is in the data's own units, like the recorded one: training passes the
     Jacobian of the observation to `in_units`.
 
     Arguments:
-        hold: what is held to the target: `distortion` or `rate`.
+        hold: the constrained part: `distortion` or `rate`.
         target: in nats per example; for a distortion, in the data's own units.
         multiplier_lr: learning rate of log lambda per nat; decrease it if lambda oscillates.
         multiplier: lambda at the start; 1 is the plain bound.
@@ -47,14 +47,14 @@ class Constrained(Objective):
 
     def __init__(
         self,
-        hold: Annotated[Literal["distortion", "rate"], Knob("what the constraint holds at its target")] = "rate",
+        hold: Annotated[Literal["distortion", "rate"], Knob("part of the bound that is held at the target")] = "rate",
         target: Annotated[
-            float, Knob("nats per datum at which it is held, in the data's own units, as evaluate reports them")
+            float, Knob("target in nats per datum, in the data's own units, as evaluate reports them")
         ] = 20.0,
         multiplier_lr: Annotated[
-            float, Knob("how fast the multiplier's logarithm moves; less where it swings", above=0)
+            float, Knob("learning rate of the multiplier's logarithm; lower it if the multiplier oscillates", above=0)
         ] = 0.01,
-        multiplier: Annotated[float, Knob("of the constraint, at the start", above=0, high=1e6)] = 1.0,
+        multiplier: Annotated[float, Knob("initial multiplier of the constraint", above=0, high=1e6)] = 1.0,
         samples: Samples = 1,
     ):
         super().__init__()

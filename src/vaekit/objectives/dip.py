@@ -21,27 +21,27 @@ from .schedules import Schedule
 class DIP(OneLayer):
     r"""loss = -ELBO + off_diagonal sum_{i != j} C_ij^2 + diagonal sum_i (C_ii - 1)^2, C the covariance of the codes.
 
-    Kumar et al. (2018, arXiv:1711.00848), for a prior N(0, I). Kind i takes the covariance of the posterior means,
-    C = Cov_x[mu(x)]; kind ii that of the aggregate posterior, C = Cov_x[mu(x)] + E_x[Cov q(z|x)]. Covariances are
+    Kumar et al. (2018, arXiv:1711.00848), for a prior N(0, I). Variant i uses the covariance of the posterior means,
+    C = Cov_x[mu(x)]; variant ii that of the aggregate posterior, C = Cov_x[mu(x)] + E_x[Cov q(z|x)]. Covariances are
     unbiased estimates from the batch; for one row Cov_x[mu] is zero. Their squares are biased upwards by about 1/B.
 
     The stats are the true `elbo`, `rate` and `distortion`, and `off_diagonal` and `diagonal`, the two sums without
     weights (not in nats).
 
     Arguments:
-        dip: which kind, `i` or `ii`.
+        dip: the variant, `i` or `ii`.
         off_diagonal: weight of the squared covariances, a number or a schedule of the step.
-        diagonal: weight of the variances' squared distance from 1, likewise. The paper has 10 times `off_diagonal`
-            for kind i.
+        diagonal: weight of the squared differences of the variances from 1, a number or a schedule of the step. For
+            variant i, the paper uses 10 times `off_diagonal`.
     """
 
     def __init__(
         self,
         dip: Annotated[
-            Literal["i", "ii"], Knob("which DIP-VAE: i on the means' covariance, ii on that of the draws")
+            Literal["i", "ii"], Knob("DIP-VAE i, on the covariance of the posterior means, or ii, on that of the draws")
         ] = "ii",
-        off_diagonal: Annotated[float | Schedule, Knob("penalty on covariances", low=0)] = 10.0,
-        diagonal: Annotated[float | Schedule, Knob("penalty on variances other than 1", low=0)] = 10.0,
+        off_diagonal: Annotated[float | Schedule, Knob("penalty on squared covariances", low=0)] = 10.0,
+        diagonal: Annotated[float | Schedule, Knob("penalty on squared differences of variances from 1", low=0)] = 10.0,
     ):
         super().__init__()
         self.kind = dip
@@ -67,8 +67,8 @@ class DIP(OneLayer):
         assert r is not None
         total = self._covariance(latent.q)
         diagonal = total.diagonal()
-        apart = total.square().sum() - diagonal.square().sum()
-        aside = (diagonal - 1).square().sum()
-        stats["off_diagonal"], stats["diagonal"] = apart, aside
-        penalty = self.off_diagonal(step) * apart + self.diagonal(step) * aside
+        covariances = total.square().sum() - diagonal.square().sum()
+        variances = (diagonal - 1).square().sum()
+        stats["off_diagonal"], stats["diagonal"] = covariances, variances
+        penalty = self.off_diagonal(step) * covariances + self.diagonal(step) * variances
         return Losses({"model": (d + r).mean() + penalty}, stats)

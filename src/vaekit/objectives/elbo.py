@@ -22,9 +22,9 @@ Warmup = Annotated[int, Knob("steps over which beta rises from 0, or moves from 
 class ELBO(Objective):
     r"""loss = E_q[-log p(x|z)] + beta KL(q(z|x) || p(z)), averaged over the batch.
 
-    With free bits f > 0 the KL in the loss is sum_j max(f, KL_j), where KL_j is the batch mean for latent dimension j:
-    up to f nats each are free (Kingma et al. 2016, arXiv:1606.04934). Where the posterior does not
-    factorise, or the model has several layers, j runs over layers.
+    With free bits f > 0 the KL in the loss is sum_j max(f, KL_j), where KL_j is the batch mean for latent dimension j,
+    so the first f nats of each are free (Kingma et al. 2016, arXiv:1606.04934). If the posterior does not factorise, or
+    the model has several layers, j runs over layers.
 
     Arguments:
         beta: the KL's weight, a number or a schedule of the step: `Linear` warms up (Bowman et al. 2016), `Cyclic`
@@ -33,8 +33,7 @@ class ELBO(Objective):
         analytic: use the closed form of the KL where torch has one (equation 10 of Kingma and Welling 2013) instead
             of log q - log p at the samples (the first estimator of their equation 8).
         free_bits: f, in nats. The recorded `elbo` and `rate` are the true ones.
-        warmup, beta_from, cycles: the schedule of a `beta` given as a number: over `warmup` steps it rises from 0, or
-            moves from `beta_from` in equal ratios; with `cycles` it rises again every so many steps.
+        warmup, beta_from, cycles: the schedule if `beta` is a number, in steps; see `schedules.kl_weight`.
     """
 
     def __init__(
@@ -42,16 +41,19 @@ class ELBO(Objective):
         beta: Beta = 1.0,
         samples: Samples = 1,
         analytic: bool = True,
-        free_bits: Annotated[float, Knob("nats per latent below which its KL costs nothing more", low=0)] = 0.0,
+        free_bits: Annotated[
+            float, Knob("least KL of a latent in the loss, in nats; a smaller KL is not rewarded", low=0)
+        ] = 0.0,
         warmup: Warmup = 0,
         beta_from: Annotated[
             float,
             Knob(
-                "a weight to start from; far above beta it lets latents into use one at a time, which may disentangle",
+                "initial weight of the KL; if it is far above beta, latents come into use one at a time, which may "
+                "disentangle them",
                 low=0,
             ),
         ] = 0.0,
-        cycles: Annotated[int, Knob("length of a cycle in steps, for a rise that is repeated", low=0)] = 0,
+        cycles: Annotated[int, Knob("steps per cycle, if the rise of beta is to be repeated", low=0)] = 0,
     ):
         super().__init__()
         self.beta = beta if isinstance(beta, Schedule) else kl_weight(beta, warmup, cycles, beta_from)

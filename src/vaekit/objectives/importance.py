@@ -17,17 +17,17 @@ from .base import Batch, Losses, Objective, Samples, objective
 from .parts import example, needs_density, needs_density_anywhere, one_layer, two_groups
 from .terms import grouped_bound, log_weights
 
-Gradient = Annotated[Literal["plain", "dreg"], Knob("of the encoder: plain, or doubly reparametrised (dreg)")]
+Gradient = Annotated[Literal["plain", "dreg"], Knob("gradient of the encoder: plain, or doubly reparametrised (dreg)")]
 
 Groups = Annotated[
     int,
-    Knob("groups that share the draws; iwae, and the encoder in piwae, train on the mean of their bounds", low=1),
+    Knob("groups that the draws are divided into; iwae and piwae's encoder train on the mean of their bounds", low=1),
 ]
 
 
-def _check_shared(samples: int, groups: int) -> None:
+def _check_divisible(samples: int, groups: int) -> None:
     if samples % groups:
-        raise ChoiceError(f"`samples={samples}` cannot be shared over `groups={groups}` evenly")
+        raise ChoiceError(f"`samples={samples}` must be a multiple of `groups={groups}`")
 
 
 def _stats(weights: Tensor, log_px: Tensor, bound: Tensor) -> dict[str, Tensor]:
@@ -45,7 +45,7 @@ def _carrying(value: Tensor, carrier: Tensor) -> Tensor:
     return value.detach() + (carrier - carrier.detach())
 
 
-class _Apart(NamedTuple):
+class _Separated(NamedTuple):
     """K samples per example, and the densities at a copy of them, which separates the graphs of the two networks."""
 
     latent: Latent  # the samples (K, B, *event), connected to the encoder
@@ -54,7 +54,7 @@ class _Apart(NamedTuple):
     joint: Tensor  # log p(x, z), (K, B), at the copy
 
     @classmethod
-    def of(cls, objective: Objective, model: Model, batch: Batch, samples: int) -> _Apart:
+    def of(cls, objective: Objective, model: Model, batch: Batch, samples: int) -> _Separated:
         vae = one_layer(objective, model)
         q, p = vae.posterior(objective.seen(batch.x, batch.noise), *batch.given), vae.prior()
         z, log_q = draw_with_density(q, batch.noise, samples)
@@ -92,7 +92,7 @@ def _shares(weights: Tensor, groups: int) -> Tensor:
     return parts.flatten(0, 1) / groups
 
 
-@objective("iwae", "Burda et al. 2016, arXiv:1509.00519", "Draws per datum")
+@objective("iwae", "Burda et al. 2016, arXiv:1509.00519", "Importance-weighted bounds")
 class IWAE(Objective):
     r"""loss = -log 1/K sum_k w_k, w_k = p(x, z_k) / q(z_k | x), z_k ~ q(z | x) (Burda et al. 2016, arXiv:1509.00519).
 
@@ -101,19 +101,19 @@ class IWAE(Objective):
     give a bound.
 
     `dreg` replaces the encoder's gradient by the doubly reparametrised one of Tucker et al. (2019, arXiv:1810.04152),
-    with the same mean and, for many samples, a much smaller variance: with v_k = w_k / sum w over a group and the
-    parameters of q held inside log w,
+    which has the same mean and, for many samples, a much smaller variance. With v_k = w_k / sum w over a group and the
+    parameters of q held constant inside log w, it is
 
-        sum_k v_k^2 (d log w_k / d z_k) (d z_k / d phi);
+        sum_k v_k^2 (d log w_k / d z_k) (d z_k / d phi).
 
-    prior and likelihood keep their gradient, sum_k v_k d log p(x, z_k) / d theta.
+    Prior and likelihood keep their gradient, sum_k v_k d log p(x, z_k) / d theta.
 
     The stats are `iwae`, the bound, and Monte Carlo estimates of the true `elbo` (K = 1), `rate` and `distortion`.
 
     Arguments:
-        samples: K, samples per example, in all groups together.
+        samples: K, the number of samples per example, in all groups together.
         gradient: `plain` or `dreg`; the latter needs a VAE with one latent layer, and a posterior that is not a flow.
-        groups: M, which divides K.
+        groups: M, the number of groups, a divisor of K.
     """
 
     densities: ClassVar[dict[str, int]] = {**Objective.densities, "iwae": 1}
@@ -125,7 +125,7 @@ class IWAE(Objective):
         groups: Groups = 1,
     ):
         super().__init__()
-        _check_shared(samples, groups)
+        _check_divisible(samples, groups)
         self.samples, self.gradient, self.groups = samples, gradient, groups
 
     def check(self, model: Model) -> None:
@@ -144,23 +144,23 @@ class IWAE(Objective):
         return Losses({"model": -bound.mean()}, _stats(weights, log_px, bound))
 
     def _doubly(self, model: Model, batch: Batch) -> Losses:
-        apart = _Apart.of(self, model, batch, self.samples)
-        needs_density_anywhere(self, apart.latent.q, "write gradient='plain'")
-        weights = (apart.joint - apart.copy.log_q).detach()
+        separated = _Separated.of(self, model, batch, self.samples)
+        needs_density_anywhere(self, separated.latent.q, "write gradient='plain'")
+        weights = (separated.joint - separated.copy.log_q).detach()
         share, bound = _shares(weights, self.groups), grouped_bound(weights, self.groups)
-        carrier = (share * apart.joint + apart.doubly(share, self.groups)).sum(0)
-        return Losses({"model": -_carrying(bound, carrier).mean()}, _stats(weights, apart.log_px, bound))
+        carrier = (share * separated.joint + separated.doubly(share, self.groups)).sum(0)
+        return Losses({"model": -_carrying(bound, carrier).mean()}, _stats(weights, separated.log_px, bound))
 
 
-@objective("ciwae", "Rainforth et al. 2018, arXiv:1802.04537", "Draws per datum")
+@objective("ciwae", "Rainforth et al. 2018, arXiv:1802.04537", "Importance-weighted bounds")
 class CIWAE(Objective):
     r"""loss = -(mix ELBO + (1 - mix) log 1/K sum_k w_k): Rainforth et al. (2018, arXiv:1802.04537).
 
-    Both by the same K draws, without a closed-form KL. Recorded as by `IWAE`.
+    Both bounds use the same K samples and no closed-form KL. The stats are those of `IWAE`.
 
     Arguments:
-        samples: K.
-        mix: weight of the ELBO, in [0, 1]: 0 is IWAE, 1 the plain bound.
+        samples: K, the number of samples per example.
+        mix: weight of the ELBO, in [0, 1]: 0 gives IWAE, 1 the ELBO.
     """
 
     densities: ClassVar[dict[str, int]] = IWAE.densities
@@ -168,7 +168,9 @@ class CIWAE(Objective):
     def __init__(
         self,
         samples: Samples = 50,
-        mix: Annotated[float, Knob("weight of the ELBO beside the importance-weighted bound", low=0, high=1)] = 0.05,
+        mix: Annotated[
+            float, Knob("weight of the ELBO; that of the importance-weighted bound is 1 - mix", low=0, high=1)
+        ] = 0.05,
     ):
         super().__init__()
         self.samples, self.mix = samples, mix
@@ -185,19 +187,20 @@ class CIWAE(Objective):
         return Losses({"model": loss}, _stats(weights, log_px, bound))
 
 
-@objective("piwae", "Rainforth et al. 2018, arXiv:1802.04537", "Draws per datum")
+@objective("piwae", "Rainforth et al. 2018, arXiv:1802.04537", "Importance-weighted bounds")
 class PIWAE(Objective):
-    r"""A bound for each network: IWAE over all K draws for `decoder`, MIWAE of M groups for `encoder`.
+    r"""Each network has its own loss: the bound of all K samples for the decoder, that of M groups for the encoder.
 
-    Rainforth et al. (2018, arXiv:1802.04537): a tighter bound helps the generative network, but the signal in the
-    gradient of the inference network drowns in noise as K grows. The decoder's group has prior and likelihood.
+    decoder: -log 1/K sum_k w_k;  encoder: the mean over M groups of -log M/K sum_{k in group} w_k
 
-    Recorded as by `IWAE`; `iwae` is the decoder's bound.
+    Rainforth et al. (2018, arXiv:1802.04537): a tighter bound helps the generative network, but the signal-to-noise
+    ratio of the inference network's gradient decreases with K. There are two parameter groups: `decoder`, prior and
+    likelihood, and `encoder`, the posterior. The stats are those of `IWAE`, with the decoder's bound as `iwae`.
 
     Arguments:
-        samples: K, samples per example, in all groups together.
-        groups: M, which divides K.
-        gradient: the encoder's, as of `IWAE`.
+        samples: K, the number of samples per example, in all groups together.
+        groups: M, the number of groups, a divisor of K.
+        gradient: of the encoder, `plain` or `dreg`, as for `IWAE`.
     """
 
     densities: ClassVar[dict[str, int]] = IWAE.densities
@@ -209,7 +212,7 @@ class PIWAE(Objective):
         gradient: Gradient = "plain",
     ):
         super().__init__()
-        _check_shared(samples, groups)
+        _check_divisible(samples, groups)
         self.samples, self.groups, self.gradient = samples, groups, gradient
 
     def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
@@ -222,18 +225,18 @@ class PIWAE(Objective):
             needs_density_anywhere(self, example(posterior), "write gradient='plain'")
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
-        apart = _Apart.of(self, model, batch, self.samples)
+        separated = _Separated.of(self, model, batch, self.samples)
         if self.gradient == "dreg":
-            needs_density_anywhere(self, apart.latent.q, "write gradient='plain'")
-        log_q = apart.latent.log_q
-        weights = apart.joint - log_q.detach()  # reaches the decoder only
+            needs_density_anywhere(self, separated.latent.q, "write gradient='plain'")
+        log_q = separated.latent.log_q
+        weights = separated.joint - log_q.detach()  # reaches the decoder only
         bound, grouped = grouped_bound(weights), grouped_bound(weights, self.groups).detach()
         losses = {"encoder": -grouped.mean(), "decoder": -bound.mean()}
         if torch.is_grad_enabled():
             share = _shares(weights, self.groups)
             if self.gradient == "dreg":
-                carrier = apart.doubly(share, self.groups)
+                carrier = separated.doubly(share, self.groups)
             else:
-                carrier = apart.through(apart.slope((share * apart.joint).sum())) - share * log_q
+                carrier = separated.through(separated.slope((share * separated.joint).sum())) - share * log_q
             losses["encoder"] = -_carrying(grouped, carrier.sum(0)).mean()
-        return Losses(losses, _stats(weights, apart.log_px, bound))
+        return Losses(losses, _stats(weights, separated.log_px, bound))

@@ -20,7 +20,7 @@ from .one_layer import OneLayer, learns_prior, scheduled
 from .schedules import Schedule
 
 Kernel = Callable[[Tensor, float], Tensor]
-KernelName = Annotated[str, Knob("of the MMD: inverse multiquadratic (imq) or Gaussian", among=KERNELS)]
+KernelName = Annotated[str, Knob("kernel of the MMD: inverse multiquadratic (imq) or Gaussian", among=KERNELS)]
 Weight = Annotated[float | Schedule, Knob("weight of the MMD", low=0)]
 
 
@@ -62,7 +62,7 @@ class InfoVAE(OneLayer):
     ):
         super().__init__()
         if not isinstance(weight, Schedule) and weight < 1 - alpha:
-            raise ChoiceError(f"`weight` must be {1 - alpha:g} or more, 1 less `alpha`, got {weight:g}")
+            raise ChoiceError(f"`weight` must be 1 - `alpha` = {1 - alpha:g} or more, got {weight:g}")
         self.alpha, self.weight, self.kernel = alpha, scheduled(weight), KERNELS[kernel]
 
     def needs_density(self) -> bool:
@@ -81,11 +81,11 @@ class InfoVAE(OneLayer):
 
 @objective("wae", "Tolstikhin et al. 2018, arXiv:1711.01558", "The codes of all data together")
 class WAE(OneLayer):
-    r"""loss = E_q[-log p(x|z)] + weight MMD(q(z), p(z)), of a deterministic or a random encoder.
+    r"""loss = E_q[-log p(x|z)] + weight MMD(q(z), p(z)), for a deterministic or a random encoder.
 
-    Tolstikhin et al. (2018, arXiv:1711.01558), WAE-MMD. The reconstruction cost is -log p(x|z) in nats; the
-    paper's is the squared error, which a Gaussian of fixed sigma gives times 1 / (2 sigma^2). The kernel is the mean
-    over the seven widths that their code sums over. A learned prior is trained through its reparametrised samples.
+    Tolstikhin et al. (2018, arXiv:1711.01558), WAE-MMD. The reconstruction cost is -log p(x|z) in nats. The paper uses
+    the squared error; a Gaussian with fixed sigma gives it times 1 / (2 sigma^2). The kernel is the mean over the seven
+    widths that the authors' code sums over. A learned prior is trained through its reparametrised samples.
 
     The stats are `distortion`, `mmd`, and the true `elbo` and `rate` if the encoder has a density.
 

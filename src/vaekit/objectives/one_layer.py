@@ -21,8 +21,8 @@ class Pass(NamedTuple):
 
     latent: Latent
     distortion: Tensor  # (B,)
-    rate: Tensor | None  # (B,), or None where the model has no density
-    stats: dict[str, Tensor]  # the true elbo, rate and distortion; without a density the distortion only
+    rate: Tensor | None  # (B,), or None if the model has no density
+    stats: dict[str, Tensor]  # the true elbo, rate and distortion; only the distortion if the model has no density
 
 
 class OneLayer(Objective):

@@ -34,7 +34,7 @@ class Constant(Schedule):
 
 
 class Linear(Schedule):
-    """From `start` to `value` in equal increments over `steps`, then constant; at once where `steps` is 0.
+    """From `start` to `value` in equal increments over `steps`, then constant; only `value` if `steps` is 0.
 
     The warm-up of the KL of Bowman et al. (2016) and Sønderby et al. (2016).
     """
@@ -48,7 +48,7 @@ class Linear(Schedule):
 
 
 class Geometric(Schedule):
-    """From `start` to `value` in equal ratios over `steps`, then constant; at once where `steps` is 0. Both above 0.
+    """From `start` to `value`, both above 0, in equal ratios over `steps`, then constant; only `value` if `steps` is 0.
 
     A KL weight that falls from a large value brings latents into use one at a time, as in the annealing test of Wu et
     al. (2021, DEFT, arXiv:2102.03986).
@@ -80,15 +80,19 @@ class Cyclic(Schedule):
 
 
 def kl_weight(beta: float, warmup: int = 0, cycles: int = 0, start: float = 0.0) -> Schedule:
-    """beta at every step, or reached from `start` over `warmup` steps, or risen to in every cycle of `cycles` steps.
+    """The schedule of the weight of the KL.
 
-    From 0 it rises evenly; from any other start it moves in equal ratios.
+    Arguments:
+        beta: the final weight, constant if `warmup` and `cycles` are 0.
+        warmup: steps until beta is reached: in equal increments from 0, or in equal ratios from another `start`.
+        cycles: repeat the rise from 0 every `cycles` steps, over the first `warmup` of them (by default half).
+        start: the initial weight.
 
     Raises:
         ChoiceError: the numbers do not fit together.
     """
     if start and (not warmup or cycles or not beta):
-        raise ChoiceError("`beta_from` takes the steps to `beta` as `warmup`, a `beta` above 0 and no `cycles`")
+        raise ChoiceError("`beta_from` needs `warmup` steps and a `beta` above 0, and does not work with `cycles`")
     if cycles:
         if warmup > cycles:
             raise ChoiceError(f"`warmup={warmup}` must fit into a cycle of `cycles={cycles}` steps")

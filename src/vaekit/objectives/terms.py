@@ -86,7 +86,7 @@ def distortion(trace: Trace, x: Tensor) -> Tensor:
 
 
 def elbo_stats(distortion: Tensor, rate: Tensor) -> dict[str, Tensor]:
-    """What objectives record of a distortion and a rate, each (B,): both and the ELBO, batch means in nats."""
+    """The stats `elbo`, `rate` and `distortion`: batch means in nats, from the distortion and the rate (B,)."""
     return {"elbo": -(distortion + rate).mean(), "rate": rate.mean(), "distortion": distortion.mean()}
 
 

@@ -22,9 +22,9 @@ class TotalCorrelation(OneLayer):
     r"""loss = E_q[-log p(x|z)] + alpha I(x; z) + beta KL(q(z) || prod_j q(z_j)) + gamma sum_j KL(q(z_j) || p(z_j)).
 
     Chen et al. (2018, arXiv:1802.04942): with all weights 1 the parts are the KL of the bound. q(z) and q(z_j) are
-    estimated from the batch by stratified weights (`aggregate.stratified_log_weights`): the densities without bias,
-    their logarithms a little too low, the more so the smaller the batch. With one row the estimate of q(z) is q(z|x):
-    no information, no correlation, and the loss of a plain VAE with weight gamma.
+    estimated from the batch by stratified weights (`aggregate.stratified_log_weights`). The densities are unbiased;
+    their logarithms are a little too low, more so for small batches. With one row the estimate of q(z) is q(z|x), so
+    information and correlation are 0, and the loss is that of a VAE with KL weight gamma.
 
     The stats are the true `elbo`, `rate` and `distortion`, and `information`, `correlation` and `dimension_kl`.
 
@@ -33,9 +33,9 @@ class TotalCorrelation(OneLayer):
 
     Arguments:
         n: N, the number of training examples.
-        alpha: weight of the mutual information between example and code.
-        beta: weight of the total correlation.
-        gamma: weight of the dimension-wise KL. Each a number or a schedule of the step.
+        alpha: weight of the mutual information between example and code, a number or a schedule of the step.
+        beta: weight of the total correlation, likewise.
+        gamma: weight of the dimension-wise KL, likewise.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class TotalCorrelation(OneLayer):
         n: int,
         alpha: Annotated[float | Schedule, Knob("weight of the mutual information", low=0)] = 1.0,
         beta: Annotated[float | Schedule, Knob("weight of the total correlation", low=0)] = 6.0,
-        gamma: Annotated[float | Schedule, Knob("weight of the dimensions' KL", low=0)] = 1.0,
+        gamma: Annotated[float | Schedule, Knob("weight of the dimension-wise KL", low=0)] = 1.0,
     ):
         super().__init__()
         if n < 1:

@@ -17,8 +17,8 @@ from .terms import elbo_stats, latent_rate
 class WakeSleep(Objective):
     r"""Two phases, two parameter groups (Hinton, Dayan, Frey and Neal 1995, doi:10.1126/science.7761831).
 
-    Wake: `decoder` (prior and likelihood) minimises E_{q(z|x)}[-log p(x, z)] on data, the draws held. Sleep: `encoder`
-    minimises E_{p(x, z)}[-log q(z|x)] on as many dreams, z drawn from the prior and x from the likelihood, both held.
+    Wake: `decoder` (prior and likelihood) minimises E_{q(z|x)}[-log p(x, z)] on data. Sleep: `encoder` minimises
+    E_{p(x, z)}[-log q(z|x)] on equally many samples of the model ("dreams"). No gradient passes through the samples.
     The sleep phase minimises KL(p(z|x) || q(z|x)), the reverse of the bound's KL, on samples of the model instead of
     data. It needs no reparametrised samples, and it does not ascend the ELBO.
 

@@ -59,7 +59,7 @@ class Coded(Keyed):
 
 
 def once(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """f(z) for z (K?, B, D); computed once if the K samples are views of one, as for a point mass."""
+    """f(z) for z (K?, B, D); computed only once if the K samples are views of one sample, as for a point mass."""
     if z.dim() == 3 and len(z) > 1 and z.stride(0) == 0:
         value = f(z[0])
         return value.expand(len(z), *value.shape)

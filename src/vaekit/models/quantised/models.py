@@ -28,7 +28,7 @@ class QuantisedEncoder(nn.Module):
 
     Arguments:
         net: x (, c) -> (B, positions * dim).
-        quantiser: of each position's vector.
+        quantiser: the quantiser of the vectors.
         positions: codes per example.
     """
 

@@ -18,7 +18,7 @@ def grid_of(event: Sequence[int], levels: int) -> tuple[int, ...]:
 
 
 class GridEncoder(nn.Module):
-    """Strided convolutions and residual blocks: `dim` numbers per cell of the grid, flat, row by row.
+    """Strided convolutions and residual blocks from x to `dim` numbers per cell of a grid, flat, row by row.
 
     Each of `channels` halves the grid (rounding up); `blocks` residual blocks follow. For any (C, H, W) or (C, L).
     """
@@ -70,7 +70,7 @@ class GridDecoder(nn.Module):
 
 
 class Once(nn.Module):
-    """Applies `net` to z (K?, B, D), once if the K samples are the same."""
+    """Applies `net` to z (K?, B, D), only once if the K samples are views of one sample."""
 
     def __init__(self, net: nn.Module):
         super().__init__()

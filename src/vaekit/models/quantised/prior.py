@@ -69,8 +69,8 @@ class _Block(nn.Module):
             if past:
                 k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
             past[:] = [k, v]
-        seen = F.scaled_dot_product_attention(q, k, v, is_causal=past is None)
-        h = h + self.proj(seen.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=past is None)
+        h = h + self.proj(attended.transpose(1, 2).flatten(2))
         return h + self.dense(self.norm2(h))
 
 
@@ -78,7 +78,7 @@ class _Block(nn.Module):
 class AutoregressiveCodes(nn.Module):
     """P(codes) = prod_i P(c_i | c_<i) by a small causal transformer (Vaswani et al. 2017) with learned positions.
 
-    It serves sequences and grids (row by row). Training computes all conditionals in one pass; sampling caches keys and
+    For sequences and for grids, row by row. Training computes all conditionals in one pass; sampling caches keys and
     values. It is uniform at the start: -log P = positions log codes.
 
     Arguments:
@@ -114,14 +114,14 @@ class AutoregressiveCodes(nn.Module):
     def generate(self, n: int, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
         """n sequences (n, positions), code by code: choose(i, logits (n, codes)) -> (n,)."""
         past: list[list[Tensor]] = [[] for _ in self.blocks]
-        before, found = self.first.expand(n, -1), []
+        before, codes = self.first.expand(n, -1), []
         for i in range(self.positions):
             h = (before + self.place[i])[:, None]
             for block, kept in zip(self.blocks, past, strict=True):
                 h = block(h, kept)
-            found.append(choose(i, self.out(self.norm(h))[:, 0]))
-            before = self.token(found[-1])
-        return torch.stack(found, 1)
+            codes.append(choose(i, self.out(self.norm(h))[:, 0]))
+            before = self.token(codes[-1])
+        return torch.stack(codes, 1)
 
 
 class CodeSequence(Tempered):
@@ -140,7 +140,7 @@ class CodeSequence(Tempered):
         super().__init__(torch.Size(), torch.Size((net.positions * quantiser.dim,)), validate_args=False)
 
     def tempered(self, temperature: float) -> CodeSequence:
-        """The same with all logits divided by `temperature`."""
+        """The same distribution with all logits divided by `temperature`."""
         return CodeSequence(self.net, self.quantiser, temperature)
 
     def _log_probabilities(self, logits: Tensor) -> Tensor:

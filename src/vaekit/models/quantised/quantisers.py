@@ -19,7 +19,7 @@ from .coded import Choice, Coded
 START_VECTORS, START_SEED = 8192, 97
 """Number of vectors that initialise a codebook, and the seed of the choice."""
 USAGE_DECAY = 0.99
-"""Decay of the usage by which a codebook that learns by gradients finds its dead entries."""
+"""Decay of the running usage of entries by which a codebook that learns by gradients detects dead entries."""
 
 
 class Quantiser(nn.Module, ABC):
@@ -69,10 +69,10 @@ class VectorQuantiser(Quantiser):
     code does not depend on the rest of the batch.
 
     An entry whose usage falls below `restart` times the even share is dead and is replaced by a vector of the batch
-    (Dhariwal et al. 2020): entry i is offered the example in row (i + shift) mod `codes` of each batch, if it exists,
-    at a random position; `shift` and the position come from the keyed noise. An offer is taken when the codebook is
-    next read. If entries learn by gradients, a restart is stored in the buffer `moved`, which is added to the
-    parameter, so that parameters change by gradients only.
+    (Dhariwal et al. 2020). In each batch, entry i is offered one vector of the example in row (i + shift) mod `codes`,
+    if there is one, at a random position; `shift` and the position come from the keyed noise. A dead entry takes its
+    offer when the codebook is next read. If entries learn by gradients, a restart is stored in the buffer `moved`,
+    which is added to the parameter, so that parameters change by gradients only.
 
     Arguments:
         codes: number of entries.
@@ -169,10 +169,10 @@ class VectorQuantiser(Quantiser):
         shift = (shared.uniform((1,))[0, 0] * self.codes).long()
         position = (noise.uniform((1,)) * e.shape[1]).long().clamp(max=e.shape[1] - 1)  # (B, 1)
         vectors = torch.take_along_dim(e, position[..., None], 1)[:, 0]
-        there = (noise.rows < self.codes).to(e.dtype)
-        place = torch.remainder(noise.rows - shift, self.codes)
-        self.offer.zero_().index_add_(0, place, vectors * there[:, None])
-        self.offered.zero_().index_add_(0, place, there)
+        has_entry = (noise.rows < self.codes).to(e.dtype)
+        entry = torch.remainder(noise.rows - shift, self.codes)
+        self.offer.zero_().index_add_(0, entry, vectors * has_entry[:, None])
+        self.offered.zero_().index_add_(0, entry, has_entry)
 
     @torch.no_grad()
     def initialise(self, e: Tensor) -> None:
