@@ -124,7 +124,7 @@ def test_codes_and_samples_of_a_chain():
     for call in (model.encode, model.trace):
         with pytest.raises(ValueError, match="no condition"):
             call(x, x)
-    with pytest.raises(ValueError, match="one generator fewer"):
+    with pytest.raises(ValueError, match="every latent layer but the top: 1 for 2"):
         Chain(StandardNormal((1,)), [], [nn.Identity(), nn.Identity()], nn.Identity())
 
 
@@ -318,7 +318,7 @@ def test_levels_are_brought_into_reach_of_the_way_up():
     [
         ({"event": (5,), "layers": (1, 1), "widths": (4, 4), "latents": (1, 1)}, "no grids"),
         ({"event": (1, 8, 8), "layers": (2,), "widths": (4,), "latents": (1,)}, "at least two"),
-        ({"event": (1, 8, 8), "layers": (2, 1), "widths": (4,), "latents": (1, 1)}, "same grids"),
+        ({"event": (1, 8, 8), "layers": (2, 1), "widths": (4,), "latents": (1, 1)}, "one number per grid"),
         ({"event": (5,), "layers": (0,), "widths": (4,), "latents": (1,)}, "at least one layer"),
     ],
 )

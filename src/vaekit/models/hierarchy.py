@@ -69,8 +69,8 @@ class Chain(Model):
         super().__init__()
         if len(posteriors) != len(generators) + 1:
             raise ValueError(
-                f"a chain with {len(posteriors)} posteriors has {len(posteriors)} latent layers and needs "
-                f"{len(posteriors) - 1} generators p(z_l | z_l+1), got {len(generators)}"
+                "a chain needs a generator p(z_l | z_l+1) for every latent layer but the top: "
+                f"{len(posteriors) - 1} for {len(posteriors)} posteriors, got {len(generators)}"
             )
         self.prior, self.likelihood = prior, likelihood
         self.generators, self.posteriors = nn.ModuleList(generators), nn.ModuleList(posteriors)
