@@ -198,9 +198,10 @@ class Signature:
             owners.setdefault(d.part.kind, []).append(d.part.name)
         where = ", or to ".join(f"{kind} {' or '.join(names)}" for kind, names in owners.items())
         other = parts[among[0].pick]
-        takes = ", ".join(f"`{own}`" for own in other.knobs) or "none of these options"
+        takes = f" (it takes {', '.join(f'`{own}`' for own in other.knobs)})" if other.knobs else ""
         raise ChoiceError(
-            f"`{name}` belongs to {where}: {other.kind} {other.name!r} takes no `{name}`, it takes {takes}"
+            f"`{name}` belongs to {where}, and {other.kind} {other.name!r} takes no `{name}`{takes}: "
+            f"choose `{among[0].pick}={among[0].part.name!r}`, or omit `{name}`"
         )
 
 
