@@ -482,6 +482,7 @@ def test_a_decimal_comma_that_comes_late_is_that_of_the_cells_too(tmp_path):
         (["20200131", "20200201"], "dates written as numbers such as 20200131, whose differences are not days"),
         (["-999", "0.5", "2.5"], "14 values are -999, and all others much smaller"),
         (["9999", "12", "17"], "14 values are 9999, and all others much smaller"),
+        ([str(10**17 + i) for i in range(42)], "more than 15 digits, which lose their last digits"),
         (["3%", "4%"], None),
         (["20200131", "20201301"], None),
         (["-999", "-998", "1000"], None),
@@ -493,7 +494,7 @@ def test_numbers_that_may_mean_something_else_are_noted(tmp_path, cells, note):
     text = "v,w\n" + lines([cells[i % len(cells)] for i in range(42)], np.arange(42) ** 2)
     said = " ".join(load(saved(tmp_path, text)).notes)
     if note is None:
-        assert not any(words in said for words in ("mixed", "dates", "much smaller"))
+        assert not any(words in said for words in ("mixed", "dates", "much smaller", "digits"))
     else:
         assert "column 'v'" in said
         assert note in said
@@ -518,3 +519,14 @@ def test_rows_longer_than_the_header_may_begin_with_their_names(tmp_path):
         read(tmp_path, '"v" "w"\n' + lines([f'"{i}"' for i in np.arange(40) * 3], WAVE, WAVE, by=" "))
     with pytest.raises(DataError, match="got 2; if there are lines above the header, delete them"):
         read(tmp_path, "% made by a program\n" + lines(WAVE, WAVE, by=" "))
+
+
+def test_tables_of_pixels_and_of_labels_by_other_names_are_noted(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 64))
+    header = "Label," + ",".join(f"{i}x{j}" for i in range(8) for j in range(8))
+    path = saved(tmp_path, header + "\n" + lines(np.arange(20) % 3, *pixels.T))
+    said = " ".join(load(path).notes)
+    assert "if column 'Label' holds the labels, give `label='Label'`" in said
+    assert "if they are images, use `shape='8x8'`" in " ".join(load(path, label="Label").notes)
+    assert load(path, label="Label", shape="8x8").shape == (1, 8, 8)
+    assert not any("label" in note for note in load(path, label="Label").notes)

@@ -637,3 +637,28 @@ def test_missing_values_are_imputed_by_a_run_that_knows_them(tmp_path):
     np.testing.assert_array_equal(run.encode(masked), run.encode(x))  # not of the 7 below the mask
     torch = pytest.importorskip("torch")
     np.testing.assert_array_equal(run.encode(torch.tensor(x, requires_grad=True)), run.encode(x))
+
+
+@pytest.mark.parametrize("rows", [X + 1j, X.astype(str), X.astype(object), X.astype("M8[s]"), None, {"a": 1}])
+def test_rows_that_are_no_numbers_are_refused(graded, rows):
+    """Complex ones would lose their imaginary parts."""
+    with pytest.raises(DataError, match="the rows must hold real numbers"):
+        graded.score(rows, 2, labels=["low"] * 3)
+
+
+def test_what_is_not_a_code_is_not_decoded(graded):
+    codes = graded.encode("test", n=3)
+    assert graded.decode(codes.tolist()).shape == (3, 2)
+    for wrong, message in (
+        (codes[:, :-1], "do not fit this model"),
+        (codes[0], "expected codes"),
+        (codes[:0], "expected codes"),
+        (np.where(codes > 0.5, np.nan, codes), "not finite"),
+        (np.ma.masked_greater(codes, 0.5), "not finite"),
+        ([["a", "b"]], "real numbers"),
+    ):
+        with pytest.raises((ChoiceError, DataError), match=message):
+            graded.decode(wrong)
+    for n in (0, 2.5, "3"):
+        with pytest.raises(ChoiceError, match=r"number of samples must be 1 or more .a whole number., got"):
+            graded.sample(n)

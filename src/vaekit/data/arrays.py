@@ -22,6 +22,7 @@ from .core import (
     blocks,
     cast,
     check_columns,
+    check_numbers,
     counted,
     digest,
     layout,
@@ -34,16 +35,6 @@ MISSING = get_args(Missing)
 MOST_COUNTED = 2**24  # float32 holds every whole number up to here; integers below are counts by default
 MANY_CLASSES = 10  # fewer may be too few rows of each
 LARGEST_COUNT = 1e12  # limit of the count likelihoods; float32 rounds by 6e-8 of a count, far below its deviation
-REMEDIES = {
-    "c": "save real and imaginary parts as channels: np.stack([x.real, x.imag], -1)",
-    "M": "save times as numbers: (x - x.min()) / np.timedelta64(1, 's')",
-    "m": "save durations as numbers: x / np.timedelta64(1, 's')",
-    "V": "save its fields as one array: numpy.lib.recfunctions.structured_to_unstructured(x)",
-    "U": "texts are read from tables (.csv, .parquet); save numbers",
-    "O": "give a frame (pandas, polars) as it is, or convert it to numbers",
-    "S": "texts are read from tables (.csv, .parquet); save numbers",
-}
-"""Remedies for arrays that do not hold real numbers, by the kind of their dtype."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,11 +238,7 @@ def tidy(x: Any, name: str) -> Any:
             x = np.asarray(x)
         except ValueError as error:
             raise DataError(f"{name}: rows must all have one shape ({error})") from error
-    if x.dtype.kind not in "buif":
-        raise DataError(
-            f"{name} must hold real numbers (uint8, integers, float32 or float64), got {x.dtype}; "
-            f"{REMEDIES.get(x.dtype.kind, 'convert it first')}"
-        )
+    check_numbers(x, name)
     if x.ndim == 0 or not math.prod(x.shape):
         raise DataError(f"{name} holds no data: got shape {x.shape}, expected (rows, ...) with at least 3 rows")
     if isinstance(x, Computed):

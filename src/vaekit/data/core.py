@@ -191,6 +191,27 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
+REMEDIES = {
+    "c": "save real and imaginary parts as channels: np.stack([x.real, x.imag], -1)",
+    "M": "save times as numbers: (x - x.min()) / np.timedelta64(1, 's')",
+    "m": "save durations as numbers: x / np.timedelta64(1, 's')",
+    "V": "save its fields as one array: numpy.lib.recfunctions.structured_to_unstructured(x)",
+    "U": "texts are read from tables (.csv, .parquet); save numbers",
+    "O": "give a frame (pandas, polars) as it is, or convert it to numbers",
+    "S": "texts are read from tables (.csv, .parquet); save numbers",
+}
+"""Remedies for arrays that do not hold real numbers, by the kind of their dtype."""
+
+
+def check_numbers(x: Any, name: str) -> None:
+    """Raise DataError, with a remedy, for an array that does not hold real numbers."""
+    if x.dtype.kind not in "buif":
+        raise DataError(
+            f"{name} must hold real numbers (uint8, integers, float32 or float64), got {x.dtype}; "
+            f"{REMEDIES.get(x.dtype.kind, 'convert it first')}"
+        )
+
+
 def check_columns(columns: Sequence[Column], raw: Array, name: str, first: int = 0) -> None:
     """Check that each number of the rows (N, D) is one that its column can hold; missing values pass.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaekit.data.condition import Condition, Labels
-from vaekit.data.core import Column, Data, blocks, cast, layout, listed
+from vaekit.data.core import Column, Data, blocks, cast, check_numbers, layout, listed
 from vaekit.data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
 from vaekit.data.readers.memory import as_array
 from vaekit.errors import ChoiceError, DataError
@@ -208,6 +208,7 @@ def laid_out(raw: np.ndarray, spec: DataSpec) -> np.ndarray:
         DataError: the rows have the wrong shape.
     """
     raw, shape = np.asarray(as_array(raw, "the rows")), spec.shape
+    check_numbers(raw, "the rows")
     if raw.size == spec.dims and (raw.shape == shape or raw.shape[:1] != (1,)):
         raw = raw[None]
     if raw.shape[1:] == shape:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from vaekit.data.condition import Labels
-from vaekit.data.core import Column, ColumnKind, Data
+from vaekit.data.core import Column, ColumnKind, Data, check_numbers
 from vaekit.data.readers.frames import is_frame
+from vaekit.data.readers.memory import as_array
 from vaekit.densities import draw
 from vaekit.errors import ChoiceError, DataError
 from vaekit.models.vae import Model
@@ -191,16 +192,36 @@ class TrainedModel:
     @torch.no_grad()
     @in_full_precision()
     def decode(self, z: np.ndarray | Tensor, *, noise: bool = False, seed: int = 0) -> np.ndarray:
-        """The mean of p(x|z), or with `noise` a draw from p(x|z), in the data's own units: (N, *event) float32."""
-        z = torch.as_tensor(z, dtype=torch.float32).to(self.device)
+        """The mean of p(x|z), or with `noise` a draw from p(x|z), in the data's own units: (N, *event) float32.
+
+        Raises:
+            ChoiceError: z are not codes as `encode` returns them, (N, D).
+        """
+        z = self._codes(z)
         parts = []
         block = block_of(self.spec.dims)
         for a in range(0, len(z), block):
-            px = self.model.decode(z[a : a + block])
+            try:
+                px = self.model.decode(z[a : a + block])
+            except (RuntimeError, IndexError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                raise ChoiceError(
+                    f"codes of shape {tuple(z.shape[1:])} do not fit this model: give codes as `encode` returns them"
+                ) from error
             rows = torch.arange(a, a + len(z[a : a + block]), device=self.device)
             x = draw(px, Noise.of(seed, rows, Key.DECODE)) if noise else px.mean
             parts.append(self.composition.observation.to_raw(x.cpu()).numpy())
         return np.concatenate(parts)
+
+    def _codes(self, z: np.ndarray | Tensor) -> Tensor:
+        """Codes (N, D) on the device, after a check of what they hold."""
+        codes = np.asarray(as_array(z, "the codes"))
+        check_numbers(codes, "the codes")
+        if codes.ndim < 2 or not len(codes) or not np.isfinite(codes).all():
+            wrong = f"of shape {codes.shape}" if codes.ndim < 2 or not len(codes) else "that are not finite"
+            raise ChoiceError(f"expected codes (N, D) of finite numbers, as `encode` returns them, got codes {wrong}")
+        return torch.from_numpy(np.ascontiguousarray(codes, np.float32)).to(self.device)
 
     @formerly(split="data")
     @torch.no_grad()
@@ -242,8 +263,8 @@ class TrainedModel:
 
     def _conditions(self, n: int, temperature: float, labels: Labels | None) -> Tensor | None:
         """Check the labels and return the conditions of n new data."""
-        if n < 1:
-            raise ChoiceError(f"the number of samples must be 1 or more, got {n}")
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise ChoiceError(f"the number of samples must be 1 or more (a whole number), got {n!r}")
         if not temperature >= 0:
             raise ChoiceError(f"temperature must be 0 or more, got {temperature:g}")
         condition = self.composition.condition

@@ -273,6 +273,12 @@ def on_names(schema: Sequence[Column], data: Mapping[str, Array]) -> Iterator[st
 def _on_codes(column: Column, values: Array) -> Iterator[str]:
     """Notes on numbers that may be codes: dates written as 20200131, and values that may stand for a missing one."""
     low, high = column.low or 0.0, column.high or 0.0
+    if column.integer and max(-low, high) > 2**53:
+        yield (
+            f"column {column.name!r} holds whole numbers of more than 15 digits, which lose their last digits: if they "
+            f"are names, drop it ({_drop(column.name)}) or declare it categorical "
+            f"(`types={_typed_as(column.name, 'categorical')!r}`)"
+        )
     if column.integer and low >= 19000101 and high <= 21001231:
         month, day = values // 100 % 100, values % 100
         if ((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all():

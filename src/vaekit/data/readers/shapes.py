@@ -78,11 +78,18 @@ def hint(source: Source) -> list[str]:
             f"rows of {x.shape[1]} x {x.shape[2]} numbers are read as grey images; if they are signals (length x "
             "channels), use `kind='signal'`"
         ]
-    if x.ndim != 2 or source.kind is not None or source.feature_names or x.dtype.kind not in "uf":
+    if source.schema:
+        pixels = all(
+            column.integer and (column.low or 0) >= 0 and (column.high or 0) <= 255 for column in source.schema
+        )
+        pixels = pixels and max(column.high or 0 for column in source.schema) > 100
+    else:
+        pixels = x.ndim == 2 and source.kind is None and not source.feature_names and x.dtype.kind in "uf" and _grey(x)
+    if not pixels:
         return []
     for channels in (1, 3):
         side = math.isqrt(x.shape[1] // channels)
-        if side >= 8 and channels * side**2 == x.shape[1] and _grey(x):
+        if side >= 8 and channels * side**2 == x.shape[1]:
             shape = f"{side}x{side}" + ("x3" if channels == 3 else "")
             return [f"rows of {x.shape[1]} numbers are read as vectors; if they are images, use `shape='{shape}'`"]
     return []

@@ -22,6 +22,8 @@ from .registry import reader
 SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".data", ".dat", ".parquet", ".pq")
 PACKED = (".gz", ".bz2", ".xz")
 LABEL = ("label", "y", "class")
+LABELS = ("label", "labels", "y", "class", "classes", "target", "targets")
+"""Names, in lower case, of columns that may hold labels."""
 
 Types = Annotated[
     str | Mapping[str, str] | None,
@@ -240,6 +242,12 @@ def _source(table: Table, where: str, asked: Asked) -> Source:
         schema = infer(data, where, types=chosen, kind=kind, texts=to_train, decimal=decimal)
         notes += [*left_out.values(), *on_counts(schema, data, kind, chosen)]
         notes += on_names(schema, data)
+        if label is None and target is None and to_train:
+            notes += [
+                f"if column {name!r} holds the labels, give `label={name!r}`"
+                for name in data
+                if name.strip().lower() in LABELS and _codes(data[name]) and name not in chosen
+            ]
     names = [column.name for column in schema]
     if lacking := [name for name in names if name not in columns]:
         raise DataError(f"{where} has no column {lacking[0]!r}; expected {listed(names)}")
