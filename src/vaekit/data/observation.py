@@ -76,6 +76,7 @@ class Observation(nn.Module, ABC):
         support: the support of x, a torch constraint.
         stochastic: whether x is random given the raw datum; training draws it at each step, evaluation once.
         bounded: whether raw values must lie in the range of the training data.
+        network_range: the lowest and the highest x if a network must be given x rescaled; None if x is of order 1.
         seen: with missing values, the fraction of the training rows that have each element, (*event).
     """
 
@@ -83,8 +84,13 @@ class Observation(nn.Module, ABC):
     support: constraints.Constraint = constraints.real
     stochastic: bool = False
     bounded: bool = False
-
+    network_range: tuple[float, float] | None = None
     seen: Tensor
+
+    @property
+    def x_range(self) -> tuple[float, float] | None:
+        """The lowest and the highest x, if they are known."""
+        return self.network_range or ((0.0, 1.0) if self.bounded else None)
 
     @property
     def in_double(self) -> bool:
@@ -171,6 +177,10 @@ class Grey(Observation):
             self.support = constraints.interval(-shift, 1 - shift)
             self.kind = f"grey shifted to [{-shift:g}, {1 - shift:g}]"
 
+    @property
+    def x_range(self) -> tuple[float, float]:
+        return -self.shift, 1.0 - self.shift
+
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         return (raw.float() - self.low) / self.span - self.shift
 
@@ -181,17 +191,25 @@ class Grey(Observation):
         return torch.full(event, -math.log(self.span), dtype=torch.float64)
 
 
-class Binary(Observation):
-    """x = 1 with probability (raw - low) / (high - low), else 0: redrawn at each step, fixed in evaluation."""
+class TwoValued(Observation):
+    """x is 0 or 1, for raw values in low..high. Abstract."""
 
-    kind = "binary"
     bounded = True
     support = constraints.boolean
-    stochastic = True
 
     def __init__(self, low: float = 0.0, high: float = 255.0):
         super().__init__()
         self.low, self.high = low, high
+
+    def to_raw(self, x: Tensor) -> Tensor:
+        return x * (self.high - self.low) + self.low
+
+
+class Binary(TwoValued):
+    """x = 1 with probability (raw - low) / (high - low), else 0: redrawn at each step, fixed in evaluation."""
+
+    kind = "binary"
+    stochastic = True
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         noise = self._needs(noise)
@@ -201,31 +219,19 @@ class Binary(Observation):
         drawn = (noise.uniform(raw.shape[1:]) < chance).float()
         return drawn if not raw.is_floating_point() else torch.where(torch.isnan(raw), raw.float(), drawn)
 
-    def to_raw(self, x: Tensor) -> Tensor:
-        return x * (self.high - self.low) + self.low
-
     def chance(self, raw: np.ndarray) -> np.ndarray:
         """The probability that each pixel is 1, float64 in the shape of `raw`."""
         return np.clip((raw.astype(np.float64) - self.low) / (self.high - self.low), 0, 1)
 
 
-class Threshold(Observation):
+class Threshold(TwoValued):
     """x = 1 if raw lies above the middle of its range low..high, else 0."""
 
     kind = "threshold"
-    bounded = True
-    support = constraints.boolean
-
-    def __init__(self, low: float = 0.0, high: float = 255.0):
-        super().__init__()
-        self.low, self.high = low, high
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         high = (raw.float() > (self.low + self.high) / 2).float()
         return high if not raw.is_floating_point() else torch.where(torch.isnan(raw), raw.float(), high)
-
-    def to_raw(self, x: Tensor) -> Tensor:
-        return x * (self.high - self.low) + self.low
 
 
 class Dequantised(Observation):
@@ -261,24 +267,6 @@ class Dequantised(Observation):
         return torch.full(event, -math.log(self.levels * self.step), dtype=torch.float64)
 
 
-class Levels(Observation):
-    """x = raw, integers 0..levels-1, for discrete likelihoods of 8-bit data."""
-
-    kind = "levels"
-    bounded = True
-
-    def __init__(self, levels: int = 256):
-        super().__init__()
-        self.levels = levels
-        self.support = constraints.integer_interval(0, levels - 1)
-
-    def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
-        return raw.float()
-
-    def to_raw(self, x: Tensor) -> Tensor:
-        return x.float()
-
-
 class Identity(Observation):
     """x = raw."""
 
@@ -289,6 +277,19 @@ class Identity(Observation):
 
     def to_raw(self, x: Tensor) -> Tensor:
         return x.float()
+
+
+class Levels(Identity):
+    """x = raw, integers 0..levels-1, for discrete likelihoods of 8-bit data."""
+
+    kind = "levels"
+    bounded = True
+
+    def __init__(self, levels: int = 256):
+        super().__init__()
+        self.levels = levels
+        self.network_range = 0.0, levels - 1.0
+        self.support = constraints.integer_interval(0, levels - 1)
 
 
 class Standardised(Observation):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vaekit import heads, networks
-from vaekit.data.observation import Centred, Grey, Levels, Observation
+from vaekit.data.observation import Centred, Grey, Observation
 from vaekit.errors import ChoiceError
 from vaekit.heads import LIKELIHOODS, Conditional, Head
 from vaekit.models.priors import StandardNormal
@@ -44,8 +44,8 @@ def gaussian_vae(
         decoder: z (..., latent) -> the head's raw parameters (..., head.features).
         observation: if it is `Levels` (x in 0 .. 255), the encoder's input is rescaled to [-1, 1].
     """
-    if isinstance(observation, Levels):
-        encoder = networks.Rescaled(encoder, 0, observation.levels - 1)
+    if observation is not None and observation.network_range is not None:
+        encoder = networks.Rescaled(encoder, *observation.network_range)
     posterior = Conditional(encoder, heads.Gaussian((latent,), "learned"))
     return VAE(StandardNormal((latent,)), posterior, Conditional(decoder, head))
 

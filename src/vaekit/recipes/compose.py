@@ -28,7 +28,7 @@ from .architectures import NETWORKS, by_size
 from .composition import Composition, DataSpec
 from .inputs import is_mixed
 from .observations import OBSERVE
-from .parts import Activation, Likelihood, observe, start, x_range
+from .parts import Activation, Likelihood, observe, start
 from .registry import recipe
 from .signature import Pick
 
@@ -103,7 +103,7 @@ def compose(
     check_prior(spec, prior, posterior, wanted, q_head.no_density)
     q = Conditional(wrap(architecture.encoder(event, q_head.features, latent, size)), q_head)
     px = Conditional(architecture.decoder(latent, head, size), head)
-    low, high = x_range(seen) or (None, None)
+    low, high = seen.x_range or (None, None)
     made = prior.make(
         event=(latent,),
         posterior=q,
@@ -179,7 +179,7 @@ def make_corruption(spec: DataSpec, corruption: Chosen, observation: Observation
     Raises:
         ChoiceError: an option is out of range, or the data are a mixed table or have missing values.
     """
-    low, high = x_range(observation) or (-1.0, 1.0)
+    low, high = observation.x_range or (-1.0, 1.0)
     module = corruption.make(low=low, high=high)
     if module is not None and (spec.missing or is_mixed(spec)):
         raise ChoiceError("corruption is for images and plain vectors, not for mixed tables or missing values")

@@ -8,7 +8,6 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from vaekit import heads, networks
-from vaekit.data.observation import Grey, Levels, Observation
 from vaekit.errors import ChoiceError
 from vaekit.heads import LIKELIHOODS, Conditional, Head
 from vaekit.utils.arguments import Knob
@@ -89,19 +88,10 @@ def observe(spec: DataSpec, likelihood: Chosen, observation: Chosen) -> Adapted:
     As `adapt_inputs`, with levels rescaled to [-1, 1] for the encoder.
     """
     adapted = adapt_inputs(spec, observation.make(spec=spec), make_head(spec, likelihood))
-    if not isinstance(adapted.observation, Levels):
+    reach = adapted.observation.network_range
+    if reach is None:
         return adapted
-    top = adapted.observation.levels - 1
-    return adapted._replace(wrap=lambda net: networks.Rescaled(adapted.wrap(net), 0, top))
-
-
-def x_range(observation: Observation) -> tuple[float, float] | None:
-    """The lowest and the highest x of an observation; None if x is unbounded."""
-    if isinstance(observation, Levels):
-        return 0.0, observation.levels - 1.0
-    if isinstance(observation, Grey):
-        return -observation.shift, 1.0 - observation.shift
-    return (0.0, 1.0) if observation.bounded else None
+    return adapted._replace(wrap=lambda net: networks.Rescaled(adapted.wrap(net), *reach))
 
 
 def start(composition: Composition, x: Tensor, wrap: Callable[[nn.Module], nn.Module] | None = None) -> None:

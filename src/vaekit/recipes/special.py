@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 from vaekit.data.condition import Targets
-from vaekit.data.observation import Levels, Observation
 from vaekit.errors import ChoiceError
 from vaekit.models.hierarchy import top_down
 from vaekit.models.m2 import m2
@@ -51,11 +50,6 @@ def _plain(spec: DataSpec, likelihood: Chosen, observation: Chosen) -> Adapted:
     return adapted
 
 
-def _scale(observation: Observation) -> tuple[float, float] | None:
-    """The range of x if networks need it rescaled, as for levels 0 .. 255; else None."""
-    return (0.0, observation.levels - 1.0) if isinstance(observation, Levels) else None
-
-
 def _quantised(
     spec: DataSpec,
     quantiser: Quantiser,
@@ -79,7 +73,7 @@ def _quantised(
         blocks=blocks,
         positions=positions,
         prior=lambda positions, codes: prior.make(positions=positions, codes=codes),
-        scale=_scale(seen),
+        scale=seen.network_range,
     )
     return Composition(model, Quantised(), seen, USUAL, start)
 
@@ -246,7 +240,7 @@ def ladder(
     if layers is not None and sum(layers) < 1:
         raise ChoiceError(f"`layers` must be numbers of layers with a sum of 1 or more, got {layers}")
     seen, head, _, _ = _plain(spec, likelihood, observation)
-    model = top_down(spec.shape, head, layers, width, latent, blocks, values=_scale(seen))
+    model = top_down(spec.shape, head, layers, width, latent, blocks, values=seen.network_range)
     return Composition(
         model,
         ELBO(beta, warmup=warmup, free_bits=free_bits),
