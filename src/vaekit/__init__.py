@@ -40,12 +40,15 @@ _HOMES = {
 }
 _MODULES = {
     "densities": "densities",
+    "figures": "figures",
     "heads": "heads",
     "latents": "latents",
+    "metrics": "metrics",
     "models": "models",
     "networks": "networks",
     "objectives": "objectives",
     "priors": "models.priors",
+    "recipes": "recipes",
     "schedules": "objectives.schedules",
     "studies": "studies",
     "terms": "objectives.terms",

@@ -615,6 +615,10 @@ def test_one_datum_is_a_batch_of_one(tmp_path):
     one = run.data.test.raw[run.data.test.index[3]]
     for same in (one, one.reshape(4, 4), one.reshape(16), one.reshape(1, 4, 4)):
         np.testing.assert_allclose(run.encode(same), whole[3:4], rtol=1e-5)
+        np.testing.assert_allclose(run.reconstruct(same), run.reconstruct(3), rtol=1e-4)
+        assert run.observed(same).n == len(run.score(same, samples=2)) == 1
+        assert [m["protocol"]["n"] for m in run.evaluate(same, samples=2, metrics=["elbo"])] == [1]
+        assert run.interpolate(3, same, steps=2).shape == (2, 1, 4, 4)
     assert run.reconstruct(3).shape == (1, 1, 4, 4)
     np.testing.assert_allclose(run.score(3, samples=4), run.score("test", samples=4)[3:4], rtol=1e-5)
     assert run.fill(one.reshape(4, 4), draws=2).filled.shape == run.fill(3, draws=2).filled.shape == (1, 1, 4, 4)
@@ -633,6 +637,7 @@ def test_missing_values_are_imputed_by_a_run_that_knows_them(tmp_path):
         filled = run.impute(x[:10], samples=samples)
         np.testing.assert_array_equal(filled[~np.isnan(x[:10])], x[:10][~np.isnan(x[:10])])
         assert np.isfinite(filled).all()
+        np.testing.assert_allclose(run.impute(x[5]), run.impute(x[5:6]), rtol=1e-5)
     masked = np.ma.masked_invalid(np.ma.masked_array(np.nan_to_num(x, nan=7.0), mask=np.isnan(x)))
     np.testing.assert_array_equal(run.encode(masked), run.encode(x))  # not of the 7 below the mask
     torch = pytest.importorskip("torch")
