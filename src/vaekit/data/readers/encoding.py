@@ -5,6 +5,7 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ OTHERS = {
     b"%PDF": "a PDF: save the table as CSV",
 }
 BLOCK = 2**20
+_NOT_ASCII = re.compile("[^\x00-\x7f]")
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,12 @@ def _eight_bits(path: Path, file: IO[bytes], block: bytes) -> Text:
         if b"\0" in block:
             raise DataError(f"{path} is not text (it holds zero bytes): expected CSV in UTF-8, or .parquet")
         if not block.isascii() or bad:
-            for char in filter(lambda c: c > "\x7f", text := decode(block)):
-                escaped = "\udc80" <= char <= "\udcff"
-                if escaped and not bad:
-                    first_bad = line + 1 + text[: text.index(char)].count("\n")
-                bad, good = bad + escaped, good + (not escaped)
+            text = decode(block)
+            chars = _NOT_ASCII.findall(text)
+            escaped = [char for char in chars if "\udc80" <= char <= "\udcff"]
+            if escaped and not bad:
+                first_bad = line + 1 + text[: text.index(escaped[0])].count("\n")
+            bad, good = bad + len(escaped), good + len(chars) - len(escaped)
             undefined = undefined or any(byte in block for byte in (0x81, 0x8D, 0x8F, 0x90, 0x9D))
         line += block.count(b"\n")
         block = file.read(BLOCK)
