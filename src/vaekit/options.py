@@ -113,8 +113,8 @@ class Options:
 
     def over(self, defaults: Defaults = Defaults()) -> Defaults:
         """The defaults, replaced by the options of the same name that are given."""
-        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(defaults)}
-        return dataclasses.replace(defaults, **{name: value for name, value in given.items() if value is not None})
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(defaults)}
+        return dataclasses.replace(defaults, **{name: value for name, value in values.items() if value is not None})
 
     def with_defaults(self, defaults: Defaults) -> Options:
         """These options with the recipe's defaults instead of None; its `epochs` only if no length is given."""

@@ -82,7 +82,7 @@ class Mixed(Keyed):
 
 
 DIFFERS = 1000.0
-"""The cost in nats of a value that differs from the only one that its element has in the training data."""
+"""The cost in nats of a wrong value of a fixed element."""
 
 
 class Marginal(Keyed):

@@ -63,8 +63,8 @@ def codes_of(
     run: TrainedModel, a: int | np.ndarray, b: int | np.ndarray, *, labels: Labels | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """`code_of` each of two data; `labels` are the classes or attributes of the raw ones."""
-    own = [isinstance(datum, int | np.integer) for datum in (a, b)]
-    first, second = (None if mine and not all(own) else labels for mine in own)
+    are_rows = [isinstance(datum, int | np.integer) for datum in (a, b)]
+    first, second = (None if is_row and not all(are_rows) else labels for is_row in are_rows)
     return code_of(run, a, labels=first), code_of(run, b, labels=second)
 
 

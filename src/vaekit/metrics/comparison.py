@@ -45,10 +45,10 @@ def compare(
         ChoiceError: the two runs do not model the same x (other data, rows, observation or draw), or one of them lacks
             this metric.
     """
-    (found,) = compare_all(
+    (difference,) = compare_all(
         a, b, data, n=n, labels=labels, source=source, metrics=[metric], samples=samples, seed=seed, progress=progress
     )
-    return found
+    return difference
 
 
 @formerly("samples", "n", "seed", "metrics", "progress", "labels", "source", split="data")

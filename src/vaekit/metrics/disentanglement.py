@@ -68,8 +68,8 @@ def mutual_information(a: NDArray[np.int64], b: NDArray[np.int64]) -> Array:
     """I(a_i; b_k) in nats of integers a (N, D), b (N, F), from joint counts computed in one pass: (D, F)."""
     n, d, f = len(a), a.shape[1], b.shape[1]
     wide, long = int(a.max()) + 1, int(b.max()) + 1
-    places = (np.arange(d)[:, None] * f + np.arange(f)) * wide * long  # an offset for each pair
-    index = (a * long)[:, :, None] + b[:, None, :] + places
+    offsets = (np.arange(d)[:, None] * f + np.arange(f)) * wide * long  # one for each pair
+    index = (a * long)[:, :, None] + b[:, None, :] + offsets
     joint = np.bincount(index.ravel(), minlength=d * f * wide * long).reshape(d, f, wide, long) / n
     product = joint.sum(3, keepdims=True) * joint.sum(2, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):

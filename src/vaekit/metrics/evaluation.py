@@ -71,27 +71,27 @@ def applicable(metrics: Sequence[Metric], m: Measurement, asked: bool) -> list[M
     return [metric for metric in metrics if lacking[metric.name] is None]
 
 
-def entry(metric: Metric, m: Measurement, found: Result) -> dict[str, Any]:
+def entry(metric: Metric, m: Measurement, result: Result) -> dict[str, Any]:
     """The stored entry of a metric: {name, value, se, unit, protocol}."""
-    value, se = found.value, found.se
-    if metric.per_datum == (found.per_datum is None):
+    value, se = result.value, result.se
+    if metric.per_datum == (result.per_datum is None):
         kind = "one value for all data" if metric.per_datum else "one number per datum"
         raise ChoiceError(f"metric {metric.name!r} returns {kind}: register it with `per_datum={not metric.per_datum}`")
-    if found.per_datum is not None:
-        value = float(np.mean(found.per_datum, dtype=np.float64))
-        se = standard_error(found.per_datum, groups_of(m, found))
-    unit = metric.unit if found.unit is None else found.unit
-    return {"name": metric.name, "value": value, "se": se, "unit": unit, "protocol": protocol_of(metric, m, found)}
+    if result.per_datum is not None:
+        value = float(np.mean(result.per_datum, dtype=np.float64))
+        se = standard_error(result.per_datum, groups_of(m, result))
+    unit = metric.unit if result.unit is None else result.unit
+    return {"name": metric.name, "value": value, "se": se, "unit": unit, "protocol": protocol_of(metric, m, result)}
 
 
-def protocol_of(metric: Metric, m: Measurement, found: Result, *, estimator: str | None = None) -> dict[str, Any]:
+def protocol_of(metric: Metric, m: Measurement, result: Result, *, estimator: str | None = None) -> dict[str, Any]:
     """The protocol of a result as JSON, with `estimator` replaced if given."""
-    protocol = m.protocol.of(found.estimator if estimator is None else estimator, found.K)
+    protocol = m.protocol.of(result.estimator if estimator is None else estimator, result.K)
     # stored files have always had the same `units` for all metrics measured by default, whatever their unit
     return (protocol if metric.default else replace(protocol, units="x in the data's own units")).as_json()
 
 
-def groups_of(m: Measurement, found: Result) -> np.ndarray | None:
+def groups_of(m: Measurement, result: Result) -> np.ndarray | None:
     """The groups of the data that a result describes; None if the data were not split by group."""
     groups = m.groups
-    return groups if groups is None or found.rows is None else groups[found.rows]
+    return groups if groups is None or result.rows is None else groups[result.rows]

@@ -1,4 +1,4 @@
-"""Conditions that metrics place on the model and the data, and the reasons why unmet ones prevent a measurement."""
+"""Conditions of metrics on the model and the data, each with the message if it is not met."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ def labels(m: Measurement) -> Array | None:
 
 
 def known_factors(data: Data, split: str, n: int) -> tuple[Array, list[str]] | None:
-    """The factors that vary over the first n data, (n, F), and their names: the data's own, or the class; else None."""
+    """The factors that vary over the first n data, (n, F), and their names.
+
+    They are the generative factors of the data, or else the class if all n data have one; None if nothing varies.
+    """
     part = getattr(data, split)
     names = [name for name in data.factor_names if len(np.unique(part.columns[name][:n])) > 1]
     if names:

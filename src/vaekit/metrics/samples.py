@@ -33,8 +33,8 @@ def frechet(a: Array, b: Array) -> float:
     values, vectors = np.linalg.eigh(first)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     cross = np.linalg.eigvalsh(root @ second @ root)
-    apart = ((a.mean(0) - b.mean(0)) ** 2).sum()
-    return float(apart + np.trace(first) + np.trace(second) - 2 * np.sqrt(np.maximum(cross, 0)).sum())
+    mean_distance = ((a.mean(0) - b.mean(0)) ** 2).sum()
+    return float(mean_distance + np.trace(first) + np.trace(second) - 2 * np.sqrt(np.maximum(cross, 0)).sum())
 
 
 class Components:
@@ -81,13 +81,13 @@ def features(m: Measurement) -> Components:
 )
 def frechet_of_samples(m: Measurement) -> Result:
     """Squared Fréchet distance of samples from data, in principal components of the training data."""
-    seen, block = features(m), 500
-    real = np.concatenate([seen(m.observed.raw(np.arange(a, min(a + block, m.n)))) for a in range(0, m.n, block)])
-    drawn = seen(samples(m))
-    mine, theirs = (resampled(m.n, g, DRAWS, seed=seed) for g, seed in ((None, 0), (m.groups, 1)))
-    bootstrap = [frechet(drawn[i], real[j]) / seen.total for i, j in zip(mine, theirs, strict=True)]
+    project, block = features(m), 500
+    real = np.concatenate([project(m.observed.raw(np.arange(a, min(a + block, m.n)))) for a in range(0, m.n, block)])
+    drawn = project(samples(m))
+    of_drawn, of_real = (resampled(m.n, g, DRAWS, seed=seed) for g, seed in ((None, 0), (m.groups, 1)))
+    bootstrap = [frechet(drawn[i], real[j]) / project.total for i, j in zip(of_drawn, of_real, strict=True)]
     how = (
-        f"{m.n:,} means of p(x|z) with z from the prior; {seen.k} principal components of "
+        f"{m.n:,} means of p(x|z) with z from the prior; {project.k} principal components of "
         f"{min(LEARNED, len(m.run.data.train)):,} training data; standard error of {DRAWS} bootstrap draws"
     )
-    return Result(how, value=frechet(drawn, real) / seen.total, se=float(np.std(bootstrap, ddof=1)))
+    return Result(how, value=frechet(drawn, real) / project.total, se=float(np.std(bootstrap, ddof=1)))

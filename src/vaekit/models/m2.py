@@ -40,7 +40,7 @@ class ClassPrior(nn.Module):
         frequencies: C positive numbers; normalised to sum 1.
 
     Raises:
-        ValueError: there are not C positive numbers.
+        ValueError: `frequencies` are not C positive numbers.
     """
 
     logits: Tensor
@@ -101,7 +101,7 @@ class M2(Model):
         return slice(self.classes, None)
 
     def each_class(self, x: Tensor, samples: int = 1) -> Tensor:
-        """Every class for every example, as the argument `c`: one-hot (samples * C, B, C), the classes in turn."""
+        """Every class for every example, as an argument `c`: one-hot (samples * C, B, C); row i has class i mod C."""
         every = torch.eye(self.classes, dtype=x.dtype, device=x.device).repeat(samples, 1)
         return every[:, None].expand(-1, len(x), -1)
 

@@ -67,7 +67,8 @@ _KINDS = ("real", "binary", "counts", "categorical")
 class WithMask(nn.Module):
     """Applies `net` to x with missing values set to 0, and to a mask that is 1 for observed and 0 for missing values.
 
-    For images and signals the mask is added as channels, for vectors as elements: the net takes (2 C, *size) or 2 D.
+    The mask is concatenated to x: as channels for images and signals, so that `net` takes events (2 C, *size), and as
+    elements for vectors, so that it takes (D + number of mask elements,).
 
     Arguments:
         dims: the number of axes of the event: 1 for vectors, 2 for signals, 3 for images.

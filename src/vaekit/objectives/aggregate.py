@@ -87,7 +87,7 @@ def split_rate(latent: Latent, n: int) -> Split:
 def covariance(values: Tensor) -> Tensor:
     """The unbiased covariance (D, D) of rows (B, D); zero for one row.
 
-    A sum of products instead of a matrix product, which mixed precision would round to 8 bits.
+    It is computed as a sum of products, because mixed precision would round a matrix product to 8 bits.
     """
     centred = values - values.mean(0)
     return (centred.unsqueeze(2) * centred.unsqueeze(1)).sum(0) / max(len(values) - 1, 1)
@@ -140,9 +140,9 @@ def mmd(
 ) -> Tensor:
     r"""The unbiased squared maximum mean discrepancy of two samples, a scalar; it can be negative.
 
-    mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean_ij k(a_i, b_j) (Gretton et al. 2012), of the mean of
-    kernels whose widths C are `scales` times 2 D, the expected |a - b|^2 of two samples of N(0, I). No row is paired
-    with itself, except in a sample of one row, where the estimate is too large.
+    mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean_ij k(a_i, b_j) (Gretton et al. 2012). The kernel k is
+    the mean of kernels whose widths C are `scales` times 2 D, the expected |a - b|^2 of two samples of N(0, I). No row
+    is paired with itself, except in a sample of one row, for which the estimate is too large.
 
     Arguments:
         a, b: samples (B, D), (M, D).

@@ -93,7 +93,7 @@ class Objective(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         if "players" in vars(cls):
-            raise TypeError(f"{cls.__name__}.players is not used any more: name it parameter_groups")
+            raise TypeError(f"{cls.__name__}.players is no longer used: rename it to parameter_groups")
 
     def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
         """The parameters of each group, by name: here all of the model."""
@@ -120,5 +120,5 @@ class Objective(nn.Module, ABC):
 
 def frozen(module: nn.Module) -> Callable[..., Any]:
     """The module as a function whose parameters get no gradient; its inputs still do."""
-    tensors = {place: t.detach() for place, t in places(module).items()}
+    tensors = {name: t.detach() for name, t in places(module).items()}
     return lambda *given, **named: call(module, tensors, *given, **named)

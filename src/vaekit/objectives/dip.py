@@ -17,7 +17,7 @@ from .one_layer import OneLayer, scheduled
 from .schedules import Schedule
 
 
-@objective("dip", "Kumar et al. 2018, arXiv:1711.00848", "The codes of all data together")
+@objective("dip", "Kumar et al. 2018, arXiv:1711.00848", "The aggregate posterior of the codes")
 class DIP(OneLayer):
     r"""loss = -ELBO + off_diagonal sum_{i != j} C_ij^2 + diagonal sum_i (C_ii - 1)^2, C the covariance of the codes.
 

@@ -28,7 +28,7 @@ def permute_dimensions(z: Tensor, noise: Noise) -> Tensor:
     return z.gather(0, noise.bits(z.shape[1:]).argsort(0))
 
 
-@objective("factor", "Kim and Mnih 2018, arXiv:1802.05983", "The codes of all data together")
+@objective("factor", "Kim and Mnih 2018, arXiv:1802.05983", "The aggregate posterior of the codes")
 class FactorVAE(OneLayer):
     r"""loss = E_q[-log p(x|z)] + KL(q(z|x) || p(z)) + gamma TC(q(z)), with TC = E_q(z)[critic(z)].
 

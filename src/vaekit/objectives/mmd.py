@@ -35,7 +35,7 @@ def _discrepancy(name: str, model: Model, latent: Latent, noise: Noise, kernel: 
     return mmd(latent.z.flatten(1), prior.flatten(1), kernel)
 
 
-@objective("info", "Zhao et al. 2019, arXiv:1706.02262", "The codes of all data together")
+@objective("info", "Zhao et al. 2019, arXiv:1706.02262", "The aggregate posterior of the codes")
 class InfoVAE(OneLayer):
     r"""loss = E_q[-log p(x|z)] + (1 - alpha) KL(q(z|x) || p(z)) + (alpha + weight - 1) MMD(q(z), p(z)).
 
@@ -79,7 +79,7 @@ class InfoVAE(OneLayer):
         return Losses({"model": loss + (self.alpha + self.weight(step) - 1).clamp(min=0) * stats["mmd"]}, stats)
 
 
-@objective("wae", "Tolstikhin et al. 2018, arXiv:1711.01558", "The codes of all data together")
+@objective("wae", "Tolstikhin et al. 2018, arXiv:1711.01558", "The aggregate posterior of the codes")
 class WAE(OneLayer):
     r"""loss = E_q[-log p(x|z)] + weight MMD(q(z), p(z)), for a deterministic or a random encoder.
 

@@ -23,7 +23,8 @@ class Quantised(Objective):
     depend on other examples. Running means of a codebook are updated after the pass, in training only.
 
     In the stats, `rate` is -log P(codes) and `elbo` = -(distortion + rate), a bound on log p(x); `commitment` is the
-    penalty with its weight; `perplexity` is e^entropy of the codes used in the batch: between 1 and their number.
+    penalty with its weight; `perplexity` is the exponential of the entropy of the codes in the batch, which is between
+    1 and the size of the codebook.
     """
 
     def check(self, model: Model) -> None:
@@ -61,7 +62,7 @@ class Quantised(Objective):
 
 
 def perplexity(codes: Tensor, among: int) -> Tensor:
-    """e^entropy of the shares of the codes 0 .. among-1 in a tensor of codes."""
+    """The exponential of the entropy of the frequencies of codes 0 .. among-1 in a tensor, between 1 and `among`."""
     flat = codes.reshape(-1)
     counts = torch.zeros(among, device=codes.device).scatter_add(
         0, flat, torch.ones(1, device=codes.device).expand(len(flat))

@@ -67,32 +67,32 @@ class SemiSupervised(Objective):
         """The losses of a batch; `batch.y` (B,) has class numbers, -1 if unknown, or is None if none is known."""
         m2 = cast(M2, model)
         x = batch.x
-        seen = self.seen(x, batch.noise)
-        trace = m2.trace(seen, m2.each_class(seen, self.samples), noise=batch.noise)
+        encoder_x = self.seen(x, batch.noise)
+        trace = m2.trace(encoder_x, m2.each_class(encoder_x, self.samples), noise=batch.noise)
         (style,) = trace.latents
 
         def by_class(values: Tensor) -> Tensor:
             return values.unflatten(0, (self.samples, m2.classes)).mean(0).T  # (B, C)
 
         d, r = by_class(-trace.px.log_prob(x)), by_class(latent_rate(style))
-        q, p = m2.classifier(seen), m2.class_prior()
+        q, p = m2.classifier(encoder_x), m2.class_prior()
         distortion = (q.probs * d).sum(-1)
         rate = (q.probs * r).sum(-1) + kl_divergence(q, p)
         y = batch.y if batch.y is not None else torch.full((len(x),), -1, device=x.device)
-        known, place = y >= 0, y.clamp(min=0)
+        known, label = y >= 0, y.clamp(min=0)
 
         def at_class(values: Tensor) -> Tensor:
-            return values.gather(-1, place[:, None])[:, 0]
+            return values.gather(-1, label[:, None])[:, 0]
 
         labelled_bound = at_class(d + r - p.logits)
-        cross_entropy = F.cross_entropy(q.logits, place, reduction="none")
+        cross_entropy = F.cross_entropy(q.logits, label, reduction="none")
         bound = torch.where(known, labelled_bound, distortion + rate)
         loss = (bound + self.alpha / self.labelled * torch.where(known, cross_entropy, 0.0)).mean()
-        right = known & (q.logits.argmax(-1) == place)
+        correct = known & (q.logits.argmax(-1) == label)
         return Losses(
             {"model": loss},
             {
                 **elbo_stats(distortion, rate),
-                "accuracy": right.float().mean() / self.labelled,
+                "accuracy": correct.float().mean() / self.labelled,
             },
         )

@@ -17,7 +17,7 @@ from .one_layer import OneLayer, scheduled
 from .schedules import Schedule
 
 
-@objective("tc", "Chen et al. 2018, arXiv:1802.04942", "The codes of all data together")
+@objective("tc", "Chen et al. 2018, arXiv:1802.04942", "The aggregate posterior of the codes")
 class TotalCorrelation(OneLayer):
     r"""loss = E_q[-log p(x|z)] + alpha I(x; z) + beta KL(q(z) || prod_j q(z_j)) + gamma sum_j KL(q(z_j) || p(z_j)).
 

@@ -27,7 +27,7 @@ from .registry import recipe
 from .signature import Pick
 
 
-def complete(spec: DataSpec, name: str) -> None:
+def check_complete(spec: DataSpec, name: str) -> None:
     """Raise ChoiceError for missing values and mixed tables, which the published models do not handle."""
     if spec.missing or is_mixed(spec):
         raise ChoiceError(f"recipe {name!r} is for numbers without missing values: use `recipe='vae'` for this table")
@@ -72,16 +72,16 @@ def kingma2013(
     hidden: Annotated[int, Knob("width of the single hidden layer of encoder and decoder", low=1)] = 500,
 ) -> Composition:
     """The model and training of the paper: one tanh layer, weights drawn from N(0, 0.01^2), Adagrad, weight decay."""
-    complete(spec, "kingma2013")
-    seen = OBSERVATIONS[natural(spec, {"likelihood": likelihood.name})].build(spec)
+    check_complete(spec, "kingma2013")
+    observation = OBSERVATIONS[natural(spec, {"likelihood": likelihood.name})].build(spec)
     own = {"sigma": "learned"} if "sigma" in likelihood.part.knobs else {}
-    head = hold(spec, seen, make_head(spec, Chosen(likelihood.part, own)))
+    head = hold(spec, observation, make_head(spec, Chosen(likelihood.part, own)))
     model = gaussian_vae(
         networks.MLP(spec.shape, 2 * latent, (hidden,), "tanh", spec.rules > 1),
         networks.MLP((latent,), head.features, (hidden,), "tanh"),
         latent,
         head,
-        observation=seen,
+        observation=observation,
     )
     with torch.no_grad():
         for parameter in model.parameters():
@@ -89,7 +89,7 @@ def kingma2013(
     # the paper's prior N(0, I) on the weights: subtracting log N(theta; 0, I) / N from the mean loss adds the gradient
     # theta / N, which is a weight decay of 1 / N
     defaults = Defaults("adagrad", 0.02, 100, "constant", weight_decay=1 / spec.n, epochs=100)
-    return Composition(model, ELBO(), seen, defaults)
+    return Composition(model, ELBO(), observation, defaults)
 
 
 @recipe("unit-gaussian", "ethanluoyc/pytorch-vae, vae.py")
@@ -101,7 +101,7 @@ def unit_gaussian(
     decoder_hidden: Annotated[tuple[int, ...], Knob("widths of the decoder's layers", low=1)] = (512,),
 ) -> Composition:
     """A Gaussian likelihood with unit variance and a tanh on its mean; pixels in [-0.5, 0.5], ReLU layers."""
-    complete(spec, "unit-gaussian")
+    check_complete(spec, "unit-gaussian")
     head = heads.Gaussian(spec.shape, "unit", squash="tanh")
     model = gaussian_vae(
         networks.MLP(spec.shape, 2 * latent, hidden, "relu", spec.rules > 1),
@@ -120,7 +120,7 @@ def linear(
     latent: Annotated[int, Knob("number of latents, below the number of data dimensions", low=1)] = 10,
 ) -> Composition:
     """Linear encoder and decoder, one learned sigma; the optimum is probabilistic PCA, found by gradient descent."""
-    complete(spec, "linear")
+    check_complete(spec, "linear")
     if latent >= spec.dims:
         raise ChoiceError(f"recipe 'linear' needs fewer latents than data dimensions: `latent` below {spec.dims}")
     # centring and one common scale do not change the class of models; reported numbers include the Jacobian

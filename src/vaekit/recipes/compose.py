@@ -41,7 +41,7 @@ def _space(spec: DataSpec, names: Mapping[str, str]) -> str:
 
 Prior = Annotated[
     Chosen,
-    Pick(PRIORS, "p(z); auto: N(0, I), or uniform on the sphere for posterior sphere", auto=_space, heading="Model"),
+    Pick(PRIORS, "p(z); auto: N(0, I), or uniform for the posterior sphere", auto=_space, heading="Model"),
 ]
 Posterior = Annotated[
     Chosen,
@@ -91,20 +91,19 @@ def compose(
 ) -> Composition:
     """The default: dense networks for vectors and small images, else convolutions; a likelihood that suits the data.
 
-    ELBO(x) = E_{q(z|x)}[log p(x|z)] - KL(q(z|x) || p(z)), with any compatible prior, posterior, likelihood and
-    objective.
+    ELBO(x) = E_{q(z|x)}[log p(x|z)] - KL(q(z|x) || p(z)). Each part, and the objective, can be replaced.
     """
     architecture = network.make(spec=spec, hidden=hidden, activation=activation.name)
     latent = latent if latent is not None else architecture.latent
-    seen, head, event, wrap = observe(spec, likelihood, observation)
+    x_observation, head, event, wrap = observe(spec, likelihood, observation)
     wanted = choose_condition(spec, condition)
     size = wanted.size if wanted else 0
     q_head = posterior.make(event=(latent,))
     check_prior(spec, prior, posterior, wanted, q_head.no_density)
     q = Conditional(wrap(architecture.encoder(event, q_head.features, latent, size)), q_head)
     px = Conditional(architecture.decoder(latent, head, size), head)
-    low, high = seen.x_range or (None, None)
-    made = prior.make(
+    low, high = x_observation.x_range or (None, None)
+    p_z = prior.make(
         event=(latent,),
         posterior=q,
         likelihood=px,
@@ -114,11 +113,11 @@ def compose(
         width=architecture.width,
         activation=activation.name,
     )
-    model = made if isinstance(made, Model) else VAE(made, q, px, size)
+    model = p_z if isinstance(p_z, Model) else VAE(p_z, q, px, size)
     loss = objective.make(n=spec.n, latent=latent)
-    if (corrupting := make_corruption(spec, corruption, seen)) is not None:
+    if (corrupting := make_corruption(spec, corruption, x_observation)) is not None:
         loss.corruption = corrupting
-    return Composition(model, loss, seen, architecture.defaults, partial(start, wrap=wrap), wanted)
+    return Composition(model, loss, x_observation, architecture.defaults, partial(start, wrap=wrap), wanted)
 
 
 def check_prior(

@@ -50,7 +50,7 @@ def hold(spec: DataSpec, observation: Observation, head: Head) -> Head:
 def adapt_inputs(spec: DataSpec, observation: Observation, head: Head) -> Adapted:
     """Adapt an observation, a head and the encoder's input to the data.
 
-        seen, head, event, wrap = adapt_inputs(spec, Standardised(spec.shape), Gaussian(spec.shape))
+        observation, head, event, wrap = adapt_inputs(spec, Standardised(spec.shape), Gaussian(spec.shape))
         posterior = Conditional(wrap(networks.MLP(event, 2 * latent)), Gaussian((latent,)))
 
     The encoder gets counts as log(1 + x) and categories one-hot. With missing values, the observation learns how often

@@ -163,8 +163,8 @@ def recipe(name: str, paper: str) -> Callable[[Callable[..., Composition]], Reci
     """
 
     def register(function: Callable[..., Composition]) -> Recipe:
-        made = Recipe(name, function, paper, package=package_of(function.__module__))
-        return RECIPES.put(name, made, origin_of(function))
+        entry = Recipe(name, function, paper, package=package_of(function.__module__))
+        return RECIPES.put(name, entry, origin_of(function))
 
     return register
 
@@ -180,8 +180,8 @@ def setting(name: str, base: Recipe, paper: str, text: str, **settings: Any) -> 
         settings: its defaults that differ from those of the function.
     """
     module = sys._getframe(1).f_globals["__name__"]
-    made = Recipe(name, base.function, paper, settings, inspect.cleandoc(text), package_of(module))
-    return RECIPES.put(name, made, module)
+    entry = Recipe(name, base.function, paper, settings, inspect.cleandoc(text), package_of(module))
+    return RECIPES.put(name, entry, module)
 
 
 def get_recipe(name: str) -> Recipe:

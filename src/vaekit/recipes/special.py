@@ -61,7 +61,7 @@ def _quantised(
     observation: Chosen,
 ) -> Composition:
     """The composition of a quantised VAE."""
-    seen, head, _, _ = _plain(spec, likelihood, observation)
+    x_observation, head, _, _ = _plain(spec, likelihood, observation)
     if positions is None and spec.kind not in ("image", "signal"):
         positions = max(1, min(16, spec.dims // 4))  # of a vector; images and signals have a grid of codes
     model = quantised_vae(
@@ -73,9 +73,9 @@ def _quantised(
         blocks=blocks,
         positions=positions,
         prior=lambda positions, codes: prior.make(positions=positions, codes=codes),
-        scale=seen.network_range,
+        scale=x_observation.network_range,
     )
-    return Composition(model, Quantised(), seen, USUAL, start)
+    return Composition(model, Quantised(), x_observation, USUAL, start)
 
 
 @recipe("vq", "van den Oord et al. 2017, arXiv:1711.00937")
@@ -171,17 +171,17 @@ def semi_supervised(
     known = sum(spec.class_counts) or spec.n
     if labelled is not None and labelled > known:
         raise ChoiceError(f"`labelled={labelled}` is more than the {known} training data that have a label")
-    usual = known if known < spec.n else max(classes, spec.n // 100)
-    count = labelled if labelled is not None else usual
+    default_count = known if known < spec.n else max(classes, spec.n // 100)
+    count = labelled if labelled is not None else default_count
     shares = class_frequencies(spec, class_prior, frequencies)
-    seen, head, event, wrap = observe(spec, likelihood, observation)
+    x_observation, head, event, wrap = observe(spec, likelihood, observation)
     model = m2(event, classes, latent, hidden, activation.name, head, shares, spec.rules > 1)
     for part in (model.classifier, model.posterior):
         part.net = wrap(part.net)  # type: ignore[arg-type]
     return Composition(
         model,
         SemiSupervised(alpha, count / spec.n),
-        seen,
+        x_observation,
         USUAL,
         start,
         targets=Targets(classes, count, label_seed),
@@ -239,12 +239,12 @@ def ladder(
     """
     if layers is not None and sum(layers) < 1:
         raise ChoiceError(f"`layers` must be numbers of layers with a sum of 1 or more, got {layers}")
-    seen, head, _, _ = _plain(spec, likelihood, observation)
-    model = top_down(spec.shape, head, layers, width, latent, blocks, values=seen.network_range)
+    x_observation, head, _, _ = _plain(spec, likelihood, observation)
+    model = top_down(spec.shape, head, layers, width, latent, blocks, values=x_observation.network_range)
     return Composition(
         model,
         ELBO(beta, warmup=warmup, free_bits=free_bits),
-        seen,
+        x_observation,
         replace(USUAL, clip=200.0),
         start,
     )
