@@ -564,10 +564,11 @@ def test_the_elbo_told_is_that_of_the_saved_weights(capsys):
     def record(elbo):
         return {"elbo": elbo, "rate": 1.0, "distortion": 2.0}
 
-    for patience, told in ((None, "-5.00"), (3, "-4.00")):
+    for patience, elbo in ((None, "-5.00"), (3, "-4.00")):
         config = {"arguments": {}, "training": {"patience": patience}, "valid": record(-5.0), "best": record(-4.0)}
-        _finished(SimpleNamespace(log=[], config={**config, "seconds": 1, "step": 2}), Path("r"))
-        assert told in capsys.readouterr().out
+        options = SimpleNamespace(patience=patience)
+        _finished(SimpleNamespace(log=[], options=options, config={**config, "seconds": 1, "step": 2}), Path("r"))
+        assert elbo in capsys.readouterr().out
 
 
 # --- what cannot be done ----------------------------------------------------------------------------------------
