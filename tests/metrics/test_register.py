@@ -200,7 +200,7 @@ def test_a_metric_that_needs_classes_or_factors_says_how_data_get_them(digits, t
     x = digits.data.events(digits.data.test[slice(0, 3)])
     assert "run's own data only" in METRICS["knn"].lacking(Measurement(digits, x))
     run = vk.fit(data, "vae", out=tmp_path / "run", **TINY)
-    with pytest.raises(ChoiceError, match=r"one folder per class, or a table with `label=COLUMN`"):
+    with pytest.raises(ChoiceError, match=r"or a table with `label=COLUMN`; of arrays, vk.from_arrays"):
         evaluate(run, metrics=["knn"])
     with pytest.raises(ChoiceError, match="`factor_names`"):
         evaluate(run, metrics=["mig"])

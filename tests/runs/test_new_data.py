@@ -648,7 +648,7 @@ def test_missing_values_are_imputed_by_a_run_that_knows_them(tmp_path):
 def test_rows_that_are_no_numbers_are_refused(graded, rows):
     """Complex ones would lose their imaginary parts."""
     with pytest.raises(DataError, match="the rows must hold real numbers"):
-        graded.score(rows, 2, labels=["low"] * 3)
+        graded.score(rows, samples=2, labels=["low"] * 3)
 
 
 def test_what_is_not_a_code_is_not_decoded(graded):

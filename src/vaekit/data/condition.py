@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vaekit.errors import ChoiceError
+from vaekit.utils.wording import in_python
 
 from .core import Column, Data, Split, cast, digest, listed
 
@@ -45,12 +46,15 @@ class Condition:
             label_names: names of the classes of the split's labels, if they have names.
 
         Raises:
-            ChoiceError: a row has no label or attribute, or one that is unknown to this run.
+            ChoiceError: the split has no labels, or a row has no label or attribute, or one unknown to this run.
         """
         if self.kind == "attributes" or self.column is not None:
             return self.encoded(self.carried(None, split.columns), rows=split.index)
         if split.label is None:
-            return self.encoded(np.full(len(split), ""), rows=split.index)
+            raise ChoiceError(
+                "these data have no labels, on which this run is conditional: read them with theirs "
+                f"(`label=COLUMN`{in_python(' or vk.from_arrays(x, label=y)')})"
+            )
         if label_names is None or tuple(label_names) == self.names:
             return self._one_hot(split.label, split.label, split.index)
         return self.encoded(named(split.label, label_names), rows=split.index)

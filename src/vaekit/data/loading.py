@@ -131,6 +131,13 @@ def load(
     )
 
 
+def data_of(source: Any) -> Data:
+    """`Data` as they are; a name or a path as `load` reads it, anything else as `from_arrays` does."""
+    if isinstance(source, Data):
+        return source
+    return load(source) if isinstance(source, str | Path) else from_arrays(source)
+
+
 def load_rows(source: Any, **given: Any) -> tuple[Array, list[str] | None, Array | None]:
     """All rows of a source in their order, without splits, for use with a trained model; one row suffices.
 

@@ -15,6 +15,7 @@ from vaekit.errors import DataError
 from vaekit.models.vae import Trace
 from vaekit.noise import Noise
 from vaekit.objectives.terms import has_closed_form, rate_per_dim
+from vaekit.utils.wording import in_python
 
 from .measurement import Array, Measurement, shared
 
@@ -160,7 +161,7 @@ def _two_classes(name: str, m: Measurement, y: Array | None, split: str) -> str 
     return (
         f"{name} needs two classes or more in the {split} data, and those of {m.run.data_identity[0]} have {have}: "
         "train on data with classes (an array named label in an npz file, one folder per class, or a table with "
-        "`label=COLUMN`)"
+        f"`label=COLUMN`{in_python('; of arrays, vk.from_arrays(x, label=y)')})"
     )
 
 

@@ -23,6 +23,7 @@ from vaekit.objectives import OBJECTIVES
 from vaekit.objectives.corruption import CORRUPTIONS
 from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Chosen
+from vaekit.utils.wording import in_python
 
 from .architectures import NETWORKS, by_size
 from .composition import Composition, DataSpec
@@ -165,9 +166,12 @@ def choose_condition(spec: DataSpec, name: str) -> Condition | None:
         )
     names = spec.classes if name == "label" else spec.attributes
     if not names:
+        given = "`table='attributes.csv'` beside a folder of images"
+        if name == "label":
+            given = f"`label=COLUMN`, {given}{in_python(', or vk.from_arrays(x, label=y)')}"
         raise ChoiceError(
             f"a model conditional on {'labels' if name == 'label' else 'attributes'} needs data that have them, and "
-            "these have none: name a column (`label=COLUMN`), give `table='attributes.csv'`, or use `recipe='vae'`"
+            f"these have none: read them with theirs ({given}), or use `recipe='vae'`"
         )
     return Condition(name, names)
 

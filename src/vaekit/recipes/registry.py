@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
-from vaekit.data.loading import load, option_types
+from vaekit.data.loading import from_arrays, load, option_types
 from vaekit.errors import ChoiceError
 from vaekit.options import Options
 from vaekit.utils.arguments import Argument
@@ -135,10 +135,10 @@ class Recipe:
 
     def _no_argument(self, name: str, known: Mapping[str, Any]) -> str:
         """The message for an argument that this recipe does not have."""
-        if name in (*inspect.signature(load).parameters, *option_types()):
-            return (
-                f"{name!r} is an option of reading data: pass it to vk.load(source, {name}=...) and its result to fit"
-            )
+        readers = {"vk.load(source": {*inspect.signature(load).parameters, *option_types()}}
+        readers["vk.from_arrays(x"] = {*inspect.signature(from_arrays).parameters}
+        if calls := [f"{call}, {name}=...)" for call, options in readers.items() if name in options]:
+            return f"{name!r} is an option of reading data: pass it to {' or '.join(calls)} and the result to fit"
         training = (f.name for f in dataclasses.fields(Options))
         return unknown(f"argument of {self.name}", name, [*known, *training])
 

@@ -16,6 +16,7 @@ from vaekit.objectives.elbo import Beta, Warmup
 from vaekit.objectives.semi import ALPHA, Alpha
 from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Chosen
+from vaekit.utils.wording import in_python
 
 from .composition import USUAL, Composition, DataSpec
 from .inputs import Adapted
@@ -166,7 +167,8 @@ def semi_supervised(
     if classes < 2:
         raise ChoiceError(
             f"recipe 'semi-supervised' needs labels of two classes or more, and these data have {classes or 'none'}: "
-            "name a column (`label=COLUMN`), or use `recipe='vae'`"
+            f"read them with their labels (`label=COLUMN`{in_python(' or vk.from_arrays(x, label=y)')}), or use "
+            "`recipe='vae'`"
         )
     known = sum(spec.class_counts) or spec.n
     if labelled is not None and labelled > known:

@@ -27,6 +27,7 @@ from vaekit.utils.files import is_writable, read_json, read_tensors, write_json
 from vaekit.utils.formerly import formerly
 from vaekit.utils.isolation import check_default_dtype
 from vaekit.utils.progress import say
+from vaekit.utils.wording import in_python
 
 from .configuration import Configuration, Metrics, check, options_of
 from .example import PLACE, place
@@ -176,9 +177,10 @@ class SavedRun(TrainedModel):
         where = stored["source"] if data is None else str(data)
         if where is None:
             given = "vk.from_arrays(x, label=y)" if self.spec.classes else "x"
+            by = in_python(f"pass them again by vk.open({str(self.path)!r}, data={given}), or ")
             raise DataError(
-                f"{self.path} was trained on arrays in memory, which a run does not store: pass them again by "
-                f"vk.open({str(self.path)!r}, data={given}), or save them as a .npy or .npz file and pass `data=PATH`"
+                f"{self.path} was trained on arrays in memory, which a run does not store: {by}save them as a .npy or "
+                ".npz file and pass `data=PATH`"
             )
         if data is None:
             check_source(where, self.path, sum(stored["n"].values()))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
-from vaekit.data import load
-from vaekit.data.core import Data
+from vaekit.data.loading import data_of
 from vaekit.errors import ChoiceError, RunError
 from vaekit.utils.files import write_json
 
@@ -24,7 +24,7 @@ EARLY = 500
 
 def study(
     name: str,
-    data: Data | str | Path | None = None,
+    data: Any = None,
     *,
     minutes: float = MINUTES,
     steps: int | None = None,
@@ -38,7 +38,7 @@ def study(
 
     Arguments:
         name: one of `STUDIES`.
-        data: a data set's name, a path or `Data`; by default the data set of the study.
+        data: a data set's name, a path, arrays, a frame or `Data`; by default the data set of the study.
         minutes: the time for the whole study: training, measuring and drawing.
         steps: training steps of each model, instead of as many as `minutes` allows; the results then do not depend on
             the speed of the machine. `minutes` still sets how many examples are measured.
@@ -54,8 +54,7 @@ def study(
     minutes = checked_minutes(minutes)
     if steps is not None and steps < 1:
         raise ChoiceError(f"`steps` must be 1 or more, got {steps}")
-    if not isinstance(data, Data):
-        data = load(str(data) if data is not None else chosen.data)
+    data = data_of(chosen.data if data is None else data)
     check_sizes(data, name)
     chosen.check(data)
     path = Path(out) if out is not None else Path(f"study-{name}-{data.name}.html")

@@ -29,7 +29,7 @@ from vaekit.utils.progress import Progress, Silent, is_interactive, progress_for
 from . import parallel
 from .cost import subnormals_as_zero
 from .loop import Trainer
-from .start import check_free, going_on, loaded, make_directory, new
+from .start import check_free, going_on, make_directory, new, new_data
 
 
 @undisturbed()
@@ -76,7 +76,7 @@ def train(
     _check_choices(exists, on_interrupt, resume, extend)
     asked = _asked(recipe, options or Options(), choices)
     if out is None:
-        data = data if isinstance(data, Data) else loaded(data)
+        data = new_data(data)
         out = default_out(data.name, "own" if isinstance(recipe, Composition) else recipe or "vae")
     path, own = checked_path(out), recipe if isinstance(recipe, Composition) else None
     resumes = resume or extend or (exists == "resume" and (path / "run.json").exists())

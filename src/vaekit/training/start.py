@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from vaekit.data import from_arrays, load
 from vaekit.data.condition import set_apart
 from vaekit.data.core import Data
+from vaekit.data.loading import data_of
 from vaekit.errors import ChoiceError, RunError
 from vaekit.objectives.schedules import unfinished
 from vaekit.recipes import get_recipe
@@ -128,7 +128,7 @@ def new(path: Path, data: Any, asked: Asked, *, replace: bool, init_from: str | 
         VaekitError: the data or a choice are not valid, or the directory cannot take a new run.
     """
     check_free(path, replace)
-    data = data if isinstance(data, Data) else loaded(data)
+    data = new_data(data)
     recipe = asked.recipe or "vae"
     data = set_apart(data, _condition_column(recipe, asked.choices))
     if isinstance(recipe, Composition):
@@ -238,11 +238,11 @@ def _condition_column(recipe: str | Composition | None, choices: dict[str, Any])
     return choices.get("condition")
 
 
-def loaded(source: Any) -> Data:
+def new_data(source: Any) -> Data:
     """The data of a new run."""
     if source is None:
         raise ChoiceError("fit needs data: a name, a path, arrays or Data")
-    return load(source) if isinstance(source, str | Path) else from_arrays(source)
+    return data_of(source)
 
 
 def _loaded_again(source: Any, path: Path, config: Configuration, way: str) -> Data:

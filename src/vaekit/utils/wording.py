@@ -18,6 +18,11 @@ def worded(text: str) -> str:
     return text if change is None else change(text)
 
 
+def in_python(text: str) -> str:
+    """`text`, which tells what to write in Python alone; empty inside a `wording`, as while the command line runs."""
+    return text if _worded.get() is None else ""
+
+
 @contextlib.contextmanager
 def wording(change: Callable[[str], str]) -> Iterator[None]:
     """Apply `change` to every text that is shown inside this context."""
