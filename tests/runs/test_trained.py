@@ -113,18 +113,14 @@ def test_users_get_a_run_and_training_returns_what_lies_below_it(run, tmp_path):
 def test_earlier_calls_give_the_same_and_say_what_to_write(run):
     new = vk.from_arrays(blobs(60)).test[:4]
     for earlier, present, written in [
-        (lambda: run.score("test", samples=3, n=4), lambda: run.score("test", samples=3, n=4), "samples=3, n=4"),
+        (lambda: run.score("test", 3, 4), lambda: run.score("test", samples=3, n=4), "samples=3, n=4"),
         (
-            lambda: run.encode("test", n=2, sample=True, seed=5),
+            lambda: run.encode("test", 2, True, 5),
             lambda: run.encode(n=2, sample=True, seed=5),
             "n=2, sample=True, seed=5",
         ),
         (lambda: run.encode(what=new), lambda: run.encode(data=new), r"data=\.\.\."),
-        (
-            lambda: run.sample(2, temperature=0.5, noise=False, seed=7),
-            lambda: run.sample(2, temperature=0.5, seed=7),
-            "temperature=0.5",
-        ),
+        (lambda: run.sample(2, 0.5, False, 7), lambda: run.sample(2, temperature=0.5, seed=7), "temperature=0.5"),
         (lambda: run.kl_per_latent(10), lambda: run.kl_per_latent(n=10), "n=10"),
     ]:
         with pytest.warns(DeprecationWarning, match=f"give these arguments by name: .*{written}") as seen:
