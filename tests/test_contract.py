@@ -1,4 +1,4 @@
-"""What every recipe owes its users, whatever its parts."""
+"""The contract that every recipe fulfils, whatever its parts."""
 
 import copy
 import json

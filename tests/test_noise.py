@@ -1,4 +1,4 @@
-"""Keyed noise: its distribution, its independence, and that it depends on nothing but its key."""
+"""Keyed noise: its distribution, its independence, and that it depends only on its key."""
 
 import itertools
 import math
@@ -128,7 +128,7 @@ def test_fresh_noise_follows_torch_seed():
 
 @needs_compiler
 def test_compiled_bits_are_the_eager_bits():
-    """An odd width sends the arange through a strided, vectorised loop; 1 and 20 leave a rest or are nothing else."""
+    """Widths that take different code paths: odd ones a strided vectorised loop; 1 and 20 have a remainder of it."""
     widths = (1, 20, 33)
 
     def bits(base, rows):

@@ -1,4 +1,4 @@
-"""The estimator: scikit-learn's own checks, a pipeline, a search, and that it is the run it says it is."""
+"""The estimator: scikit-learn's own checks, a pipeline, a grid search, and equality with an ordinary run."""
 
 import copy
 import gc

@@ -24,7 +24,7 @@ STEPS = {
 
 
 def made(name, dims, context=0, dtype=torch.float64, spread=0.5):
-    """A step whose weights are far from its start."""
+    """A step whose weights are far from their initial values."""
     torch.manual_seed(0)
     step = STEPS[name](dims, context).double()
     with torch.no_grad():
@@ -144,7 +144,7 @@ def test_float32_has_finite_gradients_far_out_and_at_the_knots(name):
 
 
 def flow(name="spline 0", dims=2, batch=(), spread=0.3, dtype=torch.float64) -> Flow:
-    """Two steps of a kind with a scale and a shift, given a context a datum where there are data."""
+    """Two steps of this kind, then a scale and a shift; with data, each datum has its own context."""
     other = {"spline 0": "spline 3", "affine 0": "affine 1", "autoregressive": "backwards"}[name]
     h = numbers(*batch, CONTEXT, seed=5, dtype=dtype) if batch else None
     steps = [made(n, dims, CONTEXT if batch else 0, dtype, spread).bind(h) for n in (name, other)]
@@ -225,7 +225,7 @@ def test_the_centre_is_the_image_of_zero_and_what_is_left_at_temperature_zero():
 
 
 def test_a_density_keeps_the_weights_it_was_made_with():
-    """A frozen copy's density is asked after the copy is gone: its weights must still have no gradient then."""
+    """The density of a frozen copy is evaluated after the copy is gone; its weights must still get no gradient."""
     from vaekit.objectives import frozen
 
     class Made(torch.nn.Module):

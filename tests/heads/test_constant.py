@@ -1,4 +1,4 @@
-"""Elements that have one value in all training data: held at it, worth nothing, and an anomaly where they differ."""
+"""Elements that are constant in the training data: fixed, with log-density 0, and an anomaly where they differ."""
 
 import csv
 import json
@@ -42,7 +42,7 @@ def test_a_held_element_has_probability_one_at_its_value():
 
 
 def test_a_standardised_constant_comes_back_exactly_and_adds_no_units():
-    """0.1 is no number of float32, and the mean of many of them may be another: the value is kept, not measured."""
+    """float32 cannot represent 0.1, and a mean of many values may differ from it: the value is stored, not measured."""
     raw = torch.tensor([[1.0, 0.1], [3.0, 0.1], [8.0, 0.1]])
     seen = Standardised((2,))
     assert seen.hold([(1, float(raw[0, 1]))]) == {1: 0.0}
@@ -70,7 +70,7 @@ def test_a_standardised_constant_comes_back_exactly_and_adds_no_units():
     ],
 )
 def test_what_is_held(observation, spec, held):
-    """Not what its own density can express: yes and no, and counts that were all 0."""
+    """Elements whose density can express a constant are not fixed: two-valued columns, and counts that are all 0."""
     head = MixedHead(observation.columns) if isinstance(observation, MixedTable) else heads.Gaussian((3,), "shared")
     values = adapt_inputs(spec, observation, head).head.held
     assert {i: float(v) for i, v in enumerate(values) if not torch.isnan(v)} == held
@@ -125,7 +125,7 @@ def test_a_run_made_before_elements_were_held_stays_as_it_was(tmp_path, monkeypa
 
 
 def test_constant_numbers_of_arrays(tmp_path):
-    """Of arrays as of tables, with missing values as without."""
+    """For arrays and for tables, with and without missing values."""
     x = np.random.default_rng(2).normal(size=(80, 4)).astype(np.float32)
     x[:, 2] = -1.5
     for missing in ("refuse", "mask"):

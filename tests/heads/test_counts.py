@@ -24,7 +24,7 @@ N = 2000
 
 
 def single(value) -> np.ndarray:
-    """As float32 holds it: the input is known exactly, so what is measured is the arithmetic."""
+    """The value rounded to float32, so that the input is exact and only the error of the arithmetic is measured."""
     return np.float64(np.float32(value))
 
 
@@ -126,7 +126,7 @@ def test_r_and_the_mean_end_where_the_docstring_says():
 
 @pytest.mark.parametrize("likelihood", ["poisson", "negative-binomial"])
 def test_counts_of_ten_million_are_learned(likelihood, tmp_path):
-    """A Poisson variable of known rate: its own log p is the optimum, and 1 nat from it is near for 150 steps."""
+    """A Poisson variable with known rate: its own log p is the optimum, and 150 steps come within 1 nat of it."""
     rate = np.array([1e7, 3e6])
     x = np.random.default_rng(0).poisson(rate, (300, 2))
     run = vk.fit(

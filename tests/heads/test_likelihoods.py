@@ -255,7 +255,7 @@ ALL = {**REAL, **UNIT, **LEVELS, **COUNTING}
 
 
 def make(name, event, dtype=torch.float64):
-    """A head with learned numbers of its own away from where they start."""
+    """A head whose own parameters, if it has any, differ from their initial values."""
     head = ALL[name](event).to(dtype)
     g = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -307,7 +307,7 @@ def test_a_head_has_mass_one_and_its_moments(name):
 
 @pytest.mark.parametrize("event", [(2, 1, 1), (2, 1, 2), (2, 2)])
 def test_a_mixture_over_all_pictures_sums_to_one_and_is_the_formula(event):
-    """Every picture of 2 channels; the component is the pixel's, so the channels of one pixel are dependent."""
+    """All images of 2 channels; the channels of a pixel share a component, so they are dependent."""
     head = heads.LogisticMixtureHead(event, 5, 3)
     raw = raw_of(head, 1, spread=1.5)
     d = head(raw)
@@ -332,7 +332,7 @@ def test_a_mixture_over_all_pictures_sums_to_one_and_is_the_formula(event):
 
 
 def test_components_of_a_vector_are_its_elements_own():
-    """In a vector every element is a pixel: the whole is the product of its parts."""
+    """In a vector every element is a pixel, so the density is the product over elements."""
     head, one = heads.LogisticMixtureHead((4,), 5, 3), heads.LogisticMixtureHead((1,), 5, 3)
     raw = raw_of(head, 6)
     x = torch.randint(0, 5, (6, 4), generator=torch.Generator().manual_seed(1)).double()
@@ -428,7 +428,7 @@ def test_gradients_are_those_of_the_log_density(name):
 @pytest.mark.parametrize("event", [(3, 5, 7), (2, 3), (4,)])
 @pytest.mark.parametrize("name", ALL)
 def test_draws_are_the_same_in_any_batch(name, event):
-    """In float32, as in use; rows apart may round otherwise in the last bits of a product, so raw numbers are given."""
+    """In float32, as in practice. A network may round single rows differently, so raw numbers are passed directly."""
     head = make(name, event, torch.float32)
     raw = raw_of(head, 7, dtype=torch.float32)
     with torch.no_grad():
@@ -470,7 +470,7 @@ def test_real_draws_follow_the_density(name):
 
 
 def follows(x, p):
-    """Whether counts x (N,) may come of the probabilities p, cells of fewer than 5 joined."""
+    """Whether counts x (N,) are consistent with the probabilities p; cells with fewer than 5 expected are merged."""
     order = np.argsort(-p)
     p, seen = p[order], np.bincount(x, minlength=len(p))[order]
     cut = max(int((len(x) * p >= 5).sum()), 1)
@@ -539,7 +539,7 @@ def test_torchs_own_counts_and_gammas_are_keyed_too(d):
 
 
 def test_reparametrised_draws_carry_their_gradient():
-    """d E[x] / d theta of a mean known in closed form, over draws enough: 5 standard errors."""
+    """d E[x] / d theta from draws against the closed form, within 5 standard errors."""
     a, b = (torch.full((N, 1), v, dtype=torch.float64, requires_grad=True) for v in (0.7, 2.5))
     x = draw(D.Independent(Beta(a, b), 1), Noise.of(0, N))
     for g, exact in zip(torch.autograd.grad(x.sum(), [a, b]), (2.5 / 3.2**2, -0.7 / 3.2**2), strict=True):
@@ -590,7 +590,7 @@ def test_the_initial_bias_gives_the_moments_of_the_data_back(name):
 @pytest.mark.parametrize("scale", ["shared", "each"])
 @pytest.mark.parametrize("make_head", [heads.Gaussian, heads.LaplaceHead, heads.StudentTHead])
 def test_a_learned_number_starts_at_the_deviation_of_the_data(make_head, scale):
-    """The best of a constant Gaussian, and the same deviation of the others. Missing values do not count."""
+    """The optimum of a constant Gaussian; other heads have the same standard deviation. Missing values are ignored."""
     head = make_head((3,), scale=scale).double()
     x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor(
         [0.1, 0.3, 2]
@@ -611,7 +611,7 @@ def test_a_learned_number_starts_at_the_deviation_of_the_data(make_head, scale):
 @pytest.mark.parametrize("make_head", [heads.CategoricalHead, heads.LogisticMixtureHead])
 @pytest.mark.parametrize("event", [(3, 2, 2), (5,)])
 def test_the_initial_bias_of_levels(make_head, event):
-    """Far from the edges, which would clip; the categorical holds a hundredth of the uniform."""
+    """Far from the edges, where values would be clipped; the categorical head is mixed with 1% of the uniform."""
     g = torch.Generator().manual_seed(0)
     mean = 100 + 60 * torch.rand(event, generator=g, dtype=torch.float64)
     std = 5 + 10 * torch.rand(event, generator=g, dtype=torch.float64)
@@ -822,7 +822,7 @@ def test_every_head_trains_as_one_graph(name, monkeypatch):
 
 
 def test_a_convolutional_decoder_gives_a_mixture_its_numbers():
-    """35 numbers a pixel of three channels are 12 a channel, one of them unused."""
+    """35 numbers per pixel need 12 per channel with three channels, so one is unused."""
     head = heads.LogisticMixtureHead((3, 6, 5), 256, 5)
     assert (head.params, head.features) == (12, 12 * 90)
     d = head(networks.ConvDecoder(2, (3, 6, 5), head.params, (8, 8))(torch.zeros(4, 2)))

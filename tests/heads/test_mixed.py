@@ -242,7 +242,7 @@ def test_masked_gaussian_is_the_marginal():
     ids=lambda value: type(value).__name__,
 )
 def test_masked_parts_add_up_and_no_nan_reaches_a_gradient(head, x):
-    """For every head that factorises: what is there plus what is not there is the whole, in value and gradient."""
+    """For every head that factorises, observed and missing elements add up to the whole, in value and gradient."""
     masked = Masked(head)
     raw = raw_of(head, 2, dtype=torch.float32).requires_grad_()
     there = torch.rand(x.shape, generator=torch.Generator().manual_seed(2)) > 0.4
@@ -507,7 +507,7 @@ def test_support_must_agree():
 
 
 def table(path, n=120, seed=0, holes=0.0, cities=("Bern", "Lyon", "Rome"), extra=None):
-    """A table whose columns hang together; `cities` are written in the order given, `extra` in row 0."""
+    """A table with dependent columns; `cities` are written in the given order, `extra` in row 0."""
     rng = np.random.default_rng(seed)
     kind = rng.integers(0, 3, n)
     rows = [
@@ -588,7 +588,7 @@ def test_a_table_from_the_file_to_the_score(tmp_path, missing):
 
 
 def test_a_two_valued_column_keeps_the_codes_of_the_run(tmp_path):
-    """The gap this closes: a later table of "m" alone, or of "m" and "x", was coded by its own alphabet."""
+    """A regression test: a later table with only "m", or with "m" and "x", was coded by its own categories."""
     path = table(tmp_path / "a.csv")
     run = vk.fit(load(path), composition_for(load(path)), out=tmp_path / "run", steps=1, **QUIET)
     for cells, codes in ((["m", "m"], [1, 1]), (["m", "f"], [1, 0]), (["f"], [0])):

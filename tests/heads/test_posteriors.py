@@ -89,7 +89,7 @@ def test_a_draw_does_not_depend_on_the_batch(name):
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("size", [0.0, 1.0, 30.0])
 def test_float32_gradients_are_finite(name, size):
-    """With all raw numbers zero as with large ones; of a draw, its density, and the density at a given z."""
+    """With raw numbers of zero and large ones: gradients of a draw, of its density, and of the density at a fixed z."""
     head = made(name, 6, torch.float32)
     numbers = (size * raw(head, 500, dtype=torch.float32)).requires_grad_()
     prior = UniformSphere((6,))() if name == "sphere" else StandardNormal((6,))()
@@ -119,7 +119,7 @@ def test_low_precision_numbers_make_a_float32_density(name):
 
 @pytest.mark.parametrize("name", HEADS)
 def test_a_frozen_copy_knows_the_gradient_of_z_alone(name):
-    """What DReG asks: log q at a z, its own weights held, also after the copy has been called."""
+    """DReG needs log q at any z with the weights of q held constant, also after the copy has been called."""
     head = made(name, 3)
     posterior = Conditional(networks.MLP((4,), head.features, ()), head).double()
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -164,7 +164,7 @@ def test_full_covariance_draws_have_its_moments():
 
 
 def test_every_number_of_a_full_covariance_has_one_place():
-    """Each raw number moves one element of the mean or one of the factor, and no two the same."""
+    """Each raw number changes exactly one element of the mean or of the factor, each a different one."""
     head = FullCovariance((5,)).double()
     base = raw(head, 1)[0]
 
@@ -368,7 +368,7 @@ def posterior(head) -> Conditional:
 
 
 def composition(name) -> Composition:
-    """Each prior and each posterior once, as small as can be: a compilation's time goes by its kernels."""
+    """Each prior and each posterior once, as small as possible: compilation time depends on the number of kernels."""
     torch.manual_seed(0)
     plain = posterior(heads.Gaussian((2,), "learned"))
     normal = StandardNormal((2,))

@@ -16,7 +16,7 @@ from vaekit.training.prepare import piled_up
 
 
 def binary(dtype=np.uint8):
-    """Images of zeros and ones of 255 alone, half of each pixel's rows."""
+    """Images with values 0 and 255 only, each in half of the rows of a pixel."""
     x = (np.random.default_rng(0).uniform(size=(80, 4, 4)) < 0.5) * np.uint8(255)
     return x if dtype == np.uint8 else (x / 255).astype(dtype)
 

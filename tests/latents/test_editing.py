@@ -30,7 +30,7 @@ def test_direction_without_others_is_the_difference_of_means(rng):
 
 
 def test_balance_takes_out_what_only_comes_along(rng):
-    """Codes made of two effects whose attributes occur together: each direction is its own effect alone."""
+    """Codes with two effects whose attributes are correlated: each direction contains only its own effect."""
     a = rng.random(500) < 0.5
     b = np.where(rng.random(500) < 0.9, a, ~a)
     effects = np.array([[1.0, 0, 2], [0, 3.0, 0]])

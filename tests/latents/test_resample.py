@@ -1,4 +1,4 @@
-"""Densities fitted to the codes of a run: what they are fitted to, what they say, what is kept and what is refused.
+"""Densities fitted to the codes of a run: the codes, the values, what is stored and what is refused.
 
 The runs here have posteriors of a known form, so that their codes are known: data on a ring, encoded as they are.
 """
@@ -81,7 +81,7 @@ def as_they_are(posterior: Head | None = None, dims: int = 2) -> vk.Composition:
 
 
 def run_of(tmp_path, x, composition=None, name="run", **choices) -> vk.Run:
-    """A run whose weights are those of the composition: one step of no length."""
+    """A run with the weights of the composition: it is trained for one step with a learning rate near 0."""
     return vk.fit(x, composition or as_they_are(), out=tmp_path / name, steps=1, lr=1e-12, **choices, **QUIET)
 
 
@@ -329,7 +329,7 @@ def test_latents_of_other_weights_are_fitted_anew(run):
 
 @pytest.mark.parametrize("name", list(FEW))
 def test_a_fit_that_was_stopped_is_begun_again(run, monkeypatch, name):
-    """Stopped between two of its files, whether there was an earlier fit or not: never half of one."""
+    """If storing stops between two files, no partial fit is found, whether there was an earlier fit or not."""
     for before in (None, 3):
         if before:
             run.fit_latents(name, steps=before, refit=True)
@@ -371,7 +371,7 @@ def test_damaged_files(run, name):
 
 @pytest.mark.parametrize("name", list(FEW))
 def test_a_run_that_cannot_be_written_is_sampled_all_the_same(tmp_path, run, name, capsys):
-    """With the very codes that a writable one gives; the density is fitted once for each `Run` object."""
+    """A read-only run gives the same codes as a writable one; the density is fitted once per `Run` object."""
     steps = FEW[name]
     writable = shutil.copytree(run.path, tmp_path / "writable")
     wanted = vk.open(writable, model=as_they_are(), data=run.data).fit_latents(name, steps=steps).sample(5)

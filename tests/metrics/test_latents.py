@@ -1,4 +1,4 @@
-"""One numbering and one count of latents, wherever they are shown."""
+"""Latents have the same numbers and the same count wherever they are shown."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A metric in one file of another package, as CONTRIBUTING.md says, is known wherever metrics are."""
+"""A metric in one file of another package, as in CONTRIBUTING.md, is available wherever metrics are."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Models of several latent layers against closed forms and quadrature, and walks that agree with each other."""
+"""Models with several latent layers against closed forms and quadrature; encode, decode and trace agree."""
 
 import math
 
@@ -153,7 +153,7 @@ def test_a_chain_of_three_layers_walks_in_order():
 
 
 def awake(model: TopDown, seed: int = 0, by: float = 0.3) -> TopDown:
-    """The model with what starts at zero made random, so that posterior, scale and state all matter."""
+    """The model with random values for weights that start at zero, so that posterior, scale and state all matter."""
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():
@@ -341,7 +341,7 @@ def steps(model, raw, observation, rule="adamw", compiled=False, **settings):
 
 
 def test_training_it_finds_out_where_a_patch_is():
-    """A 3 x 3 patch in one of 36 places: log p(x) is -3.6 at best; independent pixels reach -24.4."""
+    """A 3 x 3 patch at one of 36 positions: log p(x) is -3.6 at best; independent pixels reach -24.4."""
     torch.manual_seed(0)
     event = (1, 8, 8)
     place = torch.randint(0, 6, (200, 64, 2), generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Priors against scipy, explicit sums and quadrature; that they start where they say. Steps: `test_posteriors`."""
+"""Priors against scipy, explicit sums and quadrature; their initial values. Training steps are in `test_posteriors`."""
 
 import math
 
@@ -53,7 +53,7 @@ def explicit(d: GaussianMixture, z: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("scale", [5.0, 0.5, 0.05, 0.0025])
 @pytest.mark.parametrize("dims", [1, 3, 40])
 def test_a_mixture_equals_scipy_also_in_float32(scale, dims):
-    """Down to the floor of scales, where a float32 product would be off by whole nats."""
+    """Down to the lower bound of scales, where a float32 product would be wrong by whole nats."""
     d = mixture(50, dims, scale=scale, dtype=torch.float32)
     z = draw(d, Noise.of(0, 20), 5)
     exact = explicit(d, z)
@@ -186,7 +186,7 @@ def test_vamp_is_the_mixture_of_its_posteriors():
 
 
 def test_vamp_shares_the_posterior_with_its_model():
-    """It is trained through the prior too, but is the model's alone: a step leaves its parameters parameters."""
+    """The posterior is also trained through the prior, but only the model registers it: its parameters stay parameters."""
     posterior = encoder()
     model = VAE(Vamp(posterior, EVENT, 5, 0.0, 1.0), posterior, encoder())
     alone = VAE(StandardNormal((2,)), posterior, encoder())

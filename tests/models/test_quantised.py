@@ -43,7 +43,7 @@ IMAGE = (3, 10, 7)
 
 
 def shaken(module: nn.Module, seed: int = 5, by: float = 0.5) -> nn.Module:
-    """With every weight moved, so that nothing is zero or even by its start."""
+    """The module with random changes of all weights, so that none keeps an initial value of zero."""
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in module.parameters():
@@ -60,7 +60,7 @@ def prior_net(kind, positions, codes, seed=0):
 
 
 def small(quantiser="vq", event=(1, 6, 5), seed=0, **choices):
-    """A small model with a shaken prior; `quantiser` is vq, gradient or fsq."""
+    """A small model with random weights in its prior; `quantiser` is vq, gradient or fsq."""
     torch.manual_seed(seed)
     head = heads.Bernoulli(event)
     if quantiser == "fsq":
@@ -187,7 +187,7 @@ def test_running_means_equal_their_closed_form_on_fixed_choices():
 
 
 def test_running_means_of_shares_do_not_depend_on_how_a_batch_is_cut():
-    """The mean over the parts, weighted by their rows, is the whole: what several processes rely on."""
+    """The mean over parts of a batch, weighted by their rows, equals the whole batch, as several processes need."""
     torch.manual_seed(0)
     whole = VectorQuantiser(16, 2, decay=0.8, restart=0.5).double()
     parts = [VectorQuantiser(16, 2, decay=0.8, restart=0.5).double() for _ in range(2)]
@@ -264,7 +264,7 @@ def test_a_batch_smaller_than_the_codebook_restarts_it_over_several_steps():
 
 
 def test_an_entry_restarted_goes_on_learning_by_gradients():
-    """Its place is a buffer's and a parameter's sum: what the parameter moves by, the entry moves by."""
+    """An entry is the sum of a buffer and a parameter, so it moves by the change of the parameter."""
     quantiser, e = dying(decay=None)
     for step in range(170):
         quantiser.learn(Coded(quantiser(e)), Noise.of(step, len(e)))
@@ -533,7 +533,7 @@ def test_a_point_elsewhere_has_no_probability():
 
 
 def test_the_elbo_bounds_the_log_evidence_summed_over_all_codes():
-    """log p(x) = log sum_c P(c) p(x | c), by enumeration; over all x both are what they must be."""
+    """log p(x) = log sum_c P(c) p(x | c), by enumeration; p(x) sums to 1 over all x."""
     torch.manual_seed(0)
     event = (5,)
     model = quantised_vae(event, heads.Bernoulli(event), VectorQuantiser(3, 2), positions=3, hidden=(6,)).double()
@@ -569,7 +569,7 @@ def test_what_is_said_of_a_datum_does_not_depend_on_the_others(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_of_a_batch_is_the_mean_of_its_datas_own(kind):
-    """Neither the batch's size nor the company changes what a datum costs: commitment and codebook loss included."""
+    """The loss of a datum, commitment and codebook loss included, does not depend on the rest of its batch."""
     model = small(kind).double().eval()
     x = pixels(9, dtype=torch.float64)
     objective = Quantised().eval()

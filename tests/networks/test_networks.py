@@ -1,4 +1,4 @@
-"""Networks from shapes: what they put out, what they cost, and where they start."""
+"""Networks from shapes: their outputs, their cost, and their initial values."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_convolutions_take_any_shape_with_any_leading_axes(event, blocks, direct
 
 @pytest.mark.parametrize("most", [10**6, 20])
 def test_what_is_beside_the_convolutions_is_linear(most, monkeypatch):
-    """DirectIn and DirectOut are affine maps, of small images or large; the last starts at nought, for locations."""
+    """DirectIn and DirectOut are affine maps for small and large images; DirectOut starts at zero, for locations."""
     monkeypatch.setattr(convolutional, "DIRECT", most)
     torch.manual_seed(0)
     for event in EVENTS:
@@ -82,7 +82,7 @@ def test_what_is_linear_reaches_the_first_features_alone():
 
 @pytest.mark.parametrize("condition", ["none", "label"])
 def test_the_dense_layer_is_centred_on_what_the_encoder_sees(condition):
-    """It sees bytes as -1..1, whatever else it is given beside them."""
+    """The network gets bytes rescaled to -1..1, with or without further inputs."""
     spec = DataSpec("image", (3, 8, 8), 40, (0.0, 255.0), True, classes=("a", "b"))
     made = get_recipe("conv")(spec, latent=4, hidden=(4,), condition=condition)
     x = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(0)).float()
@@ -93,7 +93,7 @@ def test_the_dense_layer_is_centred_on_what_the_encoder_sees(condition):
 
 
 def test_every_output_is_reached_by_the_code_and_every_weight_by_the_output():
-    """Odd sizes are cropped: nothing must be left a constant."""
+    """Odd sizes are cropped; every output must depend on the input."""
     for event in EVENTS:
         decoder = networks.ConvDecoder(3, event, 1, (8, 12), 1)
         z = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
@@ -118,7 +118,7 @@ def test_a_decoder_costs_less_than_a_third_of_convolving_after_upsampling():
 
 
 def test_its_layers_keep_the_size_of_what_goes_through():
-    """The deviation after each level stays of the order of 1: the taps an output really sums set the weights."""
+    """The standard deviation stays near 1 at each level: weights are initialised for the taps that an output sums."""
     torch.manual_seed(0)
     layer = networks.doubling(64, 32, 2)
     h = layer(torch.randn(8, 64, 8, 8))

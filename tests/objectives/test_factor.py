@@ -1,4 +1,4 @@
-"""FactorVAE: who learns from what, the shuffle, and a critic that finds a total correlation known in closed form."""
+"""FactorVAE: the gradients of each group, the shuffle, and a critic that estimates a known total correlation."""
 
 import math
 
@@ -196,7 +196,7 @@ def trained(model: VAE, steps: int = 400, rows: int = 400) -> float:
 
 
 def test_a_trained_critic_finds_the_total_correlation():
-    """q(z) of two clusters at (m, m) and (-m, -m), whose total correlation is quadrature's; and of one, with none.
+    """q(z) of two clusters at (m, m) and (-m, -m), with total correlation by quadrature; and of one cluster, with none.
 
     20,000 codes leave an error of 0.01 in the mean logit; the rest of the tolerance is for what is not learned yet.
     """

@@ -1,4 +1,4 @@
-"""Objectives: their losses and gradients against closed forms, each other and definitions; who is reached by what."""
+"""Objectives: losses and gradients against closed forms, each other and definitions; the gradients of each group."""
 
 import math
 
@@ -148,7 +148,7 @@ def test_losses_have_the_same_values_where_nothing_is_differentiated(name):
 
 @pytest.mark.parametrize("name", ["free bits", "constrained", "dreg", "piwae", "wake-sleep", "autoencoder"])
 def test_a_whole_step_is_one_graph(name, monkeypatch):
-    """Slopes taken inside a loss and penalties on gradients too. Captured and run by torch, without a C++ compiler."""
+    """Includes losses that contain gradients, and gradient penalties. Run by torch, without a C++ compiler."""
     real = torch.compile
     monkeypatch.setattr(
         torch, "compile", lambda f, **more: real(f, backend="aot_eager", fullgraph=True, options=None, dynamic=False)
@@ -262,7 +262,7 @@ def test_corruptions_by_name():
 
 
 def test_validation_and_scores_never_see_corrupted_data(tmp_path):
-    """Two runs that train nothing to speak of, one of them on x no encoder could use."""
+    """Two runs that hardly train, one of them on an x that no encoder can use."""
     found, trained = {}, {}
     for name, spoil in (("clean", None), ("spoilt", GaussianNoise(100.0))):
         world = LinearGaussian(dtype=torch.float32)
@@ -314,7 +314,7 @@ def test_free_bits_leave_the_kl_of_weak_dimensions_alone(analytic):
 
 
 def test_free_bits_count_by_the_mean_of_the_batch_not_by_the_datum():
-    """KLs of 0 and 2 nats at two data are one nat: nothing to lift, where a maximum a datum would add half a nat."""
+    """KLs of 0 and 2 nats average to one nat, so nothing is added; a maximum per datum would add half a nat."""
     p = D.Independent(D.Normal(torch.zeros(1), torch.ones(1)), 1)
     q = D.Independent(D.Normal(torch.tensor([[0.0], [2.0]]), torch.ones(2, 1)), 1)
     trace = Trace((Latent(draw(q, Noise.of(0, 2)), q, p),), q)
@@ -369,7 +369,7 @@ def train(model, objective, steps, x, lr=5e-3):
 
 @pytest.mark.parametrize(("on", "share"), [("rate", 0.7), ("rate", 1.2), ("distortion", 0.8), ("distortion", 1.2)])
 def test_the_constraint_is_met_at_convergence(on, share):
-    """Tighter than the plain optimum, the multiplier is above 1, looser it is below; the held part is on target."""
+    """With a target tighter than the plain optimum the multiplier exceeds 1, else it is below; the target is reached."""
     world = LinearGaussian()
     for p in world.model.likelihood.parameters():
         p.requires_grad_(False)
@@ -409,7 +409,7 @@ def test_the_losses_of_a_constraint():
 
 @pytest.mark.parametrize(("target", "end"), [(1e-9, 1e6), (1e9, 1e-6)])
 def test_a_multiplier_with_no_answer_stays_within_its_limits(target, end):
-    """A rate of almost nothing is out of reach for a model that hardly learns, one of 1e9 is no constraint at all."""
+    """A rate near 0 is out of reach for a model that hardly learns, and one of 1e9 is no constraint."""
     world = spoilt()
     x = world.data(20)
     objective = Constrained("rate", target, multiplier_lr=1.0)
@@ -597,7 +597,7 @@ def test_wake_sleep_rests_where_model_and_posterior_are_exact():
 
 
 def test_wake_sleep_by_hand():
-    """Wake on the data's own draws, sleep on x drawn by the likelihood from z drawn by the prior."""
+    """Wake uses draws of q(z | x) for data; sleep uses z from the prior and x from the likelihood."""
     world = spoilt()
     m, x = world.model, world.data(12)
     losses, stats = WakeSleep()(m, Batch(x, Noise.of(4, 12)), STEP)

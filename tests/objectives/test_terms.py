@@ -113,7 +113,7 @@ def test_streamed_weights_equal_those_held_together(cuts):
 
 
 def test_an_analytic_rate_in_the_weights_would_overshoot_and_ours_do_not():
-    """log 1/K sum_k p(x|z_k) e^-KL is no bound: on this model it lands above the exact log p(x), ours on it."""
+    """log 1/K sum_k p(x|z_k) e^-KL is not a bound: here it exceeds the exact log p(x), and ours equals it."""
     world = LinearGaussian(sigma=1.0)
     world.spoil(shift=0.1, widen=1.2)
     x, k = world.data(200), 2000

@@ -81,7 +81,7 @@ def parameters(latent: Latent):
 
 
 def test_a_single_batch_is_not_the_enumeration():
-    """Else the test of unbiasedness would say nothing."""
+    """The test of unbiasedness needs this."""
     model = random_table(6, 2, seed=2)
     whole = latent_of(model, batch(6))
     part = Latent(whole.z[:3], D.Independent(D.Normal(*(t[:3] for t in parameters(whole))), 1), whole.p)
@@ -202,7 +202,7 @@ def test_the_loss_weighs_the_parts_and_the_record_does_not():
 
 
 def test_the_penalty_falls_by_following_its_gradient_and_the_total_correlation_with_it():
-    """All mass on one line to begin with: the enumerated TC must go down."""
+    """All mass starts on one line; the enumerated total correlation must decrease."""
     mean = torch.linspace(-2, 2, 10, dtype=torch.float64)[:, None].expand(10, 2)
     model = table(mean, torch.full((1, 1), 0.3))
     objective = TotalCorrelation(10, 0.0, 1.0, 0.0)

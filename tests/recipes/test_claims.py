@@ -1,4 +1,4 @@
-"""What the text of each recipe says is what its settings do."""
+"""Each recipe does what its description says."""
 
 import inspect
 import math
@@ -309,7 +309,7 @@ DEFAULTS = {
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_an_objective_keeps_its_options_and_their_defaults(name):
-    """Runs that were trained with them unnamed are rebuilt from them."""
+    """Old runs, whose run.json does not name these choices, are rebuilt with them."""
     declared = {knob: argument.default for knob, argument in objectives.OBJECTIVES[name].knobs.items()}
     assert declared == DEFAULTS[name]
 
@@ -386,7 +386,7 @@ def test_labels_of_the_training_rows_are_counted():
 
 
 def rebuilt(recipe, spec, **arguments):
-    """As a run.json from before `rules`, class counts and a decoder's decay would have it built."""
+    """The composition that a run.json from before `rules`, class counts and `decoder_decay` describes."""
     stored = spec.as_json()
     for later in ("rules", "class_counts"):
         del stored[later]

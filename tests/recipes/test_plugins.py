@@ -1,4 +1,4 @@
-"""What CONTRIBUTING says of new parts, carried out word for word in a package that is not vaekit's."""
+"""The instructions of CONTRIBUTING for new parts, carried out in a package other than vaekit."""
 
 import contextlib
 import io
@@ -107,7 +107,7 @@ def test_what_a_part_declares_wrongly_is_refused_when_it_is_registered():
     register = Register("prior", {"event": "shape of the latents"})
 
     def unknown(event, colour):
-        """A parameter that nobody gives."""
+        """A parameter without a default that no caller passes."""
 
     with pytest.raises(ChoiceError, match=r"`colour` has no default.*Knob.*event"):
         register.add("a", "")(unknown)

@@ -1,4 +1,4 @@
-"""Recipes: whatever is composed trains, or is refused before training with the reason and a remedy."""
+"""Recipes: every composition trains, or is refused before training with the reason and a remedy."""
 
 import itertools
 import re
@@ -222,7 +222,7 @@ def test_named_recipes_are_settings_of_the_general_one():
 
 @pytest.mark.parametrize("prior", [p for p in PRIORS if p != "sphere"])
 def test_importance_weights_never_use_a_closed_form(prior):
-    """With KL(q || p) in place of log q - log p the weights of one datum would all share it."""
+    """With KL(q || p) instead of log q - log p, all weights of one datum would contain the same term."""
     composition = small(prior)
     x = batch(composition).x
     trace = composition.model.trace(x, k=4, noise=Noise.of(3, len(x)))
