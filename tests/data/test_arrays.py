@@ -417,3 +417,10 @@ def test_a_path_that_a_run_could_not_store_is_refused(tmp_path):
     np.save(tmp_path / os.fsdecode(b"caf\xe9") / "x.npy", random(9, 3))
     with pytest.raises(DataError, match=r"caf\\xe9/x\.npy is not UTF-8"):
         load(tmp_path / os.fsdecode(b"caf\xe9") / "x.npy")
+
+
+def test_missing_values_and_rows_without_any_are_counted():
+    x = np.random.default_rng(0).normal(size=(15, 4))
+    assert from_arrays(x, missing="mask").notes == ()
+    x[3], x[5, 1] = np.nan, np.nan
+    assert from_arrays(x, missing="mask").notes == ("5 of 60 values are missing", "1 row without any value")

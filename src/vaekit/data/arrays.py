@@ -222,7 +222,17 @@ def _values(x: Any, kind: Kind, source: Source, name: str, masked: bool) -> tupl
             masked, notes = False, (*notes, f"no value is missing: {x.dtype} cannot hold nan")
     for start, block in blocks(x, double=double) if source.schema else ():
         check_columns(source.schema, block, name, start)
-    return x, double, masked, notes
+    return x, double, masked, (*notes, *(_on_missing(x, double, bool(source.schema)) if masked else ()))
+
+
+def _on_missing(x: Any, double: bool, counted_before: bool) -> list[str]:
+    """Notes on the number of missing values and of rows without any value."""
+    missing = empty = 0
+    for _, block in blocks(x, double=double):
+        gaps = np.isnan(block).reshape(len(block), -1)
+        missing, empty = missing + int(gaps.sum()), empty + int(gaps.all(1).sum())
+    notes = [] if counted_before or not missing else [f"{missing:,} of {math.prod(x.shape):,} values are missing"]
+    return notes + ([f"{counted(empty, 'row')} without any value"] if empty else [])
 
 
 def tidy(x: Any, name: str) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vaekit.data.core import Data, listed
-from vaekit.data.observation import Grey
+from vaekit.data.observation import Grey, Standardised
 from vaekit.densities.mixed import DIFFERS
 from vaekit.errors import ChoiceError, TrainingError
 from vaekit.heads import ContinuousBernoulliHead, LocationScale
@@ -118,4 +118,29 @@ def piled_up(data: Data, composition: Composition) -> str | None:
         f"{share:.0%} of the values are exactly the lowest or the highest: a density of learned sharpness rises there "
         f"to its limit (about {5 if sharp else 7} nats per value), so log p(x) grows as long as one trains; "
         "`observation='dequantised'` or `likelihood='discretised-logistic'` has no such limit to climb to"
+    )
+
+
+EXTREME = 100
+"""A standard deviation of so many times the range of the middle half of a column comes from a few extreme values."""
+
+
+def extreme(data: Data, composition: Composition) -> str | None:
+    """A note on the column whose extreme values leave the others nearly equal once it is standardised; else None."""
+    seen = composition.observation
+    if not isinstance(seen, Standardised):
+        return None
+    n = max(2, min(len(data.train), 1000, 10**7 // math.prod(data.shape)))
+    rows = data.events(data.train[np.linspace(0, len(data.train) - 1, n).astype(np.int64)]).reshape(n, -1)
+    low, high = np.nanpercentile(np.where(np.isnan(rows).all(0), 0, rows), (25, 75), axis=0)
+    std = seen.std.numpy().ravel()
+    ratio = np.divide(std, high - low, out=np.zeros(len(std)), where=high > low)
+    if ratio.max() < EXTREME:
+        return None
+    worst, more = int(ratio.argmax()), int((ratio >= EXTREME).sum()) - 1
+    name = repr(data.feature_names[worst]) if data.feature_names else str(worst)
+    return (
+        f"column {name}{f' and {more} more' if more else ''}: a few values are so extreme that the middle half of the "
+        f"others lies within 1/{ratio[worst]:.0f} of a standard deviation, and looks constant to the model; check the "
+        "extreme values, or take logarithms"
     )

@@ -41,7 +41,7 @@ from . import parallel
 from .loop import checkpoints
 from .overfitting import small_set
 from .plan import Plan, plan_new, plan_stored
-from .prepare import constants, piled_up, prepare
+from .prepare import constants, extreme, piled_up, prepare
 
 
 @dataclass
@@ -145,7 +145,7 @@ def new(path: Path, data: Any, asked: Asked, *, replace: bool, init_from: str | 
         take_weights(composition, init_from)
         config["init_from"] = str(init_from)
     ends = None if plan.minutes is not None else unfinished(composition.objective, plan.horizon)
-    about = (of(data, composition) for of in (constants, piled_up, blurred))
+    about = (of(data, composition) for of in (constants, piled_up, extreme, blurred))
     notes = [note for note in (small_set(data, plan.options), *about, ends) if note]
     return Start(config, data, composition, plan, notes=notes)
 
