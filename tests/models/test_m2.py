@@ -196,7 +196,7 @@ def test_batches_without_a_label(tiny):
 
 
 def test_a_batch_is_an_unbiased_part_of_the_whole(tiny):
-    """The mean loss over batches of one is the loss of all data; its last term is alpha times a mean over labelled rows."""
+    """The mean loss over batches of one is that of all data; its last term is alpha times a mean over labelled rows."""
     x, y = data(), torch.full((12,), -1)
     y[[2, 5, 11]] = torch.tensor([0, 2, 1])
     share = {"alpha": 0.9, "labelled": 3 / 12}

@@ -186,7 +186,7 @@ def test_vamp_is_the_mixture_of_its_posteriors():
 
 
 def test_vamp_shares_the_posterior_with_its_model():
-    """The posterior is also trained through the prior, but only the model registers it: its parameters stay parameters."""
+    """The posterior is also trained through the prior, but registered in the model only, so a step keeps it."""
     posterior = encoder()
     model = VAE(Vamp(posterior, EVENT, 5, 0.0, 1.0), posterior, encoder())
     alone = VAE(StandardNormal((2,)), posterior, encoder())

@@ -369,7 +369,7 @@ def train(model, objective, steps, x, lr=5e-3):
 
 @pytest.mark.parametrize(("on", "share"), [("rate", 0.7), ("rate", 1.2), ("distortion", 0.8), ("distortion", 1.2)])
 def test_the_constraint_is_met_at_convergence(on, share):
-    """With a target tighter than the plain optimum the multiplier exceeds 1, else it is below; the target is reached."""
+    """With a target tighter than the optimum the multiplier exceeds 1, else it is below; the target is reached."""
     world = LinearGaussian()
     for p in world.model.likelihood.parameters():
         p.requires_grad_(False)
