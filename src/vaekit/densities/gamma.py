@@ -37,7 +37,7 @@ class _Implicit(torch.autograd.Function):
 
 
 def log_standard_gamma(noise: Noise, concentration: Tensor, event: Sequence[int], k: int | None = None) -> Tensor:
-    """The logarithm of a `standard_gamma` draw, finite even where the draw itself underflows.
+    """The logarithm of a `standard_gamma` draw, with the same arguments; finite even if the draw itself underflows.
 
     A beta draw is the sigmoid of the difference of two of these.
     """
@@ -73,6 +73,8 @@ def standard_gamma(noise: Noise, concentration: Tensor, event: Sequence[int], k:
     Arguments:
         noise: advances by a fixed number of draws.
         concentration: a > 0, broadcast to the draw's shape, in float32 at least.
+        event: shape of one draw.
+        k: number of draws per row, or None for one without this axis.
     """
     x = torch.exp(log_standard_gamma(noise, concentration, event, k))
     return x.clamp_min(torch.finfo(x.dtype).tiny)

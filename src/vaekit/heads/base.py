@@ -44,7 +44,7 @@ def within(raw: Tensor, low: float, high: float) -> Tensor:
 
 
 def raw_of_within(value: Tensor, low: float, high: float) -> Tensor:
-    """The inverse of `within`; values near a bound are moved inside by 1% of the range."""
+    """The inverse of `within` with bounds `low` and `high`; values near a bound are moved inside by 1% of the range."""
     edge = 0.01 * (high - low)
     return -raw_of_floored(-raw_of_floored(value.clamp(low + edge, high - edge), low), -high)
 

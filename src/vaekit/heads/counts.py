@@ -88,7 +88,7 @@ class OverdispersedCounts(Counts):
     """Counts whose rate varies, with an inverse dispersion r, one learned number per element. Abstract.
 
     log r is softly bounded between -6 and `highest` - 4. The density approaches a Poisson only when r is far above the
-    mean, which these bounds allow for means up to e^(`highest` - 8). Arguments as of `Counts`.
+    mean, which these bounds allow for means up to e^(`highest` - 8). The arguments are those of `Counts`.
     """
 
     def __init__(self, event: tuple[int, ...], highest: float = 30.0, scaled: bool = False):

@@ -120,7 +120,7 @@ class LaplaceHead(LocationScale):
 class StudentTHead(LocationScale):
     """Student's t with one learned number of degrees of freedom, for data with outliers.
 
-    It lies above 2, where the variance exists, and below 22,000, where the density is nearly a Gaussian.
+    They lie above 2, where the variance exists, and below 22,000, where the density is nearly Gaussian.
     """
 
     LOWEST, HIGHEST, START = -4.0, 10.0, 10.0

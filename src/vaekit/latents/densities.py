@@ -45,7 +45,7 @@ class Density(ABC):
 
     Attributes:
         STEPS: the default maximum number of steps of its fit.
-        is_run: whether it is stored as a run, which limits its own size when it is opened.
+        is_run: whether it is stored as a run; opening a run checks its size itself.
         bound: whether `log_prob` is a lower bound.
         choices: the arguments that rebuild it around its `tensors`.
         steps: the number of steps of its fit.
@@ -79,7 +79,7 @@ class Density(ABC):
     @classmethod
     @abstractmethod
     def open(cls, folder: Path, tensors: dict[str, Tensor], choices: dict[str, Any]) -> Density:
-        """The density that was saved under `name`."""
+        """The density that was saved in `folder`, rebuilt from its `tensors` and `choices`."""
 
     @property
     @abstractmethod

@@ -48,8 +48,11 @@ def named_mask(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def code_of(run: TrainedModel, datum: int | np.ndarray, *, labels: Labels | None = None) -> np.ndarray:
     """The posterior mean (D,) of a test row, given by its index, or of a raw datum, (*row) or (1, *row).
 
-    The code of a conditional run ends in the condition. For a raw datum it must be given: a class or attributes,
+    The code of a conditional run ends in the condition, which `labels` gives for a raw datum: a class or attributes,
     (1, ...).
+
+    Raises:
+        ChoiceError: `labels` are given for a test row, which has its own condition.
     """
     if isinstance(datum, int | np.integer):
         if labels is not None:

@@ -251,6 +251,11 @@ def impute(
     Without `samples`, they are the mean of p(x | z) at the code of the observed values. With K samples, they are the
     self-normalised importance-weighted mean sum_k w_k E[x | z_k], with w_k proportional to
     p(x_observed, z_k) / q(z_k | x), which tends to the expectation as K grows (Mattei and Frellsen 2019, MIWAE).
+
+    Arguments:
+        c: (B, C), the condition of a conditional model.
+        samples: K, or None.
+        noise: the random numbers of the samples; fresh ones by default.
     """
     with torch.no_grad():
         if samples is None:

@@ -31,6 +31,11 @@ def knn_correct(train: Array, train_label: Array, codes: Array, label: Array, *,
     """Whether each datum has the majority class of its k nearest training codes, (N,): the mean is the accuracy.
 
     Distances are Euclidean, in the codes' own units.
+
+    Arguments:
+        train, train_label: training codes (M, D) and their classes (M,).
+        codes, label: codes (N, D) of other data and their classes (N,).
+        k: number of neighbours, at most M.
     """
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -43,6 +48,10 @@ def probe_correct(train: Array, train_label: Array, codes: Array, label: Array) 
     """Whether a linear classifier of standardised codes predicts each datum's class, (N,): the mean is the accuracy.
 
     The classifier is a multinomial logistic regression with an L2 penalty of 1.
+
+    Arguments:
+        train, train_label: training codes (M, D) and their classes (M,).
+        codes, label: codes (N, D) of other data and their classes (N,).
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -55,9 +64,12 @@ def probe_correct(train: Array, train_label: Array, codes: Array, label: Array) 
 
 
 def silhouettes(codes: Array, label: Array) -> Array:
-    """The silhouette of each datum, (N,), from -1 to 1 (Rousseeuw 1987).
+    """The silhouette of each datum, (N,), from -1 to 1, for codes (N, D) and classes (N,) (Rousseeuw 1987).
 
     It is high for data that are much nearer to their own class than to the nearest other class.
+
+    Raises:
+        ChoiceError: there are fewer than two classes.
     """
     from sklearn.metrics import silhouette_samples
 
@@ -69,9 +81,13 @@ def silhouettes(codes: Array, label: Array) -> Array:
 
 @formerly("seeds")
 def cluster_agreement(codes: Array, label: Array, *, seeds: int = 3) -> Array:
-    """Adjusted Rand index between classes and as many k-means clusters, one per seed: 0 by chance, 1 if identical.
+    """Adjusted Rand index between classes and as many k-means clusters, (seeds,): 0 by chance, 1 if identical.
 
     Hubert and Arabie (1985).
+
+    Arguments:
+        codes, label: codes (N, D) and classes (N,).
+        seeds: number of clusterings, each from another start.
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score
@@ -84,7 +100,12 @@ def cluster_agreement(codes: Array, label: Array, *, seeds: int = 3) -> Array:
 
 @formerly("perplexity", "seed")
 def tsne(codes: Array, *, perplexity: float = 30.0, seed: int = 0) -> Array:
-    """A t-SNE map of codes in the plane, which preserves neighbours, (N, 2) (van der Maaten and Hinton 2008)."""
+    """A t-SNE map of codes (N, D) in the plane, which preserves neighbours: (N, 2) (van der Maaten and Hinton 2008).
+
+    Arguments:
+        perplexity: the effective number of neighbours, at most (N - 1) / 3.
+        seed: of the optimisation.
+    """
     from sklearn.manifold import TSNE
 
     z = np.asarray(codes, np.float32)

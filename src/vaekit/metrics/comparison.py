@@ -41,6 +41,15 @@ def compare(
     Returns {name, value, se, unit, protocol, a, b, better}: `a` and `b` are the values of the runs, and `better` is the
     direction of improvement ("higher", "lower" or None). `se` is None for metrics that are not a mean over data.
 
+    Arguments:
+        a, b: the two runs.
+        data: `train`, `valid` or `test`, or raw rows, with `labels` for conditional runs and `source` as their name.
+        n: use the first n data; None for all.
+        metric: its name; `vaekit metrics` lists all.
+        samples: K, importance samples per datum.
+        seed: seed of the evaluation's noise.
+        progress: called with (data done, data in total).
+
     Raises:
         ChoiceError: the two runs do not model the same x (other data, rows, observation or draw), or one of them lacks
             this metric.
@@ -65,7 +74,7 @@ def compare_all(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """`compare` for several metrics, by default those that are measured by default and describe the model."""
+    """`compare` for several `metrics`, by default those that are measured by default and describe the model."""
     chosen(metrics)  # reject unknown names before any data are loaded
     first, second = (
         Measurement(run, data, n=n, labels=labels, source=source, samples=samples, seed=seed, progress=progress)
@@ -76,7 +85,11 @@ def compare_all(
 
 @formerly("metrics")
 def compare_measured(a: Measurement, b: Measurement, *, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """`compare` for two measurements, which may have shared results already."""
+    """`compare` for two measurements `a` and `b`, whose shared results are used if they are already computed.
+
+    Raises:
+        ChoiceError: they do not measure the same data, or one of the `metrics` asked for cannot be compared.
+    """
     check_same_data(a, b)
     wanted = [m for m in chosen(metrics) if metrics or m.of == "model"]
     for m in (a, b):

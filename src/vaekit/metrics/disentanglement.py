@@ -112,6 +112,9 @@ def mig_ceiling(values: Sequence[int], *, bins: int = BINS) -> float:
 
     Bins of equal width hold unequal numbers of values, so a factor with more values than bins stays below 1: on
     dSprites (3, 6, 40, 32 and 32 values) the mean over factors is 0.9024.
+
+    Raises:
+        ChoiceError: a factor has fewer than two values.
     """
     scores = []
     for count in values:
@@ -132,6 +135,9 @@ def mig_chen(means: Array, scales: Array, factors: Array) -> Score:
     Arguments:
         means, scales: means and standard deviations of the posteriors, (N, D).
         factors: (N, F).
+
+    Raises:
+        ChoiceError: the shapes do not agree, a scale is not above 0, or a factor has a single value.
     """
     z, v = _checked(means, factors)
     s = np.asarray(scales, float)
@@ -179,7 +185,12 @@ def factor_score(
     Arguments:
         means: (N, D).
         factors: (N, F) of any values.
+        votes, tests: number of votes to learn from, and to test.
         size: number of data per vote, which share one value of the factor; drawn with replacement.
+        seed: seed of the draws.
+
+    Raises:
+        ChoiceError: the shapes do not agree, or a factor has no value that occurs twice.
     """
     z, v = _checked(means, factors)
     spread = z.std(0)

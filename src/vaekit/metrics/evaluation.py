@@ -44,6 +44,17 @@ def evaluate(
     Returns a list of {name, value, se, unit, protocol}, in nats per datum, with densities in the data's own units. Data
     that were split by group have standard errors by group, and the protocol gives the number of groups.
 
+    Arguments:
+        data: `train`, `valid` or `test`, or raw rows.
+        n: use the first n data; None for all.
+        labels: of raw rows, for a conditional run.
+        source: name of raw rows in the protocol.
+        metrics: names of the metrics.
+        samples: K, importance samples per datum.
+        seed: seed of the evaluation's noise.
+        store: whether to store the results with the run.
+        progress: called with (data done, data in total).
+
     Raises:
         ChoiceError: an unknown metric, K or n below 1, or a metric that does not apply to the model or the data.
     """
@@ -72,7 +83,11 @@ def applicable(metrics: Sequence[Metric], m: Measurement, asked: bool) -> list[M
 
 
 def entry(metric: Metric, m: Measurement, result: Result) -> dict[str, Any]:
-    """The stored entry of a metric: {name, value, se, unit, protocol}."""
+    """The stored entry of a metric: {name, value, se, unit, protocol}.
+
+    Raises:
+        ChoiceError: the metric returned one number per datum although it is registered otherwise, or the reverse.
+    """
     value, se = result.value, result.se
     if metric.per_datum == (result.per_datum is None):
         kind = "one value for all data" if metric.per_datum else "one number per datum"

@@ -44,6 +44,10 @@ def ssim(clean: Array, other: Array, span: float) -> Array:
 
     It is the mean over pixels and channels. Gaussian windows have 11 pixels, or the largest odd size that fits into a
     smaller image, and standard deviation 1.5; they lie entirely inside the image.
+
+    Arguments:
+        clean, other: (N, C, H, W).
+        span: the difference between white and black, in the units of the images.
     """
     a, b = _pair(clean, other)
     side = min(WINDOW, *(s - 1 + s % 2 for s in a.shape[2:]))
@@ -65,7 +69,11 @@ def ssim(clean: Array, other: Array, span: float) -> Array:
 
 @formerly("side")
 def median_filter(images: Array, *, side: int = 3) -> Array:
-    """Replace each pixel by the median of the square around it, with edges repeated: (N, C, H, W) -> (N, C, H, W)."""
+    """Replace each pixel by the median of the square around it, with edges repeated: (N, C, H, W) -> (N, C, H, W).
+
+    Raises:
+        ChoiceError: `side`, in pixels, is not an odd number.
+    """
     if side < 1 or side % 2 == 0:
         raise ChoiceError(f"the side of a median filter is an odd number of pixels, got {side}")
     padded = np.pad(images, ((0, 0), (0, 0), (side // 2,) * 2, (side // 2,) * 2), "edge")

@@ -51,7 +51,7 @@ def active_units(m: Measurement) -> Result:
 def active_bounds(means: ArrayLike, group: ArrayLike | None, level: float) -> tuple[int, int]:
     """Lower and upper bounds of the number of active latents in the population that the means (N, D) are drawn from.
 
-    The interval of each variance is Student's t on its logarithm, at its share of `level`.
+    The interval of each of the D variances is a Student's t interval of its logarithm, at `level` / D (Bonferroni).
     """
     z = np.asarray(means, np.float64)
     n, square = units(len(z), group), (z - z.mean(0)) ** 2
