@@ -201,6 +201,8 @@ def observation(part):
         assert x.shape == raw.shape
         assert x.dtype == torch.float32
         assert bool(seen.support.check(x).all())
+        low, high = seen.x_range or (-np.inf, np.inf)
+        assert bool(((low <= x) & (x <= high)).all())
         assert torch.equal(seen(raw, Noise.of(0, ROWS)), x)
         assert seen.to_raw(x).shape == raw.shape
         assert bool(torch.isfinite(seen.to_raw(x)).all())

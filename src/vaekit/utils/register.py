@@ -109,6 +109,11 @@ class Named(Mapping[str, Entry]):
             raise ChoiceError(unknown(self.called, name, sorted(self.entries)))
         return self.entries[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """The entry of this name, or `default` if there is none."""
+        load_plugins()
+        return self.entries.get(name, default)
+
     def __contains__(self, name: object) -> bool:
         load_plugins()
         return name in self.entries
