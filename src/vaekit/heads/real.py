@@ -118,9 +118,10 @@ class LaplaceHead(LocationScale):
 
 
 class StudentTHead(LocationScale):
-    """Student's t with one learned number of degrees of freedom, for data with outliers.
+    """Student's t, for data with outliers.
 
-    They lie above 2, where the variance exists, and below 22,000, where the density is nearly Gaussian.
+    Its degrees of freedom are one learned number above 2, where the variance exists, and below 22,000, where the density
+    is nearly Gaussian.
     """
 
     LOWEST, HIGHEST, START = -4.0, 10.0, 10.0

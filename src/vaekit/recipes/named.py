@@ -218,7 +218,7 @@ setting(
     "ciwae",
     compose,
     "Rainforth et al. 2018, arXiv:1802.04537",
-    """Combined bound: `mix` times the ELBO plus 1 - `mix` times the importance-weighted bound.""",
+    """Combined bound: a weighted mean of the ELBO, with weight `mix`, and the importance-weighted bound.""",
     objective="ciwae",
     samples=20,
 )
