@@ -196,7 +196,7 @@ def _spline(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
 
 
 class Coupling(nn.Module):
-    """Map half of the dimensions elementwise, with parameters that a network computes from the other half and context.
+    """Maps half of the dimensions elementwise, with parameters from a network of the other half and the context.
 
     `turn` modulo 4 selects the dimensions that are mapped: the second half, the first half, those of odd index, those
     of even index. Dinh et al. (2017) for `affine`, Durkan et al. (2019) for `spline`. Starts as the identity.

@@ -120,8 +120,8 @@ class LaplaceHead(LocationScale):
 class StudentTHead(LocationScale):
     """Student's t, for data with outliers.
 
-    Its degrees of freedom are one learned number above 2, where the variance exists, and below 22,000, where the density
-    is nearly Gaussian.
+    Its degrees of freedom are one learned number above 2, where the variance exists, and below 22,000, where the
+    density is nearly Gaussian.
     """
 
     LOWEST, HIGHEST, START = -4.0, 10.0, 10.0
