@@ -424,3 +424,12 @@ def test_missing_values_and_rows_without_any_are_counted():
     assert from_arrays(x, missing="mask").notes == ()
     x[3], x[5, 1] = np.nan, np.nan
     assert from_arrays(x, missing="mask").notes == ("5 of 60 values are missing", "1 row without any value")
+
+
+def test_whole_numbers_that_become_counts_are_noted():
+    """They may be ages, or codes of categories."""
+    x = np.random.default_rng(0).integers(0, 90, (15, 4))
+    note = "whole numbers from 0 up are modelled as counts; `kind='vector'` models them as real numbers"
+    assert from_arrays(x).notes == (note,)
+    for other in (from_arrays(x, kind="counts"), from_arrays(x, kind="vector"), from_arrays(x - 1)):
+        assert other.notes == ()

@@ -129,6 +129,8 @@ def build(
         )
     bits = sort != "counts" and not source.schema and is_bits(x)
     x, double, masked, notes = _values(x, sort, source, name, missing == "mask")
+    if sort == "counts" and kind is None and source.kind is None:
+        notes = (*notes, "whole numbers from 0 up are modelled as counts; `kind='vector'` models them as real numbers")
     if rows is None:
         parts = splits.assign(len(x), valid=valid, test=test, seed=split_seed, given=source.splits, group=groups)
         notes = (*notes, *splits.drawn(source.splits, parts))
