@@ -298,7 +298,7 @@ def test_a_density_of_an_event_is_sampled_and_expanded_as_in_torch():
     assert many.sample().shape == (6, 4, 2, 3, 3)
     with pytest.raises(ValueError, match="already has a sample axis"):
         many.sample((2,))
-    with pytest.raises(NotImplementedError, match="GaussianMixture"):
+    with pytest.raises(ValueError, match="GaussianMixture cannot be expanded"):
         GaussianMixture(torch.zeros(2), torch.zeros(2, 3), torch.ones(2, 3)).expand((4,))
 
 

@@ -61,7 +61,7 @@ class Keyed(Distribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Self:
         if not self.arg_constraints:
-            raise NotImplementedError(f"{type(self).__name__} cannot be expanded")
+            raise ValueError(f"{type(self).__name__} cannot be expanded")
         new = copy.copy(self)
         for name in self.arg_constraints:
             value = getattr(self, name)
