@@ -5,6 +5,8 @@ The parts are read from the registers, so that a new one is covered without a ch
 
 import dataclasses
 import inspect
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ import vaekit as vk
 from vaekit import heads, networks
 from vaekit.data.core import Column
 from vaekit.data.loading import data_options
-from vaekit.data.readers.registry import readers
+from vaekit.data.readers.registry import reader_of, readers
 from vaekit.densities import draw
 from vaekit.errors import ChoiceError, VaekitError
 from vaekit.heads.posteriors import POSTERIORS
@@ -31,6 +33,10 @@ from vaekit.report import FIGURES, Look
 from vaekit.runs.trained import TrainedModel
 from vaekit.studies import STUDIES
 from vaekit.utils.register import Chosen
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+from fuzz_seeds import examples
 
 ROWS, LATENT = 12, 3
 IMAGES = DataSpec("image", (1, 8, 8), 50, (0.0, 255.0), True, classes=("a", "b", "c"))
@@ -314,6 +320,27 @@ def test_a_study_says_what_it_is(name):
     assert study.description
     assert study.paper
     assert study.data in {known["name"] for known in vk.datasets()}
+
+
+def test_every_reader_reads_an_example_with_its_defaults(tmp_path):
+    """Examples of files are those of tools/fuzz_seeds.py, which has one of every format."""
+    read = {"named": vk.load("digits"), "arrays": vk.from_arrays(blobs(40, 6))}
+    read["frame"] = vk.from_arrays(pytest.importorskip("pyarrow").table({name: np.arange(40.0) for name in "abc"}))
+    for name, files in examples().items():
+        for place, content in files.items():
+            file = tmp_path / name / place
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        path = tmp_path / name / next(iter(files)).split("/")[0]
+        reader = reader_of(path)
+        assert reader is not None, name
+        if reader.name not in read:
+            read[reader.name] = vk.load(path)
+    assert set(read) == {reader.name for reader in readers()}
+    for data in read.values():
+        assert data.events(data.train[:2]).shape == (2, *data.shape)
+        assert len(data.valid)
+        assert len(data.test)
 
 
 @pytest.mark.parametrize("reader", readers(), ids=lambda one: one.name)

@@ -172,8 +172,8 @@ SEEDS: dict[str, Use] = {
 }
 
 
-def make() -> dict[str, Seed]:
-    """All seeds: files of every format, and two trained runs that contain everything a run may contain."""
+def examples() -> dict[str, dict[str, bytes]]:
+    """Files of every format by relative path, by the name of the seed."""
     rng = np.random.default_rng(0)
     x = rng.random((30, 4))
     images = rng.integers(0, 256, (24, 5, 4), dtype=np.uint8)
@@ -204,12 +204,17 @@ def make() -> dict[str, Seed]:
     }  # fmt: skip
     about = "file,label,text\n" + "".join(f"{'ab'[i % 2]}/{i}.png,{i % 2},t{i}\n" for i in range(4))
     found["described"] = {**pictures("png"), "about.csv": about.encode()}
-    seeds = {name: Seed(name, files, list(files)) for name, files in found.items() if all(files.values())}
+    return {name: files for name, files in found.items() if all(files.values())}
+
+
+def make() -> dict[str, Seed]:
+    """All seeds: files of every format, and two trained runs that contain everything a run may contain."""
+    seeds = {name: Seed(name, files, list(files)) for name, files in examples().items()}
     for name, seed in seeds.items():
         seed.weight = 0.25 if name.startswith("pictures") else 2.0  # there are twenty kinds of pictures
     seeds["described"].damaged = ["about.csv"]
     with tempfile.TemporaryDirectory(prefix="vaekit-fuzz-") as folder, contextlib.chdir(folder):
-        np.save("x.npy", images)
+        np.save("x.npy", np.random.default_rng(0).integers(0, 256, (24, 5, 4), dtype=np.uint8))
         Path("table.csv").write_text(table())
         for name, source, choices in (("run", "x.npy", {}), ("run-table", "table.csv", {"condition": "label"})):
             seeds[name] = _trained(name, source, choices)
