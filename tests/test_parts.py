@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from core_helpers import QUIET, blobs
+from plugin_helpers import contributing, install, kept, remove
 from torch import nn
 
 import vaekit as vk
@@ -28,7 +29,7 @@ from vaekit.metrics.registry import METRICS
 from vaekit.models.vae import Model
 from vaekit.noise import Noise
 from vaekit.objectives import Batch
-from vaekit.recipes import RECIPES, DataSpec, get_recipe
+from vaekit.recipes import RECIPES, DataSpec, compose, get_recipe
 from vaekit.report import FIGURES, Look
 from vaekit.runs.trained import TrainedModel
 from vaekit.studies import STUDIES
@@ -168,11 +169,14 @@ def objective(part):
 
 
 def network(part):
-    """On images, where every network works; with and without a condition."""
+    """On images, where every network works; with a condition too, unless it refuses one."""
     composition = composed(IMAGES, network=part.name)
     trained(composition, IMAGES)
     used(composition, IMAGES)
-    model = composed(IMAGES, network=part.name, condition="label").model
+    try:
+        model = composed(IMAGES, network=part.name, condition="label").model
+    except ChoiceError:
+        return
     x, c = torch.rand(ROWS, *IMAGES.shape), torch.eye(3)[torch.arange(ROWS) % 3]
     trace = model.trace(x, c, noise=Noise.of(0, ROWS))
     assert trace.px.event_shape == IMAGES.shape
@@ -258,6 +262,18 @@ def test_a_part_keeps_the_contract_of_its_kind(kind, name):
     assert set(part.knobs) <= set(inspect.signature(part.build).parameters)
     assert all(knob.help for knob in part.knobs.values())
     CONTRACTS[kind](part)
+
+
+def test_the_parts_that_contributing_shows_keep_their_contracts(tmp_path, monkeypatch):
+    """So a part of a plug-in would be checked as those of vaekit are."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with kept():
+        install(tmp_path, "vaekit-mine", "mine_parts", contributing("Add a prior, posterior, likelihood or objective"))
+        shown = [part for pick in compose.signature.picks.values() for part in pick.register.values() if part.package]
+        remove(tmp_path)
+        assert {part.kind for part in shown} == set(compose.signature.picks)
+        for part in shown:
+            CONTRACTS[part.kind](part)
 
 
 # --- what works on trained runs -----------------------------------------------------------------------------------
