@@ -1,4 +1,4 @@
-"""Runs that were trained on arrays in memory, which are passed again when such a run is opened."""
+"""What a run does not store, arrays in memory and compositions built by hand, is passed again; errors say how."""
 
 import re
 
@@ -49,6 +49,22 @@ def test_training_is_extended_with_the_same_arrays_in_the_same_splits(tmp_path):
     with pytest.raises(RunError, match=r"arrays in memory.* as in vk.fit\(x, out='.*run', extend=True\)"):
         vk.fit(out=tmp_path / "run", extend=True, steps=4)
     assert vk.fit(x, out=tmp_path / "run", extend=True, steps=4, progress=False).config["step"] == 4
+
+
+def test_a_composition_is_passed_again_too(tmp_path):
+    data = vk.from_arrays(blobs(60))
+    composition = vk.get_recipe("vae")(vk.DataSpec.of(data), latent=2, hidden=(8,))
+    options = {"batch": 16, **QUIET}
+    vk.fit(data, composition, out=tmp_path / "run", steps=2, **options)
+    for way in ({"resume": True}, {"extend": True, "steps": 3}):
+        with pytest.raises(RunError, match="composition built by hand") as error:
+            vk.fit(data, out=tmp_path / "run", **way)
+        (code,) = re.findall(r"vk\.fit\((.*?)\)", str(error.value))
+        assert code.endswith(f"{next(iter(way))}=True")
+        more = {name: value for name, value in way.items() if name == "steps"} | {"progress": False}
+        names = {"vk": vk, "data": data, "composition": composition, "more": more}
+        made = eval(f"vk.fit({code}, **more)", names)
+        assert made.config["step"] == way.get("steps", 2)
 
 
 def test_errors_about_labels_say_how_to_give_them_to_arrays(tmp_path):

@@ -111,7 +111,7 @@ def train(
     if rank != 0:
         raise SystemExit(0)
     if trainer.signalled:
-        _after_interrupt(path, on_interrupt)
+        _after_interrupt(path, on_interrupt, own)
     return SavedRun.open(path, model=own, data=data)
 
 
@@ -132,11 +132,12 @@ def _shown(progress: bool | Progress, rank: int, data: Data) -> Progress:
     return shown
 
 
-def _after_interrupt(path: Path, on_interrupt: str) -> None:
+def _after_interrupt(path: Path, on_interrupt: str, own: Composition | None) -> None:
     """Raise KeyboardInterrupt, or print how to resume."""
     if on_interrupt == "raise" or (on_interrupt == "auto" and not is_interactive()):
         raise KeyboardInterrupt(str(path))
-    say(f"interrupted: saved in {path}; resume with vk.fit(data, out={str(path)!r}, resume=True)")
+    given = "data" if own is None else "data, composition"
+    say(f"interrupted: saved in {path}; resume with vk.fit({given}, out={str(path)!r}, resume=True)")
 
 
 def _check_choices(exists: str, on_interrupt: str, resume: bool, extend: bool) -> None:

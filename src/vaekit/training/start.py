@@ -165,9 +165,16 @@ def going_on(path: Path, data: Any, asked: Asked, *, extend: bool, init_from: An
         held.enter_context(only_trainer(path))
         config = read_config(path)  # as the one before left it
         over = config["state"] in FINISHED and not extend
+    way = "extend=True" if extend else "resume=True"
+    own = asked.recipe if isinstance(asked.recipe, Composition) else None
+    if config["recipe"] is None and own is None:
+        raise RunError(
+            f"{path} has a composition built by hand, which a run does not store: pass it again in Python, as in "
+            f"vk.fit(data, composition, out={str(path)!r}, {way})"
+        )
     if not over or data is not None:
         if not isinstance(data, Data):
-            data = _loaded_again(data, path, config, "extend=True" if extend else "resume=True")
+            data = _loaded_again(data, path, config, way)
         data = set_apart(data, _condition_column(asked.recipe, config["arguments"]))
         check_data(config, data, path)
     saved = checkpoints(path)
@@ -175,7 +182,6 @@ def going_on(path: Path, data: Any, asked: Asked, *, extend: bool, init_from: An
     if over or (extend and not lengthen(config, asked.options, done)):
         return Start(config, data)
     config["data"]["source"] = data.source or None  # where they are now
-    own = asked.recipe if isinstance(asked.recipe, Composition) else None
     composition = rebuild(config, own, seed=options_of(config).seed)
     plan = plan_stored(config, composition, data)
     prepare(data, composition, plan.seed, initialise=not saved)
