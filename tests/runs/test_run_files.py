@@ -195,7 +195,7 @@ def test_a_named_source_gives_the_same_splits_back(tmp_path):
     again = vk.open(tmp_path / "run").data
     assert np.array_equal(again.test.index, data.test.index)
     np.save(tmp_path / "x.npy", blobs(40, seed=1))
-    with pytest.raises(DataError, match="other data"):
+    with pytest.raises(DataError, match="does not hold the data"):
         _ = vk.open(tmp_path / "run").data
 
 
@@ -234,7 +234,7 @@ def test_a_read_only_run_is_opened_measured_and_reported(read_only, tmp_path, mo
     page = opened.report()
     assert page.as_posix() == "run-report.html"
     assert page.exists()
-    assert "goes to run-report.html" in capsys.readouterr().err
+    assert "is written to run-report.html" in capsys.readouterr().err
     assert fit(blobs(40), out=read_only, resume=True, progress=False).state == "finished"
     with pytest.raises(RunError, match="Read-only file system"):
         fit(blobs(40), out=read_only, extend=True, steps=5, progress=False)

@@ -227,8 +227,9 @@ class Engine:
             raise TrainingError(f"the checkpoint does not fit this model and its training ({', '.join(wrong)})")
         for n, t in mine.items():
             kept = tensors[n]
-            # whole numbers are indices and masks that follow from the settings
-            same = kept.is_floating_point() or (kept.dtype == t.dtype and torch.equal(kept.to(t.device), t))
+            # arrays of whole numbers are indices and masks that follow from the settings; a single one is a count
+            free = kept.is_floating_point() or kept.dim() == 0
+            same = free or (kept.dtype == t.dtype and torch.equal(kept.to(t.device), t))
             if not same or t.is_floating_point() != kept.is_floating_point():
                 raise TrainingError(f"the checkpoint is damaged: {n} differs from what run.json implies")
         for n, t in mine.items():
