@@ -6,8 +6,9 @@ and is several times as fast, but requires a model that was trained with missing
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -76,6 +77,19 @@ def visible_log_prob(px: Distribution, x: Tensor, visible: Tensor) -> Tensor:
     return torch.where(visible, each, 0.0).flatten(-len(px.event_shape)).sum(-1)
 
 
+@contextlib.contextmanager
+def _frozen(model: Model) -> Iterator[None]:
+    """No parameter of the model requires a gradient inside this context."""
+    learned = [p for p in model.parameters() if p.requires_grad]
+    for p in learned:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in learned:
+            p.requires_grad_(True)
+
+
 @formerly("steps", "pairs", "lr", "seed")
 def infer_visible(
     model: VAE,
@@ -142,20 +156,13 @@ def infer_visible(
         bounds = torch.stack([bound(m, scale, normal(0, m.shape)) for m in means])
         best = means[bounds.argmax(0), torch.arange(len(x), device=x.device)]
     m, log_s = nn.Parameter(best.clone()), nn.Parameter(scale.clone())
-    frozen = [p for p in model.parameters() if p.requires_grad]
-    for p in frozen:
-        p.requires_grad_(False)
-    try:
-        adam = torch.optim.Adam([m] if point else [m, log_s], lr)
-        with torch.enable_grad():
-            for step in range(steps):
-                adam.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-                adam.zero_grad()
-                (-bound(m, log_s, normal(1 + step, m.shape)).sum()).backward()
-                adam.step()
-    finally:
-        for p in frozen:
-            p.requires_grad_(True)
+    adam = torch.optim.Adam([m] if point else [m, log_s], lr)
+    with _frozen(model), torch.enable_grad():
+        for step in range(steps):
+            adam.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+            adam.zero_grad()
+            (-bound(m, log_s, normal(1 + step, m.shape)).sum()).backward()
+            adam.step()
     with torch.no_grad():
         final = bound(m, log_s, normal(1 + steps, m.shape))
         return Normal(m.detach(), log_s.detach().exp() * (0.0 if point else 1.0), validate_args=False), final
