@@ -66,13 +66,13 @@ def peer_python() -> str:
 
 def alternate(*asks: tuple[Worker, str]) -> list[np.ndarray]:
     """Answers to each question, asked in turn once per round, after one warm-up round."""
-    found: list[list[float]] = [[] for _ in asks]
+    answers: list[list[float]] = [[] for _ in asks]
     for i in range(ROUNDS + 1):
-        for values, (worker, command) in zip(found, asks, strict=True):
+        for values, (worker, command) in zip(answers, asks, strict=True):
             value = worker.ask(command)
             if i:
                 values.append(value)
-    return [np.array(v) for v in found]
+    return [np.array(v) for v in answers]
 
 
 class Sheet:

@@ -77,7 +77,7 @@ def fills(runs: dict[str, vk.Run], data: vk.Data) -> tuple[dict[str, Any], np.nd
     rows = np.linspace(0, len(data.test) - 1, FILLED).astype(int)
     raw = data.events(data.test[rows])
     test, mean = unit(raw), train.mean(0)
-    found: dict[str, Any] = {}
+    errors: dict[str, Any] = {}
     shown = []
     for mask in MASKS:
         event = named_mask(mask, data.shape)
@@ -88,20 +88,20 @@ def fills(runs: dict[str, vk.Run], data: vk.Data) -> tuple[dict[str, Any], np.nd
         answers |= {f"PPCA, {k} components": expected(train, test, hidden, k) for k in COMPONENTS}
         answers |= {"nearest training image": nearest(train, test, hidden)}
         answers |= {"mean image": np.where(hidden, mean, test)}
-        found[mask] = {name: ((a - test)[:, hidden] ** 2).mean(1).tolist() for name, a in answers.items()}
-    return found, np.concatenate(shown)
+        errors[mask] = {name: ((a - test)[:, hidden] ** 2).mean(1).tolist() for name, a in answers.items()}
+    return errors, np.concatenate(shown)
 
 
 def pca(train: np.ndarray, test: np.ndarray) -> dict[int, np.ndarray]:
     """Mean squared error of each test image reconstructed from k principal components, clamped."""
     most = [k for k in COMPONENTS if k < len(train)]
     mean, all_axes, _ = principal(train, most[-1])
-    found = {}
+    errors = {}
     for k in most:
         axes = all_axes[:, -k:]
         back = mean + ((test - mean) @ axes) @ axes.T
-        found[k] = ((np.clip(back, 0, 1) - test) ** 2).mean(1)
-    return found
+        errors[k] = ((np.clip(back, 0, 1) - test) ** 2).mean(1)
+    return errors
 
 
 def partners(data: vk.Data, split: str) -> np.ndarray:
@@ -115,8 +115,8 @@ def partners(data: vk.Data, split: str) -> np.ndarray:
 
 def edits(run: vk.Run, data: vk.Data) -> tuple[dict[str, Any], np.ndarray]:
     """Squared errors of edited and unedited reconstructions to the true partners, and pictures of some."""
-    way = direction(run, "dark_skin", against="light_skin")
-    found, shown = {}, []
+    vector = direction(run, "dark_skin", against="light_skin")
+    results, shown = {}, []
     for a, b, sign, name in ((0, 1, 1.0, "light to dark"), (1, 0, -1.0, "dark to light")):
         strengths = np.linspace(0.25, 2.5, 10)
         means = []
@@ -127,20 +127,25 @@ def edits(run: vk.Run, data: vk.Data) -> tuple[dict[str, Any], np.ndarray]:
             plain = ((unit(run.decode(z)) - target) ** 2).mean(1)
             if split == "valid":  # choose the strength here, apply it to the test pairs
                 for t in strengths:
-                    means.append(((unit(run.decode(z + sign * t * way)) - target) ** 2).mean())
+                    means.append(((unit(run.decode(z + sign * t * vector)) - target) ** 2).mean())
                 best = float(strengths[int(np.argmin(means))])
                 continue
-            moved = run.decode((z + sign * best * way).astype(np.float32))
+            moved = run.decode((z + sign * best * vector).astype(np.float32))
             edited = ((unit(moved) - target) ** 2).mean(1)
             own = ((unit(run.decode(run.encode(split, rows=pairs[:, b]))) - target) ** 2).mean(1)
-            found[name] = {
+            results[name] = {
                 "pairs": len(pairs), "strength": best, "edited": edited.tolist(), "plain": plain.tolist(),
                 "own": own.tolist(),
             }  # fmt: skip
-            some = np.arange(len(pairs))[:: max(1, len(pairs) // 10)][:10]
+            shown_pairs = np.arange(len(pairs))[:: max(1, len(pairs) // 10)][:10]
             raw = lambda rows, split=split: data.events(getattr(data, split)[rows]).astype(np.float32)  # noqa: E731
-            shown += [raw(pairs[some, a]), run.decode(z[some]), moved[some], raw(pairs[some, b])]
-    return found, np.concatenate(shown)
+            shown += [
+                raw(pairs[shown_pairs, a]),
+                run.decode(z[shown_pairs]),
+                moved[shown_pairs],
+                raw(pairs[shown_pairs, b]),
+            ]
+    return results, np.concatenate(shown)
 
 
 def trained(data: vk.Data, name: str, **options: Any) -> vk.Run:
@@ -301,13 +306,13 @@ def main() -> None:
     linear |= {f"PCA of {SMALL} images, {k} components": e.tolist() for k, e in pca(events(few, "train"), test).items()}
     shades, shown = edits(runs["`conv`"], data)
     filled, strips = fills({name: runs[name] for name in [*runs][:2]}, data)
-    found = {"models": models, "pca": linear, "edits": shades, "fills": filled}
+    results = {"models": models, "pca": linear, "edits": shades, "fills": filled}
     (DOCS / "images").mkdir(exist_ok=True)
     save_png(DOCS / "images" / "colour.png", picture(data, [*runs.values()][:2], shown))
     save_png(DOCS / "images" / "fill.png", image_grid(channels_last(strips), 10, zoom=1))
-    write_json(DOCS / "colour.json", found)
-    write_text(DOCS / "colour.md", page(data, found))
-    print(page(data, found))
+    write_json(DOCS / "colour.json", results)
+    write_text(DOCS / "colour.md", page(data, results))
+    print(page(data, results))
 
 
 if __name__ == "__main__":

@@ -46,21 +46,21 @@ def bins(run: vk.Run, raw: np.ndarray, log: bool, k: int) -> np.ndarray:
     low, high = raw - 0.5, raw + 0.5
     if log:
         low, high = np.log1p(np.maximum(low, -0.5)), np.log1p(high)
-    found = []
+    log_weights = []
     with torch.no_grad():
         for a in range(0, len(raw), 50):
-            some = slice(a, a + 50)
+            block = slice(a, a + 50)
             x, x_low, x_high = (
-                run.composition.observation(torch.from_numpy(np.asarray(v[some], np.float32)))
+                run.composition.observation(torch.from_numpy(np.asarray(v[block], np.float32)))
                 for v in (np.log1p(raw) if log else raw, low, high)
             )
             trace = run.model.trace(x, k=k, noise=Noise.of(0, len(x), a))
             (latent,) = trace.latents
             normal = trace.px.base_dist
-            masses = log_mass(normal.loc, normal.scale, x_low, x_high, torch.from_numpy(raw[some] == 0))
+            masses = log_mass(normal.loc, normal.scale, x_low, x_high, torch.from_numpy(raw[block] == 0))
             weights = masses.sum(-1) + latent.log_p - latent.log_q
-            found.append(log_mean_weight(weights))
-    return torch.cat(found).double().numpy()
+            log_weights.append(log_mean_weight(weights))
+    return torch.cat(log_weights).double().numpy()
 
 
 def log_mass(loc: Tensor, scale: Tensor, low: Tensor, high: Tensor, lowest: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def measured(browser: Any, run: vk.Run) -> dict[str, float]:
     start = time.perf_counter()
     tab.goto(f"file://{page.resolve()}")
     tab.wait_for_selector("body[data-ready]", timeout=120_000)
-    found = {
+    numbers = {
         "size_mb": page.stat().st_size / 1e6,
         "points": tab.evaluate("vaekit.meta.limits.points"),
         "first_picture_s": time.perf_counter() - start,
@@ -83,7 +83,7 @@ def measured(browser: Any, run: vk.Run) -> dict[str, float]:
         "frame_ms": tab.evaluate(PAN, FRAMES),
     }
     tab.close()
-    return found
+    return numbers
 
 
 def main() -> None:

@@ -44,12 +44,12 @@ def scores(run: vk.Run) -> np.ndarray:
 
 
 def main() -> None:
-    run, found = headline()
+    run, metrics = headline()
     lines = [
         "# Quality on Fashion-MNIST",
         "",
         "Made by `make bench-quality`. Training images are binarised again at every step. The 10,000 test images use",
-        f"one fixed binary draw (SHA-256 begins {found['elbo']['protocol']['draw'][:16]}) and are scored in fp32.",
+        f"one fixed binary draw (SHA-256 begins {metrics['elbo']['protocol']['draw'][:16]}) and are scored in fp32.",
         "Log-probabilities are in [nats](glossary.md#nats) per image. [Rate](glossary.md#rate) is the KL term and",
         "[distortion](glossary.md#distortion) the reconstruction term of the [ELBO](glossary.md#elbo). The",
         "[glossary](glossary.md) defines the other quantities.",
@@ -58,7 +58,7 @@ def main() -> None:
         "|---|---|---|---|",
     ]
     for name in ("elbo", "rate", "distortion", "log_px_iw", "bits_per_dim", "ess", "active_units", "entropy_floor"):
-        m = found[name]
+        m = metrics[name]
         se = "" if m["se"] is None else f"{m['se']:.3f}"
         value = m["value"] if isinstance(m["value"], int) else f"{m['value']:.3f}"
         lines.append(f"| {name} | {value} | {se} | {m['protocol']['estimator']} |")
@@ -85,8 +85,8 @@ def main() -> None:
     for seed in SEEDS:
         pair = {}
         for precision in ("fp32", "bf16"):
-            made = trained(f"{precision}-{seed}", steps=STEPS, seed=seed, precision=precision, compile="on")
-            pair[precision] = scores(made)
+            run_of_seed = trained(f"{precision}-{seed}", steps=STEPS, seed=seed, precision=precision, compile="on")
+            pair[precision] = scores(run_of_seed)
         d = pair["fp32"] - pair["bf16"]
         differences.append(d)
         fp32, bf16 = pair["fp32"].mean(), pair["bf16"].mean()

@@ -78,12 +78,12 @@ def scores(run: vk.Run) -> np.ndarray:
 
 def corrupted_distortion(run: vk.Run, corruption: Any) -> float:
     """The distortion of clean test images decoded from codes of corrupted ones, as in training."""
-    found = []
+    distortions = []
     with torch.no_grad():
         for rows, x, _ in run.observed("test").batches(None, None):
             z = run.model.encode(corruption(x, Noise.of(0, torch.from_numpy(rows), 1)))
-            found.append(-run.model.decode(z).log_prob(x))
-    return float(torch.cat(found).mean())
+            distortions.append(-run.model.decode(z).log_prob(x))
+    return float(torch.cat(distortions).mean())
 
 
 def measured(name: str, minutes: float) -> dict[str, Any]:
@@ -186,13 +186,13 @@ def why(rows: dict[str, dict[str, Any]], floor: float) -> list[str]:
 def write(rows: dict[str, dict[str, Any]]) -> None:
     """Write docs/recipes.json and the page made from it."""
     write_json(DOCS / "recipes.json", rows)
-    some = next(iter(rows.values()))
+    first = next(iter(rows.values()))
     floor = -189.869
     lines = [
         "# Every recipe on Fashion-MNIST",
         "",
         "Made by `make bench-recipes`. Each [recipe](glossary.md#recipe) is trained with its defaults for the same",
-        f"wall-clock time, compilation included, on {some['threads']} cores.",
+        f"wall-clock time, compilation included, on {first['threads']} cores.",
         "",
         "- The 10,000 test images use one fixed [binary draw](glossary.md#draw) and are scored in fp32. Values are in",
         "  [nats](glossary.md#nats) per image, ± one [standard error](glossary.md#standard-error).",
@@ -210,9 +210,9 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
     ]
     for minutes in sorted({r["minutes"] for r in rows.values()}):
         lines += ["", f"## After {minutes:g} minutes", ""]
-        these = [r for r in rows.values() if r["minutes"] == minutes]
-        lines += table([r for r in these if r.get("observation", COMMON) == COMMON])
-        if other := [r for r in these if r.get("observation", COMMON) != COMMON]:
+        at_minutes = [r for r in rows.values() if r["minutes"] == minutes]
+        lines += table([r for r in at_minutes if r.get("observation", COMMON) == COMMON])
+        if other := [r for r in at_minutes if r.get("observation", COMMON) != COMMON]:
             lines += ["", "Densities of the grey values 0 to 255, not comparable with those of binarised images:", ""]
             lines += table(other)
     lines += why(rows, floor)
@@ -227,7 +227,7 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
     loads = [r["load"] for r in rows.values()]
     lines += [
         "",
-        f"torch {some['torch']}, Python {some['python']}. The machine's load average during the runs was",
+        f"torch {first['torch']}, Python {first['python']}. The machine's load average during the runs was",
         f"{min(loads):.1f} to {max(loads):.1f}. `recipes.json` has the settings and date of every row.",
         "",
     ]
@@ -252,8 +252,8 @@ def main() -> None:
             continue
         print(f"{name}, {minutes:g} minutes ...", flush=True)
         row = rows[key(name, minutes)] = measured(name, minutes)
-        found = row.get("log_px_iw", row["distortion"])
-        print(f"{name}: {found:.2f} after {row['steps']:,} steps", flush=True)
+        score = row.get("log_px_iw", row["distortion"])
+        print(f"{name}: {score:.2f} after {row['steps']:,} steps", flush=True)
         write(rows)
 
 

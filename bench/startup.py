@@ -38,8 +38,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, program in programs.items():
             seconds(program, folder)  # warm-up: reads files from disk
-            found = [seconds(program, folder) for _ in range(times)]
-            print(f"{name:<40} {statistics.median(found):.2f} s of CPU time", flush=True)
+            times_taken = [seconds(program, folder) for _ in range(times)]
+            print(f"{name:<40} {statistics.median(times_taken):.2f} s of CPU time", flush=True)
 
 
 if __name__ == "__main__":

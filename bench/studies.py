@@ -76,9 +76,10 @@ def written(found: dict[str, dict[str, Any]]) -> str:
         "",
     ]
     if old:
+        subject = "The pages below are" if len(old) == len(pages) else f"The pages {', '.join(old)} are"
         out += [
-            "These pages are older than this rule and claim every difference beyond two "
-            f"[standard errors](glossary.md#standard-error): {', '.join(old)}.",
+            f"{subject} older than this rule and claim every difference beyond two",
+            "[standard errors](glossary.md#standard-error). New pages claim less.",
             "",
         ]
     out += ["| page | data | models | steps each | minutes |", "|---|---|---|---|---|"]
@@ -104,9 +105,9 @@ def main() -> None:
         if last and it["resumed"] and last["steps"] == it["steps"]:  # measured again without more training
             it |= {key: last[key] for key in ("took", "resumed", "load")}
         print(f"{page}: {it['took'] / 60:.2f} minutes; {it['sentences'][0]}", flush=True)
-        found = {**(read_json(file) if file.exists() else {}), page: it}
-        write_json(file, found)
-        write_text(DOCS / "studies.md", written(found))
+        pages = {**(read_json(file) if file.exists() else {}), page: it}
+        write_json(file, pages)
+        write_text(DOCS / "studies.md", written(pages))
 
 
 if __name__ == "__main__":

@@ -44,10 +44,10 @@ def trainer(data, folder: Path) -> Trainer:
     config = describe(data, "vae", {}, composition, plan)
     prepare(data, composition, plan.seed)
     assert rank_and_world(None) == (0, 1)
-    made = Trainer(composition, data, plan, folder, config, Silent())
-    made.engine.module.train()
-    made.engine.compiled()
-    return made
+    built = Trainer(composition, data, plan, folder, config, Silent())
+    built.engine.module.train()
+    built.engine.compiled()
+    return built
 
 
 def seconds(functions, repeats: int = 5, n: int = 20) -> float:
@@ -69,15 +69,15 @@ def product(m: int, k: int, n: int, dtype: torch.dtype):
     The layout is chosen once, before the rounds. Taking the fastest time in every round instead would give a limit
     that no product reaches, since the times are noisy.
     """
-    ways = []
+    products = []
     for a in (torch.randn(m, k).to(dtype), torch.randn(k, m).to(dtype).t()):
         for b in (torch.randn(k, n).to(dtype), torch.randn(n, k).to(dtype).t()):
             out, out_t = torch.empty(m, n, dtype=dtype), torch.empty(n, m, dtype=dtype)
-            ways.append(lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
-            ways.append(lambda a=a, b=b, out=out_t: torch.mm(b.t(), a.t(), out=out))
-    for way in ways:
-        seconds([way], 1, 5)
-    return min(ways, key=lambda way: seconds([way], 7, 10))
+            products.append(lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
+            products.append(lambda a=a, b=b, out=out_t: torch.mm(b.t(), a.t(), out=out))
+    for candidate in products:
+        seconds([candidate], 1, 5)
+    return min(products, key=lambda candidate: seconds([candidate], 7, 10))
 
 
 def training_limit(cached: bool, dtype: torch.dtype) -> float:
@@ -122,34 +122,34 @@ def main() -> None:
     data = vk.load("fashion-mnist")
     with tempfile.TemporaryDirectory() as folder:
         run = None
-        made = None
+        own = None
         print("ready", flush=True)
         for line in sys.stdin:
             command = line.split()
             if command[0] == "train":
-                made = made or trainer(data, Path(folder))
+                own = own or trainer(data, Path(folder))
                 start = time.perf_counter()
                 for _ in range(STEPS):
-                    made.one_step()
-                    if made.step % 50 == 0:
-                        made.flush()
+                    own.one_step()
+                    if own.step % 50 == 0:
+                        own.flush()
                 value = time.perf_counter() - start
-                made.records.clear()
+                own.records.clear()
             elif command[0].startswith("train-limit"):
-                made = made or trainer(data, Path(folder))
-                dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[made.plan.precision]
+                own = own or trainer(data, Path(folder))
+                dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[own.plan.precision]
                 value = training_limit("cached" in command[0], dtype) * STEPS
             elif command[0] == "precision":
-                made = made or trainer(data, Path(folder))
-                value = 16 if made.plan.precision == "bf16" else 32
+                own = own or trainer(data, Path(folder))
+                value = 16 if own.plan.precision == "bf16" else 32
             elif command[0] == "score-limit":
                 value = scoring_limit(int(command[1]) * int(command[2]))
             else:
                 if run is None:
-                    made = made or trainer(data, Path(folder))
-                    run = vk.Run(Path(folder), json.loads(json.dumps(made.config)), made.composition)
+                    own = own or trainer(data, Path(folder))
+                    run = vk.Run(Path(folder), json.loads(json.dumps(own.config)), own.composition)
                     run.use_data(data)
-                    made.engine.module.eval()
+                    own.engine.module.eval()
                     observed = run.observed("test")
                     observed(torch.arange(2).numpy())
                 n, samples = int(command[1]), int(command[2])

@@ -16,7 +16,7 @@ from vaekit.studies import STUDIES
 
 def text() -> str:
     """The file's text: JSON with one object per line, so that changes are easy to read and merge."""
-    held = written(RECIPES.values(), STUDIES.values(), METRICS.values())
+    content = written(RECIPES.values(), STUDIES.values(), METRICS.values())
 
     def lines(objects: list[dict[str, object]], indent: str) -> str:
         return ",\n".join(indent + json.dumps(one, ensure_ascii=False) for one in objects)
@@ -28,10 +28,10 @@ def text() -> str:
         )
 
     functions = ",\n".join(
-        f"  {json.dumps(name)}: {{\n{grouped(groups, '   ')}\n  }}" for name, groups in held["functions"].items()
+        f"  {json.dumps(name)}: {{\n{grouped(groups, '   ')}\n  }}" for name, groups in content["functions"].items()
     )
-    rest = ",\n".join(f' "{key}": [\n{lines(held[key], "  ")}\n ]' for key in ("recipes", "studies", "metrics"))
-    data = grouped(held["data"], "  ")
+    rest = ",\n".join(f' "{key}": [\n{lines(content[key], "  ")}\n ]' for key in ("recipes", "studies", "metrics"))
+    data = grouped(content["data"], "  ")
     return f'{{\n "functions": {{\n{functions}\n }},\n{rest},\n "data": {{\n{data}\n }}\n}}\n'
 
 

@@ -317,13 +317,13 @@ def page() -> str:
 def insert(bug: Bug, source: Path) -> tuple[Path, str]:
     """Insert the bug into the copy at `source`; returns the file and its original text."""
     file = source / "src" / "vaekit" / bug.file
-    held = text = file.read_text(encoding="utf8")
+    original = text = file.read_text(encoding="utf8")
     for old, new in bug.swaps:
         if text.count(old) != 1:
             raise SystemExit(f"{bug.file} contains this text {text.count(old)} times, not once: {old}")
         text = text.replace(old, new)
     file.write_text(text, encoding="utf8")
-    return file, held
+    return file, original
 
 
 def run(bug: Bug, source: Path) -> tuple[bool, str]:
@@ -345,9 +345,9 @@ def try_all(bugs: list[Bug]) -> None:
             shutil.copytree(place, copy / name) if place.is_dir() else shutil.copy(place, copy / name)
         for bug in bugs:
             begun = time.monotonic()
-            file, held = insert(bug, copy)
+            file, original = insert(bug, copy)
             passed, line = run(bug, copy)
-            file.write_text(held, encoding="utf8")
+            file.write_text(original, encoding="utf8")
             print(f"{time.monotonic() - begun:5.1f} s  {bug.bug}: {line}", flush=True)
             if passed:
                 raise SystemExit(f"{bug.test} does not detect: {bug.bug} ({bug.tried})")

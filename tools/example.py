@@ -34,13 +34,13 @@ def main() -> None:
         z = run.encode("test", n=SHOW)
         test = run.data.test
         assert test.label is not None
-        held = {
+        shown = {
             "x": test[:SHOW],
             "label": test.label[:SHOW].astype(np.uint8),
             "row": np.arange(SHOW, dtype=np.int32),
             "tsne": tsne(z, np.ones(z.shape[1], bool), SHOW, lambda *_: None).astype(np.float16),
         }
-        np.savez_compressed(EXAMPLE / SHOWN, **held)  # type: ignore[arg-type]
+        np.savez_compressed(EXAMPLE / SHOWN, **shown)  # type: ignore[arg-type]
     size = sum(f.stat().st_size for f in EXAMPLE.iterdir() if f.is_file())
     print(f"{EXAMPLE}: {size / 1e6:.2f} MB")
 

@@ -1,4 +1,4 @@
-"""Give damaged files to every reader of vaekit; keep each that is neither read nor refused properly, for replay.
+"""Give damaged files to every reader of vaekit, and keep those that are neither read nor properly refused, for replay.
 
     python tools/fuzz.py --minutes 5
     python tools/fuzz.py --inputs 100000 --seed 3
@@ -169,14 +169,14 @@ def work(numbers: Any, results: Any, current: Any, folder: Path, make_one: Calla
     reported = time.monotonic()
     while (number := numbers()) is not None:
         current[0], current[1], current[2] = number, time.time(), time.process_time()
-        given = make_one(number)
-        outcome, text = attempt(given, folder)
-        if (grown := memory.grown()) > MEMORY + given.size:
-            outcome, text = "memory", f"{grown / 1e9:.2f} GB for {given.size} bytes\n{text}"
+        damaged = make_one(number)
+        outcome, text = attempt(damaged, folder)
+        if (grown := memory.grown()) > MEMORY + damaged.size:
+            outcome, text = "memory", f"{grown / 1e9:.2f} GB for {damaged.size} bytes\n{text}"
         if outcome in ("accepted", "refused"):
-            counts[given.seed, outcome] += 1
+            counts[damaged.seed, outcome] += 1
         else:
-            results.send((number, given.seed, outcome, text))
+            results.send((number, damaged.seed, outcome, text))
         shutil.rmtree(folder, ignore_errors=True)
         if time.monotonic() - reported > REPORTED:
             results.send(counts)

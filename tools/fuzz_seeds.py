@@ -53,13 +53,13 @@ def pictures(form: str, mode: str = "RGB", **more: Any) -> dict[str, bytes]:
     from PIL import Image
 
     rng = np.random.default_rng(2)
-    found, names = {}, {"jpg": "jpeg", "tif": "tiff", "jp2": "jpeg2000"}
+    files, names = {}, {"jpg": "jpeg", "tif": "tiff", "jp2": "jpeg2000"}
     for i in range(4):
         x = rng.integers(0, 256, (7, 6, 4), dtype=np.uint8)
         image = Image.fromarray(x[..., :3]).convert("RGBA" if mode == "RGBA" else "RGB").convert(mode)
         name = f"pictures/{'ab'[i % 2]}/{i}.{form}"
-        found[name] = saved(lambda out, im=image: im.save(out, format=names.get(form, form), **more))
-    return found
+        files[name] = saved(lambda out, im=image: im.save(out, format=names.get(form, form), **more))
+    return files
 
 
 # --- uses of data ---------------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def examples() -> dict[str, dict[str, bytes]]:
         "batch": np.arange(24) % 4,
         "batch_names": np.array(list("abcd")),
     }
-    found = {
+    files_of = {
         "npy": {"a.npy": saved(np.save, x)},
         "npz": {"a.npz": saved(np.savez, **arrays)},
         "npz-packed": {"a.npz": saved(np.savez_compressed, x_train=x, x_test=x[:5], y_train=np.arange(30) % 2,
@@ -203,8 +203,8 @@ def examples() -> dict[str, dict[str, bytes]]:
         **{f"pictures-{form}": pictures(form, "1") for form in BITMAPS},
     }  # fmt: skip
     about = "file,label,text\n" + "".join(f"{'ab'[i % 2]}/{i}.png,{i % 2},t{i}\n" for i in range(4))
-    found["described"] = {**pictures("png"), "about.csv": about.encode()}
-    return {name: files for name, files in found.items() if all(files.values())}
+    files_of["described"] = {**pictures("png"), "about.csv": about.encode()}
+    return {name: files for name, files in files_of.items() if all(files.values())}
 
 
 def make() -> dict[str, Seed]:

@@ -33,7 +33,7 @@ def main() -> None:
         digest = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
         if digest != SHA512:
             raise SystemExit(f"the package has SHA-512 {digest}, expected {SHA512}")
-        made = {}
+        files = {}
         with tarfile.open(package) as archive:
             for name, source in FILES.items():
                 member = archive.extractfile(f"package/dist/{source}")
@@ -42,7 +42,7 @@ def main() -> None:
                 if name.endswith(".mjs"):  # drop the last line: browsers would request the source map that it names
                     content = content[: content.rindex(b"//# sourceMappingURL=")]
                 (RUNTIME / f"{name}.gz").write_bytes(gzip.compress(content, 9, mtime=0))
-                made[name] = {"file": f"dist/{source}", "sha256": hashlib.sha256(content).hexdigest()}
+                files[name] = {"file": f"dist/{source}", "sha256": hashlib.sha256(content).hexdigest()}
     notices = Path(onnxruntime.__file__).parent
     (RUNTIME / "LICENSE").write_bytes((notices / "LICENSE").read_bytes())
     third = (notices / "ThirdPartyNotices.txt").read_bytes()
@@ -53,7 +53,7 @@ def main() -> None:
         "sha512": SHA512,
         "licence": "MIT",
         "notices_of": f"onnxruntime {importlib.metadata.version('onnxruntime')}",
-        "files": made,
+        "files": files,
     }
     (RUNTIME / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf8")
 

@@ -176,9 +176,9 @@ def state(run: Path) -> dict[str, Any]:
 
 
 def compare(run: Path, whole: dict[str, Any]) -> None:
-    found = state(run)
+    current = state(run)
     for name, value in whole.items():
-        if found[name] != value:
+        if current[name] != value:
             raise Failure(f"{name} differs from an undisturbed run")
     left = [p.name for p in run.rglob("*") if p.name.endswith(".part")]
     if left:

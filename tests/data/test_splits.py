@@ -60,14 +60,14 @@ def test_impossible_fractions():
 
 def test_given_parts_are_kept():
     given = {"train": np.arange(20), "test": np.arange(20, 25)}
-    parts = assign(25, given=given)
+    parts = assign(25, own=given)
     np.testing.assert_array_equal(parts["test"], given["test"])
     assert len(parts["valid"]) == 2
     assert sorted([*parts["train"], *parts["valid"]]) == list(range(20))
     whole = {"train": np.arange(8), "valid": np.arange(8, 9), "test": np.arange(9, 10)}
-    assert all(np.array_equal(assign(10, given=whole, seed=5)[part], whole[part]) for part in PARTS)
+    assert all(np.array_equal(assign(10, own=whole, seed=5)[part], whole[part]) for part in PARTS)
     with pytest.raises(DataError, match="their own splits"):
-        assign(10, given=whole, group=np.arange(10))
+        assign(10, own=whole, group=np.arange(10))
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,9 @@ def _plain(value: Any, none: str = "none") -> str:
 
 
 def _machine(decided: Plan) -> Iterator[tuple[str, str]]:
-    yield "device", f"{decided.device}, {decided.precision}, {decided.threads} threads"
+    from vaekit.data.core import counted
+
+    yield "device", f"{decided.device}, {decided.precision}, {counted(decided.threads, 'thread')}"
     yield "compile", f"{'yes' if decided.compile else 'no'}: {decided.compile_why}"
 
 

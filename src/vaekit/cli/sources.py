@@ -119,13 +119,13 @@ def note_differing(run: Run, given: Rows) -> None:
     head = getattr(run.model.likelihood, "head", None)
     if not isinstance(head, Masked) or head.held is None:
         return
-    held = head.held.cpu().numpy().ravel()
+    constants = head.held.cpu().numpy().ravel()
     observed = run.observed(given.x)
     x = observed(np.arange(observed.n)).numpy().reshape(observed.n, -1)
-    differ = (x != held) & (held == held) & (x == x)
+    differ = (x != constants) & (constants == constants) & (x == x)
     if not differ.any():
         return
-    names = [column.name for column in run.columns] or [str(i) for i in range(len(held))]
+    names = [column.name for column in run.columns] or [str(i) for i in range(len(constants))]
     n, where = int(differ.any(1).sum()), [names[i] for i in np.flatnonzero(differ.any(0))]
     say(
         f"note: {n:,} row{'s differ' if n > 1 else ' differs'} from the training data in the constant column"

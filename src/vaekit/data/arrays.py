@@ -132,7 +132,7 @@ def build(
     if sort == "counts" and kind is None and source.kind is None:
         notes = (*notes, "whole numbers from 0 up are modelled as counts; `kind='vector'` models them as real numbers")
     if rows is None:
-        parts = splits.assign(len(x), valid=valid, test=test, seed=split_seed, given=source.splits, group=groups)
+        parts = splits.assign(len(x), valid=valid, test=test, seed=split_seed, own=source.splits, group=groups)
         notes = (*notes, *splits.drawn(source.splits, parts))
     else:
         parts = splits.stored(rows, len(x))
@@ -180,7 +180,7 @@ def _with_labels(source: Source, n: int, name: str, asked: str | None) -> tuple[
 
 
 def _on_labels(codes: Array | None, names: Sequence[str] | None) -> list[str]:
-    """A note on labels that are different in most rows, as names of rows are."""
+    """A note on labels that differ between most rows, as names of rows do."""
     known = codes[codes >= 0] if codes is not None else np.empty(0)
     count = len(np.unique(known))
     if count < MANY_CLASSES or 2 * count <= len(known):

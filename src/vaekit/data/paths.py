@@ -71,8 +71,8 @@ def table_path(table: str | Path, folder: Path) -> Path:
     Raises:
         DataError: there is no such file.
     """
-    given = Path(table).expanduser()
-    for path in (given, folder / given):
+    named = Path(table).expanduser()
+    for path in (named, folder / named):
         if path.is_file():
             return path
     raise DataError(f"`table={str(table)!r}`: no such file in the working directory or in {folder}")

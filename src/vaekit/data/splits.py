@@ -98,7 +98,7 @@ def assign(
     valid: float = FRACTION,
     test: float = FRACTION,
     seed: int = 0,
-    given: Mapping[str, Rows] | None = None,
+    own: Mapping[str, Rows] | None = None,
     group: Array | None = None,
 ) -> dict[str, Rows]:
     """Rows of train, valid and test: parts in `given` are kept, the others are drawn from its "train" rows (or all).
@@ -113,18 +113,18 @@ def assign(
     Raises:
         DataError: a fraction is out of range or for a given part, or there are too few rows or groups.
     """
-    given = dict(given or {})
+    own = dict(own or {})
     wanted = {"test": float(test), "valid": float(valid)}
     for part, fraction in wanted.items():
         if not 0 <= fraction < 1:
             raise DataError(f"{part} must be a fraction in [0, 1), got {fraction:g}")
-        if part in given and fraction != FRACTION:
+        if part in own and fraction != FRACTION:
             raise DataError(
                 f"`{part}={fraction:g}` does not apply: the data come with their own {part} split "
-                f"({len(given[part])} rows); omit `{part}`, or give your own rows as `splits`"
+                f"({len(own[part])} rows); omit `{part}`, or give your own rows as `splits`"
             )
-    pool = given.pop("train", np.arange(n))
-    wanted = {part: fraction for part, fraction in wanted.items() if part not in given}
+    pool = own.pop("train", np.arange(n))
+    wanted = {part: fraction for part, fraction in wanted.items() if part not in own}
     if sum(wanted.values()) >= 1:
         raise DataError(f"valid + test must be below 1 to leave rows to train on, got {sum(wanted.values()):g}")
     need = 1 + len(wanted)
@@ -139,7 +139,7 @@ def assign(
         parts = _groups(pool, group, wanted, seed)
     else:
         raise DataError("`group` does not apply: the data come with their own splits; omit `group`")
-    return {part: (given | parts)[part].astype(np.int64) for part in PARTS}
+    return {part: (own | parts)[part].astype(np.int64) for part in PARTS}
 
 
 def drawn(given: Mapping[str, Rows] | None, parts: Mapping[str, Rows]) -> list[str]:

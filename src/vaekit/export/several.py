@@ -75,7 +75,7 @@ def export_graphs(
 
     Arguments:
         names: names of the graphs to export.
-        half: store weights as float16 if this changes no output by more than 1e-3, relatively.
+        half: store weights as float16 if this changes no output by more than 1e-3 of its size.
         shared: put large tensors into one store; otherwise each graph contains its own.
         progress: called as progress(stage, done, total).
 
@@ -116,7 +116,7 @@ def _is_sharp(graph: Graph | str, session: Session, inputs: tuple[torch.Tensor, 
 
 
 def feeds(run: TrainedModel, graph: Graph, n: int = TRIED) -> tuple[torch.Tensor, ...]:
-    """Inputs to compare a graph on: x and codes of test data, or samples of the prior without data; random noise."""
+    """Inputs for the comparison: random noise, and x and codes of test data, or of prior samples if there are none."""
     example = list(graph.example(n))
     try:
         observed = run.observed("test")

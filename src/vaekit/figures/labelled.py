@@ -15,7 +15,7 @@ from vaekit.errors import ChoiceError
 from . import style
 from .pictures import Bytes, to_uint8
 
-TILE, WIDTH = 96, 1600  # pixels: the least length of a picture's longer side, and the intended maximum width
+TILE, WIDTH = 96, 1600  # pixels: minimum length of a picture's longer side, and intended maximum width of the grid
 GAP, SPACE, TEXT = 4, 10, 15  # pixels: between pictures, around text, and the height of letters
 LONGEST = 40  # the maximum number of characters of a label
 

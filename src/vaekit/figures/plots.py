@@ -1,4 +1,4 @@
-"""Plots of numbers: curves, bars, histograms, maps of latents. Arrays in, a matplotlib figure out.
+"""Plots of numbers: curves, bars, histograms and maps of latents, as matplotlib figures from arrays.
 
 Create and save the figures inside `theme(...)`. No function opens a window.
 """
@@ -136,7 +136,7 @@ def kl_bars(kl: ArrayLike, active: ArrayLike | None = None, most: int = 128) -> 
     axes.grid(axis="x", visible=False)
     axes.set_xlim(-0.8, len(order) - 0.2)
     axes.set_xlabel("latent" if few else f"latents, sorted ({len(order)} of {len(values)})")
-    axes.set_ylabel("KL, nats per datum")
+    axes.set_ylabel("KL, nats per example")
     if not alive.all():
         from matplotlib.patches import Patch
 
@@ -150,7 +150,7 @@ def kl_bars(kl: ArrayLike, active: ArrayLike | None = None, most: int = 128) -> 
 
 
 def active_units(variance: ArrayLike, threshold: float = 0.01) -> Any:
-    """The variance of each latent's posterior mean over data, sorted, on a log scale, with the threshold of activity.
+    """The variance of each latent's posterior mean over data, sorted, on a log scale, with the activity threshold.
 
     Burda et al. (2016), arXiv:1509.00519.
 

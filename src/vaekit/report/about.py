@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vaekit.data.core import counted
+
 from . import numbers
 from .blocks import Code, Section, Table, Text
 from .commands import following
@@ -106,7 +108,7 @@ def trained(look: Look) -> Section:
         ["averaged weights", f"EMA {_text(options.ema)}" if options.ema else "no"],
         ["length", length or "the recipe's default"],
         ["trained", f"{config.get('step', 0):,} steps in {duration(config.get('seconds', 0.0))}"],
-        ["device", f"{decided['device']}, {decided['threads']} threads, {decided['precision']}"],
+        ["device", f"{decided['device']}, {counted(decided['threads'], 'thread')}, {decided['precision']}"],
         ["compiled", f"{'yes' if decided['compile'] else 'no'}: {decided['compile_why']}"],
         ["seed", _text(options.seed)],
         ["versions", ", ".join(f"{k} {v}" for k, v in config["versions"].items())],

@@ -203,8 +203,8 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
         rows.append([run, *(_cell(columns[key], run) for key in order)])
     blocks: list[Block] = []
     for name in sorted(several, key=rank):
-        found = [next(iter(columns[key].values())) for key in order if key[0] == name]
-        notes.append(f"{label(name)}: {', '.join(unlike(found))}")
+        same_metric = [next(iter(columns[key].values())) for key in order if key[0] == name]
+        notes.append(f"{label(name)}: {', '.join(unlike(same_metric))}")
     if notes:
         blocks.append(
             Text("Some numbers are not comparable: they were measured with different protocols, each in its own "

@@ -17,7 +17,7 @@ class Need:
 
     Attributes:
         holds: whether the run meets it.
-        because: the reason that the page gives where it does not.
+        because: the reason that the page gives if the run does not meet it.
     """
 
     holds: Callable[[Look], bool]
@@ -36,8 +36,8 @@ class Figure:
     Attributes:
         name: the anchor of the section in the page.
         title: its heading.
-        draw: returns the blocks of the section for a run; none leave the section out.
-        needs: conditions; the first one that is not met is named instead of the pictures.
+        draw: returns the blocks of the section for a run; without blocks the section is omitted.
+        needs: conditions; the page names the first one that is not met instead of showing the pictures.
     """
 
     name: str
@@ -61,7 +61,7 @@ Draw = Callable[[Look], Sequence[Block]]
 
 
 def figure(name: str, title: str, *, needs: Sequence[Need] = ()) -> Callable[[Draw], Draw]:
-    """Register a function (look) -> blocks as the section `name` of reports, below those registered before.
+    """Register a function (look) -> blocks as the section `name` of reports, after the sections registered before.
 
     Arguments:
         name: lower case; the anchor of the section in the page.

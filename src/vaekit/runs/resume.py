@@ -33,8 +33,8 @@ class Asked:
 
     def training(self) -> dict[str, Any]:
         """The training options that were passed."""
-        given = dataclasses.asdict(self.options)
-        return {n: v for n, v in given.items() if n in self.named or v != getattr(Options(), n)}
+        values = dataclasses.asdict(self.options)
+        return {n: v for n, v in values.items() if n in self.named or v != getattr(Options(), n)}
 
 
 def check_settings(config: Configuration, asked: Asked, *, extend: bool = False) -> None:

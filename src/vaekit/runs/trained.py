@@ -75,7 +75,7 @@ class TrainedModel:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The columns of x: those of a table, or numeric columns with the data's feature names; none without names."""
+        """The columns of x: those of the table, else numeric columns with the feature names; empty without names."""
         kind: ColumnKind = "counts" if self.spec.kind == "counts" else "real"
         return self.spec.columns or tuple(Column(name, kind) for name in self.feature_names)
 
@@ -110,7 +110,7 @@ class TrainedModel:
         An `Observed` is returned unchanged.
 
         Raises:
-            ChoiceError: an unknown split, a row number, or `labels` for a run or data that take none.
+            ChoiceError: the split is unknown, `data` is a row number, or `labels` do not apply to this run or data.
         """
         if isinstance(data, Observed):
             return data
@@ -235,8 +235,8 @@ class TrainedModel:
             ChoiceError: posterior or prior does not factorise over the latents.
         """
         if isinstance(data, int):  # in earlier versions the first argument was n
-            written = f"TrainedModel.kl_per_latent: give these arguments by name: n={data}"
-            warnings.warn(written, DeprecationWarning, stacklevel=5)
+            replacement = f"TrainedModel.kl_per_latent: give these arguments by name: n={data}"
+            warnings.warn(replacement, DeprecationWarning, stacklevel=5)
             return self.kl_per_latent(n=data, labels=labels)
         parts = []
         for block, x, c in self.observed(data, labels=labels).batches(None, n, self.device):

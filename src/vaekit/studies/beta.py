@@ -57,7 +57,7 @@ SCORES = {"mig_lib": "MIG (lib)", "mig_chen": "MIG (Chen)", "factor": "FactorVAE
     check=lambda data: _check(data),
 )
 def beta(bench: Bench) -> Findings:
-    """Compares beta-VAE and beta-TCVAE with ten latents: the factor that each latent encodes, and scores.
+    """Compares beta-VAE and beta-TCVAE with ten latents: the factor of each latent, and disentanglement scores.
 
     All models have the same shape. Four weight the KL by 1, 2, 4 and 8, and one weights its total correlation by 6. In
     the last, the KL weight falls from 40 to 4 geometrically over three fifths of the training: a high weight allows

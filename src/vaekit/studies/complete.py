@@ -79,12 +79,14 @@ def complete(bench: Bench) -> Findings:
     variance = ((x - x.mean(0)) ** 2).mean((*range(1, x.dim()),)).mean()
     pictures: dict[str, list[np.ndarray]] = {}
     for name, run in runs.items():
-        made = [torch.from_numpy(rebuild(run, t)) for t in (x, shuffled, masked)]
-        lost = [((m - t) ** 2).flatten(1).mean(1) / variance for m, t in zip(made, (x, shuffled, x), strict=True)]
+        reconstructions = [torch.from_numpy(rebuild(run, t)) for t in (x, shuffled, masked)]
+        lost = [
+            ((m - t) ** 2).flatten(1).mean(1) / variance for m, t in zip(reconstructions, (x, shuffled, x), strict=True)
+        ]
         numbers["models"][name] = {
             key: values.tolist() for key, values in zip(("data", "shuffled", "masked"), lost, strict=True)
         } | {"knn": neighbours(bench, run, bench.sized(2000, 10_000), n)}
-        pictures[name] = [m[:SHOWN].numpy() for m in made]
+        pictures[name] = [m[:SHOWN].numpy() for m in reconstructions]
     sections = [_table(numbers, n)]
     if bench.data.kind == "image":
         inputs = [t[:SHOWN].numpy() for t in (x, shuffled, masked)]
@@ -94,8 +96,8 @@ def complete(bench: Bench) -> Findings:
 
 def rebuild(run: TrainedModel, x: torch.Tensor) -> np.ndarray:
     """The reconstruction of x, both as the model sees them."""
-    made = rebuilt(run, x.numpy())
-    return made.clip(0, 1) if run.spec.kind == "image" else made
+    x_rebuilt = rebuilt(run, x.numpy())
+    return x_rebuilt.clip(0, 1) if run.spec.kind == "image" else x_rebuilt
 
 
 def neighbours(bench: Bench, run: TrainedModel, n_train: int, n: int) -> list[bool]:

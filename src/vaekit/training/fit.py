@@ -29,7 +29,7 @@ from vaekit.utils.progress import Progress, Silent, is_interactive, progress_for
 from . import parallel
 from .cost import subnormals_as_zero
 from .loop import Trainer
-from .start import check_free, going_on, make_directory, new, new_data
+from .start import check_free, make_directory, new, new_data, resumed
 
 
 @undisturbed()
@@ -80,9 +80,9 @@ def train(
         out = default_out(data.name, "own" if isinstance(recipe, Composition) else recipe or "vae")
     path, own = checked_path(out), recipe if isinstance(recipe, Composition) else None
     resumes = resume or extend or (exists == "resume" and (path / "run.json").exists())
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as locks:
         if resumes:
-            start = going_on(path, data, asked, extend=extend, init_from=init_from, held=held)
+            start = resumed(path, data, asked, extend=extend, init_from=init_from, locks=locks)
         else:
             start = new(path, data, asked, replace=exists == "replace", init_from=init_from)
         config, composition, data, plan = start.config, start.composition, start.data, start.plan
@@ -95,7 +95,7 @@ def train(
         if rank == 0:
             if not resumes:
                 make_directory(path)
-                held.enter_context(only_trainer(path))
+                locks.enter_context(only_trainer(path))
                 check_free(path, exists == "replace")  # another process may have come first
             start.write(path)
             if on_start:

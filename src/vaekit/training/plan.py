@@ -25,7 +25,7 @@ class Plan:
         batch: examples per step, at most the training data.
         epoch_steps: steps per pass through the training data.
         horizon: the length in steps; an estimate if the run is limited by `minutes`.
-        device: where it trains, unless several processes share the training.
+        device: the device of the training, unless several processes share it.
         compile: whether the step is compiled, and why (`compile_why`).
         must_compile: whether a step that cannot be compiled is an error.
         parameters: the number of the model's parameters.
@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def decided(self) -> Decided:
-        """What the machine and the model decide, as run.json stores it."""
+        """The settings that depend on the machine and the model, as run.json stores them."""
         return {
             "device": str(self.device),
             "precision": self.precision,
@@ -76,7 +76,7 @@ def plan_new(options: Options, composition: Composition, data: Data) -> Plan:
     """The plan of a new training.
 
     Raises:
-        ChoiceError: the device or the compiler is unavailable, or the data cannot be augmented so.
+        ChoiceError: the device or the compiler is unavailable, or the augmentation does not apply to the data.
     """
     options = options.with_defaults(composition.defaults)
     device = choose_device(options.device, composition.observation.in_double)
@@ -111,12 +111,12 @@ def plan_stored(config: Configuration, composition: Composition, data: Data) -> 
 
 
 def _plan(options: Options, data: Data, device: torch.device, decided: Decided, horizon: int) -> Plan:
-    """The plan with these options, all decided; `horizon` is the length of a run limited by minutes."""
+    """The plan with these options and decisions; `horizon` is the length of a run that is limited by minutes."""
     n = len(data.train)
     chosen = options.over()
     batch = min(chosen.batch, n)
     epoch_steps = n / batch
-    # with patience, validate often: a small data set is overfitted within a few hundred steps
+    # with patience, validate often: a model can overfit a small data set within a few hundred steps
     least = 100 if options.patience else 500
     return Plan(
         options=options,

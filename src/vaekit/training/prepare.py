@@ -1,4 +1,4 @@
-"""What is done with the data before the first step: the observation and the output are fitted, one batch is checked."""
+"""Preparation before the first step: fit the observation, initialise the output, and check one batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vaekit.utils.isolation import seeded
 def check_first_batch(
     composition: Composition, raw: Tensor, seed: int, c: Tensor | None = None, y: Tensor | None = None
 ) -> None:
-    """Trace one small batch before anything is written: shapes, support and finite terms.
+    """Check shapes, support and finite terms on one small batch, before anything is written.
 
     Raises:
         ChoiceError: x lies outside the likelihood's support, or its shape does not fit the model.
@@ -36,12 +36,12 @@ def check_first_batch(
         if tuple(px.event_shape) != tuple(x.shape[1:]):
             raise ChoiceError(
                 f"p(x|z) is over events of shape {tuple(px.event_shape)} but x has {tuple(x.shape[1:])}: "
-                "let the head's event be the data's shape"
+                "give the head the shape of the data as its event shape"
             )
         inside = px.support.check(x) if px.support is not None else torch.tensor(True)
         if not bool(inside.all()):
             raise ChoiceError(
-                f"x runs from {float(x.min()):g} to {float(x.max()):g}, outside the support of "
+                f"x ranges from {float(x.min()):g} to {float(x.max()):g}, outside the support of "
                 f"{type(px).__name__} ({px.support}): scale the data into it (0..255 images: x / 255, or uint8 "
                 "with the binary or grey observation), or choose a Gaussian likelihood"
             )
@@ -53,7 +53,7 @@ def check_first_batch(
 
 def prepare(data: Data, composition: Composition, seed: int, *, initialise: bool = True) -> None:
     """Fit the observation, initialise the output at the mean of the data, and check one batch."""
-    with seeded(seed):  # the model is in training mode: its dropout draws
+    with seeded(seed):  # the model is in training mode, so its dropout draws random numbers
         _prepare(data, composition, seed, initialise)
 
 
@@ -72,52 +72,51 @@ def _prepare(data: Data, composition: Composition, seed: int, initialise: bool) 
             with torch.no_grad():
                 x = composition.observation(read(sample), Noise.of(seed, len(sample), Key.START))
                 composition.start(composition, x)
-    few = np.linspace(0, n - 1, min(n, 8)).astype(np.int64)
+    rows = np.linspace(0, n - 1, min(n, 8)).astype(np.int64)
     c, y = composition.condition, composition.targets
     check_first_batch(
         composition,
-        read(few),
+        read(rows),
         seed,
-        torch.from_numpy(c.of(data.train)[few]) if c else None,
-        torch.from_numpy(y.of(data.train)[few]) if y else None,
+        torch.from_numpy(c.of(data.train)[rows]) if c else None,
+        torch.from_numpy(y.of(data.train)[rows]) if y else None,
     )
 
 
 def constants(data: Data, composition: Composition) -> str | None:
-    """A note about elements that are constant in the training data and fixed by the likelihood; None without any."""
+    """A note about elements that are constant in the training data and that the likelihood fixes; None without any."""
     head = getattr(composition.model.likelihood, "head", None)
-    held = head.held if isinstance(head, Masked) else None
-    if held is None:
+    fixed = head.held if isinstance(head, Masked) else None
+    if fixed is None:
         return None
-    places = np.flatnonzero(~torch.isnan(held).numpy().ravel())
-    value = composition.observation.to_raw(torch.nan_to_num(held)).numpy().ravel()[places]
-    rest = [data.events(split[:]).reshape(len(split), -1)[:, places] for split in (data.valid, data.test)]
-    others = sum(int(((rows != value) & (rows == rows)).any(1).sum()) for rows in rest)
-    names = [data.feature_names[i] if data.feature_names else str(i) for i in places]
-    if len(places) == 1:
-        what = f"column {names[0]!r} is {value[0]:g} in every training row: it is reproduced exactly and adds"
-    else:
-        what = f"{len(places):,} columns ({listed(names, 6)}) hold one value each in all training rows: they are "
-        what += "reproduced exactly and add"
-    differ = f" ({others:,} of {sum(map(len, rest)):,} validation and test rows differ)" if others else ""
-    return f"{what} nothing to log p(x); each value that differs from it costs {DIFFERS:,.0f} nats{differ}"
+    positions = np.flatnonzero(~torch.isnan(fixed).numpy().ravel())
+    value = composition.observation.to_raw(torch.nan_to_num(fixed)).numpy().ravel()[positions]
+    rest = [data.events(split[:]).reshape(len(split), -1)[:, positions] for split in (data.valid, data.test)]
+    differing = sum(int(((rows != value) & (rows == rows)).any(1).sum()) for rows in rest)
+    names = [data.feature_names[i] if data.feature_names else str(i) for i in positions]
+    constant = f"column {names[0]!r} is {value[0]:g} in every training row: it is reproduced exactly and adds"
+    if len(positions) > 1:
+        constant = f"{len(positions):,} columns ({listed(names, 6)}) are constant in the training rows: they are "
+        constant += "reproduced exactly and add"
+    count = f" ({differing:,} of {sum(map(len, rest)):,} validation and test rows differ)" if differing else ""
+    return f"{constant} nothing to log p(x); each value that differs costs {DIFFERS:,.0f} nats{count}"
 
 
 def piled_up(data: Data, composition: Composition) -> str | None:
-    """A note if many grey values lie exactly at an end of their range and the density can be sharp there; else None."""
-    head, seen = getattr(composition.model.likelihood, "head", None), composition.observation
+    """A note if many grey values lie at an end of their range, where the density can become sharp; else None."""
+    head, observation = getattr(composition.model.likelihood, "head", None), composition.observation
     head = head.head if isinstance(head, Masked) else head
     sharp = isinstance(head, LocationScale) and head.scale in ("learned", "each")
-    if not isinstance(seen, Grey) or not (sharp or isinstance(head, ContinuousBernoulliHead)):
+    if not isinstance(observation, Grey) or not (sharp or isinstance(head, ContinuousBernoulliHead)):
         return None
     rows = data.train[np.linspace(0, len(data.train) - 1, min(len(data.train), 500)).astype(np.int64)]
-    share = float(((rows == seen.low) | (rows == seen.low + seen.span)).mean())
+    share = float(((rows == observation.low) | (rows == observation.low + observation.span)).mean())
     if share < 0.01:
         return None
     return (
-        f"{share:.0%} of the values are exactly the lowest or the highest: a density of learned sharpness rises there "
-        f"to its limit (about {5 if sharp else 7} nats per value), so log p(x) grows as long as one trains; "
-        "`observation='dequantised'` or `likelihood='discretised-logistic'` has no such limit to climb to"
+        f"{share:.0%} of the values are exactly the lowest or the highest. The density of this likelihood can grow "
+        f"there, up to about {5 if sharp else 7} nats per value, so log p(x) rises as long as training continues; "
+        "`observation='dequantised'` or `likelihood='discretised-logistic'` avoids this"
     )
 
 

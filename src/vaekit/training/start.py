@@ -1,4 +1,4 @@
-"""The start of a training, new or resumed: what it trains and how, checked before anything is written."""
+"""The start of a new or resumed training, decided and checked before anything is written."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ from .prepare import constants, extreme, piled_up, prepare
 
 @dataclass
 class Start:
-    """A training that can begin: all of it is decided and checked, and nothing is written yet.
+    """A training that is decided and checked, and of which nothing is written yet.
 
     Attributes:
-        plan: how it is trained; None where nothing is left to train.
-        begun: whether it goes on from a checkpoint.
-        changed: whether run.json has to be written although it exists.
+        plan: the settings of the training; None if nothing is left to train.
+        begun: whether it resumes from a checkpoint.
+        changed: whether run.json must be written although it exists.
         notes: messages for the user.
     """
 
@@ -136,7 +136,7 @@ def new(path: Path, data: Any, asked: Asked, *, replace: bool, init_from: str | 
         _check_own(composition)
     else:
         name = recipe
-        with seeded(asked.options.seed):  # so that one seed is one run
+        with seeded(asked.options.seed):  # so that the seed determines the initial weights
             composition = get_recipe(name)(DataSpec.of(data), **_tuples(asked.choices))
     plan = plan_new(asked.options, composition, data)
     config = describe(data, name, asked.choices, composition, plan)
@@ -145,13 +145,13 @@ def new(path: Path, data: Any, asked: Asked, *, replace: bool, init_from: str | 
         take_weights(composition, init_from)
         config["init_from"] = str(init_from)
     ends = None if plan.minutes is not None else unfinished(composition.objective, plan.horizon)
-    about = (of(data, composition) for of in (constants, piled_up, extreme, blurred))
-    notes = [note for note in (small_set(data, plan.options), *about, ends) if note]
+    warnings = (warning(data, composition) for warning in (constants, piled_up, extreme, blurred))
+    notes = [note for note in (small_set(data, plan.options), *warnings, ends) if note]
     return Start(config, data, composition, plan, notes=notes)
 
 
-def going_on(path: Path, data: Any, asked: Asked, *, extend: bool, init_from: Any, held: contextlib.ExitStack) -> Start:
-    """The start of another leg of the run at `path`, which stays locked as long as `held`.
+def resumed(path: Path, data: Any, asked: Asked, *, extend: bool, init_from: Any, locks: contextlib.ExitStack) -> Start:
+    """The start of another leg of the run at `path`, which stays locked until `locks` is closed.
 
     Raises:
         VaekitError: there is no such run, or its data or settings differ.
@@ -160,28 +160,28 @@ def going_on(path: Path, data: Any, asked: Asked, *, extend: bool, init_from: An
     check_settings(config, asked, extend=extend)
     if init_from is not None and str(init_from) != config.get("init_from"):
         raise RunError(f"the run was started from {config.get('init_from') or 'fresh weights'}, not from {init_from}")
-    over = config["state"] in FINISHED and not extend
-    if not over and parallel.is_first(options_of(config).devices):
-        held.enter_context(only_trainer(path))
-        config = read_config(path)  # as the one before left it
-        over = config["state"] in FINISHED and not extend
-    way = "extend=True" if extend else "resume=True"
+    finished = config["state"] in FINISHED and not extend
+    if not finished and parallel.is_first(options_of(config).devices):
+        locks.enter_context(only_trainer(path))
+        config = read_config(path)  # another process may have changed it before this one held the lock
+        finished = config["state"] in FINISHED and not extend
+    argument = "extend=True" if extend else "resume=True"
     own = asked.recipe if isinstance(asked.recipe, Composition) else None
     if config["recipe"] is None and own is None:
         raise RunError(
             f"{path} has a composition built by hand, which a run does not store: pass it again in Python, as in "
-            f"vk.fit(data, composition, out={str(path)!r}, {way})"
+            f"vk.fit(data, composition, out={str(path)!r}, {argument})"
         )
-    if not over or data is not None:
+    if not finished or data is not None:
         if not isinstance(data, Data):
-            data = _loaded_again(data, path, config, way)
+            data = _loaded_again(data, path, config, argument)
         data = set_apart(data, _condition_column(asked.recipe, config["arguments"]))
         check_data(config, data, path)
     saved = checkpoints(path)
     horizon, done = config.get("plan", {}).get("horizon", 0), int(saved[-1].stem) if saved else 0
-    if over or (extend and not lengthen(config, asked.options, done)):
+    if finished or (extend and not lengthen(config, asked.options, done)):
         return Start(config, data)
-    config["data"]["source"] = data.source or None  # where they are now
+    config["data"]["source"] = data.source or None  # the data may have moved
     composition = rebuild(config, own, seed=options_of(config).seed)
     plan = plan_stored(config, composition, data)
     prepare(data, composition, plan.seed, initialise=not saved)
@@ -195,8 +195,8 @@ def take_weights(composition: Composition, run: str | Path) -> None:
     """Start from the weights of another run (`init_from`)."""
     rules = read_config(run)["data"]["facts"].get("rules", 1)
     if rules < 2 and any(getattr(module, "share", 1.0) < 1 for module in composition.model.modules()):
-        raise RunError(f"{run} was trained before wide inputs were scaled: its weights do not fit a new run")
-    prior = getattr(composition.model, "class_prior", None)  # of the classes of these data, not of the other run's
+        raise RunError(f"{run} was made before vaekit scaled wide inputs, so its weights do not fit a new run")
+    prior = getattr(composition.model, "class_prior", None)  # it describes these data, so it is kept
     logits = None if prior is None else prior.logits.clone()
     file = Path(run) / "model.safetensors"
     load_weights(composition, read_tensors(file)[0], file)
@@ -205,7 +205,7 @@ def take_weights(composition: Composition, run: str | Path) -> None:
 
 
 def _check_own(composition: Composition) -> None:
-    """Raises ChoiceError where a composition built by hand cannot be trained."""
+    """Raise ChoiceError if a composition built by hand cannot be trained."""
     composition.objective.check(composition.model)
     for part, module in composition.modules.items():
         for name, p in module.named_parameters():
@@ -214,23 +214,23 @@ def _check_own(composition: Composition) -> None:
                     f"{part}.{name} was created in torch.inference_mode: build the composition outside it"
                 )
             if p.is_floating_point() and p.dtype != torch.float32:
-                raise ChoiceError(f"{part}.{name} is {p.dtype}, and vaekit trains in float32: call .float() on it")
+                raise ChoiceError(f"{part}.{name} is {p.dtype}, but vaekit trains in float32: call .float() on it")
 
 
 def check_free(path: Path, replace: bool) -> None:
-    """Raises RunError where a new run would mix with what is in its directory."""
+    """Raise RunError if the directory holds a run that may not be replaced, or files of a run without run.json."""
     if (path / "run.json").exists():
         if not replace:
             raise RunError(
-                f"{path} already holds a run: `exists='resume'` continues it, `exists='replace'` starts a new one; "
-                "or choose another `out`"
+                f"{path} already holds a run: `exists='resume'` resumes it, `exists='replace'` replaces it; or choose "
+                "another `out`"
             )
-    elif found := next((name for name in OWN if (path / name).exists()), None):
-        raise RunError(f"{path} holds {found} but no run.json: restore that, or choose another `out`")
+    elif file := next((name for name in OWN if (path / name).exists()), None):
+        raise RunError(f"{path} holds {file} but no run.json: restore run.json, or choose another `out`")
 
 
 def make_directory(path: Path) -> None:
-    """Make the directory of a run; raises RunError where that is impossible."""
+    """Create the directory of a run. Raises RunError if it cannot be created."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -238,27 +238,27 @@ def make_directory(path: Path) -> None:
 
 
 def _condition_column(recipe: str | Composition | None, choices: dict[str, Any]) -> str | None:
-    """The column that a model is to be conditional on, perhaps one of the table itself."""
+    """The column that the model is conditional on, which may be one of the columns of x; or None."""
     if isinstance(recipe, Composition):
         return None if recipe.condition is None else recipe.condition.column
     return choices.get("condition")
 
 
 def new_data(source: Any) -> Data:
-    """The data of a new run."""
+    """Load the data of a new run."""
     if source is None:
         raise ChoiceError("fit needs data: a name, a path, arrays or Data")
     return data_of(source)
 
 
-def _loaded_again(source: Any, path: Path, config: Configuration, way: str) -> Data:
-    """The data of a run that goes on, with their own options and in their own splits."""
+def _loaded_again(source: Any, path: Path, config: Configuration, argument: str) -> Data:
+    """Load the data of a run to resume, with its stored options and splits; `argument` is shown in the error."""
     if source is None:
         source = config["data"]["source"]
     if source is None:
         raise RunError(
-            f"{path} was trained on arrays in memory, which a run does not store: pass the same again, as in "
-            f"vk.fit(x, out={str(path)!r}, {way})"
+            f"{path} was trained on arrays in memory, which a run does not store: pass the same arrays again, as in "
+            f"vk.fit(x, out={str(path)!r}, {argument})"
         )
     return read_again(path, config, source)
 

@@ -1,4 +1,4 @@
-"""Calls as earlier versions took them: arguments by position that are now given by name, and renamed arguments."""
+"""Calls in the form of earlier versions: arguments by position that are now keyword-only, and renamed arguments."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def formerly(*positional: str, **renamed: str) -> Callable[[Callable[P, T]], Cal
     """Accept the earlier form of calls of the decorated function, with a DeprecationWarning that says what to write.
 
     Arguments:
-        positional: keyword-only arguments that could be given by position, after those that still can, in their order.
-        renamed: the present name of each argument that had another name.
+        positional: arguments that are now keyword-only, in their former order after those that are still positional.
+        renamed: the current name of each argument by its former name.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
@@ -42,5 +42,5 @@ def formerly(*positional: str, **renamed: str) -> Callable[[Callable[P, T]], Cal
 
 
 def _shown(value: Any) -> str:
-    """A number, text or None as one would write it; `...` for other values."""
+    """A number, text or None as written in Python; `...` for other values."""
     return repr(value) if value is None or isinstance(value, str | int | float) else "..."

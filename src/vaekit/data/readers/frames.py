@@ -36,7 +36,7 @@ def names_of(frame: Any) -> list[str]:
 
 
 def index_names(frame: Any) -> list[str]:
-    """The names of the index of a frame of pandas, which is not among its columns."""
+    """The names of the index of a pandas frame, which is not among its columns."""
     return [str(name) for name in getattr(getattr(frame, "index", None), "names", ()) if name is not None]
 
 

@@ -291,8 +291,8 @@ def _on_codes(column: Column, values: Array) -> Iterator[str]:
         n = len(values) - len(others)
         if re.fullmatch(r"-?99+(\.9+)?", f"{end:g}") and n > 1 and len(others) and others.max() < abs(end) / 2:
             yield (
-                f"column {column.name!r}: {n:,} values are {end:g}, and all others much smaller; if {end:g} stands for "
-                "a missing value, leave these cells empty"
+                f"column {column.name!r}: {n:,} values are {end:g}, and all others are much smaller; if {end:g} stands "
+                "for a missing value, leave these cells empty"
             )
 
 

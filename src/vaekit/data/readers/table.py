@@ -69,7 +69,7 @@ def read(path: Path, **options: Any) -> Table:
 
 
 class Asked(NamedTuple):
-    """What the reader of a table is asked for: its options, and of `registry.CONTEXT`."""
+    """The options of one call of the table reader, and the entries of `registry.CONTEXT` that it uses."""
 
     label: str | Literal[False] | None
     group: str | None
