@@ -67,7 +67,7 @@ def test_report_traversal_explorer_and_metric_agree(run, tmp_path):
     np.testing.assert_array_equal(np.array(page["dead"])[found.places], ~found.active)
 
     look = Look(run)
-    rows = traversals(look).blocks[0].rows
+    rows = traversals(look)[0].rows
     active = [found.names[i] for i in found.order if found.active[i]]
     unused = [found.names[i] for i in found.order if not found.active[i]]
     assert [row.label for row in rows] == [*active, *unused[: len(rows) - len(active)]]

@@ -114,12 +114,10 @@ def infer_visible(
     An autoencoder has no p(z): for it, only the likelihood of the visible elements is maximised.
 
     Arguments:
-        x: (B, *event); hidden elements may be any number inside the support and are ignored.
-        visible: bool, of the shape of x.
+        x, visible: (B, *event), data and bool; hidden elements of x may be any number inside the support.
         c: (B, C), the condition of a conditional model.
         steps, lr: number of steps and initial learning rate of Adam; the rate falls to 0 along half a cosine.
-        pairs: number of antithetic pairs per step.
-        seed: seed of their noise.
+        pairs, seed: number of antithetic pairs per step, and the seed of their noise.
     """
     prior = model.prior()
     point = model.no_density is not None
