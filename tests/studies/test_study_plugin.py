@@ -26,7 +26,7 @@ def package(tmp_path, monkeypatch):
 
 def test_a_study_of_a_plugin_is_listed_and_writes_its_page(package, tmp_path, study_clock, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    study_clock.per_step = 0.01
+    study_clock.per_step = 0.05
     assert main(["study"]) == 0
     out = capsys.readouterr().out
     assert "width" in out
