@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vaekit.errors import ChoiceError, DataError
 
-from .core import Array
+from .core import Array, counted
 
 Rows = NDArray[np.int64]
 FRACTION = 0.1
@@ -144,7 +144,7 @@ def assign(
 
 def drawn(given: Mapping[str, Rows] | None, parts: Mapping[str, Rows]) -> list[str]:
     """A note on the parts that were drawn from the training rows, if the data have some splits of their own."""
-    lacking = [f"{part} ({len(parts[part]):,} rows)" for part in PARTS if given and part not in given]
+    lacking = [f"{part} ({counted(len(parts[part]), 'row')})" for part in PARTS if given and part not in given]
     if not given or not lacking:
         return []
     return [
