@@ -235,27 +235,41 @@ def test_a_checkpoint_whose_description_is_damaged_is_passed_over(trained, tmp_p
         torch.testing.assert_close(tensors(run / "model.safetensors")[name], tensor)
 
 
-def test_a_checkpoint_with_damaged_indices_is_passed_over(tmp_path):
-    """They follow from the columns of the table; others would be out of bounds, or take the wrong numbers."""
+def test_indices_in_a_checkpoint_are_not_used(tmp_path):
+    """They follow from the columns of the table; others would be out of bounds. Earlier versions stored them."""
     rows = "".join(f"{i % 3}.5,{'abc'[i % 3]}\n" for i in range(30))
     (tmp_path / "t.csv").write_text("v,k\n" + rows)
     options = {"batch": 16, "latent": 2, "hidden": (8,), "checkpoint_steps": 1, **QUIET}
     whole = fit(tmp_path / "t.csv", "vae", out=tmp_path / "whole", steps=4, **options)
     run = shutil.copytree(whole.path, tmp_path / "run")
-    newest = sorted((run / "checkpoint").iterdir())[-1]
-    kept, (_, meta) = tensors(newest), read_tensors(newest)
-    indices = [name for name, tensor in kept.items() if tensor.dtype == torch.int64]
-    assert indices
-    write_tensors(newest, {name: t + 10**9 if name in indices else t for name, t in kept.items()}, meta)
+    for file in (run / "checkpoint").iterdir():
+        kept, meta = read_tensors(file)
+        assert all(tensor.is_floating_point() for tensor in kept.values())
+        stored = {"place": torch.full((3,), 2**40), "none": torch.ones(3, dtype=torch.bool)}
+        write_tensors(file, kept | {f"buffer/model.likelihood.head.{name}": t for name, t in stored.items()}, meta)
+    sorted((run / "checkpoint").iterdir())[-1].unlink()
     change(run, "state", to="running")
     fit(tmp_path / "t.csv", "vae", out=run, resume=True, **QUIET)
     for name, tensor in tensors(whole.path / "model.safetensors").items():
         torch.testing.assert_close(tensors(run / "model.safetensors")[name], tensor)
+
+
+def test_a_checkpoint_of_another_model_is_passed_over(trained, tmp_path):
+    source = trained.parent / "x.npy"
+    options = {"batch": 16, "latent": 2, "hidden": (8,), "checkpoint_steps": 1, **QUIET}
+    run = fit(source, "vae", out=tmp_path / "run", steps=4, **options).path
+    newest = sorted((run / "checkpoint").iterdir())[-1]
+    kept, meta = read_tensors(newest)
+    name = next(n for n in kept if n.startswith("weight/"))
+    for wrong in (torch.full_like(kept[name], torch.nan), kept[name][:0], kept[name].long()):
+        write_tensors(newest, kept | {name: wrong}, meta)
+        change(run, "state", to="running")
+        assert fit(source, "vae", out=run, resume=True, **QUIET).state == "finished"
     for file in (run / "checkpoint").iterdir():
-        write_tensors(file, {name: t + 1 if name in indices else t for name, t in kept.items()}, meta)
+        write_tensors(file, kept | {name: wrong}, meta)
     change(run, "state", to="running")
-    with pytest.raises(TrainingError, match="the checkpoint is damaged: buffer/"):
-        fit(tmp_path / "t.csv", "vae", out=run, resume=True, **QUIET)
+    with pytest.raises(TrainingError, match=f"does not fit this model and its training .{name}"):
+        fit(source, "vae", out=run, resume=True, **QUIET)
 
 
 def test_a_kept_density_larger_than_its_numbers(run):

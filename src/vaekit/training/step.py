@@ -209,31 +209,36 @@ class Engine:
             return run(raw, base, rows, torch.tensor(step, device=device), c, y, coefficients, decay)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state of training as tensors by name: weights, buffers, optimiser states and averages."""
-        buffers = {f"buffer/{n}": b for n, b in self.module.named_buffers()}
+        """The state of training as tensors by name: weights, buffers, optimiser states and averages.
+
+        Indices and masks that the model does not save are left out: they follow from its settings.
+        """
+        saved = set(self.module.state_dict())
+        named = ((n, b) for n, b in self.module.named_buffers() if n in saved or b.is_floating_point())
+        buffers = {f"buffer/{n}": b for n, b in named}
         memory = {f"memory/{n}/{i}": t for n, ts in self.memory.items() for i, t in enumerate(ts)}
         average = {f"average/{n}": t for n, t in self.average.items()}
         return {**{f"weight/{n}": p for n, p in self.parameters.items()}, **buffers, **memory, **average}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Restore the state that `tensors` returned.
+        """Restore the state that `tensors` returned, also in an earlier version, which included indices and masks.
 
         Raises:
             TrainingError: the tensors do not fit this model and its training, or are damaged.
         """
         mine = self.tensors()
-        if set(mine) != set(tensors) or any(mine[n].shape != tensors[n].shape for n in mine):
-            wrong = sorted(set(mine) ^ set(tensors))[:3]
-            raise TrainingError(f"the checkpoint does not fit this model and its training ({', '.join(wrong)})")
+        kept = {n: t for n, t in tensors.items() if n in mine or t.is_floating_point() or not n.startswith("buffer/")}
+        wrong = sorted(set(mine) ^ set(kept)) or [n for n, t in mine.items() if t.shape != kept[n].shape]
+        wrong = wrong or [n for n, t in mine.items() if t.is_floating_point() != kept[n].is_floating_point()]
+        if wrong:
+            raise TrainingError(f"the checkpoint does not fit this model and its training ({', '.join(wrong[:3])})")
         for n, t in mine.items():
-            kept = tensors[n]
-            # arrays of whole numbers are indices and masks that follow from the settings; a single one is a count
-            free = kept.is_floating_point() or kept.dim() == 0
-            same = free or (kept.dtype == t.dtype and torch.equal(kept.to(t.device), t))
-            if not same or t.is_floating_point() != kept.is_floating_point():
-                raise TrainingError(f"the checkpoint is damaged: {n} differs from what run.json implies")
-        for n, t in mine.items():
-            t.copy_(tensors[n])
+            may_be_nan = n.startswith("buffer/") and not n.startswith("buffer/observation.")
+            if not may_be_nan and not bool(torch.isfinite(kept[n]).all()):
+                raise TrainingError(f"the checkpoint is damaged: {n} is not finite everywhere")
+            t.copy_(kept[n])
+        if not self.module.observation.sound:
+            raise TrainingError("the checkpoint is damaged: its observation is one that no data give")
 
     def weights_to_use(self) -> dict[str, Tensor]:
         """The weights for evaluation: running averages where they are kept, plus buffers."""
