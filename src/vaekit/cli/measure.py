@@ -44,6 +44,14 @@ def _names(words: tuple[str, ...] | None) -> list[str] | None:
     return names or None
 
 
+def _checked(
+    metrics: tuple[str, ...] | None, samples: int, n: int | None, out: str | None
+) -> tuple[list[str] | None, Path | None]:
+    """The metrics in --metrics and the file of --out, after a check of what a measurement is asked for."""
+    at_least(1, samples=samples, n=n)
+    return _names(metrics), None if out is None else check_file(out, (".json",))
+
+
 def evaluate(
     run: RunFolder,
     source: Annotated[str | None, Parameter(name="DATA")] = None,
@@ -80,8 +88,7 @@ def evaluate(
 
     if metrics == ("help",):
         return listing.metrics(json=json)
-    at_least(1, samples=samples, n=n)
-    names, path = _names(metrics), None if out is None else check_file(out, (".json",))
+    names, path = _checked(metrics, samples, n, out)
     opened = _open(run, data, device)
     examples = rows(opened, source, split, table)
     classes = labels(opened, examples, label)
@@ -146,8 +153,7 @@ def compare(
 
     if metrics == ("help",):
         return listing.metrics(json=json)
-    at_least(1, samples=samples, n=n)
-    names, path = _names(metrics), None if out is None else check_file(out, (".json",))
+    names, path = _checked(metrics, samples, n, out)
     for one in (run, other):
         find_run(one)
     first, second = (_open(one, data, device) for one in (run, other))

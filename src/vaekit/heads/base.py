@@ -19,9 +19,9 @@ LOG_SCALE_CEILING = 30.0
 """Above the log scale of any data; prevents overflow."""
 
 
-def floored(raw: Tensor, low: float = LOG_SCALE_FLOOR) -> Tensor:
-    """A soft lower bound: nearly `raw` far above `low`."""
-    return low + F.softplus(raw - low)
+def floored(raw: Tensor) -> Tensor:
+    """A soft lower bound of -6: nearly `raw` far above it."""
+    return LOG_SCALE_FLOOR + F.softplus(raw - LOG_SCALE_FLOOR)
 
 
 def raw_of_floored(value: Tensor, low: float = LOG_SCALE_FLOOR) -> Tensor:

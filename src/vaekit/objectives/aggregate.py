@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -136,23 +136,21 @@ def mmd(
     a: Tensor,
     b: Tensor,
     kernel: Callable[[Tensor, float], Tensor] = inverse_multiquadratic,
-    scales: Sequence[float] = SCALES,
 ) -> Tensor:
     r"""The unbiased squared maximum mean discrepancy of two samples, a scalar; it can be negative.
 
     mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean_ij k(a_i, b_j) (Gretton et al. 2012). The kernel k is
-    the mean of kernels whose widths C are `scales` times 2 D, the expected |a - b|^2 of two samples of N(0, I). No row
+    the mean of kernels whose widths C are `SCALES` times 2 D, the expected |a - b|^2 of two samples of N(0, I). No row
     is paired with itself, except in a sample of one row, for which the estimate is too large.
 
     Arguments:
         a, b: samples (B, D), (M, D).
         kernel: of squared distance and width, at most 1.
-        scales: the widths averaged over, in units of 2 D.
     """
 
     def mean(x: Tensor, y: Tensor, paired: bool) -> Tensor:
         square = (x.unsqueeze(1) - y.unsqueeze(0)).square().sum(-1)  # (B, M); exactly 0 on the diagonal of x = y
-        values = torch.stack([kernel(square, 2 * x.shape[1] * s) for s in scales]).mean(0)
+        values = torch.stack([kernel(square, 2 * x.shape[1] * s) for s in SCALES]).mean(0)
         if not paired or len(x) == 1:
             return values.mean()
         return (values.sum() - values.diagonal().sum()) / (len(x) * (len(x) - 1))

@@ -250,9 +250,9 @@ class Engine:
         return {**tied, **{n: b for n, b in self.module.named_buffers(remove_duplicate=False) if n in kept}}
 
     @contextlib.contextmanager
-    def using(self, weights: dict[str, Tensor] | None = None) -> Iterator[nn.Module]:
+    def using(self) -> Iterator[nn.Module]:
         """The module in evaluation mode with the weights to use; afterwards the weights of training are restored."""
-        weights = self.weights_to_use() if weights is None else weights
+        weights = self.weights_to_use()
         before = {n: self.parameters[n].clone() for n in self.parameters}
         training = self.module.training
         try:
