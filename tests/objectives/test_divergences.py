@@ -469,7 +469,7 @@ def test_the_step_is_one_graph(name, monkeypatch):
         (lambda: DIP("i", -1.0), "off_diagonal` must be 0 or more"),
         (lambda: DIP("i", 1.0, -1.0), "diagonal` must be 0 or more"),
         (lambda: InfoVAE(1.5), "alpha` must be at most 1"),
-        (lambda: InfoVAE(0.0, 0.5), "weight` must be 1 or more"),
+        (lambda: InfoVAE(0.0, 0.5), "weight` must be 1 - `alpha` = 1 or more"),
         (lambda: InfoVAE(kernel="rbf"), "unknown `kernel` 'rbf'; choose from imq, gaussian"),
         (lambda: WAE(-1.0), "weight` must be 0 or more"),
         (lambda: WAE(kernel="rbf"), "kernel"),

@@ -40,6 +40,12 @@ class OneLayer(Objective):
         """
 
     def check(self, model: Model) -> None:
+        self._check_layers(model)
+        if isinstance(model, VAE) and (q := example(model.posterior)) is not None:
+            self.check_posterior(q)
+
+    def _check_layers(self, model: Model) -> None:
+        """Raise ChoiceError for a model of several layers, or without the density that the loss contains."""
         name = type(self).__name__
         if not isinstance(model, VAE):
             raise ChoiceError(
@@ -52,11 +58,10 @@ class OneLayer(Objective):
                 f"{name} needs log q(z | x), and this model has none ({model.no_density}): give it a Gaussian "
                 "posterior, or use an objective that needs samples only, WAE or Adversarial"
             )
-        if (q := example(model.posterior)) is not None:
-            self.check_posterior(q)
 
     def one_pass(self, model: Model, batch: Batch) -> Pass:
         """A pass through the model, with the parts of the bound."""
+        self._check_layers(model)
         trace = self.trace(model, batch)
         self.check_posterior(trace.latents[0].q)
         d = distortion(trace, batch.x)
