@@ -10,6 +10,7 @@ from core_helpers import QUIET, blobs
 import vaekit as vk
 from vaekit.noise import Noise
 from vaekit.objectives.terms import distortion, rate
+from vaekit.options import Options
 from vaekit.run import fit
 from vaekit.training.overfitting import past_its_best
 from vaekit.utils.uncertainty import standard_error
@@ -26,10 +27,10 @@ def recorded(elbos, training=None, se=0.5, units=200, train=None, **arguments):
 
     class Left:
         config: ClassVar = {
-            "training": {"patience": None, "augment": None, **(training or {})},
             "arguments": arguments,
             "data": {"facts": {"kind": "image"}},
         }
+        options = Options(**(training or {}))
         log: ClassVar = [record for pair in zip(known, valid, strict=True) for record in pair]
 
     return Left()
