@@ -341,8 +341,8 @@ def try_all(bugs: list[Bug]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         for name in ("src", "tests", "docs", "pyproject.toml"):
-            place = ROOT / name
-            shutil.copytree(place, copy / name) if place.is_dir() else shutil.copy(place, copy / name)
+            path = ROOT / name
+            shutil.copytree(path, copy / name) if path.is_dir() else shutil.copy(path, copy / name)
         for bug in bugs:
             begun = time.monotonic()
             file, original = insert(bug, copy)

@@ -77,7 +77,7 @@ def edit(
     vector = direction(opened, attribute, against=against, balance=not unbalanced)
     z, strengths = edited(code_of(opened, example, labels=labels), vector, strength, steps)
     x = opened.decode(z)
-    picture = _beside(opened, example, x)
+    picture = _with_original(opened, example, x)
     arrays = {"x": x, "z": z, "strengths": strengths, "direction": vector}
     write(path, opened, picture, len(picture), arrays, None if bare else of_edit(attribute, against, strengths))
 
@@ -194,7 +194,7 @@ def _fill_table(
     print(f"{values} filled in, in {len(rows_to_fill):,} of {all_rows}{remark}", file=sys.stderr)
 
 
-def _beside(run: Run, example: int | np.ndarray, x: np.ndarray) -> np.ndarray:
+def _with_original(run: Run, example: int | np.ndarray, x: np.ndarray) -> np.ndarray:
     """The example followed by its edited versions `x`."""
     import numpy as np
 

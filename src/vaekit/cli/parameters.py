@@ -126,7 +126,7 @@ def _numbers(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
 
 
 def split(named: Mapping[str, Any], *names: Sequence[str]) -> list[dict[str, Any]]:
-    """`given`, split by these groups of names; the last group holds the rest."""
+    """`named`, split by these groups of names; the last group holds the rest."""
     groups = [{n: named[n] for n in group if n in named} for group in names]
     grouped = {n for group in groups for n in group}
     return [*groups, {n: v for n, v in named.items() if n not in grouped}]

@@ -49,7 +49,7 @@ def check_exists(asked: str) -> None:
 
 def unknown(asked: str) -> DataError:
     """The error for a text that is neither a name nor an existing path, with a suggestion and the known names."""
-    near = meant(asked, [*named.SETS, *_beside(Path(asked))], 0.5)
+    near = meant(asked, [*named.SETS, *_siblings(Path(asked))], 0.5)
     hint = f"did you mean {near!r}? Data sets" if near else "data sets"
     return DataError(
         f"{asked!r} is neither a data set nor a path that exists: {hint} are {', '.join(named.SETS)}; a path names "
@@ -57,8 +57,8 @@ def unknown(asked: str) -> DataError:
     )
 
 
-def _beside(path: Path) -> list[str]:
-    """The paths of up to 1000 files in the folder of `path`, in the same form."""
+def _siblings(path: Path) -> list[str]:
+    """The paths of up to 1000 files in the folder of `path`, written in the same form as `path`."""
     try:
         return [str(path.with_name(other.name)) for other in itertools.islice(path.expanduser().parent.iterdir(), 1000)]
     except (OSError, ValueError, RuntimeError):

@@ -21,14 +21,14 @@ WORDS = {
 }
 """Common names of the splits."""
 ENDINGS = ("", "set", "data", "images", "imgs", "split")
-"""What may follow these in a name."""
+"""Endings that may follow these names."""
 
 
 def part_named(name: str) -> tuple[str, str] | None:
     """The split that a name such as Train, test_set, val2017 or pets-train stands for, and the rest of the name.
 
-    The rest is what names of the splits of one data set share: "" of the first three, "pets" of the last. None if the
-    name names no split, or several.
+    The rest is the same for all splits of one data set: "" for the first three names, "pets" for the last. None if the
+    name contains no split, or several.
     """
     words = re.findall("[a-z]+|[0-9]+", name.lower())
     whole = "".join(filter(str.isalpha, words))
@@ -101,17 +101,17 @@ def assign(
     own: Mapping[str, Rows] | None = None,
     group: Array | None = None,
 ) -> dict[str, Rows]:
-    """Rows of train, valid and test: parts in `given` are kept, the others are drawn from its "train" rows (or all).
+    """Rows of train, valid and test: parts in `own` are kept, the others are drawn from its "train" rows (or all).
 
     Args:
         n: number of rows in all.
         valid, test: fractions of the rows that are drawn from; at least one row each.
         seed: seed of the draw.
-        given: parts that the source itself defines.
+        own: parts that the source itself defines.
         group: (n,); rows with equal values stay in one part, and the fractions are approximate.
 
     Raises:
-        DataError: a fraction is out of range or for a given part, or there are too few rows or groups.
+        DataError: a fraction is out of range or for a part in `own`, or there are too few rows or groups.
     """
     own = dict(own or {})
     wanted = {"test": float(test), "valid": float(valid)}

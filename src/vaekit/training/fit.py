@@ -96,7 +96,7 @@ def train(
             if not resumes:
                 make_directory(path)
                 locks.enter_context(only_trainer(path))
-                check_free(path, exists == "replace")  # another process may have come first
+                check_free(path, exists == "replace")  # another process may have created it meanwhile
             start.write(path)
             if on_start:
                 on_start(config)
@@ -136,8 +136,8 @@ def _after_interrupt(path: Path, on_interrupt: str, own: Composition | None) -> 
     """Raise KeyboardInterrupt, or print how to resume."""
     if on_interrupt == "raise" or (on_interrupt == "auto" and not is_interactive()):
         raise KeyboardInterrupt(str(path))
-    given = "data" if own is None else "data, composition"
-    say(f"interrupted: saved in {path}; resume with vk.fit({given}, out={str(path)!r}, resume=True)")
+    arguments = "data" if own is None else "data, composition"
+    say(f"interrupted: saved in {path}; resume with vk.fit({arguments}, out={str(path)!r}, resume=True)")
 
 
 def _check_choices(exists: str, on_interrupt: str, resume: bool, extend: bool) -> None:

@@ -4,7 +4,7 @@ import { CLICK } from "./map-plane.js";
 import { change, groups, state } from "./state.js";
 import { announce } from "./ui.js";
 
-const DRAG = 60; // pixels within which dragging finds a point, on a map that codes cannot be projected to
+const DRAG = 60; // pixels; if the map cannot show new codes, dragging selects the nearest point within this distance
 
 /** Move the current code to a position on the screen, or to the datum nearest to it. */
 function moveCode(plane, x, y) {
@@ -49,26 +49,26 @@ export function onPointer(field, chart) {
     if (!pan && chart.tool in groups) drawing.lasso = [start];
   });
 
-  function pinch(id, last, place) {
+  function pinch(id, last, point) {
     const [, other] = [...touches].find(([key]) => key !== id), span = (p) => Math.hypot(p[0] - other[0], p[1] - other[1]);
-    chart.zoom(span(place) / Math.max(1, span(last)), (place[0] + other[0]) / 2, (place[1] + other[1]) / 2);
+    chart.zoom(span(point) / Math.max(1, span(last)), (point[0] + other[0]) / 2, (point[1] + other[1]) / 2);
   }
-  function drag(last, place) {
+  function drag(last, point) {
     if (field.dataset.doing === "pan") {
-      plane.pan(last, place);
+      plane.pan(last, point);
       drawing.refresh();
     } else if (drawing.lasso) {
-      drawing.lasso.push(place);
+      drawing.lasso.push(point);
       drawing.render(false);
-    } else if (travelled > 3) moveCode(plane, ...place);
+    } else if (travelled > 3) moveCode(plane, ...point);
   }
   field.addEventListener("pointermove", (event) => {
-    const place = local(field, event), last = touches.get(event.pointerId);
-    if (!last) return void hover.show(...place);
-    travelled += Math.abs(place[0] - last[0]) + Math.abs(place[1] - last[1]);
-    touches.set(event.pointerId, place);
-    if (touches.size === 2) pinch(event.pointerId, last, place);
-    else drag(last, place);
+    const point = local(field, event), last = touches.get(event.pointerId);
+    if (!last) return void hover.show(...point);
+    travelled += Math.abs(point[0] - last[0]) + Math.abs(point[1] - last[1]);
+    touches.set(event.pointerId, point);
+    if (touches.size === 2) pinch(event.pointerId, last, point);
+    else drag(last, point);
   });
 
   function click() {
@@ -104,10 +104,10 @@ const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDo
 export function onKey(field, chart) {
   const { plane } = chart, keys = { "+": () => chart.zoom(1.3), "=": () => chart.zoom(1.3), "-": () => chart.zoom(1 / 1.3), 0: chart.showAll };
   field.addEventListener("keydown", (event) => {
-    const step = STEPS[event.key], place = step && plane.placeOf(state.z);
-    if (place) {
+    const step = STEPS[event.key], point = step && plane.placeOf(state.z);
+    if (point) {
       event.preventDefault();
-      const [u, v] = place, [ru, rv] = plane.reach(event.shiftKey ? 40 : 10);
+      const [u, v] = point, [ru, rv] = plane.reach(event.shiftKey ? 40 : 10);
       change({ z: moved(state.z, state.map, state.pair, u + step[0] * ru, v + step[1] * rv), anchor: -1 });
     } else keys[event.key]?.();
   });
