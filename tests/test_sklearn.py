@@ -297,3 +297,9 @@ def test_the_score_is_any_metric_that_has_a_better_direction(blobs):
         plain.set_params(metric="log_px_iw").score(x)
     usual = tiny().fit(x)
     assert usual.score(x) == pytest.approx(usual.score_samples(x).mean(), rel=1e-9)
+
+
+def test_masked_values_are_not_data(blobs):
+    """scikit-learn takes the values under the mask."""
+    with pytest.raises(ValueError, match="X contains NaN"):
+        VAEEstimator(steps=2).fit(np.ma.masked_greater(blobs[0], 1))

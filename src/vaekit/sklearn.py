@@ -21,6 +21,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vaekit.data import from_arrays
+from vaekit.data.readers.memory import as_array
 from vaekit.errors import ChoiceError
 from vaekit.metrics import METRICS, evaluate
 from vaekit.run import fit, open_run
@@ -31,6 +32,11 @@ from vaekit.utils.suggest import unknown
 
 Array = NDArray[Any]
 KEPT = ("run.json", "model.safetensors", "splits.safetensors", "log.jsonl")
+
+
+def _with_nan(X: Any) -> Any:
+    """X with nan for the masked values of a masked array, whose mask scikit-learn drops; else X."""
+    return as_array(X, "X") if np.ma.is_masked(X) else X
 
 
 class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -104,7 +110,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             why = "repeat rows to weight them" if "sample_weight" in unknown else "it takes only X and y"
             raise TypeError(f"{type(self).__name__}.fit does not take {', '.join(unknown)}: {why}")
         arguments = self._arguments()
-        x = validate_data(self, X, dtype="numeric", ensure_min_samples=4)
+        x = validate_data(self, _with_nan(X), dtype="numeric", ensure_min_samples=4)
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
@@ -164,7 +170,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _checked(self, X: ArrayLike) -> Array:
         check_is_fitted(self, "run_")
-        return self._events(validate_data(self, X, dtype="numeric", reset=False))
+        return self._events(validate_data(self, _with_nan(X), dtype="numeric", reset=False))
 
     def transform(self, X: ArrayLike) -> Array:
         """The posterior mean of each row of X (N, D): (N, latent)."""
