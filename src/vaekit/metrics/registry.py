@@ -106,8 +106,8 @@ def metric(
     def register(function: Callable[[Measurement], Result]) -> Callable[[Measurement], Result]:
         described = (inspect.getdoc(function) or "").split("\n")[0].rstrip(".")
         called = label or name.replace("_", " ").capitalize()
-        made = Metric(name, unit, function, tuple(needs), better, called, described, default, of, per_datum)
-        METRICS.put(name, made, origin_of(function))
+        entry = Metric(name, unit, function, tuple(needs), better, called, described, default, of, per_datum)
+        METRICS.put(name, entry, origin_of(function))
         return function
 
     return register
