@@ -182,8 +182,8 @@ def npz(raw: bytes, rng: random.Random) -> bytes:
         size = rng.choice((1, 2, 4))
         data[at : at + size] = (rng.choice((*WHOLE, 12, 14, 8, 9, 93)) % 256**size).to_bytes(size, "little")
         return bytes(data)
-    with zipfile.ZipFile(io.BytesIO(raw)) as held:
-        members = {name: held.read(name) for name in held.namelist()}
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
     name = rng.choice(list(members))
     out = io.BytesIO()
     packings = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
@@ -235,14 +235,14 @@ def csv(raw: bytes, rng: random.Random) -> bytes:
 
 def _written(rows: list[list[str]], rng: random.Random) -> bytes:
     """Rows as delimited text, in the ways of several programs."""
-    mark, end = rng.choice((",", ",", ",", ",", ";", "\t", "|", " ")), rng.choice(("\n", "\n", "\n", "\r\n", "\r"))
+    delimiter, end = rng.choice((",", ",", ",", ",", ";", "\t", "|", " ")), rng.choice(("\n", "\n", "\n", "\r\n", "\r"))
     if rng.random() < 0.1:
         rows = [[cell.replace(".", ",") for cell in row] for row in rows]
     if rng.random() < 0.1:
         rows = [['"' + cell.replace('"', '""') + '"' for cell in row] for row in rows]
     if rng.random() < 0.1:
         rows = rows[1:]
-    lines = [mark.join(row) for row in rows]
+    lines = [delimiter.join(row) for row in rows]
     if rng.random() < 0.2:
         lines.insert(rng.choice((0, 0, 1, len(lines))), rng.choice(ABOVE))
     text = end.join(lines) + rng.choice((end, ""))
@@ -389,9 +389,9 @@ def jpeg(raw: bytes, rng: random.Random) -> bytes:
     if way < 0.45:
         return raw[:at] + of_bytes(raw[at:], rng)
     i = rng.randrange(len(segments))
-    mark, body = segments[i]
+    marker, body = segments[i]
     if way < 0.8:
-        segments[i] = mark, of_bytes(body, rng)[:60_000]
+        segments[i] = marker, of_bytes(body, rng)[:60_000]
     elif way < 0.85:
         del segments[i]
     elif way < 0.9:
@@ -425,8 +425,8 @@ def tiff(raw: bytes, rng: random.Random) -> bytes:
     data, at = bytearray(raw), int.from_bytes(raw[4:8], "little")
     count = int.from_bytes(raw[at : at + 2], "little")
     for _ in range(rng.choice((1, 1, 2))):
-        place = at + 2 + 12 * rng.randrange(count)
-        tag, kind, number, value = struct.unpack_from("<HHII", raw, place)
+        offset = at + 2 + 12 * rng.randrange(count)
+        tag, kind, number, value = struct.unpack_from("<HHII", raw, offset)
         way = rng.randrange(6)
         if way == 0:
             tag = rng.choice(TAGS)
@@ -436,7 +436,7 @@ def tiff(raw: bytes, rng: random.Random) -> bytes:
             number = rng.choice((0, 2, 3, 4, 100, 2**31, 2**32 - 1))
         else:
             value = rng.choice((*WHOLE, 4, 5, 6, 7, 8, 16, 32, 64, 32773, 50_000)) % 2**32
-        struct.pack_into("<HHII", data, place, tag, kind, number, value)
+        struct.pack_into("<HHII", data, offset, tag, kind, number, value)
     return bytes(data)
 
 
@@ -472,6 +472,6 @@ BY_SUFFIX = {
 
 def mutate(name: str, raw: bytes, rng: random.Random) -> bytes:
     """A damaged copy of a file, chosen by its suffix, sometimes damaged twice."""
-    way = next((way for suffix, way in BY_SUFFIX.items() if name.endswith(suffix)), of_bytes)
-    damaged = way(raw, rng)
+    mutator = next((mutator for suffix, mutator in BY_SUFFIX.items() if name.endswith(suffix)), of_bytes)
+    damaged = mutator(raw, rng)
     return of_bytes(damaged, rng) if rng.random() < 0.1 else damaged

@@ -84,14 +84,14 @@ def labels(run: Run, given: Rows | int, option: str | None = None) -> np.ndarray
     """
     condition = run.composition.condition
     if option is not None and condition is None:
-        raise ChoiceError("--label is for a conditional run, and this one is not")
+        raise ChoiceError("--label needs a conditional run, and this run is not conditional")
     if isinstance(given, int):
         if option is not None:
-            raise ChoiceError(f"row {given} of the test set has its own condition: --label is for a datum from a file")
+            raise ChoiceError(f"row {given} of the test set has its own condition: --label is for examples from files")
         return None
     if isinstance(given.x, str):
         if option is not None:
-            raise ChoiceError("the run's own data have their own conditions: --label is for data from elsewhere")
+            raise ChoiceError("the run's own data have their own conditions: --label is for other data")
         return None
     if condition is None:
         return None
@@ -108,7 +108,7 @@ def labels(run: Run, given: Rows | int, option: str | None = None) -> np.ndarray
     return condition.decoded(condition.encoded(condition_values, n))
 
 
-def note_differing(run: Run, given: Rows) -> None:
+def note_differing(run: Run, source_rows: Rows) -> None:
     """Print a note with the number of rows that differ from the training data in constant columns.
 
     Each difference lowers log p(x) by `DIFFERS` nats.
@@ -120,16 +120,16 @@ def note_differing(run: Run, given: Rows) -> None:
     if not isinstance(head, Masked) or head.held is None:
         return
     constants = head.held.cpu().numpy().ravel()
-    observed = run.observed(given.x)
+    observed = run.observed(source_rows.x)
     x = observed(np.arange(observed.n)).numpy().reshape(observed.n, -1)
     differ = (x != constants) & (constants == constants) & (x == x)
     if not differ.any():
         return
     names = [column.name for column in run.columns] or [str(i) for i in range(len(constants))]
-    n, where = int(differ.any(1).sum()), [names[i] for i in np.flatnonzero(differ.any(0))]
+    n, differing = int(differ.any(1).sum()), [names[i] for i in np.flatnonzero(differ.any(0))]
     say(
         f"note: {n:,} row{'s differ' if n > 1 else ' differs'} from the training data in the constant column"
-        f"{'s' * (len(where) > 1)} {', '.join(map(repr, where[:6]))}{' ...' * (len(where) > 6)}: "
+        f"{'s' * (len(differing) > 1)} {', '.join(map(repr, differing[:6]))}{' ...' * (len(differing) > 6)}: "
         f"each such value costs {DIFFERS:,.0f} nats"
     )
 
@@ -143,7 +143,7 @@ def condition(run: Run, given: str | None) -> np.ndarray | None:
     if given is None:
         return None
     if run.composition.condition is None:
-        raise ChoiceError("--label is for a conditional run, and this one is not")
+        raise ChoiceError("--label needs a conditional run, and this run is not conditional")
     return run.composition.condition.read(given)
 
 
@@ -193,8 +193,8 @@ def _all(run: Run, source: str, table: str | None = None) -> Rows:
             x = np.broadcast_to(x[..., None], (*x.shape, 3))  # grey images, for a run on colour images
         label = label if label is not None else _folder_class(run, path, read.names)
     if is_table(path):
-        beside, _ = texts(path, read.feature_names or (), **_dialect(run))
-        return Rows(x, label, None, read.columns, beside)
+        other_cells, _ = texts(path, read.feature_names or (), **_dialect(run))
+        return Rows(x, label, None, read.columns, other_cells)
     shape = x.shape[:1] if x.shape[1:] == (1,) else x.shape  # a reader returns a vector as rows of one number
     return Rows(x.reshape(1, *shape)) if _is_one(run, shape) else Rows(x, label, read.names, read.columns)
 
@@ -229,8 +229,8 @@ def _options(run: Run, source: str, table: str | None = None) -> dict[str, Any]:
     images = reader is not None and reader.name == "images" and run.spec.kind == "image"
     if table is not None and not images:
         raise ChoiceError(f"--table describes a folder of images, but {source} is not one")
-    ways = () if reader is None else (*reader.options, *(name for name in ("label", "group") if name in reader.hints))
-    kept = {name: stored[name] for name in ways if name in stored}
+    names = () if reader is None else (*reader.options, *(name for name in ("label", "group") if name in reader.hints))
+    kept = {name: stored[name] for name in names if name in stored}
     if images:
         own = stored.get("table", "") if run.composition.condition is not None else ""
         # the training images' table may also describe these images, or their folder may have a table of that name

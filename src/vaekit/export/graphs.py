@@ -282,7 +282,7 @@ def certain(observation: Observation, raw: Tensor) -> Tensor:
     return x
 
 
-_SEEN = {
+_INPUT_NOTES = {
     Binary: (
         " Training draws each pixel as 0 or 1; x is the probability of 1.",
         " Pixels above the middle of the range count as 1, all others as 0; to use random pixels, draw them first.",
@@ -292,6 +292,7 @@ _SEEN = {
         " x is the middle of its level.",
     ),
 }
+"""For each random observation, what is added to the descriptions of graphs that use `expected`, and `certain`."""
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------
@@ -305,24 +306,24 @@ def build(run: TrainedModel, name: str) -> Graph:
     """
     if name not in NAMES:
         raise ChoiceError(unknown("graph", name, NAMES))
-    lost = rounding(run)
+    precision_note = rounding(run)
     model, observation, event = run.model, _single(run.composition.observation), tuple(run.spec.shape)
     condition = run.composition.condition
     conditions = () if condition is None else (Port("c", (condition.size,), "c"),)
     example = torch.full((EXAMPLE, *event), float(run.spec.scale[0]))
     c = None if condition is None else torch.eye(condition.size)[torch.zeros(EXAMPLE, dtype=torch.long)]
     x, z = Port("x", event, "x"), Port("z", (code_size(run),), "z")
-    expected_says, certain_says = _SEEN.get(type(observation), ("", ""))
-    lost = f" {lost}" if lost else ""
+    expected_says, certain_says = _INPUT_NOTES.get(type(observation), ("", ""))
+    precision_note = f" {precision_note}" if precision_note else ""
     with torch.no_grad():
         if name == "decode":
             says = "The mean of p(x|z) in the data's own units."
-            return Graph(name, Decode(model, observation), (z,), (x,), says + lost)
+            return Graph(name, Decode(model, observation), (z,), (x,), says + precision_note)
         if name == "draw":
             recorder = _Recorder(EXAMPLE)
             draw(model.decode(torch.zeros(EXAMPLE, *z.shape)), recorder)
             says = "A sample from p(x|z) in the data's own units, computed from uniform and normal random inputs."
-            return Graph(name, Draw(model, observation), (z, *_noise_ports(recorder)), (x,), says + lost)
+            return Graph(name, Draw(model, observation), (z, *_noise_ports(recorder)), (x,), says + precision_note)
         if name == "encode":
             module = Encode(model, observation)
             spread = (Port("sd", z.shape, "sd"),) if len(module(example, *(() if c is None else (c,)))) > 1 else ()
@@ -331,7 +332,7 @@ def build(run: TrainedModel, name: str) -> Graph:
                 + (" and the standard deviation of each latent." if spread else ".")
                 + expected_says
             )
-            return Graph(name, module, (x, *conditions), (z, *spread), says + lost)
+            return Graph(name, module, (x, *conditions), (z, *spread), says + precision_note)
         if model.no_density is not None:
             raise ChoiceError(model.no_density)
         recorder = _Recorder(EXAMPLE)
@@ -340,7 +341,11 @@ def build(run: TrainedModel, name: str) -> Graph:
         numbers = tuple(Port(n, (), n) for n in ("log_px", "log_pz", "log_qz"))
         says = "A sample z of q(z|x) with log p(x|z), log p(z) and log q(z|x) in nats, in the data's own units."
         return Graph(
-            name, weights, (x, *conditions, *_noise_ports(recorder)), (z, *numbers), says + certain_says + lost
+            name,
+            weights,
+            (x, *conditions, *_noise_ports(recorder)),
+            (z, *numbers),
+            says + certain_says + precision_note,
         )
 
 

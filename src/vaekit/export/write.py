@@ -76,8 +76,8 @@ def write_export(
     files = {name: path if one else folder / f"{name}{suffix}" for name in writers}
     for name, write in writers.items():
         write_atomically(files[name], write)
-    if lost := rounding(run):
-        say(f"note: {lost}")
+    if note := rounding(run):
+        say(f"note: {note}")
     if not one:
         config = run.config
         about = {"run": run.name, "recipe": config["recipe"], "data": config["data"]["name"], "graphs": ports}

@@ -87,9 +87,9 @@ class Strips:
         whole = np.full((sum(r.tiles.shape[0] + gap for r in self.rows) - gap, width, 3), 255, np.uint8)
         top = 0
         for row in self.rows:
-            height, own, _ = row.tiles.shape
+            height, row_width, _ = row.tiles.shape
             clear = row.tiles[..., 3:] == 0
-            whole[top : top + height, :own] = np.where(clear, 255, row.tiles[..., :3])
+            whole[top : top + height, :row_width] = np.where(clear, 255, row.tiles[..., :3])
             top += height + gap
         return png_bytes(whole)
 

@@ -75,10 +75,10 @@ export class Drawing {
   /** The rings are small elements, so that moving them redraws nothing else. */
   #drawMarks() {
     const { plane, parts } = this;
-    const put = (element, place) => {
-      element.hidden = !place;
-      if (!place) return;
-      const [x, y] = plane.toScreen(...place);
+    const put = (element, point) => {
+      element.hidden = !point;
+      if (!point) return;
+      const [x, y] = plane.toScreen(...point);
       element.style.transform = `translate(${x.toFixed(1)}px, ${y.toFixed(1)}px)`;
     };
     put(parts.here, plane.here());
