@@ -604,7 +604,7 @@ def test_the_elbo_told_is_that_of_the_saved_weights(capsys):
         ("fit digits --resume=perhaps", "--resume"),
         ("sample digits", "vaekit fit digits"),
         ("sample file", "is a file, not a run"),
-        ("sample RUN/..", "name one"),
+        ("sample RUN/..", "give one of them"),
         ("sample RUN --output x.png", "did you mean --out?"),
         ("study zzz", "kl-weight"),
         ("study interpolaton", "did you mean 'interpolation'"),
