@@ -311,9 +311,10 @@ def _stored_data(out: Path, source: str | None, asked: dict[str, Any], extend: b
         return None
     where = source if source is not None else stored["source"]
     if where is None:
+        way = "extend" if extend else "resume"
         raise RunError(
-            f"{out} was trained on arrays in memory, which a run does not store: resume it in Python with vk.fit(x, "
-            f"out={str(out)!r}, resume=True), or save them as a .npy or .npz file and pass --data PATH"
+            f"{out} was trained on arrays in memory, which a run does not store: continue it in Python with vk.fit(x, "
+            f"out={str(out)!r}, {way}=True), or save them as a .npy or .npz file and pass --data PATH"
         )
     rows = stored_splits(out)
     try:

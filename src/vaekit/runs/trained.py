@@ -288,8 +288,8 @@ class TrainedModel:
         labels: Labels | None = None,
         temperature: float = 1.0,
         noise: bool = False,
-        seed: int = 0,
         beyond_range: bool = False,
+        seed: int = 0,
     ) -> np.ndarray:
         """Generate n data in the data's own units: means of p(x|z), or draws from it with `noise`.
 
