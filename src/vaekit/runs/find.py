@@ -1,4 +1,4 @@
-"""Finding the directory of a run, or explaining what was found instead."""
+"""Find the directory of a run, or explain what the path holds instead."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def find_run(path: str | Path) -> Path:
     folder = place(path)
     if (folder / "run.json").is_file():
         return folder
-    raise RunError(_instead(folder))
+    raise RunError(_no_run(folder))
 
 
-def _instead(path: Path) -> str:
+def _no_run(path: Path) -> str:
     """The message for a path without a run: what is there instead, and what to do."""
     train = f"train one with `vaekit fit DATA --out {path}`"
     if path.is_file():
@@ -44,14 +44,14 @@ def _instead(path: Path) -> str:
         if inside := _runs(path):
             return f"{path} is not a run, but it contains runs; give one of them: {', '.join(map(str, inside[:5]))}"
         return f"{path / 'run.json'} is missing: {path} is not a vaekit run; `vaekit fit {path}` trains one on its data"
-    if str(path) in _named():
+    if str(path) in _data_sets():
         return f"{path} is a data set, not a run: `vaekit fit {path}` trains a run on it"
-    beside = [str(p) for p in _runs(path.parent)]
-    near = meant(str(path), beside, 0.7)
+    siblings = [str(p) for p in _runs(path.parent)]
+    near = meant(str(path), siblings, 0.7)
     return f"no run at {path}: did you mean {near}? Otherwise {train}" if near else f"no run at {path}: {train}"
 
 
-def _named() -> list[str]:
+def _data_sets() -> list[str]:
     from vaekit.data.named import SETS
 
     return list(SETS)

@@ -50,8 +50,8 @@ def only_trainer(folder: Path) -> Iterator[None]:
         fd = _locked(path)
     except _Taken as taken:
         raise RunError(
-            f"{folder} is being trained by {_named(taken.owner)}: wait until it ends, stop it, or choose another `out` "
-            f"(if it no longer runs, remove {path})"
+            f"{folder} is being trained by {_lock_owner(taken.owner)}: wait until it ends, stop it, or choose another "
+            f"`out` (if it no longer runs, remove {path})"
         ) from None
     with _released(fd, path):
         yield
@@ -74,7 +74,7 @@ def only_writer(file: Path) -> Iterator[None]:
         except _Taken as taken:
             if time.monotonic() > until:
                 raise RunError(
-                    f"{file} is being changed by {_named(taken.owner)} (if it no longer runs, remove {path})"
+                    f"{file} is being changed by {_lock_owner(taken.owner)} (if it no longer runs, remove {path})"
                 ) from None
         time.sleep(0.01)
     with _released(fd, path):
@@ -191,7 +191,7 @@ def _begun(pid: int) -> str | None:
         return None
 
 
-def _named(owner: dict[str, Any]) -> str:
+def _lock_owner(owner: dict[str, Any]) -> str:
     if not owner:
         return "another process"
     if owner["pid"] == os.getpid():

@@ -73,10 +73,10 @@ def _plain(value: Any) -> Any:
 
 
 def check_data(config: Configuration, data: Data, path: Path) -> None:
-    """Raise RunError unless the data and their splits are those that the run at `path` was started on."""
+    """Raise RunError unless the data and their splits are those that the run at `path` was started with."""
     if not data.is_same(config["data"]["digest"]):
         raise RunError(
-            "the data differ from those that the run was started on: pass the same data, or choose another `out`"
+            "the data differ from those that the run was started with: pass the same data, or choose another `out`"
             + read_otherwise(data)
         )
     check_splits(data, path)
@@ -136,7 +136,7 @@ def _patience(config: Configuration, patience: int | None) -> dict[str, int]:
     if config["state"] == "stopped early":
         raise RunError(
             f"the run stopped early at step {config['step']:,}, after {before} validations without a better one: "
-            f"to go on give a larger patience, such as `patience={2 * (before or 1)}`"
+            f"to resume, give a larger patience, such as `patience={2 * (before or 1)}`"
         )
     return {}
 

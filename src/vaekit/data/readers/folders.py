@@ -160,7 +160,7 @@ def labels_and_splits(names: list[str]) -> Assignment:
 
 @dataclass(frozen=True)
 class _Place:
-    """The folders of the splits: their depth, and what their names share besides the name of the split."""
+    """The folders of the splits: their depth, and the part of their names that is not the name of the split."""
 
     level: int
     rest: str

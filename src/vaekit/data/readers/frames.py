@@ -46,9 +46,9 @@ def only_column(frame: Any) -> Any:
     return columns[0] if len(columns) == 1 else np.stack([np.asarray(series) for series in columns], 1)
 
 
-def values_of(x: Any, what: str) -> Array:
-    """The cells of a series (N,), parsed like a column of a table; `what` names it in messages."""
-    return _cells(x, what, Cells())
+def values_of(x: Any, name: str) -> Array:
+    """The cells of a series (N,), parsed like a column of a table; `name` stands for it in messages."""
+    return _cells(x, name, Cells())
 
 
 def read(
@@ -143,12 +143,12 @@ def _columns(frame: Any) -> Iterable[tuple[str, Any]]:
             yield str(name).strip(), column
 
 
-def _cells(series: Any, what: str, cells: Cells, named: bool = False) -> Array:
+def _cells(series: Any, title: str, cells: Cells, named: bool = False) -> Array:
     """The cells of a column: int64, float64 with nan, or text; categorical columns are always text."""
     kind = str(getattr(series, "dtype", None) or getattr(series, "type", "")).lower()
     if not named and (plain := _plain(series)) is not None:
         return plain
-    texts = [_text(value, what) for value in _as_list(series)]
+    texts = [_text(value, title) for value in _as_list(series)]
     named = named or kind.startswith(("category", "categorical", "enum", "dictionary"))
     numbers = None if named else cells.numbers(texts)
     return as_text(texts) if numbers is None else numbers
@@ -181,8 +181,8 @@ def _as_list(series: Any) -> list[Any]:
     return list(series)
 
 
-def _text(value: Any, what: str) -> str:
-    """A cell as text, as in a CSV file."""
+def _text(value: Any, title: str) -> str:
+    """A cell as text, as in a CSV file; `title` stands for its column in messages."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return ""
     if isinstance(value, str):
@@ -200,10 +200,10 @@ def _text(value: Any, what: str) -> str:
     if type(value).__name__ in ("Interval", "Period"):  # of pandas
         return str(value)
     if isinstance(value, bytes | complex):
-        raise DataError(f"{what} holds {type(value).__name__}, expected numbers or texts: convert it, or drop it")
+        raise DataError(f"{title} holds {type(value).__name__}, expected numbers or texts: convert it, or drop it")
     raise DataError(
-        f"{what} is nested (its cells are of type {type(value).__name__}): drop it, or save arrays as .npz and a table "
-        "without nested columns as Parquet"
+        f"{title} is nested (its cells are of type {type(value).__name__}): drop it, or save arrays as .npz and a "
+        "table without nested columns as Parquet"
     )
 
 

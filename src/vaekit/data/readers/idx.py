@@ -20,7 +20,7 @@ from vaekit.errors import DataError
 from .registry import reader
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-NAME = re.compile(r"^(?P<set>.*?)(?P<part>train|t10k|test)-(?P<what>images|labels)[-.]idx(?P<axes>\d)-ubyte(\.gz)?$")
+NAME = re.compile(r"^(?P<set>.*?)(?P<part>train|t10k|test)-(?P<content>images|labels)[-.]idx(?P<axes>\d)-ubyte(\.gz)?$")
 STANDARD = (60_000, 50_000)
 """With this many training rows, as in MNIST, the rows from the second number on are the validation split."""
 
@@ -163,7 +163,7 @@ def source(path: Path, *, cache: str | Path | None = None) -> Source:
 
 def has_idx(path: Path) -> bool:
     """Whether the folder holds images with file names as in MNIST."""
-    return any(what == "images" for _, _, what in _files(path))
+    return any(content == "images" for _, _, content in _files(path))
 
 
 @reader("idx-folder", "a folder of IDX files", reads=lambda path: path.is_dir() and has_idx(path))
@@ -176,19 +176,21 @@ def folder(path: Path, *, cache: str | Path | None = None, progress: Progress | 
         DataError: there are no training images or several data sets, or the files do not fit each other.
     """
     files = _files(path)
-    sets = sorted({name for name, _, what in files if what == "images"})
+    sets = sorted({name for name, _, content in files if content == "images"})
     if len(sets) > 1:
         raise DataError(
             f"{path} holds several IDX data sets ({', '.join(sets)}): give the file with the images of one of them"
         )
-    images = {"test" if part != "train" else part: file for (_, part, what), file in files.items() if what == "images"}
+    images = {
+        "test" if part != "train" else part: file for (_, part, content), file in files.items() if content == "images"
+    }
     if "train" not in images:
         raise DataError(f"{path} holds {images['test'].name} but no training images (train-images-idx3-ubyte[.gz])")
     x = {part: read(file, cache) for part, file in images.items()}
     label = {}
-    for (_, part, what), file in files.items():
+    for (_, part, content), file in files.items():
         part = "test" if part != "train" else part
-        if what == "labels" and part in x:
+        if content == "labels" and part in x:
             label[part] = _labels(file, len(x[part]))
     return together(x["train"], x.get("test"), label.get("train"), label.get("test"), cache, progress)
 
@@ -230,7 +232,7 @@ def _files(path: Path) -> dict[tuple[str, str, str], Path]:
     files: dict[tuple[str, str, str], Path] = {}
     for file in sorted(path.iterdir(), reverse=True):  # so that a plain file replaces the same file in gzip
         if match := NAME.match(file.name):
-            files[match["set"], match["part"], match["what"]] = file
+            files[match["set"], match["part"], match["content"]] = file
     return files
 
 

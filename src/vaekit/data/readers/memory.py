@@ -16,15 +16,15 @@ from . import frames
 from .registry import reader
 
 
-def column_of(values: Any, what: str) -> Array:
+def column_of(values: Any, name: str) -> Array:
     """A column as an array (N,); a series or a list of objects is parsed like the cells of a CSV file."""
     if frames.is_series(values):
-        return frames.values_of(values, what)
+        return frames.values_of(values, name)
     if np.ma.is_masked(values) and values.dtype.kind != "f":
         mask, values = np.ma.getmaskarray(values), np.ma.getdata(values).astype(object)
         values[mask] = None  # missing, as in a list
-    array = np.asarray(as_array(values, what))
-    return frames.values_of(array.tolist(), what) if array.dtype.kind == "O" and array.ndim == 1 else array
+    array = np.asarray(as_array(values, name))
+    return frames.values_of(array.tolist(), name) if array.dtype.kind == "O" and array.ndim == 1 else array
 
 
 @reader("arrays", "arrays in memory")
@@ -32,7 +32,7 @@ def source(x: Any, *, label: Any = None, name: str = "arrays") -> Source:
     """A source with `x` (N, ...) and `label` (N,) or None as arrays, from arrays, tensors, series or a Dataset.
 
     Raises:
-        DataError: `x` is a DataLoader, a path, an iterator, a tensor without an array, or its rows differ in shape.
+        DataError: `x` is a DataLoader, a path, an iterator or a tensor without dense data, or its rows differ in shape.
     """
     torch = sys.modules.get("torch")  # a tensor or a Dataset exists only if torch is imported
     if torch is not None and isinstance(x, torch.utils.data.DataLoader):
@@ -53,7 +53,7 @@ def as_array(x: Any, name: str) -> Any:
     """An array, tensor, masked array, sparse matrix, image or list of these as an array; masked values become nan.
 
     Raises:
-        DataError: it cannot become an array of one shape; `name` is what the message calls it.
+        DataError: it cannot become an array of one shape; `name` stands for it in the message.
     """
     torch = sys.modules.get("torch")
     if sparse.is_sparse(x):

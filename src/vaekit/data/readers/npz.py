@@ -31,13 +31,13 @@ from .registry import reader, with_suffix
 
 X = ("x", "counts", "X", "imgs", "images", "data", "arr_0")
 LABEL = ("label", "y", "labels")
-WHATS = {
+CONTENTS = {
     **dict.fromkeys(("", "x", "data", "image", "images", "img", "imgs", "feature", "features", "input", "inputs"), "x"),
     **dict.fromkeys(("y", "label", "labels", "target", "targets", "class", "classes"), "label"),
 }
 SPLIT_NAMES = {
-    name: (what, part)
-    for word, what in WHATS.items()
+    name: (content, part)
+    for word, content in CONTENTS.items()
     for split, part in WORDS.items()
     for end in ("", "set")
     for name in (word + split + end, split + end + word)
@@ -300,7 +300,7 @@ def _with_columns(store: _Store, x: Any, used: set[str], key: str = "") -> Sourc
         if store.dtypes[other].kind in "buifUS":
             columns[other] = _named(store.read(other).reshape(n), take(f"{other}_names"))
             used.add(other)
-        elif store.dtypes[other].hasobject and label is None and WHATS.get(other.lower()) == "label":
+        elif store.dtypes[other].hasobject and label is None and CONTENTS.get(other.lower()) == "label":
             raise _objects(store.path, f"array {other!r}")
     return Source(
         x,
@@ -331,7 +331,7 @@ def hint(source: Source) -> list[str]:
 
 def _may_be_classes(name: str, column: Array) -> bool:
     """Whether a column may be labels, by its name or because it has recurring texts."""
-    named = WHATS.get(name.lower(), "label" if name == "arr_1" else "") == "label"  # arr_1 is y of numpy.savez(x, y)
+    named = CONTENTS.get(name.lower(), "label" if name == "arr_1" else "") == "label"  # arr_1 is y of numpy.savez(x, y)
     named = named and (column.dtype.kind != "f" or _whole(column))
     recurs = column.dtype.kind == "U" and len(np.unique(column)) <= len(column) // 2
     return named or (recurs and name not in ("batch", "group"))
@@ -404,16 +404,16 @@ def concatenated(
 
 
 def _spread(
-    columns: dict[str, Array], table: Array, names: list[str] | None, what: str, n: int, path: Path
+    columns: dict[str, Array], table: Array, names: list[str] | None, noun: str, n: int, path: Path
 ) -> list[str]:
     """Add the columns of `table` (N, F) to `columns`, and return their names."""
     if table.ndim != 2 or len(table) != n:
-        raise DataError(f"{path}: {what}s must have shape ({n}, number of {what}s), got {table.shape}")
+        raise DataError(f"{path}: {noun}s must have shape ({n}, number of {noun}s), got {table.shape}")
     width = table.shape[1]
     if names is None or (names is DSPRITES and width != len(DSPRITES)):
-        names = [f"{what}_{i}" for i in range(width)]
+        names = [f"{noun}_{i}" for i in range(width)]
     if len(names) != width:
-        raise DataError(f"{path}: {what}s has {width} columns, but {what}_names has {len(names)} names")
+        raise DataError(f"{path}: {noun}s has {width} columns, but {noun}_names has {len(names)} names")
     columns.update({name: table[:, i] for i, name in enumerate(names)})
     return list(names)
 
@@ -460,10 +460,10 @@ def _npy_header(path: Path) -> tuple[bool, tuple[int, ...], np.dtype[Any]]:
         return _header(stream)
 
 
-def _objects(path: Path, what: str) -> DataError:
+def _objects(path: Path, array_name: str) -> DataError:
     return DataError(
-        f"{path}: {what} holds Python objects, which need pickle, and vaekit never uses pickle because it can run "
-        "code: save numbers, or text as a string array"
+        f"{path}: {array_name} holds Python objects, which need pickle, and vaekit never uses pickle because it can "
+        "run code: save numbers, or text as a string array"
     )
 
 

@@ -4,7 +4,7 @@ import { quantile } from "./maths.js";
 import { finder } from "./scatter.js";
 import { state } from "./state.js";
 
-export const CLICK = 14; // pixels within which the pointer finds a point
+export const CLICK = 14; // pixels; a click selects the nearest point within this distance
 
 /** The middle and half the length of an axis that leaves out a few outliers. */
 function extent(values) {
@@ -100,7 +100,7 @@ export class Plane {
     this.#view.v += v0 - v1;
   }
 
-  /** The position of a code on the map; null on a map that codes cannot be projected to. */
+  /** The position of a code on the map; null if the map cannot show new codes. */
   placeOf(z) {
     if (state.map === "pair") return [z[state.pair[0]], z[state.pair[1]]];
     return state.map === "pca" ? project(z) : null;
