@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -543,3 +544,12 @@ def test_missing_labels_of_a_table_are_unknown_and_its_notes_are_kept(folder):
     assert "about.csv: numbers have a decimal comma" in said
     assert "3 of 9 labels in column 'label' are missing" in said
     assert load(folder, table="about.csv", label="label").label_names == ["u", "v"]
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="needs JPEG 2000")
+def test_a_box_that_declares_more_than_memory_holds(folder):
+    """Pillow reads as many bytes as a box of a JPEG 2000 declares."""
+    start = b"\0\0\0\x0cjP  \r\n\x87\n"
+    (folder / "class0" / "z.jp2").write_bytes(start + struct.pack(">I4sQ", 1, b"jp2h", 2**62) + bytes(60))
+    with pytest.raises(DataError, match=r"z\.jp2 cannot be read as an image \(.+\)"):
+        load(folder)

@@ -92,12 +92,15 @@ def _opened(file: Path) -> "Iterator[Image.Image]":
     """
     from PIL import Image
 
-    with Image.open(file, formats=_formats()) as image:
-        pixels = image.width * image.height
-        if pixels > MOST_PIXELS:
-            raise ValueError(f"{image.width}x{image.height} pixels, expected at most {MOST_PIXELS:,}")
-        with _alone if pixels > BIG else contextlib.nullcontext():
-            yield image
+    try:
+        with Image.open(file, formats=_formats()) as image:
+            pixels = image.width * image.height
+            if pixels > MOST_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels, expected at most {MOST_PIXELS:,}")
+            with _alone if pixels > BIG else contextlib.nullcontext():
+                yield image
+    except MemoryError:  # some formats declare sizes that Pillow does not check
+        raise ValueError("it needs more memory than there is") from None
 
 
 def head_of(file: Path) -> Head:
