@@ -18,7 +18,7 @@ def test_psnr_of_a_known_error():
     clean = np.zeros((2, 1, 4, 4))
     np.testing.assert_allclose(psnr(clean, clean + 0.1, 1.0), 20.0)
     assert np.isinf(psnr(clean, clean, 1.0)).all()
-    with pytest.raises(ChoiceError, match="one shape"):
+    with pytest.raises(ChoiceError, match="the same shape"):
         psnr(clean, clean[:1], 1.0)
 
 
