@@ -228,9 +228,11 @@ def test_a_checkpoint_whose_description_is_damaged_is_passed_over(trained, tmp_p
     whole = fit(source, "vae", out=tmp_path / "whole", steps=4, **options)
     run = shutil.copytree(whole.path, tmp_path / "run")
     newest = sorted((run / "checkpoint").iterdir())[-1]
-    write_tensors(newest, tensors(newest), {"step": "four"})
-    change(run, "state", to="running")
-    fit(source, "vae", out=run, resume=True, **QUIET)
+    described = read_tensors(newest)[1]
+    for wrong in ({"step": "four"}, described | {"step": -2}, described | {"step": 3}, described | {"seconds": -1.0}):
+        write_tensors(newest, tensors(newest), wrong)
+        change(run, "state", to="running")
+        fit(source, "vae", out=run, resume=True, **QUIET)
     for name, tensor in tensors(whole.path / "model.safetensors").items():
         torch.testing.assert_close(tensors(run / "model.safetensors")[name], tensor)
 
@@ -266,7 +268,7 @@ def test_a_checkpoint_of_another_model_is_passed_over(trained, tmp_path):
         change(run, "state", to="running")
         assert fit(source, "vae", out=run, resume=True, **QUIET).state == "finished"
     for file in (run / "checkpoint").iterdir():
-        write_tensors(file, kept | {name: wrong}, meta)
+        write_tensors(file, kept | {name: wrong}, read_tensors(file)[1])
     change(run, "state", to="running")
     with pytest.raises(TrainingError, match=f"does not fit this model and its training .{name}"):
         fit(source, "vae", out=run, resume=True, **QUIET)

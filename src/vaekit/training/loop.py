@@ -458,6 +458,8 @@ class Trainer:
             try:
                 tensors, meta = read_tensors(file)
                 check(meta, Checkpoint, file)
+                if f"{meta['step']:09d}" != file.stem or min(meta["seconds"], meta["since_best"]) < 0:
+                    raise RunError(f"{file} is damaged: it describes step {meta['step']}, or has numbers below 0")
                 self.best_figures = tensors.pop(BEST_FIGURES, None)  # checkpoints of earlier versions have none
                 self.engine.load({n: t for n, t in tensors.items() if not n.startswith("best/")})
                 break
