@@ -202,7 +202,7 @@ class SavedRun(TrainedModel):
             )
         if not data.is_same(self.config["data"]["digest"]):
             raise DataError(
-                f"{where} does not hold the data that {self.path} was trained on (the digests differ)"
+                f"{where} holds other data than {self.path} was trained on (the digests differ)"
                 f"{read_otherwise(data)}"
             )
         if (self.path / SPLITS).exists():
