@@ -202,8 +202,7 @@ class SavedRun(TrainedModel):
             )
         if not data.is_same(self.config["data"]["digest"]):
             raise DataError(
-                f"{where} holds other data than {self.path} was trained on (the digests differ)"
-                f"{read_otherwise(data)}"
+                f"{where} holds other data than {self.path} was trained on (the digests differ){read_otherwise(data)}"
             )
         if (self.path / SPLITS).exists():
             check_splits(data, self.path)
