@@ -160,7 +160,10 @@ def test_a_connection_is_cut_when_its_time_is_over(server, tmp_path, monkeypatch
     one = replace(GOOD, seconds=300, most=10**6)
     with pytest.raises(DataError, match=r"Connection|Remote end closed|cut short"):  # but not "sends more than"
         fetch(one, tmp_path / "in", [server.address], timeout=40, clock=lambda: 0.0)
-    assert [t.seconds for t in timers] == [40, 300][: 1 + (stuck == "body")]
+    seconds = [
+        t.seconds for t in timers
+    ]  # headers that end where they are cut may be read as whole ones, without a body
+    assert seconds == [40, 300] or (stuck == "headers" and seconds == [40])
     server.stuck = None
     assert fetch(GOOD, tmp_path / "in", [server.address]).read_bytes() == CONTENT  # goes on, or starts again
     assert all(t.over for t in timers[-2:])

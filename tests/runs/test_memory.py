@@ -37,7 +37,7 @@ def test_the_error_says_how_to_pass_them(tmp_path, labelled):
 def test_other_arrays_are_refused(tmp_path):
     x = blobs(60).astype(np.float32)
     vk.fit(x, "vae", out=tmp_path / "run", **TINY)
-    with pytest.raises(DataError, match="the array does not hold the data"):
+    with pytest.raises(DataError, match="the array holds other data"):
         vk.open(tmp_path / "run", data=x + 1)
     with pytest.raises(DataError, match="shape"):
         vk.open(tmp_path / "run", data=x[:, :2])

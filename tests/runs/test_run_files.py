@@ -195,7 +195,7 @@ def test_a_named_source_gives_the_same_splits_back(tmp_path):
     again = vk.open(tmp_path / "run").data
     assert np.array_equal(again.test.index, data.test.index)
     np.save(tmp_path / "x.npy", blobs(40, seed=1))
-    with pytest.raises(DataError, match="does not hold the data"):
+    with pytest.raises(DataError, match="holds other data"):
         _ = vk.open(tmp_path / "run").data
 
 
