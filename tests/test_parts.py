@@ -225,12 +225,12 @@ def corruption(part):
     if module is None:
         return
     x = torch.rand(ROWS, 4, 5, generator=torch.Generator().manual_seed(0))
-    spoilt = module(x, Noise.of(0, ROWS))
-    assert spoilt.shape == x.shape
-    assert bool(torch.isfinite(spoilt).all())
-    assert not torch.equal(spoilt, x)
+    corrupted = module(x, Noise.of(0, ROWS))
+    assert corrupted.shape == x.shape
+    assert bool(torch.isfinite(corrupted).all())
+    assert not torch.equal(corrupted, x)
     rows = torch.tensor([7, 2])
-    assert torch.equal(module(x[rows], Noise.of(0, rows)), spoilt[rows]), "it depends on the batch"
+    assert torch.equal(module(x[rows], Noise.of(0, rows)), corrupted[rows]), "it depends on the batch"
     trained(composed(corruption=part.name), VECTORS)
 
 
