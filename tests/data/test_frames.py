@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vaekit.data import from_arrays, load, load_rows
+from vaekit.data.readers import frames
 from vaekit.errors import DataError
 
 N = 40
@@ -193,3 +194,10 @@ def test_types_and_names_of_pandas():
     assert [column.kind for column in load(table).schema] == ["real", "categorical"]
     table = pandas.DataFrame({("x", "mean"): COLUMNS["x"], ("whole", ""): COLUMNS["whole"]})
     assert load(table).feature_names == ["x mean", "whole"]
+
+
+def test_times_with_nanoseconds_are_text():
+    """Python's datetime ends at microseconds: pyarrow without pandas refuses to convert such a time."""
+    pyarrow = pytest.importorskip("pyarrow")
+    times = pyarrow.array([2_000_000_000_000_001, None], pyarrow.timestamp("ns"))
+    assert [str(cell)[:10] for cell in frames._as_list(times)] in (["1970-01-24", "None"], ["1970-01-24", "NaT"])

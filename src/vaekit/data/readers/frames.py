@@ -177,7 +177,10 @@ def _as_list(series: Any) -> list[Any]:
     """The cells of a column of pyarrow (`to_pylist`), pandas, polars (`to_list`) or any other iterable."""
     for name in ("to_pylist", "to_list"):
         if (method := getattr(series, name, None)) is not None:
-            return list(method())
+            try:
+                return list(method())
+            except ValueError:  # pyarrow without pandas: Python has no times with nanoseconds
+                return list(series.cast("string").to_pylist())
     return list(series)
 
 
