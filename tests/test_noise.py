@@ -128,7 +128,7 @@ def test_fresh_noise_follows_torch_seed():
 
 @needs_compiler
 def test_compiled_bits_are_the_eager_bits():
-    """Widths that take different code paths: odd ones a strided vectorised loop; 1 and 20 have a remainder of it."""
+    """The widths take different code paths of a compiled loop: odd ones are strided, and 1 and 20 leave a remainder."""
     widths = (1, 20, 33)
 
     def bits(base, rows):

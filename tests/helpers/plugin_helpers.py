@@ -63,3 +63,15 @@ def contributing(heading: str) -> str:
     text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf8")
     chapter = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     return "\n".join(code.partition("```")[0] for code in chapter.split("```python\n")[1:])
+
+
+@contextlib.contextmanager
+def installed(tmp_path: Path, monkeypatch, package: str, module: str, heading: str):
+    """The folder of a package that is installed with the code under a heading of CONTRIBUTING.md, and then removed."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    with kept():
+        install(folder, package, module, contributing(heading))
+        yield folder
+        remove(folder)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from core_helpers import QUIET
-from plugin_helpers import contributing, install, kept, remove
+from plugin_helpers import installed
 from scipy import stats
 
 import vaekit as vk
@@ -15,13 +15,8 @@ from vaekit.errors import ChoiceError
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """The folder of an installed package with the density that CONTRIBUTING shows."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
-    with kept():
-        install(folder, "vaekit-laplace", "laplace_density", contributing("Add a density of codes"))
+    with installed(tmp_path, monkeypatch, "vaekit-laplace", "laplace_density", "Add a density of codes") as folder:
         yield folder
-        remove(folder)
 
 
 def test_a_density_of_a_plugin_is_fitted_stored_and_sampled(package, tmp_path, capsys):

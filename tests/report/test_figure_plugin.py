@@ -2,7 +2,7 @@
 
 import pytest
 from core_helpers import QUIET, blobs
-from plugin_helpers import contributing, install, kept, remove
+from plugin_helpers import installed, kept
 
 import vaekit as vk
 from vaekit.report import DATA, FIGURES, Look, figure, write_report
@@ -12,13 +12,8 @@ from vaekit.report.blocks import Text
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """The folder of an installed package with the figure that CONTRIBUTING shows."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
-    with kept():
-        install(folder, "vaekit-lengths", "lengths_figure", contributing("Add a figure to the report"))
+    with installed(tmp_path, monkeypatch, "vaekit-lengths", "lengths_figure", "Add a figure to the report") as folder:
         yield folder
-        remove(folder)
 
 
 @pytest.fixture

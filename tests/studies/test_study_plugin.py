@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from plugin_helpers import contributing, install, kept, remove
+from plugin_helpers import installed
 
 from vaekit.cli import main
 from vaekit.errors import ChoiceError
@@ -15,13 +15,8 @@ from vaekit.studies import STUDIES, get_study
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """The folder of an installed package with the study that CONTRIBUTING shows."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
-    with kept():
-        install(folder, "vaekit-width", "width_study", contributing("Add a study"))
+    with installed(tmp_path, monkeypatch, "vaekit-width", "width_study", "Add a study") as folder:
         yield folder
-        remove(folder)
 
 
 def test_a_study_of_a_plugin_is_listed_and_writes_its_page(package, tmp_path, study_clock, monkeypatch, capsys):
