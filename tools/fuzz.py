@@ -156,10 +156,12 @@ class Serial:
 def work(numbers: Any, results: Any, current: Any, folder: Path, make_one: Callable[[int], Input]) -> None:
     """Run a worker: repeatedly take a number, try its input, and report the outcomes."""
     from vaekit.data.readers import images
+    from vaekit.training import parallel
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     images.ThreadPoolExecutor = Serial  # type: ignore[assignment, misc]
+    parallel.launch = lambda devices, device: None  # a second process would run this very script
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
     memory = Memory()
     resource.setrlimit(resource.RLIMIT_AS, (memory.held + ADDRESSES, memory.held + ADDRESSES))
