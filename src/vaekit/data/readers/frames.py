@@ -90,8 +90,9 @@ def read(
 
 def texts(frame: Any, where: str, without: Collection[str] = ()) -> dict[str, list[str]]:
     """The cells of a frame as text, as in the same CSV, by column."""
+    titles = {name: f"{where}: column {name!r}" for name, _ in _columns(frame)}
     return {
-        name: [_text(value, f"{where}: column {name!r}") for value in _as_list(series)]
+        name: [_text(value, titles[name]) for value in _as_list(series, titles[name])]
         for name, series in _columns(frame)
         if name not in without
     }
@@ -148,7 +149,7 @@ def _cells(series: Any, title: str, cells: Cells, named: bool = False) -> Array:
     kind = str(getattr(series, "dtype", None) or getattr(series, "type", "")).lower()
     if not named and (plain := _plain(series)) is not None:
         return plain
-    texts = [_text(value, title) for value in _as_list(series)]
+    texts = [_text(value, title) for value in _as_list(series, title)]
     named = named or kind.startswith(("category", "categorical", "enum", "dictionary"))
     numbers = None if named else cells.numbers(texts)
     return as_text(texts) if numbers is None else numbers
@@ -173,12 +174,20 @@ def _plain(series: Any) -> Array | None:
     return values.astype(np.float64 if values.dtype == np.uint64 and values.max(initial=0) > 2**63 - 1 else np.int64)
 
 
-def _as_list(series: Any) -> list[Any]:
-    """The cells of a column of pyarrow (`to_pylist`), pandas, polars (`to_list`) or any other iterable."""
+def _as_list(series: Any, title: str) -> list[Any]:
+    """The cells of a column of pyarrow (`to_pylist`), pandas, polars (`to_list`) or any other iterable.
+
+    Raises:
+        DataError: a text is not valid UTF-8.
+    """
     for name in ("to_pylist", "to_list"):
         if (method := getattr(series, name, None)) is not None:
             try:
                 return list(method())
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{title} has a text that is not valid UTF-8 ({error.reason}): is the file damaged?"
+                ) from error
             except ValueError:  # pyarrow without pandas: Python has no times with nanoseconds
                 return list(series.cast("string").to_pylist())
     return list(series)
