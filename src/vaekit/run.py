@@ -12,13 +12,13 @@ from typing import Any, Literal, ParamSpec
 import numpy as np
 
 from vaekit.data.condition import Labels
-from vaekit.data.readers.frames import is_frame
 from vaekit.latents.editing import code_of, codes_of, direction, edited, named_mask, own_class, raw_of
 from vaekit.latents.fill import Infilled, fill_masked, impute_rows
 from vaekit.latents.paths import Mode, interpolate
 from vaekit.latents.resample import LatentDensity, fit_latents
 from vaekit.metrics import evaluate
 from vaekit.recipes.composition import Composition, DataSpec
+from vaekit.runs.new_data import DataLike
 from vaekit.runs.saved import SavedRun
 from vaekit.training.fit import train
 from vaekit.utils.formerly import formerly
@@ -101,7 +101,7 @@ class Run(SavedRun):
     @formerly("samples", "n", "metrics", "seed", "progress", "labels", "source", split="data")
     def evaluate(
         self,
-        data: str | np.ndarray = "test",
+        data: DataLike = "test",
         *,
         n: int | None = None,
         labels: Labels | None = None,
@@ -186,9 +186,8 @@ class Run(SavedRun):
 
         See `vaekit.latents.fill.fill_masked`.
         """
-        raw = raw_of(self, data) if isinstance(data, int | np.integer) else data
-        if is_frame(raw):
-            raw, labels = self.of_frame(raw, labels=labels)
+        new = None if isinstance(data, int | np.integer) else self.read(data, labels=labels)
+        raw, labels = (raw_of(self, data), labels) if new is None else (new.x, new.labels)
         if isinstance(data, int | np.integer) and labels is None:
             labels = self.observed("test").given(int(data))
         hidden = named_mask(mask, self.spec.shape) if isinstance(mask, str) else mask

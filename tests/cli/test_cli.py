@@ -405,11 +405,12 @@ def test_any_number_of_new_rows(run):
     np.save("one.npy", x)
     np.save("two.npy", np.stack([x, x]))
     np.savez("labelled.npz", x=np.stack([x, x]), label=np.array([7, 7]))
+    beside = {"one.png": ["file"], "labelled.npz": ["label"]}
     for source, n in (("one.png", 1), ("one.npy", 1), ("two.npy", 2), ("labelled.npz", 2)):
         done("score", run, source, "--samples", 2)
         rows = list(csv.reader(Path("scores.csv").read_text().splitlines()))
         assert len(rows) == 1 + n, source
-        assert rows[0] == (["index", "name", "log_px"] if source == "one.png" else ["index", "log_px"])
+        assert rows[0] == ["index", *beside.get(source, []), "log_px"]
         done("encode", run, source)
         assert np.load("z.npz")["z"].shape == (n, 3)
     assert np.load("z.npz")["label"].tolist() == [7, 7]
@@ -474,7 +475,7 @@ def test_folder_of_images(tmp_path):
     done("fit", "photos", *SMALL, "--size", 8, "--likelihood", "gaussian", "--out", "r")
     done("score", "r", "photos", "--samples", 2)
     rows = list(csv.reader(Path("scores.csv").read_text().splitlines()))
-    assert rows[0] == ["index", "name", "log_px"]
+    assert rows[0] == ["index", "file", "log_px"]
     assert [row[1] for row in rows[1:]] == [f"{i:02}.png" for i in range(12)]
     done("interpolate", "r", "photos/00.png", "photos/01.png", "--out", "i.png")
     (tmp_path / "one").mkdir()

@@ -559,19 +559,19 @@ def test_a_table_from_the_file_to_the_score(tmp_path, missing):
     # other rows: their categories in another order, and of fewer rows than categories
     swapped = tmp_path / "b.csv"
     swapped.write_text("sex,visits,city,age\nm,3,Rome,1.5\nf,0,Bern,0\n")
-    rows = sources.rows(run, str(swapped), None)
+    rows = sources.new_data(run, str(swapped))
     np.testing.assert_allclose(rows.x, [[2, 1.5, 3, 1], [0, 0, 0, 0]])
     assert np.isfinite(run.score(rows.x, samples=5)).all()
 
     strange = table(tmp_path / "c.csv", 30, seed=3, extra="Oslo")
     if missing == "refuse":
         with pytest.raises(DataError, match="row 0, column 'city' is 'Oslo', expected one of Bern, Lyon, Rome"):
-            sources.rows(run, str(strange), None)
+            sources.new_data(run, str(strange))
         lacking = table(tmp_path / "d.csv", 30, seed=3, holes=0.3)
         with pytest.raises(DataError, match=r"row .*column .* is nan.*`missing='mask'`"):
-            run.score(sources.rows(run, str(lacking), None).x)
+            run.score(sources.new_data(run, str(lacking)).x)
     else:
-        x = sources.rows(run, str(strange), None).x
+        x = sources.new_data(run, str(strange)).x
         assert np.isnan(x[0, 0])
         assert not np.isnan(x[1:]).any()
         filled = impute_rows(run, x)
@@ -584,7 +584,7 @@ def test_a_table_from_the_file_to_the_score(tmp_path, missing):
     without = tmp_path / "e.csv"
     without.write_text("age,visits,sex\n1,2,f\n")
     with pytest.raises(DataError, match="has no column 'city'"):
-        sources.rows(run, str(without), None)
+        sources.new_data(run, str(without))
 
 
 def test_a_two_valued_column_keeps_the_codes_of_the_run(tmp_path):
@@ -594,10 +594,10 @@ def test_a_two_valued_column_keeps_the_codes_of_the_run(tmp_path):
     for cells, codes in ((["m", "m"], [1, 1]), (["m", "f"], [1, 0]), (["f"], [0])):
         other = tmp_path / "b.csv"
         other.write_text("city,age,visits,sex\n" + "".join(f"Rome,0.5,3,{cell}\n" for cell in cells))
-        assert sources.rows(run, str(other), None).x[:, 3].tolist() == codes
+        assert sources.new_data(run, str(other)).x[:, 3].tolist() == codes
     other.write_text("city,age,visits,sex\nRome,0.5,3,m\nRome,0.5,3,x\n")
     with pytest.raises(DataError, match="row 1, column 'sex' is 'x', expected one of f, m"):
-        sources.rows(run, str(other), None)
+        sources.new_data(run, str(other))
 
 
 def test_facts_survive_json_and_old_ones_open(tmp_path):

@@ -418,8 +418,56 @@ def test_what_is_not_modelled_is_carried_along(people, folder):
     assert list(row) == ["index", "note", "grade", "person", "z0", "z1"]
     assert main(["encode", str(people), str(folder / "w.csv"), "--out", str(folder / "c.npz")]) == 0
     with np.load(folder / "c.npz") as held:
-        assert held["person"].tolist() == ["0007"]
+        assert held["column.person"].tolist() == ["0007"]
         np.testing.assert_allclose(held["z"][0], [float(row["z0"]), float(row["z1"])], rtol=1e-4)
+
+
+def test_methods_take_whatever_holds_the_rows(people, folder):
+    """A path, a frame, what `read` returns: one result, and the rows of the source in their order."""
+    (folder / "w.csv").write_text("\n".join(LINES[:2]) + "\n")
+    run, path = vk.open(people), folder / "w.csv"
+    new = run.read(path)
+    assert (len(new), new.columns["grade"].tolist(), new.carried["person"]) == (1, ["low"], ["0007"])
+    expected = run.score(new.x, samples=5)
+    for rows in (new, path, str(path)):
+        np.testing.assert_array_equal(run.score(rows, samples=5), expected)
+    np.testing.assert_array_equal(run.encode(path), run.encode(new.x))
+    np.testing.assert_array_equal(run.reconstruct(path), run.reconstruct(new.x))
+    measured = run.evaluate(str(path), samples=5, metrics=["log_px_iw"])[0]
+    assert measured["value"] == pytest.approx(expected[0])
+    assert measured["protocol"]["data"] == str(path)
+    assert not (people / "metrics.json").exists()
+    assert new.write(folder / "own.csv", {"score": expected}) == folder / "own.csv"
+    assert list(read(folder / "own.csv")[0]) == ["index", "note", "grade", "person", "score"]
+    assert list(new.table({"score": expected})) == ["index", "note", "grade", "person", "score"]
+    with pytest.raises(ChoiceError, match=r"unknown split 'tets'.*no data have this name or path"):
+        run.score("tets")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz", ".h5ad", ".json"])
+def test_commands_write_by_suffix(people, folder, suffix, capsys):
+    (folder / "w.csv").write_text("\n".join(LINES[:2]) + "\n")
+    out = folder / f"by{suffix}"
+    if suffix == ".json":
+        assert main(["score", str(people), str(folder / "w.csv"), "--out", str(out)]) == 2
+        assert ".csv or .parquet or .npz or .h5ad" in capsys.readouterr().err
+        return
+    pytest.importorskip({".parquet": "pyarrow", ".npz": "numpy", ".h5ad": "h5py"}[suffix])
+    for command in ("encode", "score"):
+        assert main([command, str(people), str(folder / "w.csv"), "--out", str(out)]) == 0
+        if suffix == ".parquet":
+            import pyarrow.parquet as parquet
+
+            assert parquet.read_table(out)["person"].to_pylist() == ["0007"]
+        elif suffix == ".npz":
+            with np.load(out) as held:
+                assert held["column.person"].tolist() == ["0007"]
+        else:
+            import h5py
+
+            with h5py.File(out) as file:
+                assert file["obs/person"].asstr()[:].tolist() == ["0007"]
+                assert "X_vae" in file["obsm"] or "log_px" in file["obs"]
 
 
 def test_columns_are_found_by_name_or_refused_by_name(people, folder, capsys):

@@ -163,11 +163,10 @@ def _fill_table(
     from vaekit.utils.files import write_atomically
 
     from .output import TaskProgress, make_folder
-    from .sources import filled_cells, rows
-    from .sources import labels as classes
+    from .sources import filled_cells, new_data
 
-    table = rows(run, source, None)
-    raw, labels = np.asarray(table.x, np.result_type(table.x.dtype, np.float32)), classes(run, table, label)
+    table = new_data(run, source, label=label)
+    raw, labels = np.asarray(table.x, np.result_type(table.x.dtype, np.float32)), table.labels
     hidden = np.isnan(raw)
     blanked(run, raw, hidden)  # its errors name the row numbers of the file
     filled = raw.copy()

@@ -12,15 +12,13 @@ from vaekit.runs.find import find_run
 from vaekit.utils.suggest import unknown
 
 from . import catalogue, listing
-from .output import Bar, at_least, check_file, make_folder, table, write
+from .output import Bar, at_least, check_file, check_results, make_folder, table, write_results
 from .parameters import Described, Device, DrawZ, First, Flag, Labels, OwnData, RunFolder, Seed, Split
 from .use import _open
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from .sources import Rows
 
 Names = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)]
 
@@ -84,19 +82,16 @@ def evaluate(
     out
         Also write this list to a .json file.
     """
-    from .sources import labels, note_differing, rows
+    from .sources import new_data, note_differing
 
     if metrics == ("help",):
         return listing.metrics(json=json)
     names, path = _checked(metrics, samples, n, out)
     opened = _open(run, data, device)
-    examples = rows(opened, source, split, table)
-    classes = labels(opened, examples, label)
-    note_differing(opened, examples)
+    new = new_data(opened, source, split, label=label, table=table)
+    note_differing(opened, new)
     with Bar("measuring") as bar:
-        measured = opened.evaluate(
-            examples.x, n=n, labels=classes, source=source, metrics=names, samples=samples, seed=seed, progress=bar
-        )
+        measured = opened.evaluate(new, n=n, metrics=names, samples=samples, seed=seed, progress=bar)
     _show(measured, _measured, path, json)
 
 
@@ -149,7 +144,7 @@ def compare(
     out
         Also write this list to a .json file.
     """
-    from .sources import labels, note_differing, rows
+    from .sources import new_data, note_differing
 
     if metrics == ("help",):
         return listing.metrics(json=json)
@@ -157,15 +152,13 @@ def compare(
     for one in (run, other):
         find_run(one)
     first, second = (_open(one, data, device) for one in (run, other))
-    examples = rows(first, source, split, table)
-    classes = labels(first, examples, label)
-    note_differing(first, examples)
+    new = new_data(first, source, split, label=label, table=table)
+    note_differing(first, new)
     from vaekit.metrics import compare_all
 
     with Bar("measuring") as bar:
-        of_data: dict[str, Any] = {"n": n, "labels": classes, "source": source}
         settings: dict[str, Any] = {"metrics": names, "samples": samples, "seed": seed}
-        differences = compare_all(first, second, examples.x, **of_data, **settings, progress=bar)
+        differences = compare_all(first, second, new, n=n, **settings, progress=bar)
     _show(differences, lambda compared: _compared(compared, (first.name, second.name)), path, json)
 
 
@@ -244,23 +237,17 @@ def encode(
     source
         Name or path of other data, such as one image; by default the run's own.
     out
-        .npz (z, and label if the data have one), or .csv: index, name (of image files), the columns of a table that the
-        run does not model, z0, z1, ...
+        .csv or .parquet: index, the columns of the data that the run does not use (file for a folder of images), z0,
+        z1, ...; .npz: z, label if the data have one, and these columns as column.NAME; .h5ad: z in .obsm["X_vae"].
     """
-    import numpy as np
+    from .sources import new_data
 
-    from .sources import labels, rows
-
-    path = check_file(out, (".npz", ".csv"))
+    path = check_results(out)
     opened = _open(run, data)
-    examples = rows(opened, source, split, table)
-    z = opened.encode(examples.x, labels=labels(opened, examples, label), sample=sample, seed=seed)
-    if path.suffix.lower() == ".csv":
-        _write_rows(path, examples, {f"z{i}": [f"{v:.6g}" for v in column] for i, column in enumerate(z.T)})
-    else:
-        columns = {name: np.array(cells) for name, cells in examples.carried("z", "label").items()}
-        label_column = {} if examples.label is None else {"label": examples.label}
-        write(path, opened, z, 1, {"z": z, **label_column, **columns})
+    new = new_data(opened, source, split, label=label, table=table)
+    z = opened.encode(new, sample=sample, seed=seed)
+    classes = {"label": new.label} if path.suffix.lower() == ".npz" and new.label is not None else {}
+    write_results(path, new, {"z": z, **classes})
 
 
 def score(
@@ -289,31 +276,16 @@ def score(
     samples
         K: number of draws of z per example for the importance-sampled estimate.
     out
-        .csv: index (from 0, within the split), name (of image files), the columns of a table that the run does not
-        model, log_px.
+        .csv or .parquet: index (from 0, within the split), the columns of the data that the run does not use (file for
+        a folder of images), log_px; .npz: log_px, and these columns as column.NAME; .h5ad: log_px in .obs.
     """
-    from .sources import labels, note_differing, rows
+    from .sources import new_data, note_differing
 
     at_least(1, samples=samples, n=n)
-    path = check_file(out, (".csv",))
+    path = check_results(out)
     opened = _open(run, data, device)
-    examples = rows(opened, source, split, table)
-    classes = labels(opened, examples, label)
-    note_differing(opened, examples)
+    new = new_data(opened, source, split, label=label, table=table)
+    note_differing(opened, new)
     with Bar("scoring") as bar:
-        log_px = opened.score(examples.x, n=n, labels=classes, samples=samples, seed=seed, progress=bar)
-    _write_rows(path, examples, {"log_px": [f"{value:.6f}" for value in log_px]})
-
-
-def _write_rows(path: Path, examples: Rows, results: dict[str, list[str]]) -> None:
-    """Write one row per example as .csv: its index, its name, its further columns and the results."""
-    from vaekit.data.writing import write_texts
-    from vaekit.utils.files import write_atomically
-
-    n = len(next(iter(results.values())))
-    names = {} if examples.names is None else {"name": examples.names[:n]}
-    further = {name: cells[:n] for name, cells in examples.carried("index", "name", *results).items()}
-    columns = {"index": [str(i) for i in range(n)], **names, **further, **results}
-    make_folder(path)
-    write_atomically(path, lambda part: write_texts(part, columns))
-    print(path)
+        log_px = opened.score(new, n=n, samples=samples, seed=seed, progress=bar)
+    write_results(path, new, {"log_px": log_px})

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from vaekit.figures.labelled import Labels
     from vaekit.run import Run
+    from vaekit.runs.new_data import NewData
 
 MAX_COLUMNS = 16
 
@@ -35,6 +36,18 @@ def check_file(name: str, suffixes: Sequence[str]) -> Path:
         example = f"{path.stem or 'out'}{suffixes[0]}"
         raise ChoiceError(f"--out {name}: write a {' or '.join(suffixes)} file, such as {example}")
     _check_writable(path.parent, name)
+    return path
+
+
+def check_results(name: str, suffixes: Sequence[str] | None = None) -> Path:
+    """The path of a file of results (see `vaekit.data.results`), checked.
+
+    Raises RunError, ChoiceError or DataError if it cannot be written.
+    """
+    from vaekit.data import results
+
+    path = check_file(name, suffixes or results.SUFFIXES)
+    results.check_package(path)
     return path
 
 
@@ -164,6 +177,13 @@ def write(
         save_png(path, grid)
     else:
         write_atomically(path, lambda part: _lines(part, picture, columns, labels))
+    print(path)
+
+
+def write_results(path: Path, new: NewData, results: Mapping[str, Any]) -> None:
+    """Write results by row beside the columns carried with the data, and print the path: see `NewData.write`."""
+    make_folder(path)
+    new.write(path, results)
     print(path)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from vaekit.data.condition import Labels
 from vaekit.errors import ChoiceError
+from vaekit.runs.new_data import DataLike
 from vaekit.runs.trained import TrainedModel
 from vaekit.utils.formerly import formerly
 from vaekit.utils.uncertainty import standard_error
@@ -23,7 +24,7 @@ from .registry import Metric, Result, chosen
 def compare(
     a: TrainedModel,
     b: TrainedModel,
-    data: str | np.ndarray = "test",
+    data: DataLike = "test",
     *,
     n: int | None = None,
     labels: Labels | None = None,
@@ -64,7 +65,7 @@ def compare(
 def compare_all(
     a: TrainedModel,
     b: TrainedModel,
-    data: str | np.ndarray = "test",
+    data: DataLike = "test",
     *,
     n: int | None = None,
     labels: Labels | None = None,

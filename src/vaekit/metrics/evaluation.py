@@ -11,6 +11,7 @@ import numpy as np
 from vaekit.data.condition import Labels
 from vaekit.errors import ChoiceError, RunError
 from vaekit.runs.example import PLACE
+from vaekit.runs.new_data import DataLike
 from vaekit.runs.saved import SavedRun
 from vaekit.runs.trained import TrainedModel
 from vaekit.utils.formerly import formerly
@@ -24,7 +25,7 @@ from .registry import Metric, Result, chosen
 @formerly("samples", "n", "metrics", "seed", "progress", "store", "labels", "source", split="data")
 def evaluate(
     run: TrainedModel,
-    data: str | np.ndarray = "test",
+    data: DataLike = "test",
     *,
     n: int | None = None,
     labels: Labels | None = None,

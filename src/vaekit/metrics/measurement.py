@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vaekit.data.condition import Labels
 from vaekit.data.core import digest
 from vaekit.errors import ChoiceError
+from vaekit.runs.new_data import DataLike
 from vaekit.runs.observed import block_of
 from vaekit.runs.trained import TrainedModel
 from vaekit.utils.formerly import formerly
@@ -42,7 +43,7 @@ class Measurement:
     def __init__(
         self,
         run: TrainedModel,
-        data: str | np.ndarray = "test",
+        data: DataLike = "test",
         *,
         n: int | None = None,
         labels: Labels | None = None,
@@ -80,7 +81,7 @@ class Measurement:
     def protocol(self) -> Protocol:
         """The protocol that all metrics of this measurement share."""
         new, group = self.observed.array, self.groups
-        name, known = self.run.data_identity if new is None else (self.source or "array", digest(new))
+        name, known = self.run.data_identity if new is None else (self.source or self.observed.name, digest(new))
         return Protocol(
             data=name,
             digest=known,

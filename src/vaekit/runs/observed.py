@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.condition import Condition, Labels
-from vaekit.data.core import Column, Data, blocks, cast, check_numbers, layout, listed
+from vaekit.data.core import Data, blocks, cast, check_numbers, layout, listed
 from vaekit.data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
 from vaekit.data.readers.memory import as_array
 from vaekit.errors import ChoiceError, DataError
 from vaekit.noise import Noise
 from vaekit.recipes.composition import Composition, DataSpec
-from vaekit.utils.progress import say
 
 UNCONDITIONAL = "this run is not conditional, so it takes no `labels`: omit them"
 Batch = tuple[np.ndarray, Tensor, Tensor | None]
@@ -31,6 +29,7 @@ class Observed:
         n: number of data.
         split: "valid", "test", "train" or "array".
         labels: the labels of an array, as `Condition.encoded` takes them.
+        name: the source of an array, for protocols.
 
     Raises:
         ChoiceError: `labels` for a model that is not conditional.
@@ -44,12 +43,13 @@ class Observed:
         data: Data | None,
         array: np.ndarray | None = None,
         labels: Any = None,
+        name: str = "array",
     ):
         if labels is not None and composition.condition is None:
             raise ChoiceError(UNCONDITIONAL)
         self.composition, self.observation = composition, composition.observation
         self.spec, self.split, self.data = spec, split, data
-        self.array, self.labels = array, labels
+        self.array, self.labels, self.name = array, labels, name
         self._conditions: np.ndarray | None = None
         self.n = len(array) if array is not None else len(getattr(data, split))
         self._frozen: FrozenDraw | None = None
@@ -157,37 +157,6 @@ def _between(reader: Observed, a: int, b: int) -> np.ndarray:
 def block_of(dims: int) -> int:
     """The number of data encoded or decoded at once: a few million values of x."""
     return max(1, min(500, 4_000_000 // dims))
-
-
-def of_frame(
-    frame: Any,
-    labels: Labels | None,
-    columns: tuple[Column, ...],
-    spec: DataSpec,
-    options: Mapping[str, Any],
-    condition: Condition | None,
-) -> tuple[np.ndarray, Labels | None]:
-    """The rows of a frame of pandas, polars or pyarrow, read like the model's own table, and their labels.
-
-    Without `labels`, those of a conditional model are taken from the frame. Notes on reading it go to standard error.
-
-    Arguments:
-        columns: the columns of the model's table.
-        options: the options with which that table was read; its label and group columns are left out of x.
-
-    Raises:
-        DataError: a column is missing, or has values that do not occur in the table's column.
-        ChoiceError: the frame lacks what the model is conditioned on.
-    """
-    from vaekit.data.readers.table import frame as read_frame
-
-    not_x: dict[str, Any] = {name: options.get(name) for name in ("label", "group")}
-    table = read_frame(frame, schema=columns, missing=spec.missing, to_train=False, **not_x)
-    for note in table.notes:
-        say(f"note: the frame: {note}")
-    if labels is None and condition is not None:
-        labels = condition.carried(table.label, table.columns)
-    return table.x, labels
 
 
 def blurred(data: Data, composition: Composition) -> str | None:

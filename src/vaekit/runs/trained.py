@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +14,6 @@ from torch import Tensor
 
 from vaekit.data.condition import Labels
 from vaekit.data.core import Column, ColumnKind, Data, check_numbers
-from vaekit.data.readers.frames import is_frame
 from vaekit.data.readers.memory import as_array
 from vaekit.densities import draw
 from vaekit.errors import ChoiceError, DataError
@@ -24,7 +25,8 @@ from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.suggest import unknown
 
 from .likelihood import kl_of, per_datum
-from .observed import UNCONDITIONAL, Observed, block_of, events, of_frame
+from .new_data import SPLITS, DataLike, NewData, conditions, is_source, read_new
+from .observed import UNCONDITIONAL, Observed, block_of, events
 
 
 class TrainedModel:
@@ -104,7 +106,7 @@ class TrainedModel:
         return np.array([int(index)])
 
     @formerly("labels", what="data")
-    def observed(self, data: str | np.ndarray | Observed = "test", *, labels: Labels | None = None) -> Observed:
+    def observed(self, data: DataLike = "test", *, labels: Labels | None = None) -> Observed:
         """The x of a split of the data (`train`, `valid`, `test`), or of raw rows (`labels` as for `encode`).
 
         An `Observed` is returned unchanged.
@@ -119,9 +121,9 @@ class TrainedModel:
                 f"the name of a split or raw rows are expected, got {data}: row {data} of the test split is "
                 f"`run.observed('test').raw([{data}])`"
             )
-        if isinstance(data, str):
-            if data not in ("train", "valid", "test"):
-                raise ChoiceError(unknown("split", data, ("train", "valid", "test")))
+        if isinstance(data, NewData) and isinstance(data.x, str):
+            data = data.x
+        if isinstance(data, str) and data in SPLITS:
             if labels is not None:
                 raise ChoiceError(
                     UNCONDITIONAL
@@ -131,21 +133,35 @@ class TrainedModel:
             if data not in self._observed:  # cached, to keep its binary draw
                 self._observed[data] = Observed(self.composition, self.spec, data, self.data)
             return self._observed[data]
-        if is_frame(data):
-            data, labels = self.of_frame(data, labels=labels)
-        return Observed(self.composition, self.spec, "array", None, self.events(data), labels)
+        if isinstance(data, str) and not is_source(data):
+            raise ChoiceError(f"{unknown('split', data, SPLITS)}; no data have this name or path")
+        new = self.read(data, labels=labels)
+        return Observed(self.composition, self.spec, "array", None, self.events(new.x), new.labels, new.name)
 
     @formerly("labels")
-    def of_frame(self, frame: Any, *, labels: Labels | None = None) -> tuple[np.ndarray, Labels | None]:
-        """The rows of a frame of pandas, polars or pyarrow, and their labels: see `vaekit.runs.observed.of_frame`."""
-        return of_frame(frame, labels, self.columns, self.spec, self.read_options, self.composition.condition)
+    def read(self, source: Any, *, labels: Labels | None = None, table: str | Path | None = None) -> NewData:
+        """New data with the columns that the model does not use, for all methods that take data.
+
+        Arguments:
+            source: a path, the name of a data set, a frame, a sparse matrix, an array, or `NewData`. Tables are read by
+                the columns and categories of the model's own data, images at their size.
+            labels: for a conditional run, as for `encode`, or the name of the column with the labels; by default
+                those in the data.
+            table: a table that describes a folder of images.
+
+        Raises:
+            ChoiceError: the rows lack the condition of a conditional run.
+            DataError: the source cannot be read, or does not fit the model.
+        """
+        new = read_new(self, source, table=None if table is None else str(table))
+        return replace(new, labels=conditions(self, new, labels))
 
     @formerly("n", "sample", "seed", "rows", "labels", "progress", what="data")
     @torch.no_grad()
     @in_full_precision()
     def encode(
         self,
-        data: str | int | np.ndarray | Observed = "test",
+        data: DataLike = "test",
         *,
         n: int | None = None,
         rows: np.ndarray | Sequence[int] | None = None,
@@ -159,8 +175,9 @@ class TrainedModel:
         The code of a conditional model ends in its condition.
 
         Arguments:
-            data: a split of the run's data; the index of a row of the test split; or raw rows: an array, one datum
-                without the axis of rows, or a frame, whose columns are matched by name. One datum gives N = 1.
+            data: a split of the run's data; the index of a row of the test split; or new data: a path, a frame (whose
+                columns are matched by name), a sparse matrix, an array, one datum without the axis of rows (N = 1), or
+                the result of `read`.
             n: encode only the first n data.
             rows: encode only the data with these indices; binarised data use the split's fixed draw.
             labels: labels of an array of raw rows, for a conditional run: one class per row or one for all rows, by
@@ -226,9 +243,7 @@ class TrainedModel:
     @formerly(split="data")
     @torch.no_grad()
     @in_full_precision()
-    def kl_per_latent(
-        self, data: str | np.ndarray | Observed = "test", *, n: int = 1000, labels: Labels | None = None
-    ) -> np.ndarray:
+    def kl_per_latent(self, data: DataLike = "test", *, n: int = 1000, labels: Labels | None = None) -> np.ndarray:
         """The mean KL of each latent over the first n data of a split or of raw rows, in nats, (D,).
 
         Raises:
@@ -308,7 +323,7 @@ class TrainedModel:
     @formerly("n", "sample", "noise", "seed", "labels", what="data")
     def reconstruct(
         self,
-        data: str | int | np.ndarray | Observed = "test",
+        data: DataLike = "test",
         *,
         n: int | None = None,
         rows: np.ndarray | Sequence[int] | None = None,
@@ -325,7 +340,7 @@ class TrainedModel:
     @formerly("samples", "n", "seed", "progress", "labels", what="data")
     def score(
         self,
-        data: str | int | np.ndarray | Observed = "test",
+        data: DataLike = "test",
         *,
         n: int | None = None,
         rows: np.ndarray | Sequence[int] | None = None,

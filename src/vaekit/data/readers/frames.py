@@ -32,7 +32,7 @@ def is_series(x: Any) -> bool:
 
 def names_of(frame: Any) -> list[str]:
     """The names of the columns of a frame."""
-    return [name for name, _ in _columns(frame)]
+    return [name for name, _ in columns_of(frame)]
 
 
 def index_names(frame: Any) -> list[str]:
@@ -40,9 +40,31 @@ def index_names(frame: Any) -> list[str]:
     return [str(name) for name in getattr(getattr(frame, "index", None), "names", ()) if name is not None]
 
 
+def index_of(frame: Any) -> dict[str, Any]:
+    """The index of a pandas frame by name, "index" if it has none; empty if it only counts the rows."""
+    index = getattr(frame, "index", None)
+    if index is None or not _is_one(frame, FRAMES[:1]):
+        return {}
+    if type(index).__name__ == "RangeIndex" and index.name is None and (index.start, index.step) == (0, 1):
+        return {}
+    levels = [index.get_level_values(i) for i in range(index.nlevels)]
+    return {str(level.name) if level.name is not None else "index": level for level in levels}
+
+
+def values_in(column: Any) -> list[Any]:
+    """The cells of a series or array as Python's bool, int, float, or others; None where missing."""
+    cells = [cell.item() if isinstance(cell, np.generic) else cell for cell in _as_list(column)]
+    return [None if type(cell).__name__ in ("NAType", "NaTType") or cell != cell else cell for cell in cells]
+
+
+def cells_of(column: Any) -> list[str]:
+    """The cells of a series or array as text, as in a CSV file."""
+    return [_text(value, "a column") for value in _as_list(column)]
+
+
 def only_column(frame: Any) -> Any:
     """The column of a frame with one column, else all columns as an array (N, K)."""
-    columns = [series for _, series in _columns(frame)]
+    columns = [series for _, series in columns_of(frame)]
     return columns[0] if len(columns) == 1 else np.stack([np.asarray(series) for series in columns], 1)
 
 
@@ -64,7 +86,7 @@ def read(
     Raises:
         DataError: a column holds neither numbers nor texts, or two columns have the same name.
     """
-    named_series = list(_columns(frame))
+    named_series = list(columns_of(frame))
     names = [name for name, _ in named_series]
     if twice := next((name for name, times in Counter(names).items() if times > 1), None):
         raise DataError(f"{where} has two columns named {twice!r}: rename one of them")
@@ -90,10 +112,9 @@ def read(
 
 def texts(frame: Any, where: str, without: Collection[str] = ()) -> dict[str, list[str]]:
     """The cells of a frame as text, as in the same CSV, by column."""
-    titles = {name: f"{where}: column {name!r}" for name, _ in _columns(frame)}
     return {
-        name: [_text(value, titles[name]) for value in _as_list(series, titles[name])]
-        for name, series in _columns(frame)
+        name: [_text(value, f"{where}: column {name!r}") for value in _as_list(series)]
+        for name, series in columns_of(frame)
         if name not in without
     }
 
@@ -123,6 +144,15 @@ def parquet(path: Path) -> Any:
     return table
 
 
+def as_arrow(column: Any) -> Any:
+    """A series or array as a column of pyarrow, with its own type."""
+    import pyarrow as pa
+
+    if _is_one(column, SERIES[1:2]):
+        return column.to_arrow()
+    return column if _is_one(column, SERIES[2:]) else pa.array(column)
+
+
 def _is_one(x: Any, kinds: Iterable[tuple[str, str]]) -> bool:
     for module, name in kinds:
         imported = sys.modules.get(module)
@@ -131,7 +161,7 @@ def _is_one(x: Any, kinds: Iterable[tuple[str, str]]) -> bool:
     return False
 
 
-def _columns(frame: Any) -> Iterable[tuple[str, Any]]:
+def columns_of(frame: Any) -> Iterable[tuple[str, Any]]:
     """The names and columns of a frame; names may repeat."""
     if _is_one(frame, FRAMES[:1]):
         for j, name in enumerate(frame.columns):
@@ -149,7 +179,7 @@ def _cells(series: Any, title: str, cells: Cells, named: bool = False) -> Array:
     kind = str(getattr(series, "dtype", None) or getattr(series, "type", "")).lower()
     if not named and (plain := _plain(series)) is not None:
         return plain
-    texts = [_text(value, title) for value in _as_list(series, title)]
+    texts = [_text(value, title) for value in _as_list(series)]
     named = named or kind.startswith(("category", "categorical", "enum", "dictionary"))
     numbers = None if named else cells.numbers(texts)
     return as_text(texts) if numbers is None else numbers
@@ -174,20 +204,12 @@ def _plain(series: Any) -> Array | None:
     return values.astype(np.float64 if values.dtype == np.uint64 and values.max(initial=0) > 2**63 - 1 else np.int64)
 
 
-def _as_list(series: Any, title: str) -> list[Any]:
-    """The cells of a column of pyarrow (`to_pylist`), pandas, polars (`to_list`) or any other iterable.
-
-    Raises:
-        DataError: a text is not valid UTF-8.
-    """
+def _as_list(series: Any) -> list[Any]:
+    """The cells of a column of pyarrow (`to_pylist`), pandas, polars (`to_list`) or any other iterable."""
     for name in ("to_pylist", "to_list"):
         if (method := getattr(series, name, None)) is not None:
             try:
                 return list(method())
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{title} has a text that is not valid UTF-8 ({error.reason}): is the file damaged?"
-                ) from error
             except ValueError:  # pyarrow without pandas: Python has no times with nanoseconds
                 return list(series.cast("string").to_pylist())
     return list(series)
