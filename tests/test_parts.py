@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cell_helpers import AnnData, installed
 from core_helpers import QUIET, blobs
 from plugin_helpers import contributing, install, kept, remove
 from torch import nn
@@ -343,6 +344,8 @@ def test_every_reader_reads_an_example_with_its_defaults(tmp_path):
     """Examples of files are those of tools/fuzz_seeds.py, which has one of every format."""
     read = {"named": vk.load("digits"), "arrays": vk.from_arrays(blobs(40, 6))}
     read["frame"] = vk.from_arrays(pytest.importorskip("pyarrow").table({name: np.arange(40.0) for name in "abc"}))
+    with installed():
+        read["anndata"] = vk.load(AnnData(np.random.default_rng(0).poisson(2.0, (40, 6))))
     for name, files in examples().items():
         for place, content in files.items():
             file = tmp_path / name / place

@@ -160,6 +160,11 @@ SEEDS: dict[str, Use] = {
     "idx-gz": loading("a-idx3-ubyte.gz"),
     "mnist": loading("mnist-like"),
     "sparse": loading("a.npz"),
+    "h5ad": loading(
+        "a.h5ad", layer=(None, "X", "counts", "raw"), label=(None, "kind"), genes=(None, 3), min_cells=(None, 2)
+    ),
+    "10x-h5": loading("a.h5", genes=(None, 3)),
+    "10x": loading("cells", genes=(None, 3)),
     **{
         f"pictures-{form}": loading(
             "pictures", size=(None, "7x6", "4"), skip_bad=(False, True), background=("white", "#102030")
@@ -197,6 +202,10 @@ def examples() -> dict[str, dict[str, bytes]]:
             ("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", np.arange(24, dtype=np.uint8) % 3),
             ("t10k-images-idx3-ubyte", images[:6]), ("t10k-labels-idx1-ubyte", np.arange(6, dtype=np.uint8) % 3))},
         "sparse": {"a.npz": _sparse(x)},
+        "h5ad": {"a.h5ad": _hdf5(_h5ad)},
+        "10x-h5": {"a.h5": _hdf5(_tenx)},
+        "10x": {"cells/matrix.mtx": _market(), "cells/barcodes.tsv": b"".join(b"c%d\n" % i for i in range(30)),
+                "cells/features.tsv.gz": gzip.compress(b"".join(b"E%d\tg%d\tCRISPR\n" % (i, i) for i in range(6)))},
         "pictures-png-grey": pictures("png", "L"), "pictures-png-alpha": pictures("png", "RGBA"),
         "pictures-png": pictures("png"), "pictures-gif": pictures("gif", "P"),
         **{f"pictures-{form}": pictures(form) for form in PICTURES},
@@ -236,6 +245,56 @@ def _sparse(x: np.ndarray) -> bytes:
     import scipy.sparse as sp
 
     return saved(sp.save_npz, sp.csr_matrix(np.where(x > 0.6, x, 0)))
+
+
+def _few_counts() -> Any:
+    import scipy.sparse as sp
+
+    return sp.csr_matrix(np.random.default_rng(3).poisson(0.7, (30, 6)).astype(np.int32))
+
+
+def _hdf5(fill: Callable[[Any], None]) -> bytes:
+    """The bytes of an HDF5 file that `fill` writes; none without h5py."""
+    try:
+        import h5py
+    except ImportError:
+        return b""
+    out = io.BytesIO()
+    with h5py.File(out, "w", libver="latest") as file:
+        fill(file)
+    return out.getvalue()
+
+
+def _h5ad(file: Any) -> None:
+    """Cells in the layout of .h5ad files: X as real numbers, counts as a layer, and columns of each kind in obs."""
+    counts = _few_counts()
+    for name, matrix in (("X", counts * 0.5), ("layers/counts", counts)):
+        group = file.create_group(name)
+        group.attrs["encoding-type"], group.attrs["shape"] = "csr_matrix", matrix.shape
+        for part in ("data", "indices", "indptr"):
+            group.create_dataset(part, data=getattr(matrix, part), compression="gzip")
+    for name, index in (("obs", [f"c{i}" for i in range(30)]), ("var", [f"g{i}" for i in range(6)])):
+        group = file.create_group(name)
+        group.attrs["_index"], group.attrs["column-order"] = "_index", ["kind", "size"] if name == "obs" else []
+        group["_index"] = np.array(index, object)
+    file["obs/kind/codes"] = (np.arange(30) % 3).astype(np.int8)
+    file["obs/kind/categories"] = np.array(["a", "b", "c"], object)
+    file["obs/size/values"], file["obs/size/mask"] = np.arange(30), np.arange(30) == 4
+    file["obs/ok"] = np.arange(30) % 2 == 0
+
+
+def _tenx(file: Any) -> None:
+    counts, group = _few_counts(), file.create_group("matrix")
+    for part in ("data", "indices", "indptr"):
+        group[part] = getattr(counts, part)
+    group["shape"], group["barcodes"] = [6, 30], np.array([f"c{i}" for i in range(30)], "S")
+    group["features/name"] = np.array([f"g{i}" for i in range(6)], "S")
+
+
+def _market() -> bytes:
+    from scipy.io import mmwrite
+
+    return saved(mmwrite, _few_counts().T)
 
 
 def _trained(name: str, source: str, choices: dict[str, Any]) -> Seed:

@@ -390,7 +390,7 @@ def test_new_rows_take_the_options_of_their_format_only(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [("a.zip", "packed: unpack it"), ("a.csv.zst", "packed"), ("a.pkl", "pickle.*never reads"),
-     ("a.h5ad", "scipy.sparse"), ("a.json", "as CSV or Parquet"), ("a.WAV", "sound"), ("a.mp4", "frames"),
+     ("a.loom", "scipy.sparse"), ("a.json", "as CSV or Parquet"), ("a.WAV", "sound"), ("a.mp4", "frames"),
      ("a.heic", "convert it"), ("a", "unknown format")],
 )  # fmt: skip
 def test_foreign_formats_are_named_with_a_remedy(tmp_path, name, message):

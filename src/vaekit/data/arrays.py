@@ -29,6 +29,8 @@ from .core import (
     listed,
     row_dtype,
 )
+from .genes import with_genes
+from .precision import LARGEST, is_bits, needs_double
 
 Missing = Literal["refuse", "mask"]
 MISSING = get_args(Missing)
@@ -96,6 +98,8 @@ def build(
     split_seed: int = 0,
     rows: Mapping[str, Any] | None = None,
     missing: str = "refuse",
+    genes: int | None = None,
+    min_cells: int | None = None,
     options: dict[str, Any] | None = None,
     reader: str = "",
 ) -> Data:
@@ -107,7 +111,7 @@ def build(
         kind: overrides the inferred kind.
         label: column with the labels.
         group: column whose rows of equal value stay in one split.
-        valid, test, split_seed, rows, missing: as for `load` (`rows` is its `splits`).
+        valid, test, split_seed, rows, missing, genes, min_cells: as for `load` (`rows` is its `splits`).
         options, reader: recorded in the result.
 
     Raises:
@@ -117,7 +121,7 @@ def build(
         raise DataError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
     x = tidy(source.x, name)
     sort = kind_of(x, source.kind if source.schema else kind or source.kind)  # a schema already follows `kind`
-    plan = layout(sort, x.shape[1:])
+    layout(sort, x.shape[1:])
     source, columns = _with_labels(source, len(x), name, label)
     codes, label_names = source.label, source.label_names
     groups = _groups(group, columns if codes is None else {"label": codes, **columns})
@@ -136,12 +140,17 @@ def build(
         notes = (*notes, *splits.drawn(source.splits, parts))
     else:
         parts = splits.stored(rows, len(x))
+    if genes is not None or min_cells:
+        if sort != "counts":
+            raise DataError(f"{name}: `genes` and `min_cells` choose columns of counts, but these are {sort} data")
+        x, source, note = with_genes(x, source, parts["train"], genes, min_cells or 0)
+        notes = (*notes, note)
     everything = Split(x, np.arange(len(x)), codes, columns, source.names, groups, double)
     return Data(
         name=name,
         source=asked,
         kind=sort,
-        shape=plan.shape,
+        shape=layout(sort, x.shape[1:]).shape,
         **{part: everything.take(parts[part]) for part in splits.PARTS},
         label_names=label_names,
         feature_names=source.feature_names,
@@ -264,53 +273,6 @@ def tidy(x: Any, name: str) -> Any:
         x = x.astype(np.float64)  # float128, and integers above the maximum of int64
     x = x[:, None] if x.ndim == 1 else x
     return x if is_map(x) else cast(x, double=True)
-
-
-SAMPLED = 20_000  # rows examined to decide whether float32 suffices
-BLURRED = 2.0**-17  # rounding to float32 that is too coarse, relative to an element's standard deviation
-LEAST, LARGEST = 1e-150, 1e150  # the squares of numbers between these are normal float64 numbers
-
-
-def is_bits(x: Any) -> bool:
-    """Whether every value is 0, 1 or nan."""
-    if isinstance(x, Computed) and x.trusted:
-        return False
-    return all(bool(((block == 0) | (block == 1) | (block != block)).all()) for _, block in blocks(x, double=True))
-
-
-def needs_double(x: Any, kind: Kind, name: str) -> bool:
-    """Whether float32 is too coarse for the differences between rows, as for time stamps.
-
-    This is so if rounding to float32 moves an element by more than 2^-17 of its standard deviation over the rows; for
-    images and signals, of the root mean square of all elements' deviations. Counts are exact in float32.
-
-    Raises:
-        DataError: an element varies over the rows by so little that its variance underflows in float64.
-    """
-    if kind == "counts" or not (x.dtype.kind in "fiu" and x.dtype.itemsize >= 4) or x.dtype == np.float32:
-        return False
-    rows = np.linspace(0, len(x) - 1, min(len(x), SAMPLED)).astype(np.int64)
-    first = x[:1].astype(np.float64)[0]
-    first = np.where(np.isnan(first), 0, first)
-    n, total, squares, moved = (np.zeros(first.shape) for _ in range(4))
-    least, most = np.full(first.shape, np.inf), np.full(first.shape, -np.inf)
-    for _, block in blocks(x, rows, double=True):
-        values = block.astype(np.float64)
-        with np.errstate(over="ignore"):
-            rounded = np.abs(values - values.astype(np.float32))
-        apart = values - first
-        n += (~np.isnan(values)).sum(0)
-        total, squares = total + np.nansum(apart, 0), squares + np.nansum(apart**2, 0)
-        moved, least = np.fmax(moved, np.fmax.reduce(rounded)), np.fmin(least, np.fmin.reduce(values))
-        most = np.fmax(most, np.fmax.reduce(values))
-    n = np.maximum(n, 1)
-    deviation = np.sqrt(np.maximum(squares / n - (total / n) ** 2, 0))
-    if kind in ("image", "signal"):
-        deviation, moved = np.sqrt((deviation**2).mean()), moved.max()
-        least, most = least.min(), most.max()
-    if ((deviation < LEAST) & (most > least) & (most - least < LEAST)).any():
-        raise DataError(f"{name}: the values of an element differ by less than {LEAST:g}: rescale the data first")
-    return bool((moved > BLURRED * np.where(deviation > 0, deviation, 1)).any())
 
 
 def is_map(x: Array) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vaekit.noise import StepKey, fold
 
-from .core import Data, Split
+from .core import Computed, Data, Split
 
 
 class Order:
@@ -54,7 +54,8 @@ class Rows:
     def __init__(self, data: Data, split: Split, device: torch.device | str = "cpu", resident_bytes: float = 2e9):
         self.data, self.split, self.device = data, split, torch.device(device)
         self.resident: Tensor | None = None
-        if split.raw[:1].nbytes * len(split) <= resident_bytes:
+        computed = isinstance(split.raw, Computed) and not split.raw.resident
+        if not computed and split.raw[:1].nbytes * len(split) <= resident_bytes:
             rows = np.ascontiguousarray(data.events(split[:]))
             self.resident = torch.from_numpy(rows).to(self.device)
 

@@ -31,11 +31,13 @@ class Computed(ABC):
 
     Attributes:
         trusted: whether the values need no check; a check would compute all of them before the first step.
+        resident: whether training may keep all rows in memory, computed once; False for rows that are far larger so.
         shape: (N, *row).
         dtype: dtype of the values.
     """
 
     trusted = True
+    resident = True
 
     shape: tuple[int, ...] = ()
     dtype: np.dtype[Any] = np.dtype(np.uint8)

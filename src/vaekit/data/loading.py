@@ -20,10 +20,12 @@ from .arrays import Missing, Source, aligned, build, several_labels, tidy
 from .condition import named as class_names
 from .core import Array, Column, Data, Kind, Progress, row_dtype
 from .paths import check_exists, known_path, name_of
-from .readers import folders, frames, images, npz, shapes  # noqa: F401 - images registers its reader
+from .readers import frames, images, npz, shapes, tenx  # noqa: F401 - images and tenx register readers
+from .readers.anndata import is_anndata
+from .readers.foreign import unread
 from .readers.memory import column_of
 from .readers.memory import source as read_memory
-from .readers.registry import READERS, Reader, formats, is_default, reader_of, readers
+from .readers.registry import CONTEXT, READERS, Reader, is_default, reader_of, readers
 from .readers.table import frame as read_frame
 from .splits import FRACTION
 
@@ -37,22 +39,10 @@ MissingRule = Annotated[Missing | str, Knob("refuse nan and empty cells, or mask
 ValidFraction = Annotated[float, Knob("fraction of the data for validation")]
 TestFraction = Annotated[float, Knob("fraction of the data for testing")]
 SplitSeed = Annotated[int, Knob("seed of the random split")]
-
-
-FOREIGN = {
-    ".xlsx .xls .ods": "a spreadsheet: save the sheet as CSV (UTF-8)",
-    ".zip .tar .tgz .7z .rar .gz .bz2 .xz .zst": "packed: unpack it, and give the file or the folder with the data",
-    ".pkl .pickle .pt .pth .joblib": "a pickle, which vaekit never reads because it can run code: save arrays with "
-    "numpy.savez, or a table as CSV or Parquet",
-    ".mat .h5 .hdf5 .h5ad .loom .mtx .zarr .nc .tfrecord .fits .nii .dcm": "of a format that vaekit does not "
-    "read: save its arrays with numpy.savez, or a sparse matrix with scipy.sparse.save_npz",
-    ".json .jsonl .ndjson .arff .feather .arrow .xml .db .sqlite .rds .rdata .sav .dta": "of a format that vaekit does "
-    "not read: save the table as CSV or Parquet",
-    ".wav .mp3 .flac .ogg": "sound: save the samples of all recordings as one array (recordings, samples) in .npz",
-    ".mp4 .avi .mov .mkv .webm": "a video: save its frames as images in a folder",
-    ".heic .heif .svg .pdf": "of a format that Pillow does not read: convert it, and give a folder of images",
-}
-"""Files that are not data to read, by suffix, with a remedy."""
+Genes = Annotated[
+    int | None, Knob("keep so many columns of counts: those that differ most between training rows (deviance)", low=1)
+]
+MinCells = Annotated[int | None, Knob("keep columns of counts that are above 0 in so many training rows", low=1)]
 
 
 def load(
@@ -67,6 +57,8 @@ def load(
     valid: ValidFraction = FRACTION,
     test: TestFraction = FRACTION,
     split_seed: SplitSeed = 0,
+    genes: Genes = None,
+    min_cells: MinCells = None,
     splits: Mapping[str, ArrayLike] | None = None,
     cache: str | Path | None = None,
     progress: Progress | None = None,
@@ -76,9 +68,9 @@ def load(
 
     Args:
         source: a name, or the path of an IDX, .npy or .npz file, of a table (.csv, .tsv, .txt, .data, plain or
-            compressed, or .parquet), of a folder of IDX files, of a folder of images, or of a format that a plug-in
-            reads; or a frame of pandas or polars, or a table of pyarrow. A name takes precedence over a folder: write
-            ./mnist for the folder.
+            compressed, or .parquet), of an .h5ad file, of a 10x matrix (.h5 or folder), of a folder of IDX files, of a
+            folder of images, or of a format that a plug-in reads; or a frame of pandas or polars, a table of pyarrow,
+            or an AnnData. A name takes precedence over a folder: write ./mnist for the folder.
         label: column with the labels.
         kind: "image", "signal", "vector" or "counts", to override the inferred kind.
         shape: "28x28" or (28, 28): the shape of flat rows in an array or a table of pixels, with channels last
@@ -89,6 +81,9 @@ def load(
         missing: "mask" treats nan (an empty cell) as a missing value; "refuse" raises an error.
         valid, test: fractions of the rows; at least one row each. Data with their own splits keep them.
         split_seed: seed of the random split.
+        genes: number of columns of counts to keep, those of highest deviance from a constant share of the row's total
+            (Townes et al. 2019), measured on the training rows.
+        min_cells: keep only columns of counts that are above 0 in so many training rows.
         splits: the exact rows of train, valid and test.
         cache: folder for downloads and packed images; by default `VAEKIT_CACHE` if set, else the platform's.
         progress: called as (task, done, total) during long tasks.
@@ -100,7 +95,9 @@ def load(
     """
     origin = _Origin.of(source)
     general: dict[str, Any] = {"label": label, "kind": kind, "shape": shape, "group": group, "missing": missing}
-    general |= {"valid": valid, "test": test, "split_seed": split_seed}
+    chosen: dict[str, Any] = {"valid": valid, "test": test, "split_seed": split_seed}
+    chosen |= {"genes": genes, "min_cells": min_cells}
+    general |= chosen
     loaded = origin.read(
         options,
         **general | {"kind": kind or (None if shape is None else "image"), "missing": missing == "mask"},
@@ -121,9 +118,7 @@ def load(
         kind=kind,
         label=label,
         group=group,
-        valid=valid,
-        test=test,
-        split_seed=split_seed,
+        **chosen,
         rows=splits,
         missing=missing,
         options=_chosen(options | general),
@@ -235,6 +230,8 @@ def from_arrays(
     valid: Any = FRACTION,
     test: Any = FRACTION,
     split_seed: SplitSeed = 0,
+    genes: Genes = None,
+    min_cells: MinCells = None,
     splits: Mapping[str, ArrayLike] | None = None,
     name: str = "arrays",
     columns: Mapping[str, ArrayLike] | None = None,
@@ -247,10 +244,10 @@ def from_arrays(
 
     Args:
         x: (N, ...) array or tensor; or a map-style Dataset whose items are x, (x, label) or a dict with x or
-            image, and y or label; or a frame of pandas or polars, which is read like the same CSV.
-        label: (N,) classes as numbers or text; omit it if `x` is a Dataset with labels. For a frame, also the name of
-            a column.
-        kind, shape, group, missing, split_seed, splits: as for `load`.
+            image, and y or label; or a frame of pandas or polars, which is read like the same CSV; or an AnnData.
+        label: (N,) classes as numbers or text; omit it if `x` is a Dataset with labels. For a frame or an AnnData,
+            also the name of a column.
+        kind, shape, group, missing, split_seed, genes, min_cells, splits: as for `load`.
         schema: the columns of `x` (N, D), if they are of several kinds; x then holds their numbers and codes.
         valid, test: fractions, or separate data: like `x`, or a pair (x, label).
         name: name of the data.
@@ -263,22 +260,24 @@ def from_arrays(
         DataError: the data cannot be used; the message names a remedy.
         ChoiceError: no format has an option with this name.
     """
-    recorded = {} if shape is None else {"shape": shapes.text(shape)}
+    recorded: dict[str, Any] = {} if shape is None else {"shape": shapes.text(shape)}
     if frames.is_frame(label):  # with one column, or one-hot
         label_names = frames.names_of(label) if label_names is None and len(frames.names_of(label)) > 1 else label_names
         label = frames.only_column(label)
-    masked, is_frame = missing == "mask", frames.is_frame(x)
-    READERS["frame" if is_frame else "arrays"].check(options, {}, "" if is_frame else name)
-    if is_frame:
+    recorded |= {option: value for option, value in (("genes", genes), ("min_cells", min_cells)) if value}
+    masked, is_table = missing == "mask", frames.is_frame(x) or is_anndata(x)
+    if is_table:
         by_name = {"label": label, "group": group}
         recorded |= {option: column for option, column in by_name.items() if isinstance(column, str)}
-        loaded = _of_frame(x, label, name, group=group, kind=kind, missing=masked, schema=schema, **options)
+        recorded |= _chosen(options) if is_anndata(x) else {}
+        loaded = _of_table(x, label, name, group=group, kind=kind, missing=masked, schema=schema, **options)
     else:
+        READERS["arrays"].check(options, {}, name)
         loaded = Source(x, label=label, schema=tuple(schema))
     parts = {"valid": valid, "test": test}
     fractions: dict[str, Any] = {part: value for part, value in parts.items() if isinstance(value, int | float)}
     separate = {part: value for part, value in parts.items() if part not in fractions and value is not None}
-    loaded = _joined(loaded, separate, name, is_frame, masked)
+    loaded = _joined(loaded, separate, name, is_table, masked)
     further = {key: column_of(values, f"{name}: column {key!r}") for key, values in (columns or {}).items()}
     loaded = replace(loaded, columns={**loaded.columns, **further})
     loaded = _with_names(loaded, name, label_names, feature_names, factor_names)
@@ -294,6 +293,8 @@ def from_arrays(
         split_seed=split_seed,
         rows=splits,
         missing=missing,
+        genes=genes,
+        min_cells=min_cells,
         options=recorded,
     )
 
@@ -318,20 +319,30 @@ def _with_names(
     if lacking := [factor for factor in factors if factor not in loaded.columns]:
         there = ", ".join(loaded.columns) or "none"
         raise DataError(f"factor_names: {lacking[0]!r} is not a column; `columns` has {there}")
+    "counts" if all(column.kind == "counts" for column in loaded.schema) else "vector"
     return replace(
         loaded,
         label_names=None if labels is None else [str(label) for label in labels],
         feature_names=names,
         factor_names=list(factors),
-        kind=None if not loaded.schema else "counts" if all(c.kind == "counts" for c in loaded.schema) else "vector",
+        kind=loaded.kind
+        if not loaded.schema
+        else "counts"
+        if all(c.kind == "counts" for c in loaded.schema)
+        else "vector",
         options={},
     )
 
 
-def _of_frame(frame: Any, label: Any, name: str, **options: Any) -> Source:
-    """A frame, read like the same CSV; `label` is the name of a column, or the labels themselves."""
+def _of_table(x: Any, label: Any, name: str, **options: Any) -> Source:
+    """A frame, read like the same CSV, or an AnnData; `label` is the name of a column, or the labels themselves."""
     column: Any = label if label is None or isinstance(label, str) else False
-    loaded = read_frame(frame, name=name, label=column, **options)
+    if is_anndata(x):
+        own = {option: value for option, value in options.items() if option not in CONTEXT}
+        loaded = READERS["anndata"](x, own, label=column or None)
+    else:
+        READERS["frame"].check({option: value for option, value in options.items() if option not in CONTEXT}, {})
+        loaded = read_frame(x, name=name, label=column, **options)
     return loaded if column is not False else replace(loaded, label=label)
 
 
@@ -345,8 +356,10 @@ def _joined(first: Source, own: Mapping[str, Any], name: str, framed: bool, mask
     frame_columns = [first.columns] if framed else []
     for part, value in own.items():
         x, codes = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+        if is_anndata(x):
+            raise DataError(f"{name}, {part}: give one AnnData with all cells, and the rows of each split as `splits`")
         if framed and frames.is_frame(x):
-            other = _of_frame(x, codes, f"{name}, {part}", schema=first.schema, missing=masked)
+            other = _of_table(x, codes, f"{name}, {part}", schema=first.schema, missing=masked)
             x, codes = other.x, other.label
             frame_columns.append(other.columns)
         parts[part] = read_memory(x, label=codes, name=f"{name}, {part}")
@@ -395,28 +408,20 @@ class _Origin:
         """
         if frames.is_frame(source):
             return cls(source, READERS["frame"], "frame", "the frame", "")
+        if is_anndata(source):
+            return cls(source, READERS["anndata"], "cells", "the AnnData", "")
         path, asked = known_path(source), str(source)
         if asked in named.SETS:
             return cls(asked, READERS["named"], asked, asked, asked)
         check_exists(asked)
         if (reader := reader_of(path)) is None:
-            raise _unread(path)
+            raise unread(path)
         return cls(path, reader, name_of(path), asked, str(path.absolute()))
 
     def read(self, options: Mapping[str, Any], **context: Any) -> Source:
         """The data, read with these options; see `Reader.__call__`."""
-        return self.reader(self.source, options, "" if self.reader.name == "frame" else self.asked, **context)
-
-
-def _unread(path: Path) -> DataError:
-    """The error for a file of unknown format."""
-    suffix = path.suffix.lower()
-    if suffix in folders.SUFFIXES:
-        return DataError(f"{path} is a single image: give a folder of images")
-    for suffixes, what in FOREIGN.items():
-        if suffix in suffixes.split():
-            return DataError(f"{path} is {what}")
-    return DataError(f"{path}: unknown format, expected {formats()} or a folder; convert or rename the file")
+        in_memory = self.reader.name in ("frame", "anndata")
+        return self.reader(self.source, options, "" if in_memory else self.asked, **context)
 
 
 def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:

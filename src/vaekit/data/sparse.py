@@ -38,6 +38,7 @@ class Sparse(Computed):
     """
 
     trusted = False
+    resident = False
 
     def __init__(self, matrix: Any, name: str = "x", row: tuple[int, ...] | None = None) -> None:
         if matrix.ndim != 2 or matrix.dtype.kind not in "buif":
@@ -59,6 +60,10 @@ class Sparse(Computed):
         """The rows with these numbers, dense."""
         dense: Array = self.matrix[index].toarray()
         return dense.reshape(len(dense), *self.shape[1:])
+
+    def only(self, columns: NDArray[np.int64]) -> "Sparse":
+        """The matrix with only these columns, in this order."""
+        return Sparse(self.matrix[:, columns])
 
 
 def is_sparse(x: Any) -> bool:

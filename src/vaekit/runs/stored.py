@@ -16,6 +16,7 @@ from vaekit.data.core import Data, counted
 from vaekit.data.loading import from_arrays, load
 from vaekit.data.named import SETS
 from vaekit.data.paths import known_path
+from vaekit.data.readers.anndata import is_anndata
 from vaekit.data.readers.folders import count
 from vaekit.data.readers.frames import is_frame
 from vaekit.data.readers.registry import READERS, reader_of
@@ -110,8 +111,9 @@ def read_again(path: Path, config: Configuration, source: Any) -> Data:
     options, splits = data_options(config), stored_splits(path)
     if isinstance(source, str | Path):
         return load(source, splits=splits, **options)
-    if not is_frame(source):  # which has no columns to find labels or groups by
-        options = {name: options[name] for name in ("kind", "schema", "shape", "missing") if name in options}
+    if not (is_frame(source) or is_anndata(source)):  # without columns to find labels or groups by
+        names = ("kind", "schema", "shape", "missing", "genes", "min_cells")
+        options = {name: options[name] for name in names if name in options}
     return from_arrays(source, splits=splits, **options)
 
 

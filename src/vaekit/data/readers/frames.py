@@ -35,6 +35,16 @@ def names_of(frame: Any) -> list[str]:
     return [name for name, _ in columns_of(frame)]
 
 
+def nested(frame: Any) -> list[str]:
+    """The names of the columns of Python objects that are neither numbers nor texts."""
+    plain = (str, int, float, np.generic, type(None))
+    return [
+        name
+        for name, series in columns_of(frame)
+        if str(getattr(series, "dtype", "")) == "object" and not all(isinstance(v, plain) for v in _as_list(series))
+    ]
+
+
 def index_names(frame: Any) -> list[str]:
     """The names of the index of a pandas frame, which is not among its columns."""
     return [str(name) for name in getattr(getattr(frame, "index", None), "names", ()) if name is not None]

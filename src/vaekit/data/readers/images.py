@@ -25,6 +25,7 @@ from . import folders, image_table
 from .idx import has_idx
 from .image_file import FULL, MOST_PIXELS, Head, decode_image, head_of, range_of, unreadable
 from .registry import reader
+from .tenx import has_matrix
 
 VERSION = 3  # of the packed files: increase it if the decoding or its notes change
 CHUNK = 256  # images decoded at a time, to limit the memory
@@ -34,7 +35,7 @@ FEW_LEVELS = 128  # 16-bit values that would use fewer grey levels are rescaled
 @reader(
     "images",
     "a folder of images",
-    reads=lambda path: path.is_dir() and not has_idx(path),
+    reads=lambda path: path.is_dir() and not has_idx(path) and not has_matrix(path),
     excludes={"shape": "resize its images with `size`"},
 )
 def folder(

@@ -1,0 +1,102 @@
+"""HDF5 files: groups, arrays and texts, with the checks that keep a small or hostile file from harm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaekit.data.core import Array
+from vaekit.errors import DataError
+
+RATIO, SMALL = 1100, 2**20
+"""An array may be 1,100 times as large as its compressed bytes (deflate reaches 1,032), or this many bytes."""
+DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError, OverflowError)
+"""Exceptions of h5py for damaged files."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The root group of an HDF5 file, open for reading.
+
+    Raises:
+        DataError: h5py is missing, or the file is damaged.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise DataError(
+            f"reading {path} needs h5py: pip install 'vaekit[cells]', or save the matrix with scipy.sparse.save_npz"
+        ) from error
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except DataError:
+        raise
+    except (*DAMAGE, MemoryError) as error:
+        raise DataError(f"{path} cannot be read as HDF5 ({error}): damaged, or another format") from error
+
+
+def member(group: Any, name: str) -> Any:
+    """The group or array `name` (or a path of names) in a group, or None.
+
+    Raises:
+        DataError: a link leads elsewhere: another file could be read without the user's knowledge.
+    """
+    import h5py
+
+    found = group
+    for part in name.split("/"):
+        if not isinstance(found, h5py.Group) or part not in found:
+            return None
+        if not isinstance(found.get(part, getlink=True), h5py.HardLink):
+            raise DataError(f"{group.file.filename}: {name} is a link to another place, which is not followed")
+        found = found[part]
+    return found
+
+
+def is_group(found: Any) -> bool:
+    """Whether a member is a group, not an array."""
+    import h5py
+
+    return isinstance(found, h5py.Group)
+
+
+def attribute(found: Any, name: str, default: Any = "") -> Any:
+    """An attribute of a member; bytes are decoded."""
+    value = found.attrs.get(name, default)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def array(found: Any, what: str) -> Array:
+    """An array of numbers or of texts, in memory.
+
+    Raises:
+        DataError: it is a group, holds other values, lies in another file, or is larger than its bytes allow.
+    """
+    import h5py
+
+    where = f"{found.file.filename}: {what}"
+    if not isinstance(found, h5py.Dataset):
+        raise DataError(f"{where} is a group, expected an array")
+    if found.is_virtual or found.external:
+        raise DataError(f"{where} lies in another file, which is not read")
+    size = math.prod(found.shape) * found.dtype.itemsize
+    stored = min(found.id.get_storage_size(), Path(found.file.filename).stat().st_size)
+    if size > max(SMALL, RATIO * stored):
+        raise DataError(f"{where} declares {found.shape} of {found.dtype}, but only {stored:,} bytes are stored")
+    text = h5py.check_string_dtype(found.dtype)
+    if text is not None:
+        values = np.asarray(found.asstr("utf-8", "replace")[()], dtype=object)
+        return np.array([str(value).replace("\0", "") for value in values.ravel()], dtype=np.str_).reshape(values.shape)
+    if h5py.check_enum_dtype(found.dtype) is not None:  # h5py stores bool as an enumeration
+        return np.asarray(found[()]).astype(bool)
+    if found.dtype.kind not in "buif":
+        raise DataError(f"{where} holds {found.dtype}, expected numbers or texts")
+    return np.asarray(found[()])
