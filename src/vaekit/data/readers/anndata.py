@@ -111,6 +111,8 @@ def _source(cells: Cells, where: str, layer: str | None, label: str | None, to_t
     elif layer is None and not counts:
         notes.append("X does not hold counts and there is no layer of counts: it is read as real numbers")
     if label is not None and label not in cells.obs:
+        if not to_train:
+            return _source(cells, where, layer, None, to_train)
         raise DataError(f"label={label!r}: obs of {where} has no such column; it has {listed(list(cells.obs))}")
     if label is None:
         label = next((key for key in LABEL[:2] if key in cells.obs and cells.obs[key].dtype.kind in "iuU"), None)
