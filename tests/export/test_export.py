@@ -22,7 +22,10 @@ from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
 from vaekit.objectives import ELBO
 from vaekit.objectives.terms import log_weights
-from vaekit.recipes.composition import Composition, Defaults
+from vaekit.recipes import get_recipe
+from vaekit.recipes.composition import Composition, DataSpec, Defaults
+from vaekit.runs.trained import TrainedModel
+from vaekit.training.prepare import prepare
 
 pytest.importorskip("onnx", reason="needs vaekit[onnx]")
 pytest.importorskip("onnxscript", reason="needs vaekit[onnx]")
@@ -295,3 +298,27 @@ def test_what_float32_costs_is_told_or_refused(tmp_path, capsys, spread, kind):
     assert f"note: {said}" in capsys.readouterr().err
     assert said in (tmp_path / "graphs" / "graphs.json").read_text()
     assert blur(made_up("vae", "vector").composition.observation) == 0
+
+
+def test_graphs_of_columns_that_are_mapped_by_their_quantiles():
+    rng = np.random.default_rng(0)
+    raw = np.stack([np.where(rng.random(200) < 0.7, 0, np.exp(rng.normal(1, 1, 200))), rng.integers(0, 9, 200)], 1)
+    data = vk.from_arrays(raw.astype(np.float32))
+    spec = DataSpec.of(data)
+    composition = get_recipe("vae")(spec, latent=2, hidden=(4,))
+    prepare(data, composition, 0)
+    for module in composition.modules.values():
+        module.eval()
+    run = TrainedModel(composition, spec, data)
+    x = torch.from_numpy(data.test[:5])
+    for name, kinds in (("decode", "z"), ("draw", "z"), ("weights", "x")):
+        graph = build(run, name)
+        example = [x if port.kind == "x" else value for value, port in zip(graph.example(5), graph.inputs, strict=True)]
+        assert max(difference(graph, Session(convert(graph)), tuple(example))) < 1e-4, name
+        assert graph.inputs[0].kind == kinds
+    noise = example[1:]
+    with torch.no_grad():
+        z, log_px, _, _ = graph.module(x, *noise)
+        expected_px = run.model.decode(z).log_prob(composition.observation(x))
+    units = composition.observation.log_jacobian_of(composition.observation(x))
+    torch.testing.assert_close(log_px.double(), expected_px + units, rtol=1e-5, atol=1e-5)

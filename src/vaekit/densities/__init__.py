@@ -1,5 +1,6 @@
 """Densities that torch lacks, and draws from any density with keyed noise."""
 
+from .censored import Censored
 from .counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, standard_poisson
 from .drawing import draw, draw_tempered, draw_with_density
 from .gamma import log_standard_gamma, standard_gamma
@@ -11,6 +12,7 @@ from .unit import Beta, ContinuousBernoulli, OpenUnit, open_unit
 __all__ = [
     "Beta",
     "Categorical",
+    "Censored",
     "ContinuousBernoulli",
     "DiscretisedLogistic",
     "LogisticMixture",

@@ -197,7 +197,8 @@ class Weights(nn.Module):
         x = certain(self.observation, raw)
         c, noise = (more[0], more[1:]) if self.conditional else (None, more)
         trace = self.model.trace(x, c, noise=_Supplied(noise))
-        units = torch.where(torch.isnan(x), 0.0, self.get_buffer("units")).flatten(1).sum(1)
+        fixed = torch.where(torch.isnan(x), 0.0, self.get_buffer("units"))
+        units = (self.observation.log_units_of(x) if self.observation.uneven else fixed).flatten(1).sum(1)
         log_pz = torch.stack([h.log_p.expand(x.shape[0]) for h in trace.latents]).sum(0)
         log_qz = torch.stack([h.log_q.expand(x.shape[0]) for h in trace.latents]).sum(0)
         return _code(self.model, trace, c), trace.px.log_prob(x) + units, log_pz, log_qz

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch import distributions as D
 from torch.distributions import constraints
 
+from vaekit.data.observation import Observation
 from vaekit.densities.special import at_least_single
 
 LOG_SCALE_FLOOR = -6.0
@@ -102,6 +103,9 @@ class Head(nn.Module, ABC):
 
         An optimiser moves a log scale by about the learning rate per step, so a distant start costs many steps.
         """
+
+    def observe(self, observation: Observation) -> None:
+        """Take from the observation, which has been fitted to the training rows, what the density of x depends on."""
 
     @abstractmethod
     def forward(self, raw: Tensor) -> D.Distribution:

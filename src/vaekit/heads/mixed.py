@@ -14,7 +14,7 @@ from torch.distributions import Distribution, Independent, constraints
 
 from vaekit import heads
 from vaekit.data.core import Column
-from vaekit.data.observation import TableSupport
+from vaekit.data.observation import Observation, TableSupport
 from vaekit.densities import OptimalNormal
 from vaekit.densities.mixed import Categories, Marginal, Mixed
 from vaekit.densities.special import at_least_single
@@ -163,6 +163,9 @@ class Masked(Head):
 
     def start_numbers(self, x: Tensor) -> None:
         self.head.start_numbers(x)
+
+    def observe(self, observation: Observation) -> None:
+        self.head.observe(observation)
 
     def forward(self, raw: Tensor) -> Distribution:
         return Marginal(self.head(raw), self.fill, self.held)

@@ -85,7 +85,7 @@ def distortion_at_code(m: Measurement) -> Array:
     for rows, x, _ in m.observed.batches(None, m.n, m.run.device):
         px = m.run.model.decode(torch.from_numpy(z[rows]).to(m.run.device))
         values.append(-px.log_prob(x))
-        if spec.missing:  # the missing values differ between data
+        if spec.missing or observation.uneven:  # the Jacobian differs between data
             jacobians.append(observation.log_jacobian_of(x))
     jacobian = torch.cat(jacobians).cpu().numpy() if jacobians else observation.log_jacobian(spec.shape)
     return torch.cat(values).double().cpu().numpy() - jacobian

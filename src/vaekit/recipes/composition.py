@@ -42,7 +42,8 @@ class DataSpec:
         constant: flat index and value of each element that is the same in all training rows (vectors and counts).
         class_counts: number of training rows of each class.
         rules: 1 for runs trained before heads over counts were scaled by the data, continuous Bernoullis got
-            dequantised values and wide inputs were scaled; 2 for all others.
+            dequantised values and wide inputs were scaled; 2 for runs trained before columns of tables were mapped by
+            their quantiles; 3 for all others.
     """
 
     kind: str
@@ -59,7 +60,7 @@ class DataSpec:
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     constant: tuple[tuple[int, float], ...] = ()
     class_counts: tuple[int, ...] = ()
-    rules: int = field(default=2, compare=False)
+    rules: int = field(default=3, compare=False)
 
     @classmethod
     def of(cls, data: Data) -> DataSpec:

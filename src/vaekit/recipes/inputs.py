@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from torch import nn
 
-from vaekit.data.observation import Counts, MixedTable, Observation
+from vaekit.data.observation import Counts, MixedTable, Observation, Standardised
 from vaekit.heads import Head
+from vaekit.heads.censored import CensoredHead
 from vaekit.heads.mixed import Masked, factor_density
 from vaekit.networks.tables import Log1p, OneHot, WithMask
 
@@ -55,8 +56,9 @@ def adapt_inputs(spec: DataSpec, observation: Observation, head: Head) -> Adapte
 
     The encoder gets counts as log(1 + x) and categories one-hot. With missing values, the observation learns how often
     each element is observed, the head becomes `Masked`, and the encoder gets zeros in their place (the means of
-    standardised data) and the mask. Elements that are constant in the training data are fixed; see `hold`. If none of
-    this applies, the arguments are returned unchanged, `event` is the data's shape and `wrap` is the identity.
+    standardised data) and the mask. Elements that are constant in the training data are fixed; see `hold`. Values that
+    stand for an interval of x get its probability; see `CensoredHead`. If none of this applies, the arguments are
+    returned unchanged, `event` is the data's shape and `wrap` is the identity.
 
     Raises:
         ChoiceError: the data have missing values and the head does not factorise.
@@ -70,6 +72,8 @@ def adapt_inputs(spec: DataSpec, observation: Observation, head: Head) -> Adapte
         event, which = (plan.width,), plan.firsts
     elif isinstance(observation, Counts):
         layers.append(Log1p)
+    if isinstance(observation, Standardised) and observation.quantiles is not None:
+        head = CensoredHead(head)
     head = hold(spec, observation, head)
     if spec.missing:
         observation, head = observation.masked(tuple(spec.shape)), head if isinstance(head, Masked) else Masked(head)

@@ -16,8 +16,10 @@ from vaekit.data.observation import (
     Standardised,
     Threshold,
 )
+from vaekit.data.observation.quantiles import FAR
 from vaekit.errors import ChoiceError
 from vaekit.heads import LIKELIHOODS
+from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Builder, Chosen, Register
 
 from .composition import DataSpec
@@ -134,11 +136,45 @@ def mixed(spec: DataSpec) -> MixedTable:
     return MixedTable(spec.columns, spec.double)
 
 
+@observation("quantile")
+def quantile(
+    spec: DataSpec,
+    far: Annotated[
+        float,
+        Knob(
+            "distance from a Gaussian (Kolmogorov-Smirnov) above which a column is mapped by its quantiles; 0 maps "
+            "every column",
+            low=0,
+        ),
+    ] = FAR,
+) -> Standardised:
+    """Columns far from Gaussian, or with repeated values, are mapped to a standard normal by their quantiles.
+
+    The other columns are treated as by standardised and mixed.
+    """
+    if spec.kind != "vector":
+        raise ChoiceError(f"the 'quantile' observation is for tables and vectors, not for {spec.kind} data")
+    if any(column.kind != "real" for column in spec.columns):
+        return MixedTable(spec.columns, spec.double, far)
+    return Standardised(spec.shape, spec.double, far)
+
+
+MOST_MAPPED = 256
+"""Wider vectors are mostly pixels, spectra or embeddings, and are standardised."""
+
+
+def _is_table(spec: DataSpec) -> bool:
+    """Whether the data are a table of a few columns, which runs since `rules` 3 map by their quantiles."""
+    return spec.rules > 2 and spec.kind == "vector" and not spec.integer and spec.dims <= MOST_MAPPED
+
+
 def natural(spec: DataSpec, names: Mapping[str, str]) -> str:
     """The default observation: the one that the likelihood names, or else one that suits the kind of data."""
     likelihood = LIKELIHOODS[names["likelihood"]]
     if spec.rules == 1 and likelihood.name == "continuous-bernoulli":
         return "grey"
+    if likelihood.name in ("gaussian", "mixed") and _is_table(spec):
+        return "quantile"
     if likelihood.traits["observation"] != "auto":
         return likelihood.traits["observation"]
     if spec.kind == "image" and (spec.integer or spec.scale == (0.0, 1.0)):

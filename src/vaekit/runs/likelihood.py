@@ -164,7 +164,7 @@ def per_datum(
             parts["means"].append(means)
             if kl is not None:
                 parts["kl"].append(kl)
-            if observed.spec.missing:  # the set of missing values differs between rows
+            if observed.spec.missing or run.composition.observation.uneven:  # it differs between rows
                 units.append(run.composition.observation.log_jacobian_of(x))
             if progress:
                 progress(a + len(x), n)

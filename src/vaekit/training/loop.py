@@ -333,13 +333,14 @@ class Trainer:
                 ]
             parts: list[Tensor] = []
             n, jacobians = 0, 0.0
+            differs = self.data.missing or self.composition.observation.uneven
             with self.engine.using():
                 for rows, x, c in self.valid_x:
                     trace = model.trace(x, c, noise=Noise.of(self.plan.seed, rows, Key.VALIDATE, device=x.device))
                     d = distortion(trace, x)
                     r = rate(trace) if model.no_density is None else torch.zeros_like(d)
                     parts.append(torch.stack([d, r]).cpu().double())
-                    if self.data.missing:
+                    if differs:
                         jacobians += float(self.composition.observation.log_jacobian_of(x).sum())
                     n += len(x)
             figures = torch.cat([-part.sum(0) for part in parts])
@@ -348,7 +349,7 @@ class Trainer:
             if not math.isfinite(d + r):
                 self._fail("the validation ELBO", -(d + r), self.step)
             fixed = self.composition.observation.log_jacobian
-            jacobian = jacobians / n if self.data.missing else fixed(self.data.shape)
+            jacobian = jacobians / n if differs else fixed(self.data.shape)
             self.valid = {"step": self.step, "distortion": d - jacobian}
             if model.no_density is None:
                 self.valid |= {"elbo": jacobian - (d + r), "rate": r}

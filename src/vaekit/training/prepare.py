@@ -12,7 +12,7 @@ from vaekit.data.core import Data, listed
 from vaekit.data.observation import Grey, Standardised
 from vaekit.densities.mixed import DIFFERS
 from vaekit.errors import ChoiceError, TrainingError
-from vaekit.heads import ContinuousBernoulliHead, LocationScale
+from vaekit.heads import ContinuousBernoulliHead, Head, LocationScale
 from vaekit.heads.mixed import Masked
 from vaekit.noise import Key, Noise
 from vaekit.objectives import Batch
@@ -66,6 +66,9 @@ def _prepare(data: Data, composition: Composition, seed: int, initialise: bool) 
     if initialise:
         block = max(1, int(5e6) // max(1, math.prod(data.shape)))
         composition.observation.fit(lambda: (read(np.arange(a, min(a + block, n))) for a in range(0, n, block)))
+        head = getattr(composition.model.likelihood, "head", None)
+        if isinstance(head, Head):
+            head.observe(composition.observation)
         composition.objective.in_units(composition.observation.log_jacobian(data.shape))
         if composition.start is not None:
             sample = np.linspace(0, n - 1, min(n, 5000, block)).astype(np.int64)
@@ -133,6 +136,8 @@ def extreme(data: Data, composition: Composition) -> str | None:
     rows = data.events(data.train[np.linspace(0, len(data.train) - 1, n).astype(np.int64)]).reshape(n, -1)
     low, high = np.nanpercentile(np.where(np.isnan(rows).all(0), 0, rows), (25, 75), axis=0)
     std = seen.std.numpy().ravel()
+    if seen.quantiles is not None:
+        std = np.where(seen.quantiles.mapped, 0, std)
     ratio = np.divide(std, high - low, out=np.zeros(len(std)), where=high > low)
     if ratio.max() < EXTREME:
         return None

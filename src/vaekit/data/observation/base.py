@@ -42,6 +42,7 @@ class Observation(nn.Module, ABC):
         support: the support of x, a torch constraint.
         stochastic: whether x is random given the raw datum; training draws it at each step, evaluation once.
         bounded: whether raw values must lie in the range of the training data.
+        uneven: whether log |d x / d raw| depends on x.
         network_range: the lowest and the highest x if a network must be given x rescaled; None if x is of order 1.
         seen: with missing values, the fraction of the training rows that have each element, (*event).
     """
@@ -50,6 +51,7 @@ class Observation(nn.Module, ABC):
     support: constraints.Constraint = constraints.real
     stochastic: bool = False
     bounded: bool = False
+    uneven: bool = False
     network_range: tuple[float, float] | None = None
     seen: Tensor
 
@@ -106,19 +108,27 @@ class Observation(nn.Module, ABC):
         """x, or a mean of x, in the units of the data: float32, or float64 if the data need it."""
 
     def log_units(self, event: tuple[int, ...]) -> Tensor:
-        """log |d x / d raw| of each element, float64 (*event)."""
+        """log |d x / d raw| of each element, float64 (*event) on the CPU; if it is `uneven`, the mean over training."""
         return torch.zeros(event, dtype=torch.float64)
+
+    def log_units_of(self, x: Tensor) -> Tensor:
+        """log |d x / d raw| of each element of x (B, *event), 0 where it is missing, in the dtype of x."""
+        units = self.log_units(tuple(x.shape[1:])).to(x.device, x.dtype)
+        return torch.where(torch.isnan(x), 0.0, units)
 
     def log_jacobian(self, event: tuple[int, ...]) -> float:
         """log |d x / d raw| per datum in nats: log p(x) plus this constant is the log density in the data's units.
 
-        With missing values, the average over the training data; `log_jacobian_of` returns it for each datum.
+        With missing values, or if it is `uneven`, the average over the training data; `log_jacobian_of` returns it for
+        each datum.
         """
         units = self.log_units(event)
         return float((units * self.seen.cpu() if "seen" in self._buffers else units).sum())
 
     def log_jacobian_of(self, x: Tensor) -> Tensor:
         """log |d x / d raw| of each datum x (B, *event), summed over its observed elements, float64 (B,) on the CPU."""
+        if self.uneven:
+            return self.log_units_of(x).cpu().double().flatten(1).sum(1)
         units = self.log_units(tuple(x.shape[1:]))
         return torch.where(torch.isnan(x).cpu(), 0.0, units).flatten(1).sum(1)
 

@@ -15,6 +15,7 @@ from vaekit.noise import Noise
 
 from .base import Observation, moments
 from .counts import Counts
+from .quantiles import Quantiles
 
 
 class Standardised(Observation):
@@ -22,9 +23,14 @@ class Standardised(Observation):
 
     A feature that is constant in the training rows has std 0: its x is raw - mean, and `to_raw` returns the mean.
 
+    Features that are far from Gaussian, or have values that repeat, may be mapped by their quantiles instead: see
+    `quantiles.Quantiles`. `heads.censored.Censored` is then the likelihood.
+
     Arguments:
         event: shape of x.
         double: whether raw rows and the arithmetic on them are float64; x is float32 in any case.
+        far: for vectors, the distance from a Gaussian above which a feature is mapped by its quantiles; 0 maps every
+            feature, and None none.
     """
 
     kind = "standardised"
@@ -32,12 +38,16 @@ class Standardised(Observation):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, event: tuple[int, ...], double: bool = False):
+    def __init__(self, event: tuple[int, ...], double: bool = False, far: float | None = None):
         super().__init__()
         dtype = torch.float64 if double else torch.float32
         self.register_buffer("mean", torch.zeros(event, dtype=dtype))
         self.register_buffer("std", torch.ones(event, dtype=dtype))
         self.held: dict[int, float] = {}
+        self.quantiles: Quantiles | None = None
+        if far is not None:
+            self.quantiles = Quantiles(event[0], far, dtype)
+            self.kind, self.uneven = "quantile", True
 
     def hold(self, constant: Sequence[tuple[int, float]]) -> dict[int, float]:
         self.held = dict(constant)
@@ -51,6 +61,12 @@ class Standardised(Observation):
         self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
         for position, value in self.held.items():
             self.mean.view(-1)[position], self.std.view(-1)[position] = value, 0.0
+        if self.quantiles is not None:
+            self.quantiles.fit(blocks, self._mappable())
+
+    def _mappable(self) -> list[int]:
+        """The features that may be mapped by their quantiles."""
+        return [i for i in range(len(self.mean)) if i not in self.held]
 
     @property
     def unit(self) -> Tensor:
@@ -61,16 +77,32 @@ class Standardised(Observation):
     def sound(self) -> bool:
         constant = torch.zeros_like(self.std, dtype=torch.bool)
         constant.view(-1)[list(self.held)] = True
-        return super().sound and bool(((self.std > 0) | (constant & (self.std == 0))).all())
+        possible = super().sound and bool(((self.std > 0) | (constant & (self.std == 0))).all())
+        return possible and (self.quantiles is None or self.quantiles.sound)
 
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
-        return ((raw.to(self.mean.dtype) - self.mean) / self.unit).float()
+        raw = raw.to(self.mean.dtype)
+        x = (raw - self.mean) / self.unit
+        if self.quantiles is not None:
+            x = torch.where(self.quantiles.mapped, self.quantiles(raw), x)
+        return x.float()
 
     def to_raw(self, x: Tensor) -> Tensor:
-        return x.to(self.mean.dtype) * self.std + self.mean
+        x = x.to(self.mean.dtype)
+        raw = x * self.std + self.mean
+        return raw if self.quantiles is None else torch.where(self.quantiles.mapped, self.quantiles.back(x), raw)
 
     def log_units(self, event: tuple[int, ...]) -> Tensor:
-        return -torch.log(self.unit.cpu().double())
+        units = -torch.log(self.unit.cpu().double())
+        if self.quantiles is None:
+            return units
+        return torch.where(self.quantiles.mapped.cpu(), self.quantiles.units.cpu().double(), units)
+
+    def log_units_of(self, x: Tensor) -> Tensor:
+        if self.quantiles is None:
+            return super().log_units_of(x)
+        units = torch.where(self.quantiles.mapped, self.quantiles.log_units(x.to(self.mean)), -torch.log(self.unit))
+        return torch.where(torch.isnan(x), 0.0, units.to(x))
 
 
 class Centred(Observation):
@@ -140,13 +172,13 @@ class MixedTable(Standardised):
 
     Arguments:
         columns: the columns of the table, in the order of x.
-        double: as for `Standardised`.
+        double, far: as for `Standardised`, for real columns.
     """
 
     kind = "mixed table"
 
-    def __init__(self, columns: Sequence[Column], double: bool = False):
-        super().__init__((len(columns),), double)
+    def __init__(self, columns: Sequence[Column], double: bool = False, far: float | None = None):
+        super().__init__((len(columns),), double, far)
         self.columns, self.support = tuple(columns), TableSupport(columns)
 
     def hold(self, constant: Sequence[tuple[int, float]]) -> dict[int, float]:
@@ -158,6 +190,9 @@ class MixedTable(Standardised):
         for i, column in enumerate(self.columns):
             if column.kind != "real":
                 self.mean[i], self.std[i] = 0.0, 1.0
+
+    def _mappable(self) -> list[int]:
+        return [i for i in super()._mappable() if self.columns[i].kind == "real"]
 
     @property
     def sound(self) -> bool:
