@@ -483,8 +483,8 @@ def test_labels_may_be_missing(tmp_path):
     ("cells", "message"),
     [
         (
-            [f"2020-01-{i % 28 + 1:02}" for i in range(N)],
-            r"holds dates or times \('2020-01-01'\): drop it \(`drop=\['c'\]`",
+            [f"2020-01-{i % 28 + 1:02}" if i % 2 else f"1/{i % 28 + 1}/2020" for i in range(N)],
+            r"holds dates or times \('1/1/2020'\) that are not all .* drop it \(`drop=\['c'\]`",
         ),
         ([f"{i % 4}:30" for i in range(N)], r"holds dates or times .* \(`types='c=categorical'`\)"),
         (["unknown" if i == 7 else i for i in range(N)], "holds numbers, but row 7 is 'unknown': correct it"),

@@ -111,8 +111,9 @@ class Column:
             not written as 0 and 1; otherwise empty.
         integer: whether all numbers were whole when the column was first read.
         low, high: the lowest and highest number of the column when it was first read; None if unknown.
+        format: how dates are written, for real columns that hold dates as numbers (`readers.dates`); otherwise "".
 
-    Columns with equal name, kind and categories are equal; `integer`, `low` and `high` describe one file.
+    Columns with equal name, kind, categories and format are equal; `integer`, `low` and `high` describe one file.
 
     Raises:
         DataError: an unknown kind, or categories that do not fit it.
@@ -124,6 +125,7 @@ class Column:
     integer: bool = field(default=False, compare=False)
     low: float | None = field(default=None, compare=False)
     high: float | None = field(default=None, compare=False)
+    format: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ColumnKind):
@@ -140,12 +142,13 @@ class Column:
         plain: dict[str, Any] = {"name": self.name, "kind": self.kind}
         measured = {"integer": self.integer or None, "low": self.low, "high": self.high}
         plain |= {"categories": list(self.categories)} if self.categories else {}
+        plain |= {"format": self.format} if self.format else {}
         return plain | {name: value for name, value in measured.items() if value is not None}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "Column":
         """The column that `as_json` wrote."""
-        measured = {name: stored[name] for name in ("integer", "low", "high") if name in stored}
+        measured = {name: stored[name] for name in ("integer", "low", "high", "format") if name in stored}
         return cls(stored["name"], stored["kind"], tuple(stored.get("categories", ())), **measured)
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .core import Array, Column
-from .readers import delimited, frames
+from .readers import dates, delimited, frames
 from .readers.dialect import Dialect
 from .readers.table import is_parquet
 
@@ -33,7 +33,8 @@ def texts(path: Path, without: Collection[str] = (), **dialect: Any) -> tuple[Te
 def write(path: Path, columns: Sequence[Column], x: Array, beside: Mapping[str, Sequence[str]] | None = None) -> None:
     """Write rows (N, D) as a .csv file, followed by the columns of text `beside`.
 
-    Categories are written by name, columns of whole numbers as whole numbers, and missing values as empty cells.
+    Categories are written by name, dates in their format, columns of whole numbers as whole numbers, and missing values
+    as empty cells.
     """
     written = {column.name: shown(column, x[:, j]) for j, column in enumerate(columns)}
     write_texts(path, {**written, **(beside or {})})
@@ -51,6 +52,8 @@ def shown(column: Column, values: Array, decimal: str = "point") -> list[str]:
     if column.categories:
         top = len(column.categories) - 1
         return ["" if v != v else column.categories[min(max(round(v), 0), top)] for v in values.tolist()]
+    if column.format:
+        return dates.written(values, column.format)
     whole = column.integer or column.kind in ("binary", "counts")
     cells = ["" if v != v else str(round(v)) if whole else str(v) for v in values]
     return [cell.replace(".", ",") for cell in cells] if decimal == "comma" else cells

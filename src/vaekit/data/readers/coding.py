@@ -7,6 +7,7 @@ import numpy as np
 from vaekit.data.core import Array, Column, listed
 from vaekit.errors import DataError
 
+from . import dates
 from .cells import Decimal, is_missing, missing_words, number
 
 
@@ -23,6 +24,8 @@ def code(column: Column, values: Array, where: Any, missing: bool = False, decim
     Raises:
         DataError: a text is neither a number nor a category, as the column requires.
     """
+    if column.format:
+        return _as_dates(column, values, where)
     if not column.categories:
         return values if values.dtype.kind in "if" else _as_numbers(column, values, where, decimal)
     texts = texts_of(values)
@@ -40,6 +43,20 @@ def code(column: Column, values: Array, where: Any, missing: bool = False, decim
         )
     numbers = np.array([np.nan if i is None else i for i in code_of.values()], np.float64)[inverse.reshape(-1)]
     return numbers if np.isnan(numbers).any() else numbers.astype(np.int64)
+
+
+def _as_dates(column: Column, values: Array, where: Any) -> Array:
+    """Dates, parsed as numbers; a column of numbers holds them already."""
+    if values.dtype.kind in "if":
+        return values
+    texts = values.tolist()
+    found = dates.numbers(texts, column.format)
+    for row, (text, value) in enumerate(zip(texts, found, strict=True)):
+        if value is None and not is_missing(text):
+            raise DataError(
+                f"{where}: row {row}, column {column.name!r} is {text[:40]!r}, expected a date written {column.format}"
+            )
+    return np.array([np.nan if value is None else value for value in found])
 
 
 def _as_numbers(column: Column, values: Array, where: Any, decimal: Decimal) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 from vaekit.data.core import Array, Column, ColumnKind, counted, listed
 from vaekit.errors import DataError
 
+from . import dates
 from .cells import Decimal, are_dates, is_missing, is_number
 from .coding import alphabet, code
 
@@ -54,7 +55,9 @@ def infer(
     columns, unusable = [], []
     for name, values in table.items():
         as_kind = chosen.get(name) or _kind(name, values, texts, where)
-        if as_kind is None:
+        if as_kind is not None and as_kind.startswith("%"):
+            columns.append(_dated(name, values, as_kind, where))
+        elif as_kind is None:
             unusable.append(name)
         else:
             columns.append(_column(name, values, as_kind, where, decimal, every=chosen.get(name) == "categorical"))
@@ -96,20 +99,23 @@ def chosen_types(types: str | Mapping[str, str] | None) -> dict[str, str]:
         words = [f"{name}={kind}" for name, kind in pairs]
     chosen = {}
     for word, (name, kind) in zip(words, pairs, strict=True):
-        if not isinstance(kind, str) or kind.strip() not in kinds or "=" not in word:
+        dated = isinstance(kind, str) and kind.strip().startswith("%")
+        if dated:
+            dates.check_format(kind.strip(), name)
+        elif not isinstance(kind, str) or kind.strip() not in kinds or "=" not in word:
             raise DataError(
-                f"types: expected NAME=KIND with KIND one of {', '.join(kinds)}, got {name and name + '='}{kind}; "
-                'quote a name with a comma: "a,b"=real'
+                f"types: expected NAME=KIND with KIND one of {', '.join(kinds)}, or a format of dates such as "
+                f'%d/%m/%Y, got {name and name + "="}{kind}; quote a name with a comma: "a,b"=real'
             )
         chosen[name.strip()] = kind.strip()
     return chosen
 
 
 def _kind(name: str, values: Array, texts: bool, where: str) -> str | None:
-    """The inferred kind of a column; None for text that is neither binary nor categorical.
+    """The inferred kind of a column, or the format of its dates; None for text that is neither binary nor categorical.
 
     Raises:
-        DataError: the column holds dates, or numbers mixed with a few texts.
+        DataError: the column holds dates of several formats, or numbers mixed with a few texts.
     """
     if values.dtype.kind in "if":
         return "binary" if _bits(values) else "real"
@@ -117,10 +123,12 @@ def _kind(name: str, values: Array, texts: bool, where: str) -> str | None:
         return None
     distinct = alphabet(values)
     if distinct and are_dates(distinct):
+        if formats := dates.formats_of(distinct):
+            return formats[0]
         raise DataError(
-            f"{where}: column {name!r} holds dates or times ({distinct[0]!r}): drop it ({_drop(name)}), convert it to "
-            f"numbers (days since a date, hour of the day), or declare it categorical "
-            f"(`types={_typed_as(name, 'categorical')!r}`)"
+            f"{where}: column {name!r} holds dates or times ({distinct[0]!r}) that are not all written in one format "
+            f"with year, month and day: drop it ({_drop(name)}), write them so (2020-01-31), convert it to numbers "
+            f"(hour of the day), or declare it categorical (`types={_typed_as(name, 'categorical')!r}`)"
         )
     _refuse_stray_texts(name, values, distinct, where)
     count, n = len(distinct), int(np.isin(values, distinct).sum())
@@ -150,6 +158,14 @@ def _refuse_stray_texts(name: str, values: Array, distinct: Sequence[str], where
             f"it, leave the cell empty if the value is missing, declare the column categorical "
             f"(`types={_typed_as(name, 'categorical')!r}`), or drop it ({_drop(name)})"
         )
+
+
+def _dated(name: str, values: Array, form: str, where: str) -> Column:
+    """A column of dates in this format."""
+    found = code(Column(name, "real", format=form), values, where)
+    if found is values:
+        raise DataError(f"{where}: column {name!r} holds numbers, expected dates written {form}")
+    return Column(name, "real", **_measured(found) | {"integer": dates.whole(form)}, format=form)
 
 
 def _column(name: str, values: Array, kind: str, where: str, decimal: Decimal, every: bool) -> Column:
@@ -250,9 +266,12 @@ def indices(columns: Mapping[str, Array]) -> Iterator[tuple[str, str]]:
 
 
 def on_names(schema: Sequence[Column], data: Mapping[str, Array]) -> Iterator[str]:
-    """Notes on columns of numbers that seem to be names of rows, and on categories that differ only in spelling."""
+    """Notes on columns of dates, on numbers that seem to be names of rows, and on categories that are spelt alike."""
     for column in schema:
         values = data[column.name]
+        if column.format:
+            yield _on_dates(column, values)
+            continue
         if column.kind == "real" and column.integer and len(values) > 20 and len(np.unique(values)) == len(values):
             low, high = column.low or 0.0, column.high or 0.0
             named_id = column.name.lower() in ("id", "index", "row", "nr", "key") or column.name.lower().endswith("_id")
@@ -268,6 +287,19 @@ def on_names(schema: Sequence[Column], data: Mapping[str, Array]) -> Iterator[st
             alike.setdefault(" ".join(text.strip("\"' ").lower().split()), []).append(text)
         for texts in (texts for texts in alike.values() if len(texts) > 1):
             yield f"column {column.name!r}: {' and '.join(map(repr, texts[:4]))} are separate categories"
+
+
+def _on_dates(column: Column, values: Array) -> str:
+    """A note on how dates are read, and whether they could be read otherwise."""
+    texts = alphabet(values)
+    other = dates.twin(column.format)
+    note = (
+        f"column {column.name!r}: dates such as {texts[-1]!r} are read as {dates.unit(column.format)} since 1970-01-01 "
+        f"({column.format})"
+    )
+    if other and other in dates.formats_of(texts):
+        note += f"; the order of day and month is not certain: `types={_typed_as(column.name, other)!r}` exchanges them"
+    return note
 
 
 def _on_codes(column: Column, values: Array) -> Iterator[str]:

@@ -28,8 +28,8 @@ LABELS = ("label", "labels", "y", "class", "classes", "target", "targets")
 Types = Annotated[
     str | Mapping[str, str] | None,
     Knob(
-        "kinds of columns that are inferred wrongly: NAME=KIND,... with real, binary, categorical, counts or drop; a "
-        "name with a comma is quoted as in CSV"
+        "kinds of columns that are inferred wrongly: NAME=KIND,... with real, binary, categorical, counts, drop or the "
+        "format of dates (%d/%m/%Y); a name with a comma is quoted as in CSV"
     ),
 ]
 Drop = Annotated[list[str] | str | Sequence[str] | None, Knob("a column to leave out; may be given several times")]
@@ -130,8 +130,9 @@ def source(
     """
     chosen, dropped = chosen_types(types), _dropped(drop)
     first_line = ("yes" if header else "no") if isinstance(header, bool) else header
-    not_numeric = {label, group, *(name for name, as_kind in chosen.items() if as_kind in ("categorical", "binary"))}
-    in_schema = {column.name for column in schema if not column.categories}
+    as_text = {name for name, kind in chosen.items() if kind in ("categorical", "binary") or kind.startswith("%")}
+    not_numeric = {label, group, *as_text}
+    in_schema = {column.name for column in schema if not column.categories and not column.format}
 
     def numeric(name: str) -> bool:
         return name in in_schema if schema else name not in not_numeric
@@ -185,7 +186,10 @@ def _cells(
 ) -> dict[str, Any]:
     """Arguments of the readers of cells: columns to keep as text, columns to leave out, and the decimal sign."""
     return {
-        "texts": [column.name for column in schema if column.categories],
+        "texts": [
+            *(column.name for column in schema if column.categories or column.format),
+            *(name for name, as_kind in chosen.items() if as_kind.startswith("%")),
+        ],
         "drop": [*dropped, *(name for name, as_kind in chosen.items() if as_kind == "drop")],
         "decimal": decimal,
     }
