@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,8 +87,8 @@ def labels(run: Run, given: NewData | int, option: str | None = None) -> Any:
     try:
         return conditions(run, given)
     except ChoiceError as error:
-        example = condition.names[0] if condition.kind == "label" else ",".join("0" for _ in condition.names)
-        raise ChoiceError(f"{error}; or give one for all rows, such as --label {example}") from None
+        one = f"--label {shlex.quote(condition.example)}"
+        raise ChoiceError(f"{error}; or give one for all rows, such as {one}") from None
 
 
 def note_differing(run: Run, new: NewData) -> None:
@@ -157,15 +158,17 @@ def condition(run: Run, given: str | None) -> np.ndarray | None:
 
 
 def class_column(run: Run, z: np.ndarray) -> dict[str, list[str]]:
-    """The classes at the end of codes (N, D), as a column of text.
+    """The classes or covariates at the end of codes (N, D), as columns of text.
 
-    Empty unless the run is conditional on the classes of a table.
+    Empty unless the run is conditional on columns or classes of a table.
     """
     condition = run.composition.condition
-    if condition is None or condition.kind != "label" or run.spec.kind not in ("vector", "counts"):
+    if condition is None or condition.kind == "attributes" or run.spec.kind not in ("vector", "counts"):
         return {}
-    name = condition.column or run.config["data"]["options"].get("label", "label")
-    return {name: condition.decoded(z[:, -condition.size :]).tolist()}
+    columns = condition.columns(z[:, -condition.size :])
+    if condition.kind == "label" and condition.column is None:
+        columns = {run.config["data"]["options"].get("label", "label"): columns["label"]}
+    return {name: [str(value) for value in values] for name, values in columns.items()}
 
 
 def latent(

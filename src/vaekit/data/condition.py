@@ -15,8 +15,8 @@ from .core import Column, Data, Split, cast, digest, listed
 
 FEW = 64
 """Maximum number of distinct values of a column that serves as a condition."""
-Labels = np.ndarray | Sequence[Any] | str | int
-"""Classes by name or code, or values of attributes: see `Condition.encoded`."""
+Labels = np.ndarray | Sequence[Any] | Mapping[str, Any] | str | int
+"""Classes by name or code, values of attributes, or covariates by name: see `Condition.encoded`."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,17 @@ class Condition:
         """The inverse of `encoded`: the names of the classes (n,), or the numbers of the attributes (n, size)."""
         return np.array(self.names)[c.argmax(1)] if self.kind == "label" else c
 
+    def columns(self, c: np.ndarray) -> dict[str, np.ndarray]:
+        """The values of a condition (n, size) by the name of their column, each (n,)."""
+        if self.kind == "label":
+            return {self.column or "label": self.decoded(c)}
+        return dict(zip(self.names, c.T, strict=True))
+
+    @property
+    def example(self) -> str:
+        """One condition as text, for messages."""
+        return self.names[0] if self.kind == "label" else ",".join(["1", *"0" * (self.size - 1)])
+
     def read(self, given: str) -> np.ndarray:
         """One condition from text, for `encoded`: a class by name or code (1,), or attributes "a,b,c" (1, size).
 
@@ -160,48 +171,64 @@ class Condition:
         return np.eye(self.size, dtype=np.float32)[codes]
 
 
-def set_apart(data: Data, name: str | None) -> Data:
-    """The data with the column `name` moved out of x into the splits' `columns`, to serve as a condition.
+def set_apart(data: Data, condition: str | None) -> Data:
+    """The data with the columns of a condition moved out of x into the splits' `columns`.
 
-    Data without such a column in their table are returned unchanged.
+    Columns that are not in the table are ignored.
+
+    Args:
+        condition: the name of a column, or several names separated by commas.
 
     Raises:
-        ChoiceError: the column has more than 64 values or fractions, or is the only column.
+        ChoiceError: a column has more than 64 names, or no other column is left.
     """
-    position = next((i for i, column in enumerate(data.schema) if column.name == name), None)
-    if position is None or name is None or name in data.train.columns:
+    names = {column.name for column in data.schema}
+    wanted = [] if condition is None else [condition] if condition in names else column_names(condition)
+    positions = [i for i, column in enumerate(data.schema) if column.name in wanted]
+    if not positions or any(data.schema[i].name in data.train.columns for i in positions):
         return data
-    if len(data.schema) == 1:
-        raise ChoiceError(f"`condition={name!r}`: the table has no other column to learn from")
-    raw = data.train.raw
-    values = _classes(data.schema[position], np.asarray(raw[:, position]))
-    x = cast(np.delete(np.asarray(raw), position, 1), data.train.double)
+    if len(data.schema) == len(positions):
+        raise ChoiceError(f"`condition={condition!r}`: the table has no other column to learn from")
+    raw = np.asarray(data.train.raw)
+    values = {data.schema[i].name: _covariate(data.schema[i], raw[:, i]) for i in positions}
+    x = cast(np.delete(raw, positions, 1), data.train.double)
     low, high = np.nanmin(x[data.train.index]), np.nanmax(x[data.train.index])
+    rest = tuple(column for i, column in enumerate(data.schema) if i not in positions)
 
     def without(split: Split) -> Split:
-        return replace(split, raw=x, columns={**split.columns, name: values[split.index]})
+        return replace(
+            split, raw=x, columns={**split.columns, **{name: column[split.index] for name, column in values.items()}}
+        )
 
     return replace(
         data,
-        shape=(len(data.schema) - 1,),
+        shape=(len(rest),),
         train=without(data.train),
         valid=without(data.valid),
         test=without(data.test),
-        feature_names=[column.name for column in data.schema if column.name != name],
+        feature_names=[column.name for column in rest],
         scale=(float(low), float(high)) if low == low else data.scale,
         digest=digest(x),
-        schema=tuple(column for column in data.schema if column.name != name),
+        schema=rest,
     )
 
 
-def _classes(column: Column, values: np.ndarray) -> np.ndarray:
-    """The values of a column as classes (n,): whole numbers, or texts if the classes have names or some are missing."""
+def column_names(condition: str) -> list[str]:
+    """The names in the text "batch,donor,percent_mito"."""
+    return [name.strip() for name in condition.split(",") if name.strip()]
+
+
+def _covariate(column: Column, values: np.ndarray) -> np.ndarray:
+    """The values of a column (n,): whole numbers or texts as classes if there are few, else numbers."""
     known = values[values == values]
-    if len(np.unique(known)) > FEW or (known != np.round(known)).any():
+    whole = bool((known == np.round(known)).all())
+    if len(np.unique(known)) > FEW and column.categories:
         raise ChoiceError(
             f"`condition={column.name!r}`: the column has {len(np.unique(known)):,} distinct values, but a condition "
-            f"must have at most {FEW} classes, which are whole numbers or names: convert the column to classes first"
+            f"must have at most {FEW} classes: convert the column to classes first"
         )
+    if len(np.unique(known)) > FEW or not whole:
+        return values.astype(np.float64)
     if len(known) == len(values) and not column.categories:
         return values.astype(np.int64)
     names = column.categories or tuple(str(i) for i in range(int(known.max(initial=0)) + 1))

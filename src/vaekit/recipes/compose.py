@@ -12,7 +12,8 @@ from typing import Annotated
 
 from torch import nn
 
-from vaekit.data.condition import Condition
+from vaekit.data.condition import Condition, column_names
+from vaekit.data.covariates import Covariate, Covariates
 from vaekit.data.observation import Observation
 from vaekit.errors import ChoiceError
 from vaekit.heads import Conditional
@@ -66,7 +67,11 @@ Network = Annotated[
 ]
 Observed = Annotated[Chosen, dataclasses.replace(OBSERVE, heading="What the model sees")]
 Conditioned = Annotated[
-    str, Knob("additional input of encoder and decoder: label, attributes, or the name of a column of a few classes")
+    str,
+    Knob(
+        "additional input of encoder and decoder: label, attributes, or names of columns with a few classes or with "
+        "numbers, separated by commas"
+    ),
 ]
 Corruption = Annotated[
     Chosen,
@@ -159,10 +164,13 @@ def choose_condition(spec: DataSpec, name: str) -> Condition | None:
         return None
     if name in spec.categories:
         return Condition("label", spec.categories[name], name)
+    several = [name] if name in spec.numbers else column_names(name)
+    if len(several) > 1 or name in spec.numbers:
+        return Covariates.of_columns([_covariate(spec, one) for one in several])
     if name not in ("label", "attributes"):
         raise ChoiceError(
-            f"`condition={name!r}`: the data have no such column with few classes; choose from label, attributes"
-            + "".join(f", {column}" for column in (*spec.categories, *(c.name for c in spec.columns if c.categories)))
+            f"`condition={name!r}`: the data have no such column of numbers or of a few classes; choose from label, "
+            f"attributes{_columns_of(spec)}"
         )
     names = spec.classes if name == "label" else spec.attributes
     if not names:
@@ -174,6 +182,30 @@ def choose_condition(spec: DataSpec, name: str) -> Condition | None:
             f"these have none: read them with theirs ({given}), or use `recipe='vae'`"
         )
     return Condition(name, names)
+
+
+def _covariate(spec: DataSpec, name: str) -> Covariate:
+    """The covariate of one column, or of the labels.
+
+    Raises:
+        ChoiceError: the data have no such column.
+    """
+    if name in spec.categories:
+        return Covariate(name, spec.categories[name])
+    if name in spec.numbers:
+        return Covariate(name, (), *spec.numbers[name])
+    if name == "label" and spec.classes:
+        return Covariate(name, spec.classes)
+    raise ChoiceError(
+        f"`condition`: the data have no column {name!r} of numbers or of a few classes; choose from label"
+        f"{_columns_of(spec)}"
+    )
+
+
+def _columns_of(spec: DataSpec) -> str:
+    """The names of the columns that may be a condition, for messages."""
+    of_table = (column.name for column in spec.columns if column.categories)
+    return "".join(f", {name}" for name in dict.fromkeys((*spec.categories, *spec.numbers, *of_table)))
 
 
 def make_corruption(spec: DataSpec, corruption: Chosen, observation: Observation) -> nn.Module | None:

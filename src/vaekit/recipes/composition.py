@@ -39,6 +39,7 @@ class DataSpec:
         double: whether the raw data are kept in float64, because float32 cannot resolve their differences.
         row: shape of one raw image or signal, so that flat rows can be reshaped to it.
         categories: values of each column beside x that holds a few names or codes.
+        numbers: mean and standard deviation over the training rows of each column of numbers beside x.
         constant: flat index and value of each element that is the same in all training rows (vectors and counts).
         class_counts: number of training rows of each class.
         rules: 1 for runs trained before heads over counts were scaled by the data, continuous Bernoullis got
@@ -58,6 +59,7 @@ class DataSpec:
     double: bool = False
     row: tuple[int, ...] = ()
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    numbers: dict[str, tuple[float, float]] = field(default_factory=dict)
     constant: tuple[tuple[int, float], ...] = ()
     class_counts: tuple[int, ...] = ()
     rules: int = field(default=3, compare=False)
@@ -84,6 +86,7 @@ class DataSpec:
             double=data.train.double,
             row=tuple(data.train.raw.shape[1:]) if data.kind in ("image", "signal") else (),
             categories=_categories(data),
+            numbers=_numbers(data),
             constant=_constant(data),
         )
 
@@ -102,8 +105,9 @@ class DataSpec:
         columns = tuple(Column.from_json(c) for c in stored.get("columns", ()))
         categories = {name: tuple(values) for name, values in stored.get("categories", {}).items()}
         plain.setdefault("rules", 1)
+        numbers = {name: (float(mean), float(std)) for name, (mean, std) in stored.get("numbers", {}).items()}
         constant = tuple((int(index), float(value)) for index, value in stored.get("constant", ()))
-        return cls(**plain | {"columns": columns, "categories": categories, "constant": constant})
+        return cls(**plain | {"columns": columns, "categories": categories, "numbers": numbers, "constant": constant})
 
     @property
     def dims(self) -> int:
@@ -141,6 +145,21 @@ def _categories(data: Data) -> dict[str, tuple[str, ...]]:
         if 2 <= len(values) <= FEW:
             categories[name] = tuple(str(v) for v in values.tolist())
     return categories
+
+
+def _numbers(data: Data) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of each column of numbers that varies over the training rows, except factors."""
+    numbers = {}
+    for name, column in data.train.columns.items():
+        values = np.asarray(column)
+        if name in data.factor_names or values.dtype.kind not in "buif":
+            continue
+        known = values[np.isfinite(values)].astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, std = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
+        if std > 0 and np.isfinite(mean) and np.isfinite(std):
+            numbers[name] = mean, std
+    return numbers
 
 
 def _constant(data: Data) -> tuple[tuple[int, float], ...]:

@@ -31,8 +31,7 @@ def _sampling(run: SavedRun) -> str:
     words = ["-n 64"]
     condition = run.composition.condition
     if condition is not None:
-        one = condition.names[0] if condition.kind == "label" else ",".join(["1", *"0" * (condition.size - 1)])
-        words.append(f"--label {shlex.quote(one)}")
+        words.append(f"--label {shlex.quote(condition.example)}")
     if _needs_latents(run):
         words.append("--latents gmm")
     pictured = run.spec.kind in ("image", "signal")

@@ -202,6 +202,8 @@ def _check_facts(stored: dict[str, Any]) -> None:
     counts = stored.get("class_counts", [])
     if counts and (len(counts) != len(stored.get("classes", [])) or min(counts) < 0):
         raise RunError(f"data.facts.class_counts is {counts}, expected a number of 0 or more for each class")
+    if flat := [name for name, (_, std) in stored.get("numbers", {}).items() if not std > 0]:
+        raise RunError(f"data.facts.numbers has no spread for {flat[0]!r}, expected a standard deviation above 0")
     if stored["n"] < 1:
         raise RunError(f"data.facts.n is {stored['n']}, expected 1 or more")
     DataSpec.from_json(stored)

@@ -102,7 +102,7 @@ class Observed:
                 self._conditions = wanted.of(getattr(self.data, self.split), self.data.label_names)
             elif self.labels is None:
                 raise ChoiceError(
-                    f"this run is conditional on {'attributes' if wanted.kind == 'attributes' else 'labels'}: pass "
+                    f"this run is conditional on {wanted.kind if wanted.kind != 'label' else 'labels'}: pass "
                     f"those of each datum as `labels`; {wanted.expected}"
                 )
             else:
