@@ -11,7 +11,7 @@ from vaekit import options
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 PAGE = REFERENCE / "names.md"
-PACKAGES = ("data", "export", "explorer", "report", *vk._MODULES.values())
+PACKAGES = ("data", "export", "explorer", "report", "synthetic", *vk._MODULES.values())
 OWN_USE = {"add_metrics", "facts", "of", "of_frame", "place_of"}
 """Methods of a run that the rest of vaekit calls, and the name of `spec` in version 0.1."""
 

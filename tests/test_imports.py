@@ -27,6 +27,7 @@ LAYERS = (
     ["figures"],
     ["latents"],
     ["metrics"],
+    ["synthetic"],
     ["report"],
     ["export"],
     ["explorer"],

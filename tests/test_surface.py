@@ -16,7 +16,7 @@ from vaekit.metrics import Measurement
 from vaekit.sklearn import VAEEstimator
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("latents", "metrics", "studies", "report", "explorer", "export")
+PACKAGES = ("latents", "metrics", "synthetic", "studies", "report", "explorer", "export")
 PAGES = ("use", "measure", "look")
 SUBJECTS = {
     "data",

@@ -20,6 +20,7 @@ from vaekit.metrics import evaluate
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.runs.new_data import DataLike
 from vaekit.runs.saved import SavedRun
+from vaekit.synthetic import Comparison, compare_synthetic
 from vaekit.training.fit import train
 from vaekit.utils.formerly import formerly
 
@@ -217,6 +218,23 @@ class Run(SavedRun):
         from vaekit.report import write_report
 
         return write_report([self], path)
+
+    def compare_synthetic(
+        self,
+        data: Any = None,
+        *,
+        labels: Labels | None = None,
+        targets: Sequence[str] | None = None,
+        seed: int = 0,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Comparison:
+        """Compare synthetic rows of a table (by default, rows drawn from this run) with its training and test rows.
+
+        Measures fidelity of columns and pairs, training on synthetic and testing on real rows, detectability and
+        privacy, each with an interval and beside the same measure of real rows. See
+        `vaekit.synthetic.compare_synthetic`.
+        """
+        return compare_synthetic(self, data, labels=labels, targets=targets, seed=seed, progress=progress)
 
     def explore(
         self,

@@ -10,10 +10,12 @@ from cyclopts import Parameter
 from vaekit.errors import ChoiceError
 from vaekit.runs.find import find_run
 
-from .output import TaskProgress, at_least, check_file, check_picture, check_source, in_rows, make_folder, write
+from .output import TaskProgress, at_least, check_file, check_picture, check_source, in_rows, make_folder, table, write
 from .parameters import Bare, Device, DrawX, DrawZ, Flag, N, OwnData, RunFolder, Seed, SplitName
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vaekit.run import Run
 
 GRID = (".png", ".npz")
@@ -255,30 +257,72 @@ def traverse(
 
 
 def report(
-    runs: Annotated[tuple[str, ...], Parameter(name="RUN")], /, *, out: str | None = None, data: str | None = None
+    runs: Annotated[tuple[str, ...], Parameter(name="RUN")],
+    /,
+    *,
+    synthetic: str | None = None,
+    target: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None,
+    seed: Seed = 0,
+    out: str | None = None,
+    data: OwnData = None,
 ) -> None:
     """Write an HTML page about a run, or a page that compares several runs.
+
+    With --synthetic, the page compares synthetic rows of a table with the run's real rows: fidelity of columns and
+    pairs, training on synthetic and testing on real rows, detectability and privacy, each beside the same measure of
+    real rows. All numbers are also written to a .json file beside it.
 
     Parameters
     ----------
     runs
         The run directories.
+    synthetic
+        File with synthetic rows, from `vaekit sample RUN --noise --out new.csv` or any other program; or `sample`, for
+        rows drawn from the run.
+    target
+        With --synthetic, the columns to predict in training on synthetic and testing on real rows; by default the last
+        column of categories, or else the last column.
     out
-        Path of the page; by default report.html in the run.
-    data
-        Name or path of the run's data, if they have moved.
+        Path of the page; by default report.html in the run, or synthetic.html with --synthetic.
     """
     if not runs:
         raise ChoiceError("report needs a run directory: vaekit report RUN [RUN ...]")
     path = None if out is None else check_file(out, (".html",))
     for run in runs:
         find_run(run)
-    opened = [_open(run, data) for run in runs]
-    from vaekit.report import write_report
-
+    if synthetic is None and target is not None:
+        raise ChoiceError("--target applies to synthetic rows: add --synthetic FILE")
+    if synthetic is not None and len(runs) > 1:
+        raise ChoiceError(f"--synthetic compares rows with one run, got {len(runs)}: write a page for each")
     if path is not None:
         make_folder(path)
-    print(write_report(opened, path))
+    if synthetic is not None:
+        _compare_synthetic(runs[0], synthetic, target, seed, path, data)
+        return
+    from vaekit.report import write_report
+
+    print(write_report([_open(run, data) for run in runs], path))
+
+
+def _compare_synthetic(
+    run: str, source: str, target: tuple[str, ...] | None, seed: int, path: Path | None, data: str | None
+) -> None:
+    """Compare synthetic rows with those of a run; print a table and write a page."""
+    from vaekit.report.synthetic import conclusion, rows_of, write_synthetic
+    from vaekit.synthetic import compare_synthetic
+
+    from .sources import new_data
+
+    opened = _open(run, data)
+    if source != "sample":
+        check_source(source)
+    rows = None if source == "sample" else new_data(opened, source)
+    with TaskProgress() as progress:
+        comparison = compare_synthetic(opened, rows, targets=target, seed=seed, progress=progress)
+    print(table([("measure", "synthetic rows", "real rows", "verdict"), *rows_of(comparison)]))
+    print(conclusion(comparison.measures))
+    name = "rows drawn from the run" if source == "sample" else source
+    print(write_synthetic(opened, comparison, path, source=name))
 
 
 def _open(run: str, data: str | None = None, device: str = "cpu") -> Run:

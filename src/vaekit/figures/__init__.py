@@ -19,6 +19,7 @@ from .plots import (
 )
 from .series import families, heat, lines
 from .style import PALETTE, current, figure_png, theme
+from .tables import marginals
 
 __all__ = [
     "PALETTE",
@@ -45,6 +46,7 @@ __all__ = [
     "latent_scatter",
     "lines",
     "maps",
+    "marginals",
     "matrices",
     "png_bytes",
     "project",
