@@ -9,7 +9,8 @@ from vaekit.data.core import Column
 from vaekit.data.loading import from_arrays, load
 from vaekit.data.readers import dates
 from vaekit.data.readers.table import source
-from vaekit.data.writing import shown, write
+from vaekit.data.results import write_columns
+from vaekit.data.writing import shown, typed
 from vaekit.errors import DataError
 
 N = 40
@@ -91,7 +92,7 @@ def test_dates_in_frames(tmp_path):
     x = [i / 3 for i in range(N)]
     data = from_arrays(pa.table({"x": x, "day": DAYS, "time": TIMES}))
     assert [column.format for column in data.schema] == ["", "%Y-%m-%d", "%Y-%m-%d %H:%M:%S"]
-    write(tmp_path / "out.csv", data.schema, np.asarray(data.train.raw))
+    write_columns(tmp_path / "out.csv", typed(data.schema, np.asarray(data.train.raw)))
     lines = (tmp_path / "out.csv").read_text().splitlines()
     assert lines[0] == "x,day,time"
     assert [line.split(",", 1)[1] for line in lines[1:]] == [f"{d},{t}" for d, t in zip(DAYS, TIMES, strict=True)]

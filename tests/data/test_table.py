@@ -14,6 +14,7 @@ from vaekit.data.core import Column, digest
 from vaekit.data.loading import read_rows
 from vaekit.data.readers import table
 from vaekit.data.readers.cells import is_missing, is_number
+from vaekit.data.results import write_columns
 from vaekit.errors import DataError
 
 FIXED = settings(
@@ -304,7 +305,7 @@ def test_rows_are_written_as_they_are_read(tmp_path, codes, real, holes):
     )
     x = np.concatenate([codes, real, codes[:, :1] % 2], 1).astype(np.float32)
     x = np.where(holes, np.float32(np.nan), x)
-    writing.write(tmp_path / "a.csv", schema, x)
+    write_columns(tmp_path / "a.csv", writing.typed(schema, x))
     back, _, _ = load_rows(tmp_path / "a.csv", schema=schema, missing="mask")
     np.testing.assert_array_equal(back.astype(np.float32), x)
 

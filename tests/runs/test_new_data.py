@@ -470,6 +470,88 @@ def test_commands_write_by_suffix(people, folder, suffix, capsys):
                 assert "X_vae" in file["obsm"] or "log_px" in file["obs"]
 
 
+def test_new_rows_are_reconstructed_in_their_order(people, folder, capsys):
+    (folder / "w.csv").write_text("\n".join(LINES[:2]) + "\n")
+    run, source = vk.open(people), str(folder / "w.csv")
+    expected = run.reconstruct(source)[0]
+    assert main(["reconstruct", str(people), source, "--out", str(folder / "r.csv")]) == 0
+    (row,) = read(folder / "r.csv")
+    assert list(row) == ["index", "note", "grade", "person", *(column.name for column in run.columns)]
+    assert row["person"] == "0007"
+    for j, column in enumerate(run.columns):
+        if column.categories:
+            assert row[column.name] == column.categories[int(expected[j])]
+        else:
+            assert float(row[column.name]) == pytest.approx(column.fitted(expected[j : j + 1])[0])
+    assert main(["reconstruct", str(people), source, "--out", str(folder / "r.npz")]) == 0
+    with np.load(folder / "r.npz") as held:
+        np.testing.assert_array_equal(held["reconstruction"][0], expected)
+        assert held["column.person"].tolist() == ["0007"]
+    assert main(["reconstruct", str(people), source]) == 2
+    assert "no picture" in capsys.readouterr().err
+
+
+def test_rows_of_a_folder_have_the_names_of_their_files(folder, capsys, monkeypatch):
+    monkeypatch.setenv("VAEKIT_CACHE", str(folder / "cache"))
+    rng = np.random.default_rng(8)
+    x = rng.integers(0, 255, (14, 5, 6), dtype=np.uint8)
+    run = vk.fit(vk.from_arrays(x), "vae", likelihood="gaussian", out=folder / "five", **TINY | {"steps": 5})
+    for i in (2, 0, 1):
+        name = ("b/two.png", "a.png", "b/one.png")[i]
+        (folder / "shots" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x[i]).save(folder / "shots" / name)
+    names, source = ["a.png", "b/one.png", "b/two.png"], str(folder / "shots")
+    assert main(["encode", str(run.path), source, "--out", str(folder / "f.csv")]) == 0
+    rows = read(folder / "f.csv")
+    assert [row["file"] for row in rows] == names
+    found = np.array([[float(row["z0"]), float(row["z1"])] for row in rows])
+    np.testing.assert_allclose(found, run.encode(x[[1, 2, 0]]), atol=1e-5)
+    assert main(["reconstruct", str(run.path), source, "--out", str(folder / "f.npz")]) == 0
+    with np.load(folder / "f.npz") as held:
+        assert held["column.file"].tolist() == names
+        np.testing.assert_array_equal(held["x"][:, 0], x[[1, 2, 0]])
+    assert main(["reconstruct", str(run.path), source, "--out", str(folder / "f.png")]) == 0
+    with Image.open(folder / "f.png") as picture:
+        assert picture.width > 3 * 6
+    # the labels and further arrays of a file
+    np.savez(folder / "rows.npz", x=x[:2], label=np.array(["p", "q"]), day=np.array([3, 4]))
+    assert (
+        main(["score", str(run.path), str(folder / "rows.npz"), "--samples", "2", "--out", str(folder / "f.csv")]) == 0
+    )
+    assert [(row["label"], row["day"]) for row in read(folder / "f.csv")] == [("p", "3"), ("q", "4")]
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_a_frame_gets_its_index_and_its_other_columns_back(people, folder, library):
+    module = pytest.importorskip(library)
+    table = read(folder / "people.csv")[:3]
+    columns = {"when": ["2026-01-01", "", "x"], "kind": [row["kind"] for row in table], "n": [3, 2, 1]}
+    columns |= {name: [float(row[name]) for row in table] for name in ("age", "gain", "x")}
+    frame = module.table(columns) if library == "pyarrow" else module.DataFrame(columns)
+    if library == "pandas":
+        frame.index = ["a", "b", "c"]
+    run = vk.open(people)
+    new = run.read(frame)
+    new.write(folder / "frame.csv", {"log_px": run.score(new, samples=2)})
+    rows = read(folder / "frame.csv")
+    index = ["index (of the data)"] if library == "pandas" else []
+    assert list(rows[0]) == ["index", *index, "when", "n", "log_px"]
+    assert [row["n"] for row in rows] == ["3", "2", "1"]
+    assert [row.get("index (of the data)", letter) for row, letter in zip(rows, "abc", strict=True)] == [*"abc"]
+
+
+def test_sparse_rows_are_those_of_the_dense_array(folder):
+    sparse = pytest.importorskip("scipy.sparse")
+    x = np.random.default_rng(1).poisson(0.5, (30, 6))
+    run = vk.fit(vk.from_arrays(sparse.csr_array(x)), "vae", out=folder / "sparse", **TINY | {"steps": 3})
+    expected = run.score(x[:5], samples=3)
+    np.testing.assert_array_equal(run.score(sparse.csr_array(x[:5]), samples=3), expected)
+    np.testing.assert_array_equal(run.score(sparse.csc_matrix(x[:5]), samples=3), expected)
+    np.testing.assert_array_equal(run.encode(sparse.csr_array(x[:1])), run.encode(x[0]))
+    sparse.save_npz(folder / "counts.npz", sparse.csr_array(x[:5]))
+    np.testing.assert_array_equal(run.reconstruct(folder / "counts.npz"), run.reconstruct(x[:5]))
+
+
 def test_columns_are_found_by_name_or_refused_by_name(people, folder, capsys):
     """In files, in frames, and in .npz files that name them."""
     run = vk.open(people)

@@ -13,7 +13,7 @@ from vaekit.utils.suggest import unknown
 
 from . import catalogue, listing
 from .output import Bar, at_least, check_file, check_results, make_folder, table, write_results
-from .parameters import Described, Device, DrawZ, First, Flag, Labels, OwnData, RunFolder, Seed, Split
+from .parameters import Described, Device, DrawZ, First, Flag, Labels, NewSource, OwnData, RunFolder, Seed, Split
 from .use import _open
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _checked(
 
 def evaluate(
     run: RunFolder,
-    source: Annotated[str | None, Parameter(name="DATA")] = None,
+    source: NewSource = None,
     /,
     *,
     samples: int = 100,
@@ -73,8 +73,6 @@ def evaluate(
 
     Parameters
     ----------
-    source
-        Name or path of other data; by default the run's own.
     samples
         K: number of draws of z per example.
     json
@@ -110,7 +108,7 @@ def _show(
 def compare(
     run: str,
     other: Annotated[str, Parameter(name="OTHER")],
-    source: Annotated[str | None, Parameter(name="DATA")] = None,
+    source: NewSource = None,
     /,
     *,
     samples: int = 100,
@@ -135,8 +133,6 @@ def compare(
         A run directory.
     other
         The run directory to compare it with.
-    source
-        Name or path of other data; by default the runs' own.
     samples
         K: number of draws of z per example.
     json
@@ -219,7 +215,7 @@ def _short(value: Any) -> str:
 
 def encode(
     run: RunFolder,
-    source: Annotated[str | None, Parameter(name="DATA")] = None,
+    source: NewSource = None,
     /,
     *,
     split: Split = None,
@@ -234,8 +230,6 @@ def encode(
 
     Parameters
     ----------
-    source
-        Name or path of other data, such as one image; by default the run's own.
     out
         .csv or .parquet: index, the columns of the data that the run does not use (file for a folder of images), z0,
         z1, ...; .npz: z, label if the data have one, and these columns as column.NAME; .h5ad: z in .obsm["X_vae"].
@@ -252,7 +246,7 @@ def encode(
 
 def score(
     run: RunFolder,
-    source: Annotated[str | None, Parameter(name="DATA")] = None,
+    source: NewSource = None,
     /,
     *,
     samples: int = 100,
@@ -271,8 +265,6 @@ def score(
 
     Parameters
     ----------
-    source
-        Name or path of other data, such as one image; by default the run's own.
     samples
         K: number of draws of z per example for the importance-sampled estimate.
     out
@@ -288,4 +280,4 @@ def score(
     note_differing(opened, new)
     with Bar("scoring") as bar:
         log_px = opened.score(new, n=n, samples=samples, seed=seed, progress=bar)
-    write_results(path, new, {"log_px": log_px})
+    write_results(path, new, {"log_px": log_px.round(6)})

@@ -117,14 +117,14 @@ def at_least(low: float, **values: float | None) -> None:
 
 
 def check_picture(run: Run, path: Path) -> None:
-    """Raise ChoiceError for a .png file of a table, and for a .csv file of images or signals."""
+    """Raise ChoiceError for a .png file of a table, and for a table of images or signals."""
     pictured = run.spec.kind in ("image", "signal")
     if path.suffix.lower() == ".png" and not pictured:
         raise ChoiceError(
             f"{run.spec.kind} data have no picture: write a table with --out {path.with_suffix('.csv')}, or arrays "
             f"with {path.with_suffix('.npz')}"
         )
-    if path.suffix.lower() == ".csv" and pictured:
+    if path.suffix.lower() in (".csv", ".parquet") and pictured:
         raise ChoiceError(f"{run.spec.kind}s are not a table: use --out {path.with_suffix('.png')}, or .npz for arrays")
 
 
@@ -148,13 +148,14 @@ def write(
     labels: Labels | None = None,
     beside: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Write `picture` (N, *event) as a .png grid of `columns` columns or as .csv rows, or `arrays` as .npz.
+    """Write `picture` (N, *event) as a .png grid of `columns` columns or as rows of a table, or `arrays` as .npz.
 
     Prints the path. With `labels`, the pictures in a grid are enlarged and labelled. `beside` are further columns of a
-    .csv file, by name.
+    table, by name.
     """
     import numpy as np
 
+    from vaekit.data import results
     from vaekit.utils.files import write_atomically
 
     make_folder(path)
@@ -165,8 +166,8 @@ def write(
                 np.savez_compressed(file, **arrays)
 
         write_atomically(path, save)
-    elif path.suffix.lower() == ".csv":
-        write_table(path, run, picture, beside)
+    elif path.suffix.lower() in results.TABLES:
+        results.write_columns(path, {**row_columns(run, picture), **(beside or {})})
     elif run.spec.kind == "image":
         from vaekit.figures import channels_last, image_grid, labelled_grid, save_png
 
@@ -187,17 +188,16 @@ def write_results(path: Path, new: NewData, results: Mapping[str, Any]) -> None:
     print(path)
 
 
-def write_table(path: Path, run: Run, rows: np.ndarray, beside: Mapping[str, Sequence[str]] | None = None) -> None:
-    """Write rows (N, D) in the units of the data as .csv, with named columns and categories as text."""
+def row_columns(run: Run, rows: np.ndarray) -> dict[str, Any]:
+    """Rows (N, D) in the units of the data as columns by name, with categories as text."""
     from vaekit.data.core import Column
-    from vaekit.data.writing import write
-    from vaekit.utils.files import write_atomically
+    from vaekit.data.writing import typed
 
     columns = run.columns
     if not columns:
-        names = run.data.feature_names or [f"x{i}" for i in range(rows.shape[1])]
+        names = run.feature_names or [f"x{i}" for i in range(rows.shape[1])]
         columns = tuple(Column(name, "counts" if run.spec.kind == "counts" else "real") for name in names)
-    write_atomically(path, lambda part: write(part, columns, rows, beside))
+    return typed(columns, rows)
 
 
 def _lines(path: Path, x: np.ndarray, columns: int, labels: Labels | None) -> None:

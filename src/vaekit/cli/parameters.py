@@ -19,6 +19,10 @@ Flag = Annotated[bool, FLAG]
 
 # options of several commands, with their help
 RunFolder = Annotated[str, Parameter(help="The run directory.")]
+NewSource = Annotated[
+    str | None,
+    Parameter(name="NEW", help="Name or path of new data, such as a file or one image; by default the run's own."),
+]
 OwnData = Annotated[str | None, Parameter(help="Name or path of the run's data, if they have moved.")]
 Bare = Annotated[bool, FLAG, Parameter(help="Write only the pictures, without labels and not enlarged.")]
 DrawX = Annotated[bool, FLAG, Parameter(help="Draw x from p(x|z) instead of using its mean.")]

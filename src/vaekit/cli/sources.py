@@ -47,7 +47,7 @@ def new_data(
 
     if source is None:
         if table is not None:
-            raise ChoiceError("--table describes a folder of new images: give the folder as DATA")
+            raise ChoiceError("--table describes a folder of new images: give the folder as NEW")
         new = of_split(run.data, split or "test")
     elif split is not None:
         new = _split_of(run, source, split, table)

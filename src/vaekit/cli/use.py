@@ -10,8 +10,35 @@ from cyclopts import Parameter
 from vaekit.errors import ChoiceError
 from vaekit.runs.find import find_run
 
-from .output import TaskProgress, at_least, check_file, check_picture, check_source, in_rows, make_folder, table, write
-from .parameters import Bare, Device, DrawX, DrawZ, Flag, N, OwnData, RunFolder, Seed, SplitName
+from .output import (
+    TaskProgress,
+    at_least,
+    check_file,
+    check_picture,
+    check_results,
+    check_source,
+    in_rows,
+    make_folder,
+    row_columns,
+    table,
+    write,
+    write_results,
+)
+from .parameters import (
+    Bare,
+    Described,
+    Device,
+    DrawX,
+    DrawZ,
+    Flag,
+    Labels,
+    N,
+    NewSource,
+    OwnData,
+    RunFolder,
+    Seed,
+    Split,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +46,10 @@ if TYPE_CHECKING:
     from vaekit.run import Run
 
 GRID = (".png", ".npz")
-ROWS = (*GRID, ".csv")
+TABLES = (".csv", ".parquet")
+ROWS = (*GRID, *TABLES)
+SHOWN = 8
+"""The number of reconstructions in a picture by default."""
 
 
 def sample(
@@ -61,7 +91,7 @@ def sample(
     beyond_range
         Allow values of a table outside the range of their columns.
     out
-        .png (a grid), .npz (x, z), or .csv (rows of a table).
+        .png (a grid), .npz (x, z), or .csv or .parquet (rows of a table).
     """
     from . import pictures
     from .sources import class_column, condition
@@ -70,7 +100,7 @@ def sample(
     at_least(0, temperature=temperature)
     if latents is None and (components is not None or refit):
         raise ChoiceError(f"{'--refit' if refit else '--components'} applies to --latents: add --latents gmm")
-    path = check_file(out, ROWS)
+    path = check_results(out, ROWS)
     find_run(run)
     if latents is not None:
         from vaekit.latents.resample import check_name
@@ -92,10 +122,13 @@ def sample(
 
 def reconstruct(
     run: RunFolder,
+    source: NewSource = None,
     /,
     *,
-    split: SplitName = "test",
-    n: Annotated[int, N] = 8,
+    split: Split = None,
+    n: Annotated[int | None, N] = None,
+    label: Labels = None,
+    table: Described = None,
     noise: DrawX = False,
     sample: DrawZ = False,
     seed: Seed = 0,
@@ -103,35 +136,45 @@ def reconstruct(
     bare: Bare = False,
     out: str = "reconstructions.png",
 ) -> None:
-    """Show test data above their reconstructions.
+    """Show test data, or new data, above their reconstructions; or write the reconstructions of new data by row.
 
     Parameters
     ----------
-    split
-        Split of the run's data.
     n
-        Use the first N examples.
+        Use the first N examples; by default 8, or all rows of new data that are not shown as a picture.
     out
-        .png (a grid), .npz (x, reconstruction, z), or .csv (rows of a table: each row, then its reconstruction).
+        .png (a grid), .npz (x, reconstruction, z), .csv or .parquet. For the run's own data, tables have each row, then
+        its reconstruction. For new data, they have the columns that the run does not use, then the reconstructed
+        columns; .npz has these as column.NAME; .h5ad has z in .obsm["X_vae"] and the rest in .obsm["X_reconstruction"].
     """
     import numpy as np
 
     from . import pictures
+    from .sources import new_data
 
     at_least(1, n=n)
-    path = check_file(out, ROWS)
+    path = check_results(out, ROWS if source is None else (*ROWS, ".h5ad"))
     opened = _open(run, data)
     check_picture(opened, path)
-    observed = opened.observed(split)
-    x = observed.raw(np.arange(min(n, observed.n)))
-    z = opened.encode(split, n=len(x), sample=sample, seed=seed)
+    new = new_data(opened, source, split, label=label, table=table)
+    by_row = source is not None and path.suffix.lower() != ".png"
+    n = min(new.n, n or (new.n if by_row else SHOWN))
+    observed = opened.observed(new)
+    z = opened.encode(observed, n=n, sample=sample, seed=seed)
     decoded = opened.decode(z, noise=noise, seed=seed)
-    if path.suffix.lower() == ".csv":  # each row above its reconstruction
-        picture, columns = np.stack([x, decoded], 1).reshape(-1, *decoded.shape[1:]), 1
+    if by_row and path.suffix.lower() in TABLES:
+        return write_results(path, new, row_columns(opened, opened.as_rows(decoded)))
+    arrays = {"x": observed.raw(np.arange(n)), "reconstruction": decoded, "z": z}
+    if by_row:
+        return write_results(
+            path, new, arrays if path.suffix.lower() == ".npz" else {"reconstruction": decoded, "z": z}
+        )
+    if path.suffix.lower() in TABLES:  # each row above its reconstruction
+        picture, columns = np.stack([arrays["x"], decoded], 1).reshape(-1, *decoded.shape[1:]), 1
     else:
-        picture, columns = in_rows(x, decoded)
-    words = pictures.of_reconstructions(split, len(picture) // columns)
-    write(path, opened, picture, columns, {"x": x, "reconstruction": decoded, "z": z}, None if bare else words)
+        picture, columns = in_rows(arrays["x"], decoded)
+    words = pictures.of_reconstructions(source or split or "test", len(picture) // columns)
+    write(path, opened, picture, columns, arrays, None if bare else words)
 
 
 def interpolate(

@@ -19,13 +19,9 @@ NUMBER = re.compile(r"-?(?=\.?\d)(0|[1-9]\d*)?(\.\d*)?([eE][+-]?\d+)?")
 
 
 def as_texts(column: Any) -> list[str]:
-    """The cells as in a .csv file; missing ones are empty.
-
-    Floats have as many digits as float32 needs, and float64 nine significant digits.
-    """
+    """The cells as in a .csv file, with as many digits as their dtype needs; missing ones are empty."""
     if isinstance(column, np.ndarray) and column.dtype.kind == "f":
-        single = column.dtype.itemsize <= 4
-        return ["" if value != value else str(value) if single else f"{value:.9g}" for value in column]
+        return ["" if value != value else str(value) for value in column]
     return column if _is_text(column) else frames.cells_of(column)
 
 

@@ -1,10 +1,11 @@
-"""Writing tables: the rows of a model, or columns of text, as a .csv file."""
+"""The rows of a model as columns of a table, and the cells of a table as text."""
 
 import csv
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .beside import Columns, as_texts
 from .core import Array, Column
 from .readers import dates, delimited, frames
 from .readers.dialect import Dialect
@@ -30,14 +31,20 @@ def texts(path: Path, without: Collection[str] = (), **dialect: Any) -> tuple[Te
     return delimited.texts(path, without=without, **dialect)
 
 
-def write(path: Path, columns: Sequence[Column], x: Array, beside: Mapping[str, Sequence[str]] | None = None) -> None:
-    """Write rows (N, D) as a .csv file, followed by the columns of text `beside`.
+def typed(columns: Sequence[Column], x: Array) -> Columns:
+    """Rows (N, D) as columns by name: categories and dates as text, whole numbers as integers."""
+    return {column.name: _typed(column, x[:, j]) for j, column in enumerate(columns)}
 
-    Categories are written by name, dates in their format, columns of whole numbers as whole numbers, and missing values
-    as empty cells.
-    """
-    written = {column.name: shown(column, x[:, j]) for j, column in enumerate(columns)}
-    write_texts(path, {**written, **(beside or {})})
+
+def _typed(column: Column, values: Array) -> Any:
+    if column.categories:
+        top = len(column.categories) - 1
+        return ["" if v != v else column.categories[min(max(round(v), 0), top)] for v in values.tolist()]
+    if column.format:
+        return dates.written(values, column.format)
+    if column.integer or column.kind in ("binary", "counts"):
+        return [None if v != v else round(v) for v in values.tolist()]
+    return values
 
 
 def write_texts(path: Path, columns: Mapping[str, Sequence[str]], delimiter: str = ",") -> None:
@@ -49,11 +56,5 @@ def write_texts(path: Path, columns: Mapping[str, Sequence[str]], delimiter: str
 
 def shown(column: Column, values: Array, decimal: str = "point") -> list[str]:
     """The numbers of a column as texts, with as many digits as their dtype needs."""
-    if column.categories:
-        top = len(column.categories) - 1
-        return ["" if v != v else column.categories[min(max(round(v), 0), top)] for v in values.tolist()]
-    if column.format:
-        return dates.written(values, column.format)
-    whole = column.integer or column.kind in ("binary", "counts")
-    cells = ["" if v != v else str(round(v)) if whole else str(v) for v in values]
-    return [cell.replace(".", ",") for cell in cells] if decimal == "comma" else cells
+    cells, is_text = as_texts(_typed(column, values)), column.categories or column.format
+    return [cell.replace(".", ",") for cell in cells] if decimal == "comma" and not is_text else cells
