@@ -27,6 +27,7 @@ LAYERS = (
     ["figures"],
     ["latents"],
     ["metrics"],
+    ["anomalies"],
     ["synthetic"],
     ["report"],
     ["export"],

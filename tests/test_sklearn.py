@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import vaekit as vk
 from vaekit.errors import ChoiceError, RunError
-from vaekit.sklearn import VAEEstimator
+from vaekit.sklearn import VAEDetector, VAEEstimator
 from vaekit.training.loop import Trainer
 
 SMALL = {"hidden": (8,), "compile": "off", "batch": 50}
@@ -36,6 +36,18 @@ EXPECTED = {"check_methods_sample_order_invariance": NOISE, "check_methods_subse
     [VAEEstimator(latent=2, steps=3, settings=SMALL, samples=2)], expected_failed_checks=lambda estimator: EXPECTED
 )
 def test_it_has_an_estimators_manners(estimator, check):
+    check(estimator)
+
+
+ROUNDED = "scores are equal but for the rounding of float32, whose order of sums depends on the batch"
+
+
+@parametrize_with_checks(
+    [VAEDetector(latent=2, steps=3, settings=SMALL, samples=2)],
+    expected_failed_checks=lambda estimator: dict.fromkeys(EXPECTED, ROUNDED),
+)
+@pytest.mark.filterwarnings("ignore:false_alarms=0.05 needs 19")
+def test_it_has_a_detectors_manners(estimator, check):
     check(estimator)
 
 
@@ -303,3 +315,51 @@ def test_masked_values_are_not_data(blobs):
     """scikit-learn takes the values under the mask."""
     with pytest.raises(ValueError, match="X contains NaN"):
         VAEEstimator(steps=2).fit(np.ma.masked_greater(blobs[0], 1))
+
+
+# --- the detector -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def detector(blobs):
+    found = VAEDetector(latent=2, steps=60, false_alarms=0.1, held_out=0.4, settings=SMALL, samples=5)
+    return found.fit(blobs[0][:400])
+
+
+def test_outliers_are_flagged_and_others_at_the_rate(blobs, detector):
+    x, far = blobs[0][400:], blobs[0][:20] + 30
+    assert (detector.predict(far) == -1).all()
+    # 160 rows for the threshold, with 40 for validation, and 200 new ones: three standard errors of their difference
+    assert abs((detector.predict(x) == -1).mean() - 0.1) < 3 * np.sqrt(0.09 * (1 / 200 + 1 / 200))
+    score = detector.score_samples(x)
+    np.testing.assert_allclose(detector.decision_function(x), score - detector.offset_)
+    np.testing.assert_array_equal(detector.predict(x) == -1, detector.p_values(x) <= detector.false_alarms_ + 1e-9)
+    assert detector.run_.detect(x, false_alarms=0.1, samples=5).threshold == detector.offset_
+
+
+def test_attributes_of_pyod_and_the_order_of_rows(blobs, detector):
+    x = blobs[0][:400]
+    np.testing.assert_allclose(detector.decision_scores_, -detector.score_samples(x))
+    np.testing.assert_array_equal(detector.labels_, detector.decision_scores_ > detector.threshold_)
+    assert detector.threshold_ == -detector.offset_
+    np.testing.assert_allclose(detector.score_samples(x[::-1])[::-1], detector.score_samples(x), atol=1e-4)
+
+
+def test_a_fitted_detector_comes_back_from_bytes(blobs, detector):
+    x = blobs[0][400:420]
+    back = pickle.loads(pickle.dumps(detector))
+    np.testing.assert_array_equal(back.predict(x), detector.predict(x))
+    np.testing.assert_array_equal(back.p_values(x), detector.p_values(x))
+    assert back.run_.detect(x, false_alarms=0.1, samples=5, reasons=False).held_out == 200
+
+
+def test_few_rows_support_a_higher_rate_only(blobs):
+    with pytest.warns(UserWarning, match="false_alarms=0.01 needs 99 held-out rows and has 24: the rate is 0.04"):
+        found = VAEDetector(latent=2, steps=2, false_alarms=0.01, settings=SMALL, samples=2).fit(blobs[0][:40])
+    assert found.false_alarms_ == 1 / 25
+    for wrong, why in (
+        ({"false_alarms": 0}, "between 0 and 1"),
+        ({"held_out": 1.0}, r"`held_out` must lie in \(0, 1\)"),
+    ):
+        with pytest.raises(ChoiceError, match=why):
+            VAEDetector(steps=2, **wrong).fit(blobs[0][:40])

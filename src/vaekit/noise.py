@@ -82,6 +82,7 @@ class Key(IntEnum):
     IMPUTE = 61
     FILL_DRAWS = 70
     FILL = 71
+    DETECT = 81  # the draws of z that all rows share
 
 
 class Noise:

@@ -11,6 +11,9 @@ from typing import Any, Literal, ParamSpec
 
 import numpy as np
 
+from vaekit.anomalies import Detection, detect
+from vaekit.anomalies.conformal import FALSE_ALARMS
+from vaekit.anomalies.scoring import SAMPLES
 from vaekit.data.condition import Labels
 from vaekit.latents.editing import code_of, codes_of, direction, edited, named_mask, own_class, raw_of
 from vaekit.latents.fill import Infilled, fill_masked, impute_rows
@@ -135,6 +138,24 @@ class Run(SavedRun):
             seed=seed,
             progress=progress,
         )
+
+    def detect(
+        self,
+        data: DataLike = "test",
+        *,
+        labels: Labels | None = None,
+        false_alarms: float = FALSE_ALARMS,
+        truth: Any = None,
+        reasons: bool = True,
+        samples: int = SAMPLES,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Detection:
+        """Flag unusual rows at a false-alarm rate, with what speaks against each of them.
+
+        For the arguments, the guarantee and what it raises see `vaekit.anomalies.detect`.
+        """
+        asked: dict[str, Any] = {"false_alarms": false_alarms, "truth": truth, "reasons": reasons, "samples": samples}
+        return detect(self, data, labels=labels, **asked, progress=progress)
 
     @formerly("steps", "mode", "labels")
     def interpolate(self, a: Any, b: Any, *, labels: Any = None, steps: int = 11, mode: Mode = "auto") -> np.ndarray:

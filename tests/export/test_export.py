@@ -14,7 +14,7 @@ from vaekit import heads
 from vaekit.data.observation import Binary, Identity
 from vaekit.errors import ChoiceError
 from vaekit.export import build, export_graphs, several, write_export
-from vaekit.export.graphs import Graph, Port, blur, certain, expected
+from vaekit.export.graphs import Graph, Port, blur, certain
 from vaekit.export.onnx import Session, convert, difference
 from vaekit.export.several import check_names
 from vaekit.heads import Conditional
@@ -60,7 +60,7 @@ def inputs(run, graph, kind, n=N):
     x = torch.from_numpy(raw_of(kind, n))
     c = None if run.composition.condition is None else torch.eye(3)[torch.arange(n) % 3]
     with torch.no_grad():
-        z = run.model.encode(expected(run.composition.observation, x), c)
+        z = run.model.encode(run.composition.observation.expected(x), c)
     held = {"x": x, "c": c, "z": z}
     ports = zip(graph.example(n), graph.inputs, strict=True)
     return tuple(e if held.get(p.kind) is None else held[p.kind] for e, p in ports)
@@ -86,7 +86,7 @@ def test_the_modules_are_the_run_itself(recipe, kind, choices, names):
     c = None if run.composition.condition is None else torch.eye(3)[torch.arange(N) % 3]
     given = () if c is None else (c,)
     with torch.no_grad():
-        x = expected(observation, raw)
+        x = observation.expected(raw)
         z = build(run, "encode").module(raw, *given)[0]
         torch.testing.assert_close(z, model.encode(x, c))
         torch.testing.assert_close(
@@ -115,7 +115,7 @@ def test_draws_of_the_deviation_are_draws_of_the_posterior():
     raw = torch.from_numpy(raw_of("image", 3))
     with torch.no_grad():
         z, spread = build(run, "encode").module(raw)
-        q = run.model.posterior(expected(run.composition.observation, raw))
+        q = run.model.posterior(run.composition.observation.expected(raw))
     torch.testing.assert_close(z, q.mean)
     torch.testing.assert_close(spread, q.stddev)
 

@@ -21,7 +21,7 @@ from vaekit.utils.plugins import PluginWarning
 from vaekit.utils.progress import say
 from vaekit.utils.wording import wording
 
-from . import catalogue, change, fit, listing, live, measure, study, use
+from . import catalogue, change, detect, fit, listing, live, measure, study, use
 from .mistakes import check_command, explained
 from .parameters import as_flags, described, exact
 
@@ -47,6 +47,7 @@ COMMANDS = (
     change.fill,
     measure.encode,
     measure.score,
+    detect.detect,
     use.report,
     live.explore,
     live.export,

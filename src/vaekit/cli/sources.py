@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def new_data(
-    run: Run, source: str | None, split: str | None = None, *, label: str | None = None, table: str | None = None
+    run: Run,
+    source: str | None,
+    split: str | None = None,
+    *,
+    label: str | None = None,
+    table: str | None = None,
+    unseen: bool = False,
 ) -> NewData:
     """The rows that a command works on: a split of the run's own data (by default test), or other data.
 
@@ -36,6 +42,7 @@ def new_data(
         split: of the run's own data, or of the other data; by default all rows of other data.
         label: value of `--label`: a class (or attributes a,b,c) for all rows, or the column with their classes.
         table: value of `--table`: a table that describes a folder of images.
+        unseen: whether to accept texts that are not a category of their column, as `TrainedModel.read` does.
 
     Raises:
         ChoiceError: an option does not apply, or the rows lack the condition of a conditional run.
@@ -53,7 +60,7 @@ def new_data(
         new = _split_of(run, source, split, table)
     else:
         with TaskProgress() as progress:
-            new = read_new(run, source, table=table, progress=progress)
+            new = read_new(run, source, table=table, unseen=unseen, progress=progress)
     return replace(new, labels=labels(run, new, label))
 
 

@@ -1,4 +1,4 @@
-"""The computations of a run that can be exported (decode, draw, encode, weights) as modules from tensors to tensors.
+"""The computations of a run that can be exported, as modules from tensors to tensors: `NAMES`.
 
 Inputs and outputs are in the data's own units. A graph contains no random number generator: random numbers (uniform or
 standard normal) are further inputs, so that the caller controls them.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,11 @@ from vaekit.noise import Noise
 from vaekit.runs.trained import TrainedModel
 from vaekit.utils.suggest import unknown
 
-NAMES = ("decode", "draw", "encode", "weights")
+from .detect import Detect, about, reference
+
+PLAIN = ("decode", "draw", "encode", "weights")
+"""The graphs that need only the weights of a run."""
+NAMES = (*PLAIN, "detect")
 EXAMPLE = 3
 """Rows of the example inputs for tracing: not 0 or 1, which tracers specialise on."""
 
@@ -51,6 +55,11 @@ class Port:
         """The port as JSON, for graphs.json."""
         return {"name": self.name, "shape": list(self.shape), "kind": self.kind}
 
+    @property
+    def continuous(self) -> bool:
+        """Whether a rounding error changes the output little: not that of a rank among other numbers."""
+        return self.kind != "p_value"
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -61,6 +70,7 @@ class Graph:
         module: the computation.
         inputs, outputs: its ports, in order.
         says: a description for people.
+        about: properties of the file as texts, such as thresholds.
     """
 
     name: str
@@ -68,6 +78,7 @@ class Graph:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     says: str
+    about: dict[str, str] = field(default_factory=dict)
 
     def example(self, n: int = EXAMPLE, seed: int = 0) -> tuple[Tensor, ...]:
         """Inputs for n examples: x is constant, codes and noise are random."""
@@ -86,7 +97,7 @@ class Graph:
     def as_json(self) -> dict[str, Any]:
         """The graph as JSON, for graphs.json."""
         ports = {"inputs": [p.as_json() for p in self.inputs], "outputs": [p.as_json() for p in self.outputs]}
-        return {**ports, "says": self.says}
+        return {**ports, "says": self.says, **({"about": self.about} if self.about else {})}
 
 
 # --- noise as an input -------------------------------------------------------------------------------------------
@@ -167,7 +178,7 @@ class Encode(nn.Module):
         self.model, self.observation = model, observation
 
     def forward(self, raw: Tensor, *condition: Tensor) -> tuple[Tensor, ...]:
-        x, c = expected(self.observation, raw), condition[0] if condition else None
+        x, c = self.observation.expected(raw), condition[0] if condition else None
         if isinstance(self.model, TopDown):
             latents = self.model.trace(x, c, noise=_Centre(x)).latents
             means, spreads = ([getattr(h.q, n).flatten(1) for h in latents] for n in ("mean", "stddev"))
@@ -261,21 +272,12 @@ def rounding(run: TrainedModel) -> str:
     return note.format(moved) if moved else ""
 
 
-def expected(observation: Observation, raw: Tensor) -> Tensor:
-    """x of raw data; for a random observation, its expectation."""
-    if isinstance(observation, Binary):
-        return (raw - observation.low) / (observation.high - observation.low)
-    if isinstance(observation, Dequantised):
-        return ((raw - observation.low) / observation.step + 0.5) / observation.levels
-    return observation(raw)
-
-
 def certain(observation: Observation, raw: Tensor) -> Tensor:
     """x of raw data with a density under the likelihood: binary observations are thresholded mid-range.
 
     Levels and counts are rounded to integers.
     """
-    x = expected(observation, raw)
+    x = observation.expected(raw)
     if isinstance(observation, Binary):
         return torch.where(torch.isnan(x), x, (x > 0.5).to(x.dtype))
     if isinstance(observation, Levels | Counts):
@@ -293,7 +295,7 @@ _INPUT_NOTES = {
         " x is the middle of its level.",
     ),
 }
-"""For each random observation, what is added to the descriptions of graphs that use `expected`, and `certain`."""
+"""For each random observation, what is added to the descriptions of graphs that use its expectation, and `certain`."""
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------
@@ -334,6 +336,20 @@ def build(run: TrainedModel, name: str) -> Graph:
                 + expected_says
             )
             return Graph(name, module, (x, *conditions), (z, *spread), says + precision_note)
+        if name == "detect":
+            held = reference(run)
+            says = (
+                "log p(x) in nats, in the data's own units, and its p-value among held-out rows. A row is unusual at a "
+                "false-alarm rate if its p-value is at most this rate."
+            )
+            return Graph(
+                name,
+                Detect(model, observation, held, example, c),
+                (x, *conditions),
+                (Port("log_px", (), "log_px"), Port("p_value", (), "p_value")),
+                says + precision_note,
+                about(held),
+            )
         if model.no_density is not None:
             raise ChoiceError(model.no_density)
         recorder = _Recorder(EXAMPLE)

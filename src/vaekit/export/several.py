@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from vaekit.runs.trained import TrainedModel
 from vaekit.utils.formerly import formerly
 from vaekit.utils.suggest import unknown
 
-from .graphs import NAMES, Graph, build
+from .graphs import NAMES, PLAIN, Graph, build
 from .onnx import Session, Store, check, convert, difference, require
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 def export_graphs(
     run: TrainedModel,
     *,
-    names: Sequence[str] = NAMES,
+    names: Sequence[str] = PLAIN,
     half: bool = False,
     shared: bool = True,
     progress: Callable[[str, int, int], None] | None = None,
@@ -74,7 +74,7 @@ def export_graphs(
     """Export the run's graphs to ONNX; each is compared with PyTorch on data of the run. The model must be on the CPU.
 
     Arguments:
-        names: names of the graphs to export.
+        names: names of the graphs to export, by default those that need only the weights.
         half: store weights as float16 if this changes no output by more than 1e-3 of its size.
         shared: put large tensors into one store; otherwise each graph contains its own.
         progress: called as progress(stage, done, total).
@@ -91,7 +91,7 @@ def export_graphs(
             progress("exporting", done, len(names))
         try:
             graph = build(run, name)
-            model = slim(convert(graph))
+            model = described(slim(convert(graph)), graph.about)
             inputs[name] = feeds(run, graph)
             check(graph, Session(model), inputs[name])
         except ChoiceError as error:
@@ -132,6 +132,14 @@ def feeds(run: TrainedModel, graph: Graph, n: int = TRIED) -> tuple[torch.Tensor
         value = {"x": raw, "z": z, "c": c}.get(port.kind)
         example[i] = example[i] if value is None else value
     return tuple(example)
+
+
+def described(model: ModelProto, about: Mapping[str, str]) -> ModelProto:
+    """Add properties to the model, in place; returns the model."""
+    for key, value in about.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    return model
 
 
 def slim(model: ModelProto) -> ModelProto:

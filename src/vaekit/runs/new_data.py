@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from vaekit.data.core import Column, Data, Progress, layout, listed
 from vaekit.data.loading import read_rows
 from vaekit.data.named import SETS
 from vaekit.data.readers import frames, images, memory
+from vaekit.data.readers.cells import is_missing
 from vaekit.data.readers.folders import SUFFIXES as PICTURES
 from vaekit.data.readers.infer import chosen_types
 from vaekit.data.readers.registry import reader_of
@@ -76,6 +78,7 @@ class NewData:
         carried: columns to write beside results, in the order of the source (see `vaekit.data.beside`).
         name: the source, for protocols and messages.
         file: the .h5ad file that the rows came from.
+        unseen: the texts that are not a category of their column, by row and column; they are nan in x.
     """
 
     x: Any
@@ -86,6 +89,7 @@ class NewData:
     carried: Columns = field(default_factory=dict)
     name: str = UNNAMED
     file: Path | None = None
+    unseen: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.n
@@ -125,7 +129,14 @@ def of_split(data: Data, split: str) -> NewData:
     return NewData(split, len(part), part.label, None, part.columns, carried, data.name)
 
 
-def read_new(model: Reader, source: Any, *, table: str | None = None, progress: Progress | None = None) -> NewData:
+def read_new(
+    model: Reader,
+    source: Any,
+    *,
+    table: str | None = None,
+    unseen: bool = False,
+    progress: Progress | None = None,
+) -> NewData:
     """All rows of a source in their order, read with the options, columns and classes of the model's own data.
 
     Notes on reading go to standard error.
@@ -133,6 +144,7 @@ def read_new(model: Reader, source: Any, *, table: str | None = None, progress: 
     Arguments:
         source: a named data set, a path (a single image is one row), a frame, an array, or rows already read.
         table: a table that describes a folder of images.
+        unseen: whether to accept texts that are not a category of their column, as `NewData.unseen`.
         progress: called as (task, done, total).
 
     Raises:
@@ -141,11 +153,11 @@ def read_new(model: Reader, source: Any, *, table: str | None = None, progress: 
     if isinstance(source, NewData):
         return source
     if isinstance(source, str | os.PathLike):
-        return _of_path(model, os.fspath(source), table, progress)
+        return _of_path(model, os.fspath(source), table, unseen, progress)
     if table is not None:
         raise ChoiceError("`table` describes a folder of images, but the data are in memory")
     if frames.is_frame(source):
-        return _of_frame(model, source)
+        return _of_frame(model, source, unseen)
     read = memory.source(source, name="the rows")
     carried: Columns = {} if read.label is None else {"label": read.label}
     shape = read.x.shape
@@ -176,23 +188,40 @@ def conditions(model: Reader, new: NewData, labels: Labels | None = None) -> Any
     return labels if new.name == UNNAMED else condition.decoded(condition.encoded(labels, new.n))
 
 
-def _of_frame(model: Reader, frame: Any) -> NewData:
+def _of_frame(model: Reader, frame: Any, unseen: bool) -> NewData:
     options, columns = model.read_options, model.columns
     not_x: dict[str, Any] = {name: options.get(name) for name in ("label", "group")}
-    read = read_frame(frame, schema=columns, missing=model.spec.missing, to_train=False, **not_x)
+    read = read_frame(frame, schema=columns, missing=model.spec.missing or unseen, to_train=False, **not_x)
     for note in read.notes:
         say(f"note: the frame: {note}")
     modelled = {column.name for column in columns} or {*(read.feature_names or ())}
     carried = frames.index_of(frame)
     carried |= {name: column for name, column in frames.columns_of(frame) if name not in modelled}
-    return NewData(read.x, len(read.x), read.label, None, read.columns, carried, "the frame")
+    coded = {column.name for column in columns if column.categories}
+    cells = {name: frames.cells_of(column) for name, column in frames.columns_of(frame) if unseen and name in coded}
+    return NewData(
+        read.x, len(read.x), read.label, None, read.columns, carried, "the frame", unseen=_unseen(model, read.x, cells)
+    )
 
 
-def _of_path(model: Reader, source: str, table: str | None, progress: Progress | None) -> NewData:
+def _unseen(model: Reader, x: np.ndarray, cells: Mapping[str, Sequence[str]]) -> dict[tuple[int, int], str]:
+    """The texts in cells of these columns that are neither missing nor a category, by row and column."""
+    places = {column.name: j for j, column in enumerate(model.columns)}
+    return {
+        (row, places[name]): texts[row]
+        for name, texts in cells.items()
+        for row in np.flatnonzero(np.isnan(x[:, places[name]])).tolist()
+        if not is_missing(texts[row])
+    }
+
+
+def _of_path(model: Reader, source: str, table: str | None, unseen: bool, progress: Progress | None) -> NewData:
     path, spec = Path(source).expanduser(), model.spec
     if path.is_file() and path.suffix.lower() in PICTURES and reader_of(path) is None:
         return NewData(picture(model, path), 1, carried={"file": [path.name]}, name=source)
-    read = read_rows(source, **options_of(model, source, table), progress=progress)
+    options = options_of(model, source, table)
+    unseen = unseen and is_table(path) and any(column.categories for column in model.columns)
+    read = read_rows(source, **(options | {"missing": "mask"} if unseen else options), progress=progress)
     for note in read.notes:
         say(f"note: {note}")
     if is_table(path) and not model.columns and spec.kind in ("vector", "counts"):
@@ -206,7 +235,10 @@ def _of_path(model: Reader, source: str, table: str | None, progress: Progress |
         label = label if label is not None else _folder_class(model, path, read.names)
     if is_table(path):
         carried: Columns = dict(texts(path, read.feature_names or (), **dialect_of(model))[0])
-        return NewData(x, len(x), label, None, read.columns, carried, source)
+        coded = {column.name for column in model.columns if column.categories and unseen}
+        numbers = [name for name in read.feature_names or () if name not in coded]
+        cells = texts(path, [*numbers, *carried], **dialect_of(model))[0] if coded else {}
+        return NewData(x, len(x), label, None, read.columns, carried, source, unseen=_unseen(model, x, cells))
     shape = x.shape[:1] if x.shape[1:] == (1,) else x.shape  # a reader returns a vector as rows of one number
     if is_one(model, shape):
         return NewData(x.reshape(1, *shape), 1, name=source)

@@ -38,7 +38,7 @@ SPLITS = "splits.safetensors"
 MOST_FILES = 2_000_000
 """The maximum number of files in the data folder that a run names; counting them takes seconds."""
 SYSTEM_FOLDERS = ("/dev", "/proc", "/sys")
-OWN = ("model.safetensors", "checkpoint", "log.jsonl", "metrics.json", "latents")
+OWN = ("model.safetensors", "checkpoint", "log.jsonl", "metrics.json", "latents", "held_out.safetensors")
 """The files of a run besides run.json and its splits. No run is started in a directory with one but no run.json."""
 
 

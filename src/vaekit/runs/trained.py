@@ -139,7 +139,9 @@ class TrainedModel:
         return Observed(self.composition, self.spec, "array", None, self.events(new.x), new.labels, new.name)
 
     @formerly("labels")
-    def read(self, source: Any, *, labels: Labels | None = None, table: str | Path | None = None) -> NewData:
+    def read(
+        self, source: Any, *, labels: Labels | None = None, table: str | Path | None = None, unseen: bool = False
+    ) -> NewData:
         """New data with the columns that the model does not use, for all methods that take data.
 
         Arguments:
@@ -148,12 +150,14 @@ class TrainedModel:
             labels: for a conditional run, as for `encode`, or the name of the column with the labels; by default
                 those in the data.
             table: a table that describes a folder of images.
+            unseen: whether to accept texts that are not a category of their column: they are nan in x, and
+                `NewData.unseen` has them.
 
         Raises:
             ChoiceError: the rows lack the condition of a conditional run.
             DataError: the source cannot be read, or does not fit the model.
         """
-        new = read_new(self, source, table=None if table is None else str(table))
+        new = read_new(self, source, table=None if table is None else str(table), unseen=unseen)
         return replace(new, labels=conditions(self, new, labels))
 
     @formerly("n", "sample", "seed", "rows", "labels", "progress", what="data")

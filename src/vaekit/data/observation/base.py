@@ -91,6 +91,12 @@ class Observation(nn.Module, ABC):
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         """The x (B, *event) of raw rows (B, *event), float32; `noise` is needed if the observation is `stochastic`."""
 
+    def expected(self, raw: Tensor) -> Tensor:
+        """x as a function of the raw row alone: of a random observation, its expectation (or one fixed draw)."""
+        if not self.stochastic:
+            return self(raw)
+        return self(raw, Noise.of(0, torch.zeros(len(raw), dtype=torch.int64, device=raw.device)))
+
     def check(self, raw: np.ndarray) -> None:
         """Check that raw rows (N, *event) hold valid values of their kind; missing values pass.
 

@@ -76,6 +76,9 @@ class Binary(TwoValued):
         drawn = (noise.uniform(raw.shape[1:]) < chance).float()
         return drawn if not raw.is_floating_point() else torch.where(torch.isnan(raw), raw.float(), drawn)
 
+    def expected(self, raw: Tensor) -> Tensor:
+        return (raw - self.low) / (self.high - self.low)
+
     def chance(self, raw: np.ndarray) -> np.ndarray:
         """The probability that each pixel is 1, float64 in the shape of `raw`."""
         return np.clip((raw.astype(np.float64) - self.low) / (self.high - self.low), 0, 1)
@@ -116,6 +119,9 @@ class Dequantised(Observation):
     def forward(self, raw: Tensor, noise: Noise | None = None) -> Tensor:
         x = ((raw.float() - self.low) / self.step + self._needs(noise).uniform(raw.shape[1:])) / self.levels
         return x.clamp(max=1 - 2.0**-24)  # in float32, 255 + u can round to 256
+
+    def expected(self, raw: Tensor) -> Tensor:
+        return ((raw - self.low) / self.step + 0.5) / self.levels
 
     def to_raw(self, x: Tensor) -> Tensor:
         return (x * self.levels - 0.5) * self.step + self.low
