@@ -33,7 +33,7 @@ from vaekit.densities import draw
 from vaekit.densities.mixed import Mixed
 from vaekit.errors import ChoiceError, DataError
 from vaekit.heads import Conditional
-from vaekit.heads.mixed import Masked, MixedHead
+from vaekit.heads.mixed import ManyCategoriesHead, Masked, MixedHead
 from vaekit.latents.fill import impute, impute_rows
 from vaekit.metrics.likelihood import per_datum
 from vaekit.models.priors import StandardNormal
@@ -674,3 +674,73 @@ def test_the_command_line_reads_such_tables(tmp_path, capsys, monkeypatch):
     run = vk.open("run")
     assert [c.kind for c in run.spec.columns] == ["categorical", "real", "counts", "binary"]
     assert np.isfinite([m["value"] for m in run.evaluate(samples=3) if isinstance(m["value"], float)]).all()
+
+
+# --- many categories --------------------------------------------------------------------------------------------
+
+WIDE = [
+    Column("a", "real"),
+    Column("b", "categorical", ("x", "y", "z")),
+    Column("c", "categorical", tuple(map(str, range(90)))),
+]
+
+
+def wide_rows(n=200, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.stack(
+        [torch.randn(n, generator=g), torch.randint(3, (n,), generator=g), torch.randint(90, (n,), generator=g) // 2], 1
+    )
+
+
+def test_many_categories_have_logits_of_low_rank():
+    head = MixedHead(WIDE, most=64)
+    (many,) = [h for _, h in head.shared if isinstance(h, ManyCategoriesHead)]
+    assert head.features == 1 + 3 + 10
+    x = wide_rows(5000)
+    head.start_numbers(x)
+    px = head(head.bias_of(x)[None])
+    value = torch.zeros(90, 3)
+    value[:, 2] = torch.arange(90)
+    counts = torch.bincount(x[:, 2].long(), minlength=90) + 1
+    torch.testing.assert_close(px.each(value)[:, 2].exp(), counts / counts.sum())
+    h = torch.randn(4, 10)
+    exact = torch.log_softmax(h @ many.directions.T + many.bias, -1)
+    torch.testing.assert_close(many(h).base_dist.logits.log_softmax(-1)[:, 0], exact)
+    raw = torch.randn(6, head.features, requires_grad=True)
+    head(raw).log_prob(x[:6]).sum().backward()
+    assert bool(raw.grad[:, 4:].any(0).all())
+    drawn = draw(head(torch.zeros(4000, head.features)), Noise.of(0, 4000))[:, 2]
+    assert int(drawn.max()) < 90
+    assert abs(float((drawn < 45).float().mean()) - 5045 / 5090) < 0.01
+
+
+def test_many_categories_are_embedded_for_the_encoder():
+    net = OneHot(nn.Identity(), WIDE, 64)
+    assert (net.width, net.firsts) == (1 + 3 + 10, [0, 1, 4])
+    x = wide_rows(50)
+    out = net(x)
+    assert out.shape == (50, 14)
+    assert torch.equal(out[:, 4:], net.embeddings[0].weight[x[:, 2].long()])
+    assert torch.equal(out[:, :4], OneHot(nn.Identity(), WIDE)(x)[:, :4])
+    x[3, 2] = NAN
+    assert torch.isnan(net(x)[3, 4:]).all()
+    one_hot = OneHot(WithMask(networks.MLP((17,), 2, (4,)), 1, [0, 1, 4]), WIDE, 64)
+    one_hot(x).sum().backward()
+    weight = one_hot.embeddings[0].weight.grad
+    assert bool(torch.isfinite(weight).all())
+    assert bool(weight[x[~torch.isnan(x[:, 2]), 2].long()].any())
+
+
+def test_a_table_with_many_categories_is_read_and_learned(tmp_path):
+    rng = np.random.default_rng(0)
+    code = rng.permutation(1500) % 300
+    lines = [f"{c % 2 + rng.normal():.3f},k{c:03}" for c in code]
+    (tmp_path / "t.csv").write_text("x,code\n" + "\n".join(lines) + "\n")
+    data = vk.load(tmp_path / "t.csv")
+    assert [column.kind for column in data.schema] == ["real", "categorical"]
+    assert any("has 300 categories" in note for note in data.notes)
+    run = vk.fit(data, steps=5, latent=2, hidden=(16,), seed=0, out=tmp_path / "run")
+    assert sum(p.numel() for p in run.model.likelihood.net.parameters()) < 1500  # no output per category
+    raw = np.asarray(data.test[:50])
+    np.testing.assert_array_equal(vk.open(run.path).score(raw, samples=4), run.score(raw, samples=4))
+    assert set(run.sample(300, noise=True)[:, 1]) <= set(range(300))

@@ -6,7 +6,9 @@ values are nan in x: `Masked` restricts any likelihood that factorises to the ob
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from vaekit.densities import OptimalNormal
 from vaekit.densities.mixed import Categories, Marginal, Mixed
 from vaekit.densities.special import at_least_single
 from vaekit.errors import ChoiceError
+from vaekit.networks.tables import embedding_size
 
 from . import Head
 from .register import likelihood
@@ -29,28 +32,35 @@ class MixedHead(Head):
     """The columns of a table, independent given z, each with a density that suits its kind.
 
     Real columns (standardised by `MixedTable`) are Gaussian with one learned sigma each, two-valued columns
-    Bernoulli; categorical columns have one logit per category; counts are negative binomial. The raw
-    numbers of these heads are concatenated.
+    Bernoulli; categorical columns have one logit per category, or logits of low rank if they have many; counts are
+    negative binomial. The raw numbers of these heads are concatenated.
 
     Arguments:
         columns: the table's columns, in the order of x.
+        most: columns with more categories have a `ManyCategoriesHead`; None for none.
         scaled: for count columns, see `heads.counts.count_range`.
     """
 
-    def __init__(self, columns: Sequence[Column], scaled: bool = False):
+    def __init__(self, columns: Sequence[Column], scaled: bool = False, most: int | None = None):
         super().__init__((len(columns),))
         self.columns, self.rows = tuple(columns), TableSupport(columns)
         self.support, self.discrete = self.rows, self.rows.is_discrete
+        kinds: list[str] = [c.kind for c in columns]
+        many = [i for i, c in enumerate(columns) if most is not None and c.kind == "categorical" and c.width > most]
+        for i in many:
+            kinds[i] = f"many{i}"
+        few = [c.width for c, kind in zip(columns, kinds, strict=True) if kind == "categorical"]
         build: dict[str, Callable[[int], Head]] = {
             "real": lambda n: heads.Gaussian((n,), "each"),
             "binary": lambda n: heads.Bernoulli((n,)),
-            "categorical": lambda n: CategoriesHead([c.width for c in columns if c.kind == "categorical"]),
+            "categorical": lambda n: CategoriesHead(few),
             "counts": lambda n: heads.NegativeBinomialHead((n,), **heads.count_range(scaled)),
         }
+        build |= {kinds[i]: partial(_many, columns[i].width) for i in many}
         self.groups = nn.ModuleDict()
         grouped: list[int] = []
         for kind, head in build.items():
-            which = [i for i, column in enumerate(columns) if column.kind == kind]
+            which = [i for i, kind_of_column in enumerate(kinds) if kind_of_column == kind]
             if which:
                 self.groups[kind] = head(len(which))
                 self.register_buffer(f"which_{kind}", torch.tensor(which), persistent=False)
@@ -71,10 +81,10 @@ class MixedHead(Head):
         return self.get_buffer(f"which_{kind}")
 
     def start_numbers(self, x: Tensor) -> None:
-        if "counts" in self.groups:  # real columns are standardised: their initial sigma of 1 already fits
-            head = self.groups["counts"]
+        for kind, head in self.groups.items():
             assert isinstance(head, Head)
-            head.start_numbers(x[:, self.which("counts")])
+            if kind != "real":  # real columns are standardised: their initial sigma of 1 already fits
+                head.start_numbers(x[:, self.which(kind)])
 
     def bias_of(self, x: Tensor) -> Tensor | None:
         biases = [head.bias_of(x[:, which]) for which, head in self.shared]
@@ -124,6 +134,47 @@ class CategoriesHead(Head):
         index, padding = self.get_buffer("index"), self.get_buffer("padding")
         logits = at_least_single(raw).index_select(-1, index.flatten()).unflatten(-1, index.shape)
         return self.independent(Categories(logits.masked_fill(padding, -torch.inf), validate_args=False))
+
+
+class ManyCategoriesHead(Head):
+    """A categorical column with many categories: each has a learned direction and bias, logits = W h + b.
+
+    The raw numbers h are as many as the directions are long, so that the network's output does not grow with the number
+    of categories.
+
+    Arguments:
+        categories: their number.
+    """
+
+    discrete = True
+
+    def __init__(self, categories: int):
+        super().__init__((1,))
+        self.support = constraints.integer_interval(0, categories - 1)
+        size = embedding_size(categories)
+        self.directions = nn.Parameter(torch.randn(categories, size) / math.sqrt(size))
+        self.bias = nn.Parameter(torch.zeros(categories))
+
+    @property
+    def features(self) -> int:
+        return self.directions.shape[1]
+
+    def bias_of(self, x: Tensor) -> Tensor:
+        return torch.zeros(self.features, dtype=x.dtype)
+
+    @torch.no_grad()
+    def start_numbers(self, x: Tensor) -> None:
+        """Set the biases to the log-frequencies of the codes, with 1 added to the count of each category."""
+        counts = torch.bincount(x[~torch.isnan(x)].long(), minlength=len(self.bias)) + 1
+        self.bias.copy_(torch.log(counts / counts.sum()))
+
+    def forward(self, raw: Tensor) -> Distribution:
+        logits = torch.nn.functional.linear(at_least_single(raw), self.directions, self.bias)
+        return self.independent(Categories(logits.unsqueeze(-2), validate_args=False))
+
+
+def _many(categories: int, n: int) -> ManyCategoriesHead:
+    return ManyCategoriesHead(categories)
 
 
 class Masked(Head):

@@ -12,6 +12,7 @@ LIKELIHOODS = Register(
         "event": "shape of x",
         "levels": "number of whole values of x, 0 to levels - 1",
         "columns": "kind and categories of each column of a table",
+        "most": "number of categories above which the logits of a column have a low rank; None for no limit",
         "scaled": "whether a head over counts scales its log means by the data",
         "highest": "the largest log mean of a head over counts",
     },
@@ -23,7 +24,7 @@ def likelihood(name: str, paper: str, observation: str = "auto", tables: bool = 
     """Register a `Head` over x, or a function that returns one, as the likelihood `name`.
 
     Its parameters annotated with a `Knob` are its options. It is called with `event`, the shape of x, and with those
-    of `levels`, `columns`, `scaled` and `highest` that it has as parameters.
+    of `levels`, `columns`, `most`, `scaled` and `highest` that it has as parameters.
 
     Arguments:
         name: its name on the command line.

@@ -1,13 +1,17 @@
-"""Encoder inputs for tables: counts as logarithms, categories one-hot, missing values as zeros and a mask."""
+"""Encoder inputs for tables: counts as logarithms, categories as vectors, missing values as zeros and a mask."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from vaekit.data.core import Column
+
+MOST_ONE_HOT = 64
+"""Columns with more categories are embedded."""
 
 
 class Log1p(nn.Module):
@@ -29,27 +33,37 @@ def _log1p(x: Tensor) -> Tensor:
 
 
 class OneHot(nn.Module):
-    """Applies `net` to the rows of a mixed table: categories one-hot, counts as log(1 + x), other columns unchanged.
+    """Applies `net` to the rows of a mixed table: categories one-hot, counts as log(1 + x), numbers unchanged.
 
     A missing value is nan in every input made from it. The inputs are sorted by kind: real, two-valued, counts,
-    categories.
+    categories, embedded categories.
+
+    Arguments:
+        most: categories of columns with more of them are embedded: each is a learned vector; None embeds none.
 
     Attributes:
         width: the number of inputs of the net per row.
         firsts: for each column, in the order of the inputs, the index of its first input.
     """
 
-    def __init__(self, net: nn.Module, columns: Sequence[Column]):
+    def __init__(self, net: nn.Module, columns: Sequence[Column], most: int | None = None):
         super().__init__()
         self.net = net
         which = {kind: [i for i, c in enumerate(columns) if c.kind == kind] for kind in _KINDS}
+        embedded = [i for i in which["categorical"] if most is not None and columns[i].width > most]
+        which["categorical"] = [i for i in which["categorical"] if i not in embedded]
         sizes = [columns[i].width for i in which["categorical"]]
-        self.width = len(columns) - len(sizes) + sum(sizes)
-        plain = len(columns) - len(sizes)
-        self.firsts = [*range(plain), *(plain + sum(sizes[:i]) for i in range(len(sizes)))]
+        self.embeddings = nn.ModuleList(
+            nn.Embedding(columns[i].width, embedding_size(columns[i].width)) for i in embedded
+        )
+        plain = len(columns) - len(sizes) - len(embedded)
+        widths = [*(1 for _ in range(plain)), *sizes, *(embedding_size(columns[i].width) for i in embedded)]
+        self.width = sum(widths)
+        self.firsts = [sum(widths[:i]) for i in range(len(widths))]
         codes = [code for size in sizes for code in range(size)]
         of = [i for i, size in zip(which["categorical"], sizes, strict=True) for _ in range(size)]
         indices = {"plain": which["real"] + which["binary"], "counts": which["counts"], "of": of, "codes": codes}
+        indices["embedded"] = embedded
         for name, index in indices.items():
             self.register_buffer(name, torch.tensor(index, dtype=torch.long), persistent=False)
 
@@ -58,7 +72,17 @@ class OneHot(nn.Module):
         categories = x.index_select(-1, of)
         hot = torch.where(torch.isnan(categories), categories, (categories == codes).to(x.dtype))
         inputs = [x.index_select(-1, plain), _log1p(x.index_select(-1, counts)), hot]
+        if len(self.embeddings):
+            of_embedded = x.index_select(-1, self.get_buffer("embedded"))[..., None].unbind(-2)
+            for embedding, code in zip(self.embeddings, of_embedded, strict=True):
+                vector = embedding(torch.nan_to_num(code[..., 0]).long())
+                inputs.append(torch.where(torch.isnan(code), code, vector))
         return self.net(torch.cat(inputs, -1), *condition)
+
+
+def embedding_size(categories: int) -> int:
+    """The length of the vectors that stand for so many categories: the square root of their number, at most 32."""
+    return min(32, math.ceil(math.sqrt(categories)))
 
 
 _KINDS = ("real", "binary", "counts", "categorical")

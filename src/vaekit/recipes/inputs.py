@@ -11,7 +11,7 @@ from vaekit.data.observation import Counts, MixedTable, Observation, Standardise
 from vaekit.heads import Head
 from vaekit.heads.censored import CensoredHead
 from vaekit.heads.mixed import Masked, factor_density
-from vaekit.networks.tables import Log1p, OneHot, WithMask
+from vaekit.networks.tables import MOST_ONE_HOT, Log1p, OneHot, WithMask
 
 from .composition import DataSpec
 
@@ -19,6 +19,11 @@ from .composition import DataSpec
 def is_mixed(spec: DataSpec) -> bool:
     """Whether the data are a table with columns that are not real, which needs `MixedTable` and `MixedHead`."""
     return spec.kind == "vector" and any(column.kind != "real" for column in spec.columns)
+
+
+def most_one_hot(spec: DataSpec) -> int | None:
+    """The number of categories above which those of a column are embedded; None for runs of earlier rules."""
+    return MOST_ONE_HOT if spec.rules > 2 else None
 
 
 class Adapted(NamedTuple):
@@ -54,11 +59,11 @@ def adapt_inputs(spec: DataSpec, observation: Observation, head: Head) -> Adapte
         observation, head, event, wrap = adapt_inputs(spec, Standardised(spec.shape), Gaussian(spec.shape))
         posterior = Conditional(wrap(networks.MLP(event, 2 * latent)), Gaussian((latent,)))
 
-    The encoder gets counts as log(1 + x) and categories one-hot. With missing values, the observation learns how often
-    each element is observed, the head becomes `Masked`, and the encoder gets zeros in their place (the means of
-    standardised data) and the mask. Elements that are constant in the training data are fixed; see `hold`. Values that
-    stand for an interval of x get its probability; see `CensoredHead`. If none of this applies, the arguments are
-    returned unchanged, `event` is the data's shape and `wrap` is the identity.
+    The encoder gets counts as log(1 + x) and categories one-hot, or embedded if there are many. With missing values,
+    the observation learns how often each element is observed, the head becomes `Masked`, and the encoder gets zeros in
+    their place (the means of standardised data) and the mask. Elements that are constant in the training data are
+    fixed; see `hold`. Values that stand for an interval of x get its probability; see `CensoredHead`. If none of this
+    applies, the arguments are returned unchanged, `event` is the data's shape and `wrap` is the identity.
 
     Raises:
         ChoiceError: the data have missing values and the head does not factorise.
@@ -66,9 +71,9 @@ def adapt_inputs(spec: DataSpec, observation: Observation, head: Head) -> Adapte
     event, which = tuple(spec.shape), None
     layers: list[Callable[[nn.Module], nn.Module]] = []
     if isinstance(observation, MixedTable):
-        columns = observation.columns
-        layers.append(lambda net: OneHot(net, columns))
-        plan = OneHot(nn.Identity(), columns)
+        columns, most = observation.columns, most_one_hot(spec)
+        layers.append(lambda net: OneHot(net, columns, most))
+        plan = OneHot(nn.Identity(), columns, most)
         event, which = (plan.width,), plan.firsts
     elif isinstance(observation, Counts):
         layers.append(Log1p)

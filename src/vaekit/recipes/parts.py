@@ -14,7 +14,7 @@ from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Chosen
 
 from .composition import Composition, DataSpec
-from .inputs import Adapted, adapt_inputs, is_mixed
+from .inputs import Adapted, adapt_inputs, is_mixed, most_one_hot
 from .signature import Pick
 
 Activation = Annotated[Chosen, Pick(networks.ACTIVATIONS, "nonlinearity of the dense layers", "gated", knobs=False)]
@@ -62,6 +62,7 @@ def make_head(spec: DataSpec, likelihood: Chosen) -> Head:
         event=spec.shape,
         levels=int(spec.scale[1]) + 1 if spec.integer else 256,
         columns=spec.columns,
+        most=most_one_hot(spec),
         **heads.count_range(scaled=spec.rules > 1),
     )
 

@@ -15,8 +15,10 @@ from . import dates
 from .cells import Decimal, are_dates, is_missing, is_number
 from .coding import alphabet, code
 
-MOST_CATEGORIES, ROWS_PER_CATEGORY = 256, 3
+MOST_CATEGORIES, ROWS_PER_CATEGORY = 10_000, 3
 """Text is categorical with at most so many distinct values that occur so often on average; else names or prose."""
+MANY_CATEGORIES, RARE = 256, 5
+"""Columns with more categories get a note, which counts the rarer ones."""
 COUNT_COLUMNS, COUNT_ZEROS = 20, 0.3
 """A table with at least so many columns, all of whole numbers of which at least this fraction is 0, holds counts."""
 STRAY, MIXED_NUMBERS = 0.2, 10
@@ -337,6 +339,14 @@ def on_columns(schema: Sequence[Column], coded: Sequence[Array]) -> Iterator[str
             for kind, columns in names.items()
         }
         yield "columns: " + "; ".join(f"{kind} {listed(shown, 8)}" for kind, shown in shown_names.items() if shown)
+    for column, values in zip(schema, coded, strict=True):
+        if column.kind == "categorical" and len(column.categories) > MANY_CATEGORIES:
+            counts = np.bincount(values[~np.isnan(values)].astype(int), minlength=len(column.categories))
+            yield (
+                f"column {column.name!r} has {len(column.categories):,} categories, of which {(counts < RARE).sum():,} "
+                f"occur less than {RARE} times: merge rare ones if their differences are not needed, or drop it "
+                f"({_drop(column.name)})"
+            )
     known = [(c, values[~np.isnan(values)]) for c, values in zip(schema, coded, strict=True)]
     if constant := [(c, values[0]) for c, values in known if len(values) and (values == values[0]).all()]:
         shown = [f"{c.name} ({c.categories[int(v)] if c.categories else f'{v:g}'})" for c, v in constant]
