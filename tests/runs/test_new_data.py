@@ -552,6 +552,41 @@ def test_sparse_rows_are_those_of_the_dense_array(folder):
     np.testing.assert_array_equal(run.reconstruct(folder / "counts.npz"), run.reconstruct(x[:5]))
 
 
+def test_cells_come_back_with_their_names_and_codes(folder):
+    h5py = pytest.importorskip("h5py")
+    from cell_helpers import AnnData, installed
+
+    counts = np.random.default_rng(2).poisson(1.0, (24, 5)).astype(np.float32)
+    with installed():
+        run = vk.fit(vk.from_arrays(AnnData(counts)), "vae", out=folder / "cells", **TINY | {"steps": 3})
+        new = run.read(AnnData(counts[:3]))
+        z = run.encode(new)
+        np.testing.assert_array_equal(z, run.encode(AnnData(counts[:3])))
+    np.testing.assert_array_equal(z, run.encode(counts[:3]))
+    assert {name: list(column) for name, column in new.carried.items()} == {
+        "cell": ["c0", "c1", "c2"],
+        "batch": [*"aba"],
+    }
+    new.write(folder / "codes.h5ad", {"z": z})
+    with h5py.File(folder / "codes.h5ad") as file:
+        assert file["obs/_index"].asstr()[:].tolist() == ["c0", "c1", "c2"]
+        assert file["obs/batch"].asstr()[:].tolist() == [*"aba"]
+        np.testing.assert_array_equal(file["obsm/X_vae"], z)
+
+
+def test_a_parquet_file_gives_its_types_back(people, folder):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = read(folder / "people.csv")[:2]
+    columns = {name: [float(row[name]) for row in table] for name in ("age", "gain", "x")}
+    columns |= {"kind": [row["kind"] for row in table], "id": ["7", "08"], "day": pa.array([1, None], pa.date32())}
+    parquet.write_table(pa.table({**columns, "n": [2**60, 1]}), folder / "typed.parquet")
+    assert main(["score", str(people), str(folder / "typed.parquet"), "--out", str(folder / "t.parquet")]) == 0
+    schema = parquet.read_schema(folder / "t.parquet")
+    assert schema.names == ["index", "id", "day", "n", "log_px"]
+    assert [str(schema.field(name).type) for name in ("id", "day", "n")] == ["string", "date32[day]", "int64"]
+
+
 def test_columns_are_found_by_name_or_refused_by_name(people, folder, capsys):
     """In files, in frames, and in .npz files that name them."""
     run = vk.open(people)

@@ -127,7 +127,7 @@ def note_differing(run: Run, new: NewData) -> None:
 def _split_of(run: Run, source: str, split: str, table: str | None) -> NewData:
     """A split of other data."""
     from vaekit.data.condition import named
-    from vaekit.runs.new_data import NewData, of_split, options_of
+    from vaekit.runs.new_data import NewData, carried_of, of_split, options_of
 
     from .fit import load
 
@@ -146,9 +146,7 @@ def _split_of(run: Run, source: str, split: str, table: str | None) -> NewData:
     label = part.label
     if label is not None and data.label_names is not None:
         label = named(label, data.label_names)
-    carried = {} if part.names is None else {"file": list(part.names)}
-    carried |= part.columns if label is None else {"label": label} | part.columns
-    return NewData(part[:], len(part), label, None, part.columns, carried, source)
+    return NewData(part[:], len(part), label, None, part.columns, carried_of(part, label, run.spec.kind), source)
 
 
 def condition(run: Run, given: str | None) -> np.ndarray | None:

@@ -149,17 +149,19 @@ def _write_h5ad(path: Path, results: Results, n: int, carried: Columns, source: 
 
 
 def _new_file(file: Any, n: int, columns: Mapping[str, Array]) -> None:
-    """An AnnData file without variables, whose .obs has these columns."""
+    """An AnnData file without variables, whose .obs has these columns; `cell` has the names of the cells."""
     import h5py
 
     file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
     for name in ("obsm", "varm", "obsp", "varp", "layers", "uns"):
         file.create_group(name).attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
-    for name, rows, held in (("obs", n, columns), ("var", 0, {})):
+    names = columns.get("cell", np.arange(n).astype(np.str_))
+    columns = {name: values for name, values in columns.items() if name != "cell"}
+    for name, index, held in (("obs", names, columns), ("var", np.array([], np.str_), {})):
         frame = file.create_group(name)
         frame.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": "_index"})
         frame.attrs.create("column-order", [*held], shape=(len(held),), dtype=h5py.string_dtype())
-        _dataset(frame, "_index", np.arange(rows).astype(np.str_))
+        _dataset(frame, "_index", index.astype(np.str_))
         for column, values in held.items():
             _dataset(frame, column, values)
 

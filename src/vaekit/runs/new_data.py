@@ -5,25 +5,26 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from vaekit.data.arrays import in_order
+from vaekit.data.arrays import Source, in_order
 from vaekit.data.beside import Columns
 from vaekit.data.condition import Labels
-from vaekit.data.core import Column, Data, Progress, layout, listed
+from vaekit.data.core import Column, Data, Progress, Split, layout, listed
 from vaekit.data.loading import read_rows
 from vaekit.data.named import SETS
 from vaekit.data.readers import frames, images, memory
+from vaekit.data.readers.anndata import is_anndata
 from vaekit.data.readers.cells import is_missing
 from vaekit.data.readers.folders import SUFFIXES as PICTURES
 from vaekit.data.readers.infer import chosen_types
 from vaekit.data.readers.registry import reader_of
 from vaekit.data.readers.table import frame as read_frame
-from vaekit.data.readers.table import is_table
+from vaekit.data.readers.table import is_parquet, is_table
 from vaekit.data.results import Results, as_columns, write_results
 from vaekit.data.writing import texts
 from vaekit.errors import ChoiceError, DataError
@@ -125,8 +126,8 @@ def is_source(name: str) -> bool:
 def of_split(data: Data, split: str) -> NewData:
     """The rows of a split of a model's own data, which keep its fixed binarisation."""
     part = getattr(data, split)
-    carried: Columns = {} if part.names is None else {"file": list(part.names)}
-    return NewData(split, len(part), part.label, None, part.columns, carried, data.name)
+    names = replace(part, columns={})  # the run's own columns are with its data
+    return NewData(split, len(part), part.label, None, part.columns, carried_of(names, None, data.kind), data.name)
 
 
 def read_new(
@@ -158,6 +159,8 @@ def read_new(
         raise ChoiceError("`table` describes a folder of images, but the data are in memory")
     if frames.is_frame(source):
         return _of_frame(model, source, unseen)
+    if is_anndata(source):
+        return _of_cells(model, source)
     read = memory.source(source, name="the rows")
     carried: Columns = {} if read.label is None else {"label": read.label}
     shape = read.x.shape
@@ -204,6 +207,17 @@ def _of_frame(model: Reader, frame: Any, unseen: bool) -> NewData:
     )
 
 
+def _of_cells(model: Reader, cells: Any) -> NewData:
+    """The cells of an AnnData object."""
+    stored = {name: model.read_options[name] for name in ("layer", "label") if name in model.read_options}
+    read = read_rows(cells, **stored)
+    for note in read.notes:
+        say(f"note: the AnnData: {note}")
+    read = in_order(read, [column.name for column in model.columns], "the AnnData")
+    carried = carried_of(read, read.label, model.spec.kind)
+    return NewData(read.x, len(read.x), read.label, None, read.columns, carried, "the AnnData")
+
+
 def _unseen(model: Reader, x: np.ndarray, cells: Mapping[str, Sequence[str]]) -> dict[tuple[int, int], str]:
     """The texts in cells of these columns that are neither missing nor a category, by row and column."""
     places = {column.name: j for j, column in enumerate(model.columns)}
@@ -234,7 +248,7 @@ def _of_path(model: Reader, source: str, table: str | None, unseen: bool, progre
             x = np.broadcast_to(x[..., None], (*x.shape, 3))  # grey images, for a run on colour images
         label = label if label is not None else _folder_class(model, path, read.names)
     if is_table(path):
-        carried: Columns = dict(texts(path, read.feature_names or (), **dialect_of(model))[0])
+        carried = _beside(model, path, read.feature_names or ())
         coded = {column.name for column in model.columns if column.categories and unseen}
         numbers = [name for name in read.feature_names or () if name not in coded]
         cells = texts(path, [*numbers, *carried], **dialect_of(model))[0] if coded else {}
@@ -242,10 +256,21 @@ def _of_path(model: Reader, source: str, table: str | None, unseen: bool, progre
     shape = x.shape[:1] if x.shape[1:] == (1,) else x.shape  # a reader returns a vector as rows of one number
     if is_one(model, shape):
         return NewData(x.reshape(1, *shape), 1, name=source)
-    carried = {} if read.names is None else {"file": list(read.names)}
-    carried |= read.columns if label is None or "label" in read.columns else {"label": label, **read.columns}
     file = path if path.suffix.lower() == ".h5ad" else None
-    return NewData(x, len(x), label, None, read.columns, carried, source, file)
+    return NewData(x, len(x), label, None, read.columns, carried_of(read, label, spec.kind), source, file)
+
+
+def _beside(model: Reader, path: Path, modelled: Sequence[str]) -> Columns:
+    """The columns of a table in a file that are not modelled, with their own types if the file has types."""
+    if is_parquet(path):
+        return {name: cells for name, cells in frames.columns_of(frames.parquet(path)) if name not in modelled}
+    return dict(texts(path, modelled, **dialect_of(model))[0])
+
+
+def carried_of(rows: Source | Split, label: np.ndarray | None, kind: str) -> Columns:
+    """The names of rows (`file` of images, `cell` of others), their label and all further values."""
+    names: Columns = {} if rows.names is None else {"file" if kind == "image" else "cell": list(rows.names)}
+    return names | ({} if label is None or "label" in rows.columns else {"label": label}) | rows.columns
 
 
 def dialect_of(model: Reader) -> dict[str, Any]:
