@@ -22,6 +22,7 @@ from vaekit.densities import draw
 from vaekit.errors import ChoiceError
 from vaekit.heads.posteriors import FullNormal
 from vaekit.models.hierarchy import Chain, TopDown
+from vaekit.models.library import SizedVAE
 from vaekit.models.vae import VAE, Model, Trace
 from vaekit.noise import Noise
 from vaekit.runs.trained import TrainedModel
@@ -186,8 +187,8 @@ class Encode(nn.Module):
             spread = _spread(_posterior(self.model, x, c))
             if spread is None:
                 return (self.model.encode(x, c),)
-            means, spreads = [self.model.encode(x)] if c is None else [self.model.encode(x, c)], [spread]
-            return means[0], torch.cat([*spreads, *(torch.zeros_like(g) for g in condition)], -1)
+            code = self.model.encode(x) if c is None else self.model.encode(x, c)
+            return code, torch.cat([spread, torch.zeros_like(code[:, spread.shape[1] :])], -1)
         spread_of_condition = [torch.zeros_like(g) for g in condition]
         return torch.cat([*means, *condition], -1), torch.cat([*spreads, *spread_of_condition], -1)
 
@@ -212,11 +213,13 @@ class Weights(nn.Module):
         units = (self.observation.log_units_of(x) if self.observation.uneven else fixed).flatten(1).sum(1)
         log_pz = torch.stack([h.log_p.expand(x.shape[0]) for h in trace.latents]).sum(0)
         log_qz = torch.stack([h.log_q.expand(x.shape[0]) for h in trace.latents]).sum(0)
-        return _code(self.model, trace, c), trace.px.log_prob(x) + units, log_pz, log_qz
+        return _code(self.model, trace, x, c), trace.px.log_prob(x) + units, log_pz, log_qz
 
 
-def _code(model: Model, trace: Trace, c: Tensor | None) -> Tensor:
+def _code(model: Model, trace: Trace, x: Tensor, c: Tensor | None) -> Tensor:
     """The code of one pass: all layers, concatenated; of a chain only the lowest layer, which alone is decoded."""
+    if isinstance(model, SizedVAE):
+        return torch.cat([model.with_total(trace.latents[0].z, x), *(() if c is None else (c,))], -1)
     latents = trace.latents[-1:] if isinstance(model, Chain) else trace.latents
     return torch.cat([*(h.z.flatten(1) for h in latents), *(() if c is None else (c,))], -1)
 

@@ -71,8 +71,13 @@ class Head(nn.Module, ABC):
 
     @property
     def features(self) -> int:
-        """The number of raw parameters that the network must output."""
+        """The number of raw parameters."""
         return self.params * math.prod(self.event)
+
+    @property
+    def outputs(self) -> int:
+        """The number of raw parameters that the network must output; the others are known."""
+        return self.features
 
     def parts(self, raw: Tensor) -> Tensor:
         """(..., features) -> (..., params, *event), at least in float32."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,28 @@ from torch import distributions as D
 from torch.distributions import constraints
 
 from vaekit.densities import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from vaekit.densities.special import at_least_single
+from vaekit.utils.arguments import Knob
 
 from .base import LOG_SCALE_FLOOR, Head, moments, raw_of_within, within
 from .register import likelihood
+
+Library = Annotated[
+    Literal["none", "observed", "latent"],
+    Knob(
+        "total count of a row: a plain sum; observed, the decoder gives shares of the row's known total; or latent, "
+        "shares of a total that has a posterior"
+    ),
+]
 
 
 def count_range(scaled: bool = True) -> dict[str, Any]:
     """Arguments of a count head in a recipe; `scaled=False` gives those of old runs, with log means of at most 16."""
     return {"scaled": True} if scaled else {"highest": 16.0}
+
+
+LOWEST_OF_SHARES = -30.0
+"""The smallest log mean that is a share of a total; shares need no soft bound, because they sum to 1."""
 
 
 class Counts(Head):
@@ -29,30 +43,49 @@ class Counts(Head):
         scaled: the log mean is centre + spread * raw; `start_numbers` measures both, and they are stored with the
             weights. Without it an optimiser's steps are too long for large counts that vary little: the relative
             deviation of a Poisson count of 1e7 is only 3e-4.
+        library: "none", or how the total of a row is known: the raw numbers then give shares of it (softmax), and one
+            more raw number is the log of the total, which the network does not output.
     """
 
     support = constraints.nonnegative_integer
     discrete = True
     LOWEST = -12.0
 
-    def __init__(self, event: tuple[int, ...], highest: float = 30.0, scaled: bool = False):
+    def __init__(self, event: tuple[int, ...], highest: float = 30.0, scaled: bool = False, library: Library = "none"):
         super().__init__(event)
         if not self.LOWEST < highest <= 40:
             raise ValueError(f"highest must be above {self.LOWEST:g} and at most 40, got {highest}")
-        self.highest, self.scaled = highest, scaled
+        self.highest, self.scaled, self.library = highest, scaled, library
         if scaled:
             self.register_buffer("centre", torch.zeros(self.event))
             self.register_buffer("spread", torch.ones(self.event))
 
-    def log_mean(self, raw: Tensor) -> Tensor:
-        """The softly bounded log mean that the raw numbers give."""
+    @property
+    def features(self) -> int:
+        return self.outputs + (self.library != "none")
+
+    @property
+    def outputs(self) -> int:
+        return self.params * math.prod(self.event)
+
+    def means_and_others(self, raw: Tensor) -> tuple[Tensor, ...]:
+        """The softly bounded log means that the raw numbers give, and the raw numbers of the other parameters."""
+        total: Tensor | None = None
+        if self.library != "none":
+            total, raw = at_least_single(raw[..., -1:]), raw[..., :-1]
+        means, *others = self.split(raw)
         if self.scaled:
-            raw = self.get_buffer("centre") + self.get_buffer("spread") * raw
-        return within(raw, self.LOWEST, self.highest)
+            means = self.get_buffer("centre") + self.get_buffer("spread") * means
+        if total is not None:
+            shares = torch.log_softmax(means.flatten(-len(self.event)), -1)
+            means = (shares + total).clamp(LOWEST_OF_SHARES, self.highest).reshape(means.shape)
+            return means, *others
+        return within(means, self.LOWEST, self.highest), *others
 
     def raw_mean(self, mean: Tensor) -> Tensor:
         """The raw numbers that give a mean; means below 0.001 are raised to it."""
-        raw = raw_of_within(torch.log(mean.flatten().clamp_min(1e-3)), self.LOWEST, self.highest)
+        raw = torch.log(mean.flatten().clamp_min(1e-3))
+        raw = raw if self.library != "none" else raw_of_within(raw, self.LOWEST, self.highest)
         if self.scaled:
             return (raw - self.get_buffer("centre").flatten()) / self.get_buffer("spread").flatten()
         return raw
@@ -80,8 +113,8 @@ class PoissonHead(Counts):
         return self.raw_mean(mean)
 
     def forward(self, raw: Tensor) -> D.Distribution:
-        (mean,) = self.split(raw)
-        return self.independent(Poisson(self.log_mean(mean), validate_args=False))
+        (log_mean,) = self.means_and_others(raw)
+        return self.independent(Poisson(log_mean, validate_args=False))
 
 
 class OverdispersedCounts(Counts):
@@ -91,8 +124,8 @@ class OverdispersedCounts(Counts):
     mean, which these bounds allow for means up to e^(`highest` - 8). The arguments are those of `Counts`.
     """
 
-    def __init__(self, event: tuple[int, ...], highest: float = 30.0, scaled: bool = False):
-        super().__init__(event, highest, scaled)
+    def __init__(self, event: tuple[int, ...], highest: float = 30.0, scaled: bool = False, library: Library = "none"):
+        super().__init__(event, highest, scaled, library)
         self.raw_dispersion = nn.Parameter(torch.zeros(self.event))
 
     def log_dispersion(self, like: Tensor) -> Tensor:
@@ -126,8 +159,8 @@ class NegativeBinomialHead(OverdispersedCounts):
         return self.raw_mean(mean)
 
     def forward(self, raw: Tensor) -> D.Distribution:
-        (mean,) = self.split(raw)
-        return self.independent(NegativeBinomial(self.log_mean(mean), self.log_dispersion(mean), validate_args=False))
+        (log_mean,) = self.means_and_others(raw)
+        return self.independent(NegativeBinomial(log_mean, self.log_dispersion(log_mean), validate_args=False))
 
 
 @likelihood("zero-inflated", "Lopez et al. 2018, doi:10.1038/s41592-018-0229-2", observation="counts")
@@ -148,6 +181,6 @@ class ZeroInflatedNegativeBinomialHead(OverdispersedCounts):
         return torch.cat([self.raw_mean(counts), torch.full_like(counts.flatten(), self.START)])
 
     def forward(self, raw: Tensor) -> D.Distribution:
-        mean, dropout = self.split(raw)
-        log_mean, log_r = self.log_mean(mean), self.log_dispersion(mean)
+        log_mean, dropout = self.means_and_others(raw)
+        log_r = self.log_dispersion(log_mean)
         return self.independent(ZeroInflatedNegativeBinomial(log_mean, log_r, dropout, validate_args=False))

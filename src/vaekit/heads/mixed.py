@@ -209,6 +209,10 @@ class Masked(Head):
     def features(self) -> int:
         return self.head.features
 
+    @property
+    def outputs(self) -> int:
+        return self.head.outputs
+
     def bias_of(self, x: Tensor) -> Tensor | None:
         return self.head.bias_of(x)
 

@@ -69,7 +69,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def decoder(self, latent: int, head: Head, condition: int) -> nn.Module:
-        """A network from z (..., latent), or z and c, to the head's raw parameters (..., head.features)."""
+        """A network from z (..., latent), or z and c, to the head's raw parameters (..., head.outputs)."""
 
 
 @network("dense", "Kingma and Welling 2013, arXiv:1312.6114")
@@ -90,7 +90,7 @@ class Dense(Architecture):
         return Joined(joined, (len(event), 1))
 
     def decoder(self, latent: int, head: Head, condition: int) -> nn.Module:
-        net = networks.MLP((latent + condition,), head.features, self.hidden[::-1], self.activation)
+        net = networks.MLP((latent + condition,), head.outputs, self.hidden[::-1], self.activation)
         return Joined(net, (1, 1)) if condition else net
 
 
@@ -130,7 +130,7 @@ class Convolutional(Architecture):
 
     def decoder(self, latent: int, head: Head, condition: int) -> nn.Module:
         channels, *size = self.shape
-        event = (head.features // math.prod(size), *size)
+        event = (head.outputs // math.prod(size), *size)
         direct = channels if self.direct else 0
         net = networks.ConvDecoder(latent + condition, event, 1, self.channels, self.blocks, direct)
         return Joined(net, (1, 1)) if condition else net

@@ -18,6 +18,7 @@ from vaekit.data.observation import Observation
 from vaekit.errors import ChoiceError
 from vaekit.heads import Conditional
 from vaekit.heads.posteriors import POSTERIORS
+from vaekit.models.library import FromTotal, SizedVAE, WithTotal, library_of
 from vaekit.models.priors import PRIORS
 from vaekit.models.vae import VAE, Model
 from vaekit.objectives import OBJECTIVES
@@ -101,16 +102,20 @@ def compose(
     """
     architecture = network.make(spec=spec, hidden=hidden, activation=activation.name)
     latent = latent if latent is not None else architecture.latent
-    x_observation, head, event, wrap = observe(spec, likelihood, observation)
+    x_observation, head, event, wrap = observe(spec, likelihood, observation, sized=True)
     wanted = choose_condition(spec, condition)
     size = wanted.size if wanted else 0
-    q_head = posterior.make(event=(latent,))
+    library = check_library(library_of(head), prior, posterior)
+    latents = latent + (library == "latent")
+    q_head = posterior.make(event=(latents,))
     check_prior(spec, prior, posterior, wanted, q_head.no_density)
-    q = Conditional(wrap(architecture.encoder(event, q_head.features, latent, size)), q_head)
-    px = Conditional(architecture.decoder(latent, head, size), head)
+    encoder = wrap(architecture.encoder(event, q_head.features, latents, size))
+    q = Conditional(FromTotal(encoder, latents) if library == "latent" else encoder, q_head)
+    decoder = architecture.decoder(latent, head, size)
+    px = Conditional(decoder if library == "none" else WithTotal(decoder), head)
     low, high = x_observation.x_range or (None, None)
     p_z = prior.make(
-        event=(latent,),
+        event=(latents,),
         posterior=q,
         likelihood=px,
         shape=spec.shape,
@@ -119,11 +124,28 @@ def compose(
         width=architecture.width,
         activation=activation.name,
     )
-    model = p_z if isinstance(p_z, Model) else VAE(p_z, q, px, size)
-    loss = objective.make(n=spec.n, latent=latent)
+    kind = SizedVAE if library == "observed" else VAE
+    model = p_z if isinstance(p_z, Model) else kind(p_z, q, px, size)
+    loss = objective.make(n=spec.n, latent=latents)
     if (corrupting := make_corruption(spec, corruption, x_observation)) is not None:
         loss.corruption = corrupting
     return Composition(model, loss, x_observation, architecture.defaults, partial(start, wrap=wrap), wanted)
+
+
+def check_library(library: str, prior: Chosen, posterior: Chosen) -> str:
+    """`library`, after a check that prior and posterior support it.
+
+    Raises:
+        ChoiceError: they do not.
+    """
+    if library == "latent" and posterior.name != "gaussian":
+        raise ChoiceError(
+            f"`library='latent'` needs a Gaussian posterior, not {posterior.name}: write `library='observed'`, or "
+            "leave `posterior` out"
+        )
+    if library != "none" and prior.name == "hierarchical":
+        raise ChoiceError(f"`library={library!r}` does not support the prior hierarchical: leave `prior` out")
+    return library
 
 
 def check_prior(

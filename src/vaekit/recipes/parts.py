@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vaekit import heads, networks
 from vaekit.errors import ChoiceError
 from vaekit.heads import LIKELIHOODS, Conditional, Head
+from vaekit.models.library import library_of
 from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Chosen
 
@@ -83,12 +84,23 @@ Likelihood = Annotated[
 ]
 
 
-def observe(spec: DataSpec, likelihood: Chosen, observation: Chosen) -> Adapted:
+def observe(spec: DataSpec, likelihood: Chosen, observation: Chosen, sized: bool = False) -> Adapted:
     """An observation, the likelihood's head and the encoder's input, adapted to the data.
 
     As `adapt_inputs`, with levels rescaled to [-1, 1] for the encoder.
+
+    Arguments:
+        sized: whether the recipe's models support a total count (`library`).
+
+    Raises:
+        ChoiceError: the likelihood has a total count, but the models do not support it; or as for `adapt_inputs`.
     """
-    adapted = adapt_inputs(spec, observation.make(spec=spec), make_head(spec, likelihood))
+    head = make_head(spec, likelihood)
+    if (library := library_of(head)) != "none" and not sized:
+        raise ChoiceError(
+            f"`library={library!r}` is an option of the recipe vae and its settings: write `recipe='vae'`"
+        )
+    adapted = adapt_inputs(spec, observation.make(spec=spec), head)
     reach = adapted.observation.network_range
     if reach is None:
         return adapted
