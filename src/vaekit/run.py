@@ -234,11 +234,17 @@ class Run(SavedRun):
         """
         return impute_rows(self, data, labels=labels, samples=samples, seed=seed)
 
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write the one-page report and return its path."""
-        from vaekit.report import write_report
+    def report(self, path: str | Path | None = None, *, data: DataLike = None, labels: Labels | None = None) -> Path:
+        """Write the one-page report, or one about new `data` beside held-out data, and return its path.
 
-        return write_report([self], path)
+        Arguments:
+            path: of the page; by default report.html in the run, or report-NAME.html for new data.
+            data: new data: a path, a frame, an array, or the result of `read`.
+            labels: of the new data, for a conditional run, as for `encode`.
+        """
+        from vaekit.report import write_new, write_report
+
+        return write_report([self], path) if data is None else write_new(self, self.read(data, labels=labels), path)
 
     def compare_synthetic(
         self,

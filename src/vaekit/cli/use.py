@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -30,6 +31,7 @@ from .parameters import (
     Device,
     DrawX,
     DrawZ,
+    First,
     Flag,
     Labels,
     N,
@@ -41,8 +43,6 @@ from .parameters import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vaekit.run import Run
 
 GRID = (".png", ".npz")
@@ -303,14 +303,19 @@ def report(
     runs: Annotated[tuple[str, ...], Parameter(name="RUN")],
     /,
     *,
+    n: First = None,
+    samples: int = 100,
+    label: Labels = None,
+    table: Described = None,
     synthetic: str | None = None,
     target: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None,
     seed: Seed = 0,
     out: str | None = None,
     data: OwnData = None,
 ) -> None:
-    """Write an HTML page about a run, or a page that compares several runs.
+    """Write an HTML page about a run, about new data for a run (`vaekit report RUN NEW`), or about several runs.
 
+    The page about new data shows their metrics, reconstructions, scores and codes beside those of held-out data.
     With --synthetic, the page compares synthetic rows of a table with the run's real rows: fidelity of columns and
     pairs, training on synthetic and testing on real rows, detectability and privacy, each beside the same measure of
     real rows. All numbers are also written to a .json file beside it.
@@ -318,7 +323,11 @@ def report(
     Parameters
     ----------
     runs
-        The run directories.
+        The run directories; or one run directory, then the name or path of new data.
+    n
+        With new data, use only their first N rows.
+    samples
+        With new data, K: number of draws of z per row.
     synthetic
         File with synthetic rows, from `vaekit sample RUN --noise --out new.csv` or any other program; or `sample`, for
         rows drawn from the run.
@@ -326,25 +335,52 @@ def report(
         With --synthetic, the columns to predict in training on synthetic and testing on real rows; by default the last
         column of categories, or else the last column.
     out
-        Path of the page; by default report.html in the run, or synthetic.html with --synthetic.
+        Path of the page; by default report.html in the run, report-NAME.html for new data, or synthetic.html with
+        --synthetic.
     """
     if not runs:
-        raise ChoiceError("report needs a run directory: vaekit report RUN [RUN ...]")
+        raise ChoiceError("report needs a run directory: vaekit report RUN [RUN ...], or vaekit report RUN NEW")
     path = None if out is None else check_file(out, (".html",))
+    at_least(1, n=n, samples=samples)
+    source = runs[-1] if len(runs) > 1 and _is_data(runs[-1]) else None
+    runs = runs if source is None else runs[:-1]
     for run in runs:
         find_run(run)
     if synthetic is None and target is not None:
         raise ChoiceError("--target applies to synthetic rows: add --synthetic FILE")
     if synthetic is not None and len(runs) > 1:
         raise ChoiceError(f"--synthetic compares rows with one run, got {len(runs)}: write a page for each")
+    if source is not None and (len(runs) > 1 or synthetic is not None):
+        raise ChoiceError("a page about new data is of one run, without --synthetic: vaekit report RUN NEW")
+    if source is None and (n, label, table) != (None, None, None):
+        raise ChoiceError("-n, --label and --table apply to new data: vaekit report RUN NEW")
     if path is not None:
         make_folder(path)
+    if source is not None:
+        from vaekit.report import write_new
+
+        from .sources import new_data
+
+        opened = _open(runs[0], data)
+        new = new_data(opened, source, label=label, table=table)
+        print(write_new(opened, new, path, n=n, samples=samples, seed=seed))
+        return
     if synthetic is not None:
         _compare_synthetic(runs[0], synthetic, target, seed, path, data)
         return
     from vaekit.report import write_report
 
     print(write_report([_open(run, data) for run in runs], path))
+
+
+def _is_data(given: str) -> bool:
+    """Whether an argument is new data rather than a run: a named data set, a file, or a folder without runs."""
+    from vaekit.data.named import SETS
+
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return not any(folder.joinpath("run.json").is_file() for folder in (path, *path.iterdir()))
+    return path.is_file() or given in SETS
 
 
 def _compare_synthetic(

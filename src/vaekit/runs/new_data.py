@@ -95,6 +95,16 @@ class NewData:
     def __len__(self) -> int:
         return self.n
 
+    def head(self, n: int) -> NewData:
+        """The first n rows of new data."""
+        if n >= self.n:
+            return self
+        first: dict[str, Any] = {name: column[:n] for name, column in self.columns.items()}
+        label = None if self.label is None else self.label[:n]
+        labels = self.labels[:n] if np.ndim(self.labels) and len(self.labels) == self.n else self.labels
+        carried = {name: column[:n] for name, column in self.carried.items()}
+        return replace(self, x=self.x[:n], n=n, label=label, labels=labels, columns=first, carried=carried)
+
     def table(self, results: Results) -> Columns:
         """Results of the first rows as columns by name: `index`, the carried columns, then the results."""
         return as_columns(results, _count(results), self.carried)
