@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Normal
+from torch.distributions import Independent, Normal
 
 import vaekit as vk
 from vaekit import heads
@@ -148,6 +148,17 @@ def test_the_jacobian_is_the_derivative_of_x(seen, raw):
         assert float(near.double().mean()) > 0.97  # a difference across a knot is neither slope
 
 
+@pytest.mark.parametrize(("loc", "scale"), [(0.0, 1.0), (1.3, 0.2), (-0.9, 0.6)])
+def test_the_mean_in_the_units_of_the_data_is_that_of_draws(seen, loc, scale):
+    base = standard(seen, loc, scale)
+    mean = seen.mean_in_units(Independent(base, 1))
+    x = loc + scale * torch.randn(40_000, len(NAMES), generator=torch.Generator().manual_seed(1))
+    drawn = seen.to_raw(x).double()
+    error = drawn.std(0) / math.sqrt(len(x))
+    error[WHOLE] += 0.05  # the mean of a gap between whole numbers, which draws round, may lie off the middle
+    assert ((mean - drawn.mean(0)).abs() < 4.5 * error + 1e-6).all()
+
+
 def test_masses_are_shares_of_rows_and_every_column_sums_to_one(seen, raw):
     rows = raw[:1].repeat(len(raw), 1)
     for j in (WHOLE, TENTHS, ZEROS):
@@ -273,6 +284,14 @@ def test_a_run_keeps_its_quantiles_and_samples_values_of_the_data(run):
     assert (rows[:, ZEROS] == 0).mean() > 0.3
     raw = table(5, seed=9).numpy()
     np.testing.assert_array_equal(opened.score(raw, samples=5), run.score(raw, samples=5))
+
+
+def test_decode_is_the_mean_of_draws(run):
+    z = run.sample_latents(3)
+    drawn = run.decode(np.repeat(z, 4000, 0), noise=True).reshape(3, 4000, -1)
+    error = drawn.std(1) / math.sqrt(4000)
+    error[:, WHOLE] += 0.05
+    assert (np.abs(run.decode(z) - drawn.mean(1)) < 5 * error + 1e-5).all()
 
 
 def test_the_score_is_that_of_the_intervals_and_the_jacobian_of_each_row(run):

@@ -67,6 +67,13 @@ class Mixed(Keyed):
         """The expected value of each column; for a categorical column, its most probable code."""
         return self._whole([d.mean for _, d in self.parts])
 
+    @property
+    def variance(self) -> Tensor:
+        """The variance of each column; 0 for a categorical one."""
+        return self._whole(
+            [torch.zeros_like(d.mean) if isinstance(d, Categories) else d.variance for _, d in self.parts]
+        )
+
     def average(self, weights: Tensor) -> Tensor:
         """`mean` (B, D) of the mixture of the K densities on the leading axis, with these weights (K, B)."""
         means = []

@@ -161,7 +161,7 @@ class Decode(nn.Module):
         self.model, self.observation = model, observation
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.observation.to_raw(self.model.decode(z).mean)
+        return self.observation.mean_in_units(self.model.decode(z))
 
 
 class Draw(Decode):

@@ -231,8 +231,9 @@ class TrainedModel:
                     f"codes of shape {tuple(z.shape[1:])} do not fit this model: give codes as `encode` returns them"
                 ) from error
             rows = torch.arange(a, a + len(z[a : a + block]), device=self.device)
-            x = draw(px, Noise.of(seed, rows, Key.DECODE)) if noise else px.mean
-            parts.append(self.composition.observation.to_raw(x.cpu()).numpy())
+            seen = self.composition.observation
+            x = seen.to_raw(draw(px, Noise.of(seed, rows, Key.DECODE)).cpu()) if noise else seen.mean_in_units(px).cpu()
+            parts.append(x.numpy())
         return np.concatenate(parts)
 
     def _codes(self, z: np.ndarray | Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributions import constraints
+from torch.distributions import Distribution, constraints
 
 from vaekit.noise import Noise
 
@@ -112,6 +112,14 @@ class Observation(nn.Module, ABC):
     @abstractmethod
     def to_raw(self, x: Tensor) -> Tensor:
         """x, or a mean of x, in the units of the data: float32, or float64 if the data need it."""
+
+    def mean_in_units(self, px: Distribution) -> Tensor:
+        """The mean of p(x|z) in the units of the data, (..., *event), on the device of the observation.
+
+        Elements without a mean, such as categories, have their most probable value.
+        """
+        buffer = next(self.buffers(), None)
+        return self.to_raw(px.mean if buffer is None else px.mean.to(buffer.device))
 
     def log_units(self, event: tuple[int, ...]) -> Tensor:
         """log |d x / d raw| of each element, float64 (*event) on the CPU; if it is `uneven`, the mean over training."""

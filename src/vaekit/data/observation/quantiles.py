@@ -237,6 +237,18 @@ class Quantiles(nn.Module):
         spaced = (step > 0) & (run > 0)
         return torch.where(spaced, first + torch.round((raw - first) / torch.where(step > 0, step, 1)) * step, raw)
 
+    def mean(self, loc: Tensor, scale: Tensor) -> Tensor:
+        """The mean of the raw numbers (..., D) of Gaussian x with these means and standard deviations (..., D).
+
+        Each piece of the curve contributes its derivative times the mean of the part of x that lies in it.
+        """
+        knots = self.x.clamp_max(1e4)  # padding: beyond any x
+        t = (knots - loc[..., None]) / scale[..., None]
+        above = scale[..., None] * (torch.exp(-t.square() / 2) / math.sqrt(2 * math.pi) - t * _tail_mass(t))
+        part = torch.cat([above[..., :-1] - above[..., 1:], above[..., -1:]], -1)
+        below = loc - knots[:, 0] - above[..., 0]
+        return self.raw[:, 0] + self.run[:, 0] * below + (self.run[:, 1:] * part).sum(-1)
+
     def log_units(self, x: Tensor) -> Tensor:
         """log |d x / d raw| of each element of x (..., D); in the interval of an atom, the log of 1 / `step`.
 
@@ -245,6 +257,11 @@ class Quantiles(nn.Module):
         run = _take(self.run, _above(x, self.x))
         wide = torch.where(run > 0, run, torch.where(self.step > 0, self.step, 1))
         return torch.where(self.mapped, -torch.log(wide), 0)
+
+
+def _tail_mass(t: Tensor) -> Tensor:
+    """P(Z > t) of a standard normal."""
+    return torch.erfc(t / math.sqrt(2)) / 2
 
 
 def _above(values: Tensor, knots: Tensor) -> Tensor:

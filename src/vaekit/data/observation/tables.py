@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Distribution, constraints
 
 from vaekit.data.core import Column, check_columns
 from vaekit.noise import Noise
@@ -91,6 +91,12 @@ class Standardised(Observation):
         x = x.to(self.mean.dtype)
         raw = x * self.std + self.mean
         return raw if self.quantiles is None else torch.where(self.quantiles.mapped, self.quantiles.back(x), raw)
+
+    def mean_in_units(self, px: Distribution) -> Tensor:
+        if self.quantiles is None:
+            return super().mean_in_units(px)
+        mean, std = px.mean.to(self.mean), px.variance.to(self.mean).sqrt()
+        return torch.where(self.quantiles.mapped, self.quantiles.mean(mean, std), self.to_raw(mean))
 
     def log_units(self, event: tuple[int, ...]) -> Tensor:
         units = -torch.log(self.unit.cpu().double())
