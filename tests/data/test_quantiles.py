@@ -225,11 +225,30 @@ def test_the_mass_of_an_interval_at_any_width_and_distance():
 
 
 @pytest.mark.parametrize(
-    ("values", "step"),
-    [([1, 2, 5], 1), ([0, 20, 60], 20), ([0.1, 0.4, 0.6], 0.1), ([0.5, 2.0, 3.5], 1.5), ([0, 0.123456, 1], 0)],
+    ("values", "step", "digits"),
+    [
+        ([1, 2, 5], 1, 0),
+        ([0, 20, 60], 20, 0),
+        ([0.1, 0.4, 0.6], 0.1, 1),
+        ([0.5, 2.0, 3.5], 1.5, 1),
+        ([0.05, 300.12, 4000.01], 0.01, 2),
+        ([0, 0.123456, 1], 0, 0),
+    ],
 )
-def test_the_spacing_of_values(values, step):
-    assert spacing(np.array(values, np.float32).astype(float)) == pytest.approx(step)
+def test_the_spacing_of_values(values, step, digits):
+    found = spacing(np.array(values, np.float32).astype(float))
+    assert found == (pytest.approx(step), digits)
+
+
+def test_amounts_with_cents_are_drawn_with_cents():
+    rng = np.random.default_rng(0)
+    cents = np.where(rng.random(900) < 0.5, 0, rng.exponential(1e4, 900).round())
+    raw = torch.from_numpy(cents / 100).float()[:, None]
+    seen = Standardised((1,), far=0.02)
+    seen.fit(lambda: [raw])
+    drawn = seen.to_raw(torch.randn(3000, 1, generator=torch.Generator().manual_seed(0)))
+    assert all(len(str(value).partition(".")[2]) <= 2 for value in drawn[:, 0].numpy())
+    assert float((drawn == 0).float().mean()) == pytest.approx(0.5, abs=0.05)
 
 
 def test_unseen_whole_numbers_have_a_probability_and_fractions_hardly_any(raw):

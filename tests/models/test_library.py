@@ -98,7 +98,10 @@ def test_opened_runs_are_equal(runs):
     for run in runs.values():
         again = vk.open(run.path)
         np.testing.assert_array_equal(again.encode(COUNTS[:5], labels="a"), run.encode(COUNTS[:5], labels="a"))
-        assert vk.open(run.path, data=run.data).fit_latents("gmm", components=1, refit=True).sample(3).shape[1] == run.encode("test").shape[1] - 2
+        assert (
+            vk.open(run.path, data=run.data).fit_latents("gmm", components=1, refit=True).sample(3).shape[1]
+            == run.encode("test").shape[1] - 2
+        )
 
 
 def test_what_does_not_support_a_total_says_so():

@@ -53,19 +53,20 @@ def distance_from_gaussian(values: Numbers) -> float:
     return float(np.maximum(np.abs(normal - below), np.abs(normal - to)).max())
 
 
-def spacing(distinct: Numbers) -> float:
-    """The largest step of which all differences of sorted distinct numbers are multiples; 0 if they have none.
+def spacing(distinct: Numbers) -> tuple[float, int]:
+    """The largest step of which all differences of sorted distinct numbers are multiples, and their decimal places.
 
-    Only whole multiples of 10^-4 and coarser steps are found.
+    (0, 0) if they have none. The numbers may have been rounded to float32.
     """
     for digits in range(DIGITS + 1):
         scaled = distinct * 10**digits
-        if np.abs(scaled).max() >= 2**53:
-            return 0.0
+        rounding = 0.0 if digits == 0 else 1e-3 + 2.0**-23 * np.abs(scaled)
+        if np.max(rounding) > 0.1 or np.abs(scaled).max() >= 2**53:
+            break
         whole = np.round(scaled)
-        if (np.abs(scaled - whole) <= (0 if digits == 0 else 1e-3)).all():
-            return int(np.gcd.reduce(np.diff(whole).astype(np.int64))) / 10**digits
-    return 0.0
+        if (np.abs(scaled - whole) <= rounding).all():
+            return int(np.gcd.reduce(np.diff(whole).astype(np.int64))) / 10**digits, digits
+    return 0.0, 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Curve:
     Attributes:
         raw, x: (M,) the knots, sorted; an atom is two knots with the same raw value.
         low, high: the derivatives dx / d raw below the first and above the last knot.
-        step: the spacing of the values if they are evenly spaced, else 0.
+        step, digits: the spacing of the values if they are evenly spaced, and their decimal places; else 0.
     """
 
     raw: Numbers
@@ -83,6 +84,7 @@ class Curve:
     low: float
     high: float
     step: float
+    digits: int
 
 
 def curve_of(values: Numbers, far: float = FAR) -> Curve | None:
@@ -99,7 +101,7 @@ def curve_of(values: Numbers, far: float = FAR) -> Curve | None:
         return None
     discrete = len(distinct) <= ATOMS and n >= REPEATS * len(distinct)
     atom = np.full(len(distinct), True) if discrete else counts >= max(FEWEST, HEAVY * n)
-    step = spacing(distinct)
+    step, digits = spacing(distinct)
     repeated = atom.any() or (step > 0 and n >= REPEATS * len(distinct))
     if far and not repeated and distance_from_gaussian(values) <= far + NOISE / math.sqrt(n):
         return None
@@ -116,7 +118,7 @@ def curve_of(values: Numbers, far: float = FAR) -> Curve | None:
     mass = np.maximum(mass, LEAST_MASS)
     x = torch.special.ndtri(torch.from_numpy(np.cumsum(mass / mass.sum())[:-1])).numpy()
     low, high = (_tail(raw[::way] * way, x[::way] * way, float(values.std())) for way in (-1, 1))
-    return Curve(raw, x, low, high, step)
+    return Curve(raw, x, low, high, step, digits)
 
 
 def _knots(values: Numbers) -> Numbers:
@@ -162,6 +164,7 @@ class Quantiles(nn.Module):
         raw, x: (D, SIZE) the knots, padded with `PADDING`.
         run: (D, SIZE + 1) d raw / dx below the first knot, above each knot, and 0 within an atom.
         step: (D,) the spacing of the values; 0 without one.
+        places: (D,) 10 to the power of their number of decimal places.
         units: (D,) the mean of log |d x / d raw| over the training rows.
     """
 
@@ -169,6 +172,7 @@ class Quantiles(nn.Module):
     x: Tensor
     run: Tensor
     step: Tensor
+    places: Tensor
     units: Tensor
 
     def __init__(self, size: int, far: float = FAR, dtype: torch.dtype = torch.float32):
@@ -179,6 +183,7 @@ class Quantiles(nn.Module):
         self.register_buffer("x", padding.clone())
         self.register_buffer("run", torch.ones((size, SIZE + 1), dtype=dtype))
         self.register_buffer("step", torch.zeros(size, dtype=dtype))
+        self.register_buffer("places", torch.ones(size, dtype=dtype))
         self.register_buffer("units", torch.zeros(size, dtype=dtype))
 
     @property
@@ -190,7 +195,7 @@ class Quantiles(nn.Module):
     def sound(self) -> bool:
         """Whether the knots are sorted and the derivatives possible."""
         order = [(k[:, 1:] >= k[:, :-1]).all() for k in (self.raw, self.x)]
-        return bool(order[0] & order[1] & (self.run >= 0).all() & (self.step >= 0).all())
+        return bool(order[0] & order[1] & (self.run >= 0).all() & (self.step >= 0).all() & (self.places >= 1).all())
 
     def fit(self, blocks: Callable[[], Iterable[Tensor]], elements: list[int]) -> None:
         """Measure the curves of these elements on the training rows (n, D), which come in blocks."""
@@ -213,7 +218,7 @@ class Quantiles(nn.Module):
     def _put(self, i: int, curve: Curve) -> None:
         m = len(curve.raw)
         raw, x = torch.from_numpy(curve.raw).to(self.raw), torch.from_numpy(curve.x).to(self.x)
-        self.raw[i, :m], self.x[i, :m], self.step[i] = raw, x, curve.step
+        self.raw[i, :m], self.x[i, :m], self.step[i], self.places[i] = raw, x, curve.step, 10.0**curve.digits
         self.run[i, 0], self.run[i, m] = 1 / curve.low, 1 / curve.high
         rise = x.diff()
         self.run[i, 1:m] = torch.where(rise > 0, raw.diff() / torch.where(rise > 0, rise, 1), 0)
@@ -235,7 +240,8 @@ class Quantiles(nn.Module):
         raw = at + (x - _take(self.x, above - 1)) * run
         first, step = self.raw[:, 0], self.step
         spaced = (step > 0) & (run > 0)
-        return torch.where(spaced, first + torch.round((raw - first) / torch.where(step > 0, step, 1)) * step, raw)
+        steps = torch.round((raw - first) / torch.where(step > 0, step, 1))
+        return torch.where(spaced, torch.round((first + steps * step) * self.places) / self.places, raw)
 
     def mean(self, loc: Tensor, scale: Tensor) -> Tensor:
         """The mean of the raw numbers (..., D) of Gaussian x with these means and standard deviations (..., D).
