@@ -80,6 +80,7 @@ class Key(IntEnum):
     HELD_OUT = 52
     SECOND_STAGE = 53
     IMPUTE = 61
+    GIVEN = 62  # codes and x given some elements
     FILL_DRAWS = 70
     FILL = 71
     DETECT = 81  # the draws of z that all rows share
@@ -149,3 +150,25 @@ class Noise:
             limit = (raw.long() * step - (1 << 31)).to(torch.int32)
             return (bits < limit).float()
         return (((bits.long() & 0xFFFFFFFF) * top) < raw.long() * (2**32 - 1)).float()
+
+
+class Mirrored(Noise):
+    """The antithetic partner of the next draws of a noise: -e for each standard normal e, 1 - u for each uniform u.
+
+    The mean of a draw and of its partner has a smaller variance than that of two independent draws; for a Gaussian it
+    is the mean itself.
+    """
+
+    def __init__(self, noise: Noise):
+        super().__init__(noise.base, noise.rows, noise.first_sample)
+        self.draws = noise.draws
+
+    def uniform(self, event: Sequence[int], k: int | None = None) -> Tensor:
+        return 1 - super().uniform(event, k)
+
+    def normal(self, event: Sequence[int], k: int | None = None) -> Tensor:
+        partner = Noise(self.base, self.rows, self.first_sample)
+        partner.draws = self.draws
+        e = partner.normal(event, k)
+        self.draws = partner.draws
+        return -e

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, ParamSpec
 
@@ -15,13 +15,16 @@ from vaekit.anomalies import Detection, detect
 from vaekit.anomalies.conformal import FALSE_ALARMS
 from vaekit.anomalies.scoring import SAMPLES
 from vaekit.data.condition import Labels
+from vaekit.errors import ChoiceError
 from vaekit.latents.editing import code_of, codes_of, direction, edited, named_mask, own_class, raw_of
-from vaekit.latents.fill import Infilled, fill_masked, impute_rows
+from vaekit.latents.fill import fill_masked, impute_rows
+from vaekit.latents.given import Best, Infilled, fill_rows, sample_given
 from vaekit.latents.paths import Mode, interpolate
 from vaekit.latents.resample import LatentDensity, fit_latents
 from vaekit.metrics import evaluate
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.runs.new_data import DataLike
+from vaekit.runs.observed import laid_out
 from vaekit.runs.saved import SavedRun
 from vaekit.synthetic import Comparison, compare_synthetic
 from vaekit.training.fit import train
@@ -88,6 +91,7 @@ class Run(SavedRun):
         n: int = 64,
         *,
         labels: Labels | None = None,
+        given: Mapping[str, Any] | None = None,
         latents: str | None = None,
         temperature: float = 1.0,
         noise: bool = False,
@@ -98,7 +102,14 @@ class Run(SavedRun):
 
         Codes are drawn from the prior, or from the density that `latents` names (`fit_latents`). Integer columns of a
         table get integers, and all values stay in the range of their column unless `beyond_range` is set.
+
+        With `given`, such as `{"age": 30, "sex": "Female"}`, codes are drawn from p(z | the given values), and all rows
+        have these values (`vaekit.latents.given.sample_given`).
         """
+        if given is not None:
+            if latents is not None or temperature != 1:
+                raise ChoiceError("`given` draws codes from their posterior: omit `latents` and `temperature`")
+            return sample_given(self, n, given, labels=labels, noise=noise, beyond_range=beyond_range, seed=seed).x
         z = self.sample_latents(n, labels=labels, latents=latents, temperature=temperature, seed=seed)
         return self.as_rows(self.decode(z, noise=noise, seed=seed), beyond_range=beyond_range)
 
@@ -190,29 +201,52 @@ class Run(SavedRun):
     @formerly("draws", "seed", "labels", what="data")
     def fill(
         self,
-        data: int | np.ndarray,
-        mask: str | np.ndarray = "half",
+        data: DataLike,
+        mask: str | np.ndarray | None = None,
         *,
         labels: Labels | None = None,
         draws: int = 32,
+        best: Best = "mean",
+        interval: float | None = None,
+        beyond_range: bool = False,
         seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Infilled:
-        """Fill in masked parts of data by posterior inference; the model need not be trained with missing values.
+        """Fill in missing or masked parts of data from the visible parts, for any run, trained with holes or not.
+
+        Rows of numbers and tables are filled from draws of p(x_hidden | x_visible) (`vaekit.latents.given.fill_rows`):
+        single best values, completed rows with the noise of p(x|z), and intervals. For images, signals and
+        autoencoders, one Gaussian q(z) is fitted to each visible part (`vaekit.latents.fill.fill_masked`); draws are
+        then means of p(x|z), and there is no interval.
 
         Arguments:
-            data: the index of a test row, or raw rows.
-            mask: half, box, or bool (*event) (or one mask per row), True where hidden.
+            data: the index of a test row, or new rows.
+            mask: half, box, or bool (*event) (or one mask per row), True where hidden; by default the missing values
+                (nan) of the rows, or `half` if no value is missing.
             labels: labels of raw rows, for a conditional run, as for `encode`.
-            draws: number of alternatives.
+            draws: number of alternatives, multiple imputations of the hidden values.
+            best: the single value of a number, mean or median; categories get the most likely one.
+            interval: probability of the interval of each number, such as 0.95; None for no interval.
+            beyond_range: allow values of a table outside the range of their columns.
             seed: seed of the alternatives.
+            progress: called as progress(done, of), for rows of numbers and tables.
 
-        See `vaekit.latents.fill.fill_masked`.
+        Raises:
+            ChoiceError: this run cannot fill, or has no interval.
+            DataError: the rows do not fit this run.
         """
         new = None if isinstance(data, int | np.integer) else self.read(data, labels=labels)
         raw, labels = (raw_of(self, data), labels) if new is None else (new.x, new.labels)
         if isinstance(data, int | np.integer) and labels is None:
             labels = self.observed("test").given(int(data))
-        hidden = named_mask(mask, self.spec.shape) if isinstance(mask, str) else mask
+        hidden = mask if isinstance(mask, np.ndarray) else _hidden(laid_out(raw, self.spec), mask)
+        if self.spec.kind in ("vector", "counts") and self.model.no_density is None:
+            return fill_rows(
+                self, raw, hidden, labels=labels, draws=draws, best=best, interval=interval,
+                beyond_range=beyond_range, seed=seed, progress=progress,
+            )  # fmt: skip
+        if interval is not None:
+            raise ChoiceError("intervals are for rows of numbers and tables, and for models with a density")
         return fill_masked(self, raw, hidden, labels=labels, draws=draws, seed=seed)
 
     @formerly("samples", "seed", "labels", what="data")
@@ -221,7 +255,7 @@ class Run(SavedRun):
     ) -> np.ndarray:
         """Fill in the missing values (nan) of raw rows by one pass of the encoder, (N, *event).
 
-        This is several times faster than `fill`, but needs a run that was trained with missing values.
+        Nothing is drawn by default, which is faster than `fill`, but needs a run that was trained with missing values.
 
         Arguments:
             data: raw rows: an array, or a frame, whose columns are matched by name.
@@ -289,6 +323,12 @@ class Run(SavedRun):
         from vaekit.export import write_export
 
         return write_export(self, out, format=format, graphs=graphs, progress=progress)[0]
+
+
+def _hidden(events: np.ndarray, mask: str | None) -> np.ndarray:
+    """The elements that a named mask hides; without a name, the missing values, or the mask `half` if there is none."""
+    missing = np.isnan(events) if mask is None and events.dtype.kind == "f" else np.zeros(1, bool)
+    return missing if missing.any() else named_mask(mask or "half", events.shape[1:])
 
 
 @formerly("model", "data")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from .output import at_least, check_file, check_picture, write
+from vaekit.errors import ChoiceError
+
+from .output import at_least, check_file, check_picture, check_results, write
 from .parameters import Bare, Flag, OwnData, RunFolder
 from .use import GRID, ROWS, _open
 
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
 
     from vaekit.run import Run
 
-BLOCK = 2000
-"""Number of table rows to fill in at once."""
+AS_ONE = 32
+"""The default number of samples in the expectation for one example."""
 
 
 def edit(
@@ -89,7 +91,9 @@ def fill(
     *,
     mask: str = "half",
     label: str | None = None,
-    draws: int = 32,
+    draws: int | None = None,
+    best: Literal["mean", "median"] = "mean",
+    interval: float | None = None,
     seed: int = 0,
     beyond_range: Flag = False,
     data: OwnData = None,
@@ -101,6 +105,7 @@ def fill(
     The code is inferred from the visible part. The picture shows the example, its visible part, the expected value of
     the hidden part, then samples of it. In a table (`vaekit fill RUN rows.csv --out filled.csv`), all missing values
     of all rows are filled in; everything else is copied from the file, including columns that the run does not model.
+    Any run can fill, whether it was trained with missing values or not.
 
     Parameters
     ----------
@@ -113,17 +118,43 @@ def fill(
         For a conditional run and examples from a file, the column with their classes, or one class (or attributes
         a,b,c) for all. If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
     draws
-        Number of samples in the expectation.
+        For a table, the number of completed tables to write, one below the other: multiple imputations, drawn from
+        p(missing | known), with their number in the column `draw`. By default, one table of single best values.
+        For one example, the number of samples in the expectation (32).
+    best
+        The single value of a missing number: mean or median. Categories and yes/no columns get the most likely value.
+    interval
+        For a table, also write an interval of this probability, such as 0.95, for each missing number, in the columns
+        `NAME low` and `NAME high`. With --draws or --interval, cells of test rows are hidden in the same pattern, and
+        the share of them that the intervals hold is printed.
     seed
         Seed of the samples.
     beyond_range
         Allow values of a table outside the range of their columns.
     out
-        .png (a row) or .npz (x, hidden, filled, draws); for a table .csv.
+        .png (a row) or .npz (x, hidden, filled, draws); for a table .csv, .parquet or .npz (also low, high).
     """
+    at_least(1, draws=draws)
+    if interval is not None and not 0 < interval < 1:
+        raise ChoiceError(f"--interval must be between 0 and 1, such as 0.95, got {interval:g}")
+    path = check_results(out, ROWS)
+    opened = _open(run, data)
+    check_picture(opened, path)
+    if _has_gaps(opened, image):
+        asked = Asked(draws or 0, best, interval, beyond_range, seed)
+        return _fill_table(opened, image, path, asked, label)
+    if interval is not None or path.suffix.lower() == ".parquet":
+        wanted = "--interval" if interval is not None else "a .parquet file"
+        raise ChoiceError(f"{wanted} is for tables with missing values, and {image} has none")
+    _fill_example(opened, image, path, mask, label, draws or AS_ONE, seed, bare)
+
+
+def _fill_example(
+    opened: Run, image: str, path: Path, mask: str, label: str | None, draws: int, seed: int, bare: bool
+) -> None:
+    """Write one example with its masked part filled in."""
     import numpy as np
 
-    from vaekit.data.readers.table import is_table
     from vaekit.latents.editing import named_mask, raw_of
 
     from .pictures import of_fill
@@ -131,12 +162,6 @@ def fill(
     from .sources import labels as classes
     from .sources import mask as read_mask
 
-    at_least(2, draws=draws)
-    path = check_file(out, ROWS)
-    opened = _open(run, data)
-    check_picture(opened, path)
-    if is_table(Path(image)):
-        return _fill_table(opened, image, path, draws, seed, label, beyond_range)
     row = datum(opened, image)
     labels, example = classes(opened, row, label), row if isinstance(row, int) else row.x
     hidden = read_mask(opened, mask)
@@ -151,46 +176,133 @@ def fill(
     write(path, opened, picture, len(picture), arrays, None if bare else words)
 
 
-def _fill_table(
-    run: Run, source: str, path: Path, draws: int, seed: int, label: str | None, beyond_range: bool
-) -> None:
-    """Write a table with its missing values filled in, as .csv with all other cells unchanged, or as .npz."""
+class Asked(NamedTuple):
+    """What to write of the missing values of a table."""
+
+    draws: int
+    best: Literal["mean", "median"]
+    interval: float | None
+    beyond_range: bool
+    seed: int
+
+
+def _has_gaps(run: Run, source: str) -> bool:
+    """Whether the source is a table, or a file of rows of numbers of which some are missing."""
+    import numpy as np
+
+    from vaekit.data.loading import read_rows
+    from vaekit.data.readers.table import is_table
+
+    path = Path(source).expanduser()
+    if not path.is_file() or run.spec.kind not in ("vector", "counts"):
+        return False
+    return is_table(path) or (path.suffix.lower() in (".npy", ".npz") and bool(np.isnan(read_rows(source).x).any()))
+
+
+def _fill_table(run: Run, source: str, path: Path, asked: Asked, label: str | None) -> None:
+    """Write a table with its missing values filled in and all other cells unchanged."""
     import numpy as np
 
     from vaekit.data.core import counted
-    from vaekit.data.writing import write_texts
-    from vaekit.latents.fill import blanked
-    from vaekit.utils.files import write_atomically
+    from vaekit.latents.given import blanked
 
-    from .output import TaskProgress, make_folder
-    from .sources import filled_cells, new_data
+    from .output import Bar
+    from .sources import new_data
 
     table = new_data(run, source, label=label)
     raw, labels = np.asarray(table.x, np.result_type(table.x.dtype, np.float32)), table.labels
     hidden = np.isnan(raw)
     blanked(run, raw, hidden)  # its errors name the row numbers of the file
-    filled = raw.copy()
-    rows_to_fill = np.flatnonzero(hidden.any(1) & ~hidden.all(1))
-    with TaskProgress() as progress:
-        for a in range(0, len(rows_to_fill), BLOCK):
-            part = rows_to_fill[a : a + BLOCK]
-            part_labels = None if labels is None else labels[part]
-            means = run.fill(raw[part], hidden[part], labels=part_labels, draws=draws, seed=seed).filled
-            # with the digits of the model's float32, even if `raw` has more
-            rounded = run.as_rows(means, beyond_range=beyond_range).astype(str).astype(raw.dtype)
-            filled[part] = np.where(hidden[part], rounded, raw[part])
-            progress("filling rows", a + len(part), len(rows_to_fill))
-    if path.suffix.lower() == ".csv" and run.columns:
-        cells, delimiter = filled_cells(run, Path(source).expanduser(), filled, hidden, beyond_range)
-        make_folder(path)
-        write_atomically(path, lambda part: write_texts(part, cells, delimiter))
-        print(path)
-    else:
-        write(path, run, filled, 1, {"x": raw, "hidden": hidden, "filled": filled})
+    part = np.flatnonzero(hidden.any(1) & ~hidden.all(1))
+    arrays: dict[str, np.ndarray] = {"x": raw, "hidden": hidden, "filled": raw}
+    if len(part):
+        with Bar("filling rows") as bar:
+            found = run.fill(
+                raw[part], hidden[part], labels=None if labels is None else labels[part], draws=asked.draws,
+                best=asked.best, interval=asked.interval, beyond_range=asked.beyond_range, seed=asked.seed,
+                progress=bar,
+            )  # fmt: skip
+        arrays["filled"] = _inserted(raw, hidden, part, run.as_rows(found.filled, beyond_range=asked.beyond_range))
+        if asked.draws:
+            arrays["draws"] = np.stack([_inserted(raw, hidden, part, one) for one in found.draws])
+        if found.low is not None and found.high is not None:
+            blank = np.full_like(raw, np.nan)
+            arrays |= {"low": _inserted(blank, hidden, part, found.low)}
+            arrays |= {"high": _inserted(blank, hidden, part, found.high)}
+    _write_filled(run, Path(source).expanduser(), path, arrays, asked.beyond_range)
     empty = int(hidden.all(1).sum())
     remark = f"; {counted(empty, 'row')} without any value stayed empty" if empty else ""
-    values, all_rows = counted(int(hidden[rows_to_fill].sum()), "value"), counted(len(raw), "row")
-    print(f"{values} filled in, in {len(rows_to_fill):,} of {all_rows}{remark}", file=sys.stderr)
+    values, all_rows = counted(int(hidden[part].sum()), "value"), counted(len(raw), "row")
+    print(f"{values} filled in, in {len(part):,} of {all_rows}{remark}", file=sys.stderr)
+    if len(part) and (asked.draws or asked.interval):
+        _tell_coverage(run, hidden[part], asked)
+        _tell_effective(found.effective)
+
+
+def _inserted(raw: np.ndarray, hidden: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Raw rows with the hidden cells of some rows replaced by values, with the digits of the model's float32."""
+    import numpy as np
+
+    full = raw.copy()
+    full[rows] = np.where(hidden[rows], values.astype(str).astype(raw.dtype), raw[rows])
+    return full
+
+
+def _write_filled(run: Run, source: Path, path: Path, arrays: dict[str, np.ndarray], beyond_range: bool) -> None:
+    """Write the filled tables in the format of the suffix; for .csv and .parquet with the other columns of a table."""
+    import numpy as np
+
+    from vaekit.data.readers.table import is_table
+    from vaekit.data.results import write_columns
+
+    from .output import make_folder
+    from .sources import filled_cells
+
+    tables = arrays.get("draws", arrays["filled"][None])
+    number = {"draw": np.repeat(np.arange(len(tables)), tables.shape[1])} if "draws" in arrays else {}
+    if path.suffix.lower() == ".npz" or not run.columns or not is_table(source):
+        flat, beside = tables.reshape(-1, tables.shape[2]), {k: v.astype(str).tolist() for k, v in number.items()}
+        return write(path, run, flat, 1, arrays, beside=beside)
+    ends = [(name, arrays[name]) for name in ("low", "high") if name in arrays]
+    cells, delimiter = filled_cells(run, source, tables, arrays["hidden"], beyond_range, ends)
+    make_folder(path)
+    write_columns(path, {**cells, **number}, delimiter)
+    print(path)
+
+
+def _tell_coverage(run: Run, hidden: np.ndarray, asked: Asked) -> None:
+    """Print how often the intervals hold hidden cells of the test rows."""
+    from vaekit.data.core import counted
+    from vaekit.errors import DataError
+    from vaekit.latents.coverage import Share, coverage
+
+    level = asked.interval or 0.95
+    try:
+        found = coverage(run, hidden, interval=level, seed=asked.seed)
+    except DataError as error:
+        print(f"note: the coverage of the intervals is not measured, because {error}", file=sys.stderr)
+        return
+
+    def share(part: Share) -> str:
+        return f"{100 * part.value:.1f}%" + ("" if part.se is None else f" +- {100 * part.se:.1f}")
+
+    words = []
+    if (numbers := found.numbers) is not None:
+        words.append(f"{100 * level:g}% intervals hold {share(numbers)} of {counted(numbers.n, 'hidden number')}")
+    if (kinds := found.categories) is not None:
+        right = "the most likely category is right for"
+        words.append(f"{right} {share(kinds)} of {counted(kinds.n, 'hidden cell')}")
+    rows = counted(found.rows, "test row")
+    print(f"measured on {rows} with the same gaps: {'; '.join(words) or 'no cell'}", file=sys.stderr)
+
+
+def _tell_effective(effective: np.ndarray | None) -> None:
+    """A note if the weighted draws of some rows rest on few codes."""
+    from vaekit.latents.given import FEW
+
+    if effective is not None and (few := int((effective < FEW).sum())):
+        n = f"{few:,} of {len(effective):,} rows"
+        print(f"note: the draws of {n} rest on fewer than {FEW} codes (effective sample size)", file=sys.stderr)
 
 
 def _with_original(run: Run, example: int | np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -233,18 +234,52 @@ def datum(run: Run, given: str) -> int | NewData:
     return NewData(np.array(table.x[one]), 1, label, None, columns, name=str(path))
 
 
+def given_values(text: str) -> dict[str, str]:
+    """The values by column of `--given`: COLUMN=VALUE,... where names and values with commas are in double quotes.
+
+    Raises:
+        ChoiceError: the text has another form, or a column occurs twice.
+    """
+    values: dict[str, str] = {}
+    for pair in re.findall(r'(?:[^,"]|"[^"]*")+', text):
+        name, equals, value = (part.replace('"', "").strip() for part in pair.partition("="))
+        if not equals or not name or not value:
+            raise ChoiceError(f"--given expects COLUMN=VALUE,... such as 'age=30,sex=Female', got {pair.strip()!r}")
+        if name in values:
+            raise ChoiceError(f"--given has two values for the column {name!r}")
+        values[name] = value
+    return values
+
+
 def filled_cells(
-    run: Run, path: Path, filled: np.ndarray, hidden: np.ndarray, beyond_range: bool
+    run: Run,
+    path: Path,
+    tables: np.ndarray,
+    hidden: np.ndarray,
+    beyond_range: bool,
+    ends: Sequence[tuple[str, np.ndarray]] = (),
 ) -> tuple[dict[str, list[str]], str]:
-    """The cells of a file, of which those in `hidden` (N, D) have filled-in values, and the delimiter of the file."""
+    """The cells of a file, of which those in `hidden` (N, D) have filled-in values, and the delimiter of the file.
+
+    Arguments:
+        tables: (M, N, D) filled tables, whose cells follow one below the other.
+        ends: names and values (N, D) of columns to add for each column of numbers with hidden cells.
+    """
     from vaekit.data.writing import shown, texts
     from vaekit.runs.new_data import dialect_of
 
-    cells, dialect = texts(path, **dialect_of(run))
+    original, dialect = texts(path, **dialect_of(run))
+    cells = {name: column * len(tables) for name, column in original.items()}
     for j, column in enumerate(run.columns):
-        new = shown(column, column.fitted(filled[:, j], beyond_range), dialect.decimal)
-        for i in np.flatnonzero(hidden[:, j] & ~np.isnan(filled[:, j])):
-            cells[column.name][i] = new[i]
+        changed = np.flatnonzero(hidden[:, j])
+        for m, filled in enumerate(tables):
+            new = shown(column, column.fitted(filled[changed, j], beyond_range), dialect.decimal)
+            for i, text in zip(changed.tolist(), new, strict=True):
+                cells[column.name][m * len(hidden) + i] = text or original[column.name][i]
+        if len(changed) and not column.categories:
+            for name, values in ends:
+                told = shown(column, values[:, j], dialect.decimal)
+                cells[f"{column.name} {name}"] = told * len(tables)
     return cells, dialect.delimiter
 
 

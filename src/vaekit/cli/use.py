@@ -59,6 +59,7 @@ def sample(
     n: Annotated[int, N] = 64,
     temperature: float = 1.0,
     label: str | None = None,
+    given: str | None = None,
     noise: DrawX = False,
     latents: str | None = None,
     components: int | None = None,
@@ -81,6 +82,9 @@ def sample(
     label
         For a conditional run, the class (or the attributes a,b,c) of all samples; by default each class in turn.
         If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
+    given
+        Values that all samples have: COLUMN=VALUE,... such as "age=30,sex=Female"; a value with a comma is quoted as
+        in CSV. Codes are drawn from p(z | these values). With --noise, rows are draws from p(row | these values).
     latents
         Draw z from a density of the codes: gmm (a Gaussian mixture), flow (a normalising flow) or two-stage (a second
         VAE). It is fitted once and stored with the run.
@@ -94,12 +98,14 @@ def sample(
         .png (a grid), .npz (x, z), or .csv or .parquet (rows of a table).
     """
     from . import pictures
-    from .sources import class_column, condition
+    from .sources import class_column, condition, given_values
 
     at_least(1, n=n, components=components)
     at_least(0, temperature=temperature)
     if latents is None and (components is not None or refit):
         raise ChoiceError(f"{'--refit' if refit else '--components'} applies to --latents: add --latents gmm")
+    if given is not None and (latents is not None or temperature != 1):
+        raise ChoiceError("--given draws z from its posterior: omit --latents and --temperature")
     path = check_results(out, ROWS)
     find_run(run)
     if latents is not None:
@@ -114,8 +120,14 @@ def sample(
         with TaskProgress() as progress:
             fitted = opened.fit_latents(latents, components=components, refit=refit, progress=progress)
         print(fitted)
-    z = opened.sample_latents(n, labels=labels, latents=latents, temperature=temperature, seed=seed)
-    x = opened.as_rows(opened.decode(z, noise=noise, seed=seed), beyond_range=beyond_range)
+    if given is not None:
+        from vaekit.latents.given import sample_given
+
+        values = given_values(given)
+        x, z, _ = sample_given(opened, n, values, labels=labels, noise=noise, beyond_range=beyond_range, seed=seed)
+    else:
+        z = opened.sample_latents(n, labels=labels, latents=latents, temperature=temperature, seed=seed)
+        x = opened.as_rows(opened.decode(z, noise=noise, seed=seed), beyond_range=beyond_range)
     columns, words = pictures.of_samples(opened, n, label, latents, temperature, noise)
     write(path, opened, x, columns, {"x": x, "z": z}, None if bare else words, class_column(opened, z))
 

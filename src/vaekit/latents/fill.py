@@ -9,23 +9,23 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
-from vaekit.data.observation import Binary
-from vaekit.densities import LogisticMixture, draw
+from vaekit.densities import draw
 from vaekit.densities.mixed import Marginal, Mixed
 from vaekit.errors import ChoiceError
-from vaekit.models.priors import UniformSphere
 from vaekit.models.vae import VAE, Model
 from vaekit.noise import Key, Noise
 from vaekit.objectives.terms import has_closed_form, log_weights
-from vaekit.runs.observed import laid_out
 from vaekit.utils.formerly import formerly
+
+from .conditional import visible_log_prob
+from .given import Infilled, as_seen, blanked, check_codes
 
 if TYPE_CHECKING:
     from vaekit.data.condition import Labels
@@ -38,43 +38,6 @@ PRIOR_DRAWS = 16
 """The number of draws of the prior for the model's mean."""
 START_SCALE = 0.3
 """The standard deviation of q(z) at the start of the inference."""
-
-
-class Infilled(NamedTuple):
-    """Data whose hidden parts were inferred, in the data's own units.
-
-    `filled` (B, *event) has the expectation of each hidden element, or the most likely category. `draws`
-    (K, B, *event) has K alternatives, each the mean of p(x|z) at one draw of q(z). Visible elements are unchanged in
-    both. `bound` (B,) is the ELBO of the visible part in nats, with x as observed by the model.
-    """
-
-    filled: np.ndarray
-    draws: np.ndarray
-    bound: np.ndarray
-
-
-def visible_log_prob(px: Distribution, x: Tensor, visible: Tensor) -> Tensor:
-    """log p(x_visible | z), (K?, B): the likelihood of the visible elements, with the hidden ones integrated out.
-
-    Arguments:
-        px: p(x | z), whose elements (pixels, for a mixture of logistics) are independent given z.
-        x: (B, *event); hidden elements may be any number inside the support.
-        visible: bool (B, *event) or (*event).
-
-    Raises:
-        ChoiceError: p(x | z) does not factorise, so its marginals are unknown.
-    """
-    if isinstance(px, LogisticMixture):
-        return px.log_prob(x, visible)
-    if isinstance(px, Mixed | Marginal):
-        each = px.each(x)
-    elif isinstance(px, Independent) and not px.base_dist.event_shape:
-        each = px.base_dist.log_prob(x)
-    else:
-        raise ChoiceError(
-            f"fill needs a likelihood whose elements are independent given z, which {type(px).__name__} is not"
-        )
-    return torch.where(visible, each, 0.0).flatten(-len(px.event_shape)).sum(-1)
 
 
 @contextlib.contextmanager
@@ -177,22 +140,6 @@ def _expected(decoded: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
     return expected
 
 
-def blanked(run: TrainedModel, raw: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Raw rows as events (N, *event), with hidden elements replaced by a number valid for any run, and the hidden mask.
-
-    Raises:
-        DataError: the rows have the wrong shape, or a visible value is invalid for this run.
-    """
-    events = laid_out(raw, run.spec)
-    hidden = np.broadcast_to(np.asarray(hidden, bool), events.shape)
-    # the original values must not influence any draw
-    blank = np.asarray(run.spec.scale[0] if run.spec.kind == "image" else 0)
-    observation = run.composition.observation
-    if observation.in_double:
-        blank = observation.to_raw(torch.zeros(events.shape[1:])).numpy()
-    return run.events(np.where(hidden, blank.astype(events.dtype), events)), hidden
-
-
 @formerly("labels", "draws", "steps", "seed")
 def fill_masked(
     run: TrainedModel,
@@ -218,19 +165,13 @@ def fill_masked(
         ChoiceError: the model's code is not a vector of real numbers, nothing is visible, or nothing is hidden.
         DataError: the rows have the wrong shape.
     """
-    model = run.model
-    if not isinstance(model, VAE) or isinstance(model.prior, UniformSphere):
-        raise ChoiceError(
-            "fill needs a model whose code is one vector of real numbers: not a hierarchy, discrete codes or a sphere"
-        )
+    model = check_codes(run)
     events, hidden = blanked(run, raw, hidden)
     if hidden.all((*range(1, hidden.ndim),)).any() or not hidden.any():
         raise ChoiceError("a mask must hide some of the datum and leave some visible")
-    observed = run.observed(events, labels=labels)
-    rows, observation = np.arange(len(events)), run.composition.observation
-    # log p of binary x is linear in x, so the probabilities of x in place of a draw give its mean over all draws
-    x = torch.from_numpy(observation.chance(events)).float() if isinstance(observation, Binary) else observed(rows)
-    x, c = x.to(run.device), observed.condition(rows, run.device)
+    rows = np.arange(len(events))
+    x = as_seen(run, events).to(run.device)
+    c = run.observed(events, labels=labels).condition(rows, run.device)
     visible = torch.from_numpy(~hidden).to(run.device)
     q, bound = infer_visible(model, x, visible, c, steps=steps, seed=seed)
     draws += draws % 2  # antithetic pairs, as in the inference

@@ -1,0 +1,238 @@
+"""Weighted draws from p(z | x_visible) of a VAE, by importance sampling of the code.
+
+The proposal for each row is a mixture of the prior and of Gaussians near p(z | x_visible). A model that was trained
+with missing values has an encoder for rows with holes. For any other model, the hidden elements are drawn by
+pseudo-Gibbs sampling (Rezende et al. 2014, appendix F), and the encoder sees the completed rows. A second round moves
+a Gaussian to where the weights of the first are (adaptive multiple importance sampling, Cornuet et al. 2012).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal
+
+from vaekit.densities import LogisticMixture, draw
+from vaekit.densities.mixed import Marginal, Mixed
+from vaekit.errors import ChoiceError
+from vaekit.models.vae import VAE
+from vaekit.noise import Noise
+
+CHAINS, SWEEPS, KEPT = 4, 6, 4
+"""Number of pseudo-Gibbs chains per row, of their sweeps, and of the last sweeps that make up the proposal."""
+PRIOR_SHARE = 0.1
+"""The share of draws from the prior, which bounds the importance weights."""
+FIRST_SHARE = 0.4
+"""The share of draws of the first round, from which the second proposal is adapted."""
+WIDER = 1.1
+"""The factor of a proposal's standard deviations, because tails that are too short give unbounded weights."""
+MOMENT_DRAWS = 32
+"""The number of draws that measure the moments of a posterior that is not Gaussian."""
+
+
+class Candidates(NamedTuple):
+    """Weighted draws of p(z | x_visible), K per row.
+
+    `z` is (K, B, D) without the condition, `log_weight` (K, B) is normalised over K. `log_px` (B,) estimates
+    log p(x_visible), and `effective` (B,) is the effective sample size of the weights.
+    """
+
+    z: Tensor
+    log_weight: Tensor
+    log_px: Tensor
+    effective: Tensor
+
+
+def visible_log_prob(px: Distribution, x: Tensor, visible: Tensor) -> Tensor:
+    """log p(x_visible | z), (K?, B): the likelihood of the visible elements, with the hidden ones integrated out.
+
+    Arguments:
+        px: p(x | z), whose elements (pixels, for a mixture of logistics) are independent given z.
+        x: (B, *event); hidden elements may be any number inside the support.
+        visible: bool (B, *event) or (*event).
+
+    Raises:
+        ChoiceError: p(x | z) does not factorise, so its marginals are unknown.
+    """
+    if isinstance(px, LogisticMixture):
+        return px.log_prob(x, visible)
+    if isinstance(px, Mixed | Marginal):
+        each = px.each(x)
+    elif isinstance(px, Independent) and not px.base_dist.event_shape:
+        each = px.base_dist.log_prob(x)
+    else:
+        raise ChoiceError(
+            f"fill needs a likelihood whose elements are independent given z, which {type(px).__name__} is not"
+        )
+    return torch.where(visible, each, 0.0).flatten(-len(px.event_shape)).sum(-1)
+
+
+class _Gaussian(NamedTuple):
+    """N(mean, factor factor^T) per row: mean (B, D), lower-triangular factor (B, D, D)."""
+
+    mean: Tensor
+    factor: Tensor
+
+    @classmethod
+    def fitted(cls, mean: Tensor, covariance: Tensor) -> _Gaussian:
+        """The Gaussian with a mean and a covariance (B, D, D), `WIDER` than it."""
+        jitter = 1e-6 * torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
+        return cls(mean, torch.linalg.cholesky(WIDER**2 * covariance + jitter))
+
+    def draw(self, noise: Noise, k: int) -> Tensor:
+        """k draws per row, (k, B, D)."""
+        e = noise.normal((self.mean.shape[-1],), k).to(self.mean.dtype)
+        return self.mean + (self.factor @ e[..., None])[..., 0]
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """The log density of z (K, B, D): (K, B)."""
+        off = torch.linalg.solve_triangular(self.factor, (z - self.mean).movedim(0, -1), upper=False)  # (B, D, K)
+        log_scale = self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return (-0.5 * off.square().sum(-2) - log_scale[:, None] - 0.5 * off.shape[-2] * math.log(2 * math.pi)).T
+
+
+def _moments(q: Distribution, noise: Noise) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of a posterior, (B, D) each; by draws if it is not Gaussian."""
+    if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
+        return q.base_dist.loc, q.base_dist.scale
+    z = draw(q, noise, MOMENT_DRAWS)
+    return z.mean(0), z.std(0)
+
+
+def _pseudo_gibbs(
+    decode: Callable[[Tensor], Distribution],
+    encode: Callable[[Tensor], Distribution],
+    x: Tensor,
+    visible: Tensor,
+    start: Tensor,
+    noise: Noise,
+) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations of q(z | x) along chains that redraw the hidden elements, (M, B, D) each."""
+    z, means, scales = start, [], []  # (CHAINS, B, D)
+    rows = noise.rows.repeat(CHAINS)
+    for sweep in range(SWEEPS):
+        full = torch.where(visible, x, draw(decode(z), noise))
+        q = encode(full.flatten(0, 1))
+        mean, scale = (t.unflatten(0, (CHAINS, -1)) for t in _moments(q, Noise(noise.base + 1 + sweep, rows)))
+        z = mean + scale * noise.normal((mean.shape[-1],), CHAINS).to(mean.dtype)
+        if sweep >= SWEEPS - KEPT:
+            means.append(mean)
+            scales.append(scale)
+    return torch.cat(means), torch.cat(scales)
+
+
+def _first_proposal(
+    model: VAE, decode: Callable[[Tensor], Distribution], x: Tensor, visible: Tensor, c: Tensor | None, noise: Noise
+) -> _Gaussian:
+    """A Gaussian near p(z | x_visible) for a model that was trained on complete rows.
+
+    p(z | x_visible) is the mean of p(z | x) over the hidden elements, so its covariance is the mean covariance of
+    p(z | x) plus the covariance of its means.
+    """
+
+    def encode(rows: Tensor) -> Distribution:
+        return model.posterior(rows) if c is None else model.posterior(rows, c.repeat(CHAINS, 1))
+
+    start = draw(model.prior(), noise, CHAINS).to(dtype_of(model))
+    means, scales = _pseudo_gibbs(decode, encode, x, visible, start, noise)
+    centre = means.mean(0)
+    off = means - centre
+    between = torch.einsum("mbi,mbj->bij", off, off) / len(means)
+    return _Gaussian.fitted(centre, between + torch.diag_embed(scales.square().mean(0)))
+
+
+def dtype_of(model: VAE) -> torch.dtype:
+    """The dtype of the model's parameters."""
+    return next(model.parameters()).dtype
+
+
+def _adapted(before: _Gaussian, z: Tensor, weight: Tensor) -> _Gaussian:
+    """The Gaussian with the weighted moments of z (K, B, D), shrunk towards `before` where few draws count."""
+    mean = (weight[..., None] * z).sum(0)
+    off = (z - mean) * weight.sqrt()[..., None]
+    covariance = torch.einsum("kbi,kbj->bij", off, off)
+    effective = 1 / weight.square().sum(0)
+    keep = (z.shape[-1] / (z.shape[-1] + effective))[:, None, None]
+    previous = (before.factor @ before.factor.mT) / WIDER**2
+    return _Gaussian.fitted(mean, (1 - keep) * covariance + keep * previous)
+
+
+@torch.no_grad()
+def candidates(
+    model: VAE,
+    x: Tensor,
+    visible: Tensor,
+    c: Tensor | None = None,
+    *,
+    holes: bool,
+    samples: int,
+    noise: Noise,
+) -> Candidates:
+    r"""Weighted draws of p(z | x_visible), whose weighted means tend to expectations under it as K grows.
+
+    The weights are w_k = p(x_visible | z_k) p(z_k) / \sum_j a_j q_j(z_k), where the mixture below the line has the
+    densities q_j of all rounds, in the proportions a_j of their draws.
+
+    Arguments:
+        x, visible: (B, *event), data and bool; hidden elements of x may be any number inside the support.
+        c: (B, C), the condition of a conditional model.
+        holes: whether the encoder was trained with missing values, and accepts nan.
+        samples: K.
+        noise: the random numbers, one row of noise per row of x.
+    """
+    prior, dtype = model.prior(), dtype_of(model)
+
+    def decode(z: Tensor) -> Distribution:
+        return model.decode(z if c is None else torch.cat([z, c.expand(*z.shape[:-1], c.shape[-1])], -1))
+
+    def log_joint(z: Tensor) -> Tensor:
+        return visible_log_prob(decode(z), x, visible) + prior.log_prob(z)
+
+    if holes:
+        seen = torch.where(visible, x, torch.nan)
+        mean, scale = _moments(model.posterior(seen) if c is None else model.posterior(seen, c), noise)
+        gaussian = _Gaussian.fitted(mean, torch.diag_embed(scale.square()))
+    else:
+        gaussian = _first_proposal(model, decode, x, visible, c, noise)
+    wide, first = max(2, round(PRIOR_SHARE * samples)), round(FIRST_SHARE * samples)
+    parts: list[tuple[int, Callable[[Tensor], Tensor]]] = [(wide, prior.log_prob), (first, gaussian.log_prob)]
+    z = torch.cat([draw(prior, noise, wide).to(dtype), gaussian.draw(noise, first)])
+    joint = log_joint(z)
+    adapted = _adapted(gaussian, z, torch.softmax(joint - _mixture(parts, z), 0))
+    more = adapted.draw(noise, samples - wide - first)
+    parts.append((len(more), adapted.log_prob))
+    z, joint = torch.cat([z, more]), torch.cat([joint, log_joint(more)])
+    log_weight = joint - _mixture(parts, z)
+    log_px = torch.logsumexp(log_weight, 0)
+    log_weight = log_weight - log_px
+    effective = torch.exp(-torch.logsumexp(2 * log_weight, 0))
+    return Candidates(z, log_weight, log_px - math.log(samples), effective)
+
+
+def _mixture(parts: list[tuple[int, Callable[[Tensor], Tensor]]], z: Tensor) -> Tensor:
+    """The log density at z (K, B, D) of the mixture of densities in the proportions of their draws: (K, B)."""
+    total = sum(n for n, _ in parts)
+    return torch.logsumexp(torch.stack([math.log(n / total) + log_prob(z) for n, log_prob in parts]), 0)
+
+
+def resampled(log_weight: Tensor, n: int, noise: Noise) -> Tensor:
+    """Indices (n, B) into K candidates, drawn with their weights (K, B) by systematic resampling, in random order."""
+    edges = torch.cumsum(log_weight.double().exp(), 0).T.contiguous()  # (B, K)
+    start = noise.uniform((1,)).double()
+    at = (torch.arange(n, device=edges.device) + start) / n * edges[:, -1:]
+    index = torch.searchsorted(edges, at).clamp_max(len(log_weight) - 1).T  # (n, B)
+    return index.gather(0, noise.uniform((n,)).argsort(1).T)
+
+
+def averaged(px: Distribution) -> Tensor:
+    """The mean (B, *event) of the mixture of M densities (M, B) with equal weights; for categories, the likeliest."""
+    whole = px.whole if isinstance(px, Marginal) else px
+    if isinstance(whole, Mixed):
+        mean = whole.average(torch.full(whole.batch_shape, 1 / whole.batch_shape[0]))
+    else:
+        mean = whole.mean.mean(0)
+    return px.put(mean) if isinstance(px, Marginal) else mean
