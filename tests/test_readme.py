@@ -8,7 +8,9 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -37,6 +39,9 @@ SHORTER = {
     "--latents gmm": "--latents gmm --components 2",
     "--samples 100 -n 1000": "--samples 10 -n 100",
     "-n 200 --samples 50": "-n 20 --samples 10",
+    "photos/ --samples 100": "photos/ --samples 10",
+    "photos/ --false-alarms 0.01": "photos/ --false-alarms 0.01 --samples 2",
+    "vaekit report runs/fashion photos/": "vaekit report runs/fashion photos/ --samples 2",
 }
 
 
@@ -45,6 +50,9 @@ def test_commands_run(tmp_path, monkeypatch, fashion_mnist, study_clock, onnx_op
 
     monkeypatch.chdir(tmp_path)
     lines = commands()
+    (tmp_path / "photos").mkdir()
+    for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{i}.png")
     assert all(any(long in line for line in lines) for long in SHORTER)
     for line in lines:
         for long, short in SHORTER.items():
