@@ -3,10 +3,12 @@
 import itertools
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from core_helpers import same
 from torch.distributions import Independent, Normal
 
 import vaekit as vk
@@ -290,7 +292,8 @@ def test_only_a_gaussian_has_intervals():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     data = vk.from_arrays(table(400).numpy())
-    return vk.fit(data, steps=40, latent=2, hidden=(8,), batch=50, seed=3, out=tmp_path_factory.mktemp("q") / "run")
+    out, steps = tmp_path_factory.mktemp("q") / "run", {"steps": 40, "checkpoint_steps": 20}
+    return vk.fit(data, latent=2, hidden=(8,), batch=50, seed=3, out=out, **steps)
 
 
 def test_a_run_keeps_its_quantiles_and_samples_values_of_the_data(run):
@@ -303,6 +306,16 @@ def test_a_run_keeps_its_quantiles_and_samples_values_of_the_data(run):
     assert (rows[:, ZEROS] == 0).mean() > 0.3
     raw = table(5, seed=9).numpy()
     np.testing.assert_array_equal(opened.score(raw, samples=5), run.score(raw, samples=5))
+
+
+def test_a_resumed_run_ends_in_the_same_weights_and_quantiles(run, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(run.path, out)
+    (out / "run.json").write_text(json.dumps(run.config | {"state": "running"}))
+    (out / "checkpoint" / f"{40:09d}.safetensors").unlink()
+    (out / "model.safetensors").unlink()
+    vk.fit(run.data, out=out, exists="resume", progress=False)
+    assert same(out, run.path)
 
 
 def test_decode_is_the_mean_of_draws(run):
