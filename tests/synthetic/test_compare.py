@@ -136,6 +136,16 @@ def test_what_the_command_refuses(run, folder, capsys, argv, told):
     assert told in capsys.readouterr().err
 
 
+def test_all_columns_of_a_condition_are_compared(folder, tmp_path):
+    data = vk.load(folder / "real.csv", missing="mask", test=0.2, valid=0.2)
+    run = vk.fit(data, "vae", condition="class_of,a", latent=2, hidden=(8,), steps=2, out=tmp_path / "run", **QUIET)
+    comparison = run.compare_synthetic(folder / "new.csv")
+    assert [(c.name, c.kind) for c in comparison.columns[2:]] == [("class_of", "categorical"), ("a", "real")]
+    first = np.loadtxt(folder / "new.csv", str, delimiter=",", skiprows=1)
+    assert np.allclose(comparison.synthetic[:, 3], first[:, 0].astype(float), atol=1e-5)
+    assert (comparison.synthetic[:, 2] == (first[:, 3] == "lo")).all()
+
+
 def test_images_and_rows_of_other_columns_are_refused(tmp_path):
     images = vk.fit(vk.from_arrays(blobs(40)), "vae", latent=2, hidden=(8,), steps=2, out=tmp_path / "images", **QUIET)
     with pytest.raises(ChoiceError, match="models image data"):

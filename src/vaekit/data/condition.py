@@ -125,6 +125,13 @@ class Condition:
         return dict(zip(self.names, c.T, strict=True))
 
     @property
+    def schema(self) -> tuple[Column, ...]:
+        """The columns that `columns` returns: classes as categories, in the order of their codes, and numbers."""
+        if self.kind == "label":
+            return (Column(self.column or "label", "categorical", self.names),)
+        return tuple(Column(name, "real") for name in self.names)
+
+    @property
     def example(self) -> str:
         """One condition as text, for messages."""
         return self.names[0] if self.kind == "label" else ",".join(["1", *"0" * (self.size - 1)])

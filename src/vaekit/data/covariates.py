@@ -12,7 +12,7 @@ import numpy as np
 from vaekit.errors import ChoiceError
 
 from .condition import Condition, Labels, named
-from .core import Split, listed
+from .core import Column, Split, listed
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,10 @@ class Covariates(Condition):
         ends = np.cumsum([len(one.names) for one in self.covariates])[:-1]
         parts = np.split(c, ends, axis=1)
         return {one.name: one.decoded(part) for one, part in zip(self.covariates, parts, strict=True)}
+
+    @property
+    def schema(self) -> tuple[Column, ...]:
+        return tuple(Column(one.name, "categorical" if one.classes else "real", one.classes) for one in self.covariates)
 
     def read(self, given: str) -> np.ndarray:
         """One condition (1, covariates) from text, "batch=A,percent_mito=3", for `encoded`.

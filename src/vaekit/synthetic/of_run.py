@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.data.condition import Labels
+from vaekit.data.condition import Labels, class_codes
 from vaekit.data.core import Column, ColumnKind
 from vaekit.errors import ChoiceError
 from vaekit.runs.observed import Observed
@@ -77,12 +77,7 @@ def table_columns(run: TrainedModel) -> tuple[Column, ...]:
     kind: ColumnKind = "counts" if run.spec.kind == "counts" else "real"
     columns = run.columns or tuple(Column(f"x{j}", kind) for j in range(run.spec.dims))
     condition = run.composition.condition
-    if condition is None:
-        return columns
-    if condition.kind == "label":
-        name = condition.column or run.read_options.get("label") or "label"
-        return (*columns, Column(name, "categorical", tuple(condition.names)))
-    return (*columns, *(Column(name, "real") for name in condition.names))
+    return columns if condition is None else (*columns, *condition.schema)
 
 
 def _chosen(n: int, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -93,12 +88,13 @@ def _chosen(n: int, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
 def _rows(run: TrainedModel, observed: Observed, rows: NDArray[np.int64]) -> Array:
     """These rows with their conditions, (n, D), with one number per `table_columns`."""
     raw = observed.raw(rows).reshape(len(rows), -1).astype(np.float64)
-    c = observed.condition(rows)
-    if c is None:
+    c, condition = observed.condition(rows), run.composition.condition
+    if c is None or condition is None:
         return raw
-    assert run.composition.condition is not None
-    code = c.numpy().argmax(1)[:, None] if run.composition.condition.kind == "label" else c.numpy()
-    return np.concatenate([raw, code], 1)
+    values = condition.columns(c.numpy())
+    coded = [class_codes(values[one.name], one.categories) if one.categories else values[one.name]
+             for one in condition.schema]  # fmt: skip
+    return np.column_stack([raw, *coded]).astype(np.float64)
 
 
 def _drawn(run: TrainedModel, like: NDArray[np.int64], seed: int) -> Observed:
