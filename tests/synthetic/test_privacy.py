@@ -7,7 +7,7 @@ from scipy.special import logsumexp, ndtr
 from scipy.stats import norm
 
 from vaekit.data.core import Column
-from vaekit.synthetic import copies, density_gap, membership, nearness
+from vaekit.synthetic import copies, density_gap, nearness
 from vaekit.synthetic.features import Gower
 
 COLUMNS = [Column("a", "real"), Column("b", "real"), Column("c", "categorical", ("x", "y", "z"))]
@@ -22,7 +22,8 @@ def test_the_distance_is_the_mean_difference_in_rank_or_category():
     gower = Gower(COLUMNS, rows)
     a = np.array([[2.0, 27.0, 0.0], [2.0, np.nan, 1.0]])
     b = np.array([[5.0, 27.0, 0.0]])
-    distance, where = gower.nearest(a, b)
+    distance, where, back = gower.nearest(a, b)
+    assert np.allclose(back, [0.1])
     assert np.allclose(distance, [(0.3 + 0 + 0) / 3, (0.3 + 1 + 1) / 3])
     assert where.tolist() == [0, 0]
 
@@ -41,7 +42,7 @@ def test_copies_are_found_and_counted():
     assert not found.to_train[200:].any()
     assert abs(found.nearer.value - (0.5 * 200 + 60) / 260) < 4 * math.sqrt(0.25 / 200)
     assert found.nearer.low > 0.5
-    shown = membership(rows, train, test, COLUMNS)
+    shown = found.membership
     assert shown.low > 0.5
     assert abs(shown.value - (0.2 + 0.8 * 0.5)) < 4 * shown.se  # a fifth of the training rows are certain
 
@@ -52,10 +53,9 @@ def test_fresh_rows_are_as_near_to_test_rows_and_the_intervals_say_so():
     missed, gaps = 0, 0
     for _ in range(60):
         train, test, rows = table(25, rng), table(25, rng), table(400, rng)
-        near = nearness(rows, train, test, COLUMNS).nearer
-        missed += not near.low < 0.5 < near.high
-        gap = membership(rows, train, test, COLUMNS)
-        gaps += not gap.low < 0.5 < gap.high
+        found = nearness(rows, train, test, COLUMNS)
+        missed += not found.nearer.low < 0.5 < found.nearer.high
+        gaps += not found.membership.low < 0.5 < found.membership.high
     assert missed <= 9  # of 60 at 5%: more has a chance below 0.1%
     assert gaps <= 9
 

@@ -10,7 +10,7 @@ from .detection import detectability
 from .estimates import Estimate, Measure
 from .fidelity import Distances, distances
 from .of_run import compare_synthetic, table_columns
-from .privacy import Nearness, copies, membership, nearness
+from .privacy import Nearness, copies, nearness
 from .usefulness import Transfer, transfer
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "density_gap",
     "detectability",
     "distances",
-    "membership",
     "nearness",
     "table_columns",
     "target_columns",

@@ -18,7 +18,7 @@ from .detection import detectability
 from .estimates import Estimate, Measure, Part
 from .features import is_number
 from .fidelity import Distances, distances
-from .privacy import Nearness, copies, membership, nearness
+from .privacy import Nearness, copies, nearness
 from .usefulness import Transfer, transfer
 
 Array = NDArray[Any]
@@ -253,14 +253,12 @@ def _privacy(
     near = nearness(own, inside, outside, columns)
     fresh = None if valid is None or len(valid) < FEWEST else _some(valid, NEAR, rng)
     base = None if fresh is None else nearness(fresh, inside, outside, columns)
-    shown = Estimate.of_area(membership(own, inside, outside, columns))
-    real = None if fresh is None else Estimate.of_area(membership(fresh, inside, outside, columns))
     measures = [
         Measure("nearer to training", "privacy", near.nearer, None if base is None else base.nearer,
                 "share of synthetic rows that are nearer to a training row than to any of as many test rows", 0.5),
         Measure("copies of training", "privacy", copies(synthetic, train), copies(test, train),
                 "share of synthetic rows that equal a training row; for real rows, the share of test rows"),
-        Measure("membership by distance", "privacy", shown, real,
+        Measure("membership by distance", "privacy", near.membership, None if base is None else base.membership,
                 "AUC of the distance to the nearest synthetic row, telling training rows from test rows", 0.5),
     ]  # fmt: skip
     return near, measures, m

@@ -114,22 +114,28 @@ class Gower:
             ranks[known, i] = both / max(1, 2 * len(ordered))
         return ranks, np.nan_to_num(rows[:, self.codes], nan=-1).astype(np.float32)
 
-    def nearest(self, a: Array, b: Array) -> tuple[Array, Array]:
-        """The distance from each row of `a` (N, D) to the nearest row of `b` (M, D), and the number of that row: (N,).
+    def nearest(self, a: Array, b: Array) -> tuple[Array, Array, Array]:
+        """The nearest row of `b` (M, D) for each row of `a` (N, D), and the other way round.
 
-        Of several rows at the same distance, the first counts.
+        Returns:
+            The distance of each row of `a` (N,), the number of the row of `b`, the first of several at the same
+            distance (N,), and the distance of each row of `b` from its nearest row of `a` (M,).
         """
         (ranks_a, codes_a), (ranks_b, codes_b) = self.coordinates(a), self.coordinates(b)
-        least, where = np.empty(len(a)), np.empty(len(a), np.int64)
+        least, where, back = np.empty(len(a)), np.empty(len(a), np.int64), np.full(len(b), np.inf)
         block = max(1, 4_000_000 // len(b))
         for start in range(0, len(a), block):
             rows = slice(start, start + block)
             total = np.zeros((len(a[rows]), len(b)), np.float32)
             for u, v in zip(ranks_a[rows].T, ranks_b.T, strict=True):
                 step = np.abs(u[:, None] - v)
-                total += np.where((u[:, None] < 0) != (v < 0), np.float32(1), step)
+                if (u < 0).any() or (v < 0).any():
+                    step[(u[:, None] < 0) != (v < 0)] = 1
+                total += step
             for u, v in zip(codes_a[rows].T, codes_b.T, strict=True):
                 total += u[:, None] != v
             where[rows] = total.argmin(1)
-            least[rows] = total.min(1) / max(1, len(self.columns))
-        return least, where
+            least[rows] = np.take_along_axis(total, where[rows, None], 1)[:, 0]
+            back = np.minimum(back, total.min(0))
+        columns = max(1, len(self.columns))
+        return least / columns, where, back / columns

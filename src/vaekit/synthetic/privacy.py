@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.data.core import Column
-from vaekit.utils.uncertainty import Area, area, standard_error
+from vaekit.utils.uncertainty import area, standard_error
 
 from .estimates import Estimate, Z
 from .features import Gower
@@ -28,11 +28,14 @@ class Nearness:
     Attributes:
         to_train, to_test: (N,) distances, each the mean difference per column, from 0 to 1.
         nearer: the share of rows that are nearer to a training row; 1/2 for rows that know neither.
+        membership: how well the distance to the nearest of the rows tells training rows from test rows: the area under
+            the ROC curve of an attacker who has the rows; 1/2 if nothing shows which real rows were used.
     """
 
     to_train: Array
     to_test: Array
     nearer: Estimate
+    membership: Estimate
 
 
 def nearness(rows: Array, train: Array, test: Array, columns: Sequence[Column]) -> Nearness:
@@ -42,11 +45,11 @@ def nearness(rows: Array, train: Array, test: Array, columns: Sequence[Column]) 
     Rows with the same nearest neighbour depend on each other: the standard error is by nearest row.
     """
     gower = Gower(columns, np.concatenate([train, test]))
-    (to_train, first), (to_test, second) = (gower.nearest(rows, real) for real in (train, test))
+    (to_train, first, inside), (to_test, second, outside) = (gower.nearest(rows, real) for real in (train, test))
     wins = np.where(np.abs(to_train - to_test) < SAME, 0.5, to_train < to_test)
     neighbour = np.where(wins >= 0.5, first, len(train) + second)
     share = Estimate.normal(float(wins.mean()), standard_error(wins, neighbour), 0.0, 1.0)
-    return Nearness(to_train, to_test, share)
+    return Nearness(to_train, to_test, share, Estimate.of_area(area(-inside, -outside)))
 
 
 def copies(rows: Array, real: Array) -> Estimate:
@@ -66,13 +69,3 @@ def _comparable(rows: Array) -> Array:
     """The rows as float32 with one bit pattern for each value: of nan, and of 0 and -0."""
     x = np.where(np.isnan(rows), np.nan, rows).astype(np.float32) + np.float32(0)
     return np.ascontiguousarray(x)
-
-
-def membership(rows: Array, train: Array, test: Array, columns: Sequence[Column]) -> Area:
-    """How well the distance to the nearest of the rows (N, D) tells training rows from test rows, both (M, D).
-
-    The area under the ROC curve of an attacker who has the rows: 1/2 if nothing shows which real rows were used.
-    """
-    gower = Gower(columns, np.concatenate([train, test]))
-    inside, outside = (gower.nearest(real, rows)[0] for real in (train, test))
-    return area(-inside, -outside)
