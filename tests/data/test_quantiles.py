@@ -349,3 +349,8 @@ def test_runs_of_earlier_rules_are_standardised(run):
 
     assert get_recipe("vae")(old).observation.kind == "standardised"
     assert get_recipe("vae")(spec).observation.kind == "quantile"
+    assert get_recipe("kingma2013")(spec).observation.kind == "standardised"  # as published
+    assert get_recipe("vae")(spec, sigma="optimal").observation.kind == "quantile"
+    assert get_recipe("vae")(spec, likelihood="laplace").observation.kind == "standardised"
+    with pytest.raises(ChoiceError, match="observation='standardised'"):
+        get_recipe("vae")(spec, likelihood="laplace", observation="quantile")

@@ -21,7 +21,7 @@ from vaekit.utils.register import Chosen
 
 from .composition import Composition, DataSpec, Defaults
 from .inputs import hold, is_mixed
-from .observations import OBSERVATIONS, natural, whole_range
+from .observations import OBSERVATIONS, plain, whole_range
 from .parts import Latent, default_likelihood, make_head
 from .registry import recipe
 from .signature import Pick
@@ -73,7 +73,7 @@ def kingma2013(
 ) -> Composition:
     """The model and training of the paper: one tanh layer, weights drawn from N(0, 0.01^2), Adagrad, weight decay."""
     check_complete(spec, "kingma2013")
-    observation = OBSERVATIONS[natural(spec, {"likelihood": likelihood.name})].build(spec)
+    observation = OBSERVATIONS[plain(spec, {"likelihood": likelihood.name})].build(spec)
     own = {"sigma": "learned"} if "sigma" in likelihood.part.knobs else {}
     head = hold(spec, observation, make_head(spec, Chosen(likelihood.part, own)))
     model = gaussian_vae(

@@ -169,12 +169,15 @@ def _is_table(spec: DataSpec) -> bool:
 
 
 def natural(spec: DataSpec, names: Mapping[str, str]) -> str:
-    """The default observation: the one that the likelihood names, or else one that suits the kind of data."""
+    """The default observation: quantiles for tables of numbers, else `plain`."""
+    return "quantile" if names["likelihood"] in ("gaussian", "mixed") and _is_table(spec) else plain(spec, names)
+
+
+def plain(spec: DataSpec, names: Mapping[str, str]) -> str:
+    """The observation that the likelihood names, or else one that suits the kind of data, by a shift and a scale."""
     likelihood = LIKELIHOODS[names["likelihood"]]
     if spec.rules == 1 and likelihood.name == "continuous-bernoulli":
         return "grey"
-    if likelihood.name in ("gaussian", "mixed") and _is_table(spec):
-        return "quantile"
     if likelihood.traits["observation"] != "auto":
         return likelihood.traits["observation"]
     if spec.kind == "image" and (spec.integer or spec.scale == (0.0, 1.0)):
