@@ -95,11 +95,11 @@ def test_rows_with_holes_are_compared_with_held_out_rows_of_which_the_same_value
     for i in range(40):
         rows[i][i % 2] = ""
     path = write(place / "holes.csv", rows)
-    found = run.detect(path, false_alarms=0.1, samples=10)
+    found = run.detect(path, false_alarms=0.1, samples=30)
     read = run.read(path, unseen=True)
-    held = held_out(run, 10)
+    held = held_out(run, 30)
     hidden = np.array([[True, False, False, False, False]])
-    reference = np.concatenate([scores(run, run.observed(split), 10, hidden=hidden) for split in held.splits])
+    reference = np.concatenate([scores(run, run.observed(split), 30, hidden=hidden) for split in held.splits])
     at_most = (reference <= found.score[0]).sum()
     assert found.p_value[0] == pytest.approx((1 + at_most) / (held.n + 1), abs=0.006)  # rounding can move one row
     assert np.isnan(read.x[0, 0])
@@ -154,7 +154,7 @@ def test_a_run_that_cannot_be_written_detects_too(run, place, monkeypatch):
 def test_the_rows_do_not_depend_on_their_order(run, place):
     rows = rows_of(20, 9)
     one, other = write(place / "one.csv", rows), write(place / "other.csv", rows[::-1])
-    first, second = (run.detect(path, false_alarms=0.05, samples=10, reasons=False) for path in (one, other))
+    first, second = (run.detect(path, false_alarms=0.05, samples=30, reasons=False) for path in (one, other))
     np.testing.assert_allclose(first.score, second.score[::-1], atol=1e-4)
 
 
@@ -216,7 +216,7 @@ def test_images_have_maps(images, place, capsys):
     x = blobs(20, 6, 5, seed=5)
     x[0, 2:4, 2:4] = 255 - x[0, 2:4, 2:4]
     x[1] = 255 - x[1]
-    found = images.detect(x, false_alarms=0.05, samples=10)
+    found = images.detect(x, false_alarms=0.05, samples=30)
     assert found.flagged[1]
     assert found.reasons == ()
     assert found.maps.shape == (found.flagged.sum(), 1, 6, 5)

@@ -219,7 +219,7 @@ def test_wrong_wishes_are_refused(tmp_path):
 def test_a_torch_program_holds_no_pickle_and_is_the_run(tmp_path):
     run = trained(tmp_path / "run")
     files, why = write_export(run, tmp_path / "exported", format="torch")
-    assert [f.name for f in files] == ["decode.pt2", "draw.pt2", "encode.pt2", "weights.pt2"]
+    assert [f.name for f in files] == ["decode.pt2", "draw.pt2", "encode.pt2", "weights.pt2", "detect.pt2"]
     assert not why
     with zipfile.ZipFile(files[0]) as archive:
         for member in archive.namelist():
