@@ -16,6 +16,7 @@ from vaekit.anomalies.conformal import FALSE_ALARMS
 from vaekit.anomalies.scoring import SAMPLES
 from vaekit.data.condition import Labels
 from vaekit.errors import ChoiceError
+from vaekit.expression import Differential, differential, normalised
 from vaekit.latents.editing import code_of, codes_of, direction, edited, named_mask, own_class, raw_of
 from vaekit.latents.fill import fill_masked, impute_rows
 from vaekit.latents.given import Best, Infilled, fill_rows, sample_given
@@ -267,6 +268,44 @@ class Run(SavedRun):
             DataError: the run was trained without missing values, or the rows do not fit this run.
         """
         return impute_rows(self, data, labels=labels, samples=samples, seed=seed)
+
+    def normalised(
+        self,
+        data: DataLike = "test",
+        *,
+        labels: Labels | None = None,
+        as_if: Labels | None = None,
+        size: float = 10_000.0,
+        draws: int | None = None,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """The mean counts that the model expects of each row if its total were `size`, (N, D).
+
+        See `vaekit.expression.normalised`. `as_if` is a condition to decode all rows under, such as one batch for all.
+        """
+        return normalised(self, data, labels=labels, as_if=as_if, size=size, draws=draws, seed=seed)
+
+    def differential(
+        self,
+        a: str,
+        b: str | None = None,
+        *,
+        by: str | None = None,
+        data: DataLike = None,
+        delta: float = 0.25,
+        fdr: float = 0.05,
+        draws: int = 50,
+        permutations: int = 20,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Differential:
+        """Features whose share of the counts differs between the rows of groups a and b (None: all other rows).
+
+        `by` is the column with the groups, by default the labels. The result's `false_discovery_rate` is measured with
+        permuted groups. See `vaekit.expression.differential`.
+        """
+        options: dict[str, Any] = {"delta": delta, "fdr": fdr, "draws": draws, "permutations": permutations}
+        return differential(self, a, b, by=by, data=data, seed=seed, progress=progress, **options)
 
     def report(self, path: str | Path | None = None, *, data: DataLike = None, labels: Labels | None = None) -> Path:
         """Write the one-page report, or one about new `data` beside held-out data, and return its path.

@@ -21,7 +21,7 @@ from vaekit.utils.plugins import PluginWarning
 from vaekit.utils.progress import say
 from vaekit.utils.wording import wording
 
-from . import catalogue, change, detect, fit, listing, live, measure, study, use
+from . import catalogue, change, detect, expression, fit, listing, live, measure, study, use
 from .mistakes import check_command, explained
 from .parameters import as_flags, described, exact
 
@@ -48,6 +48,7 @@ COMMANDS = (
     measure.encode,
     measure.score,
     detect.detect,
+    expression.de,
     use.report,
     live.explore,
     live.export,

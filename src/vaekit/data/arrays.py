@@ -29,7 +29,7 @@ from .core import (
     listed,
     row_dtype,
 )
-from .genes import with_genes
+from .genes import taken_columns, with_genes
 from .precision import LARGEST, is_bits, needs_double
 
 Missing = Literal["refuse", "mask"]
@@ -68,21 +68,40 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def in_order(source: Source, names: Sequence[str], where: str) -> Source:
+def in_order(source: Source, names: Sequence[str], where: str, absent: float | None = None) -> Source:
     """The source with its columns in the order of `names`; a source without distinct column names is unchanged.
 
+    Args:
+        absent: value of columns that the source lacks, at most half of them, with a note; None to refuse such a source.
+
     Raises:
-        DataError: a column is missing.
+        DataError: a column is missing, or more than half of them are.
     """
     current = source.feature_names
     if not names or current is None or len(set(current)) < len(current) or np.ndim(source.x) != 2:
         return source
     if list(names) == current:
         return source
-    if lacking := [name for name in names if name not in current]:
-        raise DataError(f"{where} has no column {lacking[0]!r}; expected {listed(names)}")
     position = {name: i for i, name in enumerate(current)}
-    return replace(source, x=source.x[:, [position[name] for name in names]], feature_names=list(names))
+    lacking = [name for name in names if name not in position]
+    if lacking and absent is None:
+        raise DataError(f"{where} has no column {lacking[0]!r}; expected {listed(names)}")
+    if 2 * len(lacking) > len(names):
+        raise DataError(
+            f"{where} has only {len(names) - len(lacking):,} of the {len(names):,} columns, which is too few; expected "
+            f"{listed(names)}"
+        )
+    notes = source.notes
+    if lacking:
+        taken = "0" if absent == 0 else "missing"
+        notes = (
+            *notes,
+            f"{len(lacking):,} of {len(names):,} columns are absent and taken as {taken} ({listed(lacking, 3)})",
+        )
+    if unused := len(current) - len(names) + len(lacking):
+        notes = (*notes, f"{counted(unused, 'column')} not in the model: not used")
+    x = taken_columns(source.x, [position.get(name, -1) for name in names], absent)
+    return replace(source, x=x, feature_names=list(names), notes=notes)
 
 
 def build(

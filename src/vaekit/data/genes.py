@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,24 @@ def with_genes(
     few = f"those above 0 in at least {counted(cells, 'training row')}" if cells > 1 else ""
     high = "those of highest deviance in the training rows" if most is not None and len(kept) == most else ""
     note = f"{len(kept):,} of {x.shape[1]:,} columns are kept: {high or few or 'all that are above 0'}"
-    if isinstance(x, Sparse):
-        return x.only(kept), source, note
-    return (np.asarray(x) if isinstance(x, Computed) else x)[:, kept], source, note
+    return taken_columns(x, kept.tolist()), source, note
+
+
+def taken_columns(x: Any, positions: Sequence[int], absent: float | None = None) -> Any:
+    """x (N, D) with the columns at these positions; -1 stands for a column of the value `absent`.
+
+    A sparse matrix stays sparse, unless `absent` is not 0.
+    """
+    where = np.asarray(positions)
+    there = where >= 0
+    if isinstance(x, Sparse) and (there.all() or absent == 0):
+        return x.only(where)
+    taken = (np.asarray(x) if isinstance(x, Computed) else x)[:, np.where(there, where, 0)]
+    if there.all():
+        return taken
+    taken = taken if absent == 0 else taken.astype(np.result_type(taken.dtype, np.float32))
+    taken[:, ~there] = absent
+    return taken
 
 
 def chosen(x: Any, rows: NDArray[np.int64], most: int | None, cells: int) -> NDArray[np.int64]:

@@ -62,8 +62,14 @@ class Sparse(Computed):
         return dense.reshape(len(dense), *self.shape[1:])
 
     def only(self, columns: NDArray[np.int64]) -> "Sparse":
-        """The matrix with only these columns, in this order."""
-        return Sparse(self.matrix[:, columns])
+        """The matrix with only these columns, in this order; -1 stands for a column of zeros."""
+        from scipy.sparse import csr_array
+
+        there = np.flatnonzero(columns >= 0)
+        if len(there) == len(columns):
+            return Sparse(self.matrix[:, columns])
+        ones = np.ones(len(there), self.matrix.dtype)
+        return Sparse(self.matrix @ csr_array((ones, (columns[there], there)), (self.shape[1], len(columns))))
 
 
 def is_sparse(x: Any) -> bool:

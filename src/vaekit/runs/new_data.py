@@ -223,9 +223,18 @@ def _of_cells(model: Reader, cells: Any) -> NewData:
     read = read_rows(cells, **stored)
     for note in read.notes:
         say(f"note: the AnnData: {note}")
-    read = in_order(read, [column.name for column in model.columns], "the AnnData")
+    read = _matched(model, read, "the AnnData")
     carried = carried_of(read, read.label, model.spec.kind)
     return NewData(read.x, len(read.x), read.label, None, read.columns, carried, "the AnnData")
+
+
+def _matched(model: Reader, read: Source, where: str) -> Source:
+    """The source with the columns of the model; absent ones of counts are missing values if it knows them, else 0."""
+    absent = None if model.spec.kind != "counts" else np.nan if model.spec.missing else 0.0
+    matched = in_order(read, [column.name for column in model.columns], where, absent)
+    for note in matched.notes[len(read.notes) :]:
+        say(f"note: {note}")
+    return matched
 
 
 def _unseen(model: Reader, x: np.ndarray, cells: Mapping[str, Sequence[str]]) -> dict[tuple[int, int], str]:
@@ -251,7 +260,7 @@ def _of_path(model: Reader, source: str, table: str | None, unseen: bool, progre
     if is_table(path) and not model.columns and spec.kind in ("vector", "counts"):
         shown = listed(read.feature_names or [])
         say(f"note: this run has no column names: the columns of {path.name} are read in their order, {shown}")
-    read = in_order(read, [column.name for column in model.columns], source)
+    read = _matched(model, read, source)
     x, label = read.x, read.label
     if path.is_dir() and read.names is not None:
         if x.ndim == 3 and spec.shape[0] == 3:

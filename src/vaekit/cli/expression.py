@@ -1,0 +1,66 @@
+"""The command that compares expression between groups."""
+
+from __future__ import annotations
+
+from vaekit.errors import ChoiceError
+
+from .output import Bar, at_least, check_results, make_folder
+from .parameters import Device, NewSource, OwnData, RunFolder, Seed
+from .use import _open
+
+
+def de(
+    run: RunFolder,
+    source: NewSource = None,
+    /,
+    *,
+    groups: str,
+    by: str | None = None,
+    delta: float = 0.25,
+    fdr: float = 0.05,
+    draws: int = 50,
+    permutations: int = 20,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    data: OwnData = None,
+    out: str = "differential.csv",
+) -> None:
+    """Find the genes, or other counts, whose share differs between two groups of rows.
+
+    Prints the false discovery rate that permuted groups show, beside the one that the model expects. Without new data,
+    all rows of the run's own data are used.
+
+    Parameters
+    ----------
+    groups
+        The two groups as A,B; a single A is compared with all other rows.
+    by
+        Column with the groups; by default the labels.
+    delta
+        Least fold change of interest, in log2.
+    fdr
+        False discovery rate to expect of the calls.
+    draws
+        Posterior draws of each row.
+    permutations
+        Number of permutations of the groups that measure the false discovery rate.
+    out
+        .csv or .parquet: one row per gene, the most probable differences first.
+    """
+    from vaekit.data.results import TABLES, write_columns
+
+    at_least(1, draws=draws, permutations=permutations)
+    path = check_results(out, TABLES)
+    a, _, b = (word.strip() for word in groups.partition(","))
+    if not a:
+        raise ChoiceError("--groups expects the names of two groups, A,B, or of one")
+    opened = _open(run, data, device)
+    with Bar("comparing") as bar:
+        found = opened.differential(
+            a, b or None, by=by, data=source, delta=delta, fdr=fdr, draws=draws, permutations=permutations, seed=seed,
+            progress=bar,
+        )  # fmt: skip
+    make_folder(path)
+    write_columns(path, found.table())
+    print(found)
+    print(path)
