@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("latents", "metrics", "synthetic", "studies", "report", "explorer", "export")
 PAGES = ("use", "measure", "look")
 SUBJECTS = {
+    "b",
     "data",
     "path",
     "mask",

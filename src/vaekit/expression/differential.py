@@ -162,23 +162,30 @@ def differential(
         means.append(share[:, 0])
         if progress:
             progress(draw + 1, draws)
-    fold = torch.stack(folds)
+    names = [column.name for column in model.columns] or [str(i) for i in range(model.spec.dims)]
+    rows = int(member.sum()), int((~member).sum())
+    return _summary(torch.stack(folds), torch.stack(means).mean(0).numpy(), names, rows, delta, fdr)
+
+
+def _summary(
+    fold: Tensor, share: np.ndarray, names: list[str], rows: tuple[int, int], delta: float, fdr: float
+) -> Differential:
+    """The result of folds (draws, 1 + permutations, D) and mean shares (2, D)."""
     above = (fold.abs() > delta).double().mean(0).numpy()
     low, high = torch.quantile(fold[:, 0], torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0).numpy()
-    share_a, share_b = torch.stack(means).mean(0).numpy()
     return Differential(
-        names=[column.name for column in model.columns] or [str(i) for i in range(model.spec.dims)],
+        names=names,
         fold=fold[:, 0].mean(0).numpy(),
         low=low,
         high=high,
         probability=above[0],
-        share_a=share_a,
-        share_b=share_b,
+        share_a=share[0],
+        share_b=share[1],
         delta=delta,
         expected=fdr,
         called=calls(above[0], fdr),
         permuted=np.array([calls(one, fdr).sum() for one in above[1:]]),
-        rows=(int(member.sum()), int((~member).sum())),
+        rows=rows,
     )
 
 
@@ -199,14 +206,15 @@ def _covariates(condition: Any) -> tuple[str, ...]:
 
 def _rows(model: TrainedModel, data: Any, by: str | None) -> tuple[Any, np.ndarray]:
     """Rows for `encode`, and the group of each as text, (n,)."""
+    rows: Any
     if isinstance(data, str) and data in ("train", "valid", "test"):
         part, names = getattr(model.data, data), model.data.label_names
         label, columns, rows = part.label, part.columns, data
         if label is not None and names is not None:
             label = np.array([*names, ""])[label]
     else:
-        rows = model.read(data)
-        label, columns = rows.label, rows.columns
+        rows = new = model.read(data)
+        label, columns = new.label, new.columns
     values = label if by is None else columns.get(by)
     if values is None:
         shown = ", ".join(columns) or "none"
