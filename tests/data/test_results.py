@@ -102,9 +102,11 @@ def test_h5ad_is_anndata_and_a_copy_of_the_file_that_the_rows_came_from(tmp_path
         np.testing.assert_array_equal(file["obs/score"], RESULTS["score"])
         np.testing.assert_array_equal(file["obsm/X_vae (of the data)"], RESULTS["z"])
         np.testing.assert_array_equal(file["obsm/X_vae"], RESULTS["z"] + 1)
-    with pytest.raises(DataError, match="all 3 cells are expected, got 2"):
-        write_results(tmp_path / "c.h5ad", {"score": np.zeros(2)}, 2, {}, second)
-    assert not (tmp_path / "c.h5ad").exists()
+    write_results(tmp_path / "c.h5ad", {"score": np.zeros(2), "z": np.ones((2, 2)), "why": ["a", "b"]}, 2, {}, second)
+    with h5py.File(tmp_path / "c.h5ad") as file:  # results of the first two cells
+        np.testing.assert_array_equal(file["obs/score"], [0, 0, np.nan])
+        np.testing.assert_array_equal(file["obsm/X_vae"], [[1, 1], [1, 1], [np.nan, np.nan]])
+        assert file["obs/why"].asstr()[:].tolist() == ["a", "b", ""]
 
 
 def test_a_missing_package_is_named_before_any_work(tmp_path, monkeypatch):

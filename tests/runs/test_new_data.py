@@ -235,7 +235,7 @@ def test_attributes_of_new_images_come_from_their_own_table(folder, capsys):
     (new / "about.csv").rename(folder / "other.csv")
     capsys.readouterr()
     assert main(["encode", str(run.path), str(new), *out]) == 2
-    assert "--label 0,0" in capsys.readouterr().err
+    assert "--label 1,0" in capsys.readouterr().err
     assert main(["encode", str(run.path), str(new), "--table", str(folder / "other.csv"), *out]) == 0
     assert main(["encode", str(run.path), str(new), "--label", "0,1", *out]) == 0
     with np.load(folder / "a.npz") as held:
@@ -318,9 +318,13 @@ def test_the_same_from_python(folder, birds, tmp_path):
     assert run.spec.shape == (2,)
     assert vk.open(run.path, data=data).data.shape == (2,)
     assert vk.fit(data, "vae", condition="species", out=run.path, resume=True, **TINY | {"steps": 5}).data.shape == (2,)
-    with pytest.raises(ChoiceError, match="'bill'`: the column has"):
-        vk.fit(data, "vae", condition="bill", out=tmp_path / "none", **TINY)
-    assert not (tmp_path / "none").exists()
+    numbers = vk.fit(data, "vae", condition="bill", out=tmp_path / "numbers", **TINY | {"steps": 5})
+    new = numbers.read(folder / "birds.csv")
+    assert new.x.shape[1:] == numbers.spec.shape == (2,)
+    bill = np.array([float(row["bill"]) for row in read(folder / "birds.csv")])
+    np.testing.assert_array_equal(
+        numbers.score(new, n=5, samples=3), numbers.score(new.x, labels={"bill": bill}, n=5, samples=3)
+    )
 
 
 # --- rows of tables come back as rows of tables -------------------------------------------------------------------
@@ -355,10 +359,10 @@ def test_whole_numbers_stay_whole_and_within_their_range(people, folder):
     found = read(folder / "p.csv")
     assert {row["age"].isdigit() and row["gain"].isdigit() for row in found} == {True}
     assert all(age.low <= int(row["age"]) <= age.high for row in found)
-    assert main(["sample", str(people), "-n", "200", "--noise", "--beyond-range", "--out", str(folder / "p.csv")]) == 0
+    assert main(["sample", str(people), "-n", "2000", "--noise", "--beyond-range", "--out", str(folder / "p.csv")]) == 0
     beyond = read(folder / "p.csv")
-    assert min(int(row["gain"]) for row in beyond) < 0
-    x, free = run.sample(200, noise=True), run.sample(200, noise=True, beyond_range=True)
+    assert max(int(row["gain"]) for row in beyond) > gain.high
+    x, free = run.sample(2000, noise=True), run.sample(2000, noise=True, beyond_range=True)
     assert [int(row["gain"]) for row in beyond] == free[:, 1].tolist()
     np.testing.assert_array_equal(x[:, 1], free[:, 1].clip(gain.low, gain.high))
     assert (x[:, :2] == x[:, :2].round()).all()
@@ -442,6 +446,20 @@ def test_methods_take_whatever_holds_the_rows(people, folder):
     assert list(new.table({"score": expected})) == ["index", "note", "grade", "person", "score"]
     with pytest.raises(ChoiceError, match=r"unknown split 'tets'.*no data have this name or path"):
         run.score("tets")
+    with pytest.raises(DataError, match="cannot be a path"):
+        run.score("x" * 5000)
+
+
+def test_the_condition_is_a_column_by_name(graded, new, folder):
+    expected = graded.score(X, samples=5, labels=["high", "high", "low"])
+    np.testing.assert_array_equal(graded.score(new, samples=5), expected)
+    with open(new) as file:
+        (folder / "renamed.csv").write_text(file.read().replace("grade", "mark"))
+    np.testing.assert_array_equal(graded.score(folder / "renamed.csv", samples=5, labels="mark"), expected)
+    swapped = graded.score(X, samples=5, labels="low")
+    np.testing.assert_array_equal(graded.score(folder / "renamed.csv", samples=5, labels="low"), swapped)
+    measured = graded.evaluate(new, samples=5, metrics=["log_px_iw"])[0]
+    assert measured["value"] == pytest.approx(expected.mean())
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".npz", ".h5ad", ".json"])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vaekit.run import Run
+    from vaekit.runs.new_data import NewData
 
 AS_ONE = 32
 """The default number of samples in the expectation for one example."""
@@ -229,7 +230,7 @@ def _fill_table(run: Run, source: str, path: Path, asked: Asked, label: str | No
             blank = np.full_like(raw, np.nan)
             arrays |= {"low": _inserted(blank, hidden, part, found.low)}
             arrays |= {"high": _inserted(blank, hidden, part, found.high)}
-    _write_filled(run, Path(source).expanduser(), path, arrays, asked.beyond_range)
+    _write_filled(run, Path(source).expanduser(), path, arrays, table, asked.beyond_range)
     empty = int(hidden.all(1).sum())
     remark = f"; {counted(empty, 'row')} without any value stayed empty" if empty else ""
     values, all_rows = counted(int(hidden[part].sum()), "value"), counted(len(raw), "row")
@@ -248,12 +249,14 @@ def _inserted(raw: np.ndarray, hidden: np.ndarray, rows: np.ndarray, values: np.
     return full
 
 
-def _write_filled(run: Run, source: Path, path: Path, arrays: dict[str, np.ndarray], beyond_range: bool) -> None:
+def _write_filled(
+    run: Run, source: Path, path: Path, arrays: dict[str, np.ndarray], new: NewData, beyond_range: bool
+) -> None:
     """Write the filled tables in the format of the suffix; for .csv and .parquet with the other columns of a table."""
     import numpy as np
 
     from vaekit.data.readers.table import is_table
-    from vaekit.data.results import write_columns
+    from vaekit.data.results import prefixed, write_columns
 
     from .output import make_folder
     from .sources import filled_cells
@@ -262,11 +265,12 @@ def _write_filled(run: Run, source: Path, path: Path, arrays: dict[str, np.ndarr
     number = {"draw": np.repeat(np.arange(len(tables)), tables.shape[1])} if "draws" in arrays else {}
     if path.suffix.lower() == ".npz" or not run.columns or not is_table(source):
         flat, beside = tables.reshape(-1, tables.shape[2]), {k: v.astype(str).tolist() for k, v in number.items()}
-        return write(path, run, flat, 1, arrays, beside=beside)
+        return write(path, run, flat, 1, arrays | prefixed(new.carried, new.n), beside=beside)
     ends = [(name, arrays[name]) for name in ("low", "high") if name in arrays]
     cells, delimiter = filled_cells(run, source, tables, arrays["hidden"], beyond_range, ends)
+    own = new.carried if path.suffix.lower() == ".parquet" and not number else {}  # with their types
     make_folder(path)
-    write_columns(path, {**cells, **number}, delimiter)
+    write_columns(path, {**{name: own.get(name, texts) for name, texts in cells.items()}, **number}, delimiter)
     print(path)
 
 

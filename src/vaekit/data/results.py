@@ -78,7 +78,7 @@ def write_results(path: Path, results: Results, n: int, carried: Columns, source
         results: arrays (N, ...) or lists by name.
         n: number of rows; of the carried columns, the first n cells are written.
         carried: further columns by name (see `beside`).
-        source: the .h5ad file that the rows came from, if they came from one.
+        source: the .h5ad file that the rows came from, if they came from one; cells without a result get nan.
 
     Raises:
         DataError: results and format do not fit together.
@@ -92,10 +92,15 @@ def write_results(path: Path, results: Results, n: int, carried: Columns, source
         columns = as_columns(results, n, carried)
         write_columns(path, columns)
     elif suffix == ".npz":
-        beside = {f"{PREFIX}{name}": as_array(column[:n]) for name, column in carried.items()}
-        write_atomically(path, partial(_write_npz, arrays={**{k: np.asarray(v) for k, v in results.items()}, **beside}))
+        arrays = {name: np.asarray(values) for name, values in results.items()}
+        write_atomically(path, partial(_write_npz, arrays=arrays | prefixed(carried, n)))
     else:
         write_atomically(path, partial(_write_h5ad, results=results, n=n, carried=carried, source=source))
+
+
+def prefixed(carried: Columns, n: int) -> dict[str, Array]:
+    """The first n cells of the carried columns as arrays, with `PREFIX` before their names."""
+    return {f"{PREFIX}{name}": as_array(column[:n]) for name, column in carried.items()}
 
 
 def write_columns(path: Path, columns: Mapping[str, Any], delimiter: str = ",") -> None:
@@ -131,15 +136,14 @@ def _write_h5ad(path: Path, results: Results, n: int, carried: Columns, source: 
     with h5py.File(path, "r+" if source is not None else "w") as file:
         if source is None:
             _new_file(file, n, {name: as_array(column[:n]) for name, column in carried.items()})
-        elif (there := len(_index(file["obs"]))) != n:
-            raise DataError(f"{path}: results of all {there:,} cells are expected, got {n:,}: omit the number of rows")
         obs, obsm = file["obs"], file.require_group("obsm")
+        cells = len(_index(obs))
         for name, values in results.items():
-            array = as_array(values if isinstance(values, np.ndarray) else list(values))
+            array = _padded(as_array(values if isinstance(values, np.ndarray) else list(values)), cells)
             if array.ndim > 1:
                 key = OBSM.get(name, f"X_{name}")
                 _make_way(obsm, key)
-                _dataset(obsm, key, array.reshape(n, -1))
+                _dataset(obsm, key, array.reshape(cells, -1))
                 continue
             order = [_text(one) for one in obs.attrs["column-order"]]
             if name in order:
@@ -174,6 +178,14 @@ def _dataset(group: Any, name: str, values: Array) -> None:
     held = values.astype(object) if text else values
     made = group.create_dataset(key, data=held, dtype=h5py.string_dtype() if text else None)
     made.attrs.update({"encoding-type": "string-array" if text else "array", "encoding-version": "0.2.0"})
+
+
+def _padded(values: Array, n: int) -> Array:
+    """Values of n cells, of which the last have no result: nan, or empty text."""
+    if len(values) == n:
+        return values
+    blank = "" if values.dtype.kind == "U" else np.nan
+    return np.concatenate([values, np.full((n - len(values), *values.shape[1:]), blank)])
 
 
 def _make_way(group: Any, name: str) -> str:

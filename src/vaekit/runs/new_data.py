@@ -17,6 +17,7 @@ from vaekit.data.condition import Labels
 from vaekit.data.core import Column, Data, Progress, Split, layout, listed
 from vaekit.data.loading import read_rows
 from vaekit.data.named import SETS
+from vaekit.data.paths import known_path
 from vaekit.data.readers import frames, images, memory
 from vaekit.data.readers.anndata import is_anndata
 from vaekit.data.readers.cells import is_missing
@@ -130,7 +131,7 @@ def _count(results: Results) -> int:
 
 def is_source(name: str) -> bool:
     """Whether data have this name or path."""
-    return name in SETS or Path(name).expanduser().exists()
+    return name in SETS or known_path(name).exists()
 
 
 def of_split(data: Data, split: str) -> NewData:
@@ -249,7 +250,7 @@ def _unseen(model: Reader, x: np.ndarray, cells: Mapping[str, Sequence[str]]) ->
 
 
 def _of_path(model: Reader, source: str, table: str | None, unseen: bool, progress: Progress | None) -> NewData:
-    path, spec = Path(source).expanduser(), model.spec
+    path, spec = known_path(source), model.spec
     if path.is_file() and path.suffix.lower() in PICTURES and reader_of(path) is None:
         return NewData(picture(model, path), 1, carried={"file": [path.name]}, name=source)
     options = options_of(model, source, table)
