@@ -142,8 +142,8 @@ class StudentTHead(LocationScale):
 Sigma = Annotated[
     str,
     Knob(
-        "scale of the density: unit, shared (one learned number), learned (by the decoder, for each element), optimal "
-        "(of each batch), or a number"
+        "scale of the density: unit, shared (one learned number), each (one learned number per element), learned (by "
+        "the decoder, for each element), optimal (of each batch), or a number"
     ),
 ]
 
@@ -154,7 +154,7 @@ def scale_and_sigma(sigma: str, name: str) -> tuple[Any, ...]:
     Raises:
         ChoiceError: the value is neither a known word nor a number above 0.
     """
-    words = ("unit", "shared", "learned", *(("optimal",) if name == "gaussian" else ()))
+    words = ("unit", "shared", "each", "learned", *(("optimal",) if name == "gaussian" else ()))
     if sigma in words:
         return (sigma,)
     try:
