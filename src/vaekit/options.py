@@ -30,6 +30,7 @@ class Defaults:
     weight_decay: float = 0.0
     clip: float | None = None
     ema: float | None = None
+    patience: int | None = None
     epochs: float = 20
 
 
@@ -80,7 +81,11 @@ class Options:
         str | None, About("random changes of training images: flip (left-right), shift, shift:PIXELS, joined by commas")
     ] = None
     patience: Annotated[
-        int | None, About("stop after this many validations without a better ELBO, and keep the best weights", POSITIVE)
+        int | None,
+        About(
+            "stop after this many validations without a better ELBO, and keep the best weights; 0 for never",
+            NOT_NEGATIVE,
+        ),
     ] = None
     validate_steps: Annotated[int | None, About("steps between validations", POSITIVE)] = None
     checkpoint_steps: Annotated[int | None, About("steps between checkpoints, besides one per minute", POSITIVE)] = None
@@ -117,10 +122,15 @@ class Options:
         return dataclasses.replace(defaults, **{name: value for name, value in values.items() if value is not None})
 
     def with_defaults(self, defaults: Defaults) -> Options:
-        """These options with the recipe's defaults instead of None; its `epochs` only if no length is given."""
+        """These options with the recipe's defaults instead of None.
+
+        Its `epochs` and `patience` apply only if no length is given.
+        """
         filled: dict[str, Any] = dataclasses.asdict(self.over(defaults))
         if self.steps is not None or self.minutes is not None:
             del filled["epochs"]
+        if (self.epochs, self.steps, self.minutes) != (None, None, None):
+            del filled["patience"]
         return dataclasses.replace(self, **filled)
 
 

@@ -291,6 +291,11 @@ class _Started:
             f"{config['recipe']} on {config['data']['name']} to {self.out}: {decided['parameters']:,} parameters, "
             f"{decided['device']}, {decided['precision']}, {compiled} ({decided['compile_why']})"
         )
+        if patience := config["training"]["patience"]:
+            say(
+                f"at most {config['plan']['horizon']:,} steps; training stops early after {patience} validations "
+                "without a better ELBO and keeps the best weights (--patience 0 trains to the end)"
+            )
         if len(legs := config.get("legs", [])) > 1:
             to = ", ".join(f"{value:g} {name}" for name, value in legs[-1]["asked"].items())
             say(f"extended from step {legs[-1]['from']:,} to {to} in total")

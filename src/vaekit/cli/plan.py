@@ -192,7 +192,8 @@ def _time(trainer: Trainer, decided: Plan, seconds: float) -> Iterator[tuple[str
         return
     steps = decided.horizon
     total = steps * seconds
-    yield "length", f"{steps:,} steps, {steps / decided.epoch_steps:.4g} epochs"
+    early = f"; stops early after {decided.patience} validations without a better ELBO" if decided.patience else ""
+    yield "length", f"{steps:,} steps, {steps / decided.epoch_steps:.4g} epochs{early}"
     note = "; compiled steps are shorter, and compiling takes up to a minute" if decided.compile else ""
     yield "time", f"about {_duration(total)} {per} (an estimate{note})"
 

@@ -24,6 +24,7 @@ from vaekit.errors import ChoiceError
 from vaekit.networks.tables import embedding_size
 
 from . import Head
+from .real import Sigma, scale_and_sigma
 from .register import likelihood
 
 
@@ -31,17 +32,20 @@ from .register import likelihood
 class MixedHead(Head):
     """The columns of a table, independent given z, each with a density that suits its kind.
 
-    Real columns (standardised by `MixedTable`) are Gaussian with one learned sigma each, two-valued columns
-    Bernoulli; categorical columns have one logit per category, or logits of low rank if they have many; counts are
-    negative binomial. The raw numbers of these heads are concatenated.
+    Real columns (standardised by `MixedTable`) are Gaussian with one learned sigma each, or as `sigma` says,
+    two-valued columns Bernoulli; categorical columns have one logit per category, or logits of low rank if they have
+    many; counts are negative binomial. The raw numbers of these heads are concatenated.
 
     Arguments:
         columns: the table's columns, in the order of x.
         most: columns with more categories have a `ManyCategoriesHead`; None for none.
         scaled: for count columns, see `heads.counts.count_range`.
+        sigma: of the real columns.
     """
 
-    def __init__(self, columns: Sequence[Column], scaled: bool = False, most: int | None = None):
+    def __init__(
+        self, columns: Sequence[Column], scaled: bool = False, most: int | None = None, sigma: Sigma = "auto"
+    ):
         super().__init__((len(columns),))
         self.columns, self.rows = tuple(columns), TableSupport(columns)
         self.support, self.discrete = self.rows, self.rows.is_discrete
@@ -51,7 +55,7 @@ class MixedHead(Head):
             kinds[i] = f"many{i}"
         few = [c.width for c, kind in zip(columns, kinds, strict=True) if kind == "categorical"]
         build: dict[str, Callable[[int], Head]] = {
-            "real": lambda n: heads.Gaussian((n,), "each"),
+            "real": lambda n: heads.Gaussian((n,), *scale_and_sigma(sigma, "mixed", (n,))),
             "binary": lambda n: heads.Bernoulli((n,)),
             "categorical": lambda n: CategoriesHead(few),
             "counts": lambda n: heads.NegativeBinomialHead((n,), **heads.count_range(scaled)),

@@ -143,18 +143,21 @@ Sigma = Annotated[
     str,
     Knob(
         "scale of the density: unit, shared (one learned number), each (one learned number per element), learned (by "
-        "the decoder, for each element), optimal (of each batch), or a number"
+        "the decoder, for each element), optimal (of each batch), or a number; auto: each for vectors and tables, "
+        "shared for images and signals"
     ),
 ]
 
 
-def scale_and_sigma(sigma: str, name: str) -> tuple[Any, ...]:
-    """The arguments `scale` and `sigma` of a `LocationScale` head for the value of the option `sigma`.
+def scale_and_sigma(sigma: str, name: str, event: tuple[int, ...]) -> tuple[Any, ...]:
+    """The arguments `scale` and `sigma` of a `LocationScale` head over `event` for the value of the option `sigma`.
 
     Raises:
         ChoiceError: the value is neither a known word nor a number above 0.
     """
-    words = ("unit", "shared", "each", "learned", *(("optimal",) if name == "gaussian" else ()))
+    words = ("unit", "shared", "each", "learned", *(("optimal",) if name == "gaussian" else ()), "auto")
+    if sigma == "auto":  # the elements of an image are alike, the columns of a table are not
+        return ("each" if len(event) == 1 else "shared",)
     if sigma in words:
         return (sigma,)
     try:
@@ -169,18 +172,18 @@ def scale_and_sigma(sigma: str, name: str) -> tuple[Any, ...]:
 
 
 @likelihood("gaussian", "Kingma and Welling 2013, arXiv:1312.6114; Rybkin et al. 2021, arXiv:2006.13202")
-def gaussian(event: tuple[int, ...], sigma: Sigma = "shared") -> Gaussian:
+def gaussian(event: tuple[int, ...], sigma: Sigma = "auto") -> Gaussian:
     """A Gaussian p(x|z)."""
-    return Gaussian(event, *scale_and_sigma(sigma, "gaussian"))
+    return Gaussian(event, *scale_and_sigma(sigma, "gaussian", event))
 
 
 @likelihood("laplace", "Laplace 1774")
-def laplace(event: tuple[int, ...], sigma: Sigma = "shared") -> LaplaceHead:
+def laplace(event: tuple[int, ...], sigma: Sigma = "auto") -> LaplaceHead:
     """A Laplace p(x|z)."""
-    return LaplaceHead(event, *scale_and_sigma(sigma, "laplace"))
+    return LaplaceHead(event, *scale_and_sigma(sigma, "laplace", event))
 
 
 @likelihood("student-t", "Takahashi et al. 2018, doi:10.24963/ijcai.2018/374")
-def student_t(event: tuple[int, ...], sigma: Sigma = "shared") -> StudentTHead:
+def student_t(event: tuple[int, ...], sigma: Sigma = "auto") -> StudentTHead:
     """A Student's t p(x|z) with learned degrees of freedom."""
-    return StudentTHead(event, *scale_and_sigma(sigma, "student-t"))
+    return StudentTHead(event, *scale_and_sigma(sigma, "student-t", event))

@@ -72,6 +72,28 @@ class Architecture(ABC):
         """A network from z (..., latent), or z and c, to the head's raw parameters (..., head.outputs)."""
 
 
+MOST = 40
+"""The default number of latents is at most this."""
+LEAST_STEPS = 2000
+"""A table is trained for so many steps of the usual batch by default, however few its rows."""
+FEW_ROWS = 10_000
+"""A table with fewer training rows is trained with early stopping by default."""
+PATIENCE = 5
+"""Validations without a better ELBO, after which such a training stops."""
+
+
+def by_dims(dims: int) -> int:
+    """The default number of latents for data whose spectrum is not measured."""
+    return MOST if dims >= 256 else max(1, min(16, dims // 4))
+
+
+def for_rows(n: int) -> Defaults:
+    """The training defaults for a table of n training rows."""
+    steps_per_epoch = n / min(USUAL.batch, n)
+    epochs = max(USUAL.epochs, math.ceil(LEAST_STEPS / steps_per_epoch))
+    return replace(USUAL, epochs=epochs, patience=PATIENCE if n < FEW_ROWS else None)
+
+
 @network("dense", "Kingma and Welling 2013, arXiv:1312.6114")
 class Dense(Architecture):
     """Dense layers; the decoder has the encoder's widths in reverse order."""
@@ -79,9 +101,10 @@ class Dense(Architecture):
     def __init__(self, spec: DataSpec, hidden: Sequence[int] | None = None, activation: str = "gated"):
         self.wide = spec.rules > 1
         self.hidden, self.activation = tuple((300, 300) if hidden is None else hidden), activation
-        self.latent = 40 if spec.dims >= 256 else max(1, min(16, spec.dims // 4))
+        measured = spec.kind == "vector" and spec.rules > 2
+        self.latent = min(spec.rank, MOST) if measured and spec.rank else by_dims(spec.dims)
         self.width = self.hidden[-1] if self.hidden else 300
-        self.defaults = USUAL
+        self.defaults = for_rows(spec.n) if measured else USUAL
 
     def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
         if not condition:

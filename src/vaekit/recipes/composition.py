@@ -21,6 +21,8 @@ from vaekit.models.vae import Model
 from vaekit.objectives import Objective
 from vaekit.options import Defaults
 
+from .spectrum import rank_of
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -42,9 +44,10 @@ class DataSpec:
         numbers: mean and standard deviation over the training rows of each column of numbers beside x.
         constant: flat index and value of each element that is the same in all training rows (vectors and counts).
         class_counts: number of training rows of each class.
+        rank: principal components that hold 95% of the variance of the training rows of a table; 0 if not measured.
         rules: 1 for runs trained before heads over counts were scaled by the data, continuous Bernoullis got
             dequantised values and wide inputs were scaled; 2 for runs trained before columns of tables were mapped by
-            their quantiles; 3 for all others.
+            their quantiles, `rank` was measured and mixed tables took `sigma`; 3 for all others.
     """
 
     kind: str
@@ -62,6 +65,7 @@ class DataSpec:
     numbers: dict[str, tuple[float, float]] = field(default_factory=dict)
     constant: tuple[tuple[int, float], ...] = ()
     class_counts: tuple[int, ...] = ()
+    rank: int = field(default=0, compare=False)
     rules: int = field(default=3, compare=False)
 
     @classmethod
@@ -88,6 +92,7 @@ class DataSpec:
             categories=_categories(data),
             numbers=_numbers(data),
             constant=_constant(data),
+            rank=rank_of(data),
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -59,6 +59,8 @@ def make_head(spec: DataSpec, likelihood: Chosen) -> Head:
             f"this table has categorical columns, which {likelihood.name} would treat as numbers: write "
             "`likelihood='mixed'`"
         )
+    if tables and spec.rules < 3:  # such runs store a `sigma` that did not apply
+        likelihood = Chosen(likelihood.part, {name: v for name, v in likelihood.knobs.items() if name != "sigma"})
     return likelihood.make(
         event=spec.shape,
         levels=int(spec.scale[1]) + 1 if spec.integer else 256,

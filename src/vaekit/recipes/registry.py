@@ -143,7 +143,7 @@ class Recipe:
         return unknown(f"argument of {self.name}", name, [*known, *training])
 
 
-BEFORE: dict[str, Any] = {"decoder_decay": None}
+BEFORE: dict[str, Any] = {"decoder_decay": None, "sigma": "shared"}
 """Values of choices that the run.json of older runs lacks: how those runs were trained."""
 
 

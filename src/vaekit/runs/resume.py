@@ -126,8 +126,8 @@ def lengthen(config: Configuration, options: Options, done: int) -> bool:
 
 def _patience(config: Configuration, patience: int | None) -> dict[str, int]:
     """The new patience if it is raised, else an empty dictionary."""
-    before = options_of(config).patience
-    if patience is not None and patience != before:
+    before = options_of(config).patience or None
+    if patience is not None and (patience or None) != before:
         if before is None:
             raise ChoiceError("the run had no `patience`, so its best weights were not kept: omit `patience`")
         if patience < before:
