@@ -73,6 +73,7 @@ class MLP(nn.Module):
         wide: whether inputs of more than `WIDE` numbers are multiplied by WIDE / numbers, and the first weights divided
             by it. The network starts the same, but its steps are smaller: an optimiser moves each weight by about the
             learning rate, so the features would otherwise move in proportion to the number of inputs.
+        direct: whether to add a linear map of the input to the output; it starts at zero.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class MLP(nn.Module):
         hidden: Sequence[int] = (512,),
         activation: str = "relu",
         wide: bool = False,
+        direct: bool = False,
     ):
         super().__init__()
         self.dims = len(tuple(event))
@@ -91,13 +93,18 @@ class MLP(nn.Module):
         for a, b in itertools.pairwise(widths):
             layers += ACTIVATIONS[activation].build(a, b)
         self.hidden = nn.Sequential(*layers)
-        self.out = nn.Linear(widths[-1], features)
+        self.direct = nn.Linear(widths[0], features, bias=False) if direct else None
+        self.out = nn.Linear(widths[-1], features)  # the last one: its bias is the output's
         with torch.no_grad():
             next(self.parameters()).div_(self.share)
+            if self.direct is not None:
+                self.direct.weight.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(-self.dims) if self.dims > 1 else x
-        return self.out(self.hidden(x * self.share if self.share < 1 else x))
+        x = x * self.share if self.share < 1 else x
+        y = self.out(self.hidden(x))
+        return y if self.direct is None else y + self.direct(x)
 
 
 class Rescaled(nn.Module):

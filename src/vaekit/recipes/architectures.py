@@ -19,6 +19,7 @@ from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Builder, Register
 
 from .composition import USUAL, DataSpec, Defaults
+from .inputs import is_mixed
 
 NETWORKS = Register(
     "network",
@@ -96,24 +97,29 @@ def for_rows(n: int) -> Defaults:
 
 @network("dense", "Kingma and Welling 2013, arXiv:1312.6114")
 class Dense(Architecture):
-    """Dense layers; the decoder has the encoder's widths in reverse order."""
+    """Dense layers; the decoder has the encoder's widths in reverse order.
+
+    For vectors, a linear map is added to both networks, from which training starts: see `factors`.
+    """
 
     def __init__(self, spec: DataSpec, hidden: Sequence[int] | None = None, activation: str = "gated"):
         self.wide = spec.rules > 1
-        self.hidden, self.activation = tuple((300, 300) if hidden is None else hidden), activation
         measured = spec.kind == "vector" and spec.rules > 2
+        self.direct = measured and not is_mixed(spec)
+        usual = (64, 64) if measured and spec.n < FEW_ROWS else (300, 300)
+        self.hidden, self.activation = tuple(usual if hidden is None else hidden), activation
         self.latent = min(spec.rank, MOST) if measured and spec.rank else by_dims(spec.dims)
         self.width = self.hidden[-1] if self.hidden else 300
         self.defaults = for_rows(spec.n) if measured else USUAL
 
     def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
-        if not condition:
-            return networks.MLP(event, features, self.hidden, self.activation, self.wide)
-        joined = networks.MLP((math.prod(event) + condition,), features, self.hidden, self.activation, self.wide)
-        return Joined(joined, (len(event), 1))
+        shape = (math.prod(event) + condition,) if condition else event
+        net = networks.MLP(shape, features, self.hidden, self.activation, self.wide, self.direct)
+        return Joined(net, (len(event), 1)) if condition else net
 
     def decoder(self, latent: int, head: Head, condition: int) -> nn.Module:
-        net = networks.MLP((latent + condition,), head.outputs, self.hidden[::-1], self.activation)
+        size = latent + condition
+        net = networks.MLP((size,), head.outputs, self.hidden[::-1], self.activation, direct=self.direct)
         return Joined(net, (1, 1)) if condition else net
 
 

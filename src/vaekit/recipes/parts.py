@@ -15,6 +15,7 @@ from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Chosen
 
 from .composition import Composition, DataSpec
+from .factors import start_as_factors
 from .inputs import Adapted, adapt_inputs, is_mixed, most_one_hot
 from .signature import Pick
 
@@ -112,7 +113,8 @@ def observe(spec: DataSpec, likelihood: Chosen, observation: Chosen, sized: bool
 def start(composition: Composition, x: Tensor, wrap: Callable[[nn.Module], nn.Module] | None = None) -> None:
     """Initialise a model from training data x (n, *event).
 
-    The decoder starts at the best constant density, and the encoder's linear layer is centred on the mean of its input.
+    The decoder starts at the best constant density, or the model as factor analysis if its networks have a linear path,
+    and the encoder's linear layer is centred on the mean of its input.
     Then `start(x)` of every module that has this method is called, such as that of a VampPrior or a codebook.
 
     Arguments:
@@ -124,6 +126,7 @@ def start(composition: Composition, x: Tensor, wrap: Callable[[nn.Module], nn.Mo
         bias = likelihood.head.bias_of(x)
         if bias is not None:
             networks.set_output_bias(likelihood.net, bias)
+    start_as_factors(composition.model, x)
     for module in composition.model.modules():
         if wrap and isinstance(module, networks.DirectIn):
             module.centre.copy_(wrap(nn.Identity())(x).mean(0)[: module.channels])

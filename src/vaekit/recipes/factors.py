@@ -1,0 +1,96 @@
+"""Start a model of a table as factor analysis, the best model with linear networks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaekit import networks
+from vaekit.heads import Conditional, Gaussian, LocationScale
+from vaekit.heads.base import raw_of_scale
+from vaekit.heads.mixed import Masked
+from vaekit.models.vae import Model
+
+LEAST = 0.05
+"""The smallest sigma of the start, in standard deviations of an element."""
+
+
+class Factors(NamedTuple):
+    """x = mean + loading z + noise, z ~ N(0, I), and the posterior of z, which is Gaussian.
+
+    Attributes:
+        mean: (D,).
+        loading: (D, L).
+        sigma: standard deviation of the noise of each element, (D,).
+        inference: the posterior's mean is inference (x - mean), (L, D).
+        scale: the standard deviations of the best posterior that factorises, (L,).
+    """
+
+    mean: Tensor
+    loading: Tensor
+    sigma: Tensor
+    inference: Tensor
+    scale: Tensor
+
+
+def factors(x: Tensor, latent: int) -> Factors:
+    """Principal factors of x (n, D), float64; missing values (nan) are replaced by the mean.
+
+    The loading is that of probabilistic PCA (Tipping and Bishop 1999); sigma is then fitted for each element.
+    """
+    x = x.double()
+    mean = torch.nan_to_num(x.nanmean(0))
+    centred = torch.nan_to_num(x - mean)
+    covariance = centred.T @ centred / len(x)
+    variances, axes = torch.linalg.eigh(covariance)
+    kept = min(latent, len(variances))
+    rest = variances[: len(variances) - kept]
+    noise = rest.mean().clamp_min(0) if len(rest) else variances.new_zeros(())
+    loading = axes[:, -kept:] * (variances[-kept:] - noise).clamp_min(0).sqrt()
+    loading = torch.nn.functional.pad(loading.flip(-1), (0, latent - kept))
+    least = LEAST**2 * covariance.diagonal()
+    sigma = (covariance.diagonal() - loading.square().sum(-1)).clamp_min(least).sqrt()
+    sigma = torch.where(sigma > 0, sigma, 1.0)
+    scaled = loading.T / sigma.square()
+    precision = scaled @ loading + torch.eye(latent, dtype=torch.float64)
+    return Factors(mean, loading, sigma, torch.linalg.solve(precision, scaled), precision.diagonal().rsqrt())
+
+
+@torch.no_grad()
+def start_as_factors(model: Model, x: Tensor) -> None:
+    """Set a model whose networks have a linear path (`MLP(direct=True)`) to factor analysis of x (n, D).
+
+    Models of another form are left as they are: the posterior must be a diagonal Gaussian, and the likelihood have a
+    learned location and scale.
+    """
+    q, p = getattr(model, "posterior", None), getattr(model, "likelihood", None)
+    if not (isinstance(q, Conditional) and isinstance(p, Conditional)):
+        return
+    head = p.head.head if isinstance(p.head, Masked) else p.head
+    encoder, decoder = (_direct(net) for net in (q.net, p.net))
+    learned = isinstance(head, LocationScale) and head.scale in ("shared", "each", "learned")
+    if encoder is None or decoder is None or type(q.head) is not Gaussian or q.head.scale != "learned" or not learned:
+        return
+    dims, latent = x.shape[1], q.head.event[0]
+    found = factors(x, latent)
+    encoder.out.weight.zero_()
+    encoder.direct.weight.zero_()
+    encoder.direct.weight[:latent, :dims] = found.inference / encoder.share
+    encoder.out.bias.copy_(torch.cat([-found.inference @ found.mean, raw_of_scale(found.scale)]))
+    decoder.out.weight.zero_()
+    decoder.direct.weight.zero_()
+    decoder.direct.weight[:dims, :latent] = found.loading
+    decoder.out.bias[:dims] = found.mean
+    sigma = head.scale_of(found.sigma)
+    if head.scale == "learned":
+        decoder.out.bias[dims:] = raw_of_scale(sigma)
+    else:
+        sigma = sigma.square().mean().sqrt() if head.scale == "shared" else sigma
+        head.log_scale.copy_(raw_of_scale(sigma))
+
+
+def _direct(net: torch.nn.Module) -> networks.MLP | None:
+    """The dense network with a linear path in `net`, if there is one."""
+    return next((m for m in net.modules() if isinstance(m, networks.MLP) and m.direct is not None), None)
