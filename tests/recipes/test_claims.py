@@ -412,4 +412,4 @@ def test_an_option_that_an_earlier_version_ignored_is_left_out_of_its_runs():
     assert type(made.model.likelihood.head).__name__ == "Bernoulli"
     with pytest.raises(ChoiceError, match="likelihood 'bernoulli' takes no `sigma`"):
         get_recipe("vae")(FACTS, likelihood="bernoulli", sigma="0.5")
-    get_recipe("vae")(FACTS, likelihood="bernoulli", sigma="shared", **SMALL)  # its default, as old runs store it
+    get_recipe("vae")(FACTS, likelihood="bernoulli", sigma="auto", **SMALL)  # its default, as runs store it
