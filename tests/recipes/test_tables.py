@@ -77,9 +77,9 @@ def test_the_spec_of_a_run_keeps_its_rank_and_rules():
 
 
 @pytest.mark.parametrize("name", ["gaussian", "laplace", "student-t"])
-def test_sigma_is_learned_for_each_column_and_shared_by_the_elements_of_an_image(name):
+def test_sigma_is_learned_for_each_value_and_shared_by_the_elements_of_an_image(name):
     part = heads.LIKELIHOODS[name].build
-    assert (part((4,)).scale, part((1, 4, 4)).scale, part((4,), "shared").scale) == ("each", "shared", "shared")
+    assert (part((4,)).scale, part((1, 4, 4)).scale, part((4,), "shared").scale) == ("learned", "shared", "shared")
     assert part((1, 4, 4), "each").log_scale.shape == (1, 4, 4)
 
 
@@ -92,7 +92,7 @@ def test_the_sigma_of_a_mixed_table_is_that_of_its_real_columns():
     assert [scale(s).scale for s in ("auto", "each", "unit", "learned")] == ["each", "each", "unit", "learned"]
     fixed = scale("0.5")
     assert (fixed.scale, float(fixed.log_scale)) == ("fixed", pytest.approx(math.log(0.5)))
-    with pytest.raises(ChoiceError, match="`sigma` of a mixed likelihood must be unit, .* got 'optimal'"):
+    with pytest.raises(ChoiceError, match=r"`sigma` of a mixed likelihood must be unit, .* got 'optimal'"):
         scale("optimal")
     assert scale("shared", replace(spec, rules=2)).scale == "each"  # earlier versions stored a sigma and ignored it
 

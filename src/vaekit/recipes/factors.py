@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaekit import networks
 from vaekit.heads import Conditional, Gaussian, LocationScale
 from vaekit.heads.base import raw_of_scale
+from vaekit.heads.censored import CensoredHead
 from vaekit.heads.mixed import Masked
 from vaekit.models.vae import Model
 
@@ -49,7 +50,7 @@ def factors(x: Tensor, latent: int) -> Factors:
     rest = variances[: len(variances) - kept]
     noise = rest.mean().clamp_min(0) if len(rest) else variances.new_zeros(())
     loading = axes[:, -kept:] * (variances[-kept:] - noise).clamp_min(0).sqrt()
-    loading = torch.nn.functional.pad(loading.flip(-1), (0, latent - kept))
+    loading = nn.functional.pad(loading.flip(-1), (0, latent - kept))
     least = LEAST**2 * covariance.diagonal()
     sigma = (covariance.diagonal() - loading.square().sum(-1)).clamp_min(least).sqrt()
     sigma = torch.where(sigma > 0, sigma, 1.0)
@@ -68,29 +69,35 @@ def start_as_factors(model: Model, x: Tensor) -> None:
     q, p = getattr(model, "posterior", None), getattr(model, "likelihood", None)
     if not (isinstance(q, Conditional) and isinstance(p, Conditional)):
         return
-    head = p.head.head if isinstance(p.head, Masked) else p.head
-    encoder, decoder = (_direct(net) for net in (q.net, p.net))
-    learned = isinstance(head, LocationScale) and head.scale in ("shared", "each", "learned")
-    if encoder is None or decoder is None or type(q.head) is not Gaussian or q.head.scale != "learned" or not learned:
+    head = p.head
+    while isinstance(head, Masked | CensoredHead):
+        head = head.head
+    if not isinstance(head, LocationScale) or head.scale not in ("shared", "each", "learned"):
         return
-    dims, latent = x.shape[1], q.head.event[0]
-    found = factors(x, latent)
-    encoder.out.weight.zero_()
-    encoder.direct.weight.zero_()
-    encoder.direct.weight[:latent, :dims] = found.inference / encoder.share
-    encoder.out.bias.copy_(torch.cat([-found.inference @ found.mean, raw_of_scale(found.scale)]))
-    decoder.out.weight.zero_()
-    decoder.direct.weight.zero_()
-    decoder.direct.weight[:dims, :latent] = found.loading
-    decoder.out.bias[:dims] = found.mean
+    encoder, decoder = _direct(q.net), _direct(p.net)
+    if encoder is None or decoder is None or type(q.head) is not Gaussian or q.head.scale != "learned":
+        return
+    found = factors(x, q.head.event[0])
+    bias = torch.cat([-found.inference @ found.mean, raw_of_scale(found.scale)])
+    _make_linear(encoder, found.inference / encoder.share, bias)
     sigma = head.scale_of(found.sigma)
     if head.scale == "learned":
-        decoder.out.bias[dims:] = raw_of_scale(sigma)
+        _make_linear(decoder, found.loading, torch.cat([found.mean, raw_of_scale(sigma)]))
     else:
+        _make_linear(decoder, found.loading, found.mean)
         sigma = sigma.square().mean().sqrt() if head.scale == "shared" else sigma
-        head.log_scale.copy_(raw_of_scale(sigma))
+        head.log_scale.data.copy_(raw_of_scale(sigma))
 
 
-def _direct(net: torch.nn.Module) -> networks.MLP | None:
+def _direct(net: nn.Module) -> networks.MLP | None:
     """The dense network with a linear path in `net`, if there is one."""
     return next((m for m in net.modules() if isinstance(m, networks.MLP) and m.direct is not None), None)
+
+
+def _make_linear(net: networks.MLP, weight: Tensor, bias: Tensor) -> None:
+    """Make `net` a linear map until it is trained: `weight` is that of its first outputs and inputs, others are 0."""
+    assert net.direct is not None
+    net.out.weight.zero_()
+    net.out.bias.copy_(bias)
+    net.direct.weight.zero_()
+    net.direct.weight[: weight.shape[0], : weight.shape[1]] = weight
