@@ -43,9 +43,7 @@ class MixedHead(Head):
         sigma: of the real columns.
     """
 
-    def __init__(
-        self, columns: Sequence[Column], scaled: bool = False, most: int | None = None, sigma: Sigma = "auto"
-    ):
+    def __init__(self, columns: Sequence[Column], scaled: bool = False, most: int | None = None, sigma: Sigma = "auto"):
         super().__init__((len(columns),))
         self.columns, self.rows = tuple(columns), TableSupport(columns)
         self.support, self.discrete = self.rows, self.rows.is_discrete
