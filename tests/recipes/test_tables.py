@@ -77,9 +77,9 @@ def test_the_spec_of_a_run_keeps_its_rank_and_rules():
 
 
 @pytest.mark.parametrize("name", ["gaussian", "laplace", "student-t"])
-def test_sigma_is_learned_for_each_value_and_shared_by_the_elements_of_an_image(name):
+def test_sigma_is_learned_for_each_column_and_shared_by_the_elements_of_an_image(name):
     part = heads.LIKELIHOODS[name].build
-    assert (part((4,)).scale, part((1, 4, 4)).scale, part((4,), "shared").scale) == ("learned", "shared", "shared")
+    assert (part((4,)).scale, part((1, 4, 4)).scale, part((4,), "shared").scale) == ("each", "shared", "shared")
     assert part((1, 4, 4), "each").log_scale.shape == (1, 4, 4)
 
 
@@ -87,7 +87,8 @@ def test_the_sigma_of_a_mixed_table_is_that_of_its_real_columns():
     spec = replace(TABLE, shape=(3,), columns=COLUMNS)
 
     def scale(sigma, spec=spec):
-        return get_recipe("vae")(spec, sigma=sigma, latent=1, hidden=(4,)).model.likelihood.head.groups["real"]
+        made = get_recipe("vae")(spec, sigma=sigma, latent=1, hidden=(4,), observation="mixed")
+        return made.model.likelihood.head.groups["real"]
 
     assert [scale(s).scale for s in ("auto", "each", "unit", "learned")] == ["each", "each", "unit", "learned"]
     fixed = scale("0.5")

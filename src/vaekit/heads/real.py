@@ -143,8 +143,8 @@ Sigma = Annotated[
     str,
     Knob(
         "scale of the density: unit, shared (one learned number), each (one learned number per element), learned (by "
-        "the decoder, for each element), optimal (of each batch), or a number; auto: learned for vectors, each for the "
-        "real columns of mixed tables, shared for images and signals"
+        "the decoder, for each element), optimal (of each batch), or a number; auto: each for vectors and the real "
+        "columns of mixed tables, shared for images and signals"
     ),
 ]
 
@@ -157,7 +157,7 @@ def scale_and_sigma(sigma: str, name: str, event: tuple[int, ...]) -> tuple[Any,
     """
     words = ("unit", "shared", "each", "learned", *(("optimal",) if name == "gaussian" else ()), "auto")
     if sigma == "auto":  # the elements of an image are alike, the columns of a table are not
-        return ("shared" if len(event) > 1 else "each" if name == "mixed" else "learned",)
+        return ("each" if len(event) == 1 else "shared",)
     if sigma in words:
         return (sigma,)
     try:
