@@ -113,6 +113,7 @@ bench-calibration: $(READY)
 
 bench-tables: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/tables.py
+
 bench-anomalies: $(READY)
 	OMP_NUM_THREADS=2 $(BIN)/python bench/anomalies.py
 

@@ -310,7 +310,7 @@ def test_a_latent_density_is_fitted_and_sampled(run, name):
     z = fitted.sample(5)
     assert z.shape == (5, 2)
     assert np.isfinite(fitted.log_prob(z)).all()
-    assert np.array_equal(fitted.sample(3), z[:3])
+    assert np.allclose(fitted.sample(3), z[:3], rtol=1e-5, atol=1e-6)  # a matrix product rounds by the number of rows
     assert np.array_equal(vk.open(run.path).fit_latents(name).sample(5), z)
     assert run.sample(4, latents=name).shape == (4, 1, 8, 8)
 
