@@ -34,12 +34,23 @@ def test_a_linear_law_has_its_r2_and_permuted_rows_are_useless():
     for found in (trees, linear):
         assert found.score == "R2"
         assert abs(found.difference.value) < 4 * found.difference.se + 0.01
-        assert abs(found.floor.value) < 4 * found.floor.se + 0.02
+        assert found.floor.value == 0 < found.floor.se < found.difference.se
     permuted = train.copy()
     permuted[:, 2] = rng.permutation(train[:, 2])
     for found in transfer(permuted, train, test, COLUMNS, 2):
         assert found.synthetic.value < 0.1
         assert found.difference.high < -0.6
+
+
+def test_the_interval_of_a_difference_is_over_training_rows_too(monkeypatch):
+    """Two sets of few real rows: over the test rows alone, which are many, the intervals would miss 0."""
+    monkeypatch.setattr(usefulness, "MODELS", (usefulness.LINEAR,))
+    rng = np.random.default_rng(6)
+    test, missed = table(3000, rng), 0
+    for seed in range(12):
+        (found,) = transfer(table(40, rng), table(40, rng), test, COLUMNS, 2, seed=seed)
+        missed += not found.difference.low < 0 < found.difference.high
+    assert missed <= 3  # of 12; with 3 degrees of freedom, about 1 in 8
 
 
 def test_the_area_of_classes_is_that_of_the_best_rule_and_absent_classes_count_as_chance():

@@ -78,8 +78,7 @@ def conclusion(measures: tuple[Measure, ...]) -> str:
 def _summary(comparison: Comparison) -> Section:
     caption = (
         "Brackets are 95% intervals. Real rows: the same measure with as many training rows in place of the synthetic "
-        "ones (for usefulness, two halves of the training rows; for privacy, validation rows). The verdict is by a 99% "
-        "interval of the difference."
+        "ones (for privacy, validation rows). The verdict is by a 99% interval of the difference."
     )
     head = ["measure", "synthetic rows", "real rows", "verdict"]
     return Section("summary", "Summary", [
@@ -160,11 +159,11 @@ def _usefulness(comparison: Comparison) -> Section:
          interval(t.floor, True)]
         for t in comparison.transfers
     ]  # fmt: skip
-    head = ["predicted column", "model", "score", "real", "synthetic", "difference", "halves of the real rows"]
+    head = ["predicted column", "model", "score", "real", "synthetic", "difference", "of real rows"]
     caption = (
         "Scores on test rows of models trained on real and on as many synthetic rows; AUC is the mean over classes. "
-        "The difference is paired by test row. Halves: the same difference between two halves of the real rows, which "
-        "shows how much the choice of training rows alone matters."
+        "The difference is paired by test row; its interval is over test and training rows. Of real rows: the same "
+        "difference between two sets of real rows, 0 on average, from models of four disjoint parts of them."
     )
     return Section("usefulness", "Train on synthetic, test on real", [
         Table(head, table, caption, numeric=range(3, 7))
@@ -197,9 +196,10 @@ def _method(comparison: Comparison) -> Section:
     text = (
         f"{n['synthetic']:,} synthetic rows, and as many training rows for the column real rows, were each compared "
         f"with {n['test']:,} test rows. Standard errors are over rows: for columns and pairs by bootstrap, for "
-        "usefulness by bootstrap of the test rows, for areas under ROC curves by DeLong's method, and for the share "
-        "that is nearer to training rows by nearest neighbour. Detectability and usefulness use boosted trees with the "
-        "default settings of scikit-learn; detectability is cross-validated in five folds."
+        "usefulness by bootstrap of the test rows and by parts of the training rows, for areas under ROC curves by "
+        "DeLong's method, and for the share that is nearer to training rows by nearest neighbour. Detectability and "
+        "usefulness use boosted trees with the default settings of scikit-learn; detectability is cross-validated in "
+        "five folds."
     )
     meanings = [[m.name, m.help] for m in comparison.measures]
     return Section("method", "How this was measured", [Text(text), Table([], meanings)])

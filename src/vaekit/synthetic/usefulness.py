@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from .features import Features, boosted_trees, is_number
 Array = NDArray[Any]
 DRAWS = 100
 """Bootstrap draws of test rows for the standard error of a difference."""
-MODELS = ("boosted trees", "linear")
+PARTS = 4
+"""Disjoint parts of the real rows, whose models show how much the choice of training rows matters."""
+TREES, LINEAR = MODELS = ("boosted trees", "linear")
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,9 @@ class Transfer:
         model: one of `MODELS`.
         score: "AUC" (averaged over classes, each against the others) or "R2".
         real, synthetic: the scores of the model trained on real and on as many synthetic rows.
-        difference: synthetic minus real, paired by test row.
-        floor: the difference between the same models trained on two disjoint halves of the real rows.
+        difference: synthetic minus real, paired by test row. Its standard error is over test and training rows.
+        floor: the same difference between two sets of real rows, 0 on average, with its standard error over training
+            rows.
     """
 
     target: str
@@ -49,6 +53,9 @@ def transfer(
 ) -> list[Transfer]:
     """Train each of `MODELS` on real and on synthetic rows to predict a column of the test rows.
 
+    The variance over training rows is that of the scores of `PARTS` models, trained on disjoint parts of the real rows,
+    divided by `PARTS`: it is proportional to one over the number of rows.
+
     Arguments:
         synthetic, train: equally many synthetic and real rows (N, D).
         test: other real rows (M, D).
@@ -56,16 +63,18 @@ def transfer(
         target: the number of the column to predict.
     """
     task = _Task(train, test, columns, target)
-    half = len(train) // 2
-    order = np.random.default_rng(seed).permutation(len(train))
-    sets = (synthetic, train, train[order[:half]], train[order[half:]])
+    parts = np.array_split(np.random.default_rng(seed).permutation(len(train)), PARTS)
     found = []
     for model in MODELS:
-        predictions = [task.predicted(rows, model, seed) for rows in sets]
+        predictions = [task.predicted(rows, model, seed) for rows in (synthetic, train)]
         draws = [None, *resampled(len(task.truth), None, DRAWS, seed=seed)]
-        scores = np.array([[task.score(p, rows) for rows in draws] for p in predictions])  # (4, 1 + DRAWS)
-        own, real = (Estimate.of_draws(scores[i], high=1.0) for i in (0, 1))
-        difference, floor = (Estimate.of_draws(scores[i] - scores[i + 1]) for i in (0, 2))
+        scores = np.array([[task.score(p, rows) for rows in draws] for p in predictions])  # (2, 1 + DRAWS)
+        own, real = (Estimate.of_draws(one, high=1.0) for one in scores)
+        of_parts = [task.score(task.predicted(train[rows], model, seed)) for rows in parts]
+        by_training = float(np.std(of_parts, ddof=1)) * math.sqrt(2 / PARTS)  # of a difference of two sets of N rows
+        by_test = Estimate.of_draws(scores[0] - scores[1])
+        difference = Estimate.normal(by_test.value, math.hypot(by_test.se, by_training))
+        floor = Estimate.normal(0.0, by_training)
         found.append(Transfer(columns[target].name, model, task.unit, real, own, difference, floor))
     return found
 
@@ -89,7 +98,7 @@ class _Task:
         if len(np.unique(y)) < 2:  # nothing to learn
             constant = float(y[0]) if len(y) else 0.0
             return np.full(len(self.test), constant) if self.regression else np.zeros((len(self.test), self.classes))
-        inputs = self.features.trees if model == MODELS[0] else self.features.linear
+        inputs = self.features.trees if model == TREES else self.features.linear
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a linear model that has not converged predicts well enough
             fitted = self._model(model, len(y), seed).fit(inputs(known[:, self.others]), y)
@@ -102,7 +111,7 @@ class _Task:
     def _model(self, model: str, n: int, seed: int) -> Any:
         from sklearn.linear_model import LogisticRegression, Ridge
 
-        if model == MODELS[0]:
+        if model == TREES:
             return boosted_trees(self.regression, n, self.features.sets, seed)
         return Ridge() if self.regression else LogisticRegression(max_iter=200)
 
