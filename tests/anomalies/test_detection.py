@@ -41,7 +41,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(place):
     data = vk.load(write(place / "train.csv", rows_of(500, 0)), valid=0.1, test=0.3)
-    return vk.fit(data, out=place / "run", steps=250, hidden=(32,), latent=3, seed=0, lr=0.01, **QUIET)
+    return vk.fit(data, out=place / "run", steps=200, hidden=(32,), latent=3, seed=0, lr=0.01, **QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_images_have_maps(images, place, capsys):
     x = blobs(20, 6, 5, seed=5)
     x[0, 2:4, 2:4] = 255 - x[0, 2:4, 2:4]
     x[1] = 255 - x[1]
-    found = images.detect(x, false_alarms=0.05, samples=30)
+    found = images.detect(x, false_alarms=0.05, samples=10)
     assert found.flagged[1]
     assert found.reasons == ()
     assert found.maps.shape == (found.flagged.sum(), 1, 6, 5)
@@ -246,9 +246,9 @@ def test_missing_values_of_a_run_trained_with_them(place):
     x[rng.random(x.shape) < 0.2] = np.nan
     x = x[~np.isnan(x).all(1)]
     data = vk.from_arrays(x[:400], missing="mask", valid=0.1, test=0.4)
-    run = vk.fit(data, out=place / "missing", steps=300, hidden=(16,), latent=2, lr=0.01, **QUIET)
+    run = vk.fit(data, out=place / "missing", steps=150, hidden=(16,), latent=2, lr=0.01, **QUIET)
     new = x[400:].copy()
-    usual = run.detect(new, false_alarms=0.1, samples=20)
+    usual = run.detect(new, false_alarms=0.1, samples=10, reasons=False)
     m = len(new)
     assert abs(usual.flagged.mean() - 0.1) < 4 * np.sqrt(0.1 * 0.9 * (1 / m + 1 / usual.held_out))
     assert "rows that lack the same values" in usual.unit
@@ -257,7 +257,7 @@ def test_missing_values_of_a_run_trained_with_them(place):
     assert abs(np.corrcoef(count, usual.p_value)[0, 1]) < 0.3
     row = np.flatnonzero(count == 1)[0]
     new[row, int(np.flatnonzero(~np.isnan(new[row]))[0])] += 20
-    assert run.detect(new, false_alarms=0.1, samples=20).flagged[row]
+    assert run.detect(new[row : row + 1], false_alarms=0.1, samples=10).flagged[0]
 
 
 def test_rows_of_a_conditional_run_are_compared_with_their_class(place):
@@ -282,3 +282,40 @@ def test_an_autoencoder_is_scored_by_log_p_of_x_given_its_code(place):
     assert found.flagged.tolist()[5:] == [True] * 5
     assert found.unit == "log p(x|z)"
     assert found.reasons[5][0].column in ("x0", "x1", "x2", "x3")
+
+
+def test_a_category_that_only_held_out_rows_have_counts_as_unknown_to_them_and_to_new_rows(place):
+    rows = rows_of(60, 8)
+    for i in range(60):
+        rows[i][3] = "gold" if i in (58, 59) else KINDS[i % 2]
+    splits = {"train": np.arange(20), "valid": np.arange(20, 40), "test": np.arange(40, 60)}
+    data = vk.load(write(place / "rare.csv", rows), splits=splits)
+    run = vk.fit(data, out=place / "rare", steps=5, hidden=(8,), latent=2, **QUIET)
+    held = held_out(run, 5)
+    assert (held.score < -900).tolist() == [False] * 38 + [True] * 2
+    found = run.detect(write(place / "gold.csv", [rows[58], rows[0]]), false_alarms=0.1, samples=5)
+    assert found.reasons[0][0].column == "kind"
+    # two of 40 held-out rows have an unknown category, too
+    assert 1 / 41 <= found.p_value[0] <= 3 / 41
+    own = run.detect(place / "rare.csv", false_alarms=0.1, samples=5, reasons=False)
+    assert "these are the run's own data" in own.notes[0]
+
+
+def test_held_out_rows_in_groups_count_as_groups(place):
+    rng = np.random.default_rng(3)
+    group = np.repeat(np.arange(60), 5)
+    x = (rng.normal(size=(60, 2))[group] + 0.1 * rng.normal(size=(300, 2))).astype(np.float32)
+    run = vk.fit(
+        vk.from_arrays(x, columns={"person": group}, group="person", test=0.4),
+        out=place / "grouped",
+        steps=5,
+        hidden=(8,),
+        latent=1,
+        **QUIET,
+    )
+    found = run.detect(x[:20] + 50, false_alarms=0.1, samples=5, reasons=False)
+    held = held_out(run, 5)
+    assert held.n == 5 * found.held_out
+    assert found.drift is None
+    assert "groups, which count as one row each" in found.notes[0]
+    np.testing.assert_allclose(found.p_value, 1 / (found.held_out + 1))

@@ -25,6 +25,8 @@ from .scoring import SAMPLES, scores
 
 REASONS = 3
 """The number of columns that are named for each flagged row."""
+MOST_EXPLAINED = 1000
+"""The maximum number of flagged rows that are explained: those with the lowest scores."""
 NOTABLE = 0.1
 """The largest p-value of a column, beside the most unusual one, that is given as a reason."""
 PATTERN_SCORES = 200_000
@@ -43,9 +45,11 @@ class Detection:
         flagged: bool (n,), p_value <= false_alarms.
         reasons: for each row, the columns that speak most against it if it is flagged, else nothing; empty for images
             and signals.
-        maps: (m, *event) for images and signals, how far the log-density of each element of the flagged rows lies below
-            its mean over held-out rows, in nats; None for other data.
+        maps: (m, *event) for images and signals, how far the log-density of each element of the explained rows lies
+            below its mean over held-out rows, in nats; None for other data.
         expected: (m, *event) the reconstructions of these rows, or None.
+        explained: (m,) the numbers of the flagged rows that are explained: all of them, or the `MOST_EXPLAINED` most
+            unusual.
         false_alarms: the rate.
         threshold: the score below which a complete row is flagged.
         held_out: the number of held-out rows (or of their groups).
@@ -67,6 +71,7 @@ class Detection:
     reasons: tuple[tuple[Reason, ...], ...] = ()
     maps: np.ndarray | None = None
     expected: np.ndarray | None = None
+    explained: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     drift: Drift | None = None
     measures: list[dict[str, Any]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
@@ -93,9 +98,9 @@ class Detection:
         suggest; rows that are not flagged have empty cells.
         """
         found: dict[str, np.ndarray] = {
-            "log_px": self.score,
-            "percentile": self.percentile,
-            "p_value": self.p_value,
+            "log_px": np.round(self.score, 4),
+            "percentile": np.round(self.percentile, 2),
+            "p_value": np.round(self.p_value, 6),
             "flagged": self.flagged.astype(np.int64),
         }
         for i in range(max(map(len, self.reasons), default=0)):
@@ -158,6 +163,7 @@ def detect(
         raise ChoiceError(f"`samples` must be 1 or more, got {samples}")
     own = isinstance(data, str) and data in SPLITS
     new = of_split(run.data, data) if own else run.read(data, labels=labels, unseen=True)
+    anomalous = None if truth is None else _truth(truth, new)
     known = held_out(run, samples, columns=reasons, progress=progress)
     reference = known.scores()
     reference.check_supports(rate)
@@ -167,8 +173,10 @@ def detect(
     p, percentile, notes = _compared(run, known, reference, rows, found, samples, rate)
     flagged = p <= rate + ROUNDING
     chosen = np.flatnonzero(flagged) if reasons else np.zeros(0, int)
+    if len(chosen) > MOST_EXPLAINED:
+        notes = (*notes, f"reasons are given for the {MOST_EXPLAINED:,} most unusual of {len(chosen):,} flagged rows")
+        chosen = np.sort(chosen[np.argsort(found[chosen], kind="stable")[:MOST_EXPLAINED]])
     explained, maps, expected = _explained(run, known, rows, new, chosen)
-    anomalous = None if truth is None else _truth(truth, new)
     whole = known.pattern is None and rows.hidden is None  # else log p(x) of rows with other values are not comparable
     return Detection(
         found,
@@ -182,6 +190,7 @@ def detect(
         explained,
         maps,
         expected,
+        chosen,
         _drift(run, known, rows, found),
         [] if anomalous is None else labelled.measures(found if whole else _order(p, found), flagged, anomalous),
         notes,
@@ -213,12 +222,14 @@ class _Rows:
         hidden: bool (n, *event), elements to integrate out; None if there are none.
         unseen: bool (n, D), categories that the training rows lack.
         split: the split, or None for other rows.
+        name: the source of the rows.
     """
 
     observed: Observed
     hidden: np.ndarray | None
     unseen: np.ndarray
     split: str | None
+    name: str
 
     @classmethod
     def of(cls, run: SavedRun, new: NewData, known: HeldOut) -> _Rows:
@@ -241,7 +252,7 @@ class _Rows:
             unseen |= codes if hidden is None else codes & ~hidden
         if unseen.any():
             hidden = unseen if hidden is None else hidden | unseen
-        return cls(observed, hidden, unseen, split)
+        return cls(observed, hidden, unseen, split, new.name)
 
 
 def _compared(
@@ -255,6 +266,9 @@ def _compared(
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """The p-values and percentiles of rows with these scores, and notes on them."""
     notes: list[str] = []
+    source = run.config["data"]["source"]
+    if source is not None and source == rows.name:
+        notes.append("these are the run's own data: the rows that it was trained on look less unusual than new rows")
     if known.group is not None:
         notes.append(f"the held-out rows form {counted(reference.n, 'group')}, which count as one row each")
     if rows.split in known.splits:

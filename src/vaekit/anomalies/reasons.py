@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vaekit.data.observation import Observation
 from vaekit.densities import LogisticMixture
 from vaekit.densities.drawing import Drawn
-from vaekit.densities.mixed import Categories, Marginal, Mixed
+from vaekit.densities.mixed import Marginal, Mixed
 from vaekit.models.vae import VAE, Model
 from vaekit.runs.observed import Observed
 from vaekit.runs.trained import TrainedModel
@@ -44,7 +43,8 @@ class Reason:
     Attributes:
         column: the name of the column.
         value: its value in the row, as a number, or as text for a category.
-        expected: the expected value given the other columns, or the most probable category.
+        expected: the expected value given the other columns, or the most probable category; for a column that is mapped
+            by its quantiles, about its median.
         p_value: the rank of its log-density among held-out rows, (1 + number at most as high) / (n + 1).
         log_p: log p(x_j | x_-j) in nats.
     """
@@ -83,16 +83,9 @@ def is_conditional(run: TrainedModel) -> bool:
 
 
 def conditional(
-    model: VAE,
-    observation: Observation,
-    x: Tensor,
-    c: Tensor | None,
-    hidden: Tensor,
-    *,
-    missing: bool = False,
-    k: int = DRAWS,
+    model: VAE, x: Tensor, c: Tensor | None, hidden: Tensor, *, missing: bool = False, k: int = DRAWS
 ) -> tuple[Tensor, Tensor] | None:
-    """log p(x_j | x_-j) of each column in the units of x, and its expectation in those of the data, both (B, D).
+    """log p(x_j | x_-j) of each column and its expectation, both (B, D) and in the units of x.
 
     Arguments:
         x: (B, D), with plausible numbers where `hidden`.
@@ -126,35 +119,30 @@ def conditional(
     others = torch.where(eye | gone, 0.0, each).sum(-1)
     weights = others + model.prior().log_prob(z) - (torch.logaddexp(*log_q) - math.log(2))
     log_p = torch.logsumexp(weights + own, 0) - torch.logsumexp(weights, 0)
-    return log_p.reshape(b, d), _average(px, torch.softmax(weights, 0), observation)[eye.cpu()].reshape(b, d)
+    return log_p.reshape(b, d), _average(px, torch.softmax(weights, 0))[eye].reshape(b, d)
 
 
-def _average(px: Distribution, weights: Tensor, observation: Observation) -> Tensor:
-    """The expectation of p(x | z_k) with these weights (K, B) in the units of the data, (B, *event), on the CPU."""
+def _average(px: Distribution, weights: Tensor) -> Tensor:
+    """The expectation of x under the mixture of p(x | z_k) with these weights (K, B), (B, *event)."""
     whole = px.whole if isinstance(px, Marginal) else px
-    means = observation.mean_in_units(px).cpu()
-    expected = (weights.reshape(*weights.shape, *(1 for _ in px.event_shape)).cpu() * means).sum(0)
-    if isinstance(whole, Mixed):  # the most probable category of the average, not an average of codes
-        codes = torch.zeros(px.event_shape, dtype=torch.bool)
-        for which, part in whole.parts:
-            codes[which.cpu()] = isinstance(part, Categories)
-        expected = torch.where(codes, whole.average(weights).cpu().to(expected), expected)
-    return expected
+    if isinstance(whole, Mixed):
+        expected = whole.average(weights)
+    else:
+        expected = (weights.reshape(*weights.shape, *(1 for _ in whole.event_shape)) * whole.mean).sum(0)
+    return px.put(expected) if isinstance(px, Marginal) else expected
 
 
-def averaged(
-    model: Model, observation: Observation, x: Tensor, c: Tensor | None, k: int
-) -> tuple[Tensor, Tensor] | None:
-    """The mean of log p(x_j | z) over K draws of q(z | x), and the mean of x, as for `conditional`: (B, *event)."""
+def averaged(model: Model, x: Tensor, c: Tensor | None, k: int) -> tuple[Tensor, Tensor] | None:
+    """The mean of log p(x_j | z) over K draws of q(z | x), and the mean of x: both (B, *event), in the units of x."""
     if model.no_density is not None:
         px = model.decode(model.encode(x, c))
         each = elements(px, x)
-        return None if each is None else (each, observation.mean_in_units(px).cpu())
+        return None if each is None else (each, px.mean)
     px = model.trace(x, c, k=k, noise=common_noise(x)).px
     each = elements(px, x)
     if each is None:
         return None
-    return each.mean(0), _average(px, torch.full(each.shape[:2], 1 / k, device=x.device), observation)
+    return each.mean(0), _average(px, torch.full(each.shape[:2], 1 / k, device=x.device))
 
 
 @torch.no_grad()
@@ -183,13 +171,13 @@ def columns(
         found = None
         if asked:
             assert isinstance(model, VAE)
-            found = conditional(model, observation, x, c, hole, missing=run.spec.missing)
-        found = averaged(model, observation, x, c, draws) if found is None else found
+            found = conditional(model, x, c, hole, missing=run.spec.missing)
+        found = averaged(model, x, c, draws) if found is None else found
         if found is None:
             return None
         density = torch.where(hole, math.nan, found[0]).cpu().double() + observation.log_units_of(x.cpu().double())
         log_p.append(density.numpy())
-        expected.append(found[1].numpy())
+        expected.append(observation.to_raw(found[1].cpu()).numpy())
     if not log_p:
         return Columns(np.zeros((0, *shape)), np.zeros((0, *shape)))
     return Columns(np.concatenate(log_p), np.concatenate(expected))

@@ -23,7 +23,7 @@ from vaekit.runs.observed import Observed
 from vaekit.runs.trained import TrainedModel
 from vaekit.utils.isolation import in_full_precision
 
-SAMPLES = 100
+SAMPLES = 50
 """The default number of importance samples."""
 NUMBERS = 2_000_000
 """The number of values of x decoded at once."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from vaekit.errors import ChoiceError
+
 from .output import Bar, at_least, check_file, check_results, make_folder, table, write_results
 from .parameters import Described, Device, Flag, Labels, OwnData, RunFolder, Split
 from .use import _open
@@ -28,7 +30,7 @@ def detect(
     *,
     false_alarms: float = 0.01,
     truth: str | None = None,
-    samples: int = 100,
+    samples: int = 50,
     split: Split = None,
     label: Labels = None,
     table: Described = None,
@@ -70,6 +72,8 @@ def detect(
     path = check_results(out)
     picture = None if maps is None else check_file(maps, (".png", ".npz"))
     opened = _open(run, data, device)
+    if picture is not None:
+        _check_maps(opened, picture)
     new = new_data(opened, source, split, label=label, table=table, unseen=True)
     with Bar("scoring") as bar:
         found = opened.detect(new, false_alarms=false_alarms, truth=truth, samples=samples, progress=bar)
@@ -119,17 +123,25 @@ def _lines(found: Detection) -> str:
     return "\n".join(lines)
 
 
+def _check_maps(run: Run, path: Path) -> None:
+    """Raise ChoiceError if the run's data have no maps, or none as a picture."""
+    if run.spec.kind not in ("image", "signal"):
+        raise ChoiceError("--maps is for images and signals: for tables, the columns reason_1, ... say what is unusual")
+    if path.suffix.lower() == ".png" and run.spec.kind != "image":
+        raise ChoiceError(f"{run.spec.kind}s have no map as a picture: write --maps {path.with_suffix('.npz')}")
+
+
 def _write_maps(run: Run, found: Detection, path: Path) -> None:
     """Write the maps of the flagged rows as a picture of the most unusual ones, or all of them as arrays."""
     import numpy as np
 
-    from vaekit.errors import ChoiceError
     from vaekit.utils.files import write_atomically
 
     maps, expected = found.maps, found.expected
     if maps is None or expected is None:
-        raise ChoiceError("--maps is for images and signals: for tables, the columns reason_1, ... say what is unusual")
-    rows = np.flatnonzero(found.flagged)
+        print("the likelihood of this run does not factorise over pixels, so there are no maps")
+        return
+    rows = found.explained
     if not len(rows):
         print("no row is flagged, so there is no map to write")
         return
@@ -143,8 +155,6 @@ def _write_maps(run: Run, found: Detection, path: Path) -> None:
 
         write_atomically(path, save)
     else:
-        if run.spec.kind != "image":
-            raise ChoiceError(f"{run.spec.kind}s have no map as a picture: write --maps {path.with_suffix('.npz')}")
         from vaekit.figures import channels_last, diverging, image_grid, save_png, to_uint8
 
         first = np.argsort(found.score[rows], kind="stable")[:SHOWN]
