@@ -7,7 +7,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 import numpy as np
 
@@ -27,9 +27,11 @@ from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.runs.new_data import DataLike
 from vaekit.runs.observed import laid_out
 from vaekit.runs.saved import SavedRun
-from vaekit.synthetic import Comparison, compare_synthetic
 from vaekit.training.fit import train
 from vaekit.utils.formerly import formerly
+
+if TYPE_CHECKING:
+    from vaekit.synthetic import Comparison
 
 P = ParamSpec("P")
 
@@ -334,6 +336,8 @@ class Run(SavedRun):
         privacy, each with an interval and beside the same measure of real rows. See
         `vaekit.synthetic.compare_synthetic`.
         """
+        from vaekit.synthetic import compare_synthetic
+
         return compare_synthetic(self, data, labels=labels, targets=targets, seed=seed, progress=progress)
 
     def explore(

@@ -27,7 +27,7 @@ FITTING: tuple[tuple[str, str], ...] = (
     ("classes, to sample from one of them", "vaekit fit DATA --recipe conditional"),
     ("labels for some of the data", "vaekit fit DATA --recipe semi-supervised"),
     ("latents that each encode one factor", "vaekit fit DATA --recipe tc"),
-    ("the best log p(x): scores, anomalies", "vaekit fit DATA --recipe vamp"),
+    ("the best log p(x)", "vaekit fit DATA --recipe vamp"),
     ("a model with too many unused latents", "vaekit fit DATA --recipe free-bits"),
     ("corrupted data to clean", "vaekit fit DATA --recipe denoising"),
     ("small codes, without sampling", "vaekit fit DATA --recipe ae"),
