@@ -106,6 +106,7 @@ class NegativeBinomial(Keyed):
     support = constraints.nonnegative_integer
 
     def __init__(self, log_mean: Tensor, log_inverse_dispersion: Tensor, validate_args: bool | None = None):
+        self.shared = log_inverse_dispersion  # not broadcast: often one per element, for all rows
         self.log_mean, self.log_inverse_dispersion = torch.broadcast_tensors(log_mean, log_inverse_dispersion)
         super().__init__(self.log_mean.shape, validate_args=validate_args)
 
@@ -118,7 +119,7 @@ class NegativeBinomial(Keyed):
         return self.mean + torch.exp(2 * self.log_mean - self.log_inverse_dispersion)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return negative_binomial_log_pmf(value, self.log_mean, self.log_inverse_dispersion)
+        return negative_binomial_log_pmf(value, self.log_mean, self.shared)
 
     def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
         return _negative_binomial(noise, self.log_mean, self.log_inverse_dispersion, event, k)
@@ -143,6 +144,7 @@ class ZeroInflatedNegativeBinomial(Keyed):
     def __init__(
         self, log_mean: Tensor, log_inverse_dispersion: Tensor, dropout: Tensor, validate_args: bool | None = None
     ):
+        self.shared = log_inverse_dispersion
         parameters = torch.broadcast_tensors(log_mean, log_inverse_dispersion, dropout)
         self.log_mean, self.log_inverse_dispersion, self.dropout = parameters
         super().__init__(self.log_mean.shape, validate_args=validate_args)
@@ -150,7 +152,7 @@ class ZeroInflatedNegativeBinomial(Keyed):
     @property
     def counts(self) -> NegativeBinomial:
         """The negative binomial without the extra zeros."""
-        return NegativeBinomial(self.log_mean, self.log_inverse_dispersion, validate_args=False)
+        return NegativeBinomial(self.log_mean, self.shared, validate_args=False)
 
     @property
     def mean(self) -> Tensor:

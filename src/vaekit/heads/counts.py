@@ -129,8 +129,8 @@ class OverdispersedCounts(Counts):
         self.raw_dispersion = nn.Parameter(torch.zeros(self.event))
 
     def log_dispersion(self, like: Tensor) -> Tensor:
-        """log r, in the shape and precision of `like`."""
-        return within(self.raw_dispersion.to(like.dtype).expand(like.shape), LOG_SCALE_FLOOR, self.highest - 4)
+        """log r of each element, (*event), in the precision of `like`."""
+        return within(self.raw_dispersion.to(like.dtype), LOG_SCALE_FLOOR, self.highest - 4)
 
     def counts_of(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the negative binomial part when the data have this mean and variance."""
