@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -11,44 +10,10 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal, constraints
 
 from vaekit.noise import Noise
+from vaekit.utils.normal import log_mass
 
 from .drawing import Keyed, from_noise
 from .real import OptimalNormal
-
-_ERFC = (
-    0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196, 1.00002368,
-    -1.26551223,
-)  # fmt: skip
-"""Coefficients of log(erfc(z) / t) + z^2 in t = 1 / (1 + z / 2) (Numerical Recipes, 6.2), highest power first."""
-
-
-def log_tail(z: Tensor) -> Tensor:
-    """log P(Z > z) of a standard normal, for z >= 0, to a relative error of 1.2e-7 in P.
-
-    It consists of elementary operations, so that it can be exported.
-    """
-    scaled = z / math.sqrt(2)
-    t = 1 / (1 + scaled / 2)
-    exponent = torch.full_like(t, _ERFC[0])
-    for coefficient in _ERFC[1:]:
-        exponent = exponent * t + coefficient
-    return torch.log(t / 2) - scaled.square() + exponent
-
-
-def log_mass(low: Tensor, high: Tensor) -> Tensor:
-    """log P(low < Z < high) of a standard normal, for finite low < high."""
-    mirrored = low + high < 0
-    a, b = torch.where(mirrored, -high, low), torch.where(mirrored, -low, high)  # a + b >= 0
-    middle, width = (a + b) / 2, b - a
-    narrow = width * (1 + middle) < 0.02
-    thin = torch.log(torch.where(narrow, width, 1.0)) - middle.square() / 2 - math.log(2 * math.pi) / 2
-    a, b = torch.where(narrow, 0.0, a), torch.where(narrow, 1.0, b)
-    log_b = log_tail(b)
-    log_a = log_tail(a.abs())
-    beyond = a >= 0
-    right = log_a + torch.log(-torch.expm1(torch.where(beyond, log_b - log_a, -1.0)))
-    around = torch.log1p(-torch.where(beyond, 0.5, torch.exp(log_a) + torch.exp(log_b)))
-    return torch.where(narrow, thin, torch.where(beyond, right, around))
 
 
 class Censored(Keyed):

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vaekit.utils.normal import tail
+
 Numbers = NDArray[np.float64]
 
 ATOMS = 256
@@ -38,6 +40,8 @@ LEAST_MASS = 1e-6
 """The mass of the numbers between two neighbouring atoms: positive, so that a number there has a finite density."""
 DIGITS = 4
 """Decimal places of the numbers that may be evenly spaced."""
+BLOCK = 2**22
+"""Numbers computed at once for a mean."""
 MOST_ROWS = 200_000
 """Rows from which the quantiles are measured."""
 
@@ -248,12 +252,23 @@ class Quantiles(nn.Module):
 
         Each piece of the curve contributes its derivative times the mean of the part of x that lies in it.
         """
+        if torch.compiler.is_compiling():
+            return self._mean(loc, scale)
+        rows = max(1, BLOCK // self.x.numel())
+        parts = zip(*(v.reshape(-1, len(self.x)).split(rows) for v in (loc, scale)), strict=True)
+        return torch.cat([self._mean(*part) for part in parts]).reshape(loc.shape)
+
+    def _mean(self, loc: Tensor, scale: Tensor) -> Tensor:
+        loc, scale = loc[..., None], scale[..., None]
         knots = self.x.clamp_max(1e4)  # padding: beyond any x
-        t = (knots - loc[..., None]) / scale[..., None]
-        above = scale[..., None] * (torch.exp(-t.square() / 2) / math.sqrt(2 * math.pi) - t * _tail_mass(t))
-        part = torch.cat([above[..., :-1] - above[..., 1:], above[..., -1:]], -1)
-        below = loc - knots[:, 0] - above[..., 0]
-        return self.raw[:, 0] + self.run[:, 0] * below + (self.run[:, 1:] * part).sum(-1)
+        t = (knots - loc) / scale
+        above = scale * (torch.exp(-t.square() / 2) / math.sqrt(2 * math.pi) - t * tail(t))  # E[(x - knot)+]
+        width = knots[:, 1:] - knots[:, :-1]
+        narrow = width < 0.01 * scale  # where a difference loses its digits
+        share = torch.where(narrow, tail((t[..., 1:] + t[..., :-1]) / 2), above[..., :-1] - above[..., 1:])
+        share = share / torch.where(narrow, 1.0, width)
+        raw = self.raw[:, 0] + self.run[:, 0] * (loc - knots[:, :1] - above[..., :1])[..., 0]
+        return raw + (self.run[:, 1:-1] * width * share).sum(-1) + self.run[:, -1] * above[..., -1]
 
     def log_units(self, x: Tensor) -> Tensor:
         """log |d x / d raw| of each element of x (..., D); in the interval of an atom, the log of 1 / `step`.
@@ -263,11 +278,6 @@ class Quantiles(nn.Module):
         run = _take(self.run, _above(x, self.x))
         wide = torch.where(run > 0, run, torch.where(self.step > 0, self.step, 1))
         return torch.where(self.mapped, -torch.log(wide), 0)
-
-
-def _tail_mass(t: Tensor) -> Tensor:
-    """P(Z > t) of a standard normal."""
-    return torch.erfc(t / math.sqrt(2)) / 2
 
 
 def _above(values: Tensor, knots: Tensor) -> Tensor:
