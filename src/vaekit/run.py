@@ -15,8 +15,9 @@ from vaekit.anomalies import Detection, detect
 from vaekit.anomalies.conformal import FALSE_ALARMS
 from vaekit.anomalies.scoring import SAMPLES
 from vaekit.data.condition import Labels
-from vaekit.errors import ChoiceError
+from vaekit.errors import ChoiceError, DataError
 from vaekit.expression import Differential, differential, normalised
+from vaekit.latents.coverage import calibrated
 from vaekit.latents.editing import code_of, codes_of, direction, edited, named_mask, own_class, raw_of
 from vaekit.latents.fill import fill_masked, impute_rows
 from vaekit.latents.given import Best, Infilled, fill_rows, sample_given
@@ -29,6 +30,7 @@ from vaekit.runs.observed import laid_out
 from vaekit.runs.saved import SavedRun
 from vaekit.training.fit import train
 from vaekit.utils.formerly import formerly
+from vaekit.utils.progress import say
 
 if TYPE_CHECKING:
     from vaekit.synthetic import Comparison
@@ -229,7 +231,8 @@ class Run(SavedRun):
             labels: labels of raw rows, for a conditional run, as for `encode`.
             draws: number of alternatives, multiple imputations of the hidden values.
             best: the single value of a number, mean or median; categories get the most likely one.
-            interval: probability of the interval of each number, such as 0.95; None for no interval.
+            interval: probability of the interval of each number, such as 0.95; None for no interval. Intervals are
+                widened until they hold this share of hidden cells of the validation rows (`latents.coverage`).
             beyond_range: allow values of a table outside the range of their columns.
             seed: seed of the alternatives.
             progress: called as progress(done, of), for rows of numbers and tables.
@@ -244,10 +247,19 @@ class Run(SavedRun):
             labels = self.observed("test").given(int(data))
         hidden = mask if isinstance(mask, np.ndarray) else _hidden(laid_out(raw, self.spec), mask)
         if self.spec.kind in ("vector", "counts") and self.model.no_density is None:
-            return fill_rows(
+            found = fill_rows(
                 self, raw, hidden, labels=labels, draws=draws, best=best, interval=interval,
                 beyond_range=beyond_range, seed=seed, progress=progress,
             )  # fmt: skip
+            if interval is None:
+                return found
+            hidden = np.broadcast_to(hidden, found.filled.shape)
+            try:
+                stretch = calibrated(self, hidden, interval=interval, seed=seed)
+            except DataError as error:
+                say(f"note: the intervals are those of the model, not widened by its validation rows: {error}")
+                return found
+            return stretch.apply(self, found, beyond_range)
         if interval is not None:
             raise ChoiceError("intervals are for rows of numbers and tables, and for models with a density")
         return fill_masked(self, raw, hidden, labels=labels, draws=draws, seed=seed)

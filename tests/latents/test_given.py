@@ -18,7 +18,8 @@ from vaekit.errors import ChoiceError, DataError
 from vaekit.heads import Conditional, Gaussian
 from vaekit.heads.mixed import MixedHead
 from vaekit.latents.conditional import averaged, candidates, resampled, visible_log_prob
-from vaekit.latents.coverage import coverage
+from vaekit.latents.coverage import calibrated, coverage
+from vaekit.latents.given import fill_rows
 from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
 from vaekit.networks import MLP
@@ -63,7 +64,7 @@ def test_draws_intervals_and_best_values_are_those_of_the_linear_gaussian_condit
     mean, covariance, log_p = exact(linear, raw, hidden)
     spread = np.sqrt(np.diag(covariance))
     spoilt = np.where(hidden, np.float32(1000), raw)  # what is hidden is not looked at
-    found = linear.fill(spoilt, hidden, draws=400, interval=0.8)
+    found = fill_rows(linear, spoilt, hidden, draws=400, interval=0.8)
     # 400 draws with an effective sample size above 100: errors of a mean below 0.1 spreads, of a deviation 5 %
     assert found.effective.min() > 100
     assert np.abs((found.filled[:, hidden] - mean) / spread).mean() < 0.07
@@ -110,6 +111,28 @@ def test_intervals_of_a_model_of_its_own_data_cover_what_they_should(linear):
     assert found.categories is None
     assert found.rows > 10
     assert abs(found.numbers.value - 0.9) < max(0.06, 4 * found.numbers.se)
+
+
+def test_intervals_of_a_model_that_is_too_sure_are_widened(linear):
+    head = linear.model.likelihood.head
+    scale = next(p for name, p in head.named_parameters() if name.endswith("log_scale"))
+    gaps = np.random.default_rng(0).random((50, 6)) < 0.3
+    kept = scale.detach().clone()
+    try:
+        with torch.no_grad():
+            scale -= 1.5
+        stretch = calibrated(linear, gaps, interval=0.9)
+        assert stretch.factor > 1.5
+        raw = linear.observed("test").raw(np.arange(linear.observed("test").n))
+        cells = gaps[: len(raw)] & ~np.isnan(raw)
+        sure, wide = fill_rows(linear, raw, cells, interval=0.9), linear.fill(raw, cells, interval=0.9)
+        held = [((f.low <= raw) & (raw <= f.high))[cells].mean() for f in (sure, wide)]
+        assert held[0] < 0.7 < 0.8 < held[1]
+        np.testing.assert_array_equal(sure.filled, wide.filled)
+        assert coverage(linear, gaps, interval=0.9).numbers.value > 0.8
+    finally:
+        with torch.no_grad():
+            scale.copy_(kept)
 
 
 def by_quadrature(model, x, visible):
@@ -314,7 +337,7 @@ def test_given_values_may_be_quoted():
 def test_a_condition_among_the_given_values_is_the_label(table):
     folder, _ = table
     out = folder / "conditional"
-    run = vk.fit(folder / "homes.csv", condition="town", latent=2, hidden=[16], steps=150, out=out, compile="off",
+    run = vk.fit(folder / "homes.csv", condition="town", latent=2, hidden=[16], steps=60, out=out, compile="off",
                  progress=False)  # fmt: skip
     x = run.sample(5, given={"town": "Hill", "rooms": 3}, noise=True)
     np.testing.assert_array_equal(x, run.sample(5, given={"rooms": 3}, labels="Hill", noise=True))

@@ -26,8 +26,10 @@ CHAINS, SWEEPS, KEPT = 4, 6, 4
 """Number of pseudo-Gibbs chains per row, of their sweeps, and of the last sweeps that make up the proposal."""
 PRIOR_SHARE = 0.1
 """The share of draws from the prior, which bounds the importance weights."""
-FIRST_SHARE = 0.4
-"""The share of draws of the first round, from which the second proposal is adapted."""
+ROUNDS = 2
+"""The number of rounds; each but the first draws from a Gaussian that is adapted to the weights so far."""
+TEMPERINGS = 8
+"""How often the weights of a row may be tempered for the adaptation."""
 WIDER = 1.1
 """The factor of a proposal's standard deviations, because tails that are too short give unbounded weights."""
 MOMENT_DRAWS = 32
@@ -150,13 +152,22 @@ def dtype_of(model: VAE) -> torch.dtype:
     return next(model.parameters()).dtype
 
 
-def _adapted(before: _Gaussian, z: Tensor, weight: Tensor) -> _Gaussian:
-    """The Gaussian with the weighted moments of z (K, B, D), shrunk towards `before` where few draws count."""
+def _adapted(before: _Gaussian, z: Tensor, log_weight: Tensor) -> _Gaussian:
+    """The Gaussian with the weighted moments of z (K, B, D), shrunk towards `before` where few draws count.
+
+    The weights are tempered until as many draws count as z has dimensions, so that the moments move towards the
+    target and do not collapse onto one draw.
+    """
+    enough = min(z.shape[-1], len(z) // 4)
+    for _ in range(TEMPERINGS):
+        weight = torch.softmax(log_weight, 0)
+        effective = 1 / weight.square().sum(0)
+        log_weight = torch.where(effective < enough, 0.6 * log_weight, log_weight)
+    weight = torch.softmax(log_weight, 0)
     mean = (weight[..., None] * z).sum(0)
     off = (z - mean) * weight.sqrt()[..., None]
     covariance = torch.einsum("kbi,kbj->bij", off, off)
-    effective = 1 / weight.square().sum(0)
-    keep = (z.shape[-1] / (z.shape[-1] + effective))[:, None, None]
+    keep = (z.shape[-1] / (z.shape[-1] + 1 / weight.square().sum(0)))[:, None, None]
     previous = (before.factor @ before.factor.mT) / WIDER**2
     return _Gaussian.fitted(mean, (1 - keep) * covariance + keep * previous)
 
@@ -198,14 +209,17 @@ def candidates(
         gaussian = _Gaussian.fitted(mean, torch.diag_embed(scale.square()))
     else:
         gaussian = _first_proposal(model, decode, x, visible, c, noise)
-    wide, first = max(2, round(PRIOR_SHARE * samples)), round(FIRST_SHARE * samples)
-    parts: list[tuple[int, Callable[[Tensor], Tensor]]] = [(wide, prior.log_prob), (first, gaussian.log_prob)]
-    z = torch.cat([draw(prior, noise, wide).to(dtype), gaussian.draw(noise, first)])
+    wide = max(2, round(PRIOR_SHARE * samples))
+    each = (samples - wide) // ROUNDS
+    z = draw(prior, noise, wide).to(dtype)
     joint = log_joint(z)
-    adapted = _adapted(gaussian, z, torch.softmax(joint - _mixture(parts, z), 0))
-    more = adapted.draw(noise, samples - wide - first)
-    parts.append((len(more), adapted.log_prob))
-    z, joint = torch.cat([z, more]), torch.cat([joint, log_joint(more)])
+    parts: list[tuple[int, Callable[[Tensor], Tensor]]] = [(wide, prior.log_prob)]
+    for round_ in range(ROUNDS):
+        more = gaussian.draw(noise, each if round_ < ROUNDS - 1 else samples - len(z))
+        parts.append((len(more), gaussian.log_prob))
+        z, joint = torch.cat([z, more]), torch.cat([joint, log_joint(more)])
+        if round_ < ROUNDS - 1:
+            gaussian = _adapted(gaussian, z, joint - _mixture(parts, z))
     log_weight = joint - _mixture(parts, z)
     log_px = torch.logsumexp(log_weight, 0)
     log_weight = log_weight - log_px

@@ -42,6 +42,8 @@ VALUES = 300_000
 """The number of values drawn at once; more do not fit the caches of a processor."""
 FEW = 10
 """Below this effective sample size, the weighted draws of a row rest on few codes."""
+MORE = 8
+"""The factor of the number of codes for such rows."""
 
 
 class Infilled(NamedTuple):
@@ -132,6 +134,7 @@ def fill_rows(
         draws: K, the number of completed rows that are drawn from p(x_hidden | x_visible), with the noise of p(x | z).
         best: the single value of a number; categories and yes/no columns get the most likely value.
         interval: the probability of the interval from `low` to `high`, whose tails are equal; None for no interval.
+            See `coverage.calibrated` for intervals that hold this share of held-out values.
         samples: importance samples of the code per row.
         beyond_range: allow values of a table outside the range of their columns.
         seed: seed of the draws.
@@ -154,15 +157,17 @@ def fill_rows(
     parts = []
     for rows in torch.arange(len(events), device=run.device).split(max(1, VALUES // (samples * run.spec.dims))):
         noise, condition = Noise.of(seed, rows, Key.GIVEN), None if c is None else c[rows]
-        found = candidates(
-            model, x[rows], visible[rows], condition, holes=run.spec.missing, samples=samples, noise=noise
-        )
-        z = found.z.take_along_dim(resampled(found.log_weight, kept, noise)[..., None], 0)
+        z, log_px, count = _codes(run, model, x[rows], visible[rows], condition, samples, kept, noise)
+        few = torch.nonzero(count < FEW)[:, 0]
+        if len(few):  # these rows rest on few codes: draw more of them
+            again = Noise.of(seed, rows[few], Key.GIVEN, 1)
+            seen, given = (x[rows[few]], visible[rows[few]]), None if condition is None else condition[few]
+            z[:, few], log_px[few], count[few] = _codes(run, model, *seen, given, MORE * samples, kept, again)
         px = model.decode(z if condition is None else torch.cat([z, condition.expand(kept, *condition.shape)], -1))
         partner = Mirrored(noise)
         drawn, at = torch.stack([draw(px, noise), draw(px, partner)]), rows.cpu().numpy()
         told = _summary(run, px, drawn, events[at], hidden[at], draws, best, interval, beyond_range)
-        parts.append((*told, found.log_px.cpu().numpy(), found.effective.cpu().numpy()))
+        parts.append((*told, log_px.cpu().numpy(), count.cpu().numpy()))
         if progress:
             progress(int(at[-1]) + 1, len(events))
     filled, alternatives, low, high, bound, effective = (
@@ -171,6 +176,22 @@ def fill_rows(
     if interval is None:
         return Infilled(filled, alternatives, bound, effective=effective)
     return Infilled(filled, alternatives, bound, low, high, effective)
+
+
+def _codes(
+    run: TrainedModel,
+    model: VAE,
+    x: Tensor,
+    visible: Tensor,
+    c: Tensor | None,
+    samples: int,
+    kept: int,
+    noise: Noise,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws of p(z | x_visible) (kept, B, L), the estimate of log p(x_visible) and the effective sample size, (B,)."""
+    found = candidates(model, x, visible, c, holes=run.spec.missing, samples=samples, noise=noise)
+    index = resampled(found.log_weight, kept, noise)
+    return found.z.take_along_dim(index[..., None], 0), found.log_px, found.effective
 
 
 def _summary(
