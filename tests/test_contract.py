@@ -228,6 +228,17 @@ def test_a_score_does_not_depend_on_the_batch(run, data):
     assert (whole.ess <= 20 + 1e-6).all()
 
 
+def test_new_rows_get_p_values_and_maps(run, data):
+    x, labels = data.test[:], given(run, data)
+    found = run.detect(x, false_alarms=0.2, samples=3, **labels)
+    n = found.held_out
+    if not labels:  # else each row is compared with its class
+        np.testing.assert_allclose(found.p_value * (n + 1), np.round(found.p_value * (n + 1)), atol=1e-6)
+    assert (found.p_value > 1 / (n + 1)).all()  # the same rows are among the held-out ones, and ties count against
+    assert np.isfinite(found.score).all()
+    assert found.maps is None or found.maps.shape == (found.flagged.sum(), *data.shape)
+
+
 def test_the_importance_weighted_bound_is_above_the_elbo(run, data):
     if not has_density(run):
         pytest.skip("it has neither")

@@ -307,7 +307,7 @@ class VAEDetector(OutlierMixin, _Trained):
         shape: shape of one example, such as (1, 28, 28) for images; None for vectors.
         kind: `counts` for counts; None to infer the kind from X.
         valid: share of the rows, in [0, 1), that are used for validation; the threshold is also taken from them unless
-            `settings` contains `patience`.
+            training stops early by them (the option `patience`).
         random_state: seed of the weights, the batches, the noise and the held-out rows; None for a different seed
             each time.
         out: directory of the run, which a later fit replaces. None for a temporary directory.

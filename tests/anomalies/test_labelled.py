@@ -37,6 +37,6 @@ def test_labels_of_anomalous_rows():
     with pytest.raises(DataError, match=r"'truth' holds 'b', expected 0 and 1.*truth=B"):
         truth_of(np.array(["M", "B"]), None)
     with pytest.raises(DataError, match="no row has y=c: the column holds a, b"):
-        truth_of(np.array(["a", "b"]), "c", "y")
+        truth_of(np.array(["a", "b"]), "c", column="y")
     with pytest.raises(DataError, match="no row is anomalous"):
         measures(np.zeros(3), np.zeros(3, bool), np.zeros(3, bool))

@@ -60,10 +60,10 @@ def test_hidden_elements_are_integrated_out(toy):
     covariance = toy.W @ toy.W.T + toy.sigma**2 * torch.eye(8, dtype=torch.float64)
     kept = torch.tensor([0, 2, 3, 5, 6, 7])
     part = torch.distributions.MultivariateNormal(toy.b[kept], covariance[kept][:, kept])
-    log_p = log_density(toy.model, filled(toy.model, x, None, hidden), None, 400, hidden)
+    log_p = log_density(toy.model, filled(toy.model, x, None, hidden), None, 400, hidden=hidden)
     assert (log_p - part.log_prob(x[:, kept])).abs().mean() < 0.3
     blank = torch.where(hidden, 99.0, x)
-    again = log_density(toy.model, filled(toy.model, blank, None, hidden), None, 400, hidden)
+    again = log_density(toy.model, filled(toy.model, blank, None, hidden), None, 400, hidden=hidden)
     torch.testing.assert_close(again, log_p)
 
 

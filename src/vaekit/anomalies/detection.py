@@ -383,7 +383,7 @@ def _explained(
     if known.column is None or not len(known.column):
         return (), None, None
     hidden = None if rows.hidden is None else rows.hidden[chosen]
-    found = columns(run, rows.observed, chosen, hidden)
+    found = columns(run, rows.observed, chosen, hidden=hidden)
     assert found is not None
     if not flat:
         return (), known.column - found.log_p, found.expected
@@ -444,7 +444,7 @@ def _truth(truth: Any, new: NewData) -> np.ndarray:
     from vaekit.data.beside import as_texts
 
     column = known[name]
-    return labelled.truth_of(np.array(as_texts(column)), value if equals else None, name)
+    return labelled.truth_of(np.array(as_texts(column)), value if equals else None, column=name)
 
 
 def _drift(run: SavedRun, known: HeldOut, rows: _Rows, found: np.ndarray) -> Drift | None:

@@ -15,7 +15,7 @@ TRUE = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "outlier", "abnormal"
 FALSE = ("0", "0.0", "-1", "-1.0", "false", "no", "normal", "inlier")
 
 
-def truth_of(values: np.ndarray, anomalous: str | None, column: str = "truth") -> np.ndarray:
+def truth_of(values: np.ndarray, anomalous: str | None, *, column: str = "truth") -> np.ndarray:
     """Which rows are anomalous, bool (n,), from a column of labels.
 
     Arguments:
@@ -98,7 +98,7 @@ def average_precision(score: np.ndarray, truth: np.ndarray) -> float:
     return float((np.diff(recall, prepend=0.0) * hits[last] / (last + 1)).sum())
 
 
-def share(count: int, n: int, level: float = LEVEL) -> tuple[float, float, float]:
+def share(count: int, n: int, *, level: float = LEVEL) -> tuple[float, float, float]:
     """count / n, with its Clopper-Pearson interval."""
     from scipy.stats import beta
 

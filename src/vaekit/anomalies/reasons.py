@@ -148,7 +148,7 @@ def averaged(model: Model, x: Tensor, c: Tensor | None, k: int) -> tuple[Tensor,
 @torch.no_grad()
 @in_full_precision()
 def columns(
-    run: TrainedModel, observed: Observed, rows: np.ndarray, hidden: np.ndarray | None = None
+    run: TrainedModel, observed: Observed, rows: np.ndarray, *, hidden: np.ndarray | None = None
 ) -> Columns | None:
     """What speaks against these rows, element by element; None if p(x | z) does not factorise over the elements.
 

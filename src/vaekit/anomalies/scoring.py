@@ -32,7 +32,7 @@ SWEEPS = 5
 PRIOR_DRAWS = 8
 
 
-def common_noise(x: Tensor, first: int = 0, seed: int = 0) -> Noise:
+def common_noise(x: Tensor, *, first: int = 0, seed: int = 0) -> Noise:
     """Noise that is the same for every row of x (B, *event), from sample number `first`."""
     rows = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     return Noise(torch.tensor(fold(seed, Key.DETECT), device=x.device), rows, first)
@@ -50,7 +50,7 @@ def observed_log_prob(px: Distribution, x: Tensor, hidden: Tensor | None) -> Ten
     return px.log_prob(x) if hidden is None else visible_log_prob(px, x, ~hidden)
 
 
-def log_density(model: Model, x: Tensor, c: Tensor | None, k: int, hidden: Tensor | None = None) -> Tensor:
+def log_density(model: Model, x: Tensor, c: Tensor | None, k: int, *, hidden: Tensor | None = None) -> Tensor:
     """log p(x) of the elements that are not hidden by K importance samples, (B,), in the units of x.
 
     For a model without a density, log p(x | z) at the code of x.
@@ -63,7 +63,7 @@ def log_density(model: Model, x: Tensor, c: Tensor | None, k: int, hidden: Tenso
         return observed_log_prob(model.decode(model.encode(x, c)), x, hidden)
     running, chunk = Weights.none(torch.zeros(len(x), device=x.device)), max(1, NUMBERS // x.numel())
     for first in range(0, k, chunk):
-        trace = model.trace(x, c, k=min(chunk, k - first), noise=common_noise(x, first))
+        trace = model.trace(x, c, k=min(chunk, k - first), noise=common_noise(x, first=first))
         running = running.add(log_weights(trace, x, observed_log_prob(trace.px, x, hidden)))
     return running.log_mean(k)
 
@@ -119,7 +119,7 @@ def scores(
         filled_x = x if hole is None else filled(run.model, x, c, hole)
         units = observation.log_units_of(x.cpu().double())
         jacobian = (units if hole is None else torch.where(hole.cpu(), 0.0, units)).flatten(1).sum(1)
-        parts.append(log_density(run.model, filled_x, c, k, hole).cpu().double() + jacobian)
+        parts.append(log_density(run.model, filled_x, c, k, hidden=hole).cpu().double() + jacobian)
         if progress:
             progress(a + len(part), len(rows))
     found = torch.cat(parts).numpy() if parts else np.zeros(0)
