@@ -14,7 +14,7 @@ DOCS := $(VENV)/.docs
 # the linter of the explorer's JavaScript, fetched from npm where that is reachable
 BIOME := npm_config_fetch_retries=0 npx --yes --prefer-offline @biomejs/biome@2.6.8
 
-.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-anomalies bench-tables bench-calibration catalogue fuzz torture
+.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-anomalies bench-tables bench-cells bench-calibration catalogue fuzz torture
 
 help:
 	@echo "make setup          create an environment in $(VENV) with vaekit and its development tools"
@@ -33,6 +33,7 @@ help:
 	@echo "make bench-threads     time training alone and beside another program"
 	@echo "make bench-calibration count the false alarms of vaekit detect on new rows of 12 tables"
 	@echo "make bench-anomalies   compare anomaly detectors on tables (needs PyOD)"
+	@echo "make bench-cells       compare models of single cells with scVI (CELLS=FILE.npz, VAEKIT_PEERS=its Python)"
 	@echo "make bench-startup     measure the CPU time of help, lists and error messages"
 	@echo "make bench-tables   compare synthetic tables with those of CTGAN, TVAE and a copula (VAEKIT_PEERS names their Python)"
 	@echo "make catalogue      update the stored help and lists after a change to recipes or studies"
@@ -113,6 +114,10 @@ bench-calibration: $(READY)
 
 bench-tables: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/tables.py
+
+CELLS ?= cells.npz
+bench-cells: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/cells.py $(CELLS)
 
 bench-anomalies: $(READY)
 	OMP_NUM_THREADS=2 $(BIN)/python bench/anomalies.py

@@ -1,0 +1,242 @@
+"""Compare models of single cells with scvi-tools: python bench/cells.py FILE.npz [--epochs N] [--peers PYTHON]
+
+FILE holds the cells of Tian et al. (2019): `counts` (N, genes), `label` (cell lines), `batch`, `demuxlet_class` (cells
+other than SNG are left out of the results on lines and batches). All models get the same training and test cells, the
+batch as a covariate, 10 latents, one hidden layer of 128 ReLUs, batches of 128 and as many epochs, without early
+stopping, from seed 0.
+
+scvi-tools runs in its own environment, whose Python is `--peers` or `VAEKIT_PEERS`: python -m venv peers;
+peers/bin/pip install scvi-tools. Without one, only vaekit is measured. Resumable: each part is kept in
+bench/.runs/cells (--anew starts again); one thread. Writes docs/cells.json and docs/cells.md.
+
+log p is estimated by importance sampling with 100 samples for every model. With an observed library size it is
+log p(x | total), with a latent one log p(x): compare only equal ones. Cells per second are training cells per CPU
+second of the training process, preparations included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+HERE = Path(__file__).parent
+KEPT, DOCS = HERE / ".runs" / "cells", HERE.parent / "docs"
+SAMPLES, LATENT, BATCH, HIDDEN, NEIGHBOURS = 100, 10, 128, 128, 30
+PARTS: dict[str, dict[str, Any]] = {
+    "vaekit, observed": {"library": "observed"},
+    "scVI, observed": {"use_observed_lib_size": True, "gene_likelihood": "nb"},
+    "scVI defaults (zero-inflated, observed)": {},
+    "vaekit, latent": {"library": "latent"},
+    "scVI, latent": {"use_observed_lib_size": False, "gene_likelihood": "nb"},
+    "vaekit, no library": {},
+}
+"""Models by name, in the order of measurement; scVI's defaults have an observed library size."""
+SHAPE, DENSITY = (3000, 20_000), 0.05
+
+
+def split(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of train, valid and test."""
+    order = np.random.default_rng(0).permutation(n)
+    return np.sort(order[: int(0.7 * n)]), np.sort(order[int(0.7 * n) : int(0.8 * n)]), np.sort(order[int(0.8 * n) :])
+
+
+def of_vaekit(file: Path, choices: dict[str, Any], out: Path, epochs: int, compile: str) -> dict[str, Any]:
+    """Train and measure a model of vaekit."""
+    import vaekit as vk
+
+    with np.load(file) as stored:
+        counts, batch = stored["counts"], stored["batch"]
+    rows = dict(zip(("train", "valid", "test"), split(len(counts)), strict=True))
+    data = vk.from_arrays(counts, kind="counts", columns={"batch": batch}, splits=rows)
+    steps = epochs * len(rows["train"]) // BATCH
+    before = time.process_time()
+    run = vk.fit(
+        data, condition="batch", latent=LATENT, hidden=(HIDDEN,), activation="relu", batch=BATCH, steps=steps, out=out,
+        exists="replace", device="cpu", compile=compile, progress=False, **choices,
+    )  # fmt: skip
+    seconds = time.process_time() - before
+    condition = run.composition.condition
+    assert condition is not None
+    codes = {part: run.encode(part)[:, :LATENT] for part in ("train", "test")}
+    log_p = run.score("test", samples=SAMPLES)
+    return measured(codes, log_p, steps * BATCH / seconds, seconds) | {"compiled": run.config["decided"]["compile"]}
+
+
+def of_scvi(file: Path, choices: dict[str, Any], epochs: int) -> dict[str, Any]:
+    """Train and measure a model of scvi-tools; runs in the environment of the peers."""
+    import anndata
+    import pandas as pd
+    import scvi
+    import torch
+
+    torch.set_num_threads(1)
+    scvi.settings.seed = 0
+    with np.load(file) as stored:
+        counts, batch = stored["counts"].astype(np.float32), stored["batch"].astype(str)
+    train, _, test = split(len(counts))
+    cells = anndata.AnnData(counts, obs=pd.DataFrame({"batch": pd.Categorical(batch)}))
+    mine = cells[train].copy()
+    scvi.model.SCVI.setup_anndata(mine, batch_key="batch")
+    model = scvi.model.SCVI(mine, **choices)
+    before = time.process_time()
+    model.train(
+        max_epochs=epochs, batch_size=BATCH, train_size=1.0, accelerator="cpu", enable_progress_bar=False, logger=False
+    )
+    seconds = time.process_time() - before
+    other = cells[test].copy()
+    codes = {"train": model.get_latent_representation(mine), "test": model.get_latent_representation(other)}
+    log_p = np.asarray(model.get_marginal_ll(other, n_mc_samples=SAMPLES, return_mean=False, batch_size=32)).ravel()
+    return measured(codes, log_p, epochs * len(train) / seconds, seconds)
+
+
+def measured(codes: dict[str, np.ndarray], log_p: np.ndarray, speed: float, seconds: float) -> dict[str, Any]:
+    """The results of one model as JSON."""
+    return {
+        "log_p": [float(value) for value in log_p],
+        "cells_per_second": speed,
+        "seconds": seconds,
+        "codes": {part: np.round(z.astype(np.float64), 5).tolist() for part, z in codes.items()},
+    }
+
+
+def memory() -> dict[str, Any]:
+    """Peak memory of training on a sparse matrix, beyond that of the process before it, in MB."""
+    from scipy import sparse
+
+    import vaekit as vk
+
+    x = sparse.random(*SHAPE, DENSITY, format="csr", random_state=0, data_rvs=lambda n: np.ones(n, np.float32))
+    x.data[:] = np.random.default_rng(0).poisson(2.0, x.nnz) + 1
+    vk.fit(
+        vk.from_arrays(np.eye(20, dtype=np.int32) + 1), steps=1, hidden=(4,), latent=1, progress=False, compile="off"
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    options: dict[str, Any] = {"steps": 5, "hidden": (HIDDEN,), "latent": LATENT, "batch": BATCH, "compile": "off"}
+    vk.fit(vk.from_arrays(sparse.csr_array(x), kind="counts"), progress=False, **options)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    dense = SHAPE[0] * SHAPE[1] * 4 / 2**20
+    return {"beyond": peak - before, "dense": dense, "sparse": x.nnz * 8 / 2**20}
+
+
+def summary(file: Path, kept: dict[str, Any]) -> str:
+    """The page with all results that exist."""
+    from sklearn.neighbors import NearestNeighbors
+
+    from vaekit.metrics import standard_error
+    from vaekit.metrics.codes import cluster_agreement, knn_correct
+
+    with np.load(file) as stored:
+        label, batch, single = stored["label"], stored["batch"], stored["demuxlet_class"] == "SNG"
+    train, _, test = split(len(label))
+    epochs = ", ".join(sorted({str(kept[name]["epochs"]) for name in PARTS if name in kept}))
+    lines = []
+    for name in (name for name in PARTS if name in kept):
+        result = kept[name]
+        z = {part: np.array(result["codes"][part])[single[rows]] for part, rows in (("train", train), ("test", test))}
+        known = {part: (label[rows][single[rows]], batch[rows][single[rows]]) for part, rows in
+                 (("train", train), ("test", test))}  # fmt: skip
+        near = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(z["train"]).kneighbors(z["test"], return_distance=False)
+        groups = np.unique(known["train"][1])
+        shares = np.stack([(known["train"][1][near] == group).mean(1) for group in groups], 1)
+        entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum(1).mean()
+        whole = np.array([(known["train"][1] == group).mean() for group in groups])
+        mixing = entropy / -(whole * np.log(whole)).sum()
+        log_p = np.array(result["log_p"])
+        line = knn_correct(z["train"], known["train"][0], z["test"], known["test"][0]).mean()
+        ari = cluster_agreement(z["test"], known["test"][0]).mean()
+        lines.append(
+            f"| {name} | {log_p.mean():.1f} ± {standard_error(log_p):.1f} | {mixing:.2f} | {line:.3f} | {ari:.2f} | "
+            f"{result['cells_per_second']:,.0f} | {result['seconds']:,.0f} |"
+        )
+    pairs = []
+    for kind in ("observed", "latent"):
+        ours, theirs = (kept.get(f"{name}, {kind}") for name in ("vaekit", "scVI"))
+        if ours and theirs:
+            gap = np.array(ours["log_p"]) - np.array(theirs["log_p"])
+            speed = ours["cells_per_second"] / theirs["cells_per_second"]
+            pairs.append(
+                f"- Library size {kind}: vaekit minus scVI is {gap.mean():+.1f} ± {standard_error(gap):.1f} nats per "
+                f"cell, paired by cell, at {speed:.2f} times its cells per CPU second."
+            )
+    if "memory" in kept:
+        used = kept["memory"]
+        pairs.append(
+            f"- Training on a sparse matrix of {SHAPE[0]:,} x {SHAPE[1]:,} with {DENSITY:.0%} of entries above 0 takes "
+            f"{used['beyond']:,.0f} MB beyond the process, model, optimiser and batches included; the matrix has "
+            f"{used['sparse']:,.0f} MB sparse and would have {used['dense']:,.0f} MB dense."
+        )
+    made = (
+        f"Made by `make bench-cells` on the cells of Tian et al. (2019), {len(train):,} for training and {len(test)} "
+        f"for testing, one seed. Every model has one hidden layer of {HIDDEN} units, {LATENT} latents and {epochs} "
+        "epochs."
+    )
+    head = [
+        "# Cells",
+        "",
+        made,
+        "",
+        "- *log p*: nats per test cell with its standard error over cells; given the total where it is observed.",
+        f"- *mixing*: entropy of the batches among the {NEIGHBOURS} nearest training cells; 1 if as mixed as all.",
+        "- *line*: test cells whose line the 10 nearest training cells predict; *ARI*: of k-means clusters with lines.",
+        "- *cells/s*: training cells per CPU second, one thread.",
+        "",
+        "| model | log p | mixing | line | ARI | cells/s | CPU s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *lines, "", *pairs, "", f"Python {platform.python_version()}.", ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--epochs", type=int, default=400)
+    parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"), help="of vaekit")
+    parser.add_argument("--anew", action="store_true", help="delete what is kept and measure again")
+    parser.add_argument("--only", action="append", help="measure only this part; may be given several times")
+    parser.add_argument("--peers", default=os.environ.get("VAEKIT_PEERS"), help="Python with scvi-tools")
+    parser.add_argument("--worker", help="measure one part in this process")
+    asked = parser.parse_args()
+    KEPT.mkdir(parents=True, exist_ok=True)
+    places = {name: KEPT / f"{''.join(c if c.isalnum() else '-' for c in name)}.json" for name in (*PARTS, "memory")}
+    if asked.worker:
+        name = asked.worker
+        if name == "memory":
+            result = memory()
+        elif name.startswith("vaekit"):
+            result = of_vaekit(asked.file, PARTS[name], places[name].with_suffix(""), asked.epochs, asked.compile)
+        else:
+            result = of_scvi(asked.file, PARTS[name], asked.epochs)
+        places[name].write_text(json.dumps(result | {"epochs": asked.epochs}))
+        return
+    for place in places.values() if asked.anew else ():
+        place.unlink(missing_ok=True)
+    options = ["--epochs", str(asked.epochs), "--compile", asked.compile]
+    for name, place in places.items():
+        wanted = not asked.only or name in asked.only
+        python = sys.executable if not name.startswith("scVI") else asked.peers
+        if wanted and not place.exists() and python:
+            print(f"measuring {name}", flush=True)
+            subprocess.run([python, __file__, str(asked.file), "--worker", name, *options], check=True)
+    kept = {name: json.loads(place.read_text()) for name, place in places.items() if place.exists()}
+    page = summary(asked.file, kept)
+    for result in kept.values():
+        result.pop("codes", None)
+    (DOCS / "cells.json").write_text(json.dumps(kept))
+    (DOCS / "cells.md").write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
