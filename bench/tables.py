@@ -183,7 +183,7 @@ def result(name: str, arm: str, seed: int, data: Callable[[], vk.Data], python: 
     train, valid, test = (getattr(data(), part)[:].astype(np.float64) for part in ("train", "valid", "test"))
     found = compare_tables(
         got["rows"].astype(np.float64), train, test, data().schema, valid=valid, log_px=got.get("log_px"),
-        targets=[SETS[name]], seed=seed,
+        target=SETS[name], seed=seed,
     )  # fmt: skip
     result = {"set": name, "arm": arm, "seed": seed, "seconds": got["seconds"], **found.as_json()}
     write_json(place, result)

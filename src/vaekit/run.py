@@ -338,7 +338,7 @@ class Run(SavedRun):
         data: Any = None,
         *,
         labels: Labels | None = None,
-        targets: Sequence[str] | None = None,
+        target: str | Sequence[str] | None = None,
         seed: int = 0,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Comparison:
@@ -350,7 +350,7 @@ class Run(SavedRun):
         """
         from vaekit.synthetic import compare_synthetic
 
-        return compare_synthetic(self, data, labels=labels, targets=targets, seed=seed, progress=progress)
+        return compare_synthetic(self, data, labels=labels, target=target, seed=seed, progress=progress)
 
     def explore(
         self,

@@ -409,7 +409,7 @@ def _compare_synthetic(
         check_source(source)
     rows = None if source == "sample" else new_data(opened, source)
     with TaskProgress() as progress:
-        comparison = compare_synthetic(opened, rows, targets=target, seed=seed, progress=progress)
+        comparison = compare_synthetic(opened, rows, target=target, seed=seed, progress=progress)
     print(table([("measure", "synthetic rows", "real rows", "verdict"), *rows_of(comparison)]))
     print(conclusion(comparison.measures))
     name = "rows drawn from the run" if source == "sample" else source

@@ -103,7 +103,7 @@ def compare_tables(
     *,
     valid: Array | None = None,
     log_px: Mapping[str, Array] | None = None,
-    targets: Sequence[str] | None = None,
+    target: str | Sequence[str] | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Comparison:
@@ -120,8 +120,8 @@ def compare_tables(
         valid: further real rows (V, D) that it was not trained on, for the floor of privacy.
         log_px: log p(x) of some rows under the generator, by "train", "test" and, for the floor, "valid", for the
             membership gap.
-        targets: the columns to predict in training on synthetic and testing on real rows; by default the last column
-            of categories, or else the last column.
+        target: the column or columns to predict in training on synthetic and testing on real rows; by default the last
+            column of categories, or else the last column.
         seed: seed of the choice of rows, of the models and of the bootstrap.
         progress: called as progress(part, done, of).
 
@@ -135,7 +135,7 @@ def compare_tables(
             raise DataError(f"the {name} rows must have shape (N, {len(columns)}), got {rows.shape}")
         if len(rows) < FEWEST:
             raise DataError(f"a comparison needs {FEWEST} {name} rows or more, got {len(rows)}")
-    chosen = target_columns(columns, targets)
+    chosen = target_columns(columns, target)
     rng = np.random.default_rng(seed)
     n = min(ROWS, len(synthetic), len(train))
     own, real, held = (_some(x, k, rng) for x, k in ((synthetic, n), (train, n), (test, ROWS)))
@@ -164,20 +164,20 @@ def compare_tables(
     )
 
 
-def target_columns(columns: Sequence[Column], targets: Sequence[str] | None) -> list[int]:
+def target_columns(columns: Sequence[Column], target: str | Sequence[str] | None) -> list[int]:
     """The numbers of these columns; for None, the last column of categories, or else the last column.
 
     Raises:
         ChoiceError: a target is not a column, or there is no other column to predict it from.
     """
-    names = [column.name for column in columns]
-    for name in targets or ():
+    names, asked = [column.name for column in columns], [target] if isinstance(target, str) else [*(target or ())]
+    for name in asked:
         if name not in names:
             raise ChoiceError(f"`target`: the table has no column {name!r}; it has {listed(names)}")
     if len(columns) < 2:
         raise ChoiceError(f"synthetic rows are compared in tables of two columns or more, got {len(columns)}")
-    if targets:
-        return [names.index(name) for name in targets]
+    if asked:
+        return [names.index(name) for name in asked]
     return [max((j for j, column in enumerate(columns) if not is_number(column)), default=len(columns) - 1)]
 
 

@@ -28,7 +28,7 @@ def compare_synthetic(
     data: Any = None,
     *,
     labels: Labels | None = None,
-    targets: Sequence[str] | None = None,
+    target: str | Sequence[str] | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Comparison:
@@ -41,7 +41,7 @@ def compare_synthetic(
         data: the synthetic rows: a path, a frame, whose columns are matched by name, or an array; None draws as many
             rows as there are training rows from the run, with the conditions of training rows.
         labels: labels of the rows, for a conditional run, as for `encode`.
-        targets: the columns to predict in training on synthetic and testing on real rows.
+        target: the column or columns to predict in training on synthetic and testing on real rows.
         seed: seed of the choice of rows, of the models and of the bootstrap.
         progress: called as progress(part, done, of).
 
@@ -55,7 +55,7 @@ def compare_synthetic(
             "compares its samples with the data"
         )
     columns = table_columns(run)
-    target_columns(columns, targets)
+    target_columns(columns, target)
     rng = np.random.default_rng(seed)
     most = {"train": SEARCHED, "valid": ROWS, "test": ROWS}
     chosen = {split: _chosen(run.observed(split).n, n, rng) for split, n in most.items()}
@@ -67,7 +67,7 @@ def compare_synthetic(
         scored = {split: rows[_chosen(len(rows), SCORED, rng)] for split, rows in chosen.items()}
         log_px = {split: run.score(split, rows=rows, samples=SAMPLES, seed=seed) for split, rows in scored.items()}
     return compare_tables(
-        own, real["train"], real["test"], columns, valid=real["valid"], log_px=log_px, targets=targets, seed=seed,
+        own, real["train"], real["test"], columns, valid=real["valid"], log_px=log_px, target=target, seed=seed,
         progress=progress,
     )  # fmt: skip
 
