@@ -90,6 +90,18 @@ def test_a_complete_row_is_flagged_below_the_threshold(found):
     np.testing.assert_array_equal(found.flagged[complete], found.score[complete] < found.threshold)
 
 
+def test_the_result_as_a_frame(found):
+    try:
+        import pandas  # noqa: F401
+    except ImportError:
+        with pytest.raises(ChoiceError, match="to_frame needs pandas"):
+            found.to_frame()
+        return
+    frame = found.to_frame()
+    assert list(frame.columns)[:4] == ["index", "id", "state", "log_px"]
+    np.testing.assert_array_equal(frame["flagged"], found.flagged)
+
+
 def test_rows_with_holes_are_compared_with_held_out_rows_of_which_the_same_values_are_hidden(run, place):
     rows = rows_of(40, 5)
     for i in range(40):
@@ -113,6 +125,7 @@ def test_held_out_rows_are_compared_with_the_others(run):
     for i in (0, 7):
         others = np.delete(held.score, start + i)
         assert found.p_value[i] == pytest.approx((1 + (others <= found.score[i]).sum()) / held.n)
+    assert found.notes == ()
     assert run.detect("train", false_alarms=0.05, samples=30, reasons=False).notes[0].startswith("the train rows")
 
 

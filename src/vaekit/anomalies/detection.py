@@ -267,7 +267,7 @@ def _compared(
     """The p-values and percentiles of rows with these scores, and notes on them."""
     notes: list[str] = []
     source = run.config["data"]["source"]
-    if source is not None and source == rows.name:
+    if rows.split is None and source is not None and source == rows.name:
         notes.append("these are the run's own data: the rows that it was trained on look less unusual than new rows")
     if known.group is not None:
         notes.append(f"the held-out rows form {counted(reference.n, 'group')}, which count as one row each")
