@@ -558,7 +558,7 @@ def test_a_frame_gets_its_index_and_its_other_columns_back(people, folder, libra
     assert [row.get("index (of the data)", letter) for row, letter in zip(rows, "abc", strict=True)] == [*"abc"]
 
 
-def test_sparse_rows_are_those_of_the_dense_array(folder):
+def test_sparse_rows_are_those_of_the_dense_array(folder, monkeypatch):
     sparse = pytest.importorskip("scipy.sparse")
     x = np.random.default_rng(1).poisson(0.5, (30, 6))
     run = vk.fit(vk.from_arrays(sparse.csr_array(x)), "vae", out=folder / "sparse", **TINY | {"steps": 3})
@@ -566,6 +566,15 @@ def test_sparse_rows_are_those_of_the_dense_array(folder):
     np.testing.assert_array_equal(run.score(sparse.csr_array(x[:5]), samples=3), expected)
     np.testing.assert_array_equal(run.score(sparse.csc_matrix(x[:5]), samples=3), expected)
     np.testing.assert_array_equal(run.encode(sparse.csr_array(x[:1])), run.encode(x[0]))
+    monkeypatch.setattr("vaekit.data.core.BLOCK", 200)
+    many = sparse.lil_array(np.tile(x, (4, 1)))
+    observed = run.observed(many)
+    assert not isinstance(observed.array, np.ndarray)  # dense only by block
+    np.testing.assert_array_equal(run.encode(many), run.encode(many.toarray()))
+    np.testing.assert_array_equal(run.encode(many, rows=[7, 3]), run.encode(x[[7, 3]]))
+    many[100, 2] = -1
+    with pytest.raises(DataError, match="row 100"):
+        run.encode(many)
     sparse.save_npz(folder / "counts.npz", sparse.csr_array(x[:5]))
     np.testing.assert_array_equal(run.reconstruct(folder / "counts.npz"), run.reconstruct(x[:5]))
 

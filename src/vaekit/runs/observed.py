@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.data.core import Data, blocks, cast, check_numbers, layout, listed
+from vaekit.data.core import Computed, Data, blocks, cast, check_numbers, layout, listed, row_dtype
 from vaekit.data.observation import REFERENCE_SEED, Binary, FrozenDraw, Observation
 from vaekit.data.readers.memory import as_array
 from vaekit.errors import ChoiceError, DataError
@@ -196,6 +197,35 @@ def _whole(raw: np.ndarray, high: float) -> bool:
     """Whether floats are whole numbers 0..high, rather than fractions of `high` in [0, 1]."""
     known = raw[~np.isnan(raw)]
     return bool((known == np.round(known)).all()) and (high <= 1 or not len(known) or bool(known.max() > 1))
+
+
+class Rows(Computed):
+    """Rows (N, *event) of a sparse matrix as `events` returns them, dense only where they are indexed.
+
+    Raises:
+        DataError: as `events`.
+    """
+
+    def __init__(self, matrix: Any, spec: DataSpec, observation: Observation):
+        self.matrix, self.double = matrix, spec.double
+        self.shape, self.dtype = matrix.shape, row_dtype(matrix.dtype, spec.double)
+        for first, part in blocks(matrix, double=True):
+            try:
+                events(part, spec, observation)
+            except DataError:
+                events(matrix[: first + len(part)], spec, observation)  # names the number of the row
+                raise
+
+    def rows(self, index: NDArray[np.int64]) -> np.ndarray:
+        return cast(self.matrix.rows(index), self.double)
+
+
+def rows_of(raw: Any, spec: DataSpec, observation: Observation) -> Any:
+    """The events of raw rows in any layout that the run accepts; those of a sparse matrix stay sparse (`Rows`)."""
+    of_all = spec.integer and isinstance(raw, Computed) and raw.dtype.kind == "f"  # floats are whole or in [0, 1]
+    if isinstance(raw, Computed) and len(raw) > 1 and raw.shape[1:] == spec.shape and not of_all:
+        return Rows(raw, spec, observation)
+    return events(raw, spec, observation)
 
 
 def events(raw: np.ndarray, spec: DataSpec, observation: Observation) -> np.ndarray:

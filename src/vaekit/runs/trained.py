@@ -26,7 +26,7 @@ from vaekit.utils.suggest import unknown
 
 from .likelihood import kl_of, per_datum
 from .new_data import SPLITS, DataLike, NewData, conditions, is_source, read_new
-from .observed import UNCONDITIONAL, Observed, block_of, events
+from .observed import UNCONDITIONAL, Observed, block_of, events, rows_of
 
 
 class TrainedModel:
@@ -136,7 +136,8 @@ class TrainedModel:
         if isinstance(data, str) and not is_source(data):
             raise ChoiceError(f"{unknown('split', data, SPLITS)}; no data have this name or path")
         new = self.read(data, labels=labels)
-        return Observed(self.composition, self.spec, "array", None, self.events(new.x), new.labels, new.name)
+        array = rows_of(new.x, self.spec, self.composition.observation)
+        return Observed(self.composition, self.spec, "array", None, array, new.labels, new.name)
 
     @formerly("labels")
     def read(
