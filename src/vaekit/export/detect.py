@@ -13,7 +13,7 @@ from vaekit.anomalies.conformal import FALSE_ALARMS, rows_needed
 from vaekit.anomalies.reference import HeldOut, held_out
 from vaekit.anomalies.scoring import SAMPLES, common_noise
 from vaekit.data.observation import Observation
-from vaekit.errors import ChoiceError, DataError
+from vaekit.errors import ChoiceError, DataError, RunError
 from vaekit.models.vae import Model
 from vaekit.noise import Noise
 from vaekit.objectives.terms import log_mean_weight, log_weights
@@ -138,7 +138,7 @@ def reference(run: object) -> HeldOut:
         raise ChoiceError("only a run with data of its own has held-out rows to compare with")
     try:
         return held_out(run, SAMPLES)
-    except DataError as error:
+    except (DataError, RunError) as error:
         raise ChoiceError(str(error)) from None
 
 
