@@ -26,13 +26,13 @@ class CensoredHead(Head):
     """
 
     edges: Tensor
-    atom: Tensor
+    run: Tensor
 
     def __init__(self, head: Head):
         super().__init__(head.event)
         self.head, self.support, self.discrete, self.params = head, head.support, head.discrete, head.params
         self.register_buffer("edges", torch.full((head.event[0], SIZE), PADDING))
-        self.register_buffer("atom", torch.zeros((head.event[0], SIZE + 1), dtype=torch.bool))
+        self.register_buffer("run", torch.ones((head.event[0], SIZE + 1)))  # 0 within an atom, as in `Quantiles`
         training = head.training
         with torch.no_grad():
             self._censored(head.eval()(torch.zeros(1, head.features)))
@@ -52,15 +52,16 @@ class CensoredHead(Head):
         assert isinstance(observation, Standardised)
         assert observation.quantiles is not None
         self.edges.copy_(observation.quantiles.x)
-        self.atom.copy_(observation.quantiles.run == 0)
+        self.run.copy_(observation.quantiles.run)
 
     def forward(self, raw: Tensor) -> Distribution:
         return self._censored(self.head(raw))
 
     def _censored(self, whole: Distribution) -> Distribution:
+        atom = self.run == 0
         if isinstance(whole, Mixed):
             parts = [
-                (which, Censored(d, self.edges[which], self.atom[which]) if isinstance(d, Normal) else d)
+                (which, Censored(d, self.edges[which], atom[which]) if isinstance(d, Normal) else d)
                 for which, d in whole.parts
             ]
             return Mixed(parts, whole.order, whole.support)  # type: ignore[arg-type]
@@ -70,4 +71,4 @@ class CensoredHead(Head):
                 "the 'quantile' observation needs a Gaussian density of numbers: write `observation='standardised'`, "
                 "or `likelihood='gaussian'`"
             )
-        return self.independent(Censored(base, self.edges, self.atom))
+        return self.independent(Censored(base, self.edges, atom))
