@@ -254,6 +254,10 @@ def page(results: list[dict[str, Any]]) -> str:
         gaps = {k: [_mean(results, name, ARMS[0], k) - _mean(results, name, other, k) for name in sets] for k in SHOWN}
         if any(v == v for v in gaps["KS"]):
             out.append("| " + " | ".join([other, *(cells(gaps[k], True) for k in SHOWN)]) + " |")
+    lacking = [f"{arm} on {name}" for name in SETS for arm in ARMS
+               if not any(r["set"] == name and r["arm"] == arm for r in results)]  # fmt: skip
+    if lacking:
+        out += ["", f"Not measured: {', '.join(lacking)}; `make bench-tables` resumes with them."]
     versions = f"torch {torch.__version__}, Python {platform.python_version()}, one thread."
     return "\n".join([*out, "", versions, ""])
 
