@@ -256,7 +256,8 @@ def main() -> None:
     out = [
         "# Anomalies",
         "",
-        f"Made by `make bench-anomalies`: {len(tables)} tables, {asked.seeds} seeds, every detector with its defaults.",
+        f"Made by `make bench-anomalies`: {len(tables)} tables, {asked.seeds} seed{'s' * (asked.seeds > 1)}, every "
+        "detector with its defaults.",
         "Each seed splits a table into 70% training and 30% test rows. *AUROC* and *AP* (average precision) are",
         "measured on the test rows and averaged over seeds and tables; *ahead by* is the mean difference, paired by",
         "table, with its [standard error](glossary.md#standard-error). No setting of vaekit was chosen on these",
