@@ -272,6 +272,7 @@ def main() -> None:
         "measured on the test rows and averaged over seeds and tables; *ahead by* is the mean difference, paired by",
         "table, with its [standard error](glossary.md#standard-error). No setting of vaekit was chosen on these",
         "tables; [defaults](defaults.md) lists those on which they were.",
+        "*vaekit, standardised* has the setting `observation='standardised'` in place of the map by quantiles.",
         "",
     ]
     titles = {
