@@ -24,6 +24,7 @@ FITTING: tuple[tuple[str, str], ...] = (
     ("a table of numbers and categories", "vaekit fit TABLE.csv"),
     ("a table with missing values", "vaekit fit TABLE.csv --missing mask"),
     ("counts: genes, words, events", "vaekit fit COUNTS.npz --kind counts"),
+    ("single cells (.h5ad, 10x)", "vaekit fit CELLS.h5ad --genes 2000 --library observed --condition batch"),
     ("classes, to sample from one of them", "vaekit fit DATA --recipe conditional"),
     ("labels for some of the data", "vaekit fit DATA --recipe semi-supervised"),
     ("latents that each encode one factor", "vaekit fit DATA --recipe tc"),
