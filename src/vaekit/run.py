@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 import numpy as np
 
 from vaekit.anomalies import Detection, detect
-from vaekit.anomalies.conformal import FALSE_ALARMS
 from vaekit.anomalies.scoring import SAMPLES
 from vaekit.data.condition import Labels
 from vaekit.errors import ChoiceError, DataError
@@ -160,7 +159,7 @@ class Run(SavedRun):
         data: DataLike = "test",
         *,
         labels: Labels | None = None,
-        false_alarms: float = FALSE_ALARMS,
+        false_alarms: float | None = None,
         truth: Any = None,
         reasons: bool = True,
         samples: int = SAMPLES,

@@ -133,7 +133,7 @@ def detect(
     data: DataLike = "test",
     *,
     labels: Any = None,
-    false_alarms: float = FALSE_ALARMS,
+    false_alarms: float | None = None,
     truth: Any = None,
     reasons: bool = True,
     samples: int = SAMPLES,
@@ -147,7 +147,8 @@ def detect(
     Arguments:
         data: new rows: a path, a frame, an array, or `NewData`; or a split of the run's data.
         labels: for a conditional run, as for `Run.encode`.
-        false_alarms: the probability of flagging a row that is like the held-out rows.
+        false_alarms: the probability of flagging a row that is like the held-out rows; None for 0.01, or for the
+            smallest rate that these rows support, with a note.
         truth: for measures: the name of a column of labels (0 and 1), `COLUMN=VALUE` with the value of anomalous rows,
             or (n,) truth values.
         reasons: whether to find what speaks against the flagged rows.
@@ -158,7 +159,7 @@ def detect(
         ChoiceError: the rate is out of range, or there are too few held-out rows for it.
         DataError: the rows do not fit the run, or its own data are needed and not found.
     """
-    rate = check_rate(false_alarms)
+    rate = check_rate(FALSE_ALARMS if false_alarms is None else false_alarms)
     if samples < 1:
         raise ChoiceError(f"`samples` must be 1 or more, got {samples}")
     own = isinstance(data, str) and data in SPLITS
@@ -166,12 +167,19 @@ def detect(
     anomalous = None if truth is None else _truth(truth, new)
     known = held_out(run, samples, columns=reasons, progress=progress)
     reference = known.scores()
+    raised: tuple[str, ...] = ()
+    if false_alarms is None and rate < reference.smallest_rate:
+        rate = reference.smallest_rate
+        raised = (
+            f"the false-alarm rate is {rate:.2g} instead of {FALSE_ALARMS:g}, which needs "
+            f"{rows_needed(FALSE_ALARMS):,} held-out rows; there {'is' if reference.n == 1 else 'are'} {reference.n:,}",
+        )
     reference.check_supports(rate)
     rows = _Rows.of(run, new, known)
     found = scores(run, rows.observed, samples, hidden=rows.hidden, progress=progress)
     found = found - PENALTY * rows.unseen.sum(1)
     p, percentile, notes = _compared(run, known, reference, rows, found, samples, rate)
-    flagged = p <= rate + ROUNDING
+    flagged, notes = p <= rate + ROUNDING, (*raised, *notes)
     chosen = np.flatnonzero(flagged) if reasons else np.zeros(0, int)
     if len(chosen) > MOST_EXPLAINED:
         notes = (*notes, f"reasons are given for the {MOST_EXPLAINED:,} most unusual of {len(chosen):,} flagged rows")

@@ -28,7 +28,7 @@ def detect(
     source: Annotated[str | None, Parameter(name="NEW")] = None,
     /,
     *,
-    false_alarms: float = 0.01,
+    false_alarms: float | None = None,
     truth: str | None = None,
     samples: int = 50,
     split: Split = None,
@@ -51,7 +51,8 @@ def detect(
     source
         Name or path of new data; by default the test split, each row of which is compared with the other held-out rows.
     false_alarms
-        The probability of flagging a row that is like the held-out rows; 0.01 needs 99 of them.
+        The probability of flagging a row that is like the held-out rows; by default 0.01, which needs 99 of them, or
+        the smallest rate that they support.
     truth
         Column with labels, to measure AUROC, average precision and recall: COLUMN if it holds 0 and 1 (1 is anomalous),
         or COLUMN=VALUE with the value of anomalous rows.

@@ -9,7 +9,6 @@ import numpy as np
 
 from vaekit import figures
 from vaekit.anomalies import Detection, Reason, detect, held_out
-from vaekit.anomalies.conformal import FALSE_ALARMS
 from vaekit.anomalies.scoring import SAMPLES
 from vaekit.data.beside import as_texts
 from vaekit.data.core import counted
@@ -87,9 +86,7 @@ class _About:
         self.found: Detection | None = None
         self.held = np.empty(0)
         try:
-            known = held_out(run, samples)
-            rate = max(FALSE_ALARMS, known.scores().smallest_rate)
-            self.found, self.held = detect(run, new, false_alarms=rate, samples=samples), known.score
+            self.found, self.held = detect(run, new, samples=samples), held_out(run, samples).score
         except DataError as error:
             self.warnings.append(f"There is no comparison with held-out data: {error}.")
 
