@@ -7,7 +7,8 @@ with `run.fill` (means for numbers, the most likely category). The peers see num
 
     mean        mean, or most frequent category
     knn         scikit-learn's KNNImputer, 10 neighbours, categories one-hot
-    ridge       scikit-learn's IterativeImputer with Bayesian ridge, categories one-hot
+    ridge       scikit-learn's IterativeImputer with Bayesian ridge, categories one-hot; its categories are not
+                compared, because one-hot columns sum to 1, which ties their imputations to the frequencies
     missforest  a random forest per column (regression or classification), 3 rounds (Stekhoven and Buehlmann 2012)
     hyperimpute HyperImpute 0.1 with its defaults, if it is installed
 
@@ -130,7 +131,7 @@ def by_vaekit(p: Problem, seed: int) -> dict[str, Any]:
     data = vk.load(p.folder / "train.csv", test=0.02, types=text, **missing)
     run = vk.fit(data, seed=seed, out=p.folder / "run", progress=False)
     start = time.process_time()
-    new = run.read(p.folder / "test.csv").x.astype(float)
+    new = run.read(p.folder / "test.csv", unseen=True).x.astype(float)  # unseen categories count as missing
     found = run.fill(new, np.isnan(new), draws=0, interval=0.95)
     seconds = time.process_time() - start
     assert found.low is not None
@@ -271,7 +272,8 @@ def measured(p: Problem, method: str, seed: int) -> dict[str, Any]:
         else:
             accuracy.append(float((error.round() == 0).mean()))
     seconds = time.process_time() - start
-    return {"nrmse": float(np.mean(nrmse)), "accuracy": float(np.mean(accuracy)) if accuracy else None,
+    compared = accuracy and method != "ridge"
+    return {"nrmse": float(np.mean(nrmse)), "accuracy": float(np.mean(accuracy)) if compared else None,
             "seconds": seconds, **found}  # fmt: skip
 
 
@@ -282,7 +284,7 @@ def paired(rows: dict[str, Any], other: str, value: str, training: str) -> str:
         name, seed, trained, method = key.split("/")
         if method == "vaekit" and trained == training and row[value] is not None:
             peer = rows.get(f"{name}/{seed}/{trained}/{other}")
-            if peer:
+            if peer and peer[value] is not None:
                 gaps.setdefault(name, []).append(row[value] - peer[value])
     each = np.array([np.mean(gap) for gap in gaps.values()])
     if not len(each):
@@ -290,12 +292,13 @@ def paired(rows: dict[str, Any], other: str, value: str, training: str) -> str:
     return f"{each.mean():+.3f}" + (f" ± {each.std(ddof=1) / np.sqrt(len(each)):.3f}" if len(each) > 1 else "")
 
 
-def page(rows: dict[str, Any], names: Sequence[str], seeds: int) -> str:
+def page(rows: dict[str, Any], names: Sequence[str], seeds: int, adult: int) -> str:
     methods = [m for m in METHODS if any(key.endswith(f"/{m}") for key in rows)]
     out = [
         "# Filling in missing values", "",
         "Made by `python bench/filling.py adult.csv`, whose first lines describe sets, methods and protocol: 30 % of",
-        f"the cells of held-out rows are hidden at random. {seeds} seed{'s' * (seeds != 1)}.", "",
+        f"the cells of held-out rows are hidden at random. {seeds} seed{'s' * (seeds != 1)}; {adult:,} rows of Adult.",
+        "",
         "- *error*: root mean square error of hidden numbers in standard deviations of the training rows, mean over",
         "  columns.",
         "- *right*: share of hidden categories that are right, mean over columns (Adult only).",
@@ -318,16 +321,17 @@ def page(rows: dict[str, Any], names: Sequence[str], seeds: int) -> str:
             gaps = ["0" if own else paired(rows, method, v, training) for v in ("nrmse", "accuracy")]
             right = f"{np.mean(rights):.3f}" if rights else "-"
             out.append(f"| {method} | {' | '.join(cells)} | {right} | {gaps[0]} | {gaps[1]} |")
-        own_rows = {key.split("/")[0]: [] for key in rows}
+        own_rows: dict[str, list[Any]] = {key.split("/")[0]: [] for key in rows}
         for key, row in rows.items():
             if key.endswith(f"/{training}/vaekit"):
                 own_rows[key.split("/")[0]].append(row)
-        out += ["", "vaekit's 95 % intervals hold " + ", ".join(
-            f"{100 * np.mean([r['covered'] for r in found]):.1f}% of the hidden numbers of {name}"
-            for name, found in own_rows.items() if found
-        ) + ".", ""]  # fmt: skip
+        shares = (
+            f"{name} {100 * np.mean([row['covered'] for row in found]):.1f} %" for name, found in own_rows.items()
+        )
+        out += ["", f"Share of the hidden numbers that vaekit's 95 % intervals hold: {', '.join(shares)}.", ""]
+    absent = "" if "hyperimpute" in METHODS else " HyperImpute was not installed."
     out += [f"torch {torch.__version__}, scikit-learn {sklearn.__version__}, Python {platform.python_version()}, "
-            f"{torch.get_num_threads()} thread(s).", ""]  # fmt: skip
+            f"{torch.get_num_threads()} thread(s).{absent}", ""]  # fmt: skip
     return "\n".join(out)
 
 
@@ -354,8 +358,9 @@ def main() -> None:
                         store.parent.mkdir(parents=True, exist_ok=True)
                         write_json(store, rows)
     write_json(DOCS / "filling.json", rows)
-    write_text(DOCS / "filling.md", page(rows, names, asked.seeds))
-    print(page(rows, names, asked.seeds))
+    text = page(rows, names, asked.seeds, asked.rows)
+    write_text(DOCS / "filling.md", text)
+    print(text)
 
 
 if __name__ == "__main__":
