@@ -91,7 +91,7 @@ def labels(run: Run, given: NewData | int, option: str | None = None) -> Any:
         return None
     if option is not None:
         is_column = condition.kind == "label" and option not in condition.names and option in given.columns
-        return conditions(run, given, option if is_column else condition.read(option))
+        return conditions(run, given, labels=option if is_column else condition.read(option))
     try:
         return conditions(run, given)
     except ChoiceError as error:
@@ -132,7 +132,7 @@ def _split_of(run: Run, source: str, split: str, table: str | None) -> NewData:
 
     from .fit import load
 
-    options = options_of(run, source, table)
+    options = options_of(run, source, table=table)
     data = load(source, kind=run.spec.kind, **options)
     if data.is_same(run.config["data"]["digest"]):
         run.use_data(source)

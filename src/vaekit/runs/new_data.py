@@ -179,7 +179,7 @@ def read_new(
     return NewData(read.x, n, read.label, carried=carried)
 
 
-def conditions(model: Reader, new: NewData, labels: Labels | None = None) -> Any:
+def conditions(model: Reader, new: NewData, *, labels: Labels | None = None) -> Any:
     """The conditions of rows for a conditional model, as `Observed` takes them; None for other models and splits.
 
     Arguments:
@@ -253,7 +253,7 @@ def _of_path(model: Reader, source: str, table: str | None, unseen: bool, progre
     path, spec = known_path(source), model.spec
     if path.is_file() and path.suffix.lower() in PICTURES and reader_of(path) is None:
         return NewData(picture(model, path), 1, carried={"file": [path.name]}, name=source)
-    options = options_of(model, source, table)
+    options = options_of(model, source, table=table)
     unseen = unseen and is_table(path) and any(column.categories for column in model.columns)
     read = read_rows(source, **(options | {"missing": "mask"} if unseen else options), progress=progress)
     for note in read.notes:
@@ -314,7 +314,7 @@ def _folder_class(model: Reader, path: Path, names: list[str]) -> np.ndarray | N
     return np.full(len(names), known[-1]) if known else None
 
 
-def options_of(model: Reader, source: str, table: str | None = None) -> dict[str, Any]:
+def options_of(model: Reader, source: str, *, table: str | None = None) -> dict[str, Any]:
     """The options of the run for reading other data."""
     path, stored = Path(source).expanduser(), model.read_options
     reader = reader_of(path) if source not in SETS and path.exists() else None

@@ -159,7 +159,7 @@ class TrainedModel:
             DataError: the source cannot be read, or does not fit the model.
         """
         new = read_new(self, source, table=None if table is None else str(table), unseen=unseen)
-        return replace(new, labels=conditions(self, new, labels))
+        return replace(new, labels=conditions(self, new, labels=labels))
 
     @formerly("n", "sample", "seed", "rows", "labels", "progress", what="data")
     @torch.no_grad()
