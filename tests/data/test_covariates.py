@@ -90,7 +90,7 @@ def test_columns_of_a_table_become_covariates(tmp_path):
     np.testing.assert_allclose(new[:, -1], standardised, atol=1e-3)
 
 
-def test_unknown_columns_are_named():
+def test_unknown_columns_are_named(tmp_path):
     data = vk.from_arrays(RNG.poisson(4.0, (N, 5)).astype(np.int32), columns=COLUMNS)
     with pytest.raises(ChoiceError, match=r"no column 'donor' .*choose from label, batch, many, mito"):
-        vk.fit(data, condition="batch,donor", steps=1, **QUIET)
+        vk.fit(data, condition="batch,donor", steps=1, out=tmp_path / "run", **QUIET)

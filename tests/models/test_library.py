@@ -104,7 +104,7 @@ def test_opened_runs_are_equal(runs):
         )
 
 
-def test_what_does_not_support_a_total_says_so():
+def test_what_does_not_support_a_total_says_so(tmp_path):
     data = vk.from_arrays(COUNTS)
     for choices, message in [
         ({"library": "latent", "posterior": "full"}, "needs a Gaussian posterior"),
@@ -112,4 +112,4 @@ def test_what_does_not_support_a_total_says_so():
         ({"library": "observed", "recipe": "vq"}, "recipe='vae'"),
     ]:
         with pytest.raises(ChoiceError, match=message):
-            vk.fit(data, choices.pop("recipe", "vae"), steps=1, **choices, **QUIET)
+            vk.fit(data, choices.pop("recipe", "vae"), steps=1, out=tmp_path / "run", **choices, **QUIET)
