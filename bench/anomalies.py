@@ -108,6 +108,9 @@ DETECTORS: dict[str, Detector] = {
 }
 
 
+SHIPPED = ("breast cancer", "digits", "wine")
+
+
 def shipped() -> dict[str, tuple[Array, Array]]:
     """The tables that scikit-learn ships, as (X, y)."""
     from sklearn.datasets import load_breast_cancer, load_digits, load_wine
@@ -272,7 +275,8 @@ def main() -> None:
         "measured on the test rows and averaged over seeds and tables; *ahead by* is the mean difference, paired by",
         "table, with its [standard error](glossary.md#standard-error). No setting of vaekit was chosen on these",
         "tables; [defaults](defaults.md) lists those on which they were.",
-        "*vaekit, standardised* has the setting `observation='standardised'` in place of the map by quantiles.",
+        "*vaekit, standardised* has the setting `observation='standardised'` in place of the map by quantiles. This",
+        "line was added after low results of the default on thyroid and cardio were seen.",
         "",
     ]
     titles = {
@@ -282,6 +286,9 @@ def main() -> None:
     for protocol in protocols:
         among = [row for row in rows if row["protocol"] == protocol]
         out += [f"## {titles[protocol]}", "", *summary(among, first), ""]
+        if asked.folder == TABLES:
+            own = [row for row in among if row["table"] not in SHIPPED]
+            out += ["The tables of the folder alone, without those of scikit-learn:", "", *summary(own, first), ""]
         out += ["AUROC / AP by table:", "", *details(among), ""]
     out += [f"torch {torch.__version__}, Python {platform.python_version()}, {torch.get_num_threads()} threads.", ""]
     print("\n".join(out))

@@ -27,7 +27,7 @@ LAYERS = (
     ["figures"],
     ["latents"],
     ["metrics"],
-    ["anomalies"],
+    ["anomalies", "expression"],
     ["synthetic"],
     ["report"],
     ["export"],

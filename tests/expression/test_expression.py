@@ -6,7 +6,8 @@ from core_helpers import QUIET
 from scipy import sparse
 
 import vaekit as vk
-from vaekit.data.arrays import Source, in_order
+from vaekit.data.arrays import in_order
+from vaekit.data.source import Source
 from vaekit.data.sparse import Sparse
 from vaekit.errors import ChoiceError, DataError
 from vaekit.expression import shares

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,7 +14,6 @@ from . import splits
 from .core import (
     KINDS,
     Array,
-    Column,
     Computed,
     Data,
     Kind,
@@ -31,41 +30,13 @@ from .core import (
 )
 from .genes import taken_columns, with_genes
 from .precision import LARGEST, is_bits, needs_double
+from .source import Source
 
 Missing = Literal["refuse", "mask"]
 MISSING = get_args(Missing)
 MOST_COUNTED = 2**24  # float32 holds every whole number up to here; integers below are counts by default
 MANY_CLASSES = 10  # fewer may be too few rows of each
 LARGEST_COUNT = 1e12  # limit of the count likelihoods; float32 rounds by 6e-8 of a count, far below its deviation
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """What a reader returns, before any check: arrays aligned with the rows of `x`.
-
-    Args:
-        x: (N, ...) the data.
-        label: (N,) integers or strings, or None.
-        columns: further values of each row, each (N,).
-        splits: rows of the parts that the source itself defines: train and test, or train, valid and test.
-        kind, scale: those that the source defines; None to infer them.
-        options: arguments of `load` that the reader chose, recorded so that the data are read the same way again.
-        Other fields: as in `Data` and `Split`.
-    """
-
-    x: Array
-    label: Array | None = None
-    label_names: list[str] | None = None
-    columns: dict[str, Array] = field(default_factory=dict)
-    names: list[str] | None = None
-    feature_names: list[str] | None = None
-    factor_names: list[str] = field(default_factory=list)
-    splits: dict[str, NDArray[np.int64]] | None = None
-    kind: str | None = None
-    scale: tuple[float, float] | None = None
-    schema: tuple[Column, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
 
 def in_order(source: Source, names: Sequence[str], where: str, absent: float | None = None) -> Source:

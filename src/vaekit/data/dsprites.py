@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Source
 from .core import Computed
+from .source import Source
 
 SIZE = 64
 SHAPES = ("square", "ellipse", "heart")

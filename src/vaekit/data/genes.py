@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from vaekit.errors import DataError
 
 from .core import Array, Computed, blocks, counted
+from .source import Source
 from .sparse import Sparse
-
-if TYPE_CHECKING:
-    from .arrays import Source
 
 
 def with_genes(

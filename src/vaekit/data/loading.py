@@ -16,7 +16,7 @@ from vaekit.utils.arguments import Argument, Knob, annotated, knobs
 
 from . import cache as caches
 from . import named
-from .arrays import Missing, Source, aligned, build, several_labels, tidy
+from .arrays import Missing, aligned, build, several_labels, tidy
 from .condition import named as class_names
 from .core import Array, Column, Data, Kind, Progress, row_dtype
 from .paths import check_exists, known_path, name_of
@@ -27,6 +27,7 @@ from .readers.memory import column_of
 from .readers.memory import source as read_memory
 from .readers.registry import CONTEXT, READERS, Reader, is_default, reader_of, readers
 from .readers.table import frame as read_frame
+from .source import Source
 from .splits import FRACTION
 
 LabelName = Annotated[str | None, Knob("column with the labels")]

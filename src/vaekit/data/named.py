@@ -15,11 +15,11 @@ from vaekit.errors import DataError, UnavailableError
 
 from . import cache as caches
 from . import dsprites
-from .arrays import Source
 from .core import Array, Progress
 from .download import File, fetch
 from .readers import idx
 from .readers.registry import reader
+from .source import Source
 
 SYSTEM = Path("/usr/share/datasets")  # folder of Debian's dataset-* packages
 Reader = Callable[[Path, Sequence[File]], tuple[Array, Array]]

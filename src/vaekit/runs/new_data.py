@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vaekit.data.arrays import Source, in_order
+from vaekit.data.arrays import in_order
 from vaekit.data.beside import Columns
 from vaekit.data.condition import Labels
 from vaekit.data.core import Column, Data, Progress, Split, layout, listed
@@ -27,6 +27,7 @@ from vaekit.data.readers.registry import reader_of
 from vaekit.data.readers.table import frame as read_frame
 from vaekit.data.readers.table import is_parquet, is_table
 from vaekit.data.results import Results, as_columns, write_results
+from vaekit.data.source import Source
 from vaekit.data.writing import texts
 from vaekit.errors import ChoiceError, DataError
 from vaekit.recipes.composition import Composition, DataSpec

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import numpy as np
 
 from vaekit.data import sparse
-from vaekit.data.arrays import LARGEST_COUNT, Source
+from vaekit.data.arrays import LARGEST_COUNT
 from vaekit.data.core import Array, blocks, listed
+from vaekit.data.source import Source
 from vaekit.errors import DataError
 from vaekit.utils.arguments import Knob
 

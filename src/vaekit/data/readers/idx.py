@@ -13,8 +13,8 @@ from typing import IO
 import numpy as np
 
 from vaekit.data import cache as caches
-from vaekit.data.arrays import Source
 from vaekit.data.core import Array, Progress
+from vaekit.data.source import Source
 from vaekit.errors import DataError
 
 from .registry import reader

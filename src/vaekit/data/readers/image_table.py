@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from vaekit.data.arrays import Source
 from vaekit.data.core import counted
+from vaekit.data.source import Source
 from vaekit.errors import DataError
 
 from . import folders

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 import numpy as np
 
 from vaekit.data import cache as caches
-from vaekit.data.arrays import Source
 from vaekit.data.core import Array, Progress, counted
 from vaekit.data.paths import table_path, table_to_keep
+from vaekit.data.source import Source
 from vaekit.errors import DataError
 from vaekit.utils.arguments import Knob
 

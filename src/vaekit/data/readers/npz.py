@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from vaekit.data import cache as caches
 from vaekit.data import sparse
-from vaekit.data.arrays import Source
 from vaekit.data.core import Array, Progress, listed
+from vaekit.data.source import Source
 from vaekit.data.splits import WORDS
 from vaekit.errors import DataError
 from vaekit.utils.arguments import Knob

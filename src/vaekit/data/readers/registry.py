@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vaekit.data.arrays import Source
+from vaekit.data.source import Source
 from vaekit.errors import ChoiceError, DataError
 from vaekit.utils.arguments import Argument, annotated, knobs
 from vaekit.utils.plugins import package_of

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from vaekit.data.arrays import Source, tidy
+from vaekit.data.arrays import tidy
 from vaekit.data.core import Array, blocks
+from vaekit.data.source import Source
 from vaekit.data.sparse import Sparse
 from vaekit.errors import DataError
 

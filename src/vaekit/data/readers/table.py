@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
-from vaekit.data.arrays import Source
 from vaekit.data.core import Array, Column, counted, listed
+from vaekit.data.source import Source
 from vaekit.errors import DataError
 from vaekit.utils.arguments import Knob
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from vaekit.data import sparse
-from vaekit.data.arrays import Source
 from vaekit.data.core import Array, listed
+from vaekit.data.source import Source
 from vaekit.errors import DataError
 
 from . import hdf5
