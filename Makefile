@@ -36,7 +36,7 @@ help:
 	@echo "make bench-anomalies   compare anomaly detectors on tables (needs PyOD)"
 	@echo "make bench-cells       compare models of single cells with scVI (CELLS=FILE.npz, VAEKIT_PEERS=its Python)"
 	@echo "make bench-startup     measure the CPU time of help, lists and error messages"
-	@echo "make bench-tables   compare synthetic tables with those of CTGAN, TVAE and a copula (VAEKIT_PEERS names their Python)"
+	@echo "make bench-tables      compare synthetic tables with those of CTGAN, TVAE and a copula (VAEKIT_PEERS names their Python)"
 	@echo "make catalogue      update the stored help and lists after a change to recipes or studies"
 
 setup: $(READY)

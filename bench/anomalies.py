@@ -271,12 +271,13 @@ def main() -> None:
         "",
         f"Made by `make bench-anomalies`: {len(tables)} tables, {asked.seeds} seed{'s' * (asked.seeds > 1)}, every "
         "detector with its defaults.",
-        "Each seed splits a table into 70% training and 30% test rows. *AUROC* and *AP* (average precision) are",
-        "measured on the test rows and averaged over seeds and tables; *ahead by* is the mean difference, paired by",
-        "table, with its [standard error](glossary.md#standard-error). No setting of vaekit was chosen on these",
-        "tables; [defaults](defaults.md) lists those on which they were.",
-        "*vaekit, standardised* has the setting `observation='standardised'` in place of the map by quantiles. This",
-        "line was added after low results of the default on thyroid and cardio were seen.",
+        "Each seed splits a table into 70% training and 30% test rows. *AUROC* (area under the ROC curve) and *AP*",
+        "(average precision) are measured on the test rows and averaged over seeds and tables; higher is better.",
+        "*vaekit ahead by* is the mean of vaekit minus the other detector, paired by table, with its",
+        "[standard error](glossary.md#standard-error). The defaults of vaekit were not chosen on these tables, but on",
+        "those of [defaults](defaults.md).",
+        "*vaekit, standardised* has the setting `observation='standardised'` in place of the map by quantiles. It was",
+        "added after the default had low results on thyroid and cardio.",
         "",
     ]
     titles = {
@@ -288,7 +289,8 @@ def main() -> None:
         out += [f"## {titles[protocol]}", "", *summary(among, first), ""]
         if asked.folder == TABLES:
             own = [row for row in among if row["table"] not in SHIPPED]
-            out += ["The tables of the folder alone, without those of scikit-learn:", "", *summary(own, first), ""]
+            out += ["Without the tables of scikit-learn, which are the last of the next list:", ""]
+            out += [*summary(own, first), ""]
         out += ["AUROC / AP by table:", "", *details(among), ""]
     out += [f"torch {torch.__version__}, Python {platform.python_version()}, {torch.get_num_threads()} threads.", ""]
     print("\n".join(out))

@@ -168,15 +168,16 @@ def summary(file: Path, kept: dict[str, Any]) -> str:
             gap = np.array(ours["log_p"]) - np.array(theirs["log_p"])
             speed = ours["cells_per_second"] / theirs["cells_per_second"]
             pairs.append(
-                f"- Library size {kind}: vaekit minus scVI is {gap.mean():+.1f} ± {standard_error(gap):.1f} nats per "
-                f"cell, paired by cell, at {speed:.2f} times its cells per CPU second."
+                f"- Library size {kind}: log p of vaekit minus that of scVI is {gap.mean():+.1f} ± "
+                f"{standard_error(gap):.1f} nats per cell, paired by cell. vaekit trains on {speed:.2f} times as many "
+                "cells per CPU second."
             )
     if "memory" in kept:
         used = kept["memory"]
         pairs.append(
             f"- Training on a sparse matrix of {SHAPE[0]:,} x {SHAPE[1]:,} with {DENSITY:.0%} of entries above 0 takes "
-            f"{used['beyond']:,.0f} MB beyond the process, model, optimiser and batches included; the matrix has "
-            f"{used['sparse']:,.0f} MB sparse and would have {used['dense']:,.0f} MB dense."
+            f"{used['beyond']:,.0f} MB more than the process before it, with model, optimiser and batches. The matrix "
+            f"takes {used['sparse']:,.0f} MB sparse and would take {used['dense']:,.0f} MB dense."
         )
     eager = [name for name in PARTS if name in kept and not kept[name].get("compiled", True)]
     compiled = "without" if eager else "with"
@@ -186,13 +187,15 @@ def summary(file: Path, kept: dict[str, Any]) -> str:
         "epochs."
     )
     head = [
-        "# Cells",
+        "# Cells beside scVI",
         "",
         made,
         "",
-        "- *log p*: nats per test cell with its standard error over cells; given the total where it is observed.",
-        f"- *mixing*: entropy of the batches among the {NEIGHBOURS} nearest training cells; 1 if as mixed as all.",
-        "- *line*: test cells whose line the 10 nearest training cells predict; *ARI*: of k-means clusters with lines.",
+        "- *log p*: in nats per test cell, with its standard error over cells; given the total where it is observed.",
+        f"- *mixing*: entropy of the batches among the {NEIGHBOURS} nearest training cells, divided by that of all "
+        "training cells; 1 if the batches are fully mixed.",
+        "- *line*: share of test cells whose cell line is that of most of the 10 nearest training cells.",
+        "- *ARI*: adjusted Rand index of k-means clusters of the codes and the cell lines.",
         f"- *cells/s*: training cells per CPU second, one thread; vaekit {compiled} compiled training steps.",
         "",
         "| model | log p | mixing | line | ARI | cells/s | CPU s |",

@@ -296,18 +296,19 @@ def page(rows: dict[str, Any], names: Sequence[str], seeds: int, adult: int) -> 
     methods = [m for m in METHODS if any(key.endswith(f"/{m}") for key in rows)]
     out = [
         "# Filling in missing values", "",
-        "Made by `python bench/filling.py adult.csv`, whose first lines describe sets, methods and protocol: 30 % of",
-        f"the cells of held-out rows are hidden at random. {seeds} seed{'s' * (seeds != 1)}; {adult:,} rows of Adult.",
+        "Made by `python bench/filling.py adult.csv`; its header describes data sets, methods and protocol. 30% of the",
+        f"cells of held-out rows are hidden at random. {seeds} seed{'s' * (seeds != 1)}; {adult:,} rows of Adult.",
         "",
-        "- *error*: root mean square error of hidden numbers in standard deviations of the training rows, mean over",
-        "  columns.",
-        "- *right*: share of hidden categories that are right, mean over columns (Adult only).",
-        "- *minus*: vaekit minus the other method, mean over sets, with its standard error over sets.", "",
-        "Adult is not untouched by development: how many codes and chains the sampler uses was chosen by its Monte Carlo",
-        "error on held-out rows of Adult.", "",
+        "- *error*: root mean square error of the filled numbers, in standard deviations of the training rows, mean",
+        "  over columns; lower is better.",
+        "- *right*: share of hidden categories that are filled correctly, mean over columns (Adult only).",
+        "- *error, minus* and *right, minus*: vaekit minus the other method, mean over data sets, with its standard",
+        "  error.", "",
+        "Adult was also used in development: the numbers of codes and chains of the sampler were chosen by its Monte",
+        "Carlo error on held-out rows of Adult.", "",
     ]  # fmt: skip
     for training in TRAININGS:
-        title = "complete rows" if training == "complete" else "rows with 30 % of their cells hidden"
+        title = "complete rows" if training == "complete" else "rows with 30% of their cells hidden"
         sets = " | ".join(f"{name}, error" for name in names)
         out += [f"## Trained on {title}", "", f"| method | {sets} | right | error, minus | right, minus |",
                 f"|---|{'---|' * (len(names) + 3)}"]  # fmt: skip
@@ -327,10 +328,8 @@ def page(rows: dict[str, Any], names: Sequence[str], seeds: int, adult: int) -> 
         for key, row in rows.items():
             if key.endswith(f"/{training}/vaekit"):
                 own_rows[key.split("/")[0]].append(row)
-        shares = (
-            f"{name} {100 * np.mean([row['covered'] for row in found]):.1f} %" for name, found in own_rows.items()
-        )
-        out += ["", f"Share of the hidden numbers that vaekit's 95 % intervals hold: {', '.join(shares)}.", ""]
+        shares = (f"{name} {100 * np.mean([row['covered'] for row in found]):.1f}%" for name, found in own_rows.items())
+        out += ["", f"Share of the hidden numbers that vaekit's 95% intervals hold: {', '.join(shares)}.", ""]
     absent = "" if "hyperimpute" in METHODS else " HyperImpute was not installed."
     out += [f"torch {torch.__version__}, scikit-learn {sklearn.__version__}, Python {platform.python_version()}, "
             f"{torch.get_num_threads()} thread(s).{absent}", ""]  # fmt: skip

@@ -214,16 +214,20 @@ def page(results: list[dict[str, Any]]) -> str:
     out = [
         "# Synthetic tables",
         "",
-        "Made by `python bench/tables.py`, whose header says how. Each generator learns from the training rows of a",
-        "table and draws as many; the rows are compared with test rows by `vaekit.synthetic.compare_tables`",
-        "([what the measures are](guides/tables.md#compare-synthetic-rows-with-real-ones)). *Real rows* are as many",
-        "training rows in place of synthetic ones, and validation rows for *nearer* and *member*. ± is the standard",
-        "error over seeds.",
+        "Made by `python bench/tables.py`; its header describes the protocol. Each generator learns from the training",
+        "rows of a table and draws as many rows, which `vaekit.synthetic.compare_tables` compares with test rows",
+        "([what the measures are](guides/tables.md#compare-synthetic-rows-with-real-ones)). *vaekit* draws codes from",
+        "the prior, *vaekit, gmm* from a Gaussian mixture fitted to the codes (`vaekit sample --latents gmm`). *Real",
+        "rows* are as many training rows in place of synthetic ones, and validation rows for *nearer* and *member*. ±",
+        "is the standard error over seeds.",
         "",
-        "- *KS*, *categories*: mean distance of numbers, of categories. *association*, *pairs*: of pairs of columns.",
-        "- *trees*, *linear*: AUC (diabetes: R2) of models trained on synthetic minus those trained on real rows.",
-        "- *detectable*: AUC of a classifier. *nearer*: share of rows that are nearer to a training row than to a test",
-        "  row. *member*: AUC of membership by distance.",
+        "- *KS*, *categories*: mean distance of the columns of numbers and of categories. *association*, *pairs*: mean",
+        "  distance of the pairs of columns. Lower is better.",
+        "- *trees*, *linear*: AUC (diabetes: R2) of a model trained on synthetic rows, minus that of one trained on",
+        "  real rows. Higher is better.",
+        "- *detectable*: AUC of a classifier that tells synthetic from test rows; lower is better.",
+        "- *nearer*: share of rows that are nearer to a training row than to a test row. *member*: AUC of an attacker",
+        "  who tells training rows from test rows by the nearest synthetic row. Both are best at 0.5.",
         "",
     ]
     for name in sets:
@@ -245,8 +249,7 @@ def page(results: list[dict[str, Any]]) -> str:
     out += [
         "## vaekit minus the others",
         "",
-        "Paired by table (means over seeds), ± the standard error over tables. Lower is better, except for *trees* and",
-        "*linear*; *nearer* and *member* are best at 0.5.",
+        "Differences paired by table (means over seeds); ± is the standard error over tables.",
         "",
     ]
     out += ["| " + " | ".join(["vaekit minus", *SHOWN]) + " |", "|---" * (1 + len(SHOWN)) + "|"]
