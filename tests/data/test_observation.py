@@ -103,7 +103,7 @@ def test_an_opened_run_refuses_other_shapes_and_ranges(data):
     with pytest.raises(DataError, match="uint8"):
         run.encode(blobs(3).astype(np.float32) / 255)
     with pytest.raises(ChoiceError, match="train, valid, test"):
-        run.observed("tests")
+        run.observed("nothing")
     assert isinstance(run.composition, Composition)
 
 

@@ -19,6 +19,7 @@ from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Builder, Register
 
 from .composition import USUAL, DataSpec, Defaults
+from .factors import WIDEST
 from .inputs import is_mixed
 
 NETWORKS = Register(
@@ -99,13 +100,13 @@ def for_rows(n: int) -> Defaults:
 class Dense(Architecture):
     """Dense layers; the decoder has the encoder's widths in reverse order.
 
-    For vectors, a linear map is added to both networks, from which training starts: see `factors`.
+    For vectors that are not wide, a linear map is added to both networks, from which training starts: see `factors`.
     """
 
     def __init__(self, spec: DataSpec, hidden: Sequence[int] | None = None, activation: str = "gated"):
         self.wide = spec.rules > 1
         measured = spec.kind == "vector" and spec.rules > 2
-        self.direct = measured and not is_mixed(spec)
+        self.direct = measured and not is_mixed(spec) and spec.dims <= WIDEST
         usual = (64, 64) if measured and spec.n < FEW_ROWS else (300, 300)
         self.hidden, self.activation = tuple(usual if hidden is None else hidden), activation
         self.latent = min(spec.rank, MOST) if measured and spec.rank else by_dims(spec.dims)

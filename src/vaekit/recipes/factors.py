@@ -17,6 +17,9 @@ from vaekit.models.vae import Model
 LEAST = 0.05
 """The smallest sigma of the start, in standard deviations of an element."""
 
+WIDEST = 1024
+"""The largest number of elements of a model with a linear path: the cost of factors grows with its third power."""
+
 
 class Factors(NamedTuple):
     """x = mean + loading z + noise, z ~ N(0, I), and the posterior of z, which is Gaussian.
@@ -64,8 +67,10 @@ def start_as_factors(model: Model, x: Tensor) -> None:
     """Set a model whose networks have a linear path (`MLP(direct=True)`) to factor analysis of x (n, D).
 
     Models of another form are left as they are: the posterior must be a diagonal Gaussian, and the likelihood have a
-    learned location and scale.
+    learned location and scale. So are those of fewer rows than elements, whose factors would fit the rows exactly.
     """
+    if len(x) < x[0].numel():
+        return
     q, p = getattr(model, "posterior", None), getattr(model, "likelihood", None)
     if not (isinstance(q, Conditional) and isinstance(p, Conditional)):
         return
