@@ -53,6 +53,14 @@ def test_held_out_rows_are_compared_with_the_others():
     own = HeldOutScores(scores).own_p_values()
     others = [HeldOutScores(np.delete(scores, i)).p_values(scores[i : i + 1])[0] for i in range(12)]
     np.testing.assert_allclose(own, others)
+    rng = np.random.default_rng(4)
+    scores, group = rng.integers(0, 6, 60).astype(float), rng.integers(0, 9, 60)  # groups of several sizes, with ties
+    own = HeldOutScores(scores, group).own_p_values()
+    others = [
+        HeldOutScores(scores[group != g], group[group != g]).p_values([s])[0]
+        for s, g in zip(scores, group, strict=True)
+    ]
+    np.testing.assert_allclose(own, others)
 
 
 def test_groups_count_as_one_row_each():

@@ -10,6 +10,7 @@ from core_helpers import QUIET, blobs
 
 import vaekit as vk
 from vaekit.anomalies import held_out
+from vaekit.anomalies.reasons import columns
 from vaekit.anomalies.reference import FILE
 from vaekit.anomalies.scoring import scores
 from vaekit.cli import main
@@ -278,6 +279,10 @@ def test_missing_values_of_a_run_trained_with_them(place):
     row = np.flatnonzero(count == 1)[0]
     new[row, int(np.flatnonzero(~np.isnan(new[row]))[0])] += 20
     assert run.detect(new[row : row + 1], false_alarms=0.1, samples=10).flagged[0]
+    hidden = np.zeros((20, 4), bool)
+    hidden[:, 2] = True  # beside the values that are missing
+    part = columns(run, run.observed(x[400:420]), np.arange(20), hidden=hidden)
+    np.testing.assert_array_equal(np.isnan(part.log_p), np.isnan(x[400:420]) | hidden)
 
 
 def test_rows_of_a_conditional_run_are_compared_with_their_class(place):

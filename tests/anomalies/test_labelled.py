@@ -30,12 +30,17 @@ def test_shares_have_exact_intervals():
 
 
 def test_labels_of_anomalous_rows():
-    for values in ([0, 1, 1], ["0", "1", "1"], [False, True, True], ["normal", "Outlier", "anomaly"], [-1.0, 1.0, 1.0]):
+    for values in ([0, 1, 1], ["0", "1", "1"], [False, True, True], ["normal", "Outlier", "anomaly"], [0.0, 1.0, 1.0]):
         np.testing.assert_array_equal(truth_of(np.array(values), None), [False, True, True])
     np.testing.assert_array_equal(truth_of(np.array(["M", "B", "M"]), "M"), [True, False, True])
     np.testing.assert_array_equal(truth_of(np.array([2.0, 3.0]), "3"), [False, True])
     with pytest.raises(DataError, match=r"'truth' holds 'b', expected 0 and 1.*truth=B"):
         truth_of(np.array(["M", "B"]), None)
+    with pytest.raises(DataError, match=r"holds '-1', expected 0 and 1.*truth=-1"):  # scikit-learn's outliers are -1
+        truth_of(np.array([-1.0, 1.0]), None)
+    np.testing.assert_array_equal(truth_of(np.array([-1.0, 1.0]), "-1"), [True, False])
+    with pytest.raises(DataError, match="holds 'nan'"):
+        truth_of(np.array([0.0, np.nan, 1.0]), None)
     with pytest.raises(DataError, match="no row has y=c: the column holds a, b"):
         truth_of(np.array(["a", "b"]), "c", column="y")
     with pytest.raises(DataError, match="no row is anomalous"):

@@ -1,5 +1,7 @@
 """Normalised expression, differential expression with its measured false discovery rate, and cells with other genes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from core_helpers import QUIET
@@ -73,6 +75,9 @@ def test_groups_that_do_not_differ_are_not_called(run):
     found = run.differential("p", "q", by="noise", draws=20, permutations=5)
     assert found.called.sum() <= 1
     assert found.false_discovery_rate <= 1
+    some = replace(found, called=np.arange(D) < 4, permuted=np.array([1, 0, 2]))
+    assert some.false_discovery_rate == 1 / 4
+    assert replace(some, called=np.zeros(D, bool)).false_discovery_rate == 0  # nothing is discovered
 
 
 def test_calls_keep_the_expected_rate():

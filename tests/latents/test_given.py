@@ -17,7 +17,8 @@ from vaekit.data.core import Column
 from vaekit.errors import ChoiceError, DataError
 from vaekit.heads import Conditional, Gaussian
 from vaekit.heads.mixed import MixedHead
-from vaekit.latents.conditional import averaged, candidates, resampled, visible_log_prob
+from vaekit.latents import given as given_module
+from vaekit.latents.conditional import WIDER, _Gaussian, averaged, candidates, resampled, visible_log_prob
 from vaekit.latents.coverage import calibrated, coverage
 from vaekit.latents.given import fill_rows
 from vaekit.models.priors import StandardNormal
@@ -197,6 +198,18 @@ def test_resampling_follows_the_weights_in_any_order():
     torch.testing.assert_close(first, weight, atol=0.17, rtol=0)  # any part of them is a fair sample
 
 
+def test_few_samples_and_a_nearly_singular_proposal():
+    model, x = VAE(StandardNormal((1,)), nn.Identity(), nn.Identity()), torch.zeros(1, 2)
+    with pytest.raises(ChoiceError, match="`samples` must be 8 or more, got 3"):
+        candidates(model, x, x == 0, holes=False, samples=3, noise=Noise.of(0, 1))
+    means = torch.tensor([[3e4, 1e4, -2e4], [1e4, 2e4, 3e4]])  # codes far out
+    covariance = torch.stack([torch.einsum("mi,mj->ij", means, means), 2 * torch.eye(3)])
+    covariance[0, 0, 1] = covariance[0, 1, 0] = covariance[0, 0, 1] * 1.5  # indefinite, as rounding errors can leave it
+    found = _Gaussian.fitted(torch.zeros(2, 3), covariance)
+    torch.testing.assert_close(found.factor[1], WIDER * 2**0.5 * torch.eye(3))
+    torch.testing.assert_close(found.factor[0].square().sum(-1), WIDER**2 * covariance[0].diagonal())
+
+
 def test_mirrored_noise_is_the_antithetic_partner():
     noise = Noise.of(0, 5)
     noise.normal((2,))
@@ -334,7 +347,7 @@ def test_given_values_may_be_quoted():
         given_values("a=1,a=2")
 
 
-def test_a_condition_among_the_given_values_is_the_label(table):
+def test_a_condition_among_the_given_values_is_the_label(table, monkeypatch):
     folder, _ = table
     out = folder / "conditional"
     run = vk.fit(folder / "homes.csv", condition="town", latent=2, hidden=[16], steps=60, out=out, compile="off",
@@ -346,3 +359,5 @@ def test_a_condition_among_the_given_values_is_the_label(table):
         run.sample(5, given={"town": "Hill", "rooms": 3}, labels="Lake")
     in_turn = run.sample(6, given={"rooms": 3})
     assert in_turn.shape == (6, 3)
+    monkeypatch.setattr(given_module, "CODES", given_module.NEW_SAMPLES)  # one condition at a time
+    np.testing.assert_allclose(run.sample(6, given={"rooms": 3}), in_turn, rtol=1e-4)

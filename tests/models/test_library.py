@@ -104,6 +104,20 @@ def test_opened_runs_are_equal(runs):
         )
 
 
+def test_rows_are_detected_and_filled_where_the_total_allows_it(runs):
+    new = COUNTS[:6].copy()
+    new[0, 0] += 4000
+    for run in runs.values():
+        found = run.detect(new, labels="a", false_alarms=0.2, samples=5)
+        assert found.flagged[0]
+        assert found.reasons[0]
+    hidden = np.arange(D) == 1
+    filled = runs["latent"].fill(COUNTS[:2], hidden, labels="a", draws=1)
+    assert (filled.filled[:, 1] >= 0).all()
+    with pytest.raises(ChoiceError, match="needs the total count of a row"):
+        runs["observed"].fill(COUNTS[:2], hidden, labels="a", draws=1)
+
+
 def test_what_does_not_support_a_total_says_so(tmp_path):
     data = vk.from_arrays(COUNTS)
     for choices, message in [

@@ -15,7 +15,7 @@ from vaekit.heads.mixed import MixedHead
 from vaekit.noise import Noise
 from vaekit.objectives.terms import log_mean_weight
 from vaekit.options import Options
-from vaekit.recipes import DataSpec, get_recipe
+from vaekit.recipes import DataSpec, get_recipe, spectrum
 from vaekit.recipes.factors import factors, start_as_factors
 from vaekit.recipes.spectrum import rank_of
 from vaekit.training.plan import plan_new
@@ -44,7 +44,7 @@ def test_the_rank_counts_the_directions_that_hold_95_percent_of_the_variance():
     assert rank_of(vk.from_arrays(rng.integers(0, 255, (20, 6, 6), dtype=np.uint8))) == 0  # images
 
 
-def test_the_rank_of_a_mixed_table_counts_a_category_as_one_column_and_ignores_holes():
+def test_the_rank_of_a_mixed_table_counts_a_category_as_one_column_and_ignores_holes(monkeypatch):
     rng = np.random.default_rng(1)
     code = rng.integers(0, 3, 3000).astype(np.float64)
     x = np.stack([rng.normal(size=3000), rng.normal(size=3000), code], 1)
@@ -52,6 +52,13 @@ def test_the_rank_of_a_mixed_table_counts_a_category_as_one_column_and_ignores_h
     assert rank_of(data) == 4  # variances 1, 1, 1/2, 1/2
     x[rng.random(3000) < 0.2, 0] = np.nan
     assert rank_of(vk.from_arrays(x, schema=COLUMNS, missing="mask")) == 4
+    seen = []
+    monkeypatch.setattr(
+        spectrum, "encoded", lambda column, values: seen.append(len(values)) or np.ones((len(values), 1))
+    )
+    monkeypatch.setattr(spectrum, "NUMBERS", 1000)
+    rank_of(data)
+    assert seen == [1000 // (1 + 1 + 3)] * 3  # memory holds the categories
 
 
 def test_the_latents_of_a_table_are_its_rank_and_runs_of_earlier_rules_keep_theirs():

@@ -83,6 +83,21 @@ def test_the_distance_of_pairs_is_that_of_their_tables():
         assert abs(found[i, j] - abs(tables[0] - tables[1]).sum() / 2) < 1e-6  # one-hot products in float32
 
 
+def test_rare_categories_share_a_level_in_pairs():
+    n = 3 * fidelity.LEVELS
+    codes = np.repeat(np.arange(n), np.where(np.arange(n) < 50, 9, 1)).astype(float)
+    rows = np.column_stack([codes, codes % 2])
+    columns = [Column("x", "categorical", tuple(map(str, range(n)))), Column("y", "binary")]
+    swapped = rows.copy()
+    swapped[-2:, 0] = swapped[-2:, 0][::-1]  # two of the rarest
+    found = distances(swapped, rows, columns, rows)
+    level = fidelity._Levels(columns[0], codes)
+    assert level.size == fidelity.LEVELS + 1
+    np.testing.assert_allclose(level(codes).sum(0)[:50], 9)
+    assert level(codes)[-2:, fidelity.LEVELS - 1].all()
+    assert found.pairs[0, 0, 1] == pytest.approx(0, abs=1e-6)
+
+
 def test_constant_columns_are_at_no_distance():
     rows = np.column_stack([np.full(50, 7.0), np.arange(50.0), np.zeros(50)])
     found = distances(rows, rows, [NUMBER, NUMBER, Column("z", "binary")], rows)

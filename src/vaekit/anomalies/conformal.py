@@ -73,10 +73,13 @@ class HeldOutScores:
 
     def own_p_values(self) -> Array:
         """The p-value of each held-out row among those of the other groups (or the other rows)."""
+        order = np.lexsort((self.scores, self.code))
+        code, score = self.code[order], self.scores[order]
+        start = np.searchsorted(code, code)  # the first place of the row's group
+        change = np.flatnonzero((code[1:] != code[:-1]) | (score[1:] != score[:-1])) + 1
+        end = np.r_[change, len(order)][np.searchsorted(change, np.arange(len(order)), "right")]  # behind equal scores
         others = self.at_most(self.scores)
-        for code in np.unique(self.code):
-            mine = np.flatnonzero(self.code == code)
-            others[mine] -= (self.scores[mine] <= self.scores[mine, None]).sum(1) * self.weight[mine]
+        others[order] -= (end - start) * self.weight[order]
         return (1 + others) / self.n
 
     def percentiles(self, scores: ArrayLike) -> Array:

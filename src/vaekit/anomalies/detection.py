@@ -51,7 +51,8 @@ class Detection:
         explained: (m,) the numbers of the flagged rows that are explained: all of them, or the `MOST_EXPLAINED` most
             unusual.
         false_alarms: the rate.
-        threshold: the score below which a complete row is flagged.
+        threshold: the score below which a complete row is flagged; for a run that is conditional on classes, if it is
+            compared with all of them together.
         held_out: the number of held-out rows (or of their groups).
         drift: the comparison of all rows with the held-out rows; None if there are too few.
         measures: AUROC and others, if labels were given: {name, value, low, high, n}.
@@ -360,13 +361,13 @@ def _by_pattern(
         return
     patterns, which = np.unique(rows.hidden[lacking], axis=0, return_inverse=True)
     parts = [run.observed(split) for split in known.splits]
-    n, units = known.n, known.scores().n
+    n = known.n
     most = max(rows_needed(rate), PATTERN_SCORES // len(patterns))
     kept = np.arange(n)
     if most < n:
         kept = np.sort(np.random.default_rng(0).choice(n, most, replace=False))
         notes.append(
-            f"{counted(len(lacking), 'row')} with missing values are compared with {most:,} of the {units:,} held-out "
+            f"{counted(len(lacking), 'row')} with missing values are compared with {most:,} of the {n:,} held-out "
             "rows, because they lack values in many different ways"
         )
     starts = np.cumsum([0, *(part.n for part in parts)])

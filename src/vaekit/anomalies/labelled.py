@@ -12,7 +12,7 @@ from vaekit.utils.uncertainty import area, resampled
 DRAWS = 500
 LEVEL = 0.05
 TRUE = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "outlier", "abnormal")
-FALSE = ("0", "0.0", "-1", "-1.0", "false", "no", "normal", "inlier")
+FALSE = ("0", "0.0", "false", "no", "normal", "inlier")
 
 
 def truth_of(values: np.ndarray, anomalous: str | None, *, column: str = "truth") -> np.ndarray:
@@ -45,7 +45,7 @@ def truth_of(values: np.ndarray, anomalous: str | None, *, column: str = "truth"
 def _text(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return "1" if value else "0"
-    if isinstance(value, float) and value == round(value):
+    if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
 

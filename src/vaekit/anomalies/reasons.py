@@ -7,8 +7,9 @@ both: if x_j is wrong, q(z | x) alone has no draws where p(z | x_-j) has its mas
 value is known, the root mean square error for rows with one wrong column is 0.1 nats, against 2.9 for draws of q(z | x)
 alone and 4.7 for the mean of log p(x_j | z) over q(z | x) (tests/anomalies/test_reasons.py).
 
-For images, signals, tables of more than `MOST_COLUMNS` columns and models without such a mixture, the number is the
-mean of log p(x_j | z) over q(z | x), which needs one pass for all elements.
+For images, signals, tables of more than `MOST_COLUMNS` columns, models that know the total of a row, which a column is
+part of, and models without such a mixture, the number is the mean of log p(x_j | z) over q(z | x), which needs one pass
+for all elements.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from torch.distributions import Distribution, Independent
 from vaekit.densities import LogisticMixture
 from vaekit.densities.drawing import Drawn
 from vaekit.densities.mixed import Marginal, Mixed
+from vaekit.models.library import SizedVAE
 from vaekit.models.vae import VAE, Model
-from vaekit.runs.observed import Observed
+from vaekit.runs.observed import Observed, decoded_size
 from vaekit.runs.trained import TrainedModel
 from vaekit.utils.isolation import in_full_precision
 
@@ -79,7 +81,7 @@ def elements(px: Distribution, x: Tensor) -> Tensor | None:
 def is_conditional(run: TrainedModel) -> bool:
     """Whether log p(x_j | x_-j) is estimated, rather than the mean of log p(x_j | z)."""
     model, few = run.model, len(run.spec.shape) == 1 and run.spec.dims <= MOST_COLUMNS
-    return few and isinstance(model, VAE) and model.no_density is None
+    return few and isinstance(model, VAE) and not isinstance(model, SizedVAE) and model.no_density is None
 
 
 def conditional(
@@ -160,12 +162,14 @@ def columns(
     asked = is_conditional(run)
     dims = run.spec.dims
     draws = DRAWS if asked else max(8, min(DRAWS, NUMBERS // dims))
-    size = max(1, NUMBERS // (draws * dims * (dims if asked else 1)))
+    size = max(1, NUMBERS // (draws * decoded_size(run.spec) * (dims if asked else 1)))
     log_p, expected = [], []
     for a in range(0, len(rows), size):
         part = rows[a : a + size]
         x, c = row_x(observed, part, run.device), observed.condition(part, run.device)
-        hole = torch.isnan(x) if hidden is None else torch.from_numpy(hidden[a : a + size].copy()).to(run.device)
+        hole = torch.isnan(x)
+        if hidden is not None:
+            hole = hole | torch.from_numpy(hidden[a : a + size].copy()).to(run.device)
         if not run.spec.missing and bool(hole.any()):
             x = filled(model, x, c, hole)
         found = None

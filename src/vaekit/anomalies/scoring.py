@@ -19,7 +19,7 @@ from vaekit.latents.fill import visible_log_prob
 from vaekit.models.vae import Model
 from vaekit.noise import Key, Noise, fold
 from vaekit.objectives.terms import Weights, log_weights
-from vaekit.runs.observed import Observed
+from vaekit.runs.observed import Observed, decoded_size
 from vaekit.runs.trained import TrainedModel
 from vaekit.utils.isolation import in_full_precision
 
@@ -107,7 +107,7 @@ def scores(
             was trained with them always are.
     """
     rows = np.arange(observed.n) if rows is None else rows
-    observation, parts, size = run.composition.observation, [], block_of(k, run.spec.dims)
+    observation, parts, size = run.composition.observation, [], block_of(k, decoded_size(run.spec))
     if hidden is not None:
         hidden = np.broadcast_to(hidden, (len(rows), *run.spec.shape))
     for a in range(0, len(rows), size):

@@ -13,7 +13,7 @@ from torch import Tensor
 from vaekit.errors import ChoiceError
 from vaekit.utils.suggest import unknown
 
-from .normalised import check_counts, shares
+from .normalised import BLOCK, check_counts, shares
 
 if TYPE_CHECKING:
     from vaekit.runs.trained import TrainedModel
@@ -66,7 +66,8 @@ class Differential:
 
         Permuted groups do not differ, so each of their calls is false: this rate is measured, not the model's own.
         """
-        return min(1.0, float(self.permuted.mean()) / max(1, int(self.called.sum())))
+        called = int(self.called.sum())
+        return min(1.0, float(self.permuted.mean()) / called) if called else 0.0
 
     def table(self) -> dict[str, Any]:
         """The results as columns by name, the features with the highest probability first."""
@@ -144,7 +145,8 @@ def differential(
     size = 0 if condition is None else condition.size
     starts = np.cumsum([0, *(len(values) for _, values in parts)])
     memberships: Tensor | None = None
-    folds, means = [], []
+    folds, means, above = [], [], torch.zeros((1 + permutations, model.spec.dims), dtype=torch.float64)
+    block = max(1, BLOCK // model.spec.dims)
     for draw in range(draws):
         z = np.concatenate([
             model.encode(rows, rows=chosen[(chosen >= start) & (chosen < end)] - start, sample=True, seed=seed + draw)
@@ -157,25 +159,35 @@ def differential(
             z[:, -size:] = z[rng.permutation(len(z)), -size:]
         weights = memberships * torch.from_numpy(rng.exponential(size=len(z)))
         weights = weights / weights.sum(-1, keepdim=True)
-        share = (weights.reshape(-1, len(z)) @ shares(model, z).double()).reshape(2, -1, model.spec.dims)
-        folds.append(torch.log2(share[0] + OFFSET) - torch.log2(share[1] + OFFSET))  # (1 + permutations, D)
-        means.append(share[:, 0])
+        share = torch.zeros((2, 1 + permutations, model.spec.dims), dtype=torch.float64)
+        for first in range(0, len(z), block):
+            share += weights[..., first : first + block] @ shares(model, z[first : first + block]).double()
+        fold = torch.log2(share[0] + OFFSET) - torch.log2(share[1] + OFFSET)  # (1 + permutations, D)
+        above += fold.abs() > delta
+        folds.append(fold[0].clone())
+        means.append(share[:, 0].clone())
         if progress:
             progress(draw + 1, draws)
     names = [column.name for column in model.columns] or [str(i) for i in range(model.spec.dims)]
     rows = int(member.sum()), int((~member).sum())
-    return _summary(torch.stack(folds), torch.stack(means).mean(0).numpy(), names, rows, delta, fdr)
+    means_of = torch.stack(means).mean(0).numpy()
+    return _summary(torch.stack(folds).numpy(), above.numpy() / draws, means_of, names, rows, delta, fdr)
 
 
 def _summary(
-    fold: Tensor, share: np.ndarray, names: list[str], rows: tuple[int, int], delta: float, fdr: float
+    fold: np.ndarray,
+    above: np.ndarray,
+    share: np.ndarray,
+    names: list[str],
+    rows: tuple[int, int],
+    delta: float,
+    fdr: float,
 ) -> Differential:
-    """The result of folds (draws, 1 + permutations, D) and mean shares (2, D)."""
-    above = (fold.abs() > delta).double().mean(0).numpy()
-    low, high = torch.quantile(fold[:, 0], torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0).numpy()
+    """The result of folds (draws, D), P(|fold| > delta) of the groups and the permuted ones, and mean shares (2, D)."""
+    low, high = np.quantile(fold, [0.025, 0.975], axis=0)
     return Differential(
         names=names,
-        fold=fold[:, 0].mean(0).numpy(),
+        fold=fold.mean(0),
         low=low,
         high=high,
         probability=above[0],

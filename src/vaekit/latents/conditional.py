@@ -32,6 +32,8 @@ TEMPERINGS = 8
 """How often the weights of a row may be tempered for the adaptation."""
 WIDER = 1.1
 """The factor of a proposal's standard deviations, because tails that are too short give unbounded weights."""
+LEAST_SAMPLES = 8
+"""The least number of draws per row: two of the prior, and some of each round."""
 MOMENT_DRAWS = 32
 """The number of draws that measure the moments of a posterior that is not Gaussian."""
 
@@ -83,7 +85,10 @@ class _Gaussian(NamedTuple):
     def fitted(cls, mean: Tensor, covariance: Tensor) -> _Gaussian:
         """The Gaussian with a mean and a covariance (B, D, D), `WIDER` than it."""
         jitter = 1e-6 * torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
-        return cls(mean, torch.linalg.cholesky(WIDER**2 * covariance + jitter))
+        wide = WIDER**2 * covariance + jitter
+        factor, failed = torch.linalg.cholesky_ex(wide)
+        scale = torch.diag_embed(wide.diagonal(dim1=-2, dim2=-1).sqrt())  # where rounding errors leave it indefinite
+        return cls(mean, torch.where(failed[:, None, None] > 0, scale, factor))
 
     def draw(self, noise: Noise, k: int) -> Tensor:
         """k draws per row, (k, B, D)."""
@@ -194,7 +199,12 @@ def candidates(
         holes: whether the encoder was trained with missing values, and accepts nan.
         samples: K.
         noise: the random numbers, one row of noise per row of x.
+
+    Raises:
+        ChoiceError: `samples` is below `LEAST_SAMPLES`.
     """
+    if samples < LEAST_SAMPLES:
+        raise ChoiceError(f"`samples` must be {LEAST_SAMPLES} or more, got {samples}")
     prior, dtype = model.prior(), dtype_of(model)
 
     def decode(z: Tensor) -> Distribution:
@@ -235,8 +245,9 @@ def _mixture(parts: list[tuple[int, Callable[[Tensor], Tensor]]], z: Tensor) -> 
 
 def resampled(log_weight: Tensor, n: int, noise: Noise) -> Tensor:
     """Indices (n, B) into K candidates, drawn with their weights (K, B) by systematic resampling, in random order."""
-    edges = torch.cumsum(log_weight.double().exp(), 0).T.contiguous()  # (B, K)
-    start = noise.uniform((1,)).double()
+    weight = log_weight if log_weight.device.type == "mps" else log_weight.double()  # MPS has no float64
+    edges = torch.cumsum(weight.exp(), 0).T.contiguous()  # (B, K)
+    start = noise.uniform((1,)).to(edges.dtype)
     at = (torch.arange(n, device=edges.device) + start) / n * edges[:, -1:]
     index = torch.searchsorted(edges, at).clamp_max(len(log_weight) - 1).T  # (n, B)
     return index.gather(0, noise.uniform((n,)).argsort(1).T)

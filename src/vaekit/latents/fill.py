@@ -22,6 +22,7 @@ from vaekit.errors import ChoiceError
 from vaekit.models.vae import VAE, Model
 from vaekit.noise import Key, Noise
 from vaekit.objectives.terms import has_closed_form, log_weights
+from vaekit.runs.observed import decoded_size
 from vaekit.utils.formerly import formerly
 
 from .conditional import visible_log_prob
@@ -233,7 +234,7 @@ def impute_rows(
     """
     observed = run.observed(raw, labels=labels)
     blocks = []
-    block = max(1, 4_000_000 // max(1, run.spec.dims * (samples or 1)))
+    block = max(1, 4_000_000 // max(1, decoded_size(run.spec) * (samples or 1)))
     for a in range(0, observed.n, block):
         rows = np.arange(a, min(a + block, observed.n))
         x, c = observed(rows).to(run.device), observed.condition(rows, run.device)

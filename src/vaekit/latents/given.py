@@ -5,6 +5,7 @@ All of them come from the weighted draws of `conditional.candidates`, in the uni
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -18,10 +19,11 @@ from vaekit.data.observation import Binary
 from vaekit.data.readers.coding import code
 from vaekit.densities import draw
 from vaekit.errors import ChoiceError, DataError
+from vaekit.models.library import SizedVAE
 from vaekit.models.priors import UniformSphere
 from vaekit.models.vae import VAE
 from vaekit.noise import Key, Mirrored, Noise
-from vaekit.runs.observed import laid_out
+from vaekit.runs.observed import decoded_size, laid_out
 from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.suggest import unknown
 
@@ -36,6 +38,8 @@ SAMPLES = 96
 """The default number of codes per row."""
 NEW_SAMPLES = 512
 """The least number of codes from which new rows are drawn."""
+CODES = 100_000
+"""The number of codes drawn at once for new rows."""
 KEPT = 64
 """The default number of codes per row that are resampled, and decoded for best values and intervals."""
 VALUES = 300_000
@@ -67,12 +71,17 @@ def check_codes(run: TrainedModel) -> VAE:
     """The model of a run whose code is one vector of real numbers.
 
     Raises:
-        ChoiceError: it is another kind of model.
+        ChoiceError: it is another kind of model, or one that needs the total of a row.
     """
     model = run.model
     if not isinstance(model, VAE) or isinstance(model.prior, UniformSphere):
         raise ChoiceError(
             "fill needs a model whose code is one vector of real numbers: not a hierarchy, discrete codes or a sphere"
+        )
+    if isinstance(model, SizedVAE):
+        raise ChoiceError(
+            "this model needs the total count of a row, which hidden counts are part of: fit with "
+            "`library='latent'` or `library='none'`"
         )
     return model
 
@@ -155,7 +164,9 @@ def fill_rows(
     c = run.observed(events, labels=labels).condition(np.arange(len(events)), run.device)
     samples, kept = max(samples, 2 * draws), max(KEPT, draws)
     parts = []
-    for rows in torch.arange(len(events), device=run.device).split(max(1, VALUES // (samples * run.spec.dims))):
+    for rows in torch.arange(len(events), device=run.device).split(
+        max(1, VALUES // (samples * decoded_size(run.spec)))
+    ):
         noise, condition = Noise.of(seed, rows, Key.GIVEN), None if c is None else c[rows]
         z, log_px, count = _codes(run, model, x[rows], visible[rows], condition, samples, kept, noise)
         few = torch.nonzero(count < FEW)[:, 0]
@@ -327,14 +338,21 @@ def sample_given(
     rows = 1 if distinct is None else len(distinct)
     x = as_seen(run, events).to(run.device).expand(rows, -1)
     visible = torch.from_numpy(~hidden).to(run.device).expand(rows, -1)
-    keyed = Noise.of(seed, rows, Key.GIVEN, device=run.device)
-    samples = max(NEW_SAMPLES, 8 * n)
-    found = candidates(model, x, visible, distinct, holes=run.spec.missing, samples=samples, noise=keyed)
-    index = resampled(found.log_weight, n, keyed).cpu().numpy()[np.arange(n), of]
-    z = found.z.cpu().numpy()[index, of]
+    counts = np.bincount(of, minlength=rows)
+    most = int(counts.max())
+    samples = min(max(NEW_SAMPLES, 8 * most), CODES)
+    codes, effective = [], math.inf
+    for part in torch.arange(rows, device=run.device).split(max(1, CODES // samples)):
+        c, keyed = None if distinct is None else distinct[part], Noise.of(seed, part, Key.GIVEN)
+        found = candidates(model, x[part], visible[part], c, holes=run.spec.missing, samples=samples, noise=keyed)
+        index = resampled(found.log_weight, most, keyed)
+        drawn = found.z.take_along_dim(index[..., None], 0).cpu().numpy()  # (most, part, L)
+        codes += [drawn[: counts[row], i] for i, row in enumerate(part.tolist())]
+        effective = min(effective, float(found.effective.min()))
+    z = np.concatenate(codes)[np.argsort(of, kind="stable").argsort()]
     z = z if conditions is None else np.concatenate([z, conditions.cpu().numpy()], 1)
     new = run.as_rows(run.decode(z, noise=noise, seed=seed), beyond_range=beyond_range)
-    return Drawn(np.where(hidden, new, events.astype(new.dtype)), z, float(found.effective.min()))
+    return Drawn(np.where(hidden, new, events.astype(new.dtype)), z, effective)
 
 
 def _labels_of(

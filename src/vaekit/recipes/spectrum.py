@@ -11,7 +11,7 @@ SHARE = 0.95
 ROWS = 10_000
 """Rows that are measured at most."""
 NUMBERS = 2**24
-"""Numbers that are measured at most, for rows of many elements."""
+"""Numbers that are measured at most, for rows of many elements or categories."""
 
 
 def rank_of(data: Data) -> int:
@@ -27,7 +27,8 @@ def rank_of(data: Data) -> int:
     if data.kind != "vector" or isinstance(raw, Computed):
         return 0
     n, dims = len(data.train), int(np.prod(data.shape))
-    chosen = np.unique(np.linspace(0, n - 1, max(2, min(n, ROWS, NUMBERS // dims))).astype(np.int64))
+    width = sum(max(1, len(column.categories)) for column in data.schema) if data.schema else dims
+    chosen = np.unique(np.linspace(0, n - 1, max(2, min(n, ROWS, NUMBERS // width))).astype(np.int64))
     rows = np.asarray(data.events(data.train[chosen]), np.float64).reshape(len(chosen), dims)
     x = np.concatenate(
         [encoded(column, values) for column, values in zip(data.schema, rows.T, strict=True)]

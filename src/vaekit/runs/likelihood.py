@@ -20,7 +20,7 @@ from vaekit.utils.compiled import has_compiler, is_compile_error, whole_graph
 from vaekit.utils.formerly import formerly
 from vaekit.utils.isolation import in_full_precision
 
-from .observed import Observed
+from .observed import Observed, decoded_size
 
 CHUNK_NUMBERS = 1_600_000
 """The number of values of x decoded at once: large enough for matrix products to run at full speed."""
@@ -125,7 +125,7 @@ def per_datum(
     model = run.composition.model
     if model.no_density is not None:
         raise ChoiceError(f"{model.no_density}: log p(x) cannot be estimated; use `metrics='distortion'` instead")
-    dims = observed.spec.dims
+    dims = decoded_size(observed.spec)
     b, k = _plan(dims, samples, n)
     b = b if batch is None else batch
     parts: dict[str, list[Tensor]] = {name: [] for name in PerDatum.__annotations__}

@@ -160,6 +160,11 @@ def block_of(dims: int) -> int:
     return max(1, min(500, 4_000_000 // dims))
 
 
+def decoded_size(spec: DataSpec) -> int:
+    """The number of values that decoding one row takes: its elements, or more if it has columns of many categories."""
+    return max(spec.dims, sum(len(column.categories) for column in spec.columns) // 16)
+
+
 def blurred(data: Data, composition: Composition) -> str | None:
     """A warning if the data need float64 but the run's observation computes in float32; else None."""
     if not data.train.double or composition.observation.in_double:

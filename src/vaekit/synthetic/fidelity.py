@@ -15,6 +15,8 @@ from .features import is_number
 Array = NDArray[Any]
 BINS = 10
 """The number of bins of a number for pairs of columns, with equal shares of the real rows."""
+LEVELS = 100
+"""The maximum number of categories of a column for pairs of columns: rarer ones are one level."""
 PAIRED = 50
 """The maximum number of columns whose pairs are compared: the first ones."""
 DRAWS = 50
@@ -129,7 +131,10 @@ def _weighted(x: Array, w: Array) -> Array:
 
 
 class _Levels:
-    """The levels of one column for contingency tables: categories, or bins of a number, and one for missing values."""
+    """The levels of one column for contingency tables: categories, or bins of a number, and one for missing values.
+
+    Of more than `LEVELS` categories, all but the most frequent of the reference rows share a level.
+    """
 
     def __init__(self, column: Column, reference: Array):
         known = reference[~np.isnan(reference)]
@@ -138,13 +143,17 @@ class _Levels:
             self.edges = np.unique(np.quantile(known, np.arange(1, BINS) / BINS)) if len(known) else np.zeros(0)
             self.size = len(self.edges) + 2
         else:
-            self.size = max(2, len(column.categories)) + 1
+            counts = np.bincount(known.astype(int), minlength=max(2, len(column.categories)))
+            self.level = np.arange(len(counts))
+            if len(counts) > LEVELS:
+                self.level[np.argsort(-counts, kind="stable")] = np.minimum(np.arange(len(counts)), LEVELS - 1)
+            self.size = int(self.level.max()) + 2
 
     def __call__(self, values: Array) -> Array:
         """One-hot levels (N, size) float32; the last one is for missing values."""
         missing = np.isnan(values)
         plain = np.where(missing, 0, values)
-        codes = plain.astype(int) if self.edges is None else np.searchsorted(self.edges, plain, "left")
+        codes = self.level[plain.astype(int)] if self.edges is None else np.searchsorted(self.edges, plain, "left")
         one_hot = np.zeros((len(values), self.size), np.float32)
         one_hot[np.arange(len(values)), np.where(missing, self.size - 1, codes)] = 1
         return one_hot
