@@ -29,6 +29,8 @@ from .page import render
 
 LISTED, BESIDE, PLOTTED = 20, 4, 2000
 """The maximum numbers of unusual rows, of columns beside them, and of codes on the map."""
+LOWEST = 0.005
+"""The share of the lowest scores that the figure omits: a single row may lie far below all others."""
 
 
 def write_new(
@@ -91,6 +93,11 @@ class _About:
             self.warnings.append(f"There is no comparison with held-out data: {error}.")
 
     @property
+    def scored(self) -> str:
+        """What a score is, with its unit."""
+        return f"log p({'x' if self.run.model.no_density is None else 'x|z'}), nats"
+
+    @property
     def measured(self) -> int:
         """The maximum number of rows for metrics."""
         return int(min(SCORED, max(200, SCORE_NUMBERS / (self.samples * self.run.spec.dims))))
@@ -118,13 +125,13 @@ class _About:
         return [entry(metric, m, metric.measure(m)) for metric in applicable(wanted, m, asked=False)]
 
     def reconstructions(self) -> Section:
-        """The first rows and those with the lowest scores, above their reconstructions."""
+        """The first rows and the most unusual ones, above their reconstructions."""
         blocks: list[Block] = []
         first = np.arange(min(EXAMPLES, self.observed.n))
         sets = {"first": (first, "The first rows")}
         if self.found is not None and self.observed.n > len(first):
-            lowest = np.argsort(self.found.score, kind="stable")[:EXAMPLES]
-            sets["lowest"] = (lowest, "The rows with the lowest scores, lowest first")
+            lowest = _most_unusual(self.found)[:EXAMPLES]
+            sets["lowest"] = (lowest, "The most unusual rows, the most unusual first")
         for name, (rows, words) in sets.items():
             x, again = self.observed.raw(rows), self.run.reconstruct(self.observed, rows=rows)
             heads = [self._name(int(row)) for row in rows]
@@ -149,7 +156,7 @@ class _About:
         """The distribution of the scores among those of held-out rows."""
         if self.found is None:
             return Section("scores", "Scores", [])
-        share, found = np.linspace(0, 1, 201), self.found
+        share, found = np.linspace(LOWEST, 1, 200), self.found
         lines = {
             "new data": figures.Line(np.quantile(found.score, share), share),
             "held-out data": figures.Line(np.quantile(self.held, share), share, dashed=True),
@@ -166,20 +173,20 @@ class _About:
         blocks: list[Block] = [
             Text(text),
             plot("new-scores",
-                 lambda: figures.curves({"": lines}, f"{found.unit}, nats", "share of rows", marked=False),
+                 lambda: figures.curves({"": lines}, self.scored, "share of rows", marked=False),
                  "Cumulative shares of the scores of new and of held-out rows",
                  "The share of rows with a score of at most this value. A curve further left has lower scores: its "
-                 "rows are more unusual for the model."),
+                 f"rows are more unusual for the model. The lowest {LOWEST:.1%} of the scores are not shown."),
             *(Text(note, "note") for note in found.notes),
         ]  # fmt: skip
         return Section("scores", "Scores", blocks)
 
     def unusual(self) -> Section:
-        """The rows with the lowest scores, with the columns that came with the data."""
+        """The rows with the lowest p-values, with the columns that came with the data."""
         if self.found is None:
             return Section("unusual", "The most unusual rows", [])
         found, beside = self.found, list(self.new.carried)[:BESIDE]
-        rows = np.argsort(found.score, kind="stable")[:LISTED]
+        rows = _most_unusual(found)[:LISTED]
         cells = {name: as_texts(self.new.carried[name]) for name in beside}
         table = []
         for row in rows:
@@ -187,7 +194,7 @@ class _About:
             table.append([str(row), *(cells[name][row] for name in beside), numbers.number(float(found.score[row])),
                           f"{found.percentile[row]:.1f}", f"{found.p_value[row]:.2g}", why])  # fmt: skip
         reasons = any(line[-1] for line in table)
-        head = ["row", *beside, f"{found.unit}, nats", "percentile", "p-value", *(["what speaks against it"] * reasons)]
+        head = ["row", *beside, self.scored, "percentile", "p-value", *(["what speaks against it"] * reasons)]
         caption = (
             "Rows are numbered from 0. The percentile is the share of held-out rows that are less unusual. "
             "`vaekit detect` writes all rows, at a false-alarm rate of your choice."
@@ -232,3 +239,8 @@ def _difference(m: dict[str, Any], other: dict[str, Any]) -> str:
 def _words(reason: Reason) -> str:
     value, expected = (v if isinstance(v, str) else f"{v:.4g}" for v in (reason.value, reason.expected))
     return f"{reason.column} is {value}, expected {expected}"
+
+
+def _most_unusual(found: Detection) -> np.ndarray:
+    """The rows in the order of their p-values, and of their scores where these are equal."""
+    return np.lexsort((found.score, found.p_value))
