@@ -165,9 +165,9 @@ class Run(SavedRun):
         samples: int = SAMPLES,
         progress: Callable[[int, int], None] | None = None,
     ) -> Detection:
-        """Flag unusual rows at a false-alarm rate, with what speaks against each of them.
+        """Flag unusual rows at a false-alarm rate, with the columns that make each of them unusual.
 
-        For the arguments, the guarantee and what it raises see `vaekit.anomalies.detect`.
+        `vaekit.anomalies.detect` describes the arguments, the guarantee and the errors.
         """
         asked: dict[str, Any] = {"false_alarms": false_alarms, "truth": truth, "reasons": reasons, "samples": samples}
         return detect(self, data, labels=labels, **asked, progress=progress)
@@ -256,7 +256,7 @@ class Run(SavedRun):
             try:
                 stretch = calibrated(self, hidden, interval=interval, seed=seed)
             except DataError as error:
-                say(f"note: the intervals are those of the model, not widened by its validation rows: {error}")
+                say(f"note: the intervals are those of the model, not widened with validation rows: {error}")
                 return found
             return stretch.apply(self, found, beyond_range)
         if interval is not None:

@@ -288,9 +288,9 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Trained):
 class VAEDetector(OutlierMixin, _Trained):
     """A detector of outliers at a false-alarm rate, with the API of scikit-learn's outlier detectors.
 
-    Some rows of X are held out from training. The threshold is the score that a share `false_alarms` of rows like them
-    fall below (split conformal prediction), so that no contamination needs to be guessed: the probability that a row
-    like those of X is flagged is at most `false_alarms`, for any recipe and length of training.
+    Some rows of X are held out from training, and the threshold is taken from their scores (split conformal
+    prediction). The probability that a row like those of X is flagged is at most `false_alarms`, for any recipe and
+    length of training. No contamination needs to be guessed.
 
     Names follow scikit-learn, where high scores are normal. `decision_scores_`, `labels_` and `threshold_` follow PyOD,
     where high scores are outliers and labels are 0 and 1.
@@ -314,7 +314,7 @@ class VAEDetector(OutlierMixin, _Trained):
         verbose: whether to show the progress of training.
 
     Attributes:
-        run_: the trained `vaekit.Run`; `run_.detect(new)` also says what speaks against each row.
+        run_: the trained `vaekit.Run`; `run_.detect(new)` also names the unusual columns of each flagged row.
         offset_: the threshold of `score_samples`.
         false_alarms_: the rate of the threshold: `false_alarms`, or the smallest rate that the held-out rows support.
         decision_scores_: (N,) the negative scores of the rows of X.

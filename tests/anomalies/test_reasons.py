@@ -1,4 +1,4 @@
-"""What speaks against a row: conditional densities in closed form, and which column is named."""
+"""The columns that make a row unusual: conditional densities in closed form, and which column is named."""
 
 import numpy as np
 import pytest

@@ -74,7 +74,7 @@ def test_cells_of_h5ad(h5ad, form):
     np.testing.assert_array_equal(columns["ok"], rows % 2 == 0)
     np.testing.assert_array_equal(columns["depth"], COUNTS.sum(1)[rows])
     assert data.train.names == [f"c{i}" for i in rows]
-    assert any("obs: not read: odd" in note for note in data.notes)
+    assert any("columns of obs that cannot be read: odd" in note for note in data.notes)
 
 
 def test_counts_are_found_where_they_are(h5ad):

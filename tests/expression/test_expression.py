@@ -109,7 +109,7 @@ def test_columns_are_matched_by_name(stored):
     np.testing.assert_array_equal(np.asarray(mapped.x[:]), np.stack([x[:, 2], 0 * x[:, 2], x[:, 0], x[:, 5]], 1))
     assert isinstance(mapped.x, type(source.x))
     assert "1 of 4 columns are absent and taken as 0 (new)" in mapped.notes
-    assert "3 columns not in the model: not used" in mapped.notes
+    assert "3 columns are not in the model and not used" in mapped.notes
     missing = in_order(source, ["c", "new", "a"], "cells", np.nan).x[:]
     assert np.isnan(missing[:, 1]).all()
     np.testing.assert_array_equal(missing[:, [0, 2]], x[:, [2, 0]])
@@ -130,7 +130,7 @@ def test_a_query_with_other_genes(run, tmp_path, capsys):
     np.testing.assert_allclose(z, run.encode(whole, labels=COLUMNS["batch"][:8]), atol=1e-6)
     notes = capsys.readouterr().err
     assert "3 of 30 columns are absent and taken as 0 (g0, g1, g2)" in notes
-    assert "1 column not in the model: not used" in notes
+    assert "1 column is not in the model and not used" in notes
 
 
 def test_de_command(run, tmp_path, capsys):

@@ -81,8 +81,8 @@ def test_what_a_page_about_new_data_needs(run, folder, capsys):
     assert write_new(run, run.read(np.zeros((3, 3))), out, n=2, samples=3) == out
     assert "2 rows" in text(out)
     for words, said in (
-        ([str(run.path), str(run.path), str(source)], "of one run"),
-        ([str(run.path), str(source), "--synthetic", "sample"], "without --synthetic"),
+        ([str(run.path), str(run.path), str(source)], "takes one run"),
+        ([str(run.path), str(source), "--synthetic", "sample"], "no --synthetic"),
         ([str(run.path), "-n", "3"], "apply to new data"),
         ([str(run.path), str(folder / "none.csv")], "no run at"),
     ):

@@ -1,4 +1,4 @@
-"""Unusual rows: p-values among held-out rows, flags at a false-alarm rate, and what speaks against each row."""
+"""Unusual rows: p-values among held-out rows, flags at a false-alarm rate, and the unusual columns of each row."""
 
 from .conformal import HeldOutScores
 from .detection import Detection, detect

@@ -1,4 +1,4 @@
-"""Find unusual rows: p-values among held-out rows, flags at a false-alarm rate, and what speaks against each row."""
+"""Find unusual rows: p-values among held-out rows, flags at a false-alarm rate, and the unusual columns of each row."""
 
 from __future__ import annotations
 
@@ -43,8 +43,7 @@ class Detection:
         percentile: (n,) the percentage of held-out rows that are less unusual.
         p_value: (n,) the probability that a row like the held-out ones is at least as unusual.
         flagged: bool (n,), p_value <= false_alarms.
-        reasons: for each row, the columns that speak most against it if it is flagged, else nothing; empty for images
-            and signals.
+        reasons: for each flagged row its most unusual columns, for all others nothing; empty for images and signals.
         maps: (m, *event) for images and signals, how far the log-density of each element of the explained rows lies
             below its mean over held-out rows, in nats; None for other data.
         expected: (m, *event) the reconstructions of these rows, or None.
@@ -93,7 +92,7 @@ class Detection:
         )
 
     def results(self) -> dict[str, np.ndarray]:
-        """The results by name, each (n,): log_px, percentile, p_value, flagged, and the columns that speak against it.
+        """The results by name, each (n,): log_px, percentile, p_value, flagged, and the reasons.
 
         reason_1 is the name of a column, reason_1_value its value and reason_1_expected the value that the others
         suggest; rows that are not flagged have empty cells.
@@ -140,7 +139,7 @@ def detect(
     samples: int = SAMPLES,
     progress: Callable[[int, int], None] | None = None,
 ) -> Detection:
-    """Flag unusual rows at a false-alarm rate; see `vaekit.anomalies.conformal` for what is guaranteed.
+    """Flag unusual rows at a false-alarm rate; `vaekit.anomalies.conformal` describes the guarantee.
 
     Rows are compared with held-out rows of the run's own data, which are scored once and kept with the run. If `data`
     are these rows themselves, each is compared with the others.
@@ -152,7 +151,7 @@ def detect(
             smallest rate that these rows support, with a note.
         truth: for measures: the name of a column of labels (0 and 1), `COLUMN=VALUE` with the value of anomalous rows,
             or (n,) truth values.
-        reasons: whether to find what speaks against the flagged rows.
+        reasons: whether to find the columns, or pixels, that make each flagged row unusual.
         samples: K, importance samples per row.
         progress: called as progress(done, of).
 

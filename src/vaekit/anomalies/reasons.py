@@ -1,4 +1,4 @@
-r"""What speaks against a row: the log-density of each of its columns given the others.
+r"""The columns that make a row unusual: the log-density of each of its columns given the others.
 
 For a column j the number is log p(x_j | x_-j), where x_-j are the other columns of the row. With draws z_k and weights
 w_k proportional to p(x_-j | z_k) p(z_k) / q(z_k), it is estimated by log sum_k w_k p(x_j | z_k) - log sum_k w_k. Half
@@ -40,7 +40,7 @@ DRAWS = 32
 
 @dataclass(frozen=True)
 class Reason:
-    """One column that speaks against a row.
+    """One column that makes a row unusual.
 
     Attributes:
         column: the name of the column.
@@ -152,7 +152,7 @@ def averaged(model: Model, x: Tensor, c: Tensor | None, k: int) -> tuple[Tensor,
 def columns(
     run: TrainedModel, observed: Observed, rows: np.ndarray, *, hidden: np.ndarray | None = None
 ) -> Columns | None:
-    """What speaks against these rows, element by element; None if p(x | z) does not factorise over the elements.
+    """How unusual each element of these rows is; None if p(x | z) does not factorise over the elements.
 
     Arguments:
         rows: (n,) row numbers.

@@ -101,12 +101,12 @@ def fill(
     bare: Bare = False,
     out: str = "fill.png",
 ) -> None:
-    """Fill in the masked part of an example from its visible part.
+    """Fill in the masked part of an example, or the missing values of a table, from what is visible.
 
-    The code is inferred from the visible part. The picture shows the example, its visible part, the expected value of
-    the hidden part, then samples of it. In a table (`vaekit fill RUN rows.csv --out filled.csv`), all missing values
-    of all rows are filled in; everything else is copied from the file, including columns that the run does not model.
-    Any run can fill, whether it was trained with missing values or not.
+    In a table (`vaekit fill RUN rows.csv --out filled.csv`), all missing values of all rows are filled in; everything
+    else is copied from the file, including columns that the run does not use. For one example, the picture shows the
+    example, its visible part, the expected value of the hidden part, then samples of it. Any run can fill, whether it
+    was trained with missing values or not.
 
     Parameters
     ----------
@@ -126,8 +126,8 @@ def fill(
         The single value of a missing number: mean or median. Categories and yes/no columns get the most likely value.
     interval
         For a table, also write an interval of this probability, such as 0.95, for each missing number, in the columns
-        `NAME low` and `NAME high`. With --draws or --interval, cells of test rows are hidden in the same pattern, and
-        the share of them that the intervals hold is printed.
+        `NAME low` and `NAME high`. With --draws or --interval, fill also hides cells of test rows in the same pattern,
+        and prints the share of them that the intervals hold.
     seed
         Seed of the samples.
     beyond_range
@@ -297,7 +297,7 @@ def _tell_coverage(run: Run, hidden: np.ndarray, asked: Asked) -> None:
         right = "the most likely category is right for"
         words.append(f"{right} {share(kinds)} of {counted(kinds.n, 'hidden cell')}")
     rows = counted(found.rows, "test row")
-    print(f"measured on {rows} with the same gaps: {'; '.join(words) or 'no cell'}", file=sys.stderr)
+    print(f"measured on {rows} with the same cells hidden: {'; '.join(words) or 'no cell'}", file=sys.stderr)
 
 
 def _tell_effective(effective: np.ndarray | None) -> None:

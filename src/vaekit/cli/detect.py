@@ -40,32 +40,33 @@ def detect(
     json: Flag = False,
     out: str = "flagged.csv",
 ) -> None:
-    """Flag unusual rows at a false-alarm rate, and write what speaks against each of them.
+    """Flag unusual rows at a false-alarm rate, with the columns that make each of them unusual.
 
-    Each row gets a p-value: its rank among held-out rows of the run's data (split conformal prediction). The chance of
-    flagging a row that is like them is at most --false-alarms, however good the model. The held-out rows are scored
-    once; their scores are kept with the run.
+    Each row gets a p-value: its rank among held-out rows of the run's data (split conformal prediction). The
+    probability of flagging a row that is like them is at most --false-alarms, for any model. The held-out rows are
+    scored once, and their scores are kept with the run.
 
     Parameters
     ----------
     source
-        Name or path of new data; by default the test split, each row of which is compared with the other held-out rows.
+        Name or path of new data; by default the test split, whose rows are each compared with the other held-out rows.
     false_alarms
-        The probability of flagging a row that is like the held-out rows; by default 0.01, which needs 99 of them, or
-        the smallest rate that they support.
+        The probability of flagging a row that is like the held-out rows; by default 0.01, which needs 99 held-out rows,
+        or the smallest rate that they support.
     truth
         Column with labels, to measure AUROC, average precision and recall: COLUMN if it holds 0 and 1 (1 is anomalous),
         or COLUMN=VALUE with the value of anomalous rows.
     samples
         K: number of draws of z per example. All rows get the same draws.
     maps
-        For images and signals, also write what speaks against the flagged rows by pixel: .png (image, reconstruction,
+        For images and signals, also write maps of what is unusual in the flagged rows: .png (image, reconstruction,
         map), or .npz.
     json
         Print a JSON object instead of lines.
     out
         .csv or .parquet: index, the columns of the data that the run does not use, log_px, percentile, p_value,
-        flagged, and for flagged rows reason_1, its value and the value that was expected, ...; .npz; .h5ad.
+        flagged, and for flagged rows reason_1 (the most unusual column), its value, the value that the other columns
+        suggest, reason_2, ...; .npz; .h5ad.
     """
     from .sources import new_data
 
@@ -107,7 +108,7 @@ def _lines(found: Detection) -> str:
     lines = [
         f"{count:,} of {n:,} rows flagged; about {by_chance:.3g} expected if all are like the held-out rows",
         f"threshold: {found.unit} below {found.threshold:.6g}, at a false-alarm rate of {100 * found.false_alarms:g}% "
-        f"by {found.held_out:,} held-out rows",
+        f"from {found.held_out:,} held-out rows",
     ]
     if found.drift is not None:
         d = found.drift
@@ -127,7 +128,7 @@ def _lines(found: Detection) -> str:
 def _check_maps(run: Run, path: Path) -> None:
     """Raise ChoiceError if the run's data have no maps, or none as a picture."""
     if run.spec.kind not in ("image", "signal"):
-        raise ChoiceError("--maps is for images and signals: for tables, the columns reason_1, ... say what is unusual")
+        raise ChoiceError("--maps is for images and signals; for tables, the columns reason_1, ... say what is unusual")
     if path.suffix.lower() == ".png" and run.spec.kind != "image":
         raise ChoiceError(f"{run.spec.kind}s have no map as a picture: write --maps {path.with_suffix('.npz')}")
 

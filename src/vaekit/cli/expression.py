@@ -27,8 +27,8 @@ def de(
 ) -> None:
     """Find the genes, or other counts, whose share differs between two groups of rows.
 
-    Prints the false discovery rate that permuted groups show, beside the one that the model expects. Without new data,
-    all rows of the run's own data are used.
+    Prints the false discovery rate measured with permuted groups, beside the one that the model expects. Without new
+    data, all rows of the run's own data are used.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ def de(
     delta
         Least fold change of interest, in log2.
     fdr
-        False discovery rate to expect of the calls.
+        Call as many genes as keep the false discovery rate that the model expects at or below this value.
     draws
-        Posterior draws of each row.
+        Number of posterior draws per row.
     permutations
         Number of permutations of the groups that measure the false discovery rate.
     out
@@ -53,7 +53,7 @@ def de(
     path = check_results(out, TABLES)
     a, _, b = (word.strip() for word in groups.partition(","))
     if not a:
-        raise ChoiceError("--groups expects the names of two groups, A,B, or of one")
+        raise ChoiceError("--groups expects A,B (two groups), or A (a group to compare with all other rows)")
     opened = _open(run, data, device)
     with Bar("comparing") as bar:
         found = opened.differential(

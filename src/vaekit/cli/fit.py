@@ -293,7 +293,7 @@ class _Started:
         )
         if patience := config["training"]["patience"]:
             say(
-                f"at most {config['plan']['horizon']:,} steps; training stops early after {patience} validations "
+                f"at most {config['plan']['horizon']:,} steps; training stops after {patience} validations in a row "
                 "without a better ELBO and keeps the best weights (--patience 0 trains to the end)"
             )
         if len(legs := config.get("legs", [])) > 1:

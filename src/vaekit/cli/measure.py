@@ -232,7 +232,8 @@ def encode(
     ----------
     out
         .csv or .parquet: index, the columns of the data that the run does not use (file for a folder of images), z0,
-        z1, ...; .npz: z, label if the data have one, and these columns as column.NAME; .h5ad: z in .obsm["X_vae"].
+        z1, ...; .npz: z, label if the data have one, and the columns not used as column.NAME; .h5ad: z in
+        .obsm["X_vae"].
     """
     from .sources import new_data
 
@@ -269,7 +270,8 @@ def score(
         K: number of draws of z per example for the importance-sampled estimate.
     out
         .csv or .parquet: index (from 0, within the split), the columns of the data that the run does not use (file for
-        a folder of images), log_px; .npz: log_px, and these columns as column.NAME; .h5ad: log_px in .obs.
+        a folder of images), log_px; .npz: log_px, and the columns not used as column.NAME; .h5ad: log_px in .obs (nan
+        for cells that -n leaves out).
     """
     from .sources import new_data, note_differing
 

@@ -148,7 +148,7 @@ def reconstruct(
     bare: Bare = False,
     out: str = "reconstructions.png",
 ) -> None:
-    """Show test data, or new data, above their reconstructions; or write the reconstructions of new data by row.
+    """Show test data or new data above their reconstructions, or write one reconstruction per row of new data.
 
     Parameters
     ----------
@@ -156,8 +156,9 @@ def reconstruct(
         Use the first N examples; by default 8, or all rows of new data that are not shown as a picture.
     out
         .png (a grid), .npz (x, reconstruction, z), .csv or .parquet. For the run's own data, tables have each row, then
-        its reconstruction. For new data, they have the columns that the run does not use, then the reconstructed
-        columns; .npz has these as column.NAME; .h5ad has z in .obsm["X_vae"] and the rest in .obsm["X_reconstruction"].
+        its reconstruction. For new data, tables have the columns that the run does not use, then the reconstructed
+        ones; .npz has the former as column.NAME; .h5ad has z in .obsm["X_vae"] and the reconstructions in
+        .obsm["X_reconstruction"].
     """
     import numpy as np
 
@@ -363,7 +364,7 @@ def report(
     if synthetic is not None and len(runs) > 1:
         raise ChoiceError(f"--synthetic compares rows with one run, got {len(runs)}: write a page for each")
     if source is not None and (len(runs) > 1 or synthetic is not None):
-        raise ChoiceError("a page about new data is of one run, without --synthetic: vaekit report RUN NEW")
+        raise ChoiceError("a page about new data takes one run, and no --synthetic: vaekit report RUN NEW")
     if source is None and (n, label, table) != (None, None, None):
         raise ChoiceError("-n, --label and --table apply to new data: vaekit report RUN NEW")
     if path is not None:

@@ -70,7 +70,8 @@ def in_order(source: Source, names: Sequence[str], where: str, absent: float | N
             f"{len(lacking):,} of {len(names):,} columns are absent and taken as {taken} ({listed(lacking, 3)})",
         )
     if unused := len(current) - len(names) + len(lacking):
-        notes = (*notes, f"{counted(unused, 'column')} not in the model: not used")
+        verb = "is" if unused == 1 else "are"
+        notes = (*notes, f"{counted(unused, 'column')} {verb} not in the model and not used")
     x = taken_columns(source.x, [position.get(name, -1) for name in names], absent)
     return replace(source, x=x, feature_names=list(names), notes=notes)
 

@@ -41,9 +41,11 @@ ValidFraction = Annotated[float, Knob("fraction of the data for validation")]
 TestFraction = Annotated[float, Knob("fraction of the data for testing")]
 SplitSeed = Annotated[int, Knob("seed of the random split")]
 Genes = Annotated[
-    int | None, Knob("keep so many columns of counts: those that differ most between training rows (deviance)", low=1)
+    int | None, Knob("number of columns of counts to keep: those that differ most between training rows", low=1)
 ]
-MinCells = Annotated[int | None, Knob("keep columns of counts that are above 0 in so many training rows", low=1)]
+MinCells = Annotated[
+    int | None, Knob("keep columns of counts that are above 0 in at least so many training rows", low=1)
+]
 
 
 def load(
@@ -84,7 +86,7 @@ def load(
         split_seed: seed of the random split.
         genes: number of columns of counts to keep, those of highest deviance from a constant share of the row's total
             (Townes et al. 2019), measured on the training rows.
-        min_cells: keep only columns of counts that are above 0 in so many training rows.
+        min_cells: keep only columns of counts that are above 0 in at least so many training rows.
         splits: the exact rows of train, valid and test.
         cache: folder for downloads and packed images; by default `VAEKIT_CACHE` if set, else the platform's.
         progress: called as (task, done, total) during long tasks.

@@ -20,8 +20,8 @@ from .register import likelihood
 Library = Annotated[
     Literal["none", "observed", "latent"],
     Knob(
-        "total count of a row: a plain sum; observed, the decoder gives shares of the row's known total; or latent, "
-        "shares of a total that has a posterior"
+        "model of a row's total count: none, not modelled apart; observed, the decoder returns shares of the known "
+        "total; latent, shares of a total that has a prior and a posterior"
     ),
 ]
 

@@ -76,7 +76,7 @@ class _About:
 
     Attributes:
         look: the run and its own data.
-        found: the scores among held-out data, or None if those cannot be had.
+        found: the scores among held-out data, or None if those are unavailable.
         warnings: what is left out, and why.
     """
 
@@ -164,7 +164,7 @@ class _About:
         flagged, expected = int(found.flagged.sum()), found.false_alarms * self.observed.n
         text = (
             f"{flagged:,} of {counted(self.observed.n, 'row')} have a p-value of at most {found.false_alarms:.3g} "
-            f"among {found.held_out:,} held-out rows; about {expected:.3g} would have if all were like those."
+            f"among {found.held_out:,} held-out rows; about {expected:.3g} are expected if all are like those."
         )
         if found.drift is not None:
             differ = "differ" if found.drift.p_value <= 0.05 else "do not clearly differ"
@@ -194,9 +194,9 @@ class _About:
             table.append([str(row), *(cells[name][row] for name in beside), numbers.number(float(found.score[row])),
                           f"{found.percentile[row]:.1f}", f"{found.p_value[row]:.2g}", why])  # fmt: skip
         reasons = any(line[-1] for line in table)
-        head = ["row", *beside, self.scored, "percentile", "p-value", *(["what speaks against it"] * reasons)]
+        head = ["row", *beside, self.scored, "percentile", "p-value", *(["reasons"] * reasons)]
         caption = (
-            "Rows are numbered from 0. The percentile is the share of held-out rows that are less unusual. "
+            "Rows are numbered from 0. The percentile is the percentage of held-out rows that are less unusual. "
             "`vaekit detect` writes all rows, at a false-alarm rate of your choice."
         )
         shown = [line if reasons else line[:-1] for line in table]

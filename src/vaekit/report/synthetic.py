@@ -185,7 +185,7 @@ def _privacy(comparison: Comparison) -> Section:
         "rows. If the left curve is the one of training rows, synthetic rows lie too close to them.",
     )  # fmt: skip
     note = (
-        "These measures can show that rows give training rows away; they cannot prove that none do. Only training with "
+        "These measures can show that rows reveal training rows; they cannot prove that none do. Only training with "
         "differential privacy, which vaekit does not offer, gives a guarantee."
     )
     return Section("privacy", "Privacy", [picture, Text(note, "note")])

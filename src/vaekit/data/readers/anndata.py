@@ -197,7 +197,7 @@ def _stored(file: Any, path: Path) -> Cells:
     raw_var = hdf5.member(file, "raw/var")
     raw_genes = [] if raw_var is None or not hdf5.is_group(raw_var) else _index(raw_var, "raw/var")
     columns, unread = _columns(obs, len(names))
-    notes = (f"obs: not read: {listed(unread)}",) if unread else ()
+    notes = (f"columns of obs that cannot be read: {listed(unread)}",) if unread else ()
     return Cells(matrices, genes, raw_genes, names, columns, notes)
 
 

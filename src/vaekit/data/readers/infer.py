@@ -344,7 +344,7 @@ def on_columns(schema: Sequence[Column], coded: Sequence[Array]) -> Iterator[str
             counts = np.bincount(values[~np.isnan(values)].astype(int), minlength=len(column.categories))
             yield (
                 f"column {column.name!r} has {len(column.categories):,} categories, of which {(counts < RARE).sum():,} "
-                f"occur less than {RARE} times: merge rare ones if their differences are not needed, or drop it "
+                f"occur fewer than {RARE} times: merge rare ones if their differences are not needed, or drop it "
                 f"({_drop(column.name)})"
             )
     known = [(c, values[~np.isnan(values)]) for c, values in zip(schema, coded, strict=True)]
