@@ -23,6 +23,7 @@ from vaekit.utils.files import read_json, write_json, write_text
 HERE = Path(__file__).parent
 RUNS, DOCS = HERE / ".runs" / "studies", HERE.parent / "docs"
 BUILT = DOCS / "extra" / "studies"  # docs/extra is copied into the site unchanged
+BUSY = 2.9  # load average of a machine that did other work, too
 PAGES: dict[str, tuple[str, str, int]] = {  # name of the page: study, data, steps of each model
     "ae-vs-vae": ("ae-vs-vae", "fashion-mnist", 8_000),
     "beta": ("beta", "dsprites", 45_000),
@@ -61,7 +62,6 @@ def run(page: str) -> dict[str, Any]:
 def written(found: dict[str, dict[str, Any]]) -> str:
     """docs/studies.md."""
     pages = [page for page in PAGES if page in found]
-    old = [f"{found[page]['study']} on {found[page]['data']}" for page in pages if found[page].get("old_rule")]
     out = [
         "# The studies",
         "",
@@ -75,18 +75,17 @@ def written(found: dict[str, dict[str, Any]]) -> str:
         "studies train one seed per model.",
         "",
     ]
-    if old:
-        subject = "The pages below are" if len(old) == len(pages) else f"The pages {', '.join(old)} are"
+    if any(found[page].get("old_rule") for page in pages):
         out += [
-            f"{subject} older than this rule and claim every difference beyond two",
-            "[standard errors](glossary.md#standard-error). New pages claim less.",
+            "Pages marked * are older than this rule and claim every difference beyond two",
+            "[standard errors](glossary.md#standard-error). Other pages claim less.",
             "",
         ]
     out += ["| page | data | models | steps each | minutes |", "|---|---|---|---|---|"]
     for page in pages:
         it = found[page]
-        took = "resumed" if it["resumed"] else f"{it['took'] / 60:.1f}"
-        link = f"<a href='studies/{page}.html'>{it['study']}</a>"
+        took = "resumed" if it["resumed"] else "machine busy" if it["load"] > BUSY else f"{it['took'] / 60:.1f}"
+        link = f"<a href='studies/{page}.html'>{it['study']}</a>{' *' * it.get('old_rule', False)}"
         out.append(f"| {link} | {it['data']} | {it['models']} | {it['steps']:,} | {took} |")
     for page in (p for p in PAGES if p in found):
         it = found[page]
