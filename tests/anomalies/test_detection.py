@@ -153,10 +153,13 @@ def test_the_threshold_travels_with_the_run(run, new, found, place):
         run.detect(complete, false_alarms=0.001, samples=30)
 
 
-def test_without_a_rate_it_is_the_smallest_that_few_held_out_rows_support(run, monkeypatch):
+def test_without_a_rate_it_is_the_smallest_that_few_held_out_rows_support(run, place, monkeypatch):
     monkeypatch.setattr("vaekit.anomalies.detection.FALSE_ALARMS", 0.001)
     found = run.detect("test", reasons=False, samples=30)
-    assert found.false_alarms == 1 / (found.held_out + 1) > 0.001
+    assert found.false_alarms == 1 / found.held_out > 0.001
+    assert found.flagged.any() == (found.p_value.min() == found.false_alarms)
+    new = write(place / "few.csv", rows_of(3, 5))
+    assert run.detect(new, reasons=False, samples=30).false_alarms == 1 / (found.held_out + 1)
     assert "instead of 0.001, which needs 999 held-out rows" in found.notes[0]
 
 

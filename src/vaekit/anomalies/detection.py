@@ -168,8 +168,9 @@ def detect(
     known = held_out(run, samples, columns=reasons, progress=progress)
     reference = known.scores()
     raised: tuple[str, ...] = ()
-    if false_alarms is None and rate < reference.smallest_rate:
-        rate = reference.smallest_rate
+    least = 1 / reference.n if own and data in known.splits else reference.smallest_rate  # among the n - 1 others
+    if false_alarms is None and rate < least:
+        rate = least
         raised = (
             f"the false-alarm rate is {rate:.2g} instead of {FALSE_ALARMS:g}, which needs "
             f"{rows_needed(FALSE_ALARMS):,} held-out rows; there {'is' if reference.n == 1 else 'are'} {reference.n:,}",
