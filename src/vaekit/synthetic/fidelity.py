@@ -16,9 +16,9 @@ Array = NDArray[Any]
 BINS = 10
 """The number of bins of a number for pairs of columns, with equal shares of the real rows."""
 LEVELS = 100
-"""The maximum number of categories of a column for pairs of columns: rarer ones are one level."""
+"""The maximum number of categories of a column in a pair; rarer ones are one level."""
 PAIRED = 50
-"""The maximum number of columns whose pairs are compared: the first ones."""
+"""The maximum number of columns whose pairs are compared, which are the first ones."""
 DRAWS = 50
 """Bootstrap draws for standard errors."""
 
@@ -26,11 +26,10 @@ DRAWS = 50
 class Distances(NamedTuple):
     """Distances of two samples of rows, followed by B bootstrap draws of the same: the first axis has length 1 + B.
 
-    Attributes:
-        columns: (1 + B, D) the Kolmogorov-Smirnov distance of numbers, the total variation distance of categories.
-        pairs: (1 + B, P, P) for the first P columns, the total variation distance of the contingency tables of all
-            pairs, with numbers in bins.
-        associations: (1 + B, P, P) the association of each pair in the first sample minus that in the second.
+    The field columns (1 + B, D) has the Kolmogorov-Smirnov distance of numbers and the total variation distance of
+    categories. For the first P columns, pairs (1 + B, P, P) has the total variation distance of the contingency tables
+    of all pairs, with numbers in bins, and associations (1 + B, P, P) the association of each pair in the first sample
+    minus that in the second.
     """
 
     columns: Array
