@@ -128,7 +128,7 @@ def test_fresh_noise_follows_torch_seed():
 
 @needs_compiler
 def test_compiled_bits_are_the_eager_bits():
-    """The widths take different code paths of a compiled loop: odd ones are strided, and 1 and 20 leave a remainder."""
+    """Widths that a compiled loop handles differently: odd widths are strided, and 1 and 20 leave a remainder."""
     widths = (1, 20, 33)
 
     def bits(base, rows):

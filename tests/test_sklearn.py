@@ -47,7 +47,7 @@ ROUNDED = "scores are equal but for the rounding of float32, whose order of sums
     expected_failed_checks=lambda estimator: dict.fromkeys(EXPECTED, ROUNDED),
 )
 @pytest.mark.filterwarnings("ignore:false_alarms=0.05 needs 19")
-def test_it_has_a_detectors_manners(estimator, check):
+def test_it_is_a_scikit_learn_outlier_detector(estimator, check):
     check(estimator)
 
 

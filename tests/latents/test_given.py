@@ -64,7 +64,7 @@ def test_draws_intervals_and_best_values_are_those_of_the_linear_gaussian_condit
     raw = (7 + 2 * np.random.default_rng(3).normal(size=(40, 6))).astype(np.float32)
     mean, covariance, log_p = exact(linear, raw, hidden)
     spread = np.sqrt(np.diag(covariance))
-    spoilt = np.where(hidden, np.float32(1000), raw)  # what is hidden is not looked at
+    spoilt = np.where(hidden, np.float32(1000), raw)  # hidden values are not used
     found = fill_rows(linear, spoilt, hidden, draws=400, interval=0.8)
     # 400 draws with an effective sample size above 100: errors of a mean below 0.1 spreads, of a deviation 5 %
     assert found.effective.min() > 100
