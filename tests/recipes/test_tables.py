@@ -138,6 +138,28 @@ def test_a_model_of_a_table_starts_with_the_density_of_factor_analysis():
     assert torch.allclose(estimate.double(), normal.log_prob(some.double()), atol=0.05)
 
 
+def test_a_conditional_model_starts_with_the_effect_of_its_condition_outside_the_code():
+    """log p(x | c) is that of the regression on c whose residuals have the factors."""
+    k = torch.randint(0, 3, (600,), generator=torch.Generator().manual_seed(3))
+    c = torch.nn.functional.one_hot(k, 3).float()
+    x = linear_rows(600) + c @ torch.tensor([[9.0, 0, 0, 0, -4], [0, 5, 0, 0, 0], [0, 0, -7, 3, 0]])
+    spec = replace(TABLE, shape=(5,), rank=2, classes=("a", "b", "c"))
+    made = get_recipe("vae")(spec, hidden=(4,), condition="label")
+    start_as_factors(made.model, x, c)
+    found = factors(x, 2, c)
+    means = found.mean + torch.eye(3, dtype=torch.float64) @ found.effect.T
+    for j in range(3):  # with an intercept for every class, the regression is their means
+        assert torch.allclose(means[j], x[k == j].double().mean(0), atol=1e-5)
+    covariance = found.loading @ found.loading.T + found.sigma.square().diag()
+    some, given = x[:40], c[:40]
+    normal = torch.distributions.MultivariateNormal(means[k[:40]], covariance)
+    with torch.no_grad():
+        trace = made.model.eval().trace(some, given, k=500, noise=Noise.of(0, len(some)))
+        (latent,) = trace.latents
+        estimate = log_mean_weight(trace.px.log_prob(some) + latent.log_p - latent.log_q)
+    assert torch.allclose(estimate.double(), normal.log_prob(some.double()), atol=0.05)
+
+
 @pytest.mark.parametrize("choices", [{"sigma": "unit"}, {"posterior": "full"}, {"likelihood": "continuous-bernoulli"}])
 def test_models_of_another_form_do_not_start_as_factor_analysis(choices):
     spec = replace(TABLE, shape=(5,), rank=2, scale=(0.0, 1.0))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import constraints
 
 from vaekit.data.condition import FEW, Condition, Targets
@@ -194,7 +194,8 @@ class Composition:
         objective: what is minimised.
         observation: how raw data become x.
         defaults: training defaults.
-        start: called as start(composition, x) with a sample of training x (n, *event) before the first step.
+        start: called as start(composition, x) with a sample of training x (n, *event) before the first step; for a
+            conditional model, as start(composition, x, c) with their conditions c (n, C).
         condition: the condition of a conditional model.
         targets: the labels that a semi-supervised objective uses as y.
     """
@@ -203,7 +204,7 @@ class Composition:
     objective: Objective
     observation: Observation
     defaults: Defaults = field(default_factory=Defaults)
-    start: Callable[[Composition, Tensor], None] | None = None
+    start: Callable[..., None] | None = None
     condition: Condition | None = None
     targets: Targets | None = None
 

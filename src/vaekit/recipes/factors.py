@@ -22,31 +22,40 @@ WIDEST = 1024
 
 
 class Factors(NamedTuple):
-    """x = mean + loading z + noise, z ~ N(0, I), and the posterior of z, which is Gaussian.
+    """x = mean + effect c + loading z + noise, z ~ N(0, I), and the posterior of z, which is Gaussian.
 
     Attributes:
         mean: (D,).
+        effect: (D, C), of the condition c; C is 0 without one.
         loading: (D, L).
         sigma: standard deviation of the noise of each element, (D,).
-        inference: the posterior's mean is inference (x - mean), (L, D).
+        inference: the posterior's mean is inference (x - mean - effect c), (L, D).
         scale: the standard deviations of the best posterior that factorises, (L,).
     """
 
     mean: Tensor
+    effect: Tensor
     loading: Tensor
     sigma: Tensor
     inference: Tensor
     scale: Tensor
 
 
-def factors(x: Tensor, latent: int) -> Factors:
+def factors(x: Tensor, latent: int, c: Tensor | None = None) -> Factors:
     """Principal factors of x (n, D), float64; missing values (nan) are replaced by the mean.
 
-    The loading is that of probabilistic PCA (Tipping and Bishop 1999); sigma is then fitted for each element.
+    The loading is that of probabilistic PCA (Tipping and Bishop 1999); sigma is then fitted for each element. With a
+    condition c (n, C), they are the factors of what is left of x after its linear regression on c.
     """
     x = x.double()
     mean = torch.nan_to_num(x.nanmean(0))
     centred = torch.nan_to_num(x - mean)
+    effect = x.new_zeros(x.shape[1], 0)
+    if c is not None:
+        varied = c.double() - c.double().mean(0)
+        effect = (torch.linalg.pinv(varied, rtol=1e-6) @ centred).T  # one-hot columns are collinear
+        mean = mean - effect @ c.double().mean(0)
+        centred = torch.where(torch.isnan(x), 0.0, centred - varied @ effect.T)
     covariance = centred.T @ centred / len(x)
     variances, axes = torch.linalg.eigh(covariance)
     kept = min(latent, len(variances))
@@ -59,12 +68,14 @@ def factors(x: Tensor, latent: int) -> Factors:
     sigma = torch.where(sigma > 0, sigma, 1.0)
     scaled = loading.T / sigma.square()
     precision = scaled @ loading + torch.eye(latent, dtype=torch.float64)
-    return Factors(mean, loading, sigma, torch.linalg.solve(precision, scaled), precision.diagonal().rsqrt())
+    return Factors(mean, effect, loading, sigma, torch.linalg.solve(precision, scaled), precision.diagonal().rsqrt())
 
 
 @torch.no_grad()
-def start_as_factors(model: Model, x: Tensor) -> None:
+def start_as_factors(model: Model, x: Tensor, c: Tensor | None = None) -> None:
     """Set a model whose networks have a linear path (`MLP(direct=True)`) to factor analysis of x (n, D).
+
+    A conditional model, with the conditions c (n, C) of these rows, starts with the effect of c outside the code.
 
     Models of another form are left as they are: the posterior must be a diagonal Gaussian, and the likelihood have a
     learned location and scale. So are those of fewer rows than elements, whose factors would fit the rows exactly.
@@ -82,14 +93,14 @@ def start_as_factors(model: Model, x: Tensor) -> None:
     encoder, decoder = _direct(q.net), _direct(p.net)
     if encoder is None or decoder is None or type(q.head) is not Gaussian or q.head.scale != "learned":
         return
-    found = factors(x, q.head.event[0])
+    found = factors(x, q.head.event[0], c)
     bias = torch.cat([-found.inference @ found.mean, raw_of_scale(found.scale)])
-    _make_linear(encoder, found.inference / encoder.share, bias)
+    _make_linear(encoder, found.inference / encoder.share, bias, -found.inference @ found.effect / encoder.share)
     sigma = head.scale_of(found.sigma)
     if head.scale == "learned":
-        _make_linear(decoder, found.loading, torch.cat([found.mean, raw_of_scale(sigma)]))
+        _make_linear(decoder, found.loading, torch.cat([found.mean, raw_of_scale(sigma)]), found.effect)
     else:
-        _make_linear(decoder, found.loading, found.mean)
+        _make_linear(decoder, found.loading, found.mean, found.effect)
         sigma = sigma.square().mean().sqrt() if head.scale == "shared" else sigma
         head.log_scale.data.copy_(raw_of_scale(sigma))
 
@@ -99,10 +110,15 @@ def _direct(net: nn.Module) -> networks.MLP | None:
     return next((m for m in net.modules() if isinstance(m, networks.MLP) and m.direct is not None), None)
 
 
-def _make_linear(net: networks.MLP, weight: Tensor, bias: Tensor) -> None:
-    """Make `net` a linear map until it is trained: `weight` is that of its first outputs and inputs, others are 0."""
+def _make_linear(net: networks.MLP, weight: Tensor, bias: Tensor, effect: Tensor) -> None:
+    """Make `net` a linear map until it is trained: `weight` is that of its first outputs and inputs, others are 0.
+
+    Arguments:
+        effect: (outputs, C), the weight of the last C inputs, the condition.
+    """
     assert net.direct is not None
     net.out.weight.zero_()
     net.out.bias.copy_(bias)
     net.direct.weight.zero_()
     net.direct.weight[: weight.shape[0], : weight.shape[1]] = weight
+    net.direct.weight[: effect.shape[0], net.direct.weight.shape[1] - effect.shape[1] :] = effect

@@ -110,8 +110,14 @@ def observe(spec: DataSpec, likelihood: Chosen, observation: Chosen, sized: bool
     return adapted._replace(wrap=lambda net: networks.Rescaled(adapted.wrap(net), *reach))
 
 
-def start(composition: Composition, x: Tensor, wrap: Callable[[nn.Module], nn.Module] | None = None) -> None:
-    """Initialise a model from training data x (n, *event).
+def start(
+    composition: Composition,
+    x: Tensor,
+    c: Tensor | None = None,
+    *,
+    wrap: Callable[[nn.Module], nn.Module] | None = None,
+) -> None:
+    """Initialise a model from training data x (n, *event) and, if it is conditional, their conditions c (n, C).
 
     The decoder starts at the best constant density, or the model as factor analysis if its networks have a linear path,
     and the encoder's linear layer is centred on the mean of its input.
@@ -126,7 +132,7 @@ def start(composition: Composition, x: Tensor, wrap: Callable[[nn.Module], nn.Mo
         bias = likelihood.head.bias_of(x)
         if bias is not None:
             networks.set_output_bias(likelihood.net, bias)
-    start_as_factors(composition.model, x)
+    start_as_factors(composition.model, x, c)
     for module in composition.model.modules():
         if wrap and isinstance(module, networks.DirectIn):
             module.centre.copy_(wrap(nn.Identity())(x).mean(0)[: module.channels])

@@ -58,7 +58,7 @@ def prepare(data: Data, composition: Composition, seed: int, *, initialise: bool
 
 
 def _prepare(data: Data, composition: Composition, seed: int, initialise: bool) -> None:
-    n = len(data.train)
+    n, c, y = len(data.train), composition.condition, composition.targets
 
     def read(rows: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(data.events(data.train[rows])))
@@ -74,9 +74,9 @@ def _prepare(data: Data, composition: Composition, seed: int, initialise: bool) 
             sample = np.linspace(0, n - 1, min(n, 5000, block)).astype(np.int64)
             with torch.no_grad():
                 x = composition.observation(read(sample), Noise.of(seed, len(sample), Key.START))
-                composition.start(composition, x)
+                conditions = [torch.from_numpy(c.of(data.train)[sample])] if c else []
+                composition.start(composition, x, *conditions)
     rows = np.linspace(0, n - 1, min(n, 8)).astype(np.int64)
-    c, y = composition.condition, composition.targets
     check_first_batch(
         composition,
         read(rows),
