@@ -175,6 +175,19 @@ def test_a_run_that_cannot_be_written_detects_too(run, place, monkeypatch):
     assert FILE in opened.unstored
 
 
+def test_the_columns_that_drift_are_named(run, place, capsys):
+    rows = rows_of(60, 11)
+    for row in rows:
+        row[2], row[3] = f"{float(row[2]) + 2:.6f}", "purple" if row[3] == "red" else row[3]
+    path = write(place / "drift.csv", rows)
+    drift = run.detect(path, false_alarms=0.05, samples=5, reasons=False).drift
+    assert [c.column for c in drift.drifting] == ["c", "kind"]
+    assert drift.p_value < 1e-6
+    assert main(["detect", str(run.path), str(path), "--samples", "5", "--out", str(place / "f.csv")]) == 0
+    assert "columns that differ most: c (p = " in capsys.readouterr().out
+    assert not run.detect(write(place / "same.csv", rows_of(60, 12)), samples=5, reasons=False).drift.drifting
+
+
 def test_the_rows_do_not_depend_on_their_order(run, place):
     rows = rows_of(20, 9)
     one, other = write(place / "one.csv", rows), write(place / "other.csv", rows[::-1])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vaekit.anomalies.drift import energy_test, two_sample
+from vaekit.anomalies.drift import compare_columns, energy_test, two_sample
 
 
 def test_it_holds_its_level_and_finds_a_shift():
@@ -34,3 +34,46 @@ def test_few_rows_and_constant_codes_are_not_tested():
     z = np.zeros((20, 2))
     assert two_sample(np.zeros(20), np.zeros(5), z, z[:5]) is None
     assert energy_test(z, z) == 1
+
+
+def _mixed(rng, n):
+    """Three columns of numbers and two of three categories, without drift."""
+    return np.c_[rng.normal(size=(n, 2)), rng.integers(0, 4, n), rng.choice(3, n, p=[0.6, 0.3, 0.1]), rng.choice(3, n)]
+
+
+NAMES, CATEGORIES = ["a", "b", "whole", "kind", "group"], [0, 0, 0, 3, 3]
+
+
+def test_the_columns_that_drift_are_named():
+    rng = np.random.default_rng(2)
+    held, new = _mixed(rng, 400), _mixed(rng, 300)
+    new[:, 1] += 0.8
+    new[:, 3] = rng.choice(3, 300, p=[0.3, 0.3, 0.4])
+    new[:90, 4] = np.nan
+    columns = compare_columns(np.sort(held, 0), new, NAMES, CATEGORIES)
+    assert {c.column for c in columns[:3]} == {"b", "kind", "group"}
+    assert all(c.p_value < 1e-6 for c in columns[:3])
+    assert all(c.p_value > 0.05 for c in columns[3:])
+    shifted, kind, group = (next(c for c in columns if c.column == name) for name in ("b", "kind", "group"))
+    assert abs(shifted.distance - 0.311) < 0.09  # 2 Phi(0.4) - 1, and two standard errors
+    assert abs(kind.distance - 0.3) < 0.09
+    assert group.distance == 0.3  # the share of missing values
+    drift = two_sample(np.arange(400.0), np.arange(300.0) * 4 / 3, held[:, :2], held[:300, :2], columns)
+    assert drift.p_value == 3 * columns[0].p_value
+    assert drift.named().startswith(columns[0].column)
+    assert "distance" in drift.named()
+
+
+def test_the_columns_hold_the_level_together():
+    rng = np.random.default_rng(3)
+    draws, level = 200, 0.1
+    found = sum(
+        compare_columns(_mixed(rng, 60), _mixed(rng, 40), NAMES, CATEGORIES)[0].p_value <= level for _ in range(draws)
+    )
+    assert 0 < found / draws <= level + 3 * np.sqrt(level * (1 - level) / draws)
+
+
+def test_columns_without_values_do_not_differ():
+    held, new = np.full((20, 1), np.nan), np.full((9, 1), np.nan)
+    assert compare_columns(held, new, ["a"], [0])[0].p_value == 1
+    assert compare_columns(np.ones((20, 1)), np.ones((9, 1)), ["a"], [2])[0].p_value == 1

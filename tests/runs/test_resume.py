@@ -155,11 +155,24 @@ def test_an_early_stop_is_extended_by_patience(images, tmp_path):
     stopped = fit(images, "vae", out=tmp_path / "run", steps=60, patience=2, **common)
     assert stopped.state == "stopped early"
     with pytest.raises(RunError, match="patience=4"):
-        fit(images, out=tmp_path / "run", extend=True, steps=90, progress=False)
+        fit(images, out=tmp_path / "run", extend=True, patience=2, progress=False)
     run = fit(images, out=tmp_path / "run", extend=True, patience=30, progress=False)
     assert (run.state, run.config["step"]) == ("finished", 60)
     fit(images, "vae", out=tmp_path / "whole", steps=60, patience=30, **common)
     assert same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_an_early_stop_is_extended_to_the_whole_length(images, tmp_path, capsys):
+    common, out = {"lr": 0.5, "validate_steps": 2, **TINY}, tmp_path / "run"
+    stopped = fit(images, "vae", out=out, steps=60, patience=2, **common)
+    assert (stopped.state, stopped.config["step"] < 20) == ("stopped early", True)
+    best = stopped.config["best"]
+    run = fit(images, out=out, extend=True, steps=40, progress=True)
+    assert "had stopped early" in capsys.readouterr().err
+    assert (run.state, run.config["step"]) == ("finished", 40)
+    assert run.config["best"]["elbo"] >= best["elbo"]
+    again = fit(images, out=out, extend=True, steps=40, progress=False)
+    assert (again.config["step"], len(again.config["legs"])) == (40, 2)
 
 
 def test_a_schedule_is_stretched_and_the_note_says_so(images, tmp_path, capsys):

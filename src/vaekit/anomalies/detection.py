@@ -18,9 +18,9 @@ from vaekit.runs.saved import SavedRun
 
 from . import labelled
 from .conformal import FALSE_ALARMS, ROUNDING, HeldOutScores, check_rate, rows_needed
-from .drift import Drift, two_sample
+from .drift import FEWEST, ColumnDrift, Drift, compare_columns, two_sample
 from .reasons import Columns, Reason, columns, ranked
-from .reference import PENALTY, HeldOut, held_out, present, unseen_codes
+from .reference import PENALTY, HeldOut, held_out, present, some, unseen_codes
 from .scoring import SAMPLES, scores
 
 REASONS = 3
@@ -29,6 +29,8 @@ MOST_EXPLAINED = 1000
 """The maximum number of flagged rows that are explained: those with the lowest scores."""
 NOTABLE = 0.1
 """The largest p-value of a column, beside the most unusual one, that is given as a reason."""
+MOST_COMPARED = 10_000
+"""The maximum number of new rows whose columns are compared with those of held-out rows."""
 PATTERN_SCORES = 200_000
 """The maximum number of held-out rows that are scored again because new rows lack values; see `_by_pattern`."""
 
@@ -469,4 +471,18 @@ def _drift(run: SavedRun, known: HeldOut, rows: _Rows, found: np.ndarray) -> Dri
     if not len(whole):
         return None
     code = run.encode(rows.observed, rows=whole)[:, run.model.latent_dims]
-    return two_sample(known.score, found[whole], known.code, code)
+    return two_sample(known.score, found[whole], known.code, code, _column_drift(run, known, rows))
+
+
+def _column_drift(run: SavedRun, known: HeldOut, rows: _Rows) -> tuple[ColumnDrift, ...]:
+    """The comparison of each column of a table; hidden elements and unseen categories count as missing."""
+    if known.values is None or rows.observed.n < FEWEST:
+        return ()
+    compared = some(rows.observed.n, MOST_COMPARED)
+    raw = rows.observed.raw(compared).astype(np.float64)
+    if rows.hidden is not None:
+        raw[rows.hidden[compared]] = np.nan
+    schema = run.spec.columns
+    names = [column.name for column in run.columns] or [f"x{j}" for j in range(run.spec.dims)]
+    categories = [2 if c.kind == "binary" else len(c.categories) for c in schema] or [0] * run.spec.dims
+    return compare_columns(known.values, raw, names, categories)

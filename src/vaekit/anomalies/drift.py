@@ -2,21 +2,46 @@
 
 A file may differ although no row of it is unusual, such as if its rows come from one part of the data only. Scores are
 compared by the Kolmogorov-Smirnov test, and codes by the energy distance (Szekely and Rizzo 2004), whose p-value is the
-rank of the observed value among those of random exchanges of new and held-out rows. Each p-value is multiplied by the
-number of tests (Bonferroni), so that the chance of a false finding is at most the level.
+rank of the observed value among those of random exchanges of new and held-out rows. Columns are compared one by one:
+numbers by the Kolmogorov-Smirnov test, categories by the chi-squared test, and the share of missing values by Fisher's.
+Each p-value is multiplied by the number of tests (Bonferroni), so that the chance of a false finding is at most the
+level.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 MOST = 500
 """The maximum number of rows of either kind whose codes are compared."""
+EXPECTED = 5
+"""Categories with a smaller expected number of rows in the smaller sample are compared together."""
 EXCHANGES = 999
 FEWEST = 8
 """With fewer rows of either kind, nothing is tested."""
+LEVEL = 0.05
+"""The p-value up to which a difference is reported."""
+NAMED = 3
+"""The number of columns that are named in a sentence."""
+
+
+@dataclass(frozen=True)
+class ColumnDrift:
+    """How far one column of new rows differs from held-out rows.
+
+    Attributes:
+        column: the name of the column.
+        p_value: of its two-sample test, multiplied by the number of columns.
+        distance: for numbers the largest difference of the cumulative shares of rows; for categories half the sum of
+            the differences of their shares; or the difference of the shares of missing values if that is larger.
+    """
+
+    column: str
+    p_value: float
+    distance: float
 
 
 @dataclass(frozen=True)
@@ -24,29 +49,108 @@ class Drift:
     """The result of the tests.
 
     Attributes:
-        p_value: of the file as a whole: the lower of both p-values, doubled.
+        p_value: of the file as a whole: the lowest of the p-values below, multiplied by their number.
         scores: the p-value of the scores.
         codes: the p-value of the codes.
-        n: the number of new rows.
+        n: the number of new rows whose scores were compared.
+        columns: the columns of a table in the order of their p-values; empty for images and signals.
     """
 
     p_value: float
     scores: float
     codes: float
     n: int
+    columns: tuple[ColumnDrift, ...] = ()
+
+    @property
+    def drifting(self) -> tuple[ColumnDrift, ...]:
+        """The columns with a p-value of at most `LEVEL`."""
+        return tuple(column for column in self.columns if column.p_value <= LEVEL)
+
+    def named(self) -> str:
+        """The columns that differ most, as in "age (p = 0.001, distance 0.34), 2 others"; "" if none differs."""
+        most = [f"{c.column} (p = {c.p_value:.2g}, distance {c.distance:.2f})" for c in self.drifting[:NAMED]]
+        rest = len(self.drifting) - len(most)
+        return ", ".join([*most, *([f"{rest} other{'s' * (rest > 1)}"] if rest else [])])
 
 
 def two_sample(
-    held_score: np.ndarray, score: np.ndarray, held_code: np.ndarray, code: np.ndarray, *, seed: int = 0
+    held_score: np.ndarray,
+    score: np.ndarray,
+    held_code: np.ndarray,
+    code: np.ndarray,
+    columns: tuple[ColumnDrift, ...] = (),
+    *,
+    seed: int = 0,
 ) -> Drift | None:
-    """Compare new rows with held-out rows by their scores (n,) and codes (n, L); None if there are too few rows."""
+    """Compare new rows with held-out rows by their scores (n,) and codes (n, L), and by columns already compared.
+
+    None if there are too few rows.
+    """
     from scipy.stats import ks_2samp
 
     if min(len(held_score), len(score), len(held_code), len(code)) < FEWEST:
         return None
     by_score = float(ks_2samp(held_score, score).pvalue)
     by_code = energy_test(held_code, code, seed=seed)
-    return Drift(min(1.0, 2 * min(by_score, by_code)), by_score, by_code, len(score))
+    found = [by_score, by_code, *(column.p_value for column in columns[:1])]
+    return Drift(min(1.0, min(found) * len(found)), by_score, by_code, len(score), columns)
+
+
+def compare_columns(
+    held: np.ndarray, new: np.ndarray, names: Sequence[str], categories: Sequence[int]
+) -> tuple[ColumnDrift, ...]:
+    """Compare each column of new rows (n, D) with that of held-out rows (m, D), in the order of the p-values.
+
+    Missing values are nan. The rows of `held` may be in another order in each column.
+
+    Arguments:
+        names: the names of the columns.
+        categories: the number of categories of each column, whose values are then codes; 0 for numbers.
+    """
+    found = []
+    for j, name in enumerate(names):
+        pairs = [_missing(held[:, j], new[:, j])]
+        a, b = (values[~np.isnan(values)] for values in (held[:, j], new[:, j]))
+        if min(len(a), len(b)) >= FEWEST:
+            pairs.append(_shares(a, b, categories[j]) if categories[j] else _cumulative(a, b))
+        p = min(p for p, _ in pairs) * max(1, sum(distance is not None for _, distance in pairs))
+        distance = max(distance or 0.0 for _, distance in pairs)
+        found.append(ColumnDrift(name, min(1.0, p * len(names)), distance))
+    return tuple(sorted(found, key=lambda column: (column.p_value, -column.distance)))
+
+
+def _cumulative(held: np.ndarray, new: np.ndarray) -> tuple[float, float]:
+    """The p-value and the distance of two samples of numbers."""
+    from scipy.stats import ks_2samp
+
+    found = ks_2samp(held, new, method="asymp")
+    return float(found.pvalue), float(found.statistic)
+
+
+def _shares(held: np.ndarray, new: np.ndarray, categories: int) -> tuple[float, float]:
+    """The p-value and the distance of two samples of category codes."""
+    from scipy.stats import chi2_contingency
+
+    counts = np.stack([np.bincount(codes.astype(int), minlength=categories) for codes in (held, new)])
+    counts = counts[:, counts.sum(0) > 0]
+    share = counts / counts.sum(1, keepdims=True)
+    rare = counts.sum(0) * counts.sum(1).min() / counts.sum() < EXPECTED
+    counts = np.c_[counts[:, ~rare], counts[:, rare].sum(1)] if rare.any() else counts
+    counts = counts[:, counts.sum(0) > 0]
+    p = float(chi2_contingency(counts).pvalue) if counts.shape[1] > 1 else 1.0
+    return p, float(np.abs(share[0] - share[1]).sum() / 2)
+
+
+def _missing(held: np.ndarray, new: np.ndarray) -> tuple[float, float | None]:
+    """The p-value and the difference of the shares of missing values; 1 and None if there are none."""
+    from scipy.stats import fisher_exact
+
+    gone = [int(np.isnan(values).sum()) for values in (held, new)]
+    if not any(gone):
+        return 1.0, None
+    p = float(fisher_exact([[gone[0], len(held) - gone[0]], [gone[1], len(new) - gone[1]]])[1])
+    return p, abs(gone[0] / len(held) - gone[1] / len(new))
 
 
 def energy_test(held: np.ndarray, new: np.ndarray, *, exchanges: int = EXCHANGES, seed: int = 0) -> float:

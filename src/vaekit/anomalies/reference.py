@@ -4,13 +4,14 @@ The rows are those of the test split, which training never uses. Validation rows
 without `patience`: then they are only looked at. With `patience` the weights are those that were best on the validation
 rows, whose scores are therefore higher than those of new rows, and p-values from them would be too small.
 
-RUN/held_out.safetensors has no row of the data: only scores, log-densities of columns, codes and groups.
+RUN/held_out.safetensors has no row of the data: only scores, log-densities of columns, codes and groups, and the values
+of each column of a table, sorted on their own.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +39,8 @@ MOST_CODES = 1000
 """The maximum number of held-out codes that are kept for the comparison of a file as a whole."""
 MOST_EXPLAINED = 200
 """The maximum number of held-out rows whose columns are explained."""
+MOST_VALUES, MOST_NUMBERS = 1000, 1_000_000
+"""The maximum number of held-out rows whose values are kept by column, and of their numbers."""
 MOST_TRAINING = 1000
 """The maximum number of training rows from which the effect of missing values on a score is learned."""
 
@@ -61,6 +64,8 @@ class HeldOut:
         pattern: the effect of missing values on the score, for a run that was trained with them.
         samples: K, the number of importance samples.
         splits: the splits that the rows are from.
+        values: (m, D) the sorted values of each column of at most `MOST_VALUES` rows of a table, missing ones (nan)
+            last; None for other data.
     """
 
     score: np.ndarray
@@ -73,6 +78,7 @@ class HeldOut:
     pattern: Pattern | None
     samples: int
     splits: tuple[str, ...]
+    values: np.ndarray | None = None
 
     @property
     def n(self) -> int:
@@ -144,7 +150,7 @@ def _measured(run: SavedRun, samples: int, progress: OnProgress | None) -> HeldO
     pattern, ranked = None, found
     if run.spec.missing:
         train = run.observed("train")
-        rows = _some(train.n, MOST_TRAINING)
+        rows = some(train.n, MOST_TRAINING)
         pattern = Pattern.fit(present(train, rows), scores(run, train, samples, rows=rows))
         ranked = pattern.relative(np.concatenate([present(p, np.arange(p.n)) for p in parts]), found)
     groups = [part.groups() for part in parts]
@@ -154,12 +160,22 @@ def _measured(run: SavedRun, samples: int, progress: OnProgress | None) -> HeldO
         of = [part.condition(np.arange(part.n)) for part in parts]
         label = np.concatenate([c.argmax(1).numpy() for c in of if c is not None])
     z = np.concatenate([run.encode(split) for split in splits])
-    code = z[:, run.model.latent_dims][_some(len(z), MOST_CODES)].reshape(-1, z[:1, run.model.latent_dims].size)
+    code = z[:, run.model.latent_dims][some(len(z), MOST_CODES)].reshape(-1, z[:1, run.model.latent_dims].size)
     group = None if any(g is None for g in groups) else np.concatenate([np.asarray(g) for g in groups])
-    return HeldOut(found - penalty, ranked - penalty, group, label, code, None, seen, pattern, samples, splits)
+    values = sorted_values(parts)
+    return HeldOut(found - penalty, ranked - penalty, group, label, code, None, seen, pattern, samples, splits, values)
 
 
-def _some(n: int, most: int) -> np.ndarray:
+def sorted_values(parts: Sequence[Observed]) -> np.ndarray | None:
+    """The values of each column of some of these rows, each sorted on its own, (m, D); None for images and signals."""
+    if len(parts[0].spec.shape) != 1:
+        return None
+    most = max(1, min(MOST_VALUES, MOST_NUMBERS // parts[0].spec.dims) // len(parts))
+    rows = np.concatenate([part.raw(some(part.n, most)) for part in parts]).astype(np.float64)
+    return np.sort(rows, axis=0)
+
+
+def some(n: int, most: int) -> np.ndarray:
     """The indices of all n rows, or of `most` of them."""
     return np.arange(n) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
 
@@ -203,7 +219,7 @@ def _explained(run: SavedRun, held: HeldOut) -> np.ndarray:
     found = []
     for split in held.splits:
         observed = run.observed(split)
-        rows = _some(observed.n, MOST_EXPLAINED // len(held.splits))
+        rows = some(observed.n, MOST_EXPLAINED // len(held.splits))
         part = columns(run, observed, rows)
         if part is None:
             return np.zeros((0, *run.spec.shape))
@@ -228,6 +244,7 @@ def _store(run: SavedRun, key: str, held: HeldOut) -> None:
         if v is not None
     }
     arrays |= {} if held.column is None else {"column": held.column.astype(np.float32)}
+    arrays |= {} if held.values is None else {"values": held.values}
     arrays |= {f"seen.{j}": known for j, known in held.seen.items()}
     arrays |= {} if held.pattern is None else held.pattern.arrays()
     meta = {"format": FORMAT, "weights": key, "samples": held.samples, "splits": list(held.splits)}
@@ -264,6 +281,7 @@ def _stored(run: SavedRun) -> tuple[str, HeldOut] | None:
             pattern,
             int(meta["samples"]),
             splits,
+            a.get("values"),
         )
         return str(meta["weights"]), held
     except (LookupError, TypeError, ValueError) as error:

@@ -95,7 +95,14 @@ def _summary(found: Detection) -> dict[str, Any]:
         "false_alarms": found.false_alarms,
         "threshold": found.threshold,
         "held_out": found.held_out,
-        "drift": None if drift is None else {"p": drift.p_value, "scores": drift.scores, "codes": drift.codes},
+        "drift": None
+        if drift is None
+        else {
+            "p": drift.p_value,
+            "scores": drift.scores,
+            "codes": drift.codes,
+            "columns": [{"column": c.column, "p": c.p_value, "distance": c.distance} for c in drift.drifting],
+        },
         "measures": found.measures,
         "notes": list(found.notes),
     }
@@ -114,6 +121,8 @@ def _lines(found: Detection) -> str:
         d = found.drift
         verdict = "these rows as a whole differ from the held-out rows" if d.p_value <= 0.05 else "none found"
         lines.append(f"drift: {verdict} (p = {d.p_value:.2g}; scores {d.scores:.2g}, codes {d.codes:.2g})")
+        if named := d.named():
+            lines.append(f"columns that differ most: {named}")
     lines += [f"note: {note}" for note in found.notes]
     if found.measures:
         rows = [("measure", "value", "95% interval", "rows")]

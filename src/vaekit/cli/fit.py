@@ -291,9 +291,10 @@ class _Started:
             f"{config['recipe']} on {config['data']['name']} to {self.out}: {decided['parameters']:,} parameters, "
             f"{decided['device']}, {decided['precision']}, {compiled} ({decided['compile_why']})"
         )
-        if patience := config["training"]["patience"]:
+        patience, horizon = config["training"]["patience"], config["plan"]["horizon"]
+        if patience and patience < horizon:
             say(
-                f"at most {config['plan']['horizon']:,} steps; training stops after {patience} validations in a row "
+                f"at most {horizon:,} steps; training stops after {patience} validations in a row "
                 "without a better ELBO and keeps the best weights (--patience 0 trains to the end)"
             )
         if len(legs := config.get("legs", [])) > 1:

@@ -170,6 +170,7 @@ class _About:
             differ = "differ" if found.drift.p_value <= 0.05 else "do not clearly differ"
             p = "p < 0.001" if found.drift.p_value < 0.001 else f"p = {found.drift.p_value:.2g}"
             text += f" As a whole, the new rows {differ} from the held-out rows ({p})."
+            text += f" The columns that differ most are {named}." if (named := found.drift.named()) else ""
         blocks: list[Block] = [
             Text(text),
             plot("new-scores",

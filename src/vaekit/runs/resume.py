@@ -92,11 +92,13 @@ def leg(asked: Options, step: int) -> Leg:
 def lengthen(config: Configuration, options: Options, done: int) -> bool:
     """Set the length and patience of `options` in the `config` of a run; False if the run has them already.
 
-    Lengths count from the run's beginning. `done` is the number of steps in its last checkpoint.
+    Lengths count from the run's beginning. `done` is the number of steps in its last checkpoint. A run that stopped
+    early is trained to the whole length, unless a larger patience is given.
 
     Raises:
         ChoiceError: no length is given, or the run has already reached it.
-        RunError: the run stopped early and no larger patience is given, or there is no checkpoint to resume from.
+        RunError: the run stopped early and neither a length nor a larger patience is given, or there is no checkpoint
+            to resume from.
     """
     before = options_of(config)
     lengths = {n: getattr(options, n) for n in LENGTHS}
@@ -108,9 +110,16 @@ def lengthen(config: Configuration, options: Options, done: int) -> bool:
     if done == 0 and config.get("step", 0) > 0:
         raise RunError("the run's checkpoint is missing, so it cannot be extended: start another run with `init_from`")
     more = _patience(config, options.patience)
-    if not given:
-        given = {n: getattr(before, n) for n in LENGTHS if getattr(before, n) is not None}
+    early = config["state"] == "stopped early" and not more
+    if early and not given:
+        raise RunError(
+            f"the run stopped early at step {config['step']:,}, after {before.patience} validations without a better "
+            f"one: to train longer, give a length or a larger patience, such as `patience={2 * (before.patience or 1)}`"
+        )
+    given = given or {n: getattr(before, n) for n in LENGTHS if getattr(before, n) is not None}
     horizon = _horizon(config, given, done)
+    if early and horizon is not None:
+        more = {"patience": max(before.patience or 0, horizon)}  # validations are at least one step apart
     if horizon is None and not more:
         return False
     if "legs" not in config:  # written by an earlier version
@@ -133,17 +142,12 @@ def _patience(config: Configuration, patience: int | None) -> dict[str, int]:
         if patience < before:
             raise ChoiceError(f"`extend` can raise the run's patience of {before}, but not lower it to {patience}")
         return {"patience": patience}
-    if config["state"] == "stopped early":
-        raise RunError(
-            f"the run stopped early at step {config['step']:,}, after {before} validations without a better one: "
-            f"to resume, give a larger patience, such as `patience={2 * (before or 1)}`"
-        )
     return {}
 
 
 def _horizon(config: Configuration, given: dict[str, Any], done: int) -> int | None:
     """The last step of a run of this length; None if the run has finished with this length."""
-    finished = config["state"] == "finished"
+    finished = config["state"] in FINISHED
     if "minutes" in given:
         spent, wanted = config.get("seconds", 0.0), 60 * given["minutes"]
         if finished and options_of(config).minutes == given["minutes"]:
@@ -167,7 +171,18 @@ def _horizon(config: Configuration, given: dict[str, Any], done: int) -> int | N
     return None if finished and steps == done else steps
 
 
-def schedule_note(config: Configuration, before: int, done: int) -> str | None:
+def extension_notes(config: Configuration, state: str, before: int, done: int) -> list[str]:
+    """Notes on the extension of a run that was in this state, with the horizon `before`."""
+    notes = [note] if (note := _schedule_note(config, before, done)) else []
+    if state == "stopped early" and config["plan"]["horizon"] <= (options_of(config).patience or 0):
+        notes.append(
+            f"the run had stopped early at step {done:,}: it is now trained to its whole length, and keeps the weights "
+            "with the best validation ELBO"
+        )
+    return notes
+
+
+def _schedule_note(config: Configuration, before: int, done: int) -> str | None:
     """A note on how an extension changes the learning rate; None if the rate does not depend on the length."""
     name, horizon = options_of(config).over().schedule, config["plan"]["horizon"]
     if name == "constant":

@@ -22,7 +22,7 @@ from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.runs.configuration import Configuration, DataPart, options_of
 from vaekit.runs.lock import only_trainer
 from vaekit.runs.observed import blurred
-from vaekit.runs.resume import FINISHED, Asked, check_data, check_settings, leg, lengthen, schedule_note
+from vaekit.runs.resume import FINISHED, Asked, check_data, check_settings, extension_notes, leg, lengthen
 from vaekit.runs.stored import (
     FORMAT,
     OWN,
@@ -179,6 +179,7 @@ def resumed(path: Path, data: Any, asked: Asked, *, extend: bool, init_from: Any
         check_data(config, data, path)
     saved = checkpoints(path)
     horizon, done = config.get("plan", {}).get("horizon", 0), int(saved[-1].stem) if saved else 0
+    state = config["state"]
     if finished or (extend and not lengthen(config, asked.options, done)):
         return Start(config, data)
     config["data"]["source"] = data.source or None  # the data may have moved
@@ -187,8 +188,8 @@ def resumed(path: Path, data: Any, asked: Asked, *, extend: bool, init_from: Any
     prepare(data, composition, plan.seed, initialise=not saved)
     if not saved and "init_from" in config:
         take_weights(composition, config["init_from"])
-    note = schedule_note(config, horizon, done) if extend else None
-    return Start(config, data, composition, plan, bool(saved), extend, [note] if note else [])
+    notes = extension_notes(config, state, horizon, done) if extend else []
+    return Start(config, data, composition, plan, bool(saved), extend, notes)
 
 
 def take_weights(composition: Composition, run: str | Path) -> None:
