@@ -259,7 +259,14 @@ def test_a_sparse_matrix_may_have_labels_beside_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("part", "values"),
-    [("indices", [0, 1, 50]), ("indptr", [0, 2, 99]), ("indptr", [0, 3, 2]), ("shape", [2, -1]), ("shape", [2, 3, 4])],
+    [
+        ("indices", [0, 1, 50]),
+        ("indptr", [0, 2, 99]),
+        ("indptr", [0, 3, 2]),
+        ("indptr", [0, 2, 0]),
+        ("shape", [2, -1]),
+        ("shape", [2, 3, 4]),
+    ],
 )
 def test_a_sparse_matrix_whose_parts_do_not_fit_is_refused(tmp_path, part, values):
     sp.save_npz(tmp_path / "s.npz", sp.csr_array(np.array([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]])))

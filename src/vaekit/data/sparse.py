@@ -115,6 +115,8 @@ def read(where: str, array: Callable[[str], Array]) -> tuple[Sparse, set[str]]:
         else:
             matrix = getattr(sparse, f"{name}_array")((data, *parts), shape=shape)
         if name in ("csr", "csc", "bsr"):
+            if np.any(np.diff(matrix.indptr) < 0):  # check_format does not look if the last one is 0
+                raise ValueError("indptr must be a non-decreasing sequence")
             matrix.check_format(full_check=True)  # SciPy does not check the indices when it uses them
         return Sparse(matrix, where), {"format", "shape", "data", *PARTS[name], "_is_array"}
     except DataError:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,10 @@ RATIO, SMALL = 1100, 2**20
 """An array may be 1,100 times as large as its compressed bytes (deflate reaches 1,032), or this many bytes."""
 DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError, OverflowError)
 """Exceptions of h5py for damaged files."""
+SECONDS, BYTES_PER_SECOND = 5, 10**7
+"""CPU time for reading the attributes and texts of a small file, and the speed expected of a large one."""
+MEMORY, GROWTH = 10**9, 8
+"""Memory for the attributes and texts of a small file, in bytes, and in bytes per byte of a large one."""
 
 
 @contextmanager
@@ -34,6 +43,8 @@ def opened(path: Path) -> Iterator[Any]:
         ) from error
     if not path.is_file():
         raise DataError(f"{path}: no such file")
+    about = path.stat()
+    examine(path, about.st_size, about.st_mtime_ns)
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -41,6 +52,37 @@ def opened(path: Path) -> Iterator[Any]:
         raise
     except (*DAMAGE, MemoryError) as error:
         raise DataError(f"{path} cannot be read as HDF5 ({error}): damaged, or another format") from error
+
+
+@lru_cache(maxsize=64)
+def examine(path: Path, size: int, changed: int) -> None:
+    """Read the attributes and texts of a file in another process, because the HDF5 library can hang on damaged ones.
+
+    Arguments:
+        path: the file.
+        size: its bytes.
+        changed: time of its last change; a file that changes is examined again.
+
+    Raises:
+        DataError: that process crashes, or needs far more time or memory than the size of the file explains.
+    """
+    from .hdf5_walk import TOO_LARGE
+
+    seconds, memory = SECONDS + size // BYTES_PER_SECOND, MEMORY + GROWTH * size
+    code = _walked(path, seconds, memory)
+    if code == TOO_LARGE:
+        raise DataError(f"{path} is damaged: reading its texts takes more than {memory:,} bytes of memory")
+    if code < 0:
+        ends = "does not end" if -code == getattr(signal, "SIGXCPU", None) else f"ends with signal {-code}"
+        raise DataError(f"{path} is damaged: reading its attributes and texts {ends}")
+
+
+def _walked(path: Path, seconds: int, memory: int) -> int:
+    """The exit code of `hdf5_walk.walk` in a new process, negative if a signal ended it."""
+    source = Path(__file__).with_name("hdf5_walk.py").read_text(encoding="utf-8")
+    command = [sys.executable, "-c", source, str(path), str(seconds), str(memory)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True).returncode
 
 
 def member(group: Any, name: str) -> Any:

@@ -25,6 +25,7 @@ from .registry import reader, with_suffix
 GENES = "Gene Expression"
 MATRIX = ("matrix.mtx", "matrix.mtx.gz")
 MOST_HEADER = 2**16  # bytes, comments included
+NUMBERS = b"0123456789+-.eE \t\r\n"
 
 
 @reader("10x-h5", "a 10x .h5 file", reads=with_suffix(".h5", ".hdf5"), files=".h5")
@@ -150,11 +151,14 @@ def market(path: Path, shape: tuple[int, int]) -> Any:
     from scipy.io import mmread
 
     content: bytes = _reading(path, lambda file: file.read())
-    lines = iter(io.BytesIO(content[:MOST_HEADER]))
+    lines = io.BytesIO(content[:MOST_HEADER])
     words = next(lines, b"").decode("ascii", "replace").lower().split()
     if words[:3] != ["%%matrixmarket", "matrix", "coordinate"] or words[4:] != ["general"]:
         raise DataError(f"{path}: expected a Matrix Market file of coordinates without symmetry, got {' '.join(words)}")
     sizes = next((line for line in lines if not line.startswith(b"%") and line.strip()), b"")
+    other = content[lines.tell() :].translate(None, NUMBERS)
+    if other:  # SciPy may crash on them
+        raise DataError(f"{path}: expected only numbers after the sizes of the matrix, got {other[:20]!r}")
     try:
         rows, columns, entries = (int(size) for size in sizes.split())
     except ValueError:
