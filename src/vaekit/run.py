@@ -98,12 +98,13 @@ class Run(SavedRun):
         given: Mapping[str, Any] | None = None,
         latents: str | None = None,
         temperature: float = 1.0,
-        noise: bool = False,
+        noise: bool | None = None,
         beyond_range: bool = False,
         seed: int = 0,
     ) -> np.ndarray:
-        """Generate n data in the data's own units: means of p(x|z), or draws from it with `noise`.
+        """Generate n data in the data's own units: draws from p(x|z) for tables and counts, else its means.
 
+        `noise` chooses: True for draws, False for means.
         Codes are drawn from the prior, or from the density that `latents` names (`fit_latents`). Integer columns of a
         table get integers, and all values stay in the range of their column unless `beyond_range` is set.
 
@@ -115,7 +116,7 @@ class Run(SavedRun):
                 raise ChoiceError("`given` draws codes from their posterior: omit `latents` and `temperature`")
             return sample_given(self, n, given, labels=labels, noise=noise, beyond_range=beyond_range, seed=seed).x
         z = self.sample_latents(n, labels=labels, latents=latents, temperature=temperature, seed=seed)
-        return self.as_rows(self.decode(z, noise=noise, seed=seed), beyond_range=beyond_range)
+        return self.new_rows(z, noise=noise, beyond_range=beyond_range, seed=seed)
 
     @formerly("samples", "n", "metrics", "seed", "progress", "labels", "source", split="data")
     def evaluate(

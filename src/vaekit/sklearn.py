@@ -274,7 +274,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Trained):
 
     @formerly("random_state")
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Array:
-        """New rows: means of p(x | z) for samples z of the prior, (n_samples, D)."""
+        """New rows: draws from p(x | z) for samples z of the prior, (n_samples, D)."""
         check_is_fitted(self, "run_")
         seed = check_random_state(random_state).randint(2**31 - 1)
         return self.run_.sample(n_samples, seed=seed).reshape(n_samples, -1)

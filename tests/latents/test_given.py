@@ -320,12 +320,12 @@ def test_fill_takes_arrays_with_holes_and_names_mistakes(table, capsys, monkeypa
 def test_sample_given_values(table, capsys, monkeypatch):
     folder, _ = table
     monkeypatch.chdir(folder)
-    assert main(["sample", "run", "-n", "40", "--noise", "--given", 'town="Port, West",rooms=2', "--out", "s.csv"]) == 0
+    assert main(["sample", "run", "-n", "40", "--given", 'town="Port, West",rooms=2', "--out", "s.csv"]) == 0
     new = read("s.csv")
     assert {(row["town"], row["rooms"]) for row in new} == {("Port, West", "2")}
     assert sum(row["lift"] == "no" for row in new) > 30  # as in the data, where every home of this town has none
     run = vk.open("run")
-    python = run.sample(40, given={"town": "Port, West", "rooms": 2}, noise=True)
+    python = run.sample(40, given={"town": "Port, West", "rooms": 2})
     np.testing.assert_allclose(python[:, 2], [float(row["rent"]) for row in new], rtol=1e-5)
     capsys.readouterr()
     for given, said in (

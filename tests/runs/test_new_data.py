@@ -350,6 +350,21 @@ def people(folder):
     return run
 
 
+def test_samples_of_a_table_are_draws_unless_means_are_asked_for(people, folder):
+    run, out = vk.open(people), folder / "drawn.csv"
+    rows = {}
+    for option in ("", "--noise", "--mean"):
+        assert main(["sample", str(people), "-n", "300", *option.split(), "--out", str(out)]) == 0
+        rows[option] = out.read_text()
+    assert rows[""] == rows["--noise"] != rows["--mean"]
+    drawn, means = run.sample(300), run.sample(300, noise=False)
+    np.testing.assert_array_equal(drawn, run.sample(300, noise=True))
+    np.testing.assert_array_equal(means, run.as_rows(run.decode(run.sample_latents(300))))
+    assert drawn[:, 2].std() > 1.5 * means[:, 2].std()
+    given = {"age": float(drawn[0, 0])}
+    np.testing.assert_array_equal(run.sample(5, given=given), run.sample(5, given=given, noise=True))
+
+
 def test_whole_numbers_stay_whole_and_within_their_range(people, folder):
     run = vk.open(people)
     age, gain = (next(c for c in run.spec.columns if c.name == name) for name in ("age", "gain"))

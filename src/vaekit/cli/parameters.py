@@ -26,6 +26,14 @@ NewSource = Annotated[
 OwnData = Annotated[str | None, Parameter(help="Name or path of the run's data, if they have moved.")]
 Bare = Annotated[bool, FLAG, Parameter(help="Write only the pictures, without labels and not enlarged.")]
 DrawX = Annotated[bool, FLAG, Parameter(help="Draw x from p(x|z) instead of using its mean.")]
+DrawOrMean = Annotated[
+    bool | None,
+    Parameter(
+        negative="--mean",
+        help="Draw x from p(x|z), or use its mean; by default draws for tables and counts, means for images and "
+        "signals.",
+    ),
+]
 DrawZ = Annotated[bool, FLAG, Parameter(help="Draw z from q(z|x) instead of using its mean.")]
 Seed = Annotated[int, Parameter(help="Seed of the draws.")]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda or mps.")]

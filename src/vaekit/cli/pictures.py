@@ -17,7 +17,7 @@ CLASSES = 16
 
 
 def of_samples(
-    run: Run, n: int, label: str | None, latents: str | None, temperature: float, noise: bool
+    run: Run, n: int, label: str | None, latents: str | None, temperature: float, noise: bool | None
 ) -> tuple[int, Labels]:
     """The number of columns of a grid of n samples, and its labels."""
     source = "the prior"
@@ -25,7 +25,7 @@ def of_samples(
         from vaekit.latents.densities import DENSITIES
 
         source = f"{DENSITIES[latents].traits['called']} fitted to the codes"
-    shown = "Draws from p(x|z)" if noise else "Means of p(x|z)"
+    shown = "Draws from p(x|z)" if (run.draws_samples if noise is None else noise) else "Means of p(x|z)"
     at_temperature = "" if temperature == 1 else f" at temperature {temperature:g}"
     title = f"{shown}, z from {source}{at_temperature}"
     condition, square = run.composition.condition, max(1, round(n**0.5))

@@ -29,6 +29,7 @@ from .parameters import (
     Bare,
     Described,
     Device,
+    DrawOrMean,
     DrawX,
     DrawZ,
     First,
@@ -60,7 +61,7 @@ def sample(
     temperature: float = 1.0,
     label: str | None = None,
     given: str | None = None,
-    noise: DrawX = False,
+    noise: DrawOrMean = None,
     latents: str | None = None,
     components: int | None = None,
     refit: Flag = False,
@@ -84,7 +85,7 @@ def sample(
         If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
     given
         Values that all samples have: COLUMN=VALUE,... such as "age=30,sex=Female"; a value with a comma is quoted as
-        in CSV. Codes are drawn from p(z | these values). With --noise, rows are draws from p(row | these values).
+        in CSV. Codes are drawn from p(z | these values), and rows from p(row | these values).
     latents
         Draw z from a density of the codes: gmm (a Gaussian mixture), flow (a normalising flow) or two-stage (a second
         VAE). It is fitted once and stored with the run.
@@ -127,7 +128,7 @@ def sample(
         x, z, _ = sample_given(opened, n, values, labels=labels, noise=noise, beyond_range=beyond_range, seed=seed)
     else:
         z = opened.sample_latents(n, labels=labels, latents=latents, temperature=temperature, seed=seed)
-        x = opened.as_rows(opened.decode(z, noise=noise, seed=seed), beyond_range=beyond_range)
+        x = opened.new_rows(z, noise=noise, beyond_range=beyond_range, seed=seed)
     columns, words = pictures.of_samples(opened, n, label, latents, temperature, noise)
     write(path, opened, x, columns, {"x": x, "z": z}, None if bare else words, class_column(opened, z))
 
@@ -342,7 +343,7 @@ def report(
     samples
         With new data, K: number of draws of z per row.
     synthetic
-        File with synthetic rows, from `vaekit sample RUN --noise --out new.csv` or any other program; or `sample`, for
+        File with synthetic rows, from `vaekit sample RUN --out new.csv` or any other program; or `sample`, for
         rows drawn from the run.
     target
         With --synthetic, the columns to predict in training on synthetic and testing on real rows; by default the last

@@ -315,7 +315,7 @@ def sample_given(
     given: Mapping[str, Any],
     *,
     labels: Labels | None = None,
-    noise: bool = False,
+    noise: bool | None = None,
     beyond_range: bool = False,
     seed: int = 0,
 ) -> Drawn:
@@ -351,7 +351,7 @@ def sample_given(
         effective = min(effective, float(found.effective.min()))
     z = np.concatenate(codes)[np.argsort(of, kind="stable").argsort()]
     z = z if conditions is None else np.concatenate([z, conditions.cpu().numpy()], 1)
-    new = run.as_rows(run.decode(z, noise=noise, seed=seed), beyond_range=beyond_range)
+    new = run.new_rows(z, noise=noise, beyond_range=beyond_range, seed=seed)
     return Drawn(np.where(hidden, new, events.astype(new.dtype)), z, effective)
 
 

@@ -308,17 +308,30 @@ class TrainedModel:
         *,
         labels: Labels | None = None,
         temperature: float = 1.0,
-        noise: bool = False,
+        noise: bool | None = None,
         beyond_range: bool = False,
         seed: int = 0,
     ) -> np.ndarray:
-        """Generate n data in the data's own units: means of p(x|z), or draws from it with `noise`.
+        """Generate n data in the data's own units: draws from p(x|z) for tables and counts, else its means.
 
+        `noise` chooses: True for draws, False for means.
         Codes are drawn from the prior. Integer columns of a table get integers, and all values stay in the range of
         their column unless `beyond_range` is set.
         """
         z = self.sample_latents(n, labels=labels, temperature=temperature, seed=seed)
-        return self.as_rows(self.decode(z, noise=noise, seed=seed), beyond_range=beyond_range)
+        return self.new_rows(z, noise=noise, beyond_range=beyond_range, seed=seed)
+
+    def new_rows(
+        self, z: np.ndarray, *, noise: bool | None = None, beyond_range: bool = False, seed: int = 0
+    ) -> np.ndarray:
+        """New data with these codes (N, D); the arguments are those of `sample`."""
+        drawn = self.draws_samples if noise is None else noise
+        return self.as_rows(self.decode(z, noise=drawn, seed=seed), beyond_range=beyond_range)
+
+    @property
+    def draws_samples(self) -> bool:
+        """Whether samples are draws from p(x|z) by default: the means of a table's rows are not rows of the table."""
+        return self.spec.kind in ("vector", "counts")
 
     @formerly("beyond_range")
     def as_rows(self, x: np.ndarray, *, beyond_range: bool = False) -> np.ndarray:
