@@ -62,7 +62,7 @@ demo: $(READY)
 	@echo "open $(RUN)/report.html and $(RUN)/explorer.html in a browser"
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check src tests bench docs tools

@@ -34,6 +34,7 @@ LAYERS = (
     ["explorer"],
     ["run"],
     ["toys", "sklearn"],
+    ["pyod"],
     ["studies"],
     ["cli"],
     ["__main__"],
