@@ -21,7 +21,7 @@ except ImportError as error:
 __all__ = ["VAE"]
 
 
-class VAE(BaseDetector):  # type: ignore[misc]
+class VAE(BaseDetector):
     """A detector whose outlier scores are -log p(x), in the conventions of PyOD: high scores and label 1 are outliers.
 
     The model is that of `vaekit.sklearn.VAEDetector`, which is more convenient without PyOD.

@@ -471,7 +471,7 @@ def _drift(run: SavedRun, known: HeldOut, rows: _Rows, found: np.ndarray) -> Dri
     if not len(whole):
         return None
     code = run.encode(rows.observed, rows=whole)[:, run.model.latent_dims]
-    return two_sample(known.score, found[whole], known.code, code, _column_drift(run, known, rows))
+    return two_sample(known.score, found[whole], known.code, code, columns=_column_drift(run, known, rows))
 
 
 def _column_drift(run: SavedRun, known: HeldOut, rows: _Rows) -> tuple[ColumnDrift, ...]:

@@ -79,8 +79,8 @@ def two_sample(
     score: np.ndarray,
     held_code: np.ndarray,
     code: np.ndarray,
-    columns: tuple[ColumnDrift, ...] = (),
     *,
+    columns: tuple[ColumnDrift, ...] = (),
     seed: int = 0,
 ) -> Drift | None:
     """Compare new rows with held-out rows by their scores (n,) and codes (n, L), and by columns already compared.
