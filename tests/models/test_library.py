@@ -8,7 +8,7 @@ import torch
 from core_helpers import QUIET
 
 import vaekit as vk
-from vaekit.densities.special import poisson_log_pmf
+from vaekit.densities.count_pmf import poisson_log_pmf
 from vaekit.errors import ChoiceError
 from vaekit.heads import NegativeBinomialHead, PoissonHead
 from vaekit.models.library import SizedVAE, Total

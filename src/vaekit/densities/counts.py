@@ -13,9 +13,9 @@ from torch.distributions import constraints
 
 from vaekit.noise import Noise
 
+from .count_pmf import negative_binomial_log_pmf, poisson_log_pmf
 from .drawing import Keyed, from_noise
 from .gamma import log_standard_gamma
-from .special import negative_binomial_log_pmf, poisson_log_pmf
 
 FEW, TERMS, ROUNDS = 10.0, 34, 20
 """Counts are drawn by inversion over 34 terms for rates below 10, and by at most 20 proposals above. At a rate of 10 a
@@ -164,8 +164,9 @@ class ZeroInflatedNegativeBinomial(Keyed):
         return kept * (self.counts.variance + torch.sigmoid(self.dropout) * mean**2)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        kept = F.logsigmoid(-self.dropout) + self.counts.log_prob(value)
-        return torch.where(value > 0, kept, torch.logaddexp(F.logsigmoid(self.dropout), kept))
+        counts = self.counts.log_prob(value)
+        either = torch.logaddexp(self.dropout, counts)
+        return F.logsigmoid(-self.dropout) + torch.where(value > 0, counts, either)
 
     def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
         with torch.no_grad():

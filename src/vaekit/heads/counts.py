@@ -11,7 +11,7 @@ from torch import distributions as D
 from torch.distributions import constraints
 
 from vaekit.densities import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
-from vaekit.densities.special import at_least_single
+from vaekit.densities.special import at_least_single, clamped
 from vaekit.utils.arguments import Knob
 
 from .base import LOG_SCALE_FLOOR, Head, moments, raw_of_within, within
@@ -72,13 +72,13 @@ class Counts(Head):
         """The softly bounded log means that the raw numbers give, and the raw numbers of the other parameters."""
         total: Tensor | None = None
         if self.library != "none":
-            total, raw = at_least_single(raw[..., -1:]), raw[..., :-1]
+            raw, total = at_least_single(raw).split([self.outputs, 1], -1)
         means, *others = self.split(raw)
         if self.scaled:
-            means = self.get_buffer("centre") + self.get_buffer("spread") * means
+            means = torch.addcmul(self.get_buffer("centre"), self.get_buffer("spread"), means)
         if total is not None:
             shares = torch.log_softmax(means.flatten(-len(self.event)), -1)
-            means = (shares + total).clamp(LOWEST_OF_SHARES, self.highest).reshape(means.shape)
+            means = clamped(shares + total, LOWEST_OF_SHARES, self.highest).reshape(means.shape)
             return means, *others
         return within(means, self.LOWEST, self.highest), *others
 

@@ -81,9 +81,23 @@ class Adam(Optimiser):
         self.beta1, self.beta2 = beta1, beta2
 
     def coefficients(self, lr: float, t: int) -> list[float]:
-        return [lr / (1 - self.beta1**t), (1 - self.beta2**t) ** -0.5, 1 - lr * self.weight_decay]
+        return [lr / (1 - self.beta1**t), (1 - self.beta2**t) ** -0.5, 1 - lr * self.weight_decay, lr, t]
 
     def update(self, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Tensor) -> None:
+        if p.device.type != "cpu" or torch.compiler.is_compiling():
+            self.arithmetic(p, g, state, c)
+            return
+        mean, square = state
+        self.kernel(
+            [p], [g], [mean], [square], [], [c[4]], lr=c[3], beta1=self.beta1, beta2=self.beta2,
+            weight_decay=self.weight_decay, eps=1e-8, amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+    kernel = staticmethod(torch._fused_adam_)
+    """The update in one pass over memory; the single operations of `arithmetic` take a dozen unless they are fused."""
+
+    def arithmetic(self, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Tensor) -> None:
+        """The update in operations that a compiled graph fuses."""
         mean, square = state
         g = self._decayed(p, g)
         mean.lerp_(g, 1 - self.beta1)
@@ -94,13 +108,15 @@ class Adam(Optimiser):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
+    kernel = staticmethod(torch._fused_adamw_)
+
     def _decayed(self, p: Tensor, g: Tensor) -> Tensor:
         return g
 
-    def update(self, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Tensor) -> None:
+    def arithmetic(self, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Tensor) -> None:
         if self.weight_decay:
             p.mul_(c[2])
-        super().update(p, g, state, c)
+        super().arithmetic(p, g, state, c)
 
 
 class Adamax(Adam):
