@@ -483,7 +483,7 @@ def test_commands_write_by_suffix(people, folder, suffix, capsys):
     out = folder / f"by{suffix}"
     if suffix == ".json":
         assert main(["score", str(people), str(folder / "w.csv"), "--out", str(out)]) == 2
-        assert ".csv or .parquet or .npz or .h5ad" in capsys.readouterr().err
+        assert ".csv, .parquet, .npz or .h5ad" in capsys.readouterr().err
         return
     pytest.importorskip({".parquet": "pyarrow", ".npz": "numpy", ".h5ad": "h5py"}[suffix])
     for command in ("encode", "score"):
@@ -874,3 +874,19 @@ def test_what_is_not_a_code_is_not_decoded(graded):
     for n in (0, 2.5, "3"):
         with pytest.raises(ChoiceError, match=r"number of samples must be 1 or more .a whole number., got"):
             graded.sample(n)
+
+
+def test_commands_of_a_table_write_a_table_by_default(people, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    header = LINES[0].split(",")
+    for command, file, rows, further in [
+        (["sample", "-n", "3"], "samples.csv", 3, []),
+        (["reconstruct", "-n", "2"], "reconstructions.csv", 4, []),
+        (["interpolate", "0", "1", "--steps", "3"], "interpolation.csv", 3, ["step"]),
+        (["traverse", "--latents", "1", "--steps", "5"], "traversal.csv", 5, ["latent", "z"]),
+    ]:
+        assert main([command[0], str(people), *command[1:]]) == 0
+        written = [line.split(",") for line in (tmp_path / file).read_text().splitlines()]
+        assert set(written[0]) <= {*header, *further}
+        assert set(further) <= set(written[0])
+        assert len(written) == rows + 1

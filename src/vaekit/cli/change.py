@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vaekit.errors import ChoiceError
 
-from .output import at_least, check_file, check_picture, check_results, write
+from .output import Output, at_least, write
 from .parameters import Bare, Flag, OwnData, RunFolder
-from .use import GRID, ROWS, _open
+from .use import _open
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ def edit(
     steps: int = 9,
     data: OwnData = None,
     bare: Bare = False,
-    out: str = "edit.png",
+    out: str | None = None,
 ) -> None:
     """Edit one example along an attribute direction.
 
@@ -62,7 +62,7 @@ def edit(
     steps
         Number of points of the strip.
     out
-        .png (a row) or .npz (x, z, strengths, direction).
+        .png (a row) or .npz (x, z, strengths, direction); for a table .csv, .parquet or .npz.
     """
     from vaekit.latents.editing import code_of, direction, edited, own_class
 
@@ -71,9 +71,9 @@ def edit(
     from .sources import labels as classes
 
     at_least(2, steps=steps)
-    path = check_file(out, GRID)
+    output = Output(out, "edit")
     opened = _open(run, data)
-    check_picture(opened, path)
+    path = output.of(opened)
     row = datum(opened, image)
     labels, example = classes(opened, row, label), row if isinstance(row, int) else row.x
     against = against or own_class(opened, example, attribute)
@@ -82,7 +82,8 @@ def edit(
     x = opened.decode(z)
     picture = _with_original(opened, example, x)
     arrays = {"x": x, "z": z, "strengths": strengths, "direction": vector}
-    write(path, opened, picture, len(picture), arrays, None if bare else of_edit(attribute, against, strengths))
+    words = None if bare else of_edit(attribute, against, strengths)
+    write(path, opened, picture, len(picture), arrays, words, {"strength": ["original", *strengths]})
 
 
 def fill(
@@ -99,7 +100,7 @@ def fill(
     beyond_range: Flag = False,
     data: OwnData = None,
     bare: Bare = False,
-    out: str = "fill.png",
+    out: str | None = None,
 ) -> None:
     """Fill in the masked part of an example, or the missing values of a table, from what is visible.
 
@@ -138,9 +139,9 @@ def fill(
     at_least(1, draws=draws)
     if interval is not None and not 0 < interval < 1:
         raise ChoiceError(f"--interval must be between 0 and 1, such as 0.95, got {interval:g}")
-    path = check_results(out, ROWS)
+    output = Output(out, "fill")
     opened = _open(run, data)
-    check_picture(opened, path)
+    path = output.of(opened)
     if _has_gaps(opened, image):
         asked = Asked(draws or 0, best, interval, beyond_range, seed)
         return _fill_table(opened, image, path, asked, label)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vaekit.runs.new_data import NewData
 
 MAX_COLUMNS = 16
+TABLES = (".csv", ".parquet")
+ROWS = (".png", ".npz", *TABLES)
 
 
 # --- checks before any work -------------------------------------------------------------------------------------
@@ -33,8 +35,9 @@ def check_file(name: str, suffixes: Sequence[str]) -> Path:
     if path.is_dir():
         raise RunError(f"--out {name} is a directory: name a file in it, such as {path / ('out' + suffixes[0])}")
     if path.suffix.lower() not in suffixes:
-        example = f"{path.stem or 'out'}{suffixes[0]}"
-        raise ChoiceError(f"--out {name}: write a {' or '.join(suffixes)} file, such as {example}")
+        example, first = f"{path.stem or 'out'}{suffixes[0]}", ", ".join(suffixes[:-1])
+        allowed = f"{first} or {suffixes[-1]}" if first else suffixes[-1]
+        raise ChoiceError(f"--out {name}: write a {allowed} file, such as {example}")
     _check_writable(path.parent, name)
     return path
 
@@ -116,16 +119,43 @@ def at_least(low: float, **values: float | None) -> None:
             raise ChoiceError(f"{flag} must be {low:g} or more, got {value:g}")
 
 
+def pictured(run: Run) -> bool:
+    """Whether the data of a run have a picture; others are rows of a table."""
+    return run.spec.kind in ("image", "signal")
+
+
 def check_picture(run: Run, path: Path) -> None:
     """Raise ChoiceError for a .png file of a table, and for a table of images or signals."""
-    pictured = run.spec.kind in ("image", "signal")
-    if path.suffix.lower() == ".png" and not pictured:
+    if path.suffix.lower() == ".png" and not pictured(run):
         raise ChoiceError(
             f"{run.spec.kind} data have no picture: write a table with --out {path.with_suffix('.csv')}, or arrays "
             f"with {path.with_suffix('.npz')}"
         )
-    if path.suffix.lower() in (".csv", ".parquet") and pictured:
+    if path.suffix.lower() in (".csv", ".parquet") and pictured(run):
         raise ChoiceError(f"{run.spec.kind}s are not a table: use --out {path.with_suffix('.png')}, or .npz for arrays")
+
+
+class Output:
+    """The file of a command that writes a picture, or rows of a table, checked before any work.
+
+    Arguments:
+        out: --out, or None for a file named `stem` in the working directory: .png if the data have a picture, else
+            .csv.
+        stem: the name of that file.
+        suffixes: of the files that the command writes.
+
+    Raises RunError, ChoiceError or DataError if it cannot be written.
+    """
+
+    def __init__(self, out: str | None, stem: str, suffixes: Sequence[str] = ROWS) -> None:
+        self.out, self.stem = out, stem
+        self.path = check_results(out or f"{stem}.png", suffixes)
+
+    def of(self, run: Run) -> Path:
+        """The path for this run. Raises ChoiceError for a picture of a table, and for a table of images."""
+        path = self.path if self.out or pictured(run) else Path(f"{self.stem}.csv")
+        check_picture(run, path)
+        return path
 
 
 # --- writing results --------------------------------------------------------------------------------------------
@@ -146,7 +176,7 @@ def write(
     columns: int,
     arrays: dict[str, Any],
     labels: Labels | None = None,
-    beside: Mapping[str, Sequence[str]] | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `picture` (N, *event) as a .png grid of `columns` columns or as rows of a table, or `arrays` as .npz.
 
@@ -167,7 +197,9 @@ def write(
 
         write_atomically(path, save)
     elif path.suffix.lower() in results.TABLES:
-        results.write_columns(path, {**row_columns(run, picture), **(beside or {})})
+        rows = row_columns(run, picture)
+        further = {f"{name}_" if name in rows else name: column for name, column in (beside or {}).items()}
+        results.write_columns(path, rows | further)
     elif run.spec.kind == "image":
         from vaekit.figures import channels_last, image_grid, labelled_grid, save_png
 

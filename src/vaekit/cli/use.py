@@ -12,11 +12,12 @@ from vaekit.errors import ChoiceError
 from vaekit.runs.find import find_run
 
 from .output import (
+    ROWS,
+    TABLES,
+    Output,
     TaskProgress,
     at_least,
     check_file,
-    check_picture,
-    check_results,
     check_source,
     in_rows,
     make_folder,
@@ -46,9 +47,6 @@ from .parameters import (
 if TYPE_CHECKING:
     from vaekit.run import Run
 
-GRID = (".png", ".npz")
-TABLES = (".csv", ".parquet")
-ROWS = (*GRID, *TABLES)
 SHOWN = 8
 """The number of reconstructions in a picture by default."""
 
@@ -70,7 +68,7 @@ def sample(
     device: Device = "cpu",
     data: OwnData = None,
     bare: Bare = False,
-    out: str = "samples.png",
+    out: str | None = None,
 ) -> None:
     """Generate new data by decoding draws of z from the prior, or from a density fitted to the training codes.
 
@@ -107,7 +105,7 @@ def sample(
         raise ChoiceError(f"{'--refit' if refit else '--components'} applies to --latents: add --latents gmm")
     if given is not None and (latents is not None or temperature != 1):
         raise ChoiceError("--given draws z from its posterior: omit --latents and --temperature")
-    path = check_results(out, ROWS)
+    output = Output(out, "samples")
     find_run(run)
     if latents is not None:
         from vaekit.latents.resample import check_name
@@ -115,7 +113,7 @@ def sample(
         latents = latents.lower()
         check_name(latents)
     opened = _open(run, data, device)
-    check_picture(opened, path)
+    path = output.of(opened)
     labels = condition(opened, label)
     if latents is not None:
         with TaskProgress() as progress:
@@ -147,7 +145,7 @@ def reconstruct(
     seed: Seed = 0,
     data: OwnData = None,
     bare: Bare = False,
-    out: str = "reconstructions.png",
+    out: str | None = None,
 ) -> None:
     """Show test data or new data above their reconstructions, or write one reconstruction per row of new data.
 
@@ -167,9 +165,9 @@ def reconstruct(
     from .sources import new_data
 
     at_least(1, n=n)
-    path = check_results(out, ROWS if source is None else (*ROWS, ".h5ad"))
+    output = Output(out, "reconstructions", ROWS if source is None else (*ROWS, ".h5ad"))
     opened = _open(run, data)
-    check_picture(opened, path)
+    path = output.of(opened)
     new = new_data(opened, source, split, label=label, table=table)
     by_row = source is not None and path.suffix.lower() != ".png"
     n = min(new.n, n or (new.n if by_row else SHOWN))
@@ -205,7 +203,7 @@ def interpolate(
     seed: Seed = 0,
     data: OwnData = None,
     bare: Bare = False,
-    out: str = "interpolation.png",
+    out: str | None = None,
 ) -> None:
     """Interpolate between two examples through the latent space.
 
@@ -222,8 +220,10 @@ def interpolate(
         For a conditional run and examples from files, the class (or the attributes a,b,c) of both ends.
         If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
     out
-        .png (a row) or .npz (x, z).
+        .png (a row) or .npz (x, z); for a table .csv, .parquet or .npz.
     """
+    import numpy as np
+
     from vaekit.latents.paths import chosen_mode
     from vaekit.latents.paths import interpolate as interpolated
 
@@ -231,14 +231,14 @@ def interpolate(
     from .sources import latent
 
     at_least(2, steps=steps)
-    path = check_file(out, GRID)
+    output = Output(out, "interpolation")
     opened = _open(run, data)
-    check_picture(opened, path)
+    path = output.of(opened)
     ends = [latent(opened, end, sample, seed, position, label) for position, end in enumerate((a, b))]
     z = interpolated(ends[0], ends[1], steps=steps, mode=mode)
     x = opened.decode(z, noise=noise, seed=seed)
     words = pictures.of_interpolation(a, b, steps, chosen_mode(mode, z.shape[1]))
-    write(path, opened, x, steps, {"x": x, "z": z}, None if bare else words)
+    write(path, opened, x, steps, {"x": x, "z": z}, None if bare else words, {"step": np.arange(1, steps + 1)})
 
 
 def traverse(
@@ -253,7 +253,7 @@ def traverse(
     seed: Seed = 0,
     data: OwnData = None,
     bare: Bare = False,
-    out: str = "traversal.png",
+    out: str | None = None,
 ) -> None:
     """Show what each latent changes: one row per latent, largest mean KL over the first 1,000 test data first.
 
@@ -269,7 +269,8 @@ def traverse(
         Row of the test set to start from; by default the prior's centre, or the test example whose code is nearest to
         the mean code if the picture at the centre is almost constant.
     out
-        .png (a grid) or .npz (x, z, latents, names, values); `latents` are the varied columns of z.
+        .png (a grid) or .npz (x, z, latents, names, values); `latents` are the varied columns of z. For a table .csv,
+        .parquet or .npz.
     """
     import numpy as np
 
@@ -285,9 +286,9 @@ def traverse(
     at_least(2, steps=steps)
     if range is not None and not range > 0:
         raise ChoiceError(f"--range must be above 0, got {range:g}")
-    path = check_file(out, GRID)
+    output = Output(out, "traversal")
     opened = _open(run, data)
-    check_picture(opened, path)
+    path = output.of(opened)
     means = opened.encode("test", n=1000)
     ranking = survey(opened)
     chosen = ranking.order[:latents]
@@ -308,7 +309,8 @@ def traverse(
     names = [ranking.names[i] for i in chosen]
     arrays = {"x": x.reshape(*shape, *x.shape[1:]), "z": z.reshape(*shape, -1), "latents": dims, "values": values}
     words = pictures.of_traversal(names, None if ranking.kl is None else ranking.kl[chosen], values, str(origin))
-    write(path, opened, x, steps, {**arrays, "names": np.array(names)}, None if bare else words)
+    beside = {"latent": np.repeat(names, steps), "z": np.float32(values).ravel()}
+    write(path, opened, x, steps, {**arrays, "names": np.array(names)}, None if bare else words, beside)
     if index is None and row is not None:
         print(f"note: starts at {origin} (--index chooses another)", file=sys.stderr)
 
