@@ -112,15 +112,13 @@ def work(composition: Composition, shape: Sequence[int]) -> Work:
     If the model fails on these inputs, one multiply-add per parameter is assumed; the check of the first batch then
     reports the error.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     model = composition.model
     size = composition.condition.size if composition.condition is not None else 0
     c = torch.zeros(2, size) if size else None
     training = {m: m.training for m in model.modules()}
     model.eval()
     try:
-        with seeded(0), FlopCounterMode(display=False) as counter:  # needs gradients
+        with seeded(0), _Count() as count:
             x = composition.observation(torch.zeros(2, *shape), Noise.of(0, 2)).detach()
             model.decode(model.encode(x[:1], None if c is None else c[:1]))
     except Exception:
@@ -128,21 +126,34 @@ def work(composition: Composition, shape: Sequence[int]) -> Work:
     finally:
         for module, mode in training.items():
             module.training = mode
-    counts = counter.get_flop_counts().get("Global", {})
-    convolved = sum(n for op, n in counts.items() if "convolution" in str(op)) // 2
-    return Work(counter.get_total_flops() // 2 - convolved, convolved, _operations(composition, x, c))
+    return Work(count.dense, count.convolved, _operations(composition, x, c))
 
 
 class _Count(TorchDispatchMode):
+    """Counts tensor operations, and their multiply-adds outside convolutions and in them."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.count = self.dense = self.convolved = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here; True would import torch's compiler, which takes 3 s
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        from torch.utils.flop_counter import flop_registry
+
+        result = func(*args, **(kwargs or {}))
         self.count += 1
-        return func(*args, **(kwargs or {}))
+        if (flops := flop_registry.get(func._overloadpacket)) is not None:
+            multiplied = flops(*args, **(kwargs or {}), out_val=result) // 2
+            if "convolution" in str(func):
+                self.convolved += multiplied
+            else:
+                self.dense += multiplied
+        return result
 
 
 def _operations(composition: Composition, x: Tensor, c: Tensor | None) -> int:
