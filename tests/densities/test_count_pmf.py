@@ -85,6 +85,10 @@ def test_samples_images_and_missing_counts_have_the_densities_of_single_counts()
     single = [NegativeBinomial(log_mean[k], log_r).log_prob(x).sum() for k in range(5)]
     for a, b in zip(together, torch.autograd.grad(sum(single), (log_mean, log_r)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    one = NegativeBinomial(log_mean[0, 0], log_r).log_prob(x)  # rows that share their mean
+    slope = torch.autograd.grad(one.sum(), log_mean)[0][0, 0]
+    m, r = log_mean[0, 0].detach().exp(), log_r.detach().exp()
+    torch.testing.assert_close(slope, (r / (r + m) * (x - m)).sum(0), rtol=1e-4, atol=1e-4)
     holes = torch.where(x == x.amax(), math.nan, x)
     for density in (NegativeBinomial(log_mean, log_r), Poisson(log_mean)):
         torch.testing.assert_close(

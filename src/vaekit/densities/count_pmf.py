@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .special import HALF_LOG_TWO_PI, deviance, digamma_rest, stirling_rest
+from .special import HALF_LOG_TWO_PI, deviance, digamma_rest, digamma_series, stirling_rest, stirling_series
 
 SMALL = 64
 """The largest count in the tables. Up to here, sums of the terms have an error of about 1e-5 nats in float32."""
@@ -87,7 +87,9 @@ class _NegativeBinomial(torch.autograd.Function):
         log_p.addcmul_(r, t, value=-1)
         large = _large(x, log_p)
         if len(large):
-            _replace(log_p, large, saddle_point(*_at(large, log_p, x, log_mean, log_r)))
+            n, mean, shared, of_r = _at(large, log_p, x, log_mean, log_r, stirling_rest(r))
+            rest = stirling_series(n + torch.exp(shared)) - of_r - stirling_series(n)
+            _replace(log_p, large, saddle_point(n, mean, shared, rest))
         ctx.save_for_backward(x, log_mean, log_r, t, _sums(1 / ratio), index, large)
         return log_p
 
@@ -104,8 +106,10 @@ class _NegativeBinomial(torch.autograd.Function):
             by_mean = torch.addcmul(x, x + r, (log_mean - log_r).sigmoid_(), value=-1)
             by_r = torch.addcmul(_looked_up(slope, index), r, t, value=-1).sub_(by_mean)
             if len(large):
-                for values, exact in zip((by_mean, by_r), slopes(*_at(large, t, x, log_mean, log_r)), strict=True):
-                    _replace(values, large, exact)
+                n, mean, shared, of_r = _at(large, by_mean, x, log_mean, log_r, digamma_rest(r))
+                exact = slopes(n, mean, shared, digamma_series(n + torch.exp(shared)) - of_r)
+                _replace(by_mean, large, exact[0])
+                _replace(by_r, large, exact[1])
         wanted = ctx.needs_input_grad
         return (
             None,
@@ -156,51 +160,42 @@ def _replace(values: Tensor, index: Tensor, new: Tensor) -> None:
     values.view(-1).index_copy_(0, index, new)
 
 
-def slopes(x: Tensor, log_mean: Tensor, log_r: Tensor) -> tuple[Tensor, Tensor]:
-    """The derivatives of `saddle_point` by log m and log r, r (x - m) / (r + m) and r `_slope`."""
-    mean, r = torch.exp(log_mean), torch.exp(log_r)
-    return r / (r + mean) * (x - mean), r * _slope(x, r, mean)
+def slopes(x: Tensor, log_mean: Tensor, log_r: Tensor, rest: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The derivatives of `saddle_point` by log m and log r, without cancellation.
 
+    By r it is digamma(x + r) - digamma(r) + log(r / (r + m)) - t with t = (x - m) / (r + m), which is `rest` plus
+    log(1 + t) - t.
 
-def _slope(x: Tensor, r: Tensor, mean: Tensor) -> Tensor:
-    """d log P / dr = digamma(x + r) - digamma(r) + log(r / (r + m)) - (x - m) / (r + m), without cancellation.
-
-    It is [digamma(x + r) - log(x + r)] - [digamma(r) - log r] + log(1 + t) - t with t = (x - m) / (r + m).
+    Arguments:
+        rest: [digamma(x + r) - log(x + r)] - [digamma(r) - log r], if it is known.
     """
-    total = r + mean
-    t = (x - mean) / total
-    series = torch.full_like(t, 1 / 9)
+    mean, r = torch.exp(log_mean), torch.exp(log_r)
+    total, off = r + mean, x - mean
+    t = off / total
+    series: float | Tensor = 1 / 9
     for power in range(8, 1, -1):  # log(1 + t) - t; the next term is 3e-7 of it
         series = (1 / power if power % 2 else -1 / power) + t * series
-    near = t.square() * series
-    return _digamma_rests(x, r) + torch.where(t.abs() < 0.2, near, torch.log((x + r) / total) - t)
+    bent = torch.where(t.abs() < 0.2, t.square() * series, torch.log((x + r) / total) - t)
+    rest = digamma_rest(x + r) - digamma_rest(r) if rest is None else rest
+    return r / total * off, r * (rest + bent)
 
 
-def _digamma_rests(x: Tensor, r: Tensor) -> Tensor:
-    """[digamma(x + r) - log(x + r)] - [digamma(r) - log r], about x / (2 r (x + r)) for large r."""
-    n = x + r
-    far = r > 8
-    p, q = 1 / torch.where(far, r, 8.0), 1 / torch.where(far, n, 8.0)
-    a, b = p.square() + q.square(), p.square() * q.square()
-    # the difference of two series in 1/y, -1/(2y) - 1/(12 y^2) + 1/(120 y^4) - ..., divided by p - q = x p q
-    inner = 1 / 12 - (a * (1 / 120) - (a.square() - b) * (1 / 252) + a * (a.square() - 2 * b) * (1 / 240))
-    series = x * p * q * (1 / 2 + (p + q) * inner)  # the next term is 1e-10 of it at 8
-    return torch.where(far, series, digamma_rest(torch.where(far, 1.0, n)) - digamma_rest(torch.where(far, 1.0, r)))
-
-
-def saddle_point(x: Tensor, log_mean: Tensor, log_r: Tensor) -> Tensor:
+def saddle_point(x: Tensor, log_mean: Tensor, log_r: Tensor, rest: Tensor | None = None) -> Tensor:
     r"""log of Gamma(x + r) / (Gamma(r) x!) (r / (r + m))^r (m / (r + m))^x for integers x >= 0, m the mean.
 
     Loader's saddle-point form of the binomial with n = x + r has two deviances, both at least 0: of r from
     n r / (r + m) and of x from n m / (r + m). Their differences, -d r / (r + m) and d r / (r + m) with d = x - m, are
     computed without subtracting large numbers, so that nothing cancels when r is far below m or far above, where the
     density approaches a Poisson.
+
+    Arguments:
+        rest: the `stirling_rest` of n less those of r and x, if it is known.
     """
     mean, r = torch.exp(log_mean), torch.exp(log_r)
     positive = torch.where(x > 0, x, 1.0)
     n, share = positive + r, r / (r + mean)
     off = share * (positive - mean)
     deviances = deviance(r, share * n, -off) + deviance(positive, n * mean / (r + mean), off)
-    rest = stirling_rest(n) - stirling_rest(r) - stirling_rest(positive)
+    rest = stirling_rest(n) - stirling_rest(r) - stirling_rest(positive) if rest is None else rest
     log_p = rest - deviances - (torch.log(positive) + torch.log1p(positive / r)) / 2 - HALF_LOG_TWO_PI
     return torch.where(x > 0, log_p, -r * torch.log1p(mean / r))

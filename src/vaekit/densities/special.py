@@ -43,12 +43,16 @@ def log_sum_exp(x: Tensor, dim: int) -> Tensor:
 def stirling_rest(x: Tensor) -> Tensor:
     r"""log Gamma(x) - [(x - 1/2) log x - x + log(2 pi) / 2] for x > 0: small, where log Gamma itself is huge."""
     large = x > 8
-    far = 1 / torch.where(large, x, torch.full_like(x, 8.0))
-    near = torch.where(large, torch.ones_like(x), x)
-    square = far**2
-    series = far * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680)))  # the next term: 6e-12 at 8
+    near = torch.where(large, 1.0, x)
     direct = torch.lgamma(near) - (near - 0.5) * torch.log(near) + near - HALF_LOG_TWO_PI
-    return torch.where(large, series, direct)
+    return torch.where(large, stirling_series(torch.where(large, x, 8.0)), direct)
+
+
+def stirling_series(x: Tensor) -> Tensor:
+    """`stirling_rest` for x of at least 8."""
+    far = 1 / x
+    square = far**2
+    return far * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680)))  # the next term: 6e-12 at 8
 
 
 def deviance(x: Tensor, mean: Tensor, off: Tensor) -> Tensor:
@@ -61,7 +65,7 @@ def deviance(x: Tensor, mean: Tensor, off: Tensor) -> Tensor:
     near = v.abs() < 0.1
     small = torch.where(near, v, 0.0)
     square = small**2
-    tail = torch.full_like(square, 1 / 15)
+    tail: float | Tensor = 1 / 15
     for odd in (13, 11, 9, 7, 5, 3):  # log((1 + v) / (1 - v)) / 2 - v; the next term is 6e-17 of it
         tail = 1 / odd + square * tail
     series = torch.where(near, off, 0.0) * small + 2 * x * small * square * tail
@@ -71,16 +75,21 @@ def deviance(x: Tensor, mean: Tensor, off: Tensor) -> Tensor:
 def digamma_rest(x: Tensor) -> Tensor:
     """digamma(x) - log x for x > 0: about -1 / (2 x) where x is large. Unlike torch's digamma it is vectorised."""
     near = x < SHIFT
-    inverse = 1 / torch.where(near, x + SHIFT, x)
-    square = inverse.square()
-    series = torch.full_like(square, 691 / 32760)
-    for one_of in (132, 240, 252, 120, 12):  # the next term is 8e-16 at 10
-        series = 1 / one_of - square * series
-    series = -inverse / 2 - square * series
     small = torch.where(near, x, 1.0)
     steps = torch.log1p(SHIFT / small) - sum((1 / (small + j) for j in range(1, SHIFT)), 1 / small)
+    series = digamma_series(torch.where(near, x + SHIFT, x))
     return torch.where(near, series + steps, series)
 
 
 SHIFT = 10
 """Below this digamma is computed from its value at x + 10."""
+
+
+def digamma_series(x: Tensor) -> Tensor:
+    """`digamma_rest` for x of at least `SHIFT`."""
+    inverse = 1 / x
+    square = inverse.square()
+    series: float | Tensor = 691 / 32760
+    for one_of in (132, 240, 252, 120, 12):  # the next term is 8e-16 at 10
+        series = 1 / one_of - square * series
+    return -inverse / 2 - square * series
