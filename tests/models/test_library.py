@@ -76,6 +76,20 @@ def test_score_of_a_known_total_is_that_of_counts_given_it(runs):
     np.testing.assert_allclose(run.score("test", samples=3), expected.detach(), atol=0.05)
 
 
+def test_log_p_given_the_total_is_not_compared_with_log_p(runs):
+    from vaekit.metrics import compare_all
+
+    pair = [vk.open(run.path, data=run.data) for run in runs.values()]
+    with pytest.raises(ChoiceError, match="same `library`"):
+        compare_all(*pair, samples=2)
+    with pytest.raises(ChoiceError, match="'IWAE-2, given the total of each row' and 'IWAE-2'"):
+        compare_all(*pair, samples=2, metrics=["log_px_iw"])
+    (rates,) = compare_all(*pair, samples=2, metrics=["rate"])
+    assert np.isfinite(rates["value"])
+    named = [d["name"] for d in compare_all(pair[0], pair[0], samples=2)]
+    assert "log_px_iw difference" in named
+
+
 def test_score_of_a_latent_total_is_its_integral(tmp_path):
     """A Poisson model with one share: log p(x) = log of the integral of Poisson(x; l) LogNormal(l), by quadrature."""
     x = np.repeat(COUNTS.sum(1, keepdims=True), 2, 1) // np.array([2, 2], np.int32)

@@ -92,6 +92,11 @@ def compare_measured(a: Measurement, b: Measurement, *, metrics: Sequence[str] |
         ChoiceError: they do not measure the same data, or one of the `metrics` asked for cannot be compared.
     """
     check_same_data(a, b)
+    if not metrics and a.given_total != b.given_total:
+        raise ChoiceError(
+            "log p(x) of one run is given the total of each row (`library='observed'`) and that of the other is not, so "
+            "they cannot be compared: compare runs with the same `library`, or name other `metrics`, such as `rate`"
+        )
     wanted = [m for m in chosen(metrics) if metrics or m.of == "model"]
     for m in (a, b):
         wanted = applicable(wanted, m, asked=bool(metrics))

@@ -98,11 +98,15 @@ def binary_floors(m: Measurement) -> Array:
 
 
 def _sampled(m: Measurement) -> str:
-    return f"mean over K={m.samples} draws of q"
+    return f"mean over K={m.samples} draws of q{_given(m)}"
 
 
 def _weighted(m: Measurement) -> str:
-    return f"IWAE-{m.samples}"
+    return f"IWAE-{m.samples}{_given(m)}"
+
+
+def _given(m: Measurement) -> str:
+    return ", given the total of each row" if m.given_total else ""
 
 
 @metric("elbo", "nats", needs=[DENSITY], better="higher", label="ELBO", default=True)

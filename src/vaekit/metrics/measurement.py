@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vaekit.data.condition import Labels
 from vaekit.data.core import digest
 from vaekit.errors import ChoiceError
+from vaekit.models.library import SizedVAE
 from vaekit.runs.new_data import DataLike
 from vaekit.runs.observed import block_of
 from vaekit.runs.trained import TrainedModel
@@ -66,6 +67,11 @@ class Measurement:
     def has_density(self) -> bool:
         """Whether the model has log p(x)."""
         return self.run.model.no_density is None
+
+    @property
+    def given_total(self) -> bool:
+        """Whether log p is that of a row given its total, which the model knows (`library="observed"`)."""
+        return isinstance(self.run.model, SizedVAE)
 
     @property
     def groups(self) -> Array | None:
