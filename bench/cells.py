@@ -231,8 +231,9 @@ def summary(file: Path, kept: dict[str, Any]) -> str:
             ratios = np.array(speeds["scVI"]) / np.array(speeds["vaekit"])
             pairs.append(
                 f"- Library size {kind}: vaekit trains on **{np.median(ratios):.2f} times** as many cells per CPU "
-                f"second as scVI ({ratios.min():.2f} to {ratios.max():.2f}), the median of {len(ratios)} ratios taken in "
-                f"alternation; each is of the training of a new model for {PACE_EPOCHS} epochs, preparations included."
+                f"second as scVI ({ratios.min():.2f} to {ratios.max():.2f}), the median of {len(ratios)} ratios "
+                f"taken in alternation; each is of the training of a new model for {PACE_EPOCHS} "
+                "epochs, preparations included."
             )
     long = [kept.get(name) for name in PARTS if epochs_of(name, 0)]
     if all(long):
