@@ -108,10 +108,18 @@ def test_rows_drawn_given_some_values_have_their_conditional_distribution(linear
 
 
 def test_intervals_of_a_model_of_its_own_data_cover_what_they_should(linear):
-    found = coverage(linear, np.random.default_rng(0).random((50, 6)) < 0.3, interval=0.9)
+    gaps = np.random.default_rng(0).random((300, 6)) < 0.3
+    raw = linear.observed("train").raw(np.arange(linear.observed("train").n)).astype(float)
+    cells = gaps[: len(raw)] & ~np.isnan(raw)
+    filled = fill_rows(linear, raw, cells, interval=0.9)
+    held = ((filled.low <= raw) & (raw <= filled.high))[cells]
+    # above 300 cells, up to six in a row share a code: a standard deviation of about 0.02
+    assert abs(held.mean() - 0.9) < 0.05
+    found = coverage(linear, gaps, interval=0.9)
     assert found.categories is None
     assert found.rows > 10
-    assert abs(found.numbers.value - 0.9) < max(0.06, 4 * found.numbers.se)
+    # its about 50 cells are one binomial deviation (0.04), and the 50 cells that calibrate the intervals another
+    assert abs(found.numbers.value - 0.9) < 3 * np.sqrt(2 * 0.09 / found.numbers.n)
 
 
 def test_intervals_of_a_model_that_is_too_sure_are_widened(linear):

@@ -1,9 +1,11 @@
 """Weighted draws from p(z | x_visible) of a VAE, by importance sampling of the code.
 
-The proposal for each row is a mixture of the prior and of Gaussians near p(z | x_visible). A model that was trained
-with missing values has an encoder for rows with holes. For any other model, the hidden elements are drawn by
-pseudo-Gibbs sampling (Rezende et al. 2014, appendix F), and the encoder sees the completed rows. A second round moves
-a Gaussian to where the weights of the first are (adaptive multiple importance sampling, Cornuet et al. 2012).
+The proposal for each row is a mixture of the prior and of Gaussians near p(z | x_visible). The draws of the prior, and
+the standard normals behind all others, are shared by the rows, so that the prior's are decoded once. A model that was
+trained with missing values has an encoder for rows with holes. For any other model, the hidden elements are drawn by
+pseudo-Gibbs sampling (Rezende et al. 2014, appendix F), which starts at those draws of the prior that fit the row, and
+the encoder sees the completed rows. A second round moves a Gaussian to where the weights of the first are (adaptive
+multiple importance sampling, Cornuet et al. 2012).
 """
 
 from __future__ import annotations
@@ -14,18 +16,19 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 from vaekit.densities import LogisticMixture, draw
-from vaekit.densities.mixed import Marginal, Mixed
+from vaekit.densities.drawing import from_noise
+from vaekit.densities.mixed import Categories, Marginal, Mixed
 from vaekit.errors import ChoiceError
 from vaekit.models.vae import VAE
 from vaekit.noise import Noise
 
-CHAINS, SWEEPS, KEPT = 4, 6, 4
+CHAINS, SWEEPS, KEPT = 8, 4, 3
 """Number of pseudo-Gibbs chains per row, of their sweeps, and of the last sweeps that make up the proposal."""
-PRIOR_SHARE = 0.1
-"""The share of draws from the prior, which bounds the importance weights."""
+PRIOR_SHARE = 0.5
+"""The share of draws from the prior, which bounds the importance weights; decoded once for all rows, they cost little."""
 ROUNDS = 2
 """The number of rounds; each but the first draws from a Gaussian that is adapted to the weights so far."""
 TEMPERINGS = 8
@@ -34,6 +37,8 @@ WIDER = 1.1
 """The factor of a proposal's standard deviations, because tails that are too short give unbounded weights."""
 LEAST_SAMPLES = 8
 """The least number of draws per row: two of the prior, and some of each round."""
+SHARED = 1000
+"""Added to the key of the noise that all rows share."""
 MOMENT_DRAWS = 32
 """The number of draws that measure the moments of a posterior that is not Gaussian."""
 
@@ -90,10 +95,9 @@ class _Gaussian(NamedTuple):
         scale = torch.diag_embed(wide.diagonal(dim1=-2, dim2=-1).sqrt())  # where rounding errors leave it indefinite
         return cls(mean, torch.where(failed[:, None, None] > 0, scale, factor))
 
-    def draw(self, noise: Noise, k: int) -> Tensor:
-        """k draws per row, (k, B, D)."""
-        e = noise.normal((self.mean.shape[-1],), k).to(self.mean.dtype)
-        return self.mean + (self.factor @ e[..., None])[..., 0]
+    def draw(self, e: Tensor) -> Tensor:
+        """Draws (k, B, D) from standard normals e (k, D) that all rows share."""
+        return (self.mean[..., None] + self.factor @ e.T).permute(2, 0, 1).contiguous()
 
     def log_prob(self, z: Tensor) -> Tensor:
         """The log density of z (K, B, D): (K, B)."""
@@ -133,9 +137,15 @@ def _pseudo_gibbs(
 
 
 def _first_proposal(
-    model: VAE, decode: Callable[[Tensor], Distribution], x: Tensor, visible: Tensor, c: Tensor | None, noise: Noise
+    model: VAE,
+    decode: Callable[[Tensor], Distribution],
+    x: Tensor,
+    visible: Tensor,
+    c: Tensor | None,
+    start: Tensor,
+    noise: Noise,
 ) -> _Gaussian:
-    """A Gaussian near p(z | x_visible) for a model that was trained on complete rows.
+    """A Gaussian near p(z | x_visible) for a model that was trained on complete rows, by chains from `start`.
 
     p(z | x_visible) is the mean of p(z | x) over the hidden elements, so its covariance is the mean covariance of
     p(z | x) plus the covariance of its means.
@@ -144,7 +154,6 @@ def _first_proposal(
     def encode(rows: Tensor) -> Distribution:
         return model.posterior(rows) if c is None else model.posterior(rows, c.repeat(CHAINS, 1))
 
-    start = draw(model.prior(), noise, CHAINS).to(dtype_of(model))
     means, scales = _pseudo_gibbs(decode, encode, x, visible, start, noise)
     centre = means.mean(0)
     off = means - centre
@@ -157,18 +166,26 @@ def dtype_of(model: VAE) -> torch.dtype:
     return next(model.parameters()).dtype
 
 
+def _tempered(log_weight: Tensor, enough: int) -> Tensor:
+    """The normalised weights (K, B), tempered until so many draws count."""
+    log_weight = log_weight - log_weight.amax(0)
+    for _ in range(TEMPERINGS):
+        weight = log_weight.exp()
+        few = weight.sum(0).square() < enough * weight.square().sum(0)
+        if not bool(few.any()):
+            break
+        log_weight = torch.where(few, 0.6 * log_weight, log_weight)
+    weight = log_weight.exp()
+    return weight / weight.sum(0)
+
+
 def _adapted(before: _Gaussian, z: Tensor, log_weight: Tensor) -> _Gaussian:
     """The Gaussian with the weighted moments of z (K, B, D), shrunk towards `before` where few draws count.
 
     The weights are tempered until as many draws count as z has dimensions, so that the moments move towards the
     target and do not collapse onto one draw.
     """
-    enough = min(z.shape[-1], len(z) // 4)
-    for _ in range(TEMPERINGS):
-        weight = torch.softmax(log_weight, 0)
-        effective = 1 / weight.square().sum(0)
-        log_weight = torch.where(effective < enough, 0.6 * log_weight, log_weight)
-    weight = torch.softmax(log_weight, 0)
+    weight = _tempered(log_weight, min(z.shape[-1], len(z) // 4))
     mean = (weight[..., None] * z).sum(0)
     off = (z - mean) * weight.sqrt()[..., None]
     covariance = torch.einsum("kbi,kbj->bij", off, off)
@@ -207,26 +224,35 @@ def candidates(
         raise ChoiceError(f"`samples` must be {LEAST_SAMPLES} or more, got {samples}")
     prior, dtype = model.prior(), dtype_of(model)
 
+    def shared(draw_: int) -> Noise:
+        """Noise of one row, which all rows share."""
+        return Noise(noise.base + SHARED + draw_, noise.rows.new_zeros(1))
+
     def decode(z: Tensor) -> Distribution:
-        return model.decode(z if c is None else torch.cat([z, c.expand(*z.shape[:-1], c.shape[-1])], -1))
+        return model.decode(z if c is None else torch.cat([z.expand(-1, len(c), -1), c.expand(len(z), *c.shape)], -1))
 
     def log_joint(z: Tensor) -> Tensor:
         return visible_log_prob(decode(z), x, visible) + prior.log_prob(z)
 
+    wide = max(2, round(PRIOR_SHARE * samples))
+    each = (samples - wide) // ROUNDS
+    z = draw(prior, shared(0), wide).to(dtype)  # (wide, 1, D)
+    joint = log_joint(z)
+    parts: list[tuple[int, Callable[[Tensor], Tensor]]] = [(wide, prior.log_prob)]
     if holes:
         seen = torch.where(visible, x, torch.nan)
         mean, scale = _moments(model.posterior(seen) if c is None else model.posterior(seen, c), noise)
         gaussian = _Gaussian.fitted(mean, torch.diag_embed(scale.square()))
     else:
-        gaussian = _first_proposal(model, decode, x, visible, c, noise)
-    wide = max(2, round(PRIOR_SHARE * samples))
-    each = (samples - wide) // ROUNDS
-    z = draw(prior, noise, wide).to(dtype)
-    joint = log_joint(z)
-    parts: list[tuple[int, Callable[[Tensor], Tensor]]] = [(wide, prior.log_prob)]
+        index = resampled(torch.log(_tempered(joint - prior.log_prob(z), CHAINS)), CHAINS, noise)
+        start = z[index, 0]  # (CHAINS, B, D)
+        gaussian = _first_proposal(model, decode, x, visible, c, start, noise)
+    z = z.expand(-1, len(x), -1)
     for round_ in range(ROUNDS):
-        more = gaussian.draw(noise, each if round_ < ROUNDS - 1 else samples - len(z))
-        parts.append((len(more), gaussian.log_prob))
+        n = each if round_ < ROUNDS - 1 else samples - len(z)
+        half = shared(1 + round_).normal((z.shape[-1],), (n + 1) // 2)[:, 0].to(dtype)
+        more = gaussian.draw(torch.cat([half, -half])[:n])
+        parts.append((n, gaussian.log_prob))
         z, joint = torch.cat([z, more]), torch.cat([joint, log_joint(more)])
         if round_ < ROUNDS - 1:
             gaussian = _adapted(gaussian, z, joint - _mixture(parts, z))
@@ -251,6 +277,19 @@ def resampled(log_weight: Tensor, n: int, noise: Noise) -> Tensor:
     at = (torch.arange(n, device=edges.device) + start) / n * edges[:, -1:]
     index = torch.searchsorted(edges, at).clamp_max(len(log_weight) - 1).T  # (n, B)
     return index.gather(0, noise.uniform((n,)).argsort(1).T)
+
+
+def draw_numbers(px: Distribution, noise: Noise) -> Tensor:
+    """As `draw`, with 0 in place of the categories and yes/no values of a mixed table, which take the longest."""
+    whole = px.whole if isinstance(px, Marginal) else px
+    if not isinstance(whole, Mixed):
+        return draw(px, noise)
+    x = torch.zeros(*whole.batch_shape, *whole.event_shape)
+    for which, part in whole.parts:
+        if not isinstance(part, Categories | Bernoulli):
+            drawn = from_noise(part, noise, (len(which),), whole.batch_shape[0])
+            x = x.to(drawn).index_copy(-1, which, drawn)
+    return px.put(x) if isinstance(px, Marginal) else x
 
 
 def averaged(px: Distribution) -> Tensor:

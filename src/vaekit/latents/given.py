@@ -27,14 +27,14 @@ from vaekit.runs.observed import decoded_size, laid_out
 from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.suggest import unknown
 
-from .conditional import averaged, candidates, resampled
+from .conditional import averaged, candidates, draw_numbers, resampled
 
 if TYPE_CHECKING:
     from vaekit.data.condition import Labels
     from vaekit.runs.trained import TrainedModel
 
 Best = Literal["mean", "median"]
-SAMPLES = 96
+SAMPLES = 128
 """The default number of codes per row."""
 NEW_SAMPLES = 512
 """The least number of codes from which new rows are drawn."""
@@ -42,12 +42,14 @@ CODES = 100_000
 """The number of codes drawn at once for new rows."""
 KEPT = 64
 """The default number of codes per row that are resampled, and decoded for best values and intervals."""
-VALUES = 300_000
+VALUES = 1_200_000
 """The number of values drawn at once; more do not fit the caches of a processor."""
 FEW = 10
 """Below this effective sample size, the weighted draws of a row rest on few codes."""
-MORE = 8
+MORE = 4
 """The factor of the number of codes for such rows."""
+AXES = (0, 1, 0, 0, 0, 0)
+"""The axis of the rows in the best values, draws, ends of intervals, bounds and effective sample sizes."""
 
 
 class Infilled(NamedTuple):
@@ -163,27 +165,30 @@ def fill_rows(
     visible = torch.from_numpy(~hidden & (events == events)).to(run.device)  # other missing values are left alone
     c = run.observed(events, labels=labels).condition(np.arange(len(events)), run.device)
     samples, kept = max(samples, 2 * draws), max(KEPT, draws)
-    parts = []
-    for rows in torch.arange(len(events), device=run.device).split(
-        max(1, VALUES // (samples * decoded_size(run.spec)))
-    ):
-        noise, condition = Noise.of(seed, rows, Key.GIVEN), None if c is None else c[rows]
-        z, log_px, count = _codes(run, model, x[rows], visible[rows], condition, samples, kept, noise)
-        few = torch.nonzero(count < FEW)[:, 0]
-        if len(few):  # these rows rest on few codes: draw more of them
-            again = Noise.of(seed, rows[few], Key.GIVEN, 1)
-            seen, given = (x[rows[few]], visible[rows[few]]), None if condition is None else condition[few]
-            z[:, few], log_px[few], count[few] = _codes(run, model, *seen, given, MORE * samples, kept, again)
-        px = model.decode(z if condition is None else torch.cat([z, condition.expand(kept, *condition.shape)], -1))
-        partner = Mirrored(noise)
-        drawn, at = torch.stack([draw(px, noise), draw(px, partner)]), rows.cpu().numpy()
-        told = _summary(run, px, drawn, events[at], hidden[at], draws, best, interval, beyond_range)
-        parts.append((*told, log_px.cpu().numpy(), count.cpu().numpy()))
-        if progress:
-            progress(int(at[-1]) + 1, len(events))
-    filled, alternatives, low, high, bound, effective = (
-        np.concatenate(part, axis) for part, axis in zip(zip(*parts, strict=True), (0, 1, 0, 0, 0, 0), strict=True)
-    )
+
+    def filled_in(chosen: Tensor, samples: int, round_: int) -> list[np.ndarray]:
+        """Best values, draws, ends of the intervals, bound and effective sample size of these rows."""
+        parts = []
+        for rows in chosen.split(max(1, VALUES // (samples * decoded_size(run.spec)))):
+            noise, condition = Noise.of(seed, rows, Key.GIVEN, round_), None if c is None else c[rows]
+            z, log_px, count = _codes(run, model, x[rows], visible[rows], condition, samples, kept, noise)
+            px = model.decode(z if condition is None else torch.cat([z, condition.expand(kept, *condition.shape)], -1))
+            partner, at = Mirrored(noise), rows.cpu().numpy()
+            drawn = draw if draws else draw_numbers
+            pairs = torch.stack([drawn(px, noise), drawn(px, partner)])
+            told = _summary(run, px, pairs, events[at], hidden[at], draws, best, interval, beyond_range)
+            parts.append((*told, log_px.cpu().numpy(), count.cpu().numpy()))
+            if progress and not round_:
+                progress(int(at[-1]) + 1, len(events))
+        return [np.concatenate(part, axis) for part, axis in zip(zip(*parts, strict=True), AXES, strict=True)]
+
+    results = filled_in(torch.arange(len(events), device=run.device), samples, 0)
+    few = np.flatnonzero(results[-1] < FEW)  # these rows rest on few codes: draw more of them
+    if len(few):
+        again = filled_in(torch.from_numpy(few).to(run.device), MORE * samples, 1)
+        for result, better, axis in zip(results, again, AXES, strict=True):
+            np.moveaxis(result, axis, 0)[few] = np.moveaxis(better, axis, 0)
+    filled, alternatives, low, high, bound, effective = results
     if interval is None:
         return Infilled(filled, alternatives, bound, effective=effective)
     return Infilled(filled, alternatives, bound, low, high, effective)
@@ -228,7 +233,8 @@ def _summary(
         full[cells] = answer
         return np.where(hidden, run.as_rows(full, beyond_range=beyond_range), background)
 
-    ordered = np.sort(values.reshape(-1, *events.shape)[:, *cells], 0)  # (2 M, H)
+    found = values.reshape(-1, *events.shape)[:, *cells]  # (2 M, H)
+    ordered = found if interval is None and best == "mean" else np.sort(found, 0)
 
     def quantile(level: float) -> np.ndarray:
         return ordered[min(int(level * len(ordered)), len(ordered) - 1)]
@@ -241,10 +247,13 @@ def _summary(
     if discrete.any():
         likely = observation.to_raw(averaged(px).cpu()).numpy()[cells].round()
         answer = np.where(discrete, likely, answer)
-    tail = 0.5 if interval is None else (1 - interval) / 2
-    low, high = (
-        np.where(hidden, placed(np.where(discrete, np.nan, quantile(level))), np.nan) for level in (tail, 1 - tail)
-    )
+    if interval is None:
+        low = high = np.full(events.shape, np.nan)
+    else:
+        low, high = (
+            np.where(hidden, placed(np.where(discrete, np.nan, quantile(level))), np.nan)
+            for level in ((1 - interval) / 2, (1 + interval) / 2)
+        )
     alternatives = [placed(one[cells]) for one in values[0, :draws]]
     stacked = np.stack(alternatives) if draws else np.empty((0, *events.shape), values.dtype)
     return placed(answer), stacked, low, high
