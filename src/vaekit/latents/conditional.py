@@ -28,7 +28,7 @@ from vaekit.noise import Noise
 CHAINS, SWEEPS, KEPT = 8, 4, 3
 """Number of pseudo-Gibbs chains per row, of their sweeps, and of the last sweeps that make up the proposal."""
 PRIOR_SHARE = 0.5
-"""The share of draws from the prior, which bounds the importance weights; decoded once for all rows, they cost little."""
+"""The share of draws from the prior, which bounds the importance weights; they are decoded once for all rows."""
 ROUNDS = 2
 """The number of rounds; each but the first draws from a Gaussian that is adapted to the weights so far."""
 TEMPERINGS = 8
