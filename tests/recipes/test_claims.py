@@ -288,7 +288,7 @@ def test_warm_ups_rise_and_fall_as_asked():
 # --- defaults --------------------------------------------------------------------------------------------------
 
 DEFAULTS = {
-    "elbo": {"beta": 1.0, "warmup": 0, "beta_from": 0.0, "cycles": 0, "samples": 1, "free_bits": 0.0},
+    "elbo": {"beta": 1.0, "warmup": None, "beta_from": 0.0, "cycles": 0, "samples": 1, "free_bits": 0.0},
     "capacity": {"gamma": 5.0, "capacity": 25.0, "capacity_steps": 10_000, "samples": 1},
     "constrained": {"hold": "rate", "target": 20.0, "multiplier": 1.0, "multiplier_lr": 0.01, "samples": 1},
     "tc": {"alpha": 1.0, "beta": 6.0, "gamma": 1.0},

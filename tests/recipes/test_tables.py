@@ -1,5 +1,6 @@
 """Defaults of tables: latents by the spectrum, sigma per column, the start as factor analysis, length and stopping."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -13,12 +14,14 @@ from vaekit.data.core import Column
 from vaekit.errors import ChoiceError
 from vaekit.heads.mixed import MixedHead
 from vaekit.noise import Noise
+from vaekit.objectives import elbo
 from vaekit.objectives.terms import log_mean_weight
 from vaekit.options import Options
 from vaekit.recipes import DataSpec, get_recipe, spectrum
 from vaekit.recipes.factors import factors, start_as_factors
 from vaekit.recipes.spectrum import rank_of
 from vaekit.training.plan import plan_new
+from vaekit.utils.files import read_tensors
 
 TABLE = DataSpec("vector", (9,), 150, (-3.0, 3.0), False, rank=6)
 COLUMNS = (Column("a", "real"), Column("b", "real"), Column("c", "categorical", ("x", "y", "z")))
@@ -70,6 +73,39 @@ def test_the_latents_of_a_table_are_its_rank_and_runs_of_earlier_rules_keep_thei
     assert old.model.posterior.net.direct is None
     assert old.model.posterior.net.out.in_features == 300
     assert old.defaults.patience is None
+
+
+def test_beta_rises_at_the_start_of_mixed_tables_in_proportion_to_their_length():
+    spec = replace(TABLE, shape=(3,), columns=COLUMNS, rank=3)
+
+    def weights(steps, spec=spec, at=(0, 100, 200, 400), **choices):
+        objective = get_recipe("vae")(spec, hidden=(4,), **choices).objective
+        objective.plan(steps)
+        return [float(objective.beta(step)) for step in at]
+
+    assert weights(2000) == [0, 0.5, 1, 1]
+    assert weights(100_000, beta=4.0) == [0, 1, 2, 4]
+    assert weights(5) == weights(2000, TABLE) == weights(2000, warmup=0) == [1] * 4
+    assert weights(2000, warmup=400) == [0, 0.25, 0.5, 1]
+    assert weights(2000, warmup=400, beta_from=16.0) == pytest.approx([16, 8, 4, 1])
+    mixed, plain = (get_recipe("vae")(s, hidden=(4,)).defaults for s in (spec, replace(TABLE, shape=(3,))))
+    assert (mixed.lr, plain.lr) == (3e-3, 1e-3)
+    assert (mixed.epochs * 1.5, plain.epochs * 1.5) == (pytest.approx(4000, abs=2), pytest.approx(2000, abs=2))
+
+
+def test_a_mixed_table_that_is_resumed_as_its_beta_rises_ends_in_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(elbo, "WARMUP", 1.0)
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.normal(size=90), rng.normal(size=90), rng.integers(0, 3, 90)], 1)
+    data, out = vk.from_arrays(x, schema=COLUMNS), tmp_path / "run"
+    run = vk.fit(data, out=out, steps=20, hidden=(4,), batch=10, checkpoint_steps=10, compile="off", progress=False)
+    assert run.config["decided"]["steps"] == 20
+    ended = read_tensors(out / "model.safetensors")[0]
+    (out / "checkpoint" / "000000020.safetensors").unlink()
+    (out / "run.json").write_text(json.dumps(run.config | {"state": "running", "plan": {"horizon": 20}}))
+    vk.fit(data, out=out, resume=True, progress=False)
+    again = read_tensors(out / "model.safetensors")[0]
+    assert all(torch.equal(ended[name], again[name]) for name in ended)
 
 
 def test_the_spec_of_a_run_keeps_its_rank_and_rules():

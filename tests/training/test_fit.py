@@ -334,6 +334,12 @@ def test_patience_stops_early_and_keeps_the_best_weights(images, tmp_path):
     assert elbo > valid[-1][1]
 
 
+def test_patience_begins_when_the_weight_of_the_kl_has_risen(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("vaekit.training.loop._figure", lambda valid: -valid["step"])  # the first is the best
+    run = fit(images, "vae", out=tmp_path / "run", steps=90, warmup=40, patience=2, validate_steps=2, **TINY)
+    assert (run.config["state"], run.config["step"], run.config["best"]["step"]) == ("stopped early", 42, 2)
+
+
 @pytest.mark.parametrize("step_seconds", [0.01, 0.05])
 def test_minutes_end_in_time_and_log_their_plans(images, tmp_path, monkeypatch, step_seconds):
     """On a clock that only training steps move, the plan is exact: a run of 3 s has as many steps as fit into it."""

@@ -15,7 +15,14 @@ from vaekit.utils.arguments import Knob
 from vaekit.utils.functional import call, places
 from vaekit.utils.register import Builder, Register
 
-OBJECTIVES = Register("objective", {"n": "number of training data", "latent": "number of latent dimensions"})
+OBJECTIVES = Register(
+    "objective",
+    {
+        "n": "number of training data",
+        "latent": "number of latent dimensions",
+        "mixed": "whether the data are a table whose columns differ in kind",
+    },
+)
 """The objectives by name."""
 
 Samples = Annotated[int, Knob("draws of z per datum in training", low=1)]
@@ -25,7 +32,7 @@ def objective(name: str, paper: str, heading: str = "") -> Callable[[Builder], B
     """Register an `Objective` class, or a function that returns one, as the objective `name`.
 
     Its parameters annotated with a `Knob` are its options. It may also take `n`, the number of training data, and
-    `latent`, the number of latent dimensions.
+    `latent`, the number of latent dimensions, and `mixed`, whether the data are a table whose columns differ in kind.
 
     Arguments:
         name: its name on the command line.
@@ -105,6 +112,9 @@ class Objective(nn.Module, ABC):
         Raises:
             ChoiceError: the objective cannot; the message gives the reason and a suggestion.
         """
+
+    def plan(self, steps: int) -> None:
+        """Called before training, and before it is resumed, with the number of steps planned at its beginning."""
 
     def in_units(self, log_jacobian: float) -> None:
         """Called once before training with log |dx / d raw| in nats, which converts log p(x) to the data's units."""

@@ -11,11 +11,13 @@ from vaekit.utils.arguments import Knob
 
 from .base import Batch, Losses, Objective, Samples, objective
 from .parts import needs_density
-from .schedules import Schedule, kl_weight
+from .schedules import Constant, Linear, Schedule, kl_weight
 from .terms import distortion, elbo_stats, free_rate, rate
 
 Beta = Annotated[float | Schedule, Knob("weight of the KL", low=0)]
 Warmup = Annotated[int, Knob("steps over which beta rises from 0, or moves from `beta_from`", low=0)]
+WARMUP, LONGEST = 0.1, 400
+"""The default warm-up for tables whose columns differ in kind: a share of the training, and the most steps."""
 
 
 @objective("elbo", "Kingma and Welling 2013, arXiv:1312.6114", "The weight of the KL")
@@ -34,6 +36,8 @@ class ELBO(Objective):
             of log q - log p at the samples (the first estimator of their equation 8).
         free_bits: f, in nats. The recorded `elbo` and `rate` are the true ones.
         warmup, beta_from, cycles: the schedule if `beta` is a number, in steps; see `schedules.kl_weight`.
+        mixed: whether the data are a table whose columns differ in kind. Then beta rises by default over the first
+            tenth of the training, at most 400 steps, without which many latents stay unused.
     """
 
     def __init__(
@@ -44,7 +48,14 @@ class ELBO(Objective):
         free_bits: Annotated[
             float, Knob("least KL of a latent in the loss, in nats; a smaller KL is not rewarded", low=0)
         ] = 0.0,
-        warmup: Warmup = 0,
+        warmup: Annotated[
+            int | None,
+            Knob(
+                "steps over which beta rises from 0, or moves from `beta_from`; by default 0, and for tables whose "
+                "columns differ in kind a tenth of the training, at most 400",
+                low=0,
+            ),
+        ] = None,
         beta_from: Annotated[
             float,
             Knob(
@@ -54,10 +65,16 @@ class ELBO(Objective):
             ),
         ] = 0.0,
         cycles: Annotated[int, Knob("steps per cycle, if the rise of beta is to be repeated", low=0)] = 0,
+        mixed: bool = False,
     ):
         super().__init__()
-        self.beta = beta if isinstance(beta, Schedule) else kl_weight(beta, warmup, cycles, beta_from)
+        self.beta = beta if isinstance(beta, Schedule) else kl_weight(beta, warmup or 0, cycles, beta_from)
+        self.planned = mixed and warmup is None and isinstance(self.beta, Constant)
         self.samples, self.analytic, self.free_bits = samples, analytic, free_bits
+
+    def plan(self, steps: int) -> None:
+        if self.planned and isinstance(self.beta, Constant):
+            self.beta = Linear(self.beta.value, min(LONGEST, int(WARMUP * steps)))
 
     def check(self, model: Model) -> None:
         needs_density(self, model)

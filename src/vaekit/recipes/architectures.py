@@ -76,8 +76,10 @@ class Architecture(ABC):
 
 MOST = 40
 """The default number of latents is at most this."""
-LEAST_STEPS = 2000
-"""A table is trained for so many steps of the usual batch by default, however few its rows."""
+LEAST_STEPS, LEAST_MIXED = 2000, 4000
+"""A table, and one whose columns differ in kind, is trained for so many steps by default, however few its rows."""
+MIXED_LR = 3e-3
+"""The learning rate of tables whose columns differ in kind."""
 FEW_ROWS = 10_000
 """A table with fewer training rows is trained with early stopping by default."""
 PATIENCE = 5
@@ -89,11 +91,12 @@ def by_dims(dims: int) -> int:
     return MOST if dims >= 256 else max(1, min(16, dims // 4))
 
 
-def for_rows(n: int) -> Defaults:
-    """The training defaults for a table of n training rows."""
+def for_rows(n: int, mixed: bool = False) -> Defaults:
+    """The training defaults for a table of n training rows, whose columns may differ in kind."""
     steps_per_epoch = n / min(USUAL.batch, n)
-    epochs = max(USUAL.epochs, math.ceil(LEAST_STEPS / steps_per_epoch))
-    return replace(USUAL, epochs=epochs, patience=PATIENCE if n < FEW_ROWS else None)
+    epochs = max(USUAL.epochs, math.ceil((LEAST_MIXED if mixed else LEAST_STEPS) / steps_per_epoch))
+    lr = MIXED_LR if mixed else USUAL.lr
+    return replace(USUAL, lr=lr, epochs=epochs, patience=PATIENCE if n < FEW_ROWS else None)
 
 
 @network("dense", "Kingma and Welling 2013, arXiv:1312.6114")
@@ -111,7 +114,7 @@ class Dense(Architecture):
         self.hidden, self.activation = tuple(usual if hidden is None else hidden), activation
         self.latent = min(spec.rank, MOST) if measured and spec.rank else by_dims(spec.dims)
         self.width = self.hidden[-1] if self.hidden else 300
-        self.defaults = for_rows(spec.n) if measured else USUAL
+        self.defaults = for_rows(spec.n, is_mixed(spec)) if measured else USUAL
 
     def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
         shape = (math.prod(event) + condition,) if condition else event

@@ -126,7 +126,7 @@ def compose(
     )
     kind = SizedVAE if library == "observed" else VAE
     model = p_z if isinstance(p_z, Model) else kind(p_z, q, px, size)
-    loss = objective.make(n=spec.n, latent=latents)
+    loss = objective.make(n=spec.n, latent=latents, mixed=is_mixed(spec))
     if (corrupting := make_corruption(spec, corruption, x_observation)) is not None:
         loss.corruption = corrupting
     return Composition(model, loss, x_observation, architecture.defaults, partial(start, wrap=wrap), wanted)

@@ -42,7 +42,7 @@ class DataPart(TypedDict):
 
 
 class Decided(TypedDict):
-    """Settings decided before training: device, precision and compilation."""
+    """Settings decided before training: device, precision, compilation, and the number of steps then planned."""
 
     device: str
     precision: str
@@ -50,6 +50,7 @@ class Decided(TypedDict):
     compile_why: str
     parameters: int
     threads: int
+    steps: NotRequired[int]
 
 
 class Length(TypedDict):

@@ -19,7 +19,7 @@ from vaekit.data.batches import Order, Rows
 from vaekit.data.core import Data
 from vaekit.errors import RunError, TrainingError
 from vaekit.noise import Key, Noise
-from vaekit.objectives.schedules import learning_rate
+from vaekit.objectives.schedules import learning_rate, unfinished
 from vaekit.objectives.terms import distortion, rate
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.runs.configuration import Checkpoint, Configuration, State, Valid, check
@@ -360,8 +360,8 @@ class Trainer:
                 self.best, self.since_best, self.best_figures = self.valid, 0, figures
                 if self.plan.patience:
                     self.best_weights = {n: w.clone() for n, w in self.engine.weights_to_use().items()}
-            else:
-                self.since_best += 1
+            elif unfinished(self.composition.objective, self.step) is None:
+                self.since_best += 1  # before, the ELBO may fall because the weight of the KL still rises
 
     def _below_best(self, figures: Tensor) -> dict[str, Any]:
         """The standard error of the decrease from the best validation, paired by datum, and its number of units."""

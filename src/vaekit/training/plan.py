@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def decided(self) -> Decided:
-        """The settings that depend on the machine and the model, as run.json stores them."""
+        """The settings of a new training that depend on the machine and the model, as run.json stores them."""
         return {
             "device": str(self.device),
             "precision": self.precision,
@@ -69,6 +69,7 @@ class Plan:
             "compile_why": self.compile_why,
             "parameters": self.parameters,
             "threads": self.threads,
+            "steps": self.horizon,
         }
 
 

@@ -139,6 +139,7 @@ def new(path: Path, data: Any, asked: Asked, *, replace: bool, init_from: str | 
         with seeded(asked.options.seed):  # so that the seed determines the initial weights
             composition = get_recipe(name)(DataSpec.of(data), **_tuples(asked.choices))
     plan = plan_new(asked.options, composition, data)
+    composition.objective.plan(plan.horizon)
     config = describe(data, name, asked.choices, composition, plan)
     prepare(data, composition, plan.seed)
     if init_from is not None:
@@ -185,6 +186,8 @@ def resumed(path: Path, data: Any, asked: Asked, *, extend: bool, init_from: Any
     config["data"]["source"] = data.source or None  # the data may have moved
     composition = rebuild(config, own, seed=options_of(config).seed)
     plan = plan_stored(config, composition, data)
+    if "steps" in config["decided"]:  # earlier versions planned no schedules
+        composition.objective.plan(config["decided"]["steps"])
     prepare(data, composition, plan.seed, initialise=not saved)
     if not saved and "init_from" in config:
         take_weights(composition, config["init_from"])
