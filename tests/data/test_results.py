@@ -109,6 +109,23 @@ def test_h5ad_is_anndata_and_a_copy_of_the_file_that_the_rows_came_from(tmp_path
         assert file["obs/why"].asstr()[:].tolist() == ["a", "b", ""]
 
 
+@pytest.mark.parametrize("part", ["values", "codes"])
+def test_an_index_of_texts_that_may_be_missing_or_of_categories_has_its_length(tmp_path, part):
+    """anndata 0.12 writes the index of a pandas 3 frame as a group of values and a mask."""
+    h5py = pytest.importorskip("h5py")
+    source, out = tmp_path / "a.h5ad", tmp_path / "b.h5ad"
+    write_results(source, {}, 3, {})
+    with h5py.File(source, "r+") as file:
+        names = file["obs/_index"].asstr()[:]
+        del file["obs/_index"]
+        held = names.astype(object) if part == "values" else np.arange(3)
+        file["obs"].create_group("_index").create_dataset(part, data=held)
+    write_results(out, RESULTS, 3, {}, source)
+    with h5py.File(out) as file:
+        np.testing.assert_array_equal(file["obs/score"], RESULTS["score"])
+        np.testing.assert_array_equal(file["obsm/X_vae"], RESULTS["z"])
+
+
 def test_a_missing_package_is_named_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("pyarrow", "h5py") else object())
     for suffix, said in (

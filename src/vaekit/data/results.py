@@ -137,7 +137,7 @@ def _write_h5ad(path: Path, results: Results, n: int, carried: Columns, source: 
         if source is None:
             _new_file(file, n, {name: as_array(column[:n]) for name, column in carried.items()})
         obs, obsm = file["obs"], file.require_group("obsm")
-        cells = len(_index(obs))
+        cells = _length(obs)
         for name, values in results.items():
             array = _padded(as_array(values if isinstance(values, np.ndarray) else list(values)), cells)
             if array.ndim > 1:
@@ -199,8 +199,11 @@ def _make_way(group: Any, name: str) -> str:
     return new
 
 
-def _index(frame: Any) -> Any:
-    return frame[_text(frame.attrs["_index"])]
+def _length(frame: Any) -> int:
+    """The number of rows of a frame, whose index is an array, categories, or texts that may be missing."""
+    index = frame[_text(frame.attrs["_index"])]
+    part = next((part for part in ("codes", "values") if not hasattr(index, "shape") and part in index), None)
+    return len(index if part is None else index[part])
 
 
 def _text(value: Any) -> str:
