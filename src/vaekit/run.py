@@ -16,6 +16,7 @@ from vaekit.anomalies.scoring import SAMPLES
 from vaekit.data.condition import Labels
 from vaekit.errors import ChoiceError, DataError
 from vaekit.expression import Differential, differential, normalised
+from vaekit.latents.counterfactual import counterfactual_rows
 from vaekit.latents.coverage import calibrated
 from vaekit.latents.editing import code_of, codes_of, direction, edited, named_mask, own_class, raw_of
 from vaekit.latents.fill import fill_masked, impute_rows
@@ -96,6 +97,7 @@ class Run(SavedRun):
         *,
         labels: Labels | None = None,
         given: Mapping[str, Any] | None = None,
+        like: int | np.ndarray | None = None,
         latents: str | None = None,
         temperature: float = 1.0,
         noise: bool | None = None,
@@ -110,10 +112,22 @@ class Run(SavedRun):
 
         With `given`, such as `{"age": 30, "sex": "Female"}`, codes are drawn from p(z | the given values), and all rows
         have these values (`vaekit.latents.given.sample_given`).
+
+        With `like`, a row of the test set by its index or a raw row, they are versions of this row in which the given
+        values are changed and the others follow (`vaekit.latents.counterfactual.counterfactual_rows`).
         """
+        if like is not None and given is None:
+            raise ChoiceError("`like` needs the values to change: add `given`")
         if given is not None:
             if latents is not None or temperature != 1:
                 raise ChoiceError("`given` draws codes from their posterior: omit `latents` and `temperature`")
+            if like is not None:
+                if isinstance(like, int | np.integer):
+                    if labels is not None:
+                        raise ChoiceError(f"row {like} of the test set has its own condition: `labels` is for raw data")
+                    labels = self.observed("test").given(int(like))
+                row = raw_of(self, like)
+                return counterfactual_rows(self, row, given, n, labels=labels, beyond_range=beyond_range, seed=seed).x
             return sample_given(self, n, given, labels=labels, noise=noise, beyond_range=beyond_range, seed=seed).x
         z = self.sample_latents(n, labels=labels, latents=latents, temperature=temperature, seed=seed)
         return self.new_rows(z, noise=noise, beyond_range=beyond_range, seed=seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -45,6 +45,7 @@ from .parameters import (
 )
 
 if TYPE_CHECKING:
+    from vaekit.latents.given import Drawn
     from vaekit.run import Run
 
 SHOWN = 8
@@ -59,6 +60,7 @@ def sample(
     temperature: float = 1.0,
     label: str | None = None,
     given: str | None = None,
+    like: str | None = None,
     noise: DrawOrMean = None,
     latents: str | None = None,
     components: int | None = None,
@@ -84,6 +86,9 @@ def sample(
     given
         Values that all samples have: COLUMN=VALUE,... such as "age=30,sex=Female"; a value with a comma is quoted as
         in CSV. Codes are drawn from p(z | these values), and rows from p(row | these values).
+    like
+        A row: an index of the test set, or FILE.csv:ROW. The samples are versions of it in which the values of --given
+        are changed and the other columns follow, each with its quantile under p(x|z). Not a causal claim.
     latents
         Draw z from a density of the codes: gmm (a Gaussian mixture), flow (a normalising flow) or two-stage (a second
         VAE). It is fitted once and stored with the run.
@@ -97,12 +102,14 @@ def sample(
         .png (a grid), .npz (x, z), or .csv or .parquet (rows of a table).
     """
     from . import pictures
-    from .sources import class_column, condition, given_values
+    from .sources import class_column, condition
 
     at_least(1, n=n, components=components)
     at_least(0, temperature=temperature)
     if latents is None and (components is not None or refit):
         raise ChoiceError(f"{'--refit' if refit else '--components'} applies to --latents: add --latents gmm")
+    if like is not None and given is None:
+        raise ChoiceError("--like needs the values to change: add --given COLUMN=VALUE")
     if given is not None and (latents is not None or temperature != 1):
         raise ChoiceError("--given draws z from its posterior: omit --latents and --temperature")
     output = Output(out, "samples")
@@ -114,21 +121,38 @@ def sample(
         check_name(latents)
     opened = _open(run, data, device)
     path = output.of(opened)
-    labels = condition(opened, label)
+    labels = None if like is not None else condition(opened, label)
     if latents is not None:
         with TaskProgress() as progress:
             fitted = opened.fit_latents(latents, components=components, refit=refit, progress=progress)
         print(fitted)
     if given is not None:
-        from vaekit.latents.given import sample_given
-
-        values = given_values(given)
-        x, z, _ = sample_given(opened, n, values, labels=labels, noise=noise, beyond_range=beyond_range, seed=seed)
+        x, z, _ = _given(opened, n, given, like, label, noise=noise, beyond_range=beyond_range, seed=seed)
     else:
         z = opened.sample_latents(n, labels=labels, latents=latents, temperature=temperature, seed=seed)
         x = opened.new_rows(z, noise=noise, beyond_range=beyond_range, seed=seed)
     columns, words = pictures.of_samples(opened, n, label, latents, temperature, noise)
     write(path, opened, x, columns, {"x": x, "z": z}, None if bare else words, class_column(opened, z))
+
+
+def _given(
+    run: Run, n: int, given: str, like: str | None, label: str | None, *, noise: bool | None, **options: Any
+) -> Drawn:
+    """n rows with the values of `--given`, or versions of the row of `--like`."""
+    from vaekit.latents.counterfactual import counterfactual_rows
+    from vaekit.latents.editing import raw_of
+    from vaekit.latents.given import sample_given
+
+    from .sources import condition, datum, given_values, labels
+
+    values = given_values(given)
+    if like is None:
+        return sample_given(run, n, values, labels=condition(run, label), noise=noise, **options)
+    row = datum(run, like)
+    of_row = labels(run, row, label)
+    if isinstance(row, int):
+        return counterfactual_rows(run, raw_of(run, row), values, n, labels=run.observed("test").given(row), **options)
+    return counterfactual_rows(run, raw_of(run, row.x), values, n, labels=of_row, **options)
 
 
 def reconstruct(

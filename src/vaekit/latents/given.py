@@ -88,7 +88,12 @@ def check_codes(run: TrainedModel) -> VAE:
     return model
 
 
-def _with_density(run: TrainedModel) -> VAE:
+def model_with_density(run: TrainedModel) -> VAE:
+    """As `check_codes`, of a model that also has a density.
+
+    Raises:
+        ChoiceError: it has none, or as for `check_codes`.
+    """
     model = check_codes(run)
     if model.no_density is not None:
         raise ChoiceError(f"drawing hidden values needs a model with a density: {model.no_density}")
@@ -155,7 +160,7 @@ def fill_rows(
         ChoiceError: the model's code is not a vector of real numbers, it has no density, or nothing is hidden.
         DataError: the rows have the wrong shape, or a visible value is invalid.
     """
-    model = _with_density(run)
+    model = model_with_density(run)
     if interval is not None and not 0 < interval < 1:
         raise ChoiceError(f"interval must be between 0 and 1, got {interval:g}")
     events, hidden = blanked(run, raw, hidden)
@@ -262,11 +267,12 @@ def _summary(
 # --- new rows with given values ---------------------------------------------------------------------------------
 
 
-def given_row(run: TrainedModel, given: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def given_row(run: TrainedModel, given: Mapping[str, Any], some: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """A raw row (1, D) with the given values by column, 0 elsewhere, and the mask (D,) of its other elements.
 
     Arguments:
         given: numbers, and categories by name; texts are read like the cells of a table.
+        some: whether `given` must name a column.
 
     Raises:
         ChoiceError: the data are not a table or rows of numbers, or have no such column.
@@ -277,7 +283,7 @@ def given_row(run: TrainedModel, given: Mapping[str, Any]) -> tuple[np.ndarray, 
     columns = run.columns or tuple(Column(f"x{i}", "real") for i in range(run.spec.dims))
     names = [column.name for column in columns]
     row, hidden = np.zeros((1, len(names))), np.ones(len(names), bool)
-    if not given:
+    if some and not given:
         raise ChoiceError("`given` names no column")
     for name, value in given.items():
         if name not in names:
@@ -334,8 +340,8 @@ def sample_given(
         ChoiceError: an unknown column, a model without a density, or a code that is not a vector of real numbers.
         DataError: a column cannot hold its given value.
     """
-    model = _with_density(run)
-    given, labels = _labels_of(run, given, labels)
+    model = model_with_density(run)
+    given, labels = labels_of(run, given, labels)
     conditions = run._conditions(n, 1.0, labels)
     row, hidden = given_row(run, given)
     events, _ = blanked(run, row, hidden)
@@ -364,7 +370,7 @@ def sample_given(
     return Drawn(np.where(hidden, new, events.astype(new.dtype)), z, effective)
 
 
-def _labels_of(
+def labels_of(
     run: TrainedModel, given: Mapping[str, Any], labels: Labels | None
 ) -> tuple[Mapping[str, Any], Labels | None]:
     """`given` without the column that a conditional run is conditional on, whose value becomes its `labels`."""
