@@ -15,6 +15,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
@@ -351,6 +352,20 @@ def test_a_fitted_detector_comes_back_from_bytes(blobs, detector):
     np.testing.assert_array_equal(back.predict(x), detector.predict(x))
     np.testing.assert_array_equal(back.p_values(x), detector.p_values(x))
     assert back.run_.detect(x, false_alarms=0.1, samples=5, reasons=False).held_out == 200
+
+
+def test_outliers_among_the_rows_of_a_fit_are_found():
+    """A tight group of a tenth of the rows, which an untrimmed model learns, stays unlikely for the default recipe."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 4))
+    x[:60] = 4 + 0.3 * rng.normal(size=(60, 4))
+    steps = {"steps": 150, "settings": {**SMALL, "lr": 0.01}, "samples": 10, "held_out": 0.1}
+    area = {}
+    for recipe in ("robust", "vae"):
+        found = VAEDetector(recipe, **steps).fit(x)
+        area[recipe] = roc_auc_score(np.arange(600) < 60, found.decision_scores_)
+    assert area["robust"] > 0.99
+    assert area["vae"] < 0.9
 
 
 def test_few_rows_support_a_higher_rate_only(blobs):

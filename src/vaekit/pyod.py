@@ -57,7 +57,7 @@ class VAE(BaseDetector):
         contamination: float = 0.1,
         *,
         false_alarms: float | None = None,
-        recipe: str = "vae",
+        recipe: str = "robust",
         latent: int | None = None,
         epochs: float | None = None,
         steps: int | None = None,

@@ -235,6 +235,15 @@ def test_the_exported_graph_flags_the_same_rows(run, place):
     log_px, p = session.run(None, {"x": run.read(path).x.astype(np.float32)})
     np.testing.assert_allclose(log_px, found.score, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(p, found.p_value, atol=0.006)  # float32 can move a row past one of 200
+    unknown = write(place / "unknown.csv", [[*row[:3], "purple", "7"] for row in rows[:5]])
+    purple = run.detect(unknown, false_alarms=0.05)
+    for code in (3, -1, np.nan):  # any code beyond the known ones
+        x = run.read(path).x.astype(np.float32)
+        x[:5, 3] = code
+        log_px, p = session.run(None, {"x": x})
+        np.testing.assert_allclose(log_px[:5], purple.score, rtol=0, atol=0.05)
+        np.testing.assert_allclose(log_px[5:], found.score[5:], rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(p[:5], 1 / 201, rtol=1e-5)
     told = session.get_modelmeta().custom_metadata_map
     assert json.loads(told["thresholds"])["0.05"] == pytest.approx(found.threshold)
     assert told["held_out_rows"] == "200"

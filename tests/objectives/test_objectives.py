@@ -19,7 +19,19 @@ from vaekit.heads.posteriors import IAF, FullCovariance, PointHead
 from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE, Latent, Model, Trace
 from vaekit.noise import Noise
-from vaekit.objectives import CIWAE, ELBO, IWAE, PIWAE, Autoencoder, Batch, Capacity, Constrained, Objective, WakeSleep
+from vaekit.objectives import (
+    CIWAE,
+    ELBO,
+    IWAE,
+    PIWAE,
+    Autoencoder,
+    Batch,
+    Capacity,
+    Constrained,
+    Objective,
+    Trimmed,
+    WakeSleep,
+)
 from vaekit.objectives.autoencoder import activity_kl
 from vaekit.objectives.corruption import CORRUPTIONS as BY_NAME
 from vaekit.objectives.corruption import GaussianNoise, Masking, SaltAndPepper
@@ -73,6 +85,7 @@ def with_head(head) -> VAE:
 BOUNDS = {
     "elbo": lambda: ELBO(samples=2),
     "free bits": lambda: ELBO(free_bits=0.1),
+    "trimmed": lambda: Trimmed(0.3, samples=2),
     "capacity": lambda: Capacity(10.0, 3.0, 5),
     "constrained": lambda: Constrained("rate", 1.0),
     "iwae": lambda: IWAE(6, groups=2),
@@ -280,6 +293,29 @@ def test_validation_and_scores_never_see_corrupted_data(tmp_path):
 
 
 # --- ELBO: free bits --------------------------------------------------------------------------------------------
+
+
+def test_a_trimmed_loss_is_that_of_the_other_rows():
+    """The rows that are left out change neither the loss nor its gradient; without any, it is the negative ELBO."""
+    world = spoilt()
+    x = torch.cat([world.data(14), world.data(6) + 50])
+
+    def terms(objective):
+        return objective(world.model, Batch(x, Noise.of(0, 20)), STEP)
+
+    losses, stats = terms(Trimmed(0.3))
+    inner = ELBO()(world.model, Batch(x[:14], Noise.of(0, 14)), STEP).losses["model"]
+    torch.testing.assert_close(losses["model"], inner)
+    parameters = list(world.model.parameters())
+    found, told = (flat(gradients(loss, parameters)) for loss in (losses["model"], inner))
+    torch.testing.assert_close(found, told)
+    plain = terms(ELBO())
+    torch.testing.assert_close(stats["elbo"], plain.stats["elbo"])  # the record is that of all rows
+    torch.testing.assert_close(terms(Trimmed(0.0)).losses["model"], plain.losses["model"])
+    assert Trimmed(0.3).kept(torch.arange(10.0)).tolist() == [False] * 3 + [True] * 7
+    assert Trimmed(0.3).kept(torch.zeros(10)).all()
+    with pytest.raises(ChoiceError, match=r"`trim` must be 0 or more and at most 0.5"):
+        Trimmed(0.6)
 
 
 @pytest.mark.parametrize("analytic", [True, False])

@@ -104,7 +104,15 @@ def test_its_loss_is_the_one_in_its_text(name):
 
 
 def test_every_recipe_has_its_loss_tested():
-    elsewhere = {"free-bits", "piwae", "wake-sleep", "semi-supervised", "vq", "fsq"}  # below, or in their own files
+    elsewhere = {
+        "free-bits",
+        "piwae",
+        "wake-sleep",
+        "robust",
+        "semi-supervised",
+        "vq",
+        "fsq",
+    }  # below, or in their own files
     assert set(LOSSES) | elsewhere == set(RECIPES)
 
 
@@ -194,6 +202,17 @@ def test_capacity_rises_from_nothing_over_its_steps():
 def test_a_constraint_is_reached():
     _, stats = trained("constrained", steps=200, target=2.0, multiplier_lr=0.05)
     assert stats["rate"] == pytest.approx(2.0, abs=0.4)
+
+
+def test_the_robust_loss_is_that_of_the_rows_of_highest_elbo():
+    losses, _ = terms("robust")
+    made = composed("robust")
+    b = batch(made)
+    trace = made.model.trace(b.x, noise=b.noise)
+    q = trace.latents[0].q.base_dist
+    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(-1)
+    told = -(trace.px.log_prob(b.x) - kl).sort().values[2:].mean()  # of 20 rows
+    torch.testing.assert_close(losses["model"].detach(), told.detach())
 
 
 def test_free_bits_cost_as_much_as_they_are():

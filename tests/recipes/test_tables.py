@@ -14,11 +14,11 @@ from vaekit.data.core import Column
 from vaekit.errors import ChoiceError
 from vaekit.heads.mixed import MixedHead
 from vaekit.noise import Noise
-from vaekit.objectives import elbo
+from vaekit.objectives import Trimmed, elbo
 from vaekit.objectives.terms import log_mean_weight
 from vaekit.options import Options
 from vaekit.recipes import DataSpec, get_recipe, spectrum
-from vaekit.recipes.factors import factors, start_as_factors
+from vaekit.recipes.factors import factors, kept_factors, log_density, start_as_factors
 from vaekit.recipes.spectrum import rank_of
 from vaekit.training.plan import plan_new
 from vaekit.utils.files import read_tensors
@@ -194,6 +194,27 @@ def test_a_conditional_model_starts_with_the_effect_of_its_condition_outside_the
         (latent,) = trace.latents
         estimate = log_mean_weight(trace.px.log_prob(some) + latent.log_p - latent.log_q)
     assert torch.allclose(estimate.double(), normal.log_prob(some.double()), atol=0.05)
+
+
+def test_factors_of_the_rows_that_an_objective_keeps_ignore_the_others():
+    x = linear_rows(2000)
+    clean = factors(x[200:], 2)
+    covariance = clean.loading @ clean.loading.T + clean.sigma.square().diag()
+    normal = torch.distributions.MultivariateNormal(clean.mean, covariance)
+    torch.testing.assert_close(log_density(clean, x), normal.log_prob(x.double()))
+    spoilt = x.clone()
+    spoilt[:200] += 15 * torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    kept = kept_factors(spoilt, 2, None, Trimmed(0.1).kept)
+    found = kept.loading @ kept.loading.T + kept.sigma.square().diag()
+    assert torch.allclose(found, covariance, atol=0.15)  # that of all rows is 23 larger
+    assert float((factors(spoilt, 2).sigma - clean.sigma).min()) > 1
+    density = log_density(kept, spoilt)
+    assert float((density[:200] < density[200:].quantile(0.01)).double().mean()) > 0.95
+
+
+def test_tables_are_not_mapped_by_quantiles_where_their_tails_count():
+    observed = {name: get_recipe(name)(TABLE).observation for name in ("vae", "robust")}
+    assert (observed["vae"].quantiles is None, observed["robust"].quantiles is None) == (False, True)
 
 
 @pytest.mark.parametrize("choices", [{"sigma": "unit"}, {"posterior": "full"}, {"likelihood": "continuous-bernoulli"}])

@@ -201,6 +201,15 @@ def test_a_run_of_another_recipe_resumes_without_its_name(images, tmp_path):
     assert same(out, tmp_path / "whole")
 
 
+def test_early_stopping_bounds_the_rows_that_the_objective_leaves_out(images, tmp_path):
+    run = fit(images, "robust", out=tmp_path / "run", steps=4, patience=2, validate_steps=2, trim=0.5, **TINY)
+    log = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
+    found = [record for record in log if record["kind"] == "valid"]
+    assert all(record["bounded"] > record["elbo"] for record in found)
+    assert run.config["best"]["bounded"] == max(record["bounded"] for record in found)
+    assert vk.open(run.path).config["best"] == run.config["best"]
+
+
 def test_an_early_stop_that_was_not_recorded_is_kept(images, tmp_path):
     """Killed between the last checkpoint and run.json: the resumed run must not train on."""
     out = tmp_path / "run"

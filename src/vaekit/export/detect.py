@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vaekit.anomalies.conformal import FALSE_ALARMS, rows_needed
-from vaekit.anomalies.reference import HeldOut, held_out
-from vaekit.anomalies.scoring import SAMPLES, common_noise
+from vaekit.anomalies.reference import PENALTY, HeldOut, held_out
+from vaekit.anomalies.scoring import SAMPLES, common_noise, observed_log_prob
 from vaekit.data.observation import Observation
 from vaekit.errors import ChoiceError, DataError, RunError
 from vaekit.models.vae import Model
@@ -69,9 +69,12 @@ class Detect(nn.Module):
     """x (N, *event) and a condition, if any -> log p(x) in nats (N,) and the p-value (N,).
 
     The K draws of z are constants of the graph, as are the scores of the held-out rows: a row is flagged at a rate if
-    its p-value is at most that rate.
+    its p-value is at most that rate. As in `anomalies.detect`, a category that the training rows lack, which any code
+    beyond the known ones stands for, is left out of log p(x) and costs `PENALTY` nats.
     """
 
+    seen: Tensor
+    usual: Tensor
     scores: Tensor
     weight: Tensor
     total: Tensor
@@ -82,6 +85,9 @@ class Detect(nn.Module):
         self.model, self.observation, self.k, self.pattern = model, observation, held.samples, held.pattern
         for name, value in {"scores": held.ranked, **_weights(held, c)}.items():
             self.register_buffer(name, torch.from_numpy(np.asarray(value)).float(), persistent=False)
+        for name, table in zip(("seen", "usual"), _categories(held.seen, example[0].numel()), strict=True):
+            self.register_buffer(name, table, persistent=False)
+        self.coded, self.complete = sorted(held.seen), held.pattern is None
         self.register_buffer("units", observation.log_units(tuple(example.shape[1:])).float(), persistent=False)
         self.draws = 0
         if model.no_density is None:
@@ -94,24 +100,48 @@ class Detect(nn.Module):
     def _kept(self) -> Iterator[Tensor]:
         return (self.get_buffer(f"draw{i}") for i in range(self.draws))
 
+    def _unseen(self, raw: Tensor) -> Tensor | None:
+        """Which elements of rows (N, D) are categories that no training row has; None if no column has categories."""
+        if not self.coded:
+            return None
+        columns, size = torch.arange(raw.shape[1]), self.seen.shape[1]
+        code = torch.where(torch.isnan(raw), -1.0, raw)
+        inside = (code >= 0) & (code < size)
+        known = inside & self.seen.flatten()[code.clamp(0, size - 1).long() + columns * size]
+        counts = torch.isin(columns, torch.tensor(self.coded)) & (self.complete | ~torch.isnan(raw))
+        return counts & ~known
+
     def forward(self, raw: Tensor, *condition: Tensor) -> tuple[Tensor, Tensor]:
+        unseen = self._unseen(raw)
+        raw = raw if unseen is None else torch.where(unseen, self.usual, raw)
         x, c = self.observation.expected(raw), condition[0] if condition else None
         if self.model.no_density is not None:
-            log_px = self.model.decode(self.model.encode(x, c)).log_prob(x)
+            log_px = observed_log_prob(self.model.decode(self.model.encode(x, c)), x, unseen)
         else:
             trace = self.model.trace(x, c, k=self.k, noise=_Repeated(x, list(self._kept())))
-            log_px = log_mean_weight(log_weights(trace, x))
+            log_px = log_mean_weight(log_weights(trace, x, observed_log_prob(trace.px, x, unseen)))
         fixed = torch.where(torch.isnan(x), 0.0, self.units)
         log_px = log_px + (self.observation.log_units_of(x) if self.observation.uneven else fixed).flatten(1).sum(1)
+        penalty = torch.zeros_like(log_px) if unseen is None else PENALTY * unseen.float().sum(1)
         score = log_px
         if self.pattern is not None:
-            present = (~torch.isnan(raw)).float().flatten(1)
+            there = ~torch.isnan(raw) if unseen is None else ~torch.isnan(raw) & ~unseen
+            present = there.float().flatten(1)
             effect, spread = (torch.from_numpy(a).float() for a in (self.pattern.effect, self.pattern.spread))
             variance = (spread[0] + spread[1] * present.sum(1)).clamp(min=self.pattern.floor)
             score = (log_px - effect[0] - present @ effect[1:]) / torch.sqrt(variance)
+        log_px, score = log_px - penalty, score - penalty
         of_class = torch.ones_like(score)[:, None] if len(self.total) == 1 or c is None else c
         at_most = ((self.scores <= score[:, None]).float() * (of_class @ self.weight)).sum(1)
         return log_px, (1 + at_most) / (1 + of_class @ self.total)
+
+
+def _categories(seen: Mapping[int, np.ndarray], dims: int) -> tuple[Tensor, Tensor]:
+    """Which codes the training rows have, bool (D, C), and the first of them for each column, (D,)."""
+    table = torch.zeros(dims, max((len(known) for known in seen.values()), default=1), dtype=torch.bool)
+    for j, known in seen.items():
+        table[j, : len(known)] = torch.from_numpy(known)
+    return table, table.float().argmax(1).float()
 
 
 def _weights(held: HeldOut, c: Tensor | None) -> dict[str, np.ndarray]:

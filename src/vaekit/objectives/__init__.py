@@ -13,6 +13,7 @@ from .mmd import WAE, InfoVAE
 from .quantised import Quantised
 from .semi import SemiSupervised
 from .total_correlation import TotalCorrelation
+from .trimmed import Trimmed
 from .wake_sleep import WakeSleep
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Quantised",
     "SemiSupervised",
     "TotalCorrelation",
+    "Trimmed",
     "Tuning",
     "WakeSleep",
     "frozen",

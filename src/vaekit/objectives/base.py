@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from vaekit.models.vae import Model, Trace
@@ -28,7 +29,7 @@ OBJECTIVES = Register(
 Samples = Annotated[int, Knob("draws of z per datum in training", low=1)]
 
 
-def objective(name: str, paper: str, heading: str = "") -> Callable[[Builder], Builder]:
+def objective(name: str, paper: str, heading: str = "", *, tails: bool = False) -> Callable[[Builder], Builder]:
     """Register an `Objective` class, or a function that returns one, as the objective `name`.
 
     Its parameters annotated with a `Knob` are its options. It may also take `n`, the number of training data, and
@@ -38,8 +39,9 @@ def objective(name: str, paper: str, heading: str = "") -> Callable[[Builder], B
         name: its name on the command line.
         paper: its source.
         heading: the heading of its options in the command line's help.
+        tails: whether extreme values must stay extreme: by default, columns are then not mapped by their quantiles.
     """
-    return OBJECTIVES.add(name, paper, heading=heading or f"Objective {name}")
+    return OBJECTIVES.add(name, paper, heading=heading or f"Objective {name}", tails=tails)
 
 
 @dataclass
@@ -81,8 +83,10 @@ class Objective(nn.Module, ABC):
     Attributes:
         densities: the stats that contain log p(x), with its sign; they are reported in the data's own units.
         tuning: optimisers of parameter groups that do not use the run's optimiser and learning rate.
+        trims: whether the loss leaves out unlikely rows; see `kept`.
     """
 
+    trims: ClassVar[bool] = False
     densities: ClassVar[dict[str, int]] = {"elbo": 1, "distortion": -1}
     tuning: ClassVar[dict[str, Tuning]] = {}
 
@@ -118,6 +122,13 @@ class Objective(nn.Module, ABC):
 
     def in_units(self, log_jacobian: float) -> None:
         """Called once before training with log |dx / d raw| in nats, which converts log p(x) to the data's units."""
+
+    def kept(self, figures: Tensor) -> Tensor:
+        """Which rows with these ELBOs (n,) count, bool (n,), if the objective `trims`; else all do.
+
+        The start of a model and early stopping leave out the same rows as the loss.
+        """
+        return torch.ones_like(figures, dtype=torch.bool)
 
     def trace(self, model: Model, batch: Batch, k: int | None = None) -> Trace:
         """A pass through the model, with the corruption of the objective, if any."""

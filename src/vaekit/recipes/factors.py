@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,6 +18,9 @@ from vaekit.models.vae import Model
 
 LEAST = 0.05
 """The smallest sigma of the start, in standard deviations of an element."""
+
+ROUNDS = 5
+"""The number of times that factors are fitted again to the rows that an objective keeps."""
 
 WIDEST = 1024
 """The largest number of elements of a model with a linear path: the cost of factors grows with its third power."""
@@ -71,14 +76,45 @@ def factors(x: Tensor, latent: int, c: Tensor | None = None) -> Factors:
     return Factors(mean, effect, loading, sigma, torch.linalg.solve(precision, scaled), precision.diagonal().rsqrt())
 
 
+def log_density(found: Factors, x: Tensor, c: Tensor | None = None) -> Tensor:
+    """log p of each row of x (n, D) under the factors, (n,); missing values (nan) are taken as the mean."""
+    given = 0.0 if c is None else c.double() @ found.effect.T
+    centred = torch.nan_to_num(x.double() - found.mean - given) / found.sigma
+    scaled = found.loading / found.sigma[:, None]
+    precision = scaled.T @ scaled + torch.eye(scaled.shape[1], dtype=torch.float64)
+    explained = torch.linalg.solve_triangular(torch.linalg.cholesky(precision), (centred @ scaled).T, upper=False)
+    logdet = torch.logdet(precision) + 2 * found.sigma.log().sum() + len(found.mean) * math.log(2 * math.pi)
+    return -0.5 * (centred.square().sum(1) - explained.square().sum(0) + logdet)
+
+
+def kept_factors(x: Tensor, latent: int, c: Tensor | None, kept: Callable[[Tensor], Tensor]) -> Factors:
+    """`factors` of the rows of x (n, D) that an objective keeps (`Objective.kept`).
+
+    The rows of high density under the factors are kept, and the factors fitted to them again: concentration steps
+    (Rousseeuw and Van Driessen 1999).
+    """
+    found = factors(x, latent, c)
+    for _ in range(ROUNDS):
+        chosen = kept(log_density(found, x, c))
+        if int(chosen.sum()) < x.shape[1]:
+            break
+        found = factors(x[chosen], latent, None if c is None else c[chosen])
+    return found
+
+
 @torch.no_grad()
-def start_as_factors(model: Model, x: Tensor, c: Tensor | None = None) -> None:
+def start_as_factors(
+    model: Model, x: Tensor, c: Tensor | None = None, kept: Callable[[Tensor], Tensor] | None = None
+) -> None:
     """Set a model whose networks have a linear path (`MLP(direct=True)`) to factor analysis of x (n, D).
 
     A conditional model, with the conditions c (n, C) of these rows, starts with the effect of c outside the code.
 
     Models of another form are left as they are: the posterior must be a diagonal Gaussian, and the likelihood have a
     learned location and scale. So are those of fewer rows than elements, whose factors would fit the rows exactly.
+
+    Arguments:
+        kept: as `Objective.kept`, for objectives that leave out unlikely rows.
     """
     if len(x) < x[0].numel():
         return
@@ -93,7 +129,8 @@ def start_as_factors(model: Model, x: Tensor, c: Tensor | None = None) -> None:
     encoder, decoder = _direct(q.net), _direct(p.net)
     if encoder is None or decoder is None or type(q.head) is not Gaussian or q.head.scale != "learned":
         return
-    found = factors(x, q.head.event[0], c)
+    latent = q.head.event[0]
+    found = factors(x, latent, c) if kept is None else kept_factors(x, latent, c, kept)
     bias = torch.cat([-found.inference @ found.mean, raw_of_scale(found.scale)])
     _make_linear(encoder, found.inference / encoder.share, bias, -found.inference @ found.effect / encoder.share)
     sigma = head.scale_of(found.sigma)

@@ -233,6 +233,19 @@ setting(
     objective="wake-sleep",
 )
 
+# --- anomalies --------------------------------------------------------------------------------------------------
+
+setting(
+    "robust",
+    compose,
+    "Hadi and Luceno 1997; Neykov et al. 2007, doi:10.1016/j.csda.2006.12.024",
+    """A model of the most likely rows, to find anomalies (`vaekit detect`) with or without anomalies among the data.
+
+    loss = -ELBO averaged over a batch without the share `trim` of its rows that have the lowest ELBO.
+    """,
+    objective="trimmed",
+)
+
 # --- priors and posteriors --------------------------------------------------------------------------------------
 
 setting(

@@ -19,6 +19,7 @@ from vaekit.data.observation import (
 from vaekit.data.observation.quantiles import FAR
 from vaekit.errors import ChoiceError
 from vaekit.heads import LIKELIHOODS
+from vaekit.objectives import OBJECTIVES
 from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Builder, Chosen, Register
 
@@ -169,8 +170,10 @@ def _is_table(spec: DataSpec) -> bool:
 
 
 def natural(spec: DataSpec, names: Mapping[str, str]) -> str:
-    """The default observation: quantiles for tables of numbers, else `plain`."""
-    return "quantile" if names["likelihood"] in ("gaussian", "mixed") and _is_table(spec) else plain(spec, names)
+    """The default observation: quantiles for tables, unless the objective needs their tails; else `plain`."""
+    tails = "objective" in names and OBJECTIVES[names["objective"]].traits["tails"]
+    mapped = names["likelihood"] in ("gaussian", "mixed") and _is_table(spec) and not tails
+    return "quantile" if mapped else plain(spec, names)
 
 
 def plain(spec: DataSpec, names: Mapping[str, str]) -> str:

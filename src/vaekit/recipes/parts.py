@@ -132,7 +132,8 @@ def start(
         bias = likelihood.head.bias_of(x)
         if bias is not None:
             networks.set_output_bias(likelihood.net, bias)
-    start_as_factors(composition.model, x, c)
+    objective = composition.objective
+    start_as_factors(composition.model, x, c, objective.kept if objective.trims else None)
     for module in composition.model.modules():
         if wrap and isinstance(module, networks.DirectIn):
             module.centre.copy_(wrap(nn.Identity())(x).mean(0)[: module.channels])

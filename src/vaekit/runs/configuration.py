@@ -67,6 +67,7 @@ class Valid(TypedDict, total=False):
     elbo: float
     rate: float
     distortion: float
+    bounded: float  # the ELBO with a lower bound on that of each row, for objectives that leave out unlikely rows
 
 
 Leg = TypedDict("Leg", {"asked": dict[str, float], "started": str, "from": int, "to": int})

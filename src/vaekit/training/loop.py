@@ -353,6 +353,9 @@ class Trainer:
             self.valid = {"step": self.step, "distortion": d - jacobian}
             if model.no_density is None:
                 self.valid |= {"elbo": jacobian - (d + r), "rate": r}
+            if self.composition.objective.trims:
+                least = figures[self.composition.objective.kept(figures)].min()
+                self.valid["bounded"] = jacobian + float(figures.clamp_min(least).mean())
             is_best = not self.best or _figure(self.valid) > _figure(self.best)
             below = {} if is_best else self._below_best(figures)
             self._record({"kind": "valid", "seconds": round(self.seconds, 3), **self.valid, **below})
@@ -481,8 +484,11 @@ class Trainer:
 
 
 def _figure(valid: dict[str, float]) -> float:
-    """The number that early stopping maximises: the ELBO, or the negative distortion of a model without it."""
-    return valid.get("elbo", -valid["distortion"])
+    """The number that early stopping maximises: the ELBO, or the negative distortion of a model without it.
+
+    If the objective leaves out unlikely rows, each of them counts as the least likely row that it keeps.
+    """
+    return valid.get("bounded", valid.get("elbo", -valid["distortion"]))
 
 
 def checkpoints(path: Path) -> list[Path]:

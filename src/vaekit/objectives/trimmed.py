@@ -1,0 +1,54 @@
+"""Trimmed likelihood: training without the least likely rows, for training data with anomalies among them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from vaekit.models.vae import Model
+from vaekit.utils.arguments import Knob
+
+from .base import Batch, Losses, Samples, objective
+from .elbo import ELBO
+from .terms import distortion, elbo_stats, rate
+
+
+@objective("trimmed", "Hadi and Luceno 1997; Neykov et al. 2007, doi:10.1016/j.csda.2006.12.024", tails=True)
+class Trimmed(ELBO):
+    """loss = -ELBO averaged over a batch without the rows of lowest ELBO: the maximum trimmed likelihood.
+
+    The model describes the other rows, so anomalies among the training rows stay unlikely. `trim` limits the share of
+    anomalies that cannot influence the model; it is not an estimate of their share. Where fewer rows are anomalous,
+    rows at the edge of the data are left out too, and log p(x) there is lower than without trimming.
+
+    Arguments:
+        trim: the share of the rows of each batch that is left out.
+        samples: L, samples of z per example for the expectation.
+        mixed: as in `ELBO`.
+    """
+
+    trims = True
+
+    def __init__(
+        self,
+        trim: Annotated[
+            float, Knob("share of the rows of each batch that is left out: those with the lowest ELBO", low=0, high=0.5)
+        ] = 0.1,
+        samples: Samples = 1,
+        mixed: bool = False,
+    ):
+        super().__init__(samples=samples, mixed=mixed)
+        self.trim = trim
+
+    def kept(self, figures: Tensor) -> Tensor:
+        left_out = int(self.trim * len(figures) + 1e-9)
+        return figures >= figures.sort().values[left_out]
+
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
+        trace = self.trace(model, batch, None if self.samples == 1 else self.samples)
+        d, r = distortion(trace, batch.x), rate(trace)
+        kept = self.kept(-(d + r).detach())
+        loss = torch.where(kept, d + self.beta(step) * r, 0.0).sum() / kept.sum()
+        return Losses({"model": loss}, elbo_stats(d, r))
