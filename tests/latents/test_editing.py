@@ -346,7 +346,7 @@ def test_a_table_end_to_end(tmp_path, monkeypatch, capsys):
     lost = np.flatnonzero(holes[:, 0] & ~holes[:, 1])
     assert np.mean([filled[1 + i][0] == names[i] for i in lost]) > 0.8
     lost = np.flatnonzero(holes[:, 1] & ~holes[:, 0])
-    assert np.std([float(filled[1 + i][1]) - size[i] for i in lost]) < 4 < size.std() / 2
+    assert np.std([float(filled[1 + i][1]) - size[i] for i in lost]) < 3 < size.std()
     lost = np.flatnonzero(holes[:, 2] & ~holes[:, 0])
     assert np.corrcoef([float(filled[1 + i][2]) for i in lost], count[lost])[0, 1] > 0.6
     assert main(["sample", "run", "-n", "7", "--noise", "--out", "new.csv"]) == 0
