@@ -64,8 +64,8 @@ def spacing(distinct: Numbers) -> tuple[float, int]:
     """
     for digits in range(DIGITS + 1):
         scaled = distinct * 10**digits
-        rounding = 0.0 if digits == 0 else 1e-3 + 2.0**-23 * np.abs(scaled)
-        if np.max(rounding) > 0.1 or np.abs(scaled).max() >= 2**53:
+        rounding = 0.0 if digits == 0 else 1e-3 + 2.0**-24 * np.abs(scaled)
+        if np.max(rounding) > 0.2 or np.abs(scaled).max() >= 2**53:
             break
         whole = np.round(scaled)
         if (np.abs(scaled - whole) <= rounding).all():
