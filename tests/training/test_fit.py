@@ -363,8 +363,11 @@ def test_minutes_end_in_time_and_log_their_plans(images, tmp_path, monkeypatch, 
         now[0] += step_seconds
 
     monkeypatch.setattr(Trainer, "one_step", timed)
-    run = fit(images, "vae", out=tmp_path / "run", minutes=0.05, **TINY)
+    notes = []
+    monkeypatch.setattr("vaekit.utils.progress.Silent.note", lambda progress, text: notes.append(text))
+    run = fit(images, "vae", out=tmp_path / "run", minutes=0.05, warmup=3000, **TINY)
     assert run.config["state"] == "finished"
+    assert "beta ends at" in notes[-1]
     steps = round(3 / step_seconds)
     assert abs(run.config["step"] - steps) <= 1  # the sum of float steps may round to either side
     assert run.config["step"] == run.config["plan"]["horizon"]

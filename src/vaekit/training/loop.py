@@ -213,6 +213,8 @@ class Trainer:
                     state, self.signalled = "interrupted", signals.asked is not None
                     break
         self.flush()
+        if state == "finished" and self.plan.minutes and (ends := unfinished(self.composition.objective, self.step)):
+            self.progress.note(f"note: {ends}")  # runs of a known length say so before they start
         if state == "finished" and (not self.valid or self.valid.get("step") != self.step):
             self._validate()
         self.save(state)
