@@ -23,6 +23,7 @@ from vaekit.models.library import SizedVAE
 from vaekit.models.priors import UniformSphere
 from vaekit.models.vae import VAE
 from vaekit.noise import Key, Mirrored, Noise
+from vaekit.objectives import NotMIWAE
 from vaekit.runs.observed import decoded_size, laid_out
 from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.suggest import unknown
@@ -170,6 +171,7 @@ def fill_rows(
     visible = torch.from_numpy(~hidden & (events == events)).to(run.device)  # other missing values are left alone
     c = run.observed(events, labels=labels).condition(np.arange(len(events)), run.device)
     samples, kept = max(samples, 2 * draws), max(KEPT, draws)
+    mask, absent = run.composition.objective, torch.from_numpy(np.isnan(laid_out(raw, run.spec).astype(float)) & hidden)
 
     def filled_in(chosen: Tensor, samples: int, round_: int) -> list[np.ndarray]:
         """Best values, draws, ends of the intervals, bound and effective sample size of these rows."""
@@ -181,6 +183,8 @@ def fill_rows(
             partner, at = Mirrored(noise), rows.cpu().numpy()
             drawn = draw if draws else draw_numbers
             pairs = torch.stack([drawn(px, noise), drawn(px, partner)])
+            if isinstance(mask, NotMIWAE):
+                px, pairs = _given_mask(mask, model, z, condition, pairs, absent[rows], noise)
             told = _summary(run, px, pairs, events[at], hidden[at], draws, best, interval, beyond_range)
             parts.append((*told, log_px.cpu().numpy(), count.cpu().numpy()))
             if progress and not round_:
@@ -197,6 +201,28 @@ def fill_rows(
     if interval is None:
         return Infilled(filled, alternatives, bound, effective=effective)
     return Infilled(filled, alternatives, bound, low, high, effective)
+
+
+def _given_mask(
+    mask: NotMIWAE,
+    model: VAE,
+    z: Tensor,
+    c: Tensor | None,
+    x: Tensor,
+    absent: Tensor,
+    noise: Noise,
+) -> tuple[Distribution, Tensor]:
+    """p(x | z) and draws (1, 2 M, B, D), of 2 M codes given also that these values are missing (B, D), not at random.
+
+    Arguments:
+        z, x: codes (M, B, L) given the visible values, and pairs of draws (2, M, B, D).
+    """
+    x, absent = x.flatten(0, 1), absent.to(x.device)
+    log_weight = torch.where(absent, mask.each(x, absent), 0.0).flatten(2).sum(-1)
+    index = resampled(log_weight.log_softmax(0), len(x), noise)
+    z = z.repeat(2, 1, 1).take_along_dim(index[..., None], 0)
+    px = model.decode(z if c is None else torch.cat([z, c.expand(len(z), *c.shape)], -1))
+    return px, x.take_along_dim(index[..., None], 0)[None]
 
 
 def _codes(

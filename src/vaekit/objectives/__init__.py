@@ -10,6 +10,7 @@ from .elbo import ELBO
 from .factor import FactorVAE
 from .importance import CIWAE, IWAE, PIWAE
 from .mmd import WAE, InfoVAE
+from .not_at_random import NotMIWAE
 from .quantised import Quantised
 from .semi import SemiSupervised
 from .total_correlation import TotalCorrelation
@@ -32,6 +33,7 @@ __all__ = [
     "FactorVAE",
     "InfoVAE",
     "Losses",
+    "NotMIWAE",
     "Objective",
     "Quantised",
     "SemiSupervised",

@@ -22,6 +22,8 @@ OBJECTIVES = Register(
         "n": "number of training data",
         "latent": "number of latent dimensions",
         "mixed": "whether the data are a table whose columns differ in kind",
+        "event": "shape of x",
+        "real": "whether each element of x is a real number, or None if all are",
     },
 )
 """The objectives by name."""
@@ -33,7 +35,8 @@ def objective(name: str, paper: str, heading: str = "", *, tails: bool = False) 
     """Register an `Objective` class, or a function that returns one, as the objective `name`.
 
     Its parameters annotated with a `Knob` are its options. It may also take `n`, the number of training data, and
-    `latent`, the number of latent dimensions, and `mixed`, whether the data are a table whose columns differ in kind.
+    `latent`, the number of latent dimensions, `mixed`, whether the data are a table whose columns differ in kind,
+    `event`, the shape of x, and `real`, which elements of a table are real numbers.
 
     Arguments:
         name: its name on the command line.

@@ -126,7 +126,8 @@ def compose(
     )
     kind = SizedVAE if library == "observed" else VAE
     model = p_z if isinstance(p_z, Model) else kind(p_z, q, px, size)
-    loss = objective.make(n=spec.n, latent=latents, mixed=is_mixed(spec))
+    real = [column.kind == "real" for column in spec.columns] if spec.columns else None
+    loss = objective.make(n=spec.n, latent=latents, mixed=is_mixed(spec), event=spec.shape, real=real)
     if (corrupting := make_corruption(spec, corruption, x_observation)) is not None:
         loss.corruption = corrupting
     return Composition(model, loss, x_observation, architecture.defaults, partial(start, wrap=wrap), wanted)
