@@ -13,7 +13,7 @@ bench/.runs/cells (--anew starts again); one thread. Writes docs/cells.json and 
 log p is estimated by importance sampling with 100 samples for every model. With an observed library size it is
 log p(x | total), with a latent one log p(x): compare only equal ones. Cells per second are training cells per CPU
 second of the training process, preparations included. Their ratio is measured apart: two processes, one per tool, train
-new models in alternation, 20 epochs each time, preparations included.
+new models in alternation, 50 epochs each time, preparations included.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 """Models by name, in the order of measurement. scVI's defaults are zero-inflated with an observed library size."""
 LONG = 400
-PACE_EPOCHS, PACES = 20, 5
+PACE_EPOCHS, PACES = 50, 4
 SHAPE, DENSITY = (3000, 20_000), 0.05
 
 

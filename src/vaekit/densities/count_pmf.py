@@ -82,7 +82,8 @@ class _NegativeBinomial(torch.autograd.Function):
         below = torch.arange(_most(x), dtype=r.dtype)[:, None]
         ratio = 1 + below / r.flatten()
         index = _index(x, r.shape)
-        t = F.softplus(log_mean - log_r, threshold=40.0)
+        odds = log_mean - log_r
+        t = F.softplus(odds, threshold=40.0)
         log_p = torch.addcmul(_looked_up(_sums(torch.log(ratio / (1 + below))), index), x, log_mean - t)
         log_p.addcmul_(r, t, value=-1)
         large = _large(x, log_p)
@@ -90,7 +91,7 @@ class _NegativeBinomial(torch.autograd.Function):
             n, mean, shared, of_r = _at(large, log_p, x, log_mean, log_r, stirling_rest(r))
             rest = stirling_series(n + torch.exp(shared)) - of_r - stirling_series(n)
             _replace(log_p, large, saddle_point(n, mean, shared, rest))
-        ctx.save_for_backward(x, log_mean, log_r, t, _sums(1 / ratio), index, large)
+        ctx.save_for_backward(x, log_mean, log_r, odds, t, _sums(1 / ratio), index, large)
         return log_p
 
     @staticmethod
@@ -101,9 +102,9 @@ class _NegativeBinomial(torch.autograd.Function):
         if not ctx.tables:
             by_mean, by_r = slopes(x, log_mean, log_r)
         else:
-            t, slope, index, large = kept
+            odds, t, slope, index, large = kept
             r = torch.exp(log_r)
-            by_mean = torch.addcmul(x, x + r, (log_mean - log_r).sigmoid_(), value=-1)
+            by_mean = torch.addcmul(x, x + r, torch.sigmoid(odds), value=-1)
             by_r = torch.addcmul(_looked_up(slope, index), r, t, value=-1).sub_(by_mean)
             if len(large):
                 n, mean, shared, of_r = _at(large, by_mean, x, log_mean, log_r, digamma_rest(r))
@@ -113,8 +114,8 @@ class _NegativeBinomial(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         return (
             None,
-            (gradient * by_mean).sum_to_size(log_mean.shape) if wanted[1] else None,
-            (gradient * by_r).sum_to_size(log_r.shape) if wanted[2] else None,
+            by_mean.mul_(gradient).sum_to_size(log_mean.shape) if wanted[1] else None,
+            by_r.mul_(gradient).sum_to_size(log_r.shape) if wanted[2] else None,
         )
 
 
@@ -131,9 +132,9 @@ def _most(x: Tensor) -> int:
 
 def _index(x: Tensor, event: torch.Size) -> Tensor:
     """The index of each count in a flattened table (`SMALL` + 1, *event); that of a larger count is arbitrary."""
-    row = x.clamp(0, SMALL).int().clamp_(0)  # nan becomes the smallest integer
+    row = x.int().clamp_(0, SMALL)  # nan and numbers beyond int32 become the smallest or largest integer
     columns = event.numel()
-    return row if columns == 1 else row.mul_(columns).add_(torch.arange(columns, dtype=torch.int32).view(event))
+    return row if columns == 1 else torch.add(torch.arange(columns, dtype=row.dtype).view(event), row, alpha=columns)
 
 
 def _looked_up(table: Tensor, index: Tensor) -> Tensor:
@@ -147,13 +148,13 @@ def _sums(terms: Tensor) -> Tensor:
 
 def _large(x: Tensor, like: Tensor) -> Tensor:
     """The flat indices, in the shape of `like`, of counts that have no row in the tables."""
-    return torch.from_numpy(np.flatnonzero((x > SMALL).expand(like.shape).numpy()))
+    return torch.from_numpy(np.flatnonzero(np.broadcast_to(x.detach().numpy() > SMALL, like.shape)))
 
 
 def _at(index: Tensor, like: Tensor, *tensors: Tensor) -> list[Tensor]:
     """The elements of tensors that broadcast to the shape of `like` at these flat indices."""
-    places = torch.unravel_index(index, like.shape)
-    return [t.expand(like.shape)[places] for t in tensors]
+    whole = [t.expand(like.shape[like.dim() - t.dim() :]).reshape(-1) for t in tensors]
+    return [t.index_select(0, index if len(t) == like.numel() else index % len(t)) for t in whole]
 
 
 def _replace(values: Tensor, index: Tensor, new: Tensor) -> None:

@@ -85,7 +85,8 @@ class Head(nn.Module, ABC):
 
     def split(self, raw: Tensor) -> tuple[Tensor, ...]:
         """(..., features) -> `params` tensors (..., *event)."""
-        return self.parts(raw).unbind(-len(self.event) - 1)
+        parts, axis = self.parts(raw), -len(self.event) - 1
+        return parts.unbind(axis) if self.params > 1 else (parts.squeeze(axis),)  # the gradient of unbind is a copy
 
     def independent(self, d: D.Distribution) -> D.Distribution:
         """Turn an elementwise distribution into one over the whole event."""
@@ -124,5 +125,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     present = ~torch.isnan(x)
     n = present.sum(0)
-    mean = torch.where(present, x, 0.0).sum(0) / n.clamp_min(1)
-    return n, mean, torch.where(present, (x - mean).square(), 0.0).sum(0) / n.clamp_min(1)
+    complete = bool((n == len(x)).all())
+    mean = (x if complete else torch.where(present, x, 0.0)).sum(0) / n.clamp_min(1)
+    squares = (x - mean).square()
+    return n, mean, (squares if complete else torch.where(present, squares, 0.0)).sum(0) / n.clamp_min(1)

@@ -96,9 +96,12 @@ class Counts(Head):
 
         The deviation is at least that of a Poisson variable's logarithm, about mean^(-1/2).
         """
+        self._start(x, *moments(x.double())[1:])
+
+    def _start(self, x: Tensor, mean: Tensor, variance: Tensor) -> None:
+        """`start_numbers` for x of this mean and variance."""
         if not self.scaled:
             return
-        _, mean, _ = moments(x.double())
         _, _, variance = moments(torch.log1p(x.double()))
         least = (1 + mean).rsqrt()
         self.get_buffer("centre").copy_(torch.log(mean.clamp_min(1e-3)))
@@ -136,14 +139,12 @@ class OverdispersedCounts(Counts):
         """Mean and variance of the negative binomial part when the data have this mean and variance."""
         return mean, variance
 
-    @torch.no_grad()
-    def start_numbers(self, x: Tensor) -> None:
+    def _start(self, x: Tensor, mean: Tensor, variance: Tensor) -> None:
         """Set r to that of the data, kept between 0.05 and the larger of e^5 and 7 times the mean.
 
         Above that the density is nearly Poisson's, and the gradient of r is small.
         """
-        super().start_numbers(x)
-        _, mean, variance = moments(x.double())
+        super()._start(x, mean, variance)
         mean, variance = self.counts_of(mean, variance)
         log_mean = torch.log(mean.clamp_min(1e-3))
         log_r = 2 * log_mean - torch.log((variance - mean).clamp_min(1e-6))
