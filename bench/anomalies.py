@@ -280,9 +280,9 @@ def main() -> None:
         "[standard error](glossary.md#standard-error). The defaults of vaekit were not chosen on these tables, but on",
         "those of [defaults](defaults.md).",
         "*vaekit* is `VAEDetector`, and *vaekit, recipe vae* is `VAEEstimator`, the default model of tables, in which",
-        "columns are mapped by their quantiles. A model without that map was first tried after the latter had low results",
-        "on thyroid and cardio; that it is better, and the share of rows that training leaves out, were found on the",
-        "other tables.",
+        "columns are mapped by their quantiles. A model without that map was first tried after the latter had low",
+        "results on thyroid and cardio; that it is better, and the share of rows that training leaves out, were found",
+        "on the other tables.",
         "",
     ]
     titles = {
