@@ -4,7 +4,7 @@ Adult (../shared/data/adult/adult.csv, or --adult FILE) and three tables that sc
 from the same training rows and draws as many; vaekit also has the validation rows, by which it chooses its weights.
 vaekit has its defaults, and draws from the prior, or from a Gaussian mixture fitted to the codes (`--latents gmm`).
 CTGAN and TVAE have the defaults of the package ctgan (300 epochs). The copula has normal scores, the empirical
-distribution of each column, and randomised ranks for categories. No setting was chosen on these tables.
+distribution of each column, and randomised ranks for categories. Settings were chosen on others (docs/defaults.md).
 
 In adult, "?" is a category for every generator. Rows of adult: 8,000 for training, 2,000 for validation, 8,000 for
 testing; of the others 45, 10 and 45 %. A seed chooses the rows and seeds the generator. Measures are those of `vaekit
@@ -244,17 +244,18 @@ def page(results: list[dict[str, Any]]) -> str:
             if got:
                 measured = [cells([value(r, k) for r in got], k in SIGNED) for k in SHOWN]
                 seconds = np.mean([r["seconds"] for r in got])
-                out.append("| " + " | ".join([arm, *measured, f"{seconds:.0f}"]) + " |")
+                fewer = "" if len(got) == len(seeds) else f" (seed {', '.join(str(r['seed']) for r in got)})"
+                out.append("| " + " | ".join([arm + fewer, *measured, f"{seconds:.0f}"]) + " |")
         out.append("")
     out += [
         "## vaekit minus the others",
         "",
-        "Differences paired by table (means over seeds); ± is the standard error over tables.",
+        "Differences paired by table (means over the seeds that both have); ± is the standard error over tables.",
         "",
     ]
     out += ["| " + " | ".join(["vaekit minus", *SHOWN]) + " |", "|---" * (1 + len(SHOWN)) + "|"]
     for other in ARMS[1:]:
-        gaps = {k: [_mean(results, name, ARMS[0], k) - _mean(results, name, other, k) for name in sets] for k in SHOWN}
+        gaps = {k: [_gap(results, name, other, k) for name in sets] for k in SHOWN}
         if any(v == v for v in gaps["KS"]):
             out.append("| " + " | ".join([other, *(cells(gaps[k], True) for k in SHOWN)]) + " |")
     lacking = [f"{arm} on {name}" for name in SETS for arm in ARMS
@@ -265,9 +266,12 @@ def page(results: list[dict[str, Any]]) -> str:
     return "\n".join([*out, "", versions, ""])
 
 
-def _mean(results: list[dict[str, Any]], name: str, arm: str, short: str) -> float:
-    found = [value(r, short) for r in results if r["set"] == name and r["arm"] == arm]
-    return float(np.mean(found)) if found else float("nan")
+def _gap(results: list[dict[str, Any]], name: str, other: str, short: str) -> float:
+    """The mean difference of a measure between vaekit and another arm, over the seeds that both have."""
+    own, others = ({r["seed"]: value(r, short) for r in results if r["set"] == name and r["arm"] == arm}
+                   for arm in (ARMS[0], other))  # fmt: skip
+    both = [own[seed] - others[seed] for seed in own if seed in others]
+    return float(np.mean(both)) if both else float("nan")
 
 
 def main() -> None:
