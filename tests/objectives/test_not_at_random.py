@@ -6,6 +6,7 @@ import torch
 
 import vaekit as vk
 from vaekit.objectives import NotMIWAE
+from vaekit.objectives.not_at_random import FASTER
 
 LOADINGS = np.array([[1, 0, 1, 0.5, -1], [0, 1, 0.5, -1, 1]])
 
@@ -20,7 +21,7 @@ def test_the_mean_of_values_missing_not_at_random_is_recovered(tmp_path):
     choices = {"network": "dense", "hidden": [], "latent": 2, "likelihood": "gaussian", "observation": "standardised"}
 
     def bias(name):
-        run = vk.fit(data, "vae", objective=name, samples=10, steps=300, lr=0.03, compile="off", progress=False,
+        run = vk.fit(data, "vae", objective=name, samples=10, steps=300, lr=0.02, compile="off", progress=False,
                      out=tmp_path / name, **choices)  # fmt: skip
         with torch.no_grad():
             mean = run.composition.observation.mean_in_units(run.model.decode(torch.zeros(1, 2)))[0]
@@ -50,8 +51,8 @@ def test_the_mean_of_values_missing_not_at_random_is_recovered(tmp_path):
 def test_the_bound_counts_the_mask_by_the_element_that_it_hides():
     objective = NotMIWAE(samples=4, event=(3,), real=[True, False, True])
     with torch.no_grad():
-        objective.slope.copy_(torch.tensor([2.0, 5.0, -1.0]))
-        objective.bias.copy_(torch.tensor([0.5, -1.0, 0.0]))
+        objective.slower_slope.copy_(torch.tensor([2.0, 5.0, -1.0]) / FASTER)
+        objective.slower_bias.copy_(torch.tensor([0.5, -1.0, 0.0]) / FASTER)
     x = torch.tensor([[[1.0, 3.0, 2.0]]])
     missing = torch.tensor([[True, False, False]])
     p = torch.sigmoid(torch.tensor([2.5, -1.0, -2.0]))  # the second is no real number: its own value does not matter

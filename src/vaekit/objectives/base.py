@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from vaekit.models.vae import Model, Trace
 from vaekit.noise import Noise
@@ -132,6 +133,10 @@ class Objective(nn.Module, ABC):
         The start of a model and early stopping leave out the same rows as the loss.
         """
         return torch.ones_like(figures, dtype=torch.bool)
+
+    def beside(self, px: Distribution, x: Tensor, noise: Noise) -> Tensor | None:
+        """log p of what the objective models beside x, given a draw of z, (B,): early stopping adds it to the ELBO."""
+        return None
 
     def trace(self, model: Model, batch: Batch, k: int | None = None) -> Trace:
         """A pass through the model, with the corruption of the objective, if any."""

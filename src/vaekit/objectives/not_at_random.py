@@ -7,14 +7,19 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn.functional import logsigmoid
 
 from vaekit.densities import draw
 from vaekit.models.vae import Model
+from vaekit.noise import Noise
 
 from .base import Batch, Losses, Objective, Samples, objective
 from .parts import needs_density
 from .terms import grouped_bound, log_weights
+
+FASTER = 10.0
+"""How many times as fast as other parameters those of the mask are learned: few steps must suffice for slopes of 1."""
 
 
 @objective("not-miwae", "Ipsen et al. 2021, arXiv:2006.12871", "Values missing not at random")
@@ -41,7 +46,7 @@ class NotMIWAE(Objective):
     def __init__(self, samples: Samples = 20, event: Sequence[int] = (1,), real: Sequence[bool] | None = None):
         super().__init__()
         self.samples = samples
-        self.slope, self.bias = nn.Parameter(torch.zeros(*event)), nn.Parameter(torch.zeros(*event))
+        self.slower_slope, self.slower_bias = nn.Parameter(torch.zeros(*event)), nn.Parameter(torch.zeros(*event))
         depends = torch.ones(*event) if real is None else torch.tensor(real).reshape(*event).float()
         self.register_buffer("depends", depends, persistent=False)
 
@@ -49,11 +54,25 @@ class NotMIWAE(Objective):
         needs_density(self, model)
 
     def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
-        return {"model": [*super().parameter_groups(model)["model"], self.slope, self.bias]}
+        return {"model": [*super().parameter_groups(model)["model"], self.slower_slope, self.slower_bias]}
+
+    @property
+    def slope(self) -> Tensor:
+        """The slope of each element, 0 for those that are not real numbers."""
+        return FASTER * self.slower_slope * self.depends
+
+    @property
+    def bias(self) -> Tensor:
+        """The logit of the probability that an element with value 0 is missing."""
+        return FASTER * self.slower_bias
+
+    def beside(self, px: Distribution, x: Tensor, noise: Noise) -> Tensor:
+        missing = torch.isnan(x)
+        return self.log_mask(torch.where(missing, draw(px, noise), x), missing)
 
     def each(self, x: Tensor, missing: Tensor) -> Tensor:
         """log p(mask_j | x_j) of each element of complete x (K, B, *event), some of which were missing (B, *event)."""
-        logit = self.slope * self.depends * x + self.bias
+        logit = self.slope * x + self.bias
         return logsigmoid(torch.where(missing, logit, -logit))
 
     def log_mask(self, x: Tensor, missing: Tensor) -> Tensor:

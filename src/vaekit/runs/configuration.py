@@ -67,6 +67,7 @@ class Valid(TypedDict, total=False):
     elbo: float
     rate: float
     distortion: float
+    joint: float  # the ELBO plus log p of the pattern of missing values, for objectives that model it
     bounded: float  # the ELBO with a lower bound on that of each row, for objectives that leave out unlikely rows
 
 

@@ -334,11 +334,14 @@ class Trainer:
                     for b in blocks
                 ]
             parts: list[Tensor] = []
-            n, jacobians = 0, 0.0
+            n, jacobians, beside = 0, 0.0, 0.0
             differs = self.data.missing or self.composition.observation.uneven
             with self.engine.using():
                 for rows, x, c in self.valid_x:
-                    trace = model.trace(x, c, noise=Noise.of(self.plan.seed, rows, Key.VALIDATE, device=x.device))
+                    noise = Noise.of(self.plan.seed, rows, Key.VALIDATE, device=x.device)
+                    trace = model.trace(x, c, noise=noise)
+                    more = self.composition.objective.beside(trace.px, x, noise)
+                    beside += 0.0 if more is None else float(more.sum())
                     d = distortion(trace, x)
                     r = rate(trace) if model.no_density is None else torch.zeros_like(d)
                     parts.append(torch.stack([d, r]).cpu().double())
@@ -355,6 +358,8 @@ class Trainer:
             self.valid = {"step": self.step, "distortion": d - jacobian}
             if model.no_density is None:
                 self.valid |= {"elbo": jacobian - (d + r), "rate": r}
+            if beside:
+                self.valid["joint"] = jacobian - (d + r) + beside / n
             if self.composition.objective.trims:
                 least = figures[self.composition.objective.kept(figures)].min()
                 self.valid["bounded"] = jacobian + float(figures.clamp_min(least).mean())
@@ -488,9 +493,10 @@ class Trainer:
 def _figure(valid: dict[str, float]) -> float:
     """The number that early stopping maximises: the ELBO, or the negative distortion of a model without it.
 
-    If the objective leaves out unlikely rows, each of them counts as the least likely row that it keeps.
+    If the objective models more than x, it is the bound of both. If it leaves out unlikely rows, each of them counts as
+    the least likely row that it keeps.
     """
-    return valid.get("bounded", valid.get("elbo", -valid["distortion"]))
+    return valid.get("joint", valid.get("bounded", valid.get("elbo", -valid["distortion"])))
 
 
 def checkpoints(path: Path) -> list[Path]:
