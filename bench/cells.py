@@ -261,13 +261,15 @@ def summary(file: Path, kept: dict[str, Any]) -> str:
         "",
         made,
         "",
-        "- *log p*: in nats per test cell, with its standard error over cells; given the total where it is observed.",
+        "- *log p*: in nats per test cell, with its standard error over cells; given the total where it is observed. "
+        "Each tool estimates its own, scVI by `get_marginal_ll`.",
         f"- *mixing*: entropy of the batches among the {NEIGHBOURS} nearest training cells, divided by that of all "
         "training cells; 1 if the batches are fully mixed.",
         "- *line*: share of test cells whose cell line is that of most of the 10 nearest training cells.",
         "- *ARI*: adjusted Rand index of k-means clusters of the codes and the cell lines.",
         f"- *cells/s*: training cells per CPU second, one thread; vaekit {steps} compiled training steps, as "
-        "it decides by default.",
+        "it decides by default. The models were trained at different times on a machine with other work: "
+        "compare speeds by the ratio below.",
         "",
         "| model | epochs | log p | mixing | line | ARI | cells/s | CPU s |",
         "|---|---|---|---|---|---|---|---|",
