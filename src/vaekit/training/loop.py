@@ -325,13 +325,9 @@ class Trainer:
                 observed = Observed(self.composition, DataSpec.of(self.data), "valid", self.data)
                 n = min(observed.n, VALID_ROWS)
                 blocks = [np.arange(a, min(a + 500, n)) for a in range(0, n, 500)]
+                on = self.device
                 self.valid_x = [
-                    (
-                        torch.from_numpy(b).to(self.device),
-                        observed(b).to(self.device),
-                        observed.condition(b, self.device),
-                    )
-                    for b in blocks
+                    (torch.from_numpy(b).to(on), observed(b).to(on), observed.condition(b, on)) for b in blocks
                 ]
             parts: list[Tensor] = []
             n, jacobians, beside = 0, 0.0, 0.0
