@@ -17,6 +17,7 @@ from vaekit.utils.progress import say
 
 from .beside import Columns, as_array, as_arrow, as_texts
 from .core import Array
+from .readers import hdf5
 from .writing import write_texts
 
 TABLES = (".csv", ".parquet")
@@ -202,8 +203,9 @@ def _make_way(group: Any, name: str) -> str:
 def _length(frame: Any) -> int:
     """The number of rows of a frame, whose index is an array, categories, or texts that may be missing."""
     index = frame[_text(frame.attrs["_index"])]
-    part = next((part for part in ("codes", "values") if not hasattr(index, "shape") and part in index), None)
-    return len(index if part is None else index[part])
+    if not hdf5.is_group(index):
+        return len(index)
+    return len(index["codes" if "codes" in index else "values"])
 
 
 def _text(value: Any) -> str:
