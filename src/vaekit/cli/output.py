@@ -149,11 +149,11 @@ class Output:
 
     def __init__(self, out: str | None, stem: str, suffixes: Sequence[str] = ROWS) -> None:
         self.out, self.stem = out, stem
-        self.path = check_results(out or f"{stem}.png", suffixes)
+        self.path = check_results(f"{stem}.png" if out is None else out, suffixes)
 
     def of(self, run: Run) -> Path:
         """The path for this run. Raises ChoiceError for a picture of a table, and for a table of images."""
-        path = self.path if self.out or pictured(run) else Path(f"{self.stem}.csv")
+        path = self.path if self.out is not None or pictured(run) else Path(f"{self.stem}.csv")
         check_picture(run, path)
         return path
 

@@ -171,5 +171,5 @@ def reconstructions(m: Measurement) -> Reconstructions:
 
 @shared
 def samples(m: Measurement) -> Array:
-    """n samples, with n the number of data measured: means of p(x|z) for z drawn from the prior, (n, *event)."""
-    return m.run.decode(m.run.sample_latents(m.n, seed=m.seed))
+    """n samples, with n the number of data measured, (n, *event): what `run.sample` gives, rows or means of p(x|z)."""
+    return m.run.new_rows(m.run.sample_latents(m.n, seed=m.seed), seed=m.seed)

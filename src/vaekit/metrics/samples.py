@@ -86,8 +86,9 @@ def frechet_of_samples(m: Measurement) -> Result:
     drawn = project(samples(m))
     of_drawn, of_real = (resampled(m.n, g, DRAWS, seed=seed) for g, seed in ((None, 0), (m.groups, 1)))
     bootstrap = [frechet(drawn[i], real[j]) / project.total for i, j in zip(of_drawn, of_real, strict=True)]
+    what = "draws from" if m.run.draws_samples else "means of"
     how = (
-        f"{m.n:,} means of p(x|z) with z from the prior; {project.k} principal components of "
+        f"{m.n:,} {what} p(x|z) with z from the prior; {project.k} principal components of "
         f"{min(LEARNED, len(m.run.data.train)):,} training data; standard error of {DRAWS} bootstrap draws"
     )
     return Result(how, value=frechet(drawn, real) / project.total, se=float(np.std(bootstrap, ddof=1)))
