@@ -112,9 +112,10 @@ def _lines(found: Detection) -> str:
     """The result as a whole, in lines for people."""
     n = len(found.score)
     count, by_chance = int(found.flagged.sum()), found.false_alarms * n
+    expected = f"{by_chance:,.0f}" if by_chance >= 10 else f"{by_chance:.2g}"
     lines = [
-        f"{count:,} of {n:,} rows flagged; about {by_chance:.3g} expected if all are like the held-out rows",
-        f"threshold: {found.unit} below {found.threshold:.6g}, at a false-alarm rate of {100 * found.false_alarms:g}% "
+        f"{count:,} of {n:,} rows flagged; about {expected} expected if all are like the held-out rows",
+        f"threshold: {found.unit} below {found.threshold:.6g}, at a false-alarm rate of {100 * found.false_alarms:.3g}% "
         f"from {found.held_out:,} held-out rows",
     ]
     if found.drift is not None:
