@@ -115,8 +115,8 @@ def _lines(found: Detection) -> str:
     expected = f"{by_chance:,.0f}" if by_chance >= 10 else f"{by_chance:.2g}"
     lines = [
         f"{count:,} of {n:,} rows flagged; about {expected} expected if all are like the held-out rows",
-        f"threshold: {found.unit} below {found.threshold:.6g}, at a false-alarm rate of {100 * found.false_alarms:.3g}% "
-        f"from {found.held_out:,} held-out rows",
+        f"threshold: {found.unit} below {found.threshold:.6g}, at a false-alarm rate of "
+        f"{100 * found.false_alarms:.3g}% from {found.held_out:,} held-out rows",
     ]
     if found.drift is not None:
         d = found.drift
