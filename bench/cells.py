@@ -231,9 +231,9 @@ def summary(file: Path, kept: dict[str, Any]) -> str:
             ratios = np.array(speeds["scVI"]) / np.array(speeds["vaekit"])
             pairs.append(
                 f"- Library size {kind}: vaekit trains on **{np.median(ratios):.2f} times** as many cells per CPU "
-                f"second as scVI ({ratios.min():.2f} to {ratios.max():.2f}), the median of {len(ratios)} ratios "
-                f"taken in alternation; each is of the training of a new model for {PACE_EPOCHS} "
-                "epochs, preparations included."
+                f"second as scVI ({ratios.min():.2f} to {ratios.max():.2f}). This is the median of {len(ratios)} "
+                f"ratios; for each, both tools in turn trained a new model for {PACE_EPOCHS} epochs, preparations "
+                "included."
             )
     long = [kept.get(name) for name in PARTS if epochs_of(name, 0)]
     if all(long):
@@ -261,15 +261,16 @@ def summary(file: Path, kept: dict[str, Any]) -> str:
         "",
         made,
         "",
-        "- *log p*: in nats per test cell, with its standard error over cells; given the total where it is observed. "
-        "Each tool estimates its own, scVI by `get_marginal_ll`.",
+        "- *log p*: in nats per test cell, with its standard error over cells. With library size *observed* it is log "
+        "p of a cell given its total, and with *latent* log p of the cell. Each tool estimates log p of its own "
+        "models, scVI by `get_marginal_ll`.",
         f"- *mixing*: entropy of the batches among the {NEIGHBOURS} nearest training cells, divided by that of all "
         "training cells; 1 if the batches are fully mixed.",
         "- *line*: share of test cells whose cell line is that of most of the 10 nearest training cells.",
         "- *ARI*: adjusted Rand index of k-means clusters of the codes and the cell lines.",
         f"- *cells/s*: training cells per CPU second, one thread; vaekit {steps} compiled training steps, as "
-        "it decides by default. The models were trained at different times on a machine with other work: "
-        "compare speeds by the ratio below.",
+        "it decides by default. The models were trained at different times, while other programs ran on the machine: "
+        "to compare speeds, use the ratio below.",
         "",
         "| model | epochs | log p | mixing | line | ARI | cells/s | CPU s |",
         "|---|---|---|---|---|---|---|---|",
@@ -282,7 +283,7 @@ def processor() -> str:
     """The processor's vector instructions."""
     import torch
 
-    matrix = " with AMX" if torch.cpu._is_amx_tile_supported() else ""
+    matrix = " and AMX" if torch.cpu._is_amx_tile_supported() else ""
     return f"a processor with {torch.backends.cpu.get_cpu_capability()}{matrix}"
 
 

@@ -303,10 +303,9 @@ def page(rows: dict[str, Any], names: Sequence[str], seeds: int, adult: int) -> 
         "  over columns; lower is better.",
         "- *right*: share of hidden categories that are filled correctly, mean over columns (Adult only).",
         "- *error, minus* and *right, minus*: vaekit minus the other method, mean over data sets, with its standard",
-        "  error.", "",
-        "The numbers of codes and chains of the sampler were chosen by its Monte Carlo error on other tables",
-        "(customers of a telephone company and of a bank); in an earlier version they were chosen on held-out rows of",
-        "Adult.", "",
+        "  error. vaekit is better where *error, minus* is below 0 and *right, minus* above 0.", "",
+        "The sampler's numbers of codes and chains were chosen by its Monte Carlo error on other tables (customers of",
+        "a telephone company and of a bank). In an earlier version they were chosen on held-out rows of Adult.", "",
     ]  # fmt: skip
     for training in TRAININGS:
         title = "complete rows" if training == "complete" else "rows with 30% of their cells hidden"

@@ -217,9 +217,9 @@ def page(results: list[dict[str, Any]]) -> str:
         "Made by `python bench/tables.py`; its header describes the protocol. Each generator learns from the training",
         "rows of a table and draws as many rows, which `vaekit.synthetic.compare_tables` compares with test rows",
         "([what the measures are](guides/tables.md#compare-synthetic-rows-with-real-ones)). *vaekit* draws codes from",
-        "the prior, *vaekit, gmm* from a Gaussian mixture fitted to the codes (`vaekit sample --latents gmm`). *Real",
-        "rows* are as many training rows in place of synthetic ones, and validation rows for *nearer* and *member*. ±",
-        "is the standard error over seeds.",
+        "the prior, *vaekit, gmm* from a Gaussian mixture fitted to the codes (`vaekit sample --latents gmm`). The",
+        "line *real rows* is for comparison: it has as many training rows in place of synthetic ones, and validation",
+        "rows for *nearer* and *member*. ± is the standard error over seeds.",
         "",
         "- *KS*, *categories*: mean distance of the columns of numbers and of categories. *association*, *pairs*: mean",
         "  distance of the pairs of columns. Lower is better.",
@@ -250,7 +250,8 @@ def page(results: list[dict[str, Any]]) -> str:
     out += [
         "## vaekit minus the others",
         "",
-        "Differences paired by table (means over the seeds that both have); ± is the standard error over tables.",
+        "Differences paired by table; each is a mean over the seeds that both generators have. ± is the standard error",
+        "over tables.",
         "",
     ]
     out += ["| " + " | ".join(["vaekit minus", *SHOWN]) + " |", "|---" * (1 + len(SHOWN)) + "|"]
@@ -261,7 +262,7 @@ def page(results: list[dict[str, Any]]) -> str:
     lacking = [f"{arm} on {name}" for name in SETS for arm in ARMS
                if not any(r["set"] == name and r["arm"] == arm for r in results)]  # fmt: skip
     if lacking:
-        out += ["", f"Not measured: {', '.join(lacking)}; `make bench-tables` resumes with them."]
+        out += ["", f"Not yet measured: {', '.join(lacking)}. `make bench-tables` measures what is missing."]
     versions = f"torch {torch.__version__}, Python {platform.python_version()}, one thread."
     return "\n".join([*out, "", versions, ""])
 

@@ -27,7 +27,7 @@ class PyODDetector(BaseDetector):
     Arguments:
         detector: the settings of the model; None for the defaults. `fit` trains a copy.
         contamination: the share of outliers among the rows of the training data, in (0, 0.5], which sets the threshold
-            as for other detectors of PyOD. `detector_` has the threshold of a false-alarm rate.
+            as for other detectors of PyOD. The threshold of a false-alarm rate is that of `detector_`.
 
     Attributes:
         detector_: the fitted `vaekit.sklearn.VAEDetector`; `detector_.run_` is the trained run.

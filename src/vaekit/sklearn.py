@@ -274,7 +274,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Trained):
 
     @formerly("random_state")
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Array:
-        """New rows: draws from p(x | z) for samples z of the prior, (n_samples, D)."""
+        """New rows: draws from p(x | z), or its means for images, for samples z of the prior, (n_samples, D)."""
         check_is_fitted(self, "run_")
         seed = check_random_state(random_state).randint(2**31 - 1)
         return self.run_.sample(n_samples, seed=seed).reshape(n_samples, -1)
@@ -291,7 +291,7 @@ class VAEDetector(OutlierMixin, _Trained):
     Some rows of X are held out from training, and the threshold is taken from their scores (split conformal
     prediction). The probability that a row like those of X is flagged is at most `false_alarms`, for any recipe and
     length of training. No contamination needs to be guessed. The default recipe, `robust`, leaves the least likely rows
-    out of training, since some of the rows of X may be outliers.
+    out of training, because some rows of X may be outliers; if none are, use `settings={"trim": 0}`.
 
     Names follow scikit-learn, where high scores are normal. `decision_scores_`, `labels_` and `threshold_` follow PyOD,
     where high scores are outliers and labels are 0 and 1.

@@ -5,7 +5,7 @@ from __future__ import annotations
 PURPOSES: dict[str, tuple[str, ...]] = {
     "First models": ("vae", "conv"),
     "Data with labels": ("conditional", "semi-supervised"),
-    "Anomalies, among the training data too": ("robust",),
+    "Anomalies": ("robust",),
     "Disentangled latents, one factor each": ("beta", "tc", "factor", "dip", "annealed"),
     "Control of the KL, against unused latents": ("free-bits", "constrained", "info"),
     "Better densities: tighter bounds": ("iwae", "piwae", "ciwae"),
@@ -26,7 +26,7 @@ FITTING: tuple[tuple[str, str], ...] = (
     ("a table with missing values", "vaekit fit TABLE.csv --missing mask"),
     ("counts: genes, words, events", "vaekit fit COUNTS.npz --kind counts"),
     ("single cells (.h5ad, 10x)", "vaekit fit CELLS.h5ad --genes 2000 --library observed --condition batch"),
-    ("anomalies to find in a table", "vaekit fit TABLE.csv --recipe robust"),
+    ("a model that finds anomalies in tables", "vaekit fit TABLE.csv --recipe robust"),
     ("classes, to sample from one of them", "vaekit fit DATA --recipe conditional"),
     ("labels for some of the data", "vaekit fit DATA --recipe semi-supervised"),
     ("latents that each encode one factor", "vaekit fit DATA --recipe tc"),

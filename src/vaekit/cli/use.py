@@ -87,7 +87,7 @@ def sample(
         Values that all samples have: COLUMN=VALUE,... such as "age=30,sex=Female"; a value with a comma is quoted as
         in CSV. Codes are drawn from p(z | these values), and rows from p(row | these values).
     like
-        A row (test index or FILE.csv:ROW). Samples are versions of it with the values of --given, which others follow.
+        A row (test index or FILE.csv:ROW). Samples are versions of it: --given changes values, and the others follow.
     latents
         Draw z from a density of the codes: gmm (a Gaussian mixture), flow (a normalising flow) or two-stage (a second
         VAE). It is fitted once and stored with the run.

@@ -1,4 +1,4 @@
-"""A row with some values changed, and its other values as they follow."""
+"""A row with some values changed, and its other values changed with them."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def counterfactual_rows(
     r"""n versions of a row (1, D) in which some columns are changed, and the others follow.
 
     For each version, a code z is drawn from p(z | row), and the quantile of each value under p(x | z) is computed. The
-    code is moved by the change of the mean code, E[z | the new values] - E[z | the old values of these columns], and
-    each of the other columns takes the value with its old quantile under p(x | moved z). A category stays as it is
+    code is shifted by the change of the mean code, E[z | the new values] - E[z | the old values of these columns], and
+    each of the other columns takes the value at its old quantile under p(x | shifted z). A category stays as it is
     with probability min(1, p_new / p_old) and is drawn anew otherwise. In a linear Gaussian model, the other columns
     thus change by their regression on the changed ones.
 
-    This says how rows with the new values differ from rows with the old ones, which need not be what happens to this
-    row if its values are changed: causes that are not in the table differ, too.
+    The result shows how rows with the new values differ from rows with the old ones. This need not be what happens to
+    this row if its values are changed, because such rows may also differ in causes that are not in the table.
 
     Arguments:
         row: in any layout that the run accepts; missing values (nan) are drawn.

@@ -94,8 +94,8 @@ def compare_measured(a: Measurement, b: Measurement, *, metrics: Sequence[str] |
     check_same_data(a, b)
     if not metrics and a.given_total != b.given_total:
         raise ChoiceError(
-            "log p(x) of one run is given the total of each row (`library='observed'`) and that of the other is not, "
-            "so they cannot be compared: compare runs with the same `library`, or name other `metrics`, such as `rate`"
+            "one run measures log p(x) given the total of each row (`library='observed'`) and the other does not, so "
+            "they cannot be compared: compare runs with the same `library`, or name other `metrics`, such as `rate`"
         )
     wanted = [m for m in chosen(metrics) if metrics or m.of == "model"]
     for m in (a, b):

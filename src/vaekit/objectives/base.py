@@ -35,7 +35,7 @@ Samples = Annotated[int, Knob("draws of z per datum in training", low=1)]
 def objective(name: str, paper: str, heading: str = "", *, tails: bool = False) -> Callable[[Builder], Builder]:
     """Register an `Objective` class, or a function that returns one, as the objective `name`.
 
-    Its parameters annotated with a `Knob` are its options. It may also take `n`, the number of training data, and
+    Its parameters annotated with a `Knob` are its options. It may also take `n`, the number of training data,
     `latent`, the number of latent dimensions, `mixed`, whether the data are a table whose columns differ in kind,
     `event`, the shape of x, and `real`, which elements of a table are real numbers.
 
@@ -135,7 +135,7 @@ class Objective(nn.Module, ABC):
         return torch.ones_like(figures, dtype=torch.bool)
 
     def beside(self, px: Distribution, x: Tensor, noise: Noise) -> Tensor | None:
-        """log p of what the objective models beside x, given a draw of z, (B,): early stopping adds it to the ELBO."""
+        """log p of what the objective models besides x, given a draw of z, (B,): early stopping adds it to the ELBO."""
         return None
 
     def trace(self, model: Model, batch: Batch, k: int | None = None) -> Trace:

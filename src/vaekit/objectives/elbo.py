@@ -17,7 +17,7 @@ from .terms import distortion, elbo_stats, free_rate, rate
 Beta = Annotated[float | Schedule, Knob("weight of the KL", low=0)]
 Warmup = Annotated[int, Knob("steps over which beta rises from 0, or moves from `beta_from`", low=0)]
 WARMUP, LONGEST = 0.1, 400
-"""The default warm-up for tables whose columns differ in kind: a share of the training, and the most steps."""
+"""The default warm-up for tables whose columns differ in kind: its share of the training, and its maximum of steps."""
 
 
 @objective("elbo", "Kingma and Welling 2013, arXiv:1312.6114", "The weight of the KL")
@@ -36,8 +36,8 @@ class ELBO(Objective):
             of log q - log p at the samples (the first estimator of their equation 8).
         free_bits: f, in nats. The recorded `elbo` and `rate` are the true ones.
         warmup, beta_from, cycles: the schedule if `beta` is a number, in steps; see `schedules.kl_weight`.
-        mixed: whether the data are a table whose columns differ in kind. Then beta rises by default over the first
-            tenth of the training, at most 400 steps, without which many latents stay unused.
+        mixed: whether the data are a table whose columns differ in kind. Then, by default, beta rises over the first
+            tenth of the training, at most 400 steps. Otherwise many latents would stay unused.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Training with values that are missing because of what they are: the pattern of missing values is modelled, too."""
+"""Training with values that are missing because of what they are: a model also of the pattern of missing values."""
 
 from __future__ import annotations
 

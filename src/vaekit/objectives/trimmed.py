@@ -17,11 +17,11 @@ from .terms import distortion, elbo_stats, rate
 
 @objective("trimmed", "Hadi and Luceno 1997; Neykov et al. 2007, doi:10.1016/j.csda.2006.12.024", tails=True)
 class Trimmed(ELBO):
-    """loss = -ELBO averaged over a batch without the rows of lowest ELBO: the maximum trimmed likelihood.
+    """loss = -ELBO averaged over the batch, leaving out the rows with the lowest ELBO (maximum trimmed likelihood).
 
-    The model describes the other rows, so anomalies among the training rows stay unlikely. `trim` limits the share of
-    anomalies that cannot influence the model; it is not an estimate of their share. Where fewer rows are anomalous,
-    rows at the edge of the data are left out too, and log p(x) there is lower than without trimming.
+    The model describes the other rows, so anomalies among the training rows stay unlikely. `trim` need not estimate the
+    share of anomalies; it is the largest share that training can ignore. If fewer rows are anomalous, rows at the edge
+    of the data are left out too, and log p(x) there is lower than without trimming.
 
     Arguments:
         trim: the share of the rows of each batch that is left out.

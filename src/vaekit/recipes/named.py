@@ -239,9 +239,9 @@ setting(
     "robust",
     compose,
     "Hadi and Luceno 1997; Neykov et al. 2007, doi:10.1016/j.csda.2006.12.024",
-    """A model of the most likely rows, to find anomalies (`vaekit detect`) with or without anomalies among the data.
+    """A model of the most likely rows, to find anomalies with `vaekit detect`, even if the training rows contain some.
 
-    loss = -ELBO averaged over a batch without the share `trim` of its rows that have the lowest ELBO.
+    loss = -ELBO averaged over the batch, leaving out the share `trim` of its rows with the lowest ELBO.
     """,
     objective="trimmed",
 )

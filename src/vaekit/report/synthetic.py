@@ -80,8 +80,9 @@ def _summary(comparison: Comparison) -> Section:
     caption = (
         "Brackets are 95% intervals. Real rows: the same measure with as many training rows in place of the synthetic "
         "ones (for privacy, validation rows). The verdict is by a 99% interval of the difference. A change in AUC or "
-        "R2 is that of a model trained on synthetic instead of real rows, and best at 0 or above. Distances and errors "
-        "are best at 0; detectability, the share nearer to training rows and membership at 0.5."
+        "R2 is that of a model trained on synthetic instead of real rows; it is best at 0 or above. Distances and "
+        "errors are best at or below the value of real rows. Detectability, the share nearer to training rows and "
+        "membership are best at 0.5."
     )
     head = ["measure", "synthetic rows", "real rows", "verdict"]
     return Section("summary", "Summary", [

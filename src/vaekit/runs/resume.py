@@ -113,8 +113,9 @@ def lengthen(config: Configuration, options: Options, done: int) -> bool:
     early = config["state"] == "stopped early" and not more
     if early and not given:
         raise RunError(
-            f"the run stopped early at step {config['step']:,}, after {before.patience} validations without a better "
-            f"one: to train longer, give a length or a larger patience, such as `patience={2 * (before.patience or 1)}`"
+            f"the run stopped early at step {config['step']:,}, after {before.patience} validations without "
+            "improvement: to train longer, give a length, such as `epochs`, or a larger patience, such as "
+            f"`patience={2 * (before.patience or 1)}`"
         )
     given = given or {n: getattr(before, n) for n in LENGTHS if getattr(before, n) is not None}
     horizon = _horizon(config, given, done)
@@ -176,7 +177,7 @@ def extension_notes(config: Configuration, state: str, before: int, done: int) -
     notes = [note] if (note := _schedule_note(config, before, done)) else []
     if state == "stopped early" and config["plan"]["horizon"] <= (options_of(config).patience or 0):
         notes.append(
-            f"the run had stopped early at step {done:,}: it is now trained to its whole length, and keeps the weights "
+            f"the run had stopped early at step {done:,}: it now trains for the whole length, and keeps the weights "
             "with the best validation ELBO"
         )
     return notes

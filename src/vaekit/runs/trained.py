@@ -330,7 +330,7 @@ class TrainedModel:
 
     @property
     def draws_samples(self) -> bool:
-        """Whether samples are draws from p(x|z) by default: the means of a table's rows are not rows of the table."""
+        """Whether samples are draws from p(x|z) by default: in a table, means are not like rows."""
         return self.spec.kind in ("vector", "counts")
 
     @formerly("beyond_range")
