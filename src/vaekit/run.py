@@ -122,6 +122,8 @@ class Run(SavedRun):
             if latents is not None or temperature != 1:
                 raise ChoiceError("`given` draws codes from their posterior: omit `latents` and `temperature`")
             if like is not None:
+                if noise is not None:
+                    raise ChoiceError("versions of a row keep its own noise: omit `noise`")
                 if isinstance(like, int | np.integer):
                     if labels is not None:
                         raise ChoiceError(f"row {like} of the test set has its own condition: `labels` is for raw data")

@@ -48,6 +48,8 @@ def test_the_other_values_of_a_linear_gaussian_row_follow_by_their_regression(li
     np.testing.assert_allclose(linear.sample(3, like=row, given={"x0": 5, "x3": 9}), np.tile(row, (3, 1)), atol=1e-4)
     with pytest.raises(ChoiceError, match="add `given`"):
         linear.sample(3, like=row)
+    with pytest.raises(ChoiceError, match="keep its own noise"):
+        linear.sample(3, like=row, given=given, noise=False)
 
 
 def test_values_keep_their_quantiles_and_categories_their_probabilities():
@@ -97,6 +99,7 @@ def test_versions_of_a_row_of_a_table(tmp_path, monkeypatch, capsys):
     assert np.median(rents) > rent[like] + 200  # homes at the lake cost 600 more
     capsys.readouterr()
     assert main(["sample", "run", "--like", "3"]) == 2
+    assert main([*command, "--mean"]) == 2
     assert "--given" in capsys.readouterr().err
     conditional = vk.fit("homes.csv", condition="town", latent=2, hidden=[16], steps=100, out="c", compile="off",
                          progress=False)  # fmt: skip

@@ -64,8 +64,8 @@ class Drift:
 
     @property
     def drifting(self) -> tuple[ColumnDrift, ...]:
-        """The columns with a p-value of at most `LEVEL`."""
-        return tuple(column for column in self.columns if column.p_value <= LEVEL)
+        """The columns with a p-value of at most `LEVEL`; none unless the file as a whole differs."""
+        return tuple(c for c in self.columns if c.p_value <= LEVEL and self.p_value <= LEVEL)
 
     def named(self) -> str:
         """The columns that differ most, as in "age (p = 0.001, distance 0.34), 2 others"; "" if none differs."""

@@ -109,6 +109,8 @@ def sample(
         raise ChoiceError(f"{'--refit' if refit else '--components'} applies to --latents: add --latents gmm")
     if like is not None and given is None:
         raise ChoiceError("--like needs the values to change: add --given COLUMN=VALUE")
+    if like is not None and noise is not None:
+        raise ChoiceError("versions of a row keep its own noise: omit --noise and --mean")
     if given is not None and (latents is not None or temperature != 1):
         raise ChoiceError("--given draws z from its posterior: omit --latents and --temperature")
     output = Output(out, "samples")
