@@ -301,7 +301,7 @@ class VAEDetector(OutlierMixin, _Trained):
         false_alarms: the probability of flagging a row that is like the rows of X.
         latent: number of latents; None for the recipe's default.
         epochs, steps, minutes: the length of training, at most one of them; by default the recipe's.
-        settings: further arguments of the recipe and options of training, by name: {"beta": 4, "lr": 3e-4}.
+        settings: further arguments of the recipe and options of training, by name: {"trim": 0.2, "lr": 3e-4}.
         samples: number of importance samples per score.
         held_out: share of the rows, in (0, 1), that the threshold is taken from; more if `false_alarms` needs more rows
             and there are enough.

@@ -110,6 +110,18 @@ def test_poissons_and_their_gradients_are_closed_forms(dtype, error):
     np.testing.assert_allclose(slope.double(), x.double().numpy() - rate, rtol=1e-4, atol=1e-3 * float(error > 1e-9))
 
 
+def test_counts_may_be_transposed_or_integers_and_are_not_changed():
+    x, log_mean, log_r = grid(torch.float32)
+    want = NegativeBinomial(log_mean, log_r).log_prob(x), Poisson(log_mean).log_prob(x)
+    for counts in (x.T.contiguous().T, x.int()):
+        before, mean = counts.clone(), log_mean.T.contiguous().T.requires_grad_()
+        got = NegativeBinomial(mean, log_r).log_prob(counts), Poisson(mean).log_prob(counts)
+        torch.testing.assert_close(got, want)
+        (slope,) = torch.autograd.grad(got[0].sum(), mean)
+        torch.testing.assert_close(slope, slopes(x, log_mean, log_r)[0], rtol=1e-3, atol=1e-3)
+        assert torch.equal(counts, before)
+
+
 def test_extra_zeros_have_the_probability_that_the_counts_lack():
     x, log_mean, log_r = grid(torch.float64)
     dropout = torch.linspace(-4, 4, len(RS), dtype=torch.float64)
@@ -127,3 +139,4 @@ def test_clamped_is_clamp_with_its_gradient():
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
         slopes = [torch.autograd.grad(y.sum(), x)[0] for y in (ours, theirs)]
         torch.testing.assert_close(*slopes, rtol=0, atol=0)
+    assert clamped(torch.zeros(0, 3), -2.0, 3.0).shape == (0, 3)

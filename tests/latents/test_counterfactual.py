@@ -12,6 +12,7 @@ from torch.distributions import Bernoulli, Normal
 import vaekit as vk
 from vaekit.cli import main
 from vaekit.densities.counts import Poisson
+from vaekit.densities.levels import Categorical
 from vaekit.densities.mixed import Categories
 from vaekit.errors import ChoiceError
 from vaekit.latents.counterfactual import _moved
@@ -76,6 +77,18 @@ def test_values_keep_their_quantiles_and_categories_their_probabilities():
     assert (moved >= count).all()
     assert moved.mean() == pytest.approx(8, abs=0.1)
     assert moved.var() == pytest.approx(8, abs=0.4)
+
+
+def test_counts_beyond_the_table_of_quantiles_and_levels():
+    noise, count = Noise.of(0, 3), torch.tensor([[2900.0], [3000.0], [3110.0]])
+    p, q = (Poisson(torch.log(torch.full((3, 1), rate))) for rate in (3000.0, 6000.0))
+    for before, after, x in ((p, q, count), (q, p, 2 * count)):
+        moved = _moved(before, after, x, noise)
+        want = after.mean + after.stddev * (x - before.mean) / before.stddev  # both are nearly normal
+        torch.testing.assert_close(moved, want, atol=2, rtol=0)
+    levels = Categorical(torch.zeros(3, 1, 4))
+    same = _moved(levels, levels, torch.tensor([[0.0], [2.0], [3.0]]), noise)
+    assert same.flatten().tolist() == [0, 2, 3]
 
 
 def test_versions_of_a_row_of_a_table(tmp_path, monkeypatch, capsys):

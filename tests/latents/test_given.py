@@ -18,7 +18,7 @@ from vaekit.errors import ChoiceError, DataError
 from vaekit.heads import Conditional, Gaussian
 from vaekit.heads.mixed import MixedHead
 from vaekit.latents import given as given_module
-from vaekit.latents.conditional import WIDER, _Gaussian, averaged, candidates, resampled, visible_log_prob
+from vaekit.latents.conditional import WIDER, _Gaussian, averaged, candidates, draw_numbers, resampled, visible_log_prob
 from vaekit.latents.coverage import calibrated, coverage
 from vaekit.latents.given import fill_rows
 from vaekit.models.priors import StandardNormal
@@ -195,6 +195,15 @@ def test_categories_counts_and_numbers_have_their_conditional_probabilities():
         assert averaged(px)[0, 0] == want.argmax()
         size = mass[:, 1] @ whole.mean[:, 1].double()
         assert abs(averaged(px)[1, 1] - size) < 0.05
+
+
+def test_draws_and_means_of_a_mixed_table_are_on_the_device_of_the_model():
+    columns = [Column("town", "categorical", ("a", "b")), Column("yes", "binary", ("no", "yes"))]
+    for some in (columns, [*columns, Column("size", "real")]):
+        head = MixedHead(columns=some).to("meta")
+        px = head(torch.zeros(3, 2, head.features, device="meta"))
+        noise = Noise.of(0, 2, device="meta")
+        assert draw_numbers(px, noise).device.type == averaged(px).device.type == "meta"
 
 
 def test_resampling_follows_the_weights_in_any_order():

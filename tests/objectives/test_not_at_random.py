@@ -58,3 +58,15 @@ def test_the_bound_counts_the_mask_by_the_element_that_it_hides():
     p = torch.sigmoid(torch.tensor([2.5, -1.0, -2.0]))  # the second is no real number: its own value does not matter
     want = torch.log(p[0]) + torch.log(1 - p[1]) + torch.log(1 - p[2])
     assert objective.log_mask(x, missing).item() == pytest.approx(float(want), abs=1e-6)
+
+
+def test_only_real_numbers_are_missing_by_their_value(tmp_path):
+    """Draws of counts and of yes/no values carry no gradient to the model, so their slopes are 0."""
+    rng = np.random.default_rng(0)
+    gaps = rng.random((60, 3)) < 0.2
+    for x, kind in ((rng.poisson(3, (60, 3)), "counts"), (rng.random((60, 3)) < 0.5, None)):
+        data = vk.from_arrays(np.where(gaps, np.nan, x.astype(np.float32)), kind=kind, missing="mask")
+        run = vk.fit(data, "vae", objective="not-miwae", samples=2, steps=3, hidden=[4], latent=1, compile="off",
+                     progress=False, out=tmp_path / str(kind))  # fmt: skip
+        assert run.composition.objective.slope.abs().max() == 0
+        assert run.composition.objective.bias.abs().max() > 0

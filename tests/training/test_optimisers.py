@@ -65,6 +65,21 @@ def test_the_update_in_one_pass_is_that_of_a_compiled_step(name):
         torch.testing.assert_close(one, many, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_gradients_and_parameters_may_have_any_strides(name):
+    g = torch.Generator().manual_seed(0)
+    rule, start = optimiser(name, 0.03), torch.randn(5, 7, generator=g)
+    for gradient in (torch.randn(7, 5, generator=g).T, torch.tensor(2.0).expand(5, 7)):
+        for p in (start.clone(), start.T.clone().T):
+            one, many = p, start.clone()
+            (of_one,), (of_many,) = rule.state([one]), rule.state([many])
+            for t in (1, 2):
+                c = torch.tensor(rule.coefficients(0.01, t))
+                rule.update(one, gradient, of_one, c)
+                rule.arithmetic(many, gradient, of_many, c)
+            torch.testing.assert_close(one, many, rtol=1e-5, atol=1e-6)
+
+
 def test_an_unknown_optimiser_is_refused_with_the_list():
     with pytest.raises(ChoiceError, match="adagrad"):
         optimiser("adma")

@@ -132,7 +132,7 @@ def _most(x: Tensor) -> int:
 
 def _index(x: Tensor, event: torch.Size) -> Tensor:
     """The index of each count in a flattened table (`SMALL` + 1, *event); that of a larger count is arbitrary."""
-    row = x.int().clamp_(0, SMALL)  # nan and numbers beyond int32 become the smallest or largest integer
+    row = x.to(torch.int32, copy=True).clamp_(0, SMALL)  # nan becomes the smallest or largest integer
     columns = event.numel()
     return row if columns == 1 else torch.add(torch.arange(columns, dtype=row.dtype).view(event), row, alpha=columns)
 
@@ -158,7 +158,7 @@ def _at(index: Tensor, like: Tensor, *tensors: Tensor) -> list[Tensor]:
 
 
 def _replace(values: Tensor, index: Tensor, new: Tensor) -> None:
-    values.view(-1).index_copy_(0, index, new)
+    values.put_(index, new)
 
 
 def slopes(x: Tensor, log_mean: Tensor, log_r: Tensor, rest: Tensor | None = None) -> tuple[Tensor, Tensor]:

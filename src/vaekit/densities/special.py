@@ -17,7 +17,7 @@ def at_least_single(t: Tensor) -> Tensor:
 
 def clamped(x: Tensor, low: float, high: float) -> Tensor:
     """x.clamp(low, high), which on a CPU costs a gradient nothing unless a number is outside."""
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if x.device.type == "cpu" and x.numel() > 0 and not torch.compiler.is_compiling():
         least, most = torch.aminmax(x.detach())
         if low <= least and most <= high:
             return x

@@ -284,7 +284,7 @@ def draw_numbers(px: Distribution, noise: Noise) -> Tensor:
     whole = px.whole if isinstance(px, Marginal) else px
     if not isinstance(whole, Mixed):
         return draw(px, noise)
-    x = torch.zeros(*whole.batch_shape, *whole.event_shape)
+    x = torch.zeros(*whole.batch_shape, *whole.event_shape, device=whole.order.device)
     for which, part in whole.parts:
         if not isinstance(part, Categories | Bernoulli):
             drawn = from_noise(part, noise, (len(which),), whole.batch_shape[0])
@@ -296,7 +296,7 @@ def averaged(px: Distribution) -> Tensor:
     """The mean (B, *event) of the mixture of M densities (M, B) with equal weights; for categories, the likeliest."""
     whole = px.whole if isinstance(px, Marginal) else px
     if isinstance(whole, Mixed):
-        mean = whole.average(torch.full(whole.batch_shape, 1 / whole.batch_shape[0]))
+        mean = whole.average(torch.full(whole.batch_shape, 1 / whole.batch_shape[0], device=whole.order.device))
     else:
         mean = whole.mean.mean(0)
     return px.put(mean) if isinstance(px, Marginal) else mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 MEAN_SAMPLES = 4096
 """The number of codes from which the mean code given the changed values is estimated."""
 MOST_COUNT = 4096
-"""The largest count that is moved by its quantile."""
+"""The largest count that is moved by its quantile; others keep their distance from the mean in standard deviations."""
 
 
 @torch.no_grad()
@@ -129,15 +130,17 @@ def _moved(p: Distribution, q: Distribution, x: Tensor, noise: Noise) -> Tensor:
         stays = torch.log(u) < ratio
         return torch.where(known, torch.where(stays, value, _gained(p, q, value, noise)), drawn)
     if getattr(p.support, "is_discrete", False):
-        top = int(min(MOST_COUNT, float(torch.maximum(value.amax(), (q.mean + 10 * q.stddev).amax())))) + 1
+        last = float(getattr(p.support, "upper_bound", math.inf))
+        top = int(min(MOST_COUNT, last, float(torch.maximum(value.amax(), (q.mean + 10 * q.stddev).amax())))) + 1
         counts = torch.arange(top, dtype=x.dtype, device=x.device)[:, None, None]
         below, to = (_cumulative(d, counts) for d in (p, q))
         at = value.clamp_max(top - 1).long()[None]
         upper = below.gather(0, at)[0]
         lower = torch.where(value > 0, below.gather(0, (at - 1).clamp_min(0))[0], 0.0)
         level = lower + u * (upper - lower)
-        moved = (to <= level).sum(0).clamp_max(top - 1).to(x.dtype)
-        return torch.where(known, torch.where(value < top, moved, value), drawn)
+        moved = (to <= level).sum(0).to(x.dtype)
+        far = (q.mean + q.stddev * (value - p.mean) / p.stddev).round().clamp(0, last)
+        return torch.where(known, torch.where((value < top) & (moved < top), moved, far), drawn)
     raise ChoiceError(f"counterfactual rows need quantiles of p(x|z), which {type(p).__name__} does not have")
 
 

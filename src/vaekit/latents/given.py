@@ -171,7 +171,8 @@ def fill_rows(
     visible = torch.from_numpy(~hidden & (events == events)).to(run.device)  # other missing values are left alone
     c = run.observed(events, labels=labels).condition(np.arange(len(events)), run.device)
     samples, kept = max(samples, 2 * draws), max(KEPT, draws)
-    mask, absent = run.composition.objective, torch.from_numpy(np.isnan(laid_out(raw, run.spec).astype(float)) & hidden)
+    mask = run.composition.objective
+    absent = torch.from_numpy(np.isnan(laid_out(raw, run.spec).astype(float)) & hidden).to(run.device)
 
     def filled_in(chosen: Tensor, samples: int, round_: int) -> list[np.ndarray]:
         """Best values, draws, ends of the intervals, bound and effective sample size of these rows."""
@@ -217,7 +218,7 @@ def _given_mask(
     Arguments:
         z, x: codes (M, B, L) given the visible values, and pairs of draws (2, M, B, D).
     """
-    x, absent = x.flatten(0, 1), absent.to(x.device)
+    x = x.flatten(0, 1)
     log_weight = torch.where(absent, mask.each(x, absent), 0.0).flatten(2).sum(-1)
     index = resampled(log_weight.log_softmax(0), len(x), noise)
     z = z.repeat(2, 1, 1).take_along_dim(index[..., None], 0)

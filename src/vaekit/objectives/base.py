@@ -24,7 +24,7 @@ OBJECTIVES = Register(
         "latent": "number of latent dimensions",
         "mixed": "whether the data are a table whose columns differ in kind",
         "event": "shape of x",
-        "real": "whether each element of x is a real number, or None if all are",
+        "real": "whether each element of x is a real number",
     },
 )
 """The objectives by name."""
@@ -37,7 +37,7 @@ def objective(name: str, paper: str, heading: str = "", *, tails: bool = False) 
 
     Its parameters annotated with a `Knob` are its options. It may also take `n`, the number of training data,
     `latent`, the number of latent dimensions, `mixed`, whether the data are a table whose columns differ in kind,
-    `event`, the shape of x, and `real`, which elements of a table are real numbers.
+    `event`, the shape of x, and `real`, which of its elements are real numbers.
 
     Arguments:
         name: its name on the command line.

@@ -126,7 +126,7 @@ def compose(
     )
     kind = SizedVAE if library == "observed" else VAE
     model = p_z if isinstance(p_z, Model) else kind(p_z, q, px, size)
-    real = [column.kind == "real" for column in spec.columns] if spec.columns else None
+    real = [column.kind == "real" for column in spec.columns] or [not head.discrete] * spec.dims
     loss = objective.make(n=spec.n, latent=latents, mixed=is_mixed(spec), event=spec.shape, real=real)
     if (corrupting := make_corruption(spec, corruption, x_observation)) is not None:
         loss.corruption = corrupting

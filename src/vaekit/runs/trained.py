@@ -82,9 +82,10 @@ class TrainedModel:
         return self.spec.columns or tuple(Column(name, kind) for name in self.feature_names)
 
     def to(self, device: str | torch.device) -> Self:
-        """Move the model to a device. Data are observed on the CPU, and results are arrays on the CPU."""
+        """Move the model and objective to a device. Data are observed on the CPU, and results are arrays on the CPU."""
         self.device = torch.device(device)
         self.model.to(self.device)
+        self.composition.objective.to(self.device)
         self.graphs.clear()
         return self
 

@@ -84,17 +84,20 @@ class Adam(Optimiser):
         return [lr / (1 - self.beta1**t), (1 - self.beta2**t) ** -0.5, 1 - lr * self.weight_decay, lr, t]
 
     def update(self, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Tensor) -> None:
-        if p.device.type != "cpu" or torch.compiler.is_compiling():
+        if p.device.type != "cpu" or torch.compiler.is_compiling() or not p.is_contiguous():
             self.arithmetic(p, g, state, c)
             return
         mean, square = state
         self.kernel(
-            [p], [g], [mean], [square], [], [c[4]], lr=c[3], beta1=self.beta1, beta2=self.beta2,
+            [p], [g.contiguous()], [mean], [square], [], [c[4]], lr=c[3], beta1=self.beta1, beta2=self.beta2,
             weight_decay=self.weight_decay, eps=1e-8, amsgrad=False, maximize=False,
         )  # fmt: skip
 
     kernel = staticmethod(torch._fused_adam_)
-    """The update in one pass over memory; the single operations of `arithmetic` take a dozen unless they are fused."""
+    """The update in one pass over memory, which must be contiguous: the kernel does not look at strides.
+
+    The single operations of `arithmetic` take a dozen passes unless they are fused.
+    """
 
     def arithmetic(self, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Tensor) -> None:
         """The update in operations that a compiled graph fuses."""
