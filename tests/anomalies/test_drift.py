@@ -1,6 +1,9 @@
 """The comparison of a file as a whole with held-out rows: its level, and what it finds."""
 
+import math
+
 import numpy as np
+import pytest
 
 from vaekit.anomalies.drift import compare_columns, energy_test, two_sample
 
@@ -77,3 +80,10 @@ def test_columns_without_values_do_not_differ():
     held, new = np.full((20, 1), np.nan), np.full((9, 1), np.nan)
     assert compare_columns(held, new, ["a"], [0])[0].p_value == 1
     assert compare_columns(np.ones((20, 1)), np.ones((9, 1)), ["a"], [2])[0].p_value == 1
+
+
+def test_few_numbers_are_compared_by_the_exact_distribution():
+    """Of the C(16, 8) orders of two samples of 8, two separate them."""
+    (found,) = compare_columns(np.arange(8.0)[:, None], np.arange(8.0, 16)[:, None], ["a"], [0])
+    assert found.p_value == pytest.approx(2 / math.comb(16, 8))
+    assert found.distance == 1

@@ -19,6 +19,8 @@ MOST = 500
 """The maximum number of rows of either kind whose codes are compared."""
 EXPECTED = 5
 """Categories with a smaller expected number of rows in the smaller sample are compared together."""
+EXACT = 40_000
+"""Up to this product of the numbers of rows, numbers are compared exactly: asymptotic p-values are too small there."""
 EXCHANGES = 999
 FEWEST = 8
 """With fewer rows of either kind, nothing is tested."""
@@ -124,7 +126,8 @@ def _cumulative(held: np.ndarray, new: np.ndarray) -> tuple[float, float]:
     """The p-value and the distance of two samples of numbers."""
     from scipy.stats import ks_2samp
 
-    found = ks_2samp(held, new, method="asymp")
+    few = len(held) * len(new) <= EXACT
+    found = ks_2samp(held, new, method="exact" if few else "asymp")
     return float(found.pvalue), float(found.statistic)
 
 
