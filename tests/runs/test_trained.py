@@ -143,3 +143,10 @@ def test_a_row_number_is_no_data_to_measure(run):
         with pytest.raises(ChoiceError, match=r"run.observed\('test'\).raw\(\[3\]\)"):
             method(3)
     assert len(run.evaluate(run.observed("test").raw([3]), samples=2)) > 3
+
+
+def test_no_rows_are_refused(run):
+    nothing = run.data.events(run.data.test[:0])
+    for use in (run.encode, run.reconstruct, run.score):
+        with pytest.raises(ChoiceError, match="must be 1 or more"):
+            use(nothing)

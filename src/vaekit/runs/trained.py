@@ -201,6 +201,8 @@ class TrainedModel:
             rows, data = self.row(data), "test"
         observed, rows = self.observed(data, labels=labels), None if rows is None else np.asarray(rows)
         total = len(rows) if rows is not None else observed.n if n is None else min(n, observed.n)
+        if total < 1:
+            raise ChoiceError("the number of data to encode must be 1 or more")
         codes: list[np.ndarray] = []
         done = 0
         for block, x, c in observed.batches(rows, n, self.device):
