@@ -23,7 +23,7 @@ from vaekit.utils.isolation import in_full_precision
 from .observed import Observed, decoded_size
 
 CHUNK_NUMBERS = 1_600_000
-"""The number of values of x decoded at once: large enough for matrix products to run at full speed."""
+"""The number of values of x decoded at once, so large that matrix products run at full speed."""
 
 
 class Placed(Protocol):

@@ -333,7 +333,7 @@ class TrainedModel:
 
     @property
     def draws_samples(self) -> bool:
-        """Whether samples are draws from p(x|z) by default: in a table, means are not like rows."""
+        """Whether samples are draws from p(x|z) by default, as for tables, in which means are not like rows."""
         return self.spec.kind in ("vector", "counts")
 
     @formerly("beyond_range")
