@@ -20,7 +20,7 @@ MOST = 500
 EXPECTED = 5
 """Categories with a smaller expected number of rows in the smaller sample are compared together."""
 EXACT = 40_000
-"""Up to this product of the numbers of rows, numbers are compared exactly, because asymptotic p-values are too small."""
+"""The product of the numbers of rows up to which numbers are compared by the exact distribution."""
 EXCHANGES = 999
 FEWEST = 8
 """With fewer rows of either kind, nothing is tested."""

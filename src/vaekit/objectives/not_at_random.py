@@ -19,7 +19,7 @@ from .parts import needs_density
 from .terms import grouped_bound, log_weights
 
 FASTER = 10.0
-"""How many times as fast as other parameters those of the mask are learned, so that few steps suffice for slopes of 1."""
+"""How many times as fast as other parameters those of the mask are learned, so that few steps suffice."""
 
 
 @objective("not-miwae", "Ipsen et al. 2021, arXiv:2006.12871", "Values missing not at random")
