@@ -107,12 +107,7 @@ def sample(
     at_least(0, temperature=temperature)
     if latents is None and (components is not None or refit):
         raise ChoiceError(f"{'--refit' if refit else '--components'} applies to --latents: add --latents gmm")
-    if like is not None and given is None:
-        raise ChoiceError("--like needs the values to change: add --given COLUMN=VALUE")
-    if like is not None and noise is not None:
-        raise ChoiceError("versions of a row keep its own noise: omit --noise and --mean")
-    if given is not None and (latents is not None or temperature != 1):
-        raise ChoiceError("--given draws z from its posterior: omit --latents and --temperature")
+    _check_given(given, like, noise, prior=latents is None and temperature == 1)
     output = Output(out, "samples")
     find_run(run)
     if latents is not None:
@@ -134,6 +129,16 @@ def sample(
         x = opened.new_rows(z, noise=noise, beyond_range=beyond_range, seed=seed)
     columns, words = pictures.of_samples(opened, n, label, latents, temperature, noise)
     write(path, opened, x, columns, {"x": x, "z": z}, None if bare else words, class_column(opened, z))
+
+
+def _check_given(given: str | None, like: str | None, noise: bool | None, *, prior: bool) -> None:
+    """Raise ChoiceError for --given or --like beside options that they exclude; `prior` if these keep the prior."""
+    if like is not None and given is None:
+        raise ChoiceError("--like needs the values to change: add --given COLUMN=VALUE")
+    if like is not None and noise is not None:
+        raise ChoiceError("versions of a row keep its own noise: omit --noise and --mean")
+    if given is not None and not prior:
+        raise ChoiceError("--given draws z from its posterior: omit --latents and --temperature")
 
 
 def _given(
