@@ -11,6 +11,10 @@ import tempfile
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("seeded", derandomize=True, deadline=None)  # no test may depend on the speed of the machine
+settings.load_profile("seeded")
 
 # compiled code is kept apart by the processor's instructions: torch's cache of graphs does not tell them apart
 CAPABILITY = torch.backends.cpu.get_cpu_capability().lower()
