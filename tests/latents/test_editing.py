@@ -100,8 +100,8 @@ def test_filling_in_a_linear_gaussian_model_is_its_conditional_mean(linear):
     wo, wm = w[~hidden], w[hidden]
     precision = np.eye(2) + wo.T @ wo / sigma**2
     mean = np.linalg.solve(precision, wo.T @ (x[:, ~hidden] - b[~hidden]).T / sigma**2).T  # p(z | x_visible)
-    spoilt = np.where(hidden, np.float32(1000), raw)  # hidden values are not used
-    found = fill_masked(linear, spoilt, hidden)
+    changed = np.where(hidden, np.float32(1000), raw)  # hidden values are not used
+    found = fill_masked(linear, changed, hidden)
     scale = float(linear.composition.observation.scale)
     want = (mean @ wm.T + b[hidden]) * scale + linear.composition.observation.mean.numpy()[hidden]
     np.testing.assert_allclose(found.filled[:, hidden], want, atol=2e-3 * scale)

@@ -202,13 +202,13 @@ def test_factors_of_the_rows_that_an_objective_keeps_ignore_the_others():
     covariance = clean.loading @ clean.loading.T + clean.sigma.square().diag()
     normal = torch.distributions.MultivariateNormal(clean.mean, covariance)
     torch.testing.assert_close(log_density(clean, x), normal.log_prob(x.double()))
-    spoilt = x.clone()
-    spoilt[:200] += 15 * torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
-    kept = kept_factors(spoilt, 2, None, Trimmed(0.1).kept)
+    mixed = x.clone()
+    mixed[:200] += 15 * torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    kept = kept_factors(mixed, 2, None, Trimmed(0.1).kept)
     found = kept.loading @ kept.loading.T + kept.sigma.square().diag()
     assert torch.allclose(found, covariance, atol=0.15)  # that of all rows is 23 larger
-    assert float((factors(spoilt, 2).sigma - clean.sigma).min()) > 1
-    density = log_density(kept, spoilt)
+    assert float((factors(mixed, 2).sigma - clean.sigma).min()) > 1
+    density = log_density(kept, mixed)
     assert float((density[:200] < density[200:].quantile(0.01)).double().mean()) > 0.95
 
 
