@@ -190,7 +190,10 @@ def test_10x_matrices_that_lie(tmp_path):
         (f"{header}\n9{sizes} 1\n1 1 1\n", "the files beside it"),
         (f"{header.replace('general', 'symmetric')}\n{sizes} 1\n1 1 1\n", "without symmetry"),
         (f"{header}\nwords\n", "sizes"),
-        (good[:-20] + "\0" * 8 + good[-20:], "only numbers"),  # SciPy 1.17 ends with signal 11
+        (good[:-20] + "\0" * 8 + good[-20:], "lines with a row"),  # SciPy 1.17 ends with signal 11, as with the next
+        (f"{header}\n{sizes} 2\n1 1 1\n2 2 1 1", "lines with a row, a column and a number, got b'2 2 1 1'"),
+        (f"{header}\n{sizes} 2\n1 1 1 4\n2 2 1\n", "got b'1 1 1 4'"),  # SciPy would read it as 1
+        (f"{header}\r{sizes} 1\r1 1 1\r", "sizes|without"),
     ]:
         (folder / "matrix.mtx").write_text(content)
         with pytest.raises(DataError, match=message):

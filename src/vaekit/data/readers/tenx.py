@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,8 @@ from .registry import reader, with_suffix
 GENES = "Gene Expression"
 MATRIX = ("matrix.mtx", "matrix.mtx.gz")
 MOST_HEADER = 2**16  # bytes, comments included
-NUMBERS = b"0123456789+-.eE \t\r\n"
+ENTRIES = re.compile(rb"(?:[ \t]*+(?:[0-9+.eE-]++[ \t]++){1,2}[0-9+.eE-]++[ \t]*+\r?+\n|[ \t\r]*+\n)*+")
+"""Lines of two numbers (a pattern) or three, and empty lines."""
 
 
 @reader("10x-h5", "a 10x .h5 file", reads=with_suffix(".h5", ".hdf5"), files=".h5")
@@ -156,9 +158,13 @@ def market(path: Path, shape: tuple[int, int]) -> Any:
     if words[:3] != ["%%matrixmarket", "matrix", "coordinate"] or words[4:] != ["general"]:
         raise DataError(f"{path}: expected a Matrix Market file of coordinates without symmetry, got {' '.join(words)}")
     sizes = next((line for line in lines if not line.startswith(b"%") and line.strip()), b"")
-    other = content[lines.tell() :].translate(None, NUMBERS)
-    if other:  # SciPy may crash on them
-        raise DataError(f"{path}: expected only numbers after the sizes of the matrix, got {other[:20]!r}")
+    if not content.endswith(b"\n"):
+        content += b"\n"
+    whole = ENTRIES.match(content, lines.tell())
+    assert whole is not None  # it also matches nothing
+    if whole.end() < len(content):  # SciPy may crash on such lines, or read them without an error
+        line = content[whole.end() :].split(b"\n", 1)[0]
+        raise DataError(f"{path}: expected lines with a row, a column and a number, got {line[:40]!r}")
     try:
         rows, columns, entries = (int(size) for size in sizes.split())
     except ValueError:
