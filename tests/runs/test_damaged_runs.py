@@ -142,6 +142,9 @@ def test_source_with_other_shapes_than_the_facts(run):
     opened = vk.open(run)
     with pytest.raises(DataError, match=r"shape \(1, 6, 5\).*was trained on image data of shape \(1, 5, 6\)"):
         opened.use_data()
+    change(run, "state", to="running")
+    with pytest.raises(RunError, match=r"damaged: its run.json has data of shape \[1, 5, 6\], .* have \[1, 6, 5\]"):
+        fit(resume=True, out=run, **QUIET)
 
 
 def test_a_model_larger_than_its_weights_is_refused_before_it_is_built(run):

@@ -79,6 +79,11 @@ def check_data(config: Configuration, data: Data, path: Path) -> None:
             "the data differ from those that the run was started with: pass the same data, or choose another `out`"
             + read_otherwise(data)
         )
+    shape = config["data"]["facts"]["shape"]
+    if list(shape) != list(data.shape):
+        raise RunError(
+            f"{path} is damaged: its run.json has data of shape {shape}, but the data have {list(data.shape)}"
+        )
     check_splits(data, path)
 
 
