@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from core_helpers import QUIET, blobs
 
 import vaekit as vk
@@ -15,6 +16,7 @@ from vaekit.anomalies.reference import FILE
 from vaekit.anomalies.scoring import scores
 from vaekit.cli import main
 from vaekit.errors import ChoiceError, DataError
+from vaekit.utils.files import read_tensors, write_tensors
 
 COLUMNS = ["a", "b", "c", "kind", "same"]
 KINDS = ["red", "green", "blue"]
@@ -186,6 +188,30 @@ def test_the_columns_that_drift_are_named(run, place, capsys):
     assert main(["detect", str(run.path), str(path), "--samples", "5", "--out", str(place / "f.csv")]) == 0
     assert "columns that differ most: c (p = " in capsys.readouterr().out
     assert not run.detect(write(place / "same.csv", rows_of(60, 12)), samples=5, reasons=False).drift.drifting
+
+
+def test_columns_are_compared_by_a_record_of_an_earlier_version_if_the_data_are_there(run, place):
+    """Such a record lacks the values of the columns: they are read again, or a note says that they are not compared."""
+    run.detect("test", false_alarms=0.05, samples=5)
+    copied, file = place / "earlier", place / "drift.csv"
+    shutil.copytree(run.path, copied)
+    if not file.exists():
+        write(file, [[row[0], row[1], f"{float(row[2]) + 2:.6f}", *row[3:]] for row in rows_of(60, 11)])
+    stored, meta = read_tensors(copied / FILE)
+    assert "values" in stored
+    old = {name: tensor for name, tensor in stored.items() if name != "values"}
+    write_tensors(copied / FILE, old, meta)
+    found = vk.open(copied).detect(file, samples=5, false_alarms=0.05)
+    assert found.drift.columns == run.detect(file, samples=5, false_alarms=0.05).drift.columns
+    assert found.drift.drifting[0].column == "c"
+    torch.testing.assert_close(read_tensors(copied / FILE)[0]["values"], stored["values"], equal_nan=True)
+    write_tensors(copied / FILE, old, meta)
+    config = json.loads((copied / "run.json").read_text())
+    config["data"]["source"] = str(place / "gone.csv")
+    (copied / "run.json").write_text(json.dumps(config))
+    found = vk.open(copied).detect(file, samples=5, false_alarms=0.05)
+    assert (found.drift.columns, found.drift.p_value < 1e-6) == ((), True)
+    assert any("the columns are not compared one by one" in note for note in found.notes)
 
 
 def test_the_rows_do_not_depend_on_their_order(run, place):

@@ -312,10 +312,63 @@ def test_a_trimmed_loss_is_that_of_the_other_rows():
     plain = terms(ELBO())
     torch.testing.assert_close(stats["elbo"], plain.stats["elbo"])  # the record is that of all rows
     torch.testing.assert_close(terms(Trimmed(0.0)).losses["model"], plain.losses["model"])
-    assert Trimmed(0.3).kept(torch.arange(10.0)).tolist() == [False] * 3 + [True] * 7
-    assert Trimmed(0.3).kept(torch.zeros(10)).all()
+    assert Trimmed(0.3).kept(torch.arange(10.0), x[:10]).tolist() == [False] * 3 + [True] * 7
+    assert Trimmed(0.3).bounded(torch.arange(10.0), x[:10]).tolist() == [3, 3, 3, 3, 4, 5, 6, 7, 8, 9]
+    assert Trimmed(0.3).kept(torch.zeros(10), x[:10]).all()
     with pytest.raises(ChoiceError, match=r"`trim` must be 0 or more and at most 0.5"):
         Trimmed(0.6)
+
+
+def rows_with_gaps(n):
+    """Correlated Gaussian rows with gaps, the exact log p of what is visible, and which are outliers (one in 20)."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, 6, generator=generator, dtype=torch.float64)
+    x[:, 0] = 0.05 * x[:, 0]  # a precise column: 3 nats more than the others
+    x[:, 1:3] += 2 * torch.randn(n, 1, generator=generator, dtype=torch.float64)
+    covariance = torch.eye(6, dtype=torch.float64)
+    covariance[0, 0] = 0.05**2
+    covariance[1:3, 1:3] += 4
+    outlier = torch.rand(n, generator=generator) < 0.05
+    x[outlier, 3:] += 8
+    gap = torch.rand(n, 6, generator=generator) < torch.tensor([0.05, 0.2, 0.2, 0.2, 0.2, 0.0])
+    log_p = torch.zeros(n, dtype=torch.float64)
+    for pattern in gap.unique(dim=0):
+        of, seen = (gap == pattern).all(1), ~pattern
+        log_p[of] = D.MultivariateNormal(torch.zeros_like(x[0, seen]), covariance[seen][:, seen]).log_prob(
+            x[of][:, seen]
+        )
+    return x.masked_fill(gap, torch.nan), gap, log_p, outlier
+
+
+def test_gaps_do_not_change_the_share_of_rows_that_are_left_out():
+    """In batches of 128, too: by the raw ELBO, a row that lacks the precise column is left out far more often."""
+    x, gap, log_p, outlier = rows_with_gaps(128 * 100)
+
+    def shares(objective):
+        parts = zip(log_p.float().split(128), x.split(128), strict=True)
+        out = ~torch.cat([objective.kept(figures, rows) for figures, rows in parts])
+        assert out[outlier].double().mean() > 0.95
+        usual = ~outlier
+        return {name: float(out[usual & of].double().mean()) for name, of in kinds.items()}
+
+    kinds = {"whole": ~gap.any(1), "precise": gap[:, 0], "correlated": gap[:, 1], "many": gap.sum(1) > 2}
+    found, raw = shares(Trimmed(0.15, missing=True)), shares(Trimmed(0.15))
+    assert raw["precise"] > raw["correlated"] + 0.15
+    assert max(found.values()) - min(found.values()) < 0.04
+    raised = Trimmed(0.15, missing=True).bounded(log_p, x)
+    kept = Trimmed(0.15, missing=True).kept(log_p, x)
+    torch.testing.assert_close(raised[kept], log_p[kept])
+    assert (raised[~kept] > log_p[~kept]).all()
+
+
+def test_each_of_several_processes_leaves_out_its_own_share():
+    """The rows with the lowest ELBO of each part of the batch, which need not be the lowest of the whole batch."""
+    world = spoilt()
+    x = torch.cat([world.data(10), world.data(2) + 50])
+    for rows in (torch.arange(0, 12, 2), torch.arange(1, 12, 2)):
+        part, inner = (Batch(x[kept], Noise.of(0, kept)) for kept in (rows, rows[:-1]))
+        found = Trimmed(0.25)(world.model, part, STEP).losses["model"]
+        torch.testing.assert_close(found, ELBO()(world.model, inner, STEP).losses["model"])
 
 
 @pytest.mark.parametrize("analytic", [True, False])

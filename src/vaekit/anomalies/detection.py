@@ -20,7 +20,7 @@ from . import labelled
 from .conformal import FALSE_ALARMS, ROUNDING, HeldOutScores, check_rate, rows_needed
 from .drift import FEWEST, ColumnDrift, Drift, compare_columns, two_sample
 from .reasons import Columns, Reason, columns, ranked
-from .reference import PENALTY, HeldOut, held_out, present, some, unseen_codes
+from .reference import PENALTY, HeldOut, held_out, present, some, unseen_codes, with_values
 from .scoring import SAMPLES, scores
 
 REASONS = 3
@@ -188,6 +188,7 @@ def detect(
         notes = (*notes, f"reasons are given for the {MOST_EXPLAINED:,} most unusual of {len(chosen):,} flagged rows")
         chosen = np.sort(chosen[np.argsort(found[chosen], kind="stable")[:MOST_EXPLAINED]])
     explained, maps, expected = _explained(run, known, rows, new, chosen)
+    drift, untested = _drift(run, known, rows, found)
     whole = known.pattern is None and rows.hidden is None  # else log p(x) of rows with other values are not comparable
     return Detection(
         found,
@@ -202,9 +203,9 @@ def detect(
         maps,
         expected,
         chosen,
-        _drift(run, known, rows, found),
+        drift,
         [] if anomalous is None else labelled.measures(found if whole else _order(p, found), flagged, anomalous),
-        notes,
+        (*notes, *untested),
         _unit(run),
         rows.observed,
     )
@@ -458,20 +459,27 @@ def _truth(truth: Any, new: NewData) -> np.ndarray:
     return labelled.truth_of(np.array(as_texts(column)), value if equals else None, column=name)
 
 
-def _drift(run: SavedRun, known: HeldOut, rows: _Rows, found: np.ndarray) -> Drift | None:
-    """The comparison of the complete new rows with held-out rows.
+def _drift(run: SavedRun, known: HeldOut, rows: _Rows, found: np.ndarray) -> tuple[Drift | None, tuple[str, ...]]:
+    """The comparison of the complete new rows with held-out rows, and notes on it.
 
     None for the run's own splits and for held-out rows in groups, which are not exchangeable one by one.
     """
     if rows.split is not None or known.group is not None:
-        return None
+        return None, ()
     whole = np.arange(rows.observed.n)
     if rows.hidden is not None:
         whole = whole[~rows.hidden.reshape(len(whole), -1).any(1)]
     if not len(whole):
-        return None
+        return None, ()
     code = run.encode(rows.observed, rows=whole)[:, run.model.latent_dims]
-    return two_sample(known.score, found[whole], known.code, code, columns=_column_drift(run, known, rows))
+    known = with_values(run, known)
+    drift = two_sample(known.score, found[whole], known.code, code, columns=_column_drift(run, known, rows))
+    if drift is None or known.values is not None or len(run.spec.shape) != 1:
+        return drift, ()
+    return drift, (
+        "the columns are not compared one by one: this run was first used for detection by an earlier version, which "
+        "did not store the values of its held-out rows, and its data are not found",
+    )
 
 
 def _column_drift(run: SavedRun, known: HeldOut, rows: _Rows) -> tuple[ColumnDrift, ...]:

@@ -127,6 +127,21 @@ def held_out(run: SavedRun, samples: int, *, columns: bool = False, progress: On
     return known[1]
 
 
+def with_values(run: SavedRun, held: HeldOut) -> HeldOut:
+    """The record of a table with the values of its columns, which earlier versions did not store.
+
+    Unchanged if the run's data are not found.
+    """
+    if held.values is not None or len(run.spec.shape) != 1:
+        return held
+    try:
+        complete = replace(held, values=sorted_values([run.observed(split) for split in held.splits]))
+    except DataError:
+        return held
+    _store(run, fingerprint(run), complete)
+    return complete
+
+
 def fingerprint(run: SavedRun) -> str:
     """SHA-256 of the weights in memory."""
     sha = hashlib.sha256()

@@ -25,6 +25,7 @@ OBJECTIVES = Register(
         "mixed": "whether the data are a table whose columns differ in kind",
         "event": "shape of x",
         "real": "whether each element of x is a real number",
+        "missing": "whether the data have missing values",
     },
 )
 """The objectives by name."""
@@ -37,7 +38,8 @@ def objective(name: str, paper: str, heading: str = "", *, tails: bool = False) 
 
     Its parameters annotated with a `Knob` are its options. It may also take `n`, the number of training data,
     `latent`, the number of latent dimensions, `mixed`, whether the data are a table whose columns differ in kind,
-    `event`, the shape of x, and `real`, which of its elements are real numbers.
+    `event`, the shape of x, `real`, which of its elements are real numbers, and `missing`, whether the data have
+    missing values (nan).
 
     Arguments:
         name: its name on the command line.
@@ -87,7 +89,7 @@ class Objective(nn.Module, ABC):
     Attributes:
         densities: the stats that contain log p(x), with its sign; they are reported in the data's own units.
         tuning: optimisers of parameter groups that do not use the run's optimiser and learning rate.
-        trims: whether the loss leaves out unlikely rows; see `kept`.
+        trims: whether the loss leaves out unlikely rows; see `kept` and `bounded`.
     """
 
     trims: ClassVar[bool] = False
@@ -127,12 +129,19 @@ class Objective(nn.Module, ABC):
     def in_units(self, log_jacobian: float) -> None:
         """Called once before training with log |dx / d raw| in nats, which converts log p(x) to the data's units."""
 
-    def kept(self, figures: Tensor) -> Tensor:
-        """Which rows with these ELBOs (n,) count, bool (n,), if the objective `trims`; else all do.
+    def kept(self, figures: Tensor, x: Tensor) -> Tensor:
+        """Which of the rows x (n, *event) with these ELBOs (n,) count, bool (n,), if the objective `trims`; else all.
 
-        The start of a model and early stopping leave out the same rows as the loss.
+        The start of a model leaves out the same rows as the loss.
         """
         return torch.ones_like(figures, dtype=torch.bool)
+
+    def bounded(self, figures: Tensor, x: Tensor) -> Tensor:
+        """The ELBOs (n,) of the rows x with those that do not count raised to the least that does, for early stopping.
+
+        The record of a training has the ELBO of all rows.
+        """
+        return figures
 
     def beside(self, px: Distribution, x: Tensor, noise: Noise) -> Tensor | None:
         """log p of what the objective models besides x, given a draw of z, (B,): early stopping adds it to the ELBO."""

@@ -12,6 +12,7 @@ from vaekit.utils.arguments import Knob
 
 from .base import Batch, Losses, Samples, objective
 from .elbo import ELBO
+from .missing import expected
 from .terms import distortion, elbo_stats, rate
 
 
@@ -23,10 +24,17 @@ class Trimmed(ELBO):
     share of anomalies; it is the largest share that training can ignore. If fewer rows are anomalous, rows at the edge
     of the data are left out too, and log p(x) there is lower than without trimming.
 
+    The ELBO of a row depends on which of its values are missing. With missing values, rows are therefore compared by
+    how far the ELBO lies from what is expected of rows of the batch that lack the same values, relative to the scale of
+    this difference (`missing.expected`). Otherwise many rows would be left out because of their gaps.
+
+    If several processes train together, each leaves out this share of its own part of the batch.
+
     Arguments:
         trim: the share of the rows of each batch that is left out.
         samples: L, samples of z per example for the expectation.
         mixed: as in `ELBO`.
+        missing: whether x has missing values (nan).
     """
 
     trims = True
@@ -38,17 +46,31 @@ class Trimmed(ELBO):
         ] = 0.1,
         samples: Samples = 1,
         mixed: bool = False,
+        missing: bool = False,
     ):
         super().__init__(samples=samples, mixed=mixed)
-        self.trim = trim
+        self.trim, self.missing = trim, missing
 
-    def kept(self, figures: Tensor) -> Tensor:
-        left_out = int(self.trim * len(figures) + 1e-9)
-        return figures >= figures.sort().values[left_out]
+    def _highest(self, figures: Tensor) -> Tensor:
+        """Which of these figures (n,) are not among the lowest, bool (n,)."""
+        return figures >= figures.sort().values[int(self.trim * len(figures) + 1e-9)]
+
+    def kept(self, figures: Tensor, x: Tensor) -> Tensor:
+        if self.missing:
+            centre, scale = expected(~torch.isnan(x).flatten(1), figures)
+            figures = (figures - centre) / scale
+        return self._highest(figures)
+
+    def bounded(self, figures: Tensor, x: Tensor) -> Tensor:
+        if not self.missing:
+            return figures.clamp_min(figures[self._highest(figures)].min())
+        centre, scale = expected(~torch.isnan(x).flatten(1), figures)
+        relative = (figures - centre) / scale
+        return torch.maximum(figures, centre + scale * relative[self._highest(relative)].min())
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         trace = self.trace(model, batch, None if self.samples == 1 else self.samples)
         d, r = distortion(trace, batch.x), rate(trace)
-        kept = self.kept(-(d + r).detach())
+        kept = self.kept(-(d + r).detach(), batch.x)
         loss = torch.where(kept, d + self.beta(step) * r, 0.0).sum() / kept.sum()
         return Losses({"model": loss}, elbo_stats(d, r))

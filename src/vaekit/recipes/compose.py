@@ -127,7 +127,9 @@ def compose(
     kind = SizedVAE if library == "observed" else VAE
     model = p_z if isinstance(p_z, Model) else kind(p_z, q, px, size)
     real = [column.kind == "real" for column in spec.columns] or [not head.discrete] * spec.dims
-    loss = objective.make(n=spec.n, latent=latents, mixed=is_mixed(spec), event=spec.shape, real=real)
+    loss = objective.make(
+        n=spec.n, latent=latents, mixed=is_mixed(spec), event=spec.shape, real=real, missing=spec.missing
+    )
     if (corrupting := make_corruption(spec, corruption, x_observation)) is not None:
         loss.corruption = corrupting
     return Composition(model, loss, x_observation, architecture.defaults, partial(start, wrap=wrap), wanted)

@@ -87,7 +87,7 @@ def log_density(found: Factors, x: Tensor, c: Tensor | None = None) -> Tensor:
     return -0.5 * (centred.square().sum(1) - explained.square().sum(0) + logdet)
 
 
-def kept_factors(x: Tensor, latent: int, c: Tensor | None, kept: Callable[[Tensor], Tensor]) -> Factors:
+def kept_factors(x: Tensor, latent: int, c: Tensor | None, kept: Callable[[Tensor, Tensor], Tensor]) -> Factors:
     """`factors` of the rows of x (n, D) that an objective keeps (`Objective.kept`).
 
     The rows of high density under the factors are kept, and the factors fitted to them again: concentration steps
@@ -95,7 +95,7 @@ def kept_factors(x: Tensor, latent: int, c: Tensor | None, kept: Callable[[Tenso
     """
     found = factors(x, latent, c)
     for _ in range(ROUNDS):
-        chosen = kept(log_density(found, x, c))
+        chosen = kept(log_density(found, x, c), x)
         if int(chosen.sum()) < x.shape[1]:
             break
         found = factors(x[chosen], latent, None if c is None else c[chosen])
@@ -104,7 +104,7 @@ def kept_factors(x: Tensor, latent: int, c: Tensor | None, kept: Callable[[Tenso
 
 @torch.no_grad()
 def start_as_factors(
-    model: Model, x: Tensor, c: Tensor | None = None, kept: Callable[[Tensor], Tensor] | None = None
+    model: Model, x: Tensor, c: Tensor | None = None, kept: Callable[[Tensor, Tensor], Tensor] | None = None
 ) -> None:
     """Set a model whose networks have a linear path (`MLP(direct=True)`) to factor analysis of x (n, D).
 

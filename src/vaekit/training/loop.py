@@ -357,8 +357,8 @@ class Trainer:
             if beside:
                 self.valid["joint"] = jacobian - (d + r) + beside / n
             if self.composition.objective.trims:
-                least = figures[self.composition.objective.kept(figures)].min()
-                self.valid["bounded"] = jacobian + float(figures.clamp_min(least).mean())
+                bounded = self.composition.objective.bounded(figures, torch.cat([x for _, x, _ in self.valid_x]).cpu())
+                self.valid["bounded"] = jacobian + float(bounded.mean())
             is_best = not self.best or _figure(self.valid) > _figure(self.best)
             below = {} if is_best else self._below_best(figures)
             self._record({"kind": "valid", "seconds": round(self.seconds, 3), **self.valid, **below})
