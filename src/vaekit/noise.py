@@ -54,6 +54,11 @@ def _mix32(h: Tensor) -> Tensor:
     return h ^ ((h >> 16) & 0xFFFF)
 
 
+def _unit(bits: Tensor) -> Tensor:
+    """Bits as uniform numbers on the open interval (0, 1)."""
+    return (((bits >> 9) & 0x7FFFFF).float() + 0.5) * 2.0**-23
+
+
 @unique
 class StepKey(IntEnum):
     """The uses of noise in training; the key is (seed, step, use), or (seed, epoch, BATCHES)."""
@@ -114,26 +119,31 @@ class Noise:
 
     def bits(self, event: Sequence[int], k: int | None = None) -> Tensor:
         """32 random bits per element, int32: (B, *event), or (K, B, *event) with `k`."""
-        key = _mix64(self.base + _signed((self.draws + 1) * _GOLDEN & _MASK64))
-        self.draws += 1
-        key = _mix64(key + self.rows * _ROW)
+        return self._bits(1, event, k)[0]
+
+    def _bits(self, draws: int, event: Sequence[int], k: int | None) -> Tensor:
+        """The bits of so many draws, on a leading axis."""
+        number = torch.arange(self.draws + 1, self.draws + draws + 1, device=self.rows.device)
+        self.draws += draws
+        key = _mix64(self.base + number * _signed(_GOLDEN))
+        key = _mix64(key[:, None] + self.rows * _ROW)
         if k is not None:
             sample = torch.arange(k, device=self.rows.device) + self.first_sample
-            key = _mix64(key + (sample[:, None] + 1) * _SAMPLE)
+            key = _mix64(key[:, None] + (sample[:, None] + 1) * _SAMPLE)
         low, high = key.to(torch.int32)[..., None], (key >> 32).to(torch.int32)[..., None]
         column = torch.arange(math.prod(event), device=self.rows.device, dtype=torch.int32)
         return _mix32(_mix32(column + low) ^ high).reshape(*key.shape, *event)
 
     def uniform(self, event: Sequence[int], k: int | None = None) -> Tensor:
         """Uniform on the open interval (0, 1): 2^23 equally spaced values, each exact in float32."""
-        return (((self.bits(event, k) >> 9) & 0x7FFFFF).float() + 0.5) * 2.0**-23
+        return _unit(self.bits(event, k))
 
     def normal(self, event: Sequence[int], k: int | None = None) -> Tensor:
         """Standard normal by the method of Box and Muller (1958); absolute values are below 5.8."""
         n = math.prod(event)
         half = (n + 1) // 2
-        radius = torch.sqrt(-2 * torch.log(self.uniform((half,), k)))
-        angle = (2 * math.pi) * self.uniform((half,), k)
+        first, second = _unit(self._bits(2, (half,), k))
+        radius, angle = torch.sqrt(-2 * torch.log(first)), (2 * math.pi) * second
         pair = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], -1)[..., :n]
         return pair.reshape(*pair.shape[:-1], *event)
 
