@@ -12,7 +12,7 @@ the model. Its 95% interval is wider than a binomial one, because the threshold 
 inside the interval agrees with the guarantee; of 100 shares about 5 lie outside.
 
 Writes docs/calibration.json and docs/calibration.md. About 4 minutes on 2 cores; seeds that are in the .json are not
-measured again.
+measured again, so delete it to measure another version of vaekit.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
 For runs that were trained with missing values. Rows with different values missing are compared by how far each score
 lies from what is expected of rows that lack the same values, in standard deviations. Both are learned from training
-rows: the expectation is linear in the indicators of the values that are present, the variance in their number. Any
-such function of row and missing values keeps the p-values valid, as long as new rows lack values in the same way as
-held-out rows; a good one makes them sharp for each pattern of missing values.
+rows, and hardly influenced by anomalies among them (`vaekit.objectives.missing`): the expectation is linear in the
+indicators of the values that are present, the variance in their number. Any such function of row and missing values
+keeps the p-values valid, as long as new rows lack values in the same way as held-out rows; a good one makes them sharp
+for each pattern of missing values.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-RIDGE = 1.0
-MOST_INDICATORS = 100
+from vaekit.objectives.missing import regression
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,12 @@ class Pattern:
     def fit(cls, present: np.ndarray, score: np.ndarray) -> Pattern:
         """The pattern of the scores (n,) of rows whose values are `present`, bool (n, D)."""
         known = np.isfinite(score)
-        present, score = present[known].astype(float), score[known]
-        design = present if present.shape[1] <= MOST_INDICATORS else present.mean(1, keepdims=True)
-        centre, middle = design.mean(0), score.mean()
-        x = design - centre
-        slope = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ (score - middle))
-        effect = np.r_[middle - centre @ slope, slope]
-        if design is not present:
-            effect = np.r_[effect[0], np.full(present.shape[1], slope[0] / present.shape[1])]
-        residual = score - effect[0] - present @ effect[1:]
+        present = present[known]
+        found = regression(torch.from_numpy(present), torch.from_numpy(np.asarray(score[known], np.float64)))
+        squares = found.bounded.square().numpy()
         count = np.stack([np.ones(len(present)), present.sum(1)], 1)
-        spread = np.linalg.lstsq(count, residual**2, rcond=None)[0]
-        return cls(effect, spread, max(0.05 * float((residual**2).mean()), 1e-12))
+        spread = np.linalg.lstsq(count, squares, rcond=None)[0]
+        return cls(found.effect.numpy(), spread, max(0.05 * float(squares.mean()), 1e-12))
 
     def relative(self, present: np.ndarray, score: np.ndarray) -> np.ndarray:
         """The scores (n,) in standard deviations from the expectation for these present values (n, D)."""

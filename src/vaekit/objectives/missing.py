@@ -1,6 +1,8 @@
-"""What the ELBO of a row is expected to be given which of its values are missing: fewer values, another ELBO."""
+"""What log p or the ELBO of a row is expected to be given which of its values are missing."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,24 +17,53 @@ WEAK, RIDGE = 0.1, 1.0
 deviations by it, so a row that is far more unusual remains unusual."""
 
 
-def expected(present: Tensor, figures: Tensor) -> tuple[Tensor, Tensor]:
-    """The expectation and the scale of the figures (n,) of rows with these values `present`, bool (n, D): (n,) each.
+class Expected(NamedTuple):
+    """A robust linear regression of figures (n,) on the indicators of the values that are present; float64.
 
-    Both are learned from the same rows: the expectation is linear in the indicators of the values that are present, by
-    Huber's M-estimator, and so is the log of the scale. Outliers among the rows hardly influence them.
+    Attributes:
+        effect: (1 + D,) the constant, and the effect of each value that is present.
+        residual: (n,) the figures minus their expectation.
+        bounded: (n,) the residuals, those of outliers reduced to HUBER standard deviations.
+        x: (n, D') the centred indicators, or (n, 1) their scaled number.
+        inverse: (D', D') the inverse of x' x + RIDGE.
+    """
+
+    effect: Tensor
+    residual: Tensor
+    bounded: Tensor
+    x: Tensor
+    inverse: Tensor
+
+
+def regression(present: Tensor, figures: Tensor) -> Expected:
+    """The regression by Huber's M-estimator for rows with these values `present`, bool (n, D).
+
+    The influence of each row is bounded, so outliers hardly change the expectation.
     """
     y, there = figures.double(), present.double()
-    design = there if there.shape[1] <= MOST_INDICATORS else there.mean(1, keepdim=True)
+    dims = there.shape[1]
+    design = there if dims <= MOST_INDICATORS else there.sum(1, keepdim=True) / dims**0.5
     x = design - design.mean(0)
     inverse = torch.linalg.inv(x.T @ x + RIDGE * torch.eye(x.shape[1], dtype=x.dtype, device=x.device))
-    middle, slope, residual = y.median(), x.new_zeros(x.shape[1]), y
+    middle, slope, residual, bounded = y.median(), x.new_zeros(x.shape[1]), y, y
     for _ in range(ITERATIONS):
         residual = y - middle - x @ slope
         bound = HUBER * TO_SIGMA * residual.abs().median()
         bounded = torch.minimum(torch.maximum(residual, -bound), bound)
         slope = slope + inverse @ (x.T @ bounded - WEAK * slope)
         middle = middle + bounded.mean()
-    sizes = residual.abs()
+    constant = middle - design.mean(0) @ slope
+    effect = slope if dims <= MOST_INDICATORS else (slope / dims**0.5).expand(dims)
+    return Expected(torch.cat([constant[None], effect]), y - middle - x @ slope, bounded, x, inverse)
+
+
+def expected(present: Tensor, figures: Tensor) -> tuple[Tensor, Tensor]:
+    """The expectation and the scale of the figures (n,) of rows with these values `present`, bool (n, D): (n,) each.
+
+    Both are learned from the same rows by `regression`: the expectation, and the log of the scale.
+    """
+    found = regression(present, figures)
+    sizes = found.residual.abs()
     logs = sizes.clamp_min(1e-3 * sizes.median() + 1e-12).log()
-    scale = torch.exp(logs.mean() + x @ (inverse @ (x.T @ (logs - logs.mean()))))
-    return y - residual, scale
+    scale = torch.exp(logs.mean() + found.x @ (found.inverse @ (found.x.T @ (logs - logs.mean()))))
+    return figures.double() - found.residual, scale
