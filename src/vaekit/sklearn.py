@@ -291,7 +291,8 @@ class VAEDetector(OutlierMixin, _Trained):
     Some rows of X are held out from training, and the threshold is taken from their scores (split conformal
     prediction). The probability that a row like those of X is flagged is at most `false_alarms`, for any recipe and
     length of training. No contamination needs to be guessed. The default recipe, `robust`, leaves the least likely rows
-    out of training, because some rows of X may be outliers; if none are, use `settings={"trim": 0, "prior": "mixture"}`.
+    out of training, because some rows of X may be outliers; if none are, use
+    `settings={"trim": 0, "prior": "mixture"}`.
 
     Names follow scikit-learn, where high scores are normal. `decision_scores_`, `labels_` and `threshold_` follow PyOD,
     where high scores are outliers and labels are 0 and 1.
