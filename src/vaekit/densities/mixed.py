@@ -13,7 +13,7 @@ from vaekit.data.observation import TableSupport
 from vaekit.noise import Noise
 
 from .drawing import Keyed, from_noise
-from .levels import Categorical
+from .levels import Categorical, chances
 
 
 class Categories(Categorical):
@@ -79,7 +79,7 @@ class Mixed(Keyed):
         means = []
         for _, d in self.parts:
             if isinstance(d, Categories):
-                means.append((weights[..., None, None] * torch.softmax(d.logits, -1)).sum(0).argmax(-1).to(weights))
+                means.append((weights[..., None, None] * chances(d.logits)).sum(0).argmax(-1).to(weights))
             else:
                 means.append((weights[..., None] * d.mean).sum(0))
         return self._whole(means)

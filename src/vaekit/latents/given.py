@@ -43,7 +43,7 @@ CODES = 100_000
 """The number of codes drawn at once for new rows."""
 KEPT = 64
 """The default number of codes per row that are resampled, and decoded for best values and intervals."""
-VALUES = 1_200_000
+VALUES = 600_000
 """The number of values drawn at once; more do not fit the caches of a processor."""
 FEW = 10
 """Below this effective sample size, the weighted draws of a row rest on few codes."""
@@ -255,9 +255,12 @@ def _summary(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Best values, draws and ends of the intervals for a block of rows, from draws x (2, M, B, *event) of px."""
     observation = run.composition.observation
-    values = observation.to_raw(x.flatten(0, 2).cpu()).unflatten(0, x.shape[:3]).numpy()
     cells = np.nonzero(hidden)
-    background = events.astype(values.dtype)
+    features = np.ravel_multi_index(cells[1:], events.shape[1:])
+    at = torch.from_numpy(np.ravel_multi_index(cells, events.shape))
+    hidden_x = x.flatten(2).flatten(0, 1).cpu().index_select(1, at)  # (2 M, H)
+    found = observation.of_features(torch.from_numpy(features)).to_raw(hidden_x).numpy()
+    background = events.astype(found.dtype)
 
     def placed(answer: np.ndarray) -> np.ndarray:
         """Rows with these answers (H,) in their hidden cells, fitted to the columns."""
@@ -265,7 +268,6 @@ def _summary(
         full[cells] = answer
         return np.where(hidden, run.as_rows(full, beyond_range=beyond_range), background)
 
-    found = values.reshape(-1, *events.shape)[:, *cells]  # (2 M, H)
     ordered = found if interval is None and best == "mean" else np.sort(found, 0)
 
     def quantile(level: float) -> np.ndarray:
@@ -286,8 +288,8 @@ def _summary(
             np.where(hidden, placed(np.where(discrete, np.nan, quantile(level))), np.nan)
             for level in ((1 - interval) / 2, (1 + interval) / 2)
         )
-    alternatives = [placed(one[cells]) for one in values[0, :draws]]
-    stacked = np.stack(alternatives) if draws else np.empty((0, *events.shape), values.dtype)
+    alternatives = [placed(one) for one in found[:draws]]
+    stacked = np.stack(alternatives) if draws else np.empty((0, *events.shape), found.dtype)
     return placed(answer), stacked, low, high
 
 

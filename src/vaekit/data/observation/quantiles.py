@@ -201,6 +201,13 @@ class Quantiles(nn.Module):
         order = [(k[:, 1:] >= k[:, :-1]).all() for k in (self.raw, self.x)]
         return bool(order[0] & order[1] & (self.run >= 0).all() & (self.step >= 0).all() & (self.places >= 1).all())
 
+    def of_features(self, features: Tensor) -> Quantiles:
+        """The curves of these elements (H,), which may repeat."""
+        part = Quantiles(0, self.far, self.raw.dtype)
+        for name, values in self.named_buffers():
+            setattr(part, name, values[features])
+        return part
+
     def fit(self, blocks: Callable[[], Iterable[Tensor]], elements: list[int]) -> None:
         """Measure the curves of these elements on the training rows (n, D), which come in blocks."""
         n = sum(len(block) for block in blocks())
