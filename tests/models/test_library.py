@@ -90,6 +90,16 @@ def test_log_p_given_the_total_is_not_compared_with_log_p(runs):
     assert "log_px_iw difference" in named
 
 
+def test_a_difference_says_what_each_density_is_given(runs, tmp_path):
+    from vaekit.metrics import compare
+
+    plain = vk.fit(runs["latent"].data, library="latent", steps=2, out=tmp_path / "plain", **TINY)
+    same = compare(runs["latent"], runs["latent"], samples=2)
+    other = compare(runs["latent"], plain, samples=2)
+    assert "note" not in same
+    assert other["note"] == "the first run's density of x is given batch, the second's given nothing"
+
+
 def test_score_of_a_latent_total_is_its_integral(tmp_path):
     """A Poisson model with one share: log p(x) = log of the integral of Poisson(x; l) LogNormal(l), by quadrature."""
     x = np.repeat(COUNTS.sum(1, keepdims=True), 2, 1) // np.array([2, 2], np.int32)

@@ -891,3 +891,13 @@ def test_commands_of_a_table_write_a_table_by_default(people, tmp_path, monkeypa
         assert set(written[0]) <= {*header, *further}
         assert set(further) <= set(written[0])
         assert len(written) == rows + 1
+
+
+def test_the_default_table_is_checked_before_the_work(people, tmp_path, monkeypatch, capsys):
+    from vaekit.run import Run
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Run, "sample", lambda *given, **more: pytest.fail("it worked first"))
+    (tmp_path / "samples.csv").mkdir()
+    assert main(["sample", str(people), "-n", "3"]) == 2
+    assert "samples.csv is a directory: name a file in it, such as samples.csv/out.csv" in capsys.readouterr().err

@@ -136,7 +136,8 @@ def compare(
     samples
         K: number of draws of z per example.
     json
-        Print a list of {name, value, se, unit, protocol, a, b, better} instead of a table.
+        Print a list of {name, value, se, unit, protocol, a, b, better} instead of a table, with a
+        note if the runs have different conditions.
     out
         Also write this list to a .json file.
     """
@@ -199,7 +200,8 @@ def _compared(differences: list[dict[str, Any]], names: tuple[str, str]) -> str:
         se = "" if m["se"] is None else _number(m["se"])
         unit = f"{m['unit']}; {verdict(m, (a, b))}"
         rows.append((m["name"].removesuffix(" difference"), *map(_number, (m["a"], m["b"], m["value"])), se, unit))
-    return "\n".join([table(rows), _protocol(differences)])
+    notes = {m["note"]: None for m in differences if "note" in m}
+    return "\n".join([table(rows), _protocol(differences), *(f"note: {note}" for note in notes)])
 
 
 def _number(value: Any) -> str:

@@ -33,7 +33,8 @@ def check_file(name: str, suffixes: Sequence[str]) -> Path:
     """The path of a file to write, checked. Raises RunError or ChoiceError if it cannot be written."""
     path = checked_path(name)
     if path.is_dir():
-        raise RunError(f"--out {name} is a directory: name a file in it, such as {path / ('out' + suffixes[0])}")
+        suffix = path.suffix if path.suffix in suffixes else suffixes[0]
+        raise RunError(f"--out {name} is a directory: name a file in it, such as {path / f'out{suffix}'}")
     if path.suffix.lower() not in suffixes:
         example, first = f"{path.stem or 'out'}{suffixes[0]}", ", ".join(suffixes[:-1])
         allowed = f"{first} or {suffixes[-1]}" if first else suffixes[-1]
@@ -148,12 +149,13 @@ class Output:
     """
 
     def __init__(self, out: str | None, stem: str, suffixes: Sequence[str] = ROWS) -> None:
-        self.out, self.stem = out, stem
+        self.out, self.stem, self.suffixes = out, stem, suffixes
         self.path = check_results(f"{stem}.png" if out is None else out, suffixes)
 
     def of(self, run: Run) -> Path:
-        """The path for this run. Raises ChoiceError for a picture of a table, and for a table of images."""
-        path = self.path if self.out is not None or pictured(run) else Path(f"{self.stem}.csv")
+        """The path for this run, checked. Raises as the class, and ChoiceError for a picture of a table."""
+        named = self.out is not None or pictured(run)
+        path = self.path if named else check_results(f"{self.stem}.csv", self.suffixes)
         check_picture(run, path)
         return path
 

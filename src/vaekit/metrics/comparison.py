@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vaekit.data.condition import Labels
+from vaekit.data.core import listed
 from vaekit.errors import ChoiceError
 from vaekit.runs.new_data import DataLike
 from vaekit.runs.trained import TrainedModel
@@ -39,8 +40,9 @@ def compare(
     Over 10,000 images, the standard error of log p(x) is about a nat unpaired, but a few hundredths when paired by
     datum. If the data were split by group, standard errors are by group.
 
-    Returns {name, value, se, unit, protocol, a, b, better}: `a` and `b` are the values of the runs, and `better` is the
-    direction of improvement ("higher", "lower" or None). `se` is None for metrics that are not a mean over data.
+    Returns {name, value, se, unit, protocol, a, b, better} and, if the runs have different conditions, `note`: `a` and
+    `b` are the values of the runs, and `better` is the direction of improvement ("higher", "lower" or None).
+    `se` is None for metrics that are not a mean over data.
 
     Arguments:
         a, b: the two runs.
@@ -140,6 +142,7 @@ def _difference(metric: Metric, of_a: Result, of_b: Result, a: Measurement, b: M
         group = next((g for g in (groups_of(a, of_a), groups_of(b, of_b)) if g is not None), None)
         paired = of_a.per_datum - of_b.per_datum
         value, se = float(np.mean(paired, dtype=np.float64)), standard_error(paired, group)
+    note = _known(a, b) if metric.of == "model" else None
     return {
         "name": f"{metric.name} difference",
         "value": value,
@@ -149,4 +152,14 @@ def _difference(metric: Metric, of_a: Result, of_b: Result, a: Measurement, b: M
         "a": one["value"],
         "b": other["value"],
         "better": metric.better,
+        **({} if note is None else {"note": note}),
     }
+
+
+def _known(a: Measurement, b: Measurement) -> str | None:
+    """What the two models know of a row beside x, if it differs: their densities are of x given different things."""
+    of_a, of_b = a.given, b.given
+    if of_a == of_b:
+        return None
+    one, other = (f"given {listed(known)}" if known else "given nothing" for known in (of_a, of_b))
+    return f"the first run's density of x is {one}, the second's {other}"

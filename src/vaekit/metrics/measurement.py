@@ -74,6 +74,12 @@ class Measurement:
         return isinstance(self.run.model, SizedVAE)
 
     @property
+    def given(self) -> tuple[str, ...]:
+        """The names of what log p(x) is conditional on: the condition's classes or columns."""
+        condition = self.run.composition.condition
+        return () if condition is None else tuple(column.name for column in condition.schema)
+
+    @property
     def groups(self) -> Array | None:
         """The group of each datum, (n,); None if the data were not split by group."""
         return self.observed.groups(self.n)
