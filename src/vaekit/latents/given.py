@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.data.core import Column, listed
-from vaekit.data.observation import Binary
+from vaekit.data.observation import Binary, Centred, Observation, Standardised
 from vaekit.data.readers.coding import code
 from vaekit.densities import draw
 from vaekit.errors import ChoiceError, DataError
@@ -242,6 +242,21 @@ def _codes(
     return found.z.take_along_dim(index[..., None], 0), found.log_px, found.effective
 
 
+def _of_features(observation: Observation, features: Tensor) -> Observation:
+    """The observation, for `to_raw`, of rows (H,) made of these elements (H,) of flat x, which may repeat."""
+    double = observation.in_double
+    if isinstance(observation, Standardised):
+        part = Standardised((len(features),), double)
+        part.mean, part.std = observation.mean.flatten()[features], observation.std.flatten()[features]
+        part.quantiles = None if observation.quantiles is None else observation.quantiles.of_features(features)
+        return part
+    if isinstance(observation, Centred):
+        centred = Centred((len(features),), double)
+        centred.mean, centred.scale = observation.mean.flatten()[features], observation.scale
+        return centred
+    return observation
+
+
 def _summary(
     run: TrainedModel,
     px: Distribution,
@@ -259,7 +274,7 @@ def _summary(
     features = np.ravel_multi_index(cells[1:], events.shape[1:])
     at = torch.from_numpy(np.ravel_multi_index(cells, events.shape))
     hidden_x = x.flatten(2).flatten(0, 1).cpu().index_select(1, at)  # (2 M, H)
-    found = observation.of_features(torch.from_numpy(features)).to_raw(hidden_x).numpy()
+    found = _of_features(observation, torch.from_numpy(features)).to_raw(hidden_x).numpy()
     background = events.astype(found.dtype)
 
     def placed(answer: np.ndarray) -> np.ndarray:

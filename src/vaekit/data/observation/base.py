@@ -113,10 +113,6 @@ class Observation(nn.Module, ABC):
     def to_raw(self, x: Tensor) -> Tensor:
         """x, or a mean of x, in the units of the data: float32, or float64 if the data need it."""
 
-    def of_features(self, features: Tensor) -> Observation:
-        """The observation, for `to_raw`, of rows (H,) made of these elements (H,) of flat x, which may repeat."""
-        return self
-
     def mean_in_units(self, px: Distribution) -> Tensor:
         """The mean of p(x|z) in the units of the data, (..., *event), on the device of the observation.
 

@@ -92,12 +92,6 @@ class Standardised(Observation):
         raw = x * self.std + self.mean
         return raw if self.quantiles is None else torch.where(self.quantiles.mapped, self.quantiles.back(x), raw)
 
-    def of_features(self, features: Tensor) -> Standardised:
-        part = Standardised((len(features),), double=self.mean.dtype == torch.float64)
-        part.mean, part.std = self.mean.flatten()[features], self.std.flatten()[features]
-        part.quantiles = None if self.quantiles is None else self.quantiles.of_features(features)
-        return part
-
     def mean_in_units(self, px: Distribution) -> Tensor:
         if self.quantiles is None:
             return super().mean_in_units(px)
@@ -152,11 +146,6 @@ class Centred(Observation):
 
     def to_raw(self, x: Tensor) -> Tensor:
         return x.to(self.mean.dtype) * self.scale + self.mean
-
-    def of_features(self, features: Tensor) -> Centred:
-        part = Centred((len(features),), double=self.mean.dtype == torch.float64)
-        part.mean, part.scale = self.mean.flatten()[features], self.scale
-        return part
 
     def log_units(self, event: tuple[int, ...]) -> Tensor:
         return torch.full(event, -math.log(float(self.scale)), dtype=torch.float64)
