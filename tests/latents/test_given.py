@@ -14,13 +14,14 @@ from vaekit import toys
 from vaekit.cli import main
 from vaekit.cli.sources import given_values
 from vaekit.data.core import Column
+from vaekit.data.observation import Centred, Standardised
 from vaekit.errors import ChoiceError, DataError
 from vaekit.heads import Conditional, Gaussian
 from vaekit.heads.mixed import MixedHead
 from vaekit.latents import given as given_module
 from vaekit.latents.conditional import WIDER, _Gaussian, averaged, candidates, draw_numbers, resampled, visible_log_prob
 from vaekit.latents.coverage import calibrated, coverage
-from vaekit.latents.given import fill_rows
+from vaekit.latents.given import _of_features, fill_rows
 from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
 from vaekit.networks import MLP
@@ -379,3 +380,14 @@ def test_a_condition_among_the_given_values_is_the_label(table, monkeypatch):
     assert in_turn.shape == (6, 3)
     monkeypatch.setattr(given_module, "CODES", given_module.NEW_SAMPLES)  # one condition at a time
     np.testing.assert_allclose(run.sample(6, given={"rooms": 3}), in_turn, rtol=1e-4)
+
+
+def test_single_cells_have_the_units_of_their_columns():
+    g = torch.Generator().manual_seed(0)
+    raw = torch.stack([torch.randn(500, generator=g), torch.exp(2 * torch.randn(500, generator=g))], 1).double()
+    columns = torch.tensor([1, 0, 1, 1])
+    for observation in (Standardised((2,), double=True, far=0.05), Standardised((2,)), Centred((2,))):
+        observation.fit(lambda: [raw])
+        x = observation(raw)
+        cells = _of_features(observation, columns).to_raw(x[:, columns])
+        torch.testing.assert_close(cells, observation.to_raw(x)[:, columns], rtol=0, atol=0)
