@@ -118,6 +118,25 @@ def test_names_of_parquet_columns_that_are_no_text(tmp_path):
         load(tmp_path / "a.parquet")
 
 
+def test_cells_of_parquet_that_are_not_utf8(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    texts = pa.Array.from_buffers(pa.string(), 3, [None, pa.py_buffer(np.int32([0, 1, 2, 3])), pa.py_buffer(b"a\xffb")])
+    pytest.importorskip("pyarrow.parquet").write_table(
+        pa.table({"x": [1, 2, 3], "word": texts}), tmp_path / "a.parquet"
+    )
+    with pytest.raises(DataError, match=r"column 'word' has a cell that is not text in UTF-8.*damaged"):
+        load(tmp_path / "a.parquet")
+
+
+def test_compressed_text_that_is_cut_short(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = "x,y\n" + "".join(f"{a:.6f},{b:.6f}\n" for a, b in rng.normal(size=(300, 2)))
+    for encoding in ("utf-8", "utf-16"):  # a byte-order mark decides the encoding before the rest is read
+        (tmp_path / "a.csv.gz").write_bytes(gzip.compress(lines.encode(encoding))[:-1500])
+        with pytest.raises(DataError, match=r"a\.csv\.gz cannot be read .*ended before"):
+            load(tmp_path / "a.csv.gz")
+
+
 def test_images_of_more_pixels_than_memory(tmp_path, monkeypatch):
     for module in (image_file, images):
         monkeypatch.setattr(module, "MOST_PIXELS", 100)

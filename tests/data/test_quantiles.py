@@ -361,3 +361,15 @@ def test_runs_of_earlier_rules_are_standardised(run):
     assert get_recipe("vae")(spec, likelihood="laplace").observation.kind == "standardised"
     with pytest.raises(ChoiceError, match="observation='standardised'"):
         get_recipe("vae")(spec, likelihood="laplace", observation="quantile")
+
+
+def test_an_exported_observation_has_no_map_if_no_column_is_mapped(raw):
+    for columns, mapped in ([GAUSSIAN], False), ([GAUSSIAN, LONG], True):
+        seen = Standardised((len(columns),), double=True, far=0.05)
+        seen.fit(lambda columns=columns: [raw[:, columns]])
+        exported = seen.for_export()
+        assert (exported.quantiles is not None) == mapped
+        assert seen.quantiles is not None  # it is a copy
+        x = seen(raw[:, columns])
+        torch.testing.assert_close(exported(raw[:, columns]), x)
+        torch.testing.assert_close(exported.to_raw(x), seen.to_raw(x).float(), rtol=1e-5, atol=1e-4)

@@ -51,6 +51,7 @@ def change(run, *path, to):
         (("data", "facts", "shape"), [1, -6, 5], "shape is .* expected whole numbers of 1 or more"),
         (("data", "facts", "shape"), [1, 2**20, 2**20], "shape"),
         (("data", "facts", "shape"), [30], "expected 3 numbers for image data"),
+        (("data", "facts", "scale"), [0.0, 0.5], "expected whole numbers for data that are whole numbers"),
         (("data", "facts", "class_counts"), [3, -1], "class_counts is .* for each class"),
         (("training", "batch"), None, "training.batch is missing"),
         (("data", "facts", "kind"), "movie", "kind is 'movie'"),
@@ -232,7 +233,9 @@ def test_a_checkpoint_whose_description_is_damaged_is_passed_over(trained, tmp_p
     run = shutil.copytree(whole.path, tmp_path / "run")
     newest = sorted((run / "checkpoint").iterdir())[-1]
     described = read_tensors(newest)[1]
-    for wrong in ({"step": "four"}, described | {"step": -2}, described | {"step": 3}, described | {"seconds": -1.0}):
+    assert described["best"]
+    wrongs = ({"step": -2}, {"step": 3}, {"seconds": -1.0}, {"best": {"step": 4}})
+    for wrong in ({"step": "four"}, *(described | one for one in wrongs)):
         write_tensors(newest, tensors(newest), wrong)
         change(run, "state", to="running")
         fit(source, "vae", out=run, resume=True, **QUIET)

@@ -6,7 +6,6 @@ standard normal) are further inputs, so that the caller controls them.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -240,11 +239,6 @@ def _spread(q: Distribution | None) -> Tensor | None:
 # --- deterministic observations ---------------------------------------------------------------------------------
 
 
-def _single(observation: Observation) -> Observation:
-    """The observation in float32, the precision of all graphs."""
-    return copy.deepcopy(observation).float() if observation.in_double else observation
-
-
 def blur(observation: Observation) -> float:
     """The rounding error of raw data in float32, in standard deviations of the training data; 0 for a run in float32.
 
@@ -313,7 +307,7 @@ def build(run: TrainedModel, name: str) -> Graph:
     if name not in NAMES:
         raise ChoiceError(unknown("graph", name, NAMES))
     precision_note = rounding(run)
-    model, observation, event = run.model, _single(run.composition.observation), tuple(run.spec.shape)
+    model, observation, event = run.model, run.composition.observation.for_export(), tuple(run.spec.shape)
     condition = run.composition.condition
     conditions = () if condition is None else (Port("c", (condition.size,), "c"),)
     example = torch.full((EXAMPLE, *event), float(run.spec.scale[0]))

@@ -185,6 +185,15 @@ def check_configuration(config: Configuration, file: Path) -> None:
         raise RunError(f"{file} is damaged: it has one of step and seconds without the other")
 
 
+def check_checkpoint(meta: Any, file: Path) -> None:
+    """Raises RunError unless `meta` can be the metadata of this checkpoint."""
+    check(meta, Checkpoint, file)
+    if f"{meta['step']:09d}" != file.stem or min(meta["seconds"], meta["since_best"]) < 0:
+        raise RunError(f"{file} is damaged: it describes step {meta['step']}, or has numbers below 0")
+    if meta["best"] and not {"elbo", "distortion"} & set(meta["best"]):
+        raise RunError(f"{file} is damaged: its best validation has neither ELBO nor distortion")
+
+
 def _check_facts(stored: dict[str, Any]) -> None:
     """Raises a VaekitError for an impossible description of data."""
     columns = stored.get("columns", [])
@@ -200,6 +209,8 @@ def _check_facts(stored: dict[str, Any]) -> None:
         raise RunError(f"data.facts.shape is {shape}, expected {axes} numbers for {stored['kind']} data")
     if not low <= high:
         raise RunError(f"data.facts.scale is {stored['scale']}, expected the lowest value and the highest")
+    if stored["integer"] and not (float(low).is_integer() and float(high).is_integer()):
+        raise RunError(f"data.facts.scale is {stored['scale']}, expected whole numbers for data that are whole numbers")
     if columns and len(columns) != shape[0]:
         raise RunError(f"data.facts.columns has {len(columns)} columns, but the shape has {shape[0]}")
     counts = stored.get("class_counts", [])

@@ -22,7 +22,7 @@ from vaekit.noise import Key, Noise
 from vaekit.objectives.schedules import learning_rate, unfinished
 from vaekit.objectives.terms import distortion, rate
 from vaekit.recipes.composition import Composition, DataSpec
-from vaekit.runs.configuration import Checkpoint, Configuration, State, Valid, check
+from vaekit.runs.configuration import Configuration, State, Valid, check_checkpoint
 from vaekit.runs.lock import only_writer
 from vaekit.runs.observed import Observed
 from vaekit.runs.stored import read_log
@@ -464,9 +464,7 @@ class Trainer:
         for file in reversed(files):
             try:
                 tensors, meta = read_tensors(file)
-                check(meta, Checkpoint, file)
-                if f"{meta['step']:09d}" != file.stem or min(meta["seconds"], meta["since_best"]) < 0:
-                    raise RunError(f"{file} is damaged: it describes step {meta['step']}, or has numbers below 0")
+                check_checkpoint(meta, file)
                 self.best_figures = tensors.pop(BEST_FIGURES, None)  # checkpoints of earlier versions have none
                 self.engine.load({n: t for n, t in tensors.items() if not n.startswith("best/")})
                 break

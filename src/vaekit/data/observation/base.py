@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -64,6 +65,10 @@ class Observation(nn.Module, ABC):
     def in_double(self) -> bool:
         """Whether raw data are processed in float64, because float32 cannot resolve their differences."""
         return any(buffer.dtype == torch.float64 for buffer in self.buffers())
+
+    def for_export(self) -> Observation:
+        """An equal observation in float32, the precision of exported graphs, without parts that these data need not."""
+        return copy.deepcopy(self).float() if self.in_double else self
 
     def masked(self, event: tuple[int, ...]) -> Observation:
         """Prepare for data with missing values and return self; `fit` then also measures `seen`."""

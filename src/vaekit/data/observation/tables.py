@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 
@@ -48,6 +49,14 @@ class Standardised(Observation):
         if far is not None:
             self.quantiles = Quantiles(event[0], far, dtype)
             self.kind, self.uneven = "quantile", True
+
+    def for_export(self) -> Observation:
+        observation = super().for_export()
+        assert isinstance(observation, Standardised)
+        if observation.quantiles is not None and not bool(observation.quantiles.mapped.any()):
+            observation = copy.copy(observation)
+            observation._modules = {**observation._modules, "quantiles": None}
+        return observation
 
     def hold(self, constant: Sequence[tuple[int, float]]) -> dict[int, float]:
         self.held = dict(constant)

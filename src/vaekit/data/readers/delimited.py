@@ -12,7 +12,7 @@ from vaekit.errors import DataError
 
 from .cells import Cells, Table, as_text, is_missing, is_number, joined, number
 from .dialect import Dialect, find, split, two_conventions
-from .encoding import Text
+from .encoding import DAMAGE, Text
 
 BLOCK_CELLS, BLOCK_ROWS = 200_000, 64
 """Approximate number of cells per block, and minimum number of rows per block."""
@@ -65,8 +65,9 @@ def read(
             columns = reading.columns()
     except UnicodeError as error:
         raise DataError(f"{path} cannot be read as {text.encoding} ({error}): save it as CSV in UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
+    except DAMAGE as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read ({reason})") from error
     return Table(
         columns,
         names=dialect.names,

@@ -29,6 +29,8 @@ OTHERS = {
     b"%PDF": "a PDF: save the table as CSV",
 }
 BLOCK = 2**20
+DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+"""Errors of reading a file, compressed or not."""
 _NOT_ASCII = re.compile("[^\x00-\x7f]")
 
 
@@ -56,7 +58,7 @@ class Text:
         try:
             with unpacked(path) as file:
                 return _examined(path, file)
-        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        except DAMAGE as error:
             reason = getattr(error, "strerror", None) or error
             raise DataError(f"{path} cannot be read ({reason})") from error
 

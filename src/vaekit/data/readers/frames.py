@@ -123,7 +123,7 @@ def read(
 def texts(frame: Any, where: str, without: Collection[str] = ()) -> dict[str, list[str]]:
     """The cells of a frame as text, as in the same CSV, by column."""
     return {
-        name: [_text(value, f"{where}: column {name!r}") for value in _as_list(series)]
+        name: [_text(value, f"{where}: column {name!r}") for value in _as_list(series, f"{where}: column {name!r}")]
         for name, series in columns_of(frame)
         if name not in without
     }
@@ -189,7 +189,7 @@ def _cells(series: Any, title: str, cells: Cells, named: bool = False) -> Array:
     kind = str(getattr(series, "dtype", None) or getattr(series, "type", "")).lower()
     if not named and (plain := _plain(series)) is not None:
         return plain
-    texts = [_text(value, title) for value in _as_list(series)]
+    texts = [_text(value, title) for value in _as_list(series, title)]
     named = named or kind.startswith(("category", "categorical", "enum", "dictionary"))
     numbers = None if named else cells.numbers(texts)
     return as_text(texts) if numbers is None else numbers
@@ -214,12 +214,18 @@ def _plain(series: Any) -> Array | None:
     return values.astype(np.float64 if values.dtype == np.uint64 and values.max(initial=0) > 2**63 - 1 else np.int64)
 
 
-def _as_list(series: Any) -> list[Any]:
-    """The cells of a column of pyarrow (`to_pylist`), pandas, polars (`to_list`) or any other iterable."""
+def _as_list(series: Any, title: str = "a column") -> list[Any]:
+    """The cells of a column of pyarrow (`to_pylist`), pandas, polars (`to_list`) or any other iterable.
+
+    Raises:
+        DataError: a text is not UTF-8; the message names the column by its `title`.
+    """
     for name in ("to_pylist", "to_list"):
         if (method := getattr(series, name, None)) is not None:
             try:
                 return list(method())
+            except UnicodeDecodeError as error:
+                raise DataError(f"{title} has a cell that is not text in UTF-8 ({error}): it is damaged") from error
             except ValueError:  # pyarrow without pandas: Python has no times with nanoseconds
                 return list(series.cast("string").to_pylist())
     return list(series)
