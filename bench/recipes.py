@@ -4,7 +4,10 @@ Trains each recipe for two minutes, and `vae` and the learned priors also for te
 be stopped and resumed at any moment; runs are kept in bench/.runs/recipes and results in docs/recipes.json, from which
 docs/recipes.md is made. Scores are paired by image with those of `vae` after the same time.
 
-    python bench/recipes.py [--minutes 2] [--long 10] [NAME ...]
+    python bench/recipes.py [--minutes 2] [--long 10] [--as-before] [NAME ...]
+
+With --as-before, a recipe whose settings changed is trained for the steps of its row, which a busy machine may take
+longer for, instead of for the minutes; the page says so.
 """
 
 from __future__ import annotations
@@ -51,11 +54,14 @@ def key(name: str, minutes: float) -> str:
     return f"{name.replace(' --', '-').replace(' ', '-')}-{minutes:g}min"
 
 
-def trained(name: str, minutes: float) -> vk.Run:
-    """The finished run of this recipe; trains it in a separate process."""
+def trained(name: str, minutes: float, before: dict[str, Any] | None = None) -> vk.Run:
+    """The finished run of this recipe, trained in a separate process for so many minutes, or as the row `before`."""
     path = RUNS / key(name, minutes)
     recipe, settings = VARIANTS.get(name, (name, []))
-    command = [sys.executable, "-m", "vaekit", "fit", DATA, "--recipe", recipe, "--minutes", str(minutes), *settings]
+    length = ["--minutes", str(minutes)]
+    if before:
+        length = ["--steps", str(before["steps"]), "--precision", before["precision"]]
+    command = [sys.executable, "-m", "vaekit", "fit", DATA, "--recipe", recipe, *length, *settings]
     if (path / "run.json").exists():
         command += ["--resume"]
     # threads wait as on an idle machine, although the load average still includes the previous run
@@ -86,9 +92,9 @@ def corrupted_distortion(run: vk.Run, corruption: Any) -> float:
     return float(torch.cat(distortions).mean())
 
 
-def measured(name: str, minutes: float) -> dict[str, Any]:
-    """One row of the table."""
-    run = trained(name, minutes)
+def measured(name: str, minutes: float, before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One row of the table; with the same steps and start as the row `before` it, if that is given."""
+    run = trained(name, minutes, before)
     config = run.config
     row: dict[str, Any] = {
         "recipe": name,
@@ -107,6 +113,8 @@ def measured(name: str, minutes: float) -> dict[str, Any]:
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
     }
+    if before:
+        row |= {"same_steps": True, "started": before["started"], "seconds": before["seconds"]}
     if run.model.no_density is not None:
         (found,) = run.evaluate("test", metrics=["distortion"])
         row |= {"distortion": found["value"], "distortion_se": found["se"], "protocol": found["protocol"]}
@@ -224,6 +232,13 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
                 "never sees in training: the masked images of its training are darker. When it encodes images that are",
                 f"corrupted as in training, its distortion is {row['corrupted_distortion']:.2f}.",
             ]
+    again = sorted({f"`{r['recipe']}`" for r in rows.values() if r.get("same_steps")})
+    if again:
+        lines += [
+            "",
+            f"Measured again with the same steps, after a change of settings: {', '.join(again)}. The",
+            "differences are from a new run of `vae` with its steps.",
+        ]
     loads = [r["load"] for r in rows.values()]
     lines += [
         "",
@@ -239,6 +254,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="recipes to measure; default: all")
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--long", type=float, default=10.0, help=f"minutes for {', '.join(LONG)}; 0: skip")
+    parser.add_argument("--as-before", action="store_true", help="train for the steps of the rows that are there")
     asked = parser.parse_args()
     names = asked.names or ["vae", *sorted(n for n in RECIPES if n != "vae")]
     plan = [(n, asked.minutes) for n in names]
@@ -251,7 +267,7 @@ def main() -> None:
         if key(name, minutes) in rows and not asked.names:
             continue
         print(f"{name}, {minutes:g} minutes ...", flush=True)
-        row = rows[key(name, minutes)] = measured(name, minutes)
+        row = rows[key(name, minutes)] = measured(name, minutes, rows[key(name, minutes)] if asked.as_before else None)
         score = row.get("log_px_iw", row["distortion"])
         print(f"{name}: {score:.2f} after {row['steps']:,} steps", flush=True)
         write(rows)
