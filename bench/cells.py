@@ -132,11 +132,11 @@ def without_library(x: Any, q: Any, prior: Any, shares: Any) -> np.ndarray:
     from torch.distributions import Normal
 
     torch.manual_seed(0)
-    weights = []
+    weights, x = [], x.double()
     with torch.no_grad():
         for _ in range(MANY):
             z = q.sample()
-            log_share, log_r = shares(z)
+            log_share, log_r = (t.double() for t in shares(z))
             r, share = log_r.exp(), log_share.exp()
             if not weights:
                 constant = torch.lgamma(x + r) - torch.lgamma(r) - torch.lgamma(x + 1) + r * log_r

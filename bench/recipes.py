@@ -267,7 +267,9 @@ def main() -> None:
         if key(name, minutes) in rows and not asked.names:
             continue
         print(f"{name}, {minutes:g} minutes ...", flush=True)
-        row = rows[key(name, minutes)] = measured(name, minutes, rows[key(name, minutes)] if asked.as_before else None)
+        row = rows[key(name, minutes)] = measured(
+            name, minutes, rows.get(key(name, minutes)) if asked.as_before else None
+        )
         score = row.get("log_px_iw", row["distortion"])
         print(f"{name}: {score:.2f} after {row['steps']:,} steps", flush=True)
         write(rows)

@@ -30,3 +30,19 @@ def test_many_elements_share_one_effect():
     present = rng.random((500, 200)) > 0.2
     pattern = Pattern.fit(present, 0.7 * present.sum(1) + rng.normal(size=500))
     np.testing.assert_allclose(pattern.effect[1:], 0.7, atol=0.03)
+
+
+@pytest.mark.parametrize(("columns", "effect"), [(1, 40.0), (1, 300.0), (20, 7.0)])
+def test_an_effect_of_many_standard_deviations_is_found_if_many_rows_have_it(columns, effect):
+    rng = np.random.default_rng(2)
+    present = np.ones((1000, 30), dtype=bool)
+    gaps = rng.permutation(1000)[:50]
+    present[np.ix_(gaps, range(columns))] = False
+    score = effect * present[:, :columns].sum(1) + rng.normal(size=1000)
+    score[gaps[:5]] -= 200
+    found = Pattern.fit(present, score)
+    # the ridge moves it by less than a standard deviation of the noise
+    np.testing.assert_allclose(found.effect[1 : 1 + columns].sum(), effect * columns, atol=1)
+    relative = found.relative(present, score)
+    assert np.abs(relative[gaps[5:]]).mean() < 1.5
+    assert relative[gaps[:5]].max() < -20

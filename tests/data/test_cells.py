@@ -193,6 +193,8 @@ def test_10x_matrices_that_lie(tmp_path):
         (good[:-20] + "\0" * 8 + good[-20:], "lines with a row"),  # SciPy 1.17 ends with signal 11, as with the next
         (f"{header}\n{sizes} 2\n1 1 1\n2 2 1 1", "lines with a row, a column and a number, got b'2 2 1 1'"),
         (f"{header}\n{sizes} 2\n1 1 1 4\n2 2 1\n", "got b'1 1 1 4'"),  # SciPy would read it as 1
+        (f"{header}\n{sizes} 1\n1 1 1.5\n", "got b'1 1 1.5'"),  # SciPy would read it as 1
+        (f"{header.replace('integer', 'complex')}\n{sizes} 1\n1 1 1 0\n", "integer or real or pattern, got complex"),
         (f"{header}\r{sizes} 1\r1 1 1\r", "sizes|without"),
     ]:
         (folder / "matrix.mtx").write_text(content)

@@ -73,6 +73,18 @@ def test_tables_and_deviances_are_one_function_with_the_gradient_of_autograd():
     torch.testing.assert_close((weight * by_r).sum(0)[known], expected[1][known], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("log_r", [20.0, 30.0, 40.0])
+def test_large_counts_of_a_large_r_have_the_limit_of_the_gradient(log_r):
+    """For r far above x and m, the derivative by log r is (x - (x - m)^2) / 2 r, which is 0 to rounding."""
+    x, log_mean = torch.tensor([[65.0], [1000.0], [90.0]]), torch.tensor([[0.0], [7.0], [4.5]], requires_grad=True)
+    shared = torch.tensor([log_r], requires_grad=True)
+    by_mean, by_r = torch.autograd.grad(negative_binomial_log_pmf(x, log_mean, shared).sum(), (log_mean, shared))
+    mean = log_mean.detach().exp()
+    limit = float(((x - (x - mean).square()) / (2 * math.exp(log_r))).sum())
+    assert abs(float(by_r) - limit) < 1e-6 * float(by_mean.abs().sum() + x.sum())
+    torch.testing.assert_close(by_mean, x - mean, rtol=1e-4, atol=1e-3)
+
+
 def test_samples_images_and_missing_counts_have_the_densities_of_single_counts():
     g = torch.Generator().manual_seed(0)
     x = torch.poisson(torch.full((4, 2, 3), float(SMALL)), generator=g)

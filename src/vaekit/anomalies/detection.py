@@ -472,13 +472,13 @@ def _drift(run: SavedRun, known: HeldOut, rows: _Rows, found: np.ndarray) -> tup
     if not len(whole):
         return None, ()
     code = run.encode(rows.observed, rows=whole)[:, run.model.latent_dims]
-    known = with_values(run, known)
+    known, why = with_values(run, known) if rows.observed.n >= FEWEST else (known, "")
     drift = two_sample(known.score, found[whole], known.code, code, columns=_column_drift(run, known, rows))
-    if drift is None or known.values is not None or len(run.spec.shape) != 1:
+    if drift is None or not why:
         return drift, ()
     return drift, (
         "the columns are not compared one by one: this run was first used for detection by an earlier version, which "
-        "did not store the values of its held-out rows, and its data are not found",
+        f"did not store the values of its held-out rows, and they cannot be read again ({why})",
     )
 
 

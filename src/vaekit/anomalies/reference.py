@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from vaekit.densities.mixed import DIFFERS
-from vaekit.errors import DataError, RunError
+from vaekit.errors import DataError, RunError, VaekitError
 from vaekit.runs.example import PLACE
 from vaekit.runs.observed import Observed
 from vaekit.runs.saved import SavedRun
@@ -127,19 +127,19 @@ def held_out(run: SavedRun, samples: int, *, columns: bool = False, progress: On
     return known[1]
 
 
-def with_values(run: SavedRun, held: HeldOut) -> HeldOut:
-    """The record of a table with the values of its columns, which earlier versions did not store.
+def with_values(run: SavedRun, held: HeldOut) -> tuple[HeldOut, str]:
+    """The record of a table with the values of its columns, which earlier versions did not store, and an empty reason.
 
-    Unchanged if the run's data are not found.
+    If they cannot be read, the record is unchanged, and the reason says why.
     """
     if held.values is not None or len(run.spec.shape) != 1:
-        return held
+        return held, ""
     try:
         complete = replace(held, values=sorted_values([run.observed(split) for split in held.splits]))
-    except DataError:
-        return held
+    except VaekitError as error:
+        return held, str(error)
     _store(run, fingerprint(run), complete)
-    return complete
+    return complete, ""
 
 
 def fingerprint(run: SavedRun) -> str:

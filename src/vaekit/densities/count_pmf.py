@@ -118,11 +118,10 @@ class _NegativeBinomial(torch.autograd.Function):
         both = torch.addcmul(_looked_up(slope, index), r, t, value=-1) if wanted[2] else None  # by log m plus by log r
         if len(large):
             n, mean, shared = (each.double() for each in _at(large, by_mean, x, log_mean, log_r))
-            of_r = torch.exp(shared)
-            _replace(by_mean, large, n - (n + of_r) * torch.sigmoid(mean - shared))
+            of_mean, of_r = slopes(n, mean, shared)
+            _replace(by_mean, large, of_mean)
             if both is not None:
-                slope_of = of_r * (torch.digamma(n + of_r) - torch.digamma(of_r))
-                _replace(both, large, slope_of - of_r * F.softplus(mean - shared, threshold=40.0))
+                _replace(both, large, of_mean + of_r)
         by_mean.mul_(gradient)
         if both is None:
             return None, by_mean, None

@@ -141,7 +141,7 @@ class Objective(nn.Module, ABC):
 
         The record of a training has the ELBO of all rows.
         """
-        return figures
+        return figures.clamp_min(figures[self.kept(figures, x)].min())
 
     def beside(self, px: Distribution, x: Tensor, noise: Noise) -> Tensor | None:
         """log p of what the objective models besides x, given a draw of z, (B,): early stopping adds it to the ELBO."""

@@ -44,17 +44,23 @@ def regression(present: Tensor, figures: Tensor) -> Expected:
     dims = there.shape[1]
     design = there if dims <= MOST_INDICATORS else there.sum(1, keepdim=True) / dims**0.5
     x = design - design.mean(0)
-    inverse = torch.linalg.inv(x.T @ x + RIDGE * torch.eye(x.shape[1], dtype=x.dtype, device=x.device))
-    middle, slope, residual, bounded = y.median(), x.new_zeros(x.shape[1]), y, y
-    for _ in range(ITERATIONS):
+    eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    middle, slope = y.median(), x.new_zeros(x.shape[1])
+    for _ in range(ITERATIONS):  # least squares with weights
         residual = y - middle - x @ slope
         bound = HUBER * TO_SIGMA * residual.abs().median()
-        bounded = torch.minimum(torch.maximum(residual, -bound), bound)
-        slope = slope + inverse @ (x.T @ bounded - WEAK * slope)
-        middle = middle + bounded.mean()
+        weight = torch.clamp(bound / residual.abs().clamp_min(1e-300), max=1.0)
+        mean, average = (weight @ x) / weight.sum(), (weight @ y) / weight.sum()
+        weighted = (x - mean) * weight[:, None]
+        slope = torch.linalg.solve(weighted.T @ (x - mean) + WEAK * eye, weighted.T @ (y - average))
+        middle = average - mean @ slope
+    residual = y - middle - x @ slope
+    bound = HUBER * TO_SIGMA * residual.abs().median()
+    bounded = torch.minimum(torch.maximum(residual, -bound), bound)
+    inverse = torch.linalg.inv(x.T @ x + RIDGE * eye)
     constant = middle - design.mean(0) @ slope
     effect = slope if dims <= MOST_INDICATORS else (slope / dims**0.5).expand(dims)
-    return Expected(torch.cat([constant[None], effect]), y - middle - x @ slope, bounded, x, inverse)
+    return Expected(torch.cat([constant[None], effect]), residual, bounded, x, inverse)
 
 
 def expected(present: Tensor, figures: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,6 +68,9 @@ def expected(present: Tensor, figures: Tensor) -> tuple[Tensor, Tensor]:
 
     Both are learned from the same rows by `regression`: the expectation, and the log of the scale.
     """
+    if figures.device.type == "mps":  # which has no float64
+        centre, scale = expected(present.cpu(), figures.cpu())
+        return centre.float().to(figures.device), scale.float().to(figures.device)
     found = regression(present, figures)
     sizes = found.residual.abs()
     logs = sizes.clamp_min(1e-3 * sizes.median() + 1e-12).log()

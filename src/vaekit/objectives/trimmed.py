@@ -63,7 +63,7 @@ class Trimmed(ELBO):
 
     def bounded(self, figures: Tensor, x: Tensor) -> Tensor:
         if not self.missing:
-            return figures.clamp_min(figures[self._highest(figures)].min())
+            return super().bounded(figures, x)
         centre, scale = expected(~torch.isnan(x).flatten(1), figures)
         relative = (figures - centre) / scale
         return torch.maximum(figures, centre + scale * relative[self._highest(relative)].min())

@@ -26,8 +26,15 @@ from .registry import reader, with_suffix
 GENES = "Gene Expression"
 MATRIX = ("matrix.mtx", "matrix.mtx.gz")
 MOST_HEADER = 2**16  # bytes, comments included
-ENTRIES = re.compile(rb"(?:[ \t]*+(?:[0-9+.eE-]++[ \t]++){1,2}[0-9+.eE-]++[ \t]*+\r?+\n|[ \t\r]*+\n)*+")
-"""Lines of two numbers (a pattern) or three, and empty lines."""
+ENTRIES = {
+    field: re.compile(rb"(?:[ \t]*+[0-9]++[ \t]++[0-9]++" + value + rb"[ \t]*+\r?+\n|[ \t\r]*+\n)*+")
+    for field, value in {
+        "integer": rb"[ \t]++[+-]?+[0-9]++",
+        "real": rb"[ \t]++[0-9+.eE-]++",
+        "pattern": rb"",
+    }.items()
+}
+"""For each kind of value, lines of a row, a column and a value, and empty lines."""
 
 
 @reader("10x-h5", "a 10x .h5 file", reads=with_suffix(".h5", ".hdf5"), files=".h5")
@@ -160,7 +167,9 @@ def market(path: Path, shape: tuple[int, int]) -> Any:
     sizes = next((line for line in lines if not line.startswith(b"%") and line.strip()), b"")
     if not content.endswith(b"\n"):
         content += b"\n"
-    whole = ENTRIES.match(content, lines.tell())
+    if words[3] not in ENTRIES:
+        raise DataError(f"{path}: expected values that are {' or '.join(ENTRIES)}, got {words[3]}")
+    whole = ENTRIES[words[3]].match(content, lines.tell())
     assert whole is not None  # it also matches nothing
     if whole.end() < len(content):  # SciPy may crash on such lines, or read them without an error
         line = content[whole.end() :].split(b"\n", 1)[0]
