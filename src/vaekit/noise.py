@@ -119,17 +119,15 @@ class Noise:
 
     def bits(self, event: Sequence[int], k: int | None = None) -> Tensor:
         """32 random bits per element, int32: (B, *event), or (K, B, *event) with `k`."""
-        return self._bits(1, event, k)[0]
+        self.draws += 1
+        return self._bits(self.base + _signed(self.draws * _GOLDEN & _MASK64), event, k)
 
-    def _bits(self, draws: int, event: Sequence[int], k: int | None) -> Tensor:
-        """The bits of so many draws, on a leading axis."""
-        number = torch.arange(self.draws + 1, self.draws + draws + 1, device=self.rows.device)
-        self.draws += draws
-        key = _mix64(self.base + number * _signed(_GOLDEN))
-        key = _mix64(key[:, None] + self.rows * _ROW)
+    def _bits(self, key: Tensor, event: Sequence[int], k: int | None) -> Tensor:
+        """The bits of the draws with these keys (...), on leading axes."""
+        key = _mix64(_mix64(key)[..., None] + self.rows * _ROW)
         if k is not None:
             sample = torch.arange(k, device=self.rows.device) + self.first_sample
-            key = _mix64(key[:, None] + (sample[:, None] + 1) * _SAMPLE)
+            key = _mix64(key[..., None, :] + (sample[:, None] + 1) * _SAMPLE)
         low, high = key.to(torch.int32)[..., None], (key >> 32).to(torch.int32)[..., None]
         column = torch.arange(math.prod(event), device=self.rows.device, dtype=torch.int32)
         return _mix32(_mix32(column + low) ^ high).reshape(*key.shape, *event)
@@ -142,7 +140,12 @@ class Noise:
         """Standard normal by the method of Box and Muller (1958); absolute values are below 5.8."""
         n = math.prod(event)
         half = (n + 1) // 2
-        first, second = _unit(self._bits(2, (half,), k))
+        if torch.compiler.is_compiling():  # compilers copy the keys of two draws at once into every use of their bits
+            first, second = self.uniform((half,), k), self.uniform((half,), k)
+        else:
+            number = torch.arange(self.draws + 1, self.draws + 3, device=self.rows.device)
+            first, second = _unit(self._bits(self.base + number * _signed(_GOLDEN), (half,), k))
+            self.draws += 2
         radius, angle = torch.sqrt(-2 * torch.log(first)), (2 * math.pi) * second
         pair = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], -1)[..., :n]
         return pair.reshape(*pair.shape[:-1], *event)

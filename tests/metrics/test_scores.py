@@ -48,6 +48,8 @@ def test_compiled_scores_are_those_of_eager_ones_last_short_batch_included(run):
     plain = per_datum(run, run.observed("train"), 5, n=17, batch=5, compile=False)
     run.graphs.clear()
     scored = per_datum(run, run.observed("train"), 5, n=17, batch=5, compile=True)
+    assert run.graphs
+    assert all(chunk.graph is not None for chunk in run.graphs.values())  # else they were computed eagerly
     run.graphs.clear()
     for name in ("log_px", "elbo", "distortion", "ess"):
         np.testing.assert_allclose(getattr(scored, name), getattr(plain, name), rtol=1e-4, atol=1e-4)
