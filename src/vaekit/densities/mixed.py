@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
 
-from vaekit.data.observation import TableSupport
 from vaekit.noise import Noise
 
 from .drawing import Keyed, from_noise
@@ -38,7 +37,7 @@ class Mixed(Keyed):
 
     arg_constraints: ClassVar = {}
 
-    def __init__(self, parts: Sequence[tuple[Tensor, Distribution]], order: Tensor, support: TableSupport):
+    def __init__(self, parts: Sequence[tuple[Tensor, Distribution]], order: Tensor, support: constraints.Constraint):
         self.parts, self.order, self._support = tuple(parts), order, support
         lead = self.parts[0][1].batch_shape[:-1]
         super().__init__(lead, self.order.shape, validate_args=False)

@@ -64,7 +64,7 @@ class CensoredHead(Head):
                 (which, Censored(d, self.edges[which], atom[which]) if isinstance(d, Normal) else d)
                 for which, d in whole.parts
             ]
-            return Mixed(parts, whole.order, whole.support)  # type: ignore[arg-type]
+            return Mixed(parts, whole.order, whole.support)
         base = whole.base_dist if isinstance(whole, Independent) else whole
         if not isinstance(base, Normal | OptimalNormal):
             raise ChoiceError(

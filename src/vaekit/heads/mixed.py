@@ -27,6 +27,9 @@ from . import Head
 from .real import Sigma, scale_and_sigma
 from .register import likelihood
 
+ALIKE = 2
+"""Largest ratio of the numbers of categories of columns that are padded to the same number."""
+
 
 @likelihood("mixed", "Nazabal et al. 2020, arXiv:1807.03653", observation="mixed", tables=True)
 class MixedHead(Head):
@@ -64,9 +67,10 @@ class MixedHead(Head):
         for kind, head in build.items():
             which = [i for i, kind_of_column in enumerate(kinds) if kind_of_column == kind]
             if which:
-                self.groups[kind] = head(len(which))
+                shared = self.groups[kind] = head(len(which))
                 self.register_buffer(f"which_{kind}", torch.tensor(which), persistent=False)
-                grouped += which
+                alike = shared.alike if isinstance(shared, CategoriesHead) else [range(len(which))]
+                grouped += [which[i] for columns_alike in alike for i in columns_alike]
         self.register_buffer("order", torch.tensor(grouped).argsort(), persistent=False)
 
     @property
@@ -95,7 +99,13 @@ class MixedHead(Head):
 
     def forward(self, raw: Tensor) -> Distribution:
         split = raw.split([head.features for _, head in self.shared], -1)
-        parts = [(which, head(part).base_dist) for (which, head), part in zip(self.shared, split, strict=True)]
+        parts: list[tuple[Tensor, Distribution]] = []
+        for (which, head), part in zip(self.shared, split, strict=True):
+            density = head(part)
+            if isinstance(density, Mixed):
+                parts += [(which[i], each) for i, each in density.parts]
+            else:
+                parts.append((which, density.base_dist))
         return Mixed(parts, self.get_buffer("order"), self.rows)
 
 
@@ -104,6 +114,10 @@ class CategoriesHead(Head):
 
     Arguments:
         sizes: the number of categories of each column.
+
+    Attributes:
+        alike: positions of the columns in groups of similar size, the largest first. Only columns of one group are
+            padded to the same size.
     """
 
     discrete = True
@@ -111,13 +125,23 @@ class CategoriesHead(Head):
     def __init__(self, sizes: Sequence[int]):
         super().__init__((len(sizes),))
         self.sizes = tuple(sizes)
-        most = max(sizes)
-        self.support = constraints.integer_interval(0, most - 1)
+        self.support = constraints.integer_interval(0, max(sizes) - 1)
+        self.alike: list[list[int]] = []
+        for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+            if not self.alike or sizes[i] * ALIKE < sizes[self.alike[-1][0]]:
+                self.alike.append([])
+            self.alike[-1].append(i)
         starts = torch.tensor([0, *sizes]).cumsum(0)[:-1]
-        code = torch.arange(most).expand(len(sizes), most)
-        padding = code >= torch.tensor(sizes)[:, None]
-        self.register_buffer("padding", padding, persistent=False)
-        self.register_buffer("index", (starts[:, None] + code).masked_fill(padding, 0), persistent=False)
+        for g, columns in enumerate(self.alike):
+            code = torch.arange(sizes[columns[0]]).expand(len(columns), -1)
+            padding = code >= torch.tensor([sizes[i] for i in columns])[:, None]
+            self.register_buffer(f"columns_{g}", torch.tensor(columns), persistent=False)
+            self.register_buffer(f"padding_{g}", padding, persistent=False)
+            index = (starts[columns][:, None] + code).masked_fill(padding, 0)
+            self.register_buffer(f"index_{g}", index, persistent=False)
+        self.register_buffer(
+            "order", torch.tensor([i for group in self.alike for i in group]).argsort(), persistent=False
+        )
 
     @property
     def features(self) -> int:
@@ -133,9 +157,14 @@ class CategoriesHead(Head):
         return torch.cat(log_frequencies)
 
     def forward(self, raw: Tensor) -> Distribution:
-        index, padding = self.get_buffer("index"), self.get_buffer("padding")
-        logits = at_least_single(raw).index_select(-1, index.flatten()).unflatten(-1, index.shape)
-        return self.independent(Categories(logits.masked_fill(padding, -torch.inf), validate_args=False))
+        logits = at_least_single(raw)
+        parts = [(self.get_buffer(f"columns_{g}"), self._density(logits, g)) for g in range(len(self.alike))]
+        return Mixed(parts, self.get_buffer("order"), self.support)
+
+    def _density(self, logits: Tensor, group: int) -> Categories:
+        index, padding = self.get_buffer(f"index_{group}"), self.get_buffer(f"padding_{group}")
+        padded = logits.index_select(-1, index.flatten()).unflatten(-1, index.shape)
+        return Categories(padded.masked_fill(padding, -torch.inf), validate_args=False)
 
 
 class ManyCategoriesHead(Head):
