@@ -236,8 +236,8 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
     if again:
         lines += [
             "",
-            f"Measured again with the same steps, after a change of settings: {', '.join(again)}. The",
-            "differences are from a new run of `vae` with its steps.",
+            f"Measured again with the same steps, after a change of settings: {', '.join(again)}. Their",
+            "difference from `vae` needs its run and was not measured.",
         ]
     loads = [r["load"] for r in rows.values()]
     lines += [
@@ -267,9 +267,8 @@ def main() -> None:
         if key(name, minutes) in rows and not asked.names:
             continue
         print(f"{name}, {minutes:g} minutes ...", flush=True)
-        row = rows[key(name, minutes)] = measured(
-            name, minutes, rows.get(key(name, minutes)) if asked.as_before else None
-        )
+        before = rows.get(key(name, minutes)) if asked.as_before else None
+        row = rows[key(name, minutes)] = measured(name, minutes, before)
         score = row.get("log_px_iw", row["distortion"])
         print(f"{name}: {score:.2f} after {row['steps']:,} steps", flush=True)
         write(rows)
