@@ -12,11 +12,11 @@ bench/.runs/cells (--anew starts again); one thread. Writes docs/cells.json and 
 
 log p is estimated by importance sampling. With an observed library size it is log p(x | total), by each tool's own
 estimator with 100 samples. With a latent one it is log p(x), for both tools by one estimator (`without_library`): 1,000
-samples of z from the encoder, and for each the library integrated out around its own maximum. The tools' own estimators
-draw the library from the encoder, which early in training misses it; their values are on the page too. Compare only
-equal kinds of log p. Cells per second are training cells per CPU
-second of the training process, preparations included. Their ratio is measured apart: two processes, one per tool, train
-new models in alternation, 50 epochs each time, preparations included.
+samples of z from the encoder, and for each of them a library size from a Gaussian at the maximum of p(x, library size |
+z). The tools' own estimators draw the library size from the encoder, which is inaccurate early in training; the page
+has their values too. Compare only equal kinds of log p. Cells per second are training cells per CPU second of the
+training process, preparations included. Their ratio is measured separately: two processes, one per tool, train new
+models in alternation, 50 epochs each time, preparations included.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def of_scvi(file: Path, choices: dict[str, Any], epochs: int) -> dict[str, Any]:
 
 
 def integrated_scvi(model: Any, cells: Any) -> tuple[np.ndarray, float, float]:
-    """As `integrated_vaekit`; also the root mean square error of its encoder's log library, and its mean width."""
+    """As `integrated_vaekit`; also the root mean square error of the encoder's log library size, and its mean width."""
     import torch
     from torch.distributions import Normal
 
@@ -329,10 +329,10 @@ def summary(file: Path, kept: dict[str, Any]) -> str:
             )
             if "own" in theirs:
                 pairs[-1] += (
-                    f" By scVI's own estimator ({SAMPLES} samples) scVI's log p would be {theirs['own']:.1f}, and by "
-                    f"vaekit's own vaekit's {ours['own']:.1f}: both draw the library from the encoder. scVI's encoder "
-                    f"misses the log total by {theirs['library_error']:.2f} (root mean square) with a standard "
-                    f"deviation of {theirs['library_scale']:.2f}, so its estimate has not converged."
+                    f" The tools' own estimators ({SAMPLES} samples), which draw the library size from the encoder, "
+                    f"give {theirs['own']:.1f} for scVI and {ours['own']:.1f} for vaekit. The mean of scVI's encoder "
+                    f"differs from the log total by {theirs['library_error']:.2f} (root mean square), but its standard "
+                    f"deviation is only {theirs['library_scale']:.2f}, so scVI's own estimate has not converged."
                 )
         if speeds := kept.get(f"pace, {kind}"):
             ratios = np.array(speeds["scVI"]) / np.array(speeds["vaekit"])
@@ -352,9 +352,9 @@ def summary(file: Path, kept: dict[str, Any]) -> str:
     if "memory" in kept:
         used = kept["memory"]
         pairs.append(
-            f"- Training on a sparse matrix of {SHAPE[0]:,} x {SHAPE[1]:,} with {DENSITY:.0%} of entries above 0 takes "
-            f"{used['beyond']:,.0f} MB more than the process before it, with model, optimiser and batches. The matrix "
-            f"takes {used['sparse']:,.0f} MB sparse and would take {used['dense']:,.0f} MB dense."
+            f"- Training on a sparse matrix of {SHAPE[0]:,} x {SHAPE[1]:,} with {DENSITY:.0%} of entries above 0 adds "
+            f"{used['beyond']:,.0f} MB to the memory of the process, including model, optimiser and batches. The "
+            f"matrix takes {used['sparse']:,.0f} MB sparse and would take {used['dense']:,.0f} MB dense."
         )
     compiled = {kept[name]["compiled"] for name in PARTS if "compiled" in kept.get(name, {})}
     steps = "with and without" if len(compiled) == 2 else "with" if True in compiled else "without"
@@ -369,9 +369,9 @@ def summary(file: Path, kept: dict[str, Any]) -> str:
         made,
         "",
         "- *log p*: in nats per test cell, with its standard error over cells. With library size *observed* it is log "
-        "p of a cell given its total, which each tool estimates for its own models, scVI by `get_marginal_ll`. With "
-        f"*latent* it is log p of the cell, for both by one estimator: {MANY:,} draws of z from the encoder, and for "
-        "each of them the library integrated out around its own maximum.",
+        "p of a cell given its total count, which each tool estimates for its own models, scVI by `get_marginal_ll`. "
+        f"With *latent* it is log p of the cell, estimated for both tools in the same way: {MANY:,} draws of z from "
+        "the encoder, and for each of them a library size from a Gaussian at the maximum of p(x, library size | z).",
         f"- *mixing*: entropy of the batches among the {NEIGHBOURS} nearest training cells, divided by that of all "
         "training cells; 1 if the batches are fully mixed.",
         "- *line*: share of test cells whose cell line is that of most of the 10 nearest training cells.",

@@ -14,7 +14,7 @@ with `run.fill` (means for numbers, the most likely category). The peers see num
                 takes minutes per table
 
 Peers in an environment of their own: python3 -m venv peers; a .pth file in its site-packages with the path of the
-project's site-packages, so that torch is shared; peers/bin/pip install --no-deps hyperimpute and what it imports
+project's site-packages, so that torch is shared; peers/bin/pip install --no-deps hyperimpute and its imports
 (catboost, xgboost-cpu, optuna, geomloss, pandas below 3 ...). HyperImpute 0.1.17 fails with scikit-learn 1.9, so it
 needs an older one. Every (set, seed, training, method) is stored in bench/.runs/filling.json, so a stopped bench is
 resumed. Writes docs/filling.json and docs/filling.md.
@@ -337,13 +337,13 @@ def page(rows: dict[str, Any], names: Sequence[str], seeds: int, adult: int) -> 
         out += ["", f"Share of the hidden numbers that vaekit's 95% intervals hold: {', '.join(shares)}.", ""]
     filling = [row["fill_seconds"] for key, row in rows.items() if key.startswith("adult/") and "fill_seconds" in row]
     if filling:
-        out += [f"vaekit filled the {int(TEST * adult):,} rows of Adult with their intervals, and the validation rows "
-                f"that calibrate these, in {np.mean(filling):.1f} CPU seconds.", ""]  # fmt: skip
+        out += [f"vaekit took {np.mean(filling):.1f} CPU seconds to fill the {int(TEST * adult):,} rows of Adult with "
+                "intervals, including the validation rows that calibrate the intervals.", ""]  # fmt: skip
     absent = (
         ""
         if "hyperimpute" in METHODS
         else (
-            " HyperImpute was not measured: its version 0.1.17 installs but fails with this scikit-learn, whose "
+            " HyperImpute was not measured: version 0.1.17 can be installed but fails with this scikit-learn, whose "
             "LogisticRegression no longer has the argument `multi_class`."
         )
     )

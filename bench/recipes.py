@@ -6,8 +6,8 @@ docs/recipes.md is made. Scores are paired by image with those of `vae` after th
 
     python bench/recipes.py [--minutes 2] [--long 10] [--as-before] [NAME ...]
 
-With --as-before, a recipe whose settings changed is trained for the steps of its row, which a busy machine may take
-longer for, instead of for the minutes; the page says so.
+With --as-before, a recipe whose settings changed is trained for as many steps as its earlier row, instead of for the
+minutes. On a busy machine this may take longer. The page says which recipes were trained this way.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def key(name: str, minutes: float) -> str:
 
 
 def trained(name: str, minutes: float, before: dict[str, Any] | None = None) -> vk.Run:
-    """The finished run of this recipe, trained in a separate process for so many minutes, or as the row `before`."""
+    """The finished run of this recipe, trained in a separate process for these minutes, or like the row `before`."""
     path = RUNS / key(name, minutes)
     recipe, settings = VARIANTS.get(name, (name, []))
     length = ["--minutes", str(minutes)]
@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="recipes to measure; default: all")
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--long", type=float, default=10.0, help=f"minutes for {', '.join(LONG)}; 0: skip")
-    parser.add_argument("--as-before", action="store_true", help="train for the steps of the rows that are there")
+    parser.add_argument("--as-before", action="store_true", help="train for the number of steps of the existing rows")
     asked = parser.parse_args()
     names = asked.names or ["vae", *sorted(n for n in RECIPES if n != "vae")]
     plan = [(n, asked.minutes) for n in names]

@@ -97,7 +97,7 @@ def test_a_difference_says_what_each_density_is_given(runs, tmp_path):
     same = compare(runs["latent"], runs["latent"], samples=2)
     other = compare(runs["latent"], plain, samples=2)
     assert "note" not in same
-    assert other["note"] == "the first run's density of x is given batch, the second's given nothing"
+    assert other["note"] == "the first run is conditional on batch, the second is unconditional"
 
 
 def test_score_of_a_latent_total_is_its_integral(tmp_path):

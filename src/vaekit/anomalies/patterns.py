@@ -2,10 +2,10 @@
 
 For runs that were trained with missing values. Rows with different values missing are compared by how far each score
 lies from what is expected of rows that lack the same values, in standard deviations. Both are learned from training
-rows, and hardly influenced by anomalies among them (`vaekit.objectives.missing`): the expectation is linear in the
+rows, and anomalies among these have little influence (`vaekit.objectives.missing`). The expectation is linear in the
 indicators of the values that are present, the variance in their number. Any such function of row and missing values
-keeps the p-values valid, as long as new rows lack values in the same way as held-out rows; a good one makes them sharp
-for each pattern of missing values.
+keeps the p-values valid, as long as new rows lack values in the same way as held-out rows. A good one finds more
+anomalies for each pattern of missing values.
 """
 
 from __future__ import annotations

@@ -128,9 +128,9 @@ def held_out(run: SavedRun, samples: int, *, columns: bool = False, progress: On
 
 
 def with_values(run: SavedRun, held: HeldOut) -> tuple[HeldOut, str]:
-    """The record of a table with the values of its columns, which earlier versions did not store, and an empty reason.
+    """Add the values of the columns to a table's record, if an earlier version stored it without them.
 
-    If they cannot be read, the record is unchanged, and the reason says why.
+    Returns the record and an empty text, or the unchanged record and the reason why the values cannot be read.
     """
     if held.values is not None or len(run.spec.shape) != 1:
         return held, ""

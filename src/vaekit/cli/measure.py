@@ -136,8 +136,8 @@ def compare(
     samples
         K: number of draws of z per example.
     json
-        Print a list of {name, value, se, unit, protocol, a, b, better} instead of a table, with a
-        note if the runs have different conditions.
+        Print a list of {name, value, se, unit, protocol, a, b, better} instead of a table. If
+        the runs have different conditions, a `note` says so.
     out
         Also write this list to a .json file.
     """

@@ -153,7 +153,7 @@ class Output:
         self.path = check_results(f"{stem}.png" if out is None else out, suffixes)
 
     def of(self, run: Run) -> Path:
-        """The path for this run, checked. Raises as the class, and ChoiceError for a picture of a table."""
+        """The path for this run, checked. Also raises ChoiceError for a picture of a table."""
         named = self.out is not None or pictured(run)
         path = self.path if named else check_results(f"{self.stem}.csv", self.suffixes)
         check_picture(run, path)

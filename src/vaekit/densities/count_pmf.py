@@ -1,8 +1,8 @@
 """Log-probabilities of counts without cancellation, and their gradients in closed form.
 
-On a CPU, small counts take the terms that depend on nothing but the count and the dispersion from tables, and negative
-binomials of large counts are computed in float64. Elsewhere they are computed one by one from deviances (Loader 2000),
-which are exact for any count.
+On a CPU, the terms of small counts that depend only on the count and the dispersion are looked up in tables, and
+negative binomials of large counts are computed in float64. All other log-probabilities are computed one by one from
+deviances (Loader 2000), which are exact for any count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SMALL = 64
 """The largest count in the tables. Up to here, sums of the terms have an error of about 1e-5 nats in float32."""
 
 HIGH = 80.0
-"""Above this, e^x overflows in float32 soon."""
+"""Above this, e^x may overflow in float32."""
 
 
 def poisson_log_pmf(x: Tensor, log_rate: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class DiscretisedLogistic(Keyed):
 
 
 def chances(logits: Tensor) -> Tensor:
-    """softmax over a last axis (..., outcomes): with few outcomes torch's own takes ten times as long on a CPU."""
+    """Softmax over the last axis (..., outcomes); for few outcomes, torch's takes ten times as long on a CPU."""
     weight = torch.exp(logits - logits.amax(-1, keepdim=True))
     return weight / weight.sum(-1, keepdim=True)
 

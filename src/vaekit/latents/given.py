@@ -44,7 +44,7 @@ CODES = 100_000
 KEPT = 64
 """The default number of codes per row that are resampled, and decoded for best values and intervals."""
 VALUES = 600_000
-"""The number of values drawn at once; more do not fit the caches of a processor."""
+"""The number of values drawn at once; more do not fit in the caches of a processor."""
 FEW = 10
 """Below this effective sample size, the weighted draws of a row rest on few codes."""
 MORE = 4
@@ -243,7 +243,7 @@ def _codes(
 
 
 def _of_features(observation: Observation, features: Tensor) -> Observation:
-    """The observation, for `to_raw`, of rows (H,) made of these elements (H,) of flat x, which may repeat."""
+    """An observation whose `to_raw` takes rows (H,) of these elements (H,) of flattened x, which may repeat."""
     double = observation.in_double
     if isinstance(observation, Standardised):
         part = Standardised((len(features),), double)

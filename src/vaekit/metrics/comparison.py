@@ -40,9 +40,9 @@ def compare(
     Over 10,000 images, the standard error of log p(x) is about a nat unpaired, but a few hundredths when paired by
     datum. If the data were split by group, standard errors are by group.
 
-    Returns {name, value, se, unit, protocol, a, b, better} and, if the runs have different conditions, `note`: `a` and
-    `b` are the values of the runs, and `better` is the direction of improvement ("higher", "lower" or None).
-    `se` is None for metrics that are not a mean over data.
+    Returns {name, value, se, unit, protocol, a, b, better}: `a` and `b` are the values of the runs, and `better` is the
+    direction of improvement ("higher", "lower" or None). `se` is None for metrics that are not a mean over data. If the
+    runs have different conditions, `note` names these.
 
     Arguments:
         a, b: the two runs.
@@ -157,9 +157,9 @@ def _difference(metric: Metric, of_a: Result, of_b: Result, a: Measurement, b: M
 
 
 def _known(a: Measurement, b: Measurement) -> str | None:
-    """What the two models know of a row beside x, if it differs: their densities are of x given different things."""
+    """A note that names the conditions of the two runs, or None if they are the same."""
     of_a, of_b = a.given, b.given
     if of_a == of_b:
         return None
-    one, other = (f"given {listed(known)}" if known else "given nothing" for known in (of_a, of_b))
-    return f"the first run's density of x is {one}, the second's {other}"
+    one, other = (f"conditional on {listed(known)}" if known else "unconditional" for known in (of_a, of_b))
+    return f"the first run is {one}, the second is {other}"

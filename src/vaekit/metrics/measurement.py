@@ -75,7 +75,7 @@ class Measurement:
 
     @property
     def given(self) -> tuple[str, ...]:
-        """The names of what log p(x) is conditional on: the condition's classes or columns."""
+        """The names of the classes or columns that log p(x) is conditional on."""
         condition = self.run.composition.condition
         return () if condition is None else tuple(column.name for column in condition.schema)
 

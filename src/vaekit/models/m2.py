@@ -137,7 +137,7 @@ class Joined(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         flat = [x.flatten(-dims) if dims > 1 else x for x, dims in zip(inputs, self.events, strict=True)]
         leads = [f.shape[:-1] for f in flat]
-        if any(lead != leads[0] for lead in leads):  # torch takes long to find out that they are equal
+        if any(lead != leads[0] for lead in leads):  # broadcast_shapes is slow, even if they are equal
             lead = torch.broadcast_shapes(*leads)
             flat = [f.expand(*lead, -1) for f in flat]
         return self.net(torch.cat(flat, -1))

@@ -130,16 +130,16 @@ class Objective(nn.Module, ABC):
         """Called once before training with log |dx / d raw| in nats, which converts log p(x) to the data's units."""
 
     def kept(self, figures: Tensor, x: Tensor) -> Tensor:
-        """Which of the rows x (n, *event) with these ELBOs (n,) count, bool (n,), if the objective `trims`; else all.
+        """Which of the rows x (n, *event) with these ELBOs (n,) the loss keeps, bool (n,): all unless it `trims`.
 
-        The start of a model leaves out the same rows as the loss.
+        The start as factor analysis leaves out rows by the same rule.
         """
         return torch.ones_like(figures, dtype=torch.bool)
 
     def bounded(self, figures: Tensor, x: Tensor) -> Tensor:
-        """The ELBOs (n,) of the rows x with those that do not count raised to the least that does, for early stopping.
+        """The ELBOs (n,) of the rows x for early stopping: those of rows not kept are raised to the lowest one kept.
 
-        The record of a training has the ELBO of all rows.
+        The log of a run has the mean ELBO of all rows, unchanged.
         """
         return figures.clamp_min(figures[self.kept(figures, x)].min())
 

@@ -1,4 +1,4 @@
-"""What log p or the ELBO of a row is expected to be given which of its values are missing."""
+"""The expected log p(x) or ELBO of a row, given which of its values are missing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ MOST_INDICATORS = 100
 """With more elements than this, the expectation depends only on the number of values that are present."""
 ITERATIONS = 10
 HUBER, TO_SIGMA = 2.0, 1.4826
-"""The bound of a residual in standard deviations, and the factor from the median of its size to one of them."""
+"""The bound of a residual in standard deviations, and the ratio of these to the median absolute residual."""
 WEAK, RIDGE = 0.1, 1.0
-"""The ridges of the mean and of the log of the scale. One row that lacks a value explains at most HUBER / WEAK standard
-deviations by it, so a row that is far more unusual remains unusual."""
+"""The ridge penalties for the mean and for the log of the scale. If only one row lacks a value, this explains at most
+HUBER / WEAK standard deviations of its residual, so a row that is far more unusual remains unusual."""
 
 
 class Expected(NamedTuple):
@@ -24,7 +24,7 @@ class Expected(NamedTuple):
         effect: (1 + D,) the constant, and the effect of each value that is present.
         residual: (n,) the figures minus their expectation.
         bounded: (n,) the residuals, those of outliers reduced to HUBER standard deviations.
-        x: (n, D') the centred indicators, or (n, 1) their scaled number.
+        x: (n, D') the centred indicators, or (n, 1) their scaled sum.
         inverse: (D', D') the inverse of x' x + RIDGE.
     """
 
@@ -66,7 +66,8 @@ def regression(present: Tensor, figures: Tensor) -> Expected:
 def expected(present: Tensor, figures: Tensor) -> tuple[Tensor, Tensor]:
     """The expectation and the scale of the figures (n,) of rows with these values `present`, bool (n, D): (n,) each.
 
-    Both are learned from the same rows by `regression`: the expectation, and the log of the scale.
+    Both are learned from these rows: the expectation by `regression`, and the log of the scale by a ridge regression of
+    the log absolute residuals.
     """
     if figures.device.type == "mps":  # which has no float64
         centre, scale = expected(present.cpu(), figures.cpu())

@@ -67,7 +67,7 @@ class Observation(nn.Module, ABC):
         return any(buffer.dtype == torch.float64 for buffer in self.buffers())
 
     def for_export(self) -> Observation:
-        """An equal observation in float32, the precision of exported graphs, without parts that these data need not."""
+        """This observation in float32, the precision of exported graphs, without parts that these data do not use."""
         return copy.deepcopy(self).float() if self.in_double else self
 
     def masked(self, event: tuple[int, ...]) -> Observation:

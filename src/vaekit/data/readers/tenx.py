@@ -34,7 +34,7 @@ ENTRIES = {
         "pattern": rb"",
     }.items()
 }
-"""For each kind of value, lines of a row, a column and a value, and empty lines."""
+"""Lines with a row, a column and a value of each kind (`pattern` has none), and empty lines."""
 
 
 @reader("10x-h5", "a 10x .h5 file", reads=with_suffix(".h5", ".hdf5"), files=".h5")
@@ -170,7 +170,7 @@ def market(path: Path, shape: tuple[int, int]) -> Any:
     if words[3] not in ENTRIES:
         raise DataError(f"{path}: expected values that are {' or '.join(ENTRIES)}, got {words[3]}")
     whole = ENTRIES[words[3]].match(content, lines.tell())
-    assert whole is not None  # it also matches nothing
+    assert whole is not None  # it also matches an empty text
     if whole.end() < len(content):  # SciPy may crash on such lines, or read them without an error
         line = content[whole.end() :].split(b"\n", 1)[0]
         raise DataError(f"{path}: expected lines with a row, a column and a number, got {line[:40]!r}")
