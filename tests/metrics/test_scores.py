@@ -44,6 +44,23 @@ def test_the_error_of_one_datum_is_unknown(run):
 
 
 @needs_compiler
+def test_scores_that_cannot_be_compiled_are_computed_eagerly_with_a_warning(run, monkeypatch):
+    class InductorError(Exception):
+        pass
+
+    def fails(*_):
+        raise InductorError("no such kernel\nand more")
+
+    monkeypatch.setattr("vaekit.runs.likelihood.whole_graph", lambda method: fails)
+    run.graphs.clear()
+    with pytest.warns(UserWarning, match=r"cannot be compiled \(no such kernel\)"):
+        scored = per_datum(run, run.observed("train"), 5, n=6, compile=True)
+    run.graphs.clear()
+    plain = per_datum(run, run.observed("train"), 5, n=6, compile=False)
+    run.graphs.clear()
+    np.testing.assert_array_equal(scored.log_px, plain.log_px)
+
+
 def test_compiled_scores_are_those_of_eager_ones_last_short_batch_included(run):
     plain = per_datum(run, run.observed("train"), 5, n=17, batch=5, compile=False)
     run.graphs.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -61,7 +62,9 @@ class _Chunk:
             except Exception as error:
                 if not is_compile_error(error):
                     raise
-                self.graph = None  # a custom network that cannot be traced; eager sums are equal, but slower
+                self.graph = None  # eager sums are equal, but slower
+                reason = str(error).strip().split("\n", 1)[0]
+                warnings.warn(f"the scores cannot be compiled ({reason}): this takes longer", stacklevel=2)
         return self.add(*arguments)
 
     def add(
