@@ -62,7 +62,7 @@ class Doubles(Identity):
         return raw
 
 
-def spoilt(**how) -> LinearGaussian:
+def perturbed(**how) -> LinearGaussian:
     world = LinearGaussian()
     world.spoil(**how)
     return world
@@ -102,7 +102,7 @@ def case(name: str) -> tuple[Objective, VAE]:
     """An objective and a model it trains."""
     if name in AUTOENCODER:
         return AUTOENCODER[name](), points()
-    return BOUNDS[name](), spoilt().model
+    return BOUNDS[name](), perturbed().model
 
 
 every_objective = pytest.mark.parametrize("name", [*BOUNDS, *AUTOENCODER])
@@ -297,7 +297,7 @@ def test_validation_and_scores_never_see_corrupted_data(tmp_path):
 
 def test_a_trimmed_loss_is_that_of_the_other_rows():
     """The rows that are left out change neither the loss nor its gradient; without any, it is the negative ELBO."""
-    world = spoilt()
+    world = perturbed()
     x = torch.cat([world.data(14), world.data(6) + 50])
 
     def terms(objective):
@@ -363,7 +363,7 @@ def test_gaps_do_not_change_the_share_of_rows_that_are_left_out():
 
 def test_each_of_several_processes_leaves_out_its_own_share():
     """The rows with the lowest ELBO of each part of the batch, which need not be the lowest of the whole batch."""
-    world = spoilt()
+    world = perturbed()
     x = torch.cat([world.data(10), world.data(2) + 50])
     for rows in (torch.arange(0, 12, 2), torch.arange(1, 12, 2)):
         part, inner = (Batch(x[kept], Noise.of(0, kept)) for kept in (rows, rows[:-1]))
@@ -373,7 +373,7 @@ def test_each_of_several_processes_leaves_out_its_own_share():
 
 @pytest.mark.parametrize("analytic", [True, False])
 def test_free_bits_leave_the_kl_of_weak_dimensions_alone(analytic):
-    world = spoilt()
+    world = perturbed()
     x = world.data(400)
     trace = world.model.trace(x, noise=Noise.of(0, 400), k=3)
     each = rate_groups(trace, analytic)
@@ -429,7 +429,7 @@ def test_free_bits_go_by_layers_where_there_are_several_or_nothing_factorises():
 
 
 def test_the_kl_is_drawn_to_the_capacity_of_the_step():
-    world = spoilt()
+    world = perturbed()
     x = world.data(50)
     objective = Capacity(10.0, 8.0, capacity_steps=100)
     given = Capacity(10.0, Linear(8.0, 100))
@@ -476,7 +476,7 @@ def test_the_constraint_is_met_at_convergence(on, share):
 
 
 def test_the_losses_of_a_constraint():
-    world = spoilt()
+    world = perturbed()
     x = world.data(30)
     for on, free in (("rate", "distortion"), ("distortion", "rate")):
         objective = Constrained(on, 3.0, multiplier=2.5).double()
@@ -499,7 +499,7 @@ def test_the_losses_of_a_constraint():
 @pytest.mark.parametrize(("target", "end"), [(1e-9, 1e6), (1e9, 1e-6)])
 def test_a_multiplier_with_no_answer_stays_within_its_limits(target, end):
     """A rate near 0 is out of reach for a model that hardly learns, and one of 1e9 is no constraint."""
-    world = spoilt()
+    world = perturbed()
     x = world.data(20)
     objective = Constrained("rate", target, multiplier_lr=1.0)
     engine = Engine(Composition(world.model, objective, Doubles()), Settings(lambda: optimiser("sgd"), 1e-12))
@@ -514,7 +514,7 @@ def test_a_multiplier_with_no_answer_stays_within_its_limits(target, end):
 
 
 def test_the_bound_rises_with_the_samples_to_log_p():
-    world = spoilt()
+    world = perturbed()
     x, exact = world.data(400), float(world.log_p(world.data(400)).mean())
     with torch.no_grad():
         found = {k: IWAE(k)(world.model, Batch(x, Noise.of(0, 400)), STEP) for k in (1, 4, 16, 64, 2048)}
@@ -534,7 +534,7 @@ def test_the_bound_rises_with_the_samples_to_log_p():
 @pytest.mark.parametrize("make", [IWAE, lambda k: IWAE(k, "dreg"), CIWAE, lambda k: PIWAE(k, 1)])
 def test_one_sample_is_the_elbo_on_the_same_noise(make):
     objective = make(1)
-    world = spoilt()
+    world = perturbed()
     x = world.data(40)
     terms = objective(world.model, Batch(x, Noise.of(3, 40)), STEP)
     trace = world.model.trace(x, k=1, noise=Noise.of(3, 40))
@@ -547,7 +547,7 @@ def test_one_sample_is_the_elbo_on_the_same_noise(make):
 
 
 def test_the_recorded_parts_are_those_of_the_elbo_by_monte_carlo():
-    world = spoilt()
+    world = perturbed()
     x = world.data(40)
     other = ELBO(samples=6, analytic=False)(world.model, Batch(x, Noise.of(3, 40)), STEP).stats
     for objective in (IWAE(6), IWAE(6, "dreg"), IWAE(6, groups=3), CIWAE(6, 0.5), PIWAE(6, 2), PIWAE(6, 3, "dreg")):
@@ -557,7 +557,7 @@ def test_the_recorded_parts_are_those_of_the_elbo_by_monte_carlo():
 
 
 def test_groups_and_mixtures_of_bounds():
-    world = spoilt()
+    world = perturbed()
     x = world.data(40)
     weights = log_weights(world.model.trace(x, k=6, noise=Noise.of(3, 40)), x)
     by_hand = (log_mean_weight(weights[:3]) + log_mean_weight(weights[3:])) / 2
@@ -581,7 +581,7 @@ def test_the_doubly_reparametrised_gradient_is_the_one_of_the_paper(groups):
     """sum_k v_k^2 d log w_k / dz dz / dphi with q held, by a second copy of the encoder that gets no gradient."""
     from vaekit.objectives import frozen
 
-    world = spoilt()
+    world = perturbed()
     m, x, k = world.model, world.data(7), 6
     loss = IWAE(k, "dreg", groups=groups)(m, Batch(x, Noise.of(3, 7)), STEP).losses["model"]
     trace = m.trace(x, k=k, noise=Noise.of(3, 7))
@@ -600,7 +600,7 @@ def test_the_doubly_reparametrised_gradient_is_the_one_of_the_paper(groups):
 @pytest.fixture(scope="module")
 def encoder_gradients():
     """The encoder's gradients in 200 draws of the noise, (200, parameters), by objective: the same noise for all."""
-    world = spoilt()
+    world = perturbed()
     x = world.data(20)
     encoder = list(world.model.posterior.parameters())
     objectives = {
@@ -627,7 +627,7 @@ def test_both_gradients_agree_in_expectation_and_the_doubly_reparametrised_varie
 
 
 def test_partial_importance_weighting_gives_each_network_its_own_bound():
-    world = spoilt()
+    world = perturbed()
     m, x = world.model, world.data(30)
     encoder, decoder = list(m.posterior.parameters()), list(m.likelihood.parameters())
     batch = lambda: Batch(x, Noise.of(3, 30))  # noqa: E731
@@ -682,12 +682,12 @@ def test_wake_sleep_rests_where_model_and_posterior_are_exact():
         }
 
     assert all((s < 4.5).all() for s in scores(LinearGaussian()).values())
-    assert all((s > 10).any() for s in scores(spoilt()).values())
+    assert all((s > 10).any() for s in scores(perturbed()).values())
 
 
 def test_wake_sleep_by_hand():
     """Wake uses draws of q(z | x) for data; sleep uses z from the prior and x from the likelihood."""
-    world = spoilt()
+    world = perturbed()
     m, x = world.model, world.data(12)
     losses, stats = WakeSleep()(m, Batch(x, Noise.of(4, 12)), STEP)
     noise = Noise.of(4, 12)
@@ -702,7 +702,7 @@ def test_wake_sleep_by_hand():
 
 
 def test_wake_sleep_learns_the_posterior():
-    world = spoilt(shift=0.5, widen=2.0)
+    world = perturbed(shift=0.5, widen=2.0)
     for p in world.model.likelihood.parameters():
         p.requires_grad_(False)
     x = world.data(300)
@@ -816,11 +816,11 @@ def test_a_model_without_a_density_is_refused_but_by_the_autoencoder():
     for name, make in BOUNDS.items():
         with pytest.raises(ChoiceError, match="autoencoder has no log p"):
             make().check(points())
-        make().check(spoilt().model)
+        make().check(perturbed().model)
         assert name
     Autoencoder().check(points())
     with pytest.raises(ChoiceError, match="without a KL"):
-        Autoencoder().check(spoilt().model)
+        Autoencoder().check(perturbed().model)
 
 
 def test_where_log_q_at_another_z_is_dear_it_is_refused_before_training():
