@@ -251,7 +251,7 @@ class Run(SavedRun):
                 widened until they hold this share of hidden cells of the validation rows (`latents.coverage`).
             beyond_range: allow values of a table outside the range of their columns.
             seed: seed of the alternatives.
-            progress: called as progress(done, of), for rows of numbers and tables.
+            progress: called as progress(done, of).
 
         Raises:
             ChoiceError: this run cannot fill, or has no interval.
@@ -278,7 +278,7 @@ class Run(SavedRun):
             return stretch.apply(self, found, beyond_range)
         if interval is not None:
             raise ChoiceError("intervals are for rows of numbers and tables, and for models with a density")
-        return fill_masked(self, raw, hidden, labels=labels, draws=draws, seed=seed)
+        return fill_masked(self, raw, hidden, labels=labels, draws=draws, seed=seed, progress=progress)
 
     @formerly("samples", "seed", "labels", what="data")
     def impute(

@@ -61,6 +61,8 @@ def test_the_columns_that_drift_are_named():
     assert abs(shifted.distance - 0.311) < 0.09  # 2 Phi(0.4) - 1, and two standard errors
     assert abs(kind.distance - 0.3) < 0.09
     assert group.distance == 0.3  # the share of missing values
+    assert group.by == "30% missing instead of 0%"
+    assert shifted.by == f"distance {shifted.distance:.2f}"
     drift = two_sample(np.arange(400.0), np.arange(300.0) * 4 / 3, held[:, :2], held[:300, :2], columns=columns)
     assert drift.p_value == 3 * columns[0].p_value
     assert drift.named().startswith(columns[0].column)

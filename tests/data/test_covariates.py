@@ -5,6 +5,7 @@ import pytest
 from core_helpers import QUIET
 
 import vaekit as vk
+from vaekit.cli import main
 from vaekit.data.condition import set_apart
 from vaekit.data.covariates import Covariate, Covariates
 from vaekit.errors import ChoiceError
@@ -24,6 +25,9 @@ def test_classes_and_numbers_side_by_side():
     np.testing.assert_array_equal(BOTH.encoded(BOTH.read("mito=7, batch=B"), 1), [[0, 1, 2]])
     assert BOTH.names == ("batch=A", "batch=B", "mito")
     np.testing.assert_array_equal(BOTH.columns(c)["mito"], [3, 7])
+    np.testing.assert_array_equal(BOTH.changed(c, {"batch": "A"}), [[1, 0, 0], [1, 0, 2]])
+    with pytest.raises(ChoiceError, match="unknown covariate 'batches'"):
+        BOTH.changed(c, {"batches": "A"})
 
 
 @pytest.mark.parametrize(
@@ -88,6 +92,9 @@ def test_columns_of_a_table_become_covariates(tmp_path):
     new = run.encode(str(tmp_path / "a.csv"))
     standardised = (COLUMNS["mito"] - run.spec.numbers["mito"][0]) / run.spec.numbers["mito"][1]
     np.testing.assert_allclose(new[:, -1], standardised, atol=1e-3)
+    assert main(["encode", str(run.path), str(tmp_path / "a.csv"), "--out", str(tmp_path / "z.csv")]) == 0
+    header = (tmp_path / "z.csv").read_text().split("\n")[0].split(",")
+    assert [name for name in header if name[0] == "z"] == ["z0"]  # rows would differ in the condition
 
 
 def test_unknown_columns_are_named(tmp_path):

@@ -49,6 +49,7 @@ def test_normalised_expression_has_one_total(run):
     as_x, as_y, own = (run.normalised("test", as_if=batch)[:, MARKERS + 1] for batch in ("x", "y", None))
     np.testing.assert_allclose(np.where(run.data.test.columns["batch"] == "x", as_x, as_y), own, rtol=1e-4)
     assert (as_y > 1.5 * as_x).all()
+    assert run.latents_of(run.encode("test")).shape[1] == 3  # neither the total nor the batch, in which rows differ
     many = run.normalised("test", size=1000, draws=3)
     np.testing.assert_allclose(many.sum(1), 1000, rtol=1e-4)
     assert np.abs(many - x).max() > 0

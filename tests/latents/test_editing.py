@@ -170,6 +170,16 @@ def test_filled_digits_are_nearer_than_the_mean_image(digits):
     assert ours < 0.8 * ((mean - raw)[:, hidden] ** 2).mean()
 
 
+def test_rows_are_filled_in_blocks_with_the_noise_of_their_numbers(linear, monkeypatch):
+    raw, hidden = linear.observed("test").raw(np.arange(5)), np.arange(linear.spec.dims) < 2
+    at_once, done = fill_masked(linear, raw, hidden, steps=5, draws=4), []
+    monkeypatch.setattr("vaekit.latents.fill.VALUES", 2 * linear.spec.dims)
+    in_blocks = fill_masked(linear, raw, hidden, steps=5, draws=4, progress=lambda *at: done.append(at))
+    assert done == [(2, 5), (4, 5), (5, 5)]
+    for one, other in zip(at_once[:3], in_blocks[:3], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_edit_moves_towards_the_class(digits):
     z = digits.encode("test")
     label = digits.data.test.label

@@ -547,6 +547,15 @@ def test_rows_of_a_folder_have_the_names_of_their_files(folder, capsys, monkeypa
     assert main(["reconstruct", str(run.path), source, "--out", str(folder / "f.png")]) == 0
     with Image.open(folder / "f.png") as picture:
         assert picture.width > 3 * 6
+    assert main(["fill", str(run.path), source, "--draws", "4", "--out", str(folder / "g.npz")]) == 0
+    with np.load(folder / "g.npz") as held:
+        assert held["column.file"].tolist() == names
+        np.testing.assert_array_equal(held["filled"], run.fill(x[[1, 2, 0]], "half", draws=4).filled)
+        np.testing.assert_array_equal(held["x"][:, 0], x[[1, 2, 0]])
+        assert held["draws"].shape == (4, 3, 1, 5, 6)
+    assert main(["fill", str(run.path), source, "--out", str(folder / "g.png")]) == 0
+    assert main(["fill", str(run.path), "1", "--table", "t.csv", "--out", str(folder / "g.png")]) == 2
+    assert "--table describes a folder" in capsys.readouterr().err
     # the labels and further arrays of a file
     np.savez(folder / "rows.npz", x=x[:2], label=np.array(["p", "q"]), day=np.array([3, 4]))
     assert (

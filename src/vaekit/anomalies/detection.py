@@ -123,7 +123,7 @@ class Detection:
             import pandas as pd
         except ImportError:
             raise ChoiceError("to_frame needs pandas: pip install pandas") from None
-        return pd.DataFrame(self.new.table(self.results()))
+        return pd.DataFrame(self.new.table(self.results())).astype({"flagged": bool})
 
 
 def _shown(value: float | str) -> str:

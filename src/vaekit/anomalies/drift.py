@@ -39,11 +39,21 @@ class ColumnDrift:
         p_value: of its two-sample test, multiplied by the number of columns.
         distance: for numbers the largest difference of the cumulative shares of rows; for categories half the sum of
             the differences of their shares; or the difference of the shares of missing values if that is larger.
+        missing: the shares of missing values in held-out and new rows, if their difference has the lowest p-value.
     """
 
     column: str
     p_value: float
     distance: float
+    missing: tuple[float, float] | None = None
+
+    @property
+    def by(self) -> str:
+        """How it differs, as in "distance 0.34" or "20% missing instead of 0%"."""
+        if self.missing is None:
+            return f"distance {self.distance:.2f}"
+        held, new = self.missing
+        return f"{100 * new:.3g}% missing instead of {100 * held:.3g}%"
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class Drift:
 
     def named(self) -> str:
         """The columns that differ most, as in "age (p = 0.001, distance 0.34), 2 others"; "" if none differs."""
-        most = [f"{c.column} (p = {c.p_value:.2g}, distance {c.distance:.2f})" for c in self.drifting[:NAMED]]
+        most = [f"{c.column} (p = {c.p_value:.2g}, {c.by})" for c in self.drifting[:NAMED]]
         rest = len(self.drifting) - len(most)
         return ", ".join([*most, *([f"{rest} other{'s' * (rest > 1)}"] if rest else [])])
 
@@ -118,7 +128,9 @@ def compare_columns(
             pairs.append(_shares(a, b, categories[j]) if categories[j] else _cumulative(a, b))
         p = min(p for p, _ in pairs) * max(1, sum(distance is not None for _, distance in pairs))
         distance = max(distance or 0.0 for _, distance in pairs)
-        found.append(ColumnDrift(name, min(1.0, p * len(names)), distance))
+        gone = pairs[0][1] is not None and pairs[0][0] <= min(p for p, _ in pairs)
+        missing = (float(np.isnan(held[:, j]).mean()), float(np.isnan(new[:, j]).mean())) if gone else None
+        found.append(ColumnDrift(name, min(1.0, p * len(names)), distance, missing))
     return tuple(sorted(found, key=lambda column: (column.p_value, -column.distance)))
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from vaekit.errors import ChoiceError
 
 from .output import Output, at_least, write
-from .parameters import Bare, Flag, OwnData, RunFolder
-from .use import _open
+from .parameters import Bare, Described, Flag, OwnData, RunFolder
+from .use import SHOWN, _open
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from vaekit.latents.given import Infilled
     from vaekit.run import Run
     from vaekit.runs.new_data import NewData
 
@@ -93,6 +94,7 @@ def fill(
     *,
     mask: str = "half",
     label: str | None = None,
+    table: Described = None,
     draws: int | None = None,
     best: Literal["mean", "median"] = "mean",
     interval: float | None = None,
@@ -106,14 +108,14 @@ def fill(
 
     In a table (`vaekit fill RUN rows.csv --out filled.csv`), all missing values of all rows are filled in; everything
     else is copied from the file, including columns that the run does not use. For one example, the picture shows the
-    example, its visible part, the expected value of the hidden part, then samples of it. Any run can fill, whether it
-    was trained with missing values or not.
+    example, its visible part, the expected value of the hidden part, then samples of it; for a folder of images, it
+    has one row per image. Any run can fill, whether it was trained with missing values or not.
 
     Parameters
     ----------
     image
-        An index of the test set, an image file, a .npy or .npz file (its first row; rows.npy:3 for another), or a table
-        (.csv, .parquet) with missing values.
+        An index of the test set, an image file, a folder of images, a .npy or .npz file (its first row; rows.npy:3 for
+        another), or a table (.csv, .parquet) with missing values.
     mask
         half (hides the lower half), box (hides the middle), or a file: an image (bright pixels are hidden) or .npy.
     label
@@ -134,7 +136,8 @@ def fill(
     beyond_range
         Allow values of a table outside the range of their columns.
     out
-        .png (a row) or .npz (x, hidden, filled, draws); for a table .csv, .parquet or .npz (also low, high).
+        .png (a row; of a folder the first 8 images) or .npz (x, hidden, filled, draws; of a folder all images); for a
+        table .csv, .parquet or .npz (also low, high).
     """
     at_least(1, draws=draws)
     if interval is not None and not 0 < interval < 1:
@@ -148,34 +151,88 @@ def fill(
     if interval is not None or path.suffix.lower() == ".parquet":
         wanted = "--interval" if interval is not None else "a .parquet file"
         raise ChoiceError(f"{wanted} is for tables with missing values, and {image} has none")
-    _fill_example(opened, image, path, mask, label, draws or AS_ONE, seed, bare)
+    hidden = _mask(opened, mask)
+    if Path(image).expanduser().is_dir():
+        return _fill_folder(opened, image, path, hidden, label, table, draws or AS_ONE, seed, bare)
+    if table is not None:
+        raise ChoiceError(f"--table describes a folder of images, and {image} is none")
+    _fill_example(opened, image, path, hidden, label, draws or AS_ONE, seed, bare)
+
+
+def _mask(run: Run, given: str) -> np.ndarray:
+    """The mask that `--mask` names, bool (*event)."""
+    from vaekit.latents.editing import named_mask
+
+    from .sources import mask
+
+    hidden = mask(run, given)
+    return named_mask(hidden, run.spec.shape) if isinstance(hidden, str) else hidden
 
 
 def _fill_example(
-    opened: Run, image: str, path: Path, mask: str, label: str | None, draws: int, seed: int, bare: bool
+    run: Run, image: str, path: Path, hidden: np.ndarray, label: str | None, draws: int, seed: int, bare: bool
 ) -> None:
     """Write one example with its masked part filled in."""
-    import numpy as np
+    from vaekit.latents.editing import raw_of
 
-    from vaekit.latents.editing import named_mask, raw_of
-
-    from .pictures import of_fill
     from .sources import datum
     from .sources import labels as classes
-    from .sources import mask as read_mask
 
-    row = datum(opened, image)
-    labels, example = classes(opened, row, label), row if isinstance(row, int) else row.x
-    hidden = read_mask(opened, mask)
-    hidden = named_mask(hidden, opened.spec.shape) if isinstance(hidden, str) else hidden
-    raw = raw_of(opened, example)
-    infilled = opened.fill(example if isinstance(example, int) else raw, hidden, labels=labels, draws=draws, seed=seed)
-    low, high = opened.spec.scale
+    row = datum(run, image)
+    labels, example = classes(run, row, label), row if isinstance(row, int) else row.x
+    raw = raw_of(run, example)
+    found = run.fill(example if isinstance(example, int) else raw, hidden, labels=labels, draws=draws, seed=seed)
+    arrays = {"x": raw[0], "hidden": hidden, "filled": found.filled[0], "draws": found.draws[:, 0]}
+    _write_masked(run, path, raw, hidden, found, arrays, bare)
+
+
+def _fill_folder(
+    run: Run,
+    folder: str,
+    path: Path,
+    hidden: np.ndarray,
+    label: str | None,
+    table: str | None,
+    draws: int,
+    seed: int,
+    bare: bool,
+) -> None:
+    """Write all images of a folder with their masked part filled in; as a picture, the first `SHOWN`."""
+    import numpy as np
+
+    from vaekit.data.results import prefixed
+
+    from .output import Bar
+    from .sources import new_data
+
+    new = new_data(run, folder, label=label, table=table)
+    new = new.head(SHOWN) if path.suffix.lower() == ".png" else new
+    with Bar("filling images") as bar:
+        found = run.fill(new, hidden, draws=draws, seed=seed, progress=bar)
+    raw = run.observed(new).raw(np.arange(new.n))
+    arrays = {"x": raw, "hidden": hidden, "filled": found.filled, "draws": found.draws}
+    _write_masked(run, path, raw, hidden, found, arrays | prefixed(new.carried, new.n), bare)
+
+
+def _write_masked(
+    run: Run,
+    path: Path,
+    raw: np.ndarray,
+    hidden: np.ndarray,
+    found: Infilled,
+    arrays: dict[str, np.ndarray],
+    bare: bool,
+) -> None:
+    """Write a row per example (raw, visible part, expectation, draws), or these arrays."""
+    import numpy as np
+
+    from .pictures import of_fill
+
+    low, high = run.spec.scale
     visible = np.where(hidden, np.float32((low + high) / 2), raw.astype(np.float32))
-    picture = np.concatenate([raw.astype(np.float32), visible, infilled.filled, infilled.draws[:4, 0]])
-    arrays = {"x": raw[0], "hidden": hidden, "filled": infilled.filled[0], "draws": infilled.draws[:, 0]}
-    words = of_fill(draws, len(picture) - 3)
-    write(path, opened, picture, len(picture), arrays, None if bare else words)
+    strip = np.stack([raw.astype(np.float32), visible, found.filled, *found.draws[:4]], 1)  # (N, columns, *event)
+    words = None if bare else of_fill(len(found.draws), strip.shape[1] - 3)
+    write(path, run, strip.reshape(-1, *strip.shape[2:]), strip.shape[1], arrays, words)
 
 
 class Asked(NamedTuple):

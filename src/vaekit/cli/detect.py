@@ -101,7 +101,10 @@ def _summary(found: Detection) -> dict[str, Any]:
             "p": drift.p_value,
             "scores": drift.scores,
             "codes": drift.codes,
-            "columns": [{"column": c.column, "p": c.p_value, "distance": c.distance} for c in drift.drifting],
+            "columns": [
+                {"column": c.column, "p": c.p_value, "distance": c.distance, "missing": c.missing}
+                for c in drift.drifting
+            ],
         },
         "measures": found.measures,
         "notes": list(found.notes),

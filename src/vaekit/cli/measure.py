@@ -235,7 +235,8 @@ def encode(
     out
         .csv or .parquet: index, the columns of the data that the run does not use (file for a folder of images), z0,
         z1, ...; .npz: z, label if the data have one, and the columns not used as column.NAME; .h5ad: z in
-        .obsm["X_vae"].
+        .obsm["X_vae"]. The codes of a conditional run, or with --library, end in the condition or the total; these are
+        only in .npz.
     """
     from .sources import new_data
 
@@ -243,8 +244,9 @@ def encode(
     opened = _open(run, data)
     new = new_data(opened, source, split, label=label, table=table)
     z = opened.encode(new, sample=sample, seed=seed)
-    classes = {"label": new.label} if path.suffix.lower() == ".npz" and new.label is not None else {}
-    write_results(path, new, {"z": z, **classes})
+    if path.suffix.lower() != ".npz":
+        return write_results(path, new, {"z": opened.latents_of(z)})
+    write_results(path, new, {"z": z} | ({} if new.label is None else {"label": new.label}))
 
 
 def score(

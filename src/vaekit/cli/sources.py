@@ -244,7 +244,10 @@ def given_values(text: str) -> dict[str, str]:
     for pair in re.findall(r'(?:[^,"]|"[^"]*")+', text):
         name, equals, value = (part.replace('"', "").strip() for part in pair.partition("="))
         if not equals or not name or not value:
-            raise ChoiceError(f"--given expects COLUMN=VALUE,... such as 'age=30,sex=Female', got {pair.strip()!r}")
+            raise ChoiceError(
+                f"--given expects COLUMN=VALUE,... such as 'age=30,sex=Female', got {pair.strip()!r}; names and values "
+                "with commas need double quotes, as in '\"height, cm\"=180'"
+            )
         if name in values:
             raise ChoiceError(f"--given has two values for the column {name!r}")
         values[name] = value

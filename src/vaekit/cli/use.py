@@ -208,9 +208,8 @@ def reconstruct(
         return write_results(path, new, row_columns(opened, opened.as_rows(decoded)))
     arrays = {"x": observed.raw(np.arange(n)), "reconstruction": decoded, "z": z}
     if by_row:
-        return write_results(
-            path, new, arrays if path.suffix.lower() == ".npz" else {"reconstruction": decoded, "z": z}
-        )
+        more = {"reconstruction": decoded, "z": opened.latents_of(z)}  # of .h5ad
+        return write_results(path, new, arrays if path.suffix.lower() == ".npz" else more)
     if path.suffix.lower() in TABLES:  # each row above its reconstruction
         picture, columns = np.stack([arrays["x"], decoded], 1).reshape(-1, *decoded.shape[1:]), 1
     else:

@@ -114,6 +114,10 @@ class Condition:
             raise ChoiceError(f"row {row} has no value of the attribute {self.names[column]!r}; {self.expected}")
         return c
 
+    def changed(self, c: np.ndarray, given: Labels) -> np.ndarray:
+        """The condition c (n, size) with other values; of several covariates, those that are not given keep theirs."""
+        return self.encoded(given, len(c))
+
     def decoded(self, c: np.ndarray) -> np.ndarray:
         """The inverse of `encoded`: the names of the classes (n,), or the numbers of the attributes (n, size)."""
         return np.array(self.names)[c.argmax(1)] if self.kind == "label" else c

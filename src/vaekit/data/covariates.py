@@ -125,6 +125,13 @@ class Covariates(Condition):
         parts = zip(self.covariates, columns, strict=True)
         return np.concatenate([one.encoded(np.broadcast_to(column, (size,)), rows) for one, column in parts], 1)
 
+    def changed(self, c: np.ndarray, given: Labels) -> np.ndarray:
+        if not isinstance(given, Mapping):
+            return self.encoded(given, len(c))
+        if foreign := [name for name in given if name not in {one.name for one in self.covariates}]:
+            raise ChoiceError(f"unknown covariate {foreign[0]!r}; {self.expected}")
+        return self.encoded({**self.columns(c), **given}, len(c))
+
     def decoded(self, c: np.ndarray) -> np.ndarray:
         """The values of the covariates as texts, (n, covariates), in their order."""
         return np.stack([values.astype(np.str_) for values in self.columns(c).values()], 1)

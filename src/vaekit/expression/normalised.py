@@ -52,7 +52,8 @@ def normalised(
 
     Arguments:
         data, labels: rows and their conditions, as for `encode`.
-        as_if: decode all rows under this condition instead of their own, such as one batch for all.
+        as_if: decode all rows under this condition instead of their own, such as one batch for all. Of several
+            covariates, those that it lacks keep the value of each row.
         size: the common total.
         draws: average over so many draws from the posterior; None decodes its mean.
         seed: seed of the draws.
@@ -68,7 +69,7 @@ def normalised(
     for i in range(draws or 1):
         z = model.encode(data, labels=labels, sample=draws is not None, seed=seed + i)
         if as_if is not None and condition is not None:
-            z[:, -condition.size :] = condition.encoded(as_if, len(z))
+            z[:, -condition.size :] = condition.changed(z[:, -condition.size :], as_if)
         drawn = shares(model, z)
         total = drawn if total is None else total + drawn
     assert total is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 SWEEPS = 10
 """The number of reconstructions that lead to a starting point of the inference."""
+VALUES = 1_000_000
+"""Elements inferred at once."""
 PRIOR_DRAWS = 16
 """The number of draws of the prior for the model's mean."""
 START_SCALE = 0.3
@@ -65,6 +67,7 @@ def infer_visible(
     pairs: int = 2,
     lr: float = 0.1,
     seed: int = 0,
+    rows: Tensor | None = None,
 ) -> tuple[Normal, Tensor]:
     r"""The q(z) = N(m, diag s^2) nearest in KL to p(z | x_visible), per datum, and its bound on log p(x_visible), (B,).
 
@@ -82,7 +85,9 @@ def infer_visible(
         c: (B, C), the condition of a conditional model.
         steps, lr: number of steps and initial learning rate of Adam; the rate falls to 0 along half a cosine.
         pairs, seed: number of antithetic pairs per step, and the seed of their noise.
+        rows: the numbers of the rows, of which the noise is a function; 0..B-1 by default.
     """
+    numbers = torch.arange(len(x), device=x.device) if rows is None else rows
     prior = model.prior()
     point = model.no_density is not None
     width = c.shape[1] if c is not None else 0
@@ -102,7 +107,7 @@ def infer_visible(
         return log_px - (q.log_prob(z) - prior.log_prob(z)).mean(0)
 
     def normal(step: int, shape: torch.Size) -> Tensor:
-        keyed = Noise.of(seed, len(x), Key.FILL + 1000 * step, device=x.device)
+        keyed = Noise.of(seed, numbers, Key.FILL + 1000 * step)
         return keyed.normal((shape[-1],), pairs).to(x.dtype)
 
     with torch.no_grad():
@@ -151,6 +156,7 @@ def fill_masked(
     draws: int = 32,
     steps: int = 200,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Infilled:
     """Fill in the hidden parts of raw data from their visible parts, by the inference of `infer_visible`.
 
@@ -161,6 +167,7 @@ def fill_masked(
         draws: K, the number of draws of q(z) that are averaged.
         steps: optimisation steps of the inference.
         seed: seed of its noise.
+        progress: called as progress(done, of).
 
     Raises:
         ChoiceError: the model's code is not a vector of real numbers, nothing is visible, or nothing is hidden.
@@ -170,20 +177,28 @@ def fill_masked(
     events, hidden = blanked(run, raw, hidden)
     if hidden.all((*range(1, hidden.ndim),)).any() or not hidden.any():
         raise ChoiceError("a mask must hide some of the datum and leave some visible")
-    rows = np.arange(len(events))
-    x = as_seen(run, events).to(run.device)
-    c = run.observed(events, labels=labels).condition(rows, run.device)
-    visible = torch.from_numpy(~hidden).to(run.device)
-    q, bound = infer_visible(model, x, visible, c, steps=steps, seed=seed)
+    x = as_seen(run, events)
+    c = run.observed(events, labels=labels).condition(np.arange(len(events)), run.device)
     draws += draws % 2  # antithetic pairs, as in the inference
-    with torch.no_grad():
-        noise = Noise.of(seed, len(rows), Key.FILL_DRAWS, device=run.device).normal((q.mean.shape[1],), draws // 2)
-        z = q.mean + q.stddev * torch.cat([noise, -noise]).to(q.mean.dtype)
-        z = torch.cat([z, c.expand(*z.shape[:-1], c.shape[1])], -1) if c is not None else z
-        decoded = np.stack([run.decode(codes) for codes in z])
-    events = events.astype(decoded.dtype)
-    filled = np.where(hidden, _expected(decoded, run.spec.columns), events)
-    return Infilled(filled, np.where(hidden, decoded, events), bound.cpu().numpy())
+    parts = []
+    for rows in torch.arange(len(events), device=run.device).split(max(1, VALUES // decoded_size(run.spec))):
+        at, condition = rows.cpu().numpy(), None if c is None else c[rows]
+        seen, visible = x[at].to(run.device), torch.from_numpy(~hidden[at]).to(run.device)
+        q, bound = infer_visible(model, seen, visible, condition, steps=steps, seed=seed, rows=rows)
+        with torch.no_grad():
+            noise = Noise.of(seed, rows, Key.FILL_DRAWS).normal((q.mean.shape[1],), draws // 2)
+            z = q.mean + q.stddev * torch.cat([noise, -noise]).to(q.mean.dtype)
+            z = z if condition is None else torch.cat([z, condition.expand(*z.shape[:-1], condition.shape[1])], -1)
+            decoded = np.stack([run.decode(codes) for codes in z])
+        known = events[at].astype(decoded.dtype)
+        filled = np.where(hidden[at], _expected(decoded, run.spec.columns), known)
+        parts.append((filled, np.where(hidden[at], decoded, known), bound.cpu().numpy()))
+        if progress:
+            progress(int(at[-1]) + 1, len(events))
+    filled, alternatives, bounds = (
+        np.concatenate(part, axis) for part, axis in zip(zip(*parts, strict=True), (0, 1, 0), strict=True)
+    )
+    return Infilled(filled, alternatives, bounds)
 
 
 # --- amortised: one pass of the encoder, for models trained with missing values ---------------------------------

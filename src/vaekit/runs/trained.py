@@ -17,7 +17,9 @@ from vaekit.data.core import Column, ColumnKind, Data, check_numbers
 from vaekit.data.readers.memory import as_array
 from vaekit.densities import draw
 from vaekit.errors import ChoiceError, DataError
-from vaekit.models.vae import Model
+from vaekit.heads import Conditional
+from vaekit.models.library import WithTotal
+from vaekit.models.vae import VAE, Model
 from vaekit.noise import Key, Noise
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.utils.formerly import formerly
@@ -212,6 +214,17 @@ class TrainedModel:
             if progress:
                 progress(done, total)
         return np.concatenate(codes)
+
+    def latents_of(self, z: np.ndarray) -> np.ndarray:
+        """Codes z (N, D) of `encode` without what follows the latents: the total of counts, and the condition.
+
+        Use them for maps, neighbours and clusters, in which the condition would separate rows.
+        """
+        model, condition = self.model, self.composition.condition
+        likelihood = model.likelihood if isinstance(model, VAE) else None
+        total = isinstance(likelihood, Conditional) and isinstance(likelihood.net, WithTotal)
+        given = total + (0 if condition is None else condition.size)
+        return z[:, : z.shape[1] - given] if given else z
 
     @formerly("noise", "seed")
     @torch.no_grad()
