@@ -11,7 +11,7 @@ from vaekit.cli import main
 from vaekit.data.core import Column
 from vaekit.errors import ChoiceError, DataError
 from vaekit.report import blocks
-from vaekit.report.synthetic import conclusion, interval
+from vaekit.report.synthetic import conclusion, interval, without
 from vaekit.synthetic import Estimate, Measure, compare_tables, features, fidelity, of_run, table_columns, usefulness
 
 N = 240
@@ -77,7 +77,8 @@ def test_rows_drawn_from_the_run_are_compared_with_their_condition(run, comparis
     train = compare_tables(comparison.synthetic, comparison.synthetic, comparison.test, comparison.columns)
     assert by_name["class_of"] == train.by_column[3].floor.value
     whole = comparison.synthetic[:, 1]
-    assert (whole == np.round(whole)).all()
+    known = whole[~np.isnan(whole)]
+    assert (known == np.round(known)).all()
     names = [m.name for m in comparison.measures]
     assert len(set(names)) == len(names) == 12
     assert {m.part for m in comparison.measures} == {"columns", "pairs", "usefulness", "detectability", "privacy"}
@@ -86,6 +87,22 @@ def test_rows_drawn_from_the_run_are_compared_with_their_condition(run, comparis
         assert m.floor is not None
     with pytest.raises(ChoiceError, match="detectability"):
         comparison["detectablity"]
+
+
+def test_rows_without_missing_values_are_compared_with_rows_that_have_some():
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(300, 2))
+    real = np.where(rng.random(rows.shape) < [0.4, 0], np.nan, rows)
+    columns, fresh = (Column("a", "real"), Column("b", "real")), rng.normal(size=(100, 2))
+    found = compare_tables(fresh, real[:150], real[150:], columns)
+    assert found.blanked == ("a",)
+    assert abs(np.isnan(found.synthetic[:, 0]).mean() - np.isnan(real[:150, 0]).mean()) < 0.15
+    left = found.synthetic == found.synthetic
+    np.testing.assert_array_equal(found.synthetic[left], fresh[left])
+    assert found["KS of numbers"].verdict == "like real"
+    assert without(found).startswith("Only real rows have missing values in 1 column (a)")
+    some = np.where(np.arange(100)[:, None] == [0, -1], np.nan, fresh)  # a generator that leaves out a value itself
+    assert compare_tables(some, real[:150], real[150:], columns)["KS of numbers"].verdict == "worse"
 
 
 def test_training_rows_themselves_are_found_to_be_copies(run):

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from vaekit.errors import ChoiceError
 from vaekit.runs.find import find_run
+from vaekit.utils.progress import say
 
 from .output import (
     ROWS,
@@ -432,7 +433,7 @@ def _compare_synthetic(
     run: str, source: str, target: tuple[str, ...] | None, seed: int, path: Path | None, data: str | None
 ) -> None:
     """Compare synthetic rows with those of a run; print a table and write a page."""
-    from vaekit.report.synthetic import conclusion, rows_of, write_synthetic
+    from vaekit.report.synthetic import conclusion, rows_of, without, write_synthetic
     from vaekit.synthetic import compare_synthetic
 
     from .sources import new_data
@@ -445,6 +446,8 @@ def _compare_synthetic(
         comparison = compare_synthetic(opened, rows, target=target, seed=seed, progress=progress)
     print(table([("measure", "synthetic rows", "real rows", "verdict"), *rows_of(comparison)]))
     print(conclusion(comparison.measures))
+    if words := without(comparison):
+        say(f"note: {words[0].lower()}{words[1:]}")
     name = "rows drawn from the run" if source == "sample" else source
     print(write_synthetic(opened, comparison, path, source=name))
 

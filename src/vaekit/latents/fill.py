@@ -63,11 +63,11 @@ def infer_visible(
     visible: Tensor,
     c: Tensor | None = None,
     *,
+    rows: Tensor | None = None,
     steps: int = 200,
     pairs: int = 2,
     lr: float = 0.1,
     seed: int = 0,
-    rows: Tensor | None = None,
 ) -> tuple[Normal, Tensor]:
     r"""The q(z) = N(m, diag s^2) nearest in KL to p(z | x_visible), per datum, and its bound on log p(x_visible), (B,).
 
@@ -83,9 +83,10 @@ def infer_visible(
     Arguments:
         x, visible: (B, *event), data and bool; hidden elements of x may be any number inside the support.
         c: (B, C), the condition of a conditional model.
-        steps, lr: number of steps and initial learning rate of Adam; the rate falls to 0 along half a cosine.
-        pairs, seed: number of antithetic pairs per step, and the seed of their noise.
         rows: the numbers of the rows, of which the noise is a function; 0..B-1 by default.
+        steps, lr: number of steps and initial learning rate of Adam; the rate falls to 0 along half a cosine.
+        pairs: number of antithetic pairs per step.
+        seed: seed of the noise.
     """
     numbers = torch.arange(len(x), device=x.device) if rows is None else rows
     prior = model.prior()

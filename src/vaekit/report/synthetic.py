@@ -68,6 +68,17 @@ def rows_of(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def without(comparison: Comparison) -> str:
+    """A sentence about the values that were left out of the synthetic rows; "" if none were."""
+    names = comparison.blanked
+    if not names:
+        return ""
+    return (
+        f"Only real rows have missing values in {counted(len(names), 'column')} ({listed(names, 6)}): values are left "
+        "out of the synthetic rows as they are missing in training rows chosen at random."
+    )
+
+
 def conclusion(measures: tuple[Measure, ...]) -> str:
     """The verdicts of all measures in one or two sentences."""
     worse = [m.name for m in measures if m.verdict == "worse"]
@@ -85,9 +96,8 @@ def _summary(comparison: Comparison) -> Section:
         "membership are best at 0.5."
     )
     head = ["measure", "synthetic rows", "real rows", "verdict"]
-    return Section("summary", "Summary", [
-        Text(conclusion(comparison.measures)), Table(head, rows_of(comparison), caption, numeric=(1, 2))
-    ])  # fmt: skip
+    words = f"{conclusion(comparison.measures)} {without(comparison)}".strip()
+    return Section("summary", "Summary", [Text(words), Table(head, rows_of(comparison), caption, numeric=(1, 2))])
 
 
 def _columns(comparison: Comparison) -> Section:

@@ -54,6 +54,8 @@ class Comparison:
         transfers: train on synthetic rows, test on real ones: one per target and model.
         nearness: distances to the nearest training and test rows.
         synthetic, test: the rows that were compared, (N, D) and (M, D).
+        blanked: names of columns in which only real rows have missing values, so that some synthetic values were left
+            out too.
     """
 
     columns: tuple[Column, ...]
@@ -66,6 +68,7 @@ class Comparison:
     nearness: Nearness = field(repr=False)
     synthetic: Array = field(repr=False)
     test: Array = field(repr=False)
+    blanked: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Measure:
         """The measure of this name.
@@ -82,6 +85,7 @@ class Comparison:
         """The numbers of rows, all measures and the distance of each column, for a file."""
         return {
             "rows": self.n,
+            "blanked": list(self.blanked),
             "measures": [m.as_json() for m in self.measures],
             "columns": [
                 {"name": c.name, "measure": c.measure, **c.estimate.as_json(), "floor": c.floor.as_json()}
@@ -110,7 +114,8 @@ def compare_tables(
     """Compare synthetic rows of any generator with the real rows of a table.
 
     Each measure of the synthetic rows stands beside the same measure of as many training rows, its floor. A table of
-    more than `ROWS` rows is compared by a random part of them.
+    more than `ROWS` rows is compared by a random part of them. Where only real rows have missing values, values are
+    left out of the synthetic rows as they are missing in random training rows.
 
     Arguments:
         synthetic: (N, D) numbers, and codes of categories; nan where a value is missing.
@@ -136,6 +141,7 @@ def compare_tables(
         if len(rows) < FEWEST:
             raise DataError(f"a comparison needs {FEWEST} {name} rows or more, got {len(rows)}")
     chosen = target_columns(columns, target)
+    synthetic, blanked = _blanked(synthetic, train, np.random.default_rng([seed, 1]))
     rng = np.random.default_rng(seed)
     n = min(ROWS, len(synthetic), len(train))
     own, real, held = (_some(x, k, rng) for x, k in ((synthetic, n), (train, n), (test, ROWS)))
@@ -160,8 +166,9 @@ def compare_tables(
     tell(PARTS[3], 4, len(PARTS))
     sizes = {"synthetic": n, "train": n, "test": len(held), "near": m}
     return Comparison(
-        tuple(columns), sizes, tuple(measures), by_column, apart, floor, tuple(transfers), near, own, held
-    )
+        tuple(columns), sizes, tuple(measures), by_column, apart, floor, tuple(transfers), near, own, held,
+        tuple(columns[j].name for j in blanked),
+    )  # fmt: skip
 
 
 def target_columns(columns: Sequence[Column], target: str | Sequence[str] | None) -> list[int]:
@@ -179,6 +186,18 @@ def target_columns(columns: Sequence[Column], target: str | Sequence[str] | None
     if asked:
         return [names.index(name) for name in asked]
     return [max((j for j, column in enumerate(columns) if not is_number(column)), default=len(columns) - 1)]
+
+
+def _blanked(synthetic: Array, train: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Synthetic rows with values missing as in random training rows, in the columns where only those miss any.
+
+    A generator that fills every cell would otherwise be told from real rows by this alone. Returns also the numbers of
+    these columns.
+    """
+    here = np.flatnonzero(np.isnan(train).any(0) & ~np.isnan(synthetic).any(0))
+    gone = np.zeros(synthetic.shape, bool)
+    gone[:, here] = np.isnan(train[rng.integers(0, len(train), len(synthetic))][:, here])
+    return (np.where(gone, np.nan, synthetic) if len(here) else synthetic), here
 
 
 def _some(rows: Array, n: int, rng: np.random.Generator) -> Array:
