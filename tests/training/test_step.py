@@ -14,6 +14,7 @@ from vaekit.objectives.terms import distortion, rate
 from vaekit.recipes import Composition, gaussian_vae
 from vaekit.training.optimisers import optimiser
 from vaekit.training.step import Engine, Settings
+from vaekit.utils import kernels
 
 DIMS, LATENT, ROWS = 6, 2, 10
 
@@ -184,7 +185,10 @@ def test_a_layer_under_two_names_is_saved_under_both():
 
 
 @needs_compiler
-def test_compiled_steps_equal_eager_ones():
+def test_compiled_steps_equal_eager_ones(monkeypatch):
+    waited = []
+    build = kernels._Libraries.build
+    monkeypatch.setattr(kernels._Libraries, "build", lambda self: (waited.append(len(self.waiting)), build(self))[1])
     raw = [
         torch.randint(0, 256, (ROWS, DIMS), generator=torch.Generator().manual_seed(t)).to(torch.uint8)
         for t in range(5)
@@ -203,6 +207,8 @@ def test_compiled_steps_equal_eager_ones():
     eager, compiled = make(False), make(True)
     for t, x in enumerate(raw):
         torch.testing.assert_close(eager.step(x, t, 1.0), compiled.step(x, t, 1.0), rtol=1e-4, atol=1e-4)
+    assert len(waited) == 1  # all kernels of the graph are built at once
+    assert waited[0] > 1
     assert compiled.stats == eager.stats
     for n, v in eager.tensors().items():
         # Adam divides by the root of a second moment: a rounding of a tiny gradient moves a weight by some lr / 100

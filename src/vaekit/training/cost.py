@@ -101,9 +101,10 @@ class Work(NamedTuple):
     def compilation(self) -> float:
         """Approximate time to compile the step, in seconds.
 
-        Measured on 2 cores: 20 to 30 s for a plain step of 300 operations, 72 and 133 s for two steps of 2,700.
+        A plain step of 300 operations took 27 s of CPU time on 2 busy cores, most of it in torch's Python code. Steps
+        of 2,700 operations have not been measured since kernels are built together; before, two took 72 and 133 s.
         """
-        return 15.0 + 0.04 * self.operations
+        return 10.0 + 0.03 * self.operations
 
 
 def work(composition: Composition, shape: Sequence[int]) -> Work:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from vaekit.utils.kernels import built_together
+
 
 @functools.cache
 def _bias_apart() -> Any:
@@ -61,7 +63,8 @@ def whole_graph(method: Callable[..., Any]) -> Callable[..., Any]:
         nonlocal compiled
         if compiled:
             return graph(*arguments)
-        with torch._dynamo.config.patch(trace_autograd_ops=True):  # allows torch.autograd.grad in a graph
+        # the setting allows torch.autograd.grad in a graph
+        with torch._dynamo.config.patch(trace_autograd_ops=True), built_together():
             result = graph(*arguments)
         compiled = True
         return result

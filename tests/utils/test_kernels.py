@@ -1,0 +1,44 @@
+"""Building the kernels of a compiled graph together, without a compiler."""
+
+import re
+from types import SimpleNamespace
+
+from vaekit.utils import kernels
+
+SOURCE = '\n#include <torch/csrc/inductor/cpp_prefix.h>\nextern "C"  void  kernel({}* a)\n{{ *a = {}; }}\n'
+
+
+class _Loader:
+    """Stands for the compiler: the functions of a library are the numbers that its kernels write."""
+
+    def __init__(self):
+        self.codes = []
+
+    def __call__(self, code):
+        self.codes.append(code)
+        written = re.findall(r"namespace kernel(\d+) .*?\*a = (\d+);", code, re.DOTALL)
+        return SimpleNamespace(**{f"kernel{i}": int(n) for i, n in written})
+
+
+def test_kernels_are_shared_out_over_libraries_and_found_again(monkeypatch):
+    monkeypatch.setattr(kernels, "CHARACTERS", 60)  # some two kernels
+    load = _Loader()
+    libraries = kernels._Libraries(load, threads=3)
+    found = [kernels._binding(None, libraries, None, ["float*"], SOURCE.format("float", n)) for n in range(7)]
+    assert load.codes == []  # all are known before the first is built
+    assert [f.result() for f in found] == list(range(7))
+    assert len(load.codes) == 3
+    assert max(code.count("namespace") for code in load.codes) == 3
+    later = kernels._binding(None, libraries, None, ["float*"], SOURCE.format("float", 7))
+    assert later.result() == 7
+    assert len(load.codes) == 4
+
+
+def test_kernels_of_another_form_are_built_alone():
+    alone = lambda compiler, types, source: "alone"  # noqa: E731
+    libraries = kernels._Libraries(_Loader(), threads=2)
+    assert kernels._binding(None, libraries, alone, ["int64_t"], SOURCE.format("float", 1)) == "alone"
+    more = SOURCE.format("float", 1) + "#include <map>"
+    assert kernels._binding(None, libraries, alone, ["float*"], more) == "alone"
+    assert kernels._binding(None, libraries, alone, ["float*"], "void other() {}") == "alone"
+    assert not libraries.waiting
