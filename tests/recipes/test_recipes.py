@@ -67,7 +67,7 @@ def test_any_prior_and_posterior_train_with_it_or_are_refused_with_a_remedy(obje
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_every_likelihood_composes_with_data_that_fit_it(likelihood, tmp_path):
     rng = np.random.default_rng(0)
-    if likelihood == "mixed":
+    if LIKELIHOODS[likelihood].traits["tables"]:
         lines = ["size,colour,kept,label"]
         lines += [f"{rng.normal():.3f},{('red', 'green', 'blue')[i % 3]},{i % 2},{i % 2}" for i in range(60)]
         path = tmp_path / "table.csv"

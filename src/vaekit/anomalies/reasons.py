@@ -9,7 +9,7 @@ alone and 4.7 for the mean of log p(x_j | z) over q(z | x) (tests/anomalies/test
 
 For images, signals, tables of more than `MOST_COLUMNS` columns, models that know the total of a row, which a column is
 part of, and models without such a mixture, the number is the mean of log p(x_j | z) over q(z | x), which needs one pass
-for all elements.
+for all elements. For the autoregressive likelihood it is the mean of log p(x_j | x_<j, z), given the columns before j.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from vaekit.densities import LogisticMixture
+from vaekit.densities.autoregressive import Autoregressive
 from vaekit.densities.drawing import Drawn
 from vaekit.densities.mixed import Marginal, Mixed
+from vaekit.heads.autoregressive import AutoregressiveHead
 from vaekit.models.library import SizedVAE
 from vaekit.models.vae import VAE, Model
 from vaekit.runs.observed import Observed, decoded_size
@@ -81,7 +83,8 @@ def elements(px: Distribution, x: Tensor) -> Tensor | None:
 def is_conditional(run: TrainedModel) -> bool:
     """Whether log p(x_j | x_-j) is estimated, rather than the mean of log p(x_j | z)."""
     model, few = run.model, len(run.spec.shape) == 1 and run.spec.dims <= MOST_COLUMNS
-    return few and isinstance(model, VAE) and not isinstance(model, SizedVAE) and model.no_density is None
+    chained = isinstance(getattr(model.likelihood, "head", None), AutoregressiveHead)
+    return few and isinstance(model, VAE) and not (isinstance(model, SizedVAE) or chained or model.no_density)
 
 
 def conditional(
@@ -134,13 +137,18 @@ def _average(px: Distribution, weights: Tensor) -> Tensor:
     return px.put(expected) if isinstance(px, Marginal) else expected
 
 
+def _by_element(px: Distribution, x: Tensor) -> Distribution:
+    """p(x | z), or for an autoregressive one the densities of the columns, each given those before it in x."""
+    return px.given(x) if isinstance(px, Autoregressive) else px
+
+
 def averaged(model: Model, x: Tensor, c: Tensor | None, k: int) -> tuple[Tensor, Tensor] | None:
     """The mean of log p(x_j | z) over K draws of q(z | x), and the mean of x: both (B, *event), in the units of x."""
     if model.no_density is not None:
-        px = model.decode(model.encode(x, c))
+        px = _by_element(model.decode(model.encode(x, c)), x)
         each = elements(px, x)
         return None if each is None else (each, px.mean)
-    px = model.trace(x, c, k=k, noise=common_noise(x)).px
+    px = _by_element(model.trace(x, c, k=k, noise=common_noise(x)).px, x)
     each = elements(px, x)
     if each is None:
         return None

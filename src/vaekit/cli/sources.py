@@ -105,10 +105,11 @@ def note_differing(run: Run, new: NewData) -> None:
     Each difference lowers log p(x) by `DIFFERS` nats.
     """
     from vaekit.densities.mixed import DIFFERS
+    from vaekit.heads.autoregressive import AutoregressiveHead
     from vaekit.heads.mixed import Masked
 
     head = getattr(run.model.likelihood, "head", None)
-    if not isinstance(head, Masked) or head.held is None:
+    if not isinstance(head, Masked | AutoregressiveHead) or head.held is None:
         return
     constants = head.held.cpu().numpy().ravel()
     observed = run.observed(new.x)

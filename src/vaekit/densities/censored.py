@@ -62,14 +62,17 @@ class Censored(Keyed):
 
 def intervals(value: Tensor, edges: Tensor, atom: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The interval (low, high) of each value (..., n), and whether it lies in one; else (-1, 1)."""
-    size = edges.shape[1]
-    if torch.compiler.is_compiling():
-        above = (value[..., None] >= edges).sum(-1)
-    else:
-        found = torch.searchsorted(edges, value.detach().reshape(-1, len(edges)).T.contiguous(), right=True)
-        above = found.T.reshape(value.shape)
+    size, above = edges.shape[1], edges_below(value, edges)
     row = torch.arange(len(edges), device=edges.device)
     inside = atom.flatten()[above + row * (size + 1)]
     low = edges.flatten()[(above - 1).clamp_min(0) + row * size]
     high = edges.flatten()[above.clamp_max(size - 1) + row * size]
     return torch.where(inside, low, -1.0), torch.where(inside, high, 1.0), inside
+
+
+def edges_below(value: Tensor, edges: Tensor) -> Tensor:
+    """The number of edges (n, M) at or below each value (..., n)."""
+    if torch.compiler.is_compiling():
+        return (value[..., None] >= edges).sum(-1)
+    found = torch.searchsorted(edges, value.detach().reshape(-1, len(edges)).T.contiguous(), right=True)
+    return found.T.reshape(value.shape)

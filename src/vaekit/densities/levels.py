@@ -72,7 +72,7 @@ def chances(logits: Tensor) -> Tensor:
     return weight / weight.sum(-1, keepdim=True)
 
 
-def _chosen(logits: Tensor, u: Tensor) -> Tensor:
+def outcomes(logits: Tensor, u: Tensor) -> Tensor:
     """Outcomes (...) int64 for logits (..., outcomes) by inverting the CDF at u (...); none has probability 0."""
     total = chances(logits).cumsum(-1)
     index = (total <= (u.to(total.dtype) * total[..., -1])[..., None]).sum(-1)
@@ -116,7 +116,7 @@ class Categorical(Keyed):
 
     def keyed_draw(self, noise: Noise, event: Sequence[int], k: int | None) -> Tensor:
         with torch.no_grad():
-            return _chosen(self.logits, noise.uniform(event, k)).to(self.logits.dtype)
+            return outcomes(self.logits, noise.uniform(event, k)).to(self.logits.dtype)
 
 
 class LogisticMixture(Keyed):
@@ -181,7 +181,7 @@ class LogisticMixture(Keyed):
         with torch.no_grad():
             space = event if self.vector else event[1:]
             pixel, u = noise.uniform(space, k), noise.uniform(event, k)
-            chosen = _chosen(self.logits.movedim(-self.space - 1, -1), pixel)  # (K?, B, *space)
+            chosen = outcomes(self.logits.movedim(-self.space - 1, -1), pixel)  # (K?, B, *space)
             lead = chosen.shape[: chosen.dim() - self.space]
 
             def of_chosen(values: Tensor) -> Tensor:

@@ -113,7 +113,8 @@ class Marginal(Keyed):
 
     @property
     def support(self) -> constraints.Constraint:
-        return _SupportOfObserved(self.whole, self.fill)
+        assert self.whole.support is not None
+        return OrMissing(self.whole.support, len(self.event_shape), self.fill)
 
     def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Marginal:
         return Marginal(self.whole.expand(batch_shape), self.fill, self.held)
@@ -149,13 +150,16 @@ class Marginal(Keyed):
         return self.put(from_noise(whole, noise, event, k))
 
 
-class _SupportOfObserved(constraints.Constraint):
-    """The support of a density, where any element may also be nan (missing)."""
+class OrMissing(constraints.Constraint):
+    """A support, where any element may also be nan (missing).
 
-    def __init__(self, whole: Distribution, fill: float):
-        assert whole.support is not None
-        self.inner, self.fill = whole.support, fill
-        self.event_dim, self.is_discrete = len(whole.event_shape), self.inner.is_discrete
+    Arguments:
+        inner: the support of complete events, with so many axes.
+        fill: a number inside the support of every element.
+    """
+
+    def __init__(self, inner: constraints.Constraint, event_dim: int, fill: float = 0.0):
+        self.inner, self.fill, self.event_dim, self.is_discrete = inner, fill, event_dim, inner.is_discrete
 
     def check(self, value: Tensor) -> Tensor:
         return self.inner.check(torch.where(torch.isnan(value), self.fill, value))

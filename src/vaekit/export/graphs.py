@@ -19,6 +19,7 @@ from torch.distributions import Distribution, Independent, Normal
 from vaekit.data.observation import Binary, Centred, Counts, Dequantised, Levels, Observation, Standardised
 from vaekit.densities import draw
 from vaekit.errors import ChoiceError
+from vaekit.heads.autoregressive import AutoregressiveHead
 from vaekit.heads.posteriors import FullNormal
 from vaekit.models.hierarchy import Chain, TopDown
 from vaekit.models.library import SizedVAE
@@ -306,6 +307,11 @@ def build(run: TrainedModel, name: str) -> Graph:
     """
     if name not in NAMES:
         raise ChoiceError(unknown("graph", name, NAMES))
+    if name in ("decode", "draw") and isinstance(getattr(run.model.likelihood, "head", None), AutoregressiveHead):
+        raise ChoiceError(
+            "the autoregressive likelihood decodes a row column by column, which is not exported: choose the graphs "
+            "encode, weights and detect, or fit with `likelihood='mixed'`"
+        )
     precision_note = rounding(run)
     model, observation, event = run.model, run.composition.observation.for_export(), tuple(run.spec.shape)
     condition = run.composition.condition

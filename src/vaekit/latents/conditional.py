@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 from vaekit.densities import LogisticMixture, draw
+from vaekit.densities.autoregressive import Autoregressive
 from vaekit.densities.drawing import from_noise
 from vaekit.densities.mixed import Categories, Marginal, Mixed
 from vaekit.errors import ChoiceError
@@ -67,17 +68,31 @@ def visible_log_prob(px: Distribution, x: Tensor, visible: Tensor) -> Tensor:
     Raises:
         ChoiceError: p(x | z) does not factorise, so its marginals are unknown.
     """
+    check_factorises(px)
     if isinstance(px, LogisticMixture):
         return px.log_prob(x, visible)
     if isinstance(px, Mixed | Marginal):
         each = px.each(x)
-    elif isinstance(px, Independent) and not px.base_dist.event_shape:
-        each = px.base_dist.log_prob(x)
     else:
-        raise ChoiceError(
-            f"fill needs a likelihood whose elements are independent given z, which {type(px).__name__} is not"
-        )
+        assert isinstance(px, Independent)
+        each = px.base_dist.log_prob(x)
     return torch.where(visible, each, 0.0).flatten(-len(px.event_shape)).sum(-1)
+
+
+def check_factorises(px: Distribution) -> None:
+    """Check that the marginals of p(x | z) over some elements are known.
+
+    Raises:
+        ChoiceError: p(x | z) does not factorise over the elements (pixels, for a mixture of logistics).
+    """
+    if isinstance(px, Mixed | Marginal | LogisticMixture):
+        return
+    if not isinstance(px, Independent) or px.base_dist.event_shape:
+        other = ": fit with `likelihood='mixed'`" if isinstance(px, Autoregressive) else ""
+        raise ChoiceError(
+            "values given others, and rows with hidden values, need a likelihood whose elements are independent given "
+            f"z, which {type(px).__name__} is not{other}"
+        )
 
 
 class _Gaussian(NamedTuple):

@@ -25,7 +25,7 @@ from vaekit.objectives.terms import has_closed_form, log_weights
 from vaekit.runs.observed import decoded_size
 from vaekit.utils.formerly import formerly
 
-from .conditional import visible_log_prob
+from .conditional import check_factorises, visible_log_prob
 from .given import Infilled, as_seen, blanked, check_codes
 
 if TYPE_CHECKING:
@@ -219,12 +219,18 @@ def impute(
         c: (B, C), the condition of a conditional model.
         samples: K, or None.
         noise: the random numbers of the samples; fresh ones by default.
+
+    Raises:
+        ChoiceError: p(x | z) does not factorise over the elements.
     """
     with torch.no_grad():
         if samples is None:
-            expected = model.decode(model.encode(x, c)).mean
+            px = model.decode(model.encode(x, c))
+            check_factorises(px)
+            expected = px.mean
         else:
             trace = model.trace(x, c, k=samples, noise=noise)
+            check_factorises(trace.px)
             weights = torch.softmax(log_weights(trace, x), 0)  # (K, B)
             whole = trace.px.whole if isinstance(trace.px, Marginal) else trace.px
             if isinstance(whole, Mixed):

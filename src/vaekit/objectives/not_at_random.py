@@ -11,6 +11,8 @@ from torch.distributions import Distribution
 from torch.nn.functional import logsigmoid
 
 from vaekit.densities import draw
+from vaekit.errors import ChoiceError
+from vaekit.heads.autoregressive import AutoregressiveHead
 from vaekit.models.vae import Model
 from vaekit.noise import Noise
 
@@ -52,6 +54,11 @@ class NotMIWAE(Objective):
 
     def check(self, model: Model) -> None:
         needs_density(self, model)
+        if isinstance(getattr(model.likelihood, "head", None), AutoregressiveHead):
+            raise ChoiceError(
+                "not-miwae draws the missing values from p(x | z), which must be independent given z: write "
+                "`likelihood='mixed'`"
+            )
 
     def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
         return {"model": [*super().parameter_groups(model)["model"], self.slower_slope, self.slower_bias]}

@@ -9,6 +9,7 @@ from torch import nn
 
 from vaekit.data.observation import Counts, MixedTable, Observation, Standardised
 from vaekit.heads import Head
+from vaekit.heads.autoregressive import AutoregressiveHead
 from vaekit.heads.censored import CensoredHead
 from vaekit.heads.mixed import Masked, factor_density
 from vaekit.networks.tables import MOST_ONE_HOT, Log1p, OneHot, WithMask
@@ -47,6 +48,9 @@ def hold(spec: DataSpec, observation: Observation, head: Head) -> Head:
     The head is returned unchanged if there are no such elements, if the observation does not need them fixed, or if
     the head does not factorise over the elements.
     """
+    if spec.constant and isinstance(head, AutoregressiveHead):
+        head.hold(observation.hold(spec.constant))
+        return head
     if not spec.constant or factor_density(head) is None:
         return head
     held = observation.hold(spec.constant)
@@ -77,11 +81,16 @@ def adapt_inputs(spec: DataSpec, observation: Observation, head: Head) -> Adapte
         event, which = (plan.width,), plan.firsts
     elif isinstance(observation, Counts):
         layers.append(Log1p)
-    if isinstance(observation, Standardised) and observation.quantiles is not None:
+    if (
+        isinstance(observation, Standardised)
+        and observation.quantiles is not None
+        and not isinstance(head, AutoregressiveHead)
+    ):
         head = CensoredHead(head)
     head = hold(spec, observation, head)
     if spec.missing:
-        observation, head = observation.masked(tuple(spec.shape)), head if isinstance(head, Masked) else Masked(head)
+        observation = observation.masked(tuple(spec.shape))
+        head = head if isinstance(head, Masked | AutoregressiveHead) else Masked(head)
         dims, shown = len(event), which
         layers.append(lambda net: WithMask(net, dims, shown))
         event = (event[0] + (event[0] if which is None else len(which)), *event[1:])

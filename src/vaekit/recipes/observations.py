@@ -172,7 +172,7 @@ def _is_table(spec: DataSpec) -> bool:
 def natural(spec: DataSpec, names: Mapping[str, str]) -> str:
     """The default observation: quantiles for tables, unless the objective needs their tails; else `plain`."""
     tails = "objective" in names and OBJECTIVES[names["objective"]].traits["tails"]
-    mapped = names["likelihood"] in ("gaussian", "mixed") and _is_table(spec) and not tails
+    mapped = names["likelihood"] in ("gaussian", "mixed", "autoregressive") and _is_table(spec) and not tails
     return "quantile" if mapped else plain(spec, names)
 
 

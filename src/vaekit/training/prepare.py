@@ -13,6 +13,7 @@ from vaekit.data.observation import Grey, Standardised
 from vaekit.densities.mixed import DIFFERS
 from vaekit.errors import ChoiceError, TrainingError
 from vaekit.heads import ContinuousBernoulliHead, Head, LocationScale
+from vaekit.heads.autoregressive import AutoregressiveHead
 from vaekit.heads.mixed import Masked
 from vaekit.noise import Key, Noise
 from vaekit.objectives import Batch
@@ -89,7 +90,7 @@ def _prepare(data: Data, composition: Composition, seed: int, initialise: bool) 
 def constants(data: Data, composition: Composition) -> str | None:
     """A note about elements that are constant in the training data and that the likelihood fixes; None without any."""
     head = getattr(composition.model.likelihood, "head", None)
-    fixed = head.held if isinstance(head, Masked) else None
+    fixed = head.held if isinstance(head, Masked | AutoregressiveHead) else None
     if fixed is None:
         return None
     positions = np.flatnonzero(~torch.isnan(fixed).numpy().ravel())

@@ -241,7 +241,7 @@ class Quantiles(nn.Module):
         run = _take(self.run, above)
         within = _take(self.run, (above - 1).clamp_min(0)) == 0  # the interval that ends at this knot is an atom
         atom = (raw == at) & within & (above > 1)
-        centre = _centre(_take(self.x, above - 2), x)
+        centre = centre_of(_take(self.x, above - 2), x)
         return torch.where(atom, centre, x + (raw - at) / torch.where(run > 0, run, 1))
 
     def back(self, x: Tensor) -> Tensor:
@@ -301,7 +301,7 @@ def _take(table: Tensor, index: Tensor) -> Tensor:
     return table.flatten()[index.clamp(0, table.shape[1] - 1) + rows]
 
 
-def _centre(low: Tensor, high: Tensor) -> Tensor:
+def centre_of(low: Tensor, high: Tensor) -> Tensor:
     """The mean of a standard normal between two numbers, inside them."""
     mass = torch.special.ndtr(high) - torch.special.ndtr(low)
     density = torch.exp(-low.square() / 2) - torch.exp(-high.square() / 2)
