@@ -2,7 +2,8 @@
 
 Adult (../shared/data/adult/adult.csv, or --adult FILE) and three tables that scikit-learn ships. Every generator learns
 from the same training rows and draws as many; vaekit also has the validation rows, by which it chooses its weights.
-vaekit has its defaults, and draws from the prior, or from a Gaussian mixture fitted to the codes (`--latents gmm`).
+vaekit has its defaults, and draws from the prior, or from a Gaussian mixture fitted to the codes (`--latents gmm`);
+*vaekit, autoregressive* has `--likelihood autoregressive`.
 CTGAN and TVAE have the defaults of the package ctgan (300 epochs). The copula has normal scores, the empirical
 distribution of each column, and randomised ranks for categories. Settings were chosen on others (docs/defaults.md).
 
@@ -49,7 +50,8 @@ ADULT = HERE.parent.parent / "shared" / "data" / "adult" / "adult.csv"
 SETS = {"adult": "income", "breast cancer": "target", "diabetes": "target", "wine": "target"}
 SIZES = {"train": 8000, "valid": 2000, "test": 8000}
 VAEKIT = ("vaekit", "vaekit, gmm")
-ARMS = (*VAEKIT, "TVAE", "CTGAN", "Gaussian copula")
+CHAINED = "vaekit, autoregressive"
+ARMS = (*VAEKIT, CHAINED, "TVAE", "CTGAN", "Gaussian copula")
 SHOWN = {
     "KS": "KS of numbers",
     "categories": "distance of categories",
@@ -126,11 +128,11 @@ def peer(
     return rows, seconds
 
 
-def trained(data: vk.Data, seed: int) -> tuple[vk.Run, float]:
-    """The run of a set with vaekit's defaults, and the CPU seconds of its training."""
-    path = RUNS / f"{data.name.replace(' ', '-')}-{seed}-run"
+def trained(data: vk.Data, seed: int, likelihood: str = "auto") -> tuple[vk.Run, float]:
+    """The run of a set with vaekit's defaults for a likelihood, and the CPU seconds of its training."""
+    path = RUNS / f"{data.name.replace(' ', '-')}-{seed}{'' if likelihood == 'auto' else '-' + likelihood}-run"
     clock, start = path / "cpu-seconds.txt", time.process_time()
-    run = vk.fit(data, out=path, seed=seed, exists="resume", progress=False)
+    run = vk.fit(data, out=path, seed=seed, likelihood=likelihood, exists="resume", progress=False)
     if not clock.exists():
         clock.write_text(f"{time.process_time() - start:.1f}")
     return run, float(clock.read_text())
@@ -139,8 +141,8 @@ def trained(data: vk.Data, seed: int) -> tuple[vk.Run, float]:
 def drawn(arm: str, data: vk.Data, seed: int, place: Path, python: str | None) -> dict[str, Any] | None:
     """Synthetic rows of one arm, the CPU seconds of its training, and log p(x) of real rows if it has a density."""
     x = data.train[:].astype(np.float64)
-    if arm in VAEKIT:
-        run, seconds = trained(data, seed)
+    if arm in (*VAEKIT, CHAINED):
+        run, seconds = trained(data, seed, "autoregressive" if arm == CHAINED else "auto")
         rows = run.sample(len(x), noise=True, seed=seed, latents="gmm" if arm == VAEKIT[1] else None)
         few = {part: np.arange(min(1000, len(getattr(data, part)))) for part in ("train", "valid", "test")}
         log_px = {part: run.score(part, rows=numbers, samples=50) for part, numbers in few.items()}
@@ -217,7 +219,8 @@ def page(results: list[dict[str, Any]]) -> str:
         "Made by `python bench/tables.py`; its header describes the protocol. Each generator learns from the training",
         "rows of a table and draws as many rows, which `vaekit.synthetic.compare_tables` compares with test rows",
         "([what the measures are](guides/tables.md#compare-synthetic-rows-with-real-ones)). *vaekit* draws codes from",
-        "the prior, *vaekit, gmm* from a Gaussian mixture fitted to the codes (`vaekit sample --latents gmm`). The",
+        "the prior, *vaekit, gmm* from a Gaussian mixture fitted to the codes (`vaekit sample --latents gmm`).",
+        "*vaekit, autoregressive* draws from the prior of a run with `--likelihood autoregressive`. The",
         "line *real rows* is for comparison: it has as many training rows in place of synthetic ones, and validation",
         "rows for *nearer* and *member*. ± is the standard error over seeds.",
         "",
@@ -290,8 +293,8 @@ def main() -> None:
         if json.loads(file.read_text())["arm"] in asked.anew:
             file.unlink()
             file.with_suffix(".npz").unlink(missing_ok=True)
-    if set(asked.anew) & set(VAEKIT):
-        for folder in RUNS.glob("*-run"):
+    for folder in RUNS.glob("*-run"):
+        if set(asked.anew) & ({CHAINED} if folder.name.endswith("-autoregressive-run") else set(VAEKIT)):
             shutil.rmtree(folder)
     results = []
     for name in SETS:

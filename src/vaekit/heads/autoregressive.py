@@ -31,6 +31,8 @@ from .register import likelihood
 
 CONTEXT = 64
 """The number of numbers of the decoder, from which all conditional densities start."""
+LAYERS = 2
+"""The number of hidden layers of the masked network."""
 FAR = 8.0
 """Standard deviations from the mean beyond which numbers are inputs at this distance."""
 ALL = slice(None)
@@ -242,7 +244,7 @@ class AutoregressiveHead(Head):
         self.groups = nn.ModuleList(_kinds(columns, most, normals, bins))
         self.inputs_of, inputs = _layout(self.kinds, lambda kind: kind.inputs)
         self.outputs_of, outputs = _layout(self.kinds, lambda kind: kind.outputs)
-        self.net = MaskedMLP(inputs, outputs, CONTEXT, masked_width, dropout=dropout)
+        self.net = MaskedMLP(inputs, outputs, CONTEXT, masked_width, LAYERS, dropout)
         grouped = [j for kind in self.kinds for j in kind.which]
         self.register_buffer("places", torch.tensor(grouped).argsort(), persistent=False)
         self.register_buffer("held", None, persistent=False)

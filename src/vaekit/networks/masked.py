@@ -47,8 +47,8 @@ class MaskedMLP(nn.Module):
         outputs: Sequence[int],
         context: int,
         width: int,
-        layers: int = 2,
-        dropout: float = 0.0,
+        layers: int,
+        dropout: float,
     ):
         super().__init__()
         to, of = torch.tensor(inputs), torch.tensor(outputs)
