@@ -21,6 +21,7 @@ from vaekit.errors import ChoiceError
 from vaekit.export.graphs import build
 from vaekit.heads.autoregressive import AutoregressiveHead
 from vaekit.noise import Noise
+from vaekit.training.prepare import few_rows
 
 COLUMNS = (
     Column("city", "categorical", ("Bern", "Lyon", "Rome")),
@@ -223,6 +224,11 @@ def test_sampled_rows_keep_what_follows_from_other_columns(data, run):
     opened = vk.open(run.path)
     np.testing.assert_array_equal(opened.sample(5, noise=True), run.sample(5, noise=True))
     np.testing.assert_allclose(opened.score("test", samples=4), run.score("test", samples=4))
+
+
+def test_a_note_says_that_the_rows_are_few(data, run):
+    assert f"{len(data.train)} training rows" in few_rows(data, run.composition)
+    assert few_rows(data, vk.recipes.get_recipe("vae")(run.spec, latent=2, hidden=(6,))) is None
 
 
 def test_the_terms_of_the_columns_name_a_value_that_contradicts_the_columns_before_it(data, run):

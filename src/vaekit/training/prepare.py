@@ -106,6 +106,21 @@ def constants(data: Data, composition: Composition) -> str | None:
     return f"{constant} nothing to log p(x); each value that differs costs {DIFFERS:,.0f} nats{count}"
 
 
+FEW = 1000
+"""With fewer training rows, those that the autoregressive likelihood draws were less realistic than those of mixed."""
+
+
+def few_rows(data: Data, composition: Composition) -> str | None:
+    """A note if the training rows are too few for the autoregressive likelihood; else None."""
+    head, n = getattr(composition.model.likelihood, "head", None), len(data.train)
+    if not isinstance(head, AutoregressiveHead) or n >= FEW:
+        return None
+    return (
+        f"the autoregressive likelihood overfits few rows, and these are {n:,} training rows: `likelihood='mixed'` may "
+        "give more realistic rows; compare both with `vaekit report RUN --synthetic sample`"
+    )
+
+
 def piled_up(data: Data, composition: Composition) -> str | None:
     """A note if many grey values lie at an end of their range, where the density can become sharp; else None."""
     head, observation = getattr(composition.model.likelihood, "head", None), composition.observation

@@ -41,7 +41,7 @@ from . import parallel
 from .loop import checkpoints
 from .overfitting import small_set
 from .plan import Plan, plan_new, plan_stored
-from .prepare import constants, extreme, piled_up, prepare
+from .prepare import constants, extreme, few_rows, piled_up, prepare
 
 
 @dataclass
@@ -146,7 +146,7 @@ def new(path: Path, data: Any, asked: Asked, *, replace: bool, init_from: str | 
         take_weights(composition, init_from)
         config["init_from"] = str(init_from)
     ends = None if plan.minutes is not None else unfinished(composition.objective, plan.horizon)
-    warnings = (warning(data, composition) for warning in (constants, piled_up, extreme, blurred))
+    warnings = (warning(data, composition) for warning in (constants, piled_up, extreme, blurred, few_rows))
     notes = [note for note in (small_set(data, plan.options), *warnings, ends) if note]
     return Start(config, data, composition, plan, notes=notes)
 
