@@ -21,6 +21,7 @@ from vaekit.errors import ChoiceError
 from vaekit.export.graphs import build
 from vaekit.heads.autoregressive import AutoregressiveHead
 from vaekit.noise import Noise
+from vaekit.report.commands import following
 from vaekit.training.prepare import few_rows
 
 COLUMNS = (
@@ -224,6 +225,12 @@ def test_sampled_rows_keep_what_follows_from_other_columns(data, run):
     opened = vk.open(run.path)
     np.testing.assert_array_equal(opened.sample(5, noise=True), run.sample(5, noise=True))
     np.testing.assert_allclose(opened.score("test", samples=4), run.score("test", samples=4))
+
+
+def test_the_next_steps_compare_its_rows_instead_of_exploring_them(run):
+    commands = following(run, "runs/a")
+    assert "vaekit report runs/a --synthetic sample" in commands
+    assert not any("explore" in command for command in commands)
 
 
 def test_a_note_says_that_the_rows_are_few(data, run):

@@ -7,6 +7,7 @@ import shlex
 
 from torch import nn
 
+from vaekit.heads.autoregressive import AutoregressiveHead
 from vaekit.models.priors import UniformSphere
 from vaekit.models.vae import VAE
 from vaekit.objectives import Autoencoder
@@ -23,6 +24,8 @@ def following(run: SavedRun, path: str) -> list[str]:
     explore = f"vaekit explore {name}"
     if any(importlib.util.find_spec(module) is None for module in ("onnx", "onnxscript", "onnxruntime")):
         explore += "  # needs pip install 'vaekit[onnx]'"
+    if isinstance(getattr(run.model.likelihood, "head", None), AutoregressiveHead):
+        explore = f"vaekit report {name} --synthetic sample"  # its decoder cannot be exported
     return [f"vaekit evaluate {name}", f"vaekit report {name}", explore, f"vaekit sample {name} {_sampling(run)}"]
 
 
