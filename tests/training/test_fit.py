@@ -328,14 +328,22 @@ def test_the_last_two_checkpoints_are_kept(images, tmp_path):
 
 
 def test_patience_stops_early_and_keeps_the_best_weights(images, tmp_path):
-    run = fit(images, "vae", out=tmp_path / "run", steps=400, lr=0.5, patience=2, validate_steps=2, **TINY)
+    run = fit(images, "vae", out=tmp_path / "run", steps=400, lr=0.5, patience=2, validate_steps=2, warmup=0, **TINY)
     assert run.config["state"] == "stopped early"
     assert run.config["step"] < 400
     valid = [(r["step"], r["elbo"]) for r in run.log if r["kind"] == "valid"]
     best, elbo = max(valid, key=lambda v: v[1])
     assert valid[-1][0] - best == 2 * 2
     again = fit(
-        images, "vae", out=tmp_path / "again", steps=best, lr=0.5, schedule="constant", validate_steps=2, **TINY
+        images,
+        "vae",
+        out=tmp_path / "again",
+        steps=best,
+        lr=0.5,
+        schedule="constant",
+        validate_steps=2,
+        warmup=0,
+        **TINY,
     )
     if run.config["training"]["schedule"] == "constant":
         assert same(tmp_path / "run", tmp_path / "again")
@@ -356,6 +364,7 @@ def test_minutes_end_in_time_and_log_their_plans(images, tmp_path, monkeypatch, 
     clock = types.SimpleNamespace(monotonic=lambda: now[0])
     monkeypatch.setattr("vaekit.training.fit.time", clock)
     monkeypatch.setattr("vaekit.training.loop.time", clock)
+    monkeypatch.setattr("vaekit.training.length.time", clock)
     one_step = Trainer.one_step
 
     def timed(trainer):

@@ -79,6 +79,7 @@ def test_the_error_of_a_fall_is_paired_by_datum_and_kept_when_resumed(tmp_path):
     """Against figures of the two models, of runs that end where the best and the last validation were."""
     data = vk.from_arrays(blobs(60))
     settings = {"latent": 2, "hidden": (8,), "batch": 16, "validate_steps": 2, "lr": 0.5, "schedule": "constant"}
+    settings["warmup"] = 0
     run = fit(data, "vae", out=tmp_path / "whole", steps=12, **settings, **QUIET)
     valid = [r for r in run.log if r["kind"] == "valid"]
     best, last = max(valid, key=lambda r: r["elbo"]), valid[-1]

@@ -23,6 +23,7 @@ OBJECTIVES = Register(
         "n": "number of training data",
         "latent": "number of latent dimensions",
         "mixed": "whether the data are a table whose columns differ in kind",
+        "images": "whether the data are images",
         "event": "shape of x",
         "real": "whether each element of x is a real number",
         "missing": "whether the data have missing values",
@@ -37,9 +38,9 @@ def objective(name: str, paper: str, heading: str = "", *, tails: bool = False) 
     """Register an `Objective` class, or a function that returns one, as the objective `name`.
 
     Its parameters annotated with a `Knob` are its options. It may also take `n`, the number of training data,
-    `latent`, the number of latent dimensions, `mixed`, whether the data are a table whose columns differ in kind,
-    `event`, the shape of x, `real`, which of its elements are real numbers, and `missing`, whether the data have
-    missing values (nan).
+    `latent`, the number of latent dimensions, `mixed` and `images`, whether the data are a table whose columns differ
+    in kind or images, `event`, the shape of x, `real`, which of its elements are real numbers, and `missing`, whether
+    the data have missing values (nan).
 
     Arguments:
         name: its name on the command line.
@@ -89,10 +90,12 @@ class Objective(nn.Module, ABC):
     Attributes:
         densities: the stats that contain log p(x), with its sign; they are reported in the data's own units.
         tuning: optimisers of parameter groups that do not use the run's optimiser and learning rate.
+        planned: whether a schedule takes a share of the training; see `plan`.
         trims: whether the loss leaves out unlikely rows; see `kept` and `bounded`.
     """
 
     trims: ClassVar[bool] = False
+    planned: bool = False
     densities: ClassVar[dict[str, int]] = {"elbo": 1, "distortion": -1}
     tuning: ClassVar[dict[str, Tuning]] = {}
 
@@ -124,7 +127,10 @@ class Objective(nn.Module, ABC):
         """
 
     def plan(self, steps: int) -> None:
-        """Called before training, and before it is resumed, with the number of steps planned at its beginning."""
+        """Called before training, and before it is resumed, with the number of steps planned at its beginning.
+
+        If `planned`, a run that is limited by minutes counts steps as if it took this number in all.
+        """
 
     def in_units(self, log_jacobian: float) -> None:
         """Called once before training with log |dx / d raw| in nats, which converts log p(x) to the data's units."""

@@ -18,6 +18,8 @@ Beta = Annotated[float | Schedule, Knob("weight of the KL", low=0)]
 Warmup = Annotated[int, Knob("steps over which beta rises from 0, or moves from `beta_from`", low=0)]
 WARMUP, LONGEST = 0.1, 400
 """The default warm-up for tables whose columns differ in kind: its share of the training, and its maximum of steps."""
+IMAGES = 0.5
+"""The default warm-up for images: its share of the training."""
 
 
 @objective("elbo", "Kingma and Welling 2013, arXiv:1312.6114", "The weight of the KL")
@@ -36,8 +38,9 @@ class ELBO(Objective):
             of log q - log p at the samples (the first estimator of their equation 8).
         free_bits: f, in nats. The recorded `elbo` and `rate` are the true ones.
         warmup, beta_from, cycles: the schedule if `beta` is a number, in steps; see `schedules.kl_weight`.
-        mixed: whether the data are a table whose columns differ in kind. Then, by default, beta rises over the first
-            tenth of the training, at most 400 steps. Otherwise many latents would stay unused.
+        mixed, images: whether the data are a table whose columns differ in kind, or images. By default, beta then
+            rises over the first tenth of the training, at most 400 steps, or over its first half. Otherwise many
+            latents would stay unused.
     """
 
     def __init__(
@@ -51,8 +54,8 @@ class ELBO(Objective):
         warmup: Annotated[
             int | None,
             Knob(
-                "steps over which beta rises from 0, or moves from `beta_from`; by default 0, and for tables whose "
-                "columns differ in kind a tenth of the training, at most 400",
+                "steps over which beta rises from 0, or moves from `beta_from`; by default half of the training for "
+                "images, a tenth, at most 400, for tables whose columns differ in kind, and 0 for other data",
                 low=0,
             ),
         ] = None,
@@ -66,15 +69,18 @@ class ELBO(Objective):
         ] = 0.0,
         cycles: Annotated[int, Knob("steps per cycle, if the rise of beta is to be repeated", low=0)] = 0,
         mixed: bool = False,
+        images: bool = False,
     ):
         super().__init__()
         self.beta = beta if isinstance(beta, Schedule) else kl_weight(beta, warmup or 0, cycles, beta_from)
-        self.planned = mixed and warmup is None and isinstance(self.beta, Constant)
+        self.planned = (mixed or images) and warmup is None and isinstance(self.beta, Constant)
+        self.images = images
         self.samples, self.analytic, self.free_bits = samples, analytic, free_bits
 
     def plan(self, steps: int) -> None:
         if self.planned and isinstance(self.beta, Constant):
-            self.beta = Linear(self.beta.value, min(LONGEST, int(WARMUP * steps)))
+            rise = int(IMAGES * steps) if self.images else min(LONGEST, int(WARMUP * steps))
+            self.beta = Linear(self.beta.value, rise)
 
     def check(self, model: Model) -> None:
         needs_density(self, model)

@@ -128,7 +128,13 @@ def compose(
     model = p_z if isinstance(p_z, Model) else kind(p_z, q, px, size)
     real = [column.kind == "real" for column in spec.columns] or [not head.discrete] * spec.dims
     loss = objective.make(
-        n=spec.n, latent=latents, mixed=is_mixed(spec), event=spec.shape, real=real, missing=spec.missing
+        n=spec.n,
+        latent=latents,
+        mixed=is_mixed(spec),
+        images=spec.kind == "image" and spec.rules > 3,
+        event=spec.shape,
+        real=real,
+        missing=spec.missing,
     )
     if (corrupting := make_corruption(spec, corruption, x_observation)) is not None:
         loss.corruption = corrupting

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,87 +30,18 @@ from vaekit.utils.progress import Progress
 from vaekit.utils.uncertainty import standard_error, units
 
 from . import parallel
+from .length import Clock, Length
 from .optimisers import optimiser, overshot
 from .plan import Plan
+from .signals import Signals
 from .step import Engine, Settings
 
 CHECKPOINT_SECONDS = 60.0
-PLAN_SECONDS = 10.0
 RECORD_STEPS = 50
 AGREE_STEPS = 20
 VALID_ROWS = 2000
 BEST_FIGURES = "best_figures"
 """Name of `Trainer.best_figures` in a checkpoint."""
-
-
-class _Signals:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into a flag; the second raises KeyboardInterrupt."""
-
-    HANG_UP = tuple(s for s in signal.Signals if s.name == "SIGHUP")  # Windows has none
-
-    def __enter__(self) -> _Signals:
-        self.asked: str | None = None
-        self.old: dict[int, Any] = {}
-        try:
-            for s in (signal.SIGINT, signal.SIGTERM, *self.HANG_UP):
-                if s not in self.HANG_UP or signal.getsignal(s) != signal.SIG_IGN:  # ignored under nohup
-                    self.old[s] = signal.signal(s, self._note)
-        except ValueError:  # only the main thread can handle signals
-            self.old = {}
-        return self
-
-    def _note(self, number: int, frame: Any) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = signal.Signals(number).name
-
-    def __exit__(self, *error: Any) -> None:
-        for s, handler in self.old.items():
-            signal.signal(s, signal.SIG_DFL if handler is None else handler)  # None: a handler not set by Python
-
-
-@dataclass
-class Length:
-    """The length of the run: a horizon in steps, which is estimated anew if the run is limited by minutes."""
-
-    horizon: int
-    minutes: float | None
-
-    def revise(self, step: int, seconds: float, per_step: float) -> bool:
-        """Update the horizon after `seconds` in all; returns whether it changed by more than 1%."""
-        assert self.minutes is not None
-        remaining = max(self.minutes * 60 - seconds, 0.0)
-        horizon = step + int(remaining / max(per_step, 1e-9))
-        moved = abs(horizon - self.horizon) > 0.01 * self.horizon
-        if moved:
-            self.horizon = horizon
-        return moved
-
-
-class _Clock:
-    """Measures seconds per step over about a minute, every 10 seconds, without compilation and the first steps."""
-
-    WARM = 20  # steps
-
-    def __init__(self, step: int):
-        self.first = step
-        self.since: tuple[int, float] | None = None
-        self.reported = -math.inf
-
-    def per_step(self, step: int) -> float | None:
-        """The current estimate, or None if none is due."""
-        now = time.monotonic()
-        if self.since is None:
-            if step - self.first >= self.WARM:
-                self.since = (step, now)
-            return None
-        if step - self.since[0] < self.WARM or now - self.reported < PLAN_SECONDS:
-            return None
-        estimate = (now - self.since[1]) / (step - self.since[0])
-        self.reported = now
-        if now - self.since[1] > 60:
-            self.since = (step, now)
-        return estimate
 
 
 class Trainer:
@@ -173,6 +102,13 @@ class Trainer:
         """Seconds of training so far, resumed parts included."""
         return self.spent + time.monotonic() - self.started
 
+    @property
+    def scheduled(self) -> int:
+        """The step for the objective's schedules: planned ones follow the share of the minutes that have passed."""
+        if self.plan.minutes is None or not self.composition.objective.planned:
+            return self.step
+        return round(self.step / max(self.length.horizon, 1) * self.config["decided"].get("steps", self.plan.horizon))
+
     # --- the loop -----------------------------------------------------------------------------------------------
 
     def run(self) -> State:
@@ -182,9 +118,9 @@ class Trainer:
             self.progress.note("compiling the training step (once per run; 10 to 60 s) ...")
             self.engine.compiled()
         last_save = time.monotonic()
-        clock = _Clock(self.step)
+        clock = Clock(self.step)
         state: State = "finished"
-        with _Signals() as signals:
+        with Signals() as signals:
             if self.plan.patience and self.since_best >= self.plan.patience:
                 state = "stopped early"  # restored from the checkpoint of an early stop
             while state == "finished" and self.step < self.length.horizon:
@@ -213,14 +149,18 @@ class Trainer:
                     state, self.signalled = "interrupted", signals.asked is not None
                     break
         self.flush()
-        if state == "finished" and self.plan.minutes and (ends := unfinished(self.composition.objective, self.step)):
+        if (
+            state == "finished"
+            and self.plan.minutes
+            and (ends := unfinished(self.composition.objective, self.scheduled))
+        ):
             self.progress.note(f"note: {ends}")  # runs of a known length say so before they start
         if state == "finished" and (not self.valid or self.valid.get("step") != self.step):
             self._validate()
         self.save(state)
         return state
 
-    def _plan_length(self, clock: _Clock) -> None:
+    def _plan_length(self, clock: Clock) -> None:
         """Update the horizon of a run that is limited by minutes, and end the run when they are over."""
         assert self.plan.minutes is not None
         if self.seconds >= self.plan.minutes * 60:
@@ -240,7 +180,7 @@ class Trainer:
         here = rows.to(self.device)
         c = None if self.c is None else self.c.index_select(0, here)
         y = None if self.y is None else self.y.index_select(0, here)
-        batch = (self.rows(rows), self.step, factor, places.to(self.device), self.plan.batch, c, y)
+        batch = (self.rows(rows), self.step, factor, places.to(self.device), self.plan.batch, c, y, self.scheduled)
         try:
             values = self.engine.step(*batch)
         except Exception as error:
@@ -366,7 +306,7 @@ class Trainer:
                 self.best, self.since_best, self.best_figures = self.valid, 0, figures
                 if self.plan.patience:
                     self.best_weights = {n: w.clone() for n, w in self.engine.weights_to_use().items()}
-            elif unfinished(self.composition.objective, self.step) is None:
+            elif unfinished(self.composition.objective, self.scheduled) is None:
                 self.since_best += 1  # before, the ELBO may fall because the weight of the KL still rises
 
     def _below_best(self, figures: Tensor) -> dict[str, Any]:

@@ -186,10 +186,12 @@ class Engine:
         global_rows: int | None = None,
         c: Tensor | None = None,
         y: Tensor | None = None,
+        scheduled: int | None = None,
     ) -> Tensor:
         """Train one step on raw rows (B, *event); returns the values of `self.stats`, float32, on the device.
 
         `rows` are the positions of the rows in the global batch of `global_rows`, if this process has only a part.
+        `scheduled` is the step for the objective's schedules, if it is not `step`.
         """
         device = self.settings.device
         rows = torch.arange(len(raw), device=device) if rows is None else rows
@@ -206,7 +208,8 @@ class Engine:
         run = self._run or (self._whole if self.settings.reduce is None else self._split)
         # layers such as dropout draw from torch's generator, which is therefore seeded by the step
         with seeded(fold(seed, step, StepKey.LAYERS) & (2**63 - 1), device):
-            return run(raw, base, rows, torch.tensor(step, device=device), c, y, coefficients, decay)
+            now = torch.tensor(step if scheduled is None else scheduled, device=device)
+            return run(raw, base, rows, now, c, y, coefficients, decay)
 
     def tensors(self) -> dict[str, Tensor]:
         """The state of training as tensors by name: weights, buffers, optimiser states and averages.
