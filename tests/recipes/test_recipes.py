@@ -1,5 +1,6 @@
 """Recipes: every composition trains, or is refused before training with the reason and a remedy."""
 
+import dataclasses
 import itertools
 import re
 
@@ -232,3 +233,17 @@ def test_importance_weights_never_use_a_closed_form(prior):
     torch.testing.assert_close(log_weights(trace, x), by_hand, rtol=1e-4, atol=1e-4)
     inner = log_weights(trace, x) - trace.px.log_prob(x)
     assert (inner.std(0) > 1e-4).all()
+
+
+def test_beta_rises_over_the_first_half_of_the_training_of_images():
+    image = DataSpec("image", (1, 4, 4), 50, (0.0, 1.0), False)
+
+    def weights(spec=image, **choices):
+        objective = get_recipe("vae")(spec, **SMALL, **choices).objective
+        objective.plan(800)
+        return [float(objective.beta(step)) for step in (0, 100, 200, 400, 800)]
+
+    assert weights() == weights(warmup=400) == [0, 0.25, 0.5, 1, 1]
+    assert weights(beta=4.0) == [0, 1, 2, 4, 4]
+    assert weights(warmup=0) == weights(FACTS) == [1] * 5
+    assert weights(dataclasses.replace(image, rules=3)) == [1] * 5  # a run that began before beta rose by default

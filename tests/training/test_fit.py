@@ -19,7 +19,9 @@ from vaekit.errors import ChoiceError, RunError, TrainingError, VaekitError
 from vaekit.objectives import ELBO, Batch, Losses
 from vaekit.recipes import RECIPES, Composition, Defaults, gaussian_vae
 from vaekit.run import fit
+from vaekit.training.length import Clock
 from vaekit.training.loop import Trainer, checkpoints
+from vaekit.training.step import Engine
 from vaekit.utils import files
 
 TINY = {**QUIET, "latent": 2, "hidden": (8,), "batch": 16}
@@ -357,21 +359,27 @@ def test_patience_begins_when_the_weight_of_the_kl_has_risen(images, tmp_path, m
     assert (run.config["state"], run.config["step"], run.config["best"]["step"]) == ("stopped early", 42, 2)
 
 
-@pytest.mark.parametrize("step_seconds", [0.01, 0.05])
-def test_minutes_end_in_time_and_log_their_plans(images, tmp_path, monkeypatch, step_seconds):
-    """On a clock that only training steps move, the plan is exact: a run of 3 s has as many steps as fit into it."""
-    now = [100.0]
-    clock = types.SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr("vaekit.training.fit.time", clock)
-    monkeypatch.setattr("vaekit.training.loop.time", clock)
-    monkeypatch.setattr("vaekit.training.length.time", clock)
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that training steps alone move, each by `step_seconds`."""
+    clock = types.SimpleNamespace(now=100.0, step_seconds=0.01)
+    clock.monotonic = lambda: clock.now
+    for module in ("fit", "loop", "length"):
+        monkeypatch.setattr(f"vaekit.training.{module}.time", clock)
     one_step = Trainer.one_step
 
     def timed(trainer):
         one_step(trainer)
-        now[0] += step_seconds
+        clock.now += clock.step_seconds
 
     monkeypatch.setattr(Trainer, "one_step", timed)
+    return clock
+
+
+@pytest.mark.parametrize("step_seconds", [0.01, 0.05])
+def test_minutes_end_in_time_and_log_their_plans(images, tmp_path, monkeypatch, clock, step_seconds):
+    """The plan is exact: a run of 3 s has as many steps as fit into it."""
+    clock.step_seconds = step_seconds
     notes = []
     monkeypatch.setattr("vaekit.utils.progress.Silent.note", lambda progress, text: notes.append(text))
     run = fit(images, "vae", out=tmp_path / "run", minutes=0.05, warmup=3000, **TINY)
@@ -385,6 +393,25 @@ def test_minutes_end_in_time_and_log_their_plans(images, tmp_path, monkeypatch, 
     assert plans
     assert all(abs(r["horizon"] - steps) <= 1 for r in plans)
     assert all(r["step_ms"] == pytest.approx(1000 * step_seconds, rel=1e-6) for r in plans)
+
+
+def test_a_planned_rise_of_beta_follows_the_minutes_however_long_a_step_takes(images, tmp_path, monkeypatch, clock):
+    """Steps take a hundred times as long as was planned, and beta still rises over half of them."""
+    monkeypatch.setattr("vaekit.training.plan.work", lambda *of: types.SimpleNamespace(seconds=lambda batch: 0.0001))
+    monkeypatch.setattr("vaekit.training.plan.decide_compile", lambda *of: (False, ""))
+    betas, step = [], Engine.step
+
+    def recorded(engine, *of):
+        betas.append(float(engine.module.objective.beta(of[-1])))
+        return step(engine, *of)
+
+    monkeypatch.setattr(Engine, "step", recorded)
+    run = fit(images, "vae", out=tmp_path / "run", minutes=0.05, **TINY)
+    steps = run.config["step"]
+    assert run.config["decided"]["steps"] > 50 * steps
+    assert len(betas) == steps
+    known = range(2 * Clock.WARM, steps)  # the time of a step is known
+    assert [betas[i] for i in known] == pytest.approx([min(1, 2 * i / steps) for i in known], abs=0.1)
 
 
 def test_only_one_length_is_taken(images, tmp_path):
