@@ -20,7 +20,7 @@ RUNS, WORK = HERE / "runs", HERE / "_build" / "runs"
 KEPT = ("run.json", "log.jsonl", "model.safetensors", "splits.safetensors")
 LIMIT = 3e6  # bytes of weights
 
-FASHION: dict[str, Any] = {"data": "fashion-mnist", "steps": 6000, "hidden": (128,), "latent": 16}
+FASHION: dict[str, Any] = {"data": "fashion-mnist", "steps": 6000, "lr": 1e-3, "hidden": (128,), "latent": 16}
 WARM: dict[str, Any] = {**FASHION, "warmup": 1500}
 SPRITES: dict[str, Any] = {"data": "dsprites", "steps": 3000, "hidden": (16, 32, 32, 64), "latent": 10, "direct": False}
 

@@ -80,6 +80,8 @@ LEAST_STEPS, LEAST_MIXED = 2000, 4000
 """A table, and one whose columns differ in kind, is trained for so many steps by default, however few its rows."""
 MIXED_LR = 3e-3
 """The learning rate of tables whose columns differ in kind."""
+IMAGE_LR = 3e-3
+"""The learning rate of dense networks for images."""
 FEW_ROWS = 10_000
 """A table with fewer training rows is trained with early stopping by default."""
 PATIENCE = 5
@@ -114,7 +116,10 @@ class Dense(Architecture):
         self.hidden, self.activation = tuple(usual if hidden is None else hidden), activation
         self.latent = min(spec.rank, MOST) if measured and spec.rank else by_dims(spec.dims)
         self.width = self.hidden[-1] if self.hidden else 300
-        self.defaults = for_rows(spec.n, is_mixed(spec)) if measured else USUAL
+        if measured:
+            self.defaults = for_rows(spec.n, is_mixed(spec))
+        else:
+            self.defaults = replace(USUAL, lr=IMAGE_LR) if spec.kind == "image" else USUAL
 
     def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
         shape = (math.prod(event) + condition,) if condition else event

@@ -45,8 +45,9 @@ def ae_vs_vae(bench: Bench) -> Findings:
     assert label is not None  # _check requires classes
     assert train_label is not None
     shared = {"latent": LATENT}
+    own = {**shared, "warmup": 0}
     runs = bench.train(
-        {AE: Plan("ae", shared), FREE: Plan("vae", {**shared, "beta": 0.0}), VAE: Plan("vae", {**shared, "beta": 1.0})}
+        {AE: Plan("ae", shared), FREE: Plan("vae", {**own, "beta": 0.0}), VAE: Plan("vae", {**own, "beta": 1.0})}
     )
     bench.stage("measuring")
     train, test = labelled(bench, "train", bench.sized(2000, 10_000)), labelled(bench, "test", bench.sized(500, 2000))

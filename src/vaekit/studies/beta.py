@@ -77,7 +77,7 @@ def beta(bench: Bench) -> Findings:
         training["batch"] = 64  # as in the literature
     if bench.decided("compiled", lambda: bench.minutes >= COMPILED and has_compiler()):
         training["compile"] = "on"
-    plans = {f"beta {b}": Plan("vae", {**shape, "beta": float(b)}, training) for b in BETAS}
+    plans = {f"beta {b}": Plan("vae", {**shape, "beta": float(b), "warmup": 0}, training) for b in BETAS}
     plans[TC] = Plan("tc", {**shape, "beta": 6.0}, training)
     steps = bench.decided("steps", lambda: bench.steps_within(plans[f"beta {COOLED}"], len(plans) + 1))
     cooling = {"beta": float(COOLED), "beta_from": float(HOT), "warmup": max(1, int(COOLS * steps))}

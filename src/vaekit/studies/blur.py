@@ -49,7 +49,7 @@ def blur(bench: Bench) -> Findings:
     """
     data = bench.data
     plans = {
-        f"{name}, {latent} latents": Plan("vae", {**choices, "latent": latent})
+        f"{name}, {latent} latents": Plan("vae", {**choices, "latent": latent, "warmup": 0})
         for latent in LATENTS
         for name, choices in LIKELIHOODS.items()
     }

@@ -35,15 +35,16 @@ def collapse(bench: Bench) -> Findings:
     weight of 0.5. `plain` has weight 1.
     """
     shape = {"latent": LATENT}
+    fixed = {**shape, "warmup": 0}
     steps = bench.decided("steps", lambda: bench.steps_within(Plan("vae", shape), 2 + len(REMEDIES)))
     runs = bench.train(
         {
-            COLLAPSED: Plan("vae", {**shape, "beta": HEAVY}),
-            PLAIN: Plan("vae", {**shape, "beta": 1.0}),
+            COLLAPSED: Plan("vae", {**fixed, "beta": HEAVY}),
+            PLAIN: Plan("vae", {**fixed, "beta": 1.0}),
             "warm-up": Plan("vae", {**shape, "beta": 1.0, "warmup": max(1, steps // 2)}),
-            "free bits": Plan("vae", {**shape, "free_bits": 0.25}),
+            "free bits": Plan("vae", {**fixed, "free_bits": 0.25}),
             "constrained rate": Plan("constrained", {**shape, "hold": "rate", "target": 10.0}),
-            "lower weight": Plan("vae", {**shape, "beta": 0.5}),
+            "lower weight": Plan("vae", {**fixed, "beta": 0.5}),
         }
     )
     bench.stage("measuring")

@@ -50,7 +50,7 @@ def importance(bench: Bench) -> Findings:
     first model scores other data: altered test data, and for 28x28 grey pictures MNIST or Fashion-MNIST, whichever is
     not the training data, if available.
     """
-    shape = {"latent": LATENT}
+    shape = {"latent": LATENT, "warmup": 0}
     grey = bench.data.kind == "image" and bench.data.shape[0] == 1
     other = {"likelihood": "continuous-bernoulli"} if grey else {"likelihood": "student-t"}
     if bench.data.kind == "counts":

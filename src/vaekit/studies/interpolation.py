@@ -38,7 +38,9 @@ def interpolation(bench: Bench) -> Findings:
     many pairs how even and how straight the path is in pixels.
     """
     latent = 20
-    runs = bench.train({"VAE": Plan("vae", {"latent": latent}), "autoencoder": Plan("ae", {"latent": latent})})
+    runs = bench.train(
+        {"VAE": Plan("vae", {"latent": latent, "warmup": 0}), "autoencoder": Plan("ae", {"latent": latent})}
+    )
     bench.stage("measuring")
     n = bench.sized(60, 400)
     pairs = pick_pairs(bench.data, n)

@@ -33,7 +33,7 @@ def kl_weight(bench: Bench) -> Findings:
     horizon = bench.decided(
         "steps", lambda: bench.steps_within(Plan("vae", {"latent": latent}), SEEDS * (len(FIXED) + 2))
     )
-    weights = {f"fixed {beta:g}": {"beta": beta} for beta in FIXED}
+    weights = {f"fixed {beta:g}": {"beta": beta, "warmup": 0} for beta in FIXED}
     weights[LINEAR] = {"beta": 1.0, "warmup": max(1, horizon // 3)}
     weights[CYCLIC] = {"beta": 1.0, "warmup": max(1, horizon // 8), "cycles": max(1, horizon // 4)}
     plans = {
