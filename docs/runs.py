@@ -35,8 +35,8 @@ PLANS: dict[str, dict[str, Any]] = {
     **{f"weight-{beta:g}": {"recipe": "vae", **WARM, "beta": beta} for beta in (0.1, 0.3, 3.0, 10.0, 30.0)},
     "no-warm-up": {"recipe": "vae", **FASHION, "warmup": 0},
     "held-rate": {"recipe": "constrained", **FASHION, "hold": "rate", "target": 10.0},
-    "sprites-1": {"recipe": "vae", **SPRITES, "beta": 1.0},
-    "sprites-4": {"recipe": "vae", **SPRITES, "beta": 4.0},
+    "sprites-1": {"recipe": "vae", **SPRITES, "beta": 1.0, "warmup": 0},
+    "sprites-4": {"recipe": "vae", **SPRITES, "beta": 4.0, "warmup": 0},
     "sprites-tc": {"recipe": "tc", **SPRITES, "beta": 6.0},
     # lesson 14
     "mixture": {"recipe": "mixture", **WARM, "components": 50},
@@ -53,7 +53,13 @@ def is_of(path: Path, plan: dict[str, Any]) -> bool:
     if not (path / "run.json").exists():
         return False
     config = read_json(path / "run.json")
-    held = {**config["arguments"], **config["training"], "recipe": config["recipe"], "data": config["data"]["source"]}
+    held = {
+        "warmup": 0,
+        **config["arguments"],
+        **config["training"],
+        "recipe": config["recipe"],
+        "data": config["data"]["source"],
+    }
     return all(held.get(k) == (list(v) if isinstance(v, tuple) else v) for k, v in plan.items())
 
 

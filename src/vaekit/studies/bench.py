@@ -145,6 +145,7 @@ class Bench:
         steps: int | None = None,
     ):
         self.data, self.minutes, self.folder, self.steps = data, minutes, folder, steps
+        self.spec = DataSpec.of(data)
         self.on_progress = on_progress or (lambda stage, done, total: None)
         self.started = time.monotonic() if started is None else started
         self.plans: dict[str, Plan] = {}
@@ -302,7 +303,7 @@ class Bench:
                 on_interrupt="raise",
                 steps=steps,
                 **{**DEFAULTS, **plan.training},
-                **plan.choices,
+                **self._choices(plan),
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(self.folder)) from None
@@ -331,6 +332,12 @@ class Bench:
             return None
         return group[np.arange(rows) if isinstance(rows, int) else rows].tolist()
 
+    def _choices(self, plan: Plan) -> dict[str, Any]:
+        """The recipe's arguments; a warm-up that would follow the length of the first round of training is left out."""
+        recipe = get_recipe(plan.recipe)
+        knobs = recipe.signature.defaults(self.spec, {**recipe.settings, **plan.choices})
+        return {**({"warmup": 0} if knobs.get("warmup", 0) is None else {}), **plan.choices}
+
     @property
     def trained_steps(self) -> int:
         """The number of training steps of each model: the smallest, if they differ."""
@@ -347,9 +354,10 @@ def _stored(path: Path, plan: Plan) -> tuple[int, float]:
         return 0, 0.0
     config = read_config(path)
     choices = {k: list(v) if isinstance(v, tuple) else v for k, v in plan.choices.items()}
+    choices, stored = ({"warmup": 0, **given} for given in (choices, config["arguments"]))  # earlier ones did not say
     training = {**DEFAULTS, **plan.training}
     same = all(getattr(options_of(config), k) == v for k, v in training.items())
-    if config["recipe"] != plan.recipe or config["arguments"] != choices or not same:
+    if config["recipe"] != plan.recipe or stored != choices or not same:
         raise RunError(
             f"{path} does not hold the model that this study trains: remove {path.parent}, or choose another `out`"
         )
