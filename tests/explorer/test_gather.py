@@ -1,5 +1,7 @@
 """What the page knows of the data is what the run says of them."""
 
+import io
+
 import numpy as np
 import pytest
 from explorer_helpers import HOSTILE, QUIET, pictures, trained
@@ -148,14 +150,28 @@ def test_one_latent_has_a_plane_too():
     assert plane["explained"] == [1.0, 0.0]
 
 
-def test_tsne_keeps_groups_apart_and_is_repeatable():
+def test_tsne_keeps_groups_apart_and_is_repeatable(capsys):
     rng = np.random.default_rng(0)
     z = np.concatenate([rng.normal(size=(40, 3)), rng.normal(size=(40, 3)) + 9])
-    y = maps.tsne(z, np.ones(3, bool), 80, quiet)
+    told = []
+    y = maps.tsne(z, np.ones(3, bool), 80, lambda *what: told.append(what))
+    assert told[0] == ("t-SNE", 0, 1000)
+    assert told[-1] == ("t-SNE", 1000, 1000)
+    assert {done for _, done, _ in told} >= {50, 100, 150}
+    assert capsys.readouterr().out == ""
     apart = np.linalg.norm(y[:40].mean(0) - y[40:].mean(0))
     assert apart > y[:40].std() + y[40:].std()
     np.testing.assert_array_equal(y, maps.tsne(z, np.ones(3, bool), 80, quiet))
     assert maps.tsne(z, np.array([True, False, False]), 80, quiet).shape == (0, 2)
+
+
+def test_what_others_print_during_tsne_is_passed_on():
+    out, told = io.StringIO(), []
+    stream = maps._Iterations(out, told.append)
+    for text in ("[t-SNE] Iteration 50: error = 1.5", "\n", "\n", "[t-SNE] Indexed 9 samples", "\n", "mine", "\n"):
+        stream.write(text)
+    assert told == [50]
+    assert out.getvalue() == "\nmine\n"
 
 
 def test_distances_and_histograms():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -15,7 +19,9 @@ from .points import Points
 
 BINS, REACH = 41, 4.1
 """Histogram of each latent: number of bins, and range in standard deviations about the mean."""
-MOST_TSNE, TSNE_DIMS = 5000, 50
+MOST_TSNE, TSNE_DIMS, TSNE_STEPS = 5000, 50, 1000
+ANGLE = 0.8
+"""How coarsely t-SNE sums over distant points; at 0.5, scikit-learn's default, it takes a quarter longer."""
 PRIOR, PRIOR_NUMBERS = 2000, 400_000
 
 
@@ -49,11 +55,37 @@ def tsne(z: np.ndarray, live: np.ndarray, n: int, on_progress: Callable[[str, in
     n = len(x)
     if n < 10 or x.shape[1] < 2:
         return np.zeros((0, 2), np.float32)
-    on_progress("t-SNE", 0, 0)
+    on_progress("t-SNE", 0, TSNE_STEPS)
     if x.shape[1] > TSNE_DIMS:
         x = PCA(min(TSNE_DIMS, n), random_state=0).fit_transform(x)
-    y = TSNE(2, perplexity=min(30, (n - 1) / 3), init="pca", random_state=0, n_jobs=1).fit_transform(x)
+    perplexity = min(30, (n - 1) / 3)
+    settings = {"max_iter": TSNE_STEPS, "angle": ANGLE, "random_state": 0, "n_jobs": 1, "verbose": 2}
+    mapping = TSNE(2, perplexity=perplexity, init="pca", **settings)
+    with contextlib.redirect_stdout(_Iterations(sys.stdout, lambda done: on_progress("t-SNE", done, TSNE_STEPS))):
+        y = mapping.fit_transform(x)
+    on_progress("t-SNE", TSNE_STEPS, TSNE_STEPS)
     return ((y - y.mean(0)) / np.maximum(y.std(), 1e-6)).astype(np.float32)
+
+
+class _Iterations(io.TextIOBase):
+    """Reads the number of iterations from what scikit-learn's t-SNE prints, and passes on what others print."""
+
+    def __init__(self, out: TextIO, report: Callable[[int], None]):
+        self.out, self.report, self.inside = out, report, False
+
+    def write(self, text: str) -> int:
+        if text.startswith("[t-SNE]"):
+            if found := re.match(r"\[t-SNE\] Iteration (\d+)", text):
+                self.report(int(found[1]))
+            self.inside = not text.endswith("\n")
+        elif not (self.inside and text == "\n"):
+            self.out.write(text)
+        else:
+            self.inside = False
+        return len(text)
+
+    def flush(self) -> None:
+        self.out.flush()
 
 
 def away(z: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> dict[str, Any]:

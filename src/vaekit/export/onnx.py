@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -47,7 +51,7 @@ def convert(graph: Graph) -> ModelProto:
     require()
     program = trace(graph)
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), _operators_read_once():
             exported = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -61,6 +65,22 @@ def convert(graph: Graph) -> ModelProto:
         return exported.model_proto
     except Exception as error:  # such as an operator that ONNX lacks
         raise unexportable(graph, error) from error
+
+
+def _operators_read_once() -> contextlib.AbstractContextManager[Any]:
+    """Inside this context, torch.onnx keeps onnxscript's table of operators, which it parses anew for each graph."""
+    try:
+        from torch.onnx._internal.exporter import _registration
+
+        apis = _registration.onnxscript_apis
+        return mock.patch.object(apis, "get_torchlib_ops", functools.partial(_operators, apis.get_torchlib_ops))
+    except (ImportError, AttributeError):  # another version of torch
+        return contextlib.nullcontext()
+
+
+@functools.cache
+def _operators(read: Callable[[], Any]) -> Any:
+    return read()
 
 
 # --- shared weights ---------------------------------------------------------------------------------------------
