@@ -201,6 +201,13 @@ def value(result: dict[str, Any], short: str, of: str = "value") -> float:
     return found[0]["value"] if of == "value" else found[0]["floor"]["value"]
 
 
+def shown(result: dict[str, Any]) -> dict[str, Any]:
+    """A result with the measures of the page alone, without those of single columns."""
+    kept = [{k: m[k] for k in ("name", "value", "se", "floor")} for m in result["measures"]
+            if m["name"].endswith(tuple(SHOWN.values()))]  # fmt: skip
+    return {**{k: result[k] for k in ("set", "arm", "seed", "seconds", "rows")}, "measures": kept}
+
+
 def cells(values: list[float], signed: bool = False) -> str:
     """A mean over seeds with its standard error."""
     known = [v for v in values if v == v]
@@ -305,7 +312,7 @@ def main() -> None:
                 found = result(name, arm, seed, data, asked.peers) if chosen else kept(name, arm, seed)
                 if found is not None:
                     results.append(found)
-    write_json(DOCS / "tables-bench.json", results)
+    write_json(DOCS / "tables-bench.json", [shown(r) for r in results])
     write_text(DOCS / "tables-bench.md", page(results))
     print(page(results))
 
