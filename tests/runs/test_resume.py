@@ -67,8 +67,8 @@ def test_a_finished_run_is_given_back_to_who_asks_for_the_same(images, finished)
 
 @pytest.mark.parametrize("own", [False, True], ids=["recipe", "own network with averages"])
 def test_a_run_that_is_extended_equals_a_longer_one(images, tmp_path, own):
-    """At a constant learning rate, weights and checkpoints are those of one training, bit for bit."""
-    common = {**QUIET, "ema": 0.9} if own else {**TINY, "schedule": "constant"}
+    """With a constant learning rate and weight of the KL, weights and checkpoints are those of one training, bit for bit."""
+    common = {**QUIET, "ema": 0.9} if own else {**TINY, "schedule": "constant", "warmup": 0}
     build = own_network if own else lambda: "vae"
     longer = fit(images, build(), out=tmp_path / "whole", steps=20, **common)
     fit(images, build(), out=tmp_path / "run", steps=7, **common)
@@ -163,7 +163,7 @@ def test_an_early_stop_is_extended_by_patience(images, tmp_path):
 
 
 def test_an_early_stop_is_extended_to_the_whole_length(images, tmp_path, capsys):
-    common, out = {"lr": 0.5, "validate_steps": 2, **TINY}, tmp_path / "run"
+    common, out = {"lr": 0.5, "validate_steps": 2, "warmup": 0, **TINY}, tmp_path / "run"
     stopped = fit(images, "vae", out=out, steps=60, patience=2, **common)
     assert (stopped.state, stopped.config["step"] < 20) == ("stopped early", True)
     best = stopped.config["best"]

@@ -209,7 +209,13 @@ class ManyCategories(Kind):
         return torch.zeros(1, self.outputs)
 
 
-@likelihood("autoregressive", "Germain et al. 2015, arXiv:1502.03509", observation="mixed", tables=True)
+@likelihood(
+    "autoregressive",
+    "Germain et al. 2015, arXiv:1502.03509",
+    observation="mixed",
+    tables=True,
+    heading="Likelihood autoregressive",
+)
 class AutoregressiveHead(Head):
     r"""p(x|z) = prod_j p(x_j | x_<j, z): each column of a table depends on the code and on the columns before it.
 

@@ -20,7 +20,9 @@ LIKELIHOODS = Register(
 """The likelihoods p(x|z) by name."""
 
 
-def likelihood(name: str, paper: str, observation: str = "auto", tables: bool = False) -> Callable[[Builder], Builder]:
+def likelihood(
+    name: str, paper: str, observation: str = "auto", tables: bool = False, heading: str = ""
+) -> Callable[[Builder], Builder]:
     """Register a `Head` over x, or a function that returns one, as the likelihood `name`.
 
     Its parameters annotated with a `Knob` are its options. It is called with `event`, the shape of x, and with those
@@ -31,5 +33,6 @@ def likelihood(name: str, paper: str, observation: str = "auto", tables: bool = 
         paper: the publication that introduced it.
         observation: how raw data become x unless users choose otherwise; `auto` decides from the data.
         tables: whether it is for tables whose columns differ in kind.
+        heading: the heading of its options in the command line's help; by default that of all likelihoods.
     """
-    return LIKELIHOODS.add(name, paper, observation=observation, tables=tables)
+    return LIKELIHOODS.add(name, paper, observation=observation, tables=tables, heading=heading)
