@@ -414,6 +414,32 @@ def test_a_planned_rise_of_beta_follows_the_minutes_however_long_a_step_takes(im
     assert [betas[i] for i in known] == pytest.approx([min(1, 2 * i / steps) for i in known], abs=0.1)
 
 
+@pytest.mark.parametrize("more", [{"minutes": 0.2}, {"steps": 200}])
+def test_a_planned_rise_of_beta_is_not_repeated_when_a_run_by_minutes_is_extended(
+    images, tmp_path, monkeypatch, clock, more
+):
+    monkeypatch.setattr("vaekit.training.plan.work", lambda *of: types.SimpleNamespace(seconds=lambda batch: 0.0001))
+    monkeypatch.setattr("vaekit.training.plan.decide_compile", lambda *of: (False, ""))
+    clock.step_seconds = 0.03
+    fit(images, "vae", out=tmp_path / "run", minutes=0.05, **TINY)
+    betas, step = [], Engine.step
+
+    def recorded(engine, *of):
+        betas.append(float(engine.module.objective.beta(of[-1])))
+        return step(engine, *of)
+
+    monkeypatch.setattr(Engine, "step", recorded)
+    run = fit(images, "vae", out=tmp_path / "run", extend=True, **TINY | more)
+    assert len(betas) > 90
+    assert min(betas) == 1
+    assert run.config["state"] == "finished"
+
+
+def test_a_weight_of_0_does_not_rise_so_patience_counts_from_the_start():
+    assert not ELBO(beta=0.0, images=True).planned
+    assert ELBO(beta=0.5, images=True).planned
+
+
 def test_only_one_length_is_taken(images, tmp_path):
     with pytest.raises(ChoiceError, match="not several"):
         fit(images, out=tmp_path / "run", steps=3, epochs=1.0, **TINY)

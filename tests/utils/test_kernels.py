@@ -1,6 +1,7 @@
 """Building the kernels of a compiled graph together, without a compiler."""
 
 import re
+import threading
 from types import SimpleNamespace
 
 from vaekit.utils import kernels
@@ -42,3 +43,24 @@ def test_kernels_of_another_form_are_built_alone():
     assert kernels._binding(None, libraries, alone, ["float*"], more) == "alone"
     assert kernels._binding(None, libraries, alone, ["float*"], "void other() {}") == "alone"
     assert not libraries.waiting
+
+
+def test_two_threads_that_compile_at_once_leave_torch_as_it_was():
+    from torch._inductor.async_compile import AsyncCompile
+
+    plain, inside, leave = AsyncCompile.cpp_pybinding, [], threading.Event()
+
+    def second():
+        with kernels.built_together():
+            inside.append(AsyncCompile.cpp_pybinding)
+            leave.wait(10)
+
+    other = threading.Thread(target=second)
+    with kernels.built_together():
+        other.start()
+        other.join(0.2)  # as long as it needs to enter, if nothing keeps it out
+        assert AsyncCompile.cpp_pybinding is not plain
+    leave.set()
+    other.join()
+    assert len(inside) == 1
+    assert AsyncCompile.cpp_pybinding is plain

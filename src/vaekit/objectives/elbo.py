@@ -73,7 +73,8 @@ class ELBO(Objective):
     ):
         super().__init__()
         self.beta = beta if isinstance(beta, Schedule) else kl_weight(beta, warmup or 0, cycles, beta_from)
-        self.planned = (mixed or images) and warmup is None and isinstance(self.beta, Constant)
+        rises = isinstance(self.beta, Constant) and self.beta.value > 0
+        self.planned = (mixed or images) and warmup is None and rises
         self.images = images
         self.samples, self.analytic, self.free_bits = samples, analytic, free_bits
 

@@ -42,7 +42,7 @@ class DataPart(TypedDict):
 
 
 class Decided(TypedDict):
-    """Settings decided before training: device, precision, compilation, and the number of steps then planned."""
+    """Settings decided before training: device, precision, compilation, and the steps (and minutes) then planned."""
 
     device: str
     precision: str
@@ -51,6 +51,7 @@ class Decided(TypedDict):
     parameters: int
     threads: int
     steps: NotRequired[int]
+    minutes: NotRequired[float]
 
 
 class Length(TypedDict):

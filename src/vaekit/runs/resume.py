@@ -130,6 +130,10 @@ def lengthen(config: Configuration, options: Options, done: int) -> bool:
         return False
     if "legs" not in config:  # written by an earlier version
         config["legs"] = [{**leg(before, 0), "started": config["created"], "to": done}]
+    decided = config["decided"]
+    if before.minutes and "minutes" in decided and "minutes" not in given:  # the steps of those minutes are known now
+        reached = config.get("plan", {}).get("horizon", done)
+        decided["steps"] = max(1, round(reached * decided.pop("minutes") / before.minutes))
     changed: dict[str, Any] = {**dict.fromkeys(LENGTHS), **given, **more}
     after = dataclasses.replace(before, **changed)
     config["training"] = dataclasses.asdict(after)

@@ -104,10 +104,15 @@ class Trainer:
 
     @property
     def scheduled(self) -> int:
-        """The step for the objective's schedules: planned ones follow the share of the minutes that have passed."""
-        if self.plan.minutes is None or not self.composition.objective.planned:
+        """The step for the objective's schedules: planned ones follow the share of the first minutes that has passed.
+
+        Further minutes do not count, so that a weight never falls when the run is extended.
+        """
+        first, steps = self.config["decided"].get("minutes"), self.config["decided"].get("steps")
+        if self.plan.minutes is None or first is None or steps is None or not self.composition.objective.planned:
             return self.step
-        return round(self.step / max(self.length.horizon, 1) * self.config["decided"].get("steps", self.plan.horizon))
+        share = self.step / max(self.length.horizon, 1)
+        return round(share * self.plan.minutes / first * steps)
 
     # --- the loop -----------------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class Plan:
     @property
     def decided(self) -> Decided:
         """The settings of a new training that depend on the machine and the model, as run.json stores them."""
-        return {
+        decided: Decided = {
             "device": str(self.device),
             "precision": self.precision,
             "compile": self.compile,
@@ -71,6 +71,7 @@ class Plan:
             "threads": self.threads,
             "steps": self.horizon,
         }
+        return decided if self.minutes is None else {**decided, "minutes": self.minutes}
 
 
 def plan_new(options: Options, composition: Composition, data: Data) -> Plan:

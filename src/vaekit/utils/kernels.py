@@ -14,9 +14,13 @@ import itertools
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
+
+_ALONE = threading.RLock()
+"""Held while torch's parts are replaced: two threads would otherwise put back each other's replacements."""
 
 CHARACTERS = 100_000  # of source per library; reading the header takes as long as compiling these
 
@@ -71,24 +75,25 @@ def built_together() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    try:
-        from torch._inductor import config
-        from torch._inductor.async_compile import AsyncCompile
-        from torch._inductor.codecache import CppPythonBindingsCodeCache
-        from torch._inductor.cpu_vec_isa import VecISA
+    with _ALONE:
+        try:
+            from torch._inductor import config
+            from torch._inductor.async_compile import AsyncCompile
+            from torch._inductor.codecache import CppPythonBindingsCodeCache
+            from torch._inductor.cpu_vec_isa import VecISA
 
-        alone, _ = AsyncCompile.cpp_pybinding, VecISA.check_build
-        threads = config.compile_threads or 1
-        libraries = _Libraries(CppPythonBindingsCodeCache.load, threads)
-    except (ImportError, AttributeError):
-        yield
-        return
-    with (
-        config.patch(compile_threads=max(2, threads)),  # with one thread, torch would not wait for libraries
-        mock.patch.object(AsyncCompile, "cpp_pybinding", functools.partialmethod(_binding, libraries, alone)),
-        mock.patch.object(VecISA, "check_build", lambda isa, code: _knows(isa.build_arch_flags())),
-    ):
-        yield
+            alone, _ = AsyncCompile.cpp_pybinding, VecISA.check_build
+            threads = config.compile_threads or 1
+            libraries = _Libraries(CppPythonBindingsCodeCache.load, threads)
+        except (ImportError, AttributeError):
+            yield
+            return
+        with (
+            config.patch(compile_threads=max(2, threads)),  # with one thread, torch would not wait for libraries
+            mock.patch.object(AsyncCompile, "cpp_pybinding", functools.partialmethod(_binding, libraries, alone)),
+            mock.patch.object(VecISA, "check_build", lambda isa, code: _knows(isa.build_arch_flags())),
+        ):
+            yield
 
 
 @functools.cache
