@@ -10,6 +10,7 @@ from core_helpers import QUIET
 from torch import nn
 
 import vaekit as vk
+from vaekit.anomalies.detection import PENALTY
 from vaekit.anomalies.reasons import columns as log_p_of_columns
 from vaekit.data.core import Column
 from vaekit.data.observation.quantiles import SIZE
@@ -249,11 +250,15 @@ def test_the_terms_of_the_columns_name_a_value_that_contradicts_the_columns_befo
 
 def test_what_the_likelihood_cannot_do_is_refused_with_the_one_that_can(data, run, tmp_path):
     x = data.test[:2].astype(float)
+    unseen = tmp_path / "unseen.csv"
+    unseen.write_text("first,second,amount,paid\nq,u,1.5,1\n")
     for ask in (
         lambda: run.fill(x, np.eye(2, 4, dtype=bool)),
         lambda: run.sample(2, given={"paid": 1}),
         lambda: build(run, "decode"),
         lambda: build(run, "draw"),
+        lambda: build(run, "detect"),
+        lambda: run.detect(unseen),
         lambda: vk.fit(data, out=tmp_path / "run", objective="not-miwae", **SMALL),
     ):
         with pytest.raises(ChoiceError, match="`likelihood='mixed'`"):
@@ -270,3 +275,16 @@ def test_a_table_of_real_numbers_only_and_one_with_missing_values_are_trained(tm
         made = vk.fit(vk.load(path, missing="mask"), out=tmp_path / name, steps=3, batch=20, **SMALL)
         assert np.isfinite(made.score("test", samples=3)).all()
         assert np.isfinite(made.sample(4, noise=True)).all()
+
+
+def test_a_new_category_is_a_missing_value_for_a_run_that_was_trained_with_them(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [f"{'xyz'[i]},{'' if rng.random() < 0.2 else i}.5" for i in rng.integers(0, 3, 200)]
+    for name, lines in (("table", rows), ("new", ["q,0.5", "x,0.5"]), ("gap", [",0.5", "x,0.5"])):
+        (tmp_path / f"{name}.csv").write_text(
+            "\n".join(["first,amount", *(line.replace(",.5", ",") for line in lines)])
+        )
+    run = vk.fit(vk.load(tmp_path / "table.csv", missing="mask"), out=tmp_path / "run", steps=3, batch=20, **SMALL)
+    new, gap = (run.detect(tmp_path / f"{name}.csv", samples=8) for name in ("new", "gap"))
+    np.testing.assert_allclose(new.score[1], gap.score[1], rtol=1e-5)
+    np.testing.assert_allclose(new.score[0], gap.score[0] - PENALTY, rtol=1e-5)

@@ -67,7 +67,7 @@ def test_a_finished_run_is_given_back_to_who_asks_for_the_same(images, finished)
 
 @pytest.mark.parametrize("own", [False, True], ids=["recipe", "own network with averages"])
 def test_a_run_that_is_extended_equals_a_longer_one(images, tmp_path, own):
-    """With a constant learning rate and weight of the KL, weights and checkpoints are those of one training, bitwise."""
+    """With a constant learning rate and KL weight, weights and checkpoints are those of one training, bit for bit."""
     common = {**QUIET, "ema": 0.9} if own else {**TINY, "schedule": "constant", "warmup": 0}
     build = own_network if own else lambda: "vae"
     longer = fit(images, build(), out=tmp_path / "whole", steps=20, **common)

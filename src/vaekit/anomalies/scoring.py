@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaekit.heads.autoregressive import AutoregressiveHead
 from vaekit.latents.fill import visible_log_prob
 from vaekit.models.vae import Model
 from vaekit.noise import Key, Noise, fold
@@ -108,6 +109,7 @@ def scores(
     """
     rows = np.arange(observed.n) if rows is None else rows
     observation, parts, size = run.composition.observation, [], block_of(k, decoded_size(run.spec))
+    chained = run.spec.missing and isinstance(getattr(run.model.likelihood, "head", None), AutoregressiveHead)
     if hidden is not None:
         hidden = np.broadcast_to(hidden, (len(rows), *run.spec.shape))
     for a in range(0, len(rows), size):
@@ -116,6 +118,8 @@ def scores(
         hole = None if hidden is None else torch.from_numpy(hidden[a : a + size].copy()).to(run.device)
         if hole is not None and not bool(hole.any()):
             hole = None
+        if hole is not None and chained:  # hidden elements are missing values, with which the run was trained
+            x, hole = x.masked_fill(hole, math.nan), None
         filled_x = x if hole is None else filled(run.model, x, c, hole)
         units = observation.log_units_of(x.cpu().double())
         jacobian = (units if hole is None else torch.where(hole.cpu(), 0.0, units)).flatten(1).sum(1)

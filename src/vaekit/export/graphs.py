@@ -299,6 +299,19 @@ _INPUT_NOTES = {
 # --- graphs -----------------------------------------------------------------------------------------------------
 
 
+def _check_chained(run: TrainedModel, name: str) -> None:
+    """Raise ChoiceError if this graph of a run with the autoregressive likelihood is not exported."""
+    why = None
+    if name in ("decode", "draw"):
+        why = "the autoregressive likelihood decodes a row column by column"
+    elif name == "detect" and any(column.categories for column in run.spec.columns):
+        why = "the autoregressive likelihood has no log p(x) of rows with new categories"
+    if why:
+        raise ChoiceError(
+            f"{why}, so there is no graph {name}: choose encode and weights, or fit with `likelihood='mixed'`"
+        )
+
+
 def build(run: TrainedModel, name: str) -> Graph:
     """The graph `name` (one of `NAMES`) of a run.
 
@@ -307,11 +320,8 @@ def build(run: TrainedModel, name: str) -> Graph:
     """
     if name not in NAMES:
         raise ChoiceError(unknown("graph", name, NAMES))
-    if name in ("decode", "draw") and isinstance(getattr(run.model.likelihood, "head", None), AutoregressiveHead):
-        raise ChoiceError(
-            "the autoregressive likelihood decodes a row column by column, which is not exported: choose the graphs "
-            "encode, weights and detect, or fit with `likelihood='mixed'`"
-        )
+    if isinstance(getattr(run.model.likelihood, "head", None), AutoregressiveHead):
+        _check_chained(run, name)
     precision_note = rounding(run)
     model, observation, event = run.model, run.composition.observation.for_export(), tuple(run.spec.shape)
     condition = run.composition.condition

@@ -90,8 +90,8 @@ def check_factorises(px: Distribution) -> None:
     if not isinstance(px, Independent) or px.base_dist.event_shape:
         other = ": fit with `likelihood='mixed'`" if isinstance(px, Autoregressive) else ""
         raise ChoiceError(
-            "drawing values given others, and rows with hidden values, need a likelihood whose elements are "
-            f"independent given z, which {type(px).__name__} is not{other}"
+            "drawing values given others, and rows with missing values or new categories, need a likelihood whose "
+            f"elements are independent given z, which {type(px).__name__} is not{other}"
         )
 
 
