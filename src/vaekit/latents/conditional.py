@@ -88,10 +88,12 @@ def check_factorises(px: Distribution) -> None:
     if isinstance(px, Mixed | Marginal | LogisticMixture):
         return
     if not isinstance(px, Independent) or px.base_dist.event_shape:
-        other = ": fit with `likelihood='mixed'`" if isinstance(px, Autoregressive) else ""
+        columns = isinstance(px, Autoregressive)
+        what, which = ("columns", "autoregressive") if columns else ("elements", type(px).__name__)
+        remedy = ": fit with `likelihood='mixed'`" if columns else ""
         raise ChoiceError(
-            "drawing values given others, and rows with missing values or new categories, need a likelihood whose "
-            f"elements are independent given z, which {type(px).__name__} is not{other}"
+            f"drawing values given others, and rows with missing values or new categories, need {what} that are "
+            f"independent given z, which those of the likelihood {which} are not{remedy}"
         )
 
 

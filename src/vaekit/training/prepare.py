@@ -116,8 +116,8 @@ def few_rows(data: Data, composition: Composition) -> str | None:
     if not isinstance(head, AutoregressiveHead) or n >= FEW:
         return None
     return (
-        f"the autoregressive likelihood overfits few rows, and these are {n:,} training rows: `likelihood='mixed'` may "
-        "give more realistic rows; compare both with `vaekit report RUN --synthetic sample`"
+        f"the autoregressive likelihood overfits small tables, and this one has {n:,} training rows: "
+        "`likelihood='mixed'` may give more realistic rows; compare both with `vaekit report RUN --synthetic sample`"
     )
 
 
