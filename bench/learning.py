@@ -78,7 +78,7 @@ def report(results: list[dict[str, Any]]) -> str:
     for steps in sorted({r["steps"] for r in results}):
         here = [r for r in results if r["steps"] == steps]
         seeds = sorted({r["seed"] for r in here})
-        lines += [f"## After {steps:,} steps", "", f"Seeds {', '.join(map(str, seeds))}.", ""]
+        lines += [f"## After {steps:,} steps", "", f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}.", ""]
         lines += [
             "| setting | parameters | ELBO | IW-100 | rate | IW-100 minus the default |",
             "|---|---|---|---|---|---|",
