@@ -238,8 +238,8 @@ def page(results: list[dict[str, Any]]) -> str:
         "  real rows. Higher is better.",
         "- *detectable*: AUC of a classifier that tells synthetic from test rows; lower is better.",
         "- *nearer*: share of rows that are nearer to a training row than to a test row. *member*: AUC of an attacker",
-        "  who tells training rows from test rows by the nearest synthetic row. *log p*: that of an attacker who has the",
-        "  model itself, and ranks rows by log p(x). All are best at 0.5.",
+        "  who tells training rows from test rows by the nearest synthetic row. *log p*: that of an attacker who has",
+        "  the model itself, and ranks rows by log p(x). All are best at 0.5.",
         "",
     ]
     for name in sets:
