@@ -117,7 +117,7 @@ def few_rows(data: Data, composition: Composition) -> str | None:
         return None
     return (
         f"the autoregressive likelihood overfits small tables, and this one has {n:,} training rows: "
-        "`likelihood='mixed'` may give more realistic rows; compare both with `vaekit report RUN --synthetic sample`"
+        "`likelihood='mixed'` may give more realistic rows; a report on synthetic rows compares both"
     )
 
 
