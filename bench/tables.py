@@ -300,10 +300,11 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     for file in RUNS.glob("*.json"):
-        if json.loads(file.read_text())["arm"] in asked.anew:
+        kept_one = json.loads(file.read_text())
+        if kept_one["arm"] in asked.anew and kept_one["set"] in asked.sets:
             file.unlink()
             file.with_suffix(".npz").unlink(missing_ok=True)
-    for folder in RUNS.glob("*-run"):
+    for folder in (f for name in asked.sets for f in RUNS.glob(f"{name.replace(' ', '-')}-*-run")):
         if set(asked.anew) & ({CHAINED} if folder.name.endswith("-autoregressive-run") else set(VAEKIT)):
             shutil.rmtree(folder)
     results = []

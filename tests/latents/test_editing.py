@@ -175,6 +175,7 @@ def test_rows_are_filled_in_blocks_with_the_noise_of_their_numbers(linear, monke
     at_once, done = fill_masked(linear, raw, hidden, steps=5, draws=4), []
     monkeypatch.setattr("vaekit.latents.fill.VALUES", 2 * linear.spec.dims)
     in_blocks = fill_masked(linear, raw, hidden, steps=5, draws=4, progress=lambda *at: done.append(at))
+    assert len(fill_masked(linear, raw, hidden, steps=1, draws=3).draws) == 3
     assert done == [(2, 5), (4, 5), (5, 5)]
     for one, other in zip(at_once[:3], in_blocks[:3], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -180,15 +180,15 @@ def fill_masked(
         raise ChoiceError("a mask must hide some of the datum and leave some visible")
     x = as_seen(run, events)
     c = run.observed(events, labels=labels).condition(np.arange(len(events)), run.device)
-    draws += draws % 2  # antithetic pairs, as in the inference
     parts = []
     for rows in torch.arange(len(events), device=run.device).split(max(1, VALUES // decoded_size(run.spec))):
         at, condition = rows.cpu().numpy(), None if c is None else c[rows]
         seen, visible = x[at].to(run.device), torch.from_numpy(~hidden[at]).to(run.device)
         q, bound = infer_visible(model, seen, visible, condition, steps=steps, seed=seed, rows=rows)
         with torch.no_grad():
-            noise = Noise.of(seed, rows, Key.FILL_DRAWS).normal((q.mean.shape[1],), draws // 2)
-            z = q.mean + q.stddev * torch.cat([noise, -noise]).to(q.mean.dtype)
+            noise = Noise.of(seed, rows, Key.FILL_DRAWS).normal((q.mean.shape[1],), (draws + 1) // 2)
+            pairs = torch.cat([noise, -noise])[:draws]  # antithetic, as in the inference
+            z = q.mean + q.stddev * pairs.to(q.mean.dtype)
             z = z if condition is None else torch.cat([z, condition.expand(*z.shape[:-1], condition.shape[1])], -1)
             decoded = np.stack([run.decode(codes) for codes in z])
         known = events[at].astype(decoded.dtype)

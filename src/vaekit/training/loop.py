@@ -203,12 +203,12 @@ class Trainer:
             return False
         if self.first:
             raise RunError(
-                f"this run was compiled, but its step cannot be compiled here ({str(error).splitlines()[0]}): "
+                f"this run was compiled, but its step cannot be compiled here ({_reason(error)}): "
                 "resume it on the machine where it started, or start another with `init_from` and `compile='off'`"
             ) from error
         self.engine.eager()
         self.compiled = False
-        self.config["decided"] |= {"compile": False, "compile_why": f"compiling failed: {str(error).splitlines()[0]}"}
+        self.config["decided"] |= {"compile": False, "compile_why": f"compiling failed: {_reason(error)}"}
         self.progress.note("the step cannot be compiled; training eagerly")
         return True
 
@@ -436,6 +436,12 @@ def _figure(valid: dict[str, float]) -> float:
     the least likely row that it keeps.
     """
     return valid.get("joint", valid.get("bounded", valid.get("elbo", -valid["distortion"])))
+
+
+def _reason(error: Exception) -> str:
+    """What a failed compilation says, in one line: the first line of its message only names the compiler."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) or type(error).__name__
 
 
 def checkpoints(path: Path) -> list[Path]:

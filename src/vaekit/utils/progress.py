@@ -91,15 +91,13 @@ class Silent(Progress):
         """Ignore a message."""
 
 
-def _clock(seconds: float) -> str:
+def _left(seconds: float) -> list[str]:
+    """The remaining time in words; nothing while it is unknown."""
     if math.isnan(seconds):
-        return "?"
-    seconds = int(max(seconds, 0))
-    return (
-        f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-        if seconds >= 3600
-        else f"{seconds // 60}:{seconds % 60:02d}"
-    )
+        return []
+    minutes, rest = divmod(int(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return [f"left {hours}:{minutes:02d}:{rest:02d}" if hours else f"left {minutes}:{rest:02d}"]
 
 
 class _Speed:
@@ -110,6 +108,8 @@ class _Speed:
 
     def seconds_left(self, step: int, horizon: int) -> float:
         """Seconds until step `horizon`; nan while unknown."""
+        if step >= horizon:
+            return 0.0
         now = time.monotonic()
         self.marks.append((now, step))
         while len(self.marks) > 2 and now - self.marks[0][0] > 30:
@@ -143,7 +143,7 @@ class Plain(Progress):
             parts.append(f"valid {valid.get('elbo', valid['distortion']):.2f}")
         if per_second:
             parts.append(f"{per_second:,.0f} {self.unit}/s")
-        parts.append(f"left {_clock(remaining)}")
+        parts += _left(remaining)
         say("  ".join(parts), self.stream)
 
     def note(self, text: str) -> None:
@@ -190,7 +190,7 @@ class Live(Progress):
             f"step {step:,}/{horizon:,}",
             f"epoch {epoch:.2f}",
             f"{per_second:,.0f} {self.unit}/s",
-            f"left {_clock(remaining)}",
+            *_left(remaining),
         )
         numbers = Table.grid(padding=(0, 3))
         for part, style, values, unit in (
