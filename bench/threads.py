@@ -1,118 +1,235 @@
-"""Compare how OpenMP threads wait, alone and beside another run: python bench/threads.py
+"""Compare how OpenMP threads wait, alone and beside other programs: python bench/threads.py [NUMBER of the model]
 
-By default OpenMP threads spin while they wait. This is fastest alone, and very slow when another program uses the same
-cores. Each setting trains the same model in a process of its own, and the settings alternate; `beside` means that a
-second process trains the same model with the same setting at the same time. Writes docs/threads.md.
+Each setting trains the same model in processes of its own, which are stopped and continued by signals, so that all are
+measured in turn within seconds: alone, beside a second training with the same setting, beside a training with OpenMP's
+own setting, and beside a busy process of one thread. Adaptive waiting gets a moment to notice that the others have
+come or gone, as it would in a longer run. Writes docs/threads.json, one model at a time (each takes about two minutes),
+and docs/threads.md.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import mmap
 import os
+import signal
+import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaekit.utils.files import write_text
+from vaekit.utils.files import write_json, write_text
 
 DOCS = Path(__file__).parent.parent / "docs"
 ROUNDS = 2
+SETTLE = 1.3  # seconds before each measurement, more than adaptive waiting takes to notice
+SECONDS = 1.2  # of each measurement
+WARM = 30  # untimed steps
+
+FIXED = {"OMP_WAIT_POLICY": "active"}  # a policy in the environment turns adaptive waiting off
+DEFAULT = {**FIXED, "GOMP_SPINCOUNT": "300000"}
 SETTINGS: dict[str, dict[str, str]] = {
-    "OpenMP default": {},
-    "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
-    "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
+    "adaptive": {"GOMP_SPINCOUNT": "10000"},
+    "adaptive, Python": {},
+    "OpenMP default": DEFAULT,
+    "10,000 spins": {**FIXED, "GOMP_SPINCOUNT": "10000"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
-DENSE = {"network": "dense", "latent": 200, "hidden": [500], "activation": "tanh", "batch": 100}
-MODELS: dict[str, tuple[int, dict[str, Any]]] = {  # number of timed steps, choices
-    "784-500-200-500-784, eager": (400, {**DENSE, "compile": "off"}),
-    "the same, compiled": (400, {**DENSE, "compile": "on"}),
-    "conv, eager": (50, {"network": "conv", "compile": "off"}),
+FEWER = ("adaptive", "10,000 spins", "one thread")
+COMPANIONS = ("alone", "another", "OpenMP default", "busy")
+
+DENSE = {"network": "dense", "latent": 200, "hidden": [500], "activation": "tanh", "batch": 100, "compile": "off"}
+COMPILED = {**DENSE, "compile": "on"}
+Model = tuple[str, tuple[str, ...], dict[str, Any]]  # what is timed, settings, choices
+MODELS: dict[str, Model] = {
+    "784-500-200-500-784, eager, fp32": ("step", tuple(SETTINGS), DENSE),
+    "784-500-200-500-784, compiled, fp32": ("step", FEWER, {**COMPILED, "precision": "fp32"}),
+    "784-500-200-500-784, compiled, bf16": ("step", FEWER, {**COMPILED, "precision": "bf16"}),
+    "conv, eager, fp32": ("step", FEWER, {"network": "conv", "compile": "off"}),
+    "784-500-200-500-784, scoring with 100 samples, not compiled": ("10 rows", FEWER, DENSE),
 }
-WARM = 50  # untimed steps before them
 
 
-def work(steps: int, choices: dict[str, Any]) -> None:
-    """Train, and print the milliseconds per step."""
+# --- processes that work --------------------------------------------------------------------------------------------
+
+
+def work(file: str, unit: str, choices: dict[str, Any]) -> None:
+    """Train or score without end, and count steps or rows in the file."""
     import vaekit as vk
-    from vaekit.utils.progress import Silent
+    from vaekit import metrics
+    from vaekit.training.loop import Trainer
 
-    class Marks(Silent):
-        """The time of each record."""
+    with open(file, "r+b") as f:
+        counter = mmap.mmap(f.fileno(), 8)
+    data, train_step = vk.load("fashion-mnist"), Trainer.one_step
 
-        def __init__(self) -> None:
-            self.marks: list[tuple[int, float]] = []
+    def add(n: int) -> None:
+        struct.pack_into("q", counter, 0, struct.unpack("q", counter[:8])[0] + n)
 
-        def update(self, step: int, *rest: Any) -> None:
-            self.marks.append((step, time.monotonic()))
-            if len(self.marks) == 1:
-                print("ready", flush=True)
+    def counted(trainer: Trainer) -> None:
+        train_step(trainer)
+        add(1)
 
-    marks = Marks()
-    data = vk.load("fashion-mnist")
     choices = {k: tuple(v) if isinstance(v, list) else v for k, v in choices.items()}
     with tempfile.TemporaryDirectory() as folder:
-        vk.fit(data, "vae", out=f"{folder}/run", steps=WARM + steps, validate_steps=10**6, progress=marks, **choices)
-    (a, begun), (b, ended) = marks.marks[0], marks.marks[-1]
-    print(1000 * (ended - begun) / (b - a), flush=True)
+        run = Path(folder) / "run"
+        if unit == "step":
+            Trainer.one_step = counted  # type: ignore[method-assign]
+            vk.fit(data, "vae", out=run, steps=10**6, validate_steps=10**6, progress=False, **choices)
+        trained = vk.fit(data, "vae", out=run, steps=10, progress=False, **choices)
+        done = 0
+
+        def progress(rows: int, _: int) -> None:
+            nonlocal done
+            add(rows - done)
+            done = rows
+
+        while True:
+            done = 0
+            metrics.per_datum(trained, trained.observed("test"), 100, n=1000, compile=False, progress=progress)
 
 
-def start(setting: str, steps: int, choices: dict[str, Any]) -> subprocess.Popen[str]:
-    """Start a training run with these thread settings, and wait until it has taken its first steps."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
-    command = [sys.executable, __file__, "--work", json.dumps([steps, choices])]
-    process = subprocess.Popen(command, env={**clean, **SETTINGS[setting]}, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    if process.stdout.readline().strip() != "ready":
-        raise SystemExit(f"{setting}: the training did not start")
-    return process
+class Worker:
+    """A process that works while it is not stopped."""
+
+    def __init__(self, setting: dict[str, str], unit: str = "", choices: dict[str, Any] | None = None):
+        self.file = tempfile.NamedTemporaryFile()  # noqa: SIM115
+        self.file.write(bytes(8))
+        self.file.flush()
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+        arguments = ["--busy"] if choices is None else ["--work", self.file.name, unit, json.dumps(choices)]
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, *arguments], env={**clean, **setting}, start_new_session=True
+        )
+        self.unit = unit
+
+    @property
+    def count(self) -> int:
+        """Steps taken or rows scored so far."""
+        with open(self.file.name, "rb") as f:
+            return int(struct.unpack("q", f.read(8))[0])
+
+    def ready(self) -> Worker:
+        """Wait until it has worked for a moment, and stop it."""
+        while self.unit and self.count < WARM:
+            if self.process.poll() is not None:
+                raise SystemExit("a process ended before it was measured")
+            time.sleep(0.05)
+        self.process.send_signal(signal.SIGSTOP)
+        return self
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Let it work inside this context."""
+        self.process.send_signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGSTOP)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
-def timed(setting: str, model: str, beside: bool) -> float:
-    """Milliseconds per step, alone or beside another run with the same setting."""
-    steps, choices = MODELS[model]
-    other = start(setting, 10**6, choices) if beside else None
-    try:
-        process = start(setting, min(steps, 50) if beside else steps, choices)
-        return float(process.communicate()[0].split()[-1])
-    finally:
-        if other is not None:
-            other.kill()
-            other.wait()
+def milliseconds(worker: Worker, others: Sequence[Worker]) -> float:
+    """Milliseconds per step, or per 10 rows, while the others work too."""
+    with contextlib.ExitStack() as stack:
+        for each in (worker, *others):
+            stack.enter_context(each.running())
+        time.sleep(SETTLE)
+        before, begun = worker.count, time.monotonic()
+        time.sleep(SECONDS)
+        done, seconds = worker.count - before, time.monotonic() - begun
+    return 1000 * seconds / max(done, 0.5) * (1 if worker.unit == "step" else 10)
 
 
-def main() -> None:
-    load = os.getloadavg()[0]
-    out = [
-        "# Threads",
-        "",
-        "torch computes with OpenMP threads. How they wait for each other decides how fast a training",
-        "[step](glossary.md#step) is when another program uses the same cores. Each table gives milliseconds per step,",
-        "alone and beside a second training run with the same setting. Ideally a step takes twice as long beside",
-        "another run. The command line sets GOMP_SPINCOUNT=10000 unless the environment variable is already set. In",
-        "Python, set it before importing torch.",
-        "",
-        f"Made by `python bench/threads.py` on Fashion-MNIST: {ROUNDS} rounds in which the settings alternate,",
-        f"{os.cpu_count()} cores, load before the run {load:.2f}.",
-    ]
-    for model in MODELS:
-        found: dict[tuple[str, bool], list[float]] = {(s, b): [] for b in (False, True) for s in SETTINGS}
+def measure(model: str) -> dict[str, dict[str, list[float]]]:
+    """The times of each setting alone and beside each companion."""
+    unit, settings, choices = MODELS[model]
+    found: dict[str, dict[str, list[float]]] = {s: {c: [] for c in COMPANIONS} for s in settings}
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: Any) -> Worker:
+            worker = Worker(*arguments)
+            stack.callback(worker.close)
+            return worker
+
+        busy, default = start({}), start(DEFAULT, "step", DENSE)
+        pairs = {s: [start(SETTINGS[s], unit, choices) for _ in range(2)] for s in settings}
+        for worker in (busy, default, *(w for pair in pairs.values() for w in pair)):
+            worker.ready()
         for _ in range(ROUNDS):
-            for (setting, beside), values in found.items():
-                values.append(timed(setting, model, beside))
-                print(f"{model}; {setting}; {'beside' if beside else 'alone'}: {values[-1]:.1f} ms", flush=True)
-        out += ["", f"## {model}", "", "| setting | alone, ms | beside another, ms |", "|---|---|---|"]
-        for setting in SETTINGS:
-            rounds = (", ".join(f"{ms:.1f}" for ms in found[setting, beside]) for beside in (False, True))
-            out.append(f"| {setting} | {' | '.join(rounds)} |")
-        write_text(DOCS / "threads.md", "\n".join([*out, ""]))
+            for setting, (worker, second) in pairs.items():
+                beside = {"alone": [], "another": [second], "OpenMP default": [default], "busy": [busy]}
+                for name, others in beside.items():
+                    found[setting][name].append(round(milliseconds(worker, others), 2))
+                print(f"{model}; {setting}: {found[setting]}", flush=True)
+    return found
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+HEAD = """# Threads
+
+torch computes with several OpenMP threads, which wait for each other many times in a training
+[step](glossary.md#step). A thread that waits can spin, which is fast while the cores are free, or sleep, which is
+better when another program uses them. vaekit measures five times per second how long its threads wait for a core: once
+it is a tenth of the time, waiting threads sleep, and after a second without such waits they spin again. This is done
+by `vk.fit`, scoring and every command, with torch's own wheels on Linux. It does not change results. The number of
+threads stays the same, because torch's matrix products and sums are split among threads, and their last bits depend on
+it. If the environment sets OMP_WAIT_POLICY, that policy is kept.
+
+Each table gives milliseconds, first alone and then beside another program on the same cores: a second training with the
+same setting, a training with OpenMP's default setting, and a busy program of one thread. An ideal scheduler would
+double the time beside another training. "Adaptive" is the setting of the command line, which also limits spinning to
+10,000 times (GOMP_SPINCOUNT). "Adaptive, Python" is that of `vk.fit`, without the limit. The others keep one way of
+waiting, and one thread waits for none.
+"""
+
+
+def page(stored: dict[str, Any]) -> str:
+    """docs/threads.md."""
+    out = [HEAD]
+    out += [
+        f"Made by `python bench/threads.py` on Fashion-MNIST, {os.cpu_count()} cores: {ROUNDS} rounds in which the",
+        f"settings alternate, {SECONDS:g} s for each time. Both rounds are shown; the ratio is that of their means.",
+    ]
+    for model, found in stored.items():
+        out += ["", f"## {model}", "", f"Milliseconds per {MODELS[model][0]}.", ""]
+        out += [
+            "| setting | alone | beside another training | ratio | beside a default training | beside a busy program |"
+        ]
+        out += ["|---|---|---|---|---|---|"]
+        for setting, times in found.items():
+            alone, another, default, busy = (", ".join(f"{ms:.1f}" for ms in times[c]) for c in COMPANIONS)
+            ratio = statistics.mean(times["another"]) / statistics.mean(times["alone"])
+            out += [f"| {setting} | {alone} | {another} | {ratio:.1f} | {default} | {busy} |"]
+    return "\n".join([*out, ""])
+
+
+def main(chosen: Sequence[str]) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stopped processes are ended too
+    kept = DOCS / "threads.json"
+    stored = json.loads(kept.read_text(encoding="utf8")) if kept.exists() else {}
+    for model in [list(MODELS)[int(number) - 1] for number in chosen] or MODELS:
+        stored[model] = measure(model)
+        stored = {name: stored[name] for name in MODELS if name in stored}
+        write_json(kept, stored)
+        write_text(DOCS / "threads.md", page(stored))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--work"]:
-        work(*json.loads(sys.argv[2]))
+        work(sys.argv[2], sys.argv[3], json.loads(sys.argv[4]))
+    elif sys.argv[1:2] == ["--busy"]:
+        while True:
+            pass
     else:
-        main()
+        main(sys.argv[1:])

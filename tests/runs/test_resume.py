@@ -197,6 +197,18 @@ def test_a_schedule_is_stretched_and_the_note_says_so(images, tmp_path, capsys):
     assert "the result differs" in said
 
 
+def test_another_number_of_threads_is_announced(images, finished, monkeypatch):
+    notes = []
+    monkeypatch.setattr(Silent, "note", lambda progress, text: notes.append(text) if "thread" in text else None)
+    fit(images, out=finished, extend=True, steps=14, progress=False)
+    assert notes == []
+    monkeypatch.setattr("vaekit.training.start.torch.get_num_threads", lambda: 3)
+    fit(images, out=finished, extend=True, steps=16, progress=False)
+    (note,) = notes
+    assert "started with 1 thread and is resumed with 3" in note
+    assert "OMP_NUM_THREADS=1" in note
+
+
 def test_minutes_count_from_the_beginning(images, finished):
     stored = config(finished)
     write_json(finished / "run.json", stored | {"seconds": 30.0})

@@ -19,6 +19,7 @@ from vaekit.errors import UnavailableError, VaekitError
 from vaekit.options import Options
 from vaekit.utils.plugins import PluginWarning
 from vaekit.utils.progress import say
+from vaekit.utils.waiting import adaptive_waiting
 from vaekit.utils.wording import wording
 
 from . import catalogue, change, detect, expression, fit, listing, live, measure, study, use
@@ -96,13 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    # by default, torch's threads spin while they wait for each other; if another program uses the same cores, a step
-    # can then take dozens of times as long (docs/threads.md); the limit must be set before torch is imported
+    # by default, torch's threads spin while they wait for each other; until they are told that another program uses the
+    # same cores, a step can then take dozens of times as long (docs/threads.md); set before torch is imported
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     level = logging.root.manager.disable
     try:
-        with warnings.catch_warnings(), wording(_as_flags):
+        with warnings.catch_warnings(), wording(_as_flags), adaptive_waiting():
             warnings.simplefilter("ignore")  # users cannot act on warnings of the libraries that vaekit calls
             warnings.simplefilter("always", PluginWarning)
             warnings.showwarning = lambda message, *_: say(f"note: {message}")

@@ -17,12 +17,14 @@ from vaekit.runs.trained import TrainedModel
 from vaekit.utils.formerly import formerly
 from vaekit.utils.progress import say
 from vaekit.utils.uncertainty import standard_error
+from vaekit.utils.waiting import adaptive_waiting
 
 from .measurement import Measurement
 from .registry import Metric, Result, chosen
 
 
 @formerly("samples", "n", "metrics", "seed", "progress", "store", "labels", "source", split="data")
+@adaptive_waiting()
 def evaluate(
     run: TrainedModel,
     data: DataLike = "test",

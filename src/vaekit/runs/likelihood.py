@@ -20,6 +20,7 @@ from vaekit.recipes.composition import Composition
 from vaekit.utils.compiled import has_compiler, is_compile_error, whole_graph
 from vaekit.utils.formerly import formerly
 from vaekit.utils.isolation import in_full_precision
+from vaekit.utils.waiting import adaptive_waiting
 
 from .observed import Observed, decoded_size
 
@@ -96,6 +97,7 @@ def _plan(dims: int, samples: int, n: int) -> tuple[int, int]:
 
 @formerly("n", "seed", "batch", "compile", "progress", "rows")
 @in_full_precision()
+@adaptive_waiting()
 def per_datum(
     run: Placed,
     observed: Observed,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaekit.data.core import Data
+from vaekit.data.core import Data, counted
 from vaekit.errors import ChoiceError, RunError
 from vaekit.objectives.schedules import learning_rate
 from vaekit.options import Options, steps_over
@@ -201,4 +201,15 @@ def _schedule_note(config: Configuration, before: int, done: int) -> str | None:
     return (
         f"the {name} schedule is stretched to {horizon:,} steps: at step {done:,} the learning rate jumps from "
         f"{was:.2g} to {now:.2g} of its full value, so the result differs from that of one run of {horizon:,} steps"
+    )
+
+
+def thread_note(threads: int, now: int) -> str | None:
+    """A note if a run that was started with `threads` threads is resumed with another number; else None."""
+    if threads == now:
+        return None
+    return (
+        f"the run was started with {counted(threads, 'thread')} and is resumed with {now}: the sums of matrix products "
+        "are then split differently, so the result differs in the last bits from that of an uninterrupted run; set "
+        f"OMP_NUM_THREADS={threads} in the environment to avoid this"
     )

@@ -25,6 +25,7 @@ from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import checked_path
 from vaekit.utils.isolation import undisturbed
 from vaekit.utils.progress import Progress, Silent, is_interactive, progress_for, say, unit
+from vaekit.utils.waiting import adaptive_waiting
 
 from . import parallel
 from .cost import subnormals_as_zero
@@ -34,6 +35,7 @@ from .start import check_free, make_directory, new, new_data, resumed
 
 @undisturbed()
 @subnormals_as_zero()
+@adaptive_waiting()
 def train(
     data: Data | Any = None,
     recipe: str | Composition | None = None,

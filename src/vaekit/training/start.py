@@ -22,7 +22,7 @@ from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.runs.configuration import Configuration, DataPart, options_of
 from vaekit.runs.lock import only_trainer
 from vaekit.runs.observed import blurred
-from vaekit.runs.resume import FINISHED, Asked, check_data, check_settings, extension_notes, leg, lengthen
+from vaekit.runs.resume import FINISHED, Asked, check_data, check_settings, extension_notes, leg, lengthen, thread_note
 from vaekit.runs.stored import (
     FORMAT,
     OWN,
@@ -192,6 +192,8 @@ def resumed(path: Path, data: Any, asked: Asked, *, extend: bool, init_from: Any
     if not saved and "init_from" in config:
         take_weights(composition, config["init_from"])
     notes = extension_notes(config, state, horizon, done) if extend else []
+    if saved and plan.device.type == "cpu" and (note := thread_note(plan.threads, torch.get_num_threads())):
+        notes.append(note)
     return Start(config, data, composition, plan, bool(saved), extend, notes)
 
 
