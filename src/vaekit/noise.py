@@ -159,9 +159,11 @@ class Noise:
         step, rest = divmod(2**32 - 1, top)
         bits = self.bits(raw.shape[1:])
         if rest == 0:  # top divides 2^32 - 1 (255, 15, 3, 1 ...): the limits are whole numbers
-            # computed in 64 bits, because compilers may assume that signed integers do not overflow
-            limit = (raw.long() * step - (1 << 31)).to(torch.int32)
-            return (bits < limit).float()
+            # raw * step - 2^31 in two parts that fit into int32, because compilers may assume that nothing overflows
+            half = 1 << (top.bit_length() - 1)  # above top / 2
+            high = (1 << 31) // half
+            number = raw.to(torch.int32)
+            return (bits < (half - number) * -high + number * (step - high)).float()
         return (((bits.long() & 0xFFFFFFFF) * top) < raw.long() * (2**32 - 1)).float()
 
 

@@ -9,7 +9,7 @@ from scipy import stats
 from torch import distributions as D
 
 from vaekit import heads
-from vaekit.densities import ContinuousBernoulli, DiscretisedLogistic, draw
+from vaekit.densities import ContinuousBernoulli, DiscretisedLogistic, Pixels, draw
 from vaekit.densities.drawing import from_noise
 from vaekit.densities.mixture import GaussianMixture
 from vaekit.noise import Noise
@@ -305,3 +305,33 @@ def test_a_density_of_an_event_is_sampled_and_expanded_as_in_torch():
 def test_a_draw_leaves_compiled_graphs_whole():
     """With an ABC registered, `singledispatch` asks for its cache token, at which torch.compile breaks the graph."""
     assert [d.__name__ for d in from_noise.registry if type(d) is not type] == []
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("event", [(784,), (2, 3, 16), (13,), (1,), (239,)])
+def test_pixels_that_share_logarithms_are_independent_bernoulli_variables(event, monkeypatch):
+    """Values, gradients and second derivatives, also where all products of factors are largest, and far out."""
+    torch.manual_seed(0)
+    logits = torch.randn(3, 2, *event).double() * 4
+    logits[0], logits[1, 0] = 0.0, 300.0
+    logits.requires_grad_()
+    x = (torch.rand(2, *event) > 0.5).double()
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    got = Pixels(logits, len(event)).log_prob(x)
+    wanted = D.Independent(D.Bernoulli(logits=logits), len(event)).log_prob(x)
+    assert torch.allclose(got, wanted, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        assert torch.equal(Pixels(logits, len(event)).log_prob(x), got)
+    slopes = [torch.autograd.grad(v.square().sum(), logits, create_graph=True)[0] for v in (got, wanted)]
+    assert torch.allclose(*slopes, rtol=1e-12, atol=1e-12)
+    curved = [torch.autograd.grad(s.square().sum(), logits)[0] for s in slopes]
+    assert torch.allclose(*curved, rtol=1e-10, atol=1e-10)
+
+
+def test_pixels_have_a_gradient_with_respect_to_x(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    logits, x = torch.linspace(-3, 3, 32).double().expand(4, 2, 32), torch.rand(2, 32).double().requires_grad_()
+    (slope,) = torch.autograd.grad(Pixels(logits, 1).log_prob(x).sum(), x)
+    assert torch.allclose(slope, logits.sum(0))

@@ -24,8 +24,8 @@ from vaekit.utils.waiting import adaptive_waiting
 
 from .observed import Observed, decoded_size
 
-CHUNK_NUMBERS = 1_600_000
-"""The number of values of x decoded at once, so large that matrix products run at full speed."""
+CHUNK_NUMBERS = 800_000
+"""Values of x that a thread decodes at once: matrix products run at full speed, and the values mostly stay cached."""
 
 
 class Placed(Protocol):
@@ -80,10 +80,18 @@ class _Chunk:
         return [*running, distortion - log_px.sum(0, dtype=wide), elbo + weights.sum(0, dtype=wide)]
 
 
-def _plan(dims: int, samples: int, n: int) -> tuple[int, int]:
-    """The numbers of (data, samples) decoded at once: as many as a chunk holds, with the least padding at the end."""
-    decodes = max(1, CHUNK_NUMBERS // dims)
-    most = min(samples, max(1, decodes // 4), 256)
+def _decodes(dims: int, device: torch.device) -> int:
+    """The number of codes that are decoded at once into `dims` values each."""
+    threads = min(torch.get_num_threads(), 4) if device.type == "cpu" else 4
+    return max(1, threads * CHUNK_NUMBERS // dims)
+
+
+def _plan(decodes: int, samples: int, n: int) -> tuple[int, int]:
+    """The numbers of (data, samples) decoded at once: at most `decodes` codes, with the least padding at the end.
+
+    Samples come first, because each chunk encodes its data again.
+    """
+    most = min(samples, decodes)
     # prefer chunks of one size, because each size is compiled
     ks = [k for k in range(most, most // 2, -1) if samples % k == 0] or [most]
 
@@ -93,6 +101,41 @@ def _plan(dims: int, samples: int, n: int) -> tuple[int, int]:
 
     k = min(ks, key=lambda k: (math.ceil(n / batch(k)) * batch(k), -batch(k) * k))
     return batch(k), k
+
+
+def _sums(
+    run: Placed,
+    x: Tensor,
+    c: Tensor | None,
+    rows: Tensor,
+    base: Tensor,
+    samples: int,
+    plan: tuple[int, int, bool],
+    progress: Callable[[int], None],
+) -> list[Tensor]:
+    """The sums of `_Chunk` over all samples for the data x (n, ...), float64 (n,) each.
+
+    `plan` is how many data and samples are decoded at once, and whether this is compiled.
+    """
+    b, k, compile = plan
+    short = -len(x) % b if compile else 0
+    x_, c_, rows_ = _pad(x, short), None if c is None else _pad(c, short), _pad(rows, short)
+    zero = torch.zeros(len(x_), device=run.device)
+    wide = torch.float32 if run.device.type == "mps" else torch.float64  # for sums over many samples
+    none = [*Weights.none(zero), *torch.zeros(2, len(x_), dtype=wide, device=run.device)]
+    firsts = [(min(k, samples - i), torch.tensor(i, device=run.device)) for i in range(0, samples, k)]
+    found = []
+    for i in range(0, len(x_), b):
+        part = slice(i, i + b)
+        sums, given = [s[part] for s in none], None if c_ is None else c_[part]
+        for size, first in firsts:
+            key = (size, len(sums[0]) if compile else 0)
+            if key not in run.graphs:  # compiled once per run and shape
+                run.graphs[key] = _Chunk(run.composition.model, size, compile)
+            sums = run.graphs[key](x_[part], given, base, rows_[part], first, sums)
+        found.append(sums)
+        progress(min(i + b, len(x)))
+    return [torch.cat(s)[: len(x)].cpu().double() for s in zip(*found, strict=True)]
 
 
 @formerly("n", "seed", "batch", "compile", "progress", "rows")
@@ -131,33 +174,28 @@ def per_datum(
     if model.no_density is not None:
         raise ChoiceError(f"{model.no_density}: log p(x) cannot be estimated; use `metrics='distortion'` instead")
     dims = decoded_size(observed.spec)
-    b, k = _plan(dims, samples, n)
+    decodes = _decodes(dims, run.device)
+    b, k = _plan(decodes, samples, n)
     b = b if batch is None else batch
     parts: dict[str, list[Tensor]] = {name: [] for name in PerDatum.__annotations__}
     if compile is None:
         compile = samples * n * dims > 4e8 and has_compiler()
     base = torch.tensor(fold(seed, Key.EVALUATE), device=run.device)
-    wide = torch.float32 if run.device.type == "mps" else torch.float64  # for sums over many samples
+    together = b * max(1, decodes // b)  # data that are read, and encoded for their codes, at once
     units: list[Tensor] = []
+
+    def done(before: int) -> Callable[[int], None]:
+        return lambda more: progress(before + more, n) if progress else None
+
     with torch.no_grad():
-        for a in range(0, n, b):
-            block = rows[a : a + b]
+        for a in range(0, n, together):
+            block = rows[a : a + together]
             x = observed(block).to(run.device)
             c = observed.condition(block, run.device)
-            short = b - len(x) if compile else 0
-            padded_x, padded_c = _pad(x, short), None if c is None else _pad(c, short)
-            numbers = _pad(torch.from_numpy(block).to(run.device), short)
-            zero = torch.zeros(len(padded_x), device=run.device)
-            sums = [*Weights.none(zero), zero.to(wide), zero.to(wide)]
-            for first in range(0, samples, k):
-                size = min(k, samples - first)
-                key = (size, len(padded_x) if compile else 0)
-                if key not in run.graphs:  # compiled once per run and shape
-                    run.graphs[key] = _Chunk(model, size, compile)
-                start = torch.tensor(first, device=run.device)
-                sums = run.graphs[key](padded_x, padded_c, base, numbers, start, sums)
-            running = Weights(*(s[: len(x)].cpu().double() for s in sums[:3]))
-            distortion, elbo = (s[: len(x)].cpu().double() / samples for s in sums[3:])
+            numbers = torch.from_numpy(block).to(run.device)
+            plan = (b, k, compile)
+            top, total, squares, distortion, elbo = _sums(run, x, c, numbers, base, samples, plan, done(a))
+            running, distortion, elbo = Weights(top, total, squares), distortion / samples, elbo / samples
             rate, kl, means = closed_form_rates(model, x, c)
             if rate is None:
                 rate = -elbo - distortion
@@ -171,8 +209,6 @@ def per_datum(
                 parts["kl"].append(kl)
             if observed.spec.missing or run.composition.observation.uneven:  # it differs between rows
                 units.append(run.composition.observation.log_jacobian_of(x))
-            if progress:
-                progress(a + len(x), n)
     jacobian = run.composition.observation.log_jacobian(observed.spec.shape)
     return _collected(parts, torch.cat(units).cpu().numpy() if units else jacobian)
 

@@ -45,7 +45,6 @@ class _Pass(nn.Module):
         return terms.losses, terms.stats
 
 
-Tensors = dict[str, Tensor]
 Maybe = Tensor | None
 
 
@@ -83,6 +82,7 @@ class Engine:
             raise TrainingError("parameter groups must be disjoint")
         self.tuning = composition.objective.tuning
         self.rules = {group: self._rule(group) for group in self.groups}
+        self.sizes = [len(rule.coefficients(0.0, 1)) for rule in self.rules.values()]
         self.memory = {n: s for group, ns in self.groups.items() for n, s in self._fresh(group, ns)}
         self.average = {n: self.parameters[n].clone() for n in owned} if settings.ema else {}
         self.stats: list[str] = []
@@ -119,11 +119,15 @@ class Engine:
         values = torch.stack([v.detach().float() for v in (*losses.values(), *stats.values())])
         return values, gradients
 
-    def _update(self, gradients: dict[str, Tensor], coefficients: dict[str, Tensor], decay: Tensor) -> Tensor:
-        """Clip the gradients, update every group and the averages; returns the norms of the gradients."""
+    def _update(self, gradients: dict[str, Tensor], numbers: Tensor) -> Tensor:
+        """Clip the gradients, update every group and the averages; returns the norms of the gradients.
+
+        `numbers` are the coefficients of all groups, then the weight of the new value in the averages.
+        """
         norms = []
-        for group, names in self.groups.items():
-            rule, c = self.rules[group], coefficients[group]
+        *rates, decay = numbers.split([*self.sizes, 1])
+        for (group, names), c in zip(self.groups.items(), rates, strict=True):
+            rule = self.rules[group]
             scale = None
             if self.settings.clip is not None:
                 norm = torch.sqrt(torch.stack([gradients[n].float().square().sum() for n in names]).sum())
@@ -133,25 +137,22 @@ class Engine:
                 g = gradients[n] if scale is None else gradients[n] * scale
                 rule.update(self.parameters[n], g, self.memory[n], c)
                 if self.average:
-                    self.average[n].lerp_(self.parameters[n], decay)
+                    self.average[n].lerp_(self.parameters[n], decay[0])
         return torch.stack(norms) if norms else torch.zeros(0)
 
-    def _whole(
-        self, raw: Tensor, base: Tensor, rows: Tensor, step: Tensor, c: Maybe, y: Maybe, rates: Tensors, decay: Tensor
-    ) -> Tensor:
-        values, gradients = self._gradients(raw, base, rows, step, c, y)
+    def _whole(self, raw: Tensor, keys: Tensor, rows: Tensor, c: Maybe, y: Maybe, numbers: Tensor) -> Tensor:
+        """The step; `keys` are the keys of the noise and the step for schedules, `numbers` those of `_update`."""
+        values, gradients = self._gradients(raw, keys[:-1], rows, keys[-1], c, y)
         with torch.no_grad():
-            self._update(gradients, rates, decay)
+            self._update(gradients, numbers)
         return values
 
-    def _split(
-        self, raw: Tensor, base: Tensor, rows: Tensor, step: Tensor, c: Maybe, y: Maybe, rates: Tensors, decay: Tensor
-    ) -> Tensor:
+    def _split(self, raw: Tensor, keys: Tensor, rows: Tensor, c: Maybe, y: Maybe, numbers: Tensor) -> Tensor:
         """Like `_whole`, with a sum over processes between gradients and update; each is weighted by its rows."""
         assert self.settings.reduce is not None
         buffers = [b for b in self.module.buffers() if b.is_floating_point()]
         before = [b.clone() for b in buffers]
-        values, gradients = self._gradients(raw, base, rows, step, c, y)
+        values, gradients = self._gradients(raw, keys[:-1], rows, keys[-1], c, y)
         with torch.no_grad():
             share = len(rows) / self._global_rows
             # running statistics change by the mean over all rows; unchanged ones stay bit-exact
@@ -160,7 +161,7 @@ class Engine:
             self.settings.reduce(shared)
             for b, a, move in zip(buffers, before, moves, strict=True):
                 b.copy_(a + move)
-            self._update(gradients, rates, decay)
+            self._update(gradients, numbers)
         return values
 
     # --- what the loop calls ------------------------------------------------------------------------------------
@@ -198,18 +199,18 @@ class Engine:
         self._global_rows = global_rows or len(rows)
         seed = self.settings.seed
         uses = [StepKey.OBSERVE, StepKey.TRAIN, *([StepKey.AUGMENT] if self.settings.augment is not None else [])]
-        base = torch.tensor([fold(seed, step, use) for use in uses], device=device)
-        coefficients = {}
+        now = step if scheduled is None else scheduled
+        keys = torch.tensor([*(fold(seed, step, use) for use in uses), now], device=device)
+        numbers: list[float] = []
         for group, rule in self.rules.items():
             lr = t.lr if (t := self.tuning.get(group)) else self.settings.lr * lr_factor
-            coefficients[group] = torch.tensor(rule.coefficients(lr, step + 1), device=device)
+            numbers += rule.coefficients(lr, step + 1)
         ema = self.settings.ema or 0.0
-        decay = torch.tensor(1 - min(ema, (1 + step) / (10 + step)), device=device)
+        numbers.append(1 - min(ema, (1 + step) / (10 + step)))
         run = self._run or (self._whole if self.settings.reduce is None else self._split)
         # layers such as dropout draw from torch's generator, which is therefore seeded by the step
         with seeded(fold(seed, step, StepKey.LAYERS) & (2**63 - 1), device):
-            now = torch.tensor(step if scheduled is None else scheduled, device=device)
-            return run(raw, base, rows, now, c, y, coefficients, decay)
+            return run(raw, keys, rows, c, y, torch.tensor(numbers, device=device))
 
     def tensors(self) -> dict[str, Tensor]:
         """The state of training as tensors by name: weights, buffers, optimiser states and averages.
