@@ -13,6 +13,7 @@ from vaekit.errors import ChoiceError, DataError
 from vaekit.metrics import compare, evaluate, per_datum
 from vaekit.objectives import ELBO
 from vaekit.recipes import Composition
+from vaekit.runs import likelihood, trained
 from vaekit.runs.saved import SavedRun
 from vaekit.runs.trained import TrainedModel
 from vaekit.training.fit import train
@@ -73,6 +74,24 @@ def test_rows_are_scored_as_among_all(run):
     some = per_datum(run, observed, 7, rows=rows)
     for name in ("log_px", "elbo", "rate", "distortion", "ess"):
         np.testing.assert_allclose(getattr(some, name), getattr(whole, name)[rows], rtol=1e-4)
+
+
+def test_log_p_alone_is_that_of_all_results_and_holds_nothing_else(run, monkeypatch):
+    observed = run.observed("train")
+    whole = per_datum(run, observed, 7).log_px
+    monkeypatch.setattr(likelihood, "closed_form_rates", None)  # not needed
+    monkeypatch.setattr(likelihood, "CHUNK_NUMBERS", 200)  # several blocks
+    told = []
+    found = run.score("train", samples=7, progress=lambda done, of: told.append((done, of)))
+    np.testing.assert_allclose(found, whole, rtol=1e-4)
+    assert len(told) > 1
+    assert told[-1] == (observed.n, observed.n)
+
+
+def test_samples_do_not_depend_on_the_number_that_is_drawn_at_once(run, monkeypatch):
+    whole = run.sample_latents(20, seed=3)
+    monkeypatch.setattr(trained, "DRAWN", 7)
+    np.testing.assert_allclose(run.sample_latents(20, seed=3), whole, rtol=1e-6)
 
 
 def test_what_is_observed_already_is_encoded(run):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from vaekit.utils.formerly import formerly
 from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.waiting import adaptive_waiting
 
-from .observed import Observed, decoded_size
+from .observed import Observed, decoded_size, gathered
 
 CHUNK_NUMBERS = 800_000
 """Values of x that a thread decodes at once: matrix products run at full speed, and the values mostly stay cached."""
@@ -138,9 +138,65 @@ def _sums(
     return [torch.cat(s)[: len(x)].cpu().double() for s in zip(*found, strict=True)]
 
 
+class _Sampled(NamedTuple):
+    """A block of n data with the sums over their importance samples, float64 (n,)."""
+
+    x: Tensor
+    c: Tensor | None
+    weights: Weights
+    distortion: Tensor
+    elbo: Tensor
+
+
+def _to_score(run: Placed, observed: Observed, samples: int, n: int | None, rows: np.ndarray | None) -> np.ndarray:
+    """The numbers of the data to score, after a check of the arguments of `per_datum`."""
+    if samples < 1:
+        raise ChoiceError(f"the number of importance samples K must be 1 or more, got {samples}")
+    rows = observed.chosen(rows, n)
+    if len(rows) < 1:
+        raise ChoiceError("the number of data to evaluate must be 1 or more")
+    if (why := run.composition.model.no_density) is not None:
+        raise ChoiceError(f"{why}: log p(x) cannot be estimated; use `metrics='distortion'` instead")
+    return rows
+
+
+def _sampled(
+    run: Placed,
+    observed: Observed,
+    samples: int,
+    rows: np.ndarray,
+    *,
+    seed: int,
+    batch: int | None = None,
+    compile: bool | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[_Sampled]:
+    """Yields the data in blocks with their sums over the samples; the arguments are those of `per_datum`."""
+    n, dims = len(rows), decoded_size(observed.spec)
+    decodes = _decodes(dims, run.device)
+    b, k = _plan(decodes, samples, n)
+    b = b if batch is None else batch
+    if compile is None:
+        compile = samples * n * dims > 4e8 and has_compiler()
+    base = torch.tensor(fold(seed, Key.EVALUATE), device=run.device)
+    together = b * max(1, decodes // b)  # data that are read, and encoded for their codes, at once
+
+    def done(before: int) -> Callable[[int], None]:
+        return lambda more: progress(before + more, n) if progress else None
+
+    for a in range(0, n, together):
+        block = rows[a : a + together]
+        x = observed(block).to(run.device)
+        c = observed.condition(block, run.device)
+        numbers = torch.from_numpy(block).to(run.device)
+        top, total, squares, distortion, elbo = _sums(run, x, c, numbers, base, samples, (b, k, compile), done(a))
+        yield _Sampled(x, c, Weights(top, total, squares), distortion / samples, elbo / samples)
+
+
 @formerly("n", "seed", "batch", "compile", "progress", "rows")
 @in_full_precision()
 @adaptive_waiting()
+@torch.no_grad()
 def per_datum(
     run: Placed,
     observed: Observed,
@@ -164,53 +220,58 @@ def per_datum(
         compile: compile the decoding; by default if there is enough work to repay the compilation.
         rows: (n,) indices of the data to score instead of the first n.
     """
-    if samples < 1:
-        raise ChoiceError(f"the number of importance samples K must be 1 or more, got {samples}")
-    rows = observed.chosen(rows, n)
-    n = len(rows)
-    if n < 1:
-        raise ChoiceError("the number of data to evaluate must be 1 or more")
-    model = run.composition.model
-    if model.no_density is not None:
-        raise ChoiceError(f"{model.no_density}: log p(x) cannot be estimated; use `metrics='distortion'` instead")
-    dims = decoded_size(observed.spec)
-    decodes = _decodes(dims, run.device)
-    b, k = _plan(decodes, samples, n)
-    b = b if batch is None else batch
+    rows = _to_score(run, observed, samples, n, rows)
     parts: dict[str, list[Tensor]] = {name: [] for name in PerDatum.__annotations__}
-    if compile is None:
-        compile = samples * n * dims > 4e8 and has_compiler()
-    base = torch.tensor(fold(seed, Key.EVALUATE), device=run.device)
-    together = b * max(1, decodes // b)  # data that are read, and encoded for their codes, at once
     units: list[Tensor] = []
-
-    def done(before: int) -> Callable[[int], None]:
-        return lambda more: progress(before + more, n) if progress else None
-
-    with torch.no_grad():
-        for a in range(0, n, together):
-            block = rows[a : a + together]
-            x = observed(block).to(run.device)
-            c = observed.condition(block, run.device)
-            numbers = torch.from_numpy(block).to(run.device)
-            plan = (b, k, compile)
-            top, total, squares, distortion, elbo = _sums(run, x, c, numbers, base, samples, plan, done(a))
-            running, distortion, elbo = Weights(top, total, squares), distortion / samples, elbo / samples
-            rate, kl, means = closed_form_rates(model, x, c)
-            if rate is None:
-                rate = -elbo - distortion
-            parts["rate"].append(rate)
-            parts["distortion"].append(distortion)
-            parts["elbo"].append(-(rate + distortion))
-            parts["log_px"].append(running.log_mean(samples))
-            parts["ess"].append(running.ess)
-            parts["means"].append(means)
-            if kl is not None:
-                parts["kl"].append(kl)
-            if observed.spec.missing or run.composition.observation.uneven:  # it differs between rows
-                units.append(run.composition.observation.log_jacobian_of(x))
+    for block in _sampled(run, observed, samples, rows, seed=seed, batch=batch, compile=compile, progress=progress):
+        rate, kl, means = closed_form_rates(run.composition.model, block.x, block.c)
+        if rate is None:
+            rate = -block.elbo - block.distortion
+        parts["rate"].append(rate)
+        parts["distortion"].append(block.distortion)
+        parts["elbo"].append(-(rate + block.distortion))
+        parts["log_px"].append(block.weights.log_mean(samples))
+        parts["ess"].append(block.weights.ess)
+        parts["means"].append(means)
+        if kl is not None:
+            parts["kl"].append(kl)
+        if _differs(run, observed):
+            units.append(run.composition.observation.log_jacobian_of(block.x))
     jacobian = run.composition.observation.log_jacobian(observed.spec.shape)
     return _collected(parts, torch.cat(units).cpu().numpy() if units else jacobian)
+
+
+@in_full_precision()
+@adaptive_waiting()
+@torch.no_grad()
+def log_likelihood(
+    run: Placed,
+    observed: Observed,
+    samples: int,
+    *,
+    n: int | None = None,
+    rows: np.ndarray | None = None,
+    seed: int = 0,
+    compile: bool | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """`PerDatum.log_px` alone, (n,): `per_datum` also encodes each datum again and keeps its codes and KL."""
+    rows = _to_score(run, observed, samples, n, rows)
+    observation = run.composition.observation
+
+    def found(block: _Sampled) -> np.ndarray:
+        log_px = block.weights.log_mean(samples).numpy()
+        if _differs(run, observed):
+            return log_px + observation.log_jacobian_of(block.x).cpu().numpy()
+        return log_px + observation.log_jacobian(observed.spec.shape)
+
+    blocks = _sampled(run, observed, samples, rows, seed=seed, compile=compile, progress=progress)
+    return gathered(map(found, blocks), len(rows))
+
+
+def _differs(run: Placed, observed: Observed) -> bool:
+    """Whether the units of x, and so its densities, differ between rows."""
+    return observed.spec.missing or run.composition.observation.uneven
 
 
 def _collected(found: dict[str, list[Tensor]], jacobian: float | np.ndarray) -> PerDatum:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -153,6 +153,18 @@ class Observed:
 
 def _between(reader: Observed, a: int, b: int) -> np.ndarray:
     return reader.raw(np.arange(a, b))
+
+
+def gathered(blocks: Iterable[np.ndarray], n: int) -> np.ndarray:
+    """Blocks of rows as one array of n rows; unlike `np.concatenate`, it never holds all of them twice."""
+    whole = np.empty(0)
+    done = 0
+    for block in blocks:
+        if not done:
+            whole = np.empty((n, *block.shape[1:]), block.dtype)
+        whole[done : done + len(block)] = block
+        done += len(block)
+    return whole
 
 
 def block_of(dims: int) -> int:

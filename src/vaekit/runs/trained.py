@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -26,9 +26,12 @@ from vaekit.utils.formerly import formerly
 from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.suggest import unknown
 
-from .likelihood import kl_of, per_datum
+from .likelihood import kl_of, log_likelihood
 from .new_data import SPLITS, DataLike, NewData, conditions, is_source, read_new
-from .observed import UNCONDITIONAL, Observed, block_of, events, rows_of
+from .observed import UNCONDITIONAL, Observed, block_of, events, gathered, rows_of
+
+DRAWN = 100_000
+"""The number of codes that are drawn from the prior at once."""
 
 
 class TrainedModel:
@@ -205,15 +208,17 @@ class TrainedModel:
         total = len(rows) if rows is not None else observed.n if n is None else min(n, observed.n)
         if total < 1:
             raise ChoiceError("the number of data to encode must be 1 or more")
-        codes: list[np.ndarray] = []
-        done = 0
-        for block, x, c in observed.batches(rows, n, self.device):
-            noise = Noise.of(seed, torch.from_numpy(block).to(self.device), Key.CODES) if sample else None
-            codes.append(self.model.encode(x, c, noise).cpu().numpy())
-            done += len(block)
-            if progress:
-                progress(done, total)
-        return np.concatenate(codes)
+
+        def codes() -> Iterator[np.ndarray]:
+            done = 0
+            for block, x, c in observed.batches(rows, n, self.device):
+                noise = Noise.of(seed, torch.from_numpy(block).to(self.device), Key.CODES) if sample else None
+                yield self.model.encode(x, c, noise).cpu().numpy()
+                done += len(block)
+                if progress:
+                    progress(done, total)
+
+        return gathered(codes(), total)
 
     def latents_of(self, z: np.ndarray) -> np.ndarray:
         """Codes z (N, D) of `encode` without what follows the latents: the total of counts, and the condition.
@@ -235,23 +240,25 @@ class TrainedModel:
         Raises:
             ChoiceError: z are not codes as `encode` returns them, (N, D).
         """
-        z = self._codes(z)
-        parts = []
-        block = block_of(self.spec.dims)
-        for a in range(0, len(z), block):
-            try:
-                px = self.model.decode(z[a : a + block])
-            except (RuntimeError, IndexError) as error:
-                if isinstance(error, torch.OutOfMemoryError):
-                    raise
-                raise ChoiceError(
-                    f"codes of shape {tuple(z.shape[1:])} do not fit this model: give codes as `encode` returns them"
-                ) from error
-            rows = torch.arange(a, a + len(z[a : a + block]), device=self.device)
-            seen = self.composition.observation
-            x = seen.to_raw(draw(px, Noise.of(seed, rows, Key.DECODE)).cpu()) if noise else seen.mean_in_units(px).cpu()
-            parts.append(x.numpy())
-        return np.concatenate(parts)
+        codes, block = self._codes(z), block_of(self.spec.dims)
+        blocks = (self._decoded(codes[a : a + block], a, seed if noise else None) for a in range(0, len(codes), block))
+        return gathered(blocks, len(codes))
+
+    def _decoded(self, z: Tensor, first: int, seed: int | None) -> np.ndarray:
+        """The means of p(x|z), or with a seed the draws for the rows from number `first`, in the data's own units."""
+        seen = self.composition.observation
+        try:
+            px = self.model.decode(z)
+        except (RuntimeError, IndexError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ChoiceError(
+                f"codes of shape {tuple(z.shape[1:])} do not fit this model: give codes as `encode` returns them"
+            ) from error
+        if seed is None:
+            return seen.mean_in_units(px).cpu().numpy()
+        rows = torch.arange(first, first + len(z), device=self.device)
+        return seen.to_raw(draw(px, Noise.of(seed, rows, Key.DECODE)).cpu()).numpy()
 
     def _codes(self, z: np.ndarray | Tensor) -> Tensor:
         """Codes (N, D) on the device, after a check of what they hold."""
@@ -295,8 +302,15 @@ class TrainedModel:
             ChoiceError: n below 1, a negative temperature, or labels unknown to the model.
         """
         c = self._conditions(n, temperature, labels)
-        noise = Noise.of(seed, n, Key.CODES, device=self.device)
-        return self.model.sample(n, c, noise, temperature).cpu().numpy()
+
+        def codes() -> Iterator[np.ndarray]:
+            for a in range(0, n, DRAWN):
+                rows = torch.arange(a, min(a + DRAWN, n), device=self.device)
+                given = None if c is None else c[a : a + DRAWN]
+                noise = Noise.of(seed, rows, Key.CODES)
+                yield self.model.sample(len(rows), given, noise, temperature).cpu().numpy()
+
+        return gathered(codes(), n)
 
     def _conditions(self, n: int, temperature: float, labels: Labels | None) -> Tensor | None:
         """Check the labels and return the conditions of n new data."""
@@ -397,4 +411,4 @@ class TrainedModel:
         if isinstance(data, int | np.integer):
             rows, data = self.row(data), "test"
         observed, rows = self.observed(data, labels=labels), None if rows is None else np.asarray(rows)
-        return per_datum(self, observed, samples, n=n, seed=seed, progress=progress, rows=rows).log_px
+        return log_likelihood(self, observed, samples, n=n, seed=seed, progress=progress, rows=rows)
