@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vaekit.noise import StepKey, fold
+from vaekit.utils.cuda import sent
 
 from .core import Computed, Data, Split
 
@@ -61,6 +62,6 @@ class Rows:
 
     def __call__(self, rows: Tensor) -> Tensor:
         if self.resident is not None:
-            return self.resident.index_select(0, rows.to(self.device))
+            return self.resident.index_select(0, sent(rows, self.device))
         events = self.data.events(self.split[rows.numpy()])
-        return torch.from_numpy(np.ascontiguousarray(events)).to(self.device)
+        return sent(torch.from_numpy(np.ascontiguousarray(events)), self.device)

@@ -25,6 +25,7 @@ from vaekit.runs.lock import only_writer
 from vaekit.runs.observed import Observed
 from vaekit.runs.stored import read_log
 from vaekit.utils.compiled import is_compile_error
+from vaekit.utils.cuda import sent
 from vaekit.utils.files import read_tensors, unwritable, write_json, write_tensors, write_text
 from vaekit.utils.progress import Progress
 from vaekit.utils.uncertainty import standard_error, units
@@ -182,10 +183,11 @@ class Trainer:
             rows, places = rows[self.rank :: self.world], places[self.rank :: self.world]
         progress = self.step / max(self.length.horizon, 1)
         factor = learning_rate(self.plan.schedule, progress)
-        here = rows.to(self.device)
+        here = sent(rows, self.device)
         c = None if self.c is None else self.c.index_select(0, here)
         y = None if self.y is None else self.y.index_select(0, here)
-        batch = (self.rows(rows), self.step, factor, places.to(self.device), self.plan.batch, c, y, self.scheduled)
+        places = sent(places, self.device)
+        batch = (self.rows(rows), self.step, factor, places, self.plan.batch, c, y, self.scheduled)
         try:
             values = self.engine.step(*batch)
         except Exception as error:

@@ -19,6 +19,7 @@ from vaekit.noise import Noise, StepKey, fold
 from vaekit.objectives import Batch
 from vaekit.recipes.composition import Composition
 from vaekit.utils.compiled import whole_graph
+from vaekit.utils.cuda import CudaGraph, Replayed, sent
 from vaekit.utils.functional import call, places
 from vaekit.utils.isolation import seeded
 
@@ -87,6 +88,7 @@ class Engine:
         self.average = {n: self.parameters[n].clone() for n in owned} if settings.ema else {}
         self.stats: list[str] = []
         self._run: Callable[..., Any] | None = None
+        self.eager()
 
     def _rule(self, group: str) -> Optimiser:
         tuning = self.tuning.get(group)
@@ -169,14 +171,20 @@ class Engine:
     def compiled(self) -> None:
         """Compile the step, or with several processes its gradients."""
         if self.settings.reduce is None:
-            self._run = whole_graph(self._whole)
+            self._run = self._replayed(whole_graph(self._whole))
         else:
             self._gradients = whole_graph(self._gradients)  # type: ignore[method-assign]
 
     def eager(self) -> None:
         """Undo `compiled`."""
-        self._run = None
+        on_gpu = self.settings.device.type == "cuda" and self.settings.reduce is None
+        self._run = self._replayed(self._whole) if on_gpu else None
         self.__dict__.pop("_gradients", None)
+
+    def _replayed(self, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """`run`, whose kernels are launched together on a CUDA device."""
+        device = self.settings.device
+        return Replayed(run, CudaGraph(device)) if device.type == "cuda" else run
 
     def step(
         self,
@@ -200,7 +208,7 @@ class Engine:
         seed = self.settings.seed
         uses = [StepKey.OBSERVE, StepKey.TRAIN, *([StepKey.AUGMENT] if self.settings.augment is not None else [])]
         now = step if scheduled is None else scheduled
-        keys = torch.tensor([*(fold(seed, step, use) for use in uses), now], device=device)
+        keys = sent(torch.tensor([*(fold(seed, step, use) for use in uses), now]), device)
         numbers: list[float] = []
         for group, rule in self.rules.items():
             lr = t.lr if (t := self.tuning.get(group)) else self.settings.lr * lr_factor
@@ -210,7 +218,7 @@ class Engine:
         run = self._run or (self._whole if self.settings.reduce is None else self._split)
         # layers such as dropout draw from torch's generator, which is therefore seeded by the step
         with seeded(fold(seed, step, StepKey.LAYERS) & (2**63 - 1), device):
-            return run(raw, keys, rows, c, y, torch.tensor(numbers, device=device))
+            return run(raw, keys, rows, c, y, sent(torch.tensor(numbers), device))
 
     def tensors(self) -> dict[str, Tensor]:
         """The state of training as tensors by name: weights, buffers, optimiser states and averages.
