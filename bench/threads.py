@@ -3,8 +3,8 @@
 Each setting trains the same model in processes of its own, which are stopped and continued by signals, so that all are
 measured in turn within seconds: alone, beside a second training with the same setting, beside a training with OpenMP's
 own setting, and beside a busy process of one thread. Adaptive waiting gets a moment to notice that the others have
-come or gone, as it would in a longer run. Writes docs/threads.json, one model at a time (each takes about two minutes),
-and docs/threads.md.
+come or gone, as it would in a longer run. Writes docs/threads.json, one model at a time (the first takes some five
+minutes), and docs/threads.md.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from vaekit.utils.files import write_json, write_text
 
 DOCS = Path(__file__).parent.parent / "docs"
 ROUNDS = 2
-SETTLE = 1.3  # seconds before each measurement, more than adaptive waiting takes to notice
-SECONDS = 1.2  # of each measurement
+SETTLE = 1.6  # seconds before each measurement, more than adaptive waiting takes to notice
+SECONDS = 1.5  # of each measurement
 WARM = 30  # untimed steps
 
 FIXED = {"OMP_WAIT_POLICY": "active"}  # a policy in the environment turns adaptive waiting off
@@ -39,6 +39,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "adaptive, Python": {},
     "OpenMP default": DEFAULT,
     "10,000 spins": {**FIXED, "GOMP_SPINCOUNT": "10000"},
+    "asleep": {"OMP_WAIT_POLICY": "passive"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
 FEWER = ("adaptive", "10,000 spins", "one thread")
@@ -181,8 +182,8 @@ HEAD = """# Threads
 torch computes with several OpenMP threads, which wait for each other many times in a training
 [step](glossary.md#step). A thread that waits can spin, which is fast while the cores are free, or sleep, which is
 better when another program uses them. vaekit measures five times per second how long its threads wait for a core: once
-it is a tenth of the time, waiting threads sleep, and after a second without such waits they spin again. This is done
-by `vk.fit`, scoring and every command, with torch's own wheels on Linux. It does not change results. The number of
+it is a quarter of the time, waiting threads sleep, and after a second with less they spin again. This is done by
+`vk.fit`, scoring and every command, with torch's own wheels on Linux. It does not change results. The number of
 threads stays the same, because torch's matrix products and sums are split among threads, and their last bits depend on
 it. If the environment sets OMP_WAIT_POLICY, that policy is kept.
 
