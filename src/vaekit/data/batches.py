@@ -9,7 +9,7 @@ from torch import Tensor
 from vaekit.noise import StepKey, fold
 from vaekit.utils.cuda import sent
 
-from .core import Computed, Data, Split
+from .core import BLOCK, Computed, Data, Split
 
 
 class Order:
@@ -43,22 +43,41 @@ class Order:
         return torch.cat([head, self.permutation(epoch + 1)[:missing]]) if missing else head
 
 
+def _most_resident(device: torch.device) -> float:
+    if device.type != "cuda":
+        return 2e9
+    return torch.cuda.get_device_properties(device).total_memory / 4
+
+
 class Rows:
     """Raw rows by number as a tensor (n, *event), kept on the device if they fit, else read from the source.
 
     Arguments:
         data, split: the data set and the split with the rows.
         device: device of the tensors.
-        resident_bytes: maximum size in bytes of a split that is kept on the device.
+        resident_bytes: maximum size in bytes of a split that is kept on the device; by default 2 GB, or a quarter of
+            the memory of a CUDA device.
     """
 
-    def __init__(self, data: Data, split: Split, device: torch.device | str = "cpu", resident_bytes: float = 2e9):
+    def __init__(
+        self, data: Data, split: Split, device: torch.device | str = "cpu", resident_bytes: float | None = None
+    ):
         self.data, self.split, self.device = data, split, torch.device(device)
         self.resident: Tensor | None = None
+        most = _most_resident(self.device) if resident_bytes is None else resident_bytes
         computed = isinstance(split.raw, Computed) and not split.raw.resident
-        if not computed and split.raw[:1].nbytes * len(split) <= resident_bytes:
-            rows = np.ascontiguousarray(data.events(split[:]))
-            self.resident = torch.from_numpy(rows).to(self.device)
+        if not computed and split.raw[:1].nbytes * len(split) <= most:
+            self.resident = self._all()
+
+    def _all(self) -> Tensor:
+        """All rows on the device, read in blocks, so that memory never holds them twice."""
+        block, whole = max(1, BLOCK // max(1, self.split.raw[:1].nbytes)), torch.empty(0)
+        for a in range(0, len(self.split), block):
+            rows = torch.from_numpy(np.ascontiguousarray(self.data.events(self.split[a : a + block])))
+            if a == 0:
+                whole = torch.empty((len(self.split), *rows.shape[1:]), dtype=rows.dtype, device=self.device)
+            whole[a : a + block] = rows
+        return whole
 
     def __call__(self, rows: Tensor) -> Tensor:
         if self.resident is not None:

@@ -20,6 +20,7 @@ from vaekit.recipes.composition import Composition
 from vaekit.utils.compiled import has_compiler, is_compile_error, whole_graph
 from vaekit.utils.formerly import formerly
 from vaekit.utils.isolation import in_full_precision
+from vaekit.utils.memory import reuse_large_blocks
 from vaekit.utils.waiting import adaptive_waiting
 
 from .observed import Observed, decoded_size, gathered
@@ -82,7 +83,7 @@ class _Chunk:
 
 def _decodes(dims: int, device: torch.device) -> int:
     """The number of codes that are decoded at once into `dims` values each."""
-    threads = min(torch.get_num_threads(), 4) if device.type == "cpu" else 4
+    threads = min(torch.get_num_threads(), 4) if device.type == "cpu" else 16
     return max(1, threads * CHUNK_NUMBERS // dims)
 
 
@@ -172,6 +173,7 @@ def _sampled(
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[_Sampled]:
     """Yields the data in blocks with their sums over the samples; the arguments are those of `per_datum`."""
+    reuse_large_blocks()
     n, dims = len(rows), decoded_size(observed.spec)
     decodes = _decodes(dims, run.device)
     b, k = _plan(decodes, samples, n)

@@ -24,6 +24,7 @@ from vaekit.runs.resume import Asked
 from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import checked_path
 from vaekit.utils.isolation import undisturbed
+from vaekit.utils.memory import reuse_large_blocks
 from vaekit.utils.progress import Progress, Silent, is_interactive, progress_for, say, unit
 from vaekit.utils.waiting import adaptive_waiting
 
@@ -75,6 +76,7 @@ def train(
         KeyboardInterrupt: see `on_interrupt`; its argument is the path of the run.
     """
     started = time.monotonic()
+    reuse_large_blocks()
     _check_choices(exists, on_interrupt, resume, extend)
     asked = _asked(recipe, options or Options(), choices)
     if out is None:
