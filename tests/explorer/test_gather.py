@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 import vaekit as vk
 from vaekit.errors import DataError
 from vaekit.explorer import about, maps
+from vaekit.explorer import points as gathering
 from vaekit.explorer.points import MOST_THUMBS, SHOWN, gather, rounding, sources, stored_tsne
 from vaekit.latents.editing import direction
 
@@ -62,6 +63,15 @@ def test_log_px_is_what_the_run_scores(run, points):
     scores = run.score("test", samples=8)[rows]
     np.testing.assert_allclose(points.logpx[: len(rows)], scores, rtol=2e-3)  # kept to 12 bits
     assert np.isfinite(points.logpx).all()
+
+
+def test_log_px_ends_after_a_counted_amount_of_work(run, points, monkeypatch):
+    """The number of points with log p(x) depends on the model and the limit, not on the machine's speed."""
+    monkeypatch.setattr(gathering, "WORK", 7.5 * gathering._work(run, points.sources[0].head(1), 8))
+    some = gather(run, 20, ROOM, quiet)
+    assert (points.scored, some.scored) == (len(points), 7)
+    np.testing.assert_allclose(some.logpx[:7], points.logpx[:7], rtol=1e-3)
+    assert np.isnan(some.logpx[7:]).all()
 
 
 def test_errors_are_root_mean_squares_in_the_datas_units(run, points):
@@ -155,14 +165,29 @@ def test_tsne_keeps_groups_apart_and_is_repeatable(capsys):
     z = np.concatenate([rng.normal(size=(40, 3)), rng.normal(size=(40, 3)) + 9])
     told = []
     y = maps.tsne(z, np.ones(3, bool), 80, lambda *what: told.append(what))
-    assert told[0] == ("t-SNE", 0, 1000)
-    assert told[-1] == ("t-SNE", 1000, 1000)
+    assert told[0] == ("t-SNE", 0, 750)
+    assert told[-1] == ("t-SNE", 750, 750)
     assert {done for _, done, _ in told} >= {50, 100, 150}
     assert capsys.readouterr().out == ""
     apart = np.linalg.norm(y[:40].mean(0) - y[40:].mean(0))
     assert apart > y[:40].std() + y[40:].std()
     np.testing.assert_array_equal(y, maps.tsne(z, np.ones(3, bool), 80, quiet))
     assert maps.tsne(z, np.array([True, False, False]), 80, quiet).shape == (0, 2)
+
+
+def test_tsne_of_a_part_places_the_others_among_their_neighbours(monkeypatch):
+    monkeypatch.setattr(maps, "LEAST_PART", 60)
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 3, 150)
+    z = (rng.normal(size=(150, 4)) + 9 * np.eye(4)[group]).astype(np.float32)
+    told = []
+    y = maps.tsne(z, np.ones(4, bool), 150, lambda *what: told.append(what))
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert told[-1] == ("t-SNE", 1100, 1100)
+    assert "60 of the examples" in maps.how_tsne(150)
+    off = np.linalg.norm(y[:, None] - y, axis=-1) + 1e9 * np.eye(150)
+    assert (group[off.argmin(1)] == group).all()  # the groups do not touch
+    np.testing.assert_array_equal(y, maps.tsne(z, np.ones(4, bool), 150, quiet))
 
 
 def test_what_others_print_during_tsne_is_passed_on():

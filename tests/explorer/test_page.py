@@ -82,6 +82,12 @@ class Opened:
     def z(self):
         return np.array(self.js("Array.from(vaekit.state.z)"), np.float32)
 
+    def waits_for(self, place, text):
+        """Wait until an element contains a text; texts follow the code after a moment."""
+        self.page.wait_for_function(
+            "([place, text]) => document.querySelector(place).innerText.includes(text)", arg=[place, text]
+        )
+
     def tab(self, name):
         self.page.click(f"#tab-{name}")
         self.page.wait_for_selector(f"#panel-{name}:not([hidden])")
@@ -159,6 +165,7 @@ def test_the_map_is_walked_on_with_mouse_keys_and_wheel(opened):
     assert opened.js("vaekit.state.map") == "pair"
     page.get_by_label("Latent on the vertical axis").select_option(index=2)
     page.get_by_role("radio", name="t-SNE").click()
+    assert "iterations from the first two principal components" in page.locator(".note").inner_text()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     for colour in ("error", "none", "label"):
         page.get_by_label("Colour of the points").select_option(colour)
@@ -204,9 +211,9 @@ def test_a_datum_is_picked_by_its_point_and_seen_on_hover(opened):
 
 def test_off_the_data_is_said(opened):
     opened.js("vaekit.change({z: new Float32Array(vaekit.state.z.length).fill(9), anchor: -1})")
-    assert "Far from the data" in opened.page.locator(".where").inner_text()
+    opened.waits_for(".where", "Far from the data")
     opened.js("vaekit.change({z: Float32Array.from(vaekit.meta.latent.centre)})")
-    assert "Typical code" in opened.page.locator(".where").inner_text()
+    opened.waits_for(".where", "Typical code")
 
 
 def test_sliders_move_one_latent_and_show_its_film(opened):
@@ -349,11 +356,11 @@ def test_a_foreign_picture_is_not_called_one_of_the_data(opened, tmp_path):
     Image.fromarray(noise).save(tmp_path / "noise.png")
     page.set_input_files("#panel-own input[type=file]", str(tmp_path / "noise.png"))
     page.wait_for_function("() => vaekit.state.own && vaekit.state.own.share !== null")
-    assert "Unlike the data" in page.locator(".where").inner_text()
+    opened.waits_for(".where", "Unlike the data")
     assert "Your example" in page.locator(".original").inner_text()
     opened.js("vaekit.change({z: Float32Array.from(vaekit.meta.latent.centre)})")
     assert opened.js("vaekit.state.own") is None
-    assert "Typical code" in page.locator(".where").inner_text()
+    opened.waits_for(".where", "Typical code")
 
 
 def test_a_link_brings_back_what_was_seen(browser, made, opened):

@@ -19,7 +19,12 @@ from .points import Points
 
 BINS, REACH = 41, 4.1
 """Histogram of each latent: number of bins, and range in standard deviations about the mean."""
-MOST_TSNE, TSNE_DIMS, TSNE_STEPS = 5000, 50, 1000
+MOST_TSNE, TSNE_DIMS, PERPLEXITY = 5000, 50, 30
+PART, LEAST_PART, PLACED_BY = 4, 500, 10
+"""t-SNE first maps one code of PART, at least LEAST_PART; each other code starts at its PLACED_BY nearest of these."""
+PART_STEPS, ALL_STEPS = 750, 350
+"""Iterations for the part, and then for all codes. Mapping 5,000 codes takes half the time of 1,000 iterations for all,
+to a Kullback-Leibler divergence that is a few percent larger."""
 ANGLE = 0.8
 """How coarsely t-SNE sums over distant points; at 0.5, scikit-learn's default, it takes a quarter longer."""
 PRIOR, PRIOR_NUMBERS = 2000, 400_000
@@ -49,22 +54,68 @@ def plane(z: np.ndarray, live: np.ndarray) -> dict[str, Any]:
 def tsne(z: np.ndarray, live: np.ndarray, n: int, on_progress: Callable[[str, int, int], None]) -> np.ndarray:
     """t-SNE (van der Maaten and Hinton 2008) of the first n codes: (n, 2) float32, centred, standard deviation 1."""
     from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
 
     x = z[:n, live].astype(np.float32)
     n = len(x)
     if n < 10 or x.shape[1] < 2:
         return np.zeros((0, 2), np.float32)
-    on_progress("t-SNE", 0, TSNE_STEPS)
     if x.shape[1] > TSNE_DIMS:
         x = PCA(min(TSNE_DIMS, n), random_state=0).fit_transform(x)
-    perplexity = min(30, (n - 1) / 3)
-    settings = {"max_iter": TSNE_STEPS, "angle": ANGLE, "random_state": 0, "n_jobs": 1, "verbose": 2}
-    mapping = TSNE(2, perplexity=perplexity, init="pca", **settings)
-    with contextlib.redirect_stdout(_Iterations(sys.stdout, lambda done: on_progress("t-SNE", done, TSNE_STEPS))):
-        y = mapping.fit_transform(x)
-    on_progress("t-SNE", TSNE_STEPS, TSNE_STEPS)
+    part = _part(n)
+    if part == n:
+        y = _mapped(x, "pca", PART_STEPS, lambda done: on_progress("t-SNE", done, PART_STEPS))
+    else:
+        total = PART_STEPS + ALL_STEPS
+        y = _mapped(x[:part], "pca", PART_STEPS, lambda done: on_progress("t-SNE", done, total))
+        start = _placed(x, y) * np.sqrt(n / part)  # at equal density
+        y = _mapped(x, start, ALL_STEPS, lambda done: on_progress("t-SNE", PART_STEPS + done, total))
     return ((y - y.mean(0)) / np.maximum(y.std(), 1e-6)).astype(np.float32)
+
+
+def _part(n: int) -> int:
+    """The number of codes that t-SNE maps first."""
+    return min(n, max(LEAST_PART, n // PART))
+
+
+def _mapped(x: np.ndarray, init: str | np.ndarray, steps: int, report: Callable[[int], None]) -> np.ndarray:
+    """t-SNE of x from `init`; from given positions without exaggeration, which would discard them."""
+    from sklearn.manifold import TSNE
+
+    report(0)
+    exaggeration = 12.0 if isinstance(init, str) else 1.0
+    rate = max(len(x) / 48, 50.0)  # of Belkina et al. (2019)
+    settings = {"max_iter": steps, "angle": ANGLE, "random_state": 0, "n_jobs": 1, "verbose": 2}
+    mapping = TSNE(
+        2, perplexity=_perplexity(len(x)), init=init, early_exaggeration=exaggeration, learning_rate=rate, **settings
+    )
+    with contextlib.redirect_stdout(_Iterations(sys.stdout, report)):
+        y = mapping.fit_transform(x)
+    report(steps)
+    return y
+
+
+def _placed(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Positions of all x (n, D), of which the first m have positions y (m, 2): (n, 2) float32.
+
+    The others start at the median of their nearest neighbours, a little apart, since equal positions do not separate.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    nearest = NearestNeighbors(n_neighbors=PLACED_BY).fit(x[: len(y)]).kneighbors(x[len(y) :], return_distance=False)
+    placed = np.concatenate([y, np.median(y[nearest], axis=1)])
+    apart = np.random.default_rng(0).normal(size=placed.shape) * 0.01 * y.std()
+    return (placed + apart).astype(np.float32)
+
+
+def _perplexity(n: int) -> float:
+    return min(PERPLEXITY, (n - 1) / 3)
+
+
+def how_tsne(n: int) -> str:
+    """How `tsne` maps n codes, for the page."""
+    part, start = _part(n), "from the first two principal components"
+    first = f"perplexity {_perplexity(n):.3g}, {PART_STEPS} iterations {start}"
+    return first if part == n else f"{first} for {part:,} of the examples, then {ALL_STEPS} for all"
 
 
 class _Iterations(io.TextIOBase):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import gzip
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from vaekit.data.readers.npz import arrays
 from vaekit.errors import DataError
 from vaekit.figures.pictures import channels_last, to_uint8
 from vaekit.runs.likelihood import per_datum
-from vaekit.runs.observed import Observed
+from vaekit.runs.observed import Observed, decoded_size
 from vaekit.runs.saved import SavedRun
 
 OnProgress = Callable[[str, int, int], None]
@@ -24,8 +23,11 @@ MOST_THUMBS, THUMB = 10_000, 32
 UNLABELLED = 65535
 BLOCK_NUMBERS = 1_000_000
 """Maximum number of values of x in one batch."""
-SAMPLES, SECONDS = 8, 60.0
-"""Importance samples per datum for log p(x), and the time limit for all of them."""
+SAMPLES = 8
+"""Importance samples per datum for log p(x)."""
+WORK, PER_VALUE = 1e12, 50
+"""The limit of the work for log p(x) of a page, in multiply-adds, and what a decoded value counts besides those of the
+networks. Counted work, unlike time, makes the same page on any machine."""
 BASE64 = 4 / 3
 SHOWN = "shown.npz"
 """A file of data to show that a run may contain: x (n, *row), label (n,), row (n,), tsne (m, 2)."""
@@ -136,6 +138,7 @@ class Points:
         z: (n, D) codes, float16.
         logpx, error: (n,) float32, nan if not measured: nats; root mean squared error in the data's units.
         thumbs: (t, h, w, c) uint8 of the first t.
+        scored: the number of points, from the first on, whose log p(x) was computed.
     """
 
     sources: list[Source]
@@ -143,6 +146,7 @@ class Points:
     logpx: np.ndarray
     error: np.ndarray
     thumbs: np.ndarray
+    scored: int = 0
 
     def __len__(self) -> int:
         return len(self.z)
@@ -221,10 +225,6 @@ def _rounded(z: np.ndarray, step: np.ndarray | None) -> np.ndarray:
     return (z if step is None else np.round(z / step) * step).astype(np.float16)
 
 
-def _block(run: SavedRun, samples: int = 1) -> int:
-    return max(1, min(1000, BLOCK_NUMBERS // (run.spec.dims * samples)))
-
-
 def _codes(run: SavedRun, sources: list[Source], on_progress: OnProgress) -> np.ndarray:
     """The posteriors' centres as given by `Run.encode`: (n, D)."""
     codes: list[np.ndarray] = []
@@ -239,7 +239,7 @@ def _codes(run: SavedRun, sources: list[Source], on_progress: OnProgress) -> np.
 
 
 def _errors(run: SavedRun, points: Points, on_progress: OnProgress) -> None:
-    done, block = 0, _block(run)
+    done, block = 0, max(1, min(1000, BLOCK_NUMBERS // run.spec.dims))
     for source in points.sources:
         for place in source.blocks(block):
             block_rows = slice(done, done + len(place))
@@ -253,15 +253,24 @@ def _errors(run: SavedRun, points: Points, on_progress: OnProgress) -> None:
 
 
 def _densities(run: SavedRun, points: Points, samples: int, on_progress: OnProgress) -> None:
-    """log p(x) of the points in order, until the time limit."""
-    done, block, deadline = 0, _block(run, samples), time.monotonic() + SECONDS
+    """log p(x) of the points in order, as many as `WORK` allows."""
+    most = min(len(points), max(1, int(WORK / _work(run, points.sources[0].head(1), samples))))
     for source in points.sources:
-        for place in source.blocks(block):
-            if time.monotonic() > deadline:
-                return
-            points.logpx[done : done + len(place)] = _short(per_datum(run, source.observed, samples, rows=place).log_px)
-            done += len(place)
-            on_progress("log p(x)", done, len(points))
+        chosen, before = source.head(most - points.scored), points.scored
+        if len(chosen):
+            report = functools.partial(lambda before, done, of: on_progress("log p(x)", before + done, most), before)
+            found = per_datum(run, source.observed, samples, rows=chosen.place, compile=False, progress=report)
+            points.logpx[before : before + len(chosen)] = _short(found.log_px)
+            points.scored += len(chosen)
+
+
+def _work(run: SavedRun, one: Source, samples: int) -> int:
+    """The work for log p(x) of one datum."""
+    from vaekit.training.cost import Count
+
+    with Count() as count:
+        per_datum(run, one.observed, samples, rows=one.place, compile=False)
+    return count.dense + count.convolved + PER_VALUE * samples * decoded_size(run.spec)
 
 
 def _short(values: np.ndarray) -> np.ndarray:

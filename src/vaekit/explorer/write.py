@@ -119,7 +119,7 @@ def _meta(run: SavedRun, exported: Exported, shown: Points, runtime: dict[str, s
         "precision": "float16" if exported.store.half else "float32",
         "points": {name: shown.count(name) for name in ("test", "train")},
         "runtime": runtime,
-        "limits": {"points": len(shown), "thumbs": len(shown.thumbs)},
+        "limits": {"points": len(shown), "thumbs": len(shown.thumbs), "logpx": shown.scored},
     }
 
 
@@ -136,7 +136,8 @@ def _add_points(
     known, n = stored_tsne(run), min(tsne, len(z))
     embedded = maps.tsne(z, live, n, on_progress) if known is None else known[:n]
     if len(embedded):
-        meta["maps"].append({"id": "tsne", "title": "t-SNE of the codes"})
+        how = maps.how_tsne(len(embedded)) if known is None else None
+        meta["maps"].append({"id": "tsne", "title": "t-SNE of the codes", "how": how})
         blobs.add("map.tsne", embedded)
     meta["limits"]["tsne"] = len(embedded)
     # codes of an unused latent hardly vary, but any value that is likely under the prior is typical

@@ -119,7 +119,7 @@ def work(composition: Composition, shape: Sequence[int]) -> Work:
     training = {m: m.training for m in model.modules()}
     model.eval()
     try:
-        with seeded(0), _Count() as count:
+        with seeded(0), Count() as count:
             x = composition.observation(torch.zeros(2, *shape), Noise.of(0, 2)).detach()
             model.decode(model.encode(x[:1], None if c is None else c[:1]))
     except Exception:
@@ -130,7 +130,7 @@ def work(composition: Composition, shape: Sequence[int]) -> Work:
     return Work(count.dense, count.convolved, _operations(composition, x, c))
 
 
-class _Count(TorchDispatchMode):
+class Count(TorchDispatchMode):
     """Counts tensor operations, and their multiply-adds outside convolutions and in them."""
 
     def __init__(self) -> None:
@@ -162,7 +162,7 @@ def _operations(composition: Composition, x: Tensor, c: Tensor | None) -> int:
     model, objective = copy.deepcopy((composition.model, composition.objective))
     y = torch.zeros(len(x), dtype=torch.long) if composition.targets is not None else None
     try:
-        with seeded(0), _Count() as count:
+        with seeded(0), Count() as count:
             losses = objective(model, Batch(x, Noise.of(0, len(x)), c, y), torch.zeros(())).losses
             parameter_groups = objective.parameter_groups(model)
             for name, loss in losses.items():

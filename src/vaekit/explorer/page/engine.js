@@ -5,7 +5,7 @@ import { normals, uniforms } from "./maths.js";
 let worker = null, count = 0, ready;
 const begun = new Promise((done) => (ready = done)); // requests made before the graphs are ready wait for them
 const open = new Map(), channels = new Map();
-export const timing = { decodes: 0, ms: 0, first: null };
+export const timing = { decodes: 0, ms: 0, pictures: 0, first: null }; // decoded and drawn pictures of the current code
 
 function ask(message, transfer = []) {
   const id = ++count;

@@ -7,8 +7,9 @@ import { groups, state } from "./state.js";
 import { fixed, h } from "./ui.js";
 
 const GROUP_COLOURS = { a: [213, 94, 0], b: [0, 114, 178] };
+const { points, logpx } = meta.limits;
 const UNITS = {
-  logpx: "nats, a lower bound; colours show ranks",
+  logpx: `nats, a lower bound${logpx < points ? `, of the first ${logpx.toLocaleString("en")} examples` : ""}; colours show ranks`,
   error: "RMS error of the reconstruction, in the data's units; colours show ranks",
 };
 

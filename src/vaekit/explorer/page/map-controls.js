@@ -27,7 +27,7 @@ function noteOn(plane) {
   const about = {
     pca: () => `This plane explains ${fixed(100 * (map.explained[0] + map.explained[1]), 0)} % of the codes' variance; dragging moves the code in it.`,
     pair: () => "Dragging sets these two latents and keeps the others.",
-    tsne: () => "t-SNE cannot be inverted: dragging selects the nearest example. Distances between groups mean little.",
+    tsne: () => `t-SNE${map.how ? ` (${map.how})` : ""} cannot be inverted: dragging selects the nearest example. Distances between groups mean little.`,
   }[state.map]();
   return `${about} ${plane.n.toLocaleString("en")} examples.`;
 }

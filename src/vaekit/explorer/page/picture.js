@@ -20,6 +20,7 @@ export function pixels(x, at = 0) {
 
 let small = null;
 function stamp(context, data, left, top, width, height) {
+  if (width === W && height === H) return context.putImageData(data, left, top);
   small ??= h("canvas", { width: W, height: H });
   small.getContext("2d").putImageData(data, 0, 0);
   context.imageSmoothingEnabled = width < W;
@@ -83,13 +84,21 @@ function deviations(context, x, [left, top, width, height], style) {
   context.fillRect(left, middle - 0.5, width, 1);
 }
 
-/** A canvas for a datum, `edge` CSS pixels wide, at the resolution of the screen. */
-export function canvas(edge, attributes = {}) {
-  const ratio = isImage ? H / W : kind === "signal" ? 0.5 : 0.7, dense = Math.min(2, devicePixelRatio || 1);
-  const made = h("canvas", { role: "img", ...attributes, width: Math.round(edge * dense), height: Math.round(edge * ratio * dense) });
+const ratio = isImage ? H / W : kind === "signal" ? 0.5 : 0.7;
+function framed(width, height, attributes) {
+  const made = h("canvas", { role: "img", ...attributes, width, height });
   made.style.aspectRatio = `${1 / ratio}`;
   return made;
 }
+
+/** A canvas for a datum, `edge` CSS pixels wide, at the resolution of the screen. */
+export function canvas(edge, attributes = {}) {
+  const dense = Math.min(2, devicePixelRatio || 1);
+  return framed(Math.round(edge * dense), Math.round(edge * ratio * dense), attributes);
+}
+
+/** A canvas that is drawn again at every frame: small images keep their own size, and the style enlarges their pixels. */
+export const liveCanvas = (edge, attributes) => (isImage && W < edge ? framed(W, H, attributes) : canvas(edge, attributes));
 
 /** A table of a vector's values by name; null for images and signals. */
 export function table(x) {

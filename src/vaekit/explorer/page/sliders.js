@@ -5,7 +5,7 @@ import { D, data, free } from "./data.js";
 import { decode } from "./engine.js";
 import { draw, canvas as picture } from "./picture.js";
 import { change, state, subscribe } from "./state.js";
-import { button, debounced, fixed, h } from "./ui.js";
+import { button, CALM, debounced, fixed, h, paced } from "./ui.js";
 
 const STOPS = 7, REACH = 3.2, FIRST = 12, BINS = 41, BIN_REACH = 4.1; // reaches in standard deviations
 const L = meta.latent;
@@ -89,7 +89,11 @@ function rowsIn(place) {
     for (const [i, r] of rows) if (r.seen && !(await paintStrip(i, r.strip))) return;
   }, 160);
   const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries) byElement.get(entry.target).seen = entry.isIntersecting;
+    for (const entry of entries) {
+      const r = byElement.get(entry.target);
+      r.seen = entry.isIntersecting;
+      if (r.seen) r.sync();
+    }
     strips();
   }, { rootMargin: "40px" });
   function add(list, latents, quiet) {
@@ -134,10 +138,11 @@ export function build(place) {
   place.append(h("p", { class: "muted" }, `Sorted by ${order}. The histogram behind each slider shows the codes of the data.`),
     ...growing(active.length ? active : latents, add)); // a model that uses no latent yet shows all of them
   if (active.length && active.length < latents.length) place.append(unused(latents.filter((i) => L.dead[i]), add));
-  const sync = () => {
-    for (const part of [...rows.values(), ...chosen]) part.sync();
+  const sync = paced(() => {
+    for (const r of rows.values()) if (r.seen) r.sync(); // the others when they come into view
+    for (const control of chosen) control.sync();
     strips();
-  };
+  }, CALM);
   sync();
   subscribe((names) => {
     if (names.has("z") || names.has("tab")) sync();

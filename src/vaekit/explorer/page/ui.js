@@ -54,6 +54,26 @@ export function debounced(f, ms) {
   };
 }
 
+/** A function that calls f at once, but at most once per `ms`; after calls in between, f is called once more. */
+export function paced(f, ms) {
+  let timer = 0, again = false;
+  const run = () => {
+    again = false;
+    f();
+    timer = setTimeout(() => {
+      timer = 0;
+      if (again) run();
+    }, ms);
+  };
+  return () => {
+    again = true;
+    if (!timer) run();
+  };
+}
+
+/** Milliseconds between two updates of texts and sliders while the code is dragged; the picture follows at every frame. */
+export const CALM = 100;
+
 let announcer = null;
 /** Show a message at the foot of the page for a moment, and give it to screen readers. */
 export function announce(words) {

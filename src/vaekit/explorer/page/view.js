@@ -1,25 +1,27 @@
 // The decoded picture of the current code, the example that it comes from, and the buttons that choose another code.
 import { meta } from "./blobs.js";
 import { code, D, data, datum, describe, hasThumb, thumb } from "./data.js";
-import { decode, has, request } from "./engine.js";
-import { draw, canvas as picture, table } from "./picture.js";
+import { decode, has, request, timing } from "./engine.js";
+import { draw, liveCanvas, table } from "./picture.js";
 import { change, state, subscribe } from "./state.js";
-import { announce, button, choices, h } from "./ui.js";
+import { announce, button, CALM, choices, h, paced } from "./ui.js";
 import { verdict } from "./verdict.js";
 
 export const shown = { x: null };
 
 /** The picture, and the values of a vector as a table, with `.paint()`. */
 function output() {
-  const face = picture(420, { class: "face", "aria-label": "Decoder output" }), values = h("div", { class: "table-wrap" });
+  const face = liveCanvas(420, { class: "face", "aria-label": "Decoder output" }), values = h("div", { class: "table-wrap" });
   const stored = () => data.first && state.anchor === 0 && !state.drawn && shown.x === null && state.z.every((v, k) => v === data.z[k]);
+  const tabulate = paced(() => values.replaceChildren(...[table(shown.x)].filter(Boolean)), CALM);
   async function paint() {
     if (stored()) draw(face, data.first); // until the decoder runs
     const x = await decode("main", state.z, 1, state.drawn, state.seed);
     if (!x) return;
     shown.x = x;
     draw(face, x);
-    values.replaceChildren(...[table(x)].filter(Boolean));
+    timing.pictures++;
+    tabulate();
   }
   return { face, values, paint };
 }
@@ -85,16 +87,25 @@ export function build(place) {
   const { face, values, paint } = output(), original = h("figure", { class: "original" }), judged = h("p", { class: "where", role: "status" });
   const bars = [kindButtons(), codeButtons()], sync = () => bars.forEach((bar) => void bar.sync());
   place.replaceChildren(h("div", { class: "stage" }, face, h("div", { class: "side" }, original, judged, bars.map((bar) => bar.element))), values);
-  const identify = () => original.replaceChildren(...source());
-  const judge = () => {
-    const { away, title, text } = verdict();
-    judged.className = away ? "where away" : "where";
-    judged.replaceChildren(h("b", {}, `${title} `), text);
+  // dragging changes the code at every frame: what stays the same is not written again, and texts follow more calmly
+  const title = h("b"), words = document.createTextNode("");
+  judged.append(title, words);
+  let named = null;
+  const identify = () => {
+    const name = `${state.anchor} ${Boolean(state.own)}`;
+    if (name !== named) original.replaceChildren(...source());
+    named = name;
   };
+  const judge = paced(() => {
+    const found = verdict();
+    judged.classList.toggle("away", found.away);
+    title.textContent = `${found.title} `;
+    words.data = found.text;
+  }, CALM);
   subscribe((names) => {
+    if (names.has("z") || names.has("drawn") || names.has("seed")) paint().catch((e) => announce(e.message));
     if (names.has("z") || names.has("own")) judge();
     if (names.has("anchor")) identify();
-    if (names.has("z") || names.has("drawn") || names.has("seed")) paint().catch((e) => announce(e.message));
     sync();
   });
   addEventListener("keydown", (event) => {
