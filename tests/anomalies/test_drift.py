@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 
 from vaekit.anomalies.drift import compare_columns, energy_test, two_sample
 
@@ -89,3 +90,14 @@ def test_few_numbers_are_compared_by_the_exact_distribution():
     (found,) = compare_columns(np.arange(8.0)[:, None], np.arange(8.0, 16)[:, None], ["a"], [0])
     assert found.p_value == pytest.approx(2 / math.comb(16, 8))
     assert found.distance == 1
+
+
+@pytest.mark.parametrize(("m", "n"), [(150, 400), (300, 250)])
+def test_many_numbers_are_compared_as_scipy_does(m, n):
+    rng = np.random.default_rng(m)
+    held, new = rng.normal(size=(m, 3)), rng.normal([0, 0.2, 1], size=(n, 3))
+    held[:20], new[:30, 0] = 0.5, 0.5  # ties
+    for column in compare_columns(held, new, ["0", "1", "2"], [0, 0, 0]):
+        expected = ks_2samp(held[:, int(column.column)], new[:, int(column.column)], method="asymp")
+        assert column.distance == pytest.approx(expected.statistic, rel=1e-12)
+        assert column.p_value == pytest.approx(min(1, 3 * expected.pvalue), rel=1e-9)

@@ -10,6 +10,7 @@ level.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -138,9 +139,22 @@ def _cumulative(held: np.ndarray, new: np.ndarray) -> tuple[float, float]:
     """The p-value and the distance of two samples of numbers."""
     from scipy.stats import ks_2samp
 
-    few = len(held) * len(new) <= EXACT
-    found = ks_2samp(held, new, method="exact" if few else "asymp")
-    return float(found.pvalue), float(found.statistic)
+    if len(held) * len(new) <= EXACT:
+        found = ks_2samp(held, new, method="exact")
+        return float(found.pvalue), float(found.statistic)
+    held, new = np.sort(held), np.sort(new)
+    both = np.concatenate([held, new])
+    shares = [np.searchsorted(values, both, "right") / len(values) for values in (held, new)]
+    distance = float(np.abs(shares[0] - shares[1]).max())
+    return _asymptotic(distance, len(held), len(new)), distance
+
+
+@functools.lru_cache(100_000)
+def _asymptotic(distance: float, m: int, n: int) -> float:
+    """The p-value of `ks_2samp` for this distance; it takes a millisecond, and many columns have equal distances."""
+    from scipy.stats import kstwo
+
+    return float(np.clip(kstwo.sf(distance, np.round(m * n / (m + n))), 0, 1))
 
 
 def _shares(held: np.ndarray, new: np.ndarray, categories: int) -> tuple[float, float]:
