@@ -59,6 +59,12 @@ def _unit(bits: Tensor) -> Tensor:
     return (((bits >> 9) & 0x7FFFFF).float() + 0.5) * 2.0**-23
 
 
+def _box_muller(first: Tensor, second: Tensor) -> Tensor:
+    """Independent standard normal numbers (..., 2 n) from uniform ones (..., n): Box and Muller (1958)."""
+    radius, angle = torch.sqrt(-2 * torch.log(first)), (2 * math.pi) * second
+    return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], -1)
+
+
 @unique
 class StepKey(IntEnum):
     """The uses of noise in training; the key is (seed, step, use), or (seed, epoch, BATCHES)."""
@@ -146,9 +152,33 @@ class Noise:
             number = torch.arange(self.draws + 1, self.draws + 3, device=self.rows.device)
             first, second = _unit(self._bits(self.base + number * _signed(_GOLDEN), (half,), k))
             self.draws += 2
-        radius, angle = torch.sqrt(-2 * torch.log(first)), (2 * math.pi) * second
-        pair = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], -1)[..., :n]
+        pair = _box_muller(first, second)[..., :n]
         return pair.reshape(*pair.shape[:-1], *event)
+
+    def proposals(self, rounds: int, event: Sequence[int], k: int | None = None) -> tuple[Tensor, Tensor]:
+        """The numbers that so many calls of `normal` and `uniform` in turn return, (rounds, K?, B, *event) each.
+
+        They are computed together, which is faster if they are few.
+        """
+        if rounds == 1 or type(self) is not Noise:
+            pairs = [(self.normal(event, k), self.uniform(event, k)) for _ in range(rounds)]
+            return torch.stack([e for e, _ in pairs]), torch.stack([u for _, u in pairs])
+        n = math.prod(event)
+        number = self.draws + 1 + torch.arange(3 * rounds, device=self.rows.device).reshape(rounds, 3)
+        first, second, u = _unit(self._bits(self.base + number * _signed(_GOLDEN), (n,), k)).unbind(1)
+        self.draws += 3 * rounds
+        half = (n + 1) // 2
+        e = _box_muller(first[..., :half], second[..., :half])[..., :n]
+        return e.reshape(*e.shape[:-1], *event), u.reshape(*u.shape[:-1], *event)
+
+    @property
+    def may_skip(self) -> bool:
+        """Whether a caller may look at the numbers and `skip` draws: eagerly on a CPU, where looking is cheap."""
+        return type(self) is Noise and self.rows.device.type == "cpu" and not torch.compiler.is_compiling()
+
+    def skip(self, draws: int) -> None:
+        """Leave out so many draws."""
+        self.draws += draws
 
     def bernoulli_of_bytes(self, raw: Tensor, top: int = 255) -> Tensor:
         """1 with probability raw / top, else 0, for integers raw (B, *event) in 0..top: float32, exact to 2^-32.

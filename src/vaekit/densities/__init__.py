@@ -5,7 +5,7 @@ from .counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, sta
 from .drawing import draw, draw_tempered, draw_with_density
 from .gamma import log_standard_gamma, standard_gamma
 from .levels import Categorical, DiscretisedLogistic, LogisticMixture
-from .real import OptimalNormal, StudentT
+from .real import Normal, OptimalNormal, StudentT
 from .simple import Pixels, Point
 from .unit import Beta, ContinuousBernoulli, OpenUnit, open_unit
 
@@ -17,6 +17,7 @@ __all__ = [
     "DiscretisedLogistic",
     "LogisticMixture",
     "NegativeBinomial",
+    "Normal",
     "OpenUnit",
     "OptimalNormal",
     "Pixels",

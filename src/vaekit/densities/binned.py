@@ -18,7 +18,7 @@ from vaekit.utils.normal import log_mass
 from .censored import edges_below, intervals
 from .drawing import Keyed
 from .levels import outcomes
-from .special import HALF_LOG_TWO_PI, log_sum_exp
+from .special import HALF_LOG_TWO_PI, log_sum_exp, without
 
 Numbers = NDArray[np.float64]
 
@@ -47,7 +47,7 @@ class BinnedMixture(Keyed):
     def __init__(self, logits: Tensor, loc: Tensor, log_scale: Tensor, bins: Bins):
         self.loc, self.log_scale, self.bins = loc, log_scale, bins
         empty = torch.nn.functional.pad(bins.mass == 0, (loc.shape[-1], 0))
-        self.logits = torch.log_softmax(logits.masked_fill(empty, -torch.inf), -1)
+        self.logits = torch.log_softmax(without(logits, empty), -1)
         super().__init__(loc.shape[:-1], validate_args=False)
 
     def _average(self, of_normals: Tensor, of_bins: Tensor) -> Tensor:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vaekit.noise import Noise
 
@@ -160,39 +161,91 @@ def _affine(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
 def _spline(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
     """Monotone rational-quadratic splines of each element, raw (..., 3 BINS - 1, m); the identity where raw is zero.
 
-    Durkan et al. (2019), with identity tails; raw numbers are bounded, so that no bin is too steep for float32. The
-    loop over bins keeps every intermediate a tensor over the elements, which fuses; scans and gathers would not.
+    Durkan et al. (2019), with identity tails; raw numbers are bounded, so that no bin is too steep for float32. The bin
+    of each element is selected by a sum over all bins: a few operations, which compilers fuse, unlike gathers.
     """
-    sizes = torch.exp(_bounded(raw)).unbind(-2)
-    widths, heights, slopes = sizes[:BINS], sizes[BINS : 2 * BINS], sizes[2 * BINS :]
-    wide, high = (1 / torch.stack(s).sum(0) for s in (widths, heights))  # so that the bins fill the unit square
-    inside = x.abs() < BOUND
-    u = (x.clamp(-BOUND, BOUND) + BOUND) / (2 * BOUND)
-    one = torch.ones_like(u)
-    # the bin that u is in: its lower left corner, its width and height, its slopes at both ends
-    x0, y0, w, h, d0, d1 = 0 * one, 0 * one, widths[0] * wide, heights[0] * high, one, slopes[0]
-    right, top = w, h
-    for i in range(1, BINS):
-        past = u >= (top if inverse else right)
-        last = i == BINS - 1
-        bin_ = (right, top, widths[i] * wide, heights[i] * high, slopes[i - 1], one if last else slopes[i])
-        x0, y0, w, h, d0, d1 = (torch.where(past, a, b) for a, b in zip(bin_, (x0, y0, w, h, d0, d1), strict=True))
-        right, top = right + bin_[2], top + bin_[3]
-    s = h / w
-    bend = d0 + d1 - 2 * s
-    if inverse:
-        v = ((u - y0) / h).clamp(0, 1)
-        a, b = s - d0 + v * bend, d0 - v * bend
-        root = torch.sqrt((b * b + 4 * a * s * v).clamp_min(1e-20))
-        t = (2 * s * v / (b + root)).clamp(0, 1)  # the position in the bin, 0 at its left end
-        image = x0 + w * t
-    else:
-        t = ((u - x0) / w).clamp(0, 1)
-        image = y0 + h * (s * t**2 + d0 * t * (1 - t)) / (s + bend * t * (1 - t))
-    between = t * (1 - t)
-    rise = d1 * t**2 + 2 * s * between + d0 * (1 - t) ** 2
-    log_slope = 2 * torch.log(s) + torch.log(rise) - 2 * torch.log(s + bend * between)
-    return torch.where(inside, 2 * BOUND * image - BOUND, x), torch.where(inside, log_slope, 0)
+    result: tuple[Tensor, Tensor] = _Spline.apply(x, raw, inverse)
+    return result
+
+
+class _Spline(torch.autograd.Function):
+    """`_spline`, with its gradient in closed form: it takes a third of the operations of automatic differentiation."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        bounded = _bounded(raw)
+        sizes, slopes = torch.exp(bounded).split([2 * BINS, BINS - 1], -2)
+        sizes = sizes.unflatten(-2, (2, BINS))
+        sizes = sizes / sizes.sum(-2, keepdim=True)  # widths and heights, so that the bins fill the unit square
+        corners = F.pad(sizes.cumsum(-2)[..., :-1, :], (0, 0, 1, 0))  # the lower left ones
+        knots = F.pad(slopes, (0, 0, 1, 1), value=1.0).unsqueeze(-3)
+        bins = torch.cat([corners, sizes, knots[..., :-1, :], knots[..., 1:, :]], -3)  # (..., 6, BINS, m)
+        inside = (x.abs() < BOUND).to(x.dtype)
+        u = (x.clamp(-BOUND, BOUND) + BOUND) / (2 * BOUND)
+        past = u.unsqueeze(-2) >= corners[..., 1 if inverse else 0, 1:, :]  # the ends of the bins before that of u
+        past = F.pad(F.pad(past.to(x.dtype), (0, 0, 1, 0), value=1.0), (0, 0, 0, 1))
+        chosen, later = past[..., :-1, :] - past[..., 1:, :], past[..., 1:, :]
+        # the bin that u is in: its lower left corner, its width and height, its slopes at both ends
+        x0, y0, w, h, d0, d1 = (bins * chosen.unsqueeze(-3)).sum(-2).unbind(-2)
+        s = h / w
+        bend = d0 + d1 - 2 * s
+        if inverse:
+            v = ((u - y0) / h).clamp(0, 1)
+            a, b = s - d0 + v * bend, d0 - v * bend
+            root = torch.sqrt((b * b + 4 * a * s * v).clamp_min(1e-20))
+            t = (2 * s * v / (b + root)).clamp(0, 1)  # the position in the bin, 0 at its left end
+        else:
+            t = ((u - x0) / w).clamp(0, 1)
+        rest = 1 - t
+        between = t * rest
+        rise = d1 * t**2 + 2 * s * between + d0 * rest**2
+        below = s + bend * between
+        share = (s * t**2 + d0 * between) / below  # of the bin's height
+        slope = rise * (s / below) ** 2
+        image = 2 * BOUND * (x0 + w * t if inverse else y0 + h * share) - BOUND
+        ctx.inverse, ctx.shapes = inverse, (x.shape, raw.shape)
+        ctx.save_for_backward(
+            bounded, sizes, slopes, chosen, later, inside, w, h, d0, d1, s, bend, t, rise, below, share, slope
+        )
+        return x.lerp(image, inside), torch.log(slope) * inside
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (bounded, sizes, slopes, chosen, later, inside, w, h, d0, d1, s, bend, t, rise, below, share, slope) = (
+            ctx.saved_tensors
+        )
+        of_image, of_log = gradients[0] * inside, gradients[1] * inside
+        tail = gradients[0] - of_image
+        of_image = of_image * (2 * BOUND)  # the gradient of the image in the unit square
+        rest, rise = 1 - t, 1 / rise
+        between, turn = t * rest, 1 - 2 * t
+        below = 1 / below
+        bent, squares = between * below, (1 - 2 * between) * below
+        # of log slope by t, s, d0 and d1
+        log_t = 2 * ((d1 * t + s * turn - d0 * rest) * rise - bend * turn * below)
+        log_s = 2 * (1 / s + between * rise - squares)
+        log_0, log_1 = rest**2 * rise - 2 * bent, t**2 * rise - 2 * bent
+        if ctx.inverse:  # t is the solution of y0 + h share(t) = u
+            by_height = -(of_image * w + of_log * log_t) / (slope * w)
+            by_u, by_x0, by_w = -by_height, of_image, of_image * t
+        else:
+            by_height = of_image
+            by_u = of_image * slope + of_log * log_t / w
+            by_x0, by_w = -by_u, -by_u * t
+        scaled = by_height * h
+        by_s = scaled * (t**2 * below - share * squares) + of_log * log_s
+        by_0 = scaled * bent * (1 - share) + of_log * log_0
+        by_1 = of_log * log_1 - scaled * bent * share
+        by_h, by_w = by_height * share + by_s / w, by_w - by_s * s / w
+        of_corners = torch.stack([by_x0, by_height], -2).unsqueeze(-2)
+        of_sizes = torch.stack([by_w, by_h], -2).unsqueeze(-2)
+        of_sizes = chosen.unsqueeze(-3) * of_sizes + later.unsqueeze(-3) * of_corners  # (..., 2, BINS, m)
+        of_sizes = sizes * (of_sizes - (sizes * of_sizes).sum(-2, keepdim=True))
+        of_slopes = slopes * (chosen[..., 1:, :] * by_0.unsqueeze(-2) + chosen[..., :-1, :] * by_1.unsqueeze(-2))
+        of_raw = torch.cat([of_sizes.flatten(-3, -2), of_slopes], -2) * (1 - (bounded / REACH).square())
+        shape, raw_shape = ctx.shapes
+        return (tail + by_u / (2 * BOUND)).sum_to_size(shape), of_raw.sum_to_size(raw_shape), None
 
 
 class Coupling(nn.Module):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Distribution, constraints
+from torch.distributions import Normal as TorchNormal
 
 from vaekit.noise import Noise
 
@@ -17,6 +18,54 @@ from .gamma import standard_t
 from .special import HALF_LOG_TWO_PI, stirling_rest
 
 LOWEST_VARIANCE = math.exp(-12)
+
+
+class Normal(TorchNormal):
+    """N(loc, scale^2), whose log-density has its gradient in closed form.
+
+    It takes a third of the operations of torch's, and fewer if the scale is shared, which is therefore not expanded.
+    """
+
+    def __init__(self, loc: Tensor, scale: Tensor):
+        self.shared = scale
+        super().__init__(loc, scale, validate_args=False)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Normal:
+        return Normal(self.loc.expand(torch.Size(batch_shape)), self.shared)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        given = (value, self.loc, self.shared)
+        log_p: Tensor = _LogNormal.apply(*given) if any(t.requires_grad for t in given) else _log_normal(*given)
+        return log_p
+
+
+def _log_normal(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    y = (value - loc) / scale
+    return torch.addcmul(-HALF_LOG_TWO_PI - torch.log(scale), y, y, value=-0.5)
+
+
+class _LogNormal(torch.autograd.Function):
+    """log N(value; loc, scale^2)."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(value, loc, scale)
+        return _log_normal(value, loc, scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        value, loc, scale = ctx.saved_tensors
+        of_value, of_loc, of_scale = ctx.needs_input_grad
+        (gradient,) = gradients
+        y = (value - loc) / scale
+        slope = gradient * y
+        by_loc = slope / scale if of_value or of_loc else None
+        by_scale = ((slope * y - gradient).sum_to_size(scale.shape) / scale) if of_scale else None
+        return (
+            -by_loc.sum_to_size(value.shape) if of_value and by_loc is not None else None,
+            by_loc.sum_to_size(loc.shape) if of_loc and by_loc is not None else None,
+            by_scale,
+        )
 
 
 class StudentT(Keyed):
@@ -35,14 +84,16 @@ class StudentT(Keyed):
     has_rsample = True
 
     def __init__(self, df: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None):
+        self.shared = df, scale  # not broadcast: often one number for all elements
         self.df, self.loc, self.scale = torch.broadcast_tensors(df, loc, scale)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        half, y = self.df / 2, (value - self.loc) / self.scale
+        df, scale = self.shared
+        half, y = df / 2, (value - self.loc) / scale
         # log Gamma(h + 1/2) - log Gamma(h) - log(h) / 2, with the leading terms of Stirling's formula cancelled
         ratio = half * torch.log1p(0.5 / half) - 0.5 + stirling_rest(half + 0.5) - stirling_rest(half)
-        return ratio - HALF_LOG_TWO_PI - torch.log(self.scale) - (half + 0.5) * torch.log1p(y**2 / self.df)
+        return ratio - HALF_LOG_TWO_PI - torch.log(scale) - (half + 0.5) * torch.log1p(y**2 / df)
 
     @property
     def mean(self) -> Tensor:

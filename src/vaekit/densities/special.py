@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,11 @@ def clamped(x: Tensor, low: float, high: float) -> Tensor:
     return x.clamp(low, high)
 
 
+def without(logits: Tensor, excluded: Tensor) -> Tensor:
+    """logits (..., *shape) with -inf where `excluded` (*shape) is True, by a sum, which is faster than a condition."""
+    return logits + logits.new_zeros(excluded.shape).masked_fill_(excluded, -math.inf)
+
+
 def drop_negligible(x: Tensor, dim: int) -> Tensor:
     """x with -inf for terms that do not change the sum of exp(x) over `dim`.
 
@@ -37,7 +43,28 @@ def drop_negligible(x: Tensor, dim: int) -> Tensor:
 
 def log_sum_exp(x: Tensor, dim: int) -> Tensor:
     """log sum exp(x) over `dim`, without subnormal gradients (see `drop_negligible`)."""
-    return torch.logsumexp(drop_negligible(x, dim), dim)
+    if not x.requires_grad:
+        return torch.logsumexp(drop_negligible(x, dim), dim)
+    total: Tensor = _LogSumExp.apply(x, dim)
+    return total
+
+
+class _LogSumExp(torch.autograd.Function):
+    """`log_sum_exp`, with its gradient in closed form: the share of each term, 0 for negligible ones."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
+        total = torch.logsumexp(x, dim)
+        ctx.save_for_backward(x, total)
+        ctx.dim = dim
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        x, total = ctx.saved_tensors
+        share = torch.exp(x - total.unsqueeze(ctx.dim))
+        kept = torch.nn.functional.threshold(share, torch.finfo(x.dtype).eps * 1e-5, 0.0)
+        return gradients[0].unsqueeze(ctx.dim) * kept, None
 
 
 def stirling_rest(x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from vaekit.densities import NegativeBinomial
 from vaekit.densities.autoregressive import Autoregressive
 from vaekit.densities.binned import BinnedMixture, Bins, bins_of
 from vaekit.densities.mixed import Categories, Mixed
-from vaekit.densities.special import at_least_single
+from vaekit.densities.special import at_least_single, without
 from vaekit.networks.masked import MaskedMLP
 from vaekit.networks.tables import embedding_size
 from vaekit.utils.arguments import Knob
@@ -179,7 +179,7 @@ class CategoryColumns(Kind):
         return (x[..., None] == torch.arange(self.inputs, device=x.device)).to(x.dtype)
 
     def density(self, raw: Tensor, at: slice = ALL) -> Distribution:
-        return Categories(raw.masked_fill(self.padding[at], -torch.inf), validate_args=False)
+        return Categories(without(raw, self.padding[at]), validate_args=False)
 
     def initial(self, x: Tensor) -> Tensor:
         count = self.encode(x).sum(0) + 1

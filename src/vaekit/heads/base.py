@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -38,10 +38,29 @@ def raw_of_scale(scale: Tensor) -> Tensor:
 
 def within(raw: Tensor, low: float, high: float) -> Tensor:
     """Soft bounds: equals `raw` exactly when it is far from `low` and `high`."""
-    past = raw > high
-    below = torch.where(past, high, raw) - F.softplus(torch.where(past, high - raw, raw - high))
-    past = below < low
-    return torch.where(past, low, below) + F.softplus(torch.where(past, below - low, low - below))
+    bounded: Tensor = _Within.apply(raw, low, high) if raw.requires_grad else _within(raw, low, high)
+    return bounded
+
+
+def _within(raw: Tensor, low: float, high: float) -> Tensor:
+    below = raw.clamp_max(high) - F.softplus(-(raw - high).abs())
+    return below.clamp_min(low) + F.softplus(-(below - low).abs())
+
+
+class _Within(torch.autograd.Function):
+    """`within`, with its gradient in closed form."""
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(raw)
+        ctx.bounds = low, high
+        return _within(raw, low, high)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (raw,), (low, high) = ctx.saved_tensors, ctx.bounds
+        below = raw.clamp_max(high) - F.softplus(-(raw - high).abs())
+        return gradients[0] * torch.sigmoid(high - raw) * torch.sigmoid(below - low), None, None
 
 
 def raw_of_within(value: Tensor, low: float, high: float) -> Tensor:

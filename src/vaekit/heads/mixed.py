@@ -19,7 +19,7 @@ from vaekit.data.core import Column
 from vaekit.data.observation import Observation, TableSupport
 from vaekit.densities import OptimalNormal
 from vaekit.densities.mixed import Categories, Marginal, Mixed
-from vaekit.densities.special import at_least_single
+from vaekit.densities.special import at_least_single, without
 from vaekit.errors import ChoiceError
 from vaekit.networks.tables import embedding_size
 
@@ -164,7 +164,7 @@ class CategoriesHead(Head):
     def _density(self, logits: Tensor, group: int) -> Categories:
         index, padding = self.get_buffer(f"index_{group}"), self.get_buffer(f"padding_{group}")
         padded = logits.index_select(-1, index.flatten()).unflatten(-1, index.shape)
-        return Categories(padded.masked_fill(padding, -torch.inf), validate_args=False)
+        return Categories(without(padded, padding), validate_args=False)
 
 
 class ManyCategoriesHead(Head):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch import distributions as D
 from torch.distributions import constraints
 
-from vaekit.densities import OptimalNormal, StudentT
+from vaekit.densities import Normal, OptimalNormal, StudentT
 from vaekit.errors import ChoiceError
 from vaekit.utils.arguments import Knob
 
@@ -45,13 +45,13 @@ class LocationScale(Head):
             self.register_buffer("log_scale", start if scale == "fixed" else torch.zeros(()))
 
     def location_and_scale(self, location: Tensor, *raw_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Location and scale from the raw tensors."""
+        """Location and scale from the raw tensors; a scale that examples or elements share is not expanded."""
         log_scale: Tensor = self.log_scale
         if self.scale == "learned":
             log_scale = floored(raw_scale[0]).clamp_max(LOG_SCALE_CEILING)
         elif self.scale in ("shared", "each"):
             log_scale = floored(log_scale)
-        return location, torch.exp(log_scale).to(location.dtype).expand(location.shape)
+        return location, torch.exp(log_scale).to(location.dtype)
 
     def scale_of(self, std: Tensor) -> Tensor:
         """The scale at which the density has this standard deviation."""
@@ -103,7 +103,7 @@ class Gaussian(LocationScale):
             mean = torch.tanh(mean)
         if self.scale == "optimal":
             return self.independent(OptimalNormal(mean, self.log_scale, self.updates if self.training else None))
-        return self.independent(D.Normal(mean, sigma, validate_args=False))
+        return self.independent(Normal(mean, sigma))
 
 
 class LaplaceHead(LocationScale):
@@ -135,7 +135,7 @@ class StudentTHead(LocationScale):
 
     def forward(self, raw: Tensor) -> D.Distribution:
         location, scale = self.location_and_scale(*self.split(raw))
-        df = 2 + torch.exp(within(self.log_excess, self.LOWEST, self.HIGHEST)).to(location).expand(location.shape)
+        df = 2 + torch.exp(within(self.log_excess, self.LOWEST, self.HIGHEST)).to(location)
         return self.independent(StudentT(df, location, scale, validate_args=False))
 
 

@@ -226,7 +226,7 @@ class _Stage(nn.Module):
             return h
         h = self.enter(h)
         if self.dense:
-            return h.unflatten(1, (self.width, *self.grid))
+            return networks.fastest_layout(h.unflatten(1, (self.width, *self.grid)))
         return F.interpolate(h, size=self.grid, mode="nearest")
 
 
@@ -255,7 +255,7 @@ class _Features(nn.Module):
         self.into, self.ups = nn.ModuleList(into), nn.ModuleList(ups)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        h = x.flatten(1) if self.flat else x
+        h = x.flatten(1) if self.flat else networks.fastest_layout(x)
         features = []
         for into, up in zip(self.into, self.ups, strict=True):
             h = up(into(h))

@@ -12,6 +12,7 @@ from .convolutional import (
     default_levels,
     doubling,
     doublings,
+    fastest_layout,
     grid_sizes,
     halvings,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "default_levels",
     "doubling",
     "doublings",
+    "fastest_layout",
     "grid_sizes",
     "halvings",
     "set_output_bias",

@@ -212,6 +212,16 @@ def doubling(channels_in: int, channels_out: int, dims: int) -> nn.Module:
     return conv
 
 
+def fastest_layout(x: Tensor) -> Tensor:
+    """x with the strides in which this device convolves fastest: images on a CPU with the channels innermost.
+
+    Layers keep the layout of their input, and the values do not depend on it.
+    """
+    if x.dim() != 4 or x.device.type != "cpu":
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def cropped(h: Tensor, grid: Sequence[int]) -> Tensor:
     """h (N, C, *larger) cropped to its first rows and columns, to the size of `grid`."""
     for axis, size in enumerate(grid, 2):

@@ -85,12 +85,10 @@ def split_rate(latent: Latent, n: int) -> Split:
 
 
 def covariance(values: Tensor) -> Tensor:
-    """The unbiased covariance (D, D) of rows (B, D); zero for one row.
-
-    It is computed as a sum of products, because mixed precision would round a matrix product to 8 bits.
-    """
-    centred = values - values.mean(0)
-    return (centred.unsqueeze(2) * centred.unsqueeze(1)).sum(0) / max(len(values) - 1, 1)
+    """The unbiased covariance (D, D) of rows (B, D); zero for one row."""
+    with exact(values):  # mixed precision would round the product to 8 bits
+        centred = values - values.mean(0)
+        return centred.T @ centred / max(len(values) - 1, 1)
 
 
 def posterior_mean(q: Distribution) -> Tensor:
@@ -118,24 +116,24 @@ def posterior_covariance(q: Distribution) -> Tensor:
     return torch.diag(q.variance.flatten(1).mean(0))
 
 
-def inverse_multiquadratic(square: Tensor, width: float) -> Tensor:
+def inverse_multiquadratic(square: Tensor, width: Tensor) -> Tensor:
     """k = C / (C + |a - b|^2)."""
     return width / (width + square)
 
 
-def gaussian(square: Tensor, width: float) -> Tensor:
+def gaussian(square: Tensor, width: Tensor) -> Tensor:
     """k = exp(-|a - b|^2 / C)."""
     return torch.exp(-square / width)
 
 
-KERNELS: dict[str, Callable[[Tensor, float], Tensor]] = {"imq": inverse_multiquadratic, "gaussian": gaussian}
+KERNELS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"imq": inverse_multiquadratic, "gaussian": gaussian}
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 def mmd(
     a: Tensor,
     b: Tensor,
-    kernel: Callable[[Tensor, float], Tensor] = inverse_multiquadratic,
+    kernel: Callable[[Tensor, Tensor], Tensor] = inverse_multiquadratic,
 ) -> Tensor:
     r"""The unbiased squared maximum mean discrepancy of two samples, a scalar; it can be negative.
 
@@ -148,9 +146,15 @@ def mmd(
         kernel: of squared distance and width, at most 1.
     """
 
+    widths = 2 * a.shape[1] * torch.tensor(SCALES, dtype=a.dtype, device=a.device)[:, None, None]
+    centre = b.mean(0).detach()  # distances do not depend on it, but their rounding errors do
+    a, b = a - centre, b - centre
+
     def mean(x: Tensor, y: Tensor, paired: bool) -> Tensor:
-        square = (x.unsqueeze(1) - y.unsqueeze(0)).square().sum(-1)  # (B, M); exactly 0 on the diagonal of x = y
-        values = torch.stack([kernel(square, 2 * x.shape[1] * s) for s in SCALES]).mean(0)
+        with exact(x):
+            lengths = x.square().sum(-1, keepdim=True) + y.square().sum(-1)
+            square = torch.addmm(lengths, x, y.T, alpha=-2).clamp_min(0)  # (B, M)
+        values = kernel(square, widths).mean(0)
         if not paired or len(x) == 1:
             return values.mean()
         return (values.sum() - values.diagonal().sum()) / (len(x) * (len(x) - 1))

@@ -45,16 +45,16 @@ def regression(present: Tensor, figures: Tensor) -> Expected:
     design = there if dims <= MOST_INDICATORS else there.sum(1, keepdim=True) / dims**0.5
     x = design - design.mean(0)
     eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    middle, slope = y.median(), x.new_zeros(x.shape[1])
+    with_constant = torch.nn.functional.pad(x, (1, 0), value=1.0)
+    weak = WEAK * torch.nn.functional.pad(eye, (1, 0, 1, 0))  # the constant is not penalised
+    residual = y - y.median()
     for _ in range(ITERATIONS):  # least squares with weights
-        residual = y - middle - x @ slope
-        bound = HUBER * TO_SIGMA * residual.abs().median()
-        weight = torch.clamp(bound / residual.abs().clamp_min(1e-300), max=1.0)
-        mean, average = (weight @ x) / weight.sum(), (weight @ y) / weight.sum()
-        weighted = (x - mean) * weight[:, None]
-        slope = torch.linalg.solve(weighted.T @ (x - mean) + WEAK * eye, weighted.T @ (y - average))
-        middle = average - mean @ slope
-    residual = y - middle - x @ slope
+        size = residual.abs()
+        weight = (HUBER * TO_SIGMA * size.median() / size.clamp_min(1e-300)).clamp_max(1.0)
+        weighted = with_constant.T * weight
+        known = torch.linalg.solve(torch.addmm(weak, weighted, with_constant), weighted @ y)
+        residual = torch.addmv(y, with_constant, known, alpha=-1)
+    middle, slope = known[0], known[1:]
     bound = HUBER * TO_SIGMA * residual.abs().median()
     bounded = torch.minimum(torch.maximum(residual, -bound), bound)
     inverse = torch.linalg.inv(x.T @ x + RIDGE * eye)

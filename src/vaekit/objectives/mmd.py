@@ -19,7 +19,7 @@ from .base import Batch, Losses, objective
 from .one_layer import OneLayer, learns_prior, scheduled
 from .schedules import Schedule
 
-Kernel = Callable[[Tensor, float], Tensor]
+Kernel = Callable[[Tensor, Tensor], Tensor]
 KernelName = Annotated[str, Knob("kernel of the MMD: inverse multiquadratic (imq) or Gaussian", among=KERNELS)]
 Weight = Annotated[float | Schedule, Knob("weight of the MMD", low=0)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,15 +29,37 @@ def log_tail(z: Tensor) -> Tensor:
 
 
 def log_mass(low: Tensor, high: Tensor) -> Tensor:
-    """log P(low < Z < high) of a standard normal, for finite low < high."""
+    """log P(low < Z < high) of a standard normal, for finite low < high of the same shape."""
+    followed = low.requires_grad or high.requires_grad
+    mass: Tensor = _LogMass.apply(low, high) if followed else _log_mass(low, high)
+    return mass
+
+
+class _LogMass(torch.autograd.Function):
+    """`log_mass`, with its gradient in closed form."""
+
+    @staticmethod
+    def forward(ctx: Any, low: Tensor, high: Tensor) -> Tensor:
+        mass = _log_mass(low, high)
+        ctx.save_for_backward(low, high, mass)
+        return mass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        low, high, mass = ctx.saved_tensors
+        shift = -mass - math.log(2 * math.pi) / 2
+        by_low, by_high = (gradients[0] * torch.exp(shift - z.square() / 2) for z in (low, high))
+        return -by_low, by_high
+
+
+def _log_mass(low: Tensor, high: Tensor) -> Tensor:
     mirrored = low + high < 0
     a, b = torch.where(mirrored, -high, low), torch.where(mirrored, -low, high)  # a + b >= 0
     middle, width = (a + b) / 2, b - a
     narrow = width * (1 + middle) < 0.02
     thin = torch.log(torch.where(narrow, width, 1.0)) - middle.square() / 2 - math.log(2 * math.pi) / 2
     a, b = torch.where(narrow, 0.0, a), torch.where(narrow, 1.0, b)
-    log_b = log_tail(b)
-    log_a = log_tail(a.abs())
+    log_a, log_b = log_tail(torch.stack([a.abs(), b]))
     beyond = a >= 0
     right = log_a + torch.log(-torch.expm1(torch.where(beyond, log_b - log_a, -1.0)))
     around = torch.log1p(-torch.where(beyond, 0.5, torch.exp(log_a) + torch.exp(log_b)))

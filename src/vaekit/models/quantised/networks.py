@@ -32,7 +32,7 @@ class GridEncoder(nn.Module):
         self.convs = nn.Sequential(*layers, networks.convolution(len(size))(last, dim, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.convs(x.reshape(-1, *x.shape[-self.dims :]))
+        h = self.convs(networks.fastest_layout(x.reshape(-1, *x.shape[-self.dims :])))
         return h.flatten(2).transpose(1, 2).reshape(*x.shape[: -self.dims], -1)
 
 
@@ -63,7 +63,7 @@ class GridDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         cells = math.prod(self.grids[0])
         h = z.reshape(-1, cells, z.shape[-1] // cells).transpose(1, 2).unflatten(-1, self.grids[0])
-        h = self.inp(h)
+        h = self.inp(networks.fastest_layout(h))
         for step, grid in zip(self.steps, self.grids[1:], strict=True):
             h = networks.cropped(step(h), grid)
         return self.offset(h.reshape(*z.shape[:-1], -1))

@@ -149,7 +149,7 @@ class CodeSequence(Tempered):
         if self.temperature == 0:
             likeliest = F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
             return torch.log(likeliest)
-        return torch.log_softmax(logits / self.temperature, -1)
+        return torch.log_softmax(logits if self.temperature == 1 else logits / self.temperature, -1)
 
     def log_prob_of(self, codes: Tensor) -> Tensor:
         """log P of sequences (..., positions): (...)."""

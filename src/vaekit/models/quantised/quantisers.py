@@ -154,8 +154,8 @@ class VectorQuantiser(Quantiser):
         with torch.autocast(q.encoded.device.type, enabled=False):
             usage, total = self._settled()
             vectors = q.encoded.detach().reshape(-1, self.dim).to(total.dtype)
-            chosen = q.codes.reshape(-1, 1) == torch.arange(self.codes, device=q.codes.device)
-            chosen = chosen.to(total.dtype) / len(vectors)
+            chosen = vectors.new_zeros(len(vectors), self.codes)
+            chosen.scatter_(1, q.codes.reshape(-1, 1), 1 / len(vectors))
             self.usage.copy_(usage.lerp(chosen.sum(0), 1 - decay))
             if self.decay is None:
                 self.moved.copy_(total)
