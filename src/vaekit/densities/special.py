@@ -62,8 +62,9 @@ class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         x, total = ctx.saved_tensors
-        share = torch.exp(x - total.unsqueeze(ctx.dim))
-        kept = torch.nn.functional.threshold(share, torch.finfo(x.dtype).eps * 1e-5, 0.0)
+        info = torch.finfo(x.dtype)
+        share = torch.exp(x - total.clamp_min(info.min).unsqueeze(ctx.dim))  # 0 if all terms are 0
+        kept = torch.nn.functional.threshold(share, info.eps * 1e-5, 0.0)
         return gradients[0].unsqueeze(ctx.dim) * kept, None
 
 
