@@ -170,7 +170,8 @@ def test_the_operations_of_a_step_are_counted_forward_and_backward():
     plain = work(get_recipe("vae")(spec), (1, 8, 8)).operations
     assert 150 < plain < 600
     deep, sphere = (work(get_recipe(name)(spec), (1, 8, 8)).operations for name in ("ladder", "hyperspherical"))
-    assert min(deep, sphere) > 4 * plain
+    assert deep > 4 * plain
+    assert sphere > 2 * plain
     quantised = get_recipe("vq")(spec)  # averages that a step updates stay as they are
     before = {n: t.clone() for n, t in quantised.model.state_dict().items()}
     assert work(quantised, (1, 8, 8)).operations > 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,8 @@ from .special import at_least_single
 
 ROUNDS = 10
 """Proposals per element. At concentration 1, the worst case, one is rejected with probability 0.048, all with 1e-13."""
-FEW = 4096
-"""Up to this number of elements, all their proposals are computed together."""
+FEW = 16
+"""With at most so many draws per row, all their proposals are computed together."""
 
 
 class _Implicit(torch.autograd.Function):
@@ -52,7 +53,7 @@ def log_standard_gamma(noise: Noise, concentration: Tensor, event: Sequence[int]
         c = 1 / torch.sqrt(9 * d)
         kept = torch.zeros_like(d)  # y = c x of the first accepted proposal; the mode if all are rejected
         open_ = torch.ones_like(d, dtype=torch.bool)
-        together = ROUNDS if d.numel() <= FEW else 1
+        together = ROUNDS if math.prod(event) * (k or 1) <= FEW else 1
         for done in range(0, ROUNDS, together):
             x, u = (v.to(dtype) for v in noise.proposals(together, event, k))
             y = c * x
