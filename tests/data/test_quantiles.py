@@ -15,7 +15,7 @@ from torch.distributions import Independent, Normal
 import vaekit as vk
 from vaekit import heads
 from vaekit.data.core import Column
-from vaekit.data.observation import MixedTable, Standardised
+from vaekit.data.observation import MixedTable, Standardised, quantiles
 from vaekit.data.observation.quantiles import curve_of, distance_from_gaussian, spacing
 from vaekit.densities import Censored
 from vaekit.errors import ChoiceError
@@ -373,3 +373,22 @@ def test_an_exported_observation_has_no_map_if_no_column_is_mapped(raw):
         x = seen(raw[:, columns])
         torch.testing.assert_close(exported(raw[:, columns]), x)
         torch.testing.assert_close(exported.to_raw(x), seen.to_raw(x).float(), rtol=1e-5, atol=1e-4)
+
+
+def test_what_is_measured_does_not_depend_on_the_blocks_of_rows(monkeypatch):
+    raw = torch.from_numpy(np.random.default_rng(0).exponential(size=(1000, 3)).astype(np.float32))
+
+    def fitted(size, numbers):
+        monkeypatch.setattr(quantiles, "MOST_ROWS", 300)  # every fourth row
+        monkeypatch.setattr(quantiles, "BLOCK", numbers)
+        made = quantiles.Quantiles(3)
+        made.fit(lambda: raw.split(size), [0, 2])
+        return made
+
+    whole, parts = fitted(1000, 2**22), fitted(70, 400)
+    assert whole.mapped.tolist() == [True, False, True]
+    for name, buffer in whole.named_buffers():
+        torch.testing.assert_close(dict(parts.named_buffers())[name], buffer, rtol=1e-6, atol=1e-7)
+    every = raw[::4]
+    expected = whole.log_units(whole(every)).double().mean(0)
+    torch.testing.assert_close(whole.units.double()[[0, 2]], expected[[0, 2]], rtol=1e-6, atol=1e-7)

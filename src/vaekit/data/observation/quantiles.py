@@ -211,20 +211,32 @@ class Quantiles(nn.Module):
     def fit(self, blocks: Callable[[], Iterable[Tensor]], elements: list[int]) -> None:
         """Measure the curves of these elements on the training rows (n, D), which come in blocks."""
         n = sum(len(block) for block in blocks())
-        every, first, kept = max(1, -(-n // MOST_ROWS)), 0, []
+        every, first, rows = max(1, -(-n // MOST_ROWS)), 0, torch.empty(0)
         for block in blocks():
-            kept.append(block[-first % every :: every, elements])
+            part = block[-first % every :: every, elements]
+            if first == 0:
+                rows = torch.empty((-(-n // every), len(elements)), dtype=part.dtype)
+            done = -(-first // every)
+            rows[done : done + len(part)] = part
             first += len(block)
-        rows = torch.cat(kept)
-        for i, column in zip(elements, rows.double().numpy().T, strict=True):
+        for j, i in enumerate(elements):
+            column = rows[:, j].double().numpy()
             curve = curve_of(np.sort(column[~np.isnan(column)]), self.far)
             if curve is not None:
                 self._put(i, curve)
-        with torch.no_grad():
-            whole = torch.full((len(rows), len(self.raw)), math.nan, dtype=self.raw.dtype)
-            whole[:, elements] = rows.to(self.raw.dtype)
+        self.units.copy_(self._mean_units(rows, elements))
+
+    @torch.no_grad()
+    def _mean_units(self, rows: Tensor, elements: list[int]) -> Tensor:
+        """The mean of log |d x / d raw| over these rows of these elements, (D,); 0 for the others."""
+        total, n = torch.zeros(len(self.raw), dtype=torch.float64), torch.zeros(len(self.raw), dtype=torch.int64)
+        for part in rows.split(max(1, BLOCK // 4 // len(self.raw))):
+            whole = torch.full((len(part), len(self.raw)), math.nan, dtype=self.raw.dtype)
+            whole[:, elements] = part.to(self.raw.dtype)
             units, present = self.log_units(self(whole)), ~torch.isnan(whole)
-            self.units.copy_(torch.where(present, units, 0.0).double().sum(0) / present.sum(0).clamp_min(1))
+            total += torch.where(present, units, 0.0).double().sum(0)
+            n += present.sum(0)
+        return total / n.clamp_min(1)
 
     def _put(self, i: int, curve: Curve) -> None:
         m = len(curve.raw)
