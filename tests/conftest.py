@@ -98,21 +98,9 @@ def onnx_operators_once():
 
 
 @pytest.fixture
-def compiler(monkeypatch):
-    """Skips where there is no C++ compiler; torch's code generator then does less work for the same code.
-
-    For each operation it writes, torch 2.13 builds a table of all operations' types and intersects equal ranges of
-    values, which is two fifths of its time. Other versions, where these names are gone, just take longer.
-    """
+def compiler():
+    """Skips where there is no C++ compiler."""
     from vaekit.utils.compiled import has_compiler
 
     if not has_compiler():
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
-    from torch._inductor.codegen import common
-    from torch.utils._sympy.value_ranges import ValueRanges
-
-    if hasattr(common, "DtypePropagationOpsHandler"):
-        monkeypatch.setattr(common, "DtypePropagationOpsHandler", functools.cache(common.DtypePropagationOpsHandler))
-    if hasattr(ValueRanges, "tighten"):
-        tighten = ValueRanges.tighten
-        monkeypatch.setattr(ValueRanges, "tighten", lambda a, b: a if a == b else tighten(a, b))

@@ -204,6 +204,7 @@ def test_compiling_is_decided_by_the_dense_products():
     assert decide_compile("auto", 1000, large, 100, cpu)[0]
     assert not decide_compile("auto", 100, large._replace(operations=6000), 100, cpu)[0]  # such a graph takes minutes
     assert decide_compile("auto", 100, large, 100, cpu)[0]
+    assert not decide_compile("auto", 100, large, 100, cpu, crowded=4.0)[0]  # beside other programs
     # convolutions are no faster in a graph
     assert not decide_compile("auto", 1000, Work(0, 2 * 10**8, 333), 100, cpu)[0]
     assert large.seconds(100) == Work(0, 2 * 10**8, 333).seconds(100) == pytest.approx(1.202, abs=1e-4)

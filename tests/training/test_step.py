@@ -187,8 +187,8 @@ def test_a_layer_under_two_names_is_saved_under_both():
 @needs_compiler
 def test_compiled_steps_equal_eager_ones(monkeypatch):
     waited = []
-    build = kernels._Libraries.build
-    monkeypatch.setattr(kernels._Libraries, "build", lambda self: (waited.append(len(self.waiting)), build(self))[1])
+    build = kernels.Libraries.build
+    monkeypatch.setattr(kernels.Libraries, "build", lambda self: (waited.append(len(self.waiting)), build(self))[1])
     raw = [
         torch.randint(0, 256, (ROWS, DIMS), generator=torch.Generator().manual_seed(t)).to(torch.uint8)
         for t in range(5)

@@ -24,7 +24,7 @@ class _Loader:
 def test_kernels_are_shared_out_over_libraries_and_found_again(monkeypatch):
     monkeypatch.setattr(kernels, "CHARACTERS", 60)  # some two kernels
     load = _Loader()
-    libraries = kernels._Libraries(load, threads=3)
+    libraries = kernels.Libraries(load, cores=3)
     found = [kernels._binding(None, libraries, None, ["float*"], SOURCE.format("float", n)) for n in range(7)]
     assert load.codes == []  # all are known before the first is built
     assert [f.result() for f in found] == list(range(7))
@@ -37,7 +37,7 @@ def test_kernels_are_shared_out_over_libraries_and_found_again(monkeypatch):
 
 def test_kernels_of_another_form_are_built_alone():
     alone = lambda compiler, types, source: "alone"  # noqa: E731
-    libraries = kernels._Libraries(_Loader(), threads=2)
+    libraries = kernels.Libraries(_Loader(), cores=2)
     assert kernels._binding(None, libraries, alone, ["int64_t"], SOURCE.format("float", 1)) == "alone"
     more = SOURCE.format("float", 1) + "#include <map>"
     assert kernels._binding(None, libraries, alone, ["float*"], more) == "alone"

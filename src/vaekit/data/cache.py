@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,26 +10,13 @@ from typing import IO, Any
 import numpy as np
 
 from vaekit.errors import DataError
-from vaekit.utils.files import part_of, remove_parts
+from vaekit.utils.files import cache_folder, part_of, remove_parts
 
 from .core import Array, Progress, blocks, row_dtype
 
 LARGE = 64 * 2**20  # bytes; larger arrays are memory-mapped from a file
 
-
-def folder(cache: str | Path | None = None) -> Path:
-    """The cache folder: `cache` if given, else `VAEKIT_CACHE`, else the platform's (on Linux ~/.cache/vaekit)."""
-    if cache is not None:
-        return Path(cache).expanduser()
-    if chosen := os.environ.get("VAEKIT_CACHE"):
-        return Path(chosen).expanduser()
-    if chosen := os.environ.get("XDG_CACHE_HOME"):
-        return Path(chosen) / "vaekit"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "vaekit"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "vaekit" / "cache"
-    return Path.home() / ".cache" / "vaekit"
+folder = cache_folder
 
 
 @contextmanager

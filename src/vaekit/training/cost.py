@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -99,12 +100,11 @@ class Work(NamedTuple):
 
     @property
     def compilation(self) -> float:
-        """Approximate time to compile the step, in seconds.
+        """Approximate time to compile the step for the first time on an idle machine, in seconds.
 
-        A plain step of 300 operations took 27 s of CPU time on 2 busy cores, most of it in torch's Python code. Steps
-        of 2,700 operations have not been measured since kernels are built together; before, two took 72 and 133 s.
+        Half of it goes with the number of operations: torch's code generator in Python, then the C++ compiler.
         """
-        return 10.0 + 0.03 * self.operations
+        return 5.0 + 0.03 * self.operations
 
 
 def work(composition: Composition, shape: Sequence[int]) -> Work:
@@ -173,12 +173,23 @@ def _operations(composition: Composition, x: Tensor, c: Tensor | None) -> int:
     return count.count
 
 
-def decide_compile(asked: str, steps: float, cost: Work, batch: int, device: torch.device) -> tuple[bool, str]:
+def crowding() -> float:
+    """How many times as long as alone a program of one thread takes here, by the load of the last minute; 1 or more."""
+    try:
+        return max(1.0, (os.getloadavg()[0] + 1) / (os.cpu_count() or 1))
+    except (AttributeError, OSError):  # Windows
+        return 1.0
+
+
+def decide_compile(
+    asked: str, steps: float, cost: Work, batch: int, device: torch.device, crowded: float = 1.0
+) -> tuple[bool, str]:
     """Whether to compile the step, and the reason; a cost model estimates the time that compiling saves in this run.
 
     Compilation saves 2/5 of the time that an eager step spends outside convolutions: 6 us per operation plus matrix
     products at 100 GFLOP/s (on a GPU, the operations only). It does not speed up convolutions on a CPU, which the
-    same library computes. The decision is recorded, because compiled and eager weights differ in the last bits.
+    same library computes. Beside other programs, compiling takes `crowded` times as long. The decision is recorded,
+    because compiled and eager weights differ in the last bits.
     """
     if asked == "off":
         return False, "as requested"
@@ -191,7 +202,7 @@ def decide_compile(asked: str, steps: float, cost: Work, batch: int, device: tor
     if device.type == "mps":
         return False, "not on MPS"
     saves = 0.4 * steps * cost._replace(convolved=0, dense=cost.dense if device.type == "cpu" else 0).seconds(batch)
-    price = cost.compilation
+    price = crowded * cost.compilation
     if saves < price:
         return False, f"compiling would take about {price:.0f} s and save {saves:.0f} s"
     return True, f"compiling takes about {price:.0f} s and saves {saves:.0f} s"

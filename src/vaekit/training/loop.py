@@ -121,7 +121,7 @@ class Trainer:
         """Train to the horizon; returns the final state: finished, stopped early, or interrupted."""
         self.engine.module.train()
         if self.compiled:
-            self.progress.note("compiling the training step (once per run; 10 to 60 s) ...")
+            self.progress.note("compiling the training step (up to a minute the first time) ...")
             self.engine.compiled()
         last_save = time.monotonic()
         clock = Clock(self.step)

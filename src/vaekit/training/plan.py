@@ -13,7 +13,7 @@ from vaekit.recipes.composition import Composition
 from vaekit.runs.configuration import Configuration, Decided, options_of
 
 from .augment import Augment
-from .cost import bf16_pays, choose_device, decide_compile, work
+from .cost import bf16_pays, choose_device, crowding, decide_compile, work
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def plan_new(options: Options, composition: Composition, data: Data) -> Plan:
     batch = min(options.over().batch, n)
     steps = steps_over(n, batch, steps=options.steps, epochs=options.epochs)
     guess = steps if steps is not None else 60 * (options.minutes or 0) / cost.seconds(batch)
-    compiled, why = decide_compile(options.compile, guess, cost, batch, device)
+    compiled, why = decide_compile(options.compile, guess, cost, batch, device, crowding())
     precision = options.precision
     if precision == "auto":
         precision = "bf16" if compiled and bf16_pays(device) else "fp32"

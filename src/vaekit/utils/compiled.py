@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import shutil
 import sys
 import types
@@ -12,27 +13,61 @@ from typing import Any
 import torch
 
 from vaekit.utils.kernels import built_together
+from vaekit.utils.lowering import graph_of, separate_biases
+from vaekit.utils.recording import NotRecordable, record, tensors_of
+
+_log = logging.getLogger(__name__)
+
+
+def whole_graph(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The bound method as one compiled graph, for arguments whose shapes, types and aliasing never change.
+
+    The graph has no gradients. On a CPU, the operations that the method calls are recorded and compiled, or found in
+    the cache folder. A method that draws from torch's generators, and one on another device, goes the longer way
+    through `torch.compile`.
+    """
+    graph: Callable[..., Any] | None = None
+
+    def call(*arguments: Any) -> Any:
+        nonlocal graph
+        if graph is None:
+            graph = _recorded(method, arguments) or _traced(method)
+        return graph(*arguments)
+
+    return call
+
+
+def _recorded(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any] | None:
+    """The compiled method, or None if it cannot be compiled in this way."""
+    if any(t.device.type != "cpu" for t in tensors_of(arguments)) or sys.platform == "win32":
+        return None
+    try:
+        program = record(method, arguments)
+        graph = graph_of(program, [*tensors_of(arguments), *program.found])
+    except NotRecordable as reason:
+        _log.info("traced by torch.compile: %s", reason)
+        return None
+    except Exception:  # this version of torch names its parts differently, or the compiler fails
+        _log.info("traced by torch.compile", exc_info=True)
+        return None
+    found, result = program.found, program.result
+
+    def run(*arguments: Any) -> Any:
+        with torch.no_grad():
+            return result(graph([*tensors_of(arguments), *found]))
+
+    return run
 
 
 @functools.cache
 def _bias_apart() -> Any:
-    """Splits addmm into a product and a sum: the bias then fuses with the activation instead of being copied first."""
+    """`separate_biases` for `torch.compile`."""
     from torch._inductor.cpu_vec_isa import pick_vec_isa
     from torch._inductor.custom_graph_pass import CustomGraphPass  # takes a second to import
 
     class BiasApart(CustomGraphPass):
         def __call__(self, graph: torch.fx.Graph) -> None:
-            aten = torch.ops.aten
-            for node in list(graph.nodes):
-                if node.op == "call_function" and node.target is aten.addmm.default and not node.kwargs:
-                    bias, a, b = node.args
-                    with graph.inserting_before(node):
-                        product = graph.call_function(aten.mm.default, (a, b))
-                        total = graph.call_function(aten.add.Tensor, (product, bias))
-                    product.meta.update(node.meta)
-                    total.meta.update(node.meta)
-                    node.replace_all_uses_with(total)
-                    graph.erase_node(node)
+            separate_biases(graph)
 
         def uuid(self) -> Any:
             # part of the key of torch's graph cache, which lacks the processor's vector instructions: code generated
@@ -42,8 +77,8 @@ def _bias_apart() -> Any:
     return BiasApart()
 
 
-def whole_graph(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The bound method as one compiled graph, for arguments whose shapes, types and aliasing never change.
+def _traced(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method compiled by `torch.compile`.
 
     Guards are dropped, because they would take a tenth of a training step on a CPU. Graphs are cached by code object,
     so the method gets its own code object; otherwise the graph of another object could be called instead.

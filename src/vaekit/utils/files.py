@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 import time
 import zlib
@@ -27,6 +28,21 @@ if TYPE_CHECKING:
 A_DAY = 24 * 3600.0
 _numbers = itertools.count()
 _PART = re.compile(r"\.vaekit-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-\d+\.part|\..+\.part")
+
+
+def cache_folder(cache: str | Path | None = None) -> Path:
+    """The cache folder: `cache` if given, else `VAEKIT_CACHE`, else the platform's (on Linux ~/.cache/vaekit)."""
+    if cache is not None:
+        return Path(cache).expanduser()
+    if chosen := os.environ.get("VAEKIT_CACHE"):
+        return Path(chosen).expanduser()
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen) / "vaekit"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "vaekit"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "vaekit" / "cache"
+    return Path.home() / ".cache" / "vaekit"
 
 
 def part_of(path: Path) -> Path:

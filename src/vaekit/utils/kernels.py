@@ -1,4 +1,4 @@
-"""Building the C++ kernels of a compiled graph quickly.
+"""Building the C++ kernels of a compiled graph quickly, and keeping them in the cache folder.
 
 torch builds each kernel as a library of its own, after it has precompiled a header and compiled up to ten programs to
 find out which vector instructions the compiler knows. Almost all of that time goes into the header, so here the
@@ -10,18 +10,32 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import hashlib
+import importlib.util
 import itertools
+import os
+import platform
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from unittest import mock
+
+import torch
+
+from vaekit.utils.files import cache_folder, part_of, remove_parts
 
 _ALONE = threading.RLock()
 """Held while torch's parts are replaced: two threads would otherwise put back each other's replacements."""
 
+QUARTER = 90 * 24 * 3600.0  # seconds
 CHARACTERS = 100_000  # of source per library; reading the header takes as long as compiling these
 
 _KERNEL = re.compile(r'\s*#include <torch/csrc/inductor/cpp_prefix\.h>\s*extern "C"\s+void\s+kernel\((.*)', re.DOTALL)
@@ -66,6 +80,78 @@ static PyObject* call(PyObject*, PyObject* const* arguments, Py_ssize_t n) {{
 """
 
 
+@functools.cache
+def machine() -> str:
+    """What compiled code depends on besides its source: versions, and the instructions of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    parts = (
+        torch.__version__,
+        sys.version,
+        sys.platform,
+        platform.machine(),
+        flags,
+        os.environ.get("ATEN_CPU_CAPABILITY"),
+    )
+    return "\n".join(map(str, parts))
+
+
+def kept(name: str) -> Path:
+    """The path of a file with this name among the compiled graphs that are kept: in torch's folder for them if the
+    environment names one, else in vaekit's cache folder, which survives a restart of the machine."""
+    chosen = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    return (Path(chosen) / "vaekit" if chosen else cache_folder() / "compiled") / name
+
+
+def tidy() -> None:
+    """Remove what nobody has used for a quarter of a year from the compiled graphs that are kept."""
+    with contextlib.suppress(OSError):
+        remove_parts(kept(""))
+        for file in kept("").iterdir():
+            if time.time() - max(file.stat().st_atime, file.stat().st_mtime) > QUARTER:
+                file.unlink()
+
+
+def write(path: Path, make: Callable[[Path], object]) -> None:
+    """Make a file under an unfinished name, then rename it: a file of the final name is always complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(path)
+    try:
+        make(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def quick_code() -> Iterator[None]:
+    """Let torch's code generator do less work for the same code inside this context.
+
+    For each operation it writes, torch 2.13 builds a table of all operations' types and intersects equal ranges of
+    values, which is two fifths of its time. Nothing changes if this version of torch names its parts differently.
+    """
+    with _ALONE, contextlib.ExitStack() as patches:
+        with contextlib.suppress(ImportError, AttributeError):
+            from torch._inductor.codegen import common
+            from torch.utils._sympy.value_ranges import ValueRanges
+
+            once, tighten = functools.cache(common.DtypePropagationOpsHandler), ValueRanges.tighten
+            patches.enter_context(mock.patch.object(common, "DtypePropagationOpsHandler", once))
+            same = lambda a, b: a if a == b else tighten(a, b)  # noqa: E731
+            patches.enter_context(mock.patch.object(ValueRanges, "tighten", same))
+        with contextlib.suppress(ImportError, AttributeError):
+            from torch._inductor.cpu_vec_isa import VecISA
+
+            knows = lambda isa, code: _knows(isa.build_arch_flags())  # noqa: E731
+            patches.enter_context(mock.patch.object(VecISA, "check_build", knows))
+        yield
+
+
 @contextlib.contextmanager
 def built_together() -> Iterator[None]:
     """Graphs that torch compiles for the CPU inside this context have their kernels built together.
@@ -75,23 +161,18 @@ def built_together() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    with _ALONE:
+    with quick_code():
         try:
             from torch._inductor import config
             from torch._inductor.async_compile import AsyncCompile
-            from torch._inductor.codecache import CppPythonBindingsCodeCache
-            from torch._inductor.cpu_vec_isa import VecISA
 
-            alone, _ = AsyncCompile.cpp_pybinding, VecISA.check_build
-            threads = config.compile_threads or 1
-            libraries = _Libraries(CppPythonBindingsCodeCache.load, threads)
+            alone, threads = AsyncCompile.cpp_pybinding, config.compile_threads or 1
         except (ImportError, AttributeError):
             yield
             return
         with (
             config.patch(compile_threads=max(2, threads)),  # with one thread, torch would not wait for libraries
-            mock.patch.object(AsyncCompile, "cpp_pybinding", functools.partialmethod(_binding, libraries, alone)),
-            mock.patch.object(VecISA, "check_build", lambda isa, code: _knows(isa.build_arch_flags())),
+            mock.patch.object(AsyncCompile, "cpp_pybinding", functools.partialmethod(_binding, Libraries(), alone)),
         ):
             yield
 
@@ -105,21 +186,27 @@ def _knows(flags: str) -> bool:
     return subprocess.run(command, input=b"", capture_output=True, check=False).returncode == 0
 
 
-def _binding(compiler: Any, libraries: _Libraries, alone: Callable[..., Any], types: list[str], source: str) -> Any:
+def _binding(compiler: Any, libraries: Libraries, alone: Callable[..., Any], types: list[str], source: str) -> Any:
     """What `AsyncCompile.cpp_pybinding` returns: a future of a function of tensors."""
     from torch._inductor.codecache import LambdaFuture
 
+    code = together(types, source)
+    return alone(compiler, types, source) if code is None else LambdaFuture(libraries.add(types, code))
+
+
+def together(types: list[str], source: str) -> str | None:
+    """The parameters and the body of a kernel that can share a library with others, else None."""
     code = _KERNEL.fullmatch(source)
     if code is None or "#include" in code[1] or not all(t.endswith("*") for t in types):
-        return alone(compiler, types, source)
-    return LambdaFuture(libraries.add(types, code[1]))
+        return None
+    return code[1]
 
 
-class _Libraries:
+class Libraries:
     """Kernels that are built when the first of them is asked for."""
 
-    def __init__(self, load: Callable[[str], Any], threads: int):
-        self.load, self.threads = load, threads
+    def __init__(self, load: Callable[[str], Any] | None = None, cores: int | None = None):
+        self.load, self.cores = load or library, cores or os.cpu_count() or 1
         self.waiting: list[tuple[list[str], str]] = []
         self.built: list[Any] = []
 
@@ -135,25 +222,111 @@ class _Libraries:
         return function
 
     def build(self) -> None:
-        """Build what waits, in libraries of about equal size, at most one per thread."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        from torch._inductor import config
-
+        """Build what waits, in libraries of about equal size, at most one per core of the machine."""
         total = sum(len(source) for _, source in self.waiting)
-        workers = min(self.threads, 1 + total // CHARACTERS)
+        workers = min(self.cores, 1 + total // CHARACTERS)
         groups: list[list[tuple[list[str], str]]] = [[] for _ in range(workers)]
         reached = itertools.accumulate(len(source) for _, source in self.waiting)
         for kernel, end in zip(self.waiting, reached, strict=True):
             groups[min(workers - 1, (end - 1) * workers // total)].append(kernel)
         groups = [group for group in groups if group]
-        with config.patch(cpp_cache_precompile_headers=False), ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(workers) as pool:
             # torch's settings are set per thread
             building = [pool.submit(contextvars.copy_context().run, self.load, _module(group)) for group in groups]
             modules = [b.result() for b in building]
         for module, group in zip(modules, groups, strict=True):
             self.built += [getattr(module, f"kernel{i}") for i in range(len(group))]
         self.waiting.clear()
+
+
+def library(code: str) -> Any:
+    """The Python module of this C++ source, built unless it is in the cache folder."""
+    key = hashlib.sha256(f"{machine()}\n{code}".encode()).hexdigest()[:32]
+    path = kept(f"{key}.so")
+    if not path.exists():
+        try:
+            write(path, lambda part: _build(code, part))
+        except OSError:  # the cache folder cannot be written
+            return _loaded_from_elsewhere(code, key)
+    return _loaded(path, key)
+
+
+def _build(code: str, path: Path) -> None:
+    """Compile C++ source into a library."""
+    header = _header.result() if _header is not None else None
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copyfile(_compiled(code, "kernel.cpp", folder, header), path)
+
+
+def _compiled(code: str, name: str, folder: str, header: str | None = None, **options: Any) -> str:
+    """The path of what the compiler makes of a file in a folder."""
+    from torch._inductor.cpp_builder import CppBuilder, CppTorchDeviceOptions
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    source = Path(folder, name)
+    source.write_text(code, encoding="utf8")
+    flags = CppTorchDeviceOptions(
+        vec_isa=pick_vec_isa(), device_type="cpu", include_pytorch=False, shared=True, **options
+    )
+    flags.precompiled_header = header
+    target = name if options else source.stem  # a compiled header is looked for beside the header
+    builder = CppBuilder(name=target, sources=str(source), BuildOption=flags, output_dir=folder)
+    builder.build()
+    return builder.get_target_file_path()
+
+
+_header: Future[str | None] | None = None
+"""A compiled header that all libraries include, while there is one."""
+
+
+@contextlib.contextmanager
+def header_in_advance() -> Iterator[None]:
+    """Compile the header of kernels inside this context beside what is done there, if there is a core for it."""
+    global _header
+    if cores() < 2:
+        yield
+        return
+    with _ALONE, tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool:
+        # torch's settings are set per thread
+        _header = pool.submit(contextvars.copy_context().run, _compiled_header, folder)
+        try:
+            yield
+        finally:
+            _header = None
+
+
+def _compiled_header(folder: str) -> str | None:
+    try:
+        _compiled("#include <torch/csrc/inductor/cpp_prefix.h>\n", "kernels.h", folder, precompiling=True)
+    except Exception:  # each library then reads the header itself
+        return None
+    return str(Path(folder, "kernels.h"))
+
+
+def cores() -> int:
+    """The processor's cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
+
+
+def _loaded(path: Path, key: str) -> Any:
+    address = torch._C._dynamo.guards._torchinductor_pyobject_tensor_data_ptr  # type: ignore[attr-defined]
+    os.environ["_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR"] = str(address)
+    spec = importlib.util.spec_from_file_location(f"vaekit_{key}.kernel", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _loaded_from_elsewhere(code: str, key: str) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{key}.so"
+        _build(code, path)
+        return _loaded(path, key)
 
 
 def _module(kernels: list[tuple[list[str], str]]) -> str:

@@ -1,0 +1,184 @@
+"""Turning a recorded program into a graph of compiled kernels, which the cache folder keeps.
+
+torch's compiler has its own way from a function to such a graph. It traces Python's byte code, prepares for gradients
+and searches for hundreds of patterns, none of which a recorded program needs, and begins again in every process. Here,
+only its code generator is used, and a program that was compiled before does not import it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .kernels import Libraries, header_in_advance, kept, machine, quick_code, tidy, together, write
+from .recording import Program
+
+VERSION = 1
+"""Part of the key of a kept graph: raise it when the same program is to be compiled differently."""
+
+LARGE = 300
+"""Operations of a program whose kernels are so many that their header is compiled in advance."""
+
+_START = "async_compile = AsyncCompile()"
+_PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "convolution")
+
+
+def graph_of(program: Program, inputs: Sequence[Tensor]) -> Callable[[list[Tensor]], Sequence[Tensor]]:
+    """The program as a function that computes its outputs from a list of inputs, which it empties.
+
+    Arguments:
+        inputs: those of the program; they give shapes and types only.
+    """
+    known = (VERSION, machine(), torch.get_num_threads(), program.text)
+    path = kept(hashlib.sha256("\n".join(map(str, known)).encode()).hexdigest()[:32] + ".py")
+    try:
+        source = path.read_bytes().decode()
+    except OSError:
+        tidy()
+        with quick_code(), header_in_advance() if len(program.calls) > LARGE else contextlib.nullcontext():
+            source = lowered(program, inputs)
+            graph = loaded(source)
+        with contextlib.suppress(OSError):  # the cache folder cannot be written
+            write(path, lambda part: part.write_bytes(source.encode()))
+        return graph
+    return loaded(source)
+
+
+def lowered(program: Program, inputs: Sequence[Tensor]) -> str:
+    """The Python source of the graph, with the C++ source of its kernels."""
+    from torch._inductor import config
+    from torch._inductor.compile_fx import view_to_reshape
+    from torch._inductor.debug import DebugContext
+    from torch._inductor.decomposition import select_decomp_table
+    from torch._inductor.fx_passes.post_grad import post_grad_passes
+    from torch._inductor.graph import GraphLowering
+    from torch._inductor.virtualized import V
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    class Lowering(GraphLowering):
+        def run_node(self, node: torch.fx.Node) -> Any:
+            result: Any = super().run_node(node)
+            if node.op == "call_function" and _is_key(node):
+                result.realize()
+            return result
+
+    functional = torch.func.functionalize(program)
+    table = {**select_decomp_table(), torch.ops.aten.lerp.Tensor: _lerp}
+    settings = {"pattern_matcher": False, "graph_partition": False}
+    with torch.no_grad(), config.patch(settings):
+        module = make_fx(functional, decomposition_table=table, tracing_mode="fake")(*inputs)
+        module.graph.eliminate_dead_code()
+        view_to_reshape(module)
+        known = next(node.meta["val"] for node in module.graph.nodes)  # of an input
+        with V.set_fake_mode(known.fake_mode):
+            post_grad_passes(module, is_inference=True)
+            separate_biases(module.graph)
+            graph = Lowering(module, example_inputs=inputs, is_inference=True)
+            with DebugContext(), V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
+                graph.run(*inputs)
+                return graph.codegen()[0].value
+
+
+def _lerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """`torch.lerp` in the fewest operations; torch's own is exact at a weight of 1, but needs nine."""
+    return a + weight * (b - a)
+
+
+_VIEWS = {"alias", "unsqueeze", "squeeze", "expand", "view", "reshape", "select", "slice", "permute"}
+
+
+def _is_key(node: torch.fx.Node) -> bool:
+    """Whether integers are computed here that many elements of another tensor use, such as the keys of noise.
+
+    They are stored. The code generator would otherwise compute them again for each element, and so often in its own
+    calculations that noise would take most of its time.
+    """
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor) or value.is_floating_point() or _name(node) in _VIEWS or not node.all_input_nodes:
+        return False
+    return _broadcasts(node, 8 * value.numel())
+
+
+def _broadcasts(node: torch.fx.Node, size: int) -> bool:
+    for user in node.users:
+        value = user.meta.get("val")
+        if isinstance(value, Tensor) and (value.numel() >= size or (_name(user) in _VIEWS and _broadcasts(user, size))):
+            return True
+    return False
+
+
+def _name(node: torch.fx.Node) -> str:
+    return str(node.target).split(".")[1] if "." in str(node.target) else str(node.target)
+
+
+def separate_biases(graph: torch.fx.Graph) -> None:
+    """Split addmm into a product and a sum: the bias then fuses with the activation instead of being copied first."""
+    aten = torch.ops.aten
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target is aten.addmm.default and not node.kwargs:
+            bias, a, b = node.args
+            with graph.inserting_before(node):
+                product = graph.call_function(aten.mm.default, (a, b))
+                total = graph.call_function(aten.add.Tensor, (product, bias))
+            product.meta.update(node.meta)
+            total.meta.update(node.meta)
+            node.replace_all_uses_with(total)
+            graph.erase_node(node)
+
+
+class _Kernels:
+    """Stands for torch's `AsyncCompile` in the source of a graph."""
+
+    def __init__(self) -> None:
+        self.libraries = Libraries()
+
+    def cpp_pybinding(self, types: list[str], source: str) -> _Waiting:
+        code = together(types, source)
+        if code is None:
+            raise NotImplementedError("a kernel of another form")
+        return _Waiting(self.libraries.add(types, code))
+
+    def wait(self, scope: dict[str, Any]) -> None:
+        scope.update({name: w.function() for name, w in list(scope.items()) if isinstance(w, _Waiting)})
+
+
+class _Waiting(NamedTuple):
+    """A kernel that may not be built yet; `function` returns it."""
+
+    function: Callable[[], Any]
+
+
+class _Products:
+    """Stands for torch's `extern_kernels` in the source of a graph."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _PRODUCTS:
+            from torch._inductor.select_algorithm import extern_kernels  # takes 2 s to import
+
+            return getattr(extern_kernels, name)
+        return getattr(torch, name)
+
+
+def loaded(source: str) -> Callable[[list[Tensor]], Sequence[Tensor]]:
+    """The function `call` of the source of a graph, whose kernels are built unless the cache folder has them.
+
+    Imports of torch's compiler that the source does not use are left out, because they take 2 s.
+    """
+    head, start, body = source.partition(_START)
+    if not start:
+        raise NotImplementedError("a graph of another form")
+    lines = []
+    for line in head.splitlines():
+        imported = re.fullmatch(r"from torch\._inductor\S* import (?:\w+ as )?(\w+)", line)
+        if not imported or re.search(rf"\b{imported[1]}\b", body):
+            lines.append(line)
+    kept_lines = [line for line in lines if not line.endswith((" extern_kernels", " AsyncCompile"))]
+    scope: dict[str, Any] = {"__name__": "graph", "extern_kernels": _Products(), "AsyncCompile": _Kernels}
+    exec(compile("\n".join([*kept_lines, start, body]), "graph", "exec"), scope)
+    return scope["call"]

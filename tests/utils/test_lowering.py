@@ -1,0 +1,100 @@
+"""Compiled graphs are kept in the cache folder."""
+
+import os
+import time
+
+import pytest
+import torch
+from core_helpers import needs_compiler
+
+from vaekit.utils import compiled, kernels, lowering
+from vaekit.utils.recording import record
+
+SOURCE = """
+from torch._inductor.codegen import nothing
+from torch._inductor.async_compile import AsyncCompile
+from torch._inductor.select_algorithm import extern_kernels
+async_compile = AsyncCompile()
+def call(args):
+    (x,) = args
+    args.clear()
+    return (extern_kernels.mm(x, x),)
+"""
+
+
+@pytest.fixture
+def lowered(tmp_path, monkeypatch):
+    """Counts how often the code generator is asked, which stands for torch's; the cache folder is empty."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    asked = []
+    monkeypatch.setattr(lowering, "lowered", lambda program, inputs: asked.append(program) or SOURCE)
+    return asked
+
+
+def test_a_graph_is_generated_once_per_program(lowered):
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    for _ in range(2):
+        graph = lowering.graph_of(record(lambda x: x @ x, (x,)), [x])
+        assert torch.equal(graph([x])[0], x @ x)
+    assert len(lowered) == 1
+    lowering.graph_of(record(lambda x: (x + 1) @ x, (x,)), [x])
+    assert len(lowered) == 2
+
+
+def test_a_graph_is_compiled_where_nothing_can_be_kept(lowered, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    x = torch.eye(2)
+    graph = lowering.graph_of(record(lambda x: x @ x, (x,)), [x])
+    assert torch.equal(graph([x])[0], x)
+
+
+def test_a_file_that_was_not_finished_does_not_get_the_final_name(tmp_path):
+    def fails(part):
+        part.write_bytes(b"half of a libr")
+        raise OSError("no space left on device")
+
+    path = tmp_path / "new" / "library.so"
+    with pytest.raises(OSError, match="no space"):
+        kernels.write(path, fails)
+    assert os.listdir(path.parent) == []
+
+
+def test_what_was_not_used_for_a_quarter_of_a_year_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    kernels.tidy()  # there is no folder yet
+    (tmp_path / "vaekit").mkdir()
+    for name, age in (("old.so", 91), ("used.so", 89)):
+        path = tmp_path / "vaekit" / name
+        path.write_bytes(b"")
+        os.utime(path, (time.time() - age * 86400, time.time() - 200 * 86400))
+    kernels.tidy()
+    assert os.listdir(tmp_path / "vaekit") == ["used.so"]
+
+
+@needs_compiler
+def test_a_kept_graph_equals_the_one_that_was_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+
+    class Step:
+        def __init__(self):
+            self.weight = torch.linspace(-1, 1, 12).reshape(4, 3)
+
+        def step(self, x):
+            y = torch.tanh(x @ self.weight)
+            self.weight.mul_(0.5)
+            return {"y": y, "sum": [y.sum()]}
+
+    x = torch.linspace(0, 1, 8).reshape(2, 4)
+    plain, results = Step(), []
+    wanted = plain.step(x)
+    for turn in range(2):
+        step = Step()
+        graph = compiled.whole_graph(step.step)
+        results.append(graph(x))
+        torch.testing.assert_close(results[-1], wanted)
+        assert torch.equal(step.weight, plain.weight)
+        if turn == 0:
+            monkeypatch.setattr(lowering, "lowered", lambda *_: pytest.fail("compiled again"))
+            monkeypatch.setattr(kernels, "_build", lambda *_: pytest.fail("built again"))
+    assert torch.equal(results[0]["y"], results[1]["y"])
+    assert {f.suffix for f in tmp_path.rglob("vaekit/*")} == {".py", ".so"}

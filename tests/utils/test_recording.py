@@ -1,0 +1,93 @@
+"""Recording the operations of a function."""
+
+import pytest
+import torch
+
+from vaekit.utils.recording import NotRecordable, record, tensors_of
+
+
+class Counter:
+    """Adds to a total in place and returns a gradient, like a training step."""
+
+    def __init__(self, n=3):
+        self.weight = torch.arange(1.0, n + 1)
+        self.total = torch.zeros(n)
+
+    def step(self, x, scale):
+        leaf = self.weight.detach().requires_grad_()
+        loss = (scale["by"] * leaf.exp() * x).sum()
+        (gradient,) = torch.autograd.grad(loss, [leaf])
+        with torch.no_grad():
+            self.weight.sub_(0.1 * gradient)
+            self.total.add_(x)
+        return loss.detach(), [gradient, 7]
+
+
+def inputs(scale=2.0):
+    return torch.tensor([0.5, -1.0, 2.0]), {"by": torch.tensor(scale)}
+
+
+def test_a_recorded_function_computes_the_same_on_other_inputs_and_state():
+    recorded, plain = Counter(), Counter()
+    program = record(recorded.step, inputs())
+    assert torch.equal(recorded.weight, plain.weight)  # recording changed nothing
+    assert torch.equal(recorded.total, plain.total)
+    for scale in (0.5, 3.0):
+        tensors = program(*tensors_of(inputs(scale)), *program.found)
+        loss, (gradient, seven) = program.result(tensors)
+        wanted, (wanted_gradient, _) = plain.step(*inputs(scale))
+        assert torch.equal(loss, wanted)
+        assert torch.equal(gradient, wanted_gradient)
+        assert seven == 7
+        assert torch.equal(recorded.weight, plain.weight)
+        assert torch.equal(recorded.total, plain.total)
+
+
+def test_equal_functions_have_equal_texts():
+    texts = [record(counter.step, inputs(scale)).text for counter, scale in ((Counter(), 2.0), (Counter(), 9.0))]
+    assert texts[0] == texts[1]
+    assert record(Counter(4).step, (torch.ones(4), {"by": torch.tensor(1.0)})).text != texts[0]
+    assert record(lambda x: x * 2.0, (torch.ones(2),)).text != record(lambda x: x * 2.5, (torch.ones(2),)).text
+
+
+def test_a_tensor_passed_twice_may_be_two_next_time():
+    x = torch.ones(2)
+    program = record(lambda a, b: a - b, (x, x))
+    (difference,) = program(torch.tensor([5.0, 6.0]), torch.tensor([1.0, 3.0]))
+    assert difference.tolist() == [4.0, 3.0]
+
+
+def test_writes_are_undone_if_the_function_fails():
+    total = torch.zeros(2)
+
+    def fails(x):
+        total.add_(x)
+        raise KeyError("later")
+
+    with pytest.raises(KeyError):
+        record(fails, (torch.ones(2),))
+    assert total.tolist() == [0.0, 0.0]
+
+
+def _shares(whole):
+    part = whole[1:]
+
+    def writes(x):
+        part.add_(x)
+        return whole.sum()
+
+    return writes
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda x: x * 2 if x.sum() > 0 else x, "depends on the values"),
+        (lambda x: x[x > 0], "depends on the values"),
+        (lambda x: torch.nn.functional.dropout(x, 0.5), "draws from torch's generator"),
+        (_shares(torch.zeros(3)), "shares memory"),
+    ],
+)
+def test_what_a_list_of_operations_cannot_express_is_refused(function, reason):
+    with pytest.raises(NotRecordable, match=reason):
+        record(function, (torch.ones(2),))
