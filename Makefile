@@ -40,7 +40,7 @@ help:
 	@echo "make bench-families    time an eager step of every recipe beside the limit of its products (ADULT=adult.csv adds Adult)"
 	@echo "make bench-growth      measure how time and memory grow with rows, columns, samples, latents and points"
 	@echo "make bench-gpu         measure training and scoring on a GPU beside Pythae's loop and the card's limit"
-	@echo "make bench-startup     measure the CPU time of help, lists and error messages"
+	@echo "make bench-startup     measure start-up and compiling"
 	@echo "make bench-tables      compare synthetic tables with those of CTGAN, TVAE and a copula (VAEKIT_PEERS names their Python)"
 	@echo "make catalogue      update the stored help and lists after a change to recipes or studies"
 

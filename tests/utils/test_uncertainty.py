@@ -56,6 +56,7 @@ def test_quantiles():
     assert t_quantile(0.05, 2) == pytest.approx(stats.t.ppf(0.975, 2))
     assert f_quantile(0.05, 2, 2) == pytest.approx(19)
     assert t_quantile(0.05, 0) == math.inf
+    assert t_quantile(0.05, math.inf) == pytest.approx(stats.norm.ppf(0.975), rel=1e-12)
 
 
 def test_the_variance_of_an_area_is_delongs():
