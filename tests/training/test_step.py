@@ -221,6 +221,7 @@ def test_a_second_engine_does_not_get_the_first_ones_graph(monkeypatch):
     Graphs are captured and run by torch's `eager` backend, which needs no C++ compiler.
     """
     real = torch.compile
+    monkeypatch.setattr("vaekit.utils.compiled._recorded", lambda *of: None)
     monkeypatch.setattr(
         torch, "compile", lambda f, **more: real(f, backend="eager", fullgraph=True, options=more["options"])
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import gc
 import hashlib
 import importlib.util
 import itertools
@@ -37,6 +38,7 @@ _ALONE = threading.RLock()
 
 QUARTER = 90 * 24 * 3600.0  # seconds
 CHARACTERS = 100_000  # of source per library; reading the header takes as long as compiling these
+FEWER = 40_000  # if the header is compiled in advance
 
 _KERNEL = re.compile(r'\s*#include <torch/csrc/inductor/cpp_prefix\.h>\s*extern "C"\s+void\s+kernel\((.*)', re.DOTALL)
 
@@ -133,9 +135,11 @@ def quick_code() -> Iterator[None]:
     """Let torch's code generator do less work for the same code inside this context.
 
     For each operation it writes, torch 2.13 builds a table of all operations' types and intersects equal ranges of
-    values, which is two fifths of its time. Nothing changes if this version of torch names its parts differently.
+    values, which is two fifths of its time, and it writes code for the remainder of loops that have none. Python's
+    collector of reference cycles is off, because it visits all of torch again and again. Nothing changes if this
+    version of torch names its parts differently.
     """
-    with _ALONE, contextlib.ExitStack() as patches:
+    with _ALONE, _uncollected(), contextlib.ExitStack() as patches:
         with contextlib.suppress(ImportError, AttributeError):
             from torch._inductor.codegen import common
             from torch.utils._sympy.value_ranges import ValueRanges
@@ -145,11 +149,40 @@ def quick_code() -> Iterator[None]:
             same = lambda a, b: a if a == b else tighten(a, b)  # noqa: E731
             patches.enter_context(mock.patch.object(ValueRanges, "tighten", same))
         with contextlib.suppress(ImportError, AttributeError):
+            from torch._inductor.codegen.cpp import TilingSelect
+
+            patches.enter_context(mock.patch.object(TilingSelect, "select_tiling", _tiling(TilingSelect.select_tiling)))
+        with contextlib.suppress(ImportError, AttributeError):
             from torch._inductor.cpu_vec_isa import VecISA
 
             knows = lambda isa, code: _knows(isa.build_arch_flags())  # noqa: E731
             patches.enter_context(mock.patch.object(VecISA, "check_build", knows))
         yield
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _tiling(select: Callable[..., Any]) -> Callable[..., Any]:
+    """`select_tiling` that says of a loop without remainder that vectorising its remainder does not pay."""
+
+    def selected(self: Any, functions: Any, sizes: Any) -> Any:
+        factors, indices, stats = select(self, functions, sizes)
+        if len(indices) == 1:
+            whole = [*itertools.chain(*max(sizes, key=lambda pair: len(pair[1])))]
+            if whole[indices[0]] % factors[0] == 0:
+                stats.mask_op_count += 1 + sum(stats.op_counter.values())
+        return factors, indices, stats
+
+    return selected
 
 
 @contextlib.contextmanager
@@ -203,40 +236,40 @@ def together(types: list[str], source: str) -> str | None:
 
 
 class Libraries:
-    """Kernels that are built when the first of them is asked for."""
+    """Kernels that are built in the background, each library as soon as it has `characters` of source.
 
-    def __init__(self, load: Callable[[str], Any] | None = None, cores: int | None = None):
-        self.load, self.cores = load or library, cores or os.cpu_count() or 1
+    Which kernels share a library depends on their order alone, so that kept libraries are found again.
+    """
+
+    def __init__(self, load: Callable[[str], Any] | None = None, characters: int = CHARACTERS):
+        self.load, self.characters = load or library, characters
+        self.pool = ThreadPoolExecutor(cores())
+        self.places: dict[tuple[str, str], tuple[int, int]] = {}  # library and number of each kernel
         self.waiting: list[tuple[list[str], str]] = []
-        self.built: list[Any] = []
+        self.building: list[Future[Any]] = []
 
     def add(self, types: list[str], source: str) -> Callable[[], Any]:
-        place = len(self.built) + len(self.waiting)
-        self.waiting.append((types, source))
+        """A function that waits for the kernel and returns it; a kernel that is added again is not built again."""
+        key = (" ".join(types), source)
+        if key not in self.places:
+            self.places[key] = len(self.building), len(self.waiting)
+            self.waiting.append((types, source))
+            if sum(len(source) for _, source in self.waiting) >= self.characters:
+                self.build()
 
         def function() -> Any:
-            if self.waiting:
+            place, number = self.places[key]
+            if place == len(self.building):
                 self.build()
-            return self.built[place]
+            return getattr(self.building[place].result(), f"kernel{number}")
 
         return function
 
     def build(self) -> None:
-        """Build what waits, in libraries of about equal size, at most one per core of the machine."""
-        total = sum(len(source) for _, source in self.waiting)
-        workers = min(self.cores, 1 + total // CHARACTERS)
-        groups: list[list[tuple[list[str], str]]] = [[] for _ in range(workers)]
-        reached = itertools.accumulate(len(source) for _, source in self.waiting)
-        for kernel, end in zip(self.waiting, reached, strict=True):
-            groups[min(workers - 1, (end - 1) * workers // total)].append(kernel)
-        groups = [group for group in groups if group]
-        with ThreadPoolExecutor(workers) as pool:
-            # torch's settings are set per thread
-            building = [pool.submit(contextvars.copy_context().run, self.load, _module(group)) for group in groups]
-            modules = [b.result() for b in building]
-        for module, group in zip(modules, groups, strict=True):
-            self.built += [getattr(module, f"kernel{i}") for i in range(len(group))]
-        self.waiting.clear()
+        """Start to build what waits as one library."""
+        code, self.waiting = _module(self.waiting), []
+        # torch's settings are set per thread
+        self.building.append(self.pool.submit(contextvars.copy_context().run, self.load, code))
 
 
 def library(code: str) -> Any:

@@ -16,7 +16,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .kernels import Libraries, header_in_advance, kept, machine, quick_code, tidy, together, write
+from .kernels import (
+    CHARACTERS,
+    FEWER,
+    Libraries,
+    cores,
+    header_in_advance,
+    kept,
+    machine,
+    quick_code,
+    tidy,
+    together,
+    write,
+)
 from .recording import Program
 
 VERSION = 1
@@ -37,21 +49,23 @@ def graph_of(program: Program, inputs: Sequence[Tensor]) -> Callable[[list[Tenso
     """
     known = (VERSION, machine(), torch.get_num_threads(), program.text)
     path = kept(hashlib.sha256("\n".join(map(str, known)).encode()).hexdigest()[:32] + ".py")
+    large = len(program.calls) > LARGE and cores() > 1
+    kernels = _Kernels(Libraries(characters=FEWER if large else CHARACTERS))
     try:
         source = path.read_bytes().decode()
     except OSError:
         tidy()
-        with quick_code(), header_in_advance() if len(program.calls) > LARGE else contextlib.nullcontext():
-            source = lowered(program, inputs)
-            graph = loaded(source)
+        with quick_code(), header_in_advance() if large else contextlib.nullcontext():
+            source = lowered(program, inputs, kernels)
+            graph = loaded(source, kernels)
         with contextlib.suppress(OSError):  # the cache folder cannot be written
             write(path, lambda part: part.write_bytes(source.encode()))
         return graph
-    return loaded(source)
+    return loaded(source, kernels)
 
 
-def lowered(program: Program, inputs: Sequence[Tensor]) -> str:
-    """The Python source of the graph, with the C++ source of its kernels."""
+def lowered(program: Program, inputs: Sequence[Tensor], kernels: _Kernels) -> str:
+    """The Python source of the graph, with the C++ source of its kernels, which are built as they are written."""
     from torch._inductor import config
     from torch._inductor.compile_fx import view_to_reshape
     from torch._inductor.debug import DebugContext
@@ -67,6 +81,16 @@ def lowered(program: Program, inputs: Sequence[Tensor]) -> str:
             if node.op == "call_function" and _is_key(node):
                 result.realize()
             return result
+
+        def init_wrapper_code(self, *args: Any, **kwargs: Any) -> None:
+            super().init_wrapper_code(*args, **kwargs)
+            define = self.wrapper_code.define_kernel
+
+            def defined(name: str, body: str, *args: Any, **kwargs: Any) -> None:
+                eval(body, {"async_compile": kernels})
+                define(name, body, *args, **kwargs)
+
+            self.wrapper_code.define_kernel = defined  # type: ignore[method-assign, assignment]
 
     functional = torch.func.functionalize(program)
     table = {**select_decomp_table(), torch.ops.aten.lerp.Tensor: _lerp}
@@ -135,8 +159,8 @@ def separate_biases(graph: torch.fx.Graph) -> None:
 class _Kernels:
     """Stands for torch's `AsyncCompile` in the source of a graph."""
 
-    def __init__(self) -> None:
-        self.libraries = Libraries()
+    def __init__(self, libraries: Libraries):
+        self.libraries = libraries
 
     def cpp_pybinding(self, types: list[str], source: str) -> _Waiting:
         code = together(types, source)
@@ -165,7 +189,7 @@ class _Products:
         return getattr(torch, name)
 
 
-def loaded(source: str) -> Callable[[list[Tensor]], Sequence[Tensor]]:
+def loaded(source: str, kernels: _Kernels) -> Callable[[list[Tensor]], Sequence[Tensor]]:
     """The function `call` of the source of a graph, whose kernels are built unless the cache folder has them.
 
     Imports of torch's compiler that the source does not use are left out, because they take 2 s.
@@ -179,6 +203,6 @@ def loaded(source: str) -> Callable[[list[Tensor]], Sequence[Tensor]]:
         if not imported or re.search(rf"\b{imported[1]}\b", body):
             lines.append(line)
     kept_lines = [line for line in lines if not line.endswith((" extern_kernels", " AsyncCompile"))]
-    scope: dict[str, Any] = {"__name__": "graph", "extern_kernels": _Products(), "AsyncCompile": _Kernels}
+    scope: dict[str, Any] = {"__name__": "graph", "extern_kernels": _Products(), "AsyncCompile": lambda: kernels}
     exec(compile("\n".join([*kept_lines, start, body]), "graph", "exec"), scope)
     return scope["call"]

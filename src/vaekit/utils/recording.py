@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from unittest import mock
@@ -161,6 +162,9 @@ class _Recorder(TorchDispatchMode):
             raise NotRecordable(f"{func} depends on the values of its tensors")
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise NotRecordable(f"{func} draws from torch's generator")
+        named = {a.name: v for a, v in zip(func._schema.arguments, args, strict=False)} | kwargs
+        if named.get("running_mean") is not None and named.get("training", True):
+            raise NotRecordable(f"{func} changes its running statistics without saying so")
         refer = lambda t: Ref(self.number(t))  # noqa: E731
         refs = _mapped(args, Tensor, refer), _mapped(kwargs, Tensor, refer)
         for place, argument in enumerate(func._schema.arguments):
@@ -178,6 +182,17 @@ def _geometry(t: Tensor) -> Any:
     return t.dtype, tuple(t.shape), t.stride(), t.storage_offset()
 
 
+_READS = ("numpy", "tolist", "__array__", "__dlpack__", "data_ptr")
+"""Methods of tensors that give their values to other code than torch's operations."""
+
+
+def _refused(name: str) -> Callable[..., Any]:
+    def method(*_: Any, **__: Any) -> Any:
+        raise NotRecordable(f"Tensor.{name} depends on the values of a tensor")
+
+    return method
+
+
 def record(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Program:
     """The operations of a function that is called with these arguments; its writes to existing tensors are undone.
 
@@ -188,7 +203,11 @@ def record(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Program:
     arguments = _mapped(arguments, Tensor, lambda t: t.detach())  # one passed twice may be two tensors next time
     recorder = _Recorder(tensors_of(arguments))
     try:
-        with mock.patch.object(torch.compiler, "_is_compiling_flag", True), recorder:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mock.patch.object(torch.compiler, "_is_compiling_flag", True))
+            for name in _READS:
+                stack.enter_context(mock.patch.object(torch.Tensor, name, _refused(name)))
+            stack.enter_context(recorder)
             result = function(*arguments)
     finally:
         for content, before in recorder.before.values():
