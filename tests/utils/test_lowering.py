@@ -41,6 +41,15 @@ def test_a_graph_is_generated_once_per_program(lowered):
     assert len(lowered) == 2
 
 
+def test_a_graph_that_another_user_left_in_a_shared_folder_is_not_run(lowered, monkeypatch):
+    x = torch.eye(2)
+    program = record(lambda x: x @ x, (x,))
+    lowering.graph_of(program, [x])
+    monkeypatch.setattr(os, "getuid", lambda: -2)
+    lowering.graph_of(program, [x])
+    assert len(lowered) == 2
+
+
 def test_a_graph_is_compiled_where_nothing_can_be_kept(lowered, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     x = torch.eye(2)

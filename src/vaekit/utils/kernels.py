@@ -108,6 +108,14 @@ def kept(name: str) -> Path:
     return (Path(chosen) / "vaekit" if chosen else cache_folder() / "compiled") / name
 
 
+def trusted(path: Path) -> bool:
+    """Whether there is such a file and it is this user's own: a file of another user in a shared folder is not run."""
+    try:
+        return path.stat().st_uid == os.getuid()
+    except OSError:
+        return False
+
+
 def tidy() -> None:
     """Remove what nobody has used for a quarter of a year from the compiled graphs that are kept."""
     with contextlib.suppress(OSError):
@@ -276,7 +284,7 @@ def library(code: str) -> Any:
     """The Python module of this C++ source, built unless it is in the cache folder."""
     key = hashlib.sha256(f"{machine()}\n{code}".encode()).hexdigest()[:32]
     path = kept(f"{key}.so")
-    if not path.exists():
+    if not trusted(path):
         try:
             write(path, lambda part: _build(code, part))
         except OSError:  # the cache folder cannot be written

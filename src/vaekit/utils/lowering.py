@@ -27,6 +27,7 @@ from .kernels import (
     quick_code,
     tidy,
     together,
+    trusted,
     write,
 )
 from .recording import Program
@@ -51,17 +52,15 @@ def graph_of(program: Program, inputs: Sequence[Tensor]) -> Callable[[list[Tenso
     path = kept(hashlib.sha256("\n".join(map(str, known)).encode()).hexdigest()[:32] + ".py")
     large = len(program.calls) > LARGE and cores() > 1
     kernels = _Kernels(Libraries(characters=FEWER if large else CHARACTERS))
-    try:
-        source = path.read_bytes().decode()
-    except OSError:
-        tidy()
-        with quick_code(), header_in_advance() if large else contextlib.nullcontext():
-            source = lowered(program, inputs, kernels)
-            graph = loaded(source, kernels)
-        with contextlib.suppress(OSError):  # the cache folder cannot be written
-            write(path, lambda part: part.write_bytes(source.encode()))
-        return graph
-    return loaded(source, kernels)
+    if trusted(path):
+        return loaded(path.read_bytes().decode(), kernels)
+    tidy()
+    with quick_code(), header_in_advance() if large else contextlib.nullcontext():
+        source = lowered(program, inputs, kernels)
+        graph = loaded(source, kernels)
+    with contextlib.suppress(OSError):  # the cache folder cannot be written
+        write(path, lambda part: part.write_bytes(source.encode()))
+    return graph
 
 
 def lowered(program: Program, inputs: Sequence[Tensor], kernels: _Kernels) -> str:
