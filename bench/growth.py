@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from curve import processor
 
 import vaekit as vk
 from vaekit.utils.files import write_json, write_text
@@ -118,6 +120,10 @@ AXES: dict[str, Axis] = {
 }  # fmt: skip
 
 
+NOTES: dict[str, str] = {}
+"""What explains the figures of an axis, below its tables."""
+
+
 def half(dims: int) -> np.ndarray:
     """A mask that hides the second half of the columns."""
     return np.arange(dims) >= dims // 2
@@ -159,8 +165,6 @@ class Marks(Silent):
 
 def point(axis: str, size: int, action: str, folder: Path) -> list[Result]:
     """Measure one action in this process; `fit` gives two results, one of them without memory."""
-    import torch
-
     torch.set_num_threads(1)
     own, path, out, marks = AXES[axis], folder / "data.npy", folder / "run", Marks()
     run = None if action == FIT else vk.open(out)
@@ -260,10 +264,12 @@ def page(results: list[Result]) -> str:
                 row = [action, *(cells.get(s, "–") for s in sizes), exponent(rows, key)]
                 lines.append(f"| {' | '.join(row)} |")
             lines.append("")
+        if name in NOTES:
+            lines += [NOTES[name], ""]
     lines += [
         f"A dash is not measured; sizes expected to take over {LONGEST:.0f} s are left out.",
         "",
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.",
+        f"One core of {os.cpu_count()}, {processor()}, torch {torch.__version__}, Python {platform.python_version()}.",
         "",
     ]
     return "\n".join(lines)
