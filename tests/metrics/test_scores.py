@@ -70,3 +70,23 @@ def test_compiled_scores_are_those_of_eager_ones_last_short_batch_included(run):
     run.graphs.clear()
     for name in ("log_px", "elbo", "distortion", "ess"):
         np.testing.assert_allclose(getattr(scored, name), getattr(plain, name), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("samples", "n", "expected"), [(1000, 50, (2, 1000)), (100, 2000, (20, 100)), (5000, 3, (1, 1250))]
+)
+def test_chunks_hold_many_samples_of_few_data(samples, n, expected):
+    """Each chunk encodes its data again, and each size of chunk is compiled."""
+    assert likelihood._plan(2040, samples, n) == expected
+
+
+def test_scores_do_not_depend_on_the_chunks_and_progress_counts_data(run, monkeypatch):
+    told = []
+    whole = per_datum(run, run.observed("train"), 6, n=17, compile=False)
+    monkeypatch.setattr(likelihood, "CHUNK_NUMBERS", 20 * 7)  # 7 codes: (1, 6)
+    run.graphs.clear()
+    parts = per_datum(run, run.observed("train"), 6, n=17, compile=False, progress=lambda *now: told.append(now))
+    run.graphs.clear()
+    assert told == [(i, 17) for i in range(1, 18)]
+    for name in ("log_px", "elbo", "rate", "distortion", "ess", "means"):
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-5, atol=1e-5)

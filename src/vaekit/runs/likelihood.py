@@ -25,8 +25,8 @@ from vaekit.utils.waiting import adaptive_waiting
 
 from .observed import Observed, decoded_size, gathered
 
-CHUNK_NUMBERS = 800_000
-"""Values of x that a thread decodes at once: matrix products run at full speed, and the values mostly stay cached."""
+CHUNK_NUMBERS = 1_600_000
+"""The number of values of x decoded at once, so large that matrix products run at full speed."""
 
 
 class Placed(Protocol):
@@ -83,8 +83,7 @@ class _Chunk:
 
 def _decodes(dims: int, device: torch.device) -> int:
     """The number of codes that are decoded at once into `dims` values each."""
-    threads = min(torch.get_num_threads(), 4) if device.type == "cpu" else 16
-    return max(1, threads * CHUNK_NUMBERS // dims)
+    return max(1, (1 if device.type == "cpu" else 8) * CHUNK_NUMBERS // dims)
 
 
 def _plan(decodes: int, samples: int, n: int) -> tuple[int, int]:
@@ -123,20 +122,21 @@ def _sums(
     x_, c_, rows_ = _pad(x, short), None if c is None else _pad(c, short), _pad(rows, short)
     zero = torch.zeros(len(x_), device=run.device)
     wide = torch.float32 if run.device.type == "mps" else torch.float64  # for sums over many samples
-    none = [*Weights.none(zero), *torch.zeros(2, len(x_), dtype=wide, device=run.device)]
+    # filled part by part: small tensors that are kept between large ones would fragment the memory
+    totals = [*Weights.none(zero), *torch.zeros(2, len(x_), dtype=wide, device=run.device)]
     firsts = [(min(k, samples - i), torch.tensor(i, device=run.device)) for i in range(0, samples, k)]
-    found = []
     for i in range(0, len(x_), b):
         part = slice(i, i + b)
-        sums, given = [s[part] for s in none], None if c_ is None else c_[part]
+        sums, given = [t[part] for t in totals], None if c_ is None else c_[part]
         for size, first in firsts:
             key = (size, len(sums[0]) if compile else 0)
             if key not in run.graphs:  # compiled once per run and shape
                 run.graphs[key] = _Chunk(run.composition.model, size, compile)
             sums = run.graphs[key](x_[part], given, base, rows_[part], first, sums)
-        found.append(sums)
+        for total, new in zip(totals, sums, strict=True):
+            total[part] = new
         progress(min(i + b, len(x)))
-    return [torch.cat(s)[: len(x)].cpu().double() for s in zip(*found, strict=True)]
+    return [t[: len(x)].cpu().double() for t in totals]
 
 
 class _Sampled(NamedTuple):
