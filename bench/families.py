@@ -4,7 +4,7 @@ Each recipe is timed at its default settings with one thread on Fashion-MNIST, s
 limit is that of bench.py: the time of the step's matrix products and convolutions alone, in their fastest layouts, plus
 the time to move 28 bytes per parameter.
 
-    python bench/families.py [--against SRC] [--adult adult.csv] [--rounds 7] [NAME ...]
+    python bench/families.py [--against SRC] [--adult adult.csv] [--rounds 25] [NAME ...]
 
 With --against, the `src` folder of an earlier version is timed too, in alternation, as the column `before`; without it,
 that column keeps the stored times. Writes docs/families.json after each recipe, and docs/families.md from it.
@@ -26,7 +26,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-SECONDS = 0.3  # of training steps per round
+SECONDS = 0.08  # of training steps per round: short, so that other load affects both versions alike
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vae, Adult": ("adult", "vae", {}),
     "vae, Adult, --likelihood autoregressive": ("adult", "vae", {"likelihood": "autoregressive"}),
@@ -151,7 +151,7 @@ def worker() -> None:
                 print(json.dumps(limit(built)), flush=True)
             else:
                 steps, start = 0, time.perf_counter()
-                while steps < 3 or time.perf_counter() - start < SECONDS:
+                while steps < 1 or time.perf_counter() - start < SECONDS:
                     built.one_step()
                     steps += 1
                 took = time.perf_counter() - start
@@ -256,7 +256,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="recipes or cases to measure; default: all that are not stored")
     parser.add_argument("--against", type=Path, help="the src folder of an earlier version")
     parser.add_argument("--adult", type=Path, help="the Adult table; without it, its cases are skipped")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--again", action="store_true", help="measure stored cases again")
     parser.add_argument("--out", type=Path, default=DOCS, help="the folder of families.json and families.md")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
