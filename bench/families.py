@@ -226,16 +226,23 @@ def page(rows: dict[str, Any], about: dict[str, Any]) -> str:
     for name, row in rows.items():
         now, old = row["after"], row.get("before")
         ms = f"{now['step_ms']:.2f} ({now['low_ms']:.2f} to {now['high_ms']:.2f})"
-        cells = [f"`{name}`", ms, f"{now['limit_ms']:.2f}", f"{now['limit_ms'] / now['step_ms']:.2f}"]
+        limit = min(version["limit_ms"] for version in (now, old) if version)  # other load can only increase it
+        cells = [f"`{name}`", ms, f"{limit:.2f}", f"{limit / now['step_ms']:.2f}"]
         if old:
             middle, low, high = row["speedup"]
-            cells += [f"{old['step_ms']:.2f}", f"{old['limit_ms'] / old['step_ms']:.2f}"]
+            cells += [f"{old['step_ms']:.2f}", f"{limit / old['step_ms']:.2f}"]
             cells += [f"{middle:.2f} ({low:.2f} to {high:.2f})"]
         else:
             cells += ["-", "-", "-"]
         operations = f"{now['operations']:,}" + (f" (before: {old['operations']:,})" if old else "")
         lines.append("| " + " | ".join([*cells, operations, "yes" if now["compiled"] else "no"]) + " |")
-    lines += ["", f"{about['processor']}, torch {about['torch']}, one thread.", ""]
+    rounds = sorted({row["after"]["rounds"] for row in rows.values()})
+    lines += [
+        "",
+        f"{about['processor']}, torch {about['torch']}, one thread; {' or '.join(map(str, rounds))} rounds. Other programs",
+        "may have used the other cores.",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from vaekit.utils.normal import log_mass
 from .censored import edges_below, intervals
 from .drawing import Keyed
 from .levels import outcomes
-from .special import HALF_LOG_TWO_PI, log_sum_exp, without
+from .special import HALF_LOG_TWO_PI, entries, log_sum_exp, without
 
 Numbers = NDArray[np.float64]
 
@@ -127,7 +127,7 @@ class Bins(NamedTuple):
     def represented(self, x: Tensor) -> Tensor:
         """x (..., n), with the x that stands for it in place of the numbers within an interval."""
         at = edges_below(x, self.edges) + torch.arange(len(self.edges), device=x.device) * self.atom.shape[1]
-        return torch.where(self.atom.flatten()[at], self.centre.flatten()[at], x)
+        return torch.where(entries(self.atom, at), entries(self.centre, at), x)
 
 
 def bins_of(edges: Numbers, atom: NDArray[np.bool_], count: int) -> Bins:

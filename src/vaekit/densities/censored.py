@@ -14,6 +14,7 @@ from vaekit.utils.normal import log_mass
 
 from .drawing import Keyed, from_noise
 from .real import OptimalNormal
+from .special import entries
 
 
 class Censored(Keyed):
@@ -64,9 +65,9 @@ def intervals(value: Tensor, edges: Tensor, atom: Tensor) -> tuple[Tensor, Tenso
     """The interval (low, high) of each value (..., n), and whether it lies in one; else (-1, 1)."""
     size, above = edges.shape[1], edges_below(value, edges)
     row = torch.arange(len(edges), device=edges.device)
-    inside = atom.flatten()[above + row * (size + 1)]
-    low = edges.flatten()[(above - 1).clamp_min(0) + row * size]
-    high = edges.flatten()[above.clamp_max(size - 1) + row * size]
+    inside = entries(atom, above + row * (size + 1))
+    low = entries(edges, (above - 1).clamp_min(0) + row * size)
+    high = entries(edges, above.clamp_max(size - 1) + row * size)
     return torch.where(inside, low, -1.0), torch.where(inside, high, 1.0), inside
 
 

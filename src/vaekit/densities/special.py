@@ -25,6 +25,11 @@ def clamped(x: Tensor, low: float, high: float) -> Tensor:
     return x.clamp(low, high)
 
 
+def entries(table: Tensor, index: Tensor) -> Tensor:
+    """The entries of a flattened table at an index of any shape; unlike indexing, this can be recorded."""
+    return table.flatten().index_select(0, index.flatten()).reshape(index.shape)
+
+
 def without(logits: Tensor, excluded: Tensor) -> Tensor:
     """logits (..., *shape) with -inf where `excluded` (*shape) is True, by a sum, which is faster than a condition."""
     return logits + logits.new_zeros(excluded.shape).masked_fill_(excluded, -math.inf)

@@ -61,7 +61,12 @@ class CensoredHead(Head):
         atom = self.run == 0
         if isinstance(whole, Mixed):
             parts = [
-                (which, Censored(d, self.edges[which], atom[which]) if isinstance(d, Normal) else d)
+                (
+                    which,
+                    Censored(d, *(t.index_select(0, which) for t in (self.edges, atom)))
+                    if isinstance(d, Normal)
+                    else d,
+                )
                 for which, d in whole.parts
             ]
             return Mixed(parts, whole.order, whole.support)

@@ -103,7 +103,7 @@ class MixedHead(Head):
         for (which, head), part in zip(self.shared, split, strict=True):
             density = head(part)
             if isinstance(density, Mixed):
-                parts += [(which[i], each) for i, each in density.parts]
+                parts += [(which.index_select(0, i), each) for i, each in density.parts]
             else:
                 parts.append((which, density.base_dist))
         return Mixed(parts, self.get_buffer("order"), self.rows)

@@ -310,7 +310,7 @@ def _above(values: Tensor, knots: Tensor) -> Tensor:
 def _take(table: Tensor, index: Tensor) -> Tensor:
     """The entries of a table (D, M) at an index (..., D) of each element; -1 and less stand for the first."""
     rows = torch.arange(len(table), device=table.device) * table.shape[1]
-    return table.flatten()[index.clamp(0, table.shape[1] - 1) + rows]
+    return table.flatten().index_select(0, (index.clamp(0, table.shape[1] - 1) + rows).flatten()).reshape(index.shape)
 
 
 def centre_of(low: Tensor, high: Tensor) -> Tensor:
