@@ -239,8 +239,8 @@ def page(rows: dict[str, Any], about: dict[str, Any]) -> str:
     rounds = sorted({row["after"]["rounds"] for row in rows.values()})
     lines += [
         "",
-        f"{about['processor']}, torch {about['torch']}, one thread; {' or '.join(map(str, rounds))} rounds. Other programs",
-        "may have used the other cores.",
+        f"{about['processor']}, torch {about['torch']}, one thread; {' or '.join(map(str, rounds))} rounds.",
+        "Other programs may have used the other cores.",
         "",
     ]
     return "\n".join(lines)

@@ -43,6 +43,8 @@ from vaekit.noise import Noise
 from vaekit.objectives import ELBO, Batch
 from vaekit.recipes.composition import Composition, DataSpec, check_support
 from vaekit.recipes.inputs import adapt_inputs, is_mixed
+from vaekit.training.prepare import prepare
+from vaekit.utils.recording import record
 
 NAN = math.nan
 COLUMNS = (
@@ -633,6 +635,21 @@ def test_training_on_incomplete_images(tmp_path):
     assert np.isfinite(filled).all()
     there = ~np.isnan(gaps[:, None])
     np.testing.assert_array_equal(filled[there], gaps[:, None][there])
+
+
+def test_a_step_is_a_fixed_list_of_operations(tmp_path):
+    """Such a step compiles quickly; see `utils.recording`."""
+    data = load(table(tmp_path / "a.csv", holes=0.2), types="visits=counts", missing="mask")
+    composition = composition_for(data)
+    prepare(data, composition, 0)
+    raw, noise = torch.from_numpy(data.train[:20]), Noise.of(0, 20)
+
+    def loss(raw):
+        batch = Batch(composition.observation(raw), Noise(noise.base, noise.rows))
+        return composition.objective(composition.model, batch, torch.zeros(())).losses["model"].detach()
+
+    program = record(loss, (raw,))
+    torch.testing.assert_close(program(raw, *program.found)[0], loss(raw))
 
 
 @needs_compiler
