@@ -82,11 +82,10 @@ def stored(splits: Mapping[str, ArrayLike], n: int) -> dict[str, Rows]:
                 "other data; load those data, or omit `splits`"
             )
         rows[part] = index.astype(np.int64)
-    together = np.concatenate([rows[part] for part in PARTS])
-    values, times = np.unique(together, return_counts=True)
-    if (times > 1).any():
+    repeated = np.flatnonzero(sum(np.bincount(rows[part], minlength=n) for part in PARTS) > 1)
+    if len(repeated):
         raise DataError(
-            f"splits contains row {values[times > 1][0]} more than once ({(times > 1).sum()} rows are repeated): "
+            f"splits contains row {repeated[0]} more than once ({len(repeated)} rows are repeated): "
             "train, valid and test must not overlap"
         )
     return rows
