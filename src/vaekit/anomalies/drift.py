@@ -121,16 +121,16 @@ def compare_columns(
         names: the names of the columns.
         categories: the number of categories of each column, whose values are then codes; 0 for numbers.
     """
-    found = []
+    found, of_held, of_new = [], np.ascontiguousarray(held.T), np.ascontiguousarray(new.T)  # columns lie together
     for j, name in enumerate(names):
-        pairs = [_missing(held[:, j], new[:, j])]
-        a, b = (values[~np.isnan(values)] for values in (held[:, j], new[:, j]))
+        pairs = [_missing(of_held[j], of_new[j])]
+        a, b = (values[~np.isnan(values)] for values in (of_held[j], of_new[j]))
         if min(len(a), len(b)) >= FEWEST:
             pairs.append(_shares(a, b, categories[j]) if categories[j] else _cumulative(a, b))
         p = min(p for p, _ in pairs) * max(1, sum(distance is not None for _, distance in pairs))
         distance = max(distance or 0.0 for _, distance in pairs)
         gone = pairs[0][1] is not None and pairs[0][0] <= min(p for p, _ in pairs)
-        missing = (float(np.isnan(held[:, j]).mean()), float(np.isnan(new[:, j]).mean())) if gone else None
+        missing = (float(np.isnan(of_held[j]).mean()), float(np.isnan(of_new[j]).mean())) if gone else None
         found.append(ColumnDrift(name, min(1.0, p * len(names)), distance, missing))
     return tuple(sorted(found, key=lambda column: (column.p_value, -column.distance)))
 
