@@ -121,15 +121,13 @@ AXES: dict[str, Axis] = {
 
 
 NOTES: dict[str, str] = {
-    "rows": "Time is linear, up to a tenth more per row at ten million, where results and row numbers leave the "
-    "caches. Memory for new rows is what the results take; of the run's own data, one copy of the training rows, their "
-    "numbers and the order of an epoch are kept. Reports show some of the rows; at ten million they take longer only "
-    "to open the data.",
-    "dims": "Tables of at most 256 columns are mapped by quantiles at every step, so that 100 columns take longer than "
-    "1,000. `detect` tests each column for itself and needs more than linear time between 10,000 and 100,000, where it "
-    "read columns from rows of 400 KB; it has since been changed to lay each column out first.",
+    "rows": "Time is linear, up to a tenth more per row at ten million, where results and row numbers leave the caches. "
+    "Memory for new rows is that of the results, which for `detect` are several numbers per row, and of their row "
+    "numbers; of the run's own data, a copy of the training rows, their numbers and the order of an epoch are kept.",
+    "dims": "Tables of at most 256 columns are mapped by quantiles at every step. `detect` tests each column for itself: "
+    "from 10,000 to 100,000 columns its time grows with an exponent of 1.3, of which the cause is not known yet.",
     "samples": "The samples of the last size are so many that scoring is compiled first, which takes the memory.",
-    "points": "The map of at most 5,000 codes by t-SNE takes most of the time of small pages.",
+    "points": "The map of at most 5,000 codes by t-SNE takes most of the time, and log p(x) of many points is limited.",
 }
 """What explains the figures of an axis, below its tables."""
 
@@ -184,7 +182,13 @@ def point(axis: str, size: int, action: str, folder: Path) -> list[Result]:
         vk.fit(path, out=out, progress=marks, **own.fit(size))
     else:
         own.actions[action](run, path, size)
-    result = {"axis": axis, "size": size, "action": action, "seconds": time.process_time() - begun, "mb": memory.end()}
+    result: Result = {
+        "axis": axis,
+        "size": size,
+        "action": action,
+        "seconds": time.process_time() - begun,
+        "mb": memory.end(),
+    }
     if run is not None:
         return [result]
     (a, first), (b, last) = marks.marks[0], marks.marks[-1]
