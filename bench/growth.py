@@ -121,10 +121,10 @@ AXES: dict[str, Axis] = {
 
 
 NOTES: dict[str, str] = {
-    "rows": "Time is linear, up to a tenth more per row at ten million, where results and row numbers leave the caches. "
+    "rows": "Time is linear, up to a tenth more per row at ten million, where results and row numbers leave caches. "
     "Memory for new rows is that of the results, which for `detect` are several numbers per row, and of their row "
     "numbers; of the run's own data, a copy of the training rows, their numbers and the order of an epoch are kept.",
-    "dims": "Tables of at most 256 columns are mapped by quantiles at every step. `detect` tests each column for itself: "
+    "dims": "Tables of at most 256 columns are mapped by quantiles at every step. `detect` tests each column: "
     "from 10,000 to 100,000 columns its time grows with an exponent of 1.3, of which the cause is not known yet.",
     "samples": "The samples of the last size are so many that scoring is compiled first, which takes the memory.",
     "points": "The map of at most 5,000 codes by t-SNE takes most of the time, and log p(x) of many points is limited.",
