@@ -14,7 +14,7 @@ DOCS := $(VENV)/.docs
 # the linter of the explorer's JavaScript, fetched from npm where that is reachable
 BIOME := npm_config_fetch_retries=0 npx --yes --prefer-offline @biomejs/biome@2.6.8
 
-.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-families bench-growth bench-gpu bench-time bench-learning bench-anomalies bench-tables bench-filling bench-cells bench-calibration catalogue fuzz torture
+.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-families bench-growth bench-gpu bench-time bench-conv bench-learning bench-anomalies bench-tables bench-filling bench-cells bench-calibration catalogue fuzz torture
 
 help:
 	@echo "make setup          create an environment in $(VENV) with vaekit and its development tools"
@@ -28,6 +28,7 @@ help:
 	@echo "make docs-runs      train the models in docs/runs that are missing or whose settings changed"
 	@echo "make bench          measure speed beside other libraries"
 	@echo "make bench-time     compare quality against time with Pythae"
+	@echo "make bench-conv     time convolutional models beside Pythae and the bare convolutions (COLOUR=images.npz)"
 	@echo "make bench-learning    compare training defaults of images after equal numbers of steps"
 	@echo "make bench-quality, bench-recipes    measure the quality of the default recipe, and of every recipe"
 	@echo "make bench-explorer    measure the explorer page's speed and size"
@@ -99,6 +100,9 @@ bench: $(READY)
 
 bench-time: $(READY)
 	$(BIN)/python bench/curve.py
+
+bench-conv: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/conv.py $(if $(COLOUR),--colour $(COLOUR))
 
 bench-learning: $(READY)
 	$(BIN)/python bench/learning.py

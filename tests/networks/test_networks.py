@@ -133,6 +133,26 @@ def test_a_grid_is_cropped_to_its_first_rows():
     assert networks.cropped(h, (4, 6)).shape == h.shape
 
 
+@pytest.mark.parametrize("size", [(8, 8), (7, 5)])
+def test_values_and_gradients_do_not_depend_on_the_layout_in_memory(size, monkeypatch):
+    torch.manual_seed(0)
+    event = (3, *size)
+    net = nn.Sequential(
+        networks.ConvEncoder(event, 4, (8, 16), direct=3), networks.ConvDecoder(4, event, 2, (8, 16), direct=3)
+    ).double()
+    x = torch.randn(5, *event, dtype=torch.float64)
+
+    def values_and_gradients():
+        y = net(x)
+        return [y.detach(), *torch.autograd.grad(y.square().sum(), list(net.parameters()))]
+
+    fast = values_and_gradients()
+    monkeypatch.setattr(convolutional, "fastest_layout", lambda x: x)
+    for a, b in zip(fast, values_and_gradients(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert all(p.is_contiguous() for p in net.parameters())
+
+
 def test_a_bias_of_places_is_found_as_the_output_bias():
     net = nn.Sequential(networks.ConvDecoder(2, (1, 6, 5), 1, (4,)), networks.Bias(30))
     before = net[0](torch.zeros(1, 2))

@@ -132,7 +132,8 @@ class Engine:
             rule = self.rules[group]
             scale = None
             if self.settings.clip is not None:
-                norm = torch.sqrt(torch.stack([gradients[n].float().square().sum() for n in names]).sum())
+                each = [torch.linalg.vector_norm(gradients[n].float()) for n in names]
+                norm = torch.linalg.vector_norm(torch.stack(each))
                 scale = torch.clamp(self.settings.clip / (norm + 1e-6), max=1.0)
                 norms.append(norm)
             for n in names:
