@@ -62,3 +62,22 @@ def test_two_threads_that_compile_at_once_leave_torch_as_it_was():
     other.join()
     assert len(inside) == 1
     assert AsyncCompile.cpp_pybinding is plain
+
+
+def test_a_library_that_cannot_be_loaded_here_is_built_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    built = []
+
+    def loaded(path, key):
+        if path.read_text() == "built elsewhere":
+            raise ImportError("version `GLIBC_2.99' not found")
+        return path.read_text()
+
+    monkeypatch.setattr(kernels, "_loaded", loaded)
+    monkeypatch.setattr(kernels, "_build", lambda code, part: (built.append(code), part.write_text("built here")))
+    assert kernels.library("code") == "built here"
+    (kept,) = (tmp_path / "vaekit").iterdir()
+    kept.write_text("built elsewhere")
+    assert kernels.library("code") == "built here"
+    assert kernels.library("code") == "built here"
+    assert built == ["code", "code"]

@@ -36,3 +36,26 @@ def test_settings_of_the_environment_are_kept(monkeypatch):
     monkeypatch.setenv("MALLOC_MMAP_MAX_", "10")
     monkeypatch.setattr(ctypes, "CDLL", None)  # an error if it were called
     reuse_large_blocks.__wrapped__()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="settings of glibc")
+@pytest.mark.parametrize(
+    ("most", "set_"), [(2**30, [(-3, 2**28), (-1, 2**30)]), (2**25, [(-3, 2**25), (-1, 2**30)]), (0, [])]
+)
+def test_blocks_are_as_large_as_this_glibc_accepts(monkeypatch, most, set_):
+    from vaekit.utils.memory import reuse_large_blocks
+
+    accepted = []
+
+    class Library:
+        def mallopt(self, setting, value):
+            if setting == -3 and value > most:
+                return 0
+            accepted.append((setting, value))
+            return 1
+
+    for name in ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Library())
+    reuse_large_blocks.__wrapped__()
+    assert accepted == set_

@@ -1,5 +1,8 @@
 """Recording the operations of a function."""
 
+import random
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +27,21 @@ class Counter:
             self.weight.sub_(0.1 * gradient)
             self.total.add_(x)
         return loss.detach(), [gradient, 7]
+
+
+class Forgetful:
+    """Keeps its state in Python, which no operation of torch changes."""
+
+    def __init__(self):
+        self.calls, self.mean = 0, torch.zeros(())
+
+    def counts(self, x):
+        self.calls += 1
+        return x * self.calls
+
+    def averages(self, x):
+        self.mean = 0.5 * self.mean + x.mean()
+        return x - self.mean
 
 
 def inputs(scale=2.0):
@@ -93,6 +111,10 @@ def _shares(whole):
         (lambda x: x * sum(x.tolist()), "depends on the values"),
         (lambda x: torch.nn.functional.batch_norm(x.repeat(3, 1), STATISTICS, STATISTICS, training=True), "statistics"),
         (_shares(torch.zeros(3)), "shares memory"),
+        (lambda x: x * random.random(), "called again"),
+        (lambda x: x + torch.from_numpy(np.random.random(2)), "called again"),
+        (Forgetful().counts, "called again"),
+        (Forgetful().averages, "called again"),
     ],
 )
 def test_what_a_list_of_operations_cannot_express_is_refused(function, reason):
@@ -100,3 +122,25 @@ def test_what_a_list_of_operations_cannot_express_is_refused(function, reason):
         record(function, (torch.ones(2),))
     assert STATISTICS.tolist() == [1.0, 1.0]
     assert torch.ones(2).tolist() == [1.0, 1.0]  # tensors have all their methods again
+
+
+def test_threads_that_record_at_once_leave_torch_as_it_was():
+    x, inside, values = torch.ones(2), threading.Event(), []
+
+    def first(x):
+        inside.set()
+        second.join(0.2)  # as long as it needs to end, if nothing keeps it waiting
+        return x * 2
+
+    def other():
+        inside.wait(10)
+        values.append((x.numpy().tolist(), bool(torch.compiler.is_compiling())))  # as if nothing were recorded
+        record(lambda x: x * 3, (x,))
+
+    second = threading.Thread(target=other)
+    second.start()
+    record(first, (x,))
+    second.join()
+    assert values == [([1.0, 1.0], False)]
+    assert x.numpy().tolist() == [1.0, 1.0]
+    assert torch.compiler.is_compiling() is False

@@ -60,6 +60,7 @@ def test_the_delay_is_that_of_all_other_threads(tmp_path, monkeypatch):
     assert delay.share() == pytest.approx((0.2 + 0.1) / 2.0)
     (tmp_path / "empty").mkdir()
     assert not waiting.Delay(tmp_path / "empty").known
+    assert not waiting.Delay(tmp_path / "absent").known
 
 
 @linux

@@ -284,11 +284,13 @@ def library(code: str) -> Any:
     """The Python module of this C++ source, built unless it is in the cache folder."""
     key = hashlib.sha256(f"{machine()}\n{code}".encode()).hexdigest()[:32]
     path = kept(f"{key}.so")
-    if not trusted(path):
-        try:
-            write(path, lambda part: _build(code, part))
-        except OSError:  # the cache folder cannot be written
-            return _loaded_from_elsewhere(code, key)
+    if trusted(path):
+        with contextlib.suppress(ImportError):  # built on a system that shares the folder, but not its libraries
+            return _loaded(path, key)
+    try:
+        write(path, lambda part: _build(code, part))
+    except OSError:  # the cache folder cannot be written
+        return _loaded_from_elsewhere(code, key)
     return _loaded(path, key)
 
 

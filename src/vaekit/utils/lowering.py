@@ -169,6 +169,7 @@ class _Kernels:
 
     def wait(self, scope: dict[str, Any]) -> None:
         scope.update({name: w.function() for name, w in list(scope.items()) if isinstance(w, _Waiting)})
+        self.libraries.pool.shutdown()
 
 
 class _Waiting(NamedTuple):

@@ -8,8 +8,8 @@ import functools
 import os
 import sys
 
-LARGEST = 256 * 2**20
-"""Bytes of the largest block that is reused."""
+LARGEST = 256 * 2**20, 32 * 2**20
+"""Bytes of the largest block that is reused, and the most that glibc accepts in older versions."""
 MOST_FREE = 2**30
 """Bytes that the process keeps although they are free."""
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
@@ -28,5 +28,6 @@ def reuse_large_blocks() -> None:
         return
     with contextlib.suppress(OSError, AttributeError):  # another C library
         library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, LARGEST)
-        library.mallopt(_TRIM_THRESHOLD, MOST_FREE)
+        # by itself, the second setting would end glibc's own adjustment of the first, which begins at 128 KB
+        if any(library.mallopt(_MMAP_THRESHOLD, size) for size in LARGEST):
+            library.mallopt(_TRIM_THRESHOLD, MOST_FREE)

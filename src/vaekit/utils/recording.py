@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from unittest import mock
@@ -53,6 +54,13 @@ class Program:
         """The program as text: equal texts compute the same."""
         calls = (f"{c.results}={c.operation}{c.args}{c.kwargs}" for c in self.calls)
         return "\n".join([*self.described, *calls, f"{self.outputs}"])
+
+    def same(self, other: Program) -> bool:
+        """Whether another program does the same on the same arguments."""
+        pairs = zip(self.found, other.found, strict=False)
+        return self.text == other.text and all(
+            a is b or torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in pairs
+        )
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Run the operations on other inputs: the arguments, then the tensors found; returns the tensors of outputs."""
@@ -186,9 +194,27 @@ _READS = ("numpy", "tolist", "__array__", "__dlpack__", "data_ptr")
 """Methods of tensors that give their values to other code than torch's operations."""
 
 
-def _refused(name: str) -> Callable[..., Any]:
-    def method(*_: Any, **__: Any) -> Any:
-        raise NotRecordable(f"Tensor.{name} depends on the values of a tensor")
+_ALONE = threading.RLock()
+"""Held while torch's parts are replaced: two threads would otherwise put back each other's replacements."""
+
+
+class _Here:
+    """True in the thread that made it, false in the others, for which nothing changes."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+    def __bool__(self) -> bool:
+        return self.thread == threading.get_ident()
+
+
+def _refused(name: str, here: _Here) -> Callable[..., Any]:
+    plain = getattr(torch.Tensor, name)
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        if here:
+            raise NotRecordable(f"Tensor.{name} depends on the values of a tensor")
+        return plain(*args, **kwargs)
 
     return method
 
@@ -196,17 +222,27 @@ def _refused(name: str) -> Callable[..., Any]:
 def record(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Program:
     """The operations of a function that is called with these arguments; its writes to existing tensors are undone.
 
+    It is called twice, because numbers and attributes of Python that change with each call would otherwise be kept.
+
     Raises:
-        NotRecordable: the function depends on values of tensors, draws from torch's generators, or writes to a tensor
-            that shares memory with another.
+        NotRecordable: the function depends on values of tensors, draws from torch's generators, writes to a tensor that
+            shares memory with another, or does something else when it is called again.
     """
+    program = _recorded(function, arguments)
+    if not program.same(_recorded(function, arguments)):
+        raise NotRecordable("it does something else when it is called again")
+    return program
+
+
+def _recorded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Program:
     arguments = _mapped(arguments, Tensor, lambda t: t.detach())  # one passed twice may be two tensors next time
     recorder = _Recorder(tensors_of(arguments))
     try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(mock.patch.object(torch.compiler, "_is_compiling_flag", True))
+        with _ALONE, contextlib.ExitStack() as stack:
+            here = _Here()
+            stack.enter_context(mock.patch.object(torch.compiler, "_is_compiling_flag", here))
             for name in _READS:
-                stack.enter_context(mock.patch.object(torch.Tensor, name, _refused(name)))
+                stack.enter_context(mock.patch.object(torch.Tensor, name, _refused(name, here)))
             stack.enter_context(recorder)
             result = function(*arguments)
     finally:

@@ -70,7 +70,7 @@ class Delay:
     def _totals(self) -> dict[str, int]:
         """The nanoseconds of each thread's life in which it could run and waited for a core."""
         own, totals = str(threading.get_native_id()), {}
-        for thread in os.listdir(self.tasks):
+        for thread in os.listdir(self.tasks) if self.tasks.is_dir() else []:
             with contextlib.suppress(OSError, IndexError, ValueError):  # a thread may end meanwhile
                 if thread != own:
                     totals[thread] = int((self.tasks / thread / "schedstat").read_bytes().split()[1])
