@@ -156,9 +156,9 @@ class Noise:
         return pair.reshape(*pair.shape[:-1], *event)
 
     def proposals(self, rounds: int, event: Sequence[int], k: int | None = None) -> tuple[Tensor, Tensor]:
-        """The numbers that so many calls of `normal` and `uniform` in turn return, (rounds, K?, B, *event) each.
+        """The results of this many alternating calls of `normal` and `uniform`, (rounds, K?, B, *event) each.
 
-        They are computed together, which is faster if they are few.
+        They are computed together, which is faster for small events.
         """
         if rounds == 1 or type(self) is not Noise:
             pairs = [(self.normal(event, k), self.uniform(event, k)) for _ in range(rounds)]
@@ -173,11 +173,11 @@ class Noise:
 
     @property
     def may_skip(self) -> bool:
-        """Whether a caller may look at the numbers and `skip` draws: eagerly on a CPU, where looking is cheap."""
+        """Whether a caller may read the numbers and `skip` draws: only eagerly on a CPU, where reading is cheap."""
         return type(self) is Noise and self.rows.device.type == "cpu" and not torch.compiler.is_compiling()
 
     def skip(self, draws: int) -> None:
-        """Leave out so many draws."""
+        """Skip this many draws."""
         self.draws += draws
 
     def bernoulli_of_bytes(self, raw: Tensor, top: int = 255) -> Tensor:
@@ -189,7 +189,7 @@ class Noise:
         step, rest = divmod(2**32 - 1, top)
         bits = self.bits(raw.shape[1:])
         if rest == 0:  # top divides 2^32 - 1 (255, 15, 3, 1 ...): the limits are whole numbers
-            # raw * step - 2^31 in two parts that fit into int32, because compilers may assume that nothing overflows
+            # raw * step - 2^31 in two parts that fit into int32: compilers may assume that sums do not overflow
             half = 1 << (top.bit_length() - 1)  # above top / 2
             high = (1 << 31) // half
             number = raw.to(torch.int32)

@@ -97,8 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    # by default, torch's threads spin while they wait for each other; until they are told that another program uses the
-    # same cores, a step can then take dozens of times as long (docs/threads.md); set before torch is imported
+    # By default, torch's threads spin while they wait for each other. Beside another program, a step can then take
+    # several times as long (docs/threads.md), until `adaptive_waiting` notices the other program. A limit on spinning
+    # shortens these steps; it must be set before torch is imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     level = logging.root.manager.disable

@@ -70,7 +70,7 @@ class Rows:
             self.resident = self._all()
 
     def _all(self) -> Tensor:
-        """All rows on the device, read in blocks, so that memory never holds them twice."""
+        """All rows on the device; they are read in blocks, so that memory never holds them twice."""
         block, whole = max(1, BLOCK // max(1, self.split.raw[:1].nbytes)), torch.empty(0)
         for a in range(0, len(self.split), block):
             rows = torch.from_numpy(np.ascontiguousarray(self.data.events(self.split[a : a + block])))

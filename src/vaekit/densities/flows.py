@@ -162,27 +162,27 @@ def _spline(x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
     """Monotone rational-quadratic splines of each element, raw (..., 3 BINS - 1, m); the identity where raw is zero.
 
     Durkan et al. (2019), with identity tails; raw numbers are bounded, so that no bin is too steep for float32. The bin
-    of each element is selected by a sum over all bins: a few operations, which compilers fuse, unlike gathers.
+    of each element is selected by a sum over all bins, because compilers fuse its few operations, unlike gathers.
     """
     result: tuple[Tensor, Tensor] = _Spline.apply(x, raw, inverse)
     return result
 
 
 class _Spline(torch.autograd.Function):
-    """`_spline`, with its gradient in closed form: it takes a third of the operations of automatic differentiation."""
+    """`_spline`, with its gradient in closed form, in a third of the operations of automatic differentiation."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         bounded = _bounded(raw)
         sizes, slopes = torch.exp(bounded).split([2 * BINS, BINS - 1], -2)
         sizes = sizes.unflatten(-2, (2, BINS))
-        sizes = sizes / sizes.sum(-2, keepdim=True)  # widths and heights, so that the bins fill the unit square
-        corners = F.pad(sizes.cumsum(-2)[..., :-1, :], (0, 0, 1, 0))  # the lower left ones
+        sizes = sizes / sizes.sum(-2, keepdim=True)  # widths and heights; the bins fill the unit square
+        corners = F.pad(sizes.cumsum(-2)[..., :-1, :], (0, 0, 1, 0))  # the lower left corners
         knots = F.pad(slopes, (0, 0, 1, 1), value=1.0).unsqueeze(-3)
         bins = torch.cat([corners, sizes, knots[..., :-1, :], knots[..., 1:, :]], -3)  # (..., 6, BINS, m)
         inside = (x.abs() < BOUND).to(x.dtype)
         u = (x.clamp(-BOUND, BOUND) + BOUND) / (2 * BOUND)
-        past = u.unsqueeze(-2) >= corners[..., 1 if inverse else 0, 1:, :]  # the ends of the bins before that of u
+        past = u.unsqueeze(-2) >= corners[..., 1 if inverse else 0, 1:, :]  # past the ends of all bins but the last
         past = F.pad(F.pad(past.to(x.dtype), (0, 0, 1, 0), value=1.0), (0, 0, 0, 1))
         chosen, later = past[..., :-1, :] - past[..., 1:, :], past[..., 1:, :]
         # the bin that u is in: its lower left corner, its width and height, its slopes at both ends
@@ -222,7 +222,7 @@ class _Spline(torch.autograd.Function):
         between, turn = t * rest, 1 - 2 * t
         below = 1 / below
         bent, squares = between * below, (1 - 2 * between) * below
-        # of log slope by t, s, d0 and d1
+        # the derivatives of log slope with respect to t, s, d0 and d1
         log_t = 2 * ((d1 * t + s * turn - d0 * rest) * rise - bend * turn * below)
         log_s = 2 * (1 / s + between * rise - squares)
         log_0, log_1 = rest**2 * rise - 2 * bent, t**2 * rise - 2 * bent

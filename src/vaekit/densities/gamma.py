@@ -17,7 +17,7 @@ from .special import at_least_single
 ROUNDS = 10
 """Proposals per element. At concentration 1, the worst case, one is rejected with probability 0.048, all with 1e-13."""
 FEW = 16
-"""With at most so many draws per row, all their proposals are computed together."""
+"""If a row has at most this many draws, all their proposals are computed together."""
 
 
 class _Implicit(torch.autograd.Function):

@@ -69,14 +69,14 @@ def _logistic_mass(value: Tensor, loc: Tensor, log_scale: Tensor, levels: int) -
     """log P of a `DiscretisedLogistic`."""
     centred, inverse = value - loc, torch.exp(-log_scale)
     below, above = F.logsigmoid((0.5 + centred) * inverse), F.logsigmoid((0.5 - centred) * inverse)
-    # log(s(u) - s(l)) = log s(u) + log s(-l) + log(1 - e^{l - u}); at the ends one of the terms is left
+    # log(s(u) - s(l)) = log s(u) + log s(-l) + log(1 - e^{l - u}); at the first and the last level only one of the first two terms remains
     width = torch.log(-torch.expm1(-inverse).clamp_max(-torch.finfo(inverse.dtype).tiny))
     not_first, not_last = _inside(value, levels, centred.dtype)
     return torch.addcmul(torch.addcmul(below * not_last, above, not_first), width, not_first * not_last)
 
 
 def _inside(value: Tensor, levels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """1 where a value is not the first level, and 1 where it is not the last, else 0: faster than conditions."""
+    """Factors that are 0 at the first level or at the last, else 1; multiplying by them is faster than `torch.where`."""
     return (value > 0).to(dtype), (value < levels - 1).to(dtype)
 
 

@@ -21,10 +21,11 @@ BINS, REACH = 41, 4.1
 """Histogram of each latent: number of bins, and range in standard deviations about the mean."""
 MOST_TSNE, TSNE_DIMS, PERPLEXITY = 5000, 50, 30
 PART, LEAST_PART, PLACED_BY = 4, 500, 10
-"""t-SNE first maps one code of PART, at least LEAST_PART; each other code starts at its PLACED_BY nearest of these."""
+"""t-SNE first maps 1 / PART of the codes, at least LEAST_PART. Each other code then starts at the median of the positions
+of its PLACED_BY nearest neighbours among them."""
 PART_STEPS, ALL_STEPS = 750, 350
-"""Iterations for the part, and then for all codes. Mapping 5,000 codes takes half the time of 1,000 iterations for all,
-to a Kullback-Leibler divergence that is a few percent larger."""
+"""Iterations for the part, and then for all codes. For 5,000 codes this takes half the time of 1,000 iterations for all
+of them, and the Kullback-Leibler divergence is a few percent larger."""
 ANGLE = 0.8
 """How coarsely t-SNE sums over distant points; at 0.5, scikit-learn's default, it takes a quarter longer."""
 PRIOR, PRIOR_NUMBERS = 2000, 400_000
@@ -78,7 +79,7 @@ def _part(n: int) -> int:
 
 
 def _mapped(x: np.ndarray, init: str | np.ndarray, steps: int, report: Callable[[int], None]) -> np.ndarray:
-    """t-SNE of x from `init`; from given positions without exaggeration, which would discard them."""
+    """t-SNE of x from `init`. Given positions are refined without early exaggeration, which would undo them."""
     from sklearn.manifold import TSNE
 
     report(0)
@@ -97,7 +98,8 @@ def _mapped(x: np.ndarray, init: str | np.ndarray, steps: int, report: Callable[
 def _placed(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Positions of all x (n, D), of which the first m have positions y (m, 2): (n, 2) float32.
 
-    The others start at the median of their nearest neighbours, a little apart, since equal positions do not separate.
+    The others get the median position of their nearest neighbours. Noise keeps positions apart, since t-SNE cannot
+    separate equal ones.
     """
     from sklearn.neighbors import NearestNeighbors
 

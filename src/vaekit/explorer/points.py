@@ -26,8 +26,8 @@ BLOCK_NUMBERS = 1_000_000
 SAMPLES = 8
 """Importance samples per datum for log p(x)."""
 WORK, PER_VALUE = 1e12, 50
-"""The limit of the work for log p(x) of a page, in multiply-adds, and what a decoded value counts besides those of the
-networks. Counted work, unlike time, makes the same page on any machine."""
+"""The most work for log p(x) of a page, in multiply-adds, and the multiply-adds that each decoded value counts besides
+those of the networks. A limit of work, unlike one of time, gives the same page on any machine."""
 BASE64 = 4 / 3
 SHOWN = "shown.npz"
 """A file of data to show that a run may contain: x (n, *row), label (n,), row (n,), tsne (m, 2)."""

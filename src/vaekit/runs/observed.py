@@ -156,7 +156,7 @@ def _between(reader: Observed, a: int, b: int) -> np.ndarray:
 
 
 def gathered(blocks: Iterable[np.ndarray], n: int) -> np.ndarray:
-    """Blocks of rows as one array of n rows; unlike `np.concatenate`, it never holds all of them twice."""
+    """Blocks of rows as one array of n rows; unlike `np.concatenate`, this never holds all of them twice."""
     whole = np.empty(0)
     done = 0
     for block in blocks:

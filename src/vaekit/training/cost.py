@@ -102,7 +102,7 @@ class Work(NamedTuple):
     def compilation(self) -> float:
         """Approximate time to compile the step for the first time on an idle machine, in seconds.
 
-        Half of it goes with the number of operations: torch's code generator in Python, then the C++ compiler.
+        Torch's code generator, which is in Python, and the C++ compiler take longer for more operations.
         """
         return 5.0 + 0.03 * self.operations
 
@@ -174,7 +174,7 @@ def _operations(composition: Composition, x: Tensor, c: Tensor | None) -> int:
 
 
 def crowding() -> float:
-    """How many times as long as alone a program of one thread takes here, by the load of the last minute; 1 or more."""
+    """By how much other programs slow down a thread here, estimated from the load of the last minute; 1 or more."""
     try:
         return max(1.0, (os.getloadavg()[0] + 1) / (os.cpu_count() or 1))
     except (AttributeError, OSError):  # Windows

@@ -441,7 +441,7 @@ def _figure(valid: dict[str, float]) -> float:
 
 
 def _reason(error: Exception) -> str:
-    """What a failed compilation says, in one line: the first line of its message only names the compiler."""
+    """The reason of a failed compilation in one line; the first line of the message may only name the compiler."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]) or type(error).__name__
 

@@ -144,7 +144,7 @@ class Engine:
         return torch.stack(norms) if norms else torch.zeros(0)
 
     def _whole(self, raw: Tensor, keys: Tensor, rows: Tensor, c: Maybe, y: Maybe, numbers: Tensor) -> Tensor:
-        """The step; `keys` are the keys of the noise and the step for schedules, `numbers` those of `_update`."""
+        """One step; `keys` holds the keys of the noise, then the step for schedules; `numbers` are those of `_update`."""
         values, gradients = self._gradients(raw, keys[:-1], rows, keys[-1], c, y)
         with torch.no_grad():
             self._update(gradients, numbers)
@@ -183,7 +183,7 @@ class Engine:
         self.__dict__.pop("_gradients", None)
 
     def _replayed(self, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """`run`, whose kernels are launched together on a CUDA device."""
+        """`run`; on a CUDA device its kernels are launched together."""
         device = self.settings.device
         return Replayed(run, CudaGraph(device)) if device.type == "cuda" else run
 

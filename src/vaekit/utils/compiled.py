@@ -23,8 +23,8 @@ def whole_graph(method: Callable[..., Any]) -> Callable[..., Any]:
     """The bound method as one compiled graph, for arguments whose shapes, types and aliasing never change.
 
     The graph has no gradients. On a CPU, the operations that the method calls are recorded and compiled, or found in
-    the cache folder. A method that draws from torch's generators, and one on another device, goes the longer way
-    through `torch.compile`.
+    the cache folder. `torch.compile`, which takes longer, compiles methods that cannot be recorded, such as
+    those that draw from torch's generators, and methods on another device.
     """
     graph: Callable[..., Any] | None = None
 

@@ -15,7 +15,7 @@ WARM_UP = 3
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
-    """`values` of the host on the device; the host does not wait until a CUDA device has done its earlier work."""
+    """`values` of the host on the device; the host does not wait for the earlier work of a CUDA device."""
     return values.to(device, non_blocking=device.type == "cuda")
 
 
@@ -28,7 +28,7 @@ class CudaGraph:
             self.graph, self.beside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
 
     def warm(self, run: Callable[[], Tensor]) -> Tensor:
-        """Run on a stream of its own, as is required before a recording."""
+        """Run on a stream of its own, as CUDA requires before a recording."""
         current = torch.cuda.current_stream(self.device)
         self.beside.wait_stream(current)
         with torch.cuda.stream(self.beside):
@@ -37,10 +37,10 @@ class CudaGraph:
         return result
 
     def record(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """A function that does what `run` would do, with the same memory; `run` is called without any effect.
+        """A function that repeats the work of `run` on the same memory; calling `run` here has no effect on the device.
 
         Raises:
-            RuntimeError: `run` needs a number from the device, so its work depends on the values.
+            RuntimeError: `run` cannot be recorded, for example because it reads a value from the device.
         """
         with torch.cuda.device(self.device):
             current = torch.cuda.current_stream()
@@ -58,10 +58,10 @@ class CudaGraph:
 
 
 class Replayed:
-    """A function of tensors that is recorded after a few calls, and then replayed by one launch.
+    """A function of tensors that is recorded after a few calls and then replayed in one launch.
 
     Launching the few hundred kernels of a small step one by one takes the host longer than the device needs to run
-    them. The first calls are ordinary ones, and so are all calls of a function that cannot be recorded.
+    them. The first calls are not recorded, and a function that cannot be recorded is always called as it is.
 
     Arguments:
         function: gets tensors whose shapes and types never change, in containers or alone, and returns a tensor. What
@@ -96,6 +96,6 @@ class Replayed:
             self.replay = self.graph.record(lambda: self.function(*own))
         except RuntimeError as error:
             reason = str(error.__context__ or error).strip().split("\n", 1)[0]
-            warnings.warn(f"the step cannot be recorded as a CUDA graph ({reason}): it takes longer", stacklevel=3)
+            warnings.warn(f"the training step cannot be recorded as a CUDA graph and takes longer: {reason}", stacklevel=3)
             return
         self.static = [t for t in pytree.tree_leaves(own) if isinstance(t, Tensor)]

@@ -102,14 +102,16 @@ def machine() -> str:
 
 
 def kept(name: str) -> Path:
-    """The path of a file with this name among the compiled graphs that are kept: in torch's folder for them if the
-    environment names one, else in vaekit's cache folder, which survives a restart of the machine."""
+    """The path of a kept file: in the folder that TORCHINDUCTOR_CACHE_DIR names, else in vaekit's cache folder.
+
+    Unlike torch's default folder, the cache folder survives a restart of the machine.
+    """
     chosen = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     return (Path(chosen) / "vaekit" if chosen else cache_folder() / "compiled") / name
 
 
 def trusted(path: Path) -> bool:
-    """Whether there is such a file and it is this user's own: a file of another user in a shared folder is not run."""
+    """Whether the file exists and belongs to this user: code of another user in a shared folder is never run."""
     try:
         return path.stat().st_uid == os.getuid()
     except OSError:
@@ -117,7 +119,7 @@ def trusted(path: Path) -> bool:
 
 
 def tidy() -> None:
-    """Remove what nobody has used for a quarter of a year from the compiled graphs that are kept."""
+    """Remove kept files that have not been used for a quarter of a year."""
     with contextlib.suppress(OSError):
         remove_parts(kept(""))
         for file in kept("").iterdir():
@@ -126,7 +128,7 @@ def tidy() -> None:
 
 
 def write(path: Path, make: Callable[[Path], object]) -> None:
-    """Make a file under an unfinished name, then rename it: a file of the final name is always complete."""
+    """Write a file under a temporary name, then rename it: a file with the final name is always complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(path)
     try:
@@ -140,12 +142,12 @@ def write(path: Path, make: Callable[[Path], object]) -> None:
 
 @contextlib.contextmanager
 def quick_code() -> Iterator[None]:
-    """Let torch's code generator do less work for the same code inside this context.
+    """Inside this context, torch's code generator writes equivalent code with less work.
 
-    For each operation it writes, torch 2.13 builds a table of all operations' types and intersects equal ranges of
-    values, which is two fifths of its time, and it writes code for the remainder of loops that have none. Python's
-    collector of reference cycles is off, because it visits all of torch again and again. Nothing changes if this
-    version of torch names its parts differently.
+    For each operation, torch 2.13 builds a table of the types of all operations and intersects equal ranges of values,
+    which takes two fifths of its time. It also writes code for the remainder of loops that have none. Python's garbage
+    collector is off, because it would visit all of torch's objects again and again. If this version of torch names
+    these parts differently, nothing changes.
     """
     with _ALONE, _uncollected(), contextlib.ExitStack() as patches:
         with contextlib.suppress(ImportError, AttributeError):
@@ -180,7 +182,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def _tiling(select: Callable[..., Any]) -> Callable[..., Any]:
-    """`select_tiling` that says of a loop without remainder that vectorising its remainder does not pay."""
+    """`select_tiling` that never vectorises the remainder of a loop that has none."""
 
     def selected(self: Any, functions: Any, sizes: Any) -> Any:
         factors, indices, stats = select(self, functions, sizes)
@@ -281,7 +283,7 @@ class Libraries:
 
 
 def library(code: str) -> Any:
-    """The Python module of this C++ source, built unless it is in the cache folder."""
+    """The Python module of this C++ source, from the cache folder if it is there; otherwise it is built."""
     key = hashlib.sha256(f"{machine()}\n{code}".encode()).hexdigest()[:32]
     path = kept(f"{key}.so")
     if trusted(path):
@@ -302,7 +304,7 @@ def _build(code: str, path: Path) -> None:
 
 
 def _compiled(code: str, name: str, folder: str, header: str | None = None, **options: Any) -> str:
-    """The path of what the compiler makes of a file in a folder."""
+    """Compile this code as a file in a folder; returns the path of the result."""
     from torch._inductor.cpp_builder import CppBuilder, CppTorchDeviceOptions
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
@@ -324,7 +326,7 @@ _header: Future[str | None] | None = None
 
 @contextlib.contextmanager
 def header_in_advance() -> Iterator[None]:
-    """Compile the header of kernels inside this context beside what is done there, if there is a core for it."""
+    """Compile the kernels' header in parallel with the work inside this context, if there is a second core."""
     global _header
     if cores() < 2:
         yield
@@ -347,7 +349,7 @@ def _compiled_header(folder: str) -> str | None:
 
 
 def cores() -> int:
-    """The processor's cores that this process may use."""
+    """The number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on this system

@@ -1,8 +1,8 @@
-"""Turning a recorded program into a graph of compiled kernels, which the cache folder keeps.
+"""Turning a recorded program into a graph of compiled kernels, which is kept in the cache folder.
 
-torch's compiler has its own way from a function to such a graph. It traces Python's byte code, prepares for gradients
-and searches for hundreds of patterns, none of which a recorded program needs, and begins again in every process. Here,
-only its code generator is used, and a program that was compiled before does not import it.
+`torch.compile` traces Python's byte code, prepares for gradients and searches for hundreds of patterns, in every
+process anew. A recorded program needs none of this. Here, only torch's code generator is used, and it is not even
+imported for a program that was compiled before.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from .kernels import (
 from .recording import Program
 
 VERSION = 1
-"""Part of the key of a kept graph: raise it when the same program is to be compiled differently."""
+"""Part of the key of a kept graph: increase it when the same program is to be compiled differently."""
 
 LARGE = 300
-"""Operations of a program whose kernels are so many that their header is compiled in advance."""
+"""A program with more operations has so many kernels that their header is compiled in advance."""
 
 _START = "async_compile = AsyncCompile()"
 _PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "convolution")
@@ -117,10 +117,10 @@ _VIEWS = {"alias", "unsqueeze", "squeeze", "expand", "view", "reshape", "select"
 
 
 def _is_key(node: torch.fx.Node) -> bool:
-    """Whether integers are computed here that many elements of another tensor use, such as the keys of noise.
+    """Whether a node computes integers that many elements of another tensor use, such as the keys of noise.
 
-    They are stored. The code generator would otherwise compute them again for each element, and so often in its own
-    calculations that noise would take most of its time.
+    Such integers are stored. Otherwise the kernels would compute them again for each element, and the code generator
+    would spend most of its time on their expressions.
     """
     value = node.meta.get("val")
     if not isinstance(value, Tensor) or value.is_floating_point() or _name(node) in _VIEWS or not node.all_input_nodes:
@@ -190,7 +190,7 @@ class _Products:
 
 
 def loaded(source: str, kernels: _Kernels) -> Callable[[list[Tensor]], Sequence[Tensor]]:
-    """The function `call` of the source of a graph, whose kernels are built unless the cache folder has them.
+    """The function `call` of the source of a graph; kernels that are not in the cache folder are built.
 
     Imports of torch's compiler that the source does not use are left out, because they take 2 s.
     """

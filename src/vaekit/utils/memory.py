@@ -11,7 +11,7 @@ import sys
 LARGEST = 256 * 2**20, 32 * 2**20
 """Bytes of the largest block that is reused, and the most that glibc accepts in older versions."""
 MOST_FREE = 2**30
-"""Bytes that the process keeps although they are free."""
+"""Bytes of free memory that the process keeps at most."""
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
 
 

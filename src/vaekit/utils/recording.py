@@ -38,7 +38,7 @@ class Program:
     """The operations that a function calls on its tensors, and on others that it finds, such as parameters.
 
     Attributes:
-        found: the inputs that are no arguments of the function.
+        found: the inputs that are not arguments of the function.
         outputs: the function's result with a `Ref` for each tensor.
     """
 
@@ -116,7 +116,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.program = Program()
         self.numbers: dict[int, int] = {}  # by the tensor's id
-        self.alive: list[Tensor] = []  # so that ids stay theirs
+        self.alive: list[Tensor] = []  # so that no other tensor gets their ids
         self.outside: dict[int, dict[Any, int]] = {}  # inputs by storage and geometry
         self.before: dict[int, tuple[Tensor, Tensor]] = {}  # storages that were written to, as bytes, and copies
         for t in arguments:
@@ -143,7 +143,7 @@ class _Recorder(TorchDispatchMode):
         return number
 
     def number(self, t: Tensor) -> int:
-        """The number of a tensor; one that is seen for the first time becomes an input, or is the same as one."""
+        """The number of a tensor; an unknown one has the number of an input with the same memory, or becomes an input."""
         if (number := self.numbers.get(id(t))) is not None:
             return number
         number = self.outside.get(t.untyped_storage()._cdata, {}).get(_geometry(t))
@@ -172,7 +172,7 @@ class _Recorder(TorchDispatchMode):
             raise NotRecordable(f"{func} draws from torch's generator")
         named = {a.name: v for a, v in zip(func._schema.arguments, args, strict=False)} | kwargs
         if named.get("running_mean") is not None and named.get("training", True):
-            raise NotRecordable(f"{func} changes its running statistics without saying so")
+            raise NotRecordable(f"{func} updates its running statistics without declaring it")
         refer = lambda t: Ref(self.number(t))  # noqa: E731
         refs = _mapped(args, Tensor, refer), _mapped(kwargs, Tensor, refer)
         for place, argument in enumerate(func._schema.arguments):
@@ -191,7 +191,7 @@ def _geometry(t: Tensor) -> Any:
 
 
 _READS = ("numpy", "tolist", "__array__", "__dlpack__", "data_ptr")
-"""Methods of tensors that give their values to other code than torch's operations."""
+"""Methods of tensors that give their values to code outside torch's operations."""
 
 
 _ALONE = threading.RLock()

@@ -26,7 +26,7 @@ SHARED = 0.25
 Asleep, on two cores, the share was 0.4 to 0.5 beside a training or a busy program, and 0.03 to 0.2 without.
 """
 CALM = 5
-"""They spin again once the mean share of so many intervals is smaller."""
+"""They spin again once the mean share of this many intervals is smaller."""
 
 
 class Policy:
@@ -34,7 +34,7 @@ class Policy:
 
     def __init__(self) -> None:
         self.sleep = False
-        self.shares: deque[float] = deque(maxlen=CALM)  # since they sleep
+        self.shares: deque[float] = deque(maxlen=CALM)  # of the last intervals
 
     def update(self, share: float) -> bool:
         """Whether threads should sleep after another interval; `share` is summed over the threads."""

@@ -87,7 +87,7 @@ export function build(place) {
   const { face, values, paint } = output(), original = h("figure", { class: "original" }), judged = h("p", { class: "where", role: "status" });
   const bars = [kindButtons(), codeButtons()], sync = () => bars.forEach((bar) => void bar.sync());
   place.replaceChildren(h("div", { class: "stage" }, face, h("div", { class: "side" }, original, judged, bars.map((bar) => bar.element))), values);
-  // dragging changes the code at every frame: what stays the same is not written again, and texts follow more calmly
+  // dragging changes the code at every frame: the source is rewritten only if it changes, and the verdict less often
   const title = h("b"), words = document.createTextNode("");
   judged.append(title, words);
   let named = null;
