@@ -2,7 +2,7 @@
 
 `make bench-explorer` uses two runs: `vae` on Fashion-MNIST with 60,000 points, and `conv` with 512 latents on generated
 64x64x3 pictures. They are trained for a few steps only, since speed does not depend on quality. Their pages are opened
-from a file in Chromium without a GPU, and the pointer is moved by events of the browser's own, as a mouse moves it.
+from a file in Chromium without a GPU, and the browser's own input events move the pointer, as a mouse would.
 Writes docs/explorer.md.
 """
 
@@ -191,9 +191,9 @@ def main() -> None:
         "|---|---|---|---|---|---|---|---|---|",
         *rows,
         "",
-        "The *first picture* is in the page, and is drawn before the decoder is *ready*. *Decodes* are sequential.",
-        "While *dragging*, the pointer moves the [code](glossary.md#code) on the map; a screen draws at most 60 frames",
-        "per second. *Map frame* is the time between two frames while zooming.",
+        "The *first picture* is stored in the page, and is drawn before the decoder is *ready*. *Decodes* are",
+        "sequential. While *dragging*, the pointer moves the [code](glossary.md#code) on the map; a screen draws at",
+        "most 60 frames per second. *Map frame* is the time between two frames while zooming.",
         "",
         "## Writing a page",
         "",

@@ -8,8 +8,8 @@ scoring with K = 1,000 beside Pythae's way, one datum at a time; and what bf16 c
 TF32 in all programs, as torch does by default, and matrix products do not.
 
 The limit of a step is the time of its layers' products alone (forward, gradients of input and weights) in one CUDA
-graph, plus 28 bytes per parameter at the bandwidth of a copy. Uses Fashion-MNIST where it is at hand, otherwise
-generated images. What fails is recorded with its reason. Writes docs/speed-gpu.json and docs/speed-gpu.md.
+graph, plus 28 bytes per parameter at the bandwidth of a copy. Uses Fashion-MNIST if it is available, otherwise
+generated images. A failure is recorded with its reason. Writes docs/speed-gpu.json and docs/speed-gpu.md.
 
     python bench/gpu.py [--device cuda] [--quick]
 

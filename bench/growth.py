@@ -1,10 +1,10 @@
-"""Measure how time and memory grow with the data, the model and the page: `make bench-growth`.
+"""Measure how time and memory grow with the data, the model and the explorer's page: `make bench-growth`.
 
-Generated data, and one thread. Along each axis one size grows and the others stay small. Each action at each size runs
-in a process of its own, which imports vaekit and opens the run before it is measured: CPU seconds, and the peak of its
-own memory (without the pages of files that are mapped) beyond that before the action. A size at which an action would
-take over 140 s is left out. Exponents are slopes in log-log over the upper half of the range: 1 is linear.
-Resumable: results are kept in bench/.runs/growth. Writes docs/growth.json and docs/growth.md.
+The data are generated, and there is one thread. Along each axis one size grows and the others stay small. Each action
+at each size runs in a process of its own, which first imports vaekit and opens the run. Measured are CPU seconds and
+the peak of the process's own memory (without mapped pages of files), minus its memory before the action. A size at
+which an action would take over 140 s is left out. Exponents are slopes of logarithms over the upper half of the sizes:
+1 is linear. Resumable: results are kept in bench/.runs/growth. Writes docs/growth.json and docs/growth.md.
 
     python bench/growth.py [--axes rows dims ...] [--sizes 10000 ...] [--anew]
 """
@@ -121,15 +121,17 @@ AXES: dict[str, Axis] = {
 
 
 NOTES: dict[str, str] = {
-    "rows": "Time is linear, up to a tenth more per row at ten million, where results and row numbers leave caches. "
-    "Memory for new rows is that of the results, which for `detect` are several numbers per row, and of their row "
-    "numbers; of the run's own data, a copy of the training rows, their numbers and the order of an epoch are kept.",
-    "dims": "Tables of at most 256 columns are mapped by quantiles at every step. `detect` tests each column: "
-    "from 10,000 to 100,000 columns its time grows with an exponent of 1.3, of which the cause is not known yet.",
-    "samples": "The samples of the last size are so many that scoring is compiled first, which takes the memory.",
-    "points": "The map of at most 5,000 codes by t-SNE takes most of the time, and log p(x) of many points is limited.",
+    "rows": "The time of evaluating, encoding, scoring, detecting and sampling is about linear; at ten million rows, a "
+    "row takes up to a fifth longer than at one million, probably because results no longer fit into the processor's "
+    "cache. Memory for new rows is that of the results and of the row numbers; `detect` has several results per row. "
+    "Of the run's own data, a copy of the training rows, their numbers and the order of an epoch are kept.",
+    "dims": "At most 256 columns are mapped by their quantiles at every step. `detect` tests each column; from 10,000 "
+    "to 100,000 columns its time grows with an exponent of 1.3, for an unknown reason.",
+    "samples": "At the last size, scoring is compiled first, which takes most of the memory.",
+    "points": "The time grows slowly, because t-SNE maps at most 5,000 codes and log p(x) is computed for a limited "
+    "number of points.",
 }
-"""What explains the figures of an axis, below its tables."""
+"""Explanations of the figures of an axis, shown below its tables."""
 
 
 def half(dims: int) -> np.ndarray:
@@ -255,10 +257,11 @@ def page(results: list[Result]) -> str:
     lines = [
         "# Growth",
         "",
-        "How CPU time and memory grow with the data, the model and the page. Made by `make bench-growth` with",
-        "generated data and one thread; the header of bench/growth.py describes the protocol. An exponent of 1 means",
-        "linear, of 0 that the size does not matter; it is fitted to the upper half of the sizes. Memory is the peak",
-        "beyond that of the program with the run opened, without mapped pages of the data file.",
+        "This page shows how CPU time and memory grow with the data, the model and the explorer's page. Made by",
+        "`make bench-growth` with generated data and one thread; the header of bench/growth.py describes the protocol.",
+        "The exponent is fitted to the upper half of the sizes: 1 means linear growth, and 0 that the size does not",
+        "matter. Memory is the peak during the action minus the memory of the program with the opened run; mapped",
+        "pages of files do not count.",
         "",
     ]
     for name, axis in AXES.items():
@@ -281,7 +284,7 @@ def page(results: list[Result]) -> str:
         if name in NOTES:
             lines += [NOTES[name], ""]
     lines += [
-        f"A dash is not measured; sizes expected to take over {LONGEST:.0f} s are left out.",
+        f"A dash means not measured; sizes expected to take over {LONGEST:.0f} s are left out.",
         "",
         f"One core of {os.cpu_count()}, {processor()}, torch {torch.__version__}, Python {platform.python_version()}.",
         "",

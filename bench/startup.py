@@ -1,7 +1,7 @@
 """Measure what starting costs: `python bench/startup.py [--times N]`; writes docs/startup.md and docs/startup.json.
 
 Each command runs in a process of its own, in rounds of all commands, so that other programs on the machine disturb all
-alike. The data set is in the cache folder before; compiled graphs are kept in a folder of this script. Results are
+alike. The data set is already in the cache folder; compiled graphs are kept in a temporary folder. Results are
 medians over the rounds.
 """
 

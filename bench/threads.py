@@ -1,10 +1,10 @@
 """Compare how OpenMP threads wait, alone and beside other programs: python bench/threads.py [NUMBER of the model]
 
-Each setting trains the same model in processes of its own, which are stopped and continued by signals, so that all are
-measured in turn within seconds: alone, beside a second training with the same setting, beside a training with OpenMP's
-own setting, and beside a busy process of one thread. Adaptive waiting gets a moment to notice that the others have
-come or gone, as it would in a longer run. Writes docs/threads.json, one model at a time (the first takes some five
-minutes), and docs/threads.md.
+Each setting trains the same model in its own processes. Signals stop and continue them, so that all settings are
+measured within seconds of each other: alone, beside a second training with the same setting, beside a training with
+OpenMP's default setting, and beside a busy process of one thread. Before each measurement, adaptive waiting gets time
+to notice that another program has started or stopped. Writes docs/threads.json, one model at a time (the first takes
+about five minutes), and docs/threads.md.
 """
 
 from __future__ import annotations
@@ -180,18 +180,18 @@ def measure(model: str) -> dict[str, dict[str, list[float]]]:
 HEAD = """# Threads
 
 torch computes with several OpenMP threads, which wait for each other many times in a training
-[step](glossary.md#step). A thread that waits can spin, which is fast while the cores are free, or sleep, which is
-better when another program uses them. vaekit measures five times per second how long its threads wait for a core: once
-it is a quarter of the time, waiting threads sleep, and after a second with less they spin again. This is done by
-`vk.fit`, scoring and every command, with torch's own wheels on Linux. It does not change results. The number of
-threads stays the same, because torch's matrix products and sums are split among threads, and their last bits depend on
-it. If the environment sets OMP_WAIT_POLICY, that policy is kept.
+[step](glossary.md#step). A waiting thread can spin, which is fast while the cores are free, or sleep, which is better
+while another program uses them. On Linux with torch's own wheels, `vk.fit`, scoring and every command choose between
+the two. Five times per second, vaekit measures the share of the time in which its threads waited for a free core,
+summed over the threads. Once the share exceeds a quarter, waiting threads sleep. Once its mean over a second is
+smaller, they spin again. This does not change results. In particular, the number of threads stays the same, because
+the last bits of matrix products and sums depend on it. If the environment sets OMP_WAIT_POLICY, that policy is kept.
 
 Each table gives milliseconds, first alone and then beside another program on the same cores: a second training with the
 same setting, a training with OpenMP's default setting, and a busy program of one thread. An ideal scheduler would
-double the time beside another training. "Adaptive" is the setting of the command line, which also limits spinning to
-10,000 times (GOMP_SPINCOUNT). "Adaptive, Python" is that of `vk.fit`, without the limit. The others keep one way of
-waiting, and one thread waits for none.
+double the time beside another training. "Adaptive" is the setting of the command line, which also limits how often a
+thread spins before it sleeps, to 10,000 times (GOMP_SPINCOUNT). "Adaptive, Python" is the setting of `vk.fit`, without
+this limit. The other settings keep one way of waiting. A single thread never waits for others.
 """
 
 

@@ -56,7 +56,9 @@ def test_a_replayed_function_sees_the_arguments_of_each_call_and_changes_what_it
             assert torch.equal(replayed(*arguments), plain(*arguments))
     assert graph.warmed == WARM_UP
     assert [str(w.message) for w in caught] == (
-        ["the training step cannot be recorded as a CUDA graph and takes longer: a number was read"] if kind is Refuses else []
+        ["the training step cannot be recorded as a CUDA graph and takes longer: a number was read"]
+        if kind is Refuses
+        else []
     )
     assert graph.recorded == (kind is Again)
 

@@ -151,7 +151,7 @@ def _cumulative(held: np.ndarray, new: np.ndarray) -> tuple[float, float]:
 
 @functools.lru_cache(100_000)
 def _asymptotic(distance: float, m: int, n: int) -> float:
-    """The p-value of `ks_2samp` for this distance; kept, since it takes a millisecond and columns often share a distance."""
+    """The p-value of `ks_2samp` for this distance; cached, because it takes a millisecond and distances recur."""
     from scipy.stats import kstwo
 
     return float(np.clip(kstwo.sf(distance, np.round(m * n / (m + n))), 0, 1))

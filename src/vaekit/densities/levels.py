@@ -69,14 +69,15 @@ def _logistic_mass(value: Tensor, loc: Tensor, log_scale: Tensor, levels: int) -
     """log P of a `DiscretisedLogistic`."""
     centred, inverse = value - loc, torch.exp(-log_scale)
     below, above = F.logsigmoid((0.5 + centred) * inverse), F.logsigmoid((0.5 - centred) * inverse)
-    # log(s(u) - s(l)) = log s(u) + log s(-l) + log(1 - e^{l - u}); at the first and the last level only one of the first two terms remains
+    # log(s(u) - s(l)) = log s(u) + log s(-l) + log(1 - e^{l - u}); at the first and last levels, one of the first two
+    # terms alone
     width = torch.log(-torch.expm1(-inverse).clamp_max(-torch.finfo(inverse.dtype).tiny))
     not_first, not_last = _inside(value, levels, centred.dtype)
     return torch.addcmul(torch.addcmul(below * not_last, above, not_first), width, not_first * not_last)
 
 
 def _inside(value: Tensor, levels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Factors that are 0 at the first level or at the last, else 1; multiplying by them is faster than `torch.where`."""
+    """Factors that are 0 at the first or at the last level, else 1; multiplying is faster than `torch.where`."""
     return (value > 0).to(dtype), (value < levels - 1).to(dtype)
 
 

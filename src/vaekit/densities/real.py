@@ -23,7 +23,7 @@ LOWEST_VARIANCE = math.exp(-12)
 class Normal(TorchNormal):
     """N(loc, scale^2), whose log-density has its gradient in closed form.
 
-    It takes a third of the operations of torch's `Normal`, and fewer if elements share the scale, which is not expanded.
+    It takes a third of the operations of torch's `Normal`, and fewer if elements share the scale: it is not expanded.
     """
 
     def __init__(self, loc: Tensor, scale: Tensor):

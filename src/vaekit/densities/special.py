@@ -31,7 +31,7 @@ def entries(table: Tensor, index: Tensor) -> Tensor:
 
 
 def without(logits: Tensor, excluded: Tensor) -> Tensor:
-    """logits (..., *shape) with -inf where `excluded` (*shape) is True, as a sum, which is faster than `masked_fill`."""
+    """logits (..., *shape) with -inf where `excluded` (*shape) is True; as a sum, faster than `masked_fill`."""
     return logits + logits.new_zeros(excluded.shape).masked_fill_(excluded, -math.inf)
 
 

@@ -21,8 +21,8 @@ BINS, REACH = 41, 4.1
 """Histogram of each latent: number of bins, and range in standard deviations about the mean."""
 MOST_TSNE, TSNE_DIMS, PERPLEXITY = 5000, 50, 30
 PART, LEAST_PART, PLACED_BY = 4, 500, 10
-"""t-SNE first maps 1 / PART of the codes, at least LEAST_PART. Each other code then starts at the median of the positions
-of its PLACED_BY nearest neighbours among them."""
+"""t-SNE first maps 1 / PART of the codes, at least LEAST_PART. Each other code starts at the median position of its
+PLACED_BY nearest neighbours among them."""
 PART_STEPS, ALL_STEPS = 750, 350
 """Iterations for the part, and then for all codes. For 5,000 codes this takes half the time of 1,000 iterations for all
 of them, and the Kullback-Leibler divergence is a few percent larger."""

@@ -245,7 +245,7 @@ class TrainedModel:
         return gathered(blocks, len(codes))
 
     def _decoded(self, z: Tensor, first: int, seed: int | None) -> np.ndarray:
-        """The means of p(x|z) in the data's own units, or with a seed draws from it; the first row has the number `first`."""
+        """The means of p(x|z) in the data's units, or with a seed draws from it for the rows from number `first`."""
         seen = self.composition.observation
         try:
             px = self.model.decode(z)

@@ -144,7 +144,7 @@ class Engine:
         return torch.stack(norms) if norms else torch.zeros(0)
 
     def _whole(self, raw: Tensor, keys: Tensor, rows: Tensor, c: Maybe, y: Maybe, numbers: Tensor) -> Tensor:
-        """One step; `keys` holds the keys of the noise, then the step for schedules; `numbers` are those of `_update`."""
+        """One step; `keys` are those of the noise, then the step for schedules; `numbers` are those of `_update`."""
         values, gradients = self._gradients(raw, keys[:-1], rows, keys[-1], c, y)
         with torch.no_grad():
             self._update(gradients, numbers)

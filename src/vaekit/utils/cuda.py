@@ -96,6 +96,7 @@ class Replayed:
             self.replay = self.graph.record(lambda: self.function(*own))
         except RuntimeError as error:
             reason = str(error.__context__ or error).strip().split("\n", 1)[0]
-            warnings.warn(f"the training step cannot be recorded as a CUDA graph and takes longer: {reason}", stacklevel=3)
+            message = f"the training step cannot be recorded as a CUDA graph and takes longer: {reason}"
+            warnings.warn(message, stacklevel=3)
             return
         self.static = [t for t in pytree.tree_leaves(own) if isinstance(t, Tensor)]

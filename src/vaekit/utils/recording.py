@@ -143,7 +143,7 @@ class _Recorder(TorchDispatchMode):
         return number
 
     def number(self, t: Tensor) -> int:
-        """The number of a tensor; an unknown one has the number of an input with the same memory, or becomes an input."""
+        """The number of a tensor; a new one gets that of the input with the same memory, or becomes an input."""
         if (number := self.numbers.get(id(t))) is not None:
             return number
         number = self.outside.get(t.untyped_storage()._cdata, {}).get(_geometry(t))
