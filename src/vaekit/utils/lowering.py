@@ -30,7 +30,7 @@ from .kernels import (
     trusted,
     write,
 )
-from .recording import Program
+from .recording import NotRecordable, Program
 
 VERSION = 1
 """Part of the key of a kept graph: increase it when the same program is to be compiled differently."""
@@ -74,7 +74,7 @@ def lowered(program: Program, inputs: Sequence[Tensor], kernels: _Kernels) -> st
     from torch._inductor.virtualized import V
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    class Lowering(GraphLowering):
+    class _Lowering(GraphLowering):
         def run_node(self, node: torch.fx.Node) -> Any:
             result: Any = super().run_node(node)
             if node.op == "call_function" and _is_key(node):
@@ -102,7 +102,7 @@ def lowered(program: Program, inputs: Sequence[Tensor], kernels: _Kernels) -> st
         with V.set_fake_mode(known.fake_mode):
             post_grad_passes(module, is_inference=True)
             separate_biases(module.graph)
-            graph = Lowering(module, example_inputs=inputs, is_inference=True)
+            graph = _Lowering(module, example_inputs=inputs, is_inference=True)
             with DebugContext(), V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
                 graph.run(*inputs)
                 return graph.codegen()[0].value
@@ -164,7 +164,7 @@ class _Kernels:
     def cpp_pybinding(self, types: list[str], source: str) -> _Waiting:
         code = together(types, source)
         if code is None:
-            raise NotImplementedError("a kernel of another form")
+            raise NotRecordable("a kernel of another form")
         return _Waiting(self.libraries.add(types, code))
 
     def wait(self, scope: dict[str, Any]) -> None:
@@ -196,7 +196,7 @@ def loaded(source: str, kernels: _Kernels) -> Callable[[list[Tensor]], Sequence[
     """
     head, start, body = source.partition(_START)
     if not start:
-        raise NotImplementedError("a graph of another form")
+        raise NotRecordable("a graph of another form")
     lines = []
     for line in head.splitlines():
         imported = re.fullmatch(r"from torch\._inductor\S* import (?:\w+ as )?(\w+)", line)

@@ -89,7 +89,7 @@ def _mapped(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
         return change(tree)
     if isinstance(tree, dict):
         return {name: _mapped(value, kind, change) for name, value in tree.items()}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+    if isinstance(tree, tuple) and "_fields" in vars(type(tree)):
         return type(tree)(*(_mapped(value, kind, change) for value in tree))
     if isinstance(tree, list | tuple):
         return type(tree)(_mapped(value, kind, change) for value in tree)
