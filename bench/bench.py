@@ -2,7 +2,7 @@
 
 All programs are timed in alternation within one run. The results are medians of ratios over several rounds, since
 single times mean little on a shared machine. Pythae 0.1.2 runs in its own environment, bench/.env, which the first
-call makes. Every program gets one thread per core that the bench may use (`taskset -c 0 make bench` measures one).
+call creates. Every program gets one thread per core that the bench may use (`taskset -c 0 make bench` measures one).
 Takes 3 to 5 minutes.
 """
 
@@ -198,9 +198,9 @@ def main() -> None:
         "- `ratio_pythae`: Pythae's time divided by vaekit's. Above 1, vaekit is faster.\n"
         "- `fraction_of_limit`: the hardware limit divided by vaekit's time. 1 is the fastest possible.\n\n"
         "Each ratio is the median over rounds in which the programs alternate.\n\n"
-        "A step stays below the limit, because it also draws noise and binary targets, computes activations and the\n"
-        "likelihood, and calls some 25 products and kernels from Python. The weights of a layer are used in two\n"
-        "products, of which only one can have the fastest layout.\n\n"
+        "A step takes longer than the limit, because it also draws noise and binary targets, computes activations and\n"
+        "the likelihood, and calls about 25 products and kernels from Python. Each layer's weights are used in two\n"
+        "products, and only one of them can have the fastest layout.\n\n"
         f"{processor()}, {CORES} {'core' if CORES == 1 else 'cores'}, load before the run {LOAD:.2f}, "
         f"torch {torch.__version__}, Pythae 0.1.2.\n\n```text\n" + "\n".join(sheet.lines) + "\n```\n",
         encoding="utf8",

@@ -4,12 +4,12 @@ Trains the default convolutional model with default settings on 64 x 64 colour i
 of (N, 64, 64, 3) uint8; generated images otherwise) and on Fashion-MNIST. The programs alternate within one process
 group; times are medians over rounds. Pythae 0.1.2 (in bench/.env, created by bench.py) trains with its own trainer, in
 fp32 and batches of 64: vaekit's network written in plain PyTorch, and its own convolutional networks for the size. A
-step of the latter takes seconds, so they are timed afterwards, in two steps.
+step of the latter takes seconds, so two steps are timed at the end.
 
 The limit is the time of the step's convolutions (forward, gradient of the input, gradient of the weights) and matrix
 products alone, each in its fastest memory format, plus 28 bytes per parameter at the bandwidth of copying 256 MB.
 
-Threads are those of the environment (OMP_NUM_THREADS). Compiled steps take a minute each to compile the first time.
+OMP_NUM_THREADS sets the number of threads. Each compiled step takes up to a minute to compile the first time.
 Resumable: each size is kept in bench/.runs/conv. Writes docs/conv-speed.json and docs/conv-speed.md.
 """
 
@@ -34,6 +34,7 @@ from worker_vaekit import product, seconds
 
 import vaekit as vk
 from bench import ENV, HERE, Worker, peer_python
+from vaekit.data.core import counted
 from vaekit.training.loop import Trainer
 from vaekit.training.plan import plan_new
 from vaekit.training.prepare import prepare
@@ -196,7 +197,7 @@ NAMES = {
     "on-fp32": "vaekit, compiled, fp32",
     "on-bf16": "vaekit, compiled, bf16",
     "pythae-same": "Pythae's trainer, vaekit's network in plain PyTorch, fp32",
-    "pythae-own": "Pythae, its own networks, fp32",
+    "pythae-own": "Pythae, its own (much larger) networks, fp32",
     "limit-fp32": "limit, fp32",
     "limit-bf16": "limit, bf16",
 }
@@ -206,17 +207,18 @@ def report(results: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Speed of convolutional models",
         "",
-        "Made by `make bench-conv`; the header of bench/conv.py describes the protocol. Milliseconds per",
-        "[step](glossary.md#step) of 64 images, median over rounds in which the programs alternate, with quartiles in",
-        "brackets. `conv_fraction_of_limit` is the limit in the same precision divided by the time: 1 is the fastest",
-        "possible. The ratio is the time of Pythae's trainer with the same network divided by the time. Pythae's own",
-        "networks are much larger. Dense models are in [Speed](speed.md).",
+        "Made by `make bench-conv`; the header of bench/conv.py describes the protocol. The tables give milliseconds",
+        "per [step](glossary.md#step) of 64 images: the median over rounds in which the programs alternate, with",
+        "quartiles in brackets. `conv_fraction_of_limit` is the limit in the same precision divided by the time: 1 is",
+        "the fastest possible. The ratio is the time of Pythae's trainer with the same network divided by the time of",
+        "the row: above 1, the row is faster. Rows that are missing were not measured. [Speed](speed.md) has dense",
+        "models.",
         "",
     ]
     for size, held in results.items():
         t = {name: np.array(v) for name, v in held["times"].items()}
         lines += [
-            f"## {SIZES[size]}, {held['parameters']:,} parameters, {held['threads']} thread(s)",
+            f"## {SIZES[size]}, {held['parameters']:,} parameters, {counted(held['threads'], 'thread')}",
             "",
             "| program | ms per step | conv_fraction_of_limit | ratio to Pythae, same network |",
             "|---|---|---|---|",
@@ -226,8 +228,12 @@ def report(results: dict[str, dict[str, Any]]) -> str:
             of_limit = "–" if limit is None else middle(limit / t[name], 1, 2)
             same = middle(t["pythae-same"] / t[name], 1, 2) if name in MODES or name.startswith("limit") else "–"
             lines.append(f"| {NAMES[name]} | {middle(t[name], 1000, 1)} | {of_limit} | {same} |")
-        rounds = len(t["pythae-same"])
-        lines += ["", f"Images: {held['images']}; {rounds} rounds; {held['processor']}.", ""]
+        rounds, source = len(t["pythae-same"]), held["images"]
+        lines += [
+            "",
+            f"Images: {'from a file' if source == 'given' else source}; {rounds} rounds; {held['processor']}.",
+            "",
+        ]
     lines.append(
         f"{os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}, Pythae 0.1.2."
     )

@@ -214,9 +214,9 @@ class Work:
         return time.perf_counter() - start
 
     def memory(self, n: str, samples: str) -> float:
-        self.score("2", "2", None)  # loads the program
+        self.score("2", samples="2", compile=None)  # loads the program
         before = peak_mb()
-        self.score(n, samples, None)
+        self.score(n, samples=samples, compile=None)
         return peak_mb() - before
 
     def parts(self, command: str, *arguments: str) -> dict[str, float]:
