@@ -3,7 +3,7 @@
 All programs are timed in alternation within one run. The results are medians of ratios over several rounds, since
 single times mean little on a shared machine. Pythae 0.1.2 runs in its own environment, bench/.env, which the first
 call creates. Every program gets one thread per core that the bench may use (`taskset -c 0 make bench` measures one).
-Takes 3 to 5 minutes.
+Takes 3 to 5 minutes after the first call.
 """
 
 from __future__ import annotations

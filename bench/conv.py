@@ -1,4 +1,4 @@
-"""Compare the training steps of convolutional models with Pythae's and with the bare convolutions: `make bench-conv`.
+"""Compare the training steps of convolutional models with Pythae's and with the hardware limit: `make bench-conv`.
 
 Trains the default convolutional model with default settings on 64 x 64 colour images (`--colour`, an .npz or .npy file
 of (N, 64, 64, 3) uint8; generated images otherwise) and on Fashion-MNIST. The programs alternate within one process

@@ -27,7 +27,7 @@ SAMPLES = 8
 """Importance samples per datum for log p(x)."""
 WORK, PER_VALUE = 1e12, 50
 """The most work for log p(x) of a page, in multiply-adds, and the multiply-adds that each decoded value counts besides
-those of the networks. A limit of work, unlike one of time, gives the same page on any machine."""
+those of the networks. A limit of work, unlike one of time, does not depend on the speed of the machine."""
 BASE64 = 4 / 3
 SHOWN = "shown.npz"
 """A file of data to show that a run may contain: x (n, *row), label (n,), row (n,), tsne (m, 2)."""

@@ -28,6 +28,6 @@ def reuse_large_blocks() -> None:
         return
     with contextlib.suppress(OSError, AttributeError):  # another C library
         library = ctypes.CDLL(None)
-        # by itself, the second setting would end glibc's own adjustment of the first, which begins at 128 KB
+        # alone, the second setting would disable glibc's own adjustment of the first, which starts at 128 KB
         if any(library.mallopt(_MMAP_THRESHOLD, size) for size in LARGEST):
             library.mallopt(_TRIM_THRESHOLD, MOST_FREE)

@@ -199,7 +199,7 @@ _ALONE = threading.RLock()
 
 
 class _Here:
-    """True in the thread that made it, false in the others, for which nothing changes."""
+    """True in the thread that created it and false in other threads, whose calls do not change."""
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
@@ -222,7 +222,7 @@ def _refused(name: str, here: _Here) -> Callable[..., Any]:
 def record(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Program:
     """The operations of a function that is called with these arguments; its writes to existing tensors are undone.
 
-    It is called twice, because numbers and attributes of Python that change with each call would otherwise be kept.
+    The function is called twice, to notice numbers and attributes of Python that change with each call.
 
     Raises:
         NotRecordable: the function depends on values of tensors, draws from torch's generators, writes to a tensor that
