@@ -37,6 +37,7 @@ CASES = {
     "normal, scale per element": (normal, numbers(4, 2, 3), numbers(3, low=0.5)),
     "normal, of many values": (normal, numbers(4, 2, 3), numbers(2, 3, seed=2), numbers(2, 3, low=0.5)),
     "logistic in bins": (in_bins(LEVELS), LOC, numbers(2, 3)),
+    "narrow logistic in bins": (in_bins(LEVELS), LOC, torch.full((2, 3), -7.0, dtype=torch.float64).requires_grad_()),
     "logistics in bins": (in_bins(LEVELS[:, None]), numbers(2, 4, 3, low=0, high=7), numbers(2, 4, 3)),
     "soft bounds": (lambda raw: within(raw, -2.0, 3.0), numbers(40, low=-9, high=9)),
     "sum of exponentials": (lambda x: log_sum_exp(x, 1), numbers(3, 4, 2, low=-3, high=3)),

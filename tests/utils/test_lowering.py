@@ -50,6 +50,18 @@ def test_a_graph_that_another_user_left_in_a_shared_folder_is_not_run(lowered, m
     assert len(lowered) == 2
 
 
+def test_a_graph_whose_file_is_cut_short_is_generated_again(lowered, tmp_path):
+    x = torch.eye(2)
+    program = record(lambda x: x @ x, (x,))
+    for length in (None, 0, 100, len(SOURCE) - 10):
+        for file in tmp_path.rglob("*.py"):
+            file.write_bytes(file.read_bytes()[:length])
+        assert torch.equal(lowering.graph_of(program, [x])([x])[0], x)
+    assert len(lowered) == 4
+    lowering.graph_of(program, [x])
+    assert len(lowered) == 4
+
+
 def test_a_graph_is_compiled_where_nothing_can_be_kept(lowered, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     x = torch.eye(2)
@@ -106,4 +118,4 @@ def test_a_kept_graph_equals_the_one_that_was_compiled(tmp_path, monkeypatch):
             monkeypatch.setattr(lowering, "lowered", lambda *_: pytest.fail("compiled again"))
             monkeypatch.setattr(kernels, "_build", lambda *_: pytest.fail("built again"))
     assert torch.equal(results[0]["y"], results[1]["y"])
-    assert {f.suffix for f in tmp_path.rglob("vaekit/*")} == {".py", ".so"}
+    assert {f.suffix for f in tmp_path.rglob("vaekit/*")} == {".py", ".so", ".sha256"}

@@ -102,7 +102,8 @@ class _LogisticMass(torch.autograd.Function):
         by_loc = (down - up) * inverse if of_value or of_loc else None
         by_scale = None
         if of_scale:
-            width = gradients[0] * (inverse / torch.expm1(inverse)) * (not_first * not_last)
+            share = inverse / torch.expm1(inverse.clamp_max(80))  # 0 beyond, where its own gradient would overflow
+            width = gradients[0] * share * (not_first * not_last)
             by_scale = -(up * upper + down * lower + width).sum_to_size(log_scale.shape)
         return (
             -by_loc.sum_to_size(value.shape) if of_value and by_loc is not None else None,

@@ -111,11 +111,23 @@ def kept(name: str) -> Path:
 
 
 def trusted(path: Path) -> bool:
-    """Whether the file exists and belongs to this user: code of another user in a shared folder is never run."""
+    """Whether there is such a file, whole and this user's own: one of another user in a shared folder is not run.
+
+    A library that is cut short would end the process when it is loaded.
+    """
     try:
-        return path.stat().st_uid == os.getuid()
+        return path.stat().st_uid == os.getuid() and _sum_of(path).read_text() == _digest(path)
     except OSError:
         return False
+
+
+def _sum_of(path: Path) -> Path:
+    """The file with the checksum of a kept file."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def tidy() -> None:
@@ -135,7 +147,9 @@ def write(path: Path, make: Callable[[Path], object]) -> None:
         make(part)
         with part.open("rb") as file:
             os.fsync(file.fileno())
+        digest = _digest(part)
         part.replace(path)
+        _sum_of(path).write_text(digest)
     finally:
         part.unlink(missing_ok=True)
 
