@@ -206,12 +206,12 @@ def measured(workers: dict[str, Worker], case: dict[str, Any], rounds: int) -> d
 def page(rows: dict[str, Any], about: dict[str, Any]) -> str:
     """docs/families.md."""
     lines = [
-        "# Speed of every recipe",
+        "# Speed of the recipes",
         "",
         "Made by `make bench-families`. The table gives the time of one *eager* (not compiled) training step in fp32",
         "with one thread, at the defaults of each [recipe](glossary.md#recipe), on Fashion-MNIST unless another data",
         "set is named; *counts* are synthetic, with 2,000 genes. [Speed](speed.md) has the compiled step of the",
-        "default recipe.",
+        "default recipe. Recipes without a row have not been measured.",
         "",
         "- *ms*: median over rounds of milliseconds per step, and the interquartile range.",
         "- *limit*: the time of the step's matrix products and convolutions alone, each in its fastest layout, plus",

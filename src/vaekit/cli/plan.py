@@ -194,7 +194,7 @@ def _time(trainer: Trainer, decided: Plan, seconds: float) -> Iterator[tuple[str
     total = steps * seconds
     early = f"; stops early after {decided.patience} validations without a better ELBO" if decided.patience else ""
     yield "length", f"{steps:,} steps, {steps / decided.epoch_steps:.4g} epochs{early}"
-    note = "; compiled steps are shorter, and compiling takes up to a minute" if decided.compile else ""
+    note = "; compiled steps are shorter, and compiling takes up to a minute the first time" if decided.compile else ""
     yield "time", f"about {_duration(total)} {per} (an estimate{note})"
 
 
