@@ -111,9 +111,9 @@ def kept(name: str) -> Path:
 
 
 def trusted(path: Path) -> bool:
-    """Whether there is such a file, whole and this user's own: one of another user in a shared folder is not run.
+    """Whether the file exists, is complete and belongs to this user; code of other users in a shared folder is not run.
 
-    A library that is cut short would end the process when it is loaded.
+    Loading an incomplete library would end the process.
     """
     try:
         return path.stat().st_uid == os.getuid() and _sum_of(path).read_text() == _digest(path)
