@@ -39,6 +39,7 @@ CASES = {
     "logistic in bins": (in_bins(LEVELS), LOC, numbers(2, 3)),
     "narrow logistic in bins": (in_bins(LEVELS), LOC, torch.full((2, 3), -7.0, dtype=torch.float64).requires_grad_()),
     "logistics in bins": (in_bins(LEVELS[:, None]), numbers(2, 4, 3, low=0, high=7), numbers(2, 4, 3)),
+    "normal in intervals": (lambda a, w: log_mass(a, a + w), numbers(40, low=-6, high=6), numbers(40, low=0.1, high=3)),
     "soft bounds": (lambda raw: within(raw, -2.0, 3.0), numbers(40, low=-9, high=9)),
     "sum of exponentials": (lambda x: log_sum_exp(x, 1), numbers(3, 4, 2, low=-3, high=3)),
 }
@@ -67,6 +68,16 @@ def test_the_gradient_of_the_mass_of_an_interval_is_the_density_at_its_ends():
         normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), 1.0)
         for sign, end, gradient in zip((-1, 1), (low, high), found, strict=True):
             torch.testing.assert_close(gradient, sign * torch.exp(normal.log_prob(end) - mass), rtol=1e-9, atol=0)
+
+
+def test_the_gradient_of_a_mass_far_out_keeps_its_digits():
+    z = torch.tensor([30.0, 1000.0, 1e5, -1e5])
+    low, high = (z - 0.5).requires_grad_(), (z + 0.5).requires_grad_()
+    found = torch.stack(torch.autograd.grad(log_mass(low, high).sum(), (low, high)))
+    near = z.abs() - 0.5
+    hazard = near + 1 / near  # of the end that is nearer to 0, to 2 / near^3; that of the other is negligible
+    wanted = torch.stack([torch.where(z > 0, -hazard, 0.0), torch.where(z > 0, 0.0, hazard)])
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("event", "k"), [((), None), ((), 3), ((5,), None)])

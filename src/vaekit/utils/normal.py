@@ -20,12 +20,16 @@ def log_tail(z: Tensor) -> Tensor:
 
     It consists of elementary operations, so that it can be exported.
     """
-    scaled = z / math.sqrt(2)
-    t = 1 / (1 + scaled / 2)
+    return _scaled_tail(z) - (z / math.sqrt(2)).square()
+
+
+def _scaled_tail(z: Tensor) -> Tensor:
+    """log P(Z > z) + z^2 / 2, which keeps its digits for large z."""
+    t = 1 / (1 + z / math.sqrt(8))
     exponent = torch.full_like(t, _ERFC[0])
     for coefficient in _ERFC[1:]:
         exponent = exponent * t + coefficient
-    return torch.log(t / 2) - scaled.square() + exponent
+    return torch.log(t / 2) + exponent
 
 
 def log_mass(low: Tensor, high: Tensor) -> Tensor:
@@ -40,30 +44,44 @@ class _LogMass(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, low: Tensor, high: Tensor) -> Tensor:
-        mass = _log_mass(low, high)
-        ctx.save_for_backward(low, high, mass)
-        return mass
+        near, rest = _scaled_mass(low, high)
+        ctx.save_for_backward(low, high, near, rest)
+        return rest - near.square() / 2
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        low, high, mass = ctx.saved_tensors
-        shift = -mass - math.log(2 * math.pi) / 2
-        by_low, by_high = (gradients[0] * torch.exp(shift - z.square() / 2) for z in (low, high))
+        low, high, near, rest = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for second derivatives
+            near, rest = _scaled_mass(low, high)
+        shift = -rest - math.log(2 * math.pi) / 2
+        # the densities at the ends, divided by P
+        by_low, by_high = (
+            gradients[0] * torch.exp(shift - (z - near) * (z + near) / 2) for z in (low.abs(), high.abs())
+        )
         return -by_low, by_high
 
 
 def _log_mass(low: Tensor, high: Tensor) -> Tensor:
+    near, rest = _scaled_mass(low, high)
+    return rest - near.square() / 2
+
+
+def _scaled_mass(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The number of the interval that is nearest to 0, |z|, and log P(low < Z < high) + z^2 / 2."""
     mirrored = low + high < 0
     a, b = torch.where(mirrored, -high, low), torch.where(mirrored, -low, high)  # a + b >= 0
-    middle, width = (a + b) / 2, b - a
+    middle, width, near = (a + b) / 2, b - a, a.clamp_min(0)
     narrow = width * (1 + middle) < 0.02
-    thin = torch.log(torch.where(narrow, width, 1.0)) - middle.square() / 2 - math.log(2 * math.pi) / 2
+    thin = torch.log(torch.where(narrow, width, 1.0)) - math.log(2 * math.pi) / 2
+    thin = thin + (near - middle) * (near + middle) / 2
     a, b = torch.where(narrow, 0.0, a), torch.where(narrow, 1.0, b)
-    log_a, log_b = log_tail(torch.stack([a.abs(), b]))
+    of_a, of_b = _scaled_tail(torch.stack([a.abs(), b]))
     beyond = a >= 0
-    right = log_a + torch.log(-torch.expm1(torch.where(beyond, log_b - log_a, -1.0)))
-    around = torch.log1p(-torch.where(beyond, 0.5, torch.exp(log_a) + torch.exp(log_b)))
-    return torch.where(narrow, thin, torch.where(beyond, right, around))
+    fall = of_b - of_a - width * middle  # of the logarithm from a to b
+    right = of_a + torch.log(-torch.expm1(torch.where(beyond, fall, -1.0)))
+    outside = torch.exp(of_a - a.square() / 2) + torch.exp(of_b - b.square() / 2)
+    around = torch.log1p(-torch.where(beyond, 0.5, outside))
+    return near, torch.where(narrow, thin, torch.where(beyond, right, around))
 
 
 def tail(z: Tensor) -> Tensor:
