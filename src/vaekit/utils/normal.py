@@ -67,7 +67,7 @@ def _log_mass(low: Tensor, high: Tensor) -> Tensor:
 
 
 def _scaled_mass(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The number of the interval that is nearest to 0, |z|, and log P(low < Z < high) + z^2 / 2."""
+    """|z| for the point z of the interval that is nearest to 0, and log P(low < Z < high) + z^2 / 2."""
     mirrored = low + high < 0
     a, b = torch.where(mirrored, -high, low), torch.where(mirrored, -low, high)  # a + b >= 0
     middle, width, near = (a + b) / 2, b - a, a.clamp_min(0)
