@@ -14,7 +14,7 @@ import torch
 from vaekit.data.readers.npz import arrays
 from vaekit.errors import DataError
 from vaekit.figures.pictures import channels_last, to_uint8
-from vaekit.runs.likelihood import per_datum
+from vaekit.runs.likelihood import log_likelihood
 from vaekit.runs.observed import Observed, decoded_size
 from vaekit.runs.saved import SavedRun
 
@@ -259,8 +259,8 @@ def _densities(run: SavedRun, points: Points, samples: int, on_progress: OnProgr
         chosen, before = source.head(most - points.scored), points.scored
         if len(chosen):
             report = functools.partial(lambda before, done, of: on_progress("log p(x)", before + done, most), before)
-            found = per_datum(run, source.observed, samples, rows=chosen.place, compile=False, progress=report)
-            points.logpx[before : before + len(chosen)] = _short(found.log_px)
+            found = log_likelihood(run, source.observed, samples, rows=chosen.place, compile=False, progress=report)
+            points.logpx[before : before + len(chosen)] = _short(found)
             points.scored += len(chosen)
 
 
@@ -269,7 +269,7 @@ def _work(run: SavedRun, one: Source, samples: int) -> int:
     from vaekit.training.cost import Count
 
     with Count() as count:
-        per_datum(run, one.observed, samples, rows=one.place, compile=False)
+        log_likelihood(run, one.observed, samples, rows=one.place, compile=False)
     return count.dense + count.convolved + PER_VALUE * samples * decoded_size(run.spec)
 
 
