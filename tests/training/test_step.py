@@ -207,8 +207,7 @@ def test_compiled_steps_equal_eager_ones(monkeypatch):
     eager, compiled = make(False), make(True)
     for t, x in enumerate(raw):
         torch.testing.assert_close(eager.step(x, t, 1.0), compiled.step(x, t, 1.0), rtol=1e-4, atol=1e-4)
-    assert len(waited) == 1  # all kernels of the graph are built at once
-    assert waited[0] > 1
+    assert len(waited) < sum(waited)  # a library holds several kernels of the graph
     assert compiled.stats == eager.stats
     for n, v in eager.tensors().items():
         # Adam divides by the root of a second moment: a rounding of a tiny gradient moves a weight by some lr / 100

@@ -50,6 +50,15 @@ def test_a_graph_that_another_user_left_in_a_shared_folder_is_not_run(lowered, m
     assert len(lowered) == 2
 
 
+def test_a_graph_in_a_folder_that_others_may_write_is_not_run(lowered, tmp_path):
+    x = torch.eye(2)
+    program = record(lambda x: x @ x, (x,))
+    lowering.graph_of(program, [x])
+    (tmp_path / "cache" / "vaekit").chmod(0o777)
+    lowering.graph_of(program, [x])
+    assert len(lowered) == 2
+
+
 def test_a_graph_whose_file_is_cut_short_is_generated_again(lowered, tmp_path):
     x = torch.eye(2)
     program = record(lambda x: x @ x, (x,))

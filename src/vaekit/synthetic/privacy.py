@@ -62,7 +62,8 @@ def copies(rows: Array, real: Array) -> Estimate:
     n, p = len(hits), float(hits.mean())
     middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     reach = Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n * n)) / (1 + Z**2 / n)
-    return Estimate(p, math.sqrt(p * (1 - p) / n), max(0.0, middle - reach), min(1.0, middle + reach))
+    low, high = max(0.0, middle - reach), min(1.0, middle + reach)  # if p is 0 or 1, a bound may round beyond it
+    return Estimate(p, math.sqrt(p * (1 - p) / n), min(low, p), max(high, p))
 
 
 def _comparable(rows: Array) -> Array:

@@ -86,7 +86,8 @@ def plan_new(options: Options, composition: Composition, data: Data) -> Plan:
     batch = min(options.over().batch, n)
     steps = steps_over(n, batch, steps=options.steps, epochs=options.epochs)
     guess = steps if steps is not None else 60 * (options.minutes or 0) / cost.seconds(batch)
-    compiled, why = decide_compile(options.compile, guess, cost, batch, device, crowding())
+    crowded = 1.0 if options.minutes is None else crowding()  # runs of so many steps are the same at any load
+    compiled, why = decide_compile(options.compile, guess, cost, batch, device, crowded)
     precision = options.precision
     if precision == "auto":
         precision = "bf16" if compiled and bf16_pays(device) else "fp32"

@@ -172,20 +172,15 @@ class Engine:
     def compiled(self) -> None:
         """Compile the step, or with several processes its gradients."""
         if self.settings.reduce is None:
-            self._run = self._replayed(whole_graph(self._whole))
+            run, device = whole_graph(self._whole), self.settings.device
+            self._run = Replayed(run, CudaGraph(device)) if device.type == "cuda" else run
         else:
             self._gradients = whole_graph(self._gradients)  # type: ignore[method-assign]
 
     def eager(self) -> None:
         """Undo `compiled`."""
-        on_gpu = self.settings.device.type == "cuda" and self.settings.reduce is None
-        self._run = self._replayed(self._whole) if on_gpu else None
+        self._run = None
         self.__dict__.pop("_gradients", None)
-
-    def _replayed(self, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """`run`; on a CUDA device its kernels are launched together."""
-        device = self.settings.device
-        return Replayed(run, CudaGraph(device)) if device.type == "cuda" else run
 
     def step(
         self,

@@ -111,12 +111,14 @@ def kept(name: str) -> Path:
 
 
 def trusted(path: Path) -> bool:
-    """Whether the file exists, is complete and belongs to this user; code of other users in a shared folder is not run.
+    """Whether the file exists, is complete and belongs to this user, as does its folder, which others may not write.
 
-    Loading an incomplete library would end the process.
+    Code of other users is not run. Loading an incomplete library would end the process.
     """
     try:
-        return path.stat().st_uid == os.getuid() and _sum_of(path).read_text() == _digest(path)
+        folder = path.parent.stat()
+        private = folder.st_uid == os.getuid() and not folder.st_mode & 0o022
+        return private and path.lstat().st_uid == os.getuid() and _sum_of(path).read_text() == _digest(path)
     except OSError:
         return False
 
@@ -141,7 +143,7 @@ def tidy() -> None:
 
 def write(path: Path, make: Callable[[Path], object]) -> None:
     """Write a file under a temporary name, then rename it: a file with the final name is always complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)  # whatever the umask, for `trusted`
     part = part_of(path)
     try:
         make(part)
@@ -307,7 +309,7 @@ def library(code: str) -> Any:
         write(path, lambda part: _build(code, part))
     except OSError:  # the cache folder cannot be written
         return _loaded_from_elsewhere(code, key)
-    return _loaded(path, key)
+    return _loaded(path, key) if trusted(path) else _loaded_from_elsewhere(code, key)
 
 
 def _build(code: str, path: Path) -> None:
