@@ -105,6 +105,7 @@ bench-conv: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/conv.py $(if $(COLOUR),--colour $(COLOUR))
 
 bench-learning: $(READY)
+	$(BIN)/python bench/ideas.py
 	$(BIN)/python bench/learning.py
 
 bench-quality: $(READY)

@@ -2,8 +2,8 @@
 
 Trains `vae` on Fashion-MNIST with its defaults, and with one of them changed at a time. The measure is IW-100 on the
 first 1,000 validation images, one binary draw of each, the same for all settings. Differences are paired by seed.
-Resumable: results are kept in bench/.runs/learning. Writes docs/learning.json and docs/learning.md. Takes about 40
-minutes on 2 cores.
+Resumable: results are kept in bench/.runs/learning. Writes docs/learning.json, and docs/learning.md with the results
+of bench/ideas.py below. Takes about 40 minutes on 2 cores.
 
     python bench/learning.py [--steps 3000 12000] [--seeds 0 1 2]
 """
@@ -19,6 +19,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import ideas
 import torch
 
 import vaekit as vk
@@ -65,8 +66,28 @@ def measured(name: str, steps: int, seed: int) -> dict[str, Any]:
     return result
 
 
-def report(results: list[dict[str, Any]]) -> str:
-    """The tables, one for each number of steps."""
+def table(results: list[dict[str, Any]], names: list[str]) -> list[str]:
+    """A row for each setting; the first is the one that the others are compared with."""
+    first, *_ = names
+    further = {"parameters": ("parameters", ",.0f"), "rate": ("rate", ".1f"), "cpu": ("CPU seconds", ".0f")}
+    shown = {k: v for k, v in further.items() if k in results[0]}
+    seeds = sorted({r["seed"] for r in results})
+    heads = ["setting", "ELBO", "IW-100", "IW-100 minus the first row's", *(head for head, _ in shown.values())]
+    lines = [f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}.", ""]
+    lines += [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    base = {r["seed"]: r["bound"] for r in results if r["name"] == first}
+    for name in names:
+        if own := [r for r in results if r["name"] == name]:
+            means = {k: statistics.mean(r[k] for r in own) for k in ("elbo", "bound", *shown)}
+            gap = "0" if name == first else paired([r["bound"] - base[r["seed"]] for r in own])
+            row = [name, f"{means['elbo']:.2f}", f"{means['bound']:.2f}", gap]
+            row += [f"{means[k]:{form}}" for k, (_, form) in shown.items()]
+            lines.append(f"| {' | '.join(row)} |")
+    return [*lines, ""]
+
+
+def report(results: list[dict[str, Any]], tried: list[dict[str, Any]]) -> str:
+    """The tables, one for each number of steps, and that of bench/ideas.py."""
     lines = [
         "# Training defaults of images",
         "",
@@ -77,21 +98,17 @@ def report(results: list[dict[str, Any]]) -> str:
     ]
     for steps in sorted({r["steps"] for r in results}):
         here = [r for r in results if r["steps"] == steps]
-        seeds = sorted({r["seed"] for r in here})
-        lines += [f"## After {steps:,} steps", "", f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}.", ""]
+        lines += [f"## After {steps:,} steps", "", *table(here, list(SETTINGS))]
+    if tried:
+        steps = tried[0]["steps"]
         lines += [
-            "| setting | parameters | ELBO | IW-100 | rate | IW-100 minus the default |",
-            "|---|---|---|---|---|---|",
+            f"## Ideas, after {steps:,} steps",
+            "",
+            "Ways of learning that are not options of vaekit, in the plain loop of bench/ideas.py (fp32, one thread).",
+            "CPU time is that of the training.",
+            "",
+            *table(tried, list(ideas.IDEAS)),
         ]
-        base = {r["seed"]: r["bound"] for r in here if r["name"] == DEFAULT}
-        for name in SETTINGS:
-            own = [r for r in here if r["name"] == name]
-            if own:
-                elbo, bound, rate = (statistics.mean(r[k] for r in own) for k in ("elbo", "bound", "rate"))
-                gap = "0" if name == DEFAULT else paired([r["bound"] - base[r["seed"]] for r in own])
-                row = [name, f"{own[0]['parameters']:,}", f"{elbo:.2f}", f"{bound:.2f}", f"{rate:.1f}", gap]
-                lines.append(f"| {' | '.join(row)} |")
-        lines.append("")
     precision = ", ".join(sorted({r["precision"] for r in results}))
     lines += [
         f"{precision}, torch {torch.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores.",
@@ -114,8 +131,10 @@ def main() -> None:
     RUNS.mkdir(parents=True, exist_ok=True)
     results = [measured(name, n, seed) for seed in asked.seeds for n in asked.steps for name in SETTINGS]
     write_json(DOCS / "learning.json", results)
-    write_text(DOCS / "learning.md", report(results))
-    print(report(results))
+    kept = DOCS / "learning-ideas.json"
+    page = report(results, json.loads(kept.read_text()) if kept.exists() else [])
+    write_text(DOCS / "learning.md", page)
+    print(page)
 
 
 if __name__ == "__main__":
