@@ -821,6 +821,8 @@ def test_library_texts_name_arguments_and_never_flags():
         ("`types={'zip': 'categorical', 'age': 'counts'}`", "--types zip=categorical,age=counts"),
         ("`data=PATH`", "--data PATH"),
         ("`n` is 0", "-n is 0"),
+        ("`vk.fit(DATA, out='runs/my wine')`", "`vaekit fit DATA --out 'runs/my wine'`"),
+        ("`vk.fit('wine.csv')` trains", "`vaekit fit wine.csv` trains"),
         ("`vaekit fit DATA` and `vk.fit(data)` and `nothing`", "`vaekit fit DATA` and `vk.fit(data)` and `nothing`"),
     ],
 )

@@ -82,11 +82,15 @@ class Opened:
     def z(self):
         return np.array(self.js("Array.from(vaekit.state.z)"), np.float32)
 
-    def waits_for(self, place, text):
-        """Wait until an element contains a text; texts follow the code after a moment."""
-        self.page.wait_for_function(
-            "([place, text]) => document.querySelector(place).innerText.includes(text)", arg=[place, text]
-        )
+    def shows(self, place, text):
+        """Whether an element comes to contain a text; texts follow the code after a moment."""
+        try:
+            self.page.wait_for_function(
+                "([place, text]) => document.querySelector(place).innerText.includes(text)", arg=[place, text]
+            )
+        except playwright.TimeoutError:
+            return False
+        return True
 
     def tab(self, name):
         self.page.click(f"#tab-{name}")
@@ -211,9 +215,9 @@ def test_a_datum_is_picked_by_its_point_and_seen_on_hover(opened):
 
 def test_off_the_data_is_said(opened):
     opened.js("vaekit.change({z: new Float32Array(vaekit.state.z.length).fill(9), anchor: -1})")
-    opened.waits_for(".where", "Far from the data")
+    assert opened.shows(".where", "Far from the data")
     opened.js("vaekit.change({z: Float32Array.from(vaekit.meta.latent.centre)})")
-    opened.waits_for(".where", "Typical code")
+    assert opened.shows(".where", "Typical code")
 
 
 def test_sliders_move_one_latent_and_show_its_film(opened):
@@ -356,11 +360,11 @@ def test_a_foreign_picture_is_not_called_one_of_the_data(opened, tmp_path):
     Image.fromarray(noise).save(tmp_path / "noise.png")
     page.set_input_files("#panel-own input[type=file]", str(tmp_path / "noise.png"))
     page.wait_for_function("() => vaekit.state.own && vaekit.state.own.share !== null")
-    opened.waits_for(".where", "Unlike the data")
+    assert opened.shows(".where", "Unlike the data")
     assert "Your example" in page.locator(".original").inner_text()
     opened.js("vaekit.change({z: Float32Array.from(vaekit.meta.latent.centre)})")
     assert opened.js("vaekit.state.own") is None
-    opened.waits_for(".where", "Typical code")
+    assert opened.shows(".where", "Typical code")
 
 
 def test_a_link_brings_back_what_was_seen(browser, made, opened):

@@ -30,19 +30,11 @@ def test_a_large_block_is_used_again_without_new_pages(monkeypatch):
     assert int(told.stdout) < 40 * 2**20 / 2**16  # a page has 4 to 64 KB
 
 
-def test_settings_of_the_environment_are_kept(monkeypatch):
-    from vaekit.utils.memory import reuse_large_blocks
-
-    monkeypatch.setenv("MALLOC_MMAP_MAX_", "10")
-    monkeypatch.setattr(ctypes, "CDLL", None)  # an error if it were called
-    reuse_large_blocks.__wrapped__()
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="settings of glibc")
 @pytest.mark.parametrize(
     ("most", "set_"), [(2**30, [(-3, 2**28), (-1, 2**30)]), (2**25, [(-3, 2**25), (-1, 2**30)]), (0, [])]
 )
-def test_blocks_are_as_large_as_this_glibc_accepts(monkeypatch, most, set_):
+def test_blocks_are_as_large_as_this_glibc_accepts_unless_the_environment_says_otherwise(monkeypatch, most, set_):
     from vaekit.utils.memory import reuse_large_blocks
 
     accepted = []
@@ -57,5 +49,9 @@ def test_blocks_are_as_large_as_this_glibc_accepts(monkeypatch, most, set_):
     for name in ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: Library())
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "10")
+    reuse_large_blocks.__wrapped__()
+    assert accepted == []
+    monkeypatch.delenv("MALLOC_MMAP_MAX_")
     reuse_large_blocks.__wrapped__()
     assert accepted == set_

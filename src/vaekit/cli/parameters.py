@@ -146,23 +146,42 @@ def split(named: Mapping[str, Any], *names: Sequence[str]) -> list[dict[str, Any
 
 ARGUMENT = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
 """An argument in a message of the library: `beta`, or with a value `likelihood='gaussian'`."""
+CALL = re.compile(r"`(vk\.\w+\([^`]*\))`")
+"""A call in a message of the library: `vk.fit('wine.csv')`."""
 
 
 def as_flags(text: str, known: Container[str]) -> str:
-    """Replace the Python arguments in a message of the library by flags, if their names are in `known`.
+    """Replace the Python arguments in a message of the library by flags, if their names are in `known`, and calls.
 
     `beta` becomes --beta, `likelihood='gaussian'` --likelihood gaussian, `hidden=[300, 300]` --hidden 300 300,
-    `skip_bad=True` --skip-bad, `direct=False` --no-direct and `types={'age': 'counts'}` --types age=counts.
+    `skip_bad=True` --skip-bad, `direct=False` --no-direct and `types={'age': 'counts'}` --types age=counts. The call
+    `vk.fit(DATA, out='runs/a')` becomes the command `vaekit fit DATA --out runs/a`.
     """
 
     def flag(match: re.Match[str]) -> str:
         name, value = match.groups()
         if name not in known:
             return match.group()
-        dashed = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
-        return dashed if value is None else _with_value(dashed, value)
+        return _dashed(name) if value is None else _with_value(_dashed(name), value)
 
-    return ARGUMENT.sub(flag, text)
+    return ARGUMENT.sub(flag, CALL.sub(_as_command, text))
+
+
+def _as_command(match: re.Match[str]) -> str:
+    """The command for a call in Python with values and placeholders such as DATA; a call with variables is left."""
+    call = ast.parse(match[1], mode="eval").body
+    assert isinstance(call, ast.Call)
+    if any(isinstance(a, ast.Name) and not a.id.isupper() for a in call.args):
+        return match.group()
+    words = ["vaekit", ast.unparse(call.func).removeprefix("vk.")]
+    words += [a.id if isinstance(a, ast.Name) else shlex.quote(str(ast.literal_eval(a))) for a in call.args]
+    words += [_with_value(_dashed(str(k.arg)), ast.unparse(k.value)) for k in call.keywords]
+    return f"`{' '.join(words)}`"
+
+
+def _dashed(name: str) -> str:
+    """The flag of an argument."""
+    return f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
 
 
 def _with_value(flag: str, written: str) -> str:

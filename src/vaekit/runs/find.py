@@ -37,15 +37,15 @@ def find_run(path: str | Path) -> Path:
 
 def _no_run(path: Path) -> str:
     """The message for a path without a run: what is there instead, and what to do."""
-    train = f"train one with `vaekit fit DATA --out {path}`"
+    train, on_it = f"train one with `vk.fit(DATA, out={str(path)!r})`", f"`vk.fit({str(path)!r})` trains"
     if path.is_file():
-        return f"{path} is a file, not a run: `vaekit fit {path}` trains a run on it if it holds data"
+        return f"{path} is a file, not a run: {on_it} a run on it if it holds data"
     if path.is_dir():
         if inside := _runs(path):
             return f"{path} is not a run, but it contains runs; give one of them: {', '.join(map(str, inside[:5]))}"
-        return f"{path / 'run.json'} is missing: {path} is not a vaekit run; `vaekit fit {path}` trains one on its data"
+        return f"{path / 'run.json'} is missing: {path} is not a vaekit run; {on_it} one on its data"
     if str(path) in _data_sets():
-        return f"{path} is a data set, not a run: `vaekit fit {path}` trains a run on it"
+        return f"{path} is a data set, not a run: {on_it} a run on it"
     siblings = [str(p) for p in _runs(path.parent)]
     near = meant(str(path), siblings, 0.7)
     return f"no run at {path}: did you mean {near}? Otherwise {train}" if near else f"no run at {path}: {train}"

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -149,6 +149,15 @@ class _Sampled(NamedTuple):
     elbo: Tensor
 
 
+class _Options(TypedDict, total=False):
+    """The options of `_sampled`."""
+
+    seed: int
+    batch: int | None
+    compile: bool | None
+    progress: Callable[[int, int], None] | None
+
+
 def _to_score(run: Placed, observed: Observed, samples: int, n: int | None, rows: np.ndarray | None) -> np.ndarray:
     """The numbers of the data to score, after a check of the arguments of `per_datum`."""
     if samples < 1:
@@ -167,7 +176,7 @@ def _sampled(
     samples: int,
     rows: np.ndarray,
     *,
-    seed: int,
+    seed: int = 0,
     batch: int | None = None,
     compile: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -253,11 +262,9 @@ def log_likelihood(
     *,
     n: int | None = None,
     rows: np.ndarray | None = None,
-    seed: int = 0,
-    compile: bool | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[_Options],
 ) -> np.ndarray:
-    """`PerDatum.log_px` alone, (n,): `per_datum` also encodes each datum again and keeps its codes and KL."""
+    """`PerDatum.log_px` alone, (n,): `per_datum`, which has the same options, also encodes each datum again."""
     rows = _to_score(run, observed, samples, n, rows)
     observation = run.composition.observation
 
@@ -267,7 +274,7 @@ def log_likelihood(
             return log_px + observation.log_jacobian_of(block.x).cpu().numpy()
         return log_px + observation.log_jacobian(observed.spec.shape)
 
-    blocks = _sampled(run, observed, samples, rows, seed=seed, compile=compile, progress=progress)
+    blocks = _sampled(run, observed, samples, rows, **options)
     return gathered(map(found, blocks), len(rows))
 
 

@@ -73,7 +73,7 @@ class Knob:
 
 @dataclass(frozen=True)
 class Argument:
-    """A choice that a recipe or a part takes, as `vaekit recipes --json` lists it.
+    """A choice that a recipe or a part takes, as the list of recipes in JSON has it.
 
     `type` is one of `PLAIN` or "choice", with " | None" if it may be left to the recipe. If `when` is not empty, the
     argument has an effect only with one of these choices, such as {"prior": ["mixture", "vamp"]}. `range` describes the

@@ -1,6 +1,7 @@
 """The names of arguments in messages: as in Python, or as flags while the command line runs.
 
-Errors and notes of the library write an argument as `beta`, or with a value as `likelihood='gaussian'`.
+Errors and notes of the library write an argument as `beta`, or with a value as `likelihood='gaussian'`, and what to
+call as `vk.fit('wine.csv')`.
 """
 
 from __future__ import annotations
