@@ -71,6 +71,19 @@ export function paced(f, ms) {
   };
 }
 
+/** A function that calls f at the next frame of the screen, once for all calls before it. */
+export function framed(f) {
+  let waiting = false;
+  return () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      f();
+    });
+  };
+}
+
 /** Milliseconds between two updates of texts and sliders while the code is dragged; the picture follows at every frame. */
 export const CALM = 100;
 

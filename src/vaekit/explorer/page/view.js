@@ -4,7 +4,7 @@ import { code, D, data, datum, describe, hasThumb, thumb } from "./data.js";
 import { decode, has, request, timing } from "./engine.js";
 import { draw, liveCanvas, table } from "./picture.js";
 import { change, state, subscribe } from "./state.js";
-import { announce, button, CALM, choices, h, paced } from "./ui.js";
+import { announce, button, CALM, choices, framed, h, paced } from "./ui.js";
 import { verdict } from "./verdict.js";
 
 export const shown = { x: null };
@@ -87,7 +87,8 @@ export function build(place) {
   const { face, values, paint } = output(), original = h("figure", { class: "original" }), judged = h("p", { class: "where", role: "status" });
   const bars = [kindButtons(), codeButtons()], sync = () => bars.forEach((bar) => void bar.sync());
   place.replaceChildren(h("div", { class: "stage" }, face, h("div", { class: "side" }, original, judged, bars.map((bar) => bar.element))), values);
-  // dragging changes the code at every frame: the source is rewritten only if it changes, and the verdict less often
+  // dragging changes the code at every frame: the source is rewritten only if it changes, and the verdict less often;
+  // codes are sent to the decoder at frames, since pictures asked for between two frames would come in pairs
   const title = h("b"), words = document.createTextNode("");
   judged.append(title, words);
   let named = null;
@@ -102,8 +103,9 @@ export function build(place) {
     title.textContent = `${found.title} `;
     words.data = found.text;
   }, CALM);
+  const repaint = framed(() => paint().catch((e) => announce(e.message)));
   subscribe((names) => {
-    if (names.has("z") || names.has("drawn") || names.has("seed")) paint().catch((e) => announce(e.message));
+    if (names.has("z") || names.has("drawn") || names.has("seed")) repaint();
     if (names.has("z") || names.has("own")) judge();
     if (names.has("anchor")) identify();
     sync();
