@@ -213,6 +213,24 @@ def test_a_datum_is_picked_by_its_point_and_seen_on_hover(opened):
     assert opened.js("vaekit.state.drawn && vaekit.state.seed === 2")
 
 
+def test_a_frame_shows_one_picture_of_the_newest_code(opened):
+    """However often the code changes between two frames."""
+    pictures, shown, expected = opened.js(
+        """async () => {
+            const frame = () => new Promise(requestAnimationFrame), { change, decode, state, timing } = vaekit;
+            await frame();
+            const before = timing.pictures;
+            for (const v of [-2, -1, 0, 1, 2]) change({ z: new Float32Array(3).fill(v), anchor: -1 });
+            while (timing.pictures === before) await frame();
+            const x = await decode("t", state.z); // the decoder answers in turn, so no picture can come later
+            const face = document.querySelector(".face"), { data } = face.getContext("2d").getImageData(0, 0, 5, 6);
+            return [timing.pictures - before, Array.from(data), Array.from(x)];
+        }"""
+    )
+    assert pictures == 1
+    np.testing.assert_allclose(np.reshape(shown, (30, 4))[:, 0], expected, atol=0.51)
+
+
 def test_off_the_data_is_said(opened):
     opened.js("vaekit.change({z: new Float32Array(vaekit.state.z.length).fill(9), anchor: -1})")
     assert opened.shows(".where", "Far from the data")
@@ -242,8 +260,10 @@ def keep_two(opened):
 
 def test_paths_are_scrubbed_played_and_saved(opened):
     page = opened.page
+    opened.js("Math.random = () => 0.5")  # the same example for both ends, whose codes must differ nevertheless
     keep_two(opened)
     a, b = (np.array(opened.js(f"Array.from(vaekit.state.{n})"), np.float32) for n in "ab")
+    assert (a != b).any()
     page.get_by_role("radio", name="Straight").click()
     page.get_by_label("Position between A and B").fill("0.25")
     np.testing.assert_allclose(opened.z, 0.75 * a + 0.25 * b, atol=1e-5)

@@ -50,6 +50,13 @@ async function saveGif() {
   save("between.gif", gif([...frames, ...frames.slice(1, -1).reverse()]));
 }
 
+/** A random example whose code differs from z, if there is one: between equal ends there is no path. */
+function exampleApart(z) {
+  const first = Math.floor(Math.random() * data.n), apart = (i) => !z || z.some((v, k) => v !== data.z[i * D + k]);
+  for (let i = first; i < first + data.n; i++) if (apart(i % data.n)) return i % data.n;
+  return first;
+}
+
 /** One end of the path: its picture, its name, and buttons that choose it. */
 function slot(name) {
   const face = picture(112, { "aria-label": name.toUpperCase() }), words = h("p", { class: "muted" }, "current code");
@@ -60,7 +67,7 @@ function slot(name) {
   const element = h("div", { class: "slot" }, h("b", {}, name.toUpperCase()), face, words, h("div", { class: "bar" },
     button("Use current", () => use(state.z, state.anchor), { "aria-label": `Use the current code as ${name.toUpperCase()}` }),
     button("Use random", () => {
-      const i = Math.floor(Math.random() * data.n);
+      const i = exampleApart(state[name === "a" ? "b" : "a"]);
       use(code(i), i);
     }, { "aria-label": `Use a random example as ${name.toUpperCase()}` })));
   async function paint() {
