@@ -24,7 +24,7 @@ def main() -> None:
         tab = browser.new_page(viewport={"width": 1280, "height": 860})
         tab.goto(f"file://{page}")
         tab.wait_for_selector("body[data-ready]", timeout=60_000)
-        tab.wait_for_selector(".strip button canvas")
+        tab.wait_for_selector(".strip canvas")
         tab.wait_for_timeout(3000)  # the film strips, one after another
         tab.screenshot(path=PICTURE)
         browser.close()

@@ -5,7 +5,7 @@ import { code, D, data, describe } from "./data.js";
 import { decode } from "./engine.js";
 import { gif } from "./gif.js";
 import { lerp, slerp } from "./maths.js";
-import { draw, isImage, canvas as picture } from "./picture.js";
+import { draw, drawRow, isImage, canvas as picture, sheet } from "./picture.js";
 import { change, state, subscribe } from "./state.js";
 import { announce, button, choices, debounced, h, save } from "./ui.js";
 
@@ -28,9 +28,9 @@ async function decodePath(n) {
 async function saveStrip() {
   const x = await decodePath(STEPS);
   if (!x) return;
-  const { width, height } = picture(112), sheet = h("canvas", { width: STEPS * width, height });
-  for (let k = 0; k < STEPS; k++) draw(sheet, x, k, [k * width, 0, width, height]);
-  sheet.toBlob((blob) => save("between.png", blob));
+  const row = sheet(STEPS, 112);
+  drawRow(row, x, STEPS);
+  row.toBlob((blob) => save("between.png", blob));
 }
 
 async function saveGif() {

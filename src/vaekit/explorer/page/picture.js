@@ -97,6 +97,18 @@ export function canvas(edge, attributes = {}) {
   return framed(Math.round(edge * dense), Math.round(edge * ratio * dense), attributes);
 }
 
+/** A canvas for n data side by side, each `edge` CSS pixels wide: the browser takes time for each canvas at each frame. */
+export function sheet(n, edge, attributes = {}) {
+  const { width, height } = canvas(edge);
+  return h("canvas", { ...attributes, width: n * width, height });
+}
+
+/** Draw the first n data of x side by side, with a gap of so many pixels between them. */
+export function drawRow(canvas, x, n, gap = 0) {
+  const width = canvas.width / n;
+  for (let k = 0; k < n; k++) draw(canvas, x, k, [k * width + gap / 2, 0, width - gap, canvas.height]);
+}
+
 /** A canvas that is drawn again at every frame: small images keep their own size, and the style enlarges their pixels. */
 export const liveCanvas = (edge, attributes) => (isImage && W < edge ? framed(W, H, attributes) : canvas(edge, attributes));
 

@@ -3,7 +3,7 @@ import { meta } from "./blobs.js";
 import { conditions } from "./conditions.js";
 import { D, data, free } from "./data.js";
 import { decode } from "./engine.js";
-import { draw, canvas as picture } from "./picture.js";
+import { drawRow, sheet } from "./picture.js";
 import { change, state, subscribe } from "./state.js";
 import { button, CALM, debounced, fixed, h, paced } from "./ui.js";
 
@@ -19,18 +19,17 @@ function set(i, value) {
 }
 
 function histogram(i) {
-  const canvas = h("canvas", { class: "hist", width: 246, height: 28, role: "img", "aria-label": `histogram of ${L.names[i]} over the data` });
-  const context = canvas.getContext("2d"), counts = data.hist ? data.hist.subarray(i * BINS, (i + 1) * BINS) : [], most = Math.max(1, ...counts);
-  const paint = () => {
-    context.clearRect(0, 0, 246, 28);
-    context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--bar");
-    counts.forEach((n, k) => {
-      const u = ((k + 0.5) / BINS) * 2 * BIN_REACH - BIN_REACH;
-      if (Math.abs(u) <= REACH) context.fillRect(((u + REACH) / (2 * REACH)) * 246 - 3, 28 - (27 * n) / most, 5.5, (27 * n) / most);
-    });
-  };
-  paint();
-  return { canvas, paint };
+  const counts = data.hist ? data.hist.subarray(i * BINS, (i + 1) * BINS) : [], most = Math.max(1, ...counts);
+  const bars = Array.from(counts, (n, k) => {
+    const u = ((k + 0.5) / BINS) * 2 * BIN_REACH - BIN_REACH, left = ((u + REACH) / (2 * REACH)) * 246 - 3;
+    return Math.abs(u) <= REACH ? `M${left.toFixed(2)} 28v${((-27 * n) / most).toFixed(2)}h5.5V28z` : "";
+  });
+  const [svg, path] = ["svg", "path"].map((name) => document.createElementNS("http://www.w3.org/2000/svg", name));
+  const attributes = { class: "hist", viewBox: "0 0 246 28", preserveAspectRatio: "none", role: "img", "aria-label": `histogram of ${L.names[i]} over the data` };
+  for (const [name, value] of Object.entries(attributes)) svg.setAttribute(name, value);
+  path.setAttribute("d", bars.join(""));
+  svg.append(path);
+  return svg;
 }
 
 const STEP = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 };
@@ -51,17 +50,17 @@ function slider(i) {
 }
 
 function row(i, quiet) {
-  const value = h("output", {}), range = slider(i), strip = h("div", { class: "strip" }), { canvas, paint } = histogram(i);
+  const value = h("output", {}), range = slider(i), strip = h("div", { class: "strip joined" });
   const most = Math.max(...(L.kl ?? L.scale)), worth = (L.kl ?? L.scale)[i];
   const title = L.kl ? `KL ${fixed(worth)} nats` : `standard deviation ${fixed(worth)}`;
   const meter = h("span", { class: "meter", title }, h("i", { style: `width:${(100 * worth) / most}%` }));
   const name = h("div", { class: "name" }, h("b", {}, L.names[i]), meter, h("small", {}, L.kl ? `${fixed(worth)} nats` : `sd ${fixed(worth)}`), value);
-  const element = h("div", { class: quiet ? "latent quiet" : "latent" }, name, h("div", { class: "track" }, canvas, range), strip);
+  const element = h("div", { class: quiet ? "latent quiet" : "latent" }, name, h("div", { class: "track" }, histogram(i), range), strip);
   const sync = () => {
     range.value = String(state.z[i]);
     value.textContent = fixed(state.z[i]);
   };
-  return { element, strip, paint, sync, seen: false };
+  return { element, strip, sync, seen: false };
 }
 
 /** Decode the traversal of latent i from the current code into its strip; false if another code is shown meanwhile. */
@@ -73,11 +72,14 @@ async function paintStrip(i, strip) {
   }
   const x = await decode("films", codes, STOPS);
   if (!x || z !== state.z) return false;
-  for (let k = strip.children.length; k < STOPS; k++) {
-    const label = `set ${L.names[i]} to ${fixed(stop(i, k))}`;
-    strip.append(h("button", { type: "button", "aria-label": label, onclick: () => set(i, stop(i, k)) }, picture(48, { "aria-hidden": "true" })));
+  if (!strip.firstChild) {
+    const above = (_, k) => h("button", {
+      type: "button", style: `grid-area: 1 / ${k + 1}`, "aria-label": `set ${L.names[i]} to ${fixed(stop(i, k))}`,
+      onclick: () => set(i, stop(i, k)),
+    });
+    strip.append(sheet(STOPS, 48, { "aria-hidden": "true" }), ...Array.from({ length: STOPS }, above));
   }
-  for (let k = 0; k < STOPS; k++) draw(strip.children[k].firstChild, x, k);
+  drawRow(strip.firstChild, x, STOPS, 2);
   return true;
 }
 
@@ -146,6 +148,5 @@ export function build(place) {
   sync();
   subscribe((names) => {
     if (names.has("z") || names.has("tab")) sync();
-    if (names.has("theme")) for (const r of rows.values()) r.paint();
   });
 }

@@ -108,7 +108,7 @@ export function build(place) {
     if (names.has("z") || names.has("drawn") || names.has("seed")) repaint();
     if (names.has("z") || names.has("own")) judge();
     if (names.has("anchor")) identify();
-    sync();
+    if (names.has("anchor") || names.has("drawn")) sync();
   });
   addEventListener("keydown", (event) => {
     const typing = /input|textarea|select/i.test(event.target.tagName);
