@@ -5,7 +5,7 @@ first 1,000 validation images, one binary draw of each, the same for all setting
 Resumable: results are kept in bench/.runs/learning. Writes docs/learning.json, and docs/learning.md with the results
 of bench/ideas.py below. Takes about 40 minutes on 2 cores.
 
-    python bench/learning.py [--steps 3000 12000] [--seeds 0 1 2]
+    python bench/learning.py [--steps 3000 12000] [--seeds 0 1 2] [--only NAME ...]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,29 +42,34 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "two layers of 512, SiLU instead of gates": {"hidden": (512, 512), "activation": "silu"},
     "one layer of 512, ReLU": {"hidden": (512,), "activation": "relu"},
     "batches of 200": {"batch": 200},
+    "cosine schedule": {"schedule": "cosine"},
+    "beta2 0.999": {"beta2": 0.999},
+    "cosine schedule, beta2 0.999": {"schedule": "cosine", "beta2": 0.999},
+    "two layers of 512, SiLU, batches of 200": {"hidden": (512, 512), "activation": "silu", "batch": 200},
 }
 """Options of `fit` by the name of a setting; `rise` is the share of the steps over which beta rises."""
 
 
-def measured(name: str, steps: int, seed: int) -> dict[str, Any]:
-    """The scores of one setting, trained for so many steps."""
+def measured(name: str, steps: int, seed: int) -> None:
+    """Keep the scores of one setting, trained for so many steps."""
     kept = RUNS / f"{name.replace(' ', '-')}-{steps}-{seed}.json"
     if kept.exists():
-        found: dict[str, Any] = json.loads(kept.read_text())
-        return found
+        return
     options = dict(SETTINGS[name])
     if rise := options.pop("rise", None):
         options["warmup"] = int(rise * steps)
     out = RUNS / "run"
     shutil.rmtree(out, ignore_errors=True)
+    begun = time.process_time()
     run = vk.fit("fashion-mnist", out=out, steps=steps, seed=seed, progress=False, **options)
+    seconds = time.process_time() - begun
     scored = per_datum(run, run.observed("valid"), SAMPLES, n=IMAGES)
     result = {"name": name, "steps": steps, "seed": seed, "precision": run.config["decided"]["precision"]}
+    result["cpu"] = seconds
     result |= {"elbo": float(scored.elbo.mean()), "bound": float(scored.log_px.mean())}
     result |= {"parameters": run.config["decided"]["parameters"], "rate": run.config["valid"]["rate"]}
     write_json(kept, result)
     print(result, flush=True)
-    return result
 
 
 def table(results: list[dict[str, Any]], names: list[str]) -> list[str]:
@@ -127,9 +133,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, nargs="+", default=[3000, 12000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", default=list(SETTINGS), choices=SETTINGS, metavar="NAME")
     asked = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
-    results = [measured(name, n, seed) for seed in asked.seeds for n in asked.steps for name in SETTINGS]
+    for seed in asked.seeds:
+        for n in asked.steps:
+            for name in asked.only:
+                measured(name, n, seed)
+    results = [json.loads(file.read_text()) for file in sorted(RUNS.glob("*.json"))]
     write_json(DOCS / "learning.json", results)
     kept = DOCS / "learning-ideas.json"
     page = report(results, json.loads(kept.read_text()) if kept.exists() else [])

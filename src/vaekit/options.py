@@ -12,9 +12,11 @@ from vaekit.errors import ChoiceError
 from vaekit.utils.suggest import unknown
 
 OptimiserName = Literal["sgd", "adagrad", "adam", "adamw", "adamax"]
-ScheduleName = Literal["constant", "linear", "cosine"]
+ScheduleName = Literal["constant", "linear", "cosine", "trapezoid"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
 CompileName = Literal["auto", "on", "off"]
+ADAMS = ("adam", "adamw", "adamax")
+"""The optimisers that have `beta2`."""
 MOST_DEVICES = 1024
 """Limit of `devices`: more than any machine has."""
 
@@ -32,6 +34,7 @@ class Defaults:
     ema: float | None = None
     patience: int | None = None
     epochs: float = 20
+    beta2: float = 0.999
 
 
 class Range(NamedTuple):
@@ -75,6 +78,9 @@ class Options:
     optimiser: Annotated[OptimiserName | None, About("update rule")] = None
     schedule: Annotated[ScheduleName | None, About("how the learning rate changes during training")] = None
     weight_decay: Annotated[float | None, About("L2 penalty (adamw: decoupled weight decay)", NOT_NEGATIVE)] = None
+    beta2: Annotated[
+        float | None, About("decay of the running mean of the squared gradients (adam, adamw, adamax)", BELOW_ONE)
+    ] = None
     clip: Annotated[float | None, About("largest norm of the gradient; larger ones are scaled down", POSITIVE)] = None
     ema: Annotated[float | None, About("decay of the running average of the weights; 0 for none", BELOW_ONE)] = None
     augment: Annotated[
@@ -125,8 +131,13 @@ class Options:
         """These options with the recipe's defaults instead of None.
 
         Its `epochs` and `patience` apply only if no length is given.
+
+        Raises:
+            ChoiceError: `beta2` is given, and the optimiser does not have it.
         """
         filled: dict[str, Any] = dataclasses.asdict(self.over(defaults))
+        if self.beta2 is not None and filled["optimiser"] not in ADAMS:
+            raise ChoiceError(f"`beta2` is an option of {', '.join(ADAMS)}, and the optimiser is {filled['optimiser']}")
         if self.steps is not None or self.minutes is not None:
             del filled["epochs"]
         if (self.epochs, self.steps, self.minutes) != (None, None, None):

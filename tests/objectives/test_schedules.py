@@ -89,8 +89,10 @@ def test_learning_rate_factors():
         assert learning_rate(name, 0.01 + 0.99 / 2) == pytest.approx(0.5)
         for end in (1.0, 2.0):
             assert learning_rate(name, end) == pytest.approx(0, abs=1e-12)
+    points = [0.005, 0.01, 0.4, 0.7, 0.85, 1.0, 2.0]
+    assert [learning_rate("trapezoid", p) for p in points] == pytest.approx([0.5, 1, 1, 1, 0.5, 0, 0])
     assert {learning_rate(name, 0.005) for name in get_args(ScheduleName)} == {1.0, 0.5}  # each has a rule
-    with pytest.raises(ChoiceError, match="choose from constant, linear, cosine"):
+    with pytest.raises(ChoiceError, match="choose from constant, linear, cosine, trapezoid"):
         learning_rate("steps", 0.5)
 
 

@@ -329,3 +329,17 @@ def test_classes_named_by_numbers(tmp_path):
     config["data"]["label_names"] = [0, 1, 2]  # as earlier versions wrote them
     write_json(run.path / "run.json", config)
     assert vk.open(run.path).config["data"]["label_names"] == ["0", "1", "2"]
+
+
+def test_a_run_without_beta2_is_resumed_with_that_of_its_version(images, tmp_path):
+    """Earlier versions did not store it; the recipe's default is another one now."""
+    common = {**TINY, "schedule": "constant", "warmup": 0}
+    for name, given in (("now", {}), ("then", {"beta2": 0.999})):
+        fit(images, "vae", out=tmp_path / name, steps=6, **common, **given)
+    stored = read_json(tmp_path / "then" / "run.json")
+    del stored["training"]["beta2"]
+    write_json(tmp_path / "then" / "run.json", stored)
+    assert [vk.open(tmp_path / name).options.beta2 for name in ("now", "then")] == [0.99, 0.999]
+    fit(images, out=tmp_path / "then", extend=True, steps=12, progress=False)
+    fit(images, "vae", out=tmp_path / "whole", steps=12, beta2=0.999, **common)
+    assert same(tmp_path / "then", tmp_path / "whole")

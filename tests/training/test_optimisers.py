@@ -1,5 +1,6 @@
 """Update rules against torch.optim, float64."""
 
+import itertools
 from typing import get_args
 
 import pytest
@@ -8,7 +9,7 @@ from core_helpers import QUIET
 
 import vaekit as vk
 from vaekit.errors import ChoiceError
-from vaekit.options import OptimiserName
+from vaekit.options import ADAMS, OptimiserName
 from vaekit.training.optimisers import OPTIMISERS, optimiser, overshot
 from vaekit.utils.progress import Silent
 
@@ -26,15 +27,17 @@ def test_every_optimiser_that_options_name_exists():
     assert tuple(OPTIMISERS) == get_args(OptimiserName)
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.03])
-@pytest.mark.parametrize("name", list(OPTIMISERS))
-def test_fifty_steps_equal_torch(name, decay):
+@pytest.mark.parametrize(
+    ("name", "decay", "options"),
+    [*itertools.product(OPTIMISERS, [0.0, 0.03], [{}]), *itertools.product(ADAMS, [0.03], [{"beta2": 0.99}])],
+)
+def test_fifty_steps_equal_torch(name, decay, options):
     g = torch.Generator().manual_seed(0)
     start = torch.randn(7, 3, generator=g, dtype=torch.float64)
     target = torch.randn(7, 3, generator=g, dtype=torch.float64)
     reference = torch.nn.Parameter(start.clone())
-    theirs = THEIRS[name]([reference], lr=0.1, weight_decay=decay)
-    ours, rule = start.clone(), optimiser(name.upper(), decay)
+    theirs = THEIRS[name]([reference], lr=0.1, weight_decay=decay, **{"betas": (0.9, beta2) for beta2 in options.values()})
+    ours, rule = start.clone(), optimiser(name.upper(), decay, **options)
     (state,) = rule.state([ours])
     assert len(state) == rule.slots
     for t in range(1, 51):

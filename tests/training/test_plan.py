@@ -8,6 +8,7 @@ import torch
 from core_helpers import QUIET, blobs
 
 import vaekit as vk
+from vaekit.errors import ChoiceError
 from vaekit.options import Options, steps_over
 from vaekit.training import plan as plans
 from vaekit.training.plan import Plan, plan_new, plan_stored
@@ -53,6 +54,10 @@ def test_options_come_before_the_recipe_and_the_recipe_before_the_library():
     decided = plan(recipe={"lr": 0.5, "optimiser": "sgd", "clip": 3.0, "ema": 0.9}, steps=1, lr=0.25, ema=0.0)
     assert (decided.lr, decided.optimiser, decided.clip, decided.ema) == (0.25, "sgd", 3.0, None)
     assert (decided.schedule, decided.weight_decay) == ("constant", 0.0)
+    assert decided.beta2 == 0.999
+    assert plan(recipe={"beta2": 0.9}, steps=1).beta2 == 0.9
+    with pytest.raises(ChoiceError, match="`beta2` is an option of adam, adamw, adamax, and the optimiser is sgd"):
+        plan(recipe={"optimiser": "sgd"}, steps=1, beta2=0.99)
     assert decided.options.ema == 0.0  # as run.json keeps it: averaging was turned off
 
 

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaekit.options import ADAMS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -86,7 +88,7 @@ def _choices(
         "optimiser",
         (
             f"{decided.optimiser}, lr {decided.lr:g} ({decided.schedule}), weight decay {decided.weight_decay:g}, "
-            f"clip {_plain(decided.clip)}, averaging {_plain(decided.ema)}"
+            f"beta2 {decided.beta2 if decided.optimiser in ADAMS else 'none'}, clip {_plain(decided.clip)}, averaging {_plain(decided.ema)}"
         ),
     )
     yield "seed", str(decided.seed)

@@ -13,6 +13,9 @@ from vaekit.errors import ChoiceError
 from vaekit.options import ScheduleName
 from vaekit.utils.suggest import unknown
 
+FALL = 0.3
+"""The share of the training over which the `trapezoid` learning rate falls."""
+
 
 class Schedule(nn.Module, ABC):
     """A weight that depends on the training step (counted from 0). Abstract: `forward(step) -> scalar tensor`."""
@@ -134,7 +137,9 @@ def _done(step: Tensor | float, steps: int) -> Tensor:
 def learning_rate(name: str, progress: float, warmup: float = 0.01) -> float:
     """The learning rate's factor after `progress` (0 to 1) of training by a `ScheduleName` of `vaekit.options`.
 
-    Every schedule but `constant` warms up linearly over the first `warmup` of the training.
+    Every schedule but `constant` warms up linearly over the first `warmup` of the training. `trapezoid` is constant
+    after that and falls linearly over the last `FALL` of the training (Zhai et al. 2022, arXiv:2106.04560; Hägele et
+    al. 2024, arXiv:2405.18392).
     """
     progress = min(max(progress, 0.0), 1.0)
     if name == "constant":
@@ -146,4 +151,6 @@ def learning_rate(name: str, progress: float, warmup: float = 0.01) -> float:
         return 1 - rest
     if name == "cosine":
         return 0.5 * (1 + math.cos(math.pi * rest))
+    if name == "trapezoid":
+        return min(1.0, (1 - progress) / FALL)
     raise ChoiceError(unknown("`schedule`", name, get_args(ScheduleName)))

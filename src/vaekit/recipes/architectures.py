@@ -119,7 +119,7 @@ class Dense(Architecture):
         if measured:
             self.defaults = for_rows(spec.n, is_mixed(spec))
         else:
-            self.defaults = replace(USUAL, lr=IMAGE_LR) if spec.kind == "image" else USUAL
+            self.defaults = replace(USUAL, lr=IMAGE_LR, schedule="trapezoid", beta2=0.99) if spec.kind == "image" else USUAL
 
     def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
         shape = (math.prod(event) + condition,) if condition else event

@@ -18,6 +18,9 @@ from vaekit.utils.typed import mismatch
 MOST_NUMBERS = 2**31
 """The number of elements of one datum must be below this."""
 
+ADDED = {"beta2": 0.999}
+"""Training options that runs of earlier versions do not store, with their values there."""
+
 
 class ReaderRecord(TypedDict):
     """The plug-in that read the data."""
@@ -158,6 +161,7 @@ def options_of(config: Configuration) -> Options:
 def check_configuration(config: Configuration, file: Path) -> None:
     """Raises RunError, naming the entry, unless run.json is complete and its types and values are valid."""
     check(config, Configuration, file)
+    config["training"] = ADDED | config["training"]
     check(config["training"], Options, file, "training")
     known, reader = option_types(), config["data"].get("reader")
     absent = reader is not None and why_absent(reader["package"]) is not None

@@ -19,6 +19,7 @@ from vaekit.errors import RunError, TrainingError
 from vaekit.noise import Key, Noise
 from vaekit.objectives.schedules import learning_rate, unfinished
 from vaekit.objectives.terms import distortion, rate
+from vaekit.options import ADAMS
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.runs.configuration import Configuration, State, Valid, check_checkpoint
 from vaekit.runs.lock import only_writer
@@ -82,8 +83,9 @@ class Trainer:
         self.best_weights: dict[str, Tensor] = {}
         self.best_figures: Tensor | None = None  # `_figure` of each validation datum at the best step, (n,)
         self.valid: dict[str, float] = {}
+        of_adam = {"beta2": plan.beta2} if plan.optimiser in ADAMS else {}
         settings = Settings(
-            optimiser=lambda: optimiser(plan.optimiser, plan.weight_decay),
+            optimiser=lambda: optimiser(plan.optimiser, plan.weight_decay, **of_adam),
             lr=plan.lr,
             clip=plan.clip,
             ema=plan.ema,

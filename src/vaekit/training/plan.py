@@ -39,6 +39,7 @@ class Plan:
     lr: float
     schedule: str
     weight_decay: float
+    beta2: float
     clip: float | None
     ema: float | None
     seed: int
@@ -127,6 +128,7 @@ def _plan(options: Options, data: Data, device: torch.device, decided: Decided, 
         lr=chosen.lr,
         schedule=chosen.schedule,
         weight_decay=chosen.weight_decay,
+        beta2=chosen.beta2,
         clip=chosen.clip,
         ema=chosen.ema or None,
         seed=options.seed,
