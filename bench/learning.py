@@ -5,7 +5,7 @@ first 1,000 validation images, one binary draw of each, the same for all setting
 Resumable: results are kept in bench/.runs/learning. Writes docs/learning.json, and docs/learning.md with the results
 of bench/ideas.py below. Takes about 40 minutes on 2 cores.
 
-    python bench/learning.py [--steps 3000 12000] [--seeds 0 1 2] [--only NAME ...]
+    python bench/learning.py [--steps 3000 12000] [--seeds 0 1 2] [--only NAME ...] [--recipes NAME ...]
 """
 
 from __future__ import annotations
@@ -50,6 +50,47 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Options of `fit` by the name of a setting; `rise` is the share of the steps over which beta rises."""
 
 
+FORMER = {"schedule": "cosine", "beta2": 0.999}
+RECIPES = (
+    "ae", "denoising", "beta", "free-bits", "tc", "factor", "info", "wae", "aae", "iwae", "ciwae", "wake-sleep",
+    "mixture", "vamp", "flow-prior", "hierarchical", "full-covariance", "iaf", "nsf", "hyperspherical", "conditional",
+)  # fmt: skip
+"""Further recipes with dense networks."""
+
+
+def measured_recipe(recipe: str, steps: int, seed: int) -> None:
+    """Keep the validation figures of a recipe with the default schedule and beta2, and with the former ones."""
+    for which, options in (("default", {}), ("former", FORMER)):
+        kept = RUNS / "recipes" / f"{recipe}-{which}-{steps}-{seed}.json"
+        if kept.exists():
+            continue
+        out = RUNS / "run"
+        shutil.rmtree(out, ignore_errors=True)
+        run = vk.fit("fashion-mnist", recipe, out=out, steps=steps, seed=seed, progress=False, compile="off", **options)
+        kept.parent.mkdir(exist_ok=True)
+        write_json(kept, {"recipe": recipe, "which": which, "steps": steps, "seed": seed} | dict(run.config["valid"]))
+        print(kept.stem, run.config["valid"], flush=True)
+
+
+def recipes_table(results: list[dict[str, Any]]) -> list[str]:
+    """A row for each recipe with both of its results."""
+    found = {(r["recipe"], r["which"]): r for r in results}
+    lines = [
+        f"## Other recipes, after {results[0]['steps']:,} steps",
+        "",
+        "Validation figures with the default schedule and beta2, and with the former ones (cosine, 0.999). The figure",
+        "of autoencoders is minus the reconstruction error in their own units. One seed.",
+        "",
+        "| recipe | default | former | difference |",
+        "|---|---|---|---|",
+    ]
+    for recipe in dict.fromkeys(r["recipe"] for r in results):
+        if (recipe, "default") in found and (recipe, "former") in found:
+            now, then = (found[recipe, which]["elbo"] for which in ("default", "former"))
+            lines.append(f"| `{recipe}` | {now:.2f} | {then:.2f} | {now - then:+.2f} |")
+    return [*lines, ""]
+
+
 def measured(name: str, steps: int, seed: int) -> None:
     """Keep the scores of one setting, trained for so many steps."""
     kept = RUNS / f"{name.replace(' ', '-')}-{steps}-{seed}.json"
@@ -92,8 +133,8 @@ def table(results: list[dict[str, Any]], names: list[str]) -> list[str]:
     return [*lines, ""]
 
 
-def report(results: list[dict[str, Any]], tried: list[dict[str, Any]]) -> str:
-    """The tables, one for each number of steps, and that of bench/ideas.py."""
+def report(results: list[dict[str, Any]], tried: list[dict[str, Any]], recipes: list[dict[str, Any]]) -> str:
+    """The tables: one for each number of steps, that of other recipes, and that of bench/ideas.py."""
     lines = [
         "# Training defaults of images",
         "",
@@ -105,6 +146,8 @@ def report(results: list[dict[str, Any]], tried: list[dict[str, Any]]) -> str:
     for steps in sorted({r["steps"] for r in results}):
         here = [r for r in results if r["steps"] == steps]
         lines += [f"## After {steps:,} steps", "", *table(here, list(SETTINGS))]
+    if recipes:
+        lines += recipes_table(recipes)
     if tried:
         steps = tried[0]["steps"]
         lines += [
@@ -133,6 +176,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, nargs="+", default=[3000, 12000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--recipes", nargs="*", default=RECIPES, metavar="NAME")
+    parser.add_argument("--recipe-steps", type=int, default=2000)
     parser.add_argument("--only", nargs="+", default=list(SETTINGS), choices=SETTINGS, metavar="NAME")
     asked = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
@@ -140,10 +185,14 @@ def main() -> None:
         for n in asked.steps:
             for name in asked.only:
                 measured(name, n, seed)
+    for recipe in asked.recipes:
+        measured_recipe(recipe, asked.recipe_steps, 0)
     results = [json.loads(file.read_text()) for file in sorted(RUNS.glob("*.json"))]
     write_json(DOCS / "learning.json", results)
     kept = DOCS / "learning-ideas.json"
-    page = report(results, json.loads(kept.read_text()) if kept.exists() else [])
+    recipes = [json.loads(file.read_text()) for file in sorted((RUNS / "recipes").glob("*.json"))]
+    write_json(DOCS / "learning-recipes.json", recipes)
+    page = report(results, json.loads(kept.read_text()) if kept.exists() else [], recipes)
     write_text(DOCS / "learning.md", page)
     print(page)
 

@@ -54,7 +54,7 @@ def main() -> None:
         "[distortion](glossary.md#distortion) the reconstruction term of the [ELBO](glossary.md#elbo). The",
         # The stored results; delete this sentence when they are measured again.
         "[glossary](glossary.md) defines the other quantities. The model was trained with the",
-        "former defaults: learning rate 0.001 and a constant weight of the KL (now `--lr 0.001 --warmup 0`).",
+        "former defaults (now `--lr 0.001 --schedule cosine --beta2 0.999 --warmup 0`).",
         "",
         "| quantity | value | standard error | estimator |",
         "|---|---|---|---|",

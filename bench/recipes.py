@@ -203,8 +203,8 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
         # The stored results; delete this sentence when they are measured again.
         f"wall-clock time, compilation included, on {first['threads']} cores. All rows were measured with the former "
         "defaults:",
-        "for dense networks, a learning rate of 0.001 instead of 0.003, and, except where `--warmup` is named, a",
-        "constant weight of the KL (now `--lr 0.001 --warmup 0`).",
+        "`--lr 0.001 --schedule cosine --beta2 0.999` for dense networks, and, except where `--warmup` is named,",
+        "`--warmup 0`.",
         "",
         "- The 10,000 test images use one fixed [binary draw](glossary.md#draw) and are scored in fp32. Values are in",
         "  [nats](glossary.md#nats) per image, ± one [standard error](glossary.md#standard-error).",

@@ -69,8 +69,8 @@ def written(found: dict[str, dict[str, Any]]) -> str:
         "numbers. The pages below were made by `python bench/studies.py` on two CPU cores. The table lists how many",
         "[steps](glossary.md#step) each model of a page was trained for; more steps (`--steps`) or more time",
         # The stored pages; delete this sentence when they are made again.
-        "(`--minutes`) continue the training. All pages were made with the former default learning rate of dense",
-        "networks for images, 0.001 instead of 0.003.",
+        "(`--minutes`) continue the training. All pages were made with the former defaults of dense networks for",
+        "images: `lr=0.001, schedule='cosine', beta2=0.999`.",
         "",
         "A page calls a difference significant by Student's t test over seeds or examples, and corrects for the number",
         "of claims on the page. With three seeds, as in kl-weight, this rarely settles which weight is best. All other",
