@@ -1,7 +1,7 @@
 """Try ways of learning that vaekit does not have as options: `make bench-learning` runs it before bench/learning.py.
 
-A plain PyTorch loop trains the default `vae` on Fashion-MNIST (784-300-300 with gates, 40 latents, AdamW at 0.003 with
-a cosine schedule, average of the weights, beta that rises over the first half), and the same with one thing changed.
+A plain PyTorch loop trains `vae` on Fashion-MNIST (784-300-300 with gates, 40 latents, AdamW at 0.003 with a cosine
+schedule, average of the weights, beta that rises over the first half), and the same with one thing changed.
 fp32, one thread. The measure is IW-100 on the first 1,000 validation images, one binary draw of each. Differences are
 paired by seed: equal order of images, noise and first weights. Resumable: results are kept in bench/.runs/ideas. Writes
 docs/learning-ideas.json, of which bench/learning.py makes its page.

@@ -88,7 +88,8 @@ def _choices(
         "optimiser",
         (
             f"{decided.optimiser}, lr {decided.lr:g} ({decided.schedule}), weight decay {decided.weight_decay:g}, "
-            f"beta2 {decided.beta2 if decided.optimiser in ADAMS else 'none'}, clip {_plain(decided.clip)}, averaging {_plain(decided.ema)}"
+            f"beta2 {decided.beta2 if decided.optimiser in ADAMS else 'none'}, clip {_plain(decided.clip)}, "
+            f"averaging {_plain(decided.ema)}"
         ),
     )
     yield "seed", str(decided.seed)

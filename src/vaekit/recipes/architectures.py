@@ -80,8 +80,8 @@ LEAST_STEPS, LEAST_MIXED = 2000, 4000
 """A table, and one whose columns differ in kind, is trained for so many steps by default, however few its rows."""
 MIXED_LR = 3e-3
 """The learning rate of tables whose columns differ in kind."""
-IMAGE_LR = 3e-3
-"""The learning rate of dense networks for images."""
+OF_IMAGES = replace(USUAL, lr=2e-3, schedule="trapezoid", beta2=0.99)
+"""The training defaults of dense networks for images; docs/learning.md compares them with others."""
 FEW_ROWS = 10_000
 """A table with fewer training rows is trained with early stopping by default."""
 PATIENCE = 5
@@ -119,7 +119,7 @@ class Dense(Architecture):
         if measured:
             self.defaults = for_rows(spec.n, is_mixed(spec))
         else:
-            self.defaults = replace(USUAL, lr=IMAGE_LR, schedule="trapezoid", beta2=0.99) if spec.kind == "image" else USUAL
+            self.defaults = OF_IMAGES if spec.kind == "image" else USUAL
 
     def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
         shape = (math.prod(event) + condition,) if condition else event
