@@ -7,6 +7,7 @@ import pytest
 import torch
 from core_helpers import needs_compiler
 
+from vaekit.noise import Noise
 from vaekit.utils import compiled, kernels, lowering
 from vaekit.utils.recording import record
 
@@ -128,3 +129,21 @@ def test_a_kept_graph_equals_the_one_that_was_compiled(tmp_path, monkeypatch):
             monkeypatch.setattr(kernels, "_build", lambda *_: pytest.fail("built again"))
     assert torch.equal(results[0]["y"], results[1]["y"])
     assert {f.suffix for f in tmp_path.rglob("vaekit/*")} == {".py", ".so", ".sha256"}
+
+
+@needs_compiler
+def test_random_bits_that_several_kernels_use_are_computed_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+
+    def step(raw, base, rows, weight):
+        x = Noise(base, rows).bernoulli_of_bytes(raw)
+        return (x * (x.bfloat16() @ weight).float()).sum(1)
+
+    raw = torch.arange(64 * 200).remainder(256).to(torch.uint8).reshape(64, 200)
+    arguments = raw, torch.tensor(5), torch.arange(64), torch.eye(200, dtype=torch.bfloat16)
+    sources, loaded = [], lowering.loaded
+    monkeypatch.setattr(lowering, "loaded", lambda source, *rest: sources.append(source) or loaded(source, *rest))
+    graph = compiled.whole_graph(step)
+    torch.testing.assert_close(graph(*arguments), step(*arguments))
+    kernels_with_bits = [kernel for kernel in sources[0].split("cpp_pybinding(")[1:] if "2146121005" in kernel]
+    assert len(kernels_with_bits) == 1

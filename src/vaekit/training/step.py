@@ -18,7 +18,7 @@ from vaekit.errors import TrainingError
 from vaekit.noise import Noise, StepKey, fold
 from vaekit.objectives import Batch
 from vaekit.recipes.composition import Composition
-from vaekit.utils.compiled import whole_graph
+from vaekit.utils.compiled import WholeGraph, whole_graph
 from vaekit.utils.cuda import CudaGraph, Replayed, sent
 from vaekit.utils.functional import call, places
 from vaekit.utils.isolation import seeded
@@ -175,7 +175,7 @@ class Engine:
             run, device = whole_graph(self._whole), self.settings.device
             self._run = Replayed(run, CudaGraph(device)) if device.type == "cuda" else run
         else:
-            self._gradients = whole_graph(self._gradients)  # type: ignore[method-assign]
+            self._gradients = whole_graph(self._gradients)  # type: ignore[method-assign, assignment]
 
     def eager(self) -> None:
         """Undo `compiled`."""
@@ -212,9 +212,12 @@ class Engine:
         ema = self.settings.ema or 0.0
         numbers.append(1 - min(ema, (1 + step) / (10 + step)))
         run = self._run or (self._whole if self.settings.reduce is None else self._split)
+        given = raw, keys, rows, c, y, sent(torch.tensor(numbers), device)
+        if isinstance(run, WholeGraph) and not run.draws:
+            return run(*given)
         # layers such as dropout draw from torch's generator, which is therefore seeded by the step
         with seeded(fold(seed, step, StepKey.LAYERS) & (2**63 - 1), device):
-            return run(raw, keys, rows, c, y, sent(torch.tensor(numbers), device))
+            return run(*given)
 
     def tensors(self) -> dict[str, Tensor]:
         """The state of training as tensors by name: weights, buffers, optimiser states and averages.

@@ -13,28 +13,39 @@ from typing import Any
 import torch
 
 from vaekit.utils.kernels import built_together
+from vaekit.utils.launching import bound
 from vaekit.utils.lowering import graph_of, separate_biases
 from vaekit.utils.recording import NotRecordable, record, tensors_of
 
 _log = logging.getLogger(__name__)
 
 
-def whole_graph(method: Callable[..., Any]) -> Callable[..., Any]:
+class WholeGraph:
+    """A bound method as one compiled graph: see `whole_graph`.
+
+    Attributes:
+        draws: whether a call may draw from torch's generators, which must then be seeded.
+    """
+
+    def __init__(self, method: Callable[..., Any]):
+        self.method, self.draws = method, True
+        self._graph: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._graph is None:
+            recorded = _recorded(self.method, arguments)
+            self._graph, self.draws = recorded or _traced(self.method), recorded is None
+        return self._graph(*arguments)
+
+
+def whole_graph(method: Callable[..., Any]) -> WholeGraph:
     """The bound method as one compiled graph, for arguments whose shapes, types and aliasing never change.
 
     The graph has no gradients. On a CPU, the operations that the method calls are recorded and compiled, or found in
     the cache folder. `torch.compile`, which takes longer, compiles methods that cannot be recorded, such as
     those that draw from torch's generators, and methods on another device.
     """
-    graph: Callable[..., Any] | None = None
-
-    def call(*arguments: Any) -> Any:
-        nonlocal graph
-        if graph is None:
-            graph = _recorded(method, arguments) or _traced(method)
-        return graph(*arguments)
-
-    return call
+    return WholeGraph(method)
 
 
 def _recorded(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any] | None:
@@ -50,11 +61,11 @@ def _recorded(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Callabl
     except Exception:  # this version of torch names its parts differently, or the compiler fails
         _log.info("traced by torch.compile", exc_info=True)
         return None
-    found, result = program.found, program.result
+    launch, result = bound(graph, program.found), program.result
 
     def run(*arguments: Any) -> Any:
         with torch.no_grad():
-            return result(graph([*tensors_of(arguments), *found]))
+            return result(launch(tensors_of(arguments)))
 
     return run
 

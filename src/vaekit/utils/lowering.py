@@ -32,14 +32,14 @@ from .kernels import (
 )
 from .recording import NotRecordable, Program
 
-VERSION = 1
+VERSION = 2
 """Part of the key of a kept graph: increase it when the same program is to be compiled differently."""
 
 LARGE = 300
 """A program with more operations has so many kernels that their header is compiled in advance."""
 
 _START = "async_compile = AsyncCompile()"
-_PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "convolution")
+PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "convolution")
 
 
 def graph_of(program: Program, inputs: Sequence[Tensor]) -> Callable[[list[Tensor]], Sequence[Tensor]]:
@@ -77,7 +77,7 @@ def lowered(program: Program, inputs: Sequence[Tensor], kernels: _Kernels) -> st
     class _Lowering(GraphLowering):
         def run_node(self, node: torch.fx.Node) -> Any:
             result: Any = super().run_node(node)
-            if node.op == "call_function" and _is_key(node):
+            if node.op == "call_function" and (_is_key(node) or _is_draw(node)):
                 result.realize()
             return result
 
@@ -126,6 +126,29 @@ def _is_key(node: torch.fx.Node) -> bool:
     if not isinstance(value, Tensor) or value.is_floating_point() or _name(node) in _VIEWS or not node.all_input_nodes:
         return False
     return _broadcasts(node, 8 * value.numel())
+
+
+def _is_draw(node: torch.fx.Node) -> bool:
+    """Whether a node is 0 or 1 by a comparison of integers, such as random bits, and several others use it.
+
+    It is stored, because most of the time of the kernels that use it would go into its bits.
+    """
+    if not _holds(node, torch.is_floating_point) or len(node.all_input_nodes) != 1 or len(_users(node)) < 2:
+        return False
+    compared = node.all_input_nodes[0]
+    integers = [_holds(n, lambda t: not t.is_floating_point()) for n in compared.all_input_nodes]
+    return _holds(compared, lambda t: t.dtype == torch.bool) and bool(integers) and all(integers)
+
+
+def _holds(node: torch.fx.Node, condition: Callable[[Tensor], bool]) -> bool:
+    """Whether a node is one tensor that fulfils a condition."""
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and condition(value)
+
+
+def _users(node: torch.fx.Node) -> set[torch.fx.Node]:
+    """The nodes that use a node or its views."""
+    return {n for user in node.users for n in (_users(user) if _name(user) in _VIEWS else [user])}
 
 
 def _broadcasts(node: torch.fx.Node, size: int) -> bool:
@@ -182,7 +205,7 @@ class _Products:
     """Stands for torch's `extern_kernels` in the source of a graph."""
 
     def __getattr__(self, name: str) -> Any:
-        if name not in _PRODUCTS:
+        if name not in PRODUCTS:
             from torch._inductor.select_algorithm import extern_kernels  # takes 2 s to import
 
             return getattr(extern_kernels, name)
@@ -205,4 +228,5 @@ def loaded(source: str, kernels: _Kernels) -> Callable[[list[Tensor]], Sequence[
     kept_lines = [line for line in lines if not line.endswith((" extern_kernels", " AsyncCompile"))]
     scope: dict[str, Any] = {"__name__": "graph", "extern_kernels": _Products(), "AsyncCompile": lambda: kernels}
     exec(compile("\n".join([*kept_lines, start, body]), "graph", "exec"), scope)
+    scope["source"] = "def call(" + body.partition("\ndef call(")[2].partition("\ndef ")[0]  # for `launching`
     return scope["call"]
