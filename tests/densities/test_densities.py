@@ -96,6 +96,23 @@ def test_discretised_logistic_sums_to_one_with_its_mean(levels):
     np.testing.assert_allclose(d.mean.numpy(), (p * x).sum(0).numpy(), atol=1e-7)
 
 
+@pytest.mark.parametrize("levels", [61, 62, 256, 1000])
+def test_discretised_logistic_has_the_mean_and_the_gradients_of_the_whole_sum(levels):
+    """From a point mass to a scale of 1e39 levels, within, at and far outside the levels."""
+    n = levels - 1
+    places = [-1e6, -1e3, -40.0, -1.0, 0.0, 0.25, 0.5, 7.3, n / 3, n / 2, n / 2 + 1e-3, n - 0.5, n, n + 60.0, 1e6]
+    scales = [-9.0, -1.0, 0.0, 0.4, math.log(1.5), 0.41, 1.0, 2.0, math.log(n / 8), 4.0, 8.0, 20.0, 90.0]
+    loc, log_scale = (g.flatten() for g in torch.meshgrid(*map(torch.tensor, (places, scales)), indexing="ij"))
+    given = [t.double().requires_grad_() for t in (loc, log_scale)]
+    exact = sum(torch.sigmoid((given[0] - (j - 0.5)) * torch.exp(-given[1])) for j in range(1, levels))
+    mean = DiscretisedLogistic(*given, levels).mean
+    torch.testing.assert_close(mean, exact, atol=1e-8, rtol=0)
+    for found, of_sum in zip(*(torch.autograd.grad(m.sum(), given) for m in (mean, exact)), strict=True):
+        torch.testing.assert_close(found, of_sum, atol=1e-7, rtol=0)
+    single = DiscretisedLogistic(loc, log_scale, levels).mean  # rounding: 2^-24 of the mean, a few times
+    torch.testing.assert_close(single.double(), exact.detach(), atol=2e-7 * levels + 1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_discretised_logistic_has_finite_gradients_far_from_the_data(dtype):
     for levels in (2, 17, 256):

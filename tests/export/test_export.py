@@ -38,6 +38,7 @@ MATRIX = [
     ("vae", "image", {}, "decode draw encode weights"),
     ("vae", "image", {"likelihood": "gaussian", "observation": "dequantised"}, "draw weights"),
     ("vae", "image", {"likelihood": "student-t"}, "weights"),
+    ("vae", "image", {"likelihood": "discretised-logistic"}, "decode"),
     ("ae", "image", {}, "decode encode"),
     ("mixture", "image", {"components": 4}, "weights"),
     ("hierarchical", "image", {}, "weights"),
