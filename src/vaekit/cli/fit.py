@@ -14,6 +14,7 @@ from cyclopts import Group, Parameter
 from vaekit.errors import ChoiceError, DataError, RunError, UnavailableError
 from vaekit.options import Options, abouts
 from vaekit.runs.find import default_out, find_run, is_run
+from vaekit.utils.collecting import uncollected
 from vaekit.utils.files import checked_path
 from vaekit.utils.progress import say
 from vaekit.utils.wording import worded
@@ -211,7 +212,8 @@ def _fit(source: str | None, recipe: Described, named: dict[str, Any]) -> int:
         data = _stored_data(out, source, of_data, bool(general.get("extend")))
     elif data is None:
         data = load(source or "", **of_data)
-    from vaekit.run import fit as train  # imports torch, so that the errors above are reported without delay
+    with uncollected(lasting=True):
+        from vaekit.run import fit as train  # imports torch, so that the errors above are reported without delay
 
     started = _Started(out)
     try:

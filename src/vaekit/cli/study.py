@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from vaekit.utils.collecting import uncollected
 from vaekit.utils.wording import worded
 
 from .output import TaskProgress, at_least, check_file, check_source
@@ -59,7 +60,8 @@ def study(
     check_source(data_source)
     at_least(1, steps=steps)
     path = None if out is None else check_file(out, (".html",))
-    from vaekit import studies  # imports torch
+    with uncollected(lasting=True):
+        from vaekit import studies  # imports torch
 
     minutes = studies.checked_minutes(studies.MINUTES if minutes is None else minutes)
     columns = {"label": label, "group": group}

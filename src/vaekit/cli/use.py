@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from vaekit.errors import ChoiceError
 from vaekit.runs.find import find_run
+from vaekit.utils.collecting import uncollected
 from vaekit.utils.progress import say
 
 from .output import (
@@ -456,7 +457,8 @@ def _open(run: str, data: str | None = None, device: str = "cpu") -> Run:
     find_run(run)  # before torch is imported
     if data is not None:
         check_source(data)
-    from vaekit.run import open_run
-    from vaekit.training.cost import choose_device
+    with uncollected(lasting=True):
+        from vaekit.run import open_run
+        from vaekit.training.cost import choose_device
 
     return open_run(run, data=data).to(choose_device(device))

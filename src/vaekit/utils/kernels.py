@@ -10,18 +10,14 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import gc
 import hashlib
 import importlib.util
-import itertools
 import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,9 +28,7 @@ from unittest import mock
 import torch
 
 from vaekit.utils.files import cache_folder, part_of, remove_parts
-
-_ALONE = threading.RLock()
-"""Held while torch's parts are replaced: two threads would otherwise put back each other's replacements."""
+from vaekit.utils.quick import ALONE, quick_code
 
 QUARTER = 90 * 24 * 3600.0  # seconds
 CHARACTERS = 100_000  # of source per library; reading the header takes as long as compiling these
@@ -157,61 +151,6 @@ def write(path: Path, make: Callable[[Path], object]) -> None:
 
 
 @contextlib.contextmanager
-def quick_code() -> Iterator[None]:
-    """Inside this context, torch's code generator writes equivalent code with less work.
-
-    For each operation, torch 2.13 builds a table of the types of all operations and intersects equal ranges of values,
-    which takes two fifths of its time. It also writes code for the remainder of loops that have none. Python's garbage
-    collector is off, because it would visit all of torch's objects again and again. If this version of torch names
-    these parts differently, nothing changes.
-    """
-    with _ALONE, _uncollected(), contextlib.ExitStack() as patches:
-        with contextlib.suppress(ImportError, AttributeError):
-            from torch._inductor.codegen import common
-            from torch.utils._sympy.value_ranges import ValueRanges
-
-            once, tighten = functools.cache(common.DtypePropagationOpsHandler), ValueRanges.tighten
-            patches.enter_context(mock.patch.object(common, "DtypePropagationOpsHandler", once))
-            same = lambda a, b: a if a == b else tighten(a, b)  # noqa: E731
-            patches.enter_context(mock.patch.object(ValueRanges, "tighten", same))
-        with contextlib.suppress(ImportError, AttributeError):
-            from torch._inductor.codegen.cpp import TilingSelect
-
-            patches.enter_context(mock.patch.object(TilingSelect, "select_tiling", _tiling(TilingSelect.select_tiling)))
-        with contextlib.suppress(ImportError, AttributeError):
-            from torch._inductor.cpu_vec_isa import VecISA
-
-            knows = lambda isa, code: _knows(isa.build_arch_flags())  # noqa: E731
-            patches.enter_context(mock.patch.object(VecISA, "check_build", knows))
-        yield
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-
-
-def _tiling(select: Callable[..., Any]) -> Callable[..., Any]:
-    """`select_tiling` that never vectorises the remainder of a loop that has none."""
-
-    def selected(self: Any, functions: Any, sizes: Any) -> Any:
-        factors, indices, stats = select(self, functions, sizes)
-        if len(indices) == 1:
-            whole = [*itertools.chain(*max(sizes, key=lambda pair: len(pair[1])))]
-            if whole[indices[0]] % factors[0] == 0:
-                stats.mask_op_count += 1 + sum(stats.op_counter.values())
-        return factors, indices, stats
-
-    return selected
-
-
-@contextlib.contextmanager
 def built_together() -> Iterator[None]:
     """Graphs that torch compiles for the CPU inside this context have their kernels built together.
 
@@ -234,15 +173,6 @@ def built_together() -> Iterator[None]:
             mock.patch.object(AsyncCompile, "cpp_pybinding", functools.partialmethod(_binding, Libraries(), alone)),
         ):
             yield
-
-
-@functools.cache
-def _knows(flags: str) -> bool:
-    """Whether the compiler knows these flags; whether the processor has the instructions, torch asks itself."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
-    command = [get_cpp_compiler(), *flags.split(), "-fsyntax-only", "-x", "c++", "-"]
-    return subprocess.run(command, input=b"", capture_output=True, check=False).returncode == 0
 
 
 def _binding(compiler: Any, libraries: Libraries, alone: Callable[..., Any], types: list[str], source: str) -> Any:
@@ -320,15 +250,25 @@ def _build(code: str, path: Path) -> None:
 
 
 def _compiled(code: str, name: str, folder: str, header: str | None = None, **options: Any) -> str:
-    """Compile this code as a file in a folder; returns the path of the result."""
+    """Compile this code as a file in a folder; returns the path of the result.
+
+    Without warnings and line tables, which change no instruction but take a seventh of the compiler's time.
+    """
+    from torch._inductor import config
     from torch._inductor.cpp_builder import CppBuilder, CppTorchDeviceOptions
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
     source = Path(folder, name)
     source.write_text(code, encoding="utf8")
-    flags = CppTorchDeviceOptions(
-        vec_isa=pick_vec_isa(), device_type="cpu", include_pytorch=False, shared=True, **options
-    )
+    with config.patch({"aot_inductor.enable_line_tables": False}):
+        flags = CppTorchDeviceOptions(
+            vec_isa=pick_vec_isa(),
+            device_type="cpu",
+            include_pytorch=False,
+            shared=True,
+            extra_flags=("-w",),
+            **options,
+        )
     flags.precompiled_header = header
     target = name if options else source.stem  # a compiled header is looked for beside the header
     builder = CppBuilder(name=target, sources=str(source), BuildOption=flags, output_dir=folder)
@@ -347,7 +287,7 @@ def header_in_advance() -> Iterator[None]:
     if cores() < 2:
         yield
         return
-    with _ALONE, tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool:
+    with ALONE, tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool:
         # torch's settings are set per thread
         _header = pool.submit(contextvars.copy_context().run, _compiled_header, folder)
         try:

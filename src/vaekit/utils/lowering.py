@@ -24,12 +24,12 @@ from .kernels import (
     header_in_advance,
     kept,
     machine,
-    quick_code,
     tidy,
     together,
     trusted,
     write,
 )
+from .quick import quick_code
 from .recording import NotRecordable, Program
 
 VERSION = 2
