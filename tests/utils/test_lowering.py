@@ -147,3 +147,23 @@ def test_random_bits_that_several_kernels_use_are_computed_once(tmp_path, monkey
     torch.testing.assert_close(graph(*arguments), step(*arguments))
     kernels_with_bits = [kernel for kernel in sources[0].split("cpp_pybinding(")[1:] if "2146121005" in kernel]
     assert len(kernels_with_bits) == 1
+
+
+def test_the_gradient_of_a_group_norm_keeps_the_type_of_its_input(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    generator = torch.Generator().manual_seed(0)
+    x, g = (torch.randn(8, 32, 4, 4, generator=generator).bfloat16() for _ in range(2))
+    scale, w = torch.rand(32, generator=generator) + 0.5, torch.randn(512, 4, generator=generator).bfloat16()
+
+    def product(x, g, scale, w):  # as in the backward pass of a dense layer below the norm
+        _, mean, rstd = torch.ops.aten.native_group_norm(x, scale, None, 8, 32, 16, 8, 1e-5)
+        backward = torch.ops.aten.native_group_norm_backward
+        of_x, of_scale, _ = backward(g, x, mean, rstd, scale, 8, 32, 16, 8, [True, True, True])
+        return of_x, of_scale, of_x.flatten(1) @ w
+
+    inputs = [x, g, scale, w]
+    computed = lowering.graph_of(record(product, tuple(inputs)), inputs)(list(inputs))
+    exact = product(x.double(), g.double(), scale.double(), w.double())
+    assert [t.dtype for t in computed] == [t.dtype for t in product(*inputs)]
+    for got, wanted in zip(computed, exact, strict=True):  # bfloat16 has 8 bits; products of 512 terms
+        assert torch.allclose(got.double(), wanted, rtol=0.02, atol=0.01 * float(wanted.abs().max()))

@@ -32,7 +32,7 @@ from .kernels import (
 from .quick import quick_code
 from .recording import NotRecordable, Program
 
-VERSION = 2
+VERSION = 3
 """Part of the key of a kept graph: increase it when the same program is to be compiled differently."""
 
 LARGE = 300
@@ -93,6 +93,8 @@ def lowered(program: Program, inputs: Sequence[Tensor], kernels: _Kernels) -> st
 
     functional = torch.func.functionalize(program)
     table = {**select_decomp_table(), torch.ops.aten.lerp.Tensor: _lerp}
+    normed = torch.ops.aten.native_group_norm_backward.default
+    table[normed] = _in_type_of_input(table[normed])
     settings = {"pattern_matcher": False, "graph_partition": False}
     with torch.no_grad(), config.patch(settings):
         module = make_fx(functional, decomposition_table=table, tracing_mode="fake")(*inputs)
@@ -111,6 +113,19 @@ def lowered(program: Program, inputs: Sequence[Tensor], kernels: _Kernels) -> st
 def _lerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     """`torch.lerp` in the fewest operations; torch's own is exact at a weight of 1, but needs nine."""
     return a + weight * (b - a)
+
+
+def _in_type_of_input(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """The gradients of a normalisation, whose first has the type of the input, as in eager steps.
+
+    Torch's decomposition returns float32 for a bfloat16 input with float32 weights, which the next product refuses.
+    """
+
+    def gradients(gradient: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
+        of_x, *others = backward(gradient, x, *rest)
+        return None if of_x is None else of_x.to(x.dtype), *others
+
+    return gradients
 
 
 _VIEWS = {"alias", "unsqueeze", "squeeze", "expand", "view", "reshape", "select", "slice", "permute"}
