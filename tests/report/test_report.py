@@ -130,7 +130,7 @@ def test_the_page_says_what_was_measured_trained_and_how_to_open_it(page, digits
     elbo = next(m for m in digits.metrics if m["name"] == "elbo")
     assert numbers.number(elbo["value"], elbo["se"]).split(" ± ")[0] in p.words
     for said in ("digits · vae", "IWAE-4", "n = 40", "frozen draw", "Entropy floor", "binary draw", "60 steps",
-                 "learning rate 0.003", digits.config["data"]["digest"], digits.config["versions"]["torch"],
+                 "learning rate 0.002", digits.config["data"]["digest"], digits.config["versions"]["torch"],
                  "vk.open(", "vaekit report", "compiled", "2 latents"):  # fmt: skip
         assert said in p.words, said
     links = [a["href"][1:] for a in p.all("a")]
