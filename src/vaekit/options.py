@@ -136,8 +136,12 @@ class Options:
             ChoiceError: `beta2` is given, and the optimiser does not have it.
         """
         filled: dict[str, Any] = dataclasses.asdict(self.over(defaults))
-        if self.beta2 is not None and filled["optimiser"] not in ADAMS:
-            raise ChoiceError(f"`beta2` is an option of {', '.join(ADAMS)}, and the optimiser is {filled['optimiser']}")
+        if filled["optimiser"].lower() not in ADAMS:
+            if self.beta2 is not None:
+                raise ChoiceError(
+                    f"`beta2` is an option of {', '.join(ADAMS)}, and the optimiser is {filled['optimiser']}"
+                )
+            filled["beta2"] = None
         if self.steps is not None or self.minutes is not None:
             del filled["epochs"]
         if (self.epochs, self.steps, self.minutes) != (None, None, None):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from core_helpers import needs_compiler
+from core_helpers import needs_compiler, own_network
 from torch import nn
 
 from vaekit import heads, networks
@@ -14,6 +14,7 @@ from vaekit.objectives.terms import distortion, rate
 from vaekit.recipes import Composition, gaussian_vae
 from vaekit.training.optimisers import optimiser
 from vaekit.training.step import Engine, Settings
+from vaekit.utils import compiled as compiling
 from vaekit.utils import kernels
 
 DIMS, LATENT, ROWS = 6, 2, 10
@@ -279,3 +280,20 @@ def test_the_key_of_the_cache_of_graphs_names_the_processors_instructions(monkey
         keys.append(_bias_apart().uuid())
     _bias_apart.cache_clear()
     assert keys[0] != keys[1]
+
+
+def test_a_compiled_step_whose_layers_draw_is_seeded_by_the_step(monkeypatch):
+    """As a graph of torch.compile with dropout; here the graph is the eager step."""
+    monkeypatch.setattr(compiling, "_recorded", lambda method, arguments: None)
+    monkeypatch.setattr(compiling, "_traced", lambda method: method)
+    raw = torch.arange(ROWS * 30).remainder(256).to(torch.uint8).reshape(ROWS, 1, 6, 5)
+    results = []
+    for seed in (1, 2):
+        made = engine(own_network(dropout=0.5))
+        made.compiled()
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        results.append([made.step(raw, step, 1.0) for step in (0, 0, 1)])
+        assert torch.equal(torch.get_rng_state(), before)
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)

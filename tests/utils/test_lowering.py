@@ -149,6 +149,7 @@ def test_random_bits_that_several_kernels_use_are_computed_once(tmp_path, monkey
     assert len(kernels_with_bits) == 1
 
 
+@needs_compiler
 def test_the_gradient_of_a_group_norm_keeps_the_type_of_its_input(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     generator = torch.Generator().manual_seed(0)

@@ -5,6 +5,7 @@ import gc
 
 import pytest
 import torch
+from core_helpers import needs_compiler
 
 from vaekit.utils import collecting, kernels, lowering, quick
 from vaekit.utils.recording import record
@@ -38,6 +39,7 @@ def source(program, inputs):
     return lowering.lowered(program, inputs, unbuilt)
 
 
+@needs_compiler
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_code_is_the_same(name, monkeypatch):
     function, inputs = PROGRAMS[name]
@@ -50,6 +52,13 @@ def test_the_code_is_the_same(name, monkeypatch):
     monkeypatch.undo()
     with quick.quick_code():
         assert source(program, inputs) == plain
+
+
+def test_other_versions_of_torch_stay_as_they_are(monkeypatch):
+    own = [(owner, name, vars(owner)[name]) for part in quick._PARTS for owner, name, _ in part()]
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cpu")
+    with quick.quick_code():
+        assert all(vars(owner)[name] is value for owner, name, value in own)
 
 
 def test_every_part_applies_to_this_version_of_torch_and_is_taken_back():

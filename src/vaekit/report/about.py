@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from vaekit.data.core import counted
-from vaekit.options import ADAMS
 
 from . import numbers
 from .blocks import Code, Section, Table, Text
@@ -105,8 +104,7 @@ def trained(look: Look) -> Section:
         ["parameters", f"{decided['parameters']:,}"],
         ["optimiser", f"{options.optimiser}, learning rate {_text(options.lr)}, {options.schedule} "
                       f"schedule, weight decay {_text(options.weight_decay)}, "
-                      f"beta2 {_text(options.beta2 if options.optimiser in ADAMS else None)}, "
-                      f"clip {_text(options.clip)}"],
+                      f"beta2 {_text(options.beta2)}, clip {_text(options.clip)}"],
         ["batch", _text(options.batch)],
         ["averaged weights", f"EMA {_text(options.ema)}" if options.ema else "no"],
         ["length", length or "the recipe's default"],

@@ -10,7 +10,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 from vaekit.data.core import KINDS
 from vaekit.data.loading import option_types
 from vaekit.errors import RunError, VaekitError
-from vaekit.options import Defaults, Options
+from vaekit.options import ADAMS, Defaults, Options
 from vaekit.recipes.composition import DataSpec
 from vaekit.utils.plugins import why_absent
 from vaekit.utils.typed import mismatch
@@ -19,7 +19,7 @@ MOST_NUMBERS = 2**31
 """The number of elements of one datum must be below this."""
 
 ADDED = {"beta2": 0.999}
-"""Training options that runs of earlier versions do not store, with their values there."""
+"""Options of Adam that runs of earlier versions do not store, with their values there."""
 
 
 class ReaderRecord(TypedDict):
@@ -161,7 +161,8 @@ def options_of(config: Configuration) -> Options:
 def check_configuration(config: Configuration, file: Path) -> None:
     """Raises RunError, naming the entry, unless run.json is complete and its types and values are valid."""
     check(config, Configuration, file)
-    config["training"] = ADDED | config["training"]
+    if str(config["training"].get("optimiser")).lower() in ADAMS:
+        config["training"] = ADDED | config["training"]
     check(config["training"], Options, file, "training")
     known, reader = option_types(), config["data"].get("reader")
     absent = reader is not None and why_absent(reader["package"]) is not None
@@ -179,7 +180,8 @@ def check_configuration(config: Configuration, file: Path) -> None:
         options = options_of(config).checked()
     except VaekitError as error:
         raise RunError(f"{file} is damaged: {error}") from None
-    for name in (f.name for f in dataclasses.fields(Defaults) if f.default is not None and f.name != "epochs"):
+    optional = {"epochs"} if str(options.optimiser).lower() in ADAMS else {"epochs", "beta2"}
+    for name in (f.name for f in dataclasses.fields(Defaults) if f.default is not None and f.name not in optional):
         if getattr(options, name) is None:  # a recipe decides these
             raise RunError(f"{file} is damaged: training.{name} is missing")
     config["training"] = {**dataclasses.asdict(Options()), **config["training"]}

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from vaekit.data.core import Data
 from vaekit.data.observation import Binary, FrozenDraw
 from vaekit.errors import RunError
 from vaekit.metrics import PerDatum, per_datum
+from vaekit.options import ADAMS
 from vaekit.recipes import get_recipe
 from vaekit.recipes.composition import DataSpec
 from vaekit.run import Run, fit, open_run
@@ -302,7 +303,7 @@ class Bench:
                 on_start=watch.start,
                 on_interrupt="raise",
                 steps=steps,
-                **{**DEFAULTS, **plan.training},
+                **{**DEFAULTS, **self._rates(plan), **plan.training},
                 **self._choices(plan),
             )
         except KeyboardInterrupt:
@@ -331,6 +332,23 @@ class Bench:
         if group is None:
             return None
         return group[np.arange(rows) if isinstance(rows, int) else rows].tolist()
+
+    def _rates(self, plan: Plan) -> dict[str, Any]:
+        """The learning rate and beta2 of a recipe in this study, which stay if a later version has other defaults."""
+        if {"optimiser", "lr"} & set(plan.training):
+            return {}
+
+        def decide() -> dict[str, Any]:
+            for name, other in self.plans.items():  # models that an earlier version trained
+                path = self.folder / slug(name)
+                same = other.recipe == plan.recipe and not {"optimiser", "lr"} & set(other.training)
+                if same and (path / "run.json").exists():
+                    kept = options_of(read_config(path))
+                    return {"lr": kept.lr, "beta2": kept.beta2}
+            own = get_recipe(plan.recipe)(self.spec, **plan.choices).defaults
+            return {"lr": own.lr, "beta2": own.beta2 if own.optimiser in ADAMS else None}
+
+        return cast(dict[str, Any], self.decided(f"training of {plan.recipe}", decide))
 
     def _choices(self, plan: Plan) -> dict[str, Any]:
         """The recipe's arguments; a warm-up that would follow the length of the first round of training is left out."""

@@ -83,7 +83,7 @@ class Trainer:
         self.best_weights: dict[str, Tensor] = {}
         self.best_figures: Tensor | None = None  # `_figure` of each validation datum at the best step, (n,)
         self.valid: dict[str, float] = {}
-        of_adam = {"beta2": plan.beta2} if plan.optimiser in ADAMS else {}
+        of_adam = {"beta2": plan.beta2} if plan.optimiser.lower() in ADAMS else {}
         settings = Settings(
             optimiser=lambda: optimiser(plan.optimiser, plan.weight_decay, **of_adam),
             lr=plan.lr,

@@ -19,6 +19,8 @@ def uncollected(lasting: bool = False) -> Iterator[None]:
             programs only, because garbage of the code that calls a library would stay, too.
     """
     collects = gc.isenabled()
+    if lasting:
+        gc.collect()  # garbage would stay, too
     gc.disable()
     try:
         yield

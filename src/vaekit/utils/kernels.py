@@ -254,21 +254,19 @@ def _compiled(code: str, name: str, folder: str, header: str | None = None, **op
 
     Without warnings and line tables, which change no instruction but take a seventh of the compiler's time.
     """
-    from torch._inductor import config
     from torch._inductor.cpp_builder import CppBuilder, CppTorchDeviceOptions
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
     source = Path(folder, name)
     source.write_text(code, encoding="utf8")
-    with config.patch({"aot_inductor.enable_line_tables": False}):
-        flags = CppTorchDeviceOptions(
-            vec_isa=pick_vec_isa(),
-            device_type="cpu",
-            include_pytorch=False,
-            shared=True,
-            extra_flags=("-w",),
-            **options,
-        )
+    flags = CppTorchDeviceOptions(
+        vec_isa=pick_vec_isa(),
+        device_type="cpu",
+        include_pytorch=False,
+        shared=True,
+        extra_flags=("-w", "-g0"),
+        **options,
+    )
     flags.precompiled_header = header
     target = name if options else source.stem  # a compiled header is looked for beside the header
     builder = CppBuilder(name=target, sources=str(source), BuildOption=flags, output_dir=folder)

@@ -8,6 +8,7 @@ in a loop of its own: a twentieth of a small training step. Here, the memory is 
 from __future__ import annotations
 
 import ast
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from .lowering import PRODUCTS
 
+_log = logging.getLogger(__name__)
 MOST = 8 * 2**20
 """Bytes that a graph may reserve. In graphs that need more, the time between the kernels does not matter."""
 
@@ -38,13 +40,16 @@ def bound(graph: Graph, found: Sequence[Tensor]) -> Graph:
 
     scope = graph.__globals__
     try:
-        quick = _Rewritten(scope["source"], found).function(scope)
-    except (_OtherForm, SyntaxError, ValueError):
+        with torch.inference_mode(False), torch.no_grad():  # the tensors are used in later calls, whatever their mode
+            quick = _Rewritten(scope["source"], found).function(scope)
+    except Exception as reason:
+        _log.info("no memory is reserved: %r", reason)
         return plain
-    alone = threading.Lock()
+    alone, addresses = threading.Lock(), _addresses(found)
 
     def call(arguments: list[Tensor]) -> Sequence[Tensor]:
-        if not alone.acquire(blocking=False):  # another thread uses the reserved memory
+        # the views of tensors that now have other memory are wrong, as after `parameter.data = ...`
+        if _addresses(found) != addresses or not alone.acquire(blocking=False):  # another thread uses the memory
             return plain(arguments)
         try:
             return quick(arguments)
@@ -52,6 +57,10 @@ def bound(graph: Graph, found: Sequence[Tensor]) -> Graph:
             alone.release()
 
     return call
+
+
+def _addresses(tensors: Sequence[Tensor]) -> list[int]:
+    return [t.data_ptr() for t in tensors]
 
 
 class _OtherForm(Exception):
@@ -111,7 +120,7 @@ class _Rewritten(ast.NodeTransformer):
                 dtype = getattr(torch, kind)
                 last = sum((n - 1) * s for n, s in zip(sizes, steps, strict=True))
                 self.memory[group] = self.taken(dtype.itemsize * (last + 1))
-                made = torch.empty(0, dtype=dtype).set_(self.memory[group], 0, sizes, steps)
+                made = torch.empty(0, dtype=dtype, device="cpu").set_(self.memory[group], 0, sizes, steps)
             case ast.Call(ast.Name("reinterpret_tensor")):
                 made = self.view(value)
             case ast.Name(other):
@@ -129,7 +138,7 @@ class _Rewritten(ast.NodeTransformer):
         self.bytes += size
         if self.bytes > MOST:
             raise _OtherForm("large")
-        return torch.empty(size, dtype=torch.uint8).untyped_storage()
+        return torch.empty(size, dtype=torch.uint8, device="cpu").untyped_storage()
 
     def release(self, name: str) -> bool:
         """Whether a tensor that the graph frees is a reserved one; others may use its memory from here on."""

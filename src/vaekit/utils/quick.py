@@ -11,8 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+import torch
+
 from vaekit.utils.collecting import uncollected
 
+COMPARED = ("2.13",)
+"""The versions of torch with which the code was compared. Others generate it without these parts."""
 ALONE = threading.RLock()
 """Held while torch's parts are replaced: two threads would otherwise put back each other's replacements."""
 
@@ -22,10 +26,11 @@ def quick_code() -> Iterator[None]:
     """Inside this context, torch's code generator writes the same code, or equivalent code, with less work.
 
     Python's garbage collector is off, because it would visit all of torch's objects again and again. What each part
-    leaves out is written with it. If this version of torch names a part differently, it stays as it is.
+    leaves out is written with it. With a version of torch that is not `COMPARED`, all parts stay as they are.
     """
+    compared = ".".join(torch.__version__.split(".")[:2]) in COMPARED
     with ALONE, uncollected(), contextlib.ExitStack() as patches:
-        for part in _PARTS:
+        for part in _PARTS if compared else ():
             with contextlib.suppress(ImportError, AttributeError):
                 for owner, name, replacement in part():
                     patches.enter_context(mock.patch.object(owner, name, replacement))

@@ -79,7 +79,7 @@ async function paintStrip(i, strip) {
     });
     strip.append(sheet(STOPS, 48, { "aria-hidden": "true" }), ...Array.from({ length: STOPS }, above));
   }
-  drawRow(strip.firstChild, x, STOPS, 2);
+  drawRow(strip.firstChild, x, STOPS, 2 * Math.min(2, devicePixelRatio || 1));
   return true;
 }
 
