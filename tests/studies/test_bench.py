@@ -10,6 +10,7 @@ import pytest
 import vaekit as vk
 from vaekit.cli import catalogue, main
 from vaekit.errors import ChoiceError, RunError
+from vaekit.recipes import architectures, composition
 from vaekit.studies import EARLY, STUDIES, Bench, Plan, interpolation, registry, study
 from vaekit.studies.bench import slug
 from vaekit.training.loop import Trainer
@@ -158,6 +159,19 @@ def test_a_given_number_of_steps_does_not_depend_on_the_clock(digits, tmp_path, 
 def test_sizes_grow_with_the_minutes_alone(digits, tmp_path):
     at = [Bench(digits, m, tmp_path).sized(100, 1600) for m in (0.1, 0.5, 2.0, 8.0, 60.0)]
     assert at == [100, 100, 400, 1600, 1600]
+
+
+def test_a_study_keeps_the_defaults_that_its_models_began_with(digits, tmp_path):
+    """A later version may have others: models that differ in them could not be compared."""
+    plans = {"one": Plan("vae", SMALL), "two": Plan("vae", {**SMALL, "beta": 2.0})}
+    with pytest.MonkeyPatch.context() as earlier:
+        earlier.setattr(architectures, "OF_IMAGES", composition.USUAL)
+        Bench(digits, 1.0, tmp_path, steps=20).train({"one": plans["one"]})
+    (tmp_path / "study.json").unlink()  # earlier versions did not write it
+    runs = Bench(digits, 1.0, tmp_path, steps=30).train(plans)
+    assert {(run.options.lr, run.options.beta2) for run in runs.values()} == {(1e-3, 0.999)}
+    (new,) = Bench(digits, 1.0, tmp_path / "new", steps=20).train({"one": plans["one"]}).values()
+    assert (new.options.lr, new.options.beta2) == (2e-3, 0.99)
 
 
 def test_what_was_decided_stays_decided(digits, tmp_path):

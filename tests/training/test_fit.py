@@ -590,3 +590,13 @@ def test_unknown_names_are_answered_with_the_nearest(images, tmp_path):
         fit(images, "vae", out=tmp_path / "run", laten=3)
     with pytest.raises(VaekitError, match="neither a data set nor a path"):
         fit("no-such-data", out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adagrad", "adamax"])
+def test_the_options_of_a_run_train_another(images, tmp_path, rule):
+    """Also those of an optimiser without beta2."""
+    first = fit(images, "vae", out=tmp_path / "a", steps=2, optimiser=rule, lr=1e-3, **TINY)
+    given = {name: getattr(first.options, name) for name in vk.Options.__dataclass_fields__}
+    fit(images, "vae", out=tmp_path / "b", latent=2, hidden=(8,), progress=False, **given)
+    assert same(tmp_path / "a", tmp_path / "b")
+    assert (first.options.beta2 is None) == (rule != "adamax")

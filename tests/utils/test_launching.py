@@ -96,6 +96,27 @@ def test_a_graph_that_cannot_reserve_memory_allocates(graph, monkeypatch, change
 
 
 @needs_compiler
+def test_a_tensor_that_gets_other_memory_is_seen(graph):
+    step, program, plain = graph
+    run, (x,) = launching.bound(plain, program.found), xs(1)
+    run([x])
+    step.a.data = step.b / 3
+    start = step.a.clone()
+    result = [t.clone() for t in run([x])]
+    step.a.copy_(start)
+    assert all(torch.equal(t, w) for t, w in zip(result, plain([x, *program.found]), strict=True))
+
+
+@needs_compiler
+def test_memory_reserved_in_inference_mode_is_used_outside(graph):
+    step, program, plain = graph
+    with torch.inference_mode():
+        run = launching.bound(plain, program.found)
+    assert "plain" not in run.__qualname__
+    check(step, run)
+
+
+@needs_compiler
 def test_a_call_during_another_call_uses_other_memory(graph):
     step, program, plain = graph
     run, start = launching.bound(plain, program.found), step.a.clone()
