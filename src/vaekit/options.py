@@ -98,7 +98,8 @@ class Options:
     device: Annotated[str, About("device to train on: auto, cpu, cuda, cuda:1, mps")] = "auto"
     devices: Annotated[int, About("number of devices to train on", DEVICES)] = 1
     precision: Annotated[
-        PrecisionName, About("arithmetic of the training step; auto uses bf16 if the step is compiled and bf16 is fast")
+        PrecisionName,
+        About("arithmetic of the training step; auto uses bf16 where that is faster (compiled steps and convolutions)"),
     ] = "auto"
     compile: Annotated[CompileName, About("compile the training step; auto does if that saves time")] = "auto"
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from core_helpers import QUIET, blobs
@@ -76,6 +77,16 @@ def test_precision_follows_compilation_and_the_machine(monkeypatch, compiles, pa
     decided = plan(steps=1)
     assert (decided.precision, decided.compile, decided.compile_why) == (precision, compiles, "for the test")
     assert plan(steps=1, precision="fp32").precision == "fp32"
+
+
+@pytest.mark.parametrize(("pays", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_convolutions_are_not_compiled_on_a_cpu_but_use_bf16_where_it_is_fast(monkeypatch, pays, precision):
+    monkeypatch.setattr(plans, "bf16_pays", lambda device: pays)
+    images = vk.from_arrays(np.zeros((20, 28, 28), np.uint8))
+    made = vk.get_recipe("conv")(vk.DataSpec.of(images))
+    decided = plan_new(Options(steps=10**9, device="cpu"), made, images)
+    assert (decided.compile, decided.precision) == (False, precision)
+    assert plan_new(Options(steps=10**9, device="cpu", precision="fp32"), made, images).precision == "fp32"
 
 
 def test_a_run_is_resumed_with_what_its_start_decided(tmp_path, monkeypatch):

@@ -99,6 +99,11 @@ class Work(NamedTuple):
         return 6e-6 * self.operations + 6e-11 * (self.dense + self.convolved) * batch
 
     @property
+    def convolutional(self) -> bool:
+        """Whether most multiply-adds are in convolutions."""
+        return self.convolved > self.dense
+
+    @property
     def compilation(self) -> float:
         """Approximate time to compile the step for the first time on an idle machine, in seconds.
 
@@ -187,8 +192,8 @@ def decide_compile(
     """Whether to compile the step, and the reason; a cost model estimates the time that compiling saves in this run.
 
     Compilation saves 2/5 of the time that an eager step spends outside convolutions: 6 us per operation plus matrix
-    products at 100 GFLOP/s (on a GPU, the operations only). It does not speed up convolutions on a CPU, which the
-    same library computes. Beside other programs, compiling takes `crowded` times as long. The decision is recorded,
+    products at 100 GFLOP/s (on a GPU, the operations only). Convolutional models take longer on a CPU if compiled: see
+    docs/conv-speed.md. Beside other programs, compiling takes `crowded` times as long. The decision is recorded,
     because compiled and eager weights differ in the last bits.
     """
     if asked == "off":
@@ -201,6 +206,8 @@ def decide_compile(
         return True, "as requested"
     if device.type == "mps":
         return False, "not on MPS"
+    if device.type == "cpu" and cost.convolutional:
+        return False, "convolutions are not faster when compiled"
     saves = 0.4 * steps * cost._replace(convolved=0, dense=cost.dense if device.type == "cpu" else 0).seconds(batch)
     price = crowded * cost.compilation
     if saves < price:

@@ -91,7 +91,8 @@ def plan_new(options: Options, composition: Composition, data: Data) -> Plan:
     compiled, why = decide_compile(options.compile, guess, cost, batch, device, crowded)
     precision = options.precision
     if precision == "auto":
-        precision = "bf16" if compiled and bf16_pays(device) else "fp32"
+        casts = compiled or (device.type == "cpu" and cost.convolutional)  # elsewhere, casting takes what products save
+        precision = "bf16" if casts and bf16_pays(device) else "fp32"
     decided: Decided = {
         "device": str(device),
         "precision": precision,
