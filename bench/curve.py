@@ -107,10 +107,12 @@ def data_draw() -> np.ndarray:
 def report(results: list[dict[str, Any]], minutes: list[float], peer: list[float]) -> str:
     """The page: the mean over seeds at each time, paired differences, and the ratio of times to Pythae's last bound."""
     n = len(results)
-    ratios = []
+    ratios, of_best = [], []
     for held in results:
-        last = held["pythae"][-1]
-        ratios.append(last["seconds"] / reached([held["vaekit"][f"{m:g}"] for m in minutes], last["bound"]))
+        own = [held["vaekit"][f"{m:g}"] for m in minutes]
+        last, best = held["pythae"][-1], max(held["pythae"], key=lambda point: point["bound"])
+        ratios.append(last["seconds"] / reached(own, last["bound"]))
+        of_best.append(best["seconds"] / reached(own, best["bound"]))
     lines = [
         "# Quality against time",
         "",
@@ -132,13 +134,19 @@ def report(results: list[dict[str, Any]], minutes: list[float], peer: list[float
     lines += [
         "",
         "`time_to_pythae_ratio`, the time in which Pythae reaches its last IW-100 divided by that of vaekit:",
-        f"{np.median(ratios):.2f} ({', '.join(f'{r:.2f}' for r in ratios)}). ± is the standard error over seeds.",
+        f"{shown(ratios)}. The same for Pythae's best IW-100 in the table, which it can reach earlier:",
+        f"{shown(of_best)}. ± is the standard error over seeds.",
         "",
         f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}, "
         "Pythae 0.1.2.",
         "",
     ]
     return "\n".join(lines)
+
+
+def shown(ratios: list[float]) -> str:
+    """The median of ratios, and each of them."""
+    return f"{np.median(ratios):.2f} ({', '.join(f'{r:.2f}' for r in ratios)})"
 
 
 KEYS = (("seconds", 0), ("elbo", 2), ("bound", 2))
