@@ -359,6 +359,10 @@ def test_patience_begins_when_the_weight_of_the_kl_has_risen(images, tmp_path, m
     assert (run.config["state"], run.config["step"], run.config["best"]["step"]) == ("stopped early", 42, 2)
 
 
+WORK = types.SimpleNamespace(seconds=lambda batch: 0.0001, convolutional=False)
+"""The cost of a step of 0.1 ms."""
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that training steps alone move, each by `step_seconds`."""
@@ -397,7 +401,7 @@ def test_minutes_end_in_time_and_log_their_plans(images, tmp_path, monkeypatch, 
 
 def test_a_planned_rise_of_beta_follows_the_minutes_however_long_a_step_takes(images, tmp_path, monkeypatch, clock):
     """Steps take a hundred times as long as was planned, and beta still rises over half of them."""
-    monkeypatch.setattr("vaekit.training.plan.work", lambda *of: types.SimpleNamespace(seconds=lambda batch: 0.0001))
+    monkeypatch.setattr("vaekit.training.plan.work", lambda *of: WORK)
     monkeypatch.setattr("vaekit.training.plan.decide_compile", lambda *of: (False, ""))
     betas, step = [], Engine.step
 
@@ -418,7 +422,7 @@ def test_a_planned_rise_of_beta_follows_the_minutes_however_long_a_step_takes(im
 def test_a_planned_rise_of_beta_is_not_repeated_when_a_run_by_minutes_is_extended(
     images, tmp_path, monkeypatch, clock, more
 ):
-    monkeypatch.setattr("vaekit.training.plan.work", lambda *of: types.SimpleNamespace(seconds=lambda batch: 0.0001))
+    monkeypatch.setattr("vaekit.training.plan.work", lambda *of: WORK)
     monkeypatch.setattr("vaekit.training.plan.decide_compile", lambda *of: (False, ""))
     clock.step_seconds = 0.03
     fit(images, "vae", out=tmp_path / "run", minutes=0.05, **TINY)

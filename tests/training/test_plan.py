@@ -82,7 +82,7 @@ def test_precision_follows_compilation_and_the_machine(monkeypatch, compiles, pa
 @pytest.mark.parametrize(("pays", "precision"), [(True, "bf16"), (False, "fp32")])
 def test_convolutions_are_not_compiled_on_a_cpu_but_use_bf16_where_it_is_fast(monkeypatch, pays, precision):
     monkeypatch.setattr(plans, "bf16_pays", lambda device: pays)
-    images = vk.from_arrays(np.zeros((20, 28, 28), np.uint8))
+    images = vk.from_arrays(np.arange(20 * 784).reshape(20, 28, 28).astype(np.uint8))
     made = vk.get_recipe("conv")(vk.DataSpec.of(images))
     decided = plan_new(Options(steps=10**9, device="cpu"), made, images)
     assert (decided.compile, decided.precision) == (False, precision)
