@@ -13,6 +13,7 @@ import numpy as np
 
 from vaekit.anomalies import Detection, detect
 from vaekit.anomalies.scoring import SAMPLES
+from vaekit.coding import TOLERANCE, Compressed, compress, decompress
 from vaekit.data.condition import Labels
 from vaekit.errors import ChoiceError, DataError
 from vaekit.expression import Differential, differential, normalised
@@ -380,6 +381,28 @@ class Run(SavedRun):
         from vaekit.explorer import write_explorer
 
         return write_explorer(self, path, points=points, tsne=tsne, progress=progress)
+
+    def compress(
+        self,
+        data: DataLike = "test",
+        *,
+        path: str | Path,
+        n: int | None = None,
+        labels: Labels | None = None,
+        observed: bool = False,
+        tolerance: float = TOLERANCE,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Compressed:
+        """Compress data of a run with a discrete likelihood without loss, to about their negative ELBO in bits.
+
+        `vaekit.coding.compress` describes the arguments, the archive and the errors.
+        """
+        asked: dict[str, Any] = {"n": n, "labels": labels, "observed": observed, "tolerance": tolerance}
+        return compress(self, data, path=path, **asked, progress=progress)
+
+    def decompress(self, path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+        """The data in an archive of `compress`, (N, *event): see `vaekit.coding.decompress`."""
+        return decompress(self, path, progress=progress)
 
     @formerly("format", "graphs")
     def export(

@@ -22,7 +22,7 @@ from vaekit.utils.progress import say
 from vaekit.utils.waiting import adaptive_waiting
 from vaekit.utils.wording import wording
 
-from . import catalogue, change, detect, expression, fit, listing, live, measure, study, use
+from . import catalogue, change, detect, expression, fit, listing, live, measure, pack, study, use
 from .mistakes import check_command, explained
 from .parameters import as_flags, described, exact
 
@@ -50,6 +50,8 @@ COMMANDS = (
     measure.score,
     detect.detect,
     expression.de,
+    pack.compress,
+    pack.decompress,
     use.report,
     live.explore,
     live.export,

@@ -14,6 +14,7 @@ from . import catalogue
 
 COMMANDS = {
     "anomaly": "score",
+    "archive": "compress",
     "data": "datasets",
     "decode": "sample",
     "detect": "score",
@@ -31,6 +32,7 @@ COMMANDS = {
     "models": "recipes",
     "morph": "interpolate",
     "onnx": "export",
+    "pack": "compress",
     "plot": "report",
     "predict": "encode",
     "recon": "reconstruct",
@@ -43,6 +45,8 @@ COMMANDS = {
     "test": "evaluate",
     "train": "fit",
     "transform": "encode",
+    "uncompress": "decompress",
+    "unpack": "decompress",
     "validate": "evaluate",
     "view": "explore",
     "visualise": "explore",
@@ -52,6 +56,7 @@ COMMANDS = {
 NEEDS = {
     "RUN": "RUN, a run directory written by `vaekit fit`",
     "OTHER": "OTHER, the run to compare RUN with",
+    "ARCHIVE": "ARCHIVE, a file written by `vaekit compress`",
     "IMAGE": "IMAGE, an index of the test set or a file",
     "A": "two examples, A and B: an index of the test set or a file each",
     "B": "two examples, A and B: an index of the test set or a file each",

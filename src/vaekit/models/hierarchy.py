@@ -357,8 +357,13 @@ class TopDown(Model):
                 assert isinstance(layer, _Layer)
                 yield stage, layer
 
-    def _walk(self, lead: Sequence[int], pick: Callable[[int, _Layer, Tensor], Tensor]) -> Distribution:
-        """p(x | z) after the top-down pass; `pick(stage, layer, h)` returns z (N, *shape). `lead` is (K?, B)."""
+    def walk(self, lead: Sequence[int], pick: Callable[[int, _Layer, Tensor], Tensor]) -> Tensor:
+        """The state (*lead, W, ...) after the top-down pass, which the likelihood is given.
+
+        Arguments:
+            lead: (K?, B).
+            pick: pick(stage, layer, h) -> z (N, *shape), for the state h of all N = K B samples.
+        """
         h: Tensor = self.start.expand(*lead, -1).reshape(-1, len(self.start))
         for number, stage in enumerate(self.stages):
             assert isinstance(stage, _Stage)
@@ -366,7 +371,7 @@ class TopDown(Model):
             for layer in stage.layers:
                 assert isinstance(layer, _Layer)
                 h = layer(h, pick(number, layer, h))
-        return self.likelihood(h.unflatten(0, tuple(lead)))
+        return h.unflatten(0, tuple(lead))
 
     def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
         self._without_condition(c)
@@ -382,7 +387,7 @@ class TopDown(Model):
             latents.append(Latent(z, q, layer.prior()))
             return z.flatten(0, len(lead) - 1)
 
-        px = self._walk(lead, pick)  # collects the latents
+        px: Distribution = self.likelihood(self.walk(lead, pick))  # collects the latents
         return Trace(tuple(latents), px)
 
     def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
@@ -396,13 +401,13 @@ class TopDown(Model):
             codes.append(z.flatten(1))
             return z
 
-        self._walk((len(x),), pick)
+        self.walk((len(x),), pick)
         return torch.cat(codes, -1)
 
     def decode(self, z: Tensor) -> Distribution:
         flat = z.flatten(0, -2).split(self.sizes, -1)
         shaped = iter([part.unflatten(-1, shape) for part, shape in zip(flat, self.shapes, strict=True)])
-        return self._walk(z.shape[:-1], lambda *_: next(shaped))
+        return self.likelihood(self.walk(z.shape[:-1], lambda *_: next(shaped)))
 
     def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
         self._without_condition(c)

@@ -119,6 +119,32 @@ class Record(TypedDict):
     units: NotRequired[int]
 
 
+class Interval(TypedDict):
+    """An interval of a metric: see `vaekit.metrics.registry.Interval`."""
+
+    low: float
+    high: float
+    level: float
+    of: str
+
+
+class Part(TypedDict):
+    """A part of a metric, such as one factor."""
+
+    value: float | None
+    se: float | None
+    low: float | None
+    high: float | None
+
+
+class Matrix(TypedDict):
+    """Numbers that relate latents to factors."""
+
+    rows: list[str]
+    columns: list[str]
+    values: list[list[float]]
+
+
 class Metric(TypedDict):
     """An entry of metrics.json."""
 
@@ -127,6 +153,9 @@ class Metric(TypedDict):
     se: NotRequired[float | list[float] | list[float | None] | None]
     unit: str
     protocol: dict[str, str | float | bool | None]
+    interval: NotRequired[Interval]
+    each: NotRequired[dict[str, Part]]
+    matrix: NotRequired[Matrix]
 
 
 class Metrics(TypedDict):

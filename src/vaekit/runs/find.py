@@ -41,12 +41,12 @@ def _no_run(path: Path) -> str:
     if path.is_file():
         return f"{path} is a file, not a run: {on_it} a run on it if it holds data"
     if path.is_dir():
-        if inside := _runs(path):
+        if inside := runs_in(path):
             return f"{path} is not a run, but it contains runs; give one of them: {', '.join(map(str, inside[:5]))}"
         return f"{path / 'run.json'} is missing: {path} is not a vaekit run; {on_it} one on its data"
     if str(path) in _data_sets():
         return f"{path} is a data set, not a run: {on_it} a run on it"
-    siblings = [str(p) for p in _runs(path.parent)]
+    siblings = [str(p) for p in runs_in(path.parent)]
     near = meant(str(path), siblings, 0.7)
     return f"no run at {path}: did you mean {near}? Otherwise {train}" if near else f"no run at {path}: {train}"
 
@@ -57,7 +57,8 @@ def _data_sets() -> list[str]:
     return list(SETS)
 
 
-def _runs(folder: Path) -> list[Path]:
+def runs_in(folder: Path) -> list[Path]:
+    """The directories of runs directly in a folder, sorted."""
     try:
         return sorted(p for p in folder.iterdir() if (p / "run.json").is_file())
     except OSError:
