@@ -14,7 +14,7 @@ DOCS := $(VENV)/.docs
 # the linter of the explorer's JavaScript, fetched from npm where that is reachable
 BIOME := npm_config_fetch_retries=0 npx --yes --prefer-offline @biomejs/biome@2.6.8
 
-.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-families bench-growth bench-gpu bench-time bench-conv bench-learning bench-anomalies bench-tables bench-filling bench-cells bench-calibration catalogue fuzz torture
+.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-families bench-growth bench-gpu bench-time bench-conv bench-learning bench-anomalies bench-tables bench-filling bench-cells bench-calibration bench-disentanglement bench-bytes catalogue fuzz torture
 
 help:
 	@echo "make setup          create an environment in $(VENV) with vaekit and its development tools"
@@ -35,6 +35,8 @@ help:
 	@echo "make bench-studies     run the studies at full length, about 2 hours"
 	@echo "make bench-threads     time training alone and beside another program"
 	@echo "make bench-calibration count the false alarms of vaekit detect on new rows of 12 tables"
+	@echo "make bench-disentanglement    measure the scores of disentanglement beside slow implementations"
+	@echo "make bench-bytes       compare the bytes of test data compressed by runs with gzip, xz, PNG, ... (MNIST=folder, ADULT=adult.csv)"
 	@echo "make bench-filling     compare ways of filling in missing values (ADULT=adult.csv adds Adult)"
 	@echo "make bench-anomalies   compare anomaly detectors on tables (needs PyOD)"
 	@echo "make bench-cells       compare models of single cells with scVI (CELLS=FILE.npz, VAEKIT_PEERS=its Python)"
@@ -135,6 +137,9 @@ bench-growth: $(READY)
 bench-gpu: $(READY)
 	$(BIN)/python bench/gpu.py
 
+bench-disentanglement: $(READY)
+	$(BIN)/python bench/disentanglement.py
+
 bench-calibration: $(READY)
 	$(BIN)/python bench/calibration.py
 
@@ -147,6 +152,9 @@ bench-cells: $(READY)
 
 bench-filling: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/filling.py $(ADULT)
+
+bench-bytes: $(READY)
+	$(BIN)/python bench/bytes.py $(if $(MNIST),--mnist $(MNIST)) $(if $(ADULT),--adult $(ADULT))
 
 bench-anomalies: $(READY)
 	OMP_NUM_THREADS=2 $(BIN)/python bench/anomalies.py

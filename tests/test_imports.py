@@ -27,7 +27,7 @@ LAYERS = (
     ["figures"],
     ["latents"],
     ["metrics"],
-    ["anomalies", "expression"],
+    ["anomalies", "coding", "expression"],
     ["synthetic"],
     ["report"],
     ["export"],

@@ -100,7 +100,7 @@ def test_the_data_come_first_under_one_name(name):
 
 # --- nothing of our own uses an earlier form ----------------------------------------------------------------------
 
-NOT_RUNS = re.compile(r"\b(model|toys|places|tab|q|density)\b|\)$|(^|\.)[A-Z]\w*$")
+NOT_RUNS = re.compile(r"\b(model|toys|places|tab|q|density|gzip|bz2|zlib)\b|\)$|(^|\.)[A-Z]\w*$")
 """Receivers of calls that are not runs: models and densities in torch, toys, tabs of a browser, classes."""
 
 

@@ -291,6 +291,8 @@ def test_evaluate(run):
     assert all(set(m) == METRIC for m in listed)
     assert json.loads(done("evaluate", run, "--samples", 3, "-n", 20, "--metrics", "elbo,rate", "--json").out) == listed
     assert any(m["name"] == "elbo" for m in json.loads((run / "metrics.json").read_text()))
+    family = json.loads(done("evaluate", run, "-n", 20, "--metrics", "latents,elbo", "--samples", 3, "--json").out)
+    assert {m["name"] for m in family} == {"elbo", "active_units"}
 
 
 def test_pictures(run):
@@ -667,6 +669,7 @@ def test_the_elbo_told_is_that_of_the_saved_weights(capsys):
         ("evaluate RUN -n 0", "-n"),
         ("evaluate RUN --split tset", 'Did you mean "test"'),
         ("evaluate RUN --metrics elob", "did you mean 'elbo'"),
+        ("evaluate RUN --metrics disentaglement", "did you mean 'disentanglement'"),
         ("sample RUN -n 0", "-n"),
         ("sample RUN --temperature -1", "--temperature"),
         ("sample RUN --latents gm", "did you mean 'gmm'"),

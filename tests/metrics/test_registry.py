@@ -12,11 +12,22 @@ from vaekit.data.observation import Identity
 from vaekit.errors import ChoiceError
 from vaekit.metrics import METRICS, Measurement, Result, compare_all, evaluate, registry
 from vaekit.metrics.codes import cluster_agreement, knn_correct, probe_correct, silhouettes
-from vaekit.metrics.disentanglement import factor_score, mig_chen, mig_lib
+from vaekit.metrics.disentanglement import (
+    bootstrap,
+    factor_score,
+    mig_chen,
+    mig_lib,
+    repeated,
+    sap_regression,
+    spread,
+    trees,
+    udr,
+)
 from vaekit.metrics.images import psnr, ssim
 from vaekit.metrics.samples import Components, frechet
 from vaekit.objectives import ELBO
 from vaekit.recipes import Composition
+from vaekit.report import FIGURES, Look
 from vaekit.report.numbers import verdict
 
 QUIET = {"progress": False, "compile": "off", "device": "cpu"}
@@ -262,3 +273,76 @@ def test_a_metric_whose_results_are_not_what_it_declares_is_refused(digits, monk
         evaluate(digits, metrics=["broken"], store=False)
     with pytest.raises(ChoiceError, match="there is a metric 'mse' already"):
         registry.metric("mse", "of 1")(lambda m: Result("made up", value=1.0))
+
+
+# --- disentanglement as a family ----------------------------------------------------------------------------------
+
+
+def test_a_family_is_measured_by_its_name(factors, monkeypatch):
+    """Every score has an interval, a value per factor and a matrix; all are stored with the run and on its page."""
+    monkeypatch.setattr(trees, "STAGES", 5)  # a twentieth of the time
+    names = [name for name, metric in METRICS.items() if metric.family == "disentanglement"]
+    assert {"dci_completeness", "sap_classifier", "explicitness", "info_e", "udr"} < set(names)
+    assert not {"dci_lib_disentanglement", "mse"} & set(names)
+    run = vk.open(factors.path, data=factors.data)
+    found = {m["name"]: m for m in evaluate(run, metrics=["disentanglement"])}
+    assert set(names) - set(found) == {"udr"}  # there is one run
+    for m in found.values():
+        assert m["interval"]["low"] <= m["value"] <= m["interval"]["high"], m["name"]
+        assert m["interval"]["of"].startswith(("50 bootstrap draws of data", "12 subsamples of 150 data"))
+        assert list(m["each"]) == m["matrix"]["columns"] == ["a", "b"]
+        assert m["matrix"]["rows"] == ["z0", "z1", "z2"]
+        assert "factors a, b" in m["protocol"]["estimator"]
+    stored = {m["name"]: m for m in vk.open(factors.path).metrics}
+    assert stored["info_m"] == found["info_m"]
+    scores, maps = FIGURES["factors"].section(Look(run)).blocks
+    assert scores.head == ["score", "value ± standard error", "95% interval", "a", "b"]
+    assert "DCI completeness (lasso)" in [row[0] for row in scores.rows]
+    assert len(scores.rows) == len(found)
+    assert maps.height > 300
+    with pytest.raises(ChoiceError, match="needs runs of the same settings and other seeds"):
+        evaluate(run, metrics=["disentanglement", "udr"], store=False)
+    assert [m["name"] for m in compare_all(run, run, metrics=["disentanglement"])] == [f"{n} difference" for n in found]
+
+
+def test_errors_of_scores_are_by_group(tmp_path):
+    """Ten copies of each row: errors by group are about sqrt 10 times those that take the copies for independent."""
+    rng = np.random.default_rng(0)
+    a = rng.integers(4, size=60)
+    x = np.stack([a, -a, a], 1) + rng.normal(size=(60, 3))
+    x, a, group = np.repeat(x, 10, 0).astype(np.float32), np.repeat(a, 10), np.repeat(np.arange(60), 10)
+    columns = {"a": a, "site": group}
+    grouped = vk.from_arrays(x, columns=columns, factor_names=["a"], group="site", test=0.5)
+    run = vk.fit(grouped, "vae", out=tmp_path / "run", **TINY)
+    found = numbers(run, "sap_regression", "explicitness")
+    assert found["sap_regression"]["interval"]["of"] == "50 bootstrap draws of groups"
+    assert found["explicitness"]["interval"]["of"].startswith("12 subsamples of ")
+    assert "groups without replacement" in found["explicitness"]["interval"]["of"]
+    z, v = run.encode("test"), grouped.test.columns["a"][:, None]
+    plain = bootstrap(v)
+    each = repeated(lambda rows: sap_regression(z[rows], v[rows]), plain)
+    assert found["sap_regression"]["se"] > 2 * spread(each, plain, sap_regression(z, v)).se
+
+
+def test_a_family_of_which_nothing_applies_says_why(tmp_path):
+    data = vk.from_arrays(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))
+    run = vk.fit(data, "vae", out=tmp_path / "run", **TINY)
+    with pytest.raises(ChoiceError, match="mig needs known generative factors"):
+        evaluate(run, metrics=["disentanglement"])
+    assert {m["name"] for m in evaluate(run, metrics=["samples", "mse"])} == {"frechet", "mse"}
+    with pytest.raises(ChoiceError, match="did you mean 'disentanglement'"):
+        evaluate(run, metrics=["disentaglement"])
+
+
+def test_seeds_in_one_folder_replicate(tmp_path):
+    x = np.random.default_rng(0).normal(size=(200, 2)) @ np.random.default_rng(1).normal(size=(2, 6))
+    data = vk.from_arrays(x.astype(np.float32))
+    how = {**TINY, "steps": 60, "latent": 2}
+    runs = [vk.fit(data, "vae", out=tmp_path / f"seed {s}", seed=s, **how) for s in range(3)]
+    vk.fit(data, "vae", out=tmp_path / "other", seed=9, beta=2.0, **how)
+    found = numbers(runs[0], "udr")["udr"]
+    assert list(found["each"]) == ["seed 1", "seed 2"]
+    codes = [run.encode("test") for run in runs]
+    used = [run.kl_per_latent("test") > 0.01 for run in runs]
+    assert found["value"] == pytest.approx(udr(codes, used=used).each[0])
+    assert "median over 2 runs with other seeds" in found["protocol"]["estimator"]

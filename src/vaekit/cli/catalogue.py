@@ -73,6 +73,7 @@ class Measure:
     help: str
     default: bool
     needs: list[str]
+    family: str | None = None
 
 
 # --- the file ---------------------------------------------------------------------------------------------------
@@ -107,7 +108,7 @@ def _plain(groups: Mapping[str, Iterable[Argument]]) -> dict[str, list[dict[str,
 
 
 def _described(metric: Any) -> dict[str, Any]:
-    plain = {name: getattr(metric, name) for name in ("name", "unit", "better", "label", "help", "default")}
+    plain = {name: getattr(metric, name) for name in ("name", "unit", "better", "label", "help", "default", "family")}
     return {**plain, "needs": [need.name for need in metric.needs]}
 
 

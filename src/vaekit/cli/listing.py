@@ -85,7 +85,8 @@ def metrics(*, json: bool = False) -> None:
     Parameters
     ----------
     json
-        Print a list of objects {name, unit, better, label, help, default, needs} instead.
+        Print a list of objects {name, unit, better, label, help, default, needs, family}
+        instead.
     """
     from . import catalogue
     from .output import table
@@ -94,6 +95,7 @@ def metrics(*, json: bool = False) -> None:
     if json:
         print(jsons.dumps([dataclasses.asdict(one) for one in known], indent=1, ensure_ascii=False))
         return
+    families = ", ".join(dict.fromkeys(one.family for one in known if one.family is not None))
     for heading, default in (("Measured by default:", True), ("Measured with --metrics NAME:", False)):
         rows = [
             (f"  {one.name}", one.unit, one.better or "", _explained(one)) for one in known if one.default is default
@@ -101,6 +103,7 @@ def metrics(*, json: bool = False) -> None:
         print(f"{heading}\n{table([('  metric', 'unit', 'better', 'meaning'), *rows])}\n")
     print(
         "Brackets show what a metric requires. `vaekit evaluate RUN --metrics mse knn` measures these two;\n"
+        f"the name of a family ({families}) stands for those of its metrics that apply;\n"
         "`vaekit compare RUN OTHER` compares two runs."
     )
 

@@ -28,17 +28,22 @@ def metric_help() -> str:
     known = catalogue.metrics().values()
     listed = [", ".join(one.name for one in known if one.default is default) for default in (True, False)]
     return (
-        f"Names of metrics; by default those of {listed[0]} that apply. Others: {listed[1]}. `vaekit metrics` "
-        "explains them."
+        f"Names of metrics; by default those of {listed[0]} that apply. Others: {listed[1]}. Families: "
+        f"{', '.join(_families())}, for those that apply. `vaekit metrics` explains them."
     )
+
+
+def _families() -> list[str]:
+    """The families of metrics, in the order of the register."""
+    return list(dict.fromkeys(one.family for one in catalogue.metrics().values() if one.family is not None))
 
 
 def _names(words: tuple[str, ...] | None) -> list[str] | None:
     """The names in --metrics, checked; None without the option."""
     names = [name for word in words or () for name in word.split(",") if name]
     for name in names:
-        if name not in catalogue.metrics():
-            raise ChoiceError(unknown("metric", name, catalogue.metrics()))
+        if name not in (known := [*catalogue.metrics(), *_families()]):
+            raise ChoiceError(unknown("metric", name, known))
     return names or None
 
 
@@ -161,7 +166,7 @@ def compare(
 
 def _measured(metrics: list[dict[str, Any]]) -> str:
     """The table of metrics, followed by their common protocol."""
-    from vaekit.report.numbers import beyond_floor, few_groups
+    from vaekit.report.numbers import beyond_floor, each_text, few_groups, interval_text
 
     floor = next((m["value"] for m in metrics if m["name"] == "entropy_floor"), None)
     groups = next((m["protocol"]["groups"] for m in metrics if m["protocol"].get("groups")), None)
@@ -176,6 +181,10 @@ def _measured(metrics: list[dict[str, Any]]) -> str:
             unit = f"{unit}; expected to be at most {-floor:.2f} on data binarised like this (entropy_floor)"
         if m["name"] == "floor_gap":
             unit = f"{unit}; {beyond_floor(m)}"
+        if "interval" in m:
+            unit = f"{unit}; {interval_text(m['interval'])}"
+        if "each" in m:
+            unit = f"{unit}; {each_text(m['each'])}"
         rows.append((m["name"], _number(value), "" if se is None else _number(se), unit))
     few = [] if groups is None else [few_groups(groups)]
     return "\n".join([table(rows), _protocol(metrics), *filter(None, few)])

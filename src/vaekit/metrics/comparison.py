@@ -101,11 +101,12 @@ def compare_measured(a: Measurement, b: Measurement, *, metrics: Sequence[str] |
         )
     wanted = [m for m in chosen(metrics) if metrics or m.of == "model"]
     for m in (a, b):
-        wanted = applicable(wanted, m, asked=bool(metrics))
+        wanted = applicable(wanted, m, asked=metrics or ())
     pairs = [(metric, metric.measure(a), metric.measure(b)) for metric in wanted]
     unlike = [_unlike(metric, a, b, *results) for metric, *results in pairs]
-    if metrics and (why := next(filter(None, unlike), None)):
-        raise ChoiceError(why)
+    refused = [why for (metric, *_), why in zip(pairs, unlike, strict=True) if why and metric.name in (metrics or ())]
+    if refused:
+        raise ChoiceError(refused[0])
     return [_difference(*pair, a, b) for pair, why in zip(pairs, unlike, strict=True) if why is None]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -40,11 +40,13 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Measure `metrics` on the first n data of a split and store them in metrics.json.
 
-    By default, the applicable metrics of likelihood and use of latents are measured; `vaekit metrics` lists all names.
+    By default, the applicable metrics of likelihood and use of latents are measured; `vaekit metrics` lists all names
+    and families, of which the applicable metrics are measured.
     Only the intermediate results that the chosen metrics need are computed. In place of a split, raw rows of other data
     may be passed (named `source`, with `labels` for a conditional run); their results are not stored.
 
-    Returns a list of {name, value, se, unit, protocol}, in nats per datum, with densities in the data's own units. Data
+    Returns a list of {name, value, se, unit, protocol}, in nats per datum, with densities in the data's own units; some
+    also have `interval`, `each` (the value of each factor) and `matrix`. Data
     that were split by group have standard errors by group, and the protocol gives the number of groups.
 
     Arguments:
@@ -52,7 +54,7 @@ def evaluate(
         n: use the first n data; None for all.
         labels: of raw rows, for a conditional run.
         source: name of raw rows in the protocol.
-        metrics: names of the metrics.
+        metrics: names of metrics or of families of metrics.
         samples: K, importance samples per datum.
         seed: seed of the evaluation's noise.
         store: whether to store the results with the run.
@@ -63,7 +65,7 @@ def evaluate(
     """
     wanted = chosen(metrics)
     m = Measurement(run, data, n=n, labels=labels, source=source, samples=samples, seed=seed, progress=progress)
-    measured = [entry(metric, m, metric.measure(m)) for metric in applicable(wanted, m, asked=bool(metrics))]
+    measured = [entry(metric, m, metric.measure(m)) for metric in applicable(wanted, m, asked=metrics or ())]
     # the packaged run is never changed
     if store and isinstance(run, SavedRun) and m.observed.array is None and run.path != PLACE:
         try:
@@ -73,20 +75,24 @@ def evaluate(
     return measured
 
 
-def applicable(metrics: Sequence[Metric], m: Measurement, asked: bool) -> list[Metric]:
+def applicable(metrics: Sequence[Metric], m: Measurement, asked: Sequence[str]) -> list[Metric]:
     """The metrics whose needs are met.
 
     Raises:
-        ChoiceError: the metrics were `asked` for by name and one cannot be measured; says why and what to do.
+        ChoiceError: a metric that was `asked` for by its own name cannot be measured, or none of a family can; says why
+            and what to do.
     """
     lacking = {metric.name: metric.lacking(m) for metric in metrics}
-    if asked and (why := next(filter(None, lacking.values()), None)):
-        raise ChoiceError(why)
+    missing = [why for name, why in lacking.items() if why is not None and name in asked]
+    if asked and not missing and None not in lacking.values():
+        missing = [why for why in lacking.values() if why is not None]
+    if missing:
+        raise ChoiceError(missing[0])
     return [metric for metric in metrics if lacking[metric.name] is None]
 
 
 def entry(metric: Metric, m: Measurement, result: Result) -> dict[str, Any]:
-    """The stored entry of a metric: {name, value, se, unit, protocol}.
+    """The stored entry of a metric: {name, value, se, unit, protocol}, with interval, each and matrix if it has them.
 
     Raises:
         ChoiceError: the metric returned one number per datum although it is registered otherwise, or the reverse.
@@ -99,7 +105,15 @@ def entry(metric: Metric, m: Measurement, result: Result) -> dict[str, Any]:
         value = float(np.mean(result.per_datum, dtype=np.float64))
         se = standard_error(result.per_datum, groups_of(m, result))
     unit = metric.unit if result.unit is None else result.unit
-    return {"name": metric.name, "value": value, "se": se, "unit": unit, "protocol": protocol_of(metric, m, result)}
+    further: dict[str, Any] = {}
+    if result.interval is not None:
+        further["interval"] = asdict(result.interval)
+    if result.each is not None:
+        further["each"] = {name: asdict(part) for name, part in result.each.items()}
+    if result.matrix is not None:
+        further["matrix"] = asdict(result.matrix)
+    protocol = protocol_of(metric, m, result)
+    return {"name": metric.name, "value": value, "se": se, "unit": unit, "protocol": protocol, **further}
 
 
 def protocol_of(metric: Metric, m: Measurement, result: Result, *, estimator: str | None = None) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from vaekit.utils.wording import in_python
 
 from .measurement import Array, Measurement, shared
 
+MOST_VALUES = 256
+"""The maximum number of values of a factor that is predicted as a class."""
+
 
 @dataclass(frozen=True)
 class Need:
@@ -183,6 +186,18 @@ def _several_factors(name: str, m: Measurement) -> str | None:
     return f"{name} needs two factors or more, and these data have one, {known[1][0]!r}: use mig"
 
 
+def _few_values(name: str, m: Measurement) -> str | None:
+    known = factors(m)
+    counts = {} if known is None else {n: len(np.unique(v)) for n, v in zip(known[1], known[0].T, strict=True)}
+    many = next((n for n, count in counts.items() if count > MOST_VALUES), None)
+    if many is None:
+        return None
+    return (
+        f"{name} predicts the values of factors as classes, at most {MOST_VALUES}, and {many!r} has {counts[many]:,}: "
+        "give it in bins, or use mig"
+    )
+
+
 DENSITY = Need("a density", _density)
 DISCRETE = Need("a discrete likelihood", _discrete)
 COMPLETE = Need("no missing values", _complete)
@@ -197,3 +212,4 @@ CLASSES = Need("classes", _classes)
 TRAINING_CLASSES = Need("classes of the training data", _training_classes)
 FACTORS = Need("generative factors", _factors)
 SEVERAL_FACTORS = Need("two factors or more", _several_factors)
+FEW_VALUES = Need(f"factors of at most {MOST_VALUES} values", _few_values)

@@ -122,7 +122,7 @@ class _About:
     def _metrics(self, data: Any) -> list[dict[str, Any]]:
         m = Measurement(self.run, data, n=self.measured, samples=self.samples, seed=self.seed, compile=False)
         wanted = [*chosen(None), *(METRICS[name] for name in ("mse",) if not METRICS[name].default)]
-        return [entry(metric, m, metric.measure(m)) for metric in applicable(wanted, m, asked=False)]
+        return [entry(metric, m, metric.measure(m)) for metric in applicable(wanted, m, asked=())]
 
     def reconstructions(self) -> Section:
         """The first rows and the most unusual ones, above their reconstructions."""

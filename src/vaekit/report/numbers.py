@@ -48,6 +48,18 @@ def number(value: float, se: float | None = None) -> str:
     return f"{value:,.2f}".replace("-", "−")
 
 
+def interval_text(interval: Mapping[str, Any]) -> str:
+    """An interval in words: 95% interval 0.31 to 0.38."""
+    low, high = (number(interval[end], None) for end in ("low", "high"))
+    return f"{interval['level']:.0%} interval {low} to {high}"
+
+
+def each_text(each: Mapping[str, Mapping[str, Any]], most: int = 8) -> str:
+    """The values of the parts of a metric: shape 0.12, scale 0.44."""
+    words = [f"{name} {'–' if part['value'] is None else number(part['value'])}" for name, part in each.items()]
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
 def unlike(metrics: Sequence[Metric]) -> list[str]:
     """The protocol keys that are not the same for all these metrics."""
     keys = dict.fromkeys(k for m in metrics for k in m["protocol"])
@@ -141,9 +153,13 @@ def _weight(m: Metric) -> tuple[bool, int]:
 
 
 def key_numbers(metrics: Sequence[Metric]) -> Block:
-    """The cards at the top of a page, followed by the part of the protocol that they share."""
+    """The cards at the top of a page, followed by the part of the protocol that they share.
+
+    Scores per factor have a section of their own, and are among the cards only if there is nothing else.
+    """
     chosen = best_known(metrics)
     shown = sorted((m for m in chosen.values() if is_shown(m)), key=lambda m: rank(m["name"]))
+    shown = [m for m in shown if "matrix" not in m] or shown
     apart = ["estimator", "K", *unlike(shown)]
     cards = []
     for m in shown:

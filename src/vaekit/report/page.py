@@ -14,6 +14,7 @@ from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import checked_path, is_writable, write_atomically, write_text
 
 from . import about, numbers, sections
+from . import factors as _factors  # noqa: F401 - registers its section, after the others
 from .blocks import Block, Chapter, Picture, Section, Strips, Text, plot
 from .look import Look
 from .paired import paired
