@@ -326,7 +326,7 @@ def test_a_figure_draws_its_section_or_says_why_not(run, monkeypatch):
         assert section.blocks
         for block in section.blocks:
             texts = {field.name: getattr(block, field.name) for field in dataclasses.fields(block)}
-            assert texts.get("text") or (texts["alt"] and texts["caption"]), name
+            assert texts.get("text") or texts.get("rows") or (texts["alt"] and texts["caption"]), name
             keys.add(texts.get("name"))
     assert len(keys) > 5
 

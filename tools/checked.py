@@ -109,9 +109,9 @@ BUGS = [
         "objectives/importance.py",
         (
             (
-                'Losses({"model": -bound.mean()}, _stats(weights, log_px, bound))',
+                'Losses({"model": -bound.mean()}, bound_stats(weights, log_px, bound))',
                 'Losses({"model": -(torch.softmax(weights, 0).detach() * weights).sum(0).mean()}, '
-                "_stats(weights, log_px, (torch.softmax(weights, 0) * weights).sum(0)))",
+                "bound_stats(weights, log_px, (torch.softmax(weights, 0) * weights).sum(0)))",
             ),
         ),
         "objectives/test_objectives.py::test_the_bound_rises_with_the_samples_to_log_p",

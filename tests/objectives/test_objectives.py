@@ -29,6 +29,7 @@ from vaekit.objectives import (
     Capacity,
     Constrained,
     Objective,
+    ReweightedWakeSleep,
     Trimmed,
     WakeSleep,
 )
@@ -85,6 +86,7 @@ def with_head(head) -> VAE:
 BOUNDS = {
     "elbo": lambda: ELBO(samples=2),
     "free bits": lambda: ELBO(free_bits=0.1),
+    "stl": lambda: ELBO(samples=2, gradient="stl"),
     "trimmed": lambda: Trimmed(0.3, samples=2),
     "capacity": lambda: Capacity(10.0, 3.0, 5),
     "constrained": lambda: Constrained("rate", 1.0),
@@ -94,6 +96,8 @@ BOUNDS = {
     "piwae": lambda: PIWAE(6, 2),
     "piwae dreg": lambda: PIWAE(6, 2, "dreg"),
     "wake-sleep": lambda: WakeSleep(),
+    "reweighted": lambda: ReweightedWakeSleep(4),
+    "reweighted, wake only": lambda: ReweightedWakeSleep(4, 0.0),
 }
 AUTOENCODER = {"autoencoder": lambda: Autoencoder(0.5, 0.2, 0.1, 3.0, 0.1)}
 
@@ -159,7 +163,7 @@ def test_losses_have_the_same_values_where_nothing_is_differentiated(name):
     torch.testing.assert_close({**with_graph.losses, **with_graph.stats}, {**without.losses, **without.stats})
 
 
-@pytest.mark.parametrize("name", ["free bits", "constrained", "dreg", "piwae", "wake-sleep", "autoencoder"])
+@pytest.mark.parametrize("name", ["free bits", "constrained", "dreg", "piwae", "reweighted", "autoencoder"])
 def test_a_whole_step_is_one_graph(name, monkeypatch):
     """Includes losses that contain gradients, and gradient penalties. Run by torch, without a C++ compiler."""
     real = torch.compile
@@ -606,6 +610,7 @@ def encoder_gradients():
     objectives = {
         "plain": IWAE(16), "dreg": IWAE(16, "dreg"),
         "plain, groups": PIWAE(16, 4), "dreg, groups": PIWAE(16, 4, "dreg"),
+        "plain, elbo": ELBO(2.0, 4, analytic=False), "dreg, elbo": ELBO(2.0, 4, gradient="stl"),
     }  # fmt: skip
     found = {n: [] for n in objectives}
     for seed in range(200):
@@ -615,7 +620,7 @@ def encoder_gradients():
     return {n: torch.stack(g).numpy() for n, g in found.items()}
 
 
-@pytest.mark.parametrize("groups", ["", ", groups"])
+@pytest.mark.parametrize("groups", ["", ", groups", ", elbo"])
 def test_both_gradients_agree_in_expectation_and_the_doubly_reparametrised_varies_less(encoder_gradients, groups):
     plain, dreg = encoder_gradients["plain" + groups], encoder_gradients["dreg" + groups]
     difference = dreg - plain
@@ -624,6 +629,61 @@ def test_both_gradients_agree_in_expectation_and_the_doubly_reparametrised_varie
     # a gradient of zero, or of half this size, would have been found out
     assert (np.abs(dreg.mean(0)) > 2 * 4.5 * error).any()
     assert dreg.var(0).sum() < 0.5 * plain.var(0).sum()
+
+
+def test_sticking_the_landing_by_hand():
+    """The derivative through z alone: q's parameters are held by a second copy of the encoder."""
+    from vaekit.objectives import frozen
+
+    world = perturbed()
+    m, x = world.model, world.data(7)
+    losses, stats = ELBO(1.5, 3, gradient="stl")(m, Batch(x, Noise.of(3, 7)), STEP)
+    trace = m.trace(x, k=3, noise=Noise.of(3, 7))
+    (h,) = trace.latents
+    by_hand = -(trace.px.log_prob(x) + 1.5 * (h.log_p - frozen(m.posterior)(x).log_prob(h.z))).mean()
+    parameters = list(m.parameters())
+    torch.testing.assert_close(losses["model"], by_hand)
+    torch.testing.assert_close(gradients(losses["model"], parameters), gradients(by_hand, parameters))
+    plain, told = ELBO(1.5, 3)(m, Batch(x, Noise.of(3, 7)), STEP)
+    decoder = list(m.likelihood.parameters())
+    torch.testing.assert_close(gradients(losses["model"], decoder), gradients(plain["model"], decoder))
+    torch.testing.assert_close(stats, told)  # with the closed form of the KL, as elsewhere
+
+
+def test_for_one_sample_per_weight_the_doubly_reparametrised_gradient_sticks_the_landing():
+    world = perturbed()
+    x, parameters = world.data(7), list(world.model.parameters())
+    stl, dreg = (
+        objective(world.model, Batch(x, Noise.of(3, 7)), STEP).losses["model"]
+        for objective in (ELBO(samples=4, gradient="stl"), IWAE(4, "dreg", groups=4))
+    )
+    torch.testing.assert_close(stl, dreg)
+    torch.testing.assert_close(gradients(stl, parameters), gradients(dreg, parameters))
+
+
+def test_where_q_is_the_posterior_every_draw_of_the_gradient_is_zero():
+    world = LinearGaussian()
+    x, encoder = world.data(9), list(world.model.posterior.parameters())
+
+    def largest(objective):
+        loss = objective(world.model, Batch(x, Noise.of(3, 9)), STEP).losses["model"]
+        return float(flat(gradients(loss, encoder)).abs().max())
+
+    for none in (ELBO(gradient="stl"), IWAE(5, "dreg")):
+        assert largest(none) < 1e-12
+    for some in (ELBO(), ELBO(analytic=False), IWAE(5), ELBO(2.0, gradient="stl")):
+        assert largest(some) > 0.01
+
+
+def test_each_gradient_belongs_to_its_bound():
+    for wrong, instead in (
+        (lambda: ELBO(gradient="dreg"), "gradient='stl'"),
+        (lambda: ELBO(gradient="stl", free_bits=0.1), "gradient='plain'"),
+        (lambda: IWAE(4, "stl"), "gradient='dreg'"),
+        (lambda: PIWAE(4, 2, "stl"), "gradient='dreg'"),
+    ):
+        with pytest.raises(ChoiceError, match=instead):
+            wrong()
 
 
 def test_partial_importance_weighting_gives_each_network_its_own_bound():
@@ -661,24 +721,26 @@ def test_a_flow_for_a_posterior_is_weighted_by_the_density_of_its_draws():
 # --- wake-sleep -------------------------------------------------------------------------------------------------
 
 
-def phase_gradients(world, repeats=80, rows=250):
+def phase_gradients(objective, world, repeats=80, rows=250):
     """Gradients of each group's loss on fresh data and noise: (repeats, parameters) by parameter group."""
     m = world.model
-    parameter_groups = WakeSleep().parameter_groups(m)
+    parameter_groups = objective.parameter_groups(m)
     found = {p: [] for p in parameter_groups}
     for r in range(repeats):
-        losses = WakeSleep()(m, Batch(world.data(rows, seed=100 + r), Noise.of(r, rows)), STEP).losses
+        losses = objective(m, Batch(world.data(rows, seed=100 + r), Noise.of(r, rows)), STEP).losses
         for p, parameters in parameter_groups.items():
             found[p].append(flat(gradients(losses[p], parameters)))
     return {p: torch.stack(g).numpy() for p, g in found.items()}
 
 
-def test_wake_sleep_rests_where_model_and_posterior_are_exact():
+@pytest.mark.parametrize("objective", [WakeSleep(), ReweightedWakeSleep(3)], ids=["plain", "reweighted"])
+def test_wake_sleep_rests_where_model_and_posterior_are_exact(objective):
     """With x from the model and q its posterior both phases have no gradient on average; with q wrong, both do."""
 
     def scores(world):
         return {
-            p: np.abs(g.mean(0)) / (g.std(0, ddof=1) / math.sqrt(len(g))) for p, g in phase_gradients(world).items()
+            p: np.abs(g.mean(0)) / (g.std(0, ddof=1) / math.sqrt(len(g)))
+            for p, g in phase_gradients(objective, world).items()
         }
 
     assert all((s < 4.5).all() for s in scores(LinearGaussian()).values())
@@ -699,6 +761,48 @@ def test_wake_sleep_by_hand():
     elbo = ELBO()(m, Batch(x, Noise.of(4, 12)), STEP).stats
     torch.testing.assert_close(stats, elbo)
     assert not torch.allclose(dream_x, m.likelihood(dream_z).mean)  # x is drawn, not the mean
+
+
+def test_reweighted_wake_sleep_by_hand():
+    world = perturbed()
+    m, x = world.model, world.data(12)
+    encoder, decoder = list(m.posterior.parameters()), list(m.likelihood.parameters())
+    phases = {
+        share: ReweightedWakeSleep(6, share)(m, Batch(x, Noise.of(4, 12)), STEP).losses for share in (0.0, 0.25, 1.0)
+    }
+    q = m.posterior(x)
+    z = draw(q, Noise.of(4, 12), 6).detach()
+    joint = m.likelihood(z).log_prob(x) + m.prior().log_prob(z)
+    v = torch.softmax((joint - q.log_prob(z)).detach(), 0)
+    torch.testing.assert_close(phases[0.0]["encoder"], -(v * q.log_prob(z)).sum(0).mean())
+    torch.testing.assert_close(
+        gradients(phases[0.25]["decoder"], decoder), gradients(-(v * joint).sum(0).mean(), decoder)
+    )
+    bound = IWAE(6)(m, Batch(x, Noise.of(4, 12)), STEP)
+    torch.testing.assert_close(phases[0.25]["decoder"], bound.losses["model"])
+    torch.testing.assert_close(gradients(phases[0.25]["decoder"], decoder), gradients(bound.losses["model"], decoder))
+    asleep = WakeSleep()(m, Batch(x, Noise.of(4, 12)), STEP).losses["encoder"]
+    torch.testing.assert_close(phases[1.0]["encoder"], asleep)
+    mixed = 0.75 * phases[0.0]["encoder"] + 0.25 * asleep
+    torch.testing.assert_close(gradients(phases[0.25]["encoder"], encoder), gradients(mixed, encoder))
+
+
+def test_the_reweighted_wake_phase_fits_q_to_the_posterior_of_the_data():
+    """With many samples its gradient is that of the cross-entropy of q and the exact posterior, by its closed form."""
+    world = perturbed()
+    m, x = world.model, world.data(12)
+    encoder = list(m.posterior.parameters())
+    exact, q = LinearGaussian().model.posterior(x), m.posterior(x).base_dist
+    p = D.Normal(exact.base_dist.loc.detach(), exact.base_dist.scale.detach())
+    cross = ((p.scale**2 + (p.loc - q.loc) ** 2) / (2 * q.scale**2) + torch.log(q.scale)).sum(1).mean()
+    expected = flat(gradients(cross, encoder))
+
+    def distance(samples):
+        loss = ReweightedWakeSleep(samples, 0.0)(m, Batch(x, Noise.of(4, 12)), STEP).losses["encoder"]
+        return float((flat(gradients(loss, encoder)) - expected).norm() / expected.norm())
+
+    assert distance(20_000) < 0.05
+    assert distance(2) > 0.2
 
 
 def test_wake_sleep_learns_the_posterior():
@@ -826,7 +930,7 @@ def test_a_model_without_a_density_is_refused_but_by_the_autoencoder():
 def test_where_log_q_at_another_z_is_dear_it_is_refused_before_training():
     flow = with_head(IAF((LATENT,), 2, hidden=(8,), context=4))
     x = LinearGaussian().data(4)
-    for objective in (IWAE(4, "dreg"), PIWAE(4, 2, "dreg"), WakeSleep()):
+    for objective in (IWAE(4, "dreg"), PIWAE(4, 2, "dreg"), ELBO(gradient="stl"), WakeSleep(), ReweightedWakeSleep(2)):
         with pytest.raises(ChoiceError, match="inverted"):
             objective.check(flow)
         with pytest.raises(ChoiceError, match="inverted"):
@@ -845,7 +949,14 @@ def test_only_a_model_of_one_layer_can_be_taken_apart():
 
         encode = decode = sample = trace
 
-    for objective in (IWAE(4, "dreg"), PIWAE(4, 2), WakeSleep(), Autoencoder()):
+    for objective in (
+        IWAE(4, "dreg"),
+        PIWAE(4, 2),
+        ELBO(gradient="stl"),
+        WakeSleep(),
+        ReweightedWakeSleep(),
+        Autoencoder(),
+    ):
         with pytest.raises(ChoiceError, match="one latent layer"):
             objective.check(Other())
     IWAE(4).check(Other())
@@ -861,7 +972,7 @@ def test_only_a_model_of_one_layer_can_be_taken_apart():
         lambda: Constrained("rate", 1.0, multiplier_lr=0),
         lambda: Constrained("rate", math.inf), lambda: Constrained("rate", 1.0, multiplier=0),
         lambda: IWAE(0), lambda: IWAE(5, groups=2), lambda: IWAE(5, "best"), lambda: PIWAE(6, 4), lambda: PIWAE(6, 0),
-        lambda: CIWAE(5, 1.5), lambda: CIWAE(0),
+        lambda: CIWAE(5, 1.5), lambda: CIWAE(0), lambda: ReweightedWakeSleep(0), lambda: ReweightedWakeSleep(5, 1.1),
         lambda: Autoencoder(l2=-1), lambda: Autoencoder(activity=0.0), lambda: Autoencoder(sparsity=-1.0),
     ],
 )  # fmt: skip

@@ -108,6 +108,7 @@ def test_every_recipe_has_its_loss_tested():
         "free-bits",
         "piwae",
         "wake-sleep",
+        "reweighted-wake-sleep",
         "robust",
         "semi-supervised",
         "vq",
@@ -307,7 +308,8 @@ def test_warm_ups_rise_and_fall_as_asked():
 # --- defaults --------------------------------------------------------------------------------------------------
 
 DEFAULTS = {
-    "elbo": {"beta": 1.0, "warmup": None, "beta_from": 0.0, "cycles": 0, "samples": 1, "free_bits": 0.0},
+    "elbo": {"beta": 1.0, "warmup": None, "beta_from": 0.0, "cycles": 0, "samples": 1, "free_bits": 0.0,
+             "gradient": "plain"},
     "capacity": {"gamma": 5.0, "capacity": 25.0, "capacity_steps": 10_000, "samples": 1},
     "constrained": {"hold": "rate", "target": 20.0, "multiplier": 1.0, "multiplier_lr": 0.01, "samples": 1},
     "tc": {"alpha": 1.0, "beta": 6.0, "gamma": 1.0},
@@ -320,6 +322,7 @@ DEFAULTS = {
     "piwae": {"samples": 48, "groups": 6, "gradient": "plain"},
     "ciwae": {"samples": 50, "mix": 0.05},
     "wake-sleep": {},
+    "reweighted-wake-sleep": {"samples": 5, "sleep": 0.5},
     "autoencoder": {
         "l1": 0.0, "l2": 0.0, "gradient_penalty": 0.0, "sparsity": 0.0, "activity": 0.05, "decoder_decay": 0.0,
     },

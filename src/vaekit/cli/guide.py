@@ -14,7 +14,7 @@ PURPOSES: dict[str, tuple[str, ...]] = {
     "Discrete codes": ("vq", "fsq"),
     "Latents on a sphere": ("hyperspherical",),
     "Autoencoders: codes without log p(x)": ("ae", "sparse", "denoising", "rae-l2", "rae-gp", "wae", "aae"),
-    "Published models and baselines": ("kingma2013", "unit-gaussian", "linear", "wake-sleep"),
+    "Published models and baselines": ("kingma2013", "unit-gaussian", "linear", "wake-sleep", "reweighted-wake-sleep"),
 }
 """Every recipe once, by its purpose."""
 

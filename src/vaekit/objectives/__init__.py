@@ -15,7 +15,7 @@ from .quantised import Quantised
 from .semi import SemiSupervised
 from .total_correlation import TotalCorrelation
 from .trimmed import Trimmed
-from .wake_sleep import WakeSleep
+from .wake_sleep import ReweightedWakeSleep, WakeSleep
 
 __all__ = [
     "CIWAE",
@@ -36,6 +36,7 @@ __all__ = [
     "NotMIWAE",
     "Objective",
     "Quantised",
+    "ReweightedWakeSleep",
     "SemiSupervised",
     "TotalCorrelation",
     "Trimmed",

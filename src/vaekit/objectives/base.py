@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,13 @@ OBJECTIVES = Register(
 """The objectives by name."""
 
 Samples = Annotated[int, Knob("draws of z per datum in training", low=1)]
+Gradient = Annotated[
+    Literal["plain", "stl", "dreg"],
+    Knob(
+        "gradient of the encoder: plain; for elbo sticking the landing (stl), for iwae and piwae doubly "
+        "reparametrised (dreg), which have less variance"
+    ),
+]
 
 
 def objective(name: str, paper: str, heading: str = "", *, tails: bool = False) -> Callable[[Builder], Builder]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vaekit.densities import draw_with_density
-from vaekit.densities.special import drop_negligible
 from vaekit.errors import ChoiceError
-from vaekit.models.vae import Latent, Model
+from vaekit.models.vae import Model
 from vaekit.utils.arguments import Knob
 
-from .base import Batch, Losses, Objective, Samples, objective
+from .base import Batch, Gradient, Losses, Objective, Samples, objective
 from .parts import example, needs_density, needs_density_anywhere, one_layer, two_groups
 from .terms import grouped_bound, log_weights
-
-Gradient = Annotated[Literal["plain", "dreg"], Knob("gradient of the encoder: plain, or doubly reparametrised (dreg)")]
+from .weighted import Separated, bound_stats, carrying, shares
 
 Groups = Annotated[
     int,
@@ -25,71 +22,15 @@ Groups = Annotated[
 ]
 
 
-def _check_divisible(samples: int, groups: int) -> None:
+def _check(samples: int, groups: int, gradient: str) -> None:
+    """Raise ChoiceError for numbers of samples and groups that do not fit, or a gradient that is for the ELBO."""
     if samples % groups:
         raise ChoiceError(f"`samples={samples}` must be a multiple of `groups={groups}`")
-
-
-def _stats(weights: Tensor, log_px: Tensor, bound: Tensor) -> dict[str, Tensor]:
-    """The stats from log-weights and log p(x | z), (K, B): the ELBO over all samples, its parts, and the bound."""
-    return {
-        "elbo": weights.mean(),
-        "rate": (log_px - weights).mean(),
-        "distortion": -log_px.mean(),
-        "iwae": bound.mean(),
-    }
-
-
-def _carrying(value: Tensor, carrier: Tensor) -> Tensor:
-    """The value of one tensor with the gradient of another."""
-    return value.detach() + (carrier - carrier.detach())
-
-
-class _Separated(NamedTuple):
-    """K samples per example, and the densities at a copy of them, which separates the graphs of the two networks."""
-
-    latent: Latent  # the samples (K, B, *event), connected to the encoder
-    copy: Latent  # the same samples as a leaf, so that its gradient can be weighted before it is passed on
-    log_px: Tensor  # (K, B), at the copy
-    joint: Tensor  # log p(x, z), (K, B), at the copy
-
-    @classmethod
-    def of(cls, objective: Objective, model: Model, batch: Batch, samples: int) -> _Separated:
-        vae = one_layer(objective, model)
-        q, p = vae.posterior(objective.seen(batch.x, batch.noise), *batch.given), vae.prior()
-        z, log_q = draw_with_density(q, batch.noise, samples)
-        copy = Latent(z.detach().requires_grad_(), q, p)
-        log_px = vae.likelihood(copy.z, *batch.given).log_prob(batch.x)
-        return cls(Latent(z, q, p, log_q), copy, log_px, log_px + copy.log_p)
-
-    def slope(self, total: Tensor) -> Tensor:
-        """The detached derivative of a scalar with respect to every sample: (K, B, *event)."""
-        (slope,) = torch.autograd.grad(total, self.copy.z, retain_graph=True)
-        return slope.detach()
-
-    def through(self, slope: Tensor) -> Tensor:
-        """A term (K, B) whose derivative with respect to the samples is `slope`; it trains the encoder."""
-        return (slope * self.latent.z).flatten(2).sum(2)
-
-    def doubly(self, share: Tensor, groups: int) -> Tensor:
-        """A term (K, B) with the doubly reparametrised gradient of the bound for the encoder; its value has no meaning.
-
-        `share` has the weights normalised over all groups, (K, B). Taking only the derivative with respect to z holds
-        q's parameters fixed without a second pass through its network.
-        """
-        slope = self.slope((share * (self.joint - self.copy.log_q)).sum())
-        return self.through(_over(share * groups, slope) * slope)
-
-
-def _over(weights: Tensor, like: Tensor) -> Tensor:
-    """Add trailing axes of size 1: (K, B) -> (K, B, 1, ...)."""
-    return weights.reshape(*weights.shape, *(1,) * (like.dim() - 2))
-
-
-def _shares(weights: Tensor, groups: int) -> Tensor:
-    """The detached derivative of the grouped bound with respect to each log-weight: (K, B), with sum 1 over K."""
-    parts = torch.softmax(drop_negligible(weights.detach().unflatten(0, (groups, -1)), 1), 1)
-    return parts.flatten(0, 1) / groups
+    if gradient == "stl":
+        raise ChoiceError(
+            "`gradient='stl'` (sticking the landing) is for the objective elbo. With importance weights it is biased, "
+            "and its unbiased form is the doubly reparametrised gradient: write `gradient='dreg'`"
+        )
 
 
 @objective("iwae", "Burda et al. 2016, arXiv:1509.00519", "Importance-weighted bounds")
@@ -125,7 +66,7 @@ class IWAE(Objective):
         groups: Groups = 1,
     ):
         super().__init__()
-        _check_divisible(samples, groups)
+        _check(samples, groups, gradient)
         self.samples, self.gradient, self.groups = samples, gradient, groups
 
     def check(self, model: Model) -> None:
@@ -141,15 +82,15 @@ class IWAE(Objective):
         log_px = trace.px.log_prob(batch.x)
         weights = log_weights(trace, batch.x, log_px)
         bound = grouped_bound(weights, self.groups)
-        return Losses({"model": -bound.mean()}, _stats(weights, log_px, bound))
+        return Losses({"model": -bound.mean()}, bound_stats(weights, log_px, bound))
 
     def _doubly(self, model: Model, batch: Batch) -> Losses:
-        separated = _Separated.of(self, model, batch, self.samples)
+        separated = Separated.of(self, model, batch, self.samples)
         needs_density_anywhere(self, separated.latent.q, "write gradient='plain'")
         weights = (separated.joint - separated.copy.log_q).detach()
-        share, bound = _shares(weights, self.groups), grouped_bound(weights, self.groups)
+        share, bound = shares(weights, self.groups), grouped_bound(weights, self.groups)
         carrier = (share * separated.joint + separated.doubly(share, self.groups)).sum(0)
-        return Losses({"model": -_carrying(bound, carrier).mean()}, _stats(weights, separated.log_px, bound))
+        return Losses({"model": -carrying(bound, carrier).mean()}, bound_stats(weights, separated.log_px, bound))
 
 
 @objective("ciwae", "Rainforth et al. 2018, arXiv:1802.04537", "Importance-weighted bounds")
@@ -184,7 +125,7 @@ class CIWAE(Objective):
         weights = log_weights(trace, batch.x, log_px)
         bound = grouped_bound(weights)
         loss = -(self.mix * weights.mean(0) + (1 - self.mix) * bound).mean()
-        return Losses({"model": loss}, _stats(weights, log_px, bound))
+        return Losses({"model": loss}, bound_stats(weights, log_px, bound))
 
 
 @objective("piwae", "Rainforth et al. 2018, arXiv:1802.04537", "Importance-weighted bounds")
@@ -212,7 +153,7 @@ class PIWAE(Objective):
         gradient: Gradient = "plain",
     ):
         super().__init__()
-        _check_divisible(samples, groups)
+        _check(samples, groups, gradient)
         self.samples, self.groups, self.gradient = samples, groups, gradient
 
     def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
@@ -225,7 +166,7 @@ class PIWAE(Objective):
             needs_density_anywhere(self, example(posterior), "write gradient='plain'")
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
-        separated = _Separated.of(self, model, batch, self.samples)
+        separated = Separated.of(self, model, batch, self.samples)
         if self.gradient == "dreg":
             needs_density_anywhere(self, separated.latent.q, "write gradient='plain'")
         log_q = separated.latent.log_q
@@ -233,10 +174,10 @@ class PIWAE(Objective):
         bound, grouped = grouped_bound(weights), grouped_bound(weights, self.groups).detach()
         losses = {"encoder": -grouped.mean(), "decoder": -bound.mean()}
         if torch.is_grad_enabled():
-            share = _shares(weights, self.groups)
+            share = shares(weights, self.groups)
             if self.gradient == "dreg":
                 carrier = separated.doubly(share, self.groups)
             else:
                 carrier = separated.through(separated.slope((share * separated.joint).sum())) - share * log_q
-            losses["encoder"] = -_carrying(grouped, carrier.sum(0)).mean()
-        return Losses(losses, _stats(weights, separated.log_px, bound))
+            losses["encoder"] = -carrying(grouped, carrier.sum(0)).mean()
+        return Losses(losses, bound_stats(weights, separated.log_px, bound))

@@ -24,7 +24,7 @@ def one_layer(objective: Objective, model: Model) -> VAE:
     if not isinstance(model, VAE):
         raise ChoiceError(
             f"{type(objective).__name__} calls prior, posterior and likelihood separately, and {type(model).__name__} "
-            "is not a VAE of one latent layer: use the objective ELBO, or IWAE with gradient='plain'"
+            "is not a VAE of one latent layer: use the objective ELBO or IWAE with gradient='plain'"
         )
     return model
 

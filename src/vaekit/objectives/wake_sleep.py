@@ -1,20 +1,49 @@
-"""The wake-sleep algorithm."""
+"""The wake-sleep algorithm, and its reweighted form with importance weights."""
 
 from __future__ import annotations
 
+from typing import Annotated, ClassVar
+
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from vaekit.densities import draw
-from vaekit.models.vae import Latent, Model
+from vaekit.models.vae import VAE, Latent, Model
+from vaekit.utils.arguments import Knob
 
-from .base import Batch, Losses, Objective, objective
+from .base import Batch, Losses, Objective, Samples, objective
 from .parts import example, needs_density, needs_density_anywhere, one_layer, two_groups
-from .terms import elbo_stats, latent_rate
+from .terms import elbo_stats, grouped_bound, latent_rate
+from .weighted import bound_stats, shares
+
+
+class TwoPhases(Objective):
+    """An objective with a loss for the generative network and another for the posterior. Abstract.
+
+    No gradient passes through samples, so that the posterior need not have reparametrised ones.
+    """
+
+    def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
+        return two_groups(one_layer(self, model))
+
+    def check(self, model: Model) -> None:
+        needs_density(self, model)
+        self._check_posterior(example(one_layer(self, model).posterior))
+
+    def _check_posterior(self, q: Distribution | None) -> None:
+        needs_density_anywhere(self, q, "use the objective ELBO")
+
+    def asleep(self, vae: VAE, batch: Batch) -> Tensor:
+        """-log q(z | x), (B,), for z and x drawn from the model ("dreams"); two draws of the noise."""
+        with torch.no_grad():
+            z = draw(vae.prior(), batch.noise)
+            x = draw(vae.likelihood(z, *batch.given), batch.noise)
+        return -vae.posterior(self.seen(x, batch.noise), *batch.given).log_prob(z)
 
 
 @objective("wake-sleep", "Hinton et al. 1995, doi:10.1126/science.7761831")
-class WakeSleep(Objective):
+class WakeSleep(TwoPhases):
     r"""Two phases, two parameter groups (Hinton, Dayan, Frey and Neal 1995, doi:10.1126/science.7761831).
 
     Wake: `decoder` (prior and likelihood) minimises E_{q(z|x)}[-log p(x, z)] on data. Sleep: `encoder` minimises
@@ -25,25 +54,67 @@ class WakeSleep(Objective):
     The stats are the true `elbo`, `rate` and `distortion` of the wake phase.
     """
 
-    def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
-        return two_groups(one_layer(self, model))
-
-    def check(self, model: Model) -> None:
-        needs_density(self, model)
-        posterior = one_layer(self, model).posterior
-        needs_density_anywhere(self, example(posterior), "use the objective ELBO")
-
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         vae = one_layer(self, model)
         with torch.no_grad():
             q = vae.posterior(self.seen(batch.x, batch.noise), *batch.given)
             z = draw(q, batch.noise)
-            dream_z = draw(vae.prior(), batch.noise)
-            dream_x = draw(vae.likelihood(dream_z, *batch.given), batch.noise)
-        needs_density_anywhere(self, q, "use the objective ELBO")
+        self._check_posterior(q)
+        asleep = self.asleep(vae, batch)
         awake = Latent(z, q, vae.prior())
         d = -vae.likelihood(z, *batch.given).log_prob(batch.x)
-        asleep = vae.posterior(self.seen(dream_x, batch.noise), *batch.given)
-        losses = {"encoder": -asleep.log_prob(dream_z).mean(), "decoder": (d - awake.log_p).mean()}
         r = latent_rate(awake)
-        return Losses(losses, elbo_stats(d, r))
+        return Losses({"encoder": asleep.mean(), "decoder": (d - awake.log_p).mean()}, elbo_stats(d, r))
+
+
+@objective("reweighted-wake-sleep", "Bornschein and Bengio 2015, arXiv:1406.2751")
+class ReweightedWakeSleep(TwoPhases):
+    r"""Wake-sleep with K importance weights (Bornschein and Bengio 2015, arXiv:1406.2751).
+
+    With z_k ~ q(z | x) for data x, w_k = p(x, z_k) / q(z_k | x) and v_k = w_k / sum w:
+
+        decoder (prior and likelihood): -sum_k v_k log p(x, z_k)
+        encoder, wake phase:            -sum_k v_k log q(z_k | x)
+        encoder, sleep phase:           E_{p(x, z)}[-log q(z | x)]
+
+    The decoder's gradient is that of the importance-weighted bound of K samples, which the reported loss of the decoder
+    is. The wake phase of the encoder minimises KL(p(z|x) || q(z|x)) on data by self-normalised weights, whose bias
+    vanishes as K grows; the sleep phase minimises it on samples of the model, without bias. No gradient passes through
+    the samples. Both are KLs of the posterior from q, which, unlike the bound's, grow where q misses a part of it.
+
+    The stats are those of `IWAE`, with the bound as `iwae`.
+
+    Arguments:
+        samples: K, the number of samples per example.
+        sleep: weight of the sleep phase in the encoder's loss; that of the wake phase is 1 - sleep.
+    """
+
+    densities: ClassVar[dict[str, int]] = {**Objective.densities, "iwae": 1}
+
+    def __init__(
+        self,
+        samples: Samples = 5,
+        sleep: Annotated[
+            float,
+            Knob("weight of the sleep phase in the encoder's loss; that of the wake phase is 1 - sleep", low=0, high=1),
+        ] = 0.5,
+    ):
+        super().__init__()
+        self.samples, self.share = samples, sleep
+
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
+        vae = one_layer(self, model)
+        q = vae.posterior(self.seen(batch.x, batch.noise), *batch.given)
+        self._check_posterior(q)
+        with torch.no_grad():
+            z = draw(q, batch.noise, self.samples)
+        log_q = q.log_prob(z)
+        log_px = vae.likelihood(z, *batch.given).log_prob(batch.x)
+        weights = log_px + vae.prior().log_prob(z) - log_q.detach()  # reaches the decoder only
+        bound = grouped_bound(weights)
+        encoder = torch.zeros_like(bound)
+        if self.share < 1:
+            encoder = encoder - (1 - self.share) * (shares(weights, 1) * log_q).sum(0)
+        if self.share > 0:
+            encoder = encoder + self.share * self.asleep(vae, batch)
+        return Losses({"encoder": encoder.mean(), "decoder": -bound.mean()}, bound_stats(weights, log_px, bound))

@@ -232,6 +232,17 @@ setting(
     """,
     objective="wake-sleep",
 )
+setting(
+    "reweighted-wake-sleep",
+    compose,
+    "Bornschein and Bengio 2015, arXiv:1406.2751",
+    """Reweighted wake-sleep: wake-sleep with K importance weights, for both networks.
+
+    v_k = w_k / sum w, w_k = p(x, z_k) / q(z_k|x); decoder: -sum_k v_k log p(x, z_k); encoder: the mean of
+    -sum_k v_k log q(z_k|x) on data (wake) and -log q(z|x), (x, z) ~ p(x, z) (sleep).
+    """,
+    objective="reweighted-wake-sleep",
+)
 
 # --- anomalies --------------------------------------------------------------------------------------------------
 
