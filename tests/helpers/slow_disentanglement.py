@@ -120,8 +120,7 @@ def dci_lasso(data, penalty=0.02):
         importance.append(np.abs(learned.coef_))
         explained.append(learned.score(data.z_test, (y_test - y.mean()) / y.std()))
     matrix = np.stack(importance, 1)
-    matrix = matrix / matrix.sum(0)
-    return disentanglement(matrix), completeness(matrix), np.mean(explained)
+    return disentanglement(matrix), np.mean(1 - entropy(matrix + 1e-11, base=len(matrix))), np.mean(explained)
 
 
 def factor_score(z, v, votes, tests, size, seed=0):
@@ -147,7 +146,7 @@ def beta_score(z, v, votes, tests, size, seed=0):
     def example():
         k = rng.integers(v.shape[1])
         one = rng.integers(len(z), size=size)
-        other = [rng.choice(np.flatnonzero(v[:, k] == v[row, k])) for row in one]
+        other = [rng.choice(np.flatnonzero((v[:, k] == v[row, k]) & (np.arange(len(v)) != row))) for row in one]
         return np.abs(z[one] - z[other]).mean(0), k
 
     features, held = zip(*(example() for _ in range(votes + tests)), strict=True)
@@ -172,4 +171,4 @@ def udr(codes, similarity):
                     r[:, q] = [abs(spearmanr(one[:, p], other[:, q])[0]) for p in range(a.shape[1])]
             strengths = [row.max() ** 2 / row.sum() for row in r] + [column.max() ** 2 / column.sum() for column in r.T]
             pairs[i, j] = np.mean(strengths)
-    return np.nanmedian(pairs, 1)
+    return np.nanmedian(pairs, 0)

@@ -1,19 +1,25 @@
 """Scores of disentanglement against codes with known scores, and against slow implementations of the same formulas."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 import slow_disentanglement as slow
 from scipy.special import ndtr
 from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.svm import LinearSVC
 
 from vaekit.errors import ChoiceError
 from vaekit.metrics import disentanglement as d
 from vaekit.metrics.disentanglement import trees
 from vaekit.metrics.disentanglement.explicitness import areas
+from vaekit.metrics.disentanglement.information import shuffle
 from vaekit.metrics.disentanglement.parts import parts
+from vaekit.metrics.disentanglement.replicability import median_interval
 from vaekit.metrics.disentanglement.separation import machine
+from vaekit.metrics.disentanglement.votes import Alike
+from vaekit.utils.uncertainty import t_quantile
 
 DSPRITES = (3, 6, 40, 32, 32)
 
@@ -110,7 +116,10 @@ def test_a_code_turned_by_45_degrees_has_half_of_two_factors_in_each_of_two_late
     np.testing.assert_allclose(d.info_m(exact, everything).latents, [0.25, 0.25, 1])
     np.testing.assert_allclose(d.info_c(exact, everything).each, [0.25, 0.25, 1])
     found = d.dci(codes, v, predictor="lasso")
-    assert found.disentanglement.value == pytest.approx((2 * two_of_three + 1) / 3, abs=0.02)
+    mixed, clean = math.sqrt(0.5) - 0.02, 0.98  # absolute coefficients of standardised codes, less the penalty
+    weighted = (4 * mixed * two_of_three + clean) / (4 * mixed + clean)
+    assert found.disentanglement.value == pytest.approx(weighted, abs=1e-3)
+    assert found.completeness.value == pytest.approx((2 * two_of_three + 1) / 3, abs=1e-3)
     assert found.informativeness.value > 0.99
     found = d.dci(codes, v)
     np.testing.assert_allclose(found.disentanglement.latents[2], 1, atol=1e-6)
@@ -153,6 +162,71 @@ def test_latents_of_noise_are_left_out():
     assert d.modularity(codes, v, kept=np.ones(15, bool)).value < 0.85
 
 
+def test_noise_that_groups_share_is_left_out():
+    """Noise of 60 subjects about a factor of subjects, in 10 rows each: 600 rows have no more information than 60."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(60), 10)
+    angle = np.tile(np.arange(10), 60)  # in the same order in every group
+    v = np.stack([rng.integers(4, size=60)[group], angle], 1)
+    noise = rng.normal(size=(60, 4))[group]
+    codes = np.concatenate([noise, standard(v)], 1)
+    assert d.informative(codes, v)[:4].any()  # as if rows were independent
+    assert d.informative(codes, v, group).tolist() == [False] * 4 + [True] * 2
+    order = rng.permutation(600)  # the result does not depend on the order of the rows
+    assert d.informative(codes[order], v[order], group[order]).tolist() == [False] * 4 + [True] * 2
+    uneven = np.repeat(np.arange(3), [2, 3, 5])
+    drawn = uneven[shuffle(10, uneven, rng)]
+    assert [len(set(drawn[uneven == g])) for g in range(3)] == [1, 1, 1]
+    assert len(set(drawn)) == 3
+
+
+def test_pairs_are_of_different_data_with_the_same_value():
+    v = np.array([[0], [1], [1], [2], [2], [2]])
+    one, other = Alike(v, np.random.default_rng(0)).pairs(0, (4000,))
+    assert (one != other).all()
+    assert (v[one, 0] == v[other, 0]).all()
+    counts = np.bincount(one * 6 + other, minlength=36).reshape(6, 6)
+    np.testing.assert_allclose(counts[1:3, 1:3].sum() / 4000, 2 / 5, atol=0.04)
+    np.testing.assert_allclose(counts[3:, 3:][~np.eye(3, dtype=bool)] / 4000, 0.1, atol=0.03)
+
+
+def test_the_beta_score_of_noise_is_at_chance_for_factors_of_many_values():
+    """A datum is no pair of its own: pairs of a factor with 200 values of 10 data each would be the same in 10%."""
+    rng = np.random.default_rng(0)
+    v = np.stack([rng.integers(2, size=2000), np.repeat(np.arange(200), 10)], 1)
+    found = d.beta_score(rng.normal(size=(2000, 3)), v, votes=1500, tests=1500)
+    assert found.value == pytest.approx(0.5, abs=0.1)
+
+
+def test_entropies_of_many_values_need_little_memory():
+    """10,000 values: a table of their pairs has 10^8 cells."""
+    v = np.stack([np.arange(10_000), np.arange(10_000) % 7], 1)
+    tracemalloc.start()
+    np.testing.assert_allclose(d.entropies(v), [math.log(10_000), math.log(7)], rtol=1e-5)
+    codes = np.random.default_rng(0).normal(size=(10_000, 40))
+    information = d.mutual_information(d.binned(codes), v)
+    assert tracemalloc.get_traced_memory()[1] < 400e6
+    tracemalloc.stop()
+    np.testing.assert_allclose(information[3:4], d.mutual_information(d.binned(codes[:, 3:4]), v))
+
+
+def test_a_value_that_was_not_learned_has_no_information():
+    """InfoE counts it as predicted with probability 1/K; the other data are known exactly."""
+    v = np.repeat([0, 1, 2], [200, 200, 4])
+    group = np.concatenate([np.arange(400), np.full(4, 400)])
+    seed = next(s for s in range(40) if 2 not in parts(v[:, None], v, group, seed=s).v)
+    codes = standard(np.stack([v, v], 1)) * 10
+    data = parts(codes, v, group, seed=seed)
+    unknown = (data.v_test == 2).mean()
+    assert unknown > 0
+    assert d.info_e(codes, v, group, seed=seed).value == pytest.approx(1 - unknown, abs=0.01)
+
+
+def test_without_a_code_values_of_any_frequency_have_an_info_e_of_nothing():
+    v = np.repeat([0, 1], [540, 60])
+    assert d.info_e(np.zeros((600, 2)), v).value == pytest.approx(0, abs=1e-6)
+
+
 def test_a_collapsed_code_is_at_chance(factors):
     codes = 1e-4 * np.random.default_rng(0).normal(size=(480, 3))
     found = of_each(codes, factors)
@@ -183,12 +257,12 @@ def test_a_collapsed_code_is_at_chance(factors):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_every_score_equals_the_slow_one(mixed):
     codes, v = mixed
-    data, all_of_them = parts(codes, v), np.ones(5, bool)
+    data, all_of_them, raw = parts(codes, v), np.ones(5, bool), parts(codes, v, standardise=False)
     assert d.mig_lib(codes, v).value == pytest.approx(slow.mig(codes, v), abs=1e-12)
     assert d.med(codes, v).value == pytest.approx(slow.med(codes, v), abs=1e-8)
     assert d.modularity(codes, v, kept=all_of_them).value == pytest.approx(slow.modularity(codes, v), abs=1e-12)
     assert d.sap_regression(codes, v).value == pytest.approx(slow.sap_regression(codes, v), abs=1e-12)
-    assert d.sap_classifier(codes, v).value == pytest.approx(slow.sap_classifier(data, 1e-10), abs=1e-12)
+    assert d.sap_classifier(codes, v).value == pytest.approx(slow.sap_classifier(raw, 1e-10), abs=1e-12)
     assert d.explicitness(codes, v).value == pytest.approx(slow.explicitness(data), abs=1e-9)
     assert d.info_e(codes, v).value == pytest.approx(slow.info_e(data), abs=1e-9)
     matrix, reference = d.info_matrix(codes, v), slow.info_matrix(codes, v)
@@ -241,10 +315,12 @@ def test_latents_that_split_equally_well_share_the_gain(monkeypatch):
 
 
 def test_fast_and_slow_dci_agree(mixed):
+    """The slow one equals `predictor="lib"`, which is measured once: its trees take seconds."""
     codes, v = mixed
-    fast, exact = d.dci(codes, v), slow.dci(parts(codes, v))
     lib = d.dci(codes, v, predictor="lib")
-    assert (lib.disentanglement.value, lib.completeness.value, lib.informativeness.value) == pytest.approx(exact)
+    exact = (slow.disentanglement(lib.completeness.matrix), slow.completeness(lib.completeness.matrix))
+    assert (lib.disentanglement.value, lib.completeness.value) == pytest.approx(exact)
+    fast, exact = d.dci(codes, v), (*exact, lib.informativeness.value)
     assert fast.disentanglement.value == pytest.approx(exact[0], abs=0.02)
     assert fast.completeness.value == pytest.approx(exact[1], abs=0.02)
     assert fast.informativeness.value == pytest.approx(exact[2], abs=0.03)
@@ -265,6 +341,28 @@ def test_linear_machines_minimise_their_loss(mixed):
             slack = np.maximum(0, 1 - sign * (w[c] * x + b[c]))
             assert w[c] == pytest.approx(0.02 * (weight * slack * sign * x).sum(), abs=1e-6)
             assert b[c] == pytest.approx(0.02 * (weight * slack * sign).sum(), abs=1e-6)
+
+
+def test_machines_of_codes_of_any_scale_are_those_of_scikit_learn(mixed):
+    """Codes are not standardised: one that hardly varies predicts the same value for all."""
+    x, y = mixed[0][:, 1], mixed[1][:, 1]
+    for scale in (0.01, 1.0, 30.0):
+        learned = LinearSVC(C=0.01, class_weight="balanced", dual=False, tol=1e-12, max_iter=10_000)
+        learned.fit(scale * x[:, None], y)
+        w, b = machine(scale * x, y)
+        np.testing.assert_allclose(w, learned.coef_[:, 0], rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(b, learned.intercept_, rtol=1e-4, atol=1e-7)
+    small = d.sap_classifier(mixed[0] * [0.01, 1, 1, 1, 1], mixed[1]).matrix[0]
+    assert (small < d.sap_classifier(*mixed).matrix[0]).any()
+
+
+def test_latents_that_vary_by_rounding_only_are_constant():
+    codes = np.random.default_rng(0).normal(size=(90, 2)) * [1.0, 1e-9] + [0, 3]
+    data = parts(codes, np.arange(90) % 3)
+    assert data.z[:, 0].std() == pytest.approx(1)
+    np.testing.assert_array_equal(data.z[:, 1], 0)
+    alone = parts(1e-9 * codes[:, :1], np.arange(90) % 3)  # nothing varies more
+    assert alone.z.std() == pytest.approx(1)
 
 
 def test_areas_count_ties_half():
@@ -292,6 +390,13 @@ def test_runs_whose_latents_agree_replicate():
     np.testing.assert_array_equal(nothing.each, 0)
     with pytest.raises(ChoiceError, match="two models or more"):
         d.udr([z])
+
+
+def test_the_median_of_six_pairs_lies_between_all_of_them():
+    """Six values are all on one side of the median with probability 2 / 64, and one of ten or none with 22 / 1024."""
+    assert median_interval(np.arange(5.0)) is None
+    assert median_interval(np.array([3.0, 1, 2, 6, 5, 4])) == (1, 6)
+    assert median_interval(np.arange(10.0)) == (1, 8)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------
@@ -325,16 +430,22 @@ def test_intervals_contain_the_score_of_the_population():
     """R^2 of a Gaussian channel, 1 / (1 + s^2), in 95% of 100 data sets: 88% and more are within chance."""
     rng, s = np.random.default_rng(0), 0.7
     inside = {"bootstrap": 0, "subsamples": 0}
+    widths, values = {kind: [] for kind in inside}, []
     for _ in range(100):
         v = rng.integers(8, size=(400, 2))
         z = standard(v) + s * rng.normal(size=v.shape)
         z[:, 1] = rng.normal(size=400)  # a second latent of noise, so that the gap is R^2
         score = d.sap_regression(z, v[:, :1])
+        values.append(score.value)
         for kind, draws in (("bootstrap", d.bootstrap(v)), ("subsamples", d.subsamples(v, draws=20))):
             found = d.repeated(lambda rows, z=z, v=v: d.sap_regression(z[rows], v[rows, :1]), draws)
             known = d.spread(found, draws, score)
             inside[kind] += known.low <= 1 / (1 + s**2) <= known.high
+            widths[kind].append(known.high - known.low)
     assert min(inside.values()) >= 88
+    for kind, degrees in (("bootstrap", 49), ("subsamples", 19)):
+        wanted = 2 * t_quantile(0.05, degrees) * np.std(values)  # the deviation of 100 data sets is known to 7%
+        assert np.mean(widths[kind]) == pytest.approx(wanted, rel=0.3)
 
 
 def test_intervals_of_a_learned_score_contain_its_closed_form():

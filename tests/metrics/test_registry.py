@@ -15,6 +15,7 @@ from vaekit.metrics.codes import cluster_agreement, knn_correct, probe_correct, 
 from vaekit.metrics.disentanglement import (
     bootstrap,
     factor_score,
+    measured,
     mig_chen,
     mig_lib,
     repeated,
@@ -334,6 +335,39 @@ def test_a_family_of_which_nothing_applies_says_why(tmp_path):
         evaluate(run, metrics=["disentaglement"])
 
 
+def test_a_score_that_is_undefined_is_left_out_of_its_family(tmp_path, capsys):
+    """A real-valued factor has no scores of values that occur twice, and data of one group none that is learned."""
+    rng = np.random.default_rng(0)
+    x, columns = rng.normal(size=(80, 4)), {"a": np.arange(80) % 3, "t": rng.normal(size=80)}
+    data = vk.from_arrays(x.astype(np.float32), columns=columns, factor_names=["a", "t"], test=0.5)
+    run = vk.fit(data, "vae", out=tmp_path / "real", **TINY)
+    found = numbers(run, "disentanglement")
+    assert {"mig", "med", "modularity", "sap_regression"} <= set(found)
+    assert not {"factor_vae_score", "beta_vae_score"} & set(found)
+    with pytest.raises(ChoiceError, match="every value of 't' occurs once"):
+        evaluate(run, metrics=["disentanglement", "beta_vae_score"], store=False)
+    columns = {"a": np.arange(80) % 3, "site": np.arange(80) // 20}
+    data = vk.from_arrays(x.astype(np.float32), columns=columns, factor_names=["a"], group="site", test=0.25)
+    run = vk.fit(data, "vae", out=tmp_path / "grouped", **TINY)
+    found = numbers(run, "disentanglement")
+    assert "mig" in found
+    assert "explicitness" not in found
+    assert "note: explicitness is left out: " in capsys.readouterr().err
+    with pytest.raises(ChoiceError, match="two data or groups are needed"):
+        evaluate(run, metrics=["explicitness"], store=False)
+
+
+def test_learned_scores_are_of_data_at_random(factors, monkeypatch):
+    monkeypatch.setattr(measured, "LEARNED", 60)
+    monkeypatch.setattr(measured, "TESTED", 30)
+    m = Measurement(factors, "test")
+    few, everything = measured.few_coded(m), measured.coded(m)
+    assert few.z.shape == (90, 3)
+    assert not np.array_equal(few.v, everything.v[:90])
+    found = numbers(factors, "sap_classifier")["sap_classifier"]
+    assert "two thirds of 90 data at random to learn from" in found["protocol"]["estimator"]
+
+
 def test_seeds_in_one_folder_replicate(tmp_path):
     x = np.random.default_rng(0).normal(size=(200, 2)) @ np.random.default_rng(1).normal(size=(2, 6))
     data = vk.from_arrays(x.astype(np.float32))
@@ -346,3 +380,4 @@ def test_seeds_in_one_folder_replicate(tmp_path):
     used = [run.kl_per_latent("test") > 0.01 for run in runs]
     assert found["value"] == pytest.approx(udr(codes, used=used).each[0])
     assert "median over 2 runs with other seeds" in found["protocol"]["estimator"]
+    assert "interval" not in found  # which needs six pairs

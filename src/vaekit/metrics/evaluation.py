@@ -61,11 +61,12 @@ def evaluate(
         progress: called with (data done, data in total).
 
     Raises:
-        ChoiceError: an unknown metric, K or n below 1, or a metric that does not apply to the model or the data.
+        ChoiceError: an unknown metric, K or n below 1, or a metric that does not apply to the model or the data; a
+            metric of a family that cannot be measured is left out with a note.
     """
     wanted = chosen(metrics)
     m = Measurement(run, data, n=n, labels=labels, source=source, samples=samples, seed=seed, progress=progress)
-    measured = [entry(metric, m, metric.measure(m)) for metric in applicable(wanted, m, asked=metrics or ())]
+    measured = [entry(metric, m, result) for metric, result in results(wanted, m, asked=metrics or ())]
     # the packaged run is never changed
     if store and isinstance(run, SavedRun) and m.observed.array is None and run.path != PLACE:
         try:
@@ -89,6 +90,28 @@ def applicable(metrics: Sequence[Metric], m: Measurement, asked: Sequence[str]) 
     if missing:
         raise ChoiceError(missing[0])
     return [metric for metric in metrics if lacking[metric.name] is None]
+
+
+def results(metrics: Sequence[Metric], m: Measurement, asked: Sequence[str]) -> list[tuple[Metric, Result]]:
+    """The `applicable` metrics with their results.
+
+    Those of a family that turn out to be undefined for these data are left out with a note.
+
+    Raises:
+        ChoiceError: also if a metric that was asked for by its own name is undefined, or all of the family are.
+    """
+    found, failed = [], None
+    for metric in applicable(metrics, m, asked):
+        try:
+            found.append((metric, metric.measure(m)))
+        except ChoiceError as error:
+            if not asked or metric.name in asked:
+                raise
+            say(f"note: {metric.name} is left out: {error}")
+            failed = error
+    if failed is not None and not found:
+        raise failed
+    return found
 
 
 def entry(metric: Metric, m: Measurement, result: Result) -> dict[str, Any]:

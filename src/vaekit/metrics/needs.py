@@ -198,6 +198,17 @@ def _few_values(name: str, m: Measurement) -> str | None:
     )
 
 
+def _repeated(name: str, m: Measurement) -> str | None:
+    known = factors(m)
+    once = [] if known is None else [f for f, v in zip(known[1], known[0].T, strict=True) if len(np.unique(v)) == m.n]
+    if not once:
+        return None
+    return (
+        f"{name} holds a factor fixed, and every value of {once[0]!r} occurs once: give it in bins, leave it out, or "
+        "use mig"
+    )
+
+
 DENSITY = Need("a density", _density)
 DISCRETE = Need("a discrete likelihood", _discrete)
 COMPLETE = Need("no missing values", _complete)
@@ -212,4 +223,5 @@ CLASSES = Need("classes", _classes)
 TRAINING_CLASSES = Need("classes of the training data", _training_classes)
 FACTORS = Need("generative factors", _factors)
 SEVERAL_FACTORS = Need("two factors or more", _several_factors)
+REPEATED = Need("values of factors that occur twice", _repeated)
 FEW_VALUES = Need(f"factors of at most {MOST_VALUES} values", _few_values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from vaekit.errors import ChoiceError
 
 from .information import Score
-from .parts import parts, quietly, ranked
+from .parts import Parts, parts, quietly, ranked
 
 Array = NDArray[Any]
 STEPS = 100
@@ -31,6 +33,10 @@ def areas(scores: Array, label: NDArray[np.int64]) -> Array:
     return np.divide(above, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
+Judge = Callable[[Array, NDArray[np.int64]], float]
+"""The score of probabilities (M, K) of each value for the true ones (M,); -1 for a value that was not learned."""
+
+
 def explicitness(codes: Array, factors: Array, group: ArrayLike | None = None, *, seed: int = 0) -> Score:
     """The area under the ROC curve of a linear classifier of the whole code: the mean over values, then over factors.
 
@@ -46,28 +52,23 @@ def explicitness(codes: Array, factors: Array, group: ArrayLike | None = None, *
     Raises:
         ChoiceError: the shapes do not agree, or a factor has too many values or a single one.
     """
-    from sklearn.linear_model import LogisticRegression
 
-    data = parts(codes, factors, group, seed=seed)
-    each, norms = [], []
-    for k in range(data.v.shape[1]):
-        _, label, new = ranked(data.v[:, k], data.v_test[:, k])
-        with quietly():
-            learned = LogisticRegression(max_iter=STEPS).fit(data.z, label)
-        scores = learned.predict_proba(data.z_test)
-        found = areas(scores, new)
-        each.append(np.nanmean(found) if np.isfinite(found).any() else np.nan)
-        norms.append(np.linalg.norm(learned.coef_, axis=0))
-    return _scored(np.array(each), np.stack(norms, 1))
+    def mean_area(p: Array, label: NDArray[np.int64]) -> float:
+        found = areas(p, label)
+        return float(np.nanmean(found)) if np.isfinite(found).any() else math.nan
+
+    return _classified(parts(codes, factors, group, seed=seed), mean_area)
 
 
 def info_e(codes: Array, factors: Array, group: ArrayLike | None = None, *, seed: int = 0) -> Score:
-    """InfoE (Hsu et al. 2023): 1 - log loss of a linear classifier of the code / log loss without: mean over factors.
+    """InfoE (Hsu et al. 2023): 1 - log loss of a linear classifier of the code / log K for K values: mean over factors.
 
-    A logistic regression of standardised codes without a penalty, at most 100 steps, learns each factor; without the
-    code, it predicts the frequencies. As the paper defines it, for classes weighted equally, but on other data than
-    those learned from: a classifier that is worse than no code has a score below 0.
-    The matrix is that of `explicitness`, for this classifier.
+    A logistic regression of standardised codes without a penalty, at most 100 steps, learns each factor, with classes
+    weighted equally. Without a code it would predict each value with probability 1/K, so that its log loss is log K.
+    For factors whose values are not equally frequent, log K exceeds the entropy, and a score above 0 does not yet mean
+    that the code has information. As the paper defines it, but on other data than those learned from, which its
+    authors' code does not separate: a classifier that is worse than none has a score below 0. Data whose value
+    was not learned count as predicted with probability 1/K. The matrix is that of `explicitness`, for this classifier.
 
     Arguments:
         codes, factors, group, seed: as for `explicitness`.
@@ -75,24 +76,28 @@ def info_e(codes: Array, factors: Array, group: ArrayLike | None = None, *, seed
     Raises:
         ChoiceError: the shapes do not agree, or a factor has too many values or a single one.
     """
+
+    def gained(p: Array, label: NDArray[np.int64]) -> float:
+        own = np.where(label >= 0, np.take_along_axis(p, np.maximum(label, 0)[:, None], 1)[:, 0], 1 / p.shape[1])
+        return float(1 + np.log(np.maximum(own, 1e-15)).mean() / math.log(p.shape[1]))
+
+    return _classified(parts(codes, factors, group, seed=seed), gained, C=np.inf, class_weight="balanced")
+
+
+def _classified(data: Parts, judge: Judge, **options: Any) -> Score:
+    """The scores of a logistic regression of each factor with these options."""
     from sklearn.linear_model import LogisticRegression
 
-    data = parts(codes, factors, group, seed=seed)
     each, norms = [], []
     for k in range(data.v.shape[1]):
-        values, label, new = ranked(data.v[:, k], data.v_test[:, k])
+        _, label, new = ranked(data.v[:, k], data.v_test[:, k])
         with quietly():
-            learned = LogisticRegression(C=np.inf, max_iter=STEPS, class_weight="balanced").fit(data.z, label)
-        known = new >= 0
-        p = learned.predict_proba(data.z_test[known])[np.arange(known.sum()), new[known]]
-        each.append(1 + np.log(np.maximum(p, 1e-15)).mean() / np.log(len(values)) if known.any() else np.nan)
+            learned = LogisticRegression(max_iter=STEPS, **options).fit(data.z, label)
+        p = learned.predict_proba(data.z_test)
+        each.append(judge(p, new) if (new >= 0).any() else math.nan)
         norms.append(np.linalg.norm(learned.coef_, axis=0))
-    return _scored(np.array(each), np.stack(norms, 1))
-
-
-def _scored(each: Array, norms: Array) -> Score:
     if not np.isfinite(each).any():
         raise ChoiceError("no value of a factor is both learned and tested: more data are needed")
-    top = norms.max(0)
-    matrix = np.divide(norms, top, out=np.zeros_like(norms), where=top > 0)
-    return Score(float(np.nanmean(each)), each, matrix)
+    top = np.max(norms, 1)
+    matrix = np.divide(norms, top[:, None], out=np.zeros_like(norms), where=top[:, None] > 0).T
+    return Score(float(np.nanmean(each)), np.array(each), matrix)

@@ -20,6 +20,7 @@ from .information import BINS, Score, binned, checked, mutual_information, share
 
 Array = NDArray[Any]
 GRID = 6000  # maximum number of grid points for integrating the density of one latent
+CELLS = 50_000_000  # maximum number of values of all factors times points: 400 MB
 REACH = 6.0  # standard deviations beyond the outermost code
 
 
@@ -82,7 +83,7 @@ def mig_chen(means: Array, scales: Array, factors: Array) -> Score:
         factors: (N, F).
 
     Raises:
-        ChoiceError: the shapes do not agree, a scale is not above 0, or a factor has a single value.
+        ChoiceError: the shapes do not agree, a scale is not above 0, or a factor has a single value or thousands.
     """
     z, v = checked(means, factors)
     s = np.asarray(scales, float)
@@ -94,6 +95,8 @@ def mig_chen(means: Array, scales: Array, factors: Array) -> Score:
         points = int(min(GRID, max(200, math.ceil((high - low) / (0.5 * s[:, j].min())))))
         grid = np.linspace(low, high, points)
         step = grid[1] - grid[0]
+        if (cells := int((v.max(0) + 1).sum()) * points) > CELLS:
+            raise ChoiceError(f"factors with {cells // points:,} values need too much memory here: give them in bins")
         sums = [np.zeros((int(v[:, k].max()) + 1, points)) for k in range(v.shape[1])]
         block = max(1, 4_000_000 // points)
         for a in range(0, len(z), block):

@@ -21,7 +21,7 @@ from .trees import boosted
 Array = NDArray[Any]
 Predictor = Literal["trees", "lasso", "lib"]
 PENALTY = 0.02
-"""The penalty of the lasso, on standardised codes and factors."""
+"""The penalty of the lasso on standardised codes and factors: that of the authors' code (cianeastwood/qedr)."""
 
 
 class DCI(NamedTuple):
@@ -80,14 +80,15 @@ def dci(
 ) -> DCI:
     r"""The three scores of Eastwood and Williams (2018).
 
-    A predictor learns each factor from the standardised codes; the importances of latents for one factor sum to 1.
+    A predictor learns each factor from the standardised codes.
 
     - `"lib"`: gradient-boosted trees of scikit-learn, as in disentanglement_lib: minutes for 10,000 codes. Importances
-      are gains of the trees, and informativeness is the accuracy on other data.
+      are gains of the trees, which sum to 1 for each factor, and informativeness is the accuracy on other data.
     - `"trees"`: the same trees of codes in 64 bins, in seconds (`vaekit.metrics.disentanglement.trees`).
-    - `"lasso"`: as in the paper, a linear regression of the factor's standardised value with an L1 penalty (0.02).
-      Importances are absolute coefficients, and informativeness is 1 - squared error / variance on other data. For
-      factors without an order, such as shapes, it depends on how their values are numbered.
+    - `"lasso"`: as in the paper and its authors' code, a linear regression of the factor's standardised value with an
+      L1 penalty (0.02). Importances are absolute coefficients, and completeness is the mean over the factors that have
+      any. Informativeness is R^2 = 1 - squared error / variance on other data, where the paper reports the error
+      sqrt(1 - R^2). For factors without an order, such as shapes, it depends on how their values are numbered.
 
     Arguments:
         codes, factors: (N, D) and (N, F); for the lasso, the ranks of the factors' values are predicted.
@@ -107,7 +108,7 @@ def dci(
     right = np.array([share for _, share in found])
     several = matrix.shape[1] > 1
     informativeness = Score(float(right.mean()), right, matrix)
-    return DCI(disentanglement(matrix) if several else None, completeness(matrix), informativeness)
+    return DCI(disentanglement(matrix) if several else None, completeness(_normalised(matrix, 0)), informativeness)
 
 
 def _trees(data: Parts, k: int, seed: int) -> tuple[Array, float]:
@@ -129,9 +130,8 @@ def _lasso(data: Parts, k: int, seed: int) -> tuple[Array, float]:
     mean, spread = data.v[:, k].mean(), data.v[:, k].std()
     target, new = (data.v[:, k] - mean) / spread, (data.v_test[:, k] - mean) / spread
     learned = Lasso(PENALTY).fit(data.z, target)
-    size = np.abs(learned.coef_)
     error = ((learned.predict(data.z_test) - new) ** 2).mean()
-    return size / (size.sum() or 1.0), float(1 - error / (new.var() or 1.0))
+    return np.abs(learned.coef_), float(1 - error / (new.var() or 1.0))
 
 
 def med(codes: Array, factors: Array, *, bins: int = BINS) -> Score:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vaekit.errors import ChoiceError
 from vaekit.utils.formerly import formerly
@@ -13,7 +13,7 @@ from vaekit.utils.formerly import formerly
 Array = NDArray[Any]
 BINS = 20
 NEIGHBOURS = 10
-COUNTED = 5_000_000  # maximum number of pairs of numbers that are counted in one pass
+COUNTED = 5_000_000  # maximum number of pairs of numbers, and of cells, that are counted in one pass
 SHUFFLES = 20
 """The number of shuffles of the factors that show how much information a latent has by chance."""
 NOISE, DEVIATIONS = 0.01, 4.0
@@ -66,7 +66,7 @@ def binned(codes: Array, *, bins: int = BINS) -> NDArray[np.int64]:
 def mutual_information(a: NDArray[np.int64], b: NDArray[np.int64]) -> Array:
     """I(a_i; b_k) in nats of integers a (N, D), b (N, F), from joint counts of many pairs in one pass: (D, F)."""
     wide, long = int(a.max()) + 1, int(b.max()) + 1
-    block = max(1, COUNTED // b.size)
+    block = max(1, COUNTED // max(b.size, wide * long * b.shape[1]))
     return np.concatenate([_information(a[:, j : j + block], b, wide, long) for j in range(0, a.shape[1], block)])
 
 
@@ -83,7 +83,12 @@ def _information(a: NDArray[np.int64], b: NDArray[np.int64], wide: int, long: in
 
 def entropies(factors: NDArray[np.int64]) -> Array:
     """The entropy of each column of integers (N, F), in nats."""
-    return np.diagonal(mutual_information(factors, factors)).copy()
+    found = []
+    for column in factors.T:
+        counts = np.bincount(column)
+        p = counts[counts > 0] / len(column)
+        found.append(-(p * np.log(p)).sum())
+    return np.array(found)
 
 
 def shares(information: Array, factors: NDArray[np.int64]) -> Array:
@@ -146,17 +151,41 @@ def _neighbours(x: Array, y: NDArray[np.int64], k: int) -> float:
     return max(0.0, float(found))
 
 
+def shuffle(n: int, group: ArrayLike | None, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Row numbers that give each of n rows those of another row at random; with `group`, of a row of another group.
+
+    All rows of a group get rows of the same group, in random order; they are repeated if there are fewer.
+    """
+    if group is None:
+        return rng.permutation(n)
+    code = np.unique(np.asarray(group), return_inverse=True)[1].ravel()
+    counts = np.bincount(code)
+    first = np.cumsum(counts) - counts
+    here, there = (np.lexsort((rng.random(n), code)) for _ in range(2))  # by group, in random order within
+    taken = rng.permutation(len(counts))[code[here]]
+    found = np.empty(n, np.int64)
+    found[here] = there[first[taken] + (np.arange(n) - first[code[here]]) % counts[taken]]
+    return found
+
+
 def informative(
-    codes: Array, factors: Array, *, bins: int = BINS, shuffles: int = SHUFFLES, seed: int = 0
+    codes: Array,
+    factors: Array,
+    group: ArrayLike | None = None,
+    *,
+    bins: int = BINS,
+    shuffles: int = SHUFFLES,
+    seed: int = 0,
 ) -> NDArray[np.bool_]:
     """Which latents have information about a factor beyond chance: (D,).
 
-    The information of a latent in bins about factors whose rows are shuffled is that by chance. A latent is
-    informative if the rest is more than a hundredth of some factor's entropy, and than four standard deviations of
-    chance.
+    The information of a latent in bins about shuffled factors is that by chance. A latent is informative if the rest
+    is more than a hundredth of some factor's entropy, and than four standard deviations of chance.
 
     Arguments:
         codes, factors: (N, D) and (N, F).
+        group: groups of data, (N,), whose factors are exchanged as a whole: noise that the data of a group share has
+            more information by chance than independent noise.
         bins: the number of bins.
         shuffles, seed: the number of shuffles and their seed.
 
@@ -166,6 +195,7 @@ def informative(
     z, v = checked(codes, factors)
     a, rng = binned(z, bins=bins), np.random.default_rng(seed)
     found = shares(mutual_information(a, v), v)
-    shuffled = np.stack([shares(mutual_information(a, rng.permutation(v)), v) for _ in range(shuffles)])
+    rows = [shuffle(len(v), group, rng) for _ in range(shuffles)]
+    shuffled = np.stack([shares(mutual_information(a, v[order]), v) for order in rows])
     beyond = found - shuffled.mean(0)
     return (beyond > np.maximum(NOISE, DEVIATIONS * shuffled.std(0, ddof=1))).any(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from vaekit.noise import Noise
 
 from ..measurement import Measurement, latent_means, shared
-from ..needs import FACTORS, FEW_VALUES, GAUSSIAN, SEVERAL_FACTORS, factors
+from ..needs import FACTORS, FEW_VALUES, GAUSSIAN, REPEATED, SEVERAL_FACTORS, factors
 from ..registry import Interval, Matrix, Part, Result, metric
 from .explicitness import STEPS, explicitness, info_e
 from .gaps import counted_by_chen, mig_chen, mig_lib
@@ -28,9 +29,12 @@ from .trees import DEPTH, STAGES
 from .votes import SIZE, TESTS, VOTES, beta_score, factor_score
 
 Array = NDArray[Any]
-OF_ENTROPY, OF_DATA, OF_ONE, OF_VOTES = "share of the factors' entropy", "share of data", "of 1", "share of votes"
+OF_ENTROPY, OF_DATA, OF_ONE, OF_VOTES = "share of the factors' entropy", "share of data", "0 to 1", "share of votes"
 FEWER = 5
-"""Scores of draws take this many times fewer votes."""
+"""Scores of draws take this many times fewer votes, whose chance is part of the errors."""
+SEVERAL = (FACTORS, SEVERAL_FACTORS)
+score_of = partial(metric, better="higher", per_datum=False)
+"""`metric` for one number of all data of which a higher one is better."""
 
 
 class Coded(NamedTuple):
@@ -56,8 +60,13 @@ def coded(m: Measurement) -> Coded:
 
 @shared
 def few_coded(m: Measurement) -> Coded:
-    """The codes and factors of the first 15,000 data, for scores that are learned."""
-    return coded(m).of(np.arange(min(m.n, LEARNED + TESTED)))
+    """The codes and factors of at most 15,000 data at random, by whole groups, for scores that are learned."""
+    c, most = coded(m), LEARNED + TESTED
+    if len(c.z) <= most:
+        return c
+    key = np.arange(len(c.z)) if c.group is None else np.unique(np.asarray(c.group), return_inverse=True)[1].ravel()
+    place = np.random.default_rng(m.seed).permutation(int(key.max()) + 1)
+    return c.of(np.sort(np.argsort(place[key], kind="stable")[:most]))
 
 
 @shared
@@ -113,10 +122,16 @@ def _cheap(m: Measurement, how: str, score: Callable[[Array, Array], Score]) -> 
 
 def _learned(m: Measurement) -> str:
     """The description of the data that a score is learned from and tested on."""
-    return f"two thirds of {len(few_coded(m).z):,} data to learn from, the others to test"
+    return f"two thirds of {_few(m)} to learn from, the others to test"
 
 
-@metric("mig", OF_ENTROPY, needs=[FACTORS], better="higher", label="MIG", per_datum=False)
+def _few(m: Measurement) -> str:
+    """The number of `few_coded` data in words."""
+    n = len(few_coded(m).z)
+    return f"{n:,} data{' at random' if n < m.n else ''}"
+
+
+@score_of("mig", OF_ENTROPY, needs=[FACTORS], label="MIG")
 def mig(m: Measurement) -> Result:
     """Mutual information gap of binned posterior means (Locatello et al. 2019)."""
     drawn = len(bootstrap_draws(m).rows)
@@ -135,7 +150,7 @@ def scales(m: Measurement) -> Array:
     return np.concatenate(blocks)
 
 
-@metric("mig_chen", OF_ENTROPY, needs=[FACTORS, GAUSSIAN], better="higher", label="MIG (Chen)", per_datum=False)
+@score_of("mig_chen", OF_ENTROPY, needs=[FACTORS, GAUSSIAN], label="MIG (Chen)")
 def mig_of_posterior(m: Measurement) -> Result:
     """Mutual information gap of draws from the posterior (Chen et al. 2018)."""
     c, s = coded(m), scales(m)
@@ -152,51 +167,37 @@ def _voted(m: Measurement, how: str, score: Callable[..., Score]) -> Result:
     draws = subsamples(c.v, c.group, seed=m.seed)
     few = {"votes": VOTES // FEWER, "tests": TESTS // FEWER, "seed": m.seed}
     found = repeated(lambda rows: score(c.z[rows], c.v[rows], **few), draws)
+    how += f"; {_of(c.names)}; errors of subsamples with {VOTES // FEWER:,} and {TESTS // FEWER:,} votes"
     return _result(how, c.names, score(c.z, c.v, seed=m.seed), draws, found)
 
 
-@metric(
-    "factor_vae_score",
-    OF_VOTES,
-    needs=[FACTORS, SEVERAL_FACTORS],
-    better="higher",
-    label="FactorVAE score",
-    per_datum=False,
-)
+@score_of("factor_vae_score", OF_VOTES, needs=[*SEVERAL, REPEATED], label="FactorVAE score")
 def factor_vae_score(m: Measurement) -> Result:
     """Accuracy of predicting which factor is held fixed from the latent that varies least (Kim and Mnih 2018)."""
-    how = f"{VOTES:,} votes to learn from, {TESTS:,} to test, of {SIZE} data each; {_of(coded(m).names)}"
-    return _voted(m, how, factor_score)
+    return _voted(m, f"{VOTES:,} votes to learn from, {TESTS:,} to test, of {SIZE} data each", factor_score)
 
 
-@metric(
-    "beta_vae_score",
-    OF_VOTES,
-    needs=[FACTORS, SEVERAL_FACTORS],
-    better="higher",
-    label="beta-VAE score",
-    per_datum=False,
-)
+@score_of("beta_vae_score", OF_VOTES, needs=[*SEVERAL, REPEATED], label="beta-VAE score")
 def beta_vae_score(m: Measurement) -> Result:
     """Accuracy of predicting which factor is the same in pairs of data from all latents (Higgins et al. 2017)."""
     how = (
-        f"logistic regression of {VOTES:,} examples of {SIZE} pairs, {TESTS:,} others to test; {_of(coded(m).names)}; "
-        "easily 1 for codes that are not disentangled"
+        f"logistic regression of {VOTES:,} examples of {SIZE} pairs, {TESTS:,} others to test; easily 1 for codes that "
+        "are not disentangled"
     )
     return _voted(m, how, beta_score)
 
 
-@metric("med", OF_ONE, needs=[FACTORS, SEVERAL_FACTORS], better="higher", label="MED", per_datum=False)
+@score_of("med", OF_ONE, needs=SEVERAL, label="MED")
 def med_of_means(m: Measurement) -> Result:
     """How few factors each latent has mutual information with (Cao et al. 2022)."""
     return _cheap(m, f"{BINS} bins of posterior means; {_of(coded(m).names)}", med)
 
 
-@metric("modularity", OF_ONE, needs=[FACTORS, SEVERAL_FACTORS], better="higher", per_datum=False)
+@score_of("modularity", OF_ONE, needs=SEVERAL)
 def modularity_of_means(m: Measurement) -> Result:
-    """How much each latent is about one factor, by mutual information (Ridgeway and Mozer 2018)."""
+    """How exclusively each latent encodes one factor, by mutual information (Ridgeway and Mozer 2018)."""
     c = coded(m)
-    kept = informative(c.z, c.v)
+    kept = informative(c.z, c.v, c.group)
     how = (
         f"{BINS} bins of posterior means; {int(kept.sum())} of {len(kept)} latents counted, those with information "
         f"beyond chance; {_of(c.names)}"
@@ -204,8 +205,7 @@ def modularity_of_means(m: Measurement) -> Result:
     return replace(_cheap(m, how, lambda z, v: modularity(z, v, kept=kept)), comparable=f"{BINS} bins; {_of(c.names)}")
 
 
-@metric("sap_regression", "share of variance", needs=[FACTORS], better="higher", label="SAP (regression)",
-        per_datum=False)  # fmt: skip
+@score_of("sap_regression", "share of variance", needs=[FACTORS], label="SAP (regression)")
 def sap_of_regression(m: Measurement) -> Result:
     """Gap between the two latents that best explain each factor linearly (Kumar et al. 2018)."""
     return _cheap(m, f"R^2 of ranks of the factors' values; {_of(coded(m).names)}", sap_regression)
@@ -221,23 +221,23 @@ def _fitted(m: Measurement, how: str, score: Callable[..., Score], bounds: tuple
     return _result(how, c.names, of(c), draws, repeated(lambda rows: of(c.of(rows)), draws), bounds)
 
 
-@metric("sap_classifier", OF_DATA, needs=[FACTORS, FEW_VALUES], better="higher", label="SAP (classifier)",
-        per_datum=False)  # fmt: skip
+@score_of("sap_classifier", OF_DATA, needs=[FACTORS, FEW_VALUES], label="SAP (classifier)")
 def sap_of_classifier(m: Measurement) -> Result:
     """Gap between the two latents that best predict each factor, as in disentanglement_lib (Kumar et al. 2018)."""
-    how = f"linear SVM, C = {COST}, balanced classes; {_learned(m)}; {_of(coded(m).names)}"
+    how = f"linear SVM of each latent, not standardised, C = {COST}, balanced classes; {_learned(m)}"
+    how += f"; {_of(coded(m).names)}"
     return _fitted(m, how, sap_classifier)
 
 
-@metric("explicitness", "area under the ROC curve", needs=[FACTORS, FEW_VALUES], better="higher", per_datum=False)
+@score_of("explicitness", "area under the ROC curve", needs=[FACTORS, FEW_VALUES])
 def explicitness_of_means(m: Measurement) -> Result:
     """How well a linear classifier of the code separates the values of each factor (Ridgeway and Mozer 2018)."""
     return _fitted(m, f"logistic regression, L2 penalty 1; {_learned(m)}; {_of(coded(m).names)}", explicitness)
 
 
-@metric("info_e", OF_ENTROPY, needs=[FACTORS, FEW_VALUES], better="higher", label="InfoE", per_datum=False)
+@score_of("info_e", "share of log K", needs=[FACTORS, FEW_VALUES], label="InfoE")
 def info_e_of_means(m: Measurement) -> Result:
-    """Share of the factors' entropy that a linear classifier of the code predicts (Hsu et al. 2023)."""
+    """By what share of log K, for K values, a linear classifier of the code reduces the log loss (Hsu et al. 2023)."""
     how = (
         f"logistic regression without a penalty, at most {STEPS} steps, balanced classes; {_learned(m)}; "
         f"{_of(coded(m).names)}"
@@ -256,9 +256,9 @@ def neighbours(m: Measurement) -> tuple[Array, list[Array], Draws]:
 def _by_neighbours(m: Measurement, score: Callable[[Array, NDArray[np.bool_]], Score]) -> Result:
     """A score of the matrix of information by nearest neighbours."""
     c, (matrix, others, draws) = few_coded(m), neighbours(m)
-    kept = in_use(c.z) & informative(c.z, c.v)
+    kept = in_use(c.z) & informative(c.z, c.v, c.group)
     how = (
-        f"mutual information by {NEIGHBOURS} nearest neighbours (Ross 2014), {len(c.z):,} data; {int(kept.sum())} of "
+        f"mutual information by {NEIGHBOURS} nearest neighbours (Ross 2014), {_few(m)}; {int(kept.sum())} of "
         f"{len(kept)} latents counted, those with more than a twentieth of the largest range and with information "
         f"beyond chance; {_of(c.names)}"
     )
@@ -266,15 +266,15 @@ def _by_neighbours(m: Measurement, score: Callable[[Array, NDArray[np.bool_]], S
     return replace(result, comparable=f"{NEIGHBOURS} nearest neighbours, {len(c.z):,} data; {_of(c.names)}")
 
 
-@metric("info_m", OF_ONE, needs=[FACTORS, SEVERAL_FACTORS], better="higher", label="InfoM", per_datum=False)
+@score_of("info_m", OF_ONE, needs=SEVERAL, label="InfoM")
 def info_m_of_means(m: Measurement) -> Result:
-    """Modularity: how much of each latent's information is about one factor (Hsu et al. 2023)."""
+    """How exclusively each latent's information is about one factor, by nearest neighbours (Hsu et al. 2023)."""
     return _by_neighbours(m, info_m)
 
 
-@metric("info_c", OF_ONE, needs=[FACTORS], better="higher", label="InfoC", per_datum=False)
+@score_of("info_c", OF_ONE, needs=[FACTORS], label="InfoC")
 def info_c_of_means(m: Measurement) -> Result:
-    """Compactness: how much of the information about each factor is in one latent (Hsu et al. 2023)."""
+    """How exclusively the information about each factor is in one latent, by nearest neighbours (Hsu et al. 2023)."""
     return _by_neighbours(m, info_c)
 
 
@@ -351,10 +351,9 @@ def _of_dci(version: str, pick: Callable[[DCI], Score], unit: str, help: str, lo
         return _result(text, c.names, pick(known.scores), known.draws, found, (lowest, 1.0))
 
     measured.__doc__ = f"{help} (Eastwood and Williams 2018{suffix})"
-    needs = [FACTORS, FEW_VALUES, *([SEVERAL_FACTORS] if pick is _disentanglement else [])]
+    needs = [*(SEVERAL if pick is _disentanglement else [FACTORS]), FEW_VALUES]
     label = f"DCI {part}{suffix.replace(', ', ' (') + ')' if suffix else ''}"
-    metric(f"{version}_{part}", unit, needs=needs, better="higher", label=label, per_datum=False,
-           slow=version == "dci_lib")(measured)  # fmt: skip
+    score_of(f"{version}_{part}", unit, needs=needs, label=label, slow=version == "dci_lib")(measured)
 
 
 for _version in PREDICTORS:

@@ -30,8 +30,8 @@ def modularity(codes: Array, factors: Array, *, bins: int = BINS, kept: NDArray[
 
     Ridgeway and Mozer (2018), with information in bins. A latent of pure noise has a little information about every
     factor by chance, and so a modularity of about 0.67 on dSprites: such latents are left out, unlike in
-    disentanglement_lib. Without latents the score is 0. The score of a factor is the mean over the latents with
-    most information about it; nan if there are none.
+    disentanglement_lib. Without latents the score is 0. The score of a factor is the mean over the latents that have
+    more information about it than about any other factor; nan if there are none.
 
     Arguments:
         codes, factors: (N, D) and (N, F).
@@ -81,7 +81,7 @@ def info_m(matrix: Array, kept: NDArray[np.bool_]) -> Score:
     """InfoM (Hsu et al. 2023): how much of a latent's information is about one factor, the mean over latents.
 
     It is 0 if a latent has the same information about all factors and 1 if only about one. The score of a factor is
-    the mean over the latents with most information about it; nan if there are none.
+    the mean over the latents that have more information about it than about any other factor; nan if there are none.
 
     Arguments:
         matrix: information as a share of the factors' entropy, (D, F): `info_matrix`.

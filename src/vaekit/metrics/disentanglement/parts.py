@@ -20,8 +20,12 @@ LEARNED, TESTED = 10_000, 5_000
 """The maximum numbers of data to learn from and to test, as in disentanglement_lib."""
 
 
+CONSTANT = 1e-6
+"""A latent whose standard deviation is at most this share of its mean, or of the largest one, is taken as constant."""
+
+
 class Parts(NamedTuple):
-    """Standardised codes (N, D) and factors (N, F) to learn from, and codes (M, D) and factors (M, F) to test."""
+    """Codes (N, D) and factors (N, F) to learn from, and codes (M, D) and factors (M, F) to test."""
 
     z: Array
     v: NDArray[np.int64]
@@ -29,10 +33,18 @@ class Parts(NamedTuple):
     v_test: NDArray[np.int64]
 
 
-def parts(codes: Array, factors: Array, group: ArrayLike | None = None, *, seed: int = 0) -> Parts:
+def parts(
+    codes: Array, factors: Array, group: ArrayLike | None = None, *, seed: int = 0, standardise: bool = True
+) -> Parts:
     """Two thirds of the data at random to learn from, at most 10,000, and at most 5,000 of the others to test.
 
-    Codes are standardised by the first. With `group`, the data of a group are all in one of the two.
+    With `group`, the data of a group are all in one of the two.
+
+    Arguments:
+        codes, factors: (N, D) and (N, F).
+        group: groups of data, (N,).
+        seed: seed of the division.
+        standardise: whether the codes get mean 0 and variance 1 in the data to learn from; constant ones become 0.
 
     Raises:
         ChoiceError: the shapes do not agree, a factor has too many values or a single one to learn from, or there is
@@ -53,8 +65,10 @@ def parts(codes: Array, factors: Array, group: ArrayLike | None = None, *, seed:
     tested = by_place[place[keys[by_place]] >= cut][:TESTED]
     if (v[learned] == v[learned[0]]).all(0).any():
         raise ChoiceError("a factor has a single value in the data to learn from: more data are needed")
-    mean, spread = z[learned].mean(0), z[learned].std(0)
-    z = (z - mean) / np.where(spread > 0, spread, 1.0)
+    if standardise:
+        mean, spread = z[learned].mean(0), z[learned].std(0)
+        varies = spread > CONSTANT * np.maximum(np.abs(mean), spread.max())
+        z = np.where(varies, (z - mean) / np.where(varies, spread, 1.0), 0.0)
     return Parts(z[learned], v[learned], z[tested], v[tested])
 
 
@@ -71,9 +85,11 @@ def ranked(known: NDArray[np.int64], new: NDArray[np.int64]) -> tuple[Array, NDA
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without scikit-learn's warnings that a fit stopped at its maximum number of steps, which protocols state."""
+    """Without scikit-learn's warnings that a fit stopped at its maximum number of steps, which protocols state, or that
+    a class has few data."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message="The number of unique classes")
         yield

@@ -16,7 +16,10 @@ PENALTY = 0.1
 
 
 class Replicability(NamedTuple):
-    """The score of each of M models, (M,), and of each pair, (M, M) with nan on the diagonal."""
+    """The score of each of M models, (M,), and of each pair, (M, M) with nan on the diagonal.
+
+    A pair [i, j] is that of model j, whose latents are predicted from those of model i.
+    """
 
     each: Array
     pairs: Array
@@ -33,7 +36,8 @@ def udr(
     Of two models, R_ab is the similarity of latent a of one and latent b of the other, for latents in use. The score
     of the pair is the mean over the latents of both of r^2 / sum R, with r the largest similarity of the latent and
     sum R that of all: 1 if each latent agrees with exactly one of the other model. The score of a model is the
-    median over the others. Models that agree are not always disentangled, but disentangled ones agree.
+    median over the others, from which its latents are predicted. Models that agree are not always disentangled, but
+    disentangled ones agree.
 
     Arguments:
         codes: posterior means of the same data for each model, (N, D) each.
@@ -57,7 +61,20 @@ def udr(
         for j, b in enumerate(kept):
             if i != j:
                 pairs[i, j] = _agreement(a, b, similarity)
-    return Replicability(np.nanmedian(pairs, 1), pairs)
+    return Replicability(np.nanmedian(pairs, 0), pairs)
+
+
+def median_interval(values: Array, *, level: float = 0.05) -> tuple[float, float] | None:
+    """An interval of the median of the population from its order statistics; None for too few values (5 or fewer).
+
+    The number of values below the median is binomial with probability 1/2, so that the k-th smallest and the k-th
+    largest of n values miss it with probability 2 P(Bin(n, 1/2) < k), at most `level`.
+    """
+    from scipy.stats import binom
+
+    ordered = np.sort(values)
+    k = int((2 * binom.cdf(np.arange(len(ordered)), len(ordered), 0.5) <= level).sum())
+    return (float(ordered[k - 1]), float(ordered[-k])) if k else None
 
 
 def _standard(z: Array, similarity: str) -> Array:

@@ -18,8 +18,9 @@ from vaekit.runs.trained import TrainedModel
 from ..latents import is_active
 from ..measurement import Measurement, latent_means, shared
 from ..needs import Need
-from ..registry import Part, Result, metric
-from .replicability import PENALTY, udr
+from ..registry import Interval, Part, Result, metric
+from .intervals import LEVEL
+from .replicability import PENALTY, median_interval, udr
 
 Array = NDArray[Any]
 USED = 0.01
@@ -73,7 +74,7 @@ def _used(run: TrainedModel, split: str, z: Array, n: int) -> NDArray[np.bool_]:
     return kl > USED if len(kl) == z.shape[1] else is_active(z)
 
 
-@metric("udr", "of 1", needs=[SIBLINGS], better="higher", label="UDR", per_datum=False)
+@metric("udr", "0 to 1", needs=[SIBLINGS], better="higher", label="UDR", per_datum=False)
 def udr_of_seeds(m: Measurement) -> Result:
     """Agreement of the latents with those of runs with other seeds, without known factors (Duan et al. 2020)."""
     n, split = min(m.n, SURVEYED), m.observed.split
@@ -86,11 +87,13 @@ def udr_of_seeds(m: Measurement) -> Result:
         codes.append(run.encode(split, n=n).reshape(n, -1)[:, run.model.latent_dims])
         used.append(_used(run, split, codes[-1], n))
     found = udr(codes, used=used)
-    pairs = found.pairs[0, 1:]
+    pairs, known = found.pairs[1:, 0], median_interval(found.pairs[1:, 0])
     others = len(pairs)
     how = (
         f"median over {others} run{'s' if others > 1 else ''} with other seeds; lasso, penalty {PENALTY}; latents with "
         f"a KL above {USED} nats; {n:,} data"
     )
     each = {name: Part(float(pair)) for name, pair in zip(names, pairs, strict=True)}
-    return Result(how, value=float(found.each[0]), each=each)
+    of = f"order statistics of {others} pairs of seeds"
+    interval = None if known is None else Interval(*known, 1 - LEVEL, of)
+    return Result(how, value=float(found.each[0]), each=each, interval=interval)

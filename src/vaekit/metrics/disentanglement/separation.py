@@ -40,12 +40,13 @@ def sap_classifier(codes: Array, factors: Array, group: ArrayLike | None = None,
     """The gap between the two latents that best predict each factor, by accuracy on other data: the mean over factors.
 
     As in disentanglement_lib, a linear support vector machine learns each factor from a single latent: the squared
-    hinge loss with weight 0.01 and classes weighted by 1 / frequency, one class against the others. With a single
-    latent, the second accuracy is that of the most frequent value.
+    hinge loss with weight 0.01 and classes weighted by 1 / frequency, one class against the others. As there, codes
+    are not standardised, so that a latent that hardly varies predicts little. With a single latent, the second
+    accuracy is that of the most frequent value.
 
     Arguments and errors are those of `explicitness`.
     """
-    data = parts(codes, factors, group, seed=seed)
+    data = parts(codes, factors, group, seed=seed, standardise=False)
     right, usual = np.zeros((data.z.shape[1], data.v.shape[1])), np.zeros(data.v.shape[1])
     for k in range(data.v.shape[1]):
         _, label, new = ranked(data.v[:, k], data.v_test[:, k])
@@ -93,6 +94,8 @@ def machine(x: Array, label: NDArray[np.int64]) -> tuple[Array, Array]:
             if not worse.any():
                 break
             length = np.where(worse, length / 2, length)
+        else:
+            tried, others = _loss(x, sign, weight, w - length * step[0], b - length * step[1])
         w, b, loss, slack = w - length * step[0], b - length * step[1], tried, others
     return w, b
 

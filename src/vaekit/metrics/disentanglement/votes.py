@@ -15,7 +15,7 @@ from .parts import quietly
 
 Array = NDArray[Any]
 PRUNED = 0.05
-"""The FactorVAE score ignores latents whose standard deviation is below this fraction of the prior's."""
+"""The FactorVAE score ignores latents whose standard deviation is below this number: a twentieth of that of N(0, 1)."""
 VOTES, TESTS, SIZE = 10_000, 5_000, 64
 """The numbers of votes to learn from and to test, and of data per vote (pairs of data for the beta-VAE score)."""
 BLOCK = 1000  # votes at a time
@@ -32,6 +32,7 @@ class Alike:
     def __init__(self, factors: NDArray[np.int64], rng: np.random.Generator):
         self.rng = rng
         self.order = [np.argsort(v, kind="stable") for v in factors.T]
+        self.ordered = [np.sort(v) for v in factors.T]
         self.counts = [np.bincount(v) for v in factors.T]
         self.firsts = [np.concatenate([[0], np.cumsum(c)[:-1]]) for c in self.counts]
 
@@ -51,6 +52,19 @@ class Alike:
         index = (self.rng.random(values.shape) * self.counts[k][values]).astype(int) + self.firsts[k][values]
         return self.order[k][index]
 
+    def pairs(self, k: int, shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Two different rows with the same value of factor k: the first at random among those that have a partner.
+
+        Raises:
+            ChoiceError: no value occurs twice.
+        """
+        self.usable(k)
+        value, counts, firsts = self.ordered[k], self.counts[k], self.firsts[k]
+        one = self.rng.choice(np.flatnonzero(counts[value] > 1), shape)
+        first, count = firsts[value[one]], counts[value[one]]
+        further = 1 + (self.rng.random(shape) * (count - 1)).astype(int)
+        return self.order[k][one], self.order[k][first + (one - first + further) % count]
+
 
 @formerly("votes", "tests", "size", "seed")
 def factor_score(
@@ -58,7 +72,8 @@ def factor_score(
 ) -> Score:
     """The FactorVAE score (Kim and Mnih 2018): with one factor held fixed, the latent that varies least votes for it.
 
-    Codes are divided by their standard deviation over all data; latents that hardly vary are left out. A majority
+    Codes are divided by their standard deviation over all data; latents whose standard deviation is at
+    most 0.05 are left out, as in disentanglement_lib: codes on the scale of a prior N(0, 1) are assumed. A majority
     vote, learned from `votes`, assigns a factor to each latent, and its accuracy on `tests` is the score. Chance is
     the share of the most frequent factor, 1/F.
 
@@ -109,10 +124,11 @@ def beta_score(
 ) -> Score:
     """The beta-VAE score (Higgins et al. 2017): which factor is the same in pairs of data, from their codes.
 
-    Each example has `size` pairs of data with the same value of one factor, and its features are the mean absolute
-    differences of the latents. A logistic regression predicts the factor, and its accuracy on other examples is the
-    score. It is easily 1 for codes that are not disentangled, such as rotated ones, because it may use all latents.
-    The matrix is 1 - the mean difference of a latent in pairs that share the factor / that in all pairs, at least 0.
+    Each example has `size` pairs of different data with the same value of one factor, and its features are the mean
+    absolute differences of the latents. A logistic regression predicts the factor, and its accuracy on other examples
+    is the score. It is easily 1 for codes that are not disentangled, such as rotated ones, because it may use all
+    latents. The matrix is 1 - the mean difference of a latent in pairs that share the factor / that in all pairs, at
+    least 0.
 
     Arguments:
         means: (N, D).
@@ -138,8 +154,8 @@ def beta_score(
         mine = np.flatnonzero(held == k)
         for a in range(0, len(mine), BLOCK):
             some = mine[a : a + BLOCK]
-            one = draw.rng.integers(len(z), size=(len(some), size))
-            features[some] = np.abs(z[one] - z[draw(k, v[one, k])]).mean(1)
+            one, other = draw.pairs(k, (len(some), size))
+            features[some] = np.abs(z[one] - z[other]).mean(1)
     with quietly():
         learned = LogisticRegression().fit(features[:votes], held[:votes])
     right = learned.predict(features[votes:]) == held[votes:]
