@@ -272,8 +272,8 @@ def test_every_score_equals_the_slow_one(mixed):
     lasso = d.dci(codes, v, predictor="lasso")
     fast = (lasso.disentanglement.value, lasso.completeness.value, lasso.informativeness.value)
     assert fast == pytest.approx(slow.dci_lasso(data), abs=1e-8)
-    votes = {"votes": 400, "tests": 400, "size": 16}
-    error = 4 * math.sqrt(0.25 / 400) * math.sqrt(2)  # both are shares of 400 votes
+    votes = {"votes": 1500, "tests": 1500, "size": 16}
+    error = 4 * math.sqrt(0.25 / 1500) * math.sqrt(2)  # both are shares of 1500 votes: 0.07
     assert d.factor_score(codes, v, **votes).value == pytest.approx(slow.factor_score(codes, v, **votes), abs=error)
     assert d.beta_score(codes, v, **votes).value == pytest.approx(slow.beta_score(codes, v, **votes), abs=error)
 

@@ -107,8 +107,9 @@ def dci(
     matrix = np.stack([importance for importance, _ in found], 1)
     right = np.array([share for _, share in found])
     several = matrix.shape[1] > 1
+    complete = completeness(_normalised(matrix, 0))._replace(matrix=matrix)
     informativeness = Score(float(right.mean()), right, matrix)
-    return DCI(disentanglement(matrix) if several else None, completeness(_normalised(matrix, 0)), informativeness)
+    return DCI(disentanglement(matrix) if several else None, complete, informativeness)
 
 
 def _trees(data: Parts, k: int, seed: int) -> tuple[Array, float]:
