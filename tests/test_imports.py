@@ -27,7 +27,7 @@ LAYERS = (
     ["figures"],
     ["latents"],
     ["metrics"],
-    ["anomalies", "coding", "expression"],
+    ["anomalies", "coding", "diagnosis", "expression"],
     ["synthetic"],
     ["report"],
     ["export"],

@@ -29,6 +29,7 @@ _HOMES = {
     "VaekitError": "errors",
     "compare": "metrics",
     "datasets": "data",
+    "doctor": "diagnosis",
     "evaluate": "metrics",
     "fit": "run",
     "from_arrays": "data",

@@ -15,6 +15,7 @@ from vaekit.anomalies import Detection, detect
 from vaekit.anomalies.scoring import SAMPLES
 from vaekit.coding import TOLERANCE, Compressed, compress, decompress
 from vaekit.data.condition import Labels
+from vaekit.diagnosis import STAGES, Diagnosis, Stage, doctor
 from vaekit.errors import ChoiceError, DataError
 from vaekit.expression import Differential, differential, normalised
 from vaekit.latents.counterfactual import counterfactual_rows
@@ -337,6 +338,10 @@ class Run(SavedRun):
         """
         options: dict[str, Any] = {"delta": delta, "fdr": fdr, "draws": draws, "permutations": permutations}
         return differential(self, a, b, by=by, data=data, seed=seed, progress=progress, **options)
+
+    def doctor(self, *, stages: Sequence[Stage] = STAGES, thorough: bool = False) -> Diagnosis:
+        """The diseases of this run and its data, each with evidence and remedy: see `vaekit.diagnosis.doctor`."""
+        return doctor(self, stages=stages, thorough=thorough)
 
     def report(self, path: str | Path | None = None, *, data: DataLike = None, labels: Labels | None = None) -> Path:
         """Write the one-page report, or one about new `data` beside held-out data, and return its path.

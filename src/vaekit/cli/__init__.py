@@ -22,7 +22,7 @@ from vaekit.utils.progress import say
 from vaekit.utils.waiting import adaptive_waiting
 from vaekit.utils.wording import wording
 
-from . import catalogue, change, detect, expression, fit, listing, live, measure, pack, study, use
+from . import catalogue, change, detect, doctor, expression, fit, listing, live, measure, pack, study, use
 from .mistakes import check_command, explained
 from .parameters import as_flags, described, exact
 
@@ -34,12 +34,14 @@ RUN is a run directory written by `vaekit fit`. Rows are numbered from 0; the he
 Start with `vaekit fit digits --minutes 1`. `vaekit COMMAND --help` shows the options of a command;
 `vaekit recipes` lists the models and the data that each one suits.
 
-Exit status: 0; 2 after an error; 3 if a named data set is neither cached nor downloadable; 130 when interrupted.
+Exit status: 0; 1 if `vaekit doctor` finds something serious; 2 after an error; 3 if a named data set is neither
+cached nor downloadable; 130 when interrupted.
 """
 
 COMMANDS = (
     measure.evaluate,
     measure.compare,
+    doctor.doctor,
     use.sample,
     use.reconstruct,
     use.interpolate,
@@ -77,6 +79,9 @@ def build(argv: Sequence[str]) -> App:
     show_all = "--help-all" in argv
     app.command(fit.command(argv, show_all) if argv[:1] == ["fit"] else fit.placeholder, name="fit")
     for function in COMMANDS:
+        if function is doctor.doctor and argv[:1] == ["doctor"]:
+            app.command(doctor.command(argv, show_all), name="doctor")
+            continue
         if argv[:1] == [function.__name__]:
             exact(function)
             if function in (measure.evaluate, measure.compare):
@@ -95,8 +100,8 @@ def arguments() -> set[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status.
 
-    The status is 0; 2 after an error that the user can correct; 3 if a named data set is unavailable; 130 when
-    interrupted.
+    The status is 0; 1 if the doctor finds something serious; 2 after an error that the user can correct; 3 if a named
+    data set is unavailable; 130 when interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     # By default, torch's threads spin while they wait for each other. Beside another program, a step can then take

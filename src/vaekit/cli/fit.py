@@ -53,9 +53,9 @@ def command(argv: Sequence[str], show_all: bool = False) -> Callable[..., int]:
 
     Its help shows the options that apply to the recipe and are often needed; with `show_all`, all of them.
     """
-    out = _peek(argv, "--out")
-    name = _peek(argv, "--recipe")
-    resumes = "--resume" in argv or "--extend" in argv or (_peek(argv, "--exists") == "resume" and is_run(out))
+    out = peek(argv, "--out")
+    name = peek(argv, "--recipe")
+    resumes = "--resume" in argv or "--extend" in argv or (peek(argv, "--exists") == "resume" and is_run(out))
     if name is None and resumes and out is not None:
         from vaekit.utils.files import read_json
 
@@ -65,7 +65,7 @@ def command(argv: Sequence[str], show_all: bool = False) -> Callable[..., int]:
     def fit(*positional: str, **named: Any) -> int:
         return _fit(positional[0] if positional else None, recipe, named)
 
-    from_recipe = [*_general(), *_recipe_options(recipe, argv, show_all), *_training_options(show_all)]
+    from_recipe = [*_general(), *recipe_options(recipe, argv, show_all), *training_options(show_all)]
     parameters = [
         inspect.Parameter(
             "data",
@@ -74,7 +74,7 @@ def command(argv: Sequence[str], show_all: bool = False) -> Callable[..., int]:
             annotation=Annotated[str | None, Parameter(help="a name or a path; not needed with --out RUN --resume")],
         ),
         *from_recipe,
-        *_data_options(show_all, {one.name for one in from_recipe}),
+        *data_options(show_all, {one.name for one in from_recipe}),
     ]
     fit.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     chosen = "" if recipe.name == "vae" else f" --recipe {recipe.name}"
@@ -92,7 +92,7 @@ def command(argv: Sequence[str], show_all: bool = False) -> Callable[..., int]:
     return fit
 
 
-def _peek(argv: Sequence[str], flag: str) -> str | None:
+def peek(argv: Sequence[str], flag: str) -> str | None:
     """The value of a flag before the arguments are parsed."""
     value = None
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
@@ -137,9 +137,9 @@ def _general() -> list[inspect.Parameter]:
     ]
 
 
-def _recipe_options(recipe: Described, argv: Sequence[str], show_all: bool) -> list[inspect.Parameter]:
+def recipe_options(recipe: Described, argv: Sequence[str], show_all: bool) -> list[inspect.Parameter]:
     """The options of the recipe; the help shows those that apply with its settings and the choices in `argv`."""
-    chosen = {a.name: _peek(argv, f"--{a.name}") or a.default for a in recipe.arguments}
+    chosen = {a.name: peek(argv, f"--{a.name}") or a.default for a in recipe.arguments}
     parameters = []
     for position, (heading, arguments) in enumerate(recipe.groups.items()):
         group = Group(heading or f"Recipe {recipe.name}", sort_key=(1, position))
@@ -149,7 +149,8 @@ def _recipe_options(recipe: Described, argv: Sequence[str], show_all: bool) -> l
     return parameters
 
 
-def _training_options(show_all: bool) -> list[inspect.Parameter]:
+def training_options(show_all: bool) -> list[inspect.Parameter]:
+    """The training options; the short help shows those often needed."""
     group = Group("Training (by default the recipe's values)", sort_key=(2,))
     hints, unset = get_type_hints(Options), Options()
     return [
@@ -163,7 +164,7 @@ def data_names() -> list[str]:
     return [argument.name for group, _ in catalogue.data_options().values() for argument in group]
 
 
-def _data_options(show_all: bool, taken: Container[str]) -> list[inspect.Parameter]:
+def data_options(show_all: bool, taken: Container[str]) -> list[inspect.Parameter]:
     """The options for all data and for each format; the short help shows those often needed and all of plug-ins.
 
     If the name of a plug-in's option is `taken` by another option of fit, the option is left out with a note.

@@ -15,6 +15,7 @@ from vaekit.utils.files import checked_path, is_writable, write_atomically, writ
 
 from . import about, numbers, sections
 from . import factors as _factors  # noqa: F401 - registers its section, after the others
+from . import health as _health  # noqa: F401 - the same
 from .blocks import Block, Chapter, Picture, Section, Strips, Text, plot
 from .look import Look
 from .paired import paired

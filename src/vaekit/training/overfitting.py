@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from vaekit.data.core import Data
 from vaekit.options import Options
@@ -29,8 +30,32 @@ def small_set(data: Data, options: Options) -> str | None:
     )
 
 
+class Fall(NamedTuple):
+    """The fall of a validation ELBO below its best, in nats, with its standard error, and what helps against it."""
+
+    step: int
+    best: float
+    decrease: float
+    se: float
+    remedies: tuple[str, ...]
+
+    @property
+    def evidence(self) -> str:
+        """The fall in one clause."""
+        return (
+            f"the validation ELBO was best at step {self.step:,} ({self.best:.2f} nats) and has fallen by "
+            f"{self.decrease:.2f} since (standard error {self.se:.2f})"
+        )
+
+
 def past_its_best(run: SavedRun) -> str | None:
-    """A warning about a run that overfits, whose validation ELBO ended well below its best; else None.
+    """A warning about a run that overfits (see `fall`); else None."""
+    fallen = fall(run)
+    return None if fallen is None else f"the model overfits: {fallen.evidence}. {'; '.join(fallen.remedies)}"
+
+
+def fall(run: SavedRun) -> Fall | None:
+    """The fall of a run that overfits, whose validation ELBO ended well below its best; else None.
 
     The validation ELBO must have fallen by more than one nat, by more than 5% of its rise since the first validation,
     and by more than chance explains in all but one of `ONCE_IN` runs, given that the best of several validations is
@@ -56,8 +81,5 @@ def past_its_best(run: SavedRun) -> str | None:
     remedies = ["`patience=5` keeps the best weights"]
     if config["data"]["facts"]["kind"] == "image" and not options.augment:
         remedies.append("`augment='flip,shift'` delays overfitting")
-    return (
-        f"the model overfits: the validation ELBO was best at step {best['step']:,} ({best['elbo']:.2f} nats) and has "
-        f"fallen by {decrease:.2f} since (standard error {se:.2f}). "
-        f"{'; '.join([*remedies, 'more data or a smaller `latent` reduce it'])}"
-    )
+    remedies.append("more data or a smaller `latent` reduce it")
+    return Fall(best["step"], best["elbo"], decrease, se, tuple(remedies))

@@ -1,0 +1,7 @@
+"""Diseases of data, settings and runs, each with evidence and a remedy: `doctor` and the register of diseases."""
+
+from . import after, before, during  # noqa: F401 - they register their diseases, in this order
+from .examination import STAGES, Diagnosis, Finding, doctor, opened
+from .registry import DISEASES, Disease, Stage, Symptom, disease
+
+__all__ = ["DISEASES", "STAGES", "Diagnosis", "Disease", "Finding", "Stage", "Symptom", "disease", "doctor", "opened"]

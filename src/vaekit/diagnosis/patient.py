@@ -1,0 +1,213 @@
+"""What the doctor examines: data with the settings of a recipe, or a run; shared results are computed once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vaekit.data.condition import set_apart
+from vaekit.data.core import Computed, Data
+from vaekit.errors import DataError, RunError, VaekitError
+from vaekit.metrics.measurement import Measurement
+from vaekit.models.quantised import QuantisedEncoder
+from vaekit.models.vae import VAE
+from vaekit.options import Defaults, Options
+from vaekit.recipes import get_recipe
+from vaekit.recipes.composition import Composition, DataSpec
+from vaekit.runs.saved import SavedRun
+from vaekit.training.plan import plan_new
+from vaekit.training.prepare import prepare
+from vaekit.utils.isolation import seeded
+
+Array = NDArray[Any]
+ROWS = 2000
+"""The maximum number of rows of a split that checks look at."""
+NUMBERS = 8_000_000
+"""The maximum number of values of x that a check looks at, but at least 200 rows."""
+SAMPLES, SCORED = 50, 200
+"""Importance samples per example, and the number of test examples, of the checks of the likelihood."""
+
+
+class Patient:
+    """Data with the settings of a recipe, or a run with its data.
+
+    Attributes:
+        data: the data, or None if they are unavailable.
+        missing: why they are unavailable, else "".
+        composition: the model, or None if the recipe refuses the data.
+        refusal: why the recipe refuses the data, else "".
+        choices: the arguments of the recipe, with its defaults for those that were not given.
+        training: the training options, with the recipe's defaults.
+        steps: the number of training steps, planned or made.
+        run: the run; None before training.
+    """
+
+    def __init__(
+        self,
+        data: Data | None,
+        composition: Composition | None,
+        *,
+        choices: Mapping[str, Any],
+        training: Defaults,
+        steps: int,
+        run: SavedRun | None = None,
+        missing: str = "",
+        refusal: str = "",
+    ):
+        self.data, self.composition, self.choices, self.run = data, composition, dict(choices), run
+        self.training, self.steps, self.missing, self.refusal = training, steps, missing, refusal
+
+    @classmethod
+    def of_data(cls, data: Data, recipe: str, options: Options, choices: Mapping[str, Any]) -> Patient:
+        """Data, and the settings with which they are to be trained. Nothing is written.
+
+        Raises:
+            ChoiceError: there is no such recipe.
+        """
+        data, made = set_apart(data, choices.get("condition")), get_recipe(recipe)
+        try:
+            with seeded(options.seed):
+                composition = made(DataSpec.of(data), **choices)
+            plan = plan_new(replace(options, compile="off", device="cpu", devices=1), composition, data)
+            composition.objective.plan(plan.horizon)
+            prepare(data, composition, plan.seed)
+        except VaekitError as error:
+            return cls(data, None, choices=choices, training=options.over(), steps=0, refusal=str(error))
+        known = {**made.defaults_for(DataSpec.of(data), choices), **choices}
+        return cls(data, composition, choices=known, training=plan.options.over(), steps=plan.horizon)
+
+    @classmethod
+    def of_run(cls, run: SavedRun) -> Patient:
+        """A run with its data, if they are available."""
+        data, missing = None, ""
+        try:
+            data = run.data
+        except DataError as error:
+            missing = str(error)
+        config = run.config
+        choices = {**config.get("defaults", {}), **config["arguments"]}
+        steps = config.get("step", config.get("plan", {}).get("horizon", 0))
+        return cls(
+            data,
+            run.composition,
+            choices=choices,
+            training=run.options.over(),
+            steps=steps,
+            run=run,
+            missing=missing,
+        )
+
+    # --- what both have -----------------------------------------------------------------------------------------
+
+    @property
+    def kind(self) -> str:
+        """The kind of the data: image, signal, vector or counts."""
+        return self.run.spec.kind if self.run is not None else self.known.kind
+
+    @property
+    def known(self) -> Data:
+        """The data. Raises DataError if they are unavailable."""
+        if self.data is None:
+            raise DataError(self.missing)
+        return self.data
+
+    @property
+    def model(self) -> Composition:
+        """The composition. Raises RunError if there is none."""
+        if self.composition is None:
+            raise RunError(self.refusal)
+        return self.composition
+
+    @property
+    def saved(self) -> SavedRun:
+        """The run. Raises RunError before training."""
+        if self.run is None:
+            raise RunError("there is no run yet")
+        return self.run
+
+    @cached_property
+    def weights(self) -> bool:
+        """Whether the run has weights that training has saved."""
+        return self.run is not None and (self.run.path / "model.safetensors").is_file()
+
+    @property
+    def latent(self) -> int | None:
+        """The number of latents of a code that is one vector; None for other models."""
+        model = None if self.composition is None else self.composition.model
+        if not isinstance(model, VAE) or isinstance(model.posterior, QuantisedEncoder):
+            return None
+        event = model.prior().event_shape
+        return int(event[0]) if len(event) == 1 else None
+
+    @property
+    def epochs(self) -> float:
+        """Passes through the training data."""
+        n = len(self.known.train)
+        return self.steps * min(self.training.batch, n) / n
+
+    def rows(self, split: str, most: int = ROWS) -> Array:
+        """At most `most` evenly spaced rows of a split, as (n, D) float64."""
+        data = self.known
+        part, dims = getattr(data, split), math.prod(data.shape)
+        n = min(len(part), most, max(200, NUMBERS // dims))
+        chosen = np.unique(np.linspace(0, len(part) - 1, n).astype(np.int64))
+        return np.asarray(data.events(part[chosen]), np.float64).reshape(len(chosen), dims)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the rows are an array that can be read in full."""
+        return self.data is not None and not isinstance(self.data.train.raw, Computed)
+
+    # --- what a run has -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def log(self) -> list[dict[str, Any]]:
+        """The records of training."""
+        return self.saved.log
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        """The records of one kind, such as train or valid."""
+        return [record for record in self.log if record.get("kind") == kind]
+
+    @cached_property
+    def measurement(self) -> Measurement:
+        """A measurement of the first test data with few samples, whose results the checks share."""
+        n = min(SCORED, max(20, NUMBERS // (SAMPLES * self.saved.spec.dims)))
+        return Measurement(self.saved, "test", n=n, samples=SAMPLES, compile=False)
+
+    @cached_property
+    def codes(self) -> tuple[Array, Array, Array]:
+        """Draws z ~ q(z|x) of training data, of as many held-out data, and z ~ p(z): each (n, L), in float64.
+
+        Held-out data are those of the test split, and those of the validation split if the test split is small.
+        """
+        run = self.saved
+        n = min(ROWS, max(200, NUMBERS // run.spec.dims))
+        latents = run.model.latent_dims
+
+        def drawn(split: str, most: int) -> Array:
+            part = len(getattr(run.data, split))
+            rows = np.unique(np.linspace(0, part - 1, min(part, most)).astype(np.int64))
+            z = run.encode(split, rows=rows, sample=run.model.no_density is None)
+            return z.reshape(len(z), -1)[:, latents].astype(np.float64)
+
+        held = drawn("test", n)
+        if len(held) < n:
+            held = np.concatenate([held, drawn("valid", n - len(held))])
+        prior = run.sample_latents(max(len(held), 500), seed=1)
+        return drawn("train", n), held, prior.reshape(len(prior), -1)[:, latents].astype(np.float64)
+
+    @torch.no_grad()
+    def observed(self, split: str, most: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """The first rows of a split as the model sees them: x, their condition, and their row numbers."""
+        run = self.saved
+        observed = run.observed(split)
+        rows = np.arange(min(observed.n, most, max(50, NUMBERS // run.spec.dims)))
+        return observed(rows), observed.condition(rows), torch.from_numpy(rows)

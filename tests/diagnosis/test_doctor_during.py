@@ -1,0 +1,134 @@
+"""Diseases of training: each is induced by the settings of a real run on digits, and a sound run gets a clean bill."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from core_helpers import QUIET
+from sklearn.datasets import load_digits
+
+import vaekit as vk
+from vaekit.diagnosis import DISEASES, doctor
+from vaekit.diagnosis.during import independent, spikes
+from vaekit.diagnosis.patient import Patient
+
+SMALL = {"latent": 6, "hidden": (32,), "validate_steps": 100, "lr": 5e-3, **QUIET}
+STAGES = ["before", "during"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return vk.from_arrays(load_digits().images.astype(np.float32) / 16)
+
+
+@pytest.fixture(scope="module")
+def trained(digits, tmp_path_factory):
+    """Trains a run on digits, or on other data, with these settings."""
+    folder = tmp_path_factory.mktemp("doctor")
+
+    def train(name, data=digits, **settings):
+        small = {name: SMALL[name] for name in SMALL if settings.get("recipe") != "fsq" or name != "latent"}
+        return vk.fit(data, out=folder / name, **{**small, **settings})
+
+    return train
+
+
+def test_sound_runs_get_a_clean_bill(trained):
+    table = vk.from_arrays(load_digits().data[:, [2, 3, 4, 10, 12, 18, 20]], kind="vector")
+    for run in (trained("sound", steps=500), trained("table", table, steps=400)):
+        seen = doctor(run, stages=STAGES)
+        assert [str(one) for one in seen.findings] == []
+        assert set(seen.skipped) == {"dead-codes"}
+        assert len(seen.healthy) == len([one for one in DISEASES.values() if one.stage in STAGES]) - 1
+
+
+def test_a_collapsed_posterior(trained):
+    run = trained("collapse", beta=50, steps=100)
+    one = doctor(run, stages=STAGES)["posterior-collapse"]
+    assert one.severity == "serious"
+    assert one.numbers["rate"] < 0.1
+    assert "`beta=1` in place of 50" in one.remedy
+    assert run.doctor(stages=["during"]).serious
+
+
+def test_nothing_to_tell_is_no_certain_collapse(trained):
+    noise = vk.from_arrays(np.random.default_rng(0).normal(size=(600, 5)))
+    run = trained("noise", noise, steps=100, beta=20, latent=2)
+    one = doctor(run, stages=["during"])["posterior-collapse"]
+    assert (one.severity, one.certain) == ("warning", False)
+    assert independent(Patient.of_run(run))
+
+
+def test_a_training_thrown_off_by_its_rate(trained):
+    """Which number shows it first differs between machines: such a training is chaotic."""
+    run = trained("thrown", steps=500, lr=0.3, schedule="constant", optimiser="adam", hidden=(64,))
+    names = {one.name for one in doctor(run, stages=["during"]).findings}
+    assert names & {"exploding-scales", "kl-spikes"}
+
+
+def test_exploded_scales(trained):
+    run = trained("sound", steps=500, exists="resume")
+    with torch.no_grad():
+        for p in run.model.posterior.net.out.parameters():
+            p.mul_(40)
+    seen = doctor(run, stages=["during"])
+    assert seen.serious
+    assert "prior standard deviations" in seen["exploding-scales"].evidence
+    assert seen["exploding-scales"].numbers["posterior_mean"] > 30
+
+
+def test_a_trend_is_not_a_spike():
+    falling = np.array([90.0, 60, 40, 25, 18, 12, 9, 7, 6, 5, 5, 5])
+    assert spikes(falling) == []
+    assert spikes(falling[::-1]) == []
+    assert spikes(np.where(np.arange(12) == 6, 90, falling)) == [6]
+
+
+def test_dead_units(trained):
+    run = trained("dead", steps=100, lr=0.5, activation="relu")
+    one = doctor(run, stages=["during"])["dying-gradients"]
+    assert one.numbers["share_dead"] > 0.5
+    assert "`activation='gated'`" in one.remedy
+
+
+def test_a_number_that_is_not_finite(digits, trained, tmp_path):
+    with pytest.raises(vk.VaekitError):
+        vk.fit(digits, out=tmp_path / "nan", steps=60, **{**SMALL, "lr": 1e8})
+    seen = doctor(tmp_path / "nan", stages=["during"])
+    assert seen.serious
+    assert "not finite at step" in seen["non-finite"].evidence
+    assert seen.skipped["exploding-scales"] == "the run has no saved weights"
+
+
+def test_overfitting(trained):
+    few = vk.from_arrays(load_digits().images[:150].astype(np.float32) / 16, valid=0.4)
+    run = trained("few", few, steps=700, hidden=(128,), latent=10, batch=30, likelihood="gaussian")
+    one = doctor(run, stages=["during"])["over-fitting"]
+    assert one.numbers["decrease"] > 3 * one.numbers["se"]
+    assert "`patience=5`" in one.remedy
+
+
+def test_dead_codes(trained):
+    run = trained("codes", recipe="fsq", levels=(8, 8), hidden=(4, 4), steps=5)
+    one = doctor(run, stages=["during"])["dead-codes"]
+    assert one.numbers["codes"] == 64
+    assert one.numbers["used"] < 0.8 * 64
+    assert "levels" in one.remedy
+
+
+def test_a_training_that_ended_too_early(trained):
+    settings = {"steps": 150, "validate_steps": 25, "warmup": 0, "lr": 2e-3, "schedule": "constant"}
+    one = doctor(trained("early", **settings), stages=["during"])
+    assert one["unfinished"].severity == "note"
+    assert one.clean
+    assert "extend=True" in one["unfinished"].remedy
+
+
+def test_a_diagnosis_is_json(trained):
+    seen = doctor(trained("collapse", beta=50, steps=100, exists="resume"), stages=STAGES).as_json()
+    assert json.loads(json.dumps(seen)) == seen
+    assert seen["serious"]
+    assert {"name", "title", "stage", "severity", "certain", "evidence", "remedy", "numbers"} == set(
+        seen["findings"][0]
+    )
