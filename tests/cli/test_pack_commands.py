@@ -8,6 +8,7 @@ from core_helpers import QUIET, blobs
 
 import vaekit as vk
 from vaekit.cli import main
+from vaekit.coding import archive as archives
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +52,59 @@ def test_arrays_there_and_back(folder, capsys, monkeypatch):
     assert np.load("test.npz")["x"].shape == (4, 1, 6, 5)
 
 
-def test_a_table_comes_back_as_a_table(folder, capsys, monkeypatch):
+def test_a_table_comes_back_as_a_table(folder, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(folder)
     assert vaekit(capsys, "compress", "rows", "table.csv", "--out", "rows.vk")[0] == 0
-    (folder / "rows").rename(folder / "moved")
-    code, said = vaekit(capsys, "decompress", "rows.vk", "--out", "rows.csv")
+    assert archives.read(folder / "rows.vk").header["run"] == "rows"
+    monkeypatch.chdir(tmp_path)  # where the run is not
+    code, said = vaekit(capsys, "decompress", folder / "rows.vk", "--out", "rows.csv")
     assert code == 2
-    assert "add --run RUN" in said.err
-    assert vaekit(capsys, "decompress", "rows.vk", "--run", "moved", "--out", "rows.csv")[0] == 0
-    (folder / "moved").rename(folder / "rows")
+    assert "was made with the run rows, which is not here: add --run RUN" in said.err
+    assert vaekit(capsys, "decompress", folder / "rows.vk", "--run", folder / "rows", "--out", "rows.csv")[0] == 0
     rows = [line.rsplit(",", 1)[0] for line in (folder / "table.csv").read_text().splitlines()]
-    assert (folder / "rows.csv").read_text().splitlines() == rows
+    assert (tmp_path / "rows.csv").read_text().splitlines() == rows
+
+
+def test_archives_neither_tell_nor_choose_folders(folder, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert vaekit(capsys, "compress", folder / "run", folder / "few.npy", "--out", "few.vk")[0] == 0
+    found = archives.read(tmp_path / "few.vk")
+    assert found.header["run"] == "run"
+    for place in (str(folder / "run"), f"../{folder.name}/run"):
+        found.header["run"] = place
+        archives.write(tmp_path / "few.vk", found.to_bytes()[0])
+        code, said = vaekit(capsys, "decompress", "few.vk")
+        assert code == 2
+        assert "which is not here" in said.err
+
+
+def test_unknown_categories_are_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = "\n".join(["kind,flag", *(f"{'ab'[i % 2]},{['', 'no', 'yes'][i % 3]}" for i in range(60))])
+    (tmp_path / "table.csv").write_text(table)
+    small = {"steps": 2, "latent": 2, "hidden": (8,), **QUIET}
+    vk.fit(vk.load(tmp_path / "table.csv", missing="mask"), out=tmp_path / "run", **small)
+    (tmp_path / "new.csv").write_text("kind,flag\na,\nc,no\n")
+    code, said = vaekit(capsys, "compress", "run", "new.csv", "--out", "new.vk")
+    assert code == 2
+    assert "row 1, column 'kind': 'c' is not a category" in said.err
+    assert not (tmp_path / "new.vk").exists()
+
+
+def test_damaged_archives_are_refused_in_one_line(folder, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder)
+    vaekit(capsys, "compress", "run", "few.npy", "--out", tmp_path / "few.vk")
+    content = (tmp_path / "few.vk").read_bytes()
+    for damaged, word in (
+        (content[:-20], "damaged"), (content[:3], "not an archive"), (b"", "not an archive"),
+        (content[:200] + b"x" + content[201:], "damaged"), (content + b"more", "damaged"),
+    ):  # fmt: skip
+        (tmp_path / "damaged.vk").write_bytes(damaged)
+        code, said = vaekit(capsys, "decompress", tmp_path / "damaged.vk", "--out", tmp_path / "x.npy")
+        assert code == 2
+        assert word in said.err
+        assert said.err.count("\n") == 1
+        assert not (tmp_path / "x.npy").exists()
 
 
 @pytest.mark.parametrize(

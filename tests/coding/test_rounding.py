@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaekit.coding.ans import Stack
+from vaekit.coding.rounded import Rounded
 from vaekit.coding.rounding import SHARE, SHIFTS, Grid, Shifts, exponents_of, next_shift
+from vaekit.coding.tables import Flat, Step
 from vaekit.errors import ChoiceError
 
 
@@ -69,3 +71,37 @@ def test_shifts_come_back_and_cost_what_their_rate_says(rate):
     table.push(stack, shift)
     assert stack.bits - 64 <= (16 - np.log2(table.frequency[shift])).sum() + 33
     np.testing.assert_array_equal(table.pop(stack, len(shift)), shift)
+
+
+class Unclear(Flat):
+    """Symbols of two values, of which a tenth are not clear."""
+
+    rng = np.random.default_rng(0)
+
+    def step(self, i, known):
+        return Step(lambda k, at: np.full(len(k), 0.5), 2, self.rows)
+
+    def clear(self, x):
+        return self.rng.random(self.rows) > 0.1
+
+
+def test_draws_that_are_often_unclear_are_made_in_parts():
+    network = Rounded("posterior", lambda raw: raw, lambda raw: raw, np.zeros(2, np.int64), exponents=[-4])
+    network.set_up()
+    assert network.together > 2000
+    raw = torch.from_numpy(np.random.default_rng(1).normal(size=(64, 2)))
+    tries, stack = [], Stack(4)
+
+    def tables(density, shift):
+        tries.append(len(density))
+        return Unclear(len(density))
+
+    network.draw(Stack(4), raw[:8], tables)
+    network.moves, network.coded = 10, 90
+    network.tune_shifts()
+    assert network.together == 6  # with probability 0.9^6 = 0.53 all are clear
+    tries.clear()
+    values = network.draw(stack, raw, tables)
+    assert len(tries) < 40  # all 64 at once would take 0.9^-64 = 850
+    network.undraw(stack, raw, values, tables)
+    assert stack.settled()

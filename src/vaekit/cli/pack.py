@@ -47,8 +47,8 @@ def compress(
     """Compress data without loss, to about their negative ELBO, by a run with a discrete likelihood.
 
     Bits-back coding with asymmetric numeral systems; see docs/guides/compression.md. The archive has the numbers of the
-    data as the run reads them, but no names or further columns, and is decoded with the run, on any machine. It is
-    written after it was decoded again and every example was compared.
+    data as the run reads them, but no names or further columns, and is decoded with the run. It is written only after
+    decoding it again and comparing every example.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def compress(
     at_least(1, n=n)
     path = check_file(out, ARCHIVES)
     opened = _open(run, data)
-    new = new_data(opened, source, split, label=label, table=table)
+    new = new_data(opened, source, split, label=label, table=table, unseen=bool(opened.spec.missing))
     from vaekit.coding import compress as compressed
 
     make_folder(path)
@@ -128,11 +128,14 @@ def decompress(
         raise RunError(f"no archive at {archive}: give a file that `vaekit compress` wrote")
     from vaekit.coding import archive as archives
 
-    known = archives.read(file).header.get("run")
-    if run is None and not (isinstance(known, str) and (known == "example" or is_run(known))):
-        where = f"{known} where it was made is not a run here" if known else "it was made with a run in memory"
-        raise ChoiceError(f"{archive} needs the run that it was made with, and {where}: add --run RUN")
-    found = find_run(run if run is not None else str(known))
+    place = archives.read(file).header.get("run") if run is None else run
+    if run is None:
+        if not isinstance(place, str):
+            raise ChoiceError(f"{archive} was made with a run in memory: save it and add --run RUN")
+        inside = not Path(place).is_absolute() and ".." not in Path(place).parts  # as `compress` writes it
+        if not (place == "example" or (inside and is_run(place))):
+            raise ChoiceError(f"{archive} was made with the run {place}, which is not here: add --run RUN")
+    found = find_run(str(place))
     opened = _open(str(found))
     table = opened.spec.kind not in ("image", "signal")
     path = path or check_file("data.csv" if table else "data.npz", ARRAYS)

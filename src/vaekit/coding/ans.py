@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from vaekit.errors import DataError
+
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint32]
 Find = Callable[[Integers, slice], tuple[Integers, Integers, Integers]]
@@ -23,7 +25,7 @@ WORD = 32
 
 
 def borrowed(first: int, count: int) -> Words:
-    """The words number `first` to `first + count - 1` below the bottom of the stack, as good as random (SplitMix64)."""
+    """The words number `first` to `first + count - 1` below the bottom of the stack, pseudo-random (SplitMix64)."""
     with np.errstate(over="ignore"):
         x = (np.arange(first, first + count, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -32,12 +34,22 @@ def borrowed(first: int, count: int) -> Words:
 
 
 def fresh(lanes: int) -> NDArray[np.uint64]:
-    """The states of an empty stack: 2^31 + 31 bits that are as good as random, so that the first draws are."""
+    """The states of an empty stack: 2^31 + 31 pseudo-random bits, so that the first draws are random."""
     return np.uint64(1 << LOW) | (borrowed(1 << 60, lanes).astype(np.uint64) >> np.uint64(1))
 
 
+class Desynchronised(DataError):
+    """The bits are not those of these tables."""
+
+    def __init__(self, more: str = "") -> None:
+        super().__init__(
+            "the archive cannot be decoded: the outputs of its networks differ here by more than the tolerance that it "
+            f"was made with; compress with a larger `tolerance`{more}"
+        )
+
+
 class Stack:
-    """A stack of symbols. What is popped beyond its bottom are borrowed bits, which come back when it is undone.
+    """A stack of symbols. Pops beyond its bottom borrow bits, which are returned when the pops are undone.
 
     Arguments:
         lanes: number of interleaved states; symbol i of a push or pop is coded by lane i mod `lanes`.
@@ -45,6 +57,7 @@ class Stack:
     Attributes:
         states: (lanes,) uint64.
         missing: number of words that were borrowed.
+        whole: whether the stack has all words that pops can take, as that of an archive, so that none are borrowed.
     """
 
     def __init__(self, lanes: int):
@@ -52,12 +65,14 @@ class Stack:
         self._words = np.zeros(1024, np.uint32)
         self._top = 0
         self.missing = 0
+        self.whole = False
 
     @classmethod
-    def of(cls, states: NDArray[np.uint64], words: Words, missing: int) -> Stack:
+    def of(cls, states: NDArray[np.uint64], words: Words, missing: int, whole: bool = False) -> Stack:
         """The stack with these contents."""
         stack = cls(len(states))
         stack.states, stack._words, stack._top, stack.missing = states.copy(), words.copy(), len(words), missing
+        stack.whole = whole
         return stack
 
     @property
@@ -75,13 +90,14 @@ class Stack:
         """The bits of the states that symbols have filled, at most 32 per lane."""
         return int((np.log2(self.states.astype(np.float64)) - np.log2(fresh(len(self.states)))).sum())
 
-    def copy(self) -> Stack:
-        """A stack with the same contents, to try something out."""
-        return Stack.of(self.states, self._words[: self._top], self.missing)
+    def mark(self) -> tuple[NDArray[np.uint64], Words, int, int]:
+        """The present contents, for `back`."""
+        return self.states.copy(), self._words, self._top, self.missing
 
-    def become(self, other: Stack) -> None:
-        """Take over the contents of another stack."""
-        self.__dict__.update(other.__dict__)
+    def back(self, mark: tuple[NDArray[np.uint64], Words, int, int]) -> None:
+        """Undo the pops since a `mark`, which leave the words in place; symbols must not have been pushed."""
+        states, self._words, self._top, self.missing = mark
+        self.states = states.copy()  # `mark` may be gone back to again
 
     def settled(self) -> bool:
         """Whether only the borrowed words are left, after everything was undone."""
@@ -99,6 +115,8 @@ class Stack:
     def _take(self, count: int) -> Words:
         """The uppermost words, in the order in which they were given."""
         short = count - self._top
+        if short > 0 and self.whole:
+            raise Desynchronised
         if short > 0:
             lent = borrowed(self.missing, short)[::-1]
             self._words, self._top = np.concatenate([lent, self._words[: self._top]]), count
@@ -115,7 +133,12 @@ class Stack:
             starts, frequencies: (n,); frequencies are 1 or more.
             precision: at most 31. Rounding of the states costs up to 2^(precision - 31) bits per symbol, and less than
                 a thirtieth of it on average.
+
+        Raises:
+            Desynchronised: a symbol has no interval, so that it cannot have been drawn from these tables.
         """
+        if (frequencies < 1).any() or (starts < 0).any() or (starts + frequencies > 1 << precision).any():
+            raise Desynchronised
         r, lanes = np.uint64(precision), len(self.states)
         start, frequency = starts.astype(np.uint64), frequencies.astype(np.uint64)
         for a in range((max(len(start), 1) - 1) // lanes * lanes, -1, -lanes):
@@ -134,6 +157,9 @@ class Stack:
         Arguments:
             count: number of symbols.
             find: the table, which returns the symbols whose intervals hold the slots of the elements at a slice.
+
+        Raises:
+            Desynchronised: the bits are not those of these tables.
         """
         r, mask, lanes = np.uint64(precision), np.uint64((1 << precision) - 1), len(self.states)
         symbols = np.empty(count, np.int64)
@@ -142,6 +168,8 @@ class Stack:
             x = self.states[: at.stop - a]
             slot = x & mask
             symbols[at], start, frequency = find(slot.astype(np.int64), at)
+            if (frequency < 1).any():
+                raise Desynchronised
             x = frequency.astype(np.uint64) * (x >> r) + slot - start.astype(np.uint64)
             low = np.flatnonzero(x < np.uint64(1 << LOW))
             if len(low):

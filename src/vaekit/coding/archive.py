@@ -6,14 +6,13 @@ header     JSON in UTF-8, compressed by zlib: version, the path of the run and t
            likelihood, n, shape and dtype of the data, SHA-256 of the data, grids and bins, sizes of the parts
 states     8 bytes per lane
 words      4 bytes each, bottom first
-known      missing elements, totals and conditions, compressed by zlib
+known      missing elements, totals and conditions, each compressed by zlib
 4 bytes    CRC-32 of everything before
 """
 
 from __future__ import annotations
 
 import json
-import math
 import struct
 import zlib
 from dataclasses import dataclass, field
@@ -29,10 +28,11 @@ from .ans import Stack
 
 MAGIC = b"\x89VAEKIT\n"
 VERSION = 1
-LONGEST_HEADER = 2**24
+LONGEST_HEADER = 2**22
 MOST_LANES = 2**16
-ROWS_PER_BYTE = 10_000
-"""More data than this cannot be in a byte: every datum costs at least the shifts of two grids."""
+ROWS_PER_BYTE = 1400
+"""More data than this cannot be in a byte: every datum costs at least one shift, 0.006 bits."""
+MOST_BORROWED = 2**32
 KNOWN = ("missing", "total", "condition")
 """The parts of what the model takes as known, in their order."""
 
@@ -44,7 +44,7 @@ class Archive:
     Attributes:
         header: see the module; without the sizes of the parts.
         stack: the bits.
-        known: what the model takes as known, by name, as bytes.
+        known: what the model takes as known, by name, compressed by `deflated`.
     """
 
     header: dict[str, Any]
@@ -63,8 +63,8 @@ class Archive:
 
     def to_bytes(self) -> tuple[bytes, dict[str, int]]:
         """The archive, and the sizes of its parts in bytes: `header`, `states`, `words` and `known`."""
-        known = zlib.compress(b"".join(self.known.get(name, b"") for name in KNOWN), 9) if self.known else b""
-        sizes = [len(self.known.get(name, b"")) for name in KNOWN]
+        known = [self.known.get(name, b"") for name in KNOWN]
+        sizes = [len(part) for part in known]
         words, lanes = self.stack.words, len(self.stack.states)
         whole = self.header | {"lanes": lanes, "words": len(words), "borrowed": self.stack.missing, "known": sizes}
         text = zlib.compress(json.dumps(whole, separators=(",", ":"), allow_nan=False).encode(), 9)
@@ -72,7 +72,7 @@ class Archive:
             MAGIC + struct.pack("<I", len(text)) + text,
             self.stack.states.astype("<u8").tobytes(),
             words.astype("<u4").tobytes(),
-            known,
+            b"".join(known),
         ]
         body = b"".join(parts)
         lengths = dict(zip(("header", "states", "words", "known"), map(len, parts), strict=True))
@@ -111,12 +111,21 @@ def read(path: Path) -> Archive:
         raise DataError(f"{path} is damaged ({error}): copy it again") from None
 
 
-def _inflated(content: bytes, most: int) -> bytes:
-    """Decompress at most so many bytes."""
+def deflated(content: bytes) -> bytes:
+    """The inverse of `inflated`."""
+    return zlib.compress(content, 9)
+
+
+def inflated(content: bytes, most: int) -> bytes:
+    """The decompressed content, at most so many bytes.
+
+    Raises:
+        ValueError, zlib.error: it is damaged, or has more bytes.
+    """
     inflate = zlib.decompressobj()
-    text = inflate.decompress(content, most)
-    if not inflate.eof:
-        raise ValueError(f"a part has more than {most:,} bytes")
+    text = inflate.decompress(content, most + 1)  # not `most`, as 0 would mean that there is no limit
+    if len(text) > most or not inflate.eof:
+        raise ValueError(f"a part has more than {most:,} bytes, or is not whole")
     return text
 
 
@@ -129,26 +138,25 @@ def parsed(content: bytes) -> Archive:
     """
     content = content[:-4]
     (length,) = struct.unpack("<I", content[8:12])
-    header = json.loads(_inflated(content[12 : 12 + length], LONGEST_HEADER))
+    header = json.loads(inflated(content[12 : 12 + length], LONGEST_HEADER))
     if header["version"] != VERSION:
         raise DataError(f"the archive has version {header['version']}, and this vaekit reads {VERSION}: update vaekit")
     lanes, words, missing = (int(header.pop(name)) for name in ("lanes", "words", "borrowed"))
     sizes = [int(size) for size in header.pop("known")]
     n, shape = int(header["n"]), [int(size) for size in header["shape"]]
     rest = content[12 + length :]
-    possible = 0 < lanes <= MOST_LANES and words >= 0 and missing >= 0 and len(rest) >= 8 * lanes + 4 * words
-    possible = possible and 0 < n < ROWS_PER_BYTE * len(content) and bool(shape) and min(shape) > 0
-    most = n * math.prod(shape) * 8 + 1024
-    if not (possible and len(sizes) == len(KNOWN) and min(sizes) >= 0 and sum(sizes) <= most):
+    possible = 0 < lanes <= MOST_LANES and words >= 0 and 0 <= missing < MOST_BORROWED
+    possible = possible and len(sizes) == len(KNOWN) and min(sizes) >= 0
+    possible = possible and len(rest) == 8 * lanes + 4 * words + sum(sizes)
+    if not (possible and 0 < n < ROWS_PER_BYTE * len(content) and bool(shape) and min(shape) > 0):
         raise ValueError("the sizes of its parts are not possible")
     states = np.frombuffer(rest, "<u8", lanes).astype(np.uint64)
     stacked = np.frombuffer(rest, "<u4", words, 8 * lanes).astype(np.uint32)
     if (states < np.uint64(1 << 31)).any() or (states >= np.uint64(1 << 63)).any():
         raise ValueError("a state is out of range")
-    known, packed = {}, rest[8 * lanes + 4 * words :]
-    plain = _inflated(packed, sum(sizes)) if packed else b""
-    if len(plain) != sum(sizes):
-        raise ValueError("what the model takes as known is not whole")
+    known, at = {}, 8 * lanes + 4 * words
     for name, size in zip(KNOWN, sizes, strict=True):
-        known[name], plain = plain[:size], plain[size:]
-    return Archive(header, Stack.of(states, stacked, missing), {k: v for k, v in known.items() if v})
+        if size:
+            known[name] = rest[at : at + size]
+        at += size
+    return Archive(header, Stack.of(states, stacked, missing, whole=True), known)

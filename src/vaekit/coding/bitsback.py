@@ -25,12 +25,14 @@ from vaekit.heads.posteriors import FullCovariance, FullNormal
 from vaekit.models.hierarchy import Chain, TopDown
 from vaekit.models.library import SizedVAE
 from vaekit.models.priors import Mixture, StandardNormal, Vamp
+from vaekit.models.quantised import CodePrior
 from vaekit.models.vae import VAE, Model
 
 from . import latents
 from .ans import Integers, Stack
+from .codes import Quantised
 from .latents import Uniform, Weighted
-from .rounded import Rounded
+from .rounded import Rounded, Tables
 from .rounding import SHIFTS, TOLERANCE
 from .scheme import Batch, Scheme, bins_from_json, bins_to_json, check_discrete, shown
 from .tables import Tabled
@@ -110,7 +112,7 @@ class OneLayer(Scheme):
             return Weighted(self.prior, rows, self.bins)
         return Uniform(self.bins, rows)
 
-    def _q(self, q: Distribution) -> Tabled:
+    def _q(self, q: Distribution, shift: Integers) -> Tabled:
         return latents.posterior(q, self.bins)
 
     def _posterior(self, x: Tensor, batch: Batch) -> Tensor:
@@ -128,10 +130,9 @@ class OneLayer(Scheme):
         yield self.px, self._likelihood(z, batch), x
 
     def encode(self, stack: Stack, x: Tensor, values: Integers, batch: Batch) -> None:
-        p = self._p(len(x))
-        z = self.qz.draw(stack, self._posterior(x, batch), self._q, p.clear)
+        z = self.qz.draw(stack, self._posterior(x, batch), self._q, lambda z: self._p(len(z)).clear(z))
         self.px.put(stack, self._likelihood(self.bins.centres(z), batch), values, self.tables(batch))
-        p.push(stack, z)
+        self._p(len(x)).push(stack, z)
 
     def decode(self, stack: Stack, batch: Batch) -> Integers:
         z = self._p(len(batch)).pop(stack)
@@ -204,14 +205,14 @@ class Swapped(Scheme):
         for i in range(self.layers - 1):
             self.bins[i] = bins_from_json(stored["bins"][i], self.bins[i].dims)
 
-    def _of_posterior(self, i: int) -> Callable[[Distribution], Tabled]:
-        return lambda q: latents.posterior(q, self.bins[i])
+    def _of_posterior(self, i: int) -> Tables:
+        return lambda q, shift: latents.posterior(q, self.bins[i])
 
-    def _below(self, i: int, batch: Batch) -> tuple[Rounded, Callable[[Distribution], Tabled]]:
+    def _below(self, i: int, batch: Batch) -> tuple[Rounded, Tables]:
         """The network and the tables of what layer i generates."""
         if i == 0:
             return self.px, self.tables(batch)
-        return self.p[i - 1], lambda p: latents.conditional_prior(p, self.bins[i - 1])
+        return self.p[i - 1], lambda p, shift: latents.conditional_prior(p, self.bins[i - 1])
 
     def encode(self, stack: Stack, x: Tensor, values: Integers, batch: Batch) -> None:
         below, coded = x, values
@@ -260,7 +261,7 @@ class Descending(Scheme):
         """The latents are standardised, so that their bins are given."""
 
     def _walk(self, rows: int, features: list[Tensor] | None, choose: Callable[[int, Tensor | None], Tensor]) -> Tensor:
-        """The raw numbers of the likelihood after the top-down pass.
+        """The input of the likelihood after the top-down pass.
 
         Arguments:
             features: those of x, or None to leave the posteriors out.
@@ -275,7 +276,7 @@ class Descending(Scheme):
                 raw = self.networks[f"posterior {i + 1}"].raw(torch.cat(both, 1))
             return choose(i, raw).to(self.dtype).unflatten(1, layer.prior.event)
 
-        return self.px.raw(self.model.walk((rows,), pick))
+        return self.model.walk((rows,), pick)
 
     def observed(self, x: Tensor, batch: Batch) -> Iterator[tuple[Rounded, Tensor, Tensor]]:
         found: list[tuple[Rounded, Tensor, Tensor]] = []
@@ -289,10 +290,10 @@ class Descending(Scheme):
 
         last = self._walk(len(x), self.model.features(x.to(self.dtype)), choose)
         yield from found
-        yield self.px, last, x
+        yield self.px, self.px.raw(last), x
 
-    def _of(self, i: int) -> Callable[[Distribution], Tabled]:
-        return lambda q: latents.posterior(q, self.bins[i])
+    def _of(self, i: int) -> Tables:
+        return lambda q, shift: latents.posterior(q, self.bins[i])
 
     def encode(self, stack: Stack, x: Tensor, values: Integers, batch: Batch) -> None:
         drawn: list[Integers] = []
@@ -302,15 +303,16 @@ class Descending(Scheme):
             drawn.append(self.networks[f"posterior {i + 1}"].draw(stack, raw, self._of(i)))
             return self.bins[i].centres(drawn[-1])
 
-        raw = self._walk(len(x), self.model.features(x.to(self.dtype)), choose)
-        self.px.put(stack, raw, values, self.tables(batch))
+        last = self._walk(len(x), self.model.features(x.to(self.dtype)), choose)
+        self.px.put(stack, self.px.raw(last), values, self.tables(batch))
         for i, z in enumerate(drawn):
             Uniform(self.bins[i], len(x)).push(stack, z)
 
     def decode(self, stack: Stack, batch: Batch) -> Integers:
         z = [Uniform(bins, len(batch)).pop(stack) for bins in self.bins[::-1]][::-1]
         centres = [bins.centres(one) for bins, one in zip(self.bins, z, strict=True)]
-        values = self.px.take(stack, self._walk(len(batch), None, lambda i, _: centres[i]), self.tables(batch))
+        last = self._walk(len(batch), None, lambda i, _: centres[i])
+        values = self.px.take(stack, self.px.raw(last), self.tables(batch))
         raws: list[Tensor] = []
 
         def choose(i: int, raw: Tensor | None) -> Tensor:
@@ -347,6 +349,8 @@ def scheme_of(model: Model, tolerance: float = TOLERANCE, dtype: torch.dtype = t
     """
     check_discrete(getattr(model.likelihood, "head", None), type(model.likelihood).__name__)
     exact, used = copy.deepcopy(model).cpu().double().eval(), copy.deepcopy(model).cpu().to(dtype).eval()
+    if isinstance(exact, VAE) and isinstance(exact.prior, CodePrior):
+        return Quantised(used, exact, tolerance)  # type: ignore[arg-type]
     if type(model) in (VAE, SizedVAE):
         return OneLayer(used, exact, tolerance)  # type: ignore[arg-type]
     if isinstance(model, Chain):
@@ -355,5 +359,6 @@ def scheme_of(model: Model, tolerance: float = TOLERANCE, dtype: torch.dtype = t
         return Descending(used, exact, tolerance)  # type: ignore[arg-type]
     raise ChoiceError(
         f"the data of runs of the model {type(model).__name__} cannot be coded: train a run with `recipe='vae'`, "
-        "`recipe='mixture'`, `recipe='vamp'`, `recipe='hierarchical'` or `recipe='ladder'`"
+        "`recipe='mixture'`, `recipe='vamp'`, `recipe='hierarchical'`, `recipe='ladder'`, "
+        "`recipe='vq'` or `recipe='fsq'`"
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +24,33 @@ from vaekit.models.library import SizedVAE
 from vaekit.noise import Noise, fold
 from vaekit.runs import example
 from vaekit.runs.likelihood import per_datum
-from vaekit.runs.new_data import DataLike
+from vaekit.runs.new_data import SPLITS, DataLike, is_source
+from vaekit.runs.observed import Observed
 from vaekit.runs.saved import SavedRun
 from vaekit.runs.trained import TrainedModel
 from vaekit.utils.files import checked_path
 from vaekit.utils.isolation import in_full_precision
 
 from . import archive
-from .ans import Stack
+from .ans import Desynchronised, Stack
 from .archive import Archive
 from .bitsback import scheme_of
 from .known import Known
 from .latents import UNIFORM_BITS
 from .rounded import Rounded
-from .rounding import DESYNCHRONISED, TOLERANCE
+from .rounding import TOLERANCE
 from .scheme import Batch, Scheme
 from .source import Source, in_units, little
+from .tables import FEW
 
+LEAST, MOST = 2.0**-44, 2.0**-8
+"""Bounds of the tolerance."""
 AT_ONCE = 64
 """The largest number of data whose networks are evaluated at once."""
 GROWTH, SLOWEST = 4, 256
 """The smallest and the largest number of data that must be coded before for each of those that are coded at once."""
-TABLES = 2**22
-"""The largest number of entries of the tables of the data coded at once."""
+TOGETHER = 2**22
+"""The largest number of parameters, and of entries of whole tables, of the data coded at once."""
 TUNING = 64
 """The number of data by which grids are chosen."""
 FEWEST, LANES, NUMBERS_PER_LANE = 8, 64, 1024
@@ -139,10 +146,10 @@ def compress(
         ChoiceError: the run has no discrete likelihood, or its latents cannot be coded.
         DataError: x does not determine the data, or the archive does not decode to them.
     """
-    if not 2.0**-44 <= tolerance <= 2.0**-8:
+    if not LEAST <= tolerance <= MOST:
         raise ChoiceError(f"`tolerance` must be between 2^-44 (6e-14) and 2^-8 (0.004), got {tolerance:g}")
     target, scheme = checked_path(path), scheme_of(run.model, tolerance)
-    rows = run.observed(data, labels=labels)
+    rows = _read(run, data, labels)
     chosen, source = rows.chosen(None, n), Source(run, rows, scheme, observed)
     if not len(chosen):
         raise ChoiceError("the number of data to compress must be 1 or more")
@@ -157,27 +164,51 @@ def compress(
     return Compressed(target, len(chosen), run.spec.dims, len(content), start_up, sizes["known"], elbo)
 
 
+def _read(run: TrainedModel, data: DataLike, labels: Labels | None) -> Observed:
+    """The data by row number.
+
+    Raises:
+        DataError: a text is not a category that the run knows, so that it would come back as a missing value.
+    """
+    known = isinstance(data, Observed | int) or (isinstance(data, str) and (data in SPLITS or not is_source(data)))
+    if known or not run.spec.missing:
+        return run.observed(data, labels=labels)
+    new = run.read(data, labels=labels, unseen=True)
+    if new.unseen:
+        (row, column), text = min(new.unseen.items())
+        raise DataError(
+            f"row {row}, column {run.columns[column].name!r}: {text!r} is not a category that this run was trained "
+            "with, so it would come back as a missing value: leave this row out, or train a run on data with it"
+        )
+    return run.observed(new)
+
+
 def _place_of(run: TrainedModel) -> str | None:
-    """Where the run is, as users write it; None for a model in memory."""
+    """Where the run is from here, or only its name if it is not in the current folder; None for a model in memory."""
     if not isinstance(run, SavedRun):
         return None
-    return example.NAME if run.path == example.PLACE else str(run.path)
+    if run.path == example.PLACE:
+        return example.NAME
+    path, here = Path(run.path).resolve(), Path.cwd()
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
 
 
-def sizes_of_rounds(n: int, most: int, growth: int) -> Iterator[int]:
-    """The number of data that are coded at once, round by round: one at first, later a `growth`-th of those before."""
-    done = 0
-    while done < n:
-        size = min(max(1, done // growth), most, n - done)
-        yield size
-        done += size
+def starts_of_rounds(n: int, most: int, growth: int) -> tuple[list[int], range]:
+    """The first data of the rounds in which n data are coded, in order.
+
+    A round has one datum at first, later a `growth`-th of those before it, and in the range at the end `most`.
+    """
+    ramp, done = [], 0
+    while done < n and max(1, done // growth) < most:
+        ramp.append(done)
+        done += max(1, done // growth)
+    return ramp, range(min(done, n), n, most)
 
 
-def _most_at_once(run: TrainedModel) -> int:
+def _most_at_once(run: TrainedModel, scheme: Scheme) -> int:
     """The largest number of data that are coded at once."""
-    levels = run.composition.observation.network_range
-    outcomes = 2 if levels is None else int(levels[1]) + 1
-    return max(1, min(AT_ONCE, TABLES // (run.spec.dims * outcomes)))
+    parameters = max(len(network.group) for network in scheme.networks.values())
+    return max(1, min(AT_ONCE, TOGETHER // (parameters + FEW * run.spec.dims)))
 
 
 def _growth(scheme: Scheme, bits: float) -> int:
@@ -202,24 +233,26 @@ def _encoded(
     progress: Progress | None,
 ) -> Archive:
     """The archive of these rows."""
-    few = rows[:TUNING]
+    few = rows[np.unique(np.linspace(0, len(rows) - 1, TUNING).astype(np.int64))]
     x = source.x(few)
-    source.values(few, x)
-    scheme.fit(x, source.batch(few, x))
-    scheme.tune(x, source.batch(few, x))
+    batch, values = source.batch(few, x), source.values(few, x)
+    scheme.fit(x, batch)
+    scheme.tune(x, batch)
+    scheme.tune_shifts(x, values, batch)
     stack, sha, batches = Stack(_lanes(len(rows) * run.spec.dims)), hashlib.sha256(), list[Batch]()
-    done, most = 0, _most_at_once(run)
-    for size in sizes_of_rounds(len(rows), most, growth):
-        at = rows[done : done + size]
+    most = _most_at_once(run, scheme)
+    starts = list(itertools.chain(*starts_of_rounds(len(rows), most, growth)))
+    for start, end in itertools.pairwise([*starts, len(rows)]):
+        at = rows[start:end]
         x = source.x(at)
         batches.append(source.batch(at, x))
         scheme.encode(stack, x, source.values(at, x), batches[-1])
         sha.update(little(source.wanted(at, x)))
-        done += size
         if progress:
-            progress(done, 2 * len(rows))
+            progress(end, 2 * len(rows))
     header = {
         "version": archive.VERSION,
+        "software": software(),
         "run": _place_of(run),
         "weights": digest_of(run),
         "likelihood": type(scheme.px.head).__name__,
@@ -249,18 +282,25 @@ def _decoded(
     try:
         known = Known.from_bytes(found.known, n, run.spec.dims, *given)
         scheme.from_json(found.header["scheme"])
-        rounds = list(sizes_of_rounds(n, *(max(1, int(found.header[name])) for name in ("at_once", "growth"))))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        most, growth = (int(found.header[name]) for name in ("at_once", "growth"))
+        if not (0 < most <= AT_ONCE and 0 < growth <= SLOWEST):
+            raise ValueError("the sizes of its rounds are not possible")
+    except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
         raise DataError(f"the archive does not fit this run ({error})") from None
-    last = n
-    for size in reversed(rounds):
-        batch = known.part(slice(last - size, last))
-        last -= size
-        yield last, scheme.x_of(scheme.decode(found.stack, batch), batch)
+    end = n
+    for start in itertools.chain.from_iterable(map(reversed, starts_of_rounds(n, most, growth)[::-1])):
+        batch = known.part(slice(start, end))
+        yield start, scheme.x_of(scheme.decode(found.stack, batch), batch)
+        end = start
         if progress:
-            progress(before + n - last, before + n)
+            progress(before + n - start, before + n)
     if not found.stack.settled():
-        raise DataError(f"the archive cannot be decoded: {DESYNCHRONISED}")
+        raise Desynchronised
+
+
+def software() -> dict[str, str]:
+    """The versions of the programs that compute the tables."""
+    return {name: version(name) for name in ("torch", "numpy", "scipy")}
 
 
 def _check(
@@ -273,7 +313,7 @@ def _check(
     """
     scheme = scheme_of(run.model, source.scheme.tolerance)
     for name, network in scheme.networks.items():
-        network.net = disturbed(network.net, scheme.tolerance, name)
+        network.change = disturbance(scheme.tolerance, name)
     dtype = np.dtype(found.header["dtype"])
     for first, x in _decoded(run, scheme, found, progress, found.n):
         raw, wanted = in_units(run, x, source.observed, dtype), source.wanted(rows[first : first + len(x)])
@@ -281,13 +321,12 @@ def _check(
             raise DataError(f"the archive does not decode to rows {first} to {first + len(x) - 1} of the data")
 
 
-def disturbed(net: Callable[..., Tensor], tolerance: float, name: str) -> Callable[..., Tensor]:
-    """The network with outputs that differ by almost the tolerance, up or down at random."""
+def disturbance(tolerance: float, name: str) -> Callable[[Tensor], Tensor]:
+    """A function that changes the outputs of a network by almost the tolerance, up or down at random."""
     calls = iter(range(2**62))
     base = fold(REFERENCE_SEED, *name.encode())
 
-    def changed(*given: Tensor) -> Tensor:
-        raw = net(*given)
+    def changed(raw: Tensor) -> Tensor:
         sign = torch.sign(Noise.of(fold(base, next(calls)), len(raw)).uniform(raw.shape[1:]) - 0.5)
         return raw + 0.99 * tolerance * sign * (1 + raw.abs())
 
@@ -315,7 +354,7 @@ def decompress(
         progress: called as progress(done, of).
 
     Raises:
-        DataError: the file is no archive or damaged, was made with another run, or cannot be decoded here.
+        DataError: the file is not an archive or is damaged, was made with another run, or cannot be decoded here.
         RunError: the file cannot be read.
     """
     file = checked_path(path)
@@ -327,14 +366,27 @@ def decompress(
         tolerance, seen = float(found.header["tolerance"]), bool(found.header["observed"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file} is damaged ({error}): copy it again") from None
-    if found.shape != run.spec.shape or kind.kind not in "biuf" or not 0 < tolerance < 1:
+    if found.shape != run.spec.shape or kind.kind not in "biuf" or not LEAST <= tolerance <= MOST:
         raise DataError(f"{file} has data of shape {found.shape}, but this run takes {run.spec.shape}")
     scheme = scheme_of(run.model, tolerance, dtype)
     if prepare:
         for network in scheme.networks.values():
             prepare(network)
-    parts = [in_units(run, x, seen, kind) for _, x in _decoded(run, scheme, found, progress)]
-    raw = np.concatenate(parts[::-1])
-    if hashlib.sha256(little(raw)).hexdigest() != found.header["data"]:
-        raise DataError(f"{file} decodes to other data than it was made from: {DESYNCHRONISED}")
+    try:
+        parts = [in_units(run, x, seen, kind) for _, x in _decoded(run, scheme, found, progress)]
+        raw = np.concatenate(parts[::-1])
+        if hashlib.sha256(little(raw)).hexdigest() != found.header["data"]:
+            raise Desynchronised
+    except Desynchronised:
+        raise DataError(f"{file}: {Desynchronised(_differing(found.header.get('software')))}") from None
     return raw
+
+
+def _differing(made: Any) -> str:
+    """A part of a sentence on the versions of the programs that an archive was made with, if others are here."""
+    here = software()
+    if not isinstance(made, dict) or made == here:
+        return ""
+    others = [name for name in here if made.get(name) != here[name]]
+    then, now = (", ".join(f"{name} {str(some.get(name))[:20]}" for name in others) for some in (made, here))
+    return f", or decode it with {then}, as it was made, instead of {now}"

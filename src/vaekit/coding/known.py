@@ -7,12 +7,14 @@ that of data with missing values on the log p of the observed ones. So these byt
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .archive import deflated, inflated
 from .rounding import Bools
 from .scheme import Batch
 
@@ -22,13 +24,18 @@ class Known:
 
     Arguments:
         n, dims: number of data, and of their elements.
-        missing: (n, dims), or None if nothing is missing.
+        missing: (n, ceil(dims / 8)) uint8, the elements of each row as bits, or None if nothing is missing.
         total: (n, 1) or None.
         condition: (n, C) or None.
     """
 
     def __init__(
-        self, n: int, dims: int, missing: Bools | None = None, total: Tensor | None = None, c: Tensor | None = None
+        self,
+        n: int,
+        dims: int,
+        missing: NDArray[np.uint8] | None = None,
+        total: Tensor | None = None,
+        c: Tensor | None = None,
     ):
         self.n, self.dims, self.missing, self.total, self.c = n, dims, missing, total, c
 
@@ -42,46 +49,42 @@ class Known:
         return cls(
             n,
             dims,
-            missing if missing.any() else None,
+            np.packbits(missing, 1) if missing.any() else None,
             torch.cat(totals) if totals else None,
             torch.cat(conditions) if conditions else None,
         )
 
     def part(self, rows: slice) -> Batch:
         """What is known of some of the data."""
-        size = rows.stop - rows.start
-        missing = np.zeros((size, self.dims), np.bool_) if self.missing is None else self.missing[rows]
+        missing: Bools = np.zeros((rows.stop - rows.start, self.dims), np.bool_)
+        if self.missing is not None:
+            missing = np.unpackbits(self.missing[rows], 1, self.dims).astype(np.bool_)
         return Batch(missing, *(None if t is None else t[rows] for t in (self.c, self.total)))
 
     def to_bytes(self) -> dict[str, bytes]:
         """The parts of an archive."""
         parts: dict[str, bytes] = {}
         if self.missing is not None:
-            parts["missing"] = np.packbits(self.missing).tobytes()
+            parts["missing"] = self.missing.tobytes()
         if self.total is not None:
             parts["total"] = self.total.numpy().astype("<f8").tobytes()
         if self.c is not None:
             parts["condition"] = self.c.numpy().astype("<f4").tobytes()
-        return parts
+        return {name: deflated(part) for name, part in parts.items()}
 
     @classmethod
     def from_bytes(cls, parts: Mapping[str, bytes], n: int, dims: int, totals: int, conditions: int) -> Known:
         """The inverse of `to_bytes`, for a model that takes so many totals and numbers of a condition as known.
 
         Raises:
-            KeyError, ValueError: the parts are not those of such a model.
+            KeyError, ValueError, zlib.error: the parts are not those of such a model.
         """
-        missing: Bools | None = None
-        if "missing" in parts:
-            if len(parts["missing"]) != -(-n * dims // 8):
-                raise ValueError("the missing values are those of other data")
-            bits = np.unpackbits(np.frombuffer(parts["missing"], np.uint8), count=n * dims)
-            missing = bits.astype(np.bool_).reshape(n, dims)
 
-        def numbers(name: str, dtype: str, width: int) -> Tensor | None:
-            if not width:
-                return None
-            found: NDArray[np.floating] = np.frombuffer(parts[name], dtype).reshape(n, width)
-            return torch.from_numpy(found.astype(dtype[1:]))
+        def numbers(name: str, dtype: str, width: int) -> NDArray[Any]:
+            content = inflated(parts[name], n * width * np.dtype(dtype).itemsize)
+            return np.frombuffer(content, dtype).reshape(n, width).astype(dtype[1:])
 
-        return cls(n, dims, missing, numbers("total", "<f8", totals), numbers("condition", "<f4", conditions))
+        missing = numbers("missing", "<u1", -(-dims // 8)) if "missing" in parts else None
+        total = torch.from_numpy(numbers("total", "<f8", totals)) if totals else None
+        c = torch.from_numpy(numbers("condition", "<f4", conditions)) if conditions else None
+        return cls(n, dims, missing, total, c)

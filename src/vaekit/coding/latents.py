@@ -23,7 +23,7 @@ from vaekit.heads.posteriors import FullNormal
 
 from .ans import Integers, Stack, pop_uniform, push_uniform
 from .rounding import Bools
-from .tables import Below, Flat, Numbers, Step, Tabled
+from .tables import GUARD, Below, Flat, Numbers, Step, Tabled
 
 UNIFORM_BITS = 20
 """Bits of the number of a bin, if all bins have equal probabilities."""
@@ -33,6 +33,11 @@ POSTERIOR_PRECISION = 24
 """Bits of the tables of posteriors, in which most bins have frequency 0: only bins that were drawn are coded."""
 PRIOR_PRECISION = 28
 """Bits of the tables of learned priors, in which every bin has a frequency of 1 or more."""
+
+ULPS = 2.0**-49
+"""The largest relative difference of a number that one machine and another compute from the same few numbers."""
+WIDEST = 6.0
+"""More than the outermost end of a bin, in standard deviations of the density that bins have equal masses under."""
 
 
 @functools.cache
@@ -61,6 +66,12 @@ class Bins:
     def dims(self) -> int:
         """D."""
         return len(self.loc)
+
+    @property
+    def error(self) -> Numbers:
+        """The largest difference of an end or a centre of a bin between machines, (D,)."""
+        size: Numbers = np.abs(self.loc) + WIDEST * self.scale
+        return ULPS * size
 
     def only(self, i: int) -> Bins:
         """The bins of latent i."""
@@ -116,11 +127,13 @@ class Independents(Flat):
         loc, scale: (B, D).
         bins: of the latents.
         prior: whether every bin must be possible, because what is coded was not drawn from this density.
+        error: (B, D) the largest difference of `loc` between machines; 0 if it was rounded.
     """
 
-    def __init__(self, loc: Numbers, scale: Numbers, bins: Bins, prior: bool):
+    def __init__(self, loc: Numbers, scale: Numbers, bins: Bins, prior: bool, error: Numbers | float = 0.0):
         super().__init__(len(loc))
         self.loc, self.scale, self.bins, self.prior = loc.ravel(), scale.ravel(), bins, prior
+        self.guard = _guard(((bins.error + ULPS * np.abs(loc) + error) / scale).ravel())
 
     def step(self, i: int, known: Sequence[Integers]) -> Step:
         from scipy.special import ndtr
@@ -129,12 +142,17 @@ class Independents(Flat):
             found: Numbers = ndtr((self.bins.edge(k, at % self.bins.dims) - self.loc[at]) / self.scale[at])
             return found
 
-        return _step(below, self.bins, len(self.loc), self.prior)
+        return _step(below, self.bins, self.guard, self.prior)
 
 
-def _step(below: Below, bins: Bins, size: int, prior: bool) -> Step:
+def _guard(error: Numbers) -> Numbers:
+    """The guards of probabilities whose arguments differ by `error` standard deviations: the density is below 0.4."""
+    return np.maximum(GUARD, 0.4 * error)
+
+
+def _step(below: Below, bins: Bins, guard: Numbers, prior: bool) -> Step:
     precision = PRIOR_PRECISION if prior else POSTERIOR_PRECISION
-    return Step(below, 1 << bins.bits, size, precision, possible=prior)
+    return Step(below, 1 << bins.bits, len(guard), precision, possible=prior, guard=guard)
 
 
 class OneByOne(Tabled):
@@ -161,6 +179,7 @@ class Correlated(OneByOne):
     def __init__(self, q: FullNormal, bins: Bins):
         super().__init__(len(q.loc), bins)
         self.loc, self.factor = q.loc.numpy(), q.factor.numpy()
+        self.size, self.inverse = np.abs(self.factor), np.abs(np.linalg.inv(self.factor))
 
     def step(self, i: int, known: Sequence[Integers]) -> Step:
         e, z = np.zeros((self.rows, i)), self.centres(known[:i])
@@ -168,7 +187,19 @@ class Correlated(OneByOne):
             shift = (self.factor[:, j, :j] * e[:, :j]).sum(1)
             e[:, j] = (z[:, j] - self.loc[:, j] - shift) / self.factor[:, j, j]
         loc = self.loc[:, i] + (self.factor[:, i, :i] * e).sum(1)
-        return Independents(loc[:, None], self.factor[:, i, i][:, None], self.bins.only(i), False).step(0, [])
+        more = self._error(i, e)[:, None]
+        return Independents(loc[:, None], self.factor[:, i, i][:, None], self.bins.only(i), False, more).step(0, [])
+
+    def _error(self, i: int, e: Numbers) -> Numbers:
+        """The largest difference of the mean of z_i between machines, (B,): e solves L e = z - loc.
+
+        To first order |de| <= |L^-1| d, where d is what z, loc and L |e| differ by (Higham 2002, theorem 8.5).
+        """
+        differ = self.bins.error + ULPS * np.abs(self.loc)  # (B, D)
+        differ[:, : i + 1] += ULPS * (self.size[:, : i + 1, :i] * np.abs(e)[:, None]).sum(2)
+        of_e = (self.inverse[:, :i, :i] * differ[:, None, :i]).sum(2)
+        found: Numbers = differ[:, i] + (self.size[:, i, :i] * of_e).sum(1)
+        return found
 
 
 class Weighted(OneByOne):
@@ -181,19 +212,24 @@ class Weighted(OneByOne):
     def step(self, i: int, known: Sequence[Integers]) -> Step:
         from scipy.special import log_softmax, ndtr
 
-        z = self.centres(known[:i])
+        z, error = self.centres(known[:i]), self.bins.error  # of z
         logits = np.broadcast_to(self.log_weight, (self.rows, len(self.log_weight)))
+        differ = ULPS * np.abs(logits)  # the largest difference of the logits between machines
         for j in range(i):
-            away = (z[:, j, None] - self.loc[:, j]) / self.scale[:, j]
+            away, inverse = (z[:, j, None] - self.loc[:, j]) / self.scale[:, j], 1 / self.scale[:, j]
             logits = logits - away**2 / 2 - np.log(self.scale[:, j])
+            wrong = (error[j] + ULPS * np.abs(self.loc[:, j])) * inverse + ULPS * np.abs(away)
+            differ = differ + np.abs(away) * wrong + ULPS * (np.abs(logits) + np.abs(np.log(self.scale[:, j])))
         weight = np.exp(log_softmax(logits, 1))
+        wrong = (error[i] + ULPS * np.abs(self.loc[:, i])) / self.scale[:, i]
+        guard = np.maximum(_guard((weight * wrong).sum(1)), 2 * (weight * differ).sum(1))
 
         def below(k: Integers, at: Integers) -> Numbers:
             edge = self.bins.edge(k, np.full_like(k, i))[:, None]
             found: Numbers = (weight[at] * ndtr((edge - self.loc[:, i]) / self.scale[:, i])).sum(1)
             return found
 
-        return _step(below, self.bins, self.rows, True)
+        return _step(below, self.bins, guard, True)
 
 
 def posterior(q: Distribution, bins: Bins) -> Tabled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,32 +18,55 @@ from vaekit.densities.mixed import Marginal, Mixed
 from vaekit.errors import ChoiceError
 
 from .ans import Integers
-from .rounding import Bools
-from .tables import Below, Columns, Flat, Numbers, Step, Tabled
+from .rounding import TOLERANCE, Bools, Grid
+from .tables import GUARD, Below, Columns, Flat, Numbers, Step, Tabled
 
 DIGIT = 8
 """Counts are coded in digits of 8 bits, so that tables do not grow with them."""
 COUNT_GUARD = 2.0**-36
-"""As `GUARD`, for cumulative probabilities of counts."""
+"""The largest relative difference of a tail of the density of counts up to a million, which grows as their root: those
+of SciPy are right to 2^-41 there."""
+NEARLY, LARGE = 2.0**46, 11.0
+"""Above e^LARGE, Poisson tails are those of a negative binomial with this inverse dispersion, which differ by less than
+2^-16: SciPy's own have too few terms there."""
+LEVEL = 2.0**-7
+"""The part of the tail beyond an interval of counts below which its values are uniform: there the density falls by
+about this part over the interval, which costs LEVEL^2 / 24 nats, and a difference of tails would lose its digits."""
 VANISHING = 1e-250
-"""The probability of an interval of counts below which its values are uniform."""
+"""The tail below which the same holds, because it loses digits."""
+FINE, SPARE = -12, 14
+"""The exponents of the grids of a network that is evaluated column by column: of their step, and of the least step
+relative to the tolerance."""
+
+Change = Callable[[Tensor], Tensor]
 
 
-def coded(px: Distribution, missing: Bools, top: int) -> Tabled:
+def coded(
+    px: Distribution,
+    missing: Bools,
+    top: int,
+    shift: Integers | None = None,
+    tolerance: float = TOLERANCE,
+    change: Change = lambda raw: raw,
+) -> Tabled:
     """The tables of a density of B data.
 
     Arguments:
         px: batch shape (B,), float64.
         missing: (B, n) the elements that are not coded because they are missing.
         top: the largest count.
+        shift, tolerance, change: (B,) the shifts, and as of `Rounded`, for a density that evaluates a network.
 
     Raises:
         ChoiceError: the density is not discrete, or has no tables.
     """
+    if isinstance(px, Autoregressive):
+        none = np.zeros(len(missing), np.int64)
+        return Rows(px, missing, top, none if shift is None else shift, tolerance, change)
     if isinstance(px, Marginal):
         held = px.held
         return _of_whole(px.whole, missing if held is None else missing | ~np.isnan(held.reshape(-1).numpy()), top)
-    return Rows(px, missing, top) if isinstance(px, Autoregressive) else _of_whole(px, missing, top)
+    return _of_whole(px, missing, top)
 
 
 def _of_whole(px: Distribution, known: Bools, top: int) -> Tabled:
@@ -91,23 +115,23 @@ class Finite(Flat):
 
     def __init__(self, d: Distribution, known: Bools):
         super().__init__(len(known), known)
-        below, outcomes = _below(d)
-        self._step = Step(below, outcomes, known.size, certain=self.certain)
+        below, outcomes, looked_up = _below(d)
+        self._step = Step(below, outcomes, known.size, certain=self.certain, looked_up=looked_up)
 
     def step(self, i: int, known: Sequence[Integers]) -> Step:
         return self._step
 
 
-def _below(d: Distribution) -> tuple[Below, int]:
-    """The cumulative probabilities of elements, flattened, and the number of their values."""
+def _below(d: Distribution) -> tuple[Below, int, bool]:
+    """The cumulative probabilities of elements, flattened, the number of values, and whether they are looked up."""
     from scipy.special import expit
 
     if isinstance(d, DiscretisedLogistic):
         loc, inverse = _numbers(d.loc, d.batch_shape), np.exp(-_numbers(d.log_scale, d.batch_shape))
-        return lambda k, at: expit((k - 0.5 - loc[at]) * inverse[at]), d.levels
+        return lambda k, at: expit((k - 0.5 - loc[at]) * inverse[at]), d.levels, False
     if isinstance(d, Bernoulli):
         zero = expit(-_numbers(d.logits, d.batch_shape))
-        return lambda k, at: np.where(k > 0, zero[at], 0.0), 2
+        return lambda k, at: np.where(k > 0, zero[at], 0.0), 2, True
     if isinstance(d, Categorical):
         share = chances(d.logits.double())
     else:
@@ -116,7 +140,7 @@ def _below(d: Distribution) -> tuple[Below, int]:
         share = torch.exp(d.log_prob(values.expand(size, *d.batch_shape)).double()).movedim(0, -1)
     total = share.cumsum(-1).reshape(-1, share.shape[-1]).numpy()
     total = total / total[:, -1:]
-    return lambda k, at: np.where(k > 0, total[at, np.maximum(k, 1) - 1], 0.0), share.shape[-1]
+    return lambda k, at: np.where(k > 0, total[at, np.maximum(k, 1) - 1], 0.0), share.shape[-1], True
 
 
 def _outcomes(d: Distribution) -> int:
@@ -152,7 +176,11 @@ def _joined(digits: Sequence[Integers], size: int) -> Integers:
 
 
 class Digits(Tabled):
-    """Counts, in digits to the base 256, the highest first, from their cumulative distribution function."""
+    """Counts, in digits to the base 256, the highest first, from their cumulative distribution function.
+
+    A digit after the first divides an interval by differences of a tail. The smaller one is taken, which keeps its
+    digits, and where the interval is a small part of it, its values are uniform; see `LEVEL`.
+    """
 
     def __init__(self, d: Distribution, known: Bools, top: int):
         self.rows, self.known = len(known), known.ravel()
@@ -168,58 +196,83 @@ class Digits(Tabled):
         width = 1 << DIGIT * (self.count - 1 - i)
         outcomes = (self.top // width) + 1 if i == 0 else 1 << DIGIT
         first = _joined(known[:i], len(self.known)) * (width << DIGIT)
-        everywhere = np.arange(len(first))
-        below, above = self.tails(first, everywhere)
-        end = first + outcomes * width
-        below_end, above_end = self.tails(end, everywhere)
-        upper = above < below  # take the smaller tail, which keeps its digits
+        everywhere, inner = np.arange(len(first)), first > 0
+        below, above = self.tails(first, everywhere, inner)
+        below_end, above_end = self.tails(first + outcomes * width, everywhere, inner)
+        upper = above < below
         mass = np.where(upper, above - above_end, below_end - below)
         tail = np.where(upper, above, below_end)
-        flat = mass < VANISHING
+        flat = (mass < LEVEL * tail) | (tail < VANISHING)
         share = np.where(flat, 1.0, mass)
 
         def under(k: Integers, at: Integers) -> Numbers:
-            lower, higher = self.tails(first[at] + k * width, at)
+            lower, higher = self.tails(first[at] + k * width, at, inner[at], upper[at])
             part = np.where(upper[at], above[at] - higher, lower - below[at]) / share[at]
             return np.clip(np.where(flat[at], k / outcomes, part), 0, 1)
 
-        guard = np.where(flat, 0.0, COUNT_GUARD * tail / share)
-        unclear = (mass > VANISHING / 10) & (mass < VANISHING * 10)
-        return Step(under, outcomes, len(first), certain=self.known, guard=guard, unclear=unclear)
+        growth = np.maximum(1, np.sqrt(first + outcomes * width) / 1024)
+        guard = np.where(flat, GUARD, COUNT_GUARD * growth * tail / share)
+        unclear = (np.abs(mass / np.maximum(tail, VANISHING) - LEVEL) < LEVEL * 2.0**-20) & (tail >= VANISHING)
+        unclear |= (np.abs(tail / VANISHING - 1) < 2.0**-20) | (inner & (np.abs(above - below) < 2.0**-20))
+        return Step(under, outcomes, len(first), certain=self.known, guard=guard, unclear=unclear, ways=4)
 
 
-Tails = Callable[[Integers, Integers], tuple[Numbers, Numbers]]
-"""tails(k, at) -> P(x < k) and P(x >= k) of the elements `at`, for one k each."""
+def _tail(k: Numbers, r: Numbers, stay: Numbers, rise: Numbers, above: bool) -> Numbers:
+    """P(x >= k) if `above`, else P(x < k), of a negative binomial: by the smaller of m / (r + m) and r / (r + m).
+
+    The larger may be so near to 1 that its last bit is much of the smaller.
+    """
+    from scipy.special import betainc, betaincc
+
+    found, swap = np.empty_like(k), rise < stay
+    for which, a, b, p in ((~swap, r, k, stay), (swap, k, r, rise)):
+        tail = betainc if (p is rise) == above else betaincc
+        found[which] = tail(a[which], b[which], p[which])
+    return found
+
+
+Tails = Callable[..., tuple[Numbers, Numbers]]
+"""tails(k, at, inner, upper=None) -> P(x < k) and P(x >= k) of the elements `at`, for one k each: without extra zeros
+where `inner`, and if `upper` is given, only the upper one where it is True and only the lower one elsewhere."""
 
 
 def _tails(d: Distribution) -> Tails:
     """Both tails of the counts of each element, flattened."""
-    from scipy.special import betainc, expit, gammainc, gammaincc
+    from scipy.special import expit, gammainc, gammaincc
 
     if isinstance(d, Poisson):
-        rate = np.exp(_numbers(d.log_rate, d.batch_shape))
+        log_rate = _numbers(d.log_rate, d.batch_shape)
+        large, rate, extra = log_rate > LARGE, np.exp(log_rate), np.zeros_like(log_rate)
+        few, many = expit(math.log(NEARLY) - log_rate), expit(log_rate - math.log(NEARLY))
 
-        def tails(k: Integers, at: Integers) -> tuple[Numbers, Numbers]:
-            some = np.maximum(k, 1)
-            return _ends(k, gammaincc(some, rate[at]), gammainc(some, rate[at]))
+        nearly = np.full_like(rate, NEARLY)
 
-        return tails
-    assert isinstance(d, NegativeBinomial | ZeroInflated)
-    log_mean, log_r = (_numbers(t, d.batch_shape) for t in (d.log_mean, d.log_inverse_dispersion))
-    r, stay, rise = np.exp(log_r), expit(log_r - log_mean), expit(log_mean - log_r)
-    logit = _numbers(d.dropout, d.batch_shape) if isinstance(d, ZeroInflated) else np.full_like(r, -np.inf)
-    extra, kept = expit(logit), expit(-logit)
+        def half(k: Numbers, at: Integers, above: bool) -> Numbers:
+            found: Numbers = gammainc(k, rate[at]) if above else gammaincc(k, rate[at])
+            if (some := large[at]).any():
+                found[some] = _tail(k[some], nearly[at[some]], few[at[some]], many[at[some]], above)
+            return found
 
-    def tails_of_binomial(k: Integers, at: Integers) -> tuple[Numbers, Numbers]:
+    else:
+        assert isinstance(d, NegativeBinomial | ZeroInflated)
+        log_mean, log_r = (_numbers(t, d.batch_shape) for t in (d.log_mean, d.log_inverse_dispersion))
+        r, stay, rise = np.exp(log_r), expit(log_r - log_mean), expit(log_mean - log_r)
+        extra = expit(_numbers(d.dropout, d.batch_shape)) if isinstance(d, ZeroInflated) else np.zeros_like(r)
+
+        def half(k: Numbers, at: Integers, above: bool) -> Numbers:
+            return _tail(k, r[at], stay[at], rise[at], above)
+
+    def tails(k: Integers, at: Integers, inner: Bools, upper: Bools | None = None) -> tuple[Numbers, Numbers]:
         some = np.maximum(k, 1).astype(np.float64)
-        below = extra[at] + kept[at] * betainc(r[at], some, stay[at])
-        return _ends(k, below, kept[at] * betainc(some, r[at], rise[at]))
+        below, above = np.zeros(len(k)), np.ones(len(k))
+        low = (k > 0) if upper is None else (k > 0) & ~upper
+        high = (k > 0) if upper is None else (k > 0) & upper
+        zeros = np.where(inner, 0.0, extra[at])
+        below[low] = zeros[low] + (1 - zeros[low]) * half(some[low], at[low], False)
+        above[high] = (1 - zeros[high]) * half(some[high], at[high], True)
+        return below, above
 
-    return tails_of_binomial
-
-
-def _ends(k: Integers, below: Numbers, above: Numbers) -> tuple[Numbers, Numbers]:
-    return np.where(k > 0, below, 0.0), np.where(k > 0, above, 1.0)
+    return tails
 
 
 class Mixture(Tabled):
@@ -264,12 +317,12 @@ class Mixture(Tabled):
 class Rows(Tabled):
     """An `Autoregressive` density of the rows of a table, column by column.
 
-    Its network is evaluated in float64 from exact numbers, so that its outputs differ between machines by far less than
-    `GUARD`.
+    The outputs of its network are rounded to a grid with the shifts of the data, as those of all networks.
     """
 
-    def __init__(self, px: Autoregressive, missing: Bools, top: int):
+    def __init__(self, px: Autoregressive, missing: Bools, top: int, shift: Integers, tolerance: float, change: Change):
         self.px, self.missing, self.top, self.rows = px, missing, top, len(missing)
+        self.shift, self.tolerance, self.change = shift, tolerance, change
         self.order, held = px.conditionals.order, px.conditionals.held
         self.held = np.full(len(self.order), np.nan) if held is None else held.double().numpy()
         counts = self._parts_of_counts()
@@ -287,20 +340,27 @@ class Rows(Tabled):
         """The symbols of column j among those of the first steps."""
         return [s for (column, _), s in zip(self.steps, symbols, strict=False) if column == j]
 
-    def _column(self, j: int, symbols: Sequence[Integers]) -> Tabled:
-        """The tables of column j given the symbols of the columns before it."""
+    def _column(self, j: int, symbols: Sequence[Integers]) -> tuple[Tabled, Bools]:
+        """The tables of column j given the symbols of the columns before it, and the rows that are clear, (B,)."""
         conditionals, seen = self.px.conditionals, self.px.context.new_zeros(())
         for before in self.order[: self.order.index(j)]:
             value = _joined(self._symbols(before, symbols), self.rows).astype(np.float64)
             value = value if np.isnan(self.held[before]) else np.full_like(value, self.held[before])
             value = np.where(self.missing[:, before], np.nan, value)
             seen = seen + conditionals.seen(torch.from_numpy(value)[:, None], before)
+        raw = self.change(conditionals.raw_of(self.px.context, seen, j))
+        step = max(FINE, math.ceil(math.log2(self.tolerance)) + SPARE)
+        grid = Grid(np.full(raw.shape[-1], step), self.tolerance)
+        density = conditionals.density_of(grid(raw, self.shift), j)
         known = self.missing[:, [j]] | ~np.isnan(self.held[j])
-        return _elements(conditionals.column(self.px.context, seen, j), known, self.top)
+        return _elements(density, known, self.top), grid.clear(raw, self.shift)
 
     def step(self, i: int, known: Sequence[Integers]) -> Step:
         j, place = self.steps[i]
-        return self._column(j, known[: i - place]).step(place, known[i - place : i])
+        tables, clear = self._column(j, known[: i - place])
+        step = tables.step(place, known[i - place : i])
+        step.unclear = ~clear if step.unclear is None else step.unclear | ~clear
+        return step
 
     def split(self, x: Integers) -> list[Integers]:
         digits = {j: sum(column == j for column, _ in self.steps) for j in self.order}

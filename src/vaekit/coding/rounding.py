@@ -30,10 +30,6 @@ SHARE = 16
 """The precision of the table of shifts."""
 TOLERANCE = 2.0**-30
 """The default tolerance: a million times the differences between machines in float64."""
-DESYNCHRONISED = (
-    "the outputs of its networks differ here by more than the tolerance that the archive was made with; compress with "
-    "a larger `tolerance`"
-)
 FINEST, COARSEST = -40, 0
 """Bounds of the exponents of a grid's step."""
 

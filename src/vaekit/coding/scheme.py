@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,8 @@ from vaekit.noise import Key, Noise
 from . import likelihoods
 from .ans import Integers, Stack
 from .latents import OTHER_BITS, Bins
-from .rounded import Rounded, groups_of, innermost
+from .rounded import Rounded, Tables, groups_of, innermost
 from .rounding import Bools
-from .tables import Tabled
 
 
 @dataclass
@@ -74,7 +73,8 @@ class Scheme(ABC):
         if not (isinstance(module, Conditional) and isinstance(exact, Conditional)):
             raise ChoiceError(
                 f"the {name} of this run is a {type(module).__name__}, which cannot be coded: train a run with "
-                "`recipe='vae'`, `recipe='mixture'`, `recipe='vamp'`, `recipe='hierarchical'` or `recipe='ladder'`"
+                "`recipe='vae'`, `recipe='mixture'`, `recipe='vamp'`, `recipe='hierarchical'`, `recipe='ladder'`, "
+                "`recipe='vq'` or `recipe='fsq'`"
             )
         self.networks[name] = Rounded(name, module.net, exact.head, groups_of(exact.head), self.tolerance)
         return self.networks[name]
@@ -88,14 +88,21 @@ class Scheme(ABC):
         x = np.where(np.isnan(self.held.ravel()), values, self.held.ravel())
         return torch.from_numpy(np.where(batch.missing, np.nan, x)).reshape(len(values), *self.event)
 
-    def tables(self, batch: Batch) -> Callable[[Distribution], Tabled]:
+    def tables(self, batch: Batch) -> Tables:
         """The tables of densities of x."""
-        return lambda px: likelihoods.coded(px, batch.missing, self.top)
+        known = batch.missing, self.top
+        return lambda px, shift: likelihoods.coded(px, *known, shift, self.tolerance, self.px.change)
 
     def tune(self, x: Tensor, batch: Batch) -> None:
         """Choose the grids by some data x (n, *event), float64."""
         for network, raw, value in self.observed(x, batch):
             network.tune(raw, value)
+
+    def tune_shifts(self, x: Tensor, values: Integers, batch: Batch) -> None:
+        """Choose the tables of shifts by coding some data."""
+        self.encode(Stack(1), x, values, batch)
+        for network in self.networks.values():
+            network.tune_shifts()
 
     @abstractmethod
     def observed(self, x: Tensor, batch: Batch) -> Iterator[tuple[Rounded, Tensor, Tensor]]:

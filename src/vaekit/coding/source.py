@@ -19,6 +19,8 @@ from .ans import Integers
 from .scheme import Batch, Scheme
 
 BLOCK = 500
+EXACT = 2**24
+"""The whole numbers below are exact in float32."""
 
 
 def in_units(run: TrainedModel, x: Tensor, observed: bool, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -71,7 +73,13 @@ class Source:
         if not self.observed:
             raw = self.wanted(at)
             again = in_units(self.run, x, False, raw.dtype)
-            if not np.array_equal(again, raw, equal_nan=raw.dtype.kind == "f"):
+            same = np.array_equal(again, raw, equal_nan=raw.dtype.kind == "f")
+            if np.fmax.reduce(raw, None) >= EXACT and not (same and raw.dtype.kind in "iu"):
+                raise DataError(
+                    f"whole numbers from {EXACT:,} up are read as float32, which rounds them: leave these rows out, or "
+                    "divide the column by a common factor"
+                )
+            if not same:
                 raise DataError(
                     f"the run models the {self.run.composition.observation.kind!r} observation of these data, which "
                     "does not determine them: compress what it observes with `observed=True`, or train a run with a "

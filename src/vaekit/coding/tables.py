@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.errors import DataError
-
 from .ans import Integers, Stack
-from .rounding import DESYNCHRONISED, Bools
+from .rounding import Bools
 
 Numbers = NDArray[np.float64]
 Below = Callable[[Integers, Integers], Numbers]
@@ -22,7 +20,9 @@ PRECISION = 20
 GUARD = 2.0**-40
 """The largest difference of a probability, computed from exact numbers, that rounding to integers absorbs."""
 WHOLE = 2**23
-"""The largest number of entries of a table that is computed as a whole to find symbols; else they are bisected."""
+"""The largest number of entries of a table that is computed as a whole to find symbols; else they are searched for."""
+FEW, MANY = 16, 1024
+"""The largest numbers of symbols of a table that is computed as a whole: in general, and if it is only looked up."""
 
 
 class Step:
@@ -39,6 +39,8 @@ class Step:
         certain: (M,) the elements whose symbol is known to be 0.
         guard: as `GUARD`, one number or (M,).
         unclear: (M,) elements whose parameters another machine may not repeat.
+        looked_up: whether `below` only looks up numbers that are there already.
+        ways: the number of parts that a step of a search compares: more for less overhead, fewer if `below` is slow.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class Step:
         certain: Bools | None = None,
         guard: float | Numbers = GUARD,
         unclear: Bools | None = None,
+        looked_up: bool = False,
+        ways: int = 16,
     ):
         self.below, self.outcomes, self.size, self.precision = below, outcomes, size, precision
         self.least = int(possible)
         self.certain, self.guard = certain, np.broadcast_to(guard, (size,))
-        self.unclear = unclear
+        self.unclear, self.ways, self.most_whole = unclear, ways, MANY if looked_up else FEW
         self._table: Integers | None = None
 
     def _exact(self, k: Integers, at: Integers) -> Numbers:
@@ -88,42 +92,47 @@ class Step:
         return clear if self.certain is None else clear | self.certain
 
     def push(self, stack: Stack, symbols: Integers) -> None:
-        """Push one symbol per element.
-
-        Raises:
-            DataError: a symbol has no interval, so that it cannot have been drawn from these tables.
-        """
-        start, frequency = self.intervals(symbols)
-        if (frequency < 1).any():
-            raise DataError(f"the archive cannot be decoded: {DESYNCHRONISED}")
-        stack.push(start, frequency, self.precision)
+        """Push one symbol per element."""
+        stack.push(*self.intervals(symbols), self.precision)
 
     def pop(self, stack: Stack) -> Integers:
         """Pop one symbol per element, (M,)."""
-        if self.outcomes <= 1024 and self.size * (self.outcomes + 1) <= WHOLE and self._table is None:
+        whole = self.outcomes <= self.most_whole and self.size * (self.outcomes + 1) <= WHOLE
+        if whole and self._table is None:
             k, at = (v.ravel() for v in np.meshgrid(np.arange(self.outcomes + 1), np.arange(self.size)))
             self._table = self._cumulative(k, at).reshape(self.size, -1)
         return stack.pop(self.size, self.precision, self._find)
 
     def _find(self, slot: Integers, at: slice) -> tuple[Integers, Integers, Integers]:
-        places = np.arange(at.start, at.stop)
-        if self._table is not None:
-            rows = self._table[at]
-            symbol = (rows[:, 1:-1] <= slot[:, None]).sum(1)
-            each = np.arange(len(rows))
-            start, end = rows[each, symbol], rows[each, symbol + 1]
+        if self._table is None:
+            symbol, start, end = self._search(slot, np.arange(at.start, at.stop))
         else:
-            symbol, above = np.zeros_like(slot), np.full_like(slot, self.outcomes)
-            while (above - symbol > 1).any():
-                middle = (symbol + above) // 2
-                under = self._cumulative(middle, places) <= slot
-                symbol, above = np.where(under, middle, symbol), np.where(under, above, middle)
-            start, end = self._cumulative(symbol, places), self._cumulative(symbol + 1, places)
+            symbol, start, end = _place(self._table[at], slot)
         if self.certain is None:
             return symbol, start, end - start
         known = self.certain[at]
         frequency = np.where(known, 1 << self.precision, end - start)
         return np.where(known, 0, symbol), np.where(known, 0, start), frequency
+
+    def _search(self, slot: Integers, at: Integers) -> tuple[Integers, Integers, Integers]:
+        """The symbols of the elements `at` whose intervals hold these slots, their starts and ends.
+
+        Each round cuts the range of symbols into `ways` parts, and keeps the one that holds the slot.
+        """
+        first, width = np.zeros_like(slot), self.outcomes
+        while width > 1:
+            part = -(-width // self.ways)
+            k = np.minimum(first[:, None] + part * np.arange(-(-width // part) + 1), self.outcomes)
+            sums = self._cumulative(k.ravel(), np.repeat(at, k.shape[1])).reshape(k.shape)
+            chosen, start, end = _place(sums, slot)
+            first, width = first + chosen * part, part
+        return first, start, end
+
+
+def _place(sums: Integers, slot: Integers) -> tuple[Integers, Integers, Integers]:
+    """The intervals between the cumulative frequencies (n, K + 1) that hold the slots (n,): number, start and end."""
+    each, found = np.arange(len(sums)), (sums[:, 1:-1] <= slot[:, None]).sum(1)
+    return found, sums[each, found], sums[each, found + 1]
 
 
 class Tabled(ABC):

@@ -33,6 +33,12 @@ class Conditionals(Protocol):
     def column(self, context: Tensor, seen: Tensor, j: int) -> Distribution:
         """The density of column j, batch shape (..., 1), given the `seen` sum of the columns before it."""
 
+    def raw_of(self, context: Tensor, seen: Tensor, j: int) -> Tensor:
+        """The raw numbers (..., n) that `density_of` makes this density from."""
+
+    def density_of(self, raw: Tensor, j: int) -> Distribution:
+        """The density of column j, batch shape (..., 1), from its raw numbers."""
+
     def seen(self, value: Tensor, j: int) -> Tensor:
         """What the value (..., 1) of column j adds to the sum that the columns after it see."""
 

@@ -306,8 +306,16 @@ class AutoregressiveHead(Head):
 
     def column(self, context: Tensor, seen: Tensor, j: int) -> Distribution:
         """The density of column j, batch shape (..., 1), given the sum of what the columns before it add."""
+        return self.density_of(self.raw_of(context, seen, j), j)
+
+    def raw_of(self, context: Tensor, seen: Tensor, j: int) -> Tensor:
+        """The raw numbers (..., n) of column j."""
+        return at_least_single(self.net(seen, context, self.outputs_of[j]))
+
+    def density_of(self, raw: Tensor, j: int) -> Distribution:
+        """The density of column j, batch shape (..., 1), from its raw numbers."""
         kind, at = self._kind(j)
-        return kind.density(at_least_single(self.net(seen, context, self.outputs_of[j]))[..., None, :], at)
+        return kind.density(raw[..., None, :], at)
 
     def seen(self, value: Tensor, j: int) -> Tensor:
         """What the value (..., 1) of column j adds to the first layer of the network, (..., width)."""
