@@ -17,6 +17,7 @@ from vaekit.studies import (
     importance,
     interpolation,
     kingma2013,
+    kingma2013_marginal,
     kl_weight,
 )
 from vaekit.studies.words import LEVEL, direction, estimate, highest, paired, ratio, side_of, spread_ratio
@@ -313,6 +314,24 @@ def test_the_bound_of_2013():
         )
         <= most()
     )
+
+
+def test_the_marginal_likelihood_of_2013():
+    names = [f"{m}, {size}" for size in ("1,000", "50,000") for m in kingma2013_marginal.METHODS]
+
+    def null(rng):
+        return {
+            "log_px": {n: {p: rng.normal(-100, 3, N).tolist() for p in ("train", "test")} for n in names},
+            "sizes": ["1,000", "50,000"], "steps": 1000, "batch": 100, "curves": {},
+            "elbo": {n: rng.normal(-102, 3, N).tolist() for n in names},
+            "error": {n: {"mean": 0.0, "largest": 0.0} for n in names},
+            "edge": dict.fromkeys(names, 0.0), "seconds": dict.fromkeys(names, 1.0),
+        }  # fmt: skip
+
+    def read(numbers):
+        return kingma2013_marginal.read(numbers)[:4]
+
+    assert claims(read, null, ("ends above", "ends below", "and above", "and below", "overfit.", "overfits.")) <= most()
 
 
 def test_scores_of_disentanglement():

@@ -18,6 +18,7 @@ from vaekit.studies import (
     importance,
     interpolation,
     kingma2013,
+    kingma2013_marginal,
     kl_weight,
 )
 from vaekit.studies.words import (
@@ -306,6 +307,44 @@ def test_the_bound_of_2013_reads_both_ways():
     assert "do not differ significantly" in same[0]
     assert "not significantly better than" in same[1]
     assert "no significant trend" in same[2]
+
+
+def marginal(sleep, em, over):
+    """Numbers of figure 3 where AEVB has a mean log p(x) of -100 on test data."""
+    rng, wobble = np.random.default_rng(0), np.random.default_rng(1).normal(size=(2, 50))
+    log_px, curves, size = {}, {}, ("1,000", "50,000")
+    for n, more in zip(size, over, strict=True):
+        for name, value in zip(kingma2013_marginal.METHODS, (-100.0, sleep, em), strict=True):
+            parts = (("train", value + more, wobble[0]), ("test", value, wobble[1]))
+            log_px[f"{name}, {n}"] = {p: (v + w + 0.01 * rng.normal(size=50)).tolist() for p, v, w in parts}
+            curves[f"{name}, {n}"] = {"samples": [100.0, 200.0], "train": [-150.0, value], "test": [-111.0, value]}
+    exact = {name: {"mean": 1e-4, "largest": 1e-3} for name in log_px}
+    return {
+        "sizes": list(size), "steps": 1000, "batch": 100, "log_px": log_px, "curves": curves, "error": exact,
+        "elbo": {name: (np.array(v["test"]) - 2).tolist() for name, v in log_px.items()},
+        "edge": dict.fromkeys(log_px, 1e-6), "seconds": dict.fromkeys(log_px, 5.0),
+    }  # fmt: skip
+
+
+def test_the_marginal_likelihood_of_2013_reads_both_ways():
+    up = kingma2013_marginal.read(marginal(-110.0, -120.0, (9.0, 0.0)))
+    down = kingma2013_marginal.read(marginal(-90.0, -80.0, (0.0, 9.0)))
+    assert "AEVB ends above wake-sleep and Monte Carlo EM" in up[0]
+    assert "With 50,000 training data and after 100,000" in up[0]
+    assert "that of wake-sleep by 200 points and that of Monte Carlo EM by 100 points" in up[0]
+    assert "AEVB ends below wake-sleep and Monte Carlo EM" in down[0]
+    assert "that of wake-sleep never and that of Monte Carlo EM never" in down[0]
+    both = kingma2013_marginal.read(marginal(-110.0, -90.0, (0.0, 0.0)))
+    assert "AEVB ends above wake-sleep and below Monte Carlo EM" in both[1]
+    assert "all three methods overfit." in up[2]
+    assert "no significant overfitting." in up[3]
+    assert "all three methods overfit." in down[3]
+    assert "is below log p(x) by 2" in up[4]
+    assert "small beside the standard errors." in up[5]
+    same = marginal(-100.0, -100.0, (0.0, 0.0))
+    assert "not significantly apart from wake-sleep and Monte Carlo EM" in kingma2013_marginal.read(same)[0]
+    same["error"] = {name: {"mean": 0.1, "largest": 1.0} for name in same["error"]}
+    assert "not small beside the standard errors." in kingma2013_marginal.read(same)[5]
 
 
 def test_denoising_reads_both_ways():

@@ -10,7 +10,19 @@ from vaekit.data.loading import data_of
 from vaekit.errors import ChoiceError, RunError
 from vaekit.utils.files import write_json
 
-from . import ae_vs_vae, beta, blur, collapse, complete, denoising, importance, interpolation, kingma2013, kl_weight  # noqa: F401
+from . import (  # noqa: F401
+    ae_vs_vae,
+    beta,
+    blur,
+    collapse,
+    complete,
+    denoising,
+    importance,
+    interpolation,
+    kingma2013,
+    kingma2013_marginal,
+    kl_weight,
+)
 from .bench import Bench, OnProgress, Plan
 from .needs import check_sizes
 from .page import write_page

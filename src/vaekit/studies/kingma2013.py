@@ -1,4 +1,4 @@
-"""Figures 2 and 4 of Kingma and Welling (2013) on any data."""
+"""Figures 2 and 4 of Kingma and Welling (2013) on any data; `kingma2013_marginal` has figure 3."""
 
 from __future__ import annotations
 
