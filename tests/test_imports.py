@@ -21,6 +21,7 @@ LAYERS = (
     ["heads"],
     ["models"],
     ["objectives"],
+    ["estimators"],
     ["recipes"],
     ["runs"],
     ["training"],

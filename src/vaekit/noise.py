@@ -94,6 +94,8 @@ class Key(IntEnum):
     GIVEN = 62  # codes and x given some elements
     FILL_DRAWS = 70
     FILL = 71
+    ESTIMATE = 91  # draws and chains of the estimators of log p(x)
+    SIMULATE = 92  # z and x of data that are simulated from the model
     DETECT = 81  # the draws of z that all rows share
 
 

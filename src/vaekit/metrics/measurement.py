@@ -59,7 +59,7 @@ class Measurement:
         if samples < 1:
             raise ChoiceError(f"the number of importance samples K must be 1 or more, got {samples}")
         self.run, self.observed = run, run.observed(data, labels=labels)
-        self.n = self.observed.n if n is None else min(n, self.observed.n)
+        self.n, self.all_data = self.observed.n if n is None else min(n, self.observed.n), n is None
         self.samples, self.seed, self.progress, self.source, self.compile = samples, seed, progress, source, compile
         self.results: dict[Any, Any] = {}
 

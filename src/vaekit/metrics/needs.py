@@ -12,7 +12,8 @@ from torch.distributions import Independent, Normal
 from vaekit.data.core import Data
 from vaekit.data.observation import Binary
 from vaekit.errors import DataError
-from vaekit.models.vae import Trace
+from vaekit.estimators import LEAST_TAIL, tail_size, why_not
+from vaekit.models.vae import VAE, Trace
 from vaekit.noise import Noise
 from vaekit.objectives.terms import has_closed_form, rate_per_dim
 from vaekit.utils.wording import in_python
@@ -95,6 +96,26 @@ def _complete(name: str, m: Measurement) -> str | None:
     if not m.run.spec.missing:
         return None
     return f"{name} needs data without missing values, and some values of these data are missing"
+
+
+def _enough_samples(name: str, m: Measurement) -> str | None:
+    least = next(k for k in range(1, 100) if tail_size(k) >= LEAST_TAIL)
+    return None if m.samples >= least else f"{name} needs `samples` of {least} or more, got {m.samples}"
+
+
+def _one_layer(name: str, m: Measurement) -> str | None:
+    why = why_not(m.run.model)
+    return None if why is None else f"{name} needs one layer of continuous latents: {why}; use log_px_iw"
+
+
+def _at_most(most: int) -> Callable[[str, Measurement], str | None]:
+    def lacking(name: str, m: Measurement) -> str | None:
+        model = m.run.model
+        if not isinstance(model, VAE) or (dims := model.prior().event_shape.numel()) <= most:
+            return None
+        return f"{name} is for at most {most} latents, and this run has {dims}: use log_px_ais"
+
+    return lacking
 
 
 def _binary(name: str, m: Measurement) -> str | None:
@@ -212,6 +233,10 @@ def _repeated(name: str, m: Measurement) -> str | None:
 DENSITY = Need("a density", _density)
 DISCRETE = Need("a discrete likelihood", _discrete)
 COMPLETE = Need("no missing values", _complete)
+ENOUGH_SAMPLES = Need("enough samples for a tail", _enough_samples)
+ONE_LAYER = Need("one layer of continuous latents", _one_layer)
+AT_MOST_3 = Need("at most 3 latents", _at_most(3))
+AT_MOST_5 = Need("at most 5 latents", _at_most(5))
 BINARY = Need("binarised data", _binary)
 FACTORISED = Need("a factorised posterior and prior", _factorised)
 GAUSSIAN = Need("a diagonal Gaussian posterior", _gaussian)

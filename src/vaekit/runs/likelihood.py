@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vaekit.errors import ChoiceError
+from vaekit.estimators import k_hat, tail_size
 from vaekit.models.vae import Model
 from vaekit.noise import Key, Noise, fold
 from vaekit.objectives.terms import Weights, has_closed_form, latent_rate, log_weights, rate_per_dim
@@ -46,6 +47,7 @@ class PerDatum:
     distortion: np.ndarray
     log_px: np.ndarray
     ess: np.ndarray
+    k_hat: np.ndarray  # shape of the tail of the weights (`vaekit.estimators.k_hat`); nan for few samples
     means: np.ndarray  # (n, D) posterior means
     kl: np.ndarray | None  # (n, D) KL of each latent, where q and p factorise
 
@@ -75,10 +77,12 @@ class _Chunk:
         trace = self.model.trace(x, c, k=self.k, noise=Noise(base, rows, first))
         log_px = trace.px.log_prob(x)  # (K, B)
         weights = log_weights(trace, x, log_px)
-        top, total, squares, distortion, elbo = sums
+        top, total, squares, distortion, elbo, *largest = sums
         running = Weights(top, total, squares).add(weights)
         wide = distortion.dtype
-        return [*running, distortion - log_px.sum(0, dtype=wide), elbo + weights.sum(0, dtype=wide)]
+        # the largest weights so far (B, M), if they are wanted
+        largest = [torch.cat([t, weights.T.to(t)], 1).topk(t.shape[1], 1).values for t in largest]
+        return [*running, distortion - log_px.sum(0, dtype=wide), elbo + weights.sum(0, dtype=wide), *largest]
 
 
 def _decodes(dims: int, device: torch.device) -> int:
@@ -112,10 +116,12 @@ def _sums(
     samples: int,
     plan: tuple[int, int, bool],
     progress: Callable[[int], None],
+    largest: int = 0,
 ) -> list[Tensor]:
     """The sums of `_Chunk` over all samples for the data x (n, ...), float64 (n,) each.
 
-    `plan` is how many data and samples are decoded at once, and whether this is compiled.
+    `plan` is how many data and samples are decoded at once, and whether this is compiled. With `largest`, the last
+    result has this many of the largest log-weights of each datum, (n, largest).
     """
     b, k, compile = plan
     short = -len(x) % b if compile else 0
@@ -124,12 +130,14 @@ def _sums(
     wide = torch.float32 if run.device.type == "mps" else torch.float64  # for sums over many samples
     # filled part by part: small tensors that are kept between large ones would fragment the memory
     totals = [*Weights.none(zero), *torch.zeros(2, len(x_), dtype=wide, device=run.device)]
+    if largest:
+        totals.append(torch.full((len(x_), largest), -math.inf, device=run.device))
     firsts = [(min(k, samples - i), torch.tensor(i, device=run.device)) for i in range(0, samples, k)]
     for i in range(0, len(x_), b):
         part = slice(i, i + b)
         sums, given = [t[part] for t in totals], None if c_ is None else c_[part]
         for size, first in firsts:
-            key = (size, len(sums[0]) if compile else 0)
+            key = (size, len(sums[0]), largest) if compile else (size, 0, 0)
             if key not in run.graphs:  # compiled once per run and shape
                 run.graphs[key] = _Chunk(run.composition.model, size, compile)
             sums = run.graphs[key](x_[part], given, base, rows_[part], first, sums)
@@ -147,6 +155,7 @@ class _Sampled(NamedTuple):
     weights: Weights
     distortion: Tensor
     elbo: Tensor
+    largest: Tensor | None  # (n, M) the largest log-weights
 
 
 class _Options(TypedDict, total=False):
@@ -180,8 +189,9 @@ def _sampled(
     batch: int | None = None,
     compile: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
+    largest: int = 0,
 ) -> Iterator[_Sampled]:
-    """Yields the data in blocks with their sums over the samples; the arguments are those of `per_datum`."""
+    """Yields the data in blocks with their sums over the samples; see `per_datum` and `_sums` for the arguments."""
     reuse_large_blocks()
     n, dims = len(rows), decoded_size(observed.spec)
     decodes = _decodes(dims, run.device)
@@ -200,8 +210,10 @@ def _sampled(
         x = observed(block).to(run.device)
         c = observed.condition(block, run.device)
         numbers = torch.from_numpy(block).to(run.device)
-        top, total, squares, distortion, elbo = _sums(run, x, c, numbers, base, samples, (b, k, compile), done(a))
-        yield _Sampled(x, c, Weights(top, total, squares), distortion / samples, elbo / samples)
+        plan = b, k, compile
+        top, total, squares, distortion, elbo, *more = _sums(run, x, c, numbers, base, samples, plan, done(a), largest)
+        weights = Weights(top, total, squares)
+        yield _Sampled(x, c, weights, distortion / samples, elbo / samples, more[0] if more else None)
 
 
 @formerly("n", "seed", "batch", "compile", "progress", "rows")
@@ -234,7 +246,9 @@ def per_datum(
     rows = _to_score(run, observed, samples, n, rows)
     parts: dict[str, list[Tensor]] = {name: [] for name in PerDatum.__annotations__}
     units: list[Tensor] = []
-    for block in _sampled(run, observed, samples, rows, seed=seed, batch=batch, compile=compile, progress=progress):
+    tail = tail_size(samples) + 1
+    options: _Options = {"seed": seed, "batch": batch, "compile": compile, "progress": progress}
+    for block in _sampled(run, observed, samples, rows, **options, largest=tail):
         rate, kl, means = closed_form_rates(run.composition.model, block.x, block.c)
         if rate is None:
             rate = -block.elbo - block.distortion
@@ -243,6 +257,8 @@ def per_datum(
         parts["elbo"].append(-(rate + block.distortion))
         parts["log_px"].append(block.weights.log_mean(samples))
         parts["ess"].append(block.weights.ess)
+        assert block.largest is not None
+        parts["k_hat"].append(k_hat(block.largest.T, samples=samples))
         parts["means"].append(means)
         if kl is not None:
             parts["kl"].append(kl)
@@ -266,16 +282,25 @@ def log_likelihood(
 ) -> np.ndarray:
     """`PerDatum.log_px` alone, (n,): `per_datum`, which has the same options, also encodes each datum again."""
     rows = _to_score(run, observed, samples, n, rows)
-    observation = run.composition.observation
 
     def found(block: _Sampled) -> np.ndarray:
-        log_px = block.weights.log_mean(samples).numpy()
-        if _differs(run, observed):
-            return log_px + observation.log_jacobian_of(block.x).cpu().numpy()
-        return log_px + observation.log_jacobian(observed.spec.shape)
+        return in_units(run, observed, block.x, block.weights.log_mean(samples)).numpy()
 
     blocks = _sampled(run, observed, samples, rows, **options)
     return gathered(map(found, blocks), len(rows))
+
+
+def at_once(run: Placed, observed: Observed) -> int:
+    """The number of codes of these data that are decoded at once."""
+    return _decodes(decoded_size(observed.spec), run.device)
+
+
+def in_units(run: Placed, observed: Observed, x: Tensor, log_px: Tensor) -> Tensor:
+    """log p of x (n, *event) in the data's own units, float64 (n,) on the CPU."""
+    observation = run.composition.observation
+    if _differs(run, observed):
+        return log_px + observation.log_jacobian_of(x)
+    return log_px + observation.log_jacobian(observed.spec.shape)
 
 
 def _differs(run: Placed, observed: Observed) -> bool:

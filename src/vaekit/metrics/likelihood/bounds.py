@@ -15,9 +15,9 @@ from vaekit.runs.trained import TrainedModel
 from vaekit.utils.isolation import in_full_precision
 from vaekit.utils.uncertainty import standard_error
 
-from .measurement import Array, Measurement, codes, shared
-from .needs import BINARY, COMPLETE, DENSITY, DISCRETE, FACTORISED, has_closed_form_rate
-from .registry import Result, metric
+from ..measurement import Array, Measurement, codes, shared
+from ..needs import BINARY, COMPLETE, DENSITY, DISCRETE, ENOUGH_SAMPLES, FACTORISED, has_closed_form_rate
+from ..registry import Result, metric
 
 CLOSED = "closed-form KL"
 
@@ -142,6 +142,15 @@ def log_px_iw(m: Measurement) -> Result:
 def ess(m: Measurement) -> Result:
     """Effective sample size of the K importance weights."""
     return Result(_weighted(m), m.samples, scored(m).ess)
+
+
+@metric(
+    "k_hat", "shape", needs=[DENSITY, ENOUGH_SAMPLES], better="lower", label="Pareto k-hat", default=True,
+    of="estimator",
+)  # fmt: skip
+def pareto(m: Measurement) -> Result:
+    """Tail of the K importance weights: above 0.7, their log p(x) is unreliable."""
+    return Result(_weighted(m), m.samples, scored(m).k_hat)
 
 
 @metric(
