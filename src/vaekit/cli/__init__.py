@@ -22,7 +22,7 @@ from vaekit.utils.progress import say
 from vaekit.utils.waiting import adaptive_waiting
 from vaekit.utils.wording import wording
 
-from . import catalogue, change, detect, doctor, expression, fit, listing, live, measure, pack, study, use
+from . import catalogue, change, compare, detect, doctor, expression, fit, listing, live, measure, pack, study, use
 from .mistakes import check_command, explained
 from .parameters import as_flags, described, exact
 
@@ -40,7 +40,7 @@ cached nor downloadable; 130 when interrupted.
 
 COMMANDS = (
     measure.evaluate,
-    measure.compare,
+    compare.compare,
     doctor.doctor,
     use.sample,
     use.reconstruct,
@@ -84,7 +84,7 @@ def build(argv: Sequence[str]) -> App:
             continue
         if argv[:1] == [function.__name__]:
             exact(function)
-            if function in (measure.evaluate, measure.compare):
+            if function in (measure.evaluate, compare.compare):
                 described(function, "metrics", measure.metric_help())
         app.command(function)
     return app

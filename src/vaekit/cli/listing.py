@@ -104,7 +104,7 @@ def metrics(*, json: bool = False) -> None:
     print(
         "Brackets show what a metric requires. `vaekit evaluate RUN --metrics mse knn` measures these two;\n"
         f"the name of a family ({families}) stands for those of its metrics that apply;\n"
-        "`vaekit compare RUN OTHER` compares two runs."
+        "`vaekit compare RUN RUN ...` compares runs."
     )
 
 

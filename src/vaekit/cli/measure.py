@@ -1,4 +1,4 @@
-"""The commands that measure or encode data with a run: evaluate, compare, encode, score."""
+"""The commands that measure or encode data with a run: evaluate, encode, score."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from vaekit.errors import ChoiceError
-from vaekit.runs.find import find_run
 from vaekit.utils.suggest import unknown
 
 from . import catalogue, listing
@@ -110,60 +109,6 @@ def _show(
     print(jsons.dumps(measured, indent=1, ensure_ascii=False) if json else as_table(measured))
 
 
-def compare(
-    run: str,
-    other: Annotated[str, Parameter(name="OTHER")],
-    source: NewSource = None,
-    /,
-    *,
-    samples: int = 100,
-    split: Split = None,
-    n: First = None,
-    metrics: Names = None,
-    seed: Seed = 0,
-    label: Labels = None,
-    table: Described = None,
-    device: Device = "cpu",
-    data: OwnData = None,
-    json: Flag = False,
-    out: str | None = None,
-) -> None:
-    """Compare two runs on the same data: the mean difference per example, with its standard error.
-
-    The differences are paired by example, so their standard error is much smaller than that of either run.
-
-    Parameters
-    ----------
-    run
-        A run directory.
-    other
-        The run directory to compare it with.
-    samples
-        K: number of draws of z per example.
-    json
-        Print a list of {name, value, se, unit, protocol, a, b, better} instead of a table. If
-        the runs have different conditions, a `note` says so.
-    out
-        Also write this list to a .json file.
-    """
-    from .sources import new_data, note_differing
-
-    if metrics == ("help",):
-        return listing.metrics(json=json)
-    names, path = _checked(metrics, samples, n, out)
-    for one in (run, other):
-        find_run(one)
-    first, second = (_open(one, data, device) for one in (run, other))
-    new = new_data(first, source, split, label=label, table=table)
-    note_differing(first, new)
-    from vaekit.metrics import compare_all
-
-    with Bar("measuring") as bar:
-        settings: dict[str, Any] = {"metrics": names, "samples": samples, "seed": seed}
-        differences = compare_all(first, second, new, n=n, **settings, progress=bar)
-    _show(differences, lambda compared: _compared(compared, (first.name, second.name)), path, json)
-
-
 def _measured(metrics: list[dict[str, Any]]) -> str:
     """The table of metrics, followed by their common protocol."""
     from vaekit.report.numbers import beyond_floor, each_text, few_groups, interval_text
@@ -197,20 +142,6 @@ def _protocol(metrics: list[dict[str, Any]]) -> str:
     k = {p["K"] for p in protocols if p.get("K") is not None}
     parts = [f"{name} {_short(value)}" for name, value in ({"K": k.pop(), **shared} if len(k) == 1 else shared).items()]
     return ", ".join(parts)
-
-
-def _compared(differences: list[dict[str, Any]], names: tuple[str, str]) -> str:
-    """The table of differences, followed by their common protocol."""
-    from vaekit.report.numbers import verdict
-
-    a, b = names if names[0] != names[1] else ("first", "second")
-    rows = [("metric", a, b, f"{a} - {b}", "se", "unit")]
-    for m in differences:
-        se = "" if m["se"] is None else _number(m["se"])
-        unit = f"{m['unit']}; {verdict(m, (a, b))}"
-        rows.append((m["name"].removesuffix(" difference"), *map(_number, (m["a"], m["b"], m["value"])), se, unit))
-    notes = {m["note"]: None for m in differences if "note" in m}
-    return "\n".join([table(rows), _protocol(differences), *(f"note: {note}" for note in notes)])
 
 
 def _number(value: Any) -> str:

@@ -55,7 +55,6 @@ COMMANDS = {
 """Commands of other programs, and the commands of vaekit that do the same."""
 NEEDS = {
     "RUN": "RUN, a run directory written by `vaekit fit`",
-    "OTHER": "OTHER, the run to compare RUN with",
     "ARCHIVE": "ARCHIVE, a file written by `vaekit compress`",
     "IMAGE": "IMAGE, an index of the test set or a file",
     "A": "two examples, A and B: an index of the test set or a file each",

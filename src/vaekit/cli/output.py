@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import tempfile
 import time
@@ -287,6 +288,22 @@ def table(rows: Iterable[Sequence[str]]) -> str:
         ).rstrip()
         for row in cells
     )
+
+
+def wrapped(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as text, whose columns continue below where the terminal ends; the first column is repeated."""
+    width = shutil.get_terminal_size((140, 24)).columns
+    grid = [list(head), *map(list, rows)]
+    widths = [max(len(row[i]) for row in grid) for i in range(len(head))]
+    parts: list[list[int]] = []
+    left = 0
+    for i in range(1, len(head)):
+        left -= widths[i] + 2
+        if not parts or left < 0:
+            parts.append([])
+            left = width - widths[0] - widths[i] - 2
+        parts[-1].append(i)
+    return "\n\n".join(table([[*(row[i] for i in (0, *part)), ""] for row in grid]) for part in parts)
 
 
 class TaskProgress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .compared import Mark, intervals, seed_curves
 from .diagrams import Node, Plate, draw_graph
 from .labelled import Labels, labelled_grid
 from .notebook import show, show_pictures, table
@@ -25,6 +26,7 @@ __all__ = [
     "PALETTE",
     "Labels",
     "Line",
+    "Mark",
     "Node",
     "Plate",
     "active_units",
@@ -41,6 +43,7 @@ __all__ = [
     "heat",
     "histogram",
     "image_grid",
+    "intervals",
     "kl_bars",
     "labelled_grid",
     "latent_scatter",
@@ -53,6 +56,7 @@ __all__ = [
     "rate_distortion",
     "save_png",
     "scatter",
+    "seed_curves",
     "show",
     "show_pictures",
     "table",

@@ -1,9 +1,10 @@
-"""Comparing two runs on the same data: paired differences with their standard error."""
+"""Comparing runs on the same data: paired differences with their standard errors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 
@@ -11,17 +12,20 @@ from vaekit.data.condition import Labels
 from vaekit.data.core import listed
 from vaekit.errors import ChoiceError
 from vaekit.runs.new_data import DataLike
+from vaekit.runs.saved import SavedRun
 from vaekit.runs.trained import TrainedModel
 from vaekit.utils.formerly import formerly
 from vaekit.utils.uncertainty import standard_error
 
+from .compared import Comparison, compare_runs
+from .compared.gathered import Asked
 from .evaluation import applicable, entry, groups_of, protocol_of
 from .measurement import Measurement
 from .protocol import check_comparable
 from .registry import Metric, Result, chosen
 
 
-@formerly("samples", "n", "seed", "metric", split="data")
+@overload
 def compare(
     a: TrainedModel,
     b: TrainedModel,
@@ -30,37 +34,102 @@ def compare(
     n: int | None = None,
     labels: Labels | None = None,
     source: str | None = None,
-    metric: str = "log_px_iw",
-    samples: int = 100,
+    metric: str | None = None,
+    samples: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """A metric of run a minus that of run b on the same data: the mean paired difference, with its standard error.
+) -> dict[str, Any]: ...
 
-    Over 10,000 images, the standard error of log p(x) is about a nat unpaired, but a few hundredths when paired by
-    datum. If the data were split by group, standard errors are by group.
 
-    Returns {name, value, se, unit, protocol, a, b, better}: `a` and `b` are the values of the runs, and `better` is the
-    direction of improvement ("higher", "lower" or None). `se` is None for metrics that are not a mean over data. If the
-    runs have different conditions, `note` names these.
+@overload
+def compare(
+    a: Sequence[SavedRun | str | Path],
+    b: None = None,
+    data: DataLike = "test",
+    *,
+    to: str | Path | None = None,
+    each: bool | None = None,
+    n: int | None = None,
+    labels: Labels | None = None,
+    source: str | None = None,
+    metric: str | None = None,
+    metrics: Sequence[str] | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    measure: bool | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Comparison: ...
+
+
+@formerly("samples", "n", "seed", "metric", split="data")
+def compare(
+    a: TrainedModel | Sequence[SavedRun | str | Path],
+    b: TrainedModel | None = None,
+    data: DataLike = "test",
+    *,
+    to: str | Path | None = None,
+    each: bool | None = None,
+    n: int | None = None,
+    labels: Labels | None = None,
+    source: str | None = None,
+    metric: str | None = None,
+    metrics: Sequence[str] | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    measure: bool | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any] | Comparison:
+    """Compare runs on the same data: `compare([run, ...])` any number of them, `compare(a, b)` one metric of two runs.
+
+    **A list of runs**, or of their paths, gives a `Comparison`: a table with one row for each setting and one column
+    for each metric and protocol. Runs that differ in their seed only are one row, with the mean over seeds and an
+    interval of Student's t. The others are compared with one row (`to`, by default the first): datum by datum where
+    their data are the same, and run by run where their seeds are. The intervals of these differences then hold for
+    other seeds and other data; see `vaekit.metrics.compared.estimates`. p-values are adjusted for the number of rows
+    (Holm). Numbers of different protocols are in different columns, and no difference of them is taken. If all runs
+    have stored numbers of one protocol (`vaekit evaluate`), these are used, unless a row has a single run, whose
+    differences need the numbers of each datum.
+
+    **Two runs** give a metric of a minus that of b: the mean paired difference, with its standard error. Over 10,000
+    images, the standard error of log p(x) is about a nat unpaired, but a few hundredths when paired by datum. If the
+    data were split by group, standard errors are by group. The result is {name, value, se, unit, protocol, a, b,
+    better}: `a` and `b` are the values of the runs, and `better` is the direction of improvement ("higher", "lower" or
+    None). `se` is None for metrics that are not a mean over data. If the runs have different conditions, `note` names
+    these.
 
     Arguments:
-        a, b: the two runs.
+        a, b: the two runs, or a list of runs and nothing.
         data: `train`, `valid` or `test`, or raw rows, with `labels` for conditional runs and `source` as their name.
+        to: the run (its path) or the name of the row that the others are compared with.
+        each: whether each run is a row of its own; by default only for two runs.
         n: use the first n data; None for all.
-        metric: its name; `vaekit metrics` lists all.
-        samples: K, importance samples per datum.
+        metric: its name; `vaekit metrics` lists all. By default log p(x) of two runs.
+        metrics: for a list, names of metrics or of families; by default those measured by default that describe the
+            model, and those that all runs have stored.
+        samples: K, importance samples per datum; by default 100, or as stored with all runs.
         seed: seed of the evaluation's noise.
+        measure: whether a list is measured anew; False uses stored numbers only.
         progress: called with (data done, data in total).
 
     Raises:
         ChoiceError: the two runs do not model the same x (other data, rows, observation or draw), or one of them lacks
-            this metric.
+            this metric; or an option does not apply.
     """
-    (difference,) = compare_all(
-        a, b, data, n=n, labels=labels, source=source, metrics=[metric], samples=samples, seed=seed, progress=progress
-    )
-    return difference
+    if isinstance(a, TrainedModel):
+        if b is None:
+            raise ChoiceError("a comparison needs two runs, `compare(a, b)`, or a list, `compare([a, b, ...])`")
+        if (to, each, metrics, measure) != (None, None, None, None):
+            raise ChoiceError("`to`, `each`, `metrics` and `measure` apply to a list of runs: `compare([a, b], ...)`")
+        (difference,) = compare_all(
+            a, b, data, n=n, labels=labels, source=source, metrics=[metric or "log_px_iw"],
+            samples=100 if samples is None else samples, seed=seed, progress=progress,
+        )  # fmt: skip
+        return difference
+    if b is not None:
+        raise ChoiceError("a list of runs is compared with nothing else: `compare([a, b, ...], data=...)`")
+    names = [metric] if metric is not None else metrics
+    asked = Asked(data, n, labels, source, names, samples, seed, progress)
+    return compare_runs(list(a), asked, to=to, each=each, measure=measure)
 
 
 @formerly("samples", "n", "seed", "metrics", "progress", "labels", "source", split="data")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vaekit.metrics import METRICS
+from vaekit.utils.numerals import number
 from vaekit.utils.uncertainty import FEW, t_quantile
 
 from .blocks import Block, Cards, Table, Text
@@ -36,16 +36,6 @@ def is_shown(m: Metric) -> bool:
 def rank(name: str) -> int:
     """The position of a metric on the page: in the order of the register, then unknown metrics."""
     return {known: i for i, known in enumerate(METRICS)}.get(name, len(METRICS))
-
-
-def number(value: float, se: float | None = None) -> str:
-    """A value with its standard error, rounded to two digits of the error: −279.74 ± 0.97."""
-    if isinstance(value, int) and se is None:
-        return f"{value:,}"
-    if se is not None and se > 0 and math.isfinite(se):
-        digits = min(8, max(0, 1 - math.floor(math.log10(se))))
-        return f"{value:,.{digits}f} ± {se:.{digits}f}".replace("-", "−")
-    return f"{value:,.2f}".replace("-", "−")
 
 
 def interval_text(interval: Mapping[str, Any]) -> str:
