@@ -58,7 +58,7 @@ def test_numbers_and_differences_are_those_of_the_scores(found, runs):
     within = max(d.mean(0).var(ddof=1) / 40 - (rest**2).sum() / 39 / (2 * 40), 0)
     assert second.difference.value == pytest.approx(d.mean(), rel=1e-5)
     assert second.difference.se == pytest.approx(math.sqrt(between + within), rel=1e-3)
-    assert second.how == ("paired by datum where a metric has a number for each", "paired by seed")
+    assert second.how == ("paired by datum where the metric has a number for each", "paired by seed")
 
 
 def test_the_reference_is_chosen_by_run_or_row(runs, folder):
@@ -162,6 +162,28 @@ def test_the_command_takes_patterns_and_folders_and_writes_a_page(runs, folder, 
     assert [m["name"] for m in json.loads(capsys.readouterr().out)] == ["rate difference"]
 
 
+def test_the_page_reads_on_a_phone(found, tmp_path):
+    """No cell or plot is cut off at the width of a phone, and nothing is loaded from the network."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("the page's tests need chromium")
+    path = write_comparison(found, tmp_path / "page.html")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=program, args=["--no-sandbox"], timeout=300_000)
+        page = browser.new_context(viewport={"width": 375, "height": 800}, offline=True).new_page()
+        errors = []
+        page.on("console", lambda message: errors.append(message.text))
+        page.goto(f"file://{path}", timeout=300_000)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        rights = page.evaluate("[...document.querySelectorAll('.stacks td')].map(e => e.getBoundingClientRect().right)")
+        browser.close()
+    assert errors == []
+    assert wide <= 375
+    assert len(rights) > 10
+    assert max(rights) <= 375
+
+
 def test_a_page_of_tables_has_lines_instead_of_pictures(folder, tmp_path):
     other = vk.open(folder / "other", data=np.random.default_rng(0).normal(size=(90, 5)).astype(np.float32))
     comparison = vk.compare([other], metrics=["elbo"], **FEW)
@@ -173,7 +195,7 @@ def test_a_page_of_tables_has_lines_instead_of_pictures(folder, tmp_path):
 def test_other_uses_are_refused(runs):
     first, second = runs["z3-0"], runs["z2-0"]
     for wrong in (lambda: vk.compare(first), lambda: vk.compare(first, second, each=True), lambda: vk.compare([]),
-                  lambda: vk.compare([first], second), lambda: vk.compare([first, 3]),
+                  lambda: vk.compare("runs"), lambda: vk.compare([first], second), lambda: vk.compare([first, 3]),
                   lambda: vk.compare([first, second], metrics=["rat"])):  # fmt: skip
         with pytest.raises(ChoiceError):
             wrong()

@@ -125,6 +125,8 @@ def compare(
             samples=100 if samples is None else samples, seed=seed, progress=progress,
         )  # fmt: skip
         return difference
+    if isinstance(a, str | Path):
+        raise ChoiceError("a comparison needs a list of runs or paths: `compare(['runs/a', 'runs/b'])`")
     if b is not None:
         raise ChoiceError("a list of runs is compared with nothing else: `compare([a, b, ...], data=...)`")
     names = [metric] if metric is not None else metrics

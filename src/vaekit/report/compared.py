@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vaekit import figures
 from vaekit.data.core import counted
-from vaekit.errors import RunError
+from vaekit.errors import DataError, RunError
 from vaekit.figures.compared import Mark, intervals, seed_curves
 from vaekit.metrics.compared import Cell, Column, Comparison
-from vaekit.metrics.compared.gathered import rows_key
+from vaekit.metrics.compared.gathered import rows_key, share_data
+from vaekit.metrics.compared.result import difference_text
 from vaekit.metrics.compared.rows import settings_of, shown
 from vaekit.utils.files import checked_path, write_json, write_text
 from vaekit.utils.numerals import decimals, probability
@@ -25,7 +28,7 @@ from .blocks import Block, Chapter, Code, Section, Strip, Strips, Table, Text, p
 from .look import Look
 from .numbers import protocol_text
 from .page import render
-from .sections import log_series
+from .sections import series_of
 
 SENTENCES = 4
 """The maximum number of settings that the results tell one by one."""
@@ -34,6 +37,9 @@ PICTURED = 12
 HEADLINES = ("log_px_iw", "elbo", "mse", "frechet", "mig")
 """The metrics of which a page's results tell the first that there is."""
 
+ALONE = "A setting with a single run may owe its results to its seed."
+FULL = ("difference", "95% interval", "p", "verdict")
+"""The columns of the differences to a single other setting."""
 CLEAR = ("better", "worse", "differs")
 """The verdicts of differences that are not chance."""
 
@@ -53,17 +59,20 @@ def write_comparison(comparison: Comparison, path: str | Path | None = None) -> 
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the directory {target.parent}: {error.strerror}; choose another `path`") from error
+    data: dict[Any, Any] = {}
+    for row in comparison.rows:
+        with suppress(DataError):  # a section says so
+            share_data(row.runs[0], data)
     looks = [Look(row.runs[0]) for row in comparison.rows]
     parts = [_results(comparison), _values(comparison), _apart(comparison), _curves(comparison)]
     parts += [_reconstructions(comparison, looks), _samples(comparison, looks), _method(comparison, target)]
-    data = list(dict.fromkeys(run.config["data"]["name"] for row in comparison.rows for run in row.runs))
+    named = list(dict.fromkeys(run.config["data"]["name"] for row in comparison.rows for run in row.runs))
     runs = sum(len(row.runs) for row in comparison.rows)
     names = [row.name for row in comparison.rows]
-    title = (
-        " · ".join(data[:3]) + ": " + (" or ".join(names) if len(", ".join(names)) < 60 else f"{len(names)} settings")
-    )
+    title = " against ".join(names) if len(", ".join(names)) < 50 else f"{len(names)} settings"
+    title = f"{', '.join(named[:3])}: {title}"
     now = datetime.now(UTC)
-    facts = [f"{now.day} {now:%B %Y}", counted(len(names), "setting"), counted(runs, "run"), *data[:3]]
+    facts = [f"{now.day} {now:%B %Y}", counted(len(names), "setting"), counted(runs, "run")]
     chapter = Chapter("comparison", title, facts, "", [], [part for part in parts if part.blocks])
     write_text(target, render(title, [], [chapter], "vaekit compare"))
     write_json(target.with_suffix(".json"), comparison.as_json())
@@ -90,8 +99,7 @@ def _results(comparison: Comparison) -> Section:
     rows = []
     for row, line in zip(comparison.rows, lines, strict=True):
         rows.append([row.name, *(shown(row.settings.get(key, "–")) for key in keys), *line[2:]])
-    few = len(keys) <= 1 and all(row.name == rows[i][1] or len(keys) == 0 for i, row in enumerate(comparison.rows))
-    if few and keys:  # the name says it
+    if len(keys) == 1:  # the name of the row says it
         head, rows = [head[0], *head[2:]], [[line[0], *line[2:]] for line in rows]
     caption = f"What was trained. All settings share {_shared(comparison)}."
     section.blocks.append(Table(head, rows, caption, numeric=range(len(head) - 3, len(head))))
@@ -127,6 +135,8 @@ def _sentences(comparison: Comparison, column: Column) -> list[str]:
     sentences = [_sentence(comparison.rows[i].name, reference, column, cells[i], unit) for i in order[:SENTENCES]]
     if len(order) > SENTENCES:
         sentences.append(f"Of {len(order)} settings, {len(clear)} differ clearly from {reference} in {column.label}.")
+    if any(len(row.runs) == 1 for row in comparison.rows):
+        sentences.append(ALONE)
     return sentences
 
 
@@ -183,7 +193,6 @@ def _panels(comparison: Comparison, differences: bool) -> tuple[dict[str, dict[s
 
 def _values(comparison: Comparison) -> Section:
     head, lines = comparison.grid()
-    wide = len(head) > 6
     caption = " ".join(line for line in comparison.explained if line.startswith("±"))
     caption += " Arrows show the better direction."
     blocks: list[Block] = [Table(["setting", *head[1:]], lines, caption, numeric=range(1, len(head)))]
@@ -195,24 +204,51 @@ def _values(comparison: Comparison) -> Section:
                  "Points with intervals, one panel for each metric",
                  "Means with their 95% intervals. Small open points are single runs.")
         )  # fmt: skip
-    return Section("numbers", "Numbers" if not wide else "All numbers", blocks)
+    return Section("numbers", "Numbers", blocks)
 
 
 def _apart(comparison: Comparison) -> Section:
-    head, lines = comparison.differences()
-    if not lines:
+    reference = comparison.rows[comparison.reference].name
+    others = [i for i in range(len(comparison.rows)) if i != comparison.reference]
+    made = [j for j in range(len(comparison.columns)) if any(_has(comparison, i, j) for i in others)]
+    if not made:
         return Section("differences", "Differences")
     words = [line for line in comparison.explained if line.startswith(("Differences are", "Better,"))]
-    blocks: list[Block] = [Table(head, lines, " ".join(words), numeric=range(1, len(head)))]
+    table: list[list[str]] = []
+    for j in made:
+        column = comparison.columns[j]
+        if len(others) > 1:
+            table.append([column.label, *(difference_text(comparison.cells.get((i, j))) for i in others)])
+        else:
+            table.append([column.label, *_in_full(comparison.cells[others[0], j])])
+    heads = [comparison.rows[i].name for i in others] if len(others) > 1 else FULL
+    blocks: list[Block] = [Table(["metric", *heads], table, " ".join(words), numeric=range(1, len(heads) + 1))]
     panels, units = _panels(comparison, differences=True)
     names = [row.name for row in comparison.rows]
-    reference = comparison.rows[comparison.reference].name
     blocks.append(
         plot("differences", lambda: intervals(panels, units, True, names),
              f"Differences to {reference} with intervals, one panel for each metric",
              f"Differences to {reference} with their 95% intervals. Grey ones may be chance.")
     )  # fmt: skip
     return Section("differences", f"Differences to {reference}", blocks)
+
+
+def _has(comparison: Comparison, i: int, j: int) -> bool:
+    cell = comparison.cells.get((i, j))
+    return cell is not None and cell.difference is not None
+
+
+def _in_full(cell: Cell) -> list[str]:
+    """A difference with its interval, its p-value and its verdict, each in its column."""
+    apart = cell.difference
+    assert apart is not None
+    ends = apart.interval()
+    if ends is None:
+        return [_signed(apart.value), "–", "–", "no spread over seeds" if apart.se == 0 else "error unknown"]
+    digits = decimals((ends[1] - ends[0]) / 2)
+    interval = " to ".join(_signed(end, digits) for end in ends)
+    p = "–" if cell.p is None else probability(cell.p).removeprefix("p = ").removeprefix("p ")
+    return [_signed(apart.value, digits), interval, p, cell.verdict or ""]
 
 
 # --- training -----------------------------------------------------------------------------------------------------
@@ -225,7 +261,7 @@ def _curves(comparison: Comparison) -> Section:
     same = {(run.config["data"]["digest"], run.config["observation"]) for row in comparison.rows for run in row.runs}
     curves, steps, seconds = {}, {}, {}
     for row in comparison.rows:
-        found = [log_series(Look(run), "valid") for run in row.runs
+        found = [series_of(run.log, "valid") for run in row.runs
                  if (run.config["data"]["digest"], run.config["observation"])
                  == (first["data"]["digest"], first["observation"])]  # fmt: skip
         found = [series for series in found if "elbo" in series and len(series["step"])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,12 @@ def key_numbers(look: Look) -> Section:
 
 def log_series(look: Look, kind: str) -> dict[str, Array]:
     """Arrays from the "train" or "valid" records: step, seconds, and those of ELBO, distortion and rate that exist."""
-    records = [r for r in look.run.log if r.get("kind") == kind]
+    return series_of(look.run.log, kind)
+
+
+def series_of(log: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Array]:
+    """`log_series` of the records of a run."""
+    records = [r for r in log if r.get("kind") == kind]
     series = {"step": np.array([r["step"] for r in records], dtype=float)}
     for name in ("elbo", "distortion", "rate"):
         if records and all(name in r for r in records):

@@ -25,6 +25,8 @@ from .rows import Row
 
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]
+REDUNDANT = ("floor_gap",)
+"""Metrics that differ from another one, here log p(x), by what all runs share: compared only if asked for."""
 USUAL = 100
 """The number of importance samples K unless all runs have stored numbers with another one."""
 
@@ -143,9 +145,9 @@ def wanted(asked: Asked, numbers: Sequence[Sequence[Number]]) -> list[str]:
     """The names of the metrics to compare: those asked for, else those measured by default or stored with all runs."""
     if asked.metrics:
         return [m.name for m in chosen(asked.metrics)]
-    names = [m.name for m in chosen(None) if m.of == "model"]
+    names = [m.name for m in chosen(None) if m.of == "model" and m.name not in REDUNDANT]
     in_all = set.intersection(*({n.name for n in run} for run in numbers))
-    return [*names, *(n.name for n in numbers[0] if n.name in in_all - set(names))]
+    return [*names, *(n.name for n in numbers[0] if n.name in in_all - {*names, *REDUNDANT})]
 
 
 def gather(rows: Sequence[Row], asked: Asked, measure: bool | None) -> tuple[dict[str, list[Number]], list[str]]:
@@ -226,7 +228,7 @@ def measure_all(
     data: dict[Any, Any] = {}
     for run in runs:
         if asked.own:
-            _share_data(run, data)
+            share_data(run, data)
         m = Measurement(run, asked.data, n=n, labels=asked.labels, source=asked.source, samples=k, seed=asked.seed,
                         progress=asked.progress)  # fmt: skip
         found[str(run.path)] = []
@@ -244,8 +246,15 @@ def measure_all(
     return found, notes
 
 
-def _share_data(run: SavedRun, known: dict[Any, Any]) -> None:
-    """Give a run the data that another run has loaded, if they are the same; else load its own."""
+def share_data(run: SavedRun, known: dict[Any, Any]) -> None:
+    """Give a run the data that another run has loaded, if they are the same; else load its own.
+
+    Arguments:
+        known: the data that are loaded, by their description; they are added to it.
+
+    Raises:
+        DataError: its data cannot be read.
+    """
     stored = run.config["data"]
     key = json.dumps([stored["digest"], stored["options"], rows_key(run, "test")], sort_keys=True, default=str)
     if key in known:

@@ -316,7 +316,7 @@ def _difference(x: Sequence[tuple[int, Number]], y: Sequence[tuple[int, Number]]
     a, b = ([one.per_datum if data and one.per_datum is not None else np.array([one.value]) for _, one in side]
             for side in (x, y))  # fmt: skip
     made = difference(a, b, paired=same, group=numbers[0].group if data else None)
-    how = ["paired by datum where a metric has a number for each"] if data else []
+    how = ["paired by datum where the metric has a number for each"] if data else []
     if same:
         how.append("paired by seed")
     elif len(x) > 1 and len(y) > 1:
@@ -369,7 +369,7 @@ def differences_explained(comparison: Comparison) -> list[str]:
     if not made:
         return []
     hows = "; ".join(dict.fromkeys(part for cell in made for part in cell.how))
-    overs = {cell.difference.over for cell in made if cell.difference is not None}
+    overs = {cell.difference.over for cell in made if cell.difference is not None} - {""}
     lines = [f"Differences are to {comparison.rows[comparison.reference].name}{f': {hows}' if hows else ''}."]
     if "seeds and data" in overs:
         lines[0] += " Their intervals hold for other seeds and other data."
@@ -380,7 +380,7 @@ def differences_explained(comparison: Comparison) -> list[str]:
     most = max(sum(c.p is not None for (_, k), c in comparison.cells.items() if k == j)
                for j in range(len(comparison.columns)))  # fmt: skip
     adjusted = f", adjusted for the {most} differences of a column (Holm)" if most > 1 else ""
-    lines.append(f"Better, worse and differs: p below 0.05{adjusted}. Columns are not adjusted for each other.")
+    lines.append(f"Better, worse and differs: p below 0.05{adjusted}. Metrics are not adjusted for each other.")
     return lines
 
 
