@@ -10,6 +10,7 @@ from core_helpers import blobs
 from torch import nn
 
 import vaekit as vk
+from vaekit import estimators
 from vaekit.heads import Bernoulli, Conditional, Gaussian
 from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
@@ -20,7 +21,6 @@ from vaekit.studies import study
 from vaekit.studies.grid import error, integrate
 from vaekit.studies.mcem import UPDATES, MonteCarloEM
 from vaekit.toys import Quadrature, curve, linear, sample
-from vaekit.utils.hmc import Chain, advance
 
 SHAPE = {"latent": 2, "hidden": (6,), "activation": "tanh", "network": "dense", "warmup": 0}
 
@@ -42,7 +42,7 @@ def test_a_shared_grid_gives_what_a_fine_one_gives(latent):
     model = curve(latent=latent, observed=3)
     x = sample(model, 20)[1]
     exact = Quadrature.over(latent).log_px(model, x)
-    found = integrate(model, x, {1: 2001, 2: 401}[latent], 8.0)
+    found = integrate(model, x, {1: 801, 2: 402}[latent], 8.0)
     torch.testing.assert_close(found.log_px, exact, atol=1e-6, rtol=0)
     assert float(found.edge.max()) < 1e-6
 
@@ -70,6 +70,9 @@ def test_pixels_are_summed_over_features_of_the_last_layer():
     other = integrate(model, x, 21, 6.0)
     torch.testing.assert_close(found.log_px, other.log_px)
     torch.testing.assert_close(found.edge, other.edge)
+    model = pixels(2)
+    adaptive = estimators.integrate(estimators.Target.of(model, sample(model, 6)[1])).log_px
+    torch.testing.assert_close(integrate(model, sample(model, 6)[1], 61, 6.0).log_px, adaptive, atol=1e-4, rtol=0)
 
 
 def test_a_posterior_beyond_the_grid_is_seen():
@@ -118,19 +121,18 @@ def test_it_resumes_where_it_stopped_and_raises_log_p(images, tmp_path):
     assert integrate(whole.model, x, 61, 6.0).log_px.mean() > before + 1
 
 
-def test_chains_reach_the_posterior_of_a_model():
-    """The E-step's transition, repeated: the moments of z given x are those of quadrature."""
-    model = pixels(2)
-    x = sample(model, 1)[1].expand(1500, -1)
-
-    def log_density(z):
-        return model.prior().log_prob(z) + model.decode(z).log_prob(x)
-
+def test_the_e_step_leaves_the_posterior_unchanged_and_reaches_it(images, tmp_path):
+    """Many chains of one datum, from the prior: their moments are those of quadrature."""
+    em = made(images, tmp_path)
+    em.size = 0.13
+    x = em.composition.observation(em.rows(torch.tensor([3])), Noise.of(2, 1)).expand(1500, -1, -1, -1)
     noise = Noise.of(0, len(x))
-    start = Chain.at(log_density, noise.normal((2,)).double())
-    z = advance(log_density, start, noise, 0.4, steps=5, transitions=15)[0].z
+    z = noise.normal((2,))
+    for _ in range(12):
+        z, chance = em._moved(x, z, noise)
+    assert float(chance.mean()) > 0.8
     grid = Quadrature.over(2, 161)
-    mass = torch.exp(grid.log_posterior(model, x[:1]))[0] * grid.cell
+    mass = torch.exp(grid.log_posterior(em.model, x[:1]))[0] * grid.cell
     mean = mass @ grid.z
     spread = torch.sqrt(mass @ (grid.z - mean) ** 2)
     assert ((z.mean(0) - mean).abs() < 4.5 * spread / math.sqrt(len(z))).all()

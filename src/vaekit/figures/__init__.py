@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .calibration import coverage_curve, rank_histograms
 from .compared import Mark, intervals, seed_curves
 from .diagrams import Node, Plate, draw_graph
 from .labelled import Labels, labelled_grid
@@ -33,6 +34,7 @@ __all__ = [
     "bars",
     "channels_last",
     "compared_curves",
+    "coverage_curve",
     "current",
     "curves",
     "diverging",
@@ -53,6 +55,7 @@ __all__ = [
     "matrices",
     "png_bytes",
     "project",
+    "rank_histograms",
     "rate_distortion",
     "save_png",
     "scatter",

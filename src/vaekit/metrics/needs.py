@@ -144,6 +144,12 @@ def _gaussian(name: str, m: Measurement) -> str | None:
     return f"{name} needs a diagonal Gaussian posterior, which this run does not have: use mig"
 
 
+def _unsized(name: str, m: Measurement) -> str | None:
+    if not m.given_total:
+        return None
+    return f"{name} simulates data, whose totals this model takes as given (`library='observed'`): use ppc_p"
+
+
 def _several(name: str, m: Measurement) -> str | None:
     return None if m.n > 1 else f"{name} needs two data or more, got 1"
 
@@ -240,6 +246,7 @@ AT_MOST_5 = Need("at most 5 latents", _at_most(5))
 BINARY = Need("binarised data", _binary)
 FACTORISED = Need("a factorised posterior and prior", _factorised)
 GAUSSIAN = Need("a diagonal Gaussian posterior", _gaussian)
+UNSIZED = Need("a model that generates totals", _unsized)
 SEVERAL = Need("two data or more", _several)
 IMAGES = Need("images", _images)
 NUMERIC = Need("numeric columns", _numeric)

@@ -40,7 +40,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Numbers that relate latents (rows) to factors (columns), by their names."""
+    """Numbers that relate latents (rows) to factors, or to bins or levels (columns), by their names."""
 
     rows: list[str]
     columns: list[str]

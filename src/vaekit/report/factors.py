@@ -23,7 +23,8 @@ LATENTS = 24
 def factors_of_latents(look: Look) -> list[Block]:
     """The scores of disentanglement in metrics.json, per factor, and the numbers of each latent and factor."""
     best = numbers.best_known(look.run.metrics)
-    measured = [best[name] for name in METRICS if name in best and "each" in best[name] and "matrix" in best[name]]
+    scores = [name for name, metric in METRICS.items() if metric.family != "calibration"]
+    measured = [best[name] for name in scores if name in best and "each" in best[name] and "matrix" in best[name]]
     if not measured:
         return []
     return [_table(measured), *_maps(measured)]

@@ -14,7 +14,8 @@ from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import checked_path, is_writable, write_atomically, write_text
 
 from . import about, numbers, sections
-from . import factors as _factors  # noqa: F401 - registers its section, after the others
+from . import calibration as _calibration  # noqa: F401 - registers its section, after the others
+from . import factors as _factors  # noqa: F401 - the same
 from . import health as _health  # noqa: F401 - the same
 from .blocks import Block, Chapter, Picture, Section, Strips, Text, plot
 from .look import Look

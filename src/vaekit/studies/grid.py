@@ -35,7 +35,7 @@ three k_i of 1 or -1 and the others 0, and the second takes those with two away,
 
 
 class Integral(NamedTuple):
-    """log p(x) of each datum, and the share of its integral on the outermost nodes of the grid: (N,), float64."""
+    """log p(x) of each datum, and the share of its integral within a step of the surface of the ball: (N,), float64."""
 
     log_px: Tensor
     edge: Tensor
@@ -43,11 +43,11 @@ class Integral(NamedTuple):
 
 @torch.no_grad()
 def integrate(model: VAE, x: Tensor, points: int, reach: float, shift: Sequence[float] = ()) -> Integral:
-    """log p(x) of the data x (N, *event) on a grid of points^D nodes on [-reach, reach]^D.
+    """log p(x) of the data x (N, *event) on the nodes of a grid of points^D nodes that lie in the ball |z| <= reach.
 
     Arguments:
-        points: nodes per dimension.
-        reach: the ends of the grid in each dimension.
+        points: nodes per dimension on [-reach, reach].
+        reach: the radius of the ball.
         shift: moves all nodes by this share of a step in each dimension; see `SHIFTS`.
     """
     dims, step = model.prior().event_shape.numel(), 2 * reach / (points - 1)
@@ -55,20 +55,21 @@ def integrate(model: VAE, x: Tensor, points: int, reach: float, shift: Sequence[
     side = torch.linspace(-reach, reach, points, dtype=dtype)
     offset = step * torch.tensor((*shift, *[0.0] * dims)[:dims], dtype=dtype)
     log_px, numbers = _log_px(model, x)
+    rows = max(1, AT_ONCE // numbers)
     plane = torch.cartesian_prod(*[side] * (dims - 1)).reshape(-1, dims - 1) if dims > 1 else side.new_zeros(1, 0)
-    outer = (plane.abs() > reach - step / 2).any(-1)
     total = torch.full((len(x),), -math.inf, dtype=torch.float64)
     edge = total.clone()
     for place in side:
-        ends = bool(place.abs() > reach - step / 2)
         block = torch.cat([place.expand(len(plane), 1), plane], 1)
-        rows = max(1, AT_ONCE // numbers)
-        for z, is_outer in zip(block.split(rows), outer.split(rows), strict=True):
+        radius = torch.linalg.vector_norm(block, dim=1)
+        inside = radius <= reach * (1 + 1e-6)
+        if not bool(inside.any()):
+            continue
+        for z, far in zip(block[inside].split(rows), (radius > reach - step)[inside].split(rows), strict=True):
             nodes = z + offset
             log_f = log_px(nodes) + model.prior().log_prob(nodes)[:, None]  # (M, N)
             total = torch.logaddexp(total, torch.logsumexp(log_f, 0).double())
-            if ends or bool(is_outer.any()):
-                edge = torch.logaddexp(edge, torch.logsumexp(log_f if ends else log_f[is_outer], 0).double())
+            edge = torch.logaddexp(edge, torch.logsumexp(log_f[far], 0).double())
     return Integral(total + dims * math.log(step), torch.exp(edge - total))
 
 

@@ -19,6 +19,8 @@ from torch import Tensor
 from vaekit.data.batches import Order, Rows
 from vaekit.data.core import Data
 from vaekit.errors import RunError
+from vaekit.estimators import Path as Density
+from vaekit.estimators import Target, transition
 from vaekit.models.vae import VAE
 from vaekit.noise import Noise, StepKey
 from vaekit.recipes import get_recipe
@@ -26,7 +28,6 @@ from vaekit.recipes.composition import DataSpec
 from vaekit.training.optimisers import optimiser
 from vaekit.training.prepare import prepare
 from vaekit.utils.files import read_tensors, write_tensors
-from vaekit.utils.hmc import Chain, transition
 from vaekit.utils.isolation import seeded
 
 LEAPFROGS, UPDATES, ACCEPTED = 10, 5, 0.9
@@ -95,24 +96,26 @@ class MonteCarloEM:
         rows = self.order.rows(number)
         observation = self.composition.observation
         x = observation(self.rows(rows), Noise.of(self.seed, len(rows), number, StepKey.OBSERVE))
-
-        def log_density(z: Tensor) -> Tensor:
-            return self.model.prior().log_prob(z) + self.model.decode(z).log_prob(x)
-
-        noise = Noise.of(self.seed, len(rows), number, StepKey.TRAIN)
-        chain, chance = transition(log_density, Chain.at(log_density, self.chains[rows]), noise, self.size, LEAPFROGS)
-        self.chains[rows] = chain.z
-        mean = chance.mean()
+        z, chance = self._moved(x, self.chains[rows], Noise.of(self.seed, len(rows), number, StepKey.TRAIN))
+        self.chains[rows] = z
+        mean = chance.mean().float()
         self.size *= float(torch.exp(GAIN * (mean - ACCEPTED)))
         rate = torch.tensor([self.lr])
         for _ in range(UPDATES):
-            loss = -self.model.likelihood(chain.z).log_prob(x).mean()
+            loss = -self.model.likelihood(z).log_prob(x).mean()
             gradients = torch.autograd.grad(loss, list(self.weights.values()))
             with torch.no_grad():
                 for (name, weight), gradient in zip(self.weights.items(), gradients, strict=True):
                     self.rule.update(weight, gradient, self.memory[name], rate)
             self.steps += 1
         return mean
+
+    def _moved(self, x: Tensor, z: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """The chains (B, D) of x after one transition that leaves p(z | x) unchanged, and its acceptance (1, B)."""
+        density = Density(Target.of(self.model, x))
+        sizes = torch.full((len(x),), self.size)
+        end, chance = transition(density, density.at(z[None]), 1.0, sizes, torch.ones_like(z), noise, steps=LEAPFROGS)
+        return end.z[0], chance
 
     def _tensors(self) -> dict[str, Tensor]:
         memory = {f"memory/{name}": total for name, (total,) in self.memory.items()}
