@@ -9,47 +9,19 @@ from core_helpers import QUIET
 from sklearn.datasets import load_digits
 
 import vaekit as vk
-from vaekit.diagnosis import DISEASES, doctor
+from vaekit.diagnosis import doctor
 from vaekit.diagnosis.during import independent, spikes
 from vaekit.diagnosis.patient import Patient
 
-SMALL = {"latent": 6, "hidden": (32,), "validate_steps": 100, "lr": 5e-3, **QUIET}
 STAGES = ["before", "during"]
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return vk.from_arrays(load_digits().images.astype(np.float32) / 16)
-
-
-@pytest.fixture(scope="module")
-def trained(digits, tmp_path_factory):
-    """Trains a run on digits, or on other data, with these settings."""
-    folder = tmp_path_factory.mktemp("doctor")
-
-    def train(name, data=digits, **settings):
-        small = {name: SMALL[name] for name in SMALL if settings.get("recipe") != "fsq" or name != "latent"}
-        return vk.fit(data, out=folder / name, **{**small, **settings})
-
-    return train
-
-
-def test_sound_runs_get_a_clean_bill(trained):
-    table = vk.from_arrays(load_digits().data[:, [2, 3, 4, 10, 12, 18, 20]], kind="vector")
-    for run in (trained("sound", steps=500), trained("table", table, steps=400)):
-        seen = doctor(run, stages=STAGES)
-        assert [str(one) for one in seen.findings] == []
-        assert set(seen.skipped) == {"dead-codes"}
-        assert len(seen.healthy) == len([one for one in DISEASES.values() if one.stage in STAGES]) - 1
-
-
-def test_a_collapsed_posterior(trained):
-    run = trained("collapse", beta=50, steps=100)
-    one = doctor(run, stages=STAGES)["posterior-collapse"]
+def test_a_collapsed_posterior(collapsed):
+    one = doctor(collapsed, stages=STAGES)["posterior-collapse"]
     assert one.severity == "serious"
     assert one.numbers["rate"] < 0.1
     assert "`beta=1` in place of 50" in one.remedy
-    assert run.doctor(stages=["during"]).serious
+    assert collapsed.doctor(stages=["during"]).serious
 
 
 def test_nothing_to_tell_is_no_certain_collapse(trained):
@@ -68,7 +40,7 @@ def test_a_training_thrown_off_by_its_rate(trained):
 
 
 def test_exploded_scales(trained):
-    run = trained("sound", steps=500, exists="resume")
+    run = trained("sound", steps=500)
     with torch.no_grad():
         for p in run.model.posterior.net.out.parameters():
             p.mul_(40)
@@ -92,9 +64,9 @@ def test_dead_units(trained):
     assert "`activation='gated'`" in one.remedy
 
 
-def test_a_number_that_is_not_finite(digits, trained, tmp_path):
+def test_a_number_that_is_not_finite(digits, tmp_path):
     with pytest.raises(vk.VaekitError):
-        vk.fit(digits, out=tmp_path / "nan", steps=60, **{**SMALL, "lr": 1e8})
+        vk.fit(digits, out=tmp_path / "nan", latent=2, hidden=(8,), steps=60, lr=1e8, **QUIET)
     seen = doctor(tmp_path / "nan", stages=["during"])
     assert seen.serious
     assert "not finite at step" in seen["non-finite"].evidence
@@ -125,8 +97,8 @@ def test_a_training_that_ended_too_early(trained):
     assert "extend=True" in one["unfinished"].remedy
 
 
-def test_a_diagnosis_is_json(trained):
-    seen = doctor(trained("collapse", beta=50, steps=100, exists="resume"), stages=STAGES).as_json()
+def test_a_diagnosis_is_json(collapsed):
+    seen = doctor(collapsed, stages=STAGES).as_json()
     assert json.loads(json.dumps(seen)) == seen
     assert seen["serious"]
     assert {"name", "title", "stage", "severity", "certain", "evidence", "remedy", "numbers"} == set(

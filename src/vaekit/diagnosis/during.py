@@ -310,7 +310,8 @@ def layers_without_gradient(patient: Patient) -> Iterator[Layer]:
             losses = objective(model, batch, torch.tensor(patient.steps)).losses
         names = {id(p): name for name, p in model.named_parameters()}
         for group, parameters in objective.parameter_groups(model).items():
-            known = [p for p in parameters if id(p) in names]
+            if not (known := [p for p in parameters if id(p) in names]):
+                continue
             gradients = torch.autograd.grad(losses[group], known, retain_graph=True, allow_unused=True)
             for p, g in zip(known, gradients, strict=True):
                 if p.dim() > 1 and len(p) != outputs and len(p) > 1:

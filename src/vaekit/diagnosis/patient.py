@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vaekit.data.condition import set_apart
 from vaekit.data.core import Computed, Data
 from vaekit.errors import DataError, RunError, VaekitError
+from vaekit.metrics.latents import Survey, survey
 from vaekit.metrics.measurement import Measurement
 from vaekit.models.quantised import QuantisedEncoder
 from vaekit.models.vae import VAE
@@ -33,6 +34,16 @@ NUMBERS = 8_000_000
 """The maximum number of values of x that a check looks at, but at least 200 rows."""
 SAMPLES, SCORED = 50, 200
 """Importance samples per example, and the number of test examples, of the checks of the likelihood."""
+
+
+class Codes(NamedTuple):
+    """Codes (n, L) drawn from q(z|x) of training data and of held-out data, and from the prior."""
+
+    train: Array
+    held: Array
+    prior: Array
+    group: Array | None
+    """The group of each held-out datum, if the data were split by group."""
 
 
 class Patient:
@@ -183,26 +194,39 @@ class Patient:
         return Measurement(self.saved, "test", n=n, samples=SAMPLES, compile=False)
 
     @cached_property
-    def codes(self) -> tuple[Array, Array, Array]:
-        """Draws z ~ q(z|x) of training data, of as many held-out data, and z ~ p(z): each (n, L), in float64.
+    def survey(self) -> Survey:
+        """Names, KL, variance and use of the latents on test data."""
+        return survey(self.saved)
+
+    @cached_property
+    def codes(self) -> Codes:
+        """Codes of training data, held-out data and the prior.
 
         Held-out data are those of the test split, and those of the validation split if the test split is small.
         """
         run = self.saved
-        n = min(ROWS, max(200, NUMBERS // run.spec.dims))
+        most = min(ROWS, max(200, NUMBERS // run.spec.dims))
+        test, valid = len(run.data.test), len(run.data.valid)
+        parts = [("test", min(test, most)), ("valid", min(valid, max(0, most - test)))]
+        parts = [(split, n) for split, n in parts if n]
+        groups = [getattr(run.data, split).group for split, _ in parts]
+        held = np.concatenate([self._drawn(split, n) for split, n in parts])
+        known = [g[self._spread(len(g), n)] for (_, n), g in zip(parts, groups, strict=True) if g is not None]
         latents = run.model.latent_dims
+        prior = run.sample_latents(max(len(held), 500), seed=1).astype(np.float64)
+        group = np.concatenate(known) if len(known) == len(parts) else None
+        return Codes(self._drawn("train", most), held, prior.reshape(len(prior), -1)[:, latents], group)
 
-        def drawn(split: str, most: int) -> Array:
-            part = len(getattr(run.data, split))
-            rows = np.unique(np.linspace(0, part - 1, min(part, most)).astype(np.int64))
-            z = run.encode(split, rows=rows, sample=run.model.no_density is None)
-            return z.reshape(len(z), -1)[:, latents].astype(np.float64)
+    @staticmethod
+    def _spread(n: int, most: int) -> NDArray[np.int64]:
+        return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
-        held = drawn("test", n)
-        if len(held) < n:
-            held = np.concatenate([held, drawn("valid", n - len(held))])
-        prior = run.sample_latents(max(len(held), 500), seed=1)
-        return drawn("train", n), held, prior.reshape(len(prior), -1)[:, latents].astype(np.float64)
+    def _drawn(self, split: str, most: int) -> Array:
+        """A draw z ~ q(z|x) for evenly spaced rows of a split, (n, L); the code, if the model has no density."""
+        run = self.saved
+        rows = self._spread(len(getattr(run.data, split)), most)
+        z = run.encode(split, rows=rows, sample=run.model.no_density is None)
+        return z.reshape(len(z), -1)[:, run.model.latent_dims].astype(np.float64)
 
     @torch.no_grad()
     def observed(self, split: str, most: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
