@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json as jsons
+import shutil
+import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 from vaekit.utils.wording import worded
 
 if TYPE_CHECKING:
     from .catalogue import Measure
+
+FAMILIES = {
+    "likelihood": "how likely the data are under the model, and what limits the estimate",
+    "latents": "how many latents are used",
+    "images": "how close reconstructions are to the data",
+    "samples": "how close samples are to the data",
+    "codes": "how well codes separate the classes",
+    "disentanglement": "whether each latent encodes one factor; every score has a 95% interval",
+}
+"""What the metrics of each family measure."""
 
 
 def recipes(*, json: bool = False) -> None:
@@ -89,24 +102,44 @@ def metrics(*, json: bool = False) -> None:
         instead.
     """
     from . import catalogue
-    from .output import table
 
     known = sorted(catalogue.metrics().values(), key=lambda one: not one.default)
     if json:
         print(jsons.dumps([dataclasses.asdict(one) for one in known], indent=1, ensure_ascii=False))
         return
-    families = ", ".join(dict.fromkeys(one.family for one in known if one.family is not None))
-    for heading, default in (("Measured by default:", True), ("Measured with --metrics NAME:", False)):
-        rows = [
-            (f"  {one.name}", one.unit, one.better or "", _explained(one)) for one in known if one.default is default
-        ]
-        print(f"{heading}\n{table([('  metric', 'unit', 'better', 'meaning'), *rows])}\n")
+    families: dict[str | None, list[Measure]] = {}
+    for one in catalogue.metrics().values():
+        families.setdefault(one.family, []).append(one)
+    for family, members in sorted(families.items(), key=lambda item: item[0] is None):
+        print(f"{_family(family, members)}\n")
     print(
-        "Brackets show what a metric requires. `vaekit evaluate RUN --metrics mse knn` measures these two;\n"
-        f"the name of a family ({families}) stands for those of its metrics that apply;\n"
+        "* is measured by default. `vaekit evaluate RUN --metrics mse knn` measures these two, `--metrics samples`\n"
+        "the metrics of this family that apply. Brackets show what a metric or a family requires.\n"
         "`vaekit compare RUN RUN ...` compares runs."
     )
 
 
-def _explained(metric: Measure) -> str:
-    return f"{metric.help} [{', '.join(metric.needs)}]" if metric.needs else metric.help
+def _family(family: str | None, members: list[Measure]) -> str:
+    """The metrics of a family under their heading; on a terminal, long lines are broken."""
+    from .output import table
+
+    shared = [need for need in members[0].needs if all(need in one.needs for one in members)]
+    heading = f"{family}: {FAMILIES[family]}" if family in FAMILIES else family or "measured by their own names only"
+    if shared and len(members) > 1:
+        heading += f" [{', '.join(shared)}]"
+    rows = [
+        (f"{'*' if one.default else ' '} {one.name}", one.unit, one.better or "", _explained(one, shared))
+        for one in members
+    ]
+    lines = table([("  metric", "unit", "better", "meaning"), *rows]).splitlines()
+    if sys.stdout.isatty():
+        indent = " " * lines[0].index("meaning")
+        width = max(shutil.get_terminal_size().columns, len(indent) + 30)
+        lines = [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent=indent)]
+    return "\n".join([heading, *lines])
+
+
+def _explained(metric: Measure, shared: list[str]) -> str:
+    """The meaning of a metric and what it requires besides what its whole family does."""
+    own = [need for need in metric.needs if need not in shared]
+    return f"{metric.help} [{', '.join(own)}]" if own else metric.help
