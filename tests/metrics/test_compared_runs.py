@@ -96,7 +96,9 @@ def test_a_conditional_run_beside_others_says_so(runs, folder):
     assert [c.label for c in found.columns] == ["log p(x) (unconditional)", "log p(x) (given label)"]
     assert (2, 0) not in found.cells
     assert found.cells[2, 1].difference is None  # nothing to subtract it from
-    assert any("what is known" in note for note in found.notes)
+    assert any("x alone and others of x given label" in note for note in found.notes)
+    first = vk.compare([conditional, *runs.values()], metrics=["log_px_iw"], **FEW)
+    assert first.rows[first.reference].name == found.rows[0].name  # rather than one that nothing is compared with
 
 
 def test_two_data_sets_are_two_columns(runs, folder):

@@ -83,7 +83,7 @@ def compare(
 
     **A list of runs**, or of their paths, gives a `Comparison`: a table with one row for each setting and one column
     for each metric and protocol. Runs that differ in their seed only are one row, with the mean over seeds and an
-    interval of Student's t. The others are compared with one row (`to`, by default the first): datum by datum where
+    interval of Student's t. The others are compared with one row (`to`): datum by datum where
     their data are the same, and run by run where their seeds are. The intervals of these differences then hold for
     other seeds and other data; see `vaekit.metrics.compared.estimates`. p-values are adjusted for the number of rows
     (Holm). Numbers of different protocols are in different columns, and no difference of them is taken. If all runs
@@ -100,7 +100,8 @@ def compare(
     Arguments:
         a, b: the two runs, or a list of runs and nothing.
         data: `train`, `valid` or `test`, or raw rows, with `labels` for conditional runs and `source` as their name.
-        to: the run (its path) or the name of the row that the others are compared with.
+        to: the run (its path) or the name of the row that the others are compared with; by default the first row, or
+            the first that has comparable numbers with most others.
         each: whether each run is a row of its own; by default only for two runs.
         n: use the first n data; None for all.
         metric: its name; `vaekit metrics` lists all. By default log p(x) of two runs.

@@ -39,6 +39,6 @@ def compare_runs(
             raise ChoiceError(f"a comparison of several takes runs or their paths, got {type(run).__name__}")
         opened.append(run if isinstance(run, SavedRun) else SavedRun.open(run))
     rows, notes = rows_of(opened, each=each)
-    chosen_row = reference(rows, None if to is None else str(to))
+    chosen_row = None if to is None else reference(rows, str(to))
     numbers, where = gather(rows, asked, measure)
     return Comparison(rows, numbers, chosen_row, [*where, *notes])

@@ -82,9 +82,9 @@ class Comparison:
     """
 
     def __init__(
-        self, rows: Sequence[Row], numbers: Mapping[str, Sequence[Number]], reference: int, notes: Sequence[str]
+        self, rows: Sequence[Row], numbers: Mapping[str, Sequence[Number]], reference: int | None, notes: Sequence[str]
     ):
-        self.rows, self.reference, self.notes = list(rows), reference, list(notes)
+        self.rows, self.notes = list(rows), list(notes)
         keys: dict[tuple[str, str], list[Number]] = {}
         for row in rows:
             for run in row.runs:
@@ -93,10 +93,11 @@ class Comparison:
         order = {name: i for i, name in enumerate(METRICS)}
         ordered = sorted(keys, key=lambda key: order.get(key[0], len(order)))
         self.columns = [_column(keys[key][0], [keys[k][0] for k in ordered if k[0] == key[0]]) for key in ordered]
+        found = [[_of_row(row, numbers, key) for row in self.rows] for key in ordered]
+        self.reference = _most_compared(found) if reference is None else reference
         self.cells: dict[tuple[int, int], Cell] = {}
-        for j, key in enumerate(ordered):
-            found = [_of_row(row, numbers, key) for row in self.rows]
-            for i, cell in _cells(self.rows, found, reference, METRICS[key[0]].better if key[0] in METRICS else None):
+        for j, members in enumerate(found):
+            for i, cell in _cells(self.rows, members, self.reference, self.columns[j].better):
                 self.cells[i, j] = cell
         self.notes += _notes(self)
 
@@ -277,6 +278,13 @@ def _of_row(row: Row, numbers: Mapping[str, Sequence[Number]], key: tuple[str, s
     return found
 
 
+def _most_compared(found: Sequence[Sequence[Sequence[Any]]]) -> int:
+    """The first of the rows that have the most numbers in common with others, for each column and row of `found`."""
+    rows = range(len(found[0])) if found else range(1)
+    shared = [sum(sum(map(bool, column)) - 1 for column in found if column[i]) for i in rows]
+    return shared.index(max(shared))
+
+
 def _cells(
     rows: Sequence[Row], found: Sequence[Sequence[tuple[int, Number]]], reference: int, better: str | None
 ) -> list[tuple[int, Cell]]:
@@ -414,9 +422,8 @@ def _notes(comparison: Comparison) -> list[str]:
                      "headings say, and no differences are taken between them.")  # fmt: skip
     given = {column.given for column in comparison.columns}
     if len(given) > 1:
-        words = [word or "of x alone" for word in sorted(given)]
-        notes.append(f"Some runs model x {' and others '.join(words)}: conditional and unconditional numbers differ in "
-                     "what is known, so they are not compared.")  # fmt: skip
+        words = " and others of ".join(f"x {word}" if word else "x alone" for word in sorted(given))
+        notes.append(f"Some numbers are of {words}: they differ in what the model knows, so they are not compared.")
     for row in comparison.rows:
         for run in row.runs:
             if run.config["state"] not in ("finished", "stopped early"):

@@ -170,14 +170,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
-def reference(rows: Sequence[Row], to: str | None) -> int:
+def reference(rows: Sequence[Row], to: str) -> int:
     """The index of the row that the others are compared with: that of the run `to` (its path), or so named.
 
     Raises:
         ChoiceError: no row has this run or name.
     """
-    if to is None:
-        return 0
     for i, row in enumerate(rows):
         if to == row.name or any(Path(to).resolve() == run.path.resolve() for run in row.runs):
             return i
