@@ -55,14 +55,14 @@ def compare(
         Run directories, folders of runs, or patterns such as 'runs/vae-*'; the last argument may be the name or path
         of new data, to measure all runs on them.
     to
-        The run or row that the others are compared with; by default the first.
+        The run or row that the others are compared with; by default the first that has numbers in common with most.
     each
         Make each run a row of its own.
     measure
         Measure all numbers for this table, or use only those stored with the runs. By default, stored ones are used if
         all runs have them under one protocol and each row has several seeds.
     samples
-        K: number of draws of z per example; by default 100, or as stored with all runs.
+        K: number of draws of z per example; by default 100, or as stored with all runs. The same holds for -n.
     json
         Print JSON instead of a table: for two runs a list of {name, value, se, unit, protocol, a, b, better}, and a
         `note` if the runs have different conditions; for more runs {reference, rows, columns, table, notes}.

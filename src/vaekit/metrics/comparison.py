@@ -103,7 +103,7 @@ def compare(
         to: the run (its path) or the name of the row that the others are compared with; by default the first row, or
             the first that has comparable numbers with most others.
         each: whether each run is a row of its own; by default only for two runs.
-        n: use the first n data; None for all.
+        n: use the first n data; by default all, or for a list as many as all runs have stored numbers of.
         metric: its name; `vaekit metrics` lists all. By default log p(x) of two runs.
         metrics: for a list, names of metrics or of families; by default those measured by default that describe the
             model, and those that all runs have stored.

@@ -222,7 +222,7 @@ def measure_all(
     metrics = [METRICS[name] for name in names if name in METRICS]
     protocol = like[0].protocol if like else {}
     k = asked.samples or next((n.protocol["K"] for n in like or () if n.protocol.get("K")), None) or USUAL
-    n = asked.n if asked.n is not None or asked.metrics else protocol.get("n")
+    n = protocol.get("n") if asked.n is None else asked.n
     found: dict[str, list[Number]] = {}
     lacking: dict[str, list[str]] = {}
     data: dict[Any, Any] = {}
