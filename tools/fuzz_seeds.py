@@ -147,6 +147,13 @@ def opening(rng: random.Random, damaged: Sequence[str]) -> object:
     return RUN_USES[use](rng, None if use == "train" else vk.open("run"))
 
 
+def decompressing(rng: random.Random, damaged: Sequence[str]) -> object:
+    """Decompress an archive with its run."""
+    import vaekit as vk
+
+    return vk.open("run").decompress("data.vk")
+
+
 SEEDS: dict[str, Use] = {
     "npy": loading("a.npy"),
     "npz": loading("a.npz", x_key=(None, "x", "y"), label=(None, "label", "batch"), group=(None, "batch")),
@@ -174,6 +181,8 @@ SEEDS: dict[str, Use] = {
     "described": loading("pictures", table=("about.csv",), label=(None, "label")),
     "run": opening,
     "run-table": opening,
+    "archive": decompressing,
+    "archive-table": decompressing,
 }
 
 
@@ -217,7 +226,7 @@ def examples() -> dict[str, dict[str, bytes]]:
 
 
 def make() -> dict[str, Seed]:
-    """All seeds: files of every format, and two trained runs that contain everything a run may contain."""
+    """All seeds: files of every format, two trained runs that contain everything a run may contain, and archives."""
     seeds = {name: Seed(name, files, list(files)) for name, files in examples().items()}
     for name, seed in seeds.items():
         seed.weight = 0.25 if name.startswith("pictures") else 2.0  # there are twenty kinds of pictures
@@ -227,6 +236,11 @@ def make() -> dict[str, Seed]:
         Path("table.csv").write_text(table())
         for name, source, choices in (("run", "x.npy", {}), ("run-table", "table.csv", {"condition": "label"})):
             seeds[name] = _trained(name, source, choices)
+        cells = [f"{'abc'[i % 3]},{('yes', 'no', '')[i % 3]},{i * i},{i % 2}" for i in range(30)]
+        Path("counts.csv").write_text("\n".join(["kind,flag,number,label", *cells]))
+        seeds["archive"] = _compressed("archive", "x.npy", {}, {"likelihood": "discretised-logistic"})
+        read = {"types": {"number": "counts"}, "missing": "mask", "label": "label"}
+        seeds["archive-table"] = _compressed("archive-table", "counts.csv", read, {"condition": "label"})
     return seeds
 
 
@@ -297,12 +311,28 @@ def _market() -> bytes:
     return saved(mmwrite, _few_counts().T)
 
 
+SMALL = {"progress": False, "compile": "off", "device": "cpu", "batch": 8, "latent": 2, "hidden": (4,)}
+
+
+def _compressed(name: str, source: str, read: dict[str, Any], choices: dict[str, Any]) -> Seed:
+    """An archive of the training data of a run, and the run."""
+    from vaekit.data import load
+    from vaekit.run import fit
+
+    with tempfile.TemporaryDirectory(prefix="vaekit-fuzz-") as folder:
+        data = load(source, **read)
+        run = fit(data, "vae", out=f"{folder}/run", steps=2, **SMALL, **choices)
+        run.use_data(data)
+        run.compress("train", path=f"{folder}/data.vk")
+        names = ("run/run.json", "run/model.safetensors", "data.vk")
+        return Seed(name, {file: Path(folder, file).read_bytes() for file in names}, ["data.vk"], weight=2.0)
+
+
 def _trained(name: str, source: str, choices: dict[str, Any]) -> Seed:
     """A run that was stopped before its last step, with checkpoints, metrics and fitted latents."""
     from vaekit.run import fit
 
-    options = {"progress": False, "compile": "off", "device": "cpu", "batch": 8, "latent": 2, "hidden": (4,)}
-    run = fit(source, "vae", out=name, steps=5, checkpoint_steps=2, **options, **choices)
+    run = fit(source, "vae", out=name, steps=5, checkpoint_steps=2, **SMALL, **choices)
     run.evaluate(samples=2, n=3)
     for latents in ("gmm", "flow"):
         run.fit_latents(latents, steps=3, **({"components": 2} if latents == "gmm" else {}))

@@ -452,7 +452,26 @@ def header(raw: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
+def archive(raw: bytes, rng: random.Random) -> bytes:
+    """Damage the header, or what follows it, of an archive of `vaekit compress`, mostly with a correct checksum."""
+    if rng.random() < 0.15:
+        return of_bytes(raw, rng)
+    size = int.from_bytes(raw[8:12], "little")
+    text, rest = zlib.decompress(raw[12 : 12 + size]), raw[12 + size : -4]
+    if rng.random() < 0.75:
+        text = json_file(text, rng)
+    else:
+        rest = of_bytes(rest, rng)
+    if rng.random() < 0.05:
+        rest = zlib.compress(bytes(rng.choice((10**6, 10**8))), 1)
+    packed = zlib.compress(text, 1)
+    size = len(packed) if rng.random() < 0.95 else rng.choice(WHOLE) % 2**32
+    body = raw[:8] + size.to_bytes(4, "little") + packed + rest
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
 BY_SUFFIX = {
+    ".vk": archive,
     ".npy": npy,
     ".npz": npz,
     ".csv": csv,

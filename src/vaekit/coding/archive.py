@@ -100,7 +100,7 @@ def read(path: Path) -> Archive:
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     if content[:8] != MAGIC:
-        raise DataError(f"{path} is not an archive of vaekit: `run.compress` writes them")
+        raise DataError(f"{path} is not an archive: `vaekit compress` and `run.compress` write them")
     if len(content) < 16 or struct.unpack("<I", content[-4:])[0] != zlib.crc32(content[:-4]):
         raise DataError(f"{path} is damaged: its checksum differs; copy it again")
     try:
@@ -139,8 +139,8 @@ def parsed(content: bytes) -> Archive:
     content = content[:-4]
     (length,) = struct.unpack("<I", content[8:12])
     header = json.loads(inflated(content[12 : 12 + length], LONGEST_HEADER))
-    if header["version"] != VERSION:
-        raise DataError(f"the archive has version {header['version']}, and this vaekit reads {VERSION}: update vaekit")
+    if (found := int(header["version"])) != VERSION:
+        raise DataError(f"the archive has version {found}, and this vaekit reads {VERSION}: update vaekit")
     lanes, words, missing = (int(header.pop(name)) for name in ("lanes", "words", "borrowed"))
     sizes = [int(size) for size in header.pop("known")]
     n, shape = int(header["n"]), [int(size) for size in header["shape"]]

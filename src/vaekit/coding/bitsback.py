@@ -54,7 +54,7 @@ class OneLayer(Scheme):
         head, prior = exact.posterior.head, exact.prior
         if not (isinstance(head, FullCovariance) or (isinstance(head, Gaussian) and head.squash == "none")):
             raise ChoiceError(
-                f"bits-back coding draws latents from a Gaussian posterior, but that of this run is a "
+                f"bits-back coding draws latents from a Gaussian posterior, but this run has the posterior "
                 f"{type(head).__name__}: train one with `posterior='gaussian'` or `posterior='full'`"
             )
         if not isinstance(prior, StandardNormal | Mixture | Vamp):

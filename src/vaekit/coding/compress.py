@@ -364,6 +364,7 @@ def decompress(
     try:
         kind = np.dtype(str(found.header["dtype"]))
         tolerance, seen = float(found.header["tolerance"]), bool(found.header["observed"])
+        digest = str(found.header["data"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file} is damaged ({error}): copy it again") from None
     if found.shape != run.spec.shape or kind.kind not in "biuf" or not LEAST <= tolerance <= MOST:
@@ -375,7 +376,7 @@ def decompress(
     try:
         parts = [in_units(run, x, seen, kind) for _, x in _decoded(run, scheme, found, progress)]
         raw = np.concatenate(parts[::-1])
-        if hashlib.sha256(little(raw)).hexdigest() != found.header["data"]:
+        if hashlib.sha256(little(raw)).hexdigest() != digest:
             raise Desynchronised
     except Desynchronised:
         raise DataError(f"{file}: {Desynchronised(_differing(found.header.get('software')))}") from None
@@ -388,5 +389,5 @@ def _differing(made: Any) -> str:
     if not isinstance(made, dict) or made == here:
         return ""
     others = [name for name in here if made.get(name) != here[name]]
-    then, now = (", ".join(f"{name} {str(some.get(name))[:20]}" for name in others) for some in (made, here))
+    then, now = (", ".join(f"{name} {ascii(some.get(name))[:20]}" for name in others) for some in (made, here))
     return f", or decode it with {then}, as it was made, instead of {now}"
