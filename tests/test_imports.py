@@ -28,7 +28,7 @@ LAYERS = (
     ["figures"],
     ["latents"],
     ["metrics"],
-    ["anomalies", "coding", "diagnosis", "expression"],
+    ["anomalies", "certificate", "coding", "diagnosis", "expression"],
     ["synthetic"],
     ["report"],
     ["export"],

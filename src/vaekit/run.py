@@ -13,6 +13,7 @@ import numpy as np
 
 from vaekit.anomalies import Detection, detect
 from vaekit.anomalies.scoring import SAMPLES
+from vaekit.certificate import Certificate, certify
 from vaekit.coding import TOLERANCE, Compressed, compress, decompress
 from vaekit.data.condition import Labels
 from vaekit.diagnosis import STAGES, Diagnosis, Stage, doctor
@@ -172,6 +173,27 @@ class Run(SavedRun):
             seed=seed,
             progress=progress,
         )
+
+    def certify(
+        self,
+        data: DataLike = "test",
+        *,
+        n: int = 32,
+        labels: Labels | None = None,
+        samples: int = 1000,
+        chains: int = 8,
+        steps: int = 2000,
+        tolerance: float = 1.0,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Certificate:
+        """Bound the error of each estimator of log p(x) for this model, and check that its densities are consistent.
+
+        `vaekit.certificate.certify` describes the arguments, the bounds and the errors; `vaekit.report` writes the page
+        (`write_certificate`).
+        """
+        asked: dict[str, Any] = {"samples": samples, "chains": chains, "steps": steps, "tolerance": tolerance}
+        return certify(self, data, n=n, labels=labels, **asked, seed=seed, progress=progress)
 
     def detect(
         self,

@@ -22,7 +22,22 @@ from vaekit.utils.progress import say
 from vaekit.utils.waiting import adaptive_waiting
 from vaekit.utils.wording import wording
 
-from . import catalogue, change, compare, detect, doctor, expression, fit, listing, live, measure, pack, study, use
+from . import (
+    catalogue,
+    certify,
+    change,
+    compare,
+    detect,
+    doctor,
+    expression,
+    fit,
+    listing,
+    live,
+    measure,
+    pack,
+    study,
+    use,
+)
 from .mistakes import check_command, explained
 from .parameters import as_flags, described, exact
 
@@ -34,13 +49,14 @@ RUN is a run directory written by `vaekit fit`. Rows are numbered from 0; the he
 Start with `vaekit fit digits --minutes 1`. `vaekit COMMAND --help` shows the options of a command;
 `vaekit recipes` lists the models and the data that each one suits.
 
-Exit status: 0; 1 if `vaekit doctor` finds something serious; 2 after an error; 3 if a named data set is neither
-cached nor downloadable; 130 when interrupted.
+Exit status: 0; 1 if `vaekit doctor` finds something serious or a check of `vaekit certify` fails; 2
+after an error; 3 if a named data set is neither cached nor downloadable; 130 when interrupted.
 """
 
 COMMANDS = (
     measure.evaluate,
     compare.compare,
+    certify.certify,
     doctor.doctor,
     use.sample,
     use.reconstruct,
@@ -100,8 +116,8 @@ def arguments() -> set[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status.
 
-    The status is 0; 1 if the doctor finds something serious; 2 after an error that the user can correct; 3 if a named
-    data set is unavailable; 130 when interrupted.
+    The status is 0; 1 if the doctor finds something serious or a certificate fails; 2 after an error that the
+    user can correct; 3 if a named data set is unavailable; 130 when interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     # By default, torch's threads spin while they wait for each other. Beside another program, a step can then take

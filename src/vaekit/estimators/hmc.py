@@ -26,8 +26,8 @@ LEAPFROGS = 5
 """Leapfrog steps per transition."""
 ACCEPTED = 0.75
 """The mean acceptance that the pilot tunes to."""
-PILOT_STEPS, PILOT_CHAINS, PILOT_POSTERIOR = 100, 8, 40
-"""Steps of the pilot along the path, its chains per datum, and its further transitions at the posterior."""
+PILOT_STEPS, PILOT_CHAINS, POSTERIOR_SHARE = 100, 8, 0.4
+"""Steps of the pilot along the path, its chains per datum, and its further transitions at the posterior per step."""
 
 
 class State(NamedTuple):
@@ -148,29 +148,34 @@ def schedule(place: float, *, steepness: float = 4.0) -> float:
     return (value - low) / (1 - 2 * low)
 
 
-def tune(path: Path, noise: Noise, *, progress: Callable[[], None] = lambda: None) -> Tuned:
-    """Tune the size of steps by a pilot run along the path, twice: the first finds the lengths of the latents."""
+def tune(path: Path, noise: Noise, *, steps: int = PILOT_STEPS, progress: Callable[[], None] = lambda: None) -> Tuned:
+    """Tune the size of steps by a pilot run along the path, twice: the first finds the lengths of the latents.
+
+    Arguments:
+        steps: of the pilot along the path.
+    """
     z = path.draw_first(noise, 64)
     first = path.target.moments(path.first, z)[1].contiguous()
     last = path.target.moments(path.target.q, z)[1].contiguous() if path.start == "q" else first
-    tuned = _pilot(path, noise, first, last, progress)
-    return _pilot(path, noise, first, tuned.covariance.diagonal(dim1=-2, dim2=-1).sqrt(), progress)
+    tuned = _pilot(path, noise, first, last, steps, progress)
+    return _pilot(path, noise, first, tuned.covariance.diagonal(dim1=-2, dim2=-1).sqrt(), steps, progress)
 
 
-def _pilot(path: Path, noise: Noise, first: Tensor, last: Tensor, progress: Callable[[], None]) -> Tuned:
+def _pilot(path: Path, noise: Noise, first: Tensor, last: Tensor, steps: int, progress: Callable[[], None]) -> Tuned:
     """Chains that tune their steps by the rule of Robbins and Monro, each datum with steps of its own."""
     state = path.at(path.draw_first(noise, PILOT_CHAINS))
     place = Tuned(torch.empty(0), first, last, state.z, first, first)
     log_step = torch.full((len(path.target.x),), -0.7, dtype=torch.float64, device=state.z.device)
     sizes, kept = [], []
-    for t in range(PILOT_STEPS + PILOT_POSTERIOR):
-        beta = schedule(min(1.0, (t + 1) / PILOT_STEPS))
+    further = max(8, round(POSTERIOR_SHARE * steps))
+    for t in range(steps + further):
+        beta = schedule(min(1.0, (t + 1) / steps))
         state, chance = transition(path, state, beta, torch.exp(log_step), place.scale(beta), noise)
         rate = 0.6 if t < 10 else 0.3
         log_step = (log_step + rate * (chance.mean(0) - ACCEPTED)).clamp(-9, 0.6)
-        if t < PILOT_STEPS:
+        if t < steps:
             sizes.append(log_step)
-        elif t >= PILOT_STEPS + PILOT_POSTERIOR // 4:
+        elif t >= steps + further // 4:
             kept.append(state.z)
         progress()
     sizes[-1] = log_step  # tuned longest, at the posterior

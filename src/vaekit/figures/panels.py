@@ -179,6 +179,29 @@ def bars(
     return figure
 
 
+def intervals(spans: Mapping[str, tuple[float, float]], label: str, linear: float = 1.0) -> Any:
+    """Horizontal intervals about 0, one row for each name; the axis is logarithmic beyond `linear`.
+
+    Arguments:
+        spans: (low, high) by name, in the order of the rows.
+    """
+    figure = style.new_figure(7.4, 0.9 + 0.3 * len(spans))
+    axes = figure.subplots()
+    t = style.current()
+    axes.axvline(0, color=t.muted, linewidth=1)
+    for i, (low, high) in enumerate(spans.values()):
+        axes.plot([low, high], [i, i], color=style.BLUE, linewidth=3, solid_capstyle="butt")
+        axes.plot([low, high], [i, i], "|", color=style.BLUE, markersize=9, markeredgewidth=2)
+    axes.set_yticks(range(len(spans)), list(spans))
+    axes.set_ylim(len(spans) - 0.4, -0.6)
+    largest = max((abs(v) for span in spans.values() for v in span), default=1.0)
+    if largest > linear:
+        axes.set_xscale("symlog", linthresh=linear)
+    axes.set_xlabel(label)
+    axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}".replace("-", "−"))
+    return figure
+
+
 def matrices(
     panels: Mapping[str, Array],
     rows: Sequence[str] | Mapping[str, Sequence[str]],

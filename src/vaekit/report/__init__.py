@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .certificate import write_certificate
 from .compared import write_comparison
 from .look import Look
 from .new_data import write_new
@@ -16,6 +17,7 @@ __all__ = [
     "VECTOR",
     "Look",
     "figure",
+    "write_certificate",
     "write_comparison",
     "write_new",
     "write_report",
