@@ -213,8 +213,9 @@ def reference(truth: Truth, chains: Chains, tolerance: float) -> Check:
     width = mean_of(truth.upper - truth.lower)
     numbers = {"width": width.value, "low": width.low, "high": width.high, "acceptance": accepted}
     words = (
-        f"bidirectional Monte Carlo bounds log p(x) of simulated data to {width.value:.2g} nats with {chains.steps:,} "
-        f"steps and {chains.chains} chains ({accepted:.0%} of the moves accepted)"
+        f"the bounds on log p(x) of simulated data by bidirectional Monte Carlo are {width.value:.2g} nats apart (95% "
+        f"interval {width.low:.2g} to {width.high:.2g}), with {chains.steps:,} steps and {chains.chains} chains "
+        f"({accepted:.0%} of the moves accepted)"
     )
     if width.value > tolerance:
         return Check("reference", False, f"{words}, which is too wide to certify: use more `steps`", numbers)

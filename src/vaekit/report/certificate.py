@@ -55,7 +55,7 @@ def _checks(c: Certificate) -> Section:
 
 
 def _estimators(c: Certificate) -> Section:
-    exactly = "is known exactly" if c.width == 0 else f"is bounded to {c.width:.2g} nats on average"
+    exactly = "is known exactly" if c.width == 0 else f"has bounds that are {c.width:.2g} nats apart"
     head = ["estimator", "error on simulated data", "against the reference", "mean on the data", "verdict"]
     rows = [[v.name, _span(v.low, v.high), numbers.number(v.gap), numbers.number(v.value), v.words] for v in c.verdicts]
     reference = "exact log p(x)" if c.exact_on_data else "the lower bound by annealing, which does not use the encoder"
