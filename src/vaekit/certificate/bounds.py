@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -108,11 +109,9 @@ def annealed(batch: Batch, tuned: Tuned | None, seed: int, steps: int, chains: i
     path = Path(batch.target, "prior")
     if tuned is None:
         tuned = tune(path, batch.noise(seed, 0), steps=min(PILOT_STEPS, steps), progress=tick)
-    size = {"steps": steps, "chains": chains}
-    there = anneal(path, tuned, batch.noise(seed, 10 * steps), **size, progress=tick)
-    back = None
-    if batch.z is not None:
-        back = anneal(path, tuned, batch.noise(seed, 10 * steps + 1), **size, back_from=batch.z, progress=tick)
+    go = partial(anneal, path, tuned, chains=chains, steps=steps, progress=tick)
+    there = go(batch.noise(seed, 10 * steps))
+    back = None if batch.z is None else go(batch.noise(seed, 10 * steps + 1), back_from=batch.z)
     return Chains(path, tuned, there, back, steps, chains)
 
 

@@ -53,16 +53,16 @@ def anneal(
     tuned: Tuned,
     noise: Noise,
     *,
-    steps: int = 500,
     chains: int = 16,
+    steps: int = 500,
     back_from: Tensor | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> Annealed:
     """Anneal chains from the start of a path to the posterior, or back.
 
     Arguments:
-        steps: distributions on the path after the first.
         chains: chains per datum.
+        steps: distributions on the path after the first.
         back_from: (B, D) exact draws of the posterior, from which all chains go back; by default they go forwards.
     """
     betas = [schedule(t / steps) for t in range(steps + 1)]

@@ -7,7 +7,7 @@ from .compared import Mark, intervals, seed_curves
 from .diagrams import Node, Plate, draw_graph
 from .labelled import Labels, labelled_grid
 from .notebook import show, show_pictures, table
-from .panels import Line, bars, curves, intervals, maps, matrices, scatter
+from .panels import Line, bars, curves, error_spans, maps, matrices, scatter
 from .pictures import channels_last, diverging, error_map, image_grid, png_bytes, save_png, to_uint8
 from .plots import (
     active_units,
@@ -40,6 +40,7 @@ __all__ = [
     "diverging",
     "draw_graph",
     "error_map",
+    "error_spans",
     "families",
     "figure_png",
     "heat",

@@ -179,7 +179,7 @@ def bars(
     return figure
 
 
-def intervals(spans: Mapping[str, tuple[float, float]], label: str, linear: float = 1.0) -> Any:
+def error_spans(spans: Mapping[str, tuple[float, float]], label: str, linear: float = 1.0) -> Any:
     """Horizontal intervals about 0, one row for each name; the axis is logarithmic beyond `linear`.
 
     Arguments:

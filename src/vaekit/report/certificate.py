@@ -65,7 +65,7 @@ def _estimators(c: Certificate) -> Section:
     )
     spans = {v.name: (v.low, v.high) for v in c.verdicts}
     picture = plot(
-        "certificate-errors", lambda: figures.intervals(spans, "error on simulated data, nats"),
+        "certificate-errors", lambda: figures.error_spans(spans, "error on simulated data, nats"),
         "An interval for the error of each estimator",
         "95% intervals of the mean error on simulated data. Beyond 1 nat, the axis is logarithmic.",
     )  # fmt: skip
