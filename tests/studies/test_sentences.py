@@ -240,6 +240,8 @@ def test_beta_reads_scores_both_ways():
     assert "distortion fell" in down[1]
     assert "one at a time scored higher here" in up[2]
     assert "did not help" in down[2]
+    assert "Each is one seed. On dSprites, over 5 seeds of " in down[2]
+    assert "95% interval over seeds" in down[2]
     assert "several latents carry information about x" in up[3]
     assert "one latent alone carries most of the information about y" in up[3]
     assert "no latent carries information about y" in down[3]
