@@ -8,11 +8,11 @@ these runs are used for nothing else. Then both models, and the one of the study
 the seeds 0, 1, ..., and their scores on the first 10,000 test data are compared by pairs: mean difference and 95%
 interval of Student's t over seeds.
 
-    python bench/falling.py [--steps 10000] [--seeds 5] [--starts 40 160 640] [--most RUNS]
+    python bench/falling.py [--steps 8000] [--seeds 5] [--starts 40 160 640] [--most RUNS]
 
 Resumable: each finished run is a row of bench/.runs/falling.json, and runs with a row are not repeated. Writes
 docs/falling.json, which lesson 12 reads, docs/falling.md, and the sentence that the study `beta` adds to its own,
-src/vaekit/studies/falling.json. The defaults are 21 runs of about 2.5 minutes each on one
+src/vaekit/studies/falling.json. The defaults are 21 runs of about 2 minutes each on one
 core, or 16 if 40 is chosen.
 """
 
@@ -250,7 +250,7 @@ def page(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--steps", type=int, default=8_000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--starts", type=float, nargs="+", default=list(STARTS))
     parser.add_argument("--most", type=int, help="train at most this many models now")
