@@ -19,7 +19,7 @@ from vaekit.coding.compress import disturbance, starts_of_rounds
 from vaekit.errors import ChoiceError, DataError, RunError
 from vaekit.metrics import per_datum
 
-N = 240
+N = 150
 
 
 def levels(channels=1):
@@ -62,7 +62,7 @@ CASES = {
     "mixture prior": (levels, {**LEVELS, "prior": "mixture", "components": 4}),
     "VampPrior": (levels, {**LEVELS, "prior": "vamp", "components": 4}),
     "two layers": (levels, {**LEVELS, "prior": "hierarchical"}),
-    "top-down": (levels, {**LEVELS, "recipe": "ladder", "width": 8, "latent": 1}),
+    "top-down": (levels, {**LEVELS, "recipe": "ladder", "width": 4, "latent": 1}),
     "conditional": (levels, {**LEVELS, "recipe": "conditional"}),
     "counts": (counts, {"likelihood": "negative-binomial"}),
     "zero-inflated": (counts, {"likelihood": "zero-inflated"}),
@@ -137,10 +137,10 @@ def test_data_come_back_and_cost_their_negative_elbo(case, packed_case):
 
 def test_the_packaged_run_codes_fashion_mnist(fashion_mnist, tmp_path):
     run = vk.open("example")
-    made = compress(run, "test", path=tmp_path / "test.vk", n=1000, observed=True)
+    made = compress(run, "test", path=tmp_path / "test.vk", n=500, observed=True)
     x = decompress(run, made.path)
-    np.testing.assert_array_equal(x, run.observed("test")(np.arange(1000)).numpy())
-    elbo = per_datum(run, run.observed("test"), 10, n=1000).elbo.sum()
+    np.testing.assert_array_equal(x, run.observed("test")(np.arange(500)).numpy())
+    elbo = per_datum(run, run.observed("test"), 10, n=500).elbo.sum()
     assert made.coded == pytest.approx(-elbo / np.log(2) / 8, rel=0.01)
     assert made.start_up < 1500
 
@@ -181,8 +181,8 @@ def test_the_columns_of_an_autoregressive_density_are_rounded_too(packed_case):
 @pytest.mark.parametrize("case", ["binary", "full covariance", "two layers", "counts"])
 def test_single_precision_decodes_what_allows_for_it(case, packed_case, tmp_path):
     run, _, raw = packed_case(case)
-    wide = compress(run, "train", path=tmp_path / "wide.vk", n=100, tolerance=2.0**-16)
-    np.testing.assert_array_equal(decompress(run, wide.path, dtype=torch.float32), raw[:100])
+    wide = compress(run, "train", path=tmp_path / "wide.vk", n=60, tolerance=2.0**-16)
+    np.testing.assert_array_equal(decompress(run, wide.path, dtype=torch.float32), raw[:60])
     assert wide.coded < 1.05 * wide.expected
 
 
@@ -208,8 +208,8 @@ for path in sys.argv[1:]:
 
 def test_other_threads_and_instructions_decode_alike(packed_case):
     """In a process with two threads and without the vector instructions of this one."""
-    cases = ("binary", "full covariance", "logistic mixture", "VampPrior", "two layers", "top-down", "counts")
-    made = [packed_case(case) for case in (*cases, "autoregressive", "vq")]
+    cases = ("binary", "full covariance", "logistic mixture", "VampPrior", "two layers", "counts", "autoregressive")
+    made = [packed_case(case) for case in cases]
     folders = [packed.path.parent for _, packed, _ in made]
     plain = {
         "ATEN_CPU_CAPABILITY": "default",
@@ -317,12 +317,14 @@ def test_counts_that_float32_rounds_are_refused_with_the_reason(packed_case, tmp
             compress(packed_case("counts")[0], x, path=tmp_path / "a.vk")
 
 
-def test_grids_are_chosen_by_data_from_everywhere(tmp_path):
-    """In data sorted by class, the first rows may be of one class, whose grid is too coarse for the others."""
-    dark = np.concatenate([np.zeros_like(levels()), levels()])
-    run = fitted("levels", tmp_path / "run")
-    made = compress(run, dark, path=tmp_path / "a.vk")
-    assert made.excess < 0.02
+def test_grids_are_chosen_by_data_from_everywhere(packed_case, tmp_path):
+    """The first rows of sorted data may be alike, so that a grid chosen by them is too coarse for the others."""
+    in_order = np.concatenate([np.full((70, 1, 6, 5), 120, np.uint8), levels()])
+    grids = []
+    for x in (in_order, in_order[np.random.default_rng(1).permutation(len(in_order))]):
+        made = compress(packed_case("levels")[0], x, path=tmp_path / "a.vk")
+        grids.append([grid for grid, _ in archive.read(made.path).header["scheme"]["networks"].values()])
+    assert grids[0] == grids[1]
 
 
 def test_no_data_and_no_tolerance_are_refused(run, tmp_path):

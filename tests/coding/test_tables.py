@@ -154,13 +154,12 @@ def assert_unmoved(make, x):
         step = tables.step(i, symbols[:i])
         wanted.append((step.clear(each), *step.intervals(each)))
     assert np.mean([clear.mean() for clear, _, _ in wanted]) > 0.9
-    for seed in range(2):
-        with other_maths(seed):
-            other = make()
-            for i, (each, (clear, start, frequency)) in enumerate(zip(symbols, wanted, strict=True)):
-                found = other.step(i, symbols[:i]).intervals(each)
-                np.testing.assert_array_equal(found[0][clear], start[clear])
-                np.testing.assert_array_equal(found[1][clear], frequency[clear])
+    with other_maths():
+        other = make()
+        for i, (each, (clear, start, frequency)) in enumerate(zip(symbols, wanted, strict=True)):
+            found = other.step(i, symbols[:i]).intervals(each)
+            np.testing.assert_array_equal(found[0][clear], start[clear])
+            np.testing.assert_array_equal(found[1][clear], frequency[clear])
 
 
 @pytest.mark.parametrize("name", HEADS)
