@@ -27,6 +27,7 @@ from vaekit.latents.given import Best, Infilled, fill_rows, sample_given
 from vaekit.latents.paths import Mode, interpolate
 from vaekit.latents.resample import LatentDensity, fit_latents
 from vaekit.metrics import evaluate
+from vaekit.metrics.samples import Sampled, measure_samplers
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.runs.new_data import DataLike
 from vaekit.runs.observed import laid_out
@@ -430,6 +431,21 @@ class Run(SavedRun):
     def decompress(self, path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
         """The data in an archive of `compress`, (N, *event): see `vaekit.coding.decompress`."""
         return decompress(self, path, progress=progress)
+
+    def samplers(
+        self,
+        *,
+        n: int | None = None,
+        latents: Sequence[str] | None = None,
+        features: Literal["learned", "raw"] = "learned",
+        noise: bool | None = None,
+        seed: int = 0,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Sampled:
+        """Measure samples of the prior and of the densities of codes: see `vaekit.metrics.samples.measure_samplers`."""
+        return measure_samplers(
+            self, n=n, latents=latents, features=features, noise=noise, seed=seed, progress=progress
+        )
 
     @formerly("format", "graphs")
     def export(

@@ -35,6 +35,7 @@ from . import (
     live,
     measure,
     pack,
+    samples,
     study,
     use,
 )
@@ -59,6 +60,7 @@ COMMANDS = (
     certify.certify,
     doctor.doctor,
     use.sample,
+    samples.samplers,
     use.reconstruct,
     use.interpolate,
     use.traverse,

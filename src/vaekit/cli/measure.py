@@ -111,7 +111,7 @@ def _show(
 
 def _measured(metrics: list[dict[str, Any]]) -> str:
     """The table of metrics, followed by their common protocol."""
-    from vaekit.report.numbers import beyond_floor, each_text, few_groups, interval_text
+    from vaekit.report.numbers import beyond_floor, each_text, few_groups, floor_text, interval_text
 
     floor = next((m["value"] for m in metrics if m["name"] == "entropy_floor"), None)
     groups = next((m["protocol"]["groups"] for m in metrics if m["protocol"].get("groups")), None)
@@ -128,6 +128,8 @@ def _measured(metrics: list[dict[str, Any]]) -> str:
             unit = f"{unit}; {beyond_floor(m)}"
         if "interval" in m:
             unit = f"{unit}; {interval_text(m['interval'])}"
+        if "floor" in m:
+            unit = f"{unit}; {floor_text(m['floor'])}"
         if "each" in m:
             unit = f"{unit}; {each_text(m['each'])}"
         rows.append((m["name"], _number(value), "" if se is None else _number(se), unit))

@@ -46,8 +46,8 @@ def evaluate(
     may be passed (named `source`, with `labels` for a conditional run); their results are not stored.
 
     Returns a list of {name, value, se, unit, protocol}, in nats per datum, with densities in the data's own units; some
-    also have `interval`, `each` (the value of each factor) and `matrix`. Data
-    that were split by group have standard errors by group, and the protocol gives the number of groups.
+    also have `interval`, `floor` (of real data in the place of samples), `each` (the value of each factor) and
+    `matrix`. Data that were split by group have standard errors by group, and the protocol gives the number of groups.
 
     Arguments:
         data: `train`, `valid` or `test`, or raw rows.
@@ -115,7 +115,9 @@ def results(metrics: Sequence[Metric], m: Measurement, asked: Sequence[str]) -> 
 
 
 def entry(metric: Metric, m: Measurement, result: Result) -> dict[str, Any]:
-    """The stored entry of a metric: {name, value, se, unit, protocol}, with interval, each and matrix if it has them.
+    """The stored entry of a metric: {name, value, se, unit, protocol}.
+
+    It has interval, floor, each and matrix too if the result has them.
 
     Raises:
         ChoiceError: the metric returned one number per datum although it is registered otherwise, or the reverse.
@@ -131,6 +133,8 @@ def entry(metric: Metric, m: Measurement, result: Result) -> dict[str, Any]:
     further: dict[str, Any] = {}
     if result.interval is not None:
         further["interval"] = asdict(result.interval)
+    if result.floor is not None:
+        further["floor"] = asdict(result.floor)
     if result.each is not None:
         further["each"] = {name: asdict(part) for name, part in result.each.items()}
     if result.matrix is not None:

@@ -60,6 +60,7 @@ class Result:
         unit: its unit, if that depends on the model or the data; else the registered one.
         comparable: a key that two runs must share for a difference to be defined; the estimator if None.
         interval: an interval of `value`.
+        floor: the same measure of real data in the place of what the model makes.
         each: parts of `value` by name, such as the score of each factor.
         matrix: the numbers that it was computed from, for a heat map.
     """
@@ -73,6 +74,7 @@ class Result:
     unit: str | None = None
     comparable: str | None = None
     interval: Interval | None = None
+    floor: Part | None = None
     each: Mapping[str, Part] | None = None
     matrix: Matrix | None = None
 

@@ -40,8 +40,19 @@ def rank(name: str) -> int:
 
 def interval_text(interval: Mapping[str, Any]) -> str:
     """An interval in words: 95% interval 0.31 to 0.38."""
-    low, high = (number(interval[end], None) for end in ("low", "high"))
+    low, high = (fine(interval[end]) for end in ("low", "high"))
     return f"{interval['level']:.0%} interval {low} to {high}"
+
+
+def floor_text(floor: Mapping[str, Any]) -> str:
+    """The value of real data in the place of samples, in words: real data 0.94 (0.92 to 0.96)."""
+    value, low, high = (None if floor[key] is None else fine(floor[key]) for key in ("value", "low", "high"))
+    return f"real data {value or '–'}" + (f" ({low} to {high})" if low and high else "")
+
+
+def fine(value: float) -> str:
+    """A number with two digits after the point, or as many digits as it has if it is small."""
+    return f"{value:.2g}".replace("-", "−") if 0 < abs(value) < 0.01 else number(value)
 
 
 def each_text(each: Mapping[str, Mapping[str, Any]], most: int = 8) -> str:

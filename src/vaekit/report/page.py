@@ -17,6 +17,7 @@ from . import about, numbers, sections
 from . import calibration as _calibration  # noqa: F401 - registers its section, after the others
 from . import factors as _factors  # noqa: F401 - the same
 from . import health as _health  # noqa: F401 - the same
+from . import samplers as _samplers  # noqa: F401 - the same
 from .blocks import Block, Chapter, Picture, Section, Strips, Text, plot
 from .look import Look
 from .paired import paired

@@ -154,6 +154,7 @@ class Metric(TypedDict):
     unit: str
     protocol: dict[str, str | float | bool | None]
     interval: NotRequired[Interval]
+    floor: NotRequired[Part]
     each: NotRequired[dict[str, Part]]
     matrix: NotRequired[Matrix]
 

@@ -7,6 +7,8 @@ log.jsonl           one record per line
 metrics.json        measured metrics, each with its protocol
 splits.safetensors  the rows of the source in the training, validation and test splits
 latents/            densities fitted to the codes, to sample from
+samplers.json       measures of the samples of the prior and of these densities
+features.safetensors  the network in whose features samples are compared
 figures/, report.html
 """
 

@@ -125,16 +125,25 @@ def area(
     square = sum(f * float(s @ s) for f, s in zip(factors, sums, strict=True))
     square += 2 * count / max(count - 1, 1) * float(sums[0] @ sums[1])
     se, fewest = math.sqrt(max(square, 0.0)), min(kinds)
-    if theta in (0.0, 1.0):
-        reach = 1 - (level / 2) ** (1 / fewest)
-        low, high = (max(0.0, theta - reach), min(1.0, theta + reach))
-        return Area(theta, se, low, high)
+    return Area(
+        theta, se if math.isfinite(se) else math.nan, *odds_interval(theta, se, fewest - 1, fewest, level=level)
+    )
+
+
+def odds_interval(share: float, se: float, degrees: float, units: int, *, level: float = 0.05) -> tuple[float, float]:
+    """An interval of a share: Student's t on the log-odds, within 0 and 1; all of it if the error is unknown.
+
+    For a share of 0 or 1 it is the Clopper-Pearson interval (1934) of as many independent units.
+    """
+    if share in (0.0, 1.0):
+        reach = 1 - (level / 2) ** (1 / units)
+        return max(0.0, share - reach), min(1.0, share + reach)
     if not math.isfinite(se):
-        return Area(theta, math.nan, 0.0, 1.0)
-    width = t_quantile(level, fewest - 1) * se / (theta * (1 - theta))
-    odds = math.log(theta / (1 - theta))
+        return 0.0, 1.0
+    width = t_quantile(level, degrees) * se / (share * (1 - share))
+    odds = math.log(share / (1 - share))
     low, high = (float(1 / (1 + np.exp(-np.clip(odds + w, -700, 700)))) for w in (-width, width))
-    return Area(theta, se, low, high)
+    return low, high
 
 
 def _above(x: Array, y: Array) -> Array:

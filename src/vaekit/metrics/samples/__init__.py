@@ -1,0 +1,49 @@
+"""Quality of samples: how far they are from data, what they miss, whether they are blurred or copied.
+
+`Reference` holds the real data and measures samples of any generator; `samplers` measures every sampler of a run. Each
+measure has an interval, and the value of real data in the place of the samples beside it.
+"""
+
+from __future__ import annotations
+
+from .blocks import Blocked, Estimate, jackknife, ratio
+from .detail import energies, octaves
+from .kernel import kernel_distance
+from .learned import LearnedFeatures, learned_features
+from .measured import DRAWS
+from .memorised import preference
+from .moments import Components, frechet, frechet_distance
+from .neighbours import Balls, Neighbours, neighbours
+from .reference import FEATURES, LEARNED, MEASURES, Quality, RawFeatures, Reference, sample_quality
+from .samplers import Sampled, codes_of, drawn_by, measure_samplers
+
+__all__ = [
+    "DRAWS",
+    "FEATURES",
+    "LEARNED",
+    "MEASURES",
+    "Balls",
+    "Blocked",
+    "Components",
+    "Estimate",
+    "LearnedFeatures",
+    "Neighbours",
+    "Quality",
+    "RawFeatures",
+    "Reference",
+    "Sampled",
+    "codes_of",
+    "drawn_by",
+    "energies",
+    "frechet",
+    "frechet_distance",
+    "jackknife",
+    "kernel_distance",
+    "learned_features",
+    "measure_samplers",
+    "neighbours",
+    "octaves",
+    "preference",
+    "ratio",
+    "sample_quality",
+]

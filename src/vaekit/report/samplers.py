@@ -1,0 +1,121 @@
+"""The section of the report about the samplers of a run: the measures of each, and samples that are not selected."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+from vaekit import figures
+from vaekit.data.core import listed
+from vaekit.latents.densities import DENSITIES
+from vaekit.metrics.samples import MEASURES, Sampled, drawn_by
+from vaekit.metrics.samples.samplers import PRIOR, known, stored
+from vaekit.utils.uncertainty import t_quantile
+
+from . import factors  # noqa: F401 - its section comes first
+from .blocks import Block, Strip, Strips, Table, Text, plot
+from .look import Look
+from .registry import figure
+
+HEADS = {
+    "frechet_distance": "Fréchet",
+    "kernel_distance": "kernel",
+    "sample_precision": "precision",
+    "sample_recall": "recall",
+    "sample_density": "density",
+    "sample_coverage": "coverage",
+    "sharpness": "sharpness",
+    "memorisation": "memorisation",
+}
+"""The heads of the columns, by measure."""
+REAL = "real data"
+SHOWN, LINES = 10, 12
+"""The number of images, and of other samples, that are shown of each sampler."""
+
+
+def rows_of(measured: Sampled) -> tuple[list[str], list[list[str]]]:
+    """The measures that have a column, and the rows of the table: each sampler, then real data in its place."""
+    names = [name for name in MEASURES if measured.value(measured.rows[0]["name"], name) is not None]
+    rows = [[row["name"], *(_cell(m) for m in row["measures"] if m["name"] in names)] for row in measured.rows]
+    floors = [_cell(m["floor"]) for m in measured.rows[0]["measures"] if m["name"] in names]
+    return names, [*rows, [REAL, *floors]]
+
+
+def _cell(m: dict[str, Any]) -> str:
+    """A value with its standard error, with three decimals at most: eight of them stand in a row."""
+    if m["value"] is None:
+        return "–"
+    known = f"{m['value']:.3f}" if m["se"] is None or m["se"] < 0.05 else f"{m['value']:.2f}"
+    error = "" if m["se"] is None else f" ± {m['se']:.{len(known.split('.')[1])}f}"
+    return f"{known}{error}".replace("-0.000", "0.000").replace("-", "−")
+
+
+def verdicts(measured: Sampled) -> list[str]:
+    """What stands out, in sentences: the sampler nearest to the data, and those that copy training data."""
+    found = []
+    distances = {
+        row["name"]: [measured.value(row["name"], "frechet_distance", of) or 0.0 for of in ("value", "se")]
+        for row in measured.rows
+    }
+    if len(distances) > 1:
+        best = min(distances, key=lambda name: distances[name][0])
+        least, error = distances.pop(best)
+        # all are compared with the same data, so that this interval of a difference is rather too wide
+        reach = t_quantile(0.05, math.inf)
+        clear = all(value - least > reach * math.hypot(se, error) for value, se in distances.values())
+        found.append(
+            f"Samples of {best} are the nearest to the data by the Fréchet distance"
+            f"{'' if clear else ', but not clearly'}."
+        )
+    if copying := measured.copying:
+        found.append(
+            f"Samples of {listed(copying)} are nearer to training data than to held-out data, beyond chance: the run "
+            "has memorised training data."
+        )
+    return found
+
+
+CAPTION = (
+    "± is the standard error. Fréchet and kernel distance: 0 for samples of the data's distribution; real data may be "
+    "slightly below. Precision: the share of samples that look like data; recall: the share of data that samples "
+    "resemble; density and coverage are similar and less sensitive to unusual data. Sharpness: the energy of fine "
+    "detail, over that of data; below 1 is blurred. Memorisation: 0.5 if held-out data are as near to samples as "
+    "training data, 1 if samples are copies."
+)
+
+
+@figure("samplers", "Samplers")
+def samplers(look: Look) -> list[Block]:
+    """The table of `vaekit samplers`, and samples of each sampler."""
+    measured = stored(look.run)
+    if measured is None:
+        return []
+    names, rows = rows_of(measured)
+    how = measured.protocol
+    floor = f"{REAL.capitalize()}: training data in place of samples (for memorisation, validation data)."
+    words = (
+        f"{how['n']:,} {how['x']} per sampler, and as many {how['split']} data; {how['features']}. {floor} {CAPTION}"
+    )
+    blocks: list[Block] = [Table(["sampler", *(HEADS[name] for name in names)], rows, words,
+                                 numeric=range(1, len(names) + 1))]  # fmt: skip
+    blocks += [Text(words) for words in verdicts(measured)]
+    if look.data is None:
+        return [*blocks, Text("Not shown: samples of each, because the data are unavailable.", "note")]
+    drawn = [row["name"] for row in measured.rows if row["name"] in known(look.run)]
+    noise, seed = how["x"].startswith("draws"), how["seed"]
+    label = {name: "the prior" if name == PRIOR else DENSITIES[name].traits["called"] for name in drawn}
+    caption = f"The first samples of seed {seed}, not selected: {how['x']}."
+    if look.is_image:
+        strips = [
+            Strip(name, look.tiles(drawn_by(look.run, name, SHOWN, noise=noise, seed=seed)), label[name])
+            for name in drawn
+        ]
+        strips.append(Strip(REAL, look.tiles(look.raw), "test examples"))
+        return [*blocks, Strips("samplers", strips, f"Rows of images sampled by {listed(drawn)}", caption)]
+    for name in drawn:
+        x = look.shown(drawn_by(look.run, name, LINES, noise=noise, seed=seed))
+        draw = partial(figures.lines, x, names=look.features, unit=look.unit)
+        blocks.append(plot(f"samplers-{name}", draw, f"Line plots of samples of {name}",
+                           f"{label[name][0].upper()}{label[name][1:]}. {caption} Values in {look.unit}."))  # fmt: skip
+    return blocks
