@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from vaekit.recipes.parts import default_likelihood
 from vaekit.report.blocks import Section, Table, Text, plot
 from vaekit.utils.files import read_json, write_json
 
-from .bench import Bench, Plan, slug
+from .bench import QUICK, Bench, Plan, slug
 from .grid import error, integrate
 from .kingma2013 import AEVB, SLEEP
 from .mcem import ACCEPTED, LEAPFROGS, UPDATES, MonteCarloEM
@@ -43,6 +44,8 @@ COST = 9
 REACH, EXACT, WIDER = 6.0, 1e-3, 2.0
 """The radius of the grid, which grows by `WIDER` for data with a larger share of their integral at its end."""
 FURTHEST = 10.0
+FULL = 40.0
+"""Minutes of a study in full."""
 CHECKED = 200
 """The number of test data whose error of quadrature is measured."""
 DRAWS = 30
@@ -188,7 +191,7 @@ def _train(bench: Bench, sizes: dict[str, Bench], learners: dict[str, _Learners]
             for method, (model, done) in learners[size].models().items():
                 known = points.setdefault(f"{method}, {size}", {})
                 if done == target and str(target) not in known:
-                    found = log_px(one, model, _half(_size(one)), bench.sized(41, 71))
+                    found = log_px(one, model, _half(_size(one)), _sized(bench, 41, 71))
                     known[str(target)] = [float(found.train.mean()), float(found.test.mean())]
                     write_json(file, points)
     return {name: _curve(known) for name, known in points.items()}
@@ -203,9 +206,15 @@ def _curve(known: dict[str, list[float]]) -> dict[str, list[float]]:
 # --- measuring --------------------------------------------------------------------------------------------------
 
 
+def _sized(bench: Bench, quick: int, full: int) -> int:
+    """`Bench.sized` for a study that takes longer: `full` from `FULL` minutes on, because quadrature is slow."""
+    share = math.log(bench.minutes / QUICK) / math.log(FULL / QUICK)
+    return round(quick * (full / quick) ** min(max(share, 0.0), 1.0))
+
+
 def _size(bench: Bench) -> int:
     """The number of data of each split that log p(x) is measured of."""
-    n = min(bench.sized(50, 1000), len(bench.data.train), len(bench.data.test))  # the paper's 1,000
+    n = min(_sized(bench, 30, 1000), len(bench.data.train), len(bench.data.test))  # the paper's 1,000
     return n if default_likelihood(bench.spec) == "bernoulli" else min(n, SLOW)
 
 
@@ -253,7 +262,7 @@ def _measure(bench: Bench, size: str, learners: _Learners, numbers: dict[str, An
     numbers["train_group"][size] = bench.groups(n, "train")
     for method, (model, _) in learners.models().items():
         name = f"{method}, {size}"
-        points, some = bench.sized(51, 121), min(n, CHECKED)
+        points, some = _sized(bench, 41, 121), min(n, CHECKED)
         found, (x, observation) = log_px(bench, model, n, points), _x(bench, "test", some)
         near = torch.from_numpy(found.edge[n : n + some] < EXACT)  # the others have another grid
         value = torch.from_numpy(found.test[:some] - observation.log_jacobian(bench.data.shape))
@@ -350,15 +359,15 @@ def _bound(numbers: dict[str, Any]) -> str:
 
 def _truth(numbers: dict[str, Any]) -> str:
     """How exact log p(x) is."""
-    mean = max(each["mean"] for each in numbers["error"].values())
-    largest = max(each["largest"] for each in numbers["error"].values())
+    worst, error_of = max(numbers["error"].items(), key=lambda item: item[1]["mean"])
+    mean, largest = error_of["mean"], error_of["largest"]
     edge = max(numbers["edge"].values())
     group, sizes = numbers.get("group"), numbers["sizes"]
     errors = [paired(scored(numbers, AEVB, s), scored(numbers, m, s), group).se for s in sizes for m in METHODS[1:]]
     small = mean < 0.1 * min(errors) and edge < 10 * EXACT
     return (
-        f"Quadrature gives log p(x) with a mean error of at most {number(mean)} nats for each model (of one example: "
-        f"{number(largest)}), and at most {edge:.1g} of an integral lies at the edge of the grid"
+        f"Quadrature gives log p(x) with a mean error of at most {mean:.2g} nats ({worst} training data; of one "
+        f"example at most {largest:.2g}), and at most {edge:.1g} of an integral lies at the edge of the grid"
         + (": small beside the standard errors." if small else ": not small beside the standard errors.")
     )
 
