@@ -28,7 +28,7 @@ LAYERS = (
     ["figures"],
     ["latents"],
     ["metrics"],
-    ["anomalies", "certificate", "coding", "diagnosis", "expression"],
+    ["anomalies", "auditing", "certificate", "coding", "diagnosis", "expression"],
     ["synthetic"],
     ["report"],
     ["export"],

@@ -9,6 +9,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "audit": "auditing",
     "Batch": "objectives",
     "Composition": "recipes",
     "Conditional": "heads",

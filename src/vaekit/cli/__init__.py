@@ -31,6 +31,7 @@ from . import (
     doctor,
     expression,
     fit,
+    inspection,
     listing,
     live,
     measure,
@@ -50,8 +51,8 @@ RUN is a run directory written by `vaekit fit`. Rows are numbered from 0; the he
 Start with `vaekit fit digits --minutes 1`. `vaekit COMMAND --help` shows the options of a command;
 `vaekit recipes` lists the models and the data that each one suits.
 
-Exit status: 0; 1 if `vaekit doctor` finds something serious or a check of `vaekit certify` fails; 2
-after an error; 3 if a named data set is neither cached nor downloadable; 130 when interrupted.
+Exit status: 0; 1 if `vaekit doctor` or `vaekit audit` finds something, or a check of `vaekit certify` fails;
+2 after an error; 3 if a named data set is neither cached nor downloadable; 130 when interrupted.
 """
 
 COMMANDS = (
@@ -59,6 +60,7 @@ COMMANDS = (
     compare.compare,
     certify.certify,
     doctor.doctor,
+    inspection.audit,
     use.sample,
     samples.samplers,
     use.reconstruct,

@@ -1,0 +1,7 @@
+"""Audits of anybody's VAE in torch by experiments on its methods: `audit` and its faults."""
+
+from .bench import Audit, Fault
+from .experiments import audit
+from .subject import Subject, from_file
+
+__all__ = ["Audit", "Fault", "Subject", "audit", "from_file"]
