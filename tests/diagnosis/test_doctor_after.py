@@ -108,3 +108,19 @@ def test_halves_of_a_gap_are_of_whole_groups():
     held = np.repeat(rng.normal(size=(40, 8)), 50, 0)
     grouped = gap(held, rng.normal(size=(2000, 8)), np.repeat(np.arange(40), 50))
     assert grouped.low < 0.75
+
+
+def test_blurred_reconstructions(collapsed):
+    one = doctor(collapsed, stages=AFTER)["blur"]
+    assert one.numbers["high"] < 0.5
+    assert "energy of the data" in one.evidence
+
+
+def test_memorised_samples(sound, monkeypatch):
+    run = sound[0]
+    assert "memorised-samples" in doctor(run, stages=AFTER).healthy
+    copies = run.observed("train").raw(np.arange(500))
+    monkeypatch.setattr(type(run), "sample", lambda *a, **k: copies)
+    one = doctor(run, stages=AFTER)["memorised-samples"]
+    assert one.severity == "serious"
+    assert one.numbers["preference"] > 0.9

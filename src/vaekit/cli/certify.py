@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsons
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vaekit.utils.wording import worded
@@ -69,13 +70,27 @@ def certify(
     chosen: dict[str, Any] = {"samples": samples, "chains": chains, "steps": steps, "tolerance": tolerance}
     with Bar("certifying") as bar:
         found = opened.certify(new, n=n, **chosen, seed=seed, progress=bar)
+    from vaekit.diagnosis.after import CERTIFICATE
     from vaekit.report import write_certificate
+    from vaekit.runs.example import PLACE
+    from vaekit.utils.files import is_writable, write_json
 
     page = write_certificate(opened, found, path)
+    if source is None and path is None and is_writable(opened.path) and opened.path != PLACE:
+        write_json(opened.path / CERTIFICATE, _plain(found.as_json()))  # for `vaekit doctor`
     print(jsons.dumps(found.as_json(), indent=1, ensure_ascii=False) if json else worded(_lines(found)))
     if not json:
         print(page)
     return 0 if found.passed else 1
+
+
+def _plain(value: Any) -> Any:
+    """JSON values, with None for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _lines(found: Certificate) -> str:

@@ -1,6 +1,6 @@
 """Diseases of data, settings and runs, each with evidence and a remedy: `doctor` and the register of diseases."""
 
-from . import after, before, during  # noqa: F401 - they register their diseases, in this order
+from . import after, before, during, samples  # noqa: F401 - they register their diseases, in this order
 from .examination import STAGES, Diagnosis, Finding, doctor, opened
 from .registry import DISEASES, Disease, Stage, Symptom, disease
 

@@ -253,7 +253,7 @@ def failed_certificate(patient: Patient) -> Symptom | None:
     stored = read_json(patient.saved.path / CERTIFICATE)
     try:
         failed = [f"{one['name']}: {one['reason']}" for one in stored["checks"] if one["passed"] is False]
-        errors = {one["name"]: float(one["high"]) for one in stored["verdicts"] if not math.isnan(float(one["high"]))}
+        errors = {one["name"]: float(one["high"]) for one in stored["verdicts"] if one["high"] is not None}
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{CERTIFICATE} is damaged ({error}): run `vaekit certify` again") from None
     if failed:
