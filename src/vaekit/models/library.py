@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaekit.densities import draw, draw_tempered, draw_with_density
+from vaekit.densities import draw, draw_tempered
 from vaekit.heads import Conditional, Counts, Head
 from vaekit.heads.mixed import Masked
 from vaekit.noise import Noise
 
-from .vae import VAE, Latent, Trace
+from .vae import VAE
 
 
 def library_of(head: Head) -> str:
@@ -101,12 +101,9 @@ class SizedVAE(VAE):
     def latent_dims(self) -> slice:
         return slice(0, -1 - self.condition)
 
-    def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
-        condition = self._condition(c)
-        q = self.posterior(x, *condition)
-        z, log_q = draw_with_density(q, noise or Noise.fresh(len(x), x.device), k)
-        px: Distribution = self.likelihood(self.with_total(z, x), *condition)
-        return Trace((Latent(z, q, self.prior(), log_q),), px)
+    def px(self, z: Tensor, x: Tensor, *condition: Tensor) -> Distribution:
+        """p(x | z, total) of latents z (K?, B, D), with the totals of the data x (B, *event)."""
+        return super().px(self.with_total(z, x), x, *condition)
 
     def with_total(self, z: Tensor, x: Tensor) -> Tensor:
         """[z, u] for latents z (K?, B, D) of rows x (B, *event)."""

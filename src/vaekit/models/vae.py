@@ -128,11 +128,27 @@ class VAE(Model):
             )
         return () if c is None else (c,)
 
-    def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
+    def px(self, z: Tensor, x: Tensor, *condition: Tensor) -> Distribution:
+        """p(x | z) of latents z (K?, B, D), given what the model knows of the data x (B, *event): here nothing.
+
+        Objectives call this instead of `likelihood`, so that every kind of VAE knows what it needs.
+        """
+        found: Distribution = self.likelihood(z, *condition)
+        return found
+
+    def trace(
+        self,
+        x: Tensor,
+        c: Tensor | None = None,
+        k: int | None = None,
+        noise: Noise | None = None,
+        clean: Tensor | None = None,
+    ) -> Trace:
+        """As `Model.trace`; `clean` (B, *event) are the data without the corruption of x, by default x."""
         condition = self._condition(c)
         q = self.posterior(x, *condition)
         z, log_q = draw_with_density(q, noise or Noise.fresh(len(x), x.device), k)
-        return Trace((Latent(z, q, self.prior(), log_q),), self.likelihood(z, *condition))
+        return Trace((Latent(z, q, self.prior(), log_q),), self.px(z, x if clean is None else clean, *condition))
 
     def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
         condition = self._condition(c)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaekit.errors import ChoiceError
-from vaekit.models.vae import Model, Trace
+from vaekit.models.vae import VAE, Model, Trace
 from vaekit.utils.arguments import Knob
 
 from .base import Batch, Losses, Objective, objective
@@ -78,7 +78,7 @@ class Autoencoder(Objective):
         if self.l1:
             penalty = penalty + self.l1 * z.abs().flatten(1).sum(1).mean()
         if self.gradient_penalty:
-            penalty = penalty + self.gradient_penalty * _squared_slope(model, trace, batch).mean()
+            penalty = penalty + self.gradient_penalty * _squared_slope(one_layer(self, model), trace, batch).mean()
         if self.decoder_decay:
             decoder = one_layer(self, model).likelihood
             for w in getattr(decoder, "net", decoder).parameters():  # not the scales or dispersions of the head
@@ -89,13 +89,13 @@ class Autoencoder(Objective):
         return Losses({"model": d + penalty}, {"distortion": d, "penalty": penalty})
 
 
-def _squared_slope(model: Model, trace: Trace, batch: Batch) -> Tensor:
+def _squared_slope(model: VAE, trace: Trace, batch: Batch) -> Tensor:
     """|J^T u|^2 of J = dE[x|z]/dz at the code of each datum, for random signs u: (B,)."""
     z, mean = trace.latents[0].z, trace.px.mean
     with torch.enable_grad():
         if not z.requires_grad:  # the encoder is not trained
             z = z.detach().requires_grad_()
-            mean = model.likelihood(z, *batch.given).mean
+            mean = model.px(z, batch.x, *batch.given).mean
         signs = torch.where(batch.noise.bits(mean.shape[1:]) < 0, -1.0, 1.0).to(mean.dtype)
         (slope,) = torch.autograd.grad((mean * signs).sum(), z, create_graph=True)
     return slope.square().flatten(1).sum(1)

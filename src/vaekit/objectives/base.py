@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaekit.models.vae import Model, Trace
+from vaekit.models.vae import VAE, Model, Trace
 from vaekit.noise import Noise
 from vaekit.utils.arguments import Knob
 from vaekit.utils.functional import call, places
@@ -162,7 +162,10 @@ class Objective(nn.Module, ABC):
 
     def trace(self, model: Model, batch: Batch, k: int | None = None) -> Trace:
         """A pass through the model, with the corruption of the objective, if any."""
-        return model.trace(self.seen(batch.x, batch.noise), batch.c, k=k, noise=batch.noise)
+        x = self.seen(batch.x, batch.noise)
+        if isinstance(model, VAE) and self.corruption is not None:
+            return model.trace(x, batch.c, k=k, noise=batch.noise, clean=batch.x)
+        return model.trace(x, batch.c, k=k, noise=batch.noise)
 
     @abstractmethod
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:

@@ -16,7 +16,7 @@ from .base import Objective
 
 
 def one_layer(objective: Objective, model: Model) -> VAE:
-    """The model as a VAE, whose prior, posterior and likelihood can be called separately.
+    """The model as a VAE, whose prior, posterior and p(x | z) (`px`) can be called separately.
 
     Raises:
         ChoiceError: it is another kind of model.

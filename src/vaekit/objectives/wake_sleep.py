@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit.densities import draw
+from vaekit.errors import ChoiceError
+from vaekit.models.library import SizedVAE
 from vaekit.models.vae import VAE, Latent, Model
 from vaekit.utils.arguments import Knob
 
@@ -22,7 +24,14 @@ class TwoPhases(Objective):
     """An objective with a loss for the generative network and another for the posterior. Abstract.
 
     No gradient passes through samples, so that the posterior need not have reparametrised ones.
+
+    Attributes:
+        sleeps: whether q is also trained on data drawn from the model.
+        awake: what to write so that it is not, with a comma; "" if that is impossible.
     """
+
+    sleeps: bool = True
+    awake: ClassVar[str] = ""
 
     def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
         return two_groups(one_layer(self, model))
@@ -30,12 +39,23 @@ class TwoPhases(Objective):
     def check(self, model: Model) -> None:
         needs_density(self, model)
         self._check_posterior(example(one_layer(self, model).posterior))
+        self._check_totals(model)
 
     def _check_posterior(self, q: Distribution | None) -> None:
         needs_density_anywhere(self, q, "use the objective ELBO")
 
+    def _check_totals(self, model: Model) -> None:
+        """Raise ChoiceError if data drawn from the model would not have the totals that it takes as given."""
+        if self.sleeps and isinstance(model, SizedVAE):
+            raise ChoiceError(
+                f"{type(self).__name__} trains q(z | x) on data drawn from the model, whose totals differ from those "
+                f"that it takes as given (`library='observed'`): write {self.awake}`library='latent'` or "
+                "`library='none'`"
+            )
+
     def asleep(self, vae: VAE, batch: Batch) -> Tensor:
         """-log q(z | x), (B,), for z and x drawn from the model ("dreams"); two draws of the noise."""
+        self._check_totals(vae)
         with torch.no_grad():
             z = draw(vae.prior(), batch.noise)
             x = draw(vae.likelihood(z, *batch.given), batch.noise)
@@ -62,7 +82,7 @@ class WakeSleep(TwoPhases):
         self._check_posterior(q)
         asleep = self.asleep(vae, batch)
         awake = Latent(z, q, vae.prior())
-        d = -vae.likelihood(z, *batch.given).log_prob(batch.x)
+        d = -vae.px(z, batch.x, *batch.given).log_prob(batch.x)
         r = latent_rate(awake)
         return Losses({"encoder": asleep.mean(), "decoder": (d - awake.log_p).mean()}, elbo_stats(d, r))
 
@@ -90,6 +110,7 @@ class ReweightedWakeSleep(TwoPhases):
     """
 
     densities: ClassVar[dict[str, int]] = {**Objective.densities, "iwae": 1}
+    awake = "`sleep=0`, "
 
     def __init__(
         self,
@@ -100,7 +121,7 @@ class ReweightedWakeSleep(TwoPhases):
         ] = 0.5,
     ):
         super().__init__()
-        self.samples, self.share = samples, sleep
+        self.samples, self.share, self.sleeps = samples, sleep, sleep > 0
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         vae = one_layer(self, model)
@@ -109,12 +130,12 @@ class ReweightedWakeSleep(TwoPhases):
         with torch.no_grad():
             z = draw(q, batch.noise, self.samples)
         log_q = q.log_prob(z)
-        log_px = vae.likelihood(z, *batch.given).log_prob(batch.x)
+        log_px = vae.px(z, batch.x, *batch.given).log_prob(batch.x)
         weights = log_px + vae.prior().log_prob(z) - log_q.detach()  # reaches the decoder only
         bound = grouped_bound(weights)
         encoder = torch.zeros_like(bound)
         if self.share < 1:
             encoder = encoder - (1 - self.share) * (shares(weights, 1) * log_q).sum(0)
-        if self.share > 0:
+        if self.sleeps:
             encoder = encoder + self.share * self.asleep(vae, batch)
         return Losses({"encoder": encoder.mean(), "decoder": -bound.mean()}, bound_stats(weights, log_px, bound))

@@ -50,7 +50,7 @@ class Separated(NamedTuple):
         q, p = vae.posterior(objective.seen(batch.x, batch.noise), *batch.given), vae.prior()
         z, log_q = draw_with_density(q, batch.noise, samples)
         copy = Latent(z.detach().requires_grad_(), q, p)
-        log_px = vae.likelihood(copy.z, *batch.given).log_prob(batch.x)
+        log_px = vae.px(copy.z, batch.x, *batch.given).log_prob(batch.x)
         return cls(Latent(z, q, p, log_q), copy, log_px, copy.log_p)
 
     def slope(self, total: Tensor) -> Tensor:
