@@ -25,5 +25,9 @@ class ChoiceError(VaekitError):
     """A choice (recipe, option, combination of parts) is unknown or does not fit the others."""
 
 
+class SupportError(ChoiceError):
+    """The values of the data lie outside what the likelihood or the observation accepts."""
+
+
 class TrainingError(VaekitError):
     """Training cannot start or continue."""

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
+import vaekit as vk
 from vaekit.diagnosis import DISEASES, doctor
 from vaekit.diagnosis.after import BINS, gap, holes, kl_at_least
 from vaekit.utils.files import write_json
@@ -49,7 +51,7 @@ def test_weights_without_effective_samples(trained):
         run.model.posterior.net.out.bias[6:] += 4
     one = doctor(run, stages=AFTER)["few-effective-samples"]
     assert one.numbers["median_ess"] < 2
-    assert "k-hat above 0.7" in one.evidence
+    assert "k-hat above 0.57, the limit for 200 draws" in one.evidence
     assert "`samples=1000`" in one.remedy
 
 
@@ -69,6 +71,20 @@ def test_a_certificate_that_failed(trained):
     one = doctor(run, stages=AFTER)["failed-certificate"]
     assert one.severity == "serious"
     assert "log q is off by 0.7 nats" in one.evidence
+
+
+def test_what_cannot_be_judged_is_not_healthy(trained):
+    """12 rows are too few for the prior, copies, and the blur; a run of 20 steps has too few records."""
+    few = vk.from_arrays(load_digits().images[:12].astype(np.float32) / 16)
+    seen = doctor(trained("few-rows", few, steps=20))
+    assert {"prior-holes", "posterior-prior-gap", "near-duplicates", "kl-spikes", "unfinished"} <= set(seen.skipped)
+    assert "memorised-samples" in seen.skipped
+    assert "it needs 100 test and validation examples, and there are 2" in str(seen)
+
+
+def test_a_run_that_certify_refuses_is_not_sent_there(trained):
+    why = doctor(trained("layers", recipe="hierarchical", steps=20), stages=AFTER).skipped["failed-certificate"]
+    assert "vaekit certify" not in why
 
 
 def test_holes_are_counted_as_the_mass_outside():
@@ -120,7 +136,7 @@ def test_memorised_samples(sound, monkeypatch):
     run = sound[0]
     assert "memorised-samples" in doctor(run, stages=AFTER).healthy
     copies = run.observed("train").raw(np.arange(500))
-    monkeypatch.setattr(type(run), "sample", lambda *a, **k: copies)
+    monkeypatch.setattr("vaekit.diagnosis.samples.drawn_by", lambda *a, **k: copies)
     one = doctor(run, stages=AFTER)["memorised-samples"]
     assert one.severity == "serious"
     assert one.numbers["preference"] > 0.9

@@ -5,8 +5,12 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
 import vaekit as vk
-from vaekit.diagnosis import DISEASES, doctor
+from vaekit.diagnosis import DISEASES, doctor, neighbours
+from vaekit.diagnosis.before import near_duplicates
 from vaekit.diagnosis.neighbours import RATIO, copies, share_at_least
+from vaekit.diagnosis.patient import Patient
+from vaekit.errors import ChoiceError
+from vaekit.options import Options
 
 BEFORE = ["before"]
 
@@ -120,6 +124,34 @@ def test_the_size_of_the_code(digits):
     assert "`latent=" in one.remedy
 
 
+def test_noise_needs_no_latents():
+    """120 genes that follow three factors: all other components of the standardised counts are Poisson noise."""
+    rng = np.random.default_rng(0)
+    rates = np.exp(0.5 * rng.normal(size=(600, 3)) @ rng.normal(size=(3, 120)) / np.sqrt(3))
+    genes = vk.from_arrays(rng.poisson(rates), kind="counts")
+    assert doctor(genes, stages=BEFORE).clean
+    assert "too-few-latents" not in doctor(genes, stages=BEFORE, latent=3)
+    assert doctor(genes, stages=BEFORE, latent=1)["too-few-latents"].numbers["components_needed"] == 3
+
+
+def test_more_latents_than_rows_are_not_too_many():
+    rows = vk.from_arrays(np.random.default_rng(0).normal(size=(60, 80)))
+    assert "too-many-latents" in doctor(rows, stages=BEFORE, latent=70).skipped
+
+
+def test_leaks_into_a_test_split_are_found_among_all_training_rows(monkeypatch):
+    """200 of 2,000 test rows are near copies of training rows, which a seventh of 17,000 rows would not show."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 250, (20_000, 3072), dtype=np.uint8)
+    x[18_000:18_200] = x[rng.permutation(17_000)[:200]] + rng.integers(0, 4, (200, 3072), dtype=np.uint8)
+    splits = {"train": np.arange(17_000), "valid": np.arange(17_000, 18_000), "test": np.arange(18_000, 20_000)}
+    data = vk.from_arrays(x.reshape(-1, 3, 32, 32), splits=splits)
+    patient = Patient(data, None, choices={}, training=Options().over(), steps=1)
+    assert near_duplicates(patient).numbers["rows"] >= 30
+    monkeypatch.setattr(neighbours, "READ", 3072 * 1700)
+    assert "of which 10% were compared" in near_duplicates(patient).evidence  # the limit is a tenth as well
+
+
 def test_a_batch_as_large_as_the_data(digits):
     one = found(vk.from_arrays(digits[:150]), batch=200)["batch-size"]
     assert "every step sees the same rows" in one.evidence
@@ -147,6 +179,11 @@ def test_few_rows(digits):
 def test_what_is_refused(digits):
     with pytest.raises(vk.VaekitError, match="unknown recipe"):
         doctor(vk.from_arrays(digits), "no-such")
+    for mistake in ({"latnt": 3}, {"latent": 0}, {"likelihood": "no-such"}, {"augment": "no-such"}):
+        with pytest.raises(ChoiceError):
+            doctor(vk.from_arrays(digits), stages=BEFORE, **mistake)
+    with pytest.raises(ChoiceError, match="images or signals"):
+        doctor(vk.from_arrays(load_diabetes().data), "conv")
     with pytest.raises(vk.VaekitError, match="unknown stage"):
         doctor(vk.from_arrays(digits), stages=["later"])
     with pytest.raises(vk.VaekitError, match="own settings"):

@@ -10,8 +10,9 @@ from sklearn.datasets import load_digits
 
 import vaekit as vk
 from vaekit.diagnosis import doctor
-from vaekit.diagnosis.during import independent, spikes
+from vaekit.diagnosis.during import collapse, independent, kl_spikes, spikes
 from vaekit.diagnosis.patient import Patient
+from vaekit.objectives.schedules import Constant
 
 STAGES = ["before", "during"]
 
@@ -55,6 +56,45 @@ def test_a_trend_is_not_a_spike():
     assert spikes(falling) == []
     assert spikes(falling[::-1]) == []
     assert spikes(np.where(np.arange(12) == 6, 90, falling)) == [6]
+
+
+def test_a_cycle_is_no_spike(trained):
+    """The KL rises where its weight falls, at the start of each of four cycles."""
+    patient = Patient.of_run(trained("cycles", steps=400, cycles=100))
+    rates = np.tile([300.0, 60, 30, 25, 24], 4)
+    patient.log = [{"kind": "train", "step": 20 * i + 20, "rate": rate} for i, rate in enumerate(rates)]
+    assert len(spikes(rates)) > 3
+    assert kl_spikes(patient) is None
+    rates[13] = 300
+    patient.log = [{"kind": "train", "step": 20 * i + 20, "rate": rate} for i, rate in enumerate(rates)]
+    patient.model.objective.beta = Constant(1.0)
+    assert kl_spikes(patient).numbers["spikes"] > 3
+
+
+def test_a_condition_that_says_all(trained):
+    """x is a mean of its class and independent noise: nothing is left for a code, and its rate may be 0 or below."""
+    rng = np.random.default_rng(0)
+    label = np.arange(600) % 3
+    x = 3 * rng.normal(size=(3, 5))[label] + rng.normal(size=(600, 5))
+    run = trained("told", vk.from_arrays(x, label=label), recipe="conditional", steps=50, beta=20, latent=2)
+    patient = Patient.of_run(run)
+    patient.log = [{"kind": "valid", "step": 50, "rate": -0.077, "elbo": -9.0}]
+    one = collapse(patient)
+    assert (one.severity, one.certain) == ("warning", False)
+    assert "exp(0) = 1.00 examples" in one.evidence
+    assert "Given the class" in one.evidence
+    patient.composition.condition = None
+    assert not independent(patient)
+
+
+def test_frozen_and_unused_layers_are_not_dead(trained):
+    run = trained("sound", steps=500)
+    layer = run.model.posterior.net
+    first = next(p for p in layer.parameters() if p.dim() > 1)
+    run.model.spare = torch.nn.Linear(8, 8)
+    first.requires_grad_(False)
+    assert "dying-gradients" in doctor(run, stages=["during"]).healthy
+    assert not first.requires_grad
 
 
 def test_dead_units(trained):

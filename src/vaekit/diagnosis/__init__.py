@@ -2,6 +2,18 @@
 
 from . import after, before, during, samples  # noqa: F401 - they register their diseases, in this order
 from .examination import STAGES, Diagnosis, Finding, doctor, opened
-from .registry import DISEASES, Disease, Stage, Symptom, disease
+from .registry import DISEASES, Disease, NotJudged, Stage, Symptom, disease
 
-__all__ = ["DISEASES", "STAGES", "Diagnosis", "Disease", "Finding", "Stage", "Symptom", "disease", "doctor", "opened"]
+__all__ = [
+    "DISEASES",
+    "STAGES",
+    "Diagnosis",
+    "Disease",
+    "Finding",
+    "NotJudged",
+    "Stage",
+    "Symptom",
+    "disease",
+    "doctor",
+    "opened",
+]

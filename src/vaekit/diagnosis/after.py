@@ -10,7 +10,7 @@ from torch.distributions import Independent
 
 from vaekit.data.core import counted, listed
 from vaekit.errors import RunError
-from vaekit.estimators.pareto import RELIABLE
+from vaekit.estimators import reliable, why_not
 from vaekit.latents.paths import nearest
 from vaekit.metrics.latents import ACTIVE
 from vaekit.metrics.likelihood import scored
@@ -21,7 +21,7 @@ from vaekit.utils.uncertainty import area
 
 from .neighbours import share_at_least
 from .patient import SAMPLES, Array, Patient
-from .registry import DATA, DENSITY, TRAINED, Need, Symptom, disease
+from .registry import DATA, DENSITY, TRAINED, Need, NotJudged, Symptom, disease
 
 UNUSED = 0.5
 """With more than half of the latents unused, the model is much larger than its code."""
@@ -51,12 +51,14 @@ CONTINUOUS = Need("continuous codes", _continuous)
 
 @disease("unused-latents", "Latents are unused", stage="after", severity="note",
          needs=[TRAINED, DATA, DENSITY, CONTINUOUS])  # fmt: skip
-def unused_latents(patient: Patient) -> Symptom | None:
+def unused_latents(patient: Patient) -> Symptom | NotJudged | None:
     """Latents whose posterior is the same for all data carry no information"""
     seen = patient.survey
     unused = [name for name, active in zip(seen.names, seen.active, strict=True) if not active]
     total = len(seen.names)
-    if not unused or seen.n < 2:
+    if seen.n < 2:
+        return NotJudged("it needs 2 test examples")
+    if not unused:
         return None
     numbers = {"unused": len(unused), "latents": total}
     if len(unused) == total:
@@ -72,9 +74,9 @@ def unused_latents(patient: Patient) -> Symptom | None:
         f"{ACTIVE} over {seen.n:,} test examples."
     )
     if patient.latent is None:
-        return Symptom(evidence, "A smaller model may be as good.", numbers)
+        return Symptom(evidence, "A model with fewer latents may suffice.", numbers)
     many = len(unused) > UNUSED * total
-    remedy = f"Use `latent={total - len(unused)}`, which is as good, or `free_bits=0.1`, which brings more into use."
+    remedy = f"Use `latent={total - len(unused)}`, the number in use, or `free_bits=0.1`, which brings more into use."
     return Symptom(evidence, remedy, numbers, severity="warning" if many else None)
 
 
@@ -104,11 +106,11 @@ def _in_use(patient: Patient) -> tuple[Array, Array, Array]:
 
 
 @disease("prior-holes", "The prior has holes", stage="after", severity="warning", needs=[TRAINED, DATA, CONTINUOUS])
-def prior_holes(patient: Patient) -> Symptom | None:
+def prior_holes(patient: Patient) -> Symptom | NotJudged | None:
     """Samples of the prior lie where no datum has its code, so that the decoder never learned to decode them"""
     train, held, prior = _in_use(patient)
     if len(held) < 100:
-        return None
+        return NotJudged(f"it needs 100 test and validation examples, and there are {len(held)}")
     count, limit = holes(train, held, prior)
     share = count / len(prior)
     if not share_at_least(count, len(prior), HOLES):
@@ -182,11 +184,11 @@ def _quadratic(z: Array) -> Array:
 
 @disease("posterior-prior-gap", "The codes of data are not distributed as the prior", stage="after",
          severity="note", needs=[TRAINED, DATA, CONTINUOUS])  # fmt: skip
-def posterior_prior_gap(patient: Patient) -> Symptom | None:
+def posterior_prior_gap(patient: Patient) -> Symptom | NotJudged | None:
     """The aggregate posterior differs from the prior, so that samples of the prior are unlike codes of data"""
     codes = patient.codes
     if len(codes.held) < 200:
-        return None
+        return NotJudged(f"it needs 200 test and validation examples, and there are {len(codes.held)}")
     found = gap(codes.held, codes.prior, codes.group)
     if found.low <= GAP:
         return None
@@ -213,16 +215,24 @@ def few_effective_samples(patient: Patient) -> Symptom | None:
     m = patient.measurement
     found, tails = scored(m).ess, scored(m).k_hat
     typical, alone = float(np.median(found)), float((found < WEIGHTED).mean())
-    heavy = float((tails > RELIABLE).mean())
+    limit = reliable(SAMPLES)
+    heavy = float((tails > limit).mean())
     if typical >= WEIGHTED:
         return None
     evidence = (
         f"Half of {counted(m.n, 'test example')} have at most {typical:.2f} effective samples of {SAMPLES} "
         f"(limit {WEIGHTED:g}), and the weights of {heavy:.0%} have a tail without a reliable mean (k-hat above "
-        f"{RELIABLE}): `log_px_iw` and `score` are near the ELBO and rise with more draws."
+        f"{limit:.2f}, the limit for {SAMPLES} draws): `log_px_iw` and `score` are near the ELBO and rise with more "
+        "draws."
     )
     remedy = "Measure with `samples=1000`, or train a better posterior: `posterior='iaf'` or `posterior='full'`."
-    numbers = {"median_ess": typical, "samples": SAMPLES, "share_below_2": alone, "share_k_hat_above_0.7": heavy}
+    numbers = {
+        "median_ess": typical,
+        "samples": SAMPLES,
+        "share_below_2": alone,
+        "k_hat_limit": limit,
+        "share_k_hat_above_limit": heavy,
+    }
     return Symptom(evidence, remedy, numbers)
 
 
@@ -236,6 +246,8 @@ OFF = 1.0
 
 def _certified(patient: Patient) -> str | None:
     folder = patient.saved.path
+    if (why := why_not(patient.model.model)) is not None:
+        return f"its log p(x) cannot be certified: {why}"
     if not (folder / CERTIFICATE).is_file():
         return "the run has no certificate: `vaekit certify RUN` makes one"
     if (folder / CERTIFICATE).stat().st_mtime < (folder / "model.safetensors").stat().st_mtime:

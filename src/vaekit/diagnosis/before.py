@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from vaekit.data.core import counted, listed
 from vaekit.data.observation import Binary, Dequantised, Grey, Threshold
 from vaekit.heads import LocationScale
-from vaekit.latents.paths import nearest
 from vaekit.objectives.schedules import unfinished
 from vaekit.options import Options
 from vaekit.recipes.composition import DataSpec
 from vaekit.training.overfitting import small_set
 from vaekit.training.prepare import constants, extreme, few_rows, piled_up
 
-from .neighbours import Copies, copies, exact_copies, share_at_least
+from .neighbours import compared, exact_copies, near_copies, share_at_least
 from .patient import Patient
-from .registry import DATA, SETTINGS, Need, Symptom, disease
+from .registry import DATA, SETTINGS, Need, NotJudged, Symptom, disease
+from .spectrum import ROWS, kept
 
 LEAKED = 0.01
 """Copies in more than this share of the test rows change a mean by more than its usual standard error."""
@@ -127,57 +126,66 @@ def _constant_of(patient: Patient) -> tuple[tuple[int, float], ...]:
 
 
 @disease("duplicates", "Rows occur in two splits", stage="before", severity="serious", needs=[DATA, IN_MEMORY])
-def duplicates(patient: Patient) -> Symptom | None:
+def duplicates(patient: Patient) -> Symptom | NotJudged | None:
     """Test or validation rows are exact copies of training rows, so that held-out numbers are too good"""
     data = patient.known
     if not _continuous(patient):
-        return None
+        return NotJudged(REPEATED)
     found = {split: exact_copies(data, split) for split in ("valid", "test")}
     count, of = (sum(part[i] for part in found.values()) for i in (0, 1))
+    part = compared(data)
     if not count:
-        return None
-    certain = share_at_least(count, of, LEAKED)
+        return None if part == 1 else NotJudged(_sampled(part))
+    certain = share_at_least(count, of, LEAKED * part)
     evidence = (
-        f"{count:,} of {of:,} validation and test rows ({count / of:.1%}) are equal to a training row"
+        f"{count:,} of {of:,} validation and test rows ({count / of:.1%}) are equal to "
+        f"{_one_of(part)}"
         f"{'' if certain else f', too few to change a mean by much (the limit is {LEAKED:.0%})'}."
     )
     remedy = "Remove the copies, or keep copies in one split with `group=COLUMN`."
-    numbers = {"copies": count, "of": of, "share": count / of}
+    numbers = {"copies": count, "of": of, "share": count / of, "share_of_training_rows": part}
     return Symptom(evidence, remedy, numbers, severity="serious" if certain else "note")
 
 
 @disease("near-duplicates", "Rows nearly occur in two splits", stage="before", severity="warning",
          needs=[DATA, IN_MEMORY])  # fmt: skip
-def near_duplicates(patient: Patient) -> Symptom | None:
+def near_duplicates(patient: Patient) -> Symptom | NotJudged | None:
     """Test rows are nearly equal to training rows: versions of one image, or rows of one source"""
-    if not _continuous(patient) or patient.known.missing:
-        return None
-    found = _near(patient)
-    if found is None or not found.more_than_chance or not share_at_least(found.near, found.of, LEAKED):
-        return None
+    data = patient.known
+    if not _continuous(patient):
+        return NotJudged(REPEATED)
+    if data.missing:
+        return NotJudged("values are missing")
+    if len(data.train) < 100 or len(data.test) < 20:
+        return NotJudged("it needs 100 training and 20 test rows")
+    found = near_copies(patient)
+    if not found.more_than_chance or not share_at_least(found.near, found.of, LEAKED * found.part):
+        return None if found.part == 1 else NotJudged(_sampled(found.part))
     evidence = (
         f"{found.near:,} of {found.of:,} test rows ({found.near / found.of:.1%}) are {found.ratio:g} times nearer "
-        f"to a training row than to their tenth-nearest one; data of {found.dimension:.0f} intrinsic dimensions have "
-        f"{found.expected:.1%} of such rows by chance."
+        f"to {_one_of(found.part)} than to their tenth-nearest one; data of {found.dimension:.0f} intrinsic dimensions "
+        f"have {found.expected:.1%} of such rows by chance."
     )
     remedy = "Keep versions of one example in one split with `group=COLUMN`, or remove them."
     numbers = {
         "rows": found.near,
         "of": found.of,
         "expected_share": found.expected,
+        "share_of_training_rows": found.part,
         "intrinsic_dimension": found.dimension,
     }
     return Symptom(evidence, remedy, numbers, certain=found.dimension >= 5)
 
 
-def _near(patient: Patient) -> Copies | None:
-    test, train = patient.rows("test", 500), patient.rows("train", 10_000)
-    if len(train) < 100 or len(test) < 20:
-        return None
-    scale = train.std(0)
-    scale = np.full_like(scale, scale.max()) if patient.kind in ("image", "signal") else np.where(scale > 0, scale, 1)
-    _, square = nearest(test / scale, train / scale, k=10)
-    return copies(np.sqrt(square))
+REPEATED = "the columns have few values, so that equal rows are common"
+
+
+def _sampled(part: float) -> str:
+    return f"only {part:.0%} of the training rows were compared, and these have none"
+
+
+def _one_of(part: float) -> str:
+    return "a training row" if part == 1 else f"one of the training rows, of which {part:.0%} were compared,"
 
 
 def _continuous(patient: Patient) -> bool:
@@ -189,61 +197,43 @@ def _continuous(patient: Patient) -> bool:
     return distinct > len(x) / 2
 
 
-class Kept(NamedTuple):
-    """The share of the variance of the training rows that the first `latent` principal components keep."""
-
-    latent: int
-    share: float
-    needed: int
-    directions: int
-
-
-def _kept(patient: Patient) -> Kept | None:
-    latent = patient.latent
-    if latent is None or patient.known.missing:
-        return None
-    x = patient.rows("train", 1000)
-    x = x - x.mean(0)
-    if patient.kind not in ("image", "signal"):
-        deviation = x.std(0)
-        x = x[:, deviation > 0] / deviation[deviation > 0]
-    if not x.size or not len(x) > 1:
-        return None
-    values = np.linalg.eigvalsh(x @ x.T if x.shape[1] > len(x) else x.T @ x)[::-1].clip(0)
-    if values[0] <= 0:
-        return None
-    held = np.cumsum(values) / values.sum()
-    needed = int(np.searchsorted(held, 0.95)) + 1
-    directions = int((values > 1e-9 * values[0]).sum())
-    return Kept(latent, float(held[min(latent, len(held)) - 1]), needed, directions)
-
-
 @disease("too-few-latents", "Too few latents for these data", stage="before", severity="warning",
          needs=[DATA, SETTINGS, IN_MEMORY])  # fmt: skip
-def too_few_latents(patient: Patient) -> Symptom | None:
+def too_few_latents(patient: Patient) -> Symptom | NotJudged | None:
     """The code is much smaller than the number of directions in which the data vary"""
-    kept = _kept(patient)
-    if kept is None or kept.share >= HELD_LITTLE or kept.latent >= kept.needed:
+    found = kept(patient)
+    if isinstance(found, NotJudged):
+        return found
+    if found.share >= HELD_LITTLE or found.latent >= found.needed:
         return None
+    of, rest = "the variance", f"95% needs {found.needed}"
+    if found.noise:
+        of, rest = "the variance that exceeds noise", f"{found.needed} components exceed it"
     evidence = (
-        f"As many principal components as latents ({kept.latent}) hold {kept.share:.0%} of the variance, less than "
-        f"half; 95% needs {kept.needed}. A network can do better than a linear map, but it rarely makes up for this."
+        f"As many principal components as latents ({found.latent}) hold {found.share:.0%} of {of}, less than half; "
+        f"{rest}. A network can do better than a linear map, but it rarely makes up for this."
     )
-    remedy = f"Use more latents, such as `latent={min(kept.needed, 4 * kept.latent)}`; a map needs only 2."
-    numbers = {"latents": kept.latent, "share_of_variance": kept.share, "components_for_95%": kept.needed}
-    return Symptom(evidence, remedy, numbers, severity="note" if kept.latent <= 3 else None, certain=False)
+    remedy = f"Use more latents, such as `latent={min(found.needed, 4 * found.latent)}`; a map needs only 2."
+    numbers = {"latents": found.latent, "share_of_variance": found.share, "components_needed": found.needed}
+    return Symptom(evidence, remedy, numbers, severity="note" if found.latent <= 3 else None, certain=False)
 
 
 @disease("too-many-latents", "More latents than the data have directions", stage="before", severity="note",
          needs=[DATA, SETTINGS, IN_MEMORY])  # fmt: skip
-def too_many_latents(patient: Patient) -> Symptom | None:
+def too_many_latents(patient: Patient) -> Symptom | NotJudged | None:
     """The code has more latents than the data have directions, so that some must stay unused"""
-    kept = _kept(patient)
-    if kept is None or kept.latent <= kept.directions:
+    found = kept(patient)
+    if isinstance(found, NotJudged):
+        return found
+    if found.directions is None:
+        too_few = found.latent >= min(len(patient.known.train), ROWS)
+        return NotJudged("the rows are fewer than the latents") if too_few else None
+    if found.latent <= found.directions:
         return None
-    evidence = f"The code has {kept.latent} latents, and the training rows vary in {kept.directions} directions only."
-    remedy = f"Use `latent={kept.needed}`, the components that hold 95% of the variance."
-    numbers = {"latents": kept.latent, "directions": kept.directions, "components_for_95%": kept.needed}
+    evidence = f"The code has {found.latent} latents, and the training rows vary in only {found.directions} directions."
+    what = "the number of components above the noise" if found.noise else "the components that hold 95% of the variance"
+    remedy = f"Use `latent={max(1, found.needed)}`, {what}."
+    numbers = {"latents": found.latent, "directions": found.directions, "components_needed": found.needed}
     return Symptom(evidence, remedy, numbers)
 
 
@@ -262,8 +252,10 @@ def batch_size(patient: Patient) -> Symptom | None:
     )
     smaller = max(1, n // 10)
     evidence = f"A batch of {batch:,} {what}."
+    usual = patient.composition is not None and batch == min(patient.composition.defaults.batch, n)
     remedy = f"Use a smaller batch, such as `batch={smaller}`: noise between steps helps, and more steps fit an epoch."
-    return Symptom(evidence, remedy, {"batch": batch, "training_rows": n, "remainder": remainder})
+    numbers = {"batch": batch, "training_rows": n, "remainder": remainder}
+    return Symptom(evidence, remedy, numbers, severity="note" if usual or batch < n else None)
 
 
 @disease("too-few-steps", "Too few training steps", stage="before", severity="serious", needs=[DATA, SETTINGS])

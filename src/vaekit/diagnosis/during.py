@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -16,18 +17,20 @@ from vaekit.models.vae import VAE
 from vaekit.noise import Key, Noise
 from vaekit.objectives import Batch
 from vaekit.objectives.quantised import perplexity
-from vaekit.training.overfitting import fall
+from vaekit.objectives.schedules import Schedule
+from vaekit.training.overfitting import fall, why_not_judged
 from vaekit.utils.isolation import seeded
 
 from .patient import Array, Patient
-from .registry import DATA, DENSITY, RUN, TRAINED, Need, Symptom, disease
+from .registry import DATA, DENSITY, RUN, TRAINED, Need, NotJudged, Symptom, disease
+from .spectrum import independent
 
 COLLAPSED = 0.1
-"""A code with a rate of 0.1 nats tells exp(0.1) = 1.1 examples apart."""
+"""A code with a rate of 0.1 nats distinguishes about exp(0.1) = 1.1 examples."""
 FAR = 30.0
-"""A mean 30 prior standard deviations from 0 costs 450 nats, more than a latent tells of any datum."""
+"""A mean 30 prior standard deviations from 0 costs 450 nats, more than the information of a latent about any datum."""
 WIDE = 10.0
-"""A posterior 10 times as wide as the prior costs 47 nats and tells nothing."""
+"""A posterior 10 times as wide as the prior costs 47 nats and carries no information."""
 SPREAD = 100.0
 """A likelihood 100 times as wide as the data predicts nothing; it is not learned, it has diverged."""
 SPIKE, SPIKE_NATS = 2.0, 5.0
@@ -75,54 +78,50 @@ def non_finite(patient: Patient) -> Symptom | None:
 @disease("posterior-collapse", "The posterior has collapsed to the prior", stage="during", severity="serious",
          needs=[RUN, VALIDATED, DENSITY])  # fmt: skip
 def collapse(patient: Patient) -> Symptom | None:
-    """The code tells nothing of the datum: the KL of the posterior from the prior is 0 for nearly all data"""
+    """The code carries no information about x: the KL of the posterior from the prior is 0 for nearly all data"""
     valid = [record for record in patient.records("valid") if record.get("rate") is not None]
-    if not valid or (rate := float(valid[-1]["rate"])) >= COLLAPSED:
+    if not valid or (rate := max(0.0, float(valid[-1]["rate"]))) >= COLLAPSED:  # below 0 by Monte Carlo error
         return None
     highest = max(float(record["rate"]) for record in valid)
     evidence = (
-        f"The rate at step {valid[-1]['step']:,} is {rate:.2g} nats per example: the code tells exp({rate:.2g}) = "
-        f"{math.exp(rate):.2f} examples apart (limit {COLLAPSED:g} nats)."
+        f"The rate at step {valid[-1]['step']:,} is {rate:.2g} nats per example: the code distinguishes about "
+        f"exp({rate:.2g}) = {math.exp(rate):.2f} examples (limit {COLLAPSED:g} nats)."
     )
     beta = patient.choices.get("beta")
     lower = isinstance(beta, int | float) and beta > 1
     remedies = ["`beta=1` in place of " + f"{beta:g}"] if lower else []
     remedies += ["a slow start of the KL (`warmup=STEPS`, half of the steps)", "`free_bits=0.1`", "more steps"]
-    structured = patient.data is None or not patient.in_memory or not independent(patient)
     numbers = {"rate": rate, "highest_rate": highest}
     remedy = f"Train with {', '.join(remedies[:-1])} or {remedies[-1]}."
-    if structured:
+    if (why := _explained(patient)) is None:
         return Symptom(evidence, remedy, numbers)
-    evidence += " The elements of the data look independent, so that there is nothing for a code to tell."
-    return Symptom(evidence, remedy, numbers, severity="warning", certain=False)
+    return Symptom(f"{evidence} {why}", remedy, numbers, severity="warning", certain=False)
 
 
-def independent(patient: Patient) -> bool:
-    """Whether the elements of the training rows look independent.
-
-    The largest eigenvalue of the correlations of n rows of D independent elements is about (1 + sqrt(D / n))^2
-    (Marchenko and Pastur 1967); they look independent if theirs is at most 10% above it.
-    """
-    x = patient.rows("train", 1000)
-    present = ~np.isnan(x)
-    mean = np.where(present, x, 0).sum(0) / present.sum(0).clip(1)
-    x = np.where(present, x - mean, 0)
-    x = x[:, x.std(0) > 0]
-    if not x.size:
-        return True
-    x = x / x.std(0)
-    n, dims = x.shape
-    top = float(np.linalg.eigvalsh(x @ x.T if dims > n else x.T @ x)[-1]) / n
-    return top <= 1.1 * (1 + math.sqrt(dims / n)) ** 2
+def _explained(patient: Patient) -> str | None:
+    """Why a code without information may be right; None if the data have structure that it should carry."""
+    condition = patient.model.condition
+    if condition is not None and (condition.kind != "label" or not patient.in_memory):
+        return "The condition may already explain x."
+    if not patient.in_memory or not independent(patient):
+        return None
+    if condition is not None:
+        return "Given the class, the elements of x look independent, so there may be no structure left to encode."
+    return "The elements of x look independent, so there may be no structure to encode."
 
 
 @disease("kl-spikes", "The KL jumps", stage="during", severity="warning", needs=[RUN, DENSITY])
-def kl_spikes(patient: Patient) -> Symptom | None:
+def kl_spikes(patient: Patient) -> Symptom | NotJudged | None:
     """The KL has jumps that the records before and after do not have: single steps throw the encoder off"""
     train = [record for record in patient.records("train") if record.get("rate") is not None]
     rates, steps = np.array([r["rate"] for r in train], float), [int(r["step"]) for r in train]
-    where = spikes(rates)
-    if not len(where):
+    if len(rates) < 2 * AROUND:
+        return NotJudged(f"the log has {len(rates)} records, and it needs {2 * AROUND}")
+    falls = _falls(patient, steps)
+    if falls is None:
+        return NotJudged("a weight of the loss has a schedule of its own")
+    where = [i for i in spikes(rates) if not falls[max(0, i - AROUND) : i + 1].any()]
+    if not where:
         return None
     worst = max(where, key=lambda i: rates[i])
     usual = _around(rates, worst)
@@ -133,6 +132,24 @@ def kl_spikes(patient: Patient) -> Symptom | None:
     lr = patient.training.lr
     remedy = f"Use a smaller rate such as `lr={lr / 3:.1g}`, or `clip=100`."
     return Symptom(evidence, remedy, {"spikes": len(where), "highest_rate": float(rates[worst]), "usual_rate": usual})
+
+
+def _falls(patient: Patient, steps: list[int]) -> NDArray[np.bool_] | None:
+    """For each record, whether a weight of the loss fell in its steps; None if that is unknown.
+
+    Where the weight of the KL falls, as at the start of each of its `cycles`, the KL must rise.
+    """
+    last = np.zeros(len(steps), bool)
+    for schedule in patient.model.objective.modules():
+        if not isinstance(schedule, Schedule):
+            continue
+        try:
+            weight = schedule(torch.arange(steps[-1] + 1)).double().numpy()
+        except (RuntimeError, ValueError, TypeError):  # one that takes no vector of steps
+            return None
+        fell = np.cumsum(np.diff(weight, prepend=weight[:1]) < -1e-6 * np.abs(weight).max())
+        last |= np.diff(fell[steps], prepend=0) > 0
+    return last
 
 
 def spikes(rates: Array) -> list[int]:
@@ -150,11 +167,12 @@ def _around(rates: Array, i: int) -> float:
 
 
 @disease("over-fitting", "The model overfits", stage="during", severity="warning", needs=[RUN, VALIDATED, DENSITY])
-def over_fitting(patient: Patient) -> Symptom | None:
+def over_fitting(patient: Patient) -> Symptom | NotJudged | None:
     """The validation ELBO has fallen below its best by more than chance explains"""
     fallen = fall(patient.saved)
     if fallen is None:
-        return None
+        why = why_not_judged(patient.saved)
+        return None if why is None else NotJudged(why)
     numbers = {"best_step": fallen.step, "best_elbo": fallen.best, "decrease": fallen.decrease, "se": fallen.se}
     remedy = f"{fallen.remedies[0]}; {'; '.join(fallen.remedies[1:])}."
     return Symptom(f"{fallen.evidence[0].upper()}{fallen.evidence[1:]}.", remedy, numbers)
@@ -162,15 +180,13 @@ def over_fitting(patient: Patient) -> Symptom | None:
 
 @disease("unfinished", "Training stopped while the model still improved", stage="during", severity="note",
          needs=[RUN, VALIDATED, DENSITY])  # fmt: skip
-def not_done(patient: Patient) -> Symptom | None:
+def not_done(patient: Patient) -> Symptom | NotJudged | None:
     """The validation ELBO still rises at the end"""
     valid = [record for record in patient.records("valid") if record.get("elbo") is not None]
-    if len(valid) < 4:
-        return None
-    last = valid[-1]
+    last = valid[-1] if valid else {"step": 0}
     before = [record for record in valid if record["step"] <= 0.8 * last["step"]]
-    if not before:
-        return None
+    if len(valid) < 4 or not before:
+        return NotJudged(f"the log has {len(valid)} validations with an ELBO, and it needs 4")
     rise, total = last["elbo"] - before[-1]["elbo"], last["elbo"] - valid[0]["elbo"]
     if rise <= max(RISEN, RISING * total):
         return None
@@ -205,7 +221,7 @@ def scales(patient: Patient) -> Scales:
             means.append(float(((q[0] - p[0]) / p[1]).abs().max()))
             stds.append(float((q[1] / p[1]).max()))
     px = _moments(trace.px)
-    spread = x.std(0)
+    spread = x.std(0, correction=0)
     wide = -math.inf
     if px is not None and px[1].shape[-x.dim() + 1 :] == x.shape[1:]:
         ratio = torch.where(spread > 0, px[1] / spread.clamp_min(1e-12), torch.zeros_like(px[1]))
@@ -246,7 +262,7 @@ def exploding(patient: Patient) -> Symptom | None:
 
 
 @disease("dead-codes", "Codes are dead", stage="during", severity="warning", needs=[TRAINED, DATA, QUANTISED])
-def dead_codes(patient: Patient) -> Symptom | None:
+def dead_codes(patient: Patient) -> Symptom | NotJudged | None:
     """Entries of the codebook are chosen for no datum"""
     model = patient.model.model
     assert isinstance(model, VAE)
@@ -258,7 +274,9 @@ def dead_codes(patient: Patient) -> Symptom | None:
     draws = codes.numel() / among
     used, effective = int(codes.unique().numel()), float(perplexity(codes, among))
     unused = 1 - used / among
-    if draws < DRAWS_PER_CODE or unused < 0.2:
+    if draws < DRAWS_PER_CODE:
+        return NotJudged(f"the validation data give {draws:.1f} draws per code, and it needs {DRAWS_PER_CODE}")
+    if unused < 0.2:
         return None
     evidence = (
         f"{among - used:,} of {among:,} codes are not chosen once for {len(x):,} validation examples with {draws:.0f} "
@@ -286,7 +304,8 @@ def layers_without_gradient(patient: Patient) -> Iterator[Layer]:
     """The layers of the model of which some unit gets no gradient on training rows.
 
     A unit is a row of a weight matrix, or a channel of a convolution. Layers that give the numbers of the likelihood
-    are left out: elements that are constant in the data get none there.
+    are left out: elements that are constant in the data get none there. So are frozen ones, and those that the
+    objective does not use.
     """
     composition = patient.model
     model, objective = composition.model, composition.objective
@@ -301,24 +320,17 @@ def layers_without_gradient(patient: Patient) -> Iterator[Layer]:
         torch.from_numpy(c.of(data.train)[rows]) if c else None,
         torch.from_numpy(y.of(data.train)[rows]) if y else None,
     )
-    frozen = [p.requires_grad for p in model.parameters()]
     outputs = getattr(getattr(model.likelihood, "head", None), "features", -1)
-    try:
-        for p in model.parameters():
-            p.requires_grad_(True)
-        with torch.enable_grad(), seeded(0):
-            losses = objective(model, batch, torch.tensor(patient.steps)).losses
-        names = {id(p): name for name, p in model.named_parameters()}
-        for group, parameters in objective.parameter_groups(model).items():
-            if not (known := [p for p in parameters if id(p) in names]):
-                continue
-            gradients = torch.autograd.grad(losses[group], known, retain_graph=True, allow_unused=True)
-            for p, g in zip(known, gradients, strict=True):
-                if p.dim() > 1 and len(p) != outputs and len(p) > 1:
-                    yield Layer(names[id(p)], len(p), 1.0 if g is None else _dead(g))
-    finally:
-        for p, wanted in zip(model.parameters(), frozen, strict=True):
-            p.requires_grad_(wanted)
+    with torch.enable_grad(), seeded(0):
+        losses = objective(model, batch, torch.tensor(patient.steps)).losses
+    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    for group, parameters in objective.parameter_groups(model).items():
+        if not (known := [p for p in parameters if id(p) in names]):
+            continue
+        gradients = torch.autograd.grad(losses[group], known, retain_graph=True, allow_unused=True)
+        for p, g in zip(known, gradients, strict=True):
+            if g is not None and p.dim() > 1 and len(p) != outputs and len(p) > 1:
+                yield Layer(names[id(p)], len(p), _dead(g))
 
 
 def _dead(gradient: Tensor) -> float:

@@ -19,7 +19,7 @@ from vaekit.utils.suggest import unknown
 from vaekit.utils.waiting import adaptive_waiting
 
 from .patient import Patient
-from .registry import DISEASES, Disease, Severity, Stage, Symptom
+from .registry import DISEASES, Disease, NotJudged, Severity, Stage, Symptom
 
 STAGES: tuple[Stage, ...] = ("before", "during", "after")
 ORDER: tuple[Severity, ...] = ("serious", "warning", "note")
@@ -99,11 +99,15 @@ class Diagnosis:
         return {"of": self.of, "serious": self.serious, "findings": found, "healthy": healthy, "skipped": skipped}
 
     def __str__(self) -> str:
-        """The findings, then one line with what was checked and what was not."""
+        """The number of checks, the findings, and the diseases that were not checked by reason."""
         checked, count = len(self.healthy) + len(self.findings), len(self.findings)
         found = "nothing found" if not count else f"{count} finding{'s' * (count > 1)}"
         lines = [f"{self.of}: {found}; {checked} diseases checked, {len(self.skipped)} not checked"]
-        return "\n".join([*lines, *map(str, self.findings)])
+        unchecked: dict[str, list[str]] = {}
+        for name, why in self.skipped.items():
+            unchecked.setdefault(why, []).append(name)
+        left_out = [f"not checked: {', '.join(names)} ({why})" for why, names in unchecked.items()]
+        return "\n".join([*lines, *map(str, self.findings), *left_out])
 
 
 @adaptive_waiting()
@@ -131,7 +135,8 @@ def doctor(
         choices: arguments of the recipe, and training options by name; not for a run.
 
     Raises:
-        VaekitError: the data or the run cannot be read, or there is no such recipe or stage.
+        ChoiceError: there is no such recipe or stage, or an option is unknown, wrong or does not suit the data.
+        VaekitError: the data or the run cannot be read.
     """
     for stage in stages:
         if stage not in STAGES:
@@ -183,6 +188,8 @@ def examine(patient: Patient, of: str, stages: Sequence[Stage] = STAGES, thoroug
             symptom = disease.check(patient) if why is None else None
         except VaekitError as error:
             why, symptom = str(error), None
+        if isinstance(symptom, NotJudged):
+            why, symptom = symptom.why, None
         if why is not None:
             skipped[disease.name] = why
         elif symptom is None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vaekit.data.condition import set_apart
 from vaekit.data.core import Computed, Data
-from vaekit.errors import DataError, RunError, VaekitError
+from vaekit.errors import DataError, RunError, SupportError, TrainingError
 from vaekit.metrics.latents import Survey, survey
 from vaekit.metrics.measurement import Measurement
 from vaekit.models.quantised import QuantisedEncoder
@@ -32,8 +32,9 @@ ROWS = 2000
 """The maximum number of rows of a split that checks look at."""
 NUMBERS = 8_000_000
 """The maximum number of values of x that a check looks at, but at least 200 rows."""
-SAMPLES, SCORED = 50, 200
-"""Importance samples per example, and the number of test examples, of the checks of the likelihood."""
+SAMPLES, SCORED = 200, 200
+"""Importance samples per example, and the number of test examples, of the checks of the likelihood. With 200 samples,
+k-hat is fitted to 40 weights; with 50, to 10, as many as its prior is worth."""
 
 
 class Codes(NamedTuple):
@@ -80,7 +81,7 @@ class Patient:
         """Data, and the settings with which they are to be trained. Nothing is written.
 
         Raises:
-            ChoiceError: there is no such recipe.
+            ChoiceError: there is no such recipe, or an option is wrong or does not suit the data.
         """
         data, made = set_apart(data, choices.get("condition")), get_recipe(recipe)
         try:
@@ -89,7 +90,7 @@ class Patient:
             plan = plan_new(replace(options, compile="off", device="cpu", devices=1), composition, data)
             composition.objective.plan(plan.horizon)
             prepare(data, composition, plan.seed)
-        except VaekitError as error:
+        except (DataError, SupportError, TrainingError) as error:
             return cls(data, None, choices=choices, training=options.over(), steps=0, refusal=str(error))
         known = {**made.defaults_for(DataSpec.of(data), choices), **choices}
         return cls(data, composition, choices=known, training=plan.options.over(), steps=plan.horizon)
@@ -165,11 +166,14 @@ class Patient:
 
     def rows(self, split: str, most: int = ROWS) -> Array:
         """At most `most` evenly spaced rows of a split, as (n, D) float64."""
-        data = self.known
-        part, dims = getattr(data, split), math.prod(data.shape)
-        n = min(len(part), most, max(200, NUMBERS // dims))
-        chosen = np.unique(np.linspace(0, len(part) - 1, n).astype(np.int64))
-        return np.asarray(data.events(part[chosen]), np.float64).reshape(len(chosen), dims)
+        data, chosen = self.known, self.chosen(split, most)
+        rows = data.events(getattr(data, split)[chosen])
+        return np.asarray(rows, np.float64).reshape(len(chosen), math.prod(data.shape))
+
+    def chosen(self, split: str, most: int = ROWS) -> NDArray[np.int64]:
+        """The numbers of these rows."""
+        n = len(getattr(self.known, split))
+        return self._spread(n, min(most, max(200, NUMBERS // math.prod(self.known.shape))))
 
     @property
     def in_memory(self) -> bool:

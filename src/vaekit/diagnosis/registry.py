@@ -43,6 +43,13 @@ class Symptom:
 
 
 @dataclass(frozen=True)
+class NotJudged:
+    """A check that could not be made: too few data or records, or a case that it does not cover."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Disease:
     """A registered disease.
 
@@ -52,7 +59,7 @@ class Disease:
         stage: whether it is found before, during or after training.
         severity: serious (results cannot be used as they are), warning (results are worse than they could be) or note.
         needs: conditions on the patient, in the order in which they are checked.
-        check: returns the symptom, or None if the patient does not have the disease.
+        check: returns the symptom, None if the patient does not have the disease, or why it cannot tell.
         help: what it is, in one sentence.
         thorough: whether the check takes longer than seconds, so that it is made only if asked for.
     """
@@ -62,7 +69,7 @@ class Disease:
     stage: Stage
     severity: Severity
     needs: tuple[Need, ...]
-    check: Callable[[Patient], Symptom | None]
+    check: Callable[[Patient], Symptom | NotJudged | None]
     help: str
     thorough: bool = False
 
@@ -74,7 +81,7 @@ class Disease:
 DISEASES = Named[Disease]("disease")
 """All diseases by name, in the order in which they are checked."""
 
-Check = Callable[[Patient], Symptom | None]
+Check = Callable[[Patient], Symptom | NotJudged | None]
 
 
 def disease(

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-import torch
 
-from vaekit.metrics.samples import energies, preference, ratio
+from vaekit.metrics.samples import Reference, drawn_by, energies, ratio
+from vaekit.metrics.samples.samplers import PRIOR
 
 from .patient import Patient
-from .registry import DATA, IMAGES, TRAINED, Symptom, disease
+from .registry import DATA, IMAGES, TRAINED, NotJudged, Symptom, disease
 
 BLURRED = 0.25
 """A quarter of the energy of the finest details. Means of p(x|z) are always smoother than data: of sound runs on
 Fashion-MNIST with 10 to 16 latents, they have 0.28 to 0.31."""
 MEMORISED = 0.6
-"""Samples that know nothing of the training data prefer them with 0.5; at 0.6 every fifth sample is drawn to a copy."""
+"""Samples that are independent of the training data prefer them with 0.5; 0.6 is reached if a fifth are copies."""
 MOST = 500
+"""Test images, and samples, that are measured at most."""
+FEW = 20
+"""Validation rows that the floor of memorisation needs."""
 
 
 @disease("blur", "Reconstructions are blurred", stage="after", severity="note", needs=[TRAINED, DATA, IMAGES])
-def blur(patient: Patient) -> Symptom | None:
+def blur(patient: Patient) -> Symptom | NotJudged | None:
     """Reconstructions have much less fine detail than the data"""
     run = patient.saved
     n = min(MOST, len(run.data.test))
     observed = run.observed("test")
     real, made = observed.raw(np.arange(n)), run.reconstruct("test", n=n)
-    if np.isnan(np.asarray(real, float)).any():
-        return None
+    if n < 2 or patient.known.missing:
+        return NotJudged("values are missing" if n > 1 else "it needs 2 test examples")
     name, fine = next(iter(energies(made).items()))
     group = observed.groups(n)
     found = ratio(fine, energies(real)[name], a_group=group, b_group=group)
@@ -44,22 +45,23 @@ def blur(patient: Patient) -> Symptom | None:
 
 @disease("memorised-samples", "Samples are copies of training data", stage="after", severity="serious",
          needs=[TRAINED, DATA])  # fmt: skip
-def memorised(patient: Patient) -> Symptom | None:
+def memorised(patient: Patient) -> Symptom | NotJudged | None:
     """Samples are nearer to training data than to held-out data, which both come from one source"""
     run = patient.saved
-    if patient.known.missing or any(column.kind == "categorical" for column in run.spec.columns):
+    reference = Reference(patient.known, n=MOST, features="raw")
+    drawn = drawn_by(run, PRIOR, MOST, seed=2)
+    found = next(one for one in reference.measure(drawn) if one.name == "memorisation")
+    if len(reference.data.valid) < FEW or not np.isfinite(found.floor.high):
+        return NotJudged(f"it needs {FEW} validation rows or more")
+    limit = max(MEMORISED, found.floor.high)
+    if not found.estimate.low > limit:
         return None
-    train, held = patient.rows("train"), patient.rows("test")
-    drawn = np.asarray(run.sample(MOST, seed=2), np.float64).reshape(MOST, -1)
-    scale = train.std(0) if patient.kind not in ("image", "signal") else np.ones(train.shape[1])
-    scale = np.where(scale > 0, scale, 1)
-    rows = [torch.from_numpy(np.asarray(x / scale, np.float32)) for x in (drawn, train, held)]
-    found = preference(*rows)
-    if not found.low > MEMORISED or not math.isfinite(found.value):
-        return None
+    value, _, low, high = found.estimate
     evidence = (
-        f"Samples prefer training data over held-out data with {found.value:.2f} (95% interval {found.low:.2f} to "
-        f"{found.high:.2f}; 0.5 if they knew nothing of them, limit {MEMORISED:g})."
+        f"Samples prefer training data over held-out data with {value:.2f} (95% interval {low:.2f} to {high:.2f}; "
+        f"limit {limit:.2f}), and validation data in their place with {found.floor.value:.2f} (at most "
+        f"{found.floor.high:.2f}); {reference.text}."
     )
     remedy = "Train with `patience=5`, more data, `augment='flip,shift'` for images, or fewer latents."
-    return Symptom(evidence, remedy, {"preference": found.value, "low": found.low, "high": found.high})
+    numbers = {"preference": value, "low": low, "high": high, "of_validation_data": found.floor.value, "limit": limit}
+    return Symptom(evidence, remedy, numbers)

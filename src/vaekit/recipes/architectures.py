@@ -18,7 +18,7 @@ from vaekit.models.m2 import Joined
 from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Builder, Register
 
-from .composition import USUAL, DataSpec, Defaults
+from .composition import USUAL, DataSpec, Defaults, long_enough
 from .factors import WIDEST
 from .inputs import is_mixed
 
@@ -119,7 +119,7 @@ class Dense(Architecture):
         if measured:
             self.defaults = for_rows(spec.n, is_mixed(spec))
         else:
-            self.defaults = OF_IMAGES if spec.kind == "image" else USUAL
+            self.defaults = long_enough(OF_IMAGES if spec.kind == "image" else USUAL, spec.n)
 
     def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
         shape = (math.prod(event) + condition,) if condition else event
@@ -142,7 +142,7 @@ class Convolutional(Architecture):
 
     latent = 128
     width = 300
-    defaults = replace(USUAL, batch=64, clip=10000.0)
+    usual = replace(USUAL, batch=64, clip=10000.0)
 
     def __init__(
         self,
@@ -158,6 +158,7 @@ class Convolutional(Architecture):
             raise ChoiceError(f"convolutions need images or signals; these are {spec.kind} data: use `network='dense'`")
         levels = networks.default_levels(spec.shape[1:])
         self.shape, self.blocks, self.direct = spec.shape, blocks, direct
+        self.defaults = long_enough(self.usual, spec.n)
         self.channels = tuple(min(32 * 2**i, 256) for i in range(levels)) if hidden is None else tuple(hidden)
 
     def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:

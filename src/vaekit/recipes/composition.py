@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -184,6 +184,14 @@ def _constant(data: Data) -> tuple[tuple[int, float], ...]:
 
 USUAL = Defaults("adamw", 1e-3, 100, "cosine", weight_decay=1e-4, ema=0.999, epochs=50)
 """The training defaults of all recipes but those of published models."""
+LEAST_STEPS = 500
+"""Training takes at least so many steps by default. After the 80 steps that are 50 epochs of 160 digits, `vq` is 6 nats
+below its ELBO after 500 steps, `conv` 5 and `ladder` 3."""
+
+
+def long_enough(defaults: Defaults, n: int) -> Defaults:
+    """These defaults, with epochs for `LEAST_STEPS` steps or more on n training data."""
+    return replace(defaults, epochs=max(defaults.epochs, math.ceil(LEAST_STEPS / (n / min(defaults.batch, n)))))
 
 
 @dataclass

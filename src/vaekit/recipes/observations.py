@@ -17,7 +17,7 @@ from vaekit.data.observation import (
     Threshold,
 )
 from vaekit.data.observation.quantiles import FAR
-from vaekit.errors import ChoiceError
+from vaekit.errors import ChoiceError, SupportError
 from vaekit.heads import LIKELIHOODS
 from vaekit.objectives import OBJECTIVES
 from vaekit.utils.arguments import Knob
@@ -49,11 +49,11 @@ def whole_range(spec: DataSpec, wanted: str) -> tuple[float, float]:
         wanted: what needs the range, for the message.
 
     Raises:
-        ChoiceError: the range is unknown, because the data are neither whole numbers nor within [0, 1].
+        SupportError: the range is unknown, because the data are neither whole numbers nor within [0, 1].
     """
     low, high = spec.scale
     if not spec.integer and (low < 0 or high > 1):
-        raise ChoiceError(
+        raise SupportError(
             f"{wanted} needs uint8 or numbers in [0, 1], whose range is known, but these run from {low:g} to {high:g}: "
             "store them as uint8 (16-bit data: round((x - low) / (high - low) * 255)), scale them to [0, 1] (images in "
             "0..255: x / 255), or choose `likelihood='gaussian'`"
@@ -65,11 +65,11 @@ def _levels(spec: DataSpec, name: str) -> int:
     """The number of levels of data that are whole numbers from 0.
 
     Raises:
-        ChoiceError: the data are not.
+        SupportError: the data are not.
     """
     low, high = whole_range(spec, f"the {name!r} observation")
     if not spec.integer or low != 0:
-        raise ChoiceError(
+        raise SupportError(
             f"the {name!r} observation needs whole numbers from 0 (uint8): store the data as uint8, or choose "
             "`likelihood='continuous-bernoulli'` or 'gaussian'"
         )

@@ -18,7 +18,7 @@ from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Chosen
 from vaekit.utils.wording import in_python
 
-from .composition import USUAL, Composition, DataSpec
+from .composition import USUAL, Composition, DataSpec, long_enough
 from .inputs import Adapted
 from .observations import Observe
 from .parts import Activation, Likelihood, Widths, observe, start
@@ -76,7 +76,7 @@ def _quantised(
         prior=lambda positions, codes: prior.make(positions=positions, codes=codes),
         scale=x_observation.network_range,
     )
-    return Composition(model, Quantised(), x_observation, USUAL, start)
+    return Composition(model, Quantised(), x_observation, long_enough(USUAL, spec.n), start)
 
 
 @recipe("vq", "van den Oord et al. 2017, arXiv:1711.00937")
@@ -184,7 +184,7 @@ def semi_supervised(
         model,
         SemiSupervised(alpha, count / spec.n),
         x_observation,
-        USUAL,
+        long_enough(USUAL, spec.n),
         start,
         targets=Targets(classes, count, label_seed),
     )
@@ -247,6 +247,6 @@ def ladder(
         model,
         ELBO(beta, warmup=warmup, free_bits=free_bits),
         x_observation,
-        replace(USUAL, clip=200.0),
+        long_enough(replace(USUAL, clip=200.0), spec.n),
         start,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vaekit.data.core import Data
 from vaekit.options import Options
@@ -28,6 +28,26 @@ def small_set(data: Data, options: Options) -> str | None:
         "omits whatever is new in others (the validation ELBO shows this), and its samples look like blends of "
         f"training images. Remedies: {', '.join([*unused, 'a smaller `latent`', 'more images'])}"
     )
+
+
+def why_not_judged(run: SavedRun) -> str | None:
+    """Why it cannot be told whether a run overfits (see `fall`); None if it can."""
+    chosen = {**run.config.get("defaults", {}), **run.config["arguments"]}
+    valid = _records(run, "valid")
+    if run.options.patience:
+        return "the run has patience, which keeps its best weights"
+    if chosen.get("objective", "elbo") != "elbo" or chosen.get("beta") not in (None, 1):
+        return "its loss is not the ELBO with a KL weight of 1"
+    if not valid:
+        return "the log has no validation ELBO"
+    is_best = valid[-1]["elbo"] >= max(r["elbo"] for r in valid)
+    if not is_best and (valid[-1].get("se_below_best") is None or valid[-1].get("units", 0) < 2):
+        return "the log has no standard error of the validation ELBO"
+    return None
+
+
+def _records(run: SavedRun, kind: str) -> list[dict[str, Any]]:
+    return [r for r in run.log if r["kind"] == kind and r.get("elbo") is not None]
 
 
 class Fall(NamedTuple):
@@ -63,15 +83,12 @@ def fall(run: SavedRun) -> Fall | None:
     judged, nor are runs with patience, which keep their best weights.
     """
     config, options = run.config, run.options
-    known = [r for r in run.log if r.get("elbo") is not None]
-    train, valid = ([r for r in known if r["kind"] == kind] for kind in ("train", "valid"))
-    chosen = {**config.get("defaults", {}), **config["arguments"]}
-    plain = chosen.get("objective", "elbo") == "elbo" and chosen.get("beta") in (None, 1)
-    if options.patience or not plain or not valid:
+    if why_not_judged(run) is not None:
         return None
+    train, valid = _records(run, "train"), _records(run, "valid")
     best, last = max(valid, key=lambda r: r["elbo"]), valid[-1]
     decrease, se, units = best["elbo"] - last["elbo"], last.get("se_below_best"), last.get("units", 0)
-    if se is None or units < 2 or decrease <= max(1.0, 0.05 * (best["elbo"] - valid[0]["elbo"])):
+    if se is None or decrease <= max(1.0, 0.05 * (best["elbo"] - valid[0]["elbo"])):
         return None
     if decrease <= se * t_quantile(1 / (ONCE_IN * len(valid)), units - 1):
         return None

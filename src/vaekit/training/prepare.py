@@ -11,7 +11,7 @@ from torch import Tensor
 from vaekit.data.core import Data, listed
 from vaekit.data.observation import Grey, Standardised
 from vaekit.densities.mixed import DIFFERS
-from vaekit.errors import ChoiceError, TrainingError
+from vaekit.errors import ChoiceError, SupportError, TrainingError
 from vaekit.heads import ContinuousBernoulliHead, Head, LocationScale
 from vaekit.heads.autoregressive import AutoregressiveHead
 from vaekit.heads.mixed import Masked
@@ -27,7 +27,8 @@ def check_first_batch(
     """Check shapes, support and finite terms on one small batch, before anything is written.
 
     Raises:
-        ChoiceError: x lies outside the likelihood's support, or its shape does not fit the model.
+        SupportError: x lies outside the likelihood's support.
+        ChoiceError: its shape does not fit the model.
         TrainingError: a term is not finite.
     """
     noise = Noise.of(seed, len(raw))
@@ -41,7 +42,7 @@ def check_first_batch(
             )
         inside = px.support.check(x) if px.support is not None else torch.tensor(True)
         if not bool(inside.all()):
-            raise ChoiceError(
+            raise SupportError(
                 f"x ranges from {float(x.min()):g} to {float(x.max()):g}, outside the support of "
                 f"{type(px).__name__} ({px.support}): scale the data into it (0..255 images: x / 255, or uint8 "
                 "with the binary or grey observation), or choose a Gaussian likelihood"
