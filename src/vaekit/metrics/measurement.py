@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.data.condition import Labels
-from vaekit.data.core import digest
+from vaekit.data.core import digest, listed
 from vaekit.errors import ChoiceError
 from vaekit.models.library import SizedVAE
 from vaekit.runs.new_data import DataLike
@@ -175,7 +175,23 @@ def reconstructions(m: Measurement) -> Reconstructions:
     return Reconstructions(m)
 
 
+def codes_like(m: Measurement, rows: Array) -> Array:
+    """A code from the prior for each of these rows of the measured data, whose conditions they have, (len(rows), ...).
+
+    Without them, samples of a conditional model would have classes in other shares than the data.
+    """
+    return m.run.sample_latents(len(rows), labels=m.observed.labels_of(rows), seed=m.seed)
+
+
+def like_data(m: Measurement) -> str:
+    """What `codes_like` adds to the words "z from the prior", for estimators."""
+    return f", given {listed(m.given)} of the data" if m.given else ""
+
+
 @shared
 def samples(m: Measurement) -> Array:
-    """n samples, with n the number of data measured, (n, *event): what `run.sample` gives, rows or means of p(x|z)."""
-    return m.run.new_rows(m.run.sample_latents(m.n, seed=m.seed), seed=m.seed)
+    """n samples, with n the number of data measured, (n, *event): rows or means of p(x|z), as `run.sample` gives.
+
+    Those of a conditional run have the conditions of the data.
+    """
+    return m.run.new_rows(codes_like(m, np.arange(m.n)), seed=m.seed)

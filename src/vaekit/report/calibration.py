@@ -95,7 +95,7 @@ def _checks(checks: dict[str, Any], p: dict[str, Any] | None) -> Table:
         rows.append([name, numbers.number(part["value"], part["se"]), ends, corrected])
     caption = (
         "Draws of the model minus held-out data, in the mean of each statistic of a row, in standard deviations of "
-        "that statistic over the data. Intervals hold all differences at once with 95%; p-values are corrected by "
-        f"Holm's method. {checks['protocol']['estimator']}."
+        "that statistic over the data. Intervals hold all differences at once with 95%; p-values are corrected for the "
+        f"number of statistics. {checks['protocol']['estimator']}."
     )
     return Table(["statistic", "difference", "interval", "p-value"], rows, caption, numeric=(1, 2, 3))

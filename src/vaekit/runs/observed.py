@@ -110,10 +110,14 @@ class Observed:
                 self._conditions = wanted.encoded(self.labels, self.n)
         return torch.from_numpy(self._conditions[rows]).to(device)
 
+    def labels_of(self, rows: np.ndarray) -> np.ndarray | None:
+        """The conditions of these rows in the form of `labels` of raw data; None if the model is not conditional."""
+        wanted, c = self.composition.condition, self.condition(rows)
+        return None if wanted is None or c is None else wanted.decoded(c.numpy())
+
     def given(self, row: int) -> np.ndarray | None:
         """The condition of one datum in the form of `labels` of raw data; None if the model is not conditional."""
-        wanted, c = self.composition.condition, self.condition(np.array([row]))
-        return None if wanted is None or c is None else wanted.decoded(c.numpy())
+        return self.labels_of(np.array([row]))
 
     def __call__(self, rows: np.ndarray) -> Tensor:
         """x (n, *event), float32."""

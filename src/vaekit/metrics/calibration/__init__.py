@@ -5,8 +5,9 @@ the rank of the true z among the draws is uniform on 0..L, for each latent (Talt
 `sbc_p` tests this, `sbc_bias` and `sbc_spread` say in which direction q is wrong, and `sbc_coverage` is how often
 intervals of q hold the true z. All are about data of the model itself: on real data q may be worse.
 
-*Predictive checks* compare statistics of held-out data with those of as many draws of the model (Gelman, Meng and Stern
-1996): `ppc_p`, `ppc_difference` and `ppc_dimensions`. They need no posterior, only draws.
+*Predictive checks* compare statistics of held-out data with those of draws of the model (Gelman, Meng and Stern 1996),
+which have the conditions of the data if the model is conditional: `ppc_p`, `ppc_difference` and `ppc_dimensions`. They
+need no posterior, only draws.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import is_writable
 from vaekit.utils.uncertainty import Area, area, resampled, standard_error, t_quantile, units
 
-from ..measurement import Measurement, samples, shared
+from ..measurement import Measurement, like_data, samples, shared
 from ..needs import COMPLETE, DENSITY, NUMERIC, SEVERAL, TRAINING, Need
 from ..registry import Interval, Part, Result, metric
 from .blocks import LEVEL, Estimate
@@ -84,7 +84,7 @@ def frechet_of_samples(m: Measurement) -> Result:
 
 def _drawn(m: Measurement) -> str:
     what = "draws from" if m.run.draws_samples else "means of"
-    return f"{m.n:,} {what} p(x|z) with z from the prior"
+    return f"{m.n:,} {what} p(x|z) with z from the prior{like_data(m)}"
 
 
 def folder_of(run: Any) -> Path | None:

@@ -102,9 +102,8 @@ def drawn_by(run: SavedRun, name: str, n: int, *, noise: bool | None = None, see
 
     For a conditional run, they have the conditions of the first n test data, again from the first one if n is larger.
     """
-    observed, wanted = run.observed("test"), run.composition.condition
-    c = observed.condition(np.arange(n) % observed.n)
-    labels = None if wanted is None or c is None else wanted.decoded(c.numpy())
+    observed = run.observed("test")
+    labels = observed.labels_of(np.arange(n) % observed.n)
     return run.new_rows(codes_of(run, name, n, labels=labels, seed=seed), noise=noise, seed=seed)
 
 
