@@ -11,10 +11,15 @@ from scipy.ndimage import correlate1d, gaussian_filter
 import vaekit as vk
 from vaekit.errors import ChoiceError
 from vaekit.metrics.samples import (
+    ABOVE,
     Balls,
     Blocked,
+    NearestCounts,
+    PlainValues,
     Reference,
+    counts,
     energies,
+    excess,
     frechet,
     frechet_distance,
     kernel_distance,
@@ -23,6 +28,7 @@ from vaekit.metrics.samples import (
     neighbours,
     octaves,
     preference,
+    preferred,
     ratio,
     sample_quality,
 )
@@ -143,6 +149,26 @@ def test_errors_are_by_group(rng):
         Blocked(np.full((5, 2), np.nan))
 
 
+@pytest.mark.parametrize("n", [64, 128, 192])
+def test_a_frechet_distance_is_only_measured_from_enough_rows_for_its_features(n, rng):
+    """In 64 features it is above 0 for few data; in principal components, there are as many as the data allow."""
+    data, x = four_of(rng, n, (64,))
+    reference = Reference(data, features="raw")
+    assert reference.features.size == min(32, n // 3)
+    few = reference.measure(x)[0].estimate
+    assert few.low < 0 < few.high
+    reference = Reference(data, features="raw")
+    reference.features = lambda x: x  # 64 features that know nothing of the data
+    reference.features.size = 64
+    apart = reference.measure(x)[0]
+    assert apart.name == "frechet_distance"
+    if n < 128:
+        assert math.isnan(apart.estimate.value)
+        assert apart.as_json()["value"] is None
+    else:
+        assert apart.estimate.low < 0 < apart.estimate.high
+
+
 # --- neighbours ---------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +260,85 @@ def test_copies_of_training_data_are_flagged(rng):
     chance = preference(tensor(fresh[:8]), tensor(train), tensor(held_out[:2] + 100))  # two data that are far from all
     assert chance.value == 1
     assert chance.low < 0.5  # 8 of 8 are nearest to one of 450 times as many training data
+
+
+def four_of(rng, n, shape=(100,), **options):
+    """Independent data of one distribution without structure: a data set with n data in each split, and n more."""
+    x = rng.normal(size=(4 * n, *shape)).astype(np.float32)
+    splits = {name: np.arange(i * n, (i + 1) * n) for i, name in enumerate(("train", "valid", "test"))}
+    return vk.from_arrays(x[: 3 * n], splits=splits, **options), x[3 * n :]
+
+
+@pytest.mark.parametrize(("n", "times"), [(60, 40), (150, 30), (500, 5)])
+def test_memorisation_is_unbiased_for_data_without_structure(n, times, rng):
+    """In features that were fitted to training data, the preference would be 0.09, 0.25 and 0.39 instead of 0.5."""
+    found = []
+    for _ in range(times):
+        data, fresh = four_of(rng, n)
+        found.append(next(one for one in Reference(data, features="raw").measure(fresh) if one.name == "memorisation"))
+    for estimates, truth in (([q.estimate for q in found], 0.5), ([q.parts[ABOVE] for q in found], 0.0)):
+        values = np.array([one.value for one in estimates])
+        assert abs(values.mean() - truth) < 3.3 * values.std(ddof=1) / math.sqrt(times)
+        assert covered(estimates, truth) >= 0.95 - 3.3 * math.sqrt(0.05 * 0.95 / times)
+        if times > 20:
+            assert np.mean([one.se for one in estimates]) == pytest.approx(values.std(ddof=1), rel=0.35)
+
+
+@pytest.mark.parametrize(("n", "share", "shape"), [(150, 0.4, (100,)), (500, 0.2, (100,)), (150, 0.4, (300,))])
+def test_copies_among_data_without_structure_are_found(n, share, shape, rng):
+    """Of as many training as held-out data, copies make the preference 0.5 + share / 2; beyond 128 values, too."""
+    found = []
+    for _ in range(8):
+        data, x = four_of(rng, n, shape)
+        x[: int(share * n)] = data.train[: int(share * n)]
+        found.append(next(q for q in Reference(data, features="raw").measure(x) if q.name == "memorisation"))
+    above = [q.parts[ABOVE] for q in found]
+    assert sum(one.low > 0 for one in above) >= 6
+    assert sum(q.estimate.low < 0.5 + share / 2 < q.estimate.high for q in found) >= 6
+    assert np.mean([one.value for one in above]) == pytest.approx(share / 2, abs=3.3 * above[0].se / math.sqrt(8))
+    assert found[0].as_json()["parts"][ABOVE]["low"] == above[0].low
+
+
+def test_a_split_by_time_is_no_memorisation(rng):
+    """Validation data and samples are both nearer to early than to late data: the difference is 0."""
+    data, x = four_of(rng, 300, (5,))
+    late = data.events(data.test[:]) + 1
+    one = next(q for q in Reference(data, late, features="raw").measure(x) if q.name == "memorisation")
+    assert one.estimate.low > 0.6
+    assert one.parts[ABOVE].low < 0 < one.parts[ABOVE].high
+
+
+def test_the_difference_of_preferences_is_paired(rng):
+    """Data that attract samples attract real data, too; its error is that of repeated samples and data."""
+    draw = lambda n: tensor(rng.normal(size=(n, 30)))  # noqa: E731
+    found, apart = [], []
+    for _ in range(60):
+        train, held_out = draw(120), draw(120)
+        own, real = (counts(draw(120), train, held_out) for _ in range(2))
+        found.append(excess(own, real))
+        apart.append(math.hypot(preferred(own).se, preferred(real).se))
+    deviation = np.std([one.value for one in found], ddof=1)
+    assert np.mean([one.se for one in found]) == pytest.approx(deviation, rel=0.3)
+    assert np.mean([one.se for one in found]) < 0.9 * np.mean(apart)
+    group = np.arange(120)
+    assert excess(own, real, train_group=group, held_out_group=group).se == pytest.approx(found[-1].se)
+    copies = NearestCounts(np.ones(120), np.zeros(120))
+    p, f = preferred(copies), preferred(real)
+    assert excess(copies, real).low == pytest.approx(1 - f.value - math.hypot(1 - p.low, f.high - f.value))
+
+
+def test_values_treat_training_and_held_out_data_alike(rng):
+    x = rng.normal(size=(50, 4)) * [1.0, 5.0, 1e-3, 0.0] + [0, 100, 0, 7]
+    forward, backward = (PlainValues(4, iter(blocks)) for blocks in ((x[:30], x[30:]), (x[30:], x[:30])))
+    np.testing.assert_allclose(forward.scale, [*x[:, :3].std(0), 1.0], rtol=1e-6)
+    np.testing.assert_allclose(forward(x), backward(x), rtol=1e-5)
+    assert forward.text == "standardised values"
+    wide = rng.normal(size=(40, 1, 20, 20))
+    projected = PlainValues(400)(wide).astype(float)
+    true = ((wide[:20] - wide[20:]) ** 2).sum((1, 2, 3))
+    ratios = ((projected[:20] - projected[20:]) ** 2).sum(1) / true
+    assert ratios.mean() == pytest.approx(1, abs=3 * math.sqrt(2 / 128 / 20) + 0.05)
+    assert ratios.std() == pytest.approx(math.sqrt(2 / 128), rel=0.6)
 
 
 def test_the_preference_is_a_count_of_nearest_data(rng):

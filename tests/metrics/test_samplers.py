@@ -11,11 +11,12 @@ from vaekit.cli import main
 from vaekit.errors import ChoiceError
 from vaekit.metrics import Measurement, evaluate, samples
 from vaekit.metrics.measurement import samples as samples_of
-from vaekit.metrics.samples import learned, measure_samplers, measured
+from vaekit.metrics.samples import ABOVE, Sampled, learned, measure_samplers, measured
 from vaekit.metrics.samples.samplers import codes_of, drawn_by, known, stored
 from vaekit.report import write_report
 from vaekit.report.look import Look
 from vaekit.report.registry import FIGURES
+from vaekit.report.samplers import verdicts
 
 TINY = {"latent": 2, "hidden": (16,), "progress": False}
 FEW = {"options": vk.Options(steps=150, batch=50, compile="off")}
@@ -86,7 +87,19 @@ def test_training_data_are_not_held_out(run):
     )
     names = {m["name"] for m in evaluate(other, metrics=["samples"], samples=2, store=False)}
     assert "sharpness" not in names
-    assert "frechet_distance" in names
+    assert {"kernel_distance", "memorisation"} < names
+    assert "frechet_distance" not in names  # 12 data in 64 features
+    with pytest.raises(ChoiceError, match="needs 128 data or more for 64 features, got 12: kernel_distance"):
+        evaluate(other, metrics=["frechet_distance"], store=False)
+
+
+def test_validation_data_are_not_compared_with_themselves(run):
+    """Measured on the validation split, test data take the place of samples."""
+    m = {one["name"]: one for one in evaluate(run, "valid", metrics=["memorisation", "membership_gap"], samples=3)}
+    floor = m["memorisation"]["floor"]
+    assert floor["low"] < 0.5 < floor["high"]
+    of_valid, of_test = (run.score(split, samples=3).mean() for split in ("valid", "test"))
+    assert m["membership_gap"]["floor"]["value"] == pytest.approx(of_test - of_valid, abs=1e-6)
 
 
 def test_a_sampler_that_copies_training_data_is_flagged(run, monkeypatch):
@@ -96,6 +109,9 @@ def test_a_sampler_that_copies_training_data_is_flagged(run, monkeypatch):
     table = measure_samplers(run, latents=["prior"])
     assert table.copying == ["prior"]
     assert table.value("prior", "memorisation") == 1
+    assert table.above("prior")["value"] == 1 - table.value("prior", "memorisation", "floor")["value"]
+    words = " ".join(verdicts(table))
+    assert "prefer training data more than validation data do, beyond chance: prior by 0." in words
     monkeypatch.undo()
     blocks = FIGURES["samplers"].section(Look(run)).blocks
     assert any("has memorised training data" in block.text for block in blocks if block.kind == "text")
@@ -103,12 +119,12 @@ def test_a_sampler_that_copies_training_data_is_flagged(run, monkeypatch):
 
 def test_every_sampler_of_a_run_is_a_row_of_one_table(run, capsys):
     assert known(run) == ["prior", "gmm"]
-    assert main(["samplers", str(run.path), "-n", "120", "--out", str(run.path.parent / "table.json")]) == 0
+    assert main(["samplers", str(run.path), "-n", "130", "--out", str(run.path.parent / "table.json")]) == 0
     text = capsys.readouterr()
     lines = text.out.splitlines()
     assert lines[0].split()[:4] == ["sampler", "Fréchet", "kernel", "precision"]
     assert [line.split()[0] for line in lines[1:4]] == ["prior", "gmm", "real"]
-    assert "120 means of p(x|z) and as many test data of digits, seed 0" in lines[4]
+    assert "130 means of p(x|z) and as many test data of digits, seed 0" in lines[4]
     assert "not fitted: flow, two-stage; --latents all fits and measures them too" in text.err
     found = json.loads((run.path.parent / "table.json").read_text(encoding="utf8"))
     assert [row["name"] for row in found["samplers"]] == ["prior", "gmm"]
@@ -116,11 +132,47 @@ def test_every_sampler_of_a_run_is_a_row_of_one_table(run, capsys):
     assert found["samplers"][1]["measures"][0]["low"] < found["samplers"][1]["measures"][0]["value"]
     assert main(["samplers", str(run.path), "--latents", "gnm"]) == 2
     assert "did you mean gmm?" in capsys.readouterr().err.replace("'", "")
+    assert "do not detectably prefer training data more than validation data do" in text.out
     page = write_report([run]).read_text(encoding="utf8")
     assert "not selected: means of p(x|z)" in page
     assert (run.path / "figures" / "samplers.png").exists()
+    fit = run.path / "latents" / "gmm.json"
+    record = json.loads(fit.read_text(encoding="utf8"))
+    fit.write_text(json.dumps(record | {"seconds": 99.0}), encoding="utf8")  # the same fit
+    assert len(stored(run).rows) == 2
+    fit.write_text(json.dumps(record | {"seed": 1}), encoding="utf8")  # fitted again in another way
+    assert [row["name"] for row in stored(run).rows] == ["prior"]
     run.config["step"] += 1  # trained further
     assert stored(run) is None
+
+
+def sampled(**samplers):
+    """A table of samplers with these Fréchet and kernel distances and preferences above real data, each (value, se)."""
+    rows = []
+    for name, (frechet, kernel, above) in samplers.items():
+        parts = {ABOVE: dict(zip(("value", "se"), above, strict=True))}
+        for end, sign in (("low", -2), ("high", 2)):
+            parts[ABOVE][end] = None if above[1] is None else above[0] + sign * above[1]
+        pairs = {"frechet_distance": frechet, "kernel_distance": kernel, "memorisation": (0.6, 0.05)}
+        measures = [{"name": m, "value": value, "se": se, "parts": parts} for m, (value, se) in pairs.items()]
+        rows.append({"name": name, "fit": None, "measures": measures})
+    return Sampled(rows, {})
+
+
+def test_verdicts_name_what_the_errors_allow():
+    none, sure, unsure = (None, None), (0.2, 0.02), (0.03, 0.02)
+    words = verdicts(sampled(prior=((0.3, 0.01), (0.1, 0.01), unsure), gmm=((0.1, 0.01), (0.2, 0.01), sure)))
+    assert words[0] == "Samples of gmm are the nearest to the data by the Fréchet distance."
+    assert "beyond chance: gmm by 0.200 (95% interval 0.160 to 0.240). Those of the prior do not detectably" in words[1]
+    assert words[2].endswith("a difference of up to 0.070 cannot be excluded.")
+    words = verdicts(sampled(prior=(none, (0.1, 0.01), sure), gmm=(none, (0.11, 0.01), (0.0, None))))
+    assert words[0] == "Samples of prior are the nearest to the data by the kernel distance, but not clearly."
+    assert words[1].startswith("The Fréchet distance was not measured")
+    assert words[2].endswith("The model has memorised training data.")
+    assert words[3].startswith("Memorisation by gmm is not judged")
+    words = verdicts(sampled(flow=((0.1, 0.01), (0.1, 0.01), sure)))
+    assert words[0].endswith("The model has memorised training data, or flow fits their codes too closely.")
+    assert verdicts(sampled(gmm=((0.1, 0.01), none, (-0.2, 0.01))))[0].endswith("up to 0.000 cannot be excluded.")
 
 
 def test_samples_of_a_table_are_drawn_and_shown_as_lines(tmp_path):
@@ -129,7 +181,7 @@ def test_samples_of_a_table_are_drawn_and_shown_as_lines(tmp_path):
     table = measure_samplers(run, features="raw")
     assert table.protocol["x"] == "draws from p(x|z)"
     assert "principal components" in table.protocol["features"]
-    assert [block.kind for block in FIGURES["samplers"].section(Look(run)).blocks] == ["table", "picture"]
+    assert [block.kind for block in FIGURES["samplers"].section(Look(run)).blocks] == ["table", "text", "picture"]
 
 
 def test_samples_of_a_conditional_run_have_the_conditions_of_the_test_data(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -52,28 +53,68 @@ def _cell(m: dict[str, Any]) -> str:
 
 
 def verdicts(measured: Sampled) -> list[str]:
-    """What stands out, in sentences: the sampler nearest to the data, and those that copy training data."""
-    found = []
-    distances = {
-        row["name"]: [measured.value(row["name"], "frechet_distance", of) or 0.0 for of in ("value", "se")]
+    """What stands out, in sentences: the sampler nearest to the data, and whether samples repeat training data."""
+    distance = next((name for name in ("frechet_distance", "kernel_distance") if _is_known(measured, name)), None)
+    found = [] if distance is None or len(measured.rows) < 2 else [_nearest(measured, distance)]
+    if not _is_known(measured, "frechet_distance"):
+        found.append("The Fréchet distance was not measured: it needs at least 2 test data and samples per feature.")
+    return [*found, *_memorised(measured)]
+
+
+def _memorised(measured: Sampled) -> list[str]:
+    """Which samplers repeat training data, judged against validation data; what cannot be excluded of the others."""
+    above = {row["name"]: measured.above(row["name"]) for row in measured.rows}
+    copying, found = measured.copying, []
+    if copying:
+        apart = ", ".join(f"{name} by {_interval(above[name])}" for name in copying)
+        found.append(
+            f"Samples prefer training data more than validation data do, beyond chance: {apart}. "
+            + _cause(above, copying)
+        )
+    others = {name: one["high"] for name, one in above.items() if name not in copying}
+    if known := {name: high for name, high in others.items() if high is not None}:
+        found.append(
+            f"Samples of {listed(list(known))} do not detectably prefer training data more than validation data do; a "
+            f"difference of up to {max(0.0, *known.values()):.3f} cannot be excluded."
+        )
+    if unknown := [name for name in others if name not in known]:
+        found.append(f"Memorisation by {listed(unknown)} is not judged: there are too few data for an error.")
+    return found
+
+
+def _interval(one: dict[str, Any]) -> str:
+    return f"{one['value']:.3f} (95% interval {one['low']:.3f} to {one['high']:.3f})"
+
+
+def _cause(measured: Collection[str], copying: list[str]) -> str:
+    """What has memorised: the model, or perhaps only the densities of its codes."""
+    if PRIOR in copying:
+        return "The model has memorised training data."
+    if PRIOR in measured:
+        return f"Those of the prior do not detectably: {listed(copying)} may fit the codes of training data closely."
+    return f"The model has memorised training data, or {listed(copying)} fits their codes too closely."
+
+
+def _is_known(measured: Sampled, name: str) -> bool:
+    return all(measured.value(row["name"], name) is not None for row in measured.rows)
+
+
+def _nearest(measured: Sampled, distance: str) -> str:
+    """Which of several samplers is the nearest to the data."""
+    found = {
+        row["name"]: (measured.value(row["name"], distance) or 0.0, measured.value(row["name"], distance, "se"))
         for row in measured.rows
     }
-    if len(distances) > 1:
-        best = min(distances, key=lambda name: distances[name][0])
-        least, error = distances.pop(best)
-        # all are compared with the same data, so that this interval of a difference is rather too wide
-        reach = t_quantile(0.05, math.inf)
-        clear = all(value - least > reach * math.hypot(se, error) for value, se in distances.values())
-        found.append(
-            f"Samples of {best} are the nearest to the data by the Fréchet distance"
-            f"{'' if clear else ', but not clearly'}."
-        )
-    if copying := measured.copying:
-        found.append(
-            f"Samples of {listed(copying)} are nearer to training data than to held-out data, beyond chance: the run "
-            "has memorised training data."
-        )
-    return found
+    best = min(found, key=lambda name: found[name][0])
+    least, error = found.pop(best)
+    # all are compared with the same data, so that this interval of a difference is rather too wide
+    reach = t_quantile(0.05, math.inf)
+    clear = error is not None and all(
+        se is not None and value - least > reach * math.hypot(se, error) for value, se in found.values()
+    )
+    called = "Fréchet" if distance == "frechet_distance" else "kernel"
+    doubt = "" if clear else ", but not clearly"
+    return f"Samples of {best} are the nearest to the data by the {called} distance{doubt}."
 
 
 CAPTION = (
@@ -81,7 +122,7 @@ CAPTION = (
     "slightly below. Precision: the share of samples that look like data; recall: the share of data that samples "
     "resemble; density and coverage are similar and less sensitive to unusual data. Sharpness: the energy of fine "
     "detail, over that of data; below 1 is blurred. Memorisation: 0.5 if held-out data are as near to samples as "
-    "training data, 1 if samples are copies."
+    "training data, 1 if samples are copies; to be compared with real data."
 )
 
 

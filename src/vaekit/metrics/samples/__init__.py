@@ -11,30 +11,36 @@ from .detail import energies, octaves
 from .kernel import kernel_distance
 from .learned import LearnedFeatures, learned_features
 from .measured import DRAWS
-from .memorised import preference
+from .memorised import NearestCounts, PlainValues, counts, excess, preference, preferred
 from .moments import Components, frechet, frechet_distance
 from .neighbours import Balls, Neighbours, neighbours
-from .reference import FEATURES, LEARNED, MEASURES, Quality, RawFeatures, Reference, sample_quality
+from .reference import ABOVE, FEATURES, LEARNED, MEASURES, ROWS, Quality, RawFeatures, Reference, sample_quality
 from .samplers import Sampled, codes_of, drawn_by, measure_samplers
 
 __all__ = [
+    "ABOVE",
     "DRAWS",
     "FEATURES",
     "LEARNED",
     "MEASURES",
+    "ROWS",
     "Balls",
     "Blocked",
     "Components",
     "Estimate",
     "LearnedFeatures",
+    "NearestCounts",
     "Neighbours",
+    "PlainValues",
     "Quality",
     "RawFeatures",
     "Reference",
     "Sampled",
     "codes_of",
+    "counts",
     "drawn_by",
     "energies",
+    "excess",
     "frechet",
     "frechet_distance",
     "jackknife",
@@ -44,6 +50,7 @@ __all__ = [
     "neighbours",
     "octaves",
     "preference",
+    "preferred",
     "ratio",
     "sample_quality",
 ]

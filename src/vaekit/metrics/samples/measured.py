@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,10 @@ from ..measurement import Measurement, like_data, samples, shared
 from ..needs import COMPLETE, DENSITY, NUMERIC, SEVERAL, TRAINING, Need
 from ..registry import Interval, Part, Result, metric
 from .blocks import LEVEL, Estimate
+from .learned import SIZE
 from .moments import Components, frechet
 from .neighbours import K
-from .reference import FEATURES, LEARNED, MEASURES, Quality, Reference
+from .reference import FEATURES, LEARNED, MEASURES, ROWS, Quality, Reference
 
 Array = NDArray[Any]
 DRAWS = 100
@@ -36,8 +37,14 @@ def _held_out(name: str, m: Measurement) -> str | None:
 
 
 def _enough(name: str, m: Measurement) -> str | None:
-    few = min(m.n, len(m.run.data.train), len(m.run.data.valid))
-    return None if few >= K + 2 else f"{name} needs {K + 2} training, validation and measured data or more, got {few}"
+    few = min(m.n, len(m.run.data.train), len(getattr(m.run.data, spare_of(m))))
+    return None if few >= K + 2 else f"{name} needs {K + 2} training, validation and test data or more, got {few}"
+
+
+def _rows_per_feature(name: str, m: Measurement) -> str | None:
+    if m.n >= ROWS * SIZE:
+        return None
+    return f"{name} needs {ROWS * SIZE} data or more for {SIZE} features, got {m.n}: kernel_distance needs fewer"
 
 
 def _spatial(name: str, m: Measurement) -> str | None:
@@ -49,6 +56,7 @@ def _spatial(name: str, m: Measurement) -> str | None:
 
 HELD_OUT = Need("held-out data", _held_out)
 ENOUGH = Need(f"{K + 2} data or more of each kind", _enough)
+MOMENTS = Need(f"{ROWS} data per feature", _rows_per_feature)
 SPATIAL = Need("images or signals", _spatial)
 COMPARED = (SEVERAL, NUMERIC, COMPLETE, TRAINING, HELD_OUT, ENOUGH)
 
@@ -92,11 +100,17 @@ def folder_of(run: Any) -> Path | None:
     return run.path if isinstance(run, SavedRun) and run.path != PLACE and is_writable(run.path) else None
 
 
+def spare_of(m: Measurement) -> Literal["valid", "test"]:
+    """The split of held-out data that are not measured, which stand in for samples."""
+    return "test" if m.observed.array is None and m.observed.split == "valid" else "valid"
+
+
 @shared
 def reference(m: Measurement) -> Reference:
     """The held-out data and the training data that samples are compared with."""
     real = m.observed.raw(np.arange(m.n))
-    return Reference(m.run.data, real, m.groups, seed=0, folder=folder_of(m.run), progress=m.progress)
+    spare = getattr(m.run.data, spare_of(m))
+    return Reference(m.run.data, real, m.groups, spare=spare, folder=folder_of(m.run), progress=m.progress)
 
 
 @shared
@@ -125,7 +139,7 @@ def _register(name: str, described: str, how: str, *more: Need) -> None:
     label, unit, better = MEASURES[name]
 
     def measure(m: Measurement) -> Result:
-        return _result(m, name, how.format(features=reference(m).text))
+        return _result(m, name, how.format(features=reference(m).text, values=reference(m).values.text))
 
     measure.__doc__ = described
     measure.__name__ = measure.__qualname__ = name
@@ -136,6 +150,7 @@ _register(
     "frechet_distance",
     "Squared Fréchet distance of samples from data in learned features, without the bias of few data",
     "{features}; bias and error by the jackknife",
+    MOMENTS,
 )
 _register(
     "kernel_distance",
@@ -170,8 +185,8 @@ _register(
 )
 _register(
     "memorisation",
-    "Preference of samples for their nearest training over their nearest held-out datum: 0.5 without, 1 for copies",
-    f"distances in {FEATURES} principal components",
+    "Preference of samples for their nearest training over their nearest held-out datum, 1 for copies: see real data",
+    "distances of {values}",
 )
 
 
@@ -179,11 +194,11 @@ _register(
 
 
 class Members(NamedTuple):
-    """log p(x) of training, of held-out and of validation data, (n,) each, with their groups."""
+    """log p(x) of training, of held-out and of further held-out data, (n,) each, with their groups."""
 
     train: Array
     held_out: Array
-    valid: Array
+    spare: Array
     groups: tuple[Array | None, Array | None, Array | None]
 
 
@@ -193,7 +208,7 @@ def members(m: Measurement) -> Members:
     rng = np.random.default_rng(0)
     found: list[Array] = []
     groups: list[Array | None] = []
-    for source in ("train", m.observed, "valid"):
+    for source in ("train", m.observed, spare_of(m)):
         observed = m.run.observed(source)
         n = m.n if observed is m.observed else observed.n
         rows = np.arange(n) if n <= MEMBERS else np.sort(rng.choice(n, MEMBERS, replace=False))
@@ -225,9 +240,9 @@ def _difference(a: Array, b: Array, a_group: Array | None, b_group: Array | None
 def membership_gap(m: Measurement) -> Result:
     """Mean log p(x) of training data minus that of held-out data: how much the model has overfitted."""
     known = members(m)
-    of_train, of_held_out, of_valid = known.groups
+    of_train, of_held_out, of_spare = known.groups
     found = _difference(known.train, known.held_out, of_train, of_held_out)
-    floor = _difference(known.valid, known.held_out, of_valid, of_held_out)
+    floor = _difference(known.spare, known.held_out, of_spare, of_held_out)
     interval = Interval(found.low, found.high, 1 - LEVEL, "student's t interval, over data")
     return Result(_how(m), m.samples, value=found.value, se=found.se, interval=interval, floor=part(floor))
 
@@ -241,7 +256,7 @@ def membership_auc(m: Measurement) -> Result:
     known = members(m)
     found, floor = (
         area(inside, known.held_out, *_shared_codes(group, known.groups[1]))
-        for inside, group in ((known.train, known.groups[0]), (known.valid, known.groups[2]))
+        for inside, group in ((known.train, known.groups[0]), (known.spare, known.groups[2]))
     )
     interval = Interval(found.low, found.high, 1 - LEVEL, "student's t interval of the log-odds, over data")
     return Result(_how(m), m.samples, value=found.value, se=found.se, interval=interval, floor=part(_estimate(floor)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +22,7 @@ from .blocks import Blocked, Estimate, ratio
 from .detail import energies
 from .kernel import kernel_distance
 from .learned import LEARNED, LearnedFeatures, Progress, learned_features
-from .memorised import preference
+from .memorised import NearestCounts, PlainValues, counts, excess, preferred
 from .moments import Components, frechet_distance
 from .neighbours import Balls, K, neighbours
 
@@ -29,6 +31,9 @@ Better = Literal["higher", "lower"]
 Kind = Literal["learned", "raw"]
 FEATURES = 32
 """The number of principal components in which raw samples are compared."""
+ROWS = 2
+"""The Fréchet distance needs as many data, and samples, per feature: with about one, even the corrected distance is
+above 0 for samples of the data's distribution."""
 MOST = 50_000
 """The maximum number of training data among which the nearest to a sample is sought."""
 MEASURES: dict[str, tuple[str, str, Better | None]] = {
@@ -42,6 +47,8 @@ MEASURES: dict[str, tuple[str, str, Better | None]] = {
     "memorisation": ("Preference for training data", "0 to 1", "lower"),
 }
 """The measures by name: label, unit and better direction."""
+ABOVE = "above real data"
+"""The part of memorisation that says by how much samples prefer training data more than validation data do."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,8 @@ class Quality:
         name: see `MEASURES`.
         estimate: of the samples.
         floor: of as many training data in place of the samples; for memorisation, of validation data.
-        parts: further estimates by name: the ratio of energies at each octave of frequencies, for sharpness.
+        parts: further estimates by name: the ratio of energies at each octave of frequencies, for sharpness; the
+            difference from the floor with its error (`ABOVE`), for memorisation.
     """
 
     name: str
@@ -98,9 +106,14 @@ class RawFeatures:
 Features = RawFeatures | LearnedFeatures
 
 
-def _features_of(features: Features, read: Callable[[slice], Array], n: int) -> Array:
+def _blocks(read: Callable[[slice], Array], n: int) -> Iterator[Array]:
+    """n data in blocks."""
+    return (read(slice(a, min(a + 1000, n))) for a in range(0, n, 1000))
+
+
+def _features_of(features: Features | PlainValues, read: Callable[[slice], Array], n: int) -> Array:
     """The features of n data that are read in blocks."""
-    return np.concatenate([features(read(slice(a, min(a + 1000, n)))) for a in range(0, n, 1000)])
+    return np.concatenate([features(x) for x in _blocks(read, n)])
 
 
 def _tensor(x: Array) -> Tensor:
@@ -114,6 +127,8 @@ class Reference:
         data: the data. Samples are compared with its test split, or with `real`.
         real: held-out rows (n, *event) in the place of the test split.
         group: their groups.
+        spare: held-out data that are not among `real`, to take the place of samples for memorisation; by default the
+            validation split.
         n: use the first n held-out data.
         features: "learned" (of a network trained on the training data) or "raw" (principal components).
         seed: of the features and of the choice of training data.
@@ -130,6 +145,7 @@ class Reference:
         real: Array | None = None,
         group: ArrayLike | None = None,
         *,
+        spare: Split | None = None,
         n: int | None = None,
         features: Kind = "learned",
         seed: int = 0,
@@ -141,7 +157,7 @@ class Reference:
                 "samples are compared as numbers without gaps, and these data have missing values or categories: "
                 "`vaekit report RUN --synthetic sample` compares rows of such tables"
             )
-        self.data, self.seed = data, seed
+        self.data, self.seed, self.spare = data, seed, data.valid if spare is None else spare
         if real is None:
             real, group = data.events(data.test[slice(0, n)]), data.test.group
         self.real = real if n is None else real[:n]
@@ -150,7 +166,7 @@ class Reference:
             raise ChoiceError(f"{K + 2} held-out and training data or more are needed, got {len(self.real)} held-out")
         self.kind = features
         self.features: Features = (
-            RawFeatures(data)
+            RawFeatures(data, max(1, min(FEATURES, self.n // (ROWS + 1))))
             if features == "raw"
             else learned_features(data, seed=seed, folder=folder, progress=progress)
         )
@@ -165,10 +181,6 @@ class Reference:
     def text(self) -> str:
         """How samples are compared, for protocols."""
         return f"{self.features.text}; k = {K}"
-
-    @functools.cached_property
-    def _raw(self) -> Features:
-        return self.features if self.kind == "raw" else RawFeatures(self.data)
 
     def _rows_of(self, split: Split, rows: NDArray[np.int64], features: Features) -> Tensor:
         """Features of rows of a split."""
@@ -185,28 +197,47 @@ class Reference:
         """Rows of as many training data as there are held-out data, or of all if they are fewer."""
         return np.sort(self.rows[: self.n])
 
+    def _near(self, part: slice) -> Array:
+        """Some of the training data, at most `MOST`, that samples may be copies of."""
+        return self.data.events(self.data.train[np.sort(self.rows[:MOST])[part]])
+
+    @functools.cached_property
+    def values(self) -> PlainValues:
+        """How distances to training data and to held-out data are measured."""
+        both = itertools.chain(_blocks(self._near, len(self.rows[:MOST])), _blocks(self.real.__getitem__, self.n))
+        plain = self.data.kind in ("image", "signal")
+        return PlainValues(math.prod(self.data.shape), None if plain else both, seed=self.seed)
+
     @functools.cached_property
     def _known(self) -> tuple[Tensor, Tensor]:
-        """Raw features of training data, at most `MOST`, and of the held-out data."""
-        train = self._rows_of(self.data.train, np.sort(self.rows[:MOST]), self._raw)
-        return train, _tensor(_features_of(self._raw, self.real.__getitem__, self.n))
+        """The rows of the training data and of the held-out data for distances."""
+        train = _features_of(self.values, self._near, len(self.rows[:MOST]))
+        return _tensor(train), _tensor(_features_of(self.values, self.real.__getitem__, self.n))
 
-    def _preference(self, raw: Tensor) -> Estimate:
-        """The preference for training data of samples with these raw features."""
+    @functools.cached_property
+    def _near_groups(self) -> dict[str, Array | None]:
         group = self.data.train.group
         of_train = None if group is None else group[np.sort(self.rows[:MOST])]
-        return preference(raw, *self._known, train_group=of_train, held_out_group=self.group)
+        return {"train_group": of_train, "held_out_group": self.group}
+
+    def _counts(self, read: Callable[[slice], Array], n: int) -> NearestCounts:
+        """The number of n samples that each training and each held-out datum is the nearest to."""
+        return counts(_tensor(_features_of(self.values, read, n)), *self._known)
+
+    @functools.cached_property
+    def _spare(self) -> NearestCounts:
+        """The counts of as many spare data in place of samples, or of all if they are fewer."""
+        return self._counts(lambda part: self.data.events(self.spare[part]), min(self.n, len(self.spare)))
 
     @functools.cached_property
     def floors(self) -> dict[str, Estimate]:
-        """The measures of training data in place of samples, and of validation data for memorisation."""
+        """The measures of training data in place of samples, and of spare data for memorisation."""
         split, rows = self.data.train, self._train
         group = None if split.group is None else split.group[rows]
         drawn = Blocked(self._rows_of(split, rows, self.features), group, seed=self.seed)
         compared = self._compared(drawn, self.data.events(split[rows]), group)
         found = {name: one for name, (one, _) in compared}
-        valid = np.arange(min(self.n, len(self.data.valid)))
-        found["memorisation"] = self._preference(self._rows_of(self.data.valid, valid, self._raw))
+        found["memorisation"] = preferred(self._spare, **self._near_groups)
         return found
 
     @functools.cached_property
@@ -218,7 +249,8 @@ class Reference:
     ) -> list[tuple[str, tuple[Estimate, dict[str, Estimate]]]]:
         """All measures but memorisation, of rows given by features and values."""
         size, real = self.features.size, self.balls
-        apart = Estimate(*(part / size for part in frechet_distance(real.rows, drawn)))
+        enough = min(len(real.rows), len(drawn)) >= ROWS * size
+        apart = Estimate(*(part / size for part in frechet_distance(real.rows, drawn))) if enough else Estimate(np.nan)
         near = neighbours(real, Balls(drawn))
         found = [apart, kernel_distance(real.rows, drawn), near.precision, near.recall, near.density, near.coverage]
         names = list(MEASURES)[: len(found)]
@@ -248,9 +280,9 @@ class Reference:
         drawn = _features_of(self.features, x.__getitem__, len(x))
         compared = self._compared(Blocked(drawn, seed=self.seed), x)
         found = [Quality(name, one, self.floors[name], parts) for name, (one, parts) in compared]
-        raw = drawn if self.kind == "raw" else _features_of(self._raw, x.__getitem__, len(x))
-        copied = self._preference(_tensor(raw))
-        return [*found, Quality("memorisation", copied, self.floors["memorisation"], {})]
+        near, groups = self._counts(x.__getitem__, len(x)), self._near_groups
+        above = {ABOVE: excess(near, self._spare, **groups)}
+        return [*found, Quality("memorisation", preferred(near, **groups), self.floors["memorisation"], above)]
 
 
 def sample_quality(

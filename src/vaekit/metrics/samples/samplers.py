@@ -5,6 +5,7 @@ The table is stored as samplers.json in the run directory, where the report find
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,10 @@ from vaekit.utils.progress import say
 from vaekit.utils.suggest import unknown
 
 from .measured import folder_of
-from .reference import Kind, Reference
+from .reference import ABOVE, Kind, Reference
 
 Array = NDArray[Any]
-PRIOR, ALL, FILE, FORMAT = "prior", "all", "samplers.json", 1
+PRIOR, ALL, FILE, FORMAT = "prior", "all", "samplers.json", 2
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Sampled:
     """The measured samplers of a run, as they are stored.
 
     Attributes:
-        rows: for each sampler, its name and the measures as JSON: see `Quality.as_json`.
+        rows: for each sampler, its name, the digest of its fit (None for the prior) and the measures as JSON: see
+            `Quality.as_json`.
         protocol: data, numbers, features and seed that all share.
     """
 
@@ -51,15 +53,17 @@ class Sampled:
         found = next((m for m in (row or {"measures": []})["measures"] if m["name"] == measure), None)
         return None if found is None else found[of]
 
+    def above(self, sampler: str) -> dict[str, float | None]:
+        """The preference of a sampler for training data minus that of real data, with its interval."""
+        row = next(row for row in self.rows if row["name"] == sampler)
+        found: dict[str, float | None] = next(m for m in row["measures"] if m["name"] == "memorisation")["parts"][ABOVE]
+        return found
+
     @property
     def copying(self) -> list[str]:
-        """The samplers that prefer training data: the 95% interval is above 0.5 and above the value of real data."""
-        found = []
-        for row in self.rows:
-            m = next(one for one in row["measures"] if one["name"] == "memorisation")
-            if m["low"] is not None and m["low"] > max(0.5, m["floor"]["value"]):
-                found.append(row["name"])
-        return found
+        """The samplers that prefer training data more than validation data do: 95% interval of the difference."""
+        lows = {row["name"]: self.above(row["name"])["low"] for row in self.rows}
+        return [name for name, low in lows.items() if low is not None and low > 0]
 
 
 def known(run: SavedRun) -> list[str]:
@@ -146,14 +150,14 @@ def measure_samplers(
     drawn = run.draws_samples if noise is None else noise
     found = []
     for i, name in enumerate(names):
-        if name != PRIOR:
-            fit_latents(run, name, on_progress=progress)
+        fit = None if name == PRIOR else fit_latents(run, name, on_progress=progress).record
         measured = reference.measure(drawn_by(run, name, reference.n, noise=drawn, seed=seed))
-        found.append({"name": name, "measures": [one.as_json() for one in measured]})
+        found.append({"name": name, "fit": _digest(fit), "measures": [one.as_json() for one in measured]})
         report("measuring samplers")(i + 1, len(names))
     data, digest = run.data_identity
     protocol = {
         "data": data, "digest": digest, "split": "test", "n": reference.n, "features": reference.text, "seed": seed,
+        "distances": reference.values.text,
         "x": "draws from p(x|z)" if drawn else "means of p(x|z)", "step": run.config.get("step"),
     }  # fmt: skip
     table = Sampled(found, protocol)
@@ -165,8 +169,24 @@ def measure_samplers(
     return table
 
 
+def _digest(fit: dict[str, Any] | None) -> str | None:
+    """A digest of how a density was fitted, and of what it was fitted to; None for the prior."""
+    if fit is None:
+        return None
+    known = {name: part for name, part in fit.items() if name != "seconds"}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def _is_current(run: SavedRun, row: dict[str, Any]) -> bool:
+    """Whether a row is about the density that is stored with the run now."""
+    if row["name"] == PRIOR:
+        return True
+    file = run.path / "latents" / f"{row['name']}.json"
+    return file.exists() and row["fit"] == _digest(read_json(file))
+
+
 def stored(run: SavedRun) -> Sampled | None:
-    """The table that is stored with a run, if it is about its present weights."""
+    """The table that is stored with a run, if it is about its present weights; without densities fitted again since."""
     file = run.path / FILE
     if not file.exists():
         return None
@@ -174,6 +194,7 @@ def stored(run: SavedRun) -> Sampled | None:
         content = read_json(file)
         if content["format"] != FORMAT or content["protocol"]["step"] != run.config.get("step"):
             return None
-        return Sampled(content["samplers"], content["protocol"])
+        rows = [row for row in content["samplers"] if _is_current(run, row)]
+        return Sampled(rows, content["protocol"]) if rows else None
     except (RunError, LookupError, TypeError, json.JSONDecodeError):
         return None
