@@ -14,6 +14,7 @@ from vaekit import toys
 from vaekit.data.observation import Identity
 from vaekit.errors import ChoiceError
 from vaekit.estimators import (
+    Integral,
     Path,
     Target,
     Tuned,
@@ -28,6 +29,7 @@ from vaekit.estimators import (
     log_weights,
     mixture_log_weights,
     posterior_draws,
+    reliable,
     sumo,
     sumo_terms,
     tail_size,
@@ -157,7 +159,7 @@ def test_bidirectional_monte_carlo_brackets_log_p(linear):
 def test_draws_of_the_posterior_estimate_log_p_from_above(linear):
     target, _, tuned = linear
     path = Path(target)
-    off = log_px_from_posterior(path, posterior_draws(path, tuned, noise(8), 80)) - exact(target.x)
+    off = log_px_from_posterior(path, posterior_draws(path, tuned, noise(8), 80).z) - exact(target.x)
     assert off.abs().max() < 0.2
     assert off.mean() > -0.04
 
@@ -185,9 +187,35 @@ def test_quadrature_in_three_dimensions_and_its_limit():
         integrate(Target.of(four, toys.sample(four, 1)[1]))
 
 
+def test_posteriors_outside_the_first_grid_are_integrated_and_failed_ones_are_refused(monkeypatch):
+    """x of up to 15 deviations with a decoder that is sharp, in blocks: never a coarse sum in place of the integral."""
+    model, x = toys.linear(torch.ones(1, 1), 1e-4), torch.tensor([[0.0], [3.0], [8.0], [15.0]], dtype=torch.float64)
+    known = torch.distributions.Normal(0, 1).log_prob(x[:, 0])
+    for settings in ({}, {"at_once": 2}):
+        found = integrate(Target.of(model, x), **settings)
+        torch.testing.assert_close(found.log_px, known, rtol=0, atol=1e-4)
+        assert found.error.max() < 1e-3
+    run = model_of(Composition(model.float(), ELBO(), Identity()), (1,))
+    for failed in (math.inf, math.nan, 0.02):
+
+        def unsettled(target, failed=failed, **settings):
+            return Integral(known, torch.tensor([0.0, failed, 0.0, 0.0]))
+
+        monkeypatch.setattr("vaekit.metrics.likelihood.estimates.integrate", unsettled)
+        with pytest.raises(ChoiceError, match="cannot integrate 1 of 4 data"):
+            evaluate(run, x.float().numpy(), metrics=["log_px_quadrature"])
+
+
 def test_only_a_linear_decoder_has_a_closed_form():
+    """A bend counts relative to the scale of p(x | z): one of 8e-4 is 0.08 deviations here."""
     model = toys.curve()
     assert linear_gaussian(Target.of(model, toys.sample(model, 2)[1])) is None
+    model = toys.linear(torch.ones(3, 1), 0.01)
+    x = toys.sample(model, 2)[1]
+    assert linear_gaussian(Target.of(model, x)) is not None
+    straight = model.likelihood.net.forward
+    model.likelihood.net.forward = lambda *z: straight(*z) + 8e-4 * torch.sin(straight(*z))
+    assert linear_gaussian(Target.of(model, x)) is None
 
 
 # --- weights ----------------------------------------------------------------------------------------------------
@@ -309,6 +337,17 @@ def test_the_metrics_agree_with_the_closed_form_and_state_their_protocol(world):
     assert {"log_px_mixture", "k_hat"} <= {m.name for m in chosen(["likelihood"])}
 
 
+def test_slow_estimates_say_where_they_failed(monkeypatch, capsys):
+    """Chains of two steps end far from the posterior: the weights rest on one of them."""
+    monkeypatch.setattr("vaekit.metrics.likelihood.estimates.STEPS", 2)
+    model = toys.linear(torch.eye(4, dtype=torch.float64), 0.01)
+    x = toys.sample(model, 3)[1].float().numpy()
+    run = model_of(Composition(model.float(), ELBO(), Identity()), (4,))
+    found = evaluate(run, x, metrics=["log_px_ais"])[0]
+    assert "of 3 data with an acceptance below 0.3 or fewer than 2 effective weights" in found["protocol"]["estimator"]
+    assert "note: log_px_ais is not reliable: " in capsys.readouterr().err
+
+
 def test_the_tail_of_streamed_weights_is_that_of_all(world):
     run = model_of(Composition(world.model, ELBO(), Identity()), (5,))
     x = world.data(12)
@@ -318,5 +357,8 @@ def test_the_tail_of_streamed_weights_is_that_of_all(world):
     np.testing.assert_allclose(whole.log_px, log_mean_exp(w), atol=1e-5)
     np.testing.assert_allclose(per_datum(run, run.observed(x.numpy()), 300, batch=5).k_hat, whole.k_hat, atol=0.02)
     assert np.isnan(per_datum(run, run.observed(x.numpy()), 10).k_hat).all()
+    for samples, words in ((100, "too few draws to judge, 200 or more"), (300, "reliable up to 0.60")):
+        assert words in evaluate(run, x.numpy(), metrics=["k_hat"], samples=samples)[0]["protocol"]["estimator"]
+    assert (reliable(100), reliable(5000)) == (0.5, 0.7)
     with pytest.raises(ChoiceError, match="k_hat needs `samples` of 21 or more, got 10"):
         evaluate(run, x.numpy(), metrics=["k_hat"], samples=10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsons
-import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vaekit.utils.wording import worded
@@ -52,7 +51,7 @@ def certify(
     chains
         Chains of annealing per example.
     steps
-        The most steps of annealing; fewer are taken if the bounds are sharp before.
+        The most steps of annealing; it stops with fewer when the bounds are close.
     tolerance
         Nats between the bounds beyond which nothing is certified.
     json
@@ -70,34 +69,23 @@ def certify(
     chosen: dict[str, Any] = {"samples": samples, "chains": chains, "steps": steps, "tolerance": tolerance}
     with Bar("certifying") as bar:
         found = opened.certify(new, n=n, **chosen, seed=seed, progress=bar)
-    from vaekit.diagnosis.after import CERTIFICATE
     from vaekit.report import write_certificate
     from vaekit.runs.example import PLACE
-    from vaekit.utils.files import is_writable, write_json
+    from vaekit.utils.files import is_writable
 
     page = write_certificate(opened, found, path)
     if source is None and path is None and is_writable(opened.path) and opened.path != PLACE:
-        write_json(opened.path / CERTIFICATE, _plain(found.as_json()))  # for `vaekit doctor`
+        found.store(opened.path)  # for `vaekit doctor`
     print(jsons.dumps(found.as_json(), indent=1, ensure_ascii=False) if json else worded(_lines(found)))
     if not json:
         print(page)
     return 0 if found.passed else 1
 
 
-def _plain(value: Any) -> Any:
-    """JSON values, with None for numbers that are not finite."""
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _lines(found: Certificate) -> str:
     """The certificate for people."""
     state = {True: "passed", False: "FAILED", None: "not judged"}
-    lines = [f"{state[check.passed]:10} {check.name}: {check.reason}" for check in found.checks]
+    lines = [f"{state[check.passed]:10} {check.name}: {check.words}" for check in found.checks]
     rows = [("estimator", "error on simulated data", "on the data", "verdict")]
-    rows += [(v.name, f"{v.low:+.2f} to {v.high:+.2f}", f"{v.value:.2f}", v.words) for v in found.verdicts]
-    tails = f"k-hat: median {found.k_hat['50%']:.2f}, above 0.7 for {found.k_hat['above 0.7']:.0%} of the examples"
-    return "\n".join([*lines, "", output.table(rows), tails])
+    rows += [(v.estimate, f"{v.low:+.2f} to {v.high:+.2f}", f"{v.value:.2f}", v.words) for v in found.verdicts]
+    return "\n".join([*lines, "", output.table(rows), found.tails])

@@ -9,7 +9,7 @@ arXiv:1511.02543). Exact draws exist for data that are simulated from the model:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +37,16 @@ class Annealed:
     z: Tensor
     log_px_given: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[Annealed]) -> Annealed:
+        """The results of blocks of data as one."""
+        return cls(
+            torch.cat([p.log_w for p in parts], 1),
+            torch.cat([p.acceptance for p in parts]),
+            torch.cat([p.z for p in parts], 1),
+            torch.cat([p.log_px_given for p in parts], 1),
+        )
+
     @property
     def lower(self) -> Tensor:
         """log p(x) estimated from below by chains that went forwards, (B,)."""
@@ -46,6 +56,11 @@ class Annealed:
     def upper(self) -> Tensor:
         """log p(x) estimated from above by chains that went backwards from exact draws, (B,)."""
         return -log_mean_exp(self.log_w)
+
+    @property
+    def ess(self) -> Tensor:
+        """The effective number of chains, (sum w)^2 / sum w^2, (B,)."""
+        return 1 / torch.softmax(self.log_w, 0).square().sum(0)
 
 
 def anneal(

@@ -24,10 +24,13 @@ from .target import Target
 Start = Literal["prior", "q"]
 LEAPFROGS = 5
 """Leapfrog steps per transition."""
+GRADIENT = 4
+"""The memory of a code that is decoded for a gradient, relative to that of one that is only decoded."""
 ACCEPTED = 0.75
 """The mean acceptance that the pilot tunes to."""
-PILOT_STEPS, PILOT_CHAINS, POSTERIOR_SHARE = 100, 8, 0.4
-"""Steps of the pilot along the path, its chains per datum, and its further transitions at the posterior per step."""
+PILOT_STEPS, PILOT_CHAINS, POSTERIOR_SHARE, RECENT = 100, 8, 0.4, 5
+"""Steps of the pilot along the path, its chains per datum, its further transitions at the posterior per step, and the
+moves that a frozen size of steps is averaged over."""
 
 
 class State(NamedTuple):
@@ -162,11 +165,15 @@ def tune(path: Path, noise: Noise, *, steps: int = PILOT_STEPS, progress: Callab
 
 
 def _pilot(path: Path, noise: Noise, first: Tensor, last: Tensor, steps: int, progress: Callable[[], None]) -> Tuned:
-    """Chains that tune their steps by the rule of Robbins and Monro, each datum with steps of its own."""
+    """Chains that tune their steps, each datum with steps of its own.
+
+    The log of a step rises by a constant rate times the acceptance above the wanted one. That of one move of a few
+    chains is noisy, so that the frozen steps are means over the last `RECENT` moves, at the end over all that are kept.
+    """
     state = path.at(path.draw_first(noise, PILOT_CHAINS))
     place = Tuned(torch.empty(0), first, last, state.z, first, first)
     log_step = torch.full((len(path.target.x),), -0.7, dtype=torch.float64, device=state.z.device)
-    sizes, kept = [], []
+    sizes, kept, last_sizes = [], [], []
     further = max(8, round(POSTERIOR_SHARE * steps))
     for t in range(steps + further):
         beta = schedule(min(1.0, (t + 1) / steps))
@@ -177,12 +184,14 @@ def _pilot(path: Path, noise: Noise, first: Tensor, last: Tensor, steps: int, pr
             sizes.append(log_step)
         elif t >= steps + further // 4:
             kept.append(state.z)
+            last_sizes.append(log_step)
         progress()
-    sizes[-1] = log_step  # tuned longest, at the posterior
+    smooth = [torch.stack(sizes[max(0, t - RECENT + 1) : t + 1]).mean(0) for t in range(steps)]
+    smooth[-1] = torch.stack(last_sizes).mean(0)  # tuned longest, at the posterior
     draws = torch.cat(kept).double()  # (M, B, D)
     mean = draws.mean(0)
     centred = draws - mean
     covariance = torch.einsum("mbi,mbj->bij", centred, centred) / len(draws)
     covariance = covariance + 1e-10 * torch.eye(path.target.dims, dtype=torch.float64, device=mean.device)
     scale = state.z.dtype
-    return Tuned(torch.stack(sizes), first, last, state.z, mean.to(scale), covariance.to(scale))
+    return Tuned(torch.stack(smooth), first, last, state.z, mean.to(scale), covariance.to(scale))

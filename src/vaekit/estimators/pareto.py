@@ -17,6 +17,8 @@ RELIABLE = 0.7
 """The largest k-hat at which the mean of weights is reliable, for 2,200 draws or more."""
 LEAST_TAIL = 5
 """The least number of weights that a fit needs."""
+ENOUGH = 200
+"""The least number of draws with which k-hat is judged: with fewer, it is fitted to 40 weights or less."""
 
 
 def tail_size(samples: int) -> int:
@@ -27,6 +29,13 @@ def tail_size(samples: int) -> int:
 def reliable(samples: int) -> float:
     """The largest k-hat at which the mean of this many weights is reliable: min(1 - 1 / log10 S, 0.7)."""
     return min(1 - 1 / math.log10(samples), RELIABLE) if samples > 10 else 0.0
+
+
+def limit_in_words(samples: int) -> str:
+    """The `reliable` k-hat of this many draws in words, or that they are too few to judge it."""
+    if samples < ENOUGH:
+        return f"too few draws to judge, {ENOUGH} or more are needed"
+    return f"reliable up to {reliable(samples):.2f}"
 
 
 def k_hat(log_w: Tensor, *, samples: int | None = None) -> Tensor:

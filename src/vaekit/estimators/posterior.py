@@ -8,6 +8,7 @@ expectation if the chains have reached the posterior. It is for few latents, whe
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,20 +25,33 @@ NARROWER = 0.8
 """The covariance of g in units of that of the draws: a narrower g has a ratio that is bounded in the tails."""
 
 
+class Draws(NamedTuple):
+    """Draws of the posterior, (chains, draws, B, D), and the mean chance of acceptance of their moves, (B,)."""
+
+    z: Tensor
+    acceptance: Tensor
+
+
 def posterior_draws(
     path: Path, tuned: Tuned, noise: Noise, draws: int, *, progress: Callable[[], None] = lambda: None
-) -> Tensor:
-    """Draws of the posterior by the pilot's chains, (chains, draws, B, D); each chain goes on from the pilot's end."""
-    state, found = path.at(tuned.end), []
+) -> Draws:
+    """Draws of the posterior by the pilot's chains; each chain goes on from the pilot's end."""
+    state, found, accepted = path.at(tuned.end), [], []
     for _ in range(draws):
-        state, _ = transition(path, state, 1.0, tuned.step(1.0), tuned.scale(1.0), noise)
+        state, chance = transition(path, state, 1.0, tuned.step(1.0), tuned.scale(1.0), noise)
         found.append(state.z)
+        accepted.append(chance.mean(0))
         progress()
-    return torch.stack(found, 1)
+    return Draws(torch.stack(found, 1), torch.stack(accepted).mean(0))
 
 
-def log_px_from_posterior(path: Path, chains: Tensor) -> Tensor:
-    """log p(x) from draws of the posterior (chains, draws, B, D): half of the chains for g, half for the mean; (B,)."""
+def log_px_from_posterior(path: Path, chains: Tensor, *, chunk: int | None = None) -> Tensor:
+    """log p(x) from draws of the posterior (chains, draws, B, D), (B,); `chunk` draws per datum are decoded at once."""
+    return -log_mean_exp(log_ratios(path, chains, chunk=chunk))
+
+
+def log_ratios(path: Path, chains: Tensor, *, chunk: int | None = None) -> Tensor:
+    """log g(z) - log p(x, z) of half of the chains (chains, draws, B, D), with g fitted to the other half: (M, B)."""
     half = len(chains) // 2
     fit, rest = chains[:half].flatten(0, 1).double(), chains[half:].flatten(0, 1)
     mean = fit.mean(0)
@@ -46,4 +60,5 @@ def log_px_from_posterior(path: Path, chains: Tensor) -> Tensor:
     jitter = 1e-10 * torch.eye(fit.shape[-1], dtype=torch.float64, device=fit.device)
     g = MultivariateNormal(mean, covariance + jitter, validate_args=False)
     with torch.no_grad():
-        return -log_mean_exp(g.log_prob(rest.double()) - path.target.log_joint(rest).double())
+        parts = [path.target.log_joint(part).double() for part in rest.split(chunk or len(rest))]
+        return g.log_prob(rest.double()) - torch.cat(parts)

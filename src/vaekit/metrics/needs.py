@@ -103,6 +103,10 @@ def _enough_samples(name: str, m: Measurement) -> str | None:
     return None if m.samples >= least else f"{name} needs `samples` of {least} or more, got {m.samples}"
 
 
+def _two_samples(name: str, m: Measurement) -> str | None:
+    return None if m.samples >= 2 else f"{name} needs `samples` of 2 or more, got {m.samples}"
+
+
 def _one_layer(name: str, m: Measurement) -> str | None:
     why = why_not(m.run.model)
     return None if why is None else f"{name} needs one layer of continuous latents: {why}; use log_px_iw"
@@ -240,6 +244,7 @@ DENSITY = Need("a density", _density)
 DISCRETE = Need("a discrete likelihood", _discrete)
 COMPLETE = Need("no missing values", _complete)
 ENOUGH_SAMPLES = Need("enough samples for a tail", _enough_samples)
+TWO_SAMPLES = Need("two samples or more", _two_samples)
 ONE_LAYER = Need("one layer of continuous latents", _one_layer)
 AT_MOST_3 = Need("at most 3 latents", _at_most(3))
 AT_MOST_5 = Need("at most 5 latents", _at_most(5))

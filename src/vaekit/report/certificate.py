@@ -40,8 +40,10 @@ def write_certificate(run: SavedRun, certificate: Certificate, path: str | Path 
     except OSError as error:
         raise RunError(f"cannot make the directory {target.parent}: {error.strerror}; choose another `path`") from error
     c = certificate
-    failed = [f"{check.name}: {check.reason}" for check in c.checks if check.passed is False]
-    facts = [c.method, f"{c.protocol['n']:,} examples of each kind", "passed" if c.passed else "failed"]
+    failed = [f"{check.name}: {check.words}" for check in c.checks if check.passed is False]
+    failures = {check.name for check in c.checks if check.passed is False}
+    state = "not certified" if failures == {"reference"} else "failed" if failures else "passed"
+    facts = [c.method, f"{c.protocol['n']:,} examples of each kind", state]
     sections = [_checks(c), _estimators(c), _tails(c), _method(c)]
     chapter = Chapter("certificate", f"Certificate of {c.run}", facts, "", failed, sections)
     write_text(target, render(f"Certificate of {c.run}", [], [chapter], kicker="vaekit certify"))
@@ -49,21 +51,28 @@ def write_certificate(run: SavedRun, certificate: Certificate, path: str | Path 
 
 
 def _checks(c: Certificate) -> Section:
-    rows = [[ABOUT[check.name], STATE[check.passed], check.reason] for check in c.checks]
-    text = "All checks passed." if c.passed else "At least one check failed: do not use the numbers that it concerns."
+    rows = [[ABOUT[check.name], STATE[check.passed], check.words] for check in c.checks]
+    other = any(check.passed is False for check in c.checks if check.name != "reference")
+    text = "No check failed."
+    if other:
+        text = "At least one check failed: do not use the numbers that it concerns."
+    elif not c.certified:
+        text = "Nothing is certified, and no number is known to be wrong: the bounds on log p(x) are too far apart."
     return Section("checks", "Checks", [Text(text), Table(["what is checked", "", "evidence"], rows, wide=(2,))])
 
 
 def _estimators(c: Certificate) -> Section:
     exactly = "is known exactly" if c.width == 0 else f"has bounds that are {c.width:.2g} nats apart"
     head = ["estimator", "error on simulated data", "against the reference", "mean on the data", "verdict"]
-    rows = [[v.name, _span(v.low, v.high), numbers.number(v.gap), numbers.number(v.value), v.words] for v in c.verdicts]
+    rows = [
+        [v.estimate, _span(v.low, v.high), numbers.number(v.gap), numbers.number(v.value), v.words] for v in c.verdicts
+    ]
     reference = "exact log p(x)" if c.exact_on_data else "the lower bound by annealing, which does not use the encoder"
     caption = (
         "Nats per example. The error is a 95% interval for the mean over data like those that the model generates, for "
         f"which log p(x) {exactly}. On the measured data, the estimator is compared with {reference}."
     )
-    spans = {v.name: (v.low, v.high) for v in c.verdicts}
+    spans = {v.estimate: (v.low, v.high) for v in c.verdicts}
     picture = plot(
         "certificate-errors", lambda: figures.error_spans(spans, "error on simulated data, nats"),
         "An interval for the error of each estimator",
@@ -79,10 +88,16 @@ def _span(low: float, high: float) -> str:
 def _tails(c: Certificate) -> Section:
     k = c.k_hat
     text = (
-        f"The tail of the weights of q has a k-hat of {k['50%']:.2f} for the median example, {k['5%']:.2f} and "
-        f"{k['95%']:.2f} at the 5% and 95% quantiles, and above 0.7 for {k['above 0.7']:.0%} of the examples. Above "
-        "0.7, the mean of the weights of an example is not reliable."
+        f"The tail of the weights of q has a k-hat of {k['50%']:.2f} for the median example, and {k['5%']:.2f} and "
+        f"{k['95%']:.2f} at the 5% and 95% quantiles. "
     )
+    if k["limit"] is None:
+        text += f"It is not judged, as {c.protocol['K']} draws are too few."
+    else:
+        text += (
+            f"It is above {k['limit']:.2f} for {k['above limit']:.0%} of the examples: with this many draws, the mean "
+            "of the weights of these examples is not reliable."
+        )
     return Section("tails", "Tails of the weights", [Text(text)])
 
 

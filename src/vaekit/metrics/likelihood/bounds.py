@@ -9,6 +9,7 @@ import torch
 
 from vaekit.data.observation import Binary
 from vaekit.errors import ChoiceError
+from vaekit.estimators import limit_in_words
 from vaekit.runs.likelihood import PerDatum, closed_form_rates, per_datum
 from vaekit.runs.observed import Observed
 from vaekit.runs.trained import TrainedModel
@@ -98,14 +99,15 @@ def binary_floors(m: Measurement) -> Array:
 
 
 def _sampled(m: Measurement) -> str:
-    return f"mean over K={m.samples} draws of q{_given(m)}"
+    return f"mean over K={m.samples} draws of q{given(m)}"
 
 
 def _weighted(m: Measurement) -> str:
-    return f"IWAE-{m.samples}{_given(m)}"
+    return f"IWAE-{m.samples}{given(m)}"
 
 
-def _given(m: Measurement) -> str:
+def given(m: Measurement) -> str:
+    """What the densities are conditional on besides a condition, in words for the protocol."""
     return ", given the total of each row" if m.given_total else ""
 
 
@@ -149,8 +151,9 @@ def ess(m: Measurement) -> Result:
     of="estimator",
 )  # fmt: skip
 def pareto(m: Measurement) -> Result:
-    """Tail of the K importance weights: above 0.7, their log p(x) is unreliable."""
-    return Result(_weighted(m), m.samples, scored(m).k_hat)
+    """Tail of K importance weights: log p(x) is unreliable above min(1 - 1/log10(K), 0.7); not judged below K=200."""
+    how = f"{_weighted(m)}, {limit_in_words(m.samples)}"
+    return Result(how, m.samples, scored(m).k_hat, comparable=_weighted(m))
 
 
 @metric(
