@@ -49,7 +49,8 @@ class Batch:
 
     def _of(self, rows: Tensor) -> Batch:
         here, there = rows.numpy(), rows.to(self.rows.device)
-        groups, z = (None if t is None else t[i] for t, i in ((self.groups, here), (self.z, there)))
+        groups = None if self.groups is None else self.groups[here]
+        z = None if self.z is None else self.z[there]
         return Batch(self.target.of_rows(there), self.noise_key, self.rows[there], self.units[here], groups, z)
 
 
