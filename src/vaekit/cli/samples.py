@@ -83,7 +83,8 @@ def _table(measured: Sampled) -> str:
     protocol: dict[str, Any] = measured.protocol
     lines = [
         f"{protocol['n']:,} {protocol['x']} and as many {protocol['split']} data of {protocol['data']}, seed "
-        f"{protocol['seed']}; {protocol['features']}; ± standard error",
+        f"{protocol['seed']}; {protocol['features']}; memorisation by distances of {protocol['distances']}; ± standard "
+        "error",
         *verdicts(measured),
     ]
     short = [HEADS[name] for name in heads]

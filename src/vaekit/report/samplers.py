@@ -136,7 +136,8 @@ def samplers(look: Look) -> list[Block]:
     how = measured.protocol
     floor = f"{REAL.capitalize()}: training data in place of samples (for memorisation, validation data)."
     words = (
-        f"{how['n']:,} {how['x']} per sampler, and as many {how['split']} data; {how['features']}. {floor} {CAPTION}"
+        f"{how['n']:,} {how['x']} per sampler, and as many {how['split']} data; {how['features']}; memorisation by "
+        f"distances of {how['distances']}. {floor} {CAPTION}"
     )
     blocks: list[Block] = [Table(["sampler", *(HEADS[name] for name in names)], rows, words,
                                  numeric=range(1, len(names) + 1))]  # fmt: skip
