@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 import vaekit as vk
 from vaekit.diagnosis import DISEASES, doctor
 from vaekit.diagnosis.after import BINS, gap, holes, kl_at_least
-from vaekit.utils.files import write_json
+from vaekit.utils.files import read_json, write_json
 
 AFTER = ["after"]
 
@@ -55,22 +55,34 @@ def test_weights_without_effective_samples(trained):
     assert "`samples=1000`" in one.remedy
 
 
-def test_a_certificate_that_failed(trained):
-    """Written as `vaekit certify` stores it."""
-    run = trained("certified", steps=20)
-    assert "vaekit certify" in doctor(run, stages=AFTER).skipped["failed-certificate"]
-    verdict = {"name": "log_px_iw", "low": -2.5, "high": -1.5, "words": ""}
-    checks = [{"name": "log q", "passed": True, "reason": "it is the density of its draws"}]
-    write_json(run.path / "certificate.json", {"checks": checks, "verdicts": [verdict]})
-    assert "failed-certificate" in doctor(run, stages=AFTER).healthy  # nothing measured
-    run.evaluate(n=20, samples=2, metrics=["log_px_iw"])
-    one = doctor(run, stages=AFTER)["failed-certificate"]
-    assert (one.severity, one.numbers["error"]) == ("warning", -1.5)
-    checks[0] |= {"passed": False, "reason": "log q is off by 0.7 nats"}
-    write_json(run.path / "certificate.json", {"checks": checks, "verdicts": [verdict]})
-    one = doctor(run, stages=AFTER)["failed-certificate"]
-    assert one.severity == "serious"
-    assert "log q is off by 0.7 nats" in one.evidence
+def test_a_certificate_that_failed(trained, monkeypatch):
+    """`vaekit certify` of a run whose encoder is spoilt, and how the doctor reads what else it may store."""
+    only = {"failed-certificate": DISEASES["failed-certificate"]}
+    monkeypatch.setattr("vaekit.diagnosis.examination.DISEASES", only)
+    run = trained("certified", steps=60, latent=1)
+    assert "vaekit certify" in doctor(run).skipped["failed-certificate"]
+    run.model.posterior.net.out.bias.data[:1] += 6
+    run.certify(n=4, samples=50, chains=2, steps=60).store(run.path)
+    stored = read_json(run.path / "certificate.json")
+    run.evaluate(n=20, samples=20, metrics=["log_px_iw"])
+    assert "failed-certificate" in doctor(run).healthy  # nothing was measured with the K of the certificate
+    run.evaluate(n=20, samples=50, metrics=["log_px_iw"])
+    one = doctor(run)["failed-certificate"]
+    assert (one.severity, one.numbers["metrics"]) == ("warning", ["log_px_iw"])
+    assert "log_px_iw (IW-50): too low by" in one.evidence
+
+    def after(**passed):
+        checks = [one | {"passed": passed.get(one["name"], True)} for one in stored["checks"]]
+        verdicts = [one | {"passed": None} for one in stored["verdicts"]]
+        write_json(run.path / "certificate.json", stored | {"checks": checks, "verdicts": verdicts})
+        return doctor(run)
+
+    assert after(bounds=False)["failed-certificate"].severity == "serious"
+    assert after(encoder=False)["failed-certificate"].severity == "warning"
+    assert "failed-certificate" in after(encoder=None).healthy
+    assert "not certified" in after(reference=False).skipped["failed-certificate"]
+    run.model.posterior.net.out.bias.data[:1] -= 6
+    assert "other weights" in doctor(run).skipped["failed-certificate"]
 
 
 def test_what_cannot_be_judged_is_not_healthy(trained):
