@@ -332,6 +332,10 @@ def test_the_metrics_agree_with_the_closed_form_and_state_their_protocol(world):
         assert found[name]["protocol"]["n"] == 4
     assert "10% prior" in found["log_px_mixture"]["protocol"]["estimator"]
     assert "16 chains of 500 steps" in found["log_px_ais"]["protocol"]["estimator"]
+    two = evaluate(run, x, metrics=["log_px_mixture", "log_px_jvi"], samples=2, n=4)
+    assert all(math.isfinite(m["value"]) for m in two)
+    with pytest.raises(ChoiceError, match="log_px_jvi needs `samples` of 2 or more, got 1"):
+        evaluate(run, x, metrics=["log_px_jvi"], samples=1)
     assert METRICS["log_px_sumo"].label.endswith("(not a bound)")
     assert "log_px_ais" not in {m.name for m in chosen(["likelihood"])}
     assert {"log_px_mixture", "k_hat"} <= {m.name for m in chosen(["likelihood"])}

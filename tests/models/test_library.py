@@ -49,6 +49,12 @@ def test_total_is_standard_on_the_rows_it_was_measured_on():
     assert float(total(torch.full((1, D), torch.nan))) == pytest.approx(float(-total.centre / total.spread))
 
 
+def test_estimates_of_log_p_name_the_total_that_they_are_given(runs):
+    for name, given in (("observed", True), ("latent", False)):
+        found = runs[name].evaluate(n=2, samples=3, metrics=["log_px_mixture", "log_px_sumo"])
+        assert all(("given the total of each row" in m["protocol"]["estimator"]) == given for m in found)
+
+
 def test_codes_hold_the_total(runs):
     run = runs["observed"]
     assert isinstance(run.model, SizedVAE)
