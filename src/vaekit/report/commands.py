@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -27,6 +28,11 @@ def following(run: SavedRun, path: str) -> list[str]:
     if isinstance(getattr(run.model.likelihood, "head", None), AutoregressiveHead):
         explore = f"vaekit report {name} --synthetic sample"  # its decoder cannot be exported
     return [f"vaekit evaluate {name}", f"vaekit report {name}", explore, f"vaekit sample {name} {_sampling(run)}"]
+
+
+def comparing(paths: Sequence[str], reference: str, out: str) -> str:
+    """The shell command that compares these runs with a reference, and writes the page `out`."""
+    return f"vaekit compare {shlex.join(paths)} --to {shlex.quote(reference)} --out {shlex.quote(out)}"
 
 
 def _sampling(run: SavedRun) -> str:

@@ -25,6 +25,7 @@ from vaekit.utils.numerals import decimals, probability
 
 from .about import shown_path
 from .blocks import Block, Chapter, Code, Section, Strip, Strips, Table, Text, plot
+from .commands import comparing
 from .look import Look
 from .numbers import protocol_text
 from .page import render
@@ -374,7 +375,7 @@ def _method(comparison: Comparison, path: Path) -> Section:
         for r, run in enumerate(row.runs)
     ]
     blocks.append(Table(["setting", "seed", "run", "steps", "state"], runs, "Every run.", numeric=(1, 3)))
-    paths = " ".join(shown_path(run.path) for row in comparison.rows for run in row.runs)
+    paths = [shown_path(run.path) for row in comparison.rows for run in row.runs]
     first = shown_path(comparison.rows[comparison.reference].runs[0].path)
-    blocks.append(Code("Command", f"vaekit compare {paths} --to {first} --out {shown_path(path)}"))
+    blocks.append(Code("Command", comparing(paths, first, shown_path(path))))
     return Section("method", "Method", blocks)
