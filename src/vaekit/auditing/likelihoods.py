@@ -77,12 +77,13 @@ def above_the_bound(bench: Bench) -> Fault | None:
         return constant - torch.tensor(totals) / unit
 
     tried = [(0.0, 1.0)] + [(centre * m, width * s) for m in (0.6, 0.8, 1.0) for s in (0.6, 1.0, 1.3)]
-    best = max(tried, key=lambda q: float(claims(*q, range(2), decoder).mean()))
-    values, alike = claims(*best, range(100, 116), decoder), claims(*best, range(200, 216), 0.3)
+    best = max(tried, key=lambda q: float(claims(q[0], q[1], range(2), decoder).mean()))
+    values = claims(best[0], best[1], range(100, 116), decoder)
+    alike = claims(best[0], best[1], range(200, 216), 0.3)
     claimed, error = float(values.mean()), float(values.std()) / math.sqrt(len(values))
     paid = -float(alike.mean()) - float(LIKELIHOODS[name](one, torch.full_like(one, 0.3)))
     slack = 0.03 + 3 * float(alike.std()) / math.sqrt(len(alike))
-    if min(abs(paid - each) for each in _divergences(*best, codes)) > slack:
+    if min(abs(paid - each) for each in _divergences(best[0], best[1], codes)) > slack:
         raise ChoiceError("the loss has other terms that depend on the codes, so it is no ELBO")
     if claimed <= log_px + 5 * error + slack:
         return None

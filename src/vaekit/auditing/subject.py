@@ -305,7 +305,7 @@ def _replaced(out: Any, key: Any, value: Tensor) -> Any:
     if isinstance(out, Independent):
         return Independent(_replaced(out.base_dist, key, value), out.reinterpreted_batch_ndims)
     if isinstance(out, Normal):
-        return Normal(**{"loc": out.loc, "scale": out.scale, key: value})
+        return Normal(value, out.scale) if key == "loc" else Normal(out.loc, value)
     changed = copy.copy(out)
     changed[key] = value
     return changed

@@ -52,11 +52,11 @@ def audit(
     score
         Its method that returns log p(x); names with nll or neg are its negative.
     key
-        Key of the dict that the loss takes in place of x, such as data.
+        Key of the dict that the loss takes in place of x, such as data; pair for a pair of x and a label.
     spread
         What encode returns beside the mean; by default by its name, else the logarithm of the variance.
     weight
-        The weight of the KL that is meant.
+        The weight of the KL that is meant; one that the module holds as `beta` is right, too.
     json
         Print an object of JSON instead of lines.
     """
