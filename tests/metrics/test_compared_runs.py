@@ -10,8 +10,11 @@ import pytest
 import vaekit as vk
 from vaekit.cli import main
 from vaekit.errors import ChoiceError
-from vaekit.metrics.compared import Comparison
+from vaekit.metrics.compared import Cell, Column, Comparison, Estimate
+from vaekit.metrics.compared.gathered import Asked, _like, common
+from vaekit.metrics.compared.gathered import stored as numbers_of
 from vaekit.report import write_comparison
+from vaekit.report.compared import _sentence
 
 HOW = {"hidden": (8,), "steps": 4, "progress": False, "compile": "off", "device": "cpu"}
 FEW = {"n": 40, "samples": 2}
@@ -96,7 +99,7 @@ def test_a_conditional_run_beside_others_says_so(runs, folder):
     assert [c.label for c in found.columns] == ["log p(x) (unconditional)", "log p(x) (given label)"]
     assert (2, 0) not in found.cells
     assert found.cells[2, 1].difference is None  # nothing to subtract it from
-    assert any("x alone and others of x given label" in note for note in found.notes)
+    assert any("x alone and others of x given label" in note for note in found.warnings)
     first = vk.compare([conditional, *runs.values()], metrics=["log_px_iw"], **FEW)
     assert first.rows[first.reference].name == found.rows[0].name  # rather than one that nothing is compared with
 
@@ -109,7 +112,7 @@ def test_two_data_sets_are_two_columns(runs, folder):
     assert sorted(found.cells) == [(0, 0), (1, 1)]
     assert all(cell.difference is None for cell in found.cells.values())
     assert "digits" in found.columns[0].label
-    assert any("not comparable" in note for note in found.notes)
+    assert any("not comparable" in note for note in found.warnings)
 
 
 def test_stored_numbers_are_used_if_all_have_one_protocol(runs, folder, tmp_path):
@@ -134,6 +137,65 @@ def test_stored_numbers_are_used_if_all_have_one_protocol(runs, folder, tmp_path
     assert [c.label for c in apart.columns] == ["Rate (n = 20)", "Rate (n = 30)"]
     assert apart.cells[0, 0].difference is None
     assert any("Not all runs of latent 3" in note for note in apart.notes)
+
+
+def test_new_numbers_are_of_as_many_data_as_the_usual_stored_ones(runs, folder, tmp_path):
+    """Slow metrics are stored for the first 100 data, which says nothing about the others."""
+    paths = [shutil.copytree(folder / name, tmp_path / name) for name in ("z3-0", "z2-0")]
+    slow = {"name": "log_px_ais", "value": -1.0, "se": 0.1, "unit": "nats"}
+    protocols = {}
+    for path in paths:
+        run = vk.open(path)
+        usual = run.evaluate(n=30, samples=3, metrics=["rate", "log_px_iw"])
+        protocols[path] = usual[0]["protocol"]
+        stored = {**slow, "protocol": {**protocols[path], "n": 20, "estimator": "AIS", "K": None}}
+        (path / "metrics.json").write_text(json.dumps([stored]))
+    numbers = [numbers_of(vk.open(path)) for path in paths]
+    asked = Asked()
+    shared = common(numbers, asked, ["log_px_ais"])
+    assert _like(shared, ["log_px_iw", "log_px_ais"]) == []
+    assert [p["n"] for p in _like(shared, ["log_px_ais"])] == [20]
+    for path in paths:
+        usual = {**protocols[path], "n": 30}
+        entries = [{**slow, "name": name, "protocol": {**usual, "K": k}} for name, k in (("rate", None), ("elbo", 3))]
+        (path / "metrics.json").write_text(json.dumps([*json.loads((path / "metrics.json").read_text()), *entries]))
+    shared = common([numbers_of(vk.open(path)) for path in paths], asked, ["log_px_ais", "rate", "elbo"])
+    assert [(p["n"], p["K"]) for p in _like(shared, ["log_px_iw", "log_px_ais"])] == [(30, None), (30, 3)]
+
+
+@pytest.mark.parametrize("measure", [True, False])
+def test_a_single_run_has_the_interval_of_its_metric(runs, folder, tmp_path, measure):
+    paths = [shutil.copytree(folder / name, tmp_path / name) for name in ("z3-0", "z2-0")]
+    own = [vk.open(path).evaluate(n=150, metrics=["mig"])[-1]["interval"] for path in paths]
+    found = vk.compare(paths, metrics=["mig"], n=150, measure=measure)
+    for i, interval in enumerate(own):
+        estimate = found.cells[i, 0].estimate
+        assert estimate.interval() == pytest.approx((interval["low"], interval["high"]))
+        assert estimate.reach() == pytest.approx((interval["high"] - interval["low"]) / 2)
+
+
+def test_a_sentence_about_a_metric_without_a_better_direction():
+    column = Column("rate", "Rate", "nats", None, "", {})
+    cell = Cell(Estimate(3.0), {}, Estimate(1.5, ((0.01, 50.0),), "data"), p=0.001, p_holm=0.001, verdict="differs")
+    said = _sentence("latent 3", "latent 2", column, cell, " nats")
+    assert said.startswith("Rate is higher in latent 3 than in latent 2 by 1.50 nats (95% interval 1.30 to 1.70")
+
+
+def test_a_run_that_cannot_be_opened_is_left_out_of_folders_but_not_if_named(runs, folder, tmp_path, capsys):
+    for name in ("z3-0", "z3-1", "z2-0"):
+        shutil.copytree(folder / name, tmp_path / "runs" / name)
+    (shutil.copytree(folder / "z2-1", tmp_path / "runs" / "spoilt") / "model.safetensors").unlink()
+    options = ["--metrics", "rate", "-n", "20", "--samples", "2", "--json"]
+    for words in (str(tmp_path / "runs"), str(tmp_path / "runs" / "*")):
+        assert main(["compare", words, *options]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [len(row["runs"]) for row in found["rows"]] == [1, 2]
+        assert "spoilt is left out: " in found["notes"][-1]
+    assert main(["compare", str(tmp_path / "runs" / "z[2s]*"), str(tmp_path / "runs" / "sp*"), *options]) == 2
+    assert "got 1" in (said := capsys.readouterr().err)
+    assert "model.safetensors" in said
+    assert main(["compare", str(tmp_path / "runs" / "z3-0"), str(tmp_path / "runs" / "spoilt"), *options]) == 2
+    assert "left out" not in capsys.readouterr().err
 
 
 def test_a_comparison_is_records_text_and_html(found):

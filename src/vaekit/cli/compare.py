@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from vaekit.errors import ChoiceError, RunError
 from vaekit.runs.find import find_run, runs_in
 from vaekit.utils.files import checked_path
+from vaekit.utils.progress import say
 
 from . import listing
 from .measure import Names, _names, _number, _protocol, _show
@@ -53,7 +54,7 @@ def compare(
     ----------
     runs
         Run directories, folders of runs, or patterns such as 'runs/vae-*'; the last argument may be the name or path
-        of new data, to measure all runs on them.
+        of new data, to measure all runs on them. Runs of folders and patterns that cannot be opened are left out.
     to
         The run or row that the others are compared with; by default the first that has numbers in common with most.
     each
@@ -76,16 +77,15 @@ def compare(
     words, source = list(runs), None
     if len(words) > 1 and _is_data(words[-1]):
         source = words.pop()
-    folders = [folder for word in words for folder in _folders(word)]
-    if len(folders) < 2:
-        raise ChoiceError(f"compare needs two or more runs, got {len(folders)}: vaekit compare RUN RUN ...")
-    opened = [_open(str(folder), data, device) for folder in folders]
+    opened, left_out = _opened(words, data, device)
     asked: dict[str, Any] = {"samples": samples, "seed": seed, "n": n}
     page = path is not None and path.suffix.lower() == ".html"
     own = None if source is None else _new(opened[0], source, split, label, table)
     if own is None and (label, table) != (None, None):
         raise ChoiceError("--label and --table apply to new data: vaekit compare RUN RUN ... NEW")
-    if len(folders) == 2 and not page and (to, each, measure) == (None, None, None):
+    if len(opened) == 2 and not page and (to, each, measure) == (None, None, None):
+        for note in left_out:
+            say(note)
         return _two(opened, own or split or "test", names, asked, path, json)
     from vaekit.metrics import compare as compare_runs
 
@@ -94,11 +94,36 @@ def compare(
             opened, data=own or split or "test", to=_reference(to), each=each, metrics=names, measure=measure,
             **asked, progress=bar,
         )  # fmt: skip
+    comparison.notes += left_out
+    comparison.warnings += left_out
     _tell(comparison, path, json, page)
 
 
-def _folders(word: str) -> list[Path]:
-    """The run directories that an argument stands for: a run, a folder of runs, or a pattern.
+def _opened(words: list[str], data: str | None, device: str) -> tuple[list[Run], list[str]]:
+    """The runs that the arguments stand for, and notes about those of folders and patterns that cannot be opened.
+
+    Raises:
+        ChoiceError: there are fewer than two.
+        RunError: there is no run, or one that was named cannot be opened.
+    """
+    opened, notes = [], []
+    for word in words:
+        folders, named = _folders(word)
+        for folder in folders:
+            try:
+                opened.append(_open(str(folder), data, device))
+            except RunError as error:
+                if named:
+                    raise
+                notes.append(f"{folder} is left out: {str(error).rstrip('.')}.")
+    if len(opened) < 2:
+        raise ChoiceError(" ".join([f"compare needs two or more runs, got {len(opened)}: vaekit compare RUN RUN ...",
+                                    *notes]))  # fmt: skip
+    return opened, notes
+
+
+def _folders(word: str) -> tuple[list[Path], bool]:
+    """The run directories that an argument stands for, and whether it names one, not a folder of runs or a pattern.
 
     Raises:
         RunError: there is no run; the message says what was found, or suggests a run.
@@ -108,10 +133,10 @@ def _folders(word: str) -> list[Path]:
         found = [Path(path) for path in sorted(glob.glob(str(folder))) if (Path(path) / "run.json").is_file()]
         if not found:
             raise RunError(f"no run matches {word!r}")
-        return found
+        return found, False
     if folder.is_dir() and not (folder / "run.json").is_file() and (inside := runs_in(folder)):
-        return inside
-    return [find_run(word)]
+        return inside, False
+    return [find_run(word)], True
 
 
 def _reference(to: str | None) -> str | None:

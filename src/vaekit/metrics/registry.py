@@ -108,6 +108,7 @@ class Metric:
     of: Subject
     per_datum: bool
     family: str | None = None
+    slow: bool = False
 
     @property
     def meaning(self) -> str:
@@ -148,7 +149,8 @@ def metric(
         described = (inspect.getdoc(function) or "").split("\n")[0].rstrip(".")
         called = label or name.replace("_", " ").capitalize()
         family = None if slow else _family(function.__module__)
-        entry = Metric(name, unit, function, tuple(needs), better, called, described, default, of, per_datum, family)
+        entry = Metric(name, unit, function, tuple(needs), better, called, described, default, of, per_datum, family,
+                       slow)  # fmt: skip
         METRICS.put(name, entry, origin_of(function))
         return function
 

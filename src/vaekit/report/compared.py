@@ -89,10 +89,7 @@ def _results(comparison: Comparison) -> Section:
     headlines = [c for name in HEADLINES for c in comparison.columns if c.name == name][:1]
     for column in headlines or comparison.columns[:1]:
         section.blocks += [Text(text) for text in _sentences(comparison, column)]
-    for note in comparison.notes:
-        warns = "not comparable" in note or "conditional" in note or " is interrupted" in note or " is failed" in note
-        if warns:
-            section.blocks.append(Text(note, "warning"))
+    section.blocks += [Text(note, "warning") for note in comparison.warnings]
     keys = list(dict.fromkeys(key for row in comparison.rows for key in row.settings))
     keys = [key for key in keys if key not in ("digest",)]
     _, lines = comparison.trained()
@@ -157,9 +154,10 @@ def _sentence(name: str, reference: str, column: Column, cell: Cell, unit: str) 
             f"{column.label}: no clear difference between {name} and {reference} "
             f"({_signed(apart.value, digits)}{unit}, {span}{p})."
         )
-    verb = {"better": "is better than", "worse": "is worse than"}.get(str(cell.verdict))
-    verb = verb or ("is higher than in" if apart.value > 0 else "is lower than in")
-    return f"{column.label}: {name} {verb} {reference} by {_plain(abs(apart.value), digits)}{unit} ({span}{p})."
+    by = f"by {_plain(abs(apart.value), digits)}{unit} ({span}{p})"
+    if cell.verdict in ("better", "worse"):
+        return f"{column.label}: {name} is {cell.verdict} than {reference} {by}."
+    return f"{column.label} is {'higher' if apart.value > 0 else 'lower'} in {name} than in {reference} {by}."
 
 
 def _signed(value: float, digits: int = 2) -> str:

@@ -47,11 +47,13 @@ class Estimate:
         value: the estimate.
         parts: the independent parts of its variance, each with its degrees of freedom; none if the error is unknown.
         over: what the error is about: `seeds`, `data`, or `seeds and data`.
+        ends: the interval of level `LEVEL` if it is known otherwise, such as by a bootstrap.
     """
 
     value: float
     parts: tuple[tuple[float, float], ...] = ()
     over: str = ""
+    ends: tuple[float, float] | None = None
 
     @property
     def se(self) -> float | None:
@@ -60,6 +62,8 @@ class Estimate:
 
     def reach(self, level: float = LEVEL) -> float | None:
         """Half the width of the interval; None if it is unknown, as it is for equal values of a few seeds."""
+        if self.ends is not None and level == LEVEL:
+            return (self.ends[1] - self.ends[0]) / 2
         if not self.se:
             return None
         reach = math.sqrt(sum(t_quantile(level, df) ** 2 * v for v, df in self.parts if v > 0))
@@ -67,6 +71,8 @@ class Estimate:
 
     def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
         """The interval that covers the truth with a probability of at least 1 - level."""
+        if self.ends is not None and level == LEVEL:
+            return self.ends
         reach = self.reach(level)
         return None if reach is None else (self.value - reach, self.value + reach)
 
@@ -85,16 +91,24 @@ class Estimate:
         return math.exp(high)
 
 
-def mean(values: Sequence[float], *, se: float | None = None, degrees: float = math.inf) -> Estimate:
+def mean(
+    values: Sequence[float],
+    *,
+    se: float | None = None,
+    degrees: float = math.inf,
+    ends: tuple[float, float] | None = None,
+) -> Estimate:
     """The mean of one value per seed, with an interval over seeds; of a single value, with its own error over data.
 
     Arguments:
         values: (R,), the mean over data for each run.
         se, degrees: the standard error of a single value over data, and its degrees of freedom.
+        ends: the interval of a single value, if it is known otherwise.
     """
     if len(values) > 1:
         return Estimate(float(np.mean(values)), (_over_runs(np.asarray(values, np.float64)),), "seeds")
-    return Estimate(float(values[0]), () if se is None else ((se**2, degrees),), "" if se is None else "data")
+    over = "" if se is None and ends is None else "data"
+    return Estimate(float(values[0]), () if se is None else ((se**2, degrees),), over, ends)
 
 
 def difference(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from vaekit.runs.stored import stored_splits
 from ..evaluation import entry, groups_of
 from ..measurement import Measurement
 from ..registry import METRICS, Metric, chosen
+from .estimates import LEVEL
 from .rows import Row
 
 Array = NDArray[Any]
@@ -41,7 +42,7 @@ class Number:
         key: what another number of this metric must share to be comparable, by name.
         per_datum: (n,), one number per datum, if it was measured for a comparison and the metric has them.
         group: (n,), the group of each datum, if the data were split by group.
-        interval: its own interval, if it has one.
+        interval: its own 95% interval, if it has one.
     """
 
     name: str
@@ -109,11 +110,16 @@ def stored(run: SavedRun) -> list[Number]:
         if not isinstance(m["value"], int | float) or not of_model:
             continue
         key = {**m["protocol"], **own, "rows": rows[m["protocol"].get("split")]}
-        inside = m.get("interval")
-        ends = None if inside is None else (inside["low"], inside["high"])
-        number = Number(m["name"], m["value"], m.get("se"), m["unit"], m["protocol"], key, interval=ends)
-        found.append(number)
+        ends = _ends(m.get("interval"))
+        found.append(Number(m["name"], m["value"], m.get("se"), m["unit"], m["protocol"], key, interval=ends))
     return found
+
+
+def _ends(interval: Mapping[str, Any] | None) -> tuple[float, float] | None:
+    """The ends of a 95% interval as in metrics.json; None without one."""
+    if interval is None or round(1 - interval["level"], 9) != LEVEL:
+        return None
+    return interval["low"], interval["high"]
 
 
 def common(numbers: Sequence[Sequence[Number]], asked: Asked, names: Iterable[str]) -> dict[str, list[Number]]:
@@ -175,7 +181,7 @@ def gather(rows: Sequence[Row], asked: Asked, measure: bool | None) -> tuple[dic
     left = [n for n in names if n in METRICS and (n not in shared or METRICS[n].per_datum or METRICS[n].default)]
     taken = {name: found for name, found in shared.items() if name not in left}
     try:
-        measured, notes = measure_all(runs, left, asked, next(iter(shared.values()), None))
+        measured, notes = measure_all(runs, left, asked, _like(shared, left))
     except DataError as error:
         if not shared or measure:
             raise
@@ -186,6 +192,21 @@ def gather(rows: Sequence[Row], asked: Asked, measure: bool | None) -> tuple[dic
         where += f", except for those stored with the runs: {', '.join(_labels(taken))}"
     found = _by_run(runs, taken)
     return {path: [*found[path], *measured[path]] for path in found}, [f"{where}.", *notes]
+
+
+def _like(shared: Mapping[str, Sequence[Number]], left: Sequence[str]) -> list[dict[str, Any]]:
+    """The stored protocols whose n and K all that is `left` to measure shares: those of fast metrics of single data.
+
+    Slow metrics are stored for fewer data than the others, so theirs are taken only if nothing else is measured.
+    """
+    usual = [name for name in shared if _is_usual(name)]
+    chosen = usual if usual or any(map(_is_usual, left)) else shared
+    protocols = [shared[name][0].protocol for name in chosen]
+    return [p for p in protocols if p.get("n") == protocols[0].get("n")]
+
+
+def _is_usual(name: str) -> bool:
+    return name in METRICS and METRICS[name].per_datum and not METRICS[name].slow
 
 
 def _labels(names: Iterable[str]) -> list[str]:
@@ -212,17 +233,16 @@ def _stored_only(
 
 
 def measure_all(
-    runs: Sequence[SavedRun], names: Sequence[str], asked: Asked, like: Sequence[Number] | None
+    runs: Sequence[SavedRun], names: Sequence[str], asked: Asked, like: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, list[Number]], list[str]]:
-    """Measure metrics of each run on its own data, or on the same new data; with K and n of `like` if not asked for.
+    """Measure metrics of each run on its own data, or on the same new data; with n and K of the protocols `like`.
 
     Raises:
         ChoiceError: a metric that was asked for cannot be measured for any run.
     """
     metrics = [METRICS[name] for name in names if name in METRICS]
-    protocol = like[0].protocol if like else {}
-    k = asked.samples or next((n.protocol["K"] for n in like or () if n.protocol.get("K")), None) or USUAL
-    n = protocol.get("n") if asked.n is None else asked.n
+    k = asked.samples or next((protocol["K"] for protocol in like if protocol.get("K")), USUAL)
+    n = (like[0].get("n") if like else None) if asked.n is None else asked.n
     found: dict[str, list[Number]] = {}
     lacking: dict[str, list[str]] = {}
     data: dict[Any, Any] = {}
@@ -280,6 +300,4 @@ def _measured(metric: Metric, m: Measurement, run: SavedRun) -> Number | None:
     number = Number(metric.name, one["value"], one["se"], one["unit"], protocol, key)
     if result.per_datum is not None:
         number = replace(number, per_datum=np.asarray(result.per_datum), group=groups_of(m, result))
-    if result.interval is not None:
-        number = replace(number, interval=(result.interval.low, result.interval.high))
-    return number
+    return replace(number, interval=_ends(one.get("interval")))

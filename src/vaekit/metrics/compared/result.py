@@ -79,6 +79,7 @@ class Comparison:
         cells: the numbers, by the indices of row and column.
         reference: the index of the row that the others are compared with.
         notes: what a reader of the numbers must know.
+        warnings: those of the notes that limit what may be concluded.
     """
 
     def __init__(
@@ -99,7 +100,9 @@ class Comparison:
         for j, members in enumerate(found):
             for i, cell in _cells(self.rows, members, self.reference, self.columns[j].better):
                 self.cells[i, j] = cell
-        self.notes += _notes(self)
+        said = _notes(self)
+        self.notes += [note for note, _ in said]
+        self.warnings = [note for note, warns in said if warns]
 
     # --- as data ------------------------------------------------------------------------------------------------
 
@@ -297,7 +300,7 @@ def _cells(
         paths = [str(run.path) for run in rows[i].runs if run.config["training"]["seed"] in dict(members)]
         first = ones[0]
         degrees = (first.protocol.get("groups") or first.protocol.get("n") or math.inf) - 1
-        estimate = mean([one.value for one in ones], se=first.se, degrees=degrees)
+        estimate = mean([one.value for one in ones], se=first.se, degrees=degrees, ends=first.interval)
         cells[i] = Cell(estimate, dict(zip(paths, (one.value for one in ones), strict=True)))
     if reference not in cells:
         return list(cells.items())
@@ -411,26 +414,28 @@ def protocols_text(columns: Sequence[Column]) -> str:
     return f"Protocol: {', '.join(parts)}."
 
 
-def _notes(comparison: Comparison) -> list[str]:
-    """Notes about protocols, missing numbers, unfinished runs and conditions."""
+def _notes(comparison: Comparison) -> list[tuple[str, bool]]:
+    """Notes about protocols, conditions, unfinished runs and missing numbers, and whether each is a warning."""
     notes = []
     names = [c.name for c in comparison.columns]
     split = [n for n in dict.fromkeys(names) if names.count(n) > 1]
     if split:
         labels = ", ".join(METRICS[n].label if n in METRICS else n for n in split)
-        notes.append(f"Numbers in different columns of {labels} are not comparable: their protocols differ, as the "
-                     "headings say, and no differences are taken between them.")  # fmt: skip
+        notes.append((f"Numbers in different columns of {labels} are not comparable: their protocols differ, as the "
+                      "headings say, and no differences are taken between them.", True))  # fmt: skip
     given = {column.given for column in comparison.columns}
     if len(given) > 1:
         words = " and others of ".join(f"x {word}" if word else "x alone" for word in sorted(given))
-        notes.append(f"Some numbers are of {words}: they differ in what the model knows, so they are not compared.")
+        note = f"Some numbers are of {words}: they differ in what the model knows, so they are not compared."
+        notes.append((note, True))
     for row in comparison.rows:
         for run in row.runs:
-            if run.config["state"] not in ("finished", "stopped early"):
-                notes.append(f"{run.path} is {run.config['state']} at step {run.config.get('step', 0):,}.")
+            if (state := run.config["state"]) not in ("finished", "stopped early"):
+                notes.append((f"{run.path} is {state} at step {run.config.get('step', 0):,}.", True))
     for i, row in enumerate(comparison.rows):
         partial = [c.label for j, c in enumerate(comparison.columns)
                    if (i, j) in comparison.cells and len(comparison.cells[i, j].values) < len(row.runs)]  # fmt: skip
         if partial:
-            notes.append(f"Not all runs of {row.name} have {', '.join(partial)}: these are means of those that do.")
+            note = f"Not all runs of {row.name} have {', '.join(partial)}: these are means of those that do."
+            notes.append((note, False))
     return notes
