@@ -343,6 +343,19 @@ def test_the_marginal_likelihood_of_2013_reads_both_ways():
     assert "all three methods overfit." in down[3]
     assert "is below log p(x) by 2" in up[4]
     assert "small beside the standard errors." in up[5]
+
+
+def test_curves_of_2013_are_compared_with_curves_and_unknown_errors_are_said():
+    numbers = marginal(-110.0, -120.0, (0.0, 0.0))
+    for m in kingma2013_marginal.METHODS:  # the curves are of other data: all are three nats higher
+        curve = numbers["curves"][f"{m}, 50,000"]
+        curve["test"] = [value + 3 for value in curve["test"]]
+    assert "that of wake-sleep by 200 points and that of Monte Carlo EM by 100 points" in (
+        kingma2013_marginal.read(numbers)[0]
+    )
+    numbers["error"]["wake-sleep, 1,000"] = {"mean": float("nan"), "largest": float("nan")}
+    truth = kingma2013_marginal.read(numbers)[5]
+    assert "is unknown for wake-sleep, 1,000 training data" in truth
     same = marginal(-100.0, -100.0, (0.0, 0.0))
     assert "not significantly apart from wake-sleep and Monte Carlo EM" in kingma2013_marginal.read(same)[0]
     same["error"] = {name: {"mean": 0.1, "largest": 1.0} for name in same["error"]}
