@@ -193,7 +193,11 @@ def page(found: dict[str, Any]) -> str:
         f"{total['slow'] / total['fast']:.0f} times less:",
         "DCI by trees and the scores of votes make the difference. The smallest ratio of one score is",
         f"{ratios[least]:.1f}, that of `{least}`; "
-        + (f"slower than the slow implementation: {listed(slower)}." if slower else "none is slower than the slow implementation."),
+        + (
+            f"slower than the slow implementation: {listed(slower)}."
+            if slower
+            else "none is slower than the slow implementation."
+        ),
         "The FactorVAE and beta-VAE scores depend on random votes, of which the slow ones have",
         f"{d.VOTES // VOTES} to learn from and {d.TESTS // VOTES} to test. DCI has three scores:",
         "disentanglement, completeness and informativeness; its fast trees are those of codes in 64 bins.",

@@ -350,8 +350,9 @@ def test_curves_of_2013_are_compared_with_curves_and_unknown_errors_are_said():
     for m in kingma2013_marginal.METHODS:  # the curves are of other data: all are three nats higher
         curve = numbers["curves"][f"{m}, 50,000"]
         curve["test"] = [value + 3 for value in curve["test"]]
-    assert "that of wake-sleep by 200 points and that of Monte Carlo EM by 100 points" in (
-        kingma2013_marginal.read(numbers)[0]
+    assert (
+        "that of wake-sleep by 200 points and that of Monte Carlo EM by 100 points"
+        in (kingma2013_marginal.read(numbers)[0])
     )
     numbers["error"]["wake-sleep, 1,000"] = {"mean": float("nan"), "largest": float("nan")}
     truth = kingma2013_marginal.read(numbers)[5]

@@ -76,10 +76,10 @@ def kingma2013_marginal(bench: Bench) -> Findings:
     The paper's networks (one tanh layer, 100 wide, 3 latents, trained by Adagrad with batches of 100) are trained from
     the same initial weights on 1,000 and on all training data (50,000 of MNIST). In Monte Carlo EM, each training datum
     has a Markov chain in z, which Hamiltonian Monte Carlo moves by 10 leapfrog steps before every five updates of the
-    decoder. The learning rate is 0.1, for wake-sleep 0.02: as in the paper, the one of 0.01, 0.02 and 0.1 that is best on
-    training data early on (after 1,500 updates on MNIST). The paper estimated log p(x) from samples of the posterior; here it is an integral over the three
-    latents by quadrature, whose error the page gives. Binary pixels are drawn anew for every batch, and fixed where
-    log p(x) is measured.
+    decoder. The learning rate is 0.1, for wake-sleep 0.02: as in the paper, the one of 0.01, 0.02 and 0.1 that is best
+    on training data early on (after 1,500 updates on MNIST). The paper estimated log p(x) from samples of the
+    posterior; here it is an integral over the three latents by quadrature, whose error the page gives. Binary pixels
+    are drawn anew for every batch, and fixed where log p(x) is measured.
     """
     sizes = _benches(bench)
     steps = _steps(bench)
