@@ -107,18 +107,19 @@ def _opened(words: list[str], data: str | None, device: str) -> tuple[list[Run],
         RunError: there is no run, or one that was named cannot be opened.
     """
     opened, notes = [], []
-    for word in words:
-        folders, named = _folders(word)
-        for folder in folders:
-            try:
-                opened.append(_open(str(folder), data, device))
-            except RunError as error:
-                if named:
-                    raise
-                notes.append(f"{folder} is left out: {str(error).rstrip('.')}.")
+    found = [(folder, named) for folders, named in map(_folders, words) for folder in folders]
+    for folder, named in found if len(found) > 1 else ():
+        try:
+            opened.append(_open(str(folder), data, device))
+        except RunError as error:
+            if named:
+                raise
+            notes.append(f"{folder} is left out: {str(error).rstrip('.')}.")
     if len(opened) < 2:
-        raise ChoiceError(" ".join([f"compare needs two or more runs, got {len(opened)}: vaekit compare RUN RUN ...",
-                                    *notes]))  # fmt: skip
+        number = len(opened) if notes else len(found)
+        raise ChoiceError(
+            " ".join([f"compare needs two or more runs, got {number}: vaekit compare RUN RUN ...", *notes])
+        )
     return opened, notes
 
 
