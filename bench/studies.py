@@ -36,10 +36,10 @@ PAGES: dict[str, tuple[str, str, int]] = {  # name of the page: study, data, ste
     "importance": ("importance", "fashion-mnist", 5_800),
     "interpolation": ("interpolation", "fashion-mnist", 11_600),
     "kingma2013-bound": ("kingma2013-bound", "fashion-mnist", 3_800),
-    "kingma2013-marginal": ("kingma2013-marginal", "mnist", 45_000),
+    "kingma2013-marginal": ("kingma2013-marginal", "mnist", 15_000),
     "beta-fashion-mnist": ("beta", "fashion-mnist", 5_600),
 }
-MINUTES = {"kingma2013-marginal": 40}
+MINUTES = {"kingma2013-marginal": 10}
 """Minutes that set the number of data measured, where they are not the default."""
 
 
