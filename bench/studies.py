@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vaekit.studies import get_study
+from vaekit.studies.beta import over_seeds
 from vaekit.utils.files import read_json, write_json, write_text
 
 HERE = Path(__file__).parent
@@ -57,12 +58,17 @@ def run(page: str) -> dict[str, Any]:
     took = time.monotonic() - begun
     BUILT.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(RUNS / f"{page}.html", BUILT / f"{page}.html")
-    models = len(list((RUNS / f"{page}.runs").rglob("run.json")))
     return {
-        "study": study, "data": data, "models": models, "steps": steps, "resumed": before > 0, "took": took,
+        "study": study, "data": data, "models": trained(page), "steps": steps, "resumed": before > 0, "took": took,
         "load": os.getloadavg()[2],
         "sentences": read_json(RUNS / f"{page}.runs" / "findings.json")["sentences"],
     }  # fmt: skip
+
+
+def trained(page: str) -> int:
+    """The number of models of a page: runs, and models of Monte Carlo EM, which are none."""
+    folder = RUNS / f"{page}.runs"
+    return sum(len(list(folder.rglob(name))) for name in ("run.json", "monte-carlo-em.safetensors"))
 
 
 def written(found: dict[str, dict[str, Any]]) -> str:
@@ -76,7 +82,8 @@ def written(found: dict[str, dict[str, Any]]) -> str:
         "[steps](glossary.md#step) each model of a page was trained for; more steps (`--steps`) or more time",
         # The stored pages; delete this sentence when they are made again.
         "(`--minutes`) continue the training. All pages were made with the former defaults of dense networks for",
-        "images: `lr=0.001, schedule='cosine', beta2=0.999`.",
+        "images, `lr=0.001, schedule='cosine', beta2=0.999`, but the two of Kingma and Welling (2013), which train by",
+        "Adagrad as the paper does.",
         "",
         "A page calls a difference significant by Student's t test over seeds or examples, and corrects for the number",
         "of claims on the page. With three seeds, as in kl-weight, this rarely settles which weight is best. All other",
@@ -98,7 +105,10 @@ def written(found: dict[str, dict[str, Any]]) -> str:
     for page in (p for p in PAGES if p in found):
         it = found[page]
         out += ["", f"## {it['study']} on {it['data']}", "", get_study(it["study"]).summary, ""]
-        out += [f"> {it['sentences'][0]}", "", f"<a href='studies/{page}.html'>Open the page</a>"]
+        out += [f"> {it['sentences'][0]}", ""]
+        if page == "beta":  # its data are those of the comparison
+            out += ["Each model has one seed. [Over several seeds](falling.md):", "", f"> {over_seeds()}", ""]
+        out += [f"<a href='studies/{page}.html'>Open the page</a>"]
     return "\n".join([*out, ""])
 
 
