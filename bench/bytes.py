@@ -183,8 +183,8 @@ def page(rows: dict[str, Any]) -> str:
         "", f"Townsend et al. (2019) report 0.19 bits per pixel for binary draws of MNIST ({ANCHOR} above).", "",
         "## Against the ELBO", "",
         f"Bytes. The negative ELBO of the test data is estimated with {SAMPLES} draws of z per datum, and the archive",
-        "codes one draw per datum, so the difference has the standard error given after ±. *Known* is the size of what the",
-        "model takes as given: which cells are missing.", "",
+        "codes one draw per datum, so the difference has the standard error given after ±. *Known* is the size",
+        "of what the model takes as given: which cells are missing.", "",
         "| data | test data | archive | start-up | known | the rest | negative ELBO | difference |",
         f"|---|{'---|' * 7}",
     ]  # fmt: skip
@@ -194,11 +194,11 @@ def page(rows: dict[str, Any]) -> str:
         out.append(f"| {name} | {' | '.join([*cells, f'{gap:+.2f}% ± {error:.2f}%'])} |")
     out += [
         "", "## Runs", "",
-        "The recipe is `vae`, trained on the training split for a short time: longer training would give better numbers.",
-        "Seconds are CPU time for all test data, measured while the machine did other work; those of `compress` include",
-        "decoding once.", "",
-        "Decoding needs the run, whose weights are larger than each of these archives. Compression therefore saves space",
-        "only for many more data than these, or where the receiver has the run anyway.", "",
+        "The recipe is `vae`, trained on the training split for a short time: longer training would give better",
+        "numbers. Seconds are CPU time for all test data, measured while the machine did other work; those of",
+        "`compress` include decoding once.", "",
+        "Decoding needs the run, whose weights are larger than each of these archives. Compression therefore saves",
+        "space only for many more data than these, or where the receiver has the run anyway.", "",
         "| data | settings | training | steps | latents | weights, bytes | compress, s | decompress, s |",
         f"|---|{'---|' * 7}",
     ]  # fmt: skip

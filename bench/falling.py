@@ -241,8 +241,8 @@ def page(found: dict[str, Any]) -> str:
     minutes = sum(row["seconds"] for row in found["runs"]) / 60
     out += [
         "",
-        f"The scores are of the first {N:,} test data, rate and distortion of the first 1,000. The literature trains for "
-        "300,000",
+        f"The scores are of the first {N:,} test data, rate and distortion of the first 1,000. The literature trains "
+        "for 300,000",
         f"steps. All runs together took {minutes:.0f} minutes. {found['machine']}.",
         "",
     ]
