@@ -8,6 +8,8 @@ import re
 import shutil
 from pathlib import Path
 
+from sphinx.domains.python import PythonDomain
+
 import vaekit
 
 HERE = Path(__file__).parent
@@ -79,6 +81,8 @@ def _plain(app, what, name, obj, options, lines):
         for j in range(0, len(parts), 2):
             parts[j] = re.sub(r"([\\\\*|]|_(?=\W|$))", r"\\\1", parts[j])
         lines[i] = "`".join(parts)
+    if what in ("attribute", "data", "property"):  # else napoleon takes the words before a colon for a type
+        lines.insert(0, "")
 
 
 def _skipped(app, what, name, obj, skip, options):
@@ -115,7 +119,20 @@ def _types(app, what, name, obj, options, signature, returns):
     return str(found.replace(parameters=plain, return_annotation=inspect.Signature.empty)), returns
 
 
+class _Nearest(PythonDomain):
+    """A short name that several modules define links to the one with the nearest module, or to none of equally near."""
+
+    def find_obj(self, env, modname, classname, name, type, searchmode=0):
+        found = super().find_obj(env, modname, classname, name, type, searchmode)
+        if len(found) < 2:
+            return found
+        near = [len(os.path.commonprefix([(modname or "").split("."), one.split(".")])) for one, _ in found]
+        nearest = [each for each, shared in zip(found, near, strict=True) if shared == max(near)]
+        return nearest if len(nearest) == 1 else []
+
+
 def setup(app):
+    app.add_domain(_Nearest, override=True)
     app.connect("autodoc-process-signature", _types)
     app.connect("autodoc-skip-member", _skipped)
     app.connect("autodoc-process-docstring", _plain, priority=100)

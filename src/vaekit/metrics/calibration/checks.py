@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,8 @@ RARE = 10
 """An element is not judged if fewer rows than this have another value than most; by group, fewer groups."""
 
 
-class Check(NamedTuple):
+@dataclass(frozen=True)
+class Check:
     """The mean of one statistic of rows: of replicated rows minus that of held-out rows, with its error.
 
     Attributes:
@@ -111,7 +113,7 @@ def compare_rows(held: Array, drawn: Array, group: ArrayLike | None = None, *, s
         p = permutation_p(of_held, of_drawn, tested, seed=seed)[0]
     else:
         p = holm([check.p for check in checks])
-    return {name: check._replace(p=float(q)) for name, check, q in zip(statistics, checks, p, strict=True)}
+    return {name: replace(check, p=float(q)) for name, check, q in zip(statistics, checks, p, strict=True)}
 
 
 def _spread(held: Array, drawn: Array) -> Array:
