@@ -126,8 +126,10 @@ class _Nearest(PythonDomain):
         found = super().find_obj(env, modname, classname, name, type, searchmode)
         if len(found) < 2:
             return found
-        near = [len(os.path.commonprefix([(modname or "").split("."), one.split(".")])) for one, _ in found]
-        nearest = [each for each, shared in zip(found, near, strict=True) if shared == max(near)]
+        here = (modname or "").split(".")
+        near = [[a == b for a, b in zip(here, one.split("."), strict=False)] for one, _ in found]
+        shared = [[*same, False].index(False) for same in near]  # parts of the path before the first other one
+        nearest = [each for each, parts in zip(found, shared, strict=True) if parts == max(shared)]
         return nearest if len(nearest) == 1 else []
 
 
