@@ -61,10 +61,13 @@ class Model(nn.Module, ABC):
 
     Attributes:
         no_density: the reason why the model has no log p(x), or None if it has one.
+        grid: the shape (C, *size) of codes that are small images or signals, which are flat in this order; None for
+            codes without neighbourhoods.
     """
 
     likelihood: nn.Module
     no_density: str | None = None
+    grid: tuple[int, ...] | None = None
 
     def _without_condition(self, c: Tensor | None) -> None:
         if c is not None:
