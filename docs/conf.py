@@ -6,6 +6,7 @@ import inspect
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 from sphinx.domains.python import PythonDomain
@@ -13,6 +14,9 @@ from sphinx.domains.python import PythonDomain
 import vaekit
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from execute import execute  # noqa: E402
+
 MAGIC = HERE / "bash_magic.py"
 SOURCES = sorted([MAGIC, *(HERE.parent / "src").rglob("*.py"), *(HERE / "runs").rglob("*.safetensors")])
 
@@ -135,6 +139,7 @@ class _Nearest(PythonDomain):
 
 def setup(app):
     app.add_domain(_Nearest, override=True)
+    app.connect("env-before-read-docs", execute)
     app.connect("autodoc-process-signature", _types)
     app.connect("autodoc-skip-member", _skipped)
     app.connect("autodoc-process-docstring", _plain, priority=100)
