@@ -14,7 +14,7 @@ DOCS := $(VENV)/.docs
 # the linter of the explorer's JavaScript, fetched from npm where that is reachable
 BIOME := npm_config_fetch_retries=0 npx --yes --prefer-offline @biomejs/biome@2.6.8
 
-.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-families bench-growth bench-gpu bench-time bench-conv bench-learning bench-anomalies bench-tables bench-filling bench-cells bench-calibration bench-disentanglement bench-bytes catalogue fuzz torture
+.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-families bench-ladder bench-growth bench-gpu bench-time bench-conv bench-learning bench-anomalies bench-tables bench-filling bench-cells bench-calibration bench-disentanglement bench-bytes catalogue fuzz torture
 
 help:
 	@echo "make setup          create an environment in $(VENV) with vaekit and its development tools"
@@ -41,6 +41,7 @@ help:
 	@echo "make bench-anomalies   compare anomaly detectors on tables (needs PyOD)"
 	@echo "make bench-cells       compare models of single cells with scVI (CELLS=FILE.npz, VAEKIT_PEERS=its Python)"
 	@echo "make bench-families    time an eager step of every recipe beside the hardware limit (ADULT=adult.csv adds Adult)"
+	@echo "make bench-ladder      compare the recipe ladder with vae: time of a step, and log p(x) after an hour each"
 	@echo "make bench-growth      measure how time and memory grow with rows, columns, samples, latents and points"
 	@echo "make bench-gpu         measure training and scoring on a GPU beside Pythae's loop and the GPU's limit"
 	@echo "make bench-startup     measure start-up and compiling"
@@ -130,6 +131,11 @@ bench-startup: $(READY)
 
 bench-families: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/families.py $(if $(ADULT),--adult $(ADULT))
+
+bench-ladder: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/ladder.py speed
+	$(BIN)/python bench/ladder.py steps
+	$(BIN)/python bench/ladder.py hour
 
 bench-growth: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/growth.py

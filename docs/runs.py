@@ -44,7 +44,14 @@ PLANS: dict[str, dict[str, Any]] = {
     "flow-prior": {"recipe": "flow-prior", **WARM},
     "iaf": {"recipe": "iaf", **WARM},
     "hierarchical": {"recipe": "hierarchical", **WARM},
-    "ladder": {"recipe": "ladder", "data": "fashion-mnist", "steps": 2000, "width": 24, "warmup": 500},
+    "ladder": {
+        "recipe": "ladder",
+        "data": "fashion-mnist",
+        "steps": 2000,
+        "layers": (2, 2, 1),
+        "width": 24,
+        "warmup": 500,
+    },
 }
 
 
@@ -55,6 +62,7 @@ def is_of(path: Path, plan: dict[str, Any]) -> bool:
     config = read_json(path / "run.json")
     held = {
         "warmup": 0,
+        "layers": [2, 2, 1],
         **config["arguments"],
         **config["training"],
         "recipe": config["recipe"],

@@ -22,7 +22,7 @@ from vaekit.densities.mixture import GaussianMixture
 from vaekit.errors import ChoiceError
 from vaekit.heads import Conditional, Gaussian
 from vaekit.heads.posteriors import FullCovariance, FullNormal
-from vaekit.models.hierarchy import Chain, TopDown
+from vaekit.models.hierarchy import Chain, TopDownPass
 from vaekit.models.library import SizedVAE
 from vaekit.models.priors import Mixture, StandardNormal, Vamp
 from vaekit.models.quantised import CodePrior
@@ -239,12 +239,12 @@ class Swapped(Scheme):
 
 
 class Descending(Scheme):
-    """A `TopDown` model: its layers are drawn from the top, each given x and those above, then x and all are pushed.
+    """A top-down model: its layers are drawn from the top, each given x and those above, then x and all are pushed.
 
     Their posteriors depend on x, so that no layer can return its bits before all are drawn.
     """
 
-    def __init__(self, model: TopDown, exact: TopDown, tolerance: float = TOLERANCE):
+    def __init__(self, model: TopDownPass, exact: TopDownPass, tolerance: float = TOLERANCE):
         super().__init__(model, exact, tolerance)
         self.sizes = list(exact.sizes)
         self.bins = [latents.standard_bins(size) for size in self.sizes]
@@ -355,7 +355,7 @@ def scheme_of(model: Model, tolerance: float = TOLERANCE, dtype: torch.dtype = t
         return OneLayer(used, exact, tolerance)  # type: ignore[arg-type]
     if isinstance(model, Chain):
         return Swapped(used, exact, tolerance)  # type: ignore[arg-type]
-    if isinstance(model, TopDown):
+    if isinstance(model, TopDownPass):
         return Descending(used, exact, tolerance)  # type: ignore[arg-type]
     raise ChoiceError(
         f"the data of runs of the model {type(model).__name__} cannot be coded: train a run with `recipe='vae'`, "

@@ -9,7 +9,7 @@ import numpy as np
 
 from vaekit.data.observation import Binary
 from vaekit.metrics import ACTIVE, latent_names, survey
-from vaekit.models.hierarchy import TopDown
+from vaekit.models.hierarchy import TopDownPass
 from vaekit.models.m2 import M2
 from vaekit.models.priors import StandardNormal
 from vaekit.models.vae import VAE
@@ -104,7 +104,7 @@ def latents(run: SavedRun, points: Points) -> dict[str, Any]:
         kl[ranking.places] = ranking.kl
     conditions = [i for i in range(dims) if i not in set(ranking.places.tolist())]
     model = run.model
-    gaussian = isinstance(model, TopDown) or (isinstance(model, VAE) and type(model.prior) is StandardNormal)
+    gaussian = isinstance(model, TopDownPass) or (isinstance(model, VAE) and type(model.prior) is StandardNormal)
     return {
         "dims": dims,
         "condition": size,

@@ -21,7 +21,7 @@ from vaekit.densities import draw
 from vaekit.errors import ChoiceError
 from vaekit.heads.autoregressive import AutoregressiveHead
 from vaekit.heads.posteriors import FullNormal
-from vaekit.models.hierarchy import Chain, TopDown
+from vaekit.models.hierarchy import Chain, TopDownPass
 from vaekit.models.library import SizedVAE
 from vaekit.models.vae import VAE, Model, Trace
 from vaekit.noise import Noise
@@ -180,7 +180,7 @@ class Encode(nn.Module):
 
     def forward(self, raw: Tensor, *condition: Tensor) -> tuple[Tensor, ...]:
         x, c = self.observation.expected(raw), condition[0] if condition else None
-        if isinstance(self.model, TopDown):
+        if isinstance(self.model, TopDownPass):
             latents = self.model.trace(x, c, noise=_Centre(x)).latents
             means, spreads = ([getattr(h.q, n).flatten(1) for h in latents] for n in ("mean", "stddev"))
         else:

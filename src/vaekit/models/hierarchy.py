@@ -1,12 +1,15 @@
-"""Models with several latent layers: a chain with bottom-up inference, and a top-down model of any depth.
+"""Models with several latent layers: a chain with bottom-up inference, and top-down models of any depth.
 
-A `Trace` of these models has one `Latent` per layer, top first.
+The dense top-down model for small images is in `vaekit.models.dense_hierarchy`. A `Trace` of a model with several
+layers has one `Latent` per layer, top first.
 """
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -131,7 +134,89 @@ def hierarchical(
     return Chain(StandardNormal((top,)), [down], [posterior, up], likelihood)
 
 
-# --- a top-down model -------------------------------------------------------------------------------------------
+# --- top-down models --------------------------------------------------------------------------------------------
+
+
+class TopDownPass(Model):
+    """Models whose generation and inference share one pass from the top layer down. Abstract.
+
+    The code, all z flattened and concatenated from the top (B, sum_l D_l), is N(0, I) under the prior. So
+    interpolation, temperature and densities of codes work as for one layer, and a change at the top also changes the
+    layers below.
+
+    Attributes:
+        features: the bottom-up pass, x -> one tensor per stage, coarsest first.
+        stages: modules with `entered(h)`, the state on the stage's grid, and `layers`, each with `prior`, the density
+            of its z, `posterior(h, f)`, the mean and log scale of q(z | x, layers above), and `forward(h, z)`, the next
+            state.
+        shapes, sizes: shape and number of the latents of each layer, top first.
+    """
+
+    features: nn.Module
+    stages: nn.ModuleList
+    shapes: list[tuple[int, ...]]
+    sizes: list[int]
+
+    @abstractmethod
+    def begin(self, lead: Sequence[int]) -> Tensor:
+        """The state above the first layer for K B samples, (K B, W); `lead` is (K?, B)."""
+
+    def walk(self, lead: Sequence[int], pick: Callable[[int, Any, Tensor], Tensor]) -> Tensor:
+        """The state (*lead, W, ...) after the top-down pass, which the likelihood is given.
+
+        Arguments:
+            lead: (K?, B).
+            pick: pick(stage, layer, h) -> z (N, *shape), for the state h of all N = K B samples.
+        """
+        h = self.begin(lead)
+        for number, stage in enumerate(self.stages):
+            h = stage.entered(h)  # type: ignore[operator]
+            for layer in stage.layers:  # type: ignore[union-attr]
+                h = layer(h, pick(number, layer, h))  # type: ignore[operator]
+        return h.unflatten(0, tuple(lead))
+
+    def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
+        self._without_condition(c)
+        noise = noise or Noise.fresh(len(x), x.device)
+        features, latents = self.features(x), []
+        lead = (len(x),) if k is None else (k, len(x))
+
+        def pick(number: int, layer: Any, h: Tensor) -> Tensor:
+            mean, log_scale = (v.unflatten(0, lead) for v in layer.posterior(h, features[number]))
+            normal = Normal(mean, torch.exp(log_scale), validate_args=False)
+            q = Independent(normal, mean.dim() - len(lead), validate_args=False)
+            z = draw(q, noise)
+            latents.append(Latent(z, q, layer.prior()))
+            return z.flatten(0, len(lead) - 1)
+
+        px: Distribution = self.likelihood(self.walk(lead, pick))  # collects the latents
+        return Trace(tuple(latents), px)
+
+    def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
+        self._without_condition(c)
+        features, codes = self.features(x), []
+
+        def pick(number: int, layer: Any, h: Tensor) -> Tensor:
+            z, log_scale = layer.posterior(h, features[number])
+            if noise is not None:
+                z = z + torch.exp(log_scale) * noise.normal(z.shape[1:]).to(z.dtype)
+            codes.append(z.flatten(1))
+            return z
+
+        self.walk((len(x),), pick)
+        return torch.cat(codes, -1)
+
+    def decode(self, z: Tensor) -> Distribution:
+        flat = z.flatten(0, -2).split(self.sizes, -1)
+        shaped = iter([part.unflatten(-1, shape) for part, shape in zip(flat, self.shapes, strict=True)])
+        return self.likelihood(self.walk(z.shape[:-1], lambda *_: next(shaped)))
+
+    def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
+        self._without_condition(c)
+        like = next(self.likelihood.parameters())
+        noise = noise or Noise.fresh(n, like.device)
+        with torch.no_grad():
+            return temperature * noise.normal((sum(self.sizes),)).to(like.dtype)
 
 
 def _affine(a: int, b: int, dims: int, kernel: int = 1) -> nn.Linear | nn.Conv1d | nn.Conv2d:
@@ -149,7 +234,7 @@ def _shrunk(layer: nn.Linear | nn.Conv1d | nn.Conv2d, by: float) -> nn.Module:
     return layer
 
 
-def _soft(raw: Tensor) -> Tensor:
+def soft(raw: Tensor) -> Tensor:
     """A log scale from a raw number: nearly the identity for small numbers, bounded by +-SOFT_RANGE."""
     return SOFT_RANGE * torch.tanh(raw / SOFT_RANGE)
 
@@ -193,11 +278,11 @@ class _Layer(nn.Module):
         )  # f is processed once for all K samples
         raw = self.out(F.silu(self.mix(F.silu(inner.flatten(0, 1)))))
         mean, log_scale = at_least_single(raw).chunk(2, 1)
-        return mean, _soft(log_scale)
+        return mean, soft(log_scale)
 
     def forward(self, h: Tensor, z: Tensor) -> Tensor:
         """The next state: z enters with a scale that depends on the layers above."""
-        return self.block(h + self.project(torch.exp(_soft(self.scale(h))) * z))
+        return self.block(h + self.project(torch.exp(soft(self.scale(h))) * z))
 
 
 class _Stage(nn.Module):
@@ -282,7 +367,7 @@ class _Output(nn.Module):
         return self.bias(raw.reshape(*h.shape[: -self.dims], -1))
 
 
-class TopDown(Model):
+class TopDown(TopDownPass):
     r"""A hierarchy with a top-down pass that generation and inference share, starting from a learned constant.
 
     p(z_1, ..., z_L) and prod_l q(z_l | x, z_<l): the posterior of each layer depends on bottom-up features f of x on
@@ -292,9 +377,7 @@ class TopDown(Model):
         h <- block(h + W (s(h) * z)),    z ~ N(0, I) or z ~ q(z | x, h) = N(m(h, f), e^{2 l(h, f)})
 
     The latents z are standardised. With u = s(h) z and the shift that the previous block adds to h, this is the
-    conditional Gaussian p(u | layers above) of those papers with the posterior relative to it, and the KL is equal. The
-    code, all z flattened and concatenated from the top (B, sum_l D_l), is N(0, I) under the prior. So interpolation,
-    temperature and densities of codes work as for one layer, and a change at the top also changes the layers below.
+    conditional Gaussian p(u | layers above) of those papers with the posterior relative to it, and the KL is equal.
 
     For stability, the last layer of each block and W start scaled by 1 / sqrt(L); s starts at 1 and q at the prior, so
     the rate starts at 0; log scales are softly clamped; there is no normalisation over batch or grid.
@@ -357,63 +440,8 @@ class TopDown(Model):
                 assert isinstance(layer, _Layer)
                 yield stage, layer
 
-    def walk(self, lead: Sequence[int], pick: Callable[[int, _Layer, Tensor], Tensor]) -> Tensor:
-        """The state (*lead, W, ...) after the top-down pass, which the likelihood is given.
-
-        Arguments:
-            lead: (K?, B).
-            pick: pick(stage, layer, h) -> z (N, *shape), for the state h of all N = K B samples.
-        """
-        h: Tensor = self.start.expand(*lead, -1).reshape(-1, len(self.start))
-        for number, stage in enumerate(self.stages):
-            assert isinstance(stage, _Stage)
-            h = stage.entered(h)
-            for layer in stage.layers:
-                assert isinstance(layer, _Layer)
-                h = layer(h, pick(number, layer, h))
-        return h.unflatten(0, tuple(lead))
-
-    def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
-        self._without_condition(c)
-        noise = noise or Noise.fresh(len(x), x.device)
-        features, latents = self.features(x), []
-        lead = (len(x),) if k is None else (k, len(x))
-
-        def pick(number: int, layer: _Layer, h: Tensor) -> Tensor:
-            mean, log_scale = (v.unflatten(0, lead) for v in layer.posterior(h, features[number]))
-            normal = Normal(mean, torch.exp(log_scale), validate_args=False)
-            q = Independent(normal, mean.dim() - len(lead), validate_args=False)
-            z = draw(q, noise)
-            latents.append(Latent(z, q, layer.prior()))
-            return z.flatten(0, len(lead) - 1)
-
-        px: Distribution = self.likelihood(self.walk(lead, pick))  # collects the latents
-        return Trace(tuple(latents), px)
-
-    def encode(self, x: Tensor, c: Tensor | None = None, noise: Noise | None = None) -> Tensor:
-        self._without_condition(c)
-        features, codes = self.features(x), []
-
-        def pick(number: int, layer: _Layer, h: Tensor) -> Tensor:
-            z, log_scale = layer.posterior(h, features[number])
-            if noise is not None:
-                z = z + torch.exp(log_scale) * noise.normal(z.shape[1:]).to(z.dtype)
-            codes.append(z.flatten(1))
-            return z
-
-        self.walk((len(x),), pick)
-        return torch.cat(codes, -1)
-
-    def decode(self, z: Tensor) -> Distribution:
-        flat = z.flatten(0, -2).split(self.sizes, -1)
-        shaped = iter([part.unflatten(-1, shape) for part, shape in zip(flat, self.shapes, strict=True)])
-        return self.likelihood(self.walk(z.shape[:-1], lambda *_: next(shaped)))
-
-    def sample(self, n: int, c: Tensor | None = None, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
-        self._without_condition(c)
-        noise = noise or Noise.fresh(n, self.start.device)
-        with torch.no_grad():
-            return temperature * noise.normal((sum(self.sizes),)).to(self.start.dtype)
+    def begin(self, lead: Sequence[int]) -> Tensor:
+        return self.start.expand(*lead, -1).reshape(-1, len(self.start))
 
 
 def top_down(

@@ -8,16 +8,19 @@ from typing import Annotated, Literal
 
 from vaekit.data.condition import Targets
 from vaekit.errors import ChoiceError
+from vaekit.models.dense_hierarchy import DenseTopDown
 from vaekit.models.hierarchy import top_down
 from vaekit.models.m2 import m2
 from vaekit.models.quantised import CODE_PRIORS, FiniteScalarQuantiser, Quantiser, VectorQuantiser, quantised_vae
+from vaekit.models.vae import Model
 from vaekit.objectives import ELBO, Quantised, SemiSupervised
-from vaekit.objectives.elbo import Beta, Warmup
+from vaekit.objectives.elbo import Beta
 from vaekit.objectives.semi import ALPHA, Alpha
 from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Chosen
 from vaekit.utils.wording import in_python
 
+from .architectures import OF_IMAGES, by_size
 from .composition import USUAL, Composition, DataSpec, long_enough
 from .inputs import Adapted
 from .observations import Observe
@@ -212,6 +215,10 @@ def class_frequencies(spec: DataSpec, name: str, frequencies: tuple[float, ...] 
     return [float(max(n, 1)) for n in counts or (1,) * classes]
 
 
+LATENTS = (40, 20)
+"""Latents of the first and of each further layer of a dense hierarchy of images."""
+
+
 @recipe("ladder", "Sonderby et al. 2016, arXiv:1602.02282; Child 2021, arXiv:2011.10650")
 def ladder(
     spec: DataSpec,
@@ -219,20 +226,27 @@ def ladder(
     layers: Annotated[
         tuple[int, ...] | None,
         Knob(
-            "number of stochastic layers on each grid, coarsest first, preceded by the number without a grid (dense); "
-            "by default it depends on the size of the data",
+            "number of stochastic layers: one number for dense layers only; or a number for dense layers, then one for "
+            "each grid, coarsest first; by default 2 dense layers for images and signals of at most 1,024 elements, 3 "
+            "for vectors, and grids for larger images",
             low=0,
         ),
     ] = None,
     width: Annotated[
-        int | None, Knob("channels on the finest grid, doubled on coarser ones; for vectors, width of layers", low=1)
+        int | None, Knob("width of dense layers; or channels on the finest grid, doubled on coarser ones", low=1)
     ] = None,
-    latent: Annotated[int | None, Knob("latent channels per layer; for vectors, latents per layer", low=1)] = None,
-    blocks: Annotated[int, Knob("residual blocks on each grid of the encoder", low=1)] = 1,
+    latent: Annotated[
+        int | None,
+        Knob("latents per dense layer, by default 40, then 20; or latent channels per layer on a grid", low=1),
+    ] = None,
+    blocks: Annotated[int, Knob("hidden layers or residual blocks on each grid of the encoder", low=1)] = 1,
     likelihood: Likelihood,
     observation: Observe,
     beta: Beta = 1.0,
-    warmup: Warmup = 0,
+    warmup: Annotated[
+        int | None,
+        Knob("steps over which beta rises from 0; by default half of the training for dense layers of images", low=0),
+    ] = None,
     free_bits: Annotated[float, Knob("least KL of a layer in the loss, in nats; less is not rewarded", low=0)] = 0.0,
 ) -> Composition:
     """A hierarchy of latent layers; generation and inference share one pass from the top layer down.
@@ -242,11 +256,22 @@ def ladder(
     if layers is not None and sum(layers) < 1:
         raise ChoiceError(f"`layers` must be numbers of layers with a sum of 1 or more, got {layers}")
     x_observation, head, _, _ = _plain(spec, likelihood, observation)
-    model = top_down(spec.shape, head, layers, width, latent, blocks, values=x_observation.network_range)
+    gridded = spec.kind in ("image", "signal")
+    if layers is None and gridded and spec.rules > 4 and by_size(spec, {}) == "dense":
+        layers = (len(LATENTS),)
+    dense = gridded and layers is not None and len(layers) == 1
+    of_image = dense and spec.kind == "image"
+    values = x_observation.network_range
+    model: Model
+    if dense and layers is not None:
+        latents = [latent] * layers[0] if latent else [LATENTS[0], *[LATENTS[1]] * (layers[0] - 1)]
+        model = DenseTopDown(spec.shape, head, width or 300, latents, blocks, values)
+    else:
+        model = top_down(spec.shape, head, layers, width, latent, blocks, values)
     return Composition(
         model,
-        ELBO(beta, warmup=warmup, free_bits=free_bits),
+        ELBO(beta, warmup=warmup, free_bits=free_bits, images=of_image),
         x_observation,
-        long_enough(replace(USUAL, clip=200.0), spec.n),
+        long_enough(OF_IMAGES if of_image else replace(USUAL, clip=200.0), spec.n),
         start,
     )
