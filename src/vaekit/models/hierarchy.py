@@ -172,7 +172,7 @@ class TopDownPass(Model):
         for number, stage in enumerate(self.stages):
             h = stage.entered(h)  # type: ignore[operator]
             for layer in stage.layers:  # type: ignore[union-attr]
-                h = layer(h, pick(number, layer, h))  # type: ignore[operator]
+                h = layer(h, pick(number, layer, h))
         return h.unflatten(0, tuple(lead))
 
     def trace(self, x: Tensor, c: Tensor | None = None, k: int | None = None, noise: Noise | None = None) -> Trace:
