@@ -16,6 +16,12 @@ from hypothesis import settings
 settings.register_profile("seeded", derandomize=True, deadline=None)  # no test may depend on the speed of the machine
 settings.load_profile("seeded")
 
+
+def pytest_collection_modifyitems(items):
+    """The longest test by far comes first: one that starts last keeps a worker busy while the others have ended."""
+    items.sort(key=lambda item: item.name != "test_commands_run")
+
+
 # compiled code is kept apart by the processor's instructions: torch's cache of graphs does not tell them apart
 CAPABILITY = torch.backends.cpu.get_cpu_capability().lower()
 OWN = f"vaekit-tests-{getpass.getuser()}-{CAPABILITY}"

@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -74,18 +75,24 @@ def imports(module: str, tree: ast.AST) -> set[str]:
     return {t for t in targets if t and t != module}
 
 
-TREES = {name: ast.parse(file.read_text(encoding="utf8")) for name, file in FILES.items()}
-GRAPH = {name: imports(name, tree) for name, tree in TREES.items()}
+@functools.cache
+def trees():
+    return {name: ast.parse(file.read_text(encoding="utf8")) for name, file in FILES.items()}
+
+
+@functools.cache
+def graph():
+    return {name: imports(name, tree) for name, tree in trees().items()}
 
 
 def test_every_module_has_a_layer():
     assert {area(name) for name in FILES} - {"__init__"} == set(LEVEL)
-    assert len(GRAPH) > 150
+    assert len(graph()) > 150
 
 
-@pytest.mark.parametrize("name", sorted(n for n in GRAPH if n != "__init__"))
+@pytest.mark.parametrize("name", sorted(n for n in FILES if n != "__init__"))
 def test_imports_point_one_way(name):
-    for target in GRAPH[name]:
+    for target in graph()[name]:
         if area(target) != area(name):
             assert LEVEL[area(target)] < LEVEL[area(name)], f"{name} imports {target}, which does not lie below it"
 
@@ -98,17 +105,17 @@ def test_no_modules_import_each_other_in_a_circle():
         if state.get(name) == 2:
             return
         state[name] = 1
-        for target in sorted(GRAPH.get(name, ())):
+        for target in sorted(graph().get(name, ())):
             visit(target, [*path, name])
         state[name] = 2
 
-    for name in GRAPH:
+    for name in graph():
         visit(name, [])
 
 
 def test_modules_are_imported_by_statements_only():
     """`importlib.import_module` would hide an import from these tests; `__init__` alone is lazy with it."""
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func).endswith("import_module")]
         assert not calls or name in ("__init__",), name
 

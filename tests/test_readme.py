@@ -36,6 +36,7 @@ SHORTER = {
     "--minutes 2": "--minutes 0.25",
     "--epochs 60": "--epochs 2",
     "vaekit explore": "vaekit explore --points 50 --tsne 0",
+    "--latents prior gmm": "--latents prior gmm -n 500",
     "--latents gmm": "--latents gmm --components 2",
     "--samples 100 -n 1000": "--samples 10 -n 100",
     "-n 200 --samples 50": "-n 20 --samples 10",
@@ -49,6 +50,8 @@ def test_commands_run(tmp_path, monkeypatch, fashion_mnist, study_clock, onnx_op
     from vaekit.cli import main
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vaekit.metrics.samples.learned.STEPS", 20)
+    monkeypatch.setattr("vaekit.export.detect.SAMPLES", 2)  # of each held-out row
     lines = commands()
     (tmp_path / "photos").mkdir()
     for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)):
