@@ -17,12 +17,13 @@ from vaekit.certificate import Certificate, certify
 from vaekit.coding import TOLERANCE, Compressed, compress, decompress
 from vaekit.data.condition import Labels
 from vaekit.diagnosis import STAGES, Diagnosis, Stage, doctor
-from vaekit.errors import ChoiceError, DataError
+from vaekit.errors import ChoiceError
 from vaekit.expression import Differential, differential, normalised
 from vaekit.latents.counterfactual import counterfactual_rows
-from vaekit.latents.coverage import calibrated
-from vaekit.latents.editing import code_of, codes_of, direction, edited, named_mask, own_class, raw_of
+from vaekit.latents.coverage import widened
+from vaekit.latents.editing import code_of, codes_of, direction, edited, hidden_by, own_class, raw_of
 from vaekit.latents.fill import fill_masked, impute_rows
+from vaekit.latents.fitted import PRIOR, density_of, source_of
 from vaekit.latents.given import Best, Infilled, fill_rows, sample_given
 from vaekit.latents.paths import Mode, interpolate
 from vaekit.latents.resample import LatentDensity, fit_latents
@@ -34,7 +35,6 @@ from vaekit.runs.observed import laid_out
 from vaekit.runs.saved import SavedRun
 from vaekit.training.fit import train
 from vaekit.utils.formerly import formerly
-from vaekit.utils.progress import say
 
 if TYPE_CHECKING:
     from vaekit.synthetic import Comparison
@@ -86,8 +86,10 @@ class Run(SavedRun):
     ) -> np.ndarray:
         """n codes (n, D) drawn from the prior, or from the density `latents` of the run's codes (`fit_latents`).
 
-        For a conditional run, they have these labels, or by default those of each class in turn.
+        For a conditional run, they have these labels, or by default those of each class in turn. With "fitted", the
+        density is the best one that is stored with the run, if there is one (`vaekit.latents.fitted`).
         """
+        latents = source_of(self, latents)
         if latents is None:
             return super().sample_latents(n, labels=labels, temperature=temperature, seed=seed)
         c = self._conditions(n, temperature, labels)
@@ -111,8 +113,9 @@ class Run(SavedRun):
         """Generate n data in the data's own units: draws from p(x|z) for tables and counts, else its means.
 
         `noise` chooses: True for draws, False for means.
-        Codes are drawn from the prior, or from the density that `latents` names (`fit_latents`). Integer columns of a
-        table get integers, and all values stay in the range of their column unless `beyond_range` is set.
+        Codes are drawn from the prior, or from the density that `latents` names (`fit_latents`); the command `vaekit
+        sample` has the default "fitted", the best density that is stored with the run, or else the prior. Integer
+        columns of a table get integers, and all values stay in the range of their column unless `beyond_range` is set.
 
         With `given`, such as `{"age": 30, "sex": "Female"}`, codes are drawn from p(z | the given values), and all rows
         have these values (`vaekit.latents.given.sample_given`).
@@ -251,6 +254,7 @@ class Run(SavedRun):
         mask: str | np.ndarray | None = None,
         *,
         labels: Labels | None = None,
+        latents: str | None = None,
         draws: int = 32,
         best: Best = "mean",
         interval: float | None = None,
@@ -270,6 +274,8 @@ class Run(SavedRun):
             mask: half, box, or bool (*event) (or one mask per row), True where hidden; by default the missing values
                 (nan) of the rows, or `half` if no value is missing.
             labels: labels of raw rows, for a conditional run, as for `encode`.
+            latents: for images, signals and autoencoders, the density that codes are inferred under: prior (the
+                default), gmm or flow (`vaekit.latents.fitted.density_of`).
             draws: number of alternatives, multiple imputations of the hidden values.
             best: the single value of a number, mean or median; categories get the most likely one.
             interval: probability of the interval of each number, such as 0.95; None for no interval. Intervals are
@@ -286,24 +292,21 @@ class Run(SavedRun):
         raw, labels = (raw_of(self, data), labels) if new is None else (new.x, new.labels)
         if isinstance(data, int | np.integer) and labels is None:
             labels = self.observed("test").given(int(data))
-        hidden = mask if isinstance(mask, np.ndarray) else _hidden(laid_out(raw, self.spec), mask)
+        hidden = mask if isinstance(mask, np.ndarray) else hidden_by(laid_out(raw, self.spec), mask)
         if self.spec.kind in ("vector", "counts") and self.model.no_density is None:
+            if latents not in (None, PRIOR):
+                raise ChoiceError("rows of numbers and tables are filled under the prior: leave `latents` out")
             found = fill_rows(
                 self, raw, hidden, labels=labels, draws=draws, best=best, interval=interval,
                 beyond_range=beyond_range, seed=seed, progress=progress,
             )  # fmt: skip
             if interval is None:
                 return found
-            hidden = np.broadcast_to(hidden, found.filled.shape)
-            try:
-                stretch = calibrated(self, hidden, interval=interval, seed=seed)
-            except DataError as error:
-                say(f"note: the intervals are those of the model, not widened with validation rows: {error}")
-                return found
-            return stretch.apply(self, found, beyond_range)
+            return widened(self, found, hidden, interval=interval, beyond_range=beyond_range, seed=seed)
         if interval is not None:
             raise ChoiceError("intervals are for rows of numbers and tables, and for models with a density")
-        return fill_masked(self, raw, hidden, labels=labels, draws=draws, seed=seed, progress=progress)
+        density = density_of(self, latents)
+        return fill_masked(self, raw, hidden, labels=labels, latents=density, draws=draws, seed=seed, progress=progress)
 
     @formerly("samples", "seed", "labels", what="data")
     def impute(
@@ -460,12 +463,6 @@ class Run(SavedRun):
         from vaekit.export import write_export
 
         return write_export(self, out, format=format, graphs=graphs, progress=progress)[0]
-
-
-def _hidden(events: np.ndarray, mask: str | None) -> np.ndarray:
-    """The elements that a named mask hides; without a name, the missing values, or the mask `half` if there is none."""
-    missing = np.isnan(events) if mask is None and events.dtype.kind == "f" else np.zeros(1, bool)
-    return missing if missing.any() else named_mask(mask or "half", events.shape[1:])
 
 
 @formerly("model", "data")

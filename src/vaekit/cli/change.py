@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vaekit.errors import ChoiceError
 
-from .output import Output, at_least, write
+from .output import Output, TaskProgress, at_least, write
 from .parameters import Bare, Described, Flag, OwnData, RunFolder
 from .use import SHOWN, _open
 
@@ -95,6 +95,7 @@ def fill(
     mask: str = "half",
     label: str | None = None,
     table: Described = None,
+    latents: str | None = None,
     draws: int | None = None,
     best: Literal["mean", "median"] = "mean",
     interval: float | None = None,
@@ -121,6 +122,9 @@ def fill(
     label
         For a conditional run and examples from a file, the column with their classes, or one class (or attributes
         a,b,c) for all. If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
+    latents
+        For images and signals, the density under which codes are inferred: prior, gmm (a Gaussian mixture) or flow (a
+        normalising flow), which is fitted to the codes once and stored with the run. By default the prior.
     draws
         For a table, the number of completed tables to write, one below the other: multiple imputations, drawn from
         p(missing | known), with their number in the column `draw`. By default, one table of single best values.
@@ -145,6 +149,7 @@ def fill(
     output = Output(out, "fill")
     opened = _open(run, data)
     path = output.of(opened)
+    latents = _source(opened, latents)
     if _has_gaps(opened, image):
         asked = Asked(draws or 0, best, interval, beyond_range, seed)
         return _fill_table(opened, image, path, asked, label)
@@ -153,10 +158,11 @@ def fill(
         raise ChoiceError(f"{wanted} is for tables with missing values, and {image} has none")
     hidden = _mask(opened, mask)
     if Path(image).expanduser().is_dir():
-        return _fill_folder(opened, image, path, hidden, label, table, draws or AS_ONE, seed, bare)
+        under = _density(opened, latents)
+        return _fill_folder(opened, image, path, hidden, label, table, under, draws or AS_ONE, seed, bare)
     if table is not None:
         raise ChoiceError(f"--table describes a folder of images, and {image} is none")
-    _fill_example(opened, image, path, hidden, label, draws or AS_ONE, seed, bare)
+    _fill_example(opened, image, path, hidden, label, _density(opened, latents), draws or AS_ONE, seed, bare)
 
 
 def _mask(run: Run, given: str) -> np.ndarray:
@@ -169,8 +175,43 @@ def _mask(run: Run, given: str) -> np.ndarray:
     return named_mask(hidden, run.spec.shape) if isinstance(hidden, str) else hidden
 
 
+def _source(run: Run, latents: str | None) -> str | None:
+    """`latents` in lower case, checked before the example is read.
+
+    Raises:
+        ChoiceError: it is unknown, or the run is of rows of numbers.
+    """
+    from vaekit.latents.fitted import check_source
+
+    if latents is None:
+        return None
+    if run.spec.kind in ("vector", "counts"):
+        raise ChoiceError("--latents is for images and signals: rows of numbers and tables are filled under the prior")
+    check_source(latents.lower())
+    return latents.lower()
+
+
+def _density(run: Run, latents: str | None) -> str | None:
+    """The density that codes are inferred under, fitted if it is not stored, by its name for `Run.fill`."""
+    from vaekit.latents.fitted import density_of
+
+    with TaskProgress() as progress:
+        found = density_of(run, latents, progress=progress)
+    if found is not None:
+        print(found)
+    return latents
+
+
 def _fill_example(
-    run: Run, image: str, path: Path, hidden: np.ndarray, label: str | None, draws: int, seed: int, bare: bool
+    run: Run,
+    image: str,
+    path: Path,
+    hidden: np.ndarray,
+    label: str | None,
+    latents: str | None,
+    draws: int,
+    seed: int,
+    bare: bool,
 ) -> None:
     """Write one example with its masked part filled in."""
     from vaekit.latents.editing import raw_of
@@ -181,7 +222,8 @@ def _fill_example(
     row = datum(run, image)
     labels, example = classes(run, row, label), row if isinstance(row, int) else row.x
     raw = raw_of(run, example)
-    found = run.fill(example if isinstance(example, int) else raw, hidden, labels=labels, draws=draws, seed=seed)
+    x = example if isinstance(example, int) else raw
+    found = run.fill(x, hidden, labels=labels, latents=latents, draws=draws, seed=seed)
     arrays = {"x": raw[0], "hidden": hidden, "filled": found.filled[0], "draws": found.draws[:, 0]}
     _write_masked(run, path, raw, hidden, found, arrays, bare)
 
@@ -193,6 +235,7 @@ def _fill_folder(
     hidden: np.ndarray,
     label: str | None,
     table: str | None,
+    latents: str | None,
     draws: int,
     seed: int,
     bare: bool,
@@ -208,7 +251,7 @@ def _fill_folder(
     new = new_data(run, folder, label=label, table=table)
     new = new.head(SHOWN) if path.suffix.lower() == ".png" else new
     with Bar("filling images") as bar:
-        found = run.fill(new, hidden, draws=draws, seed=seed, progress=bar)
+        found = run.fill(new, hidden, latents=latents, draws=draws, seed=seed, progress=bar)
     raw = run.observed(new).raw(np.arange(new.n))
     arrays = {"x": raw, "hidden": hidden, "filled": found.filled, "draws": found.draws}
     _write_masked(run, path, raw, hidden, found, arrays | prefixed(new.carried, new.n), bare)

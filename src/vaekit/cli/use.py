@@ -74,7 +74,7 @@ def sample(
     bare: Bare = False,
     out: str | None = None,
 ) -> None:
-    """Generate new data by decoding draws of z from the prior, or from a density fitted to the training codes.
+    """Generate new data by decoding draws of z from the density fitted to the training codes, or from the prior.
 
     Parameters
     ----------
@@ -91,8 +91,9 @@ def sample(
     like
         A row (test index or FILE.csv:ROW). Samples are versions of it: --given changes values, and the others follow.
     latents
-        Draw z from a density of the codes: gmm (a Gaussian mixture), flow (a normalising flow) or two-stage (a second
-        VAE). It is fitted once and stored with the run.
+        Where z is drawn from: prior, or a density of the codes: gmm (a Gaussian mixture), flow (a normalising flow) or
+        two-stage (a second VAE), which is fitted once and stored with the run. By default the stored density with the
+        highest log-density of validation codes, or the prior if none is stored.
     components
         Number of components of the gmm (10).
     refit
@@ -107,23 +108,21 @@ def sample(
 
     at_least(1, n=n, components=components)
     at_least(0, temperature=temperature)
-    if latents is None and (components is not None or refit):
-        raise ChoiceError(f"{'--refit' if refit else '--components'} applies to --latents: add --latents gmm")
-    _check_given(given, like, noise, prior=latents is None and temperature == 1)
+    if latents in (None, "prior") and (components is not None or refit):
+        raise ChoiceError(f"{'--refit' if refit else '--components'} applies to a fitted density: add --latents gmm")
+    _check_given(given, like, noise, latents, temperature)
     output = Output(out, "samples")
     find_run(run)
     if latents is not None:
-        from vaekit.latents.resample import check_name
+        from vaekit.latents.fitted import check_source
 
         latents = latents.lower()
-        check_name(latents)
+        check_source(latents)
     opened = _open(run, data, device)
     path = output.of(opened)
     labels = None if like is not None else condition(opened, label)
-    if latents is not None:
-        with TaskProgress() as progress:
-            fitted = opened.fit_latents(latents, components=components, refit=refit, progress=progress)
-        print(fitted)
+    if given is None:
+        latents = _source(opened, latents, components, refit)
     if given is not None:
         x, z, _ = _given(opened, n, given, like, label, noise=noise, beyond_range=beyond_range, seed=seed)
     else:
@@ -133,13 +132,32 @@ def sample(
     write(path, opened, x, columns, {"x": x, "z": z}, None if bare else words, class_column(opened, z))
 
 
-def _check_given(given: str | None, like: str | None, noise: bool | None, *, prior: bool) -> None:
-    """Raise ChoiceError for --given or --like beside options that they exclude; `prior` if these keep the prior."""
+def _source(run: Run, latents: str | None, components: int | None, refit: bool) -> str | None:
+    """The density that codes are drawn from by its name, fitted and described in one line, or None for the prior."""
+    from vaekit.latents.fitted import PRIOR, stored_density
+
+    if latents == PRIOR:
+        return None
+    if latents is not None:
+        with TaskProgress() as progress:
+            print(run.fit_latents(latents, components=components, refit=refit, progress=progress))
+        return latents
+    stored = stored_density(run)
+    if stored is None:
+        return None
+    say(f"codes from {stored.name}, fitted to the codes of this run; --latents {PRIOR} draws them from the prior")
+    return stored.name
+
+
+def _check_given(
+    given: str | None, like: str | None, noise: bool | None, latents: str | None, temperature: float
+) -> None:
+    """Raise ChoiceError for --given or --like beside options that they exclude."""
     if like is not None and given is None:
         raise ChoiceError("--like needs the values to change: add --given COLUMN=VALUE")
     if like is not None and noise is not None:
         raise ChoiceError("versions of a row keep its own noise: omit --noise and --mean")
-    if given is not None and not prior:
+    if given is not None and (latents is not None or temperature != 1):
         raise ChoiceError("--given draws z from its posterior: omit --latents and --temperature")
 
 

@@ -77,12 +77,14 @@ class Head(nn.Module, ABC):
         support: the support of x, a torch constraint.
         discrete: whether densities are probabilities, so that bits per dimension are defined.
         no_density: the reason why the distribution has no density, or None if it has one.
+        chooses: whether it has a number that is not trained, but chosen by the validation ELBO among `candidates`.
     """
 
     params: int = 1
     support: constraints.Constraint = constraints.real
     discrete: bool = False
     no_density: ClassVar[str | None] = None
+    chooses: bool = False
 
     def __init__(self, event: tuple[int, ...]):
         super().__init__()
@@ -131,6 +133,14 @@ class Head(nn.Module, ABC):
 
     def observe(self, observation: Observation) -> None:
         """Take from the observation, which has been fitted to the training rows, what the density of x depends on."""
+
+    def candidates(self, px: D.Distribution) -> list[D.Distribution]:
+        """`px`, a distribution of this head, with each value of the number that it `chooses`; empty without one."""
+        return []
+
+    def choose(self, position: int) -> None:
+        """Set the number that the head `chooses` to that of the candidate at this position."""
+        raise ValueError(f"{type(self).__name__} has no number that validation data choose")
 
     @abstractmethod
     def forward(self, raw: Tensor) -> D.Distribution:

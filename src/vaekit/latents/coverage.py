@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vaekit.errors import DataError
+from vaekit.utils.progress import say
 from vaekit.utils.uncertainty import standard_error
 
 from .given import Infilled, fill_rows
@@ -131,3 +133,22 @@ def _share(right: np.ndarray, cells: np.ndarray) -> Share | None:
     if not cells.any():
         return None
     return Share(float(right[cells].mean()), standard_error(right[cells], np.nonzero(cells)[0]), int(cells.sum()))
+
+
+def widened(
+    run: TrainedModel, found: Infilled, hidden: np.ndarray, *, interval: float, beyond_range: bool, seed: int
+) -> Infilled:
+    """Filled-in rows with intervals that hold their share of hidden cells of validation rows, if that can be measured.
+
+    Arguments:
+        hidden: as for `fill_rows`.
+        interval: probability of the interval.
+        beyond_range: as for `Stretch.apply`.
+        seed: seed of the samples.
+    """
+    try:
+        stretch = calibrated(run, np.broadcast_to(hidden, found.filled.shape), interval=interval, seed=seed)
+    except DataError as error:
+        say(f"note: the intervals are those of the model, not widened with validation rows: {error}")
+        return found
+    return stretch.apply(run, found, beyond_range)

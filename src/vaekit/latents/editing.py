@@ -44,6 +44,12 @@ def named_mask(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return hidden
 
 
+def hidden_by(events: np.ndarray, mask: str | None) -> np.ndarray:
+    """The elements that a named mask hides; without a name, the missing values, or the mask `half` if there is none."""
+    missing = np.isnan(events) if mask is None and events.dtype.kind == "f" else np.zeros(1, bool)
+    return missing if missing.any() else named_mask(mask or "half", events.shape[1:])
+
+
 @formerly("labels")
 def code_of(run: TrainedModel, datum: int | np.ndarray, *, labels: Labels | None = None) -> np.ndarray:
     """The posterior mean (D,) of a test row, given by its index, or of a raw datum, (*row) or (1, *row).

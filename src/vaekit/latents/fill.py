@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
-from vaekit.densities import draw
 from vaekit.densities.mixed import Marginal, Mixed
 from vaekit.errors import ChoiceError
 from vaekit.models.vae import VAE, Model
@@ -26,7 +25,9 @@ from vaekit.runs.observed import decoded_size
 from vaekit.utils.formerly import formerly
 
 from .conditional import check_factorises, visible_log_prob
+from .fitted import CodeDensity, drawn_codes
 from .given import Infilled, as_seen, blanked, check_codes
+from .resample import LatentDensity
 
 if TYPE_CHECKING:
     from vaekit.data.condition import Labels
@@ -67,6 +68,7 @@ def infer_visible(
     steps: int = 200,
     pairs: int = 2,
     lr: float = 0.1,
+    prior: Distribution | None = None,
     seed: int = 0,
 ) -> tuple[Normal, Tensor]:
     r"""The q(z) = N(m, diag s^2) nearest in KL to p(z | x_visible), per datum, and its bound on log p(x_visible), (B,).
@@ -78,7 +80,7 @@ def infer_visible(
 
     It fits a Gaussian rather than finding the mode, because the decoder was trained on codes of that width, and in
     many dimensions the mode is unlike any of them. Sampling p(z | x_visible) would take minutes rather than a second.
-    An autoencoder has no p(z): for it, only the likelihood of the visible elements is maximised.
+    An autoencoder has no p(z): for it, the likelihood of the visible elements is maximised, times `prior` if given.
 
     Arguments:
         x, visible: (B, *event), data and bool; hidden elements of x may be any number inside the support.
@@ -86,11 +88,12 @@ def infer_visible(
         rows: the numbers of the rows, of which the noise is a function; 0..B-1 by default.
         steps, lr: number of steps and initial learning rate of Adam; the rate falls to 0 along half a cosine.
         pairs: number of antithetic pairs per step.
+        prior: the density of codes in place of the model's p(z), such as a fitted `CodeDensity`.
         seed: seed of the noise.
     """
     numbers = torch.arange(len(x), device=x.device) if rows is None else rows
-    prior = model.prior()
     point = model.no_density is not None
+    fitted, prior = prior is not None, prior or model.prior()
     width = c.shape[1] if c is not None else 0
 
     def decode(z: Tensor) -> Distribution:
@@ -98,7 +101,7 @@ def infer_visible(
 
     def bound(m: Tensor, log_s: Tensor, noise: Tensor) -> Tensor:
         if point:
-            return visible_log_prob(decode(m), x, visible)
+            return visible_log_prob(decode(m), x, visible) + (prior.log_prob(m) if fitted else 0)
         s = log_s.exp()
         z = torch.cat([m + s * noise, m - s * noise])  # (2 pairs, B, D)
         q = Independent(Normal(m, s, validate_args=False), 1, validate_args=False)
@@ -112,7 +115,7 @@ def infer_visible(
         return keyed.normal((shape[-1],), pairs).to(x.dtype)
 
     with torch.no_grad():
-        z = draw(prior, Noise.of(seed, PRIOR_DRAWS, Key.FILL, device=x.device)).to(x.dtype)
+        z = drawn_codes(prior, PRIOR_DRAWS, seed, Key.FILL, x)
         model_mean = decode(z.unsqueeze(1).expand(-1, len(x), -1)).mean.mean(0)
         full, starts = torch.where(visible, x, model_mean), []
         for _ in range(SWEEPS):
@@ -154,6 +157,7 @@ def fill_masked(
     hidden: np.ndarray,
     *,
     labels: Labels | None = None,
+    latents: LatentDensity | None = None,
     draws: int = 32,
     steps: int = 200,
     seed: int = 0,
@@ -165,6 +169,7 @@ def fill_masked(
         raw: rows in any layout that the run accepts; hidden elements are ignored.
         hidden: bool (*event), or one mask per row.
         labels: for a conditional run, as for `Run.encode`.
+        latents: a fitted density of the run's codes, to infer under it instead of the prior.
         draws: K, the number of draws of q(z) that are averaged.
         steps: optimisation steps of the inference.
         seed: seed of its noise.
@@ -180,11 +185,11 @@ def fill_masked(
         raise ChoiceError("a mask must hide some of the datum and leave some visible")
     x = as_seen(run, events)
     c = run.observed(events, labels=labels).condition(np.arange(len(events)), run.device)
-    parts = []
+    parts, prior = [], None if latents is None else CodeDensity(latents)
     for rows in torch.arange(len(events), device=run.device).split(max(1, VALUES // decoded_size(run.spec))):
         at, condition = rows.cpu().numpy(), None if c is None else c[rows]
         seen, visible = x[at].to(run.device), torch.from_numpy(~hidden[at]).to(run.device)
-        q, bound = infer_visible(model, seen, visible, condition, steps=steps, seed=seed, rows=rows)
+        q, bound = infer_visible(model, seen, visible, condition, steps=steps, seed=seed, rows=rows, prior=prior)
         with torch.no_grad():
             noise = Noise.of(seed, rows, Key.FILL_DRAWS).normal((q.mean.shape[1],), (draws + 1) // 2)
             pairs = torch.cat([noise, -noise])[:draws]  # antithetic, as in the inference

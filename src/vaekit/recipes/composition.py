@@ -48,7 +48,8 @@ class DataSpec:
         rules: 1 for runs trained before heads over counts were scaled by the data, continuous Bernoullis got
             dequantised values and wide inputs were scaled; 2 for runs trained before columns of tables were mapped by
             their quantiles, `rank` was measured and mixed tables took `sigma`; 3 for runs trained before beta rose by
-            default for images; 4 for runs trained before hierarchies of small images were dense; 5 for all others.
+            default for images; 4 for runs trained before hierarchies of small images were dense; 5 for runs trained
+            before the least scale of a discretised logistic was fitted; 6 for all others.
     """
 
     kind: str
@@ -67,7 +68,7 @@ class DataSpec:
     constant: tuple[tuple[int, float], ...] = ()
     class_counts: tuple[int, ...] = ()
     rank: int = field(default=0, compare=False)
-    rules: int = field(default=5, compare=False)
+    rules: int = field(default=6, compare=False)
 
     @classmethod
     def of(cls, data: Data) -> DataSpec:

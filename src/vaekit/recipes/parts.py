@@ -62,6 +62,8 @@ def make_head(spec: DataSpec, likelihood: Chosen) -> Head:
         )
     if tables and spec.rules < 3:  # such runs store a `sigma` that did not apply
         likelihood = Chosen(likelihood.part, {name: v for name, v in likelihood.knobs.items() if name != "sigma"})
+    if likelihood.name == "discretised-logistic" and spec.rules < 6:
+        likelihood = Chosen(likelihood.part, {**likelihood.knobs, "least_scale": 0.0})
     return likelihood.make(
         event=spec.shape,
         levels=int(spec.scale[1]) + 1 if spec.integer else 256,

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,8 @@ from torch import Tensor
 from vaekit.data.batches import Order, Rows
 from vaekit.data.core import Data
 from vaekit.errors import RunError, TrainingError
+from vaekit.heads import Head
+from vaekit.models.vae import Trace
 from vaekit.noise import Key, Noise
 from vaekit.objectives.schedules import learning_rate, unfinished
 from vaekit.objectives.terms import distortion, rate
@@ -279,6 +282,7 @@ class Trainer:
                     (torch.from_numpy(b).to(on), observed(b).to(on), observed.condition(b, on)) for b in blocks
                 ]
             parts: list[Tensor] = []
+            tried: list[list[Tensor]] = []
             n, jacobians, beside = 0, 0.0, 0.0
             differs = self.data.missing or self.composition.observation.uneven
             with self.engine.using():
@@ -288,11 +292,13 @@ class Trainer:
                     more = self.composition.objective.beside(trace.px, x, noise)
                     beside += 0.0 if more is None else float(more.sum())
                     d = distortion(trace, x)
+                    tried.append(self._tried(trace, x))
                     r = rate(trace) if model.no_density is None else torch.zeros_like(d)
                     parts.append(torch.stack([d, r]).cpu().double())
                     if differs:
                         jacobians += float(self.composition.observation.log_jacobian_of(x).sum())
                     n += len(x)
+            self._choose(tried, parts)
             figures = torch.cat([-part.sum(0) for part in parts])
             totals = sum((part.sum(1) for part in parts), torch.zeros(2, dtype=torch.float64))
             d, r = (totals / n).tolist()
@@ -317,6 +323,35 @@ class Trainer:
                     self.best_weights = {n: w.clone() for n, w in self.engine.weights_to_use().items()}
             elif unfinished(self.composition.objective, self.scheduled) is None:
                 self.since_best += 1  # before, the ELBO may fall because the weight of the KL still rises
+        else:
+            self._choose([], [])
+
+    @property
+    def _choosing(self) -> Head | None:
+        """The likelihood's head, if validation data choose one of its numbers."""
+        head = getattr(self.composition.model.likelihood, "head", None)
+        return head if isinstance(head, Head) and head.chooses else None
+
+    def _tried(self, trace: Trace, x: Tensor) -> list[Tensor]:
+        """The distortion of each datum, (B,), with each candidate of the head; see `Head.candidates`."""
+        head = self._choosing
+        candidates = [] if head is None else head.candidates(trace.px)
+        return [distortion(replace(trace, px=px), x).cpu().double() for px in candidates]
+
+    def _choose(self, tried: list[list[Tensor]], parts: list[Tensor]) -> None:
+        """Let the head take the best candidate, and put its distortions into `parts`; all processes must call it."""
+        head = self._choosing
+        if head is None:
+            return
+        totals = [float(sum(block.sum() for block in blocks)) for blocks in zip(*tried, strict=True)]
+        best = int(np.argmin(totals)) if totals else None
+        if self.world > 1:
+            best = self.fabric.broadcast(best, src=0)
+        if best is None:  # the density is not one of the head, as for a model built by hand
+            return
+        head.choose(best)
+        for part, blocks in zip(parts, tried, strict=True):
+            part[0] = blocks[best]
 
     def _below_best(self, figures: Tensor) -> dict[str, Any]:
         """The standard error of the decrease from the best validation, paired by datum, and its number of units."""

@@ -1,0 +1,125 @@
+"""The density of codes that a run has: which of the stored ones, and that density as a distribution with gradients."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from vaekit.densities import draw
+from vaekit.errors import ChoiceError
+from vaekit.noise import Noise
+from vaekit.runs.saved import SavedRun
+from vaekit.utils.files import read_json
+from vaekit.utils.suggest import unknown
+
+from .densities import DENSITIES, Density, Gaussians, NormalisingFlow, OnProgress
+from .resample import LatentDensity, fit_latents
+
+PRIOR, FITTED = "prior", "fitted"
+
+
+def check_source(name: str) -> None:
+    """Raise ChoiceError unless codes can be drawn from `name`: `prior`, or a density of codes."""
+    if name not in (known := [PRIOR, *DENSITIES]):
+        raise ChoiceError(unknown("`latents`", name, known, 0.3))
+
+
+def stored_density(run: SavedRun) -> LatentDensity | None:
+    """The density of codes that is stored with a run, or None if none is stored or all were fitted to other weights.
+
+    Of several, it is the one with the highest log-density of validation codes, as measured when it was fitted.
+    """
+    files = {name: run.path / "latents" / f"{name}.json" for name in DENSITIES}
+    if not run.unstored and not any(file.exists() for file in files.values()):
+        return None
+    with open(run.path / "model.safetensors", "rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    records = {name: read_json(file) for name, file in files.items() if file.exists()}
+    records |= {name: latents.record for name, latents in run.unstored.items()}
+    current = {n: r["held_out"]["log_density"] for n, r in records.items() if r["weights"] == weights}
+    return fit_latents(run, max(current, key=lambda name: current[name])) if current else None
+
+
+def source_of(run: SavedRun, name: str | None) -> str | None:
+    """What codes are drawn from: the name of a density, or None for the prior.
+
+    Arguments:
+        name: prior (or None), a density of codes such as gmm, or fitted, the density of `stored_density`, or the prior
+            without one.
+    """
+    if name == FITTED:
+        stored = stored_density(run)
+        return None if stored is None else stored.name
+    return None if name == PRIOR else name
+
+
+SMOOTH: tuple[type[Density], ...] = (Gaussians, NormalisingFlow)
+"""The densities that `CodeDensity` can differentiate."""
+
+
+def density_of(run: SavedRun, name: str | None, *, progress: OnProgress | None = None) -> LatentDensity | None:
+    """A density of codes that inference can differentiate, or None for the prior.
+
+    Arguments:
+        name: prior (or None), gmm or flow; a density that is not stored with the run is fitted.
+        progress: called during the fit with (name of the task, units done, total units).
+
+    Raises:
+        ChoiceError: it has no gradient, or the name is unknown.
+    """
+    if name in (None, PRIOR):
+        return None
+    check_source(name)
+    if not issubclass(DENSITIES[name].traits["kind"], SMOOTH):
+        raise ChoiceError(f"codes cannot be inferred under {name}, which has no gradient: choose gmm, flow or prior")
+    return fit_latents(run, name, on_progress=progress)
+
+
+def _with_gradient(density: Density, u: Tensor) -> Tensor:
+    """The log-density of standardised codes u (n, d), differentiable in u."""
+    if isinstance(density, Gaussians):
+        return density._log_prob(u)
+    assert isinstance(density, NormalisingFlow)
+    return density.prior().log_prob(u)
+
+
+class CodeDensity(Distribution):
+    """A fitted density of codes as a distribution over z (D,), for the inference of codes.
+
+    Dimensions that do not vary among the codes of data have the density N(their value, 1).
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
+
+    def __init__(self, latents: LatentDensity):
+        self.latents = latents
+        if isinstance(latents.density, NormalisingFlow):
+            latents.density.prior.requires_grad_(False)
+        super().__init__(torch.Size(), latents.scale.loc.shape, validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.real_vector
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(z) of z (..., D), differentiable."""
+        scale, z = self.latents.scale, value.reshape(-1, value.shape[-1])
+        constant = (z - scale.loc)[:, ~scale.varies]
+        log_p = _with_gradient(self.latents.density, scale.standardise(z)).to(z.dtype) + scale.log_jacobian
+        log_p = log_p - 0.5 * constant.square().sum(-1) - 0.5 * constant.shape[1] * math.log(2 * math.pi)
+        return log_p.reshape(value.shape[:-1])
+
+    def codes(self, n: int, seed: int) -> Tensor:
+        """n codes (n, D)."""
+        return torch.from_numpy(self.latents.sample(n, seed=seed))
+
+
+def drawn_codes(p: Distribution, n: int, seed: int, key: int, like: Tensor) -> Tensor:
+    """n codes (n, D) of a prior or a fitted density, with the dtype and the device of `like`."""
+    if isinstance(p, CodeDensity):
+        return p.codes(n, seed).to(like)
+    return draw(p, Noise.of(seed, n, key, device=like.device)).to(like.dtype)
