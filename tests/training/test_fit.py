@@ -399,6 +399,18 @@ def test_minutes_end_in_time_and_log_their_plans(images, tmp_path, monkeypatch, 
     assert all(r["step_ms"] == pytest.approx(1000 * step_seconds, rel=1e-6) for r in plans)
 
 
+def test_minutes_are_used_although_the_first_estimate_is_of_fewer_steps_than_measure_a_pace(
+    images, tmp_path, monkeypatch, clock
+):
+    """A step is estimated at 0.15 s and takes 0.01 s: the run of 3 s does not end after the estimated 20 steps."""
+    slow = types.SimpleNamespace(seconds=lambda batch: 0.15, convolutional=False)
+    monkeypatch.setattr("vaekit.training.plan.work", lambda *of: slow)
+    monkeypatch.setattr("vaekit.training.plan.decide_compile", lambda *of: (False, ""))
+    run = fit(images, "vae", out=tmp_path / "run", minutes=0.05, **TINY)
+    assert run.config["decided"]["steps"] <= Clock.WARM
+    assert abs(run.config["step"] - 300) <= 1
+
+
 def test_a_planned_rise_of_beta_follows_the_minutes_however_long_a_step_takes(images, tmp_path, monkeypatch, clock):
     """Steps take a hundred times as long as was planned, and beta still rises over half of them."""
     monkeypatch.setattr("vaekit.training.plan.work", lambda *of: WORK)

@@ -15,10 +15,12 @@ class Length:
 
     horizon: int
     minutes: float | None
+    revised: bool = False
 
     def revise(self, step: int, seconds: float, per_step: float) -> bool:
         """Update the horizon after `seconds` in all; returns whether it changed by more than 1%."""
         assert self.minutes is not None
+        self.revised = True
         remaining = max(self.minutes * 60 - seconds, 0.0)
         horizon = step + int(remaining / max(per_step, 1e-9))
         moved = abs(horizon - self.horizon) > 0.01 * self.horizon

@@ -177,7 +177,11 @@ class Trainer:
         if self.seconds >= self.plan.minutes * 60:
             self.length.horizon = self.step
             self._record({"kind": "plan", "horizon": self.step, "step_ms": 1000 * self.seconds / self.step})
-        elif (per_step := clock.per_step(self.step)) and self.length.revise(self.step, self.seconds, per_step):
+            return
+        per_step = clock.per_step(self.step)
+        if per_step is None and self.step >= self.length.horizon and not self.length.revised:
+            per_step = self.seconds / self.step  # the first estimate, from the model's size, was far too short
+        if per_step is not None and self.length.revise(self.step, self.seconds, per_step):
             self._record({"kind": "plan", "horizon": self.length.horizon, "step_ms": 1000 * per_step})
 
     def one_step(self) -> None:
