@@ -14,7 +14,7 @@ DOCS := $(VENV)/.docs
 # the linter of the explorer's JavaScript, fetched from npm where that is reachable
 BIOME := npm_config_fetch_retries=0 npx --yes --prefer-offline @biomejs/biome@2.6.8
 
-.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-families bench-ladder bench-growth bench-gpu bench-time bench-conv bench-learning bench-anomalies bench-tables bench-filling bench-cells bench-calibration bench-disentanglement bench-bytes catalogue fuzz torture
+.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-families bench-ladder bench-growth bench-gpu bench-time bench-conv bench-learning bench-anomalies bench-tables bench-filling bench-cells bench-calibration bench-disentanglement bench-bytes catalogue fuzz torture bench-frontier
 
 help:
 	@echo "make setup          create an environment in $(VENV) with vaekit and its development tools"
@@ -30,6 +30,7 @@ help:
 	@echo "make bench-time     compare quality against time with Pythae"
 	@echo "make bench-conv     time convolutional models beside Pythae and the hardware limit (COLOUR=images.npz)"
 	@echo "make bench-learning    compare training defaults of images after equal numbers of steps"
+	@echo "make bench-frontier    train the recipe 'best' for 10 minutes and for an hour, and score it with 5,000 samples"
 	@echo "make bench-quality, bench-recipes    measure the quality of the default recipe, and of every recipe"
 	@echo "make bench-explorer    measure the explorer page's speed and size"
 	@echo "make bench-studies     run the studies at full length, about 2 hours"
@@ -110,6 +111,12 @@ bench-conv: $(READY)
 bench-learning: $(READY)
 	$(BIN)/python bench/ideas.py
 	$(BIN)/python bench/learning.py
+
+bench-frontier: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/frontier.py choose
+	$(BIN)/python bench/frontier.py measure --minutes 10
+	$(BIN)/python bench/frontier.py measure --minutes 60
+	$(BIN)/python bench/frontier.py measure --minutes 10 --grey --samples 1000
 
 bench-quality: $(READY)
 	$(BIN)/python bench/quality.py

@@ -30,6 +30,7 @@ SMALL = {
     "labelled": 12,
 }
 OWN = {
+    "best": {"components": 4},
     "mixture": {"components": 4},
     "vamp": {"components": 4},
     "flow-prior": {"transforms": 1},

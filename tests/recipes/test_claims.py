@@ -81,6 +81,7 @@ LOSSES = {
     "sparse": lambda s: s["distortion"] + s["penalty"],
     "rae-l2": lambda s: s["distortion"] + s["penalty"],
     "rae-gp": lambda s: s["distortion"] + s["penalty"],
+    "best": lambda s: -s["elbo"],
     "mixture": lambda s: -s["elbo"],
     "vamp": lambda s: -s["elbo"],
     "flow-prior": lambda s: -s["elbo"],
@@ -252,6 +253,9 @@ def test_priors_and_posteriors_are_those_of_the_text():
     mixture = composed("mixture").model.prior()
     assert isinstance(mixture, GaussianMixture)
     assert mixture.loc.shape == (100, 4)
+    best = composed("best")
+    assert best.model.prior().loc.shape == (500, 4)
+    assert best.objective.gradient == "stl"
     sphere = composed("hyperspherical").model
     assert isinstance(sphere.prior(), UniformOnSphere)
     norms = sphere.trace(batch(composed("vae")).x).latents[0].z.norm(dim=-1)
