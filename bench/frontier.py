@@ -181,7 +181,9 @@ def measured(recipe: str, minutes: float, seed: int, samples: int, grey: bool) -
         row["bits"], row["bits_se"] = (abs(row[k]) / (PIXELS * math.log(2)) for k in ("bound", "bound_se"))
     else:
         row["draw"] = run.observed("test").draw_hash(len(found["bound"]))
-    write_json(RUNS / "measured" / f"{key}.json", row)
+    kept = RUNS / "measured" / f"{key}.json"
+    kept.parent.mkdir(exist_ok=True)
+    write_json(kept, row)
     print(row, flush=True)
 
 
