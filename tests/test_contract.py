@@ -43,6 +43,7 @@ OWN = {
     "ciwae": {"samples": 3},
     "sparse": {"latent": 5},
     "conv": {"hidden": (4, 8)},
+    "grid": {"hidden": (8,), "latent": 18},
     "vq": {"hidden": (4, 8)},
     "fsq": {"hidden": (4, 8)},
     "ladder": {"layers": (1, 1)},

@@ -171,11 +171,11 @@ def objective(part):
 
 def network(part):
     """On images, where every network works; with a condition too, unless it refuses one."""
-    composition = composed(IMAGES, network=part.name)
+    composition = composed(IMAGES, network=part.name, latent=None)
     trained(composition, IMAGES)
     used(composition, IMAGES)
     try:
-        model = composed(IMAGES, network=part.name, condition="label").model
+        model = composed(IMAGES, network=part.name, latent=None, condition="label").model
     except ChoiceError:
         return
     x, c = torch.rand(ROWS, *IMAGES.shape), torch.eye(3)[torch.arange(ROWS) % 3]

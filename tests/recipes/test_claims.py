@@ -33,7 +33,7 @@ STEP = torch.tensor(7)
 def composed(name, **more):
     takes = get_recipe(name).parameters
     torch.manual_seed(0)
-    shape = SMALL | {"hidden": 12} if name == "kingma2013" else SMALL
+    shape = SMALL | {"kingma2013": {"hidden": 12}, "grid": {"latent": 9}}.get(name, {})
     made = get_recipe(name)(FACTS, **{k: v for k, v in shape.items() if k in takes} | more)
     made.observation.fit(lambda: [RAW.float()])
     return made
@@ -65,6 +65,7 @@ def trained(name, steps=120, **more):
 LOSSES = {
     "vae": lambda s: s["distortion"] + s["rate"],
     "conv": lambda s: s["distortion"] + s["rate"],
+    "grid": lambda s: s["distortion"] + 0.1 * s["rate"],
     "beta": lambda s: s["distortion"] + 4 * s["rate"],
     "annealed": lambda s: s["distortion"] + 5 * (s["rate"] - s["capacity"]).abs(),
     "constrained": lambda s: s["distortion"] + s["multiplier"] * (s["rate"] - 20),

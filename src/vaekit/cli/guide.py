@@ -4,6 +4,7 @@ from __future__ import annotations
 
 PURPOSES: dict[str, tuple[str, ...]] = {
     "First models": ("vae", "conv"),
+    "Images with codes that are small images, for samples": ("grid",),
     "Data with labels": ("conditional", "semi-supervised"),
     "Anomalies": ("robust",),
     "Disentangled latents, one factor each": ("beta", "tc", "factor", "dip", "annealed"),

@@ -17,12 +17,14 @@ from .convolutional import (
     halvings,
 )
 from .dense import ACTIVATIONS, MLP, WIDE, Batched, Gated, Rescaled, activation
+from .grids import Attention, GridDecoder, GridEncoder
 from .tables import Log1p, OneHot, WithMask
 
 __all__ = [
     "ACTIVATIONS",
     "MLP",
     "WIDE",
+    "Attention",
     "Batched",
     "Bias",
     "ConvDecoder",
@@ -30,6 +32,8 @@ __all__ = [
     "DirectIn",
     "DirectOut",
     "Gated",
+    "GridDecoder",
+    "GridEncoder",
     "Log1p",
     "OneHot",
     "Rescaled",

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,14 @@ class Architecture(ABC):
     def decoder(self, latent: int, head: Head, condition: int) -> nn.Module:
         """A network from z (..., latent), or z and c, to the head's raw parameters (..., head.outputs)."""
 
+    def grid(self, latent: int) -> tuple[int, ...] | None:
+        """The shape (C, *size) of codes of this many latents that are small images or signals; None for vectors.
+
+        Raises:
+            ChoiceError: no grid has this many latents.
+        """
+        return None
+
 
 MOST = 40
 """The default number of latents is at most this."""
@@ -132,6 +140,9 @@ class Dense(Architecture):
         return Joined(net, (1, 1)) if condition else net
 
 
+ResidualBlocks = Annotated[int, Knob("residual blocks per level of the convolutions", low=0)]
+
+
 @network("conv", "Radford et al. 2016, arXiv:1511.06434")
 class Convolutional(Architecture):
     """Strided convolutions down to a small grid, and transposed convolutions back up; `hidden` are the channels.
@@ -148,7 +159,7 @@ class Convolutional(Architecture):
         self,
         spec: DataSpec,
         hidden: Sequence[int] | None = None,
-        blocks: Annotated[int, Knob("residual blocks per level of the convolutions", low=0)] = 0,
+        blocks: ResidualBlocks = 0,
         direct: Annotated[
             bool,
             Knob("add linear layers in parallel with the convolutions, from image to code and from code to image"),
@@ -172,6 +183,85 @@ class Convolutional(Architecture):
         event = (head.outputs // math.prod(size), *size)
         direct = channels if self.direct else 0
         net = networks.ConvDecoder(latent + condition, event, 1, self.channels, self.blocks, direct)
+        return Joined(net, (1, 1)) if condition else net
+
+
+@network("grid", "Rombach et al. 2022, arXiv:2112.10752")
+class Grid(Architecture):
+    """Convolutions to a code that is itself a small image (C, *size), and back; `hidden` are their channels.
+
+    Each of `hidden` halves the grid. Residual blocks with attention between them (Wang et al. 2018, arXiv:1711.07971)
+    work on the grid of the code.
+
+    Raises:
+        ChoiceError: the data are neither images nor signals.
+    """
+
+    width = 300
+    usual = Convolutional.usual
+    SMALLEST: ClassVar = {"image": 8, "signal": 32}
+    """The grid is halved until its shorter side is this or less."""
+    WIDEST, NARROWEST, LAST = 128, 32, 2
+    """Channels on the grid of the code, the least channels on a finer one, and residual blocks on the grid."""
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        hidden: Sequence[int] | None = None,
+        blocks: ResidualBlocks = 0,
+        code_channels: Annotated[
+            int, Knob("channels of the code, if `latent` does not give the number of all its elements", low=1)
+        ] = 4,
+        attention: Annotated[bool, Knob("attention over the grid of the code")] = True,
+    ):
+        if spec.kind not in self.SMALLEST:
+            raise ChoiceError(f"a grid needs images or signals; these are {spec.kind} data: use `network='dense'`")
+        levels = networks.default_levels(spec.shape[1:], self.SMALLEST[spec.kind])
+        self.shape, self.blocks, self.attention = spec.shape, blocks, attention
+        self.defaults = long_enough(self.usual, spec.n)
+        widths = (max(self.WIDEST // 2**i, self.NARROWEST) for i in range(levels))
+        self.channels = tuple(widths)[::-1] if hidden is None else tuple(hidden)
+        if not self.channels:
+            raise ChoiceError("a grid needs one halving or more: give `hidden` one number or more")
+        self.size = networks.grid_sizes(spec.shape[1:], len(self.channels))[-1]
+        self.latent = code_channels * math.prod(self.size)
+
+    def grid(self, latent: int) -> tuple[int, ...]:
+        channels, rest = divmod(latent, math.prod(self.size))
+        if rest or not channels:
+            size = " x ".join(map(str, self.size))
+            raise ChoiceError(
+                f"the code has {size} places, so `latent` must be a multiple of {math.prod(self.size)}, got {latent}: "
+                "give the channels instead (`code_channels=4`), or other halvings (one for each number of `hidden`)"
+            )
+        return (channels, *self.size)
+
+    def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
+        (channels, *size), (c, *whole) = self.grid(latent), event
+        dim, rest = divmod(features, math.prod(size))
+        if rest or dim % channels:
+            raise ChoiceError(
+                "a code with a grid needs a posterior with equally many numbers for every latent: write "
+                "`posterior='gaussian'`, or `posterior='point'` for an autoencoder"
+            )
+        net = networks.GridEncoder((c + condition, *whole), dim, self.channels, self.blocks, self.LAST, self.attention)
+        return Planes(net, len(event)) if condition else net
+
+    def decoder(self, latent: int, head: Head, condition: int) -> nn.Module:
+        c, *size = self.shape
+        planes, rest = divmod(head.outputs, math.prod(size))
+        if rest or planes % c:
+            raise ChoiceError("a grid needs a likelihood with equally many parameters for every element")
+        net = networks.GridDecoder(
+            self.shape,
+            self.grid(latent)[0],
+            planes // c,
+            self.channels,
+            self.blocks,
+            self.LAST,
+            self.attention,
+            condition,
+        )
         return Joined(net, (1, 1)) if condition else net
 
 

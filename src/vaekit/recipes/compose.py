@@ -64,7 +64,13 @@ Hidden = Annotated[
 ]
 Network = Annotated[
     Chosen,
-    Pick(NETWORKS, "dense or convolutional; auto decides by the size of the data", auto=by_size, by_data=True),
+    Pick(
+        NETWORKS,
+        "dense, convolutional (conv), or convolutional with small images as codes (grid); auto: dense or conv, by "
+        "the size of the data",
+        auto=by_size,
+        by_data=True,
+    ),
 ]
 Observed = Annotated[Chosen, dataclasses.replace(OBSERVE, heading="What the model sees")]
 Conditioned = Annotated[
@@ -126,6 +132,7 @@ def compose(
     )
     kind = SizedVAE if library == "observed" else VAE
     model = p_z if isinstance(p_z, Model) else kind(p_z, q, px, size)
+    model.grid = None if isinstance(p_z, Model) else architecture.grid(latents)
     real = [column.kind == "real" for column in spec.columns] or [not head.discrete] * spec.dims
     loss = objective.make(
         n=spec.n,

@@ -17,6 +17,19 @@ setting(
     latent=512,
 )
 
+setting(
+    "grid",
+    compose,
+    "Rombach et al. 2022, arXiv:2112.10752",
+    """Codes that are small images, such as 4 x 8 x 8, for densities of codes that sample well (`--latents`).
+
+    loss = E_q[-log p(x|z)] + beta KL(q(z|x) || N(0, I)), z = (C, H / 2^n, W / 2^n): convolutions, residual blocks and
+    attention, no dense layer.
+    """,
+    network="grid",
+    beta=0.1,
+)
+
 # --- autoencoders -----------------------------------------------------------------------------------------------
 
 setting(

@@ -73,6 +73,7 @@ class Valid(TypedDict, total=False):
     distortion: float
     joint: float  # the ELBO plus log p of the pattern of missing values, for objectives that model it
     bounded: float  # the ELBO with a lower bound on that of each row, for objectives that leave out unlikely rows
+    code_std: float  # standard deviation of all elements of codes that are small images, drawn from q(z | x)
 
 
 Leg = TypedDict("Leg", {"asked": dict[str, float], "started": str, "from": int, "to": int})

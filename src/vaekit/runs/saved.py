@@ -118,6 +118,17 @@ class SavedRun(TrainedModel):
         return self.config["state"]
 
     @property
+    def scaling_factor(self) -> float | None:
+        """1 / standard deviation of all elements of codes that are small images; None for other codes.
+
+        It is measured on draws of q(z | x) of validation data at the last validation (the best one, if early stopping
+        kept its weights), as the number of this name of diffusers' AutoencoderKL (Rombach et al. 2022, appendix G).
+        Codes multiplied by it have unit variance.
+        """
+        of = self.config.get("best" if self.options.patience else "valid", {})
+        return 1 / of["code_std"] if of.get("code_std") else None
+
+    @property
     def log(self) -> list[dict[str, Any]]:
         """Every record of log.jsonl."""
         return read_log(self.path)

@@ -288,6 +288,7 @@ class Trainer:
             parts: list[Tensor] = []
             tried: list[list[Tensor]] = []
             n, jacobians, beside = 0, 0.0, 0.0
+            codes: list[Tensor] = []  # if they are small images
             differs = self.data.missing or self.composition.observation.uneven
             with self.engine.using():
                 for rows, x, c in self.valid_x:
@@ -299,6 +300,8 @@ class Trainer:
                     tried.append(self._tried(trace, x))
                     r = rate(trace) if model.no_density is None else torch.zeros_like(d)
                     parts.append(torch.stack([d, r]).cpu().double())
+                    if model.grid is not None:
+                        codes.append(trace.latents[0].z.cpu())
                     if differs:
                         jacobians += float(self.composition.observation.log_jacobian_of(x).sum())
                     n += len(x)
@@ -313,6 +316,8 @@ class Trainer:
             self.valid = {"step": self.step, "distortion": d - jacobian}
             if model.no_density is None:
                 self.valid |= {"elbo": jacobian - (d + r), "rate": r}
+            if codes:
+                self.valid["code_std"] = float(torch.cat(codes).double().std(correction=0))
             if beside:
                 self.valid["joint"] = jacobian - (d + r) + beside / n
             if self.composition.objective.trims:

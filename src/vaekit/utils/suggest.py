@@ -119,6 +119,7 @@ ELSEWHERE = {
 """Names of arguments in other libraries and papers, and their names in vaekit."""
 MODELS = {
     "autoencoder": "ae",
+    "autoencoderkl": "grid",
     "betatcvae": "tc",
     "cnn": "conv",
     "convvae": "conv",

@@ -17,56 +17,27 @@ def grid_of(event: Sequence[int], levels: int) -> tuple[int, ...]:
     return networks.grid_sizes(event[1:], levels)[-1]
 
 
-class GridEncoder(nn.Module):
-    """Strided convolutions and residual blocks from x to `dim` numbers per cell of a grid, flat, row by row.
-
-    Each of `channels` halves the grid (rounding up); `blocks` residual blocks follow. For any (C, H, W) or (C, L).
-    """
+class GridEncoder(networks.GridEncoder):
+    """As the class that it extends, from x to `dim` numbers per cell of a grid, flat, row by row."""
 
     def __init__(self, event: Sequence[int], dim: int, channels: Sequence[int] = (32, 64), blocks: int = 1):
-        super().__init__()
-        c, *size = event
-        self.dims = len(event)
-        layers, last = networks.halvings(c, channels, len(size)), [c, *channels][-1]
-        layers += [networks.Residual(last, len(size)) for _ in range(blocks)]
-        self.convs = nn.Sequential(*layers, networks.convolution(len(size))(last, dim, 1))
+        super().__init__(event, dim, channels, last=blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.convs(networks.fastest_layout(x.reshape(-1, *x.shape[-self.dims :])))
-        return h.flatten(2).transpose(1, 2).reshape(*x.shape[: -self.dims], -1)
+        return self.planes(x).flatten(2).transpose(1, 2).reshape(*x.shape[: -self.dims], -1)
 
 
-class GridDecoder(nn.Module):
-    """Decodes a flat grid of vectors: residual blocks, transposed convolutions, and an offset per element.
-
-    Arguments:
-        event: shape of x, (C, H, W) or (C, L).
-        dim: numbers per cell of the grid.
-        params: outputs per element of x.
-        channels, blocks: as of `GridEncoder`.
-    """
+class GridDecoder(networks.GridDecoder):
+    """As the class that it extends, from `dim` numbers per cell of a grid, flat, row by row."""
 
     def __init__(
         self, event: Sequence[int], dim: int, params: int = 1, channels: Sequence[int] = (32, 64), blocks: int = 1
     ):
-        super().__init__()
-        c, *size = event
-        self.grids = networks.grid_sizes(size, len(channels))[::-1]
-        widths = [*channels][::-1]
-        self.inp = nn.Sequential(
-            networks.convolution(len(size))(dim, widths[0], 3, padding=1),
-            *[networks.Residual(widths[0], len(size)) for _ in range(blocks)],
-        )
-        self.steps = networks.doublings([*widths, params * c], len(size))
-        self.offset = networks.Bias(params * math.prod(event))
+        super().__init__(event, dim, params, channels, last=blocks)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def planes(self, z: Tensor) -> Tensor:
         cells = math.prod(self.grids[0])
-        h = z.reshape(-1, cells, z.shape[-1] // cells).transpose(1, 2).unflatten(-1, self.grids[0])
-        h = self.inp(networks.fastest_layout(h))
-        for step, grid in zip(self.steps, self.grids[1:], strict=True):
-            h = networks.cropped(step(h), grid)
-        return self.offset(h.reshape(*z.shape[:-1], -1))
+        return z.reshape(-1, cells, z.shape[-1] // cells).transpose(1, 2).unflatten(-1, self.grids[0])
 
 
 class Once(nn.Module):
