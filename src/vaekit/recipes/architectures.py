@@ -201,8 +201,10 @@ class Grid(Architecture):
     usual = Convolutional.usual
     SMALLEST: ClassVar = {"image": 8, "signal": 32}
     """The grid is halved until its shorter side is this or less."""
-    WIDEST, NARROWEST, LAST = 128, 32, 2
-    """Channels on the grid of the code, the least channels on a finer one, and residual blocks on the grid."""
+    FIRST, WIDEST = 32, 64
+    """Channels after the first halving, which double with each further one, and the most by default."""
+    READ, WRITTEN = 1, 2
+    """Residual blocks on the grid of the code, of the encoder and of the decoder."""
 
     def __init__(
         self,
@@ -219,8 +221,8 @@ class Grid(Architecture):
         levels = networks.default_levels(spec.shape[1:], self.SMALLEST[spec.kind])
         self.shape, self.blocks, self.attention = spec.shape, blocks, attention
         self.defaults = long_enough(self.usual, spec.n)
-        widths = (max(self.WIDEST // 2**i, self.NARROWEST) for i in range(levels))
-        self.channels = tuple(widths)[::-1] if hidden is None else tuple(hidden)
+        widths = (min(self.FIRST * 2**i, self.WIDEST) for i in range(levels))
+        self.channels = tuple(widths) if hidden is None else tuple(hidden)
         if not self.channels:
             raise ChoiceError("a grid needs one halving or more: give `hidden` one number or more")
         self.size = networks.grid_sizes(spec.shape[1:], len(self.channels))[-1]
@@ -244,7 +246,7 @@ class Grid(Architecture):
                 "a code with a grid needs a posterior with equally many numbers for every latent: write "
                 "`posterior='gaussian'`, or `posterior='point'` for an autoencoder"
             )
-        net = networks.GridEncoder((c + condition, *whole), dim, self.channels, self.blocks, self.LAST, self.attention)
+        net = networks.GridEncoder((c + condition, *whole), dim, self.channels, self.blocks, self.READ, self.attention)
         return Planes(net, len(event)) if condition else net
 
     def decoder(self, latent: int, head: Head, condition: int) -> nn.Module:
@@ -258,7 +260,7 @@ class Grid(Architecture):
             planes // c,
             self.channels,
             self.blocks,
-            self.LAST,
+            self.WRITTEN,
             self.attention,
             condition,
         )
