@@ -49,7 +49,6 @@ MATRIX = [
     ("semi-supervised", "image", {}, "encode weights"),
     ("vq", "image", {"hidden": (4, 8)}, "decode weights"),
     ("ladder", "image", {"layers": (1, 1)}, "decode weights"),
-    ("grid", "image", {"latent": 18}, "weights"),
     ("vae", "signal", {}, "decode encode"),
     ("vae", "counts", {"likelihood": "poisson"}, "decode weights"),
     ("vae", "table", {}, "decode weights"),
