@@ -252,10 +252,17 @@ def test_on_the_command_line(digits, tmp_path, monkeypatch, capsys):
         assert held["draws"].shape == (8, 1, 8, 8)
     assert main(["fill", run, "grey.png", "--mask", "box"]) == 0
     capsys.readouterr()
+    assert main(["fill", run, "3", "--latents", "GMM", "--draws", "2", "--out", "g.npz"]) == 0
+    assert capsys.readouterr().out.startswith("gmm: 10 Gaussians")
+    with np.load("g.npz") as held:
+        found = vk.open(run).fill(3, "half", latents="gmm", draws=2)
+        np.testing.assert_allclose(held["filled"], found.filled[0], rtol=1e-5)
     for words, said in (
         (["edit", run, "3", "--attribute", "hat"], "unknown attribute 'hat'"),
         (["fill", run, "3", "--mask", "nowhere.png"], "neither half nor box nor a file"),
         (["fill", run, "3000"], "has no row 3000"),
+        (["fill", run, "3", "--latents", "gm"], "did you mean 'gmm'"),
+        (["fill", run, "3", "--latents", "two-stage"], "choose gmm, flow or prior"),
     ):
         assert main(words) == 2
         err = capsys.readouterr().err
