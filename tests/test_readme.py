@@ -37,6 +37,7 @@ SHORTER = {
     "--epochs 60": "--epochs 2",
     "vaekit explore": "vaekit explore --points 50 --tsne 0",
     "--latents prior gmm": "--latents prior gmm -n 500",
+    "prior runs/fashion --minutes 10": "prior runs/fashion --steps 3 --width 16 --layers 1",
     "--latents gmm": "--latents gmm --components 2",
     "--samples 100 -n 1000": "--samples 10 -n 100",
     "-n 200 --samples 50": "-n 20 --samples 10",

@@ -90,6 +90,9 @@ class Key(IntEnum):
     SHUFFLE = 51  # the choice and order of codes that a density is fitted to
     HELD_OUT = 52
     SECOND_STAGE = 53
+    POSTERIORS = 54  # versions of training data whose posteriors a density is fitted to
+    LABELS = 55  # the condition of draws without a label
+    PROBES = 56  # directions of the estimate of a divergence
     IMPUTE = 61
     GIVEN = 62  # codes and x given some elements
     FILL_DRAWS = 70

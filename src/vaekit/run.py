@@ -26,7 +26,7 @@ from vaekit.latents.fill import fill_masked, impute_rows
 from vaekit.latents.fitted import PRIOR, density_of, source_of
 from vaekit.latents.given import Best, Infilled, fill_rows, sample_given
 from vaekit.latents.paths import Mode, interpolate
-from vaekit.latents.resample import LatentDensity, fit_latents
+from vaekit.latents.resample import LatentDensity, draw_codes, fit_latents
 from vaekit.metrics import evaluate
 from vaekit.metrics.samples import Sampled, measure_samplers
 from vaekit.recipes.composition import Composition, DataSpec
@@ -67,12 +67,14 @@ class Run(SavedRun):
         seed: int | None = None,
         refit: bool = False,
         progress: Callable[[str, int, int], None] | None = None,
+        **choices: Any,
     ) -> LatentDensity:
-        """A density of the run's codes to sample from (gmm, flow or two-stage), fitted once and stored with the run.
+        """A density of the run's codes (gmm, flow, two-stage or flow-matching), fitted once and stored with the run.
 
-        If the run directory cannot be written, a note says so. See `vaekit.latents.resample.fit_latents`.
+        `choices` are further arguments, such as `width` and `training`: see `vaekit.latents.resample.fit_latents`.
         """
-        return fit_latents(self, name, components=components, steps=steps, seed=seed, refit=refit, on_progress=progress)
+        choices |= {"components": components, "steps": steps, "seed": seed, "refit": refit, "on_progress": progress}
+        return fit_latents(self, name, **choices)
 
     @formerly("temperature", "seed", "labels", "latents")
     def sample_latents(
@@ -81,20 +83,21 @@ class Run(SavedRun):
         *,
         labels: Labels | None = None,
         latents: str | None = None,
+        guidance: float = 1.0,
         temperature: float = 1.0,
         seed: int = 0,
     ) -> np.ndarray:
         """n codes (n, D) drawn from the prior, or from the density `latents` of the run's codes (`fit_latents`).
 
-        For a conditional run, they have these labels, or by default those of each class in turn. With "fitted", the
-        density is the best one that is stored with the run, if there is one (`vaekit.latents.fitted`).
+        For a conditional run, they have these labels, or by default those of each class in turn. Other runs on data with
+        labels take `labels`, and `guidance` towards them (`LatentDensity.sample`), with `latents='flow-matching'`. With
+        "fitted", the density is the best one that is stored with the run, if there is one (`vaekit.latents.fitted`).
         """
-        latents = source_of(self, latents)
+        latents = source_of(self, latents, guidance)
         if latents is None:
             return super().sample_latents(n, labels=labels, temperature=temperature, seed=seed)
-        c = self._conditions(n, temperature, labels)
-        z = self.fit_latents(latents).sample(n, temperature=temperature, seed=seed)
-        return z if c is None else np.concatenate([z, c.cpu().numpy()], 1)
+        given: dict[str, Any] = {"labels": labels, "guidance": guidance, "temperature": temperature, "seed": seed}
+        return draw_codes(self, self.fit_latents(latents), n, **given)
 
     @formerly("temperature", "noise", "seed", "labels", "latents", "beyond_range")
     def sample(
@@ -105,6 +108,7 @@ class Run(SavedRun):
         given: Mapping[str, Any] | None = None,
         like: int | np.ndarray | None = None,
         latents: str | None = None,
+        guidance: float = 1.0,
         temperature: float = 1.0,
         noise: bool | None = None,
         beyond_range: bool = False,
@@ -138,7 +142,8 @@ class Run(SavedRun):
                 row = raw_of(self, like)
                 return counterfactual_rows(self, row, given, n, labels=labels, beyond_range=beyond_range, seed=seed).x
             return sample_given(self, n, given, labels=labels, noise=noise, beyond_range=beyond_range, seed=seed).x
-        z = self.sample_latents(n, labels=labels, latents=latents, temperature=temperature, seed=seed)
+        of: dict[str, Any] = {"latents": latents, "guidance": guidance, "temperature": temperature, "seed": seed}
+        z = self.sample_latents(n, labels=labels, **of)
         return self.new_rows(z, noise=noise, beyond_range=beyond_range, seed=seed)
 
     @formerly("samples", "n", "metrics", "seed", "progress", "labels", "source", split="data")

@@ -125,7 +125,7 @@ def test_every_sampler_of_a_run_is_a_row_of_one_table(run, capsys):
     assert lines[0].split()[:4] == ["sampler", "Fréchet", "kernel", "precision"]
     assert [line.split()[0] for line in lines[1:4]] == ["prior", "gmm", "real"]
     assert "130 means of p(x|z) and as many test data of digits, seed 0" in lines[4]
-    assert "not fitted: flow, two-stage; --latents all fits and measures them too" in text.err
+    assert "not fitted: flow, two-stage, flow-matching; --latents all fits and measures them too" in text.err
     found = json.loads((run.path.parent / "table.json").read_text(encoding="utf8"))
     assert [row["name"] for row in found["samplers"]] == ["prior", "gmm"]
     assert stored(run).as_json() == found

@@ -29,10 +29,10 @@ def of_samples(
     at_temperature = "" if temperature == 1 else f" at temperature {temperature:g}"
     title = f"{shown}, z from {source}{at_temperature}"
     condition, square = run.composition.condition, max(1, round(n**0.5))
-    if condition is None:
-        return square, Labels(title)
     if label is not None:
         return square, Labels(f"{title}, given {label}")
+    if condition is None:
+        return square, Labels(title)
     if condition.kind != "label":
         return square, Labels(title)
     names = [str(name) for name in condition.names]

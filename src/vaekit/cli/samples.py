@@ -41,8 +41,8 @@ def samplers(
     n
         Number of test examples, and of samples; by default all test examples.
     latents
-        Samplers: prior, gmm, flow, two-stage, or all. Densities that are not stored with the run are fitted. By default
-        the prior and the stored ones.
+        Samplers: prior, gmm, flow, two-stage, flow-matching, or all. Densities that are not stored with the run are
+        fitted. By default the prior and the stored ones.
     features
         Compare samples in features of a network that is trained on the same training data (learned), or in principal
         components (raw).

@@ -15,6 +15,7 @@ from vaekit.errors import ChoiceError, DataError
 from vaekit.utils.progress import say
 
 if TYPE_CHECKING:
+    from vaekit.latents.resample import LatentDensity
     from vaekit.run import Run
     from vaekit.runs.new_data import NewData
 
@@ -151,17 +152,21 @@ def _split_of(run: Run, source: str, split: str, table: str | None) -> NewData:
     return NewData(part[:], len(part), label, None, part.columns, carried_of(part, label, run.spec.kind), source)
 
 
-def condition(run: Run, given: str | None) -> np.ndarray | None:
-    """The condition of new samples given with `--label`.
+def condition(run: Run, given: str | None, fitted: LatentDensity | None = None) -> np.ndarray | None:
+    """The condition of new samples given with `--label`, of the run or else of the density of its codes.
 
     Raises:
-        ChoiceError: the run is not conditional, or the class is unknown.
+        ChoiceError: neither is conditional, or the class is unknown.
     """
     if given is None:
         return None
-    if run.composition.condition is None:
-        raise ChoiceError("--label needs a conditional run, and this run is not conditional")
-    return run.composition.condition.read(given)
+    of = run.composition.condition or (None if fitted is None else fitted.condition)
+    if of is None:
+        raise ChoiceError(
+            "--label needs a conditional run, or --latents flow-matching for data with labels, and this run is not "
+            "conditional"
+        )
+    return of.read(given)
 
 
 def class_column(run: Run, z: np.ndarray) -> dict[str, list[str]]:

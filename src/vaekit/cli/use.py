@@ -48,6 +48,7 @@ from .parameters import (
 
 if TYPE_CHECKING:
     from vaekit.latents.given import Drawn
+    from vaekit.latents.resample import LatentDensity
     from vaekit.run import Run
 
 SHOWN = 8
@@ -65,6 +66,7 @@ def sample(
     like: str | None = None,
     noise: DrawOrMean = None,
     latents: str | None = None,
+    guidance: float = 1.0,
     components: int | None = None,
     refit: Flag = False,
     beyond_range: Flag = False,
@@ -83,17 +85,21 @@ def sample(
     temperature
         Factor for the spread of z around the prior's centre, or around the mean of the codes.
     label
-        For a conditional run, the class (or the attributes a,b,c) of all samples; by default each class in turn.
-        If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
+        For a conditional run, or with --latents flow-matching for data with labels, the class (or the attributes
+        a,b,c) of all samples; by default each class in turn, or those of the data. If class names are numbers, a
+        number is a name; otherwise it is a class code 0, 1, ...
     given
         Values that all samples have: COLUMN=VALUE,... such as "age=30,sex=Female"; a value with a comma is quoted as
         in CSV. Codes are drawn from p(z | these values), and rows from p(row | these values).
     like
         A row (test index or FILE.csv:ROW). Samples are versions of it: --given changes values, and the others follow.
     latents
-        Where z is drawn from: prior, or a density of the codes: gmm (a Gaussian mixture), flow (a normalising flow) or
-        two-stage (a second VAE), which is fitted once and stored with the run. By default the stored density with the
-        highest log-density of validation codes, or the prior if none is stored.
+        Where z is drawn from: prior, or a density of the codes: gmm (a Gaussian mixture), flow (a normalising flow),
+        two-stage (a second VAE) or flow-matching (`vaekit prior` trains it longer), which is fitted once and stored with
+        the run. By default the stored density with the highest log-density of validation codes, or the prior if none
+        is stored.
+    guidance
+        With --latents flow-matching and --label: above 1, samples are more typical of the label and less varied.
     components
         Number of components of the gmm (10).
     refit
@@ -110,6 +116,8 @@ def sample(
     at_least(0, temperature=temperature)
     if latents in (None, "prior") and (components is not None or refit):
         raise ChoiceError(f"{'--refit' if refit else '--components'} applies to a fitted density: add --latents gmm")
+    if guidance != 1 and label is None:
+        raise ChoiceError("--guidance moves samples towards a label: add --latents flow-matching and --label")
     _check_given(given, like, noise, latents, temperature)
     output = Output(out, "samples")
     find_run(run)
@@ -120,33 +128,35 @@ def sample(
         check_source(latents)
     opened = _open(run, data, device)
     path = output.of(opened)
-    labels = None if like is not None else condition(opened, label)
-    if given is None:
-        latents = _source(opened, latents, components, refit)
+    fitted = None if given is not None else _source(opened, latents, components, refit)
+    latents = None if fitted is None else fitted.name
+    labels = None if like is not None else condition(opened, label, fitted)
     if given is not None:
         x, z, _ = _given(opened, n, given, like, label, noise=noise, beyond_range=beyond_range, seed=seed)
     else:
-        z = opened.sample_latents(n, labels=labels, latents=latents, temperature=temperature, seed=seed)
+        z = opened.sample_latents(
+            n, labels=labels, latents=latents, guidance=guidance, temperature=temperature, seed=seed
+        )
         x = opened.new_rows(z, noise=noise, beyond_range=beyond_range, seed=seed)
     columns, words = pictures.of_samples(opened, n, label, latents, temperature, noise)
     write(path, opened, x, columns, {"x": x, "z": z}, None if bare else words, class_column(opened, z))
 
 
-def _source(run: Run, latents: str | None, components: int | None, refit: bool) -> str | None:
-    """The density that codes are drawn from by its name, fitted and described in one line, or None for the prior."""
+def _source(run: Run, latents: str | None, components: int | None, refit: bool) -> LatentDensity | None:
+    """The density that codes are drawn from, fitted and described in one line, or None for the prior."""
     from vaekit.latents.fitted import PRIOR, stored_density
 
     if latents == PRIOR:
         return None
     if latents is not None:
         with TaskProgress() as progress:
-            print(run.fit_latents(latents, components=components, refit=refit, progress=progress))
-        return latents
+            fitted = run.fit_latents(latents, components=components, refit=refit, progress=progress)
+        print(fitted)
+        return fitted
     stored = stored_density(run)
-    if stored is None:
-        return None
-    say(f"codes from {stored.name}, fitted to the codes of this run; --latents {PRIOR} draws them from the prior")
-    return stored.name
+    if stored is not None:
+        say(f"codes from {stored.name}, fitted to the codes of this run; --latents {PRIOR} draws them from the prior")
+    return stored
 
 
 def _check_given(

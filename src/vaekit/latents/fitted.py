@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import torch
@@ -13,10 +12,10 @@ from vaekit.densities import draw
 from vaekit.errors import ChoiceError
 from vaekit.noise import Noise
 from vaekit.runs.saved import SavedRun
-from vaekit.utils.files import read_json
 from vaekit.utils.suggest import unknown
 
 from .densities import DENSITIES, Density, Gaussians, NormalisingFlow, OnProgress
+from .records import records, weights_of
 from .resample import LatentDensity, fit_latents
 
 PRIOR, FITTED = "prior", "fitted"
@@ -33,27 +32,28 @@ def stored_density(run: SavedRun) -> LatentDensity | None:
 
     Of several, it is the one with the highest log-density of validation codes, as measured when it was fitted.
     """
-    files = {name: run.path / "latents" / f"{name}.json" for name in DENSITIES}
-    if not run.unstored and not any(file.exists() for file in files.values()):
-        return None
-    with open(run.path / "model.safetensors", "rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
-    records = {name: read_json(file) for name, file in files.items() if file.exists()}
-    records |= {name: latents.record for name, latents in run.unstored.items()}
-    current = {n: r["held_out"]["log_density"] for n, r in records.items() if r["weights"] == weights}
+    weights = weights_of(run)
+    found = records(run) | {name: latents.record for name, latents in run.unstored.items()}
+    current = {n: r["held_out"]["log_density"] for n, r in found.items() if r["weights"] == weights}
     return fit_latents(run, max(current, key=lambda name: current[name])) if current else None
 
 
-def source_of(run: SavedRun, name: str | None) -> str | None:
+def source_of(run: SavedRun, name: str | None, guidance: float = 1.0) -> str | None:
     """What codes are drawn from: the name of a density, or None for the prior.
 
     Arguments:
         name: prior (or None), a density of codes such as gmm, or fitted, the density of `stored_density`, or the prior
             without one.
+        guidance: see `LatentDensity.sample`.
+
+    Raises:
+        ChoiceError: guidance for the prior.
     """
     if name == FITTED:
         stored = stored_density(run)
-        return None if stored is None else stored.name
+        name = None if stored is None else stored.name
+    if name in (None, PRIOR) and guidance != 1:
+        raise ChoiceError("`guidance` applies to densities of the codes: add `latents='flow-matching'`")
     return None if name == PRIOR else name
 
 

@@ -8,22 +8,22 @@ al. 2020, arXiv:1903.12436). The fit is stored with the run and reused:
 RUN/latents/NAME.json           how it was fitted, and the log-density of codes of the validation split
 RUN/latents/NAME.safetensors    its parameters
 RUN/latents/two-stage/          the second VAE, a run like any other
+RUN/latents/flow-matching/      the training of flow matching, a run too
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit.data.condition import Condition, Labels
 from vaekit.densities import Point
 from vaekit.errors import ChoiceError, RunError
 from vaekit.models.quantised import Coded
@@ -39,7 +39,11 @@ from vaekit.utils.suggest import unknown
 from vaekit.utils.typed import mismatch
 from vaekit.utils.uncertainty import standard_error
 
-from .densities import BLOCK, DENSITIES, Density, OnProgress, generator
+from .continuing import asked_before, begun, identity_of
+from .densities import BLOCK, DENSITIES, Density, OnProgress, Posteriors, Training, generator
+from .posterior import ROWS, condition_of, posteriors
+from .records import Record, weights_of
+from .scale import Scale
 
 FORMAT = 1
 MOST, MOST_HELD_OUT, MOST_NUMBERS = 50_000, 5_000, 50_000_000
@@ -47,43 +51,11 @@ MOST, MOST_HELD_OUT, MOST_NUMBERS = 50_000, 5_000, 50_000_000
 
 The last one reduces the number of codes of more than 1,000 dimensions.
 """
+SPLITS = (("train", ROWS), ("valid", MOST_HELD_OUT))
+"""The splits whose posteriors a density is fitted to, and the maximum number of data of each."""
 
 
 # --- codes ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Standardises codes z to u = (z - loc) / scale, in the dimensions that vary, and maps them back."""
-
-    loc: Tensor  # (D,)
-    scale: Tensor  # (D,), 0 for dimensions that do not vary
-
-    @classmethod
-    def of(cls, z: Tensor) -> Scale:
-        """The scale of codes z (N, D)."""
-        spread = z.double().std(0, correction=0)
-        return cls(z.double().mean(0).float(), torch.where(spread > 1e-6 * spread.max(), spread, 0.0).float())
-
-    @property
-    def varies(self) -> Tensor:
-        """Which dimensions vary, bool (D,)."""
-        return self.scale > 0
-
-    def standardise(self, z: Tensor) -> Tensor:
-        """The standardised codes of z (N, D), in the dimensions that vary."""
-        return ((z - self.loc) / self.scale)[:, self.varies]
-
-    def restore(self, u: Tensor, temperature: float = 1.0) -> Tensor:
-        """The codes (n, D) of u (n, d), with their deviations from the mean scaled by `temperature`."""
-        z = self.loc.expand(len(u), -1).clone()
-        z[:, self.varies] += temperature * u * self.scale[self.varies]
-        return z
-
-    @property
-    def log_jacobian(self) -> float:
-        """log |du / dz|."""
-        return -float(torch.log(self.scale[self.varies].double()).sum())
 
 
 def _rows(n: int, most: int, seed: int) -> np.ndarray:
@@ -142,29 +114,6 @@ def check_codes(run: SavedRun, z: Tensor) -> None:
         raise ChoiceError("all codes of this run are equal, so there is no density to fit: it has learned nothing")
 
 
-class HeldOut(TypedDict):
-    """How well a density fits held-out codes: mean log-densities in nats."""
-
-    n: int
-    log_density: float
-    log_density_normal: float
-    bound: bool
-
-
-class Record(TypedDict):
-    """The content of latents/NAME.json."""
-
-    format: int
-    name: str
-    n: int
-    seed: int
-    steps: int
-    choices: dict[str, Any]
-    asked: dict[str, Any]
-    weights: str
-    held_out: HeldOut
-
-
 # --- densities stored with a run --------------------------------------------------------------------------------
 
 
@@ -172,7 +121,7 @@ class LatentDensity:
     """A density fitted to the codes of a run.
 
     Attributes:
-        name: gmm, flow or two-stage.
+        name: gmm, flow, two-stage or flow-matching.
         record: how it was fitted, as stored in its JSON file.
     """
 
@@ -180,15 +129,61 @@ class LatentDensity:
         self.density, self.scale, self.record = density, scale, record
         self.name: str = record["name"]
 
-    @formerly("temperature", "seed")
-    def sample(self, n: int = 64, *, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
-        """Draw n codes (n, D), with their deviations from the mean of the codes scaled by `temperature`."""
-        return self.scale.restore(self.density.draw(n, seed), temperature).numpy()
+    @property
+    def condition(self) -> Condition | None:
+        """The labels or attributes that it is conditional on, or None."""
+        return self.density.condition
 
-    def log_prob(self, z: np.ndarray) -> np.ndarray:
-        """The log-density of codes (n, D) over the dimensions that vary, in nats, (n,); a lower bound for two-stage."""
+    @formerly("temperature", "seed")
+    def sample(
+        self,
+        n: int = 64,
+        *,
+        labels: Labels | None = None,
+        guidance: float = 1.0,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """Draw n codes (n, D), with their deviations from the mean of the codes scaled by `temperature`.
+
+        Arguments:
+            labels: of a conditional density: one per code or one for all, by name or by code 0, 1, ...; attributes
+                (n, size). By default, those of training rows.
+            guidance: above 1, codes are more typical of their labels and less varied (Ho and Salimans 2022,
+                arXiv:2207.12598); 0 ignores the labels.
+
+        Raises:
+            ChoiceError: labels or guidance for a density that is not conditional, or guidance without labels.
+        """
+        c = None if labels is None else self._conditional(labels, n)
+        if guidance != 1 and c is None:
+            raise ChoiceError("`guidance` moves codes towards `labels`: give them")
+        drawn = self.density.draw(n, seed) if c is None else self.density.draw_given(n, seed, c, guidance)
+        return self.scale.restore(drawn, temperature).numpy()
+
+    def log_prob(self, z: np.ndarray, *, labels: Labels | None = None) -> np.ndarray:
+        """The log-density of codes (n, D) over the dimensions that vary, in nats, (n,); a lower bound for two-stage.
+
+        With the `labels` of the codes, that of a conditional density given these.
+        """
         u = self.scale.standardise(torch.as_tensor(z, dtype=torch.float32))
-        return self.density.log_prob(u).numpy() + self.scale.log_jacobian
+        c = None if labels is None else self._conditional(labels, len(u))
+        found = self.density.log_prob(u) if c is None else self.density.log_prob_given(u, c)
+        return found.numpy() + self.scale.log_jacobian
+
+    def _conditional(self, labels: Labels, n: int) -> Tensor:
+        """The condition of labels as a density takes it, (n, C + 1): followed by 1."""
+        if self.condition is None:
+            raise ChoiceError(
+                f"this {self.name} is not conditional, so it takes no labels: "
+                + (
+                    "fit it again with `condition='label'` and `refit=True`"
+                    if self.density.of_posterior
+                    else "`latents='flow-matching'` does for data with labels"
+                )
+            )
+        c = torch.from_numpy(self.condition.encoded(labels, n))
+        return torch.cat([c, torch.ones(len(c), 1)], -1)
 
     def __str__(self) -> str:
         r = self.record
@@ -198,6 +193,29 @@ class LatentDensity:
             f"{r['steps']:,} steps); mean log-density of {r['held_out']['n']:,} validation codes: {least}"
             f"{r['held_out']['log_density']:.2f} nats, under N(0, I) {r['held_out']['log_density_normal']:.2f}"
         )
+
+
+def draw_codes(
+    run: SavedRun,
+    fitted: LatentDensity,
+    n: int,
+    *,
+    labels: Labels | None = None,
+    guidance: float = 1.0,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> np.ndarray:
+    """n codes of a run (n, D) from a density of its codes; those of a conditional run end in the condition.
+
+    For a conditional run, they have these labels, or by default those of each class in turn. For others, `labels` and
+    `guidance` are those of the density (`LatentDensity.sample`).
+    """
+    own = run.composition.condition
+    c = run._conditions(n, temperature, None if own is None else labels)
+    if own is not None and c is not None:
+        labels = None if fitted.condition is None else own.decoded(c.cpu().numpy())
+    z = fitted.sample(n, labels=labels, guidance=guidance, temperature=temperature, seed=seed)
+    return z if c is None else np.concatenate([z, c.cpu().numpy()], 1)
 
 
 def check_name(name: str) -> None:
@@ -215,6 +233,8 @@ def fit_latents(
     seed: int | None = None,
     refit: bool = False,
     on_progress: OnProgress | None = None,
+    training: Training | None = None,
+    **choices: Any,
 ) -> LatentDensity:
     """The density `name` of a run's codes: loaded if it is stored with the run, else fitted and stored.
 
@@ -222,40 +242,62 @@ def fit_latents(
     written, a note says so and only this `Run` object keeps the density.
 
     Arguments:
-        name: gmm, flow or two-stage.
+        name: gmm, flow, two-stage or flow-matching.
         components: number of Gaussians of a gmm (default 10).
         steps: maximum number of steps, of expectation maximisation or of an optimiser.
         seed: seed of the codes drawn and of the fit (default 0).
         refit: fit again even if a density is stored.
         on_progress: called during the fit with (name of the task, units done, total units).
+        training: how to train flow-matching: training options, and whether to resume or extend its training.
+        choices: other options of the density, such as `width` of flow-matching.
 
     Raises:
-        ChoiceError: an unknown density; `components` for a density other than gmm; codes that have no density; or the
-            stored density was fitted with other choices than those requested.
+        ChoiceError: an unknown density; an option that it does not have; codes that have no density; or the stored
+            density was fitted with other choices than those requested.
+        RunError: the training of the density was interrupted, so that it must be resumed or fitted again.
     """
     check_name(name)
     part = DENSITIES[name]
-    if components is not None and "components" not in part.knobs:
-        owners = [other.name for other in DENSITIES.values() if "components" in other.knobs]
-        raise ChoiceError(f"`components` is for {', '.join(owners)}, not for {name}")
+    requested = {k: v for k, v in {"components": components, **choices}.items() if v is not None}
+    for option in requested:
+        if option not in part.knobs:
+            owners = [other.name for other in DENSITIES.values() if option in other.knobs]
+            raise ChoiceError(
+                f"`{option}` is for {', '.join(owners)}, not for {name}"
+                if owners
+                else unknown(f"option of {name}", option, part.knobs)
+            )
     for option, value in (("components", components), ("steps", steps)):
         if value is not None and value < 1:
             raise ChoiceError(f"`{option}` must be 1 or more, got {value}")
     own = {knob: argument.default for knob, argument in part.knobs.items()}
     defaults = {"steps": part.traits["kind"].STEPS, "seed": 0, **own}
-    requested = {k: v for k, v in {"components": components, "steps": steps, "seed": seed}.items() if v is not None}
-    with open(run.path / "model.safetensors", "rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
-    stored = None if refit else run.unstored.get(name) or _stored(run, name, weights)
-    if stored is None or stored.record["weights"] != weights:
-        return _fitted(run, name, {**defaults, **requested}, weights, on_progress)
+    requested |= {k: v for k, v in {"steps": steps, "seed": seed}.items() if v is not None}
+    weights = weights_of(run)
+    if part.traits["kind"].of_posterior:
+        training = begun(run, name, weights, refit, training)
+    elif training is not None:
+        raise ChoiceError(f"{name} is not trained as a run: it takes `steps` and `seed` only, or choose flow-matching")
+    if training is not None and (training.options.minutes, training.options.epochs) != (None, None):
+        defaults["steps"] = None
+    if training is not None and training.mode != "new":
+        defaults |= asked_before(run, name, defaults, requested)
+    elif not refit:
+        stored = run.unstored.get(name) or _stored(run, name, weights)
+        if stored is not None and stored.record["weights"] == weights:
+            _check_asked(run, stored, requested)
+            return stored
+    return _fitted(run, name, {**defaults, **requested}, weights, on_progress, training)
+
+
+def _check_asked(run: SavedRun, stored: LatentDensity, requested: dict[str, Any]) -> None:
+    """Raises ChoiceError if the stored density was fitted with other choices than those requested."""
     for option, value in requested.items():
         if value != stored.record["asked"][option]:
             raise ChoiceError(
-                f"the {name} stored with {run.path} was fitted with {option} {stored.record['asked'][option]}, not "
-                f"{value}: leave `{option}` out, or fit again with `refit=True`"
+                f"the {stored.name} stored with {run.path} was fitted with {option} {stored.record['asked'][option]}, "
+                f"not {value}: leave `{option}` out, or fit again with `refit=True`"
             )
-    return stored
 
 
 def _stored(run: SavedRun, name: str, weights: str) -> LatentDensity | None:
@@ -277,6 +319,7 @@ def _stored(run: SavedRun, name: str, weights: str) -> LatentDensity | None:
         kind = DENSITIES[name].traits["kind"]
         with contextlib.nullcontext() if kind.is_run else Bounded(size, why):  # opening a run checks its size itself
             density = kind.open(folder, tensors, record["choices"])
+        density.to(run.device)
         latents = LatentDensity(density, scale, record)
         _check_stored(run, latents)
         return latents
@@ -305,24 +348,47 @@ def _check_stored(run: SavedRun, latents: LatentDensity) -> None:
 
 
 def _fitted(
-    run: SavedRun, name: str, asked: dict[str, Any], weights: str, on_progress: OnProgress | None
+    run: SavedRun,
+    name: str,
+    asked: dict[str, Any],
+    weights: str,
+    on_progress: OnProgress | None,
+    training: Training | None,
 ) -> LatentDensity:
-    started, seed, max_steps = time.monotonic(), asked["seed"], asked["steps"]
-    z = codes(run, "train", MOST, seed, on_progress)
-    check_codes(run, z)
-    held = codes(run, "valid", MOST_HELD_OUT, fold(seed, Key.HELD_OUT), on_progress)
-    scale, folder = Scale.of(z), run.path / "latents"
-    u = scale.standardise(z)
+    started, seed, part = time.monotonic(), asked["seed"], DENSITIES[name]
+    given: Condition | None = None
+    c: Tensor | None = None
+    both: tuple[Posteriors, Posteriors] | None = None
+    if part.traits["kind"].of_posterior:
+        given = condition_of(run, asked["condition"])
+        train, valid = (_posteriors(run, split, most, seed, given, on_progress) for split, most in SPLITS)
+        z, held, c = train.drawn(seed), valid.drawn(fold(seed, Key.HELD_OUT)), valid.c
+        check_codes(run, z)
+        scale = Scale.of(z)
+        both = scale.of_posteriors(train), scale.of_posteriors(valid)
+    else:
+        z = codes(run, "train", MOST, seed, on_progress)
+        check_codes(run, z)
+        held = codes(run, "valid", MOST_HELD_OUT, fold(seed, Key.HELD_OUT), on_progress)
+        scale = Scale.of(z)
+    folder, u = run.path / "latents", scale.standardise(z)
     unwritable = _unwritable(run, folder)  # checked before minutes of work
-    part = DENSITIES[name]
+    if both is not None and not unwritable:
+        (folder / f"{name}.json").unlink(missing_ok=True)  # its training takes the place of the last one
     density: Density = Chosen(part, {knob: asked[knob] for knob in part.knobs}).make(
         u=u,
-        max_steps=max_steps,
+        max_steps=asked["steps"],
         seed=seed,
         on_progress=on_progress,
         device=run.device,
         folder=None if unwritable else folder,
+        codes=both,
+        given=given,
+        shape=scale.grid(run.model.grid),
+        identity=identity_of(weights, asked),
+        training=training,
     )
+    density.to(run.device)
     record = {
         "format": FORMAT,
         "name": name,
@@ -336,7 +402,11 @@ def _fitted(
         "weights": weights,
     }
     latents = LatentDensity(density, scale, record)
-    record["held_out"] = _held_out(latents, held, run.observed("valid").groups(len(held)))
+    few = slice(density.held_out)
+    groups = run.observed("valid").groups(len(held))
+    record["held_out"] = _held_out(
+        latents, held[few], None if groups is None else groups[few], None if c is None else c[few]
+    )
     record["seconds"] = round(time.monotonic() - started, 1)
     run.unstored.pop(name, None)
     if not unwritable:
@@ -376,12 +446,22 @@ def _store(latents: LatentDensity, folder: Path) -> None:
     write_json(file, latents.record)
 
 
-def _held_out(latents: LatentDensity, z: Tensor, group: np.ndarray | None = None) -> dict[str, Any]:
-    """Mean log-density of held-out codes, and that under N(0, I): nats per code, with standard errors."""
-    log_density = latents.log_prob(z.numpy())
+def _held_out(
+    latents: LatentDensity, z: Tensor, group: np.ndarray | None = None, c: Tensor | None = None
+) -> dict[str, Any]:
+    """Mean log-density of held-out codes, and that under N(0, I): nats per code, with standard errors.
+
+    Arguments:
+        c: the conditions of the codes, if the density is conditional. The log-density is then that of code and
+            condition, a lower bound of that of the code; `log_density_given` is the one given the condition.
+    """
+    u, density = latents.scale.standardise(z), latents.density
+    share = np.zeros(len(u)) if c is None else density.log_share(c).numpy()
+    given = (density.log_prob(u) if c is None else density.log_prob_given(u, c)).numpy() + latents.scale.log_jacobian
+    log_density = given + share
     varying = z[:, latents.scale.varies].double()
     normal = (-0.5 * varying.square().sum(-1) - 0.5 * varying.shape[1] * math.log(2 * math.pi)).numpy()
-    return {
+    found = {
         "split": "valid",
         "n": len(z),
         "log_density": float(log_density.mean()),
@@ -389,6 +469,16 @@ def _held_out(latents: LatentDensity, z: Tensor, group: np.ndarray | None = None
         "log_density_normal": float(normal.mean()),
         "se_normal": standard_error(normal, group),
         "se_difference": standard_error(log_density - normal, group),
-        "bound": latents.density.bound,
+        "bound": density.bound or c is not None,
         "unit": "nats per code",
     }
+    return found if c is None else {**found, "log_density_given": float(given.mean())}
+
+
+def _posteriors(
+    run: SavedRun, split: str, most: int, seed: int, given: Condition | None, on_progress: OnProgress | None
+) -> Posteriors:
+    """The posteriors of a split, for at most `most` data."""
+    dims = run.encode(split, n=1).shape[1]
+    rows = _rows(run.observed(split).n, min(most, max(1000, MOST_NUMBERS // dims)), seed)
+    return posteriors(run, split, rows, seed, given, MOST_NUMBERS, on_progress)

@@ -14,7 +14,7 @@ from vaekit.metrics.samples import MEASURES, Sampled, drawn_by
 from vaekit.metrics.samples.samplers import PRIOR, known, stored
 from vaekit.utils.uncertainty import t_quantile
 
-from . import factors  # noqa: F401 - its section comes first
+from . import densities  # noqa: F401 - its section comes first
 from .blocks import Block, Strip, Strips, Table, Text, plot
 from .look import Look
 from .registry import figure

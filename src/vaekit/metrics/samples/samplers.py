@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vaekit.data.condition import Labels
 from vaekit.errors import ChoiceError, RunError
 from vaekit.latents.densities import DENSITIES
-from vaekit.latents.resample import fit_latents
+from vaekit.latents.resample import draw_codes, fit_latents
 from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import read_json, write_json
 from vaekit.utils.progress import say
@@ -96,9 +96,7 @@ def codes_of(run: SavedRun, name: str, n: int, *, labels: Labels | None = None, 
     """n codes (n, D) from the sampler `name`: the prior, or a density that is fitted if it is not stored."""
     if name == PRIOR:
         return SavedRun.sample_latents(run, n, labels=labels, seed=seed)
-    c = run._conditions(n, 1.0, labels)
-    z = fit_latents(run, name).sample(n, seed=seed)
-    return z if c is None else np.concatenate([z, c.cpu().numpy()], 1)
+    return draw_codes(run, fit_latents(run, name), n, labels=labels, seed=seed)
 
 
 def drawn_by(run: SavedRun, name: str, n: int, *, noise: bool | None = None, seed: int = 0) -> Array:

@@ -1,0 +1,66 @@
+"""`vaekit prior`, and `vaekit sample` with its labels and guidance: what they print, keep and refuse."""
+
+import json
+
+import numpy as np
+import pytest
+
+import vaekit as vk
+from vaekit.cli import main
+from vaekit.report.look import Look
+from vaekit.report.registry import FIGURES
+
+SMALL = ("--width", "16", "--layers", "1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prior")
+    rng = np.random.default_rng(0)
+    heap = rng.integers(0, 3, 300)
+    np.savez(path / "heaps.npz", x=(rng.normal(size=(300, 4)) + 3 * heap[:, None]).astype(np.float32), label=heap)
+    vk.fit(path / "heaps.npz", "vae", out=path / "run", latent=2, hidden=(8,), steps=20, progress=False, compile="off")
+    return path
+
+
+def vaekit(capsys, *words):
+    status = main([str(word) for word in words])
+    said = capsys.readouterr()
+    return status, said.out + said.err
+
+
+def test_train_extend_and_sample(folder, capsys):
+    run = folder / "run"
+    assert "has no flow-matching to resume" in vaekit(capsys, "prior", run, "--resume")[1]
+    status, said = vaekit(capsys, "prior", run, "--steps", 6, *SMALL, "--ema", 0.9)
+    assert status == 0
+    assert "flow-matching: a dense network of 1 blocks of width 16, given label" in said
+    assert "--label 0 --guidance 2" in said
+    record = json.loads((run / "latents" / "flow-matching.json").read_text())
+    assert (record["steps"], record["asked"]["width"]) == (6, 16)
+    status, said = vaekit(capsys, "prior", run, "--steps", 6)
+    assert (status, "add --extend to train it longer, or add --refit to replace it" in said) == (2, True)
+    assert vaekit(capsys, "prior", run, "--extend", "--steps", 9, "--quiet")[0] == 0
+    assert json.loads((run / "latents" / "flow-matching.json").read_text())["steps"] == 9
+    words = ("sample", run, "--latents", "flow-matching", "-n", 5, "--label", 2, "--guidance", 1.5)
+    assert vaekit(capsys, *words, "--out", folder / "x.npz")[0] == 0
+    assert np.load(folder / "x.npz")["x"].shape == (5, 4)
+    table, plot = FIGURES["densities"].section(Look(vk.open(run))).blocks
+    assert (table.rows[0][0], table.rows[0][2], plot.kind) == ("flow-matching", "9", "picture")
+
+
+def test_the_other_densities_and_what_is_refused(folder, capsys):
+    run = folder / "run"
+    assert vaekit(capsys, "prior", run, "--latents", "gmm", "--components", 2)[0] == 0
+    for words, why in (
+        (("prior", run, "--latents", "gmm", "--refit", "--minutes", 1), "gmm is not trained as a run"),
+        (("prior", run, "--latents", "gnm"), "did you mean 'gmm'"),
+        (("prior", run, "--refit", "--network", "grid"), "needs codes that are small images"),
+        (("prior", run, "--refit", "--condition", "attributes"), "no attributes to be conditional on"),
+        (("prior", run, "--minutes", 1, "--steps", 3), "give one of"),
+        (("sample", run, "--guidance", 2), "add --latents flow-matching and --label"),
+        (("sample", run, "--label", 1), "--label needs a conditional run, or --latents flow-matching"),
+        (("sample", run, "--label", 1, "--latents", "gmm"), "--label needs a conditional run"),
+    ):
+        status, said = vaekit(capsys, *words)
+        assert (status, why in said) == (2, True), said
