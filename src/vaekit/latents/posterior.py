@@ -64,14 +64,12 @@ def _conditions(spec: DataSpec) -> dict[str, Condition]:
 
 def _given(condition: Condition, split: Split, rows: np.ndarray, names: list[str] | None) -> np.ndarray:
     """The condition of these rows, and whether it is known: (n, C + 1) float32, 0 for unknown ones."""
-    chosen = split.take(rows)
+    chosen, known = split.take(rows), np.full(len(rows), True)
     if condition.kind == "label" and condition.column is None:
-        known = np.full(len(rows), False) if chosen.label is None else np.asarray(chosen.label >= 0, bool)
+        known = ~known if chosen.label is None else chosen.label >= 0
     elif condition.kind == "attributes":
         columns = [np.asarray(chosen.columns[name], np.float64) for name in condition.names if name in chosen.columns]
-        known = np.isfinite(np.stack(columns, 1)).all(1) if columns else np.ones(len(rows), bool)
-    else:
-        known = np.ones(len(rows), bool)
+        known = known & np.isfinite(np.array(columns)).all(0)
     c = np.zeros((len(rows), condition.size + 1), np.float32)
     c[known, :-1] = condition.of(chosen.take(known), names)
     c[known, -1] = 1

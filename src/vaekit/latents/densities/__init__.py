@@ -1,12 +1,12 @@
 """Densities of standardised codes, by name: a Gaussian mixture, a normalising flow, a second VAE, flow matching."""
 
-# isort: skip_file  # densities are listed in the order of their registration
+# ruff: noqa: I001 - densities are listed in the order in which they are registered
 from .base import BLOCK, DENSITIES, Density, OnProgress, Training, generator, latent_density
-from .flow_matching import FlowMatchingDensity
 from .gaussians import Gaussians
 from .normalising import NormalisingFlow
-from .posteriors import PosteriorDraw, Posteriors
 from .second_stage import SecondStage
+from .posteriors import PosteriorDraw, Posteriors
+from .flow_matching import FlowMatchingDensity
 
 __all__ = [
     "BLOCK",
