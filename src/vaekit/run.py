@@ -89,9 +89,8 @@ class Run(SavedRun):
     ) -> np.ndarray:
         """n codes (n, D) drawn from the prior, or from the density `latents` of the run's codes (`fit_latents`).
 
-        For a conditional run, they have these labels, or by default those of each class in turn. Other runs on data with
-        labels take `labels`, and `guidance` towards them (`LatentDensity.sample`), with `latents='flow-matching'`. With
-        "fitted", the density is the best one that is stored with the run, if there is one (`vaekit.latents.fitted`).
+        For a conditional run, they have these labels, or by default those of each class in turn. Other runs take them
+        with `latents="flow-matching"`, with `guidance` (`LatentDensity.sample`). "fitted" is the best stored density.
         """
         latents = source_of(self, latents, guidance)
         if latents is None:

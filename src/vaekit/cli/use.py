@@ -95,9 +95,8 @@ def sample(
         A row (test index or FILE.csv:ROW). Samples are versions of it: --given changes values, and the others follow.
     latents
         Where z is drawn from: prior, or a density of the codes: gmm (a Gaussian mixture), flow (a normalising flow),
-        two-stage (a second VAE) or flow-matching (`vaekit prior` trains it longer), which is fitted once and stored with
-        the run. By default the stored density with the highest log-density of validation codes, or the prior if none
-        is stored.
+        two-stage (a second VAE) or flow-matching (see `vaekit prior`), which is fitted once and stored with the run. By
+        default the stored density with the highest log-density of validation codes, or the prior if none is stored.
     guidance
         With --latents flow-matching and --label: above 1, samples are more typical of the label and less varied.
     components
